@@ -1,0 +1,37 @@
+"""The root of every error that this program raises on purpose.
+
+Errors are sorted by whose fault they are; each is defined beside the code that raises it::
+
+    ElectrumXError
+     +-- OperatorError         the configuration or the machine: one line, exit status 1
+     |    +-- EnvBase.Error       lib.env_base: an environment variable
+     |    +-- ServiceError        server.env: SERVICES and REPORT_SERVICES
+     |    +-- CoinError           lib.coins: unknown coin, bad daemon URL, wrong genesis block
+     |    +-- DBError             server.db: the database on disk does not fit
+     +-- DeserializeError      bytes that are not what they claim to be (node, client or disk)
+     |    +-- SkipTxDeserialize   a transaction that is valid but not for us (MWEB-only)
+     +-- ScriptError           lib.script: a script that does not parse
+     +-- Base58Error           lib.hash: not Base58, or a wrong checksum
+     +-- DaemonError           server.daemon: the node answered with an error
+     +-- ChainError            server.block_processor: blocks and index disagree: stop, do not flush
+     +-- BadPeerError          server.peers: a peer that lies or does not speak the protocol
+
+Errors owed to clients are aiorpcX's ``RPCError``; they are made only in ``server.session``.
+This module imports nothing.
+"""
+
+
+class ElectrumXError(Exception):
+    """Root of all errors raised on purpose."""
+
+
+class OperatorError(ElectrumXError):
+    """Something the operator must mend; ``str()`` is one line that says what and how."""
+
+
+class DeserializeError(ElectrumXError):
+    """Serialised bytes are truncated, or hold an impossible value."""
+
+
+class SkipTxDeserialize(DeserializeError):
+    """A transaction that cannot be indexed and is to be passed over, not a fault."""
