@@ -6,7 +6,7 @@ light.
 
 from typing import Any
 
-version_short = "2.0.0"
+version_short = "3.0.0"
 version = f"ElectrumX {version_short}"
 
 
