@@ -1,0 +1,401 @@
+"""Small tools that several modules share.
+
+Owns: fixed-width integer packing, logger classes, logical files (one byte range spread over
+physical files), text forms of times, addresses and protocol versions. Knows nothing about coins,
+the network or the event loop. Runs in whatever thread calls it: no function here keeps state.
+"""
+
+import array
+import inspect
+import logging
+import os
+import re
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from pathlib import Path
+from struct import Struct
+from typing import Any, BinaryIO, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+# Logging
+
+
+class ConnectionLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger adapter that starts each message with the id of its connection."""
+
+    def process(
+        self, msg: Any, kwargs: MutableMapping[str, Any]
+    ) -> tuple[Any, MutableMapping[str, Any]]:
+        """Return the message prefixed with ``[conn_id]``, ``[unknown]`` if there is no id."""
+        conn_id = (self.extra or {}).get("conn_id", "unknown")
+        return f"[{conn_id}] {msg}", kwargs
+
+
+class CompactFormatter(logging.Formatter):
+    """A formatter that shows only the last dotted component of a logger's name."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a copy of the record: other handlers shall see the full name."""
+        short = logging.makeLogRecord(record.__dict__)
+        short.name = record.name.rpartition(".")[-1]
+        return super().format(short)
+
+
+def make_logger(name: str, *, handler: logging.Handler, level: int | str) -> logging.Logger:
+    """Return the logger of this name, with this handler and level, set not to propagate."""
+    logger = logging.getLogger(name)
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = False
+    return logger
+
+
+def class_logger(path: str, classname: str) -> logging.Logger:
+    """Return the child logger ``classname`` of the logger ``path``."""
+    return logging.getLogger(path).getChild(classname)
+
+
+# Classes and objects
+
+
+class cachedproperty(Generic[T]):  # noqa: N801 - a decorator, spelt like property
+    """A property computed once and then stored on the instance, or the class if read there.
+
+    A non-data descriptor: the stored value hides it, so later reads cost a plain look-up. On a
+    class the value replaces the descriptor itself, hence for all instances too.
+    """
+
+    def __init__(self, f: Callable[[Any], T]) -> None:
+        self.f = f
+        self.__doc__ = f.__doc__
+
+    def __get__(self, obj: Any, owner: type | None = None) -> T:
+        obj = owner if obj is None else obj
+        value = self.f(obj)
+        setattr(obj, self.f.__name__, value)
+        return value
+
+
+def subclasses(base_class: type[T], strict: bool = True) -> list[type[T]]:
+    """Return all loaded subclasses of base_class, at any depth, sorted by name.
+
+    With strict false base_class itself is included. Classes are found through
+    ``__subclasses__``, so they may live in any module that has been imported.
+    """
+    found: dict[type[T], None] = {} if strict else {base_class: None}
+    pending = [base_class]
+    while pending:
+        for cls in pending.pop().__subclasses__():
+            if cls not in found:
+                found[cls] = None
+                pending.append(cls)
+    return sorted(found, key=lambda cls: cls.__name__)
+
+
+def deep_getsizeof(obj: Any) -> int:
+    """Return the memory in bytes of an object and what it holds; shared parts count once.
+
+    An estimate: containers, instance dictionaries and slots are followed; classes, functions and
+    modules are not.
+    """
+    atomic = (str, bytes, bytearray, int, float, complex, bool, type(None), range, array.array)
+    seen: set[int] = set()
+    total = 0
+    pending: deque[Any] = deque([obj])
+    while pending:
+        item = pending.pop()
+        if id(item) in seen or isinstance(item, type) or inspect.isroutine(item):
+            continue
+        if inspect.ismodule(item):
+            continue
+        seen.add(id(item))
+        total += sys.getsizeof(item)
+        if isinstance(item, atomic):
+            continue
+        if isinstance(item, Mapping):
+            for key, value in item.items():
+                pending.append(key)
+                pending.append(value)
+        elif isinstance(item, (list, tuple, set, frozenset, deque)):
+            pending.extend(item)
+        if hasattr(item, "__dict__"):
+            pending.append(vars(item))
+        for cls in type(item).__mro__:
+            slots = cls.__dict__.get("__slots__", ())
+            for slot in (slots,) if isinstance(slots, str) else slots:
+                if slot not in ("__dict__", "__weakref__") and hasattr(item, slot):
+                    pending.append(getattr(item, slot))
+    return total
+
+
+def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Yield slices of items, each of this size; the last may be shorter."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def resolve_limit(limit: int | None) -> int:
+    """Return limit as an int, with None and negative values as -1, meaning no limit."""
+    if limit is None:
+        return -1
+    return max(int(limit), -1)
+
+
+# Bytes
+
+
+def bytes_to_int(be_bytes: bytes) -> int:
+    """Return the non-negative integer that big-endian bytes of any length stand for."""
+    return int.from_bytes(be_bytes, "big")
+
+
+def int_to_bytes(value: int) -> bytes:
+    """Return a non-negative integer as big-endian bytes of the least length; 0 gives b''."""
+    return value.to_bytes((value.bit_length() + 7) // 8, "big")
+
+
+def increment_byte_string(bs: bytes) -> bytes | None:
+    """Return the next byte string of equal length in lexical order; None if all are 0xff."""
+    value = bytes_to_int(bs) + 1
+    if value.bit_length() > 8 * len(bs):
+        return None
+    return value.to_bytes(len(bs), "big")
+
+
+# The names are public: the last letter is the struct format.
+struct_le_i = Struct("<i")
+struct_le_q = Struct("<q")
+struct_le_H = Struct("<H")  # noqa: N816
+struct_le_I = Struct("<I")  # noqa: N816
+struct_le_Q = Struct("<Q")  # noqa: N816
+struct_be_H = Struct(">H")  # noqa: N816
+struct_be_I = Struct(">I")  # noqa: N816
+structB = Struct("B")  # noqa: N816
+
+unpack_le_int32_from = struct_le_i.unpack_from
+unpack_le_int64_from = struct_le_q.unpack_from
+unpack_le_uint16_from = struct_le_H.unpack_from
+unpack_le_uint32_from = struct_le_I.unpack_from
+unpack_le_uint64_from = struct_le_Q.unpack_from
+unpack_be_uint16_from = struct_be_H.unpack_from
+unpack_be_uint32_from = struct_be_I.unpack_from
+
+unpack_le_uint32 = struct_le_I.unpack
+unpack_le_uint64 = struct_le_Q.unpack
+unpack_be_uint32 = struct_be_I.unpack
+
+pack_le_int32 = struct_le_i.pack
+pack_le_int64 = struct_le_q.pack
+pack_le_uint16 = struct_le_H.pack
+pack_le_uint32 = struct_le_I.pack
+pack_le_uint64 = struct_le_Q.pack
+pack_be_uint16 = struct_be_H.pack
+pack_be_uint32 = struct_be_I.pack
+pack_byte = structB.pack
+
+hex_to_bytes = bytes.fromhex
+
+
+def pack_varint(n: int) -> bytes:
+    """Return n, from 0 to 2**64 - 1, as Bitcoin's compact size of 1, 3, 5 or 9 bytes.
+
+    Raises struct.error if n is out of range.
+    """
+    if n < 0xFD:
+        return pack_byte(n)
+    if n <= 0xFFFF:
+        return b"\xfd" + pack_le_uint16(n)
+    if n <= 0xFFFFFFFF:
+        return b"\xfe" + pack_le_uint32(n)
+    return b"\xff" + pack_le_uint64(n)
+
+
+def pack_varbytes(data: bytes) -> bytes:
+    """Return data with its length before it as a compact size."""
+    return pack_varint(len(data)) + data
+
+
+# Files
+
+
+def open_file(filename: str | os.PathLike[str], create: bool = False) -> BinaryIO:
+    """Open a file for reading and writing without truncating it.
+
+    Raises FileNotFoundError if it is missing, unless create is true.
+    """
+    try:
+        return open(filename, "rb+")
+    except FileNotFoundError:
+        if create:
+            # Not "wb+": another thread may have made and filled the file just now.
+            return os.fdopen(os.open(filename, os.O_RDWR | os.O_CREAT | _O_BINARY, 0o666), "rb+")
+        raise
+
+
+def open_truncate(filename: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file for reading and writing, empty; it is created if missing."""
+    return open(filename, "wb+")
+
+
+# Windows would otherwise translate line ends below Python's own file object.
+_O_BINARY: int = getattr(os, "O_BINARY", 0)
+
+
+def _sync_directory(path: Path) -> None:
+    """Make the directory entries of new files durable; Windows has no way to, nor needs it."""
+    if os.name == "nt":
+        return
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class LogicalFile:
+    """One growing range of bytes, spread over physical files of a fixed maximum size.
+
+    Byte ``p`` is in the file numbered ``p // file_size``, at offset ``p % file_size``. A physical
+    name is the prefix and the number, padded with zeros to ``digits``. Files are never truncated:
+    what is valid is the caller's knowledge.
+    """
+
+    def __init__(self, prefix: str | os.PathLike[str], digits: int, file_size: int) -> None:
+        self.file_size = file_size
+        self._prefix = os.fspath(prefix)
+        self._digits = digits
+
+    def _location(self, start: int) -> tuple[str, int]:
+        """Return the name of the physical file that holds byte start, and the offset in it."""
+        number, offset = divmod(start, self.file_size)
+        return f"{self._prefix}{number:0{self._digits}d}", offset
+
+    def read(self, start: int, size: int = -1) -> bytes:
+        """Return size bytes from start, all to the end if size is -1; fewer if there are fewer.
+
+        Missing files end the data and are no error.
+        """
+        parts = []
+        while size != 0:
+            filename, offset = self._location(start)
+            room = self.file_size - offset
+            try:
+                with open(filename, "rb") as f:
+                    f.seek(offset)
+                    part = f.read(room if size < 0 else min(room, size))
+            except FileNotFoundError:
+                break
+            if not part:
+                break
+            parts.append(part)
+            start += len(part)
+            if size > 0:
+                size -= len(part)
+        return b"".join(parts)
+
+    def write(self, start: int, b: bytes | bytearray | memoryview, *, sync: bool = False) -> None:
+        """Write bytes at start, creating missing files (the directory must exist).
+
+        With sync true everything is on the disk when this returns: each touched file, and the
+        directory if a file was new.
+        """
+        view = memoryview(b).cast("B")
+        created = False
+        while len(view):
+            filename, offset = self._location(start)
+            part = view[: self.file_size - offset]
+            created |= sync and not os.path.exists(filename)
+            with open_file(filename, create=True) as f:
+                f.seek(offset)
+                f.write(part)
+                if sync:
+                    f.flush()
+                    os.fsync(f.fileno())
+            start += len(part)
+            view = view[len(part) :]
+        if created:
+            _sync_directory(Path(self._prefix).parent)
+
+    def open_file(self, start: int, create: bool) -> BinaryIO:
+        """Open the physical file that holds byte start, and seek there.
+
+        Raises FileNotFoundError if it is missing, unless create is true.
+        """
+        filename, offset = self._location(start)
+        f = open_file(filename, create)
+        f.seek(offset)
+        return f
+
+
+# Text
+
+
+def formatted_time(t: float, sep: str = " ") -> str:
+    """Return seconds as days, hours, minutes and seconds, the greatest non-zero unit first.
+
+    Seconds appear only if fewer than three greater units do: ``01h 00m 00s``, ``1d 01h 01m``.
+    """
+    total = max(int(t), 0)
+    parts: list[str] = []
+    for letter, width, unit_secs in (("d", 1, 86400), ("h", 2, 3600), ("m", 2, 60)):
+        value, total = divmod(total, unit_secs)
+        if parts or value:
+            parts.append(f"{value:0{width}d}{letter}")
+    if len(parts) < 3:
+        parts.append(f"{total:02d}s")
+    return sep.join(parts)
+
+
+def address_string(address: tuple[Any, Any]) -> str:
+    """Return ``host:port`` of a pair, with an IPv6 host in brackets."""
+    host, port = address
+    host = str(host)
+    if ":" in host and not host.startswith("["):
+        return f"[{host}]:{port}"
+    return f"{host}:{port}"
+
+
+# No version that anyone means has longer numbers; int() of a long text is slow.
+_VERSION_PART = re.compile(r"[0-9]{1,9}")
+
+
+def protocol_tuple(s: Any) -> tuple[int, ...]:
+    """Return a protocol version such as "1.4" as numbers, (1, 4); (0,) if it is not one.
+
+    The argument is untrusted and may be of any type.
+    """
+    if not isinstance(s, str) or len(s) > 64:
+        return (0,)
+    parts = s.split(".")
+    if not all(_VERSION_PART.fullmatch(part) for part in parts):
+        return (0,)
+    return tuple(int(part) for part in parts)
+
+
+def version_string(ptuple: tuple[int, ...]) -> str:
+    """Return a version tuple as text with at least one dot: (1,) gives "1.0"."""
+    padded = ptuple + (0,) * (2 - len(ptuple))
+    return ".".join(str(part) for part in padded)
+
+
+def protocol_version(
+    client_req: Any, min_tuple: tuple[int, ...], max_tuple: tuple[int, ...]
+) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
+    """Negotiate with a client that asks for one version or a [minimum, maximum] list.
+
+    Returns the greatest version both sides speak, None if there is none, and the client's
+    minimum. A client that asks for nothing (None) gets our minimum.
+    """
+    if client_req is None:
+        client_min = client_max = min_tuple
+    elif isinstance(client_req, list) and len(client_req) == 2:
+        client_min, client_max = (protocol_tuple(part) for part in client_req)
+    else:
+        client_min = client_max = protocol_tuple(client_req)
+    chosen = min(client_max, max_tuple)
+    if chosen < max(client_min, min_tuple) or chosen == (0,):
+        return None, client_min
+    return chosen, client_min
