@@ -1,0 +1,66 @@
+# make run       a server to look at: its own private test network, or DAEMON_URL's node
+# make test      every check, with real nodes and wallets
+# make test-all  unit tests on every supported Python that is installed
+# make lint docs soak clean
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+JOBS ?= 3
+PYTEST := $(BIN)/python -m pytest
+SUPPORTED := 3.10 3.11 3.12 3.13
+UNIT_TESTS := $(wildcard tests/lib tests/server tests/property)
+
+# The first Python that is new enough and can make a virtual environment.
+USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; do \
+	$$p -c '$(USABLE)' 2>/dev/null && { echo $$p; break; }; done)
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: run test test-all lint docs soak parts clean help
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+run: $(VENV)/.installed
+	@[ -n "$$DAEMON_URL" ] || contrib/demo/debian-install litecoind:litecoind openssl:openssl
+	@exec $(BIN)/python contrib/demo/run.py
+
+# Missing parts do not stop the tests: those that need them say so, or fail where CI is set.
+parts: $(VENV)/.installed-test
+	@contrib/demo/debian-install openssl:openssl litecoind:litecoind electrum:electrum \
+		node:nodejs npm:npm || true
+	@$(BIN)/python -m tests.integration.parts
+
+test: parts lint
+	$(PYTEST) -n $(JOBS) --dist loadgroup tests
+
+test-all:
+	@VERSIONS="$(SUPPORTED)" TESTS="$(UNIT_TESTS)" JOBS="$(JOBS)" sh contrib/test-all
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.installed-test
+	$(BIN)/sphinx-build -W -n -q -b html docs docs/_build/html
+
+soak: parts
+	$(PYTEST) -m soak --timeout=0 tests
+
+clean:
+	rm -rf $(VENV) $(SUPPORTED:%=.venv-%) .run build *.egg-info docs/_build
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@[ -n "$(PYTHON)" ] || contrib/demo/debian-install python3-venv:python3-venv
+	$(or $(PYTHON),python3) -m venv $(VENV)
+
+$(VENV)/.installed: setup.py pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q -e .
+	@touch $@
+
+$(VENV)/.installed-test: setup.py pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q -e '.[test,docs,rocksdb,uvloop]'
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,101 @@
+"""Packaging: what `pip install .` builds and needs."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+
+
+def read_version():
+    """Return the version that electrumx/__init__.py states, without importing anything."""
+    text = (HERE / "electrumx" / "__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^version_short = "([^"]+)"$', text, re.MULTILINE).group(1)
+
+
+# LevelDB: plyvel has no wheels for the newest Pythons; plyvel-next is the same binding, built
+# for them, and reads and writes the same databases.
+LEVELDB = [
+    "plyvel>=1.5.1,<2; python_version<'3.12'",
+    "plyvel-next>=2.1.2,<3; python_version>='3.12'",
+]
+
+# Header hashes that the standard library lacks: one extra per algorithm, and only packages that
+# a plain `pip install` makes work on every supported Python.
+HASHES = {
+    "x11": ["dash-hash>=1.5.1,<2"],
+    "groestl": ["groestlcoin-hash"],
+    "blake256": ["blake256"],
+    "keccak": ["pycryptodomex>=3.20,<4"],
+    "kawpow": ["kawpow"],
+    "x16rt": ["avian-x16rt-hash>=1.1.0,<2"],
+}
+
+EXTRAS = {
+    "rocksdb": ["rocksdict>=0.3.29,<0.4"],
+    "uvloop": ["uvloop>=0.21,<1"],
+    "orjson": ["orjson>=3.10,<4"],
+    **HASHES,
+    "test": [
+        "bdkpython==3.1.1",
+        "hypothesis>=6.100,<7",
+        "mypy>=1.10,<3",
+        "orjson>=3.10,<4",
+        "pytest>=8,<10",
+        "pytest-asyncio>=0.24,<2",
+        "pytest-timeout>=2.3,<3",
+        "pytest-xdist>=3.6,<4",
+        "ruff==0.17.6",
+    ],
+    # The tests that run on every supported Python, for `make test-all`.
+    "test-unit": [
+        "hypothesis>=6.100,<7",
+        "pytest>=8,<10",
+        "pytest-asyncio>=0.24,<2",
+        "pytest-timeout>=2.3,<3",
+        "pytest-xdist>=3.6,<4",
+    ],
+    "docs": ["sphinx>=7,<10"],
+}
+
+setup(
+    name="electrumx",
+    version=read_version(),
+    description="An Electrum server: indexes a full node's chain and serves light wallets",
+    long_description=(HERE / "README.rst").read_text(encoding="utf-8"),
+    long_description_content_type="text/x-rst",
+    author="the ElectrumX developers",
+    license="MIT",
+    license_files=["LICENCE"],
+    packages=find_packages(include=["electrumx", "electrumx.*"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "aiorpcX[ws]>=0.25,<0.26",
+        "aiohttp>=3.9,<4",
+        "pylru>=1.2,<2",
+        *LEVELDB,
+    ],
+    extras_require=EXTRAS,
+    entry_points={
+        "console_scripts": [
+            "electrumx_server = electrumx.cli.server:main",
+            "electrumx_rpc = electrumx.cli.rpc:main",
+        ],
+    },
+    keywords="electrum server bitcoin light-wallet",
+    classifiers=[
+        "Development Status :: 5 - Production/Stable",
+        "Environment :: No Input/Output (Daemon)",
+        "Framework :: AsyncIO",
+        "License :: OSI Approved :: MIT License",
+        "Operating System :: Unix",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Database",
+        "Topic :: Internet",
+    ],
+)
