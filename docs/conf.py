@@ -1,0 +1,27 @@
+"""Sphinx settings of the manual; build it with ``sphinx-build -W -n docs docs/_build``."""
+
+import re
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent.parent / "electrumx" / "__init__.py"
+
+project = "ElectrumX"
+author = "the ElectrumX developers"
+copyright = "the ElectrumX developers"  # the name is Sphinx's
+# Read, not imported: the manual builds on a machine that has none of the server's libraries.
+version = release = re.findall(r'^version_short = "(.+)"$', _PACKAGE.read_text("utf-8"), re.M)[0]
+
+extensions = []
+root_doc = "index"
+exclude_patterns = ["_build"]
+highlight_language = "none"
+nitpicky = True
+
+html_theme = "alabaster"
+html_theme_options = {"description": "An Electrum protocol server"}
+html_show_copyright = False
+
+
+def setup(app):
+    """Give the commands of electrumx_rpc a directive, a role and an index entry of their own."""
+    app.add_object_type("rpccommand", "rpccommand", "pair: %s; electrumx_rpc command")
