@@ -1,0 +1,337 @@
+"""Every setting of the server, read once from the environment and checked.
+
+The order of evaluation is fixed, so that the first of several faults reported is always the same.
+Nothing here touches the network or the database; the daemon's URL is parsed by whoever connects,
+and never shown, as it holds a password. Runs once, at start-up.
+"""
+
+import importlib
+import logging
+import os
+import re
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+from aiorpcx import Service, ServicePart
+
+from electrumx.lib.coins import Coin
+from electrumx.lib.env_base import EnvBase, shown
+from electrumx.lib.errors import OperatorError
+from electrumx.lib.util import class_logger
+
+
+def _resource_module() -> Any:
+    """Return the standard library's resource module; None on Windows, which has none."""
+    try:
+        return importlib.import_module("resource")
+    except ImportError:
+        return None
+
+
+resource = _resource_module()
+
+# Open files that are not sessions: database tables, listeners, the daemon, peers.
+RESERVED_FILES = 350
+# What Windows, which cannot be asked, is known to allow.
+MAX_SESSIONS_WITHOUT_RESOURCE = 512
+
+DB_ENGINES = ("leveldb", "rocksdb")
+
+OBSOLETE = (
+    "MAX_SUBSCRIPTIONS",
+    "MAX_SUBS",
+    "MAX_SESSION_SUBS",
+    "BANDWIDTH_LIMIT",
+    "HOST",
+    "TCP_PORT",
+    "SSL_PORT",
+    "RPC_HOST",
+    "RPC_PORT",
+    "REPORT_HOST",
+    "REPORT_TCP_PORT",
+    "REPORT_SSL_PORT",
+    "REPORT_HOST_TOR",
+    "REPORT_TCP_PORT_TOR",
+    "REPORT_SSL_PORT_TOR",
+)
+
+
+class ServiceError(OperatorError):
+    """SERVICES or REPORT_SERVICES cannot be used."""
+
+
+class Env(EnvBase):
+    """The settings, as attributes. A coin class, if given, stands for COIN and NET.
+
+    Raises Env.Error, ServiceError or CoinError, each an OperatorError of one line.
+    """
+
+    PD_OFF, PD_SELF, PD_ON = ("OFF", "SELF", "ON")
+    SSL_PROTOCOLS = frozenset({"ssl", "wss"})
+    KNOWN_PROTOCOLS = frozenset({"ssl", "tcp", "ws", "wss", "rpc"})
+
+    def __init__(self, coin: type[Coin] | None = None) -> None:
+        super().__init__()
+        self.logger = class_logger(__name__, self.__class__.__name__)
+        self.obsolete(OBSOLETE)
+        self.db_dir: str = self._db_dir()  # absolute
+        self.daemon_url: str = self.required(
+            "DAEMON_URL", "set it to http://user:password@host:port/ of your node"
+        )
+        self.coin: type[Coin] = coin or self._coin()
+        self._read_peer_settings()
+        self._read_settings()
+        self._read_limits()
+        self._read_cost_limits()
+        self._read_services()
+
+    # The parts, in the order of evaluation
+
+    def _db_dir(self) -> str:
+        path = self.required("DB_DIRECTORY", "set it to the directory that holds the database")
+        if not path:
+            raise self.Error(
+                "envvar DB_DIRECTORY value is empty: set it to the directory of the database"
+            )
+        return os.path.abspath(path)
+
+    def _coin(self) -> type[Coin]:
+        name = self.required("COIN", "set it to the name of a coin, such as Bitcoin").strip()
+        network = self.default("NET", "mainnet").strip()
+        return Coin.lookup_coin_class(name, network)
+
+    def _read_peer_settings(self) -> None:
+        self.peer_discovery: str = self.peer_discovery_enum()
+        self.peer_announce: bool = self.boolean("PEER_ANNOUNCE", True)
+        self.force_proxy: bool = self.boolean("FORCE_PROXY", False)
+        self.tor_proxy_host: str = self.default("TOR_PROXY_HOST", "localhost")
+        #: None: the usual ports are tried in turn.
+        self.tor_proxy_port: int | None = self.integer(
+            "TOR_PROXY_PORT", None, minimum=1, maximum=65535
+        )
+
+    def _read_settings(self) -> None:
+        self.db_engine: str = self._db_engine()
+        self.banner_file: str | None = self.default("BANNER_FILE", None)
+        self.tor_banner_file: str | None = self.default("TOR_BANNER_FILE", self.banner_file)
+        self.anon_logs: bool = self.boolean("ANON_LOGS", False)
+        self.log_sessions: int = self.integer("LOG_SESSIONS", 3600, minimum=0)  # seconds; 0: never
+        self.log_level: str = self._log_level()
+        self.donation_address: str = self.default("DONATION_ADDRESS", "")
+        #: Matched at the start of a client's name. Empty would match all of them: that is unset.
+        self.drop_client: re.Pattern[str] | None = self.custom(
+            "DROP_CLIENT", None, lambda text: re.compile(text) if text else None
+        )
+        self.blacklist_url: str | None = self.default("BLACKLIST_URL", self.coin.BLACKLIST_URL)
+
+    def _read_limits(self) -> None:
+        self.cache_MB: int = self.integer("CACHE_MB", 1200, minimum=1)
+        self.reorg_limit: int = self.integer(
+            "REORG_LIMIT", self.coin.REORG_LIMIT, minimum=1
+        )  # blocks
+        self.max_send: int = self.integer(
+            "MAX_SEND", self.coin.DEFAULT_MAX_SEND, minimum=0
+        )  # bytes; the session manager has a floor
+        self.max_recv: int = self.integer("MAX_RECV", 1_000_000, minimum=1)  # bytes
+        self.daemon_poll_interval_blocks_msec: int = self.integer(
+            "DAEMON_POLL_INTERVAL_BLOCKS", 5000, minimum=1
+        )
+        self.daemon_poll_interval_mempool_msec: int = self.integer(
+            "DAEMON_POLL_INTERVAL_MEMPOOL", 5000, minimum=1
+        )
+        self.max_sessions: int = self.sane_max_sessions()
+
+    def _read_cost_limits(self) -> None:
+        self.cost_soft_limit: int = self.integer("COST_SOFT_LIMIT", 1000, minimum=0)
+        self.cost_hard_limit: int = self.integer("COST_HARD_LIMIT", 10000, minimum=0)
+        self._check_cost_limits()
+        self.bw_unit_cost: int = self.integer("BANDWIDTH_UNIT_COST", 5000, minimum=1)  # bytes
+        self.initial_concurrent: int = self.integer("INITIAL_CONCURRENT", 10, minimum=1)
+        self.request_sleep: int = self.integer("REQUEST_SLEEP", 2500, minimum=0)  # milliseconds
+        self.request_timeout: int = self.integer("REQUEST_TIMEOUT", 30, minimum=1)  # seconds
+        self.session_timeout: int = self.integer("SESSION_TIMEOUT", 600, minimum=1)  # seconds
+        #: Bits of an address that sessions of one cost group share.
+        self.session_group_by_subnet_ipv4: int = self.integer(
+            "SESSION_GROUP_BY_SUBNET_IPV4", 24, minimum=0, maximum=32
+        )
+        self.session_group_by_subnet_ipv6: int = self.integer(
+            "SESSION_GROUP_BY_SUBNET_IPV6", 48, minimum=0, maximum=128
+        )
+
+    def _read_services(self) -> None:
+        self.services: list[Service] = self.services_to_run()
+        #: Empty unless a service needs them.
+        self.ssl_certfile: str = ""
+        self.ssl_keyfile: str = ""
+        if any(service.protocol in self.SSL_PROTOCOLS for service in self.services):
+            hint = "SERVICES has an ssl or wss service, which needs the path of "
+            self.ssl_certfile = self.required("SSL_CERTFILE", hint + "a certificate")
+            self.ssl_keyfile = self.required("SSL_KEYFILE", hint + "the certificate's key")
+        self.report_services: list[Service] = self.services_to_report()
+
+    # Single settings
+
+    def peer_discovery_enum(self) -> str:
+        """Return which of PD_OFF, PD_SELF and PD_ON PEER_DISCOVERY asks for."""
+        text = self.default("PEER_DISCOVERY", "on").strip().lower()
+        if text in ("off", ""):
+            return self.PD_OFF
+        if text == "self":
+            return self.PD_SELF
+        return self.PD_ON
+
+    def _db_engine(self) -> str:
+        engine = self.default("DB_ENGINE", "leveldb")
+        if engine.lower() not in DB_ENGINES:
+            raise self.Error(
+                f'unrecognised DB engine "{shown(engine)}": set DB_ENGINE to leveldb or rocksdb'
+            )
+        return engine
+
+    def _log_level(self) -> str:
+        text = self.default("LOG_LEVEL", "info")
+        # Of a name getLevelName returns the number, and of anything else a text.
+        if not isinstance(logging.getLevelName(text.upper()), int):
+            raise self.Error(
+                f"envvar LOG_LEVEL value {shown(text)} is not a level: "
+                "set debug, info, warning, error or critical"
+            )
+        return text.upper()
+
+    def _check_cost_limits(self) -> None:
+        """Refuse a hard limit below the soft one; part them if equal. A hard limit of 0 is off."""
+        hard, soft = self.cost_hard_limit, self.cost_soft_limit
+        if hard == 0:
+            return
+        if hard < soft:
+            raise self.Error(
+                "COST_HARD_LIMIT must be >= COST_SOFT_LIMIT. "
+                f"got (COST_HARD_LIMIT={hard:d} and COST_SOFT_LIMIT={soft:d})"
+            )
+        if hard == soft:
+            self.cost_hard_limit = soft + 1
+            self.logger.info(
+                f"COST_HARD_LIMIT equals COST_SOFT_LIMIT; using {self.cost_hard_limit:,d} for it"
+            )
+
+    def _raise_open_file_limit(self) -> int | None:
+        """Raise the soft limit of open files to the hard one; return it, None if there is none."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        unlimited = resource.RLIM_INFINITY
+        if soft == unlimited:
+            self.logger.info("open file limit is unlimited")
+            return None
+        if soft == hard:
+            self.logger.info(f"open file limit is {soft:,d}")
+            return soft
+        hard_text = "unlimited" if hard == unlimited else f"{hard:,d}"
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as e:
+            # macOS, for one, refuses an unlimited number.
+            self.logger.warning(
+                f"could not raise open file limit from {soft:,d} to {hard_text}: {e}"
+            )
+            return soft
+        self.logger.info(f"raised open file limit from {soft:,d} to {hard_text}")
+        return None if hard == unlimited else hard
+
+    def sane_max_sessions(self) -> int:
+        """Return MAX_SESSIONS, lowered if need be to what the open file limit allows."""
+        wanted = self.integer("MAX_SESSIONS", 1000, minimum=0)
+        if resource is None:
+            return MAX_SESSIONS_WITHOUT_RESOURCE
+        file_limit = self._raise_open_file_limit()
+        if file_limit is None:
+            return wanted
+        allowed = max(0, min(wanted, file_limit - RESERVED_FILES))
+        if allowed < wanted:
+            self.logger.warning(
+                f"lowered maximum sessions from {wanted:,d} to {allowed:,d} "
+                f"because your open file limit is {file_limit:,d}"
+            )
+        return allowed
+
+    # Services
+
+    def _parse_services(
+        self,
+        envvar: str,
+        default_func: Callable[[str | None, ServicePart], Any] | None,
+    ) -> list[Service]:
+        """Return the services that a variable lists, in its order.
+
+        Raises ServiceError if one does not parse, is of no known protocol, or if two have the
+        same address.
+        """
+        services = []
+        seen = set()
+        for entry in self.default(envvar, "").split(","):
+            if not entry:
+                continue
+            try:
+                service = Service.from_string(entry, default_func=default_func)
+            except ValueError as e:
+                raise ServiceError(
+                    f'"{shown(entry)}" invalid: {shown(str(e))}; '
+                    f"{envvar} is a list of PROTOCOL://HOST:PORT with commas, without spaces"
+                ) from e
+            if service.protocol not in self.KNOWN_PROTOCOLS:
+                raise ServiceError(
+                    f'"{shown(entry)}" invalid: unknown protocol; '
+                    f"{envvar} may have {', '.join(sorted(self.KNOWN_PROTOCOLS))}"
+                )
+            services.append(service)
+        for service in services:
+            if service.address in seen:
+                raise ServiceError(
+                    f"address {service.address} has multiple services; "
+                    f"give each entry of {envvar} a host or port of its own"
+                )
+            seen.add(service.address)
+        return services
+
+    def services_to_run(self) -> list[Service]:
+        """Return the services of SERVICES, defaults filled in."""
+        defaults: dict[str | None, dict[ServicePart, Any]] = {
+            protocol: {ServicePart.HOST: "all_interfaces"}
+            for protocol in self.KNOWN_PROTOCOLS - {"rpc"}
+        }
+        defaults["rpc"] = {ServicePart.HOST: "localhost", ServicePart.PORT: 8000}
+
+        def default_part(protocol: str | None, part: ServicePart) -> Any:
+            return defaults.get(protocol, {}).get(part)
+
+        services = self._parse_services("SERVICES", default_part)
+        for service in services:
+            if str(service.host).lower().rstrip(".").endswith(".onion"):
+                raise ServiceError(
+                    f"bad host for SERVICES: {service}; "
+                    "serve an onion name's local address, and put the name in REPORT_SERVICES"
+                )
+        return services
+
+    def services_to_report(self) -> list[Service]:
+        """Return the services of REPORT_SERVICES: those told to clients and peers."""
+        services = self._parse_services("REPORT_SERVICES", None)
+        for service in services:
+            self._check_report_service(service)
+        return services
+
+    def _check_report_service(self, service: Service) -> None:
+        if service.protocol == "rpc":
+            raise ServiceError(
+                "bad protocol for REPORT_SERVICES: rpc; it is for this machine's administrator only"
+            )
+        host = service.host
+        if isinstance(host, (IPv4Address, IPv6Address)):
+            private = host.is_private and self.peer_announce
+            if host.is_multicast or host.is_unspecified or private:
+                raise ServiceError(
+                    f"bad IP address for REPORT_SERVICES: {host}; give one that others can reach"
+                )
+        elif host.lower() == "localhost":
+            raise ServiceError(
+                f"bad host for REPORT_SERVICES: {host}; give a name that others can reach"
+            )
