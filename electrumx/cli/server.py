@@ -1,0 +1,120 @@
+"""The server's command: logging, settings, then the controller until it ends.
+
+Runs before and around the event loop. The only change of working directory is here: relative
+paths in settings and in the database count from DB_DIRECTORY.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+from electrumx.lib.env_base import EnvBase, LoopPolicy, shown
+from electrumx.lib.errors import OperatorError
+from electrumx.lib.util import CompactFormatter, make_logger
+
+DEFAULT_LOG_FORMAT = "%(levelname)s:%(name)s:%(message)s"
+
+
+def _make_formatter() -> logging.Formatter:
+    """Return the formatter that LOG_FORMAT asks for; EnvBase.Error if it is no format."""
+    text = EnvBase.default("LOG_FORMAT", DEFAULT_LOG_FORMAT)
+    try:
+        formatter = CompactFormatter(text)
+        # A wrong field name shows only when something is logged.
+        formatter.format(logging.makeLogRecord({"name": "electrumx", "msg": "", "args": None}))
+    except (ValueError, KeyError, TypeError) as e:
+        raise EnvBase.Error(
+            f"envvar LOG_FORMAT value {shown(text)} is not a log format ({shown(str(e))}): "
+            f"set one like {DEFAULT_LOG_FORMAT}"
+        ) from e
+    return formatter
+
+
+def _enter_db_directory(db_dir: str) -> None:
+    """Make the database directory the working directory.
+
+    Raises EnvBase.Error if it is missing, no directory, or not ours to write in.
+    """
+    name = f"envvar DB_DIRECTORY value {shown(db_dir)}"
+    if not os.path.exists(db_dir):
+        raise EnvBase.Error(f"{name} does not exist: create the directory, or set another")
+    if not os.path.isdir(db_dir):
+        raise EnvBase.Error(f"{name} is not a directory: set one")
+    if not os.access(db_dir, os.R_OK | os.W_OK | os.X_OK):
+        raise EnvBase.Error(f"{name} is not writable: let the user who runs the server write in it")
+    try:
+        os.chdir(db_dir)
+    except OSError as e:
+        raise EnvBase.Error(f"{name} cannot be entered: {e.strerror}") from e
+
+
+def _run(main_coro: Coroutine[Any, Any, None], policy: LoopPolicy | None) -> None:
+    """Run a coroutine to its end in a new event loop of the policy."""
+    if policy is None:
+        asyncio.run(main_coro)
+    elif sys.version_info >= (3, 11):
+        with asyncio.Runner(loop_factory=policy.new_event_loop) as runner:
+            runner.run(main_coro)
+    else:
+        # Python 3.10 has no way to give asyncio.run a loop but a policy.
+        new_event_loop = policy.new_event_loop
+
+        class Policy(asyncio.DefaultEventLoopPolicy):
+            def new_event_loop(self) -> asyncio.AbstractEventLoop:
+                return new_event_loop()
+
+        asyncio.set_event_loop_policy(Policy())
+        try:
+            asyncio.run(main_coro)
+        finally:
+            asyncio.set_event_loop_policy(None)
+
+
+def _serve(logger: logging.Logger, handler: logging.Handler) -> None:
+    """Build everything and run it until it ends; raises what ended it, if not a request."""
+    handler.setFormatter(_make_formatter())
+    logger.info("ElectrumX server starting")
+    # Here, so that an error in importing them is logged, too.
+    from electrumx.server.controller import Controller
+    from electrumx.server.env import Env
+
+    env = Env()
+    logger.setLevel(env.log_level)
+    _enter_db_directory(env.db_dir)
+    controller = Controller(env)
+    _run(controller.run(), env.loop_policy)
+
+
+def main() -> int:
+    """Run the server; return the process's exit status, 0 or 1.
+
+    What the operator must mend is one line of the log; anything else comes with its traceback.
+    """
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(CompactFormatter(DEFAULT_LOG_FORMAT))
+    logger = make_logger("electrumx", handler=handler, level=logging.INFO)
+    status = 1
+    try:
+        _serve(logger, handler)
+    except OperatorError as e:
+        logger.critical(f"ElectrumX server terminated abnormally: {shown(str(e))}")
+    except KeyboardInterrupt:
+        # Only where loops cannot handle signals; by now the server has shut down in order.
+        logger.info("ElectrumX server terminated normally")
+        status = 0
+    except Exception:
+        logger.exception("ElectrumX server terminated abnormally")
+    else:
+        logger.info("ElectrumX server terminated normally")
+        status = 0
+    finally:
+        handler.flush()
+        logger.removeHandler(handler)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
