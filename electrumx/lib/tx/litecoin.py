@@ -1,0 +1,75 @@
+"""Litecoin's transactions: BIP144, and the flag of the MimbleWimble extension blocks (MWEB).
+
+Of the flag's bits, 1 announces witnesses and 8 data of the extension, behind the witnesses.  In
+blocks that data is a single zero byte, which marks the integration transaction ("HogEx"); other
+values, and the flag 0, occur only among a node's unconfirmed transactions.
+
+Pure; runs in whatever thread parses.
+"""
+
+from electrumx.lib.errors import DeserializeError, SkipTxDeserialize
+from electrumx.lib.tx.bitcoin import DeserializerSegWit
+from electrumx.lib.tx.types import AnyTx, TxSegWit, serialize_list, serialize_witness
+from electrumx.lib.util import pack_byte, pack_le_int32, pack_le_uint32
+
+FLAG_WITNESS = 1
+FLAG_MWEB = 8
+
+
+class TxMWEB(TxSegWit):
+    """An integration transaction: its flag has FLAG_MWEB, and FLAG_WITNESS if witness is there."""
+
+    __slots__ = ()
+
+    def serialize(self) -> bytes:
+        """Return the bytes of the transaction on the wire, marker, flag and witness included."""
+        return b"".join(
+            (
+                pack_le_int32(self.version),
+                pack_byte(self.marker),
+                pack_byte(self.flag),
+                serialize_list(self.inputs),
+                serialize_list(self.outputs),
+                serialize_witness(self.witness) if self.flag & FLAG_WITNESS else b"",
+                b"\0",
+                pack_le_uint32(self.locktime),
+            )
+        )
+
+
+class DeserializerLitecoin(DeserializerSegWit):
+    """Reads Litecoin's transactions.
+
+    Raises SkipTxDeserialize, a DeserializeError, for one whose inputs and outputs are all, or
+    partly, within the extension and which thus cannot be indexed.
+    """
+
+    # Flags other than 1 come back to _read_tx_parts from there.
+    _txs_loop = "_read_segwit_txs"
+
+    def _read_tx_parts(self) -> tuple[AnyTx, bytes]:
+        flag_at = self.cursor + 5
+        if not self._has_marker() or self.binary[flag_at : flag_at + 1] == b"\x01":
+            return super()._read_tx_parts()
+        start = self.cursor
+        version = self._read_le_int32()
+        marker = self._read_byte()
+        flag = self._read_byte()
+        if flag == 0:
+            raise SkipTxDeserialize("a stripped transaction within the extension block")
+        if flag & ~(FLAG_WITNESS | FLAG_MWEB):
+            raise DeserializeError(f"transaction flag {flag:#04x} is unknown")
+        body_start = self.cursor
+        inputs = self._read_inputs()
+        outputs = self._read_outputs()
+        body_end = self.cursor
+        witness = self._read_witness(len(inputs)) if flag & FLAG_WITNESS else []
+        # Here the flag is never FLAG_WITNESS alone, so FLAG_MWEB is set.
+        if self._read_byte():
+            raise SkipTxDeserialize("a transaction with data of the extension block")
+        locktime = self._read_le_uint32()
+        buf = self.binary
+        return (
+            TxMWEB(version, marker, flag, inputs, outputs, witness, locktime),
+            buf[start : start + 4] + buf[body_start:body_end] + buf[self.cursor - 4 : self.cursor],
+        )
