@@ -77,12 +77,14 @@ def _serve(logger: logging.Logger, handler: logging.Handler) -> None:
     """Build everything and run it until it ends; raises what ended it, if not a request."""
     handler.setFormatter(_make_formatter())
     logger.info("ElectrumX server starting")
-    # Here, so that an error in importing them is logged, too.
-    from electrumx.server.controller import Controller
+    # Imported here, so that an error in importing is logged, too; and settings come first, as
+    # their errors are the likely ones.
     from electrumx.server.env import Env
 
     env = Env()
     logger.setLevel(env.log_level)
+    from electrumx.server.controller import Controller
+
     _enter_db_directory(env.db_dir)
     controller = Controller(env)
     _run(controller.run(), env.loop_policy)

@@ -217,8 +217,8 @@ class Env(EnvBase):
 
     def _raise_open_file_limit(self) -> int | None:
         """Raise the soft limit of open files to the hard one; return it, None if there is none."""
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        unlimited = resource.RLIM_INFINITY
+        soft, hard = map(int, resource.getrlimit(resource.RLIMIT_NOFILE))
+        unlimited: int = resource.RLIM_INFINITY
         if soft == unlimited:
             self.logger.info("open file limit is unlimited")
             return None

@@ -1,0 +1,177 @@
+"""Tests of the server's command, with a controller that ends in the way under test."""
+
+import asyncio
+import logging
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from electrumx.cli.server import main
+from electrumx.lib.errors import OperatorError
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture(autouse=True)
+def base(monkeypatch, tmp_path):
+    for name in list(os.environ):
+        if re.fullmatch(r"[A-Z][A-Z_0-9]*", name) and name not in ("PATH", "HOME"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("DB_DIRECTORY", str(tmp_path))
+    monkeypatch.setenv("DAEMON_URL", "http://user:secret@host:321/")
+    monkeypatch.setenv("COIN", "Bitcoin")
+    monkeypatch.chdir(os.getcwd())  # so that it is restored
+    return monkeypatch
+
+
+@pytest.fixture
+def controlled(base):
+    """Return a function that installs a controller with this run()."""
+
+    def install(run):
+        class Controller:
+            def __init__(self, env):
+                self.env = env
+
+            async def run(self):
+                run(self.env)
+
+        module = ModuleType("electrumx.server.controller")
+        module.Controller = Controller
+        base.setitem(sys.modules, "electrumx.server.controller", module)
+
+    return install
+
+
+def raiser(error):
+    def run(env):
+        raise error
+
+    return run
+
+
+def test_a_normal_end_is_logged_and_status_0(controlled, capsys, tmp_path):
+    seen = []
+    controlled(lambda env: seen.append((env.db_dir, os.getcwd())))
+
+    assert main() == 0
+    assert seen == [(str(tmp_path), str(tmp_path))]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "INFO:electrumx:ElectrumX server starting"
+    assert lines[-1] == "INFO:electrumx:ElectrumX server terminated normally"
+
+
+def test_an_operators_error_is_one_line_and_status_1(controlled, capsys):
+    controlled(raiser(OperatorError("the database\nis another's")))
+
+    assert main() == 1
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1] == (
+        "CRITICAL:electrumx:ElectrumX server terminated abnormally: the database\\nis another's"
+    )
+    assert "Traceback" not in out + err
+
+
+def test_any_other_error_has_its_traceback_and_status_1(controlled, capsys):
+    controlled(raiser(KeyError("oops")))
+
+    assert main() == 1
+    out = capsys.readouterr().out
+    assert "ERROR:electrumx:ElectrumX server terminated abnormally\nTraceback" in out
+    assert "KeyError: 'oops'" in out
+
+
+def test_a_missing_setting_is_one_line_and_status_1(base, controlled, capsys):
+    controlled(lambda env: None)
+    base.delenv("DAEMON_URL")
+
+    assert main() == 1
+    out = capsys.readouterr().out
+    assert "required envvar DAEMON_URL not set: " in out.splitlines()[-1]
+    assert "Traceback" not in out
+
+
+def test_the_log_format_and_level_are_the_settings(base, controlled, capsys):
+    base.setenv("LOG_FORMAT", "<%(name)s> %(message)s")
+    base.setenv("LOG_LEVEL", "warning")
+    controlled(lambda env: logging.getLogger("electrumx.server.db.DB").warning("hi"))
+
+    assert main() == 0
+    assert "<DB> hi" in capsys.readouterr().out.splitlines()
+    assert logging.getLogger("electrumx").level == logging.WARNING
+
+
+@pytest.mark.parametrize("bad", ["plain text", "%(nosuchfield)s", "%(levelname)"])
+def test_a_bad_log_format_is_refused(base, controlled, capsys, bad):
+    base.setenv("LOG_FORMAT", bad)
+    controlled(lambda env: None)
+
+    assert main() == 1
+    out = capsys.readouterr().out
+    assert f"envvar LOG_FORMAT value {bad} is not a log format" in out.splitlines()[-1]
+    assert "Traceback" not in out
+
+
+@pytest.mark.parametrize("kind", ["missing", "file", "read-only"])
+def test_an_unfit_database_directory_is_named(base, controlled, capsys, tmp_path, kind):
+    path = tmp_path / "db"
+    expected = {
+        "missing": "does not exist: create the directory",
+        "file": "is not a directory",
+        "read-only": "is not writable",
+    }[kind]
+    if kind == "file":
+        path.write_text("")
+    elif kind == "read-only":
+        path.mkdir()
+        # Root may write anywhere, so the permission bits alone would not do.
+        base.setattr(os, "access", lambda _path, mode: not mode & os.W_OK)
+    base.setenv("DB_DIRECTORY", str(path))
+    controlled(lambda env: None)
+
+    assert main() == 1
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert f"envvar DB_DIRECTORY value {path} {expected}" in line
+
+
+def test_the_event_loop_is_of_the_policy(base, controlled):
+    uvloop = pytest.importorskip("uvloop")
+    base.setenv("EVENT_LOOP_POLICY", "uvloop")
+    seen = []
+    controlled(lambda env: seen.append(type(asyncio.get_running_loop())))
+
+    assert main() == 0
+    assert seen == [uvloop.Loop]
+
+
+def test_running_twice_does_not_log_twice(controlled, capsys):
+    controlled(lambda env: None)
+    main()
+    capsys.readouterr()
+    main()
+
+    out = capsys.readouterr().out
+    assert out.count("ElectrumX server starting") == 1
+
+
+def test_the_script_tells_in_one_line_what_is_missing(tmp_path):
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "COIN": "Bitcoin"}
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "electrumx_server")],
+        env=env,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert result.returncode == 1
+    assert result.stderr == ""
+    assert len(result.stdout.splitlines()) == 2
+    assert "required envvar DB_DIRECTORY not set" in result.stdout

@@ -1,0 +1,445 @@
+"""Tests of every setting: default, value, and what is said of a value that cannot be used."""
+
+import logging
+import os
+import re
+
+import pytest
+
+from electrumx.lib.coins import Coin, CoinError
+from electrumx.lib.env_base import EnvBase
+from electrumx.lib.errors import OperatorError
+from electrumx.server import env as env_module
+from electrumx.server.env import OBSOLETE, Env, ServiceError
+
+BITCOIN = Coin.lookup_coin_class("Bitcoin", "mainnet")
+UNLIMITED = -1
+
+
+class FakeResource:
+    """The resource module's part that Env uses, without effect on this process."""
+
+    RLIMIT_NOFILE = 7
+    RLIM_INFINITY = UNLIMITED
+
+    def __init__(self, soft=5000, hard=5000, error=None):
+        self.limits, self.error = (soft, hard), error
+
+    def getrlimit(self, kind):
+        assert kind == self.RLIMIT_NOFILE
+        return self.limits
+
+    def setrlimit(self, kind, limits):
+        assert kind == self.RLIMIT_NOFILE
+        if self.error:
+            raise self.error
+        self.limits = limits
+
+
+@pytest.fixture(autouse=True)
+def base(monkeypatch):
+    """Set nothing but what is required; return the setter."""
+    for name in list(os.environ):
+        if re.fullmatch(r"[A-Z][A-Z_0-9]*", name) and name not in ("PATH", "HOME"):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr(env_module, "resource", FakeResource())
+    for name, value in {
+        "DB_DIRECTORY": "/some/dir",
+        "DAEMON_URL": "http://user:secret@host:321/",
+        "COIN": "Bitcoin",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def refusal(error=EnvBase.Error):
+    """Return the text of the error that Env raises: one line, and without the password."""
+    with pytest.raises(error) as caught:
+        Env()
+    text = str(caught.value)
+    assert isinstance(caught.value, OperatorError)
+    assert text.isprintable()
+    assert "secret" not in text
+    return text
+
+
+TEXTS = [
+    ("TOR_PROXY_HOST", "tor_proxy_host", "localhost"),
+    ("BANNER_FILE", "banner_file", None),
+    ("TOR_BANNER_FILE", "tor_banner_file", None),
+    ("DONATION_ADDRESS", "donation_address", ""),
+    ("BLACKLIST_URL", "blacklist_url", BITCOIN.BLACKLIST_URL),
+]
+BOOLEANS = [
+    ("ALLOW_ROOT", "allow_root", False),
+    ("PEER_ANNOUNCE", "peer_announce", True),
+    ("FORCE_PROXY", "force_proxy", False),
+    ("ANON_LOGS", "anon_logs", False),
+]
+# envvar, attribute, default, least, greatest
+INTEGERS = [
+    ("TOR_PROXY_PORT", "tor_proxy_port", None, 1, 65535),
+    ("LOG_SESSIONS", "log_sessions", 3600, 0, None),
+    ("CACHE_MB", "cache_MB", 1200, 1, None),
+    ("REORG_LIMIT", "reorg_limit", BITCOIN.REORG_LIMIT, 1, None),
+    ("MAX_SEND", "max_send", BITCOIN.DEFAULT_MAX_SEND, 0, None),
+    ("MAX_RECV", "max_recv", 1_000_000, 1, None),
+    ("DAEMON_POLL_INTERVAL_BLOCKS", "daemon_poll_interval_blocks_msec", 5000, 1, None),
+    ("DAEMON_POLL_INTERVAL_MEMPOOL", "daemon_poll_interval_mempool_msec", 5000, 1, None),
+    ("MAX_SESSIONS", "max_sessions", 1000, 0, None),
+    ("COST_SOFT_LIMIT", "cost_soft_limit", 1000, 0, None),
+    ("COST_HARD_LIMIT", "cost_hard_limit", 10000, 0, None),
+    ("BANDWIDTH_UNIT_COST", "bw_unit_cost", 5000, 1, None),
+    ("INITIAL_CONCURRENT", "initial_concurrent", 10, 1, None),
+    ("REQUEST_SLEEP", "request_sleep", 2500, 0, None),
+    ("REQUEST_TIMEOUT", "request_timeout", 30, 1, None),
+    ("SESSION_TIMEOUT", "session_timeout", 600, 1, None),
+    ("SESSION_GROUP_BY_SUBNET_IPV4", "session_group_by_subnet_ipv4", 24, 0, 32),
+    ("SESSION_GROUP_BY_SUBNET_IPV6", "session_group_by_subnet_ipv6", 48, 0, 128),
+]
+
+
+@pytest.mark.parametrize(("envvar", "attr", "default"), TEXTS)
+def test_a_text_is_taken_as_it_is(base, envvar, attr, default):
+    assert getattr(Env(), attr) == default
+    base.setenv(envvar, " some text ")
+    assert getattr(Env(), attr) == " some text "
+
+
+@pytest.mark.parametrize(("envvar", "attr", "default"), BOOLEANS)
+def test_a_boolean_is_true_unless_blank(base, envvar, attr, default):
+    assert getattr(Env(), attr) is default
+    for value, expected in (("0", True), (" ", False), ("", False)):
+        base.setenv(envvar, value)
+        assert getattr(Env(), attr) is expected
+
+
+@pytest.mark.parametrize(("envvar", "attr", "default", "least", "greatest"), INTEGERS)
+def test_an_integer_has_default_and_bounds(base, envvar, attr, default, least, greatest):
+    assert getattr(Env(), attr) == default
+    for value in {least, (greatest or 1234)} - {0}:
+        if envvar == "COST_HARD_LIMIT":
+            base.setenv("COST_SOFT_LIMIT", "0")
+        base.setenv(envvar, str(value))
+        assert getattr(Env(), attr) == value
+    base.setenv(envvar, str(least - 1))
+    assert refusal().startswith(f"envvar {envvar} value {least - 1} is too small")
+    if greatest is not None:
+        base.setenv(envvar, str(greatest + 1))
+        assert refusal().startswith(f"envvar {envvar} value {greatest + 1} is too big")
+    for value in ("", "1.5", "many"):
+        base.setenv(envvar, value)
+        assert refusal().startswith(f"cannot convert envvar {envvar} value {value} to an integer")
+
+
+@pytest.mark.parametrize("envvar", ["DB_DIRECTORY", "DAEMON_URL", "COIN"])
+def test_required_variables_are_asked_for(base, envvar):
+    base.delenv(envvar)
+    assert refusal().startswith(f"required envvar {envvar} not set: set it to ")
+
+
+def test_the_database_directory_is_absolute(base, tmp_path):
+    assert Env().db_dir == "/some/dir"
+    base.chdir(tmp_path)
+    base.setenv("DB_DIRECTORY", "db")
+    assert Env().db_dir == str(tmp_path / "db")
+    base.setenv("DB_DIRECTORY", "")
+    assert refusal().startswith("envvar DB_DIRECTORY value is empty")
+
+
+def test_the_daemon_url_is_kept_and_may_be_empty(base):
+    assert Env().daemon_url == "http://user:secret@host:321/"
+    base.setenv("DAEMON_URL", "")
+    assert Env().daemon_url == ""
+
+
+def test_a_coin_is_found_by_name_and_net_whatever_the_case(base):
+    assert Env().coin is BITCOIN
+    base.setenv("COIN", " bitcoin ")
+    base.setenv("NET", " TestNet ")
+    assert Env().coin is Coin.lookup_coin_class("Bitcoin", "testnet")
+
+
+def test_an_unknown_coin_is_refused(base):
+    base.setenv("NET", "nosuchnet")
+    assert refusal(CoinError).startswith("unknown coin")
+
+
+def test_a_coin_class_stands_for_the_variables(base):
+    base.delenv("COIN")
+    testnet = Coin.lookup_coin_class("Bitcoin", "testnet")
+    assert Env(testnet).coin is testnet
+
+
+@pytest.mark.parametrize("envvar", OBSOLETE)
+def test_an_obsolete_variable_is_refused_before_the_required_ones(base, envvar):
+    base.delenv("DB_DIRECTORY")
+    base.setenv(envvar, "")
+    assert refusal().startswith("required envvar DB_DIRECTORY")
+    base.setenv(envvar, "1")
+    assert refusal().startswith(f"remove obsolete environment variables ['{envvar}']")
+
+
+def test_obsolete_variables_are_listed_in_their_order(base):
+    base.setenv("HOST", "h")
+    base.setenv("MAX_SUBS", "1")
+    assert refusal().startswith("remove obsolete environment variables ['MAX_SUBS', 'HOST']")
+
+
+def test_the_loop_policy_is_checked_before_obsolete_variables(base):
+    base.setenv("HOST", "h")
+    base.setenv("EVENT_LOOP_POLICY", "")
+    assert refusal().startswith('unknown event loop policy ""')
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(None, "ON"), ("off", "OFF"), (" OFF ", "OFF"), ("", "OFF"), ("Self", "SELF"), ("1", "ON")],
+)
+def test_peer_discovery_has_three_values(base, value, expected):
+    if value is not None:
+        base.setenv("PEER_DISCOVERY", value)
+    assert Env().peer_discovery == expected == getattr(Env, f"PD_{expected}")
+
+
+def test_the_database_engine_is_one_of_two(base):
+    assert Env().db_engine == "leveldb"
+    base.setenv("DB_ENGINE", "RocksDB")
+    assert Env().db_engine == "RocksDB"
+    base.setenv("DB_ENGINE", "lmdb")
+    assert refusal().startswith('unrecognised DB engine "lmdb": ')
+
+
+def test_the_tor_banner_is_the_banner_by_default(base):
+    base.setenv("BANNER_FILE", "banner")
+    assert Env().tor_banner_file == "banner"
+    base.setenv("TOR_BANNER_FILE", "tor")
+    assert (Env().banner_file, Env().tor_banner_file) == ("banner", "tor")
+
+
+def test_the_log_level_is_a_name(base):
+    assert Env().log_level == "INFO"
+    base.setenv("LOG_LEVEL", "debug")
+    assert Env().log_level == "DEBUG"
+    for bad in ("loud", "", "10", "a\nb"):
+        base.setenv("LOG_LEVEL", bad)
+        assert refusal().startswith("envvar LOG_LEVEL value ")
+
+
+def test_drop_client_is_a_regex_and_empty_is_unset(base):
+    assert Env().drop_client is None
+    base.setenv("DROP_CLIENT", "")
+    assert Env().drop_client is None
+    base.setenv("DROP_CLIENT", "bad.*client")
+    assert Env().drop_client == re.compile("bad.*client")
+    base.setenv("DROP_CLIENT", "(")
+    assert refusal().startswith("cannot parse envvar DROP_CLIENT value (")
+
+
+def test_the_coin_gives_default_limits(base):
+    class Other(BITCOIN):
+        DEFAULT_MAX_SEND = 10_000_000
+        REORG_LIMIT = 99
+        BLACKLIST_URL = "http://list"
+
+    env = Env(Other)
+    assert (env.max_send, env.reorg_limit, env.blacklist_url) == (10_000_000, 99, "http://list")
+
+
+# Costs
+
+
+def test_a_hard_limit_below_the_soft_one_is_refused(base):
+    base.setenv("COST_HARD_LIMIT", "999")
+    assert refusal() == (
+        "COST_HARD_LIMIT must be >= COST_SOFT_LIMIT. "
+        "got (COST_HARD_LIMIT=999 and COST_SOFT_LIMIT=1000)"
+    )
+
+
+@pytest.mark.parametrize("soft", ["0", "1000"])
+def test_a_hard_limit_of_zero_switches_limiting_off(base, soft):
+    base.setenv("COST_HARD_LIMIT", "0")
+    base.setenv("COST_SOFT_LIMIT", soft)
+    env = Env()
+    assert (env.cost_hard_limit, env.cost_soft_limit) == (0, int(soft))
+
+
+def test_equal_limits_are_parted(base, caplog):
+    caplog.set_level(logging.INFO)
+    base.setenv("COST_HARD_LIMIT", "1000")
+    env = Env()
+    assert (env.cost_hard_limit, env.cost_soft_limit) == (1001, 1000)
+    assert any("1,001" in record.getMessage() for record in caplog.records)
+
+
+# Open files
+
+
+def sessions_with(base, caplog, resource, wanted="9000"):
+    caplog.set_level(logging.INFO)
+    base.setattr(env_module, "resource", resource)
+    base.setenv("MAX_SESSIONS", wanted)
+    return Env().max_sessions, [record.getMessage() for record in caplog.records]
+
+
+def test_sessions_are_lowered_to_the_open_file_limit(base, caplog):
+    sessions, said = sessions_with(base, caplog, FakeResource(1350, 1350))
+    assert sessions == 1000
+    assert said == [
+        "open file limit is 1,350",
+        "lowered maximum sessions from 9,000 to 1,000 because your open file limit is 1,350",
+    ]
+
+
+def test_sessions_are_never_negative(base, caplog):
+    assert sessions_with(base, caplog, FakeResource(100, 100))[0] == 0
+
+
+def test_the_open_file_limit_is_raised_first(base, caplog):
+    resource = FakeResource(1024, 20000)
+    sessions, said = sessions_with(base, caplog, resource)
+    assert sessions == 9000
+    assert resource.limits == (20000, 20000)
+    assert said == ["raised open file limit from 1,024 to 20,000"]
+
+
+def test_an_unlimited_hard_limit_is_no_limit(base, caplog):
+    sessions, said = sessions_with(base, caplog, FakeResource(1024, UNLIMITED))
+    assert sessions == 9000
+    assert said == ["raised open file limit from 1,024 to unlimited"]
+
+
+def test_an_unlimited_soft_limit_is_no_limit(base, caplog):
+    sessions, said = sessions_with(base, caplog, FakeResource(UNLIMITED, UNLIMITED))
+    assert sessions == 9000
+    assert said == ["open file limit is unlimited"]
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), OSError("no")])
+def test_a_limit_that_cannot_be_raised_stays(base, caplog, error):
+    sessions, said = sessions_with(base, caplog, FakeResource(1350, 20000, error))
+    assert sessions == 1000
+    assert said[0] == "could not raise open file limit from 1,350 to 20,000: no"
+
+
+def test_without_a_resource_module_sessions_are_512(base, caplog):
+    assert sessions_with(base, caplog, None)[0] == 512
+
+
+# Services
+
+
+def services(base, text):
+    base.setenv("SERVICES", text)
+    return [str(service) for service in Env().services]
+
+
+def test_there_are_no_services_by_default():
+    env = Env()
+    assert (env.services, env.report_services) == ([], [])
+    assert (env.ssl_certfile, env.ssl_keyfile) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("rpc://", ["rpc://localhost:8000"]),
+        ("rpc", ["rpc://localhost:8000"]),
+        ("rpc://:800", ["rpc://localhost:800"]),
+        ("rpc://h", ["rpc://h:8000"]),
+        ("tcp://:50001", ["tcp://all_interfaces:50001"]),
+        ("TCP://1.2.3.4:5,,ws://[::1]:6,", ["tcp://1.2.3.4:5", "ws://[::1]:6"]),
+    ],
+)
+def test_services_have_defaults(base, text, expected):
+    assert services(base, text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("tcp:foo.bar", "invalid service string: tcp:foo.bar"),
+        ("RPC", "invalid service string: RPC"),
+        ("tcp", "invalid service string: tcp"),
+        ("tcp://", "invalid address string: "),
+        ("tcp://h", "invalid address string: h"),
+        (" tcp://:50001", "invalid address string: :50001"),
+        ("tcp://h:70000", "invalid port: 70000"),
+        ("tcp://h:0", "invalid port: 0"),
+        ("1p://h:5", "invalid protocol: 1p"),
+        ("web://h:5", "unknown protocol"),
+    ],
+)
+def test_a_service_that_does_not_parse_is_refused(base, text, cause):
+    base.setenv("SERVICES", text)
+    assert refusal(ServiceError).startswith(f'"{text}" invalid: {cause}; ')
+
+
+def test_a_bad_host_is_refused(base):
+    base.setenv("SERVICES", "tcp://$h:5")
+    assert refusal(ServiceError).startswith('"tcp://$h:5" invalid: ')
+
+
+def test_two_services_at_one_address_are_refused(base):
+    base.setenv("SERVICES", "tcp://:50001,ws://:50001")
+    assert refusal(ServiceError).startswith("address all_interfaces:50001 has multiple services; ")
+
+
+def test_an_onion_name_cannot_be_served_directly(base):
+    base.setenv("SERVICES", "tcp://abc.onion:50001")
+    text = refusal(ServiceError)
+    assert text.startswith("bad host for SERVICES: tcp://abc.onion:50001; ")
+
+
+@pytest.mark.parametrize("protocol", ["ssl", "wss"])
+def test_tls_services_need_certificate_and_key(base, protocol):
+    base.setenv("SERVICES", f"{protocol}://:50002")
+    assert refusal().startswith("required envvar SSL_CERTFILE not set: ")
+    base.setenv("SSL_CERTFILE", "cert")
+    assert refusal().startswith("required envvar SSL_KEYFILE not set: ")
+    base.setenv("SSL_KEYFILE", "key")
+    env = Env()
+    assert (env.ssl_certfile, env.ssl_keyfile) == ("cert", "key")
+
+
+def test_services_without_tls_need_no_certificate(base):
+    assert services(base, "tcp://:1,ws://:2,rpc://") == [
+        "tcp://all_interfaces:1",
+        "ws://all_interfaces:2",
+        "rpc://localhost:8000",
+    ]
+
+
+@pytest.mark.parametrize("text", ["tcp://abc.onion:1", "ssl://8.8.8.8:2", "wss://a.b:3"])
+def test_what_others_can_reach_is_reported(base, text):
+    base.setenv("REPORT_SERVICES", text)
+    assert [str(service) for service in Env().report_services] == [text]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tcp://h", '"tcp://h" invalid: invalid port: ; '),
+        ("rpc", '"rpc" invalid: invalid service string: rpc; '),
+        ("rpc://h:8000", "bad protocol for REPORT_SERVICES: rpc; "),
+        ("tcp://127.0.0.1:1", "bad IP address for REPORT_SERVICES: 127.0.0.1; "),
+        ("tcp://10.1.2.3:1", "bad IP address for REPORT_SERVICES: 10.1.2.3; "),
+        ("tcp://0.0.0.0:1", "bad IP address for REPORT_SERVICES: 0.0.0.0; "),
+        ("tcp://224.0.0.2:1", "bad IP address for REPORT_SERVICES: 224.0.0.2; "),
+        ("tcp://[ff01::1]:1", "bad IP address for REPORT_SERVICES: ff01::1; "),
+        ("tcp://LocalHost:1", "bad host for REPORT_SERVICES: LocalHost; "),
+        ("tcp://a:1,ssl://a:1", "address a:1 has multiple services; "),
+    ],
+)
+def test_what_others_cannot_reach_is_not_reported(base, text, expected):
+    base.setenv("REPORT_SERVICES", text)
+    assert refusal(ServiceError).startswith(expected)
+
+
+def test_private_addresses_may_be_reported_when_not_announcing(base):
+    base.setenv("PEER_ANNOUNCE", "")
+    base.setenv("REPORT_SERVICES", "tcp://127.0.0.1:1")
+    assert [str(service) for service in Env().report_services] == ["tcp://127.0.0.1:1"]
+    base.setenv("REPORT_SERVICES", "tcp://0.0.0.0:1")
+    assert refusal(ServiceError).startswith("bad IP address")
