@@ -1,0 +1,94 @@
+"""The source text: clean by its own tools, and free of what does not belong in it."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY, require
+
+PACKAGE = REPOSITORY / "electrumx"
+# Folders of single machines, spelled so that this file does not hold what it looks for.
+MACHINE_PATH = re.compile(
+    r"(^|[^\w.])/(" + "|".join(["wo" + "rk", "ro" + "ot", "fa" + "rm"]) + ")/"
+)
+READS_ENVIRONMENT = {"electrumx/lib/env_base.py"}
+
+
+def tool(name):
+    """Path of a program of the virtual environment."""
+    beside = Path(sys.executable).parent / name
+    path = str(beside) if beside.exists() else shutil.which(name)
+    require(path, f"{name} is not installed (the extra test has it)")
+    return path
+
+
+def tracked_files():
+    """Every file that git would hand to somebody who clones."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    require(listing.returncode == 0, "this is not a git work tree")
+    return [
+        REPOSITORY / name for name in listing.stdout.split("\0") if (REPOSITORY / name).is_file()
+    ]
+
+
+def run(*command):
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ruff_finds_nothing():
+    run(tool("ruff"), "check", ".")
+
+
+def test_everything_is_formatted():
+    run(tool("ruff"), "format", "--check", ".")
+
+
+def test_mypy_finds_nothing():
+    run(tool("mypy"))
+
+
+def test_no_file_names_a_folder_of_one_machine():
+    guilty = []
+    for path in tracked_files():
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
+            if MACHINE_PATH.search(line):
+                guilty.append(f"{path.relative_to(REPOSITORY)}:{number}: {line.strip()[:80]}")
+
+    assert guilty == []
+
+
+@pytest.mark.parametrize("path", ["/home/me", "see /" + "work/x", '"/' + 'root/y"'])
+def test_the_search_for_machine_paths_finds_them(path):
+    assert bool(MACHINE_PATH.search(path)) is not path.startswith("/home")
+
+
+def test_only_the_environment_reader_and_the_commands_read_the_environment():
+    guilty = []
+    for path in PACKAGE.rglob("*.py"):
+        name = str(path.relative_to(REPOSITORY))
+        if name in READS_ENVIRONMENT or name.startswith("electrumx/cli/"):
+            continue
+        guilty += [
+            f"{name}:{node.lineno}"
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv")
+        ]
+
+    assert guilty == []
+
+
+def test_nothing_is_tracked_that_a_tool_makes():
+    made = re.compile(r"(\.py[co]|\.so|\.egg-info/.*|\.log|~)$")
+
+    assert [str(path) for path in tracked_files() if made.search(str(path))] == []
