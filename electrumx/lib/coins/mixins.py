@@ -40,7 +40,7 @@ class BitcoinCoreMixin:
     """The networks of Bitcoin Core's nodes."""
 
     DESERIALIZER: ClassVar[type[Deserializer]] = DeserializerSegWit
-    # The biggest standard transaction of a consolidation, in hex, with a margin.
+    # A transaction that fills a block, 4 MB, in hex, with a margin.
     DEFAULT_MAX_SEND: ClassVar[int] = 8_100_000
     MEMPOOL_HISTOGRAM_REFRESH_SECS: ClassVar[int] = 120
     CRASH_CLIENT_VER: ClassVar[Optional[tuple[int, ...]]] = (3, 2, 3)
@@ -51,8 +51,8 @@ class BitcoinCoreMixin:
     def bucket_estimatefee_block_target(cls, n: int) -> int:
         """Return the confirmation target, in blocks, whose estimate is given out for that of n.
 
-        Core's estimates get coarser with the target in the same way; fewer targets make for more
-        answers from the cache.
+        Core's estimates get coarser with the target in the same way, and fewer targets make for
+        more answers from the cache.  25 stays because wallets ask for it.
         """
         if n <= 1:
             return 1

@@ -1,0 +1,86 @@
+import json
+
+import pytest
+
+from electrumx.lib.coins import Coin, CoinError
+from electrumx.lib.hash import Base58, Base58Error, hash160
+
+ERRORS = {"Base58Error": Base58Error, "CoinError": CoinError}
+
+
+@pytest.fixture(scope="module")
+def vectors(facts):
+    return json.loads((facts / "addresses.json").read_text())
+
+
+def known_coin(vector):
+    """The coin of a vector, or None while it is not among ours."""
+    try:
+        return Coin.lookup_coin_class(vector["coin"], vector["net"])
+    except CoinError:
+        return None
+
+
+def with_coins(vectors):
+    found = [(known_coin(vector), vector) for vector in vectors]
+    found = [(coin, vector) for coin, vector in found if coin]
+    assert found, "no vector is of a coin of ours"
+    return found
+
+
+def test_known_addresses_have_their_hash160_and_hashx(vectors):
+    for coin, vector in with_coins(vectors["known"]):
+        address = vector["address"]
+        hash160_ = bytes.fromhex(vector["hash160"])
+        assert vector["hashX"] == coin.address_to_hashX(address).hex()
+        if vector["type"] == "P2PKH":
+            assert address == coin.P2PKH_address_from_hash160(hash160_)
+            assert vector["hashX"] == coin.hash160_to_P2PKH_hashX(hash160_).hex()
+        else:
+            assert hash160_ == coin.DECODE_CHECK(address)[-20:]
+
+
+def test_generated_addresses_of_every_coin_are_written_and_read(vectors):
+    hash160_ = bytes.fromhex(vectors["hash160"])
+    for coin, vector in with_coins(vectors["generated"]):
+        assert vector["P2PKH"] == coin.P2PKH_address_from_hash160(hash160_)
+        assert vectors["hashX_p2pkh"] == coin.address_to_hashX(vector["P2PKH"]).hex()
+        assert vectors["p2pkh_script"] == coin.pay_to_address_script(vector["P2PKH"]).hex()
+        assert vector["P2SH"][0] == coin.P2SH_address_from_hash160(hash160_)
+        assert len(vector["P2SH"]) == len(coin.P2SH_VERBYTES)
+        for address in vector["P2SH"]:
+            assert vectors["hashX_p2sh"] == coin.address_to_hashX(address).hex()
+            assert vectors["p2sh_script"] == coin.pay_to_address_script(address).hex()
+
+
+def test_generated_private_keys_of_every_coin_are_written(vectors):
+    key = bytes.fromhex(vectors["private_key"])
+    for coin, vector in with_coins(vectors["generated"]):
+        assert vector["WIF"] == coin.privkey_WIF(key, False)
+        assert vector["WIF_compressed"] == coin.privkey_WIF(key, True)
+
+
+def test_invalid_addresses_raise_the_errors_of_the_facts(vectors):
+    for coin, vector in with_coins(vectors["invalid"]):
+        with pytest.raises(ERRORS[vector["error"]]):
+            coin.address_to_hashX(vector["address"])
+
+
+@pytest.mark.parametrize("payload", [b"", bytes(19), bytes(20), bytes(22), b"\x99" + bytes(20)])
+def test_a_payload_of_another_length_or_version_is_a_coin_error(payload):
+    coin = Coin.lookup_coin_class("Bitcoin", "mainnet")
+    with pytest.raises(CoinError):
+        coin.pay_to_address_script(Base58.encode_check(payload))
+
+
+def test_an_address_that_is_no_text_is_a_type_error():
+    with pytest.raises(TypeError):
+        Coin.lookup_coin_class("Bitcoin", "mainnet").address_to_hashX(b"1")
+
+
+def test_the_address_of_a_public_key_is_that_of_its_hash():
+    coin = Coin.lookup_coin_class("Bitcoin", "mainnet")
+    pubkey = b"\2" + bytes(range(32))
+    assert coin.P2PKH_address_from_hash160(hash160(pubkey)) == coin.P2PKH_address_from_pubkey(
+        pubkey
+    )

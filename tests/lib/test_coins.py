@@ -1,0 +1,338 @@
+import subprocess
+import sys
+from decimal import Decimal
+
+import pytest
+
+from electrumx.lib import coins
+from electrumx.lib.coins import Coin, CoinError, ServerClass
+from electrumx.lib.coins import base as coins_base
+from electrumx.lib.errors import DeserializeError, OperatorError
+from electrumx.lib.hash import double_sha256, hash_to_hex_str
+from electrumx.lib.tx import Deserializer, DeserializerLitecoin, DeserializerSegWit
+
+# Bitcoin's first block: header, one transaction.
+GENESIS_HEADER = bytes.fromhex(
+    "01000000" + "00" * 32 + "3ba3edfd7a7b12b27ac72c3e67768f617fc81bc3888a51323a9fb8aa4b1e5e4a"
+    "29ab5f49ffff001d1dac2b7c"
+)
+COINBASE = bytes.fromhex(
+    "01000000010000000000000000000000000000000000000000000000000000000000000000ffffffff4d04ffff001d"
+    "0104455468652054696d65732030332f4a616e2f32303039204368616e63656c6c6f72206f6e206272696e6b206f66"
+    "207365636f6e64206261696c6f757420666f722062616e6b73ffffffff0100f2052a01000000434104678afdb0fe55"
+    "48271967f1a67130b7105cd6a828e03909a67962e0ea1f61deb649f6bc3f4cef38c4f35504e51ec112de5c384df7ba"
+    "0b8d578a4c702b6bf11d5fac00000000"
+)
+GENESIS_BLOCK = GENESIS_HEADER + b"\1" + COINBASE
+
+BITCOIN_NETS = {
+    "mainnet": "BitcoinSegwit",
+    "testnet": "BitcoinSegwitTestnet",
+    "testnet4": "BitcoinSegwitTestnet4",
+    "signet": "BitcoinSegwitSignet",
+    "regtest": "BitcoinSegwitRegtest",
+    "mutinynet": "BitcoinSegwitMutinynet",
+}
+CASH_NETS = {
+    "mainnet": "BitcoinCash",
+    "testnet": "BitcoinCashTestnet",
+    "regtest": "BitcoinCashRegtest",
+    "nolnet": "BitcoinNolnet",
+}
+
+
+def coin_of(name, net="mainnet"):
+    return Coin.lookup_coin_class(name, net)
+
+
+@pytest.fixture
+def bitcoin():
+    return coin_of("Bitcoin")
+
+
+# Look-up
+
+
+@pytest.mark.parametrize("name", ["Bitcoin", "BitcoinSegwit", "BITCOIN", "bitcoinsegwit"])
+@pytest.mark.parametrize("net", BITCOIN_NETS)
+def test_bitcoin_is_found_by_both_names_and_any_case(name, net):
+    expected = getattr(coins, BITCOIN_NETS[net])
+    assert expected is coin_of(name, net)
+    assert expected is coin_of(name, net.upper())
+
+
+@pytest.mark.parametrize("name", ["BitcoinCash", "BitcoinCashABC", "bitcoincashabc"])
+@pytest.mark.parametrize("net", CASH_NETS)
+def test_bitcoin_cash_is_found_by_both_names(name, net):
+    assert getattr(coins, CASH_NETS[net]) is coin_of(name, net)
+
+
+def test_an_unknown_pair_is_an_operators_error():
+    for name, net in (("Bitcoin", "nolnet"), ("Nocoin", "mainnet"), ("", "")):
+        with pytest.raises(CoinError, match=f'"{name}".*"{net}"') as info:
+            coin_of(name, net)
+        assert isinstance(info.value, OperatorError)
+
+
+def test_a_coin_of_a_third_party_is_found_even_below_a_leaf_and_named_like_an_alias():
+    class LocalLitecoin(coins.Litecoin):
+        NAME = "BitcoinCash"
+        NET = "third party"
+
+    try:
+        assert LocalLitecoin is coin_of("bitcoincash", "Third Party")
+    finally:
+        # Or the class would stay among Coin's subclasses for the other tests.
+        LocalLitecoin.NET = "gone"
+
+
+def test_a_coin_without_its_figures_is_refused():
+    class Bare(Coin):
+        NAME = "Bare"
+        NET = "mainnet"
+        TX_COUNT = 1
+        TX_PER_BLOCK = 1
+
+    with pytest.raises(CoinError, match=r"Bare lacks TX_COUNT_HEIGHT$"):
+        coin_of("bare")
+    Bare.TX_COUNT_HEIGHT = 1
+    assert Bare is coin_of("bare")
+
+
+def test_extended_key_versions_give_the_first_coin_by_class_name():
+    assert (True, coins.BitcoinCash) == Coin.lookup_xverbytes(bytes.fromhex("0488b21e"))
+    assert (False, coins.BitcoinCash) == Coin.lookup_xverbytes(bytes.fromhex("0488ade4"))
+    assert (True, coins.BitcoinCashRegtest) == Coin.lookup_xverbytes(bytes.fromhex("043587cf"))
+    assert (False, coins.BitcoinCashRegtest) == Coin.lookup_xverbytes(bytes.fromhex("04358394"))
+    with pytest.raises(CoinError, match="deadbeef"):
+        Coin.lookup_xverbytes(bytes.fromhex("deadbeef"))
+
+
+# Daemon URLs
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (" u:p@127.0.0.1:8332/ ", "http://u:p@127.0.0.1:8332/"),
+        ("u:p@h", "http://u:p@h:8332/"),
+        ("u:p@h//", "http://u:p@h:8332/"),
+        ("https://u:p@[::1]", "https://u:p@[::1]:8332/"),
+        ("http://u:p@[fe80::1]:1", "http://u:p@[fe80::1]:1/"),
+        ("u:p/with@all:sorts@h:65535", "http://u:p/with@all:sorts@h:65535/"),
+    ],
+)
+def test_daemon_urls_are_completed(bitcoin, url, expected):
+    assert expected == bitcoin.sanitize_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("", ""),
+        ("h", "h"),
+        ("h:8332", "h:8332"),
+        ("user:secret", "user:…"),
+        ("http://user:secret", "http://user:…"),
+        ("user@", "user@"),
+        ("@h", "@h"),
+        ("user:secret@h/wallet", "user:…@h/wallet"),
+        ("http://user:sec@ret://@h:port", "http://user:…@h:port"),
+        ("user:secret@h:0", "user:…@h:0"),
+        ("user:secret@h:65536", "user:…@h:65536"),
+        ("user:secret@h:80:80", "user:…@h:80:80"),
+        ("user:secret@[::1", "user:…@[::1"),
+        ("user:secret@h\nx", "user:…@h\nx"),
+    ],
+)
+def test_bad_daemon_urls_are_refused_without_showing_the_password(bitcoin, url, shown):
+    with pytest.raises(CoinError) as info:
+        bitcoin.sanitize_url(url)
+    assert f'invalid daemon URL: "{shown}"' == str(info.value)
+
+
+# Blocks
+
+
+def test_the_genesis_block_is_indexed_without_its_transaction(bitcoin):
+    assert bitcoin.genesis_block(GENESIS_BLOCK) == GENESIS_HEADER + b"\0"
+
+
+def test_a_foreign_genesis_block_is_refused_naming_both_hashes(bitcoin):
+    with pytest.raises(CoinError) as info:
+        coin_of("Bitcoin", "testnet").genesis_block(GENESIS_BLOCK)
+    assert bitcoin.GENESIS_HASH in str(info.value)
+    assert coin_of("Bitcoin", "testnet").GENESIS_HASH in str(info.value)
+
+
+def test_a_block_is_its_bytes_its_header_and_its_transactions(bitcoin):
+    block = bitcoin.block(GENESIS_BLOCK, 5)
+    assert block[:2] == (GENESIS_BLOCK, GENESIS_HEADER)
+    [(tx, tx_hash)] = block.transactions
+    assert tx.serialize() == COINBASE
+    assert double_sha256(COINBASE) == tx_hash == bitcoin.header_hash(COINBASE)
+    assert block.header[36:68] == tx_hash
+    assert hash_to_hex_str(bitcoin.header_hash(block.header)) == bitcoin.GENESIS_HASH
+    assert bytes(32) == bitcoin.header_prevhash(block.header)
+
+
+@pytest.mark.parametrize("name", ["Bitcoin", "BitcoinSV", "Litecoin"])
+def test_a_truncated_block_is_a_deserialize_error(name):
+    for end in (0, 1, 79, 80, 81, 100, len(GENESIS_BLOCK) - 1):
+        with pytest.raises(DeserializeError):
+            coin_of(name).block(GENESIS_BLOCK[:end], 0)
+    for end in (0, 1, 79):
+        with pytest.raises(DeserializeError):
+            coin_of(name).genesis_block(GENESIS_BLOCK[:end])
+
+
+def test_headers_stand_one_behind_the_other(bitcoin):
+    assert [bitcoin.static_header_offset(height) for height in range(3)] == [0, 80, 160]
+    assert bitcoin.static_header_len(700_000) == 80
+    fields = dict(zip(bitcoin.HEADER_VALUES, bitcoin.HEADER_UNPACK(GENESIS_HEADER), strict=True))
+    assert {
+        "version": 1,
+        "prev_block_hash": bytes(32),
+        "merkle_root": double_sha256(COINBASE),
+        "timestamp": 1_231_006_505,
+        "bits": 0x1D00FFFF,
+        "nonce": 2_083_236_893,
+    } == fields
+
+
+@pytest.mark.parametrize(
+    ("name", "net", "steps"),
+    [
+        ("Bitcoin", "mainnet", {0: 1000, 129_999: 1000, 130_000: 100, 10**7: 100}),
+        ("BitcoinSV", "testnet", {0: 1000, 130_000: 100}),
+        ("BitcoinSV", "scalingtest", {-1: 100, 0: 100, 10: 100, 11: 3, 10**6: 3}),
+    ],
+)
+def test_late_blocks_are_fetched_fewer_at_once(name, net, steps):
+    coin = coin_of(name, net)
+    assert steps == {height: coin.max_fetch_blocks(height) for height in steps}
+
+
+# Values, fees, clients
+
+
+def test_values_are_shown_as_exact_decimals(bitcoin):
+    assert Decimal("20999999.97690001") == bitcoin.decimal_value(2_099_999_997_690_001)
+    assert Decimal("0.00000001") == bitcoin.decimal_value(1)
+
+
+def test_fee_targets_of_bitcoin_are_bucketed(bitcoin):
+    expected = {
+        -5: 1, 0: 1, 1: 1, 2: 2, 11: 11, 12: 12, 13: 12, 14: 14, 24: 24, 25: 25, 26: 26, 27: 26,
+        47: 46, 48: 48, 49: 48, 71: 48, 72: 72, 144: 144, 1007: 984, 1008: 1008, 1009: 1008,
+        10**9: 1008,
+    }  # fmt: skip
+    assert expected == {n: bitcoin.bucket_estimatefee_block_target(n) for n in expected}
+
+
+def test_fee_targets_of_other_coins_stay():
+    for name in ("BitcoinCash", "BitcoinSV", "Litecoin"):
+        assert [coin_of(name).bucket_estimatefee_block_target(n) for n in (1, 13, 5000)] == [
+            1,
+            13,
+            5000,
+        ]
+
+
+def test_fee_modes_are_those_of_core(bitcoin):
+    assert list(bitcoin.ESTIMATEFEE_MODES) == [None, "CONSERVATIVE", "ECONOMICAL"]
+
+
+@pytest.mark.parametrize("net", BITCOIN_NETS)
+def test_wallets_before_3_3_3_are_told_to_upgrade_by_bitcoin(net):
+    coin = coin_of("Bitcoin", net)
+    assert "https://electrum.org/" in coin.warn_old_client_on_tx_broadcast((3, 3, 2))
+    assert "https://electrum.org/" in coin.warn_old_client_on_tx_broadcast((3,))
+    assert coin.warn_old_client_on_tx_broadcast((3, 3, 3)) is False
+    assert coin.warn_old_client_on_tx_broadcast((4,)) is False
+
+
+@pytest.mark.parametrize("net", ["mainnet", "testnet", "nolnet"])
+def test_wallets_before_3_3_4_are_told_to_upgrade_by_bitcoin_cash(net):
+    coin = coin_of("BitcoinCash", net)
+    assert "https://electroncash.org/" in coin.warn_old_client_on_tx_broadcast((3, 3, 3))
+    assert coin.warn_old_client_on_tx_broadcast((3, 3, 4)) is False
+
+
+@pytest.mark.parametrize(
+    ("name", "net"), [("BitcoinCash", "regtest"), ("BitcoinSV", "mainnet"), ("Litecoin", "mainnet")]
+)
+def test_other_coins_tell_no_wallet_to_upgrade(name, net):
+    assert coin_of(name, net).warn_old_client_on_tx_broadcast((1, 0)) is False
+
+
+@pytest.mark.parametrize("net", BITCOIN_NETS)
+def test_bitcoins_old_clients_are_crashed_and_others_not(net):
+    assert coin_of("Bitcoin", net).CRASH_CLIENT_VER == (3, 2, 3)
+    assert coin_of("BitcoinSV").CRASH_CLIENT_VER is None
+
+
+# Parsers and the server's classes
+
+
+def test_each_family_has_its_parser():
+    parsers = {
+        "Bitcoin": DeserializerSegWit,
+        "BitcoinCash": Deserializer,
+        "BitcoinSV": Deserializer,
+        "Litecoin": DeserializerLitecoin,
+    }
+    for name, parser in parsers.items():
+        assert parser is coin_of(name).DESERIALIZER
+        assert parser is coin_of(name, "regtest").DESERIALIZER
+
+
+def test_server_classes_are_resolved_when_asked_for():
+    class Odd(Coin):
+        SESSIONCLS = ServerClass("decimal:Decimal")
+
+    class Odder(Odd):
+        SESSIONCLS = int
+
+    assert Odd.SESSIONCLS is Decimal
+    assert Odder.SESSIONCLS is int
+
+
+def test_server_classes_are_those_of_the_family():
+    processors = {
+        "Bitcoin": "BlockProcessor",
+        "BitcoinCash": "LTORBlockProcessor",
+        "BitcoinSV": "BlockProcessor",
+        "Litecoin": "BlockProcessor",
+    }
+    for name, class_name in processors.items():
+        for net in ("mainnet", "testnet", "regtest"):
+            declared = dict(attr_of(coin_of(name, net)))
+            assert {
+                "SESSIONCLS": "electrumx.server.session:ElectrumX",
+                "DAEMON": "electrumx.server.daemon:Daemon",
+                "BLOCK_PROCESSOR": f"electrumx.server.block_processor:{class_name}",
+            } == declared
+
+
+def attr_of(coin):
+    """Yield the server classes of a coin as they are written, without importing them."""
+    for attr in ("SESSIONCLS", "DAEMON", "BLOCK_PROCESSOR"):
+        declared = next(vars(cls)[attr] for cls in coin.__mro__ if attr in vars(cls))
+        yield attr, declared.dotted_name
+
+
+def test_importing_the_coins_imports_nothing_of_the_server():
+    code = (
+        "import sys, electrumx.lib.coins\n"
+        "print([m for m in sys.modules if m.startswith(('electrumx.server', 'asyncio', 'aiorpcx'))])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "[]\n"
+
+
+def test_aliases_lead_to_names_that_exist():
+    names = {coin.NAME for coin in coins_base._coin_classes()}
+    assert set(coins_base.NAME_ALIASES.values()) <= names
