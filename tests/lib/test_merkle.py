@@ -246,6 +246,20 @@ async def test_a_truncation_during_an_extension_keeps_stale_leaves_out():
     assert cache.level == merkle.level(source.hashes[:90], 3)
 
 
+async def test_a_truncation_in_another_thread_is_heeded():
+    source, cache = await ready_cache(100, 64)
+    source.pause()
+    query = asyncio.ensure_future(cache.branch_and_root(90, 20))
+    await source.asked.wait()
+    source.reorganise(10)
+    await asyncio.to_thread(cache.truncate, 10)
+    assert (cache.length, len(cache.level)) == (8, 1)
+    source.gate.set()
+
+    assert await query == merkle.branch_and_root(source.hashes[:90], 20)
+    assert cache.level == merkle.level(source.hashes[:90], 3)
+
+
 async def test_a_truncation_during_the_reading_of_leaves_starts_the_query_again():
     source, cache = await ready_cache(100, 100)
     source.pause()
