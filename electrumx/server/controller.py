@@ -1,0 +1,118 @@
+"""Builds the server's parts, joins them and starts their tasks; has no logic of its own.
+
+All tasks run in one event loop.  Three are started: the sessions (first only LocalRPC), the block
+processor, and, once the chain is caught up with, header proofs and the mempool.  Wallets are served
+when the mempool was first synchronised.  If any of the three ends, the server ends.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import aiorpcx
+
+import electrumx
+from electrumx.lib.errors import OperatorError
+from electrumx.lib.server_base import ServerBase
+from electrumx.lib.util import class_logger, version_string
+from electrumx.server.daemon import Daemon
+from electrumx.server.db import DB
+from electrumx.server.env import Env
+from electrumx.server.mempool import MemPool, MemPoolAPI
+from electrumx.server.notifications import Notifications
+from electrumx.server.session import SessionManager
+
+__all__ = ["Controller", "Notifications"]
+
+
+class _MemPoolView(MemPoolAPI):
+    """What the mempool may see of the node, the database and the notifications."""
+
+    def __init__(self, env: Env, daemon: Daemon, db: DB, notifications: Notifications):
+        self.env = env
+        self.daemon = daemon
+        self.db = db
+        # One function each: bound once.
+        self.height = daemon.height  # type: ignore[method-assign]  # is the daemon's
+        self.cached_height = daemon.cached_height  # type: ignore[method-assign]  # likewise
+        self.mempool_hashes = daemon.mempool_hashes  # type: ignore[method-assign]  # likewise
+        self.raw_transactions = daemon.getrawtransactions  # type: ignore[method-assign]  # likewise
+        self.lookup_utxos = db.lookup_utxos  # type: ignore[method-assign]  # the database's
+        self.on_mempool = notifications.on_mempool  # type: ignore[method-assign]  # likewise
+
+    def db_height(self) -> int:
+        return self.db.db_height
+
+
+class Controller(ServerBase):
+    """The server process; ``run()`` serves until it is told to stop."""
+
+    AIORPCX_MIN = (0, 25)
+    AIORPCX_END = (0, 26)
+
+    async def serve(self, shutdown_event: asyncio.Event) -> None:
+        """Start everything and wait; the first part that fails ends the server with its error."""
+        env: Env = self.env
+        self._check_library()
+        self._log_start(env)
+        notifications = Notifications()
+        async with env.coin.DAEMON(env.coin, env.daemon_url) as daemon:
+            db = DB(env)
+            processor = env.coin.BLOCK_PROCESSOR(env, db, daemon, notifications)
+            mempool = MemPool(env.coin, _MemPoolView(env, daemon, db, notifications))
+            manager = SessionManager(env, db, processor, daemon, mempool, shutdown_event)
+            # Waits for the node; a wrong password shows here, in its log.
+            await daemon.height()
+            await daemon.check_indexes()
+            caught_up_event = asyncio.Event()
+            mempool_event = asyncio.Event()
+
+            async def wait_for_catchup() -> None:
+                await caught_up_event.wait()
+                await _run_together(
+                    [
+                        db.populate_header_merkle_cache(),
+                        mempool.keep_synchronized(mempool_event),
+                    ]
+                )
+
+            await _run_together(
+                [
+                    manager.serve(notifications, mempool_event),
+                    processor.fetch_and_process_blocks(caught_up_event),
+                    wait_for_catchup(),
+                ]
+            )
+
+    def _check_library(self) -> None:
+        found = aiorpcx._version
+        if not self.AIORPCX_MIN <= found < self.AIORPCX_END:
+            raise OperatorError(
+                f"aiorpcX version {version_string(found)} is installed, but at least "
+                f"{version_string(self.AIORPCX_MIN)} and below {version_string(self.AIORPCX_END)} "
+                "is needed"
+            )
+
+    def _log_start(self, env: Env) -> None:
+        low, high = env.coin.SESSIONCLS.protocol_min_max_strings()
+        self.logger.info(f"software version: {electrumx.version}")
+        self.logger.info(f"aiorpcX version: {version_string(aiorpcx._version)}")
+        self.logger.info(f"supported protocol versions: {low}-{high}")
+        self.logger.info(f"event loop policy: {env.loop_policy}")
+        self.logger.info(f"reorg limit is {env.reorg_limit:,d} blocks")
+
+
+async def _run_together(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run all until the first error, which is raised when the others have been cancelled."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                class_logger(__name__, "Controller").error(f"a task ended with {result!r}")

@@ -1,0 +1,774 @@
+"""The database: what the chain's blocks left behind, on disk.
+
+Owns the committed state (height, tip, transaction count), the ``utxo`` store, the flat files and,
+through :class:`History`, the ``hist`` store.  The methods that change it run in a worker thread
+with the block processor's state lock held; the ``async`` ones are called on the event loop and do
+their reading in worker threads, concurrently with a flush.
+
+Order of writes
+===============
+
+Three things must agree: the flat files, the ``hist`` store and the ``utxo`` store with the state
+row.  Each batch is atomic and synced, but nothing spans two of them, so a process can be killed,
+or the power fail, between any two steps.  The state row decides what is true; the other two may
+run ahead of it, never behind.
+
+**Forward** (:meth:`DB.flush_dbs`)
+
+1. Flat files: headers, tx counts and tx hashes are appended and synced, with their folder where a
+   file is new.  *A stop after this* leaves bytes beyond the committed height, which nobody reads
+   and the next flush overwrites.
+2. History: one batch of rows with the new flush id, and the store's own flush count.  *A stop
+   after this* leaves ``flush_count > utxo_flush_count``; opening deletes the rows above the
+   latter (:meth:`History.clear_excess`).
+3. UTXO store: one batch of deletes, coins, undo rows and the state row with the new height and
+   ``utxo_flush_count := flush_count``.  When it is there, the flush happened.
+
+During the first synchronisation history may be flushed alone: step 3 then writes the state row
+with the old height and count, so a stop costs the work since the last full flush.
+
+**Backward** (:meth:`DB.flush_backup`, for at most 50 undone blocks), with F the flush count, equal
+on both sides because a full flush precedes every reorganisation:
+
+1. UTXO state alone: ``utxo_flush_count := F + 1``, all else as it was.
+2. History: entries of undone transactions leave their rows and are *parked*, in order, in rows of
+   flush id F + 1; ``flush_count := F + 1``.
+3. UTXO store: coins and the state row at the lower height, ``utxo_flush_count := F``.
+4. History: the parked rows are deleted; ``flush_count := F``.
+
+*A stop after 1*: the history count is below the other one, which is tolerated, and all data is the
+old tip's.  *After 2*: the counts agree and each script's rows, read in order, say what they said.
+*After 3*: the history count F + 1 exceeds F, so the ordinary clearing of excess deletes exactly
+the parked rows, in this program as in every ElectrumX that knows this layout.  *After 4*: done.
+No recovery code of its own is needed, and that is the point.
+
+Heights in memory: ``db_height <= fs_height <= the processor's height`` at rest.  Readers map
+a tx number to a height through ``tx_counts``; while blocks are undone that array is shortened only
+after ``db_height`` has fallen, so a reader in between finds heights above ``db_height``, knows
+that it raced a reorganisation, and reads again.
+"""
+
+import asyncio
+import os
+import time
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from struct import Struct
+from typing import NamedTuple, TypeVar
+
+import electrumx
+from electrumx.lib import util
+from electrumx.lib.hash import HASHX_LEN, hash_to_hex_str
+from electrumx.lib.merkle import Merkle, MerkleCache
+from electrumx.server.env import Env
+from electrumx.server.flat_files import FlatFiles
+from electrumx.server.history import History
+from electrumx.server.schema import (
+    COIN_LEN,
+    DB_VERSION,
+    HASH_LEN,
+    OUTPOINT_PREFIX,
+    STATE_KEY,
+    SUFFIX_LEN,
+    TXNUM_LEN,
+    UNDO_PREFIX,
+    UTXO_PREFIX,
+    ChainState,
+    DBError,
+    undo_key,
+    undo_key_height,
+)
+from electrumx.server.storage import Storage, WriteBatch, db_class
+
+__all__ = ["DB", "UTXO", "CoinRow", "DBError", "FlushData"]
+
+T = TypeVar("T")
+
+_LE4 = Struct("<I")
+_LE8 = Struct("<Q")
+_TX_NUM = slice(4, SUFFIX_LEN)
+
+
+class UTXO(NamedTuple):
+    """An unspent output; sorts in chain order."""
+
+    tx_num: int
+    #: index of the output in its transaction
+    tx_pos: int
+    tx_hash: bytes
+    height: int
+    #: in satoshis
+    value: int
+
+
+class CoinRow(NamedTuple):
+    """An unspent output as it stands in the ``utxo`` store."""
+
+    #: key of its ``h`` row
+    outpoint_key: bytes
+    #: key of its ``u`` row
+    utxo_key: bytes
+    #: hashX, tx_num LE5, value LE8
+    coin: bytes
+
+
+@dataclass(slots=True)
+class FlushData:
+    """What the block processor hands over to be written; the lists are emptied by the flush."""
+
+    height: int
+    tx_count: int
+    #: raw headers not yet on disk, in height order
+    headers: list[bytes]
+    #: for each of those blocks its tx hashes, joined
+    block_tx_hashes: list[bytes]
+    #: (undo items, height)
+    undo_infos: list[tuple[list[bytes], int]]
+    #: tx hash + txout_idx LE4 -> hashX + tx_num LE5 + value LE8
+    adds: MutableMapping[bytes, bytes]
+    #: keys of rows to delete from the ``utxo`` store
+    deletes: set[bytes]
+    tip: bytes
+
+
+class DB:
+    """The database in ``env.db_dir``; closed until one of the ``open_…`` methods is awaited."""
+
+    DB_VERSIONS = [DB_VERSION]
+    #: how long a read that raced a reorganisation waits before it reads again
+    RETRY_SECS = 0.25
+    #: block hashes computed on the event loop at most: a hash takes about 2 µs
+    MAX_LOOP_HASHES = 100
+
+    def __init__(self, env: Env):
+        self.logger = util.class_logger(__name__, self.__class__.__name__)
+        self.env = env
+        self.coin = env.coin
+        self.db_dir = Path(env.db_dir)
+        self.db_class: type[Storage] = db_class(env.db_engine)
+        self.history = History()
+        self.utxo_db: Storage | None = None
+        self.files = FlatFiles(str(env.db_dir), env.coin)
+        #: what is committed to disk; replaced, never changed, so readers see one state
+        self.state = ChainState.new(self.coin.GENESIS_HASH)
+        #: heights and txs of which the flat files hold at least
+        self.fs_height = -1
+        self.fs_tx_count = 0
+        #: cumulative tx count by height
+        self.tx_counts: array[int] = array("Q")
+        #: counts the times that committed blocks were undone
+        self.backup_count = 0
+        self.last_flush = time.time()
+        self.last_flush_tx_count = 0
+        #: undo rows below this height are deleted
+        self._undo_floor = 0
+        self.merkle = Merkle()
+        self.header_mc = MerkleCache(self.merkle, self.fs_block_hashes)
+
+    # -- committed state
+
+    @property
+    def db_height(self) -> int:
+        """Height of the last committed block, -1 if there is none."""
+        return self.state.height
+
+    @property
+    def db_tip(self) -> bytes:
+        """Hash of the last committed block."""
+        return self.state.tip
+
+    @property
+    def db_tx_count(self) -> int:
+        """Transactions up to and including the last committed block."""
+        return self.state.tx_count
+
+    @property
+    def db_version(self) -> int:
+        """Version of the layout on disk."""
+        return self.state.db_version
+
+    @property
+    def wall_time(self) -> float:
+        """Seconds spent synchronising so far."""
+        return self.state.wall_time
+
+    @property
+    def first_sync(self) -> bool:
+        """True until the chain was first caught up with."""
+        return self.state.first_sync
+
+    @first_sync.setter
+    def first_sync(self, value: bool) -> None:
+        self.state = replace(self.state, first_sync=value)
+
+    # -- opening and closing
+
+    async def open_for_sync(self) -> None:
+        """Open the database for fast indexing.  Raise DBError if it cannot be used."""
+        await asyncio.to_thread(self._open, True, False)
+
+    async def open_for_serving(self) -> None:
+        """Open the database, or re-open it, for serving clients."""
+        await asyncio.to_thread(self._reopen_for_serving)
+
+    async def open_for_compacting(self) -> None:
+        """Open the database so that an interrupted history compaction can go on."""
+        await asyncio.to_thread(self._open, True, True)
+
+    def _reopen_for_serving(self) -> None:
+        if self.utxo_db:
+            self.logger.info("closing DBs to re-open for serving")
+            self.close_dbs()
+        self._open(False, False)
+
+    def _open(self, for_sync: bool, compacting: bool) -> None:
+        assert self.utxo_db is None
+        first_time = not self.tx_counts
+        self.last_flush = time.time()
+        try:
+            self.utxo_db = self.db_class(str(self.db_dir / "utxo"), for_sync)
+            self._prepare_folder(self.utxo_db.is_new)
+            self._read_state()
+            self._open_history(for_sync, compacting)
+            self._clear_excess_undo_info()
+            self.fs_height = self.state.height
+            self.fs_tx_count = self.last_flush_tx_count = self.state.tx_count
+            if first_time:
+                self._read_tx_counts()
+                self._log_state()
+        except BaseException:
+            self.close_dbs()
+            raise
+
+    def _prepare_folder(self, is_new: bool) -> None:
+        try:
+            if is_new:
+                self.logger.info("created new database")
+                self.logger.info("creating metadata directory")
+            self.files.prepare()
+            marker = self.db_dir / "COIN"
+            if not marker.exists():
+                marker.write_text(
+                    f"ElectrumX databases and metadata for {self.coin.NAME} {self.coin.NET}"
+                )
+        except OSError as e:
+            raise DBError(
+                f"cannot write to {self.db_dir}: {e.strerror}; check its permissions and the free "
+                "space on its disk"
+            ) from e
+
+    def _read_state(self) -> None:
+        assert self.utxo_db
+        raw = self.utxo_db.get(STATE_KEY)
+        if raw is None:
+            self.state = ChainState.new(self.coin.GENESIS_HASH)
+            return
+        state = ChainState.parse(raw)
+        if state.db_version not in self.DB_VERSIONS:
+            raise DBError(
+                f"your UTXO DB version is {state.db_version} but this software only handles "
+                f"versions {self.DB_VERSIONS}: start an ElectrumX 1.15 server once to upgrade "
+                "the database, or use another DB_DIRECTORY"
+            )
+        if state.genesis != self.coin.GENESIS_HASH:
+            raise DBError(
+                f"DB genesis hash {state.genesis} does not match coin {self.coin.GENESIS_HASH}: "
+                f"check COIN and NET, or use another DB_DIRECTORY than {self.db_dir}"
+            )
+        self.state = state
+
+    def _open_history(self, for_sync: bool, compacting: bool) -> None:
+        name = str(self.db_dir / "hist")
+        if self.state.height >= 0 and not os.path.exists(os.path.join(name, "CURRENT")):
+            raise DBError(
+                f"the history store {name} is missing: restore a backup of the whole database "
+                f"directory, or empty {self.db_dir} to synchronise anew"
+            )
+        seen = self.state.utxo_flush_count
+        count = self.history.open_db(self.db_class, for_sync, seen, compacting, name)
+        if count != seen:
+            # Written at once: with a stale higher count on disk, a stop after the next history
+            # flush would leave rows that nobody takes for excess.
+            self.state = replace(self.state, utxo_flush_count=count)
+            if self.state.height >= 0:
+                self._write_state_only()
+
+    def _read_tx_counts(self) -> None:
+        count = self.state.height + 1
+        raw = self.files.read_tx_counts(count)
+        tx_counts = array("Q", [n for (n,) in _LE8.iter_unpack(raw)])
+        last = tx_counts[-1] if tx_counts else 0
+        if last != self.state.tx_count:
+            raise DBError(
+                f"the flat files in {self.files.folder} hold {last:,d} transactions at height "
+                f"{self.state.height:,d} but the database {self.state.tx_count:,d}: restore a "
+                "backup of the whole database directory"
+            )
+        self.tx_counts = tx_counts
+
+    def _log_state(self) -> None:
+        self.logger.info(f"using {self.env.db_engine} for DB backend")
+        self.logger.info(f"software version: {electrumx.version}")
+        self.logger.info(f"DB version: {self.db_version:d}")
+        self.logger.info(f"coin: {self.coin.NAME}")
+        self.logger.info(f"network: {self.coin.NET}")
+        self.logger.info(f"height: {self.db_height:,d}")
+        self.logger.info(f"tip: {hash_to_hex_str(self.db_tip)}")
+        self.logger.info(f"tx count: {self.db_tx_count:,d}")
+        if self.first_sync:
+            self.logger.info(f"sync time so far: {util.formatted_time(self.wall_time)}")
+
+    def close_dbs(self) -> None:
+        """Close both stores; harmless if they are closed."""
+        self.history.close_db()
+        if self.utxo_db:
+            self.utxo_db.close()
+            self.utxo_db = None
+
+    # -- flushing forward
+
+    def assert_flushed(self, flush_data: FlushData) -> None:
+        """Promise that nothing waits to be flushed."""
+        assert flush_data.tx_count == self.fs_tx_count == self.db_tx_count
+        assert flush_data.height == self.fs_height == self.db_height
+        assert flush_data.tip == self.db_tip
+        assert not flush_data.headers
+        assert not flush_data.block_tx_hashes
+        assert not flush_data.adds
+        assert not flush_data.deletes
+        assert not flush_data.undo_infos
+        self.history.assert_flushed()
+
+    def flush_dbs(
+        self,
+        flush_data: FlushData,
+        flush_utxos: bool,
+        estimate_txs_remaining: Callable[[], float],
+    ) -> None:
+        """Write everything, or all but the coins, and wait for the disk.
+
+        Empties the lists of ``flush_data``.  Does nothing where the height is the committed one.
+        """
+        if flush_data.height == self.db_height:
+            self.assert_flushed(flush_data)
+            return
+        start = time.time()
+        prior_flush, prior_tx_count = self.last_flush, self.last_flush_tx_count
+        self._flush_files(flush_data)
+        self._flush_history()
+        self._flush_utxos(flush_data, flush_utxos)
+        self.last_flush_tx_count = self.fs_tx_count
+        elapsed = self.last_flush - start
+        tx_delta = self.fs_tx_count - prior_tx_count
+        self.logger.info(
+            f"flush #{self.history.flush_count:,d} took {elapsed:.1f}s.  Height "
+            f"{flush_data.height:,d} txs: {flush_data.tx_count:,d} ({tx_delta:+,d})"
+        )
+        if self._opened_for_sync:
+            self._log_speed(tx_delta, self.last_flush - prior_flush, estimate_txs_remaining)
+
+    @property
+    def _opened_for_sync(self) -> bool:
+        return self.utxo_db is not None and self.utxo_db.for_sync
+
+    def _log_speed(
+        self, tx_delta: int, interval: float, estimate_txs_remaining: Callable[[], float]
+    ) -> None:
+        overall = int(self.fs_tx_count / max(self.wall_time, 0.001))
+        recent = 1 + int(tx_delta / max(interval, 0.001))
+        eta = estimate_txs_remaining() / recent
+        self.logger.info(f"tx/sec since genesis: {overall:,d}, since last flush: {recent:,d}")
+        self.logger.info(
+            f"sync time: {util.formatted_time(self.wall_time)}  ETA: {util.formatted_time(eta)}"
+        )
+
+    def _flush_files(self, flush_data: FlushData) -> None:
+        """Step 1: append headers, tx counts and tx hashes."""
+        start = time.monotonic()
+        headers, blobs = flush_data.headers, flush_data.block_tx_hashes
+        assert len(blobs) == len(headers)
+        assert flush_data.height == self.fs_height + len(headers)
+        counts = []
+        tx_count = self.fs_tx_count
+        for blob in blobs:
+            tx_count += len(blob) // HASH_LEN
+            counts.append(tx_count)
+        assert tx_count == flush_data.tx_count
+        self.files.append(
+            self.fs_height + 1,
+            headers,
+            self.fs_tx_count,
+            b"".join(map(_LE8.pack, counts)),
+            b"".join(blobs),
+        )
+        self.tx_counts.extend(counts)
+        self.fs_height = flush_data.height
+        self.fs_tx_count = flush_data.tx_count
+        headers.clear()
+        blobs.clear()
+        if self._opened_for_sync:
+            self.logger.info(f"flushed filesystem data in {time.monotonic() - start:.2f}s")
+
+    def _flush_history(self) -> None:
+        """Step 2: one history flush."""
+        start = time.monotonic()
+        count = self.history.flush()
+        if self._opened_for_sync:
+            elapsed = time.monotonic() - start
+            self.logger.info(f"flushed history in {elapsed:.1f}s for {count:,d} addrs")
+
+    def _flush_utxos(self, flush_data: FlushData, flush_utxos: bool) -> None:
+        """Step 3: the state row, and with ``flush_utxos`` coins and undo rows before it."""
+        assert self.utxo_db
+        state = self.state
+        with self.utxo_db.write_batch() as batch:
+            if flush_utxos:
+                self._put_coins(batch, flush_data)
+                for undo_info, height in flush_data.undo_infos:
+                    batch.put(undo_key(height), b"".join(undo_info))
+                self._prune_undo_rows(batch, flush_data.height)
+                state = replace(
+                    state,
+                    height=flush_data.height,
+                    tx_count=flush_data.tx_count,
+                    tip=flush_data.tip,
+                    utxo_flush_count=self.history.flush_count,
+                )
+            state = self._with_wall_time(state)
+            batch.put(STATE_KEY, state.pack())
+        if flush_utxos:
+            flush_data.adds.clear()
+            flush_data.deletes.clear()
+            flush_data.undo_infos.clear()
+        # Once more, unsynced, so that the time the commit took is counted.
+        self.state = self._with_wall_time(state)
+        self.utxo_db.put(STATE_KEY, self.state.pack())
+
+    def _with_wall_time(self, state: ChainState) -> ChainState:
+        now = time.time()
+        elapsed = max(0.0, now - self.last_flush)
+        self.last_flush = now
+        return replace(state, wall_time=state.wall_time + elapsed)
+
+    def _put_coins(self, batch: WriteBatch, flush_data: FlushData) -> None:
+        """Write deletes, then the coins: a key may be in both, and must then remain."""
+        start = time.monotonic()
+        delete, put = batch.delete, batch.put
+        for key in sorted(flush_data.deletes):
+            delete(key)
+        for outpoint, coin in flush_data.adds.items():
+            hashX = coin[:HASHX_LEN]
+            suffix = outpoint[HASH_LEN:] + coin[HASHX_LEN:-8]
+            put(OUTPOINT_PREFIX + outpoint[:4] + suffix, hashX)
+            put(UTXO_PREFIX + hashX + suffix, coin[-8:])
+        if self._opened_for_sync:
+            blocks = flush_data.height - self.db_height
+            txs = flush_data.tx_count - self.db_tx_count
+            self.logger.info(
+                f"flushed {blocks:,d} blocks with {txs:,d} txs, {len(flush_data.adds):,d} UTXO "
+                f"adds, {len(flush_data.deletes) // 2:,d} spends in "
+                f"{time.monotonic() - start:.1f}s, committing..."
+            )
+
+    def _write_state_only(self) -> None:
+        assert self.utxo_db
+        with self.utxo_db.write_batch() as batch:
+            batch.put(STATE_KEY, self.state.pack())
+
+    def write_first_sync_done(self) -> None:
+        """Record on disk that the chain was caught up with once."""
+        self.first_sync = False
+        self._write_state_only()
+
+    # -- flushing backward
+
+    def flush_backup(self, flush_data: FlushData, touched: Iterable[bytes]) -> None:
+        """Commit that blocks down to ``flush_data.height`` were undone.
+
+        ``touched`` has every script with history in an undone block.  Nothing may wait to be
+        flushed forward.  The module's docstring tells why the order of the writes is safe.
+        """
+        assert self.utxo_db
+        assert not flush_data.headers
+        assert not flush_data.block_tx_hashes
+        assert not flush_data.undo_infos
+        assert flush_data.height < self.db_height
+        self.history.assert_flushed()
+        start = time.time()
+        hashXs = sorted(touched)
+        count = self.history.flush_count
+        assert self.state.utxo_flush_count == count
+        # 1
+        self.state = replace(self.state, utxo_flush_count=count + 1)
+        self._write_state_only()
+        # 2
+        removed = self.history.park(hashXs, flush_data.tx_count)
+        # 3
+        state = replace(
+            self._with_wall_time(self.state),
+            height=flush_data.height,
+            tx_count=flush_data.tx_count,
+            tip=flush_data.tip,
+            utxo_flush_count=count,
+        )
+        with self.utxo_db.write_batch() as batch:
+            self._put_coins(batch, flush_data)
+            batch.put(STATE_KEY, state.pack())
+        # Readers: first the height falls, then what maps numbers to heights.
+        self.state = state
+        self.backup_count += 1
+        self.fs_height = state.height
+        self.fs_tx_count = self.last_flush_tx_count = state.tx_count
+        del self.tx_counts[state.height + 1 :]
+        self.header_mc.truncate(state.height + 1)
+        flush_data.adds.clear()
+        flush_data.deletes.clear()
+        # 4
+        self.history.drop_parked(hashXs)
+        self.logger.info(f"backing up removed {removed:,d} history entries")
+        self.logger.info(
+            f"backup flush #{count:,d} took {time.time() - start:.1f}s.  Height "
+            f"{state.height:,d} txs: {state.tx_count:,d}"
+        )
+
+    # -- undo information and raw blocks
+
+    def min_undo_height(self, max_height: int) -> int:
+        """Return the lowest height for which undo information is kept at ``max_height``."""
+        return max_height - self.env.reorg_limit + 1
+
+    def read_undo_info(self, height: int) -> bytes | None:
+        """Return a block's undo items, joined, or None if they are not kept."""
+        assert self.utxo_db
+        return self.utxo_db.get(undo_key(height))
+
+    def _prune_undo_rows(self, batch: WriteBatch, height: int) -> None:
+        """Delete the undo rows that fall out of the window at the new height."""
+        floor = self.min_undo_height(height)
+        if self.first_sync or floor <= self._undo_floor:
+            return
+        for old in range(max(0, self._undo_floor), floor):
+            batch.delete(undo_key(old))
+        self._undo_floor = floor
+
+    def _clear_excess_undo_info(self) -> None:
+        """Delete undo rows and raw blocks below the window, as may be left by another server."""
+        assert self.utxo_db
+        floor = self.min_undo_height(self.state.height)
+        keys = []
+        for key, _items in self.utxo_db.iterator(prefix=UNDO_PREFIX):
+            if undo_key_height(key) >= floor:
+                break
+            keys.append(key)
+        if keys:
+            with self.utxo_db.write_batch() as batch:
+                for key in keys:
+                    batch.delete(key)
+            self.logger.info(f"deleted {len(keys):,d} stale undo entries")
+        self._undo_floor = max(0, floor)
+        stale = [height for height in self.files.raw_block_heights() if height < floor]
+        if stale:
+            self.files.delete_raw_blocks(stale)
+            self.logger.info(f"deleted {len(stale):,d} stale block files")
+
+    def read_raw_block(self, height: int) -> bytes:
+        """Return a recent raw block; FileNotFoundError if it is not kept."""
+        return self.files.read_raw_block(height)
+
+    def write_raw_block(self, block: bytes, height: int) -> None:
+        """Keep a raw block, and drop the one that falls out of the window."""
+        self.files.write_raw_block(block, height)
+        self.files.delete_raw_blocks([height - self.env.reorg_limit])
+
+    # -- coins
+
+    def lookup_coin(
+        self, tx_hash: bytes, txout_idx: int, spent: "set[bytes] | frozenset[bytes]" = frozenset()
+    ) -> CoinRow | None:
+        """Return the rows of an unspent output, or None.  Runs in a thread.
+
+        ``spent`` has the keys of rows that are to be deleted but are still there.
+        """
+        assert self.utxo_db
+        prefix = OUTPOINT_PREFIX + tx_hash[:4] + _LE4.pack(txout_idx)
+        rows = [row for row in self.utxo_db.iterator(prefix=prefix) if row[0] not in spent]
+        for key, hashX in rows:
+            suffix = key[-SUFFIX_LEN:]
+            if len(rows) > 1:
+                tx_num = int.from_bytes(suffix[_TX_NUM], "little")
+                if self.fs_tx_hash(tx_num)[0] != tx_hash:
+                    continue
+            utxo_key = UTXO_PREFIX + hashX + suffix
+            value = self.utxo_db.get(utxo_key)
+            if value is not None:
+                return CoinRow(key, utxo_key, hashX + suffix[_TX_NUM] + value)
+        return None
+
+    async def lookup_utxos(
+        self, prevouts: Sequence[tuple[bytes, int]]
+    ) -> list[tuple[bytes, int] | None]:
+        """Return (hashX, value) of each outpoint, None where it is not an unspent output."""
+
+        def lookup(prevout: tuple[bytes, int]) -> tuple[bytes, int] | None:
+            tx_hash, txout_idx = prevout
+            # Always compared in full: an outpoint of the mempool need not exist here.
+            row = self._lookup_exact(tx_hash, txout_idx)
+            if row is None:
+                return None
+            return row.coin[:HASHX_LEN], _LE8.unpack(row.coin[-8:])[0]
+
+        return await asyncio.to_thread(lambda: [lookup(prevout) for prevout in prevouts])
+
+    def _lookup_exact(self, tx_hash: bytes, txout_idx: int) -> CoinRow | None:
+        row = self.lookup_coin(tx_hash, txout_idx)
+        if row is None:
+            return None
+        tx_num = int.from_bytes(row.coin[HASHX_LEN : HASHX_LEN + TXNUM_LEN], "little")
+        return row if self.fs_tx_hash(tx_num)[0] == tx_hash else None
+
+    async def all_utxos(self, hashX: bytes) -> list[UTXO]:
+        """Return all unspent outputs of a script, in no order."""
+
+        def read() -> list[UTXO] | None:
+            assert self.utxo_db
+            coins = []
+            prefix = UTXO_PREFIX + hashX
+            for key, raw in self.utxo_db.iterator(prefix=prefix):
+                suffix = key[-SUFFIX_LEN:]
+                coins.append(
+                    (
+                        int.from_bytes(suffix[_TX_NUM], "little"),
+                        _LE4.unpack_from(suffix)[0],
+                        _LE8.unpack(raw)[0],
+                    )
+                )
+            coins.sort()
+            found = self._hashes_and_heights([tx_num for tx_num, _idx, _value in coins])
+            if found is None:
+                return None
+            return [
+                UTXO(tx_num, txout_idx, tx_hash, height, value)
+                for (tx_num, txout_idx, value), (tx_hash, height) in zip(coins, found, strict=True)
+            ]
+
+        return await self._read_consistently(read, "all_utxos")
+
+    # -- history
+
+    async def limited_history(
+        self, hashX: bytes, *, limit: int | None = 1000
+    ) -> list[tuple[bytes, int]]:
+        """Return (tx hash, height) of a script's first ``limit`` transactions, in chain order."""
+
+        def read() -> list[tuple[bytes, int]] | None:
+            return self._hashes_and_heights(list(self.history.get_txnums(hashX, limit)))
+
+        return await self._read_consistently(read, "limited_history")
+
+    async def _read_consistently(self, read: Callable[[], T | None], name: str) -> T:
+        """Run ``read`` in a thread until no reorganisation came between."""
+        while True:
+            backups = self.backup_count
+            result = await asyncio.to_thread(read)
+            if result is not None and backups == self.backup_count:
+                return result
+            self.logger.warning(f"{name}: tx hash not found (reorg?), retrying...")
+            await asyncio.sleep(self.RETRY_SECS)
+
+    def _hashes_and_heights(self, tx_nums: list[int]) -> list[tuple[bytes, int]] | None:
+        """Return (tx hash, height) of ascending tx numbers; None if one is not committed."""
+        tx_counts = self.tx_counts
+        heights = [bisect_right(tx_counts, tx_num) for tx_num in tx_nums]
+        if heights and heights[-1] > self.db_height:
+            return None
+        hashes = self.files.tx_hashes(tx_nums)
+        if hashes and not hashes[-1]:
+            return None
+        return list(zip(hashes, heights, strict=True))
+
+    def fs_tx_hash(self, tx_num: int) -> tuple[bytes | None, int]:
+        """Return (tx hash, height) of a tx number; the hash is None if it is not committed."""
+        height = bisect_right(self.tx_counts, tx_num)
+        if height > self.db_height:
+            return None, height
+        return self.files.tx_hashes([tx_num])[0] or None, height
+
+    async def tx_hashes_at_blockheight(self, block_height: int) -> list[bytes]:
+        """Return the hashes of a block's transactions, in their order.
+
+        Raise DBError for a height that is not committed.
+        """
+
+        def read() -> list[bytes]:
+            if not 0 <= block_height <= self.db_height:
+                raise DBError(f"block {block_height:,d} not on disk (>{self.db_height:,d})")
+            first = self.tx_counts[block_height - 1] if block_height else 0
+            count = self.tx_counts[block_height] - first
+            raw = self.files.read_tx_hashes(first, count)
+            return [raw[n : n + HASH_LEN] for n in range(0, len(raw), HASH_LEN)]
+
+        return await asyncio.to_thread(read)
+
+    # -- headers
+
+    async def raw_header(self, height: int) -> bytes:
+        """Return the header of a height.  Raise IndexError if it is out of range."""
+        header, count = await self.read_headers(height, 1)
+        if count != 1:
+            raise IndexError(f"height {height:,d} out of range")
+        return header
+
+    async def read_headers(self, start_height: int, count: int) -> tuple[bytes, int]:
+        """Return (headers joined, how many), as many of ``count`` as the chain has.
+
+        Raise DBError for a negative height or count.
+        """
+        if start_height < 0 or count < 0:
+            raise DBError(f"{count:,d} headers starting at {start_height:,d} not on disk")
+
+        def read() -> tuple[bytes, int]:
+            available = max(0, min(count, self.db_height + 1 - start_height))
+            if not available:
+                return b"", 0
+            return self.files.read_headers(start_height, available), available
+
+        return await asyncio.to_thread(read)
+
+    async def fs_block_hashes(self, height: int, count: int) -> list[bytes]:
+        """Return the hashes of ``count`` blocks, from ``height`` on.
+
+        Raise DBError if the chain does not have all of them.
+        """
+        headers, available = await self.read_headers(height, count)
+        if available != count:
+            raise DBError(f"only got {available:,d} headers starting at {height:,d}")
+
+        def hash_all() -> list[bytes]:
+            header_hash = self.coin.header_hash
+            return [header_hash(header) for header in self.files.split_headers(height, headers)]
+
+        if count <= self.MAX_LOOP_HASHES and self.coin.STATIC_BLOCK_HEADERS:
+            return hash_all()
+        return await asyncio.to_thread(hash_all)
+
+    async def populate_header_merkle_cache(self) -> None:
+        """Prepare header proofs; to be awaited once, when caught up."""
+        self.logger.info("populating header merkle cache...")
+        start = time.monotonic()
+        await self.header_mc.initialize(max(1, self.min_undo_height(self.db_height)))
+        self.logger.info(f"header merkle cache populated in {time.monotonic() - start:.1f}s")
+
+    async def header_branch_and_root(self, length: int, height: int) -> tuple[list[bytes], bytes]:
+        """Return (branch, root) that prove the header of ``height`` among ``length`` headers."""
+        return await self.header_mc.branch_and_root(length, height)
+
+    def set_flush_count(self, count: int) -> None:
+        """Write a flush count to the ``utxo`` store, after its history was compacted."""
+        self.state = replace(self.state, utxo_flush_count=count)
+        self._write_state_only()
+
+
+assert COIN_LEN == HASHX_LEN + TXNUM_LEN + 8

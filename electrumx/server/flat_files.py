@@ -1,0 +1,177 @@
+"""The files in ``meta/``: headers, transaction counts, transaction hashes, recent raw blocks.
+
+Owns their names, offsets and durability.  All are indexed by position, which a key-value store
+would do at ten times the space.  They are only ever appended to, and what lies beyond the
+committed height is garbage to be overwritten, so nothing here needs undoing.
+
+Every method blocks and runs in a worker thread.  Writing is done by the block processor's thread
+alone; reading may happen in any number of threads at once.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from electrumx.lib.coins import Coin
+from electrumx.lib.util import LogicalFile
+from electrumx.server.schema import HASH_LEN, DBError
+
+#: bytes of a tx count or a header offset, little-endian
+COUNT_LEN = 8
+
+
+class FlatFiles:
+    """The folder ``meta`` in a database directory."""
+
+    def __init__(self, db_dir: str, coin: type[Coin]):
+        self.coin = coin
+        self.folder = Path(db_dir) / "meta"
+        self.headers = LogicalFile(self.folder / "headers", 2, 16_000_000)
+        self.tx_counts = LogicalFile(self.folder / "txcounts", 2, 2_000_000)
+        self.hashes = LogicalFile(self.folder / "hashes", 4, 16_000_000)
+        self.headers_offsets = LogicalFile(self.folder / "headers_offsets", 2, 16_000_000)
+
+    def prepare(self) -> None:
+        """Create what a database without any block needs.  Harmless if it is there."""
+        self.folder.mkdir(exist_ok=True)
+        if not self.coin.STATIC_BLOCK_HEADERS and not self.headers_offsets.read(0, COUNT_LEN):
+            self.headers_offsets.write(0, bytes(COUNT_LEN), sync=True)
+
+    # -- headers
+
+    def header_offset(self, height: int) -> int:
+        """Return where the header of a height begins, in bytes."""
+        if self.coin.STATIC_BLOCK_HEADERS:
+            return self.coin.static_header_offset(height)
+        raw = self.headers_offsets.read(height * COUNT_LEN, COUNT_LEN)
+        if len(raw) != COUNT_LEN:
+            raise DBError(
+                f"the header offset of height {height:,d} is missing from {self.folder}; restore "
+                "a backup of the database directory"
+            )
+        return int.from_bytes(raw, "little")
+
+    def read_headers(self, start_height: int, count: int) -> bytes:
+        """Return the headers of ``count`` heights, all of them written, as one string."""
+        start = self.header_offset(start_height)
+        end = self.header_offset(start_height + count)
+        headers = self.headers.read(start, end - start)
+        if len(headers) != end - start:
+            raise DBError(
+                f"headers from height {start_height:,d} on are missing from {self.folder}; "
+                "restore a backup of the database directory"
+            )
+        return headers
+
+    def split_headers(self, start_height: int, headers: bytes) -> list[bytes]:
+        """Cut headers that begin with the one of ``start_height`` apart."""
+        result = []
+        base = self.header_offset(start_height)
+        position, height = 0, start_height
+        while position < len(headers):
+            end = self.header_offset(height + 1) - base
+            result.append(headers[position:end])
+            position, height = end, height + 1
+        return result
+
+    # -- transaction counts
+
+    def read_tx_counts(self, count: int) -> bytes:
+        """Return the first ``count`` records, LE8 each; DBError if there are fewer."""
+        raw = self.tx_counts.read(0, count * COUNT_LEN)
+        if len(raw) != count * COUNT_LEN:
+            raise DBError(
+                f"{self.folder / 'txcounts'} is truncated: {len(raw):,d} of "
+                f"{count * COUNT_LEN:,d} bytes; restore a backup of the database directory"
+            )
+        return raw
+
+    # -- transaction hashes
+
+    def read_tx_hashes(self, first: int, count: int) -> bytes:
+        """Return the hashes of consecutive transactions, 32 bytes each, as one string."""
+        return self.hashes.read(first * HASH_LEN, count * HASH_LEN)
+
+    def tx_hashes(self, tx_nums: Sequence[int]) -> list[bytes]:
+        """Return the hash of each transaction number, opening each physical file once.
+
+        A hash is empty where the file is too short.  Ascending numbers are read fastest.
+        """
+        per_file = self.hashes.file_size // HASH_LEN
+        result = []
+        fd, open_number = -1, -1
+        try:
+            for tx_num in tx_nums:
+                number, index = divmod(tx_num, per_file)
+                if number != open_number:
+                    if fd >= 0:
+                        os.close(fd)
+                    fd, open_number = self._open_hashes(tx_num), number
+                result.append(os.pread(fd, HASH_LEN, index * HASH_LEN) if fd >= 0 else b"")
+        finally:
+            if fd >= 0:
+                os.close(fd)
+        return result
+
+    def _open_hashes(self, tx_num: int) -> int:
+        try:
+            with self.hashes.open_file(tx_num * HASH_LEN, False) as f:
+                return os.dup(f.fileno())
+        except FileNotFoundError:
+            return -1
+
+    # -- writing
+
+    def append(
+        self,
+        height: int,
+        headers: Sequence[bytes],
+        first_tx_num: int,
+        tx_counts: bytes,
+        tx_hashes: bytes,
+    ) -> None:
+        """Write consecutive blocks, ``height`` being the first, and wait for the disk.
+
+        ``tx_counts`` has one LE8 cumulative count a block; ``tx_hashes`` 32 bytes a transaction,
+        the first of which is numbered ``first_tx_num``.
+        """
+        if not headers:
+            return
+        offset = self.header_offset(height)
+        self.headers.write(offset, b"".join(headers), sync=True)
+        if not self.coin.STATIC_BLOCK_HEADERS:
+            offsets = []
+            for header in headers:
+                offset += len(header)
+                offsets.append(offset.to_bytes(COUNT_LEN, "little"))
+            self.headers_offsets.write((height + 1) * COUNT_LEN, b"".join(offsets), sync=True)
+        self.tx_counts.write(height * COUNT_LEN, tx_counts, sync=True)
+        self.hashes.write(first_tx_num * HASH_LEN, tx_hashes, sync=True)
+
+    # -- raw blocks
+
+    def raw_block_path(self, height: int) -> Path:
+        """Return the file of a recent raw block."""
+        return self.folder / f"block{height}"
+
+    def read_raw_block(self, height: int) -> bytes:
+        """Return a recent raw block.  Raise FileNotFoundError if it is not kept."""
+        return self.raw_block_path(height).read_bytes()
+
+    def write_raw_block(self, block: bytes, height: int) -> None:
+        """Keep a raw block for undoing it later.
+
+        Not synced: who reads it checks the header, and asks the node if the file is damaged.
+        """
+        self.raw_block_path(height).write_bytes(block)
+
+    def delete_raw_blocks(self, heights: Iterable[int]) -> None:
+        """Delete raw blocks, those of them that exist."""
+        for height in heights:
+            self.raw_block_path(height).unlink(missing_ok=True)
+
+    def raw_block_heights(self) -> list[int]:
+        """Return the heights whose raw blocks are kept, in no order."""
+        return [
+            int(path.name[5:]) for path in self.folder.glob("block*") if path.name[5:].isdigit()
+        ]

@@ -1,0 +1,369 @@
+"""The history of every script: rows of transaction numbers in the ``hist`` store.
+
+Owns the ``hist`` store, its state and the history not yet flushed.  Its methods run in a worker
+thread with the block processor's state lock held, except :meth:`History.get_txnums`, which any
+thread may call at any time (one iterator is one snapshot).
+
+Theory
+------
+A flush appends one row for each script it touched; the row's key ends in the id of the flush, so
+a script's rows in key order are its history in chain order.  The ``utxo`` store notes, in the same
+batch as the coins, how many history flushes it has seen (``utxo_flush_count``).  History is
+written first; rows with a higher id than that count are excess of a flush whose coins never
+reached the disk, and :meth:`History.clear_excess` deletes them at opening.
+
+Backing up blocks removes entries from *old* rows, which that rule cannot bring back.  So the
+entries that a reorganisation removes are not deleted at once: :meth:`History.park` moves them into
+rows of the next flush id, and only when the coins are at the lower height does
+:meth:`History.drop_parked` delete those rows.  ``db.py`` tells the whole order, and why a stop
+between any two steps is harmless.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from electrumx.lib import util
+from electrumx.lib.hash import HASHX_LEN
+from electrumx.server import schema
+from electrumx.server.schema import (
+    HIST_KEY_LEN,
+    HIST_STATE_KEY,
+    HIST_VERSION,
+    MAX_FLUSH_ID,
+    TXNUM_LEN,
+    DBError,
+    HistState,
+    cut_row,
+    hist_key,
+    hist_key_flush_id,
+)
+from electrumx.server.storage import Storage
+
+
+class History:
+    """The ``hist`` store; closed until :meth:`open_db`."""
+
+    DB_VERSIONS = [0, 1]
+    #: flush ids left when the operator is first warned
+    WARN_FLUSH_COUNT = 60_000
+
+    def __init__(self) -> None:
+        self.logger = util.class_logger(__name__, self.__class__.__name__)
+        #: entries that a compacted row holds at most
+        self.max_hist_row_entries = 12_500
+        #: hashX -> transaction numbers LE5, ascending, not yet on disk
+        self.unflushed: defaultdict[bytes, bytearray] = defaultdict(bytearray)
+        self.unflushed_count = 0
+        self.state = HistState()
+        self.db: Storage | None = None
+
+    # -- opening
+
+    @property
+    def flush_count(self) -> int:
+        """The id of the last flush."""
+        return self.state.flush_count
+
+    @flush_count.setter
+    def flush_count(self, count: int) -> None:
+        self.state.flush_count = count
+
+    @property
+    def comp_flush_count(self) -> int:
+        """The highest id that an interrupted compaction has written, or -1."""
+        return self.state.comp_flush_count
+
+    @comp_flush_count.setter
+    def comp_flush_count(self, count: int) -> None:
+        self.state.comp_flush_count = count
+
+    @property
+    def comp_cursor(self) -> int:
+        """The first key prefix that an interrupted compaction has left to do, or -1."""
+        return self.state.comp_cursor
+
+    @comp_cursor.setter
+    def comp_cursor(self, cursor: int) -> None:
+        self.state.comp_cursor = cursor
+
+    @property
+    def db_version(self) -> int:
+        """The version of the store's layout."""
+        return self.state.db_version
+
+    def open_db(
+        self,
+        db_class: type[Storage],
+        for_sync: bool,
+        utxo_flush_count: int,
+        compacting: bool,
+        name: str = "hist",
+    ) -> int:
+        """Open the store, delete excess rows and return the flush count.
+
+        ``utxo_flush_count`` is the count of flushes that the ``utxo`` store has seen; ``name`` is
+        the store's folder.  Raise DBError if it cannot be used.
+        """
+        self.db = db_class(name, for_sync)
+        self._read_state()
+        self.clear_excess(utxo_flush_count)
+        if not compacting:
+            self._forget_compaction()
+        if self.flush_count >= self.WARN_FLUSH_COUNT:
+            self.logger.warning(
+                f"{self.flush_count:,d} of {MAX_FLUSH_ID:,d} history flushes are used"
+            )
+        return self.flush_count
+
+    def close_db(self) -> None:
+        """Close the store; harmless if it is closed."""
+        if self.db:
+            self.db.close()
+            self.db = None
+
+    def _read_state(self) -> None:
+        assert self.db
+        raw = self.db.get(HIST_STATE_KEY)
+        self.state = HistState.parse(raw) if raw else HistState()
+        if self.state.db_version != HIST_VERSION:
+            raise DBError(
+                f"history DB version {self.state.db_version} is not supported, only "
+                f"{HIST_VERSION}: start an ElectrumX 1.15 server once to upgrade the database"
+            )
+
+    def _forget_compaction(self) -> None:
+        """Give up a compaction that was interrupted.
+
+        A low flush count lets a compaction of ElectrumX create rows with ids above it; the next
+        flushes would overwrite them.  The count is raised over them first.
+        """
+        state = self.state
+        if state.comp_cursor == -1 and state.comp_flush_count == -1:
+            return
+        self.logger.warning("cancelling in-progress history compaction")
+        state.flush_count = max(state.flush_count, state.comp_flush_count)
+        state.comp_flush_count = state.comp_cursor = -1
+
+    def clear_excess(self, utxo_flush_count: int) -> None:
+        """Delete the rows of flushes that the ``utxo`` store has not seen."""
+        state = self.state
+        # A compaction's own rows are no excess even if they outnumber the flushes.
+        limit = max(utxo_flush_count, state.comp_flush_count)
+        if state.flush_count <= limit:
+            return
+        assert self.db
+        self.logger.info("DB shut down uncleanly.  Scanning for excess history flushes...")
+        keys = [
+            key
+            for key, _row in self.db.iterator()
+            if len(key) == HIST_KEY_LEN and hist_key_flush_id(key) > limit
+        ]
+        self.logger.info(f"deleting {len(keys):,d} history entries")
+        state.flush_count = limit
+        with self.db.write_batch() as batch:
+            for key in keys:
+                batch.delete(key)
+            batch.put(HIST_STATE_KEY, state.pack())
+        self.logger.info("deleted excess history entries")
+
+    # -- forward
+
+    def add_unflushed(self, hashXs_by_tx: Iterable[Iterable[bytes]], first_tx_num: int) -> None:
+        """Note the scripts of consecutive transactions, the first numbered ``first_tx_num``.
+
+        Each transaction's hashXs must be free of duplicates.
+        """
+        unflushed = self.unflushed
+        count = 0
+        tx_num = first_tx_num
+        for tx_num, hashXs in enumerate(hashXs_by_tx, start=first_tx_num):
+            packed = tx_num.to_bytes(TXNUM_LEN, "little")
+            for hashX in hashXs:
+                unflushed[hashX] += packed
+                count += 1
+        self.unflushed_count += count
+
+    def unflushed_memsize(self) -> int:
+        """Return an estimate, in bytes, of the memory that unflushed history takes."""
+        return len(self.unflushed) * 180 + self.unflushed_count * TXNUM_LEN
+
+    def assert_flushed(self) -> None:
+        """Promise that nothing waits to be flushed."""
+        assert not self.unflushed
+
+    def flush(self) -> int:
+        """Write the unflushed history as one flush; return for how many scripts."""
+        assert self.db
+        if self.flush_count >= MAX_FLUSH_ID:
+            raise DBError(
+                f"all {MAX_FLUSH_ID:,d} history flushes are used: run electrumx_compact_history"
+            )
+        self.flush_count += 1
+        unflushed = self.unflushed
+        with self.db.write_batch() as batch:
+            put = batch.put
+            flush_id = schema.hist_key(b"", self.flush_count)
+            for hashX in sorted(unflushed):
+                put(hashX + flush_id, bytes(unflushed[hashX]))
+            put(HIST_STATE_KEY, self.state.pack())
+        count = len(unflushed)
+        unflushed.clear()
+        self.unflushed_count = 0
+        return count
+
+    # -- backing up
+
+    def park(self, hashXs: Iterable[bytes], tx_count: int) -> int:
+        """Move all entries of transactions from ``tx_count`` on into rows of the next flush id.
+
+        ``hashXs`` must hold every script that has such an entry.  Return the number of entries.
+        Readers meanwhile see each script's history unchanged.
+        """
+        assert self.db
+        parked_id = self.flush_count + 1
+        assert parked_id <= MAX_FLUSH_ID
+        self.flush_count = parked_id
+        count = 0
+        with self.db.write_batch() as batch:
+            for hashX in sorted(hashXs):
+                parked: list[bytes] = []
+                for key, row in self.db.iterator(prefix=hashX, reverse=True):
+                    keep = cut_row(row, tx_count)
+                    if keep < len(row):
+                        parked.append(row[keep:])
+                    if keep:
+                        if keep < len(row):
+                            batch.put(key, row[:keep])
+                        break
+                    batch.delete(key)
+                if parked:
+                    parked_row = b"".join(reversed(parked))
+                    count += len(parked_row) // TXNUM_LEN
+                    batch.put(hist_key(hashX, parked_id), parked_row)
+            batch.put(HIST_STATE_KEY, self.state.pack())
+        return count
+
+    def drop_parked(self, hashXs: Iterable[bytes]) -> None:
+        """Delete the rows that :meth:`park` made."""
+        assert self.db
+        parked_id = self.flush_count
+        self.flush_count = parked_id - 1
+        with self.db.write_batch() as batch:
+            for hashX in hashXs:
+                batch.delete(hist_key(hashX, parked_id))
+            batch.put(HIST_STATE_KEY, self.state.pack())
+
+    def backup(self, hashXs: Iterable[bytes], tx_count: int) -> int:
+        """Remove all entries of transactions from ``tx_count`` on; return how many there were."""
+        hashXs = list(hashXs)
+        count = self.park(hashXs, tx_count)
+        self.drop_parked(hashXs)
+        return count
+
+    # -- reading
+
+    def get_txnums(self, hashX: bytes, limit: int | None = 1000) -> Iterator[int]:
+        """Yield the numbers of a script's first ``limit`` transactions (None: all), ascending.
+
+        Call it in a thread: it reads the store.
+        """
+        assert self.db
+        assert len(hashX) == HASHX_LEN
+        max_count = util.resolve_limit(limit)
+        numbers = (
+            tx_num
+            for _key, row in self.db.iterator(prefix=hashX)
+            for tx_num in schema.unpack_tx_nums(row)
+        )
+        return numbers if max_count < 0 else islice(numbers, max_count)
+
+    # -- compaction
+
+    def _compact_hashX(
+        self,
+        hashX: bytes,
+        hist_map: dict[bytes, bytes],
+        hist_list: list[bytes],
+        write_items: list[tuple[bytes, bytes]],
+        keys_to_delete: set[bytes],
+    ) -> int:
+        """Merge a script's rows into full ones numbered from 0; return the bytes to write.
+
+        ``hist_map`` has the rows by key and ``hist_list`` the rows in order.  Rows to write are
+        appended to ``write_items`` and keys to delete are added to ``keys_to_delete``.
+        """
+        row_size = self.max_hist_row_entries * TXNUM_LEN
+        full_hist = b"".join(hist_list)
+        rows = -(-len(full_hist) // row_size)
+        if rows > 4:
+            self.logger.info(
+                f"hashX {hashX.hex()} is large: {len(full_hist) // TXNUM_LEN:,d} entries "
+                f"across {rows:,d} rows"
+            )
+        keys_to_delete.update(hist_map)
+        write_size = 0
+        for n in range(rows):
+            key = hist_key(hashX, n)
+            chunk = full_hist[n * row_size : (n + 1) * row_size]
+            if hist_map.get(key) == chunk:
+                keys_to_delete.discard(key)
+            else:
+                write_items.append((key, chunk))
+                write_size += len(chunk)
+        self.comp_flush_count = max(self.comp_flush_count, rows - 1)
+        return write_size
+
+    def _compact_prefix(
+        self,
+        prefix: bytes,
+        write_items: list[tuple[bytes, bytes]],
+        keys_to_delete: set[bytes],
+    ) -> int:
+        """Compact every script whose hashX begins with ``prefix``; return the bytes to write."""
+        assert self.db
+        scripts: dict[bytes, dict[bytes, bytes]] = {}
+        for key, row in self.db.iterator(prefix=prefix):
+            if len(key) == HIST_KEY_LEN:
+                scripts.setdefault(key[:-2], {})[key] = row
+        return sum(
+            self._compact_hashX(
+                hashX, hist_map, list(hist_map.values()), write_items, keys_to_delete
+            )
+            for hashX, hist_map in scripts.items()
+            # Never create an id above flush_count: later flushes would overwrite such a row.
+            if len(b"".join(hist_map.values())) // TXNUM_LEN
+            <= self.max_hist_row_entries * (self.flush_count + 1)
+        )
+
+    def _flush_compaction(
+        self, cursor: int, write_items: list[tuple[bytes, bytes]], keys_to_delete: set[bytes]
+    ) -> None:
+        """Write one batch of a compaction that has done all prefixes below ``cursor``."""
+        assert self.db
+        self.comp_cursor = cursor
+        if cursor == 0x10000:
+            self.flush_count = self.comp_flush_count
+            self.comp_flush_count = self.comp_cursor = -1
+        with self.db.write_batch() as batch:
+            for key in keys_to_delete:
+                batch.delete(key)
+            for key, row in write_items:
+                batch.put(key, row)
+            batch.put(HIST_STATE_KEY, self.state.pack())
+
+    def _compact_history(self, limit: int) -> int:
+        """Compact until about ``limit`` bytes are to be written; return how many were.
+
+        ``comp_cursor`` is -1 when nothing is left.
+        """
+        cursor = self.comp_cursor
+        write_items: list[tuple[bytes, bytes]] = []
+        keys_to_delete: set[bytes] = set()
+        write_size = 0
+        while write_size < limit and cursor < 0x10000:
+            prefix = cursor.to_bytes(2, "big")
+            write_size += self._compact_prefix(prefix, write_items, keys_to_delete)
+            cursor += 1
+        self._flush_compaction(cursor, write_items, keys_to_delete)
+        return write_size

@@ -1,0 +1,150 @@
+"""Fetches raw blocks ahead of the block processor, bounded in bytes.
+
+Owns the blocks that are fetched but not yet taken.  Runs as one task on the event loop; the
+waiting for the node overlaps with the processing of earlier blocks in a thread.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from electrumx.lib import util
+from electrumx.lib.coins import Coin
+from electrumx.lib.hash import hex_str_to_hash
+from electrumx.server.daemon import Daemon, DaemonError
+
+
+class Prefetcher:
+    """Keeps a list of blocks that follow on the processor's height.
+
+    ``blocks_event`` is set whenever there are blocks to take.
+    """
+
+    #: bytes of raw blocks after which fetching pauses, until they are taken
+    MIN_CACHE_BYTES = 10 * 1024 * 1024
+    #: blocks over which the average size is kept
+    AVERAGE_OVER = 10
+
+    def __init__(
+        self,
+        daemon: Daemon,
+        coin: type[Coin],
+        blocks_event: asyncio.Event,
+        *,
+        polling_delay: float = 5.0,
+    ):
+        self.logger = util.class_logger(__name__, self.__class__.__name__)
+        self.daemon = daemon
+        self.coin = coin
+        self.blocks_event = blocks_event
+        self.polling_delay = polling_delay
+        self.blocks: list[bytes] = []
+        self.caught_up = False
+        #: height up to which blocks were fetched; the semaphore protects it
+        self.fetched_height = -1
+        self.semaphore = asyncio.Semaphore()
+        self.refill_event = asyncio.Event()
+        self.cache_bytes = 0
+        #: bytes, a running average
+        self.ave_size = self.MIN_CACHE_BYTES // 10
+
+    async def main_loop(self, bp_height: int) -> None:
+        """Fetch for ever, beginning above the processor's height."""
+        await self.reset_height(bp_height)
+        while True:
+            try:
+                await self.refill_event.wait()
+                if not await self._prefetch_blocks():
+                    await self._wait_for_news()
+            except DaemonError as e:
+                self.logger.info(f"ignoring daemon error: {e}")
+                await asyncio.sleep(self.polling_delay)
+            except asyncio.CancelledError as e:
+                self.logger.info(f"cancelled; prefetcher stopping {e}")
+                raise
+            except Exception:
+                self.logger.exception("ignoring unexpected exception")
+                await asyncio.sleep(self.polling_delay)
+
+    async def _wait_for_news(self) -> None:
+        """Wait for the polling delay, or less if somebody else hears of a new height."""
+        try:
+            await asyncio.wait_for(self.daemon.height_changed.wait(), self.polling_delay)
+        except asyncio.TimeoutError:
+            pass
+
+    def get_prefetched_blocks(self) -> list[bytes]:
+        """Take the blocks fetched so far, in height order."""
+        blocks = self.blocks
+        self.blocks = []
+        self.cache_bytes = 0
+        self.refill_event.set()
+        return blocks
+
+    async def reset_height(self, height: int) -> None:
+        """Drop what was fetched and go on above ``height``."""
+        async with self.semaphore:
+            self.blocks.clear()
+            self.cache_bytes = 0
+            self.fetched_height = height
+            self.refill_event.set()
+        try:
+            daemon_height = await self.daemon.height()
+        except DaemonError as e:
+            self.logger.info(f"ignoring daemon error: {e}")
+            return
+        behind = daemon_height - height
+        if behind > 0:
+            self.logger.info(
+                f"catching up to daemon height {daemon_height:,d} ({behind:,d} blocks behind)"
+            )
+        else:
+            self.logger.info(f"caught up to daemon height {daemon_height:,d}")
+
+    async def _prefetch_blocks(self) -> bool:
+        """Fetch until the cache is full; False if the node has nothing more."""
+        daemon_height = await self.daemon.height()
+        async with self.semaphore:
+            while self.cache_bytes < self.MIN_CACHE_BYTES:
+                first = self.fetched_height + 1
+                count = self._batch_count(first, daemon_height)
+                if not count:
+                    self.caught_up = True
+                    # The processor may only be waiting for the node to reach its height.
+                    self.blocks_event.set()
+                    return False
+                await self._fetch(first, count)
+        self.refill_event.clear()
+        return True
+
+    def _batch_count(self, first: int, daemon_height: int) -> int:
+        room = max(self.MIN_CACHE_BYTES // max(self.ave_size, 1), 1)
+        count = max(0, min(daemon_height - self.fetched_height, room))
+        return min(count, self.coin.max_fetch_blocks(first))
+
+    async def _fetch(self, first: int, count: int) -> None:
+        hex_hashes = await self.daemon.block_hex_hashes(first, count)
+        if self.caught_up:
+            self.logger.info(f"new block height {first + count - 1:,d} hash {hex_hashes[-1]}")
+        blocks = list(await self.daemon.raw_blocks(hex_hashes))
+        self._check(first, hex_hashes, blocks)
+        if first == 0:
+            blocks[0] = self.coin.genesis_block(blocks[0])
+            self.logger.info(f"verified genesis block with hash {hex_hashes[0]}")
+        size = sum(map(len, blocks))
+        if count >= self.AVERAGE_OVER:
+            self.ave_size = size // count
+        else:
+            unseen = self.AVERAGE_OVER - count
+            self.ave_size = (size + unseen * self.ave_size) // self.AVERAGE_OVER
+        self.blocks.extend(blocks)
+        self.cache_bytes += size
+        self.fetched_height += count
+        self.blocks_event.set()
+
+    def _check(self, first: int, hex_hashes: Sequence[str], blocks: Sequence[bytes]) -> None:
+        """Refuse an answer that is not the blocks asked for."""
+        if len(blocks) != len(hex_hashes):
+            raise DaemonError(f"{len(hex_hashes):,d} blocks asked for, {len(blocks):,d} received")
+        last = self.coin.block_header(blocks[-1], first + len(blocks) - 1)
+        if self.coin.header_hash(last) != hex_str_to_hash(hex_hashes[-1]):
+            raise DaemonError(f"the block received for hash {hex_hashes[-1]} is another one")

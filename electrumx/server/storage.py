@@ -1,0 +1,282 @@
+"""Key-value engines: LevelDB and RocksDB, one small class each.
+
+Owns how an engine is opened, read and written, and nothing of what is stored.  All methods may
+be called from any thread; those that read or write block, so the event loop never calls them.
+
+Batches are atomic and synced: when the ``with`` block of :meth:`Storage.write_batch` ends, the
+rows are on disk or none of them is.  An iterator is a snapshot: writes made after it was created
+are not seen.
+
+The engine is not recorded on disk.  Which one wrote a folder is seen from its files, so opening
+with the other one is refused before the engine touches anything.
+"""
+
+import importlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from itertools import dropwhile, takewhile
+from types import ModuleType
+from typing import Any, Protocol
+
+from electrumx.lib import util
+from electrumx.server.schema import DBError
+
+
+class WriteBatch(Protocol):
+    """What the ``with`` block of a batch may do; later calls win over earlier ones."""
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set a row."""
+
+    def delete(self, key: bytes) -> None:
+        """Remove a row, if it exists."""
+
+
+class Storage:
+    """A key-value store in a folder of its own, opened by the constructor.
+
+    ``name`` is the folder, absolute or relative to the current directory; it is created if
+    missing.  ``for_sync`` allows the engine more open files.  Raise DBError if it cannot be
+    opened.
+    """
+
+    #: what DB_ENGINE calls it, in lower case
+    ENGINE = ""
+    #: open files while synchronising, and while serving clients
+    MAX_OPEN_FILES_SYNC = 512
+    MAX_OPEN_FILES_SERVING = 128
+
+    def __init__(self, name: str, for_sync: bool):
+        self.is_new = not os.path.exists(os.path.join(name, "CURRENT"))
+        self.for_sync = for_sync or self.is_new
+        self._refuse_other_engine(name)
+        self.import_module()
+        self.open(name)
+
+    @classmethod
+    def import_module(cls) -> None:
+        """Import the engine's Python binding.  Raise DBError if it is not installed."""
+        raise NotImplementedError
+
+    def open(self, name: str) -> None:
+        """Open the store, creating it if it is missing."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close the store.  Closing twice is harmless."""
+        raise NotImplementedError
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return a row's value, or None."""
+        raise NotImplementedError
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set one row, without waiting for the disk."""
+        raise NotImplementedError
+
+    def write_batch(self) -> AbstractContextManager[WriteBatch]:
+        """Return a context manager that collects rows, and commits and syncs them at its end.
+
+        Nothing is written if the block raises.
+        """
+        raise NotImplementedError
+
+    def iterator(self, prefix: bytes = b"", reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Return an iterator over the rows whose key begins with ``prefix``, in key order."""
+        raise NotImplementedError
+
+    @property
+    def max_open_files(self) -> int:
+        """How many files the engine may hold open."""
+        return self.MAX_OPEN_FILES_SYNC if self.for_sync else self.MAX_OPEN_FILES_SERVING
+
+    def _refuse_other_engine(self, name: str) -> None:
+        # RocksDB writes an OPTIONS file at every opening, LevelDB never does.
+        if self.is_new:
+            return
+        is_rocksdb = any(entry.startswith("OPTIONS-") for entry in os.listdir(name))
+        found = "rocksdb" if is_rocksdb else "leveldb"
+        if found != self.ENGINE:
+            raise DBError(
+                f"the database in {name} was written by {found}, not {self.ENGINE}: "
+                f"set DB_ENGINE={found}, or use another DB_DIRECTORY"
+            )
+
+    @classmethod
+    def _import(cls, names: tuple[str, ...], remedy: str) -> ModuleType:
+        for name in names:
+            try:
+                return importlib.import_module(name)
+            except ImportError:
+                continue
+        raise DBError(f"no Python binding for DB engine {cls.ENGINE} is installed: {remedy}")
+
+
+def db_class(name: str) -> type[Storage]:
+    """Return the class of an engine by its name, in any case.  Raise RuntimeError if unknown."""
+    engines = {engine.ENGINE: engine for engine in _descendants(Storage)}
+    try:
+        engine = engines[name.lower()]
+    except KeyError:
+        raise RuntimeError(
+            f'unrecognised DB engine "{name}": use one of {", ".join(sorted(engines))}'
+        ) from None
+    engine.import_module()
+    return engine
+
+
+def _descendants(base: type[Storage]) -> list[type[Storage]]:
+    """Return every descendant of a class, wherever it was defined."""
+    found = []
+    for klass in base.__subclasses__():
+        found.append(klass)
+        found.extend(_descendants(klass))
+    return found
+
+
+class LevelDB(Storage):
+    """LevelDB, through plyvel (Python below 3.12) or plyvel-next."""
+
+    ENGINE = "leveldb"
+    module: ModuleType
+    db: Any
+
+    @classmethod
+    def import_module(cls) -> None:  # noqa: D102
+        cls.module = cls._import(
+            ("plyvel", "plyvel_next"), "pip install plyvel (plyvel-next from Python 3.12)"
+        )
+
+    def open(self, name: str) -> None:  # noqa: D102
+        # A kill while LevelDB creates a store can leave a folder without a CURRENT file; it
+        # counts as new, and create_if_missing makes LevelDB start it again.
+        try:
+            os.makedirs(name, exist_ok=True)
+            self.db = self.module.DB(
+                name, create_if_missing=True, max_open_files=self.max_open_files
+            )
+        except (OSError, self.module.Error) as e:
+            raise _open_error(name, e) from e
+
+    def close(self) -> None:  # noqa: D102
+        self.db.close()
+
+    def get(self, key: bytes) -> bytes | None:  # noqa: D102
+        value: bytes | None = self.db.get(key)
+        return value
+
+    def put(self, key: bytes, value: bytes) -> None:  # noqa: D102
+        self.db.put(key, value)
+
+    @contextmanager
+    def write_batch(self) -> Iterator[WriteBatch]:  # noqa: D102
+        with self.db.write_batch(transaction=True, sync=True) as batch:
+            yield batch
+
+    def iterator(  # noqa: D102
+        self, prefix: bytes = b"", reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        iterator: Iterator[tuple[bytes, bytes]] = self.db.iterator(prefix=prefix, reverse=reverse)
+        return iterator
+
+
+class RocksDB(Storage):
+    """RocksDB, through rocksdict in raw mode.
+
+    Table format 5 and snappy are what RocksDB 6 and later read, so that servers linked with an
+    older library can open the store.
+    """
+
+    ENGINE = "rocksdb"
+    TABLE_FORMAT = 5
+    TARGET_FILE_SIZE = 33_554_432
+    REOPEN_SECS = 5.0
+    module: ModuleType
+    db: Any
+
+    @classmethod
+    def import_module(cls) -> None:  # noqa: D102
+        cls.module = cls._import(("rocksdict",), "pip install electrumx[rocksdb]")
+
+    def _options(self) -> Any:
+        options = self.module.Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.set_use_fsync(True)
+        options.set_target_file_size_base(self.TARGET_FILE_SIZE)
+        options.set_max_open_files(self.max_open_files)
+        options.set_compression_type(self.module.DBCompressionType.snappy())
+        # RocksDB's info log is of no use to an operator and grows without bound by default.
+        options.set_keep_log_file_num(2)
+        options.set_max_log_file_size(1_000_000)
+        table = self.module.BlockBasedOptions()
+        table.set_format_version(self.TABLE_FORMAT)
+        options.set_block_based_table_factory(table)
+        return options
+
+    def open(self, name: str) -> None:  # noqa: D102
+        # A store that this process has just closed stays locked until the last iterator over it,
+        # perhaps one of a query still running in a thread, is dropped.
+        deadline = time.monotonic() + self.REOPEN_SECS
+        while True:
+            try:
+                os.makedirs(name, exist_ok=True)
+                self.db = self.module.Rdict(name, self._options())
+                break
+            except Exception as e:  # rocksdict raises bare Exceptions
+                if "lock hold by current process" not in str(e) or time.monotonic() > deadline:
+                    raise _open_error(name, e) from e
+            time.sleep(0.05)
+        self._closed = False
+        self._synced = self.module.WriteOptions()
+        self._synced.sync = True
+
+    def close(self) -> None:  # noqa: D102
+        if not self._closed:
+            self._closed = True
+            self.db.close()
+
+    def get(self, key: bytes) -> bytes | None:  # noqa: D102
+        value: bytes | None = self.db.get(key)
+        return value
+
+    def put(self, key: bytes, value: bytes) -> None:  # noqa: D102
+        self.db.put(key, value)
+
+    @contextmanager
+    def write_batch(self) -> Iterator[WriteBatch]:  # noqa: D102
+        batch = self.module.WriteBatch(raw_mode=True)
+        yield batch
+        self.db.write(batch, self._synced)
+
+    def iterator(  # noqa: D102
+        self, prefix: bytes = b"", reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        # The iterator must be a snapshot of now, so it is made here and not at the first next().
+        # rocksdict's iterate bounds do not outlive its ReadOptions object (0.3.29 read freed
+        # memory), so the prefix is checked here.
+        if not prefix:
+            return iter(self.db.items(backwards=reverse))
+        if not reverse:
+            rows = iter(self.db.items(from_key=prefix))
+            return takewhile(lambda row: row[0].startswith(prefix), rows)
+        # None: no key can lie above the prefix, so the last of all is where to begin.
+        end = util.increment_byte_string(prefix)
+        rows = iter(self.db.items(backwards=True, from_key=end))
+        # A key equal to the end, the first row met, lies above the prefix.
+        rows = dropwhile(lambda row: row[0] == end, rows)
+        return takewhile(lambda row: row[0].startswith(prefix), rows)
+
+
+def _open_error(name: str, error: Exception) -> DBError:
+    reason = " ".join(str(error).split())
+    if "lock" in reason.lower():
+        return DBError(
+            f"cannot open the database in {name}: another process holds it ({reason}); stop that "
+            "process, or use another DB_DIRECTORY"
+        )
+    return DBError(
+        f"cannot open the database in {name}: {reason}; check DB_DIRECTORY, its permissions and "
+        "the free space on its disk"
+    )

@@ -1,0 +1,61 @@
+"""The unspent outputs that are not on disk yet, and the spent ones that are still there.
+
+Owns both until a flush writes them.  Used by the block processor's worker thread only, with the
+state lock held; does no writing.
+
+An entry maps the outpoint, *tx_hash(32) txout_idx LE4*, to the coin, *hashX(11) tx_num LE5 value
+LE8*: two bytes objects and a dictionary slot, about 205 bytes.  Most outputs are spent soon after
+they were made, and one that is both made and spent between two flushes never reaches the disk.
+"""
+
+from collections.abc import Callable
+from struct import Struct
+
+from electrumx.lib.errors import ElectrumXError
+from electrumx.lib.hash import hash_to_hex_str
+from electrumx.server.db import CoinRow
+
+_LE4 = Struct("<I")
+
+
+class ChainError(ElectrumXError):
+    """Blocks and index disagree; the in-memory state must not be flushed."""
+
+
+class UTXOCache:
+    """Unflushed coins over a database.
+
+    ``lookup(tx_hash, txout_idx, spent)`` finds a coin on disk, as :meth:`DB.lookup_coin` does.
+    """
+
+    #: measured with 64-bit CPython 3.11: bytes for an entry, and for a key to delete
+    BYTES_PER_COIN = 205
+    BYTES_PER_DELETE = 90
+
+    def __init__(self, lookup: Callable[[bytes, int, set[bytes]], CoinRow | None]):
+        #: outpoint -> coin
+        self.adds: dict[bytes, bytes] = {}
+        #: keys of rows on disk to delete
+        self.deletes: set[bytes] = set()
+        self._lookup = lookup
+
+    def memsize(self) -> int:
+        """Return an estimate of the memory taken, in bytes."""
+        return len(self.adds) * self.BYTES_PER_COIN + len(self.deletes) * self.BYTES_PER_DELETE
+
+    def spend(self, tx_hash: bytes, txout_idx: int) -> bytes:
+        """Remove an unspent output and return its coin.
+
+        Raise ChainError if there is none such.
+        """
+        coin = self.adds.pop(tx_hash + _LE4.pack(txout_idx), None)
+        if coin is not None:
+            return coin
+        row = self._lookup(tx_hash, txout_idx, self.deletes)
+        if row is None:
+            raise ChainError(
+                f'UTXO {hash_to_hex_str(tx_hash)} / {txout_idx:,d} not found in "h" table'
+            )
+        self.deletes.add(row.outpoint_key)
+        self.deletes.add(row.utxo_key)
+        return row.coin

@@ -1,0 +1,133 @@
+"""A database and a block processor over a scripted node, without any network."""
+
+import asyncio
+from types import SimpleNamespace
+
+from electrumx.lib.coins import Coin
+from electrumx.lib.hash import double_sha256, hash_to_hex_str
+from electrumx.server.block_processor import BlockProcessor
+from electrumx.server.daemon import DaemonError
+from electrumx.server.db import DB
+from electrumx.server.notifications import Notifications
+from tests.fakes.chain import COIN, Model
+
+
+def make_env(db_dir, *, engine="leveldb", coin: type[Coin] = COIN, reorg_limit=20, cache_MB=100):
+    return SimpleNamespace(
+        db_dir=str(db_dir),
+        db_engine=engine,
+        coin=coin,
+        reorg_limit=reorg_limit,
+        cache_MB=cache_MB,
+        daemon_poll_interval_blocks_msec=10,
+    )
+
+
+class ScriptedDaemon:
+    """Answers from a list of raw blocks, which a test may replace at any time."""
+
+    def __init__(self, raw_blocks=()):
+        self.url = "http://node-1/"
+        self.height_changed = asyncio.Event()
+        self.fail = None
+        self._cached = None
+        self.set_chain(raw_blocks)
+
+    def set_chain(self, raw_blocks):
+        self.raw = list(raw_blocks)
+        self.hashes = [hash_to_hex_str(double_sha256(raw[:80])) for raw in self.raw]
+        known = getattr(self, "by_hash", {})
+        self.by_hash = known | dict(zip(self.hashes, self.raw, strict=True))
+        self.height_changed.set()
+        self.height_changed.clear()
+
+    def _maybe_fail(self):
+        if self.fail:
+            raise DaemonError(self.fail)
+
+    async def height(self):
+        self._maybe_fail()
+        self._cached = len(self.raw) - 1
+        return self._cached
+
+    def cached_height(self):
+        return self._cached
+
+    def current_url(self):
+        return self.url
+
+    async def block_hex_hashes(self, first, count):
+        self._maybe_fail()
+        if first + count > len(self.raw):
+            raise DaemonError({"code": -8, "message": "Block height out of range"})
+        return self.hashes[first : first + count]
+
+    async def raw_blocks(self, hex_hashes):
+        self._maybe_fail()
+        return [self.by_hash[hex_hash] for hex_hash in hex_hashes]
+
+
+class World:
+    """A running block processor; ``async with`` it."""
+
+    def __init__(self, env, daemon, processor_class=BlockProcessor):
+        self.env = env
+        self.daemon = daemon
+        self.processor_class = processor_class
+        self.failure_seen = False
+
+    async def __aenter__(self):
+        self.db = DB(self.env)
+        self.notifications = Notifications()
+        self.bp = self.processor_class(self.env, self.db, self.daemon, self.notifications)
+        self.bp.RETRY_SECS = 0.01
+        await self.daemon.height()
+        self.caught_up = asyncio.Event()
+        self.task = asyncio.ensure_future(self.bp.fetch_and_process_blocks(self.caught_up))
+        return self
+
+    async def __aexit__(self, *_exc_info):
+        self.task.cancel()
+        try:
+            await self.task
+        except asyncio.CancelledError:
+            pass
+        except Exception:
+            # A failure that the test was shown and expected.
+            if not self.failure_seen:
+                raise
+
+    async def until(self, condition, timeout=30):
+        """Wait until a condition holds; raise what the processor raised."""
+
+        async def poll():
+            while not condition():
+                if self.task.done():
+                    self.failure_seen = True
+                    self.task.result()
+                await asyncio.sleep(0.005)
+
+        await asyncio.wait_for(poll(), timeout)
+
+    async def until_at(self, raw_blocks):
+        """Wait until a chain is committed."""
+        tip = double_sha256(raw_blocks[-1][:80])
+        await self.until(lambda: self.caught_up.is_set() and self.db.db_tip == tip)
+
+
+async def assert_equals_model(db, model: Model, scripts_hashX):
+    """Compare every answer of an open database with the model."""
+    assert len(model.headers) - 1 == db.db_height
+    assert sum(map(len, model.tx_hashes)) == db.db_tx_count
+    for hashX in scripts_hashX:
+        assert model.history.get(hashX, []) == await db.limited_history(hashX, limit=None)
+        assert model.utxos(hashX) == {tuple(utxo) for utxo in await db.all_utxos(hashX)}
+    for height, hashes in enumerate(model.tx_hashes):
+        assert hashes == await db.tx_hashes_at_blockheight(height)
+    headers, count = await db.read_headers(0, len(model.headers) + 5)
+    assert count == len(model.headers)
+    assert headers == b"".join(model.headers)
+    outpoints = list(model.coins)
+    expected = [model.coins[outpoint][:2] for outpoint in outpoints]
+    assert expected == await db.lookup_utxos(outpoints)
+    assert [None] == await db.lookup_utxos([(b"\xaa" * 32, 0)])

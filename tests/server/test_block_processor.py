@@ -1,0 +1,299 @@
+"""The block processor and the database, against a model in dictionaries."""
+
+import asyncio
+import random
+
+import pytest
+
+from electrumx.lib.coins import BitcoinCashRegtest
+from electrumx.lib.hash import double_sha256
+from electrumx.server.block_processor import BlockProcessor, ChainError, LTORBlockProcessor
+from electrumx.server.db import DB
+from tests.fakes.chain import COIN, GENESIS, ChainMaker, Model, hashX_of
+from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
+
+ENGINES = ["leveldb", "rocksdb"]
+
+
+def hashXs(maker):
+    return [hashX_of(script) for script in maker.scripts]
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request):
+    if request.param == "rocksdb":
+        pytest.importorskip("rocksdict", reason="the rocksdb extra is not installed")
+    return request.param
+
+
+@pytest.fixture(params=[False, True], ids=["topological", "any order"])
+def order(request):
+    """(processor class, coin, whether blocks are sorted by transaction hash)"""
+    if request.param:
+        return LTORBlockProcessor, BitcoinCashRegtest, True
+    return BlockProcessor, COIN, False
+
+
+async def test_a_chain_is_indexed_and_survives_a_restart(tmp_path, engine):
+    maker = ChainMaker(seed=1)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    env = make_env(tmp_path, engine=engine)
+    model = Model(chain)
+    async with World(env, ScriptedDaemon(chain)) as world:
+        await world.until_at(chain)
+        await assert_equals_model(world.db, model, hashXs(maker))
+        assert not world.db.first_sync
+    db = DB(env)
+    await db.open_for_serving()
+    await assert_equals_model(db, model, hashXs(maker))
+    assert not db.first_sync
+    db.close_dbs()
+
+
+async def test_random_reorganisations_leave_what_a_direct_sync_leaves(tmp_path, engine, order):
+    processor_class, coin, ltor = order
+    maker = ChainMaker(seed=2, ltor=ltor)
+    choose = random.Random(3)
+    tip = maker.grow(maker.genesis_hash, 30)
+    daemon = ScriptedDaemon(maker.chain(tip))
+    env = make_env(tmp_path, engine=engine, coin=coin, reorg_limit=25)
+    async with World(env, daemon, processor_class) as world:
+        await world.until_at(maker.chain(tip))
+        for _ in range(25):
+            fork = tip
+            for _ in range(choose.randint(1, 9)):
+                fork = maker.blocks[fork][1]
+            undone = len(daemon.raw) - len(maker.chain(fork))
+            # Longer, as long, and shorter branches.
+            tip = maker.grow(fork, max(1, undone + choose.choice([-2, -1, 0, 1, 2])))
+            daemon.set_chain(maker.chain(tip))
+            await world.until_at(maker.chain(tip))
+            model = Model(maker.chain(tip), coin)
+            await assert_equals_model(world.db, model, hashXs(maker))
+
+
+@pytest.mark.parametrize("fork_height", range(6))
+async def test_forks_low_in_a_short_chain_never_replace_the_genesis_block(tmp_path, fork_height):
+    maker = ChainMaker(seed=4)
+    trunk = [maker.genesis_hash]
+    for _ in range(7):
+        trunk.append(maker.extend(trunk[-1]))
+    daemon = ScriptedDaemon(maker.chain(trunk[-1]))
+    async with World(make_env(tmp_path), daemon) as world:
+        await world.until_at(maker.chain(trunk[-1]))
+        tip = maker.grow(trunk[fork_height], 8)
+        daemon.set_chain(maker.chain(tip))
+        await world.until_at(maker.chain(tip))
+        await assert_equals_model(world.db, Model(maker.chain(tip)), hashXs(maker))
+
+
+async def test_a_node_that_gives_up_blocks_without_others_is_followed_down(tmp_path):
+    maker = ChainMaker(seed=5)
+    low = maker.grow(maker.genesis_hash, 10)
+    high = maker.grow(low, 4)
+    daemon = ScriptedDaemon(maker.chain(high))
+    async with World(make_env(tmp_path), daemon) as world:
+        await world.until_at(maker.chain(high))
+        await world.until(lambda: world.bp._followed_url)
+        daemon.set_chain(maker.chain(low))
+        await world.until_at(maker.chain(low))
+        await assert_equals_model(world.db, Model(maker.chain(low)), hashXs(maker))
+
+
+async def test_another_node_that_lags_behind_undoes_nothing(tmp_path):
+    maker = ChainMaker(seed=6)
+    low = maker.grow(maker.genesis_hash, 10)
+    high = maker.grow(low, 4)
+    daemon = ScriptedDaemon(maker.chain(high))
+    async with World(make_env(tmp_path), daemon) as world:
+        await world.until_at(maker.chain(high))
+        await world.until(lambda: world.bp._followed_url)
+        daemon.url = "http://node-2/"
+        daemon.set_chain(maker.chain(low))
+        await world.until(lambda: world.bp._short_polls > 10)
+        assert world.db.db_height == 14
+        tip = maker.extend(high)
+        daemon.set_chain(maker.chain(tip))
+        await world.until_at(maker.chain(tip))
+
+
+async def test_a_forced_reorganisation_of_any_permitted_depth_changes_nothing(tmp_path, order):
+    processor_class, coin, ltor = order
+    maker = ChainMaker(seed=7, ltor=ltor)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 80))
+    env = make_env(tmp_path, coin=coin, reorg_limit=70)
+    async with World(env, ScriptedDaemon(chain), processor_class) as world:
+        await world.until_at(chain)
+        for count in (1, 2, 49, 50, 51, 70):
+            before = world.db.backup_count
+            assert await world.bp.force_chain_reorg(count)
+            await world.until(lambda before=before: world.db.backup_count > before)
+            await world.until_at(chain)
+            await assert_equals_model(world.db, Model(chain, coin), hashXs(maker))
+        for bad in (-1, 71, 1000):
+            with pytest.raises(ValueError, match="cannot reorganise"):
+                await world.bp.force_chain_reorg(bad)
+
+
+async def test_a_forced_reorganisation_is_refused_while_catching_up(tmp_path):
+    daemon = ScriptedDaemon([GENESIS])
+    world = World(make_env(tmp_path), daemon)
+    bp = BlockProcessor(world.env, DB(world.env), daemon, None)
+    assert await bp.force_chain_reorg(3) is False
+
+
+async def test_missing_raw_blocks_are_fetched_from_the_node_to_undo_them(tmp_path):
+    maker = ChainMaker(seed=8)
+    fork = maker.grow(maker.genesis_hash, 10)
+    old = maker.grow(fork, 3)
+    daemon = ScriptedDaemon(maker.chain(old))
+    async with World(make_env(tmp_path), daemon) as world:
+        await world.until_at(maker.chain(old))
+        (tmp_path / "meta" / "block12").unlink()
+        (tmp_path / "meta" / "block11").write_bytes(b"damaged")
+        new = maker.grow(fork, 5)
+        daemon.set_chain(maker.chain(new))
+        await world.until_at(maker.chain(new))
+        await assert_equals_model(world.db, Model(maker.chain(new)), hashXs(maker))
+
+
+async def test_a_reorganisation_deeper_than_the_undo_data_says_what_to_do(tmp_path):
+    maker = ChainMaker(seed=9)
+    fork = maker.grow(maker.genesis_hash, 10)
+    old = maker.grow(fork, 12)
+    daemon = ScriptedDaemon(maker.chain(old))
+    world = World(make_env(tmp_path, reorg_limit=5), daemon)
+    async with world:
+        await world.until_at(maker.chain(old))
+        daemon.set_chain(maker.chain(maker.grow(fork, 14)))
+        with pytest.raises(ChainError, match="REORG_LIMIT"):
+            await world.until(lambda: False)
+    # What is on disk is still whole.
+    db = DB(world.env)
+    await db.open_for_serving()
+    await assert_equals_model(db, Model(maker.chain(old)), hashXs(maker))
+    db.close_dbs()
+
+
+async def test_undo_rows_and_raw_blocks_are_kept_only_for_the_window(tmp_path):
+    maker = ChainMaker(seed=10)
+    tip = maker.grow(maker.genesis_hash, 20)
+    daemon = ScriptedDaemon(maker.chain(tip))
+    async with World(make_env(tmp_path, reorg_limit=5), daemon) as world:
+        await world.until_at(maker.chain(tip))
+        for _ in range(10):
+            tip = maker.extend(tip)
+            daemon.set_chain(maker.chain(tip))
+            await world.until_at(maker.chain(tip))
+        kept = [h for h in range(40) if world.db.read_undo_info(h) is not None]
+        assert [26, 27, 28, 29, 30] == kept
+        assert [26, 27, 28, 29, 30] == sorted(world.db.files.raw_block_heights())
+
+
+async def test_a_daemon_error_is_waited_out(tmp_path):
+    maker = ChainMaker(seed=11)
+    fork = maker.grow(maker.genesis_hash, 10)
+    daemon = ScriptedDaemon(maker.chain(maker.grow(fork, 2)))
+    async with World(make_env(tmp_path), daemon) as world:
+        await world.until(world.caught_up.is_set)
+        world.bp.prefetcher.polling_delay = 0.01
+        daemon.fail = "busy"
+        tip = maker.grow(fork, 4)
+        daemon.set_chain(maker.chain(tip))
+        await asyncio.sleep(0.05)
+        daemon.fail = None
+        await world.until_at(maker.chain(tip))
+
+
+async def test_cancellation_during_the_first_sync_flushes_what_was_processed(tmp_path):
+    maker = ChainMaker(seed=12)
+    tip = maker.grow(maker.genesis_hash, 40)
+    chain = maker.chain(tip)
+    env = make_env(tmp_path)
+    daemon = ScriptedDaemon(chain)
+
+    async def hold(_self=None):
+        await asyncio.sleep(3600)
+
+    world = World(env, daemon)
+    async with world:
+        world.bp._first_caught_up = hold
+        await world.until(lambda: world.bp.height == 40)
+        assert world.db.db_height == -1
+    db = DB(env)
+    await db.open_for_serving()
+    assert db.first_sync
+    await assert_equals_model(db, Model(chain), hashXs(maker))
+    db.close_dbs()
+
+
+async def test_any_flush_schedule_leaves_the_same_answers(tmp_path):
+    maker = ChainMaker(seed=13)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 50))
+    choose = random.Random(14)
+    for n in range(4):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        env = make_env(folder)
+        daemon = ScriptedDaemon(chain)
+        await daemon.height()
+        db = DB(env)
+        await db.open_for_sync()
+        bp = BlockProcessor(env, db, daemon, None)
+        height = -1
+        while height < 50:
+            count = min(choose.randint(1, 12), 50 - height)
+            raws = chain[height + 1 : height + 1 + count]
+            bp.advance_blocks(bp._parse_blocks(raws, height + 1))
+            height += count
+            if choose.random() < 0.5:
+                await bp.flush(choose.random() < 0.5)
+        await bp.flush(True)
+        await assert_equals_model(db, Model(chain), hashXs(maker))
+        db.close_dbs()
+
+
+async def test_history_flushed_without_coins_is_cleared_at_the_next_opening(tmp_path):
+    maker = ChainMaker(seed=15)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 30))
+    env = make_env(tmp_path)
+    daemon = ScriptedDaemon(chain)
+    await daemon.height()
+    db = DB(env)
+    await db.open_for_sync()
+    bp = BlockProcessor(env, db, daemon, None)
+    bp.advance_blocks(bp._parse_blocks(chain[:20], 0))
+    await bp.flush(True)
+    bp.advance_blocks(bp._parse_blocks(chain[20:], 20))
+    await bp.flush(False)
+    assert db.history.flush_count == 2
+    db.close_dbs()  # as a kill would leave it
+    async with World(env, daemon) as world:
+        await world.until_at(chain)
+        await assert_equals_model(world.db, Model(chain), hashXs(maker))
+
+
+async def test_touched_scripts_are_notified_with_the_block_that_touched_them(tmp_path):
+    maker = ChainMaker(seed=16)
+    tip = maker.grow(maker.genesis_hash, 5)
+    daemon = ScriptedDaemon(maker.chain(tip))
+    async with World(make_env(tmp_path), daemon) as world:
+        await world.until_at(maker.chain(tip))
+        notified = []
+
+        async def notify(height, touched):
+            notified.append((height, touched))
+
+        await world.notifications.start(5, notify)
+        tip = maker.extend(tip)
+        daemon.set_chain(maker.chain(tip))
+        await world.until_at(maker.chain(tip))
+        await world.notifications.on_mempool(set(), 6)
+        txs = COIN.block(maker.blocks[tip][0], 6).transactions
+        made = {hashX_of(o.pk_script) for tx, _ in txs for o in tx.outputs if o.value}
+        await world.until(lambda: notified[-1][0] == 6)
+        assert made <= notified[-1][1]
+
+
+def test_the_hash_of_the_generated_genesis_header_is_the_coins():
+    assert COIN.GENESIS_HASH == double_sha256(GENESIS[:80])[::-1].hex()

@@ -1,0 +1,137 @@
+"""Every engine does what Storage promises; runs over all its subclasses."""
+
+import os
+
+import pytest
+
+from electrumx.server.schema import DBError
+from electrumx.server.storage import db_class
+
+ENGINES = ["leveldb", "rocksdb"]
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request):
+    if request.param == "rocksdb":
+        pytest.importorskip("rocksdict", reason="the rocksdb extra is not installed")
+    return db_class(request.param)
+
+
+@pytest.fixture
+def store(engine, tmp_path):
+    store = engine(str(tmp_path / "store"), False)
+    yield store
+    store.close()
+
+
+def test_engines_are_found_in_any_case():
+    assert db_class("LevelDB") is db_class("leveldb")
+
+
+def test_an_unknown_engine_is_refused_with_the_documented_text():
+    with pytest.raises(RuntimeError, match='unrecognised DB engine "lmdb"'):
+        db_class("lmdb")
+
+
+def test_a_batch_is_written_when_its_block_ends(store):
+    with store.write_batch() as batch:
+        batch.put(b"x", b"y")
+        assert store.get(b"x") is None
+    assert store.get(b"x") == b"y"
+
+
+def test_a_batch_whose_block_raises_writes_nothing(store):
+    store.put(b"a", b"1")
+
+    def fail():
+        with store.write_batch() as batch:
+            batch.put(b"a", b"2")
+            batch.delete(b"a")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert store.get(b"a") == b"1"
+
+
+def test_in_a_batch_a_put_after_a_delete_of_its_key_remains(store):
+    store.put(b"k", b"old")
+    with store.write_batch() as batch:
+        batch.delete(b"k")
+        batch.put(b"k", b"new")
+    assert store.get(b"k") == b"new"
+
+
+PREFIXED = [(b"abc" + bytes([n]), bytes([n])) for n in range(5)]
+OTHERS = [(b"ab", b""), (b"abb\xff", b""), (b"abd", b""), (b"abd\0", b"")]
+
+
+def test_an_iterator_is_bound_to_its_prefix_and_ordered(store):
+    for key, value in PREFIXED + OTHERS:
+        store.put(key, value)
+    assert list(store.iterator(prefix=b"abc")) == PREFIXED
+    assert list(store.iterator(prefix=b"abc", reverse=True)) == PREFIXED[::-1]
+    assert list(store.iterator()) == sorted(PREFIXED + OTHERS)
+    assert list(store.iterator(reverse=True)) == sorted(PREFIXED + OTHERS)[::-1]
+    assert list(store.iterator(prefix=b"zzz")) == []
+
+
+def test_a_reverse_iterator_works_where_no_key_lies_above_the_prefix(store):
+    rows = [(b"\xff\xff" + bytes([n]), b"") for n in (1, 2, 0xFF)]
+    for key, value in rows:
+        store.put(key, value)
+    assert list(store.iterator(prefix=b"\xff\xff", reverse=True)) == rows[::-1]
+    last = [(b"zz1", b""), (b"zz2", b"")]
+    assert list(store.iterator(prefix=b"zz", reverse=True)) == []
+    for key, value in last:
+        store.put(key, value)
+    for key, _value in rows:
+        with store.write_batch() as batch:
+            batch.delete(key)
+    assert list(store.iterator(prefix=b"zz", reverse=True)) == last[::-1]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_an_iterator_is_a_snapshot_of_the_moment_it_was_made(store, reverse):
+    for n in range(50):
+        store.put(b"k%02d" % n, b"old")
+    iterator = store.iterator(prefix=b"k", reverse=reverse)
+    with store.write_batch() as batch:
+        for n in range(60):
+            batch.put(b"k%02d" % n, b"new")
+    assert [value for _key, value in iterator] == [b"old"] * 50
+
+
+def test_rows_survive_closing(engine, tmp_path):
+    name = str(tmp_path / "store")
+    store = engine(name, True)
+    assert store.is_new
+    with store.write_batch() as batch:
+        batch.put(b"x", b"y")
+    store.close()
+    store.close()
+    store = engine(name, False)
+    assert not store.is_new
+    assert store.get(b"x") == b"y"
+    store.close()
+
+
+def test_a_relative_name_is_taken_from_the_current_directory(engine, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = engine("here", False)
+    store.close()
+    assert (tmp_path / "here" / "CURRENT").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_one_clear_error(engine, tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(DBError, match="cannot open the database"):
+        engine(str(tmp_path / "store"), False)
+
+
+def test_a_name_that_is_a_file_is_one_clear_error(engine, tmp_path):
+    (tmp_path / "store").write_text("")
+    with pytest.raises(DBError, match="cannot open the database") as info:
+        engine(str(tmp_path / "store"), False)
+    assert "\n" not in str(info.value)
