@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from struct import Struct
-from typing import Any, BinaryIO, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -23,7 +23,14 @@ T = TypeVar("T")
 # Logging
 
 
-class ConnectionLogger(logging.LoggerAdapter[logging.Logger]):
+if TYPE_CHECKING:
+    _Adapter = logging.LoggerAdapter[logging.Logger]
+else:
+    # Python 3.10 cannot subscript it.
+    _Adapter = logging.LoggerAdapter
+
+
+class ConnectionLogger(_Adapter):
     """A logger adapter that starts each message with the id of its connection."""
 
     def process(
