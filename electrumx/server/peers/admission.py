@@ -1,0 +1,74 @@
+"""When a client's request to add a peer is listened to.
+
+A request makes us connect to a host of a stranger's choice, so a clearnet host must resolve to
+the address that asks, and each domain, as well as Tor as a whole, has its turn only now and then.
+Only accepted requests use up a turn: a rejected one must not shut out the rightful owner.
+"""
+
+import random
+from collections.abc import Callable
+
+from electrumx.lib.peer import Peer
+from electrumx.server.peers.sources import Resolver
+
+# One add_peer request for a domain in this time, in seconds.
+PEER_ADD_PAUSE = 600
+
+
+class AddPeerRules:
+    """Remembers accepted requests; `clock` gives unix times in seconds."""
+
+    def __init__(self, resolver: Resolver, clock: Callable[[], float]) -> None:
+        self._resolver = resolver
+        self._clock = clock
+        # Onion peers are accepted from this time on.
+        self.permit_onion_peer_time: float = clock()
+        # Domain -> time of the last accepted request.
+        self.recent_peer_adds: dict[str, float] = {}
+
+    @staticmethod
+    def _domain(peer: Peer) -> str:
+        """Return what shares one turn: the last two labels, or all IP addresses together."""
+        if peer.ip_address is not None:
+            return "ip_addr"
+        return ".".join(peer.host.lower().rstrip(".").split(".")[-2:])
+
+    def is_rate_limited(self, peer: Peer) -> bool:
+        """Return True if the peer's domain had its turn less than `PEER_ADD_PAUSE` ago."""
+        last_add = self.recent_peer_adds.get(self._domain(peer))
+        return last_add is not None and last_add + PEER_ADD_PAUSE >= self._clock()
+
+    async def refusal(self, peer: Peer, source_addr: str) -> str | None:
+        """Return why `source_addr` may not have `peer` added now, or None if it may."""
+        if peer.is_tor:
+            return self._onion_refusal()
+        try:
+            addresses = await self._resolver(peer.host)
+        except OSError:
+            return "address resolution failure"
+        if source_addr not in addresses:
+            return "source-destination mismatch"
+        # Another request for the domain may have been quicker to resolve.
+        return "rate limiting" if self.is_rate_limited(peer) else None
+
+    def _onion_refusal(self) -> str | None:
+        now = self._clock()
+        if now < self.permit_onion_peer_time:
+            return "rate limiting"
+        # Nothing proves that an onion peer asks for itself: 600 s on average between them.
+        self.permit_onion_peer_time = now + random.randrange(2 * PEER_ADD_PAUSE)
+        return None
+
+    def note_accepted(self, peer: Peer) -> None:
+        """Begin the pause of the peer's domain, and forget those that are over."""
+        self.trim()
+        self.recent_peer_adds[self._domain(peer)] = self._clock()
+
+    def trim(self) -> None:
+        """Forget requests that limit nothing any more."""
+        oldest = self._clock() - PEER_ADD_PAUSE
+        self.recent_peer_adds = {
+            domain: last_add
+            for domain, last_add in self.recent_peer_adds.items()
+            if last_add >= oldest
+        }

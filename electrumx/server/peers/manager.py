@@ -1,0 +1,561 @@
+"""The peer set, and one task for each peer that verifies it again and again.
+
+`PeerManager.peers` owns every peer but the copies that a session has just received. A peer
+enters by `_note_peers`, which starts its monitoring task, and leaves when that task gives it up
+or a better-known name replaces it. A peer is *recent good* if it was verified within
+`STALE_SECS`; only such peers are told to clients.
+"""
+
+import asyncio
+import random
+import socket
+import ssl
+import time
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterable
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+import aiohttp
+from aiorpcx import ProtocolError, RPCError, SOCKSError, TaskTimeout, connect_rs
+
+from electrumx.lib.peer import Peer
+from electrumx.lib.util import class_logger
+from electrumx.server.env import Env
+from electrumx.server.peers.admission import AddPeerRules
+from electrumx.server.peers.session import (
+    BadPeerError,
+    PeerConnectionLostError,
+    PeerSession,
+    quoted,
+    run_bounded,
+)
+from electrumx.server.peers.sources import (
+    Resolver,
+    ThreadResolver,
+    detect_proxy,
+    fetch_blacklist,
+    proxy_ip_address,
+)
+from electrumx.server.peers.verify import ChainDB, Ourselves, check_peer
+
+PEER_GOOD, PEER_STALE, PEER_NEVER, PEER_BAD = range(4)
+STATUS_TEXTS = {PEER_GOOD: "good", PEER_STALE: "stale", PEER_NEVER: "never", PEER_BAD: "bad"}
+
+# A peer verified longer ago than this is stale.
+STALE_SECS = 3 * 60 * 60
+# The unit of pauses between attempts; also the pause while a peer must wait for a proxy.
+WAKEUP_SECS = 300
+BLACKLIST_REFRESH_SECS = 600
+PROXY_RETRY_SECS = 900
+REMINDER_SECS = 3600
+
+# Failures in a row after which a peer is forgotten: one that was good once, and others.
+MAX_TRIES_ONCE_GOOD = 10
+MAX_TRIES = 3
+# An honest session takes at most four requests in a row, and connecting.
+REQUESTS_PER_SESSION = 5
+
+# What clients are told: peers for each bucket, and onion peers.
+MAX_PER_BUCKET = 2
+MAX_ONION_FOR_TOR = 50
+MIN_ONION_FOR_CLEARNET = 10
+# The onion rule begins to bite with this many onion peers.
+MIN_ONION_LIMIT = 100
+
+
+def is_public_peer(peer: Peer) -> bool:
+    """Return True if others could reach `peer`; tests let loopback count as public."""
+    return peer.is_public
+
+
+class PeerManager:
+    """Discovers and verifies peers, and says which of them we vouch for.
+
+    `resolver` and `is_public` replace name resolution and the rule of what is worth connecting
+    to; the times are in seconds. `db` gives our height and headers.
+    """
+
+    def __init__(
+        self,
+        env: Env,
+        db: ChainDB,
+        *,
+        resolver: Resolver | None = None,
+        is_public: Callable[[Peer], bool] = is_public_peer,
+        request_timeout: float = 30.0,
+        tor_request_timeout: float = 120.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.logger = class_logger(__name__, self.__class__.__name__)
+        self.env = env
+        self.db = db
+        self._is_public = is_public
+        self._request_timeout = request_timeout
+        self._tor_request_timeout = tor_request_timeout
+        self._clock = clock
+
+        coin, session_class = env.coin, env.coin.SESSIONCLS
+        self._ours = Ourselves(
+            db=db,
+            genesis_hash=coin.GENESIS_HASH,
+            server_version_args=session_class.server_version_args(),
+            default_ports=coin.PEER_DEFAULT_PORTS,
+        )
+        self.myselves = [
+            Peer(str(service.host), session_class.server_features(env), "env")
+            for service in env.report_services
+        ]
+        self._hard_coded_peers = [
+            Peer.from_real_name(real_name, "coins.py", coin.PEER_DEFAULT_PORTS)
+            for real_name in coin.PEERS
+        ]
+        # Certificates of peers are self-signed as a rule; what a peer says is checked instead.
+        self._ssl_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._ssl_context.check_hostname = False
+        self._ssl_context.verify_mode = ssl.CERT_NONE
+
+        self.peers: set[Peer] = set()
+        self.proxy: Any = None
+        # The address connections from a proxy have; known once a proxy is.
+        self._proxy_ip: str | None = None
+        # Lower-case host names, `*.domain.tld` and IP addresses.
+        self.blacklist: set[str] = set()
+        self.add_peer_rules = AddPeerRules(resolver or ThreadResolver(), clock)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- The questions others ask
+
+    def info(self) -> dict[str, int]:
+        """Return the number of peers of each status, and in total."""
+        self._set_statuses()
+        counts = dict.fromkeys(("bad", "good", "never", "stale"), 0)
+        for peer in self.peers:
+            counts[STATUS_TEXTS[peer.status]] += 1
+        return {**counts, "total": len(self.peers)}
+
+    async def rpc_data(self) -> list[dict[str, Any]]:
+        """Return a row for each peer for LocalRPC: the bad last, then the latest good first."""
+        self._set_statuses()
+        return [
+            {**peer.serialize(), "status": STATUS_TEXTS[peer.status]}
+            for peer in sorted(self.peers, key=lambda peer: (peer.bad, -peer.last_good))
+        ]
+
+    def proxy_address(self) -> str | None:
+        """Return the IP address that connections through the proxy come from, as text.
+
+        None while no proxy is known.
+        """
+        return self._proxy_ip
+
+    def on_peers_subscribe(self, is_tor: bool) -> list[tuple[str, str, list[str]]]:
+        """Return the peers to tell to a client, one that is itself on Tor or not.
+
+        With discovery off that is the coin's list; with "self", ourselves.
+        """
+        if self.env.peer_discovery == self.env.PD_OFF:
+            return [peer.to_tuple() for peer in self._hard_coded_peers]
+        if self.env.peer_discovery == self.env.PD_SELF:
+            by_host = {peer.host.lower(): peer for peer in self.myselves}
+            return [peer.to_tuple() for peer in by_host.values()]
+
+        # A dictionary for its order; we come first.
+        cutoff = self._clock() - STALE_SECS
+        chosen = dict.fromkeys(peer for peer in self.myselves if peer.last_good > cutoff)
+        buckets: dict[str, list[Peer]] = defaultdict(list)
+        onion_peers = []
+        for peer in self._recent_good_peers():
+            if peer.is_tor:
+                onion_peers.append(peer)
+            else:
+                buckets[peer.bucket_for_external_interface()].append(peer)
+        for bucket_peers in buckets.values():
+            random.shuffle(bucket_peers)
+            chosen.update(dict.fromkeys(bucket_peers[:MAX_PER_BUCKET]))
+        if is_tor:
+            onion_count = MAX_ONION_FOR_TOR
+        else:
+            onion_count = max(MIN_ONION_FOR_CLEARNET, len(chosen) // 4)
+        random.shuffle(onion_peers)
+        chosen.update(dict.fromkeys(onion_peers[:onion_count]))
+        return [peer.to_tuple() for peer in chosen]
+
+    async def add_localRPC_peer(self, real_name: str) -> None:
+        """Add the peer that the operator wrote as a real name."""
+        peer = Peer.from_real_name(real_name, "RPC", self._ours.default_ports)
+        self._note_peers([peer], check_ports=True)
+
+    async def on_add_peer(self, features: Any, source_addr: str | None) -> bool:
+        """Handle a client's wish to be known; True if it is accepted for checking.
+
+        `features` is any JSON value, `source_addr` the client's IP address as text or None if
+        it is gone. Never raises.
+        """
+        if self.env.peer_discovery != self.env.PD_ON:
+            return False
+        if not source_addr:
+            self.logger.info("ignored add_peer request: no source info")
+            return False
+        source = "xx.xx.xx.xx" if self.env.anon_logs else source_addr
+        peers = Peer.peers_from_features(features, source_addr)
+        if not peers or not peers[0].is_valid:
+            self.logger.info(f"ignored add_peer request from {source}: no usable host")
+            return False
+
+        # One request, one host: the others are a stranger's word for other machines.
+        peer = peers[0]
+        if self.add_peer_rules.is_rate_limited(peer):
+            return False
+        refusal = await self.add_peer_rules.refusal(peer, source_addr)
+        if refusal:
+            self.logger.warning(
+                f"rejected add_peer request from {source} for {peer.host} ({refusal})"
+            )
+            return False
+        self.add_peer_rules.note_accepted(peer)
+        self.logger.info(f"accepted add_peer request from {source} for {peer.host}")
+        self._note_peers([peer], check_ports=True, source=source)
+        return True
+
+    # --- The set
+
+    def _status(self, peer: Peer) -> int:
+        if peer.bad:
+            return PEER_BAD
+        if peer.last_good > self._clock() - STALE_SECS:
+            return PEER_GOOD
+        return PEER_STALE if peer.last_good else PEER_NEVER
+
+    def _set_statuses(self) -> None:
+        for peer in self.peers:
+            peer.status = self._status(peer)
+
+    def _recent_good_peers(self) -> list[Peer]:
+        return [
+            peer
+            for peer in self.peers
+            if self._status(peer) == PEER_GOOD
+            and self._is_public(peer)
+            and not self._is_blacklisted(peer)
+        ]
+
+    def _is_blacklisted(self, peer: Peer) -> bool:
+        host = peer.host.lower()
+        wildcard = "*." + ".".join(host.split(".")[-2:])
+        return not self.blacklist.isdisjoint((host, wildcard, peer.ip_addr or host))
+
+    def _note_peers(
+        self,
+        peers: Iterable[Peer],
+        *,
+        limit: int | None = 2,
+        check_ports: bool = False,
+        source: str | None = None,
+    ) -> None:
+        """Add those of `peers` that are new and usable, at most `limit`, and monitor them.
+
+        With `check_ports`, a known peer whose ports differ is tried at once.
+        """
+        known = set(self.peers)
+        new_peers: list[Peer] = []
+        for peer in peers:
+            if not self._is_public(peer) or (peer.is_tor and not self.proxy):
+                continue
+            matches = peer.matches(known)
+            if not matches:
+                new_peers.append(peer)
+                # So that the list's own duplicates are found.
+                known.add(peer)
+            elif check_ports:
+                self._retry_if_ports_changed(peer, matches)
+        if limit is not None:
+            random.shuffle(new_peers)
+            new_peers = new_peers[:limit]
+        for peer in new_peers:
+            self.logger.info(f"accepted new peer {peer} from {source or peer.source}")
+            peer.retry_event = asyncio.Event()
+            self.peers.add(peer)
+            self._spawn(self._monitor_peer(peer))
+
+    def _retry_if_ports_changed(self, peer: Peer, matches: list[Peer]) -> None:
+        for match in matches:
+            if match.check_ports(peer):
+                self.logger.info(f"ports changed for {peer}")
+                self._wake([match])
+
+    @staticmethod
+    def _wake(peers: Iterable[Peer]) -> None:
+        for peer in peers:
+            if peer.retry_event is not None:
+                peer.retry_event.set()
+
+    # --- Tasks
+
+    def _spawn(self, coro: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coro)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def discover_peers(self) -> None:
+        """Look for peers and verify them until cancelled; return at once if that is disabled.
+
+        Never raises: the server is of use without its peers.
+        """
+        env = self.env
+        self.logger.info(f"peer discovery: {env.peer_discovery}")
+        if env.peer_discovery != env.PD_ON:
+            self.logger.info("peer discovery is disabled")
+            return
+        self.logger.info(f"announce ourself: {env.peer_announce}")
+        self.logger.info(f"my clearnet self: {self._clearnet_self()}")
+        self.logger.info(f"force use of proxy: {env.force_proxy}")
+        try:
+            await asyncio.gather(
+                self._outlive("blacklist refresh", self._refresh_blacklist()),
+                self._outlive("proxy detection", self._detect_proxy()),
+                self._outlive("peer import", self._import_peers()),
+            )
+            # Monitoring goes on in its own tasks.
+            await asyncio.Event().wait()
+        finally:
+            await self.stop()
+
+    async def stop(self) -> None:
+        """End the monitoring of all peers."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _outlive(self, what: str, coro: Coroutine[Any, Any, None]) -> None:
+        """Run `coro`; if it fails, say so now and every hour instead of ending the server."""
+        try:
+            await coro
+            return
+        except Exception:
+            self.logger.exception(f"{what} failed; the server goes on without it")
+        while True:
+            await asyncio.sleep(REMINDER_SECS)
+            self.logger.warning(f"{what} is not running since it failed")
+
+    async def _import_peers(self) -> None:
+        self._note_peers([*self.myselves, *self._hard_coded_peers], limit=None)
+
+    async def _refresh_blacklist(self) -> None:
+        url = self.env.blacklist_url
+        if not url:
+            return
+        while True:
+            try:
+                self.blacklist = await fetch_blacklist(url)
+            except (OSError, ValueError, asyncio.TimeoutError, aiohttp.ClientError) as e:
+                reason = quoted(str(e) or type(e).__name__)
+                self.logger.error(f"could not retrieve blacklist from {url}: {reason}")
+            else:
+                self.logger.info(f"blacklist from {url} has {len(self.blacklist):,d} entries")
+                self._wake(peer for peer in self.peers if self._is_blacklisted(peer))
+            await asyncio.sleep(BLACKLIST_REFRESH_SECS)
+
+    async def _detect_proxy(self) -> None:
+        host, port = self.env.tor_proxy_host, self.env.tor_proxy_port
+        while True:
+            self.logger.info(f"trying to detect proxy on {host}")
+            try:
+                proxy = await detect_proxy(host, port)
+            except (OSError, ValueError, asyncio.TimeoutError) as e:
+                self.logger.info(f"proxy detection failed: {quoted(str(e) or type(e).__name__)}")
+                proxy = None
+            if proxy:
+                break
+            self.logger.info("no proxy detected, will try later")
+            await asyncio.sleep(PROXY_RETRY_SECS)
+        self.logger.info(f"detected {proxy}")
+        self._proxy_ip = await proxy_ip_address(proxy)
+        self.proxy = proxy
+        # Those that had to wait for the proxy, and onion peers that were passed over.
+        self._wake(peer for peer in self.peers if self._needs_proxy(peer))
+        await self._import_peers()
+
+    # --- Monitoring one peer
+
+    def _needs_proxy(self, peer: Peer) -> bool:
+        return bool(self.env.force_proxy) or peer.is_tor
+
+    async def _monitor_peer(self, peer: Peer) -> None:
+        while peer in self.peers:
+            try:
+                pause_secs = await self._attempt(peer)
+            except Exception:
+                self.logger.exception(f"[{peer}] unexpected error")
+                pause_secs = self._pause_after_failure(peer)
+            if pause_secs is None:
+                self.peers.discard(peer)
+                return
+            await self._pause(peer, pause_secs)
+
+    @staticmethod
+    async def _pause(peer: Peer, secs: float) -> None:
+        """Return after `secs`, or at once when somebody sets the peer's retry event."""
+        timer = asyncio.get_running_loop().call_later(secs, peer.retry_event.set)
+        try:
+            await peer.retry_event.wait()
+        finally:
+            timer.cancel()
+        peer.retry_event.clear()
+
+    async def _attempt(self, peer: Peer) -> float | None:
+        """Try to verify `peer` once; return the seconds to the next attempt, None to forget."""
+        if self._needs_proxy(peer) and not self.proxy:
+            # Not the peer's fault, so it does not count as a try.
+            return WAKEUP_SECS
+        peer.try_count += 1
+        start = time.monotonic()
+        if await self._is_verified(peer):
+            self.logger.info(f"[{peer}] verified in {time.monotonic() - start:.1f}s")
+            self._on_verified(peer)
+            return STALE_SECS - 2 * WAKEUP_SECS
+        return self._pause_after_failure(peer)
+
+    def _pause_after_failure(self, peer: Peer) -> float | None:
+        once_good = peer.last_good and not peer.bad
+        if peer.try_count >= (MAX_TRIES_ONCE_GOOD if once_good else MAX_TRIES):
+            kind = "bad" if peer.bad else "unreachable"
+            self.logger.info(f"forgetting {kind} peer: {peer}")
+            return None
+        return float(WAKEUP_SECS * 2**peer.try_count)
+
+    async def _is_verified(self, peer: Peer) -> bool:
+        """Try the ways to connect in turn; return True as soon as one convinces us."""
+        timeout = self._tor_request_timeout if peer.is_tor else self._request_timeout
+        for kind, port, family in peer.connection_tuples():
+            if peer.is_tor and family != socket.AF_INET:
+                # The proxy resolves the name: there is only one way.
+                continue
+            peer.last_try = self._clock()
+            text = f"[{peer.host}:{port} {kind}]"
+            connection = connect_rs(
+                peer.host,
+                port,
+                session_factory=PeerSession,
+                **self._connection_args(peer, kind, family),
+            )
+            try:
+                await run_bounded(
+                    self._converse(peer, connection, timeout), timeout * REQUESTS_PER_SESSION
+                )
+                # Others may have been verified meanwhile; nothing runs between this check
+                # and the note that this peer is good.
+                self._check_bucket(peer)
+            except BadPeerError as e:
+                self.logger.error(f"{text} marking bad: ({e})")
+                peer.mark_bad()
+                return False
+            except (RPCError, ProtocolError) as e:
+                self.logger.error(f"{text} RPC error: {quoted(e.message)} ({quoted(e.code)})")
+            except (OSError, SOCKSError, TaskTimeout, asyncio.TimeoutError) as e:
+                self.logger.info(f"{text} {quoted(str(e) or type(e).__name__)}")
+            else:
+                return True
+        return False
+
+    def _connection_args(self, peer: Peer, kind: str, family: int) -> dict[str, Any]:
+        args: dict[str, Any] = {"family": family}
+        if kind == "SSL":
+            args["ssl"] = self._ssl_context
+        if self._needs_proxy(peer):
+            args["proxy"] = self.proxy
+            args["resolve"] = not peer.is_tor
+        else:
+            local_host = self._local_host(peer, family)
+            if local_host:
+                args["local_addr"] = (local_host, 0)
+        return args
+
+    def _local_host(self, peer: Peer, family: int) -> str | None:
+        """Return the address of ours to connect from, so that the peer sees the one we serve on.
+
+        It must be of the connection's family. A loopback address reaches only loopback.
+        """
+        address_type = IPv4Address if family == socket.AF_INET else IPv6Address
+        for service in self.env.services:
+            host = service.host
+            if service.protocol == "rpc" or not isinstance(host, address_type):
+                continue
+            to_loopback = peer.ip_address is not None and peer.ip_address.is_loopback
+            if not host.is_unspecified and (to_loopback or not host.is_loopback):
+                return str(host)
+        return None
+
+    async def _converse(self, peer: Peer, connection: Any, timeout: float) -> None:
+        """Connect, check `peer` against ourselves and other peers, and take what it knows."""
+        async with connection as session:
+            session.sent_request_timeout = timeout
+            address = session.remote_address()
+            if not peer.is_tor and address is not None:
+                peer.ip_addr = str(address.host)
+            if self._is_blacklisted(peer):
+                raise BadPeerError("blacklisted")
+            self._check_bucket(peer)
+            reported = await check_peer(session, peer, self._ours)
+            self._note_peers(reported)
+            features = self._features_to_register(peer, reported)
+            if features is not None:
+                await self._register(session, peer, features)
+
+    def _check_bucket(self, peer: Peer) -> None:
+        """Raise BadPeerError if we have enough good peers of the same neighbourhood."""
+        others = [other for other in self._recent_good_peers() if other is not peer]
+        if peer.is_tor:
+            onion_count = sum(other.is_tor for other in others)
+            limit = len(others) // 2
+            if onion_count > limit >= MIN_ONION_LIMIT:
+                raise BadPeerError("too many onion peers already")
+            return
+        bucket = peer.bucket_for_internal_purposes()
+        # Peers whose address is not known have nothing in common.
+        if bucket and any(other.bucket_for_internal_purposes() == bucket for other in others):
+            raise BadPeerError(f"too many peers already in bucket {bucket}")
+
+    def _on_verified(self, peer: Peer) -> None:
+        """Note that `peer` is good, and let it replace what it makes superfluous."""
+        peer.try_count = 0
+        peer.last_good = self._clock()
+        peer.source = "peer"
+        # The peer itself is among its matches: one known by address alone gives way to a name.
+        matches = peer.matches(self.peers)
+        for match in matches:
+            if match.ip_address is not None:
+                if len(matches) > 1:
+                    self.peers.discard(match)
+                    self._wake([match])
+            elif peer.host in match.features["hosts"]:
+                match.update_features_from_peer(peer)
+        self.add_peer_rules.trim()
+
+    # --- Making ourselves known
+
+    def _clearnet_self(self) -> Peer | None:
+        return next((peer for peer in self.myselves if not peer.is_tor), None)
+
+    def _features_to_register(self, peer: Peer, reported: list[Peer]) -> dict[str, Any] | None:
+        """Return the features to send to `peer`, None if it needs or deserves none."""
+        ourself = self._clearnet_self()
+        if not self.env.peer_announce or peer in self.myselves:
+            return None
+        if ourself is None or not self._is_public(ourself):
+            return None
+        for match in ourself.matches(reported):
+            if (match.tcp_port, match.ssl_port) == (ourself.tcp_port, ourself.ssl_port):
+                return None
+        return ourself.features
+
+    async def _register(self, session: PeerSession, peer: Peer, features: dict[str, Any]) -> None:
+        self.logger.info(f"[{peer}] registering ourself with it")
+        try:
+            await session.send_request("server.add_peer", [features])
+        except PeerConnectionLostError:
+            raise BadPeerError("terminated before server.add_peer response") from None
+        except (RPCError, ProtocolError) as e:
+            # Its answer, whatever it is, says nothing about how it serves others.
+            self.logger.info(f"[{peer}] refused to add us: {quoted(e.message)}")

@@ -1,0 +1,164 @@
+"""One outgoing connection to a peer, and how a conversation with a stranger goes wrong.
+
+The library cancels the requests that are waiting when a connection is lost, which a task cannot
+tell from its own cancellation. `run_bounded` can: it gives every such conversation a task of its
+own, so that only *our* cancellation is ever seen as one.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from aiorpcx import (
+    JSONRPC,
+    JSONRPCConnection,
+    JSONRPCv2,
+    Notification,
+    ProtocolError,
+    RPCError,
+    RPCSession,
+)
+from aiorpcx.rawsocket import ConnectionLostError
+
+from electrumx.lib.errors import ElectrumXError
+from electrumx.lib.peer import is_small_json
+from electrumx.lib.util import class_logger
+
+T = TypeVar("T")
+
+# The library reads all that has arrived before anything else runs, and starts a task for each
+# request: a flood must end where it is read. New blocks cause a few notifications at most.
+MAX_UNSOLICITED = 100
+# How much of a stranger's text a log line or an error repeats.
+MAX_QUOTED_LENGTH = 100
+
+
+class BadPeerError(ElectrumXError):
+    """A peer that lies, is not wanted, or does not speak the protocol; the text says which."""
+
+
+class PeerConnectionLostError(ConnectionError):
+    """The connection ended before an answer came."""
+
+
+def quoted(value: object) -> str:
+    """Return a stranger's JSON value for a log line: short, without control characters."""
+    if isinstance(value, str):
+        text = value[: MAX_QUOTED_LENGTH + 1]
+    elif is_small_json(value, 10 * MAX_QUOTED_LENGTH):
+        text = str(value)
+    else:
+        text = f"a large {type(value).__name__}"
+    if len(text) > MAX_QUOTED_LENGTH:
+        text = text[:MAX_QUOTED_LENGTH] + "..."
+    return text.encode("unicode_escape").decode("ascii")
+
+
+def assert_good(message: str, result: object, instance: type) -> None:
+    """Raise BadPeerError unless `result`, the answer to `message`, is of type `instance`.
+
+    A boolean is not an integer.
+    """
+    is_bool = isinstance(result, bool) and instance is not bool
+    if is_bool or not isinstance(result, instance):
+        raise BadPeerError(f"{message} returned bad result type {type(result).__name__}")
+
+
+async def run_bounded(coro: Coroutine[Any, Any, T], timeout_secs: float | None) -> T:
+    """Return the result of `coro`, run as a task of its own for at most `timeout_secs`.
+
+    Raises asyncio.TimeoutError, or PeerConnectionLostError if the library cancelled it. The task
+    has ended when this returns, also when the caller is cancelled.
+    """
+    task = asyncio.ensure_future(coro)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=timeout_secs)
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+            if not task.cancelled():
+                # Looked at, or the loop would report it as never retrieved.
+                task.exception()
+    if not done:
+        raise asyncio.TimeoutError
+    if task.cancelled():
+        raise PeerConnectionLostError("connection lost")
+    return task.result()
+
+
+async def run_together(*coros: Coroutine[Any, Any, Any]) -> list[Any]:
+    """Return the results of `coros`, run concurrently.
+
+    The first failure is raised as soon as it happens, and ends the others.
+    """
+    tasks = [asyncio.ensure_future(coro) for coro in coros]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class PeerConnection(JSONRPCConnection):  # type: ignore[misc]  # the library has no types
+    """JSON-RPC 2.0 state of a connection to a stranger, whatever it sends."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Messages that answer nothing of ours: requests, notifications and rubbish.
+        self.unsolicited_count = 0
+
+    def receive_message(self, message: bytes) -> list[Any]:
+        """Return the requests in `message`.
+
+        Raises ProtocolError, also for what the library lets pass: the JSON parser's errors for
+        deep nesting and huge numbers, and a batch whose ids cannot be sorted. Raises
+        ConnectionLostError, which ends the reading task, for a flood.
+        """
+        try:
+            requests: list[Any] = super().receive_message(message)
+        except ProtocolError:
+            self._count_unsolicited(1)
+            raise
+        except Exception as e:
+            self._count_unsolicited(1)
+            raise ProtocolError(JSONRPC.PARSE_ERROR, f"bad message: {type(e).__name__}") from e
+        self._count_unsolicited(len(requests))
+        return requests
+
+    def _count_unsolicited(self, count: int) -> None:
+        self.unsolicited_count += count
+        if self.unsolicited_count > MAX_UNSOLICITED:
+            raise ConnectionLostError
+
+
+class PeerSession(RPCSession):  # type: ignore[misc]  # the library has no types
+    """An outgoing session; serves nothing to the other side."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # The library's logger is not one of ours.
+        self.logger = class_logger(__name__, self.__class__.__name__)
+
+    def default_connection(self) -> PeerConnection:
+        """Return the JSON-RPC state; called by the library."""
+        return PeerConnection(JSONRPCv2)
+
+    async def handle_request(self, request: Any) -> None:
+        """Ignore the header notifications that our subscription causes; reject all else."""
+        if isinstance(request, Notification) and request.method == "blockchain.headers.subscribe":
+            return
+        raise RPCError(JSONRPC.METHOD_NOT_FOUND, "unknown method")
+
+    async def send_request(self, method: str, args: Any = ()) -> Any:
+        """Return the answer to a request.
+
+        Raises RPCError or ProtocolError for error replies, TaskTimeout, and
+        PeerConnectionLostError.
+        """
+        return await run_bounded(super().send_request(method, args), None)
+
+    async def close(self, *, force_after: float = 1) -> None:
+        """Close and return when closed; a peer has little time to take its leave."""
+        await super().close(force_after=force_after)
