@@ -1,7 +1,10 @@
-# make run       a server to look at: its own private test network, or DAEMON_URL's node
-# make test      every check, with real nodes and wallets
-# make test-all  unit tests on every supported Python that is installed
-# make lint docs soak clean
+## make run       a server to look at: on a private test network, or on DAEMON_URL's node
+## make test      every check, with real nodes and wallets
+## make test-all  the unit tests, on every supported Python that is installed
+## make lint      what the tools say of the source
+## make docs      the manual, in docs/_build/html
+## make soak      hours of random events
+## make clean     remove all that these make
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -20,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .PHONY: run test test-all lint docs soak parts clean help
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^## //p' Makefile
 
 run: $(VENV)/.installed
 	@[ -n "$$DAEMON_URL" ] || contrib/demo/debian-install litecoind:litecoind openssl:openssl
@@ -28,8 +31,8 @@ run: $(VENV)/.installed
 
 # Missing parts do not stop the tests: those that need them say so, or fail where CI is set.
 parts: $(VENV)/.installed-test
-	@contrib/demo/debian-install openssl:openssl litecoind:litecoind electrum:electrum \
-		node:nodejs npm:npm || true
+	@contrib/demo/debian-install openssl:openssl litecoind:litecoind electrum:electrum || true
+	@contrib/demo/debian-install node:nodejs npm:npm || true
 	@$(BIN)/python -m tests.integration.parts
 
 test: parts lint
