@@ -1,0 +1,154 @@
+"""The administrator's tool: sends one command to a running server and prints the answer.
+
+Runs in a process of its own, and needs nothing of the server but its LocalRPC port.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from aiorpcx import NewlineFramer, RPCError, TaskTimeout, connect_rs, timeout_after
+from aiorpcx.jsonrpc import ProtocolError
+
+from electrumx.lib.text import groups_lines, peers_lines, sessions_lines
+
+DEFAULT_PORT = "8000"
+DEFAULT_TIMEOUT_SECS = 30.0
+DEFAULT_QUERY_LIMIT = 1000
+DEFAULT_REORG_BLOCKS = 3
+
+# Commands without arguments, with their help.
+_SIMPLE_COMMANDS = {
+    "getinfo": "print a summary of the server's state",
+    "groups": "print the groups of sessions",
+    "peers": "print the peer servers known",
+    "sessions": "print the sessions",
+    "stop": "flush everything to disk and shut the server down",
+}
+
+# How replies that are no plain JSON are printed.
+_PRINTERS: dict[str, Callable[[Any], Iterable[str]]] = {
+    "groups": groups_lines,
+    "peers": peers_lines,
+    "query": iter,
+    "sessions": sessions_lines,
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; what it parses beyond options are the params."""
+    parser = argparse.ArgumentParser(
+        "electrumx_rpc", description="Send a command to a running ElectrumX server."
+    )
+    parser.add_argument(
+        "-p",
+        "--port",
+        metavar="PORT",
+        help="port of the server's rpc service (default: RPC_PORT of the environment, or 8000)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=DEFAULT_TIMEOUT_SECS,
+        metavar="SECS",
+        help="give up after so many seconds (default 30)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the reply as JSON, not a table")
+    commands = parser.add_subparsers(dest="command", metavar="<command>")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+
+    for name, text in _SIMPLE_COMMANDS.items():
+        add(name, text)
+    command = add("add_peer", "try a peer server")
+    command.add_argument("real_name", help='such as "ecdsa.net v1.4 s50002 t50001"')
+    command = add("daemon_url", "replace the URL of the node")
+    command.add_argument(
+        "daemon_url", nargs="?", default="", help="default: DAEMON_URL of the server's environment"
+    )
+    for name, text, specials in (
+        ("disconnect", "disconnect sessions", "all"),
+        ("log", "toggle logging of the requests of sessions", "all, none or new"),
+    ):
+        command = add(name, text)
+        command.add_argument(
+            "session_ids", nargs="+", help=f"session ids, group names, or {specials}"
+        )
+    command = add("query", "look up scripts in the database")
+    command.add_argument(
+        "-l",
+        "--limit",
+        type=int,
+        default=DEFAULT_QUERY_LIMIT,
+        metavar="LIMIT",
+        help="print at most so many entries of a kind (default 1000)",
+    )
+    command.add_argument("items", nargs="+", help="scripts in hex, addresses, or names")
+    command = add("reorg", "back up some blocks and index them again")
+    command.add_argument(
+        "count", type=int, nargs="?", default=DEFAULT_REORG_BLOCKS, help="blocks (default 3)"
+    )
+    return parser
+
+
+async def request(port: str, timeout_secs: float, command: str, params: dict[str, Any]) -> Any:
+    """Return the server's reply to a command; raises what connecting and asking can."""
+    # Tables of thousands of sessions exceed the framer's usual bound
+    connection = connect_rs("localhost", port, framer=NewlineFramer(0))
+    async with timeout_after(timeout_secs), connection as session:
+        session.sent_request_timeout = timeout_secs
+        return await session.send_request(command, params)
+
+
+def reply_lines(command: str, reply: Any, *, as_json: bool) -> Iterable[str]:
+    """Return the lines to print for a reply."""
+    printer = _PRINTERS.get(command)
+    if printer is None or as_json:
+        return [json.dumps(reply, indent=4, sort_keys=True)]
+    return printer(reply)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool; return the exit status."""
+    parser = make_parser()
+    args = vars(parser.parse_args(argv))
+    port = args.pop("port") or os.environ.get("RPC_PORT") or DEFAULT_PORT
+    timeout_secs = args.pop("timeout")
+    as_json = args.pop("json")
+    command = args.pop("command")
+    if command is None:
+        parser.print_usage(sys.stderr)
+        return 2
+    try:
+        reply = asyncio.run(request(port, timeout_secs, command, args))
+    except OSError:
+        print(
+            "cannot connect - is ElectrumX catching up, not running, or "
+            f"is {port} the wrong RPC port?"
+        )
+        return 1
+    except (RPCError, ProtocolError) as e:
+        return _failed(e.message)
+    except TaskTimeout:
+        return _failed(f"no reply within {timeout_secs:g} seconds")
+    except asyncio.CancelledError:
+        return _failed("the connection was lost")
+    except ValueError as e:
+        return _failed(str(e))
+    for line in reply_lines(command, reply, as_json=as_json):
+        print(line)
+    return 0
+
+
+def _failed(reason: Any) -> int:
+    print(f"error making request: {reason}")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

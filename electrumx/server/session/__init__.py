@@ -1,0 +1,31 @@
+"""Client connections: everything between a listening socket and the database."""
+
+from electrumx.server.session.admin import LocalRPC
+from electrumx.server.session.base import SessionBase
+from electrumx.server.session.electrum import ElectrumX
+from electrumx.server.session.limits import SessionGroup
+from electrumx.server.session.manager import SessionManager
+from electrumx.server.session.params import (
+    BAD_REQUEST,
+    DAEMON_ERROR,
+    assert_boolean,
+    assert_tx_hash,
+    non_negative_integer,
+    scripthash_to_hashX,
+)
+from electrumx.server.session.references import SessionReferences
+
+__all__ = [
+    "BAD_REQUEST",
+    "DAEMON_ERROR",
+    "ElectrumX",
+    "LocalRPC",
+    "SessionBase",
+    "SessionGroup",
+    "SessionManager",
+    "SessionReferences",
+    "assert_boolean",
+    "assert_tx_hash",
+    "non_negative_integer",
+    "scripthash_to_hashX",
+]

@@ -1,0 +1,200 @@
+"""The administrator's session: commands over a local port, for ``electrumx_rpc`` and scripts.
+
+Its users are trusted: no costs, no time-outs, no bound on replies. They are counted all the same.
+"""
+
+import asyncio
+from typing import Any
+
+from aiorpcx import ReplyAndDisconnect
+
+from electrumx.lib.hash import Base58Error, hash_to_hex_str
+from electrumx.server.session.base import SessionBase
+from electrumx.server.session.params import bad_request, non_negative_integer
+from electrumx.server.session.references import SessionReferences, by_id, parse_references
+from electrumx.server.session.tables import rpc_method
+
+
+class LocalRPC(SessionBase):
+    """A session of the ``rpc`` service."""
+
+    limited = False
+    cost_soft_limit = 0
+    cost_hard_limit = 0
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.client = "RPC"
+        self.set_request_handlers((0,))
+
+    def bump_cost(self, delta: float) -> None:
+        """Cost nothing."""
+
+    def protocol_version_string(self) -> str:
+        """Return what stands in the column of protocols."""
+        return "RPC"
+
+    # -- the server
+
+    @rpc_method("getinfo")
+    async def rpc_getinfo(self) -> dict[str, Any]:
+        """Return a summary of the server's state."""
+        return self.session_mgr.get_info()
+
+    @rpc_method("stop")
+    async def rpc_stop(self) -> str:
+        """Shut the server down cleanly."""
+        self.session_mgr.shutdown_event.set()
+        return "stopping"
+
+    @rpc_method("daemon_url")
+    async def rpc_daemon_url(self, daemon_url: Any) -> str:
+        """Replace the list of nodes; empty means that of the environment."""
+        daemon = self.session_mgr.daemon
+        try:
+            daemon.set_url(daemon_url or self.env.daemon_url)
+        except Exception as e:
+            raise bad_request(f"an error occured: {e!r}") from None
+        return f"now using daemon at {daemon.logged_url()}"
+
+    @rpc_method("reorg")
+    async def rpc_reorg(self, count: Any) -> str:
+        """Back up so many blocks and index them again."""
+        count = non_negative_integer(count)
+        try:
+            scheduled = await self.session_mgr.bp.force_chain_reorg(count)
+        except ValueError as e:
+            raise bad_request(str(e)) from None
+        if not scheduled:
+            raise bad_request("still catching up with daemon")
+        return f"scheduled a reorg of {count:,d} blocks"
+
+    # -- peers
+
+    @rpc_method("add_peer")
+    async def rpc_add_peer(self, real_name: Any) -> str:
+        """Try a peer, named as "host v1.4 s50002 t50001"."""
+        await self.peer_mgr.add_localRPC_peer(real_name)
+        return f"peer '{real_name}' added"
+
+    @rpc_method("peers")
+    async def rpc_peers(self) -> list[Any]:
+        """Return a row for each peer known."""
+        rows: list[Any] = await self.peer_mgr.rpc_data()
+        return rows
+
+    # -- sessions
+
+    @rpc_method("sessions")
+    async def rpc_sessions(self) -> list[Any]:
+        """Return a row for each session."""
+        return self.session_mgr.session_rows(for_log=False)
+
+    @rpc_method("groups")
+    async def rpc_groups(self) -> list[Any]:
+        """Return a row for each group of sessions."""
+        return self.session_mgr.group_rows()
+
+    def _references(self, items: Any, special_words: set[str]) -> SessionReferences:
+        return parse_references(self.session_mgr, items, special_words)
+
+    @rpc_method("disconnect")
+    async def rpc_disconnect(self, session_ids: Any) -> list[str]:
+        """Disconnect sessions by id or group name, or all."""
+        refs = self._references(session_ids, {"all"})
+        if "all" in refs.specials:
+            sessions = by_id(self.session_mgr.sessions)
+            lines = ["disconnecting all sessions"]
+        else:
+            sessions = refs.all_sessions()
+            lines = [f"disconnecting session {item.session_id}" for item in by_id(refs.sessions)]
+            lines += [f"disconnecting group {group.name}" for group in refs.groups]
+        lines += [f"unknown: {item}" for item in refs.unknown]
+        if self not in sessions:
+            await self.session_mgr.disconnect(sessions, "local RPC request to disconnect")
+            return lines
+        # The caller is told first
+        others = [session for session in sessions if session is not self]
+        await self.session_mgr.disconnect(
+            others, "local RPC request to disconnect", also_named=[self]
+        )
+        raise ReplyAndDisconnect(lines)
+
+    @rpc_method("log")
+    async def rpc_log(self, session_ids: Any) -> list[str]:
+        """Toggle the logging of requests: by session id or group name, all, none or new."""
+        refs = self._references(session_ids, {"all", "none", "new"})
+        lines = []
+        for word, value, line in (
+            ("all", True, "logging all sessions"),
+            ("none", False, "logging no sessions"),
+        ):
+            if word in refs.specials:
+                self.session_mgr.log_new = value
+                for session in self.session_mgr.sessions:
+                    session.log_me = value
+                lines.append(line)
+        if "new" in refs.specials:
+            self.session_mgr.log_new = not self.session_mgr.log_new
+            lines.append(_log_line(self.session_mgr.log_new, "new sessions"))
+        for session in refs.all_sessions():
+            session.log_me = not session.log_me
+            lines.append(_log_line(session.log_me, f"session {session.session_id}"))
+        return lines + [f"unknown: {item}" for item in refs.unknown]
+
+    # -- the chain
+
+    @rpc_method("query")
+    async def rpc_query(self, items: Any, limit: Any) -> list[str]:
+        """Return lines about scripts (hex), addresses and names; ``limit`` of each kind."""
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+            raise bad_request("expected a list of scripts, addresses or names")
+        limit = non_negative_integer(limit)
+        lines: list[str] = []
+        for item in items:
+            found = await asyncio.to_thread(self._query_hashX, item)
+            if found is not None:
+                kind, hashX = found
+                lines.append(f"{kind}: {item}")
+                lines += await self._query_lines(hashX, limit)
+        return lines
+
+    def _query_hashX(self, item: str) -> tuple[str, bytes] | None:
+        """Return what an item is, and its index key."""
+        coin = self.coin
+        try:
+            return "Script", coin.hashX_from_script(bytes.fromhex(item))
+        except ValueError:
+            pass
+        try:
+            return "Address", coin.address_to_hashX(item)
+        except (Base58Error, ValueError):
+            pass
+        except Exception as e:
+            # Foreign version bytes are no reason to fail the other items
+            self.logger.info(f"query: {item} is not an address of ours: {e}")
+        try:
+            script = coin.build_name_index_script(item.encode("ascii"))
+            return "Name", coin.name_hashX_from_script(script)
+        except (AttributeError, UnicodeEncodeError):
+            return None
+
+    async def _query_lines(self, hashX: bytes, limit: int) -> list[str]:
+        history = await self.db.limited_history(hashX, limit=limit)
+        lines = [
+            f"History #{n:,d}: height {height:,d} tx_hash {hash_to_hex_str(tx_hash)}"
+            for n, (tx_hash, height) in enumerate(history)
+        ] or ["No history found"]
+        utxos = await self.db.all_utxos(hashX)
+        lines += [
+            f"UTXO #{n:,d}: tx_hash {hash_to_hex_str(utxo.tx_hash)} tx_pos {utxo.tx_pos:,d} "
+            f"height {utxo.height:,d} value {utxo.value:,d}"
+            for n, utxo in enumerate(utxos[:limit], start=1)
+        ] or ["No UTXOs found"]
+        balance = self.coin.decimal_value(sum(utxo.value for utxo in utxos))
+        lines.append(f"Balance: {balance.normalize():,f} {self.coin.SHORTNAME}")
+        return lines
+
+
+def _log_line(value: bool, text: str) -> str:
+    return f"logging {text}" if value else f"not logging {text}"

@@ -1,0 +1,270 @@
+"""What wallet and admin sessions have in common: identity, request handling, limits, logging.
+
+A session is owned by the task of its connection; each request runs as a task of its group.
+"""
+
+import asyncio
+import itertools
+import time
+from typing import TYPE_CHECKING, Any
+
+from aiorpcx import (
+    JSONRPC,
+    JSONRPCAutoDetect,
+    ProtocolError,
+    ReplyAndDisconnect,
+    Request,
+    RPCError,
+    RPCSession,
+    TaskTimeout,
+    handler_invocation,
+    timeout_after,
+)
+from aiorpcx.rawsocket import ConnectionLostError
+from aiorpcx.session import ExcessiveSessionCostError
+from websockets.exceptions import ConnectionClosed
+
+from electrumx.lib import util
+from electrumx.server.session.framing import BoundedConnection, BoundedNewlineFramer
+from electrumx.server.session.limits import SessionLimits
+from electrumx.server.session.tables import ProtocolTuple, handler_names
+
+if TYPE_CHECKING:
+    from electrumx.server.session.manager import SessionManager
+
+MASKED_ADDRESS = "xx.xx.xx.xx:xx"
+INVALID_METHOD = "invalid method"
+# Results of more items, or longer text, are turned into JSON in a thread.
+LARGE_RESULT_ITEMS = 2_000
+LARGE_RESULT_CHARS = 200_000
+# No log line repeats more of a request than this.
+LOGGED_REQUEST_CHARS = 1_000
+
+_session_ids = itertools.count()
+_logger = util.class_logger(__name__, "SessionBase")
+
+
+def _is_large(result: Any) -> bool:
+    """Say if encoding a result would hold up the event loop for milliseconds."""
+    if isinstance(result, str):
+        return len(result) > LARGE_RESULT_CHARS
+    if isinstance(result, (list, tuple)):
+        return len(result) > LARGE_RESULT_ITEMS
+    if isinstance(result, dict):
+        return len(result) > LARGE_RESULT_ITEMS or any(
+            isinstance(value, (str, list, tuple, dict)) and _is_large(value)
+            for value in result.values()
+        )
+    return False
+
+
+class SessionBase(RPCSession):
+    """A connection of a client: a wallet, or the administrator's tool.
+
+    ``kind`` is the protocol of the service it came through; ``transport`` aiorpcX's.
+    """
+
+    # Wallet sessions are throttled; the administrator is not.
+    limited = True
+
+    def __init__(
+        self,
+        session_mgr: "SessionManager",
+        db: Any,
+        mempool: Any,
+        peer_mgr: Any,
+        kind: str,
+        transport: Any,
+    ) -> None:
+        self.session_mgr = session_mgr
+        self.env = session_mgr.env
+        if self.limited:
+            SessionLimits.from_env(self.env).apply(self)
+        super().__init__(transport, connection=BoundedConnection(JSONRPCAutoDetect))
+        self.db = db
+        self.mempool = mempool
+        self.peer_mgr = peer_mgr
+        self.kind = kind
+        self.coin = self.env.coin
+        self.client = "unknown"
+        self.anon_logs = self.env.anon_logs
+        self.txs_sent = 0
+        self.log_me: bool = session_mgr.log_new
+        self.protocol_tuple: ProtocolTuple = (0,)
+        # Request name -> attribute; see set_request_handlers
+        self.request_handlers: dict[str, str] = {}
+        # Notifications are computed and sent one at a time, in the order they arose.
+        self.notify_lock = asyncio.Lock()
+        self.session_id = next(_session_ids)
+        self.logger = util.ConnectionLogger(_logger, {"conn_id": str(self.session_id)})
+        address = self.remote_address_string()
+        self.logger.info(f"{kind.upper()} {address}, {session_mgr.session_count():,d} total")
+        session_mgr.add_session(self)
+
+    # -- identity
+
+    def remote_address_string(self, *, for_log: bool = True) -> str:
+        """Return the peer's address; masked in logs if the operator wants that."""
+        if for_log and self.anon_logs:
+            return MASKED_ADDRESS
+        address = self.remote_address()
+        return "unknown" if address is None else str(address)
+
+    def flags(self) -> str:
+        """Return the status column of the sessions table."""
+        status = self.kind[0].upper()
+        if self.is_closing():
+            status += "C"
+        if self.log_me:
+            status += "L"
+        return status + str(self._incoming_concurrency.max_concurrent)
+
+    def client_text(self) -> str:
+        """Return how the client calls itself, short enough for a table."""
+        return self.client[:17]
+
+    def protocol_version_string(self) -> str:
+        """Return the negotiated protocol."""
+        return util.version_string(self.protocol_tuple)
+
+    def sub_count(self) -> int:
+        """Return the number of subscriptions held."""
+        return 0
+
+    async def notify(self, touched: set[bytes], height_changed: bool) -> None:
+        """Tell the client what it subscribed to; wallet sessions do."""
+
+    # -- life
+
+    def default_framer(self) -> BoundedNewlineFramer:
+        """Return the framer of raw connections."""
+        return BoundedNewlineFramer(self.env.max_recv)
+
+    async def process_messages(self, recv_message: Any) -> None:
+        """Run the session; its own faults end it and nothing else."""
+        try:
+            await super().process_messages(recv_message)
+        except (TaskTimeout, OSError) as e:
+            self.logger.info(f"connection aborted: {e!r}")
+            await self.abort()
+        except (ConnectionLostError, ConnectionClosed):
+            raise
+        except Exception:
+            self.logger.exception("session failed")
+            await self.abort()
+
+    async def connection_lost(self) -> None:
+        """Leave the session table, with a line in the log if there is something to say."""
+        await super().connection_lost()
+        self.session_mgr.remove_session(self)
+        message = ""
+        if self._incoming_concurrency.max_concurrent < self.initial_concurrent * 0.8:
+            message += " whilst throttled"
+        if self.send_size >= 1_000_000:
+            message += f".  Sent {self.send_size:,d} bytes in {self.send_count:,d} messages"
+        if message:
+            self.logger.info("disconnected" + message)
+
+    def extra_cost(self) -> float:
+        """Return what the sessions of the same groups add to this one's cost."""
+        return self.session_mgr.extra_cost(self) if self.limited else 0.0
+
+    def on_disconnect_due_to_excessive_session_cost(self) -> None:
+        """Log who is being thrown out."""
+        address = self.remote_address()
+        ip = None if address is None else str(address.host)
+        groups = [group.name for group in self.session_mgr.groups.of(self)]
+        if self.anon_logs:
+            ip, groups = "xx.xx.xx.xx", ["xx" for _group in groups]
+        self.logger.info(f"closing session over res usage. ip: {ip}. groups: {groups}")
+
+    # -- requests
+
+    def set_request_handlers(self, ptuple: ProtocolTuple) -> None:
+        """Serve the requests of a protocol version from now on."""
+        self.protocol_tuple = ptuple
+        self.request_handlers = handler_names(type(self), ptuple)  # type: ignore[arg-type] # a base is Any
+
+    async def _process_messages_loop(self, recv_message: Any) -> None:
+        """Receive until the connection is lost, which is an exception."""
+        while True:
+            try:
+                message = await recv_message()
+            except MemoryError as e:
+                self.logger.warning(f"{e}")
+                continue
+            self.last_recv = time.time()
+            self.recv_count += 1
+            if self.log_me:
+                self.logger.info(f"processing {message!r}")
+            try:
+                requests = self.connection.receive_message(message)
+            except ProtocolError as e:
+                if e.code == JSONRPC.PARSE_ERROR:
+                    e.cost = self.error_base_cost * 10
+                self._bump_errors(e)
+                if e.error_message:
+                    await self._send_message(e.error_message)
+                continue
+            for _ in range(self.connection.malformed_count):
+                self._bump_errors()
+            if self.connection.immediate_reply:
+                await self._send_message(self.connection.immediate_reply)
+            for request in requests:
+                await self._group.spawn(self._throttled_request(request))
+
+    async def _throttled_request(self, request: Any) -> None:
+        """Answer one request or notification, within the limits of the session."""
+        disconnect = False
+        try:
+            result = await self._limited_result(request)
+        except (ProtocolError, RPCError) as e:
+            result = e
+        except ReplyAndDisconnect as e:
+            result = e.args[0]
+            disconnect = True
+        except TaskTimeout:
+            text = str(request)[:LOGGED_REQUEST_CHARS]
+            secs = self.processing_timeout
+            self.logger.info(f"incoming request {text} timed out after {secs} secs")
+            result = RPCError(JSONRPC.SERVER_BUSY, "server busy - request timed out")
+        except ExcessiveSessionCostError:
+            self.on_disconnect_due_to_excessive_session_cost()
+            result = RPCError(JSONRPC.EXCESSIVE_RESOURCE_USAGE, "excessive resource usage")
+            disconnect = True
+        except Exception:
+            self.logger.exception(f"exception handling {str(request)[:LOGGED_REQUEST_CHARS]}")
+            result = RPCError(JSONRPC.INTERNAL_ERROR, "internal server error")
+        if isinstance(request, Request):
+            await self._reply(request, result)
+        if isinstance(result, Exception):
+            self._bump_errors(result)
+        if disconnect:
+            await self.close()
+
+    async def _limited_result(self, request: Any) -> Any:
+        """Return the result once a slot is free; the time-out covers waiting for it too."""
+        if not self.limited:
+            return await self.handle_request(request)
+        async with timeout_after(self.processing_timeout), self._incoming_concurrency:
+            if self._cost_fraction:
+                await asyncio.sleep(self._cost_fraction * self.cost_sleep)
+            return await self.handle_request(request)
+
+    async def _reply(self, request: Any, result: Any) -> None:
+        if _is_large(result):
+            part = await asyncio.to_thread(request.encode, result)
+        else:
+            part = request.encode(result)
+        message = request.deliver(part)
+        if message:
+            await self._send_message(message)
+
+    async def handle_request(self, request: Any) -> Any:
+        """Return the result of a request; raises RPCError. Notifications have no handlers."""
+        attribute = None
+        if isinstance(request, Request):
+            attribute = self.request_handlers.get(request.method)
+        handler = None if attribute is None else getattr(self, attribute)
+        self.session_mgr.method_counts[INVALID_METHOD if handler is None else request.method] += 1
+        return await handler_invocation(handler, request)()

@@ -1,0 +1,94 @@
+"""Answers that belong to one chain tip.
+
+A balance or history is put together from database and mempool across several awaits, during which
+a block may come or go. ``ChainTip`` knows the tip that clients were last told of, and repeats a
+computation until the tip is the same before and after. Runs on the event loop.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from electrumx.server.session.limits import COST_FAILED_TRY
+from electrumx.server.session.params import bad_request
+
+T = TypeVar("T")
+
+# Before each try: how long to wait, at most, for clients to be notified of another height. The
+# last wait ends with the time-out of the request.
+WAITS: tuple[float | None, ...] = (0, 0.5, 2.5, 5, 10, None)
+
+MOVED_TEXT = (
+    "chaintip moved too many times, or DB not in sync with daemon, while processing request"
+)
+
+
+class ChainMovedError(Exception):
+    """Raised by a computation that itself noticed a change of chain; it is repeated."""
+
+
+class ChainTip:
+    """Watches the tip of processor, database and what was last notified, and counts reorgs."""
+
+    def __init__(self, bp: Any, db: Any) -> None:
+        self._bp = bp
+        self._db = db
+        self.notified_height: int | None = None
+        # Hash, in natural order, of the header at that height
+        self.notified_tip: bytes | None = None
+        self.reorg_count = 0
+        # Set once, at the next notified height, and then replaced by a new one.
+        self._next_height = asyncio.Event()
+
+    def notified(self, height: int, tip: bytes) -> None:
+        """Note the height and tip that clients are about to be told of."""
+        self.notified_height = height
+        self.notified_tip = tip
+        self._next_height.set()
+        self._next_height = asyncio.Event()
+
+    def _state(self) -> tuple[int, bytes, int] | None:
+        """Return what must not change during a computation; None while still catching up."""
+        bp, db = self._bp, self._db
+        height, tip = db.db_height, db.db_tip
+        if bp.height == height == self.notified_height and bp.tip == tip == self.notified_tip:
+            return height, tip, self.reorg_count
+        return None
+
+    async def steady(
+        self,
+        compute: Callable[[], Awaitable[T]],
+        charge: Callable[[float], object],
+        *,
+        check_tip: bool = True,
+    ) -> T:
+        """Return ``await compute()``, repeated until the chain stood still during it.
+
+        Each failed try is charged for. After the sixth an RPCError is raised. Without
+        ``check_tip`` only a ChainMovedError from the computation makes it repeat.
+        """
+        next_height: asyncio.Event | None = None
+        for wait in WAITS:
+            if next_height is not None and wait != 0:
+                await _wait_at_most(next_height, wait)
+            next_height = self._next_height
+            before = self._state() if check_tip else None
+            if before is not None or not check_tip:
+                try:
+                    result = await compute()
+                except ChainMovedError:
+                    pass
+                else:
+                    if not check_tip or self._state() == before:
+                        return result
+            charge(COST_FAILED_TRY)
+        raise bad_request(MOVED_TEXT)
+
+
+async def _wait_at_most(event: asyncio.Event, secs: float | None) -> None:
+    """Wait for an event, at most so many seconds (None: for ever)."""
+    waiter = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait([waiter], timeout=secs)
+    finally:
+        waiter.cancel()

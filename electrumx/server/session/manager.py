@@ -1,0 +1,466 @@
+"""The session table: who is connected, when to listen, whom to tell of what.
+
+Owned by the task that runs ``serve``; everything here is on the event loop.
+"""
+
+import asyncio
+import json
+import os
+import ssl
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from aiorpcx import RPCError, TaskTimeout, timeout_after
+
+import electrumx
+from electrumx.lib import util
+from electrumx.lib.text import sessions_lines
+from electrumx.server.daemon import DaemonError
+from electrumx.server.peers import PeerManager
+from electrumx.server.session import limits
+from electrumx.server.session.admin import LocalRPC
+from electrumx.server.session.base import SessionBase
+from electrumx.server.session.caches import (
+    BlockCache,
+    FeeEstimates,
+    HistoryCache,
+    bucket_block_target,
+)
+from electrumx.server.session.chaintip import ChainTip
+from electrumx.server.session.params import DAEMON_ERROR
+from electrumx.server.session.references import by_id
+from electrumx.server.session.transport import (
+    TLS_PROTOCOLS,
+    Listener,
+    server_tls_context,
+    wait_all_closed,
+)
+
+# No reply bound below this, whatever MAX_SEND says: a chunk of headers must fit.
+MIN_MAX_SEND = 350_000
+NOTIFY_SECS = 30.0
+FORCE_AFTER_SECS = 1.0
+LISTENERS_CLOSE_SECS = 3.0
+STALE_CHECK_SECS = 60.0
+
+
+def _bucket(coin: Any) -> Callable[[int], int]:
+    """Return how fee targets of a coin are grouped: only Bitcoin's estimator is known."""
+    own: Callable[[int], int] | None = getattr(coin, "bucket_estimatefee_block_target", None)
+    if own is not None:
+        return own
+    if coin.NAME in ("Bitcoin", "BitcoinSegwit"):
+        return bucket_block_target
+    return int
+
+
+class SessionManager:
+    """Holds the sessions, and what they share."""
+
+    def __init__(
+        self,
+        env: Any,
+        db: Any,
+        bp: Any,
+        daemon: Any,
+        mempool: Any,
+        shutdown_event: asyncio.Event,
+    ) -> None:
+        self.env = env
+        self.db = db
+        self.bp = bp
+        self.daemon = daemon
+        self.mempool = mempool
+        self.shutdown_event = shutdown_event
+        self.peer_mgr = PeerManager(env, db)
+        self.logger = util.class_logger(__name__, self.__class__.__name__)
+        self.max_send = max(MIN_MAX_SEND, env.max_send)
+        self.sessions: set[Any] = set()
+        self.groups = limits.SessionGroups(
+            env.session_group_by_subnet_ipv4, env.session_group_by_subnet_ipv6
+        )
+        self.history = HistoryCache(db, self.max_send)
+        self.blocks = BlockCache(db)
+        self.fees = FeeEstimates(lambda: bytes(db.db_tip), _bucket(env.coin))
+        self.chain = ChainTip(bp, db)
+        # The result of headers.subscribe: of the height last notified
+        self.hsub_results: dict[str, Any] = {}
+        self.method_counts: Counter[str] = Counter()
+        self.txs_sent = 0
+        self.start_time = time.time()
+        # Whether sessions to come log their requests
+        self.log_new = False
+        self.listeners: dict[Any, Listener] = {}
+        self._tls_context: ssl.SSLContext | None = None
+        # Set when a session came or went
+        self._session_event = asyncio.Event()
+        self._notify_tasks: set[asyncio.Task[None]] = set()
+
+    # -- life
+
+    async def serve(self, notifications: Any, event: asyncio.Event) -> None:
+        """Serve until cancelled: at once to the administrator, to wallets once ``event`` is set.
+
+        ``event`` is the mempool's: set when it is first in step with the daemon.
+        """
+        rpc = [service for service in self.env.services if service.protocol == "rpc"]
+        try:
+            await self._start_listening(rpc)
+            await event.wait()
+            self._log_limits()
+            await notifications.start(self.db.db_height, self.notify_sessions)
+            await self._start_listening(self._wallet_services())
+            await _run_together(
+                self._discover_peers(),
+                self._clear_stale_sessions(),
+                self._handle_chain_reorgs(),
+                self._recalc_costs(),
+                self._log_sessions(),
+                self._manage_listening(),
+            )
+        finally:
+            await self._shut_down()
+
+    def _wallet_services(self) -> list[Any]:
+        return [service for service in self.env.services if service.protocol != "rpc"]
+
+    def _log_limits(self) -> None:
+        env, info = self.env, self.logger.info
+        info(f"max session count: {env.max_sessions:,d}")
+        info(f"session timeout: {env.session_timeout:,d} seconds")
+        info(f"session cost hard limit {env.cost_hard_limit:,d}")
+        info(f"session cost soft limit {env.cost_soft_limit:,d}")
+        info(f"bandwidth unit cost {env.bw_unit_cost:,d}")
+        info(f"request sleep {env.request_sleep:,d}ms")
+        info(f"request timeout {env.request_timeout:,d}s")
+        info(f"initial concurrent {env.initial_concurrent:,d}")
+        info(f"max response size {self.max_send:,d} bytes")
+        info(f"max request size {env.max_recv:,d} bytes")
+        if env.drop_client is not None:
+            info(f"drop clients matching: {env.drop_client.pattern}")
+        for service in env.report_services:
+            info(f"advertising service {service}")
+
+    async def _discover_peers(self) -> None:
+        """Run peer discovery; the server outlives it."""
+        try:
+            await self.peer_mgr.discover_peers()
+        except Exception:
+            self.logger.exception("peer discovery ended")
+
+    async def _shut_down(self) -> None:
+        """Stop listening, then close sessions, then wait, not for ever, for the sockets."""
+        listeners = list(self.listeners.values())
+        self._stop_listening(list(self.listeners))
+        for task in self._notify_tasks:
+            task.cancel()
+        await self.disconnect(by_id(self.sessions), "shutting down: closing")
+        if not await wait_all_closed(listeners, LISTENERS_CLOSE_SECS):
+            self.logger.warning("timed out waiting for the listening servers to close")
+
+    # -- listening
+
+    async def _start_listening(self, services: Iterable[Any]) -> None:
+        for service in services:
+            kind = service.protocol.upper()
+            try:
+                listener = Listener(
+                    service,
+                    self._session_factory(service.protocol),
+                    max_recv=self.env.max_recv,
+                    tls_context=self._tls(service.protocol),
+                )
+                await listener.open()
+            except OSError as e:
+                # ssl.SSLError is one: a bad certificate
+                self.logger.error(f"{kind} server failed to listen on {service.address}: {e}")
+            else:
+                self.listeners[service] = listener
+                self.logger.info(f"{kind} server listening on {service.address}")
+
+    def _tls(self, protocol: str) -> ssl.SSLContext | None:
+        if protocol not in TLS_PROTOCOLS:
+            return None
+        if self._tls_context is None:
+            self._tls_context = server_tls_context(self.env.ssl_certfile, self.env.ssl_keyfile)
+        return self._tls_context
+
+    def _session_factory(self, protocol: str) -> Callable[[Any], Any]:
+        session_class = LocalRPC if protocol == "rpc" else self.env.coin.SESSIONCLS
+
+        def make(transport: Any) -> Any:
+            return session_class(self, self.db, self.mempool, self.peer_mgr, protocol, transport)
+
+        return make
+
+    def _stop_listening(self, services: Iterable[Any]) -> None:
+        for service in services:
+            listener = self.listeners.pop(service, None)
+            if listener is not None:
+                self.logger.info(f"closing down server for {service}")
+                listener.close()
+
+    async def _manage_listening(self) -> None:
+        """Stop listening when there are too many sessions, resume when there is room."""
+        maximum = self.env.max_sessions
+        low_mark = maximum * 19 // 20
+        paused = False
+        while True:
+            await self._session_event.wait()
+            self._session_event.clear()
+            if not paused and len(self.sessions) >= maximum:
+                self.logger.info(
+                    f"maximum sessions {maximum:,d} reached, stopping new connections until "
+                    f"count drops to {low_mark:,d}"
+                )
+                self._stop_listening(self._wallet_services())
+                paused = True
+            elif paused and len(self.sessions) <= low_mark:
+                self.logger.info("resuming listening for incoming connections")
+                await self._start_listening(self._wallet_services())
+                paused = False
+
+    # -- the table
+
+    def session_count(self) -> int:
+        """Return the number of sessions."""
+        return len(self.sessions)
+
+    def add_session(self, session: SessionBase) -> None:
+        """Take a new session into the table and its groups."""
+        self.sessions.add(session)
+        address = session.remote_address()
+        self.groups.join(session, None if address is None else address.host)
+        self._session_event.set()
+
+    def remove_session(self, session: SessionBase) -> None:
+        """Forget a session; what it cost stays with its groups."""
+        self.sessions.discard(session)
+        self.groups.leave(session)
+        self._session_event.set()
+
+    def extra_cost(self, session: SessionBase) -> float:
+        """Return what other members of its groups add to a session's cost."""
+        return self.groups.extra_cost(session)
+
+    async def disconnect(
+        self, sessions: list[Any], reason: str, *, also_named: Iterable[Any] = ()
+    ) -> None:
+        """Close sessions, by force after a second; the log also names some closed elsewhere."""
+        named = by_id([*sessions, *also_named])
+        if named:
+            ids = ", ".join(str(session.session_id) for session in named)
+            self.logger.info(f"{reason} session ids {ids}")
+        if sessions:
+            closing = (session.close(force_after=FORCE_AFTER_SECS) for session in sessions)
+            for result in await asyncio.gather(*closing, return_exceptions=True):
+                if isinstance(result, Exception):
+                    self.logger.warning(f"closing a session: {result!r}")
+
+    # -- periodic work
+
+    async def _clear_stale_sessions(self) -> None:
+        while True:
+            await asyncio.sleep(STALE_CHECK_SECS)
+            await self.close_stale_sessions()
+
+    async def close_stale_sessions(self) -> None:
+        """Close the sessions that have been silent too long."""
+        cutoff = time.time() - self.env.session_timeout
+        stale = [session for session in self.sessions if session.last_recv < cutoff]
+        await self.disconnect(stale, "closing stale")
+
+    async def _handle_chain_reorgs(self) -> None:
+        """Forget what belonged to blocks that are gone, whenever the processor backs up."""
+        event = self.bp.backed_up_event
+        while True:
+            await event.wait()
+            self.logger.info("reorg signalled; clearing tx_hashes and merkle caches")
+            self.chain.reorg_count += 1
+            self.blocks.clear()
+            # Lets the pulse end
+            await asyncio.sleep(0)
+
+    async def _recalc_costs(self) -> None:
+        while True:
+            await asyncio.sleep(limits.RECALC_SECS)
+            self.recalc_costs(limits.RECALC_SECS)
+
+    def recalc_costs(self, elapsed_secs: float) -> None:
+        """Forget group costs of so much time, and set anew how fast sessions' costs decay."""
+        hard_limit = self.env.cost_hard_limit
+        self.groups.forget(elapsed_secs, hard_limit)
+        for session in list(self.sessions):
+            if session.limited:
+                session.cost_decay_per_sec = limits.decay_per_sec(hard_limit, session.sub_count())
+                session.recalc_concurrency()
+
+    async def _log_sessions(self) -> None:
+        interval = self.env.log_sessions
+        while interval:
+            await asyncio.sleep(interval)
+            self.log_sessions()
+
+    def log_sessions(self) -> None:
+        """Write the sessions table and the summary to the log."""
+        for line in sessions_lines(self.session_rows(for_log=True)):
+            self.logger.info(line)
+        self.logger.info(json.dumps(self.get_info()))
+
+    # -- tables
+
+    def session_rows(self, *, for_log: bool) -> list[list[Any]]:
+        """Return a row for each session, oldest first."""
+        now = time.time()
+        return [
+            [
+                session.session_id,
+                session.flags(),
+                session.remote_address_string(for_log=for_log),
+                session.client_text(),
+                session.protocol_version_string(),
+                session.cost,
+                session.extra_cost(),
+                session.unanswered_request_count(),
+                session.txs_sent,
+                session.sub_count(),
+                session.recv_count,
+                session.recv_size,
+                session.send_count,
+                session.send_size,
+                now - session.start_time,
+            ]
+            for session in sorted(self.sessions, key=lambda s: (s.start_time, s.session_id))
+        ]
+
+    def group_rows(self) -> list[list[Any]]:
+        """Return a row for each group."""
+        return [
+            [
+                group.name,
+                len(group.sessions),
+                group.session_cost(),
+                group.retained_cost,
+                *(
+                    sum(column)
+                    for column in (
+                        [s.unanswered_request_count() for s in group.sessions],
+                        [s.txs_sent for s in group.sessions],
+                        [s.sub_count() for s in group.sessions],
+                        [s.recv_count for s in group.sessions],
+                        [s.recv_size for s in group.sessions],
+                        [s.send_count for s in group.sessions],
+                        [s.send_size for s in group.sessions],
+                    )
+                ),
+            ]
+            for group in self.groups.values()
+        ]
+
+    def get_info(self) -> dict[str, Any]:
+        """Return a summary of the server's state."""
+        sessions = self.sessions
+        subs = [session.sub_count() for session in sessions]
+        return {
+            "coin": self.env.coin.__name__,
+            "daemon": self.daemon.logged_url(),
+            "daemon height": self.daemon.cached_height(),
+            "db height": self.db.db_height,
+            "db_flush_count": self.db.history.flush_count,
+            "groups": len(self.groups.by_name),
+            "history cache": self.history.cache.summary(),
+            "merkle cache": self.blocks.levels.summary(),
+            "peers": self.peer_mgr.info(),
+            "pid": os.getpid(),
+            "request counts": dict(self.method_counts),
+            "request total": sum(self.method_counts.values()),
+            "sessions": {
+                "count": len(sessions),
+                "count with subs": sum(count > 0 for count in subs),
+                "errors": sum(session.errors for session in sessions),
+                "logged": sum(bool(session.log_me) for session in sessions),
+                "pending requests": sum(s.unanswered_request_count() for s in sessions),
+                "subs": sum(subs),
+            },
+            "tx hashes cache": self.blocks.tx_hashes.summary(),
+            "txs sent": self.txs_sent,
+            "uptime": util.formatted_time(time.time() - self.start_time),
+            "version": electrumx.version,
+        }
+
+    # -- the daemon
+
+    async def daemon_request(self, method: str, *args: Any) -> Any:
+        """Return the result of a Daemon method; its errors become the client's."""
+        try:
+            return await getattr(self.daemon, method)(*args)
+        except DaemonError as e:
+            raise RPCError(DAEMON_ERROR, f"daemon error: {e!r}") from None
+
+    async def broadcast_transaction(self, raw_tx: str) -> str:
+        """Send a transaction (hex); return its txid. Raises DaemonError."""
+        txid: str = await self.daemon.broadcast_transaction(raw_tx)
+        self.txs_sent += 1
+        return txid
+
+    # -- notifications
+
+    async def notify_sessions(self, height: int, touched: set[bytes]) -> None:
+        """Tell sessions that a block or a mempool refresh touched these hashXs.
+
+        Returns when the shared state is up to date; the sessions are told by tasks of their own.
+        """
+        changed = await self._refresh_tip(height, touched)
+        for session in list(self.sessions):
+            if not session.is_closing():
+                task = asyncio.create_task(self._notify_session(session, touched, changed))
+                self._notify_tasks.add(task)
+                task.add_done_callback(self._notify_tasks.discard)
+
+    async def _refresh_tip(self, height: int, touched: set[bytes]) -> bool:
+        """Renew what all clients are told of the tip; say if it is another block than before."""
+        header: bytes | None = None
+        while header is None:
+            # None if the chain was backed up this moment
+            height = min(height, self.db.db_height)
+            header = await self.blocks.header(height)
+        header_hex = header.hex()
+        # Of equal height but another block: the other way a chain can be reorganised
+        same_block = header_hex == self.hsub_results.get("hex")
+        if height == self.chain.notified_height and same_block:
+            return False
+        self.hsub_results = {"hex": header_hex, "height": height}
+        self.history.cache.drop(touched)
+        self.chain.notified(height, self.env.coin.header_hash(header))
+        return True
+
+    async def _notify_session(
+        self, session: SessionBase, touched: set[bytes], height_changed: bool
+    ) -> None:
+        """Notify one session; whatever goes wrong ends that session only."""
+        try:
+            async with timeout_after(NOTIFY_SECS), session.notify_lock:
+                if not session.is_closing():
+                    await session.notify(touched, height_changed)
+            return
+        except (TaskTimeout, RPCError) as e:
+            self.logger.warning(
+                f"closing session {session.session_id} with {session.sub_count():,d} "
+                f"subscriptions: could not notify it: {e}"
+            )
+        except Exception:
+            self.logger.exception(f"closing session {session.session_id}: could not notify it")
+        await session.close(force_after=FORCE_AFTER_SECS)
+
+
+async def _run_together(*coros: Awaitable[None]) -> None:
+    """Run until one fails, then cancel the others and raise its error."""
+    tasks = [asyncio.ensure_future(coro) for coro in coros]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

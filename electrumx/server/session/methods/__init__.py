@@ -1,0 +1,1 @@
+"""The requests of the protocol, one file for each chapter of its document."""

@@ -1,0 +1,93 @@
+"""blockchain.block.* and blockchain.headers.*: raw headers, and proofs that they are in the chain."""
+
+from typing import Any
+
+from electrumx.lib.hash import hash_to_hex_str
+from electrumx.server.session.base import SessionBase
+from electrumx.server.session.limits import headers_cost
+from electrumx.server.session.params import bad_request, non_negative_integer
+from electrumx.server.session.tables import rpc_method
+
+MAX_HEADERS = 2016
+
+
+class HeaderMethods(SessionBase):
+    """Requests about block headers."""
+
+    subscribe_headers = False
+
+    def presented_header(self, height: int, header: bytes, *, proven: bool) -> bytes:
+        """Return a stored header as this client is to see it; coins with long headers cut them."""
+        return header
+
+    def presented_headers(self, start_height: int, headers: bytes, *, proven: bool) -> bytes:
+        """Return concatenated stored headers as this client is to see them."""
+        return headers
+
+    async def _header_or_error(self, height: int) -> bytes:
+        header = None
+        if height <= self.db.db_height:
+            header = await self.session_mgr.blocks.header(height)
+        if header is None:
+            raise bad_request(f"height {height:,d} out of range")
+        return header
+
+    async def _merkle_proof(self, cp_height: int, height: int) -> dict[str, Any]:
+        """Return the proof that the header at a height is below the root at ``cp_height``."""
+        max_height = self.db.db_height
+        if not height <= cp_height <= max_height:
+            raise bad_request(
+                f"require header height {height:,d} <= cp_height {cp_height:,d} "
+                f"<= chain height {max_height:,d}"
+            )
+        branch, root = await self.db.header_branch_and_root(cp_height + 1, height)
+        return {
+            "branch": [hash_to_hex_str(item) for item in branch],
+            "root": hash_to_hex_str(root),
+        }
+
+    @rpc_method("blockchain.block.header")
+    async def block_header(self, height: Any, cp_height: Any = 0) -> str | dict[str, Any]:
+        """Return a raw header in hex; with a proof if a checkpoint height is given."""
+        height = non_negative_integer(height)
+        cp_height = non_negative_integer(cp_height)
+        self.bump_cost(1.25 if cp_height else 0.25)
+        header = await self._header_or_error(height)
+        text = self.presented_header(height, header, proven=cp_height != 0).hex()
+        if cp_height == 0:
+            return text
+        return {"header": text, **await self._merkle_proof(cp_height, height)}
+
+    @rpc_method("blockchain.block.headers")
+    async def block_headers(
+        self, start_height: Any, count: Any, cp_height: Any = 0
+    ) -> dict[str, Any]:
+        """Return up to 2,016 headers; with a proof of the last if a checkpoint is given."""
+        start_height = non_negative_integer(start_height)
+        count = non_negative_integer(count)
+        cp_height = non_negative_integer(cp_height)
+        self.bump_cost(headers_cost(count))
+        headers, count = await self._read_headers(start_height, min(count, MAX_HEADERS))
+        proven = bool(count and cp_height)
+        result: dict[str, Any] = {
+            "hex": self.presented_headers(start_height, headers, proven=proven).hex(),
+            "count": count,
+            "max": MAX_HEADERS,
+        }
+        if proven:
+            self.bump_cost(1.0)
+            result.update(await self._merkle_proof(cp_height, start_height + count - 1))
+        return result
+
+    async def _read_headers(self, start_height: int, count: int) -> tuple[bytes, int]:
+        if start_height > self.db.db_height:
+            return b"", 0
+        headers, count = await self.db.read_headers(start_height, count)
+        return headers, count
+
+    @rpc_method("blockchain.headers.subscribe")
+    async def headers_subscribe(self) -> dict[str, Any]:
+        """Return the tip's header and height, and notify of each new one."""
+        self.bump_cost(0.25)
+        self.subscribe_headers = True
+        return self.session_mgr.hsub_results

@@ -1,0 +1,40 @@
+"""mempool.* and the fee requests of blockchain.*."""
+
+from typing import Any
+
+from electrumx.server.session.base import SessionBase
+from electrumx.server.session.params import estimate_mode, non_negative_integer
+from electrumx.server.session.tables import rpc_method
+
+
+class MempoolMethods(SessionBase):
+    """Requests about fees."""
+
+    @rpc_method("mempool.get_fee_histogram")
+    async def mempool_get_fee_histogram(self) -> list[Any]:
+        """Return [[fee rate, virtual size at or above it and below the last], ...]."""
+        self.bump_cost(1.0)
+        result: list[Any] = await self.mempool.compact_fee_histogram()
+        return result
+
+    @rpc_method("blockchain.relayfee")
+    async def relayfee(self) -> float:
+        """Return the least fee rate, in coins per kB, that the node relays."""
+        self.bump_cost(1.0)
+        result: float = await self.session_mgr.daemon_request("relayfee")
+        return result
+
+    @rpc_method("blockchain.estimatefee")
+    async def estimatefee(self, number: Any, mode: Any = None) -> float:
+        """Return the fee rate, in coins per kB, to be mined within so many blocks; or -1."""
+        number = non_negative_integer(number)
+        mode = estimate_mode(mode)
+        self.bump_cost(0.1)
+
+        async def ask(target: int, mode: str | None) -> Any:
+            self.bump_cost(2.0)
+            args = (target,) if mode is None else (target, mode)
+            return await self.session_mgr.daemon_request("estimatefee", *args)
+
+        result: float = await self.session_mgr.fees.get(number, mode, ask)
+        return result

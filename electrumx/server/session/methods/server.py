@@ -1,0 +1,178 @@
+"""server.*: who the server is, whom else it knows, and which protocol is spoken."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from aiorpcx import ReplyAndDisconnect, RPCError
+
+import electrumx
+from electrumx.lib import util
+from electrumx.server.session.base import SessionBase
+from electrumx.server.session.params import BAD_REQUEST, bad_request
+from electrumx.server.session.tables import ProtocolTuple, rpc_method
+
+# As much of a client's name as is kept.
+CLIENT_NAME_CHARS = 100
+# Clients that stop at the crash notifications spoke at most this.
+CRASH_MAX_PROTOCOL = (1, 2)
+
+
+def daemon_version_text(version: Any) -> str:
+    """Return 290100 as 29.1.0."""
+    if not isinstance(version, int):
+        return "unknown"
+    return f"{version // 10_000:d}.{version % 10_000 // 100:d}.{version % 100:d}"
+
+
+class ServerMethods(SessionBase):
+    """Requests about the server itself."""
+
+    PROTOCOL_MIN: ProtocolTuple = (1, 4)
+    PROTOCOL_MAX: ProtocolTuple = (1, 4, 2)
+
+    sv_seen = False
+
+    @classmethod
+    def protocol_min_max_strings(cls) -> list[str]:
+        """Return the range of protocols spoken."""
+        return [util.version_string(ver) for ver in (cls.PROTOCOL_MIN, cls.PROTOCOL_MAX)]
+
+    @classmethod
+    def server_version_args(cls) -> list[Any]:
+        """Return the arguments of server.version when we are the client."""
+        return [electrumx.version, cls.protocol_min_max_strings()]
+
+    @classmethod
+    def server_features(cls, env: Any) -> dict[str, Any]:
+        """Return the features object that describes this server."""
+        hosts: dict[str, dict[str, int]] = {}
+        for service in env.report_services:
+            hosts.setdefault(str(service.host), {})[f"{service.protocol}_port"] = service.port
+        min_str, max_str = cls.protocol_min_max_strings()
+        return {
+            "hosts": hosts,
+            "pruning": None,
+            "server_version": electrumx.version,
+            "protocol_min": min_str,
+            "protocol_max": max_str,
+            "genesis_hash": env.coin.GENESIS_HASH,
+            "hash_function": "sha256",
+            "services": [str(service) for service in env.report_services],
+        }
+
+    def is_tor(self) -> bool:
+        """Say if the client comes from the Tor proxy that we know of."""
+        proxy = self.peer_mgr.proxy_address()
+        remote = self.remote_address()
+        if not proxy or remote is None:
+            return False
+        return str(getattr(proxy, "host", proxy)) == str(remote.host)
+
+    @rpc_method("server.add_peer")
+    async def add_peer(self, features: Any) -> bool:
+        """Consider the client's server as a peer; say if it will be."""
+        self.bump_cost(100.0)
+        remote = self.remote_address()
+        source_addr = None if remote is None else str(remote.host)
+        result: bool = await self.peer_mgr.on_add_peer(features, source_addr)
+        return result
+
+    @rpc_method("server.peers.subscribe")
+    async def peers_subscribe(self) -> list[Any]:
+        """Return the peers as (ip, host, details)."""
+        self.bump_cost(1.0)
+        result: list[Any] = self.peer_mgr.on_peers_subscribe(self.is_tor())
+        return result
+
+    @rpc_method("server.features")
+    async def server_features_request(self) -> dict[str, Any]:
+        """Return the features of this server."""
+        self.bump_cost(0.2)
+        return self.server_features(self.env)
+
+    @rpc_method("server.donation_address")
+    async def donation_address(self) -> str:
+        """Return the operator's donation address."""
+        self.bump_cost(0.1)
+        result: str = self.env.donation_address
+        return result
+
+    @rpc_method("server.ping")
+    async def ping(self) -> None:
+        """Keep the connection alive."""
+        self.bump_cost(0.1)
+
+    @rpc_method("server.banner")
+    async def banner(self) -> str:
+        """Return the operator's greeting."""
+        self.bump_cost(0.5)
+        file = self.env.tor_banner_file if self.is_tor() else self.env.banner_file
+        default = f"You are connected to an {electrumx.version} server."
+        if not file:
+            return default
+        try:
+            text = (await asyncio.to_thread(Path(file).read_bytes)).decode()
+        except (OSError, ValueError) as e:
+            self.logger.error(f"reading banner file {file}: {e!r}")
+            return default
+        return await self._with_variables(text)
+
+    async def _with_variables(self, text: str) -> str:
+        """Return a banner with its placeholders replaced."""
+        info = await self.session_mgr.daemon_request("getnetworkinfo")
+        if not isinstance(info, dict):
+            info = {}
+        for placeholder, value in (
+            ("$SERVER_VERSION", electrumx.version_short),
+            ("$SERVER_SUBVERSION", electrumx.version),
+            ("$DAEMON_VERSION", daemon_version_text(info.get("version"))),
+            ("$DAEMON_SUBVERSION", str(info.get("subversion", "unknown"))),
+            ("$DONATION_ADDRESS", self.env.donation_address),
+        ):
+            text = text.replace(placeholder, value)
+        return text
+
+    # -- negotiation
+
+    @rpc_method("server.version")
+    async def server_version(self, client_name: Any = "", protocol_version: Any = None) -> Any:
+        """Negotiate the protocol; return our version and the one that is spoken from now on."""
+        self.bump_cost(0.5)
+        if self.sv_seen:
+            raise bad_request("server.version already sent")
+        self.sv_seen = True
+        if client_name:
+            self._note_client_name(str(client_name))
+        chosen, client_min = util.protocol_version(
+            protocol_version, self.PROTOCOL_MIN, self.PROTOCOL_MAX
+        )
+        await self._crash_old_client(chosen)
+        if chosen is None:
+            if client_min > self.PROTOCOL_MIN:
+                self.logger.info(
+                    "client requested future protocol version "
+                    f"{util.version_string(client_min)} - is your software out of date?"
+                )
+            raise ReplyAndDisconnect(
+                RPCError(BAD_REQUEST, f"unsupported protocol version: {protocol_version}")
+            )
+        self.set_request_handlers(chosen)
+        return [electrumx.version, self.protocol_version_string()]
+
+    def _note_client_name(self, name: str) -> None:
+        drop = self.env.drop_client
+        if drop is not None and drop.match(name):
+            raise ReplyAndDisconnect(RPCError(BAD_REQUEST, f"unsupported client: {name}"))
+        self.client = name[:CLIENT_NAME_CHARS]
+
+    async def _crash_old_client(self, chosen: ProtocolTuple | None) -> None:
+        """Stop clients with a known theft bug: they do not survive these notifications."""
+        last_bad = self.coin.CRASH_CLIENT_VER
+        version = util.protocol_tuple(self.client)
+        if not last_bad or version == (0,) or version > tuple(last_bad):
+            return
+        if chosen is None or chosen <= CRASH_MAX_PROTOCOL:
+            self.logger.info(f"attempting to crash old client with version {self.client}")
+            await self.send_notification("blockchain.relayfee", ())
+            await self.send_notification("blockchain.estimatefee", ())

@@ -1,0 +1,119 @@
+"""blockchain.transaction.*: sending, fetching and proving transactions."""
+
+from typing import Any
+
+from electrumx.lib import util
+from electrumx.lib.hash import hash_to_hex_str
+from electrumx.server.daemon import DaemonError
+from electrumx.server.session.base import SessionBase
+from electrumx.server.session.chaintip import ChainMovedError
+from electrumx.server.session.params import (
+    assert_hex,
+    assert_tx_hash,
+    bad_request,
+    named_boolean,
+    non_negative_integer,
+)
+from electrumx.server.session.tables import rpc_method
+
+
+def _daemon_message(error: DaemonError) -> str:
+    """Return the node's own words."""
+    reply = error.args[0] if error.args else ""
+    if isinstance(reply, dict):
+        return str(reply.get("message", reply))
+    return str(reply)
+
+
+class TransactionMethods(SessionBase):
+    """Requests about single transactions."""
+
+    @rpc_method("blockchain.transaction.broadcast")
+    async def transaction_broadcast(self, raw_tx: Any) -> str:
+        """Hand a transaction (hex) to the node; return its txid, or a warning to old clients."""
+        raw_tx = assert_hex(raw_tx)
+        self.bump_cost(0.25 + len(raw_tx) / 5000)
+        try:
+            txid: str = await self.session_mgr.broadcast_transaction(raw_tx)
+        except DaemonError as e:
+            message = _daemon_message(e)
+            self.logger.info(f"error sending transaction: {message}")
+            raise bad_request(
+                f"the transaction was rejected by network rules.\n\n{message}\n[{raw_tx}]"
+            ) from None
+        self.txs_sent += 1
+        client_version = util.protocol_tuple(self.client)
+        if client_version != (0,):
+            warning = self.coin.warn_old_client_on_tx_broadcast(client_version)
+            if warning:
+                self.logger.info(
+                    f"sent tx: {txid}. and warned user to upgrade their client from {self.client}"
+                )
+                return str(warning)
+        self.logger.info(f"sent tx: {txid}")
+        return txid
+
+    @rpc_method("blockchain.transaction.get")
+    async def transaction_get(self, tx_hash: Any, verbose: Any = False) -> Any:
+        """Return what the node says of a transaction: its hex, or an object if verbose."""
+        assert_tx_hash(tx_hash)
+        verbose = named_boolean("verbose", verbose)
+        self.bump_cost(1.0)
+        return await self.session_mgr.daemon_request("getrawtransaction", tx_hash, verbose)
+
+    async def _proof_in_block(self, height: int, find: Any, *, branch: bool) -> Any:
+        """Return (tx hash, its position, branch) of the tx that ``find(tx_hashes)`` points at.
+
+        Hashes and branch belong to one block, whatever becomes of the chain meanwhile.
+        """
+        blocks = self.session_mgr.blocks
+
+        async def compute() -> tuple[bytes, int, list[str]]:
+            header = await blocks.header(height)
+            tx_hashes, cost = await blocks.hashes_at(height, header)
+            self.bump_cost(cost)
+            tx_pos = find(tx_hashes)
+            hashes: list[str] = []
+            if branch:
+                hashes, cost = await blocks.branch(height, header, tx_hashes, tx_pos)
+                self.bump_cost(cost)
+            if await blocks.header(height) != header:
+                raise ChainMovedError
+            return tx_hashes[tx_pos], tx_pos, hashes
+
+        return await self.session_mgr.chain.steady(compute, self.bump_cost, check_tip=False)
+
+    @rpc_method("blockchain.transaction.get_merkle")
+    async def transaction_merkle(self, tx_hash: Any, height: Any) -> dict[str, Any]:
+        """Return the proof that a transaction is in the block at a height."""
+        wanted = assert_tx_hash(tx_hash)
+        height = non_negative_integer(height)
+
+        def find(tx_hashes: list[bytes]) -> int:
+            try:
+                return tx_hashes.index(wanted)
+            except ValueError:
+                raise bad_request(
+                    f"tx {hash_to_hex_str(wanted)} not in block at height {height:,d}"
+                ) from None
+
+        _hash, tx_pos, branch = await self._proof_in_block(height, find, branch=True)
+        return {"block_height": height, "merkle": branch, "pos": tx_pos}
+
+    @rpc_method("blockchain.transaction.id_from_pos")
+    async def transaction_id_from_pos(
+        self, height: Any, tx_pos: Any, merkle: Any = False
+    ) -> str | dict[str, Any]:
+        """Return the txid at a position in a block; with a proof if ``merkle``."""
+        tx_pos = non_negative_integer(tx_pos)
+        height = non_negative_integer(height)
+        merkle = named_boolean("merkle", merkle)
+
+        def find(tx_hashes: list[bytes]) -> int:
+            if tx_pos >= len(tx_hashes):
+                raise bad_request(f"no tx at position {tx_pos:,d} in block at height {height:,d}")
+            return int(tx_pos)
+
+        tx_hash, _pos, branch = await self._proof_in_block(height, find, branch=merkle)
+        txid = hash_to_hex_str(tx_hash)
+        return {"tx_hash": txid, "merkle": branch} if merkle else txid

@@ -1,0 +1,100 @@
+"""Untrusted JSON arguments become typed values here, or an error owed to the client.
+
+Every check raises an ``RPCError`` with code ``BAD_REQUEST`` that shows the value as Python prints
+it. Nothing here does I/O; all of it runs on the event loop, before any work is done for a request.
+"""
+
+from typing import Any
+
+from aiorpcx import RPCError
+
+from electrumx.lib.hash import HASHX_LEN, hex_str_to_hash
+
+# Error codes of our own making; negative ones are JSON-RPC's.
+BAD_REQUEST = 1
+DAEMON_ERROR = 2
+HISTORY_TOO_LARGE = 10001
+
+_HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
+_HASH_LEN = 32
+
+
+def bad_request(message: str, *, cost: float = 0.0) -> RPCError:
+    """Return the error for a request that cannot be served because of what it asks."""
+    return RPCError(BAD_REQUEST, message, cost=cost)
+
+
+def _hash_or_none(value: Any) -> bytes | None:
+    """Return the 32 bytes in natural order that 64 hex digits display, None if it is not so."""
+    try:
+        raw = hex_str_to_hash(value)
+    except (TypeError, ValueError, AttributeError):
+        return None
+    return raw if len(raw) == _HASH_LEN else None
+
+
+def scripthash_to_hashX(scripthash: Any) -> bytes:
+    """Return the index key (the first 11 bytes of the SHA-256) of a script hash in hex."""
+    raw = _hash_or_none(scripthash)
+    if raw is None:
+        raise bad_request(f"{scripthash} is not a valid script hash")
+    return raw[:HASHX_LEN]
+
+
+def non_negative_integer(value: Any) -> int:
+    """Return the value as an integer of at least zero.
+
+    Whatever Python's ``int`` takes will pass: numeric text, fractions (cut), booleans. A
+    convertible but negative value is shown converted in the error.
+    """
+    try:
+        value = int(value)
+        if value >= 0:
+            return value  # type: ignore[no-any-return] # int(Any) stays Any to the checker
+    except (ValueError, TypeError, OverflowError):
+        pass
+    raise bad_request(f"{value} should be a non-negative integer")
+
+
+def assert_boolean(value: Any) -> bool:
+    """Return the value if it equals true or false (1 and 0 do)."""
+    if is_boolean(value):
+        return bool(value)
+    raise bad_request(f"{value} should be a boolean value")
+
+
+def is_boolean(value: Any) -> bool:
+    """Say if the value equals true or false."""
+    return isinstance(value, (bool, int, float)) and value in (0, 1)
+
+
+def named_boolean(name: str, value: Any) -> bool:
+    """Return the value of parameter ``name`` if it equals true or false."""
+    if is_boolean(value):
+        return bool(value)
+    raise bad_request(f'"{name}" must be a boolean')
+
+
+def assert_tx_hash(value: Any) -> bytes:
+    """Return the 32 bytes, in natural order, of a displayed transaction hash."""
+    raw = _hash_or_none(value)
+    if raw is None:
+        raise bad_request(f"{value} should be a transaction hash")
+    return raw
+
+
+def assert_hex(value: Any) -> str:
+    """Return the value if it is text of an even number of hex digits, without spaces."""
+    if isinstance(value, str) and len(value) % 2 == 0 and _HEX_DIGITS.issuperset(value):
+        return value
+    raise bad_request(f"{value} should be a hex string")
+
+
+def estimate_mode(value: Any) -> str | None:
+    """Return the fee estimation mode in upper case; anything but text counts as none."""
+    if not isinstance(value, str):
+        return None
+    mode = value.upper()
+    if mode not in ("CONSERVATIVE", "ECONOMICAL"):
+        raise bad_request(f"unknown estimatefee mode: {mode}")
+    return mode

@@ -1,0 +1,45 @@
+"""Which method of a session class answers which request, by protocol version.
+
+Handlers are marked where they stand; the table of a version is collected once per session class.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, TypeVar
+
+ProtocolTuple = tuple[int, ...]
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+_MARK = "_rpc_marks"
+
+
+def rpc_method(
+    name: str, *, since: ProtocolTuple = (0,), until: ProtocolTuple | None = None
+) -> Callable[[Handler], Handler]:
+    """Mark a coroutine function as the handler of request ``name``.
+
+    It is served to clients that negotiated at least ``since`` and less than ``until``. One
+    function may carry several marks. A subclass that overrides the function need not repeat them.
+    """
+
+    def mark(func: Handler) -> Handler:
+        marks = [*getattr(func, _MARK, ()), (name, since, until)]
+        setattr(func, _MARK, marks)
+        return func
+
+    return mark
+
+
+@lru_cache(maxsize=64)
+def handler_names(cls: Any, ptuple: ProtocolTuple) -> dict[str, str]:
+    """Return {request name: attribute name} of a session class at a protocol version.
+
+    The dictionary is shared: callers must not change it.
+    """
+    result: dict[str, str] = {}
+    for klass in reversed(cls.__mro__):
+        for attribute, value in vars(klass).items():
+            for name, since, until in getattr(value, _MARK, ()):
+                if ptuple >= since and (until is None or ptuple < until):
+                    result[name] = attribute
+    return result

@@ -1,0 +1,141 @@
+"""Listening sockets: raw and websocket, plain and TLS. Knows nothing of what is said over them.
+
+Listeners belong to the session manager's tasks; transports to the task of their connection.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from aiorpcx import TaskTimeout, serve_rs, timeout_after
+from aiorpcx.websocket import WSTransport
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as websockets_serve
+from websockets.exceptions import ConnectionClosed
+
+WEBSOCKET_PROTOCOLS = ("ws", "wss")
+TLS_PROTOCOLS = ("ssl", "wss")
+
+# Hostile handshakes are everyday noise, and connections are logged by their sessions.
+_quiet_logger = logging.getLogger("electrumx.websockets")
+_quiet_logger.setLevel(logging.CRITICAL)
+
+
+def server_tls_context(certfile: str, keyfile: str) -> ssl.SSLContext:
+    """Return the context of TLS listeners; raises OSError (ssl.SSLError is one) on bad files."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certfile, keyfile=keyfile)
+    return context
+
+
+class WebSocketTransport(WSTransport):
+    """aiorpcX's websocket transport, with closing that is bounded in time."""
+
+    async def process_messages(self) -> None:
+        """Run the session until the connection ends."""
+        try:
+            await self.session.process_messages(self.recv_message)
+        except ConnectionClosed:
+            pass
+        finally:
+            self.closing = True
+
+    async def write(self, framed_message: bytes) -> None:
+        """Send a message as text; do nothing if the connection has gone, as raw sockets do."""
+        if self.is_closing():
+            return
+        try:
+            await self.websocket.send(framed_message.decode())
+        except ConnectionClosed:
+            self.closing = True
+
+    async def close(self, force_after: float = 0) -> None:
+        """Close the connection and return when closed, at the latest after so many seconds."""
+        self.closing = True
+        try:
+            async with timeout_after(force_after):
+                await self.websocket.close()
+        except TaskTimeout:
+            await self.abort()
+
+    async def abort(self) -> None:
+        """Drop the connection without ceremony."""
+        self.closing = True
+        transport = getattr(self.websocket, "transport", None)
+        if transport is not None:
+            transport.abort()
+
+
+async def _serve_websocket(session_factory: Callable[..., Any], ws: ServerConnection) -> None:
+    await WebSocketTransport.ws_server(session_factory, ws)
+
+
+class Listener:
+    """One service that accepts connections, from ``open`` to ``close``."""
+
+    def __init__(
+        self,
+        service: Any,
+        session_factory: Callable[..., Any],
+        *,
+        max_recv: int,
+        tls_context: ssl.SSLContext | None,
+    ) -> None:
+        self.service = service
+        self._session_factory = session_factory
+        self._max_recv = max_recv
+        self._tls_context = tls_context
+        self._server: Any = None
+
+    @property
+    def port(self) -> int:
+        """The port listened on (the system's choice if the service named port 0)."""
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def open(self) -> None:
+        """Start to listen; raises OSError if that is impossible."""
+        host: str | None = str(self.service.address.host)
+        if host == "all_interfaces":
+            host = None
+        port = self.service.address.port
+        if self.service.protocol in WEBSOCKET_PROTOCOLS:
+            self._server = await websockets_serve(
+                partial(_serve_websocket, self._session_factory),
+                host,
+                port,
+                max_size=self._max_recv or None,
+                ssl=self._tls_context,
+                server_header=None,
+                logger=_quiet_logger,
+            )
+        else:
+            self._server = await serve_rs(self._session_factory, host, port, ssl=self._tls_context)
+
+    def close(self) -> None:
+        """Accept no more connections; those that exist go on.
+
+        Deliberately does not wait: since Python 3.12 a server counts as closed only when the
+        last of its connections has gone, which is up to the clients.
+        """
+        if self.service.protocol in WEBSOCKET_PROTOCOLS:
+            self._server.close(close_connections=False)
+        else:
+            self._server.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connections have gone too (not before Python 3.12 for raw sockets)."""
+        await self._server.wait_closed()
+
+
+async def wait_all_closed(listeners: list[Listener], secs: float) -> bool:
+    """Wait for listeners to be closed, at most so long; say if they are."""
+    if not listeners:
+        return True
+    tasks = [asyncio.ensure_future(listener.wait_closed()) for listener in listeners]
+    _done, pending = await asyncio.wait(tasks, timeout=secs)
+    for task in pending:
+        task.cancel()
+    return not pending

@@ -1,0 +1,521 @@
+"""A server's insides in memory, and clients of its real sockets, for session tests."""
+
+import asyncio
+import json
+import ssl
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from types import SimpleNamespace
+
+from websockets.asyncio.client import connect as websocket_connect
+
+from electrumx.lib.hash import HASHX_LEN, Base58Error, double_sha256, hash_to_hex_str, sha256
+from electrumx.lib.merkle import Merkle
+from electrumx.server.daemon import DaemonError
+from electrumx.server.db import UTXO, DBError
+from electrumx.server.notifications import Notifications
+from electrumx.server.session import ElectrumX, SessionManager
+from electrumx.server.session import manager as manager_module
+
+
+class FakeCoin:
+    NAME = "Fakecoin"
+    NET = "mainnet"
+    SHORTNAME = "FAKE"
+    GENESIS_HASH = "00" * 32
+    CRASH_CLIENT_VER = (3, 2, 3)
+    SESSIONCLS = ElectrumX
+
+    @staticmethod
+    def header_hash(header):
+        return double_sha256(header)
+
+    @staticmethod
+    def hashX_from_script(script):
+        return sha256(script)[:HASHX_LEN]
+
+    @classmethod
+    def address_to_hashX(cls, address):
+        if address == "foreign":
+            raise RuntimeError("invalid address: foreign")
+        if not address.startswith("addr"):
+            raise Base58Error("not an address")
+        return cls.hashX_from_script(address.encode())
+
+    @staticmethod
+    def decimal_value(value):
+        return Decimal(value) / 10**8
+
+    @staticmethod
+    def warn_old_client_on_tx_broadcast(client_ver):
+        return "<br/>upgrade" if client_ver < (3, 3, 3) else False
+
+
+@dataclass(frozen=True)
+class FakeAddress:
+    host: str
+    port: int
+
+    def __str__(self):
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class FakeService:
+    """Like aiorpcX's Service, but port 0 is allowed: the system chooses."""
+
+    protocol: str
+    host: str = "127.0.0.1"
+    port: int = 0
+
+    @property
+    def address(self):
+        return FakeAddress(self.host, self.port)
+
+    def __str__(self):
+        return f"{self.protocol}://{self.address}"
+
+
+def fake_env(**settings):
+    env = SimpleNamespace(
+        coin=FakeCoin,
+        services=[FakeService("tcp"), FakeService("rpc")],
+        report_services=[],
+        ssl_certfile=None,
+        ssl_keyfile=None,
+        max_send=1_000_000,
+        max_recv=1_000_000,
+        max_sessions=1000,
+        session_timeout=600,
+        session_group_by_subnet_ipv4=24,
+        session_group_by_subnet_ipv6=48,
+        cost_soft_limit=1000,
+        cost_hard_limit=10000,
+        bw_unit_cost=5000,
+        initial_concurrent=10,
+        request_sleep=2500,
+        request_timeout=30,
+        log_sessions=0,
+        anon_logs=False,
+        drop_client=None,
+        donation_address="donate-here",
+        banner_file=None,
+        tor_banner_file=None,
+        daemon_url="http://user:pass@env-host:8332/",
+    )
+    for name, value in settings.items():
+        assert hasattr(env, name), name
+        setattr(env, name, value)
+    return env
+
+
+def make_header(height, fork=0):
+    return height.to_bytes(4, "little") + bytes([fork]) * 76
+
+
+def make_tx_hash(*parts):
+    return sha256(repr(parts).encode())
+
+
+class FakeDB:
+    """A chain of blocks, each with some txs, and scripts' histories set by the test."""
+
+    def __init__(self, height=10, txs_per_block=3):
+        self.headers = [make_header(h) for h in range(height + 1)]
+        self.block_txs = [
+            [make_tx_hash(h, n) for n in range(txs_per_block)] for h in range(height + 1)
+        ]
+        self.histories = {}
+        self.utxos = {}
+        self.history = SimpleNamespace(flush_count=7)
+        self.history_reads = 0
+        self.before_history_returns = None
+
+    @property
+    def db_height(self):
+        return len(self.headers) - 1
+
+    @property
+    def db_tip(self):
+        return double_sha256(self.headers[-1])
+
+    def add_block(self, fork=0, txs=3):
+        height = len(self.headers)
+        self.headers.append(make_header(height, fork))
+        self.block_txs.append([make_tx_hash(height, n, fork) for n in range(txs)])
+
+    def pop_block(self):
+        self.headers.pop()
+        self.block_txs.pop()
+
+    async def raw_header(self, height):
+        if not 0 <= height <= self.db_height:
+            raise IndexError(f"height {height} out of range")
+        return self.headers[height]
+
+    async def read_headers(self, start, count):
+        headers = self.headers[start : start + count]
+        return b"".join(headers), len(headers)
+
+    async def header_branch_and_root(self, length, height):
+        hashes = [double_sha256(header) for header in self.headers[:length]]
+        return Merkle().branch_and_root(hashes, height)
+
+    async def tx_hashes_at_blockheight(self, height):
+        if height > self.db_height:
+            raise DBError(f"block {height:,d} not on disk (>{self.db_height:,d})")
+        return self.block_txs[height]
+
+    async def limited_history(self, hashX, *, limit=1000):
+        self.history_reads += 1
+        result = list(self.histories.get(hashX, []))[:limit]
+        if self.before_history_returns is not None:
+            await self.before_history_returns()
+        return result
+
+    async def all_utxos(self, hashX):
+        return list(self.utxos.get(hashX, []))
+
+
+class FakeBP:
+    def __init__(self, db):
+        self.db = db
+        self.lagging = False
+        self.backed_up_event = asyncio.Event()
+        self.forced = []
+        self.caught_up = True
+
+    @property
+    def height(self):
+        return self.db.db_height + self.lagging
+
+    @property
+    def tip(self):
+        return b"ahead" if self.lagging else self.db.db_tip
+
+    async def force_chain_reorg(self, count):
+        if count > 100:
+            raise ValueError(f"cannot reorg {count:,d} blocks: undo information goes back 100")
+        if self.caught_up:
+            self.forced.append(count)
+        return self.caught_up
+
+
+class FakeDaemon:
+    def __init__(self):
+        self.url = "http://user:pass@fake-host:8332/"
+        self.sent = []
+        self.errors = {}
+        self.calls = []
+        self.stall = None  # an Event that getrawtransaction waits for
+        self.network_info = {"version": 290100, "subversion": "/Satoshi:29.1.0/"}
+        self.txs = {}
+
+    def _call(self, name, *args):
+        self.calls.append((name, *args))
+        if name in self.errors:
+            raise DaemonError(self.errors[name])
+
+    def logged_url(self, url=None):
+        return self.url.rpartition("@")[2]
+
+    def set_url(self, url):
+        if "@" not in url:
+            raise ValueError("invalid daemon URL")
+        self.url = url
+
+    def cached_height(self):
+        return 10
+
+    async def broadcast_transaction(self, raw_tx):
+        self._call("sendrawtransaction", raw_tx)
+        self.sent.append(raw_tx)
+        return hash_to_hex_str(double_sha256(bytes.fromhex(raw_tx)))
+
+    async def getrawtransaction(self, hex_hash, verbose=False):
+        self._call("getrawtransaction", hex_hash, verbose)
+        if self.stall is not None:
+            await self.stall.wait()
+        if hex_hash in self.txs:
+            return self.txs[hex_hash]
+        return {"txid": hex_hash} if verbose else "beef" * 4
+
+    async def relayfee(self):
+        self._call("relayfee")
+        return 0.00001
+
+    async def estimatefee(self, number, mode=None):
+        self._call("estimatefee", number, mode)
+        return 0.0002
+
+    async def getnetworkinfo(self):
+        self._call("getnetworkinfo")
+        return self.network_info
+
+
+@dataclass
+class Summary:
+    hash: bytes
+    fee: int
+    has_unconfirmed_inputs: bool
+
+
+class FakeMempool:
+    def __init__(self):
+        self.summaries = {}
+        self.deltas = {}
+        self.spends = {}
+        self.utxos = {}
+        self.histogram = [[12.5, 1000], [1.0, 50000]]
+        self.failure = None
+
+    async def transaction_summaries(self, hashX):
+        if self.failure is not None:
+            raise self.failure
+        return list(self.summaries.get(hashX, []))
+
+    async def balance_delta(self, hashX):
+        return self.deltas.get(hashX, 0)
+
+    async def potential_spends(self, hashX):
+        return set(self.spends.get(hashX, ()))
+
+    async def unordered_UTXOs(self, hashX):
+        return list(self.utxos.get(hashX, []))
+
+    async def compact_fee_histogram(self):
+        return self.histogram
+
+
+class FakePeers:
+    def __init__(self, env, db):
+        self.proxy = None
+        self.added = []
+        self.asked_by_tor = []
+
+    async def discover_peers(self):
+        await asyncio.Event().wait()
+
+    def info(self):
+        return {"bad": 0, "good": 1, "never": 0, "stale": 0, "total": 1}
+
+    async def add_localRPC_peer(self, real_name):
+        self.added.append(real_name)
+
+    async def on_add_peer(self, features, source_addr):
+        self.added.append((features, source_addr))
+        return True
+
+    def on_peers_subscribe(self, is_tor):
+        self.asked_by_tor.append(is_tor)
+        return [["1.2.3.4", "example.com", ["v1.4.2", "s50002"]]]
+
+    def proxy_address(self):
+        return self.proxy
+
+    async def rpc_data(self):
+        return [
+            {
+                "host": "example.com",
+                "features": {"hosts": {"example.com": {"ssl_port": 50002}}},
+                "source": "peer",
+                "ip_addr": "1.2.3.4",
+                "last_good": 0,
+                "last_try": 0,
+                "try_count": 0,
+                "status": "good",
+            }
+        ]
+
+
+def script_hash(name):
+    """Return (script hash as clients write it, hashX) of a made-up script."""
+    digest = sha256(name.encode())
+    return hash_to_hex_str(digest), digest[:HASHX_LEN]
+
+
+def utxo(name, value, *, tx_num=1, tx_pos=0, height=5):
+    return UTXO(tx_num, tx_pos, make_tx_hash(name), height, value)
+
+
+class Client:
+    """A client that sends exactly what it is told to, and sorts what comes back."""
+
+    def __init__(self, send, recv, close):
+        self._send = send
+        self._recv = recv
+        self.close = close
+        self.notifications = []
+        self._next_id = 0
+
+    async def send(self, message):
+        if not isinstance(message, bytes):
+            message = json.dumps(message).encode()
+        await self._send(message)
+
+    async def recv_raw(self):
+        return await asyncio.wait_for(self._recv(), 10)
+
+    async def recv(self):
+        """Return the next message as an object; None once the connection has ended."""
+        raw = await self.recv_raw()
+        return json.loads(raw) if raw else None
+
+    async def ask(self, method, *params, **named):
+        """Return the whole reply to a request; notifications before it are set aside."""
+        self._next_id += 1
+        await self.send(
+            {
+                "jsonrpc": "2.0",
+                "method": method,
+                "params": named or list(params),
+                "id": self._next_id,
+            }
+        )
+        while True:
+            reply = await self.recv()
+            assert reply is not None, "connection lost"
+            if isinstance(reply, dict) and "id" not in reply:
+                self.notifications.append(reply)
+                continue
+            return reply
+
+    async def request(self, method, *params, **named):
+        reply = await self.ask(method, *params, **named)
+        assert "result" in reply, reply
+        return reply["result"]
+
+    async def error(self, method, *params, **named):
+        """Return (code, message) of the error that a request meets."""
+        reply = await self.ask(method, *params, **named)
+        assert "error" in reply, reply
+        return reply["error"]["code"], reply["error"]["message"]
+
+    async def notification(self):
+        """Return (method, params) of the next notification."""
+        item = self.notifications.pop(0) if self.notifications else await self.recv()
+        assert item is not None, "connection lost"
+        return item["method"], item.get("params")
+
+    async def no_notification(self):
+        """Check that nothing has been sent: the reply to a ping comes next."""
+        await self.request("server.ping")
+        assert self.notifications == []
+
+
+@dataclass
+class World:
+    env: object
+    db: FakeDB
+    bp: FakeBP
+    daemon: FakeDaemon
+    mempool: FakeMempool
+    manager: SessionManager
+    notifications: Notifications
+    shutdown_event: asyncio.Event
+    serving: asyncio.Task
+    tls_client: ssl.SSLContext | None = None
+    clients: list = field(default_factory=list)
+
+    def port(self, protocol):
+        for service, listener in self.manager.listeners.items():
+            if service.protocol == protocol:
+                return listener.port
+        raise AssertionError(f"not listening: {protocol}")
+
+    async def connect(self, protocol="tcp"):
+        port = self.port(protocol)
+        tls = self.tls_client if protocol in ("ssl", "wss") else None
+        if protocol in ("ws", "wss"):
+            client = await self._connect_websocket(f"{protocol}://127.0.0.1:{port}", tls)
+        else:
+            client = await self._connect_raw(port, tls)
+        self.clients.append(client)
+        return client
+
+    async def _connect_raw(self, port, tls):
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=tls, limit=100_000_000
+        )
+
+        async def send(message):
+            writer.write(message + b"\n")
+            await writer.drain()
+
+        async def recv():
+            try:
+                return await reader.readline()
+            except ConnectionError:
+                return b""
+
+        async def close():
+            writer.close()
+            try:
+                await writer.wait_closed()
+            except (ConnectionError, ssl.SSLError):
+                pass
+
+        return Client(send, recv, close)
+
+    async def _connect_websocket(self, uri, tls):
+        ws = await websocket_connect(uri, ssl=tls, max_size=None)
+
+        async def recv():
+            try:
+                return await ws.recv()
+            except Exception:
+                return b""
+
+        return Client(lambda message: ws.send(message.decode()), recv, ws.close)
+
+    def session(self, client_number=-1):
+        """Return the server's side of a wallet connection, in order of arrival."""
+        wallets = [s for s in self.manager.sessions if s.kind != "rpc"]
+        return sorted(wallets, key=lambda s: s.session_id)[client_number]
+
+    async def new_block(self, touched=(), **kwargs):
+        self.db.add_block(**kwargs)
+        await self.manager.notify_sessions(self.db.db_height, set(touched))
+
+    async def touch(self, *touched):
+        await self.manager.notify_sessions(self.db.db_height, set(touched))
+
+
+async def until(condition, secs=10):
+    """Wait for a condition that other tasks bring about."""
+    deadline = asyncio.get_running_loop().time() + secs
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "waited in vain"
+        await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def session_world(*, tls_client=None, db=None, ready=True, **settings):
+    """Yield a World that serves until the end of the block."""
+    env = fake_env(**settings)
+    db = db or FakeDB()
+    bp, daemon, mempool = FakeBP(db), FakeDaemon(), FakeMempool()
+    shutdown_event, mempool_event = asyncio.Event(), asyncio.Event()
+    original, manager_module.PeerManager = manager_module.PeerManager, FakePeers
+    try:
+        manager = SessionManager(env, db, bp, daemon, mempool, shutdown_event)
+    finally:
+        manager_module.PeerManager = original
+    if ready:
+        mempool_event.set()
+    notifications = Notifications()
+    serving = asyncio.create_task(manager.serve(notifications, mempool_event))
+    world = World(
+        env, db, bp, daemon, mempool, manager, notifications, shutdown_event, serving, tls_client
+    )
+    world.mempool_event = mempool_event
+    try:
+        if ready:
+            await until(lambda: serving.done() or len(manager.listeners) == len(env.services))
+        yield world
+    finally:
+        for client in world.clients:
+            await client.close()
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
