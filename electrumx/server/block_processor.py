@@ -84,6 +84,8 @@ class BlockProcessor:
         self.state_lock = asyncio.Lock()
         #: set and cleared after each reorganisation
         self.backed_up_event = asyncio.Event()
+        #: set and cleared when blocks were committed while caught up
+        self.advanced_event = asyncio.Event()
         self._caught_up_event = asyncio.Event()
         #: a change of state raised: memory may be inconsistent and must not be flushed
         self._state_broken = False
@@ -251,6 +253,8 @@ class BlockProcessor:
 
     async def _notify(self) -> None:
         touched, self.touched = self.touched, set()
+        self.advanced_event.set()
+        self.advanced_event.clear()
         await self.notifications.on_block(touched, self.height)
 
     def _parse_blocks(self, raw_blocks: Sequence[bytes], first_height: int) -> list[Block]:

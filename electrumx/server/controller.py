@@ -13,8 +13,10 @@ import aiorpcx
 
 import electrumx
 from electrumx.lib.errors import OperatorError
+from electrumx.lib.hash import hex_str_to_hash
 from electrumx.lib.server_base import ServerBase
 from electrumx.lib.util import class_logger, version_string
+from electrumx.server.block_processor import BlockProcessor
 from electrumx.server.daemon import Daemon
 from electrumx.server.db import DB
 from electrumx.server.env import Env
@@ -28,20 +30,51 @@ __all__ = ["Controller", "Notifications"]
 class _MemPoolView(MemPoolAPI):
     """What the mempool may see of the node, the database and the notifications."""
 
-    def __init__(self, env: Env, daemon: Daemon, db: DB, notifications: Notifications):
-        self.env = env
-        self.daemon = daemon
-        self.db = db
-        # One function each: bound once.
-        self.height = daemon.height  # type: ignore[method-assign]  # is the daemon's
-        self.cached_height = daemon.cached_height  # type: ignore[method-assign]  # likewise
-        self.mempool_hashes = daemon.mempool_hashes  # type: ignore[method-assign]  # likewise
-        self.raw_transactions = daemon.getrawtransactions  # type: ignore[method-assign]  # likewise
-        self.lookup_utxos = db.lookup_utxos  # type: ignore[method-assign]  # the database's
-        self.on_mempool = notifications.on_mempool  # type: ignore[method-assign]  # likewise
+    def __init__(
+        self, daemon: Daemon, db: DB, processor: BlockProcessor, notifications: Notifications
+    ):
+        self._daemon = daemon
+        self._db = db
+        self._processor = processor
+        self._notifications = notifications
+
+    async def height(self) -> int:
+        return await self._daemon.height()
+
+    def cached_height(self) -> int | None:
+        return self._daemon.cached_height()
 
     def db_height(self) -> int:
-        return self.db.db_height
+        return self._db.db_height
+
+    def db_tip(self) -> bytes:
+        return self._db.db_tip
+
+    async def daemon_tip_hash(self) -> bytes | None:
+        height = self._daemon.cached_height()
+        if height is None:
+            return None
+        return hex_str_to_hash((await self._daemon.block_hex_hashes(height, 1))[0])
+
+    async def mempool_hashes(self) -> list[str]:
+        return await self._daemon.mempool_hashes()
+
+    async def raw_transactions(self, hex_hashes: Sequence[str]) -> list[bytes | None]:
+        return await self._daemon.getrawtransactions(hex_hashes)
+
+    async def lookup_utxos(
+        self, prevouts: Sequence[tuple[bytes, int]]
+    ) -> Sequence[tuple[bytes, int] | None]:
+        return await self._db.lookup_utxos(prevouts)
+
+    async def on_mempool(self, touched: set[bytes], height: int) -> None:
+        await self._notifications.on_mempool(touched, height)
+
+    async def wait_for_daemon_height_change(self) -> None:
+        await self._daemon.height_changed.wait()
+
+    async def wait_for_db_height_change(self) -> None:
+        await self._processor.advanced_event.wait()
 
 
 class Controller(ServerBase):
@@ -59,7 +92,11 @@ class Controller(ServerBase):
         async with env.coin.DAEMON(env.coin, env.daemon_url) as daemon:
             db = DB(env)
             processor = env.coin.BLOCK_PROCESSOR(env, db, daemon, notifications)
-            mempool = MemPool(env.coin, _MemPoolView(env, daemon, db, notifications))
+            mempool = MemPool(
+                env.coin,
+                _MemPoolView(daemon, db, processor, notifications),
+                refresh_secs=env.daemon_poll_interval_mempool_msec / 1000,
+            )
             manager = SessionManager(env, db, processor, daemon, mempool, shutdown_event)
             # Waits for the node; a wrong password shows here, in its log.
             await daemon.height()
