@@ -1,0 +1,234 @@
+"""A scripted node and database for the mempool, and a naive model to compare it with.
+
+Transactions are described by ModelTx, which knows its inputs' and outputs' values by itself;
+hashes, sizes and hashXs are computed here from the wire format, not by the code under test.
+"""
+
+import asyncio
+import hashlib
+import struct
+from contextlib import asynccontextmanager
+
+from electrumx.server.mempool import MemPool, MemPoolAPI
+
+WAIT_SECS = 60
+
+
+def hashX_of(script):
+    return hashlib.sha256(script).digest()[:11]
+
+
+def double_sha256(data):
+    return hashlib.sha256(hashlib.sha256(data).digest()).digest()
+
+
+class ModelTx:
+    """One transaction: inputs are (prev hash, index, hashX, value), outputs (script, value)."""
+
+    _serial = 0
+
+    def __init__(self, inputs, outputs, witness_bytes=0):
+        ModelTx._serial += 1
+        self.inputs = list(inputs)
+        self.outputs = list(outputs)
+        body = bytes([len(self.inputs)])
+        for prev_hash, idx, _hashX, _value in self.inputs:
+            body += prev_hash + struct.pack("<I", idx) + b"\x00" + b"\xff" * 4
+        assert len(self.inputs) < 253
+        assert len(self.outputs) < 253
+        body += bytes([len(self.outputs)])
+        for script, value in self.outputs:
+            body += struct.pack("<q", value) + bytes([len(script)]) + script
+        version, locktime = struct.pack("<i", 2), struct.pack("<I", ModelTx._serial)
+        stripped = version + body + locktime
+        self.hash = double_sha256(stripped)
+        self.raw = stripped
+        self.size = len(stripped)
+        if witness_bytes:
+            witness = (b"\x01" + bytes([witness_bytes]) + b"w" * witness_bytes) * len(self.inputs)
+            self.raw = version + b"\x00\x01" + body + witness + locktime
+            weight = 4 * len(stripped) + 2 + len(witness)
+            self.size = -(-weight // 4)
+
+    @property
+    def hex_hash(self):
+        return self.hash[::-1].hex()
+
+    @property
+    def fee(self):
+        paid = sum(value for *_, value in self.inputs)
+        return max(0, paid - sum(value for _script, value in self.outputs))
+
+    def hashXs(self):
+        return {item[2] for item in self.inputs} | {hashX_of(out[0]) for out in self.outputs}
+
+    def spendables(self):
+        """Its outputs in the form of inputs."""
+        return [(self.hash, n, hashX_of(s), value) for n, (s, value) in enumerate(self.outputs)]
+
+
+class FakeAPI(MemPoolAPI):
+    """The node's mempool and the database, to be changed at will.
+
+    txs:     tx hash -> ModelTx that the node lists
+    missing: hashes that it lists but has no raw transaction for
+    garbled: tx hash -> bytes that it sends instead
+    utxos:   the database: (tx hash, index) -> (hashX, value)
+    """
+
+    def __init__(self):
+        self.txs = {}
+        self.missing = set()
+        self.garbled = {}
+        self.utxos = {}
+        self.node_height = self.heard_height = self.database_height = 100
+        self.node_tip = self.database_tip = None
+        self.refreshes = asyncio.Queue()  # (touched, height) of each successful one
+        self.listings = 0
+        self.fetches = 0
+        self.node_changed = asyncio.Event()
+        self.db_changed = asyncio.Event()
+
+    @staticmethod
+    def _pulse(event):
+        event.set()
+        event.clear()
+
+    def trigger(self):
+        """Have the mempool refresh now."""
+        self._pulse(self.node_changed)
+
+    def set_height(self, height):
+        self.node_height = self.heard_height = self.database_height = height
+
+    def confirm(self, hashes):
+        """Put transactions into the database and take them from the node's mempool."""
+        self.set_height(self.node_height + 1)
+        txs = [self.txs.pop(tx_hash) for tx_hash in hashes]
+        for tx in txs:
+            for tx_hash, idx, hashX, value in tx.spendables():
+                self.utxos[tx_hash, idx] = (hashX, value)
+        # Only now, since a block may spend what it creates.
+        for tx in txs:
+            for prev_hash, idx, _hashX, _value in tx.inputs:
+                self.utxos.pop((prev_hash, idx), None)
+
+    def add_utxo(self, script, value, tx_hash=None, idx=0):
+        """Put an output into the database; return it in the form of an input."""
+        ModelTx._serial += 1
+        tx_hash = tx_hash or double_sha256(str(ModelTx._serial).encode())
+        self.utxos[tx_hash, idx] = (hashX_of(script), value)
+        return tx_hash, idx, hashX_of(script), value
+
+    def add(self, *txs):
+        for tx in txs:
+            self.txs[tx.hash] = tx
+
+    # -- What the mempool asks
+
+    async def height(self):
+        self.heard_height = self.node_height
+        return self.node_height
+
+    def cached_height(self):
+        return self.heard_height
+
+    def db_height(self):
+        return self.database_height
+
+    async def mempool_hashes(self):
+        self.listings += 1
+        return [tx.hex_hash for tx in self.txs.values()]
+
+    async def raw_transactions(self, hex_hashes):
+        self.fetches += 1
+        await asyncio.sleep(0)
+        hashes = [bytes.fromhex(hex_hash)[::-1] for hex_hash in hex_hashes]
+        return [self._raw(tx_hash) for tx_hash in hashes]
+
+    def _raw(self, tx_hash):
+        if tx_hash in self.missing or tx_hash not in self.txs:
+            return None
+        return self.garbled.get(tx_hash, self.txs[tx_hash].raw)
+
+    async def lookup_utxos(self, prevouts):
+        await asyncio.sleep(0)
+        return [self.utxos.get(prevout) for prevout in prevouts]
+
+    async def on_mempool(self, touched, height):
+        self.refreshes.put_nowait((touched, height))
+
+    async def daemon_tip_hash(self):
+        return self.node_tip
+
+    def db_tip(self):
+        return self.database_tip
+
+    async def wait_for_daemon_height_change(self):
+        await self.node_changed.wait()
+
+    async def wait_for_db_height_change(self):
+        await self.db_changed.wait()
+
+
+@asynccontextmanager
+async def synchronizing(coin, api, **kwargs):
+    """A MemPool that is kept synchronised, refreshing only when triggered unless told otherwise.
+
+    Its event (attribute `event` of the mempool, for tests) is the synchronised event.
+    """
+    mempool = MemPool(coin, api, **{"refresh_secs": 3600, "log_status_secs": 3600, **kwargs})
+    mempool.event = asyncio.Event()
+    task = asyncio.ensure_future(mempool.keep_synchronized(mempool.event))
+    try:
+        yield mempool
+    finally:
+        failure = task.exception() if task.done() else None
+        task.cancel()
+        await asyncio.wait([task])
+        if failure:
+            raise failure
+
+
+async def refreshed(api):
+    """Trigger a refresh and wait for it; return (touched, height)."""
+    api.trigger()
+    return await asyncio.wait_for(api.refreshes.get(), WAIT_SECS)
+
+
+async def check_against_model(mempool, accepted):
+    """Compare all queries with what follows from the accepted ModelTxs; hash -> tx."""
+    assert set(mempool.txs) == set(accepted)
+    by_hashX = {}
+    for tx in accepted.values():
+        for hashX in tx.hashXs():
+            by_hashX.setdefault(hashX, []).append(tx)
+    assert {hashX: {tx.hash for tx in txs} for hashX, txs in by_hashX.items()} == mempool.hashXs
+
+    for hashX, txs in by_hashX.items():
+        delta = 0
+        spends = set()
+        summaries = []
+        utxos = set()
+        for tx in txs:
+            delta += sum(v for script, v in tx.outputs if hashX_of(script) == hashX)
+            delta -= sum(v for _hash, _idx, h, v in tx.inputs if h == hashX)
+            spends |= {(prev_hash, idx) for prev_hash, idx, *_ in tx.inputs}
+            unconfirmed = any(prev_hash in accepted for prev_hash, *_ in tx.inputs)
+            summaries.append((unconfirmed, tx.hex_hash, tx.hash, tx.fee))
+            for n, (script, value) in enumerate(tx.outputs):
+                if hashX_of(script) == hashX:
+                    utxos.add((-1, n, tx.hash, 0, value))
+        assert await mempool.balance_delta(hashX) == delta
+        assert await mempool.potential_spends(hashX) == spends
+        got = await mempool.transaction_summaries(hashX)
+        assert [(s.hash, s.fee, s.has_unconfirmed_inputs) for s in got] == [
+            (tx_hash, fee, unconfirmed) for unconfirmed, _hex, tx_hash, fee in sorted(summaries)
+        ]
+        got_utxos = await mempool.unordered_UTXOs(hashX)
+        assert len(got_utxos) == len(utxos)
+        assert {tuple(utxo) for utxo in got_utxos} == utxos
+
+    for tx_hash, tx in accepted.items():
+        assert mempool.txs[tx_hash].size == tx.size
+        assert mempool.txs[tx_hash].fee == tx.fee

@@ -1,0 +1,220 @@
+"""Whatever happens in the node's mempool, after a refresh the index equals a naive model of it."""
+
+import asyncio
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from electrumx.lib.coins import Coin
+from electrumx.server.mempool import MemPool, MemPoolTx
+from tests.fakes.fake_mempool import (
+    FakeAPI,
+    ModelTx,
+    check_against_model,
+    refreshed,
+    synchronizing,
+)
+
+COIN = Coin.lookup_coin_class("Bitcoin", "regtest")
+SCRIPTS = [bytes([n]) * (n % 40) for n in range(12)]
+
+
+class Wallets:
+    """Makes random events in a FakeAPI's node."""
+
+    def __init__(self, api, rng):
+        self.api = api
+        self.rng = rng
+        self.coins = [api.add_utxo(rng.choice(SCRIPTS), rng.randrange(10**9)) for _ in range(5)]
+
+    def _outputs(self, value):
+        """Random outputs of at most value, or a little more."""
+        outputs = []
+        for _ in range(self.rng.randint(1, 4)):
+            part = self.rng.randint(0, max(1, value // 2))
+            outputs.append((self.rng.choice(SCRIPTS), part))
+            value -= part
+        return outputs
+
+    def pay(self):
+        """Add a transaction that spends a few coins, confirmed or not."""
+        rng = self.rng
+        if not self.coins or rng.random() < 0.1:
+            self.coins.append(self.api.add_utxo(rng.choice(SCRIPTS), rng.randrange(10**9)))
+        rng.shuffle(self.coins)
+        inputs = [
+            self.coins.pop() for _ in range(min(len(self.coins), rng.choice([1, 1, 1, 2, 5])))
+        ]
+        tx = ModelTx(inputs, self._outputs(sum(i[3] for i in inputs)), rng.choice([0, 0, 1, 107]))
+        self.api.add(tx)
+        self.coins.extend(tx.spendables())
+        return tx
+
+    def chain(self, length):
+        """Add a chain of transactions each of which spends the one before."""
+        coin = self.api.add_utxo(SCRIPTS[1], 10**9)
+        for _ in range(length):
+            tx = ModelTx([coin], [(self.rng.choice(SCRIPTS), coin[3] - 1)])
+            self.api.add(tx)
+            (coin,) = tx.spendables()
+
+    def shuffle(self):
+        items = list(self.api.txs.items())
+        self.rng.shuffle(items)
+        self.api.txs = dict(items)
+
+    def _with_descendants(self, tx_hash):
+        gone, added = {tx_hash}, True
+        while added:
+            more = {
+                tx.hash
+                for tx in self.api.txs.values()
+                if tx.hash not in gone and any(prev_hash in gone for prev_hash, *_ in tx.inputs)
+            }
+            added = bool(more)
+            gone |= more
+        return gone
+
+    def evict(self):
+        """Remove a transaction and all that depend on it; return the removed one."""
+        if not self.api.txs:
+            return None
+        victim = self.api.txs[self.rng.choice(list(self.api.txs))]
+        gone = self._with_descendants(victim.hash)
+        removed = [self.api.txs.pop(tx_hash) for tx_hash in gone]
+        self.coins = [coin for coin in self.coins if coin[0] not in gone]
+        for tx in removed:
+            self.coins.extend(i for i in tx.inputs if i[0] not in gone)
+        return victim
+
+    def replace(self):
+        """Remove a transaction and add another that spends the same and pays more."""
+        victim = self.evict()
+        if victim:
+            self.coins = [coin for coin in self.coins if coin not in victim.inputs]
+            tx = ModelTx(victim.inputs, self._outputs(sum(i[3] for i in victim.inputs) // 2))
+            self.api.add(tx)
+            self.coins.extend(tx.spendables())
+
+    def mine(self):
+        """Confirm some transactions, and whatever they depend on."""
+        chosen = {tx_hash for tx_hash in self.api.txs if self.rng.random() < 0.3}
+        pending = list(chosen)
+        while pending:
+            for prev_hash, *_ in self.api.txs[pending.pop()].inputs:
+                if prev_hash in self.api.txs and prev_hash not in chosen:
+                    chosen.add(prev_hash)
+                    pending.append(prev_hash)
+        self.api.confirm(chosen)
+
+    def withhold(self):
+        """Let the node list some transactions without having them."""
+        self.api.missing = {h for h in self.api.txs if self.rng.random() < 0.2}
+
+    def garble(self):
+        """Let the node send nonsense for some transactions."""
+        self.api.garbled = {
+            h: tx.raw[: self.rng.randrange(len(tx.raw))]
+            for h, tx in self.api.txs.items()
+            if self.rng.random() < 0.2
+        }
+
+
+def acceptable(api, accepted):
+    """What the mempool must hold after a refresh if it held accepted before."""
+    result = {h: tx for h, tx in api.txs.items() if h in accepted}
+    bad = api.missing | set(api.garbled)
+    progress = True
+    while progress:
+        progress = False
+        for tx in api.txs.values():
+            if tx.hash in result or tx.hash in bad:
+                continue
+            if all(
+                i[0] in result if i[0] in api.txs else (i[0], i[1]) in api.utxos for i in tx.inputs
+            ):
+                result[tx.hash] = tx
+                progress = True
+    return result
+
+
+async def run_events(seed, rounds):
+    rng = random.Random(seed)
+    api = FakeAPI()
+    wallets = Wallets(api, rng)
+    accepted = {}
+    async with synchronizing(COIN, api) as mempool:
+        touched, height = await asyncio.wait_for(api.refreshes.get(), 60)
+        assert touched == set()
+        for events in rounds:
+            api.missing, api.garbled = set(), {}
+            for event in events:
+                getattr(wallets, event)()
+            wallets.shuffle()
+            before = accepted
+            accepted = acceptable(api, before)
+            touched, height = await refreshed(api)
+            assert height == api.node_height
+            await check_against_model(mempool, accepted)
+            changed = {**before, **accepted}
+            for tx_hash in set(before) & set(accepted):
+                del changed[tx_hash]
+            assert touched == set().union(*(tx.hashXs() for tx in changed.values()))
+
+
+EVENTS = st.sampled_from(
+    ["pay"] * 8 + ["evict", "replace", "replace", "mine", "withhold", "garble"]
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    rounds=st.lists(st.lists(EVENTS, max_size=25), min_size=1, max_size=8),
+)
+def test_all_queries_equal_the_naive_model_after_each_refresh(seed, rounds):
+    asyncio.run(run_events(seed, rounds))
+
+
+async def run_chains(seed, lengths):
+    rng = random.Random(seed)
+    api = FakeAPI()
+    wallets = Wallets(api, rng)
+    async with synchronizing(COIN, api) as mempool:
+        await asyncio.wait_for(api.refreshes.get(), 60)
+        for length in lengths:
+            wallets.chain(length)
+        wallets.shuffle()
+        await refreshed(api)
+        await check_against_model(mempool, api.txs)
+        # A block takes the beginning of each chain.
+        wallets.mine()
+        await refreshed(api)
+        await check_against_model(mempool, api.txs)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32), lengths=st.lists(st.integers(150, 700), min_size=1, max_size=3))
+def test_chains_of_hundreds_in_any_order_are_accepted_in_one_refresh(seed, lengths):
+    asyncio.run(run_chains(seed, lengths))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    fees=st.lists(st.tuples(st.integers(0, 10**6), st.integers(60, 10**6)), max_size=200),
+    bin_size=st.integers(1, 10**6),
+)
+def test_a_compact_histogram_falls_and_counts_no_byte_twice(fees, bin_size):
+    mempool = MemPool(COIN, FakeAPI())
+    for n, (fee, size) in enumerate(fees):
+        mempool.txs[n.to_bytes(32, "big")] = MemPoolTx((), (), (), fee, size)
+    mempool._update_histogram(bin_size)
+    histogram = mempool.cached_compact_histogram
+    rates = [rate for rate, _size in histogram]
+    assert rates == sorted(set(rates), reverse=True)
+    # Each bin ends at a rate that exists, and together they are all that pays as much or more.
+    total = 0
+    for rate, size in histogram:
+        total += size
+        assert total == sum(s for fee, s in fees if (10 * fee // s) / 10 >= rate)
