@@ -432,7 +432,7 @@ async def test_a_bad_peer_is_not_tried_by_its_other_ways(make_manager):
         peer = await add(manager, f"{LAN_HOST} t{first.port}")
         peer.check_ports(Peer.from_real_name(f"{LAN_HOST} t{second.port}", "test"))
         tries = len(first.requests)
-        manager._wake([peer])
+        peer.retry_event.set()
         await until(lambda: len(first.requests) > tries and is_pausing(peer))
 
         assert second.requests == []
@@ -554,7 +554,7 @@ async def test_a_peer_is_forgotten_after_some_failures(make_manager, caplog, was
         for count in range(1, tries):
             await until(lambda count=count: peer.try_count == count and is_pausing(peer))
             assert peer in manager.peers
-            manager._wake([peer])
+            peer.retry_event.set()
         await until(lambda: peer not in manager.peers)
 
         assert peer.try_count == tries
@@ -951,7 +951,12 @@ class SocksProxy:
         self.tasks = set()
 
     async def serve(self, reader, writer):
-        _, count = await reader.readexactly(2)
+        greeting = await reader.read(2)
+        if len(greeting) < 2:
+            # Somebody only looked whether we listen.
+            writer.close()
+            return
+        count = greeting[1]
         await reader.readexactly(count)
         writer.write(b"\5\0")
         _, _, _, kind = await reader.readexactly(4)
@@ -995,7 +1000,12 @@ async def test_onion_peers_are_verified_through_a_detected_proxy(make_manager, c
         peer_server("abc.onion", listen_host=LAN_HOST) as script,
         socks_proxy(script.port) as proxy,
     ):
-        env = make_env(tor_proxy_port=proxy.port, peers=[f"abc.onion t{script.port}"])
+        # A name that may have more addresses than the proxy listens on.
+        env = make_env(
+            tor_proxy_host="localhost",
+            tor_proxy_port=proxy.port,
+            peers=[f"abc.onion t{script.port}"],
+        )
         manager = make_manager(env)
         assert manager.proxy_address() is None
         async with discovering(manager):
@@ -1019,7 +1029,7 @@ async def test_a_forced_proxy_is_used_for_clearnet_peers_once_there_is_one(make_
         await until(lambda: peer.retry_event._waiters)
         # Waiting for a proxy is not a try, however often.
         for _ in range(3):
-            manager._wake([peer])
+            peer.retry_event.set()
             await until(lambda: not peer.retry_event.is_set() and peer.retry_event._waiters)
         assert (peer.try_count, script.clients) == (0, [])
 

@@ -21,6 +21,7 @@ Resolver = Callable[[str], Awaitable[list[str]]]
 # Where Tor, the Tor browser and other SOCKS proxies listen.
 PROXY_PORTS = (9050, 9150, 1080)
 PROXY_DETECT_SECS = 120
+PROXY_CONNECT_SECS = 10
 BLACKLIST_FETCH_SECS = 60
 MAX_BLACKLIST_BYTES = 1_000_000
 
@@ -94,12 +95,18 @@ async def detect_proxy(host: str, port: int | None) -> Any:
 
 
 async def proxy_ip_address(proxy: Any) -> str | None:
-    """Return the IP address that connections from `proxy` come from, or None if unknown."""
-    host = str(proxy.address.host)
+    """Return the IP address at which `proxy` answers, or None if it does not.
+
+    Tor's own connections to us come from there. A name such as localhost has several addresses,
+    so this asks which of them takes a connection.
+    """
+    address = proxy.address
     try:
-        infos = await asyncio.get_running_loop().getaddrinfo(
-            host, proxy.address.port, type=socket.SOCK_STREAM
+        _, writer = await run_bounded(
+            asyncio.open_connection(str(address.host), address.port), PROXY_CONNECT_SECS
         )
-    except OSError:
+    except (OSError, asyncio.TimeoutError):
         return None
-    return str(infos[0][4][0]) if infos else None
+    peername = writer.get_extra_info("peername")
+    writer.close()
+    return str(peername[0]) if peername else None
