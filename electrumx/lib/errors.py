@@ -7,7 +7,8 @@ Errors are sorted by whose fault they are; each is defined beside the code that 
      |    +-- EnvBase.Error       lib.env_base: an environment variable
      |    +-- ServiceError        server.env: SERVICES and REPORT_SERVICES
      |    +-- CoinError           lib.coins: unknown coin, bad daemon URL, wrong genesis block
-     |    +-- DBError             server.db: the database on disk does not fit
+     |    +-- StartupError        lib.server_base: run as root, or by a Python too old
+     |    +-- DBError             server.schema: the database on disk does not fit
      +-- DeserializeError      bytes that are not what they claim to be (node, client or disk)
      |    +-- SkipTxDeserialize   a transaction that is valid but not for us (MWEB-only)
      +-- ScriptError           lib.script: a script that does not parse

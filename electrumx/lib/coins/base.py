@@ -166,7 +166,10 @@ class Coin:
             for coin in _coin_classes():
                 if (coin.NAME.lower(), coin.NET.lower()) == (wanted_name, wanted_net):
                     return _complete(coin)
-        raise CoinError(f'unknown coin "{name}" and network "{net}": see COIN and NET')
+        raise CoinError(
+            f"unknown coin {name} and network {net} combination: set COIN and NET to a pair that "
+            "the manual lists"
+        )
 
     @staticmethod
     def lookup_xverbytes(verbytes: bytes) -> tuple[bool, type["Coin"]]:
