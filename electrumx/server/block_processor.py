@@ -40,6 +40,7 @@ from electrumx.server import indexer
 from electrumx.server.daemon import Daemon, DaemonError
 from electrumx.server.db import DB, FlushData
 from electrumx.server.env import Env
+from electrumx.server.faults import fault_point
 from electrumx.server.indexer import ParsedTx, Unspendable
 from electrumx.server.notifications import Notifications
 from electrumx.server.prefetcher import Prefetcher
@@ -212,6 +213,7 @@ class BlockProcessor:
         first_sync = self.db.first_sync
         self.db.first_sync = False
         await self.flush(True)
+        fault_point("caught up: flushed")
         # The flush does nothing if the height is the committed one; the row is written anyway.
         await self.run_in_thread_with_lock(self.db.write_first_sync_done)
         if first_sync:

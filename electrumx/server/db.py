@@ -64,6 +64,7 @@ from electrumx.lib import util
 from electrumx.lib.hash import HASHX_LEN, hash_to_hex_str
 from electrumx.lib.merkle import Merkle, MerkleCache
 from electrumx.server.env import Env
+from electrumx.server.faults import fault_point
 from electrumx.server.flat_files import FlatFiles
 from electrumx.server.history import History
 from electrumx.server.schema import (
@@ -222,6 +223,7 @@ class DB:
         if self.utxo_db:
             self.logger.info("closing DBs to re-open for serving")
             self.close_dbs()
+            fault_point("caught up: closed for re-opening")
         self._open(False, False)
 
     def _open(self, for_sync: bool, compacting: bool) -> None:
@@ -230,9 +232,12 @@ class DB:
         self.last_flush = time.time()
         try:
             self.utxo_db = self.db_class(str(self.db_dir / "utxo"), for_sync)
+            fault_point("open: utxo store opened")
             self._prepare_folder(self.utxo_db.is_new)
+            fault_point("open: folder prepared")
             self._read_state()
             self._open_history(for_sync, compacting)
+            fault_point("open: history store opened")
             self._clear_excess_undo_info()
             self.fs_height = self.state.height
             self.fs_tx_count = self.last_flush_tx_count = self.state.tx_count
@@ -295,6 +300,7 @@ class DB:
             self.state = replace(self.state, utxo_flush_count=count)
             if self.state.height >= 0:
                 self._write_state_only()
+                fault_point("open: flush count lowered")
 
     def _read_tx_counts(self) -> None:
         count = self.state.height + 1
@@ -416,6 +422,7 @@ class DB:
         """Step 2: one history flush."""
         start = time.monotonic()
         count = self.history.flush()
+        fault_point("flush: history written")
         if self._opened_for_sync:
             elapsed = time.monotonic() - start
             self.logger.info(f"flushed history in {elapsed:.1f}s for {count:,d} addrs")
@@ -439,6 +446,7 @@ class DB:
                 )
             state = self._with_wall_time(state)
             batch.put(STATE_KEY, state.pack())
+        fault_point("flush: coins written")
         if flush_utxos:
             flush_data.adds.clear()
             flush_data.deletes.clear()
@@ -446,6 +454,7 @@ class DB:
         # Once more, unsynced, so that the time the commit took is counted.
         self.state = self._with_wall_time(state)
         self.utxo_db.put(STATE_KEY, self.state.pack())
+        fault_point("flush: state written again")
 
     def _with_wall_time(self, state: ChainState) -> ChainState:
         now = time.time()
@@ -482,6 +491,7 @@ class DB:
         """Record on disk that the chain was caught up with once."""
         self.first_sync = False
         self._write_state_only()
+        fault_point("caught up: state written")
 
     # -- flushing backward
 
@@ -504,8 +514,10 @@ class DB:
         # 1
         self.state = replace(self.state, utxo_flush_count=count + 1)
         self._write_state_only()
+        fault_point("backup: state announces parking")
         # 2
         removed = self.history.park(hashXs, flush_data.tx_count)
+        fault_point("backup: history parked")
         # 3
         state = replace(
             self._with_wall_time(self.state),
@@ -517,6 +529,7 @@ class DB:
         with self.utxo_db.write_batch() as batch:
             self._put_coins(batch, flush_data)
             batch.put(STATE_KEY, state.pack())
+        fault_point("backup: coins written")
         # Readers: first the height falls, then what maps numbers to heights.
         self.state = state
         self.backup_count += 1
@@ -528,6 +541,7 @@ class DB:
         flush_data.deletes.clear()
         # 4
         self.history.drop_parked(hashXs)
+        fault_point("backup: parked history dropped")
         self.logger.info(f"backing up removed {removed:,d} history entries")
         self.logger.info(
             f"backup flush #{count:,d} took {time.time() - start:.1f}s.  Height "
@@ -567,6 +581,7 @@ class DB:
             with self.utxo_db.write_batch() as batch:
                 for key in keys:
                     batch.delete(key)
+            fault_point("open: undo rows pruned")
             self.logger.info(f"deleted {len(keys):,d} stale undo entries")
         self._undo_floor = max(0, floor)
         stale = [height for height in self.files.raw_block_heights() if height < floor]
@@ -581,7 +596,9 @@ class DB:
     def write_raw_block(self, block: bytes, height: int) -> None:
         """Keep a raw block, and drop the one that falls out of the window."""
         self.files.write_raw_block(block, height)
+        fault_point("raw block: written")
         self.files.delete_raw_blocks([height - self.env.reorg_limit])
+        fault_point("raw block: old one deleted")
 
     # -- coins
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from electrumx.lib.coins import Coin
 from electrumx.lib.util import LogicalFile
+from electrumx.server.faults import fault_point
 from electrumx.server.schema import HASH_LEN, DBError
 
 #: bytes of a tx count or a header offset, little-endian
@@ -139,14 +140,18 @@ class FlatFiles:
             return
         offset = self.header_offset(height)
         self.headers.write(offset, b"".join(headers), sync=True)
+        fault_point("flush: headers written")
         if not self.coin.STATIC_BLOCK_HEADERS:
             offsets = []
             for header in headers:
                 offset += len(header)
                 offsets.append(offset.to_bytes(COUNT_LEN, "little"))
             self.headers_offsets.write((height + 1) * COUNT_LEN, b"".join(offsets), sync=True)
+            fault_point("flush: header offsets written")
         self.tx_counts.write(height * COUNT_LEN, tx_counts, sync=True)
+        fault_point("flush: tx counts written")
         self.hashes.write(first_tx_num * HASH_LEN, tx_hashes, sync=True)
+        fault_point("flush: tx hashes written")
 
     # -- raw blocks
 

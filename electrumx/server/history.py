@@ -26,6 +26,7 @@ from itertools import islice
 from electrumx.lib import util
 from electrumx.lib.hash import HASHX_LEN
 from electrumx.server import schema
+from electrumx.server.faults import fault_point
 from electrumx.server.schema import (
     HIST_KEY_LEN,
     HIST_STATE_KEY,
@@ -165,6 +166,7 @@ class History:
             for key in keys:
                 batch.delete(key)
             batch.put(HIST_STATE_KEY, state.pack())
+        fault_point("open: excess history deleted")
         self.logger.info("deleted excess history entries")
 
     # -- forward

@@ -9,6 +9,7 @@ from typing import Any
 from aiorpcx import ReplyAndDisconnect
 
 from electrumx.lib.hash import Base58Error, hash_to_hex_str
+from electrumx.server.session import reports
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.params import bad_request, non_negative_integer
 from electrumx.server.session.references import SessionReferences, by_id, parse_references
@@ -39,7 +40,7 @@ class LocalRPC(SessionBase):
     @rpc_method("getinfo")
     async def rpc_getinfo(self) -> dict[str, Any]:
         """Return a summary of the server's state."""
-        return self.session_mgr.get_info()
+        return reports.get_info(self.session_mgr)
 
     @rpc_method("stop")
     async def rpc_stop(self) -> str:
@@ -88,12 +89,12 @@ class LocalRPC(SessionBase):
     @rpc_method("sessions")
     async def rpc_sessions(self) -> list[Any]:
         """Return a row for each session."""
-        return self.session_mgr.session_rows(for_log=False)
+        return reports.session_rows(self.session_mgr, for_log=False)
 
     @rpc_method("groups")
     async def rpc_groups(self) -> list[Any]:
         """Return a row for each group of sessions."""
-        return self.session_mgr.group_rows()
+        return reports.group_rows(self.session_mgr)
 
     def _references(self, items: Any, special_words: set[str]) -> SessionReferences:
         return parse_references(self.session_mgr, items, special_words)

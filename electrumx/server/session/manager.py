@@ -5,8 +5,6 @@ Owned by the task that runs ``serve``; everything here is on the event loop.
 
 import asyncio
 import json
-import os
-import ssl
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
@@ -14,12 +12,11 @@ from typing import Any
 
 from aiorpcx import RPCError, TaskTimeout, timeout_after
 
-import electrumx
 from electrumx.lib import util
 from electrumx.lib.text import sessions_lines
 from electrumx.server.daemon import DaemonError
 from electrumx.server.peers import PeerManager
-from electrumx.server.session import limits
+from electrumx.server.session import limits, reports
 from electrumx.server.session.admin import LocalRPC
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.caches import (
@@ -31,12 +28,7 @@ from electrumx.server.session.caches import (
 from electrumx.server.session.chaintip import ChainTip
 from electrumx.server.session.params import DAEMON_ERROR
 from electrumx.server.session.references import by_id
-from electrumx.server.session.transport import (
-    TLS_PROTOCOLS,
-    Listener,
-    server_tls_context,
-    wait_all_closed,
-)
+from electrumx.server.session.transport import Listeners, wait_all_closed
 
 # No reply bound below this, whatever MAX_SEND says: a chunk of headers must fit.
 MIN_MAX_SEND = 350_000
@@ -92,8 +84,7 @@ class SessionManager:
         self.start_time = time.time()
         # Whether sessions to come log their requests
         self.log_new = False
-        self.listeners: dict[Any, Listener] = {}
-        self._tls_context: ssl.SSLContext | None = None
+        self.listeners = Listeners(env, self._session_factory)
         # Set when a session came or went
         self._session_event = asyncio.Event()
         self._notify_tasks: set[asyncio.Task[None]] = set()
@@ -107,11 +98,11 @@ class SessionManager:
         """
         rpc = [service for service in self.env.services if service.protocol == "rpc"]
         try:
-            await self._start_listening(rpc)
+            await self.listeners.start(rpc)
             await event.wait()
             self._log_limits()
             await notifications.start(self.db.db_height, self.notify_sessions)
-            await self._start_listening(self._wallet_services())
+            await self.listeners.start(self._wallet_services())
             await _run_together(
                 self._discover_peers(),
                 self._clear_stale_sessions(),
@@ -152,40 +143,14 @@ class SessionManager:
 
     async def _shut_down(self) -> None:
         """Stop listening, then close sessions, then wait, not for ever, for the sockets."""
-        listeners = list(self.listeners.values())
-        self._stop_listening(list(self.listeners))
+        stopped = self.listeners.stop(list(self.listeners.open))
         for task in self._notify_tasks:
             task.cancel()
         await self.disconnect(by_id(self.sessions), "shutting down: closing")
-        if not await wait_all_closed(listeners, LISTENERS_CLOSE_SECS):
+        if not await wait_all_closed(stopped, LISTENERS_CLOSE_SECS):
             self.logger.warning("timed out waiting for the listening servers to close")
 
     # -- listening
-
-    async def _start_listening(self, services: Iterable[Any]) -> None:
-        for service in services:
-            kind = service.protocol.upper()
-            try:
-                listener = Listener(
-                    service,
-                    self._session_factory(service.protocol),
-                    max_recv=self.env.max_recv,
-                    tls_context=self._tls(service.protocol),
-                )
-                await listener.open()
-            except OSError as e:
-                # ssl.SSLError is one: a bad certificate
-                self.logger.error(f"{kind} server failed to listen on {service.address}: {e}")
-            else:
-                self.listeners[service] = listener
-                self.logger.info(f"{kind} server listening on {service.address}")
-
-    def _tls(self, protocol: str) -> ssl.SSLContext | None:
-        if protocol not in TLS_PROTOCOLS:
-            return None
-        if self._tls_context is None:
-            self._tls_context = server_tls_context(self.env.ssl_certfile, self.env.ssl_keyfile)
-        return self._tls_context
 
     def _session_factory(self, protocol: str) -> Callable[[Any], Any]:
         session_class = LocalRPC if protocol == "rpc" else self.env.coin.SESSIONCLS
@@ -194,13 +159,6 @@ class SessionManager:
             return session_class(self, self.db, self.mempool, self.peer_mgr, protocol, transport)
 
         return make
-
-    def _stop_listening(self, services: Iterable[Any]) -> None:
-        for service in services:
-            listener = self.listeners.pop(service, None)
-            if listener is not None:
-                self.logger.info(f"closing down server for {service}")
-                listener.close()
 
     async def _manage_listening(self) -> None:
         """Stop listening when there are too many sessions, resume when there is room."""
@@ -215,11 +173,11 @@ class SessionManager:
                     f"maximum sessions {maximum:,d} reached, stopping new connections until "
                     f"count drops to {low_mark:,d}"
                 )
-                self._stop_listening(self._wallet_services())
+                self.listeners.stop(self._wallet_services())
                 paused = True
             elif paused and len(self.sessions) <= low_mark:
                 self.logger.info("resuming listening for incoming connections")
-                await self._start_listening(self._wallet_services())
+                await self.listeners.start(self._wallet_services())
                 paused = False
 
     # -- the table
@@ -305,90 +263,9 @@ class SessionManager:
 
     def log_sessions(self) -> None:
         """Write the sessions table and the summary to the log."""
-        for line in sessions_lines(self.session_rows(for_log=True)):
+        for line in sessions_lines(reports.session_rows(self, for_log=True)):
             self.logger.info(line)
-        self.logger.info(json.dumps(self.get_info()))
-
-    # -- tables
-
-    def session_rows(self, *, for_log: bool) -> list[list[Any]]:
-        """Return a row for each session, oldest first."""
-        now = time.time()
-        return [
-            [
-                session.session_id,
-                session.flags(),
-                session.remote_address_string(for_log=for_log),
-                session.client_text(),
-                session.protocol_version_string(),
-                session.cost,
-                session.extra_cost(),
-                session.unanswered_request_count(),
-                session.txs_sent,
-                session.sub_count(),
-                session.recv_count,
-                session.recv_size,
-                session.send_count,
-                session.send_size,
-                now - session.start_time,
-            ]
-            for session in sorted(self.sessions, key=lambda s: (s.start_time, s.session_id))
-        ]
-
-    def group_rows(self) -> list[list[Any]]:
-        """Return a row for each group."""
-        return [
-            [
-                group.name,
-                len(group.sessions),
-                group.session_cost(),
-                group.retained_cost,
-                *(
-                    sum(column)
-                    for column in (
-                        [s.unanswered_request_count() for s in group.sessions],
-                        [s.txs_sent for s in group.sessions],
-                        [s.sub_count() for s in group.sessions],
-                        [s.recv_count for s in group.sessions],
-                        [s.recv_size for s in group.sessions],
-                        [s.send_count for s in group.sessions],
-                        [s.send_size for s in group.sessions],
-                    )
-                ),
-            ]
-            for group in self.groups.values()
-        ]
-
-    def get_info(self) -> dict[str, Any]:
-        """Return a summary of the server's state."""
-        sessions = self.sessions
-        subs = [session.sub_count() for session in sessions]
-        return {
-            "coin": self.env.coin.__name__,
-            "daemon": self.daemon.logged_url(),
-            "daemon height": self.daemon.cached_height(),
-            "db height": self.db.db_height,
-            "db_flush_count": self.db.history.flush_count,
-            "groups": len(self.groups.by_name),
-            "history cache": self.history.cache.summary(),
-            "merkle cache": self.blocks.levels.summary(),
-            "peers": self.peer_mgr.info(),
-            "pid": os.getpid(),
-            "request counts": dict(self.method_counts),
-            "request total": sum(self.method_counts.values()),
-            "sessions": {
-                "count": len(sessions),
-                "count with subs": sum(count > 0 for count in subs),
-                "errors": sum(session.errors for session in sessions),
-                "logged": sum(bool(session.log_me) for session in sessions),
-                "pending requests": sum(s.unanswered_request_count() for s in sessions),
-                "subs": sum(subs),
-            },
-            "tx hashes cache": self.blocks.tx_hashes.summary(),
-            "txs sent": self.txs_sent,
-            "uptime": util.formatted_time(time.time() - self.start_time),
-            "version": electrumx.version,
-        }
+        self.logger.info(json.dumps(reports.get_info(self)))
 
     # -- the daemon
 

@@ -6,7 +6,7 @@ Listeners belong to the session manager's tasks; transports to the task of their
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,8 @@ from aiorpcx.websocket import WSTransport
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as websockets_serve
 from websockets.exceptions import ConnectionClosed
+
+from electrumx.lib import util
 
 WEBSOCKET_PROTOCOLS = ("ws", "wss")
 TLS_PROTOCOLS = ("ssl", "wss")
@@ -128,6 +130,55 @@ class Listener:
     async def wait_closed(self) -> None:
         """Wait until the connections have gone too (not before Python 3.12 for raw sockets)."""
         await self._server.wait_closed()
+
+
+class Listeners:
+    """The services that are being listened on."""
+
+    def __init__(self, env: Any, factory_for: Callable[[str], Callable[..., Any]]) -> None:
+        """``factory_for(protocol)`` returns what makes a session of a transport."""
+        self._env = env
+        self._factory_for = factory_for
+        self._tls_context: ssl.SSLContext | None = None
+        self.logger = util.class_logger(__name__, self.__class__.__name__)
+        self.open: dict[Any, Listener] = {}
+
+    def _tls(self, protocol: str) -> ssl.SSLContext | None:
+        if protocol not in TLS_PROTOCOLS:
+            return None
+        if self._tls_context is None:
+            self._tls_context = server_tls_context(self._env.ssl_certfile, self._env.ssl_keyfile)
+        return self._tls_context
+
+    async def start(self, services: Iterable[Any]) -> None:
+        """Listen on services; where that fails there is a line in the log, and the rest goes on."""
+        for service in services:
+            kind = service.protocol.upper()
+            try:
+                listener = Listener(
+                    service,
+                    self._factory_for(service.protocol),
+                    max_recv=self._env.max_recv,
+                    tls_context=self._tls(service.protocol),
+                )
+                await listener.open()
+            except OSError as e:
+                # ssl.SSLError is one: a bad certificate
+                self.logger.error(f"{kind} server failed to listen on {service.address}: {e}")
+            else:
+                self.open[service] = listener
+                self.logger.info(f"{kind} server listening on {service.address}")
+
+    def stop(self, services: Iterable[Any]) -> list[Listener]:
+        """Stop listening on services; return the listeners, whose connections go on."""
+        stopped = []
+        for service in services:
+            listener = self.open.pop(service, None)
+            if listener is not None:
+                self.logger.info(f"closing down server for {service}")
+                listener.close()
+                stopped.append(listener)
+        return stopped
 
 
 async def wait_all_closed(listeners: list[Listener], secs: float) -> bool:

@@ -1,0 +1,48 @@
+"""Named instants between writes, at which a test may stop the process.
+
+Owns the names.  In a running server :func:`fault_point` does nothing: no environment variable and
+no command switches it on; only a program that imports this module and sets :data:`hook` before it
+starts the server can (the crash tests' launcher does).
+"""
+
+from collections.abc import Callable
+
+#: called with the name of each instant as it passes; None outside crash tests
+hook: Callable[[str], None] | None = None
+
+#: every name that is passed to :func:`fault_point`, in the order of the operations
+NAMES = (
+    # opening, also of a new database
+    "open: utxo store opened",
+    "open: folder prepared",
+    "open: history store opened",
+    "open: excess history deleted",
+    "open: flush count lowered",
+    "open: undo rows pruned",
+    # a forward flush
+    "flush: headers written",
+    "flush: header offsets written",
+    "flush: tx counts written",
+    "flush: tx hashes written",
+    "flush: history written",
+    "flush: coins written",
+    "flush: state written again",
+    # a backup of a reorganisation
+    "backup: state announces parking",
+    "backup: history parked",
+    "backup: coins written",
+    "backup: parked history dropped",
+    # being caught up
+    "caught up: flushed",
+    "caught up: state written",
+    "caught up: closed for re-opening",
+    # raw blocks
+    "raw block: written",
+    "raw block: old one deleted",
+)
+
+
+def fault_point(name: str) -> None:
+    """Mark an instant; ``name`` is one of :data:`NAMES`."""
+    if hook is not None:
+        hook(name)
