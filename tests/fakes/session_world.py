@@ -419,7 +419,7 @@ class World:
     clients: list = field(default_factory=list)
 
     def port(self, protocol):
-        for service, listener in self.manager.listeners.items():
+        for service, listener in self.manager.listeners.open.items():
             if service.protocol == protocol:
                 return listener.port
         raise AssertionError(f"not listening: {protocol}")
@@ -512,7 +512,7 @@ async def session_world(*, tls_client=None, db=None, ready=True, **settings):
     world.mempool_event = mempool_event
     try:
         if ready:
-            await until(lambda: serving.done() or len(manager.listeners) == len(env.services))
+            await until(lambda: serving.done() or len(manager.listeners.open) == len(env.services))
         yield world
     finally:
         for client in world.clients:

@@ -1,0 +1,123 @@
+"""server.version: which protocol is chosen, who is refused, and what old clients are sent."""
+
+import logging
+import re
+
+import pytest
+
+from electrumx.server.session import ElectrumX
+from tests.fakes.session_world import session_world
+
+VERSION = "ElectrumX 3.0.0"
+
+
+@pytest.mark.parametrize(
+    ("requested", "chosen"),
+    [
+        ([], "1.4"),
+        (["name"], "1.4"),
+        (["name", None], "1.4"),
+        (["name", "1.4"], "1.4"),
+        (["name", "1.4.1"], "1.4.1"),
+        (["name", "1.4.2"], "1.4.2"),
+        (["name", ["1.4", "1.6"]], "1.4.2"),
+        (["name", ["1.2", "1.4.1"]], "1.4.1"),
+        (["name", ["0.8", "1.4"]], "1.4"),
+        (["", ["1.4", "1.4"]], "1.4"),
+    ],
+)
+async def test_the_greatest_common_version_is_chosen(requested, chosen):
+    async with session_world() as world:
+        client = await world.connect()
+        assert [VERSION, chosen] == await client.request("server.version", *requested)
+        await client.request("server.ping")
+        assert chosen == world.session().protocol_version_string()
+
+
+@pytest.mark.parametrize(
+    ("requested", "shown"),
+    [
+        ("1.4.9", "1.4.9"),
+        ("1.3", "1.3"),
+        (1.4, "1.4"),
+        ("nonsense", "nonsense"),
+        ([["1.4"], {}], "[['1.4'], {}]"),
+        (["1.5", "1.6"], "['1.5', '1.6']"),
+        (["1.0", "1.3"], "['1.0', '1.3']"),
+        ({"a": 1}, "{'a': 1}"),
+    ],
+)
+async def test_an_unsupported_version_is_refused_and_the_client_cut_off(requested, shown):
+    async with session_world() as world:
+        client = await world.connect()
+        assert (1, f"unsupported protocol version: {shown}") == await client.error(
+            "server.version", "name", requested
+        )
+        assert None is await client.recv()
+
+
+async def test_a_client_from_the_future_is_hinted_at_in_the_log(caplog):
+    caplog.set_level(logging.INFO)
+    async with session_world() as world:
+        client = await world.connect()
+        await client.error("server.version", "name", ["1.5", "1.6"])
+        assert "client requested future protocol version 1.5" in caplog.text
+
+
+async def test_the_version_is_negotiated_once():
+    async with session_world() as world:
+        client = await world.connect()
+        await client.request("server.version", "name", "1.4")
+        assert (1, "server.version already sent") == await client.error("server.version")
+        await client.request("server.ping")
+
+
+async def test_requests_before_negotiation_are_served():
+    async with session_world() as world:
+        client = await world.connect()
+        await client.request("server.banner")
+        assert [VERSION, "1.4"] == await client.request("server.version")
+
+
+async def test_unwanted_clients_are_dropped_by_the_start_of_their_name():
+    async with session_world(drop_client=re.compile("bad|3[.]2")) as world:
+        client = await world.connect()
+        assert (1, "unsupported client: bad-one") == await client.error("server.version", "bad-one")
+        assert None is await client.recv()
+        client = await world.connect()
+        await client.request("server.version", "not-bad")
+
+
+async def test_a_long_client_name_is_cut():
+    async with session_world() as world:
+        client = await world.connect()
+        await client.request("server.version", "n" * 1000)
+        session = world.session()
+        assert ("n" * 100, "n" * 17) == (session.client, session.client_text())
+
+
+async def test_a_vulnerable_old_client_is_sent_what_crashes_it(caplog):
+    caplog.set_level(logging.INFO)
+    async with session_world() as world:
+        client = await world.connect()
+        await client.error("server.version", "3.2.3", "1.2")
+        assert ["blockchain.relayfee", "blockchain.estimatefee"] == [
+            item["method"] for item in client.notifications
+        ]
+        assert all("params" not in item for item in client.notifications)
+        assert "attempting to crash old client with version 3.2.3" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol"), [("3.2.4", "1.2"), ("3.2.3", "1.4"), ("electrum", "1.2")]
+)
+async def test_other_clients_are_not_sent_it(name, protocol):
+    async with session_world() as world:
+        client = await world.connect()
+        await client.ask("server.version", name, protocol)
+        assert [] == client.notifications
+
+
+def test_the_range_spoken_is_told_as_text():
+    assert ["1.4", "1.4.2"] == ElectrumX.protocol_min_max_strings()
+    assert [VERSION, ["1.4", "1.4.2"]] == ElectrumX.server_version_args()
