@@ -1,0 +1,216 @@
+"""Listening, the limit of sessions, groups, stale sessions, log lines and the end of it all."""
+
+import asyncio
+import json
+import logging
+import re
+import socket
+
+import pytest
+
+from tests.fakes.session_world import FakeService, session_world, until
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+async def connects(world):
+    """Say if a wallet can connect and is served."""
+    try:
+        client = await world.connect()
+        await client.request("server.ping")
+    except (AssertionError, ConnectionError):
+        return False
+    return True
+
+
+async def test_the_administrator_is_served_before_the_wallets(caplog):
+    caplog.set_level(logging.INFO)
+    async with session_world(ready=False) as world:
+        await until(lambda: world.manager.listeners.open)
+        assert ["rpc"] == [service.protocol for service in world.manager.listeners.open]
+        admin = await world.connect("rpc")
+        assert "getinfo" in (await admin.request("getinfo"))["request counts"]
+        world.mempool_event.set()
+        await until(lambda: len(world.manager.listeners.open) == 2)
+        assert await connects(world)
+
+
+async def test_the_limits_are_logged(caplog):
+    caplog.set_level(logging.INFO)
+    report = [FakeService("ssl", "h.example", 50002)]
+    async with session_world(drop_client=re.compile("abc"), report_services=report):
+        pass
+    lines = {record.message for record in caplog.records}
+    assert {
+        "max session count: 1,000",
+        "session timeout: 600 seconds",
+        "session cost hard limit 10,000",
+        "session cost soft limit 1,000",
+        "bandwidth unit cost 5,000",
+        "request sleep 2,500ms",
+        "request timeout 30s",
+        "initial concurrent 10",
+        "max response size 1,000,000 bytes",
+        "drop clients matching: abc",
+        "advertising service ssl://h.example:50002",
+        "TCP server listening on 127.0.0.1:0",
+        "RPC server listening on 127.0.0.1:0",
+        "closing down server for tcp://127.0.0.1:0",
+    } <= lines
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "ws"])
+async def test_too_many_sessions_pause_listening_until_some_leave(protocol, caplog):
+    caplog.set_level(logging.INFO)
+    services = [FakeService(protocol, port=free_port()), FakeService("rpc")]
+    async with session_world(max_sessions=20, services=services) as world:
+        clients = [await world.connect(protocol) for _ in range(20)]
+        for client in clients:
+            await client.request("server.ping")
+        await until(lambda: len(world.manager.listeners.open) == 1)
+        assert (
+            "maximum sessions 20 reached, stopping new connections until count drops to 19"
+            in caplog.text
+        )
+        with pytest.raises(OSError, match="Connect call failed"):
+            await asyncio.open_connection("127.0.0.1", services[0].port)
+        # Those who are in are served, and the administrator may come
+        for client in clients:
+            await client.request("server.ping")
+        admin = await world.connect("rpc")
+        assert 21 == (await admin.request("getinfo"))["sessions"]["count"]
+        await clients[0].close()
+        await until(lambda: world.manager.session_count() == 20)
+        assert 1 == len(world.manager.listeners.open)
+        await admin.close()
+        await until(lambda: len(world.manager.listeners.open) == 2)
+        assert "resuming listening for incoming connections" in caplog.text
+        newcomer = await world.connect(protocol)
+        await newcomer.request("server.ping")
+
+
+async def test_silent_sessions_are_closed(caplog):
+    caplog.set_level(logging.INFO)
+    async with session_world() as world:
+        silent, lively = await world.connect(), await world.connect()
+        for client in (silent, lively):
+            await client.request("server.ping")
+        session = world.session(0)
+        session.last_recv -= 601
+        await world.manager.close_stale_sessions()
+        assert f"closing stale session ids {session.session_id}" in caplog.text
+        assert None is await silent.recv()
+        await lively.request("server.ping")
+
+
+async def test_shutting_down_closes_everything(caplog):
+    caplog.set_level(logging.INFO)
+    services = [FakeService("tcp"), FakeService("ws"), FakeService("rpc")]
+    async with session_world(services=services) as world:
+        clients = [await world.connect(service.protocol) for service in services]
+        for client in clients:
+            await client.ask("server.ping")
+        world.serving.cancel()
+        await asyncio.gather(world.serving, return_exceptions=True)
+        for client in clients:
+            assert None is await client.recv()
+        assert 0 == world.manager.session_count()
+        assert "timed out waiting" not in caplog.text
+
+
+async def test_a_client_that_does_not_read_cannot_delay_the_end():
+    async with session_world() as world:
+        client = await world.connect()
+        world.daemon.txs["00" * 32] = "ab" * 450_000
+        for n in range(20):
+            await client.send(
+                {"method": "blockchain.transaction.get", "params": ["00" * 32], "id": n}
+            )
+        await until(lambda: len(world.daemon.calls) >= 10)
+        world.serving.cancel()
+        _done, pending = await asyncio.wait([world.serving], timeout=5)
+        assert not pending
+
+
+async def test_a_failing_task_ends_serving_with_its_error(monkeypatch):
+    async with session_world(log_sessions=0.01) as world:
+        monkeypatch.setattr(world.manager, "log_sessions", lambda: 1 / 0)
+        await until(lambda: world.serving.done())
+        assert isinstance(world.serving.exception(), ZeroDivisionError)
+
+
+async def test_peer_discovery_may_fail_without_ending_the_server(caplog):
+    async with session_world(ready=False) as world:
+
+        async def fail():
+            raise RuntimeError("discovery")
+
+        world.manager.peer_mgr.discover_peers = fail
+        world.mempool_event.set()
+        await until(lambda: "peer discovery ended" in caplog.text)
+        assert await connects(world)
+
+
+async def test_the_session_table_is_logged(caplog):
+    caplog.set_level(logging.INFO)
+    async with session_world(log_sessions=0.05, anon_logs=True) as world:
+        await (await world.connect()).request("server.version", "wallet/1.0", "1.4.2")
+        await until(lambda: '"uptime"' in caplog.text and "wallet/1.0" in caplog.text)
+        rows = [r.message for r in caplog.records if "wallet/1.0" in r.message]
+        assert "xx.xx.xx.xx:xx" in rows[0]
+        infos = [r.message for r in caplog.records if r.message.startswith("{")]
+        assert 1 == json.loads(infos[-1])["sessions"]["count"]
+
+
+# -- groups and costs
+
+
+class Visitor:
+    """What a session needs to be put into groups."""
+
+    def __init__(self, host, cost=0.0):
+        self.host = host
+        self.cost = cost
+
+
+async def test_subscriptions_make_costs_linger():
+    async with session_world() as world:
+        client = await world.connect()
+        await client.request("server.ping")
+        session = world.session()
+        assert pytest.approx(1.0) == session.cost_decay_per_sec
+        session.hashX_subs = {n.to_bytes(11, "big"): str(n) for n in range(2000)}
+        world.manager.recalc_costs(300)
+        assert pytest.approx(0.5) == session.cost_decay_per_sec
+
+
+async def test_a_newcomer_bears_its_subnets_cost_at_once():
+    async with session_world() as world:
+        client = await world.connect()
+        await client.request("server.ping")
+        session = world.session()
+        groups = world.manager.groups
+        from ipaddress import ip_address
+
+        groups.leave(session)
+        groups.join(Visitor(None, 6000), ip_address("1.2.3.4"))
+        groups.join(session, ip_address("1.2.3.5"))
+        session.recalc_concurrency()
+        assert pytest.approx(6000) == session.extra_cost()
+        assert session._incoming_concurrency.max_concurrent < 6
+        world.manager.remove_session(session)
+        assert 0 == session.extra_cost()
+
+
+async def test_the_administrator_is_never_throttled():
+    async with session_world(cost_hard_limit=2000, request_timeout=1) as world:
+        admin = await world.connect("rpc")
+        for _ in range(50):
+            assert -32601 == (await admin.error("nonsense"))[0]
+        (session,) = world.manager.sessions
+        assert (0, 50) == (session.cost, session.errors)
+        await admin.request("getinfo")

@@ -1,0 +1,148 @@
+"""The administrator's tool against a real LocalRPC port."""
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from electrumx.cli import rpc
+from tests.fakes.session_world import FakeCoin, session_world, until, utxo
+
+SCRIPT = Path(__file__).parents[2] / "electrumx_rpc"
+
+
+async def run(world, capsys, *args):
+    """Run the tool in a thread; return (exit status, what it printed)."""
+    argv = ["-p", str(world.port("rpc")), *args]
+    status = await asyncio.to_thread(rpc.main, argv)
+    return status, capsys.readouterr().out
+
+
+@pytest.fixture
+async def world():
+    async with session_world() as world:
+        yield world
+
+
+async def test_objects_are_printed_as_sorted_json(world, capsys):
+    status, out = await run(world, capsys, "getinfo")
+    info = json.loads(out)
+    assert (0, "FakeCoin") == (status, info["coin"])
+    assert json.dumps(info, indent=4, sort_keys=True) + "\n" == out
+
+
+async def test_texts_are_printed_as_json(world, capsys):
+    assert (0, "\"peer 'a b' added\"\n") == await run(world, capsys, "add_peer", "a b")
+    assert (0, '"stopping"\n') == await run(world, capsys, "stop")
+    assert (0, '"now using daemon at env-host:8332/"\n') == await run(world, capsys, "daemon_url")
+    expected = (0, '"now using daemon at h:1/"\n')
+    assert expected == await run(world, capsys, "daemon_url", "http://u:p@h:1/")
+
+
+async def test_tables_are_printed_as_such_unless_json_is_asked_for(world, capsys):
+    for command, heading in (("sessions", "ID "), ("groups", "Name "), ("peers", "Host ")):
+        status, out = await run(world, capsys, command)
+        assert (0, True) == (status, out.startswith(heading))
+        status, out = await run(world, capsys, "--json", command)
+        assert isinstance(json.loads(out), list)
+
+
+async def test_a_query_prints_its_lines(world, capsys):
+    world.db.utxos[FakeCoin.hashX_from_script(b"\xaa")] = [utxo("a", 5), utxo("b", 6)]
+    status, out = await run(world, capsys, "query", "-l", "1", "aa", "addr")
+    assert 0 == status
+    assert ["Script: aa", "No history found"] == out.splitlines()[:2]
+    assert "UTXO #2" not in out
+    assert "Address: addr" in out
+
+
+async def test_sessions_are_disconnected_and_logged(world, capsys):
+    client = await world.connect()
+    await client.request("server.ping")
+    number = str(world.session().session_id)
+    status, out = await run(world, capsys, "log", number, "x")
+    assert [f"logging session {number}", "unknown: x"] == json.loads(out)
+    status, out = await run(world, capsys, "disconnect", number, "y")
+    assert [f"disconnecting session {number}", "unknown: y"] == json.loads(out)
+    status, out = await run(world, capsys, "disconnect", "all")
+    assert (0, ["disconnecting all sessions"]) == (status, json.loads(out))
+    await until(lambda: world.manager.session_count() == 0)
+
+
+async def test_a_reorg_is_of_three_blocks_unless_told_otherwise(world, capsys):
+    assert (0, '"scheduled a reorg of 3 blocks"\n') == await run(world, capsys, "reorg")
+    assert (0, '"scheduled a reorg of 5 blocks"\n') == await run(world, capsys, "reorg", "5")
+
+
+async def test_an_error_of_the_server_is_exit_status_1(world, capsys):
+    world.bp.caught_up = False
+    expected = (1, "error making request: still catching up with daemon\n")
+    assert expected == await run(world, capsys, "reorg")
+
+
+async def test_a_silent_server_is_given_up_on(capsys):
+    async def ignore(reader, _writer):
+        await reader.read()
+        _writer.close()
+
+    server = await asyncio.start_server(ignore, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    argv = ["-p", str(port), "--timeout", "0.2", "getinfo"]
+    assert 1 == await asyncio.to_thread(rpc.main, argv)
+    assert "error making request: no reply within 0.2 seconds\n" == capsys.readouterr().out
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_dropped_connection_is_an_error(capsys):
+    async def drop(_reader, writer):
+        writer.close()
+
+    server = await asyncio.start_server(drop, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    assert 1 == await asyncio.to_thread(rpc.main, ["-p", str(port), "getinfo"])
+    assert capsys.readouterr().out.startswith("error making request: ")
+    server.close()
+    await server.wait_closed()
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return str(sock.getsockname()[1])
+
+
+def test_no_server_is_exit_status_1(capsys, monkeypatch):
+    port = free_port()
+    monkeypatch.setenv("RPC_PORT", port)
+    assert 1 == rpc.main(["getinfo"])
+    assert (
+        "cannot connect - is ElectrumX catching up, not running, or "
+        f"is {port} the wrong RPC port?\n"
+    ) == capsys.readouterr().out
+
+
+def test_without_a_command_the_usage_is_shown(capsys):
+    assert 2 == rpc.main([])
+    assert capsys.readouterr().err.startswith("usage: electrumx_rpc")
+
+
+@pytest.mark.parametrize("args", [["nonsense"], ["add_peer"], ["disconnect"], ["reorg", "x"]])
+def test_a_wrong_command_line_is_exit_status_2(args, capsys):
+    with pytest.raises(SystemExit) as info:
+        rpc.main(args)
+    assert 2 == info.value.code
+    assert "usage: electrumx_rpc" in capsys.readouterr().err
+
+
+def test_the_script_is_executable_and_has_help_for_each_command():
+    for args in (["--help"], ["reorg", "--help"]):
+        result = subprocess.run(
+            [sys.executable, str(SCRIPT), *args], capture_output=True, text=True, check=True
+        )
+        assert "usage: electrumx_rpc" in result.stdout
+    assert SCRIPT.stat().st_mode & 0o111
