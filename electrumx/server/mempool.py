@@ -34,6 +34,8 @@ HashXValue = tuple[bytes, int]  # hashX, satoshis
 
 # Transactions asked for in one batch.
 FETCH_CHUNK = 200
+# Batches in flight: as many as Daemon has slots.
+FETCH_WORKERS = 10
 # Transactions added or removed before the loop gets its turn: about 5 ms.
 SLICE = 500
 # Before listing again because the node's height changed meanwhile, in seconds.
@@ -364,14 +366,9 @@ class MemPool:
         if not new:
             return
 
-        fetched = _Fetched()
-        for part in await _run_all(
-            self._fetch(hashes, all_hashes) for hashes in chunks(new, FETCH_CHUNK)
-        ):
-            fetched.merge(part)
-        # The outputs found are worth nothing if the database moved on meanwhile.
-        self._check_in_sync(height, tip)
+        fetched = await self._fetch_all(new, all_hashes)
         accepted = await asyncio.to_thread(self._find_inputs, fetched)
+        # The outputs found are worth nothing if the database moved on meanwhile.
         self._check_in_sync(height, tip)
         await self._in_slices(list(accepted.items()), lambda item: self._add(*item, touched))
         dropped = len(fetched.candidates) - len(accepted)
@@ -411,6 +408,18 @@ class MemPool:
         for hashX in tx_hashXs:
             self.hashXs.setdefault(hashX, set()).add(tx_hash)
         touched.update(tx_hashXs)
+
+    async def _fetch_all(self, new: list[bytes], all_hashes: set[bytes]) -> _Fetched:
+        """Fetch transactions, some chunks at a time: starting all at once would hog the loop."""
+        result = _Fetched()
+        remaining = chunks(new, FETCH_CHUNK)
+
+        async def worker() -> None:
+            for hashes in remaining:
+                result.merge(await self._fetch(hashes, all_hashes))
+
+        await _run_all(worker() for _ in range(FETCH_WORKERS))
+        return result
 
     async def _fetch(self, hashes: Sequence[bytes], all_hashes: set[bytes]) -> _Fetched:
         """Fetch transactions, and look up what they spend that is not in the mempool."""

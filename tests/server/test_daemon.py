@@ -420,6 +420,9 @@ async def test_a_changed_height_wakes_who_waits_and_an_equal_one_does_not(node, 
     waiter = asyncio.ensure_future(daemon.height_changed.wait())
     await asyncio.sleep(0)
     await daemon.height()
+    # A woken waiter needs a few turns of the loop.
+    for _ in range(5):
+        await asyncio.sleep(0)
     assert not waiter.done()
     node.append(b"\x09" * 80 + b"\x00")
     await daemon.height()
@@ -637,6 +640,7 @@ async def test_a_request_that_failed_at_a_url_no_longer_in_use_does_not_move_on(
         node.gate.set()
         assert await task == 1
         assert daemon.current_url() == other.url
+        assert len(node.bodies) == 1
 
 
 async def test_a_dead_first_url_does_not_keep_the_checks_from_passing(node):
