@@ -19,7 +19,7 @@ ROWS = [
     ["lib.hash", "lib.script", "lib.peer", "lib.text"],
     ["lib.tx", "lib.merkle"],
     ["lib.coins", "lib.env_base", "lib.server_base"],
-    ["server.env"],
+    ["server.env", "server.faults"],
     ["server.db", "server.history", "server.schema", "server.storage", "server.flat_files"],
     ["server.daemon"],
     ["server.prefetcher", "server.indexer", "server.utxo_cache", "server.notifications"],
