@@ -17,7 +17,6 @@ from aiorpcx import (
     RPCError,
     RPCSession,
     TaskTimeout,
-    handler_invocation,
     timeout_after,
 )
 from aiorpcx.rawsocket import ConnectionLostError
@@ -27,7 +26,7 @@ from websockets.exceptions import ConnectionClosed
 from electrumx.lib import util
 from electrumx.server.session.framing import BoundedConnection, BoundedNewlineFramer
 from electrumx.server.session.limits import SessionLimits
-from electrumx.server.session.tables import ProtocolTuple, handler_names
+from electrumx.server.session.tables import ProtocolTuple, handler_names, invoke
 
 if TYPE_CHECKING:
     from electrumx.server.session.manager import SessionManager
@@ -267,4 +266,4 @@ class SessionBase(RPCSession):
             attribute = self.request_handlers.get(request.method)
         handler = None if attribute is None else getattr(self, attribute)
         self.session_mgr.method_counts[INVALID_METHOD if handler is None else request.method] += 1
-        return await handler_invocation(handler, request)()
+        return await invoke(handler, request)

@@ -173,19 +173,6 @@ class BlockCache:
         return [hash_to_hex_str(item) for item in branch], cost / 2500
 
 
-def bucket_block_target(number: int) -> int:
-    """Round a Bitcoin fee target (blocks) down to the steps that its estimator tells apart."""
-    if number <= 1:
-        return 1
-    if number <= 12 or number == 25:
-        return number
-    if number <= 48:
-        return number // 2 * 2
-    if number <= 1008:
-        return number // 24 * 24
-    return 1008
-
-
 class FeeEstimates:
     """Fee estimates by (block target, mode): one daemon call for each, per chain tip."""
 

@@ -23,7 +23,6 @@ from electrumx.server.session.caches import (
     BlockCache,
     FeeEstimates,
     HistoryCache,
-    bucket_block_target,
 )
 from electrumx.server.session.chaintip import ChainTip
 from electrumx.server.session.params import DAEMON_ERROR
@@ -36,16 +35,6 @@ NOTIFY_SECS = 30.0
 FORCE_AFTER_SECS = 1.0
 LISTENERS_CLOSE_SECS = 3.0
 STALE_CHECK_SECS = 60.0
-
-
-def _bucket(coin: Any) -> Callable[[int], int]:
-    """Return how fee targets of a coin are grouped: only Bitcoin's estimator is known."""
-    own: Callable[[int], int] | None = getattr(coin, "bucket_estimatefee_block_target", None)
-    if own is not None:
-        return own
-    if coin.NAME in ("Bitcoin", "BitcoinSegwit"):
-        return bucket_block_target
-    return int
 
 
 class SessionManager:
@@ -75,7 +64,7 @@ class SessionManager:
         )
         self.history = HistoryCache(db, self.max_send)
         self.blocks = BlockCache(db)
-        self.fees = FeeEstimates(lambda: bytes(db.db_tip), _bucket(env.coin))
+        self.fees = FeeEstimates(lambda: bytes(db.db_tip), env.coin.bucket_estimatefee_block_target)
         self.chain = ChainTip(bp, db)
         # The result of headers.subscribe: of the height last notified
         self.hsub_results: dict[str, Any] = {}

@@ -5,7 +5,10 @@ Handlers are marked where they stand; the table of a version is collected once p
 
 from collections.abc import Callable
 from functools import lru_cache
+from inspect import signature
 from typing import Any, TypeVar
+
+from aiorpcx import handler_invocation
 
 ProtocolTuple = tuple[int, ...]
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -43,3 +46,27 @@ def handler_names(cls: Any, ptuple: ProtocolTuple) -> dict[str, str]:
                 if ptuple >= since and (until is None or ptuple < until):
                     result[name] = attribute
     return result
+
+
+@lru_cache(maxsize=1024)
+def _positional_range(func: Callable[..., Any]) -> range:
+    """Return how many arguments a handler takes, besides its session."""
+    params = list(signature(func).parameters.values())[1:]
+    required = sum(param.default is param.empty for param in params)
+    return range(required, len(params) + 1)
+
+
+def invoke(handler: Any, request: Any) -> Any:
+    """Return the coroutine of a handler (a bound method, or None) with a request's arguments.
+
+    Raises RPCError if they do not fit. The library would inspect the signature each time.
+    """
+    args = request.args
+    fits = (
+        handler is not None
+        and isinstance(args, list)
+        and len(args) in _positional_range(handler.__func__)
+    )
+    if fits:
+        return handler(*args)
+    return handler_invocation(handler, request)()

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+import electrumx
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.session.reports import session_rows
 from tests.fakes.session_world import (
@@ -66,7 +67,7 @@ async def test_every_transport_serves_requests_and_notifications(certificate):
     async with session_world(**tls_settings(certificate)) as world:
         for protocol in ALL_PROTOCOLS:
             client = await world.connect(protocol)
-            assert ["ElectrumX 3.0.0", "1.4.2"] == await client.request(
+            assert [electrumx.version, "1.4.2"] == await client.request(
                 "server.version", "test", ["1.4", "1.6"]
             )
             assert None is await client.request("blockchain.scripthash.subscribe", sh)

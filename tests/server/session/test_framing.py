@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electrumx.server.session.caches import LRUCache, bucket_block_target
+from electrumx.server.session.caches import LRUCache
 from electrumx.server.session.framing import BoundedNewlineFramer
 
 
@@ -71,12 +71,3 @@ def test_a_cache_refuses_what_was_read_before_an_invalidation():
     cache.put(1, "fresh", cache.generation)
     cache.clear()
     assert 0 == len(cache)
-
-
-BUCKETS = {0: 1, 1: 1, 2: 2, 12: 12, 13: 12, 24: 24, 25: 25, 26: 26, 27: 26, 47: 46}
-BUCKETS |= {48: 48, 49: 48, 71: 48, 72: 72, 1008: 1008, 1009: 1008, 10**9: 1008}
-
-
-@pytest.mark.parametrize(("number", "bucket"), BUCKETS.items())
-def test_fee_targets_share_buckets(number, bucket):
-    assert bucket == bucket_block_target(number)

@@ -7,8 +7,20 @@ import re
 import socket
 
 import pytest
+from aiorpcx import connect_rs
 
-from tests.fakes.session_world import FakeService, session_world, until
+from electrumx.server.env import Env
+from electrumx.server.notifications import Notifications
+from electrumx.server.session import SessionManager
+from tests.fakes.session_world import (
+    FakeBP,
+    FakeDaemon,
+    FakeDB,
+    FakeMempool,
+    FakeService,
+    session_world,
+    until,
+)
 
 
 def free_port():
@@ -214,3 +226,46 @@ async def test_the_administrator_is_never_throttled():
         (session,) = world.manager.sessions
         assert (0, 50) == (session.cost, session.errors)
         await admin.request("getinfo")
+
+
+async def test_the_settings_of_a_real_environment_suffice(monkeypatch, tmp_path):
+    tcp, rpc = free_port(), free_port()
+    for name, value in {
+        "DB_DIRECTORY": str(tmp_path),
+        "DAEMON_URL": "http://u:p@localhost",
+        "COIN": "Bitcoin",
+        "SERVICES": f"tcp://127.0.0.1:{tcp},rpc://127.0.0.1:{rpc}",
+        "REPORT_SERVICES": "tcp://electrum.example:50001",
+        "PEER_DISCOVERY": "off",
+    }.items():
+        monkeypatch.setenv(name, value)
+    env = Env()
+    db = FakeDB()
+    daemon = FakeDaemon()
+    shutdown_event, mempool_event = asyncio.Event(), asyncio.Event()
+    mempool_event.set()
+    manager = SessionManager(env, db, FakeBP(db), daemon, FakeMempool(), shutdown_event)
+    serving = asyncio.create_task(manager.serve(Notifications(), mempool_event))
+    try:
+        await until(lambda: serving.done() or len(manager.listeners.open) == 2)
+        async with connect_rs("127.0.0.1", tcp) as wallet, connect_rs("127.0.0.1", rpc) as admin:
+            assert "1.4.2" == (await wallet.send_request("server.version", ["x", "1.4.2"]))[1]
+            features = await wallet.send_request("server.features")
+            assert {"electrum.example": {"tcp_port": 50001}} == features["hosts"]
+            # Nothing but reachable peers of ours could be told
+            assert isinstance(await wallet.send_request("server.peers.subscribe"), list)
+            assert False is await wallet.send_request("server.add_peer", [{}])
+            await wallet.send_request("blockchain.estimatefee", [1000])
+            assert ("estimatefee", 984, None) == daemon.calls[-1]
+            assert "Bitcoin" in (await admin.send_request("getinfo"))["coin"]
+            lines = await admin.send_request(
+                "query", [["1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa", "nonsense!"], 10]
+            )
+            assert "Address: 1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa" == lines[0]
+            assert 4 == len(lines)
+            assert 2 == len(await admin.send_request("sessions"))
+            assert isinstance(await admin.send_request("peers"), list)
+            assert "peer" in await admin.send_request("add_peer", ["a.example v1.4 t s"])
+    finally:
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)

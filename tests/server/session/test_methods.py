@@ -471,6 +471,10 @@ async def test_a_fee_estimate_is_asked_for_once_per_target_mode_and_tip(world, c
     await world.new_block()
     await client.request("blockchain.estimatefee", 6)
     assert 4 == len(asked())
+    for number in (1008, 2000, 10**30):
+        await client.request("blockchain.estimatefee", number)
+    assert (1008, None) == asked()[-1]
+    assert 5 == len(asked())
 
 
 # -- server

@@ -5,10 +5,11 @@ import re
 
 import pytest
 
+import electrumx
 from electrumx.server.session import ElectrumX
 from tests.fakes.session_world import session_world
 
-VERSION = "ElectrumX 3.0.0"
+VERSION = electrumx.version
 
 
 @pytest.mark.parametrize(

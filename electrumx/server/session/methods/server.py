@@ -67,7 +67,7 @@ class ServerMethods(SessionBase):
         remote = self.remote_address()
         if not proxy or remote is None:
             return False
-        return str(getattr(proxy, "host", proxy)) == str(remote.host)
+        return bool(proxy == str(remote.host))
 
     @rpc_method("server.add_peer")
     async def add_peer(self, features: Any) -> bool:
