@@ -135,18 +135,18 @@ def test_daemon_urls_are_completed(bitcoin, url, expected):
         ("h:8332", "h:8332"),
         ("user:secret", "user:…"),
         ("http://user:secret", "http://user:…"),
-        ("user@", "user@"),
+        ("user@", "…@"),
         ("@h", "@h"),
-        ("user:secret@h/wallet", "user:…@h/wallet"),
-        ("http://user:sec@ret://@h:port", "http://user:…@h:port"),
-        ("user:secret@h:0", "user:…@h:0"),
-        ("user:secret@h:65536", "user:…@h:65536"),
-        ("user:secret@h:80:80", "user:…@h:80:80"),
-        ("user:secret@[::1", "user:…@[::1"),
-        ("user:secret@h\nx", "user:…@h\nx"),
+        ("user:secret@h/wallet", "…@h/wallet"),
+        ("http://user:sec@ret://@h:port", "http://…@h:port"),
+        ("user:secret@h:0", "…@h:0"),
+        ("user:secret@h:65536", "…@h:65536"),
+        ("user:secret@h:80:80", "…@h:80:80"),
+        ("user:secret@[::1", "…@[::1"),
+        ("user:secret@h\nx", "…@h\nx"),
     ],
 )
-def test_bad_daemon_urls_are_refused_without_showing_the_password(bitcoin, url, shown):
+def test_bad_daemon_urls_are_refused_without_showing_the_login(bitcoin, url, shown):
     with pytest.raises(CoinError) as info:
         bitcoin.sanitize_url(url)
     assert f'invalid daemon URL: "{shown}"' == str(info.value)

@@ -195,7 +195,7 @@ class Coin:
         url = url.strip().rstrip("/")
         match = re.fullmatch(cls.RPC_URL_REGEX, url)
         if not match or (match[2] and not 0 < int(match[2][1:]) < 65536):
-            raise CoinError(f'invalid daemon URL: "{_without_password(url)}"')
+            raise CoinError(f'invalid daemon URL: "{_without_login(url)}"')
         if match[2] is None:
             url += f":{cls.RPC_PORT:d}"
         if not url.startswith(("http://", "https://")):
@@ -385,13 +385,12 @@ def _complete(coin: type[Coin]) -> type[Coin]:
     return coin
 
 
-def _without_password(url: str) -> str:
-    """Return url with what can be a password replaced, for messages."""
+def _without_login(url: str) -> str:
+    """Return url with the user and what can be a password replaced, for messages."""
     scheme = "".join(re.findall(r"\Ahttps?://", url))
     user_info, at, host = url.removeprefix(scheme).rpartition("@")
     if at:
-        user, colon, _ = user_info.partition(":")
-        return f"{scheme}{user}{colon}{'…' if colon else ''}@{host}"
+        return f"{scheme}{'…' if user_info else ''}@{host}"
     # No host was given, or no user: what stands behind the colon is a port or a password.
     name, colon, port = host.partition(":")
     if not re.fullmatch(r"[0-9]{0,5}", port):
