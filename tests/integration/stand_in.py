@@ -1,0 +1,110 @@
+"""The stand-in node of tests/fakes in a thread of its own, with chains made to measure.
+
+For tests that need a node's answers in an instant, or blocks that no regtest miner would make.
+What the test does to the node goes through `StandIn.do`, which runs it in the node's thread.
+"""
+
+import asyncio
+import threading
+
+from electrumx.lib.hash import double_sha256
+from electrumx.lib.tx import Tx, TxInput, TxOutput
+from electrumx.lib.util import pack_le_uint32
+from tests.fakes.chain import MINUS_1, NULL, ChainMaker, make_block
+from tests.fakes.fake_node import FakeNode
+
+P2PKH = b"\x76\xa9\x14%b\x88\xac"
+
+
+class StandIn:
+    """A FakeNode that serves until the block is left."""
+
+    def __init__(self, blocks):
+        self.node = FakeNode(blocks)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def _await(self, coro):
+        return asyncio.run_coroutine_threadsafe(coro, self._loop).result(60)
+
+    def __enter__(self):
+        self._thread.start()
+        self._await(self.node.start())
+        return self
+
+    def __exit__(self, *_exc):
+        self._await(self.node.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def do(self, func, *args):
+        """The result of a function of the node, run where the node runs."""
+
+        async def call():
+            return func(self.node, *args)
+
+        return self._await(call())
+
+    @property
+    def env(self):
+        """The server's settings that depend on the node."""
+        return {"COIN": "Bitcoin", "NET": "regtest", "DAEMON_URL": self.node.url}
+
+
+def script_of(number):
+    """A P2PKH script of its own for each number."""
+    return P2PKH % number.to_bytes(20, "big")
+
+
+def coinbase(maker, script):
+    """A reward to one script, unlike all others of the maker."""
+    maker.nonce += 1
+    return Tx(
+        1,
+        [TxInput(NULL, MINUS_1, pack_le_uint32(maker.nonce), MINUS_1)],
+        [TxOutput(50_0000_0000, script)],
+        0,
+    )
+
+
+def add_block(maker, prev_hash, txs):
+    """Let the maker know a block of these transactions; its hash."""
+    unspent = dict(maker.blocks[prev_hash][2])
+    for tx in txs:
+        tx_hash = double_sha256(tx.serialize())
+        for txin in tx.inputs:
+            unspent.pop((txin.prev_hash, txin.prev_idx), None)
+        for index, txout in enumerate(tx.outputs):
+            unspent[tx_hash, index] = txout.value
+    raw = make_block(prev_hash, txs, maker.nonce)
+    block_hash = double_sha256(raw[:80])
+    maker.blocks[block_hash] = (raw, prev_hash, unspent)
+    return block_hash
+
+
+def chained_block(maker, prev_hash, count, *, script=None, sig_size=300):
+    """A block of count transactions besides the coinbase, each spending the one before.
+
+    Each has an input with a signature of sig_size bytes and two outputs: one to a script of its
+    own, or to the one given, and the change to another. Its hash.
+    """
+    txs = [coinbase(maker, script_of(0))]
+    total = txs[0].outputs[0].value
+    spent = double_sha256(txs[0].serialize())
+    change = script_of(maker.nonce << 32)
+    for number in range(count):
+        index = 0 if number == 0 else 1
+        total -= 1000
+        own = script or script_of((maker.nonce << 32) + number + 1)
+        outputs = [TxOutput(1000, own), TxOutput(total, change)]
+        tx = Tx(2, [TxInput(spent, index, bytes(sig_size), MINUS_1)], outputs, 0)
+        txs.append(tx)
+        spent = double_sha256(tx.serialize())
+    return add_block(maker, prev_hash, txs)
+
+
+def small_chain(length=120):
+    """A maker and the tip of a chain of random blocks."""
+    maker = ChainMaker(seed=7)
+    return maker, maker.grow(maker.genesis_hash, length)
