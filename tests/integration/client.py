@@ -175,7 +175,7 @@ class ElectrumClient:
         await self.send_raw(json.dumps(messages))
         return await asyncio.wait_for(asyncio.gather(*futures), timeout)
 
-    async def hello(self, name="test", protocol="1.4"):
+    async def hello(self, name="test", protocol="1.4.2"):
         """server.version; the pair that the server answers."""
         return await self.call("server.version", name, protocol)
 

@@ -277,6 +277,7 @@ class Bcoin(Node):
     COIN = "Bitcoin"
     NAME = "bcoin"
     RAW_BLOCK = (False,)
+    SEGWIT_HEIGHT = 432
 
     # The hash of all zeros, whose key nobody has; tests that spend mine to a wallet's address.
     MINING_ADDRESS = "mfWxJ45yp2SFn7UciZyNpvDKrzbhyfKrY8"
@@ -292,6 +293,10 @@ class Bcoin(Node):
 
     def mining_address(self):
         return self.MINING_ADDRESS
+
+    def activate_segwit(self):
+        """Mine until transactions with witnesses are accepted."""
+        self.mine(max(0, self.SEGWIT_HEIGHT - self.height()))
 
 
 ALL = (Litecoind, BitcoinSVNode, Bcoin)
