@@ -142,14 +142,19 @@ class Controller(ServerBase):
 async def _run_together(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
     """Run all until the first error, which is raised when the others have been cancelled."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    raised: BaseException | None = None
     try:
         done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
             task.result()
+    except BaseException as e:
+        raised = e
+        raise
     finally:
         for task in tasks:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         for result in results:
-            if isinstance(result, Exception):
+            # What is raised is logged where it ends the server.
+            if isinstance(result, Exception) and result is not raised:
                 class_logger(__name__, "Controller").error(f"a task ended with {result!r}")

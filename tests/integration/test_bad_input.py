@@ -9,6 +9,7 @@ import socket
 import ssl
 import struct
 import time
+from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -126,15 +127,55 @@ def test_a_database_directory_that_cannot_be_used_ends_the_server_with_one_line(
     )
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc, which nobody may write to")
 def test_a_database_directory_without_permission_ends_the_server_with_one_line(tmp_path, ends_with):
     locked = tmp_path / "locked"
     locked.mkdir()
     locked.chmod(0o500)
-    if os.access(locked, os.W_OK):
-        pytest.skip("root may write in any directory")
-    assert ends_with(DB_DIRECTORY=locked).startswith(
-        f"envvar DB_DIRECTORY value {locked} is not writable"
+    if not os.access(locked, os.W_OK):
+        error = ends_with(DB_DIRECTORY=locked)
+        assert error.startswith(f"envvar DB_DIRECTORY value {locked} is not writable")
+        return
+    # Nothing keeps root out but the file system itself, which not every kernel says beforehand.
+    maker, tip = small_chain(2)
+    with StandIn(maker.chain(tip)) as node:
+        error = ends_with(DB_DIRECTORY="/proc/self", DAEMON_URL=node.env["DAEMON_URL"])
+    assert error.startswith(
+        ("cannot open the database in /proc/", "envvar DB_DIRECTORY value /proc/self is not writ")
     )
+
+
+def _utxo_is_a_file(folder):
+    (folder / "utxo").touch()
+
+
+def _current_is_dangling(folder):
+    (folder / "utxo").mkdir()
+    (folder / "utxo" / "CURRENT").write_text("MANIFEST-000009\n")
+
+
+@pytest.mark.parametrize("spoil", [_utxo_is_a_file, _current_is_dangling])
+def test_a_database_that_cannot_be_opened_ends_the_server_with_one_line(spoil, tmp_path, ends_with):
+    folder = tmp_path / "db"
+    folder.mkdir()
+    spoil(folder)
+    maker, tip = small_chain(2)
+    with StandIn(maker.chain(tip)) as node:
+        error = ends_with(DAEMON_URL=node.env["DAEMON_URL"])
+    assert error.startswith(f"cannot open the database in {folder}/utxo: ")
+
+
+def test_a_database_of_something_else_ends_the_server_with_one_line(tmp_path, ends_with):
+    maker, tip = small_chain(2)
+    with StandIn(maker.chain(tip)) as node:
+        url = {"DAEMON_URL": node.env["DAEMON_URL"]}
+        with ServerProcess(tmp_path, node.env, protocols=("tcp", "rpc")):
+            error = ends_with(**url)
+            assert f"cannot open the database in {tmp_path}/db/utxo: another process" in error
+        error = ends_with(**url, NET="testnet")
+        assert re.match("DB genesis hash [0-9a-f]{64} does not match coin [0-9a-f]{64}", error)
+        error = ends_with(**url, DB_ENGINE="rocksdb")
+        assert error.startswith(f"the database in {tmp_path}/db/utxo was written by leveldb")
 
 
 # --- what clients may do wrong
