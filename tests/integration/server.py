@@ -1,5 +1,6 @@
 """Our server as its own process, on free ports, over a node of nodes.py."""
 
+import atexit
 import functools
 import os
 import shutil
@@ -19,16 +20,11 @@ START_SECS = 60
 
 
 @functools.cache
-def _certificate_folder():
-    # Kept for the life of the process: dropping the object removes the folder.
-    return tempfile.TemporaryDirectory(prefix="ex-tls-")
-
-
-@functools.cache
 def certificate():
     """Paths of a self-signed certificate for localhost and of its key."""
     require(shutil.which("openssl"), "openssl is not installed")
-    folder = Path(_certificate_folder().name)
+    folder = Path(tempfile.mkdtemp(prefix="ex-tls-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     cert, key = folder / "cert.pem", folder / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30"]
     command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
