@@ -17,7 +17,7 @@ ROWS = [
     ["lib.errors"],
     ["lib.util", "lib.enum"],
     ["lib.hash", "lib.script", "lib.peer", "lib.text"],
-    ["lib.tx", "lib.merkle"],
+    ["lib.tx", "lib.merkle", "lib.header_hashes"],
     ["lib.coins", "lib.env_base", "lib.server_base"],
     ["server.env", "server.faults"],
     ["server.db", "server.history", "server.schema", "server.storage", "server.flat_files"],
