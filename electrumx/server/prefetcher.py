@@ -67,10 +67,12 @@ class Prefetcher:
 
     async def _wait_for_news(self) -> None:
         """Wait for the polling delay, or less if somebody else hears of a new height."""
+        # Not wait_for: before Python 3.12 it can lose a cancellation that comes with the wake-up.
+        news = asyncio.ensure_future(self.daemon.height_changed.wait())
         try:
-            await asyncio.wait_for(self.daemon.height_changed.wait(), self.polling_delay)
-        except asyncio.TimeoutError:
-            pass
+            await asyncio.wait([news], timeout=self.polling_delay)
+        finally:
+            news.cancel()
 
     def get_prefetched_blocks(self) -> list[bytes]:
         """Take the blocks fetched so far, in height order."""
