@@ -189,7 +189,7 @@ async def _unhex_list(values: Sequence[object]) -> list[bytes | None]:
 
 
 class _OutageLog:
-    """Logs failures of all requests together at most once every OUTAGE_LOG_SECS.
+    """Logs failures and fail-overs of all requests, on average once every OUTAGE_LOG_SECS.
 
     When a node goes away every request in flight fails at once, and each is retried several
     times a second at first.
@@ -199,6 +199,7 @@ class _OutageLog:
         self.logger = logger
         self._last_time = float("-inf")  # monotonic seconds of the last line
         self._recovery: str | None = None  # owed to the log when a request succeeds again
+        self._moved = False  # a fail-over was logged since a request last succeeded
 
     def failed(self, text: str, recovery: str | None) -> bool:
         """Log a failure unless one was logged just now; return True if it was logged."""
@@ -210,8 +211,19 @@ class _OutageLog:
         self.logger.error(f"{text}.  Retrying occasionally...")
         return True
 
+    def moved(self, where: str) -> None:
+        """Log a fail-over; if all nodes are dead only the first of many is sure to be logged."""
+        now = time.monotonic()
+        if self._moved and now - self._last_time < OUTAGE_LOG_SECS:
+            return
+        self._moved = True
+        # A line that comes early uses up the turn of the next.
+        self._last_time = max(now, self._last_time + OUTAGE_LOG_SECS)
+        self.logger.info(f"failing over to {where}")
+
     def succeeded(self) -> None:
         """Log that the trouble is over, once for each logged failure."""
+        self._moved = False
         if self._recovery:
             self.logger.info(self._recovery)
             self._recovery = None
@@ -377,7 +389,7 @@ class Daemon:
         if len(self.urls) <= 1:
             return False
         self.url_index = (self.url_index + 1) % len(self.urls)
-        self.logger.info(f"failing over to {self.logged_url()}")
+        self._outage.moved(self.logged_url())
         return True
 
     # -- Requests

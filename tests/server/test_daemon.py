@@ -11,6 +11,7 @@ from electrumx.lib.coins import Coin
 from electrumx.lib.errors import ElectrumXError, OperatorError
 from electrumx.server import daemon as daemon_module
 from electrumx.server.daemon import (
+    OUTAGE_LOG_SECS,
     BoundedResponse,
     Daemon,
     DaemonError,
@@ -612,6 +613,24 @@ async def test_the_next_url_is_used_after_the_delays_are_exhausted(node, caplog)
         # 2, 4, 8, 10 ms: the fourth failure finds the longest delay.
         assert len(node.bodies) == 4
         assert messages(caplog, "failing over to") == [f"failing over to 127.0.0.1:{other.port}/"]
+
+
+def test_going_round_dead_nodes_is_logged_calmly(caplog, clock):
+    caplog.set_level(logging.INFO)
+    daemon = Daemon(COIN, ",".join(URLS))
+    caplog.clear()
+    log = daemon._outage
+    for _second in range(60):
+        log.failed("connection problem", "connection restored")
+        daemon.failover()
+        clock.now += 1
+    assert 6 <= len(caplog.messages) <= 60 / OUTAGE_LOG_SECS + 1
+    # The first is told at once, and so is the first of another outage.
+    assert caplog.messages[1] == "failing over to 192.168.0.1:8332/"
+    log.succeeded()
+    caplog.clear()
+    assert daemon.failover()
+    assert len(messages(caplog, "failing over to")) == 1
 
 
 async def test_requests_that_fail_together_move_on_together(node):
