@@ -346,10 +346,12 @@ def utxo(name, value, *, tx_num=1, tx_pos=0, height=5):
 class Client:
     """A client that sends exactly what it is told to, and sorts what comes back."""
 
-    def __init__(self, send, recv, close):
+    def __init__(self, send, recv, close, transport):
         self._send = send
         self._recv = recv
         self.close = close
+        self.stop_reading = transport.pause_reading
+        self.abort = transport.abort
         self.notifications = []
         self._next_id = 0
 
@@ -460,7 +462,7 @@ class World:
             except (ConnectionError, ssl.SSLError):
                 pass
 
-        return Client(send, recv, close)
+        return Client(send, recv, close, writer.transport)
 
     async def _connect_websocket(self, uri, tls):
         ws = await websocket_connect(uri, ssl=tls, max_size=None)
@@ -471,7 +473,11 @@ class World:
             except Exception:
                 return b""
 
-        return Client(lambda message: ws.send(message.decode()), recv, ws.close)
+        async def close():
+            await ws.close()
+            ws.transport.close()
+
+        return Client(lambda message: ws.send(message.decode()), recv, close, ws.transport)
 
     def session(self, client_number=-1):
         """Return the server's side of a wallet connection, in order of arrival."""

@@ -257,7 +257,11 @@ class SessionBase(RPCSession):
             part = request.encode(result)
         message = request.deliver(part)
         if message:
-            await self._send_message(message)
+            try:
+                await self._send_message(message)
+            except TaskTimeout:
+                # The connection was aborted, and the receiving task will notice
+                self.logger.info("connection aborted: the client does not read its replies")
 
     async def handle_request(self, request: Any) -> Any:
         """Return the result of a request; raises RPCError. Notifications have no handlers."""

@@ -109,6 +109,8 @@ class Listener:
                 host,
                 port,
                 max_size=self._max_recv or None,
+                # Compressing a large reply takes tens of milliseconds, on the event loop
+                compression=None,
                 ssl=self._tls_context,
                 server_header=None,
                 logger=_quiet_logger,

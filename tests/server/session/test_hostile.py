@@ -1,0 +1,139 @@
+"""Whatever a client sends, or refuses to read, costs at most its own connection."""
+
+import asyncio
+import json
+
+import pytest
+from aiorpcx import JSONRPCAutoDetect, ProtocolError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from electrumx.server.session.framing import BoundedConnection
+from tests.fakes.session_world import FakeService, script_hash, session_world, until
+
+SH, HASHX = script_hash("alice")
+TXID = "ab" * 32
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4)
+    ),
+    max_leaves=10,
+)
+member_names = st.sampled_from(["jsonrpc", "method", "params", "id", "result", "error"])
+member_values = json_values | st.sampled_from(["2.0", "1.0", "server.ping", [], {}, 1])
+objects = st.dictionaries(member_names, member_values, max_size=6)
+messages = (
+    st.binary(max_size=30)
+    | json_values.map(lambda value: json.dumps(value).encode())
+    | objects.map(lambda value: json.dumps(value).encode())
+    | st.lists(objects | json_values, max_size=4).map(lambda value: json.dumps(value).encode())
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(messages, max_size=4))
+def test_no_message_does_more_than_a_protocol_error(sequence):
+    async def receive_all():
+        connection = BoundedConnection(JSONRPCAutoDetect)
+        for message in sequence:
+            try:
+                items = connection.receive_message(message)
+            except ProtocolError as e:
+                if e.error_message is not None:
+                    json.loads(e.error_message)
+                continue
+            for item in items:
+                if hasattr(item, "deliver"):
+                    reply = item.deliver(item.encode({"x": 1}))
+                    assert reply is None or json.loads(reply)
+
+    asyncio.run(receive_all())
+
+
+METHODS = [
+    ("blockchain.block.header", 2),
+    ("blockchain.block.headers", 3),
+    ("blockchain.estimatefee", 2),
+    ("blockchain.scripthash.get_balance", 1),
+    ("blockchain.scripthash.subscribe", 1),
+    ("blockchain.scripthash.unsubscribe", 1),
+    ("blockchain.transaction.broadcast", 1),
+    ("blockchain.transaction.get", 2),
+    ("blockchain.transaction.get_merkle", 2),
+    ("blockchain.transaction.id_from_pos", 3),
+    ("server.add_peer", 1),
+    ("server.version", 2),
+]
+NASTY = [None, True, -1, 0, 1.5, 10**400, "", "x", "9" * 5000, "٣", [], [[]], {}, {"a": [1]}]
+NASTY += ["ab" * 32, "\ud800", "\x00" * 64, float("nan"), float("-inf"), 1e308]
+
+
+@pytest.mark.parametrize(("method", "count"), METHODS)
+async def test_no_parameter_is_an_internal_error(method, count, caplog):
+    async with session_world(cost_hard_limit=0) as world:
+        for value in NASTY:
+            for position in range(count):
+                params = [1] * count
+                params[position] = value
+                client = await world.connect()
+                if method.endswith("unsubscribe"):
+                    await client.request("server.version", "x", "1.4.2")
+                reply = await client.ask(method, *params)
+                if "error" in reply:
+                    assert reply["error"]["code"] in (1, -32602), reply
+                await client.close()
+        assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "ws"])
+async def test_a_client_that_does_not_read_is_cut_off(protocol):
+    async with session_world(services=[FakeService(protocol), FakeService("rpc")]) as world:
+        world.daemon.txs[TXID] = "ab" * 450_000
+        client, good = await world.connect(protocol), await world.connect(protocol)
+        await good.request("server.ping")
+        await client.send({"method": "server.ping", "id": 0})
+        await until(lambda: world.manager.session_count() == 2)
+        session = world.session(0)
+        session.max_send_delay = 0.2
+        client.stop_reading()
+        session.cost_hard_limit = 0
+        for n in range(30):
+            await client.send({"method": "blockchain.transaction.get", "params": [TXID], "id": n})
+        await until(lambda: world.manager.session_count() == 1, secs=20)
+        await good.request("server.ping")
+        client.abort()
+
+
+async def test_a_subscriber_that_does_not_read_does_not_delay_the_others():
+    async with session_world() as world:
+        world.daemon.txs[TXID] = "ab" * 450_000
+        stuck, good = await world.connect(), await world.connect()
+        for client in (stuck, good):
+            await client.request("blockchain.headers.subscribe")
+        session = world.session(0)
+        session.cost_hard_limit = 0
+        request = {"jsonrpc": "2.0", "method": "blockchain.transaction.get", "params": [TXID]}
+        stuck.stop_reading()
+        for n in range(20):
+            await stuck.send(request | {"id": n})
+        await until(lambda: session.transport._can_send.is_set() is False)
+        for _ in range(3):
+            await world.new_block()
+            assert "blockchain.headers.subscribe" == (await good.notification())[0]
+        assert session.notify_lock.locked()
+        stuck.abort()
+
+
+async def test_a_half_open_websocket_handshake_does_not_delay_the_end():
+    async with session_world(services=[FakeService("ws"), FakeService("tcp")]) as world:
+        reader, writer = await asyncio.open_connection("127.0.0.1", world.port("ws"))
+        writer.write(b"GET / HTTP/1.1\r\n")
+        await writer.drain()
+        world.serving.cancel()
+        _done, pending = await asyncio.wait([world.serving], timeout=8)
+        assert not pending
+        writer.close()
+        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+        del reader
