@@ -93,10 +93,11 @@ class Storage:
         return self.MAX_OPEN_FILES_SYNC if self.for_sync else self.MAX_OPEN_FILES_SERVING
 
     def _refuse_other_engine(self, name: str) -> None:
-        # RocksDB writes an OPTIONS file at every opening, LevelDB never does.
+        # RocksDB writes an IDENTITY file before anything else, and an OPTIONS file at the end of
+        # every opening; LevelDB neither.
         if self.is_new:
             return
-        is_rocksdb = any(entry.startswith("OPTIONS-") for entry in os.listdir(name))
+        is_rocksdb = any(entry.startswith(("OPTIONS-", "IDENTITY")) for entry in os.listdir(name))
         found = "rocksdb" if is_rocksdb else "leveldb"
         if found != self.ENGINE:
             raise DBError(

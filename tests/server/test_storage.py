@@ -135,3 +135,15 @@ def test_a_name_that_is_a_file_is_one_clear_error(engine, tmp_path):
     with pytest.raises(DBError, match="cannot open the database") as info:
         engine(str(tmp_path / "store"), False)
     assert "\n" not in str(info.value)
+
+
+def test_a_rocksdb_store_whose_creation_was_cut_short_is_known_as_one(tmp_path):
+    pytest.importorskip("rocksdict", reason="the rocksdb extra is not installed")
+    folder = tmp_path / "store"
+    db_class("rocksdb")(str(folder), False).close()
+    # What a kill leaves between the writing of CURRENT and that of OPTIONS.
+    for path in folder.glob("OPTIONS-*"):
+        path.unlink()
+    with pytest.raises(DBError, match="was written by rocksdb"):
+        db_class("leveldb")(str(folder), False)
+    db_class("rocksdb")(str(folder), False).close()
