@@ -1,0 +1,1 @@
+"""Kills, power cuts and mutations: what the database must survive, and proof that we would see."""

@@ -1,0 +1,137 @@
+"""What runs in the process that is killed: our database and block processor over a scripted node.
+
+A *spec* is a dictionary:
+
+    dir, engine      the database
+    seed             the story
+    path             indices of the story's targets that the node's chain goes through
+    kill_point, kill_at   SIGKILL ourselves at that passing (from 1) of a named instant; or None
+    mutation         how the code is to be broken, or None
+    flush_seed       which batches of the first synchronisation are flushed, and how
+    reorg_limit      REORG_LIMIT
+    variable_headers the coin says that its headers differ in length
+
+The journal, a file beside the database, tells what the process had committed when it died.
+"""
+
+import asyncio
+import json
+import os
+import random
+import signal
+from collections import Counter
+
+from electrumx.server import faults
+from electrumx.server.block_processor import BlockProcessor
+from electrumx.server.db import DB
+from electrumx.server.history import History
+from tests.crash import audit, mutations
+from tests.crash.stories import BACKUP_CHUNK, story
+from tests.fakes.chain import COIN
+from tests.fakes.world import ScriptedDaemon, World, make_env
+
+#: blocks in a batch of the first synchronisation
+BATCH = 4
+
+
+class Journal:
+    """Lines that outlive a kill."""
+
+    def __init__(self, folder):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        self._fd = os.open(f"{folder}.journal", flags, 0o600)
+
+    def write(self, *words):
+        os.write(self._fd, (" ".join(map(str, words)) + "\n").encode())
+
+
+def set_up(spec, journal):
+    """Arm the kill, break the code if asked to, and make small chains behave like great ones."""
+    mutations.apply(spec.get("mutation"))
+    COIN.max_fetch_blocks = classmethod(lambda cls, height: BATCH)
+    if spec.get("variable_headers"):
+        COIN.STATIC_BLOCK_HEADERS = False
+        COIN.block_header = classmethod(lambda cls, block, height: block[:80])
+    BlockProcessor.BACKUP_CHUNK = BACKUP_CHUNK
+    BlockProcessor.RETRY_SECS = 0.01
+    # So that a flush of history needs more than one.
+    History.BATCH_BYTES = 200
+    choose = random.Random(spec.get("flush_seed", 0))
+    BlockProcessor._check_cache_size = lambda self: choose.choice([None, False, True, True])
+    flush_dbs, flush_backup = DB.flush_dbs, DB.flush_backup
+
+    def journalled_flush(self, flush_data, flush_utxos, estimate):
+        if flush_utxos:
+            journal.write("begin", flush_data.tip.hex())
+        flush_dbs(self, flush_data, flush_utxos, estimate)
+        if flush_utxos:
+            journal.write("done", flush_data.tip.hex())
+
+    def journalled_backup(self, flush_data, touched):
+        journal.write("begin", flush_data.tip.hex())
+        flush_backup(self, flush_data, touched)
+        journal.write("done", flush_data.tip.hex())
+
+    DB.flush_dbs, DB.flush_backup = journalled_flush, journalled_backup
+    passed = Counter()
+
+    def hook(name):
+        passed[name] += 1
+        if name == spec.get("kill_point") and passed[name] == spec["kill_at"]:
+            journal.write("killed", name)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    faults.hook = hook
+    return passed
+
+
+def environment(spec):
+    return make_env(spec["dir"], engine=spec["engine"], reorg_limit=spec["reorg_limit"])
+
+
+async def _follow(spec, journal):
+    the_story = story(spec["seed"])
+    targets = [the_story.targets[n] for n in spec["path"]]
+    daemon = ScriptedDaemon()
+    # A node knows the blocks of branches that it left.
+    for tip in the_story.targets:
+        daemon.set_chain(the_story.chain(tip))
+    daemon.set_chain(the_story.chain(targets[0]))
+    async with World(environment(spec), daemon) as world:
+        for n, tip in zip(spec["path"], targets, strict=True):
+            journal.write("target", n)
+            chain = the_story.chain(tip)
+            daemon.set_chain(chain)
+            await daemon.height()
+            await world.until_at(chain)
+
+
+def follow(spec):
+    """Index the chains of a path and shut down in order.  Prints the instants passed, as JSON."""
+    journal = Journal(spec["dir"])
+    passed = set_up(spec, journal)
+    asyncio.run(_follow(spec, journal))
+    journal.write("finished")
+    print(json.dumps(passed))
+
+
+async def _inspect(spec):
+    db = DB(environment(spec))
+    await db.open_for_sync()
+    try:
+        return {
+            "height": db.db_height,
+            "tip": db.db_tip.hex() if db.db_height >= 0 else None,
+            "problems": await audit.problems(db, spec["seed"]),
+        }
+    finally:
+        db.close_dbs()
+
+
+def inspect(spec):
+    """Open a database, let it recover, audit it.  Prints height, tip and problems as JSON."""
+    set_up({**spec, "kill_point": None}, Journal(spec["dir"]))
+    print(json.dumps(asyncio.run(_inspect(spec))))
+
+
+JOBS = {"follow": follow, "inspect": inspect}

@@ -1,0 +1,108 @@
+"""Ways to break the code on purpose, in a process under test: the harness must notice each.
+
+A harness that kills and finds nothing proves little: a server without the clearing of excess
+history survived twenty random kills unnoticed, for a re-sync writes the same rows again.
+"""
+
+from dataclasses import replace
+
+from electrumx.lib import util
+from electrumx.server import faults
+from electrumx.server.db import DB
+from electrumx.server.history import History
+from electrumx.server.schema import STATE_KEY
+
+
+def no_excess_clearing():
+    """Opening believes the history store, whatever the utxo store has seen."""
+
+    def clear_excess(self, utxo_flush_count, *_tx_count):
+        self.state.flush_count = min(self.state.flush_count, utxo_flush_count)
+
+    History.clear_excess = clear_excess
+
+
+def old_reorg_order():
+    """ElectrumX 1.15's order: history is cut for good before the coins are at the lower height."""
+    prior = DB.flush_backup
+
+    def park(self, hashXs, tx_count):
+        self.flush_count += 1
+        removed = 0
+        with self.db.write_batch() as batch:
+            for hashX in sorted(hashXs):
+                for key, row in self.db.iterator(prefix=hashX, reverse=True):
+                    keep = sum(
+                        int.from_bytes(row[n : n + 5], "little") < tx_count
+                        for n in range(0, len(row), 5)
+                    )
+                    removed += len(row) // 5 - keep
+                    if keep:
+                        batch.put(key, row[: 5 * keep])
+                        break
+                    batch.delete(key)
+            batch.put(b"state\0\0", self.state.pack())
+        return removed
+
+    History.park = park
+    History.drop_parked = lambda self, hashXs: setattr(
+        self.state, "flush_count", self.state.flush_count - 1
+    )
+    assert prior is DB.flush_backup
+
+
+def state_before_coins():
+    """The state row is committed in a batch of its own, before the coins that it promises."""
+    flush_utxos = DB._flush_utxos
+
+    def mutated(self, flush_data, with_coins):
+        if with_coins:
+            state = replace(
+                self.state,
+                height=flush_data.height,
+                tx_count=flush_data.tx_count,
+                tip=flush_data.tip,
+                utxo_flush_count=self.history.flush_count,
+            )
+            with self.utxo_db.write_batch() as batch:
+                batch.put(STATE_KEY, state.pack())
+            faults.fault_point("flush: coins written")
+        flush_utxos(self, flush_data, with_coins)
+
+    DB._flush_utxos = mutated
+
+
+def coins_before_history():
+    """A forward flush commits the coins before the history."""
+    flush_history, flush_utxos = DB._flush_history, DB._flush_utxos
+    DB._flush_history = lambda self: setattr(
+        self.history, "flush_count", self.history.flush_count + 1
+    )
+
+    def mutated(self, flush_data, with_coins):
+        flush_utxos(self, flush_data, with_coins)
+        self.history.flush_count -= 1
+        flush_history(self)
+
+    DB._flush_utxos = mutated
+
+
+def no_fsync():
+    """Flat files are written and not synced, as in ElectrumX 1.15."""
+    write = util.LogicalFile.write
+
+    def mutated(self, start, b, *, sync=False):
+        write(self, start, b, sync=False)
+
+    util.LogicalFile.write = mutated
+
+
+def no_folder_sync():
+    """New files are synced, their folder is not."""
+    util.sync_directory = lambda path: None
+
+
+def apply(name):
+    """Break the code of this process, for good."""
+    if name:
+        globals()[name]()

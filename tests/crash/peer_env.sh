@@ -1,0 +1,46 @@
+#!/bin/sh
+# Make the virtual environments of the peer servers (e-x) in .run/peers, from PyPI.
+#
+#   peer_env.sh [PYTHON]
+#
+# e-x lives in environments of its own, for it wants other versions of the libraries than we do.
+# The binding for RocksDB is compiled against Debian's library. What cannot be had is named, and
+# its tests are skipped, or fail where CI is set. An environment that is complete is left alone.
+
+set -u
+top=$(cd "$(dirname "$0")/../.." && pwd)
+python=${1:-$top/.venv/bin/python}
+peers=$top/.run/peers
+status=0
+
+# NAME REQUIREMENT...: a venv with these packages, put in place by renaming when it is complete.
+make_venv() {
+    name=$1
+    shift
+    [ -e "$peers/$name/.complete" ] && return 0
+    echo "Making the environment of $name in $peers"
+    rm -rf "${peers:?}/$name"
+    mkdir -p "$peers"
+    # Not renamed into place: a venv's scripts know its path. The marker tells.
+    "$python" -m venv "$peers/$name" &&
+        "$peers/$name/bin/python" -m pip install -q "$@" &&
+        touch "$peers/$name/.complete"
+}
+
+# The binding for RocksDB, into the environment NAME.
+add_rocksdb() {
+    name=$1
+    [ -e "$peers/$name/.rocksdb" ] && return 0
+    [ -e "$peers/$name/.complete" ] || return 1
+    if [ ! -e /usr/include/rocksdb/version.h ]; then
+        "$top/contrib/demo/debian-install" /usr/include/rocksdb/version.h:librocksdb-dev || return 1
+    fi
+    echo "Compiling rocksdb-ng for $name (about 75 s)"
+    "$peers/$name/bin/python" -m pip install -q rocksdb-ng==2.0.0 &&
+        touch "$peers/$name/.rocksdb"
+}
+
+make_venv e-x-1.20.0 e-x==1.20.0 plyvel || { echo "cannot get e-x 1.20.0"; status=1; }
+make_venv e-x-1.16.0 e-x==1.16.0 plyvel || { echo "cannot get e-x 1.16.0"; status=1; }
+add_rocksdb e-x-1.20.0 || { echo "cannot get rocksdb-ng 2.0.0"; status=1; }
+exit $status

@@ -1,0 +1,92 @@
+"""What the node's chain does in a crash test: the states it goes through, one after another.
+
+A story is made from its seed, so that the process under test and the one that checks it have the
+same without talking.
+"""
+
+from functools import lru_cache
+
+from electrumx.lib.hash import double_sha256
+from tests.fakes.chain import NULL, ChainMaker, Model, hashX_of, is_unspendable
+
+#: as in the settings of the server under test; deeper than any reorganisation of a story
+REORG_LIMIT = 20
+BACKUP_CHUNK = 3
+
+
+class Story:
+    """Chains of a node: ``targets`` has the hash of each tip, in the order they become active.
+
+    First a chain to catch up with, then single blocks, then a reorganisation, the old branch
+    again, higher than the new one (the double reorganisation), and single blocks.
+    """
+
+    def __init__(self, seed):
+        maker = ChainMaker(seed=seed, scripts=10)
+        #: what else may be indexed: every script of the chain
+        self.maker = maker
+        fork = maker.grow(maker.genesis_hash, 26)
+        self.fork = fork
+        old = maker.grow(fork, 5)
+        self.targets = [fork]
+        # Block by block, so that each is a flush.
+        path = self.chain_hashes(old)[-5:]
+        self.targets += path
+        #: index of the last target before the reorganisation; the next one is on the new branch
+        self.before_reorg = len(self.targets) - 1
+        new = maker.grow(fork, 6)
+        self.targets.append(new)
+        self.back_on_old = len(self.targets)
+        old_again = maker.grow(old, 3)
+        self.targets.append(old_again)
+        for _ in range(2):
+            self.targets.append(maker.extend(self.targets[-1]))
+        self.scripts = [hashX_of(script) for script in maker.scripts]
+
+    def chain_hashes(self, tip):
+        """Block hashes from genesis to a tip."""
+        return [double_sha256(raw[:80]) for raw in self.maker.chain(tip)]
+
+    def chain(self, tip):
+        """Raw blocks from genesis to a tip."""
+        return self.maker.chain(tip)
+
+    def may_go_back(self, index):
+        """Whether the node may be on the branch before targets[index] again after a restart."""
+        return index in (self.before_reorg + 1, self.back_on_old)
+
+
+@lru_cache(maxsize=8)
+def story(seed):
+    """The story of a seed."""
+    return Story(seed)
+
+
+@lru_cache(maxsize=512)
+def expected(seed, tip):
+    """(model, undo items by height) of the chain up to a tip."""
+    raws = story(seed).chain(tip)
+    return Model(raws), undo_items(raws)
+
+
+def undo_items(raws):
+    """The 24-byte undo items, joined, of each block of a chain."""
+    from tests.fakes.chain import COIN
+
+    coins = {}
+    result = []
+    tx_num = 0
+    for height, raw in enumerate(raws):
+        items = []
+        for tx, tx_hash in COIN.block(raw, height).transactions:
+            for txin in tx.inputs:
+                if txin.prev_hash != NULL:
+                    items.append(coins.pop((txin.prev_hash, txin.prev_idx)))
+            for idx, txout in enumerate(tx.outputs):
+                if not is_unspendable(txout.pk_script):
+                    number = tx_num.to_bytes(5, "little")
+                    value = txout.value.to_bytes(8, "little")
+                    coins[tx_hash, idx] = hashX_of(txout.pk_script) + number + value
+            tx_num += 1
+        result.append(b"".join(items))
+    return result

@@ -1,0 +1,129 @@
+"""SIGKILL at every named instant and at random ones: nothing that was committed is lost."""
+
+import os
+import random
+
+import pytest
+
+from electrumx.server import faults
+from tests.crash.harness import Campaign, Kill, Stats, Zygote
+from tests.crash.stories import REORG_LIMIT
+
+ENGINES = ["leveldb", "rocksdb"]
+#: seconds that an undisturbed run takes, about; random kills fall in here
+RUN_SECS = 0.35
+#: how often the nightly run repeats what the short one does, with other seeds
+SOAK_ROUNDS = int(os.environ.get("SOAK_ROUNDS", "18"))
+
+#: instants of an opening that only another kill, or other settings, bring about
+NEEDS = {
+    "open: excess history deleted": Kill("flush: history written", 2),
+    "open: flush count lowered": Kill("backup: state announces parking"),
+    "open: undo rows pruned": Kill("caught up: flushed", reorg_limit=2 * REORG_LIMIT),
+}
+#: instants that only coins with headers of different lengths have
+VARIABLE_HEADERS = {"flush: header offsets written"}
+
+
+@pytest.fixture(scope="module")
+def zygote():
+    with Zygote() as zygote:
+        yield zygote
+
+
+def kills_at_named_instants(choose):
+    """One kill at each instant, in random order, at an early or a late passing."""
+    kills = []
+    for name in faults.NAMES:
+        if name in NEEDS:
+            kills.append(Kill(name, after_kill=NEEDS[name]))
+        elif name not in VARIABLE_HEADERS and group(name) in ("open", "caught up"):
+            kills.append(Kill(name))
+        elif name not in VARIABLE_HEADERS:
+            kills.append(Kill(name, choose.choice([1, 1, 2, 3])))
+    choose.shuffle(kills)
+    return kills
+
+
+def group(name):
+    return name.split(":")[0]
+
+
+def random_kills(choose, count):
+    return [Kill(after=choose.uniform(0, RUN_SECS)) for _ in range(count)]
+
+
+def one_round(zygote, folder, engine, seed, count_random):
+    """Kills at every named instant and at random, a few on each database; the statistics."""
+    choose = random.Random(f"{engine} {seed}")
+    kills = kills_at_named_instants(choose) + random_kills(choose, count_random)
+    total = Stats()
+    for number in range(0, len(kills), 5):
+        place = folder / f"{seed}-{number}"
+        place.mkdir()
+        campaign = Campaign(zygote, place, engine=engine, seed=seed + number)
+        stats = campaign.run(kills[number : number + 5])
+        total.kills += stats.kills
+        total.kills_in_recovery += stats.kills_in_recovery
+        total.audits += stats.audits
+        total.by_point.update(stats.by_point)
+    return total
+
+
+def require_engine(engine):
+    if engine == "rocksdb":
+        pytest.importorskip("rocksdict", reason="the rocksdb extra is not installed")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_kills_at_every_instant_and_at_random_lose_nothing(zygote, tmp_path, engine):
+    require_engine(engine)
+    total = one_round(zygote, tmp_path, engine, seed=100, count_random=10)
+    missed = set(faults.NAMES) - set(total.by_point) - VARIABLE_HEADERS
+    assert missed == set()
+    assert total.kills >= 30
+
+
+def test_kills_while_header_offsets_are_written_lose_nothing(zygote, tmp_path):
+    campaign = Campaign(zygote, tmp_path, engine="leveldb", seed=7, variable_headers=True)
+    kills = [
+        Kill("flush: header offsets written"),
+        Kill("flush: header offsets written", 3),
+        Kill("flush: headers written", 2),
+    ]
+    stats = campaign.run(kills)
+    assert stats.by_point["flush: header offsets written"] == 2
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("point", [name for name in faults.NAMES if group(name) == "backup"])
+def test_a_kill_while_backing_up_and_the_node_back_on_its_old_branch_loses_nothing(
+    zygote, tmp_path, engine, point
+):
+    require_engine(engine)
+    for chunk in (1, 2):
+        place = tmp_path / str(chunk)
+        place.mkdir()
+        campaign = Campaign(zygote, place, engine=engine, seed=40)
+        campaign.kill_once(Kill(point, chunk))
+        assert campaign.reached == campaign.story.before_reorg + 1
+        campaign.reached = campaign.story.before_reorg
+        campaign.inspect()
+        campaign.finish()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_night_of_kills_loses_nothing(zygote, tmp_path, engine, capsys):
+    require_engine(engine)
+    total = Stats()
+    for number in range(SOAK_ROUNDS):
+        stats = one_round(zygote, tmp_path, engine, 1000 * (number + 1), count_random=12)
+        total.kills += stats.kills
+        total.kills_in_recovery += stats.kills_in_recovery
+        total.audits += stats.audits
+        total.by_point.update(stats.by_point)
+    with capsys.disabled():
+        print(f"\n{engine}: {total.kills} kills ({total.kills_in_recovery} while opening after a")
+        print(f"kill), {total.audits} audits; {dict(total.by_point)}")
+    assert total.kills >= 500
