@@ -53,16 +53,17 @@ import os
 import time
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from struct import Struct
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import electrumx
 from electrumx.lib import util
 from electrumx.lib.hash import HASHX_LEN, hash_to_hex_str
 from electrumx.lib.merkle import Merkle, MerkleCache
+from electrumx.server.compaction import CompactionPass
 from electrumx.server.env import Env
 from electrumx.server.faults import fault_point
 from electrumx.server.flat_files import FlatFiles
@@ -71,6 +72,7 @@ from electrumx.server.schema import (
     COIN_LEN,
     DB_VERSION,
     HASH_LEN,
+    MAX_FLUSH_ID,
     OUTPOINT_PREFIX,
     STATE_KEY,
     SUFFIX_LEN,
@@ -83,6 +85,7 @@ from electrumx.server.schema import (
     undo_key_height,
 )
 from electrumx.server.storage import Storage, WriteBatch, db_class
+from electrumx.server.upgrade import OLD_VERSIONS, upgrade_utxo_store
 
 __all__ = ["DB", "UTXO", "CoinRow", "DBError", "FlushData"]
 
@@ -116,6 +119,32 @@ class CoinRow(NamedTuple):
     coin: bytes
 
 
+class Adds(Protocol):
+    """Coins that wait to be written."""
+
+    def __len__(self) -> int:
+        """Return how many coins there are."""
+
+    def put_rows(self, put: Callable[[bytes, bytes], None]) -> None:
+        """Call ``put`` with the ``h`` and ``u`` rows of every coin."""
+
+    def clear(self) -> None:
+        """Forget them."""
+
+
+class Deletes(Protocol):
+    """Rows that wait to be deleted."""
+
+    def __len__(self) -> int:
+        """Return how many rows there are: two a coin."""
+
+    def delete_rows(self, delete: Callable[[bytes], None]) -> None:
+        """Call ``delete`` with the key of every row."""
+
+    def clear(self) -> None:
+        """Forget them."""
+
+
 @dataclass(slots=True)
 class FlushData:
     """What the block processor hands over to be written; the lists are emptied by the flush."""
@@ -128,17 +157,17 @@ class FlushData:
     block_tx_hashes: list[bytes]
     #: (undo items, height)
     undo_infos: list[tuple[list[bytes], int]]
-    #: tx hash + txout_idx LE4 -> hashX + tx_num LE5 + value LE8
-    adds: MutableMapping[bytes, bytes]
-    #: keys of rows to delete from the ``utxo`` store
-    deletes: set[bytes]
+    #: coins to write
+    adds: "Adds"
+    #: rows to delete from the ``utxo`` store
+    deletes: "Deletes"
     tip: bytes
 
 
 class DB:
     """The database in ``env.db_dir``; closed until one of the ``open_…`` methods is awaited."""
 
-    DB_VERSIONS = [DB_VERSION]
+    DB_VERSIONS = [*OLD_VERSIONS, DB_VERSION]
     #: how long a read that raced a reorganisation waits before it reads again
     RETRY_SECS = 0.25
     #: block hashes computed on the event loop at most: a hash takes about 2 µs
@@ -151,6 +180,9 @@ class DB:
         self.db_dir = Path(env.db_dir)
         self.db_class: type[Storage] = db_class(env.db_engine)
         self.history = History()
+        self.history.set_utxo_flush_count = self.set_flush_count
+        #: the compaction that is under way
+        self._compaction: CompactionPass | None = None
         self.utxo_db: Storage | None = None
         self.files = FlatFiles(str(env.db_dir), env.coin)
         #: what is committed to disk; replaced, never changed, so readers see one state
@@ -238,6 +270,8 @@ class DB:
             self._read_state()
             self._open_history(for_sync, compacting)
             fault_point("open: history store opened")
+            if not compacting and self.history.flush_count >= self.history.OPEN_COMPACT_FLUSH_COUNT:
+                self._compact_now()
             self._clear_excess_undo_info()
             self.fs_height = self.state.height
             self.fs_tx_count = self.last_flush_tx_count = self.state.tx_count
@@ -275,14 +309,17 @@ class DB:
         if state.db_version not in self.DB_VERSIONS:
             raise DBError(
                 f"your UTXO DB version is {state.db_version} but this software only handles "
-                f"versions {self.DB_VERSIONS}: start an ElectrumX 1.15 server once to upgrade "
-                "the database, or use another DB_DIRECTORY"
+                f"versions {self.DB_VERSIONS}: use the server that wrote it, or another "
+                "DB_DIRECTORY"
             )
         if state.genesis != self.coin.GENESIS_HASH:
             raise DBError(
                 f"DB genesis hash {state.genesis} does not match coin {self.coin.GENESIS_HASH}: "
                 f"check COIN and NET, or use another DB_DIRECTORY than {self.db_dir}"
             )
+        if state.db_version != DB_VERSION:
+            floor = self.min_undo_height(state.height)
+            state = upgrade_utxo_store(self.utxo_db, self.files, state, floor, self.logger)
         self.state = state
 
     def _open_history(self, for_sync: bool, compacting: bool) -> None:
@@ -293,7 +330,9 @@ class DB:
                 f"directory, or empty {self.db_dir} to synchronise anew"
             )
         seen = self.state.utxo_flush_count
-        count = self.history.open_db(self.db_class, for_sync, seen, compacting, name)
+        tx_count = self.state.tx_count
+        count = self.history.open_db(self.db_class, for_sync, seen, compacting, name, tx_count)
+        seen = self.state.utxo_flush_count
         if count != seen:
             # Written at once: with a stale higher count on disk, a stop after the next history
             # flush would leave rows that nobody takes for excess.
@@ -362,6 +401,9 @@ class DB:
             self.assert_flushed(flush_data)
             return
         start = time.time()
+        # The last ids are for making both stores agree, so that the history can be compacted.
+        hold = self.history.flush_count >= self.history.HOLD_FLUSH_COUNT
+        flush_utxos = flush_utxos or hold
         prior_flush, prior_tx_count = self.last_flush, self.last_flush_tx_count
         self._flush_files(flush_data)
         self._flush_history()
@@ -375,6 +417,12 @@ class DB:
         )
         if self._opened_for_sync:
             self._log_speed(tx_delta, self.last_flush - prior_flush, estimate_txs_remaining)
+        if hold:
+            self.logger.warning(
+                f"only {MAX_FLUSH_ID - self.history.flush_count:,d} history flushes are left: "
+                "compacting before going on"
+            )
+            self._compact_now()
 
     @property
     def _opened_for_sync(self) -> bool:
@@ -465,14 +513,8 @@ class DB:
     def _put_coins(self, batch: WriteBatch, flush_data: FlushData) -> None:
         """Write deletes, then the coins: a key may be in both, and must then remain."""
         start = time.monotonic()
-        delete, put = batch.delete, batch.put
-        for key in sorted(flush_data.deletes):
-            delete(key)
-        for outpoint, coin in flush_data.adds.items():
-            hashX = coin[:HASHX_LEN]
-            suffix = outpoint[HASH_LEN:] + coin[HASHX_LEN:-8]
-            put(OUTPOINT_PREFIX + outpoint[:4] + suffix, hashX)
-            put(UTXO_PREFIX + hashX + suffix, coin[-8:])
+        flush_data.deletes.delete_rows(batch.delete)
+        flush_data.adds.put_rows(batch.put)
         if self._opened_for_sync:
             blocks = flush_data.height - self.db_height
             txs = flush_data.tx_count - self.db_tx_count
@@ -603,7 +645,7 @@ class DB:
     # -- coins
 
     def lookup_coin(
-        self, tx_hash: bytes, txout_idx: int, spent: "set[bytes] | frozenset[bytes]" = frozenset()
+        self, tx_hash: bytes, txout_idx: int, spent: Container[bytes] = ()
     ) -> CoinRow | None:
         """Return the rows of an unspent output, or None.  Runs in a thread.
 
@@ -782,8 +824,36 @@ class DB:
         """Return (branch, root) that prove the header of ``height`` among ``length`` headers."""
         return await self.header_mc.branch_and_root(length, height)
 
+    # -- compaction
+
+    @property
+    def compaction_due(self) -> bool:
+        """True if the history should be compacted, or is being."""
+        if self._compaction and not self._compaction.done:
+            return True
+        return self.history.flush_count >= self.history.COMPACT_FLUSH_COUNT
+
+    @property
+    def _counts_agree(self) -> bool:
+        """True if no history flush waits for its coins."""
+        return self.state.utxo_flush_count == self.history.flush_count
+
+    def begin_compaction(self) -> CompactionPass:
+        """Return the compaction under way, or a new one.  Call it with the state lock held."""
+        if self._compaction is None or self._compaction.done:
+            self._compaction = CompactionPass(self.history, lambda: self._counts_agree)
+        return self._compaction
+
+    def _compact_now(self) -> None:
+        """Compact the history, or finish a compaction, while nobody flushes."""
+        self.logger.warning(
+            f"{self.history.flush_count:,d} of {MAX_FLUSH_ID:,d} history flushes are used: "
+            "compacting the history first, which can take a long time"
+        )
+        self.begin_compaction().run_to_end()
+
     def set_flush_count(self, count: int) -> None:
-        """Write a flush count to the ``utxo`` store, after its history was compacted."""
+        """Write the number of history flushes that the coins have seen, synced."""
         self.state = replace(self.state, utxo_flush_count=count)
         self._write_state_only()
 

@@ -8,18 +8,50 @@ LE8*: two bytes objects and a dictionary slot, about 205 bytes.  Most outputs ar
 they were made, and one that is both made and spent between two flushes never reaches the disk.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from struct import Struct
 
 from electrumx.lib.errors import ElectrumXError
-from electrumx.lib.hash import hash_to_hex_str
+from electrumx.lib.hash import HASHX_LEN, hash_to_hex_str
 from electrumx.server.db import CoinRow
+from electrumx.server.schema import (
+    HASH_LEN,
+    OUTPOINT_PREFIX,
+    TX_HASH_PREFIX_LEN,
+    UTXO_PREFIX,
+)
 
 _LE4 = Struct("<I")
 
 
 class ChainError(ElectrumXError):
     """Blocks and index disagree; the in-memory state must not be flushed."""
+
+
+def utxo_not_found(tx_hash: bytes, txout_idx: int) -> ChainError:
+    """Return the error for an output that is spent but does not exist."""
+    return ChainError(f'UTXO {hash_to_hex_str(tx_hash)} / {txout_idx:,d} not found in "h" table')
+
+
+class CoinAdds(dict[bytes, bytes]):
+    """Outpoint to coin, for coins to be written."""
+
+    def put_rows(self, put: Callable[[bytes, bytes], None]) -> None:
+        """Call ``put`` with the ``h`` and ``u`` rows of every coin."""
+        for outpoint, coin in self.items():
+            hashX = coin[:HASHX_LEN]
+            suffix = outpoint[HASH_LEN:] + coin[HASHX_LEN:-8]
+            put(OUTPOINT_PREFIX + outpoint[:TX_HASH_PREFIX_LEN] + suffix, hashX)
+            put(UTXO_PREFIX + hashX + suffix, coin[-8:])
+
+
+class CoinDeletes(set[bytes]):
+    """Keys of rows to be deleted."""
+
+    def delete_rows(self, delete: Callable[[bytes], None]) -> None:
+        """Call ``delete`` with every key, in order."""
+        for key in sorted(self):
+            delete(key)
 
 
 class UTXOCache:
@@ -32,11 +64,11 @@ class UTXOCache:
     BYTES_PER_COIN = 205
     BYTES_PER_DELETE = 90
 
-    def __init__(self, lookup: Callable[[bytes, int, set[bytes]], CoinRow | None]):
+    def __init__(self, lookup: Callable[[bytes, int, Container[bytes]], CoinRow | None]):
         #: outpoint -> coin
-        self.adds: dict[bytes, bytes] = {}
+        self.adds = CoinAdds()
         #: keys of rows on disk to delete
-        self.deletes: set[bytes] = set()
+        self.deletes = CoinDeletes()
         self._lookup = lookup
 
     def memsize(self) -> int:
@@ -53,9 +85,7 @@ class UTXOCache:
             return coin
         row = self._lookup(tx_hash, txout_idx, self.deletes)
         if row is None:
-            raise ChainError(
-                f'UTXO {hash_to_hex_str(tx_hash)} / {txout_idx:,d} not found in "h" table'
-            )
+            raise utxo_not_found(tx_hash, txout_idx)
         self.deletes.add(row.outpoint_key)
         self.deletes.add(row.utxo_key)
         return row.coin
