@@ -23,6 +23,9 @@ polling); the node having become shorter than it was before our eyes (``invalida
 are undone from the top in chunks of at most 50; undoing a chunk and committing it is one critical
 section, so that no cancellation comes between.  Raw blocks are needed for undoing; they are kept
 in ``meta/`` as long as undo information is, and the node is asked for those that are missing.
+
+A third task compacts the history when many flushes were made (``compaction``): it reads in a
+thread without the lock, and writes short slices with it.
 """
 
 import asyncio
@@ -65,6 +68,8 @@ class BlockProcessor:
     PROGRESS_LOG_SECS = 10.0
     #: seconds before trying again what the node made fail
     RETRY_SECS = 5.0
+    #: of the time that a compaction in the background takes, the part in which it does nothing
+    COMPACTION_REST = 0.5
     #: polls that a node must be seen without blocks it had, before they are undone
     SHORT_POLLS = 2
 
@@ -88,6 +93,8 @@ class BlockProcessor:
         #: set and cleared when blocks were committed while caught up
         self.advanced_event = asyncio.Event()
         self._caught_up_event = asyncio.Event()
+        #: set by every flush
+        self._flushed_event = asyncio.Event()
         #: a change of state raised: memory may be inconsistent and must not be flushed
         self._state_broken = False
 
@@ -145,6 +152,7 @@ class BlockProcessor:
             asyncio.ensure_future(self.prefetcher.main_loop(self.height)),
             asyncio.ensure_future(self._process_prefetched_blocks()),
             asyncio.ensure_future(self._watch_tip()),
+            asyncio.ensure_future(self._compact_when_due()),
         ]
         try:
             done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -319,6 +327,7 @@ class BlockProcessor:
     async def flush(self, flush_utxos: bool) -> None:
         """Write what waits, all of it or all but the coins."""
         await self.run_in_thread_with_lock(self._flush, flush_utxos)
+        self._flushed_event.set()
 
     def _flush(self, flush_utxos: bool) -> None:
         self.db.flush_dbs(self.flush_data(), flush_utxos, self.estimate_txs_remaining)
@@ -386,6 +395,31 @@ class BlockProcessor:
         # Early blocks are emptier than the average; the figure shrinks as height grows.
         optimism = max(2.0 - 0.9 * self.height / max(coin.TX_COUNT_HEIGHT, 1), 1.0)
         return float(estimate * optimism) if daemon_height > self.height else 0.0
+
+    # -- compaction
+
+    async def _compact_when_due(self) -> None:
+        """Compact the history in the background whenever many flushes were made."""
+        while True:
+            if self.db.compaction_due:
+                await self._compact()
+            self._flushed_event.clear()
+            await self._flushed_event.wait()
+
+    async def _compact(self) -> None:
+        """Make one pass, or go on with one that was interrupted."""
+        compaction = await self.run_in_thread_with_lock(self.db.begin_compaction)
+        while not compaction.done:
+            start = time.monotonic()
+            await asyncio.to_thread(compaction.prepare)
+            if compaction.has_work:
+                self._flushed_event.clear()
+                if not await self.run_in_thread_with_lock(compaction.write):
+                    # History was flushed without its coins.
+                    await self._flushed_event.wait()
+            # Clients and blocks come first.
+            rest = (time.monotonic() - start) * self.COMPACTION_REST / (1 - self.COMPACTION_REST)
+            await asyncio.sleep(rest)
 
     # -- reorganisations
 

@@ -17,6 +17,9 @@ NAMES = (
     "open: folder prepared",
     "open: history store opened",
     "open: excess history deleted",
+    "open: flush count raised over a compaction's rows",
+    "open: flush count raised",
+    "open: compaction forgotten",
     "open: flush count lowered",
     "open: undo rows pruned",
     # a forward flush
@@ -36,6 +39,22 @@ NAMES = (
     "caught up: flushed",
     "caught up: state written",
     "caught up: closed for re-opening",
+    # merging history rows: a running server's slices, the stopped one's batches, and the finish
+    "compaction: slice written",
+    "compaction: batch of prefixes written",
+    "compaction: data written",
+    "compaction: utxo flush count lowered",
+    "compaction: flush count lowered",
+    # the upgrade of an older version
+    "upgrade: coin rows written",
+    "upgrade: all coin rows of a kind written",
+    "upgrade: new tx counts written",
+    "upgrade: new tx counts announced",
+    "upgrade: tx counts file renamed",
+    "upgrade: tx counts converted",
+    "upgrade: undo rows and state written",
+    "upgrade: history rows written",
+    "upgrade: history state written",
     # raw blocks
     "raw block: written",
     "raw block: old one deleted",

@@ -19,13 +19,14 @@ rows of the next flush id, and only when the coins are at the lower height does
 between any two steps is harmless.
 """
 
+import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from electrumx.lib import util
 from electrumx.lib.hash import HASHX_LEN
-from electrumx.server import schema
+from electrumx.server import compaction, schema, upgrade
 from electrumx.server.faults import fault_point
 from electrumx.server.schema import (
     HIST_KEY_LEN,
@@ -45,9 +46,16 @@ from electrumx.server.storage import Storage
 class History:
     """The ``hist`` store; closed until :meth:`open_db`."""
 
-    DB_VERSIONS = [0, 1]
-    #: flush ids left when the operator is first warned
-    WARN_FLUSH_COUNT = 60_000
+    DB_VERSIONS = [0, HIST_VERSION]
+    #: flushes after which rows are merged in the background, while serving
+    COMPACT_FLUSH_COUNT = 60_000
+    #: flushes after which they are merged at opening, before anything else
+    OPEN_COMPACT_FLUSH_COUNT = 65_000
+    #: flushes after which no block is processed before they are merged.  A few ids are left for
+    #: the flush that makes both stores agree, and for parking.
+    HOLD_FLUSH_COUNT = MAX_FLUSH_ID - 8
+    #: bytes of rows that one batch of a flush holds, about; an engine needs a multiple of it
+    BATCH_BYTES = 4_000_000
 
     def __init__(self) -> None:
         self.logger = util.class_logger(__name__, self.__class__.__name__)
@@ -58,6 +66,12 @@ class History:
         self.unflushed_count = 0
         self.state = HistState()
         self.db: Storage | None = None
+        #: scripts flushed or backed up since a compaction began, None while there is none
+        self.dirty: set[bytes] | None = None
+        #: held to close the store, and by who reads it in another thread than a client's
+        self.reading = threading.RLock()
+        #: writes the flush count of the ``utxo`` store, synced; its owner sets this
+        self.set_utxo_flush_count: Callable[[int], None] = lambda _count: None
 
     # -- opening
 
@@ -100,66 +114,82 @@ class History:
         utxo_flush_count: int,
         compacting: bool,
         name: str = "hist",
+        tx_count: int = 0,
     ) -> int:
         """Open the store, delete excess rows and return the flush count.
 
-        ``utxo_flush_count`` is the count of flushes that the ``utxo`` store has seen; ``name`` is
-        the store's folder.  Raise DBError if it cannot be used.
+        ``utxo_flush_count`` and ``tx_count`` are the flushes and transactions that the ``utxo``
+        store has seen; ``name`` is the store's folder.  Raise DBError if it cannot be used.
         """
         self.db = db_class(name, for_sync)
         self._read_state()
-        self.clear_excess(utxo_flush_count)
-        if not compacting:
-            self._forget_compaction()
-        if self.flush_count >= self.WARN_FLUSH_COUNT:
-            self.logger.warning(
-                f"{self.flush_count:,d} of {MAX_FLUSH_ID:,d} history flushes are used"
-            )
+        if self.state.db_version != HIST_VERSION:
+            upgrade.upgrade_history(self.db, self.state, self.logger)
+        self.clear_excess(utxo_flush_count, tx_count)
+        self._mend_compaction(compacting)
         return self.flush_count
 
     def close_db(self) -> None:
         """Close the store; harmless if it is closed."""
-        if self.db:
-            self.db.close()
-            self.db = None
+        with self.reading:
+            if self.db:
+                self.db.close()
+                self.db = None
 
     def _read_state(self) -> None:
         assert self.db
         raw = self.db.get(HIST_STATE_KEY)
         self.state = HistState.parse(raw) if raw else HistState()
-        if self.state.db_version != HIST_VERSION:
+        if self.state.db_version not in self.DB_VERSIONS:
             raise DBError(
                 f"history DB version {self.state.db_version} is not supported, only "
-                f"{HIST_VERSION}: start an ElectrumX 1.15 server once to upgrade the database"
+                f"{self.DB_VERSIONS}: use the server that wrote it, or another DB_DIRECTORY"
             )
 
-    def _forget_compaction(self) -> None:
-        """Give up a compaction that was interrupted.
+    def _mend_compaction(self, compacting: bool) -> None:
+        """Make a compaction that was interrupted safe, and forget it unless it is to go on.
 
-        A low flush count lets a compaction of ElectrumX create rows with ids above it; the next
-        flushes would overwrite them.  The count is raised over them first.
+        With a low flush count, a compaction of ElectrumX creates rows with ids above it; the next
+        flushes would overwrite them.  Both counts are raised over them first.
         """
         state = self.state
         if state.comp_cursor == -1 and state.comp_flush_count == -1:
             return
-        self.logger.warning("cancelling in-progress history compaction")
-        state.flush_count = max(state.flush_count, state.comp_flush_count)
-        state.comp_flush_count = state.comp_cursor = -1
+        raised = state.comp_flush_count > state.flush_count
+        if raised:
+            state.flush_count = state.comp_flush_count
+            self.set_utxo_flush_count(state.flush_count)
+            fault_point("open: flush count raised")
+        if not compacting:
+            self.logger.warning("cancelling in-progress history compaction")
+            state.comp_flush_count = state.comp_cursor = -1
+        if raised or not compacting:
+            compaction.write_state(self)
+            fault_point("open: compaction forgotten")
 
-    def clear_excess(self, utxo_flush_count: int) -> None:
-        """Delete the rows of flushes that the ``utxo`` store has not seen."""
+    def clear_excess(self, utxo_flush_count: int, tx_count: int = 0) -> None:
+        """Delete the rows of flushes that the ``utxo`` store has not seen.
+
+        Those begin at transaction ``tx_count`` or above.  Other rows with a high id are of a
+        compaction, and are confirmed history: they stay, and the counts are raised to cover them.
+        """
         state = self.state
-        # A compaction's own rows are no excess even if they outnumber the flushes.
-        limit = max(utxo_flush_count, state.comp_flush_count)
-        if state.flush_count <= limit:
+        if state.flush_count <= utxo_flush_count:
             return
         assert self.db
         self.logger.info("DB shut down uncleanly.  Scanning for excess history flushes...")
-        keys = [
-            key
-            for key, _row in self.db.iterator()
-            if len(key) == HIST_KEY_LEN and hist_key_flush_id(key) > limit
-        ]
+        keys = []
+        limit = utxo_flush_count
+        for key, row in self.db.iterator():
+            if len(key) != HIST_KEY_LEN or hist_key_flush_id(key) <= utxo_flush_count:
+                continue
+            if int.from_bytes(row[:TXNUM_LEN], "little") >= tx_count:
+                keys.append(key)
+            else:
+                limit = max(limit, hist_key_flush_id(key))
+        if limit > utxo_flush_count:
+            self.set_utxo_flush_count(limit)
+            fault_point("open: flush count raised over a compaction's rows")
         self.logger.info(f"deleting {len(keys):,d} history entries")
         state.flush_count = limit
         with self.db.write_batch() as batch:
@@ -203,16 +233,32 @@ class History:
             )
         self.flush_count += 1
         unflushed = self.unflushed
-        with self.db.write_batch() as batch:
-            put = batch.put
-            flush_id = schema.hist_key(b"", self.flush_count)
-            for hashX in sorted(unflushed):
-                put(hashX + flush_id, bytes(unflushed[hashX]))
-            put(HIST_STATE_KEY, self.state.pack())
+        self._mark_dirty(unflushed)
+        flush_id = schema.hist_key(b"", self.flush_count)
         count = len(unflushed)
-        unflushed.clear()
+        hashXs = sorted(unflushed, reverse=True)
+        # The state row comes in the first batch: a stop after it leaves a count above the one
+        # that the coins have seen, so opening clears whichever rows are there.  Rows leave memory
+        # as they enter the engine's.
+        state_due = True
+        while hashXs or state_due:
+            with self.db.write_batch() as batch:
+                if state_due:
+                    batch.put(HIST_STATE_KEY, self.state.pack())
+                    state_due = False
+                size = 0
+                while hashXs and size < self.BATCH_BYTES:
+                    hashX = hashXs.pop()
+                    row = bytes(unflushed.pop(hashX))
+                    batch.put(hashX + flush_id, row)
+                    size += len(row) + HIST_KEY_LEN
         self.unflushed_count = 0
         return count
+
+    def _mark_dirty(self, hashXs: Iterable[bytes]) -> None:
+        """Note, before they are written, that rows of these scripts are changing."""
+        if self.dirty is not None:
+            self.dirty.update(hashXs)
 
     # -- backing up
 
@@ -225,10 +271,12 @@ class History:
         assert self.db
         parked_id = self.flush_count + 1
         assert parked_id <= MAX_FLUSH_ID
+        hashXs = sorted(hashXs)
+        self._mark_dirty(hashXs)
         self.flush_count = parked_id
         count = 0
         with self.db.write_batch() as batch:
-            for hashX in sorted(hashXs):
+            for hashX in hashXs:
                 parked: list[bytes] = []
                 for key, row in self.db.iterator(prefix=hashX, reverse=True):
                     keep = cut_row(row, tx_count)
@@ -295,77 +343,15 @@ class History:
         ``hist_map`` has the rows by key and ``hist_list`` the rows in order.  Rows to write are
         appended to ``write_items`` and keys to delete are added to ``keys_to_delete``.
         """
-        row_size = self.max_hist_row_entries * TXNUM_LEN
-        full_hist = b"".join(hist_list)
-        rows = -(-len(full_hist) // row_size)
-        if rows > 4:
-            self.logger.info(
-                f"hashX {hashX.hex()} is large: {len(full_hist) // TXNUM_LEN:,d} entries "
-                f"across {rows:,d} rows"
-            )
-        keys_to_delete.update(hist_map)
-        write_size = 0
-        for n in range(rows):
-            key = hist_key(hashX, n)
-            chunk = full_hist[n * row_size : (n + 1) * row_size]
-            if hist_map.get(key) == chunk:
-                keys_to_delete.discard(key)
-            else:
-                write_items.append((key, chunk))
-                write_size += len(chunk)
-        self.comp_flush_count = max(self.comp_flush_count, rows - 1)
-        return write_size
-
-    def _compact_prefix(
-        self,
-        prefix: bytes,
-        write_items: list[tuple[bytes, bytes]],
-        keys_to_delete: set[bytes],
-    ) -> int:
-        """Compact every script whose hashX begins with ``prefix``; return the bytes to write."""
-        assert self.db
-        scripts: dict[bytes, dict[bytes, bytes]] = {}
-        for key, row in self.db.iterator(prefix=prefix):
-            if len(key) == HIST_KEY_LEN:
-                scripts.setdefault(key[:-2], {})[key] = row
-        return sum(
-            self._compact_hashX(
-                hashX, hist_map, list(hist_map.values()), write_items, keys_to_delete
-            )
-            for hashX, hist_map in scripts.items()
-            # Never create an id above flush_count: later flushes would overwrite such a row.
-            if len(b"".join(hist_map.values())) // TXNUM_LEN
-            <= self.max_hist_row_entries * (self.flush_count + 1)
-        )
-
-    def _flush_compaction(
-        self, cursor: int, write_items: list[tuple[bytes, bytes]], keys_to_delete: set[bytes]
-    ) -> None:
-        """Write one batch of a compaction that has done all prefixes below ``cursor``."""
-        assert self.db
-        self.comp_cursor = cursor
-        if cursor == 0x10000:
-            self.flush_count = self.comp_flush_count
-            self.comp_flush_count = self.comp_cursor = -1
-        with self.db.write_batch() as batch:
-            for key in keys_to_delete:
-                batch.delete(key)
-            for key, row in write_items:
-                batch.put(key, row)
-            batch.put(HIST_STATE_KEY, self.state.pack())
+        puts, deletes = compaction.compact_hashX(self, hashX, hist_map, b"".join(hist_list))
+        write_items += puts
+        keys_to_delete |= deletes
+        return sum(len(row) for _key, row in puts)
 
     def _compact_history(self, limit: int) -> int:
-        """Compact until about ``limit`` bytes are to be written; return how many were.
+        """Compact a stopped server's history on from ``comp_cursor``.
 
-        ``comp_cursor`` is -1 when nothing is left.
+        Stop when about ``limit`` bytes are written, and return how many were; ``comp_cursor`` is
+        -1 when nothing is left.
         """
-        cursor = self.comp_cursor
-        write_items: list[tuple[bytes, bytes]] = []
-        keys_to_delete: set[bytes] = set()
-        write_size = 0
-        while write_size < limit and cursor < 0x10000:
-            prefix = cursor.to_bytes(2, "big")
-            write_size += self._compact_prefix(prefix, write_items, keys_to_delete)
-            cursor += 1
-        self._flush_compaction(cursor, write_items, keys_to_delete)
-        return write_size
+        return compaction.compact_prefixes(self, limit)

@@ -20,7 +20,8 @@ ROWS = [
     ["lib.tx", "lib.merkle", "lib.header_hashes"],
     ["lib.coins", "lib.env_base", "lib.server_base"],
     ["server.env", "server.faults"],
-    ["server.db", "server.history", "server.schema", "server.storage", "server.flat_files"],
+    ["server.db", "server.history", "server.schema", "server.storage", "server.flat_files"]
+    + ["server.compaction", "server.upgrade"],
     ["server.daemon"],
     ["server.prefetcher", "server.indexer", "server.utxo_cache", "server.notifications"],
     ["server.block_processor", "server.mempool"],

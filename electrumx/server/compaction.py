@@ -1,0 +1,459 @@
+"""Merges the history rows of each script, so that flush ids never run out.
+
+Owns how rows are merged, the pass over the store that a running server makes, and the pass of a
+stopped one.  The store itself, its state and its flushes are ``history``'s.
+
+Theory of operation
+===================
+
+Each history flush takes an id of two bytes, and a server that has caught up flushes once a block.
+Merging a script's rows into full ones with the ids 0, 1, 2 … frees the higher ids; when that is
+done for every script, the flush count is lowered to the highest id in use.
+
+**While serving** (:class:`CompactionPass`) a pass goes through three stages.
+
+1. *Scan.* Scripts are read in key order without any lock, for a read is a snapshot, and the merges
+   found are written in slices with the block processor's state lock held.  A slice is only a
+   bounded batch of puts and deletes; all reading was done before.
+2. *Catch up.* A script that was flushed or backed up since the pass began is *dirty*: what the
+   scan read of it may be out of date, so its merges are dropped.  Dirty scripts are read and
+   merged in rounds, each of which meets fewer.
+3. *Finish.* What is left is merged under one lock, and the count lowered in three writes.
+
+Why a stop anywhere is harmless: every slice leaves content and order of each script's history as
+they were, and no id is above the flush count, so what is on disk is at each moment a valid
+database for every program that knows the layout.  The cursor is in memory only.  (Written down,
+it would make the offline tool of ElectrumX go on behind rows that later flushes have added.)  New
+flushes always take the next higher id, never one that the pass has freed.
+
+Rows of a flush whose coins are not yet committed, and rows parked by a reorganisation, must not be
+merged, for they are told by their ids.  Scripts that have any are dirty, because ``History`` marks
+them before it writes, and dirty scripts are read only while both stores agree on the flush count.
+
+The finish, with M the highest id in use: (1) the last data; (2) ``utxo_flush_count := M`` in the
+``utxo`` store; (3) ``flush_count := M`` in this one.  A stop after (2) leaves a count above M, for
+which opening finds no row to clear and sets M.
+
+**Stopped** (:func:`compact_prefixes`): the same merging by two-byte key prefix, with the cursor in
+the state row, as ElectrumX's tool keeps it, and the same finish.
+
+:meth:`CompactionPass.prepare` may run in any thread; everything else runs with the state lock
+held, or before the server serves.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple, Protocol
+
+from electrumx.lib.hash import HASHX_LEN
+from electrumx.server.faults import fault_point
+from electrumx.server.schema import (
+    HIST_KEY_LEN,
+    HIST_STATE_KEY,
+    TXNUM_LEN,
+    HistState,
+    hist_key,
+    hist_key_flush_id,
+)
+from electrumx.server.storage import Storage
+
+#: key prefixes of two bytes
+PREFIXES = 0x10000
+PROGRESS_LOG_SECS = 10.0
+
+Row = tuple[bytes, bytes]
+
+
+class CompactableHistory(Protocol):
+    """What a compaction sees of the history."""
+
+    logger: logging.Logger
+    db: Storage | None
+    state: HistState
+    max_hist_row_entries: int
+    #: scripts written since the pass began, or None while no pass runs
+    dirty: set[bytes] | None
+    #: held while the store is read without the state lock, and to close it
+    reading: threading.RLock
+    #: writes the flush count of the ``utxo`` store, synced
+    set_utxo_flush_count: Callable[[int], None]
+
+
+class Step(NamedTuple):
+    """A change of one script's rows that leaves its history as it was."""
+
+    hashX: bytes
+    puts: list[Row]
+    deletes: Collection[bytes]
+    #: length of the rows put
+    put_bytes: int
+
+
+def merge_rows(
+    hashX: bytes, old: Mapping[bytes, bytes], full_hist: bytes, first_id: int, row_bytes: int
+) -> tuple[list[Row], set[bytes]]:
+    """Cut history into rows numbered from ``first_id``; return (rows to put, keys to delete).
+
+    ``old`` has the rows that are replaced, by key; one that stays as it is, is in neither.
+    """
+    puts = []
+    deletes = set(old)
+    for n, start in enumerate(range(0, len(full_hist), row_bytes), start=first_id):
+        key = hist_key(hashX, n)
+        chunk = full_hist[start : start + row_bytes]
+        if old.get(key) == chunk:
+            deletes.discard(key)
+        else:
+            puts.append((key, chunk))
+    return puts, deletes
+
+
+class RowMerger:
+    """Cuts the merging of one script's rows into steps that can be committed one by one.
+
+    A step consumes some of the rows, lowest id first.  It is complete where the rows it makes
+    have ids below that of the next row, so that their order is right.  The last row that a step
+    makes may not be full; the next step takes it up again.
+
+    Afterwards ``highest`` is the script's highest id.
+    """
+
+    def __init__(self, hashX: bytes, rows: Sequence[Row], row_bytes: int, max_id: int):
+        self.hashX = hashX
+        self.rows = rows
+        self.row_bytes = row_bytes
+        #: no id above it may be made
+        self.max_id = max_id
+        self.highest = max(hist_key_flush_id(key) for key, _row in rows)
+
+    def steps(self, max_bytes: int, max_rows: int) -> Iterator[Step]:
+        """Yield the steps, each of about so many bytes or rows at most."""
+        row_bytes = self.row_bytes
+        total = sum(len(row) for _key, row in self.rows)
+        if -(-total // row_bytes) - 1 > self.max_id:
+            # Rows with ids that flushes have yet to take: the next ones would overwrite them.
+            return
+        old: dict[bytes, bytes] = {}
+        parts: list[bytes] = []
+        first_id = size = 0
+        last = len(self.rows) - 1
+        for n, (key, row) in enumerate(self.rows):
+            old[key] = row
+            parts.append(row)
+            size += len(row)
+            end_id = first_id + -(-size // row_bytes)
+            if n < last and (
+                end_id > hist_key_flush_id(self.rows[n + 1][0])
+                or (size < max_bytes and len(old) < max_rows)
+            ):
+                continue
+            full_hist = b"".join(parts)
+            puts, deletes = merge_rows(self.hashX, old, full_hist, first_id, row_bytes)
+            if puts or deletes:
+                yield Step(self.hashX, puts, deletes, sum(len(row) for _key, row in puts))
+            first_id += size // row_bytes
+            carry = full_hist[size - size % row_bytes :]
+            old, parts, size = {}, [], 0
+            if carry and n < last:
+                old[hist_key(self.hashX, first_id)] = carry
+                parts, size = [carry], len(carry)
+            self.highest = end_id - 1
+
+
+class CompactionPass:
+    """One pass over the history of a server that goes on flushing.
+
+    Made, like everything but :meth:`prepare` called, with the state lock held.  ``committed``
+    tells whether both stores agree on the flush count.
+    """
+
+    #: a slice writes about so many bytes, and changes so many rows, at most
+    SLICE_BYTES = 200_000
+    SLICE_ROWS = 1_000
+    #: rows that one call of ``prepare`` reads, and seconds it takes, at most
+    PREPARE_SECS = 0.05
+    #: dirty scripts that the finish merges itself
+    FINISH_SCRIPTS = 16
+    #: rounds after which the finish is made however many scripts are dirty
+    MAX_ROUNDS = 50
+
+    def __init__(self, history: CompactableHistory, committed: Callable[[], bool]):
+        self._history = history
+        self._committed = committed
+        self._row_bytes = history.max_hist_row_entries * TXNUM_LEN
+        self._max_id = history.state.flush_count
+        self._highest = 1
+        self._next_prefix = 0
+        #: scripts still to be read in this round
+        self._todo: list[bytes] = []
+        self._rounds = 0
+        #: prepared and not yet written
+        self._steps: list[Step] = []
+        self._source = self._scan()
+        self._exhausted = False
+        self.done = False
+        self.rows_deleted = 0
+        self.bytes_written = 0
+        #: seconds for which the longest slice, and the finish, kept the store
+        self.longest_slice = 0.0
+        self.finish_secs = 0.0
+        history.dirty = set()
+        history.logger.info(f"compacting history: flush count is {self._max_id:,d}")
+
+    # -- reading, in any thread
+
+    def prepare(self) -> None:
+        """Read on, without a lock, until there is a slice to write or some time has passed."""
+        with self._history.reading:
+            if self.done or self._history.db is None:
+                return
+            deadline = time.monotonic() + self.PREPARE_SECS
+            size = sum(step.put_bytes for step in self._steps)
+            rows = sum(len(step.puts) + len(step.deletes) for step in self._steps)
+            while size < self.SLICE_BYTES and rows < self.SLICE_ROWS:
+                if time.monotonic() > deadline:
+                    return
+                step = next(self._source, None)
+                if step is None:
+                    self._exhausted = True
+                    return
+                if isinstance(step, Step):
+                    self._steps.append(step)
+                    size += step.put_bytes
+                    rows += len(step.puts) + len(step.deletes)
+
+    def _scan(self) -> Iterator[Step | None]:
+        """Yield the steps of all scripts; None from time to time."""
+        while self._next_prefix < PREFIXES:
+            prefix = self._next_prefix.to_bytes(2, "big")
+            rows = self._read(prefix)
+            for hashX, group in groupby(rows, key=lambda row: row[0][:HASHX_LEN]):
+                yield from self._merge(hashX, list(group))
+            self._next_prefix += 1
+            yield None
+
+    def _catch_up(self) -> Iterator[Step | None]:
+        """Yield the steps of the scripts to do in this round; None from time to time."""
+        while self._todo:
+            hashX = self._todo.pop()
+            yield from self._merge(hashX, self._read(hashX))
+            yield None
+
+    def _read(self, prefix: bytes) -> list[Row]:
+        assert self._history.db
+        return [
+            row for row in self._history.db.iterator(prefix=prefix) if len(row[0]) == HIST_KEY_LEN
+        ]
+
+    def _merge(self, hashX: bytes, rows: list[Row]) -> Iterator[Step]:
+        if not rows or self._is_dirty(hashX):
+            return
+        merger = RowMerger(hashX, rows, self._row_bytes, self._max_id)
+        yield from merger.steps(self.SLICE_BYTES, self.SLICE_ROWS)
+        self._highest = max(self._highest, merger.highest)
+
+    def _is_dirty(self, hashX: bytes) -> bool:
+        dirty = self._history.dirty
+        return dirty is not None and hashX in dirty
+
+    @property
+    def has_work(self) -> bool:
+        """True if there is something for ``write`` to do."""
+        return bool(self._steps) or self._exhausted
+
+    # -- writing, with the state lock held
+
+    def write(self) -> bool:
+        """Write what is prepared, and begin a round or finish where that is due.
+
+        Return False if nothing can be done before the coins of a history flush are written.
+        """
+        if self.done or self._history.db is None:
+            return True
+        start = time.monotonic()
+        self._write_steps()
+        self.longest_slice = max(self.longest_slice, time.monotonic() - start)
+        if not self._exhausted:
+            return True
+        if not self._committed():
+            return False
+        dirty = self._dirty()
+        if len(dirty) <= self.FINISH_SCRIPTS or self._rounds >= self.MAX_ROUNDS:
+            self._finish()
+        else:
+            self._begin_round()
+        return True
+
+    def run_to_end(self) -> None:
+        """Do all that is left at once.  Both stores must agree on the flush count."""
+        assert self._committed()
+        next_log = time.monotonic() + PROGRESS_LOG_SECS
+        with self._history.reading:
+            while not self.done:
+                self.prepare()
+                self._write_steps()
+                if self._exhausted:
+                    self._finish()
+                if time.monotonic() > next_log:
+                    next_log = time.monotonic() + PROGRESS_LOG_SECS
+                    self._history.logger.info(f"compacting history: {self.progress}")
+
+    @property
+    def progress(self) -> str:
+        """How far the pass is, for the log."""
+        return (
+            f"{100 * self._next_prefix / PREFIXES:.1f}% of scripts read, {self.rows_deleted:,d} "
+            f"rows merged, {self.bytes_written:,d} bytes written"
+        )
+
+    def _dirty(self) -> set[bytes]:
+        dirty = self._history.dirty
+        assert dirty is not None
+        return dirty
+
+    def _begin_round(self) -> None:
+        """Take the dirty scripts to be merged.  Their rows are all committed at this moment."""
+        self._rounds += 1
+        self._todo = sorted(self._dirty(), reverse=True)
+        self._history.dirty = set()
+        self._source = self._catch_up()
+        self._exhausted = False
+
+    def _write_steps(self) -> None:
+        """Write what is prepared, but for scripts that have become dirty."""
+        assert self._history.db
+        steps = [step for step in self._steps if not self._is_dirty(step.hashX)]
+        self._steps = []
+        if not steps:
+            return
+        with self._history.db.write_batch() as batch:
+            # The keys of a script's deletes and puts overlap.
+            for step in steps:
+                for key in step.deletes:
+                    batch.delete(key)
+                for key, row in step.puts:
+                    batch.put(key, row)
+        self.rows_deleted += sum(len(step.deletes) for step in steps)
+        self.bytes_written += sum(step.put_bytes for step in steps)
+        fault_point("compaction: slice written")
+
+    def _finish(self) -> None:
+        """Merge the scripts that are still dirty and lower the flush count."""
+        start = time.monotonic()
+        history = self._history
+        with history.reading:
+            while self._dirty():
+                self._begin_round()
+                while not self._exhausted:
+                    self.prepare()
+                    self._write_steps()
+            before = history.state.flush_count
+            lower_flush_count(history, self._highest)
+            history.dirty = None
+            self.done = True
+        self.finish_secs = time.monotonic() - start
+        history.logger.info(
+            f"compacted history: flush count {before:,d} is now {history.state.flush_count:,d}; "
+            f"{self.progress}; longest slice {self.longest_slice * 1000:.1f} ms, finish "
+            f"{self.finish_secs * 1000:.1f} ms"
+        )
+
+
+def write_state(history: CompactableHistory) -> None:
+    """Write the history's state row, synced."""
+    assert history.db
+    with history.db.write_batch() as batch:
+        batch.put(HIST_STATE_KEY, history.state.pack())
+
+
+def lower_flush_count(history: CompactableHistory, highest: int) -> None:
+    """Set the flush count of both stores to the highest id in use, in the order that is safe."""
+    fault_point("compaction: data written")
+    history.set_utxo_flush_count(highest)
+    fault_point("compaction: utxo flush count lowered")
+    history.state.flush_count = highest
+    write_state(history)
+    fault_point("compaction: flush count lowered")
+
+
+# -- the stopped server's
+
+
+def compact_hashX(
+    history: CompactableHistory, hashX: bytes, hist_map: Mapping[bytes, bytes], full_hist: bytes
+) -> tuple[list[Row], set[bytes]]:
+    """Merge all rows of a script; return (rows to put, keys to delete).
+
+    Raises ``comp_flush_count`` to the highest id made.
+    """
+    row_bytes = history.max_hist_row_entries * TXNUM_LEN
+    rows = -(-len(full_hist) // row_bytes)
+    if rows > 4:
+        history.logger.info(
+            f"hashX {hashX.hex()} is large: {len(full_hist) // TXNUM_LEN:,d} entries "
+            f"across {rows:,d} rows"
+        )
+    history.state.comp_flush_count = max(history.state.comp_flush_count, rows - 1)
+    return merge_rows(hashX, hist_map, full_hist, 0, row_bytes)
+
+
+def compact_prefixes(history: CompactableHistory, limit: int) -> int:
+    """Compact on from ``comp_cursor`` until about ``limit`` bytes are written; return how many.
+
+    The cursor is 0 for a new compaction, and -1 when nothing is left.
+    """
+    state = history.state
+    cursor = state.comp_cursor
+    puts: list[Row] = []
+    deletes: set[bytes] = set()
+    write_size = 0
+    while write_size < limit and len(deletes) * HIST_KEY_LEN < limit and cursor < PREFIXES:
+        for new_puts, old_keys in _compact_prefix(history, cursor.to_bytes(2, "big")):
+            puts += new_puts
+            deletes |= old_keys
+            write_size += sum(len(row) for _key, row in new_puts)
+        cursor += 1
+    _write_prefixes(history, cursor, puts, deletes)
+    return write_size
+
+
+def _compact_prefix(
+    history: CompactableHistory, prefix: bytes
+) -> Iterator[tuple[list[Row], set[bytes]]]:
+    assert history.db
+    state = history.state
+    max_entries = history.max_hist_row_entries
+    rows = (row for row in history.db.iterator(prefix=prefix) if len(row[0]) == HIST_KEY_LEN)
+    for hashX, group in groupby(rows, key=lambda row: row[0][:HASHX_LEN]):
+        hist_map = dict(group)
+        full_hist = b"".join(hist_map.values())
+        # Never create an id above flush_count: later flushes would overwrite such a row.
+        if len(full_hist) // TXNUM_LEN <= max_entries * (state.flush_count + 1):
+            yield compact_hashX(history, hashX, hist_map, full_hist)
+        else:
+            highest = max(map(hist_key_flush_id, hist_map))
+            state.comp_flush_count = max(state.comp_flush_count, highest)
+
+
+def _write_prefixes(
+    history: CompactableHistory, cursor: int, puts: list[Row], deletes: set[bytes]
+) -> None:
+    """Write one batch of a compaction that has done all prefixes below ``cursor``."""
+    assert history.db
+    state = history.state
+    highest = state.comp_flush_count
+    state.comp_cursor = cursor
+    if cursor == PREFIXES:
+        state.comp_cursor = state.comp_flush_count = -1
+    with history.db.write_batch() as batch:
+        for key in deletes:
+            batch.delete(key)
+        for key, row in puts:
+            batch.put(key, row)
+        batch.put(HIST_STATE_KEY, state.pack())
+    fault_point("compaction: batch of prefixes written")
+    if cursor == PREFIXES:
+        lower_flush_count(history, highest)
