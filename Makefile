@@ -11,6 +11,7 @@ BIN := $(VENV)/bin
 JOBS ?= 3
 PYTEST := $(BIN)/python -m pytest
 SUPPORTED := 3.10 3.11 3.12 3.13
+COMPILED := $(wildcard electrumx/server/*.pyx)
 UNIT_TESTS := $(wildcard tests/lib tests/server tests/property)
 
 # The first Python that is new enough and can make a virtual environment.
@@ -61,10 +62,10 @@ $(BIN)/python:
 	@[ -n "$(PYTHON)" ] || contrib/demo/debian-install python3-venv:python3-venv
 	$(or $(PYTHON),python3) -m venv $(VENV)
 
-$(VENV)/.installed: setup.py pyproject.toml | $(BIN)/python
+$(VENV)/.installed: setup.py pyproject.toml $(COMPILED) | $(BIN)/python
 	$(BIN)/python -m pip install -q -e .
 	@touch $@
 
-$(VENV)/.installed-test: setup.py pyproject.toml | $(BIN)/python
+$(VENV)/.installed-test: setup.py pyproject.toml $(COMPILED) | $(BIN)/python
 	$(BIN)/python -m pip install -q -e '.[test,docs,rocksdb,uvloop]'
 	@touch $@ $(VENV)/.installed

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 HERE = Path(__file__).resolve().parent
 
@@ -59,6 +59,18 @@ EXTRAS = {
     "docs": ["sphinx>=7,<10"],
 }
 
+# The compiled form of indexing.  Where it cannot be built (no compiler, no headers of Python or
+# OpenSSL) pip says so, and the server indexes with the readable form, more slowly.
+EXTENSIONS = [
+    Extension(
+        "electrumx.server._fastindex",
+        ["electrumx/server/_fastindex.pyx"],
+        libraries=["crypto"],
+        extra_compile_args=["-O3"],
+        optional=True,
+    )
+]
+
 setup(
     name="electrumx",
     version=read_version(),
@@ -69,6 +81,8 @@ setup(
     license="MIT",
     license_files=["LICENCE"],
     packages=find_packages(include=["electrumx", "electrumx.*"]),
+    package_data={"electrumx.server": ["*.pyx", "*.pyi"]},
+    ext_modules=EXTENSIONS,
     python_requires=">=3.10",
     install_requires=[
         "aiorpcX[ws]>=0.25,<0.26",
@@ -88,7 +102,6 @@ setup(
         "Development Status :: 5 - Production/Stable",
         "Environment :: No Input/Output (Daemon)",
         "Framework :: AsyncIO",
-        "License :: OSI Approved :: MIT License",
         "Operating System :: Unix",
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3.10",

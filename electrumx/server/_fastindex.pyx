@@ -1,0 +1,899 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False
+"""The compiled form of indexing: parse, hash, coins and history of Bitcoin's transaction formats.
+
+Its oracle is the pure-Python form (``electrumx.lib.tx``, ``indexer``, ``utxo_cache`` and
+``History.unflushed``): property tests feed both the same blocks and demand the same results, and
+for bytes that are no block the same verdict.  ``fast_index`` chooses between them.
+
+What it holds
+-------------
+
+*A parsed block* is four flat arrays: tx hashes (32 bytes each), numbers of spends and coins of
+each transaction, outpoints spent (36 bytes: tx_hash, txout_idx LE4; generation inputs left out),
+and outputs (hashX 11, value LE8, flags 1).  Nothing of it is a Python object.
+
+*The index* holds what is not flushed:
+
+- a hash table from outpoint to coin.  Entries of 64 bytes lie in one growing array, freed ones in
+  a list; a second array of 4-byte slots, at most two thirds full, finds them by linear probing.
+  The hash is seeded, so that nobody can make transactions that collide.  About 72 bytes a coin,
+  against 205 of a Python dictionary of bytes.
+- the coins spent that are on disk (24 bytes each), to be deleted there, and a set of their hashes
+  that tells whether a row on disk is already spent;
+- history as records of 16 bytes, hashX and tx_num BE5, in the order of the chain, sorted when they
+  are flushed.
+
+Spends that miss the table are looked up on disk before a batch of blocks is advanced
+(:meth:`FastIndex.missing`, :meth:`FastIndex.provide`), so that the loop that advances a block
+needs neither Python nor the disk and runs without the GIL.  One thread at a time uses an index
+(the caller holds the state lock); parsing shares nothing and may run in any thread.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, qsort, realloc
+from libc.string cimport memcmp, memcpy, memset
+
+import os
+
+from electrumx.lib.errors import DeserializeError, SkipTxDeserialize
+
+
+cdef extern from *:
+    """
+    /* The one-shot and EVP calls of OpenSSL 3 look the algorithm up at each call, about 300 ns;
+       the low-level ones are called deprecated, but do not. */
+    #define OPENSSL_SUPPRESS_DEPRECATED 1
+    #include <openssl/sha.h>
+    """
+    ctypedef struct SHA256_CTX:
+        pass
+    int SHA256_Init(SHA256_CTX *c) nogil
+    int SHA256_Update(SHA256_CTX *c, const void *data, size_t len) nogil
+    int SHA256_Final(unsigned char *md, SHA256_CTX *c) nogil
+
+
+cdef enum:
+    OUTPOINT_LEN = 36
+    COIN_LEN = 24
+    HASHX_LEN = 11
+    OUTPUT_LEN = 20
+    DELETE_LEN = 24
+    RECORD_LEN = 16
+    # flags of an output
+    SPENDABLE_LEGACY = 1
+    SPENDABLE_GENESIS = 2
+    # verdicts of the parser
+    OK = 0
+    TRUNCATED = 1
+    SKIP = 2
+    NO_MEMORY = 3
+    BAD_FLAG = 4
+    # transaction formats
+    FORMAT_PLAIN = 0
+    FORMAT_SEGWIT = 1
+    FORMAT_LITECOIN = 2
+    # where a coin of the table came from
+    FROM_BLOCK = 0
+    FROM_DISK = 1
+
+PLAIN, SEGWIT, LITECOIN = FORMAT_PLAIN, FORMAT_SEGWIT, FORMAT_LITECOIN
+
+
+# -- growing arrays
+
+cdef struct Array:
+    uint8_t *data
+    size_t count
+    size_t room
+
+
+cdef inline bint grow(Array *array, size_t item_len, size_t more) noexcept nogil:
+    """Make room for ``more`` items; false if there is no memory."""
+    cdef size_t room
+    cdef uint8_t *data
+    if array.count + more <= array.room:
+        return True
+    room = array.room + array.room // 2 + more + 16
+    data = <uint8_t *> realloc(array.data, room * item_len)
+    if data == NULL:
+        return False
+    array.data, array.room = data, room
+    return True
+
+
+cdef inline void release(Array *array) noexcept nogil:
+    free(array.data)
+    array.data, array.count, array.room = NULL, 0, 0
+
+
+# -- parsing
+
+cdef struct Cursor:
+    const uint8_t *at
+    const uint8_t *end
+
+
+cdef struct TxShape:
+    uint32_t spends
+    uint32_t outputs
+
+
+cdef inline int read_size(Cursor *c, uint64_t *size) noexcept nogil:
+    """Read a compact size, minimal or not; it must not exceed the bytes left."""
+    cdef uint8_t first
+    cdef int extra, n
+    if c.at >= c.end:
+        return TRUNCATED
+    first = c.at[0]
+    c.at += 1
+    if first < 253:
+        size[0] = first
+    else:
+        extra = 2 if first == 253 else (4 if first == 254 else 8)
+        if c.end - c.at < extra:
+            return TRUNCATED
+        size[0] = 0
+        for n in range(extra - 1, -1, -1):
+            size[0] = (size[0] << 8) | c.at[n]
+        c.at += extra
+    if size[0] > <uint64_t> (c.end - c.at):
+        return TRUNCATED
+    return OK
+
+
+cdef inline uint8_t spendable(const uint8_t *script, uint64_t length) noexcept nogil:
+    """Return by which rules an output with this script can be spent."""
+    if length >= 1 and script[0] == 0x6a:
+        return SPENDABLE_GENESIS
+    if length >= 2 and script[0] == 0 and script[1] == 0x6a:
+        return 0
+    return SPENDABLE_LEGACY | SPENDABLE_GENESIS
+
+
+cdef inline bint is_generation(const uint8_t *outpoint) noexcept nogil:
+    cdef int n
+    for n in range(32):
+        if outpoint[n]:
+            return False
+    return outpoint[32] & outpoint[33] & outpoint[34] & outpoint[35] == 0xff
+
+
+cdef class FastBlock:
+    """A parsed block; made by :func:`parse_block`."""
+
+    cdef readonly bytes raw
+    cdef readonly bytes header
+    cdef readonly uint32_t tx_count
+    cdef Array hashes
+    cdef Array shapes
+    cdef Array spends
+    cdef Array outputs
+
+    def __cinit__(self):
+        memset(&self.hashes, 0, sizeof(Array))
+        memset(&self.shapes, 0, sizeof(Array))
+        memset(&self.spends, 0, sizeof(Array))
+        memset(&self.outputs, 0, sizeof(Array))
+
+    def __dealloc__(self):
+        release(&self.hashes)
+        release(&self.shapes)
+        release(&self.spends)
+        release(&self.outputs)
+
+    @property
+    def tx_hashes(self):
+        """The hashes of the transactions, 32 bytes each, joined."""
+        return PyBytes_FromStringAndSize(<char *> self.hashes.data, self.hashes.count * 32)
+
+    @property
+    def memsize(self):
+        """Bytes held beside the raw block."""
+        return (self.hashes.room * 32 + self.shapes.room * sizeof(TxShape)
+                + self.spends.room * OUTPOINT_LEN + self.outputs.room * OUTPUT_LEN)
+
+    def transactions(self):
+        """Return [(spends, outputs)] for tests: [(hash, idx)], [(hashX, value, flags)]."""
+        result = []
+        cdef TxShape *shapes = <TxShape *> self.shapes.data
+        cdef const uint8_t *spend = self.spends.data
+        cdef const uint8_t *output = self.outputs.data
+        for n in range(self.tx_count):
+            spends, outputs = [], []
+            for _ in range(shapes[n].spends):
+                raw = PyBytes_FromStringAndSize(<char *> spend, OUTPOINT_LEN)
+                spends.append((raw[:32], int.from_bytes(raw[32:], "little")))
+                spend += OUTPOINT_LEN
+            for _ in range(shapes[n].outputs):
+                raw = PyBytes_FromStringAndSize(<char *> output, OUTPUT_LEN)
+                outputs.append((raw[:11], int.from_bytes(raw[11:19], "little"), raw[19]))
+                output += OUTPUT_LEN
+            result.append((spends, outputs))
+        return result
+
+    cdef int parse(self, Cursor *c, int tx_format) noexcept nogil:
+        cdef uint64_t count, n
+        cdef int verdict = read_size(c, &count)
+        if verdict != OK:
+            return verdict
+        for n in range(count):
+            verdict = self.parse_tx(c, tx_format)
+            if verdict != OK:
+                return verdict
+        self.tx_count = <uint32_t> count
+        return OK
+
+    cdef int parse_tx(self, Cursor *c, int tx_format) noexcept nogil:
+        """Parse and hash one transaction."""
+        cdef const uint8_t *start = c.at
+        cdef const uint8_t *body = NULL
+        cdef const uint8_t *body_end = NULL
+        cdef uint64_t inputs
+        cdef uint8_t flag = 0
+        cdef bint has_witness = False
+        cdef bint has_marker = False
+        cdef int verdict
+        cdef TxShape *shape
+        cdef SHA256_CTX ctx
+        cdef uint8_t digest[32]
+
+        if c.end - c.at < 5:
+            return TRUNCATED
+        has_marker = tx_format != FORMAT_PLAIN and c.at[4] == 0
+        c.at += 4
+        if has_marker:
+            if c.end - c.at < 2:
+                return TRUNCATED
+            flag = c.at[1]
+            c.at += 2
+            has_witness = True
+            if tx_format == FORMAT_LITECOIN:
+                if flag == 0:
+                    return SKIP
+                if flag & ~9:
+                    return BAD_FLAG
+                has_witness = (flag & 1) != 0
+        body = c.at
+        if not grow(&self.shapes, sizeof(TxShape), 1):
+            return NO_MEMORY
+        shape = <TxShape *> self.shapes.data + self.shapes.count
+        shape.spends = shape.outputs = 0
+        verdict = self.parse_inputs(c, shape, &inputs)
+        if verdict == OK:
+            verdict = self.parse_outputs(c, shape)
+        if verdict != OK:
+            return verdict
+        body_end = c.at
+        if has_witness:
+            verdict = skip_witness(c, inputs)
+            if verdict != OK:
+                return verdict
+        if has_marker and tx_format == FORMAT_LITECOIN and flag & 8:
+            if c.at >= c.end:
+                return TRUNCATED
+            if c.at[0] != 0:
+                return SKIP
+            c.at += 1
+        if c.end - c.at < 4:
+            return TRUNCATED
+        c.at += 4
+        self.shapes.count += 1
+
+        if not grow(&self.hashes, 32, 1):
+            return NO_MEMORY
+        SHA256_Init(&ctx)
+        if has_marker:
+            SHA256_Update(&ctx, start, 4)
+            SHA256_Update(&ctx, body, body_end - body)
+            SHA256_Update(&ctx, c.at - 4, 4)
+        else:
+            SHA256_Update(&ctx, start, c.at - start)
+        SHA256_Final(digest, &ctx)
+        SHA256_Init(&ctx)
+        SHA256_Update(&ctx, digest, 32)
+        SHA256_Final(self.hashes.data + 32 * self.hashes.count, &ctx)
+        self.hashes.count += 1
+        return OK
+
+    cdef int parse_inputs(self, Cursor *c, TxShape *shape, uint64_t *count) noexcept nogil:
+        cdef uint64_t n, length
+        cdef const uint8_t *outpoint
+        cdef int verdict = read_size(c, count)
+        if verdict != OK:
+            return verdict
+        for n in range(count[0]):
+            if c.end - c.at < OUTPOINT_LEN:
+                return TRUNCATED
+            outpoint = c.at
+            c.at += OUTPOINT_LEN
+            verdict = read_size(c, &length)
+            if verdict != OK:
+                return verdict
+            c.at += length
+            if c.end - c.at < 4:
+                return TRUNCATED
+            c.at += 4
+            if is_generation(outpoint):
+                continue
+            if not grow(&self.spends, OUTPOINT_LEN, 1):
+                return NO_MEMORY
+            memcpy(self.spends.data + OUTPOINT_LEN * self.spends.count, outpoint, OUTPOINT_LEN)
+            self.spends.count += 1
+            shape.spends += 1
+        return OK
+
+    cdef int parse_outputs(self, Cursor *c, TxShape *shape) noexcept nogil:
+        cdef uint64_t n, count, length
+        cdef uint8_t *output
+        cdef SHA256_CTX ctx
+        cdef uint8_t digest[32]
+        cdef int verdict = read_size(c, &count)
+        if verdict != OK:
+            return verdict
+        for n in range(count):
+            if c.end - c.at < 8:
+                return TRUNCATED
+            if not grow(&self.outputs, OUTPUT_LEN, 1):
+                return NO_MEMORY
+            output = self.outputs.data + OUTPUT_LEN * self.outputs.count
+            memcpy(output + HASHX_LEN, c.at, 8)
+            c.at += 8
+            verdict = read_size(c, &length)
+            if verdict != OK:
+                return verdict
+            output[19] = spendable(c.at, length)
+            if output[19]:
+                SHA256_Init(&ctx)
+                SHA256_Update(&ctx, c.at, length)
+                SHA256_Final(digest, &ctx)
+                memcpy(output, digest, HASHX_LEN)
+            else:
+                memset(output, 0, HASHX_LEN)
+            c.at += length
+            self.outputs.count += 1
+            shape.outputs += 1
+        return OK
+
+
+cdef inline int skip_witness(Cursor *c, uint64_t inputs) noexcept nogil:
+    cdef uint64_t n, m, items, length
+    cdef int verdict
+    for n in range(inputs):
+        verdict = read_size(c, &items)
+        if verdict != OK:
+            return verdict
+        for m in range(items):
+            verdict = read_size(c, &length)
+            if verdict != OK:
+                return verdict
+            c.at += length
+    return OK
+
+
+def parse_block(bytes raw not None, Py_ssize_t header_len, int tx_format):
+    """Parse a raw block whose header has ``header_len`` bytes.
+
+    Raise DeserializeError where the pure form does.
+    """
+    cdef FastBlock block = FastBlock.__new__(FastBlock)
+    cdef Cursor c
+    cdef int verdict
+    if PyBytes_GET_SIZE(raw) < header_len:
+        raise DeserializeError(f"a block of {len(raw):,d} bytes is shorter than its header")
+    block.raw = raw
+    block.header = raw[:header_len]
+    c.at = <const uint8_t *> PyBytes_AS_STRING(raw) + header_len
+    c.end = <const uint8_t *> PyBytes_AS_STRING(raw) + PyBytes_GET_SIZE(raw)
+    with nogil:
+        verdict = block.parse(&c, tx_format)
+    if verdict == OK:
+        return block
+    if verdict == NO_MEMORY:
+        raise MemoryError
+    if verdict == SKIP:
+        raise SkipTxDeserialize("a transaction within the extension block")
+    if verdict == BAD_FLAG:
+        raise DeserializeError("a transaction flag is unknown")
+    raise DeserializeError("truncated within the transactions of a block")
+
+
+# -- the index
+
+cdef struct Entry:
+    uint8_t outpoint[36]
+    uint8_t coin[24]
+    # FROM_BLOCK or FROM_DISK; of a freed entry, the number of the next freed one
+    uint32_t mark
+
+
+cdef inline uint64_t load8(const uint8_t *p) noexcept nogil:
+    cdef uint64_t value
+    memcpy(&value, p, 8)
+    return value
+
+
+cdef inline uint64_t mix(uint64_t value) noexcept nogil:
+    """Spread every bit over all (the finaliser of SplitMix64)."""
+    value = (value ^ (value >> 30)) * <uint64_t> 0xbf58476d1ce4e5b9
+    value = (value ^ (value >> 27)) * <uint64_t> 0x94d049bb133111eb
+    return value ^ (value >> 31)
+
+
+cdef int compare_records(const void *a, const void *b) noexcept nogil:
+    return memcmp(a, b, RECORD_LEN)
+
+
+cdef class FastIndex:
+    """Coins and history not yet flushed."""
+
+    cdef Entry *entries
+    # entries used or freed, and room for
+    cdef uint32_t used
+    cdef uint32_t room
+    # the first freed entry plus 1, and coins alive
+    cdef uint32_t freed
+    cdef readonly uint32_t coin_count
+    # entry number plus 1 by hash; 0 is free
+    cdef uint32_t *slots
+    cdef uint64_t slot_mask
+    cdef uint64_t seed
+    cdef Array deletes
+    # hashes of rows on disk that are spent; 0 is free
+    cdef uint64_t *spent
+    cdef uint64_t spent_mask
+    cdef Array records
+    # records of the history that were touched since last asked
+    cdef size_t touched_from
+
+    def __cinit__(self):
+        self.entries = NULL
+        self.used = self.room = self.freed = self.coin_count = 0
+        self.slot_mask = (1 << 12) - 1
+        self.slots = <uint32_t *> malloc((self.slot_mask + 1) * sizeof(uint32_t))
+        self.spent_mask = (1 << 12) - 1
+        self.spent = <uint64_t *> malloc((self.spent_mask + 1) * sizeof(uint64_t))
+        memset(&self.deletes, 0, sizeof(Array))
+        memset(&self.records, 0, sizeof(Array))
+        self.touched_from = 0
+        if self.slots == NULL or self.spent == NULL:
+            raise MemoryError
+        memset(self.slots, 0, (self.slot_mask + 1) * sizeof(uint32_t))
+        memset(self.spent, 0, (self.spent_mask + 1) * sizeof(uint64_t))
+        self.seed = int.from_bytes(os.urandom(8), "little")
+
+    def __dealloc__(self):
+        free(self.entries)
+        free(self.slots)
+        free(self.spent)
+        release(&self.deletes)
+        release(&self.records)
+
+    # the table
+
+    cdef inline uint64_t hash_of(self, const uint8_t *outpoint) noexcept nogil:
+        cdef uint32_t idx
+        memcpy(&idx, outpoint + 32, 4)
+        return mix(load8(outpoint) ^ self.seed ^ mix(load8(outpoint + 8) + idx))
+
+    cdef inline uint64_t find_slot(self, const uint8_t *outpoint) noexcept nogil:
+        """Return the slot of an outpoint, or the free slot where it belongs."""
+        cdef uint64_t slot = self.hash_of(outpoint) & self.slot_mask
+        while self.slots[slot]:
+            if memcmp(self.entries[self.slots[slot] - 1].outpoint, outpoint, OUTPOINT_LEN) == 0:
+                break
+            slot = (slot + 1) & self.slot_mask
+        return slot
+
+    cdef bint make_room(self) noexcept nogil:
+        """Make room for one more entry; false if there is no memory."""
+        cdef Entry *entries
+        cdef uint32_t *slots
+        cdef uint64_t room, size, n, slot
+        if not self.freed and self.used == self.room:
+            room = self.room + <uint64_t> self.room // 4 + 4096
+            if room > <uint64_t> 0xfffffff0:
+                return False
+            entries = <Entry *> realloc(self.entries, room * sizeof(Entry))
+            if entries == NULL:
+                return False
+            self.entries, self.room = entries, <uint32_t> room
+        if 3 * (<uint64_t> self.coin_count + 1) > 2 * (self.slot_mask + 1):
+            size = 2 * (self.slot_mask + 1)
+            slots = <uint32_t *> malloc(size * sizeof(uint32_t))
+            if slots == NULL:
+                return False
+            memset(slots, 0, size * sizeof(uint32_t))
+            for n in range(self.slot_mask + 1):
+                if self.slots[n]:
+                    slot = self.hash_of(self.entries[self.slots[n] - 1].outpoint) & (size - 1)
+                    while slots[slot]:
+                        slot = (slot + 1) & (size - 1)
+                    slots[slot] = self.slots[n]
+            free(self.slots)
+            self.slots, self.slot_mask = slots, size - 1
+        return True
+
+    cdef Entry *put(self, const uint8_t *outpoint) noexcept nogil:
+        """Return the entry of an outpoint, a new one if there is none; NULL without memory."""
+        cdef uint64_t slot
+        cdef uint32_t number
+        cdef Entry *entry
+        if not self.make_room():
+            return NULL
+        slot = self.find_slot(outpoint)
+        if self.slots[slot]:
+            return &self.entries[self.slots[slot] - 1]
+        if self.freed:
+            number = self.freed
+            entry = &self.entries[number - 1]
+            self.freed = entry.mark
+        else:
+            self.used += 1
+            number = self.used
+            entry = &self.entries[number - 1]
+        memcpy(entry.outpoint, outpoint, OUTPOINT_LEN)
+        self.slots[slot] = number
+        self.coin_count += 1
+        return entry
+
+    cdef void remove(self, uint64_t slot) noexcept nogil:
+        """Free an entry, and close the gap that its slot leaves in the run of probes."""
+        cdef uint64_t hole = slot
+        cdef uint64_t probe = slot
+        cdef uint64_t home
+        cdef uint32_t number = self.slots[slot]
+        self.entries[number - 1].mark = self.freed
+        self.freed = number
+        self.coin_count -= 1
+        while True:
+            probe = (probe + 1) & self.slot_mask
+            if not self.slots[probe]:
+                break
+            home = self.hash_of(self.entries[self.slots[probe] - 1].outpoint) & self.slot_mask
+            # It may move if its home is not cyclically within (hole, probe].
+            if ((probe - home) & self.slot_mask) >= ((probe - hole) & self.slot_mask):
+                self.slots[hole] = self.slots[probe]
+                hole = probe
+        self.slots[hole] = 0
+
+    # rows on disk that are spent
+
+    cdef inline uint64_t spent_hash(self, const uint8_t *row) noexcept nogil:
+        """Hash tx_hash[:4], txout_idx LE4, tx_num LE5; never 0."""
+        cdef uint64_t tail = 0
+        memcpy(&tail, row + 8, 5)
+        return mix(load8(row) ^ self.seed ^ mix(tail)) | 1
+
+    cdef bint note_spent(self, const uint8_t *row) noexcept nogil:
+        cdef uint64_t *bigger
+        cdef uint64_t size, n, slot, value
+        if 2 * (self.deletes.count + 1) > self.spent_mask:
+            size = 2 * (self.spent_mask + 1)
+            bigger = <uint64_t *> malloc(size * sizeof(uint64_t))
+            if bigger == NULL:
+                return False
+            memset(bigger, 0, size * sizeof(uint64_t))
+            for n in range(self.spent_mask + 1):
+                value = self.spent[n]
+                if value:
+                    slot = value >> 1 & (size - 1)
+                    while bigger[slot]:
+                        slot = (slot + 1) & (size - 1)
+                    bigger[slot] = value
+            free(self.spent)
+            self.spent, self.spent_mask = bigger, size - 1
+        value = self.spent_hash(row)
+        slot = value >> 1 & self.spent_mask
+        while self.spent[slot]:
+            slot = (slot + 1) & self.spent_mask
+        self.spent[slot] = value
+        return True
+
+    def __contains__(self, bytes key not None):
+        """Tell whether the ``h`` row with this key, 14 bytes, is spent but still on disk."""
+        cdef const uint8_t *row = <const uint8_t *> PyBytes_AS_STRING(key) + 1
+        cdef uint64_t value, slot
+        cdef size_t n
+        if PyBytes_GET_SIZE(key) != 14:
+            return False
+        value = self.spent_hash(row)
+        slot = value >> 1 & self.spent_mask
+        while self.spent[slot]:
+            if self.spent[slot] == value:
+                # Equal hashes are nearly always equal rows; the truth is in the list.
+                for n in range(self.deletes.count):
+                    if memcmp(self.deletes.data + DELETE_LEN * n, row, 13) == 0:
+                        return True
+                return False
+            slot = (slot + 1) & self.spent_mask
+        return False
+
+    # advancing
+
+    def missing(self, list blocks not None):
+        """Return the outpoints that these blocks spend and that neither they nor the table have.
+
+        As bytes of 36 each.  The blocks are consecutive.
+        """
+        cdef FastIndex made = FastIndex.__new__(FastIndex)
+        cdef Array found
+        cdef FastBlock block
+        cdef bint done
+        memset(&found, 0, sizeof(Array))
+        try:
+            for item in blocks:
+                block = item
+                with nogil:
+                    done = self.find_missing(block, made, &found)
+                if not done:
+                    raise MemoryError
+            return [
+                PyBytes_FromStringAndSize(<char *> found.data + OUTPOINT_LEN * n, OUTPOINT_LEN)
+                for n in range(found.count)
+            ]
+        finally:
+            release(&found)
+
+    cdef bint find_missing(self, FastBlock block, FastIndex made, Array *found) noexcept nogil:
+        """Add a block's outputs to ``made``, then its spends that are nowhere to ``found``."""
+        cdef TxShape *shapes = <TxShape *> block.shapes.data
+        cdef uint32_t n, m
+        cdef size_t k
+        cdef uint8_t outpoint[36]
+        cdef const uint8_t *spend
+        for n in range(block.tx_count):
+            memcpy(outpoint, block.hashes.data + 32 * n, 32)
+            for m in range(shapes[n].outputs):
+                memcpy(outpoint + 32, &m, 4)
+                if made.put(outpoint) == NULL:
+                    return False
+        for k in range(block.spends.count):
+            spend = block.spends.data + OUTPOINT_LEN * k
+            if made.slots[made.find_slot(spend)] or self.slots[self.find_slot(spend)]:
+                continue
+            # Noted in made as well: an outpoint is asked for once.
+            if made.put(spend) == NULL or not grow(found, OUTPOINT_LEN, 1):
+                return False
+            memcpy(found.data + OUTPOINT_LEN * found.count, spend, OUTPOINT_LEN)
+            found.count += 1
+        return True
+
+    def provide(self, bytes outpoint not None, bytes coin not None):
+        """Put a coin that is on disk into the table; it is about to be spent."""
+        cdef Entry *entry
+        assert len(outpoint) == OUTPOINT_LEN and len(coin) == COIN_LEN
+        entry = self.put(<const uint8_t *> PyBytes_AS_STRING(outpoint))
+        if entry == NULL:
+            raise MemoryError
+        memcpy(entry.coin, PyBytes_AS_STRING(coin), COIN_LEN)
+        entry.mark = FROM_DISK
+
+    def advance(self, FastBlock block not None, uint64_t first_tx_num, bint after_genesis,
+                bint any_order):
+        """Index a block; return its undo items, joined.
+
+        ``after_genesis`` chooses the rule of what can be spent.  Raise KeyError with the outpoint
+        if one that is spent does not exist; the index is then useless.
+        """
+        cdef bytes undo = PyBytes_FromStringAndSize(NULL, block.spends.count * COIN_LEN)
+        cdef uint8_t *items = <uint8_t *> PyBytes_AS_STRING(undo)
+        cdef int64_t verdict
+        with nogil:
+            verdict = self.advance_block(block, first_tx_num, after_genesis, any_order, items)
+        if verdict == -2:
+            raise MemoryError
+        if verdict >= 0:
+            raise KeyError(PyBytes_FromStringAndSize(
+                <char *> block.spends.data + OUTPOINT_LEN * verdict, OUTPOINT_LEN))
+        return undo
+
+    cdef int64_t advance_block(self, FastBlock block, uint64_t first_tx_num, bint after_genesis,
+                               bint any_order, uint8_t *undo) noexcept nogil:
+        """Return -1, or -2 if there is no memory, or the number of the spend that failed."""
+        cdef TxShape *shapes = <TxShape *> block.shapes.data
+        cdef size_t spend = 0
+        cdef size_t output = 0
+        cdef uint32_t n, m
+        cdef uint8_t rule = SPENDABLE_GENESIS if after_genesis else SPENDABLE_LEGACY
+        if not grow(&self.records, RECORD_LEN, block.spends.count + block.outputs.count):
+            return -2
+        if any_order:
+            for n in range(block.tx_count):
+                if not self.add_outputs(block, n, output, shapes[n].outputs,
+                                        first_tx_num + n, rule):
+                    return -2
+                output += shapes[n].outputs
+        for n in range(block.tx_count):
+            for m in range(shapes[n].spends):
+                if not self.spend(block.spends.data + OUTPOINT_LEN * spend,
+                                  undo + COIN_LEN * spend, first_tx_num + n):
+                    return spend
+                spend += 1
+            if not any_order:
+                if not self.add_outputs(block, n, output, shapes[n].outputs,
+                                        first_tx_num + n, rule):
+                    return -2
+                output += shapes[n].outputs
+        return -1
+
+    cdef inline void record(self, const uint8_t *hashX, uint64_t tx_num) noexcept nogil:
+        """Note a transaction in a script's history; room was made."""
+        cdef uint8_t *at = self.records.data + RECORD_LEN * self.records.count
+        cdef int n
+        memcpy(at, hashX, HASHX_LEN)
+        for n in range(5):
+            at[HASHX_LEN + n] = <uint8_t> (tx_num >> (8 * (4 - n)))
+        self.records.count += 1
+
+    cdef bint add_outputs(self, FastBlock block, uint32_t tx, size_t first, uint32_t count,
+                          uint64_t tx_num, uint8_t rule) noexcept nogil:
+        cdef uint8_t outpoint[36]
+        cdef const uint8_t *output
+        cdef Entry *entry
+        cdef uint32_t idx
+        memcpy(outpoint, block.hashes.data + 32 * tx, 32)
+        for idx in range(count):
+            output = block.outputs.data + OUTPUT_LEN * (first + idx)
+            if not output[19] & rule:
+                continue
+            memcpy(outpoint + 32, &idx, 4)
+            entry = self.put(outpoint)
+            if entry == NULL:
+                return False
+            entry.mark = FROM_BLOCK
+            memcpy(entry.coin, output, HASHX_LEN)
+            memcpy(entry.coin + HASHX_LEN, &tx_num, 5)
+            memcpy(entry.coin + 16, output + HASHX_LEN, 8)
+            self.record(output, tx_num)
+        return True
+
+    cdef bint spend(self, const uint8_t *outpoint, uint8_t *undo, uint64_t tx_num) noexcept nogil:
+        cdef uint64_t slot = self.find_slot(outpoint)
+        cdef Entry *entry
+        cdef uint8_t *row
+        if not self.slots[slot]:
+            return False
+        entry = &self.entries[self.slots[slot] - 1]
+        memcpy(undo, entry.coin, COIN_LEN)
+        self.record(entry.coin, tx_num)
+        if entry.mark == FROM_DISK:
+            if not grow(&self.deletes, DELETE_LEN, 1):
+                return False
+            # tx_hash[:4], txout_idx, tx_num, hashX
+            row = self.deletes.data + DELETE_LEN * self.deletes.count
+            memcpy(row, outpoint, 4)
+            memcpy(row + 4, outpoint + 32, 4)
+            memcpy(row + 8, entry.coin + HASHX_LEN, 5)
+            memcpy(row + 13, entry.coin, HASHX_LEN)
+            if not self.note_spent(row):
+                return False
+            self.deletes.count += 1
+        self.remove(slot)
+        return True
+
+    # what is to be flushed
+
+    @property
+    def delete_count(self):
+        """Coins on disk that are spent."""
+        return self.deletes.count
+
+    @property
+    def record_count(self):
+        """Entries of history, duplicates within a transaction included."""
+        return self.records.count
+
+    @property
+    def coins_memsize(self):
+        """Bytes taken by coins and deletes."""
+        return (self.room * sizeof(Entry) + (self.slot_mask + 1) * sizeof(uint32_t)
+                + self.deletes.room * DELETE_LEN + (self.spent_mask + 1) * sizeof(uint64_t))
+
+    @property
+    def history_memsize(self):
+        """Bytes taken by history."""
+        return self.records.room * RECORD_LEN
+
+    def put_coins(self, put):
+        """Call ``put(key, value)`` for the ``h`` and ``u`` rows of every coin, in no order."""
+        cdef uint32_t *slot
+        cdef uint64_t n
+        cdef Entry *entry
+        cdef uint8_t h_key[14]
+        cdef uint8_t u_key[21]
+        h_key[0], u_key[0] = 0x68, 0x75
+        for n in range(self.slot_mask + 1):
+            if not self.slots[n]:
+                continue
+            entry = &self.entries[self.slots[n] - 1]
+            if entry.mark != FROM_BLOCK:
+                continue
+            memcpy(h_key + 1, entry.outpoint, 4)
+            memcpy(h_key + 5, entry.outpoint + 32, 4)
+            memcpy(h_key + 9, entry.coin + HASHX_LEN, 5)
+            memcpy(u_key + 1, entry.coin, HASHX_LEN)
+            memcpy(u_key + 12, h_key + 5, 9)
+            put(PyBytes_FromStringAndSize(<char *> h_key, 14),
+                PyBytes_FromStringAndSize(<char *> entry.coin, HASHX_LEN))
+            put(PyBytes_FromStringAndSize(<char *> u_key, 21),
+                PyBytes_FromStringAndSize(<char *> entry.coin + 16, 8))
+
+    def delete_coins(self, delete):
+        """Call ``delete(key)`` for the ``h`` and ``u`` rows of every coin on disk that is spent."""
+        cdef size_t n
+        cdef const uint8_t *row
+        cdef uint8_t h_key[14]
+        cdef uint8_t u_key[21]
+        h_key[0], u_key[0] = 0x68, 0x75
+        for n in range(self.deletes.count):
+            row = self.deletes.data + DELETE_LEN * n
+            memcpy(h_key + 1, row, 13)
+            memcpy(u_key + 1, row + 13, HASHX_LEN)
+            memcpy(u_key + 12, row + 4, 9)
+            delete(PyBytes_FromStringAndSize(<char *> h_key, 14))
+            delete(PyBytes_FromStringAndSize(<char *> u_key, 21))
+
+    def clear_coins(self):
+        """Forget coins and deletes: they are on disk."""
+        self.used = self.freed = self.coin_count = 0
+        memset(self.slots, 0, (self.slot_mask + 1) * sizeof(uint32_t))
+        self.deletes.count = 0
+        memset(self.spent, 0, (self.spent_mask + 1) * sizeof(uint64_t))
+
+    def touched(self):
+        """Return the set of hashXs in the history recorded since this was last called."""
+        cdef size_t n
+        found = set()
+        for n in range(self.touched_from, self.records.count):
+            found.add(PyBytes_FromStringAndSize(
+                <char *> self.records.data + RECORD_LEN * n, HASHX_LEN))
+        self.touched_from = self.records.count
+        return found
+
+    def put_history(self, put, bytes flush_id not None):
+        """Call ``put(hashX + flush_id, row)`` for each script, in key order; return how many."""
+        cdef size_t n = 0
+        cdef size_t count = self.records.count
+        cdef size_t scripts = 0
+        cdef size_t last, kept
+        cdef uint8_t *data = self.records.data
+        cdef uint8_t *row
+        cdef uint8_t *at
+        cdef int k
+        with nogil:
+            # hashX and then tx_num, big-endian, is the order of the bytes.
+            qsort(data, count, RECORD_LEN, compare_records)
+        self.touched_from = count
+        while n < count:
+            last = n + 1
+            kept = 1
+            while last < count and memcmp(data + RECORD_LEN * last, data + RECORD_LEN * n,
+                                          HASHX_LEN) == 0:
+                if memcmp(data + RECORD_LEN * last, data + RECORD_LEN * (last - 1),
+                          RECORD_LEN) != 0:
+                    kept += 1
+                last += 1
+            value = PyBytes_FromStringAndSize(NULL, kept * 5)
+            row = <uint8_t *> PyBytes_AS_STRING(value)
+            key = PyBytes_FromStringAndSize(<char *> data + RECORD_LEN * n, HASHX_LEN) + flush_id
+            at = data + RECORD_LEN * n
+            while True:
+                for k in range(5):
+                    row[k] = at[15 - k]
+                row += 5
+                n += 1
+                while n < last and memcmp(data + RECORD_LEN * n, at, RECORD_LEN) == 0:
+                    n += 1
+                if n == last:
+                    break
+                at = data + RECORD_LEN * n
+            put(key, value)
+            scripts += 1
+        return scripts
+
+    def clear_history(self):
+        """Forget the history: it is on disk."""
+        self.records.count = 0
+        self.touched_from = 0

@@ -1,0 +1,165 @@
+"""The choice between the compiled and the readable form of indexing.
+
+Owns which coins the compiled form serves, and joins it to the rest of the server; what it computes
+is told in ``_fastindex.pyx``.  It is built when the package is installed where a compiler, Python's
+and OpenSSL's headers are; without it, or for a coin with formats of its own, the readable form
+indexes (``indexer`` and ``utxo_cache``), which is also the compiled one's oracle in the tests.
+
+Used by the block processor's worker thread, with the state lock held; parsing alone in any thread.
+"""
+
+from collections.abc import Callable, Container, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from electrumx.lib.coins import Coin
+from electrumx.lib.tx import Deserializer, DeserializerLitecoin, DeserializerSegWit
+from electrumx.server.db import CoinRow
+from electrumx.server.utxo_cache import utxo_not_found
+
+if TYPE_CHECKING:
+    from electrumx.server._fastindex import FastBlock
+
+compiled: ModuleType | None
+try:
+    from electrumx.server import _fastindex as compiled
+except ImportError:
+    compiled = None
+
+Lookup = Callable[[bytes, int, Container[bytes]], CoinRow | None]
+
+
+def _tx_format(coin: type[Coin]) -> int | None:
+    """Return the compiled form's number of a coin's transaction format, or None."""
+    if compiled is None or not coin.STATIC_BLOCK_HEADERS:
+        return None
+    if any(_overrides(coin, name) for name in ("hashX_from_script", "block", "block_header")):
+        return None
+    formats: dict[Any, int] = {
+        Deserializer: compiled.PLAIN,
+        DeserializerSegWit: compiled.SEGWIT,
+        DeserializerLitecoin: compiled.LITECOIN,
+    }
+    return formats.get(coin.DESERIALIZER)
+
+
+def _overrides(coin: type[Coin], name: str) -> bool:
+    """Return whether a coin or one of its parents defines a method of Coin anew."""
+    return next(klass for klass in coin.__mro__ if name in klass.__dict__) is not Coin
+
+
+class CompiledAdds:
+    """Coins to be written; what :class:`CoinAdds` is for the readable form."""
+
+    def __init__(self, index: "CompiledIndex"):
+        self._index = index.index
+
+    def __len__(self) -> int:
+        return int(self._index.coin_count)
+
+    def put_rows(self, put: Callable[[bytes, bytes], None]) -> None:
+        """Call ``put`` with the rows of every coin."""
+        self._index.put_coins(put)
+
+    def clear(self) -> None:
+        """Forget coins and deletes: both are on disk."""
+        self._index.clear_coins()
+
+
+class CompiledDeletes:
+    """Rows to be deleted; what :class:`CoinDeletes` is for the readable form."""
+
+    def __init__(self, index: "CompiledIndex"):
+        self._index = index.index
+
+    def __len__(self) -> int:
+        return 2 * int(self._index.delete_count)
+
+    def delete_rows(self, delete: Callable[[bytes], None]) -> None:
+        """Call ``delete`` with the key of every row."""
+        self._index.delete_coins(delete)
+
+    def clear(self) -> None:
+        """Forget coins and deletes: both are on disk."""
+        self._index.clear_coins()
+
+
+class CompiledIndex:
+    """Parses blocks and indexes them; holds coins and history until they are flushed."""
+
+    def __init__(self, coin: type[Coin], tx_format: int, any_order: bool, lookup: Lookup):
+        assert compiled
+        self.index = compiled.FastIndex()
+        self.adds = CompiledAdds(self)
+        self.deletes = CompiledDeletes(self)
+        self._parse_block = compiled.parse_block
+        self._coin = coin
+        self._tx_format = tx_format
+        self._any_order = any_order
+        self._lookup = lookup
+
+    @classmethod
+    def for_coin(cls, coin: type[Coin], any_order: bool, lookup: Lookup) -> "CompiledIndex | None":
+        """Return an index if the compiled form is installed and serves the coin."""
+        tx_format = _tx_format(coin)
+        return None if tx_format is None else cls(coin, tx_format, any_order, lookup)
+
+    def parse(self, raw_block: bytes, height: int) -> "FastBlock":
+        """Parse a raw block.  Raise DeserializeError if it is malformed."""
+        block: FastBlock = self._parse_block(
+            raw_block, self._coin.static_header_len(height), self._tx_format
+        )
+        return block
+
+    def prepare(self, blocks: Sequence["FastBlock"]) -> None:
+        """Fetch the coins on disk that consecutive blocks spend, in the order of their keys."""
+        index = self.index
+        missing = index.missing(list(blocks))
+        missing.sort(key=_row_order)
+        for outpoint in missing:
+            row = self._lookup(outpoint[:32], int.from_bytes(outpoint[32:], "little"), index)
+            # One that is not on disk either fails when it is spent.
+            if row is not None:
+                index.provide(outpoint, row.coin)
+
+    def advance(self, block: "FastBlock", first_tx_num: int, height: int) -> bytes:
+        """Index a block of which :meth:`prepare` was told; return its undo items, joined."""
+        after_genesis = height >= self._coin.GENESIS_ACTIVATION
+        try:
+            undo: bytes = self.index.advance(block, first_tx_num, after_genesis, self._any_order)
+        except KeyError as e:
+            outpoint = e.args[0]
+            raise utxo_not_found(outpoint[:32], int.from_bytes(outpoint[32:], "little")) from None
+        return undo
+
+    def memsize(self) -> int:
+        """Return the bytes taken by coins, deletes included."""
+        return int(self.index.coins_memsize)
+
+    # What History asks of history that it does not hold itself.
+
+    def history_memsize(self) -> int:
+        """Return the bytes taken by history."""
+        return int(self.index.history_memsize)
+
+    def has_history(self) -> bool:
+        """Return whether history waits to be flushed."""
+        return bool(self.index.record_count)
+
+    def put_history(self, put: Callable[[bytes, bytes], None], flush_id: bytes) -> int:
+        """Call ``put(hashX + flush_id, row)`` for each script, in order; return how many."""
+        return int(self.index.put_history(put, flush_id))
+
+    def clear_history(self) -> None:
+        """Forget the history: it is on disk."""
+        self.index.clear_history()
+
+    def touched(self) -> set[bytes]:
+        """Return the hashXs touched since this was last asked."""
+        hashXs: set[bytes] = self.index.touched()
+        return hashXs
+
+
+def _row_order(outpoint: bytes) -> bytes:
+    """Sort as the ``h`` rows are: by four bytes of the hash, then by the index."""
+    return outpoint[:4] + outpoint[32:]

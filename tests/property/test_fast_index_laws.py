@@ -1,0 +1,244 @@
+"""The compiled form of indexing computes what the readable one does."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from electrumx.lib.coins import BitcoinCashRegtest, BitcoinSegwitRegtest, LitecoinRegtest
+from electrumx.lib.errors import DeserializeError, SkipTxDeserialize
+from electrumx.lib.script import is_unspendable_genesis, is_unspendable_legacy
+from electrumx.lib.util import pack_varint
+from electrumx.server import fast_index, indexer
+from electrumx.server.db import CoinRow
+from electrumx.server.fast_index import CompiledIndex
+from electrumx.server.history import History
+from electrumx.server.utxo_cache import ChainError, UTXOCache
+from tests.conftest import require
+from tests.fakes.chain import ChainMaker, hashX_of
+from tests.property import strategies
+
+COINS = [BitcoinCashRegtest, BitcoinSegwitRegtest, LitecoinRegtest]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _built():
+    require(fast_index.compiled, "the compiled form of indexing was not built")
+
+
+def no_disk(_tx_hash, _idx, _spent):
+    return None
+
+
+def both(coin, any_order=False, lookup=no_disk):
+    return CompiledIndex.for_coin(coin, any_order, lookup), UTXOCache(lookup)
+
+
+def verdict(parse, raw):
+    """A block's content in one form, or the kind of its error."""
+    try:
+        return parse(raw, 0)
+    except SkipTxDeserialize:
+        return "skip"
+    except DeserializeError:
+        return "malformed"
+
+
+def content(block):
+    """What the compiled form keeps of a block that the readable one parsed."""
+    return [
+        (
+            [
+                (txin.prev_hash, txin.prev_idx)
+                for txin in tx.inputs
+                if txin.prev_hash != bytes(32) or txin.prev_idx != 0xFFFFFFFF
+            ],
+            [
+                (
+                    hashX_of(txout.pk_script) if flags else bytes(11),
+                    txout.value % 2**64,
+                    flags,
+                )
+                for txout in tx.outputs
+                for flags in [
+                    (not is_unspendable_legacy(txout.pk_script))
+                    + 2 * (not is_unspendable_genesis(txout.pk_script))
+                ]
+            ],
+        )
+        for tx, _hash in block.transactions
+    ]
+
+
+def assert_same_parse(coin, raw):
+    index, _cache = both(coin)
+    readable, compiled = verdict(coin.block, raw), verdict(index.parse, raw)
+    if isinstance(readable, str):
+        assert readable == compiled
+        return
+    assert readable.header == compiled.header
+    assert b"".join(tx_hash for _tx, tx_hash in readable.transactions) == compiled.tx_hashes
+    assert len(readable.transactions) == compiled.tx_count
+    assert content(readable) == compiled.transactions()
+
+
+any_tx = st.one_of(strategies.bitcoin_txs, strategies.litecoin_txs)
+
+
+@given(st.sampled_from(COINS), st.lists(any_tx, max_size=4), st.binary(max_size=9))
+def test_blocks_of_all_formats_are_parsed_alike(coin, txs, trailing):
+    raw = bytes(80) + pack_varint(len(txs)) + b"".join(tx.serialize() for tx in txs) + trailing
+    assert_same_parse(coin, raw)
+
+
+@given(st.sampled_from(COINS), st.lists(any_tx, min_size=1, max_size=2), st.data())
+def test_damaged_blocks_get_the_same_verdict(coin, txs, data):
+    raw = bytes(80) + pack_varint(len(txs)) + b"".join(tx.serialize() for tx in txs)
+    at = data.draw(st.integers(80, len(raw) - 1))
+    byte = data.draw(st.integers(0, 255))
+    assert_same_parse(coin, raw[:at] + bytes([byte]) + raw[at + 1 :])
+    assert_same_parse(coin, raw[:at])
+
+
+@given(st.sampled_from(COINS), st.binary(max_size=200))
+def test_arbitrary_bytes_get_the_same_verdict(coin, raw):
+    assert_same_parse(coin, raw)
+    assert_same_parse(coin, bytes(80) + raw)
+
+
+class Disk:
+    """The rows that a flush leaves, as the database would look them up."""
+
+    def __init__(self):
+        self.rows = {}
+
+    def lookup(self, tx_hash, idx, spent=()):
+        prefix = b"h" + tx_hash[:4] + idx.to_bytes(4, "little")
+        for key in sorted(key for key in self.rows if key.startswith(prefix)):
+            if key in spent:
+                continue
+            u_key = b"u" + self.rows[key] + key[5:]
+            return CoinRow(key, u_key, self.rows[key] + key[9:] + self.rows[u_key])
+        return None
+
+    def flush(self, adds, deletes):
+        deletes.delete_rows(self.rows.__delitem__)
+        adds.put_rows(self.rows.__setitem__)
+        adds.clear()
+        deletes.clear()
+
+
+@given(
+    seed=st.integers(0, 10**9),
+    ltor=st.booleans(),
+    flush_odds=st.sampled_from([0.0, 0.3, 1.0]),
+    batch=st.integers(1, 5),
+)
+def test_chains_are_indexed_alike_whatever_the_flushes(seed, ltor, flush_odds, batch):
+    coin = BitcoinCashRegtest if ltor else BitcoinSegwitRegtest
+    choose = random.Random(seed)
+    maker = ChainMaker(seed=seed, scripts=5, ltor=ltor)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 12))
+    disks = Disk(), Disk()
+    index, _ = both(coin, ltor, disks[0].lookup)
+    cache = UTXOCache(disks[1].lookup)
+    history = History()
+    advance = indexer.advance_txs_any_order if ltor else indexer.advance_txs
+    tx_num = 0
+    for first in range(0, len(chain), batch):
+        raws = chain[first : first + batch]
+        fast_blocks = [index.parse(raw, 0) for raw in raws]
+        index.prepare(fast_blocks)
+        touched = set()
+        for raw, fast_block in zip(raws, fast_blocks, strict=True):
+            txs = coin.block(raw, 0).transactions
+            undo, hashXs = advance(
+                txs, tx_num, cache, coin.hashX_from_script, is_unspendable_legacy
+            )
+            assert b"".join(undo) == index.advance(fast_block, tx_num, 0)
+            history.add_unflushed(hashXs, tx_num)
+            touched.update(*hashXs)
+            tx_num += len(txs)
+        assert touched == index.touched()
+        if choose.random() < flush_odds:
+            disks[0].flush(index.adds, index.deletes)
+            disks[1].flush(cache.adds, cache.deletes)
+            assert disks[0].rows == disks[1].rows
+    for disk, (adds, deletes) in zip(
+        disks, [(index.adds, index.deletes), (cache.adds, cache.deletes)], strict=True
+    ):
+        disk.flush(adds, deletes)
+    assert disks[0].rows == disks[1].rows
+    rows = []
+    index.put_history(lambda key, row: rows.append((key, row)), b"\0\7")
+    expected = {hashX + b"\0\7": bytes(row) for hashX, row in history.unflushed.items()}
+    assert sorted(expected.items()) == rows
+    index.clear_history()
+    assert not index.has_history()
+
+
+def test_spending_what_does_not_exist_is_a_chain_error():
+    maker = ChainMaker(seed=3)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 12))
+    index, _cache = both(BitcoinSegwitRegtest)
+    blocks = [index.parse(raw, 0) for raw in chain]
+    spending = next(block for block in blocks if index.index.missing([block]))
+    index.prepare([spending])
+    with pytest.raises(ChainError, match='not found in "h" table'):
+        index.advance(spending, 0, 0)
+
+
+def test_a_coin_on_disk_that_is_spent_is_not_spent_again():
+    maker = ChainMaker(seed=4, scripts=3)
+    tip = maker.grow(maker.genesis_hash, 12)
+    chain = maker.chain(tip)
+    disk = Disk()
+    index, _cache = both(BitcoinSegwitRegtest, lookup=disk.lookup)
+    blocks = [index.parse(raw, 0) for raw in chain]
+    at = next(n for n, block in enumerate(blocks) if index.index.missing([block]))
+    tx_num = 0
+    for block in blocks[:at]:
+        index.advance(block, tx_num, 0)
+        tx_num += block.tx_count
+    disk.flush(index.adds, index.deletes)
+    index.prepare([blocks[at]])
+    index.advance(blocks[at], tx_num, 0)
+    assert len(index.deletes)
+    index.prepare([blocks[at]])
+    with pytest.raises(ChainError):
+        index.advance(blocks[at], tx_num, 0)
+
+
+def test_the_table_grows_and_keeps_one_entry_for_an_outpoint():
+
+    index = fast_index.compiled.FastIndex()
+    choose = random.Random(5)
+    model = {}
+    for n in range(60_000):
+        outpoint = choose.randbytes(32) + n.to_bytes(4, "little")
+        model[outpoint] = choose.randbytes(24)
+        index.provide(outpoint, model[outpoint])
+    assert index.coin_count == len(model)
+    for outpoint in choose.sample(list(model), 100):
+        index.provide(outpoint, b"\1" * 24)
+    assert index.coin_count == len(model)
+
+
+def test_coins_with_rules_of_their_own_are_left_to_the_readable_form():
+    class OwnScript(BitcoinSegwitRegtest):
+        NET = "own script"
+
+        @classmethod
+        def hashX_from_script(cls, script):
+            return super().hashX_from_script(script[1:])
+
+    class OwnFormat(BitcoinSegwitRegtest):
+        NET = "own format"
+
+        class DESERIALIZER(BitcoinSegwitRegtest.DESERIALIZER):
+            pass
+
+    assert CompiledIndex.for_coin(BitcoinSegwitRegtest, False, no_disk)
+    assert CompiledIndex.for_coin(OwnScript, False, no_disk) is None
+    assert CompiledIndex.for_coin(OwnFormat, False, no_disk) is None
