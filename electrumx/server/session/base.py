@@ -19,7 +19,7 @@ from aiorpcx import (
     TaskTimeout,
     timeout_after,
 )
-from aiorpcx.rawsocket import ConnectionLostError
+from aiorpcx.rawsocket import ConnectionLostError, RSTransport
 from aiorpcx.session import ExcessiveSessionCostError
 from websockets.exceptions import ConnectionClosed
 
@@ -156,6 +156,9 @@ class SessionBase(RPCSession):
         """Leave the session table, with a line in the log if there is something to say."""
         await super().connection_lost()
         self.session_mgr.remove_session(self)
+        if isinstance(self.transport, RSTransport):
+            # It is gone already; but Python 3.10 takes TLS transports for leaked unless told
+            await self.abort()
         message = ""
         if self._incoming_concurrency.max_concurrent < self.initial_concurrent * 0.8:
             message += " whilst throttled"
