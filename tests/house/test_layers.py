@@ -21,7 +21,7 @@ ROWS = [
     ["lib.coins", "lib.env_base", "lib.server_base"],
     ["server.env", "server.faults"],
     ["server.db", "server.history", "server.schema", "server.storage", "server.flat_files"]
-    + ["server.compaction", "server.upgrade"],
+    + ["server.compaction", "server.recovery", "server.upgrade"],
     ["server.daemon"],
     ["server.prefetcher", "server.indexer", "server.utxo_cache", "server.notifications"],
     ["server.fast_index"],
@@ -80,7 +80,10 @@ def test_packages_that_only_hold_others_import_nothing():
 @pytest.mark.parametrize("module", [m for m in SOURCES if row_of(m) is not None])
 def test_imports_point_downward(module):
     upward = [
-        other for other in imports_of(module) - EMPTY_PACKAGES if row_of(other) > row_of(module)
+        other
+        for other in imports_of(module) - EMPTY_PACKAGES
+        # A module without a place fails a test of its own.
+        if (row_of(other) or 0) > row_of(module)
     ]
 
     assert upward == []
