@@ -20,8 +20,10 @@ ROWS = [
     ["lib.tx", "lib.tx_axe", "lib.tx_dash", "lib.merkle", "lib.header_hashes"],
     ["lib.coins", "lib.env_base", "lib.server_base"],
     ["server.env", "server.faults"],
-    ["server.db", "server.history", "server.schema", "server.storage", "server.flat_files"]
-    + ["server.compaction", "server.recovery", "server.upgrade"],
+    [
+        *("server.db", "server.history", "server.schema", "server.storage", "server.flat_files"),
+        *("server.compaction", "server.recovery", "server.upgrade"),
+    ],
     ["server.daemon"],
     ["server.prefetcher", "server.indexer", "server.utxo_cache", "server.notifications"],
     ["server.fast_index"],
