@@ -108,3 +108,27 @@ def small_chain(length=120):
     """A maker and the tip of a chain of random blocks."""
     maker = ChainMaker(seed=7)
     return maker, maker.grow(maker.genesis_hash, length)
+
+
+def fan_block(maker, prev_hash, count):
+    """A block whose coinbase has count outputs, for fan_spends. Its hash and the transaction."""
+    tx = coinbase(maker, script_of(0))
+    value = tx.outputs[0].value // count
+    tx = tx._replace(outputs=[TxOutput(value, script_of(n + 1)) for n in range(count)])
+    return add_block(maker, prev_hash, [tx]), tx
+
+
+def fan_spends(tx, *, sig_size=380):
+    """Transactions that each spend one output of tx, to a script of their own and one they share.
+
+    About 150 bytes and sig_size long.
+    """
+    tx_hash = double_sha256(tx.serialize())
+    spends = []
+    for index, txout in enumerate(tx.outputs):
+        outputs = [
+            TxOutput(txout.value // 2, script_of((1 << 40) + index)),
+            TxOutput(txout.value // 2, script_of((1 << 41) + index % 100)),
+        ]
+        spends.append(Tx(2, [TxInput(tx_hash, index, bytes(sig_size), MINUS_1)], outputs, 0))
+    return spends

@@ -1,0 +1,113 @@
+"""How long clients wait while a full block is processed."""
+
+import asyncio
+import hashlib
+import time
+
+import pytest
+
+from electrumx.lib.hash import double_sha256
+from tests.integration.server import ServerProcess
+from tests.integration.stand_in import (
+    StandIn,
+    add_block,
+    coinbase,
+    fan_block,
+    fan_spends,
+    script_of,
+    small_chain,
+)
+
+pytestmark = pytest.mark.slow
+
+TX_COUNT = 8_000
+LIMIT_SECS = 0.5
+PINGERS = 4
+
+
+class Stopwatch:
+    """Times pings until told to stop."""
+
+    def __init__(self):
+        self.secs = []
+        self.running = True
+
+    async def ping(self, client):
+        while self.running:
+            start = time.perf_counter()
+            await client.call("server.ping")
+            self.secs.append(time.perf_counter() - start)
+            await asyncio.sleep(0.01)
+
+    def figures(self):
+        """Number, median, 99th of a hundred, and the longest, in seconds."""
+        secs = sorted(self.secs)
+        return len(secs), secs[len(secs) // 2], secs[len(secs) * 99 // 100], secs[-1]
+
+
+async def timed(what, clients, wait):
+    """Ping from all clients while waiting for something; check and show how long it took."""
+    watch = Stopwatch()
+    pings = [asyncio.create_task(watch.ping(client)) for client in clients]
+    start = time.monotonic()
+    result = await wait
+    took = time.monotonic() - start
+    await asyncio.sleep(0.5)  # what follows a block counts as well
+    watch.running = False
+    await asyncio.gather(*pings)
+    count, median, p99, most = watch.figures()
+    print(f"{what}: {took:.1f} s, {count} pings, {median:.4f} {p99:.4f} {most:.4f} s")
+    assert count > 50
+    assert p99 < LIMIT_SECS
+    return result
+
+
+async def test_pings_are_answered_while_a_full_block_is_processed(tmp_path, stopping):
+    maker, tip = small_chain(20)
+    tip, fan = fan_block(maker, tip, TX_COUNT)
+    node = stopping.enter_context(StandIn(maker.chain(tip)))
+    height = len(node.node.blocks) - 1
+    spends = fan_spends(fan)
+    mempool = {double_sha256(tx.serialize()): tx.serialize() for tx in spends}
+    full = add_block(maker, tip, [coinbase(maker, script_of(0)), *spends])
+    raw = maker.blocks[full][0]
+    assert len(raw) > 3_900_000
+
+    server = await asyncio.to_thread(
+        stopping.enter_context, ServerProcess(tmp_path, node.env, protocols=("tcp", "rpc"))
+    )
+    clients = [await server.connect().__aenter__() for _ in range(PINGERS + 1)]
+    try:
+        subscriber = clients.pop()
+        await subscriber.call("blockchain.headers.subscribe")
+        shared = hashlib.sha256(script_of(1 << 41)).digest()[::-1].hex()
+        assert await subscriber.call("blockchain.scripthash.subscribe", shared) is None
+        # Half of the wallets of the world
+        for number in range(0, TX_COUNT, 20):
+            scripthash = hashlib.sha256(script_of((1 << 40) + number)).digest()[::-1].hex()
+            await subscriber.call("blockchain.scripthash.subscribe", scripthash)
+
+        node.do(lambda n: n.mempool.update(mempool))
+        await timed("mempool", clients, mempool_arrival(subscriber, shared, TX_COUNT // 100))
+        while not subscriber.notifications.empty():
+            subscriber.notifications.get_nowait()
+
+        # Parsed beforehand: the node's work is not what is measured.
+        node.do(lambda n: n._block_txs(raw))
+        node.do(lambda n: n.append(raw))
+        arrival = subscriber.notification("blockchain.headers.subscribe", timeout=60)
+        params = await timed("block", clients, arrival)
+        assert params[0]["height"] == height + 1
+        history = await subscriber.call("blockchain.scripthash.get_history", shared)
+        assert [item["height"] for item in history] == [height + 1] * (TX_COUNT // 100)
+    finally:
+        for client in [*clients, subscriber]:
+            await client.close()
+
+
+async def mempool_arrival(client, scripthash, count):
+    """Wait until the server knows so many unconfirmed transactions of a script."""
+    deadline = time.monotonic() + 60
+    while len(await client.call("blockchain.scripthash.get_mempool", scripthash)) < count:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
