@@ -101,8 +101,8 @@ def test_a_coin_without_its_figures_is_refused():
 
 
 def test_extended_key_versions_give_the_first_coin_by_class_name():
-    assert (True, coins.BitcoinCash) == Coin.lookup_xverbytes(bytes.fromhex("0488b21e"))
-    assert (False, coins.BitcoinCash) == Coin.lookup_xverbytes(bytes.fromhex("0488ade4"))
+    assert (True, coins.Bellcoin) == Coin.lookup_xverbytes(bytes.fromhex("0488b21e"))
+    assert (False, coins.Bellcoin) == Coin.lookup_xverbytes(bytes.fromhex("0488ade4"))
     assert (True, coins.BitcoinCashRegtest) == Coin.lookup_xverbytes(bytes.fromhex("043587cf"))
     assert (False, coins.BitcoinCashRegtest) == Coin.lookup_xverbytes(bytes.fromhex("04358394"))
     with pytest.raises(CoinError, match="deadbeef"):

@@ -24,6 +24,7 @@ from electrumx.lib.hash import (
     hash160,
     hash_to_hex_str,
 )
+from electrumx.lib.header_hashes import HeaderHash
 from electrumx.lib.script import ScriptPubKey
 from electrumx.lib.tx import Deserializer
 
@@ -81,6 +82,8 @@ class Coin:
     # True if a header's place in the header file follows from its height; False if headers vary
     # and their places are recorded in a second file.
     STATIC_BLOCK_HEADERS: ClassVar[bool] = True
+    # The hash of a header: 32 bytes in natural order.
+    HEADER_HASH: ClassVar[HeaderHash] = double_sha256
     # Names of a basic header's fields, and the function that unpacks them.
     HEADER_VALUES: ClassVar[Sequence[str]] = [
         "version",
@@ -114,8 +117,8 @@ class Coin:
     # --- Daemon.
     # What a DAEMON_URL must match completely.
     RPC_URL_REGEX: ClassVar[str] = r".+@(\[[0-9a-fA-F:]+\]|[^]\[@:/?#\s]+)(:[0-9]{1,5})?"
-    # TCP port, where the URL has none.
-    RPC_PORT: ClassVar[int]
+    # TCP port, where the URL has none; None if the coin has no usual one.
+    RPC_PORT: ClassVar[Optional[int]] = None
     # Optional indexes that the daemon must have.
     REQUIRED_DAEMON_INDEXES: ClassVar[Sequence[str]] = ["txindex"]
     # Oldest daemon accepted, dotted; None accepts all.
@@ -197,6 +200,8 @@ class Coin:
         if not match or (match[2] and not 0 < int(match[2][1:]) < 65536):
             raise CoinError(f'invalid daemon URL: "{_without_login(url)}"')
         if match[2] is None:
+            if cls.RPC_PORT is None:
+                raise CoinError(f"daemon URL without a port: {cls.NAME} {cls.NET} has no usual one")
             url += f":{cls.RPC_PORT:d}"
         if not url.startswith(("http://", "https://")):
             url = f"http://{url}"
@@ -234,8 +239,11 @@ class Coin:
 
     @classmethod
     def header_hash(cls, header: bytes) -> bytes:
-        """Return the 32-byte hash of a block's header, natural order."""
-        return double_sha256(header)
+        """Return the 32-byte hash of a block's header, natural order.
+
+        Raises HeaderHashError if that takes an optional package which is not there.
+        """
+        return cls.HEADER_HASH(header)
 
     @classmethod
     def header_prevhash(cls, header: bytes) -> bytes:
@@ -256,10 +264,23 @@ class Coin:
     @classmethod
     def block_header(cls, block: bytes, height: int) -> bytes:
         """Return the header of a raw block; DeserializeError if the block is shorter."""
-        length = cls.static_header_len(height)
+        if not cls.STATIC_BLOCK_HEADERS:
+            return cls.read_header(block)
+        return cls.cut_header(block, cls.static_header_len(height))
+
+    @classmethod
+    def cut_header(cls, block: bytes, length: int) -> bytes:
+        """Return the first length bytes of a block; DeserializeError if there are fewer."""
         if len(block) < length:
             raise DeserializeError(f"a block of {len(block):,d} bytes is shorter than its header")
         return block[:length]
+
+    @classmethod
+    def read_header(cls, block: bytes) -> bytes:
+        """Return the header of a raw block whose length is found by reading it."""
+        deserializer: Any = cls.DESERIALIZER(block)
+        header: bytes = deserializer.read_header(cls.BASIC_HEADER_SIZE)
+        return header
 
     @classmethod
     def block(cls, raw_block: bytes, height: int) -> Block:

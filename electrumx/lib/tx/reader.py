@@ -181,6 +181,19 @@ class Reader:
         self.cursor = end
         return value
 
+    def _skip(self, n: int) -> None:
+        """Go over exactly n bytes, which are not copied."""
+        end = self.cursor + n
+        if not self.cursor <= end <= self.binary_length:
+            raise self._truncated()
+        self.cursor = end
+
+    def _skip_items(self, size: int) -> int:
+        """Go over a varint count and as many items of size bytes each; return the count."""
+        count = self._read_size()
+        self._skip(count * size)
+        return count
+
     def _read_varint(self) -> int:
         try:
             value, self.cursor = read_varint(self.binary, self.cursor)

@@ -7,7 +7,7 @@ coin's smallest unit.
 
 from collections.abc import Iterable, Sequence
 from struct import Struct
-from typing import Final, NamedTuple, Union
+from typing import Any, Final, NamedTuple, Protocol
 
 from electrumx.lib.util import (
     pack_byte,
@@ -58,7 +58,14 @@ class TxOutput(NamedTuple):
         return pack_le_int64(self.value) + pack_varbytes(self.pk_script)
 
 
-def serialize_list(items: Sequence[Union[TxInput, TxOutput]]) -> bytes:
+class Serializable(Protocol):
+    """What has bytes on the wire."""
+
+    def serialize(self) -> bytes:
+        """Return the bytes."""
+
+
+def serialize_list(items: Sequence[Serializable]) -> bytes:
     """Return a varint count and then each item serialised."""
     return pack_varint(len(items)) + b"".join([item.serialize() for item in items])
 
@@ -118,5 +125,24 @@ class TxSegWit(NamedTuple):
         )
 
 
-# Whatever a deserializer returns has version, inputs, outputs, locktime and serialize().
-AnyTx = Union[Tx, TxSegWit]
+class AnyTx(Protocol):
+    """What every transaction has, of whatever format."""
+
+    @property
+    def version(self) -> int:
+        """The version, as its format tells it from other things in its field."""
+
+    @property
+    def inputs(self) -> Sequence[Any]:
+        """The inputs, each with prev_hash, prev_idx and is_generation()."""
+
+    @property
+    def outputs(self) -> Sequence[Any]:
+        """The outputs, each with value and pk_script."""
+
+    @property
+    def locktime(self) -> int:
+        """The lock time, 32 bits."""
+
+    def serialize(self) -> bytes:
+        """Return the bytes on the wire."""

@@ -1,0 +1,70 @@
+#!/bin/sh
+# Install the header hash packages that the fixtures need into a virtual environment.
+#
+#   tests/install_hash_packages.sh [VENV]         default: .venv
+#
+# Most of them are C extensions older than Python 3.10: built as they are they install, but every
+# call fails, because they do not define PY_SSIZE_T_CLEAN.  They are built here with that macro,
+# from source and never from pip's cache, which may hold a build without it.  gcc and Python's
+# headers are needed.  The remaining ones work as PyPI has them.
+#
+# A package that cannot be had is named at the end, with the reason on file; the exit status is 1
+# only where CI is set, so that a developer without a compiler can go on (the tests that need the
+# package are skipped there, and fail in CI).
+#
+# "verushash" is not on the list for a reason: the project of that name on PyPI is no hash but an
+# encrypted program with a launcher for mining.  Never install it.
+
+VENV=${1:-.venv}
+PYTHON=$VENV/bin/python
+LOGS=${TMPDIR:-/tmp}/hash-packages-$$
+
+# package:module, those to be built with the macro and those to be installed as they are.
+BUILT="deeponion-x13-hash:deeponion_x13_hash quark-hash:quark_hash xevan-hash:xevan_hash
+x16r-hash:x16r_hash x16rv2-hash:x16rv2_hash x16rt-hash:x16rt_hash neoscrypt:neoscrypt
+tribushashm:tribushashm zny-yespower-0-5:zny_yespower_0_5 bell-yespower:bell_yespower
+cpupower:cpupower"
+PLAIN="dash-hash:dash_hash groestlcoin-hash:groestlcoin_hash"
+
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+[ -x "$PYTHON" ] || { echo "$0: there is no $PYTHON" >&2; exit 2; }
+mkdir -p "$LOGS" || exit 2
+
+missing=
+importable() { "$PYTHON" -c "import $1" 2>/dev/null; }
+
+fetch() {  # package module pip-arguments...
+    package=$1 module=$2
+    shift 2
+    importable "$module" && return
+    if "$PYTHON" -m pip install -q "$@" "$package" >"$LOGS/$package" 2>&1 && importable "$module"
+    then
+        echo "$package: installed"
+    else
+        echo "$package: failed, see $LOGS/$package" >&2
+        missing="$missing $package"
+    fi
+}
+
+for pair in $PLAIN; do
+    fetch "${pair%%:*}" "${pair#*:}"
+done
+for pair in $BUILT; do
+    importable "${pair#*:}" || { todo=yes; break; }
+done
+if [ -n "$todo" ]; then
+    "$PYTHON" -m pip install -q setuptools wheel >"$LOGS/setuptools" 2>&1
+    CFLAGS="-DPY_SSIZE_T_CLEAN ${CFLAGS:-} -w"
+    export CFLAGS
+    for pair in $BUILT; do
+        fetch "${pair%%:*}" "${pair#*:}" --no-binary :all: --no-build-isolation --no-cache-dir --no-deps
+    done
+fi
+
+if [ -n "$missing" ]; then
+    echo "header hashes without a package, the blocks that need them are not checked:$missing" >&2
+    [ -z "$CI" ] || exit 1
+else
+    rm -rf "$LOGS"
+fi
+exit 0
