@@ -6,7 +6,7 @@ A session is owned by the task of its connection; each request runs as a task of
 import asyncio
 import itertools
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiorpcx import (
     JSONRPC,
@@ -27,9 +27,6 @@ from electrumx.lib import util
 from electrumx.server.session.framing import BoundedConnection, BoundedNewlineFramer
 from electrumx.server.session.limits import SessionLimits
 from electrumx.server.session.tables import ProtocolTuple, handler_names, invoke
-
-if TYPE_CHECKING:
-    from electrumx.server.session.manager import SessionManager
 
 MASKED_ADDRESS = "xx.xx.xx.xx:xx"
 INVALID_METHOD = "invalid method"
@@ -68,7 +65,7 @@ class SessionBase(RPCSession):
 
     def __init__(
         self,
-        session_mgr: "SessionManager",
+        session_mgr: Any,
         db: Any,
         mempool: Any,
         peer_mgr: Any,

@@ -1,13 +1,10 @@
 """Whom an administrator means: session ids, group names and special words, as typed."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from electrumx.server.session.limits import SessionGroup
 from electrumx.server.session.params import bad_request
-
-if TYPE_CHECKING:
-    from electrumx.server.session.manager import SessionManager
 
 # Longer digits are no session id (and costly to convert).
 MAX_ID_DIGITS = 18
@@ -35,9 +32,7 @@ def by_id(sessions: Any) -> list[Any]:
     return sorted(sessions, key=lambda session: session.session_id)
 
 
-def parse_references(
-    session_mgr: "SessionManager", items: Any, special_words: set[str]
-) -> SessionReferences:
+def parse_references(session_mgr: Any, items: Any, special_words: set[str]) -> SessionReferences:
     """Return what a list of texts refers to; RPCError if it is no such list."""
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
         raise bad_request("expected a list of session IDs")

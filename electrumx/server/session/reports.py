@@ -2,16 +2,13 @@
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import electrumx
 from electrumx.lib import util
 
-if TYPE_CHECKING:
-    from electrumx.server.session.manager import SessionManager
 
-
-def session_rows(session_mgr: "SessionManager", *, for_log: bool) -> list[list[Any]]:
+def session_rows(session_mgr: Any, *, for_log: bool) -> list[list[Any]]:
     """Return a row for each session, oldest first; see ``lib.text`` for the columns."""
     now = time.time()
     return [
@@ -36,7 +33,7 @@ def session_rows(session_mgr: "SessionManager", *, for_log: bool) -> list[list[A
     ]
 
 
-def group_rows(session_mgr: "SessionManager") -> list[list[Any]]:
+def group_rows(session_mgr: Any) -> list[list[Any]]:
     """Return a row for each group of sessions; see ``lib.text`` for the columns."""
     return [
         [
@@ -56,7 +53,7 @@ def group_rows(session_mgr: "SessionManager") -> list[list[Any]]:
     ]
 
 
-def get_info(session_mgr: "SessionManager") -> dict[str, Any]:
+def get_info(session_mgr: Any) -> dict[str, Any]:
     """Return a summary of the server's state."""
     sessions = session_mgr.sessions
     subs = [session.sub_count() for session in sessions]

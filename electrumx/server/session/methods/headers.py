@@ -25,7 +25,7 @@ class HeaderMethods(SessionBase):
         return headers
 
     async def _header_or_error(self, height: int) -> bytes:
-        header = None
+        header: bytes | None = None
         if height <= self.db.db_height:
             header = await self.session_mgr.blocks.header(height)
         if header is None:
@@ -90,4 +90,5 @@ class HeaderMethods(SessionBase):
         """Return the tip's header and height, and notify of each new one."""
         self.bump_cost(0.25)
         self.subscribe_headers = True
-        return self.session_mgr.hsub_results
+        result: dict[str, Any] = self.session_mgr.hsub_results
+        return result
