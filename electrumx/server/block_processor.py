@@ -41,7 +41,7 @@ from electrumx.lib.hash import hash_to_hex_str, hex_str_to_hash
 from electrumx.lib.script import is_unspendable_genesis, is_unspendable_legacy
 from electrumx.server import indexer
 from electrumx.server.daemon import Daemon, DaemonError
-from electrumx.server.db import DB, FlushData
+from electrumx.server.db import DB, DBError, FlushData
 from electrumx.server.env import Env
 from electrumx.server.faults import fault_point
 from electrumx.server.indexer import ParsedTx, Unspendable
@@ -178,11 +178,25 @@ class BlockProcessor:
             await asyncio.to_thread(self.db.close_dbs)
 
     async def _first_open_dbs(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        def fetch_blocks(hex_hashes: Sequence[str]) -> Sequence[bytes]:
+            # Called in the thread that opens the database.
+            fetching = asyncio.run_coroutine_threadsafe(self._fetch_blocks(hex_hashes), loop)
+            return fetching.result()
+
+        self.db.fetch_blocks = fetch_blocks
         await self.db.open_for_sync()
         self.height = self.db.db_height
         self.tip = self.db.db_tip
         self.tx_count = self.db.db_tx_count
         self._progress_mark = (time.monotonic(), self.tx_count)
+
+    async def _fetch_blocks(self, hex_hashes: Sequence[str]) -> Sequence[bytes]:
+        try:
+            return await self.daemon.raw_blocks(hex_hashes)
+        except DaemonError as e:
+            raise DBError(f"the database needs blocks that the daemon does not give: {e}") from e
 
     async def _process_prefetched_blocks(self) -> None:
         while True:

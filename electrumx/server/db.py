@@ -63,6 +63,7 @@ import electrumx
 from electrumx.lib import util
 from electrumx.lib.hash import HASHX_LEN, hash_to_hex_str
 from electrumx.lib.merkle import Merkle, MerkleCache
+from electrumx.server import recovery
 from electrumx.server.compaction import CompactionPass
 from electrumx.server.env import Env
 from electrumx.server.faults import fault_point
@@ -181,6 +182,9 @@ class DB:
         self.db_class: type[Storage] = db_class(env.db_engine)
         self.history = History()
         self.history.set_utxo_flush_count = self.set_flush_count
+        self.history.before_clearing = self._restore_cut_history
+        #: asks the node for raw blocks by their display hashes, blocking; None without a node
+        self.fetch_blocks: recovery.FetchBlocks | None = None
         #: the compaction that is under way
         self._compaction: CompactionPass | None = None
         self.utxo_db: Storage | None = None
@@ -340,6 +344,22 @@ class DB:
             if self.state.height >= 0:
                 self._write_state_only()
                 fault_point("open: flush count lowered")
+
+    def _restore_cut_history(self) -> None:
+        """Mend what an interrupted reorganisation of another server left."""
+        assert self.utxo_db
+        if not recovery.looks_cut(self.history, self.state.utxo_flush_count):
+            return
+        recovery.CutHistory(
+            self.coin,
+            self.state,
+            self.files,
+            self.utxo_db,
+            self.history,
+            self.fetch_blocks,
+            self.logger,
+        ).restore()
+        fault_point("open: cut history restored")
 
     def _read_tx_counts(self) -> None:
         count = self.state.height + 1

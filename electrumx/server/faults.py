@@ -16,6 +16,7 @@ NAMES = (
     "open: utxo store opened",
     "open: folder prepared",
     "open: history store opened",
+    "open: cut history restored",
     "open: excess history deleted",
     "open: flush count raised over a compaction's rows",
     "open: flush count raised",

@@ -72,6 +72,8 @@ class History:
         self.reading = threading.RLock()
         #: writes the flush count of the ``utxo`` store, synced; its owner sets this
         self.set_utxo_flush_count: Callable[[int], None] = lambda _count: None
+        #: mends the open store before rows in excess are deleted; its owner sets this
+        self.before_clearing: Callable[[], None] = lambda: None
 
     # -- opening
 
@@ -125,6 +127,7 @@ class History:
         self._read_state()
         if self.state.db_version != HIST_VERSION:
             upgrade.upgrade_history(self.db, self.state, self.logger)
+        self.before_clearing()
         self.clear_excess(utxo_flush_count, tx_count)
         self._mend_compaction(compacting)
         return self.flush_count

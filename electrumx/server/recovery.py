@@ -1,0 +1,216 @@
+"""Puts back history that another server cut and did not finish cutting.
+
+Runs in the worker thread that opens the database, before excess history is cleared.
+
+ElectrumX 1.15 and the e-x versions up to 1.20 undo blocks by cutting the history first and
+committing the coins second.  Killed in between, they leave the coins at the old tip without the
+history of the blocks that were being undone; if the node is back on its old branch by then, nobody
+undoes those blocks any more, and the entries are lost for ever.  (Our own order of writes has no
+such instant: see ``db.py``.)
+
+Such a database shows a history count that is one above the count in the ``utxo`` store, and no row
+that carries it.  A flush of blocks that touched no script, cut short, looks the same; then nothing
+is missing and nothing is changed.  What the blocks at the top touched is worked out again, from
+the raw blocks and the undo information, and entries that are missing are appended to each script's
+last row: no more than 50 heights, for that is what those servers undo at once, and none without
+undo information, for they could not have undone it.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from logging import Logger
+
+from electrumx.lib.coins import Block, Coin
+from electrumx.lib.errors import DeserializeError
+from electrumx.lib.hash import HASHX_LEN, hash_to_hex_str
+from electrumx.lib.script import is_unspendable_genesis, is_unspendable_legacy
+from electrumx.lib.tx import MINUS_1, ZERO
+from electrumx.server.flat_files import COUNT_LEN, FlatFiles
+from electrumx.server.history import History
+from electrumx.server.schema import (
+    COIN_LEN,
+    HIST_KEY_LEN,
+    HIST_STATE_KEY,
+    ChainState,
+    DBError,
+    hist_key,
+    hist_key_flush_id,
+    pack_tx_num,
+    undo_key,
+    unpack_tx_nums,
+)
+from electrumx.server.storage import Storage
+
+#: blocks that the other servers undo between two commits
+MAX_UNDONE = 50
+
+#: display hex of block hashes -> raw blocks, from the node; None where there is no node
+FetchBlocks = Callable[[list[str]], Sequence[bytes]]
+
+
+def looks_cut(history: History, utxo_flush_count: int) -> bool:
+    """Tell whether an open history may lack entries.  Reads all keys where the counts say so."""
+    if history.flush_count != utxo_flush_count + 1:
+        return False
+    assert history.db
+    return not any(
+        len(key) == HIST_KEY_LEN and hist_key_flush_id(key) > utxo_flush_count
+        for key, _row in history.db.iterator()
+    )
+
+
+class CutHistory:
+    """The top of a database that another server may have left with its history cut."""
+
+    def __init__(
+        self,
+        coin: type[Coin],
+        state: ChainState,
+        files: FlatFiles,
+        utxo_db: Storage,
+        history: History,
+        fetch_blocks: FetchBlocks | None,
+        logger: Logger,
+    ):
+        self.coin = coin
+        self.state = state
+        self.files = files
+        self.utxo_db = utxo_db
+        self.history = history
+        self.fetch_blocks = fetch_blocks
+        self.logger = logger
+
+    def restore(self) -> None:
+        """Append what is missing, and set the history count to the other one, in one batch."""
+        heights = self._undoable_heights()
+        self.logger.warning(
+            "the history may have been cut by another server's interrupted reorganisation: "
+            f"checking the last {len(heights):,d} blocks"
+        )
+        first_tx_num = self._tx_count(heights[0] - 1) if heights else self.state.tx_count
+        rows, count = {}, 0
+        for hashX, tx_nums in self._expected(heights).items():
+            missing = set(tx_nums) - self._present(hashX, first_tx_num)
+            if missing:
+                key = hist_key(hashX, self.state.utxo_flush_count)
+                assert self.history.db
+                kept = unpack_tx_nums(self.history.db.get(key) or b"")
+                rows[key] = b"".join(map(pack_tx_num, sorted({*kept, *missing})))
+                count += len(missing)
+        self._write(rows)
+        self.logger.info(f"restored {count:,d} history entries")
+
+    def _write(self, rows: dict[bytes, bytes]) -> None:
+        history = self.history
+        assert history.db
+        history.flush_count = self.state.utxo_flush_count
+        with history.db.write_batch() as batch:
+            for key, row in rows.items():
+                batch.put(key, row)
+            batch.put(HIST_STATE_KEY, history.state.pack())
+
+    def _undoable_heights(self) -> list[int]:
+        """Return the newest heights, ascending, that could have been undone."""
+        top = self.state.height
+        heights: list[int] = []
+        for height in range(top, max(0, top - MAX_UNDONE), -1):
+            if self.utxo_db.get(undo_key(height)) is None:
+                break
+            heights.insert(0, height)
+        return heights
+
+    def _tx_count(self, height: int) -> int:
+        raw = self.files.tx_counts.read(height * COUNT_LEN, COUNT_LEN)
+        return int.from_bytes(raw, "little")
+
+    def _present(self, hashX: bytes, first_tx_num: int) -> set[int]:
+        """Return the entries of a script from a transaction on."""
+        assert self.history.db
+        present: set[int] = set()
+        for _key, row in self.history.db.iterator(prefix=hashX, reverse=True):
+            tx_nums = unpack_tx_nums(row)
+            present.update(tx_nums)
+            if tx_nums and tx_nums[0] < first_tx_num:
+                break
+        return present
+
+    # -- what the blocks touched
+
+    def _expected(self, heights: list[int]) -> dict[bytes, list[int]]:
+        """Return each script's transactions in the blocks of consecutive heights."""
+        expected: defaultdict[bytes, list[int]] = defaultdict(list)
+        for height, block in zip(heights, self._blocks(heights), strict=True):
+            tx_num = self._tx_count(height - 1)
+            for hashXs in self._hashXs_by_tx(height, block):
+                for hashX in hashXs:
+                    expected[hashX].append(tx_num)
+                tx_num += 1
+        return expected
+
+    def _hashXs_by_tx(self, height: int, block: Block) -> list[set[bytes]]:
+        undo_info = self.utxo_db.get(undo_key(height)) or b""
+        spent = iter(range(0, len(undo_info), COIN_LEN))
+        is_unspendable = (
+            is_unspendable_genesis
+            if height >= self.coin.GENESIS_ACTIVATION
+            else is_unspendable_legacy
+        )
+        name_hashX = getattr(self.coin, "name_hashX_from_script", None)
+        result = []
+        for tx, _tx_hash in block.transactions:
+            hashXs: set[bytes] = set()
+            for txin in tx.inputs:
+                if txin.prev_idx == MINUS_1 and txin.prev_hash == ZERO:
+                    continue
+                start = next(spent, None)
+                if start is None:
+                    raise DBError(f"the undo information of height {height:,d} is too short")
+                hashXs.add(undo_info[start : start + HASHX_LEN])
+            for txout in tx.outputs:
+                if is_unspendable(txout.pk_script):
+                    continue
+                hashXs.add(self.coin.hashX_from_script(txout.pk_script))
+                of_name = name_hashX(txout.pk_script) if name_hashX else None
+                if of_name:
+                    hashXs.add(of_name)
+            result.append(hashXs)
+        return result
+
+    # -- blocks
+
+    def _blocks(self, heights: list[int]) -> list[Block]:
+        """Return the blocks of these heights, from disk or, where one is damaged, the node."""
+        found = {height: self._block_on_disk(height) for height in heights}
+        missing = [height for height, block in found.items() if block is None]
+        if missing:
+            found |= self._fetched(missing)
+        return [block for block in found.values() if block is not None]
+
+    def _block_on_disk(self, height: int) -> Block | None:
+        try:
+            return self._checked(self.files.read_raw_block(height), height)
+        except OSError:
+            return None
+
+    def _checked(self, raw: bytes, height: int) -> Block | None:
+        """Return the parsed block if it is the one whose header is on file."""
+        try:
+            block = self.coin.block(raw, height)
+        except DeserializeError:
+            return None
+        return block if block.header == self.files.read_headers(height, 1) else None
+
+    def _fetched(self, heights: list[int]) -> dict[int, Block | None]:
+        if self.fetch_blocks is None:
+            raise DBError(
+                "another server was interrupted while it reorganised the database, and blocks "
+                "that are needed to repair it are missing: start the server once, with its node"
+            )
+        headers = [self.files.read_headers(height, 1) for height in heights]
+        hex_hashes = [hash_to_hex_str(self.coin.header_hash(header)) for header in headers]
+        raws = self.fetch_blocks(hex_hashes)
+        blocks = {h: self._checked(raw, h) for h, raw in zip(heights, raws, strict=True)}
+        for height, block in blocks.items():
+            if block is None:
+                raise DBError(f"the daemon sent another block than that of height {height:,d}")
+        return blocks
