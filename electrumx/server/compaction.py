@@ -58,7 +58,7 @@ from electrumx.server.schema import (
     hist_key,
     hist_key_flush_id,
 )
-from electrumx.server.storage import Storage
+from electrumx.server.storage import Storage, used_prefixes
 
 #: key prefixes of two bytes
 PREFIXES = 0x10000
@@ -186,7 +186,7 @@ class CompactionPass:
         self._row_bytes = history.max_hist_row_entries * TXNUM_LEN
         self._max_id = history.state.flush_count
         self._highest = 1
-        self._next_prefix = 0
+        self._prefixes_read = 0
         #: scripts still to be read in this round
         self._todo: list[bytes] = []
         self._rounds = 0
@@ -216,24 +216,26 @@ class CompactionPass:
             while size < self.SLICE_BYTES and rows < self.SLICE_ROWS:
                 if time.monotonic() > deadline:
                     return
-                step = next(self._source, None)
-                if step is None:
+                try:
+                    step = next(self._source)
+                except StopIteration:
                     self._exhausted = True
                     return
-                if isinstance(step, Step):
+                if step is not None:
                     self._steps.append(step)
                     size += step.put_bytes
                     rows += len(step.puts) + len(step.deletes)
 
     def _scan(self) -> Iterator[Step | None]:
         """Yield the steps of all scripts; None from time to time."""
-        while self._next_prefix < PREFIXES:
-            prefix = self._next_prefix.to_bytes(2, "big")
-            rows = self._read(prefix)
+        assert self._history.db
+        for number in used_prefixes(self._history.db):
+            self._prefixes_read = number
+            rows = self._read(number.to_bytes(2, "big"))
             for hashX, group in groupby(rows, key=lambda row: row[0][:HASHX_LEN]):
                 yield from self._merge(hashX, list(group))
-            self._next_prefix += 1
             yield None
+        self._prefixes_read = PREFIXES
 
     def _catch_up(self) -> Iterator[Step | None]:
         """Yield the steps of the scripts to do in this round; None from time to time."""
@@ -305,7 +307,7 @@ class CompactionPass:
     def progress(self) -> str:
         """How far the pass is, for the log."""
         return (
-            f"{100 * self._next_prefix / PREFIXES:.1f}% of scripts read, {self.rows_deleted:,d} "
+            f"{100 * self._prefixes_read / PREFIXES:.1f}% of scripts read, {self.rows_deleted:,d} "
             f"rows merged, {self.bytes_written:,d} bytes written"
         )
 
@@ -410,12 +412,17 @@ def compact_prefixes(history: CompactableHistory, limit: int) -> int:
     puts: list[Row] = []
     deletes: set[bytes] = set()
     write_size = 0
-    while write_size < limit and len(deletes) * HIST_KEY_LEN < limit and cursor < PREFIXES:
-        for new_puts, old_keys in _compact_prefix(history, cursor.to_bytes(2, "big")):
+    assert history.db
+    for prefix in used_prefixes(history.db, first=cursor):
+        for new_puts, old_keys in _compact_prefix(history, prefix.to_bytes(2, "big")):
             puts += new_puts
             deletes |= old_keys
             write_size += sum(len(row) for _key, row in new_puts)
-        cursor += 1
+        cursor = prefix + 1
+        if write_size >= limit or len(deletes) * HIST_KEY_LEN >= limit:
+            break
+    else:
+        cursor = PREFIXES
     _write_prefixes(history, cursor, puts, deletes)
     return write_size
 

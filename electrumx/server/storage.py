@@ -115,6 +115,16 @@ class Storage:
         raise DBError(f"no Python binding for DB engine {cls.ENGINE} is installed: {remedy}")
 
 
+def used_prefixes(store: Storage, kind: bytes = b"", first: int = 0) -> Iterator[int]:
+    """Yield, ascending, the big-endian numbers of two bytes that may follow ``kind`` in a key.
+
+    Only numbers from ``first`` on; numbers that no key has are left out where that is cheap.
+    """
+    for high in range(first >> 8, 0x100):
+        if next(store.iterator(prefix=kind + bytes([high])), None) is not None:
+            yield from range(max(first, high << 8), (high + 1) << 8)
+
+
 def db_class(name: str) -> type[Storage]:
     """Return the class of an engine by its name, in any case.  Raise RuntimeError if unknown."""
     engines = {engine.ENGINE: engine for engine in _descendants(Storage)}

@@ -53,7 +53,7 @@ from electrumx.server.schema import (
     HistState,
     undo_key_height,
 )
-from electrumx.server.storage import Storage, WriteBatch
+from electrumx.server.storage import Storage, WriteBatch, used_prefixes
 
 #: versions of the utxo store that can be converted
 OLD_VERSIONS = (6, 7)
@@ -145,32 +145,32 @@ def _convert_coins(
                 size += 2 * len(key) + len(value)
         return size
 
-    for _cursor in _by_prefix(store, convert, 0, progress):
+    for _cursor in _by_prefix(used_prefixes(store, kind), store, convert, progress):
         fault_point("upgrade: coin rows written")
 
 
 def _by_prefix(
+    prefixes: Iterator[int],
     store: Storage,
     convert: Callable[[WriteBatch, bytes], int],
-    first: int,
     progress: _Progress,
     finish_batch: Callable[[WriteBatch, int], None] = lambda _batch, _cursor: None,
 ) -> Iterator[int]:
-    """Call ``convert`` for each two-byte prefix from ``first`` on, several to a batch.
+    """Call ``convert`` for each two-byte prefix, several to a batch.
 
     It returns the bytes it has put into the batch.  Yield the last prefix of each batch after it
     was written.
     """
-    cursor = first
-    while cursor < PREFIXES:
+    cursor = -1
+    while cursor < PREFIXES - 1:
         size = 0
         with store.write_batch() as batch:
-            while size < BATCH_BYTES and cursor < PREFIXES:
+            while size < BATCH_BYTES and cursor < PREFIXES - 1:
+                cursor = next(prefixes, PREFIXES - 1)
                 size += convert(batch, cursor.to_bytes(2, "big"))
-                cursor += 1
-                progress.at(cursor, PREFIXES)
-            finish_batch(batch, cursor - 1)
-        yield cursor - 1
+                progress.at(cursor + 1, PREFIXES)
+            finish_batch(batch, cursor)
+        yield cursor
 
 
 def _widen_undo(items: bytes, height: int) -> bytes:
@@ -255,7 +255,8 @@ def upgrade_history(store: Storage, state: HistState, logger: logging.Logger) ->
         state.upgrade_cursor = cursor
         batch.put(HIST_STATE_KEY, state.pack())
 
-    for _cursor in _by_prefix(store, convert, state.upgrade_cursor + 1, progress, note_cursor):
+    prefixes = used_prefixes(store, first=state.upgrade_cursor + 1)
+    for _cursor in _by_prefix(prefixes, store, convert, progress, note_cursor):
         fault_point("upgrade: history rows written")
     state.upgrade_cursor = -1
     state.db_version = HIST_VERSION
