@@ -22,6 +22,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from typing import Any
 
 import aiohttp
@@ -719,3 +720,15 @@ def _in_order(reply: list[dict[str, Any]], ids: list[object]) -> list[dict[str, 
         return [by_id[request_id] for request_id in ids]
     # Nodes that do not echo our ids answer in order.
     return reply
+
+
+def __getattr__(name: str) -> Any:
+    """Find the nodes of other coins by the names that they have always had here.
+
+    Their module imports this one.
+    """
+    if name.endswith("Daemon"):
+        found = getattr(import_module("electrumx.server.daemon_variants"), name, None)
+        if found is not None:
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

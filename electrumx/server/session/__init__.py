@@ -2,6 +2,11 @@
 
 from electrumx.server.session.admin import LocalRPC
 from electrumx.server.session.base import SessionBase
+from electrumx.server.session.coin_sessions import (
+    AuxPoWElectrumX,
+    DashElectrumX,
+    SmartCashElectrumX,
+)
 from electrumx.server.session.electrum import ElectrumX
 from electrumx.server.session.limits import SessionGroup
 from electrumx.server.session.manager import SessionManager
@@ -18,12 +23,15 @@ from electrumx.server.session.references import SessionReferences
 __all__ = [
     "BAD_REQUEST",
     "DAEMON_ERROR",
+    "AuxPoWElectrumX",
+    "DashElectrumX",
     "ElectrumX",
     "LocalRPC",
     "SessionBase",
     "SessionGroup",
     "SessionManager",
     "SessionReferences",
+    "SmartCashElectrumX",
     "assert_boolean",
     "assert_tx_hash",
     "non_negative_integer",

@@ -20,7 +20,7 @@ class HeaderMethods(SessionBase):
         """Return a stored header as this client is to see it; coins with long headers cut them."""
         return header
 
-    def presented_headers(self, start_height: int, headers: bytes, *, proven: bool) -> bytes:
+    async def presented_headers(self, start_height: int, headers: bytes, *, proven: bool) -> bytes:
         """Return concatenated stored headers as this client is to see them."""
         return headers
 
@@ -69,8 +69,9 @@ class HeaderMethods(SessionBase):
         self.bump_cost(headers_cost(count))
         headers, count = await self._read_headers(start_height, min(count, MAX_HEADERS))
         proven = bool(count and cp_height)
+        presented = await self.presented_headers(start_height, headers, proven=proven)
         result: dict[str, Any] = {
-            "hex": self.presented_headers(start_height, headers, proven=proven).hex(),
+            "hex": presented.hex(),
             "count": count,
             "max": MAX_HEADERS,
         }

@@ -1,0 +1,112 @@
+"""The list of masternodes as clients of Dash's family are given it.
+
+Made from the node's list once for each height of the database, because it takes a database query
+for every masternode, and shared by all sessions.  Runs on the event loop.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from electrumx.lib.errors import ElectrumXError
+
+# The words of the node's line on a masternode, in order.
+FIELDS = (
+    "status",
+    "protocol",
+    "payee",
+    "lastseen",
+    "activeseconds",
+    "lastpaidtime",
+    "lastpaidblock",
+    "ip",
+)
+# Those that are so far to the front of the queue may be paid next: this part of it.
+SELECTION_DIVISOR = 10
+
+
+def _number(text: str) -> int:
+    """Return a number that the node wrote, 0 if it is none."""
+    try:
+        return int(text)
+    except ValueError:
+        return 0
+
+
+def parse_list(lines: Any) -> list[dict[str, Any]]:
+    """Return the masternodes of the node's answer, {outpoint: line}, each with all FIELDS."""
+    if not isinstance(lines, dict):
+        return []
+    masternodes = []
+    for vin, line in lines.items():
+        words = str(line).split()
+        words += [""] * (len(FIELDS) - len(words))
+        masternodes.append({"vin": vin, **dict(zip(FIELDS, words, strict=False))})
+    return masternodes
+
+
+def payment_queue(masternodes: Sequence[dict[str, Any]], now: float) -> list[str]:
+    """Return the payees of the enabled masternodes, who has waited longest first."""
+
+    def waited(masternode: dict[str, Any]) -> int:
+        active = _number(masternode["activeseconds"])
+        last_paid = _number(masternode["lastpaidtime"])
+        return active if last_paid == 0 else min(int(now) - last_paid, active)
+
+    enabled = [masternode for masternode in masternodes if masternode["status"] == "ENABLED"]
+    return [masternode["payee"] for masternode in sorted(enabled, key=waited, reverse=True)]
+
+
+def with_positions(masternodes: list[dict[str, Any]], now: float) -> list[dict[str, Any]]:
+    """Add to each its place in the queue, from 1 on (-1: none), and whether it may be next."""
+    queue = payment_queue(masternodes, now)
+    places: dict[str, int] = {}
+    for place, payee in enumerate(queue, start=1):
+        places.setdefault(payee, place)
+    for masternode in masternodes:
+        position = places.get(masternode["payee"], -1)
+        masternode["paymentposition"] = position
+        masternode["inselection"] = position < len(queue) // SELECTION_DIVISOR
+    return masternodes
+
+
+class MasternodeCache:
+    """The list at the height of the database."""
+
+    def __init__(self, daemon: Any, db: Any, mempool: Any, coin: Any):
+        self._daemon = daemon
+        self._db = db
+        self._mempool = mempool
+        self._coin = coin
+        self._lock = asyncio.Lock()
+        self._height = -1
+        self._masternodes: list[dict[str, Any]] = []
+
+    async def get(self) -> list[dict[str, Any]]:
+        """Return the list, which callers must not change.  Raises DaemonError."""
+        async with self._lock:
+            height = self._db.db_height
+            if height != self._height:
+                lines = await self._daemon.masternode_list(["full"])
+                self._masternodes = await self._make(lines)
+                self._height = height
+            return self._masternodes
+
+    async def _make(self, lines: Any) -> list[dict[str, Any]]:
+        masternodes = await asyncio.to_thread(
+            lambda: with_positions(parse_list(lines), time.time())
+        )
+        for masternode in masternodes:
+            masternode["balance"] = await self._balance(masternode["payee"])
+        return masternodes
+
+    async def _balance(self, payee: str) -> float:
+        """Return what an address has, in coins; 0 if it is no address of the coin."""
+        try:
+            hashX = self._coin.address_to_hashX(payee)
+        except ElectrumXError:
+            return 0.0
+        utxos = await self._db.all_utxos(hashX)
+        unconfirmed = await self._mempool.balance_delta(hashX)
+        return float(self._coin.decimal_value(sum(utxo.value for utxo in utxos) + unconfirmed))
