@@ -5,6 +5,7 @@ Listeners belong to the session manager's tasks; transports to the task of their
 
 import asyncio
 import logging
+import os
 import ssl
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -26,11 +27,64 @@ _quiet_logger = logging.getLogger("electrumx.websockets")
 _quiet_logger.setLevel(logging.CRITICAL)
 
 
-def server_tls_context(certfile: str, keyfile: str) -> ssl.SSLContext:
-    """Return the context of TLS listeners; raises OSError (ssl.SSLError is one) on bad files."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certfile, keyfile=keyfile)
-    return context
+class RenewedContext(ssl.SSLContext):
+    """The context of TLS listeners: each new connection gets the certificate now on disk.
+
+    Raises OSError (ssl.SSLError is one) if the files are bad.  If they are bad when they change,
+    new connections go on with what was last good.
+
+    Files are looked at when a connection comes, which is two system calls.  A change is read into
+    a context of its own: one that failed half-way could be left with a certificate and no key.
+    """
+
+    def __new__(cls, certfile: str, keyfile: str) -> "RenewedContext":
+        """Return a context for servers; arguments are ``__init__``'s."""
+        return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+
+    def __init__(self, certfile: str, keyfile: str) -> None:
+        self.logger = util.class_logger(__name__, self.__class__.__name__)
+        self._files = (certfile, keyfile)
+        # Before reading, so that a change in between is noticed.
+        self._seen = self._signature()
+        self._current = self._load()
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        """Return the TLS layer of a new connection."""
+        self._renew()
+        return self._current.wrap_bio(*args, **kwargs)
+
+    def _signature(self) -> list[tuple[int, int, int]]:
+        """Return what differs if a file was written again, or a link points to another one."""
+        stats = [os.stat(file) for file in self._files]
+        return [(stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats]
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self._files)
+        return context
+
+    def _renew(self) -> None:
+        try:
+            signature = self._signature()
+        except OSError as e:
+            if self._seen:
+                self._seen = []
+                self._keep_old(e)
+            return
+        if signature == self._seen:
+            return
+        self._seen = signature
+        try:
+            self._current = self._load()
+        except OSError as e:
+            self._keep_old(e)
+        else:
+            self.logger.info(f"new connections use the renewed certificate {self._files[0]}")
+
+    def _keep_old(self, error: OSError) -> None:
+        self.logger.error(
+            f"the renewed certificate {self._files[0]} cannot be used, keeping the old one: {error}"
+        )
 
 
 class WebSocketTransport(WSTransport):
@@ -149,7 +203,7 @@ class Listeners:
         if protocol not in TLS_PROTOCOLS:
             return None
         if self._tls_context is None:
-            self._tls_context = server_tls_context(self._env.ssl_certfile, self._env.ssl_keyfile)
+            self._tls_context = RenewedContext(self._env.ssl_certfile, self._env.ssl_keyfile)
         return self._tls_context
 
     async def start(self, services: Iterable[Any]) -> None:
