@@ -22,6 +22,7 @@ from electrumx.server.db import DB
 from electrumx.server.env import Env
 from electrumx.server.mempool import MemPool, MemPoolAPI
 from electrumx.server.notifications import Notifications
+from electrumx.server.readiness import Readiness
 from electrumx.server.session import SessionManager
 
 __all__ = ["Controller", "Notifications"]
@@ -85,9 +86,12 @@ class Controller(ServerBase):
 
     async def serve(self, shutdown_event: asyncio.Event) -> None:
         """Start everything and wait; the first part that fails ends the server with its error."""
-        env: Env = self.env
         self._check_library()
-        self._log_start(env)
+        self._log_start(self.env)
+        async with Readiness.from_environment(shutdown_event) as readiness:
+            await self._serve(self.env, shutdown_event, readiness)
+
+    async def _serve(self, env: Env, shutdown_event: asyncio.Event, readiness: Readiness) -> None:
         notifications = Notifications()
         async with env.coin.DAEMON(env.coin, env.daemon_url) as daemon:
             db = DB(env)
@@ -103,6 +107,7 @@ class Controller(ServerBase):
             await daemon.check_indexes()
             caught_up_event = asyncio.Event()
             mempool_event = asyncio.Event()
+            readiness.describe = lambda: _status(manager, processor, daemon)
 
             async def wait_for_catchup() -> None:
                 await caught_up_event.wait()
@@ -118,6 +123,7 @@ class Controller(ServerBase):
                     manager.serve(notifications, mempool_event),
                     processor.fetch_and_process_blocks(caught_up_event),
                     wait_for_catchup(),
+                    readiness.announce(manager.serving_event),
                 ]
             )
 
@@ -137,6 +143,16 @@ class Controller(ServerBase):
         self.logger.info(f"supported protocol versions: {low}-{high}")
         self.logger.info(f"event loop policy: {env.loop_policy}")
         self.logger.info(f"reorg limit is {env.reorg_limit:,d} blocks")
+
+
+def _status(manager: SessionManager, processor: BlockProcessor, daemon: Daemon) -> str:
+    """Return what the server does now, in one line."""
+    if manager.serving_event.is_set():
+        return f"height {processor.height:,d}, {manager.session_count():,d} sessions"
+    known = daemon.cached_height()
+    if known is not None and processor.height >= known:
+        return f"height {known:,d}, reading the mempool"
+    return f"synchronising: height {processor.height:,d} of {known or 0:,d}"
 
 
 async def _run_together(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:

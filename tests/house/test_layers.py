@@ -19,7 +19,7 @@ ROWS = [
     ["lib.hash", "lib.script", "lib.peer", "lib.text"],
     ["lib.tx", "lib.tx_axe", "lib.tx_dash", "lib.merkle", "lib.header_hashes"],
     ["lib.coins", "lib.env_base", "lib.server_base"],
-    ["server.env", "server.faults"],
+    ["server.env", "server.faults", "server.readiness"],
     [
         *("server.db", "server.history", "server.schema", "server.storage", "server.flat_files"),
         *("server.compaction", "server.recovery", "server.upgrade"),

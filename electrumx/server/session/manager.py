@@ -25,6 +25,7 @@ from electrumx.server.session.caches import (
     HistoryCache,
 )
 from electrumx.server.session.chaintip import ChainTip
+from electrumx.server.session.masternodes import MasternodeCache
 from electrumx.server.session.params import DAEMON_ERROR
 from electrumx.server.session.references import by_id
 from electrumx.server.session.transport import Listeners, wait_all_closed
@@ -66,6 +67,7 @@ class SessionManager:
         self.blocks = BlockCache(db)
         self.fees = FeeEstimates(lambda: bytes(db.db_tip), env.coin.bucket_estimatefee_block_target)
         self.chain = ChainTip(bp, db)
+        self.masternodes = MasternodeCache(daemon, db, mempool, env.coin)
         # The result of headers.subscribe: of the height last notified
         self.hsub_results: dict[str, Any] = {}
         self.method_counts: Counter[str] = Counter()
@@ -74,6 +76,8 @@ class SessionManager:
         # Whether sessions to come log their requests
         self.log_new = False
         self.listeners = Listeners(env, self._session_factory)
+        #: set when wallets are served
+        self.serving_event = asyncio.Event()
         # Set when a session came or went
         self._session_event = asyncio.Event()
         self._notify_tasks: set[asyncio.Task[None]] = set()
@@ -92,6 +96,7 @@ class SessionManager:
             self._log_limits()
             await notifications.start(self.db.db_height, self.notify_sessions)
             await self.listeners.start(self._wallet_services())
+            self.serving_event.set()
             await _run_together(
                 self._discover_peers(),
                 self._clear_stale_sessions(),
