@@ -7,6 +7,7 @@ paths in settings and in the database count from DB_DIRECTORY.
 import asyncio
 import logging
 import os
+import signal
 import sys
 from collections.abc import Coroutine
 from typing import Any
@@ -51,6 +52,22 @@ def _enter_db_directory(db_dir: str) -> None:
         raise EnvBase.Error(f"{name} cannot be entered: {e.strerror}") from e
 
 
+async def _deaf_at_the_end(main_coro: Coroutine[Any, Any, None]) -> None:
+    """Await a coroutine, and let the process end in peace whatever signals then come.
+
+    Closing the loop would bring back the signals' default action: a second one, late, would kill
+    the process, which has shut down in order, and its exit status would say so.
+    """
+    try:
+        await main_coro
+    finally:
+        if os.name != "nt":
+            loop = asyncio.get_running_loop()
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(signum)
+                signal.signal(signum, signal.SIG_IGN)
+
+
 def _run(main_coro: Coroutine[Any, Any, None], policy: LoopPolicy | None) -> None:
     """Run a coroutine to its end in a new event loop of the policy."""
     if policy is None:
@@ -87,7 +104,7 @@ def _serve(logger: logging.Logger, handler: logging.Handler) -> None:
 
     _enter_db_directory(env.db_dir)
     controller = Controller(env)
-    _run(controller.run(), env.loop_policy)
+    _run(_deaf_at_the_end(controller.run()), env.loop_policy)
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,11 @@ def base(monkeypatch, tmp_path):
     monkeypatch.setenv("DAEMON_URL", "http://user:secret@host:321/")
     monkeypatch.setenv("COIN", "Bitcoin")
     monkeypatch.chdir(os.getcwd())  # so that it is restored
-    return monkeypatch
+    # The server is deaf to signals when it has ended.
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    yield monkeypatch
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
 
 
 @pytest.fixture
