@@ -137,7 +137,7 @@ def test_query_shows_history_coins_and_balance(run, node):
     assert lines[0] == f"Script: {SCRIPT.hex()}"
     assert lines[1 : 1 + len(history)] == [
         f"History #{n}: height {height} tx_hash {tx_hash[::-1].hex()}"
-        for n, (tx_hash, height) in enumerate(history)
+        for n, (tx_hash, height) in enumerate(history, start=1)
     ]
     shown = [line.partition(": ") for line in lines[1 + len(history) : -1]]
     assert [first for first, _colon, _rest in shown] == [
@@ -152,7 +152,7 @@ def test_query_shows_history_coins_and_balance(run, node):
 
     limited = run("query", "--limit", "2", SCRIPT.hex()).splitlines()
     assert [line.partition(":")[0] for line in limited] == [
-        *("Script", "History #0", "History #1", "UTXO #1", "UTXO #2", "Balance"),
+        *("Script", "History #1", "History #2", "UTXO #1", "UTXO #2", "Balance"),
     ]
     address = COIN.P2PKH_VERBYTE + ADDRESS_HASH
     text = _base58check(address)
