@@ -32,7 +32,7 @@ needs neither Python nor the disk and runs without the GIL.  One thread at a tim
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, qsort, realloc
+from libc.stdlib cimport calloc, free, qsort, realloc
 from libc.string cimport memcmp, memcpy, memset
 
 import os
@@ -446,22 +446,27 @@ cdef class FastIndex:
     cdef Array records
     # records of the history that were touched since last asked
     cdef size_t touched_from
+    # records written by the flush that is under way
+    cdef size_t written
 
     def __cinit__(self):
         self.entries = NULL
         self.used = self.room = self.freed = self.coin_count = 0
-        self.slot_mask = (1 << 12) - 1
-        self.slots = <uint32_t *> malloc((self.slot_mask + 1) * sizeof(uint32_t))
-        self.spent_mask = (1 << 12) - 1
-        self.spent = <uint64_t *> malloc((self.spent_mask + 1) * sizeof(uint64_t))
+        self.slots, self.spent = NULL, NULL
         memset(&self.deletes, 0, sizeof(Array))
         memset(&self.records, 0, sizeof(Array))
-        self.touched_from = 0
+        self.touched_from = self.written = 0
+        self.start_tables()
+        self.seed = int.from_bytes(os.urandom(8), "little")
+
+    cdef int start_tables(self) except -1:
+        """Allocate the smallest tables, empty."""
+        self.slot_mask = self.spent_mask = (1 << 12) - 1
+        self.slots = <uint32_t *> calloc(self.slot_mask + 1, sizeof(uint32_t))
+        self.spent = <uint64_t *> calloc(self.spent_mask + 1, sizeof(uint64_t))
         if self.slots == NULL or self.spent == NULL:
             raise MemoryError
-        memset(self.slots, 0, (self.slot_mask + 1) * sizeof(uint32_t))
-        memset(self.spent, 0, (self.spent_mask + 1) * sizeof(uint64_t))
-        self.seed = int.from_bytes(os.urandom(8), "little")
+        return 0
 
     def __dealloc__(self):
         free(self.entries)
@@ -501,10 +506,9 @@ cdef class FastIndex:
             self.entries, self.room = entries, <uint32_t> room
         if 3 * (<uint64_t> self.coin_count + 1) > 2 * (self.slot_mask + 1):
             size = 2 * (self.slot_mask + 1)
-            slots = <uint32_t *> malloc(size * sizeof(uint32_t))
+            slots = <uint32_t *> calloc(size, sizeof(uint32_t))
             if slots == NULL:
                 return False
-            memset(slots, 0, size * sizeof(uint32_t))
             for n in range(self.slot_mask + 1):
                 if self.slots[n]:
                     slot = self.hash_of(self.entries[self.slots[n] - 1].outpoint) & (size - 1)
@@ -571,10 +575,9 @@ cdef class FastIndex:
         cdef uint64_t size, n, slot, value
         if 2 * (self.deletes.count + 1) > self.spent_mask:
             size = 2 * (self.spent_mask + 1)
-            bigger = <uint64_t *> malloc(size * sizeof(uint64_t))
+            bigger = <uint64_t *> calloc(size, sizeof(uint64_t))
             if bigger == NULL:
                 return False
-            memset(bigger, 0, size * sizeof(uint64_t))
             for n in range(self.spent_mask + 1):
                 value = self.spent[n]
                 if value:
@@ -836,11 +839,15 @@ cdef class FastIndex:
             delete(PyBytes_FromStringAndSize(<char *> u_key, 21))
 
     def clear_coins(self):
-        """Forget coins and deletes: they are on disk."""
-        self.used = self.freed = self.coin_count = 0
-        memset(self.slots, 0, (self.slot_mask + 1) * sizeof(uint32_t))
-        self.deletes.count = 0
-        memset(self.spent, 0, (self.spent_mask + 1) * sizeof(uint64_t))
+        """Forget coins and deletes, which are on disk, and give their memory back."""
+        self.used = self.freed = self.coin_count = self.room = 0
+        free(self.entries)
+        self.entries = NULL
+        release(&self.deletes)
+        free(self.slots)
+        free(self.spent)
+        self.slots, self.spent = NULL, NULL
+        self.start_tables()
 
     def touched(self):
         """Return the set of hashXs in the history recorded since this was last called."""
@@ -852,21 +859,37 @@ cdef class FastIndex:
         self.touched_from = self.records.count
         return found
 
-    def put_history(self, put, bytes flush_id not None):
-        """Call ``put(hashX + flush_id, row)`` for each script, in key order; return how many."""
-        cdef size_t n = 0
+    def history_hashXs(self):
+        """Return the set of hashXs that have history here."""
+        cdef size_t n
+        return {
+            PyBytes_FromStringAndSize(<char *> self.records.data + RECORD_LEN * n, HASHX_LEN)
+            for n in range(self.records.count)
+        }
+
+    def sort_history(self):
+        """Order the history by script, to be written; none may be added before it is cleared."""
+        with nogil:
+            # hashX and then tx_num, big-endian, is the order of the bytes.
+            qsort(self.records.data, self.records.count, RECORD_LEN, compare_records)
+        self.touched_from = self.records.count
+        self.written = 0
+
+    def put_history(self, put, bytes flush_id not None, size_t max_bytes):
+        """Call ``put(hashX + flush_id, row)`` for scripts, in key order, for ``max_bytes`` or more.
+
+        Goes on where it left off.  Return how many scripts there were; 0 at the end.
+        """
+        cdef size_t n = self.written
         cdef size_t count = self.records.count
         cdef size_t scripts = 0
+        cdef size_t size = 0
         cdef size_t last, kept
         cdef uint8_t *data = self.records.data
         cdef uint8_t *row
         cdef uint8_t *at
         cdef int k
-        with nogil:
-            # hashX and then tx_num, big-endian, is the order of the bytes.
-            qsort(data, count, RECORD_LEN, compare_records)
-        self.touched_from = count
-        while n < count:
+        while n < count and size < max_bytes:
             last = n + 1
             kept = 1
             while last < count and memcmp(data + RECORD_LEN * last, data + RECORD_LEN * n,
@@ -890,10 +913,12 @@ cdef class FastIndex:
                     break
                 at = data + RECORD_LEN * n
             put(key, value)
+            size += kept * 5 + 13
             scripts += 1
+        self.written = n
         return scripts
 
     def clear_history(self):
-        """Forget the history: it is on disk."""
-        self.records.count = 0
-        self.touched_from = 0
+        """Forget the history, which is on disk, and give its memory back."""
+        release(&self.records)
+        self.touched_from = self.written = 0

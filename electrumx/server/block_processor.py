@@ -31,7 +31,8 @@ thread without the lock, and writes short slices with it.
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar, Union, cast
 
 import electrumx
 from electrumx.lib import util
@@ -43,6 +44,7 @@ from electrumx.server import indexer
 from electrumx.server.daemon import Daemon, DaemonError
 from electrumx.server.db import DB, DBError, FlushData
 from electrumx.server.env import Env
+from electrumx.server.fast_index import CompiledIndex
 from electrumx.server.faults import fault_point
 from electrumx.server.indexer import ParsedTx, Unspendable
 from electrumx.server.notifications import Notifications
@@ -51,7 +53,13 @@ from electrumx.server.utxo_cache import ChainError, UTXOCache
 
 __all__ = ["BlockProcessor", "ChainError", "LTORBlockProcessor", "Prefetcher"]
 
+if TYPE_CHECKING:
+    from electrumx.server._fastindex import FastBlock
+
 T = TypeVar("T")
+
+#: a block as the readable or the compiled form parses it
+ParsedBlock = Union[Block, "FastBlock"]
 
 
 class UndoMissingError(ChainError, OperatorError):
@@ -112,8 +120,9 @@ class BlockProcessor:
         self._followed_url = ""
         self._short_polls = 0
 
-        # Unflushed.
+        # Unflushed.  Backing up always uses the readable form.
         self.utxo_cache = UTXOCache(db.lookup_coin)
+        self.compiled = self._compiled_index()
         self.headers: list[bytes] = []
         self.block_tx_hashes: list[bytes] = []
         self.undo_infos: list[tuple[list[bytes], int]] = []
@@ -122,6 +131,23 @@ class BlockProcessor:
         self._next_cache_log = now
         self._next_progress_log = now + self.PROGRESS_LOG_SECS
         self._progress_mark = (now, 0)
+
+    def _compiled_index(self) -> CompiledIndex | None:
+        """Return the compiled form of indexing, if it is installed and serves this chain."""
+        index = None
+        own_rules = type(self) not in (BlockProcessor, LTORBlockProcessor)
+        if self.env.indexer != "python" and not own_rules:
+            any_order = isinstance(self, LTORBlockProcessor)
+            index = CompiledIndex.for_coin(self.coin, any_order, self.db.lookup_coin)
+        if self.env.indexer == "compiled" and index is None:
+            raise OperatorError(
+                "INDEXER is compiled, but that form was not built or does not serve "
+                f"{self.coin.NAME}: set INDEXER to auto, or reinstall where a C compiler and the "
+                "headers of Python and OpenSSL are"
+            )
+        self.logger.info(f"indexing with the {'compiled' if index else 'pure-Python'} form")
+        self.db.history.pending = index
+        return index
 
     # -- critical sections
 
@@ -268,7 +294,7 @@ class BlockProcessor:
             self.logger.warning("daemon blocks do not form a chain; resetting the prefetcher")
             await self.prefetcher.reset_height(self.height)
 
-    def _log_processed(self, blocks: Sequence[Block], elapsed: float) -> None:
+    def _log_processed(self, blocks: Sequence[ParsedBlock], elapsed: float) -> None:
         plural = "" if len(blocks) == 1 else "s"
         size = sum(len(block.raw) for block in blocks) / 1_000_000
         self.logger.info(
@@ -281,23 +307,39 @@ class BlockProcessor:
         self.advanced_event.clear()
         await self.notifications.on_block(touched, self.height)
 
-    def _parse_blocks(self, raw_blocks: Sequence[bytes], first_height: int) -> list[Block]:
-        block = self.coin.block
-        return [block(raw, height) for height, raw in enumerate(raw_blocks, start=first_height)]
+    def _parse_blocks(
+        self, raw_blocks: Sequence[bytes], first_height: int
+    ) -> Sequence[ParsedBlock]:
+        parse = self.compiled.parse if self.compiled else self.coin.block
+        return [parse(raw, height) for height, raw in enumerate(raw_blocks, start=first_height)]
 
-    def advance_blocks(self, blocks: Sequence[Block]) -> None:
+    def advance_blocks(self, blocks: Sequence[ParsedBlock]) -> None:
         """Index blocks that are known to follow on the tip.  Runs in a thread, lock held."""
         min_height = self.db.min_undo_height(self.daemon.cached_height() or 0)
         height = self.height
+        if self.compiled:
+            self.compiled.prepare(cast("Sequence[FastBlock]", blocks))
         for block in blocks:
             height += 1
-            undo_info = self.advance_txs(block.transactions, self._unspendable_rule(height))
+            undo_info = self._advance_block(block, height)
             if height >= min_height:
                 self.undo_infos.append((undo_info, height))
                 self.db.write_raw_block(block.raw, height)
             self.headers.append(block.header)
         self.height = height
         self.tip = self.coin.header_hash(blocks[-1].header)
+
+    def _advance_block(self, block: ParsedBlock, height: int) -> list[bytes]:
+        """Index a block; return its undo items."""
+        if isinstance(block, Block):
+            return self.advance_txs(block.transactions, self._unspendable_rule(height))
+        assert self.compiled
+        undo_info = self.compiled.advance(block, self.tx_count, height)
+        self.block_tx_hashes.append(block.tx_hashes)
+        if self._caught_up_event.is_set():
+            self.touched |= self.compiled.touched()
+        self.tx_count += block.tx_count
+        return [undo_info]
 
     def _unspendable_rule(self, height: int) -> Unspendable:
         """Return the rule for outputs of the block at a height."""
@@ -325,16 +367,17 @@ class BlockProcessor:
 
     # -- flushing
 
-    def flush_data(self) -> FlushData:
+    def flush_data(self, backing_up: bool = False) -> FlushData:
         """Return what waits to be flushed.  Only with the state lock held."""
+        coins = self.utxo_cache if backing_up or not self.compiled else self.compiled
         return FlushData(
             self.height,
             self.tx_count,
             self.headers,
             self.block_tx_hashes,
             self.undo_infos,
-            self.utxo_cache.adds,
-            self.utxo_cache.deletes,
+            coins.adds,
+            coins.deletes,
             self.tip,
         )
 
@@ -365,7 +408,8 @@ class BlockProcessor:
             + (self.tx_count - self.db.fs_tx_count) * 32
             + (self.height - self.db.fs_height) * 42
         )
-        return self.utxo_cache.memsize() // 1_000_000, other // 1_000_000
+        coins = self.utxo_cache.memsize() + (self.compiled.memsize() if self.compiled else 0)
+        return coins // 1_000_000, other // 1_000_000
 
     def _check_cache_size(self) -> bool | None:
         """Return None if no flush is due, else whether coins are to be flushed, too."""
@@ -556,7 +600,8 @@ class BlockProcessor:
 
         def parse(raw_blocks: Sequence[bytes]) -> list[Block] | None:
             try:
-                blocks = self._parse_blocks(raw_blocks, first)
+                block = self.coin.block
+                blocks = [block(raw, height) for height, raw in enumerate(raw_blocks, first)]
             except DeserializeError:
                 return None
             header_hash = self.coin.header_hash
@@ -586,7 +631,7 @@ class BlockProcessor:
         touched: set[bytes] = set()
         for block, undo_info in zip(blocks, undo_infos, strict=True):
             touched |= self._backup_block(block, undo_info)
-        self.db.flush_backup(self.flush_data(), touched)
+        self.db.flush_backup(self.flush_data(backing_up=True), touched)
         self.touched |= touched
 
     def _undo_info(self, height: int) -> list[bytes]:
@@ -628,3 +673,15 @@ class LTORBlockProcessor(BlockProcessor):
 
     _advance = staticmethod(indexer.advance_txs_any_order)
     _backup = staticmethod(indexer.backup_txs_any_order)
+
+
+def __getattr__(name: str) -> Any:
+    """Find the processors of other coins by the names that they have always had here.
+
+    Their module imports this one.
+    """
+    if name.endswith("BlockProcessor"):
+        found = getattr(import_module("electrumx.server.block_processor_variants"), name, None)
+        if found is not None:
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -37,6 +37,7 @@ RESERVED_FILES = 350
 MAX_SESSIONS_WITHOUT_RESOURCE = 512
 
 DB_ENGINES = ("leveldb", "rocksdb")
+INDEXERS = ("auto", "compiled", "python")
 
 OBSOLETE = (
     "MAX_SUBSCRIPTIONS",
@@ -113,6 +114,7 @@ class Env(EnvBase):
 
     def _read_settings(self) -> None:
         self.db_engine: str = self._db_engine()
+        self.indexer: str = self._indexer()
         self.banner_file: str | None = self.default("BANNER_FILE", None)
         self.tor_banner_file: str | None = self.default("TOR_BANNER_FILE", self.banner_file)
         self.anon_logs: bool = self.boolean("ANON_LOGS", False)
@@ -188,6 +190,15 @@ class Env(EnvBase):
                 f'unrecognised DB engine "{shown(engine)}": set DB_ENGINE to leveldb or rocksdb'
             )
         return engine
+
+    def _indexer(self) -> str:
+        text = self.default("INDEXER", "auto")
+        if text.lower() not in INDEXERS:
+            raise self.Error(
+                f'unrecognised indexer "{shown(text)}": set INDEXER to {", ".join(INDEXERS[:-1])} '
+                f"or {INDEXERS[-1]}"
+            )
+        return text.lower()
 
     def _log_level(self) -> str:
         text = self.default("LOG_LEVEL", "info")

@@ -146,9 +146,20 @@ class CompiledIndex:
         """Return whether history waits to be flushed."""
         return bool(self.index.record_count)
 
-    def put_history(self, put: Callable[[bytes, bytes], None], flush_id: bytes) -> int:
-        """Call ``put(hashX + flush_id, row)`` for each script, in order; return how many."""
-        return int(self.index.put_history(put, flush_id))
+    def history_hashXs(self) -> set[bytes]:
+        """Return the scripts that have history here."""
+        hashXs: set[bytes] = self.index.history_hashXs()
+        return hashXs
+
+    def sort_history(self) -> None:
+        """Get ready to be asked for rows."""
+        self.index.sort_history()
+
+    def put_history(
+        self, put: Callable[[bytes, bytes], None], flush_id: bytes, max_bytes: int
+    ) -> int:
+        """Call ``put(hashX + flush_id, row)`` for the next scripts; return how many, 0 at the end."""
+        return int(self.index.put_history(put, flush_id, max_bytes))
 
     def clear_history(self) -> None:
         """Forget the history: it is on disk."""

@@ -23,6 +23,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from typing import Protocol
 
 from electrumx.lib import util
 from electrumx.lib.hash import HASHX_LEN
@@ -41,6 +42,30 @@ from electrumx.server.schema import (
     hist_key_flush_id,
 )
 from electrumx.server.storage import Storage
+
+
+class PendingHistory(Protocol):
+    """History that waits to be flushed elsewhere than in :attr:`History.unflushed`."""
+
+    def has_history(self) -> bool:
+        """Return whether there is any."""
+
+    def history_memsize(self) -> int:
+        """Return the bytes it takes."""
+
+    def history_hashXs(self) -> set[bytes]:
+        """Return the scripts that have some."""
+
+    def sort_history(self) -> None:
+        """Get ready to be asked for rows."""
+
+    def put_history(
+        self, put: Callable[[bytes, bytes], None], flush_id: bytes, max_bytes: int
+    ) -> int:
+        """Call ``put(hashX + flush_id, row)`` for the next scripts; return how many, 0 at the end."""
+
+    def clear_history(self) -> None:
+        """Forget it."""
 
 
 class History:
@@ -64,6 +89,8 @@ class History:
         #: hashX -> transaction numbers LE5, ascending, not yet on disk
         self.unflushed: defaultdict[bytes, bytearray] = defaultdict(bytearray)
         self.unflushed_count = 0
+        #: the same, held by the compiled form of indexing where that is in use
+        self.pending: PendingHistory | None = None
         self.state = HistState()
         self.db: Storage | None = None
         #: scripts flushed or backed up since a compaction began, None while there is none
@@ -221,11 +248,13 @@ class History:
 
     def unflushed_memsize(self) -> int:
         """Return an estimate, in bytes, of the memory that unflushed history takes."""
-        return len(self.unflushed) * 180 + self.unflushed_count * TXNUM_LEN
+        pending = self.pending.history_memsize() if self.pending else 0
+        return pending + len(self.unflushed) * 180 + self.unflushed_count * TXNUM_LEN
 
     def assert_flushed(self) -> None:
         """Promise that nothing waits to be flushed."""
         assert not self.unflushed
+        assert not (self.pending and self.pending.has_history())
 
     def flush(self) -> int:
         """Write the unflushed history as one flush; return for how many scripts."""
@@ -235,28 +264,55 @@ class History:
                 f"all {MAX_FLUSH_ID:,d} history flushes are used: run electrumx_compact_history"
             )
         self.flush_count += 1
-        unflushed = self.unflushed
-        self._mark_dirty(unflushed)
+        self._mark_dirty(self.unflushed)
+        if self.pending and self.dirty is not None:
+            self._mark_dirty(self.pending.history_hashXs())
         flush_id = schema.hist_key(b"", self.flush_count)
-        count = len(unflushed)
-        hashXs = sorted(unflushed, reverse=True)
+        put_rows = self._row_writers(flush_id)
+        count = 0
         # The state row comes in the first batch: a stop after it leaves a count above the one
         # that the coins have seen, so opening clears whichever rows are there.  Rows leave memory
         # as they enter the engine's.
         state_due = True
-        while hashXs or state_due:
+        while put_rows or state_due:
             with self.db.write_batch() as batch:
                 if state_due:
                     batch.put(HIST_STATE_KEY, self.state.pack())
                     state_due = False
-                size = 0
-                while hashXs and size < self.BATCH_BYTES:
-                    hashX = hashXs.pop()
-                    row = bytes(unflushed.pop(hashX))
-                    batch.put(hashX + flush_id, row)
-                    size += len(row) + HIST_KEY_LEN
+                written = put_rows[0](batch.put) if put_rows else 0
+            count += written
+            if not written:
+                del put_rows[:1]
         self.unflushed_count = 0
+        if self.pending:
+            self.pending.clear_history()
         return count
+
+    def _row_writers(
+        self, flush_id: bytes
+    ) -> list[Callable[[Callable[[bytes, bytes], None]], int]]:
+        """Return functions that each put a batch of rows, and return how many, until it is 0."""
+        writers: list[Callable[[Callable[[bytes, bytes], None]], int]] = []
+        unflushed = self.unflushed
+        hashXs = sorted(unflushed, reverse=True)
+
+        def put_unflushed(put: Callable[[bytes, bytes], None]) -> int:
+            size = count = 0
+            while hashXs and size < self.BATCH_BYTES:
+                hashX = hashXs.pop()
+                row = bytes(unflushed.pop(hashX))
+                put(hashX + flush_id, row)
+                size += len(row) + HIST_KEY_LEN
+                count += 1
+            return count
+
+        if hashXs:
+            writers.append(put_unflushed)
+        pending = self.pending
+        if pending and pending.has_history():
+            pending.sort_history()
+            writers.append(lambda put: pending.put_history(put, flush_id, self.BATCH_BYTES))
+        return writers
 
     def _mark_dirty(self, hashXs: Iterable[bytes]) -> None:
         """Note, before they are written, that rows of these scripts are changing."""

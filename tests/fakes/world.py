@@ -12,7 +12,15 @@ from electrumx.server.notifications import Notifications
 from tests.fakes.chain import COIN, Model
 
 
-def make_env(db_dir, *, engine="leveldb", coin: type[Coin] = COIN, reorg_limit=20, cache_MB=100):
+def make_env(
+    db_dir,
+    *,
+    engine="leveldb",
+    coin: type[Coin] = COIN,
+    reorg_limit=20,
+    cache_MB=100,
+    indexer="auto",
+):
     return SimpleNamespace(
         db_dir=str(db_dir),
         db_engine=engine,
@@ -20,6 +28,7 @@ def make_env(db_dir, *, engine="leveldb", coin: type[Coin] = COIN, reorg_limit=2
         reorg_limit=reorg_limit,
         cache_MB=cache_MB,
         daemon_poll_interval_blocks_msec=10,
+        indexer=indexer,
     )
 
 

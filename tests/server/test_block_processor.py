@@ -6,9 +6,12 @@ import random
 import pytest
 
 from electrumx.lib.coins import BitcoinCashRegtest
+from electrumx.lib.errors import OperatorError
 from electrumx.lib.hash import double_sha256
+from electrumx.server import fast_index
 from electrumx.server.block_processor import BlockProcessor, ChainError, LTORBlockProcessor
 from electrumx.server.db import DB
+from tests.conftest import require
 from tests.fakes.chain import COIN, GENESIS, ChainMaker, Model, hashX_of
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
 
@@ -26,6 +29,13 @@ def engine(request):
     return request.param
 
 
+@pytest.fixture(params=["python", "compiled"])
+def indexer(request):
+    if request.param == "compiled":
+        require(fast_index.compiled, "the compiled form of indexing was not built")
+    return request.param
+
+
 @pytest.fixture(params=[False, True], ids=["topological", "any order"])
 def order(request):
     """(processor class, coin, whether blocks are sorted by transaction hash)"""
@@ -34,10 +44,10 @@ def order(request):
     return BlockProcessor, COIN, False
 
 
-async def test_a_chain_is_indexed_and_survives_a_restart(tmp_path, engine):
+async def test_a_chain_is_indexed_and_survives_a_restart(tmp_path, engine, indexer):
     maker = ChainMaker(seed=1)
     chain = maker.chain(maker.grow(maker.genesis_hash, 60))
-    env = make_env(tmp_path, engine=engine)
+    env = make_env(tmp_path, engine=engine, indexer=indexer)
     model = Model(chain)
     async with World(env, ScriptedDaemon(chain)) as world:
         await world.until_at(chain)
@@ -50,16 +60,18 @@ async def test_a_chain_is_indexed_and_survives_a_restart(tmp_path, engine):
     db.close_dbs()
 
 
-async def test_random_reorganisations_leave_what_a_direct_sync_leaves(tmp_path, engine, order):
+async def test_random_reorganisations_leave_what_a_direct_sync_leaves(
+    tmp_path, engine, order, indexer
+):
     processor_class, coin, ltor = order
     maker = ChainMaker(seed=2, ltor=ltor)
     choose = random.Random(3)
     tip = maker.grow(maker.genesis_hash, 30)
     daemon = ScriptedDaemon(maker.chain(tip))
-    env = make_env(tmp_path, engine=engine, coin=coin, reorg_limit=25)
+    env = make_env(tmp_path, engine=engine, coin=coin, reorg_limit=25, indexer=indexer)
     async with World(env, daemon, processor_class) as world:
         await world.until_at(maker.chain(tip))
-        for _ in range(25):
+        for _ in range(15):
             fork = tip
             for _ in range(choose.randint(1, 9)):
                 fork = maker.blocks[fork][1]
@@ -231,10 +243,10 @@ async def test_any_flush_schedule_leaves_the_same_answers(tmp_path):
     maker = ChainMaker(seed=13)
     chain = maker.chain(maker.grow(maker.genesis_hash, 50))
     choose = random.Random(14)
-    for n in range(4):
+    for n in range(6):
         folder = tmp_path / str(n)
         folder.mkdir()
-        env = make_env(folder)
+        env = make_env(folder, indexer=["auto", "python"][n % 2])
         daemon = ScriptedDaemon(chain)
         await daemon.height()
         db = DB(env)
@@ -251,6 +263,33 @@ async def test_any_flush_schedule_leaves_the_same_answers(tmp_path):
         await bp.flush(True)
         await assert_equals_model(db, Model(chain), hashXs(maker))
         db.close_dbs()
+
+
+async def test_the_form_of_the_indexer_may_change_at_any_start(tmp_path):
+    maker = ChainMaker(seed=17)
+    tip = maker.grow(maker.genesis_hash, 10)
+    daemon = ScriptedDaemon(maker.chain(tip))
+    for n in range(6):
+        env = make_env(tmp_path, indexer=["auto", "python"][n % 2])
+        async with World(env, daemon) as world:
+            await world.until_at(maker.chain(tip))
+            tip = maker.grow(maker.blocks[tip][1] if n % 3 else tip, 3)
+            daemon.set_chain(maker.chain(tip))
+            await world.until_at(maker.chain(tip))
+            await assert_equals_model(world.db, Model(maker.chain(tip)), hashXs(maker))
+
+
+def test_the_compiled_form_can_be_demanded_but_not_of_a_coin_that_it_does_not_serve(tmp_path):
+    class OwnScript(COIN):
+        NET = "own script rule"
+
+        @classmethod
+        def hashX_from_script(cls, script):
+            return super().hashX_from_script(script)
+
+    env = make_env(tmp_path, coin=OwnScript, indexer="compiled")
+    with pytest.raises(OperatorError, match="INDEXER is compiled"):
+        BlockProcessor(env, DB(env), ScriptedDaemon([GENESIS]), None)
 
 
 async def test_history_flushed_without_coins_is_cleared_at_the_next_opening(tmp_path):
