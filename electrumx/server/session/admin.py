@@ -184,7 +184,7 @@ class LocalRPC(SessionBase):
         history = await self.db.limited_history(hashX, limit=limit)
         lines = [
             f"History #{n:,d}: height {height:,d} tx_hash {hash_to_hex_str(tx_hash)}"
-            for n, (tx_hash, height) in enumerate(history)
+            for n, (tx_hash, height) in enumerate(history, start=1)
         ] or ["No history found"]
         utxos = await self.db.all_utxos(hashX)
         lines += [

@@ -203,8 +203,8 @@ async def test_a_query_looks_scripts_and_addresses_up(world, admin):
     lines = await admin.request("query", items=["76a9", "addr1", "foreign", "name"], limit=2)
     assert [
         "Script: 76a9",
-        f"History #0: height 100,000 tx_hash {hash_to_hex_str(txs[0])}",
-        f"History #1: height 100,001 tx_hash {hash_to_hex_str(txs[1])}",
+        f"History #1: height 100,000 tx_hash {hash_to_hex_str(txs[0])}",
+        f"History #2: height 100,001 tx_hash {hash_to_hex_str(txs[1])}",
         f"UTXO #1: tx_hash {hash_to_hex_str(make_tx_hash('a'))} tx_pos 1 height 123,456 "
         "value 150,000,000",
         f"UTXO #2: tx_hash {hash_to_hex_str(make_tx_hash('b'))} tx_pos 0 height 5 value 25",
