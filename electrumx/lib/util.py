@@ -251,7 +251,7 @@ def open_truncate(filename: str | os.PathLike[str]) -> BinaryIO:
 _O_BINARY: int = getattr(os, "O_BINARY", 0)
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
     """Make the directory entries of new files durable; Windows has no way to, nor needs it."""
     if os.name == "nt":
         return
@@ -324,7 +324,7 @@ class LogicalFile:
             start += len(part)
             view = view[len(part) :]
         if created:
-            _sync_directory(Path(self._prefix).parent)
+            sync_directory(Path(self._prefix).parent)
 
     def open_file(self, start: int, create: bool) -> BinaryIO:
         """Open the physical file that holds byte start, and seek there.

@@ -273,6 +273,9 @@ class DB:
             fault_point("open: folder prepared")
             self._read_state()
             self._open_history(for_sync, compacting)
+            if self.state.height < 0:
+                # The folders' own entries, without which all that is synced below is lost.
+                util.sync_directory(self.db_dir)
             fault_point("open: history store opened")
             if not compacting and self.history.flush_count >= self.history.OPEN_COMPACT_FLUSH_COUNT:
                 self._compact_now()

@@ -11,6 +11,7 @@ DRIVER = Path(__file__).with_name("peer_driver.py")
 PEERS = REPOSITORY / ".run" / "peers"
 #: version -> engines that it is tried with
 VERSIONS = {"1.20.0": ("leveldb", "rocksdb"), "1.16.0": ("leveldb",)}
+NEWEST = "1.20.0"
 CASES = [(version, engine) for version, engines in VERSIONS.items() for engine in engines]
 REORG_LIMIT = 20
 TIMEOUT = 60

@@ -16,7 +16,7 @@ from electrumx.server.schema import HIST_STATE_KEY, STATE_KEY
 from electrumx.server.storage import db_class
 from tests.conftest import REPOSITORY
 from tests.crash.harness import Zygote
-from tests.crash.peer import CASES, REORG_LIMIT, Peer, assert_answers
+from tests.crash.peer import CASES, NEWEST, REORG_LIMIT, Peer, assert_answers
 from tests.crash.stories import anchor, story
 from tests.fakes.chain import ChainMaker, Model, hashX_of
 from tests.fakes.fake_node import FakeNode
@@ -25,12 +25,20 @@ from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_e
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.fixture(params=CASES, ids=lambda case: "-".join(case))
-def peer(request):
-    version, engine = request.param
+def peer_of(version, engine):
     if engine == "rocksdb":
         pytest.importorskip("rocksdict", reason="the rocksdb extra is not installed")
     return Peer(version, engine)
+
+
+@pytest.fixture(params=CASES, ids="-".join)
+def peer(request):
+    return peer_of(*request.param)
+
+
+@pytest.fixture(params=[case for case in CASES if case[0] == NEWEST], ids="-".join)
+def newest_peer(request):
+    return peer_of(*request.param)
 
 
 class Chains:
@@ -198,7 +206,10 @@ async def test_our_database_is_taken_over_reorganised_and_handed_back(peer, tmp_
 
 
 @pytest.mark.parametrize("blocks", ["kept", "missing", "of another branch"])
-async def test_history_that_they_cut_and_died_is_put_back(peer, tmp_path, chains, node, blocks):
+async def test_history_that_they_cut_and_died_is_put_back(
+    newest_peer, tmp_path, chains, node, blocks
+):
+    peer = newest_peer
     await run_peer(peer, tmp_path, node, chains, chains.old)
     whole = Rows(tmp_path, peer.engine)
     set_chain(node, chains.raw(chains.new))
@@ -230,7 +241,7 @@ async def test_history_that_they_cut_is_put_back_before_the_other_branch_is_take
 
 
 async def test_without_our_repair_their_cut_would_stay(tmp_path, chains, node, monkeypatch):
-    peer = Peer("1.20.0", "leveldb")
+    peer = Peer(NEWEST, "leveldb")
     await run_peer(peer, tmp_path, node, chains, chains.old)
     whole = Rows(tmp_path, peer.engine)
     set_chain(node, chains.raw(chains.new))
@@ -263,8 +274,9 @@ def zygote():
     ],
 )
 async def test_they_open_what_our_kill_in_a_reorganisation_left(
-    peer, tmp_path, node, zygote, point, branch
+    newest_peer, tmp_path, node, zygote, point, branch
 ):
+    peer = newest_peer
     seed = 40
     the_story = story(seed)
     db_dir = tmp_path / "db"

@@ -1,0 +1,153 @@
+"""A power cut between any two operations of the file layer leaves a database that opens and is right."""
+
+import random
+import shutil
+
+import pytest
+
+from electrumx.lib import util
+from electrumx.server.block_processor import BlockProcessor
+from electrumx.server.db import DB
+from electrumx.server.history import History
+from electrumx.server.schema import STATE_KEY, ChainState, DBError
+from tests.crash import audit
+from tests.crash.stories import BACKUP_CHUNK, REORG_LIMIT, story
+from tests.fakes.chain import COIN
+from tests.fakes.lossy_files import LossyDisk, LossyStore
+from tests.fakes.world import ScriptedDaemon, World, make_env
+
+SEED = 11
+
+
+def env_of(folder):
+    return make_env(folder, engine="lossy", reorg_limit=REORG_LIMIT, indexer="python")
+
+
+def knows_all_blocks():
+    """A node that knows every branch of the story."""
+    daemon = ScriptedDaemon()
+    for tip in story(SEED).targets:
+        daemon.set_chain(story(SEED).chain(tip))
+    return daemon
+
+
+async def follow(folder, tips):
+    """Index some chains, one after another."""
+    daemon = knows_all_blocks()
+    daemon.set_chain(story(SEED).chain(tips[0]))
+    async with World(env_of(folder), daemon) as world:
+        for tip in tips:
+            daemon.set_chain(story(SEED).chain(tip))
+            await daemon.height()
+            await world.until_at(story(SEED).chain(tip))
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    """Make small chains behave like great ones: several flushes, of coins and of history only."""
+    choose = random.Random(1)
+    monkeypatch.setattr(COIN, "max_fetch_blocks", classmethod(lambda cls, height: 4))
+    monkeypatch.setattr(BlockProcessor, "BACKUP_CHUNK", BACKUP_CHUNK)
+    monkeypatch.setattr(History, "BATCH_BYTES", 200)
+    monkeypatch.setattr(
+        BlockProcessor, "_check_cache_size", lambda self: choose.choice([None, False, True])
+    )
+    LossyStore.stores.clear()
+    yield
+    LossyStore.stores.clear()
+
+
+async def record(folder):
+    """Let a server live through the story on a disk that keeps a journal; the journal."""
+    folder.mkdir()
+    disk = LossyDisk(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        disk.install(patch)
+        await follow(folder, story(SEED).targets)
+    return disk
+
+
+def committed_tips(journal, cut):
+    """The tips that may be found after a cut: the last one that was committed."""
+    tip = None
+    for kind, path, *rest in journal[:cut]:
+        if kind == "batch" and path == "utxo":
+            for key, value in rest[0]:
+                if key == STATE_KEY:
+                    state = ChainState.parse(value)
+                    tip = state.tip if state.height >= 0 else None
+    return tip
+
+
+async def wrong_after(disk, cut, place, seed, resync):
+    """What is wrong with what a power cut left; a list of sentences."""
+    disk.image(cut, place, seed)
+    try:
+        db = DB(env_of(place))
+        try:
+            await db.open_for_sync()
+        except DBError as e:
+            return [f"cut {cut}: the database does not open: {e}"]
+        found = await audit.problems(db, SEED)
+        tip = db.db_tip if db.db_height >= 0 else None
+        if tip != committed_tips(disk.journal, cut):
+            found.append(f"height {db.db_height} is not what was committed")
+        db.close_dbs()
+        if resync and not found:
+            await follow(place, story(SEED).targets[-1:])
+            db = DB(env_of(place))
+            await db.open_for_sync()
+            found = await audit.problems(db, SEED)
+            if db.db_tip != story(SEED).targets[-1]:
+                found.append("the final tip was not reached")
+            db.close_dbs()
+        return [f"cut {cut}: {problem}" for problem in found]
+    finally:
+        shutil.rmtree(place)
+
+
+async def test_every_cut_point_opens_and_is_what_was_committed(tmp_path):
+    disk = await record(tmp_path / "db")
+    assert len(disk.journal) > 150
+    kinds = {kind for kind, *_rest in disk.journal}
+    assert kinds == {"create", "mkdir", "write", "fsync", "unlink", "batch", "put"}
+    for cut in range(len(disk.journal) + 1):
+        for seed in (None, cut):
+            resync = seed is not None and cut % 10 == 0
+            found = await wrong_after(disk, cut, tmp_path / "image", seed, resync)
+            assert found == []
+
+
+@pytest.mark.soak
+async def test_every_cut_point_ends_right_whatever_was_lost(tmp_path, capsys):
+    disk = await record(tmp_path / "db")
+    images = 0
+    for cut in range(len(disk.journal) + 1):
+        for seed in (None, *range(8)):
+            found = await wrong_after(disk, cut, tmp_path / "image", seed, True)
+            assert found == []
+            images += 1
+    with capsys.disabled():
+        print(f"\npower loss: {len(disk.journal) + 1} cut points, {images} images")
+
+
+def no_fsync(patch):
+    write = util.LogicalFile.write
+    patch.setattr(
+        util.LogicalFile, "write", lambda self, start, b, *, sync=False: write(self, start, b)
+    )
+
+
+def no_folder_sync(patch):
+    patch.setattr(util, "sync_directory", lambda path: None)
+
+
+@pytest.mark.parametrize("mutation", [no_fsync, no_folder_sync])
+async def test_a_missing_fsync_is_noticed(tmp_path, mutation):
+    with pytest.MonkeyPatch.context() as patch:
+        mutation(patch)
+        disk = await record(tmp_path / "db")
+    found = []
+    for cut in range(0, len(disk.journal) + 1, 7):
+        found += await wrong_after(disk, cut, tmp_path / "image", None, False)
+    assert found != []

@@ -1,0 +1,277 @@
+"""A disk that forgets: what a power cut may leave of a database at any instant.
+
+`LossyDisk.install` replaces the file layer under the database by one that writes as usual and
+keeps a journal of what was done; `LossyStore` is a key-value engine whose batches are atomic and
+durable once they return, while single puts may be lost.  `LossyDisk.image` then makes the folder
+that a power cut after any entry of the journal may have left:
+
+* what was written to a file since its last fsync is there in part, in any order, or not at all;
+* a file or folder made since the last fsync of the folder above it may not exist, whatever was
+  written into it; a file removed since then may exist again;
+* of a store's unsynced puts, the first few are there.
+"""
+
+import os
+import random
+from contextlib import contextmanager
+from pathlib import Path
+
+from electrumx.lib import util
+from electrumx.server.flat_files import FlatFiles
+from electrumx.server.storage import Storage
+
+
+class LossyStore(Storage):
+    """An engine in memory, for DB_ENGINE=lossy."""
+
+    ENGINE = "lossy"
+    #: folder of a store -> its rows
+    stores: dict[str, dict[bytes, bytes]] = {}
+    #: what is told of every write, if anything
+    disk = None
+
+    @classmethod
+    def import_module(cls):
+        pass
+
+    def _refuse_other_engine(self, name):
+        pass
+
+    def open(self, name):
+        self.name = name
+        os.makedirs(name, exist_ok=True)
+        self.rows = self.stores.setdefault(name, {})
+        if self.is_new:
+            Path(name, "CURRENT").touch()
+            self._record("mkdir", name)
+
+    def _record(self, *entry):
+        if self.disk:
+            self.disk.record(*entry)
+
+    def close(self):
+        pass
+
+    def get(self, key):
+        return self.rows.get(key)
+
+    def put(self, key, value):
+        self._record("put", self.name, key, value)
+        self.rows[key] = value
+
+    @contextmanager
+    def write_batch(self):
+        batch = _Batch()
+        yield batch
+        self._record("batch", self.name, batch.changes)
+        apply_changes(self.rows, batch.changes)
+
+    def iterator(self, prefix=b"", reverse=False):
+        rows = [row for row in sorted(self.rows.items()) if row[0].startswith(prefix)]
+        return iter(rows[::-1] if reverse else rows)
+
+
+class _Batch:
+    def __init__(self):
+        self.changes = []
+
+    def put(self, key, value):
+        self.changes.append((key, value))
+
+    def delete(self, key):
+        self.changes.append((key, None))
+
+
+def apply_changes(rows, changes):
+    """Set and remove rows of a dictionary."""
+    for key, value in changes:
+        if value is None:
+            rows.pop(key, None)
+        else:
+            rows[key] = value
+
+
+class _File:
+    """A file object that tells what is written through it."""
+
+    def __init__(self, disk, raw, path):
+        self._disk, self._raw, self._path = disk, raw, path
+
+    def write(self, data):
+        self._disk.record("write", self._path, self._raw.tell(), bytes(data))
+        return self._raw.write(data)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_exc_info):
+        self._raw.close()
+
+    def __getattr__(self, name):
+        return getattr(self._raw, name)
+
+
+class LossyDisk:
+    """The journal of what was done below a folder."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+        self.journal = []
+
+    def record(self, kind, path, *rest):
+        """Note an operation; paths are kept relative to the folder."""
+        self.journal.append((kind, os.path.relpath(path, self.folder), *rest))
+
+    def install(self, monkeypatch):
+        """Replace what the database writes files with."""
+        open_file, fsync, mkdir, unlink = util.open_file, os.fsync, Path.mkdir, Path.unlink
+
+        def recording_open(filename, create=False):
+            new = not os.path.exists(filename)
+            raw = open_file(filename, create)
+            if new:
+                self.record("create", filename)
+            return _File(self, raw, filename)
+
+        def recording_fsync(fd):
+            path = os.readlink(f"/proc/self/fd/{fd}")
+            fsync(fd)
+            self.record("fsync", path)
+
+        def recording_mkdir(path, *args, **kwargs):
+            new = not path.exists()
+            mkdir(path, *args, **kwargs)
+            if new and str(path).startswith(self.folder):
+                self.record("mkdir", path)
+
+        def recording_unlink(path, *args, **kwargs):
+            there = path.exists()
+            unlink(path, *args, **kwargs)
+            if there and str(path).startswith(self.folder):
+                self.record("unlink", path)
+
+        def write_raw_block(files, block, height):
+            path = files.raw_block_path(height)
+            if not path.exists():
+                self.record("create", path)
+            self.record("write", path, 0, block)
+            path.write_bytes(block)
+
+        monkeypatch.setattr(util, "open_file", recording_open)
+        monkeypatch.setattr(os, "fsync", recording_fsync)
+        monkeypatch.setattr(Path, "mkdir", recording_mkdir)
+        monkeypatch.setattr(Path, "unlink", recording_unlink)
+        monkeypatch.setattr(FlatFiles, "write_raw_block", write_raw_block)
+        monkeypatch.setattr(LossyStore, "disk", self)
+
+    def image(self, cut, place, seed=None):
+        """Make in ``place`` what a power cut after ``cut`` entries may leave.
+
+        Without a seed everything that is not synced is lost.
+        """
+        state = _State(random.Random(seed) if seed is not None else None)
+        for kind, path, *rest in self.journal[:cut]:
+            getattr(state, kind)(path, *rest)
+        state.write_to(Path(place))
+
+
+class _State:
+    """A folder as it is on the platters and in the caches above them."""
+
+    def __init__(self, choose):
+        self.choose = choose
+        self.durable = {}  # path -> synced content
+        self.pending = {}  # path -> [(offset, data)] since the last fsync
+        self.folders = set()
+        self.stores = {}  # path -> rows
+        self.puts = {}  # path -> [(key, value)] since the last batch
+        self.new = set()  # paths whose entry in the folder above is not durable
+        self.removed = {}  # path -> content, its removal not being durable
+
+    # -- the entries of the journal
+
+    def create(self, path):
+        self.removed.pop(path, None)
+        self.durable[path] = b""
+        self.pending[path] = []
+        self.new.add(path)
+
+    def mkdir(self, path):
+        self.folders.add(path)
+        self.new.add(path)
+
+    def write(self, path, offset, data):
+        self.pending.setdefault(path, []).append((offset, data))
+
+    def fsync(self, path):
+        if path in self.durable:
+            for offset, data in self.pending.pop(path, []):
+                self._apply(path, offset, data)
+            self.pending[path] = []
+            return
+        inside = "" if path == "." else path
+        self.new = {p for p in self.new if os.path.dirname(p) != inside}
+        self.removed = {p: c for p, c in self.removed.items() if os.path.dirname(p) != inside}
+
+    def unlink(self, path):
+        if path not in self.new:
+            self.removed[path] = self.durable[path]
+        self.durable.pop(path)
+        self.pending.pop(path, None)
+        self.new.discard(path)
+
+    def batch(self, path, changes):
+        rows = self.stores.setdefault(path, {})
+        # One log: what was put before is in it before.
+        apply_changes(rows, self.puts.pop(path, []))
+        apply_changes(rows, changes)
+
+    def put(self, path, key, value):
+        self.puts.setdefault(path, []).append((key, value))
+
+    # -- the cut
+
+    def _apply(self, path, offset, data):
+        content = self.durable[path].ljust(offset, b"\0")
+        self.durable[path] = content[:offset] + data + content[offset + len(data) :]
+
+    def _chance(self):
+        return self.choose is not None and self.choose.random() < 0.5
+
+    def _lose(self):
+        """Decide of everything that is not durable."""
+        for path, writes in self.pending.items():
+            if self.choose:
+                self.choose.shuffle(writes)
+            for offset, data in writes:
+                if self._chance():
+                    # A part of it, as sectors are.
+                    size = len(data) if self._chance() else self.choose.randrange(len(data) + 1)
+                    self._apply(path, offset, data[:size])
+                elif self._chance():
+                    self._apply(path, offset, self.choose.randbytes(len(data)))
+        for path, changes in self.puts.items():
+            count = self.choose.randint(0, len(changes)) if self.choose else 0
+            apply_changes(self.stores.setdefault(path, {}), changes[:count])
+        for path, content in self.removed.items():
+            if self._chance():
+                self.durable[path] = content
+        self.lost = {path for path in self.new if not self._chance()}
+
+    def _is_lost(self, path):
+        return path in self.lost or os.path.dirname(path) in self.lost
+
+    def write_to(self, place):
+        self._lose()
+        place.mkdir()
+        for path in ("utxo", "hist"):
+            LossyStore.stores.pop(str(place / path), None)
+        for path in self.folders:
+            if not self._is_lost(path):
+                (place / path).mkdir(exist_ok=True)
+                if path in ("utxo", "hist"):
+                    (place / path / "CURRENT").touch()
+                    LossyStore.stores[str(place / path)] = dict(self.stores.get(path, {}))
+        for path, content in self.durable.items():
+            if not self._is_lost(path) and (place / path).parent.is_dir():
+                (place / path).write_bytes(content)
