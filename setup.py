@@ -95,6 +95,7 @@ setup(
         "console_scripts": [
             "electrumx_server = electrumx.cli.server:main",
             "electrumx_rpc = electrumx.cli.rpc:main",
+            "electrumx_compact_history = electrumx.cli.compact_history:main",
         ],
     },
     keywords="electrum server bitcoin light-wallet",

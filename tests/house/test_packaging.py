@@ -13,7 +13,7 @@ import electrumx
 from tests.conftest import REPOSITORY
 from tests.house.test_sourcecode import tracked_files
 
-COMMANDS = ("electrumx_server", "electrumx_rpc")
+COMMANDS = ("electrumx_server", "electrumx_rpc", "electrumx_compact_history")
 INSTALL_SECS = 250
 
 

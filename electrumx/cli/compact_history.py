@@ -1,0 +1,102 @@
+"""The stopped server's tool: merges the rows of the history, so that flush ids are free again.
+
+Runs in a process of its own, with the server's settings; no node is needed.  A running server
+does the same by itself, so this is for an operator who wants it done at once, or who goes back to
+ElectrumX.  It may be interrupted at any time, and goes on where it was when started again.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+import time
+
+from electrumx.lib.env_base import shown
+from electrumx.lib.errors import OperatorError
+from electrumx.lib.util import CompactFormatter, make_logger
+from electrumx.server.compaction import PREFIXES, compact_prefixes
+from electrumx.server.db import DB, DBError
+from electrumx.server.env import Env
+
+#: bytes of rows written in one batch, about
+BATCH_BYTES = 8_000_000
+PROGRESS_LOG_SECS = 10.0
+
+
+def compact(db: DB, logger: logging.Logger) -> None:
+    """Compact the history of a database opened for that.  Raise DBError if it is not to be."""
+    history = db.history
+    if db.first_sync:
+        raise DBError(
+            "the first synchronisation is not finished: let the server finish it, which compacts "
+            "the history itself if it must"
+        )
+    if history.flush_count < 2:
+        logger.info("there is nothing to compact")
+        return
+    before = history.flush_count
+    if history.comp_cursor == -1:
+        history.comp_cursor = 0
+    else:
+        done = 100 * history.comp_cursor / PREFIXES
+        logger.info(f"going on with a compaction that was interrupted at {done:.1f}%")
+    history.comp_flush_count = max(history.comp_flush_count, 1)
+    written = 0
+    next_log = time.monotonic()
+    while history.comp_cursor != -1:
+        if time.monotonic() >= next_log:
+            next_log = time.monotonic() + PROGRESS_LOG_SECS
+            done = 100 * history.comp_cursor / PREFIXES
+            logger.info(f"history compaction: {done:.1f}% done, {written:,d} bytes written")
+        written += compact_prefixes(history, BATCH_BYTES)
+    logger.info(
+        f"history compaction complete: {written:,d} bytes written, flush count {before:,d} is now "
+        f"{history.flush_count:,d}"
+    )
+
+
+def _run(logger: logging.Logger) -> None:
+    # Env requires it, and nothing here asks a node.
+    os.environ["DAEMON_URL"] = ""
+    env = Env()
+    logger.setLevel(env.log_level)
+    db = DB(env)
+    if not (db.db_dir / "utxo").exists():
+        raise DBError(f"there is no database in {db.db_dir}: check DB_DIRECTORY")
+    asyncio.run(db.open_for_compacting())
+    try:
+        # Outside of an event loop, so that an interrupt is raised at once.
+        compact(db, logger)
+    finally:
+        db.close_dbs()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool; return the exit status, 0 or 1."""
+    argparse.ArgumentParser(
+        "electrumx_compact_history",
+        description="Compact the history in the database of a stopped ElectrumX server. The "
+        "settings are the server's environment variables: COIN, NET, DB_DIRECTORY, DB_ENGINE.",
+    ).parse_args(argv)
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(CompactFormatter("%(levelname)s:%(name)s:%(message)s"))
+    logger = make_logger("electrumx", handler=handler, level=logging.INFO)
+    status = 1
+    try:
+        _run(logger)
+        status = 0
+    except OperatorError as e:
+        logger.critical(f"history compaction ended: {shown(str(e))}")
+    except KeyboardInterrupt:
+        logger.warning("interrupted: the next run goes on from here")
+    except Exception:
+        logger.exception("history compaction ended abnormally")
+    finally:
+        handler.flush()
+        logger.removeHandler(handler)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
