@@ -18,6 +18,9 @@ from tests.integration.processes import Child, ChildDied
 START_SECS = 60
 USER = "u"
 PASSWORD = "p"
+# On regtest a node checks all that it holds after every block and transaction, which takes ever
+# longer.
+NO_SELF_CHECKS = ("-checkblockindex=0", "-checkmempool=0")
 
 
 class RPCFailure(Exception):
@@ -46,6 +49,7 @@ class Node:
         self.port = 0
         self.child = None
         self._ids = itertools.count(1)
+        self._known_blocks = {}  # hash -> raw block, also of branches that are gone
 
     # --- for subclasses
 
@@ -180,8 +184,11 @@ class Node:
     def raw_blocks(self, start, count):
         """Raw blocks from a height on."""
         hashes = self.rpc_batch([("getblockhash", h) for h in range(start, start + count)])
-        raws = self.rpc_batch([("getblock", h, *self.RAW_BLOCK) for h in hashes], size=50)
-        return [bytes.fromhex(raw) for raw in raws]
+        missing = [h for h in hashes if h not in self._known_blocks]
+        raws = self.rpc_batch([("getblock", h, *self.RAW_BLOCK) for h in missing], size=50)
+        for block_hash, raw in zip(missing, raws, strict=True):
+            self._known_blocks[block_hash] = bytes.fromhex(raw)
+        return [self._known_blocks[h] for h in hashes]
 
     # What getblock wants after the hash to give hex.
     RAW_BLOCK = (0,)
@@ -237,7 +244,7 @@ class Litecoind(WalletNode):
         command += ["-rpcbind=127.0.0.1", "-rpcallowip=127.0.0.1", "-rpcworkqueue=64"]
         command += ["-fallbackfee=0.0001", "-acceptnonstdtxn=1", "-mempoolreplacement=1"]
         # Long chains of unconfirmed transactions are what some tests are about.
-        command += ["-limitancestorcount=200", "-limitdescendantcount=200"]
+        command += ["-limitancestorcount=200", "-limitdescendantcount=200", *NO_SELF_CHECKS]
         if not self.mweb:
             # Else the miner stops at height 431, waiting for somebody to peg in.
             command.append("-vbparams=mweb:4000000000:4000000001")
@@ -267,7 +274,7 @@ class BitcoinSVNode(WalletNode):
         command += ["-rpcbind=127.0.0.1", "-rpcallowip=127.0.0.1", "-rpcworkqueue=64"]
         command += ["-excessiveblocksize=1000000000", "-maxstackmemoryusageconsensus=100000000"]
         # Without the last one, wallet calls fail after a fork of six blocks.
-        command += ["-minminingtxfee=0.00000500", "-disablesafemode=1"]
+        command += ["-minminingtxfee=0.00000500", "-disablesafemode=1", *NO_SELF_CHECKS]
         return command
 
 

@@ -3,6 +3,7 @@
 Shares nothing with the server: it parses bytes by itself. Synchronous, in memory.
 """
 
+import functools
 import hashlib
 from collections import defaultdict
 from functools import cached_property
@@ -92,6 +93,7 @@ class Reader:
         return Reader(self.data[position : position + 9]).compact()
 
 
+@functools.lru_cache(maxsize=2**15)
 def parse_block(raw):
     """Transactions of a raw block. What follows them (an MWEB extension block) is left alone."""
     reader = Reader(raw)
