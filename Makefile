@@ -34,6 +34,7 @@ run: $(VENV)/.installed
 parts: $(VENV)/.installed-test
 	@contrib/demo/debian-install openssl:openssl litecoind:litecoind electrum:electrum || true
 	@contrib/demo/debian-install node:nodejs npm:npm || true
+	@contrib/demo/debian-install svscan:daemontools || true
 	@$(BIN)/python -m tests.integration.parts
 
 # Ruff, mypy and the manual are among the tests (tests/house), so that one run shows all faults.
