@@ -100,8 +100,9 @@ def variables_read(monkeypatch):
     leave_open_files_alone(monkeypatch)
     monkeypatch.setattr(os, "environ", environment)
     Env()
-    by_scripts = variables_named_in(REPOSITORY / "electrumx" / "cli" / "server.py")
-    return environment.asked | by_scripts
+    elsewhere = ("cli/server.py", "server/readiness.py")
+    by_others = [variables_named_in(REPOSITORY / "electrumx" / path) for path in elsewhere]
+    return environment.asked.union(*by_others)
 
 
 def leave_open_files_alone(monkeypatch):
