@@ -117,7 +117,7 @@ class LegacyRPCDaemon(Daemon):
         try:
             header = self._pack_header(block)
             txids = block["tx"] if block["height"] > 0 else []
-        except (KeyError, TypeError, ValueError, OverflowError, struct_error) as e:
+        except (LookupError, TypeError, ValueError, AttributeError, struct_error) as e:
             raise _unexpected("getblock") from e
         txids = self._checked_hashes("getblock", txids)
         raw_txs = await self.getrawtransactions(txids, replace_errs=False) if txids else []
