@@ -21,7 +21,10 @@ from tests.integration.stand_in import (
 pytestmark = pytest.mark.slow
 
 TX_COUNT = 8_000
-LIMIT_SECS = 0.5
+# For 99 of 100 pings, on a machine that runs other tests too
+BLOCK_LIMIT_SECS = 0.5
+# All of the mempool at once, which no node has to give but at the start
+MEMPOOL_LIMIT_SECS = 1.5
 PINGERS = 4
 
 
@@ -45,7 +48,7 @@ class Stopwatch:
         return len(secs), secs[len(secs) // 2], secs[len(secs) * 99 // 100], secs[-1]
 
 
-async def timed(what, clients, wait):
+async def timed(what, limit_secs, clients, wait):
     """Ping from all clients while waiting for something; check and show how long it took."""
     watch = Stopwatch()
     pings = [asyncio.create_task(watch.ping(client)) for client in clients]
@@ -58,7 +61,7 @@ async def timed(what, clients, wait):
     count, median, p99, most = watch.figures()
     print(f"{what}: {took:.1f} s, {count} pings, {median:.4f} {p99:.4f} {most:.4f} s")
     assert count > 50
-    assert p99 < LIMIT_SECS
+    assert p99 < limit_secs
     return result
 
 
@@ -88,7 +91,8 @@ async def test_pings_are_answered_while_a_full_block_is_processed(tmp_path, stop
             await subscriber.call("blockchain.scripthash.subscribe", scripthash)
 
         node.do(lambda n: n.mempool.update(mempool))
-        await timed("mempool", clients, mempool_arrival(subscriber, shared, TX_COUNT // 100))
+        arrival = mempool_arrival(subscriber, shared, TX_COUNT // 100)
+        await timed("mempool", MEMPOOL_LIMIT_SECS, clients, arrival)
         while not subscriber.notifications.empty():
             subscriber.notifications.get_nowait()
 
@@ -96,7 +100,7 @@ async def test_pings_are_answered_while_a_full_block_is_processed(tmp_path, stop
         node.do(lambda n: n._block_txs(raw))
         node.do(lambda n: n.append(raw))
         arrival = subscriber.notification("blockchain.headers.subscribe", timeout=60)
-        params = await timed("block", clients, arrival)
+        params = await timed("block", BLOCK_LIMIT_SECS, clients, arrival)
         assert params[0]["height"] == height + 1
         history = await subscriber.call("blockchain.scripthash.get_history", shared)
         assert [item["height"] for item in history] == [height + 1] * (TX_COUNT // 100)
