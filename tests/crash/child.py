@@ -10,22 +10,27 @@ A *spec* is a dictionary:
     flush_seed       which batches of the first synchronisation are flushed, and how
     reorg_limit      REORG_LIMIT
     variable_headers the coin says that its headers differ in length
+    compact          compact the history in the background, often
+    leaving          name of what another server left, for the job "leave"
 
 The journal, a file beside the database, tells what the process had committed when it died.
 """
 
 import asyncio
 import json
+import logging
 import os
 import random
 import signal
 from collections import Counter
 
-from electrumx.server import faults
+from electrumx.cli import compact_history
+from electrumx.server import faults, upgrade
 from electrumx.server.block_processor import BlockProcessor
+from electrumx.server.compaction import CompactionPass
 from electrumx.server.db import DB
 from electrumx.server.history import History
-from tests.crash import audit, mutations
+from tests.crash import audit, leavings, mutations
 from tests.crash.stories import BACKUP_CHUNK, story
 from tests.fakes.chain import COIN
 from tests.fakes.world import ScriptedDaemon, World, make_env
@@ -54,8 +59,11 @@ def set_up(spec, journal):
         COIN.block_header = classmethod(lambda cls, block, height: block[:80])
     BlockProcessor.BACKUP_CHUNK = BACKUP_CHUNK
     BlockProcessor.RETRY_SECS = 0.01
-    # So that a flush of history needs more than one.
-    History.BATCH_BYTES = 200
+    # So that there is more than one batch of each.
+    History.BATCH_BYTES = upgrade.BATCH_BYTES = compact_history.BATCH_BYTES = 200
+    CompactionPass.SLICE_BYTES, CompactionPass.SLICE_ROWS = 150, 5
+    CompactionPass.FINISH_SCRIPTS = 2
+    limit_rows(spec.get("compact"))
     choose = random.Random(spec.get("flush_seed", 0))
     BlockProcessor._check_cache_size = lambda self: choose.choice([None, False, True, True])
     flush_dbs, flush_backup = DB.flush_dbs, DB.flush_backup
@@ -85,6 +93,19 @@ def set_up(spec, journal):
     return passed
 
 
+def limit_rows(compact):
+    """Cut histories into rows of few entries; with ``compact`` merge rows after few flushes."""
+    init = History.__init__
+
+    def limited(self):
+        init(self)
+        self.max_hist_row_entries = 25
+
+    History.__init__ = limited
+    if compact:
+        History.COMPACT_FLUSH_COUNT = 8
+
+
 def environment(spec):
     return make_env(spec["dir"], engine=spec["engine"], reorg_limit=spec["reorg_limit"])
 
@@ -104,6 +125,8 @@ async def _follow(spec, journal):
             daemon.set_chain(chain)
             await daemon.height()
             await world.until_at(chain)
+            if spec.get("compact"):
+                await world.until(lambda: not world.db.compaction_due)
 
 
 def follow(spec):
@@ -134,4 +157,22 @@ def inspect(spec):
     print(json.dumps(asyncio.run(_inspect(spec))))
 
 
-JOBS = {"follow": follow, "inspect": inspect}
+async def _compact(spec):
+    db = DB(environment(spec))
+    await db.open_for_compacting()
+    compact_history.compact(db, logging.getLogger("compact"))
+    db.close_dbs()
+
+
+def compact(spec):
+    """Run the stopped server's tool."""
+    set_up(spec, Journal(spec["dir"]))
+    asyncio.run(_compact(spec))
+
+
+def leave(spec):
+    """Make of the database what another server would have left."""
+    leavings.leave(spec["leaving"], spec["dir"], spec["engine"])
+
+
+JOBS = {"follow": follow, "inspect": inspect, "compact": compact, "leave": leave}

@@ -88,13 +88,13 @@ class Zygote:
 class Campaign:
     """One database, and the kills that it has to bear."""
 
-    def __init__(self, zygote, folder, *, engine, seed, mutation=None, variable_headers=False):
+    def __init__(self, zygote, folder, *, engine, seed, **more):
+        """``more`` goes into every spec: mutation, variable_headers, compact."""
         self.zygote = zygote
         self.folder = Path(folder)
         self.engine = engine
         self.seed = seed
-        self.mutation = mutation
-        self.variable_headers = variable_headers
+        self.more = more
         self.random = random.Random(f"{engine} {seed}")
         self.stats = Stats()
         self.story = story(seed)
@@ -114,8 +114,7 @@ class Campaign:
             "dir": str(self.dir),
             "engine": self.engine,
             "seed": self.seed,
-            "mutation": self.mutation,
-            "variable_headers": self.variable_headers,
+            **self.more,
             "reorg_limit": REORG_LIMIT,
             "flush_seed": self.random.randrange(1 << 30),
         }
@@ -159,13 +158,33 @@ class Campaign:
                 self._fail("the server did not get to the node's tip", answer)
             if kill.point and ["killed", kill.point] not in self._journal()[-1:]:
                 self._fail("the server did not get to the node's tip", answer)
-            self.history.append(str(kill))
-            self.stats.kills += 1
-            self.stats.by_point[kill.point or "random"] += 1
+            self._count(kill)
             return True
         if answer["status"] != 0:
             self._fail("the server failed", answer)
         return False
+
+    def _count(self, kill):
+        self.history.append(str(kill))
+        self.stats.kills += 1
+        self.stats.by_point[kill.point or "random"] += 1
+
+    def job(self, name, kill=None, **more):
+        """Run a job; True if it was killed, as ``kill`` says."""
+        if kill:
+            more |= {"kill_point": kill.point, "kill_at": kill.at}
+        answer = self.zygote.run(name, self._spec(**more))
+        if kill and answer["status"] == SIGKILL and ["killed", kill.point] in self._journal()[-1:]:
+            self._count(kill)
+            return True
+        if answer["status"] != 0:
+            self._fail(f"the job {name} failed", answer)
+        return False
+
+    def sync(self, last):
+        """Index the story up to a target, in peace."""
+        self.job("follow", path=list(range(self.reached, last + 1)))
+        self.reached = last
 
     def kill_once(self, kill):
         """Let one kill happen, on a new database if this one's story ends before it."""

@@ -23,6 +23,26 @@ NEEDS = {
 }
 #: instants that only coins with headers of different lengths have
 VARIABLE_HEADERS = {"flush: header offsets written"}
+#: instants of opening what another server left, and what that is
+LEFT = {
+    "open: cut history restored": "cut_history",
+    "open: compaction forgotten": "compaction_under_way",
+    "open: flush count raised": "compaction_above_the_count",
+    "open: flush count raised over a compaction's rows": "compaction_without_its_last_write",
+}
+OFFLINE = "compaction: batch of prefixes written"
+
+
+def group(name):
+    return name.split(":")[0]
+
+
+COMPACTION = [name for name in faults.NAMES if group(name) == "compaction"]
+UPGRADE = [name for name in faults.NAMES if group(name) == "upgrade"]
+#: what a server passes in its ordinary life
+ORDINARY = [
+    name for name in faults.NAMES if name not in {*VARIABLE_HEADERS, *LEFT, *COMPACTION, *UPGRADE}
+]
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +54,15 @@ def zygote():
 def kills_at_named_instants(choose):
     """One kill at each instant, in random order, at an early or a late passing."""
     kills = []
-    for name in faults.NAMES:
+    for name in ORDINARY:
         if name in NEEDS:
             kills.append(Kill(name, after_kill=NEEDS[name]))
-        elif name not in VARIABLE_HEADERS and group(name) in ("open", "caught up"):
+        elif group(name) in ("open", "caught up"):
             kills.append(Kill(name))
-        elif name not in VARIABLE_HEADERS:
+        else:
             kills.append(Kill(name, choose.choice([1, 1, 2, 3])))
     choose.shuffle(kills)
     return kills
-
-
-def group(name):
-    return name.split(":")[0]
 
 
 def random_kills(choose, count):
@@ -79,8 +95,7 @@ def require_engine(engine):
 def test_kills_at_every_instant_and_at_random_lose_nothing(zygote, tmp_path, engine):
     require_engine(engine)
     total = one_round(zygote, tmp_path, engine, seed=100, count_random=10)
-    missed = set(faults.NAMES) - set(total.by_point) - VARIABLE_HEADERS
-    assert missed == set()
+    assert set(ORDINARY) - set(total.by_point) == set()
     assert total.kills >= 30
 
 
@@ -110,6 +125,65 @@ def test_a_kill_while_backing_up_and_the_node_back_on_its_old_branch_loses_nothi
         campaign.reached = campaign.story.before_reorg
         campaign.inspect()
         campaign.finish()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_kills_while_compacting_in_the_background_lose_nothing(zygote, tmp_path, engine):
+    require_engine(engine)
+    campaign = Campaign(zygote, tmp_path, engine=engine, seed=50, compact=True)
+    online = [name for name in COMPACTION if name != OFFLINE]
+    slices = [Kill("compaction: slice written", at) for at in (1, 2, 4)]
+    stats = campaign.run([*slices, *map(Kill, online)])
+    assert set(online) <= set(stats.by_point)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_kills_of_the_compaction_tool_lose_nothing(zygote, tmp_path, engine):
+    require_engine(engine)
+    offline = [name for name in COMPACTION if name != "compaction: slice written"]
+    for resumed in (True, False):
+        for number, name in enumerate(offline):
+            place = tmp_path / f"{resumed}-{number}"
+            place.mkdir()
+            campaign = Campaign(zygote, place, engine=engine, seed=51)
+            campaign.sync(campaign.story.before_reorg)
+            assert campaign.job("compact", Kill(name, 2 if name == OFFLINE else 1))
+            if resumed:
+                campaign.job("compact")
+            campaign.inspect()
+            campaign.finish()
+
+
+@pytest.mark.parametrize(
+    ("version", "engine"),
+    [("version_6", "leveldb"), ("version_7", "leveldb"), ("version_7", "rocksdb")],
+)
+def test_kills_while_upgrading_lose_nothing(zygote, tmp_path, version, engine):
+    require_engine(engine)
+    for number, name in enumerate(UPGRADE):
+        place = tmp_path / str(number)
+        place.mkdir()
+        campaign = Campaign(zygote, place, engine=engine, seed=52)
+        campaign.sync(campaign.story.before_reorg)
+        campaign.job("leave", leaving=version)
+        assert campaign.job("follow", Kill(name, 1), path=[campaign.reached])
+        # Later steps, and the same ones again, may be cut short as well.
+        campaign.job("follow", Kill("upgrade: history rows written"), path=[campaign.reached])
+        campaign.inspect()
+        # The first thing to come is a reorganisation, which needs the converted undo rows.
+        campaign.finish()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("point", LEFT)
+def test_kills_while_mending_what_another_server_left_lose_nothing(zygote, tmp_path, engine, point):
+    require_engine(engine)
+    campaign = Campaign(zygote, tmp_path, engine=engine, seed=53)
+    campaign.sync(campaign.story.before_reorg)
+    campaign.job("leave", leaving=LEFT[point])
+    assert campaign.job("follow", Kill(point), path=[campaign.reached])
+    campaign.inspect()
+    campaign.finish()
 
 
 @pytest.mark.soak
