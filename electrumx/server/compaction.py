@@ -228,13 +228,20 @@ class CompactionPass:
 
     def _scan(self) -> Iterator[Step | None]:
         """Yield the steps of all scripts; None from time to time."""
-        assert self._history.db
-        for number in used_prefixes(self._history.db):
+        number = 0
+        while True:
+            # The store is re-opened when the chain is caught up with: it is another object then,
+            # and this generator stands still at a yield meanwhile.
+            assert self._history.db
+            number = next(used_prefixes(self._history.db, first=number), PREFIXES)
+            if number == PREFIXES:
+                break
             self._prefixes_read = number
             rows = self._read(number.to_bytes(2, "big"))
             for hashX, group in groupby(rows, key=lambda row: row[0][:HASHX_LEN]):
                 yield from self._merge(hashX, list(group))
             yield None
+            number += 1
         self._prefixes_read = PREFIXES
 
     def _catch_up(self) -> Iterator[Step | None]:
