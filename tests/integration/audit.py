@@ -18,8 +18,9 @@ UNKNOWN = scripthash_of(b"nobody ever pays to this")
 # A status digests all of a history, and unspent outputs add up to a balance.
 CHEAP = ("listunspent", "subscribe")
 QUERIES = (*CHEAP, "get_balance", "get_history", "get_mempool")
-# Requests that are under way at a time.
+# Requests that are under way at a time, and those in one message.
 WINDOW = 60
+BATCH = 40
 
 
 def _expected(oracle, query, scripthash):
@@ -37,26 +38,33 @@ def _in_order(utxos):
     return confirmed + sorted(unconfirmed, key=lambda utxo: (utxo["tx_hash"], utxo["tx_pos"]))
 
 
-async def _ask(client, query, scripthash):
-    """The answer, or the error instead of it: while a block comes in, there may be one."""
-    try:
-        answer = await client.call(f"blockchain.scripthash.{query}", scripthash)
-    except ElectrumError as e:
-        return e
-    return _in_order(answer) if query == "listunspent" else answer
+async def _ask(client, questions):
+    """The replies to one batch of (query, scripthash), as dictionaries, errors among them.
+
+    While a block comes in, there may be some.
+    """
+    calls = [(f"blockchain.scripthash.{query}", scripthash) for query, scripthash in questions]
+    return await client.batch(calls, timeout=FOLLOW_SECS)
+
+
+def _difference(oracle, question, reply):
+    """(query, scripthash, expected, actual) if the reply is not the oracle's."""
+    query, scripthash = question
+    expected = _expected(oracle, query, scripthash)
+    actual = reply.get("result", reply)
+    if query == "listunspent" and isinstance(actual, list):
+        actual = _in_order(actual)
+    return None if actual == expected else (query, scripthash, expected, actual)
 
 
 async def _differences(client, oracle, questions):
     """[(query, scripthash, expected, actual)] of the answers that are not the oracle's."""
-    gate = asyncio.Semaphore(WINDOW)
-
-    async def difference(query, scripthash):
-        async with gate:
-            actual = await _ask(client, query, scripthash)
-        expected = _expected(oracle, query, scripthash)
-        return None if actual == expected else (query, scripthash, expected, actual)
-
-    found = await asyncio.gather(*(difference(*question) for question in questions))
+    found = []
+    for start in range(0, len(questions), BATCH):
+        part = questions[start : start + BATCH]
+        replies = await _ask(client, part)
+        for question, reply in zip(part, replies, strict=True):
+            found.append(_difference(oracle, question, reply))
     return [item for item in found if item]
 
 

@@ -50,7 +50,8 @@ def start_servers(node, folder, stopping):
     """One server of each engine over the node."""
     servers = []
     for engine in ENGINES:
-        server = ServerProcess(folder / engine, node.env, protocols=PROTOCOLS, DB_ENGINE=engine)
+        settings = {"DB_ENGINE": engine, "MAX_SEND": 8_000_000}
+        server = ServerProcess(folder / engine, node.env, protocols=PROTOCOLS, **settings)
         servers.append(stopping.enter_context(server))
     return servers
 
@@ -182,7 +183,7 @@ async def test_twenty_random_reorganisations_are_followed_by_both_engines(
     for number in range(REORGS):
         restart = {6: ServerProcess.terminate, 13: ServerProcess.kill}.get(number)
         branches.append(await life.round(number, restart=restart))
-        print(f"round {number}: depth {branches[-1][0]}, {branches[-1][1]} new")
+        print(f"round {number}: {branches[-1][0]} undone, {branches[-1][1]} new")
     differences = [length - depth for depth, length in branches]
     assert min(differences) < 0 < max(differences)
     assert 0 in differences
