@@ -36,6 +36,7 @@ parts: $(VENV)/.installed-test
 	@contrib/demo/debian-install node:nodejs npm:npm || true
 	@contrib/demo/debian-install svscan:daemontools || true
 	@$(BIN)/python -m tests.integration.parts
+	@sh tests/crash/peer_env.sh $(BIN)/python || true
 
 # Ruff, mypy and the manual are among the tests (tests/house), so that one run shows all faults.
 test: parts
