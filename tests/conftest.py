@@ -11,7 +11,12 @@ import socket
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# No deadline: a loaded machine is no fault of the code's.
+hypothesis.settings.register_profile("repository", deadline=None)
+hypothesis.settings.load_profile("repository")
 
 FACTS_VARIABLE = "ELECTRUMX_FACTS"
 REPOSITORY = Path(__file__).resolve().parent.parent

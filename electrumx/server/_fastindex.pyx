@@ -33,7 +33,7 @@ needs neither Python nor the disk and runs without the GIL.  One thread at a tim
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, qsort, realloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 import os
 
@@ -425,6 +425,65 @@ cdef int compare_records(const void *a, const void *b) noexcept nogil:
     return memcmp(a, b, RECORD_LEN)
 
 
+cdef void radix_pass(const uint8_t *data, uint8_t *out, size_t count, int at,
+                     uint32_t *starts) noexcept nogil:
+    """Order records by their two bytes from ``at`` on, big-endian, keeping the order of equals."""
+    cdef size_t n
+    cdef uint32_t digit, total, size
+    memset(starts, 0, 65536 * sizeof(uint32_t))
+    for n in range(count):
+        starts[data[RECORD_LEN * n + at] << 8 | data[RECORD_LEN * n + at + 1]] += 1
+    total = 0
+    for digit in range(65536):
+        size = starts[digit]
+        starts[digit] = total
+        total += size
+    for n in range(count):
+        digit = data[RECORD_LEN * n + at] << 8 | data[RECORD_LEN * n + at + 1]
+        memcpy(out + RECORD_LEN * starts[digit], data + RECORD_LEN * n, RECORD_LEN)
+        starts[digit] += 1
+
+
+cdef bint sort_records(Array *records) noexcept nogil:
+    """Sort history by hashX and then tx_num; false if there is no memory.
+
+    Records come in the order of tx_num.  Two stable passes over the first four bytes of the
+    hashX leave runs that nearly always are of one script and thus sorted; those that are not are
+    left to qsort, so that nobody gains by making scripts whose hashes begin alike.
+    """
+    cdef uint8_t *data = records.data
+    cdef uint8_t *out
+    cdef uint32_t *starts
+    cdef size_t count = records.count
+    cdef size_t first, last
+    cdef bint ordered
+    if count < 4096 or count > <size_t> 0xffffffff:
+        qsort(data, count, RECORD_LEN, compare_records)
+        return True
+    out = <uint8_t *> calloc(count, RECORD_LEN)
+    starts = <uint32_t *> calloc(65536, sizeof(uint32_t))
+    if out == NULL or starts == NULL:
+        free(out)
+        free(starts)
+        return False
+    radix_pass(data, out, count, 2, starts)
+    radix_pass(out, data, count, 0, starts)
+    free(out)
+    free(starts)
+    first = 0
+    while first < count:
+        last = first + 1
+        ordered = True
+        while last < count and memcmp(data + RECORD_LEN * last, data + RECORD_LEN * first, 4) == 0:
+            if memcmp(data + RECORD_LEN * last, data + RECORD_LEN * (last - 1), RECORD_LEN) < 0:
+                ordered = False
+            last += 1
+        if not ordered:
+            qsort(data + RECORD_LEN * first, last - first, RECORD_LEN, compare_records)
+        first = last
+    return True
+
+
 cdef class FastIndex:
     """Coins and history not yet flushed."""
 
@@ -620,7 +679,7 @@ cdef class FastIndex:
 
         As bytes of 36 each.  The blocks are consecutive.
         """
-        cdef FastIndex made = FastIndex.__new__(FastIndex)
+        cdef FastIndex made
         cdef Array found
         cdef FastBlock block
         cdef bint done
@@ -629,9 +688,23 @@ cdef class FastIndex:
             for item in blocks:
                 block = item
                 with nogil:
-                    done = self.find_missing(block, made, &found)
+                    done = self.find_absent(block, &found)
                 if not done:
                     raise MemoryError
+            if not found.count:
+                return []
+            # Most of them the blocks make themselves.
+            made = FastIndex.__new__(FastIndex)
+            for item in blocks:
+                block = item
+                with nogil:
+                    done = made.note_transactions(block)
+                if not done:
+                    raise MemoryError
+            with nogil:
+                done = made.drop_made(&found)
+            if not done:
+                raise MemoryError
             return [
                 PyBytes_FromStringAndSize(<char *> found.data + OUTPOINT_LEN * n, OUTPOINT_LEN)
                 for n in range(found.count)
@@ -639,28 +712,48 @@ cdef class FastIndex:
         finally:
             release(&found)
 
-    cdef bint find_missing(self, FastBlock block, FastIndex made, Array *found) noexcept nogil:
-        """Add a block's outputs to ``made``, then its spends that are nowhere to ``found``."""
-        cdef TxShape *shapes = <TxShape *> block.shapes.data
-        cdef uint32_t n, m
+    cdef bint find_absent(self, FastBlock block, Array *found) noexcept nogil:
+        """Append those of a block's spends to ``found`` that the table does not have."""
         cdef size_t k
-        cdef uint8_t outpoint[36]
         cdef const uint8_t *spend
-        for n in range(block.tx_count):
-            memcpy(outpoint, block.hashes.data + 32 * n, 32)
-            for m in range(shapes[n].outputs):
-                memcpy(outpoint + 32, &m, 4)
-                if made.put(outpoint) == NULL:
-                    return False
         for k in range(block.spends.count):
             spend = block.spends.data + OUTPOINT_LEN * k
-            if made.slots[made.find_slot(spend)] or self.slots[self.find_slot(spend)]:
+            if self.slots[self.find_slot(spend)]:
                 continue
-            # Noted in made as well: an outpoint is asked for once.
-            if made.put(spend) == NULL or not grow(found, OUTPOINT_LEN, 1):
+            if not grow(found, OUTPOINT_LEN, 1):
                 return False
             memcpy(found.data + OUTPOINT_LEN * found.count, spend, OUTPOINT_LEN)
             found.count += 1
+        return True
+
+    cdef bint note_transactions(self, FastBlock block) noexcept nogil:
+        """Put an entry, with an index that no output has, for each transaction of a block."""
+        cdef uint8_t outpoint[36]
+        cdef uint32_t n
+        memset(outpoint + 32, 0xff, 4)
+        for n in range(block.tx_count):
+            memcpy(outpoint, block.hashes.data + 32 * n, 32)
+            if self.put(outpoint) == NULL:
+                return False
+        return True
+
+    cdef bint drop_made(self, Array *found) noexcept nogil:
+        """Keep those outpoints in ``found``, once each, whose transaction was not noted here."""
+        cdef uint8_t outpoint[36]
+        cdef uint8_t *spend
+        cdef size_t k
+        cdef size_t kept = 0
+        memset(outpoint + 32, 0xff, 4)
+        for k in range(found.count):
+            spend = found.data + OUTPOINT_LEN * k
+            memcpy(outpoint, spend, 32)
+            if self.slots[self.find_slot(outpoint)] or self.slots[self.find_slot(spend)]:
+                continue
+            if self.put(spend) == NULL:
+                return False
+            memmove(found.data + OUTPOINT_LEN * kept, spend, OUTPOINT_LEN)
+            kept += 1
+        found.count = kept
         return True
 
     def provide(self, bytes outpoint not None, bytes coin not None):
@@ -859,6 +952,13 @@ cdef class FastIndex:
         self.touched_from = self.records.count
         return found
 
+    def note(self, bytes hashX not None, uint64_t tx_num):
+        """Add one entry of history, for tests."""
+        assert len(hashX) == HASHX_LEN
+        if not grow(&self.records, RECORD_LEN, 1):
+            raise MemoryError
+        self.record(<const uint8_t *> PyBytes_AS_STRING(hashX), tx_num)
+
     def history_hashXs(self):
         """Return the set of hashXs that have history here."""
         cdef size_t n
@@ -869,9 +969,11 @@ cdef class FastIndex:
 
     def sort_history(self):
         """Order the history by script, to be written; none may be added before it is cleared."""
+        cdef bint done
         with nogil:
-            # hashX and then tx_num, big-endian, is the order of the bytes.
-            qsort(self.records.data, self.records.count, RECORD_LEN, compare_records)
+            done = sort_records(&self.records)
+        if not done:
+            raise MemoryError
         self.touched_from = self.records.count
         self.written = 0
 

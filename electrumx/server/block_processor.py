@@ -557,6 +557,10 @@ class BlockProcessor:
             self.db.header_mc.truncate(self.height + 1)
             self.backed_up_event.set()
             self.backed_up_event.clear()
+        else:
+            # The node's blocks and its hashes disagree, or it has come back meanwhile.
+            self.logger.info("the daemon's chain has all our blocks; asking again")
+            await asyncio.sleep(self.poll_secs)
         await self.prefetcher.reset_height(self.height)
         if count and self.daemon.cached_height() == self.height:
             # The node's chain became shorter: no new block will bring the news.

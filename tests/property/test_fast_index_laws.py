@@ -181,6 +181,25 @@ def test_chains_are_indexed_alike_whatever_the_flushes(seed, ltor, flush_odds, b
     assert not index.has_history()
 
 
+@pytest.mark.parametrize("entries", [1, 4095, 4096, 30_000])
+def test_history_is_written_in_the_order_of_keys_also_of_hashes_that_begin_alike(entries):
+    choose = random.Random(entries)
+    # Beginnings of 0 to 10 shared bytes, among which are many of four and more.
+    hashXs = [bytes(n) + choose.randbytes(11 - n) for n in range(11) for _ in range(40)]
+    index = fast_index.compiled.FastIndex()
+    model = {}
+    for tx_num in range(entries):
+        hashX = choose.choice(hashXs)
+        for _ in range(choose.randint(1, 2)):  # noted twice by one transaction is once
+            index.note(hashX, tx_num)
+        model.setdefault(hashX, []).append(tx_num.to_bytes(5, "little"))
+    rows = []
+    index.sort_history()
+    while index.put_history(lambda key, row: rows.append((key, row)), b"\1\2", 1000):
+        pass
+    assert sorted((hashX + b"\1\2", b"".join(row)) for hashX, row in model.items()) == rows
+
+
 def test_spending_what_does_not_exist_is_a_chain_error():
     maker = ChainMaker(seed=3)
     chain = maker.chain(maker.grow(maker.genesis_hash, 12))
