@@ -11,10 +11,11 @@ The engine is not recorded on disk.  Which one wrote a folder is seen from its f
 with the other one is refused before the engine touches anything.
 """
 
+import gc
 import importlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import dropwhile, takewhile
 from types import ModuleType
@@ -127,15 +128,19 @@ def used_prefixes(store: Storage, kind: bytes = b"", first: int = 0) -> Iterator
 
 def db_class(name: str) -> type[Storage]:
     """Return the class of an engine by its name, in any case.  Raise RuntimeError if unknown."""
-    engines = {engine.ENGINE: engine for engine in _descendants(Storage)}
-    try:
-        engine = engines[name.lower()]
-    except KeyError:
-        raise RuntimeError(
-            f'unrecognised DB engine "{name}": use one of {", ".join(sorted(engines))}'
-        ) from None
-    engine.import_module()
-    return engine
+    engines = _descendants(Storage)
+    candidates = [engine for engine in engines if engine.ENGINE == name.lower()]
+    if not candidates:
+        known = ", ".join(sorted({engine.ENGINE for engine in engines}))
+        raise RuntimeError(f'unrecognised DB engine "{name}": use one of {known}')
+    failures = []
+    for engine in candidates:
+        try:
+            engine.import_module()
+            return engine
+        except DBError as e:
+            failures.append(e)
+    raise failures[0]
 
 
 def _descendants(base: type[Storage]) -> list[type[Storage]]:
@@ -203,7 +208,6 @@ class RocksDB(Storage):
     ENGINE = "rocksdb"
     TABLE_FORMAT = 5
     TARGET_FILE_SIZE = 33_554_432
-    REOPEN_SECS = 5.0
     module: ModuleType
     db: Any
 
@@ -227,18 +231,7 @@ class RocksDB(Storage):
         return options
 
     def open(self, name: str) -> None:  # noqa: D102
-        # A store that this process has just closed stays locked until the last iterator over it,
-        # perhaps one of a query still running in a thread, is dropped.
-        deadline = time.monotonic() + self.REOPEN_SECS
-        while True:
-            try:
-                os.makedirs(name, exist_ok=True)
-                self.db = self.module.Rdict(name, self._options())
-                break
-            except Exception as e:  # rocksdict raises bare Exceptions
-                if "lock hold by current process" not in str(e) or time.monotonic() > deadline:
-                    raise _open_error(name, e) from e
-            time.sleep(0.05)
+        self.db = _open_patiently(name, lambda: self.module.Rdict(name, self._options()))
         self._closed = False
         self._synced = self.module.WriteOptions()
         self._synced.sync = True
@@ -278,6 +271,91 @@ class RocksDB(Storage):
         # A key equal to the end, the first row met, lies above the prefix.
         rows = dropwhile(lambda row: row[0] == end, rows)
         return takewhile(lambda row: row[0].startswith(prefix), rows)
+
+
+class RocksDBNG(Storage):
+    """RocksDB where rocksdict is not installed but the module ``rocksdb`` (rocksdb-ng) is.
+
+    An operator who comes from e-x has it.
+    """
+
+    ENGINE = "rocksdb"
+    module: ModuleType
+    db: Any
+
+    @classmethod
+    def import_module(cls) -> None:  # noqa: D102
+        cls.module = cls._import(("rocksdb",), "pip install electrumx[rocksdb]")
+
+    def open(self, name: str) -> None:  # noqa: D102
+        options = {
+            "create_if_missing": True,
+            "use_fsync": True,
+            "target_file_size_base": RocksDB.TARGET_FILE_SIZE,
+            "max_open_files": self.max_open_files,
+        }
+        self.db = _open_patiently(
+            name, lambda: self.module.DB(name, self.module.Options(**options))
+        )
+
+    def close(self) -> None:  # noqa: D102
+        # Its own close() ends the process if an iterator lives in some thread; the last reference
+        # to go closes the store as well.
+        self.db = None
+        gc.collect()
+
+    def get(self, key: bytes) -> bytes | None:  # noqa: D102
+        value: bytes | None = self.db.get(key)
+        return value
+
+    def put(self, key: bytes, value: bytes) -> None:  # noqa: D102
+        self.db.put(key, value)
+
+    @contextmanager
+    def write_batch(self) -> Iterator[WriteBatch]:  # noqa: D102
+        batch = self.module.WriteBatch()
+        yield batch
+        self.db.write(batch, sync=True)
+
+    def iterator(  # noqa: D102
+        self, prefix: bytes = b"", reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        rows = self.db.iteritems()
+        if reverse:
+            rows = reversed(rows)
+            end = util.increment_byte_string(prefix)
+            if end:
+                # The last key at or below the end; there may be none above it.
+                rows.seek_for_prev(end)
+                return takewhile(
+                    lambda row: row[0].startswith(prefix),
+                    dropwhile(lambda row: row[0] == end, rows),
+                )
+            rows.seek_to_last()
+        else:
+            rows.seek(prefix)
+        return takewhile(lambda row: row[0].startswith(prefix), rows)
+
+
+#: seconds to wait for a store that this process has just closed
+REOPEN_SECS = 5.0
+
+
+def _open_patiently(name: str, open_store: Callable[[], Any]) -> Any:
+    """Open a RocksDB store.  Raise DBError if that fails.
+
+    A store that this process has just closed stays locked until the last iterator over it, perhaps
+    one of a query still running in a thread, is dropped.
+    """
+    deadline = time.monotonic() + REOPEN_SECS
+    while True:
+        try:
+            os.makedirs(name, exist_ok=True)
+            return open_store()
+        except Exception as e:  # rocksdict raises bare Exceptions
+            if "lock hold by current process" not in str(e) or time.monotonic() > deadline:
+                raise _open_error(name, e) from e
+        time.sleep(0.05)
 
 
 def _open_error(name: str, error: Exception) -> DBError:
