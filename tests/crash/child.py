@@ -66,7 +66,11 @@ def set_up(spec, journal):
     limit_rows(spec.get("compact"))
     choose = random.Random(spec.get("flush_seed", 0))
     BlockProcessor._check_cache_size = lambda self: choose.choice([None, False, True, True])
-    flush_dbs, flush_backup = DB.flush_dbs, DB.flush_backup
+    flush_dbs, flush_backup, open_for_sync = DB.flush_dbs, DB.flush_backup, DB.open_for_sync
+
+    async def journalled_open(self):
+        await open_for_sync(self)
+        journal.write("opened", self.db_tip.hex() if self.db_height >= 0 else "-")
 
     def journalled_flush(self, flush_data, flush_utxos, estimate):
         if flush_utxos:
@@ -81,6 +85,7 @@ def set_up(spec, journal):
         journal.write("done", flush_data.tip.hex())
 
     DB.flush_dbs, DB.flush_backup = journalled_flush, journalled_backup
+    DB.open_for_sync = journalled_open
     passed = Counter()
 
     def hook(name):
