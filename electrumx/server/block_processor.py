@@ -29,7 +29,9 @@ thread without the lock, and writes short slices with it.
 """
 
 import asyncio
+import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar, Union, cast
@@ -78,6 +80,14 @@ class BlockProcessor:
     RETRY_SECS = 5.0
     #: of the time that a compaction in the background takes, the part in which it does nothing
     COMPACTION_REST = 0.5
+    #: raw bytes of blocks that are parsed at a time: parsed, readable blocks take ten times that
+    PARSE_BYTES = 1_000_000
+    #: What a flush takes besides, measured with both engines: the batch and the engine's own copy
+    #: of two rows for a coin, and of one for a key to delete.  History goes in bounded batches.
+    FLUSH_BYTES_PER_COIN = 180
+    FLUSH_BYTES_PER_DELETE = 60
+    #: of unflushed blocks: a header as a bytes object, its count and those of its lists
+    BYTES_PER_BLOCK = 250
     #: polls that a node must be seen without blocks it had, before they are undone
     SHORT_POLLS = 2
 
@@ -126,6 +136,7 @@ class BlockProcessor:
         self.headers: list[bytes] = []
         self.block_tx_hashes: list[bytes] = []
         self.undo_infos: list[tuple[list[bytes], int]] = []
+        self._undo_bytes = 0
 
         now = time.monotonic()
         self._next_cache_log = now
@@ -272,8 +283,18 @@ class BlockProcessor:
 
     async def check_and_advance_blocks(self, raw_blocks: Sequence[bytes]) -> None:
         """Process raw blocks that should follow on the tip, or find out why they do not."""
-        if not raw_blocks:
-            return
+        waiting = deque(raw_blocks)
+        while waiting:
+            part = [waiting.popleft()]
+            size = len(part[0])
+            while waiting and size + len(waiting[0]) <= self.PARSE_BYTES:
+                size += len(waiting[0])
+                part.append(waiting.popleft())
+            if not await self._check_and_advance(part):
+                return
+
+    async def _check_and_advance(self, raw_blocks: Sequence[bytes]) -> bool:
+        """Process raw blocks; False if they do not follow on the tip, which is seen to."""
         start = time.monotonic()
         first = self.height + 1
         blocks = await asyncio.to_thread(self._parse_blocks, raw_blocks, first)
@@ -287,12 +308,14 @@ class BlockProcessor:
             if self._caught_up_event.is_set():
                 await self._notify()
             self.touched = set()
-        elif prev_hashes[0] != chain[0]:
+            return True
+        if prev_hashes[0] != chain[0]:
             await self.reorg_chain(None)
         else:
             # The node changed branches between two requests of a batch.
             self.logger.warning("daemon blocks do not form a chain; resetting the prefetcher")
             await self.prefetcher.reset_height(self.height)
+        return False
 
     def _log_processed(self, blocks: Sequence[ParsedBlock], elapsed: float) -> None:
         plural = "" if len(blocks) == 1 else "s"
@@ -324,6 +347,7 @@ class BlockProcessor:
             undo_info = self._advance_block(block, height)
             if height >= min_height:
                 self.undo_infos.append((undo_info, height))
+                self._undo_bytes += sum(map(sys.getsizeof, undo_info))
                 self.db.write_raw_block(block.raw, height)
             self.headers.append(block.header)
         self.height = height
@@ -388,6 +412,8 @@ class BlockProcessor:
 
     def _flush(self, flush_utxos: bool) -> None:
         self.db.flush_dbs(self.flush_data(), flush_utxos, self.estimate_txs_remaining)
+        if not self.undo_infos:
+            self._undo_bytes = 0
 
     def _flush_all(self) -> None:
         self._flush(True)
@@ -402,13 +428,21 @@ class BlockProcessor:
         self._log_progress()
 
     def _cache_mb(self) -> tuple[int, int]:
-        """Return (coins, history and other), in megabytes."""
+        """Return (coins, history and other), in megabytes, with what flushing them will take."""
+        # Tx hashes are joined before they are written, so there are two of each for a moment.
         other = (
             self.db.history.unflushed_memsize()
-            + (self.tx_count - self.db.fs_tx_count) * 32
-            + (self.height - self.db.fs_height) * 42
+            + (self.tx_count - self.db.fs_tx_count) * 2 * 32
+            + (self.height - self.db.fs_height) * self.BYTES_PER_BLOCK
         )
-        coins = self.utxo_cache.memsize() + (self.compiled.memsize() if self.compiled else 0)
+        data = self.flush_data()
+        coins = (
+            self.utxo_cache.memsize()
+            + (self.compiled.memsize() if self.compiled else 0)
+            + len(data.adds) * self.FLUSH_BYTES_PER_COIN
+            + len(data.deletes) * self.FLUSH_BYTES_PER_DELETE
+            + self._undo_bytes
+        )
         return coins // 1_000_000, other // 1_000_000
 
     def _check_cache_size(self) -> bool | None:

@@ -380,10 +380,12 @@ class History:
         assert self.db
         assert len(hashX) == HASHX_LEN
         max_count = util.resolve_limit(limit)
+        # No more of a row is unpacked than is asked for: a compacted one holds thousands.
+        end = None if max_count < 0 else max_count * TXNUM_LEN
         numbers = (
             tx_num
             for _key, row in self.db.iterator(prefix=hashX)
-            for tx_num in schema.unpack_tx_nums(row)
+            for tx_num in schema.unpack_tx_nums(row[:end])
         )
         return numbers if max_count < 0 else islice(numbers, max_count)
 
