@@ -225,7 +225,7 @@ def test_every_coin_and_network_is_documented_and_no_other():
     documented = [
         Coin.lookup_coin_class(name, net)
         for name, nets in table[1:]
-        for net in re.findall(r"``(\w+)``", nets)
+        for net in re.findall(r"``([\w-]+)``", nets)
     ]
 
     assert len(documented) == len(set(documented))
