@@ -139,15 +139,22 @@ class CutHistory:
     def _expected(self, heights: list[int]) -> dict[bytes, list[int]]:
         """Return each script's transactions in the blocks of consecutive heights."""
         expected: defaultdict[bytes, list[int]] = defaultdict(list)
-        for height, block in zip(heights, self._blocks(heights), strict=True):
-            tx_num = self._tx_count(height - 1)
-            for hashXs in self._hashXs_by_tx(height, block):
+        blocks = self._blocks(heights)
+        for height, block in zip(reversed(heights), reversed(blocks), strict=True):
+            hashXs_by_tx = self._hashXs_by_tx(height, block)
+            if hashXs_by_tx is None:
+                break
+            for tx_num, hashXs in enumerate(hashXs_by_tx, start=self._tx_count(height - 1)):
                 for hashX in hashXs:
                     expected[hashX].append(tx_num)
-                tx_num += 1
         return expected
 
-    def _hashXs_by_tx(self, height: int, block: Block) -> list[set[bytes]]:
+    def _hashXs_by_tx(self, height: int, block: Block) -> list[set[bytes]] | None:
+        """Return what each transaction touched; None if the undo row is of another block.
+
+        Rows of a branch that was left stay until their height is written again, and a server that
+        was far behind does not write them.
+        """
         undo_info = self.utxo_db.get(undo_key(height)) or b""
         spent = iter(range(0, len(undo_info), COIN_LEN))
         is_unspendable = (
@@ -162,10 +169,11 @@ class CutHistory:
             for txin in tx.inputs:
                 if txin.prev_idx == MINUS_1 and txin.prev_hash == ZERO:
                     continue
-                start = next(spent, None)
-                if start is None:
-                    raise DBError(f"the undo information of height {height:,d} is too short")
-                hashXs.add(undo_info[start : start + HASHX_LEN])
+                start = next(spent, len(undo_info))
+                coin = undo_info[start : start + COIN_LEN]
+                if not self._is_coin_of(coin, txin.prev_hash):
+                    return None
+                hashXs.add(coin[:HASHX_LEN])
             for txout in tx.outputs:
                 if is_unspendable(txout.pk_script):
                     continue
@@ -174,7 +182,13 @@ class CutHistory:
                 if of_name:
                     hashXs.add(of_name)
             result.append(hashXs)
-        return result
+        return result if next(spent, None) is None else None
+
+    def _is_coin_of(self, coin: bytes, tx_hash: bytes) -> bool:
+        if len(coin) != COIN_LEN:
+            return False
+        tx_num = int.from_bytes(coin[HASHX_LEN:-8], "little")
+        return self.files.tx_hashes([tx_num]) == [tx_hash]
 
     # -- blocks
 
