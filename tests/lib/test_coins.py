@@ -323,6 +323,53 @@ def attr_of(coin):
         yield attr, declared.dotted_name
 
 
+def test_importing_all_coins_is_quick():
+    """Processor time, and the best of some: other work on the machine does not count."""
+    code = (
+        "import time; start = time.process_time(); import electrumx.lib.coins\n"
+        "print(time.process_time() - start)"
+    )
+    command = [sys.executable, "-c", code]
+    times = [float(subprocess.check_output(command, text=True)) for _ in range(5)]
+    assert min(times) < 0.15
+
+
+def test_the_daemon_url_of_a_coin_without_a_usual_port_needs_one():
+    coin = coin_of("HOdlcoin")
+    assert "http://u:p@h:1989/" == coin.sanitize_url("u:p@h:1989")
+    with pytest.raises(CoinError, match="without a port: HOdlcoin mainnet has no usual one"):
+        coin.sanitize_url("u:p@h")
+
+
+@pytest.mark.parametrize(
+    ("name", "net", "offsets"),
+    [
+        ("ODIN", "mainnet", {0: 0, 1: 80, 143_447: 11_475_760, 143_448: 11_475_872}),
+        ("ColossusXT", "mainnet", {500_000: 40_000_000, 500_001: 40_000_112}),
+        ("Ravencoin", "mainnet", {1_219_736: 97_578_880, 1_219_738: 97_579_120}),
+        ("Ravencoin", "testnet", {231_544: 18_523_520, 231_545: 18_523_640}),
+        ("Minexcoin", "mainnet", {3: 627}),
+        ("Decred", "mainnet", {3: 540}),
+        ("HOdlcoin", "mainnet", {3: 264}),
+        ("FairCoin", "mainnet", {3: 324}),
+        ("Xuez", "mainnet", {3: 336}),
+    ],
+)
+def test_headers_that_grew_have_their_places(name, net, offsets):
+    coin = coin_of(name, net)
+    assert offsets == {height: coin.static_header_offset(height) for height in offsets}
+
+
+def test_header_fields_of_longer_headers_are_unpacked():
+    for name in ("Zcash", "BitcoinGold", "FairCoin", "Decred", "Minexcoin"):
+        coin = coin_of(name)
+        fields = coin.HEADER_UNPACK(bytes(range(256)))
+        assert len(coin.HEADER_VALUES) == len(fields)
+        named = dict(zip(coin.HEADER_VALUES, fields, strict=True))
+        assert bytes(range(4, 36)) == named["prev_block_hash"]
+        assert bytes(range(36, 68)) == named["merkle_root"]
+
+
 def test_importing_the_coins_imports_nothing_of_the_server():
     code = (
         "import sys, electrumx.lib.coins\n"
