@@ -32,6 +32,7 @@ from aiorpcx import JSONRPC
 from electrumx.lib.coins import Coin
 from electrumx.lib.errors import ElectrumXError, OperatorError
 from electrumx.lib.util import class_logger
+from electrumx.server.rest import RestBlocks
 
 _json_loads: Callable[[bytearray], Any]
 try:
@@ -326,6 +327,7 @@ class Daemon:
         self.height_changed = asyncio.Event()
         self._height: int | None = None
         self._outage = _OutageLog(self.logger)
+        self._rest = RestBlocks(self.logger, self.workqueue_semaphore)
         self._available_rpcs: dict[str, bool] = {}
         self._network_info = _InfoCache()
         self._mempool_info = _InfoCache()
@@ -576,6 +578,12 @@ class Daemon:
 
     async def raw_blocks(self, hex_hashes: Iterable[str]) -> list[bytes]:
         """Return the raw blocks with the given hashes, all of them and in the same order."""
+        hex_hashes = list(hex_hashes)
+        # A stand-in for the session need not know GET.
+        if hex_hashes and isinstance(self.session, aiohttp.ClientSession):
+            blocks = await self._rest.raw_blocks(self.session, self.current_url(), hex_hashes)
+            if blocks is not None:
+                return blocks
         return await self._hex_batch("getblock", ((h, False) for h in hex_hashes))
 
     async def mempool_hashes(self) -> list[str]:

@@ -150,6 +150,8 @@ class FakeNode:
         self.network_info = {"version": 310000, "subversion": "/Fake:31.0.0/", "relayfee": 0.00001}
         self.indexes = {"txindex": {"synced": True, "best_block_height": 0}}
         self.content_type = "application/json"
+        self.rest = 0  # blocks that the REST interface serves before it fails
+        self.rest_paths = []
         self.delay = 0.0
         self.gate = asyncio.Event()
         self.gate.set()
@@ -456,6 +458,8 @@ class FakeNode:
             name, _, value = line.partition(":")
             headers[name.strip().lower()] = value.strip()
         body = await reader.readexactly(int(headers.get("content-length", 0)))
+        if head[0].startswith("GET "):
+            return await self._serve_rest(writer, head[0].split()[1])
         auth = headers.get("authorization", "").removeprefix("Basic ")
         self.authorizations.append(base64.b64decode(auth).decode())
         self.in_flight += 1
@@ -468,6 +472,27 @@ class FakeNode:
             return await self._respond(writer, body, fault)
         finally:
             self.in_flight -= 1
+
+    async def _serve_rest(self, writer, path):
+        """Answer a GET; ``rest`` says whether, and how many blocks before it goes wrong."""
+        self.rest_paths.append(path)
+        reply, status = b"", 404
+        if self.rest and path == "/rest/chaininfo.json":
+            reply, status = b'{"chain": "regtest"}', 200
+        elif self.rest and path.startswith("/rest/block/"):
+            self.rest -= 1
+            try:
+                reply = bytes.fromhex(self.rpc_getblock(path[12:-4], False))
+                status = 200
+            except RPCFault:
+                pass
+        writer.write(
+            f"HTTP/1.1 {status} X\r\nContent-Type: application/octet-stream\r\n"
+            f"Content-Length: {len(reply)}\r\n\r\n".encode()
+            + reply
+        )
+        await writer.drain()
+        return True
 
     async def _respond(self, writer, body, fault):
         if fault is Fault.HANG:

@@ -25,6 +25,7 @@ ROWS = [
         *("server.db", "server.history", "server.schema", "server.storage", "server.flat_files"),
         *("server.compaction", "server.recovery", "server.upgrade"),
     ],
+    ["server.rest"],
     ["server.daemon", "server.daemon_variants"],
     ["server.prefetcher", "server.indexer", "server.utxo_cache", "server.notifications"],
     ["server.fast_index"],
