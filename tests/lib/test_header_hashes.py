@@ -162,6 +162,21 @@ def test_a_package_that_was_built_wrongly_is_told_how_to_build(monkeypatch):
         function(bytes(80))
 
 
+def test_a_module_that_works_is_found_behind_one_that_does_not(monkeypatch):
+    class Broken:
+        @staticmethod
+        def getPoWHash(header):
+            raise SystemError("PY_SSIZE_T_CLEAN macro must be defined for '#' formats")
+
+    class Sound:
+        getPoWHash = staticmethod(lambda header: b"sound")
+
+    monkeypatch.setitem(sys.modules, "broken_hash", Broken)
+    monkeypatch.setitem(sys.modules, "sound_hash", Sound)
+    modules = ("no_such_hash", "broken_hash", "sound_hash")
+    assert b"sound" == header_hashes._packaged("two", *modules, package="two-hash")(bytes(80))
+
+
 def test_verushash_warns_of_the_package_of_that_name_and_needs_none_for_the_first_block():
     header = bytes(140) + b"\0"
     expected = hashlib.sha256(hashlib.sha256(header).digest()).digest()

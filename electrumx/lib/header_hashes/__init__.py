@@ -36,14 +36,17 @@ class HeaderHashError(OperatorError):
     """A header hash needs a package that is not installed, or does not work as it was built."""
 
 
-def _import_first(algorithm: str, modules: tuple[str, ...], package: str) -> HeaderHash:
-    """Return getPoWHash of the first of the modules that can be imported."""
+@cache
+def _imported(algorithm: str, modules: tuple[str, ...], package: str) -> list[HeaderHash]:
+    """Return getPoWHash of those of the modules that can be imported; at least one."""
+    functions: list[HeaderHash] = []
     for module in modules:
         try:
-            function: HeaderHash = import_module(module).getPoWHash
-        except ImportError:
+            functions.append(import_module(module).getPoWHash)
+        except (ImportError, AttributeError):
             continue
-        return function
+    if functions:
+        return functions
     if not package:
         raise HeaderHashError(
             f"the header hash {algorithm} needs a module {modules[0]}, "
@@ -55,9 +58,6 @@ def _import_first(algorithm: str, modules: tuple[str, ...], package: str) -> Hea
     )
 
 
-_imported = lru_cache(maxsize=None)(_import_first)
-
-
 def _packaged(algorithm: str, *modules: str, package: str = "") -> HeaderHash:
     """Return the hash of that name; its modules are tried in order, when it is first called.
 
@@ -65,15 +65,16 @@ def _packaged(algorithm: str, *modules: str, package: str = "") -> HeaderHash:
     """
 
     def header_hash(header: bytes) -> bytes:
-        function = _imported(algorithm, modules, package)
-        try:
-            return function(header)
-        except SystemError as e:
-            # The old packages build on new Pythons, and then fail like this.
-            raise HeaderHashError(
-                f"the package {package} of the header hash {algorithm} must be built otherwise: "
-                f"{BUILD_HINT} {package}"
-            ) from e
+        for function in _imported(algorithm, modules, package):
+            try:
+                return function(header)
+            except SystemError:
+                # The old packages build on new Pythons, and then fail like this.
+                continue
+        raise HeaderHashError(
+            f"the package of the header hash {algorithm} must be built otherwise: "
+            f"{BUILD_HINT} {package}"
+        )
 
     header_hash.__name__ = header_hash.__qualname__ = algorithm
     header_hash.__doc__ = f"Return the {algorithm} hash of a header, by an optional package."
