@@ -21,6 +21,10 @@ class Prefetcher:
 
     #: bytes of raw blocks after which fetching pauses, until they are taken
     MIN_CACHE_BYTES = 10 * 1024 * 1024
+    #: bytes of raw blocks to ask for at once: as text they take twice that, and more than once
+    REQUEST_BYTES = 2 * 1024 * 1024
+    #: how much longer than the one before a request may be: blocks can become larger suddenly
+    MAX_GROWTH = 2
     #: blocks over which the average size is kept
     AVERAGE_OVER = 10
 
@@ -44,6 +48,8 @@ class Prefetcher:
         self.semaphore = asyncio.Semaphore()
         self.refill_event = asyncio.Event()
         self.cache_bytes = 0
+        #: blocks in the last request, 0 before the first
+        self._last_count = 0
         #: bytes, a running average
         self.ave_size = self.MIN_CACHE_BYTES // 10
 
@@ -120,6 +126,9 @@ class Prefetcher:
 
     def _batch_count(self, first: int, daemon_height: int) -> int:
         room = max(self.MIN_CACHE_BYTES // max(self.ave_size, 1), 1)
+        if self._last_count:
+            expected = max(self.REQUEST_BYTES // max(self.ave_size, 1), 1)
+            room = min(room, expected, self.MAX_GROWTH * self._last_count)
         count = max(0, min(daemon_height - self.fetched_height, room))
         return min(count, self.coin.max_fetch_blocks(first))
 
@@ -138,6 +147,7 @@ class Prefetcher:
         else:
             unseen = self.AVERAGE_OVER - count
             self.ave_size = (size + unseen * self.ave_size) // self.AVERAGE_OVER
+        self._last_count = count
         self.blocks.extend(blocks)
         self.cache_bytes += size
         self.fetched_height += count
