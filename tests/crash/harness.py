@@ -106,7 +106,8 @@ class Campaign:
         self.databases += 1
         self.dir = self.folder / f"db{self.databases}"
         self.dir.mkdir()
-        self.reached = 0
+        #: index of the target that the node was last at, and of the last that it ever was at
+        self.reached = self.furthest = 0
         self.history = []
 
     def _spec(self, **more):
@@ -137,7 +138,11 @@ class Campaign:
     def _path(self):
         """Indices of the targets from here on, perhaps with the branch left behind first."""
         start = self.reached
-        if self.story.may_go_back(start) and self.random.random() < 0.7:
+        self.furthest = max(self.furthest, start)
+        # Going back twice would lead to an ancestor of where the database may be: a node that only
+        # lags, which the server leaves in peace.
+        back = self.story.may_go_back(start) and start == self.furthest
+        if back and self.random.random() < 0.7:
             start -= 1
         return list(range(start, len(self.story.targets)))
 
