@@ -107,7 +107,7 @@ def test_the_watchdog_is_off_unless_systemd_says_otherwise():
     ("usec", "pid", "expected"),
     [
         ("30000000", None, 30.0),
-        ("30000000", str(os.getpid()), 30.0),
+        pytest.param("30000000", str(os.getpid()), 30.0, id="this process"),
         ("30000000", "1", None),
         ("0", None, None),
     ],
