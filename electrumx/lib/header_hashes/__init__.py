@@ -11,7 +11,7 @@ Pure functions; any thread may run them.  The compiled ones may hold the interpr
 
 import hashlib
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache
 from importlib import import_module
 
 from electrumx.lib.errors import OperatorError
