@@ -64,10 +64,17 @@ $(BIN)/python:
 	@[ -n "$(PYTHON)" ] || contrib/demo/debian-install python3-venv:python3-venv
 	$(or $(PYTHON),python3) -m venv $(VENV)
 
+# What the compiled form of indexing is built with; without it pip says so and goes on.
+HEADER = $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
+BUILD_PARTS = contrib/demo/debian-install cc:gcc /usr/include/stdlib.h:libc6-dev \
+	/usr/include/openssl/sha.h:libssl-dev "$(HEADER):python3-dev" || true
+
 $(VENV)/.installed: setup.py pyproject.toml $(COMPILED) | $(BIN)/python
+	@$(BUILD_PARTS)
 	$(BIN)/python -m pip install -q -e .
 	@touch $@
 
 $(VENV)/.installed-test: setup.py pyproject.toml $(COMPILED) | $(BIN)/python
+	@$(BUILD_PARTS)
 	$(BIN)/python -m pip install -q -e '.[test,docs,rocksdb,uvloop]'
 	@touch $@ $(VENV)/.installed
