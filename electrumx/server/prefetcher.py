@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from electrumx.lib import util
 from electrumx.lib.coins import Coin
+from electrumx.lib.errors import OperatorError
 from electrumx.lib.hash import hex_str_to_hash
 from electrumx.server.daemon import Daemon, DaemonError
 
@@ -64,6 +65,9 @@ class Prefetcher:
             except DaemonError as e:
                 self.logger.info(f"ignoring daemon error: {e}")
                 await asyncio.sleep(self.polling_delay)
+            except OperatorError:
+                # A node of another chain, or a header hash whose package is missing.
+                raise
             except asyncio.CancelledError as e:
                 self.logger.info(f"cancelled; prefetcher stopping {e}")
                 raise

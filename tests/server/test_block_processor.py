@@ -336,3 +336,12 @@ async def test_touched_scripts_are_notified_with_the_block_that_touched_them(tmp
 
 def test_the_hash_of_the_generated_genesis_header_is_the_coins():
     assert COIN.GENESIS_HASH == double_sha256(GENESIS[:80])[::-1].hex()
+
+
+async def test_a_node_of_another_chain_ends_the_server_with_one_line(tmp_path):
+    other = GENESIS[:76] + b"\1\0\0\0\0"
+    world = World(make_env(tmp_path), ScriptedDaemon([other]))
+    async with world:
+        with pytest.raises(OperatorError, match="genesis") as info:
+            await world.until(lambda: False)
+    assert "\n" not in str(info.value)
