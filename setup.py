@@ -26,9 +26,6 @@ LEVELDB = [
 HASHES = {
     "x11": ["dash-hash>=1.5.1,<2"],
     "groestl": ["groestlcoin-hash"],
-    "blake256": ["blake256"],
-    "keccak": ["pycryptodomex>=3.20,<4"],
-    "kawpow": ["kawpow"],
     "x16rt": ["avian-x16rt-hash>=1.1.0,<2"],
 }
 
