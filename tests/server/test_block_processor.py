@@ -178,8 +178,11 @@ async def test_a_reorganisation_deeper_than_the_undo_data_says_what_to_do(tmp_pa
     async with world:
         await world.until_at(maker.chain(old))
         daemon.set_chain(maker.chain(maker.grow(fork, 14)))
-        with pytest.raises(ChainError, match="REORG_LIMIT"):
+        with pytest.raises(ChainError, match="REORG_LIMIT") as info:
             await world.until(lambda: False)
+    # The command shows such an error as one line, and ends with status 1.
+    assert isinstance(info.value, OperatorError)
+    assert "\n" not in str(info.value)
     # What is on disk is still whole.
     db = DB(world.env)
     await db.open_for_serving()
