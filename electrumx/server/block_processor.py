@@ -277,7 +277,12 @@ class BlockProcessor:
         await self.run_in_thread_with_lock(self.db.write_first_sync_done)
         if first_sync:
             self.logger.info(f"{electrumx.version} synced to height {self.height:,d}")
-        await asyncio.shield(self.db.open_for_serving())
+        await asyncio.shield(self._reopen_for_serving())
+
+    async def _reopen_for_serving(self) -> None:
+        # A compaction in the background must not write while the stores are closed.
+        async with self.state_lock:
+            await self.db.open_for_serving()
 
     # -- advancing
 
