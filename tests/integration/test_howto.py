@@ -70,10 +70,10 @@ NOT_TYPED = {
     "systemctl status": "this machine is not run by systemd",
     "docker build": "there is no container engine; test_deployment tries what the file says",
 }
-# Lines of the log that appear only in trouble or after half a minute, and where they are tested.
-NOT_SEEN_HERE = {
-    "ERROR:Daemon:connection problem": "server/test_daemon.py",
-    "INFO:BlockProcessor:sync 38.2%": "server/test_block_processor.py",
+# Lines of the log that appear only in trouble, or after half a minute, and the tests that see them.
+NOT_SEEN_AT_ONCE = {
+    "ERROR:Daemon:connection problem": "tests/server/test_daemon.py",
+    "INFO:BlockProcessor:sync 38.2%": "test_the_progress_line_is_as_shown",
 }
 
 
@@ -243,13 +243,27 @@ def test_the_server_runs_logs_answers_and_stops(reader, chain, stopping):
         for line in logged_lines()
         if not any(re.match(line_pattern(line), logged) for logged in log)
     ]
-    assert [start for start in not_seen if not start.startswith(tuple(NOT_SEEN_HERE))] == []
+    assert [start for start in not_seen if not start.startswith(tuple(NOT_SEEN_AT_ONCE))] == []
 
     settings = block("export COIN=Bitcoin\n", replacing=here).rpartition("\n")[0]
     compaction = block("electrumx_compact_history")
     assert "compact" in reader.shell.run(f"{settings}\n{compaction}")
     offline = block("COIN=Bitcoin DB_DIRECTORY", replacing=here[:1] + other_address)
     assert "History #1: " in Shell(reader.folder, NET="regtest").run(offline)
+
+
+def test_the_progress_line_is_as_shown(reader, stopping):
+    (line,) = [line for line in logged_lines() if ":sync 38" in line]
+    at_once = (
+        "from electrumx.server.block_processor import BlockProcessor as B; B.PROGRESS_LOG_SECS = 0;"
+        "from electrumx.cli.server import main; main()"
+    )
+    reader.database.mkdir()
+    script = block("export COIN=Bitcoin\n", replacing=reader.here)
+    server = reader.start(script.replace("electrumx_server", f"exec python -c '{at_once}'"))
+    stopping.callback(server.kill)
+
+    assert re.search(line_pattern(line), server.log_text(), re.MULTILINE)
 
 
 def test_a_small_experiment_needs_only_a_node(reader, stopping):
