@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import ssl
 import subprocess
 import sys
@@ -275,9 +274,8 @@ def test_a_small_experiment_needs_only_a_node(reader, stopping):
     server = reader.start(block("export COIN=Bitcoin NET", replacing=here))
     stopping.callback(server.kill)
 
-    os.killpg(server.pid, signal.SIGTERM)
-    assert server.popen.wait(START_SECS) is not None
-    server.wait_log("ElectrumX server terminated normally")
+    reader.client.run("electrumx_rpc stop")
+    assert server.popen.wait(START_SECS) == 0
 
 
 def test_the_server_runs_as_the_readme_says(reader, stopping):
@@ -327,7 +325,8 @@ def test_a_certificate_is_made_used_and_renewed(reader, stopping):
     renewed = der(lineage / "fullchain.pem")
     assert certificate_shown(reader.tls) == renewed == der(folder / "server.crt")
     assert server.log_text().count("new connections use the renewed certificate") == 1
-    assert server.terminate() is not None
+    reader.client.run("electrumx_rpc stop")
+    assert server.popen.wait(START_SECS) == 0
 
 
 def der(path):
