@@ -36,6 +36,13 @@ LARGE_RESULT_CHARS = 200_000
 # No log line repeats more of a request than this.
 LOGGED_REQUEST_CHARS = 1_000
 
+# A session's requests that are tasks already; further ones wait to be received.
+MAX_ADMITTED = 200
+# So many requests are admitted before other sessions get their turn.
+ADMITTED_AT_ONCE = 4
+# Longer messages are parsed in a thread.
+LARGE_MESSAGE_BYTES = 50_000
+
 _session_ids = itertools.count()
 _logger = util.class_logger(__name__, "SessionBase")
 
@@ -91,6 +98,8 @@ class SessionBase(RPCSession):
         self.request_handlers: dict[str, str] = {}
         # Notifications are computed and sent one at a time, in the order they arose.
         self.notify_lock = asyncio.Lock()
+        self._admission = asyncio.Semaphore(MAX_ADMITTED)
+        self._admitted_count = 0
         self.session_id = next(_session_ids)
         self.logger = util.ConnectionLogger(_logger, {"conn_id": str(self.session_id)})
         address = self.remote_address_string()
@@ -126,6 +135,10 @@ class SessionBase(RPCSession):
     def sub_count(self) -> int:
         """Return the number of subscriptions held."""
         return 0
+
+    def is_concerned(self, touched: set[bytes], height_changed: bool) -> bool:
+        """Say if ``notify`` would have anything to do."""
+        return False
 
     async def notify(self, touched: set[bytes], height_changed: bool) -> None:
         """Tell the client what it subscribed to; wallet sessions do."""
@@ -177,6 +190,10 @@ class SessionBase(RPCSession):
             ip, groups = "xx.xx.xx.xx", ["xx" for _group in groups]
         self.logger.info(f"closing session over res usage. ip: {ip}. groups: {groups}")
 
+    def is_over_limit(self) -> bool:
+        """Say if the session, with its groups, has reached the hard limit."""
+        return self.limited and self._incoming_concurrency.max_concurrent <= 0
+
     # -- requests
 
     def set_request_handlers(self, ptuple: ProtocolTuple) -> None:
@@ -197,20 +214,59 @@ class SessionBase(RPCSession):
             if self.log_me:
                 self.logger.info(f"processing {message!r}")
             try:
-                requests = self.connection.receive_message(message)
+                requests = await self._parsed(message)
             except ProtocolError as e:
                 if e.code == JSONRPC.PARSE_ERROR:
                     e.cost = self.error_base_cost * 10
                 self._bump_errors(e)
                 if e.error_message:
                     await self._send_message(e.error_message)
+                await self._after_malformed()
                 continue
-            for _ in range(self.connection.malformed_count):
-                self._bump_errors()
-            if self.connection.immediate_reply:
-                await self._send_message(self.connection.immediate_reply)
-            for request in requests:
-                await self._group.spawn(self._throttled_request(request))
+            if self.connection.malformed_count:
+                for _ in range(self.connection.malformed_count):
+                    self._bump_errors()
+                if self.connection.immediate_reply:
+                    await self._send_message(self.connection.immediate_reply)
+                await self._after_malformed()
+            await self._admit(requests)
+
+    async def _parsed(self, message: bytes) -> list[Any]:
+        """Return the requests and notifications in a message; raises ProtocolError."""
+        if len(message) > LARGE_MESSAGE_BYTES:
+            # One at a time: every busy thread delays the event loop's return from system calls.
+            async with self.session_mgr.parsing_lock:
+                items = await asyncio.to_thread(self.connection.receive_message, message)
+        else:
+            items = self.connection.receive_message(message)
+        return items  # type: ignore[no-any-return]
+
+    async def _after_malformed(self) -> None:
+        """End a session that has used up its limit: what is malformed never gets a turn."""
+        if self.is_over_limit() and not self.is_closing():
+            self.on_disconnect_due_to_excessive_session_cost()
+            await self._group.spawn(self.close())
+        await asyncio.sleep(0)
+
+    async def _admit(self, requests: list[Any]) -> None:
+        """Start a task for each request, as long as not too many wait their turn.
+
+        Whoever sends more at once finds that we do not read on, and holds up nobody else.
+        """
+        for request in requests:
+            await self._admission.acquire()
+            if self.is_closing():
+                return
+            await self._group.spawn(self._admitted(request))
+            self._admitted_count += 1
+            if self._admitted_count % ADMITTED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+
+    async def _admitted(self, request: Any) -> None:
+        try:
+            await self._throttled_request(request)
+        finally:
+            self._admission.release()
 
     async def _throttled_request(self, request: Any) -> None:
         """Answer one request or notification, within the limits of the session."""

@@ -59,6 +59,10 @@ class DashElectrumX(ElectrumX):
         """Return the number of subscriptions held."""
         return super().sub_count() + len(self.mns)
 
+    def is_concerned(self, touched: set[bytes], height_changed: bool) -> bool:
+        """Say if ``notify`` would have anything to do."""
+        return bool(self.mns) or super().is_concerned(touched, height_changed)
+
     async def notify(self, touched: set[bytes], height_changed: bool) -> None:
         """Notify as every session does, and then of the masternodes' states."""
         await super().notify(touched, height_changed)

@@ -22,6 +22,12 @@ class ElectrumX(
         self.bump_cost(CONNECT_COST)
         self.recalc_concurrency()
 
+    def is_concerned(self, touched: set[bytes], height_changed: bool) -> bool:
+        """Say if ``notify`` would have anything to do: most often it would not."""
+        if height_changed:
+            return self.subscribe_headers or bool(self.hashX_subs)
+        return not self.hashX_subs.keys().isdisjoint(touched)
+
     async def notify(self, touched: set[bytes], height_changed: bool) -> None:
         """Send a new header first, then the statuses of touched scripts."""
         if height_changed and self.subscribe_headers:

@@ -11,6 +11,9 @@ from typing import Any
 
 from aiorpcx import JSONRPC, FramerBase, JSONRPCConnection, ProtocolError, Request, RPCError
 
+# What a message waiting to be read costs in memory, besides its bytes.
+MESSAGE_OVERHEAD = 100
+
 
 class BoundedNewlineFramer(FramerBase):
     """Splits at newlines; drops what is longer than ``max_size`` bytes (0 = unbounded).
@@ -23,6 +26,8 @@ class BoundedNewlineFramer(FramerBase):
         self.max_size = max_size
         # Complete messages, or an exception for one that was dropped.
         self._queue: asyncio.Queue[bytes | Exception] = asyncio.Queue()
+        # What the queue holds, in bytes; short messages count for more than they are.
+        self.backlog = 0
         self._parts: list[bytes] = []
         self._size = 0
         self._failure: Exception | None = None
@@ -54,11 +59,17 @@ class BoundedNewlineFramer(FramerBase):
             text = f"dropping message over {self.max_size:,d} bytes and re-synchronizing"
             self._queue.put_nowait(MemoryError(text))
 
+    @property
+    def is_dropping(self) -> bool:
+        """Say if the message that is being received has grown too long."""
+        return not self._within()
+
     def _within(self) -> bool:
         return self._size <= self.max_size or self.max_size <= 0
 
     def _finish(self) -> None:
         if self._within():
+            self.backlog += self._size + MESSAGE_OVERHEAD
             self._queue.put_nowait(b"".join(self._parts))
         self._parts.clear()
         self._size = 0
@@ -70,6 +81,7 @@ class BoundedNewlineFramer(FramerBase):
             raise self._failure
         if isinstance(item, Exception):
             raise item
+        self.backlog -= len(item) + MESSAGE_OVERHEAD
         return item
 
 
@@ -97,6 +109,26 @@ class _BatchReply:
 
     def message(self) -> bytes:
         return self._protocol.batch_message_from_parts(self.parts)  # type: ignore[no-any-return]
+
+
+class _BatchMember(Request):
+    """A request of a batch; small, as there may be ten thousands of them waiting."""
+
+    __slots__ = ("_reply", "_request_id")
+
+    def __init__(self, request: Any, request_id: Any, reply: _BatchReply) -> None:
+        super().__init__(request.method, request.args)
+        self._request_id = request_id
+        self._reply = reply
+
+    def __repr__(self) -> str:
+        return f"Request({self.method!r}, {self.args!r})"
+
+    def encode(self, result: Any) -> bytes:
+        return self._reply._connection._encode(self._request_id, result)
+
+    def deliver(self, part: bytes) -> bytes | None:
+        return self._reply.deliver(self._request_id, part)
 
 
 class BoundedConnection(JSONRPCConnection):
@@ -158,11 +190,10 @@ class BoundedConnection(JSONRPCConnection):
             except ProtocolError as error:
                 reply.add_error(error.error_message)
                 continue
-            items.append(item)
             if isinstance(item, Request):
                 reply.expected += 1
-                item.encode = partial(self._encode, request_id)
-                item.deliver = partial(reply.deliver, request_id)
+                item = _BatchMember(item, request_id, reply)
+            items.append(item)
         self.malformed_count = len(reply.parts)
         if reply.parts and len(reply.parts) == reply.expected:
             self.immediate_reply = reply.message()

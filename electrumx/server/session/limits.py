@@ -69,6 +69,11 @@ class SessionGroup:
         return self.retained_cost + self.session_cost()
 
 
+def is_exempt(host: IPv4Address | IPv6Address) -> bool:
+    """Say if clients from an address are in no group; tests let loopback have groups."""
+    return host.is_private
+
+
 def subnet_name(host: Any, ipv4_prefix: int, ipv6_prefix: int) -> str | None:
     """Return the subnet of an address in CIDR text; None if the address is private.
 
@@ -79,7 +84,7 @@ def subnet_name(host: Any, ipv4_prefix: int, ipv6_prefix: int) -> str | None:
         host = host.ipv4_mapped
     if not isinstance(host, (IPv4Address, IPv6Address)):
         return UNKNOWN_GROUP
-    if host.is_private:
+    if is_exempt(host):
         return None
     prefix = ipv4_prefix if isinstance(host, IPv4Address) else ipv6_prefix
     return str(ip_network(f"{host}/{prefix}", strict=False))

@@ -73,6 +73,8 @@ class SessionManager:
         self.method_counts: Counter[str] = Counter()
         self.txs_sent = 0
         self.start_time = time.time()
+        #: held while a large message is parsed
+        self.parsing_lock = asyncio.Lock()
         # Whether sessions to come log their requests
         self.log_new = False
         self.listeners = Listeners(env, self._session_factory)
@@ -285,7 +287,7 @@ class SessionManager:
         """
         changed = await self._refresh_tip(height, touched)
         for session in list(self.sessions):
-            if not session.is_closing():
+            if not session.is_closing() and session.is_concerned(touched, changed):
                 task = asyncio.create_task(self._notify_session(session, touched, changed))
                 self._notify_tasks.add(task)
                 task.add_done_callback(self._notify_tasks.discard)

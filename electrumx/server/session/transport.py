@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from aiorpcx import TaskTimeout, serve_rs, timeout_after
+from aiorpcx.rawsocket import RSTransport
 from aiorpcx.websocket import WSTransport
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as websockets_serve
@@ -85,6 +86,40 @@ class RenewedContext(ssl.SSLContext):
         self.logger.error(
             f"the renewed certificate {self._files[0]} cannot be used, keeping the old one: {error}"
         )
+
+
+class RawTransport(RSTransport):
+    """aiorpcX's transport of raw sockets, which reads no faster than its session takes messages.
+
+    Otherwise a client could have us hold all that it sends while its requests wait their turn.
+    """
+
+    # Bytes of messages not taken yet: above the one reading stops, below the other it goes on.
+    HIGH_MARK = 65_536
+    LOW_MARK = 16_384
+
+    _held = False
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes off the network."""
+        super().data_received(data)
+        # Limits take effect when a request gets its turn: here there is none to come.
+        if self._framer.is_dropping and self.session.is_over_limit() and not self.is_closing():
+            self.session.on_disconnect_due_to_excessive_session_cost()
+            self._asyncio_transport.abort()
+        elif self._framer.backlog > self.HIGH_MARK and not self.is_closing():
+            self._held = True
+            self._asyncio_transport.pause_reading()
+
+    async def receive_message(self) -> bytes:
+        """Wait for the next message."""
+        message: bytes = await super().receive_message()
+        # While the client does not read, resuming is up to resume_writing.
+        if self._held and self._framer.backlog < self.LOW_MARK and self._can_send.is_set():
+            self._held = False
+            if not self.is_closing():
+                self._asyncio_transport.resume_reading()
+        return message
 
 
 class WebSocketTransport(WSTransport):
@@ -170,7 +205,9 @@ class Listener:
                 logger=_quiet_logger,
             )
         else:
-            self._server = await serve_rs(self._session_factory, host, port, ssl=self._tls_context)
+            self._server = await serve_rs(
+                self._session_factory, host, port, transport=RawTransport, ssl=self._tls_context
+            )
 
     def close(self) -> None:
         """Accept no more connections; those that exist go on.

@@ -1,0 +1,326 @@
+"""The cost model over real connections: what is charged, how it throttles, and when it ends one."""
+
+import asyncio
+import json
+import math
+
+import pytest
+
+from electrumx.server.session import base, limits
+from electrumx.server.session.transport import RawTransport
+from tests.fakes.session_world import (
+    FakeDB,
+    make_tx_hash,
+    script_hash,
+    session_world,
+    until,
+)
+
+SH, HASHX = script_hash("a")
+# A limit that bytes alone do not reach
+FREE_BYTES = 10**15
+
+
+def request(number, method="server.ping", params=()):
+    return json.dumps(
+        {"jsonrpc": "2.0", "id": number, "method": method, "params": list(params)}
+    ).encode()
+
+
+async def charged(world, client, method, *params):
+    """What one request costs its session."""
+    before = world.session().cost
+    await client.request(method, *params)
+    return world.session().cost - before
+
+
+# -- what is charged
+
+
+async def test_what_was_read_before_costs_less():
+    async with session_world(
+        db=FakeDB(txs_per_block=300), bw_unit_cost=FREE_BYTES, cost_hard_limit=0
+    ) as world:
+        world.db.histories[HASHX] = [(make_tx_hash(n), 3) for n in range(1000)]
+        client = await world.connect()
+        subscribe = 0.1 + 0.00002 * 67 * 1000
+        assert pytest.approx(0.2 + 1.0 + subscribe, abs=1e-4) == await charged(
+            world, client, "blockchain.scripthash.subscribe", SH
+        )
+        assert pytest.approx(0.1 + subscribe, abs=1e-4) == await charged(
+            world, client, "blockchain.scripthash.subscribe", SH
+        )
+        assert (
+            pytest.approx(0.1, abs=1e-4)
+            == await charged(world, client, "blockchain.scripthash.get_history", SH) - 0.25
+        )
+        client = await world.connect()
+        await client.request("server.version", "x", "1.4.2")
+        assert pytest.approx(0.1, abs=1e-4) == await charged(
+            world, client, "blockchain.scripthash.unsubscribe", SH
+        )
+        merkle = ("blockchain.transaction.get_merkle", make_tx_hash(5, 7)[::-1].hex(), 5)
+        # All 300 hashes are read and hashed, then neither.
+        assert pytest.approx(0.25 + 0.03 + 300 / 2500, abs=1e-4) == await charged(
+            world, client, *merkle
+        )
+        assert pytest.approx(0.1 + 10 * math.sqrt(300) / 2500, abs=1e-4) == await charged(
+            world, client, *merkle
+        )
+        # Asked of the node once
+        assert pytest.approx(2.1) == await charged(world, client, "blockchain.estimatefee", 5)
+        assert pytest.approx(0.1) == await charged(world, client, "blockchain.estimatefee", 5)
+
+
+async def test_bytes_cost_in_both_directions():
+    async with session_world(bw_unit_cost=10, cost_hard_limit=0) as world:
+        client = await world.connect()
+        message = request(7)
+        await client.send(message)
+        reply = await client.recv_raw()
+        # The terminator of a message sent is not charged.
+        size = len(message) + 1 + len(reply) - 1
+        await until(lambda: world.session().send_count == 1)
+        assert pytest.approx(5.0 + 0.1 + size / 10, abs=0.01) == world.session().cost
+
+
+@pytest.mark.parametrize(
+    ("message", "cost"),
+    [
+        (b"{", 1100),
+        (b"\xff", 1100),
+        (b"[]", 100),
+        (b"5", 100),
+        (request(1, "no.such.method"), 100),
+        (request(1, "server.ping", [1]), 100),
+        # A notification is an unknown method, and nothing is sent.
+        (b'{"jsonrpc":"2.0","method":"server.ping","params":[]}', 100),
+        # A batch is charged for each malformed member.
+        (b"[1, 2, 3]", 300),
+    ],
+)
+async def test_errors_cost_a_hundred_and_junk_eleven_times_that(message, cost):
+    async with session_world(bw_unit_cost=FREE_BYTES, cost_hard_limit=0) as world:
+        client = await world.connect()
+        await client.send(message)
+        await until(lambda: world.session().cost > 50)
+        assert pytest.approx(5.0 + cost, abs=0.01) == world.session().cost
+
+
+async def test_a_history_too_large_costs_the_reading_of_it():
+    async with session_world(bw_unit_cost=FREE_BYTES, cost_hard_limit=0, max_send=350_000) as world:
+        limit = world.manager.history.limit
+        world.db.histories[HASHX] = [(make_tx_hash(n), 3) for n in range(limit + 5)]
+        client = await world.connect()
+        assert (
+            "history too large" in (await client.error("blockchain.scripthash.get_history", SH))[1]
+        )
+        await until(lambda: world.session().cost > 50)
+        assert pytest.approx(5 + 100 + 0.2 + 0.001 * limit, abs=0.01) == world.session().cost
+
+
+# -- decay and throttling
+
+
+@pytest.mark.parametrize(
+    ("cost", "target"),
+    [(0, 10), (1000, 10), (1900, 9), (5500, 5), (9100, 1), (9999, 1), (10000, 0)],
+)
+async def test_concurrency_shrinks_from_the_soft_to_the_hard_limit(cost, target):
+    async with session_world(bw_unit_cost=FREE_BYTES) as world:
+        await world.connect()
+        await until(lambda: world.manager.sessions)
+        session = world.session()
+        session.cost_decay_per_sec = 0
+        session.cost = cost
+        session.recalc_concurrency()
+        assert target == session._incoming_concurrency.max_concurrent
+        assert pytest.approx(max(0, (cost - 1000) / 9000)) == session._cost_fraction
+
+
+async def test_costs_are_forgiven_with_time_and_more_slowly_with_subscriptions():
+    async with session_world(bw_unit_cost=FREE_BYTES) as world:
+        client = await world.connect()
+        await client.request("server.ping")
+        session = world.session()
+        assert 10_000 / 10_000 == session.cost_decay_per_sec
+        session.cost = 500.0
+        session._cost_time -= 100
+        session.recalc_concurrency()
+        assert pytest.approx(400, abs=0.5) == session.cost
+        await client.request("blockchain.scripthash.subscribe", SH)
+        world.manager.recalc_costs(300)
+        assert pytest.approx(10_000 / 10_005) == session.cost_decay_per_sec
+        session.cost = 1.0
+        session._cost_time -= 100
+        session.recalc_concurrency()
+        assert 0 == session.cost
+
+
+async def test_above_the_soft_limit_requests_sleep():
+    async with session_world(bw_unit_cost=FREE_BYTES, request_sleep=500) as world:
+        client = await world.connect()
+        await client.request("server.ping")
+        session = world.session()
+        session.cost = 1000 + 9000 * 0.65
+        session.recalc_concurrency()
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        await client.request("server.ping")
+        # 0.65 of half a second; an event loop's clock is not exact
+        assert loop.time() - start > 0.29
+        assert session.flags() == "T4"
+
+
+async def test_without_a_range_between_the_limits_nobody_is_throttled():
+    async with session_world(cost_soft_limit=0, cost_hard_limit=0) as world:
+        client = await world.connect()
+        for number in range(30):
+            await client.send(b"junk %d" % number)
+            assert "error" in await client.recv()
+        await client.request("server.ping")
+        assert world.session().cost > 30_000
+        assert 10 == world.session()._incoming_concurrency.max_concurrent
+
+
+# -- the end of a session
+
+
+async def test_at_the_hard_limit_a_request_is_told_so_and_the_session_closed(caplog):
+    caplog.set_level("INFO")
+    async with session_world() as world:
+        client = await world.connect()
+        await client.request("server.ping")
+        world.session().bump_cost(10_000)
+        assert await client.error("server.ping") == (-101, "excessive resource usage")
+        assert await client.recv() is None
+        await until(lambda: not world.manager.sessions)
+    assert "closing session over res usage. ip: 127.0.0.1. groups: []" in caplog.text
+
+
+@pytest.mark.parametrize("message", [b"junk", b"", b"[1,2,3,4,5,6,7,8,9]"])
+async def test_who_sends_nothing_but_junk_is_closed_at_the_hard_limit(message):
+    async with session_world(request_sleep=0) as world:
+        client = await world.connect()
+        for _ in range(100):
+            try:
+                await client.send(message)
+            except ConnectionError:
+                break
+        received = 0
+        while await client.recv_raw():
+            received += 1
+        assert 9 <= received <= 15
+        await until(lambda: not world.manager.sessions)
+
+
+async def test_a_line_without_end_is_cut_off_at_the_hard_limit():
+    async with session_world(max_recv=100_000, bw_unit_cost=100) as world:
+        other = await world.connect()
+        reader, writer = await asyncio.open_connection("127.0.0.1", world.port("tcp"))
+
+        async def send_on():
+            while True:
+                writer.write(b"x" * 60_000)
+                await writer.drain()
+
+        with pytest.raises(ConnectionError):
+            await send_on()
+        writer.close()
+        assert not await _rest(reader)
+        await other.request("server.ping")
+        await until(lambda: len(world.manager.sessions) == 1)
+
+
+async def _rest(reader):
+    try:
+        return await reader.read()
+    except ConnectionError:
+        return b""
+
+
+async def test_a_newcomer_from_an_exhausted_subnet_is_refused_and_others_are_not(monkeypatch):
+    monkeypatch.setattr(limits, "is_exempt", lambda host: False)
+    async with session_world() as world:
+        first = await world.connect()
+        await first.request("server.ping")
+        world.session().bump_cost(12_000)
+        assert (await first.error("server.ping"))[0] == -101
+        await until(lambda: not world.manager.sessions)
+        group = world.manager.groups.by_name["127.0.0.0/24"]
+        assert group.retained_cost > 12_000
+        second = await world.connect()
+        assert (await second.error("server.ping"))[0] == -101
+        await until(lambda: not world.manager.sessions)
+        # Half an hour and more later
+        world.manager.recalc_costs(10_000)
+        assert "127.0.0.0/24" not in world.manager.groups.by_name
+        third = await world.connect()
+        await third.request("server.ping")
+
+
+# -- floods
+
+
+async def test_a_flood_waits_in_the_senders_own_buffers(monkeypatch):
+    async with session_world(bw_unit_cost=FREE_BYTES, cost_hard_limit=0) as world:
+        client, other = await world.connect(), await world.connect()
+        await client.request("server.ping")
+        await other.request("server.ping")
+        world.daemon.stall = asyncio.Event()
+        session = world.session(0)
+        held = []
+        monkeypatch.setattr(RawTransport, "HIGH_MARK", 20_000)
+        txid = "ab" * 32
+        flood = b"\n".join(request(n, "blockchain.transaction.get", [txid]) for n in range(5_000))
+        sending = asyncio.create_task(client.send(flood))
+        await until(lambda: session.unanswered_request_count() >= base.MAX_ADMITTED)
+        for _ in range(20):
+            await other.request("server.ping")
+            held.append(session.unanswered_request_count())
+        assert max(held) <= base.MAX_ADMITTED + 1
+        assert session.transport._held
+        world.daemon.stall.set()
+        ids = set()
+        for _ in range(5_000):
+            ids.add((await client.recv())["id"])
+        assert ids == set(range(5_000))
+        await sending
+
+
+async def test_during_a_huge_batch_others_are_served():
+    async with session_world(bw_unit_cost=FREE_BYTES, cost_hard_limit=0) as world:
+        client, other = await world.connect(), await world.connect()
+        await other.request("server.ping")
+        batch = b"[" + b",".join(request(n) for n in range(10_000)) + b"]"
+        await client.send(batch)
+        answered = asyncio.create_task(client.recv())
+        pings = 0
+        while not answered.done():
+            await other.request("server.ping")
+            pings += 1
+        assert [item["id"] for item in answered.result()] == list(range(10_000))
+        # Had the batch been served in one go, one or two would have been.
+        assert pings > 10
+
+
+async def test_notifications_of_blocks_go_only_to_whom_they_concern(monkeypatch):
+    async with session_world() as world:
+        idle, headers, script = [await world.connect() for _ in range(3)]
+        await idle.request("server.ping")
+        await headers.request("blockchain.headers.subscribe")
+        await script.request("blockchain.scripthash.subscribe", SH)
+        notified = []
+
+        async def note(session, touched, changed):
+            notified.append(session.session_id)
+
+        monkeypatch.setattr(world.manager, "_notify_session", note)
+        ids = [world.session(n).session_id for n in range(3)]
+        await world.touch(b"other")
+        await world.touch(HASHX)
+        await until(lambda: notified)
+        assert notified == [ids[2]]
+        await world.new_block()
+        await until(lambda: len(notified) == 3)
+        assert sorted(notified[1:]) == ids[1:]
