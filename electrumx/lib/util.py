@@ -280,6 +280,13 @@ class LogicalFile:
         number, offset = divmod(start, self.file_size)
         return f"{self._prefix}{number:0{self._digits}d}", offset
 
+    def physical_sizes(self, length: int) -> list[tuple[str, int]]:
+        """Return (name, bytes in use) of the physical files that hold the first length bytes."""
+        return [
+            (self._location(start)[0], min(self.file_size, length - start))
+            for start in range(0, length, self.file_size)
+        ]
+
     def read(self, start: int, size: int = -1) -> bytes:
         """Return size bytes from start, all to the end if size is -1; fewer if there are fewer.
 

@@ -169,13 +169,21 @@ class BlockProcessor:
             async with self.state_lock:
                 try:
                     return await asyncio.to_thread(func, *args)
-                except BaseException:
+                except BaseException as e:
                     self._state_broken = True
-                    raise
+                    better = self.db.explained(e)
+                    if better is e:
+                        raise
+                    raise better from e
 
         return await asyncio.shield(run_locked())
 
     # -- life
+
+    @property
+    def caught_up(self) -> bool:
+        """True once the node's chain was caught up with, and the database is open for serving."""
+        return self._caught_up_event.is_set()
 
     async def fetch_and_process_blocks(self, caught_up_event: asyncio.Event) -> None:
         """Open the database and follow the node's chain for ever.
@@ -211,8 +219,19 @@ class BlockProcessor:
                 self.logger.error("not flushing: the last consistent state is on disk")
             else:
                 self.logger.info("flushing to DB for a clean shutdown...")
-                await asyncio.to_thread(self._flush_all)
+                await self._flush_at_the_end()
             await asyncio.to_thread(self.db.close_dbs)
+
+    async def _flush_at_the_end(self) -> None:
+        """Flush with the lock held; if the disk fails, close the database before saying so."""
+        try:
+            await asyncio.to_thread(self._flush_all)
+        except BaseException as e:
+            await asyncio.to_thread(self.db.close_dbs)
+            better = self.db.explained(e)
+            if better is e:
+                raise
+            raise better from e
 
     async def _first_open_dbs(self) -> None:
         loop = asyncio.get_running_loop()

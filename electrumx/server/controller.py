@@ -170,7 +170,11 @@ async def _run_together(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None
         for task in tasks:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
-        for result in results:
+        failed = [r for r in results if isinstance(r, Exception) and r is not raised]
+        for result in failed:
             # What is raised is logged where it ends the server.
-            if isinstance(result, Exception) and result is not raised:
-                class_logger(__name__, "Controller").error(f"a task ended with {result!r}")
+            class_logger(__name__, "Controller").error(f"a task ended with {result!r}")
+        # A shutdown whose last flush found the disk full is no clean one.
+        told = [result for result in failed if isinstance(result, OperatorError)]
+        if told and isinstance(raised, asyncio.CancelledError):
+            raise told[0]

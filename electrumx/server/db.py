@@ -85,7 +85,7 @@ from electrumx.server.schema import (
     undo_key,
     undo_key_height,
 )
-from electrumx.server.storage import Storage, WriteBatch, db_class
+from electrumx.server.storage import Storage, WriteBatch, db_class, explained
 from electrumx.server.upgrade import OLD_VERSIONS, upgrade_utxo_store
 
 __all__ = ["DB", "UTXO", "CoinRow", "DBError", "FlushData"]
@@ -267,11 +267,13 @@ class DB:
         first_time = not self.tx_counts
         self.last_flush = time.time()
         try:
+            self._refuse_half_a_database()
             self.utxo_db = self.db_class(str(self.db_dir / "utxo"), for_sync)
             fault_point("open: utxo store opened")
             self._prepare_folder(self.utxo_db.is_new)
             fault_point("open: folder prepared")
             self._read_state()
+            self.files.check_lengths(self.state.height, self.state.tx_count)
             self._open_history(for_sync, compacting)
             if self.state.height < 0:
                 # The folders' own entries, without which all that is synced below is lost.
@@ -285,9 +287,26 @@ class DB:
             if first_time:
                 self._read_tx_counts()
                 self._log_state()
-        except BaseException:
+        except BaseException as e:
             self.close_dbs()
-            raise
+            better = self.explained(e)
+            if better is e:
+                raise
+            raise better from e
+
+    def explained(self, error: BaseException) -> BaseException:
+        """Return a DBError in place of an error of the disk or the engine; others as they are."""
+        return explained(error, str(self.db_dir), self.db_class)
+
+    def _refuse_half_a_database(self) -> None:
+        # A new store would make the next start clear the history that belongs to the lost one.
+        store = self.db_dir / "utxo"
+        rest = (self.db_dir / "hist" / "CURRENT", self.db_dir / "meta" / "txcounts00")
+        if not (store / "CURRENT").exists() and all(path.exists() for path in rest):
+            raise DBError(
+                f"the coin store {store} is missing or has lost its file CURRENT: restore a backup "
+                f"of the whole database directory, or empty {self.db_dir} to synchronise anew"
+            )
 
     def _prepare_folder(self, is_new: bool) -> None:
         try:

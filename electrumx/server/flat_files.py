@@ -9,6 +9,7 @@ alone; reading may happen in any number of threads at once.
 """
 
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from electrumx.server.schema import HASH_LEN, DBError
 
 #: bytes of a tx count or a header offset, little-endian
 COUNT_LEN = 8
+#: folder in the database directory in which a backup is put together
+STAGING = "backup.staging"
 
 
 class FlatFiles:
@@ -35,8 +38,39 @@ class FlatFiles:
     def prepare(self) -> None:
         """Create what a database without any block needs.  Harmless if it is there."""
         self.folder.mkdir(exist_ok=True)
+        # Left by a server that was killed while it made a backup.
+        shutil.rmtree(self.folder.parent / STAGING, ignore_errors=True)
         if not self.coin.STATIC_BLOCK_HEADERS and not self.headers_offsets.read(0, COUNT_LEN):
             self.headers_offsets.write(0, bytes(COUNT_LEN), sync=True)
+
+    def lengths(self, height: int, tx_count: int) -> list[tuple[LogicalFile, int]]:
+        """Return each logical file with the bytes that it holds of a committed height.
+
+        ``tx_count`` is that of the height.  Raise DBError if a header offset is missing.
+        """
+        blocks = height + 1
+        lengths = [
+            (self.tx_counts, blocks * COUNT_LEN),
+            (self.hashes, tx_count * HASH_LEN),
+        ]
+        if not self.coin.STATIC_BLOCK_HEADERS:
+            lengths.append((self.headers_offsets, (blocks + 1) * COUNT_LEN))
+        return [*lengths, (self.headers, self.header_offset(blocks))]
+
+    def check_lengths(self, height: int, tx_count: int) -> None:
+        """Raise DBError if a physical file is missing or too short for a committed height."""
+        for logical, length in self.lengths(height, tx_count):
+            for name, wanted in logical.physical_sizes(length):
+                try:
+                    size = os.stat(name).st_size
+                except FileNotFoundError:
+                    size = -1
+                if size < wanted:
+                    found = "is missing" if size < 0 else f"is truncated: {size:,d} bytes"
+                    raise DBError(
+                        f"{name} {found} where {wanted:,d} bytes are needed; restore a backup of "
+                        "the whole database directory, or empty it to synchronise anew"
+                    )
 
     # -- headers
 
