@@ -93,6 +93,7 @@ setup(
             "electrumx_server = electrumx.cli.server:main",
             "electrumx_rpc = electrumx.cli.rpc:main",
             "electrumx_compact_history = electrumx.cli.compact_history:main",
+            "electrumx_verify = electrumx.cli.verify:main",
         ],
     },
     keywords="electrum server bitcoin light-wallet",

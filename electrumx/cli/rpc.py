@@ -18,6 +18,8 @@ from electrumx.lib.text import groups_lines, peers_lines, sessions_lines
 
 DEFAULT_PORT = "8000"
 DEFAULT_TIMEOUT_SECS = 30.0
+# Some commands take as long as the database is large.
+LONG_TIMEOUT_SECS = {"backup": 86_400.0, "verify": 7 * 86_400.0}
 DEFAULT_QUERY_LIMIT = 1000
 DEFAULT_REORG_BLOCKS = 3
 
@@ -36,7 +38,11 @@ _PRINTERS: dict[str, Callable[[Any], Iterable[str]]] = {
     "peers": peers_lines,
     "query": iter,
     "sessions": sessions_lines,
+    "verify": lambda reply: reply["lines"],
 }
+
+# What a command that succeeded found, where that decides on the exit status.
+_FOUND: dict[str, Callable[[Any], bool]] = {"verify": lambda reply: bool(reply["sound"])}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -53,9 +59,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--timeout",
         type=float,
-        default=DEFAULT_TIMEOUT_SECS,
         metavar="SECS",
-        help="give up after so many seconds (default 30)",
+        help="give up after so many seconds (default 30; a day for backup, a week for verify)",
     )
     parser.add_argument("--json", action="store_true", help="print the reply as JSON, not a table")
     commands = parser.add_subparsers(dest="command", metavar="<command>")
@@ -67,6 +72,10 @@ def make_parser() -> argparse.ArgumentParser:
         add(name, text)
     command = add("add_peer", "try a peer server")
     command.add_argument("real_name", help='such as "ecdsa.net v1.4 s50002 t50001"')
+    command = add("backup", "copy the database, while the server runs")
+    command.add_argument(
+        "path", type=os.path.abspath, help="a path that does not exist, on the server's machine"
+    )
     command = add("daemon_url", "replace the URL of the node")
     command.add_argument(
         "daemon_url", nargs="?", default="", help="default: DAEMON_URL of the server's environment"
@@ -93,6 +102,12 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "count", type=int, nargs="?", default=DEFAULT_REORG_BLOCKS, help="blocks (default 3)"
     )
+    command = add("verify", "audit the database; the exit status is 0 if it is sound, else 1")
+    command.add_argument(
+        "--deep",
+        action="store_true",
+        help="check transaction hashes and raw blocks, and account for every output of the node",
+    )
     return parser
 
 
@@ -118,12 +133,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser()
     args = vars(parser.parse_args(argv))
     port = args.pop("port") or os.environ.get("RPC_PORT") or DEFAULT_PORT
-    timeout_secs = args.pop("timeout")
+    given_secs = args.pop("timeout")
     as_json = args.pop("json")
     command = args.pop("command")
     if command is None:
         parser.print_usage(sys.stderr)
         return 2
+    default_secs = LONG_TIMEOUT_SECS.get(command, DEFAULT_TIMEOUT_SECS)
+    timeout_secs = default_secs if given_secs is None else given_secs
     try:
         reply = asyncio.run(request(port, timeout_secs, command, args))
     except OSError:
@@ -142,7 +159,8 @@ def main(argv: list[str] | None = None) -> int:
         return _failed(str(e))
     for line in reply_lines(command, reply, as_json=as_json):
         print(line)
-    return 0
+    found = _FOUND.get(command)
+    return 0 if found is None or found(reply) else 1
 
 
 def _failed(reason: Any) -> int:

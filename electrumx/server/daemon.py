@@ -678,6 +678,20 @@ class Daemon:
         """Return the node's JSON form of a block's header."""
         return await self._send_for_dict("getblockheader", (hex_hash, True))
 
+    async def gettxoutsetinfo(self, hex_hash: str | None = None) -> dict[str, Any]:
+        """Return the number and sum of the node's unspent outputs, which can take it minutes.
+
+        They are those at its tip, or at the block ``hex_hash``, which needs its coinstatsindex.
+        """
+        # No hash of the set, which takes longest; nodes before 0.21 know only the slow form.
+        params = ("none",) if hex_hash is None else ("none", hex_hash)
+        try:
+            return await self._send_for_dict("gettxoutsetinfo", params)
+        except DaemonError:
+            if hex_hash is not None:
+                raise
+            return await self._send_for_dict("gettxoutsetinfo")
+
     async def getindexinfo(self) -> dict[str, Any]:
         """Return the indexes that the node keeps: name to a dict with "synced"."""
         return await self._send_for_dict("getindexinfo")

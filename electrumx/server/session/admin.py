@@ -8,12 +8,15 @@ from typing import Any
 
 from aiorpcx import ReplyAndDisconnect
 
+from electrumx.lib.errors import OperatorError
 from electrumx.lib.hash import Base58Error, hash_to_hex_str
+from electrumx.server.backup import back_up
 from electrumx.server.session import reports
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.params import bad_request, non_negative_integer
 from electrumx.server.session.references import SessionReferences, by_id, parse_references
 from electrumx.server.session.tables import rpc_method
+from electrumx.server.verify import verify
 
 
 class LocalRPC(SessionBase):
@@ -69,6 +72,54 @@ class LocalRPC(SessionBase):
         if not scheduled:
             raise bad_request("still catching up with daemon")
         return f"scheduled a reorg of {count:,d} blocks"
+
+    # -- the database
+
+    #: how long an audit does nothing for each second of work: clients come first
+    VERIFY_REST = 1.0
+
+    def _require_caught_up(self) -> None:
+        if not self.session_mgr.bp.caught_up:
+            raise bad_request("still catching up with daemon")
+
+    @rpc_method("verify")
+    async def rpc_verify(self, deep: Any = False) -> dict[str, Any]:
+        """Audit the database; return whether it is sound, and what was found, in lines."""
+        if not isinstance(deep, bool):
+            raise bad_request("deep should be true or false")
+        self._require_caught_up()
+        mgr = self.session_mgr
+        try:
+            verdict = await verify(
+                self.db,
+                deep=deep,
+                lock=mgr.bp.state_lock,
+                daemon=mgr.daemon,
+                logger=self.db.logger,
+                rest=self.VERIFY_REST,
+            )
+        except OperatorError as e:
+            raise bad_request(str(e)) from None
+        return {"sound": verdict.sound, "lines": verdict.lines}
+
+    @rpc_method("backup")
+    async def rpc_backup(self, path: Any) -> str:
+        """Copy the database to an absolute path that does not exist."""
+        if not isinstance(path, str) or not path or "\0" in path:
+            raise bad_request("expected a path")
+        self._require_caught_up()
+        self.logger.info(f"backing the database up to {path}")
+        try:
+            done = await back_up(self.db, self.session_mgr.bp.state_lock, path)
+        except OperatorError as e:
+            self.logger.error(str(e))
+            raise bad_request(str(e)) from None
+        line = (
+            f"height {done.height:,d} is in {done.path}: {done.files:,d} files, "
+            f"{done.bytes:,d} bytes, in {done.secs:.1f}s, blocks held up for {done.pause_secs:.3f}s"
+        )
+        self.logger.info(f"backup: {line}")
+        return line
 
     # -- peers
 

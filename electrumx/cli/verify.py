@@ -1,0 +1,78 @@
+"""The stopped server's tool: audits the database, and compares it with the node if there is one.
+
+Runs in a process of its own, with the server's settings.  DAEMON_URL may be missing.  Opening the
+database recovers from an unclean stop, as the server's next start would; nothing else is written.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+
+from electrumx.lib.env_base import shown
+from electrumx.lib.errors import OperatorError
+from electrumx.lib.util import CompactFormatter, make_logger
+from electrumx.server.db import DB, DBError
+from electrumx.server.env import Env
+from electrumx.server.verify import Verdict, verify
+
+
+async def _verify(db: DB, env: Env, deep: bool, logger: logging.Logger) -> Verdict:
+    await db.open_for_compacting()
+    try:
+        lock = asyncio.Lock()
+        if not env.daemon_url:
+            return await verify(db, deep=deep, lock=lock, daemon=None, logger=logger)
+        async with env.coin.DAEMON(env.coin, env.daemon_url) as daemon:
+            return await verify(db, deep=deep, lock=lock, daemon=daemon, logger=logger)
+    finally:
+        db.close_dbs()
+
+
+def _run(deep: bool, logger: logging.Logger) -> bool:
+    # Env requires it, and the node is optional here.
+    os.environ.setdefault("DAEMON_URL", "")
+    env = Env()
+    logger.setLevel(env.log_level)
+    db = DB(env)
+    if not (db.db_dir / "utxo").exists():
+        raise DBError(f"there is no database in {db.db_dir}: check DB_DIRECTORY")
+    return asyncio.run(_verify(db, env, deep, logger)).sound
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool; return the exit status: 0 if the database is sound, else 1."""
+    parser = argparse.ArgumentParser(
+        "electrumx_verify",
+        description="Audit the database of a stopped ElectrumX server. The settings are the "
+        "server's environment variables: COIN, NET, DB_DIRECTORY, DB_ENGINE, REORG_LIMIT, and "
+        "DAEMON_URL to compare with the node.",
+    )
+    parser.add_argument(
+        "--deep",
+        action="store_true",
+        help="check transaction hashes and raw blocks, and account for every output of the node",
+    )
+    args = parser.parse_args(argv)
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(CompactFormatter("%(levelname)s:%(name)s:%(message)s"))
+    logger = make_logger("electrumx", handler=handler, level=logging.INFO)
+    status = 1
+    try:
+        if _run(args.deep, logger):
+            status = 0
+    except OperatorError as e:
+        logger.critical(f"verify ended: {shown(str(e))}")
+    except KeyboardInterrupt:
+        logger.warning("interrupted: there is no verdict")
+    except Exception:
+        logger.exception("verify ended abnormally")
+    finally:
+        handler.flush()
+        logger.removeHandler(handler)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
