@@ -125,6 +125,8 @@ class Audit:
         self.merkle = Merkle()
         self.findings: list[str] = []
         self.notes: list[str] = []
+        #: the node's count differs by what only a deep audit can account for
+        self.undecided = False
         self._told: dict[str, int] = {}
         self._stopped = threading.Event()
         self._slice_end = self._next_log = 0.0
@@ -582,8 +584,8 @@ class NodeComparison:
                 "counts them"
             )
         else:
-            hint = "" if audit.deep else ": a deep audit tells what only one of us keeps"
-            audit.findings.append(f"node: {text}{hint}")
+            audit.findings.append(f"node: {text}")
+            audit.undecided = not audit.deep
 
     async def _read_blocks(self) -> None:
         """Collect what only one side keeps, from all blocks."""
@@ -713,7 +715,9 @@ def _verdict(audit: Audit, secs: float) -> Verdict:
     faults = audit.fault_lines()
     kind = "deep audit" if audit.deep else "audit"
     lines = [audit.summary(), *audit.notes, *faults]
-    if faults:
+    if audit.undecided and len(faults) == 1:
+        lines.append("verdict: undecided; a deep audit tells what only one of the two keeps")
+    elif faults:
         lines.append(
             f"verdict: DAMAGED, {len(faults):,d} findings; restore a backup of the whole database "
             "directory, or empty it to synchronise anew"
