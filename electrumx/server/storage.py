@@ -84,8 +84,13 @@ class Storage:
         """
         raise NotImplementedError
 
-    def iterator(self, prefix: bytes = b"", reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        """Return an iterator over the rows whose key begins with ``prefix``, in key order."""
+    def iterator(
+        self, prefix: bytes = b"", reverse: bool = False, start: bytes = b""
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Return an iterator over the rows whose key begins with ``prefix``, in key order.
+
+        Rows with keys below ``start`` are left out, and not read.
+        """
         raise NotImplementedError
 
     @property
@@ -192,9 +197,15 @@ class LevelDB(Storage):
             yield batch
 
     def iterator(  # noqa: D102
-        self, prefix: bytes = b"", reverse: bool = False
+        self, prefix: bytes = b"", reverse: bool = False, start: bytes = b""
     ) -> Iterator[tuple[bytes, bytes]]:
-        iterator: Iterator[tuple[bytes, bytes]] = self.db.iterator(prefix=prefix, reverse=reverse)
+        if reverse:
+            # plyvel 1.5 finds nothing if the start is the store's last key.
+            rows = self.db.iterator(prefix=prefix, reverse=True)
+            return takewhile(lambda row: row[0] >= start, rows) if start else rows
+        iterator: Iterator[tuple[bytes, bytes]] = self.db.iterator(
+            start=max(prefix, start), stop=util.increment_byte_string(prefix)
+        )
         return iterator
 
 
@@ -265,22 +276,22 @@ class RocksDB(Storage):
         self.db.write(batch, self._synced)
 
     def iterator(  # noqa: D102
-        self, prefix: bytes = b"", reverse: bool = False
+        self, prefix: bytes = b"", reverse: bool = False, start: bytes = b""
     ) -> Iterator[tuple[bytes, bytes]]:
         # The iterator must be a snapshot of now, so it is made here and not at the first next().
         # rocksdict's iterate bounds do not outlive its ReadOptions object (0.3.29 read freed
         # memory), so the prefix is checked here.
-        if not prefix:
+        if not prefix and not start:
             return iter(self.db.items(backwards=reverse))
         if not reverse:
-            rows = iter(self.db.items(from_key=prefix))
+            rows = iter(self.db.items(from_key=max(prefix, start)))
             return takewhile(lambda row: row[0].startswith(prefix), rows)
         # None: no key can lie above the prefix, so the last of all is where to begin.
         end = util.increment_byte_string(prefix)
         rows = iter(self.db.items(backwards=True, from_key=end))
         # A key equal to the end, the first row met, lies above the prefix.
         rows = dropwhile(lambda row: row[0] == end, rows)
-        return takewhile(lambda row: row[0].startswith(prefix), rows)
+        return takewhile(lambda row: row[0].startswith(prefix) and row[0] >= start, rows)
 
 
 class RocksDBNG(Storage):
@@ -328,7 +339,7 @@ class RocksDBNG(Storage):
         self.db.write(batch, sync=True)
 
     def iterator(  # noqa: D102
-        self, prefix: bytes = b"", reverse: bool = False
+        self, prefix: bytes = b"", reverse: bool = False, start: bytes = b""
     ) -> Iterator[tuple[bytes, bytes]]:
         rows = self.db.iteritems()
         if reverse:
@@ -337,13 +348,11 @@ class RocksDBNG(Storage):
             if end:
                 # The last key at or below the end; there may be none above it.
                 rows.seek_for_prev(end)
-                return takewhile(
-                    lambda row: row[0].startswith(prefix),
-                    dropwhile(lambda row: row[0] == end, rows),
-                )
-            rows.seek_to_last()
-        else:
-            rows.seek(prefix)
+                rows = dropwhile(lambda row: row[0] == end, rows)
+            else:
+                rows.seek_to_last()
+            return takewhile(lambda row: row[0].startswith(prefix) and row[0] >= start, rows)
+        rows.seek(max(prefix, start))
         return takewhile(lambda row: row[0].startswith(prefix), rows)
 
 

@@ -34,6 +34,9 @@ def main(folder):
     assert store.get(b"b1") == b"b1"
     assert [key for key, _ in store.iterator(b"b")] == [b"b1", b"b3"]
     assert [key for key, _ in store.iterator(b"b", reverse=True)] == [b"b3", b"b1"]
+    assert [key for key, _ in store.iterator(b"b", start=b"b2")] == [b"b3"]
+    assert [key for key, _ in store.iterator(b"b", True, b"b2")] == [b"b3"]
+    assert next(store.iterator(start=b"b2")) == (b"b3", b"b3")
     assert [key for key, _ in store.iterator(b"\xff\xff", reverse=True)] == [
         b"\xff\xff1",
         b"\xff\xff",

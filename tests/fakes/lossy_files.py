@@ -66,8 +66,12 @@ class LossyStore(Storage):
         self._record("batch", self.name, batch.changes)
         apply_changes(self.rows, batch.changes)
 
-    def iterator(self, prefix=b"", reverse=False):
-        rows = [row for row in sorted(self.rows.items()) if row[0].startswith(prefix)]
+    def iterator(self, prefix=b"", reverse=False, start=b""):
+        rows = [
+            row
+            for row in sorted(self.rows.items())
+            if row[0].startswith(prefix) and row[0] >= start
+        ]
         return iter(rows[::-1] if reverse else rows)
 
 

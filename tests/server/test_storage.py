@@ -76,6 +76,20 @@ def test_an_iterator_is_bound_to_its_prefix_and_ordered(store):
     assert list(store.iterator(prefix=b"zzz")) == []
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_an_iterator_leaves_out_the_keys_below_its_start(store, reverse):
+    everything = [*PREFIXED, *OTHERS, (b"\xff\xff", b""), (b"\xff\xff\1", b"")]
+    for key, value in everything:
+        store.put(key, value)
+    for prefix in (b"", b"abc", b"zzz", b"\xff\xff"):
+        for start in (b"", b"a", b"abc", b"abc\2", b"abc\2\0", b"abd", b"\xff\xff\1", b"\xff" * 3):
+            expected = sorted(
+                row for row in everything if row[0].startswith(prefix) and row[0] >= start
+            )
+            found = list(store.iterator(prefix, reverse, start))
+            assert found == (expected[::-1] if reverse else expected), (prefix, start)
+
+
 def test_a_reverse_iterator_works_where_no_key_lies_above_the_prefix(store):
     rows = [(b"\xff\xff" + bytes([n]), b"") for n in (1, 2, 0xFF)]
     for key, value in rows:
