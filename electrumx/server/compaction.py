@@ -14,11 +14,19 @@ done for every script, the flush count is lowered to the highest id in use.
 
 1. *Scan.* Scripts are read in key order without any lock, for a read is a snapshot, and the merges
    found are written in slices with the block processor's state lock held.  A slice is only a
-   bounded batch of puts and deletes; all reading was done before.
-2. *Catch up.* A script that was flushed or backed up since the pass began is *dirty*: what the
-   scan read of it may be out of date, so its merges are dropped.  Dirty scripts are read and
-   merged in rounds, each of which meets fewer.
-3. *Finish.* What is left is merged under one lock, and the count lowered in three writes.
+   bounded batch of puts and deletes; all reading was done before.  Rows above the *limit*, the
+   flush count when the scan began, are not looked at.
+2. *Catch up.* A script that was flushed or backed up since is *dirty*.  In rounds, each of which
+   sets the limit anew and meets fewer scripts, the rows above the old limit are merged into the
+   last one that the pass made.  Where that one is, is remembered (:class:`Tail`), so that neither
+   the rest of a long history nor the place where its rows were deleted, over which an engine
+   steps slowly, is read again.
+3. *Finish.* When only a few new rows are left, they are read and merged under one lock, and the
+   count is lowered in three writes.
+
+A flush only adds rows above the limit, so merges that were prepared when it came hold good.
+Backing up changes any row, so the scripts that it *cuts* have their merges dropped, and are read
+from their first row in the next round.
 
 Why a stop anywhere is harmless: every slice leaves content and order of each script's history as
 they were, and no id is above the flush count, so what is on disk is at each moment a valid
@@ -27,8 +35,8 @@ it would make the offline tool of ElectrumX go on behind rows that later flushes
 flushes always take the next higher id, never one that the pass has freed.
 
 Rows of a flush whose coins are not yet committed, and rows parked by a reorganisation, must not be
-merged, for they are told by their ids.  Scripts that have any are dirty, because ``History`` marks
-them before it writes, and dirty scripts are read only while both stores agree on the flush count.
+merged, for they are told by their ids.  Their ids are above the limit, because that is set only
+while both stores agree on the flush count.  ``History`` marks scripts before it writes them.
 
 The finish, with M the highest id in use: (1) the last data; (2) ``utxo_flush_count := M`` in the
 ``utxo`` store; (3) ``flush_count := M`` in this one.  A stop after (2) leaves a count above M, for
@@ -74,8 +82,10 @@ class CompactableHistory(Protocol):
     db: Storage | None
     state: HistState
     max_hist_row_entries: int
-    #: scripts written since the pass began, or None while no pass runs
+    #: scripts written since the limit was set, or None while no pass runs
     dirty: set[bytes] | None
+    #: those of them that lost entries
+    cut: set[bytes]
     #: held while the store is read without the state lock, and to close it
     reading: threading.RLock
     #: writes the flush count of the ``utxo`` store, synced
@@ -118,27 +128,35 @@ class RowMerger:
     have ids below that of the next row, so that their order is right.  The last row that a step
     makes may not be full; the next step takes it up again.
 
-    Afterwards ``highest`` is the script's highest id.
+    The first row made gets the id ``first_id``; below it all must be full rows already.
+
+    Afterwards ``highest`` is the script's highest id, and ``merged`` tells whether the rows were
+    merged, or left as they are because there are not ids enough.
     """
 
-    def __init__(self, hashX: bytes, rows: Sequence[Row], row_bytes: int, max_id: int):
+    def __init__(
+        self, hashX: bytes, rows: Sequence[Row], row_bytes: int, max_id: int, first_id: int = 0
+    ):
         self.hashX = hashX
         self.rows = rows
         self.row_bytes = row_bytes
         #: no id above it may be made
         self.max_id = max_id
+        self.first_id = first_id
+        self.merged = False
         self.highest = max(hist_key_flush_id(key) for key, _row in rows)
 
     def steps(self, max_bytes: int, max_rows: int) -> Iterator[Step]:
         """Yield the steps, each of about so many bytes or rows at most."""
         row_bytes = self.row_bytes
         total = sum(len(row) for _key, row in self.rows)
-        if -(-total // row_bytes) - 1 > self.max_id:
+        if self.first_id - (-total // row_bytes) - 1 > self.max_id:
             # Rows with ids that flushes have yet to take: the next ones would overwrite them.
             return
         old: dict[bytes, bytes] = {}
         parts: list[bytes] = []
-        first_id = size = 0
+        first_id = self.first_id
+        size = 0
         last = len(self.rows) - 1
         for n, (key, row) in enumerate(self.rows):
             old[key] = row
@@ -161,6 +179,14 @@ class RowMerger:
                 old[hist_key(self.hashX, first_id)] = carry
                 parts, size = [carry], len(carry)
             self.highest = end_id - 1
+        self.merged = True
+
+
+class Tail(NamedTuple):
+    """Where the merged rows of a script end: it had none above ``last_id`` up to ``limit``."""
+
+    last_id: int
+    limit: int
 
 
 class CompactionPass:
@@ -175,8 +201,12 @@ class CompactionPass:
     SLICE_ROWS = 1_000
     #: rows that one call of ``prepare`` reads, and seconds it takes, at most
     PREPARE_SECS = 0.05
-    #: dirty scripts that the finish merges itself
+    #: dirty scripts, and rows flushed for them, that the finish merges itself, at most
     FINISH_SCRIPTS = 16
+    FINISH_ROWS = 200
+    #: rows read of a script, and made, from which on it is remembered where the scan's rows end
+    TAIL_ROWS = 1_000
+    TAIL_ROWS_MADE = 10
     #: rounds after which the finish is made however many scripts are dirty
     MAX_ROUNDS = 50
 
@@ -184,15 +214,16 @@ class CompactionPass:
         self._history = history
         self._committed = committed
         self._row_bytes = history.max_hist_row_entries * TXNUM_LEN
-        self._max_id = history.state.flush_count
+        #: rows with higher ids are not read, nor made
+        self._limit = -1
         self._highest = 1
         self._prefixes_read = 0
-        #: scripts still to be read in this round
-        self._todo: list[bytes] = []
+        self._scan_begun = False
         self._rounds = 0
+        self._tails: dict[bytes, Tail] = {}
         #: prepared and not yet written
         self._steps: list[Step] = []
-        self._source = self._scan()
+        self._source: Iterator[Step | None] = iter(())
         self._exhausted = False
         self.done = False
         self.rows_deleted = 0
@@ -200,8 +231,9 @@ class CompactionPass:
         #: seconds for which the longest slice, and the finish, kept the store
         self.longest_slice = 0.0
         self.finish_secs = 0.0
-        history.dirty = set()
-        history.logger.info(f"compacting history: flush count is {self._max_id:,d}")
+        history.logger.info(f"compacting history: flush count is {history.state.flush_count:,d}")
+        if committed():
+            self._begin_scan()
 
     # -- reading, in any thread
 
@@ -244,29 +276,43 @@ class CompactionPass:
             number += 1
         self._prefixes_read = PREFIXES
 
-    def _catch_up(self) -> Iterator[Step | None]:
-        """Yield the steps of the scripts to do in this round; None from time to time."""
-        while self._todo:
-            hashX = self._todo.pop()
-            yield from self._merge(hashX, self._read(hashX))
+    def _catch_up(self, hashXs: set[bytes]) -> Iterator[Step | None]:
+        """Yield the steps of these scripts; None from time to time."""
+        for hashX in sorted(hashXs):
+            yield from self._merge(hashX, *self._read_tail(hashX))
             yield None
 
-    def _read(self, prefix: bytes) -> list[Row]:
+    def _read(self, prefix: bytes, start: bytes = b"") -> list[Row]:
         assert self._history.db
         return [
-            row for row in self._history.db.iterator(prefix=prefix) if len(row[0]) == HIST_KEY_LEN
+            row
+            for row in self._history.db.iterator(prefix=prefix, start=start)
+            if len(row[0]) == HIST_KEY_LEN and hist_key_flush_id(row[0]) <= self._limit
         ]
 
-    def _merge(self, hashX: bytes, rows: list[Row]) -> Iterator[Step]:
-        if not rows or self._is_dirty(hashX):
+    def _read_tail(self, hashX: bytes) -> tuple[list[Row], int]:
+        """Return a script's rows from the last merged one on, and the id of that one."""
+        assert self._history.db
+        tail = self._tails.get(hashX)
+        if tail:
+            key = hist_key(hashX, tail.last_id)
+            row = self._history.db.get(key)
+            # It is missing if the script was cut just now; then what is read here is dropped.
+            if row is not None:
+                rows = self._read(hashX, start=hist_key(hashX, tail.limit + 1))
+                return [(key, row), *rows], tail.last_id
+        return self._read(hashX), 0
+
+    def _merge(self, hashX: bytes, rows: list[Row], first_id: int = 0) -> Iterator[Step]:
+        if not rows or hashX in self._history.cut:
             return
-        merger = RowMerger(hashX, rows, self._row_bytes, self._max_id)
+        merger = RowMerger(hashX, rows, self._row_bytes, self._limit, first_id)
         yield from merger.steps(self.SLICE_BYTES, self.SLICE_ROWS)
         self._highest = max(self._highest, merger.highest)
-
-    def _is_dirty(self, hashX: bytes) -> bool:
-        dirty = self._history.dirty
-        return dirty is not None and hashX in dirty
+        if not merger.merged:
+            self._tails.pop(hashX, None)
+        elif self._rounds or len(rows) >= self.TAIL_ROWS or merger.highest >= self.TAIL_ROWS_MADE:
+            self._tails[hashX] = Tail(merger.highest, self._limit)
 
     @property
     def has_work(self) -> bool:
@@ -289,8 +335,9 @@ class CompactionPass:
             return True
         if not self._committed():
             return False
-        dirty = self._dirty()
-        if len(dirty) <= self.FINISH_SCRIPTS or self._rounds >= self.MAX_ROUNDS:
+        if not self._scan_begun:
+            self._begin_scan()
+        elif self._little_is_left():
             self._finish()
         else:
             self._begin_round()
@@ -304,8 +351,10 @@ class CompactionPass:
             while not self.done:
                 self.prepare()
                 self._write_steps()
-                if self._exhausted:
+                if self._exhausted and self._scan_begun:
                     self._finish()
+                elif self._exhausted:
+                    self._begin_scan()
                 if time.monotonic() > next_log:
                     next_log = time.monotonic() + PROGRESS_LOG_SECS
                     self._history.logger.info(f"compacting history: {self.progress}")
@@ -323,18 +372,46 @@ class CompactionPass:
         assert dirty is not None
         return dirty
 
+    def _little_is_left(self) -> bool:
+        """Return whether what is dirty can be read and merged at once."""
+        history = self._history
+        if history.cut:
+            return False
+        if self._rounds >= self.MAX_ROUNDS:
+            return True
+        dirty = self._dirty()
+        if len(dirty) > self.FINISH_SCRIPTS:
+            return False
+        tails = [self._tails[hashX] for hashX in dirty if hashX in self._tails]
+        rows = sum(history.state.flush_count - tail.limit for tail in tails)
+        return len(tails) == len(dirty) and rows <= self.FINISH_ROWS
+
+    def _begin_scan(self) -> None:
+        """Set out to read all scripts."""
+        self._scan_begun = True
+        self._set_limit()
+        self._source = self._scan()
+
     def _begin_round(self) -> None:
-        """Take the dirty scripts to be merged.  Their rows are all committed at this moment."""
+        """Set out to read the dirty scripts."""
         self._rounds += 1
-        self._todo = sorted(self._dirty(), reverse=True)
+        hashXs = self._dirty()
+        for hashX in self._history.cut:
+            self._tails.pop(hashX, None)
+        self._set_limit()
+        self._source = self._catch_up(hashXs)
+
+    def _set_limit(self) -> None:
+        """Take note that all rows are committed at this moment."""
+        self._limit = self._history.state.flush_count
         self._history.dirty = set()
-        self._source = self._catch_up()
+        self._history.cut = set()
         self._exhausted = False
 
     def _write_steps(self) -> None:
-        """Write what is prepared, but for scripts that have become dirty."""
+        """Write what is prepared, but for scripts that were cut."""
         assert self._history.db
-        steps = [step for step in self._steps if not self._is_dirty(step.hashX)]
+        steps = [step for step in self._steps if step.hashX not in self._history.cut]
         self._steps = []
         if not steps:
             return

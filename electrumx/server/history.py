@@ -93,8 +93,10 @@ class History:
         self.pending: PendingHistory | None = None
         self.state = HistState()
         self.db: Storage | None = None
-        #: scripts flushed or backed up since a compaction began, None while there is none
+        #: scripts flushed or backed up since a compaction read them, None while there is none
         self.dirty: set[bytes] | None = None
+        #: those of them that were backed up
+        self.cut: set[bytes] = set()
         #: held to close the store, and by who reads it in another thread than a client's
         self.reading = threading.RLock()
         #: writes the flush count of the ``utxo`` store, synced; its owner sets this
@@ -332,6 +334,8 @@ class History:
         assert parked_id <= MAX_FLUSH_ID
         hashXs = sorted(hashXs)
         self._mark_dirty(hashXs)
+        if self.dirty is not None:
+            self.cut.update(hashXs)
         self.flush_count = parked_id
         count = 0
         with self.db.write_batch() as batch:

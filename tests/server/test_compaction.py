@@ -118,6 +118,39 @@ def test_a_step_is_bounded_where_the_ids_allow_it():
     assert all(len(step.deletes) <= 100 for step in steps)
 
 
+def test_new_rows_are_merged_into_the_last_one_as_if_all_were_read():
+    for seed in range(300):
+        choose = random.Random(seed)
+        row_bytes = 5 * choose.choice([1, 3, 10])
+        limit = choose.choice([20, 40])
+        store = dict(random_rows(choose, limit, row_bytes // 5))
+        full_hist = history_of(store)
+        steps = list(RowMerger(b"h" * 11, sorted(store.items()), row_bytes, limit).steps(1, 1))
+        if len(full_hist) > row_bytes * (limit + 1):
+            assert [] == steps
+            continue
+        store = {
+            hist_key(b"h" * 11, n): full_hist[start : start + row_bytes]
+            for n, start in enumerate(range(0, len(full_hist), row_bytes))
+        }
+        last = len(store) - 1
+        for n in range(choose.randint(1, 9)):
+            store[hist_key(b"h" * 11, limit + 1 + n)] = pack([10**6 + n] * choose.randint(1, 9))
+        expected = history_of(store)
+        rows = sorted(store.items())[last:]
+        merger = RowMerger(b"h" * 11, rows, row_bytes, limit + n + 1, last)
+        for step in merger.steps(choose.choice([1, 100]), choose.choice([1, 7])):
+            for key in step.deletes:
+                del store[key]
+            store.update(step.puts)
+            assert history_of(store) == expected
+        assert merger.merged is (len(expected) <= row_bytes * (limit + n + 2))
+        if merger.merged:
+            assert [hist_key_flush_id(key) for key in sorted(store)] == [*range(len(store))]
+            assert all(len(store[key]) == row_bytes for key in sorted(store)[:-1])
+            assert merger.highest == len(store) - 1
+
+
 def test_rows_that_are_full_already_need_no_step():
     rows = [(hist_key(b"h" * 11, n), pack(range(10 * n, 10 * n + 10))) for n in range(20)]
     assert [] == list(RowMerger(b"h" * 11, rows, 50, 100).steps(100, 100))
@@ -239,6 +272,140 @@ def test_a_pass_between_flushes_and_backups_shows_whole_histories_and_frees_the_
     assert history.dirty is None
     fill(store, choose, hashXs, 20, model)
     assert_whole(store.open(), model)
+
+
+class CountedStore:
+    """Passes everything on to a store, and counts the rows that are read of it."""
+
+    def __init__(self, store):
+        self.store = store
+        self.count = 0
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
+
+    def get(self, key):
+        self.count += 1
+        return self.store.get(key)
+
+    def iterator(self, *args, **kwargs):
+        for row in self.store.iterator(*args, **kwargs):
+            self.count += 1
+            yield row
+
+
+def compact_counting(store, model, between):
+    """Make a pass, calling ``between`` before and after each reading; return it and figures.
+
+    They are the most rows read while the lock is held, and those read without it once all
+    scripts were scanned.
+    """
+    history = store.opened
+    counted = history.db = CountedStore(history.db)
+    compaction = CompactionPass(history, store.agree)
+    most_locked = caught_up = 0
+    while not compaction.done:
+        between(compaction)
+        counted.count = 0
+        compaction.prepare()
+        if compaction._rounds > 1:
+            caught_up += counted.count
+        between(compaction)
+        counted.count = 0
+        assert compaction.write()
+        most_locked = max(most_locked, counted.count)
+    history.db = counted.store
+    assert_whole(history, model)
+    assert history.flush_count == store.utxo_flush_count == max(ids(history))
+    return compaction, most_locked, caught_up
+
+
+def test_few_rows_are_read_with_the_lock_held_however_many_scripts_in_use_have(store):
+    choose = random.Random(6)
+    hashXs = [choose.randbytes(11) for _ in range(12)]
+    model = {}
+    history = store.open()
+    history.max_hist_row_entries = 500
+    fill(store, choose, hashXs, 4_000, model)
+    assert all(len(numbers) > 500 for numbers in model.values())
+    fill_1 = lambda _compaction: fill(store, choose, hashXs, 1, model)  # noqa: E731
+    compaction, most_locked, caught_up = compact_counting(store, model, fill_1)
+    # The slices before the finish hold, too: all these scripts were flushed meanwhile.
+    assert compaction.rows_deleted > 9_000
+    assert compaction._rounds <= 4
+    assert 0 < most_locked < 60
+    assert caught_up < 100
+    fill(store, choose, hashXs, 20, model)
+    assert_whole(store.open(), model)
+
+
+def test_scripts_that_a_reorganisation_cut_are_not_read_with_the_lock_held(store):
+    choose = random.Random(7)
+    hashXs = [choose.randbytes(11) for _ in range(5)]
+    model = {}
+    history = store.open()
+    history.max_hist_row_entries = 500
+    fill(store, choose, hashXs, 2_000, model)
+    reorganised = []
+
+    def reorganise(compaction):
+        # At first among the steps of a slice, and then whenever it could finish.
+        if len(reorganised) < 8 and compaction.has_work:
+            reorganised.append(compaction._rounds)
+            store.tx_count -= 3
+            history.backup(hashXs, store.tx_count)
+            for numbers in model.values():
+                numbers[:] = [n for n in numbers if n < store.tx_count]
+            fill(store, choose, hashXs, 3, model)
+
+    _compaction, most_locked, _caught_up = compact_counting(store, model, reorganise)
+    assert len(reorganised) == 8
+    assert len(set(reorganised)) > 2
+    assert most_locked < 60
+    fill(store, choose, hashXs, 20, model)
+    assert_whole(store.open(), model)
+
+
+def test_a_finish_that_new_scripts_put_off_is_made_after_some_rounds(store, monkeypatch):
+    monkeypatch.setattr(SmallSlices, "MAX_ROUNDS", 5)
+    choose = random.Random(8)
+    model = {}
+    store.open()
+    fill(store, choose, [b"a" * 11, b"b" * 11, b"c" * 11, b"d" * 11], 50, model)
+    compaction = SmallSlices(store.opened, store.agree)
+    while not compaction.done:
+        compaction.prepare()
+        fill(store, choose, [choose.randbytes(11) for _ in range(4)], 1, model)
+        compaction.write()
+    # The finish is one round more.
+    assert compaction._rounds == 6
+    assert_whole(store.open(), model)
+    assert store.opened.flush_count == store.utxo_flush_count == max(ids(store.opened)) < 30
+
+
+def test_a_pass_that_is_begun_before_the_coins_of_a_flush_waits_to_read(store):
+    choose = random.Random(9)
+    hashXs = [choose.randbytes(11) for _ in range(9)]
+    model = {}
+    history = store.open()
+    fill(store, choose, hashXs, 60, model)
+    before = dict(history.db.iterator())
+    history.add_unflushed([hashXs], store.tx_count)
+    history.flush()
+    compaction = CompactionPass(history, store.agree)
+    compaction.prepare()
+    assert compaction.has_work
+    assert not compaction.write()
+    assert {key: history.db.get(key) for key in before if len(key) == HIST_KEY_LEN}.items() < (
+        before.items()
+    )
+    for hashX in hashXs:
+        model.setdefault(hashX, []).append(store.tx_count)
+    store.tx_count += 1
+    store.utxo_flush_count = history.flush_count
+    compaction.run_to_end()
+    assert_whole(store.open(), model)
+    assert store.opened.flush_count == max(ids(store.opened)) < 30
 
 
 def test_a_stop_at_any_write_of_a_pass_is_harmless(store):
