@@ -1353,3 +1353,28 @@ async def test_the_first_failure_ends_the_others():
     with pytest.raises(BadPeerError, match="liar"):
         await run_together(slow(), fail(), slow())
     assert events == ["ended", "ended"]
+
+
+async def test_a_name_that_leads_into_a_private_network_is_bad(make_manager, monkeypatch, caplog):
+    """Nothing is said to what listens there."""
+    async with peer_server(listen_host=LAN_HOST, host="stranger.example") as script:
+        resolve = socket.getaddrinfo
+        monkeypatch.setattr(
+            socket,
+            "getaddrinfo",
+            lambda host, *args, **kwargs: resolve(
+                LAN_HOST if host == "stranger.example" else host, *args, **kwargs
+            ),
+        )
+        manager = make_manager(is_public=lambda peer: peer.host != LAN_HOST)
+        peer = await add(manager, f"stranger.example v1.4 t{script.port}")
+        assert peer.bad
+        assert script.requests == []
+        assert "marking bad: (address 127.0.0.1 is not public)" in caplog.text
+        # Our own name may: we serve from there.
+        report = [f"tcp://stranger.example:{script.port}"]
+        manager = make_manager(
+            make_env(report=report), is_public=lambda peer: peer.host != LAN_HOST
+        )
+        manager._note_peers(manager.myselves, limit=None)
+        await until(lambda: manager.myselves[0].last_good)

@@ -494,6 +494,7 @@ class PeerManager:
             address = session.remote_address()
             if not peer.is_tor and address is not None:
                 peer.ip_addr = str(address.host)
+                self._check_address(peer)
             if self._is_blacklisted(peer):
                 raise BadPeerError("blacklisted")
             self._check_bucket(peer)
@@ -502,6 +503,17 @@ class PeerManager:
             features = self._features_to_register(peer, reported)
             if features is not None:
                 await self._register(session, peer, features)
+
+    def _check_address(self, peer: Peer) -> None:
+        """Raise BadPeerError if a stranger's name led us to an address that is not public.
+
+        Nobody else could reach it, and what listens there may trust us. Our own name may well
+        lead to such an address, inside our network.
+        """
+        if peer in self.myselves or peer.ip_addr is None:
+            return
+        if not self._is_public(Peer(peer.ip_addr, {"hosts": {peer.ip_addr: {}}}, peer.source)):
+            raise BadPeerError(f"address {peer.ip_addr} is not public")
 
     def _check_bucket(self, peer: Peer) -> None:
         """Raise BadPeerError if we have enough good peers of the same neighbourhood."""

@@ -1,0 +1,107 @@
+"""Starts the server with a made-up world around it, as no setting of a real one could.
+
+Run as ``python -m tests.integration.launcher PLAN`` where PLAN is a JSON file of these members, all
+of which may be missing:
+
+* names: host name -> IP address, what the process resolves besides real names.
+* peers: the coin's hard-coded peers, as real names.
+* public_but: peers on loopback count as public, except for these addresses, and are connected to
+  from the address of our own first service, as they would be from a public one.
+* loopback_has_groups: clients from loopback share costs by subnet, as those from elsewhere do.
+* constants: "module:NAME" -> value.
+"""
+
+import importlib
+import json
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+
+from tests.integration.processes import Child
+from tests.integration.server import ServerProcess
+
+
+def _inject_names(names):
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host, *args, **kwargs):
+        text = host.decode() if isinstance(host, bytes) else host
+        return real(names.get(text, host), *args, **kwargs)
+
+    socket.getaddrinfo = getaddrinfo
+
+
+def _inject_public_loopback(private):
+    from electrumx.server.peers.manager import PeerManager
+    from electrumx.server.session import manager
+
+    class LoopbackPeerManager(PeerManager):
+        def _local_host(self, _peer, family):
+            hosts = [s.host for s in self.env.services if s.protocol != "rpc"]
+            return str(hosts[0]) if family == socket.AF_INET else None
+
+    manager.PeerManager = partial(
+        LoopbackPeerManager,
+        is_public=lambda peer: peer.is_valid and peer.host not in private,
+        request_timeout=10.0,
+    )
+
+
+def _inject_groups():
+    from electrumx.server.session import limits
+
+    limits.is_exempt = lambda host: host.is_private and not host.is_loopback
+
+
+def _inject_peers(peers):
+    from electrumx.lib.coins import Coin
+    from electrumx.server.env import Env
+
+    coin = Coin.lookup_coin_class(Env.required("COIN"), Env.default("NET", "mainnet"))
+    coin.PEERS = peers
+
+
+def inject(plan):
+    """Change the process as the plan says."""
+    if "names" in plan:
+        _inject_names(plan["names"])
+    if "public_but" in plan:
+        _inject_public_loopback(plan["public_but"])
+    if plan.get("loopback_has_groups"):
+        _inject_groups()
+    if "peers" in plan:
+        _inject_peers(plan["peers"])
+    for name, value in plan.get("constants", {}).items():
+        module_name, _colon, attribute = name.partition(":")
+        module = importlib.import_module(module_name)
+        assert hasattr(module, attribute), name
+        setattr(module, attribute, value)
+
+
+class InjectedServer(ServerProcess):
+    """A ServerProcess that starts by a plan."""
+
+    def __init__(self, folder, node_env, plan, **kwargs):
+        super().__init__(folder, node_env, **kwargs)
+        self._plan_file = folder / "plan.json"
+        self._plan_file.write_text(json.dumps(plan))
+
+    def launch(self):
+        log = self.folder / "server.log"
+        self._log_start = len(log.read_text(errors="replace")) if log.exists() else 0
+        command = [sys.executable, "-m", __name__, self._plan_file]
+        self.child = Child("server", command, folder=self.folder, env=self.env)
+        return self
+
+
+def main():
+    """Run the server by the plan that the command line names."""
+    inject(json.loads(Path(sys.argv[1]).read_text()))
+    from electrumx.cli.server import main as server_main
+
+    return server_main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
