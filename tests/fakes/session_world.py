@@ -134,6 +134,7 @@ class FakeDB:
         self.utxos = {}
         self.history = SimpleNamespace(flush_count=7)
         self.history_reads = 0
+        self.utxo_db = object()  # open
         self.before_history_returns = None
 
     @property

@@ -202,6 +202,9 @@ class LocalRPC(SessionBase):
         if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
             raise bad_request("expected a list of scripts, addresses or names")
         limit = non_negative_integer(limit)
+        if self.db.utxo_db is None:
+            # The node has not answered yet, or the database is being opened anew.
+            raise bad_request("still catching up with daemon")
         lines: list[str] = []
         for item in items:
             found = await asyncio.to_thread(self._query_hashX, item)
