@@ -3,7 +3,8 @@
 Owns the staging folder in the database directory, and what is written beside the backup's path.
 :func:`back_up` is awaited on the event loop; its work is done in worker threads.
 
-1. Without the state lock: the engines write what they hold in memory.
+1. Without the state lock: RocksDB writes what it holds in memory; LevelDB's tables are linked, so
+   that only those are left that it makes from now on.
 2. *With it*, so that nobody flushes: hard links and small copies are made in the staging folder,
    which is on the database's own disk.  RocksDB makes a checkpoint.  Of LevelDB the tables are
    linked, which never change once they are written, and ``CURRENT``, the manifest and the logs
@@ -94,9 +95,11 @@ class Backup:
         shutil.rmtree(self.staging, ignore_errors=True)
         for name in ("utxo", "hist", "meta"):
             (self.staging / name).mkdir(parents=True)
-        for store in self._stores().values():
+        for name, store in self._stores().items():
             if isinstance(store, RocksDB):
                 store.db.flush()
+            else:
+                _link_ahead(self.db.db_dir / name, self.staging / name)
 
     def _check_path(self) -> None:
         path, partial = self.path, self.partial
@@ -258,16 +261,20 @@ def _copy_store(source: Path, target: Path) -> None:
     for attempt in range(COPY_TRIES):
         if attempt:
             time.sleep(COPY_RETRY_SECS)
-            shutil.rmtree(target)
-            target.mkdir()
         before = _manifest(source)
+        inodes = _inodes(source)
+        linked = _inodes(target)
+        for name, inode in linked.items():
+            # Copies stand for links where there are none; they are made anew.
+            if not name.endswith(TABLES) or inodes.get(name) != inode:
+                os.unlink(target / name)
         try:
-            for path in source.iterdir():
-                if path.suffix in TABLES:
-                    _link(path, target / path.name)
-            for path in source.iterdir():
-                if path.suffix == ".log" or path.name.startswith(("OPTIONS-", "IDENTITY")):
-                    _copy(path, target / path.name)
+            for name, inode in inodes.items():
+                if name.endswith(TABLES):
+                    if linked.get(name) != inode:
+                        _link(source / name, target / name)
+                elif name.endswith(".log") or name.startswith(("OPTIONS-", "IDENTITY")):
+                    _copy(source / name, target / name)
             for name in ("CURRENT", before[0]):
                 _copy(source / name, target / name)
         except FileNotFoundError:
@@ -275,6 +282,21 @@ def _copy_store(source: Path, target: Path) -> None:
         if _manifest(source) == before:
             return
     raise BackupError(f"the engine is busy with {source}: try again")
+
+
+def _link_ahead(source: Path, target: Path) -> None:
+    """Link the tables of a store that is written to, as far as that goes."""
+    for name in _inodes(source):
+        if name.endswith(TABLES):
+            try:
+                os.link(source / name, target / name)
+            except OSError:
+                pass  # it was merged just now, or there are no links
+
+
+def _inodes(folder: Path) -> dict[str, int]:
+    with os.scandir(folder) as entries:
+        return {entry.name: entry.inode() for entry in entries}
 
 
 def _manifest(folder: Path) -> tuple[str, int]:

@@ -293,7 +293,16 @@ def test_a_store_that_merges_tables_while_it_is_copied_is_copied_again(tmp_path,
     store.db.compact_range()
     monkeypatch.setattr(backup, "_link", link_while_merging)
     (tmp_path / "copy").mkdir()
+    backup._link_ahead(tmp_path / "store", tmp_path / "copy")
+    ahead = set(os.listdir(tmp_path / "copy"))
+    assert ahead
+    # One that was linked ahead and has been merged since, and one that only was copied.
+    (tmp_path / "copy" / "000999.ldb").write_bytes(b"")
+    copied = next(iter(ahead))
+    (tmp_path / "copy" / copied).unlink()
+    (tmp_path / "copy" / copied).write_bytes(b"half")
     backup._copy_store(tmp_path / "store", tmp_path / "copy")
+    assert set(os.listdir(tmp_path / "copy")) < set(os.listdir(tmp_path / "store"))
     store.close()
     assert copies == 3
     copy = LevelDB(str(tmp_path / "copy"), True)
