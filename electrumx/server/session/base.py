@@ -40,6 +40,8 @@ LOGGED_REQUEST_CHARS = 1_000
 MAX_ADMITTED = 200
 # So many requests are admitted before other sessions get their turn.
 ADMITTED_AT_ONCE = 4
+# How long a session at the hard limit has to read why it is closed.
+LAST_WORD_SECS = 1.0
 # Longer messages are parsed in a thread.
 LARGE_MESSAGE_BYTES = 50_000
 
@@ -245,7 +247,7 @@ class SessionBase(RPCSession):
         """End a session that has used up its limit: what is malformed never gets a turn."""
         if self.is_over_limit() and not self.is_closing():
             self.on_disconnect_due_to_excessive_session_cost()
-            await self._group.spawn(self.close())
+            await self._group.spawn(self.close(force_after=LAST_WORD_SECS))
         await asyncio.sleep(0)
 
     async def _admit(self, requests: list[Any]) -> None:
@@ -284,9 +286,8 @@ class SessionBase(RPCSession):
             self.logger.info(f"incoming request {text} timed out after {secs} secs")
             result = RPCError(JSONRPC.SERVER_BUSY, "server busy - request timed out")
         except ExcessiveSessionCostError:
-            self.on_disconnect_due_to_excessive_session_cost()
-            result = RPCError(JSONRPC.EXCESSIVE_RESOURCE_USAGE, "excessive resource usage")
-            disconnect = True
+            await self._end_excessive(request)
+            return
         except Exception:
             self.logger.exception(f"exception handling {str(request)[:LOGGED_REQUEST_CHARS]}")
             result = RPCError(JSONRPC.INTERNAL_ERROR, "internal server error")
@@ -296,6 +297,20 @@ class SessionBase(RPCSession):
             self._bump_errors(result)
         if disconnect:
             await self.close()
+
+    async def _end_excessive(self, request: Any) -> None:
+        """Tell a client why it is thrown out, if it listens, and close."""
+        self.on_disconnect_due_to_excessive_session_cost()
+        error = RPCError(JSONRPC.EXCESSIVE_RESOURCE_USAGE, "excessive resource usage")
+        self._bump_errors(error)
+        if isinstance(request, Request):
+            try:
+                async with timeout_after(LAST_WORD_SECS):
+                    await self._reply(request, error)
+            except TaskTimeout:
+                await self.abort()
+        # Those who do not read must not stay until they would be cut off anyway.
+        await self.close(force_after=LAST_WORD_SECS)
 
     async def _limited_result(self, request: Any) -> Any:
         """Return the result once a slot is free; the time-out covers waiting for it too."""

@@ -198,6 +198,23 @@ async def test_at_the_hard_limit_a_request_is_told_so_and_the_session_closed(cap
     assert "closing session over res usage. ip: 127.0.0.1. groups: []" in caplog.text
 
 
+async def test_who_reads_nothing_at_the_hard_limit_is_gone_in_seconds():
+    async with session_world(request_sleep=0) as world:
+        world.daemon.txs["ab" * 32] = "00" * 400_000
+        client = await world.connect()
+        await client.request("server.ping")
+        client.stop_reading()
+        for number in range(30):
+            await client.send(request(number, "blockchain.transaction.get", ["ab" * 32]))
+        session = world.session()
+        await until(lambda: not session.transport._can_send.is_set())
+        session.bump_cost(20_000)
+        # Nothing gets a turn while ten replies wait to be read.
+        for _ in range(10):
+            session._incoming_concurrency._semaphore.release()
+        await until(lambda: not world.manager.sessions, secs=8)
+
+
 @pytest.mark.parametrize("message", [b"junk", b"", b"[1,2,3,4,5,6,7,8,9]"])
 async def test_who_sends_nothing_but_junk_is_closed_at_the_hard_limit(message):
     async with session_world(request_sleep=0) as world:
