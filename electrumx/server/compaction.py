@@ -204,9 +204,12 @@ class CompactionPass:
     #: dirty scripts, and rows flushed for them, that the finish merges itself, at most
     FINISH_SCRIPTS = 16
     FINISH_ROWS = 200
-    #: rows read of a script, and made, from which on it is remembered where the scan's rows end
-    TAIL_ROWS = 1_000
-    TAIL_ROWS_MADE = 10
+    #: rows read of a script, and made, from which on it is always remembered where they end
+    TAIL_ROWS = 10_000
+    TAIL_ROWS_MADE = 50
+    #: scripts of a round up to which that is remembered of each.  More would take long to forget,
+    #: and after so long a round another one is due anyway.
+    TAIL_SCRIPTS = 5_000
     #: rounds after which the finish is made however many scripts are dirty
     MAX_ROUNDS = 50
 
@@ -221,6 +224,7 @@ class CompactionPass:
         self._scan_begun = False
         self._rounds = 0
         self._tails: dict[bytes, Tail] = {}
+        self._note_all_tails = False
         #: prepared and not yet written
         self._steps: list[Step] = []
         self._source: Iterator[Step | None] = iter(())
@@ -311,7 +315,13 @@ class CompactionPass:
         self._highest = max(self._highest, merger.highest)
         if not merger.merged:
             self._tails.pop(hashX, None)
-        elif self._rounds or len(rows) >= self.TAIL_ROWS or merger.highest >= self.TAIL_ROWS_MADE:
+        elif (
+            self._note_all_tails
+            # What is known must not go stale.
+            or hashX in self._tails
+            or len(rows) >= self.TAIL_ROWS
+            or merger.highest >= self.TAIL_ROWS_MADE
+        ):
             self._tails[hashX] = Tail(merger.highest, self._limit)
 
     @property
@@ -396,6 +406,7 @@ class CompactionPass:
         """Set out to read the dirty scripts."""
         self._rounds += 1
         hashXs = self._dirty()
+        self._note_all_tails = len(hashXs) <= self.TAIL_SCRIPTS
         for hashX in self._history.cut:
             self._tails.pop(hashX, None)
         self._set_limit()
@@ -439,6 +450,7 @@ class CompactionPass:
             before = history.state.flush_count
             lower_flush_count(history, self._highest)
             history.dirty = None
+            self._tails.clear()
             self.done = True
         self.finish_secs = time.monotonic() - start
         history.logger.info(

@@ -227,6 +227,8 @@ class SmallSlices(CompactionPass):
     SLICE_BYTES = 30
     SLICE_ROWS = 4
     FINISH_SCRIPTS = 2
+    TAIL_ROWS = 20
+    TAIL_SCRIPTS = 6
 
 
 def stop_at_write(number):
@@ -249,8 +251,9 @@ def no_hook():
     faults.hook = None
 
 
-def test_a_pass_between_flushes_and_backups_shows_whole_histories_and_frees_the_ids(store):
-    choose = random.Random(1)
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_a_pass_between_flushes_and_backups_shows_whole_histories_and_frees_the_ids(store, seed):
+    choose = random.Random(seed)
     hashXs = [choose.randbytes(11) for _ in range(25)]
     model = {}
     history = store.open()
@@ -364,6 +367,40 @@ def test_scripts_that_a_reorganisation_cut_are_not_read_with_the_lock_held(store
     assert most_locked < 60
     fill(store, choose, hashXs, 20, model)
     assert_whole(store.open(), model)
+
+
+def test_what_is_known_of_a_script_is_kept_up_to_date_in_rounds_of_many_scripts(store):
+    class NoneAtTheEnd(CompactionPass):
+        FINISH_SCRIPTS = 0
+        TAIL_SCRIPTS = 1
+
+    model = {}
+    history = store.open()
+    history.max_hist_row_entries = 2
+    a, b = b"a" * 11, b"b" * 11
+
+    def flush(*touched):
+        for hashX in touched:
+            model.setdefault(hashX, []).append(store.tx_count)
+        store.flush(touched)
+
+    for _ in range(30):
+        flush(a, b)
+    compaction = NoneAtTheEnd(history, store.agree)
+    # In the round of one script it is noted where its rows end, and the next round adds some.
+    for touched in ([a], [a, b], [a, b], [a, b], [a, b], [a], [a, b], [a]):
+        while not compaction._exhausted:
+            compaction.prepare()
+            if not compaction._exhausted:
+                compaction.write()
+        flush(*touched)
+        compaction.write()
+        assert_whole(history, model)
+    while not compaction.done:
+        compaction.prepare()
+        compaction.write()
+    assert_whole(store.open(), model)
+    assert store.opened.flush_count == max(ids(store.opened)) == 18
 
 
 def test_a_finish_that_new_scripts_put_off_is_made_after_some_rounds(store, monkeypatch):
