@@ -16,11 +16,12 @@ from aiorpcx import (
     Request,
     RPCError,
     RPCSession,
+    TaskGroup,
     TaskTimeout,
     timeout_after,
 )
 from aiorpcx.rawsocket import ConnectionLostError, RSTransport
-from aiorpcx.session import ExcessiveSessionCostError
+from aiorpcx.session import Concurrency, ExcessiveSessionCostError
 from websockets.exceptions import ConnectionClosed
 
 from electrumx.lib import util
@@ -63,6 +64,20 @@ def _is_large(result: Any) -> bool:
     return False
 
 
+class _Turns(Concurrency):
+    """aiorpcX's slots for requests, of which one is always left.
+
+    The library's all go when the target falls to 0, and then nobody gets the turn at which the
+    session would be ended.
+    """
+
+    async def __aexit__(self, *_exc: Any) -> None:
+        if self._sem_value > max(1, self._target):
+            self._sem_value -= 1
+        else:
+            self._semaphore.release()
+
+
 class SessionBase(RPCSession):
     """A connection of a client: a wallet, or the administrator's tool.
 
@@ -86,6 +101,7 @@ class SessionBase(RPCSession):
         if self.limited:
             SessionLimits.from_env(self.env).apply(self)
         super().__init__(transport, connection=BoundedConnection(JSONRPCAutoDetect))
+        self._incoming_concurrency = _Turns(self.initial_concurrent)
         self.db = db
         self.mempool = mempool
         self.peer_mgr = peer_mgr
@@ -158,11 +174,15 @@ class SessionBase(RPCSession):
         except (TaskTimeout, OSError) as e:
             self.logger.info(f"connection aborted: {e!r}")
             await self.abort()
-        except (ConnectionLostError, ConnectionClosed):
-            raise
+        except (ConnectionLostError, ConnectionClosed) as e:
+            # The frames it came through hold the task that holds it.
+            e.__traceback__ = None
         except Exception:
             self.logger.exception("session failed")
             await self.abort()
+        finally:
+            # The tasks of the old one lead back to us.
+            self._group = TaskGroup()
 
     async def connection_lost(self) -> None:
         """Leave the session table, with a line in the log if there is something to say."""
@@ -211,6 +231,9 @@ class SessionBase(RPCSession):
             except MemoryError as e:
                 self.logger.warning(f"{e}")
                 continue
+            if self.is_closing():
+                # What was sent before the client noticed; the loss of the connection comes next.
+                continue
             self.last_recv = time.time()
             self.recv_count += 1
             if self.log_me:
@@ -258,6 +281,7 @@ class SessionBase(RPCSession):
         for request in requests:
             await self._admission.acquire()
             if self.is_closing():
+                self._admission.release()
                 return
             await self._group.spawn(self._admitted(request))
             self._admitted_count += 1

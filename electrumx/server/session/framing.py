@@ -78,7 +78,8 @@ class BoundedNewlineFramer(FramerBase):
         """Wait for the next message."""
         item = await self._queue.get()
         if self._failure is not None:
-            raise self._failure
+            # A new one each time: its traceback leads back to us, and would keep us in memory.
+            raise type(self._failure)(*self._failure.args)
         if isinstance(item, Exception):
             raise item
         self.backlog -= len(item) + MESSAGE_OVERHEAD

@@ -98,10 +98,27 @@ class RawTransport(RSTransport):
     HIGH_MARK = 65_536
     LOW_MARK = 16_384
 
+    session: Any
     _held = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let a session that waits before it receives more find out."""
+        super().connection_lost(exc)
+        if self.session is not None:
+            self.session._admission.release()
+
+    async def process_messages(self) -> None:
+        """Run the session until the connection ends."""
+        try:
+            await super().process_messages()
+        finally:
+            # They hold each other: without this the garbage collector would have to find out.
+            self.session = None
 
     def data_received(self, data: bytes) -> None:
         """Take bytes off the network."""
+        if self.session is None:
+            return
         super().data_received(data)
         # Limits take effect when a request gets its turn: here there is none to come.
         if self._framer.is_dropping and self.session.is_over_limit() and not self.is_closing():
@@ -125,6 +142,8 @@ class RawTransport(RSTransport):
 class WebSocketTransport(WSTransport):
     """aiorpcX's websocket transport, with closing that is bounded in time."""
 
+    session: Any
+
     async def process_messages(self) -> None:
         """Run the session until the connection ends."""
         try:
@@ -133,6 +152,7 @@ class WebSocketTransport(WSTransport):
             pass
         finally:
             self.closing = True
+            self.session = None
 
     async def write(self, framed_message: bytes) -> None:
         """Send a message as text; do nothing if the connection has gone, as raw sockets do."""

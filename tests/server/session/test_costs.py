@@ -209,10 +209,27 @@ async def test_who_reads_nothing_at_the_hard_limit_is_gone_in_seconds():
         session = world.session()
         await until(lambda: not session.transport._can_send.is_set())
         session.bump_cost(20_000)
-        # Nothing gets a turn while ten replies wait to be read.
-        for _ in range(10):
-            session._incoming_concurrency._semaphore.release()
         await until(lambda: not world.manager.sessions, secs=8)
+
+
+async def test_requests_that_wait_when_the_limit_is_reached_end_the_session():
+    async with session_world(initial_concurrent=2, bw_unit_cost=FREE_BYTES) as world:
+        client = await world.connect()
+        await client.request("server.ping")
+        world.daemon.stall = asyncio.Event()
+        for number in range(6):
+            await client.send(request(number, "blockchain.transaction.get", ["ab" * 32]))
+        session = world.session()
+        await until(lambda: session.unanswered_request_count() == 6)
+        session.bump_cost(12_000)
+        world.daemon.stall.set()
+        codes = []
+        while (reply := await client.recv()) is not None:
+            codes.append(reply.get("error", {}).get("code"))
+        # Two were being served; of those that waited one at least is told why it is the end.
+        assert codes[:2] == [None, None]
+        assert set(codes[2:]) == {-101}
+        await until(lambda: not world.manager.sessions)
 
 
 @pytest.mark.parametrize("message", [b"junk", b"", b"[1,2,3,4,5,6,7,8,9]"])
