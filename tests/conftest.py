@@ -5,6 +5,7 @@ skipped with a printed reason on a developer's machine and fails where the envir
 CI is set, so that nothing is left out of a build unseen.
 """
 
+import logging
 import os
 import shutil
 import socket
@@ -93,3 +94,14 @@ def in_tmp_dir(tmp_path, monkeypatch):
     """The test's temporary folder, which is also the current directory while the test runs."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _logger_as_it_was():
+    """Undo what a test did to the server's logger: others read its lines through caplog."""
+    logger = logging.getLogger("electrumx")
+    before = logger.level, logger.propagate, logger.handlers[:]
+    yield
+    logger.level, logger.propagate, logger.handlers[:] = before
+    # Levels are remembered by each logger below.
+    logger.manager._clear_cache()

@@ -55,6 +55,9 @@ TYPED = {
         "#!/bin/sh\ninstall": "test_a_certificate_is_made_used_and_renewed",
         "electrumx_rpc stop": "test_the_server_runs_logs_answers_and_stops",
         "electrumx_rpc query": "test_the_server_runs_logs_answers_and_stops",
+        "electrumx_rpc backup": "test_the_server_runs_logs_answers_and_stops",
+        "electrumx_rpc verify": "test_the_server_runs_logs_answers_and_stops",
+        "electrumx_verify": "test_the_server_runs_logs_answers_and_stops",
         "electrumx_compact_history": "test_the_server_runs_logs_answers_and_stops",
         "COIN=Bitcoin DB_DIRECTORY": "test_the_server_runs_logs_answers_and_stops",
     },
@@ -232,6 +235,10 @@ def test_the_server_runs_logs_answers_and_stops(reader, chain, stopping):
         lambda: json.loads(reader.client.run("electrumx_rpc getinfo"))["db height"] == HEIGHT + 2,
         what="height",
     )
+    copy = [("/srv/backups/electrumx-1", reader.folder / "backup")]
+    reader.client.run(block("electrumx_rpc backup", replacing=copy))
+    assert (reader.folder / "backup" / "COIN").is_file()
+    assert "sound" in reader.client.run(block("electrumx_rpc verify"))
     reader.client.run(block("electrumx_rpc stop"))
     assert server.popen.wait(START_SECS) == 0
     log = server.log_text().splitlines()
@@ -247,6 +254,8 @@ def test_the_server_runs_logs_answers_and_stops(reader, chain, stopping):
     settings = block("export COIN=Bitcoin\n", replacing=here).rpartition("\n")[0]
     compaction = block("electrumx_compact_history")
     assert "compact" in reader.shell.run(f"{settings}\n{compaction}")
+    audit = block("electrumx_verify")
+    assert "sound" in reader.shell.run(f"{settings}\nunset DAEMON_URL\n{audit}")
     offline = block("COIN=Bitcoin DB_DIRECTORY", replacing=here[:1] + other_address)
     assert "History #1: " in Shell(reader.folder, NET="regtest").run(offline)
 

@@ -112,9 +112,10 @@ async def test_blocks_that_the_operator_has_replaced_are_indexed_again(chain, se
     for count in (1, 7):
         for server in servers:
             assert server.rpc("reorg", count) == f"scheduled a reorg of {count:,d} blocks"
-            # The last line of undoing, then of processing the same blocks again.
+            # The last line of undoing, then of committing the same blocks again, in any parts.
             server.wait_log(
-                rf"backed up to height {oracle.height - count:,d}(?s:.*)processed {count}"
+                rf"backed up to height {oracle.height - count:,d}(?s:.*)"
+                rf"flush #[\d,]+ took [^\n]*Height {oracle.height:,d} "
             )
         await all_follow(servers, oracle)
     assert [server.terminate() for server in servers] == [0, 0]
