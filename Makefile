@@ -41,9 +41,7 @@ parts: $(VENV)/.installed-test
 
 # Ruff, mypy and the manual are among the tests (tests/house), so that one run shows all faults.
 test: parts
-	$(PYTEST) -n $(JOBS) --dist loadgroup tests || { \
-		echo "What failed beside other tests must pass with the machine to itself:"; \
-		$(PYTEST) --last-failed --last-failed-no-failures none tests; }
+	$(PYTEST) -n $(JOBS) --dist loadgroup tests
 
 test-all:
 	@VERSIONS="$(SUPPORTED)" TESTS="$(UNIT_TESTS)" JOBS="$(JOBS)" sh contrib/test-all
