@@ -7,6 +7,7 @@ CI is set, so that nothing is left out of a build unseen.
 
 import logging
 import os
+import random
 import shutil
 import socket
 import tempfile
@@ -46,9 +47,20 @@ def free_port():
 
     Nothing reserves it: a caller that can bind port 0 itself should do that instead.
     """
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    return free_ports(1)[0]
+
+
+def _bind(sock):
+    """Bind to a free port below those that the system gives to outgoing connections.
+
+    One of the latter could take the port again before its user listens there.
+    """
+    while True:
+        try:
+            sock.bind(("127.0.0.1", random.randrange(15_000, 32_000)))
+            return
+        except OSError:
+            continue
 
 
 def free_ports(count):
@@ -56,7 +68,7 @@ def free_ports(count):
     socks = [socket.socket() for _ in range(count)]
     try:
         for sock in socks:
-            sock.bind(("127.0.0.1", 0))
+            _bind(sock)
         return [sock.getsockname()[1] for sock in socks]
     finally:
         for sock in socks:
