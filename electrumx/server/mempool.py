@@ -527,12 +527,13 @@ class MemPool:
             candidate.prevouts, tuple(in_pairs), candidate.out_pairs, max(0, fee), candidate.size
         )
 
-    # -- Queries. None of them awaits, so that each sees one state.
+    # -- Queries. None of them awaits, so that each sees one state. Those named sync_... are for
+    # callers that cannot await, or need not: an await of the others never waits.
 
     def _txs_touching(self, hashX: bytes) -> list[tuple[bytes, MemPoolTx]]:
         return [(tx_hash, self.txs[tx_hash]) for tx_hash in self.hashXs.get(hashX, ())]
 
-    async def balance_delta(self, hashX: bytes) -> int:
+    def sync_balance_delta(self, hashX: bytes) -> int:
         """Return what the mempool adds to the confirmed balance, in satoshis; may be negative."""
         value = 0
         for _tx_hash, tx in self._txs_touching(hashX):
@@ -540,15 +541,11 @@ class MemPool:
             value += sum(v for pair_hashX, v in tx.out_pairs if pair_hashX == hashX)
         return value
 
-    async def compact_fee_histogram(self) -> list[tuple[float, int]]:
-        """Return (fee rate in satoshis per virtual byte, virtual bytes) from the highest down."""
-        return self.cached_compact_histogram
-
-    async def potential_spends(self, hashX: bytes) -> set[Prevout]:
+    def sync_spends(self, hashX: bytes) -> set[Prevout]:
         """Return all prevouts of the transactions touching hashX, also those of others."""
         return {prevout for _tx_hash, tx in self._txs_touching(hashX) for prevout in tx.prevouts}
 
-    async def transaction_summaries(self, hashX: bytes) -> list[MemPoolTxSummary]:
+    def sync_summaries(self, hashX: bytes) -> list[MemPoolTxSummary]:
         """Return the transactions touching hashX.
 
         Those without unconfirmed inputs come first; then in the order of their displayed hashes.
@@ -559,12 +556,14 @@ class MemPool:
             )
             for tx_hash, tx in self._txs_touching(hashX)
         ]
-        return sorted(summaries, key=lambda s: (s.has_unconfirmed_inputs, s.hash[::-1]))
+        if len(summaries) > 1:
+            summaries.sort(key=lambda s: (s.has_unconfirmed_inputs, s.hash[::-1]))
+        return summaries
 
-    async def unordered_UTXOs(self, hashX: bytes) -> list[UTXO]:
+    def sync_unspent(self, hashX: bytes) -> list[UTXO]:
         """Return the outputs to hashX of transactions in the mempool, spent ones too.
 
-        What is spent there, of these and of the database's, is in potential_spends.
+        What is spent there, of these and of the database's, is in sync_spends.
         """
         return [
             UTXO(-1, pos, tx_hash, 0, value)
@@ -572,3 +571,23 @@ class MemPool:
             for pos, (out_hashX, value) in enumerate(tx.out_pairs)
             if out_hashX == hashX
         ]
+
+    async def balance_delta(self, hashX: bytes) -> int:
+        """Return what sync_balance_delta does."""
+        return self.sync_balance_delta(hashX)
+
+    async def compact_fee_histogram(self) -> list[tuple[float, int]]:
+        """Return (fee rate in satoshis per virtual byte, virtual bytes) from the highest down."""
+        return self.cached_compact_histogram
+
+    async def potential_spends(self, hashX: bytes) -> set[Prevout]:
+        """Return what sync_spends does."""
+        return self.sync_spends(hashX)
+
+    async def transaction_summaries(self, hashX: bytes) -> list[MemPoolTxSummary]:
+        """Return what sync_summaries does."""
+        return self.sync_summaries(hashX)
+
+    async def unordered_UTXOs(self, hashX: bytes) -> list[UTXO]:
+        """Return what sync_unspent does."""
+        return self.sync_unspent(hashX)
