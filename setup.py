@@ -32,13 +32,13 @@ HASHES = {
 EXTRAS = {
     "rocksdb": ["rocksdict>=0.3.29,<0.4"],
     "uvloop": ["uvloop>=0.21,<1"],
-    "orjson": ["orjson>=3.10,<4"],
+    # Always installed now; the name stays for those who ask for it.
+    "orjson": [],
     **HASHES,
     "test": [
         "bdkpython==3.1.1",
         "hypothesis>=6.100,<7",
         "mypy>=1.10,<3",
-        "orjson>=3.10,<4",
         "pytest>=8,<10",
         "pytest-asyncio>=0.24,<2",
         "pytest-timeout>=2.3,<3",
@@ -84,6 +84,7 @@ setup(
     install_requires=[
         "aiorpcX[ws]>=0.25,<0.26",
         "aiohttp>=3.9,<4",
+        "orjson>=3.10,<4",
         "pylru>=1.2,<2",
         *LEVELDB,
     ],

@@ -6,6 +6,7 @@ A session is owned by the task of its connection; each request runs as a task of
 import asyncio
 import itertools
 import time
+from inspect import isawaitable
 from typing import Any
 
 from aiorpcx import (
@@ -365,4 +366,5 @@ class SessionBase(RPCSession):
             attribute = self.request_handlers.get(request.method)
         handler = None if attribute is None else getattr(self, attribute)
         self.session_mgr.method_counts[INVALID_METHOD if handler is None else request.method] += 1
-        return await invoke(handler, request)
+        result = invoke(handler, request)
+        return await result if isawaitable(result) else result

@@ -19,7 +19,11 @@ _MARK = "_rpc_marks"
 def rpc_method(
     name: str, *, since: ProtocolTuple = (0,), until: ProtocolTuple | None = None
 ) -> Callable[[Handler], Handler]:
-    """Mark a coroutine function as the handler of request ``name``.
+    """Mark a method of a session class as the handler of request ``name``.
+
+    It is a coroutine function, or a plain one, which answers at once or returns an awaitable when
+    it has to wait.  A plain function runs on the event loop without a task of its own, so it must
+    not take milliseconds.  Its result is plain JSON values, or ``EncodedJSON``.
 
     It is served to clients that negotiated at least ``since`` and less than ``until``. One
     function may carry several marks. A subclass that overrides the function need not repeat them.
@@ -57,9 +61,9 @@ def _positional_range(func: Callable[..., Any]) -> range:
 
 
 def invoke(handler: Any, request: Any) -> Any:
-    """Return the coroutine of a handler (a bound method, or None) with a request's arguments.
+    """Call a handler (a bound method, or None) with a request's arguments.
 
-    Raises RPCError if they do not fit. The library would inspect the signature each time.
+    Returns its result, or an awaitable of it.  Raises RPCError if the arguments do not fit. The library would inspect the signature each time.
     """
     args = request.args
     fits = (
