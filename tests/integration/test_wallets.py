@@ -4,7 +4,9 @@ from decimal import Decimal
 
 import pytest
 
+from tests.conftest import free_port
 from tests.integration.server import wait_until
+from tests.integration.wallets import ElectrumWallet
 
 pytestmark = [pytest.mark.daemon, pytest.mark.wallet]
 
@@ -73,19 +75,31 @@ def test_electrum_follows_a_reorganisation(litecoind, server_for, electrum_for):
     wallet.wait_balance(confirmed=0, unconfirmed=3)
 
 
+def test_electrum_finds_in_its_folder_the_addresses_it_gave_out_just_before_it_stopped(tmp_path):
+    # What is new it writes by itself only when it is in step with a server: here never.
+    wallet = ElectrumWallet(tmp_path, f"127.0.0.1:{free_port()}:t", litecoin=True)
+    with wallet:
+        address = wallet.new_address()
+    with wallet:
+        assert address in wallet.command("listaddresses")
+
+
 def test_a_wallet_made_again_from_its_folder_finds_its_history(litecoind, server_for, electrum_for):
     litecoind.mine(101)
     server = server_for(litecoind)
     wallet = electrum_for(server, litecoin=True)
-    litecoind.pay(wallet.new_address(), 3)
+    used, unused = wallet.new_address(), wallet.new_address()
+    litecoind.pay(used, 3)
     litecoind.mine(1)
     wallet.wait_balance(confirmed=3)
     wallet.stop()
     server.restart()
+    # This payment it can only know from the server.
+    litecoind.pay(unused, 2)
     litecoind.mine(3)
     wallet.start()
     wallet.wait_connected(litecoind.height())
-    wallet.wait_balance(confirmed=3)
+    wallet.wait_balance(confirmed=5)
 
 
 def test_bdk_scans_pays_and_syncs(bcoin, server_for, bdk_for):

@@ -5,10 +5,13 @@ Synchronous; asynchronous tests call through `asyncio.to_thread`.
 
 import base64
 import json
+import subprocess
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from decimal import Decimal
+from http.client import HTTPException
 from pathlib import Path
 
 from tests.conftest import free_port, require
@@ -16,6 +19,7 @@ from tests.integration import parts
 from tests.integration.processes import Child
 
 START_SECS = 60
+STOP_SECS = 30
 PASSWORD = "p"
 LITECOIN_LAUNCHER = Path(__file__).resolve().parent / "electrum_litecoin.py"
 
@@ -68,10 +72,17 @@ class ElectrumWallet:
         return self
 
     def stop(self):
-        """Stop it; the wallet stays in its folder."""
-        if self.child:
-            self.child.terminate()
-            self.child = None
+        """Stop it in order: all that the wallet knows stays in its folder."""
+        child, self.child = self.child, None
+        if child is None:
+            return
+        # A signal would end it before it has written what is new.
+        with suppress(OSError, HTTPException, ValueError, WalletError):
+            # It need not be there any more to answer.
+            self.command("stop")
+        with suppress(subprocess.TimeoutExpired):
+            child.popen.wait(STOP_SECS)
+        child.terminate()
 
     def __enter__(self):
         return self.start()
