@@ -7,14 +7,14 @@ CI is set, so that nothing is left out of a build unseen.
 
 import logging
 import os
-import random
 import shutil
-import socket
 import tempfile
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+from tests.ports import free_port
 
 # No deadline: a loaded machine is no fault of the code's.
 hypothesis.settings.register_profile("repository", deadline=None)
@@ -40,39 +40,6 @@ def facts_folder():
     folder = Path(name)
     require(folder.is_dir(), f"{FACTS_VARIABLE} names {name}, which is not a folder")
     return folder
-
-
-def free_port():
-    """A TCP port on 127.0.0.1 that nobody listens on at this moment.
-
-    Nothing reserves it: a caller that can bind port 0 itself should do that instead.
-    """
-    return free_ports(1)[0]
-
-
-def _bind(sock):
-    """Bind to a free port below those that the system gives to outgoing connections.
-
-    One of the latter could take the port again before its user listens there.
-    """
-    while True:
-        try:
-            sock.bind(("127.0.0.1", random.randrange(15_000, 32_000)))
-            return
-        except OSError:
-            continue
-
-
-def free_ports(count):
-    """As free_port, but count different ones."""
-    socks = [socket.socket() for _ in range(count)]
-    try:
-        for sock in socks:
-            _bind(sock)
-        return [sock.getsockname()[1] for sock in socks]
-    finally:
-        for sock in socks:
-            sock.close()
 
 
 @pytest.fixture(scope="session")

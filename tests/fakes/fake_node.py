@@ -19,6 +19,8 @@ import struct
 from collections import Counter, deque
 from enum import Enum, auto
 
+from tests.ports import free_port
+
 USER, PASSWORD = "user", "secret-password"
 ZERO_HASH = bytes(32)
 
@@ -182,10 +184,10 @@ class FakeNode:
 
     async def start(self):
         """Listen; again on the same port after stop()."""
+        self._port = self._port or free_port()
         self._server = await asyncio.start_server(
-            self._serve_connection, "127.0.0.1", self._port or 0, limit=1 << 26
+            self._serve_connection, "127.0.0.1", self._port, limit=1 << 26
         )
-        self._port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def stop(self):

@@ -11,9 +11,10 @@ import urllib.error
 import urllib.request
 from decimal import Decimal
 
-from tests.conftest import free_port, require
+from tests.conftest import require
 from tests.integration import parts
 from tests.integration.processes import Child, ChildDied
+from tests.ports import free_port
 
 START_SECS = 60
 USER = "u"

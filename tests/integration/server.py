@@ -11,9 +11,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.conftest import REPOSITORY, free_ports, require
+from tests.conftest import REPOSITORY, require
 from tests.integration import client
 from tests.integration.processes import Child
+from tests.ports import free_ports
 
 PROTOCOLS = ("tcp", "ssl", "ws", "wss", "rpc")
 START_SECS = 60

@@ -8,11 +8,12 @@ import time
 
 import pytest
 
-from tests.conftest import REPOSITORY, free_port
+from tests.conftest import REPOSITORY
 from tests.fakes.chain import COIN
 from tests.fakes.fake_node import Fault
 from tests.integration.server import ServerProcess
 from tests.integration.stand_in import StandIn, small_chain
+from tests.ports import free_port
 
 HEIGHT = 60
 # An answer at once, on a machine that is busy with other tests

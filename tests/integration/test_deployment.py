@@ -16,7 +16,7 @@ import sys
 
 import pytest
 
-from tests.conftest import REPOSITORY, free_ports, require
+from tests.conftest import REPOSITORY, require
 from tests.fakes.chain import COIN, Model
 from tests.house.test_docs import directives
 from tests.integration import client as electrum
@@ -24,6 +24,7 @@ from tests.integration.howto import Shell, block
 from tests.integration.processes import Child
 from tests.integration.server import ServerProcess, _accepts, wait_until
 from tests.integration.stand_in import StandIn, small_chain
+from tests.ports import free_ports
 
 CONTRIB = REPOSITORY / "contrib"
 HEIGHT = 30

@@ -16,7 +16,7 @@ import sys
 import pytest
 
 from electrumx.lib.hash import double_sha256
-from tests.conftest import REPOSITORY, free_port, free_ports, require
+from tests.conftest import REPOSITORY, require
 from tests.fakes.chain import COIN
 from tests.house.test_sourcecode import tracked_files
 from tests.integration import client as electrum
@@ -26,6 +26,7 @@ from tests.integration.processes import Child
 from tests.integration.server import _accepts, wait_until
 from tests.integration.stand_in import StandIn, small_chain
 from tests.integration.test_deployment import certificate_shown
+from tests.ports import free_port, free_ports
 
 HEIGHT = 30
 START_SECS = 60

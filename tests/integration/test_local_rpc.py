@@ -10,11 +10,12 @@ import sys
 import pytest
 
 import electrumx
-from tests.conftest import REPOSITORY, free_port
+from tests.conftest import REPOSITORY
 from tests.fakes.chain import COIN, Model
 from tests.integration import client as electrum
 from tests.integration.server import ServerProcess
 from tests.integration.stand_in import StandIn, small_chain
+from tests.ports import free_port
 
 HEIGHT = 60
 ADDRESS_HASH = bytes([3]) * 20

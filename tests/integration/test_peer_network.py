@@ -11,12 +11,12 @@ from contextlib import AsyncExitStack
 import pytest
 
 from electrumx.lib.hash import double_sha256, hash_to_hex_str
-from tests.conftest import free_port
 from tests.fakes.chain import GENESIS_HEADER, ChainMaker
 from tests.integration import client as electrum
 from tests.integration.launcher import InjectedServer
 from tests.integration.server import certificate
 from tests.integration.stand_in import StandIn, small_chain
+from tests.ports import free_port, free_ports
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -29,7 +29,8 @@ CONSTANTS = {
     "electrumx.server.peers.manager:WAKEUP_SECS": 1,
     "electrumx.server.peers.manager:MAX_TRIES_ONCE_GOOD": 4,
 }
-PORT_T, PORT_S = 50001, 50002
+# Not those of real servers: an outgoing connection of another test may have got one of them.
+PORT_T, PORT_S = free_ports(2)
 
 NODES = {f"n{k}.example": f"127.{10 + k}.0.1" for k in range(1, HONEST + 1)}
 WRONG = {"wrong.example": "127.40.0.1"}
@@ -243,19 +244,21 @@ async def test_servers_find_each_other_and_are_not_misled(chain, tmp_path, stopp
             return len(judged) == len(WRONG) + len(HOSTILE)
 
         await eventually(all_judged, "judgement of every hostile peer")
-        await log_of_n1(r"\[wrong\.example:50001 TCP\] marking bad: \(our header")
-        await log_of_n1(r"\[genesis\.example:50001 TCP\] marking bad: \(incorrect genesis hash")
+        await log_of_n1(rf"\[wrong\.example:{PORT_T} TCP\] marking bad: \(our header")
+        await log_of_n1(rf"\[genesis\.example:{PORT_T} TCP\] marking bad: \(incorrect genesis hash")
         await log_of_n1(
-            r"\[hosts\.example:50001 TCP\] marking bad: \(server.features hosts returned bad"
+            rf"\[hosts\.example:{PORT_T} TCP\] marking bad: \(server.features hosts returned bad"
         )
-        await log_of_n1(r"\[huge\.example:50001 TCP\] marking bad: \(server.features is too large")
-        await log_of_n1(r"\[tall\.example:50001 TCP\] marking bad: \(bad height")
         await log_of_n1(
-            r"\[peers\.example:50001 TCP\] marking bad: \(bad server.peers.subscribe entry"
+            rf"\[huge\.example:{PORT_T} TCP\] marking bad: \(server.features is too large"
+        )
+        await log_of_n1(rf"\[tall\.example:{PORT_T} TCP\] marking bad: \(bad height")
+        await log_of_n1(
+            rf"\[peers\.example:{PORT_T} TCP\] marking bad: \(bad server.peers.subscribe entry"
         )
         # The lister is honest but for what it lists.
         await log_of_n1(
-            r"\[inner\.example:50001 TCP\] marking bad: \(address 127\.99\.0\.1 is not public"
+            rf"\[inner\.example:{PORT_T} TCP\] marking bad: \(address 127\.99\.0\.1 is not public"
         )
         assert inner.requests == []
 

@@ -4,9 +4,9 @@ from decimal import Decimal
 
 import pytest
 
-from tests.conftest import free_port
 from tests.integration.server import wait_until
 from tests.integration.wallets import ElectrumWallet
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.daemon, pytest.mark.wallet]
 

@@ -14,9 +14,10 @@ from decimal import Decimal
 from http.client import HTTPException
 from pathlib import Path
 
-from tests.conftest import free_port, require
+from tests.conftest import require
 from tests.integration import parts
 from tests.integration.processes import Child
+from tests.ports import free_port
 
 START_SECS = 60
 STOP_SECS = 30

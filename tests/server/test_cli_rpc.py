@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from electrumx.cli import rpc
 from tests.fakes.session_world import FakeCoin, session_world, until, utxo
+from tests.ports import free_port
 
 SCRIPT = Path(__file__).parents[2] / "electrumx_rpc"
 
@@ -110,14 +110,8 @@ async def test_a_dropped_connection_is_an_error(capsys):
     await server.wait_closed()
 
 
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return str(sock.getsockname()[1])
-
-
 def test_no_server_is_exit_status_1(capsys, monkeypatch):
-    port = free_port()
+    port = str(free_port())
     monkeypatch.setenv("RPC_PORT", port)
     assert 1 == rpc.main(["getinfo"])
     assert (

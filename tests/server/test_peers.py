@@ -33,8 +33,9 @@ from electrumx.server.peers.session import (
     run_together,
 )
 from electrumx.server.peers.sources import ThreadResolver, parse_blacklist
-from tests.conftest import free_port, require
+from tests.conftest import require
 from tests.lib.test_peer import hostile_features, json_values
+from tests.ports import free_port
 
 GENESIS_HASH = "00" * 31 + "ab"
 HEIGHT = 100

@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import re
-import socket
 
 import pytest
 from aiorpcx import connect_rs
@@ -21,12 +20,7 @@ from tests.fakes.session_world import (
     session_world,
     until,
 )
-
-
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+from tests.ports import free_port
 
 
 async def connects(world):
