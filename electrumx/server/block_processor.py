@@ -306,22 +306,55 @@ class BlockProcessor:
     # -- advancing
 
     async def check_and_advance_blocks(self, raw_blocks: Sequence[bytes]) -> None:
-        """Process raw blocks that should follow on the tip, or find out why they do not."""
-        waiting = deque(raw_blocks)
-        while waiting:
-            part = [waiting.popleft()]
-            size = len(part[0])
-            while waiting and size + len(waiting[0]) <= self.PARSE_BYTES:
-                size += len(waiting[0])
-                part.append(waiting.popleft())
-            if not await self._check_and_advance(part):
-                return
+        """Process raw blocks that should follow on the tip, or find out why they do not.
 
-    async def _check_and_advance(self, raw_blocks: Sequence[bytes]) -> bool:
-        """Process raw blocks; False if they do not follow on the tip, which is seen to."""
-        start = time.monotonic()
-        first = self.height + 1
-        blocks = await asyncio.to_thread(self._parse_blocks, raw_blocks, first)
+        Each part is parsed while the one before it is indexed.
+        """
+        parts = self._parts(raw_blocks)
+        parsing = self._start_parsing(parts, self.height + 1)
+        while parsing is not None:
+            start = time.monotonic()
+            blocks = await parsing
+            parsing = self._start_parsing(parts, self.height + 1 + len(blocks))
+            try:
+                if await self._check_and_advance(blocks, start):
+                    continue
+            except BaseException:
+                self._forget(parsing)
+                raise
+            self._forget(parsing)
+            return
+
+    def _parts(self, raw_blocks: Sequence[bytes]) -> deque[list[bytes]]:
+        """Divide blocks into what is parsed at a time."""
+        parts: deque[list[bytes]] = deque()
+        size = self.PARSE_BYTES
+        for raw_block in raw_blocks:
+            size += len(raw_block)
+            if size > self.PARSE_BYTES:
+                parts.append([])
+                size = len(raw_block)
+            parts[-1].append(raw_block)
+        return parts
+
+    def _start_parsing(
+        self, parts: deque[list[bytes]], first_height: int
+    ) -> "asyncio.Future[Sequence[ParsedBlock]] | None":
+        """Begin to parse the next part in a thread; None if there is none."""
+        if not parts:
+            return None
+        coroutine = asyncio.to_thread(self._parse_blocks, parts.popleft(), first_height)
+        return asyncio.ensure_future(coroutine)
+
+    @staticmethod
+    def _forget(parsing: "asyncio.Future[Sequence[ParsedBlock]] | None") -> None:
+        """Let nobody miss the outcome of parsing, which goes on in its thread."""
+        if parsing is not None:
+            parsing.cancel()
+            parsing.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def _check_and_advance(self, blocks: Sequence[ParsedBlock], start: float) -> bool:
+        """Process blocks; False if they do not follow on the tip, which is seen to."""
         chain = [self.tip] + [self.coin.header_hash(block.header) for block in blocks[:-1]]
         prev_hashes = [self.coin.header_prevhash(block.header) for block in blocks]
         if prev_hashes == chain:

@@ -303,6 +303,8 @@ class Daemon:
     RESPONSE_CLASS = BoundedResponse
     # Of one HTTP exchange from connecting to the last byte of the body.
     TIMEOUT_SECS = 300.0
+    # To fetch blocks by, where the node has REST.
+    REST_CONNECTIONS = 4
 
     id_counter = itertools.count()
 
@@ -327,7 +329,9 @@ class Daemon:
         self.height_changed = asyncio.Event()
         self._height: int | None = None
         self._outage = _OutageLog(self.logger)
-        self._rest = RestBlocks(self.logger, self.workqueue_semaphore)
+        # One place is left for other requests.
+        connections = min(self.REST_CONNECTIONS, max_workqueue - 1)
+        self._rest = RestBlocks(self.logger, self.workqueue_semaphore, connections)
         self._available_rpcs: dict[str, bool] = {}
         self._network_info = _InfoCache()
         self._mempool_info = _InfoCache()
@@ -343,6 +347,7 @@ class Daemon:
 
     async def __aexit__(self, *_exc_info: object) -> None:
         assert self.session is not None
+        self._rest.close()
         await self.session.close()
         self.session = None
 
@@ -579,9 +584,9 @@ class Daemon:
     async def raw_blocks(self, hex_hashes: Iterable[str]) -> list[bytes]:
         """Return the raw blocks with the given hashes, all of them and in the same order."""
         hex_hashes = list(hex_hashes)
-        # A stand-in for the session need not know GET.
+        # A stand-in for the session has no REST.
         if hex_hashes and isinstance(self.session, aiohttp.ClientSession):
-            blocks = await self._rest.raw_blocks(self.session, self.current_url(), hex_hashes)
+            blocks = await self._rest.raw_blocks(self.current_url(), hex_hashes)
             if blocks is not None:
                 return blocks
         return await self._hex_batch("getblock", ((h, False) for h in hex_hashes))

@@ -26,6 +26,8 @@ class Prefetcher:
     REQUEST_BYTES = 2 * 1024 * 1024
     #: how much longer than the one before a request may be: blocks can become larger suddenly
     MAX_GROWTH = 2
+    #: hashes to ask for at once while there are many blocks to fetch
+    HASHES_AT_ONCE = 500
     #: blocks over which the average size is kept
     AVERAGE_OVER = 10
 
@@ -49,6 +51,8 @@ class Prefetcher:
         self.semaphore = asyncio.Semaphore()
         self.refill_event = asyncio.Event()
         self.cache_bytes = 0
+        #: hex hashes of the blocks above the fetched height, those of them that are known
+        self._hex_hashes: list[str] = []
         #: blocks in the last request, 0 before the first
         self._last_count = 0
         #: bytes, a running average
@@ -98,6 +102,7 @@ class Prefetcher:
             self.blocks.clear()
             self.cache_bytes = 0
             self.fetched_height = height
+            self._hex_hashes = []
             self.refill_event.set()
         try:
             daemon_height = await self.daemon.height()
@@ -124,7 +129,12 @@ class Prefetcher:
                     # The processor may only be waiting for the node to reach its height.
                     self.blocks_event.set()
                     return False
-                await self._fetch(first, count)
+                try:
+                    await self._fetch(first, count, daemon_height)
+                except BaseException:
+                    # The node may have changed branches: its hashes are asked for again.
+                    self._hex_hashes = []
+                    raise
         self.refill_event.clear()
         return True
 
@@ -136,8 +146,21 @@ class Prefetcher:
         count = max(0, min(daemon_height - self.fetched_height, room))
         return min(count, self.coin.max_fetch_blocks(first))
 
-    async def _fetch(self, first: int, count: int) -> None:
-        hex_hashes = await self.daemon.block_hex_hashes(first, count)
+    async def _take_hex_hashes(self, first: int, count: int, daemon_height: int) -> list[str]:
+        """Return the hashes of blocks to fetch.
+
+        Once the chain is caught up with, none is asked for before its block is.
+        """
+        if len(self._hex_hashes) < count:
+            ahead = min(daemon_height - self.fetched_height, self.HASHES_AT_ONCE)
+            wanted = count if self.caught_up else max(count, ahead)
+            self._hex_hashes = await self.daemon.block_hex_hashes(first, wanted)
+        hex_hashes = self._hex_hashes[:count]
+        del self._hex_hashes[:count]
+        return hex_hashes
+
+    async def _fetch(self, first: int, count: int, daemon_height: int) -> None:
+        hex_hashes = await self._take_hex_hashes(first, count, daemon_height)
         if self.caught_up:
             self.logger.info(f"new block height {first + count - 1:,d} hash {hex_hashes[-1]}")
         blocks = list(await self.daemon.raw_blocks(hex_hashes))

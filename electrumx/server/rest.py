@@ -1,99 +1,133 @@
 """Raw blocks over the node's REST interface, where it has that switched on (``rest=1``).
 
 A block comes as it is, instead of as hex within JSON, which spares the node's core and ours about
-half of what fetching costs.  REST knows no password and no batches: blocks are asked for one by one,
-several at a time.
+three quarters of what fetching costs.  REST knows no password and no batches: blocks are asked for one by one,
+over a few connections at a time.
 
-Owns what is known of each URL's REST interface.  It is found out by asking, and whatever goes wrong
-later only means that JSON-RPC is used instead, for ten minutes.  Runs on the event loop.
+Owns those connections, and what is known of each URL's REST interface.  It is found out by asking,
+and whatever goes wrong later only means that JSON-RPC is used instead, for ten minutes.  Runs on the
+event loop.
 """
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Sequence
-from typing import Any
 
-import aiohttp
 import yarl
 
+from electrumx.server.rest_connection import Disconnected, RestConnection, RestTrouble
 
-class RestTrouble(Exception):
-    """Internal: no block came; JSON-RPC will tell what is the matter."""
+_BLOCK_HASH = re.compile("[0-9A-Fa-f]{64}").fullmatch
 
 
 class RestBlocks:
     """Fetches blocks from whichever URL has the interface.
 
-    ``semaphore`` bounds the requests in flight, together with other ones.
+    ``semaphore`` bounds the requests in flight, together with other ones; ``connections`` says how
+    many are made at most.
     """
 
     #: seconds after which a URL that failed is tried again
     RECHECK_SECS = 600.0
     #: seconds that the first question may take
     PROBE_SECS = 5.0
+    #: seconds that a block may take
+    TIMEOUT_SECS = 300.0
     #: bytes of a block at most
     MAX_BYTES = 1 << 30
 
-    def __init__(self, logger: logging.Logger, semaphore: asyncio.Semaphore) -> None:
+    def __init__(
+        self, logger: logging.Logger, semaphore: asyncio.Semaphore, connections: int = 4
+    ) -> None:
         self.logger = logger
         self._semaphore = semaphore
+        self._connections = max(1, connections)
         #: URL -> when to try again, 0 if the interface is there
         self._retry_at: dict[str, float] = {}
+        #: open connections that wait for a request, and the URL that they lead to
+        self._idle: list[RestConnection] = []
+        self._idle_url = ""
 
-    async def raw_blocks(
-        self, session: Any, url: str, hex_hashes: Sequence[str]
-    ) -> list[bytes] | None:
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        while self._idle:
+            self._idle.pop().close()
+
+    async def raw_blocks(self, url: str, hex_hashes: Sequence[str]) -> list[bytes] | None:
         """Return the blocks in order, None if they cannot be had this way."""
-        if not await self._usable(session, url):
+        # They become part of a request's first line.
+        if not hex_hashes or not all(map(_BLOCK_HASH, hex_hashes)):
             return None
-        tasks = [
-            asyncio.ensure_future(self._raw_block(session, url, hex_hash))
-            for hex_hash in hex_hashes
-        ]
+        known = self._retry_at.get(url)
+        if known and time.monotonic() < known:
+            return None
         try:
-            return list(await asyncio.gather(*tasks))
-        except RestTrouble as e:
-            self.logger.info(f"the daemon's REST interface failed ({e}); using JSON-RPC")
+            if known == 0:
+                return await self._fetch(url, hex_hashes)
+            # The question is for a block that is needed anyway.
+            first = await asyncio.wait_for(self._block(url, hex_hashes[0]), self.PROBE_SECS)
+            self._retry_at[url] = 0
+            self.logger.info("fetching blocks over the daemon's REST interface")
+            return [first, *await self._fetch(url, hex_hashes[1:])]
+        except (RestTrouble, asyncio.TimeoutError) as e:
+            if self._retry_at.get(url) == 0:
+                self.logger.info(f"the daemon's REST interface failed ({e}); using JSON-RPC")
             self._retry_at[url] = time.monotonic() + self.RECHECK_SECS
             return None
+
+    async def _fetch(self, url: str, hex_hashes: Sequence[str]) -> list[bytes]:
+        """Return the blocks in order; RestTrouble if one of them does not come."""
+        blocks = [b""] * len(hex_hashes)
+        waiting = iter(enumerate(hex_hashes))
+
+        async def fetch_some() -> None:
+            # One connection does not wait for what another one still receives.
+            for number, hex_hash in waiting:
+                blocks[number] = await self._block(url, hex_hash)
+
+        count = min(self._connections, len(hex_hashes))
+        tasks = [asyncio.ensure_future(fetch_some()) for _ in range(count)]
+        try:
+            await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        return blocks
 
-    async def _usable(self, session: Any, url: str) -> bool:
-        retry_at = self._retry_at.get(url)
-        if retry_at == 0:
-            return True
-        if retry_at is not None and time.monotonic() < retry_at:
-            return False
-        try:
-            body = await asyncio.wait_for(
-                self._get(session, url, "rest/chaininfo.json"), self.PROBE_SECS
-            )
-            found = body.lstrip()[:1] == b"{"
-        except (RestTrouble, asyncio.TimeoutError):
-            found = False
-        self._retry_at[url] = 0 if found else time.monotonic() + self.RECHECK_SECS
-        if found:
-            self.logger.info("fetching blocks over the daemon's REST interface")
-        return found
+    async def _block(self, url: str, hex_hash: str) -> bytes:
+        return await self._get(url, f"rest/block/{hex_hash}.bin")
 
-    async def _raw_block(self, session: Any, url: str, hex_hash: str) -> bytes:
-        return await self._get(session, url, f"rest/block/{hex_hash}.bin")
+    async def _get(self, url: str, path: str) -> bytes:
+        """Return what the interface has under a path."""
+        target = yarl.URL(url)
+        full_path = f"{target.raw_path.rstrip('/')}/{path}"
+        async with self._semaphore:
+            while True:
+                connection = await self._connection(url, target)
+                try:
+                    body = await connection.get(full_path)
+                except Disconnected:
+                    # The node closes what was idle for long; a new connection is another matter.
+                    if connection.used:
+                        continue
+                    raise
+                if connection.is_open:
+                    self._idle.append(connection)
+                return body
 
-    async def _get(self, session: Any, url: str, path: str) -> bytes:
-        target = yarl.URL(url).with_user(None).joinpath(path)
-        try:
-            async with self._semaphore, session.get(target, allow_redirects=False) as response:
-                if response.status != 200:
-                    raise RestTrouble(f"HTTP status {response.status}")
-                body = bytearray()
-                async for chunk in response.content.iter_any():
-                    body += chunk
-                    if len(body) > self.MAX_BYTES:
-                        raise RestTrouble("a block is too large")
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as e:
-            raise RestTrouble(type(e).__name__) from e
-        return bytes(body)
+    async def _connection(self, url: str, target: yarl.URL) -> RestConnection:
+        """Return an open connection that nobody else uses."""
+        if url != self._idle_url:
+            self.close()
+            self._idle_url = url
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open:
+                return connection
+        address = (target.host or "", target.port or 80)
+        tls = target.scheme == "https"
+        host = target.raw_authority.rpartition("@")[2]
+        return await RestConnection.open(address, tls, host, self.MAX_BYTES, self.TIMEOUT_SECS)

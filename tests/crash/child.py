@@ -30,6 +30,7 @@ from electrumx.server.block_processor import BlockProcessor
 from electrumx.server.compaction import CompactionPass
 from electrumx.server.db import DB
 from electrumx.server.history import History
+from electrumx.server.storage import Storage
 from tests.crash import audit, leavings, mutations
 from tests.crash.stories import BACKUP_CHUNK, story
 from tests.fakes.chain import COIN
@@ -66,6 +67,9 @@ def set_up(spec, journal):
     limit_rows(spec.get("compact"))
     choose = random.Random(spec.get("flush_seed", 0))
     BlockProcessor._check_cache_size = lambda self: choose.choice([None, False, True, True])
+    # A great database is re-opened for serving, a small one is not.
+    reopen = spec.get("kill_point") == "caught up: closed for re-opening" or choose.random() < 0.5
+    Storage.is_small = property(lambda self: not reopen)
     flush_dbs, flush_backup, open_for_sync = DB.flush_dbs, DB.flush_backup, DB.open_for_sync
 
     async def journalled_open(self):

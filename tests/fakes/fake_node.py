@@ -479,9 +479,7 @@ class FakeNode:
         """Answer a GET; ``rest`` says whether, and how many blocks before it goes wrong."""
         self.rest_paths.append(path)
         reply, status = b"", 404
-        if self.rest and path == "/rest/chaininfo.json":
-            reply, status = b'{"chain": "regtest"}', 200
-        elif self.rest and path.startswith("/rest/block/"):
+        if self.rest and path.startswith("/rest/block/"):
             self.rest -= 1
             try:
                 reply = bytes.fromhex(self.rpc_getblock(path[12:-4], False))

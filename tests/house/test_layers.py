@@ -25,7 +25,7 @@ ROWS = [
         *("server.db", "server.history", "server.schema", "server.storage", "server.flat_files"),
         *("server.compaction", "server.recovery", "server.upgrade"),
     ],
-    ["server.rest"],
+    ["server.rest", "server.rest_connection"],
     ["server.daemon", "server.daemon_variants"],
     ["server.verify", "server.backup"],
     ["server.prefetcher", "server.indexer", "server.utxo_cache", "server.notifications"],
