@@ -3,6 +3,7 @@
 ## make test-all  the unit tests, on every supported Python that is installed
 ## make lint      what the tools say of the source
 ## make docs      the manual, in docs/_build/html
+## make bench     how fast it is, beside a peer: minutes; BENCH="sync --chain 4m" for a part
 ## make soak      hours of random events
 ## make clean     remove all that these make
 
@@ -21,7 +22,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; 
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: run test test-all lint docs soak parts clean help
+.PHONY: run test test-all lint docs bench soak parts clean help
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -53,6 +54,11 @@ lint: $(VENV)/.installed-test
 
 docs: $(VENV)/.installed-test
 	$(BIN)/sphinx-build -W -n -q -b html docs docs/_build/html
+
+# The peer is measured in an environment of its own; without it there are no ratios.
+bench: $(VENV)/.installed-test
+	@sh tests/crash/peer_env.sh $(BIN)/python bench || true
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 soak: parts
 	$(PYTEST) -m soak --timeout=0 tests

@@ -1,7 +1,9 @@
 #!/bin/sh
 # Make the virtual environments of the peer servers (e-x) in .run/peers, from PyPI.
 #
-#   peer_env.sh [PYTHON]
+#   peer_env.sh [PYTHON] [tests | bench]
+#
+# Those that tests use, or the one that benchmarks measure: the newest, with all that makes it fast.
 #
 # e-x lives in environments of its own, for it wants other versions of the libraries than we do.
 # The binding for RocksDB is compiled against Debian's library. What cannot be had is named, and
@@ -10,6 +12,7 @@
 set -u
 top=$(cd "$(dirname "$0")/../.." && pwd)
 python=${1:-$top/.venv/bin/python}
+purpose=${2:-tests}
 peers=$top/.run/peers
 status=0
 
@@ -40,6 +43,12 @@ add_rocksdb() {
         touch "$peers/$name/.rocksdb"
 }
 
+if [ "$purpose" = bench ]; then
+    make_venv e-x-2.0.0 'e-x[leveldb,orjson,uvloop]==2.0.0' ||
+        { echo "cannot get e-x 2.0.0"; status=1; }
+    add_rocksdb e-x-2.0.0 || { echo "cannot get rocksdb-ng 2.0.0"; status=1; }
+    exit $status
+fi
 make_venv e-x-1.20.0 e-x==1.20.0 plyvel || { echo "cannot get e-x 1.20.0"; status=1; }
 make_venv e-x-1.16.0 e-x==1.16.0 plyvel || { echo "cannot get e-x 1.16.0"; status=1; }
 add_rocksdb e-x-1.20.0 || { echo "cannot get rocksdb-ng 2.0.0"; status=1; }

@@ -1,0 +1,90 @@
+"""The project's benchmarks: what it claims about speed, measured again on this machine.
+
+    python -m benchmarks [sync] [--chain 100k] [--rounds 2] ...
+
+Without a part, all of them.  The peer e-x 2.0.0 is measured beside ours where it is installed.
+Prints a table at the end and writes everything to .run/bench.
+"""
+
+import argparse
+import os
+import sys
+import time
+
+from benchmarks import report, sync
+from benchmarks.chain import make_chain
+from benchmarks.measuring import machine
+from benchmarks.servers import Spec
+from benchmarks.shape import Shape
+from tests.conftest import REPOSITORY
+
+PARTS = ("sync",)
+FOLDER = REPOSITORY / ".run" / "bench"
+SYNC_SERVERS = [
+    "ours-leveldb",
+    "ours-rocksdb",
+    "ours-python",
+    "e-x-leveldb",
+    "e-x-rocksdb",
+    "ours-leveldb:CACHE_MB=20",
+    "e-x-leveldb:CACHE_MB=20",
+]
+_start = time.monotonic()
+
+
+def say(text):
+    """A line of progress, with the seconds since the start."""
+    print(f"{time.monotonic() - _start:6.0f} s  {text}", flush=True)
+
+
+def usable(names):
+    """Specs of the servers that this machine has; the others are named."""
+    specs = []
+    for name in names:
+        spec = Spec(name)
+        missing = spec.missing()
+        if missing:
+            say(f"without {name}: {missing}")
+        else:
+            specs.append(spec)
+    return specs
+
+
+def parser():
+    result = argparse.ArgumentParser(prog="benchmarks", description=__doc__.partition("\n")[0])
+    result.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    result.add_argument("--chain", default="100k", help="its transactions: 20k, 400k, 4m")
+    result.add_argument("--seed", type=int, default=1, help="another chain of that shape")
+    result.add_argument("--mempool", type=int, default=60_000, help="unconfirmed transactions")
+    result.add_argument("--rounds", type=int, default=2, help="of the synchronisation")
+    result.add_argument("--servers", nargs="+", metavar="SERVER", help="ours-leveldb:CACHE_MB=20")
+    return result
+
+
+def main():
+    os.nice(0)
+    args = parser().parse_args()
+    parts = args.parts or PARTS
+    for part in parts:
+        if part not in PARTS:
+            raise SystemExit(f"{part!r} is no part: {', '.join(PARTS)}")
+    shape = Shape.sized(args.chain, mempool=args.mempool, seed=args.seed)
+    chain = FOLDER / "chains" / shape.name
+    results = {"machine": machine()}
+    say(f"chain {args.chain} in {chain}")
+    results["chain"] = facts = make_chain(chain, shape)
+    lines = []
+    if "sync" in parts:
+        specs = usable(args.servers or SYNC_SERVERS)
+        results["sync"] = sync.sync_all(
+            specs, chain, facts, FOLDER / "sync" / shape.name, args.rounds, say
+        )
+        lines += report.sync_table(results["sync"], sync.FIGURES)
+    path = report.save(FOLDER, results)
+    print("\n".join(lines))
+    say(f"all figures are in {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

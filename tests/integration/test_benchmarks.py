@@ -1,0 +1,268 @@
+"""The benchmarks' own tools, at a size for every day: their chain is a chain, their node a node.
+
+Nothing here is timed. What the tools measure has to be right before it is fast.
+"""
+
+import hashlib
+from operator import ne
+
+import pytest
+
+from benchmarks.chain import make_chain
+from benchmarks.chain_files import BUSY, FORK, MAIN, ORDINARY, ChainFiles
+from benchmarks.servers import NodeProcess, Spec
+from benchmarks.shape import Shape
+from benchmarks.sync import FIGURES, sync_all
+from electrumx.lib.hash import double_sha256
+from electrumx.lib.merkle import Merkle
+from tests.fakes.chain import COIN
+from tests.integration.audit import assert_follows, assert_same_blocks
+from tests.integration.oracle import Oracle, Reader, parse_block
+from tests.integration.server import ServerProcess
+
+SHAPE = Shape(
+    txs=700, blocks=140, mempool=60, ordinary=3, busy=2, busy_txs=40, crowd=50, fork=4, seed=5
+)
+# Of the hashes of all that is in that chain: a change to the generator changes every figure that
+# was measured with it.
+DIGEST = "6ed85afa197883551768d46b1720eecdce0666184c1a24074de95117fe920d32"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench") / "chain"
+    make_chain(folder, SHAPE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def files(folder):
+    return ChainFiles(folder)
+
+
+@pytest.fixture
+def node_and_server(folder, tmp_path, stopping):
+    node = stopping.enter_context(NodeProcess(folder, tmp_path / "node", mempool=20))
+    environment = {
+        "COIN": "Bitcoin",
+        "NET": "regtest",
+        "DAEMON_URL": f"http://user:secret@127.0.0.1:{node.port}/",
+    }
+    server = ServerProcess(tmp_path, environment, protocols=("tcp", "rpc"))
+    return node, stopping.enter_context(server)
+
+
+class BenchNode:
+    """The stand-in node, asked as the oracle asks a node."""
+
+    def __init__(self, node):
+        self._node = node
+
+    def height(self):
+        return self._node.call("getblockcount")
+
+    def raw_blocks(self, start, count):
+        hashes = [self._node.call("getblockhash", n) for n in range(start, start + count)]
+        return [bytes.fromhex(self._node.call("getblock", hash_, 0)) for hash_ in hashes]
+
+    def raw_mempool(self):
+        txids = self._node.call("getrawmempool")
+        return {txid: bytes.fromhex(self._node.call("getrawtransaction", txid)) for txid in txids}
+
+
+class BenchOracle(Oracle):
+    def _index_mempool(self):
+        for txid, raw in self.node.raw_mempool().items():
+            self.mempool[txid] = Reader(raw).transaction()
+            assert self.mempool[txid].txid == txid
+
+
+def chain_of(files, *parts):
+    """Raw blocks of the main chain and of other parts, in order."""
+    return [files.raw_block(number) for part in parts for number in files.numbers(part)]
+
+
+def witness_commitment(block):
+    outputs = block.transactions[0][0].outputs
+    return next(o.pk_script[6:] for o in outputs if o.pk_script[:6] == b"\x6a\x24\xaa\x21\xa9\xed")
+
+
+def test_a_shape_always_gives_the_same_chain_and_another_seed_another_one(tmp_path, folder, files):
+    again, other = tmp_path / "again", tmp_path / "other"
+    make_chain(again, SHAPE)
+    make_chain(other, Shape(**files.facts["shape"] | {"seed": 6}))
+    names = sorted(path.name for path in folder.iterdir())
+
+    assert len(names) == 7
+    assert [(folder / name).read_bytes() for name in names] == [
+        (again / name).read_bytes() for name in names
+    ]
+    assert DIGEST == files.facts["digest"]
+    assert DIGEST != ChainFiles(other).facts["digest"]
+
+
+@pytest.mark.parametrize("text", ["20k", "100k", "400k", "4m", "1234"])
+def test_a_chain_has_exactly_as_many_transactions_as_its_size_says(text):
+    shape = Shape.sized(text)
+    per_block = [shape.spends(height) for height in range(shape.blocks + 1)]
+
+    assert shape.txs == sum(per_block) + shape.blocks + 1
+    assert all(count == 0 for count in per_block[:101])
+    assert all(count > 0 for count in per_block[101:])
+
+
+@pytest.mark.parametrize("text", ["", "k", "4g", "-1", "100", "200"])
+def test_a_size_that_makes_no_chain_is_refused(text):
+    with pytest.raises(ValueError, match="transactions"):
+        Shape.sized(text)
+
+
+@pytest.mark.parametrize("parts", [(MAIN, ORDINARY, BUSY), (MAIN, FORK)])
+def test_headers_link_and_roots_and_commitments_are_those_of_the_transactions(files, parts):
+    raws = chain_of(files, *parts)
+    if FORK in parts:
+        del raws[SHAPE.blocks - SHAPE.fork + 1 : SHAPE.blocks + 1]
+    merkle = Merkle()
+    prev_hash, with_witness = bytes(32), 0
+    for height, raw in enumerate(raws):
+        block = COIN.block(raw, height)
+        header = block.header
+        assert header[4:36] == prev_hash
+        prev_hash = double_sha256(header)
+        assert int.from_bytes(prev_hash, "little") <= 0x7FFFFF << 232
+        hashes = [tx_hash for _tx, tx_hash in block.transactions]
+        assert header[36:68] == merkle.root(hashes)
+        found = [dict(files.find_tx(tx_hash)) for tx_hash in hashes]
+        number = next(n for n in found[0] if files.raw_block(n) == raw)
+        whole = [double_sha256(raw_txs[number]) for raw_txs in found]
+        assert raw[-len(found[-1][number]) :] == found[-1][number]
+        if height:
+            root = merkle.root([bytes(32), *whole[1:]])
+            assert witness_commitment(block) == double_sha256(root + bytes(32))
+        with_witness += sum(map(ne, hashes, whole))
+    assert 0 < with_witness - len(raws) < SHAPE.txs
+
+
+@pytest.mark.parametrize("parts", [(MAIN, ORDINARY, BUSY), (MAIN, FORK)])
+def test_every_coin_is_spent_once_and_by_those_who_may(files, parts):
+    raws = chain_of(files, *parts)
+    if FORK in parts:
+        del raws[SHAPE.blocks - SHAPE.fork + 1 : SHAPE.blocks + 1]
+    values, coinbases = {}, {}
+    for height, raw in enumerate(raws):
+        fees = 0
+        for tx in parse_block(raw)[1:]:
+            paid_in = 0
+            for spend in tx.spends:
+                paid_in += values.pop(spend)
+                assert height - coinbases.get(spend.txid, -100) >= 100
+            paid_out = sum(output.value for output in tx.outputs)
+            assert paid_in >= paid_out
+            fees += paid_in - paid_out
+            values.update({(tx.txid, n): o.value for n, o in enumerate(tx.outputs)})
+        reward = parse_block(raw)[0]
+        coinbases[reward.txid] = height
+        assert sum(o.value for o in reward.outputs) == (50_0000_0000 >> height // 150) + fees
+        if height:
+            values.update({(reward.txid, n): o.value for n, o in enumerate(reward.outputs)})
+
+
+def test_the_mempool_spends_what_the_chain_left_parents_first(files):
+    unspent = set()
+    for raw in chain_of(files, MAIN):
+        for tx in parse_block(raw):
+            unspent.difference_update(tx.spends)
+            unspent.update((tx.txid, n) for n in range(len(tx.outputs)))
+    chained, known = 0, set()
+    for number, record in enumerate(files.unconfirmed):
+        tx = Reader(files.raw_unconfirmed(number)).transaction()
+        assert tx.txid == record.tx_hash[::-1].hex()
+        for spend in tx.spends:
+            unspent.remove(spend)
+            chained += spend.txid in known
+        unspent.update((tx.txid, n) for n in range(len(tx.outputs)))
+        known.add(tx.txid)
+
+    assert SHAPE.mempool == len(known)
+    assert 0 < chained < SHAPE.mempool
+
+
+def test_a_busy_block_pays_to_each_of_the_crowd(files):
+    crowd = set(files.targets()["crowd"])
+    blocks = chain_of(files, BUSY)
+
+    assert (SHAPE.busy, SHAPE.crowd) == (len(blocks), len(crowd))
+    for raw in blocks:
+        scripts = {o.script for tx in parse_block(raw) for o in tx.outputs}
+        assert crowd <= {hashlib.sha256(script).digest()[::-1].hex() for script in scripts}
+
+
+def test_targets_have_the_histories_that_are_said_of_them(folder, files):
+    with NodeProcess(folder, folder.parent / "node-of-targets") as node:
+        oracle = BenchOracle(BenchNode(node))
+    targets = files.targets()
+
+    assert targets["height"] == oracle.height
+    for group in ("huge", "medium", "small"):
+        assert targets[group] or group == "medium"
+        for scripthash, count in targets[group]:
+            assert len(oracle.get_history(scripthash)) == count
+    for scripthash in targets["single"]:
+        assert 1 <= len(oracle.get_history(scripthash)) <= 2
+    for txid, height in targets["txs"]:
+        assert oracle.position[txid][0] == height
+
+
+@pytest.mark.slow
+async def test_a_server_over_the_stand_in_node_answers_as_the_oracle(node_and_server):
+    node, server = node_and_server
+
+    async def agree(*, mempool):
+        oracle = BenchOracle(BenchNode(node))
+        assert len(oracle.mempool) == mempool
+        await assert_follows(server, oracle)
+        await assert_same_blocks(server, oracle, sample=range(100, oracle.height + 1, 7))
+
+    await agree(mempool=20)
+    assert node.call("bench.mempool")["mempool"] == SHAPE.mempool
+    await agree(mempool=SHAPE.mempool)
+    state = node.call("bench.extend")
+    assert (state["height"], state["told_at"]) == (SHAPE.blocks + 1, None)
+    assert state["mempool"] < SHAPE.mempool
+    await agree(mempool=state["mempool"])
+    assert node.call("bench.state")["told_at"] > state["found_at"]
+    # The ordinary blocks that are left come with it
+    state = node.call("bench.extend", "busy", 1)
+    assert state["height"] == SHAPE.blocks + SHAPE.ordinary + 1
+    await agree(mempool=state["mempool"])
+
+
+@pytest.mark.slow
+async def test_a_reorganisation_of_the_stand_in_node_is_followed(node_and_server):
+    node, server = node_and_server
+    before = BenchOracle(BenchNode(node))
+    assert node.call("bench.reorganise")["mempool"] == 0
+    oracle = BenchOracle(BenchNode(node))
+
+    assert oracle.height == before.height + 1
+    assert oracle.headers[SHAPE.blocks] != before.headers[SHAPE.blocks]
+    await assert_follows(server, oracle, also=before.scripthashes())
+
+
+@pytest.mark.slow
+def test_a_synchronisation_has_all_its_figures(folder, files, tmp_path):
+    said = []
+    specs = [Spec("ours-leveldb"), Spec("ours-python:CACHE_MB=20")]
+    results = sync_all(specs, folder, files.facts, tmp_path, 1, said.append)
+
+    assert [spec.text for spec in specs] == list(results)
+    assert len(said) == 2
+    for figures in results.values():
+        assert set(FIGURES) <= set(figures)
+        assert all(value > 0 for value in figures.values())
+
+
+@pytest.mark.parametrize("text", ["ours", "theirs-leveldb", "ours-sqlite", "ours-leveldb:CACHE_MB"])
+def test_a_server_that_is_none_is_refused(text):
+    with pytest.raises(ValueError, match="is no"):
+        Spec(text)
