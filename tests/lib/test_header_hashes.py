@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from electrumx.lib import header_hashes
-from electrumx.lib.coins import Coin
+from electrumx.lib.coins import Coin, Ravencoin
+from electrumx.lib.errors import DeserializeError
 from electrumx.lib.header_hashes import HeaderHashError, by_time, by_version, groestl
 from electrumx.lib.header_hashes.blake import blake256, blake512
 from electrumx.lib.header_hashes.groestl import groestl512
@@ -117,6 +118,16 @@ def test_own_groestl_gives_the_addresses_that_the_package_would(facts, monkeypat
     )
     header = bytes.fromhex(fixture["block"])[:80]
     assert fixture["hash"] == groestl(header)[::-1].hex()
+
+
+def test_a_header_too_short_for_kawpow_is_a_deserialize_error():
+    """A late time in a block below the height at which headers grew asks for that hash."""
+    late = bytes(68) + (1_588_788_000).to_bytes(4, "little")
+    for length in (80, 119):
+        header = late + bytes(length - len(late))
+        with pytest.raises(DeserializeError, match=f"{length} bytes"):
+            Ravencoin.header_hash(header)
+    assert len(Ravencoin.header_hash(late + bytes(48))) == 32
 
 
 def test_a_compiled_groestl_is_preferred_and_given_bytes(monkeypatch):

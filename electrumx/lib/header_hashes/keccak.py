@@ -8,6 +8,7 @@ Pure; any thread may run them.  A hash takes about half a millisecond.
 from struct import Struct
 from typing import Final
 
+from electrumx.lib.errors import DeserializeError
 from electrumx.lib.hash import double_sha256
 
 # The linear-feedback register's output as 64-bit words, one for each round.
@@ -77,6 +78,7 @@ def keccak512(data: bytes) -> bytes:
 
 
 _words8 = Struct("<8I")
+_KAWPOW_HEADER_SIZE: Final = 120
 _KAWPOW_PADDING: Final = tuple(b"rAVENCOINKAWPOW")
 
 
@@ -84,8 +86,11 @@ def kawpow(header: bytes) -> bytes:
     """Return the hash of Ravencoin's 120-byte header, natural order.
 
     It is made from the mix hash that the header states, which is not verified: that takes
-    gigabytes.
+    gigabytes.  DeserializeError if the header is shorter: its time chose this hash, its height
+    its length, and a node may send any of both.
     """
+    if len(header) < _KAWPOW_HEADER_SIZE:
+        raise DeserializeError(f"a header of {len(header)} bytes is too short for KawPow")
     seed = _words8.unpack(double_sha256(header[:80])[::-1])
     nonce = (int.from_bytes(header[80:84], "little"), int.from_bytes(header[84:88], "little"))
     mix = _words8.unpack(header[88:120][::-1])
