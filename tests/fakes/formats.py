@@ -1,25 +1,30 @@
-"""Chains in the formats of other coins than Bitcoin's, and a model of their index.
+"""How other coins than Bitcoin write their headers and transactions.
 
-A `Maker` knows how one coin writes a header and a transaction; `FormatChain` makes blocks with it
-that spend each other's outputs.  Nothing is mined or signed, for nobody checks.
+A `Maker` makes one coin's, of any content, and knows what of them is hashed; it parses nothing,
+so that what it made can be the oracle of a parser.  Nothing is mined or signed, for nobody checks.
+`format_chain` makes chains with it.
 """
 
+import hashlib
+import importlib
 import random
-from collections import defaultdict
 
 from electrumx.lib.coins import Coin
 from electrumx.lib.hash import double_sha256, hash_to_hex_str
+from electrumx.lib.header_hashes import blake256, groestl, kawpow, keccak256
 from electrumx.lib.merkle import Merkle
 from electrumx.lib.tx import (
     MINUS_1,
     ZERO,
     Tx,
+    TxBitcoinDiamond,
+    TxBitcoinDiamondSegWit,
     TxDcr,
     TxInput,
     TxInputDcr,
-    TxInputTokenPayStealth,
     TxInWitnessDcr,
     TxJoinSplit,
+    TxMWEB,
     TxOutput,
     TxOutputDcr,
     TxSegWit,
@@ -27,9 +32,7 @@ from electrumx.lib.tx import (
     TxTimeSegWit,
 )
 from electrumx.lib.tx_dash import DashCbTx, DashTx
-from electrumx.lib.util import pack_le_uint32, pack_varbytes, pack_varint
-from tests.fakes.chain import is_unspendable
-from tests.fakes.world import ScriptedDaemon
+from electrumx.lib.util import pack_le_uint16, pack_le_uint32, pack_varbytes, pack_varint
 
 NAMES = [b"d/one", b"d/two", b"d/" + b"three" * 20]
 
@@ -39,19 +42,33 @@ class Maker:
 
     name, net = "BitcoinSegwit", "mainnet"
     overrides: dict = {}
+    # The module of an optional package that hashes the headers, if one is needed.
+    package = None
+
+    @classmethod
+    def made_coin(cls):
+        """A coin like the real one, but for its net, and for what makes its chain start anew."""
+        real = Coin.lookup_coin_class(cls.name, cls.net)
+        attrs = {"NET": "made up", "__module__": __name__, **cls.overrides}
+        return type(f"Made{real.__name__}", (real,), attrs)
 
     def __init__(self, seed=0):
         self.random = random.Random(seed)
-        real = Coin.lookup_coin_class(self.name, self.net)
-        self.coin = type(
-            f"Made{real.__name__}",
-            (real,),
-            {"NET": "made up", "__module__": __name__, **self.overrides},
-        )
+        self.votes = 1
+        self.coin = self.made_coin()
         genesis = self.block(bytes(32), [self.tx([(ZERO, MINUS_1)], [(50, b"\x51")])], 0)
-        header = self.coin.block_header(genesis, 0)
-        self.coin.GENESIS_HASH = hash_to_hex_str(self.coin.header_hash(header))
+        self.genesis_header = self.last_header
+        self.coin.GENESIS_HASH = hash_to_hex_str(self.header_hash(self.genesis_header))
+        self.whole_genesis = genesis
         self.genesis = self.coin.genesis_block(genesis)
+
+    def owner_of(self, script):
+        """The script of whoever an output belongs to."""
+        return script
+
+    def name_in(self, script):
+        """The name that an output carries and that can be looked up, or None."""
+        return
 
     def scripts(self):
         return [b"\x76\xa9\x14" + bytes([n]) * 20 + b"\x88\xac" for n in range(8)] + [b"\x51", b""]
@@ -87,15 +104,31 @@ class Maker:
             )
         )
 
+    def hashed(self, tx):
+        """Those bytes of a transaction that its hash covers: without marker, flag and witness."""
+        if isinstance(tx, TxSegWit):
+            return Tx(tx.version, tx.inputs, tx.outputs, tx.locktime).serialize()
+        if isinstance(tx, TxTimeSegWit):
+            return TxTime(tx.version, tx.time, tx.inputs, tx.outputs, tx.locktime).serialize()
+        return tx.serialize()
+
     def tx_hash(self, tx):
-        return self.coin.DESERIALIZER(tx.serialize()).read_tx_and_hash()[1]
+        return double_sha256(self.hashed(tx))
+
+    def header_hash(self, header):
+        return double_sha256(header)
+
+    def on_wire(self, raw):
+        """What a node sends for a block, before the server takes out what it does not keep."""
+        return raw
 
     def txs_bytes(self, txs):
         return pack_varint(len(txs)) + b"".join(tx.serialize() for tx in txs)
 
     def block(self, prev_hash, txs, height):
         root = Merkle().root([self.tx_hash(tx) for tx in txs])
-        return self.header(prev_hash, root, height) + self.txs_bytes(txs)
+        self.last_header = self.header(prev_hash, root, height)
+        return self.last_header + self.txs_bytes(txs)
 
 
 class AuxPow(Maker):
@@ -112,6 +145,9 @@ class AuxPow(Maker):
             return self.plain_header(prev_hash, root, 1)
         return self.plain_header(prev_hash, root, 0x620102) + self.auxpow()
 
+    def header_hash(self, header):
+        return double_sha256(header[:80])
+
 
 class PlainAuxPow(AuxPow):
     """Merged mining without witnesses."""
@@ -122,32 +158,57 @@ class PlainAuxPow(AuxPow):
         return Tx(1, self.inputs(outpoints), self.outputs(outputs), 0)
 
 
-class Names(AuxPow):
-    name = "Namecoin"
+def pushed(data):
+    """A script that pushes up to 255 bytes."""
+    return (b"" if len(data) < 76 else b"\x4c") + bytes([len(data)]) + data
+
+
+class NameScripts:
+    """Outputs of some of which a name is the beginning."""
+
+    # What an update begins with; it also begins the script that a name is looked up by.
+    op_update = b""
+
+    def prefixes(self, name):
+        """The beginnings of outputs that register and update a name."""
+        raise NotImplementedError
 
     def scripts(self):
         plain = super().scripts()
-        value = b"\x04data"
+        self.names, self.owners = {}, {}
         for name in NAMES:
-            pushed = (
-                bytes([len(name)]) + name if len(name) < 76 else b"\x4c" + bytes([len(name)]) + name
-            )
-            plain += [
-                b"\x52" + pushed + b"\x08" + bytes(8) + value + b"\x6d\x6d" + plain[0],
-                b"\x53" + pushed + value + b"\x6d\x75" + plain[1],
-            ]
-        return plain
+            for number, prefix in enumerate(self.prefixes(name)):
+                self.owners[prefix + plain[number]] = plain[number]
+                self.names[prefix + plain[number]] = name
+        return plain + list(self.owners)
+
+    def owner_of(self, script):
+        return self.owners.get(script, script)
+
+    def name_in(self, script):
+        return self.names.get(script)
+
+    def name_script(self, name):
+        """The script that stands for a name."""
+        return self.op_update + pushed(name) + b"\0" + b"\x6d\x75\x6a"
 
 
-class XayaNames(Names):
+class Names(NameScripts, AuxPow):
+    name = "Namecoin"
+    op_update = b"\x53"
+
+    def prefixes(self, name):
+        first = b"\x52" + pushed(name) + pushed(bytes(8)) + pushed(b"data") + b"\x6d\x6d"
+        return [first, b"\x53" + pushed(name) + pushed(b"data") + b"\x6d\x75"]
+
+
+class XayaNames(NameScripts, AuxPow):
     name = "Xaya"
+    op_update = b"\x52"
 
-    def scripts(self):
-        plain = Maker.scripts(self)
-        for name in NAMES[:2]:
-            pushed = bytes([len(name)]) + name + b"\x04data\x6d\x75"
-            plain += [b"\x51" + pushed + plain[0], b"\x52" + pushed + plain[1]]
-        return plain
+    def prefixes(self, name):
+        rest = pushed(name) + pushed(b"data") + b"\x6d\x75"
+        return [b"\x51" + rest, b"\x52" + rest]
 
     def header(self, prev_hash, root, height):
         plain = self.plain_header(prev_hash, root, 0x100)
@@ -156,8 +217,17 @@ class XayaNames(Names):
         return plain + b"\x81" + bytes(4) + self.auxpow()
 
 
-class Emercoin(AuxPow):
+class Emercoin(NameScripts, AuxPow):
+    """Names are no part of addresses, and cannot be looked up."""
+
     name = "Emercoin"
+
+    def prefixes(self, name):
+        rest = b"\x75" + pushed(name) + b"\x01\x09\x6d" + pushed(b"a") + pushed(b"b") + b"\x6d"
+        return [b"\x51" + rest, b"\x52" + rest, b"\x53\x75" + pushed(name) + b"\x75"]
+
+    def name_in(self, script):
+        return None
 
     def tx(self, outpoints, outputs):
         ins, outs = self.inputs(outpoints), self.outputs(outputs)
@@ -168,11 +238,12 @@ class Emercoin(AuxPow):
 
 class Zcash(Maker):
     name = "Zcash"
+    solution_sizes = [1344, 400, 36]
 
     def header(self, prev_hash, root, height):
         head = pack_le_uint32(4) + prev_hash + root + bytes(32)
         nonce = self.random.randbytes(32)
-        solution = b"s" * self.random.choice([1344, 400, 36])
+        solution = b"s" * self.random.choice(self.solution_sizes)
         return head + pack_le_uint32(1_500_000_000) + bytes(4) + nonce + pack_varbytes(solution)
 
     def tx(self, outpoints, outputs):
@@ -199,27 +270,10 @@ class BitcoinGold(Maker):
         solution = b"s" * 1344 if height >= 6 else b""
         return head + pack_le_uint32(1_500_000_000) + bytes(4) + nonce + pack_varbytes(solution)
 
-
-class ProofOfStake(Maker):
-    name = "Neblio"
-
-    def tx(self, outpoints, outputs):
-        ins, outs = self.inputs(outpoints), self.outputs(outputs)
-        return TxTime(1, self.random.randint(0, MINUS_1), ins, outs, 0)
-
-    def block(self, prev_hash, txs, height):
-        return super().block(prev_hash, txs, height) + pack_varbytes(b"signature" * 8)
-
-
-class TokenPay(ProofOfStake):
-    name = "TokenPay"
-
-    def inputs(self, outpoints):
-        ins = super().inputs(outpoints)
-        if self.random.random() < 0.5 and outpoints[0][0] != ZERO:
-            script = b"\x6a\xb9" + bytes(97)
-            ins.insert(0, TxInputTokenPayStealth(self.random.randbytes(33), b"\3\0\0", script, 1))
-        return ins
+    def header_hash(self, header):
+        if len(header) > 141:
+            return double_sha256(header)
+        return double_sha256(header[:68] + header[100:112])
 
 
 class Dash(Maker):
@@ -236,8 +290,41 @@ class Dash(Maker):
         return DashTx(2, ins, outs, 0, 0, b"")
 
 
+class DashItself(Dash):
+    """With the coin's own hash."""
+
+    overrides: dict = {}
+    package = "dash_hash"
+
+    def header_hash(self, header):
+        return importlib.import_module(self.package).getPoWHash(header)
+
+
+class Axe(DashItself):
+    name = "Axe"
+
+
 class Groestlcoin(Maker):
     name = "Groestlcoin"
+
+    def tx_hash(self, tx):
+        return hashlib.sha256(self.hashed(tx)).digest()
+
+    def header_hash(self, header):
+        return groestl(header)
+
+
+class SmartCash(Maker):
+    name = "SmartCash"
+
+    def tx(self, outpoints, outputs):
+        return Tx(1, self.inputs(outpoints), self.outputs(outputs), 0)
+
+    def tx_hash(self, tx):
+        return hashlib.sha256(self.hashed(tx)).digest()
+
+    def header_hash(self, header):
+        return keccak256(header)
 
 
 class Pivx(Maker):
@@ -278,21 +365,37 @@ class Primecoin(Maker):
 
 
 class Decred(Maker):
+    """Blocks of two trees, of which the next block's vote can make the first one void."""
+
     name = "Decred"
+    regular = 0  # how many transactions the first tree of the last block has
 
     def header(self, prev_hash, root, height):
-        rest = self.random.randbytes(180 - 68)
-        return pack_le_uint32(5) + prev_hash + root + rest
+        votes = self.random.randrange(2**16) & ~1 | self.votes
+        head = pack_le_uint32(5) + prev_hash + root + self.random.randbytes(32)
+        return head + pack_le_uint16(votes) + self.random.randbytes(180 - 102)
+
+    def hashed(self, tx):
+        body = tx.serialize()
+        witness = pack_varint(len(tx.witness)) + b"".join(item.serialize() for item in tx.witness)
+        return pack_le_uint32(0x10000 | tx.version & 0xFFFF) + body[4 : len(body) - len(witness)]
+
+    def tx_hash(self, tx):
+        return blake256(self.hashed(tx))
+
+    def header_hash(self, header):
+        return blake256(header)
 
     def tx(self, outpoints, outputs):
         ins = [TxInputDcr(h, n, 0, MINUS_1) for h, n in outpoints]
         outs = [TxOutputDcr(value, 0, script) for value, script in outputs]
         witness = [TxInWitnessDcr(1, 2, 3, b"sig") for _ in ins]
-        return TxDcr(1, ins, outs, 0, 0, witness)
+        # Nothing else tells two coinbases apart.
+        return TxDcr(1, ins, outs, 0, self.random.randint(0, MINUS_1), witness)
 
     def txs_bytes(self, txs):
-        regular = self.random.randint(1, len(txs))
-        return super().txs_bytes(txs[:regular]) + super().txs_bytes(txs[regular:])
+        self.regular = self.random.randint(1, len(txs))
+        return super().txs_bytes(txs[: self.regular]) + super().txs_bytes(txs[self.regular :])
 
 
 class Zcoin(Maker):
@@ -309,122 +412,154 @@ class Zcoin(Maker):
             return self.plain_header(prev_hash, root, 2)
         return self.plain_header(prev_hash, root, 0x20001000) + self.random.randbytes(100)
 
-
-MAKERS = [
-    AuxPow, PlainAuxPow, Names, XayaNames, Emercoin, Zcash, BitcoinGold, ProofOfStake, TokenPay,
-    Dash, Groestlcoin, Pivx, Odin, Primecoin, Decred, Zcoin,
-]  # fmt: skip
+    def on_wire(self, raw):
+        """With the proof that the daemon class takes out."""
+        return raw[:180] + bytes(198_864) + raw[180:] if raw[1] & 0x10 else raw
 
 
-class FormatChain:
-    """Makes blocks on top of blocks; keeps for each block what is unspent after it."""
+class BitcoinDiamond(Maker):
+    """Transactions that name a block, with witnesses now and then."""
 
-    def __init__(self, maker):
-        self.maker = maker
-        self.coin = maker.coin
-        self.random = maker.random
-        self.scripts = maker.scripts()
-        self.genesis_hash = self.hash_of(maker.genesis, 0)
-        self.blocks = {self.genesis_hash: (maker.genesis, None, {}, 0)}
+    name = "BitcoinDiamond"
 
-    def hash_of(self, raw, height):
-        return self.coin.header_hash(self.coin.block_header(raw, height))
+    def tx(self, outpoints, outputs):
+        tx = super().tx(outpoints, outputs)
+        if self.random.random() < 0.3:
+            return tx
+        named = "ab" * 32
+        if isinstance(tx, Tx):
+            return TxBitcoinDiamond(12, named, *tx[1:])
+        return TxBitcoinDiamondSegWit(12, named, *tx[1:])
 
-    def _outputs(self, total):
-        count = self.random.randint(1, 3)
-        outputs = [(total // count, self.random.choice(self.scripts)) for _ in range(count)]
-        if self.random.random() < 0.2:
-            outputs.append((0, b"\x6a\x01\x02"))
-        return outputs
-
-    def extend(self, prev_hash):
-        _raw, _prev, unspent, prev_height = self.blocks[prev_hash]
-        unspent, height = dict(unspent), prev_height + 1
-        txs = []
-        for n in range(self.random.randint(1, 5)):
-            if n and not unspent:
-                break
-            if n:
-                count = min(len(unspent), self.random.randint(1, 3))
-                spent = self.random.sample(list(unspent)[-9:], min(count, 9))
-                total = sum(unspent.pop(outpoint) for outpoint in spent)
-            else:
-                spent, total = [(ZERO, MINUS_1)], 10**9
-            tx = self.maker.tx(spent, self._outputs(total))
-            tx_hash = self.maker.tx_hash(tx)
-            for idx, txout in enumerate(tx.outputs):
-                if not is_unspendable(txout.pk_script):
-                    unspent[tx_hash, idx] = txout.value
-            txs.append(tx)
-        raw = self.maker.block(prev_hash, txs, height)
-        block_hash = self.hash_of(raw, height)
-        self.blocks[block_hash] = (raw, prev_hash, unspent, height)
-        return block_hash
-
-    def grow(self, prev_hash, count):
-        for _ in range(count):
-            prev_hash = self.extend(prev_hash)
-        return prev_hash
-
-    def chain(self, tip):
-        raws = []
-        while tip is not None:
-            raw, tip = self.blocks[tip][:2]
-            raws.append(raw)
-        return raws[::-1]
+    def hashed(self, tx):
+        if isinstance(tx, TxBitcoinDiamondSegWit):
+            tx = TxBitcoinDiamond(12, tx.preblockhash, tx.inputs, tx.outputs, tx.locktime)
+        return super().hashed(tx)
 
 
-class FormatDaemon(ScriptedDaemon):
-    """The scripted node, for headers of any length and hash."""
+class BitcoinAtom(Maker):
+    """Headers that get flags, of which one is hashed: here at height 6."""
 
-    def __init__(self, chain, raw_blocks):
-        self.of_chain = chain
-        super().__init__(raw_blocks)
+    name = "BitcoinAtom"
 
-    def set_chain(self, raw_blocks):
-        self.raw = list(raw_blocks)
-        self.hashes = [
-            hash_to_hex_str(self.of_chain.hash_of(raw, height))
-            for height, raw in enumerate(self.raw)
-        ]
-        known = getattr(self, "by_hash", {})
-        self.by_hash = known | dict(zip(self.hashes, self.raw, strict=True))
-        self.height_changed.set()
-        self.height_changed.clear()
+    @classmethod
+    def made_coin(cls):
+        coin = super().made_coin()
+        first = coin.DESERIALIZER.FORK_BLOCK_HEIGHT - 6
+
+        def block_header(block, height):
+            return super(coin, coin).block_header(block, height + first)
+
+        coin.block_header = staticmethod(block_header)
+        return coin
+
+    def header(self, prev_hash, root, height):
+        flags = pack_le_uint32(0xFE | self.random.randint(0, 1)) if height >= 6 else b""
+        return super().header(prev_hash, root, height) + flags
+
+    def header_hash(self, header):
+        stake = len(header) == 84 and header[80] & 1
+        return double_sha256(header[:80] + (b"\1\0\0\0" if stake else b""))
 
 
-class FormatModel:
-    """The index of a chain, names included, computed slowly from its raw blocks."""
+class Koto(Zcash):
+    """Zcash's transactions behind Bitcoin's header."""
 
-    def __init__(self, raw_blocks, coin):
-        self.history = defaultdict(list)  # hashX -> [(tx_hash, height)]
-        self.coins = {}  # (tx_hash, idx) -> (hashX, value, height, tx_num)
-        self.tx_hashes = []
-        self.headers = []
-        name_of = getattr(coin, "name_hashX_from_script", lambda script: None)
-        tx_num = 0
-        for height, raw in enumerate(raw_blocks):
-            block = coin.block(raw, height)
-            self.headers.append(block.header)
-            self.tx_hashes.append([tx_hash for _tx, tx_hash in block.transactions])
-            for tx, tx_hash in block.transactions:
-                touched = {name_of(txout.pk_script) for txout in tx.outputs} - {None}
-                for txin in tx.inputs:
-                    if not txin.is_generation():
-                        touched.add(self.coins.pop((txin.prev_hash, txin.prev_idx))[0])
-                for idx, txout in enumerate(tx.outputs):
-                    if not is_unspendable(txout.pk_script):
-                        hashX = coin.hashX_from_script(txout.pk_script)
-                        self.coins[tx_hash, idx] = (hashX, txout.value, height, tx_num)
-                        touched.add(hashX)
-                for hashX in touched:
-                    self.history[hashX].append((tx_hash, height))
-                tx_num += 1
+    name = "Koto"
 
-    def utxos(self, hashX):
-        """Return the set of (tx_num, idx, tx_hash, height, value) of a script."""
-        return {
-            (tx_num, idx, tx_hash, height, value)
-            for (tx_hash, idx), (owner, value, height, tx_num) in self.coins.items()
-            if owner == hashX
-        }
+    def header(self, prev_hash, root, height):
+        return self.plain_header(prev_hash, root, 4)
+
+
+class Minexcoin(Zcash):
+    """Headers of Equihash that are all equally long."""
+
+    name = "Minexcoin"
+    solution_sizes = [68]
+
+    def tx(self, outpoints, outputs):
+        return Tx(1, self.inputs(outpoints), self.outputs(outputs), 0)
+
+
+class FairCoin(Maker):
+    name = "FairCoin"
+
+    def tx(self, outpoints, outputs):
+        return Tx(1, self.inputs(outpoints), self.outputs(outputs), 0)
+
+    def header(self, prev_hash, root, height):
+        head = pack_le_uint32(1) + prev_hash + root + self.random.randbytes(32)
+        return head + pack_le_uint32(1_500_000_000) + pack_le_uint32(7)
+
+
+class LongHeader(Maker):
+    """Bytes behind Bitcoin's header, in all blocks."""
+
+    name, more = "Adcoin", 32
+
+    def tx(self, outpoints, outputs):
+        return Tx(1, self.inputs(outpoints), self.outputs(outputs), 0)
+
+    def header(self, prev_hash, root, height):
+        return super().header(prev_hash, root, height) + self.random.randbytes(self.more)
+
+
+class LongHeaderSegWit(LongHeader):
+    name, more = "HOdlcoin", 8
+
+    def tx(self, outpoints, outputs):
+        return Maker.tx(self, outpoints, outputs)
+
+
+class Ravencoin(Maker):
+    """KawPow from height 6 on; before it X16Rv2, by a package."""
+
+    name = "Ravencoin"
+    overrides = {"HEADER_SIZES": [(0, 80), (6, 120)]}
+    package = "x16rv2_hash"
+
+    def header(self, prev_hash, root, height):
+        head = self.plain_header(prev_hash, root, 0x30000000)[:68]
+        if height < 6:
+            return head + pack_le_uint32(1_580_000_000) + self.random.randbytes(8)
+        return head + pack_le_uint32(1_600_000_000) + self.random.randbytes(48)
+
+    def header_hash(self, header):
+        if len(header) == 120:
+            return kawpow(header)
+        return importlib.import_module(self.package).getPoWHash(header)
+
+
+class Litecoin(Maker):
+    """The last transaction of some blocks integrates an extension block, which is behind it."""
+
+    name = "Litecoin"
+
+    def tx(self, outpoints, outputs):
+        if outpoints[0][0] != ZERO and self.random.random() < 0.3:
+            ins = self.inputs(outpoints)
+            return TxMWEB(2, 0, 8, ins, self.outputs(outputs), [], 0)
+        return super().tx(outpoints, outputs)
+
+    def block(self, prev_hash, txs, height):
+        return super().block(prev_hash, txs, height) + b"\1" + self.random.randbytes(200)
+
+
+class BitcoinCash(Maker):
+    """Transactions in the order of their hashes."""
+
+    name = "BitcoinCashABC"
+
+    def tx(self, outpoints, outputs):
+        return Tx(1, self.inputs(outpoints), self.outputs(outputs), 0)
+
+    def block(self, prev_hash, txs, height):
+        rest = sorted(txs[1:], key=lambda tx: self.tx_hash(tx)[::-1])
+        txs[1:] = rest
+        return super().block(prev_hash, txs, height)
+
+
+class Dogecoin(AuxPow):
+    """Merged mining, and constants for fees."""
+
+    name = "Dogecoin"

@@ -12,7 +12,8 @@ from electrumx.server.block_processor_variants import (
     DecredBlockProcessor,
     NameIndexBlockProcessor,
 )
-from tests.fakes.formats import MAKERS, NAMES, Decred, FormatChain, FormatDaemon, FormatModel, Names
+from tests.fakes.format_chain import MAKERS, FormatChain, FormatDaemon, FormatModel
+from tests.fakes.formats import NAMES, Decred, Names
 from tests.fakes.world import World, assert_equals_model, make_env
 
 

@@ -19,7 +19,9 @@ from electrumx.server.daemon_variants import (
     ZcoinMtpDaemon,
 )
 from tests.fakes.fake_node import FakeNode, RPCFault
-from tests.fakes.formats import Decred, FormatChain, ProofOfStake
+from tests.fakes.format_chain import FormatChain
+from tests.fakes.formats import Decred
+from tests.fakes.time_formats import ProofOfStake
 
 COIN = Coin.lookup_coin_class("Bitcoin", "regtest")
 

@@ -1,0 +1,129 @@
+"""What the fuzzer begins with: real and made-up blocks and transactions, cut to its length.
+
+``python -m tests.fuzz.seeds FOLDER`` writes a folder for every target.  Real ones need
+ELECTRUMX_FACTS; without it only generated chains are written.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from electrumx.lib.coins import Coin, LitecoinRegtest
+from electrumx.lib.tx import Tx, TxInput, TxMWEB, TxOutput, TxSegWit
+from electrumx.lib.util import pack_varint
+from tests.fakes.chain import ChainMaker
+from tests.fakes.format_chain import MAKERS, FormatChain
+from tests.fuzz import targets
+
+Seed = tuple[str, bytes]  # the target's name, the input
+
+
+def _cut(block: Any, room: int) -> bytes:
+    """Return a block with its first whole transactions that fit in so many bytes."""
+    kept: list[bytes] = []
+    left = room - len(block.header) - 9
+    for tx, _hash in block.transactions:
+        raw = tx.serialize()
+        left -= len(raw)
+        if left < 0:
+            break
+        kept.append(raw)
+    return bytes(block.header) + pack_varint(len(kept)) + b"".join(kept)
+
+
+def _of_block(coin: type[Coin], like: type[Coin], raw: bytes, height: int) -> Iterator[Seed]:
+    """Yield a block and its shortest transactions; like is the coin whose target reads it."""
+    family = targets.family_of(like)
+    block = coin.block(raw, height)
+    cut = _cut(block, targets.MAX_LEN - 1)
+    for number in targets.selectors(like, targets.BLOCK):
+        yield family, bytes([number]) + cut
+    txs = sorted((tx.serialize() for tx, _hash in block.transactions), key=len)
+    for number in targets.selectors(like, targets.TRANSACTION):
+        for tx in [*txs[:3], *txs[-1:]]:
+            yield family, bytes([number]) + tx
+    for tx, _hash in block.transactions[:20]:
+        for txout in tx.outputs:
+            yield "scripts", txout.pk_script
+    if len(block.header) == 80:
+        for number in range(len(targets.COMPILED_COINS)):
+            yield "compiled", bytes([number]) + cut
+
+
+def _of_facts(facts: Path) -> Iterator[Seed]:
+    for path in sorted((facts / "fixtures" / "blocks").iterdir()):
+        name, net, _ = path.stem.split("_", 2)
+        coin = Coin.lookup_coin_class(name, net)
+        fixture = json.loads(path.read_text())
+        raw = bytes.fromhex("".join(fixture["block"].split()))
+        yield from _of_block(coin, coin, raw, fixture["height"])
+    vectors = json.loads((facts / "synthetic-transactions.json").read_text())["transactions"]
+    for vector in vectors:
+        coin = Coin.lookup_coin_class(vector["coin"], vector["net"])
+        raw = bytes.fromhex(vector["hex"])
+        for number in targets.selectors(coin, targets.TRANSACTION):
+            yield targets.family_of(coin), bytes([number]) + raw
+        for number in range(len(targets.COMPILED_COINS)):
+            yield "compiled", bytes([number]) + bytes(80) + b"\1" + raw
+    for path in sorted((facts / "fixtures" / "transactions").iterdir()):
+        for vout in json.loads(path.read_text())["vout"]:
+            yield "scripts", bytes.fromhex(vout["scriptPubKey"]["hex"])
+
+
+def _generated() -> Iterator[Seed]:
+    for make in MAKERS:
+        chain = FormatChain(make(seed=1))
+        coin = chain.coin
+        like = Coin.lookup_coin_class(coin.NAME, coin.__mro__[1].NET)
+        for height, raw in enumerate(chain.chain(chain.grow(chain.genesis_hash, 12))):
+            yield from _of_block(coin, like, raw, height)
+        for script in chain.scripts:
+            yield "scripts", script
+    yield from _of_litecoin()
+    maker = ChainMaker(seed=1)
+    for raw in maker.chain(maker.grow(maker.genesis_hash, 12)):
+        for number in range(len(targets.COMPILED_COINS)):
+            yield "compiled", bytes([number]) + raw
+    for number, coin in enumerate(targets.ADDRESS_COINS):
+        address = coin.P2PKH_address_from_hash160(bytes(range(20)))
+        yield "addresses", bytes([2 * number]) + address.encode()
+        for verbyte in (coin.P2PKH_VERBYTE, *coin.P2SH_VERBYTES):
+            yield "addresses", bytes([2 * number + 1]) + verbyte + bytes(range(20))
+
+
+def _of_litecoin() -> Iterator[Seed]:
+    """Yield blocks with and without the integration transaction of an extension block."""
+    txin, txout = TxInput(bytes(range(32)), 1, b"", 5), TxOutput(7, b"\x51" * 20)
+    for tx in (
+        TxSegWit(2, 0, 1, [txin], [txout, txout], [[b"w" * 70, b""]], 9),
+        TxMWEB(2, 0, 8, [txin, txin], [txout], [], 9),
+        TxMWEB(2, 0, 9, [txin], [txout], [[b"w" * 70]], 9),
+        Tx(1, [txin], [txout], 0),
+    ):
+        raw = bytes(80) + pack_varint(2) + 2 * tx.serialize() + b"the extension"
+        yield from _of_block(LitecoinRegtest, LitecoinRegtest, raw, 5)
+
+
+def seeds() -> Iterator[Seed]:
+    """Yield (the name of a target, an input) for all targets."""
+    yield from _generated()
+    facts = os.environ.get("ELECTRUMX_FACTS")
+    if facts:
+        yield from _of_facts(Path(facts))
+
+
+def write(folder: Path) -> None:
+    """Write every seed that is short enough to FOLDER/TARGET/."""
+    for target in targets.TARGETS:
+        (folder / target).mkdir(parents=True, exist_ok=True)
+    for target, seed in seeds():
+        if len(seed) <= targets.MAX_LEN:
+            (folder / target / sha256(seed).hexdigest()[:20]).write_bytes(seed)
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))
