@@ -104,7 +104,12 @@ class FormatChain:
         self.scripts = maker.scripts()
         self.disapproval = disapproval
         self.genesis_hash = maker.header_hash(maker.genesis_header)
-        genesis = MadeBlock(maker.genesis, None, {}, 0, maker.genesis_header, [], 0, {})
+        txs = []
+        if maker.spendable_genesis:
+            tx = maker.genesis_tx
+            txs.append(MadeTx(maker.tx_hash(tx), tx.serialize(), [], maker.genesis_outputs))
+        unspent = unspent_after({}, txs)
+        genesis = MadeBlock(maker.genesis, None, unspent, 0, maker.genesis_header, txs, 0, unspent)
         self.blocks = {self.genesis_hash: genesis}
 
     def hash_of(self, raw, height):

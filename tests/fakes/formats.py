@@ -44,6 +44,8 @@ class Maker:
     overrides: dict = {}
     # The module of an optional package that hashes the headers, if one is needed.
     package = None
+    # Whether the first block's coinbase can be spent.
+    spendable_genesis = False
 
     @classmethod
     def made_coin(cls):
@@ -56,7 +58,9 @@ class Maker:
         self.random = random.Random(seed)
         self.votes = 1
         self.coin = self.made_coin()
-        genesis = self.block(bytes(32), [self.tx([(ZERO, MINUS_1)], [(50, b"\x51")])], 0)
+        self.genesis_outputs = [(50, b"\x51")]
+        self.genesis_tx = self.tx([(ZERO, MINUS_1)], self.genesis_outputs)
+        genesis = self.block(bytes(32), [self.genesis_tx], 0)
         self.genesis_header = self.last_header
         self.coin.GENESIS_HASH = hash_to_hex_str(self.header_hash(self.genesis_header))
         self.whole_genesis = genesis
@@ -205,6 +209,7 @@ class Names(NameScripts, AuxPow):
 class XayaNames(NameScripts, AuxPow):
     name = "Xaya"
     op_update = b"\x52"
+    spendable_genesis = True
 
     def prefixes(self, name):
         rest = pushed(name) + pushed(b"data") + b"\x6d\x75"

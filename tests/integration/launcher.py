@@ -9,6 +9,8 @@ of which may be missing:
   from the address of our own first service, as they would be from a public one.
 * loopback_has_groups: clients from loopback share costs by subnet, as those from elsewhere do.
 * constants: "module:NAME" -> value.
+* maker: "module:Class", a maker of a coin's format, whose made-up coin COIN and NET find.
+* genesis_hash: that coin's.
 """
 
 import importlib
@@ -62,6 +64,17 @@ def _inject_peers(peers):
     coin.PEERS = peers
 
 
+# A class is forgotten when nobody but its parent knows it.
+_made_coins = []
+
+
+def _inject_coin(maker, genesis_hash):
+    module_name, _colon, class_name = maker.partition(":")
+    coin = getattr(importlib.import_module(module_name), class_name).made_coin()
+    coin.GENESIS_HASH = genesis_hash
+    _made_coins.append(coin)
+
+
 def inject(plan):
     """Change the process as the plan says."""
     if "names" in plan:
@@ -70,6 +83,8 @@ def inject(plan):
         _inject_public_loopback(plan["public_but"])
     if plan.get("loopback_has_groups"):
         _inject_groups()
+    if "maker" in plan:
+        _inject_coin(plan["maker"], plan["genesis_hash"])
     if "peers" in plan:
         _inject_peers(plan["peers"])
     for name, value in plan.get("constants", {}).items():

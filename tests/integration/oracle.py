@@ -108,10 +108,12 @@ class Oracle:
     Bitcoin SV; before it a script that starts with OP_RETURN is unspendable too.
     """
 
+    spendable_genesis = False
+
     def __init__(self, node, *, with_mempool=True, op_return_limit=10**9):
         self.node = node
         self.op_return_limit = op_return_limit
-        self.height = node.height()
+        self.height = self._tip_height()
         self.headers = []
         self.txids = []  # by height
         self.outputs = {}  # (txid, index) -> Output, indexed ones only
@@ -126,6 +128,9 @@ class Oracle:
 
     # --- building
 
+    def _tip_height(self):
+        return self.node.height()
+
     def _indexed(self, script, height):
         if script.startswith(b"\x00\x6a"):
             return False
@@ -139,23 +144,33 @@ class Oracle:
 
     def _index_block(self, height, raw):
         self.headers.append(raw[:80].hex())
-        txs = parse_block(raw)
+        self._index_txs(height, parse_block(raw))
+
+    def _index_txs(self, height, txs):
         self.txids.append([tx.txid for tx in txs])
-        if height == 0:
+        if height == 0 and not self.spendable_genesis:
             return  # the genesis coinbase cannot be spent and is not indexed
         for position, tx in enumerate(txs):
-            touched = {}  # ordered set
-            for spend in tx.spends:
-                del self.unspent[spend]
-                touched[self._own(self.outputs[spend].script)] = None
+            self.position[tx.txid] = (height, position)
             for index, output in enumerate(tx.outputs):
                 if self._indexed(output.script, height):
                     self.outputs[Spend(tx.txid, index)] = output
                     self.unspent[Spend(tx.txid, index)] = height
+        # Some coins' blocks spend what a later transaction makes.
+        for tx in txs:
+            touched = dict.fromkeys(self._looked_up_by(tx))  # ordered set
+            for spend in tx.spends:
+                del self.unspent[spend]
+                touched[self._own(self.outputs[spend].script)] = None
+            for output in tx.outputs:
+                if self._indexed(output.script, height):
                     touched[self._own(output.script)] = None
-            self.position[tx.txid] = (height, position)
             for scripthash in touched:
                 self.confirmed[scripthash].append((tx.txid, height))
+
+    def _looked_up_by(self, tx):
+        """Scripthashes of no output under which a transaction is found besides."""
+        return ()
 
     def _own(self, script):
         scripthash = scripthash_of(script)

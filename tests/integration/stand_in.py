@@ -17,10 +17,10 @@ P2PKH = b"\x76\xa9\x14%b\x88\xac"
 
 
 class StandIn:
-    """A FakeNode that serves until the block is left."""
+    """A FakeNode, or one like it, that serves until the block is left."""
 
-    def __init__(self, blocks):
-        self.node = FakeNode(blocks)
+    def __init__(self, blocks=(), *, node=None):
+        self.node = node or FakeNode(blocks)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 

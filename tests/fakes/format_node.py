@@ -1,0 +1,92 @@
+"""The fake node for other coins' chains: their hashes, and what only their nodes are asked.
+
+It parses nothing: blocks and transactions are looked up among what a FormatChain made.
+"""
+
+from electrumx.lib.hash import hash_to_hex_str
+from tests.fakes.fake_node import FakeNode
+from tests.fakes.formats import Decred
+from tests.fakes.time_formats import Exos, GravityZeroCoin, TokenPay
+
+# Whose nodes know no raw blocks.
+LEGACY = (GravityZeroCoin, TokenPay, Exos)
+
+
+class FormatNode(FakeNode):
+    """Serves the chain that ends with a block, and what is on top of it unconfirmed."""
+
+    def __init__(self, chain, tip):
+        self.chain = chain
+        self.by_raw = {}
+        self.txs = {}
+        super().__init__(block_hash=self._block_hash)
+        self.set_tip(tip)
+        self.overrides = {
+            f"{name}list": lambda *_params: {"aa-0": "ENABLED"}
+            for name in ("masternode", "smartnode", "znode")
+        } | {
+            "smartrewards": lambda *params: {"asked": list(params)},
+            "protx": lambda *params: {"asked": list(params), "wallet": "the node's own"},
+        }
+        if isinstance(chain.maker, LEGACY):
+            self.overrides["estimatesmartfee"] = None
+
+    def set_tip(self, tip, unconfirmed=()):
+        """Make a block the tip; blocks that are no longer in the chain are still known."""
+        blocks = self.chain.made(tip)
+        for block in blocks:
+            self.by_raw[block.raw] = block
+            self.txs.update((tx.tx_hash, tx) for tx in block.txs)
+        same = sum(1 for old, new in zip(self.blocks, blocks, strict=False) if old == new.raw)
+        self.fork(same, [block.raw for block in blocks[same:]])
+        self.txs.update((tx.tx_hash, tx) for tx in unconfirmed)
+        self.mempool = {tx.tx_hash: tx.raw for tx in unconfirmed}
+
+    def _block_hash(self, raw):
+        return self.chain.maker.header_hash(self.by_raw[raw].header)
+
+    def _block_txs(self, raw):
+        return self.by_raw[raw].txs
+
+    def rpc_getrawtransaction(self, hex_hash, verbose=0):
+        return self._find_tx(hex_hash)[0].hex()
+
+    def rpc_getblock(self, hex_hash, verbose=True):
+        maker = self.chain.maker
+        _height, raw = self._find_block(hex_hash)
+        if isinstance(maker, LEGACY):
+            return self._as_json(hex_hash, raw)
+        if not verbose:
+            whole = maker.whole_genesis if raw == maker.genesis else raw
+            return maker.on_wire(whole).hex()
+        info = self._header_info(hex_hash)
+        block = self.by_raw[raw]
+        hashes = [hash_to_hex_str(tx.tx_hash) for tx in block.txs]
+        if not isinstance(maker, Decred):
+            return {**info, "tx": hashes}
+        return {**info, "tx": hashes[: block.regular], "stx": hashes[block.regular :]}
+
+    def _as_json(self, hex_hash, raw):
+        header = self.by_raw[raw].header
+        version, time, bits, nonce = [
+            int.from_bytes(header[at : at + 4], "little") for at in (0, 68, 72, 76)
+        ]
+        return {
+            **self._header_info(hex_hash),
+            "version": version,
+            "merkleroot": hash_to_hex_str(header[36:68]),
+            "time": time,
+            "bits": f"{bits:08x}",
+            "nonce": nonce,
+            "tx": [hash_to_hex_str(tx.tx_hash) for tx in self.by_raw[raw].txs],
+        }
+
+    def _header_info(self, hex_hash):
+        info = super()._header_info(hex_hash)
+        if isinstance(self.chain.maker, Decred):
+            _height, raw = self._find_block(hex_hash)
+            info["votebits"] = int.from_bytes(raw[100:102], "little")
+        return info
+
+    def rpc_estimatefee(self, _blocks):
+        return 0.0003
