@@ -34,6 +34,8 @@ EXTRAS = {
     "uvloop": ["uvloop>=0.21,<1"],
     # Always installed now; the name stays for those who ask for it.
     "orjson": [],
+    # Wheels for every supported Python.
+    "zmq": ["pyzmq>=26,<28"],
     **HASHES,
     "test": [
         "bdkpython==3.1.1",
@@ -43,6 +45,7 @@ EXTRAS = {
         "pytest-asyncio>=0.24,<2",
         "pytest-timeout>=2.3,<3",
         "pytest-xdist>=3.6,<4",
+        "pyzmq>=26,<28",
         "ruff==0.17.6",
     ],
     # The tests that run on every supported Python, for `make test-all`.

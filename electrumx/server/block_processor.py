@@ -590,13 +590,21 @@ class BlockProcessor:
     async def _watch_tip(self) -> None:
         """Find reorganisations that bring no block above our height."""
         while True:
-            await asyncio.sleep(self.poll_secs)
+            await self._poll_pause()
             try:
                 if await self._node_left_our_chain():
                     self._reorg_seen = True
                     self.blocks_event.set()
             except DaemonError as e:
                 self.logger.info(f"ignoring daemon error: {e}")
+
+    async def _poll_pause(self) -> None:
+        """Sleep between two polls, less if the node is said to have another tip."""
+        news = asyncio.ensure_future(self.daemon.tip_changed.wait())
+        try:
+            await asyncio.wait([news], timeout=self.poll_secs)
+        finally:
+            news.cancel()
 
     async def _node_left_our_chain(self) -> bool:
         height, tip = self.height, self.tip

@@ -27,6 +27,7 @@ from electrumx.server.mempool import MemPool, MemPoolAPI
 from electrumx.server.notifications import Notifications
 from electrumx.server.readiness import Readiness
 from electrumx.server.session import SessionManager
+from electrumx.server.tip_watcher import TipWatcher
 
 # New objects between two collections of the youngest, such collections between two of the middle
 # generation, and those between two full ones.
@@ -110,6 +111,7 @@ class Controller(ServerBase):
                 _MemPoolView(daemon, db, processor, notifications),
                 refresh_secs=env.daemon_poll_interval_mempool_msec / 1000,
             )
+            watcher = TipWatcher(daemon, env.zmq_block_addresses)
             manager = SessionManager(env, db, processor, daemon, mempool, shutdown_event)
             caught_up_event = asyncio.Event()
             mempool_event = asyncio.Event()
@@ -128,6 +130,7 @@ class Controller(ServerBase):
                     [
                         db.populate_header_merkle_cache(),
                         mempool.keep_synchronized(mempool_event),
+                        watcher.run(),
                     ]
                 )
 

@@ -182,6 +182,11 @@ def _unhex_or_none(value: object) -> bytes | None:
         return None
 
 
+def _pulse(event: asyncio.Event) -> None:
+    event.set()
+    event.clear()
+
+
 async def _unhex_list(values: Sequence[object]) -> list[bytes | None]:
     """Convert hex texts to bytes, in a thread if they are long; None for what is not hex."""
     length = sum(len(value) for value in values if isinstance(value, str))
@@ -294,8 +299,10 @@ class Daemon:
     init_retry, max_retry: first and longest wait between attempts, in seconds
 
     Use as an async context manager, which opens and closes the HTTP session.
-    height_changed is set and cleared at once whenever a polled height differs from the one
-    before: await height_changed.wait() to be woken at the next change.
+    Three events are set and cleared at once, so that waiting for one means waiting for the next
+    time: height_changed when a polled height differs from the one before, tip_changed when
+    somebody heard (and told through tip_news) that the node has another tip, url_changed when
+    another URL is in use.
     """
 
     WARMING_UP = -28
@@ -321,12 +328,14 @@ class Daemon:
         self.logger = class_logger(__name__, self.__class__.__name__)
         self.url_index = 0
         self.urls: list[str] = []
+        self.height_changed = asyncio.Event()
+        self.tip_changed = asyncio.Event()
+        self.url_changed = asyncio.Event()
         self.set_url(url)
         self.workqueue_semaphore = asyncio.Semaphore(max_workqueue)
         self.init_retry = init_retry
         self.max_retry = max_retry
         self.session: aiohttp.ClientSession | None = None
-        self.height_changed = asyncio.Event()
         self._height: int | None = None
         self._outage = _OutageLog(self.logger)
         # One place is left for other requests.
@@ -370,6 +379,7 @@ class Daemon:
             self.logger.info(f"daemon #{n + 1} at {self.logged_url(one)}{current}")
         self.url_index = 0
         self.urls = urls
+        _pulse(self.url_changed)
 
     def _check_url(self, url: str) -> None:
         """Refuse at once what would only fail, endlessly, when a request is sent."""
@@ -397,16 +407,22 @@ class Daemon:
         if len(self.urls) <= 1:
             return False
         self.url_index = (self.url_index + 1) % len(self.urls)
+        _pulse(self.url_changed)
         self._outage.moved(self.logged_url())
         return True
 
     # -- Requests
 
     async def _post(self, url: str, data: str) -> Any:
+        """Send data to url when a slot is free; return the parsed JSON of the answer."""
+        async with self.workqueue_semaphore:
+            return await self._exchange(url, data)
+
+    async def _exchange(self, url: str, data: str, **options: Any) -> Any:
         """Send data to url; return the parsed JSON of the answer."""
         if self.session is None:
             raise RuntimeError("the daemon's HTTP session is not open")
-        async with self.workqueue_semaphore, self.session.post(url, data=data) as resp:
+        async with self.session.post(url, data=data, **options) as resp:
             content_type = resp.headers.get("Content-Type") or ""
             if content_type.partition(";")[0].strip().lower() == "application/json":
                 try:
@@ -485,6 +501,25 @@ class Daemon:
             payload["params"] = list(params)
         return await self._send(payload, processor)
 
+    async def call_aside(
+        self, url: str, method: str, params: Sequence[Any], timeout_secs: float
+    ) -> Any:
+        """Call method at url once, beside the slots for requests; return its result.
+
+        For calls that wait at the node.  Raises DaemonError with the node's error object, and
+        ConnectionError for whatever keeps it from answering; nothing is logged.
+        """
+        payload = {"method": method, "id": next(self.id_counter), "params": list(params)}
+        timeout = aiohttp.ClientTimeout(total=timeout_secs)
+        try:
+            reply = await self._exchange(url, json.dumps(payload), timeout=timeout)
+            error = self._check_error(reply)
+        except (*_RETRIED, ResponseTooLargeError) as e:
+            raise ConnectionError(_trouble(e)[0]) from e
+        if error is not None:
+            raise DaemonError(error)
+        return reply["result"]
+
     async def _send_vector(
         self, method: str, params_iterable: Iterable[Sequence[Any]], replace_errs: bool = False
     ) -> list[Any]:
@@ -557,8 +592,15 @@ class Daemon:
     def _set_height(self, height: int) -> None:
         if height != self._height:
             self._height = height
-            self.height_changed.set()
-            self.height_changed.clear()
+            _pulse(self.height_changed)
+
+    async def tip_news(self) -> None:
+        """Take note that the node has another tip than before: ask for its height."""
+        try:
+            await self.height()
+        except DaemonError as e:
+            self.logger.info(f"ignoring daemon error: {e}")
+        _pulse(self.tip_changed)
 
     def cached_height(self) -> int | None:
         """Return the height last heard, None before the first time."""

@@ -39,6 +39,11 @@ MAX_SESSIONS_WITHOUT_RESOURCE = 512
 DB_ENGINES = ("leveldb", "rocksdb")
 INDEXERS = ("auto", "compiled", "python")
 
+# Where a node publishes: over TCP, or through a socket in the file system.
+ZMQ_ADDRESS = re.compile(
+    r"tcp://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(?P<port>[0-9]{1,5})|ipc://\S+"
+)
+
 OBSOLETE = (
     "MAX_SUBSCRIPTIONS",
     "MAX_SUBS",
@@ -142,6 +147,8 @@ class Env(EnvBase):
         self.daemon_poll_interval_mempool_msec: int = self.integer(
             "DAEMON_POLL_INTERVAL_MEMPOOL", 5000, minimum=1
         )
+        #: where nodes publish the hashes of new blocks
+        self.zmq_block_addresses: list[str] = self._zmq_block_addresses()
         self.max_sessions: int = self.sane_max_sessions()
 
     def _read_cost_limits(self) -> None:
@@ -199,6 +206,18 @@ class Env(EnvBase):
                 f"or {INDEXERS[-1]}"
             )
         return text.lower()
+
+    def _zmq_block_addresses(self) -> list[str]:
+        addresses = self.default("ZMQ_BLOCK_ADDRESS", "").split(",")
+        addresses = [address.strip() for address in addresses if address.strip()]
+        for address in addresses:
+            match = ZMQ_ADDRESS.fullmatch(address)
+            if not match or (match["port"] and not 0 < int(match["port"]) < 65536):
+                raise self.Error(
+                    f"envvar ZMQ_BLOCK_ADDRESS value {shown(address)} is no address: "
+                    "set tcp://HOST:PORT or ipc://PATH, as the daemon's zmqpubhashblock has it"
+                )
+        return addresses
 
     def _log_level(self) -> str:
         text = self.default("LOG_LEVEL", "info")

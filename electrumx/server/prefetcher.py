@@ -61,11 +61,14 @@ class Prefetcher:
     async def main_loop(self, bp_height: int) -> None:
         """Fetch for ever, beginning above the processor's height."""
         await self.reset_height(bp_height)
+        news = False
         while True:
             try:
                 await self.refill_event.wait()
-                if not await self._prefetch_blocks():
-                    await self._wait_for_news()
+                if not await self._prefetch_blocks(news):
+                    news = await self._wait_for_news()
+                else:
+                    news = False
             except DaemonError as e:
                 self.logger.info(f"ignoring daemon error: {e}")
                 await asyncio.sleep(self.polling_delay)
@@ -79,12 +82,16 @@ class Prefetcher:
                 self.logger.exception("ignoring unexpected exception")
                 await asyncio.sleep(self.polling_delay)
 
-    async def _wait_for_news(self) -> None:
-        """Wait for the polling delay, or less if somebody else hears of a new height."""
+    async def _wait_for_news(self) -> bool:
+        """Wait for the polling delay, or less if somebody else hears of a new height.
+
+        True if so: the height need not be asked for again.
+        """
         # Not wait_for: before Python 3.12 it can lose a cancellation that comes with the wake-up.
         news = asyncio.ensure_future(self.daemon.height_changed.wait())
         try:
             await asyncio.wait([news], timeout=self.polling_delay)
+            return news.done()
         finally:
             news.cancel()
 
@@ -117,9 +124,14 @@ class Prefetcher:
         else:
             self.logger.info(f"caught up to daemon height {daemon_height:,d}")
 
-    async def _prefetch_blocks(self) -> bool:
-        """Fetch until the cache is full; False if the node has nothing more."""
-        daemon_height = await self.daemon.height()
+    async def _prefetch_blocks(self, news: bool = False) -> bool:
+        """Fetch until the cache is full; False if the node has nothing more.
+
+        ``news`` says that the height last heard is of this moment.
+        """
+        daemon_height = self.daemon.cached_height() if news else None
+        if daemon_height is None:
+            daemon_height = await self.daemon.height()
         async with self.semaphore:
             while self.cache_bytes < self.MIN_CACHE_BYTES:
                 first = self.fetched_height + 1

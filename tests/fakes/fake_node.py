@@ -140,6 +140,7 @@ class FakeNode:
               RPCFault; None makes the method unknown
     gate:     requests wait for this asyncio.Event before they are answered (set by default)
     delay:    seconds to wait before each answer
+    waits_for_blocks: whether it knows waitfornewblock
     parse_txs: set to False for blocks whose transactions are no transactions
     """
 
@@ -155,6 +156,9 @@ class FakeNode:
         self.rest = 0  # blocks that the REST interface serves before it fails
         self.rest_paths = []
         self.delay = 0.0
+        self.waits_for_blocks = False
+        self.waiting = 0  # calls of it that are held now
+        self._new_block = asyncio.Event()
         self.gate = asyncio.Event()
         self.gate.set()
         self.authorizations = []  # user:password of each HTTP request
@@ -225,6 +229,8 @@ class FakeNode:
             self.blocks.append(raw_block)
             for tx in self._block_txs(raw_block):
                 self.mempool.pop(tx.tx_hash, None)
+        self._new_block.set()
+        self._new_block.clear()
 
     def fork(self, height, raw_blocks):
         """Replace the blocks from height on; the old ones are still known by their hash."""
@@ -290,6 +296,21 @@ class FakeNode:
 
     def rpc_getbestblockhash(self):
         return to_hex(self.block_hash(self.blocks[-1]))
+
+    async def _wait_for_new_block(self, msec):
+        """Hold a call of waitfornewblock; its answer is made afterwards."""
+        self.waiting += 1
+        try:
+            await asyncio.wait_for(self._new_block.wait(), msec / 1000)
+        except asyncio.TimeoutError:
+            pass
+        finally:
+            self.waiting -= 1
+
+    def rpc_waitfornewblock(self, _msec=0):
+        if not self.waits_for_blocks:
+            raise RPCFault(METHOD_NOT_FOUND, "Method not found")
+        return {"hash": self.rpc_getbestblockhash(), "height": self.height}
 
     def rpc_getblockhash(self, height):
         if not isinstance(height, int) or not 0 <= height < len(self.blocks):
@@ -507,6 +528,9 @@ class FakeNode:
         if fault is Fault.NOT_HTTP:
             writer.write(b"220 mail.example ESMTP\r\n\r\n")
             return False
+        if self.waits_for_blocks and fault is None and b'"waitfornewblock"' in body:
+            self.calls.append(("waitfornewblock", json.loads(body)["params"]))
+            await self._wait_for_new_block(*json.loads(body)["params"])
         status, reason, content_type, reply = self._reply_to(body, fault)
         writer.write(
             f"HTTP/1.1 {status} {reason}\r\nContent-Type: {content_type}\r\n"

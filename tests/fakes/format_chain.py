@@ -224,8 +224,7 @@ class FormatDaemon(ScriptedDaemon):
         ]
         known = getattr(self, "by_hash", {})
         self.by_hash = known | dict(zip(self.hashes, self.raw, strict=True))
-        self.height_changed.set()
-        self.height_changed.clear()
+        self.announce()
 
 
 class FormatModel:

@@ -38,6 +38,7 @@ class ScriptedDaemon:
     def __init__(self, raw_blocks=()):
         self.url = "http://node-1/"
         self.height_changed = asyncio.Event()
+        self.tip_changed = asyncio.Event()
         self.fail = None
         self._cached = None
         self.set_chain(raw_blocks)
@@ -47,8 +48,15 @@ class ScriptedDaemon:
         self.hashes = [hash_to_hex_str(double_sha256(raw[:80])) for raw in self.raw]
         known = getattr(self, "by_hash", {})
         self.by_hash = known | dict(zip(self.hashes, self.raw, strict=True))
-        self.height_changed.set()
-        self.height_changed.clear()
+        self.announce()
+
+    def announce(self):
+        """Wake who waits for news, as if a poll had found them; not before the first poll."""
+        if self._cached is not None:
+            self._cached = len(self.raw) - 1
+        for event in (self.height_changed, self.tip_changed):
+            event.set()
+            event.clear()
 
     def _maybe_fail(self):
         if self.fail:

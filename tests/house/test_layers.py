@@ -27,7 +27,7 @@ ROWS = [
     ],
     ["server.rest", "server.rest_connection"],
     ["server.daemon", "server.daemon_variants"],
-    ["server.verify", "server.backup"],
+    ["server.verify", "server.backup", "server.tip_watcher"],
     ["server.prefetcher", "server.indexer", "server.utxo_cache", "server.notifications"],
     ["server.fast_index"],
     ["server.block_processor", "server.block_processor_variants", "server.mempool"],

@@ -443,3 +443,28 @@ def test_private_addresses_may_be_reported_when_not_announcing(base):
     assert [str(service) for service in Env().report_services] == ["tcp://127.0.0.1:1"]
     base.setenv("REPORT_SERVICES", "tcp://0.0.0.0:1")
     assert refusal(ServiceError).startswith("bad IP address")
+
+
+# -- ZMQ_BLOCK_ADDRESS
+
+
+def test_zmq_addresses_are_a_list(base):
+    assert Env().zmq_block_addresses == []
+    base.setenv("ZMQ_BLOCK_ADDRESS", "")
+    assert Env().zmq_block_addresses == []
+    base.setenv("ZMQ_BLOCK_ADDRESS", "tcp://127.0.0.1:28332, ipc:///run/node/blocks,tcp://[::1]:1")
+    expected = ["tcp://127.0.0.1:28332", "ipc:///run/node/blocks", "tcp://[::1]:1"]
+    assert Env().zmq_block_addresses == expected
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("28332", "127.0.0.1:28332", "tcp://127.0.0.1", "tcp://*:1", "tcp://h:0", "tcp://h:65536"),
+        *("http://h:1", "inproc://x", "ipc://", "tcp://h:1/x", "tcp://h:1 tcp://h:2"),
+    ],
+)
+def test_what_is_no_zmq_address_is_refused(base, address):
+    base.setenv("ZMQ_BLOCK_ADDRESS", address)
+    with pytest.raises(Env.Error, match=r"ZMQ_BLOCK_ADDRESS value .* is no address: set tcp://"):
+        Env()
