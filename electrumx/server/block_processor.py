@@ -49,7 +49,7 @@ from electrumx.server.env import Env
 from electrumx.server.fast_index import CompiledIndex
 from electrumx.server.faults import fault_point
 from electrumx.server.indexer import ParsedTx, Unspendable
-from electrumx.server.notifications import Notifications
+from electrumx.server.notifications import Confirmed, Notifications
 from electrumx.server.prefetcher import Prefetcher
 from electrumx.server.utxo_cache import ChainError, UTXOCache
 
@@ -90,6 +90,8 @@ class BlockProcessor:
     BYTES_PER_BLOCK = 250
     #: polls that a node must be seen without blocks it had, before they are undone
     SHORT_POLLS = 2
+    #: batches of blocks, processed while caught up, of which is remembered what they confirmed
+    CONFIRMED_BATCHES = 4
 
     def __init__(self, env: Env, db: DB, daemon: Daemon, notifications: Notifications):
         self.logger = util.class_logger(__name__, self.__class__.__name__)
@@ -122,6 +124,8 @@ class BlockProcessor:
         self.tx_count = 0
         #: hashXs changed since subscribers were last told
         self.touched: set[bytes] = set()
+        #: tip -> what was confirmed on top of it, the last batches
+        self._confirmed: dict[bytes, Confirmed] = {}
         #: blocks that the operator asked to be replaced
         self.reorg_count: int | None = None
         #: the node's chain was seen to differ from ours, at our height or below
@@ -359,6 +363,8 @@ class BlockProcessor:
         prev_hashes = [self.coin.header_prevhash(block.header) for block in blocks]
         if prev_hashes == chain:
             await self.run_in_thread_with_lock(self.advance_blocks, blocks)
+            if self._caught_up_event.is_set():
+                await self._note_confirmed(chain[0], len(blocks))
             await self._maybe_flush()
             if not self.db.first_sync:
                 self._log_processed(blocks, time.monotonic() - start)
@@ -373,6 +379,23 @@ class BlockProcessor:
             self.logger.warning("daemon blocks do not form a chain; resetting the prefetcher")
             await self.prefetcher.reset_height(self.height)
         return False
+
+    async def _note_confirmed(self, prev_tip: bytes, count: int) -> None:
+        """Remember what the last blocks confirmed, before they are flushed."""
+        while len(self._confirmed) >= self.CONFIRMED_BATCHES:
+            del self._confirmed[next(iter(self._confirmed))]
+        tx_hashes = await asyncio.to_thread(b"".join, self.block_tx_hashes[-count:])
+        self._confirmed[prev_tip] = Confirmed(
+            self.height, self.tip, tx_hashes, frozenset(self.touched)
+        )
+
+    def confirmed_after(self, tip: bytes) -> Confirmed | None:
+        """Return what the blocks processed next after a tip confirmed.
+
+        None if there are none, or if they were not among the last: it is known only of some
+        batches of blocks of the present chain, processed since it was caught up with.
+        """
+        return self._confirmed.get(tip)
 
     def _log_processed(self, blocks: Sequence[ParsedBlock], elapsed: float) -> None:
         plural = "" if len(blocks) == 1 else "s"
@@ -654,6 +677,7 @@ class BlockProcessor:
                 last = first - 1
             # Again, on the loop: a proof that was being made meanwhile may have extended it.
             self.db.header_mc.truncate(self.height + 1)
+            self._confirmed.clear()
             self.backed_up_event.set()
             self.backed_up_event.clear()
         else:

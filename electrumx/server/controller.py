@@ -23,8 +23,10 @@ from electrumx.server.block_processor import BlockProcessor
 from electrumx.server.daemon import Daemon
 from electrumx.server.db import DB
 from electrumx.server.env import Env
+from electrumx.server.loop_lag import LoopLag
 from electrumx.server.mempool import MemPool, MemPoolAPI
-from electrumx.server.notifications import Notifications
+from electrumx.server.mempool_listing import Listing
+from electrumx.server.notifications import Confirmed, Notifications
 from electrumx.server.readiness import Readiness
 from electrumx.server.session import SessionManager
 from electrumx.server.tip_watcher import TipWatcher
@@ -70,6 +72,16 @@ class _MemPoolView(MemPoolAPI):
     async def mempool_hashes(self) -> list[str]:
         return await self._daemon.mempool_hashes()
 
+    async def mempool_listing(self) -> Listing:
+        return await self._daemon.mempool_listing()
+
+    def confirmed_after(self, tip: bytes) -> Confirmed | None:
+        confirmed = self._processor.confirmed_after(tip)
+        # What is processed and not yet on disk is nobody's business.
+        if confirmed is None or confirmed.height > self._db.db_height:
+            return None
+        return confirmed
+
     async def raw_transactions(self, hex_hashes: Sequence[str]) -> list[bytes | None]:
         return await self._daemon.getrawtransactions(hex_hashes)
 
@@ -113,6 +125,7 @@ class Controller(ServerBase):
             )
             watcher = TipWatcher(daemon, env.zmq_block_addresses)
             manager = SessionManager(env, db, processor, daemon, mempool, shutdown_event)
+            manager.loop_lag = loop_lag = LoopLag()
             caught_up_event = asyncio.Event()
             mempool_event = asyncio.Event()
             readiness.describe = lambda: _status(manager, processor, daemon)
@@ -131,6 +144,7 @@ class Controller(ServerBase):
                         db.populate_header_merkle_cache(),
                         mempool.keep_synchronized(mempool_event),
                         watcher.run(),
+                        loop_lag.run(),
                     ]
                 )
 

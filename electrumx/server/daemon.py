@@ -22,6 +22,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -32,6 +33,7 @@ from aiorpcx import JSONRPC
 from electrumx.lib.coins import Coin
 from electrumx.lib.errors import ElectrumXError, OperatorError
 from electrumx.lib.util import class_logger
+from electrumx.server.mempool_listing import Listing, listing_of, parse_reply
 from electrumx.server.rest import RestBlocks
 
 _json_loads: Callable[[bytearray], Any]
@@ -63,6 +65,10 @@ class DaemonError(ElectrumXError):
     args[0] is the JSON-RPC error object (a dict with "code" and "message") of a single request,
     or a list of them for a batch.
     """
+
+
+class _ReplyTooLargeError(DaemonError):
+    """The node's answer exceeds the limit."""
 
 
 class WarmingUpError(Exception):
@@ -106,14 +112,19 @@ class BoundedResponse(aiohttp.ClientResponse):
 
     async def json(self, **_kwargs: Any) -> Any:
         """Return the parsed body. Raises ResponseTooLargeError, MalformedReplyError."""
+        return await self.parsed(_parse_json, self.max_bytes)
+
+    async def parsed(self, parse: Callable[[bytearray], Any], max_bytes: int) -> Any:
+        """Return what parse makes of the body. Raises ResponseTooLargeError, and what parse does."""
+        max_bytes = min(max_bytes, self.max_bytes)
         body = bytearray()
         async for chunk in self.content.iter_any():
             body += chunk
-            if len(body) > self.max_bytes:
-                raise ResponseTooLargeError(f"response is larger than {self.max_bytes:,d} bytes")
+            if len(body) > max_bytes:
+                raise ResponseTooLargeError(f"response is larger than {max_bytes:,d} bytes")
         if len(body) < THREAD_THRESHOLD:
-            return _parse_json(body)
-        return await asyncio.to_thread(_parse_json, body)
+            return parse(body)
+        return await asyncio.to_thread(parse, body)
 
     async def text(self, *_args: Any, **_kwargs: Any) -> str:
         """Return the beginning of the body."""
@@ -130,6 +141,10 @@ def _parse_json(body: bytearray) -> Any:
         return _json_loads(body)
     except (ValueError, RecursionError) as e:
         raise MalformedReplyError(f"not JSON: {_printable(e)}") from None
+
+
+def _parse_listing(body: bytearray) -> Any:
+    return parse_reply(body, _parse_json)
 
 
 def _printable(text: object) -> str:
@@ -185,6 +200,20 @@ def _unhex_or_none(value: object) -> bytes | None:
 def _pulse(event: asyncio.Event) -> None:
     event.set()
     event.clear()
+
+
+@dataclass(slots=True, frozen=True)
+class _Reading:
+    """How the body of an answer is read: by which function, and how many bytes of it."""
+
+    parse: Callable[[bytearray], Any]
+    max_bytes: int = BoundedResponse.max_bytes
+
+
+_AS_JSON = _Reading(_parse_json)
+_AS_LISTING = _Reading(_parse_listing)
+# Ten of them may be under way; transactions of ordinary size take a hundredth of it.
+_AS_TX_BATCH = _Reading(_parse_json, max_bytes=16_000_000)
 
 
 async def _unhex_list(values: Sequence[object]) -> list[bytes | None]:
@@ -413,12 +442,12 @@ class Daemon:
 
     # -- Requests
 
-    async def _post(self, url: str, data: str) -> Any:
+    async def _post(self, url: str, data: str, reading: _Reading) -> Any:
         """Send data to url when a slot is free; return the parsed JSON of the answer."""
         async with self.workqueue_semaphore:
-            return await self._exchange(url, data)
+            return await self._exchange(url, data, reading)
 
-    async def _exchange(self, url: str, data: str, **options: Any) -> Any:
+    async def _exchange(self, url: str, data: str, reading: _Reading, **options: Any) -> Any:
         """Send data to url; return the parsed JSON of the answer."""
         if self.session is None:
             raise RuntimeError("the daemon's HTTP session is not open")
@@ -426,6 +455,9 @@ class Daemon:
             content_type = resp.headers.get("Content-Type") or ""
             if content_type.partition(";")[0].strip().lower() == "application/json":
                 try:
+                    # A stand-in for the session need not know how to read otherwise.
+                    if reading is not _AS_JSON and isinstance(resp, BoundedResponse):
+                        return await resp.parsed(reading.parse, reading.max_bytes)
                     return await resp.json()
                 except ValueError as e:
                     raise MalformedReplyError(f"not JSON: {e}") from None
@@ -433,7 +465,9 @@ class Daemon:
             text = (await resp.text()).strip()
             raise ServiceRefusedError(text or resp.reason)
 
-    async def _send(self, payload: object, processor: Callable[[Any], Any]) -> Any:
+    async def _send(
+        self, payload: object, processor: Callable[[Any], Any], reading: _Reading
+    ) -> Any:
         """POST payload as JSON and return what processor makes of the answer.
 
         Asks again, and at other URLs, until there is an answer. processor raises WarmingUpError,
@@ -444,10 +478,10 @@ class Daemon:
         while True:
             url = self.current_url()
             try:
-                result = processor(await self._post(url, data))
+                result = processor(await self._post(url, data, reading))
             except ResponseTooLargeError as e:
                 error = {"code": JSONRPC.INTERNAL_ERROR, "message": str(e)}
-                raise DaemonError(error if isinstance(payload, dict) else [error]) from None
+                raise _ReplyTooLargeError(error if isinstance(payload, dict) else [error]) from None
             except DaemonError:
                 self._outage.succeeded()
                 raise
@@ -486,7 +520,9 @@ class Daemon:
             raise ParseErrorReply(f"received RPC_PARSE_ERROR ({message})")
         return error
 
-    async def _send_single(self, method: str, params: Sequence[Any] = ()) -> Any:
+    async def _send_single(
+        self, method: str, params: Sequence[Any] = (), reading: _Reading = _AS_JSON
+    ) -> Any:
         """Call method; return its result. Raises DaemonError with the node's error object."""
 
         def processor(reply: Any) -> Any:
@@ -499,7 +535,7 @@ class Daemon:
         payload: dict[str, Any] = {"method": method, "id": next(self.id_counter)}
         if params:
             payload["params"] = list(params)
-        return await self._send(payload, processor)
+        return await self._send(payload, processor, reading)
 
     async def call_aside(
         self, url: str, method: str, params: Sequence[Any], timeout_secs: float
@@ -512,7 +548,7 @@ class Daemon:
         payload = {"method": method, "id": next(self.id_counter), "params": list(params)}
         timeout = aiohttp.ClientTimeout(total=timeout_secs)
         try:
-            reply = await self._exchange(url, json.dumps(payload), timeout=timeout)
+            reply = await self._exchange(url, json.dumps(payload), _AS_JSON, timeout=timeout)
             error = self._check_error(reply)
         except (*_RETRIED, ResponseTooLargeError) as e:
             raise ConnectionError(_trouble(e)[0]) from e
@@ -521,7 +557,11 @@ class Daemon:
         return reply["result"]
 
     async def _send_vector(
-        self, method: str, params_iterable: Iterable[Sequence[Any]], replace_errs: bool = False
+        self,
+        method: str,
+        params_iterable: Iterable[Sequence[Any]],
+        replace_errs: bool = False,
+        reading: _Reading = _AS_JSON,
     ) -> list[Any]:
         """Call method once for each item of params_iterable, in one HTTP request.
 
@@ -549,7 +589,7 @@ class Daemon:
                 raise DaemonError([error for error in errors if error])
             return [item.get("result") for item in _in_order(reply, ids)]
 
-        results: list[Any] = await self._send(payload, processor)
+        results: list[Any] = await self._send(payload, processor, reading)
         return results
 
     async def _is_rpc_available(self, method: str) -> bool:
@@ -638,6 +678,17 @@ class Daemon:
         hashes = await self._send_single("getrawmempool")
         return self._checked_hashes("getrawmempool", hashes)
 
+    async def mempool_listing(self) -> Listing:
+        """Return the same as mempool_hashes, binary, without stalling the loop if it is long.
+
+        What is text, but no hash, is left out.
+        """
+        listing = await self._send_single("getrawmempool", reading=_AS_LISTING)
+        if isinstance(listing, Listing):
+            return listing
+        hashes = self._checked_hashes("getrawmempool", listing)
+        return await asyncio.to_thread(listing_of, hashes)
+
     async def estimatefee(self, block_count: int, estimate_mode: str | None = None) -> float:
         """Return the fee, in coins per kilobyte, to confirm within block_count blocks.
 
@@ -688,10 +739,20 @@ class Daemon:
         Those the node does not know, or answers without hex, are None if replace_errs; otherwise
         DaemonError is raised.
         """
-        params = ((hex_hash, 0) for hex_hash in hex_hashes)
+        hex_hashes = list(hex_hashes)
+        params = [(hex_hash, 0) for hex_hash in hex_hashes]
         if not replace_errs:
             return list(await self._hex_batch("getrawtransaction", params))
-        raw_txs = await self._send_vector("getrawtransaction", params, replace_errs=True)
+        reading = _AS_TX_BATCH if len(params) > 1 else _AS_JSON
+        try:
+            raw_txs = await self._send_vector("getrawtransaction", params, True, reading)
+        except _ReplyTooLargeError:
+            if len(params) <= 1:
+                raise
+            # In halves, until it fits: nobody knows beforehand how long a transaction is.
+            half = len(params) // 2
+            first = await self.getrawtransactions(hex_hashes[:half])
+            return first + await self.getrawtransactions(hex_hashes[half:])
         return [raw_tx or None for raw_tx in await _unhex_list(raw_txs)]
 
     async def broadcast_transaction(self, raw_tx: str) -> str:

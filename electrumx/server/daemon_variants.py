@@ -20,6 +20,7 @@ from electrumx.lib.hash import hex_str_to_hash
 from electrumx.lib.tx import DeserializerDecred
 from electrumx.lib.util import pack_varint, unpack_le_uint16_from, unpack_le_uint32_from
 from electrumx.server.daemon import Daemon, DaemonError, _is_int, _unexpected
+from electrumx.server.mempool_listing import Listing, listing_of
 
 __all__ = [
     "DashDaemon",
@@ -221,6 +222,10 @@ class DecredDaemon(Daemon):
         except DeserializeError as e:
             raise _unexpected("getblock") from e
         return block[: cls.HEADER_SIZE] + b"\0" + block[deserializer.cursor :]
+
+    async def mempool_listing(self) -> Listing:
+        """Return the same as mempool_hashes, binary."""
+        return await asyncio.to_thread(listing_of, await self.mempool_hashes())
 
     async def mempool_hashes(self) -> list[str]:
         """Return the hashes of the mempool, and of the last block without its coinbase."""

@@ -1,69 +1,65 @@
-"""The node's unconfirmed transactions, by hash and by hashX, and their fee histogram.
+"""Keeps an index of the node's unconfirmed transactions like the node's own.
 
-Owns the maps of transactions and of hashXs and the cached histogram. Knows the node and the
-database only through MemPoolAPI.
+Knows the node and the database only through MemPoolAPI.  What it holds, and the answers about it,
+are ``mempool_index``; new transactions are parsed and joined to their inputs in
+``mempool_candidates``.
 
-Runs in: the event loop, in the tasks of keep_synchronized. Only the refresh task changes the
-maps, holding the lock, on the loop, and in slices each of which leaves the maps in agreement with
-each other; so queries, which also run on the loop and do not await, need no lock. Everything that
-takes long and only reads (parsing, set differences, finding inputs) is done in threads, during
-which the maps do not change.
+Runs in: the event loop, in the tasks of keep_synchronized.  The maps change on the loop only, with
+the lock held, and in slices each of which leaves them in agreement with each other; so queries,
+which also run on the loop and do not await, need no lock.  Everything that takes long and only
+reads is done in a thread, with the lock held where it reads the maps.  There is one such thread:
+several would not be faster, but each makes the loop wait longer for its turn.
 
-A refresh lists the node's transactions, removes those that vanished, fetches *all* new ones, and
-only then accepts them, parents before children: long chains of unconfirmed transactions arrive in
-any order, and accepting chunk by chunk, over and over, took time quadratic in their length.
+Two tasks change the maps.  A *refresh* lists the node's transactions, removes those that vanished
+and fetches the new ones, some ten thousands at a time; what lacks a parent waits for the next
+portion, and at the end is dropped until the next refresh.  And when *a block* has been indexed on
+top of the tip that the maps are right for, its transactions and those that it made impossible are
+removed at once, without asking the node: clients are told of a block without waiting until a node
+with a large mempool has listed it.  A refresh notices that the tip moved, before it changes
+anything, and begins anew.
 """
 
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from electrumx.lib.coins import Coin
-from electrumx.lib.hash import hash_to_hex_str, hex_str_to_hash
+from electrumx.lib.hash import hash_to_hex_str
 from electrumx.lib.util import chunks, class_logger
 from electrumx.server.daemon import DaemonError
 from electrumx.server.db import UTXO
+from electrumx.server.mempool_candidates import CandidateParser, Candidates
+from electrumx.server.mempool_index import (
+    HashXValue,
+    MemPoolIndex,
+    MemPoolTx,
+    MemPoolTxSummary,
+    Prevout,
+    compact_histogram,
+)
+from electrumx.server.mempool_listing import Listing, listing_of
+from electrumx.server.notifications import Confirmed
+
+__all__ = ["DBSyncError", "MemPool", "MemPoolAPI", "MemPoolTx", "MemPoolTxSummary"]
 
 T = TypeVar("T")
 
-Prevout = tuple[bytes, int]  # tx hash, txout_idx
-HashXValue = tuple[bytes, int]  # hashX, satoshis
-
-# Transactions asked for in one batch.
+# Transactions asked for in one batch, at most, and their bytes, as far as can be foretold.
 FETCH_CHUNK = 200
+FETCH_BYTES = 1_000_000
 # Batches in flight: as many as Daemon has slots.
 FETCH_WORKERS = 10
-# Transactions added or removed before the loop gets its turn: about 5 ms.
-SLICE = 500
+# New transactions that are fetched before they are accepted.
+PORTION = 20_000
+# Transactions added or removed before the loop gets its turn: about 2 ms.
+SLICE = 250
 # Before listing again because the node's height changed meanwhile, in seconds.
 RESTART_DELAY_SECS = 0.1
-
-
-@dataclass(slots=True)
-class MemPoolTx:
-    """A transaction in the mempool. Not changed once made."""
-
-    prevouts: tuple[Prevout, ...]  # of inputs other than coinbase-like ones
-    in_pairs: tuple[HashXValue, ...]  # parallel to prevouts
-    out_pairs: tuple[HashXValue, ...]  # of all outputs, unspendable ones too
-    fee: int  # in satoshis
-    size: int  # in virtual bytes
-
-    def hashXs(self) -> set[bytes]:
-        """Return the hashXs that the transaction spends from or pays to."""
-        return {hashX for pairs in (self.in_pairs, self.out_pairs) for hashX, _value in pairs}
-
-
-@dataclass(slots=True)
-class MemPoolTxSummary:
-    """What a client is told of a transaction."""
-
-    hash: bytes
-    fee: int  # in satoshis
-    has_unconfirmed_inputs: bool
+# After a block, before the node is asked for its list: clients are told of the block first.
+SETTLE_SECS = 0.5
 
 
 class DBSyncError(Exception):
@@ -93,6 +89,10 @@ class MemPoolAPI(ABC):
     async def mempool_hashes(self) -> list[str]:
         """Return the hex hashes of the transactions in the node's mempool."""
 
+    async def mempool_listing(self) -> Listing:
+        """Return the same as mempool_hashes, in a form that is quicker to make."""
+        return await asyncio.to_thread(listing_of, await self.mempool_hashes())
+
     @abstractmethod
     async def raw_transactions(self, hex_hashes: Sequence[str]) -> Iterable[bytes | None]:
         """Return the raw transactions in order, None for those the node does not have."""
@@ -113,6 +113,10 @@ class MemPoolAPI(ABC):
         """Return the hash of the database's tip; None means that tips are not compared."""
         return None
 
+    def confirmed_after(self, tip: bytes) -> Confirmed | None:
+        """Return what the database's tip confirmed beyond this one, None if that is not known."""
+        return None
+
     async def wait_for_daemon_height_change(self) -> None:
         """Return when the node's height has changed; by default it never does."""
         await asyncio.get_running_loop().create_future()
@@ -120,28 +124,6 @@ class MemPoolAPI(ABC):
     async def wait_for_db_height_change(self) -> None:
         """Return when the database has moved to another block; by default it never does."""
         await asyncio.get_running_loop().create_future()
-
-
-@dataclass(slots=True)
-class _Candidate:
-    """A transaction whose inputs are not known yet."""
-
-    prevouts: tuple[Prevout, ...]
-    out_pairs: tuple[HashXValue, ...]
-    size: int
-
-
-class _Fetched:
-    """New transactions and the outputs of the database that they spend."""
-
-    def __init__(self) -> None:
-        self.candidates: dict[bytes, _Candidate] = {}
-        self.utxos: dict[Prevout, HashXValue] = {}
-
-    def merge(self, other: "_Fetched") -> None:
-        """Add what other has to this one."""
-        self.candidates.update(other.candidates)
-        self.utxos.update(other.utxos)
 
 
 async def _run_all(coros: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -158,15 +140,12 @@ async def _run_all(coros: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class MemPool:
+class MemPool(MemPoolIndex):
     """An index of the node's mempool.
 
     coin:            its DESERIALIZER and hashX_from_script are used, and histogram parameters
     refresh_secs:    pause between refreshes
     log_status_secs: pause between status lines
-
-    txs: tx hash -> MemPoolTx;  hashXs: hashX -> set of tx hashes, never empty. Both are to be
-    changed by nobody else.
     """
 
     def __init__(
@@ -177,18 +156,28 @@ class MemPool:
         log_status_secs: float = 60.0,
     ) -> None:
         assert isinstance(api, MemPoolAPI)
+        super().__init__()
         self.coin = coin
         self.api = api
         self.logger = class_logger(__name__, self.__class__.__name__)
-        self.txs: dict[bytes, MemPoolTx] = {}
-        self.hashXs: dict[bytes, set[bytes]] = {}
         self.cached_compact_histogram: list[tuple[float, int]] = []
         self.refresh_secs = refresh_secs
         self.log_status_secs = log_status_secs
         # Held while the maps change, which takes several turns of the loop.
         self.lock = asyncio.Lock()
-        self._total_size = 0  # virtual bytes of all txs
+        self._parser = CandidateParser(coin)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mempool")
+        self._looking_up = asyncio.Semaphore(1)
         self._wake = asyncio.Event()  # ends the pause between refreshes
+        #: tip that the maps are right for, except that transactions may be missing
+        self._tip: bytes | None = None
+        #: of changes that nobody was told of yet, also of failed refreshes
+        self._touched: set[bytes] = set()
+        #: bytes of a transaction, an average of the last batches
+        self._average_bytes = 500.0
+
+    async def _in_thread(self, func: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, func, *args)
 
     # -- Tasks
 
@@ -197,16 +186,19 @@ class MemPool:
 
         synchronized_event is set and cleared at once after each successful refresh.
         """
-        # The refresh comes last, so that the others already wait when it first succeeds.
-        await _run_all(
-            (
-                self._log_status(synchronized_event),
-                self._refresh_histogram(synchronized_event),
-                self._wake_after(self.api.wait_for_daemon_height_change),
-                self._wake_after(self.api.wait_for_db_height_change),
-                self._refresh_hashes(synchronized_event),
+        try:
+            # The refresh comes last, so that the others already wait when it first succeeds.
+            await _run_all(
+                (
+                    self._log_status(synchronized_event),
+                    self._refresh_histogram(synchronized_event),
+                    self._wake_after(self.api.wait_for_daemon_height_change),
+                    self._follow_database(),
+                    self._refresh_hashes(synchronized_event),
+                )
             )
-        )
+        finally:
+            self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _wake_after(self, change: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -228,71 +220,89 @@ class MemPool:
             await synchronized_event.wait()
 
     async def _refresh_histogram(self, synchronized_event: asyncio.Event) -> None:
-        """Recompute the fee histogram from time to time."""
+        """Compact the fee histogram from time to time."""
         while True:
             await synchronized_event.wait()
-            # The lock only so as not to see half of a refresh; not while computing.
-            async with self.lock:
-                txs = list(self.txs.values())
+            # A copy of some hundred fee rates; what changes meanwhile shows next time.
             self.cached_compact_histogram = await asyncio.to_thread(
-                self._compact_histogram_of, txs, self.coin.MEMPOOL_COMPACT_HISTOGRAM_BINSIZE
+                self._compact_histogram_of,
+                self._fee_rates.histogram(),
+                self.coin.MEMPOOL_COMPACT_HISTOGRAM_BINSIZE,
             )
             await asyncio.sleep(self.coin.MEMPOOL_HISTOGRAM_REFRESH_SECS)
 
     def _update_histogram(self, bin_size: float) -> None:
-        txs = list(self.txs.values())
-        self.cached_compact_histogram = self._compact_histogram_of(txs, bin_size)
+        self.cached_compact_histogram = self._compact_histogram_of(
+            self._fee_rates.histogram(), bin_size
+        )
 
     def _compact_histogram_of(
-        self, txs: Collection[MemPoolTx], bin_size: float
+        self, histogram: dict[float, int], bin_size: float
     ) -> list[tuple[float, int]]:
         """Return the fee histogram to serve. Runs in: a thread."""
-        histogram: dict[float, int] = {}
-        for tx in txs:
-            # Rounded down to tenths of a satoshi.
-            fee_rate = (10 * tx.fee // tx.size) / 10
-            histogram[fee_rate] = histogram.get(fee_rate, 0) + tx.size
-        compact = self._compress_histogram(histogram, bin_size=bin_size)
+        compact = compact_histogram(histogram, bin_size=bin_size)
         self.logger.info(f"compact fee histogram: {compact}")
         return compact
 
-    @staticmethod
-    def _compress_histogram(
-        histogram: dict[float, int], *, bin_size: float
-    ) -> list[tuple[float, int]]:
-        """Join neighbouring fee rates to bins of growing size.
+    async def compact_fee_histogram(self) -> list[tuple[float, int]]:
+        """Return (fee rate in satoshis per virtual byte, virtual bytes) from the highest down."""
+        return self.cached_compact_histogram
 
-        histogram: fee rate -> virtual bytes. Return (lowest fee rate, virtual bytes) of each bin,
-        from the highest rate down; what does not fill a last bin is left out.
-        """
-        compact = []
-        cumulative = 0
-        previous_rate: float | None = None
-        for fee_rate, size in sorted(histogram.items(), reverse=True):
-            # A lump of transactions must not hide the cheaper rate just above it.
-            if size > 2 * bin_size and previous_rate is not None and cumulative > 0:
-                compact.append((previous_rate, cumulative))
-                cumulative = 0
-                bin_size *= 1.1
-            cumulative += size
-            if cumulative > bin_size:
-                compact.append((fee_rate, cumulative))
-                cumulative = 0
-                bin_size *= 1.1
-            previous_rate = fee_rate
-        return compact
+    # -- Blocks
+
+    async def _follow_database(self) -> None:
+        """Apply each block that the database takes, and have the mempool refreshed."""
+        while True:
+            await self.api.wait_for_db_height_change()
+            delay = 0.0
+            while await self._apply_block():
+                delay = min(SETTLE_SECS, self.refresh_secs)
+            asyncio.get_running_loop().call_later(delay, self._wake.set)
+
+    async def _apply_block(self) -> bool:
+        """Remove what the database confirmed and pass the news on; False if nothing is known."""
+        async with self.lock:
+            tip = self._tip
+            confirmed = None if tip is None else self.api.confirmed_after(tip)
+            if confirmed is None:
+                return False
+            gone = await self._in_thread(self._in_block, confirmed.tx_hashes)
+            await self._in_slices(gone, self._remove_one)
+            self._tip = confirmed.tip
+            doubtful = await self._in_thread(self.doubtful_prevouts, confirmed.touched)
+            if doubtful:
+                prevouts = list(doubtful)
+                utxos = await self.api.lookup_utxos(prevouts)
+                if self.api.db_tip() != confirmed.tip:
+                    # They may be of a later block, which is applied next.
+                    return True
+                spenders = {
+                    doubtful[prevout]
+                    for prevout, utxo in zip(prevouts, utxos, strict=True)
+                    if utxo is None
+                }
+                await self._in_slices(self.with_descendants(spenders), self._remove_one)
+        touched, self._touched = self._touched, set()
+        await self.api.on_mempool(touched, confirmed.height)
+        return True
+
+    def _in_block(self, tx_hashes: bytes) -> list[bytes]:
+        """Return those of a block's transactions that are here. Runs in: a thread."""
+        starts = range(0, len(tx_hashes), 32)
+        return [h for h in [tx_hashes[n : n + 32] for n in starts] if h in self.txs]
+
+    def _remove_one(self, tx_hash: bytes) -> None:
+        self._remove(tx_hash, self._touched)
 
     # -- Refreshing
 
     async def _refresh_hashes(self, synchronized_event: asyncio.Event) -> None:
         """Refresh for ever."""
-        # Grows until a refresh succeeds: what a failed one touched must be notified, too.
-        touched: set[bytes] = set()
         while True:
             self._wake.clear()
             pause = self.refresh_secs
             try:
-                height = await self._refresh(touched)
+                height = await self._refresh()
             except DBSyncError:
                 self.logger.debug("waiting for DB to sync")
             except _HeightMovedError:
@@ -302,8 +312,8 @@ class MemPool:
             else:
                 synchronized_event.set()
                 synchronized_event.clear()
+                touched, self._touched = self._touched, set()
                 await self.api.on_mempool(touched, height)
-                touched = set()
             await self._pause(pause)
 
     async def _pause(self, secs: float) -> None:
@@ -315,37 +325,28 @@ class MemPool:
         finally:
             timer.cancel()
 
-    async def _refresh(self, touched: set[bytes]) -> int:
+    async def _refresh(self) -> int:
         """Make the mempool like the node's; return the height at which it is.
 
-        Adds the hashXs of all changes to touched, also if it raises.
+        The hashXs of all changes are added to those touched, also if it raises.
         """
         api = self.api
         height = api.cached_height()
         if height is None or height != api.db_height():
             height = await api.height()
             self._check_in_sync(height, None)
-        hex_hashes = await api.mempool_hashes()
+        listing = await api.mempool_listing()
         tip = await api.daemon_tip_hash()
         if height != await api.height():
             raise _HeightMovedError
-        all_hashes = await asyncio.to_thread(self._hash_set, hex_hashes)
         async with self.lock:
-            await self._process_mempool(all_hashes, touched, height, tip)
+            self._check_in_sync(height, tip)
+            self._tip = api.db_tip()
+            vanished, new = await self._in_thread(self._differences, listing)
+            await self._in_slices(vanished, self._remove_one)
+        if new:
+            await self._take_in(new, listing.members, lambda: self._check_in_sync(height, tip))
         return height
-
-    @staticmethod
-    def _hash_set(hex_hashes: Iterable[str]) -> set[bytes]:
-        """Convert, and leave out what is no hash. Runs in: a thread."""
-        result = set()
-        for hex_hash in hex_hashes:
-            try:
-                tx_hash = hex_str_to_hash(hex_hash)
-            except (ValueError, TypeError):
-                continue
-            if len(tx_hash) == 32:
-                result.add(tx_hash)
-        return result
 
     def _check_in_sync(self, height: int, tip: bytes | None) -> None:
         """Raise DBSyncError unless the database is at this height and, if known, this tip."""
@@ -356,30 +357,14 @@ class MemPool:
         if tip is not None and db_tip is not None and tip != db_tip:
             raise DBSyncError
 
-    async def _process_mempool(
-        self, all_hashes: set[bytes], touched: set[bytes], height: int, tip: bytes | None
-    ) -> None:
-        """Bring the maps to all_hashes. The lock is held."""
-        self._check_in_sync(height, tip)
-        vanished, new = await asyncio.to_thread(self._differences, all_hashes)
-        await self._in_slices(vanished, lambda tx_hash: self._remove(tx_hash, touched))
-        if not new:
-            return
-
-        fetched = await self._fetch_all(new, all_hashes)
-        accepted = await asyncio.to_thread(self._find_inputs, fetched)
-        # The outputs found are worth nothing if the database moved on meanwhile.
-        self._check_in_sync(height, tip)
-        await self._in_slices(list(accepted.items()), lambda item: self._add(*item, touched))
-        dropped = len(fetched.candidates) - len(accepted)
-        if dropped:
-            self.logger.error(f"{dropped:,d} txs dropped")
-
-    def _differences(self, all_hashes: set[bytes]) -> tuple[list[bytes], list[bytes]]:
+    def _differences(self, listing: Listing) -> tuple[list[bytes], list[bytes]]:
         """Return the hashes that vanished and those that are new. Runs in: a thread."""
-        vanished = [tx_hash for tx_hash in self.txs if tx_hash not in all_hashes]
-        new = [tx_hash for tx_hash in all_hashes if tx_hash not in self.txs]
-        return vanished, new
+        txs, members = self.txs, listing.members
+        new = list(dict.fromkeys([tx_hash for tx_hash in listing.hashes if tx_hash not in txs]))
+        if len(txs) + len(new) == len(members):
+            # Most often nothing vanished between two polls.
+            return [], new
+        return [tx_hash for tx_hash in txs if tx_hash not in members], new
 
     @staticmethod
     async def _in_slices(items: Sequence[T], func: Callable[[T], None]) -> None:
@@ -390,195 +375,64 @@ class MemPool:
             for item in part:
                 func(item)
 
-    def _remove(self, tx_hash: bytes, touched: set[bytes]) -> None:
-        tx = self.txs.pop(tx_hash)
-        self._total_size -= tx.size
-        tx_hashXs = tx.hashXs()
-        for hashX in tx_hashXs:
-            tx_hashes = self.hashXs[hashX]
-            tx_hashes.remove(tx_hash)
-            if not tx_hashes:
-                del self.hashXs[hashX]
-        touched.update(tx_hashXs)
+    async def _take_in(
+        self, new: Sequence[bytes], listed: set[bytes], check_in_sync: Callable[[], None]
+    ) -> None:
+        """Fetch new transactions and add them, in portions."""
+        candidates = Candidates()
+        for portion in chunks(new, PORTION):
+            await self._fetch_all(portion, listed, candidates)
+            async with self.lock:
+                # The outputs found are worth nothing if the database moved on meanwhile.
+                check_in_sync()
+                accepted = await self._in_thread(candidates.take_acceptable, self.txs)
+                await self._in_slices(
+                    list(accepted.items()), lambda item: self._add(*item, self._touched)
+                )
+        dropped = len(candidates.txs)
+        if dropped:
+            self.logger.error(f"{dropped:,d} txs dropped")
 
-    def _add(self, tx_hash: bytes, tx: MemPoolTx, touched: set[bytes]) -> None:
-        self.txs[tx_hash] = tx
-        self._total_size += tx.size
-        tx_hashXs = tx.hashXs()
-        for hashX in tx_hashXs:
-            self.hashXs.setdefault(hashX, set()).add(tx_hash)
-        touched.update(tx_hashXs)
-
-    async def _fetch_all(self, new: list[bytes], all_hashes: set[bytes]) -> _Fetched:
-        """Fetch transactions, some chunks at a time: starting all at once would hog the loop."""
-        result = _Fetched()
-        remaining = chunks(new, FETCH_CHUNK)
+    async def _fetch_all(
+        self, new: Sequence[bytes], listed: set[bytes], candidates: Candidates
+    ) -> None:
+        """Fetch transactions, some batches at a time: starting all at once would hog the loop."""
+        start = 0
 
         async def worker() -> None:
-            for hashes in remaining:
-                result.merge(await self._fetch(hashes, all_hashes))
+            nonlocal start
+            while start < len(new):
+                hashes = new[start : start + self._batch_count()]
+                start += len(hashes)
+                candidates.merge(await self._fetch(hashes, listed))
 
         await _run_all(worker() for _ in range(FETCH_WORKERS))
-        return result
 
-    async def _fetch(self, hashes: Sequence[bytes], all_hashes: set[bytes]) -> _Fetched:
+    def _batch_count(self) -> int:
+        return max(1, min(FETCH_CHUNK, int(FETCH_BYTES / self._average_bytes)))
+
+    async def _fetch(self, hashes: Sequence[bytes], listed: set[bytes]) -> Candidates:
         """Fetch transactions, and look up what they spend that is not in the mempool."""
         raw_txs = await self.api.raw_transactions([hash_to_hex_str(h) for h in hashes])
-        result = _Fetched()
-        result.candidates, prevouts = await asyncio.to_thread(
-            self._parse, hashes, raw_txs, all_hashes
-        )
+        raw_txs = list(raw_txs)
+        average = sum(len(raw) for raw in raw_txs if raw) / len(hashes)
+        # Grows at once, and shrinks slowly.
+        self._average_bytes = max(average, 0.9 * self._average_bytes + 0.1 * average, 100.0)
+        result, prevouts = await self._in_thread(self._parser.parse, hashes, raw_txs, listed)
         if prevouts:
-            utxos = await self.api.lookup_utxos(prevouts)
-            result.utxos = {
-                prevout: utxo
-                for prevout, utxo in zip(prevouts, utxos, strict=True)
-                if utxo is not None
-            }
+            # One thread at a time here as well.
+            async with self._looking_up:
+                utxos = await self.api.lookup_utxos(prevouts)
+            for prevout, utxo in zip(prevouts, utxos, strict=True):
+                if utxo is not None:
+                    result.utxos[prevout] = utxo
         return result
 
-    def _parse(
-        self, hashes: Sequence[bytes], raw_txs: Iterable[bytes | None], all_hashes: set[bytes]
-    ) -> tuple[dict[bytes, _Candidate], tuple[Prevout, ...]]:
-        """Return the transactions, and those of their prevouts that are to be looked up.
-
-        Runs in: a thread.
-        """
-        candidates = {}
-        for tx_hash, raw_tx in zip(hashes, raw_txs, strict=True):
-            # The node evicted or mined it meanwhile.
-            if raw_tx is None:
-                continue
-            try:
-                candidates[tx_hash] = self._parse_tx(raw_tx)
-            except Exception as e:  # whatever a coin's parser raises, it costs one transaction
-                self.logger.debug(f"skipping tx {hash_to_hex_str(tx_hash)}: {e!r}")
-        prevouts = {
-            prevout
-            for candidate in candidates.values()
-            for prevout in candidate.prevouts
-            if prevout[0] not in all_hashes
-        }
-        return candidates, tuple(prevouts)
-
-    def _parse_tx(self, raw_tx: bytes) -> _Candidate:
-        tx, size = self.coin.DESERIALIZER(raw_tx).read_tx_and_vsize()
-        hashX_from_script = self.coin.hashX_from_script
-        prevouts = tuple(
-            (txin.prev_hash, txin.prev_idx) for txin in tx.inputs if not txin.is_generation()
-        )
-        out_pairs = tuple((hashX_from_script(out.pk_script), out.value) for out in tx.outputs)
-        return _Candidate(prevouts, out_pairs, size)
-
-    def _find_inputs(self, fetched: _Fetched) -> dict[bytes, MemPoolTx]:
-        """Return the transactions all of whose inputs are known, parents before children.
-
-        Runs in: a thread.
-        """
-        candidates = fetched.candidates
-        accepted: dict[bytes, MemPoolTx] = {}
-        waiting_for: dict[bytes, int] = {}  # candidate -> number of parents to be settled first
-        children: dict[bytes, list[bytes]] = {}
-        ready = []
-        for tx_hash, candidate in candidates.items():
-            parents = {
-                prev_hash for prev_hash, _idx in candidate.prevouts if prev_hash in candidates
-            }
-            waiting_for[tx_hash] = len(parents)
-            for parent in parents:
-                children.setdefault(parent, []).append(tx_hash)
-            if not parents:
-                ready.append(tx_hash)
-
-        while ready:
-            tx_hash = ready.pop()
-            tx = self._with_inputs(candidates[tx_hash], fetched.utxos, accepted)
-            if tx is None:
-                # Its descendants are never ready.
-                continue
-            accepted[tx_hash] = tx
-            for child in children.get(tx_hash, ()):
-                waiting_for[child] -= 1
-                if not waiting_for[child]:
-                    ready.append(child)
-        return accepted
-
-    def _with_inputs(
-        self,
-        candidate: _Candidate,
-        utxos: dict[Prevout, HashXValue],
-        accepted: dict[bytes, MemPoolTx],
-    ) -> MemPoolTx | None:
-        """Return the transaction with its inputs, None if one of them cannot be found."""
-        in_pairs = []
-        for prevout in candidate.prevouts:
-            pair = utxos.get(prevout)
-            if pair is None:
-                prev_hash, prev_idx = prevout
-                parent = accepted.get(prev_hash) or self.txs.get(prev_hash)
-                if parent is None or prev_idx >= len(parent.out_pairs):
-                    return None
-                pair = parent.out_pairs[prev_idx]
-            in_pairs.append(pair)
-        fee = sum(value for _hashX, value in in_pairs)
-        fee -= sum(value for _hashX, value in candidate.out_pairs)
-        # Generation-like inputs are left out, which makes their transactions seem to pay nothing.
-        return MemPoolTx(
-            candidate.prevouts, tuple(in_pairs), candidate.out_pairs, max(0, fee), candidate.size
-        )
-
-    # -- Queries. None of them awaits, so that each sees one state. Those named sync_... are for
-    # callers that cannot await, or need not: an await of the others never waits.
-
-    def _txs_touching(self, hashX: bytes) -> list[tuple[bytes, MemPoolTx]]:
-        return [(tx_hash, self.txs[tx_hash]) for tx_hash in self.hashXs.get(hashX, ())]
-
-    def sync_balance_delta(self, hashX: bytes) -> int:
-        """Return what the mempool adds to the confirmed balance, in satoshis; may be negative."""
-        value = 0
-        for _tx_hash, tx in self._txs_touching(hashX):
-            value -= sum(v for pair_hashX, v in tx.in_pairs if pair_hashX == hashX)
-            value += sum(v for pair_hashX, v in tx.out_pairs if pair_hashX == hashX)
-        return value
-
-    def sync_spends(self, hashX: bytes) -> set[Prevout]:
-        """Return all prevouts of the transactions touching hashX, also those of others."""
-        return {prevout for _tx_hash, tx in self._txs_touching(hashX) for prevout in tx.prevouts}
-
-    def sync_summaries(self, hashX: bytes) -> list[MemPoolTxSummary]:
-        """Return the transactions touching hashX.
-
-        Those without unconfirmed inputs come first; then in the order of their displayed hashes.
-        """
-        summaries = [
-            MemPoolTxSummary(
-                tx_hash, tx.fee, any(prev_hash in self.txs for prev_hash, _idx in tx.prevouts)
-            )
-            for tx_hash, tx in self._txs_touching(hashX)
-        ]
-        if len(summaries) > 1:
-            summaries.sort(key=lambda s: (s.has_unconfirmed_inputs, s.hash[::-1]))
-        return summaries
-
-    def sync_unspent(self, hashX: bytes) -> list[UTXO]:
-        """Return the outputs to hashX of transactions in the mempool, spent ones too.
-
-        What is spent there, of these and of the database's, is in sync_spends.
-        """
-        return [
-            UTXO(-1, pos, tx_hash, 0, value)
-            for tx_hash, tx in self._txs_touching(hashX)
-            for pos, (out_hashX, value) in enumerate(tx.out_pairs)
-            if out_hashX == hashX
-        ]
+    # -- The public names of the queries
 
     async def balance_delta(self, hashX: bytes) -> int:
         """Return what sync_balance_delta does."""
         return self.sync_balance_delta(hashX)
-
-    async def compact_fee_histogram(self) -> list[tuple[float, int]]:
-        """Return (fee rate in satoshis per virtual byte, virtual bytes) from the highest down."""
-        return self.cached_compact_histogram
 
     async def potential_spends(self, hashX: bytes) -> set[Prevout]:
         """Return what sync_spends does."""

@@ -11,8 +11,19 @@ Runs in the event loop. State changes happen between awaits, hence need no lock.
 """
 
 from collections.abc import Awaitable, Callable, Set
+from dataclasses import dataclass
 
 NotifyFunc = Callable[[int, set[bytes]], Awaitable[None]]
+
+
+@dataclass(slots=True, frozen=True)
+class Confirmed:
+    """What blocks indexed on top of one tip did, for the mempool to do the same."""
+
+    height: int
+    tip: bytes  # hash of the last of them
+    tx_hashes: bytes  # of all their transactions, joined
+    touched: frozenset[bytes]  # their hashXs
 
 
 async def _ignore(height: int, touched: set[bytes]) -> None:

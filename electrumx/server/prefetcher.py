@@ -65,10 +65,9 @@ class Prefetcher:
         while True:
             try:
                 await self.refill_event.wait()
-                if not await self._prefetch_blocks(news):
+                heard, news = news, False
+                if not await self._prefetch_blocks(heard):
                     news = await self._wait_for_news()
-                else:
-                    news = False
             except DaemonError as e:
                 self.logger.info(f"ignoring daemon error: {e}")
                 await asyncio.sleep(self.polling_delay)

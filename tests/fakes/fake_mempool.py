@@ -10,6 +10,7 @@ import struct
 from contextlib import asynccontextmanager
 
 from electrumx.server.mempool import MemPool, MemPoolAPI
+from electrumx.server.notifications import Confirmed
 
 WAIT_SECS = 60
 
@@ -86,6 +87,7 @@ class FakeAPI(MemPoolAPI):
         self.refreshes = asyncio.Queue()  # (touched, height) of each successful one
         self.listings = 0
         self.fetches = 0
+        self.confirmed = {}  # tip -> what was confirmed on top of it
         self.node_changed = asyncio.Event()
         self.db_changed = asyncio.Event()
 
@@ -112,6 +114,38 @@ class FakeAPI(MemPoolAPI):
         for tx in txs:
             for prev_hash, idx, _hashX, _value in tx.inputs:
                 self.utxos.pop((prev_hash, idx), None)
+
+    def index_block(self, hashes=(), others=()):
+        """Confirm transactions of the mempool, and others, in a block that the database tells of.
+
+        The node evicts those that the others made impossible. Return the hashXs of all of them.
+        """
+        previous = self.database_tip or bytes(32)
+        gone = list(hashes)
+        hashXs = set().union(*(tx.hashXs() for tx in [*map(self.txs.get, gone), *others]))
+        self.txs.update({tx.hash: tx for tx in others})
+        self.confirm([*gone, *(tx.hash for tx in others)])
+        spent = {i[:2] for tx in others for i in tx.inputs}
+        while impossible := [
+            tx
+            for tx in self.txs.values()
+            if any(
+                i[:2] in spent or (i[:2] not in self.utxos and i[0] not in self.txs)
+                for i in tx.inputs
+            )
+        ]:
+            for tx in impossible:
+                del self.txs[tx.hash]
+        self.node_tip = self.database_tip = double_sha256(previous)
+        tx_hashes = b"".join([*gone, *(tx.hash for tx in others)])
+        self.confirmed[previous] = Confirmed(
+            self.node_height, self.node_tip, tx_hashes, frozenset(hashXs)
+        )
+        return hashXs
+
+    def announce_block(self):
+        """Let the mempool hear that the database moved."""
+        self._pulse(self.db_changed)
 
     def add_utxo(self, script, value, tx_hash=None, idx=0):
         """Put an output into the database; return it in the form of an input."""
@@ -163,6 +197,9 @@ class FakeAPI(MemPoolAPI):
 
     def db_tip(self):
         return self.database_tip
+
+    def confirmed_after(self, tip):
+        return self.confirmed.get(tip)
 
     async def wait_for_daemon_height_change(self):
         await self.node_changed.wait()

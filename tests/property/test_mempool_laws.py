@@ -99,6 +99,10 @@ class Wallets:
 
     def mine(self):
         """Confirm some transactions, and whatever they depend on."""
+        self.api.confirm(self.chosen())
+
+    def chosen(self):
+        """Hashes of transactions for a block."""
         chosen = {tx_hash for tx_hash in self.api.txs if self.rng.random() < 0.3}
         pending = list(chosen)
         while pending:
@@ -106,7 +110,7 @@ class Wallets:
                 if prev_hash in self.api.txs and prev_hash not in chosen:
                     chosen.add(prev_hash)
                     pending.append(prev_hash)
-        self.api.confirm(chosen)
+        return chosen
 
     def withhold(self):
         """Let the node list some transactions without having them."""
@@ -177,6 +181,53 @@ def test_all_queries_equal_the_naive_model_after_each_refresh(seed, rounds):
     asyncio.run(run_events(seed, rounds))
 
 
+async def run_blocks(seed, rounds):
+    rng = random.Random(seed)
+    api = FakeAPI()
+    api.node_tip = api.database_tip = bytes(32)
+    wallets = Wallets(api, rng)
+    async with synchronizing(COIN, api) as mempool:
+        await asyncio.wait_for(api.refreshes.get(), 60)
+        for events in rounds:
+            for event in events:
+                getattr(wallets, event)()
+            await refreshed(api)
+            before = dict(api.txs)
+            mined = wallets.chosen()
+            coins = [coin for coin in wallets.coins if coin[:2] in api.utxos]
+            spent = [i for tx in before.values() for i in tx.inputs if i[:2] in api.utxos]
+            others = [
+                ModelTx([coin], wallets._outputs(coin[3]))
+                for coin in rng.sample(coins + spent, min(2, len(coins + spent)))
+            ]
+            # A block does not spend an output twice.
+            taken = {i[:2] for tx_hash in mined for i in before[tx_hash].inputs}
+            others = [tx for tx in others if tx.inputs[0][:2] not in taken]
+            listings = api.listings
+            api.index_block(mined, others)
+            wallets.coins = [c for c in wallets.coins if c[:2] in api.utxos or c[0] in api.txs]
+            api.announce_block()
+            touched, height = await asyncio.wait_for(api.refreshes.get(), 60)
+            assert (height, api.listings) == (api.node_height, listings)
+            # The same as the node's mempool, by other means
+            await check_against_model(mempool, api.txs)
+            gone = [tx for tx_hash, tx in before.items() if tx_hash not in api.txs]
+            assert touched == set().union(*(tx.hashXs() for tx in gone))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    rounds=st.lists(
+        st.lists(st.sampled_from(["pay", "pay", "pay", "evict", "replace"]), max_size=25),
+        min_size=1,
+        max_size=6,
+    ),
+)
+def test_a_block_leaves_what_the_node_has_left(seed, rounds):
+    asyncio.run(run_blocks(seed, rounds))
+
+
 async def run_chains(seed, lengths):
     rng = random.Random(seed)
     api = FakeAPI()
@@ -208,7 +259,7 @@ def test_chains_of_hundreds_in_any_order_are_accepted_in_one_refresh(seed, lengt
 def test_a_compact_histogram_falls_and_counts_no_byte_twice(fees, bin_size):
     mempool = MemPool(COIN, FakeAPI())
     for n, (fee, size) in enumerate(fees):
-        mempool.txs[n.to_bytes(32, "big")] = MemPoolTx((), (), (), fee, size)
+        mempool._add(n.to_bytes(32, "big"), MemPoolTx((), (), (), fee, size), set())
     mempool._update_histogram(bin_size)
     histogram = mempool.cached_compact_histogram
     rates = [rate for rate, _size in histogram]

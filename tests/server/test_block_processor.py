@@ -99,6 +99,35 @@ async def test_forks_low_in_a_short_chain_never_replace_the_genesis_block(tmp_pa
         await assert_equals_model(world.db, Model(maker.chain(tip)), hashXs(maker))
 
 
+async def test_what_the_last_blocks_confirmed_is_remembered(tmp_path, indexer):
+    maker = ChainMaker(seed=15)
+    start = maker.grow(maker.genesis_hash, 5)
+    daemon = ScriptedDaemon(maker.chain(start))
+    async with World(make_env(tmp_path, indexer=indexer), daemon) as world:
+        await world.until_at(maker.chain(start))
+        assert world.bp.confirmed_after(maker.blocks[start][1]) is None
+        tips = [start]
+        for _ in range(world.bp.CONFIRMED_BATCHES + 1):
+            tips.append(maker.extend(tips[-1]))
+            daemon.set_chain(maker.chain(tips[-1]))
+            await world.until_at(maker.chain(tips[-1]))
+            await world.until(lambda: world.bp.confirmed_after(tips[-2]) is not None)
+        model = Model(maker.chain(tips[-1]))
+        height = len(model.tx_hashes) - 1
+        confirmed = world.bp.confirmed_after(tips[-2])
+        assert (confirmed.height, confirmed.tip) == (height, tips[-1])
+        assert confirmed.tx_hashes == b"".join(model.tx_hashes[-1])
+        touched = {h for h, items in model.history.items() if any(i[1] == height for i in items)}
+        assert confirmed.touched == touched
+        assert world.bp.confirmed_after(tips[0]) is None
+        assert world.bp.confirmed_after(tips[-1]) is None
+        # Not what a reorganisation undid
+        fork = maker.grow(tips[-2], 2)
+        daemon.set_chain(maker.chain(fork))
+        await world.until_at(maker.chain(fork))
+        assert world.bp.confirmed_after(tips[-3]) is None
+
+
 async def test_a_node_that_gives_up_blocks_without_others_is_followed_down(tmp_path):
     maker = ChainMaker(seed=5)
     low = maker.grow(maker.genesis_hash, 10)

@@ -568,6 +568,52 @@ async def test_a_huge_reply_is_given_up_as_a_daemon_error(node):
         assert isinstance(excinfo.value.args[0], list)
 
 
+async def test_a_listing_is_binary_whatever_the_node_makes_of_it(node, daemon):
+    node.mempool = {n.to_bytes(32, "big"): b"" for n in range(5000)}
+    listing = await daemon.mempool_listing()
+    assert listing.hashes == list(node.mempool)
+    node.overrides["getrawmempool"] = lambda: ["00" * 31 + "ff", "é", "00"]
+    assert (await daemon.mempool_listing()).hashes == [b"\xff" + bytes(31)]
+    node.overrides["getrawmempool"] = lambda: {"txids": []}
+    with pytest.raises(DaemonError):
+        await daemon.mempool_listing()
+
+
+async def test_a_listing_is_asked_for_until_it_comes(node, daemon):
+    node.fail_next(Fault.WARMING_UP, Fault.GARBAGE, Fault.NULL_RESULT, Fault.OTHER_SHAPE)
+    with pytest.raises(DaemonError):
+        await daemon.mempool_listing()
+    assert (await daemon.mempool_listing()).hashes == []
+
+
+async def test_a_batch_of_transactions_that_is_too_large_is_asked_for_in_parts(
+    node, daemon, monkeypatch
+):
+    reading = daemon_module._Reading(daemon_module._parse_json, max_bytes=50_000)
+    monkeypatch.setattr(daemon_module, "_AS_TX_BATCH", reading)
+    txs = {bytes([n]) * 32: bytes([n]) * 10_000 for n in range(1, 8)}
+    # Larger than allowed for a batch, which one alone may be
+    txs[bytes(32)] = bytes(60_000)
+    node.mempool = txs
+    hex_hashes = [to_hex(tx_hash) for tx_hash in txs]
+    unknown = "77" * 32
+    expected = [*txs.values(), None]
+    assert await daemon.getrawtransactions([*hex_hashes, unknown]) == expected
+
+
+async def test_a_transaction_that_is_too_large_alone_is_an_error(node):
+    class SmallResponse(BoundedResponse):
+        max_bytes = 50_000
+
+    class Cautious(Daemon):
+        RESPONSE_CLASS = SmallResponse
+
+    node.mempool = {bytes(32): bytes(60_000), bytes([1] * 32): b"1"}
+    async with make_daemon(node.url, cls=Cautious) as daemon:
+        with pytest.raises(DaemonError, match="larger than 50,000"):
+            await daemon.getrawtransactions([to_hex(tx_hash) for tx_hash in node.mempool])
+
+
 async def test_a_long_refusal_is_cut_off_in_the_log(node, daemon, caplog, monkeypatch):
     reply_to = node._reply_to
     replies = [(500, "x", "text/html", b"<b>no\n</b>" * 100_000)]

@@ -382,6 +382,171 @@ async def test_a_database_that_moves_while_fetching_accepts_nothing(api, caplog)
         assert await refreshed(api) == (gone.hashXs() | tx.hashXs(), 101)
 
 
+# -- Blocks
+
+
+@pytest.fixture
+def with_tips(api):
+    """The API, of a database that knows its tip and what it confirmed."""
+    api.node_tip = api.database_tip = bytes(32)
+    return api
+
+
+async def told_of_block(api):
+    api.announce_block()
+    return await asyncio.wait_for(api.refreshes.get(), 60)
+
+
+async def test_a_block_is_applied_without_asking_the_node(with_tips):
+    api = with_tips
+    mined, kept = pay(api), pay(api)
+    child = pay(api, mined.spendables()[0], ALICE)
+    async with synchronizing(COIN, api) as mempool:
+        await first_refresh(api)
+        listings, fetches = api.listings, api.fetches
+        api.index_block([mined.hash])
+        assert await told_of_block(api) == (mined.hashXs(), 101)
+        await check_against_model(mempool, {tx.hash: tx for tx in (kept, child)})
+        assert (api.listings, api.fetches) == (listings, fetches)
+        assert not mempool.lock.locked()
+
+
+async def test_after_a_block_the_node_is_asked_as_well(with_tips):
+    api = with_tips
+    async with synchronizing(COIN, api) as mempool:
+        await first_refresh(api)
+        api.index_block()
+        assert await told_of_block(api) == (set(), 101)
+        tx = pay(api)
+        assert await first_refresh(api) == (tx.hashXs(), 101)
+        await check_against_model(mempool, {tx.hash: tx})
+
+
+async def test_what_a_block_made_impossible_goes_with_all_that_depends_on_it(with_tips):
+    api = with_tips
+    coin = api.add_utxo(ALICE, 10_000)
+    replaced = pay(api, coin, b"replaced")
+    child = pay(api, replaced.spendables()[0], b"child")
+    grandchild = pay(api, child.spendables()[0], b"grandchild")
+    # Touched by the block as well, and still possible
+    other = pay(api)
+    payment = pay(api, api.add_utxo(BOB, 5000), ALICE)
+    async with synchronizing(COIN, api) as mempool:
+        await first_refresh(api)
+        double_spend = ModelTx([coin], [(b"double spend", 9000)])
+        api.index_block(others=[double_spend])
+        touched, height = await told_of_block(api)
+        assert height == 101
+        assert touched == replaced.hashXs() | child.hashXs() | grandchild.hashXs()
+        await check_against_model(mempool, {tx.hash: tx for tx in (other, payment)})
+
+
+async def test_several_blocks_are_applied_one_after_the_other(with_tips):
+    api = with_tips
+    first, second = pay(api, script=b"first"), pay(api, script=b"second")
+    async with synchronizing(COIN, api) as mempool:
+        await first_refresh(api)
+        api.index_block([first.hash])
+        api.index_block([second.hash])
+        # What the first left might be spent by the second: both are told of at once.
+        assert await told_of_block(api) == (first.hashXs() | second.hashXs(), 102)
+        await check_against_model(mempool, {})
+        assert api.listings == 1
+
+
+async def test_a_block_that_is_not_known_is_found_by_asking_the_node(with_tips):
+    api = with_tips
+    tx = pay(api)
+    async with synchronizing(COIN, api) as mempool:
+        await first_refresh(api)
+        api.index_block([tx.hash])
+        api.confirmed.clear()
+        assert await told_of_block(api) == (tx.hashXs(), 101)
+        await check_against_model(mempool, {})
+        assert api.listings == 2
+
+
+async def test_a_block_during_a_refresh_is_told_of_before_the_refresh_is_done(with_tips):
+    api = with_tips
+    mined = pay(api)
+    asked = asyncio.Event()
+
+    async def slow(_hex_hashes):
+        asked.set()
+        await asyncio.get_running_loop().create_future()
+
+    async with synchronizing(COIN, api) as mempool:
+        await first_refresh(api)
+        api.raw_transactions = slow
+        late = pay(api)
+        api.trigger()
+        await asyncio.wait_for(asked.wait(), 60)
+        api.index_block([mined.hash])
+        assert await told_of_block(api) == (mined.hashXs(), 101)
+        await check_against_model(mempool, {})
+        assert late.hash in api.txs
+
+
+async def test_a_load_that_a_block_interrupts_keeps_what_it_has(with_tips, monkeypatch, caplog):
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(mempool_module, "PORTION", 10)
+    api = with_tips
+    for _ in range(30):
+        pay(api)
+    raw_transactions = api.raw_transactions
+
+    async def interrupted(hex_hashes):
+        if api.fetches == 2:
+            api.fetches += 1
+            api.index_block(list(api.txs)[:1])
+            api.announce_block()
+            return [None] * len(hex_hashes)
+        return await raw_transactions(hex_hashes)
+
+    api.raw_transactions = interrupted
+    async with synchronizing(COIN, api) as mempool:
+        # Of the block; then of the refresh that followed
+        assert (await first_refresh(api))[1] == 101
+        assert len(mempool.txs) == 19
+        await first_refresh(api)
+        await check_against_model(mempool, api.txs)
+    assert "waiting for DB to sync" in caplog.text
+
+
+async def test_a_parent_in_a_later_portion_is_waited_for(api, monkeypatch, caplog):
+    monkeypatch.setattr(mempool_module, "PORTION", 10)
+    coin = api.add_utxo(ALICE, 10_000)
+    chain = []
+    for _ in range(45):
+        chain.append(pay(api, coin, fee=1))
+        (coin,) = chain[-1].spendables()
+    api.txs = dict(reversed(api.txs.items()))
+    async with synchronizing(COIN, api) as mempool:
+        await first_refresh(api)
+        await check_against_model(mempool, {tx.hash: tx for tx in chain})
+    assert "dropped" not in caplog.text
+
+
+async def test_large_transactions_are_asked_for_a_few_at_a_time(api, monkeypatch):
+    monkeypatch.setattr(mempool_module, "FETCH_BYTES", 20_000)
+    batches = []
+    raw_transactions = api.raw_transactions
+
+    async def recording(hex_hashes):
+        batches.append(len(hex_hashes))
+        return await raw_transactions(hex_hashes)
+
+    api.raw_transactions = recording
+    for _ in range(700):
+        api.add(ModelTx([api.add_utxo(ALICE, 10)], [(b"x" * 250, 0)] * 20))
+    async with synchronizing(COIN, api) as mempool:
+        await first_refresh(api)
+        assert len(mempool.txs) == 700
+    # 40 of the size expected at first
+    assert batches[0] == 40
+    assert set(batches[10:-1]) == {3}
+
+
 # -- Failures of the node
 
 
@@ -569,7 +734,7 @@ def test_the_histogram_of_known_fees_is_known(sizes, bin_size, expected):
     mempool = MemPool(COIN, FakeAPI())
     for n, (rate, size) in enumerate(sizes.items()):
         tx = MemPoolTx((), (), (), round(rate * 10) * size // 10, size)
-        mempool.txs[bytes([n])] = tx
+        mempool._add(bytes([n]), tx, set())
     mempool._update_histogram(bin_size)
     assert mempool.cached_compact_histogram == expected
 
@@ -579,7 +744,7 @@ def test_the_histogram_of_known_fees_is_known(sizes, bin_size, expected):
 )
 def test_fee_rates_are_rounded_down_to_tenths(fee, size, rate):
     mempool = MemPool(COIN, FakeAPI())
-    mempool.txs[b"x"] = MemPoolTx((), (), (), fee, size)
+    mempool._add(b"x", MemPoolTx((), (), (), fee, size), set())
     mempool._update_histogram(1)
     assert mempool.cached_compact_histogram == [(rate, size)]
 

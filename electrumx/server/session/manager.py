@@ -15,6 +15,7 @@ from aiorpcx import RPCError, TaskTimeout, timeout_after
 from electrumx.lib import util
 from electrumx.lib.text import sessions_lines
 from electrumx.server.daemon import DaemonError
+from electrumx.server.loop_lag import LoopLag
 from electrumx.server.peers import PeerManager
 from electrumx.server.session import limits, reports
 from electrumx.server.session.admin import LocalRPC
@@ -55,6 +56,8 @@ class SessionManager:
         self.bp = bp
         self.daemon = daemon
         self.mempool = mempool
+        #: of the event loop; replaced by one that measures
+        self.loop_lag = LoopLag()
         self.shutdown_event = shutdown_event
         self.peer_mgr = PeerManager(env, db)
         self.logger = util.class_logger(__name__, self.__class__.__name__)

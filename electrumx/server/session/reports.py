@@ -65,6 +65,7 @@ def get_info(session_mgr: Any) -> dict[str, Any]:
         "db_flush_count": session_mgr.db.history.flush_count,
         "groups": len(session_mgr.groups.by_name),
         "history cache": session_mgr.history.cache.summary(),
+        "loop lag": session_mgr.loop_lag.summary(),
         "merkle cache": session_mgr.blocks.levels.summary(),
         "peers": session_mgr.peer_mgr.info(),
         "pid": os.getpid(),

@@ -1,0 +1,56 @@
+"""How late the event loop is: whether something keeps it from its turns.
+
+A callback asks to be woken 40 times a second, and notes how much later than asked for it is.  What
+it waits for, every client waits for: work on the loop that should be in a thread, threads that hold
+the interpreter, the garbage collector, a machine with too much to do.
+
+Owns the last minute's delays.  Runs in: the event loop.
+"""
+
+import asyncio
+import time
+from collections import deque
+
+from electrumx.lib.util import class_logger
+
+# Between two measurements, in seconds.  A stall is seen but for the part that falls into the pause.
+PERIOD_SECS = 0.025
+# How long delays are remembered.
+WINDOW_SECS = 60.0
+# A delay of so much is logged, once in a while.
+LOGGED_SECS = 0.25
+LOG_INTERVAL_SECS = 60.0
+
+
+class LoopLag:
+    """Measures while its ``run`` does."""
+
+    def __init__(self) -> None:
+        self.logger = class_logger(__name__, self.__class__.__name__)
+        #: of the last minute, in seconds, oldest first
+        self._delays: deque[float] = deque(maxlen=round(WINDOW_SECS / PERIOD_SECS))
+        self._next_log = 0.0
+
+    async def run(self) -> None:
+        """Measure until cancelled."""
+        while True:
+            due = time.monotonic() + PERIOD_SECS
+            await asyncio.sleep(PERIOD_SECS)
+            self.note(time.monotonic() - due)
+
+    def note(self, delay: float) -> None:
+        """Take a measurement, in seconds."""
+        self._delays.append(max(0.0, delay))
+        if delay >= LOGGED_SECS and time.monotonic() >= self._next_log:
+            self._next_log = time.monotonic() + LOG_INTERVAL_SECS
+            self.logger.warning(f"the event loop was kept from its work for {delay:.2f}s")
+
+    def summary(self) -> dict[str, float]:
+        """Return the delays of the last minute in milliseconds: median, 99th of 100, longest."""
+        delays = sorted(self._delays) or [0.0]
+        chosen = {
+            "median ms": delays[len(delays) // 2],
+            "p99 ms": delays[len(delays) * 99 // 100],
+            "longest ms": delays[-1],
+        }
+        return {name: round(delay * 1000, 1) for name, delay in chosen.items()}

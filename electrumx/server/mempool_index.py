@@ -1,0 +1,259 @@
+"""What is in the mempool, by transaction and by script, and what it pays: state and its queries.
+
+Owns the maps, the total size and the fee rates, which agree with each other between any two calls.
+Nothing here waits or reads; who fills the maps, and when, is ``mempool``'s business.
+
+Runs in: the event loop.  Threads may read while they know that nobody changes anything.
+"""
+
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
+
+from electrumx.server.db import UTXO
+
+Prevout = tuple[bytes, int]  # tx hash, txout_idx
+HashXValue = tuple[bytes, int]  # hashX, satoshis
+
+
+@dataclass(slots=True)
+class MemPoolTx:
+    """A transaction in the mempool. Not changed once made."""
+
+    prevouts: tuple[Prevout, ...]  # of inputs other than coinbase-like ones
+    in_pairs: tuple[HashXValue, ...]  # parallel to prevouts
+    out_pairs: tuple[HashXValue, ...]  # of all outputs, unspendable ones too
+    fee: int  # in satoshis
+    size: int  # in virtual bytes
+
+    def hashXs(self) -> set[bytes]:
+        """Return the hashXs that the transaction spends from or pays to."""
+        result = {hashX for hashX, _value in self.in_pairs}
+        for hashX, _value in self.out_pairs:
+            result.add(hashX)
+        return result
+
+
+@dataclass(slots=True)
+class MemPoolTxSummary:
+    """What a client is told of a transaction."""
+
+    hash: bytes
+    fee: int  # in satoshis
+    has_unconfirmed_inputs: bool
+
+
+class HashXMap(Mapping[bytes, set[bytes]]):
+    """The transactions of each hashX, as sets that are never empty.
+
+    Most hashXs are touched by one transaction only.  A set of one takes 216 bytes, and the garbage
+    collector looks at each; so that one hash is stored by itself.
+    """
+
+    __slots__ = ("_stored",)
+
+    def __init__(self) -> None:
+        self._stored: dict[bytes, bytes | set[bytes]] = {}
+
+    def __getitem__(self, hashX: bytes) -> set[bytes]:
+        stored = self._stored[hashX]
+        return {stored} if isinstance(stored, bytes) else stored
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._stored)
+
+    def __contains__(self, hashX: object) -> bool:
+        return hashX in self._stored
+
+    def add(self, hashX: bytes, tx_hash: bytes) -> None:
+        """Note that a transaction touches hashX; it did not before."""
+        stored = self._stored.setdefault(hashX, tx_hash)
+        if stored is tx_hash:
+            return
+        if isinstance(stored, bytes):
+            self._stored[hashX] = {stored, tx_hash}
+        else:
+            stored.add(tx_hash)
+
+    def remove(self, hashX: bytes, tx_hash: bytes) -> None:
+        """Take back what add did."""
+        stored = self._stored[hashX]
+        if isinstance(stored, bytes):
+            del self._stored[hashX]
+            return
+        stored.remove(tx_hash)
+        if len(stored) == 1:
+            self._stored[hashX] = stored.pop()
+
+    def touching(self, hashX: bytes) -> tuple[bytes, ...] | set[bytes]:
+        """Return the hashes of the transactions of a hashX, none if it is unknown."""
+        stored = self._stored.get(hashX, ())
+        return (stored,) if isinstance(stored, bytes) else stored
+
+
+class FeeRates:
+    """Virtual bytes at each fee rate, in tenths of a satoshi per virtual byte, rounded down."""
+
+    __slots__ = ("_sizes",)
+
+    def __init__(self) -> None:
+        self._sizes: dict[int, int] = {}
+
+    def add(self, tx: MemPoolTx) -> None:
+        """Count a transaction."""
+        rate = 10 * tx.fee // tx.size
+        self._sizes[rate] = self._sizes.get(rate, 0) + tx.size
+
+    def remove(self, tx: MemPoolTx) -> None:
+        """Count one no more."""
+        rate = 10 * tx.fee // tx.size
+        left = self._sizes[rate] - tx.size
+        if left:
+            self._sizes[rate] = left
+        else:
+            del self._sizes[rate]
+
+    def histogram(self) -> dict[float, int]:
+        """Return a copy: fee rate in satoshis -> virtual bytes."""
+        return {rate / 10: size for rate, size in self._sizes.items()}
+
+
+def compact_histogram(histogram: dict[float, int], *, bin_size: float) -> list[tuple[float, int]]:
+    """Join neighbouring fee rates to bins of growing size.
+
+    histogram: fee rate -> virtual bytes. Return (lowest fee rate, virtual bytes) of each bin,
+    from the highest rate down; what does not fill a last bin is left out.
+    """
+    compact = []
+    cumulative = 0
+    previous_rate: float | None = None
+    for fee_rate, size in sorted(histogram.items(), reverse=True):
+        # A lump of transactions must not hide the cheaper rate just above it.
+        if size > 2 * bin_size and previous_rate is not None and cumulative > 0:
+            compact.append((previous_rate, cumulative))
+            cumulative = 0
+            bin_size *= 1.1
+        cumulative += size
+        if cumulative > bin_size:
+            compact.append((fee_rate, cumulative))
+            cumulative = 0
+            bin_size *= 1.1
+        previous_rate = fee_rate
+    return compact
+
+
+class MemPoolIndex:
+    """Transactions, added and removed one by one, and the questions about them.
+
+    txs: tx hash -> MemPoolTx;  hashXs: hashX -> set of tx hashes, never empty. Both are to be
+    changed by nobody else.
+    """
+
+    def __init__(self) -> None:
+        self.txs: dict[bytes, MemPoolTx] = {}
+        self.hashXs = HashXMap()
+        self._fee_rates = FeeRates()
+        self._total_size = 0  # virtual bytes of all txs
+
+    def _add(self, tx_hash: bytes, tx: MemPoolTx, touched: set[bytes]) -> None:
+        """Take a transaction that was not there; its hashXs go into touched."""
+        self.txs[tx_hash] = tx
+        self._total_size += tx.size
+        self._fee_rates.add(tx)
+        tx_hashXs = tx.hashXs()
+        add = self.hashXs.add
+        for hashX in tx_hashXs:
+            add(hashX, tx_hash)
+        touched |= tx_hashXs
+
+    def _remove(self, tx_hash: bytes, touched: set[bytes]) -> None:
+        """Forget a transaction; its hashXs go into touched."""
+        tx = self.txs.pop(tx_hash)
+        self._total_size -= tx.size
+        self._fee_rates.remove(tx)
+        tx_hashXs = tx.hashXs()
+        remove = self.hashXs.remove
+        for hashX in tx_hashXs:
+            remove(hashX, tx_hash)
+        touched |= tx_hashXs
+
+    # -- Queries. None of them awaits, so that each sees one state.
+
+    def has(self, hashX: bytes) -> bool:
+        """Say if any transaction touches hashX."""
+        return hashX in self.hashXs
+
+    def _txs_touching(self, hashX: bytes) -> list[tuple[bytes, MemPoolTx]]:
+        return [(tx_hash, self.txs[tx_hash]) for tx_hash in self.hashXs.touching(hashX)]
+
+    def sync_balance_delta(self, hashX: bytes) -> int:
+        """Return what the mempool adds to the confirmed balance, in satoshis; may be negative."""
+        value = 0
+        for _tx_hash, tx in self._txs_touching(hashX):
+            value -= sum(v for pair_hashX, v in tx.in_pairs if pair_hashX == hashX)
+            value += sum(v for pair_hashX, v in tx.out_pairs if pair_hashX == hashX)
+        return value
+
+    def sync_spends(self, hashX: bytes) -> set[Prevout]:
+        """Return all prevouts of the transactions touching hashX, also those of others."""
+        return {prevout for _tx_hash, tx in self._txs_touching(hashX) for prevout in tx.prevouts}
+
+    def sync_summaries(self, hashX: bytes) -> list[MemPoolTxSummary]:
+        """Return the transactions touching hashX.
+
+        Those without unconfirmed inputs come first; then in the order of their displayed hashes.
+        """
+        summaries = [
+            MemPoolTxSummary(
+                tx_hash, tx.fee, any(prev_hash in self.txs for prev_hash, _idx in tx.prevouts)
+            )
+            for tx_hash, tx in self._txs_touching(hashX)
+        ]
+        if len(summaries) > 1:
+            summaries.sort(key=lambda s: (s.has_unconfirmed_inputs, s.hash[::-1]))
+        return summaries
+
+    def sync_unspent(self, hashX: bytes) -> list[UTXO]:
+        """Return the outputs to hashX of transactions in the mempool, spent ones too.
+
+        What is spent there, of these and of the database's, is in sync_spends.
+        """
+        return [
+            UTXO(-1, pos, tx_hash, 0, value)
+            for tx_hash, tx in self._txs_touching(hashX)
+            for pos, (out_hashX, value) in enumerate(tx.out_pairs)
+            if out_hashX == hashX
+        ]
+
+    # -- What a block on top of the database's tip may have changed. Runs in: a thread.
+
+    def doubtful_prevouts(self, touched: Set[bytes]) -> dict[Prevout, bytes]:
+        """Return the confirmed outputs of these hashXs that transactions spend -> spender.
+
+        If a block touched the hashXs it may have spent some of them itself.
+        """
+        result = {}
+        for hashX in touched:
+            for tx_hash in self.hashXs.touching(hashX):
+                tx = self.txs[tx_hash]
+                for prevout, pair in zip(tx.prevouts, tx.in_pairs, strict=True):
+                    if pair[0] == hashX and prevout[0] not in self.txs:
+                        result[prevout] = tx_hash
+        return result
+
+    def with_descendants(self, tx_hashes: set[bytes]) -> list[bytes]:
+        """Return transactions and all that depend on them."""
+        found = dict.fromkeys(tx_hashes)
+        pending = list(tx_hashes)
+        while pending:
+            parent = pending.pop()
+            for hashX in {hashX for hashX, _value in self.txs[parent].out_pairs}:
+                for tx_hash in self.hashXs.touching(hashX):
+                    if tx_hash not in found and any(
+                        prev_hash == parent for prev_hash, _idx in self.txs[tx_hash].prevouts
+                    ):
+                        found[tx_hash] = None
+                        pending.append(tx_hash)
+        return list(found)
