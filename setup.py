@@ -59,8 +59,8 @@ EXTRAS = {
     "docs": ["sphinx>=7,<10"],
 }
 
-# The compiled form of indexing.  Where it cannot be built (no compiler, no headers of Python or
-# OpenSSL) pip says so, and the server indexes with the readable form, more slowly.
+# The compiled form of indexing.  Where one cannot be built (no compiler, no headers of Python or
+# OpenSSL) pip says so, and the server uses the readable form, more slowly.
 EXTENSIONS = [
     Extension(
         "electrumx.server._fastindex",
@@ -68,7 +68,15 @@ EXTENSIONS = [
         libraries=["crypto"],
         extra_compile_args=["-O3"],
         optional=True,
-    )
+    ),
+    # That of answering: from packed rows to JSON.
+    Extension(
+        "electrumx.server._fastquery",
+        ["electrumx/server/_fastquery.pyx"],
+        libraries=["crypto"],
+        extra_compile_args=["-O3"],
+        optional=True,
+    ),
 ]
 
 setup(

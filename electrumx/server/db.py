@@ -2,8 +2,8 @@
 
 Owns the committed state (height, tip, transaction count), the ``utxo`` store, the flat files and,
 through :class:`History`, the ``hist`` store.  The methods that change it run in a worker thread
-with the block processor's state lock held; the ``async`` ones are called on the event loop and do
-their reading in worker threads, concurrently with a flush.
+with the block processor's state lock held; those that answer clients are in ``queries``, and read
+concurrently with a flush.
 
 Order of writes
 ===============
@@ -52,12 +52,11 @@ import asyncio
 import os
 import time
 from array import array
-from bisect import bisect_right
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from struct import Struct
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol
 
 import electrumx
 from electrumx.lib import util
@@ -69,17 +68,15 @@ from electrumx.server.env import Env
 from electrumx.server.faults import fault_point
 from electrumx.server.flat_files import FlatFiles
 from electrumx.server.history import History
+from electrumx.server.queries import UTXO, CoinRow, Queries
 from electrumx.server.schema import (
     COIN_LEN,
     DB_VERSION,
     HASH_LEN,
     MAX_FLUSH_ID,
-    OUTPOINT_PREFIX,
     STATE_KEY,
-    SUFFIX_LEN,
     TXNUM_LEN,
     UNDO_PREFIX,
-    UTXO_PREFIX,
     ChainState,
     DBError,
     undo_key,
@@ -90,34 +87,7 @@ from electrumx.server.upgrade import OLD_VERSIONS, upgrade_utxo_store
 
 __all__ = ["DB", "UTXO", "CoinRow", "DBError", "FlushData"]
 
-T = TypeVar("T")
-
-_LE4 = Struct("<I")
 _LE8 = Struct("<Q")
-_TX_NUM = slice(4, SUFFIX_LEN)
-
-
-class UTXO(NamedTuple):
-    """An unspent output; sorts in chain order."""
-
-    tx_num: int
-    #: index of the output in its transaction
-    tx_pos: int
-    tx_hash: bytes
-    height: int
-    #: in satoshis
-    value: int
-
-
-class CoinRow(NamedTuple):
-    """An unspent output as it stands in the ``utxo`` store."""
-
-    #: key of its ``h`` row
-    outpoint_key: bytes
-    #: key of its ``u`` row
-    utxo_key: bytes
-    #: hashX, tx_num LE5, value LE8
-    coin: bytes
 
 
 class Adds(Protocol):
@@ -165,14 +135,10 @@ class FlushData:
     tip: bytes
 
 
-class DB:
+class DB(Queries):
     """The database in ``env.db_dir``; closed until one of the ``open_…`` methods is awaited."""
 
     DB_VERSIONS = [*OLD_VERSIONS, DB_VERSION]
-    #: how long a read that raced a reorganisation waits before it reads again
-    RETRY_SECS = 0.25
-    #: block hashes computed on the event loop at most: a hash takes about 2 µs
-    MAX_LOOP_HASHES = 100
 
     def __init__(self, env: Env):
         self.logger = util.class_logger(__name__, self.__class__.__name__)
@@ -204,6 +170,7 @@ class DB:
         self._undo_floor = 0
         self.merkle = Merkle()
         self.header_mc = MerkleCache(self.merkle, self.fs_block_hashes)
+        self._init_queries(self.logger)
 
     # -- committed state
 
@@ -429,6 +396,7 @@ class DB:
 
     def close_dbs(self) -> None:
         """Close both stores; harmless if they are closed."""
+        self.files.close()
         self.history.close_db()
         if self.utxo_db:
             self.utxo_db.close()
@@ -703,176 +671,7 @@ class DB:
         self.files.delete_raw_blocks([height - self.env.reorg_limit])
         fault_point("raw block: old one deleted")
 
-    # -- coins
-
-    def lookup_coin(
-        self, tx_hash: bytes, txout_idx: int, spent: Container[bytes] = ()
-    ) -> CoinRow | None:
-        """Return the rows of an unspent output, or None.  Runs in a thread.
-
-        ``spent`` has the keys of rows that are to be deleted but are still there.
-        """
-        assert self.utxo_db
-        prefix = OUTPOINT_PREFIX + tx_hash[:4] + _LE4.pack(txout_idx)
-        rows = [row for row in self.utxo_db.iterator(prefix=prefix) if row[0] not in spent]
-        for key, hashX in rows:
-            suffix = key[-SUFFIX_LEN:]
-            if len(rows) > 1:
-                tx_num = int.from_bytes(suffix[_TX_NUM], "little")
-                if self.fs_tx_hash(tx_num)[0] != tx_hash:
-                    continue
-            utxo_key = UTXO_PREFIX + hashX + suffix
-            value = self.utxo_db.get(utxo_key)
-            if value is not None:
-                return CoinRow(key, utxo_key, hashX + suffix[_TX_NUM] + value)
-        return None
-
-    async def lookup_utxos(
-        self, prevouts: Sequence[tuple[bytes, int]]
-    ) -> list[tuple[bytes, int] | None]:
-        """Return (hashX, value) of each outpoint, None where it is not an unspent output."""
-
-        def lookup(prevout: tuple[bytes, int]) -> tuple[bytes, int] | None:
-            tx_hash, txout_idx = prevout
-            # Always compared in full: an outpoint of the mempool need not exist here.
-            row = self._lookup_exact(tx_hash, txout_idx)
-            if row is None:
-                return None
-            return row.coin[:HASHX_LEN], _LE8.unpack(row.coin[-8:])[0]
-
-        return await asyncio.to_thread(lambda: [lookup(prevout) for prevout in prevouts])
-
-    def _lookup_exact(self, tx_hash: bytes, txout_idx: int) -> CoinRow | None:
-        row = self.lookup_coin(tx_hash, txout_idx)
-        if row is None:
-            return None
-        tx_num = int.from_bytes(row.coin[HASHX_LEN : HASHX_LEN + TXNUM_LEN], "little")
-        return row if self.fs_tx_hash(tx_num)[0] == tx_hash else None
-
-    async def all_utxos(self, hashX: bytes) -> list[UTXO]:
-        """Return all unspent outputs of a script, in no order."""
-
-        def read() -> list[UTXO] | None:
-            assert self.utxo_db
-            coins = []
-            prefix = UTXO_PREFIX + hashX
-            for key, raw in self.utxo_db.iterator(prefix=prefix):
-                suffix = key[-SUFFIX_LEN:]
-                coins.append(
-                    (
-                        int.from_bytes(suffix[_TX_NUM], "little"),
-                        _LE4.unpack_from(suffix)[0],
-                        _LE8.unpack(raw)[0],
-                    )
-                )
-            coins.sort()
-            found = self._hashes_and_heights([tx_num for tx_num, _idx, _value in coins])
-            if found is None:
-                return None
-            return [
-                UTXO(tx_num, txout_idx, tx_hash, height, value)
-                for (tx_num, txout_idx, value), (tx_hash, height) in zip(coins, found, strict=True)
-            ]
-
-        return await self._read_consistently(read, "all_utxos")
-
-    # -- history
-
-    async def limited_history(
-        self, hashX: bytes, *, limit: int | None = 1000
-    ) -> list[tuple[bytes, int]]:
-        """Return (tx hash, height) of a script's first ``limit`` transactions, in chain order."""
-
-        def read() -> list[tuple[bytes, int]] | None:
-            return self._hashes_and_heights(list(self.history.get_txnums(hashX, limit)))
-
-        return await self._read_consistently(read, "limited_history")
-
-    async def _read_consistently(self, read: Callable[[], T | None], name: str) -> T:
-        """Run ``read`` in a thread until no reorganisation came between."""
-        while True:
-            backups = self.backup_count
-            result = await asyncio.to_thread(read)
-            if result is not None and backups == self.backup_count:
-                return result
-            self.logger.warning(f"{name}: tx hash not found (reorg?), retrying...")
-            await asyncio.sleep(self.RETRY_SECS)
-
-    def _hashes_and_heights(self, tx_nums: list[int]) -> list[tuple[bytes, int]] | None:
-        """Return (tx hash, height) of ascending tx numbers; None if one is not committed."""
-        tx_counts = self.tx_counts
-        heights = [bisect_right(tx_counts, tx_num) for tx_num in tx_nums]
-        if heights and heights[-1] > self.db_height:
-            return None
-        hashes = self.files.tx_hashes(tx_nums)
-        if hashes and not hashes[-1]:
-            return None
-        return list(zip(hashes, heights, strict=True))
-
-    def fs_tx_hash(self, tx_num: int) -> tuple[bytes | None, int]:
-        """Return (tx hash, height) of a tx number; the hash is None if it is not committed."""
-        height = bisect_right(self.tx_counts, tx_num)
-        if height > self.db_height:
-            return None, height
-        return self.files.tx_hashes([tx_num])[0] or None, height
-
-    async def tx_hashes_at_blockheight(self, block_height: int) -> list[bytes]:
-        """Return the hashes of a block's transactions, in their order.
-
-        Raise DBError for a height that is not committed.
-        """
-
-        def read() -> list[bytes]:
-            if not 0 <= block_height <= self.db_height:
-                raise DBError(f"block {block_height:,d} not on disk (>{self.db_height:,d})")
-            first = self.tx_counts[block_height - 1] if block_height else 0
-            count = self.tx_counts[block_height] - first
-            raw = self.files.read_tx_hashes(first, count)
-            return [raw[n : n + HASH_LEN] for n in range(0, len(raw), HASH_LEN)]
-
-        return await asyncio.to_thread(read)
-
     # -- headers
-
-    async def raw_header(self, height: int) -> bytes:
-        """Return the header of a height.  Raise IndexError if it is out of range."""
-        header, count = await self.read_headers(height, 1)
-        if count != 1:
-            raise IndexError(f"height {height:,d} out of range")
-        return header
-
-    async def read_headers(self, start_height: int, count: int) -> tuple[bytes, int]:
-        """Return (headers joined, how many), as many of ``count`` as the chain has.
-
-        Raise DBError for a negative height or count.
-        """
-        if start_height < 0 or count < 0:
-            raise DBError(f"{count:,d} headers starting at {start_height:,d} not on disk")
-
-        def read() -> tuple[bytes, int]:
-            available = max(0, min(count, self.db_height + 1 - start_height))
-            if not available:
-                return b"", 0
-            return self.files.read_headers(start_height, available), available
-
-        return await asyncio.to_thread(read)
-
-    async def fs_block_hashes(self, height: int, count: int) -> list[bytes]:
-        """Return the hashes of ``count`` blocks, from ``height`` on.
-
-        Raise DBError if the chain does not have all of them.
-        """
-        headers, available = await self.read_headers(height, count)
-        if available != count:
-            raise DBError(f"only got {available:,d} headers starting at {height:,d}")
-
-        def hash_all() -> list[bytes]:
-            header_hash = self.coin.header_hash
-            return [header_hash(header) for header in self.files.split_headers(height, headers)]
-
-        if count <= self.MAX_LOOP_HASHES and self.coin.STATIC_BLOCK_HEADERS:
-            return hash_all()
-        return await asyncio.to_thread(hash_all)
 
     async def populate_header_merkle_cache(self) -> None:
         """Prepare header proofs; to be awaited once, when caught up."""
@@ -880,10 +679,6 @@ class DB:
         start = time.monotonic()
         await self.header_mc.initialize(max(1, self.min_undo_height(self.db_height)))
         self.logger.info(f"header merkle cache populated in {time.monotonic() - start:.1f}s")
-
-    async def header_branch_and_root(self, length: int, height: int) -> tuple[list[bytes], bytes]:
-        """Return (branch, root) that prove the header of ``height`` among ``length`` headers."""
-        return await self.header_mc.branch_and_root(length, height)
 
     # -- compaction
 

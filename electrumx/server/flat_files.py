@@ -24,8 +24,23 @@ COUNT_LEN = 8
 STAGING = "backup.staging"
 
 
+class HeldFile:
+    """An open file, closed when nobody refers to it any more."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int):
+        self.fd = fd
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
 class FlatFiles:
     """The folder ``meta`` in a database directory."""
+
+    #: files of tx hashes held open at once, about
+    MAX_HELD_FILES = 64
 
     def __init__(self, db_dir: str, coin: type[Coin]):
         self.coin = coin
@@ -34,6 +49,13 @@ class FlatFiles:
         self.tx_counts = LogicalFile(self.folder / "txcounts", 2, 2_000_000)
         self.hashes = LogicalFile(self.folder / "hashes", 4, 16_000_000)
         self.headers_offsets = LogicalFile(self.folder / "headers_offsets", 2, 16_000_000)
+        #: transactions whose hashes are in one physical file
+        self.hashes_per_file = self.hashes.file_size // HASH_LEN
+        self._held: dict[int, HeldFile] = {}
+
+    def close(self) -> None:
+        """Let go of the files held open; they are opened again as needed."""
+        self._held = {}
 
     def prepare(self) -> None:
         """Create what a database without any block needs.  Harmless if it is there."""
@@ -100,6 +122,9 @@ class FlatFiles:
 
     def split_headers(self, start_height: int, headers: bytes) -> list[bytes]:
         """Cut headers that begin with the one of ``start_height`` apart."""
+        size = self._common_size(start_height, len(headers))
+        if size:
+            return [headers[n : n + size] for n in range(0, len(headers), size)]
         result = []
         base = self.header_offset(start_height)
         position, height = 0, start_height
@@ -108,6 +133,18 @@ class FlatFiles:
             result.append(headers[position:end])
             position, height = end, height + 1
         return result
+
+    def _common_size(self, start_height: int, length: int) -> int:
+        """Return the size of each of the headers with this total length, 0 if it varies."""
+        coin = self.coin
+        if not coin.STATIC_BLOCK_HEADERS:
+            return 0
+        size = coin.static_header_len(start_height)
+        count = length // size
+        end = coin.static_header_offset(start_height + count)
+        last = coin.static_header_len(max(start_height, start_height + count - 1))
+        same = last == size and end - coin.static_header_offset(start_height) == size * count
+        return size if same and length == size * count else 0
 
     # -- transaction counts
 
@@ -128,32 +165,34 @@ class FlatFiles:
         return self.hashes.read(first * HASH_LEN, count * HASH_LEN)
 
     def tx_hashes(self, tx_nums: Sequence[int]) -> list[bytes]:
-        """Return the hash of each transaction number, opening each physical file once.
+        """Return the hash of each transaction number.
 
         A hash is empty where the file is too short.  Ascending numbers are read fastest.
         """
-        per_file = self.hashes.file_size // HASH_LEN
         result = []
-        fd, open_number = -1, -1
-        try:
-            for tx_num in tx_nums:
-                number, index = divmod(tx_num, per_file)
-                if number != open_number:
-                    if fd >= 0:
-                        os.close(fd)
-                    fd, open_number = self._open_hashes(tx_num), number
-                result.append(os.pread(fd, HASH_LEN, index * HASH_LEN) if fd >= 0 else b"")
-        finally:
-            if fd >= 0:
-                os.close(fd)
+        for tx_num in tx_nums:
+            number, index = divmod(tx_num, self.hashes_per_file)
+            file = self.hash_file(number)
+            result.append(b"" if file is None else os.pread(file.fd, HASH_LEN, index * HASH_LEN))
         return result
 
-    def _open_hashes(self, tx_num: int) -> int:
-        try:
-            with self.hashes.open_file(tx_num * HASH_LEN, False) as f:
-                return os.dup(f.fileno())
-        except FileNotFoundError:
-            return -1
+    def hash_file(self, number: int) -> HeldFile | None:
+        """Return a physical file of tx hashes, None if there is none.
+
+        It stays open while the caller holds it.  Any thread may call this.
+        """
+        held = self._held
+        file = held.get(number)
+        if file is None:
+            try:
+                with self.hashes.open_file(number * self.hashes.file_size, False) as f:
+                    file = HeldFile(os.dup(f.fileno()))
+            except FileNotFoundError:
+                return None
+            if len(held) >= self.MAX_HELD_FILES:
+                held.clear()
+            held[number] = file
+        return file
 
     # -- writing
 

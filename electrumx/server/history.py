@@ -1,8 +1,8 @@
 """The history of every script: rows of transaction numbers in the ``hist`` store.
 
 Owns the ``hist`` store, its state and the history not yet flushed.  Its methods run in a worker
-thread with the block processor's state lock held, except :meth:`History.get_txnums`, which any
-thread may call at any time (one iterator is one snapshot).
+thread with the block processor's state lock held, except :meth:`History.get_txnums` and
+:meth:`History.packed_tx_nums`, which any thread may call at any time (one iterator is one snapshot).
 
 Theory
 ------
@@ -392,6 +392,32 @@ class History:
             for tx_num in schema.unpack_tx_nums(row[:end])
         )
         return numbers if max_count < 0 else islice(numbers, max_count)
+
+    def packed_tx_nums(self, hashX: bytes, max_bytes: int | None = None, after: int = -1) -> bytes:
+        """Return the numbers of a script's transactions beyond ``after``, ascending, LE5 each.
+
+        Of more than ``max_bytes`` (None: all are wanted) only the first ones, in so many bytes.
+        With ``after`` the rows are read from the last one back, and no more than is needed: an
+        address that is used much has a long history and news in each block.  Runs in a thread.
+        """
+        assert self.db
+        assert len(hashX) == HASHX_LEN
+        parts: list[bytes] = []
+        if after < 0:
+            size = 0
+            for _key, row in self.db.iterator(prefix=hashX):
+                parts.append(row)
+                size += len(row)
+                if max_bytes is not None and size >= max_bytes:
+                    break
+        else:
+            for _key, row in self.db.iterator(prefix=hashX, reverse=True):
+                if int.from_bytes(row[:TXNUM_LEN], "little") <= after:
+                    parts.append(row[cut_row(row, after + 1) :])
+                    break
+                parts.append(row)
+            parts.reverse()
+        return b"".join(parts)[:max_bytes]
 
     # -- compaction
 

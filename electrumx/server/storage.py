@@ -171,6 +171,9 @@ class LevelDB(Storage):
     """LevelDB, through plyvel (Python below 3.12) or plyvel-next."""
 
     ENGINE = "leveldb"
+    #: bytes of uncompressed blocks held while serving; LevelDB's own default, used while
+    #: synchronising, is 8 MB.  A small read of a block that is held takes 5 µs, otherwise 20.
+    BLOCK_CACHE_SERVING = 32 << 20
     module: ModuleType
     db: Any
 
@@ -186,7 +189,10 @@ class LevelDB(Storage):
         try:
             os.makedirs(name, exist_ok=True)
             self.db = self.module.DB(
-                name, create_if_missing=True, max_open_files=self.max_open_files
+                name,
+                create_if_missing=True,
+                max_open_files=self.max_open_files,
+                lru_cache_size=None if self.for_sync else self.BLOCK_CACHE_SERVING,
             )
         except (OSError, self.module.Error) as e:
             raise _open_error(name, e) from e

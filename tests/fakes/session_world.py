@@ -12,9 +12,11 @@ from websockets.asyncio.client import connect as websocket_connect
 
 from electrumx.lib.hash import HASHX_LEN, Base58Error, double_sha256, hash_to_hex_str, sha256
 from electrumx.lib.merkle import Merkle
+from electrumx.server import packed
 from electrumx.server.daemon import DaemonError
 from electrumx.server.db import UTXO, DBError
 from electrumx.server.notifications import Notifications
+from electrumx.server.queries import Balance, Coins, PackedHistory
 from electrumx.server.session import ElectrumX, SessionManager
 from electrumx.server.session import manager as manager_module
 
@@ -136,6 +138,7 @@ class FakeDB:
         self.history_reads = 0
         self.utxo_db = object()  # open
         self.before_history_returns = None
+        self.backup_count = 0
 
     @property
     def db_height(self):
@@ -153,6 +156,11 @@ class FakeDB:
     def pop_block(self):
         self.headers.pop()
         self.block_txs.pop()
+        self.backup_count += 1
+
+    # What is in memory: nothing, so that each test goes the whole way.
+    def cached_header(self, height):
+        return None
 
     async def raw_header(self, height):
         if not 0 <= height <= self.db_height:
@@ -172,6 +180,12 @@ class FakeDB:
             raise DBError(f"block {height:,d} not on disk (>{self.db_height:,d})")
         return self.block_txs[height]
 
+    def block_tx_hashes(self, height):
+        async def read():
+            return b"".join(await self.tx_hashes_at_blockheight(height))
+
+        return asyncio.ensure_future(read())
+
     async def limited_history(self, hashX, *, limit=1000):
         self.history_reads += 1
         result = list(self.histories.get(hashX, []))[:limit]
@@ -179,8 +193,37 @@ class FakeDB:
             await self.before_history_returns()
         return result
 
+    def history_entries(self, hashX, *, limit=None, after=-1):
+        """A transaction's number is its place in the history."""
+
+        async def read():
+            backups = self.backup_count
+            whole = None if limit is None else limit + after + 1
+            found = (await self.limited_history(hashX, limit=whole))[after + 1 :]
+            entries = b"".join(packed.pack_entry(*entry) for entry in found)
+            return PackedHistory(entries, after + len(found), backups)
+
+        return asyncio.ensure_future(read())
+
     async def all_utxos(self, hashX):
         return list(self.utxos.get(hashX, []))
+
+    def coins(self, hashX):
+        async def read():
+            backups = self.backup_count
+            utxos = sorted(await self.all_utxos(hashX))
+            coins = [packed.pack_coin(u.tx_hash, u.height, u.tx_pos, u.value) for u in utxos]
+            return Coins(b"".join(coins), backups)
+
+        return asyncio.ensure_future(read())
+
+    def balance(self, hashX):
+        async def read():
+            backups = self.backup_count
+            utxos = await self.all_utxos(hashX)
+            return Balance(len(utxos), sum(utxo.value for utxo in utxos), backups)
+
+        return asyncio.ensure_future(read())
 
 
 class FakeBP:
@@ -275,19 +318,22 @@ class FakeMempool:
         self.histogram = [[12.5, 1000], [1.0, 50000]]
         self.failure = None
 
-    async def transaction_summaries(self, hashX):
+    def sync_summaries(self, hashX):
         if self.failure is not None:
             raise self.failure
         return list(self.summaries.get(hashX, []))
 
-    async def balance_delta(self, hashX):
+    def sync_balance_delta(self, hashX):
         return self.deltas.get(hashX, 0)
 
-    async def potential_spends(self, hashX):
+    def sync_spends(self, hashX):
         return set(self.spends.get(hashX, ()))
 
-    async def unordered_UTXOs(self, hashX):
+    def sync_unspent(self, hashX):
         return list(self.utxos.get(hashX, []))
+
+    async def balance_delta(self, hashX):
+        return self.sync_balance_delta(hashX)
 
     async def compact_fee_histogram(self):
         return self.histogram

@@ -15,7 +15,7 @@ PACKAGE = REPOSITORY / "electrumx"
 # stands for the module and, if it is a package, for all that is in it.
 ROWS = [
     ["lib.errors"],
-    ["lib.util", "lib.enum"],
+    ["lib.util", "lib.enum", "lib.lru"],
     ["lib.hash", "lib.script", "lib.peer", "lib.text"],
     ["lib.header_hashes"],
     ["lib.tx", "lib.tx_axe", "lib.tx_dash", "lib.merkle"],
@@ -24,6 +24,7 @@ ROWS = [
     [
         *("server.db", "server.history", "server.schema", "server.storage", "server.flat_files"),
         *("server.compaction", "server.recovery", "server.upgrade"),
+        *("server.queries", "server.packed", "server.reader"),
     ],
     ["server.rest", "server.rest_connection", "server.mempool_listing"],
     ["server.daemon", "server.daemon_variants"],

@@ -1,112 +1,75 @@
-"""What sessions share so as not to read it twice: histories, block tx hashes, merkle levels, fees.
+"""What sessions share so as not to read it twice: tx hashes and merkle levels of blocks, fees.
 
-Each cache holds at most 1,000 entries, the least recently used goes first. A read that began
-before an invalidation may end after it; every cache therefore has a generation number, and a
-result is kept only if the number is still the one at the beginning of the read. Runs on the event
-loop; the database does its reading in threads.
+Each cache holds at most 1,000 entries, those of blocks also at most 32 MiB each; the least recently
+used goes first. A read that began before an invalidation may end after it, hence the generations
+of ``LRUCache``. What is kept of scripts is in ``scripts``. Runs on the event loop; the database
+does its reading in threads.
 """
 
 import asyncio
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 from aiorpcx import RPCError
 
-from electrumx.lib.hash import hash_to_hex_str
-from electrumx.lib.merkle import Merkle, MerkleCache
+from electrumx.lib.lru import LRUCache
+from electrumx.server import packed
 from electrumx.server.db import DBError
-from electrumx.server.session.limits import COST_CACHED, history_cost, tx_hashes_cost
-from electrumx.server.session.params import BAD_REQUEST, HISTORY_TOO_LARGE
+from electrumx.server.session.limits import COST_CACHED, tx_hashes_cost
+from electrumx.server.session.params import BAD_REQUEST
 
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
+__all__ = ["BlockCache", "BlockTxs", "FeeEstimates", "LRUCache"]
 
 CACHE_ENTRIES = 1_000
-# Blocks of at least this many txs get their merkle levels cached.
+CACHE_BYTES = 32 << 20
+# Blocks of at least this many txs get their merkle levels cached apart.
 MERKLE_CACHE_MIN_TXS = 200
-# A history entry takes about 99 bytes in a reply, the reply around it less than 100.
-HISTORY_ENTRY_BYTES = 99
-HISTORY_REPLY_BYTES = 100
+# Trees over more leaves are built in a thread: it takes about a millisecond.
+INLINE_LEAVES = 4_000 if packed.COMPILED else 500
+HASH_LEN = 32
 
 
-class LRUCache(Generic[K, V]):
-    """A bounded map that forgets the least recently used entry and counts its hits."""
+class BlockTxs:
+    """The tx hashes of one block, and the merkle tree over them if it is small."""
 
-    def __init__(self, max_entries: int = CACHE_ENTRIES) -> None:
-        self._max_entries = max_entries
-        self._entries: OrderedDict[K, V] = OrderedDict()
-        self.lookups = 0
-        self.hits = 0
-        # Changes with every invalidation; see the module's docstring.
-        self.generation = 0
+    __slots__ = ("hashes", "levels")
+
+    def __init__(self, hashes: bytes) -> None:
+        #: joined, in block order
+        self.hashes = hashes
+        #: the levels above, see ``packed.merkle_levels``
+        self.levels: bytes | None = None
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.hashes) // HASH_LEN
 
-    def __contains__(self, key: K) -> bool:
-        return key in self._entries
+    def __getitem__(self, tx_pos: int) -> bytes:
+        return self.hashes[tx_pos * HASH_LEN : (tx_pos + 1) * HASH_LEN]
 
-    def get(self, key: K) -> V | None:
-        """Return the entry, now the most recently used, or None."""
-        self.lookups += 1
-        value = self._entries.get(key)
-        if value is not None:
-            self.hits += 1
-            self._entries.move_to_end(key)
-        return value
-
-    def put(self, key: K, value: V, generation: int) -> None:
-        """Store an entry that was read in that generation, unless there was another since."""
-        if generation != self.generation:
-            return
-        self._entries[key] = value
-        self._entries.move_to_end(key)
-        if len(self._entries) > self._max_entries:
-            self._entries.popitem(last=False)
-
-    def drop(self, keys: Iterable[K]) -> None:
-        """Invalidate some entries."""
-        self.generation += 1
-        for key in keys:
-            self._entries.pop(key, None)
-
-    def clear(self) -> None:
-        """Invalidate all entries."""
-        self.generation += 1
-        self._entries.clear()
-
-    def summary(self) -> str:
-        """Return the statistics as text."""
-        return f"{self.lookups:,d} lookups {self.hits:,d} hits {len(self):,d} entries"
+    def index(self, tx_hash: bytes) -> int:
+        """Return the position of a transaction, -1 if it is not there."""
+        found = self.hashes.find(tx_hash)
+        # A match may straddle two hashes, if anyone makes such a pair.
+        while found % HASH_LEN > 0 and found >= 0:
+            found = self.hashes.find(tx_hash, found + 1)
+        return found // HASH_LEN
 
 
-class HistoryCache:
-    """Confirmed histories by hashX, as the database returns them."""
-
-    def __init__(self, db: Any, max_send: int) -> None:
-        self._db = db
-        self.limit = (max_send - HISTORY_REPLY_BYTES) // HISTORY_ENTRY_BYTES
-        # An entry is a history, or the number of entries read of one that is too large.
-        self.cache: LRUCache[bytes, list[tuple[bytes, int]] | int] = LRUCache()
-
-    async def limited_history(self, hashX: bytes) -> tuple[list[tuple[bytes, int]], float]:
-        """Return (list of (tx hash, height) in chain order, cost); RPCError if it is too large.
-
-        The list is shared: callers must not change it.
-        """
-        cost = COST_CACHED
-        entry = self.cache.get(hashX)
-        if entry is None:
-            generation = self.cache.generation
-            history = await self._db.limited_history(hashX, limit=self.limit)
-            cost = history_cost(len(history))
-            entry = len(history) if len(history) >= self.limit else history
-            self.cache.put(hashX, entry, generation)
-        if isinstance(entry, int):
-            raise RPCError(HISTORY_TOO_LARGE, "history too large", cost=history_cost(entry))
-        return entry, cost
+def branch_of(txs: BlockTxs, levels: bytes, tx_pos: int) -> list[str]:
+    """Return the merkle branch, leaf side first, of a position: hashes as displayed."""
+    branch = []
+    level, start, width = txs.hashes, 0, len(txs)
+    while width > 1:
+        sibling = min(tx_pos ^ 1, width - 1)
+        at = start + sibling * HASH_LEN
+        branch.append(level[at : at + HASH_LEN][::-1].hex())
+        # The leaves are a string of their own.
+        start = 0 if level is txs.hashes else start + width * HASH_LEN
+        level = levels
+        width = (width + 1) // 2
+        tx_pos //= 2
+    return branch
 
 
 class BlockCache:
@@ -114,10 +77,13 @@ class BlockCache:
 
     def __init__(self, db: Any) -> None:
         self._db = db
-        self._merkle = Merkle()
         # The header says which block of that height the entry belongs to.
-        self.tx_hashes: LRUCache[tuple[int, bytes | None], list[bytes]] = LRUCache()
-        self.levels: LRUCache[tuple[int, bytes | None], MerkleCache] = LRUCache()
+        self.tx_hashes: LRUCache[tuple[int, bytes | None], BlockTxs] = LRUCache(
+            CACHE_ENTRIES, CACHE_BYTES
+        )
+        self.levels: LRUCache[tuple[int, bytes | None], bytes] = LRUCache(
+            CACHE_ENTRIES, CACHE_BYTES
+        )
 
     def clear(self) -> None:
         """Forget all: the chain was reorganised."""
@@ -131,46 +97,64 @@ class BlockCache:
         except IndexError:
             return None
 
-    async def hashes_at(self, height: int, header: bytes | None) -> tuple[list[bytes], float]:
+    def hashes_now(self, height: int) -> tuple[BlockTxs, bytes] | None:
+        """Return (tx hashes, header) of a block if both are in memory."""
+        header = self._db.cached_header(height)
+        if header is None or (height, header) not in self.tx_hashes:
+            return None
+        txs = self.tx_hashes.get((height, header))
+        assert txs is not None
+        return txs, header
+
+    async def hashes_at(self, height: int, header: bytes | None) -> tuple[BlockTxs, float]:
         """Return (tx hashes in block order, cost) of a height whose header was just read."""
-        tx_hashes = self.tx_hashes.get((height, header))
-        if tx_hashes is not None:
-            return tx_hashes, COST_CACHED
+        txs = self.tx_hashes.get((height, header))
+        if txs is not None:
+            return txs, COST_CACHED
         while True:
             generation = self.tx_hashes.generation
             try:
-                tx_hashes = await self._db.tx_hashes_at_blockheight(height)
+                txs = BlockTxs(await self._db.block_tx_hashes(height))
             except DBError as e:
                 raise RPCError(BAD_REQUEST, f"db error: {e!r}") from None
-            assert tx_hashes is not None
             if generation == self.tx_hashes.generation:
                 break
-        self.tx_hashes.put((height, header), tx_hashes, generation)
-        return tx_hashes, tx_hashes_cost(len(tx_hashes))
+        size = len(txs.hashes) * (2 if len(txs) < MERKLE_CACHE_MIN_TXS else 1)
+        self.tx_hashes.put((height, header), txs, generation, size)
+        return txs, tx_hashes_cost(len(txs))
 
-    async def branch(
-        self, height: int, header: bytes | None, tx_hashes: list[bytes], tx_pos: int
-    ) -> tuple[list[str], float]:
-        """Return (merkle branch of displayed hashes, cost) of the tx at a position."""
-        count = len(tx_hashes)
+    def branch_now(
+        self, height: int, header: bytes | None, txs: BlockTxs, tx_pos: int
+    ) -> tuple[list[str], float] | None:
+        """Return what ``branch`` does if that takes no thread."""
+        count = len(txs)
         if count < MERKLE_CACHE_MIN_TXS:
-            branch, _root = self._merkle.branch_and_root(tx_hashes, tx_pos)
-            return [hash_to_hex_str(item) for item in branch], count / 2500
-        key = (height, header)
-        levels = self.levels.get(key)
+            if txs.levels is None:
+                txs.levels = packed.merkle_levels(txs.hashes)
+            return branch_of(txs, txs.levels, tx_pos), count / 2500
+        levels = self.levels.get((height, header))
         cost = 10 * math.sqrt(count)
         if levels is None:
+            if count > INLINE_LEAVES:
+                return None
+            levels = packed.merkle_levels(txs.hashes)
+            self._keep(height, header, levels)
             cost = float(count)
-            generation = self.levels.generation
+        return branch_of(txs, levels, tx_pos), cost / 2500
 
-            async def source(start: int, length: int) -> list[bytes]:
-                return tx_hashes[start : start + length]
+    def _keep(self, height: int, header: bytes | None, levels: bytes) -> None:
+        self.levels.put((height, header), levels, self.levels.generation, len(levels))
 
-            levels = MerkleCache(self._merkle, source)
-            await levels.initialize(count)
-            self.levels.put(key, levels, generation)
-        branch, _root = await levels.branch_and_root(count, tx_pos)
-        return [hash_to_hex_str(item) for item in branch], cost / 2500
+    async def branch(
+        self, height: int, header: bytes | None, txs: BlockTxs, tx_pos: int
+    ) -> tuple[list[str], float]:
+        """Return (merkle branch of displayed hashes, cost) of the tx at a position."""
+        found = self.branch_now(height, header, txs, tx_pos)
+        if found is not None:
+            return found
+        levels = await asyncio.to_thread(packed.merkle_levels, txs.hashes)
+        self._keep(height, header, levels)
+        return branch_of(txs, levels, tx_pos), len(txs) / 2500
 
 
 class FeeEstimates:

@@ -2,7 +2,8 @@
 
 A balance or history is put together from database and mempool across several awaits, during which
 a block may come or go. ``ChainTip`` knows the tip that clients were last told of, and repeats a
-computation until the tip is the same before and after. Runs on the event loop.
+computation until the tip is the same before and after. One that does not await needs no repetition:
+``is_steady`` says if it may begin. Runs on the event loop.
 """
 
 import asyncio
@@ -54,6 +55,14 @@ class ChainTip:
         if bp.height == height == self.notified_height and bp.tip == tip == self.notified_tip:
             return height, tip, self.reorg_count
         return None
+
+    def is_steady(self) -> bool:
+        """Say if an answer computed now, at once, belongs to the tip that clients know."""
+        bp, db = self._bp, self._db
+        height = db.db_height
+        return bool(
+            height == self.notified_height == bp.height and db.db_tip == self.notified_tip == bp.tip
+        )
 
     async def steady(
         self,

@@ -20,15 +20,12 @@ from electrumx.server.peers import PeerManager
 from electrumx.server.session import limits, reports
 from electrumx.server.session.admin import LocalRPC
 from electrumx.server.session.base import SessionBase
-from electrumx.server.session.caches import (
-    BlockCache,
-    FeeEstimates,
-    HistoryCache,
-)
+from electrumx.server.session.caches import BlockCache, FeeEstimates
 from electrumx.server.session.chaintip import ChainTip
 from electrumx.server.session.masternodes import MasternodeCache
 from electrumx.server.session.params import DAEMON_ERROR
 from electrumx.server.session.references import by_id
+from electrumx.server.session.scripts import ScriptCache
 from electrumx.server.session.transport import Listeners, wait_all_closed
 
 # No reply bound below this, whatever MAX_SEND says: a chunk of headers must fit.
@@ -66,7 +63,8 @@ class SessionManager:
         self.groups = limits.SessionGroups(
             env.session_group_by_subnet_ipv4, env.session_group_by_subnet_ipv6
         )
-        self.history = HistoryCache(db, self.max_send)
+        self.scripts = ScriptCache(db, self.max_send)
+        self.history = self.scripts.histories
         self.blocks = BlockCache(db)
         self.fees = FeeEstimates(lambda: bytes(db.db_tip), env.coin.bucket_estimatefee_block_target)
         self.chain = ChainTip(bp, db)
@@ -308,7 +306,7 @@ class SessionManager:
         if height == self.chain.notified_height and same_block:
             return False
         self.hsub_results = {"hex": header_hex, "height": height}
-        self.history.cache.drop(touched)
+        self.scripts.drop(touched)
         self.chain.notified(height, self.env.coin.header_hash(header))
         return True
 

@@ -257,6 +257,7 @@ async def test_a_balance_adds_up_confirmed_and_unconfirmed(world, client):
         "blockchain.scripthash.get_balance", SH
     )
     world.db.utxos[HASHX] = [utxo("a", 100), utxo("b", 23)]
+    await world.new_block([HASHX])
     world.mempool.deltas[HASHX] = -40
     assert {"confirmed": 123, "unconfirmed": -40} == await client.request(
         "blockchain.scripthash.get_balance", SH.upper()

@@ -1,11 +1,13 @@
 """blockchain.block.* and blockchain.headers.*: raw headers, and proofs that they are in the chain."""
 
+from binascii import hexlify
 from typing import Any
 
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.limits import headers_cost
 from electrumx.server.session.params import bad_request, non_negative_integer
+from electrumx.server.session.results import EncodedJSON
 from electrumx.server.session.tables import rpc_method
 
 MAX_HEADERS = 2016
@@ -47,11 +49,20 @@ class HeaderMethods(SessionBase):
         }
 
     @rpc_method("blockchain.block.header")
-    async def block_header(self, height: Any, cp_height: Any = 0) -> str | dict[str, Any]:
+    def block_header(self, height: Any, cp_height: Any = 0) -> Any:
         """Return a raw header in hex; with a proof if a checkpoint height is given."""
         height = non_negative_integer(height)
         cp_height = non_negative_integer(cp_height)
-        self.bump_cost(1.25 if cp_height else 0.25)
+        if cp_height == 0:
+            self.bump_cost(0.25)
+            header = self.db.cached_header(height)
+            if header is not None:
+                return self.presented_header(height, header, proven=False).hex()
+        else:
+            self.bump_cost(1.25)
+        return self._block_header(height, cp_height)
+
+    async def _block_header(self, height: int, cp_height: int) -> str | dict[str, Any]:
         header = await self._header_or_error(height)
         text = self.presented_header(height, header, proven=cp_height != 0).hex()
         if cp_height == 0:
@@ -59,9 +70,7 @@ class HeaderMethods(SessionBase):
         return {"header": text, **await self._merkle_proof(cp_height, height)}
 
     @rpc_method("blockchain.block.headers")
-    async def block_headers(
-        self, start_height: Any, count: Any, cp_height: Any = 0
-    ) -> dict[str, Any]:
+    async def block_headers(self, start_height: Any, count: Any, cp_height: Any = 0) -> Any:
         """Return up to 2,016 headers; with a proof of the last if a checkpoint is given."""
         start_height = non_negative_integer(start_height)
         count = non_negative_integer(count)
@@ -70,15 +79,13 @@ class HeaderMethods(SessionBase):
         headers, count = await self._read_headers(start_height, min(count, MAX_HEADERS))
         proven = bool(count and cp_height)
         presented = await self.presented_headers(start_height, headers, proven=proven)
-        result: dict[str, Any] = {
-            "hex": presented.hex(),
-            "count": count,
-            "max": MAX_HEADERS,
-        }
-        if proven:
-            self.bump_cost(1.0)
-            result.update(await self._merkle_proof(cp_height, start_height + count - 1))
-        return result
+        if not proven:
+            return EncodedJSON(
+                b'{"hex":"%b","count":%d,"max":%d}' % (hexlify(presented), count, MAX_HEADERS)
+            )
+        self.bump_cost(1.0)
+        proof = await self._merkle_proof(cp_height, start_height + count - 1)
+        return {"hex": presented.hex(), "count": count, "max": MAX_HEADERS, **proof}
 
     async def _read_headers(self, start_height: int, count: int) -> tuple[bytes, int]:
         if start_height > self.db.db_height:
@@ -87,7 +94,7 @@ class HeaderMethods(SessionBase):
         return headers, count
 
     @rpc_method("blockchain.headers.subscribe")
-    async def headers_subscribe(self) -> dict[str, Any]:
+    def headers_subscribe(self) -> dict[str, Any]:
         """Return the tip's header and height, and notify of each new one."""
         self.bump_cost(0.25)
         self.subscribe_headers = True

@@ -6,41 +6,21 @@ transactions are mined, without the script itself being touched.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from inspect import isawaitable
+from typing import Any
 
+import orjson
 from aiorpcx import RPCError
 
-from electrumx.lib.hash import hash_to_hex_str, sha256
+from electrumx.lib.hash import hash_to_hex_str
+from electrumx.server import packed
 from electrumx.server.session.base import SessionBase
+from electrumx.server.session.limits import COST_CACHED
 from electrumx.server.session.params import scripthash_to_hashX
+from electrumx.server.session.results import EncodedJSON
+from electrumx.server.session.scripts import INLINE_ITEMS, Answers, ScriptHistory
 from electrumx.server.session.tables import rpc_method
-
-T = TypeVar("T")
-History = list[tuple[bytes, int]]
-
-# Above so many entries, texts and lists are built in a thread.
-THREAD_ENTRIES = 2_000
-
-
-async def _by_size(entries: int, func: Callable[..., T], *args: Any) -> T:
-    """Return func(*args), computed in a thread if there is much to do."""
-    if entries > THREAD_ENTRIES:
-        return await asyncio.to_thread(func, *args)
-    return func(*args)
-
-
-def _status(history: History, summaries: list[Any]) -> tuple[str | None, int]:
-    """Return (status in hex, or None without history; length of the text hashed)."""
-    text = "".join(
-        [f"{hash_to_hex_str(tx_hash)}:{height:d}:" for tx_hash, height in history]
-        + [f"{hash_to_hex_str(tx.hash)}:{-tx.has_unconfirmed_inputs:d}:" for tx in summaries]
-    )
-    return (sha256(text.encode()).hex() if text else None), len(text)
-
-
-def _confirmed(history: History) -> list[dict[str, Any]]:
-    return [{"tx_hash": hash_to_hex_str(tx_hash), "height": height} for tx_hash, height in history]
 
 
 def _unconfirmed(summaries: Iterable[Any]) -> list[dict[str, Any]]:
@@ -54,18 +34,31 @@ def _unconfirmed(summaries: Iterable[Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _unspent(utxos: list[Any], mempool_utxos: list[Any], spent: set[Any]) -> list[dict[str, Any]]:
-    # On the wire tx_pos is the index of the output in its transaction
-    return [
-        {
-            "tx_hash": hash_to_hex_str(utxo.tx_hash),
-            "tx_pos": utxo.tx_pos,
-            "height": utxo.height,
-            "value": utxo.value,
-        }
-        for utxo in [*sorted(utxos), *mempool_utxos]
+def _history(entries: bytes, unconfirmed: list[dict[str, Any]]) -> EncodedJSON:
+    """Return a history as it is answered: confirmed transactions, then those of the mempool."""
+    confirmed = packed.history_json(entries)
+    if not unconfirmed:
+        return EncodedJSON(b"[%b]" % confirmed)
+    comma = b"," if confirmed else b""
+    return EncodedJSON(b"[%b%b%b" % (confirmed, comma, orjson.dumps(unconfirmed)[1:]))
+
+
+def _unspent(coins: bytes, mempool_utxos: list[Any], spent: set[Any]) -> EncodedJSON:
+    """Return unspent outputs as they are answered, without those in ``spent``."""
+    if spent:
+        coins = b"".join(
+            packed.pack_coin(*coin)
+            for coin in packed.coins_of(coins)
+            if (coin[0], coin[2]) not in spent
+        )
+    # Of height 0, and not in the chain's order, which they do not have.
+    coins += b"".join(
+        packed.pack_coin(utxo.tx_hash, utxo.height, utxo.tx_pos, utxo.value)
+        for utxo in mempool_utxos
         if (utxo.tx_hash, utxo.tx_pos) not in spent
-    ]
+    )
+    # On the wire tx_pos is the index of the output in its transaction.
+    return EncodedJSON(b"[%b]" % packed.coins_json(coins))
 
 
 class ScripthashMethods(SessionBase):
@@ -82,22 +75,49 @@ class ScripthashMethods(SessionBase):
         """Return the number of subscribed scripts."""
         return len(self.hashX_subs)
 
-    async def _at_one_tip(self, compute: Callable[[bytes], Any], hashX: bytes) -> Any:
-        return await self.session_mgr.chain.steady(lambda: compute(hashX), self.bump_cost)
+    def _at_one_tip(self, source: Answers, finish: Callable[..., Any], hashX: bytes) -> Any:
+        """Return ``finish(hashX, value, cost)`` of what the source has of a script, or an awaitable.
+
+        What is in memory is answered at once: nothing can come between.  Otherwise the tip must be
+        the same before and after.  ``finish`` may itself return an awaitable.
+        """
+        chain = self.session_mgr.chain
+        if chain.is_steady():
+            value = source.now(hashX)
+            if value is not None:
+                return finish(hashX, value, COST_CACHED)
+
+        async def compute() -> Any:
+            value, cost = await source.read(hashX)
+            result = finish(hashX, value, cost)
+            return await result if isawaitable(result) else result
+
+        return chain.steady(compute, self.bump_cost)
 
     # -- statuses
 
-    async def address_status(self, hashX: bytes) -> str | None:
-        """Return the status of a script, and remember it if it depends on the mempool."""
-        history, cost = await self.session_mgr.history.limited_history(hashX)
-        summaries = await self.mempool.transaction_summaries(hashX)
-        entries = len(history) + len(summaries)
-        status, text_len = await _by_size(entries, _status, history, summaries)
+    def _script_status(self, hashX: bytes, history: ScriptHistory, cost: float) -> Any:
+        """Return the status of a script, or an awaitable; remember it if the mempool is in it."""
+        if not history.is_hashed:
+            return self._hashed_status(hashX, history, cost)
+        summaries = self.mempool.sync_summaries(hashX)
+        status, text_len = history.status(summaries)
         self.bump_cost(cost + 0.1 + 0.00002 * text_len)
         if summaries:
             self.mempool_statuses[hashX] = status
         else:
             self.mempool_statuses.pop(hashX, None)
+        return status
+
+    async def _hashed_status(self, hashX: bytes, history: ScriptHistory, cost: float) -> Any:
+        await self.session_mgr.scripts.histories.hashed(hashX, history)
+        return self._script_status(hashX, history, cost)
+
+    async def address_status(self, hashX: bytes) -> str | None:
+        """Return the status of a script, and remember it if it depends on the mempool."""
+        history, cost = await self.session_mgr.scripts.histories.read(hashX, hash_only=True)
+        await self.session_mgr.scripts.histories.hashed(hashX, history)
+        status: str | None = self._script_status(hashX, history, cost)
         return status
 
     def unsubscribe_hashX(self, hashX: bytes) -> str | None:
@@ -148,76 +168,92 @@ class ScripthashMethods(SessionBase):
     # -- requests
 
     @rpc_method("blockchain.scripthash.get_balance")
-    async def scripthash_get_balance(self, scripthash: Any) -> dict[str, int]:
+    def scripthash_get_balance(self, scripthash: Any) -> Any:
         """Return the confirmed balance and what the mempool would change of it."""
-        result: dict[str, int] = await self._at_one_tip(
-            self._balance, scripthash_to_hashX(scripthash)
-        )
-        return result
+        balances = self.session_mgr.scripts.balances
+        return self._at_one_tip(balances, self._balance, scripthash_to_hashX(scripthash))
 
-    async def _balance(self, hashX: bytes) -> dict[str, int]:
-        utxos = await self.db.all_utxos(hashX)
-        unconfirmed = await self.mempool.balance_delta(hashX)
-        self.bump_cost(1.0 + len(utxos) / 50)
-        return {"confirmed": sum(utxo.value for utxo in utxos), "unconfirmed": unconfirmed}
+    def _balance(self, hashX: bytes, balance: tuple[int, int], _cost: float) -> EncodedJSON:
+        coin_count, value = balance
+        delta = self.mempool.sync_balance_delta(hashX)
+        self.bump_cost(1.0 + coin_count / 50)
+        return EncodedJSON(b'{"confirmed":%d,"unconfirmed":%d}' % (value, delta))
 
     @rpc_method("blockchain.scripthash.get_history")
-    async def scripthash_get_history(self, scripthash: Any) -> list[dict[str, Any]]:
+    def scripthash_get_history(self, scripthash: Any) -> Any:
         """Return confirmed transactions in chain order, then those of the mempool."""
-        result: list[dict[str, Any]] = await self._at_one_tip(
-            self._history, scripthash_to_hashX(scripthash)
-        )
-        return result
+        histories = self.session_mgr.scripts.histories
+        return self._at_one_tip(histories, self._history, scripthash_to_hashX(scripthash))
 
-    async def _history(self, hashX: bytes) -> list[dict[str, Any]]:
-        history, cost = await self.session_mgr.history.limited_history(hashX)
+    def _history(self, hashX: bytes, history: ScriptHistory, cost: float) -> Any:
+        assert history.entries is not None
         self.bump_cost(cost)
-        result = await _by_size(len(history), _confirmed, history)
-        return result + await self._mempool(hashX)
+        unconfirmed = self._mempool(hashX)
+        if history.count + len(unconfirmed) > INLINE_ITEMS:
+            return asyncio.to_thread(_history, history.entries, unconfirmed)
+        return _history(history.entries, unconfirmed)
 
     @rpc_method("blockchain.scripthash.get_mempool")
-    async def scripthash_get_mempool(self, scripthash: Any) -> list[dict[str, Any]]:
+    def scripthash_get_mempool(self, scripthash: Any) -> Any:
         """Return the unconfirmed transactions."""
-        result: list[dict[str, Any]] = await self._at_one_tip(
-            self._mempool, scripthash_to_hashX(scripthash)
-        )
-        return result
+        hashX = scripthash_to_hashX(scripthash)
+        if self.session_mgr.chain.is_steady():
+            return self._mempool(hashX)
 
-    async def _mempool(self, hashX: bytes) -> list[dict[str, Any]]:
-        result = _unconfirmed(await self.mempool.transaction_summaries(hashX))
+        async def compute() -> list[dict[str, Any]]:
+            return self._mempool(hashX)
+
+        return self.session_mgr.chain.steady(compute, self.bump_cost)
+
+    def _mempool(self, hashX: bytes) -> list[dict[str, Any]]:
+        result = _unconfirmed(self.mempool.sync_summaries(hashX))
         self.bump_cost(0.25 + len(result) / 50)
         return result
 
     @rpc_method("blockchain.scripthash.listunspent")
-    async def scripthash_listunspent(self, scripthash: Any) -> list[dict[str, Any]]:
+    def scripthash_listunspent(self, scripthash: Any) -> Any:
         """Return the unspent outputs, without those that the mempool spends."""
-        result: list[dict[str, Any]] = await self._at_one_tip(
-            self._listunspent, scripthash_to_hashX(scripthash)
-        )
-        return result
+        coins = self.session_mgr.scripts.coins
+        return self._at_one_tip(coins, self._listunspent, scripthash_to_hashX(scripthash))
 
-    async def _listunspent(self, hashX: bytes) -> list[dict[str, Any]]:
-        utxos = await self.db.all_utxos(hashX)
-        mempool_utxos = await self.mempool.unordered_UTXOs(hashX)
-        spent = await self.mempool.potential_spends(hashX)
-        count = len(utxos) + len(mempool_utxos)
+    def _listunspent(self, hashX: bytes, coins: bytes, _cost: float) -> Any:
+        mempool_utxos = self.mempool.sync_unspent(hashX)
+        spent = self.mempool.sync_spends(hashX)
+        count = len(coins) // packed.PACKED_COIN_LEN + len(mempool_utxos)
         self.bump_cost(1.0 + count / 50)
-        return await _by_size(count, _unspent, utxos, mempool_utxos, spent)
+        # Leaving some out is done in Python.
+        if count > (INLINE_ITEMS // 10 if spent else INLINE_ITEMS):
+            return asyncio.to_thread(_unspent, coins, mempool_utxos, spent)
+        return _unspent(coins, mempool_utxos, spent)
 
     @rpc_method("blockchain.scripthash.subscribe")
-    async def scripthash_subscribe(self, scripthash: Any) -> str | None:
+    def scripthash_subscribe(self, scripthash: Any) -> Any:
         """Return the status, and notify when it may have changed."""
         hashX = scripthash_to_hashX(scripthash)
         known = hashX in self.hashX_subs
         # Subscribed first, so that no change during the computation is missed
         self.hashX_subs[hashX] = scripthash
+        histories = self.session_mgr.scripts.histories
         try:
-            status: str | None = await self._at_one_tip(self.address_status, hashX)
+            result = self._at_one_tip(histories.hashes, self._script_status, hashX)
         except BaseException:
-            if not known:
-                self.unsubscribe_hashX(hashX)
+            self._unsubscribe_unless(known, hashX)
             raise
-        return status
+        return (
+            result if result is None or type(result) is str else self._awaited(result, hashX, known)
+        )
+
+    async def _awaited(self, result: Awaitable[Any], hashX: bytes, known: bool) -> Any:
+        """Return the result of a subscription, which ends if it fails."""
+        try:
+            return await result
+        except BaseException:
+            self._unsubscribe_unless(known, hashX)
+            raise
+
+    def _unsubscribe_unless(self, known: bool, hashX: bytes) -> None:
+        if not known:
+            self.unsubscribe_hashX(hashX)
 
     @rpc_method("blockchain.scripthash.unsubscribe", since=(1, 4, 2))
     async def scripthash_unsubscribe(self, scripthash: Any) -> bool:

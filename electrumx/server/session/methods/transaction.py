@@ -1,12 +1,15 @@
 """blockchain.transaction.*: sending, fetching and proving transactions."""
 
+from collections.abc import Callable
 from typing import Any
 
 from electrumx.lib import util
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.daemon import DaemonError
 from electrumx.server.session.base import SessionBase
+from electrumx.server.session.caches import BlockTxs
 from electrumx.server.session.chaintip import ChainMovedError
+from electrumx.server.session.limits import COST_CACHED
 from electrumx.server.session.params import (
     assert_hex,
     assert_tx_hash,
@@ -15,6 +18,9 @@ from electrumx.server.session.params import (
     non_negative_integer,
 )
 from electrumx.server.session.tables import rpc_method
+
+Find = Callable[[BlockTxs], int]
+Finish = Callable[[bytes, int, list[str]], Any]
 
 
 def _daemon_message(error: DaemonError) -> str:
@@ -61,59 +67,74 @@ class TransactionMethods(SessionBase):
         self.bump_cost(1.0)
         return await self.session_mgr.daemon_request("getrawtransaction", tx_hash, verbose)
 
-    async def _proof_in_block(self, height: int, find: Any, *, branch: bool) -> Any:
-        """Return (tx hash, its position, branch) of the tx that ``find(tx_hashes)`` points at.
+    def _proof_in_block(self, height: int, find: Find, finish: Finish, *, branch: bool) -> Any:
+        """Return ``finish(tx hash, its position, branch)``, or an awaitable of it.
 
-        Hashes and branch belong to one block, whatever becomes of the chain meanwhile.
+        ``find(txs)`` says at which position of the block the transaction is. Hashes and branch
+        belong to one block, whatever becomes of the chain meanwhile.
         """
         blocks = self.session_mgr.blocks
+        found = blocks.hashes_now(height)
+        if found is not None:
+            txs, header = found
+            tx_pos = find(txs)
+            if not branch:
+                self.bump_cost(COST_CACHED)
+                return finish(txs[tx_pos], tx_pos, [])
+            made = blocks.branch_now(height, header, txs, tx_pos)
+            if made is not None:
+                hashes, cost = made
+                self.bump_cost(COST_CACHED + cost)
+                return finish(txs[tx_pos], tx_pos, hashes)
 
-        async def compute() -> tuple[bytes, int, list[str]]:
+        async def compute() -> Any:
             header = await blocks.header(height)
-            tx_hashes, cost = await blocks.hashes_at(height, header)
+            txs, cost = await blocks.hashes_at(height, header)
             self.bump_cost(cost)
-            tx_pos = find(tx_hashes)
+            tx_pos = find(txs)
             hashes: list[str] = []
             if branch:
-                hashes, cost = await blocks.branch(height, header, tx_hashes, tx_pos)
+                hashes, cost = await blocks.branch(height, header, txs, tx_pos)
                 self.bump_cost(cost)
             if await blocks.header(height) != header:
                 raise ChainMovedError
-            return tx_hashes[tx_pos], tx_pos, hashes
+            return finish(txs[tx_pos], tx_pos, hashes)
 
-        return await self.session_mgr.chain.steady(compute, self.bump_cost, check_tip=False)
+        return self.session_mgr.chain.steady(compute, self.bump_cost, check_tip=False)
 
     @rpc_method("blockchain.transaction.get_merkle")
-    async def transaction_merkle(self, tx_hash: Any, height: Any) -> dict[str, Any]:
+    def transaction_merkle(self, tx_hash: Any, height: Any) -> Any:
         """Return the proof that a transaction is in the block at a height."""
         wanted = assert_tx_hash(tx_hash)
         height = non_negative_integer(height)
 
-        def find(tx_hashes: list[bytes]) -> int:
-            try:
-                return tx_hashes.index(wanted)
-            except ValueError:
+        def find(txs: BlockTxs) -> int:
+            tx_pos = txs.index(wanted)
+            if tx_pos < 0:
                 raise bad_request(
                     f"tx {hash_to_hex_str(wanted)} not in block at height {height:,d}"
-                ) from None
+                )
+            return tx_pos
 
-        _hash, tx_pos, branch = await self._proof_in_block(height, find, branch=True)
-        return {"block_height": height, "merkle": branch, "pos": tx_pos}
+        def finish(_tx_hash: bytes, tx_pos: int, branch: list[str]) -> dict[str, Any]:
+            return {"block_height": height, "merkle": branch, "pos": tx_pos}
+
+        return self._proof_in_block(height, find, finish, branch=True)
 
     @rpc_method("blockchain.transaction.id_from_pos")
-    async def transaction_id_from_pos(
-        self, height: Any, tx_pos: Any, merkle: Any = False
-    ) -> str | dict[str, Any]:
+    def transaction_id_from_pos(self, height: Any, tx_pos: Any, merkle: Any = False) -> Any:
         """Return the txid at a position in a block; with a proof if ``merkle``."""
         tx_pos = non_negative_integer(tx_pos)
         height = non_negative_integer(height)
         merkle = named_boolean("merkle", merkle)
 
-        def find(tx_hashes: list[bytes]) -> int:
-            if tx_pos >= len(tx_hashes):
+        def find(txs: BlockTxs) -> int:
+            if tx_pos >= len(txs):
                 raise bad_request(f"no tx at position {tx_pos:,d} in block at height {height:,d}")
             return int(tx_pos)
 
-        tx_hash, _pos, branch = await self._proof_in_block(height, find, branch=merkle)
-        txid = hash_to_hex_str(tx_hash)
-        return {"tx_hash": txid, "merkle": branch} if merkle else txid
+        def finish(tx_hash: bytes, _tx_pos: int, branch: list[str]) -> str | dict[str, Any]:
+            txid = hash_to_hex_str(tx_hash)
+            return {"tx_hash": txid, "merkle": branch} if merkle else txid
+
+        return self._proof_in_block(height, find, finish, branch=merkle)

@@ -1,0 +1,100 @@
+"""A bounded map that forgets what was not used for longest.
+
+Not locked: one thread at a time, in this program the event loop's.
+"""
+
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+#: what an entry takes besides what its owner says: two objects and a place in the map
+ENTRY_BYTES = 300
+
+
+class LRUCache(Generic[K, V]):
+    """A map bounded in entries and bytes that counts its lookups and hits.
+
+    A read that began before an invalidation may end after it.  So there is a generation number
+    that changes with each, and what was read in an older one is not stored.
+    """
+
+    def __init__(self, max_entries: int = 1_000, max_bytes: int = 1 << 62) -> None:
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
+        self._bytes = 0
+        self.lookups = 0
+        self.hits = 0
+        # Changes with every invalidation.
+        self.generation = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._entries
+
+    @property
+    def bytes(self) -> int:
+        """The bytes held, by what the owners of the entries said."""
+        return self._bytes
+
+    def get(self, key: K) -> V | None:
+        """Return the entry, now the most recently used, or None."""
+        self.lookups += 1
+        found = self._entries.get(key)
+        if found is None:
+            return None
+        self.hits += 1
+        self._entries.move_to_end(key)
+        return found[0]
+
+    def peek(self, key: K) -> V | None:
+        """Return the entry or None, without counting or using it."""
+        found = self._entries.get(key)
+        return None if found is None else found[0]
+
+    def put(self, key: K, value: V, generation: int, size: int = 0) -> None:
+        """Store an entry that was read in that generation, unless there was another since.
+
+        ``size`` is in bytes.  One that would fill a quarter of the cache is not stored.
+        """
+        if generation != self.generation:
+            return
+        self._remove(key)
+        size += ENTRY_BYTES
+        if size > self._max_bytes // 4:
+            return
+        self._entries[key] = (value, size)
+        self._bytes += size
+        while len(self._entries) > self._max_entries or self._bytes > self._max_bytes:
+            _key, (_value, oldest) = self._entries.popitem(last=False)
+            self._bytes -= oldest
+
+    def _remove(self, key: K) -> None:
+        found = self._entries.pop(key, None)
+        if found is not None:
+            self._bytes -= found[1]
+
+    def invalidate(self) -> None:
+        """Begin a new generation."""
+        self.generation += 1
+
+    def drop(self, keys: Iterable[K]) -> None:
+        """Invalidate some entries."""
+        self.generation += 1
+        for key in keys:
+            self._remove(key)
+
+    def clear(self) -> None:
+        """Invalidate all entries."""
+        self.generation += 1
+        self._entries.clear()
+        self._bytes = 0
+
+    def summary(self) -> str:
+        """Return the statistics as text."""
+        return f"{self.lookups:,d} lookups {self.hits:,d} hits {len(self):,d} entries"

@@ -1,0 +1,420 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False
+"""The compiled form of answering: from packed rows to JSON, text and proofs.
+
+Its oracle, and its substitute where it is not built, is the pure-Python form in ``packed``, which
+tells what each function takes and returns; property tests feed both the same rows.
+
+The loops over transaction hashes, and all encoding of many items, run without the GIL, so that
+neither the event loop nor the other readers wait for them.  Reading the cumulative counts holds
+it: that array grows at any moment, but only with the GIL.
+"""
+
+from cpython cimport array
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, qsort
+from libc.string cimport memcmp, memcpy
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t pread(int fd, void *buf, size_t count, long offset)
+
+cdef extern from *:
+    """
+    /* See _fastindex.pyx. */
+    #define OPENSSL_SUPPRESS_DEPRECATED 1
+    #include <openssl/sha.h>
+    """
+    ctypedef struct SHA256_CTX:
+        pass
+    int SHA256_Init(SHA256_CTX *c) nogil
+    int SHA256_Update(SHA256_CTX *c, const void *data, size_t len) nogil
+    int SHA256_Final(unsigned char *md, SHA256_CTX *c) nogil
+
+
+cdef enum:
+    NUM_LEN = 5
+    HASH_LEN = 32
+    ENTRY_LEN = 36
+    COIN_LEN = 48
+    COIN_KEY_LEN = 21
+    # where idx and tx_num begin in the key of a coin's row
+    KEY_IDX = 12
+    KEY_NUM = 16
+    # hashes read in one go at most, and how far apart two that are worth it may lie
+    RUN = 2048
+    GAP = 128
+    # items from which on the GIL is let go
+    MANY = 500
+
+# Two hex digits for each byte.
+cdef uint16_t HEX[256]
+cdef int _n
+cdef bytes _digits = b"0123456789abcdef"
+for _n in range(256):
+    (<uint8_t *> &HEX[_n])[0] = _digits[_n >> 4]
+    (<uint8_t *> &HEX[_n])[1] = _digits[_n & 15]
+
+
+cdef inline uint64_t le5(const uint8_t *p) noexcept nogil:
+    return p[0] | <uint64_t> p[1] << 8 | <uint64_t> p[2] << 16 | <uint64_t> p[3] << 24 \
+        | <uint64_t> p[4] << 32
+
+
+cdef inline uint32_t le4(const uint8_t *p) noexcept nogil:
+    return p[0] | <uint32_t> p[1] << 8 | <uint32_t> p[2] << 16 | <uint32_t> p[3] << 24
+
+
+cdef inline uint64_t le8(const uint8_t *p) noexcept nogil:
+    return le4(p) | <uint64_t> le4(p + 4) << 32
+
+
+cdef inline void put4(uint8_t *p, uint32_t value) noexcept nogil:
+    p[0], p[1], p[2], p[3] = value & 255, value >> 8 & 255, value >> 16 & 255, value >> 24
+
+
+cdef inline uint8_t *put_hash(uint8_t *p, const uint8_t *tx_hash) noexcept nogil:
+    """Write a hash as it is displayed: 64 digits, the last byte first."""
+    cdef int n
+    for n in range(HASH_LEN):
+        memcpy(p + 2 * n, &HEX[tx_hash[HASH_LEN - 1 - n]], 2)
+    return p + 2 * HASH_LEN
+
+
+cdef inline uint8_t *put_number(uint8_t *p, uint64_t value) noexcept nogil:
+    cdef uint8_t digits[20]
+    cdef int n = 20
+    while True:
+        n -= 1
+        digits[n] = 48 + value % 10
+        value //= 10
+        if not value:
+            break
+    memcpy(p, digits + n, 20 - n)
+    return p + 20 - n
+
+
+cdef inline uint8_t *put_text(uint8_t *p, const char *text, size_t length) noexcept nogil:
+    memcpy(p, text, length)
+    return p + length
+
+
+# -- hashes and heights
+
+cdef Py_ssize_t read_hashes(
+    int fd, const uint64_t *nums, Py_ssize_t count, uint64_t first, uint8_t *out,
+    Py_ssize_t stride, uint8_t *room,
+) noexcept nogil:
+    """Read the hashes of ascending numbers of one file, whose first is ``first``.
+
+    Return how many were read; fewer than ``count`` if the file is too short.
+    """
+    cdef Py_ssize_t n = 0, end, k
+    cdef ssize_t want
+    while n < count:
+        end = n + 1
+        while end < count and nums[end] - nums[end - 1] < GAP and nums[end] - nums[n] < RUN:
+            end += 1
+        want = (nums[end - 1] - nums[n] + 1) * HASH_LEN
+        if pread(fd, room, want, (nums[n] - first) * HASH_LEN) != want:
+            return n
+        for k in range(n, end):
+            memcpy(out + k * stride, room + (nums[k] - nums[n]) * HASH_LEN, HASH_LEN)
+        n = end
+    return n
+
+
+cdef bint fill(
+    const uint64_t *nums, Py_ssize_t count, array.array counts, object open_file,
+    Py_ssize_t per_file, uint8_t *out, Py_ssize_t stride,
+) except -1:
+    """Write hash and height LE4 of ascending numbers; false if a hash is missing."""
+    cdef Py_ssize_t n = 0, end, got, low, high, middle, total
+    cdef uint64_t number, limit, first
+    cdef const uint64_t *ends
+    cdef uint8_t *room
+    cdef object held
+    cdef int fd
+    if counts.ob_descr.typecode != b'Q':
+        raise TypeError("counts must be an array of 64-bit numbers")
+    # Heights, with the GIL held all the time.
+    ends = counts.data.as_ulonglongs
+    total = len(counts)
+    low = 0
+    for n in range(count):
+        number = nums[n]
+        if low < total and ends[low] <= number:
+            # Double the step, then halve the gap: near ones are found at once.
+            high = 1
+            while low + high < total and ends[low + high] <= number:
+                low += high
+                high *= 2
+            high = min(low + high, total)
+            while low < high:
+                middle = (low + high) // 2
+                if ends[middle] <= number:
+                    low = middle + 1
+                else:
+                    high = middle
+        put4(out + n * stride + HASH_LEN, <uint32_t> low)
+    n = 0
+    room = <uint8_t *> malloc(RUN * HASH_LEN if count > 1 else HASH_LEN)
+    if room == NULL:
+        raise MemoryError
+    try:
+        while n < count:
+            number = nums[n] // <uint64_t> per_file
+            first = number * per_file
+            limit = first + per_file
+            end = n + 1
+            while end < count and nums[end] < limit:
+                end += 1
+            held = open_file(number)
+            if held is None:
+                return False
+            fd = held.fd
+            if end - n < 8:
+                got = read_hashes(fd, nums + n, end - n, first, out + n * stride, stride, room)
+            else:
+                with nogil:
+                    got = read_hashes(
+                        fd, nums + n, end - n, first, out + n * stride, stride, room
+                    )
+            if got < end - n:
+                return False
+            n = end
+    finally:
+        free(room)
+    return True
+
+
+def pack_history(bytes row not None, array.array counts not None, open_file, Py_ssize_t per_file):
+    """Return packed entries, hash and height; None if a hash is missing."""
+    cdef Py_ssize_t count = PyBytes_GET_SIZE(row) // NUM_LEN, n
+    cdef const uint8_t *at = <const uint8_t *> PyBytes_AS_STRING(row)
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, count * ENTRY_LEN)
+    cdef uint64_t *nums
+    if not count:
+        return b""
+    nums = <uint64_t *> malloc(count * sizeof(uint64_t))
+    if nums == NULL:
+        raise MemoryError
+    try:
+        for n in range(count):
+            nums[n] = le5(at + n * NUM_LEN)
+        if not fill(nums, count, counts, open_file, per_file,
+                    <uint8_t *> PyBytes_AS_STRING(result), ENTRY_LEN):
+            return None
+    finally:
+        free(nums)
+    return result
+
+
+# -- coins
+
+cdef struct Coin:
+    uint64_t tx_num
+    uint32_t txout_idx
+    uint64_t value
+
+
+cdef int chain_order(const void *a, const void *b) noexcept nogil:
+    cdef const Coin *x = <const Coin *> a
+    cdef const Coin *y = <const Coin *> b
+    if x.tx_num != y.tx_num:
+        return 1 if x.tx_num > y.tx_num else -1
+    return (x.txout_idx > y.txout_idx) - (x.txout_idx < y.txout_idx)
+
+
+cdef Py_ssize_t read_coins(list rows, uint64_t tx_count, Coin *coins) except -2:
+    """Unpack rows; return how many, -1 if one is not committed."""
+    cdef Py_ssize_t n = 0
+    cdef bytes key, value
+    cdef const uint8_t *at
+    for key, value in rows:
+        if PyBytes_GET_SIZE(key) != COIN_KEY_LEN or PyBytes_GET_SIZE(value) != 8:
+            raise ValueError("this is no row of a coin")
+        at = <const uint8_t *> PyBytes_AS_STRING(key)
+        coins[n].txout_idx = le4(at + KEY_IDX)
+        coins[n].tx_num = le5(at + KEY_NUM)
+        coins[n].value = le8(<const uint8_t *> PyBytes_AS_STRING(value))
+        if coins[n].tx_num >= tx_count:
+            return -1
+        n += 1
+    return n
+
+
+def sum_coins(list rows not None, uint64_t tx_count):
+    """Return the sum of the values; None if a coin is not committed."""
+    cdef bytes key, value
+    cdef uint64_t total = 0
+    for key, value in rows:
+        if PyBytes_GET_SIZE(key) != COIN_KEY_LEN or PyBytes_GET_SIZE(value) != 8:
+            raise ValueError("this is no row of a coin")
+        if le5(<const uint8_t *> PyBytes_AS_STRING(key) + KEY_NUM) >= tx_count:
+            return None
+        total += le8(<const uint8_t *> PyBytes_AS_STRING(value))
+    return total
+
+
+def pack_coins(
+    list rows not None, uint64_t tx_count, array.array counts not None, open_file,
+    Py_ssize_t per_file,
+):
+    """Return packed coins in chain order; None if one is not committed."""
+    cdef Py_ssize_t count = len(rows), n
+    cdef Coin *coins
+    cdef uint64_t *nums = NULL
+    cdef uint8_t *out
+    cdef bytes result
+    if not count:
+        return b""
+    coins = <Coin *> malloc(count * sizeof(Coin))
+    nums = <uint64_t *> malloc(count * sizeof(uint64_t))
+    try:
+        if coins == NULL or nums == NULL:
+            raise MemoryError
+        if read_coins(rows, tx_count, coins) < 0:
+            return None
+        with nogil:
+            qsort(coins, count, sizeof(Coin), chain_order)
+        result = PyBytes_FromStringAndSize(NULL, count * COIN_LEN)
+        out = <uint8_t *> PyBytes_AS_STRING(result)
+        for n in range(count):
+            nums[n] = coins[n].tx_num
+            put4(out + n * COIN_LEN + 36, coins[n].txout_idx)
+            put4(out + n * COIN_LEN + 40, coins[n].value & 0xffffffff)
+            put4(out + n * COIN_LEN + 44, coins[n].value >> 32)
+        if not fill(nums, count, counts, open_file, per_file, out, COIN_LEN):
+            return None
+    finally:
+        free(coins)
+        free(nums)
+    return result
+
+
+# -- JSON and texts
+
+cdef uint8_t *write_history(
+    const uint8_t *at, Py_ssize_t count, uint8_t *p
+) noexcept nogil:
+    cdef Py_ssize_t n
+    for n in range(count):
+        p = put_text(p, b'{"tx_hash":"', 12)
+        p = put_hash(p, at)
+        p = put_text(p, b'","height":', 11)
+        p = put_number(p, le4(at + HASH_LEN))
+        p = put_text(p, b'},', 2)
+        at += ENTRY_LEN
+    return p
+
+
+cdef uint8_t *write_status(const uint8_t *at, Py_ssize_t count, uint8_t *p) noexcept nogil:
+    cdef Py_ssize_t n
+    for n in range(count):
+        p = put_hash(p, at)
+        p[0] = b':'
+        p = put_number(p + 1, le4(at + HASH_LEN))
+        p[0] = b':'
+        p += 1
+        at += ENTRY_LEN
+    return p
+
+
+cdef uint8_t *write_coins(const uint8_t *at, Py_ssize_t count, uint8_t *p) noexcept nogil:
+    cdef Py_ssize_t n
+    for n in range(count):
+        p = put_text(p, b'{"tx_hash":"', 12)
+        p = put_hash(p, at)
+        p = put_text(p, b'","tx_pos":', 11)
+        p = put_number(p, le4(at + 36))
+        p = put_text(p, b',"height":', 10)
+        p = put_number(p, le4(at + HASH_LEN))
+        p = put_text(p, b',"value":', 9)
+        p = put_number(p, le8(at + 40))
+        p = put_text(p, b'},', 2)
+        at += COIN_LEN
+    return p
+
+ctypedef uint8_t *(*Writer)(const uint8_t *, Py_ssize_t, uint8_t *) noexcept nogil
+
+
+cdef bytes written(bytes packed, Py_ssize_t item_len, Py_ssize_t room, Writer write, int cut):
+    """Return what ``write`` makes of packed items, without the last ``cut`` bytes."""
+    cdef Py_ssize_t count = PyBytes_GET_SIZE(packed) // item_len
+    cdef const uint8_t *at = <const uint8_t *> PyBytes_AS_STRING(packed)
+    cdef uint8_t *out
+    cdef uint8_t *end
+    cdef uint8_t small[4096]
+    if not count:
+        return b""
+    if count * room <= 4096:
+        end = write(at, count, small)
+        return PyBytes_FromStringAndSize(<char *> small, end - small - cut)
+    out = <uint8_t *> malloc(count * room)
+    if out == NULL:
+        raise MemoryError
+    try:
+        if count < MANY:
+            end = write(at, count, out)
+        else:
+            with nogil:
+                end = write(at, count, out)
+        return PyBytes_FromStringAndSize(<char *> out, end - out - cut)
+    finally:
+        free(out)
+
+
+def history_json(bytes packed not None):
+    """Return the objects of packed history, joined by commas."""
+    return written(packed, ENTRY_LEN, 12 + 64 + 11 + 10 + 2, write_history, 1)
+
+
+def status_text(bytes packed not None):
+    """Return the text whose hash is the status."""
+    return written(packed, ENTRY_LEN, 64 + 1 + 10 + 1, write_status, 0)
+
+
+def coins_json(bytes packed not None):
+    """Return the objects of packed coins, joined by commas."""
+    return written(packed, COIN_LEN, 12 + 64 + 11 + 10 + 10 + 10 + 9 + 20 + 2, write_coins, 1)
+
+
+# -- merkle trees
+
+cdef void hash_level(const uint8_t *level, Py_ssize_t count, uint8_t *out) noexcept nogil:
+    """Hash the pairs of a level; an odd last hash is paired with itself."""
+    cdef SHA256_CTX context
+    cdef uint8_t digest[HASH_LEN]
+    cdef Py_ssize_t n
+    for n in range(0, count, 2):
+        SHA256_Init(&context)
+        if n + 1 < count:
+            SHA256_Update(&context, level + n * HASH_LEN, 2 * HASH_LEN)
+        else:
+            SHA256_Update(&context, level + n * HASH_LEN, HASH_LEN)
+            SHA256_Update(&context, level + n * HASH_LEN, HASH_LEN)
+        SHA256_Final(digest, &context)
+        SHA256_Init(&context)
+        SHA256_Update(&context, digest, HASH_LEN)
+        SHA256_Final(out + n // 2 * HASH_LEN, &context)
+
+
+def merkle_levels(bytes hashes not None):
+    """Return the levels above the leaves, root last, as one string."""
+    cdef Py_ssize_t count = PyBytes_GET_SIZE(hashes) // HASH_LEN, total = 0, width = count
+    cdef const uint8_t *level = <const uint8_t *> PyBytes_AS_STRING(hashes)
+    cdef uint8_t *out
+    cdef bytes result
+    while width > 1:
+        width = (width + 1) // 2
+        total += width
+    result = PyBytes_FromStringAndSize(NULL, total * HASH_LEN)
+    out = <uint8_t *> PyBytes_AS_STRING(result)
+    with nogil:
+        while count > 1:
+            hash_level(level, count, out)
+            level = out
+            count = (count + 1) // 2
+            out += count * HASH_LEN
+    return result

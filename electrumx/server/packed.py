@@ -1,0 +1,209 @@
+"""Rows of the database as clients see them: entries, coins, texts, proofs.  Pure.
+
+*Packed history* is a string of 36 bytes an entry: tx hash, height LE4; in chain order.  *Packed
+coins* are 48 bytes each: tx hash, height LE4, txout_idx LE4, value LE8; in chain order.  Both are
+made from the rows of the stores in one step, are what the caches hold, and become JSON in one
+step, with no Python object for an entry in between: an address can have half a million.
+
+The functions of this module are readable Python and the oracle of those with the same names in
+``_fastquery.pyx``, which take their place where they are built.  ``tests/property`` compares them.
+They may run in any thread; where hashes are read, they block.
+"""
+
+import os
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from struct import Struct
+from typing import Protocol
+
+from electrumx.lib.hash import double_sha256, hash_to_hex_str
+from electrumx.server.schema import HASH_LEN, SUFFIX_LEN, TXNUM_LEN, unpack_tx_nums
+
+__all__ = [
+    "COMPILED",
+    "coins_json",
+    "entries_of",
+    "history_json",
+    "merkle_levels",
+    "pack_coins",
+    "pack_history",
+    "status_text",
+    "sum_coins",
+]
+
+_ENTRY = Struct("<32sI")
+_COIN = Struct("<32sIIQ")
+_SUFFIX_IDX = Struct("<I")
+_VALUE = Struct("<Q")
+ENTRY_LEN = _ENTRY.size
+PACKED_COIN_LEN = _COIN.size
+
+
+class OpenFile(Protocol):
+    """An open file, for as long as somebody holds the object."""
+
+    fd: int
+
+
+# Return the physical file of hashes with a number, None if there is none.
+OpenHashes = Callable[[int], OpenFile | None]
+# key and value of a ``u`` row
+CoinRows = list[tuple[bytes, bytes]]
+
+
+def _hashes(tx_nums: list[int], open_file: OpenHashes, per_file: int) -> Iterator[bytes]:
+    for tx_num in tx_nums:
+        number, index = divmod(tx_num, per_file)
+        file = open_file(number)
+        yield b"" if file is None else os.pread(file.fd, HASH_LEN, index * HASH_LEN)
+
+
+def pack_history(
+    row: bytes, tx_counts: "array[int]", open_file: OpenHashes, per_file: int
+) -> bytes | None:
+    """Return packed history of ascending transaction numbers, LE5 each.
+
+    ``tx_counts`` has the cumulative count of each height; ``per_file`` is the number of hashes in
+    a physical file.  None if a hash is missing from the files.
+    """
+    tx_nums = unpack_tx_nums(row)
+    parts = []
+    for tx_num, tx_hash in zip(tx_nums, _hashes(tx_nums, open_file, per_file), strict=True):
+        if len(tx_hash) != HASH_LEN:
+            return None
+        parts.append(_ENTRY.pack(tx_hash, bisect_right(tx_counts, tx_num)))
+    return b"".join(parts)
+
+
+def _coins(rows: CoinRows) -> list[tuple[int, int, int]]:
+    """Return (tx number, txout_idx, value) of each row."""
+    result = []
+    for key, value in rows:
+        suffix = key[-SUFFIX_LEN:]
+        tx_num = int.from_bytes(suffix[-TXNUM_LEN:], "little")
+        result.append((tx_num, _SUFFIX_IDX.unpack_from(suffix)[0], _VALUE.unpack(value)[0]))
+    return result
+
+
+def sum_coins(rows: CoinRows, tx_count: int) -> int | None:
+    """Return the sum of the values of coins; None if one is of transaction ``tx_count`` or later."""
+    coins = _coins(rows)
+    if any(tx_num >= tx_count for tx_num, _idx, _value in coins):
+        return None
+    return sum(value for _num, _idx, value in coins)
+
+
+def pack_coins(
+    rows: CoinRows,
+    tx_count: int,
+    tx_counts: "array[int]",
+    open_file: OpenHashes,
+    per_file: int,
+) -> bytes | None:
+    """Return packed coins, sorted; None if one is of transaction ``tx_count`` or later.
+
+    The other arguments, and the other reason for None, are those of :func:`pack_history`.
+    """
+    coins = sorted(_coins(rows))
+    tx_nums = [tx_num for tx_num, _idx, _value in coins]
+    if tx_nums and tx_nums[-1] >= tx_count:
+        return None
+    parts = []
+    hashes = _hashes(tx_nums, open_file, per_file)
+    for (tx_num, txout_idx, value), tx_hash in zip(coins, hashes, strict=True):
+        if len(tx_hash) != HASH_LEN:
+            return None
+        parts.append(_COIN.pack(tx_hash, bisect_right(tx_counts, tx_num), txout_idx, value))
+    return b"".join(parts)
+
+
+def entries_of(packed: bytes) -> list[tuple[bytes, int]]:
+    """Return (tx hash, height) of each entry of packed history."""
+    return list(_ENTRY.iter_unpack(packed))
+
+
+def coins_of(packed: bytes) -> list[tuple[bytes, int, int, int]]:
+    """Return (tx hash, height, txout_idx, value) of each packed coin."""
+    return list(_COIN.iter_unpack(packed))
+
+
+def pack_entry(tx_hash: bytes, height: int) -> bytes:
+    """Return one entry of packed history."""
+    return _ENTRY.pack(tx_hash, height)
+
+
+def pack_coin(tx_hash: bytes, height: int, txout_idx: int, value: int) -> bytes:
+    """Return one packed coin."""
+    return _COIN.pack(tx_hash, height, txout_idx, value)
+
+
+def history_json(packed: bytes) -> bytes:
+    """Return packed history as JSON objects joined by commas, without the list's brackets."""
+    return ",".join(
+        f'{{"tx_hash":"{hash_to_hex_str(tx_hash)}","height":{height}}}'
+        for tx_hash, height in _ENTRY.iter_unpack(packed)
+    ).encode()
+
+
+def coins_json(packed: bytes) -> bytes:
+    """Return packed coins as JSON objects joined by commas, without the list's brackets."""
+    return ",".join(
+        f'{{"tx_hash":"{hash_to_hex_str(tx_hash)}","tx_pos":{txout_idx},'
+        f'"height":{height},"value":{value}}}'
+        for tx_hash, height, txout_idx, value in _COIN.iter_unpack(packed)
+    ).encode()
+
+
+def status_text(packed: bytes) -> bytes:
+    """Return the text whose SHA-256 is the status of a script with this confirmed history."""
+    return "".join(
+        f"{hash_to_hex_str(tx_hash)}:{height}:" for tx_hash, height in _ENTRY.iter_unpack(packed)
+    ).encode()
+
+
+def merkle_levels(hashes: bytes) -> bytes:
+    """Return the levels of a merkle tree above its leaves, joined, the root last.
+
+    Each is half as long as the one below, rounded up.
+    """
+    levels = []
+    level = [hashes[n : n + HASH_LEN] for n in range(0, len(hashes), HASH_LEN)]
+    while len(level) > 1:
+        if len(level) & 1:
+            level.append(level[-1])
+        pairs = iter(level)
+        level = [double_sha256(left + right) for left, right in zip(pairs, pairs, strict=True)]
+        levels += level
+    return b"".join(levels)
+
+
+#: the readable form by name, for tests
+READABLE = {
+    name: globals()[name]
+    for name in (
+        "coins_json",
+        "history_json",
+        "merkle_levels",
+        "pack_coins",
+        "pack_history",
+        "status_text",
+        "sum_coins",
+    )
+}
+
+try:
+    from electrumx.server._fastquery import (  # type: ignore[assignment]
+        coins_json,
+        history_json,
+        merkle_levels,
+        pack_coins,
+        pack_history,
+        status_text,
+        sum_coins,
+    )
+
+    #: whether the compiled form is in use
+    COMPILED = True
+except ImportError:
+    COMPILED = False

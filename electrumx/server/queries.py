@@ -1,0 +1,447 @@
+"""The questions that clients ask of the database, all of them reads.
+
+Mixed into ``DB``, which owns the stores and the committed state.  The ``async`` methods, and those
+that return futures, are called on the event loop; the reading is done by threads of the
+:class:`~electrumx.server.reader.Reader`, concurrently with a flush.
+
+What a read sees
+================
+
+An iterator over a store is a snapshot, flat files only grow, and the committed state is one object;
+but a read uses several of them, and a flush or a reorganisation may come between.
+
+- *History* is written before the state row: entries of transactions that the state, looked at
+  after the read, does not count are left out.
+- *Coins* are written in the same batch as the state row, and the state in memory follows at once:
+  a coin of a transaction that it does not count yet makes the read be repeated.
+- *A reorganisation* changes ``backup_count``: a read during which it changed is repeated.  What is
+  kept of a read is good for as long as that count is the same.
+"""
+
+import asyncio
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Container, Sequence
+from struct import Struct
+from typing import Any, NamedTuple, TypeVar
+
+from electrumx.lib.coins import Coin
+from electrumx.lib.hash import HASHX_LEN
+from electrumx.lib.lru import LRUCache
+from electrumx.lib.merkle import MerkleCache
+from electrumx.server import packed
+from electrumx.server.flat_files import FlatFiles
+from electrumx.server.history import History
+from electrumx.server.reader import RACED, TOO_MUCH, Reader, Verdict
+from electrumx.server.schema import (
+    HASH_LEN,
+    OUTPOINT_PREFIX,
+    SUFFIX_LEN,
+    TXNUM_LEN,
+    UTXO_PREFIX,
+    ChainState,
+    DBError,
+    cut_row,
+)
+from electrumx.server.storage import Storage
+
+T = TypeVar("T")
+
+_LE4 = Struct("<I")
+_LE8 = Struct("<Q")
+_TX_NUM = slice(4, SUFFIX_LEN)
+
+#: bytes of history, and coins, that a small read takes at most: about a millisecond's worth
+SMALL_HISTORY_BYTES = 2_000 * TXNUM_LEN
+SMALL_COINS = 1_000
+#: headers read and remembered together, and the bytes of them that are remembered
+HEADER_CHUNK = 256
+HEADER_CACHE_BYTES = 4_000_000
+#: chunks that are put together at most: more are read apart, and not remembered
+MAX_CHUNKS = 16
+
+
+class UTXO(NamedTuple):
+    """An unspent output; sorts in chain order."""
+
+    tx_num: int
+    #: index of the output in its transaction
+    tx_pos: int
+    tx_hash: bytes
+    height: int
+    #: in satoshis
+    value: int
+
+
+class CoinRow(NamedTuple):
+    """An unspent output as it stands in the ``utxo`` store."""
+
+    #: key of its ``h`` row
+    outpoint_key: bytes
+    #: key of its ``u`` row
+    utxo_key: bytes
+    #: hashX, tx_num LE5, value LE8
+    coin: bytes
+
+
+class PackedHistory(NamedTuple):
+    """Entries of a script's history, as the database has them."""
+
+    #: see ``packed``
+    entries: bytes
+    #: the last one's transaction number; that asked from, if there is none
+    last_tx_num: int
+    #: of the database when it was read
+    backup_count: int
+
+
+class Coins(NamedTuple):
+    """A script's unspent outputs, as the database has them."""
+
+    #: see ``packed``
+    coins: bytes
+    #: of the database when it was read
+    backup_count: int
+
+
+class Balance(NamedTuple):
+    """The sum of a script's unspent outputs."""
+
+    #: how many there are
+    coin_count: int
+    #: in satoshis
+    value: int
+    #: of the database when it was read
+    backup_count: int
+
+
+class Queries:
+    """The reading half of :class:`~electrumx.server.db.DB`."""
+
+    #: block hashes computed on the event loop at most: a hash takes about 2 µs
+    MAX_LOOP_HASHES = 100
+
+    coin: type[Coin]
+    utxo_db: Storage | None
+    history: History
+    files: FlatFiles
+    state: ChainState
+    tx_counts: "array[int]"
+    backup_count: int
+    header_mc: MerkleCache
+    #: set by :meth:`_init_queries`
+    reader: Reader
+
+    def _init_queries(self, logger: Any) -> None:
+        self.reader = Reader(logger)
+        # Of the generation that is the backup count; see cached_header.
+        self._chunks: LRUCache[int, list[bytes]] = LRUCache(10_000, HEADER_CACHE_BYTES)
+
+    def _once(self, read: Callable[[], T]) -> "asyncio.Future[T]":
+        """Run a small read that needs no guard in a thread."""
+        return self.reader.read(lambda _bounded: read())
+
+    def _steady(self, read: Callable[[bool], T | Verdict]) -> "asyncio.Future[T]":
+        """Run a read in a thread, again if a reorganisation came between."""
+
+        def guarded(bounded: bool) -> T | Verdict:
+            backups = self.backup_count
+            result = read(bounded)
+            return result if backups == self.backup_count else RACED
+
+        return self.reader.read(guarded)
+
+    # -- history
+
+    def history_entries(
+        self, hashX: bytes, *, limit: int | None = None, after: int = -1
+    ) -> "asyncio.Future[PackedHistory]":
+        """Return the first ``limit`` entries (None: all) beyond transaction number ``after``."""
+        max_bytes = None if limit is None else limit * TXNUM_LEN
+
+        def read(bounded: bool) -> PackedHistory | Verdict:
+            backups = self.backup_count
+            most = max_bytes
+            if bounded:
+                small = SMALL_HISTORY_BYTES + TXNUM_LEN
+                most = small if most is None else min(most, small)
+            row = self.history.packed_tx_nums(hashX, most, after)
+            if bounded and len(row) > SMALL_HISTORY_BYTES:
+                return TOO_MUCH
+            # After the read: see the module's docstring.
+            tx_count = self.state.tx_count
+            if row and int.from_bytes(row[-TXNUM_LEN:], "little") >= tx_count:
+                row = row[: cut_row(row, tx_count)]
+            if not row:
+                return PackedHistory(b"", after, backups)
+            files = self.files
+            entries = packed.pack_history(
+                row, self.tx_counts, files.hash_file, files.hashes_per_file
+            )
+            if entries is None:
+                return RACED
+            return PackedHistory(entries, int.from_bytes(row[-TXNUM_LEN:], "little"), backups)
+
+        return self._steady(read)
+
+    async def limited_history(
+        self, hashX: bytes, *, limit: int | None = 1000
+    ) -> list[tuple[bytes, int]]:
+        """Return (tx hash, height) of a script's first ``limit`` transactions, in chain order."""
+        found = await self.history_entries(hashX, limit=limit)
+        return packed.entries_of(found.entries)
+
+    # -- coins
+
+    def _coin_rows(self, hashX: bytes, bounded: bool) -> packed.CoinRows | Verdict:
+        assert self.utxo_db
+        assert len(hashX) == HASHX_LEN
+        rows: packed.CoinRows = []
+        iterator = self.utxo_db.iterator(prefix=UTXO_PREFIX + hashX)
+        if not bounded:
+            return list(iterator)
+        for row in iterator:
+            if len(rows) == SMALL_COINS:
+                return TOO_MUCH
+            rows.append(row)
+        return rows
+
+    def coins(self, hashX: bytes) -> "asyncio.Future[Coins]":
+        """Return all unspent outputs of a script, packed and in chain order."""
+
+        def read(bounded: bool) -> Coins | Verdict:
+            backups = self.backup_count
+            rows = self._coin_rows(hashX, bounded)
+            if isinstance(rows, Verdict):
+                return rows
+            files = self.files
+            coins = packed.pack_coins(
+                rows, self.state.tx_count, self.tx_counts, files.hash_file, files.hashes_per_file
+            )
+            return RACED if coins is None else Coins(coins, backups)
+
+        return self._steady(read)
+
+    def balance(self, hashX: bytes) -> "asyncio.Future[Balance]":
+        """Return the number and the sum of a script's unspent outputs."""
+
+        def read(bounded: bool) -> Balance | Verdict:
+            backups = self.backup_count
+            rows = self._coin_rows(hashX, bounded)
+            if isinstance(rows, Verdict):
+                return rows
+            value = packed.sum_coins(rows, self.state.tx_count)
+            return RACED if value is None else Balance(len(rows), value, backups)
+
+        return self._steady(read)
+
+    async def all_utxos(self, hashX: bytes) -> list[UTXO]:
+        """Return all unspent outputs of a script, in chain order."""
+
+        def read(bounded: bool) -> list[UTXO] | Verdict:
+            rows = self._coin_rows(hashX, bounded)
+            if isinstance(rows, Verdict):
+                return rows
+            files = self.files
+            coins = packed.pack_coins(
+                rows, self.state.tx_count, self.tx_counts, files.hash_file, files.hashes_per_file
+            )
+            if coins is None:
+                return RACED
+            tx_nums = sorted(int.from_bytes(key[-TXNUM_LEN:], "little") for key, _value in rows)
+            return [
+                UTXO(tx_num, txout_idx, tx_hash, height, value)
+                for tx_num, (tx_hash, height, txout_idx, value) in zip(
+                    tx_nums, packed.coins_of(coins), strict=True
+                )
+            ]
+
+        return await self._steady(read)
+
+    def lookup_coin(
+        self, tx_hash: bytes, txout_idx: int, spent: Container[bytes] = ()
+    ) -> CoinRow | None:
+        """Return the rows of an unspent output, or None.  Runs in a thread.
+
+        ``spent`` has the keys of rows that are to be deleted but are still there.
+        """
+        assert self.utxo_db
+        prefix = OUTPOINT_PREFIX + tx_hash[:4] + _LE4.pack(txout_idx)
+        rows = [row for row in self.utxo_db.iterator(prefix=prefix) if row[0] not in spent]
+        for key, hashX in rows:
+            suffix = key[-SUFFIX_LEN:]
+            if len(rows) > 1:
+                tx_num = int.from_bytes(suffix[_TX_NUM], "little")
+                if self.fs_tx_hash(tx_num)[0] != tx_hash:
+                    continue
+            utxo_key = UTXO_PREFIX + hashX + suffix
+            value = self.utxo_db.get(utxo_key)
+            if value is not None:
+                return CoinRow(key, utxo_key, hashX + suffix[_TX_NUM] + value)
+        return None
+
+    async def lookup_utxos(
+        self, prevouts: Sequence[tuple[bytes, int]]
+    ) -> list[tuple[bytes, int] | None]:
+        """Return (hashX, value) of each outpoint, None where it is not an unspent output."""
+
+        def lookup(prevout: tuple[bytes, int]) -> tuple[bytes, int] | None:
+            tx_hash, txout_idx = prevout
+            # Always compared in full: an outpoint of the mempool need not exist here.
+            row = self._lookup_exact(tx_hash, txout_idx)
+            if row is None:
+                return None
+            return row.coin[:HASHX_LEN], _LE8.unpack(row.coin[-8:])[0]
+
+        return await asyncio.to_thread(lambda: [lookup(prevout) for prevout in prevouts])
+
+    def _lookup_exact(self, tx_hash: bytes, txout_idx: int) -> CoinRow | None:
+        row = self.lookup_coin(tx_hash, txout_idx)
+        if row is None:
+            return None
+        tx_num = int.from_bytes(row.coin[HASHX_LEN : HASHX_LEN + TXNUM_LEN], "little")
+        return row if self.fs_tx_hash(tx_num)[0] == tx_hash else None
+
+    # -- transactions
+
+    def fs_tx_hash(self, tx_num: int) -> tuple[bytes | None, int]:
+        """Return (tx hash, height) of a tx number; the hash is None if it is not committed."""
+        height = bisect_right(self.tx_counts, tx_num)
+        if height > self.state.height:
+            return None, height
+        return self.files.tx_hashes([tx_num])[0] or None, height
+
+    def block_tx_hashes(self, block_height: int) -> "asyncio.Future[bytes]":
+        """Return the hashes of a block's transactions, in their order, joined.
+
+        The future raises DBError for a height that is not committed.
+        """
+
+        def read() -> bytes:
+            db_height = self.state.height
+            if not 0 <= block_height <= db_height:
+                raise DBError(f"block {block_height:,d} not on disk (>{db_height:,d})")
+            first = self.tx_counts[block_height - 1] if block_height else 0
+            count = self.tx_counts[block_height] - first
+            return self.files.read_tx_hashes(first, count)
+
+        return self._once(read)
+
+    async def tx_hashes_at_blockheight(self, block_height: int) -> list[bytes]:
+        """Return the hashes of a block's transactions, in their order.
+
+        Raise DBError for a height that is not committed.
+        """
+        raw = await self.block_tx_hashes(block_height)
+        return [raw[n : n + HASH_LEN] for n in range(0, len(raw), HASH_LEN)]
+
+    # -- headers
+
+    def cached_header(self, height: int) -> bytes | None:
+        """Return the header of a height if it is remembered; does not block."""
+        if self._chunks.generation != self.backup_count:
+            self._forget_headers()
+        if not 0 <= height <= self.state.height:
+            return None
+        chunk = self._chunks.get(height // HEADER_CHUNK)
+        position = height % HEADER_CHUNK
+        return None if chunk is None or position >= len(chunk) else chunk[position]
+
+    def cached_headers(self, start_height: int, count: int) -> bytes | None:
+        """Return headers joined, all committed, if they are all remembered; does not block."""
+        if self._chunks.generation != self.backup_count:
+            self._forget_headers()
+        end = start_height + count
+        parts: list[bytes] = []
+        first = start_height // HEADER_CHUNK
+        for number in range(first, (end - 1) // HEADER_CHUNK + 1):
+            base = number * HEADER_CHUNK
+            chunk = self._chunks.get(number)
+            if chunk is None or len(chunk) < min(end - base, HEADER_CHUNK):
+                return None
+            parts += chunk[max(0, start_height - base) : end - base]
+        return b"".join(parts)
+
+    def _forget_headers(self) -> None:
+        self._chunks.clear()
+        self._chunks.generation = self.backup_count
+
+    def _read_chunks(self, numbers: Sequence[int]) -> list[tuple[int, list[bytes]]]:
+        """Read chunks of headers.  Runs in: a thread."""
+        found = []
+        for number in numbers:
+            start = number * HEADER_CHUNK
+            count = min(HEADER_CHUNK, self.state.height + 1 - start)
+            if count > 0:
+                headers = self.files.read_headers(start, count)
+                found.append((number, self.files.split_headers(start, headers)))
+        return found
+
+    async def _remember_headers(self, start_height: int, count: int) -> None:
+        """See to it that the headers of committed heights are remembered."""
+        first, last = start_height // HEADER_CHUNK, (start_height + count - 1) // HEADER_CHUNK
+        backups = self.backup_count
+        end = start_height + count
+        wanted = []
+        for number in range(first, last + 1):
+            chunk = self._chunks.peek(number)
+            if chunk is None or len(chunk) < min(end - number * HEADER_CHUNK, HEADER_CHUNK):
+                wanted.append(number)
+        chunks = await self._steady(lambda _bounded: self._read_chunks(wanted))
+        for number, chunk in chunks:
+            size = sum(map(len, chunk)) + len(chunk) * 40
+            self._chunks.put(number, chunk, backups, size)
+
+    async def raw_header(self, height: int) -> bytes:
+        """Return the header of a height.  Raise IndexError if it is out of range."""
+        header, count = await self.read_headers(height, 1)
+        if count != 1:
+            raise IndexError(f"height {height:,d} out of range")
+        return header
+
+    async def read_headers(self, start_height: int, count: int) -> tuple[bytes, int]:
+        """Return (headers joined, how many), as many of ``count`` as the chain has.
+
+        Raise DBError for a negative height or count.
+        """
+        if start_height < 0 or count < 0:
+            raise DBError(f"{count:,d} headers starting at {start_height:,d} not on disk")
+        available = max(0, min(count, self.state.height + 1 - start_height))
+        if not available:
+            return b"", 0
+        if available <= (MAX_CHUNKS - 1) * HEADER_CHUNK:
+            cached = self.cached_headers(start_height, available)
+            if cached is None:
+                await self._remember_headers(start_height, available)
+                cached = self.cached_headers(start_height, available)
+            if cached is not None:
+                return cached, available
+
+        def read() -> tuple[bytes, int]:
+            available = max(0, min(count, self.state.height + 1 - start_height))
+            if not available:
+                return b"", 0
+            return self.files.read_headers(start_height, available), available
+
+        return await asyncio.to_thread(read)
+
+    async def fs_block_hashes(self, height: int, count: int) -> list[bytes]:
+        """Return the hashes of ``count`` blocks, from ``height`` on.
+
+        Raise DBError if the chain does not have all of them.
+        """
+        headers, available = await self.read_headers(height, count)
+        if available != count:
+            raise DBError(f"only got {available:,d} headers starting at {height:,d}")
+
+        def hash_all() -> list[bytes]:
+            header_hash = self.coin.header_hash
+            return [header_hash(header) for header in self.files.split_headers(height, headers)]
+
+        if count <= self.MAX_LOOP_HASHES and self.coin.STATIC_BLOCK_HEADERS:
+            return hash_all()
+        return await asyncio.to_thread(hash_all)
+
+    async def header_branch_and_root(self, length: int, height: int) -> tuple[list[bytes], bytes]:
+        """Return (branch, root) that prove the header of ``height`` among ``length`` headers."""
+        return await self.header_mc.branch_and_root(length, height)

@@ -1,0 +1,408 @@
+"""What sessions share of scripts: histories and their statuses, balances, unspent outputs.
+
+Each of the three is asked for in two ways.  ``now`` answers from memory, or says None; ``read``
+waits for the database.  Reads of one script that are asked for together are one read, whose result
+all get.  Runs on the event loop; reading is done by threads.
+
+What is kept
+------------
+Histories and unspent outputs as the packed strings of ``packed``, balances as numbers: at most
+50,000 entries and 32 MiB of each (8 MiB of balances), the least recently used goes first.
+
+When a block touches a script, its balance and unspent outputs are forgotten.  Its history only
+became longer: it stays, is marked, and when it is asked for next, only what comes after its last
+transaction is read.  The running hash of its status goes on likewise, from a copy; so a new
+transaction costs an address with half a million of them no more than any other.  A
+reorganisation, which ``db.backup_count`` tells of, empties everything.
+
+A read that began before a script was touched may end after it: caches have generations, see
+``LRUCache``, and its result is given to who asked, but not kept.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Iterable
+from typing import Any, Generic, Protocol, TypeVar
+
+from aiorpcx import RPCError
+
+from electrumx.lib.hash import hash_to_hex_str
+from electrumx.lib.lru import LRUCache
+from electrumx.server import packed
+from electrumx.server.session.limits import COST_CACHED, history_cost
+from electrumx.server.session.params import HISTORY_TOO_LARGE
+
+V = TypeVar("V")
+
+MAX_ENTRIES = 50_000
+MAX_BYTES = 32 << 20
+MAX_BALANCE_BYTES = 8 << 20
+# A history entry takes about 99 bytes in a reply, the reply around it less than 100.
+HISTORY_ENTRY_BYTES = 99
+HISTORY_REPLY_BYTES = 100
+# Of a longer history only the hash is kept once it is known.
+KEPT_HISTORY_BYTES = 4 << 20
+# Longer histories are hashed, and more items encoded, in a thread: a millisecond's worth.
+INLINE_ITEMS = 5_000 if packed.COMPILED else 500
+# The running hash takes 400 bytes; that of a short history is as soon made anew.
+KEPT_HASH_ENTRIES = 200
+
+
+class Database(Protocol):
+    """What is needed of the database."""
+
+    backup_count: int
+
+    def history_entries(
+        self, hashX: bytes, *, limit: int | None, after: int
+    ) -> "asyncio.Future[Any]":
+        """Return a future of PackedHistory."""
+
+    def coins(self, hashX: bytes) -> "asyncio.Future[Any]":
+        """Return a future of Coins."""
+
+    def balance(self, hashX: bytes) -> "asyncio.Future[Any]":
+        """Return a future of Balance."""
+
+
+class ScriptHistory:
+    """The confirmed history of a script, and the hash of its status text so far."""
+
+    __slots__ = (
+        "_hash",
+        "_status",
+        "count",
+        "entries",
+        "hashing",
+        "last_tx_num",
+        "stale",
+        "text_len",
+    )
+
+    def __init__(self, entries: bytes | None, count: int, last_tx_num: int) -> None:
+        #: packed; None if only the hash was kept
+        self.entries = entries
+        self.count = count
+        self.last_tx_num = last_tx_num
+        #: characters of the status text; known with the hash
+        self.text_len = 0
+        self._hash: Any = None
+        self._status: str | None = None
+        #: whether there may be more by now
+        self.stale = False
+        #: the hashing of a long one, while it is under way in a thread
+        self.hashing: asyncio.Future[Any] | None = None
+
+    def followed_by(self, entries: bytes, last_tx_num: int) -> "ScriptHistory":
+        """Return the history that continues this one."""
+        whole = None if self.entries is None else self.entries + entries
+        result = ScriptHistory(whole, self.count + len(entries) // packed.ENTRY_LEN, last_tx_num)
+        if not entries:
+            result._status = self._status
+            result._hash = self._hash
+            result.text_len = self.text_len
+        elif self._hash is not None:
+            text = packed.status_text(entries)
+            result._hash = self._hash.copy()
+            result._hash.update(text)
+            result.text_len = self.text_len + len(text)
+        return result
+
+    def without_entries(self) -> "ScriptHistory":
+        """Return a copy that knows the hash only."""
+        result = ScriptHistory(None, self.count, self.last_tx_num)
+        result._hash, result.text_len = self._hash, self.text_len
+        return result
+
+    @property
+    def is_hashed(self) -> bool:
+        """True if the hash is known, or made in no time."""
+        return self._hash is not None or self._status is not None or self.count <= INLINE_ITEMS
+
+    def hash_all(self) -> Any:
+        """Return the hash of the status text, not to be changed.  Runs in any thread."""
+        if self._hash is not None:
+            return self._hash
+        assert self.entries is not None
+        text = packed.status_text(self.entries)
+        text_hash = hashlib.sha256(text)
+        self.text_len = len(text)
+        if self.count > KEPT_HASH_ENTRIES:
+            self._hash = text_hash
+        return text_hash
+
+    def status(self, summaries: list[Any]) -> tuple[str | None, int]:
+        """Return (status in hex, or None without history; length of the text hashed).
+
+        ``summaries`` are the mempool's transactions.  Quick if ``is_hashed``.
+        """
+        if not summaries:
+            if self._status is None and self.count:
+                self._status = self.hash_all().hexdigest()
+            return self._status, self.text_len
+        text = "".join(
+            [f"{hash_to_hex_str(tx.hash)}:{-tx.has_unconfirmed_inputs:d}:" for tx in summaries]
+        )
+        whole = self.hash_all().copy()
+        whole.update(text.encode())
+        return whole.hexdigest(), self.text_len + len(text)
+
+    @property
+    def memsize(self) -> int:
+        """Return about how many bytes it takes."""
+        return 700 + (0 if self.entries is None else len(self.entries))
+
+
+class Answers(Protocol):
+    """Where a method takes its answer from."""
+
+    def now(self, hashX: bytes) -> Any:
+        """Return the value if it is in memory, else None."""
+
+    async def read(self, hashX: bytes) -> tuple[Any, float]:
+        """Return (value, what getting it costs)."""
+
+
+class Source(Generic[V]):
+    """Values of one kind by hashX: from memory at once, or from the database."""
+
+    def __init__(self, db: Database, max_bytes: int) -> None:
+        self._db = db
+        self._backup_count = db.backup_count
+        self.cache: LRUCache[bytes, V] = LRUCache(MAX_ENTRIES, max_bytes)
+        # Who waits for which script, by the generation in which its read began.
+        self._waiting: dict[tuple[bytes, int], list[asyncio.Future[V]]] = {}
+
+    def clear(self) -> None:
+        """Forget everything: the chain was reorganised."""
+        self._backup_count = self._db.backup_count
+        self.cache.clear()
+
+    def drop(self, touched: Iterable[bytes]) -> None:
+        """Forget what a new block has changed."""
+        self.cache.drop(touched)
+
+    def peek(self, hashX: bytes) -> V | None:
+        """Return what is in memory, good or not."""
+        if self._backup_count != self._db.backup_count:
+            self.clear()
+        return self.cache.peek(hashX)
+
+    def now(self, hashX: bytes) -> V | None:
+        """Return the value if it is in memory."""
+        value = self.peek(hashX)
+        return None if value is None else self.cache.get(hashX)
+
+    async def read(self, hashX: bytes) -> tuple[V, float]:
+        """Return (value, what getting it costs)."""
+        value = self.now(hashX)
+        if value is not None:
+            return value, COST_CACHED
+        self.cache.lookups += 1
+        value = await self.begin(hashX)
+        return value, self._cost(value)
+
+    def begin(self, hashX: bytes) -> "asyncio.Future[V]":
+        """Ask the database, or join those who did."""
+        key = (hashX, self.cache.generation)
+        waiter: asyncio.Future[V] = asyncio.get_running_loop().create_future()
+        waiters = self._waiting.get(key)
+        if waiters is not None:
+            waiters.append(waiter)
+            return waiter
+        self._waiting[key] = [waiter]
+        self._ask(key)
+        return waiter
+
+    def _ask(self, key: tuple[bytes, int]) -> None:
+        raise NotImplementedError
+
+    def _cost(self, value: V) -> float:
+        return 0.0
+
+    def _found(self, key: tuple[bytes, int], future: "asyncio.Future[Any]") -> Any:
+        """Return what the database found; None if it failed, which all who wait are told."""
+        error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        if error is None:
+            return future.result()
+        for waiter in self._waiting.pop(key):
+            if not waiter.done():
+                waiter.set_exception(error)
+        return None
+
+    def _arrived(self, key: tuple[bytes, int], value: V, size: int, backup_count: int) -> None:
+        """Keep a value, if it still holds, and give it to all who wait for it."""
+        hashX, generation = key
+        if backup_count == self._db.backup_count == self._backup_count:
+            self.cache.put(hashX, value, generation, size)
+        for waiter in self._waiting.pop(key):
+            if not waiter.done():
+                waiter.set_result(value)
+
+
+class Balances(Source[tuple[int, int]]):
+    """(number of unspent outputs, their sum in satoshis) of scripts."""
+
+    def _ask(self, key: tuple[bytes, int]) -> None:
+        def done(future: "asyncio.Future[Any]") -> None:
+            found = self._found(key, future)
+            if found is not None:
+                self._arrived(key, (found.coin_count, found.value), 0, found.backup_count)
+
+        self._db.balance(key[0]).add_done_callback(done)
+
+
+class CoinLists(Source[bytes]):
+    """The unspent outputs of scripts, packed."""
+
+    def _ask(self, key: tuple[bytes, int]) -> None:
+        def done(future: "asyncio.Future[Any]") -> None:
+            found = self._found(key, future)
+            if found is not None:
+                self._arrived(key, found.coins, len(found.coins), found.backup_count)
+
+        self._db.coins(key[0]).add_done_callback(done)
+
+
+class Histories(Source[ScriptHistory]):
+    """The confirmed histories of scripts; ``limit`` entries and more are too many."""
+
+    def __init__(self, db: Database, max_send: int) -> None:
+        super().__init__(db, MAX_BYTES)
+        self.limit = (max_send - HISTORY_REPLY_BYTES) // HISTORY_ENTRY_BYTES
+        #: the same for whom the hashes are enough
+        self.hashes = _Hashes(self)
+
+    def drop(self, touched: Iterable[bytes]) -> None:
+        """Mark what a new block made longer; what is too large remains so."""
+        self.cache.invalidate()
+        for hashX in touched:
+            history = self.cache.peek(hashX)
+            if history is not None:
+                history.stale = True
+
+    def check(self, history: ScriptHistory) -> None:
+        """Raise RPCError if a history is too large to be sent."""
+        if history.count >= self.limit:
+            cost = history_cost(history.count)
+            raise RPCError(HISTORY_TOO_LARGE, "history too large", cost=cost)
+
+    def now(self, hashX: bytes, *, hash_only: bool = False) -> ScriptHistory | None:
+        """Return the history if it is in memory; RPCError if it is too large.
+
+        With ``hash_only`` it may lack the entries.
+        """
+        history = self.peek(hashX)
+        if history is None:
+            return None
+        if history.count < self.limit and (
+            history.stale or (history.entries is None and not hash_only)
+        ):
+            return None
+        self.cache.get(hashX)
+        self.check(history)
+        return history
+
+    async def read(self, hashX: bytes, *, hash_only: bool = False) -> tuple[ScriptHistory, float]:
+        """Return (history, what getting it costs); RPCError if it is too large."""
+        history = self.now(hashX, hash_only=hash_only)
+        if history is not None:
+            return history, COST_CACHED
+        self.cache.lookups += 1
+        history = await self.begin(hashX)
+        if history.entries is None and not hash_only and history.count < self.limit:
+            # Longer than what is kept: read it all, for this once.
+            found = await self._db.history_entries(hashX, limit=self.limit, after=-1)
+            history = self._made_of(found)
+        self.check(history)
+        return history, history_cost(history.count)
+
+    async def hashed(self, hashX: bytes, history: ScriptHistory) -> None:
+        """See to it that ``history.status`` is quick."""
+        if history.is_hashed:
+            return
+        if history.hashing is None:
+            history.hashing = asyncio.ensure_future(asyncio.to_thread(history.hash_all))
+        await asyncio.shield(history.hashing)
+        assert history.entries is not None
+        if len(history.entries) > KEPT_HISTORY_BYTES and self.peek(hashX) in (None, history):
+            short = history.without_entries()
+            short.stale = history.stale
+            self.cache.put(hashX, short, self.cache.generation, short.memsize)
+
+    def _made_of(self, found: Any) -> ScriptHistory:
+        count = len(found.entries) // packed.ENTRY_LEN
+        entries = None if count >= self.limit else found.entries
+        return ScriptHistory(entries, count, found.last_tx_num)
+
+    def _ask(self, key: tuple[bytes, int]) -> None:
+        known = self.peek(key[0])
+        if known is not None and (not known.stale or not known.count):
+            known = None
+        self._ask_after(key, known)
+
+    def _ask_after(self, key: tuple[bytes, int], known: ScriptHistory | None) -> None:
+        """Ask for the whole, or for what follows the part that is known."""
+        backup_count = self._db.backup_count
+        count, after = (known.count, known.last_tx_num) if known else (0, -1)
+
+        def done(future: "asyncio.Future[Any]") -> None:
+            found = self._found(key, future)
+            if found is None:
+                return
+            if known is None:
+                history = self._made_of(found)
+            elif found.backup_count != backup_count:
+                # The part that was known is not the beginning any more.
+                self._ask_after(key, None)
+                return
+            else:
+                history = known.followed_by(found.entries, found.last_tx_num)
+            self._arrived(key, history, history.memsize, found.backup_count)
+
+        future = self._db.history_entries(key[0], limit=self.limit - count, after=after)
+        future.add_done_callback(done)
+
+
+class _Hashes:
+    """Histories that may lack their entries."""
+
+    def __init__(self, histories: Histories) -> None:
+        self._histories = histories
+
+    def now(self, hashX: bytes) -> ScriptHistory | None:
+        """Return the history if it is in memory; RPCError if it is too large."""
+        return self._histories.now(hashX, hash_only=True)
+
+    async def read(self, hashX: bytes) -> tuple[ScriptHistory, float]:
+        """Return (history, what getting it costs); RPCError if it is too large."""
+        return await self._histories.read(hashX, hash_only=True)
+
+
+class ScriptCache:
+    """All that is kept of scripts."""
+
+    def __init__(self, db: Database, max_send: int) -> None:
+        self.histories = Histories(db, max_send)
+        self.coins = CoinLists(db, MAX_BYTES)
+        self.balances = Balances(db, MAX_BALANCE_BYTES)
+
+    def drop(self, touched: Iterable[bytes]) -> None:
+        """Forget, or mark, what a new block touched."""
+        for source in (self.histories, self.coins, self.balances):
+            source.drop(touched)
+
+    async def refresh(self, hashXs: Iterable[bytes]) -> None:
+        """Bring the histories of scripts up to date, those that are not, all at once.
+
+        To be awaited before their statuses are worked out for many sessions.  What goes wrong
+        with one is met again by who asks for it.
+        """
+        histories = self.histories
+        waiters = []
+        for hashX in hashXs:
+            history = histories.peek(hashX)
+            if history is None or history.stale:
+                waiters.append(histories.begin(hashX))
+        if waiters:
+            await asyncio.gather(*waiters, return_exceptions=True)

@@ -1,0 +1,154 @@
+"""Laws of packed rows: the compiled form says what the readable one says, and both say it right."""
+
+import json
+import os
+import struct
+from array import array
+from bisect import bisect_right
+from itertools import accumulate
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from electrumx.lib.hash import hash_to_hex_str, sha256
+from electrumx.lib.merkle import Merkle
+from electrumx.server import packed
+from electrumx.server.flat_files import HeldFile
+
+PER_FILE = 300
+
+FORMS = [packed.READABLE]
+if packed.COMPILED:
+    FORMS.append({name: getattr(packed, name) for name in packed.READABLE})
+
+
+def tx_hash(tx_num):
+    return sha256(b"tx %d" % tx_num)
+
+
+class Files:
+    """Files of hashes, of which the last may end early."""
+
+    def __init__(self, folder, count):
+        self.folder = folder
+        for first in range(0, count, PER_FILE):
+            hashes = b"".join(map(tx_hash, range(first, min(count, first + PER_FILE))))
+            (folder / str(first // PER_FILE)).write_bytes(hashes)
+
+    def open(self, number):
+        path = self.folder / str(number)
+        return HeldFile(os.open(path, os.O_RDONLY)) if path.exists() else None
+
+
+TX_COUNT = 4 * PER_FILE + 17
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return Files(tmp_path_factory.mktemp("hashes"), TX_COUNT)
+
+
+# Heights of several transactions, of one, and of none at all.
+counts = st.lists(st.integers(0, 40), min_size=1, max_size=80).map(
+    lambda sizes: array("Q", accumulate(sizes))
+)
+tx_nums = st.sets(st.integers(0, TX_COUNT - 1), max_size=200).map(sorted)
+dense = st.tuples(st.integers(0, TX_COUNT - 1), st.integers(1, 900)).map(
+    lambda start_and_length: list(range(start_and_length[0], min(TX_COUNT, sum(start_and_length))))
+)
+coin_sets = st.dictionaries(
+    st.tuples(st.integers(0, TX_COUNT - 1), st.integers(0, 2**32 - 1)),
+    st.integers(0, 2**63),
+    max_size=60,
+).map(lambda coins: [(*outpoint, value) for outpoint, value in coins.items()])
+
+
+def row_of(numbers):
+    return b"".join(number.to_bytes(5, "little") for number in numbers)
+
+
+def coin_row(tx_num, txout_idx, value):
+    key = b"u" + bytes(11) + struct.pack("<I", txout_idx) + tx_num.to_bytes(5, "little")
+    return key, struct.pack("<Q", value)
+
+
+@settings(deadline=None, max_examples=60)
+@given(numbers=st.one_of(tx_nums, dense), tx_counts=counts)
+def test_packed_history_has_the_hash_and_height_of_each_number(files, numbers, tx_counts):
+    expected = [(tx_hash(n), bisect_right(tx_counts, n)) for n in numbers]
+    objects = [{"tx_hash": hash_to_hex_str(h), "height": height} for h, height in expected]
+    text = "".join(f"{hash_to_hex_str(h)}:{height}:" for h, height in expected)
+    for form in FORMS:
+        found = form["pack_history"](row_of(numbers), tx_counts, files.open, PER_FILE)
+        assert packed.entries_of(found) == expected
+        assert json.loads(b"[" + form["history_json"](found) + b"]") == objects
+        assert form["status_text"](found).decode() == text
+
+
+@settings(deadline=None, max_examples=60)
+@given(coins=coin_sets, tx_counts=counts)
+def test_packed_coins_are_sorted_and_add_up(files, coins, tx_counts):
+    rows = [coin_row(*coin) for coin in coins]
+    expected = [
+        (tx_hash(tx_num), bisect_right(tx_counts, tx_num), txout_idx, value)
+        for tx_num, txout_idx, value in sorted(coins)
+    ]
+    objects = [
+        {"tx_hash": hash_to_hex_str(h), "tx_pos": idx, "height": height, "value": value}
+        for h, height, idx, value in expected
+    ]
+    for form in FORMS:
+        found = form["pack_coins"](rows, TX_COUNT, tx_counts, files.open, PER_FILE)
+        assert packed.coins_of(found) == expected
+        assert json.loads(b"[" + form["coins_json"](found) + b"]") == objects
+        # Sums beyond 64 bits are beyond all the coins there are.
+        if sum(value for _num, _idx, value in coins) < 2**64:
+            total = sum(value for _num, _idx, value in coins)
+            assert form["sum_coins"](rows, TX_COUNT) == total
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_not_there_yet_is_told(files, form):
+    tx_counts = array("Q", [TX_COUNT])
+    for missing in (TX_COUNT, 40 * PER_FILE):
+        rows = [coin_row(5, 0, 1), coin_row(missing, 0, 1)]
+        assert form["pack_history"](row_of([5, missing]), tx_counts, files.open, PER_FILE) is None
+        assert form["pack_coins"](rows, 10**9, tx_counts, files.open, PER_FILE) is None
+        assert form["pack_coins"](rows, missing, tx_counts, files.open, PER_FILE) is None
+        assert form["sum_coins"](rows, missing) is None
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_nothing_is_packed_to_nothing(files, form):
+    tx_counts = array("Q", [1])
+    assert form["pack_history"](b"", tx_counts, files.open, PER_FILE) == b""
+    assert form["pack_coins"]([], 1, tx_counts, files.open, PER_FILE) == b""
+    assert form["sum_coins"]([], 1) == 0
+    for name in ("history_json", "coins_json", "status_text", "merkle_levels"):
+        assert form[name](b"") == b""
+
+
+@settings(deadline=None, max_examples=40)
+@given(entries=st.lists(st.tuples(st.binary(min_size=32, max_size=32), st.integers(0, 2**32 - 1))))
+def test_the_longest_numbers_have_room(entries):
+    rows = b"".join(packed.pack_entry(*entry) for entry in entries)
+    coins = b"".join(packed.pack_coin(*entry, 2**32 - 1, 2**64 - 1) for entry in entries)
+    first, *others = FORMS
+    for form in others:
+        assert form["history_json"](rows) == first["history_json"](rows)
+        assert form["status_text"](rows) == first["status_text"](rows)
+        assert form["coins_json"](coins) == first["coins_json"](coins)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 8, 9, 100, 255, 256, 257])
+def test_merkle_levels_end_in_the_root(form, count):
+    hashes = [tx_hash(n) for n in range(count)]
+    levels = form["merkle_levels"](b"".join(hashes))
+    expected = []
+    for depth in range(1, Merkle().tree_depth(count)):
+        expected += Merkle().level(hashes, depth)
+    assert levels == b"".join(expected)
+    if count > 1:
+        assert levels[-32:] == Merkle().root(hashes)
