@@ -107,7 +107,7 @@ async def test_no_object_of_a_session_outlives_it(collector):
         )
 
 
-CENSUS = ("ElectrumX", "RawTransport", "BoundedConnection", "BoundedNewlineFramer", "Concurrency")
+CENSUS = ("ElectrumX", "RawTransport", "BoundedConnection", "LineFramer", "Work")
 
 
 def _census():

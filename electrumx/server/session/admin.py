@@ -25,6 +25,12 @@ class LocalRPC(SessionBase):
     limited = False
     cost_soft_limit = 0
     cost_hard_limit = 0
+    cost_decay_per_sec = 0.0
+    bw_cost_per_byte = 0.0
+    cost_sleep = 0.0
+    # Shown, but not heeded
+    initial_concurrent = 20
+    processing_timeout = 30.0
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)

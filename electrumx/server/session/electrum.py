@@ -17,7 +17,7 @@ class ElectrumX(
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.connection.max_response_size = self.session_mgr.max_send
+        self.max_response_size = self.session_mgr.max_send
         self.set_request_handlers(self.PROTOCOL_MIN)
         self.bump_cost(CONNECT_COST)
         self.recalc_concurrency()

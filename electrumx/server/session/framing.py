@@ -1,91 +1,74 @@
-"""Messages in and out of bytes: newline framing with a bound, and JSON-RPC that cannot be crashed.
+"""Messages out of bytes: newline framing with a bound, and JSON-RPC that cannot be crashed.
 
 Extends aiorpcX where a hostile client could end more than its own request: over-long lines, deeply
 nested or huge numbers in JSON, batches that would never be answered. Runs on the event loop, except
 for ``encode`` of single large results, which is pure and may run in a thread.
 """
 
-import asyncio
 from functools import partial
 from typing import Any
 
-from aiorpcx import JSONRPC, FramerBase, JSONRPCConnection, ProtocolError, Request, RPCError
+from aiorpcx import JSONRPC, JSONRPCConnection, Notification, ProtocolError, Request, RPCError
 
-from electrumx.server.session.results import EncodedJSON
-
-# What a message waiting to be read costs in memory, besides its bytes.
-MESSAGE_OVERHEAD = 100
+from electrumx.server.session.results import EncodedJSON, encode
 
 
-class BoundedNewlineFramer(FramerBase):
-    """Splits at newlines; drops what is longer than ``max_size`` bytes (0 = unbounded).
+class LineFramer:
+    """Splits bytes at newlines; drops lines of more than ``max_size`` bytes (0 = unbounded).
 
-    A dropped message is reported once, by a MemoryError from ``receive_message``, as soon as it
-    grows too long; reception goes on after its newline.
+    A line that is too long is dropped as soon as it grows so, and once: ``dropped`` counts them.
+    Reception goes on after its newline.
     """
+
+    __slots__ = ("_part", "_size", "dropped", "max_size")
 
     def __init__(self, max_size: int) -> None:
         self.max_size = max_size
-        # Complete messages, or an exception for one that was dropped.
-        self._queue: asyncio.Queue[bytes | Exception] = asyncio.Queue()
-        # What the queue holds, in bytes; short messages count for more than they are.
-        self.backlog = 0
-        self._parts: list[bytes] = []
+        self.dropped = 0
+        # The line that has no end yet, unless it is being dropped; most often there is none.
+        self._part: bytearray | None = None
         self._size = 0
-        self._failure: Exception | None = None
 
-    def frame(self, message: bytes) -> bytes:
-        """Return the message with its terminator."""
-        return message + b"\n"
+    def split(self, data: bytes) -> list[bytes]:
+        """Take bytes off the network; return the lines that they complete, without newlines."""
+        lines = data.split(b"\n")
+        rest = lines.pop()
+        if self._size:
+            if not lines:
+                self._extend(rest)
+                return lines
+            self._extend(lines[0])
+            if self.is_dropping:
+                del lines[0]
+            else:
+                lines[0] = bytes(self._part or b"")
+            self._part, self._size = None, 0
+        if 0 < self.max_size < len(data):
+            lines = self._short_enough(lines)
+        if rest:
+            self._extend(rest)
+        return lines
 
-    def fail(self, exception: Exception) -> None:
-        """Raise this from now on: the connection is lost."""
-        self._failure = exception
-        self._queue.put_nowait(exception)
+    def _short_enough(self, lines: list[bytes]) -> list[bytes]:
+        kept = [line for line in lines if len(line) <= self.max_size]
+        self.dropped += len(lines) - len(kept)
+        return kept
 
-    def received_bytes(self, data: bytes) -> None:
-        """Take bytes off the network."""
-        first, *rest = data.split(b"\n")
-        self._append(first)
-        for piece in rest:
-            self._finish()
-            self._append(piece)
-
-    def _append(self, piece: bytes) -> None:
-        was_within = self._within()
+    def _extend(self, piece: bytes) -> None:
+        was_dropping = self.is_dropping
         self._size += len(piece)
-        if self._within():
-            self._parts.append(piece)
-        elif was_within:
-            self._parts.clear()
-            text = f"dropping message over {self.max_size:,d} bytes and re-synchronizing"
-            self._queue.put_nowait(MemoryError(text))
+        if self.is_dropping:
+            self.dropped += not was_dropping
+            self._part = None
+        elif self._part is None:
+            self._part = bytearray(piece)
+        else:
+            self._part += piece
 
     @property
     def is_dropping(self) -> bool:
-        """Say if the message that is being received has grown too long."""
-        return not self._within()
-
-    def _within(self) -> bool:
-        return self._size <= self.max_size or self.max_size <= 0
-
-    def _finish(self) -> None:
-        if self._within():
-            self.backlog += self._size + MESSAGE_OVERHEAD
-            self._queue.put_nowait(b"".join(self._parts))
-        self._parts.clear()
-        self._size = 0
-
-    async def receive_message(self) -> bytes:
-        """Wait for the next message."""
-        item = await self._queue.get()
-        if self._failure is not None:
-            # A new one each time: its traceback leads back to us, and would keep us in memory.
-            raise type(self._failure)(*self._failure.args)
-        if isinstance(item, Exception):
-            raise item
-        self.backlog -= len(item) + MESSAGE_OVERHEAD
-        return item
+        """Say if the line that is being received has grown too long."""
+        return self._size > self.max_size > 0
 
 
 class _BatchReply:
@@ -135,16 +118,28 @@ class _BatchMember(Request):
 
 
 class BoundedConnection(JSONRPCConnection):
-    """A JSON-RPC connection whose failures on hostile input are all ProtocolErrors.
+    """A server's end of JSON-RPC, whose failures on hostile input are all ProtocolErrors.
 
+    It is made for one message, in the dialect that the client has been found to speak, or
+    JSONRPCAutoDetect before its first that parses; ``dialect`` is then what it was found to be.
     Requests that it returns carry ``encode(result) -> bytes``, which is pure, and
     ``deliver(bytes) -> bytes | None``, which gives the message to send, if any yet.
     """
 
-    # About the message last received: how many members of a batch were malformed, and the
-    # reply to it if none of its members is left to wait for.
-    malformed_count = 0
-    immediate_reply: bytes | None = None
+    def __init__(self, dialect: Any, max_response_size: int = 0) -> None:
+        # Not the library's: that is for both ends, and several times as much.
+        self._protocol = dialect
+        self._requests: dict[Any, Any] = {}
+        self.max_response_size = max_response_size
+        # About the message last received: how many members of a batch were malformed, and the
+        # reply to it if none of its members is left to wait for.
+        self.malformed_count = 0
+        self.immediate_reply: bytes | None = None
+
+    @property
+    def dialect(self) -> Any:
+        """The class of aiorpcX that knows the client's dialect."""
+        return self._protocol
 
     def receive_message(self, message: bytes) -> list[Any]:
         """Return the requests and notifications in a message; raises ProtocolError."""
@@ -169,15 +164,18 @@ class BoundedConnection(JSONRPCConnection):
         return items
 
     def _encode(self, request_id: Any, result: Any) -> bytes:
+        protocol = self._protocol
         if isinstance(result, EncodedJSON):
             # The first null of an empty reply is the result, in every dialect.
-            empty: bytes = self._protocol.response_message(None, request_id)
+            empty: bytes = protocol.response_message(None, request_id)
             return empty.replace(b"null", result, 1)
+        is_error = isinstance(result, (RPCError, ProtocolError))
+        make_payload = protocol.error_payload if is_error else protocol.response_payload
         try:
-            return self._protocol.response_message(result, request_id)  # type: ignore[no-any-return]
-        except (ProtocolError, ValueError, RecursionError):
+            return encode(make_payload(result, request_id))
+        except (TypeError, ValueError, RecursionError):
             error = RPCError(JSONRPC.INTERNAL_ERROR, "internal server error")
-            return self._protocol.response_message(error, request_id)  # type: ignore[no-any-return]
+            return encode(protocol.error_payload(error, request_id))
 
     def _deliver(self, request_id: Any, message: bytes) -> bytes:
         if len(message) > self.max_response_size > 0:
@@ -205,3 +203,8 @@ class BoundedConnection(JSONRPCConnection):
         if reply.parts and len(reply.parts) == reply.expected:
             self.immediate_reply = reply.message()
         return items
+
+
+def encode_notification(dialect: Any, method: str, args: Any) -> bytes:
+    """Return a notification as a client of that dialect wants it."""
+    return encode(dialect.request_payload(Notification(method, args), None))

@@ -22,11 +22,11 @@ from electrumx.server.session.admin import LocalRPC
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.caches import BlockCache, FeeEstimates
 from electrumx.server.session.chaintip import ChainTip
+from electrumx.server.session.listeners import Listeners, wait_all_closed
 from electrumx.server.session.masternodes import MasternodeCache
 from electrumx.server.session.params import DAEMON_ERROR
 from electrumx.server.session.references import by_id
 from electrumx.server.session.scripts import ScriptCache
-from electrumx.server.session.transport import Listeners, wait_all_closed
 
 # No reply bound below this, whatever MAX_SEND says: a chunk of headers must fit.
 MIN_MAX_SEND = 350_000

@@ -1,8 +1,16 @@
-"""What a request handler may answer with, besides plain JSON values.  Pure."""
+"""What a request handler may answer with, and how it becomes JSON.  Pure."""
 
+import json
 from typing import Any
 
 import orjson
+
+# What the standard library refuses to encode is refused.
+_OPTIONS = (
+    orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
 
 
 class EncodedJSON(bytes):
@@ -15,9 +23,21 @@ class EncodedJSON(bytes):
     __slots__ = ()
 
 
-def encode_result(value: Any) -> EncodedJSON:
-    """Return plain JSON values encoded; raises TypeError for what is none.
+def encode(value: Any) -> bytes:
+    """Return a value as JSON in UTF-8, compact; raises TypeError for what has no such form.
 
-    What was encoded once can be answered many times.  Runs on the loop or in a thread.
+    Runs on the loop or in a thread.
     """
-    return EncodedJSON(orjson.dumps(value))
+    try:
+        return orjson.dumps(value, None, _OPTIONS)
+    except TypeError:
+        # Integers of more than 64 bits, half characters, named tuples
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def encode_result(value: Any) -> EncodedJSON:
+    """Return plain JSON values encoded, to be answered many times; raises TypeError.
+
+    Runs on the loop or in a thread.
+    """
+    return EncodedJSON(encode(value))

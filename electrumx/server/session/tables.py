@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 from aiorpcx import handler_invocation
 
 ProtocolTuple = tuple[int, ...]
+# Request name -> (function, fewest arguments, most arguments), the session apart
+HandlerTable = dict[str, tuple[Callable[..., Any], int, int]]
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 _MARK = "_rpc_marks"
@@ -50,6 +52,17 @@ def handler_names(cls: Any, ptuple: ProtocolTuple) -> dict[str, str]:
                 if ptuple >= since and (until is None or ptuple < until):
                     result[name] = attribute
     return result
+
+
+@lru_cache(maxsize=64)
+def handler_table(cls: Any, ptuple: ProtocolTuple) -> HandlerTable:
+    """Return the handlers of a session class at a protocol version; not to be changed."""
+    table: HandlerTable = {}
+    for name, attribute in handler_names(cls, ptuple).items():
+        function = getattr(cls, attribute)
+        counts = _positional_range(function)
+        table[name] = (function, counts.start, counts.stop - 1)
+    return table
 
 
 @lru_cache(maxsize=1024)

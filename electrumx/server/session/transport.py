@@ -1,305 +1,300 @@
-"""Listening sockets: raw and websocket, plain and TLS. Knows nothing of what is said over them.
+"""Connections of clients: bytes in, whole messages out, and no more held than a bound.
 
-Listeners belong to the session manager's tasks; transports to the task of their connection.
+Raw sockets, plain and TLS, are an asyncio Protocol with no task of its own: an idle connection
+costs memory only.  Websockets have the library's task.  Both feed a session, which is what is
+called ``session`` here and has
+
+* ``received_bytes(count)``, ``receive(messages)`` and ``dropped_messages(count)``,
+* ``on_unwritable()`` and ``on_writable()`` when the client reads no more, and when it does again,
+* ``on_lost()`` once, at the end.
+
+They know nothing of what is said.  All of it runs on the event loop.
 """
 
 import asyncio
-import logging
-import os
-import ssl
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
-from aiorpcx import TaskTimeout, serve_rs, timeout_after
-from aiorpcx.rawsocket import RSTransport
-from aiorpcx.websocket import WSTransport
+from aiorpcx import NetAddress
 from websockets.asyncio.server import ServerConnection
-from websockets.asyncio.server import serve as websockets_serve
 from websockets.exceptions import ConnectionClosed
 
-from electrumx.lib import util
+from electrumx.server.session.framing import LineFramer
 
-WEBSOCKET_PROTOCOLS = ("ws", "wss")
-TLS_PROTOCOLS = ("ssl", "wss")
-
-# Hostile handshakes are everyday noise, and connections are logged by their sessions.
-_quiet_logger = logging.getLogger("electrumx.websockets")
-_quiet_logger.setLevel(logging.CRITICAL)
+# A websocket's messages that wait to be written: above this the client is one that does not read.
+WRITE_HIGH_MARK = 65_536
+# How long a connection that we end waits for the client to end it too.
+LINGER_SECS = 1.0
 
 
-class RenewedContext(ssl.SSLContext):
-    """The context of TLS listeners: each new connection gets the certificate now on disk.
+class RawTransport(asyncio.Protocol):
+    """The connection of a raw socket; messages are lines."""
 
-    Raises OSError (ssl.SSLError is one) if the files are bad.  If they are bad when they change,
-    new connections go on with what was last good.
+    __slots__ = (
+        "_ending",
+        "_factory",
+        "_force_timer",
+        "_framer",
+        "_lost",
+        "_transport",
+        "is_held",
+        "is_writable",
+        "session",
+    )
 
-    Files are looked at when a connection comes, which is two system calls.  A change is read into
-    a context of its own: one that failed half-way could be left with a certificate and no key.
-    """
+    def __init__(self, session_factory: Callable[[Any], Any], max_recv: int) -> None:
+        """``session_factory(transport)`` makes the session; lines have at most so many bytes."""
+        self._factory = session_factory
+        self._framer = LineFramer(max_recv)
+        self._transport: Any = None
+        self.session: Any = None
+        # Whether the client takes what is sent: less than 64 KiB wait for it
+        self.is_writable = True
+        # Whether reading has been stopped
+        self.is_held = False
+        # Resolved when the connection has ended; most often nobody asks
+        self._lost: asyncio.Future[None] | None = None
+        self._force_timer: asyncio.TimerHandle | None = None
+        # Whether what the client still sends is read only to be thrown away
+        self._ending = False
 
-    def __new__(cls, certfile: str, keyfile: str) -> "RenewedContext":
-        """Return a context for servers; arguments are ``__init__``'s."""
-        return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+    # -- called by the event loop
 
-    def __init__(self, certfile: str, keyfile: str) -> None:
-        self.logger = util.class_logger(__name__, self.__class__.__name__)
-        self._files = (certfile, keyfile)
-        # Before reading, so that a change in between is noticed.
-        self._seen = self._signature()
-        self._current = self._load()
-
-    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
-        """Return the TLS layer of a new connection."""
-        self._renew()
-        return self._current.wrap_bio(*args, **kwargs)
-
-    def _signature(self) -> list[tuple[int, int, int]]:
-        """Return what differs if a file was written again, or a link points to another one."""
-        stats = [os.stat(file) for file in self._files]
-        return [(stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats]
-
-    def _load(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*self._files)
-        return context
-
-    def _renew(self) -> None:
-        try:
-            signature = self._signature()
-        except OSError as e:
-            if self._seen:
-                self._seen = []
-                self._keep_old(e)
-            return
-        if signature == self._seen:
-            return
-        self._seen = signature
-        try:
-            self._current = self._load()
-        except OSError as e:
-            self._keep_old(e)
-        else:
-            self.logger.info(f"new connections use the renewed certificate {self._files[0]}")
-
-    def _keep_old(self, error: OSError) -> None:
-        self.logger.error(
-            f"the renewed certificate {self._files[0]} cannot be used, keeping the old one: {error}"
-        )
-
-
-class RawTransport(RSTransport):
-    """aiorpcX's transport of raw sockets, which reads no faster than its session takes messages.
-
-    Otherwise a client could have us hold all that it sends while its requests wait their turn.
-    """
-
-    # Bytes of messages not taken yet: above the one reading stops, below the other it goes on.
-    HIGH_MARK = 65_536
-    LOW_MARK = 16_384
-
-    session: Any
-    _held = False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Let a session that waits before it receives more find out."""
-        super().connection_lost(exc)
-        if self.session is not None:
-            self.session._admission.release()
-
-    async def process_messages(self) -> None:
-        """Run the session until the connection ends."""
-        try:
-            await super().process_messages()
-        finally:
-            # They hold each other: without this the garbage collector would have to find out.
-            self.session = None
+    def connection_made(self, transport: Any) -> None:
+        """Start a session."""
+        self._transport = transport
+        self.session = self._factory(self)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes off the network."""
-        if self.session is None:
+        session = self.session
+        if session is None or self._ending:
             return
-        super().data_received(data)
+        session.received_bytes(len(data))
+        framer = self._framer
+        lines = framer.split(data)
+        if framer.dropped:
+            session.dropped_messages(framer.dropped)
+            framer.dropped = 0
+        if lines:
+            session.receive(lines)
         # Limits take effect when a request gets its turn: here there is none to come.
-        if self._framer.is_dropping and self.session.is_over_limit() and not self.is_closing():
-            self.session.on_disconnect_due_to_excessive_session_cost()
-            self._asyncio_transport.abort()
-        elif self._framer.backlog > self.HIGH_MARK and not self.is_closing():
-            self._held = True
-            self._asyncio_transport.pause_reading()
+        if framer.is_dropping and session.is_over_limit() and not self.is_closing():
+            session.on_disconnect_due_to_excessive_session_cost()
+            self._transport.abort()
 
-    async def receive_message(self) -> bytes:
-        """Wait for the next message."""
-        message: bytes = await super().receive_message()
-        # While the client does not read, resuming is up to resume_writing.
-        if self._held and self._framer.backlog < self.LOW_MARK and self._can_send.is_set():
-            self._held = False
-            if not self.is_closing():
-                self._asyncio_transport.resume_reading()
-        return message
+    def pause_writing(self) -> None:
+        """Note that the client does not read what it is sent."""
+        self.is_writable = False
+        if self.session is not None:
+            self.session.on_unwritable()
+
+    def resume_writing(self) -> None:
+        """Note that it does again."""
+        self.is_writable = True
+        if self.session is not None:
+            self.session.on_writable()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the session."""
+        if self._force_timer is not None:
+            self._force_timer.cancel()
+            self._force_timer = None
+        self.is_writable = True
+        self._end_session()
+        # It is gone already; but Python 3.10 takes TLS transports for leaked unless told
+        self._transport.abort()
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(None)
+
+    # -- called by the session
+
+    def send(self, messages: list[bytes]) -> None:
+        """Send messages; what the client does not take at once is kept for it."""
+        if not self._transport.is_closing():
+            messages.append(b"")
+            self._transport.write(b"\n".join(messages))
+
+    def hold(self, *, held: bool) -> None:
+        """Stop or go on reading."""
+        if held == self.is_held or self.session is None or self.is_closing():
+            return
+        self.is_held = held
+        if held:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    def is_closing(self) -> bool:
+        """Say if the connection has ended or is about to."""
+        return self._ending or self._transport.is_closing()
+
+    def remote_address(self) -> NetAddress | None:
+        """Return the peer's address, None if it went before it was known."""
+        peername = self._transport.get_extra_info("peername")
+        return NetAddress(peername[0], peername[1]) if peername else None
+
+    def end(self, force_after: float) -> None:
+        """Close once all is sent, or after so many seconds; return at once.
+
+        A socket that is closed while there is something left to read resets the connection, and
+        the client may never see what it was sent last.  Hence we say that we are done, and read on
+        for a moment.
+        """
+        transport = self._transport
+        if self.is_closing():
+            return
+        if transport.can_write_eof() and not transport.get_write_buffer_size():
+            self._ending = True
+            transport.write_eof()
+            # What is left of the connection is no session's business.
+            asyncio.get_running_loop().call_soon(self._end_session)
+            if self.is_held:
+                transport.resume_reading()
+            force_after = min(force_after, LINGER_SECS)
+        else:
+            transport.close()
+        self._force_after(force_after)
+
+    def _end_session(self) -> None:
+        session, self.session = self.session, None
+        if session is not None:
+            session.on_lost()
+
+    def _force_after(self, secs: float) -> None:
+        loop = asyncio.get_running_loop()
+        timer = self._force_timer
+        if timer is None or loop.time() + secs < timer.when():
+            if timer is not None:
+                timer.cancel()
+            self._force_timer = loop.call_later(secs, self._transport.abort)
+
+    async def close(self, force_after: float) -> None:
+        """Close the connection; return when closed, at the latest after so many seconds."""
+        self._transport.close()
+        if self.session is not None:
+            self._force_after(force_after)
+            if self._lost is None:
+                self._lost = asyncio.get_running_loop().create_future()
+            # Others may wait too: one that is cancelled takes nothing from them.
+            await asyncio.shield(self._lost)
+
+    def abort(self) -> None:
+        """Drop the connection without ceremony."""
+        self._transport.abort()
 
 
-class WebSocketTransport(WSTransport):
-    """aiorpcX's websocket transport, with closing that is bounded in time."""
+class WebSocketTransport:
+    """The connection of a websocket; each message is one of its own."""
 
-    session: Any
+    def __init__(self, websocket: ServerConnection, session_factory: Callable[[Any], Any]) -> None:
+        self._websocket = websocket
+        self._factory = session_factory
+        self.session: Any = None
+        self._closing = False
+        # What waits to be sent, how much that is, and what sends it
+        self._queue: deque[bytes] = deque()
+        self._queue_bytes = 0
+        self._sender: asyncio.Task[None] | None = None
+        self._closer: asyncio.Task[None] | None = None
+        self._may_read = asyncio.Event()
+        self._may_read.set()
 
-    async def process_messages(self) -> None:
-        """Run the session until the connection ends."""
+    async def run(self) -> None:
+        """Run a session until the connection ends."""
+        session = self.session = self._factory(self)
         try:
-            await self.session.process_messages(self.recv_message)
+            while True:
+                message = await self._websocket.recv()
+                data = message.encode() if isinstance(message, str) else message
+                session.received_bytes(len(data))
+                session.receive([data])
+                await self._may_read.wait()
         except ConnectionClosed:
             pass
         finally:
-            self.closing = True
+            self._closing = True
             self.session = None
-
-    async def write(self, framed_message: bytes) -> None:
-        """Send a message as text; do nothing if the connection has gone, as raw sockets do."""
-        if self.is_closing():
-            return
-        try:
-            await self.websocket.send(framed_message.decode())
-        except ConnectionClosed:
-            self.closing = True
-
-    async def close(self, force_after: float = 0) -> None:
-        """Close the connection and return when closed, at the latest after so many seconds."""
-        self.closing = True
-        try:
-            async with timeout_after(force_after):
-                await self.websocket.close()
-        except TaskTimeout:
-            await self.abort()
-
-    async def abort(self) -> None:
-        """Drop the connection without ceremony."""
-        self.closing = True
-        transport = getattr(self.websocket, "transport", None)
-        if transport is not None:
-            transport.abort()
-
-
-async def _serve_websocket(session_factory: Callable[..., Any], ws: ServerConnection) -> None:
-    await WebSocketTransport.ws_server(session_factory, ws)
-
-
-class Listener:
-    """One service that accepts connections, from ``open`` to ``close``."""
-
-    def __init__(
-        self,
-        service: Any,
-        session_factory: Callable[..., Any],
-        *,
-        max_recv: int,
-        tls_context: ssl.SSLContext | None,
-    ) -> None:
-        self.service = service
-        self._session_factory = session_factory
-        self._max_recv = max_recv
-        self._tls_context = tls_context
-        self._server: Any = None
+            self._queue.clear()
+            session.on_lost()
+            for task in (self._sender, self._closer):
+                if task is not None:
+                    task.cancel()
 
     @property
-    def port(self) -> int:
-        """The port listened on (the system's choice if the service named port 0)."""
-        return int(self._server.sockets[0].getsockname()[1])
+    def is_writable(self) -> bool:
+        """Whether the client takes what is sent: less than 64 KiB wait for it."""
+        return self._queue_bytes < WRITE_HIGH_MARK
 
-    async def open(self) -> None:
-        """Start to listen; raises OSError if that is impossible."""
-        host: str | None = str(self.service.address.host)
-        if host == "all_interfaces":
-            host = None
-        port = self.service.address.port
-        if self.service.protocol in WEBSOCKET_PROTOCOLS:
-            self._server = await websockets_serve(
-                partial(_serve_websocket, self._session_factory),
-                host,
-                port,
-                max_size=self._max_recv or None,
-                # Compressing a large reply takes tens of milliseconds, on the event loop
-                compression=None,
-                ssl=self._tls_context,
-                server_header=None,
-                logger=_quiet_logger,
-            )
+    @property
+    def is_held(self) -> bool:
+        """Whether reading has been stopped."""
+        return not self._may_read.is_set()
+
+    def send(self, messages: list[bytes]) -> None:
+        """Send messages as text; what the client does not take at once is kept for it."""
+        if self._closing:
+            return
+        self._queue.extend(messages)
+        self._queue_bytes += sum(map(len, messages))
+        if self._sender is None:
+            self._sender = asyncio.get_running_loop().create_task(self._send_queue())
+
+    async def _send_queue(self) -> None:
+        try:
+            while self._queue:
+                message = self._queue.popleft()
+                await self._websocket.send(message.decode())
+                was_writable = self.is_writable
+                self._queue_bytes -= len(message)
+                if not was_writable and self.is_writable and self.session is not None:
+                    self.session.on_writable()
+        except ConnectionClosed:
+            self._closing = True
+        finally:
+            self._sender = None
+
+    def hold(self, *, held: bool) -> None:
+        """Stop or go on reading."""
+        if held:
+            self._may_read.clear()
         else:
-            self._server = await serve_rs(
-                self._session_factory, host, port, transport=RawTransport, ssl=self._tls_context
-            )
+            self._may_read.set()
 
-    def close(self) -> None:
-        """Accept no more connections; those that exist go on.
+    def is_closing(self) -> bool:
+        """Say if the connection has ended or is about to."""
+        return self._closing
 
-        Deliberately does not wait: since Python 3.12 a server counts as closed only when the
-        last of its connections has gone, which is up to the clients.
-        """
-        if self.service.protocol in WEBSOCKET_PROTOCOLS:
-            self._server.close(close_connections=False)
-        else:
-            self._server.close()
+    def remote_address(self) -> NetAddress | None:
+        """Return the peer's address, None if it went before it was known."""
+        address = self._websocket.remote_address
+        return NetAddress(*address[:2]) if address else None
 
-    async def wait_closed(self) -> None:
-        """Wait until the connections have gone too (not before Python 3.12 for raw sockets)."""
-        await self._server.wait_closed()
+    def end(self, force_after: float) -> None:
+        """Close once all is sent, or after so many seconds; return at once."""
+        if self._closer is None:
+            self._closer = asyncio.get_running_loop().create_task(self.close(force_after))
 
+    async def close(self, force_after: float) -> None:
+        """Close the connection; return when closed, at the latest after so many seconds."""
+        closing = asyncio.ensure_future(self._close_after_queue())
+        self._closing = True
+        self._may_read.set()
+        await asyncio.wait([closing], timeout=force_after)
+        if not closing.done():
+            closing.cancel()
+            self.abort()
 
-class Listeners:
-    """The services that are being listened on."""
+    async def _close_after_queue(self) -> None:
+        if self._sender is not None:
+            await asyncio.wait([self._sender])
+        await self._websocket.close()
 
-    def __init__(self, env: Any, factory_for: Callable[[str], Callable[..., Any]]) -> None:
-        """``factory_for(protocol)`` returns what makes a session of a transport."""
-        self._env = env
-        self._factory_for = factory_for
-        self._tls_context: ssl.SSLContext | None = None
-        self.logger = util.class_logger(__name__, self.__class__.__name__)
-        self.open: dict[Any, Listener] = {}
-
-    def _tls(self, protocol: str) -> ssl.SSLContext | None:
-        if protocol not in TLS_PROTOCOLS:
-            return None
-        if self._tls_context is None:
-            self._tls_context = RenewedContext(self._env.ssl_certfile, self._env.ssl_keyfile)
-        return self._tls_context
-
-    async def start(self, services: Iterable[Any]) -> None:
-        """Listen on services; where that fails there is a line in the log, and the rest goes on."""
-        for service in services:
-            kind = service.protocol.upper()
-            try:
-                listener = Listener(
-                    service,
-                    self._factory_for(service.protocol),
-                    max_recv=self._env.max_recv,
-                    tls_context=self._tls(service.protocol),
-                )
-                await listener.open()
-            except OSError as e:
-                # ssl.SSLError is one: a bad certificate
-                self.logger.error(f"{kind} server failed to listen on {service.address}: {e}")
-            else:
-                self.open[service] = listener
-                self.logger.info(f"{kind} server listening on {service.address}")
-
-    def stop(self, services: Iterable[Any]) -> list[Listener]:
-        """Stop listening on services; return the listeners, whose connections go on."""
-        stopped = []
-        for service in services:
-            listener = self.open.pop(service, None)
-            if listener is not None:
-                self.logger.info(f"closing down server for {service}")
-                listener.close()
-                stopped.append(listener)
-        return stopped
-
-
-async def wait_all_closed(listeners: list[Listener], secs: float) -> bool:
-    """Wait for listeners to be closed, at most so long; say if they are."""
-    if not listeners:
-        return True
-    tasks = [asyncio.ensure_future(listener.wait_closed()) for listener in listeners]
-    _done, pending = await asyncio.wait(tasks, timeout=secs)
-    for task in pending:
-        task.cancel()
-    return not pending
+    def abort(self) -> None:
+        """Drop the connection without ceremony."""
+        self._closing = True
+        self._may_read.set()
+        transport = getattr(self._websocket, "transport", None)
+        if transport is not None:
+            transport.abort()

@@ -6,8 +6,7 @@ import math
 
 import pytest
 
-from electrumx.server.session import base, limits
-from electrumx.server.session.transport import RawTransport
+from electrumx.server.session import limits, requests
 from tests.fakes.session_world import (
     FakeDB,
     make_tx_hash,
@@ -134,7 +133,7 @@ async def test_concurrency_shrinks_from_the_soft_to_the_hard_limit(cost, target)
         session.cost_decay_per_sec = 0
         session.cost = cost
         session.recalc_concurrency()
-        assert target == session._incoming_concurrency.max_concurrent
+        assert target == session.concurrency_target
         assert pytest.approx(max(0, (cost - 1000) / 9000)) == session._cost_fraction
 
 
@@ -180,7 +179,7 @@ async def test_without_a_range_between_the_limits_nobody_is_throttled():
             assert "error" in await client.recv()
         await client.request("server.ping")
         assert world.session().cost > 30_000
-        assert 10 == world.session()._incoming_concurrency.max_concurrent
+        assert 10 == world.session().concurrency_target
 
 
 # -- the end of a session
@@ -207,7 +206,7 @@ async def test_who_reads_nothing_at_the_hard_limit_is_gone_in_seconds():
         for number in range(30):
             await client.send(request(number, "blockchain.transaction.get", ["ab" * 32]))
         session = world.session()
-        await until(lambda: not session.transport._can_send.is_set())
+        await until(lambda: not session.transport.is_writable)
         session.bump_cost(20_000)
         await until(lambda: not world.manager.sessions, secs=8)
 
@@ -304,16 +303,16 @@ async def test_a_flood_waits_in_the_senders_own_buffers(monkeypatch):
         world.daemon.stall = asyncio.Event()
         session = world.session(0)
         held = []
-        monkeypatch.setattr(RawTransport, "HIGH_MARK", 20_000)
+        monkeypatch.setattr(requests, "READ_HIGH_MARK", 20_000)
         txid = "ab" * 32
         flood = b"\n".join(request(n, "blockchain.transaction.get", [txid]) for n in range(5_000))
         sending = asyncio.create_task(client.send(flood))
-        await until(lambda: session.unanswered_request_count() >= base.MAX_ADMITTED)
+        await until(lambda: session.unanswered_request_count() >= requests.MAX_ADMITTED)
         for _ in range(20):
             await other.request("server.ping")
             held.append(session.unanswered_request_count())
-        assert max(held) <= base.MAX_ADMITTED + 1
-        assert session.transport._held
+        assert max(held) <= requests.MAX_ADMITTED + 1
+        assert session.transport.is_held
         world.daemon.stall.set()
         ids = set()
         for _ in range(5_000):

@@ -1,20 +1,10 @@
 """Lines out of bytes, however they are cut."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from electrumx.server.session.caches import LRUCache
-from electrumx.server.session.framing import BoundedNewlineFramer
-
-
-def drain(framer):
-    """Return what has been received: messages, and None for each that was dropped."""
-    result = []
-    while not framer._queue.empty():
-        item = framer._queue.get_nowait()
-        result.append(None if isinstance(item, MemoryError) else item)
-    return result
+from electrumx.server.session.framing import LineFramer
 
 
 @given(
@@ -23,33 +13,22 @@ def drain(framer):
     max_size=st.integers(0, 12),
 )
 def test_framing_survives_any_cut_of_the_bytes(lines, cuts, max_size):
-    framer = BoundedNewlineFramer(max_size)
-    data = b"".join(framer.frame(line) for line in lines)
-    start = 0
+    framer = LineFramer(max_size)
+    data = b"".join(line + b"\n" for line in lines)
+    start, received = 0, []
     for cut in [*sorted(min(cut, len(data)) for cut in cuts), len(data)]:
-        framer.received_bytes(data[start:cut])
+        received += framer.split(data[start:cut])
         start = cut
-    expected = [None if len(line) > max_size > 0 else line for line in lines]
-    assert expected == drain(framer)
+    kept = [line for line in lines if not len(line) > max_size > 0]
+    assert (kept, len(lines) - len(kept)) == (received, framer.dropped)
 
 
-async def test_a_dropped_message_is_reported_before_its_end():
-    framer = BoundedNewlineFramer(10)
-    framer.received_bytes(b"x" * 11)
-    with pytest.raises(MemoryError, match="dropping message over 10 bytes and re-synchronizing"):
-        await framer.receive_message()
-    framer.received_bytes(b"x" * 100 + b"\nabc\n")
-    assert b"abc" == await framer.receive_message()
-
-
-async def test_a_lost_connection_ends_reception():
-    framer = BoundedNewlineFramer(10)
-    framer.received_bytes(b"abc\n")
-    framer.fail(ConnectionResetError())
-    for _ in range(2):
-        with pytest.raises(ConnectionResetError):
-            await framer.receive_message()
-        framer.fail(ConnectionResetError())
+def test_a_dropped_message_is_reported_before_its_end():
+    framer = LineFramer(10)
+    assert framer.split(b"x" * 11) == []
+    assert (1, True) == (framer.dropped, framer.is_dropping)
+    assert framer.split(b"x" * 100 + b"\nabc\n") == [b"abc"]
+    assert (1, False) == (framer.dropped, framer.is_dropping)
 
 
 def test_a_cache_forgets_the_least_recently_used():

@@ -209,7 +209,7 @@ async def test_a_newcomer_bears_its_subnets_cost_at_once():
         groups.join(session, ip_address("1.2.3.5"))
         session.recalc_concurrency()
         assert pytest.approx(6000) == session.extra_cost()
-        assert session._incoming_concurrency.max_concurrent < 6
+        assert session.concurrency_target < 6
         world.manager.remove_session(session)
         assert 0 == session.extra_cost()
 

@@ -1,0 +1,307 @@
+"""The fast path answers as the slow path does, and bytes may be cut anywhere."""
+
+import asyncio
+import json
+from collections import Counter
+
+import pytest
+from aiorpcx import ReplyAndDisconnect, RPCError
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from electrumx.server.session.requests import FAST_MESSAGE_BYTES, RequestSession
+from electrumx.server.session.results import encode_result
+from electrumx.server.session.tables import handler_names, handler_table, rpc_method
+from electrumx.server.session.transport import RawTransport
+
+
+class Sent:
+    """A transport that keeps what it is given."""
+
+    is_writable = True
+    is_held = False
+
+    def __init__(self):
+        self.messages = []
+        self.ended = False
+
+    def send(self, messages):
+        self.messages += messages
+
+    def hold(self, *, held):
+        self.is_held = held
+
+    def is_closing(self):
+        return self.ended
+
+    def end(self, force_after):
+        self.ended = True
+
+
+class Session(RequestSession):
+    """Handlers of every kind."""
+
+    cost_soft_limit, cost_hard_limit, cost_decay_per_sec, cost_sleep = 0, 0, 0.0, 0.0
+    bw_cost_per_byte = 0.001
+    initial_concurrent = concurrency_target = 3
+    processing_timeout = 30
+
+    def __init__(self, transport, **settings):
+        super().__init__(transport, Counter())
+        self.parsing_lock = asyncio.Lock()
+        self.logged = []
+        for name, value in settings.items():
+            setattr(self, name, value)
+        self.request_handlers = handler_names(type(self), (1, 4))
+        self._handlers = handler_table(type(self), (1, 4))
+
+    @property
+    def logger(self):
+        return self
+
+    def exception(self, text):
+        self.logged.append(text)
+
+    def info(self, text):
+        self.logged.append(text)
+
+    @rpc_method("none")
+    def none(self):
+        self.bump_cost(1)
+
+    @rpc_method("echo")
+    def echo(self, value, other=None):
+        return [value, other]
+
+    @rpc_method("text")
+    def text(self, *, value=""):
+        return str(value)
+
+    @rpc_method("show")
+    def show(self, value):
+        return f"{value}"
+
+    @rpc_method("encoded")
+    def encoded(self, value=None):
+        return encode_result({"value": value})
+
+    @rpc_method("waits")
+    async def waits(self, value=1):
+        return value
+
+    @rpc_method("may.wait")
+    def may_wait(self, value):
+        return self.waits(value) if value else {"value": value}
+
+    @rpc_method("refuses")
+    def refuses(self, value="no"):
+        raise RPCError(7, f"{value}", cost=3.0)
+
+    @rpc_method("fails")
+    def fails(self):
+        raise KeyError("oops")
+
+    @rpc_method("ends")
+    def ends(self, value=0):
+        raise ReplyAndDisconnect(value)
+
+
+class SlowSession(Session):
+    def _answer_fast(self, message):
+        return False
+
+
+METHODS = [*handler_names(Session, (1, 4)), "unknown", "", 5, None, ["none"]]
+INTEGERS = st.integers(-5, 5) | st.sampled_from(
+    [2**53, 2**63 - 1, 2**63, 2**64 - 1, 2**64, -(2**63), -(2**63) - 1, 10**30]
+)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | INTEGERS
+    | st.floats()
+    | st.text(max_size=4)
+    | st.sampled_from(["ü", "\ud800", "\u2028", "\0", "a" * 400])
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+PARAMS = st.lists(VALUES, max_size=3) | st.dictionaries(
+    st.sampled_from(["value", "other", "x"]), VALUES, max_size=2
+)
+REQUESTS = st.fixed_dictionaries(
+    {"method": st.sampled_from(METHODS)},
+    optional={
+        "jsonrpc": st.sampled_from(["2.0", "2.0", "2.0", "1.0", 2.0, None]),
+        "id": VALUES | st.integers(0, 9),
+        "params": PARAMS | VALUES,
+        "result": VALUES,
+        "error": VALUES,
+        "x": VALUES,
+    },
+)
+PLAIN = st.fixed_dictionaries(
+    {
+        "jsonrpc": st.just("2.0"),
+        "id": st.integers(0, 9) | st.text(max_size=3),
+        "method": st.sampled_from(METHODS[:-4]),
+    },
+    optional={"params": st.lists(SCALARS, max_size=2)},
+)
+
+
+def as_text(ascii_only, separators):
+    return lambda value: json.dumps(value, ensure_ascii=ascii_only, separators=separators).encode(
+        errors="surrogatepass"
+    )
+
+
+MESSAGES = st.one_of(
+    PLAIN.map(as_text(True, None)),
+    PLAIN.map(as_text(False, (",", ":"))),
+    REQUESTS.map(as_text(True, None)),
+    REQUESTS.map(as_text(False, None)),
+    st.lists(REQUESTS | PLAIN, max_size=3).map(as_text(True, None)),
+    VALUES.map(as_text(True, None)),
+    st.binary(max_size=8).map(lambda raw: raw.replace(b"\n", b" ")),
+    st.sampled_from(
+        [
+            b'{"id":1,"id":2,"method":"none","method":"show","params":[3],"jsonrpc":"2.0"}',
+            b'{"jsonrpc":"2.0","id":-0,"method":"show","params":[-0]}',
+            b'{"jsonrpc":"2.0","id":1e0,"method":"show","params":[1e2]}',
+            b'{"jsonrpc":"2.0","id":1,"method":"show","params":[1E400]}',
+            b'{"jsonrpc":"2.0","id":1,"method":"show","params":[NaN]}',
+            b'\xef\xbb\xbf{"jsonrpc":"2.0","id":1,"method":"none"}',
+            b' \t{"jsonrpc":"2.0" ,"id":1,"method":"none"}\r',
+            b'{"jsonrpc":"2.0","id":1,"method":"none"}}',
+            b'{"jsonrpc":"2.0","id":01,"method":"none"}',
+            b'{"jsonrpc":"2.0","id":1,"method":"show","params":["\x01"]}',
+            b'{"jsonrpc":"2.0","id":1,"method":"none","x":' + b"9" * 5000 + b"}",
+            b'{"jsonrpc":"2.0","id":1,"method":"show","params":["' + b"y" * 4100 + b'"]}',
+        ]
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def loop():
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+async def _settled(session):
+    while session._works or session._items or session._backlog:
+        await asyncio.sleep(0)
+
+
+def _conversation(loop, kind, messages, **settings):
+    """What came of messages, received one after the other: all that can be observed."""
+
+    async def converse():
+        session = kind(Sent(), **settings)
+        replies = []
+        for message in messages:
+            session.received_bytes(len(message) + 1)
+            session.receive([message])
+            await _settled(session)
+            replies.append([json.loads(reply) for reply in session.transport.messages])
+            session.transport.messages.clear()
+        sizes = (session.recv_count, session.recv_size, session.send_count)
+        counts = {name: n for name, n in session.method_counts.items() if n}
+        state = (session._dialect.__name__, session.transport.ended, session.errors, session.logged)
+        # What is escaped in one form only may differ in length.
+        return replies, sizes, counts, state, round(session.cost - 0.001 * session.send_size, 6)
+
+    return loop.run_until_complete(converse())
+
+
+def _comparable(value):
+    """NaN is not equal to itself."""
+    return repr(value)
+
+
+@given(messages=st.lists(MESSAGES, min_size=1, max_size=4), max_size=st.sampled_from([0, 90, 400]))
+@example(
+    messages=[b'{"jsonrpc":"2.0","id":1,"method":"show","params":[18446744073709551616]}'],
+    max_size=0,
+)
+@example(
+    messages=[b'{"jsonrpc":"2.0","id":1,"method":"none"}', b'{"id":2,"method":"none"}'], max_size=0
+)
+@example(messages=[b'{"id":1,"method":"none"}', b'{"id":2,"method":"none"}'], max_size=0)
+def test_the_fast_path_answers_as_the_slow_path_does(loop, messages, max_size):
+    expected = _conversation(loop, SlowSession, messages, max_response_size=max_size)
+    assert _comparable(expected) == _comparable(
+        _conversation(loop, Session, messages, max_response_size=max_size)
+    )
+
+
+def test_both_paths_are_taken(loop):
+    async def taken(message):
+        return Session(Sent())._answer_fast(message)
+
+    def is_fast(message):
+        return loop.run_until_complete(taken(message))
+
+    assert is_fast(b'{"jsonrpc":"2.0","id":1,"method":"none","params":[]}')
+    assert is_fast(b'{"jsonrpc":"2.0","id":"x","method":"echo","params":[1,null]}')
+    assert not is_fast(b'{"jsonrpc":"2.0","method":"none"}')
+    padding = b" " * FAST_MESSAGE_BYTES
+    assert not is_fast(b'{"jsonrpc":"2.0","id":1,"method":"none"}' + padding)
+
+
+class Socket:
+    """What asyncio gives a protocol, that accepts all."""
+
+    def __init__(self):
+        self.sent = b""
+
+    def write(self, data):
+        self.sent += data
+
+    def is_closing(self):
+        return False
+
+    def can_write_eof(self):
+        return False
+
+    def close(self):
+        pass
+
+    def abort(self):
+        pass
+
+
+SYNCHRONOUS = [
+    b'{"jsonrpc":"2.0","id":%d,"method":"%s","params":[%d]}' % (n, method, n)
+    for n, method in enumerate([b"show", b"encoded", b"echo", b"refuses", b"unknown"])
+] + [b"junk", b"", b'{"jsonrpc":"2.0","method":"none"}']
+
+
+@given(
+    lines=st.lists(st.sampled_from(SYNCHRONOUS), min_size=1, max_size=8),
+    cuts=st.lists(st.integers(0, 300), max_size=10),
+)
+def test_replies_do_not_depend_on_where_the_bytes_are_cut(loop, lines, cuts):
+    data = b"".join(line + b"\n" for line in lines)
+
+    async def replies(cuts):
+        protocol = RawTransport(Session, 1000)
+        protocol.connection_made(socket := Socket())
+        start = 0
+        for cut in [*sorted(min(cut, len(data)) for cut in cuts), len(data)]:
+            protocol.data_received(data[start:cut])
+            start = cut
+        await _settled(protocol.session)
+        protocol.connection_lost(None)
+        return socket.sent
+
+    whole = loop.run_until_complete(replies([]))
+    assert whole == loop.run_until_complete(replies(cuts))
+    answered = [line for line in lines if b"none" not in line]
+    assert whole.count(b"\n") == len(answered)
