@@ -18,16 +18,22 @@ and outputs (hashX 11, value LE8, flags 1).  Nothing of it is a Python object.
 - a hash table from outpoint to coin.  Entries of 64 bytes lie in one growing array, freed ones in
   a list; a second array of 4-byte slots, at most two thirds full, finds them by linear probing.
   The hash is seeded, so that nobody can make transactions that collide.  About 72 bytes a coin,
-  against 205 of a Python dictionary of bytes.
+  against 205 of a Python dictionary of bytes.  An entry is *new*, to be written, or *known*: on
+  disk, or in the hands of the flush that is writing it.  Known ones spare a look-up when they are
+  spent; :meth:`FastIndex.forget_known` drops the oldest;
 - the coins spent that are on disk (24 bytes each), to be deleted there, and a set of their hashes
   that tells whether a row on disk is already spent;
-- history as records of 16 bytes, hashX and tx_num BE5, in the order of the chain, sorted when they
-  are flushed.
+- history as records of 16 bytes, hashX and tx_num BE5, in the order of the chain.
+
+What a flush is to write is *taken* from all that (:meth:`FastIndex.take_coins`,
+:meth:`FastIndex.take_history`) into arrays of its own: new coins of 32 bytes, deletes, records.
+From then on the flush may sort and write them in one thread while blocks are advanced in another.
 
 Spends that miss the table are looked up on disk before a batch of blocks is advanced
 (:meth:`FastIndex.missing`, :meth:`FastIndex.provide`), so that the loop that advances a block
 needs neither Python nor the disk and runs without the GIL.  One thread at a time uses an index
-(the caller holds the state lock); parsing shares nothing and may run in any thread.
+(the caller holds the state lock), beside one that writes what was taken; parsing shares nothing
+and may run in any thread.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -60,6 +66,7 @@ cdef enum:
     HASHX_LEN = 11
     OUTPUT_LEN = 20
     DELETE_LEN = 24
+    TAKEN_LEN = 32
     RECORD_LEN = 16
     # flags of an output
     SPENDABLE_LEGACY = 1
@@ -74,9 +81,11 @@ cdef enum:
     FORMAT_PLAIN = 0
     FORMAT_SEGWIT = 1
     FORMAT_LITECOIN = 2
-    # where a coin of the table came from
-    FROM_BLOCK = 0
-    FROM_DISK = 1
+    # marks of a coin in the table: to be written, or on disk already
+    NEW = 0
+    KNOWN = 1
+    # of buckets by age
+    AGES = 4096
 
 PLAIN, SEGWIT, LITECOIN = FORMAT_PLAIN, FORMAT_SEGWIT, FORMAT_LITECOIN
 
@@ -404,7 +413,7 @@ def parse_block(bytes raw not None, Py_ssize_t header_len, int tx_format):
 cdef struct Entry:
     uint8_t outpoint[36]
     uint8_t coin[24]
-    # FROM_BLOCK or FROM_DISK; of a freed entry, the number of the next freed one
+    # NEW or KNOWN; of a freed entry, the number of the next freed one
     uint32_t mark
 
 
@@ -484,6 +493,43 @@ cdef bint sort_records(Array *records) noexcept nogil:
     return True
 
 
+cdef inline uint64_t tx_num_of(Entry *entry) noexcept nogil:
+    cdef uint64_t tx_num = 0
+    memcpy(&tx_num, entry.coin + HASHX_LEN, 5)
+    return tx_num
+
+
+cdef bint order_by(Array *order, Array *items, size_t length, size_t at) noexcept nogil:
+    """List the numbers of items in the order of their eleven bytes at ``at``."""
+    cdef size_t n
+    cdef uint8_t *record
+    order.count = 0
+    if not grow(order, RECORD_LEN, items.count):
+        return False
+    for n in range(items.count):
+        record = order.data + RECORD_LEN * n
+        memcpy(record, items.data + length * n + at, HASHX_LEN)
+        memset(record + HASHX_LEN, 0, 1)
+        memcpy(record + 12, &n, 4)
+    order.count = items.count
+    return sort_records(order)
+
+
+cdef inline size_t ordered(Array *order, size_t n) noexcept nogil:
+    """Return the number of the ``n``-th item."""
+    cdef uint32_t number
+    memcpy(&number, order.data + RECORD_LEN * n + 12, 4)
+    return number
+
+
+cdef bint has_row(Array *deletes, const uint8_t *row) noexcept nogil:
+    cdef size_t n
+    for n in range(deletes.count):
+        if memcmp(deletes.data + DELETE_LEN * n, row, 13) == 0:
+            return True
+    return False
+
+
 cdef class FastIndex:
     """Coins and history not yet flushed."""
 
@@ -491,9 +537,10 @@ cdef class FastIndex:
     # entries used or freed, and room for
     cdef uint32_t used
     cdef uint32_t room
-    # the first freed entry plus 1, and coins alive
+    # the first freed entry plus 1, coins alive, and those of them that are new
     cdef uint32_t freed
     cdef readonly uint32_t coin_count
+    cdef uint32_t new_count
     # entry number plus 1 by hash; 0 is free
     cdef uint32_t *slots
     cdef uint64_t slot_mask
@@ -505,15 +552,24 @@ cdef class FastIndex:
     cdef Array records
     # records of the history that were touched since last asked
     cdef size_t touched_from
-    # records written by the flush that is under way
+    # what the flush that is under way has taken, and records that it has written
+    cdef readonly bint coins_taken
+    cdef readonly bint history_taken
+    cdef Array taken_coins
+    cdef Array taken_deletes
+    cdef Array taken_records
     cdef size_t written
 
     def __cinit__(self):
         self.entries = NULL
-        self.used = self.room = self.freed = self.coin_count = 0
+        self.used = self.room = self.freed = self.coin_count = self.new_count = 0
         self.slots, self.spent = NULL, NULL
+        self.coins_taken = self.history_taken = False
         memset(&self.deletes, 0, sizeof(Array))
         memset(&self.records, 0, sizeof(Array))
+        memset(&self.taken_coins, 0, sizeof(Array))
+        memset(&self.taken_deletes, 0, sizeof(Array))
+        memset(&self.taken_records, 0, sizeof(Array))
         self.touched_from = self.written = 0
         self.start_tables()
         self.seed = int.from_bytes(os.urandom(8), "little")
@@ -533,6 +589,9 @@ cdef class FastIndex:
         free(self.spent)
         release(&self.deletes)
         release(&self.records)
+        release(&self.taken_coins)
+        release(&self.taken_deletes)
+        release(&self.taken_records)
 
     # the table
 
@@ -597,9 +656,18 @@ cdef class FastIndex:
             number = self.used
             entry = &self.entries[number - 1]
         memcpy(entry.outpoint, outpoint, OUTPOINT_LEN)
+        entry.mark = KNOWN
         self.slots[slot] = number
         self.coin_count += 1
         return entry
+
+    cdef inline void mark(self, Entry *entry, uint32_t mark) noexcept nogil:
+        """Change the mark of an entry that is alive."""
+        if entry.mark == NEW:
+            self.new_count -= 1
+        if mark == NEW:
+            self.new_count += 1
+        entry.mark = mark
 
     cdef void remove(self, uint64_t slot) noexcept nogil:
         """Free an entry, and close the gap that its slot leaves in the run of probes."""
@@ -607,6 +675,7 @@ cdef class FastIndex:
         cdef uint64_t probe = slot
         cdef uint64_t home
         cdef uint32_t number = self.slots[slot]
+        self.mark(&self.entries[number - 1], KNOWN)
         self.entries[number - 1].mark = self.freed
         self.freed = number
         self.coin_count -= 1
@@ -632,7 +701,7 @@ cdef class FastIndex:
     cdef bint note_spent(self, const uint8_t *row) noexcept nogil:
         cdef uint64_t *bigger
         cdef uint64_t size, n, slot, value
-        if 2 * (self.deletes.count + 1) > self.spent_mask:
+        if 2 * (self.deletes.count + self.taken_deletes.count + 1) > self.spent_mask:
             size = 2 * (self.spent_mask + 1)
             bigger = <uint64_t *> calloc(size, sizeof(uint64_t))
             if bigger == NULL:
@@ -646,29 +715,29 @@ cdef class FastIndex:
                     bigger[slot] = value
             free(self.spent)
             self.spent, self.spent_mask = bigger, size - 1
-        value = self.spent_hash(row)
-        slot = value >> 1 & self.spent_mask
+        self.put_spent(row)
+        return True
+
+    cdef void put_spent(self, const uint8_t *row) noexcept nogil:
+        """Note a row; there is room."""
+        cdef uint64_t value = self.spent_hash(row)
+        cdef uint64_t slot = value >> 1 & self.spent_mask
         while self.spent[slot]:
             slot = (slot + 1) & self.spent_mask
         self.spent[slot] = value
-        return True
 
     def __contains__(self, bytes key not None):
         """Tell whether the ``h`` row with this key, 14 bytes, is spent but still on disk."""
         cdef const uint8_t *row = <const uint8_t *> PyBytes_AS_STRING(key) + 1
         cdef uint64_t value, slot
-        cdef size_t n
         if PyBytes_GET_SIZE(key) != 14:
             return False
         value = self.spent_hash(row)
         slot = value >> 1 & self.spent_mask
         while self.spent[slot]:
             if self.spent[slot] == value:
-                # Equal hashes are nearly always equal rows; the truth is in the list.
-                for n in range(self.deletes.count):
-                    if memcmp(self.deletes.data + DELETE_LEN * n, row, 13) == 0:
-                        return True
-                return False
+                # Equal hashes are nearly always equal rows; the truth is in the lists.
+                return has_row(&self.deletes, row) or has_row(&self.taken_deletes, row)
             slot = (slot + 1) & self.spent_mask
         return False
 
@@ -764,7 +833,7 @@ cdef class FastIndex:
         if entry == NULL:
             raise MemoryError
         memcpy(entry.coin, PyBytes_AS_STRING(coin), COIN_LEN)
-        entry.mark = FROM_DISK
+        self.mark(entry, KNOWN)
 
     def advance(self, FastBlock block not None, uint64_t first_tx_num, bint after_genesis,
                 bint any_order):
@@ -838,7 +907,7 @@ cdef class FastIndex:
             entry = self.put(outpoint)
             if entry == NULL:
                 return False
-            entry.mark = FROM_BLOCK
+            self.mark(entry, NEW)
             memcpy(entry.coin, output, HASHX_LEN)
             memcpy(entry.coin + HASHX_LEN, &tx_num, 5)
             memcpy(entry.coin + 16, output + HASHX_LEN, 8)
@@ -854,7 +923,7 @@ cdef class FastIndex:
         entry = &self.entries[self.slots[slot] - 1]
         memcpy(undo, entry.coin, COIN_LEN)
         self.record(entry.coin, tx_num)
-        if entry.mark == FROM_DISK:
+        if entry.mark == KNOWN:
             if not grow(&self.deletes, DELETE_LEN, 1):
                 return False
             # tx_hash[:4], txout_idx, tx_num, hashX
@@ -872,75 +941,230 @@ cdef class FastIndex:
     # what is to be flushed
 
     @property
+    def new_coins(self):
+        """Coins to be written: those taken, or else all new ones."""
+        return self.taken_coins.count if self.coins_taken else self.new_count
+
+    @property
     def delete_count(self):
-        """Coins on disk that are spent."""
-        return self.deletes.count
+        """Coins on disk that are spent: those taken, or else all."""
+        return self.taken_deletes.count if self.coins_taken else self.deletes.count
+
+    @property
+    def pending_rows(self):
+        """(coins, deletes) that wait to be written, taken or not."""
+        return (self.new_count + self.taken_coins.count,
+                self.deletes.count + self.taken_deletes.count)
 
     @property
     def record_count(self):
         """Entries of history, duplicates within a transaction included."""
-        return self.records.count
+        return self.records.count + self.taken_records.count
 
     @property
     def coins_memsize(self):
         """Bytes taken by coins and deletes."""
         return (self.room * sizeof(Entry) + (self.slot_mask + 1) * sizeof(uint32_t)
-                + self.deletes.room * DELETE_LEN + (self.spent_mask + 1) * sizeof(uint64_t))
+                + (self.deletes.room + self.taken_deletes.room) * DELETE_LEN
+                + self.taken_coins.room * TAKEN_LEN + (self.spent_mask + 1) * sizeof(uint64_t))
 
     @property
     def history_memsize(self):
-        """Bytes taken by history."""
-        return self.records.room * RECORD_LEN
+        """Bytes taken by history, and by sorting it."""
+        return (self.records.room + self.records.count + self.taken_records.room) * RECORD_LEN
 
-    def put_coins(self, put):
-        """Call ``put(key, value)`` for the ``h`` and ``u`` rows of every coin, in no order."""
-        cdef uint32_t *slot
+    def take_coins(self):
+        """Take coins and deletes for a flush, until :meth:`clear_coins`.
+
+        The coins become known ones.
+        """
+        cdef bint done
+        assert not self.coins_taken
+        with nogil:
+            done = self.take_new_coins()
+        if not done:
+            raise MemoryError
+        self.coins_taken = True
+
+    cdef bint take_new_coins(self) noexcept nogil:
         cdef uint64_t n
         cdef Entry *entry
-        cdef uint8_t h_key[14]
-        cdef uint8_t u_key[21]
-        h_key[0], u_key[0] = 0x68, 0x75
+        cdef uint8_t *taken
+        cdef size_t k
+        # No more than what is needed: they lie here for as long as a flush takes.
+        self.taken_coins.data = <uint8_t *> realloc(NULL, (<size_t> self.new_count + 1) * TAKEN_LEN)
+        if self.taken_coins.data == NULL:
+            return False
+        self.taken_coins.room = self.new_count + 1
         for n in range(self.slot_mask + 1):
             if not self.slots[n]:
                 continue
             entry = &self.entries[self.slots[n] - 1]
-            if entry.mark != FROM_BLOCK:
+            if entry.mark != NEW:
                 continue
-            memcpy(h_key + 1, entry.outpoint, 4)
-            memcpy(h_key + 5, entry.outpoint + 32, 4)
-            memcpy(h_key + 9, entry.coin + HASHX_LEN, 5)
-            memcpy(u_key + 1, entry.coin, HASHX_LEN)
-            memcpy(u_key + 12, h_key + 5, 9)
-            put(PyBytes_FromStringAndSize(<char *> h_key, 14),
-                PyBytes_FromStringAndSize(<char *> entry.coin, HASHX_LEN))
-            put(PyBytes_FromStringAndSize(<char *> u_key, 21),
-                PyBytes_FromStringAndSize(<char *> entry.coin + 16, 8))
+            # tx_hash[:4], txout_idx, tx_num, hashX, value
+            taken = self.taken_coins.data + TAKEN_LEN * self.taken_coins.count
+            memcpy(taken, entry.outpoint, 4)
+            memcpy(taken + 4, entry.outpoint + 32, 4)
+            memcpy(taken + 8, entry.coin + HASHX_LEN, 5)
+            memcpy(taken + 13, entry.coin, HASHX_LEN)
+            memcpy(taken + 24, entry.coin + 16, 8)
+            self.taken_coins.count += 1
+            entry.mark = KNOWN
+        self.new_count = 0
+        self.taken_deletes = self.deletes
+        memset(&self.deletes, 0, sizeof(Array))
+        # Rows that are on disk no longer need not be told apart from those that are.
+        memset(self.spent, 0, (self.spent_mask + 1) * sizeof(uint64_t))
+        for k in range(self.taken_deletes.count):
+            self.put_spent(self.taken_deletes.data + DELETE_LEN * k)
+        return True
+
+    def put_coins(self, put):
+        """Call ``put(key, value)`` for the rows of every coin taken: ``h``, then ``u``, in order."""
+        cdef Array order
+        cdef size_t n
+        cdef const uint8_t *coin
+        cdef uint8_t key[21]
+        memset(&order, 0, sizeof(Array))
+        try:
+            self.sort_taken(&order, &self.taken_coins, TAKEN_LEN, 0)
+            key[0] = 0x68
+            for n in range(order.count):
+                coin = self.taken_coins.data + TAKEN_LEN * ordered(&order, n)
+                memcpy(key + 1, coin, 13)
+                put(PyBytes_FromStringAndSize(<char *> key, 14),
+                    PyBytes_FromStringAndSize(<char *> coin + 13, HASHX_LEN))
+            self.sort_taken(&order, &self.taken_coins, TAKEN_LEN, 13)
+            key[0] = 0x75
+            for n in range(order.count):
+                coin = self.taken_coins.data + TAKEN_LEN * ordered(&order, n)
+                memcpy(key + 1, coin + 13, HASHX_LEN)
+                memcpy(key + 12, coin + 4, 9)
+                put(PyBytes_FromStringAndSize(<char *> key, 21),
+                    PyBytes_FromStringAndSize(<char *> coin + 24, 8))
+        finally:
+            release(&order)
 
     def delete_coins(self, delete):
-        """Call ``delete(key)`` for the ``h`` and ``u`` rows of every coin on disk that is spent."""
+        """Call ``delete(key)`` for the rows of every coin taken that is spent: ``h``, then ``u``."""
+        cdef Array order
         cdef size_t n
         cdef const uint8_t *row
-        cdef uint8_t h_key[14]
-        cdef uint8_t u_key[21]
-        h_key[0], u_key[0] = 0x68, 0x75
-        for n in range(self.deletes.count):
-            row = self.deletes.data + DELETE_LEN * n
-            memcpy(h_key + 1, row, 13)
-            memcpy(u_key + 1, row + 13, HASHX_LEN)
-            memcpy(u_key + 12, row + 4, 9)
-            delete(PyBytes_FromStringAndSize(<char *> h_key, 14))
-            delete(PyBytes_FromStringAndSize(<char *> u_key, 21))
+        cdef uint8_t key[21]
+        memset(&order, 0, sizeof(Array))
+        try:
+            self.sort_taken(&order, &self.taken_deletes, DELETE_LEN, 0)
+            key[0] = 0x68
+            for n in range(order.count):
+                row = self.taken_deletes.data + DELETE_LEN * ordered(&order, n)
+                memcpy(key + 1, row, 13)
+                delete(PyBytes_FromStringAndSize(<char *> key, 14))
+            self.sort_taken(&order, &self.taken_deletes, DELETE_LEN, 13)
+            key[0] = 0x75
+            for n in range(order.count):
+                row = self.taken_deletes.data + DELETE_LEN * ordered(&order, n)
+                memcpy(key + 1, row + 13, HASHX_LEN)
+                memcpy(key + 12, row + 4, 9)
+                delete(PyBytes_FromStringAndSize(<char *> key, 21))
+        finally:
+            release(&order)
+
+    cdef int sort_taken(self, Array *order, Array *taken, size_t length, size_t at) except -1:
+        """Make a list of items, to be read with :func:`ordered`, by their eleven bytes at ``at``.
+
+        Items that agree in those come in any order, which costs the engine nothing.
+        """
+        cdef bint done
+        with nogil:
+            done = order_by(order, taken, length, at)
+        if not done:
+            raise MemoryError
+        return 0
 
     def clear_coins(self):
-        """Forget coins and deletes, which are on disk, and give their memory back."""
-        self.used = self.freed = self.coin_count = self.room = 0
+        """Forget what was taken of coins and deletes: it is on disk."""
+        self.coins_taken = False
+        release(&self.taken_coins)
+        release(&self.taken_deletes)
+
+    def forget_known(self, size_t keep_bytes):
+        """Drop the oldest of the coins that are on disk, but for about ``keep_bytes`` of them.
+
+        Call it when no flush is under way, and no coin was provided that is still to be spent.
+        """
+        cdef bint done
+        cdef size_t keep = keep_bytes // (sizeof(Entry) + 8)
+        assert not self.coins_taken
+        if not self.deletes.count and self.spent_mask >= 1 << 12:
+            free(self.spent)
+            self.spent_mask = (1 << 12) - 1
+            self.spent = <uint64_t *> calloc(self.spent_mask + 1, sizeof(uint64_t))
+            if self.spent == NULL:
+                raise MemoryError
+        if self.coin_count - self.new_count <= keep and keep:
+            return
+        with nogil:
+            done = self.rebuild(keep)
+        if not done:
+            raise MemoryError
+
+    cdef bint rebuild(self, size_t keep) noexcept nogil:
+        """Make the table anew, with all new coins and the ``keep`` youngest known ones, about."""
+        cdef uint64_t ages[AGES]
+        cdef uint64_t n, newest, oldest, size, slot, left
+        cdef uint32_t count = 0
+        cdef Entry *entry
+        cdef Entry *entries
+        cdef uint32_t *slots
+        newest = 1
+        for n in range(self.slot_mask + 1):
+            if self.slots[n]:
+                newest = max(newest, tx_num_of(&self.entries[self.slots[n] - 1]))
+        memset(ages, 0, sizeof(ages))
+        for n in range(self.slot_mask + 1):
+            if self.slots[n]:
+                entry = &self.entries[self.slots[n] - 1]
+                if entry.mark == KNOWN:
+                    ages[tx_num_of(entry) * (AGES - 1) // newest] += 1
+        # The lowest bucket that is kept.
+        oldest = AGES
+        left = keep
+        while oldest and ages[oldest - 1] <= left:
+            oldest -= 1
+            left -= ages[oldest]
+        for n in range(oldest, AGES):
+            count += <uint32_t> ages[n]
+        count += self.new_count
+        size = 1 << 12
+        while 3 * (<uint64_t> count + 1) > 2 * size:
+            size *= 2
+        entries = <Entry *> realloc(NULL, (<size_t> count + 1) * sizeof(Entry))
+        slots = <uint32_t *> calloc(size, sizeof(uint32_t))
+        if entries == NULL or slots == NULL:
+            free(entries)
+            free(slots)
+            return False
+        count = 0
+        for n in range(self.slot_mask + 1):
+            if not self.slots[n]:
+                continue
+            entry = &self.entries[self.slots[n] - 1]
+            if entry.mark == KNOWN and tx_num_of(entry) * (AGES - 1) // newest < oldest:
+                continue
+            entries[count] = entry[0]
+            count += 1
+            slot = self.hash_of(entry.outpoint) & (size - 1)
+            while slots[slot]:
+                slot = (slot + 1) & (size - 1)
+            slots[slot] = count
         free(self.entries)
-        self.entries = NULL
-        release(&self.deletes)
         free(self.slots)
-        free(self.spent)
-        self.slots, self.spent = NULL, NULL
-        self.start_tables()
+        self.entries, self.slots, self.slot_mask = entries, slots, size - 1
+        self.used = self.coin_count = count
+        self.room = count + 1
+        self.freed = 0
+        return True
 
     def touched(self):
         """Return the set of hashXs in the history recorded since this was last called."""
@@ -960,21 +1184,31 @@ cdef class FastIndex:
         self.record(<const uint8_t *> PyBytes_AS_STRING(hashX), tx_num)
 
     def history_hashXs(self):
-        """Return the set of hashXs that have history here."""
+        """Return the set of hashXs that have history here: what was taken, or else all."""
+        cdef Array *records = &self.taken_records if self.history_taken else &self.records
         cdef size_t n
         return {
-            PyBytes_FromStringAndSize(<char *> self.records.data + RECORD_LEN * n, HASHX_LEN)
-            for n in range(self.records.count)
+            PyBytes_FromStringAndSize(<char *> records.data + RECORD_LEN * n, HASHX_LEN)
+            for n in range(records.count)
         }
 
+    def take_history(self):
+        """Take the history for a flush, until :meth:`clear_history`."""
+        assert not self.history_taken
+        self.taken_records = self.records
+        memset(&self.records, 0, sizeof(Array))
+        self.history_taken = True
+        self.touched_from = self.written = 0
+
     def sort_history(self):
-        """Order the history by script, to be written; none may be added before it is cleared."""
+        """Order the history by script, to be written; it is taken now, if it was not before."""
         cdef bint done
+        if not self.history_taken:
+            self.take_history()
         with nogil:
-            done = sort_records(&self.records)
+            done = sort_records(&self.taken_records)
         if not done:
             raise MemoryError
-        self.touched_from = self.records.count
         self.written = 0
 
     def put_history(self, put, bytes flush_id not None, size_t max_bytes):
@@ -983,11 +1217,11 @@ cdef class FastIndex:
         Goes on where it left off.  Return how many scripts there were; 0 at the end.
         """
         cdef size_t n = self.written
-        cdef size_t count = self.records.count
+        cdef size_t count = self.taken_records.count
         cdef size_t scripts = 0
         cdef size_t size = 0
         cdef size_t last, kept
-        cdef uint8_t *data = self.records.data
+        cdef uint8_t *data = self.taken_records.data
         cdef uint8_t *row
         cdef uint8_t *at
         cdef int k
@@ -1021,6 +1255,6 @@ cdef class FastIndex:
         return scripts
 
     def clear_history(self):
-        """Forget the history, which is on disk, and give its memory back."""
-        release(&self.records)
-        self.touched_from = self.written = 0
+        """Forget the history taken, which is on disk, and give its memory back."""
+        release(&self.taken_records)
+        self.history_taken = False

@@ -14,8 +14,12 @@ with ``state_lock`` held, and is shielded from cancellation: a shutdown waits un
 hand is done, then flushes.  If a step *failed*, memory may be half-changed, and nothing is
 flushed: the disk still holds the last consistent state.
 
-While catching up, a flush comes when the caches have grown to CACHE_MB; once caught up, after
-every batch, so that clients see only what is on disk.
+While catching up, a flush comes when the caches have grown to CACHE_MB (``cache_policy``); once
+caught up, after every batch, so that clients see only what is on disk.  With the compiled form of
+indexing, what a flush writes is set apart first, with the lock held, and is written in a thread
+without it while more blocks are indexed *in memory*.  There is one such flush at a time, and
+whatever else writes or reads what it writes waits for its end: the disk sees the writes of a
+flush, in their order, and nothing between them, as if indexing had stood still.
 
 Reorganisations are found in three ways: a block whose predecessor is not our tip; the node naming
 another hash than ours at a height that both have (a branch of the same or lower height, seen by
@@ -43,6 +47,7 @@ from electrumx.lib.errors import DeserializeError, OperatorError
 from electrumx.lib.hash import hash_to_hex_str, hex_str_to_hash
 from electrumx.lib.script import is_unspendable_genesis, is_unspendable_legacy
 from electrumx.server import indexer
+from electrumx.server.cache_policy import CacheUse, flush_due, known_coins_to_keep
 from electrumx.server.daemon import Daemon, DaemonError
 from electrumx.server.db import DB, DBError, FlushData
 from electrumx.server.env import Env
@@ -117,6 +122,8 @@ class BlockProcessor:
         self._flushed_event = asyncio.Event()
         #: a change of state raised: memory may be inconsistent and must not be flushed
         self._state_broken = False
+        #: the flush under way beside indexing
+        self._flushing: asyncio.Future[None] | None = None
 
         # Of the block last processed.
         self.height = -1
@@ -167,20 +174,28 @@ class BlockProcessor:
     # -- critical sections
 
     async def run_in_thread_with_lock(self, func: Callable[..., T], *args: Any) -> T:
-        """Run what changes state in a thread, under the lock, uninterrupted by cancellation."""
+        """Run what changes state in a thread, under the lock, uninterrupted by cancellation.
 
-        async def run_locked() -> T:
-            async with self.state_lock:
-                try:
-                    return await asyncio.to_thread(func, *args)
-                except BaseException as e:
-                    self._state_broken = True
-                    better = self.db.explained(e)
-                    if better is e:
-                        raise
-                    raise better from e
+        A flush beside indexing is waited for.
+        """
+        return await asyncio.shield(self._run_locked(True, func, *args))
 
-        return await asyncio.shield(run_locked())
+    async def _run_locked(self, wait: bool, func: Callable[..., T], *args: Any) -> T:
+        async with self.state_lock:
+            if wait:
+                await self._end_flushing()
+            return await self._run_explaining(func, *args)
+
+    async def _run_explaining(self, func: Callable[..., T], *args: Any) -> T:
+        """Run what changes state, or the disk, in a thread; nothing is flushed after it failed."""
+        try:
+            return await asyncio.to_thread(func, *args)
+        except BaseException as e:
+            self._state_broken = True
+            better = self.db.explained(e)
+            if better is e:
+                raise
+            raise better from e
 
     # -- life
 
@@ -216,6 +231,10 @@ class BlockProcessor:
     async def _shut_down(self, tasks: Sequence["asyncio.Future[None]"]) -> None:
         """Flush, unless something failed, and close the database."""
         async with self.state_lock:
+            trouble = None
+            if self._flushing is not None:
+                await asyncio.wait([self._flushing])
+                trouble = self._flushing.exception()
             failed = self._state_broken or any(
                 not task.cancelled() and task.exception() for task in tasks
             )
@@ -225,6 +244,8 @@ class BlockProcessor:
                 self.logger.info("flushing to DB for a clean shutdown...")
                 await self._flush_at_the_end()
             await asyncio.to_thread(self.db.close_dbs)
+            if trouble is not None:
+                raise trouble
 
     async def _flush_at_the_end(self) -> None:
         """Flush with the lock held; if the disk fails, close the database before saying so."""
@@ -362,7 +383,7 @@ class BlockProcessor:
         chain = [self.tip] + [self.coin.header_hash(block.header) for block in blocks[:-1]]
         prev_hashes = [self.coin.header_prevhash(block.header) for block in blocks]
         if prev_hashes == chain:
-            await self.run_in_thread_with_lock(self.advance_blocks, blocks)
+            await asyncio.shield(self._run_locked(False, self.advance_blocks, blocks))
             if self._caught_up_event.is_set():
                 await self._note_confirmed(chain[0], len(blocks))
             await self._maybe_flush()
@@ -494,6 +515,9 @@ class BlockProcessor:
         self.db.flush_dbs(self.flush_data(), flush_utxos, self.estimate_txs_remaining)
         if not self.undo_infos:
             self._undo_bytes = 0
+            if self.compiled:
+                # Blocks may be undone next, or clients be served: the disk has it all.
+                self.compiled.forget_known(0)
 
     def _flush_all(self) -> None:
         self._flush(True)
@@ -502,43 +526,88 @@ class BlockProcessor:
         if self._caught_up_event.is_set():
             await self.flush(True)
             return
+        if self._flushing is not None and self._flushing.done():
+            await self._end_flushing()
         flush_utxos = self._check_cache_size()
+        if flush_utxos is not None and self._flushing is not None:
+            await self._end_flushing()
+            flush_utxos = self._check_cache_size()
         if flush_utxos is not None:
-            await self.flush(flush_utxos)
+            if self.compiled and not self.db.must_flush_coins:
+                await asyncio.shield(self._start_flushing(flush_utxos))
+            else:
+                await self.flush(flush_utxos)
         self._log_progress()
 
-    def _cache_mb(self) -> tuple[int, int]:
-        """Return (coins, history and other), in megabytes, with what flushing them will take."""
+    async def _start_flushing(self, flush_utxos: bool) -> None:
+        """Begin a flush beside indexing; none is under way."""
+        flush_data = await self._run_locked(False, self._take_flush_data, flush_utxos)
+        writing = self._run_explaining(
+            self.db.flush_dbs, flush_data, flush_utxos, self.estimate_txs_remaining
+        )
+        self._flushing = asyncio.ensure_future(writing)
+
+    async def _end_flushing(self) -> None:
+        """Wait for the end of the flush beside indexing, if there is one; raise what it raised."""
+        if self._flushing is None:
+            return
+        await asyncio.wait([self._flushing])
+        flushing, self._flushing = self._flushing, None
+        if flushing is not None:
+            flushing.result()
+            self._flushed_event.set()
+
+    def _take_flush_data(self, flush_utxos: bool) -> FlushData:
+        """Set apart what waits to be flushed.  Runs in a thread, lock held."""
+        assert self.compiled
+        flush_data = self.flush_data()
+        self.headers, self.block_tx_hashes = [], []
+        if flush_utxos:
+            self.compiled.forget_known(known_coins_to_keep(self._cache_limit))
+            self.undo_infos, self._undo_bytes = [], 0
+        else:
+            flush_data.undo_infos = []
+        self.compiled.take(flush_utxos)
+        return flush_data
+
+    @property
+    def _cache_limit(self) -> int:
+        return self.env.cache_MB * 1_000_000
+
+    def _cache_use(self) -> CacheUse:
+        """Return what the caches take, with what flushing them will take."""
         # Tx hashes are joined before they are written, so there are two of each for a moment.
-        other = (
+        history = (
             self.db.history.unflushed_memsize()
             + (self.tx_count - self.db.fs_tx_count) * 2 * 32
             + (self.height - self.db.fs_height) * self.BYTES_PER_BLOCK
         )
-        data = self.flush_data()
-        coins = (
-            self.utxo_cache.memsize()
-            + (self.compiled.memsize() if self.compiled else 0)
-            + len(data.adds) * self.FLUSH_BYTES_PER_COIN
-            + len(data.deletes) * self.FLUSH_BYTES_PER_DELETE
+        coins = self.utxo_cache.memsize()
+        adds, deletes = len(self.utxo_cache.adds), len(self.utxo_cache.deletes)
+        unwritten = coins
+        if self.compiled:
+            adds, spent = self.compiled.pending_rows()
+            deletes = 2 * spent
+            coins += self.compiled.memsize()
+            unwritten += adds * self.compiled.BYTES_PER_COIN
+        flushing = (
+            adds * self.FLUSH_BYTES_PER_COIN
+            + deletes * self.FLUSH_BYTES_PER_DELETE
             + self._undo_bytes
         )
-        return coins // 1_000_000, other // 1_000_000
+        return CacheUse(coins + flushing, unwritten + flushing, history)
 
     def _check_cache_size(self) -> bool | None:
         """Return None if no flush is due, else whether coins are to be flushed, too."""
-        utxo_mb, hist_mb = self._cache_mb()
+        use = self._cache_use()
         now = time.monotonic()
         if now >= self._next_cache_log:
             self._next_cache_log = now + self.CACHE_LOG_SECS
             self.logger.info(
                 f"our height: {self.height:,d} daemon: {self.daemon.cached_height() or 0:,d} "
-                f"UTXOs {utxo_mb:,d}MB hist {hist_mb:,d}MB"
+                f"UTXOs {use.coins // 1_000_000:,d}MB hist {use.history // 1_000_000:,d}MB"
             )
-        cache_mb = self.env.cache_MB
-        if utxo_mb + hist_mb >= cache_mb or hist_mb >= max(1, cache_mb // 5):
-            return utxo_mb >= cache_mb * 4 // 5
-        return None
+        return flush_due(use, self._cache_limit)
 
     def _log_progress(self) -> None:
         """During the first synchronisation, say at a glance how far it is."""
@@ -555,7 +624,7 @@ class BlockProcessor:
             f"sync {percent:.1f}%  height {self.height:,d} of "
             f"{self.daemon.cached_height() or 0:,d}  {rate:,.0f} tx/s  "
             f"ETA {util.formatted_time(remaining / rate)}  "
-            f"cache {sum(self._cache_mb()):,d} of {self.env.cache_MB:,d} MB"
+            f"cache {self._cache_use().total // 1_000_000:,d} of {self.env.cache_MB:,d} MB"
         )
 
     def estimate_txs_remaining(self) -> float:

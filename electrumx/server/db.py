@@ -431,7 +431,7 @@ class DB(Queries):
             return
         start = time.time()
         # The last ids are for making both stores agree, so that the history can be compacted.
-        hold = self.history.flush_count >= self.history.HOLD_FLUSH_COUNT
+        hold = self.must_flush_coins
         flush_utxos = flush_utxos or hold
         prior_flush, prior_tx_count = self.last_flush, self.last_flush_tx_count
         self._flush_files(flush_data)
@@ -452,6 +452,11 @@ class DB(Queries):
                 "compacting before going on"
             )
             self._compact_now()
+
+    @property
+    def must_flush_coins(self) -> bool:
+        """True if the next flush has to be a whole one, after which history is compacted."""
+        return self.history.flush_count >= self.history.HOLD_FLUSH_COUNT
 
     @property
     def _opened_for_sync(self) -> bool:

@@ -55,14 +55,16 @@ class CompiledAdds:
         self._index = index.index
 
     def __len__(self) -> int:
-        return int(self._index.coin_count)
+        return int(self._index.new_coins)
 
     def put_rows(self, put: Callable[[bytes, bytes], None]) -> None:
         """Call ``put`` with the rows of every coin."""
+        if not self._index.coins_taken:
+            self._index.take_coins()
         self._index.put_coins(put)
 
     def clear(self) -> None:
-        """Forget coins and deletes: both are on disk."""
+        """Forget coins and deletes as something to write: both are on disk."""
         self._index.clear_coins()
 
 
@@ -77,15 +79,20 @@ class CompiledDeletes:
 
     def delete_rows(self, delete: Callable[[bytes], None]) -> None:
         """Call ``delete`` with the key of every row."""
+        if not self._index.coins_taken:
+            self._index.take_coins()
         self._index.delete_coins(delete)
 
     def clear(self) -> None:
-        """Forget coins and deletes: both are on disk."""
+        """Forget coins and deletes as something to write: both are on disk."""
         self._index.clear_coins()
 
 
 class CompiledIndex:
     """Parses blocks and indexes them; holds coins and history until they are flushed."""
+
+    #: an entry, its slot, and what it takes while it is being flushed
+    BYTES_PER_COIN = 72 + 48
 
     def __init__(self, coin: type[Coin], tx_format: int, any_order: bool, lookup: Lookup):
         assert compiled
@@ -135,6 +142,27 @@ class CompiledIndex:
     def memsize(self) -> int:
         """Return the bytes taken by coins, deletes included."""
         return int(self.index.coins_memsize)
+
+    def pending_rows(self) -> tuple[int, int]:
+        """Return how many coins wait to be written, and how many spent ones to be deleted."""
+        coins, deletes = self.index.pending_rows
+        return coins, deletes
+
+    def take(self, coins: bool) -> None:
+        """Set apart what waits to be flushed, history and perhaps ``coins``.
+
+        While that is written in another thread, blocks can be advanced.
+        """
+        self.index.take_history()
+        if coins:
+            self.index.take_coins()
+
+    def forget_known(self, keep_bytes: int) -> None:
+        """Drop coins that are on disk, the oldest, until they take ``keep_bytes`` at most.
+
+        Not while a flush is under way.
+        """
+        self.index.forget_known(keep_bytes)
 
     # What History asks of history that it does not hold itself.
 

@@ -30,6 +30,7 @@ ROWS = [
     ["server.daemon", "server.daemon_variants"],
     ["server.verify", "server.backup", "server.tip_watcher"],
     ["server.prefetcher", "server.indexer", "server.utxo_cache", "server.notifications"],
+    ["server.cache_policy"],
     ["server.fast_index", "server.mempool_index"],
     ["server.mempool_candidates"],
     ["server.block_processor", "server.block_processor_variants", "server.mempool"],

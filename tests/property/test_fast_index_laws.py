@@ -134,8 +134,11 @@ class Disk:
     ltor=st.booleans(),
     flush_odds=st.sampled_from([0.0, 0.3, 1.0]),
     batch=st.integers(1, 5),
+    keep=st.sampled_from([0, 500, 1 << 30]),
+    beside=st.booleans(),
 )
-def test_chains_are_indexed_alike_whatever_the_flushes(seed, ltor, flush_odds, batch):
+def test_chains_are_indexed_alike_whatever_the_flushes(seed, ltor, flush_odds, batch, keep, beside):
+    """``beside``: what a flush took is written after the next blocks were indexed."""
     coin = BitcoinCashRegtest if ltor else BitcoinSegwitRegtest
     choose = random.Random(seed)
     maker = ChainMaker(seed=seed, scripts=5, ltor=ltor)
@@ -146,6 +149,7 @@ def test_chains_are_indexed_alike_whatever_the_flushes(seed, ltor, flush_odds, b
     history = History()
     advance = indexer.advance_txs_any_order if ltor else indexer.advance_txs
     tx_num = 0
+    written = {}
     for first in range(0, len(chain), batch):
         raws = chain[first : first + batch]
         fast_blocks = [index.parse(raw, 0) for raw in raws]
@@ -161,10 +165,20 @@ def test_chains_are_indexed_alike_whatever_the_flushes(seed, ltor, flush_odds, b
             touched.update(*hashXs)
             tx_num += len(txs)
         assert touched == index.touched()
-        if choose.random() < flush_odds:
+        if index.index.coins_taken:
             disks[0].flush(index.adds, index.deletes)
+            assert disks[0].rows == written
+        if choose.random() < flush_odds:
             disks[1].flush(cache.adds, cache.deletes)
-            assert disks[0].rows == disks[1].rows
+            written = dict(disks[1].rows)
+            index.forget_known(keep)
+            if beside:
+                index.index.take_coins()
+                continue
+            disks[0].flush(index.adds, index.deletes)
+            assert disks[0].rows == written
+    if index.index.coins_taken:
+        disks[0].flush(index.adds, index.deletes)
     for disk, (adds, deletes) in zip(
         disks, [(index.adds, index.deletes), (cache.adds, cache.deletes)], strict=True
     ):
@@ -230,6 +244,25 @@ def test_a_coin_on_disk_that_is_spent_is_not_spent_again():
     index.prepare([blocks[at]])
     with pytest.raises(ChainError):
         index.advance(blocks[at], tx_num, 0)
+
+
+@pytest.mark.parametrize("keep", [0, 100, 5_000, 100_000])
+def test_of_the_coins_on_disk_the_youngest_stay(keep):
+    index = fast_index.compiled.FastIndex()
+    outpoints = [bytes([n % 251]) + n.to_bytes(31, "big") + bytes(4) for n in range(20_000)]
+    order = random.Random(6).sample(range(20_000), 20_000)
+    for n in order:
+        index.provide(outpoints[n], bytes(11) + n.to_bytes(5, "little") + bytes(8))
+    # An entry and its slot take 72 bytes.
+    index.forget_known(keep * 72)
+    assert index.coin_count <= keep
+    # Ages are told apart in some thousands of steps.
+    assert index.coin_count >= min(keep, 20_000) - 20
+    assert index.coins_memsize < 72 * index.coin_count * 2 + 100_000
+    before = index.coin_count
+    for n in range(20_000 - before, 20_000):
+        index.provide(outpoints[n], bytes(24))
+    assert index.coin_count == before
 
 
 def test_the_table_grows_and_keeps_one_entry_for_an_outpoint():
