@@ -118,16 +118,16 @@ def fan_block(maker, prev_hash, count):
     return add_block(maker, prev_hash, [tx]), tx
 
 
-def fan_spends(tx, *, sig_size=380):
+def fan_spends(tx, *, sig_size=380, first=0):
     """Transactions that each spend one output of tx, to a script of their own and one they share.
 
-    About 150 bytes and sig_size long.
+    About 150 bytes and sig_size long; the scripts of their own are numbered from ``first``.
     """
     tx_hash = double_sha256(tx.serialize())
     spends = []
     for index, txout in enumerate(tx.outputs):
         outputs = [
-            TxOutput(txout.value // 2, script_of((1 << 40) + index)),
+            TxOutput(txout.value // 2, script_of((1 << 40) + first + index)),
             TxOutput(txout.value // 2, script_of((1 << 41) + index % 100)),
         ]
         spends.append(Tx(2, [TxInput(tx_hash, index, bytes(sig_size), MINUS_1)], outputs, 0))
