@@ -85,9 +85,10 @@ class Stopwatch:
     def __init__(self, clients, scripthash):
         self.clients, self.scripthash = clients, scripthash
         self.secs = {"ping": [], "subscribe": []}
+        self.running = True
 
     async def _ask(self, client):
-        while True:
+        while self.running:
             for name, call in (
                 ("ping", ("server.ping",)),
                 ("subscribe", ("blockchain.scripthash.subscribe", self.scripthash)),
@@ -103,11 +104,8 @@ class Stopwatch:
         return self
 
     async def __aexit__(self, *_exc):
-        for task in self.tasks:
-            task.cancel()
+        self.running = False
         await asyncio.wait(self.tasks)
-        # Cut requests leave replies without a question behind.
-        await asyncio.sleep(0.5)
 
     def show(self, what):
         took = time.monotonic() - self.start

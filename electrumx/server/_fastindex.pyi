@@ -9,6 +9,7 @@ class FastBlock:
     header: bytes
     tx_count: int
     tx_hashes: bytes
+    spent_outpoints: bytes
     memsize: int
     def transactions(
         self,

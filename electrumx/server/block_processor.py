@@ -46,6 +46,7 @@ from electrumx.lib.coins import Block
 from electrumx.lib.errors import DeserializeError, OperatorError
 from electrumx.lib.hash import hash_to_hex_str, hex_str_to_hash
 from electrumx.lib.script import is_unspendable_genesis, is_unspendable_legacy
+from electrumx.lib.util import pack_le_uint32
 from electrumx.server import indexer
 from electrumx.server.cache_policy import CacheUse, flush_due, known_coins_to_keep
 from electrumx.server.daemon import Daemon, DaemonError
@@ -71,6 +72,20 @@ ParsedBlock = Union[Block, "FastBlock"]
 
 class UndoMissingError(ChainError, OperatorError):
     """A reorganisation is deeper than the undo information that is kept."""
+
+
+def _spent_outpoints(block: ParsedBlock) -> bytes:
+    """Return the outpoints that a block's transactions spend, as in Confirmed."""
+    if not isinstance(block, Block):
+        return block.spent_outpoints
+    return b"".join(
+        [
+            txin.prev_hash + pack_le_uint32(txin.prev_idx)
+            for tx, _tx_hash in block.transactions
+            for txin in tx.inputs
+            if not txin.is_generation()
+        ]
+    )
 
 
 class BlockProcessor:
@@ -385,7 +400,7 @@ class BlockProcessor:
         if prev_hashes == chain:
             await asyncio.shield(self._run_locked(False, self.advance_blocks, blocks))
             if self._caught_up_event.is_set():
-                await self._note_confirmed(chain[0], len(blocks))
+                await self._note_confirmed(chain[0], blocks)
             await self._maybe_flush()
             if not self.db.first_sync:
                 self._log_processed(blocks, time.monotonic() - start)
@@ -401,14 +416,16 @@ class BlockProcessor:
             await self.prefetcher.reset_height(self.height)
         return False
 
-    async def _note_confirmed(self, prev_tip: bytes, count: int) -> None:
+    async def _note_confirmed(self, prev_tip: bytes, blocks: Sequence[ParsedBlock]) -> None:
         """Remember what the last blocks confirmed, before they are flushed."""
         while len(self._confirmed) >= self.CONFIRMED_BATCHES:
             del self._confirmed[next(iter(self._confirmed))]
-        tx_hashes = await asyncio.to_thread(b"".join, self.block_tx_hashes[-count:])
-        self._confirmed[prev_tip] = Confirmed(
-            self.height, self.tip, tx_hashes, frozenset(self.touched)
-        )
+
+        def join() -> tuple[bytes, bytes]:
+            tx_hashes = b"".join(self.block_tx_hashes[-len(blocks) :])
+            return tx_hashes, b"".join(map(_spent_outpoints, blocks))
+
+        self._confirmed[prev_tip] = Confirmed(self.height, self.tip, *await asyncio.to_thread(join))
 
     def confirmed_after(self, tip: bytes) -> Confirmed | None:
         """Return what the blocks processed next after a tip confirmed.

@@ -266,30 +266,16 @@ class MemPool(MemPoolIndex):
             confirmed = None if tip is None else self.api.confirmed_after(tip)
             if confirmed is None:
                 return False
-            gone = await self._in_thread(self._in_block, confirmed.tx_hashes)
+            gone = await self._in_thread(self.in_block, confirmed.tx_hashes)
             await self._in_slices(gone, self._remove_one)
+            # What is left and spends the same as the block has become impossible.
+            rivals = await self._in_thread(self.spending, confirmed.spent_outpoints)
+            if rivals:
+                await self._in_slices(self.with_descendants(rivals), self._remove_one)
             self._tip = confirmed.tip
-            doubtful = await self._in_thread(self.doubtful_prevouts, confirmed.touched)
-            if doubtful:
-                prevouts = list(doubtful)
-                utxos = await self.api.lookup_utxos(prevouts)
-                if self.api.db_tip() != confirmed.tip:
-                    # They may be of a later block, which is applied next.
-                    return True
-                spenders = {
-                    doubtful[prevout]
-                    for prevout, utxo in zip(prevouts, utxos, strict=True)
-                    if utxo is None
-                }
-                await self._in_slices(self.with_descendants(spenders), self._remove_one)
         touched, self._touched = self._touched, set()
         await self.api.on_mempool(touched, confirmed.height)
         return True
-
-    def _in_block(self, tx_hashes: bytes) -> list[bytes]:
-        """Return those of a block's transactions that are here. Runs in: a thread."""
-        starts = range(0, len(tx_hashes), 32)
-        return [h for h in [tx_hashes[n : n + 32] for n in starts] if h in self.txs]
 
     def _remove_one(self, tx_hash: bytes) -> None:
         self._remove(tx_hash, self._touched)

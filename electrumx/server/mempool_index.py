@@ -6,10 +6,12 @@ Nothing here waits or reads; who fills the maps, and when, is ``mempool``'s busi
 Runs in: the event loop.  Threads may read while they know that nobody changes anything.
 """
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from electrumx.server.db import UTXO
+
+HASH_LEN = 32
 
 Prevout = tuple[bytes, int]  # tx hash, txout_idx
 HashXValue = tuple[bytes, int]  # hashX, satoshis
@@ -147,13 +149,14 @@ def compact_histogram(histogram: dict[float, int], *, bin_size: float) -> list[t
 class MemPoolIndex:
     """Transactions, added and removed one by one, and the questions about them.
 
-    txs: tx hash -> MemPoolTx;  hashXs: hashX -> set of tx hashes, never empty. Both are to be
-    changed by nobody else.
+    txs: tx hash -> MemPoolTx;  hashXs: hashX -> set of tx hashes, never empty;  spenders: outpoint
+    -> hash of the transaction that spends it. All are to be changed by nobody else.
     """
 
     def __init__(self) -> None:
         self.txs: dict[bytes, MemPoolTx] = {}
         self.hashXs = HashXMap()
+        self.spenders: dict[Prevout, bytes] = {}
         self._fee_rates = FeeRates()
         self._total_size = 0  # virtual bytes of all txs
 
@@ -163,6 +166,8 @@ class MemPoolIndex:
         self._total_size += tx.size
         self._fee_rates.add(tx)
         tx_hashXs = tx.hashXs()
+        for prevout in tx.prevouts:
+            self.spenders[prevout] = tx_hash
         add = self.hashXs.add
         for hashX in tx_hashXs:
             add(hashX, tx_hash)
@@ -174,6 +179,9 @@ class MemPoolIndex:
         self._total_size -= tx.size
         self._fee_rates.remove(tx)
         tx_hashXs = tx.hashXs()
+        for prevout in tx.prevouts:
+            # No node has two that spend the same; if one says so, the first to go forgets it.
+            self.spenders.pop(prevout, None)
         remove = self.hashXs.remove
         for hashX in tx_hashXs:
             remove(hashX, tx_hash)
@@ -227,21 +235,26 @@ class MemPoolIndex:
             if out_hashX == hashX
         ]
 
-    # -- What a block on top of the database's tip may have changed. Runs in: a thread.
+    # -- What a block does. Runs in: a thread.
 
-    def doubtful_prevouts(self, touched: Set[bytes]) -> dict[Prevout, bytes]:
-        """Return the confirmed outputs of these hashXs that transactions spend -> spender.
+    def in_block(self, tx_hashes: bytes) -> list[bytes]:
+        """Return those of a block's transactions that are here."""
+        starts = range(0, len(tx_hashes), HASH_LEN)
+        return [h for h in [tx_hashes[n : n + HASH_LEN] for n in starts] if h in self.txs]
 
-        If a block touched the hashXs it may have spent some of them itself.
-        """
-        result = {}
-        for hashX in touched:
-            for tx_hash in self.hashXs.touching(hashX):
-                tx = self.txs[tx_hash]
-                for prevout, pair in zip(tx.prevouts, tx.in_pairs, strict=True):
-                    if pair[0] == hashX and prevout[0] not in self.txs:
-                        result[prevout] = tx_hash
-        return result
+    def spending(self, outpoints: bytes) -> set[bytes]:
+        """Return the transactions that spend any of the outpoints (hash and index LE4, joined)."""
+        get = self.spenders.get
+        found = [
+            get(
+                (
+                    outpoints[n : n + HASH_LEN],
+                    int.from_bytes(outpoints[n + HASH_LEN : n + 36], "little"),
+                )
+            )
+            for n in range(0, len(outpoints), 36)
+        ]
+        return {tx_hash for tx_hash in found if tx_hash is not None}
 
     def with_descendants(self, tx_hashes: set[bytes]) -> list[bytes]:
         """Return transactions and all that depend on them."""
@@ -249,11 +262,9 @@ class MemPoolIndex:
         pending = list(tx_hashes)
         while pending:
             parent = pending.pop()
-            for hashX in {hashX for hashX, _value in self.txs[parent].out_pairs}:
-                for tx_hash in self.hashXs.touching(hashX):
-                    if tx_hash not in found and any(
-                        prev_hash == parent for prev_hash, _idx in self.txs[tx_hash].prevouts
-                    ):
-                        found[tx_hash] = None
-                        pending.append(tx_hash)
+            for idx in range(len(self.txs[parent].out_pairs)):
+                child = self.spenders.get((parent, idx))
+                if child is not None and child not in found:
+                    found[child] = None
+                    pending.append(child)
         return list(found)

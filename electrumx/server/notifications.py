@@ -23,7 +23,7 @@ class Confirmed:
     height: int
     tip: bytes  # hash of the last of them
     tx_hashes: bytes  # of all their transactions, joined
-    touched: frozenset[bytes]  # their hashXs
+    spent_outpoints: bytes  # of all their inputs but generation ones: hash and index LE4, joined
 
 
 async def _ignore(height: int, touched: set[bytes]) -> None:

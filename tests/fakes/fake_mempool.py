@@ -121,10 +121,10 @@ class FakeAPI(MemPoolAPI):
         The node evicts those that the others made impossible. Return the hashXs of all of them.
         """
         previous = self.database_tip or bytes(32)
-        gone = list(hashes)
-        hashXs = set().union(*(tx.hashXs() for tx in [*map(self.txs.get, gone), *others]))
+        mined = [*map(self.txs.get, hashes), *others]
+        hashXs = set().union(*(tx.hashXs() for tx in mined))
         self.txs.update({tx.hash: tx for tx in others})
-        self.confirm([*gone, *(tx.hash for tx in others)])
+        self.confirm([tx.hash for tx in mined])
         spent = {i[:2] for tx in others for i in tx.inputs}
         while impossible := [
             tx
@@ -137,10 +137,9 @@ class FakeAPI(MemPoolAPI):
             for tx in impossible:
                 del self.txs[tx.hash]
         self.node_tip = self.database_tip = double_sha256(previous)
-        tx_hashes = b"".join([*gone, *(tx.hash for tx in others)])
-        self.confirmed[previous] = Confirmed(
-            self.node_height, self.node_tip, tx_hashes, frozenset(hashXs)
-        )
+        tx_hashes = b"".join(tx.hash for tx in mined)
+        outpoints = b"".join(i[0] + struct.pack("<I", i[1]) for tx in mined for i in tx.inputs)
+        self.confirmed[previous] = Confirmed(self.node_height, self.node_tip, tx_hashes, outpoints)
         return hashXs
 
     def announce_block(self):
@@ -266,6 +265,8 @@ async def check_against_model(mempool, accepted):
         assert len(got_utxos) == len(utxos)
         assert {tuple(utxo) for utxo in got_utxos} == utxos
 
+    spenders = {i[:2]: tx.hash for tx in accepted.values() for i in tx.inputs}
+    assert mempool.spenders == spenders
     for tx_hash, tx in accepted.items():
         assert mempool.txs[tx_hash].size == tx.size
         assert mempool.txs[tx_hash].fee == tx.fee

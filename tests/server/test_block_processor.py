@@ -117,8 +117,11 @@ async def test_what_the_last_blocks_confirmed_is_remembered(tmp_path, indexer):
         confirmed = world.bp.confirmed_after(tips[-2])
         assert (confirmed.height, confirmed.tip) == (height, tips[-1])
         assert confirmed.tx_hashes == b"".join(model.tx_hashes[-1])
-        touched = {h for h, items in model.history.items() if any(i[1] == height for i in items)}
-        assert confirmed.touched == touched
+        txs = [tx for tx, _hash in COIN.block(daemon.raw[-1], height).transactions]
+        inputs = [txin for tx in txs for txin in tx.inputs if not txin.is_generation()]
+        assert confirmed.spent_outpoints == b"".join(
+            txin.prev_hash + txin.prev_idx.to_bytes(4, "little") for txin in inputs
+        )
         assert world.bp.confirmed_after(tips[0]) is None
         assert world.bp.confirmed_after(tips[-1]) is None
         # Not what a reorganisation undid
