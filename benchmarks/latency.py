@@ -133,6 +133,11 @@ async def loaded(client, number):
         await asyncio.sleep(0.1)
 
 
+def cpu_secs(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(int(ticks) for ticks in fields[11:13]) / os.sysconf("SC_CLK_TCK")
+
+
 def memory_mb(pid):
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) // 1024
@@ -192,7 +197,9 @@ async def measure(args, conn, folder):
             loaded(subscriber, own_script(args.txs - 1)),
         )  # fmt: skip
         await phase("refreshes", clients, known, asyncio.sleep(12))
-        print(f"  memory {memory_mb(server.child.pid)} MB")
+        pid = server.child.pid
+        lag = (await asyncio.to_thread(server.rpc, "getinfo"))["loop lag"]
+        print(f"  memory {memory_mb(pid)} MB, CPU {cpu_secs(pid):.1f} s, loop lag {lag}")
         await subscriber.call("blockchain.headers.subscribe")
         for n in range(args.blocks):
             step = args.block_txs // SUBSCRIPTIONS
@@ -203,6 +210,8 @@ async def measure(args, conn, folder):
                 )
             height += 1
             await phase("a block", clients, known, one_block(server, conn, subscriber, height))
+        lag = await asyncio.to_thread(server.rpc, "getinfo")
+        print(f"  loop lag {lag['loop lag']}")
     finally:
         for client in [*clients, subscriber]:
             await client.close()

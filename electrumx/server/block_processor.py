@@ -74,7 +74,7 @@ class UndoMissingError(ChainError, OperatorError):
     """A reorganisation is deeper than the undo information that is kept."""
 
 
-def _spent_outpoints(block: ParsedBlock) -> bytes:
+def spent_outpoints_of(block: ParsedBlock) -> bytes:
     """Return the outpoints that a block's transactions spend, as in Confirmed."""
     if not isinstance(block, Block):
         return block.spent_outpoints
@@ -423,7 +423,7 @@ class BlockProcessor:
 
         def join() -> tuple[bytes, bytes]:
             tx_hashes = b"".join(self.block_tx_hashes[-len(blocks) :])
-            return tx_hashes, b"".join(map(_spent_outpoints, blocks))
+            return tx_hashes, b"".join(map(spent_outpoints_of, blocks))
 
         self._confirmed[prev_tip] = Confirmed(self.height, self.tip, *await asyncio.to_thread(join))
 

@@ -143,6 +143,7 @@ class Controller(ServerBase):
                     [
                         db.populate_header_merkle_cache(),
                         mempool.keep_synchronized(mempool_event),
+                        _favour_latency_again(mempool_event),
                         watcher.run(),
                         loop_lag.run(),
                     ]
@@ -199,6 +200,12 @@ def _favour_latency() -> None:
     gc.freeze()
     gc.set_threshold(*COLLECTOR_THRESHOLDS)
     sys.setswitchinterval(SWITCH_SECS)
+
+
+async def _favour_latency_again(mempool_event: asyncio.Event) -> None:
+    """Let the collector leave alone what the mempool had at the start, before wallets come."""
+    await mempool_event.wait()
+    _favour_latency()
 
 
 async def _run_together(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:

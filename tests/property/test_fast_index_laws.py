@@ -11,6 +11,7 @@ from electrumx.lib.errors import DeserializeError, SkipTxDeserialize
 from electrumx.lib.script import is_unspendable_genesis, is_unspendable_legacy
 from electrumx.lib.util import pack_varint
 from electrumx.server import fast_index, indexer
+from electrumx.server.block_processor import spent_outpoints_of
 from electrumx.server.db import CoinRow
 from electrumx.server.fast_index import CompiledIndex
 from electrumx.server.history import History
@@ -79,6 +80,7 @@ def assert_same_parse(coin, raw):
         return
     assert readable.header == compiled.header
     assert b"".join(tx_hash for _tx, tx_hash in readable.transactions) == compiled.tx_hashes
+    assert spent_outpoints_of(readable) == compiled.spent_outpoints
     assert len(readable.transactions) == compiled.tx_count
     assert content(readable) == compiled.transactions()
 
