@@ -35,6 +35,7 @@ from electrumx.lib.errors import ElectrumXError, OperatorError
 from electrumx.lib.util import class_logger
 from electrumx.server.mempool_listing import Listing, listing_of, parse_reply
 from electrumx.server.rest import RestBlocks
+from electrumx.server.tx_requests import TxRequests
 
 _json_loads: Callable[[bytearray], Any]
 try:
@@ -371,6 +372,7 @@ class Daemon:
         connections = min(self.REST_CONNECTIONS, max_workqueue - 1)
         self._rest = RestBlocks(self.logger, self.workqueue_semaphore, connections)
         self._available_rpcs: dict[str, bool] = {}
+        self._tx_requests = TxRequests(self._raw_txs_or_errors)
         self._network_info = _InfoCache()
         self._mempool_info = _InfoCache()
 
@@ -577,19 +579,46 @@ class Daemon:
         ids: list[object] = [item["id"] for item in payload]
 
         def processor(reply: Any) -> list[Any]:
-            if isinstance(reply, dict):
-                # A whole batch may be answered by one error.
-                error = self._check_error(reply)
-                if error is not None:
-                    raise DaemonError([error])
-            if not isinstance(reply, list) or len(reply) != len(ids):
-                raise MalformedReplyError("not one response for each request of a batch")
-            errors = [self._check_error(item) for item in reply]
+            items = self._batch_items(reply, ids)
+            errors = [self._check_error(item) for item in items]
             if any(errors) and not replace_errs:
                 raise DaemonError([error for error in errors if error])
-            return [item.get("result") for item in _in_order(reply, ids)]
+            return [item.get("result") for item in _in_order(items, ids)]
 
         results: list[Any] = await self._send(payload, processor, reading)
+        return results
+
+    def _batch_items(self, reply: Any, ids: list[object]) -> list[Any]:
+        """Return the responses in the reply to a batch, in whatever order they came."""
+        if isinstance(reply, dict):
+            # A whole batch may be answered by one error.
+            error = self._check_error(reply)
+            if error is not None:
+                raise DaemonError([error])
+        if not isinstance(reply, list) or len(reply) != len(ids):
+            raise MalformedReplyError("not one response for each request of a batch")
+        return reply
+
+    async def _send_each(self, method: str, params: Iterable[Sequence[Any]]) -> list[Any]:
+        """Call method for each item of params, in one HTTP request.
+
+        Return, in the same order, each one's result or the DaemonError that it met.
+        """
+        payload = [
+            {"method": method, "params": list(item), "id": next(self.id_counter)} for item in params
+        ]
+        ids: list[object] = [item["id"] for item in payload]
+
+        def processor(reply: Any) -> list[Any]:
+            items = self._batch_items(reply, ids)
+            for item in items:
+                self._check_error(item)
+            return [
+                DaemonError(item["error"]) if item.get("error") else item["result"]
+                for item in _in_order(items, ids)
+            ]
+
+        results: list[Any] = await self._send(payload, processor, _AS_TX_BATCH)
         return results
 
     async def _is_rpc_available(self, method: str) -> bool:
@@ -727,9 +756,26 @@ class Daemon:
         return self._checked_number("getnetworkinfo", network_info.get("relayfee"))
 
     async def getrawtransaction(self, hex_hash: str, verbose: bool = False) -> Any:
-        """Return the transaction as hex, or the node's JSON form of it if verbose."""
+        """Return the transaction as hex, or the node's JSON form of it if verbose.
+
+        Those asked for as hex at about the same time go to the node in one batch.
+        """
+        if not verbose:
+            return await self._tx_requests.get(hex_hash)
         # Old nodes want an integer.
-        return await self._send_single("getrawtransaction", (hex_hash, int(verbose)))
+        return await self._send_single("getrawtransaction", (hex_hash, 1))
+
+    async def _raw_txs_or_errors(self, hex_hashes: Sequence[str]) -> list[Any]:
+        """Return the hex of each transaction, or the DaemonError that is its answer."""
+        params = [(hex_hash, 0) for hex_hash in hex_hashes]
+        if len(params) > 1:
+            try:
+                return await self._send_each("getrawtransaction", params)
+            except DaemonError:
+                # Of the batch as a whole: not allowed, or too large an answer.
+                pass
+        requests = (self._send_single("getrawtransaction", item) for item in params)
+        return await asyncio.gather(*requests, return_exceptions=True)
 
     async def getrawtransactions(
         self, hex_hashes: Iterable[str], replace_errs: bool = True

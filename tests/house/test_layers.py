@@ -26,7 +26,10 @@ ROWS = [
         *("server.compaction", "server.recovery", "server.upgrade"),
         *("server.queries", "server.packed", "server.reader"),
     ],
-    ["server.rest", "server.rest_connection", "server.mempool_listing"],
+    [
+        *("server.rest", "server.rest_connection", "server.mempool_listing"),
+        "server.tx_requests",
+    ],
     ["server.daemon", "server.daemon_variants"],
     ["server.verify", "server.backup", "server.tip_watcher"],
     ["server.prefetcher", "server.indexer", "server.utxo_cache", "server.notifications"],

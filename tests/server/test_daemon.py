@@ -894,3 +894,33 @@ async def test_subclasses_may_bring_their_own_connector(node):
         assert await daemon.height() == 5
         assert daemon.session.connector is used[0]
     assert daemon.session is None
+
+
+async def test_transactions_asked_for_together_share_a_batch_and_each_has_its_answer(node, daemon):
+    node.mempool = {bytes([n]) * 32: bytes([n]) * 9 for n in (1, 2)}
+    hashes = ["01" * 32, "ff" * 32, "02" * 32]
+    before = len(node.bodies)
+    found = await asyncio.gather(*map(daemon.getrawtransaction, hashes), return_exceptions=True)
+    assert len(node.bodies) == before + 1
+    assert [found[0], found[2]] == ["01" * 9, "02" * 9]
+    with pytest.raises(DaemonError) as alone:
+        await daemon.getrawtransaction(hashes[1])
+    assert repr(alone.value) == repr(found[1])
+    assert found[1].args[0]["code"] == -5
+
+
+async def test_where_batches_are_refused_transactions_are_asked_for_singly(
+    node, daemon, monkeypatch
+):
+    node.mempool = {bytes([n]) * 32: bytes([n]) * 9 for n in (1, 2)}
+    reply_to = node._reply_to
+    error = {"result": None, "error": {"code": -32600, "message": "no batches"}, "id": None}
+
+    def refuse(body, fault):
+        if isinstance(json.loads(body), list):
+            return 500, "x", "application/json", json.dumps(error).encode()
+        return reply_to(body, fault)
+
+    monkeypatch.setattr(node, "_reply_to", refuse)
+    hashes = ["01" * 32, "02" * 32]
+    assert ["01" * 9, "02" * 9] == await asyncio.gather(*map(daemon.getrawtransaction, hashes))

@@ -60,12 +60,12 @@ class TransactionMethods(SessionBase):
         return txid
 
     @rpc_method("blockchain.transaction.get")
-    async def transaction_get(self, tx_hash: Any, verbose: Any = False) -> Any:
+    def transaction_get(self, tx_hash: Any, verbose: Any = False) -> Any:
         """Return what the node says of a transaction: its hex, or an object if verbose."""
         assert_tx_hash(tx_hash)
         verbose = named_boolean("verbose", verbose)
         self.bump_cost(1.0)
-        return await self.session_mgr.daemon_request("getrawtransaction", tx_hash, verbose)
+        return self.session_mgr.daemon_request("getrawtransaction", tx_hash, verbose)
 
     def _proof_in_block(self, height: int, find: Find, finish: Finish, *, branch: bool) -> Any:
         """Return ``finish(tx hash, its position, branch)``, or an awaitable of it.
