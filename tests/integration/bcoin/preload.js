@@ -1,7 +1,7 @@
 'use strict';
 
 /*
- * Loaded before bcoin (node -r preload.js .../bcoin/bin/node) for three things:
+ * Loaded before bcoin, or bcash (node -r preload.js .../bcoin/bin/node), for three things:
  *
  * 1. No native addon is compiled. Some of bcoin's dependencies insist on theirs although they
  *    ship the same functions in JavaScript for browsers: those are taken instead.
@@ -15,9 +15,15 @@ const fs = require('fs');
 const Module = require('module');
 const path = require('path');
 
-const withoutAddon = ['mrmr', 'bsip', 'bstring'];
-const bcoin = path.resolve(path.dirname(process.argv[1]), '..');
+/* Links are followed, as they are for the modules. */
+const bcoin = fs.realpathSync(path.resolve(path.dirname(process.argv[1]), '..'));
 const packages = path.dirname(bcoin);
+const description = JSON.parse(fs.readFileSync(path.join(bcoin, 'package.json'), 'utf8'));
+const withoutAddon = ['mrmr', 'bsip', 'bstring'];
+
+/* bcash's database on disk is an addon, too; what is kept in memory needs none. */
+if (description.name === 'bcash')
+  withoutAddon.push('bdb');
 
 /* Absolute path of a file -> absolute path of the file that stands in for it. */
 const standIns = new Map();
@@ -71,5 +77,6 @@ prototype.estimateSmartFee = async function(params, help) {
 /* The version as a number. */
 prototype.getNetworkInfo = async function(params, help) {
   const answer = await originalInfo.call(this, params, help);
-  return Object.assign({}, answer, {version: 1000200});
+  const [major, minor, patch] = description.version.split('.').map(Number);
+  return Object.assign({}, answer, {version: major * 1000000 + minor * 10000 + patch * 100});
 };
