@@ -472,6 +472,8 @@ cdef bint sort_records(Array *records) noexcept nogil:
     cdef size_t count = records.count
     cdef size_t first, last
     cdef bint ordered
+    if count < 2:
+        return True  # without any, data is NULL, which qsort must not be given
     if count < 4096 or count > <size_t> 0xffffffff:
         qsort(data, count, RECORD_LEN, compare_records)
         return True
