@@ -127,6 +127,19 @@ def zcash_txs(draw):
 
 
 @st.composite
+def zcash_v5_txs(draw):
+    spends, outs, actions = [draw(st.integers(0, 2)) for _ in range(3)]
+    tail = pack_varint(spends) + bytes(96 * spends) + pack_varint(outs) + bytes(756 * outs)
+    if spends or outs:
+        tail += bytes(8 + 32 * bool(spends) + 256 * spends + 192 * outs + 64)
+    tail += pack_varint(actions) + bytes(820 * actions)
+    if actions:
+        tail += bytes(41) + pack_varbytes(draw(byte_strings())) + bytes(64 * actions + 64)
+    ins, outputs, locktime = [draw(part) for part in COMMON]
+    return formats.TxZcashV5(5, ins, outputs, locktime, draw(fixed(4)), draw(uint32s), tail)
+
+
+@st.composite
 def pivx_txs(draw):
     version, tx_type = draw(st.integers(1, 4)), draw(st.integers(0, 3))
     tx_type = tx_type if version >= 3 else 0
@@ -240,7 +253,7 @@ FORMATS = {
     formats.DeserializerTxTimeSegWit: st.one_of(times(), times_segwit),
     formats.DeserializerTxTimeSegWitNavCoin: navcoin_txs(),
     formats.DeserializerXaya: bitcoin_txs,
-    formats.DeserializerZcash: zcash_txs(),
+    formats.DeserializerZcash: st.one_of(zcash_txs(), zcash_v5_txs()),
     formats.DeserializerZcoin: zcoin_txs,
     DeserializerAxe: dash_txs(),
     DeserializerDash: dash_txs(),

@@ -77,6 +77,9 @@ from electrumx.lib.tx.zcash import (
     DeserializerZcash,
     TxJoinSplit,
 )
+from electrumx.lib.tx.zcash_v5 import (
+    TxZcashV5,
+)
 from electrumx.lib.tx.zcoin import (
     DeserializerZcoin,
 )
@@ -138,4 +141,5 @@ __all__ = [
     "TxTimeLast",
     "TxTimeSegWit",
     "TxTrezarcoin",
+    "TxZcashV5",
 ]

@@ -1,6 +1,7 @@
-"""Zcash's transactions, versions 1 to 4: shielded parts behind the transparent ones.
+"""Zcash's transactions: shielded parts behind the transparent ones.
 
-The shielded parts are gone over and kept as bytes: nothing in them can be indexed.
+The shielded parts are gone over and kept as bytes: nothing in them can be indexed.  Versions 1 to
+4 are hashed whole; version 5 is another layout and hash, see ``zcash_v5``.
 
 Pure; runs in whatever thread parses.
 """
@@ -11,9 +12,10 @@ from typing import Final, NamedTuple
 from electrumx.lib.tx.bitcoin import Deserializer
 from electrumx.lib.tx.headers import DeserializerEquihash
 from electrumx.lib.tx.types import AnyTx, TxInput, TxOutput, serialize_list
+from electrumx.lib.tx.zcash_v5 import GROUP_ID, OVERWINTERED, ShieldedReader, TxZcashV5
 from electrumx.lib.util import pack_le_uint32
 
-OVERWINTERED: Final = 0x8000_0000
+V5: Final = 5
 SPEND_SIZE: Final = 384
 OUTPUT_SIZE: Final = 948
 # A description of a join-split has a proof of 296 bytes, of 192 from version 4 on.
@@ -47,8 +49,13 @@ class TxJoinSplit(NamedTuple):
         )
 
 
-class DeserializerZcash(DeserializerEquihash):
+class DeserializerZcash(DeserializerEquihash, ShieldedReader):
     """Reads Zcash's transactions; the headers of the family, too."""
+
+    def read_tx_and_hash(self) -> tuple[AnyTx, bytes]:
+        """Return the next transaction and its hash."""
+        tx, hashed = self._read_tx_parts()
+        return tx, tx.tx_hash() if isinstance(tx, TxZcashV5) else self.TX_HASH_FN(hashed)
 
     def read_tx(self) -> AnyTx:
         """Return the next transaction."""
@@ -56,7 +63,9 @@ class DeserializerZcash(DeserializerEquihash):
         version = self._read_le_uint32()
         if version & OVERWINTERED:
             version &= ~OVERWINTERED
-            self._skip(4)  # version group id
+            # Another network's version 5 may be something else.
+            if self._read_nbytes(4) == GROUP_ID and version == V5:
+                return self._read_v5()
         head = self.binary[start : self.cursor]
         inputs = self._read_inputs()
         outputs = self._read_outputs()
@@ -65,6 +74,18 @@ class DeserializerZcash(DeserializerEquihash):
         self._skip_shielded(version)
         tail = self.binary[tail_start : self.cursor]
         return TxJoinSplit(version, inputs, outputs, locktime, head, tail)
+
+    def _read_v5(self) -> TxZcashV5:
+        branch_id = self._read_nbytes(4)
+        locktime = self._read_le_uint32()
+        expiry_height = self._read_le_uint32()
+        inputs = self._read_inputs()
+        outputs = self._read_outputs()
+        tail_start = self.cursor
+        self.read_sapling()
+        self.read_orchard()
+        tail = self.binary[tail_start : self.cursor]
+        return TxZcashV5(V5, inputs, outputs, locktime, branch_id, expiry_height, tail)
 
     def _skip_shielded(self, version: int) -> None:
         has_shielded = False
