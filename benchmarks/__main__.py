@@ -7,18 +7,21 @@ Prints a table at the end and writes everything to .run/bench.
 """
 
 import argparse
-import os
+import signal
 import sys
 import time
 
-from benchmarks import report, sync
+from benchmarks import report, stages, sync
+from benchmarks.audience import raise_file_limit
 from benchmarks.chain import make_chain
+from benchmarks.chain_files import ChainFiles
 from benchmarks.measuring import machine
 from benchmarks.servers import Spec
+from benchmarks.serving import Serving
 from benchmarks.shape import Shape
 from tests.conftest import REPOSITORY
 
-PARTS = ("sync",)
+PARTS = ("sync", "serving", "stages")
 FOLDER = REPOSITORY / ".run" / "bench"
 SYNC_SERVERS = [
     "ours-leveldb",
@@ -29,6 +32,7 @@ SYNC_SERVERS = [
     "ours-leveldb:CACHE_MB=20",
     "e-x-leveldb:CACHE_MB=20",
 ]
+SERVING_SERVERS = ["ours-leveldb", "e-x-leveldb"]
 _start = time.monotonic()
 
 
@@ -58,11 +62,18 @@ def parser():
     result.add_argument("--mempool", type=int, default=60_000, help="unconfirmed transactions")
     result.add_argument("--rounds", type=int, default=2, help="of the synchronisation")
     result.add_argument("--servers", nargs="+", metavar="SERVER", help="ours-leveldb:CACHE_MB=20")
+    result.add_argument("--seconds", type=float, default=3, help="of each scenario")
+    result.add_argument("--only", nargs="+", metavar="WORDS", help="scenarios named like this")
+    result.add_argument("--blocks", type=int, default=3, help="new blocks of each kind")
+    result.add_argument("--sessions", type=int, default=2_000, help="idle ones, for memory")
+    result.add_argument("--subscriptions", type=int, default=20, help="of each of them")
     return result
 
 
 def main():
-    os.nice(0)
+    raise_file_limit()
+    # Ended in order, it takes its servers and nodes with it.
+    signal.signal(signal.SIGTERM, lambda *_args: sys.exit(1))
     args = parser().parse_args()
     parts = args.parts or PARTS
     for part in parts:
@@ -80,6 +91,15 @@ def main():
             specs, chain, facts, FOLDER / "sync" / shape.name, args.rounds, say
         )
         lines += report.sync_table(results["sync"], sync.FIGURES)
+    if "serving" in parts:
+        specs = usable(args.servers or SERVING_SERVERS)
+        serving = Serving(chain, facts, FOLDER / "serving", args, say)
+        results["serving"] = serving.run(specs, FOLDER / "sync" / shape.name)
+        names = [str(spec) for spec in specs]
+        lines += ["", *report.serving_tables(results["serving"], names)]
+    if "stages" in parts:
+        results["stages"] = stages.measure(ChainFiles(chain), FOLDER / "stages", say)
+        lines += ["", *report.stage_table(results["stages"])]
     path = report.save(FOLDER, results)
     print("\n".join(lines))
     say(f"all figures are in {path}")

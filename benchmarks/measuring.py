@@ -6,13 +6,13 @@ import resource
 import time
 from pathlib import Path
 
-TICKS = os.sysconf("SC_CLK_TCK")
-
 
 def cpu_secs(pid):
-    """CPU seconds, user and system, of a process and of the children it has waited for."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / TICKS
+    """CPU seconds, user and system, of all threads of a process, to the nanosecond.
+
+    Linux makes the number of another process's CPU clock from its id like this.
+    """
+    return time.clock_gettime((~pid << 3) | 2)
 
 
 def ended_children_cpu():

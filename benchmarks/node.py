@@ -10,7 +10,8 @@ are not looked at.  What a benchmark does to it are JSON-RPC methods, too:
 * ``bench.mempool [count]``: let as many unconfirmed transactions be known as there are, all of them
   without a count;
 * ``bench.reorganise []``: switch to the other branch; the mempool is emptied;
-* ``bench.state []``: where it is, and when it first told anybody of its tip.
+* ``bench.state []``: where it is; when its tip was found, when anybody was first told of it, and when
+  its block was first fetched.
 
 When it listens, it prints its port.  Times are those of CLOCK_MONOTONIC, which all processes share.
 One thread, the event loop, in a process of its own.
@@ -69,8 +70,10 @@ class Node:
         self._next_unconfirmed = 0
         self._confirmed = set()
         self.calls = Counter()
-        #: when the tip changed, and when somebody was first told
-        self.found_at = self.told_at = time.monotonic()
+        #: when the tip changed, when somebody was first told, and when its block was fetched
+        self.found_at = self.told_at = self.fetched_at = time.monotonic()
+        #: when somebody was first told of all of the mempool
+        self.mempool_told_at = None
         self.methods = {
             "getblockcount": self.block_count,
             "getbestblockhash": lambda: self._hash_at(-1),
@@ -128,7 +131,7 @@ class Node:
         return self._tip_changed()
 
     def _tip_changed(self):
-        self.found_at, self.told_at = time.monotonic(), None
+        self.found_at, self.told_at, self.fetched_at = time.monotonic(), None, None
         return self.state()
 
     def reveal(self, count=None):
@@ -141,7 +144,7 @@ class Node:
             if tx_hash not in self._confirmed:
                 self.mempool[display(tx_hash)] = number
         self._next_unconfirmed = end
-        self._mempool_text = None
+        self._mempool_text = self.mempool_told_at = None
         return self.state()
 
     def state(self):
@@ -152,6 +155,8 @@ class Node:
             "mempool": len(self.mempool),
             "found_at": self.found_at,
             "told_at": self.told_at,
+            "fetched_at": self.fetched_at,
+            "mempool_told_at": self.mempool_told_at,
             "calls": dict(self.calls),
         }
 
@@ -159,6 +164,11 @@ class Node:
 
     def _hash_at(self, height):
         return display(self.files.blocks[self.active[height]].block_hash)
+
+    def _fetched(self, number):
+        if self.fetched_at is None and number == self.active[-1]:
+            self.fetched_at = time.monotonic()
+        return self.files.raw_block(number)
 
     def _find(self, hex_hash):
         try:
@@ -210,7 +220,7 @@ class Node:
 
     def block(self, hex_hash, verbosity=1):
         number = self._find(hex_hash)
-        raw = self.files.raw_block(number)
+        raw = self._fetched(number)
         if not verbosity:
             return Encoded(b'"%b"' % raw.hex().encode())
         txids = [display(tx.tx_hash) for tx in parse_block_txs(raw)]
@@ -249,6 +259,8 @@ class Node:
     def raw_mempool(self, verbose=False):
         if verbose:
             return {txid: self._about_unconfirmed(n) for txid, n in self.mempool.items()}
+        if self.mempool_told_at is None:
+            self.mempool_told_at = time.monotonic()
         if self._mempool_text is None:
             self._mempool_text = Encoded(json.dumps(list(self.mempool)).encode())
         return self._mempool_text
@@ -281,7 +293,7 @@ class Node:
             if what == "chaininfo.json":
                 return 200, json.dumps(self.chain_info()).encode()
             if what == "block" and form == "bin":
-                return 200, self.files.raw_block(self._find(name))
+                return 200, self._fetched(self._find(name))
             if what == "headers" and form == "bin":
                 count, _, hex_hash = name.partition("/")
                 height = self._heights[self._find(hex_hash)]

@@ -1,7 +1,6 @@
 """Results: one table for people, and JSON with everything in it.
 
-A ratio is ours to the peer's, so that less is better for what is spent, and more is better for what
-is named ``.../s``.
+A ratio is a server's figure divided by the peer's.
 """
 
 import json
@@ -56,30 +55,52 @@ def sync_table(results, figures):
     return columns(heads, rows)
 
 
-def serving_table(results, servers):
-    """Scenarios by servers: CPU and rate or time of each, the first's ratio to the second.
+LOADED = ("CPU us", "/s", "p99 ms")
 
-    results: scenario -> server -> (figures, the name of the one that is compared first)
+
+def serving_tables(results, servers):
+    """What requests cost, and everything else, as lines of two tables.
+
+    results: scenario -> server -> figures; the ratio is that of the first server to the peer
     """
-    heads, rows, ratios = ["serving", *servers, "ratio"], [], []
-    for scenario, by_server in results.items():
-        for key in next(iter(by_server.values())):
-            if key.startswith("_"):
-                continue
-            row = [f"{scenario}: {key}"]
-            row += [number(by_server.get(name, {}).get(key)) for name in servers]
-            compared = None
-            if len(servers) > 1:
-                values = [by_server.get(name, {}).get(key) for name in servers[:2]]
-                compared = ratio(*values)
-            if compared and key == "CPU us":
-                ratios.append(compared)
-            rows.append([*row, number(compared)])
-    mean = geometric_mean(ratios)
-    if mean:
-        label = f"geometric mean of {len(ratios)} CPU ratios"
-        rows.append([label, *([""] * len(servers)), number(mean)])
+    loaded = {
+        name: of_all for name, of_all in results.items() if "/s" in next(iter(of_all.values()))
+    }
+    others = {name: of_all for name, of_all in results.items() if name not in loaded}
+    return [*_loaded_table(loaded, servers), "", *_others_table(others, servers)]
+
+
+def _compared(of_all, servers, key):
+    mine = of_all.get(servers[0], {}).get(key)
+    return ratio(mine, of_all.get(PEER, {}).get(key)) if servers[0] != PEER else None
+
+
+def _loaded_table(results, servers):
+    heads = ["requests", *(f"{name} {key}" for key in LOADED for name in servers), "x CPU"]
+    rows, ratios = [], []
+    for scenario, of_all in results.items():
+        row = [number(of_all.get(name, {}).get(key)) for key in LOADED for name in servers]
+        compared = _compared(of_all, servers, "CPU us")
+        ratios += [compared] if compared else []
+        rows.append([scenario, *row, number(compared)])
+    mean = number(geometric_mean(ratios))
+    rows.append(["geometric mean", *[""] * (len(heads) - 2), mean])
     return columns(heads, rows)
+
+
+def _others_table(results, servers):
+    rows = []
+    for scenario, of_all in results.items():
+        for key in next(iter(of_all.values())):
+            row = [number(of_all.get(name, {}).get(key)) for name in servers]
+            rows.append([f"{scenario}: {key}", *row, number(_compared(of_all, servers, key))])
+    return columns(["arrivals and memory", *servers, "ratio"], rows)
+
+
+def stage_table(results):
+    """Microseconds of each stage."""
+    rows = [[name, number(value)] for name, value in results.items()]
+    return columns(["stage", "CPU us"], rows)
 
 
 def save(folder, results):

@@ -19,8 +19,9 @@ import urllib.request
 from pathlib import Path
 
 from benchmarks.measuring import ended_children_cpu
-from tests.conftest import REPOSITORY, free_ports
+from tests.conftest import REPOSITORY
 from tests.integration.processes import Child, ChildDied
+from tests.ports import free_ports
 
 PEER = REPOSITORY / ".run" / "peers" / "e-x-2.0.0"
 PEER_NAME = "e-x"

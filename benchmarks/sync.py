@@ -18,6 +18,8 @@ from benchmarks.measuring import cpu_secs, folder_mb, memory_mb
 from benchmarks.servers import NodeProcess, Server
 from tests.integration.processes import ChildDied
 
+#: a file that tells that the database beside it is whole
+COMPLETE = "complete"
 FIGURES = ("wall", "tx/s", "CPU/Mtx", "peak MB", "disk MB")
 
 
@@ -33,6 +35,7 @@ def sync_once(spec, chain, facts, folder, *, timeout=3600):
             peak = memory_mb(server.pid, "VmHWM")
             cpu = server.stop()
         node_cpu = cpu_secs(node.child.pid)
+    (folder / COMPLETE).touch()
     return {
         "wall": wall,
         "tx/s": txs / wall,

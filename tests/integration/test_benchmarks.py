@@ -3,14 +3,20 @@
 Nothing here is timed. What the tools measure has to be right before it is fast.
 """
 
+import argparse
 import hashlib
+import json
 from operator import ne
 
 import pytest
 
+from benchmarks import arrivals, report, stages, wire
 from benchmarks.chain import make_chain
 from benchmarks.chain_files import BUSY, FORK, MAIN, ORDINARY, ChainFiles
-from benchmarks.servers import NodeProcess, Spec
+from benchmarks.pressure import run_scenario
+from benchmarks.scenarios import scenarios
+from benchmarks.servers import NodeProcess, Spec, running
+from benchmarks.serving import Serving
 from benchmarks.shape import Shape
 from benchmarks.sync import FIGURES, sync_all
 from electrumx.lib.hash import double_sha256
@@ -23,6 +29,7 @@ from tests.integration.server import ServerProcess
 SHAPE = Shape(
     txs=700, blocks=140, mempool=60, ordinary=3, busy=2, busy_txs=40, crowd=50, fork=4, seed=5
 )
+POLLING = ("DAEMON_POLL_INTERVAL_BLOCKS", "DAEMON_POLL_INTERVAL_MEMPOOL")
 # Of the hashes of all that is in that chain: a change to the generator changes every figure that
 # was measured with it.
 DIGEST = "6ed85afa197883551768d46b1720eecdce0666184c1a24074de95117fe920d32"
@@ -221,7 +228,7 @@ async def test_a_server_over_the_stand_in_node_answers_as_the_oracle(node_and_se
         oracle = BenchOracle(BenchNode(node))
         assert len(oracle.mempool) == mempool
         await assert_follows(server, oracle)
-        await assert_same_blocks(server, oracle, sample=range(100, oracle.height + 1, 7))
+        return oracle
 
     await agree(mempool=20)
     assert node.call("bench.mempool")["mempool"] == SHAPE.mempool
@@ -234,7 +241,8 @@ async def test_a_server_over_the_stand_in_node_answers_as_the_oracle(node_and_se
     # The ordinary blocks that are left come with it
     state = node.call("bench.extend", "busy", 1)
     assert state["height"] == SHAPE.blocks + SHAPE.ordinary + 1
-    await agree(mempool=state["mempool"])
+    oracle = await agree(mempool=state["mempool"])
+    await assert_same_blocks(server, oracle, sample=range(SHAPE.blocks - 5, oracle.height + 1))
 
 
 @pytest.mark.slow
@@ -260,6 +268,130 @@ def test_a_synchronisation_has_all_its_figures(folder, files, tmp_path):
     for figures in results.values():
         assert set(FIGURES) <= set(figures)
         assert all(value > 0 for value in figures.values())
+
+
+ANSWERS = {
+    "history": "get_history",
+    "balance": "get_balance",
+    "unspent": "listunspent",
+    "subscribe": "status",
+}
+
+
+@pytest.mark.slow
+def test_what_scenarios_ask_is_answered_as_the_oracle_says(folder, files, node_and_server):
+    node, server = node_and_server
+    oracle = BenchOracle(BenchNode(node))
+    seen = set()
+    for scenario in scenarios(files.targets()):
+        kept = []
+        port, pid = server.ports["tcp"], server.child.pid
+        figures = run_scenario(port, pid, scenario, 0.05, kept=kept)
+        assert figures["requests"] == len(kept) > 0
+        assert "errors" not in figures
+        assert figures["CPU us"] > 0
+        for request, reply in kept[:20]:
+            params = json.loads(b"{" + request)["params"]
+            result = json.loads(reply)["result"]
+            kind = scenario.name.partition(",")[0]
+            if kind in ANSWERS:
+                assert result == getattr(oracle, ANSWERS[kind])(*params)
+            elif kind == "header":
+                assert result == oracle.headers[params[0]]
+            elif kind == "merkle branch":
+                txid, height = params
+                position = oracle.txids[height].index(txid)
+                assert result["merkle"] == oracle.merkle_branch(height, position)
+            elif kind == "transaction":
+                assert Reader(bytes.fromhex(result)).transaction().txid == params[0]
+            else:
+                assert kind in ("ping", "2016 headers")
+            seen.add(kind)
+    assert seen == {*ANSWERS, "header", "merkle branch", "transaction", "ping", "2016 headers"}
+
+
+@pytest.mark.slow
+def test_arrivals_are_heard_by_all_and_memory_is_measured(folder, files, tmp_path, stopping):
+    spec, targets = Spec("ours-leveldb"), files.targets()
+    settings = dict.fromkeys(POLLING, "100")
+    server = stopping.enter_context(running(spec, folder, tmp_path, SHAPE.blocks, **settings))
+    crowd = [targets["crowd"][start : start + 5] for start in range(0, SHAPE.crowd, 5)]
+    figures = arrivals.announce(server, "busy", crowd, 1, expected=SHAPE.crowd, processes=2)
+
+    assert figures["statuses"] == SHAPE.crowd
+    assert 0 < figures["first ms"] <= figures["last ms"]
+    assert figures["CPU ms"] > 0
+    figures = arrivals.busy_block(server, targets["single"][:100])
+    assert 0 < figures["ping p50 ms"] <= figures["ping max ms"]
+    assert "ping unanswered" not in figures
+    figures = arrivals.mempool(server, targets, targets["single"][100:200])
+    assert SHAPE.mempool // 2 < figures["transactions"] <= SHAPE.mempool
+    assert figures["CPU us a tx"] > 0
+    figures = arrivals.memory(server, targets["crowd"], 20, 10)
+    assert figures["MB with all"] >= figures["MB before"] > 0
+
+
+@pytest.mark.slow
+def test_serving_measures_server_beside_server(folder, files, tmp_path):
+    said = []
+    options = argparse.Namespace(
+        seconds=0.05, only=["ping", "balance"], blocks=1, sessions=5, subscriptions=5
+    )
+    serving = Serving(folder, files.facts, tmp_path / "serving", options, said.append)
+    specs = [Spec("ours-leveldb"), Spec("ours-rocksdb")]
+    results = serving.run(specs, tmp_path / "sync")
+    lines = report.serving_tables(results, [spec.text for spec in specs])
+
+    assert list(results) == ["ping", "balance, small", "balance, huge"]
+    assert all(set(of_all) == {spec.text for spec in specs} for of_all in results.values())
+    assert not any("FAILED" in line for line in said)
+    assert sum(line.startswith(("ping ", "balance, ")) for line in lines) == 3
+
+
+def test_a_reply_is_known_by_its_id_wherever_that_is_and_however_it_is_filled_up():
+    padded = b'{"jsonrpc":"2.0","result":"' + bytes(b"a" * 500) + b'","id":71%b}'
+
+    for spaces in (0, 100, 150, 155, 160, 5_000):
+        assert wire.id_of(padded % (b" " * spaces)) == 71
+    assert wire.id_of(b'{"id": 5, "result": [' + b"1," * 500 + b"1]}") == 5
+    assert wire.id_of(b'{"jsonrpc":"2.0","method":"x","params":[{"id":5}]}') is None
+    assert wire.is_error(b'{"jsonrpc":"2.0","error":{"code":1,"message":"no"},"id":5}')
+    assert not wire.is_error(padded % b"")
+    assert not wire.is_error(b'{"result":1,"error": null,"id":5}')
+
+
+@pytest.mark.parametrize("cut", range(0, 12, 3))
+def test_lines_are_put_together_however_they_arrive(cut):
+    lines = wire.Lines()
+    data = b"one\ntwo\n\nthree\n"
+
+    assert [*lines.feed(data[:cut]), *lines.feed(data[cut:])] == [b"one", b"two", b"", b"three"]
+    assert lines.feed(b"rest") == []
+    assert lines.feed(b"\n") == [b"rest"]
+
+
+def test_a_table_compares_with_the_peer_that_has_the_same_settings():
+    figures = {"wall": 2.0, "tx/s": 300.0}
+    results = {
+        "ours-leveldb": figures,
+        "e-x-leveldb": {"wall": 8.0, "tx/s": 100.0},
+        "ours-leveldb:CACHE_MB=20": figures,
+        "e-x-leveldb:CACHE_MB=20": {"wall": 4.0, "tx/s": 150.0},
+    }
+    table = report.sync_table(results, ["wall", "tx/s"])
+
+    assert table[2].split() == ["ours-leveldb", "2.00", "300", "0.250", "3.00"]
+    assert table[4].split() == ["ours-leveldb:CACHE_MB=20", "2.00", "300", "0.500", "2.00"]
+    assert report.geometric_mean([2, 8]) == pytest.approx(4)
+
+
+@pytest.mark.slow
+def test_every_stage_is_measured(files, tmp_path):
+    said = []
+    figures = stages.measure(files, tmp_path / "stages", said.append)
+
+    assert len(said) == len(figures) > 10
+    assert all(value > 0 for value in figures.values())
 
 
 @pytest.mark.parametrize("text", ["ours", "theirs-leveldb", "ours-sqlite", "ours-leveldb:CACHE_MB"])
