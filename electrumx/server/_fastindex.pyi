@@ -16,6 +16,9 @@ class FastBlock:
     ) -> list[tuple[list[tuple[bytes, int]], list[tuple[bytes, int, int]]]]: ...
 
 def parse_block(raw: bytes, header_len: int, tx_format: int) -> FastBlock: ...
+def parse_unconfirmed(
+    raw: bytes, tx_format: int
+) -> tuple[tuple[tuple[bytes, int], ...], tuple[tuple[bytes, int], ...], int] | None: ...
 
 class FastIndex:
     coin_count: int

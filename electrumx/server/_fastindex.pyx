@@ -414,6 +414,87 @@ def parse_block(bytes raw not None, Py_ssize_t header_len, int tx_format):
     raise DeserializeError("truncated within the transactions of a block")
 
 
+# -- unconfirmed transactions
+
+def parse_unconfirmed(bytes raw not None, int tx_format):
+    """Return what the mempool keeps of a transaction: (prevouts, outputs, virtual size).
+
+    Prevouts are (tx_hash, txout_idx), without generation inputs; outputs are (hashX, value) of all
+    of them, unspendable ones, too.  None if it cannot be parsed: the pure form then says why.
+    """
+    cdef const uint8_t *start = <const uint8_t *> PyBytes_AS_STRING(raw)
+    cdef const uint8_t *body
+    cdef Cursor c
+    cdef uint64_t inputs, count, length, n
+    cdef uint8_t flag = 0
+    cdef bint has_marker
+    cdef bint has_witness
+    cdef size_t stripped, total
+    cdef SHA256_CTX ctx
+    cdef uint8_t digest[32]
+    cdef list prevouts = []
+    cdef list outputs = []
+
+    c.at, c.end = start, start + PyBytes_GET_SIZE(raw)
+    if c.end - c.at < 6:
+        return None
+    has_marker = tx_format != FORMAT_PLAIN and c.at[4] == 0
+    has_witness = has_marker
+    c.at += 4
+    if has_marker:
+        flag = c.at[1]
+        c.at += 2
+        if tx_format == FORMAT_LITECOIN:
+            if flag == 0 or flag & ~9:
+                return None
+            has_witness = (flag & 1) != 0
+    body = c.at
+    if read_size(&c, &inputs) != OK:
+        return None
+    for n in range(inputs):
+        if c.end - c.at < OUTPOINT_LEN:
+            return None
+        if not is_generation(c.at):
+            prevouts.append((
+                PyBytes_FromStringAndSize(<const char *> c.at, 32),
+                <uint64_t> c.at[32] | <uint64_t> c.at[33] << 8 | <uint64_t> c.at[34] << 16
+                | <uint64_t> c.at[35] << 24,
+            ))
+        c.at += OUTPOINT_LEN
+        if read_size(&c, &length) != OK:
+            return None
+        c.at += length
+        if c.end - c.at < 4:
+            return None
+        c.at += 4
+    if read_size(&c, &count) != OK:
+        return None
+    for n in range(count):
+        if c.end - c.at < 8:
+            return None
+        value = <int64_t> load8(c.at)
+        c.at += 8
+        if read_size(&c, &length) != OK:
+            return None
+        SHA256_Init(&ctx)
+        SHA256_Update(&ctx, c.at, length)
+        SHA256_Final(digest, &ctx)
+        c.at += length
+        outputs.append((PyBytes_FromStringAndSize(<const char *> digest, HASHX_LEN), value))
+    # Version and locktime belong to it.
+    stripped = 8 + (c.at - body)
+    if has_witness and skip_witness(&c, inputs) != OK:
+        return None
+    if flag & 8 and tx_format == FORMAT_LITECOIN:
+        if c.at >= c.end or c.at[0] != 0:
+            return None
+        c.at += 1
+    if c.end - c.at < 4:
+        return None
+    total = c.at + 4 - start
+    return tuple(prevouts), tuple(outputs), (3 * stripped + total + 3) // 4
+
+
 # -- the index
 
 cdef struct Entry:

@@ -122,6 +122,7 @@ class Controller(ServerBase):
                 env.coin,
                 _MemPoolView(daemon, db, processor, notifications),
                 refresh_secs=env.daemon_poll_interval_mempool_msec / 1000,
+                compiled=env.indexer != "python",
             )
             watcher = TipWatcher(daemon, env.zmq_block_addresses)
             manager = SessionManager(env, db, processor, daemon, mempool, shutdown_event)

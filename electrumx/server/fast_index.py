@@ -48,6 +48,23 @@ def _overrides(coin: type[Coin], name: str) -> bool:
     return next(klass for klass in coin.__mro__ if name in klass.__dict__) is not Coin
 
 
+#: what is kept of an unconfirmed transaction: prevouts, (hashX, value) of its outputs, virtual size
+Unconfirmed = tuple[tuple[tuple[bytes, int], ...], tuple[tuple[bytes, int], ...], int]
+
+
+def unconfirmed_parser(coin: type[Coin]) -> Callable[[bytes], Unconfirmed | None] | None:
+    """Return the compiled parser of unconfirmed transactions, None if there is none for the coin.
+
+    It returns None for what it cannot parse.
+    """
+    tx_format = _tx_format(coin)
+    if tx_format is None:
+        return None
+    assert compiled
+    parse = compiled.parse_unconfirmed
+    return lambda raw: parse(raw, tx_format)
+
+
 class CompiledAdds:
     """Coins to be written; what :class:`CoinAdds` is for the readable form."""
 

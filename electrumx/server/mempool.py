@@ -20,6 +20,7 @@ anything, and begins anew.
 """
 
 import asyncio
+import gc
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -146,6 +147,7 @@ class MemPool(MemPoolIndex):
     coin:            its DESERIALIZER and hashX_from_script are used, and histogram parameters
     refresh_secs:    pause between refreshes
     log_status_secs: pause between status lines
+    compiled:        whether to parse with the compiled form where there is one
     """
 
     def __init__(
@@ -154,6 +156,8 @@ class MemPool(MemPoolIndex):
         api: MemPoolAPI,
         refresh_secs: float = 5.0,
         log_status_secs: float = 60.0,
+        *,
+        compiled: bool = True,
     ) -> None:
         assert isinstance(api, MemPoolAPI)
         super().__init__()
@@ -165,7 +169,7 @@ class MemPool(MemPoolIndex):
         self.log_status_secs = log_status_secs
         # Held while the maps change, which takes several turns of the loop.
         self.lock = asyncio.Lock()
-        self._parser = CandidateParser(coin)
+        self._parser = CandidateParser(coin, compiled=compiled)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mempool")
         self._looking_up = asyncio.Semaphore(1)
         self._wake = asyncio.Event()  # ends the pause between refreshes
@@ -375,6 +379,10 @@ class MemPool(MemPoolIndex):
                 await self._in_slices(
                     list(accepted.items()), lambda item: self._add(*item, self._touched)
                 )
+            if len(portion) == PORTION:
+                # So many new objects make the collector look at all there are, for a fifth of a
+                # second, and find nothing: there are no circles among them.
+                gc.freeze()
         dropped = len(candidates.txs)
         if dropped:
             self.logger.error(f"{dropped:,d} txs dropped")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from electrumx.lib.coins import Coin
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.lib.util import class_logger
+from electrumx.server.fast_index import unconfirmed_parser
 from electrumx.server.mempool_index import HashXValue, MemPoolTx, Prevout
 
 
@@ -101,11 +102,12 @@ class Candidates:
 
 
 class CandidateParser:
-    """Parses the raw transactions of a coin."""
+    """Parses the raw transactions of a coin, compiled if that is wanted and there."""
 
-    def __init__(self, coin: type[Coin]) -> None:
+    def __init__(self, coin: type[Coin], *, compiled: bool = True) -> None:
         self.logger = class_logger(__name__, self.__class__.__name__)
         self._coin = coin
+        self._compiled = unconfirmed_parser(coin) if compiled else None
 
     def parse(
         self,
@@ -135,6 +137,10 @@ class CandidateParser:
         return result, tuple(prevouts)
 
     def _parse_tx(self, raw_tx: bytes) -> Candidate:
+        if self._compiled:
+            parts = self._compiled(raw_tx)
+            if parts is not None:
+                return Candidate(*parts)
         tx, size = self._coin.DESERIALIZER(raw_tx).read_tx_and_vsize()
         hashX_from_script = self._coin.hashX_from_script
         prevouts = tuple(
