@@ -59,14 +59,13 @@ class DashElectrumX(ElectrumX):
         """Return the number of subscriptions held."""
         return super().sub_count() + len(self.mns)
 
-    def notify(self, touched: set[bytes], height_changed: bool) -> Any:
-        """Notify as every session does, and then of the masternodes' states."""
-        waiting = super().notify(touched, height_changed)
-        return self._notify_masternodes(waiting) if self.mns else waiting
+    def is_concerned(self, touched: set[bytes], height_changed: bool) -> bool:
+        """Say if ``notify`` would have anything to do."""
+        return bool(self.mns) or super().is_concerned(touched, height_changed)
 
-    async def _notify_masternodes(self, waiting: Any) -> None:
-        if waiting is not None:
-            await waiting
+    async def notify(self, touched: set[bytes], height_changed: bool) -> None:
+        """Notify as every session does, and then of the masternodes' states."""
+        await super().notify(touched, height_changed)
         for collateral in tuple(self.mns):
             try:
                 status = await self._status(collateral)
@@ -96,7 +95,6 @@ class DashElectrumX(ElectrumX):
         if result is None:
             return None
         self.mns.add(collateral)
-        self.session_mgr.fan_out.always.add(self)
         return result.get(collateral) if isinstance(result, dict) else None
 
     @rpc_method("masternode.list")

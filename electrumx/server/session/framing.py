@@ -8,8 +8,17 @@ for ``encode`` of single large results, which is pure and may run in a thread.
 from functools import partial
 from typing import Any
 
-from aiorpcx import JSONRPC, JSONRPCConnection, Notification, ProtocolError, Request, RPCError
+from aiorpcx import (
+    JSONRPC,
+    JSONRPCAutoDetect,
+    JSONRPCConnection,
+    Notification,
+    ProtocolError,
+    Request,
+    RPCError,
+)
 
+from electrumx.server.session.dialects import detect
 from electrumx.server.session.results import EncodedJSON, encode
 
 
@@ -146,6 +155,8 @@ class BoundedConnection(JSONRPCConnection):
         self.malformed_count = 0
         self.immediate_reply = None
         try:
+            if self._protocol is JSONRPCAutoDetect:
+                self._protocol = detect(message)
             items: list[Any] = super().receive_message(message)
         except ProtocolError:
             raise

@@ -28,8 +28,9 @@ from time import perf_counter
 from typing import Any
 
 import orjson
-from aiorpcx import JSONRPC, JSONRPCAutoDetect, JSONRPCLoose, JSONRPCv2, ProtocolError, Request
+from aiorpcx import JSONRPC, JSONRPCAutoDetect, ProtocolError, Request
 
+from electrumx.server.session.dialects import JSONRPCLoose, JSONRPCv2
 from electrumx.server.session.framing import BoundedConnection
 from electrumx.server.session.results import EncodedJSON, encode
 from electrumx.server.session.tables import HandlerTable

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import suppress
 
 import pytest
 from aiorpcx import JSONRPCAutoDetect, ProtocolError
@@ -50,6 +51,28 @@ def test_no_message_does_more_than_a_protocol_error(sequence):
                     assert reply is None or json.loads(reply)
 
     asyncio.run(receive_all())
+
+
+@pytest.mark.parametrize("opening", [b"1", b'{"jsonrpc":"2.0"}', b'{"jsonrpc":"1.0","id":0}'])
+@pytest.mark.parametrize("number", [b"NaN", b"-Infinity", b"1e999", b"-1e999"])
+def test_an_id_that_json_has_no_words_for_is_refused(number, opening):
+    messages = [b'{"jsonrpc":"2.0","id":%b,"method":"x"}', b'{"id":%b,"method":"x","params":[]}']
+    if b"1.0" in opening:
+        messages.append(b'{"id":[{"a":%b}],"method":"x","params":[]}')
+    else:
+        messages.append(b'[{"jsonrpc":"2.0","id":%b,"method":"x"}]')
+    connection = BoundedConnection(JSONRPCAutoDetect)
+    with suppress(ProtocolError):
+        connection.receive_message(opening)
+    for message in messages:
+        reply = connection.immediate_reply = None
+        try:
+            assert connection.receive_message(message % number) == []
+            reply = json.loads(connection.immediate_reply)[0]
+        except ProtocolError as e:
+            reply = json.loads(e.error_message)
+        assert (reply["id"], reply["error"]["code"]) == (None, -32600)
+        assert 'invalid "id": ' in reply["error"]["message"]
 
 
 METHODS = [
