@@ -179,9 +179,7 @@ CORRECTED_CLASSES = {
     ("DogecoinTestnet", "DESERIALIZER"): "DeserializerAuxPowSegWit",
     ("Emercoin", "SESSIONCLS"): "AuxPoWElectrumX",
     ("ViacoinTestnetSegWit", "DESERIALIZER"): "DeserializerAuxPowSegWit",
-    # Transactions without a time; raw blocks.
-    ("Peercoin", "DESERIALIZER"): "DeserializerPeercoin",
-    ("PeercoinTestnet", "DESERIALIZER"): "DeserializerPeercoin",
+    # Transactions without a time, and raw blocks.
     ("Blackcoin", "DESERIALIZER"): "DeserializerBlackcoin",
     ("Blackcoin", "DAEMON"): "Daemon",
     # Extension blocks; shielded transactions.
