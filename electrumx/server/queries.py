@@ -32,7 +32,7 @@ from electrumx.lib.merkle import MerkleCache
 from electrumx.server import packed
 from electrumx.server.flat_files import FlatFiles
 from electrumx.server.history import History
-from electrumx.server.reader import RACED, TOO_MUCH, Reader, Verdict
+from electrumx.server.reader import RACED, TOO_MUCH, Reader, Reading, Verdict
 from electrumx.server.schema import (
     HASH_LEN,
     OUTPOINT_PREFIX,
@@ -137,11 +137,11 @@ class Queries:
         # Of the generation that is the backup count; see cached_header.
         self._chunks: LRUCache[int, list[bytes]] = LRUCache(10_000, HEADER_CACHE_BYTES)
 
-    def _once(self, read: Callable[[], T]) -> "asyncio.Future[T]":
+    def _once(self, read: Callable[[], T]) -> Reading[T]:
         """Run a small read that needs no guard in a thread."""
         return self.reader.read(lambda _bounded: read())
 
-    def _steady(self, read: Callable[[bool], T | Verdict]) -> "asyncio.Future[T]":
+    def _steady(self, read: Callable[[bool], T | Verdict]) -> Reading[T]:
         """Run a read in a thread, again if a reorganisation came between."""
 
         def guarded(bounded: bool) -> T | Verdict:
@@ -155,7 +155,7 @@ class Queries:
 
     def history_entries(
         self, hashX: bytes, *, limit: int | None = None, after: int = -1
-    ) -> "asyncio.Future[PackedHistory]":
+    ) -> Reading[PackedHistory]:
         """Return the first ``limit`` entries (None: all) beyond transaction number ``after``."""
         max_bytes = None if limit is None else limit * TXNUM_LEN
 
@@ -206,7 +206,7 @@ class Queries:
             rows.append(row)
         return rows
 
-    def coins(self, hashX: bytes) -> "asyncio.Future[Coins]":
+    def coins(self, hashX: bytes) -> Reading[Coins]:
         """Return all unspent outputs of a script, packed and in chain order."""
 
         def read(bounded: bool) -> Coins | Verdict:
@@ -222,7 +222,7 @@ class Queries:
 
         return self._steady(read)
 
-    def balance(self, hashX: bytes) -> "asyncio.Future[Balance]":
+    def balance(self, hashX: bytes) -> Reading[Balance]:
         """Return the number and the sum of a script's unspent outputs."""
 
         def read(bounded: bool) -> Balance | Verdict:
@@ -311,10 +311,10 @@ class Queries:
             return None, height
         return self.files.tx_hashes([tx_num])[0] or None, height
 
-    def block_tx_hashes(self, block_height: int) -> "asyncio.Future[bytes]":
+    def block_tx_hashes(self, block_height: int) -> Reading[bytes]:
         """Return the hashes of a block's transactions, in their order, joined.
 
-        The future raises DBError for a height that is not committed.
+        It raises DBError for a height that is not committed.
         """
 
         def read() -> bytes:

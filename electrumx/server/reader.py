@@ -14,10 +14,14 @@ The queue belongs to the event loop; the functions given run in the threads.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
-from typing import Any
+from time import perf_counter
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
 
 
 class Verdict(Enum):
@@ -40,19 +44,69 @@ SMALL_JOBS = 4
 LARGE_JOBS = 2
 #: after which a job is taken to wait for the disk, in seconds
 LATE_SECS = 0.003
+#: how long results are told of before the loop has its turn
+SLICE_SECS = 0.002
 #: before a read that met a reorganisation is repeated, in seconds
 RETRY_SECS = 0.05
 
 
-class _Read:
-    """A function to call in a thread, and who waits for the result."""
+class Reading(Generic[T]):
+    """A read that was asked for: to be awaited, or told of by callbacks.
 
-    __slots__ = ("bounded", "function", "future")
+    Leaner than a future: callbacks are called when the result arrives, not a turn of the loop
+    later.
+    """
 
-    def __init__(self, function: Callable[[bool], Any], future: "asyncio.Future[Any]") -> None:
+    __slots__ = ("_callbacks", "_ended", "_error", "_result", "bounded", "function")
+
+    def __init__(self, function: Callable[[bool], Any]) -> None:
+        #: what to call in a thread; see :meth:`Reader.read`
         self.function = function
-        self.future = future
         self.bounded = True
+        self._callbacks: list[Callable[[Reading[T]], object]] = []
+        self._ended = False
+        self._result: Any = None
+        self._error: Exception | None = None
+
+    def add_done_callback(self, callback: "Callable[[Reading[T]], object]") -> None:
+        """Call ``callback`` with this object when there is a result; it must not raise."""
+        assert not self._ended
+        self._callbacks.append(callback)
+
+    def cancelled(self) -> bool:
+        """Say no: a read once asked for is made."""
+        return False
+
+    def exception(self) -> Exception | None:
+        """Return what the read raised."""
+        return self._error
+
+    def result(self) -> T:
+        """Return what the read returned, or raise what it raised."""
+        if self._error is not None:
+            raise self._error
+        result: T = self._result
+        return result
+
+    def end(self, result: Any, error: Exception | None) -> None:
+        """Note the result, and tell of it."""
+        self._result, self._error, self._ended = result, error, True
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(self)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """Wait for the result."""
+        if not self._ended:
+            future = asyncio.get_running_loop().create_future()
+
+            def wake(_reading: "Reading[T]") -> None:
+                if not future.done():
+                    future.set_result(None)
+
+            self._callbacks.append(wake)
+            yield from future.__await__()
+        return self.result()
 
 
 class Reader:
@@ -61,14 +115,14 @@ class Reader:
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: list[_Read] = []
+        self._waiting: list[Reading[Any]] = []
         self._running = 0
         self._due = False
         self._small: ThreadPoolExecutor | None = None
         self._large: ThreadPoolExecutor | None = None
 
-    def read(self, function: Callable[[bool], Any]) -> "asyncio.Future[Any]":
-        """Call ``function(bounded)`` in a thread, soon; return a future of the result.
+    def read(self, function: Callable[[bool], Any]) -> Reading[Any]:
+        """Call ``function(bounded)`` in a thread, soon; return what to await.
 
         With ``bounded`` true the function must not take much longer than a millisecond, but may
         return TOO_MUCH, and is then called once more with false.
@@ -76,12 +130,12 @@ class Reader:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._start(loop)
-        future = loop.create_future()
-        self._waiting.append(_Read(function, future))
+        reading: Reading[Any] = Reading(function)
+        self._waiting.append(reading)
         if not self._due and not self._running:
             self._due = True
             loop.call_soon(self._dispatch)
-        return future
+        return reading
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -106,12 +160,12 @@ class Reader:
         if self._waiting and self._running >= running:
             self._dispatch()
 
-    def _submit(self, pool: ThreadPoolExecutor | None, job: list[_Read]) -> None:
+    def _submit(self, pool: ThreadPoolExecutor | None, job: list[Reading[Any]]) -> None:
         assert pool
         assert self._loop
         pool.submit(self._run, self._loop, pool is self._small, job)
 
-    def _run(self, loop: asyncio.AbstractEventLoop, small: bool, job: list[_Read]) -> None:
+    def _run(self, loop: asyncio.AbstractEventLoop, small: bool, job: list[Reading[Any]]) -> None:
         """Do a job.  Runs in: a thread."""
         results: list[Any] = []
         for read in job:
@@ -125,33 +179,40 @@ class Reader:
             # The loop was closed: nobody waits any more.
             return
 
-    def _deliver(self, small: bool, job: list[_Read], results: list[Any]) -> None:
+    def _deliver(
+        self, small: bool, job: list[Reading[Any]], results: list[tuple[Any, Exception | None]]
+    ) -> None:
+        """Take the results of a job, and see to it that the next begins."""
         if small:
             self._running -= 1
-        for read, (result, error) in zip(job, results, strict=True):
-            future = read.future
-            if future.done():
-                continue
-            if error is not None:
-                future.set_exception(error)
-            elif result is TOO_MUCH:
-                read.bounded = False
-                self._submit(self._large, [read])
-            elif result is RACED:
-                self._logger.warning("a read met a reorganisation, retrying...")
-                assert self._loop
-                self._loop.call_later(RETRY_SECS, self._again, read)
-            else:
-                future.set_result(result)
         if self._waiting and not self._due:
             self._due = True
             assert self._loop
             self._loop.call_soon(self._dispatch)
+        self._tell(deque(zip(job, results, strict=True)))
 
-    def _again(self, read: _Read) -> None:
+    def _tell(self, results: "deque[tuple[Reading[Any], tuple[Any, Exception | None]]]") -> None:
+        """Tell of results for a slice of time: who hears of one may have much to do with it."""
+        assert self._loop
+        deadline = perf_counter() + SLICE_SECS
+        while results and perf_counter() < deadline:
+            read, (result, error) = results.popleft()
+            if result is TOO_MUCH:
+                read.bounded = False
+                self._submit(self._large, [read])
+            elif result is RACED:
+                self._logger.warning("a read met a reorganisation, retrying...")
+                self._loop.call_later(RETRY_SECS, self._again, read)
+            else:
+                try:
+                    read.end(result, error)
+                except Exception:
+                    self._logger.exception("telling of a read")
+        if results:
+            self._loop.call_soon(self._tell, results)
+
+    def _again(self, read: Reading[Any]) -> None:
         """Repeat a read that met a reorganisation."""
-        if read.future.done():
-            return
         self._submit(self._small if read.bounded else self._large, [read])
         if read.bounded:
             self._running += 1

@@ -39,16 +39,16 @@ class ChainTip:
         self.notified_tip: bytes | None = None
         self.reorg_count = 0
         # Set once, at the next notified height, and then replaced by a new one.
-        self._next_height = asyncio.Event()
+        self.next_height = asyncio.Event()
 
     def notified(self, height: int, tip: bytes) -> None:
         """Note the height and tip that clients are about to be told of."""
         self.notified_height = height
         self.notified_tip = tip
-        self._next_height.set()
-        self._next_height = asyncio.Event()
+        self.next_height.set()
+        self.next_height = asyncio.Event()
 
-    def _state(self) -> tuple[int, bytes, int] | None:
+    def state(self) -> tuple[int, bytes, int] | None:
         """Return what must not change during a computation; None while still catching up."""
         bp, db = self._bp, self._db
         height, tip = db.db_height, db.db_tip
@@ -70,25 +70,29 @@ class ChainTip:
         charge: Callable[[float], object],
         *,
         check_tip: bool = True,
+        after: asyncio.Event | None = None,
     ) -> T:
         """Return ``await compute()``, repeated until the chain stood still during it.
 
         Each failed try is charged for. After the sixth an RPCError is raised. Without
-        ``check_tip`` only a ChainMovedError from the computation makes it repeat.
+        ``check_tip`` only a ChainMovedError from the computation makes it repeat.  ``after`` is the
+        ``next_height`` of a first try, elsewhere, that has failed.
         """
-        next_height: asyncio.Event | None = None
-        for wait in WAITS:
+        next_height = after
+        if after is not None:
+            charge(COST_FAILED_TRY)
+        for wait in WAITS if after is None else WAITS[1:]:
             if next_height is not None and wait != 0:
                 await _wait_at_most(next_height, wait)
-            next_height = self._next_height
-            before = self._state() if check_tip else None
+            next_height = self.next_height
+            before = self.state() if check_tip else None
             if before is not None or not check_tip:
                 try:
                     result = await compute()
                 except ChainMovedError:
                     pass
                 else:
-                    if not check_tip or self._state() == before:
+                    if not check_tip or self.state() == before:
                         return result
             charge(COST_FAILED_TRY)
         raise bad_request(MOVED_TEXT)

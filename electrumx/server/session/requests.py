@@ -34,20 +34,23 @@ from electrumx.server.session.dialects import JSONRPCLoose, JSONRPCv2
 from electrumx.server.session.framing import BoundedConnection
 from electrumx.server.session.results import EncodedJSON, encode
 from electrumx.server.session.tables import HandlerTable
-from electrumx.server.session.work import LARGE_RESULT_CHARS, LAST_WORD_SECS, WorkingSession
+from electrumx.server.session.work import (
+    LARGE_RESULT_CHARS,
+    LAST_WORD_SECS,
+    SLICE_SECS,
+    WRITE_BYTES,
+    WorkingSession,
+)
 
 # A session's requests that are under way; further ones wait unparsed.
 MAX_ADMITTED = 200
-# So much of a session is worked off before other sessions get their turn.
-SLICE_SECS = 0.001
+# So many requests of a session are worked off before other sessions get their turn.
 SLICE_REQUESTS = 64
 # Messages not worked off yet: above so many bytes reading stops, below the other it goes on.
 READ_HIGH_MARK = 65_536
 READ_LOW_MARK = 16_384
 # What a message that waits costs in memory, besides its bytes.
 MESSAGE_OVERHEAD = 100
-# Replies of so many bytes are written before more are made.
-WRITE_BYTES = 65_536
 # Longer messages are parsed in a thread.
 LARGE_MESSAGE_BYTES = 50_000
 # Longer ones take the slow path.  No number in a shorter one has the 4,300 digits at which Python

@@ -21,7 +21,7 @@ A read that began before a script was touched may end after it: caches have gene
 
 import asyncio
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, Generic, Protocol, TypeVar
 
 from aiorpcx import RPCError
@@ -48,21 +48,33 @@ INLINE_ITEMS = 5_000 if packed.COMPILED else 500
 KEPT_HASH_ENTRIES = 200
 
 
+class Awaited(Protocol):
+    """What the database gives for a read: a Reading, or a future."""
+
+    def add_done_callback(self, callback: Any, /) -> object:
+        """Call back with this object when there is a result."""
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """Wait for the result."""
+
+
 class Database(Protocol):
     """What is needed of the database."""
 
     backup_count: int
 
-    def history_entries(
-        self, hashX: bytes, *, limit: int | None, after: int
-    ) -> "asyncio.Future[Any]":
-        """Return a future of PackedHistory."""
+    def history_entries(self, hashX: bytes, *, limit: int | None, after: int) -> Awaited:
+        """Return what becomes PackedHistory."""
 
-    def coins(self, hashX: bytes) -> "asyncio.Future[Any]":
-        """Return a future of Coins."""
+    def coins(self, hashX: bytes) -> Awaited:
+        """Return what becomes Coins."""
 
-    def balance(self, hashX: bytes) -> "asyncio.Future[Any]":
-        """Return a future of Balance."""
+    def balance(self, hashX: bytes) -> Awaited:
+        """Return what becomes Balance."""
+
+
+#: told (value, what getting it costs, None) or (None, 0, why there is none)
+Arrived = Callable[[Any, float, BaseException | None], object]
 
 
 class ScriptHistory:
@@ -162,6 +174,9 @@ class Answers(Protocol):
     async def read(self, hashX: bytes) -> tuple[Any, float]:
         """Return (value, what getting it costs)."""
 
+    def ask(self, hashX: bytes, arrived: Arrived) -> None:
+        """Do as ``read``, and call ``arrived`` in the end."""
+
 
 class Source(Generic[V]):
     """Values of one kind by hashX: from memory at once, or from the database."""
@@ -171,7 +186,7 @@ class Source(Generic[V]):
         self._backup_count = db.backup_count
         self.cache: LRUCache[bytes, V] = LRUCache(MAX_ENTRIES, max_bytes)
         # Who waits for which script, by the generation in which its read began.
-        self._waiting: dict[tuple[bytes, int], list[asyncio.Future[V]]] = {}
+        self._waiting: dict[tuple[bytes, int], list[Arrived]] = {}
 
     def clear(self) -> None:
         """Forget everything: the chain was reorganised."""
@@ -202,32 +217,48 @@ class Source(Generic[V]):
         value = await self.begin(hashX)
         return value, self._cost(value)
 
+    def ask(self, hashX: bytes, arrived: Arrived) -> None:
+        """Read a value that is not in memory; call ``arrived`` in the end."""
+        self.cache.lookups += 1
+        self._join(hashX, arrived)
+
     def begin(self, hashX: bytes) -> "asyncio.Future[V]":
         """Ask the database, or join those who did."""
-        key = (hashX, self.cache.generation)
         waiter: asyncio.Future[V] = asyncio.get_running_loop().create_future()
-        waiters = self._waiting.get(key)
-        if waiters is not None:
-            waiters.append(waiter)
-            return waiter
-        self._waiting[key] = [waiter]
-        self._ask(key)
+
+        def arrived(value: V, _cost: float, error: BaseException | None) -> None:
+            if waiter.done():
+                return
+            if error is None:
+                waiter.set_result(value)
+            else:
+                waiter.set_exception(error)
+
+        self._join(hashX, arrived)
         return waiter
 
-    def _ask(self, key: tuple[bytes, int]) -> None:
+    def _join(self, hashX: bytes, arrived: Arrived) -> None:
+        key = (hashX, self.cache.generation)
+        waiting = self._waiting.get(key)
+        if waiting is not None:
+            waiting.append(arrived)
+            return
+        self._waiting[key] = [arrived]
+        self._ask_database(key)
+
+    def _ask_database(self, key: tuple[bytes, int]) -> None:
         raise NotImplementedError
 
     def _cost(self, value: V) -> float:
         return 0.0
 
-    def _found(self, key: tuple[bytes, int], future: "asyncio.Future[Any]") -> Any:
+    def _found(self, key: tuple[bytes, int], reading: Any) -> Any:
         """Return what the database found; None if it failed, which all who wait are told."""
-        error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        error = asyncio.CancelledError() if reading.cancelled() else reading.exception()
         if error is None:
-            return future.result()
-        for waiter in self._waiting.pop(key):
-            if not waiter.done():
-                waiter.set_exception(error)
+            return reading.result()
+        for arrived in self._waiting.pop(key):
+            arrived(None, 0.0, error)
         return None
 
     def _arrived(self, key: tuple[bytes, int], value: V, size: int, backup_count: int) -> None:
@@ -235,17 +266,17 @@ class Source(Generic[V]):
         hashX, generation = key
         if backup_count == self._db.backup_count == self._backup_count:
             self.cache.put(hashX, value, generation, size)
-        for waiter in self._waiting.pop(key):
-            if not waiter.done():
-                waiter.set_result(value)
+        cost = self._cost(value)
+        for arrived in self._waiting.pop(key):
+            arrived(value, cost, None)
 
 
 class Balances(Source[tuple[int, int]]):
     """(number of unspent outputs, their sum in satoshis) of scripts."""
 
-    def _ask(self, key: tuple[bytes, int]) -> None:
-        def done(future: "asyncio.Future[Any]") -> None:
-            found = self._found(key, future)
+    def _ask_database(self, key: tuple[bytes, int]) -> None:
+        def done(reading: Any) -> None:
+            found = self._found(key, reading)
             if found is not None:
                 self._arrived(key, (found.coin_count, found.value), 0, found.backup_count)
 
@@ -255,9 +286,9 @@ class Balances(Source[tuple[int, int]]):
 class CoinLists(Source[bytes]):
     """The unspent outputs of scripts, packed."""
 
-    def _ask(self, key: tuple[bytes, int]) -> None:
-        def done(future: "asyncio.Future[Any]") -> None:
-            found = self._found(key, future)
+    def _ask_database(self, key: tuple[bytes, int]) -> None:
+        def done(reading: Any) -> None:
+            found = self._found(key, reading)
             if found is not None:
                 self._arrived(key, found.coins, len(found.coins), found.backup_count)
 
@@ -311,11 +342,42 @@ class Histories(Source[ScriptHistory]):
         self.cache.lookups += 1
         history = await self.begin(hashX)
         if history.entries is None and not hash_only and history.count < self.limit:
-            # Longer than what is kept: read it all, for this once.
-            found = await self._db.history_entries(hashX, limit=self.limit, after=-1)
-            history = self._made_of(found)
+            history = await self._read_whole(hashX)
         self.check(history)
         return history, history_cost(history.count)
+
+    async def _read_whole(self, hashX: bytes) -> ScriptHistory:
+        """Read a history that is longer than what is kept, for this once."""
+        return self._made_of(await self._db.history_entries(hashX, limit=self.limit, after=-1))
+
+    def ask(self, hashX: bytes, arrived: Arrived, *, hash_only: bool = False) -> None:
+        """Read a history that is not in memory; call ``arrived`` in the end."""
+
+        def checked(history: Any, cost: float, error: BaseException | None) -> None:
+            if error is None:
+                try:
+                    self.check(history)
+                except RPCError as e:
+                    error = e
+                else:
+                    if history.entries is None and not hash_only:
+                        self._ask_for_whole(hashX, arrived)
+                        return
+            arrived(history, cost, error)
+
+        super().ask(hashX, checked)
+
+    def _ask_for_whole(self, hashX: bytes, arrived: Arrived) -> None:
+        def done(reading: Any) -> None:
+            error = asyncio.CancelledError() if reading.cancelled() else reading.exception()
+            history = None if error else self._made_of(reading.result())
+            arrived(history, self._cost(history) if history else 0.0, error)
+
+        reading = self._db.history_entries(hashX, limit=self.limit, after=-1)
+        reading.add_done_callback(done)
+
+    def _cost(self, value: ScriptHistory) -> float:
+        return history_cost(value.count)
 
     async def hashed(self, hashX: bytes, history: ScriptHistory) -> None:
         """See to it that ``history.status`` is quick."""
@@ -335,7 +397,7 @@ class Histories(Source[ScriptHistory]):
         entries = None if count >= self.limit else found.entries
         return ScriptHistory(entries, count, found.last_tx_num)
 
-    def _ask(self, key: tuple[bytes, int]) -> None:
+    def _ask_database(self, key: tuple[bytes, int]) -> None:
         known = self.peek(key[0])
         if known is not None and (not known.stale or not known.count):
             known = None
@@ -346,8 +408,8 @@ class Histories(Source[ScriptHistory]):
         backup_count = self._db.backup_count
         count, after = (known.count, known.last_tx_num) if known else (0, -1)
 
-        def done(future: "asyncio.Future[Any]") -> None:
-            found = self._found(key, future)
+        def done(reading: Any) -> None:
+            found = self._found(key, reading)
             if found is None:
                 return
             if known is None:
@@ -360,8 +422,8 @@ class Histories(Source[ScriptHistory]):
                 history = known.followed_by(found.entries, found.last_tx_num)
             self._arrived(key, history, history.memsize, found.backup_count)
 
-        future = self._db.history_entries(key[0], limit=self.limit - count, after=after)
-        future.add_done_callback(done)
+        reading = self._db.history_entries(key[0], limit=self.limit - count, after=after)
+        reading.add_done_callback(done)
 
 
 class _Hashes:
@@ -377,6 +439,10 @@ class _Hashes:
     async def read(self, hashX: bytes) -> tuple[ScriptHistory, float]:
         """Return (history, what getting it costs); RPCError if it is too large."""
         return await self._histories.read(hashX, hash_only=True)
+
+    def ask(self, hashX: bytes, arrived: Arrived) -> None:
+        """Read a history that is not in memory; call ``arrived`` in the end."""
+        self._histories.ask(hashX, arrived, hash_only=True)
 
 
 class ScriptCache:

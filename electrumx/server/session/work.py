@@ -1,12 +1,15 @@
 """Requests that cannot be answered at once: slots, waiting, time-outs, outcomes.
 
-Only what waits -- for the database, the node, a slot, a throttled session's sleep -- has a task.
+Only what waits -- for the database, the node, a slot, a throttled session's sleep -- is work, and
+only what waits for more than a future has a task.
 """
 
 import asyncio
 import math
 from collections import Counter, deque
+from functools import partial
 from inspect import isawaitable
+from time import perf_counter
 from types import CoroutineType
 from typing import Any
 
@@ -21,6 +24,10 @@ LARGE_RESULT_ITEMS = 2_000
 LARGE_RESULT_CHARS = 200_000
 # No log line repeats more of a request than this.
 LOGGED_REQUEST_CHARS = 1_000
+# Replies of so many bytes are written before more are made.
+WRITE_BYTES = 65_536
+# So much of a session is worked off before other sessions get their turn.
+SLICE_SECS = 0.001
 # How long a session at the hard limit has to read why it is closed.
 LAST_WORD_SECS = 1.0
 
@@ -50,14 +57,14 @@ class Work:
         self.awaitable = awaitable
         # By the event loop's clock; infinite if there is none, or it was met
         self.deadline = deadline
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Future[Any] | None = None
         self.timed_out = False
 
 
 class WorkingSession(Outbox):
     """A session's requests that are under way, and how they end."""
 
-    __slots__ = ("_running", "_timer", "_waiting", "_works", "method_counts")
+    __slots__ = ("_flush_due", "_running", "_timer", "_waiting", "_works", "method_counts")
 
     # Clients are throttled and timed out; the administrator is not.
     limited = True
@@ -73,6 +80,8 @@ class WorkingSession(Outbox):
         self._running = 0
         self._waiting: deque[Work] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        # Whether a flush is about to happen
+        self._flush_due = False
 
     def _go_on(self) -> None:
         """Note that more may be taken on than before."""
@@ -195,7 +204,11 @@ class WorkingSession(Outbox):
 
         Without it nobody would get the turn at which a session at the hard limit is ended.
         """
+        deadline = perf_counter() + SLICE_SECS
         while self._waiting and not self._closing and self.transport.is_writable:
+            if perf_counter() > deadline:
+                asyncio.get_running_loop().call_soon(self._start_waiting)
+                break
             if self._running >= max(1, self.concurrency_target):
                 break
             work = self._waiting.popleft()
@@ -205,8 +218,60 @@ class WorkingSession(Outbox):
                 self._launch(work)
 
     def _launch(self, work: Work) -> None:
+        """Begin work in a slot of its own."""
         self._running += 1
+        awaitable = work.awaitable
+        if awaitable is None and not (self.limited and self._cost_fraction):
+            # It waited for a slot, and for nothing else
+            try:
+                awaitable = self._call(work.request)
+            except Exception as e:
+                result, is_last = self._outcome(work.request, e)
+                self._end_at_once(work, result, is_last=is_last)
+                return
+            if not isawaitable(awaitable):
+                if not _is_large(awaitable):
+                    self._end_at_once(work, awaitable)
+                    return
+                awaitable = _at_once(awaitable)
+            work.awaitable = awaitable
+        if isinstance(awaitable, asyncio.Future):
+            # Who waits for a future only needs no task
+            work.awaitable, work.task = None, awaitable
+            awaitable.add_done_callback(partial(self._on_future, work))
+            return
         work.task = asyncio.get_running_loop().create_task(self._run(work))
+
+    def _end_at_once(self, work: Work, result: Any, *, is_last: bool = False) -> None:
+        """Answer what had to wait for a slot only; call it where others are started."""
+        self._conclude(work.request, result, is_last=is_last)
+        self._leave(work)
+        self._flush_soon()
+
+    def _on_future(self, work: Work, future: "asyncio.Future[Any]") -> None:
+        """Answer with what became of a future."""
+        request, is_last = work.request, False
+        try:
+            result = future.result()
+        except asyncio.CancelledError:
+            if not work.timed_out:
+                self._finish(work)
+                return
+            result = self._timed_out(request)
+        except Exception as e:
+            result, is_last = self._outcome(request, e)
+        if _is_large(result):
+            work.task = asyncio.get_running_loop().create_task(self._run_large(work, result))
+            return
+        work.deadline = math.inf
+        try:
+            self._conclude(request, result, is_last=is_last)
+        finally:
+            self._finish(work)
+
+    async def _run_large(self, work: Work, result: Any) -> None:
+        work.awaitable = _at_once(result)
+        await self._run(work)
 
     async def _run(self, work: Work) -> None:
         """Do what is to be done for a request, and answer it."""
@@ -242,14 +307,29 @@ class WorkingSession(Outbox):
 
     def _finish(self, work: Work) -> None:
         """Give back the slot of work that was done, and go on with what waits."""
+        self._leave(work)
+        if not self._closing:
+            self._flush_soon()
+            self._start_waiting()
+            self._go_on()
+
+    def _leave(self, work: Work) -> None:
         self._running -= 1
         if self._works is not None:
             self._works.pop(work, None)
+
+    def _flush_soon(self) -> None:
+        """Send what was posted once this turn of the loop has answered what it can."""
+        if self._out_size >= WRITE_BYTES:
+            self.flush()
+        elif self._out and not self._flush_due:
+            self._flush_due = True
+            asyncio.get_running_loop().call_soon(self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush_due = False
         if not self._closing:
-            if self._out:
-                self.flush()
-            self._start_waiting()
-            self._go_on()
+            self.flush()
 
     def _on_timer(self) -> None:
         """End the work whose time is over, and look again when the next might be."""

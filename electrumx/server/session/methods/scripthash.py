@@ -15,6 +15,7 @@ from aiorpcx import RPCError
 
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server import packed
+from electrumx.server.session.answers import fetch
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.limits import COST_CACHED
 from electrumx.server.session.params import scripthash_to_hashX
@@ -86,10 +87,10 @@ class ScripthashMethods(SessionBase):
             value = source.now(hashX)
             if value is not None:
                 return finish(hashX, value, COST_CACHED)
+            return fetch(chain, source, finish, hashX, self.bump_cost)
 
         async def compute() -> Any:
-            value, cost = await source.read(hashX)
-            result = finish(hashX, value, cost)
+            result = finish(hashX, *await source.read(hashX))
             return await result if isawaitable(result) else result
 
         return chain.steady(compute, self.bump_cost)
@@ -239,16 +240,24 @@ class ScripthashMethods(SessionBase):
         except BaseException:
             self._unsubscribe_unless(known, hashX)
             raise
-        return (
-            result if result is None or type(result) is str else self._awaited(result, hashX, known)
-        )
+        if known or result is None or type(result) is str:
+            return result
+        if not isinstance(result, asyncio.Future):
+            return self._awaited(result, hashX)
 
-    async def _awaited(self, result: Awaitable[Any], hashX: bytes, known: bool) -> Any:
-        """Return the result of a subscription, which ends if it fails."""
+        def ended(future: "asyncio.Future[Any]") -> None:
+            if future.cancelled() or future.exception() is not None:
+                self.unsubscribe_hashX(hashX)
+
+        result.add_done_callback(ended)
+        return result
+
+    async def _awaited(self, result: Awaitable[Any], hashX: bytes) -> Any:
+        """Return the result of a new subscription, which ends if it fails."""
         try:
             return await result
         except BaseException:
-            self._unsubscribe_unless(known, hashX)
+            self.unsubscribe_hashX(hashX)
             raise
 
     def _unsubscribe_unless(self, known: bool, hashX: bytes) -> None:

@@ -17,6 +17,7 @@ from electrumx.server.session.params import (
     named_boolean,
     non_negative_integer,
 )
+from electrumx.server.session.results import EncodedJSON, encode_result
 from electrumx.server.session.tables import rpc_method
 
 Find = Callable[[BlockTxs], int]
@@ -116,8 +117,8 @@ class TransactionMethods(SessionBase):
                 )
             return tx_pos
 
-        def finish(_tx_hash: bytes, tx_pos: int, branch: list[str]) -> dict[str, Any]:
-            return {"block_height": height, "merkle": branch, "pos": tx_pos}
+        def finish(_tx_hash: bytes, tx_pos: int, branch: list[str]) -> EncodedJSON:
+            return encode_result({"block_height": height, "merkle": branch, "pos": tx_pos})
 
         return self._proof_in_block(height, find, finish, branch=True)
 
