@@ -65,7 +65,7 @@ def parser():
     result.add_argument("--seconds", type=float, default=3, help="of each scenario")
     result.add_argument("--only", nargs="+", metavar="WORDS", help="scenarios named like this")
     result.add_argument("--blocks", type=int, default=3, help="new blocks of each kind")
-    result.add_argument("--sessions", type=int, default=2_000, help="idle ones, for memory")
+    result.add_argument("--sessions", type=int, default=1_000, help="idle ones, for memory")
     result.add_argument("--subscriptions", type=int, default=20, help="of each of them")
     return result
 

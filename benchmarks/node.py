@@ -35,6 +35,8 @@ RELAY_FEE = 0.00001
 #: the peer insists on the second one, and does not use it for what is measured
 INDEXES = ("txindex", "txospenderindex")
 MOST_HEADERS = 2_000
+#: the call that is answered later, which is never one of a batch, and where its name is
+WAIT, WAIT_WITHIN = "waitfornewblock", 120
 COIN = 10**8
 
 
@@ -69,6 +71,8 @@ class Node:
         self._mempool_text = None
         self._next_unconfirmed = 0
         self._confirmed = set()
+        #: who is to be told of another tip -> when they are told without one
+        self._waiting = {}
         self.calls = Counter()
         #: when the tip changed, when somebody was first told, and when its block was fetched
         self.found_at = self.told_at = self.fetched_at = time.monotonic()
@@ -132,7 +136,25 @@ class Node:
 
     def _tip_changed(self):
         self.found_at, self.told_at, self.fetched_at = time.monotonic(), None, None
+        for tell in list(self._waiting):
+            tell()
         return self.state()
+
+    def wait_for_block(self, request, respond):
+        """``waitfornewblock``: respond with the tip when it is another, or after milliseconds."""
+        loop = asyncio.get_running_loop()
+        self.calls[WAIT] += 1
+        msecs = (request.get("params") or [0])[0]
+
+        def tell():
+            timer = self._waiting.pop(tell)
+            if timer:
+                timer.cancel()
+            tip = {"hash": self._hash_at(-1), "height": self.block_count()}
+            reply = {"result": tip, "error": None, "id": request.get("id")}
+            respond(json.dumps(reply).encode())
+
+        self._waiting[tell] = loop.call_later(msecs / 1e3, tell) if msecs else None
 
     def reveal(self, count=None):
         """Let so many unconfirmed transactions be known, those that blocks confirmed not counted."""
@@ -377,8 +399,14 @@ class Http(asyncio.Protocol):
         status, reply = 405, b"only POST, and GET below /rest/"
         if target.startswith("/rest/"):
             status, reply = self._node.rest(target[6:])
+        elif method == "POST" and WAIT.encode() in body[:WAIT_WITHIN]:
+            self._node.wait_for_block(json.loads(body), lambda text: self._send("POST", 200, text))
+            return
         elif method == "POST":
             status, reply = 200, self._node.answer(body)
+        self._send(method, status, reply)
+
+    def _send(self, method, status, reply):
         head = (
             f"HTTP/1.1 {status} {'OK' if status == 200 else 'Error'}\r\n"
             f"Content-Type: {'application/json' if method == 'POST' else 'application/octet-stream'}"
