@@ -5,7 +5,8 @@ import re
 
 #: negotiates a version that both servers know
 HELLO = b'{"jsonrpc":"2.0","id":0,"method":"server.version","params":["bench",["1.4","1.6"]]}\n'
-_ID = re.compile(rb'"id": ?(\d+)')
+#: with what follows it, for an end of a line may hold the beginning of a number only
+_ID = re.compile(rb'"id": ?(\d+)[,} ]')
 #: where an id is looked for, and an error: at either end of a line
 EDGE = 160
 
@@ -31,7 +32,7 @@ def id_of(reply):
 
 def _tail(reply):
     # The peer fills its messages up with spaces, so that their lengths tell nobody what they say.
-    return reply.rstrip(b" }")[-EDGE:]
+    return reply.rstrip(b" }")[-EDGE:] + b"}"
 
 
 def is_error(reply):

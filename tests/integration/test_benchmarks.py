@@ -368,6 +368,9 @@ def test_a_reply_is_known_by_its_id_wherever_that_is_and_however_it_is_filled_up
 
     for spaces in (0, 100, 150, 155, 160, 5_000):
         assert wire.id_of(padded % (b" " * spaces)) == 71
+    for length in range(400):
+        text = b'{"jsonrpc":"2.0","result":"%b","id":%d}' % (b"a" * length, 10**6 + length)
+        assert wire.id_of(text) == 10**6 + length
     assert wire.id_of(b'{"id": 5, "result": [' + b"1," * 500 + b"1]}") == 5
     assert wire.id_of(b'{"jsonrpc":"2.0","method":"x","params":[{"id":5}]}') is None
     assert wire.is_error(b'{"jsonrpc":"2.0","error":{"code":1,"message":"no"},"id":5}')
