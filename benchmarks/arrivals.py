@@ -12,11 +12,11 @@ from benchmarks.audience import Audience, Probe
 from benchmarks.measuring import Spent, memory_mb
 from benchmarks.pressure import percentile
 from benchmarks.scenarios import SCRIPT
-from benchmarks.wire import HELLO, body, id_of, line
+from benchmarks.wire import HELLO, Lines, body, id_of, line
 from tests.integration.oracle import Reader, scripthash_of
 
 ARRIVAL_SECS = 60
-MEMPOOL_SECS = 900
+MEMPOOL_SECS = 600
 #: the peer may hold a message back for a second
 QUIET_SECS = 1.3
 #: seconds between two pings, two subscriptions
@@ -144,9 +144,12 @@ def _unconfirmed(port, scripthashes):
     with socket.create_connection(("127.0.0.1", port), MEMPOOL_SECS) as sock:
         sock.sendall(b"".join((HELLO, *requests)))
         known, missing = set(), len(requests) + 1
-        with sock.makefile("rb") as lines:
-            while missing:
-                text = lines.readline()
+        lines = Lines()
+        while missing:
+            data = sock.recv(1 << 16)
+            if not data:
+                raise ConnectionError("the server hung up")
+            for text in lines.feed(data):
                 number = id_of(text)
                 missing -= number is not None
                 if number and json.loads(text).get("result"):
