@@ -7,6 +7,8 @@ import json
 import math
 import time
 
+from benchmarks.scenarios import SERIAL
+
 PEER = "e-x-leveldb"
 
 
@@ -81,7 +83,8 @@ def _loaded_table(results, servers):
     for scenario, of_all in results.items():
         row = [number(of_all.get(name, {}).get(key)) for key in LOADED for name in servers]
         compared = _compared(of_all, servers, "CPU us")
-        ratios += [compared] if compared else []
+        # Of few requests, which the peer answers late, most CPU is what it uses all the time.
+        ratios += [compared] if compared and scenario != SERIAL else []
         rows.append([scenario, *row, number(compared)])
     mean = number(geometric_mean(ratios))
     rows.append(["geometric mean", *[""] * (len(heads) - 2), mean])

@@ -9,6 +9,8 @@ SCRIPT = "blockchain.scripthash."
 #: scripts that were paid to once: the first are left to probes, see arrivals.py
 PROBED = 6_000
 SUBSCRIPTIONS = 10_000
+#: as a wallet that waits for each answer
+SERIAL = "header, one at a time"
 HOT = 20
 
 
@@ -55,7 +57,7 @@ def scenarios(targets):
     made = [
         Scenario("ping", [body("server.ping")]),
         Scenario("header", header),
-        Scenario("header, one at a time", header, connections=1, depth=1),
+        Scenario(SERIAL, header, connections=1, depth=1),
         Scenario("2016 headers", headers, depth=4),
         Scenario("history, small", about("get_history", small)),
         # Each once: nothing is remembered of it; then some again and again
