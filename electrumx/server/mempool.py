@@ -350,7 +350,10 @@ class MemPool(MemPoolIndex):
     def _differences(self, listing: Listing) -> tuple[list[bytes], list[bytes]]:
         """Return the hashes that vanished and those that are new. Runs in: a thread."""
         txs, members = self.txs, listing.members
-        new = list(dict.fromkeys([tx_hash for tx_hash in listing.hashes if tx_hash not in txs]))
+        new = [tx_hash for tx_hash in listing.hashes if tx_hash not in txs]
+        if len(members) < len(listing.hashes):
+            # No node lists one twice.
+            new = list(dict.fromkeys(new))
         if len(txs) + len(new) == len(members):
             # Most often nothing vanished between two polls.
             return [], new

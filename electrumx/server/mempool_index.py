@@ -8,6 +8,7 @@ Runs in: the event loop.  Threads may read while they know that nobody changes a
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from electrumx.server.db import UTXO
 
@@ -49,49 +50,54 @@ class HashXMap(Mapping[bytes, set[bytes]]):
 
     Most hashXs are touched by one transaction only.  A set of one takes 216 bytes, and the garbage
     collector looks at each; so that one hash is stored by itself.
+
+    A dictionary of a million entries takes 40 ms when it grows, during which everything stands
+    still.  So there are many small ones, chosen by the first byte of the hashX.
     """
 
-    __slots__ = ("_stored",)
+    __slots__ = ("_parts",)
 
     def __init__(self) -> None:
-        self._stored: dict[bytes, bytes | set[bytes]] = {}
+        self._parts: list[dict[bytes, bytes | set[bytes]]] = [{} for _ in range(256)]
 
     def __getitem__(self, hashX: bytes) -> set[bytes]:
-        stored = self._stored[hashX]
+        stored = self._parts[hashX[0]][hashX]
         return {stored} if isinstance(stored, bytes) else stored
 
     def __len__(self) -> int:
-        return len(self._stored)
+        return sum(map(len, self._parts))
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._stored)
+        return chain.from_iterable(self._parts)
 
     def __contains__(self, hashX: object) -> bool:
-        return hashX in self._stored
+        return isinstance(hashX, bytes) and hashX in self._parts[hashX[0]]
 
     def add(self, hashX: bytes, tx_hash: bytes) -> None:
         """Note that a transaction touches hashX; it did not before."""
-        stored = self._stored.setdefault(hashX, tx_hash)
+        part = self._parts[hashX[0]]
+        stored = part.setdefault(hashX, tx_hash)
         if stored is tx_hash:
             return
         if isinstance(stored, bytes):
-            self._stored[hashX] = {stored, tx_hash}
+            part[hashX] = {stored, tx_hash}
         else:
             stored.add(tx_hash)
 
     def remove(self, hashX: bytes, tx_hash: bytes) -> None:
         """Take back what add did."""
-        stored = self._stored[hashX]
+        part = self._parts[hashX[0]]
+        stored = part[hashX]
         if isinstance(stored, bytes):
-            del self._stored[hashX]
+            del part[hashX]
             return
         stored.remove(tx_hash)
         if len(stored) == 1:
-            self._stored[hashX] = stored.pop()
+            part[hashX] = stored.pop()
 
     def touching(self, hashX: bytes) -> tuple[bytes, ...] | set[bytes]:
         """Return the hashes of the transactions of a hashX, none if it is unknown."""
-        stored = self._stored.get(hashX, ())
+        stored = self._parts[hashX[0]].get(hashX, ())
         return (stored,) if isinstance(stored, bytes) else stored
 
 

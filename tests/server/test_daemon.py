@@ -568,6 +568,11 @@ async def test_a_huge_reply_is_given_up_as_a_daemon_error(node):
         assert isinstance(excinfo.value.args[0], list)
 
 
+async def test_a_number_of_any_size_can_be_passed_on(node, daemon):
+    node.overrides["anything"] = lambda number: str(number)
+    assert await daemon._send_single("anything", (1 << 70,)) == str(1 << 70)
+
+
 async def test_a_listing_is_binary_whatever_the_node_makes_of_it(node, daemon):
     node.mempool = {n.to_bytes(32, "big"): b"" for n in range(5000)}
     listing = await daemon.mempool_listing()
