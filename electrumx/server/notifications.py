@@ -10,7 +10,7 @@ shorter is joined to the next one that is notified.
 Runs in the event loop. State changes happen between awaits, hence need no lock.
 """
 
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Awaitable, Callable, Iterable, Set
 from dataclasses import dataclass
 
 NotifyFunc = Callable[[int, set[bytes]], Awaitable[None]]
@@ -30,9 +30,19 @@ async def _ignore(height: int, touched: set[bytes]) -> None:
     """Notify nobody: there are no clients before start."""
 
 
-def _take(pending: dict[int, set[bytes]], heights: list[int]) -> set[bytes]:
-    """Remove these heights from pending; return the union of their sets."""
-    return set().union(*(pending.pop(height) for height in heights))
+def _joined(sets: Iterable[set[bytes]]) -> set[bytes]:
+    """Return the union of sets, which are used up.
+
+    A mempool's first refresh touches a million hashXs: not a set to copy more often than needed.
+    """
+    largest, *others = sorted(sets, key=len, reverse=True) or [set()]
+    largest.update(*others)
+    return largest
+
+
+def _take(pending: dict[int, set[bytes]], heights: list[int]) -> list[set[bytes]]:
+    """Remove these heights from pending; return their sets."""
+    return [pending.pop(height) for height in heights]
 
 
 class Notifications:
@@ -53,11 +63,9 @@ class Notifications:
 
     async def on_mempool(self, touched: Set[bytes], height: int) -> None:
         """Take the hashXs that a mempool refresh at this daemon height touched."""
-        pending = self._touched_mp.setdefault(height, set())
-        pending.update(touched)
         # The mempool's heights only fall if the node's chain did.
-        stale = [other for other in self._touched_mp if other > height]
-        pending.update(_take(self._touched_mp, stale))
+        stale = [other for other in self._touched_mp if other >= height]
+        self._touched_mp[height] = _joined([set(touched), *_take(self._touched_mp, stale)])
         await self._maybe_notify()
 
     async def on_block(self, touched: Set[bytes], height: int) -> None:
@@ -65,14 +73,15 @@ class Notifications:
 
         A height below an earlier one means a reorganisation.
         """
-        pending = self._touched_bp.setdefault(height, set())
-        pending.update(touched)
+        known = [height] if height in self._touched_bp else []
+        gathered = [set(touched), *_take(self._touched_bp, known)]
         if height < self._highest_block:
             # What the mempool said at a height that is gone joins this block's set: the mempool
             # has yet to be refreshed at this height.
             for side in (self._touched_bp, self._touched_mp):
                 stale = [other for other in side if other > height]
-                pending.update(_take(side, stale))
+                gathered += _take(side, stale)
+        self._touched_bp[height] = _joined(gathered)
         self._highest_block = height
         await self._maybe_notify()
 
@@ -91,7 +100,7 @@ class Notifications:
         height = self._meeting_height()
         if height is None:
             return
-        touched: set[bytes] = set()
+        gathered = []
         for side in (self._touched_mp, self._touched_bp):
-            touched |= _take(side, [other for other in side if other <= height])
-        await self.notify(height, touched)
+            gathered += _take(side, [other for other in side if other <= height])
+        await self.notify(height, _joined(gathered))
