@@ -466,8 +466,8 @@ class FakeNode:
         try:
             while await self._serve_request(reader, writer):
                 pass
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the client went away
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the client went away, or stop() ends it
         finally:
             self._writers.discard(writer)
             self._tasks.discard(asyncio.current_task())
