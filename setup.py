@@ -55,6 +55,7 @@ EXTRAS = {
         "pytest-asyncio>=0.24,<2",
         "pytest-timeout>=2.3,<3",
         "pytest-xdist>=3.6,<4",
+        "pyzmq>=26,<28",
     ],
     "docs": ["sphinx>=7,<10"],
 }
