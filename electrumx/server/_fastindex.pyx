@@ -1059,8 +1059,8 @@ cdef class FastIndex:
 
     @property
     def history_memsize(self):
-        """Bytes taken by history, and by sorting it."""
-        return (self.records.room + self.records.count + self.taken_records.room) * RECORD_LEN
+        """Bytes taken by history, and by sorting it; room for more is not in memory yet."""
+        return (2 * self.records.count + self.taken_records.count) * RECORD_LEN
 
     def take_coins(self):
         """Take coins and deletes for a flush, until :meth:`clear_coins`.

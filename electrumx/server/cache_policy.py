@@ -30,7 +30,7 @@ def flush_due(use: CacheUse, limit: int) -> bool | None:
     that it writes, while a coin that stays in memory may yet be spent before it reaches the disk.
     But the fewer flushes of history, the fewer rows there are.
     """
-    if use.total < limit and use.history < max(1_000_000, limit * 2 // 5):
+    if use.total < limit and use.history < max(1_000_000, limit // 2):
         return None
     return use.unwritten >= limit * 2 // 5 or use.history < limit // 5
 

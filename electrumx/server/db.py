@@ -24,6 +24,12 @@ run ahead of it, never behind.
 3. UTXO store: one batch of deletes, coins, undo rows and the state row with the new height and
    ``utxo_flush_count := flush_count``.  When it is there, the flush happened.
 
+Flushes do not overlap.  During the first synchronisation the block processor indexes more blocks
+in memory while a flush writes what was set apart for it.  To the disk that makes no difference: of
+what the later blocks changed nothing is written (but raw blocks, which are checked when they are
+read) before the flush has ended, and whatever else writes to a store waits for that.  A coin that
+the flush is writing and a later block spends is deleted by the next flush.
+
 During the first synchronisation history may be flushed alone: step 3 then writes the state row
 with the old height and count, so a stop costs the work since the last full flush.
 

@@ -171,9 +171,9 @@ class LevelDB(Storage):
     """LevelDB, through plyvel (Python below 3.12) or plyvel-next."""
 
     ENGINE = "leveldb"
-    #: bytes of uncompressed blocks held while serving; LevelDB's own default, used while
-    #: synchronising, is 8 MB.  A small read of a block that is held takes 5 µs, otherwise 20.
-    BLOCK_CACHE_SERVING = 32 << 20
+    #: bytes of uncompressed blocks held, filled by reading alone; LevelDB's own default is 8 MB.
+    #: A small read of a block that is held takes 5 µs, otherwise 20.
+    BLOCK_CACHE = 32 << 20
     module: ModuleType
     db: Any
 
@@ -192,15 +192,16 @@ class LevelDB(Storage):
                 name,
                 create_if_missing=True,
                 max_open_files=self.max_open_files,
-                lru_cache_size=None if self.for_sync else self.BLOCK_CACHE_SERVING,
+                lru_cache_size=self.BLOCK_CACHE,
             )
         except (OSError, self.module.Error) as e:
             raise _open_error(name, e) from e
 
     def close(self) -> None:  # noqa: D102
-        if not self.db.closed:
+        if not self.db.closed and self.is_small:
             # Closing gives up a table that is being written and keeps the log of its rows, which
             # the next opening has to read; compacting a range that is empty lets it be finished.
+            # In a large store it would wait for merging, too, which takes seconds.
             self.db.compact_range(start=b"\xff", stop=b"\xff")
         self.db.close()
 

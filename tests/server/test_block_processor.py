@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 
 import pytest
 
@@ -380,3 +381,74 @@ async def test_a_node_of_another_chain_ends_the_server_with_one_line(tmp_path):
         with pytest.raises(OperatorError, match="genesis") as info:
             await world.until(lambda: False)
     assert "\n" not in str(info.value)
+
+
+@pytest.fixture
+def gated_flush(monkeypatch):
+    """Each part of the first synchronisation is flushed; the first flush waits to be let on."""
+    require(fast_index.compiled, "the compiled form of indexing was not built")
+    gate = threading.Event()
+    flush_dbs = DB.flush_dbs
+    gate.heights = []
+
+    def gated(db, flush_data, flush_utxos, estimate):
+        gate.heights.append(flush_data.height)
+        if len(gate.heights) == 1:
+            assert gate.wait(30)
+            if gate.error:
+                raise gate.error
+        flush_dbs(db, flush_data, flush_utxos, estimate)
+
+    gate.error = None
+    due = iter([None, True])
+    monkeypatch.setattr(BlockProcessor, "PARSE_BYTES", 2000)
+    monkeypatch.setattr(BlockProcessor, "_check_cache_size", lambda _bp: next(due, None))
+    monkeypatch.setattr(DB, "flush_dbs", gated)
+    yield gate
+    gate.set()
+
+
+async def test_blocks_are_indexed_while_a_flush_is_written(tmp_path, gated_flush):
+    maker = ChainMaker(seed=21)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 40))
+    async with World(make_env(tmp_path), ScriptedDaemon(chain)) as world:
+        await world.until(lambda: world.bp.height == len(chain) - 1)
+        assert len(gated_flush.heights) == 1
+        assert gated_flush.heights[0] < world.bp.height
+        assert world.db.db_height == -1
+        assert not world.caught_up.is_set()
+        gated_flush.set()
+        await world.until_at(chain)
+        assert len(gated_flush.heights) == 2
+        await assert_equals_model(world.db, Model(chain), hashXs(maker))
+
+
+async def test_after_a_flush_that_failed_beside_indexing_nothing_is_flushed(tmp_path, gated_flush):
+    maker = ChainMaker(seed=22)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 40))
+    gated_flush.error = OSError(28, "No space left on device")
+    world = World(make_env(tmp_path), ScriptedDaemon(chain))
+    async with world:
+        await world.until(lambda: world.bp.height == len(chain) - 1)
+        gated_flush.set()
+        with pytest.raises(OperatorError, match="No space left"):
+            await world.until(lambda: False)
+    assert len(gated_flush.heights) == 1
+    db = DB(world.env)
+    await db.open_for_serving()
+    assert db.db_height == -1
+    db.close_dbs()
+
+
+async def test_a_shutdown_waits_for_the_flush_beside_indexing(tmp_path, gated_flush):
+    maker = ChainMaker(seed=23)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 40))
+    world = World(make_env(tmp_path), ScriptedDaemon(chain))
+    async with world:
+        await world.until(lambda: world.bp.height == len(chain) - 1)
+        asyncio.get_running_loop().call_later(0.05, gated_flush.set)
+    assert gated_flush.heights[0] < gated_flush.heights[-1] == len(chain) - 1
+    db = DB(world.env)
+    await db.open_for_serving()
+    await assert_equals_model(db, Model(chain), hashXs(maker))
+    db.close_dbs()

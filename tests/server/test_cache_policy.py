@@ -11,9 +11,9 @@ LIMIT = 100 * MB
 @pytest.mark.parametrize(
     ("coins", "unwritten", "history", "due"),
     [
-        (60, 30, 39, None),
+        (50, 30, 49, None),
         (99, 99, 0, None),
-        (10, 10, 40, False),
+        (10, 10, 50, False),
         (70, 39, 30, False),
         (60, 40, 40, True),
         (100, 100, 0, True),
