@@ -20,6 +20,9 @@ from electrumx.server.queries import Balance, Coins, PackedHistory
 from electrumx.server.session import ElectrumX, SessionManager
 from electrumx.server.session import manager as manager_module
 
+# For what should take no time: only a fault makes anybody wait so long, however busy the machine
+WAIT_SECS = 60
+
 
 class FakeCoin:
     NAME = "Fakecoin"
@@ -408,7 +411,7 @@ class Client:
         await self._send(message)
 
     async def recv_raw(self):
-        return await asyncio.wait_for(self._recv(), 10)
+        return await asyncio.wait_for(self._recv(), WAIT_SECS)
 
     async def recv(self):
         """Return the next message as an object; None once the connection has ended."""
@@ -539,7 +542,7 @@ class World:
         await self.manager.notify_sessions(self.db.db_height, set(touched))
 
 
-async def until(condition, secs=10):
+async def until(condition, secs=WAIT_SECS):
     """Wait for a condition that other tasks bring about."""
     deadline = asyncio.get_running_loop().time() + secs
     while not condition():

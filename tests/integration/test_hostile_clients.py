@@ -136,7 +136,7 @@ class Bystander:
     async def run(self, stopping):
         async with self._world.server.connect(self._protocol) as client:
             await client.hello()
-            await client.call("blockchain.headers.subscribe")
+            height = (await client.call("blockchain.headers.subscribe"))["height"]
             while not stopping.is_set():
                 for (method, params), expected in zip(
                     self._world.calls[-6:], self._world.answers[-6:], strict=True
@@ -146,7 +146,6 @@ class Bystander:
                     assert got == (expected.get("result"), expected.get("error"))
                 self.asked += 1
                 await asyncio.sleep(0.02)
-            height = 0
             while height < self._world.height:
                 params = await client.notification(
                     "blockchain.headers.subscribe", timeout=SETTLING_SECS

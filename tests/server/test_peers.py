@@ -144,8 +144,8 @@ async def make_manager():
 
 
 async def until(condition):
-    """Return when the condition holds; fails after ten seconds."""
-    for _ in range(2000):
+    """Return when the condition holds; fails after a minute."""
+    for _ in range(12_000):
         if condition():
             return
         await asyncio.sleep(0.005)
@@ -493,6 +493,8 @@ async def test_rubbish_is_a_failed_attempt_and_harms_no_other_peer(make_manager,
     async with raw_server(answer) as port, peer_server("127.0.0.2") as honest:
         manager = make_manager(request_timeout=0.3)
         rubbish_peer = await add(manager, f"{LAN_HOST} t{port}")
+        # However busy the machine is
+        manager._request_timeout = 10.0
         honest_peer = await add(manager, f"127.0.0.2 t{honest.port}")
 
         assert not rubbish_peer.last_good
@@ -569,7 +571,7 @@ async def test_a_peer_is_forgotten_after_some_failures(make_manager, caplog, was
 async def test_few_of_the_reported_peers_are_taken(make_manager):
     reported = [["", f"host{n}.invalid", ["t1"]] for n in range(5000)]
     async with peer_server(server__peers__subscribe=reported) as script:
-        manager = make_manager(request_timeout=0.5)
+        manager = make_manager()
         peer = await add(manager, f"{LAN_HOST} t{script.port}")
 
         assert peer.last_good
