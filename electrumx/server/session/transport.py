@@ -24,6 +24,9 @@ from electrumx.server.session.framing import LineFramer
 
 # A websocket's messages that wait to be written: above this the client is one that does not read.
 WRITE_HIGH_MARK = 65_536
+# So many of them are written before others get their turn, among whom is who notices that the
+# connection was cut: the library does not, and asyncio logs every write from the sixth on.
+SENT_AT_ONCE = 4
 # How long a connection that we end waits for the client to end it too.
 LINGER_SECS = 1.0
 
@@ -242,6 +245,7 @@ class WebSocketTransport:
             self._sender = asyncio.get_running_loop().create_task(self._send_queue())
 
     async def _send_queue(self) -> None:
+        sent = 0
         try:
             while self._queue:
                 message = self._queue.popleft()
@@ -250,6 +254,9 @@ class WebSocketTransport:
                 self._queue_bytes -= len(message)
                 if not was_writable and self.is_writable and self.session is not None:
                     self.session.on_writable()
+                sent += 1
+                if sent % SENT_AT_ONCE == 0:
+                    await asyncio.sleep(0)
         except ConnectionClosed:
             self._closing = True
         finally:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import socket
 import ssl
 import subprocess
 
@@ -87,6 +88,20 @@ async def test_every_transport_serves_requests_and_notifications(certificate):
         for client in world.clients:
             await client.close()
         await until(lambda: world.manager.session_count() == 0)
+
+
+@pytest.mark.parametrize("protocol", ["ws", "wss"])
+async def test_a_websocket_that_was_cut_is_soon_written_to_no_more(protocol, certificate, caplog):
+    async with session_world(**tls_settings(certificate)) as world:
+        client = await world.connect(protocol)
+        await client.request("server.ping")
+        transport = world.session(0).transport
+        connection = transport._websocket.transport
+        connection.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        transport.send([b"1"] * 100)
+        await until(lambda: not world.manager.sessions)
+    # asyncio says so from the sixth write on.
+    assert "socket.send() raised exception" not in caplog.text
 
 
 async def test_sessions_of_every_transport_can_be_closed_by_the_server(certificate):
