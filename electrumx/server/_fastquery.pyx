@@ -418,3 +418,31 @@ def merkle_levels(bytes hashes not None):
             count = (count + 1) // 2
             out += count * HASH_LEN
     return result
+
+
+# -- headers
+
+cdef extern from *:
+    """
+    /* Without branches and look-ups, so that compilers turn it into vector instructions. */
+    static void write_hex(const unsigned char *restrict in, size_t count,
+                          unsigned char *restrict out)
+    {
+        for (size_t n = 0; n < count; n++) {
+            unsigned char high = in[n] >> 4, low = in[n] & 15;
+            out[2 * n] = (unsigned char)(high + 48 + (high > 9 ? 39 : 0));
+            out[2 * n + 1] = (unsigned char)(low + 48 + (low > 9 ? 39 : 0));
+        }
+    }
+    """
+    void write_hex(const uint8_t *data, size_t count, uint8_t *out) nogil
+
+
+def hexlify(bytes data not None):
+    """Return the bytes as lower-case hex digits."""
+    cdef Py_ssize_t count = PyBytes_GET_SIZE(data)
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, 2 * count)
+    write_hex(
+        <const uint8_t *> PyBytes_AS_STRING(data), count, <uint8_t *> PyBytes_AS_STRING(result)
+    )
+    return result

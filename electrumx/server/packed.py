@@ -24,6 +24,7 @@ __all__ = [
     "COMPILED",
     "coins_json",
     "entries_of",
+    "hexlify",
     "history_json",
     "merkle_levels",
     "pack_coins",
@@ -178,11 +179,17 @@ def merkle_levels(hashes: bytes) -> bytes:
     return b"".join(levels)
 
 
+def hexlify(data: bytes) -> bytes:
+    """Return bytes as lower-case hex digits."""
+    return data.hex().encode()
+
+
 #: the readable form by name, for tests
 READABLE = {
     name: globals()[name]
     for name in (
         "coins_json",
+        "hexlify",
         "history_json",
         "merkle_levels",
         "pack_coins",
@@ -195,6 +202,7 @@ READABLE = {
 try:
     from electrumx.server._fastquery import (  # type: ignore[assignment]
         coins_json,
+        hexlify,
         history_json,
         merkle_levels,
         pack_coins,

@@ -117,7 +117,9 @@ class Reader:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: list[Reading[Any]] = []
         self._running = 0
-        self._due = False
+        # Whether a job is about to begin, and whether it is seen to that one begins if need be
+        self._due = self._watched = False
+        self._last_begun = 0.0  # the loop's time
         self._small: ThreadPoolExecutor | None = None
         self._large: ThreadPoolExecutor | None = None
 
@@ -132,16 +134,22 @@ class Reader:
             self._start(loop)
         reading: Reading[Any] = Reading(function)
         self._waiting.append(reading)
-        if not self._due and not self._running:
-            self._due = True
-            loop.call_soon(self._dispatch)
+        if not self._running:
+            if not self._due:
+                self._due = True
+                loop.call_soon(self._dispatch)
+        elif not self._watched:
+            self._watched = True
+            loop.call_at(self._last_begun + LATE_SECS, self._if_late)
         return reading
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting = []
         self._running = 0
-        self._due = False
+        # Whether a job is about to begin, and whether it is seen to that one begins if need be
+        self._due = self._watched = False
+        self._last_begun = 0.0  # the loop's time
         self._small = ThreadPoolExecutor(SMALL_JOBS, "small-reads")
         self._large = ThreadPoolExecutor(LARGE_JOBS, "large-reads")
 
@@ -151,14 +159,26 @@ class Reader:
         if not self._waiting or self._running >= SMALL_JOBS:
             return
         job, self._waiting = self._waiting[:JOB_READS], self._waiting[JOB_READS:]
-        self._running += 1
-        self._submit(self._small, job)
         assert self._loop
-        self._loop.call_later(LATE_SECS, self._if_late, self._running)
+        self._running += 1
+        self._last_begun = self._loop.time()
+        self._submit(self._small, job)
+        if self._waiting and not self._watched:
+            self._watched = True
+            self._loop.call_at(self._last_begun + LATE_SECS, self._if_late)
 
-    def _if_late(self, running: int) -> None:
-        if self._waiting and self._running >= running:
+    def _if_late(self) -> None:
+        """Begin another job if the last is late; look again later if it is not."""
+        self._watched = False
+        if not self._waiting or not self._running:
+            return
+        assert self._loop
+        late_at = self._last_begun + LATE_SECS
+        if self._loop.time() >= late_at:
             self._dispatch()
+        elif not self._watched:
+            self._watched = True
+            self._loop.call_at(late_at, self._if_late)
 
     def _submit(self, pool: ThreadPoolExecutor | None, job: list[Reading[Any]]) -> None:
         assert pool

@@ -152,3 +152,10 @@ def test_merkle_levels_end_in_the_root(form, count):
     assert levels == b"".join(expected)
     if count > 1:
         assert levels[-32:] == Merkle().root(hashes)
+
+
+@settings(max_examples=50)
+@given(data=st.binary(max_size=300))
+def test_hex_is_hex(data):
+    for form in FORMS:
+        assert form["hexlify"](data) == data.hex().encode()

@@ -1,9 +1,9 @@
 """blockchain.block.* and blockchain.headers.*: raw headers, and proofs that they are in the chain."""
 
-from binascii import hexlify
 from typing import Any
 
 from electrumx.lib.hash import hash_to_hex_str
+from electrumx.server.packed import hexlify
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.limits import headers_cost
 from electrumx.server.session.params import bad_request, non_negative_integer

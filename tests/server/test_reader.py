@@ -1,0 +1,94 @@
+"""Reads are gathered into jobs; long ones and those that met a reorganisation are repeated."""
+
+import asyncio
+import logging
+import threading
+
+import pytest
+
+from electrumx.server import reader as reader_module
+from electrumx.server.reader import RACED, TOO_MUCH, Reader
+
+
+@pytest.fixture
+def reader():
+    return Reader(logging.getLogger("reader"))
+
+
+async def test_each_read_has_its_own_result_or_error(reader):
+    def fail(_bounded):
+        raise OSError("disk")
+
+    first, second, third = reader.read(lambda _: 1), reader.read(fail), reader.read(lambda _: 3)
+    assert (await first, await third) == (1, 3)
+    with pytest.raises(OSError, match="disk"):
+        await second
+    # Also for who comes late
+    assert await first == 1
+
+
+async def test_reads_of_one_turn_run_in_one_thread_one_after_the_other(reader):
+    names = [reader.read(lambda _: threading.current_thread().name) for _ in range(50)]
+    assert len({await name for name in names}) == 1
+
+
+async def test_while_a_job_is_under_way_others_gather(reader, monkeypatch):
+    monkeypatch.setattr(reader_module, "LATE_SECS", 60)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def block(_bounded):
+        begun.set()
+        go_on.wait(10)
+
+    blocked = reader.read(block)
+    await asyncio.to_thread(begun.wait, 10)
+    later = [reader.read(lambda _: threading.get_ident()) for _ in range(20)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    go_on.set()
+    await blocked
+    assert len({await thread for thread in later}) == 1
+
+
+async def test_a_job_that_is_late_does_not_hold_up_the_others(reader, monkeypatch):
+    monkeypatch.setattr(reader_module, "LATE_SECS", 0.001)
+    go_on = threading.Event()
+    blocked = reader.read(lambda _: go_on.wait(10))
+    await asyncio.sleep(0.005)
+    assert "quick" == await reader.read(lambda _: "quick")
+    go_on.set()
+    assert await blocked
+
+
+async def test_what_is_too_much_is_done_again_apart(reader):
+    def read(bounded):
+        return TOO_MUCH if bounded else threading.current_thread().name
+
+    assert "large-reads" in await reader.read(read)
+
+
+async def test_a_read_that_met_a_reorganisation_is_repeated(reader, monkeypatch):
+    monkeypatch.setattr(reader_module, "RETRY_SECS", 0.001)
+    results = [RACED, RACED, "steady"]
+    assert "steady" == await reader.read(lambda _: results.pop(0))
+
+
+async def test_results_come_by_callback_and_a_bad_one_harms_no_other(reader, caplog):
+    told = []
+    first, second = reader.read(lambda _: 1), reader.read(lambda _: 2)
+
+    def fail(_reading):
+        raise ValueError("my fault")
+
+    first.add_done_callback(fail)
+    second.add_done_callback(lambda reading: told.append(reading.result()))
+    assert await second == 2
+    assert told == [2]
+    assert "my fault" in caplog.text
+
+
+def test_a_reader_serves_one_loop_after_another(reader):
+    async def read():
+        return await reader.read(lambda _: "here")
+
+    assert [asyncio.run(read()), asyncio.run(read())] == ["here", "here"]
