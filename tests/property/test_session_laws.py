@@ -36,6 +36,7 @@ class Sent:
 
     def end(self, force_after):
         self.ended = True
+        asyncio.get_running_loop().call_soon(self.session.on_lost)
 
 
 class Session(RequestSession):
@@ -48,6 +49,7 @@ class Session(RequestSession):
 
     def __init__(self, transport, **settings):
         super().__init__(transport, Counter())
+        transport.session = self
         self.parsing_lock = asyncio.Lock()
         self.logged = []
         for name, value in settings.items():

@@ -140,6 +140,8 @@ class RequestSession(WorkingSession):
 
     def receive(self, messages: list[bytes]) -> None:
         """Take whole messages off the network, in order."""
+        if self._closing:
+            return  # what was sent before the client noticed
         self.last_recv = time.time()
         done = 0
         if not self._backlog and not self._is_stalled():
