@@ -1,313 +1,72 @@
-"""The node: one HTTP JSON-RPC connection pool, retry and fail-over, and the calls we make.
+"""The node: the calls we make, and what their answers must be.
 
-Owns the list of node URLs, which of them is in use, and the last height heard. Knows nothing
-of what callers do with the answers, nor of blocks and transactions beyond their hex.
+Owns the last height heard, and answers that are remembered for a while. Knows nothing of what
+callers do with the answers, nor of blocks and transactions beyond their hex. How requests are
+sent, repeated and moved to another node is in ``node_rpc``.
 
 Runs in: the event loop. Parsing of big bodies and of long hex goes to worker threads.
 
-Two kinds of failure are told apart. A node that cannot be reached, is starting up, refuses
-service or answers something that is no JSON-RPC reply is asked again for ever (the caller
-cancels if it grows tired). A JSON-RPC error, or a reply whose *result* is not what the method
-promises, is raised as DaemonError. Nothing else leaves this module.
-
-A reply larger than Daemon.RESPONSE_CLASS.max_bytes (1 GiB) is not read to its end: it raises
-DaemonError.
+A JSON-RPC error, or a reply whose *result* is not what the method promises, is raised as
+DaemonError. Nothing else leaves this module.
 """
 
 import asyncio
-import errno
-import itertools
-import json
-import logging
-import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 import aiohttp
-import orjson
-import yarl
 from aiorpcx import JSONRPC
 
 from electrumx.lib.coins import Coin
-from electrumx.lib.errors import ElectrumXError, OperatorError
+from electrumx.lib.errors import OperatorError
 from electrumx.lib.util import class_logger
 from electrumx.server.mempool_listing import Listing, listing_of, parse_reply
+from electrumx.server.node_reply import (
+    AS_JSON,
+    BoundedResponse,
+    DaemonError,
+    Reading,
+    ReplyTooLargeError,
+    ResponseTooLargeError,
+    is_int,
+    parse_json,
+    unexpected,
+    unhex_list,
+)
+from electrumx.server.node_rpc import NodeRPC, pulse
+from electrumx.server.outage import (
+    MalformedReplyError,
+    ParseErrorReply,
+    ServiceRefusedError,
+    WarmingUpError,
+)
 from electrumx.server.rest import RestBlocks
 from electrumx.server.tx_requests import TxRequests
 
-# Work on less than this many bytes (characters of hex) is done on the loop: a thread's hand-over
-# costs about as much.
-THREAD_THRESHOLD = 200_000
-# What we show of a node's or our own text in a log line, in characters.
-MAX_LOGGED_TEXT = 300
-# A logical request logs a failure at most this often, and all requests together at most that often.
-REQUEST_LOG_SECS = 60.0
-OUTAGE_LOG_SECS = 5.0
+__all__ = [
+    "BoundedResponse",
+    "Daemon",
+    "DaemonError",
+    "MalformedReplyError",
+    "ParseErrorReply",
+    "ResponseTooLargeError",
+    "ServiceRefusedError",
+    "WarmingUpError",
+]
+
 # getnetworkinfo and getmempoolinfo are remembered this long.
 INFO_CACHE_SECS = 60.0
 
-CONNECTION_RESTORED = "connection restored"
-RUNNING_NORMALLY = "running normally"
-
-
-class DaemonError(ElectrumXError):
-    """The node answered with an error.
-
-    args[0] is the JSON-RPC error object (a dict with "code" and "message") of a single request,
-    or a list of them for a batch.
-    """
-
-
-class _ReplyTooLargeError(DaemonError):
-    """The node's answer exceeds the limit."""
-
-
-class WarmingUpError(Exception):
-    """Internal: the node is still starting up, ask again."""
-
-
-class ServiceRefusedError(Exception):
-    """Internal: the node, or what stands before it, answered something other than JSON."""
-
-
-class MalformedReplyError(Exception):
-    """Internal: the body is no JSON, or JSON but no JSON-RPC reply."""
-
-
-class ParseErrorReply(Exception):
-    """Internal: the node says that it could not parse our request, which bitcoind does at times."""
-
-
-class ResponseTooLargeError(Exception):
-    """Internal: the body exceeds the limit."""
-
-
-_RETRIED = (
-    asyncio.TimeoutError,
-    aiohttp.ClientError,
-    OSError,
-    ServiceRefusedError,
-    WarmingUpError,
-    MalformedReplyError,
-    ParseErrorReply,
-)
-
-
-class BoundedResponse(aiohttp.ClientResponse):
-    """A response that is never read beyond a limit, and whose big bodies are parsed in a thread."""
-
-    # Limit of a JSON body in bytes; a batch of raw blocks is tens of megabytes.
-    max_bytes = 1 << 30
-    # Other bodies only serve to tell the operator why we were refused; the rest is cut off.
-    max_text_bytes = 16_384
-
-    async def json(self, **_kwargs: Any) -> Any:
-        """Return the parsed body. Raises ResponseTooLargeError, MalformedReplyError."""
-        return await self.parsed(_parse_json, self.max_bytes)
-
-    async def parsed(self, parse: Callable[[bytearray], Any], max_bytes: int) -> Any:
-        """Return what parse makes of the body. Raises ResponseTooLargeError, and what parse does."""
-        max_bytes = min(max_bytes, self.max_bytes)
-        chunks, length = [], 0
-        async for chunk in self.content.iter_any():
-            chunks.append(chunk)
-            length += len(chunk)
-            if length > max_bytes:
-                raise ResponseTooLargeError(f"response is larger than {max_bytes:,d} bytes")
-
-        def parse_all() -> Any:
-            # Not joined on the way: an array of 20 MB takes 10 ms each time that it grows.
-            return parse(bytearray().join(chunks))
-
-        if length < THREAD_THRESHOLD:
-            return parse_all()
-        return await asyncio.to_thread(parse_all)
-
-    async def text(self, *_args: Any, **_kwargs: Any) -> str:
-        """Return the beginning of the body."""
-        body = bytearray()
-        async for chunk in self.content.iter_any():
-            body += chunk
-            if len(body) > self.max_text_bytes:
-                break
-        return body[: self.max_text_bytes].decode("utf-8", "replace")
-
-
-def _parse_json(body: bytearray) -> Any:
-    try:
-        return orjson.loads(body)
-    except (ValueError, RecursionError) as e:
-        raise MalformedReplyError(f"not JSON: {_printable(e)}") from None
-
 
 def _parse_listing(body: bytearray) -> Any:
-    return parse_reply(body, _parse_json)
+    return parse_reply(body, parse_json)
 
 
-def _printable(text: object) -> str:
-    """Put text on one line, cut it, and take the credentials of any URL out of it."""
-    line = re.sub(r"//\S*@", "//", " ".join(str(text).split()))
-    if len(line) > MAX_LOGGED_TEXT:
-        line = line[:MAX_LOGGED_TEXT] + "…"
-    return "".join(c if c.isprintable() else "?" for c in line)
-
-
-def _trouble(exc: Exception) -> tuple[str, str | None]:
-    """Return what to log of exc, and what to log when it is over (None: nothing)."""
-    if isinstance(exc, asyncio.TimeoutError):
-        return "timeout error", None
-    if isinstance(exc, aiohttp.ServerDisconnectedError):
-        return "disconnected", CONNECTION_RESTORED
-    # aiohttp wraps most resets in an error of its own that only keeps the number.
-    if isinstance(exc, ConnectionResetError) or (
-        isinstance(exc, OSError) and exc.errno == errno.ECONNRESET
-    ):
-        return "connection reset", CONNECTION_RESTORED
-    if isinstance(exc, (aiohttp.ClientConnectionError, OSError)):
-        return "connection problem - check your daemon is running", CONNECTION_RESTORED
-    if isinstance(exc, WarmingUpError):
-        return "starting up checking blocks", RUNNING_NORMALLY
-    if isinstance(exc, ParseErrorReply):
-        return str(exc), RUNNING_NORMALLY
-    if isinstance(exc, ServiceRefusedError):
-        return f"daemon service refused: {_printable(exc)}", RUNNING_NORMALLY
-    if isinstance(exc, MalformedReplyError):
-        return f"malformed reply from daemon: {_printable(exc)}", RUNNING_NORMALLY
-    # Some aiohttp errors have no text of their own.
-    return f"daemon error: {_printable(exc) or type(exc).__name__}", RUNNING_NORMALLY
-
-
-def _unexpected(method: str) -> DaemonError:
-    return DaemonError(
-        {"code": JSONRPC.INTERNAL_ERROR, "message": f"daemon's answer to {method} makes no sense"}
-    )
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _unhex_or_none(value: object) -> bytes | None:
-    try:
-        return bytes.fromhex(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
-
-
-def _pulse(event: asyncio.Event) -> None:
-    event.set()
-    event.clear()
-
-
-@dataclass(slots=True, frozen=True)
-class _Reading:
-    """How the body of an answer is read: by which function, and how many bytes of it."""
-
-    parse: Callable[[bytearray], Any]
-    max_bytes: int = BoundedResponse.max_bytes
-
-
-_AS_JSON = _Reading(_parse_json)
-_AS_LISTING = _Reading(_parse_listing)
+_AS_LISTING = Reading(_parse_listing)
 # Ten of them may be under way; transactions of ordinary size take a hundredth of it.
-_AS_TX_BATCH = _Reading(_parse_json, max_bytes=16_000_000)
-
-
-def _encoded(payload: object) -> str:
-    try:
-        return orjson.dumps(payload).decode()
-    except TypeError:
-        # A number that a client gave us, of more than 64 bits
-        return json.dumps(payload)
-
-
-async def _unhex_list(values: Sequence[object]) -> list[bytes | None]:
-    """Convert hex texts to bytes, in a thread if they are long; None for what is not hex."""
-    length = sum(len(value) for value in values if isinstance(value, str))
-    if length < THREAD_THRESHOLD:
-        return [_unhex_or_none(value) for value in values]
-    return await asyncio.to_thread(lambda: [_unhex_or_none(value) for value in values])
-
-
-class _OutageLog:
-    """Logs failures and fail-overs of all requests, on average once every OUTAGE_LOG_SECS.
-
-    When a node goes away every request in flight fails at once, and each is retried several
-    times a second at first.
-    """
-
-    def __init__(self, logger: logging.Logger) -> None:
-        self.logger = logger
-        self._last_time = float("-inf")  # monotonic seconds of the last line
-        self._recovery: str | None = None  # owed to the log when a request succeeds again
-        self._moved = False  # a fail-over was logged since a request last succeeded
-
-    def failed(self, text: str, recovery: str | None) -> bool:
-        """Log a failure unless one was logged just now; return True if it was logged."""
-        now = time.monotonic()
-        if now - self._last_time < OUTAGE_LOG_SECS:
-            return False
-        self._last_time = now
-        self._recovery = recovery
-        self.logger.error(f"{text}.  Retrying occasionally...")
-        return True
-
-    def moved(self, where: str) -> None:
-        """Log a fail-over; if all nodes are dead only the first of many is sure to be logged."""
-        now = time.monotonic()
-        if self._moved and now - self._last_time < OUTAGE_LOG_SECS:
-            return
-        self._moved = True
-        # A line that comes early uses up the turn of the next.
-        self._last_time = max(now, self._last_time + OUTAGE_LOG_SECS)
-        self.logger.info(f"failing over to {where}")
-
-    def succeeded(self) -> None:
-        """Log that the trouble is over, once for each logged failure."""
-        self._moved = False
-        if self._recovery:
-            self.logger.info(self._recovery)
-            self._recovery = None
-
-
-class _Retry:
-    """Delays of one logical request between its attempts, in seconds."""
-
-    def __init__(self, init_retry: float, max_retry: float) -> None:
-        self._init_retry = init_retry
-        self._max_retry = max_retry
-        self._delay = init_retry
-        self._url: str | None = None  # which the delay has grown for
-        self._logged = float("-inf")
-
-    def failed_at(self, url: str) -> None:
-        """Note that an attempt at url failed; patience starts anew with each URL."""
-        if url != self._url:
-            self._url = url
-            self._delay = min(self._delay, self._init_retry)
-
-    @property
-    def exhausted(self) -> bool:
-        """True if the node has been given all the time it gets before another is tried."""
-        return self._delay >= self._max_retry
-
-    def at_once(self) -> None:
-        """Do not wait before the next attempt."""
-        self._delay = 0.0
-
-    def next_delay(self) -> float:
-        """How long to wait now; the next wait is twice as long."""
-        delay = self._delay
-        self._delay = max(min(self._max_retry, delay * 2), self._init_retry)
-        return delay
-
-    def log(self, outage: _OutageLog, exc: Exception) -> None:
-        """Log exc unless this request, or any other just now, has logged a failure."""
-        if time.monotonic() - self._logged >= REQUEST_LOG_SECS and outage.failed(*_trouble(exc)):
-            self._logged = time.monotonic()
+_AS_TX_BATCH = Reading(parse_json, max_bytes=16_000_000)
 
 
 class _InfoCache:
@@ -327,7 +86,7 @@ class _InfoCache:
             return self._value.copy()
 
 
-class Daemon:
+class Daemon(NodeRPC):
     """The node, or several of them of which one is in use.
 
     coin:        its sanitize_url() and parameters are used
@@ -342,15 +101,8 @@ class Daemon:
     another URL is in use.
     """
 
-    WARMING_UP = -28
-    PARSE_ERROR = JSONRPC.PARSE_ERROR
-    RESPONSE_CLASS = BoundedResponse
-    # Of one HTTP exchange from connecting to the last byte of the body.
-    TIMEOUT_SECS = 300.0
     # To fetch blocks by, where the node has REST.
     REST_CONNECTIONS = 4
-
-    id_counter = itertools.count()
 
     def __init__(
         self,
@@ -361,20 +113,17 @@ class Daemon:
         init_retry: float = 0.25,
         max_retry: float = 4.0,
     ) -> None:
-        self.coin = coin
-        self.logger = class_logger(__name__, self.__class__.__name__)
-        self.url_index = 0
-        self.urls: list[str] = []
+        super().__init__(
+            class_logger(__name__, self.__class__.__name__),
+            coin,
+            url,
+            max_workqueue=max_workqueue,
+            init_retry=init_retry,
+            max_retry=max_retry,
+        )
         self.height_changed = asyncio.Event()
         self.tip_changed = asyncio.Event()
-        self.url_changed = asyncio.Event()
-        self.set_url(url)
-        self.workqueue_semaphore = asyncio.Semaphore(max_workqueue)
-        self.init_retry = init_retry
-        self.max_retry = max_retry
-        self.session: aiohttp.ClientSession | None = None
         self._height: int | None = None
-        self._outage = _OutageLog(self.logger)
         # One place is left for other requests.
         connections = min(self.REST_CONNECTIONS, max_workqueue - 1)
         self._rest = RestBlocks(self.logger, self.workqueue_semaphore, connections)
@@ -383,250 +132,11 @@ class Daemon:
         self._network_info = _InfoCache()
         self._mempool_info = _InfoCache()
 
-    async def __aenter__(self) -> "Daemon":
-        self.session = aiohttp.ClientSession(
-            connector=self.connector(),
-            response_class=self.RESPONSE_CLASS,
-            timeout=aiohttp.ClientTimeout(total=self.TIMEOUT_SECS, sock_connect=30),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
-        return self
-
-    async def __aexit__(self, *_exc_info: object) -> None:
-        assert self.session is not None
+    async def __aexit__(self, *exc_info: object) -> None:
         self._rest.close()
-        await self.session.close()
-        self.session = None
+        await super().__aexit__(*exc_info)
 
-    def connector(self) -> aiohttp.BaseConnector | None:
-        """Return the connector for the HTTP session; None means aiohttp's default."""
-        return None
-
-    # -- URLs
-
-    def set_url(self, url: str) -> None:
-        """Replace the list of nodes by the comma-separated url and use its first.
-
-        Raises OperatorError (CoinError) if any of them is bad; then nothing is changed.
-        """
-        urls = [self.coin.sanitize_url(one) for one in url.split(",")]
-        for one in urls:
-            self._check_url(one)
-        for n, one in enumerate(urls):
-            current = "" if n else " (current)"
-            self.logger.info(f"daemon #{n + 1} at {self.logged_url(one)}{current}")
-        self.url_index = 0
-        self.urls = urls
-        _pulse(self.url_changed)
-
-    def _check_url(self, url: str) -> None:
-        """Refuse at once what would only fail, endlessly, when a request is sent."""
-        try:
-            parsed = yarl.URL(url)
-            # aiohttp sends user and password in this character set.
-            f"{parsed.user}{parsed.password}".encode("latin-1")
-            good = bool(parsed.host)
-        except ValueError:
-            good = False
-        if not good:
-            raise OperatorError(f"cannot use daemon URL with host {self.logged_url(url)}")
-
-    def current_url(self) -> str:
-        """Return the URL in use, with its credentials."""
-        return self.urls[self.url_index]
-
-    def logged_url(self, url: str | None = None) -> str:
-        """Return url (default: the one in use) without scheme and credentials, for people."""
-        url = url or self.current_url()
-        return url[url.rindex("@") + 1 :]
-
-    def failover(self) -> bool:
-        """Use the next URL; return False if there is only one."""
-        if len(self.urls) <= 1:
-            return False
-        self.url_index = (self.url_index + 1) % len(self.urls)
-        _pulse(self.url_changed)
-        self._outage.moved(self.logged_url())
-        return True
-
-    # -- Requests
-
-    async def _post(self, url: str, data: str, reading: _Reading) -> Any:
-        """Send data to url when a slot is free; return the parsed JSON of the answer."""
-        async with self.workqueue_semaphore:
-            return await self._exchange(url, data, reading)
-
-    async def _exchange(self, url: str, data: str, reading: _Reading, **options: Any) -> Any:
-        """Send data to url; return the parsed JSON of the answer."""
-        if self.session is None:
-            raise RuntimeError("the daemon's HTTP session is not open")
-        async with self.session.post(url, data=data, **options) as resp:
-            content_type = resp.headers.get("Content-Type") or ""
-            if content_type.partition(";")[0].strip().lower() == "application/json":
-                try:
-                    # A stand-in for the session need not know how to read otherwise.
-                    if reading is not _AS_JSON and isinstance(resp, BoundedResponse):
-                        return await resp.parsed(reading.parse, reading.max_bytes)
-                    return await resp.json()
-                except ValueError as e:
-                    raise MalformedReplyError(f"not JSON: {e}") from None
-            # bitcoind answers "Work queue depth exceeded" as text, and 401 with an empty body.
-            text = (await resp.text()).strip()
-            raise ServiceRefusedError(text or resp.reason)
-
-    async def _send(
-        self, payload: object, processor: Callable[[Any], Any], reading: _Reading
-    ) -> Any:
-        """POST payload as JSON and return what processor makes of the answer.
-
-        Asks again, and at other URLs, until there is an answer. processor raises WarmingUpError,
-        MalformedReplyError or ParseErrorReply to have the request repeated, DaemonError to end it.
-        """
-        data = _encoded(payload)
-        retry = _Retry(self.init_retry, self.max_retry)
-        while True:
-            url = self.current_url()
-            try:
-                result = processor(await self._post(url, data, reading))
-            except ResponseTooLargeError as e:
-                error = {"code": JSONRPC.INTERNAL_ERROR, "message": str(e)}
-                raise _ReplyTooLargeError(error if isinstance(payload, dict) else [error]) from None
-            except DaemonError:
-                self._outage.succeeded()
-                raise
-            except ParseErrorReply as e:
-                request = _printable(data[: 2 * MAX_LOGGED_TEXT])
-                retry.log(self._outage, ParseErrorReply(f"{e}. request was: {request}"))
-            except _RETRIED as e:
-                retry.log(self._outage, e)
-            else:
-                self._outage.succeeded()
-                return result
-
-            retry.failed_at(url)
-            # Many requests fail together: only the first moves on, else they would rotate past
-            # a healthy node, or back to the dead one.
-            if url != self.current_url() or (retry.exhausted and self.failover()):
-                retry.at_once()
-            await asyncio.sleep(retry.next_delay())
-
-    def _check_error(self, item: object) -> dict[str, Any] | None:
-        """Return the error object of a reply, None if it has none."""
-        if not isinstance(item, dict):
-            raise MalformedReplyError("not a JSON-RPC response object")
-        error = item.get("error")
-        if not error:
-            if "result" not in item:
-                raise MalformedReplyError("response has neither result nor error")
-            return None
-        if not isinstance(error, dict):
-            raise MalformedReplyError("error is not an object")
-        code = error.get("code")
-        if code == self.WARMING_UP:
-            raise WarmingUpError
-        if code == self.PARSE_ERROR:
-            message = _printable(error.get("message"))
-            raise ParseErrorReply(f"received RPC_PARSE_ERROR ({message})")
-        return error
-
-    async def _send_single(
-        self, method: str, params: Sequence[Any] = (), reading: _Reading = _AS_JSON
-    ) -> Any:
-        """Call method; return its result. Raises DaemonError with the node's error object."""
-
-        def processor(reply: Any) -> Any:
-            error = self._check_error(reply)
-            if error is not None:
-                raise DaemonError(error)
-            return reply["result"]
-
-        # No "jsonrpc" member: newer Core would then answer in 2.0 form.
-        payload: dict[str, Any] = {"method": method, "id": next(self.id_counter)}
-        if params:
-            payload["params"] = list(params)
-        return await self._send(payload, processor, reading)
-
-    async def call_aside(
-        self, url: str, method: str, params: Sequence[Any], timeout_secs: float
-    ) -> Any:
-        """Call method at url once, beside the slots for requests; return its result.
-
-        For calls that wait at the node.  Raises DaemonError with the node's error object, and
-        ConnectionError for whatever keeps it from answering; nothing is logged.
-        """
-        payload = {"method": method, "id": next(self.id_counter), "params": list(params)}
-        timeout = aiohttp.ClientTimeout(total=timeout_secs)
-        try:
-            reply = await self._exchange(url, json.dumps(payload), _AS_JSON, timeout=timeout)
-            error = self._check_error(reply)
-        except (*_RETRIED, ResponseTooLargeError) as e:
-            raise ConnectionError(_trouble(e)[0]) from e
-        if error is not None:
-            raise DaemonError(error)
-        return reply["result"]
-
-    async def _send_vector(
-        self,
-        method: str,
-        params_iterable: Iterable[Sequence[Any]],
-        replace_errs: bool = False,
-        reading: _Reading = _AS_JSON,
-    ) -> list[Any]:
-        """Call method once for each item of params_iterable, in one HTTP request.
-
-        Return the results in the same order. Failed ones are None if replace_errs, otherwise
-        DaemonError is raised with the list of the error objects.
-        """
-        payload = [
-            {"method": method, "params": list(params), "id": next(self.id_counter)}
-            for params in params_iterable
-        ]
-        if not payload:
-            return []
-        ids: list[object] = [item["id"] for item in payload]
-
-        def processor(reply: Any) -> list[Any]:
-            items = self._batch_items(reply, ids)
-            errors = [self._check_error(item) for item in items]
-            if any(errors) and not replace_errs:
-                raise DaemonError([error for error in errors if error])
-            return [item.get("result") for item in _in_order(items, ids)]
-
-        results: list[Any] = await self._send(payload, processor, reading)
-        return results
-
-    def _batch_items(self, reply: Any, ids: list[object]) -> list[Any]:
-        """Return the responses in the reply to a batch, in whatever order they came."""
-        if isinstance(reply, dict):
-            # A whole batch may be answered by one error.
-            error = self._check_error(reply)
-            if error is not None:
-                raise DaemonError([error])
-        if not isinstance(reply, list) or len(reply) != len(ids):
-            raise MalformedReplyError("not one response for each request of a batch")
-        return reply
-
-    async def _send_each(self, method: str, params: Iterable[Sequence[Any]]) -> list[Any]:
-        """Call method for each item of params, in one HTTP request.
-
-        Return, in the same order, each one's result or the DaemonError that it met.
-        """
-        payload = [
-            {"method": method, "params": list(item), "id": next(self.id_counter)} for item in params
-        ]
-        ids: list[object] = [item["id"] for item in payload]
-
-        def processor(reply: Any) -> list[Any]:
-            items = self._batch_items(reply, ids)
-            for item in items:
-                self._check_error(item)
-            return [
-                DaemonError(item["error"]) if item.get("error") else item["result"]
-                for item in _in_order(items, ids)
-            ]
-
-        results: list[Any] = await self._send(payload, processor, _AS_TX_BATCH)
-        return results
+    # -- Asking
 
     async def _is_rpc_available(self, method: str) -> bool:
         """Return whether the node knows method. The answer is remembered for ever."""
@@ -644,15 +154,15 @@ class Daemon:
     async def _send_for_dict(self, method: str, params: Sequence[Any] = ()) -> dict[str, Any]:
         result = await self._send_single(method, params)
         if not isinstance(result, dict):
-            raise _unexpected(method)
+            raise unexpected(method)
         return result
 
     async def _hex_batch(self, method: str, params: Iterable[Sequence[Any]]) -> list[bytes]:
         """Call method in a batch; every result must be hex."""
-        items = await _unhex_list(await self._send_vector(method, params))
+        items = await unhex_list(await self._send_vector(method, params))
         good = [item for item in items if item is not None]
         if len(good) != len(items):
-            raise _unexpected(method)
+            raise unexpected(method)
         return good
 
     # -- Calls
@@ -660,15 +170,15 @@ class Daemon:
     async def height(self) -> int:
         """Ask the node for its height, and remember it."""
         height = await self._send_single("getblockcount")
-        if not _is_int(height):
-            raise _unexpected("getblockcount")
+        if not is_int(height):
+            raise unexpected("getblockcount")
         self._set_height(height)
         return int(height)
 
     def _set_height(self, height: int) -> None:
         if height != self._height:
             self._height = height
-            _pulse(self.height_changed)
+            pulse(self.height_changed)
 
     async def tip_news(self) -> None:
         """Take note that the node has another tip than before: ask for its height."""
@@ -676,7 +186,7 @@ class Daemon:
             await self.height()
         except DaemonError as e:
             self.logger.info(f"ignoring daemon error: {e}")
-        _pulse(self.tip_changed)
+        pulse(self.tip_changed)
 
     def cached_height(self) -> int | None:
         """Return the height last heard, None before the first time."""
@@ -692,7 +202,7 @@ class Daemon:
     @staticmethod
     def _checked_hashes(method: str, hashes: object) -> list[str]:
         if not isinstance(hashes, list) or not all(isinstance(item, str) for item in hashes):
-            raise _unexpected(method)
+            raise unexpected(method)
         return hashes
 
     async def deserialised_block(self, hex_hash: str) -> dict[str, Any]:
@@ -746,7 +256,7 @@ class Daemon:
     @staticmethod
     def _checked_number(method: str, value: object) -> float:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise _unexpected(method)
+            raise unexpected(method)
         return value
 
     async def getnetworkinfo(self) -> dict[str, Any]:
@@ -777,7 +287,7 @@ class Daemon:
         params = [(hex_hash, 0) for hex_hash in hex_hashes]
         if len(params) > 1:
             try:
-                return await self._send_each("getrawtransaction", params)
+                return await self._send_each("getrawtransaction", params, _AS_TX_BATCH)
             except DaemonError:
                 # Of the batch as a whole: not allowed, or too large an answer.
                 pass
@@ -796,23 +306,23 @@ class Daemon:
         params = [(hex_hash, 0) for hex_hash in hex_hashes]
         if not replace_errs:
             return list(await self._hex_batch("getrawtransaction", params))
-        reading = _AS_TX_BATCH if len(params) > 1 else _AS_JSON
+        reading = _AS_TX_BATCH if len(params) > 1 else AS_JSON
         try:
             raw_txs = await self._send_vector("getrawtransaction", params, True, reading)
-        except _ReplyTooLargeError:
+        except ReplyTooLargeError:
             if len(params) <= 1:
                 raise
             # In halves, until it fits: nobody knows beforehand how long a transaction is.
             half = len(params) // 2
             first = await self.getrawtransactions(hex_hashes[:half])
             return first + await self.getrawtransactions(hex_hashes[half:])
-        return [raw_tx or None for raw_tx in await _unhex_list(raw_txs)]
+        return [raw_tx or None for raw_tx in await unhex_list(raw_txs)]
 
     async def broadcast_transaction(self, raw_tx: str) -> str:
         """Give a transaction, in hex, to the network; return its hex hash."""
         tx_hash = await self._send_single("sendrawtransaction", (raw_tx,))
         if not isinstance(tx_hash, str):
-            raise _unexpected("sendrawtransaction")
+            raise unexpected("sendrawtransaction")
         return tx_hash
 
     async def submitpackage(self, raw_txs: Sequence[str]) -> dict[str, Any]:
@@ -823,7 +333,7 @@ class Daemon:
         """Return, for each transaction in hex, whether the node's mempool would take it."""
         results = await self._send_single("testmempoolaccept", (list(raw_txs),))
         if not isinstance(results, list) or not all(isinstance(item, dict) for item in results):
-            raise _unexpected("testmempoolaccept")
+            raise unexpected("testmempoolaccept")
         return results
 
     async def gettxspendingprevout(self, txid: str, txout_idx: int) -> dict[str, Any]:
@@ -832,7 +342,7 @@ class Daemon:
         params = ([outpoint], {"mempool_only": False})
         results = await self._send_single("gettxspendingprevout", params)
         if not isinstance(results, list) or not results or not isinstance(results[0], dict):
-            raise _unexpected("gettxspendingprevout")
+            raise unexpected("gettxspendingprevout")
         return dict(results[0])
 
     async def getblockheader(self, hex_hash: str) -> dict[str, Any]:
@@ -866,7 +376,7 @@ class Daemon:
             return
         version = (await self.getnetworkinfo()).get("version")
         if not isinstance(version, int):
-            raise _unexpected("getnetworkinfo")
+            raise unexpected("getnetworkinfo")
         have = (version // 10_000, version // 100 % 100, version % 100)
         need = tuple(int(part) for part in minimum.split("."))
         if have < need:
@@ -894,15 +404,6 @@ class Daemon:
                 )
             if not index.get("synced"):
                 self.logger.warning(f"the daemon's {name} is not complete yet; queries may fail")
-
-
-def _in_order(reply: list[dict[str, Any]], ids: list[object]) -> list[dict[str, Any]]:
-    """Put responses in the order of their requests, which JSON-RPC does not promise."""
-    by_id = {item.get("id"): item for item in reply if isinstance(item.get("id"), int)}
-    if len(by_id) == len(ids) and all(request_id in by_id for request_id in ids):
-        return [by_id[request_id] for request_id in ids]
-    # Nodes that do not echo our ids answer in order.
-    return reply
 
 
 def __getattr__(name: str) -> Any:

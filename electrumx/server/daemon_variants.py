@@ -19,8 +19,9 @@ from electrumx.lib.errors import DeserializeError
 from electrumx.lib.hash import hex_str_to_hash
 from electrumx.lib.tx import DeserializerDecred
 from electrumx.lib.util import pack_varint, unpack_le_uint16_from, unpack_le_uint32_from
-from electrumx.server.daemon import Daemon, DaemonError, _is_int, _unexpected
+from electrumx.server.daemon import Daemon, DaemonError
 from electrumx.server.mempool_listing import Listing, listing_of
+from electrumx.server.node_reply import is_int, unexpected
 
 __all__ = [
     "DashDaemon",
@@ -119,7 +120,7 @@ class LegacyRPCDaemon(Daemon):
             header = self._pack_header(block)
             txids = block["tx"] if block["height"] > 0 else []
         except (LookupError, TypeError, ValueError, AttributeError, struct_error) as e:
-            raise _unexpected("getblock") from e
+            raise unexpected("getblock") from e
         txids = self._checked_hashes("getblock", txids)
         raw_txs = await self.getrawtransactions(txids, replace_errs=False) if txids else []
         return header + pack_varint(len(txids)) + b"".join([raw_tx or b"" for raw_tx in raw_txs])
@@ -188,7 +189,7 @@ class DecredDaemon(Daemon):
         hex_hashes = list(hex_hashes)
         blocks = await super().raw_blocks(hex_hashes)
         if any(len(block) < self.HEADER_SIZE for block in blocks):
-            raise _unexpected("getblock")
+            raise unexpected("getblock")
         result = []
         for n, (hex_hash, block) in enumerate(zip(hex_hashes, blocks, strict=True)):
             following = blocks[n + 1] if n + 1 < len(blocks) else b""
@@ -209,8 +210,8 @@ class DecredDaemon(Daemon):
             message = f"Could not find next block for {hex_hash}"
             raise DaemonError({"code": -1, "message": message})
         votes = (await self.getblockheader(next_hash)).get("votebits")
-        if not _is_int(votes):
-            raise _unexpected("getblockheader")
+        if not is_int(votes):
+            raise unexpected("getblockheader")
         return int(votes or 0)
 
     @classmethod
@@ -220,7 +221,7 @@ class DecredDaemon(Daemon):
         try:
             deserializer.read_tx_tree()
         except DeserializeError as e:
-            raise _unexpected("getblock") from e
+            raise unexpected("getblock") from e
         return block[: cls.HEADER_SIZE] + b"\0" + block[deserializer.cursor :]
 
     async def mempool_listing(self) -> Listing:

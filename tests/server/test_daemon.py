@@ -10,14 +10,10 @@ import pytest
 from electrumx.lib.coins import Coin
 from electrumx.lib.errors import ElectrumXError, OperatorError
 from electrumx.server import daemon as daemon_module
-from electrumx.server.daemon import (
-    OUTAGE_LOG_SECS,
-    BoundedResponse,
-    Daemon,
-    DaemonError,
-    _OutageLog,
-    _Retry,
-)
+from electrumx.server import outage as outage_module
+from electrumx.server.daemon import BoundedResponse, Daemon, DaemonError
+from electrumx.server.node_reply import Reading, parse_json
+from electrumx.server.outage import OUTAGE_LOG_SECS, OutageLog, Retry
 from tests.fakes.fake_node import PASSWORD, USER, FakeNode, Fault, RPCFault, to_hex
 
 COIN = Coin.lookup_coin_class("Bitcoin", "regtest")
@@ -27,7 +23,7 @@ BLOCKS = [n.to_bytes(4, "little") + bytes([n]) * 76 + b"\x00" for n in range(6)]
 
 
 class Clock:
-    """Takes the place of the module time in the daemon module."""
+    """Takes the place of the module time in the modules that tell it."""
 
     def __init__(self):
         self.now = 1000.0
@@ -39,7 +35,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     result = Clock()
-    monkeypatch.setattr(daemon_module, "time", result)
+    for module in (daemon_module, outage_module):
+        monkeypatch.setattr(module, "time", result)
     return result
 
 
@@ -595,7 +592,7 @@ async def test_a_listing_is_asked_for_until_it_comes(node, daemon):
 async def test_a_batch_of_transactions_that_is_too_large_is_asked_for_in_parts(
     node, daemon, monkeypatch
 ):
-    reading = daemon_module._Reading(daemon_module._parse_json, max_bytes=50_000)
+    reading = Reading(parse_json, max_bytes=50_000)
     monkeypatch.setattr(daemon_module, "_AS_TX_BATCH", reading)
     txs = {bytes([n]) * 32: bytes([n]) * 10_000 for n in range(1, 8)}
     # Larger than allowed for a batch, which one alone may be
@@ -725,7 +722,7 @@ async def test_a_dead_first_url_does_not_keep_the_checks_from_passing(node):
 
 
 def test_delays_double_to_the_longest_and_stay_there_with_one_url():
-    retry = _Retry(0.25, 4.0)
+    retry = Retry(0.25, 4.0)
     delays = []
     for _ in range(7):
         retry.failed_at("a")
@@ -734,7 +731,7 @@ def test_delays_double_to_the_longest_and_stay_there_with_one_url():
 
 
 def test_the_fifth_failure_moves_on_at_once_and_patience_starts_anew():
-    retry = _Retry(0.25, 4.0)
+    retry = Retry(0.25, 4.0)
     delays, url = [], "a"
     for _ in range(11):
         retry.failed_at(url)
@@ -746,7 +743,7 @@ def test_the_fifth_failure_moves_on_at_once_and_patience_starts_anew():
 
 
 def test_a_url_changed_by_another_request_is_given_the_full_patience():
-    retry = _Retry(0.25, 4.0)
+    retry = Retry(0.25, 4.0)
     for _ in range(4):
         retry.failed_at("a")
         retry.next_delay()
@@ -760,8 +757,8 @@ def test_a_url_changed_by_another_request_is_given_the_full_patience():
 
 
 def test_one_request_logs_at_most_once_a_minute(clock, caplog):
-    retry = _Retry(0.25, 4.0)
-    outage = _OutageLog(logging.getLogger("test"))
+    retry = Retry(0.25, 4.0)
+    outage = OutageLog(logging.getLogger("test"))
     for _ in range(150):
         retry.log(outage, aiohttp.ServerDisconnectedError())
         clock.now += 1
@@ -769,17 +766,17 @@ def test_one_request_logs_at_most_once_a_minute(clock, caplog):
 
 
 def test_many_requests_together_log_at_most_every_five_seconds(clock, caplog):
-    outage = _OutageLog(logging.getLogger("test"))
+    outage = OutageLog(logging.getLogger("test"))
     for _ in range(20):
         for _ in range(100):
-            _Retry(0.25, 4.0).log(outage, aiohttp.ServerDisconnectedError())
+            Retry(0.25, 4.0).log(outage, aiohttp.ServerDisconnectedError())
         clock.now += 1
     assert len(messages(caplog, "disconnected", logging.ERROR)) == 4
 
 
 def test_the_end_of_an_outage_is_logged_once(clock, caplog):
     caplog.set_level(logging.INFO)
-    outage = _OutageLog(logging.getLogger("test"))
+    outage = OutageLog(logging.getLogger("test"))
     outage.succeeded()
     assert caplog.messages == []
     outage.failed("disconnected", "connection restored")
@@ -790,7 +787,7 @@ def test_the_end_of_an_outage_is_logged_once(clock, caplog):
 
 def test_credentials_within_an_error_are_not_logged(clock, caplog):
     error = aiohttp.InvalidURL("http://user:pa@ss@127.0.0.1:8332/")
-    _Retry(0.25, 4.0).log(_OutageLog(logging.getLogger("test")), error)
+    Retry(0.25, 4.0).log(OutageLog(logging.getLogger("test")), error)
     assert "127.0.0.1:8332" in caplog.text
     assert "user" not in caplog.text
     assert "ss@" not in caplog.text

@@ -1,0 +1,357 @@
+"""Requests to the node: JSON-RPC over a pool of HTTP connections, with retry and fail-over.
+
+Owns the list of node URLs, which of them is in use, and the HTTP session.  Knows no methods but
+the form of requests and replies; ``Daemon`` builds on it.
+
+Runs in: the event loop.  Long answers are parsed in worker threads.
+
+Two kinds of failure are told apart. A node that cannot be reached, is starting up, refuses
+service or answers something that is no JSON-RPC reply is asked again for ever (the caller
+cancels if it grows tired). A JSON-RPC error is raised as DaemonError.
+
+A reply larger than NodeRPC.RESPONSE_CLASS.max_bytes (1 GiB) is not read to its end: it raises
+DaemonError.
+"""
+
+import asyncio
+import itertools
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import aiohttp
+import orjson
+import yarl
+from aiorpcx import JSONRPC
+
+from electrumx.lib.coins import Coin
+from electrumx.lib.errors import OperatorError
+from electrumx.server.node_reply import (
+    AS_JSON,
+    BoundedResponse,
+    DaemonError,
+    Reading,
+    ReplyTooLargeError,
+    ResponseTooLargeError,
+    in_order,
+)
+from electrumx.server.outage import (
+    MAX_LOGGED_TEXT,
+    RETRIED,
+    MalformedReplyError,
+    OutageLog,
+    ParseErrorReply,
+    Retry,
+    ServiceRefusedError,
+    WarmingUpError,
+    printable,
+    trouble,
+)
+
+_Self = TypeVar("_Self", bound="NodeRPC")
+
+
+def pulse(event: asyncio.Event) -> None:
+    """Wake those who wait for an event now, and nobody who comes later."""
+    event.set()
+    event.clear()
+
+
+def _encoded(payload: object) -> str:
+    try:
+        return orjson.dumps(payload).decode()
+    except TypeError:
+        # A number that a client gave us, of more than 64 bits
+        return json.dumps(payload)
+
+
+class NodeRPC:
+    """The node, or several of them of which one is in use, as an HTTP JSON-RPC server.
+
+    logger:      of the class that makes the calls
+    coin:        its sanitize_url() is used
+    url:         comma-separated URLs with user and password; the first is used first
+    max_workqueue: most HTTP requests in flight (bitcoind's own queue is 16; a batch is one)
+    init_retry, max_retry: first and longest wait between attempts, in seconds
+
+    Use as an async context manager, which opens and closes the HTTP session.
+    The event url_changed is set and cleared at once when another URL is in use, so that waiting
+    for it means waiting for the next time.
+    """
+
+    WARMING_UP = -28
+    PARSE_ERROR = JSONRPC.PARSE_ERROR
+    RESPONSE_CLASS = BoundedResponse
+    # Of one HTTP exchange from connecting to the last byte of the body.
+    TIMEOUT_SECS = 300.0
+
+    id_counter = itertools.count()
+
+    def __init__(
+        self,
+        logger: logging.Logger,
+        coin: type[Coin],
+        url: str,
+        *,
+        max_workqueue: int,
+        init_retry: float,
+        max_retry: float,
+    ) -> None:
+        self.logger = logger
+        self.coin = coin
+        self.url_index = 0
+        self.urls: list[str] = []
+        self.url_changed = asyncio.Event()
+        self.set_url(url)
+        self.workqueue_semaphore = asyncio.Semaphore(max_workqueue)
+        self.init_retry = init_retry
+        self.max_retry = max_retry
+        self.session: aiohttp.ClientSession | None = None
+        self._outage = OutageLog(logger)
+
+    async def __aenter__(self: _Self) -> _Self:
+        self.session = aiohttp.ClientSession(
+            connector=self.connector(),
+            response_class=self.RESPONSE_CLASS,
+            timeout=aiohttp.ClientTimeout(total=self.TIMEOUT_SECS, sock_connect=30),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        return self
+
+    async def __aexit__(self, *_exc_info: object) -> None:
+        assert self.session is not None
+        await self.session.close()
+        self.session = None
+
+    def connector(self) -> aiohttp.BaseConnector | None:
+        """Return the connector for the HTTP session; None means aiohttp's default."""
+        return None
+
+    # -- URLs
+
+    def set_url(self, url: str) -> None:
+        """Replace the list of nodes by the comma-separated url and use its first.
+
+        Raises OperatorError (CoinError) if any of them is bad; then nothing is changed.
+        """
+        urls = [self.coin.sanitize_url(one) for one in url.split(",")]
+        for one in urls:
+            self._check_url(one)
+        for n, one in enumerate(urls):
+            current = "" if n else " (current)"
+            self.logger.info(f"daemon #{n + 1} at {self.logged_url(one)}{current}")
+        self.url_index = 0
+        self.urls = urls
+        pulse(self.url_changed)
+
+    def _check_url(self, url: str) -> None:
+        """Refuse at once what would only fail, endlessly, when a request is sent."""
+        try:
+            parsed = yarl.URL(url)
+            # aiohttp sends user and password in this character set.
+            f"{parsed.user}{parsed.password}".encode("latin-1")
+            good = bool(parsed.host)
+        except ValueError:
+            good = False
+        if not good:
+            raise OperatorError(f"cannot use daemon URL with host {self.logged_url(url)}")
+
+    def current_url(self) -> str:
+        """Return the URL in use, with its credentials."""
+        return self.urls[self.url_index]
+
+    def logged_url(self, url: str | None = None) -> str:
+        """Return url (default: the one in use) without scheme and credentials, for people."""
+        url = url or self.current_url()
+        return url[url.rindex("@") + 1 :]
+
+    def failover(self) -> bool:
+        """Use the next URL; return False if there is only one."""
+        if len(self.urls) <= 1:
+            return False
+        self.url_index = (self.url_index + 1) % len(self.urls)
+        pulse(self.url_changed)
+        self._outage.moved(self.logged_url())
+        return True
+
+    # -- Requests
+
+    async def _post(self, url: str, data: str, reading: Reading) -> Any:
+        """Send data to url when a slot is free; return the parsed JSON of the answer."""
+        async with self.workqueue_semaphore:
+            return await self._exchange(url, data, reading)
+
+    async def _exchange(self, url: str, data: str, reading: Reading, **options: Any) -> Any:
+        """Send data to url; return the parsed JSON of the answer."""
+        if self.session is None:
+            raise RuntimeError("the daemon's HTTP session is not open")
+        async with self.session.post(url, data=data, **options) as resp:
+            content_type = resp.headers.get("Content-Type") or ""
+            if content_type.partition(";")[0].strip().lower() == "application/json":
+                try:
+                    # A stand-in for the session need not know how to read otherwise.
+                    if reading is not AS_JSON and isinstance(resp, BoundedResponse):
+                        return await resp.parsed(reading.parse, reading.max_bytes)
+                    return await resp.json()
+                except ValueError as e:
+                    raise MalformedReplyError(f"not JSON: {e}") from None
+            # bitcoind answers "Work queue depth exceeded" as text, and 401 with an empty body.
+            text = (await resp.text()).strip()
+            raise ServiceRefusedError(text or resp.reason)
+
+    async def _send(
+        self, payload: object, processor: Callable[[Any], Any], reading: Reading
+    ) -> Any:
+        """POST payload as JSON and return what processor makes of the answer.
+
+        Asks again, and at other URLs, until there is an answer. processor raises WarmingUpError,
+        MalformedReplyError or ParseErrorReply to have the request repeated, DaemonError to end it.
+        """
+        data = _encoded(payload)
+        retry = Retry(self.init_retry, self.max_retry)
+        while True:
+            url = self.current_url()
+            try:
+                result = processor(await self._post(url, data, reading))
+            except ResponseTooLargeError as e:
+                error = {"code": JSONRPC.INTERNAL_ERROR, "message": str(e)}
+                raise ReplyTooLargeError(error if isinstance(payload, dict) else [error]) from None
+            except DaemonError:
+                self._outage.succeeded()
+                raise
+            except ParseErrorReply as e:
+                request = printable(data[: 2 * MAX_LOGGED_TEXT])
+                retry.log(self._outage, ParseErrorReply(f"{e}. request was: {request}"))
+            except RETRIED as e:
+                retry.log(self._outage, e)
+            else:
+                self._outage.succeeded()
+                return result
+
+            retry.failed_at(url)
+            # Many requests fail together: only the first moves on, else they would rotate past
+            # a healthy node, or back to the dead one.
+            if url != self.current_url() or (retry.exhausted and self.failover()):
+                retry.at_once()
+            await asyncio.sleep(retry.next_delay())
+
+    def _check_error(self, item: object) -> dict[str, Any] | None:
+        """Return the error object of a reply, None if it has none."""
+        if not isinstance(item, dict):
+            raise MalformedReplyError("not a JSON-RPC response object")
+        error = item.get("error")
+        if not error:
+            if "result" not in item:
+                raise MalformedReplyError("response has neither result nor error")
+            return None
+        if not isinstance(error, dict):
+            raise MalformedReplyError("error is not an object")
+        code = error.get("code")
+        if code == self.WARMING_UP:
+            raise WarmingUpError
+        if code == self.PARSE_ERROR:
+            message = printable(error.get("message"))
+            raise ParseErrorReply(f"received RPC_PARSE_ERROR ({message})")
+        return error
+
+    async def _send_single(
+        self, method: str, params: Sequence[Any] = (), reading: Reading = AS_JSON
+    ) -> Any:
+        """Call method; return its result. Raises DaemonError with the node's error object."""
+
+        def processor(reply: Any) -> Any:
+            error = self._check_error(reply)
+            if error is not None:
+                raise DaemonError(error)
+            return reply["result"]
+
+        # No "jsonrpc" member: newer Core would then answer in 2.0 form.
+        payload: dict[str, Any] = {"method": method, "id": next(self.id_counter)}
+        if params:
+            payload["params"] = list(params)
+        return await self._send(payload, processor, reading)
+
+    async def call_aside(
+        self, url: str, method: str, params: Sequence[Any], timeout_secs: float
+    ) -> Any:
+        """Call method at url once, beside the slots for requests; return its result.
+
+        For calls that wait at the node.  Raises DaemonError with the node's error object, and
+        ConnectionError for whatever keeps it from answering; nothing is logged.
+        """
+        payload = {"method": method, "id": next(self.id_counter), "params": list(params)}
+        timeout = aiohttp.ClientTimeout(total=timeout_secs)
+        try:
+            reply = await self._exchange(url, json.dumps(payload), AS_JSON, timeout=timeout)
+            error = self._check_error(reply)
+        except (*RETRIED, ResponseTooLargeError) as e:
+            raise ConnectionError(trouble(e)[0]) from e
+        if error is not None:
+            raise DaemonError(error)
+        return reply["result"]
+
+    async def _send_vector(
+        self,
+        method: str,
+        params_iterable: Iterable[Sequence[Any]],
+        replace_errs: bool = False,
+        reading: Reading = AS_JSON,
+    ) -> list[Any]:
+        """Call method once for each item of params_iterable, in one HTTP request.
+
+        Return the results in the same order. Failed ones are None if replace_errs, otherwise
+        DaemonError is raised with the list of the error objects.
+        """
+        payload = [
+            {"method": method, "params": list(params), "id": next(self.id_counter)}
+            for params in params_iterable
+        ]
+        if not payload:
+            return []
+        ids: list[object] = [item["id"] for item in payload]
+
+        def processor(reply: Any) -> list[Any]:
+            items = self._batch_items(reply, ids)
+            errors = [self._check_error(item) for item in items]
+            if any(errors) and not replace_errs:
+                raise DaemonError([error for error in errors if error])
+            return [item.get("result") for item in in_order(items, ids)]
+
+        results: list[Any] = await self._send(payload, processor, reading)
+        return results
+
+    def _batch_items(self, reply: Any, ids: list[object]) -> list[Any]:
+        """Return the responses in the reply to a batch, in whatever order they came."""
+        if isinstance(reply, dict):
+            # A whole batch may be answered by one error.
+            error = self._check_error(reply)
+            if error is not None:
+                raise DaemonError([error])
+        if not isinstance(reply, list) or len(reply) != len(ids):
+            raise MalformedReplyError("not one response for each request of a batch")
+        return reply
+
+    async def _send_each(
+        self, method: str, params: Iterable[Sequence[Any]], reading: Reading
+    ) -> list[Any]:
+        """Call method for each item of params, in one HTTP request.
+
+        Return, in the same order, each one's result or the DaemonError that it met.
+        """
+        payload = [
+            {"method": method, "params": list(item), "id": next(self.id_counter)} for item in params
+        ]
+        ids: list[object] = [item["id"] for item in payload]
+
+        def processor(reply: Any) -> list[Any]:
+            items = self._batch_items(reply, ids)
+            for item in items:
+                self._check_error(item)
+            return [
+                DaemonError(item["error"]) if item.get("error") else item["result"]
+                for item in in_order(items, ids)
+            ]
+
+        results: list[Any] = await self._send(payload, processor, reading)
+        return results
