@@ -141,11 +141,13 @@ class ECCoin(ProofOfStake):
 
 
 class Peercoin(ProofOfStake):
-    """Witnesses besides."""
+    """Witnesses besides; and no time in the newest version."""
 
     name = "Peercoin"
 
     def tx(self, outpoints, outputs):
+        if self.random.random() < 0.4:
+            return Maker.tx(self, outpoints, outputs)._replace(version=3)
         if self.random.random() < 0.5:
             return super().tx(outpoints, outputs)
         ins, outs = self.inputs(outpoints), self.outputs(outputs)

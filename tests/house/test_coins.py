@@ -179,7 +179,9 @@ CORRECTED_CLASSES = {
     ("DogecoinTestnet", "DESERIALIZER"): "DeserializerAuxPowSegWit",
     ("Emercoin", "SESSIONCLS"): "AuxPoWElectrumX",
     ("ViacoinTestnetSegWit", "DESERIALIZER"): "DeserializerAuxPowSegWit",
-    # Transactions without a time, and raw blocks.
+    # Transactions without a time; raw blocks.
+    ("Peercoin", "DESERIALIZER"): "DeserializerPeercoin",
+    ("PeercoinTestnet", "DESERIALIZER"): "DeserializerPeercoin",
     ("Blackcoin", "DESERIALIZER"): "DeserializerBlackcoin",
     ("Blackcoin", "DAEMON"): "Daemon",
     # Extension blocks; shielded transactions.

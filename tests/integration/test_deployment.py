@@ -385,9 +385,9 @@ def certificate_shown(port):
         return tls.getpeercert(binary_form=True)
 
 
-@pytest.mark.parametrize("policy", [None, "uvloop"])
+@pytest.mark.parametrize("policy", ["asyncio", "uvloop"])
 async def test_a_renewed_certificate_needs_no_restart(policy, tmp_path, node, stopping):
-    if policy:
+    if policy == "uvloop":
         pytest.importorskip("uvloop")
     old = make_certificate(tmp_path, "old.example.org")
     server = ServerProcess(

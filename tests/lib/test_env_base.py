@@ -110,15 +110,18 @@ def test_obsolete_variables_are_named_unless_empty(monkeypatch):
 
 
 def test_the_base_reads_root_and_loop(monkeypatch):
+    monkeypatch.setenv("EVENT_LOOP_POLICY", "asyncio")
     env = EnvBase()
     assert (env.allow_root, env.loop_policy) == (False, None)
     monkeypatch.setenv("ALLOW_ROOT", "1")
     assert EnvBase().allow_root is True
 
 
-def test_uvloop_makes_uvloops(monkeypatch):
+@pytest.mark.parametrize("value", [None, "uvloop"])
+def test_uvloop_makes_uvloops_also_unasked(monkeypatch, value):
     uvloop = pytest.importorskip("uvloop")
-    monkeypatch.setenv("EVENT_LOOP_POLICY", "uvloop")
+    if value:
+        monkeypatch.setenv("EVENT_LOOP_POLICY", value)
     policy = EnvBase().loop_policy
     loop = policy.new_event_loop()
     try:
@@ -134,7 +137,8 @@ def test_another_loop_policy_is_refused(monkeypatch, value):
     assert message_of(EnvBase).startswith(f'unknown event loop policy "{value}"')
 
 
-def test_a_missing_uvloop_is_explained(monkeypatch):
+def test_a_missing_uvloop_is_explained_to_who_asks_for_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "uvloop", None)
+    assert EnvBase().loop_policy is None
     monkeypatch.setenv("EVENT_LOOP_POLICY", "uvloop")
     assert "not installed" in message_of(EnvBase)

@@ -7,12 +7,14 @@ from electrumx.lib.tx import (
     ZERO,
     Deserializer,
     DeserializerLitecoin,
+    DeserializerPeercoin,
     DeserializerSegWit,
     Tx,
     TxInput,
     TxMWEB,
     TxOutput,
     TxSegWit,
+    TxTime,
 )
 
 # The first transaction of Bitcoin.
@@ -272,3 +274,15 @@ def test_a_long_script_cut_short_is_an_error_for_every_part_that_ends_with_it():
     for cut in range(1, len(txin)):
         with pytest.raises(DeserializeError):
             Deserializer(b"abc" + txin[:-cut], start=3)._read_input()
+
+
+def test_peercoins_version_3_has_no_time_and_is_hashed_as_bitcoins():
+    txin, txout = TxInput(b"p" * 32, 1, b"sig", 5), TxOutput(7, b"\x51")
+    plain = Tx(3, [txin], [txout], 9)
+    witness = TxSegWit(3, 0, 1, [txin], [txout], [[b"w" * 70]], 9)
+    for tx in (plain, witness):
+        found, tx_hash = DeserializerPeercoin(tx.serialize() + b"behind").read_tx_and_hash()
+        assert tx == found
+        assert double_sha256(plain.serialize()) == tx_hash
+    before = TxTime(2, 1_600_000_000, [txin], [txout], 9)
+    assert before == DeserializerPeercoin(before.serialize()).read_tx()

@@ -241,6 +241,11 @@ FORMATS = {
     formats.DeserializerEquihashSegWit: bitcoin_txs,
     formats.DeserializerGroestlcoin: bitcoin_txs,
     formats.DeserializerPIVX: pivx_txs(),
+    formats.DeserializerPeercoin: st.one_of(
+        times(st.integers(-(2**31), 2)),
+        times_segwit.map(lambda tx: tx._replace(version=tx.version % 3)),
+        bitcoin_txs.map(lambda tx: tx._replace(version=3 + tx.version % 2**30)),
+    ),
     formats.DeserializerPrimecoin: plain_txs,
     formats.DeserializerReddcoin: reddcoin_txs(),
     formats.DeserializerSimplicity: st.one_of(

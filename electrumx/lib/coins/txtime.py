@@ -24,12 +24,12 @@ from electrumx.lib.tx import (
     DeserializerBlackcoin,
     DeserializerECCoin,
     DeserializerElectra,
+    DeserializerPeercoin,
     DeserializerReddcoin,
     DeserializerSimplicity,
     DeserializerTokenPay,
     DeserializerTrezarcoin,
     DeserializerTxTime,
-    DeserializerTxTimeSegWit,
     DeserializerTxTimeSegWitNavCoin,
 )
 
@@ -302,7 +302,7 @@ class Peercoin(Coin):
     WIF_BYTE = bytes.fromhex("b7")
     GENESIS_HASH = "0000000032fe677166d54963b62a4677d8957e87c508eaa4fd7eb1c880cd27e3"
     VALUE_PER_COIN = 1_000_000
-    DESERIALIZER = DeserializerTxTimeSegWit
+    DESERIALIZER = DeserializerPeercoin
     DAEMON = FAKE_FEE_DAEMON
     ESTIMATE_FEE = 0.001
     RELAY_FEE = 0.01

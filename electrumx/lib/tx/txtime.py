@@ -355,6 +355,29 @@ class DeserializerTxTimeSegWit(DeserializerSegWit, DeserializerTxTime):
         )
 
 
+class DeserializerPeercoin(DeserializerTxTimeSegWit):
+    """Peercoin: version 3 and later have no time, and are Bitcoin's in all else."""
+
+    def _has_time(self) -> bool:
+        start = self.cursor
+        version = self._read_le_int32()
+        self.cursor = start
+        return version < 3
+
+    def _has_marker(self) -> bool:
+        marker_at = self.cursor + (8 if self._has_time() else 4)
+        return marker_at < self.binary_length and not self.binary[marker_at]
+
+    def _read_tx_parts(self) -> tuple[AnyTx, bytes]:
+        if self._has_time():
+            return super()._read_tx_parts()
+        if self._has_marker():
+            return DeserializerSegWit._read_tx_parts(self)
+        start = self.cursor
+        tx = Deserializer.read_tx(self)
+        return tx, self.binary[start : self.cursor]
+
+
 class DeserializerTxTimeSegWitNavCoin(DeserializerTxTimeSegWit):
     """As DeserializerTxTimeSegWit, with a text at the end from version 2 on; it is hashed."""
 

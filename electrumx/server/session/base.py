@@ -3,7 +3,6 @@
 How a session answers is in ``requests``.  It has no task: the connection calls it.
 """
 
-import asyncio
 import itertools
 from typing import Any
 
@@ -52,8 +51,6 @@ class SessionBase(RequestSession):
         self.log_me = session_mgr.log_new
         self.protocol_tuple: ProtocolTuple = (0,)
         self.request_handlers = {}
-        # Notifications are computed and sent one at a time, in the order they arose.
-        self.notify_lock = asyncio.Lock()
         self.session_id = next(_session_ids)
         address = self.remote_address_string()
         self.logger.info(f"{kind.upper()} {address}, {session_mgr.session_count():,d} total")
@@ -98,12 +95,16 @@ class SessionBase(RequestSession):
         """Return the number of subscriptions held."""
         return 0
 
-    def is_concerned(self, touched: set[bytes], height_changed: bool) -> bool:
-        """Say if ``notify`` would have anything to do."""
+    def is_concerned(self) -> bool:
+        """Say if ``notify`` might have to do at another height, whatever was touched."""
         return False
 
-    async def notify(self, touched: set[bytes], height_changed: bool) -> None:
-        """Tell the client what it subscribed to; wallet sessions do."""
+    def notify_height(self) -> None:
+        """Tell the client of the new header, if it wants to hear."""
+
+    def notify(self, touched: set[bytes], height_changed: bool) -> Any:
+        """Tell the client of its scripts that were touched; return an awaitable if that waits."""
+        return None
 
     # -- life
 

@@ -59,13 +59,14 @@ class DashElectrumX(ElectrumX):
         """Return the number of subscriptions held."""
         return super().sub_count() + len(self.mns)
 
-    def is_concerned(self, touched: set[bytes], height_changed: bool) -> bool:
-        """Say if ``notify`` would have anything to do."""
-        return bool(self.mns) or super().is_concerned(touched, height_changed)
-
-    async def notify(self, touched: set[bytes], height_changed: bool) -> None:
+    def notify(self, touched: set[bytes], height_changed: bool) -> Any:
         """Notify as every session does, and then of the masternodes' states."""
-        await super().notify(touched, height_changed)
+        waiting = super().notify(touched, height_changed)
+        return self._notify_masternodes(waiting) if self.mns else waiting
+
+    async def _notify_masternodes(self, waiting: Any) -> None:
+        if waiting is not None:
+            await waiting
         for collateral in tuple(self.mns):
             try:
                 status = await self._status(collateral)
@@ -95,6 +96,7 @@ class DashElectrumX(ElectrumX):
         if result is None:
             return None
         self.mns.add(collateral)
+        self.session_mgr.fan_out.always.add(self)
         return result.get(collateral) if isinstance(result, dict) else None
 
     @rpc_method("masternode.list")

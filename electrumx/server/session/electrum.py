@@ -22,15 +22,20 @@ class ElectrumX(
         self.bump_cost(CONNECT_COST)
         self.recalc_concurrency()
 
-    def is_concerned(self, touched: set[bytes], height_changed: bool) -> bool:
-        """Say if ``notify`` would have anything to do: most often it would not."""
-        if height_changed:
-            return self.subscribe_headers or bool(self.hashX_subs)
-        return not self.hashX_subs.keys().isdisjoint(touched)
+    def is_concerned(self) -> bool:
+        """Say if ``notify`` might have to do at another height, whatever was touched."""
+        return bool(self.mempool_statuses)
 
-    async def notify(self, touched: set[bytes], height_changed: bool) -> None:
-        """Send a new header first, then the statuses of touched scripts."""
-        if height_changed and self.subscribe_headers:
-            args = (self.session_mgr.hsub_results,)
-            await self.send_notification("blockchain.headers.subscribe", args)
-        await self.notify_scripts(touched, height_changed)
+    def notify_height(self) -> None:
+        """Tell the client of the new header, if it wants to hear."""
+        if self.subscribe_headers:
+            self.send_message(self.session_mgr.header_message(self._dialect))
+
+    def notify(self, touched: set[bytes], height_changed: bool) -> Any:
+        """Send the statuses of own scripts that were touched or have changed."""
+        return self.notify_scripts(touched, height_changed)
+
+    def on_lost(self) -> None:
+        """End; nobody is told of anything any more."""
+        super().on_lost()
+        self.hashX_subs.end()

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from aiorpcx import RPCError, TaskTimeout, timeout_after
+from aiorpcx import RPCError
 
 from electrumx.lib import util
 from electrumx.lib.text import sessions_lines
@@ -22,6 +22,8 @@ from electrumx.server.session.admin import LocalRPC
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.caches import BlockCache, FeeEstimates
 from electrumx.server.session.chaintip import ChainTip
+from electrumx.server.session.fanout import FanOut
+from electrumx.server.session.framing import encode_notification
 from electrumx.server.session.listeners import Listeners, wait_all_closed
 from electrumx.server.session.masternodes import MasternodeCache
 from electrumx.server.session.params import DAEMON_ERROR
@@ -30,7 +32,6 @@ from electrumx.server.session.scripts import ScriptCache
 
 # No reply bound below this, whatever MAX_SEND says: a chunk of headers must fit.
 MIN_MAX_SEND = 350_000
-NOTIFY_SECS = 30.0
 FORCE_AFTER_SECS = 1.0
 LISTENERS_CLOSE_SECS = 3.0
 STALE_CHECK_SECS = 60.0
@@ -71,6 +72,9 @@ class SessionManager:
         self.masternodes = MasternodeCache(daemon, db, mempool, env.coin)
         # The result of headers.subscribe: of the height last notified
         self.hsub_results: dict[str, Any] = {}
+        # The same as a notification, by dialect
+        self._header_messages: dict[Any, bytes] = {}
+        self.fan_out = FanOut(self.sessions, self.scripts.refresh)
         self.method_counts: Counter[str] = Counter()
         self.txs_sent = 0
         self.start_time = time.time()
@@ -83,7 +87,6 @@ class SessionManager:
         self.serving_event = asyncio.Event()
         # Set when a session came or went
         self._session_event = asyncio.Event()
-        self._notify_tasks: set[asyncio.Task[None]] = set()
 
     # -- life
 
@@ -141,8 +144,7 @@ class SessionManager:
     async def _shut_down(self) -> None:
         """Stop listening, then close sessions, then wait, not for ever, for the sockets."""
         stopped = self.listeners.stop(list(self.listeners.open))
-        for task in self._notify_tasks:
-            task.cancel()
+        self.fan_out.cancel()
         await self.disconnect(by_id(self.sessions), "shutting down: closing")
         if not await wait_all_closed(stopped, LISTENERS_CLOSE_SECS):
             self.logger.warning("timed out waiting for the listening servers to close")
@@ -194,6 +196,7 @@ class SessionManager:
         """Forget a session; what it cost stays with its groups."""
         self.sessions.discard(session)
         self.groups.leave(session)
+        self.fan_out.forget(session)
         self._session_event.set()
 
     def extra_cost(self, session: SessionBase) -> float:
@@ -284,14 +287,20 @@ class SessionManager:
     async def notify_sessions(self, height: int, touched: set[bytes]) -> None:
         """Tell sessions that a block or a mempool refresh touched these hashXs.
 
-        Returns when the shared state is up to date; the sessions are told by tasks of their own.
+        Returns when the shared state is up to date, and the sessions were told that need not wait.
         """
         changed = await self._refresh_tip(height, touched)
-        for session in list(self.sessions):
-            if not session.is_closing() and session.is_concerned(touched, changed):
-                task = asyncio.create_task(self._notify_session(session, touched, changed))
-                self._notify_tasks.add(task)
-                task.add_done_callback(self._notify_tasks.discard)
+        await self.fan_out.tell(touched, changed)
+
+    def header_message(self, dialect: Any) -> bytes:
+        """Return the notification of the header last announced, as a dialect has it."""
+        message = self._header_messages.get(dialect)
+        if message is None:
+            message = encode_notification(
+                dialect, "blockchain.headers.subscribe", (self.hsub_results,)
+            )
+            self._header_messages[dialect] = message
+        return message
 
     async def _refresh_tip(self, height: int, touched: set[bytes]) -> bool:
         """Renew what all clients are told of the tip; say if it is another block than before."""
@@ -306,27 +315,10 @@ class SessionManager:
         if height == self.chain.notified_height and same_block:
             return False
         self.hsub_results = {"hex": header_hex, "height": height}
+        self._header_messages = {}
         self.scripts.drop(touched)
         self.chain.notified(height, self.env.coin.header_hash(header))
         return True
-
-    async def _notify_session(
-        self, session: SessionBase, touched: set[bytes], height_changed: bool
-    ) -> None:
-        """Notify one session; whatever goes wrong ends that session only."""
-        try:
-            async with timeout_after(NOTIFY_SECS), session.notify_lock:
-                if not session.is_closing():
-                    await session.notify(touched, height_changed)
-            return
-        except (TaskTimeout, RPCError) as e:
-            self.logger.warning(
-                f"closing session {session.session_id} with {session.sub_count():,d} "
-                f"subscriptions: could not notify it: {e}"
-            )
-        except Exception:
-            self.logger.exception(f"closing session {session.session_id}: could not notify it")
-        await session.close(force_after=FORCE_AFTER_SECS)
 
 
 async def _run_together(*coros: Awaitable[None]) -> None:

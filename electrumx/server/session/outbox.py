@@ -77,9 +77,10 @@ class Outbox(CostAccount):
         self.logger.info("connection aborted: the client does not read its replies")
         self.abort()
 
-    def notify_client(self, method: str, args: Any) -> None:
-        """Send a notification."""
-        self.send_message(encode_notification(self._dialect, method, args))
+    def post_notification(self, method: str, args: Any) -> None:
+        """Put a notification behind what is to be sent: see ``flush``."""
+        if not self._closing:
+            self.post(encode_notification(self._dialect, method, args))
 
     def send_message(self, message: bytes) -> None:
         """Send an encoded message, without waiting for anybody."""
@@ -89,7 +90,8 @@ class Outbox(CostAccount):
 
     async def send_notification(self, method: str, args: Any = ()) -> None:
         """Send a notification; for those who await it."""
-        self.notify_client(method, args)
+        self.post_notification(method, args)
+        self.flush()
 
     # -- the end
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from electrumx.server.session import limits, requests
+from electrumx.server.session import ElectrumX, limits, requests
 from tests.fakes.session_world import (
     FakeDB,
     make_tx_hash,
@@ -345,15 +345,18 @@ async def test_notifications_of_blocks_go_only_to_whom_they_concern(monkeypatch)
         await script.request("blockchain.scripthash.subscribe", SH)
         notified = []
 
-        async def note(session, touched, changed):
+        def note(session, *args):
             notified.append(session.session_id)
 
-        monkeypatch.setattr(world.manager, "_notify_session", note)
+        monkeypatch.setattr(ElectrumX, "notify", note)
+        monkeypatch.setattr(ElectrumX, "send_message", note)
         ids = [world.session(n).session_id for n in range(3)]
         await world.touch(b"other")
         await world.touch(HASHX)
-        await until(lambda: notified)
         assert notified == [ids[2]]
         await world.new_block()
-        await until(lambda: len(notified) == 3)
-        assert sorted(notified[1:]) == ids[1:]
+        # Nothing is to be told of a script that the block does not touch.
+        assert notified[1:] == [ids[1]]
+        world.session(2).mempool_statuses[HASHX] = "changes when others are mined"
+        await world.new_block()
+        assert notified[2:] == ids[1:]

@@ -17,6 +17,7 @@ from tests.fakes.session_world import (
     FakeDB,
     FakeMempool,
     FakeService,
+    script_hash,
     session_world,
     until,
 )
@@ -191,7 +192,9 @@ async def test_subscriptions_make_costs_linger():
         await client.request("server.ping")
         session = world.session()
         assert pytest.approx(1.0) == session.cost_decay_per_sec
-        session.hashX_subs = {n.to_bytes(11, "big"): str(n) for n in range(2000)}
+        for n in range(2000):
+            text, hashX = script_hash(str(n))
+            session.hashX_subs.add(hashX, text)
         world.manager.recalc_costs(300)
         assert pytest.approx(0.5) == session.cost_decay_per_sec
 

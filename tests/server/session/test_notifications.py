@@ -4,8 +4,7 @@ import asyncio
 import logging
 
 from electrumx.lib.hash import double_sha256, hash_to_hex_str, sha256
-from electrumx.server.session import chaintip
-from electrumx.server.session import manager as manager_module
+from electrumx.server.session import chaintip, fanout
 from tests.fakes.session_world import (
     Summary,
     make_tx_hash,
@@ -160,35 +159,35 @@ async def test_a_failing_session_is_closed_and_the_others_are_told(caplog):
     async with session_world() as world:
         bad, good = await world.connect(), await world.connect()
         for client in (bad, good):
-            await client.request(HEADERS)
+            await client.request(SUBSCRIBE, ALICE)
 
         async def fail(touched, height_changed):
             raise KeyError("broken")
 
         world.session(0).notify = fail
-        await world.new_block()
-        assert (await good.notification())[0] == HEADERS
+        await world.new_block([ALICE_X])
+        assert (await good.notification())[0] == SUBSCRIBE
         assert None is await bad.recv()
         assert "KeyError" in caplog.text
-        await world.new_block()
-        assert (await good.notification())[0] == HEADERS
+        await world.new_block([ALICE_X])
+        assert (await good.notification())[0] == SUBSCRIBE
 
 
 async def test_a_session_that_takes_too_long_to_notify_is_closed(caplog, monkeypatch):
-    monkeypatch.setattr(manager_module, "NOTIFY_SECS", 0.05)
+    monkeypatch.setattr(fanout, "NOTIFY_SECS", 0.05)
     async with session_world() as world:
         slow, good = await world.connect(), await world.connect()
         for client in (slow, good):
-            await client.request(HEADERS)
+            await client.request(SUBSCRIBE, ALICE)
 
         async def hang(touched, height_changed):
             await asyncio.Event().wait()
 
         world.session(0).notify = hang
-        await world.new_block()
-        assert (await good.notification())[0] == HEADERS
+        await world.new_block([ALICE_X])
+        assert (await good.notification())[0] == SUBSCRIBE
         assert None is await slow.recv()
-        assert "with 0 subscriptions: could not notify it" in caplog.text
+        assert "with 1 subscriptions: could not notify it" in caplog.text
 
 
 async def test_notifying_after_the_end_does_no_harm():

@@ -21,7 +21,11 @@ from electrumx.server.session.limits import COST_CACHED
 from electrumx.server.session.params import scripthash_to_hashX
 from electrumx.server.session.results import EncodedJSON
 from electrumx.server.session.scripts import INLINE_ITEMS, Answers, ScriptHistory
+from electrumx.server.session.subscriptions import SessionScripts
 from electrumx.server.session.tables import rpc_method
+
+# So many statuses are worked out before others have their turn: about a millisecond.
+STATUSES_AT_ONCE = 100
 
 
 def _unconfirmed(summaries: Iterable[Any]) -> list[dict[str, Any]]:
@@ -62,15 +66,20 @@ def _unspent(coins: bytes, mempool_utxos: list[Any], spent: set[Any]) -> Encoded
     return EncodedJSON(b"[%b]" % packed.coins_json(coins))
 
 
+async def _others_turn(count: int) -> None:
+    """Let others have their turn now and then: what is in memory takes no waiting."""
+    if count % STATUSES_AT_ONCE == 0:
+        await asyncio.sleep(0)
+
+
 class ScripthashMethods(SessionBase):
     """Requests about the history of a script."""
 
     def __init__(self, *args: Any) -> None:
-        # hashX -> script hash as the client last wrote it
-        self.hashX_subs: dict[bytes, str] = {}
         # hashX -> last status, of subscriptions with mempool transactions
         self.mempool_statuses: dict[bytes, str | None] = {}
         super().__init__(*args)
+        self.hashX_subs = SessionScripts(self.session_mgr.fan_out.scripts, self)
 
     def sub_count(self) -> int:
         """Return the number of subscribed scripts."""
@@ -124,7 +133,24 @@ class ScripthashMethods(SessionBase):
     def unsubscribe_hashX(self, hashX: bytes) -> str | None:
         """Drop a subscription; return its script hash if there was one."""
         self.mempool_statuses.pop(hashX, None)
-        return self.hashX_subs.pop(hashX, None)
+        return self.hashX_subs.discard(hashX)
+
+    def _is_at_hand(self, hashX: bytes) -> bool:
+        """Say if the status of a script needs no waiting."""
+        try:
+            history = self.session_mgr.scripts.histories.hashes.now(hashX)
+        except RPCError:
+            return True
+        return history is not None and history.is_hashed
+
+    def _status_at_hand(self, hashX: bytes) -> str | None:
+        """Return a status that needs no waiting; the subscription ends if there can be none."""
+        try:
+            history = self.session_mgr.scripts.histories.hashes.now(hashX)
+            return self._script_status(hashX, history, COST_CACHED)  # type: ignore[no-any-return]
+        except RPCError:
+            self.unsubscribe_hashX(hashX)
+            return None
 
     async def _status_or_drop(self, hashX: bytes) -> str | None:
         """Return a status for a notification; the subscription ends if there can be none."""
@@ -134,34 +160,48 @@ class ScripthashMethods(SessionBase):
             self.unsubscribe_hashX(hashX)
             return None
 
-    async def changed_statuses(
-        self, touched: set[bytes], height_changed: bool
-    ) -> dict[str, str | None]:
-        """Return {script hash: status} to notify of; all computed before any is sent."""
+    def notify_scripts(self, touched: set[bytes], height_changed: bool) -> Any:
+        """Send a notification for each own subscription that was touched or has changed.
+
+        Returns an awaitable if that has to wait.  All statuses are worked out before any is sent.
+        """
+        subs, remembered = self.hashX_subs, self.mempool_statuses
+        own = [hashX for hashX in touched if hashX in subs]
+        if not own and not (height_changed and remembered):
+            return None
+        wanted = [*own, *remembered]
+        if len(wanted) > STATUSES_AT_ONCE or not all(map(self._is_at_hand, wanted)):
+            return self._notify_after_wait(own)
+        changed = {subs.get(hashX): self._status_at_hand(hashX) for hashX in own}
+        for hashX, old_status in list(remembered.items()):
+            alias, status = subs.get(hashX), self._status_at_hand(hashX)
+            if status != old_status:
+                changed[alias] = status
+        self._send_statuses(changed)
+        return None
+
+    async def _notify_after_wait(self, own: list[bytes]) -> None:
         subs = self.hashX_subs
-        if len(touched) < len(subs):
-            own = [hashX for hashX in touched if hashX in subs]
-        else:
-            own = [hashX for hashX in subs if hashX in touched]
-        changed: dict[str, str | None] = {}
+        changed: dict[str | None, str | None] = {}
         for hashX in own:
             alias = subs.get(hashX)
             if alias is not None:
                 changed[alias] = await self._status_or_drop(hashX)
-        if own or height_changed:
-            for hashX, old_status in list(self.mempool_statuses.items()):
-                alias = subs.get(hashX)
-                if alias is not None:
-                    status = await self._status_or_drop(hashX)
-                    if status != old_status:
-                        changed[alias] = status
-        return changed
+                await _others_turn(len(changed))
+        for number, (hashX, old_status) in enumerate(list(self.mempool_statuses.items())):
+            alias = subs.get(hashX)
+            if alias is not None:
+                await _others_turn(number)
+                status = await self._status_or_drop(hashX)
+                if status != old_status:
+                    changed[alias] = status
+        self._send_statuses(changed)
 
-    async def notify_scripts(self, touched: set[bytes], height_changed: bool) -> None:
-        """Send a notification for each own subscription that was touched or has changed."""
-        changed = await self.changed_statuses(touched, height_changed)
+    def _send_statuses(self, changed: dict[str | None, str | None]) -> None:
+        changed.pop(None, None)
         for alias, status in changed.items():
-            await self.send_notification("blockchain.scripthash.subscribe", (alias, status))
+            self.post_notification("blockchain.scripthash.subscribe", (alias, status))
+        self.flush()
         if changed:
             es = "" if len(changed) == 1 else "es"
             self.logger.info(f"notified of {len(changed):,d} address{es}")
@@ -233,7 +273,7 @@ class ScripthashMethods(SessionBase):
         hashX = scripthash_to_hashX(scripthash)
         known = hashX in self.hashX_subs
         # Subscribed first, so that no change during the computation is missed
-        self.hashX_subs[hashX] = scripthash
+        self.hashX_subs.add(hashX, scripthash)
         histories = self.session_mgr.scripts.histories
         try:
             result = self._at_one_tip(histories.hashes, self._script_status, hashX)

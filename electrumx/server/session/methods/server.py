@@ -99,7 +99,7 @@ class ServerMethods(SessionBase):
         return result
 
     @rpc_method("server.ping")
-    async def ping(self) -> None:
+    def ping(self) -> None:
         """Keep the connection alive."""
         self.bump_cost(0.1)
 

@@ -1,0 +1,141 @@
+"""The index of subscriptions, held against sets; and who is told of what through it."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from electrumx.lib.hash import HASHX_LEN, hash_to_hex_str
+from electrumx.server.session import subscriptions
+from electrumx.server.session.subscriptions import ScriptIndex, SessionScripts
+from tests.fakes.session_world import Summary, make_tx_hash, script_hash, session_world
+
+SUBSCRIBE = "blockchain.scripthash.subscribe"
+
+
+def scripts():
+    """Script hashes in hex, of which some agree in their hashX, and some look like two others."""
+    raws = [bytes([n % 3]) * HASHX_LEN + bytes([n]) * 21 for n in range(9)]
+    raws += [bytes(range(32)), bytes(16) + bytes(range(16)), bytes(32)]
+    raws += [(raws[0] + raws[1])[k : k + 32] for k in (1, 11, 21)]
+    return [hash_to_hex_str(raw) for raw in raws]
+
+
+SPELLINGS = st.sampled_from(scripts()).flatmap(
+    lambda text: st.sampled_from([text, text.upper(), text[:2] + " " + text[2:]])
+)
+
+
+def hashX_of(spelling):
+    return bytes.fromhex(spelling)[::-1][:HASHX_LEN]
+
+
+class Machine(RuleBasedStateMachine):
+    def __init__(self):
+        super().__init__()
+        self.index = ScriptIndex()
+        self.names = ["a", "b", "c"]
+        self.subs = {name: SessionScripts(self.index, name) for name in self.names}
+        self.model = {name: {} for name in self.names}
+
+    @rule(name=st.sampled_from("abc"), spelling=SPELLINGS)
+    def add(self, name, spelling):
+        self.subs[name].add(hashX_of(spelling), spelling)
+        self.model[name][hashX_of(spelling)] = spelling
+
+    @rule(name=st.sampled_from("abc"), spelling=SPELLINGS)
+    def discard(self, name, spelling):
+        hashX = hashX_of(spelling)
+        assert self.model[name].pop(hashX, None) == self.subs[name].discard(hashX)
+
+    @rule(name=st.sampled_from("abc"))
+    def end(self, name):
+        self.subs[name].end()
+        self.subs[name].add(hashX_of("ab" * 32), "ab" * 32)  # too late
+        assert (0, None) == (len(self.subs[name]), self.subs[name].get(hashX_of("ab" * 32)))
+        self.subs[name] = SessionScripts(self.index, name)
+        self.model[name].clear()
+
+    @rule(touched=st.sets(SPELLINGS.map(hashX_of)))
+    def look_up(self, touched):
+        found = asyncio.run(self.index.concerned(touched))
+        expected = {
+            name: sorted(touched & own.keys())
+            for name, own in self.model.items()
+            if touched & own.keys()
+        }
+        assert expected == {name: sorted(hashXs) for name, hashXs in found.items()}
+
+    @invariant()
+    def agrees(self):
+        for name, own in self.model.items():
+            assert len(own) == len(self.subs[name])
+            for hashX in map(hashX_of, scripts()):
+                assert (hashX in own) == (hashX in self.subs[name])
+                assert own.get(hashX) == self.subs[name].get(hashX)
+        assert len(self.index) == len({hashX for own in self.model.values() for hashX in own})
+
+
+@pytest.mark.parametrize("searched", [500, 2])
+def test_the_index_is_a_set_of_pairs(searched, monkeypatch):
+    monkeypatch.setattr(subscriptions, "SEARCHED_RECORDS", searched)
+    machine = Machine.TestCase
+    machine.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+    machine("runTest").runTest()
+
+
+async def test_many_subscriptions_are_forgotten_in_slices(monkeypatch):
+    monkeypatch.setattr(subscriptions, "AT_ONCE", 10)
+    index = ScriptIndex()
+    subs = SessionScripts(index, "session")
+    for n in range(25):
+        text, hashX = script_hash(str(n))
+        subs.add(hashX, text)
+    other = SessionScripts(index, "other")
+    other.add(hashX, text)
+    subs.end()
+    assert (0, 15) == (len(subs), len(index))
+    while len(index) > 1:
+        await asyncio.sleep(0)
+    assert text == other.get(hashX)
+
+
+async def test_a_session_that_ends_is_in_the_index_no_more():
+    async with session_world() as world:
+        clients = [await world.connect() for _ in range(2)]
+        for client in clients:
+            await client.request(SUBSCRIBE, script_hash("shared")[0])
+            await client.request(SUBSCRIBE, script_hash(str(id(client)))[0])
+        index = world.manager.fan_out.scripts
+        assert len(index) == 3
+        await clients[0].close()
+        await world.touch(script_hash("shared")[1])
+        assert (await clients[1].notification())[0] == SUBSCRIBE
+        assert len(index) == 2
+
+
+async def test_statuses_that_are_at_hand_take_no_task():
+    async with session_world() as world:
+        clients = [await world.connect() for _ in range(3)]
+        sh, hashX = script_hash("popular")
+        for client in clients:
+            await client.request(SUBSCRIBE, sh)
+            await client.request("blockchain.headers.subscribe")
+        world.mempool.summaries[hashX] = [Summary(make_tx_hash("a"), 1, False)]
+        await world.touch(hashX)
+        assert not world.manager.fan_out.tasks
+        statuses = Counter([(await client.notification())[1][1] for client in clients])
+        assert [3] == list(statuses.values())
+        world.db.histories[hashX] = [(make_tx_hash("a"), 11)]
+        world.mempool.summaries.clear()
+        reads = world.db.history_reads
+        await world.new_block([hashX])
+        assert not world.manager.fan_out.tasks
+        # It was read once, for all.
+        assert world.db.history_reads == reads + 1
+        for client in clients:
+            assert (await client.notification())[0] == "blockchain.headers.subscribe"
+            assert (await client.notification())[0] == SUBSCRIBE
