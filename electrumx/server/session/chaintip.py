@@ -3,7 +3,9 @@
 A balance or history is put together from database and mempool across several awaits, during which
 a block may come or go. ``ChainTip`` knows the tip that clients were last told of, and repeats a
 computation until the tip is the same before and after. One that does not await needs no repetition:
-``is_steady`` says if it may begin. Runs on the event loop.
+``is_steady`` says if it may begin. What is in memory already needs less: ``is_known``, as a block
+that is in the processor, but not on disk, has changed nothing that clients see. Runs on the event
+loop.
 """
 
 import asyncio
@@ -55,6 +57,11 @@ class ChainTip:
         if bp.height == height == self.notified_height and bp.tip == tip == self.notified_tip:
             return height, tip, self.reorg_count
         return None
+
+    def is_known(self) -> bool:
+        """Say if the committed tip is the one that clients know."""
+        db = self._db
+        return bool(db.db_height == self.notified_height and db.db_tip == self.notified_tip)
 
     def is_steady(self) -> bool:
         """Say if an answer computed now, at once, belongs to the tip that clients know."""

@@ -280,6 +280,26 @@ async def test_a_chain_that_never_settles_is_an_error_after_six_tries(monkeypatc
         await client.request("blockchain.transaction.id_from_pos", 5, 0)
 
 
+async def test_what_is_in_memory_is_answered_while_a_block_is_not_on_disk_yet():
+    async with session_world() as world:
+        client = await world.connect()
+        world.db.utxos[ALICE_X] = [utxo("a", 5)]
+        balance = await client.request("blockchain.scripthash.get_balance", ALICE)
+        status = await client.request("blockchain.scripthash.subscribe", ALICE)
+        world.bp.lagging = True
+        assert balance == await client.request("blockchain.scripthash.get_balance", ALICE)
+        assert status == await client.request("blockchain.scripthash.subscribe", ALICE)
+        # But not once the disk has what clients were not told of.
+        world.bp.lagging = False
+        world.db.add_block()
+        asking = asyncio.create_task(client.request("blockchain.scripthash.subscribe", ALICE))
+        cost = world.session().cost
+        await until(lambda: world.session().cost > cost)
+        assert not asking.done()
+        await world.touch()
+        assert status == await asking
+
+
 async def test_a_tip_that_moves_during_the_computation_repeats_it():
     async with session_world() as world:
         client = await world.connect()

@@ -92,10 +92,11 @@ class ScripthashMethods(SessionBase):
         the same before and after.  ``finish`` may itself return an awaitable.
         """
         chain = self.session_mgr.chain
-        if chain.is_steady():
+        if chain.is_known():
             value = source.now(hashX)
             if value is not None:
                 return finish(hashX, value, COST_CACHED)
+        if chain.is_steady():
             return fetch(chain, source, finish, hashX, self.bump_cost)
 
         async def compute() -> Any:
@@ -305,7 +306,7 @@ class ScripthashMethods(SessionBase):
             self.unsubscribe_hashX(hashX)
 
     @rpc_method("blockchain.scripthash.unsubscribe", since=(1, 4, 2))
-    async def scripthash_unsubscribe(self, scripthash: Any) -> bool:
+    def scripthash_unsubscribe(self, scripthash: Any) -> bool:
         """End a subscription; say if there was one."""
         self.bump_cost(0.1)
         hashX = scripthash_to_hashX(scripthash)

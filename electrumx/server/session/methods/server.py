@@ -79,20 +79,20 @@ class ServerMethods(SessionBase):
         return result
 
     @rpc_method("server.peers.subscribe")
-    async def peers_subscribe(self) -> list[Any]:
+    def peers_subscribe(self) -> list[Any]:
         """Return the peers as (ip, host, details)."""
         self.bump_cost(1.0)
         result: list[Any] = self.peer_mgr.on_peers_subscribe(self.is_tor())
         return result
 
     @rpc_method("server.features")
-    async def server_features_request(self) -> dict[str, Any]:
+    def server_features_request(self) -> dict[str, Any]:
         """Return the features of this server."""
         self.bump_cost(0.2)
         return self.server_features(self.env)
 
     @rpc_method("server.donation_address")
-    async def donation_address(self) -> str:
+    def donation_address(self) -> str:
         """Return the operator's donation address."""
         self.bump_cost(0.1)
         result: str = self.env.donation_address
