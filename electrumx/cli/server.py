@@ -96,8 +96,10 @@ def _serve(logger: logging.Logger, handler: logging.Handler) -> None:
     logger.info("ElectrumX server starting")
     # Imported here, so that an error in importing is logged, too; and settings come first, as
     # their errors are the likely ones.
+    from electrumx.server.allocator import keep_freed_memory
     from electrumx.server.env import Env
 
+    keep_freed_memory()
     env = Env()
     logger.setLevel(env.log_level)
     from electrumx.server.controller import Controller

@@ -20,7 +20,7 @@ ROWS = [
     ["lib.header_hashes"],
     ["lib.tx", "lib.tx_axe", "lib.tx_dash", "lib.merkle"],
     ["lib.coins", "lib.env_base", "lib.server_base"],
-    ["server.env", "server.faults", "server.readiness", "server.loop_lag"],
+    ["server.env", "server.faults", "server.readiness", "server.loop_lag", "server.allocator"],
     [
         *("server.db", "server.history", "server.schema", "server.storage", "server.flat_files"),
         *("server.compaction", "server.recovery", "server.upgrade"),

@@ -27,6 +27,8 @@ WRITE_HIGH_MARK = 65_536
 # So many of them are written before others get their turn, among whom is who notices that the
 # connection was cut: the library does not, and asyncio logs every write from the sixth on.
 SENT_AT_ONCE = 4
+# A single message of more bytes is not copied to have its newline, but written in two.
+JOINED_BYTES = 65_536
 # How long a connection that we end waits for the client to end it too.
 LINGER_SECS = 1.0
 
@@ -115,9 +117,15 @@ class RawTransport(asyncio.Protocol):
 
     def send(self, messages: list[bytes]) -> None:
         """Send messages; what the client does not take at once is kept for it."""
-        if not self._transport.is_closing():
+        transport = self._transport
+        if transport.is_closing():
+            return
+        if len(messages) == 1 and len(messages[0]) > JOINED_BYTES:
+            transport.write(messages[0])
+            transport.write(b"\n")
+        else:
             messages.append(b"")
-            self._transport.write(b"\n".join(messages))
+            transport.write(b"\n".join(messages))
 
     def hold(self, *, held: bool) -> None:
         """Stop or go on reading."""

@@ -1,0 +1,39 @@
+"""How the C library keeps freed memory.  Owns nothing; called once, before anything is started.
+
+glibc gives freed blocks of more than 128 KiB, and the free end of its heap, back to the kernel at
+once, and the next large reply gets them anew, page by page, each page a fault and 4 KiB of zeros.
+Two thousand headers in hex take five such blocks.  Keeping up to 64 MiB made them three times as
+cheap (690 to 220 µs of processor time a request), and a history of 45,000 transactions more than
+twice (10.7 to 4.3 ms).
+"""
+
+import ctypes
+import os
+
+# Of mallopt(3)
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+
+#: freed bytes at the end of the heap that are kept
+KEPT_BYTES = 64 << 20
+#: blocks of fewer bytes come from the heap; glibc's own limit for this setting
+HEAP_BLOCK_BYTES = 32 << 20
+
+#: with one of these the operator has decided already
+_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep freed memory; say if it does.
+
+    False where the operator has set it, or where it is not glibc.
+    """
+    if any(name in os.environ for name in _VARIABLES):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return False
+    return bool(
+        mallopt(_M_MMAP_THRESHOLD, HEAP_BLOCK_BYTES) and mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
+    )

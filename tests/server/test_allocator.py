@@ -1,0 +1,48 @@
+"""Freed memory is kept for the next large block, unless the operator has decided otherwise."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+# Large blocks made and freed over and over: what the kernel had to give anew, in pages.
+FAULTS = """
+import resource, sys
+from electrumx.server.allocator import keep_freed_memory
+kept = keep_freed_memory() if sys.argv[1] == "kept" else False
+def blocks():
+    return [bytes(1) * 300_000 for _ in range(20)]
+
+for _ in range(10):
+    blocks()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    blocks()
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def run(mode, **env):
+    environ = {k: v for k, v in os.environ.items() if "MALLOC" not in k and k != "GLIBC_TUNABLES"}
+    output = subprocess.run(
+        [sys.executable, "-c", FAULTS, mode],
+        env={**environ, **env},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    ).stdout.split()
+    return output[0] == "True", int(output[1])
+
+
+def test_large_blocks_are_made_of_memory_that_was_freed():
+    kept, faults = run("kept")
+    if not kept:
+        pytest.skip("the C library is not glibc")
+    _, before = run("as it is")
+    assert faults < before / 10
+
+
+def test_what_the_operator_has_set_stays():
+    assert not run("kept", MALLOC_TRIM_THRESHOLD_="131072")[0]
