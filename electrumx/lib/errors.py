@@ -14,7 +14,7 @@ Errors are sorted by whose fault they are; each is defined beside the code that 
      +-- ScriptError           lib.script: a script that does not parse
      +-- Base58Error           lib.hash: not Base58, or a wrong checksum
      +-- DaemonError           server.node_reply: the node answered with an error
-     +-- ChainError            server.block_processor: blocks and index disagree: stop, do not flush
+     +-- ChainError            server.utxo_cache: blocks and index disagree: stop, do not flush
      +-- BadPeerError          server.peers: a peer that lies or does not speak the protocol
 
 Errors owed to clients are aiorpcX's ``RPCError``; they are made only in ``server.session``.

@@ -1,0 +1,121 @@
+"""Finds where the node's chain and ours part, and the blocks that are to be undone.
+
+Owns what is known of a node that has fewer blocks than we.  Changes nothing of the index.
+
+Runs in: the event loop; blocks are read and parsed in a worker thread.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from electrumx.lib.coins import Block
+from electrumx.lib.errors import DeserializeError
+from electrumx.lib.hash import hash_to_hex_str, hex_str_to_hash
+from electrumx.server.daemon import Daemon, DaemonError
+from electrumx.server.db import DB
+from electrumx.server.env import Env
+from electrumx.server.flushing import Flushing
+
+
+class ForkFinder(Flushing):
+    """The state of the index, compared with the node's chain."""
+
+    #: polls that a node must be seen without blocks it had, before they are undone
+    SHORT_POLLS = 2
+
+    def __init__(self, logger: logging.Logger, env: Env, db: DB, daemon: Daemon):
+        super().__init__(logger, env, db, daemon)
+        #: the node's chain was seen to differ from ours, at our height or below
+        self._reorg_seen = False
+        #: URL of the node last seen to have our tip, and for how many polls it has not had it
+        self._followed_url = ""
+        self._short_polls = 0
+
+    async def _node_left_our_chain(self) -> bool:
+        height, tip = self.height, self.tip
+        daemon_height = await self.daemon.height()
+        if self.state_lock.locked() or self._reorg_seen or not 0 <= daemon_height <= height:
+            # Blocks above our height tell by themselves whether they follow on our tip.
+            return False
+        url = self.daemon.current_url()
+        theirs = (await self.daemon.block_hex_hashes(daemon_height, 1))[0]
+        if daemon_height == height:
+            ours = tip
+        elif daemon_height <= self.db.db_height:
+            ours = (await self.db.fs_block_hashes(daemon_height, 1))[0]
+        else:
+            return False
+        if (self.height, self.tip) != (height, tip):
+            return False
+        if ours != hex_str_to_hash(theirs):
+            return True
+        if daemon_height == height:
+            self._followed_url, self._short_polls = url, 0
+            return False
+        # A node that lags behind us, say after a fail-over, is left in peace; one that had our
+        # tip and stays without it has undone blocks.
+        self._short_polls += 1
+        return url == self._followed_url and self._short_polls >= self.SHORT_POLLS
+
+    async def calc_reorg_range(self, count: int | None) -> tuple[int, int]:
+        """Return (first height, number) of the blocks to replace; the number may be 0.
+
+        ``count`` forces that many.  The genesis block is never replaced.
+        """
+        if count is not None:
+            start = max(1, self.height - count + 1)
+            return start, self.height - start + 1
+        # Heights above the node's are replaced in any case.
+        top = min(self.height, await self.daemon.height())
+        upper, step = top, 1
+        while upper > 0:
+            lower = max(1, upper - step + 1)
+            same = await self._first_difference(lower, upper)
+            if same > lower:
+                return same, self.height - same + 1
+            upper, step = lower - 1, step * 2
+        return 1, self.height
+
+    async def _first_difference(self, lower: int, upper: int) -> int:
+        """Return the first height in a range at which the node's block is not ours.
+
+        ``upper`` + 1 if there is none.
+        """
+        count = upper - lower + 1
+        ours = await self.db.fs_block_hashes(lower, count)
+        theirs = await self.daemon.block_hex_hashes(lower, count)
+        for height, our_hash, their_hash in zip(range(lower, upper + 1), ours, theirs, strict=True):
+            if our_hash != hex_str_to_hash(their_hash):
+                return height
+        return upper + 1
+
+    async def _blocks_to_undo(self, first: int, last: int) -> list[Block]:
+        """Return blocks, the newest first, from disk or, where one is damaged, the node."""
+        hashes = await self.db.fs_block_hashes(first, last - first + 1)
+
+        def parse(raw_blocks: Sequence[bytes]) -> list[Block] | None:
+            try:
+                block = self.coin.block
+                blocks = [block(raw, height) for height, raw in enumerate(raw_blocks, first)]
+            except DeserializeError:
+                return None
+            header_hash = self.coin.header_hash
+            if [header_hash(block.header) for block in blocks] != hashes:
+                return None
+            return blocks[::-1]
+
+        def read() -> list[Block] | None:
+            try:
+                return parse([self.db.read_raw_block(h) for h in range(first, last + 1)])
+            except OSError:
+                return None
+
+        blocks = await asyncio.to_thread(read)
+        if blocks is None:
+            hex_hashes = [hash_to_hex_str(block_hash) for block_hash in hashes]
+            raw_blocks = list(await self.daemon.raw_blocks(hex_hashes))
+            blocks = await asyncio.to_thread(parse, raw_blocks)
+            if blocks is None:
+                raise DaemonError("the daemon sent other blocks than those asked for")
+        return blocks
