@@ -99,7 +99,7 @@ def _serve(logger: logging.Logger, handler: logging.Handler) -> None:
     from electrumx.server.allocator import keep_freed_memory
     from electrumx.server.env import Env
 
-    keep_freed_memory()
+    keep_freed_memory(os.environ)
     env = Env()
     logger.setLevel(env.log_level)
     from electrumx.server.controller import Controller

@@ -8,7 +8,7 @@ twice (10.7 to 4.3 ms).
 """
 
 import ctypes
-import os
+from collections.abc import Mapping
 
 # Of mallopt(3)
 _M_TRIM_THRESHOLD = -1
@@ -23,12 +23,12 @@ HEAP_BLOCK_BYTES = 32 << 20
 _VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory(environ: Mapping[str, str]) -> bool:
     """Let the C library keep freed memory; say if it does.
 
-    False where the operator has set it, or where it is not glibc.
+    False where the operator has set it in the environment, or where it is not glibc.
     """
-    if any(name in os.environ for name in _VARIABLES):
+    if any(name in environ for name in _VARIABLES):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -8,9 +8,9 @@ import pytest
 
 # Large blocks made and freed over and over: what the kernel had to give anew, in pages.
 FAULTS = """
-import resource, sys
+import os, resource, sys
 from electrumx.server.allocator import keep_freed_memory
-kept = keep_freed_memory() if sys.argv[1] == "kept" else False
+kept = keep_freed_memory(os.environ) if sys.argv[1] == "kept" else False
 def blocks():
     return [bytes(1) * 300_000 for _ in range(20)]
 
