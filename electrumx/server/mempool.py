@@ -23,12 +23,13 @@ import asyncio
 import gc
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from electrumx.lib.coins import Coin
 from electrumx.lib.hash import hash_to_hex_str
+from electrumx.lib.tasks import run_together
 from electrumx.lib.util import chunks, class_logger
 from electrumx.server.daemon import DaemonError
 from electrumx.server.db import UTXO
@@ -127,20 +128,6 @@ class MemPoolAPI(ABC):
         await asyncio.get_running_loop().create_future()
 
 
-async def _run_all(coros: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run coroutines concurrently; return their results in order.
-
-    If one raises, or this is cancelled, all are cancelled and have ended before it propagates.
-    """
-    tasks = [asyncio.ensure_future(coro) for coro in coros]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 class MemPool(MemPoolIndex):
     """An index of the node's mempool.
 
@@ -192,14 +179,12 @@ class MemPool(MemPoolIndex):
         """
         try:
             # The refresh comes last, so that the others already wait when it first succeeds.
-            await _run_all(
-                (
-                    self._log_status(synchronized_event),
-                    self._refresh_histogram(synchronized_event),
-                    self._wake_after(self.api.wait_for_daemon_height_change),
-                    self._follow_database(),
-                    self._refresh_hashes(synchronized_event),
-                )
+            await run_together(
+                self._log_status(synchronized_event),
+                self._refresh_histogram(synchronized_event),
+                self._wake_after(self.api.wait_for_daemon_height_change),
+                self._follow_database(),
+                self._refresh_hashes(synchronized_event),
             )
         finally:
             self._thread.shutdown(wait=False, cancel_futures=True)
@@ -403,7 +388,7 @@ class MemPool(MemPoolIndex):
                 start += len(hashes)
                 candidates.merge(await self._fetch(hashes, listed))
 
-        await _run_all(worker() for _ in range(FETCH_WORKERS))
+        await run_together(*(worker() for _ in range(FETCH_WORKERS)))
 
     def _batch_count(self) -> int:
         return max(1, min(FETCH_CHUNK, int(FETCH_BYTES / self._average_bytes)))

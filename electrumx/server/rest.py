@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 import yarl
 
+from electrumx.lib.tasks import run_together
 from electrumx.server.rest_connection import Disconnected, RestConnection, RestTrouble
 
 _BLOCK_HASH = re.compile("[0-9A-Fa-f]{64}").fullmatch
@@ -88,13 +89,7 @@ class RestBlocks:
                 blocks[number] = await self._block(url, hex_hash)
 
         count = min(self._connections, len(hex_hashes))
-        tasks = [asyncio.ensure_future(fetch_some()) for _ in range(count)]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await run_together(*(fetch_some() for _ in range(count)))
         return blocks
 
     async def _block(self, url: str, hex_hash: str) -> bytes:

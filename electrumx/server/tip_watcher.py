@@ -20,6 +20,7 @@ from typing import Any
 from aiorpcx import JSONRPC
 
 from electrumx.lib.errors import OperatorError
+from electrumx.lib.tasks import run_together
 from electrumx.lib.util import class_logger
 from electrumx.server.daemon import Daemon, DaemonError
 
@@ -68,13 +69,7 @@ class TipWatcher:
         watchers = [self._watch_calls()]
         if self._zmq_addresses:
             watchers.append(self._watch_zmq())
-        tasks = [asyncio.ensure_future(watcher) for watcher in watchers]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await run_together(*watchers)
 
     # -- waitfornewblock
 

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from electrumx.lib.peer import MAX_FEATURES_SIZE, Peer
+from electrumx.lib.tasks import run_together
 from electrumx.server.peers import (
     PEER_ADD_PAUSE,
     STALE_SECS,
@@ -30,7 +31,6 @@ from electrumx.server.peers.session import (
     PeerConnectionLostError,
     quoted,
     run_bounded,
-    run_together,
 )
 from electrumx.server.peers.sources import ThreadResolver, parse_blacklist
 from tests.conftest import require

@@ -87,20 +87,6 @@ async def run_bounded(coro: Coroutine[Any, Any, T], timeout_secs: float | None) 
     return task.result()
 
 
-async def run_together(*coros: Coroutine[Any, Any, Any]) -> list[Any]:
-    """Return the results of `coros`, run concurrently.
-
-    The first failure is raised as soon as it happens, and ends the others.
-    """
-    tasks = [asyncio.ensure_future(coro) for coro in coros]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 class PeerConnection(JSONRPCConnection):  # type: ignore[misc]  # the library has no types
     """JSON-RPC 2.0 state of a connection to a stranger, whatever it sends."""
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from electrumx.lib.peer import MAX_FEATURES_SIZE, Peer, is_small_json
+from electrumx.lib.tasks import run_together
 from electrumx.server.peers.session import (
     BadPeerError,
     PeerConnectionLostError,
     PeerSession,
     assert_good,
     quoted,
-    run_together,
 )
 
 # A peer's tip may be this much above or below ours.

@@ -7,12 +7,13 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from aiorpcx import RPCError
 
 from electrumx.lib import util
+from electrumx.lib.tasks import run_together
 from electrumx.lib.text import sessions_lines
 from electrumx.server.daemon import DaemonError
 from electrumx.server.loop_lag import LoopLag
@@ -103,7 +104,7 @@ class SessionManager:
             await notifications.start(self.db.db_height, self.notify_sessions)
             await self.listeners.start(self._wallet_services())
             self.serving_event.set()
-            await _run_together(
+            await run_together(
                 self._discover_peers(),
                 self._clear_stale_sessions(),
                 self._handle_chain_reorgs(),
@@ -319,14 +320,3 @@ class SessionManager:
         self.scripts.drop(touched)
         self.chain.notified(height, self.env.coin.header_hash(header))
         return True
-
-
-async def _run_together(*coros: Awaitable[None]) -> None:
-    """Run until one fails, then cancel the others and raise its error."""
-    tasks = [asyncio.ensure_future(coro) for coro in coros]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
