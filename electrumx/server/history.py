@@ -152,7 +152,8 @@ class History:
         ``utxo_flush_count`` and ``tx_count`` are the flushes and transactions that the ``utxo``
         store has seen; ``name`` is the store's folder.  Raise DBError if it cannot be used.
         """
-        self.db = db_class(name, for_sync)
+        # Hashes and numbers: a sixth smaller at most.
+        self.db = db_class(name, for_sync, compressible=False)
         self._read_state()
         if self.state.db_version != HIST_VERSION:
             upgrade.upgrade_history(self.db, self.state, self.logger)

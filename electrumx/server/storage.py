@@ -39,8 +39,8 @@ class Storage:
     """A key-value store in a folder of its own, opened by the constructor.
 
     ``name`` is the folder, absolute or relative to the current directory; it is created if
-    missing.  ``for_sync`` allows the engine more open files.  Raise DBError if it cannot be
-    opened.
+    missing.  ``for_sync`` allows the engine more open files.  ``compressible`` is false for rows
+    that compression makes little smaller.  Raise DBError if it cannot be opened.
     """
 
     #: what DB_ENGINE calls it, in lower case
@@ -49,7 +49,8 @@ class Storage:
     MAX_OPEN_FILES_SYNC = 512
     MAX_OPEN_FILES_SERVING = 128
 
-    def __init__(self, name: str, for_sync: bool):
+    def __init__(self, name: str, for_sync: bool, *, compressible: bool = True):
+        self.compressible = compressible
         self.is_new = not os.path.exists(os.path.join(name, "CURRENT"))
         self.for_sync = for_sync or self.is_new
         self._folder = os.path.abspath(name)
@@ -193,6 +194,9 @@ class LevelDB(Storage):
                 create_if_missing=True,
                 max_open_files=self.max_open_files,
                 lru_cache_size=self.BLOCK_CACHE,
+                # plyvel's wheels carry a slow build of snappy, which takes 40 % of a long
+                # synchronisation's time.  Tables say of each block if it is compressed.
+                compression="snappy" if self.compressible else None,
             )
         except (OSError, self.module.Error) as e:
             raise _open_error(name, e) from e
