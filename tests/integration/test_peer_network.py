@@ -169,6 +169,9 @@ class Network:
                 PEER_ANNOUNCE="1",
                 BLACKLIST_URL="",
                 TOR_PROXY_PORT=free_port(),
+                # Names are resolved by what the launcher puts in the place of Python's resolver,
+                # which uvloop does not ask.
+                EVENT_LOOP_POLICY="asyncio",
                 SSL_CERTFILE=cert,
                 SSL_KEYFILE=key,
                 REPORT_SERVICES=f"tcp://{name}:{PORT_T},ssl://{name}:{PORT_S}",
