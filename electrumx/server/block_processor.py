@@ -110,6 +110,10 @@ class BlockProcessor(ForkFinder):
         self.backed_up_event = asyncio.Event()
         #: set and cleared when blocks were committed while caught up
         self.advanced_event = asyncio.Event()
+        #: of each reorganisation: the height up to which it left the chain as it was
+        self.forks: list[int] = []
+        #: how many of them have ended: blocks were indexed afterwards, or there are none
+        self.forks_ended = 0
         #: tip -> what was confirmed on top of it, the last batches
         self._confirmed: dict[bytes, Confirmed] = {}
         #: blocks that the operator asked to be replaced
@@ -360,6 +364,7 @@ class BlockProcessor(ForkFinder):
 
     async def _notify(self) -> None:
         touched, self.touched = self.touched, set()
+        self.forks_ended = len(self.forks)
         self.advanced_event.set()
         self.advanced_event.clear()
         await self.notifications.on_block(touched, self.height)
@@ -440,6 +445,7 @@ class BlockProcessor(ForkFinder):
         await self.flush(True)
         start, count = await self.calc_reorg_range(count)
         if count:
+            self.forks.append(start - 1)
             last = start + count - 1
             plural = "" if count == 1 else "s"
             self.logger.info(

@@ -236,6 +236,17 @@ class FakeBP:
         self.backed_up_event = asyncio.Event()
         self.forced = []
         self.caught_up = True
+        self.forks = []
+        self.forks_ended = 0
+
+    def undo(self, count):
+        """Begin a reorganisation, which ends with end_reorg()."""
+        self.forks.append(self.db.db_height - count)
+        for _ in range(count):
+            self.db.pop_block()
+
+    def end_reorg(self):
+        self.forks_ended = len(self.forks)
 
     @property
     def height(self):

@@ -61,11 +61,13 @@ def test_electrum_follows_a_reorganisation(litecoind, server_for, electrum_for):
     litecoind.pay(wallet.new_address(), 3)
     litecoind.mine(1)
     wallet.wait_balance(confirmed=3)
+    wallet.wait_proven()
 
     # The payment returns to the mempool and is mined again on the longer branch.
     litecoind.reorganise(1, extra=2)
     wallet.wait_connected(litecoind.height())
     wallet.wait_balance(confirmed=3)
+    wallet.wait_proven()
     # A block that holds nothing: the payment is unconfirmed again.
     tip = litecoind.height()
     litecoind.rpc("invalidateblock", litecoind.rpc("getblockhash", tip - 2))

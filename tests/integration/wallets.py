@@ -57,7 +57,7 @@ class ElectrumWallet:
             "fee_per_kb": 2_000,
         }
         (regtest / "config").write_text(json.dumps(settings))
-        command = [*self.program, "--regtest", "-D", self.folder, "daemon", "--oneserver"]
+        command = [*self.program, "--regtest", "-D", self.folder, "daemon", "--oneserver", "-v"]
         command += ["--server", self.server, "--rpcsock", "tcp", "--rpchost", "127.0.0.1"]
         command += ["--rpcport", str(self.port)]
         env = {"HOME": str(self.folder), "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
@@ -149,6 +149,19 @@ class ElectrumWallet:
             return all(balance[kind] == value for kind, value in wanted.items())
 
         self.wait(equal, what=f"balance {expected}", timeout=timeout)
+
+    def wait_proven(self):
+        """Wait until it has a proof for each of its transactions, which are all in blocks.
+
+        A balance counts as confirmed before.  If a proof arrives while the wallet still looks for
+        the headers of another branch, it does not fit, and Electrum 4.3 gives up verifying.
+        """
+
+        def proven():
+            history = self.history()
+            return history and all(tx["confirmations"] > 0 for tx in history)
+
+        self.wait(proven, what="proofs")
 
     def history(self):
         """Its transactions, oldest first: dictionaries with txid, height, confirmations ..."""

@@ -180,6 +180,38 @@ async def test_a_forced_reorganisation_of_any_permitted_depth_changes_nothing(tm
                 await world.bp.force_chain_reorg(bad)
 
 
+async def test_it_is_known_up_to_where_a_reorganisation_left_the_chain_and_when_it_ended(tmp_path):
+    maker = ChainMaker(seed=16)
+    low = maker.grow(maker.genesis_hash, 10)
+    high = maker.grow(low, 4)
+    daemon = ScriptedDaemon(maker.chain(high))
+    async with World(make_env(tmp_path), daemon) as world:
+        bp = world.bp
+        await world.until_at(maker.chain(high))
+        assert ([], 0) == (bp.forks, bp.forks_ended)
+        backup_and_flush, during = bp._backup_and_flush, []
+
+        def watched(blocks):
+            during.append((bp.forks[-1], len(bp.forks) - bp.forks_ended))
+            return backup_and_flush(blocks)
+
+        bp._backup_and_flush = watched
+        # To a longer branch, to a shorter chain, and back to the same blocks
+        tip = maker.grow(low, 6)
+        daemon.set_chain(maker.chain(tip))
+        await world.until_at(maker.chain(tip))
+        await world.until(lambda: bp.forks_ended == 1)
+        await world.until(lambda: bp._followed_url)
+        daemon.set_chain(maker.chain(low))
+        await world.until(lambda: bp.forks_ended == 2)
+        await world.until_at(maker.chain(low))
+        assert await bp.force_chain_reorg(3)
+        await world.until(lambda: bp.forks_ended == 3)
+        await world.until_at(maker.chain(low))
+        assert [10, 10, 7] == bp.forks
+        assert [(10, 1), (10, 1), (7, 1)] == during
+
+
 async def test_a_forced_reorganisation_is_refused_while_catching_up(tmp_path):
     daemon = ScriptedDaemon([GENESIS])
     world = World(make_env(tmp_path), daemon)

@@ -4,8 +4,13 @@ A balance or history is put together from database and mempool across several aw
 a block may come or go. ``ChainTip`` knows the tip that clients were last told of, and repeats a
 computation until the tip is the same before and after. One that does not await needs no repetition:
 ``is_steady`` says if it may begin. What is in memory already needs less: ``is_known``, as a block
-that is in the processor, but not on disk, has changed nothing that clients see. Runs on the event
-loop.
+that is in the processor, but not on disk, has changed nothing that clients see.
+
+What belongs to one block alone, its header or a proof that a transaction is in it, is steady as it
+is, except while a reorganisation replaces that block. It then waits until clients were told of the
+new chain (``settled``), because what they may be answered before they know the new headers is fatal
+to Electrum: after an error for a proof, or a proof that does not fit the header it knows, it holds
+the transaction for unconfirmed until it is started again. Runs on the event loop.
 """
 
 import asyncio
@@ -40,6 +45,10 @@ class ChainTip:
         # Hash, in natural order, of the header at that height
         self.notified_tip: bytes | None = None
         self.reorg_count = 0
+        # How many of the processor's reorganisations clients were told of
+        self._told_forks = 0
+        # Set once, when clients were told of another one, and then replaced by a new one.
+        self._forks_told = asyncio.Event()
         # Set once, at the next notified height, and then replaced by a new one.
         self.next_height = asyncio.Event()
 
@@ -71,18 +80,57 @@ class ChainTip:
             height == self.notified_height == bp.height and db.db_tip == self.notified_tip == bp.tip
         )
 
+    def forks_told(self, count: int) -> None:
+        """Note that clients were told of the chain after the processor's first so many forks."""
+        if count != self._told_forks:
+            self._told_forks = count
+            self._forks_told.set()
+            self._forks_told = asyncio.Event()
+
+    def is_settled(self, height: int) -> bool:
+        """Say if the block at a height is, or the lack of it, what clients were told of."""
+        forks = self._bp.forks
+        return self._told_forks == len(forks) or height <= min(forks[self._told_forks :])
+
+    def is_told(self, height: int) -> bool:
+        """Say if the chain that clients were told of has a block at a height."""
+        return self.notified_height is not None and height <= self.notified_height
+
+    async def settled(
+        self, height: int, compute: Callable[[], Awaitable[T]], charge: Callable[[float], object]
+    ) -> T:
+        """Return ``await compute()``, about blocks up to a height, of a chain that clients know.
+
+        It is repeated if it raises ChainMovedError or a reorganisation begins meanwhile; each
+        failed try is charged for, and after the sixth an RPCError is raised.
+        """
+        next_height = self.next_height
+        for wait in WAITS:
+            if wait != 0:
+                await _wait_at_most(next_height, wait)
+            while not self.is_settled(height):
+                await self._forks_told.wait()
+            next_height = self.next_height
+            try:
+                result = await compute()
+            except ChainMovedError:
+                pass
+            else:
+                if self.is_settled(height):
+                    return result
+            charge(COST_FAILED_TRY)
+        raise bad_request(MOVED_TEXT)
+
     async def steady(
         self,
         compute: Callable[[], Awaitable[T]],
         charge: Callable[[float], object],
         *,
-        check_tip: bool = True,
         after: asyncio.Event | None = None,
     ) -> T:
         """Return ``await compute()``, repeated until the chain stood still during it.
 
-        Each failed try is charged for. After the sixth an RPCError is raised. Without
-        ``check_tip`` only a ChainMovedError from the computation makes it repeat.  ``after`` is the
+        Each failed try is charged for. After the sixth an RPCError is raised. ``after`` is the
         ``next_height`` of a first try, elsewhere, that has failed.
         """
         next_height = after
@@ -92,14 +140,14 @@ class ChainTip:
             if next_height is not None and wait != 0:
                 await _wait_at_most(next_height, wait)
             next_height = self.next_height
-            before = self.state() if check_tip else None
-            if before is not None or not check_tip:
+            before = self.state()
+            if before is not None:
                 try:
                     result = await compute()
                 except ChainMovedError:
                     pass
                 else:
-                    if not check_tip or self.state() == before:
+                    if self.state() == before:
                         return result
             charge(COST_FAILED_TRY)
         raise bad_request(MOVED_TEXT)

@@ -290,8 +290,11 @@ class SessionManager:
 
         Returns when the shared state is up to date, and the sessions were told that need not wait.
         """
+        # Before the header is read: it may be of a later chain, but of no earlier one.
+        forks = self.bp.forks_ended
         changed = await self._refresh_tip(height, touched)
         await self.fan_out.tell(touched, changed)
+        self.chain.forks_told(forks)
 
     def header_message(self, dialect: Any) -> bytes:
         """Return the notification of the header last announced, as a dialect has it."""

@@ -1,5 +1,7 @@
 """Every method: its result, and each way its parameters can be wrong."""
 
+import asyncio
+
 import pytest
 
 import electrumx
@@ -449,6 +451,83 @@ async def test_a_proof_is_made_again_if_the_block_was_replaced_meanwhile(world, 
     db.tx_hashes_at_blockheight = replace_while_reading
     result = await client.request("blockchain.transaction.id_from_pos", 5, 1)
     assert hash_to_hex_str(replaced[1]) == result
+
+
+async def test_what_is_asked_of_undone_blocks_waits_until_clients_know_those_that_replace_them(
+    world, client
+):
+    db = world.db
+    txid, header = hash_to_hex_str(db.block_txs[10][0]), db.headers[10]
+    kept_txs = list(db.block_txs[10])
+    requests = [
+        ("blockchain.transaction.get_merkle", txid, 10),
+        ("blockchain.transaction.id_from_pos", 10, 0),
+        ("blockchain.block.header", 10),
+        ("blockchain.block.header", 5, 10),
+        ("blockchain.block.headers", 10, 1),
+        ("blockchain.block.headers", 8, 5),
+        ("blockchain.block.headers", 2, 3, 9),
+    ]
+    clients = [await world.connect() for _ in requests]
+    world.bp.undo(2)
+
+    def ask():
+        pairs = zip(clients, requests, strict=True)
+        return [asyncio.create_task(client.request(*request)) for client, request in pairs]
+
+    asked = ask()
+    # What the reorganisation leaves alone is answered meanwhile.
+    assert db.headers[8].hex() == await client.request("blockchain.block.header", 8)
+    # The new blocks are in the database, but clients do not know them.
+    db.add_block(fork=1)
+    db.headers.append(header)
+    db.block_txs.append(kept_txs)
+    assert 1 == (await client.request("blockchain.block.headers", 8, 1))["count"]
+    assert not any(task.done() for task in asked)
+    # Another notification, which began before, is not yet that of the new chain.
+    await world.touch()
+    assert not any(task.done() for task in asked)
+    world.bp.end_reorg()
+    await world.touch()
+    answers = await asyncio.gather(*asked)
+    assert 10 == answers[0]["block_height"]
+    assert [txid, header.hex()] == answers[1:3]
+    assert [db.headers[5].hex(), header.hex()] == [answers[3]["header"], answers[4]["hex"]]
+    assert b"".join(db.headers[8:]).hex() == answers[5]["hex"]
+    assert {"hex", "count", "max", "branch", "root"} == set(answers[6])
+    assert answers == await asyncio.gather(*ask())
+
+
+async def test_a_tx_that_no_new_block_has_is_refused_when_clients_know_the_new_blocks(
+    world, client
+):
+    txid = hash_to_hex_str(world.db.block_txs[10][0])
+    other = await world.connect()
+    world.bp.undo(1)
+    asked = asyncio.create_task(client.error("blockchain.transaction.get_merkle", txid, 10))
+    await other.request("server.ping")
+    assert not asked.done()
+    world.bp.end_reorg()
+    await world.new_block(fork=1)
+    assert (1, f"tx {txid} not in block at height 10") == await asked
+    # The node's chain may also stay shorter.
+    world.bp.undo(1)
+    asked = asyncio.create_task(client.error("blockchain.block.header", 10))
+    await other.request("server.ping")
+    assert not asked.done()
+    world.bp.end_reorg()
+    await world.touch()
+    assert (1, "height 10 out of range") == await asked
+
+
+async def test_a_block_missing_by_surprise_is_asked_for_again(world, client):
+    txid = hash_to_hex_str(world.db.block_txs[10][1])
+    header, txs = world.db.headers.pop(), world.db.block_txs.pop()
+    asked = asyncio.create_task(client.request("blockchain.transaction.get_merkle", txid, 10))
+    await (await world.connect()).request("server.ping")
+    world.db.headers.append(header)
+    world.db.block_txs.append(txs)
+    assert 1 == (await asked)["pos"]
 
 
 # -- fees

@@ -1,10 +1,12 @@
 """blockchain.block.* and blockchain.headers.*: raw headers, and proofs that they are in the chain."""
 
+from functools import partial
 from typing import Any
 
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.packed import hexlify
 from electrumx.server.session.base import SessionBase
+from electrumx.server.session.chaintip import ChainMovedError
 from electrumx.server.session.limits import headers_cost
 from electrumx.server.session.params import bad_request, non_negative_integer
 from electrumx.server.session.results import EncodedJSON
@@ -31,6 +33,8 @@ class HeaderMethods(SessionBase):
         if height <= self.db.db_height:
             header = await self.session_mgr.blocks.header(height)
         if header is None:
+            if self.session_mgr.chain.is_told(height):
+                raise ChainMovedError
             raise bad_request(f"height {height:,d} out of range")
         return header
 
@@ -38,6 +42,8 @@ class HeaderMethods(SessionBase):
         """Return the proof that the header at a height is below the root at ``cp_height``."""
         max_height = self.db.db_height
         if not height <= cp_height <= max_height:
+            if max_height < cp_height and self.session_mgr.chain.is_told(cp_height):
+                raise ChainMovedError
             raise bad_request(
                 f"require header height {height:,d} <= cp_height {cp_height:,d} "
                 f"<= chain height {max_height:,d}"
@@ -56,11 +62,12 @@ class HeaderMethods(SessionBase):
         if cp_height == 0:
             self.bump_cost(0.25)
             header = self.db.cached_header(height)
-            if header is not None:
+            if header is not None and self.session_mgr.chain.is_settled(height):
                 return self.presented_header(height, header, proven=False).hex()
         else:
             self.bump_cost(1.25)
-        return self._block_header(height, cp_height)
+        compute = partial(self._block_header, height, cp_height)
+        return self.session_mgr.chain.settled(max(height, cp_height), compute, self.bump_cost)
 
     async def _block_header(self, height: int, cp_height: int) -> str | dict[str, Any]:
         header = await self._header_or_error(height)
@@ -76,7 +83,13 @@ class HeaderMethods(SessionBase):
         count = non_negative_integer(count)
         cp_height = non_negative_integer(cp_height)
         self.bump_cost(headers_cost(count))
-        headers, count = await self._read_headers(start_height, min(count, MAX_HEADERS))
+        count = min(count, MAX_HEADERS)
+        compute = partial(self._block_headers, start_height, count, cp_height)
+        top = max(start_height + count - 1, cp_height)
+        return await self.session_mgr.chain.settled(top, compute, self.bump_cost)
+
+    async def _block_headers(self, start_height: int, count: int, cp_height: int) -> Any:
+        headers, count = await self._read_headers(start_height, count)
         proven = bool(count and cp_height)
         presented = await self.presented_headers(start_height, headers, proven=proven)
         if not proven:
@@ -89,9 +102,12 @@ class HeaderMethods(SessionBase):
 
     async def _read_headers(self, start_height: int, count: int) -> tuple[bytes, int]:
         if start_height > self.db.db_height:
-            return b"", 0
-        headers, count = await self.db.read_headers(start_height, count)
-        return headers, count
+            headers, found = b"", 0
+        else:
+            headers, found = await self.db.read_headers(start_height, count)
+        if found < count and self.session_mgr.chain.is_told(start_height + found):
+            raise ChainMovedError
+        return headers, found
 
     @rpc_method("blockchain.headers.subscribe")
     def headers_subscribe(self) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from aiorpcx import RPCError
+
 from electrumx.lib import util
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.daemon import DaemonError
@@ -74,8 +76,8 @@ class TransactionMethods(SessionBase):
         ``find(txs)`` says at which position of the block the transaction is. Hashes and branch
         belong to one block, whatever becomes of the chain meanwhile.
         """
-        blocks = self.session_mgr.blocks
-        found = blocks.hashes_now(height)
+        blocks, chain = self.session_mgr.blocks, self.session_mgr.chain
+        found = blocks.hashes_now(height) if chain.is_settled(height) else None
         if found is not None:
             txs, header = found
             tx_pos = find(txs)
@@ -90,6 +92,19 @@ class TransactionMethods(SessionBase):
 
         async def compute() -> Any:
             header = await blocks.header(height)
+            if header is None and chain.is_told(height):
+                raise ChainMovedError
+            try:
+                proof = await prove(header)
+            except RPCError:
+                if await blocks.header(height) == header:
+                    raise
+            else:
+                if await blocks.header(height) == header:
+                    return proof
+            raise ChainMovedError
+
+        async def prove(header: bytes | None) -> Any:
             txs, cost = await blocks.hashes_at(height, header)
             self.bump_cost(cost)
             tx_pos = find(txs)
@@ -97,11 +112,9 @@ class TransactionMethods(SessionBase):
             if branch:
                 hashes, cost = await blocks.branch(height, header, txs, tx_pos)
                 self.bump_cost(cost)
-            if await blocks.header(height) != header:
-                raise ChainMovedError
             return finish(txs[tx_pos], tx_pos, hashes)
 
-        return self.session_mgr.chain.steady(compute, self.bump_cost, check_tip=False)
+        return chain.settled(height, compute, self.bump_cost)
 
     @rpc_method("blockchain.transaction.get_merkle")
     def transaction_merkle(self, tx_hash: Any, height: Any) -> Any:
