@@ -320,3 +320,26 @@ async def test_a_long_level_is_hashed_in_another_thread():
 
     assert threading.current_thread() not in threads
     assert len(threads) == 1
+
+
+async def test_a_cache_reads_the_leaves_of_a_segment_once_for_several_proofs():
+    hashes = [double_sha256(bytes([n])) for n in range(40)]
+    asked = []
+
+    async def source(start, count):
+        asked.append((start, count))
+        return hashes[start : start + count]
+
+    cache = MerkleCache(Merkle(), source)
+    await cache.initialize(40)
+    asked.clear()
+    size = 1 << cache.depth_higher
+    for _ in range(2):
+        for index in range(size):
+            branch, root = await cache.branch_and_root(40, index)
+            assert Merkle().branch_and_root(hashes[:40], index) == (branch, root)
+    assert asked == [(0, size)]
+    # Not after they may have changed
+    cache.truncate(40)
+    await cache.branch_and_root(40, 0)
+    assert asked == [(0, size)] * 2
