@@ -195,6 +195,10 @@ class MemPoolIndex:
 
     # -- Queries. None of them awaits, so that each sees one state.
 
+    def has_tx(self, tx_hash: bytes) -> bool:
+        """Say if a transaction is in the mempool."""
+        return tx_hash in self.txs
+
     def has(self, hashX: bytes) -> bool:
         """Say if any transaction touches hashX."""
         return hashX in self.hashXs

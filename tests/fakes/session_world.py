@@ -331,6 +331,10 @@ class FakeMempool:
         self.utxos = {}
         self.histogram = [[12.5, 1000], [1.0, 50000]]
         self.failure = None
+        self.tx_hashes = set()
+
+    def has_tx(self, tx_hash):
+        return tx_hash in self.tx_hashes
 
     def sync_summaries(self, hashX):
         if self.failure is not None:

@@ -1,14 +1,14 @@
-"""What sessions share so as not to read it twice: tx hashes and merkle levels of blocks, fees.
+"""What sessions share so as not to read it twice: blocks' tx hashes and trees, raw txs, fees.
 
-Each cache holds at most 1,000 entries, those of blocks also at most 32 MiB each; the least recently
-used goes first. A read that began before an invalidation may end after it, hence the generations
+Each cache holds at most 1,000 entries, those of blocks also at most 32 MiB each, that of raw txs
+16 MiB; the least recently used goes first. A read that began before an invalidation may end after it, hence the generations
 of ``LRUCache``. What is kept of scripts is in ``scripts``. Runs on the event loop; the database
 does its reading in threads.
 """
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiorpcx import RPCError
@@ -18,11 +18,13 @@ from electrumx.server import packed
 from electrumx.server.db import DBError
 from electrumx.server.session.limits import COST_CACHED, tx_hashes_cost
 from electrumx.server.session.params import BAD_REQUEST
+from electrumx.server.session.results import EncodedJSON, encode_result
 
-__all__ = ["BlockCache", "BlockTxs", "FeeEstimates", "LRUCache"]
+__all__ = ["BlockCache", "BlockTxs", "FeeEstimates", "LRUCache", "RawTxs"]
 
 CACHE_ENTRIES = 1_000
 CACHE_BYTES = 32 << 20
+RAW_TX_BYTES = 16 << 20
 # Blocks of at least this many txs get their merkle levels cached apart.
 MERKLE_CACHE_MIN_TXS = 200
 # Trees over more leaves are built in a thread: it takes about a millisecond.
@@ -155,6 +157,45 @@ class BlockCache:
         levels = await asyncio.to_thread(packed.merkle_levels, txs.hashes)
         self._keep(height, header, levels)
         return branch_of(txs, levels, tx_pos), len(txs) / 2500
+
+
+class RawTxs:
+    """What the node said of transactions in hex, encoded.
+
+    Several wallets ask for a transaction when it is new: who pays, who is paid, each on several
+    devices.  An answer holds as long as nothing can have taken the transaction from the node: for
+    one in the mempool, while it is there; for another one, until clients know another tip.
+    """
+
+    #: hex digits of those that are kept at most
+    MAX_DIGITS = 100_000
+
+    def __init__(
+        self, tip: Callable[[], bytes | None], in_mempool: Callable[[bytes], bool]
+    ) -> None:
+        self.cache: LRUCache[bytes, tuple[EncodedJSON, bytes | None, bool]] = LRUCache(
+            CACHE_ENTRIES, RAW_TX_BYTES
+        )
+        self._tip = tip
+        self._in_mempool = in_mempool
+
+    def get(self, tx_hash: bytes) -> EncodedJSON | None:
+        """Return the answer for a transaction, None if the node must be asked."""
+        entry = self.cache.get(tx_hash)
+        if entry is None:
+            return None
+        answer, tip, unconfirmed = entry
+        holds = self._in_mempool(tx_hash) if unconfirmed else tip == self._tip()
+        return answer if holds else None
+
+    async def fetch(self, tx_hash: bytes, asked: Awaitable[Any]) -> Any:
+        """Return the node's answer, which is awaited, and remember it."""
+        tip = self._tip()
+        result = await asked
+        if isinstance(result, str) and len(result) <= self.MAX_DIGITS:
+            entry = encode_result(result), tip, self._in_mempool(tx_hash)
+            self.cache.put(tx_hash, entry, self.cache.generation, len(entry[0]))
+        return result
 
 
 class FeeEstimates:

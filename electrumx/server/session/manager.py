@@ -21,7 +21,7 @@ from electrumx.server.peers import PeerManager
 from electrumx.server.session import limits, reports
 from electrumx.server.session.admin import LocalRPC
 from electrumx.server.session.base import SessionBase
-from electrumx.server.session.caches import BlockCache, FeeEstimates
+from electrumx.server.session.caches import BlockCache, FeeEstimates, RawTxs
 from electrumx.server.session.chaintip import ChainTip
 from electrumx.server.session.fanout import FanOut
 from electrumx.server.session.framing import encode_notification
@@ -70,6 +70,7 @@ class SessionManager:
         self.blocks = BlockCache(db)
         self.fees = FeeEstimates(lambda: bytes(db.db_tip), env.coin.bucket_estimatefee_block_target)
         self.chain = ChainTip(bp, db)
+        self.raw_txs = RawTxs(lambda: self.chain.notified_tip, mempool.has_tx)
         self.masternodes = MasternodeCache(daemon, db, mempool, env.coin)
         # The result of headers.subscribe: of the height last notified
         self.hsub_results: dict[str, Any] = {}

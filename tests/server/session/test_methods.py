@@ -13,6 +13,7 @@ from tests.fakes.session_world import (
     make_tx_hash,
     script_hash,
     session_world,
+    until,
     utxo,
 )
 
@@ -392,6 +393,55 @@ async def test_a_transaction_is_what_the_node_says(world, client):
             "blockchain.transaction.get", TXID.upper(), verbose
         )
     assert ("getrawtransaction", TXID, False) == world.daemon.calls[0]
+
+
+async def test_a_transaction_in_the_mempool_is_fetched_once_while_it_is_there(world, client):
+    def asked():
+        return sum(call[0] == "getrawtransaction" for call in world.daemon.calls)
+
+    world.mempool.tx_hashes.add(make_tx_hash("some"))
+    for _ in range(2):
+        assert "beef" * 4 == await client.request("blockchain.transaction.get", TXID)
+        await world.new_block()
+    assert 1 == asked()
+    world.mempool.tx_hashes.clear()
+    world.daemon.errors["getrawtransaction"] = {"code": -5, "message": "evicted"}
+    code, _message = await client.error("blockchain.transaction.get", TXID)
+    assert (2, 2) == (code, asked())
+
+
+async def test_any_other_transaction_is_fetched_once_per_tip(world, client):
+    def asked():
+        return sum(call[0] == "getrawtransaction" for call in world.daemon.calls)
+
+    for expected in (1, 2):
+        for _ in range(3):
+            assert "beef" * 4 == await client.request("blockchain.transaction.get", TXID)
+        assert expected == asked()
+        # What is told in detail depends on more than the transaction.
+        await client.request("blockchain.transaction.get", TXID, True)
+        assert expected + 1 == asked()
+        world.daemon.calls.clear()
+        await world.new_block()
+        await client.request("blockchain.transaction.get", TXID, True)
+    # Not if the tip changed while the node was asked
+    world.daemon.calls.clear()
+    world.daemon.stall = asyncio.Event()
+    waiting = asyncio.create_task(client.request("blockchain.transaction.get", TXID))
+    await until(asked)
+    await world.new_block()
+    world.daemon.stall.set()
+    await waiting
+    await client.request("blockchain.transaction.get", TXID)
+    assert 2 == asked()
+
+
+async def test_long_transactions_are_not_remembered(world, client):
+    world.daemon.txs[TXID] = "ab" * 60_000
+    for _ in range(2):
+        await client.request("blockchain.transaction.get", TXID)
+    assert 2 == len(world.daemon.calls)
+    assert 0 == len(world.manager.raw_txs.cache)
 
 
 async def test_a_daemon_error_has_code_2_and_shows_the_nodes_reply(world, client):

@@ -65,10 +65,14 @@ class TransactionMethods(SessionBase):
     @rpc_method("blockchain.transaction.get")
     def transaction_get(self, tx_hash: Any, verbose: Any = False) -> Any:
         """Return what the node says of a transaction: its hex, or an object if verbose."""
-        assert_tx_hash(tx_hash)
+        wanted = assert_tx_hash(tx_hash)
         verbose = named_boolean("verbose", verbose)
         self.bump_cost(1.0)
-        return self.session_mgr.daemon_request("getrawtransaction", tx_hash, verbose)
+        raw_txs = self.session_mgr.raw_txs
+        if not verbose and (found := raw_txs.get(wanted)) is not None:
+            return found
+        asked = self.session_mgr.daemon_request("getrawtransaction", tx_hash, verbose)
+        return asked if verbose else raw_txs.fetch(wanted, asked)
 
     def _proof_in_block(self, height: int, find: Find, finish: Finish, *, branch: bool) -> Any:
         """Return ``finish(tx hash, its position, branch)``, or an awaitable of it.
