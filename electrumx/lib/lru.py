@@ -83,10 +83,15 @@ class LRUCache(Generic[K, V]):
         """Begin a new generation."""
         self.generation += 1
 
+    def among(self, keys: Iterable[K]) -> list[V]:
+        """Return the entries that there are of these keys, without counting or using them."""
+        entries = self._entries
+        return [entries[key][0] for key in entries.keys() & keys]
+
     def drop(self, keys: Iterable[K]) -> None:
         """Invalidate some entries."""
         self.generation += 1
-        for key in keys:
+        for key in self._entries.keys() & keys:
             self._remove(key)
 
     def clear(self) -> None:

@@ -1255,15 +1255,42 @@ cdef class FastIndex:
         self.freed = 0
         return True
 
-    def touched(self):
-        """Return the set of hashXs in the history recorded since this was last called."""
-        cdef size_t n
-        found = set()
-        for n in range(self.touched_from, self.records.count):
-            found.add(PyBytes_FromStringAndSize(
-                <char *> self.records.data + RECORD_LEN * n, HASHX_LEN))
+    def new_records(self):
+        """Return the history recorded since this was last called, as ``packed`` has records."""
+        cdef Array found
+        cdef bint done
+        memset(&found, 0, sizeof(Array))
+        try:
+            with nogil:
+                done = self.copy_new(&found)
+            if not done:
+                raise MemoryError
+            result = PyBytes_FromStringAndSize(<char *> found.data, found.count * RECORD_LEN)
+        finally:
+            release(&found)
         self.touched_from = self.records.count
-        return found
+        return result
+
+    cdef bint copy_new(self, Array *found) noexcept nogil:
+        """Copy what was recorded, in order, and each once; false if there is no memory."""
+        cdef size_t count = self.records.count - self.touched_from
+        cdef size_t n
+        cdef uint8_t *last
+        if not grow(found, RECORD_LEN, count + 1):
+            return False
+        if not count:
+            return True
+        memcpy(found.data, self.records.data + RECORD_LEN * self.touched_from, RECORD_LEN * count)
+        found.count = count
+        if not sort_records(found):
+            return False
+        last = found.data
+        for n in range(1, count):
+            if memcmp(last, found.data + RECORD_LEN * n, RECORD_LEN) != 0:
+                last += RECORD_LEN
+                memmove(last, found.data + RECORD_LEN * n, RECORD_LEN)
+        found.count = (last - found.data) // RECORD_LEN + 1
+        return True
 
     def note(self, bytes hashX not None, uint64_t tx_num):
         """Add one entry of history, for tests."""

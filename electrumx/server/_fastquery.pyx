@@ -11,7 +11,9 @@ it: that array grows at any moment, but only with the GIL.
 """
 
 from cpython cimport array
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcmp, memcpy
@@ -380,6 +382,251 @@ def coins_json(bytes packed not None):
     return written(packed, COIN_LEN, 12 + 64 + 11 + 10 + 10 + 10 + 9 + 20 + 2, write_coins, 1)
 
 
+# -- hex digits
+
+cdef extern from *:
+    """
+    /* Without branches and look-ups, so that compilers turn it into vector instructions. */
+    static void write_hex(const unsigned char *restrict in, size_t count,
+                          unsigned char *restrict out)
+    {
+        for (size_t n = 0; n < count; n++) {
+            unsigned char high = in[n] >> 4, low = in[n] & 15;
+            out[2 * n] = (unsigned char)(high + 48 + (high > 9 ? 39 : 0));
+            out[2 * n + 1] = (unsigned char)(low + 48 + (low > 9 ? 39 : 0));
+        }
+    }
+    """
+    void write_hex(const uint8_t *data, size_t count, uint8_t *out) nogil
+
+
+# -- what blocks add to histories
+
+cdef enum:
+    HASHX_LEN = 11
+    RECORD_LEN = 16
+    # entries whose text is hashed in one go
+    HASHED_AT_ONCE = 32
+
+
+cdef inline uint64_t be5(const uint8_t *p) noexcept nogil:
+    return <uint64_t> p[0] << 32 | <uint64_t> p[1] << 24 | <uint64_t> p[2] << 16 \
+        | <uint64_t> p[3] << 8 | p[4]
+
+
+cdef struct Job:
+    # key of the first record that is wanted
+    uint8_t key[16]
+    uint64_t last
+    # what is known, or NULL
+    const uint8_t *known
+    Py_ssize_t known_len
+    # the records, and where the history is written to
+    Py_ssize_t first
+    Py_ssize_t count
+    uint8_t *out
+    Py_ssize_t text_len
+    uint8_t status[64]
+
+
+def hashXs_of(bytes records not None):
+    """Return the scripts that records name."""
+    cdef Py_ssize_t count = PyBytes_GET_SIZE(records) // RECORD_LEN, n
+    cdef const uint8_t *at = <const uint8_t *> PyBytes_AS_STRING(records)
+    cdef set found = set()
+    for n in range(count):
+        if not n or memcmp(at, at - RECORD_LEN, HASHX_LEN) != 0:
+            found.add(PyBytes_FromStringAndSize(<const char *> at, HASHX_LEN))
+        at += RECORD_LEN
+    return found
+
+
+cdef void find_records(const uint8_t *records, Py_ssize_t total, Job *job) noexcept nogil:
+    cdef Py_ssize_t low = 0, high = total, middle
+    while low < high:
+        middle = (low + high) // 2
+        if memcmp(records + middle * RECORD_LEN, job.key, RECORD_LEN) < 0:
+            low = middle + 1
+        else:
+            high = middle
+    job.first = low
+    while low < total and memcmp(records + low * RECORD_LEN, job.key, HASHX_LEN) == 0:
+        low += 1
+    job.count = low - job.first
+
+
+cdef void hash_text(const uint8_t *entries, Py_ssize_t count, Job *job) noexcept nogil:
+    """Hash the status text of packed history."""
+    cdef SHA256_CTX context
+    cdef uint8_t text[HASHED_AT_ONCE * 76]
+    cdef uint8_t digest[HASH_LEN]
+    cdef uint8_t *end
+    cdef Py_ssize_t n = 0, part
+    SHA256_Init(&context)
+    job.text_len = 0
+    while n < count:
+        part = min(count - n, HASHED_AT_ONCE)
+        end = write_status(entries + n * ENTRY_LEN, part, text)
+        SHA256_Update(&context, text, end - text)
+        job.text_len += end - text
+        n += part
+    SHA256_Final(digest, &context)
+    write_hex(digest, HASH_LEN, job.status)
+
+
+cdef void extend(
+    Job *job, const uint8_t *records, const uint8_t *tx_hashes, uint64_t first_tx_num,
+    const uint64_t *ends, uint32_t height,
+) noexcept nogil:
+    cdef uint8_t *p = job.out
+    cdef const uint8_t *record
+    cdef Py_ssize_t n, block = 0
+    cdef uint64_t tx_num
+    if job.count:
+        if job.known_len:
+            memcpy(p, job.known, job.known_len)
+            p += job.known_len
+        for n in range(job.count):
+            record = records + (job.first + n) * RECORD_LEN
+            tx_num = be5(record + HASHX_LEN)
+            while ends[block] <= tx_num:
+                block += 1
+            memcpy(p, tx_hashes + (tx_num - first_tx_num) * HASH_LEN, HASH_LEN)
+            put4(p + HASH_LEN, height + <uint32_t> block)
+            p += ENTRY_LEN
+        job.last = tx_num
+    if job.known != NULL:
+        hash_text(job.out if job.count else job.known,
+                  job.known_len // ENTRY_LEN + job.count, job)
+
+
+def extend_histories(
+    list hashXs not None, list known not None, list last_tx_nums not None, addition
+):
+    """Return (entries, last transaction's number, status, length of its text) of each script."""
+    cdef bytes records = addition.records
+    cdef bytes tx_hashes = addition.tx_hashes
+    cdef array.array ends = addition.ends
+    cdef uint64_t first_tx_num = addition.first_tx_num
+    cdef uint32_t height = addition.height
+    cdef Py_ssize_t count = len(hashXs), n, total = PyBytes_GET_SIZE(records) // RECORD_LEN
+    cdef const uint8_t *rows = <const uint8_t *> PyBytes_AS_STRING(records)
+    cdef const uint8_t *hashes = <const uint8_t *> PyBytes_AS_STRING(tx_hashes)
+    cdef uint64_t limit, after
+    cdef object last
+    cdef bytes hashX, so_far, whole
+    cdef list wholes = [], result = []
+    cdef Job *jobs
+    cdef Job *job
+    cdef int k
+    if len(known) != count or len(last_tx_nums) != count:
+        raise ValueError("as many of each are needed")
+    if ends.ob_descr.typecode != b'Q':
+        raise TypeError("ends must be an array of 64-bit numbers")
+    limit = first_tx_num + PyBytes_GET_SIZE(tx_hashes) // HASH_LEN
+    if total and (not len(ends) or ends.data.as_ulonglongs[len(ends) - 1] != limit):
+        raise ValueError("there are not as many hashes as transactions")
+    if not count:
+        return result
+    jobs = <Job *> malloc(count * sizeof(Job))
+    if jobs == NULL:
+        raise MemoryError
+    try:
+        for n in range(count):
+            job = &jobs[n]
+            hashX, so_far, last = hashXs[n], known[n], last_tx_nums[n]
+            if PyBytes_GET_SIZE(hashX) != HASHX_LEN:
+                raise ValueError("this is no hashX")
+            job.known, job.known_len = NULL, 0
+            if so_far is not None:
+                job.known = <const uint8_t *> PyBytes_AS_STRING(so_far)
+                job.known_len = PyBytes_GET_SIZE(so_far)
+            after = last + 1
+            job.last = 0
+            memcpy(job.key, PyBytes_AS_STRING(hashX), HASHX_LEN)
+            for k in range(NUM_LEN):
+                job.key[HASHX_LEN + k] = after >> (8 * (NUM_LEN - 1 - k)) & 255
+        with nogil:
+            for n in range(count):
+                find_records(rows, total, &jobs[n])
+        for n in range(count):
+            job = &jobs[n]
+            if not job.count:
+                wholes.append(b"" if job.known == NULL else known[n])
+                continue
+            if be5(rows + job.first * RECORD_LEN + HASHX_LEN) < first_tx_num or be5(
+                rows + (job.first + job.count - 1) * RECORD_LEN + HASHX_LEN
+            ) >= limit:
+                raise ValueError("a record is of no transaction of these blocks")
+            whole = PyBytes_FromStringAndSize(NULL, job.known_len + job.count * ENTRY_LEN)
+            job.out = <uint8_t *> PyBytes_AS_STRING(whole)
+            wholes.append(whole)
+        with nogil:
+            for n in range(count):
+                extend(&jobs[n], rows, hashes, first_tx_num, ends.data.as_ulonglongs, height)
+        for n in range(count):
+            job = &jobs[n]
+            result.append((
+                wholes[n],
+                job.last if job.count else last_tx_nums[n],
+                (<const uint8_t *> job.status)[:64].decode("ascii")
+                if job.known != NULL and job.text_len else None,
+                job.text_len if job.known != NULL else 0,
+            ))
+    finally:
+        free(jobs)
+    return result
+
+
+# -- notifications
+
+def render_statuses(tuple parts not None, bytearray records not None, list places not None,
+                    list statuses not None):
+    """Return lines with script hashes and statuses between the parts, joined."""
+    cdef bytes first, middle, last, result
+    cdef str status
+    cdef Py_ssize_t count = len(places), n, place, length, fixed
+    cdef Py_ssize_t end = PyByteArray_GET_SIZE(records) - HASH_LEN
+    cdef const uint8_t *hashes = <const uint8_t *> PyByteArray_AS_STRING(records)
+    cdef const char *text
+    cdef uint8_t *p
+    first, middle, last = parts
+    if len(statuses) != count:
+        raise ValueError("as many of each are needed")
+    if not count:
+        return b""
+    fixed = PyBytes_GET_SIZE(first) + PyBytes_GET_SIZE(middle) + PyBytes_GET_SIZE(last) \
+        + 2 * HASH_LEN + 1
+    length = count * fixed - 1
+    for status in statuses:
+        if status is None:
+            length += 4
+            continue
+        PyUnicode_AsUTF8AndSize(status, &place)
+        length += place + 2
+    result = PyBytes_FromStringAndSize(NULL, length)
+    p = <uint8_t *> PyBytes_AS_STRING(result)
+    for n in range(count):
+        if n:
+            p = put_text(p, b"\n", 1)
+        place = places[n]
+        if not 0 <= place <= end:
+            raise ValueError("there is no script hash at this place")
+        p = put_text(p, PyBytes_AS_STRING(first), PyBytes_GET_SIZE(first))
+        p = put_hash(p, hashes + place)
+        p = put_text(p, PyBytes_AS_STRING(middle), PyBytes_GET_SIZE(middle))
+        status = statuses[n]
+        if status is None:
+            p = put_text(p, b"null", 4)
+        else:
+            text = PyUnicode_AsUTF8AndSize(status, &length)
+            p = put_text(p, b'"', 1)
+            p = put_text(p, text, length)
+            p = put_text(p, b'"', 1)
+        p = put_text(p, PyBytes_AS_STRING(last), PyBytes_GET_SIZE(last))
+    return result
+
+
 # -- merkle trees
 
 cdef void hash_level(const uint8_t *level, Py_ssize_t count, uint8_t *out) noexcept nogil:
@@ -421,22 +668,6 @@ def merkle_levels(bytes hashes not None):
 
 
 # -- headers
-
-cdef extern from *:
-    """
-    /* Without branches and look-ups, so that compilers turn it into vector instructions. */
-    static void write_hex(const unsigned char *restrict in, size_t count,
-                          unsigned char *restrict out)
-    {
-        for (size_t n = 0; n < count; n++) {
-            unsigned char high = in[n] >> 4, low = in[n] & 15;
-            out[2 * n] = (unsigned char)(high + 48 + (high > 9 ? 39 : 0));
-            out[2 * n + 1] = (unsigned char)(low + 48 + (low > 9 ? 39 : 0));
-        }
-    }
-    """
-    void write_hex(const uint8_t *data, size_t count, uint8_t *out) nogil
-
 
 def hexlify(bytes data not None):
     """Return the bytes as lower-case hex digits."""

@@ -37,9 +37,11 @@ thread without the lock, and writes short slices with it.
 
 import asyncio
 import time
+from array import array
 from collections import deque
 from collections.abc import Sequence
 from importlib import import_module
+from itertools import accumulate
 from typing import Any
 
 import electrumx
@@ -55,7 +57,9 @@ from electrumx.server.fast_index import CompiledIndex
 from electrumx.server.faults import fault_point
 from electrumx.server.forks import ForkFinder
 from electrumx.server.notifications import Confirmed, Notifications
+from electrumx.server.packed import Addition
 from electrumx.server.prefetcher import Prefetcher
+from electrumx.server.schema import HASH_LEN
 from electrumx.server.unflushed import ParsedBlock, UndoMissingError
 from electrumx.server.utxo_cache import ChainError
 
@@ -341,11 +345,23 @@ class BlockProcessor(ForkFinder):
         while len(self._confirmed) >= self.CONFIRMED_BATCHES:
             del self._confirmed[next(iter(self._confirmed))]
 
-        def join() -> tuple[bytes, bytes]:
-            tx_hashes = b"".join(self.block_tx_hashes[-len(blocks) :])
-            return tx_hashes, b"".join(map(spent_outpoints_of, blocks))
+        self._confirmed[prev_tip] = await asyncio.to_thread(self._what_confirmed, blocks)
 
-        self._confirmed[prev_tip] = Confirmed(self.height, self.tip, *await asyncio.to_thread(join))
+    def _what_confirmed(self, blocks: Sequence[ParsedBlock]) -> Confirmed:
+        """Put together what the last blocks did.  Runs in: a thread."""
+        hashes = self.block_tx_hashes[-len(blocks) :]
+        counts = [len(block_hashes) // HASH_LEN for block_hashes in hashes]
+        first_tx_num = self.tx_count - sum(counts)
+        ends = array("Q", accumulate(counts, initial=first_tx_num))[1:]
+        tx_hashes = b"".join(hashes)
+        return Confirmed(
+            self.height,
+            self.tip,
+            tx_hashes,
+            b"".join(map(spent_outpoints_of, blocks)),
+            Addition(self.records, tx_hashes, first_tx_num, ends, self.height + 1 - len(blocks)),
+            blocks[-1].header,
+        )
 
     def confirmed_after(self, tip: bytes) -> Confirmed | None:
         """Return what the blocks processed next after a tip confirmed.

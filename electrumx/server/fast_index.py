@@ -210,10 +210,10 @@ class CompiledIndex:
         """Forget the history: it is on disk."""
         self.index.clear_history()
 
-    def touched(self) -> set[bytes]:
-        """Return the hashXs touched since this was last asked."""
-        hashXs: set[bytes] = self.index.touched()
-        return hashXs
+    def new_records(self) -> bytes:
+        """Return the scripts touched since this was last asked, as records of ``packed``."""
+        records: bytes = self.index.new_records()
+        return records
 
 
 def _row_order(outpoint: bytes) -> bytes:

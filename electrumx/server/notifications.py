@@ -13,17 +13,22 @@ Runs in the event loop. State changes happen between awaits, hence need no lock.
 from collections.abc import Awaitable, Callable, Iterable, Set
 from dataclasses import dataclass
 
+from electrumx.server.packed import Addition
+
 NotifyFunc = Callable[[int, set[bytes]], Awaitable[None]]
 
 
 @dataclass(slots=True, frozen=True)
 class Confirmed:
-    """What blocks indexed on top of one tip did, for the mempool to do the same."""
+    """What blocks indexed on top of one tip did, for mempool and caches to follow."""
 
     height: int
     tip: bytes  # hash of the last of them
     tx_hashes: bytes  # of all their transactions, joined
     spent_outpoints: bytes  # of all their inputs but generation ones: hash and index LE4, joined
+    # for who keeps histories, and the tip's header; None if that is not told
+    addition: Addition | None = None
+    header: bytes | None = None
 
 
 async def _ignore(height: int, touched: set[bytes]) -> None:

@@ -5,6 +5,9 @@ coins* are 48 bytes each: tx hash, height LE4, txout_idx LE4, value LE8; in chai
 made from the rows of the stores in one step, are what the caches hold, and become JSON in one
 step, with no Python object for an entry in between: an address can have half a million.
 
+*Records* say which scripts the transactions of a block touch, in 16 bytes each: hashX, tx_num BE5;
+ascending, each once.  What they add to histories that are in memory is found without the stores.
+
 The functions of this module are readable Python and the oracle of those with the same names in
 ``_fastquery.pyx``, which take their place where they are built.  ``tests/property`` compares them.
 They may run in any thread; where hashes are read, they block.
@@ -12,23 +15,26 @@ They may run in any thread; where hashes are read, they block.
 
 import os
 from array import array
-from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator
 from struct import Struct
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from electrumx.lib.hash import double_sha256, hash_to_hex_str
+from electrumx.lib.hash import HASHX_LEN, double_sha256, hash_to_hex_str, sha256
 from electrumx.server.schema import HASH_LEN, SUFFIX_LEN, TXNUM_LEN, unpack_tx_nums
 
 __all__ = [
     "COMPILED",
     "coins_json",
     "entries_of",
+    "extend_histories",
+    "hashXs_of",
     "hexlify",
     "history_json",
     "merkle_levels",
     "pack_coins",
     "pack_history",
+    "render_statuses",
     "status_text",
     "sum_coins",
 ]
@@ -39,6 +45,7 @@ _SUFFIX_IDX = Struct("<I")
 _VALUE = Struct("<Q")
 ENTRY_LEN = _ENTRY.size
 PACKED_COIN_LEN = _COIN.size
+RECORD_LEN = HASHX_LEN + TXNUM_LEN
 
 
 class OpenFile(Protocol):
@@ -163,6 +170,88 @@ def status_text(packed: bytes) -> bytes:
     ).encode()
 
 
+class Addition(NamedTuple):
+    """What consecutive blocks added to the history of every script."""
+
+    #: see the module's docstring
+    records: bytes
+    #: of the blocks' transactions, joined
+    tx_hashes: bytes
+    #: number of the first of them
+    first_tx_num: int
+    #: number of the transaction after the last, of each block
+    ends: "array[int]"
+    #: height of the first block
+    height: int
+
+
+#: the packed history, the last transaction's number, status in hex, and length of its text
+Extended = tuple[bytes, int, str | None, int]
+
+
+def make_records(hashXs_by_tx: Iterable[Iterable[bytes]], first_tx_num: int) -> list[bytes]:
+    """Return the records, unsorted, of consecutive transactions and the scripts they touch."""
+    return [
+        hashX + tx_num.to_bytes(TXNUM_LEN, "big")
+        for tx_num, hashXs in enumerate(hashXs_by_tx, start=first_tx_num)
+        for hashX in hashXs
+    ]
+
+
+def hashXs_of(records: bytes) -> set[bytes]:
+    """Return the scripts that records name."""
+    return {records[n : n + HASHX_LEN] for n in range(0, len(records), RECORD_LEN)}
+
+
+def extend_histories(
+    hashXs: list[bytes], known: list[bytes | None], last_tx_nums: list[int], addition: Addition
+) -> list[Extended]:
+    """Return the histories of scripts with what was added beyond their last transactions.
+
+    ``known`` has what is packed so far, and the result then has the whole, and its status; or
+    None, and the result has what is new, and None and 0 in place of the status.
+    """
+    records = addition.records
+    lines = [records[n : n + RECORD_LEN] for n in range(0, len(records), RECORD_LEN)]
+    result: list[Extended] = []
+    for hashX, so_far, tx_num in zip(hashXs, known, last_tx_nums, strict=True):
+        at = bisect_left(lines, hashX + (tx_num + 1).to_bytes(TXNUM_LEN, "big"))
+        parts = [] if so_far is None else [so_far]
+        while at < len(lines) and lines[at].startswith(hashX):
+            tx_num = int.from_bytes(lines[at][HASHX_LEN:], "big")
+            place = (tx_num - addition.first_tx_num) * HASH_LEN
+            height = addition.height + bisect_right(addition.ends, tx_num)
+            parts.append(_ENTRY.pack(addition.tx_hashes[place : place + HASH_LEN], height))
+            at += 1
+        entries = b"".join(parts)
+        status, text = None, b""
+        if so_far is not None:
+            text = status_text(entries)
+            status = sha256(text).hex() if text else None
+        result.append((entries, tx_num, status, len(text)))
+    return result
+
+
+def render_statuses(
+    parts: tuple[bytes, bytes, bytes],
+    records: bytearray,
+    places: list[int],
+    statuses: list[str | None],
+) -> bytes:
+    """Return a line for each status, joined: parts of a message, with script hash and status between.
+
+    The hash, to be displayed reversed, is at its place in ``records``; the status is a JSON text, or
+    null.
+    """
+    first, middle, last = parts
+    lines = []
+    for place, status in zip(places, statuses, strict=True):
+        script_hash = records[place : place + HASH_LEN][::-1].hex().encode()
+        text = b"null" if status is None else b'"%b"' % status.encode()
+        lines.append(first + script_hash + middle + text + last)
+    return b"\n".join(lines)
+
+
 def merkle_levels(hashes: bytes) -> bytes:
     """Return the levels of a merkle tree above its leaves, joined, the root last.
 
@@ -189,11 +278,14 @@ READABLE = {
     name: globals()[name]
     for name in (
         "coins_json",
+        "extend_histories",
+        "hashXs_of",
         "hexlify",
         "history_json",
         "merkle_levels",
         "pack_coins",
         "pack_history",
+        "render_statuses",
         "status_text",
         "sum_coins",
     )
@@ -202,11 +294,14 @@ READABLE = {
 try:
     from electrumx.server._fastquery import (  # type: ignore[assignment]
         coins_json,
+        extend_histories,
+        hashXs_of,
         hexlify,
         history_json,
         merkle_levels,
         pack_coins,
         pack_history,
+        render_statuses,
         status_text,
         sum_coins,
     )

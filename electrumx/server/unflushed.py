@@ -19,7 +19,7 @@ from electrumx.lib.coins import Block
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.lib.script import is_unspendable_genesis, is_unspendable_legacy
-from electrumx.server import indexer
+from electrumx.server import indexer, packed
 from electrumx.server.daemon import Daemon
 from electrumx.server.db import DB, FlushData
 from electrumx.server.env import Env
@@ -58,6 +58,9 @@ class Unflushed:
         self.tx_count = 0
         #: hashXs changed since subscribers were last told
         self.touched: set[bytes] = set()
+        #: what the blocks last advanced touched, once caught up: records of ``packed``
+        self.records = b""
+        self._new_records: list[bytes] = []
 
         # Unflushed.  Backing up always uses the readable form.
         self.utxo_cache = UTXOCache(db.lookup_coin)
@@ -91,6 +94,13 @@ class Unflushed:
             self.headers.append(block.header)
         self.height = height
         self.tip = self.coin.header_hash(blocks[-1].header)
+        if self._caught_up_event.is_set():
+            if self.compiled:
+                self.records = self.compiled.new_records()
+            else:
+                self.records = b"".join(sorted(self._new_records))
+            self.touched |= packed.hashXs_of(self.records)
+        self._new_records = []
 
     def _advance_block(self, block: ParsedBlock, height: int) -> list[bytes]:
         """Index a block; return its undo items."""
@@ -99,8 +109,6 @@ class Unflushed:
         assert self.compiled
         undo_info = self.compiled.advance(block, self.tx_count, height)
         self.block_tx_hashes.append(block.tx_hashes)
-        if self._caught_up_event.is_set():
-            self.touched |= self.compiled.touched()
         self.tx_count += block.tx_count
         return [undo_info]
 
@@ -124,7 +132,7 @@ class Unflushed:
         )
         self.db.history.add_unflushed(hashXs_by_tx, self.tx_count)
         if self._caught_up_event.is_set():
-            self.touched.update(*hashXs_by_tx)
+            self._new_records += packed.make_records(hashXs_by_tx, self.tx_count)
         self.tx_count += len(txs)
         return undo_info
 

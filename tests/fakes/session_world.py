@@ -3,6 +3,7 @@
 import asyncio
 import json
 import ssl
+from array import array
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -15,7 +16,7 @@ from electrumx.lib.merkle import Merkle
 from electrumx.server import packed
 from electrumx.server.daemon import DaemonError
 from electrumx.server.db import UTXO, DBError
-from electrumx.server.notifications import Notifications
+from electrumx.server.notifications import Confirmed, Notifications
 from electrumx.server.queries import Balance, Coins, PackedHistory
 from electrumx.server.session import ElectrumX, SessionManager
 from electrumx.server.session import manager as manager_module
@@ -238,6 +239,7 @@ class FakeBP:
         self.caught_up = True
         self.forks = []
         self.forks_ended = 0
+        self.confirmed = {}
 
     def undo(self, count):
         """Begin a reorganisation, which ends with end_reorg()."""
@@ -255,6 +257,9 @@ class FakeBP:
     @property
     def tip(self):
         return b"ahead" if self.lagging else self.db.db_tip
+
+    def confirmed_after(self, tip):
+        return self.confirmed.get(tip)
 
     async def force_chain_reorg(self, count):
         if count > 100:
@@ -335,6 +340,9 @@ class FakeMempool:
 
     def has_tx(self, tx_hash):
         return tx_hash in self.tx_hashes
+
+    def has(self, hashX):
+        return bool(self.sync_summaries(hashX))
 
     def sync_summaries(self, hashX):
         if self.failure is not None:
@@ -552,6 +560,26 @@ class World:
     async def new_block(self, touched=(), **kwargs):
         self.db.add_block(**kwargs)
         await self.manager.notify_sessions(self.db.db_height, set(touched))
+
+    async def new_confirmed_block(self, scripts):
+        """A block whose news the processor has: each of these hashXs has one transaction in it.
+
+        Their histories must be as long as the longest, or empty.
+        """
+        first = max((len(found) for found in self.db.histories.values()), default=0)
+        before = self.db.db_tip
+        self.db.add_block()
+        height, header = self.db.db_height, self.db.headers[-1]
+        hashes = [make_tx_hash("confirmed", height, n) for n in range(len(scripts))]
+        ends = array("Q", [first + len(scripts)])
+        records = b"".join(sorted(packed.make_records([[x] for x in scripts], first)))
+        addition = packed.Addition(records, b"".join(hashes), first, ends, height)
+        self.bp.confirmed[before] = Confirmed(
+            height, self.db.db_tip, b"".join(hashes), b"", addition, header
+        )
+        for hashX, tx_hash in zip(scripts, hashes, strict=True):
+            self.db.histories.setdefault(hashX, []).append((tx_hash, height))
+        await self.manager.notify_sessions(height, set(scripts))
 
     async def touch(self, *touched):
         await self.manager.notify_sessions(self.db.db_height, set(touched))

@@ -8,13 +8,15 @@ from bisect import bisect_right
 from itertools import accumulate
 
 import pytest
+from aiorpcx import JSONRPCAutoDetect, JSONRPCv1, JSONRPCv2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from electrumx.lib.hash import hash_to_hex_str, sha256
+from electrumx.lib.hash import HASHX_LEN, hash_to_hex_str, sha256
 from electrumx.lib.merkle import Merkle
 from electrumx.server import packed
 from electrumx.server.flat_files import HeldFile
+from electrumx.server.session.framing import encode_notification, notification_parts
 
 PER_FILE = 300
 
@@ -159,3 +161,106 @@ def test_merkle_levels_end_in_the_root(form, count):
 def test_hex_is_hex(data):
     for form in FORMS:
         assert form["hexlify"](data) == data.hex().encode()
+
+
+# -- what blocks add to histories
+
+hashX_values = st.sampled_from([bytes([n % 3]) * (HASHX_LEN - 1) + bytes([n]) for n in range(8)])
+
+
+@st.composite
+def additions(draw):
+    """Transactions before, and in some blocks on top: the scripts of each, and the addition."""
+    before = draw(st.lists(st.sets(hashX_values), max_size=6))
+    blocks = draw(st.lists(st.lists(st.sets(hashX_values), max_size=5), min_size=1, max_size=4))
+    first = draw(st.integers(0, 2**40 - 100)) + len(before)
+    ends = array("Q", accumulate(map(len, blocks), initial=first))[1:]
+    touched = [hashXs for block in blocks for hashXs in block]
+    records = b"".join(sorted(packed.make_records(touched, first)))
+    tx_hashes = b"".join(tx_hash(first + n) for n in range(len(touched)))
+    height = draw(st.integers(1, 2**31))
+    return before, touched, packed.Addition(records, tx_hashes, first, ends, height)
+
+
+@settings(deadline=None, max_examples=150)
+@given(case=additions(), known_from=st.integers(0, 3), whole=st.lists(st.booleans(), min_size=9))
+def test_histories_are_extended_by_what_blocks_added_to_them(case, known_from, whole):
+    before, touched, addition = case
+    first = addition.first_tx_num
+    # Some histories were read when a part of the blocks was there already.
+    seen = min(known_from, len(touched))
+    entries = {}
+    for tx_num, hashXs in enumerate([*before, *touched], start=first - len(before)):
+        height = addition.height + bisect_right(addition.ends, tx_num)
+        for hashX in hashXs:
+            entries.setdefault(hashX, []).append((tx_num, tx_hash(tx_num), height))
+    hashXs = sorted({*entries, b"unheard of."})
+    known, last_tx_nums, expected = [], [], []
+    for hashX, is_whole in zip(hashXs, whole, strict=False):
+        history = entries.get(hashX, [])
+        old = [entry for entry in history if entry[0] < first + seen]
+        old_packed, new_packed = (
+            b"".join(packed.pack_entry(*entry[1:]) for entry in part)
+            for part in (old, history[len(old) :])
+        )
+        known.append(old_packed if is_whole else None)
+        last_tx_nums.append(old[-1][0] if old else -1)
+        last = history[-1][0] if history else -1
+        if not is_whole:
+            expected.append((new_packed, last, None, 0))
+            continue
+        text = "".join(f"{hash_to_hex_str(h)}:{height}:" for _n, h, height in history)
+        status = sha256(text.encode()).hex() if history else None
+        expected.append((old_packed + new_packed, last, status, len(text)))
+    for form in FORMS:
+        found = form["extend_histories"](hashXs, known, last_tx_nums, addition)
+        assert found == expected
+        assert form["hashXs_of"](addition.records) == set().union(*touched)
+
+
+def test_a_long_history_has_the_status_of_its_whole_text():
+    numbers = range(1_000)
+    old = b"".join(packed.pack_entry(tx_hash(n), n) for n in numbers)
+    hashX = bytes(HASHX_LEN)
+    records = b"".join(packed.make_records([[hashX]] * 70, 1_000))
+    hashes = b"".join(tx_hash(1_000 + n) for n in range(70))
+    addition = packed.Addition(records, hashes, 1_000, array("Q", [1_030, 1_070]), 10**9)
+    results = [form["extend_histories"]([hashX], [old], [999], addition) for form in FORMS]
+    assert all(result == results[0] for result in results)
+    entries, last, status, _text_len = results[0][0]
+    assert (1_069, 1_070) == (last, len(packed.entries_of(entries)))
+    assert sha256(packed.status_text(entries)).hex() == status
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_records_of_other_transactions_than_the_blocks_are_refused_or_left_out(form):
+    hashX = bytes(HASHX_LEN)
+    records = b"".join(packed.make_records([[hashX]] * 3, 10))
+    addition = packed.Addition(records, tx_hash(12), 12, array("Q", [13]), 5)
+    expected = (packed.pack_entry(tx_hash(12), 5), 12, None, 0)
+    assert form["extend_histories"]([hashX], [None], [11], addition) == [expected]
+    if form is not packed.READABLE:
+        # The compiled form must not read beyond what it was given.
+        with pytest.raises(ValueError, match="of no transaction"):
+            form["extend_histories"]([hashX], [None], [9], addition)
+        with pytest.raises(ValueError, match="not as many hashes"):
+            form["extend_histories"]([hashX], [None], [11], addition._replace(tx_hashes=b""))
+
+
+@given(
+    numbers=st.lists(st.integers(0, 4), max_size=8),
+    statuses=st.lists(st.none() | st.integers(0, 99), min_size=8, max_size=8),
+    dialect=st.sampled_from([JSONRPCAutoDetect, JSONRPCv1, JSONRPCv2]),
+)
+def test_statuses_are_rendered_as_notifications_are_encoded(numbers, statuses, dialect):
+    method = "blockchain.scripthash.subscribe"
+    statuses = [None if n is None else sha256(b"%d" % n).hex() for n in statuses[: len(numbers)]]
+    hashes = bytearray(b"".join(map(tx_hash, range(5))))
+    expected = [
+        encode_notification(dialect, method, (hash_to_hex_str(tx_hash(n)), status))
+        for n, status in zip(numbers, statuses, strict=True)
+    ]
+    parts = notification_parts(dialect, method)
+    for form in FORMS:
+        lines = form["render_statuses"](parts, hashes, [32 * n for n in numbers], statuses)
+        assert lines == b"\n".join(expected)

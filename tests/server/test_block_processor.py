@@ -9,7 +9,7 @@ import pytest
 from electrumx.lib.coins import BitcoinCashRegtest
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.hash import double_sha256
-from electrumx.server import fast_index
+from electrumx.server import fast_index, packed
 from electrumx.server.block_processor import BlockProcessor, ChainError, LTORBlockProcessor
 from electrumx.server.db import DB
 from tests.conftest import require
@@ -130,6 +130,36 @@ async def test_what_the_last_blocks_confirmed_is_remembered(tmp_path, indexer):
         daemon.set_chain(maker.chain(fork))
         await world.until_at(maker.chain(fork))
         assert world.bp.confirmed_after(tips[-3]) is None
+
+
+async def test_what_blocks_added_extends_the_histories_from_before(tmp_path, order, indexer):
+    processor_class, coin, ltor = order
+    maker = ChainMaker(seed=16, scripts=6, ltor=ltor)
+    tip = maker.grow(maker.genesis_hash, 8)
+    daemon = ScriptedDaemon(maker.chain(tip))
+    env = make_env(tmp_path, coin=coin, indexer=indexer)
+    async with World(env, daemon, processor_class) as world:
+        await world.until_at(maker.chain(tip))
+        for blocks in (1, 3, 1):
+            scripts = hashXs(maker)
+            before = [await world.db.history_entries(hashX) for hashX in scripts]
+            previous, tip = tip, maker.grow(tip, blocks)
+            daemon.set_chain(maker.chain(tip))
+            await world.until_at(maker.chain(tip))
+            await world.until(lambda tip=previous: world.bp.confirmed_after(tip) is not None)
+            confirmed = world.bp.confirmed_after(previous)
+            assert confirmed.header == daemon.raw[-1][:80]
+            extended = packed.extend_histories(
+                scripts,
+                [history.entries for history in before],
+                [history.last_tx_num for history in before],
+                confirmed.addition,
+            )
+            for hashX, (entries, last_tx_num, _status, _length) in zip(
+                scripts, extended, strict=True
+            ):
+                after = await world.db.history_entries(hashX)
+                assert (after.entries, after.last_tx_num) == (entries, last_tx_num)
 
 
 async def test_a_node_that_gives_up_blocks_without_others_is_followed_down(tmp_path):

@@ -102,6 +102,9 @@ class SessionBase(RequestSession):
     def notify_height(self) -> None:
         """Tell the client of the new header, if it wants to hear."""
 
+    def post_height(self) -> None:
+        """Put the same behind what is to be sent: see ``flush``."""
+
     def notify(self, touched: set[bytes], height_changed: bool) -> Any:
         """Tell the client of its scripts that were touched; return an awaitable if that waits."""
         return None

@@ -31,6 +31,11 @@ class ElectrumX(
         if self.subscribe_headers:
             self.send_message(self.session_mgr.header_message(self._dialect))
 
+    def post_height(self) -> None:
+        """Put the same behind what is to be sent: see ``flush``."""
+        if self.subscribe_headers:
+            self.post_lines(self.session_mgr.header_message(self._dialect), 1)
+
     def notify(self, touched: set[bytes], height_changed: bool) -> Any:
         """Send the statuses of own scripts that were touched or have changed."""
         return self.notify_scripts(touched, height_changed)

@@ -1,10 +1,11 @@
 """Who is told of a block or a mempool refresh: those whom it concerns, each apart from the others.
 
-First of all comes the new header, which is encoded once.  Then the histories of all touched scripts
-that anybody subscribed to are brought up to date together; after that most statuses need no
-waiting, and are sent at once, without a task.  A session that has to wait all the same gets a task
-with a time-out; what arises for it meanwhile is put together and follows.  Whatever goes wrong ends
-that session only.  On the event loop; a slice of a millisecond, then others have their turn.
+First of all comes the new header, which is encoded once.  Meanwhile the histories of all touched
+scripts that anybody subscribed to are brought up to date together; after that most statuses need no
+waiting, and are sent at once, without a task, and with the header in one write, unless that would
+have had to wait for long.  A session that has to wait all the same gets a task with a time-out; what
+arises for it meanwhile is put together and follows.  Whatever goes wrong ends that session only.  On
+the event loop; a slice of a millisecond, then others have their turn.
 """
 
 import asyncio
@@ -22,6 +23,8 @@ from electrumx.lib import util
 from electrumx.server.session.subscriptions import ScriptIndex
 
 NOTIFY_SECS = 30.0
+# So long a header waits, at most, to be sent together with statuses.
+HEADER_SECS = 0.05
 FORCE_AFTER_SECS = 1.0
 SLICE_SECS = 0.001
 
@@ -55,6 +58,8 @@ class FanOut:
         self.logger = util.class_logger(__name__, self.__class__.__name__)
         #: the tasks of notifications that have to wait
         self.tasks: set[asyncio.Task[None]] = set()
+        #: sessions that were told without waiting, and of how many scripts: for the log, afterwards
+        self.told: list[tuple[Any, int]] = []
         self._sessions = sessions
         self._refresh = refresh
         # Sessions with such a task, and what is to be told after it
@@ -65,20 +70,34 @@ class FanOut:
     async def tell(self, touched: set[bytes], height_changed: bool) -> None:
         """Tell all whom it concerns; return when all were told or have a task that will."""
         async with self._round:
+            own = await self.scripts.concerned(touched)
+            refreshing = asyncio.ensure_future(self._refresh(set().union(*own.values())))
             concerned: list[Any] = []
             if height_changed:
                 async for session in _in_slices(self._sessions):
-                    self._guarded(session, session.notify_height)
-                    if session.is_concerned():
-                        concerned.append(session)
-            own = await self.scripts.concerned(touched)
+                    if session not in own:
+                        self._guarded(session, session.notify_height)
+                        if session.is_concerned():
+                            concerned.append(session)
+            header_due = height_changed
             if own:
-                refreshing = asyncio.ensure_future(self._refresh(set().union(*own.values())))
+                await asyncio.wait([refreshing], timeout=HEADER_SECS)
+                if header_due and not refreshing.done():
+                    async for session in _in_slices(own):
+                        self._guarded(session, session.notify_height)
+                    header_due = False
                 await asyncio.wait([refreshing], timeout=NOTIFY_SECS)
-                # Who still waits for it will do so alone.
-                refreshing.cancel()
+            # Who still waits for it will do so alone.
+            refreshing.cancel()
             async for session in _in_slices(self.always.union(own, concerned)):
-                self._tell_one(session, own.get(session, ()), height_changed)
+                scripts = own.get(session)
+                if scripts and header_due:
+                    self._guarded(session, session.post_height)
+                self._tell_one(session, scripts or (), height_changed)
+                self._guarded(session, session.flush)
+            told, self.told = self.told, []
+            async for session, count in _in_slices(told):
+                session.log_notified(count)
 
     def forget(self, session: Any) -> None:
         """Tell a session nothing any more."""
@@ -146,11 +165,11 @@ class FanOut:
         await session.close(force_after=FORCE_AFTER_SECS)
 
 
-async def _in_slices(sessions: Iterable[Any]) -> AsyncIterator[Any]:
+async def _in_slices(items: Iterable[Any]) -> AsyncIterator[Any]:
     """Iterate over a copy; others have their turn after every slice."""
     deadline = perf_counter() + SLICE_SECS
-    for session in list(sessions):
-        yield session
+    for item in list(items):
+        yield item
         if perf_counter() > deadline:
             await asyncio.sleep(0)
             deadline = perf_counter() + SLICE_SECS

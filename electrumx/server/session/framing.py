@@ -5,7 +5,7 @@ nested or huge numbers in JSON, batches that would never be answered. Runs on th
 for ``encode`` of single large results, which is pure and may run in a thread.
 """
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from aiorpcx import (
@@ -219,3 +219,16 @@ class BoundedConnection(JSONRPCConnection):
 def encode_notification(dialect: Any, method: str, args: Any) -> bytes:
     """Return a notification as a client of that dialect wants it."""
     return encode(dialect.request_payload(Notification(method, args), None))
+
+
+@cache
+def notification_parts(dialect: Any, method: str) -> tuple[bytes, bytes, bytes]:
+    """Return what stands before, between and after the arguments of a notification with two.
+
+    The first argument is a text without anything that JSON escapes, and without its quotes; the
+    other any JSON value.
+    """
+    message = encode_notification(dialect, method, ("@1", "@2"))
+    first, rest = message.split(b"@1")
+    middle, last = rest.split(b'"@2"')
+    return first, middle, last

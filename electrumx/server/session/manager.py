@@ -17,6 +17,7 @@ from electrumx.lib.tasks import run_together
 from electrumx.lib.text import sessions_lines
 from electrumx.server.daemon import DaemonError
 from electrumx.server.loop_lag import LoopLag
+from electrumx.server.notifications import Confirmed
 from electrumx.server.peers import PeerManager
 from electrumx.server.session import limits, reports
 from electrumx.server.session.admin import LocalRPC
@@ -307,9 +308,21 @@ class SessionManager:
             self._header_messages[dialect] = message
         return message
 
+    def _confirmed_now(self, height: int) -> Confirmed | None:
+        """Return what led from the tip last announced to the present one, of this height.
+
+        None if more happened than that one batch of blocks was processed.
+        """
+        tip = self.chain.notified_tip
+        confirmed: Confirmed | None = None if tip is None else self.bp.confirmed_after(tip)
+        if confirmed is None or confirmed.height != height or confirmed.tip != self.db.db_tip:
+            return None
+        return confirmed
+
     async def _refresh_tip(self, height: int, touched: set[bytes]) -> bool:
         """Renew what all clients are told of the tip; say if it is another block than before."""
-        header: bytes | None = None
+        confirmed = self._confirmed_now(height)
+        header = None if confirmed is None else confirmed.header
         while header is None:
             # None if the chain was backed up this moment
             height = min(height, self.db.db_height)
@@ -321,6 +334,6 @@ class SessionManager:
             return False
         self.hsub_results = {"hex": header_hex, "height": height}
         self._header_messages = {}
-        self.scripts.drop(touched)
+        self.scripts.drop(touched, None if confirmed is None else confirmed.addition)
         self.chain.notified(height, self.env.coin.header_hash(header))
         return True

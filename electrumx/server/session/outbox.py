@@ -57,6 +57,20 @@ class Outbox(CostAccount):
         self.send_size += size
         self.bump_cost(size * self.bw_cost_per_byte)
 
+    def post_lines(self, lines: bytes, count: int) -> None:
+        """Do as ``post`` with several messages, joined by newlines; not if the connection ends."""
+        if self._closing:
+            return
+        size = len(lines) - count + 1
+        if self.transport.has_lines:
+            self._out.append(lines)
+        else:
+            self._out += lines.split(b"\n")
+        self._out_size += size
+        self.send_count += count
+        self.send_size += size
+        self.bump_cost(size * self.bw_cost_per_byte)
+
     def flush(self) -> None:
         """Give the transport what was posted, if the client takes it."""
         if not self._out:

@@ -21,13 +21,14 @@ A read that began before a script was touched may end after it: caches have gene
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from aiorpcx import RPCError
 
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.lib.lru import LRUCache
+from electrumx.lib.util import chunks
 from electrumx.server import packed
 from electrumx.server.session.limits import COST_CACHED, history_cost
 from electrumx.server.session.params import HISTORY_TOO_LARGE
@@ -46,6 +47,10 @@ KEPT_HISTORY_BYTES = 4 << 20
 INLINE_ITEMS = 5_000 if packed.COMPILED else 500
 # The running hash takes 400 bytes; that of a short history is as soon made anew.
 KEPT_HASH_ENTRIES = 200
+# So many scripts are looked at, and so many extended in a thread, before others have their turn:
+# about a millisecond.
+EXAMINED_AT_ONCE = 2_000
+EXTENDED_AT_ONCE = 500
 
 
 class Awaited(Protocol):
@@ -88,6 +93,7 @@ class ScriptHistory:
         "hashing",
         "last_tx_num",
         "stale",
+        "stale_since",
         "text_len",
     )
 
@@ -100,8 +106,9 @@ class ScriptHistory:
         self.text_len = 0
         self._hash: Any = None
         self._status: str | None = None
-        #: whether there may be more by now
+        #: whether there may be more by now, and from which generation of the cache on
         self.stale = False
+        self.stale_since = 0
         #: the hashing of a long one, while it is under way in a thread
         self.hashing: asyncio.Future[Any] | None = None
 
@@ -118,6 +125,20 @@ class ScriptHistory:
             result._hash = self._hash.copy()
             result._hash.update(text)
             result.text_len = self.text_len + len(text)
+        return result
+
+    @property
+    def known(self) -> bytes | None:
+        """What ``packed.extend_histories`` has to know so that it can tell the status."""
+        return self.entries if self.count <= KEPT_HASH_ENTRIES else None
+
+    def extended(self, found: packed.Extended) -> "ScriptHistory":
+        """Return the history that ``packed.extend_histories`` has found to follow this one."""
+        entries, last_tx_num, status, text_len = found
+        if status is None:
+            return self.followed_by(entries, last_tx_num)
+        result = ScriptHistory(entries, len(entries) // packed.ENTRY_LEN, last_tx_num)
+        result._status, result.text_len = status, text_len
         return result
 
     def without_entries(self) -> "ScriptHistory":
@@ -307,10 +328,10 @@ class Histories(Source[ScriptHistory]):
     def drop(self, touched: Iterable[bytes]) -> None:
         """Mark what a new block made longer; what is too large remains so."""
         self.cache.invalidate()
-        for hashX in touched:
-            history = self.cache.peek(hashX)
-            if history is not None:
-                history.stale = True
+        generation = self.cache.generation
+        for history in self.cache.among(touched):
+            if not history.stale:
+                history.stale, history.stale_since = True, generation
 
     def check(self, history: ScriptHistory) -> None:
         """Raise RPCError if a history is too large to be sent."""
@@ -333,6 +354,28 @@ class Histories(Source[ScriptHistory]):
         self.cache.get(hashX)
         self.check(history)
         return history
+
+    def known_statuses(self, hashXs: Sequence[bytes]) -> tuple[list[str | None], int] | None:
+        """Return the status of the confirmed history of each script, and the length of all texts.
+
+        None if any of them is not in memory, or not a matter of course.
+        """
+        if self._backup_count != self._db.backup_count:
+            return None
+        statuses: list[str | None] = []
+        text_len = 0
+        for history in map(self.cache.peek, hashXs):
+            if history is None or history.stale or history.count >= self.limit:
+                return None
+            status = history._status
+            if status is None and history.count:
+                return None
+            statuses.append(status)
+            text_len += history.text_len
+        # As if each had been looked up; none was left unused for long, as a block touched it.
+        self.cache.lookups += len(statuses)
+        self.cache.hits += len(statuses)
+        return statuses, text_len
 
     async def read(self, hashX: bytes, *, hash_only: bool = False) -> tuple[ScriptHistory, float]:
         """Return (history, what getting it costs); RPCError if it is too large."""
@@ -378,6 +421,12 @@ class Histories(Source[ScriptHistory]):
 
     def _cost(self, value: ScriptHistory) -> float:
         return history_cost(value.count)
+
+    def extend(self, extended: list[tuple[bytes, ScriptHistory]], generation: int) -> None:
+        """Keep histories that were brought up to date in a generation, if it lasts."""
+        if self._backup_count == self._db.backup_count:
+            for hashX, history in extended:
+                self.cache.put(hashX, history, generation, history.memsize)
 
     async def hashed(self, hashX: bytes, history: ScriptHistory) -> None:
         """See to it that ``history.status`` is quick."""
@@ -452,11 +501,18 @@ class ScriptCache:
         self.histories = Histories(db, max_send)
         self.coins = CoinLists(db, MAX_BYTES)
         self.balances = Balances(db, MAX_BALANCE_BYTES)
+        # What the block did that made histories stale, and in which generation of their cache
+        self._addition: packed.Addition | None = None
+        self._added_in = 0
 
-    def drop(self, touched: Iterable[bytes]) -> None:
-        """Forget, or mark, what a new block touched."""
+    def drop(self, touched: Iterable[bytes], addition: packed.Addition | None = None) -> None:
+        """Forget, or mark, what new blocks touched.
+
+        ``addition`` tells what they added, all of them since this was last called.
+        """
         for source in (self.histories, self.coins, self.balances):
             source.drop(touched)
+        self._addition, self._added_in = addition, self.histories.cache.generation
 
     async def refresh(self, hashXs: Iterable[bytes]) -> None:
         """Bring the histories of scripts up to date, those that are not, all at once.
@@ -465,10 +521,37 @@ class ScriptCache:
         with one is met again by who asks for it.
         """
         histories = self.histories
+        addition, added_in = self._addition, self._added_in
+        stale: list[tuple[bytes, ScriptHistory]] = []
         waiters = []
-        for hashX in hashXs:
+        for number, hashX in enumerate(hashXs, start=1):
             history = histories.peek(hashX)
-            if history is None or history.stale:
+            if history is None:
                 waiters.append(histories.begin(hashX))
+            elif history.stale and history.count < histories.limit:
+                if addition is not None and history.stale_since == added_in:
+                    stale.append((hashX, history))
+                else:
+                    waiters.append(histories.begin(hashX))
+            if number % EXAMINED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        if addition is not None:
+            for part in chunks(stale, EXTENDED_AT_ONCE):
+                histories.extend(await asyncio.to_thread(_extended, part, addition), added_in)
         if waiters:
             await asyncio.gather(*waiters, return_exceptions=True)
+
+
+def _extended(
+    stale: Sequence[tuple[bytes, ScriptHistory]], addition: packed.Addition
+) -> list[tuple[bytes, ScriptHistory]]:
+    """Return histories with what blocks added to them.  Runs in: a thread."""
+    found = packed.extend_histories(
+        [hashX for hashX, _history in stale],
+        [history.known for _hashX, history in stale],
+        [history.last_tx_num for _hashX, history in stale],
+        addition,
+    )
+    return [
+        (hashX, history.extended(item)) for (hashX, history), item in zip(stale, found, strict=True)
+    ]

@@ -9,9 +9,11 @@ spellings of one, are one subscription: the last spelling is the one that counts
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from electrumx.lib.hash import HASHX_LEN, hash_to_hex_str, hex_str_to_hash
+from electrumx.server import packed
 
 HASH_LEN = 32
 # A session with more scripts keeps a table of where their records are; others search.
@@ -60,17 +62,15 @@ class ScriptIndex:
         """Return {session: its scripts among those touched}; others have their turn meanwhile."""
         result: dict[Any, list[bytes]] = {}
         index = self._sessions
-        if len(touched) > len(index):
-            hashXs = [hashX for hashX in index if hashX in touched]
-        else:
-            hashXs = list(touched)
-        for number, hashX in enumerate(hashXs, start=1):
+        for number, hashX in enumerate(index.keys() & touched, start=1):
             found = index.get(hashX)
             if type(found) is set:
                 for session in found:
                     result.setdefault(session, []).append(hashX)
+            elif found in result:
+                result[found].append(hashX)
             elif found is not None:
-                result.setdefault(found, []).append(hashX)
+                result[found] = [hashX]
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
         return result
@@ -117,6 +117,21 @@ class SessionScripts:
         if place < 0:
             return None
         return hash_to_hex_str(bytes(self._records[place : place + HASH_LEN]))
+
+    def render(
+        self,
+        parts: tuple[bytes, bytes, bytes],
+        hashXs: Sequence[bytes],
+        statuses: list[str | None],
+    ) -> bytes | None:
+        """Return what ``packed.render_statuses`` makes of own scripts.
+
+        None if a client has spelled one in its own way, or if one is not there.
+        """
+        places = list(map(self._find, hashXs))
+        if self._spellings or -1 in places:
+            return None
+        return packed.render_statuses(parts, self._records, places, statuses)
 
     def add(self, hashX: bytes, script_hash: str) -> None:
         """Subscribe; ``script_hash`` is hex of 32 bytes, whose first are ``hashX``."""

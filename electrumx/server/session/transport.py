@@ -48,6 +48,9 @@ class RawTransport(asyncio.Protocol):
         "session",
     )
 
+    #: whether messages are lines, so that several can be one string
+    has_lines = True
+
     def __init__(self, session_factory: Callable[[Any], Any], max_recv: int) -> None:
         """``session_factory(transport)`` makes the session; lines have at most so many bytes."""
         self._factory = session_factory
@@ -198,6 +201,8 @@ class RawTransport(asyncio.Protocol):
 
 class WebSocketTransport:
     """The connection of a websocket; each message is one of its own."""
+
+    has_lines = False
 
     def __init__(self, websocket: ServerConnection, session_factory: Callable[[Any], Any]) -> None:
         self._websocket = websocket

@@ -1,6 +1,7 @@
 """What is kept of scripts: read once, added to by blocks, dropped when the chain is undone."""
 
 import asyncio
+from array import array
 
 import pytest
 from aiorpcx import RPCError
@@ -85,6 +86,81 @@ async def test_a_block_adds_to_a_history_and_its_status(count):
             assert db.reads[-1] == (LIMIT - known, known - 1)
     assert len(db.reads) == 3
     assert histories.now(HASHX).status([]) == expected_status(db.history)
+
+
+def added(hashXs_by_tx, first, height):
+    """What one block with these scripts' transactions added."""
+    hashes = b"".join(make_tx_hash("script", first + n) for n in range(len(hashXs_by_tx)))
+    records = b"".join(sorted(packed.make_records(hashXs_by_tx, first)))
+    ends = array("Q", [first + len(hashXs_by_tx)])
+    return packed.Addition(records, hashes, first, ends, height)
+
+
+@pytest.mark.parametrize("count", [0, 1, 150, 199, 1000])
+async def test_what_a_block_added_is_not_read(count):
+    db = Database()
+    db.history = entries(count)
+    cache = ScriptCache(db, MAX_SEND)
+    histories = cache.histories
+    await cache.refresh([HASHX])
+    # Hashed, as for a subscription
+    histories.now(HASHX).status([])
+    for _ in range(3):
+        first = len(db.history)
+        db.history += [(make_tx_hash("script", n), 7_000) for n in (first, first + 1)]
+        cache.drop([HASHX], added([[HASHX], [b"y" * 11, HASHX]], first, 7_000))
+        assert histories.now(HASHX) is None
+        await cache.refresh([HASHX])
+        assert packed.entries_of(histories.now(HASHX).entries) == db.history
+        assert histories.now(HASHX).status([]) == expected_status(db.history)
+        status, text_len = expected_status(db.history)
+        assert histories.known_statuses([HASHX]) == ([status], text_len)
+    assert len(db.reads) == 1
+
+
+async def test_a_history_that_missed_a_block_is_read():
+    db = Database()
+    db.history = entries(3)
+    cache = ScriptCache(db, MAX_SEND)
+    await cache.refresh([HASHX])
+    db.history += entries(1, first=3)
+    # Nobody needs it now.
+    cache.drop([HASHX], added([[HASHX]], 3, 3))
+    db.history += entries(1, first=4)
+    cache.drop([HASHX], added([[HASHX]], 4, 4))
+    await cache.refresh([HASHX])
+    assert packed.entries_of(cache.histories.now(HASHX).entries) == db.history
+    assert db.reads[1:] == [(LIMIT - 3, 2)]
+
+
+async def test_a_history_that_was_read_with_the_block_in_it_is_not_extended_twice():
+    db = Database()
+    db.history = entries(3)
+    cache = ScriptCache(db, MAX_SEND)
+    # The block was committed, and is about to be told of.
+    await cache.refresh([HASHX])
+    cache.drop([HASHX], added([[HASHX]], 2, 2))
+    await cache.refresh([HASHX])
+    assert packed.entries_of(cache.histories.now(HASHX).entries) == db.history
+    assert len(db.reads) == 1
+
+
+async def test_what_was_extended_is_not_kept_if_another_block_or_reorganisation_came():
+    for undone in (False, True):
+        db = Database()
+        db.history = entries(3)
+        cache = ScriptCache(db, MAX_SEND)
+        await cache.refresh([HASHX])
+        cache.drop([HASHX], added([[HASHX]], 3, 3))
+        refreshing = asyncio.ensure_future(cache.refresh([HASHX]))
+        await asyncio.sleep(0)
+        if undone:
+            db.backup_count += 1
+        else:
+            cache.drop([HASHX])
+        await refreshing
+        assert cache.histories.now(HASHX) is None
+        assert cache.histories.known_statuses([HASHX]) is None
 
 
 async def test_of_a_very_long_history_only_the_hash_is_kept_and_goes_on(monkeypatch):

@@ -1,6 +1,7 @@
 """The index of subscriptions, held against sets; and who is told of what through it."""
 
 import asyncio
+import logging
 from collections import Counter
 
 import pytest
@@ -8,10 +9,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from electrumx.lib.hash import HASHX_LEN, hash_to_hex_str
-from electrumx.server.session import subscriptions
+from electrumx.lib.hash import HASHX_LEN, hash_to_hex_str, sha256
+from electrumx.server.session import fanout, subscriptions
 from electrumx.server.session.subscriptions import ScriptIndex, SessionScripts
-from tests.fakes.session_world import Summary, make_tx_hash, script_hash, session_world
+from tests.fakes.session_world import (
+    FakeService,
+    Summary,
+    make_tx_hash,
+    script_hash,
+    session_world,
+)
 
 SUBSCRIBE = "blockchain.scripthash.subscribe"
 
@@ -139,3 +146,94 @@ async def test_statuses_that_are_at_hand_take_no_task():
         for client in clients:
             assert (await client.notification())[0] == "blockchain.headers.subscribe"
             assert (await client.notification())[0] == SUBSCRIBE
+
+
+def status_of(history):
+    text = "".join(f"{hash_to_hex_str(tx_hash)}:{height}:" for tx_hash, height in history)
+    return sha256(text.encode()).hex() if history else None
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "ws"])
+async def test_what_a_block_added_is_told_without_reading(protocol, caplog):
+    caplog.set_level(logging.INFO)
+    async with session_world(services=[FakeService(protocol), FakeService("rpc")]) as world:
+        pairs = [script_hash(str(n)) for n in range(3)]
+        wallet, spelled, versioned = [await world.connect(protocol) for _ in range(3)]
+        await wallet.request("blockchain.headers.subscribe")
+        for sh, _hashX in pairs:
+            await wallet.request(SUBSCRIBE, sh)
+        await spelled.request(SUBSCRIBE, pairs[0][0].upper())
+        await spelled.request(SUBSCRIBE, pairs[1][0])
+        await versioned.send({"jsonrpc": "1.0", "id": 0, "method": "server.ping", "params": []})
+        await versioned.recv()
+        await versioned.send(
+            {"jsonrpc": "1.0", "id": 1, "method": SUBSCRIBE, "params": [pairs[2][0]]}
+        )
+        await versioned.recv()
+        reads = world.db.history_reads
+        for _ in range(2):
+            caplog.clear()
+            costs = [world.session(n).cost for n in range(3)]
+            sent = [world.session(n).send_count for n in range(3)]
+            await world.new_confirmed_block([hashX for _sh, hashX in pairs])
+            assert not world.manager.fan_out.tasks
+            assert (await wallet.notification())[0] == "blockchain.headers.subscribe"
+            expected = {sh: status_of(world.db.histories[hashX]) for sh, hashX in pairs}
+            told = [await wallet.notification() for _ in pairs]
+            assert {method for method, _params in told} == {SUBSCRIBE}
+            assert dict(params for _method, params in told) == expected
+            told = dict([(await spelled.notification())[1] for _ in range(2)])
+            assert told == {
+                pairs[0][0].upper(): expected[pairs[0][0]],
+                pairs[1][0]: expected[pairs[1][0]],
+            }
+            message = await versioned.recv()
+            assert (message["id"], message["params"]) == (
+                None,
+                [pairs[2][0], expected[pairs[2][0]]],
+            )
+            assert [4, 2, 1] == [world.session(n).send_count - sent[n] for n in range(3)]
+            assert [3, 2, 1] == [int((world.session(n).cost - costs[n]) / 0.2) for n in range(3)]
+            assert "notified of 3 addresses" in caplog.text
+            assert "notified of 1 address" in caplog.text
+        assert world.db.history_reads == reads
+
+
+async def test_a_script_with_unconfirmed_transactions_is_told_of_with_them():
+    async with session_world() as world:
+        client = await world.connect()
+        (one, one_x), (two, two_x) = script_hash("one"), script_hash("two")
+        for sh in (one, two):
+            await client.request(SUBSCRIBE, sh)
+        await world.new_confirmed_block([one_x, two_x])
+        before = dict([(await client.notification())[1] for _ in range(2)])
+        world.mempool.summaries[two_x] = [Summary(make_tx_hash("a"), 1, False)]
+        await world.touch(one_x, two_x)
+        told = dict([(await client.notification())[1] for _ in range(2)])
+        assert told[one] == before[one]
+        text = "".join(f"{hash_to_hex_str(h)}:{n}:" for h, n in world.db.histories[two_x])
+        text += hash_to_hex_str(make_tx_hash("a")) + ":0:"
+        assert told[two] == sha256(text.encode()).hex()
+        assert world.session().mempool_statuses == {two_x: told[two]}
+
+
+async def test_a_header_does_not_wait_long_for_statuses(monkeypatch):
+    monkeypatch.setattr(fanout, "HEADER_SECS", 0.01)
+    async with session_world() as world:
+        client, other = [await world.connect() for _ in range(2)]
+        sh, hashX = script_hash("slow")
+        for each in (client, other):
+            await each.request("blockchain.headers.subscribe")
+        await client.request(SUBSCRIBE, sh)
+        gate = asyncio.Event()
+        world.db.before_history_returns = gate.wait
+        telling = asyncio.create_task(world.new_block([hashX]))
+        for each in (client, other):
+            assert (await each.notification())[0] == "blockchain.headers.subscribe"
+        assert not telling.done()
+        gate.set()
+        await telling
+        assert (await client.notification())[0] == SUBSCRIBE
+        # Once only
+        await world.touch(hashX)
+        assert (await client.notification())[0] == SUBSCRIBE

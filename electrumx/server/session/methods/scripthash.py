@@ -17,6 +17,7 @@ from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server import packed
 from electrumx.server.session.answers import fetch
 from electrumx.server.session.base import SessionBase
+from electrumx.server.session.framing import notification_parts
 from electrumx.server.session.limits import COST_CACHED
 from electrumx.server.session.params import scripthash_to_hashX
 from electrumx.server.session.results import EncodedJSON
@@ -24,6 +25,7 @@ from electrumx.server.session.scripts import INLINE_ITEMS, Answers, ScriptHistor
 from electrumx.server.session.subscriptions import SessionScripts
 from electrumx.server.session.tables import rpc_method
 
+SUBSCRIBE = "blockchain.scripthash.subscribe"
 # So many statuses are worked out before others have their turn: about a millisecond.
 STATUSES_AT_ONCE = 100
 
@@ -167,8 +169,10 @@ class ScripthashMethods(SessionBase):
         Returns an awaitable if that has to wait.  All statuses are worked out before any is sent.
         """
         subs, remembered = self.hashX_subs, self.mempool_statuses
-        own = [hashX for hashX in touched if hashX in subs]
+        own = list(filter(subs.__contains__, touched))
         if not own and not (height_changed and remembered):
+            return None
+        if not remembered and self._notify_at_once(own):
             return None
         wanted = [*own, *remembered]
         if len(wanted) > STATUSES_AT_ONCE or not all(map(self._is_at_hand, wanted)):
@@ -180,6 +184,25 @@ class ScripthashMethods(SessionBase):
                 changed[alias] = status
         self._send_statuses(changed)
         return None
+
+    def _notify_at_once(self, own: list[bytes]) -> bool:
+        """Send the statuses of own scripts if no work is to be done for any; say if it was so."""
+        manager = self.session_mgr
+        if len(own) > STATUSES_AT_ONCE or any(map(self.mempool.has, own)):
+            return False
+        known = manager.scripts.histories.known_statuses(own)
+        if known is None:
+            return False
+        statuses, text_len = known
+        parts = notification_parts(self._dialect, SUBSCRIBE)
+        lines = self.hashX_subs.render(parts, own, statuses)
+        if lines is None:
+            return False
+        self.bump_cost(len(own) * (COST_CACHED + 0.1) + 0.00002 * text_len)
+        self.post_lines(lines, len(own))
+        self.flush()
+        manager.fan_out.told.append((self, len(own)))
+        return True
 
     async def _notify_after_wait(self, own: list[bytes]) -> None:
         subs = self.hashX_subs
@@ -201,11 +224,14 @@ class ScripthashMethods(SessionBase):
     def _send_statuses(self, changed: dict[str | None, str | None]) -> None:
         changed.pop(None, None)
         for alias, status in changed.items():
-            self.post_notification("blockchain.scripthash.subscribe", (alias, status))
+            self.post_notification(SUBSCRIBE, (alias, status))
         self.flush()
         if changed:
-            es = "" if len(changed) == 1 else "es"
-            self.logger.info(f"notified of {len(changed):,d} address{es}")
+            self.log_notified(len(changed))
+
+    def log_notified(self, count: int) -> None:
+        """Log of how many scripts the client was told."""
+        self.logger.info(f"notified of {count:,d} address{'' if count == 1 else 'es'}")
 
     # -- requests
 
