@@ -22,6 +22,7 @@ from collections import Counter
 from electrumx.lib import coins
 from electrumx.lib import tx as readers
 from electrumx.lib.coins import Coin
+from electrumx.lib.header_hashes import OPTIONAL_MODULES
 
 RUNS = 11
 LAYOUT = "{:<18}{:>6}{:>8}{:>8}  {}"
@@ -32,29 +33,6 @@ import {module}
 print(time.perf_counter() - wall, time.process_time() - cpu)
 print(*sys.modules)
 """
-# The modules that header hashes may come from; see electrumx.lib.header_hashes.
-OPTIONAL = [
-    "x11_hash",
-    "dash_hash",
-    "x11_gost_hash",
-    "x13_hash",
-    "deeponion_x13_hash",
-    "quark_hash",
-    "pivx_quark_hash",
-    "xevan_hash",
-    "x16r_hash",
-    "x16rv2_hash",
-    "x16rt_hash",
-    "x21s_hash",
-    "lyra2z_hash",
-    "neoscrypt",
-    "tribushashm",
-    "zny_yespower_0_5",
-    "bell_yespower",
-    "cpupower",
-    "groestlcoin_hash",
-    "verushash",
-]
 
 
 def code_lines(module):
@@ -121,7 +99,7 @@ def print_times():
     print()
     for module in ("electrumx.lib.coins", "electrumx.server.controller"):
         ((wall, wall_median), (cpu, cpu_median)), loaded = import_times(module)
-        packages = sorted(set(OPTIONAL) & set(loaded)) or "none"
+        packages = sorted(OPTIONAL_MODULES & set(loaded)) or "none"
         print(
             f"import {module}: {wall:.0f} ms (median {wall_median:.0f}), CPU {cpu:.0f} ms "
             f"(median {cpu_median:.0f}); optional packages loaded: {packages}"

@@ -32,6 +32,10 @@ BUILD_HINT = (
 )
 
 
+#: the modules that header hashes may come from, none of which is imported before it is needed
+OPTIONAL_MODULES = {"groestlcoin_hash", "verushash"}
+
+
 class HeaderHashError(OperatorError):
     """A header hash needs a package that is not installed, or does not work as it was built."""
 
@@ -63,6 +67,7 @@ def _packaged(algorithm: str, *modules: str, package: str = "") -> HeaderHash:
 
     package is the one to name to an operator who has none of them; empty if there is none.
     """
+    OPTIONAL_MODULES.update(modules)
 
     def header_hash(header: bytes) -> bytes:
         for function in _imported(algorithm, modules, package):
