@@ -112,6 +112,8 @@ class BlockProcessor(ForkFinder):
         )
         #: set and cleared after each reorganisation
         self.backed_up_event = asyncio.Event()
+        #: set and cleared when blocks are about to be committed while caught up
+        self.processed_event = asyncio.Event()
         #: set and cleared when blocks were committed while caught up
         self.advanced_event = asyncio.Event()
         #: of each reorganisation: the height up to which it left the chain as it was
@@ -346,6 +348,8 @@ class BlockProcessor(ForkFinder):
             del self._confirmed[next(iter(self._confirmed))]
 
         self._confirmed[prev_tip] = await asyncio.to_thread(self._what_confirmed, blocks)
+        self.processed_event.set()
+        self.processed_event.clear()
 
     def _what_confirmed(self, blocks: Sequence[ParsedBlock]) -> Confirmed:
         """Put together what the last blocks did.  Runs in: a thread."""

@@ -82,6 +82,12 @@ class _MemPoolView(MemPoolAPI):
             return None
         return confirmed
 
+    def processed_after(self, tip: bytes) -> Confirmed | None:
+        return self._processor.confirmed_after(tip)
+
+    async def wait_for_processed_block(self) -> None:
+        await self._processor.processed_event.wait()
+
     async def raw_transactions(self, hex_hashes: Sequence[str]) -> list[bytes | None]:
         return await self._daemon.getrawtransactions(hex_hashes)
 

@@ -12,11 +12,12 @@ several would not be faster, but each makes the loop wait longer for its turn.
 
 Two tasks change the maps.  A *refresh* lists the node's transactions, removes those that vanished
 and fetches the new ones, some ten thousands at a time; what lacks a parent waits for the next
-portion, and at the end is dropped until the next refresh.  And when *a block* has been indexed on
-top of the tip that the maps are right for, its transactions and those that it made impossible are
-removed at once, without asking the node: clients are told of a block without waiting until a node
-with a large mempool has listed it.  A refresh notices that the tip moved, before it changes
-anything, and begins anew.
+portion, and at the end is dropped until the next refresh.  And when *a block* has been committed on
+top of the tip that the maps are right for, its transactions and those that it made impossible go at
+once, without asking the node: clients are told of a block without waiting until a node with a large
+mempool has listed it.  What has to go is found out while the block is on its way to the disk; then
+it is ``leaving``, in one step, and is removed when clients have been told.  A refresh notices that
+the tip moved, before it changes anything, and begins anew.
 """
 
 import asyncio
@@ -35,6 +36,7 @@ from electrumx.server.daemon import DaemonError
 from electrumx.server.db import UTXO
 from electrumx.server.mempool_candidates import CandidateParser, Candidates
 from electrumx.server.mempool_index import (
+    Departure,
     HashXValue,
     MemPoolIndex,
     MemPoolTx,
@@ -119,6 +121,14 @@ class MemPoolAPI(ABC):
         """Return what the database's tip confirmed beyond this one, None if that is not known."""
         return None
 
+    def processed_after(self, tip: bytes) -> Confirmed | None:
+        """Return what will be confirmed beyond this tip, committed or not; None if not known."""
+        return None
+
+    async def wait_for_processed_block(self) -> None:
+        """Return when blocks are about to be committed; by default it never does."""
+        await asyncio.get_running_loop().create_future()
+
     async def wait_for_daemon_height_change(self) -> None:
         """Return when the node's height has changed; by default it never does."""
         await asyncio.get_running_loop().create_future()
@@ -162,6 +172,8 @@ class MemPool(MemPoolIndex):
         self._wake = asyncio.Event()  # ends the pause between refreshes
         #: tip that the maps are right for, except that transactions may be missing
         self._tip: bytes | None = None
+        #: what a block on its way to the disk will make go
+        self._departure: Departure | None = None
         #: of changes that nobody was told of yet, also of failed refreshes
         self._touched: set[bytes] = set()
         #: bytes of a transaction, an average of the last batches
@@ -183,6 +195,7 @@ class MemPool(MemPoolIndex):
                 self._log_status(synchronized_event),
                 self._refresh_histogram(synchronized_event),
                 self._wake_after(self.api.wait_for_daemon_height_change),
+                self._prepare_for_blocks(),
                 self._follow_database(),
                 self._refresh_hashes(synchronized_event),
             )
@@ -248,22 +261,43 @@ class MemPool(MemPoolIndex):
                 delay = min(SETTLE_SECS, self.refresh_secs)
             asyncio.get_running_loop().call_later(delay, self._wake.set)
 
+    async def _prepare_for_blocks(self) -> None:
+        """Find out what each block will make go, while the database is writing it."""
+        while True:
+            await self.api.wait_for_processed_block()
+            async with self.lock:
+                confirmed = None if self._tip is None else self.api.processed_after(self._tip)
+                if confirmed is not None:
+                    self._departure = await self._in_thread(self.departure, confirmed)
+
     async def _apply_block(self) -> bool:
         """Remove what the database confirmed and pass the news on; False if nothing is known."""
         async with self.lock:
-            tip = self._tip
-            confirmed = None if tip is None else self.api.confirmed_after(tip)
+            confirmed = None if self._tip is None else self.api.confirmed_after(self._tip)
             if confirmed is None:
                 return False
-            gone = await self._in_thread(self.in_block, confirmed.tx_hashes)
-            await self._in_slices(gone, self._remove_one)
-            # What is left and spends the same as the block has become impossible.
-            rivals = await self._in_thread(self.spending, confirmed.spent_outpoints)
-            if rivals:
-                await self._in_slices(self.with_descendants(rivals), self._remove_one)
+            departure, self._departure = self._departure, None
+            if (
+                departure is None
+                or departure.confirmed is not confirmed
+                or departure.changes != self._changes
+            ):
+                departure = await self._in_thread(self.departure, confirmed)
+            # From here on all answers are of the new block.
+            self.leaving = departure.tx_hashes
             self._tip = confirmed.tip
-        touched, self._touched = self._touched, set()
-        await self.api.on_mempool(touched, confirmed.height)
+            touched, self._touched = self._touched | departure.touched, set()
+            telling = asyncio.ensure_future(self.api.on_mempool(touched, confirmed.height))
+            try:
+                # Whoever is slow to be told does not keep the maps from being put in order.
+                await asyncio.wait([telling], timeout=SETTLE_SECS)
+                known: set[bytes] = set()
+                await self._in_slices(list(self.leaving), lambda h: self._remove(h, known))
+                self.leaving = {}
+            except BaseException:
+                telling.cancel()
+                raise
+        await telling
         return True
 
     def _remove_one(self, tx_hash: bytes) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from electrumx.server.db import UTXO
+from electrumx.server.notifications import Confirmed
 
 HASH_LEN = 32
 
@@ -152,11 +153,24 @@ def compact_histogram(histogram: dict[float, int], *, bin_size: float) -> list[t
     return compact
 
 
+@dataclass(slots=True, frozen=True)
+class Departure:
+    """What a block makes go."""
+
+    confirmed: Confirmed
+    tx_hashes: dict[bytes, None]
+    touched: set[bytes]  # the hashXs of those
+    changes: int  # of the maps for which this was found out
+
+
 class MemPoolIndex:
     """Transactions, added and removed one by one, and the questions about them.
 
     txs: tx hash -> MemPoolTx;  hashXs: hashX -> set of tx hashes, never empty;  spenders: outpoint
     -> hash of the transaction that spends it. All are to be changed by nobody else.
+
+    What a block makes go does so in one step, for all who ask: it is ``leaving`` from then on, and
+    is removed bit by bit.
     """
 
     def __init__(self) -> None:
@@ -165,9 +179,14 @@ class MemPoolIndex:
         self.spenders: dict[Prevout, bytes] = {}
         self._fee_rates = FeeRates()
         self._total_size = 0  # virtual bytes of all txs
+        #: transactions that are in the maps, but in no answer
+        self.leaving: dict[bytes, None] = {}
+        #: counts what was added and removed
+        self._changes = 0
 
     def _add(self, tx_hash: bytes, tx: MemPoolTx, touched: set[bytes]) -> None:
         """Take a transaction that was not there; its hashXs go into touched."""
+        self._changes += 1
         self.txs[tx_hash] = tx
         self._total_size += tx.size
         self._fee_rates.add(tx)
@@ -181,6 +200,7 @@ class MemPoolIndex:
 
     def _remove(self, tx_hash: bytes, touched: set[bytes]) -> None:
         """Forget a transaction; its hashXs go into touched."""
+        self._changes += 1
         tx = self.txs.pop(tx_hash)
         self._total_size -= tx.size
         self._fee_rates.remove(tx)
@@ -197,14 +217,21 @@ class MemPoolIndex:
 
     def has_tx(self, tx_hash: bytes) -> bool:
         """Say if a transaction is in the mempool."""
-        return tx_hash in self.txs
+        return tx_hash in self.txs and tx_hash not in self.leaving
 
     def has(self, hashX: bytes) -> bool:
         """Say if any transaction touches hashX."""
+        if self.leaving:
+            return not self.leaving.keys() >= set(self.hashXs.touching(hashX))
         return hashX in self.hashXs
 
     def _txs_touching(self, hashX: bytes) -> list[tuple[bytes, MemPoolTx]]:
-        return [(tx_hash, self.txs[tx_hash]) for tx_hash in self.hashXs.touching(hashX)]
+        txs, leaving = self.txs, self.leaving
+        return [
+            (tx_hash, txs[tx_hash])
+            for tx_hash in self.hashXs.touching(hashX)
+            if tx_hash not in leaving
+        ]
 
     def sync_balance_delta(self, hashX: bytes) -> int:
         """Return what the mempool adds to the confirmed balance, in satoshis; may be negative."""
@@ -225,7 +252,7 @@ class MemPoolIndex:
         """
         summaries = [
             MemPoolTxSummary(
-                tx_hash, tx.fee, any(prev_hash in self.txs for prev_hash, _idx in tx.prevouts)
+                tx_hash, tx.fee, any(self.has_tx(prev_hash) for prev_hash, _idx in tx.prevouts)
             )
             for tx_hash, tx in self._txs_touching(hashX)
         ]
@@ -247,12 +274,33 @@ class MemPoolIndex:
 
     # -- What a block does. Runs in: a thread.
 
-    def in_block(self, tx_hashes: bytes) -> list[bytes]:
+    def departure(self, confirmed: Confirmed) -> Departure:
+        """Return what has to go when these blocks are on top.
+
+        That is what they confirm, and what spends the same, with all that depends on it.
+        """
+        gone = dict.fromkeys(self._in_block(confirmed.tx_hashes))
+        pending = [h for h in self._spending(confirmed.spent_outpoints) if h not in gone]
+        # Those that have become impossible
+        gone.update(dict.fromkeys(pending))
+        while pending:
+            parent = pending.pop()
+            for idx in range(len(self.txs[parent].out_pairs)):
+                child = self.spenders.get((parent, idx))
+                if child is not None and child not in gone:
+                    gone[child] = None
+                    pending.append(child)
+        touched: set[bytes] = set()
+        for tx_hash in gone:
+            touched |= self.txs[tx_hash].hashXs()
+        return Departure(confirmed, gone, touched, self._changes)
+
+    def _in_block(self, tx_hashes: bytes) -> list[bytes]:
         """Return those of a block's transactions that are here."""
         starts = range(0, len(tx_hashes), HASH_LEN)
         return [h for h in [tx_hashes[n : n + HASH_LEN] for n in starts] if h in self.txs]
 
-    def spending(self, outpoints: bytes) -> set[bytes]:
+    def _spending(self, outpoints: bytes) -> set[bytes]:
         """Return the transactions that spend any of the outpoints (hash and index LE4, joined)."""
         get = self.spenders.get
         found = [
@@ -265,16 +313,3 @@ class MemPoolIndex:
             for n in range(0, len(outpoints), 36)
         ]
         return {tx_hash for tx_hash in found if tx_hash is not None}
-
-    def with_descendants(self, tx_hashes: set[bytes]) -> list[bytes]:
-        """Return transactions and all that depend on them."""
-        found = dict.fromkeys(tx_hashes)
-        pending = list(tx_hashes)
-        while pending:
-            parent = pending.pop()
-            for idx in range(len(self.txs[parent].out_pairs)):
-                child = self.spenders.get((parent, idx))
-                if child is not None and child not in found:
-                    found[child] = None
-                    pending.append(child)
-        return list(found)

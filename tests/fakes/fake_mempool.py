@@ -90,6 +90,7 @@ class FakeAPI(MemPoolAPI):
         self.confirmed = {}  # tip -> what was confirmed on top of it
         self.node_changed = asyncio.Event()
         self.db_changed = asyncio.Event()
+        self.processed = asyncio.Event()
 
     @staticmethod
     def _pulse(event):
@@ -142,6 +143,10 @@ class FakeAPI(MemPoolAPI):
         self.confirmed[previous] = Confirmed(self.node_height, self.node_tip, tx_hashes, outpoints)
         return hashXs
 
+    def process_block(self):
+        """Let the mempool hear that the database is about to move."""
+        self._pulse(self.processed)
+
     def announce_block(self):
         """Let the mempool hear that the database moved."""
         self._pulse(self.db_changed)
@@ -172,6 +177,12 @@ class FakeAPI(MemPoolAPI):
     async def mempool_hashes(self):
         self.listings += 1
         return [tx.hex_hash for tx in self.txs.values()]
+
+    def processed_after(self, tip):
+        return self.confirmed.get(tip)
+
+    async def wait_for_processed_block(self):
+        await self.processed.wait()
 
     async def raw_transactions(self, hex_hashes):
         self.fetches += 1
@@ -232,16 +243,16 @@ async def refreshed(api):
     return await asyncio.wait_for(api.refreshes.get(), WAIT_SECS)
 
 
-async def check_against_model(mempool, accepted):
-    """Compare all queries with what follows from the accepted ModelTxs; hash -> tx."""
-    assert set(mempool.txs) == set(accepted)
-    by_hashX = {}
+async def check_answers(mempool, accepted):
+    """Compare what is answered with what follows from the accepted ModelTxs; hash -> tx."""
+    by_hashX = {hashX: [] for hashX in list(mempool.hashXs)}
     for tx in accepted.values():
         for hashX in tx.hashXs():
             by_hashX.setdefault(hashX, []).append(tx)
-    assert {hashX: {tx.hash for tx in txs} for hashX, txs in by_hashX.items()} == mempool.hashXs
-
+    for tx_hash in list(mempool.txs):
+        assert mempool.has_tx(tx_hash) == (tx_hash in accepted)
     for hashX, txs in by_hashX.items():
+        assert mempool.has(hashX) == bool(txs)
         delta = 0
         spends = set()
         summaries = []
@@ -265,6 +276,23 @@ async def check_against_model(mempool, accepted):
         assert len(got_utxos) == len(utxos)
         assert {tuple(utxo) for utxo in got_utxos} == utxos
 
+
+async def check_against_model(mempool, accepted):
+    """Compare all queries with what follows from the accepted ModelTxs; hash -> tx.
+
+    What a block made go is no answer any more, but may still have to be removed from the maps.
+    """
+    await check_answers(mempool, accepted)
+    while mempool.leaving:
+        await asyncio.sleep(0)
+    assert set(mempool.txs) == set(accepted)
+    by_hashX = {}
+    for tx in accepted.values():
+        for hashX in tx.hashXs():
+            by_hashX.setdefault(hashX, []).append(tx)
+    assert {hashX: {tx.hash for tx in txs} for hashX, txs in by_hashX.items()} == mempool.hashXs
+
+    await check_answers(mempool, accepted)
     spenders = {i[:2]: tx.hash for tx in accepted.values() for i in tx.inputs}
     assert mempool.spenders == spenders
     for tx_hash, tx in accepted.items():

@@ -12,6 +12,7 @@ from tests.fakes.fake_mempool import (
     FakeAPI,
     ModelTx,
     check_against_model,
+    check_answers,
     refreshed,
     synchronizing,
 )
@@ -206,10 +207,15 @@ async def run_blocks(seed, rounds):
             listings = api.listings
             api.index_block(mined, others)
             wallets.coins = [c for c in wallets.coins if c[:2] in api.utxos or c[0] in api.txs]
+            if rng.random() < 0.7:
+                # Looked at while it is written, or while that is beginning
+                api.process_block()
+                await asyncio.sleep(rng.choice([0, 0.003]))
             api.announce_block()
             touched, height = await asyncio.wait_for(api.refreshes.get(), 60)
             assert (height, api.listings) == (api.node_height, listings)
-            # The same as the node's mempool, by other means
+            # The same as the node's mempool, by other means; at once, though not yet in the maps
+            await check_answers(mempool, api.txs)
             await check_against_model(mempool, api.txs)
             gone = [tx for tx_hash, tx in before.items() if tx_hash not in api.txs]
             assert touched == set().union(*(tx.hashXs() for tx in gone))

@@ -132,6 +132,32 @@ async def test_what_the_last_blocks_confirmed_is_remembered(tmp_path, indexer):
         assert world.bp.confirmed_after(tips[-3]) is None
 
 
+async def test_what_a_block_confirms_is_known_while_it_is_being_written(tmp_path, indexer):
+    maker = ChainMaker(seed=17)
+    start = maker.grow(maker.genesis_hash, 5)
+    daemon = ScriptedDaemon(maker.chain(start))
+    async with World(make_env(tmp_path, indexer=indexer), daemon) as world:
+        await world.until_at(maker.chain(start))
+        may_write = threading.Event()
+        flush_dbs = world.db.flush_dbs
+
+        def held_up(*args):
+            assert may_write.wait(60)
+            flush_dbs(*args)
+
+        world.db.flush_dbs = held_up
+        processed = asyncio.ensure_future(world.bp.processed_event.wait())
+        tip = maker.extend(start)
+        daemon.set_chain(maker.chain(tip))
+        await asyncio.wait_for(processed, 60)
+        height = len(maker.chain(start)) - 1
+        confirmed = world.bp.confirmed_after(start)
+        assert (height + 1, tip) == (confirmed.height, confirmed.tip)
+        assert (height, start) == (world.db.db_height, world.db.db_tip)
+        may_write.set()
+        await world.until_at(maker.chain(tip))
+
+
 async def test_what_blocks_added_extends_the_histories_from_before(tmp_path, order, indexer):
     processor_class, coin, ltor = order
     maker = ChainMaker(seed=16, scripts=6, ltor=ltor)

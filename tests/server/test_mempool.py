@@ -15,6 +15,7 @@ from tests.fakes.fake_mempool import (
     FakeAPI,
     ModelTx,
     check_against_model,
+    check_answers,
     hashX_of,
     refreshed,
     synchronizing,
@@ -409,6 +410,81 @@ async def test_a_block_is_applied_without_asking_the_node(with_tips):
         await check_against_model(mempool, {tx.hash: tx for tx in (kept, child)})
         assert (api.listings, api.fetches) == (listings, fetches)
         assert not mempool.lock.locked()
+
+
+async def test_answers_are_of_the_new_block_from_when_clients_are_told(with_tips, monkeypatch):
+    monkeypatch.setattr(mempool_module, "SETTLE_SECS", 60)
+    api = with_tips
+    mined, kept = pay(api), pay(api)
+    child = pay(api, mined.spendables()[0], ALICE)
+    left = {tx.hash: tx for tx in (kept, child)}
+    told, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(_touched, _height):
+        told.set()
+        await go_on.wait()
+
+    async with synchronizing(COIN, api) as mempool:
+        await first_refresh(api)
+        (summary,) = [s for s in mempool.sync_summaries(hashX_of(ALICE)) if s.hash == child.hash]
+        assert summary.has_unconfirmed_inputs
+        api.on_mempool = slow
+        api.index_block([mined.hash])
+        api.announce_block()
+        await asyncio.wait_for(told.wait(), 60)
+        await check_answers(mempool, left)
+        # They come first.
+        assert mined.hash in mempool.txs
+        go_on.set()
+        await check_against_model(mempool, left)
+
+
+async def test_slow_clients_do_not_keep_the_maps_from_being_put_in_order(with_tips, monkeypatch):
+    monkeypatch.setattr(mempool_module, "SETTLE_SECS", 0.01)
+    api = with_tips
+    mined = [pay(api) for _ in range(3)]
+    async with synchronizing(COIN, api) as mempool:
+        await first_refresh(api)
+        api.on_mempool = lambda *_args: asyncio.get_running_loop().create_future()
+        api.index_block([tx.hash for tx in mined])
+        api.announce_block()
+        while mempool.txs:
+            await asyncio.sleep(0.001)
+        await check_against_model(mempool, {})
+
+
+@pytest.mark.parametrize("changed", [False, True])
+async def test_what_a_block_makes_go_is_found_out_while_it_is_written(with_tips, changed):
+    api = with_tips
+    mined, kept = pay(api), pay(api)
+    async with synchronizing(COIN, api) as mempool:
+        await first_refresh(api)
+        found = []
+        departure = mempool.departure
+
+        def noted(confirmed):
+            found.append(confirmed)
+            return departure(confirmed)
+
+        mempool.departure = noted
+        previous = api.database_tip
+        api.index_block([mined.hash])
+        api.process_block()
+        while not found or mempool.lock.locked():
+            await asyncio.sleep(0.001)
+        # But nobody is told of it before it is there.
+        assert mempool.has_tx(mined.hash)
+        assert api.refreshes.empty()
+        left = {kept.hash: kept}
+        if changed:
+            # As if a refresh had been under way
+            late = pay(api)
+            mempool._add(late.hash, MemPoolTx((), (), ((hashX_of(BOB), 5),), 0, 100), set())
+            mempool._remove(late.hash, set())
+            api.txs.pop(late.hash)
+        assert await told_of_block(api) == (mined.hashXs(), 101)
+        assert found == [api.confirmed[previous]] * (2 if changed else 1)
+        await check_against_model(mempool, left)
 
 
 async def test_after_a_block_the_node_is_asked_as_well(with_tips):
