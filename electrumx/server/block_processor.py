@@ -132,7 +132,7 @@ class BlockProcessor(ForkFinder):
         own_rules = type(self) not in (BlockProcessor, LTORBlockProcessor)
         if self.env.indexer != "python" and not own_rules:
             any_order = isinstance(self, LTORBlockProcessor)
-            index = CompiledIndex.for_coin(self.coin, any_order, self.db.lookup_coin)
+            index = CompiledIndex.for_coin(self.coin, any_order, self.db.lookup_coins)
         if self.env.indexer == "compiled" and index is None:
             raise OperatorError(
                 "INDEXER is compiled, but that form was not built or does not serve "

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from electrumx.lib.coins import Coin
 from electrumx.lib.tx import Deserializer, DeserializerLitecoin, DeserializerSegWit
+from electrumx.lib.util import chunks
 from electrumx.server.db import CoinRow
 from electrumx.server.utxo_cache import utxo_not_found
 
@@ -26,7 +27,8 @@ try:
 except ImportError:
     compiled = None
 
-Lookup = Callable[[bytes, int, Container[bytes]], CoinRow | None]
+#: finds many coins on disk, as :meth:`DB.lookup_coins` does
+Lookup = Callable[[Sequence[bytes], Container[bytes]], list[CoinRow | None]]
 
 
 def _tx_format(coin: type[Coin]) -> int | None:
@@ -108,6 +110,8 @@ class CompiledDeletes:
 class CompiledIndex:
     """Parses blocks and indexes them; holds coins and history until they are flushed."""
 
+    #: outpoints, whose rows take 400 bytes each
+    LOOKED_UP_AT_ONCE = 10_000
     #: an entry, its slot, and what it takes while it is being flushed
     BYTES_PER_COIN = 72 + 48
 
@@ -140,11 +144,11 @@ class CompiledIndex:
         index = self.index
         missing = index.missing(list(blocks))
         missing.sort(key=_row_order)
-        for outpoint in missing:
-            row = self._lookup(outpoint[:32], int.from_bytes(outpoint[32:], "little"), index)
-            # One that is not on disk either fails when it is spent.
-            if row is not None:
-                index.provide(outpoint, row.coin)
+        for part in chunks(missing, self.LOOKED_UP_AT_ONCE):
+            for outpoint, row in zip(part, self._lookup(part, index), strict=True):
+                # One that is not on disk either fails when it is spent.
+                if row is not None:
+                    index.provide(outpoint, row.coin)
 
     def advance(self, block: "FastBlock", first_tx_num: int, height: int) -> bytes:
         """Index a block of which :meth:`prepare` was told; return its undo items, joined."""

@@ -15,8 +15,8 @@ import gc
 import importlib
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from itertools import dropwhile, takewhile
 from types import ModuleType
 from typing import Any, Protocol
@@ -95,6 +95,13 @@ class Storage:
         """
         raise NotImplementedError
 
+    def rows_of(self, prefixes: Sequence[bytes]) -> list[list[tuple[bytes, bytes]]]:
+        """Return the rows whose key begins with each of the prefixes, which ascend.
+
+        As many calls of :meth:`iterator` do, but quicker.
+        """
+        return [list(self.iterator(prefix=prefix)) for prefix in prefixes]
+
     @property
     def max_open_files(self) -> int:
         """How many files the engine may hold open."""
@@ -168,6 +175,23 @@ def _descendants(base: type[Storage]) -> list[type[Storage]]:
     return found
 
 
+def _rows_at(cursor: Any, prefixes: Sequence[bytes]) -> list[list[tuple[bytes, bytes]]]:
+    """Return the rows under each prefix, by an engine's own cursor."""
+    result = []
+    seek, valid, next_row = cursor.seek, cursor.valid, cursor.next
+    for prefix in prefixes:
+        rows: list[tuple[bytes, bytes]] = []
+        seek(prefix)
+        while valid():
+            key = cursor.key()
+            if not key.startswith(prefix):
+                break
+            rows.append((key, cursor.value()))
+            next_row()
+        result.append(rows)
+    return result
+
+
 class LevelDB(Storage):
     """LevelDB, through plyvel (Python below 3.12) or plyvel-next."""
 
@@ -232,6 +256,11 @@ class LevelDB(Storage):
             start=max(prefix, start), stop=util.increment_byte_string(prefix)
         )
         return iterator
+
+    def rows_of(self, prefixes: Sequence[bytes]) -> list[list[tuple[bytes, bytes]]]:  # noqa: D102
+        # Making an iterator takes three times as long as letting one seek.
+        with closing(self.db.raw_iterator()) as cursor:
+            return _rows_at(cursor, prefixes)
 
 
 class RocksDB(Storage):
@@ -317,6 +346,9 @@ class RocksDB(Storage):
         # A key equal to the end, the first row met, lies above the prefix.
         rows = dropwhile(lambda row: row[0] == end, rows)
         return takewhile(lambda row: row[0].startswith(prefix) and row[0] >= start, rows)
+
+    def rows_of(self, prefixes: Sequence[bytes]) -> list[list[tuple[bytes, bytes]]]:  # noqa: D102
+        return _rows_at(self.db.iter(), prefixes)
 
 
 class RocksDBNG(Storage):

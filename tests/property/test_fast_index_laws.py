@@ -33,7 +33,15 @@ def no_disk(_tx_hash, _idx, _spent):
 
 
 def both(coin, any_order=False, lookup=no_disk):
-    return CompiledIndex.for_coin(coin, any_order, lookup), UTXOCache(lookup)
+    def lookup_all(outpoints, spent):
+        places = [(outpoint[:4], outpoint[32:]) for outpoint in outpoints]
+        assert places == sorted(places)
+        return [
+            lookup(outpoint[:32], int.from_bytes(outpoint[32:], "little"), spent)
+            for outpoint in outpoints
+        ]
+
+    return CompiledIndex.for_coin(coin, any_order, lookup_all), UTXOCache(lookup)
 
 
 def verdict(parse, raw):

@@ -316,6 +316,27 @@ async def test_a_limited_history_is_the_beginning_of_the_whole(tmp_path):
             assert whole[:limit] == await world.db.limited_history(hashX, limit=limit)
 
 
+async def test_many_coins_are_looked_up_as_each_alone(env):
+    bp = await two_flushes(env)
+    db = bp.db
+    keys = [key for key, _hashX in db.utxo_db.iterator(prefix=b"h")]
+    outpoints = []
+    for key in keys:
+        tx_hash, _height = db.fs_tx_hash(int.from_bytes(key[-5:], "little"))
+        outpoints.append(tx_hash + key[5:9])
+    alone = [
+        db.lookup_coin(outpoint[:32], int.from_bytes(outpoint[32:], "little"))
+        for outpoint in outpoints
+    ]
+    assert None not in alone
+    assert db.lookup_coins(outpoints) == alone
+    spent = set(keys[::2])
+    assert db.lookup_coins(outpoints, spent) == [
+        None if row.outpoint_key in spent else row for row in alone
+    ]
+    db.close_dbs()
+
+
 async def test_colliding_outpoint_prefixes_are_told_apart_by_the_full_hash(env):
     bp = await two_flushes(env)
     db = bp.db
@@ -330,6 +351,13 @@ async def test_colliding_outpoint_prefixes_are_told_apart_by_the_full_hash(env):
     tx_hash = (await db.tx_hashes_at_blockheight(2))[0]
     row = db.lookup_coin(tx_hash, 0)
     assert row.outpoint_key == real
+    # The same for many at once, among which are some that are spent, and some that never were.
+    absent = bytes(36), tx_hash + b"\1\0\0\0", b"\xff" * 36
+    outpoints = sorted([tx_hash + bytes(4), *absent], key=lambda o: o[:4] + o[32:])
+    found = dict(zip(outpoints, db.lookup_coins(outpoints), strict=True))
+    assert found == {tx_hash + bytes(4): row} | dict.fromkeys(absent)
+    assert db.lookup_coins([tx_hash + bytes(4)], {real}) == [db.lookup_coin(tx_hash, 0, {real})]
+    assert db.lookup_coins([]) == []
     assert await db.lookup_utxos([(tx_hash, 0)]) == [
         (bytes.fromhex("eb2f5c94dedce91ecba6c7"), 5_000_000_000)
     ]

@@ -40,6 +40,22 @@ def test_a_batch_is_written_when_its_block_ends(store):
     assert store.get(b"x") == b"y"
 
 
+def test_rows_of_many_prefixes_are_those_of_each(store):
+    assert store.rows_of([b"", b"a"]) == [[], []]
+    keys = [b"a", b"aa", b"ab", b"b", b"ba", b"c\xff", b"c\xff\xff", b"\xff", b"\xff\xff"]
+    for key in keys:
+        store.put(key, b"value of " + key)
+    prefixes = sorted([*keys, b"", b"abc", b"bb", b"c", b"d", b"\xff\xff\xff"])
+    # One that comes again
+    prefixes.append(prefixes[-1])
+    for wanted in (prefixes, prefixes[3:4], []):
+        assert store.rows_of(wanted) == [
+            [(key, b"value of " + key) for key in keys if key.startswith(prefix)]
+            for prefix in wanted
+        ]
+    store.close()
+
+
 def test_a_batch_whose_block_raises_writes_nothing(store):
     store.put(b"a", b"1")
 

@@ -48,9 +48,9 @@ INLINE_ITEMS = 5_000 if packed.COMPILED else 500
 # The running hash takes 400 bytes; that of a short history is as soon made anew.
 KEPT_HASH_ENTRIES = 200
 # So many scripts are looked at, and so many extended in a thread, before others have their turn:
-# about a millisecond.
+# about a millisecond, and two.
 EXAMINED_AT_ONCE = 2_000
-EXTENDED_AT_ONCE = 500
+EXTENDED_AT_ONCE = 2_500
 
 
 class Awaited(Protocol):
