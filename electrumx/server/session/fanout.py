@@ -24,7 +24,7 @@ from electrumx.server.session.subscriptions import ScriptIndex
 
 NOTIFY_SECS = 30.0
 # So long a header waits, at most, to be sent together with statuses.
-HEADER_SECS = 0.05
+HEADER_SECS = 0.1
 FORCE_AFTER_SECS = 1.0
 SLICE_SECS = 0.001
 
