@@ -561,8 +561,8 @@ class World:
         self.db.add_block(**kwargs)
         await self.manager.notify_sessions(self.db.db_height, set(touched))
 
-    async def new_confirmed_block(self, scripts):
-        """A block whose news the processor has: each of these hashXs has one transaction in it.
+    def add_confirmed_block(self, scripts):
+        """Add a block whose news the processor has: each of these hashXs has one transaction in it.
 
         Their histories must be as long as the longest, or empty.
         """
@@ -579,7 +579,11 @@ class World:
         )
         for hashX, tx_hash in zip(scripts, hashes, strict=True):
             self.db.histories.setdefault(hashX, []).append((tx_hash, height))
-        await self.manager.notify_sessions(height, set(scripts))
+
+    async def new_confirmed_block(self, scripts):
+        """Add such a block and tell of it."""
+        self.add_confirmed_block(scripts)
+        await self.manager.notify_sessions(self.db.db_height, set(scripts))
 
     async def touch(self, *touched):
         await self.manager.notify_sessions(self.db.db_height, set(touched))

@@ -309,13 +309,14 @@ class SessionManager:
         return message
 
     def _confirmed_now(self, height: int) -> Confirmed | None:
-        """Return what led from the tip last announced to the present one, of this height.
+        """Return what led from the tip last announced to the one of this height.
 
-        None if more happened than that one batch of blocks was processed.
+        None if more happened than that one batch of blocks was processed.  The database may be
+        ahead by another; but not behind, as it is while blocks are undone.
         """
         tip = self.chain.notified_tip
         confirmed: Confirmed | None = None if tip is None else self.bp.confirmed_after(tip)
-        if confirmed is None or confirmed.height != height or confirmed.tip != self.db.db_tip:
+        if confirmed is None or not confirmed.height == height <= self.db.db_height:
             return None
         return confirmed
 

@@ -133,10 +133,17 @@ class ScriptHistory:
         return self.entries if self.count <= KEPT_HASH_ENTRIES else None
 
     def extended(self, found: packed.Extended) -> "ScriptHistory":
-        """Return the history that ``packed.extend_histories`` has found to follow this one."""
+        """Return the history that ``packed.extend_histories`` has found to follow this one.
+
+        Runs in: a thread.
+        """
         entries, last_tx_num, status, text_len = found
         if status is None:
-            return self.followed_by(entries, last_tx_num)
+            result = self.followed_by(entries, last_tx_num)
+            if self.is_known and not result.is_known:
+                # It has just become one of those whose hash is kept.
+                result.hash_all()
+            return result
         result = ScriptHistory(entries, len(entries) // packed.ENTRY_LEN, last_tx_num)
         result._status, result.text_len = status, text_len
         return result
@@ -151,6 +158,11 @@ class ScriptHistory:
     def is_hashed(self) -> bool:
         """True if the hash is known, or made in no time."""
         return self._hash is not None or self._status is not None or self.count <= INLINE_ITEMS
+
+    @property
+    def is_known(self) -> bool:
+        """True if the status without the mempool is a matter of course."""
+        return self._status is not None or self._hash is not None or not self.count
 
     def hash_all(self) -> Any:
         """Return the hash of the status text, not to be changed.  Runs in any thread."""
@@ -367,10 +379,9 @@ class Histories(Source[ScriptHistory]):
         for history in map(self.cache.peek, hashXs):
             if history is None or history.stale or history.count >= self.limit:
                 return None
-            status = history._status
-            if status is None and history.count:
+            if not history.is_known:
                 return None
-            statuses.append(status)
+            statuses.append(history.status([])[0])
             text_len += history.text_len
         # As if each had been looked up; none was left unused for long, as a block touched it.
         self.cache.lookups += len(statuses)

@@ -217,6 +217,78 @@ async def test_a_script_with_unconfirmed_transactions_is_told_of_with_them():
         assert world.session().mempool_statuses == {two_x: told[two]}
 
 
+async def test_a_block_that_confirms_all_or_some_of_a_wallets_transactions(caplog):
+    caplog.set_level(logging.INFO)
+    async with session_world() as world:
+        client = await world.connect()
+        (mined, mined_x), (pending, pending_x), (other, other_x) = map(script_hash, "abc")
+        for sh in (mined, pending, other):
+            await client.request(SUBSCRIBE, sh)
+        summaries = world.mempool.summaries
+        for hashX in (mined_x, pending_x, other_x):
+            summaries[hashX] = [Summary(make_tx_hash(hashX), 1, True)]
+        await world.touch(mined_x, pending_x, other_x)
+        for _ in range(3):
+            await client.notification()
+        assert world.session().mempool_statuses.keys() == {mined_x, pending_x, other_x}
+        # What is pending has its parent confirmed, and is not touched itself.
+        del summaries[mined_x]
+        summaries[pending_x] = [Summary(make_tx_hash(pending_x), 1, False)]
+        await world.new_confirmed_block([mined_x])
+        assert not world.manager.fan_out.tasks
+        told = [(await client.notification())[1] for _ in range(2)]
+        text = f"{hash_to_hex_str(make_tx_hash(pending_x))}:0:".encode()
+        assert told == [
+            [mined, status_of(world.db.histories[mined_x])],
+            [pending, sha256(text).hex()],
+        ]
+        assert world.session().mempool_statuses.keys() == {pending_x, other_x}
+        assert "notified of 2 addresses" in caplog.text
+        summaries.clear()
+        await world.new_confirmed_block([mined_x, pending_x, other_x])
+        told = dict([(await client.notification())[1] for _ in range(3)])
+        assert told == {
+            sh: status_of(world.db.histories[hashX])
+            for sh, hashX in ((mined, mined_x), (pending, pending_x), (other, other_x))
+        }
+        assert world.session().mempool_statuses == {}
+
+
+async def test_a_block_is_told_of_when_the_next_is_on_disk_already():
+    async with session_world() as world:
+        client = await world.connect()
+        sh, hashX = script_hash("a")
+        await client.request("blockchain.headers.subscribe")
+        await client.request(SUBSCRIBE, sh)
+        reads = world.db.history_reads
+        world.add_confirmed_block([hashX])
+        first = status_of(world.db.histories[hashX])
+        world.add_confirmed_block([hashX])
+        for height, status in ((11, first), (12, status_of(world.db.histories[hashX]))):
+            await world.manager.notify_sessions(height, {hashX})
+            method, params = await client.notification()
+            assert ("blockchain.headers.subscribe", height) == (method, params[0]["height"])
+            assert params[0]["hex"] == world.db.headers[height].hex()
+            assert await client.notification() == (SUBSCRIBE, [sh, status])
+        assert world.db.history_reads == reads
+
+
+async def test_news_of_a_block_that_is_undone_are_not_used():
+    async with session_world() as world:
+        client = await world.connect()
+        sh, hashX = script_hash("a")
+        await client.request(SUBSCRIBE, sh)
+        before = world.db.db_tip
+        world.add_confirmed_block([hashX])
+        # The processor forgets it a moment later.
+        world.db.pop_block()
+        world.db.histories.clear()
+        assert world.bp.confirmed_after(before) is not None
+        await world.manager.notify_sessions(11, {hashX})
+        assert world.manager.hsub_results["height"] == 10
+        assert (await client.notification())[1] == [sh, None]
+
+
 async def test_a_header_does_not_wait_long_for_statuses(monkeypatch):
     monkeypatch.setattr(fanout, "HEADER_SECS", 0.01)
     async with session_world() as world:

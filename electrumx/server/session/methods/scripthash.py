@@ -172,7 +172,7 @@ class ScripthashMethods(SessionBase):
         own = list(filter(subs.__contains__, touched))
         if not own and not (height_changed and remembered):
             return None
-        if not remembered and self._notify_at_once(own):
+        if own and self._notify_at_once(own):
             return None
         wanted = [*own, *remembered]
         if len(wanted) > STATUSES_AT_ONCE or not all(map(self._is_at_hand, wanted)):
@@ -186,12 +186,15 @@ class ScripthashMethods(SessionBase):
         return None
 
     def _notify_at_once(self, own: list[bytes]) -> bool:
-        """Send the statuses of own scripts if no work is to be done for any; say if it was so."""
-        manager = self.session_mgr
-        if len(own) > STATUSES_AT_ONCE or any(map(self.mempool.has, own)):
+        """Notify if what the block touched is all confirmed and known; say if it was so."""
+        manager, remembered = self.session_mgr, self.mempool_statuses
+        if len(own) + len(remembered) > STATUSES_AT_ONCE or any(map(self.mempool.has, own)):
             return False
         known = manager.scripts.histories.known_statuses(own)
         if known is None:
+            return False
+        others = remembered.keys() - own if remembered else ()
+        if not all(map(self._is_at_hand, others)):
             return False
         statuses, text_len = known
         parts = notification_parts(self._dialect, SUBSCRIBE)
@@ -199,9 +202,19 @@ class ScripthashMethods(SessionBase):
         if lines is None:
             return False
         self.bump_cost(len(own) * (COST_CACHED + 0.1) + 0.00002 * text_len)
+        if remembered:
+            for hashX in own:
+                remembered.pop(hashX, None)
+        changed: dict[str | None, str | None] = {}
+        for hashX in others:
+            old_status, alias = remembered[hashX], self.hashX_subs.get(hashX)
+            status = self._status_at_hand(hashX)
+            if status != old_status:
+                changed[alias] = status
         self.post_lines(lines, len(own))
+        self._post_statuses(changed)
         self.flush()
-        manager.fan_out.told.append((self, len(own)))
+        manager.fan_out.told.append((self, len(own) + len(changed)))
         return True
 
     async def _notify_after_wait(self, own: list[bytes]) -> None:
@@ -221,10 +234,13 @@ class ScripthashMethods(SessionBase):
                     changed[alias] = status
         self._send_statuses(changed)
 
-    def _send_statuses(self, changed: dict[str | None, str | None]) -> None:
+    def _post_statuses(self, changed: dict[str | None, str | None]) -> None:
         changed.pop(None, None)
         for alias, status in changed.items():
             self.post_notification(SUBSCRIBE, (alias, status))
+
+    def _send_statuses(self, changed: dict[str | None, str | None]) -> None:
+        self._post_statuses(changed)
         self.flush()
         if changed:
             self.log_notified(len(changed))
