@@ -38,7 +38,7 @@ and may run in any thread.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, qsort, realloc
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 import os
@@ -86,6 +86,8 @@ cdef enum:
     KNOWN = 1
     # of buckets by age
     AGES = 4096
+    # records that are sooner sorted by insertion than parted
+    FEW_RECORDS = 64
 
 PLAIN, SEGWIT, LITECOIN = FORMAT_PLAIN, FORMAT_SEGWIT, FORMAT_LITECOIN
 
@@ -517,69 +519,81 @@ cdef inline uint64_t mix(uint64_t value) noexcept nogil:
     return value ^ (value >> 31)
 
 
-cdef int compare_records(const void *a, const void *b) noexcept nogil:
-    return memcmp(a, b, RECORD_LEN)
+cdef inline uint64_t load8_be(const uint8_t *p) noexcept nogil:
+    return (<uint64_t> p[0] << 56 | <uint64_t> p[1] << 48 | <uint64_t> p[2] << 40
+            | <uint64_t> p[3] << 32 | <uint64_t> p[4] << 24 | <uint64_t> p[5] << 16
+            | <uint64_t> p[6] << 8 | <uint64_t> p[7])
 
 
-cdef void radix_pass(const uint8_t *data, uint8_t *out, size_t count, int at,
-                     uint32_t *starts) noexcept nogil:
-    """Order records by their two bytes from ``at`` on, big-endian, keeping the order of equals."""
-    cdef size_t n
-    cdef uint32_t digit, total, size
-    memset(starts, 0, 65536 * sizeof(uint32_t))
-    for n in range(count):
-        starts[data[RECORD_LEN * n + at] << 8 | data[RECORD_LEN * n + at + 1]] += 1
-    total = 0
-    for digit in range(65536):
-        size = starts[digit]
-        starts[digit] = total
-        total += size
-    for n in range(count):
-        digit = data[RECORD_LEN * n + at] << 8 | data[RECORD_LEN * n + at + 1]
-        memcpy(out + RECORD_LEN * starts[digit], data + RECORD_LEN * n, RECORD_LEN)
-        starts[digit] += 1
+cdef void insert_in_order(uint8_t *data, size_t count) noexcept nogil:
+    """Sort a few records by insertion."""
+    cdef uint8_t record[RECORD_LEN]
+    cdef uint64_t high, low, other
+    cdef size_t n, at
+    for n in range(1, count):
+        high = load8_be(data + RECORD_LEN * n)
+        low = load8_be(data + RECORD_LEN * n + 8)
+        at = n
+        while at:
+            other = load8_be(data + RECORD_LEN * (at - 1))
+            if other < high or (
+                    other == high and load8_be(data + RECORD_LEN * (at - 1) + 8) <= low):
+                break
+            at -= 1
+        if at < n:
+            memcpy(record, data + RECORD_LEN * n, RECORD_LEN)
+            memmove(data + RECORD_LEN * (at + 1), data + RECORD_LEN * at, RECORD_LEN * (n - at))
+            memcpy(data + RECORD_LEN * at, record, RECORD_LEN)
 
 
-cdef bint sort_records(Array *records) noexcept nogil:
-    """Sort history by hashX and then tx_num; false if there is no memory.
+cdef void sort_from(uint8_t *data, size_t count, int at) noexcept nogil:
+    """Sort records that agree in all bytes before ``at``, in their place.
 
-    Records come in the order of tx_num.  Two stable passes over the first four bytes of the
-    hashX leave runs that nearly always are of one script and thus sorted; those that are not are
-    left to qsort, so that nobody gains by making scripts whose hashes begin alike.
+    They are parted by one byte, and the parts by the next: however alike the hashes of scripts are
+    made, there are no more passes than bytes.
     """
-    cdef uint8_t *data = records.data
-    cdef uint8_t *out
-    cdef uint32_t *starts
-    cdef size_t count = records.count
-    cdef size_t first, last
-    cdef bint ordered
-    if count < 2:
-        return True  # without any, data is NULL, which qsort must not be given
-    if count < 4096 or count > <size_t> 0xffffffff:
-        qsort(data, count, RECORD_LEN, compare_records)
-        return True
-    out = <uint8_t *> calloc(count, RECORD_LEN)
-    starts = <uint32_t *> calloc(65536, sizeof(uint32_t))
-    if out == NULL or starts == NULL:
-        free(out)
-        free(starts)
-        return False
-    radix_pass(data, out, count, 2, starts)
-    radix_pass(out, data, count, 0, starts)
-    free(out)
-    free(starts)
-    first = 0
-    while first < count:
-        last = first + 1
-        ordered = True
-        while last < count and memcmp(data + RECORD_LEN * last, data + RECORD_LEN * first, 4) == 0:
-            if memcmp(data + RECORD_LEN * last, data + RECORD_LEN * (last - 1), RECORD_LEN) < 0:
-                ordered = False
-            last += 1
-        if not ordered:
-            qsort(data + RECORD_LEN * first, last - first, RECORD_LEN, compare_records)
-        first = last
-    return True
+    cdef size_t ends[256]
+    cdef size_t places[256]
+    cdef uint8_t held[RECORD_LEN]
+    cdef uint8_t other[RECORD_LEN]
+    cdef size_t n, place
+    cdef int digit
+    if count <= FEW_RECORDS:
+        insert_in_order(data, count)
+        return
+    memset(ends, 0, sizeof(ends))
+    for n in range(count):
+        ends[data[RECORD_LEN * n + at]] += 1
+    place = 0
+    for digit in range(256):
+        places[digit] = place
+        place += ends[digit]
+        ends[digit] = place
+    # Each record that is out of place is carried to where it belongs, the one there further on,
+    # until the hole is filled.
+    for digit in range(256):
+        while places[digit] < ends[digit]:
+            memcpy(held, data + RECORD_LEN * places[digit], RECORD_LEN)
+            while held[at] != digit:
+                place = places[held[at]]
+                places[held[at]] += 1
+                memcpy(other, data + RECORD_LEN * place, RECORD_LEN)
+                memcpy(data + RECORD_LEN * place, held, RECORD_LEN)
+                memcpy(held, other, RECORD_LEN)
+            memcpy(data + RECORD_LEN * places[digit], held, RECORD_LEN)
+            places[digit] += 1
+    if at + 1 == RECORD_LEN:
+        return
+    place = 0
+    for digit in range(256):
+        if ends[digit] - place > 1:
+            sort_from(data + RECORD_LEN * place, ends[digit] - place, at + 1)
+        place = ends[digit]
+
+
+cdef inline void sort_records(Array *records) noexcept nogil:
+    """Sort history by hashX and then tx_num."""
+    sort_from(records.data, records.count, 0)
 
 
 cdef inline uint64_t tx_num_of(Entry *entry) noexcept nogil:
@@ -601,7 +615,8 @@ cdef bint order_by(Array *order, Array *items, size_t length, size_t at) noexcep
         memset(record + HASHX_LEN, 0, 1)
         memcpy(record + 12, &n, 4)
     order.count = items.count
-    return sort_records(order)
+    sort_records(order)
+    return True
 
 
 cdef inline size_t ordered(Array *order, size_t n) noexcept nogil:
@@ -1059,8 +1074,8 @@ cdef class FastIndex:
 
     @property
     def history_memsize(self):
-        """Bytes taken by history, and by sorting it; room for more is not in memory yet."""
-        return (2 * self.records.count + self.taken_records.count) * RECORD_LEN
+        """Bytes taken by history; room for more is not in memory yet."""
+        return (self.records.count + self.taken_records.count) * RECORD_LEN
 
     def take_coins(self):
         """Take coins and deletes for a flush, until :meth:`clear_coins`.
@@ -1282,8 +1297,7 @@ cdef class FastIndex:
             return True
         memcpy(found.data, self.records.data + RECORD_LEN * self.touched_from, RECORD_LEN * count)
         found.count = count
-        if not sort_records(found):
-            return False
+        sort_records(found)
         last = found.data
         for n in range(1, count):
             if memcmp(last, found.data + RECORD_LEN * n, RECORD_LEN) != 0:
@@ -1318,13 +1332,10 @@ cdef class FastIndex:
 
     def sort_history(self):
         """Order the history by script, to be written; it is taken now, if it was not before."""
-        cdef bint done
         if not self.history_taken:
             self.take_history()
         with nogil:
-            done = sort_records(&self.taken_records)
-        if not done:
-            raise MemoryError
+            sort_records(&self.taken_records)
         self.written = 0
 
     def put_history(self, put, bytes flush_id not None, size_t max_bytes):

@@ -496,7 +496,7 @@ class DB(Queries):
             headers,
             self.fs_tx_count,
             b"".join(map(_LE8.pack, counts)),
-            b"".join(blobs),
+            blobs,
         )
         self.tx_counts.extend(counts)
         self.fs_height = flush_data.height

@@ -41,6 +41,8 @@ class FlatFiles:
 
     #: files of tx hashes held open at once, about
     MAX_HELD_FILES = 64
+    #: tx hashes are written in pieces of so many bytes, about
+    PIECE_BYTES = 4_000_000
 
     def __init__(self, db_dir: str, coin: type[Coin]):
         self.coin = coin
@@ -202,12 +204,12 @@ class FlatFiles:
         headers: Sequence[bytes],
         first_tx_num: int,
         tx_counts: bytes,
-        tx_hashes: bytes,
+        tx_hashes: Sequence[bytes],
     ) -> None:
         """Write consecutive blocks, ``height`` being the first, and wait for the disk.
 
-        ``tx_counts`` has one LE8 cumulative count a block; ``tx_hashes`` 32 bytes a transaction,
-        the first of which is numbered ``first_tx_num``.
+        ``tx_counts`` has one LE8 cumulative count a block; ``tx_hashes`` for each block 32 bytes
+        a transaction, the first of which is numbered ``first_tx_num``.
         """
         if not headers:
             return
@@ -223,8 +225,20 @@ class FlatFiles:
             fault_point("flush: header offsets written")
         self.tx_counts.write(height * COUNT_LEN, tx_counts, sync=True)
         fault_point("flush: tx counts written")
-        self.hashes.write(first_tx_num * HASH_LEN, tx_hashes, sync=True)
+        self._write_tx_hashes(first_tx_num * HASH_LEN, tx_hashes)
         fault_point("flush: tx hashes written")
+
+    def _write_tx_hashes(self, offset: int, tx_hashes: Sequence[bytes]) -> None:
+        # Not all at once: joined, they would be in memory twice.
+        piece: list[bytes] = []
+        size = 0
+        for n, hashes in enumerate(tx_hashes, start=1):
+            piece.append(hashes)
+            size += len(hashes)
+            if size >= self.PIECE_BYTES or n == len(tx_hashes):
+                self.hashes.write(offset, b"".join(piece), sync=True)
+                offset += size
+                piece, size = [], 0
 
     # -- raw blocks
 

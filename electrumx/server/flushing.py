@@ -153,10 +153,9 @@ class Flushing(Unflushed):
 
     def _cache_use(self) -> CacheUse:
         """Return what the caches take, with what flushing them will take."""
-        # Tx hashes are joined before they are written, so there are two of each for a moment.
         history = (
             self.db.history.unflushed_memsize()
-            + (self.tx_count - self.db.fs_tx_count) * 2 * 32
+            + (self.tx_count - self.db.fs_tx_count) * 32
             + (self.height - self.db.fs_height) * self.BYTES_PER_BLOCK
         )
         coins = self.utxo_cache.memsize()
