@@ -256,12 +256,16 @@ class BlockProcessor(ForkFinder):
         self.logger.info(f"caught up to height {self.height:,d}")
         first_sync = self.db.first_sync
         self.db.first_sync = False
+        await self.run_in_thread_with_lock(self.db.end_filling)
+        fault_point("caught up: filled")
         await self.flush(True)
         fault_point("caught up: flushed")
         # The flush does nothing if the height is the committed one; the row is written anyway.
         await self.run_in_thread_with_lock(self.db.write_first_sync_done)
         if first_sync:
             self.logger.info(f"{electrumx.version} synced to height {self.height:,d}")
+            await self.run_in_thread_with_lock(self.db.merge)
+        fault_point("caught up: merged")
         await asyncio.shield(self._reopen_for_serving())
 
     async def _reopen_for_serving(self) -> None:

@@ -174,6 +174,8 @@ class DB(Queries):
         self.last_flush_tx_count = 0
         #: undo rows below this height are deleted
         self._undo_floor = 0
+        #: how often coins were flushed since the database was opened
+        self._coin_flushes = 0
         self.merkle = Merkle()
         self.header_mc = MerkleCache(self.merkle, self.fs_block_hashes)
         self._init_queries(self.logger)
@@ -536,6 +538,7 @@ class DB(Queries):
             batch.put(STATE_KEY, state.pack())
         fault_point("flush: coins written")
         if flush_utxos:
+            self._coin_flushes += 1
             flush_data.adds.clear()
             flush_data.deletes.clear()
             flush_data.undo_infos.clear()
@@ -568,6 +571,42 @@ class DB(Queries):
         assert self.utxo_db
         with self.utxo_db.write_batch() as batch:
             batch.put(STATE_KEY, self.state.pack())
+
+    def end_filling(self) -> None:
+        """Go on with the engine's options for a store in use.
+
+        Call it when nobody reads or writes, neither clients nor a flush.
+        """
+        assert self.utxo_db
+        assert self.history.db
+        with self.history.reading:
+            self.utxo_db.end_filling()
+            self.history.db.end_filling()
+
+    def end_filling_if_large(self) -> None:
+        """Do the same if the coins are more than will be merged at the end."""
+        assert self.utxo_db
+        store = self.utxo_db
+        if store.filling and store.table_bytes > store.MERGE_BYTES:
+            with self.history.reading:
+                store.end_filling()
+
+    def merge(self) -> None:
+        """Drop what many flushes of a first synchronisation left behind, if it is not too much.
+
+        With a small cache, coins that were written and then spent are nearly half of the store.
+        Call it when nobody reads or writes.  A stop at any instant is harmless: an engine
+        exchanges tables when the new ones are whole.
+        """
+        assert self.utxo_db
+        assert self.history.db
+        if self._coin_flushes < 2:
+            return
+        start = time.monotonic()
+        with self.history.reading:
+            self.utxo_db.merge()
+            self.history.db.merge()
+        self.logger.info(f"merged tables in {time.monotonic() - start:.1f}s")
 
     def write_first_sync_done(self) -> None:
         """Record on disk that the chain was caught up with once."""

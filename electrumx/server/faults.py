@@ -37,8 +37,10 @@ NAMES = (
     "backup: coins written",
     "backup: parked history dropped",
     # being caught up
+    "caught up: filled",
     "caught up: flushed",
     "caught up: state written",
+    "caught up: merged",
     "caught up: closed for re-opening",
     # merging history rows: a running server's slices, the stopped one's batches, and the finish
     "compaction: slice written",

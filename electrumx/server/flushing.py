@@ -135,6 +135,7 @@ class Flushing(Unflushed):
     def _take_flush_data(self, flush_utxos: bool) -> FlushData:
         """Set apart what waits to be flushed.  Runs in a thread, lock held."""
         assert self.compiled
+        self.db.end_filling_if_large()
         flush_data = self.flush_data()
         self.headers, self.block_tx_hashes = [], []
         if flush_utxos:

@@ -16,7 +16,7 @@ import importlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from itertools import dropwhile, takewhile
 from types import ModuleType
 from typing import Any, Protocol
@@ -40,7 +40,9 @@ class Storage:
 
     ``name`` is the folder, absolute or relative to the current directory; it is created if
     missing.  ``for_sync`` allows the engine more open files.  ``compressible`` is false for rows
-    that compression makes little smaller.  Raise DBError if it cannot be opened.
+    that compression makes little smaller, that are not deleted, and that indexing does not read.
+    A store that is new is being filled, for which an engine may have other options, until
+    :meth:`end_filling`.  Raise DBError if it cannot be opened.
     """
 
     #: what DB_ENGINE calls it, in lower case
@@ -48,11 +50,17 @@ class Storage:
     #: open files while synchronising, and while serving clients
     MAX_OPEN_FILES_SYNC = 512
     MAX_OPEN_FILES_SERVING = 128
+    #: bytes of tables that :meth:`merge` merges, and of those that hardly become smaller: LevelDB
+    #: writes 20 MB/s, RocksDB 50
+    MERGE_BYTES = 256_000_000
+    MERGE_PLAIN_BYTES = 64_000_000
 
     def __init__(self, name: str, for_sync: bool, *, compressible: bool = True):
         self.compressible = compressible
         self.is_new = not os.path.exists(os.path.join(name, "CURRENT"))
         self.for_sync = for_sync or self.is_new
+        self.filling = self.is_new
+        self._compress = compressible and not self.filling
         self._folder = os.path.abspath(name)
         self._refuse_other_engine(name)
         self.import_module()
@@ -102,6 +110,32 @@ class Storage:
         """
         return [list(self.iterator(prefix=prefix)) for prefix in prefixes]
 
+    def end_filling(self) -> None:
+        """Go on with the options for a store that is in use.
+
+        The engine may be closed and opened for it, so nobody may use the store meanwhile.
+        """
+        self.filling = False
+
+    def merge(self) -> None:
+        """Merge all tables, if that makes the store notably smaller and takes seconds at most.
+
+        Nobody may use the store meanwhile.
+        """
+
+    @property
+    def table_bytes(self) -> int:
+        """The bytes of all tables."""
+        sizes = []
+        for name in self._tables():
+            # The engine may have replaced one since.
+            with suppress(FileNotFoundError):
+                sizes.append(os.path.getsize(os.path.join(self._folder, name)))
+        return sum(sizes)
+
+    def _tables(self) -> list[str]:
+        return [name for name in os.listdir(self._folder) if name.endswith((".ldb", ".sst"))]
+
     @property
     def max_open_files(self) -> int:
         """How many files the engine may hold open."""
@@ -113,8 +147,7 @@ class Storage:
 
         Then a store opened for synchronising is as good for serving as it is.
         """
-        tables = [name for name in os.listdir(self._folder) if name.endswith((".ldb", ".sst"))]
-        return len(tables) <= self.MAX_OPEN_FILES_SERVING // 2
+        return len(self._tables()) <= self.MAX_OPEN_FILES_SERVING // 2
 
     def _refuse_other_engine(self, name: str) -> None:
         # RocksDB writes an IDENTITY file before anything else, and an OPTIONS file at the end of
@@ -199,6 +232,12 @@ class LevelDB(Storage):
     #: bytes of uncompressed blocks held, filled by reading alone; LevelDB's own default is 8 MB.
     #: A small read of a block that is held takes 5 µs, otherwise 20.
     BLOCK_CACHE = 32 << 20
+    #: bytes of a block, uncompressed: what a small read of a compressed one has to decompress;
+    #: those of other tables are read in place, so that larger ones only spare room
+    BLOCK_SIZE = 4 << 10
+    PLAIN_BLOCK_SIZE = 16 << 10
+    #: files of tables that only merging reads: they are mapped, and count as memory
+    MAX_OPEN_FILES_MERGED = 64
     module: ModuleType
     db: Any
 
@@ -218,9 +257,10 @@ class LevelDB(Storage):
                 create_if_missing=True,
                 max_open_files=self.max_open_files,
                 lru_cache_size=self.BLOCK_CACHE,
-                # plyvel's wheels carry a slow build of snappy, which takes 40 % of a long
-                # synchronisation's time.  Tables say of each block if it is compressed.
-                compression="snappy" if self.compressible else None,
+                block_size=self.BLOCK_SIZE if self.compressible else self.PLAIN_BLOCK_SIZE,
+                # plyvel's wheels carry a slow build of snappy, 40 MB/s: what is to be merged soon
+                # goes without.  Tables say of each block if it is compressed.
+                compression="snappy" if self._compress else None,
             )
         except (OSError, self.module.Error) as e:
             raise _open_error(name, e) from e
@@ -232,6 +272,30 @@ class LevelDB(Storage):
             # In a large store it would wait for merging, too, which takes seconds.
             self.db.compact_range(start=b"\xff", stop=b"\xff")
         self.db.close()
+
+    @property
+    def max_open_files(self) -> int:
+        """How many files the engine may hold open."""
+        if self.for_sync and not self.compressible:
+            return self.MAX_OPEN_FILES_MERGED
+        return super().max_open_files
+
+    def end_filling(self) -> None:  # noqa: D102
+        self.filling = False
+        if self.compressible:
+            self._start_compressing()
+
+    def _start_compressing(self) -> None:
+        if not self._compress:
+            self._compress = True
+            self.close()
+            self.open(self._folder)
+
+    def merge(self) -> None:  # noqa: D102
+        if self.table_bytes <= (self.MERGE_BYTES if self.compressible else self.MERGE_PLAIN_BYTES):
+            self._start_compressing()
+            # Without bounds LevelDB merges what lies above the lowest level with none below it.
+            self.db.compact_range(start=b"\x00", stop=b"\xff" * 64)
 
     def get(self, key: bytes) -> bytes | None:  # noqa: D102
         value: bytes | None = self.db.get(key)
@@ -273,6 +337,12 @@ class RocksDB(Storage):
     ENGINE = "rocksdb"
     TABLE_FORMAT = 5
     TARGET_FILE_SIZE = 33_554_432
+    #: bytes of rows in memory after which a table is written; there may be two such
+    WRITE_BUFFER = 16 << 20
+    #: tables at level 0 after which they are merged, and writes slowed down and stopped: what one
+    #: reads has to look into each, but the more there are, the fewer times rows are merged
+    LEVEL0_SYNC = (12, 40, 60)
+    LEVEL0_SERVING = (4, 20, 36)
     module: ModuleType
     db: Any
 
@@ -286,6 +356,11 @@ class RocksDB(Storage):
         options.set_use_fsync(True)
         options.set_target_file_size_base(self.TARGET_FILE_SIZE)
         options.set_max_open_files(self.max_open_files)
+        options.set_write_buffer_size(self.WRITE_BUFFER)
+        merge, slow, stop = self.LEVEL0_SYNC if self.for_sync else self.LEVEL0_SERVING
+        options.set_level_zero_file_num_compaction_trigger(merge)
+        options.set_level_zero_slowdown_writes_trigger(slow)
+        options.set_level_zero_stop_writes_trigger(stop)
         options.set_compression_type(self.module.DBCompressionType.snappy())
         # RocksDB's info log is of no use to an operator and grows without bound by default.
         options.set_keep_log_file_num(2)
@@ -311,6 +386,25 @@ class RocksDB(Storage):
             # It writes out its memory first, which a full disk refuses.  The log has it all.
             self.db = None
             gc.collect()
+
+    def end_filling(self) -> None:  # noqa: D102
+        self.filling = False
+        merge, slow, stop = self.LEVEL0_SERVING
+        self.db.set_options(
+            {
+                "level0_file_num_compaction_trigger": str(merge),
+                "level0_slowdown_writes_trigger": str(slow),
+                "level0_stop_writes_trigger": str(stop),
+            }
+        )
+
+    def merge(self) -> None:  # noqa: D102
+        if not self.compressible or self.table_bytes > self.MERGE_BYTES:
+            return
+        options = self.module.CompactOptions()
+        # Otherwise a table that is alone is moved to the lowest level as it is, tombstones and all.
+        options.set_bottommost_level_compaction(self.module.BottommostLevelCompaction.force())
+        self.db.compact_range(None, None, options)
 
     def checkpoint(self, path: str) -> None:
         """Make a copy of hard links in a folder that must not exist, on the same disk."""

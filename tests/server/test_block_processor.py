@@ -12,6 +12,7 @@ from electrumx.lib.hash import double_sha256
 from electrumx.server import fast_index, packed
 from electrumx.server.block_processor import BlockProcessor, ChainError, LTORBlockProcessor
 from electrumx.server.db import DB
+from electrumx.server.storage import Storage
 from tests.conftest import require
 from tests.fakes.chain import COIN, GENESIS, ChainMaker, Model, hashX_of
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
@@ -361,6 +362,60 @@ async def test_cancellation_during_the_first_sync_flushes_what_was_processed(tmp
     assert db.first_sync
     await assert_equals_model(db, Model(chain), hashXs(maker))
     db.close_dbs()
+
+
+@pytest.mark.parametrize("flushes", [False, True], ids=["once", "often"])
+async def test_a_first_sync_merges_what_many_flushes_left(
+    tmp_path, engine, indexer, flushes, caplog, monkeypatch
+):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(BlockProcessor, "PARSE_BYTES", 1_000)
+    monkeypatch.setattr(BlockProcessor, "_check_cache_size", lambda _self: flushes or None)
+    maker = ChainMaker(seed=15)
+    fork = maker.grow(maker.genesis_hash, 40)
+    chain = maker.chain(fork)
+    env = make_env(tmp_path, engine=engine, indexer=indexer)
+    daemon = ScriptedDaemon(chain)
+    async with World(env, daemon) as world:
+        await world.until_at(chain)
+        assert ("merged tables" in caplog.text) is flushes
+        assert not world.db.utxo_db.filling
+        assert not world.db.history.db.filling
+        caplog.clear()
+        await assert_equals_model(world.db, Model(chain), hashXs(maker))
+    # Later ones leave that to the engine.
+    chain = maker.chain(maker.grow(fork, 40))
+    daemon.set_chain(chain)
+    async with World(env, daemon) as world:
+        await world.until_at(chain)
+        await assert_equals_model(world.db, Model(chain), hashXs(maker))
+    assert "merged tables" not in caplog.text
+
+
+async def test_a_first_sync_compresses_when_there_is_too_much_to_merge(
+    tmp_path, caplog, monkeypatch
+):
+    require(fast_index.compiled, "the compiled form of indexing was not built")
+    caplog.set_level("INFO")
+    monkeypatch.setattr(BlockProcessor, "PARSE_BYTES", 1_000)
+    monkeypatch.setattr(BlockProcessor, "_check_cache_size", lambda _self: True)
+    monkeypatch.setattr(Storage, "MERGE_BYTES", -1)
+    filling = []
+    flush_dbs = DB.flush_dbs
+
+    def noted(self, *args):
+        filling.append(self.utxo_db.filling)
+        flush_dbs(self, *args)
+
+    monkeypatch.setattr(DB, "flush_dbs", noted)
+    maker = ChainMaker(seed=16)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 40))
+    async with World(make_env(tmp_path), ScriptedDaemon(chain)) as world:
+        await world.until_at(chain)
+        await assert_equals_model(world.db, Model(chain), hashXs(maker))
+    assert len(filling) > 3
+    assert not any(filling)
+    assert "merged tables" in caplog.text
 
 
 async def test_any_flush_schedule_leaves_the_same_answers(tmp_path):

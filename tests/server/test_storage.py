@@ -1,6 +1,7 @@
 """Every engine does what Storage promises; runs over all its subclasses."""
 
 import os
+import random
 
 import pytest
 
@@ -130,6 +131,58 @@ def test_an_iterator_is_a_snapshot_of_the_moment_it_was_made(store, reverse):
         for n in range(60):
             batch.put(b"k%02d" % n, b"new")
     assert [value for _key, value in iterator] == [b"old"] * 50
+
+
+def fill(store):
+    """Write coins, most of which are spent, as many flushes do; return the rows that are left."""
+    choose = random.Random(1)
+    rows = {}
+    for _ in range(8):
+        with store.write_batch() as batch:
+            for key in list(rows)[: len(rows) * 4 // 5]:
+                del rows[key]
+                batch.delete(key)
+            for _ in range(20_000):
+                key, value = b"h" + choose.randbytes(13), choose.randbytes(11)
+                rows[key] = value
+                batch.put(key, value)
+    return rows
+
+
+@pytest.mark.parametrize("compressible", [True, False])
+def test_a_store_that_was_filled_keeps_its_rows_when_it_is_merged(engine, tmp_path, compressible):
+    name = str(tmp_path / "store")
+    store = engine(name, True, compressible=compressible)
+    assert store.filling
+    rows = fill(store)
+    store.end_filling()
+    assert not store.filling
+    assert dict(store.iterator()) == rows
+    store.put(b"last", b"one")
+    store.merge()
+    assert dict(store.iterator()) == {**rows, b"last": b"one"}
+    store.put(b"last", b"two")
+    store.close()
+    store = engine(name, True, compressible=compressible)
+    assert not store.filling
+    assert dict(store.iterator()) == {**rows, b"last": b"two"}
+    store.close()
+
+
+def test_merging_drops_what_was_deleted_unless_that_would_take_long(engine, tmp_path, monkeypatch):
+    live = 0
+    sizes = {}
+    for limit in (0, engine.MERGE_BYTES):
+        monkeypatch.setattr(engine, "MERGE_BYTES", limit)
+        store = engine(str(tmp_path / str(limit)), True)
+        live = sum(len(key) + len(value) for key, value in fill(store).items())
+        store.close()
+        store = engine(str(tmp_path / str(limit)), True)
+        store.merge()
+        sizes[limit] = store.table_bytes
+        store.close()
+    # A row has some bytes more in a table: its number, and lengths.
+    assert live < sizes[engine.MERGE_BYTES] < 1.6 * live < sizes[0]
 
 
 def test_rows_survive_closing(engine, tmp_path):
