@@ -8,6 +8,7 @@ this is for finding out which stage has changed.
 import shutil
 import time
 
+from benchmarks import parts
 from benchmarks.chain_files import MAIN
 from benchmarks.index import compiled as index_compiled
 from benchmarks.index import readable as index_readable
@@ -118,13 +119,13 @@ def measure(files, folder, say):
     for name, func, argument in units:
         secs, count = best(func, argument)
         figures[name] = secs / count * 1e6
-    figures |= _index(files) | _databases(folder)
+    figures |= _index(files, folder) | _databases(folder)
     for name, value in figures.items():
         say(f"stage {name}: {value:.2f} us")
     return figures
 
 
-def _index(files):
+def _index(files, folder):
     """Indexing from genesis, for which there is no part of a chain: no coin may be missing."""
     raws = [files.raw_block(number) for number in files.numbers(MAIN)]
     raws[0] = raws[0][:80] + b"\0"  # as it is indexed
@@ -135,11 +136,22 @@ def _index(files):
     forms = {"index a transaction, readable": index_readable}
     if fast_index.compiled is not None:
         forms["index a transaction, compiled"] = index_compiled
-    result = {}
+    result = _parts(raws[:end], folder)
     for name, form in forms.items():
         secs, (tx_count, _coins) = best(form, raws[:end])
         result[name] = secs / tx_count * 1e6
     return result
+
+
+def _parts(raws, folder):
+    """What indexing and flushing are made of, with each engine, the compiled form alone."""
+    if fast_index.compiled is None:
+        return {}
+    return {
+        f"{engine}, a transaction: {part}": microseconds
+        for engine in ENGINES
+        for part, microseconds in parts.measure(raws, engine, folder)[0].items()
+    }
 
 
 def _databases(folder):
