@@ -125,6 +125,8 @@ class BlockProcessor(ForkFinder):
         #: blocks that the operator asked to be replaced
         self.reorg_count: int | None = None
         self.compiled = self._compiled_index()
+        #: what tidies the stores up after the first synchronisation
+        self._merging: asyncio.Task[None] | None = None
 
     def _compiled_index(self) -> CompiledIndex | None:
         """Return the compiled form of indexing, if it is installed and serves this chain."""
@@ -184,6 +186,9 @@ class BlockProcessor(ForkFinder):
             else:
                 self.logger.info("flushing to DB for a clean shutdown...")
                 await self._flush_at_the_end()
+            if self._merging is not None and not self._merging.done():
+                self.logger.info("waiting for the engine to finish merging tables")
+                await asyncio.wait([self._merging])
             await asyncio.to_thread(self.db.close_dbs)
             if trouble is not None:
                 raise trouble
@@ -255,18 +260,26 @@ class BlockProcessor(ForkFinder):
         """Flush, and re-open the database for serving."""
         self.logger.info(f"caught up to height {self.height:,d}")
         first_sync = self.db.first_sync
-        self.db.first_sync = False
         await self.run_in_thread_with_lock(self.db.end_filling)
         fault_point("caught up: filled")
+        self.db.first_sync = False
         await self.flush(True)
         fault_point("caught up: flushed")
         # The flush does nothing if the height is the committed one; the row is written anyway.
         await self.run_in_thread_with_lock(self.db.write_first_sync_done)
         if first_sync:
             self.logger.info(f"{electrumx.version} synced to height {self.height:,d}")
-            await self.run_in_thread_with_lock(self.db.merge)
-        fault_point("caught up: merged")
         await asyncio.shield(self._reopen_for_serving())
+        self._merging = asyncio.ensure_future(self._merge())
+
+    async def _merge(self) -> None:
+        """Let the engine tidy up while clients are served."""
+        try:
+            await asyncio.to_thread(self.db.merge)
+        except Exception:
+            # If the disk is full, the next flush says so.
+            self.logger.exception("could not merge tables")
+        fault_point("caught up: merged")
 
     async def _reopen_for_serving(self) -> None:
         # A compaction in the background must not write while the stores are closed.

@@ -176,6 +176,8 @@ class DB(Queries):
         self._undo_floor = 0
         #: how often coins were flushed since the database was opened
         self._coin_flushes = 0
+        #: a first synchronisation made more than one
+        self._merge_due = False
         self.merkle = Merkle()
         self.header_mc = MerkleCache(self.merkle, self.fs_block_hashes)
         self._init_queries(self.logger)
@@ -404,11 +406,12 @@ class DB(Queries):
 
     def close_dbs(self) -> None:
         """Close both stores; harmless if they are closed."""
-        self.files.close()
-        self.history.close_db()
-        if self.utxo_db:
-            self.utxo_db.close()
-            self.utxo_db = None
+        with self.history.reading:
+            self.files.close()
+            self.history.close_db()
+            if self.utxo_db:
+                self.utxo_db.close()
+                self.utxo_db = None
 
     # -- flushing forward
 
@@ -573,18 +576,19 @@ class DB(Queries):
             batch.put(STATE_KEY, self.state.pack())
 
     def end_filling(self) -> None:
-        """Go on with the engine's options for a store in use.
+        """Go on with the engine's options for a store in use, before the last flush of catching up.
 
         Call it when nobody reads or writes, neither clients nor a flush.
         """
         assert self.utxo_db
         assert self.history.db
+        self._merge_due = self.first_sync and self._coin_flushes > 0
         with self.history.reading:
-            self.utxo_db.end_filling()
-            self.history.db.end_filling()
+            self.utxo_db.end_filling(merge=self._merge_due)
+            self.history.db.end_filling(merge=self._merge_due)
 
     def end_filling_if_large(self) -> None:
-        """Do the same if the coins are more than will be merged at the end."""
+        """Do so with the coins if they are more than will be merged at the end."""
         assert self.utxo_db
         store = self.utxo_db
         if store.filling and store.table_bytes > store.MERGE_BYTES:
@@ -595,17 +599,17 @@ class DB(Queries):
         """Drop what many flushes of a first synchronisation left behind, if it is not too much.
 
         With a small cache, coins that were written and then spent are nearly half of the store.
-        Call it when nobody reads or writes.  A stop at any instant is harmless: an engine
-        exchanges tables when the new ones are whole.
+        Runs in a thread, beside readers and flushes; closing the stores waits for it.  A stop at
+        any instant is harmless: an engine exchanges tables when the new ones are whole.
         """
-        assert self.utxo_db
-        assert self.history.db
-        if self._coin_flushes < 2:
-            return
         start = time.monotonic()
-        with self.history.reading:
-            self.utxo_db.merge()
-            self.history.db.merge()
+        for owner, name in ((self, "utxo_db"), (self.history, "db")):
+            with self.history.reading:
+                store: Storage | None = getattr(owner, name)
+                if not self._merge_due or store is None:
+                    return
+                store.merge()
+        self._merge_due = False
         self.logger.info(f"merged tables in {time.monotonic() - start:.1f}s")
 
     def write_first_sync_done(self) -> None:

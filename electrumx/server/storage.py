@@ -110,8 +110,8 @@ class Storage:
         """
         return [list(self.iterator(prefix=prefix)) for prefix in prefixes]
 
-    def end_filling(self) -> None:
-        """Go on with the options for a store that is in use.
+    def end_filling(self, *, merge: bool = False) -> None:
+        """Go on with the options for a store that is in use; ``merge`` says that it is next.
 
         The engine may be closed and opened for it, so nobody may use the store meanwhile.
         """
@@ -120,7 +120,7 @@ class Storage:
     def merge(self) -> None:
         """Merge all tables, if that makes the store notably smaller and takes seconds at most.
 
-        Nobody may use the store meanwhile.
+        The store can be used meanwhile, but not closed.
         """
 
     @property
@@ -280,20 +280,16 @@ class LevelDB(Storage):
             return self.MAX_OPEN_FILES_MERGED
         return super().max_open_files
 
-    def end_filling(self) -> None:  # noqa: D102
+    def end_filling(self, *, merge: bool = False) -> None:  # noqa: D102
         self.filling = False
-        if self.compressible:
-            self._start_compressing()
-
-    def _start_compressing(self) -> None:
-        if not self._compress:
+        compress = self.compressible or (merge and self.table_bytes <= self.MERGE_PLAIN_BYTES)
+        if compress and not self._compress:
             self._compress = True
             self.close()
             self.open(self._folder)
 
     def merge(self) -> None:  # noqa: D102
-        if self.table_bytes <= (self.MERGE_BYTES if self.compressible else self.MERGE_PLAIN_BYTES):
-            self._start_compressing()
+        if self._compress and self.table_bytes <= self.MERGE_BYTES:
             # Without bounds LevelDB merges what lies above the lowest level with none below it.
             self.db.compact_range(start=b"\x00", stop=b"\xff" * 64)
 
@@ -357,8 +353,8 @@ class RocksDB(Storage):
         options.set_target_file_size_base(self.TARGET_FILE_SIZE)
         options.set_max_open_files(self.max_open_files)
         options.set_write_buffer_size(self.WRITE_BUFFER)
-        merge, slow, stop = self.LEVEL0_SYNC if self.for_sync else self.LEVEL0_SERVING
-        options.set_level_zero_file_num_compaction_trigger(merge)
+        few, slow, stop = self.LEVEL0_SYNC if self.for_sync else self.LEVEL0_SERVING
+        options.set_level_zero_file_num_compaction_trigger(few)
         options.set_level_zero_slowdown_writes_trigger(slow)
         options.set_level_zero_stop_writes_trigger(stop)
         options.set_compression_type(self.module.DBCompressionType.snappy())
@@ -387,12 +383,12 @@ class RocksDB(Storage):
             self.db = None
             gc.collect()
 
-    def end_filling(self) -> None:  # noqa: D102
+    def end_filling(self, *, merge: bool = False) -> None:  # noqa: D102
         self.filling = False
-        merge, slow, stop = self.LEVEL0_SERVING
+        few, slow, stop = self.LEVEL0_SERVING
         self.db.set_options(
             {
-                "level0_file_num_compaction_trigger": str(merge),
+                "level0_file_num_compaction_trigger": str(few),
                 "level0_slowdown_writes_trigger": str(slow),
                 "level0_stop_writes_trigger": str(stop),
             }

@@ -12,7 +12,7 @@ from electrumx.lib.hash import double_sha256
 from electrumx.server import fast_index, packed
 from electrumx.server.block_processor import BlockProcessor, ChainError, LTORBlockProcessor
 from electrumx.server.db import DB
-from electrumx.server.storage import Storage
+from electrumx.server.storage import Storage, db_class
 from tests.conftest import require
 from tests.fakes.chain import COIN, GENESIS, ChainMaker, Model, hashX_of
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
@@ -378,6 +378,7 @@ async def test_a_first_sync_merges_what_many_flushes_left(
     daemon = ScriptedDaemon(chain)
     async with World(env, daemon) as world:
         await world.until_at(chain)
+        await world.until(lambda: world.bp._merging and world.bp._merging.done())
         assert ("merged tables" in caplog.text) is flushes
         assert not world.db.utxo_db.filling
         assert not world.db.history.db.filling
@@ -388,8 +389,50 @@ async def test_a_first_sync_merges_what_many_flushes_left(
     daemon.set_chain(chain)
     async with World(env, daemon) as world:
         await world.until_at(chain)
+        await world.until(lambda: world.bp._merging and world.bp._merging.done())
         await assert_equals_model(world.db, Model(chain), hashXs(maker))
     assert "merged tables" not in caplog.text
+
+
+async def test_shutting_down_waits_for_tables_that_are_being_merged(
+    tmp_path, engine, caplog, monkeypatch
+):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(BlockProcessor, "PARSE_BYTES", 1_000)
+    monkeypatch.setattr(BlockProcessor, "_check_cache_size", lambda _self: True)
+    begun, may_end, closed = threading.Event(), threading.Event(), []
+    engine_class = db_class(engine)
+    merge, close = engine_class.merge, engine_class.close
+
+    def slow_merge(self):
+        begun.set()
+        assert may_end.wait(30)
+        assert not closed
+        merge(self)
+
+    def noted_close(self):
+        closed.append(self)
+        close(self)
+
+    maker = ChainMaker(seed=17)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 40))
+    async with World(make_env(tmp_path, engine=engine), ScriptedDaemon(chain)) as world:
+        monkeypatch.setattr(engine_class, "merge", slow_merge)
+        await world.until(begun.is_set)
+        # Blocks are processed, and clients answered, meanwhile.
+        await assert_equals_model(world.db, Model(chain), hashXs(maker))
+        monkeypatch.setattr(engine_class, "close", noted_close)
+        world.task.cancel()
+        await world.until(lambda: "waiting for the engine" in caplog.text)
+        may_end.set()
+        await asyncio.wait([world.task])
+    assert len(closed) == 2
+    assert "merged tables" in caplog.text
+    monkeypatch.undo()
+    db = DB(make_env(tmp_path, engine=engine))
+    await db.open_for_serving()
+    await assert_equals_model(db, Model(chain), hashXs(maker))
+    db.close_dbs()
 
 
 async def test_a_first_sync_compresses_when_there_is_too_much_to_merge(
@@ -412,6 +455,7 @@ async def test_a_first_sync_compresses_when_there_is_too_much_to_merge(
     chain = maker.chain(maker.grow(maker.genesis_hash, 40))
     async with World(make_env(tmp_path), ScriptedDaemon(chain)) as world:
         await world.until_at(chain)
+        await world.until(lambda: "merged tables" in caplog.text)
         await assert_equals_model(world.db, Model(chain), hashXs(maker))
     assert len(filling) > 3
     assert not any(filling)

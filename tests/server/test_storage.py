@@ -155,7 +155,7 @@ def test_a_store_that_was_filled_keeps_its_rows_when_it_is_merged(engine, tmp_pa
     store = engine(name, True, compressible=compressible)
     assert store.filling
     rows = fill(store)
-    store.end_filling()
+    store.end_filling(merge=True)
     assert not store.filling
     assert dict(store.iterator()) == rows
     store.put(b"last", b"one")
