@@ -318,7 +318,10 @@ class LevelDB(Storage):
         return iterator
 
     def rows_of(self, prefixes: Sequence[bytes]) -> list[list[tuple[bytes, bytes]]]:  # noqa: D102
-        # Making an iterator takes three times as long as letting one seek.
+        # Making an iterator takes three times as long as letting one seek.  Not so while tables are
+        # being merged all the time: synchronising with a small cache took 8 % more CPU with it.
+        if self.for_sync:
+            return super().rows_of(prefixes)
         with closing(self.db.raw_iterator()) as cursor:
             return _rows_at(cursor, prefixes)
 

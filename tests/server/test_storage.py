@@ -41,7 +41,9 @@ def test_a_batch_is_written_when_its_block_ends(store):
     assert store.get(b"x") == b"y"
 
 
-def test_rows_of_many_prefixes_are_those_of_each(store):
+@pytest.mark.parametrize("for_sync", [False, True])
+def test_rows_of_many_prefixes_are_those_of_each(store, for_sync):
+    store.for_sync = for_sync
     assert store.rows_of([b"", b"a"]) == [[], []]
     keys = [b"a", b"aa", b"ab", b"b", b"ba", b"c\xff", b"c\xff\xff", b"\xff", b"\xff\xff"]
     for key in keys:
