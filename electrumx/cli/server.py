@@ -96,16 +96,17 @@ def _serve(logger: logging.Logger, handler: logging.Handler) -> None:
     logger.info("ElectrumX server starting")
     # Imported here, so that an error in importing is logged, too; and settings come first, as
     # their errors are the likely ones.
-    from electrumx.server.allocator import keep_freed_memory
+    from electrumx.server.allocator import keep_freed_memory, keep_little_freed_memory
     from electrumx.server.env import Env
 
-    keep_freed_memory(os.environ)
+    keep_little_freed_memory(os.environ)
     env = Env()
     logger.setLevel(env.log_level)
     from electrumx.server.controller import Controller
 
     _enter_db_directory(env.db_dir)
     controller = Controller(env)
+    controller.when_caught_up = lambda: keep_freed_memory(os.environ)
     _run(_deaf_at_the_end(controller.run()), env.loop_policy)
 
 

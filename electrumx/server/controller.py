@@ -9,7 +9,7 @@ of the three ends, the server ends.
 import asyncio
 import gc
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import aiorpcx
@@ -112,6 +112,9 @@ class Controller(ServerBase):
     AIORPCX_MIN = (0, 25)
     AIORPCX_END = (0, 26)
 
+    #: called once, when the chain was caught up with
+    when_caught_up: Callable[[], object] = staticmethod(lambda: None)
+
     async def serve(self, shutdown_event: asyncio.Event) -> None:
         """Start everything and wait; the first part that fails ends the server with its error."""
         self._check_library()
@@ -145,6 +148,7 @@ class Controller(ServerBase):
 
             async def wait_for_catchup() -> None:
                 await caught_up_event.wait()
+                self.when_caught_up()
                 _favour_latency()
                 await _run_together(
                     [

@@ -10,10 +10,12 @@ import pytest
 # Large blocks made and freed over and over: what the kernel had to give anew, in pages.
 FAULTS = """
 import os, resource, sys
-from electrumx.server.allocator import keep_freed_memory
-kept = keep_freed_memory(os.environ) if sys.argv[1] == "kept" else False
+from electrumx.server.allocator import keep_freed_memory, keep_little_freed_memory
+kept = sys.argv[1] != "as it is" and keep_little_freed_memory(os.environ)
+if sys.argv[1] == "kept":
+    kept = keep_freed_memory(os.environ)
 def blocks():
-    return [bytes(1) * 300_000 for _ in range(20)]
+    return [bytes(1) * int(sys.argv[2]) for _ in range(20)]
 
 for _ in range(10):
     blocks()
@@ -24,10 +26,10 @@ print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def run(mode, **env):
+def run(mode, size=300_000, **env):
     environ = {k: v for k, v in os.environ.items() if "MALLOC" not in k and k != "GLIBC_TUNABLES"}
     output = subprocess.run(
-        [sys.executable, "-c", FAULTS, mode],
+        [sys.executable, "-c", FAULTS, mode, str(size)],
         env={**environ, **env},
         check=True,
         capture_output=True,
@@ -45,5 +47,16 @@ def test_large_blocks_are_made_of_memory_that_was_freed():
     assert faults < before / 10
 
 
-def test_what_the_operator_has_set_stays():
-    assert not run("kept", MALLOC_TRIM_THRESHOLD_="131072")[0]
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_while_catching_up_only_small_blocks_are_made_of_memory_that_was_freed():
+    size = 6_000_000
+    pages_each_time = 20 * 20 * size // os.sysconf("SC_PAGE_SIZE")
+    set_, faults = run("little", size)
+    assert set_
+    assert faults > pages_each_time * 0.9
+    assert run("kept", 1_500_000)[1] < pages_each_time / 100
+
+
+@pytest.mark.parametrize("mode", ["kept", "little"])
+def test_what_the_operator_has_set_stays(mode):
+    assert not run(mode, MALLOC_TRIM_THRESHOLD_="131072")[0]
