@@ -1,10 +1,12 @@
-"""How the C library keeps freed memory.  Owns nothing; called at the start, and when serving begins.
+"""How the C library keeps freed memory.
 
-*While serving.*  glibc gives freed blocks of more than 128 KiB, and the free end of its heap, back to the kernel at
-once, and the next large reply gets them anew, page by page, each page a fault and 4 KiB of zeros.
-Two thousand headers in hex take five such blocks.  Keeping up to 64 MiB made them three times as
-cheap (690 to 220 µs of processor time a request), and a history of 45,000 transactions more than
-twice (10.7 to 4.3 ms).
+Owns nothing; called at the start, and when serving begins.
+
+*While serving.*  glibc gives freed blocks of more than 128 KiB, and the free end of its heap, back
+to the kernel at once, and the next large reply gets them anew, page by page, each page a fault and
+4 KiB of zeros.  Two thousand headers in hex take five such blocks.  Keeping up to 64 MiB made them
+three times as cheap (690 to 220 µs of processor time a request), and a history of 45,000
+transactions more than twice (10.7 to 4.3 ms).
 
 *While catching up* it is the other way round: what is indexed and flushed lies in arrays that grow
 to many megabytes and are freed while the next ones grow.  Kept, they leave holes: 4 million
