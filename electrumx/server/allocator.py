@@ -24,8 +24,9 @@ _M_MMAP_THRESHOLD = -3
 #: freed bytes at the end of the heap that are kept while serving, and while catching up
 KEPT_BYTES = 64 << 20
 KEPT_BYTES_SYNC = 8 << 20
-#: blocks of fewer bytes come from the heap; glibc's own limit for this setting
-HEAP_BLOCK_BYTES = 32 << 20
+#: blocks of fewer bytes come from the heap, where a freed one may stay as a hole: larger ones than
+#: replies are, such as the tables of dictionaries that grow, should not
+HEAP_BLOCK_BYTES = 8 << 20
 HEAP_BLOCK_BYTES_SYNC = 4 << 20
 
 #: with one of these the operator has decided already
