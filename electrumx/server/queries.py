@@ -265,9 +265,29 @@ class Queries:
 
         ``spent`` has the keys of rows that are to be deleted but are still there.
         """
+        outpoint = tx_hash + _LE4.pack(txout_idx)
+        return self.lookup_coins([outpoint], spent)[0]
+
+    def lookup_coins(
+        self, outpoints: Sequence[bytes], spent: Container[bytes] = ()
+    ) -> list[CoinRow | None]:
+        """Do as :meth:`lookup_coin` for each of many outpoints (tx_hash, txout_idx LE4).
+
+        They are in the order of their rows: by four bytes of the hash, then by the index.
+        """
         assert self.utxo_db
-        prefix = OUTPOINT_PREFIX + tx_hash[:4] + _LE4.pack(txout_idx)
-        rows = [row for row in self.utxo_db.iterator(prefix=prefix) if row[0] not in spent]
+        prefixes = [OUTPOINT_PREFIX + outpoint[:4] + outpoint[32:] for outpoint in outpoints]
+        return [
+            self._coin_among(found, outpoint[:32], spent) if found else None
+            for outpoint, found in zip(outpoints, self.utxo_db.rows_of(prefixes), strict=True)
+        ]
+
+    def _coin_among(
+        self, found: list[tuple[bytes, bytes]], tx_hash: bytes, spent: Container[bytes]
+    ) -> CoinRow | None:
+        """Return the rows of the one that is of a transaction, among those of like outpoints."""
+        assert self.utxo_db
+        rows = [row for row in found if row[0] not in spent]
         for key, hashX in rows:
             suffix = key[-SUFFIX_LEN:]
             if len(rows) > 1:
@@ -279,32 +299,6 @@ class Queries:
             if value is not None:
                 return CoinRow(key, utxo_key, hashX + suffix[_TX_NUM] + value)
         return None
-
-    def lookup_coins(
-        self, outpoints: Sequence[bytes], spent: Container[bytes] = ()
-    ) -> list[CoinRow | None]:
-        """Do as :meth:`lookup_coin` for each of many outpoints (tx_hash, txout_idx LE4).
-
-        They are in the order of their rows: by four bytes of the hash, then by the index.
-        """
-        assert self.utxo_db
-        prefixes = [OUTPOINT_PREFIX + outpoint[:4] + outpoint[32:] for outpoint in outpoints]
-        result: list[CoinRow | None] = []
-        get = self.utxo_db.get
-        for outpoint, found in zip(outpoints, self.utxo_db.rows_of(prefixes), strict=True):
-            rows = [row for row in found if row[0] not in spent] if found else found
-            row = None
-            if len(rows) == 1:
-                key, hashX = rows[0]
-                suffix = key[-SUFFIX_LEN:]
-                utxo_key = UTXO_PREFIX + hashX + suffix
-                value = get(utxo_key)
-                if value is not None:
-                    row = CoinRow(key, utxo_key, hashX + suffix[_TX_NUM] + value)
-            elif rows:
-                row = self.lookup_coin(outpoint[:32], _LE4.unpack(outpoint[32:])[0], spent)
-            result.append(row)
-        return result
 
     async def lookup_utxos(
         self, prevouts: Sequence[tuple[bytes, int]]
