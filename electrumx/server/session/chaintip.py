@@ -101,36 +101,32 @@ class ChainTip:
     ) -> T:
         """Return ``await compute()``, about blocks up to a height, of a chain that clients know.
 
-        It is repeated if it raises ChainMovedError or a reorganisation begins meanwhile; each
-        failed try is charged for, and after the sixth an RPCError is raised.
+        It is repeated if it raises ChainMovedError or a reorganisation begins meanwhile, as
+        :meth:`steady` does it.
         """
-        next_height = self.next_height
-        for wait in WAITS:
-            if wait != 0:
-                await _wait_at_most(next_height, wait)
+
+        async def compute_settled() -> T:
             while not self.is_settled(height):
                 await self._forks_told.wait()
-            next_height = self.next_height
-            try:
-                result = await compute()
-            except ChainMovedError:
-                pass
-            else:
-                if self.is_settled(height):
-                    return result
-            charge(COST_FAILED_TRY)
-        raise bad_request(MOVED_TEXT)
+            result = await compute()
+            if not self.is_settled(height):
+                raise ChainMovedError
+            return result
+
+        return await self.steady(compute_settled, charge, check_tip=False)
 
     async def steady(
         self,
         compute: Callable[[], Awaitable[T]],
         charge: Callable[[float], object],
         *,
+        check_tip: bool = True,
         after: asyncio.Event | None = None,
     ) -> T:
         """Return ``await compute()``, repeated until the chain stood still during it.
 
-        Each failed try is charged for. After the sixth an RPCError is raised. ``after`` is the
+        Each failed try is charged for. After the sixth an RPCError is raised. Without
+        ``check_tip`` only a ChainMovedError from the computation makes it repeat.  ``after`` is the
         ``next_height`` of a first try, elsewhere, that has failed.
         """
         next_height = after
@@ -140,14 +136,14 @@ class ChainTip:
             if next_height is not None and wait != 0:
                 await _wait_at_most(next_height, wait)
             next_height = self.next_height
-            before = self.state()
-            if before is not None:
+            before = self.state() if check_tip else None
+            if before is not None or not check_tip:
                 try:
                     result = await compute()
                 except ChainMovedError:
                     pass
                 else:
-                    if self.state() == before:
+                    if not check_tip or self.state() == before:
                         return result
             charge(COST_FAILED_TRY)
         raise bad_request(MOVED_TEXT)
