@@ -114,14 +114,18 @@ class Reader:
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
+        # All else that is kept is made anew for each loop, by the first read.
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._waiting: list[Reading[Any]] = []
         self._running = 0
         # Whether a job is about to begin, and whether it is seen to that one begins if need be
         self._due = self._watched = False
         self._last_begun = 0.0  # the loop's time
-        self._small: ThreadPoolExecutor | None = None
-        self._large: ThreadPoolExecutor | None = None
+        self._small = ThreadPoolExecutor(SMALL_JOBS, "small-reads")
+        self._large = ThreadPoolExecutor(LARGE_JOBS, "large-reads")
 
     def read(self, function: Callable[[bool], Any]) -> Reading[Any]:
         """Call ``function(bounded)`` in a thread, soon; return what to await.
@@ -142,16 +146,6 @@ class Reader:
             self._watched = True
             loop.call_at(self._last_begun + LATE_SECS, self._if_late)
         return reading
-
-    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._waiting = []
-        self._running = 0
-        # Whether a job is about to begin, and whether it is seen to that one begins if need be
-        self._due = self._watched = False
-        self._last_begun = 0.0  # the loop's time
-        self._small = ThreadPoolExecutor(SMALL_JOBS, "small-reads")
-        self._large = ThreadPoolExecutor(LARGE_JOBS, "large-reads")
 
     def _dispatch(self) -> None:
         """Begin one job: threads that compute take turns anyway."""
@@ -180,8 +174,7 @@ class Reader:
             self._watched = True
             self._loop.call_at(late_at, self._if_late)
 
-    def _submit(self, pool: ThreadPoolExecutor | None, job: list[Reading[Any]]) -> None:
-        assert pool
+    def _submit(self, pool: ThreadPoolExecutor, job: list[Reading[Any]]) -> None:
         assert self._loop
         pool.submit(self._run, self._loop, pool is self._small, job)
 
