@@ -62,8 +62,6 @@ PORTION = 20_000
 SLICE = 250
 # Before listing again because the node's height changed meanwhile, in seconds.
 RESTART_DELAY_SECS = 0.1
-# After a block, before the node is asked for its list: clients are told of the block first.
-SETTLE_SECS = 0.5
 
 
 class DBSyncError(Exception):
@@ -144,6 +142,8 @@ class MemPool(MemPoolIndex):
     coin:            its DESERIALIZER and hashX_from_script are used, and histogram parameters
     refresh_secs:    pause between refreshes
     log_status_secs: pause between status lines
+    settle_secs:     pause after the last of some blocks before the node is asked for its list, at
+                     most as long as refresh_secs: clients are told of a block first
     compiled:        whether to parse with the compiled form where there is one
     """
 
@@ -154,6 +154,7 @@ class MemPool(MemPoolIndex):
         refresh_secs: float = 5.0,
         log_status_secs: float = 60.0,
         *,
+        settle_secs: float = 0.5,
         compiled: bool = True,
     ) -> None:
         assert isinstance(api, MemPoolAPI)
@@ -164,6 +165,7 @@ class MemPool(MemPoolIndex):
         self.cached_compact_histogram: list[tuple[float, int]] = []
         self.refresh_secs = refresh_secs
         self.log_status_secs = log_status_secs
+        self.settle_secs = settle_secs
         # Held while the maps change, which takes several turns of the loop.
         self.lock = asyncio.Lock()
         self._parser = CandidateParser(coin, compiled=compiled)
@@ -254,12 +256,15 @@ class MemPool(MemPoolIndex):
 
     async def _follow_database(self) -> None:
         """Apply each block that the database takes, and have the mempool refreshed."""
+        timer: asyncio.TimerHandle | None = None
         while True:
             await self.api.wait_for_db_height_change()
             delay = 0.0
             while await self._apply_block():
-                delay = min(SETTLE_SECS, self.refresh_secs)
-            asyncio.get_running_loop().call_later(delay, self._wake.set)
+                delay = min(self.settle_secs, self.refresh_secs)
+            if timer is not None:
+                timer.cancel()
+            timer = asyncio.get_running_loop().call_later(delay, self._wake.set)
 
     async def _prepare_for_blocks(self) -> None:
         """Find out what each block will make go, while the database is writing it."""
@@ -290,7 +295,7 @@ class MemPool(MemPoolIndex):
             telling = asyncio.ensure_future(self.api.on_mempool(touched, confirmed.height))
             try:
                 # Whoever is slow to be told does not keep the maps from being put in order.
-                await asyncio.wait([telling], timeout=SETTLE_SECS)
+                await asyncio.wait([telling], timeout=self.settle_secs)
                 known: set[bytes] = set()
                 await self._in_slices(list(self.leaving), lambda h: self._remove(h, known))
                 self.leaving = {}

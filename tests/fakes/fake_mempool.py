@@ -222,9 +222,12 @@ class FakeAPI(MemPoolAPI):
 async def synchronizing(coin, api, **kwargs):
     """A MemPool that is kept synchronised, refreshing only when triggered unless told otherwise.
 
+    So it does not ask the node by itself some time after a block either.
+
     Its event (attribute `event` of the mempool, for tests) is the synchronised event.
     """
-    mempool = MemPool(coin, api, **{"refresh_secs": 3600, "log_status_secs": 3600, **kwargs})
+    settings = {"refresh_secs": 3600, "log_status_secs": 3600, "settle_secs": 3600, **kwargs}
+    mempool = MemPool(coin, api, **settings)
     mempool.event = asyncio.Event()
     task = asyncio.ensure_future(mempool.keep_synchronized(mempool.event))
     try:

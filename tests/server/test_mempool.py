@@ -412,8 +412,7 @@ async def test_a_block_is_applied_without_asking_the_node(with_tips):
         assert not mempool.lock.locked()
 
 
-async def test_answers_are_of_the_new_block_from_when_clients_are_told(with_tips, monkeypatch):
-    monkeypatch.setattr(mempool_module, "SETTLE_SECS", 60)
+async def test_answers_are_of_the_new_block_from_when_clients_are_told(with_tips):
     api = with_tips
     mined, kept = pay(api), pay(api)
     child = pay(api, mined.spendables()[0], ALICE)
@@ -439,11 +438,10 @@ async def test_answers_are_of_the_new_block_from_when_clients_are_told(with_tips
         await check_against_model(mempool, left)
 
 
-async def test_slow_clients_do_not_keep_the_maps_from_being_put_in_order(with_tips, monkeypatch):
-    monkeypatch.setattr(mempool_module, "SETTLE_SECS", 0.01)
+async def test_slow_clients_do_not_keep_the_maps_from_being_put_in_order(with_tips):
     api = with_tips
     mined = [pay(api) for _ in range(3)]
-    async with synchronizing(COIN, api) as mempool:
+    async with synchronizing(COIN, api, settle_secs=0.01) as mempool:
         await first_refresh(api)
         api.on_mempool = lambda *_args: asyncio.get_running_loop().create_future()
         api.index_block([tx.hash for tx in mined])
@@ -489,13 +487,39 @@ async def test_what_a_block_makes_go_is_found_out_while_it_is_written(with_tips,
 
 async def test_after_a_block_the_node_is_asked_as_well(with_tips):
     api = with_tips
-    async with synchronizing(COIN, api) as mempool:
+    async with synchronizing(COIN, api, settle_secs=0.01) as mempool:
         await first_refresh(api)
         api.index_block()
-        assert await told_of_block(api) == (set(), 101)
         tx = pay(api)
+        assert await told_of_block(api) == (set(), 101)
         assert await first_refresh(api) == (tx.hashXs(), 101)
         await check_against_model(mempool, {tx.hash: tx})
+
+
+async def test_the_node_is_asked_only_some_time_after_the_last_of_several_blocks(with_tips):
+    api = with_tips
+    timers = []
+    loop = asyncio.get_running_loop()
+    call_later = loop.call_later
+
+    async with synchronizing(COIN, api, settle_secs=1234) as mempool:
+
+        def noted(delay, callback, *args, **kwargs):
+            timer = call_later(delay, callback, *args, **kwargs)
+            if delay == 1234 and callback == mempool._wake.set:
+                timers.append(timer)
+            return timer
+
+        loop.call_later = noted
+        await first_refresh(api)
+        for height in (101, 102, 103):
+            api.index_block()
+            assert await told_of_block(api) == (set(), height)
+            while len(timers) < height - 100:
+                await asyncio.sleep(0)
+        assert [timer.cancelled() for timer in timers] == [True, True, False]
+        assert api.listings == 1
+        assert not mempool.lock.locked()
 
 
 async def test_what_a_block_made_impossible_goes_with_all_that_depends_on_it(with_tips):
@@ -581,10 +605,10 @@ async def test_a_load_that_a_block_interrupts_keeps_what_it_has(with_tips, monke
 
     api.raw_transactions = interrupted
     async with synchronizing(COIN, api) as mempool:
-        # Of the block; then of the refresh that followed
+        # Of the block; then of the refresh that follows
         assert (await first_refresh(api))[1] == 101
         assert len(mempool.txs) == 19
-        await first_refresh(api)
+        await refreshed(api)
         await check_against_model(mempool, api.txs)
     assert "waiting for DB to sync" in caplog.text
 
