@@ -16,8 +16,11 @@ import pytest
 
 from tests.ports import free_port
 
-# No deadline: a loaded machine is no fault of the code's.
-hypothesis.settings.register_profile("repository", deadline=None)
+# No deadline: a loaded machine is no fault of the code's.  A build judges a change, not luck, so it
+# tries the same examples each time; everywhere else each run looks for new ones.
+hypothesis.settings.register_profile(
+    "repository", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True
+)
 hypothesis.settings.load_profile("repository")
 
 FACTS_VARIABLE = "ELECTRUMX_FACTS"
