@@ -141,13 +141,16 @@ class Queries:
         """Run a small read that needs no guard in a thread."""
         return self.reader.read(lambda _bounded: read())
 
-    def _steady(self, read: Callable[[bool], T | Verdict]) -> Reading[T]:
-        """Run a read in a thread, again if a reorganisation came between."""
+    def _steady(self, read: Callable[[bool], T | Verdict | None]) -> Reading[T]:
+        """Run a read in a thread, again if a reorganisation came between, or it returns None.
+
+        So ``backup_count`` is the same wherever a read whose result is used has looked at it.
+        """
 
         def guarded(bounded: bool) -> T | Verdict:
             backups = self.backup_count
             result = read(bounded)
-            return result if backups == self.backup_count else RACED
+            return RACED if result is None or backups != self.backup_count else result
 
         return self.reader.read(guarded)
 
@@ -159,8 +162,7 @@ class Queries:
         """Return the first ``limit`` entries (None: all) beyond transaction number ``after``."""
         max_bytes = None if limit is None else limit * TXNUM_LEN
 
-        def read(bounded: bool) -> PackedHistory | Verdict:
-            backups = self.backup_count
+        def read(bounded: bool) -> PackedHistory | Verdict | None:
             most = max_bytes
             if bounded:
                 small = SMALL_HISTORY_BYTES + TXNUM_LEN
@@ -173,14 +175,15 @@ class Queries:
             if row and int.from_bytes(row[-TXNUM_LEN:], "little") >= tx_count:
                 row = row[: cut_row(row, tx_count)]
             if not row:
-                return PackedHistory(b"", after, backups)
+                return PackedHistory(b"", after, self.backup_count)
             files = self.files
             entries = packed.pack_history(
                 row, self.tx_counts, files.hash_file, files.hashes_per_file
             )
             if entries is None:
-                return RACED
-            return PackedHistory(entries, int.from_bytes(row[-TXNUM_LEN:], "little"), backups)
+                return None
+            last_tx_num = int.from_bytes(row[-TXNUM_LEN:], "little")
+            return PackedHistory(entries, last_tx_num, self.backup_count)
 
         return self._steady(read)
 
@@ -206,48 +209,46 @@ class Queries:
             rows.append(row)
         return rows
 
+    def _packed_coins(self, rows: packed.CoinRows) -> bytes | None:
+        files = self.files
+        return packed.pack_coins(
+            rows, self.state.tx_count, self.tx_counts, files.hash_file, files.hashes_per_file
+        )
+
     def coins(self, hashX: bytes) -> Reading[Coins]:
         """Return all unspent outputs of a script, packed and in chain order."""
 
-        def read(bounded: bool) -> Coins | Verdict:
-            backups = self.backup_count
+        def read(bounded: bool) -> Coins | Verdict | None:
             rows = self._coin_rows(hashX, bounded)
             if isinstance(rows, Verdict):
                 return rows
-            files = self.files
-            coins = packed.pack_coins(
-                rows, self.state.tx_count, self.tx_counts, files.hash_file, files.hashes_per_file
-            )
-            return RACED if coins is None else Coins(coins, backups)
+            coins = self._packed_coins(rows)
+            return None if coins is None else Coins(coins, self.backup_count)
 
         return self._steady(read)
 
     def balance(self, hashX: bytes) -> Reading[Balance]:
         """Return the number and the sum of a script's unspent outputs."""
 
-        def read(bounded: bool) -> Balance | Verdict:
-            backups = self.backup_count
+        def read(bounded: bool) -> Balance | Verdict | None:
             rows = self._coin_rows(hashX, bounded)
             if isinstance(rows, Verdict):
                 return rows
             value = packed.sum_coins(rows, self.state.tx_count)
-            return RACED if value is None else Balance(len(rows), value, backups)
+            return None if value is None else Balance(len(rows), value, self.backup_count)
 
         return self._steady(read)
 
     async def all_utxos(self, hashX: bytes) -> list[UTXO]:
         """Return all unspent outputs of a script, in chain order."""
 
-        def read(bounded: bool) -> list[UTXO] | Verdict:
+        def read(bounded: bool) -> list[UTXO] | Verdict | None:
             rows = self._coin_rows(hashX, bounded)
             if isinstance(rows, Verdict):
                 return rows
-            files = self.files
-            coins = packed.pack_coins(
-                rows, self.state.tx_count, self.tx_counts, files.hash_file, files.hashes_per_file
-            )
+            coins = self._packed_coins(rows)
             if coins is None:
-                return RACED
+                return None
             tx_nums = sorted(int.from_bytes(key[-TXNUM_LEN:], "little") for key, _value in rows)
             return [
                 UTXO(tx_num, txout_idx, tx_hash, height, value)
