@@ -22,7 +22,8 @@ ROWS = [
     ["lib.coins", "lib.env_base", "lib.server_base"],
     ["server.env", "server.faults", "server.readiness", "server.loop_lag", "server.allocator"],
     [
-        *("server.db", "server.history", "server.schema", "server.storage", "server.flat_files"),
+        *("server.db", "server.filling", "server.committed"),
+        *("server.history", "server.schema", "server.storage", "server.flat_files"),
         *("server.compaction", "server.recovery", "server.upgrade"),
         *("server.queries", "server.packed", "server.reader"),
     ],
