@@ -1,5 +1,6 @@
 """server.version: which protocol is chosen, who is refused, and what old clients are sent."""
 
+import json
 import logging
 import re
 
@@ -78,6 +79,41 @@ async def test_requests_before_negotiation_are_served():
         client = await world.connect()
         await client.request("server.banner")
         assert [VERSION, "1.4"] == await client.request("server.version")
+
+
+def pipelined(*requests):
+    """Return requests (method, params) in one packet; their ids count from 0."""
+    lines = [
+        json.dumps({"jsonrpc": "2.0", "method": method, "params": params, "id": n})
+        for n, (method, params) in enumerate(requests)
+    ]
+    return "\n".join(lines).encode()
+
+
+async def test_what_follows_in_the_same_packet_is_answered_in_the_version_agreed_on():
+    async with session_world() as world:
+        client = await world.connect()
+        await client.send(
+            pipelined(
+                ("server.version", ["name", ["1.4", "1.4.2"]]),
+                ("blockchain.scripthash.unsubscribe", ["ab" * 32]),
+                ("server.version", []),
+            )
+        )
+        replies = [await client.recv() for _ in range(3)]
+        assert [0, 1, 2] == [reply["id"] for reply in replies]
+        assert [[VERSION, "1.4.2"], False] == [reply["result"] for reply in replies[:2]]
+        assert "server.version already sent" == replies[2]["error"]["message"]
+
+
+async def test_nothing_that_follows_a_refused_version_is_answered():
+    async with session_world() as world:
+        client = await world.connect()
+        await client.send(pipelined(("server.version", ["x", "1.2"]), ("server.ping", [])))
+        reply = await client.recv()
+        assert "unsupported protocol version: 1.2" == reply["error"]["message"]
+        assert None is await client.recv()
+        assert 0 == world.manager.method_counts["server.ping"]
 
 
 async def test_unwanted_clients_are_dropped_by_the_start_of_their_name():

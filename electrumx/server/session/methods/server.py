@@ -136,8 +136,11 @@ class ServerMethods(SessionBase):
     # -- negotiation
 
     @rpc_method("server.version")
-    async def server_version(self, client_name: Any = "", protocol_version: Any = None) -> Any:
-        """Negotiate the protocol; return our version and the one that is spoken from now on."""
+    def server_version(self, client_name: Any = "", protocol_version: Any = None) -> list[str]:
+        """Negotiate the protocol; return our version and the one that is spoken from now on.
+
+        At once, so that what came in the same packet is answered in that version, and after this.
+        """
         self.bump_cost(0.5)
         if self.sv_seen:
             raise bad_request("server.version already sent")
@@ -147,7 +150,7 @@ class ServerMethods(SessionBase):
         chosen, client_min = util.protocol_version(
             protocol_version, self.PROTOCOL_MIN, self.PROTOCOL_MAX
         )
-        await self._crash_old_client(chosen)
+        self._crash_old_client(chosen)
         if chosen is None:
             if client_min > self.PROTOCOL_MIN:
                 self.logger.info(
@@ -166,7 +169,7 @@ class ServerMethods(SessionBase):
             raise ReplyAndDisconnect(RPCError(BAD_REQUEST, f"unsupported client: {name}"))
         self.client = name[:CLIENT_NAME_CHARS]
 
-    async def _crash_old_client(self, chosen: ProtocolTuple | None) -> None:
+    def _crash_old_client(self, chosen: ProtocolTuple | None) -> None:
         """Stop clients with a known theft bug: they do not survive these notifications."""
         last_bad = self.coin.CRASH_CLIENT_VER
         version = util.protocol_tuple(self.client)
@@ -174,5 +177,5 @@ class ServerMethods(SessionBase):
             return
         if chosen is None or chosen <= CRASH_MAX_PROTOCOL:
             self.logger.info(f"attempting to crash old client with version {self.client}")
-            await self.send_notification("blockchain.relayfee", ())
-            await self.send_notification("blockchain.estimatefee", ())
+            self.post_notification("blockchain.relayfee", ())
+            self.post_notification("blockchain.estimatefee", ())
