@@ -24,6 +24,15 @@ def bad_request(message: str, *, cost: float = 0.0) -> RPCError:
     return RPCError(BAD_REQUEST, message, cost=cost)
 
 
+def printed(value: Any) -> str:
+    """Return an untrusted value, or what holds some, as Python prints it."""
+    try:
+        return str(value)
+    except RecursionError:
+        # A thread, which parses large messages, can nest deeper than what handles them.
+        return "what is nested too deeply"
+
+
 def _hash_or_none(value: Any) -> bytes | None:
     """Return the 32 bytes in natural order that 64 hex digits display, None if it is not so."""
     try:
@@ -37,7 +46,7 @@ def scripthash_to_hashX(scripthash: Any) -> bytes:
     """Return the index key (the first 11 bytes of the SHA-256) of a script hash in hex."""
     raw = _hash_or_none(scripthash)
     if raw is None:
-        raise bad_request(f"{scripthash} is not a valid script hash")
+        raise bad_request(f"{printed(scripthash)} is not a valid script hash")
     return raw[:HASHX_LEN]
 
 
@@ -53,14 +62,14 @@ def non_negative_integer(value: Any) -> int:
             return value  # type: ignore[no-any-return] # int(Any) stays Any to the checker
     except (ValueError, TypeError, OverflowError):
         pass
-    raise bad_request(f"{value} should be a non-negative integer")
+    raise bad_request(f"{printed(value)} should be a non-negative integer")
 
 
 def assert_boolean(value: Any) -> bool:
     """Return the value if it equals true or false (1 and 0 do)."""
     if is_boolean(value):
         return bool(value)
-    raise bad_request(f"{value} should be a boolean value")
+    raise bad_request(f"{printed(value)} should be a boolean value")
 
 
 def is_boolean(value: Any) -> bool:
@@ -79,7 +88,7 @@ def assert_tx_hash(value: Any) -> bytes:
     """Return the 32 bytes, in natural order, of a displayed transaction hash."""
     raw = _hash_or_none(value)
     if raw is None:
-        raise bad_request(f"{value} should be a transaction hash")
+        raise bad_request(f"{printed(value)} should be a transaction hash")
     return raw
 
 
@@ -87,7 +96,7 @@ def assert_hex(value: Any) -> str:
     """Return the value if it is text of an even number of hex digits, without spaces."""
     if isinstance(value, str) and len(value) % 2 == 0 and _HEX_DIGITS.issuperset(value):
         return value
-    raise bad_request(f"{value} should be a hex string")
+    raise bad_request(f"{printed(value)} should be a hex string")
 
 
 def estimate_mode(value: Any) -> str | None:

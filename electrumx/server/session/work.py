@@ -16,6 +16,7 @@ from typing import Any
 from aiorpcx import JSONRPC, ProtocolError, ReplyAndDisconnect, Request, RPCError
 
 from electrumx.server.session.outbox import CLOSE_SECS, Outbox
+from electrumx.server.session.params import printed
 from electrumx.server.session.tables import invoke
 
 INVALID_METHOD = "invalid method"
@@ -155,7 +156,7 @@ class WorkingSession(Outbox):
             return error, False
         if isinstance(error, ReplyAndDisconnect):
             return error.args[0], True
-        self.logger.exception(f"exception handling {str(request)[:LOGGED_REQUEST_CHARS]}")
+        self.logger.exception(f"exception handling {printed(request)[:LOGGED_REQUEST_CHARS]}")
         return RPCError(JSONRPC.INTERNAL_ERROR, "internal server error"), False
 
     def _conclude(self, request: Any, result: Any, *, is_last: bool = False) -> None:
@@ -356,7 +357,7 @@ class WorkingSession(Outbox):
             self._go_on()
 
     def _timed_out(self, request: Any) -> RPCError:
-        text = str(request)[:LOGGED_REQUEST_CHARS]
+        text = printed(request)[:LOGGED_REQUEST_CHARS]
         secs = self.processing_timeout
         self.logger.info(f"incoming request {text} timed out after {secs} secs")
         return RPCError(JSONRPC.SERVER_BUSY, "server busy - request timed out")

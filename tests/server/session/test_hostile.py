@@ -110,6 +110,40 @@ async def test_no_parameter_is_an_internal_error(method, count, caplog):
         assert "Traceback" not in caplog.text
 
 
+def deepest(opening, closing):
+    """Return how deep what the thread that parses it can still read may be nested."""
+    low, high = 1, 100_000
+    while low + 1 < high:
+        depth = (low + high) // 2
+        try:
+            json.loads(opening * depth + "1" + closing * depth)
+            low = depth
+        except RecursionError:
+            high = depth
+    return low
+
+
+@pytest.mark.parametrize(
+    ("method", "more"), [("blockchain.block.header", 0), ("blockchain.transaction.get_merkle", 1)]
+)
+@pytest.mark.parametrize(("opening", "closing"), ["[]", ('{"a":', "}")])
+async def test_what_can_just_be_parsed_is_refused_like_anything_else(
+    method, more, opening, closing, caplog
+):
+    depth = await asyncio.to_thread(deepest, opening, closing)
+    async with session_world(cost_hard_limit=0) as world:
+        client = await world.connect()
+        for nested in range(depth - 40, depth + 2):
+            value = opening * nested + "1" + closing * nested
+            params = f"[{value}]" if not more else f"[{value}, 1]"
+            # Large, so that it is parsed in a thread: there is more room than on the event loop.
+            request = f'{{"id": {nested}, "method": "{method}", "params": {params}}}'
+            await client.send(request.ljust(60_000).encode())
+            reply = await client.recv()
+            assert reply["error"]["code"] in (1, -32700), reply
+        assert "Traceback" not in caplog.text
+
+
 @pytest.mark.parametrize("protocol", ["tcp", "ws"])
 async def test_a_client_that_does_not_read_is_cut_off(protocol):
     async with session_world(services=[FakeService(protocol), FakeService("rpc")]) as world:

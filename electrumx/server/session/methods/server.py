@@ -9,7 +9,7 @@ from aiorpcx import ReplyAndDisconnect, RPCError
 import electrumx
 from electrumx.lib import util
 from electrumx.server.session.base import SessionBase
-from electrumx.server.session.params import BAD_REQUEST, bad_request
+from electrumx.server.session.params import BAD_REQUEST, bad_request, printed
 from electrumx.server.session.tables import ProtocolTuple, rpc_method
 
 # As much of a client's name as is kept.
@@ -146,7 +146,7 @@ class ServerMethods(SessionBase):
             raise bad_request("server.version already sent")
         self.sv_seen = True
         if client_name:
-            self._note_client_name(str(client_name))
+            self._note_client_name(printed(client_name))
         chosen, client_min = util.protocol_version(
             protocol_version, self.PROTOCOL_MIN, self.PROTOCOL_MAX
         )
@@ -158,7 +158,7 @@ class ServerMethods(SessionBase):
                     f"{util.version_string(client_min)} - is your software out of date?"
                 )
             raise ReplyAndDisconnect(
-                RPCError(BAD_REQUEST, f"unsupported protocol version: {protocol_version}")
+                RPCError(BAD_REQUEST, f"unsupported protocol version: {printed(protocol_version)}")
             )
         self.set_request_handlers(chosen)
         return [electrumx.version, self.protocol_version_string()]
