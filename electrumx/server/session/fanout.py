@@ -99,6 +99,11 @@ class FanOut:
             async for session, count in _in_slices(told):
                 session.log_notified(count)
 
+    def tell_late(self, session: Any, hashX: bytes) -> None:
+        """Tell a session of a script that was touched when it could not be told yet."""
+        self._tell_one(session, (hashX,), height_changed=False)
+        self._guarded(session, session.flush)
+
     def forget(self, session: Any) -> None:
         """Tell a session nothing any more."""
         self.always.discard(session)

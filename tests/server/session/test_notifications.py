@@ -64,6 +64,65 @@ async def test_a_touched_script_is_always_told_even_if_equal(caplog):
         assert "notified of 2 addresses\n" in caplog.text
 
 
+async def test_no_notification_precedes_the_answer_of_its_subscription():
+    async with session_world() as world:
+        client = await world.connect()
+        tx_hash = make_tx_hash("a")
+
+        async def block_comes():
+            world.db.before_history_returns = None
+            world.db.histories[ALICE_X] = [(tx_hash, 11)]
+            await world.new_block([ALICE_X])
+
+        # Electrum ends a connection that tells it of what it did not subscribe to yet.
+        world.db.before_history_returns = block_comes
+        status = status_of((tx_hash, 11))
+        assert status == await client.request(SUBSCRIBE, ALICE)
+        assert [] == client.notifications
+        assert (SUBSCRIBE, [ALICE, status]) == await client.notification()
+        await client.no_notification()
+        await world.touch(ALICE_X)
+        assert (SUBSCRIBE, [ALICE, status]) == await client.notification()
+
+
+async def test_what_a_block_changes_of_a_subscription_that_is_not_answered_yet_follows_the_answer():
+    async with session_world() as world:
+        client = await world.connect()
+        tx_hash = make_tx_hash("chained")
+        world.mempool.summaries[ALICE_X] = [Summary(tx_hash, 100, True)]
+
+        async def block_comes():
+            world.db.before_history_returns = None
+            world.mempool.summaries[ALICE_X][0].has_unconfirmed_inputs = False
+            await world.new_block([BOB_X])
+
+        world.db.before_history_returns = block_comes
+        assert status_of((tx_hash, 0)) == await client.request(SUBSCRIBE, ALICE)
+        assert [] == client.notifications
+        # Its status is one that is looked at again at each block.
+        world.mempool.summaries[ALICE_X][0].has_unconfirmed_inputs = True
+        await world.new_block([BOB_X])
+        assert (SUBSCRIBE, [ALICE, status_of((tx_hash, -1))]) == await client.notification()
+        await client.no_notification()
+
+
+async def test_a_subscription_that_fails_while_a_block_comes_is_none():
+    async with session_world(max_send=0) as world:
+        client = await world.connect()
+        limit = (350_000 - 100) // 99
+
+        async def block_comes():
+            world.db.before_history_returns = None
+            world.db.histories[ALICE_X] = [(make_tx_hash(n), 11) for n in range(limit)]
+            await world.new_block([ALICE_X])
+
+        world.db.before_history_returns = block_comes
+        assert (10001, "history too large") == await client.error(SUBSCRIBE, ALICE)
+        await world.touch(ALICE_X)
+        await client.no_notification()
+        assert 0 == world.session().sub_count()
+
+
 async def test_the_spelling_last_used_is_the_one_notified():
     async with session_world() as world:
         client = await world.connect()

@@ -77,6 +77,9 @@ async def _others_turn(count: int) -> None:
 class ScripthashMethods(SessionBase):
     """Requests about the history of a script."""
 
+    # hashX of each new subscription that waits for its answer -> whether news of it do, too
+    _unanswered: dict[bytes, bool] | None = None
+
     def __init__(self, *args: Any) -> None:
         # hashX -> last status, of subscriptions with mempool transactions
         self.mempool_statuses: dict[bytes, str | None] = {}
@@ -169,6 +172,8 @@ class ScripthashMethods(SessionBase):
         Returns an awaitable if that has to wait.  All statuses are worked out before any is sent.
         """
         subs, remembered = self.hashX_subs, self.mempool_statuses
+        if self._unanswered:
+            touched = self._put_off(touched, self._unanswered)
         own = list(filter(subs.__contains__, touched))
         if not own and not (height_changed and remembered):
             return None
@@ -184,6 +189,32 @@ class ScripthashMethods(SessionBase):
                 changed[alias] = status
         self._send_statuses(changed)
         return None
+
+    def _put_off(self, touched: set[bytes], unanswered: dict[bytes, bool]) -> set[bytes]:
+        """Return those that clients know to be subscribed to; the others follow their answers.
+
+        Electrum ends a connection that tells it of a script before it has the answer.
+        """
+        for hashX in unanswered:
+            if hashX in touched or self.mempool_statuses.pop(hashX, None) is not None:
+                unanswered[hashX] = True
+        return touched - unanswered.keys()
+
+    def _end_wait(self, hashX: bytes, *, failed: bool) -> None:
+        """Note that the answer to a new subscription is there: nothing else runs before it is sent.
+
+        Then follows what was put off.  A subscription that failed is none.
+        """
+        unanswered = self._unanswered
+        has_news = unanswered.pop(hashX, False) if unanswered else False
+        if failed:
+            self.unsubscribe_hashX(hashX)
+        elif has_news:
+            asyncio.get_running_loop().call_soon(self._tell_put_off, hashX)
+
+    def _tell_put_off(self, hashX: bytes) -> None:
+        if not self._closing and hashX in self.hashX_subs:
+            self.session_mgr.fan_out.tell_late(self, hashX)
 
     def _notify_at_once(self, own: list[bytes]) -> bool:
         """Notify if what the block touched is all confirmed and known; say if it was so."""
@@ -325,12 +356,15 @@ class ScripthashMethods(SessionBase):
             raise
         if known or result is None or type(result) is str:
             return result
+        if self._unanswered is None:
+            self._unanswered = {}
+        self._unanswered[hashX] = False
         if not isinstance(result, asyncio.Future):
             return self._awaited(result, hashX)
 
         def ended(future: "asyncio.Future[Any]") -> None:
-            if future.cancelled() or future.exception() is not None:
-                self.unsubscribe_hashX(hashX)
+            failed = future.cancelled() or future.exception() is not None
+            self._end_wait(hashX, failed=failed)
 
         result.add_done_callback(ended)
         return result
@@ -338,10 +372,12 @@ class ScripthashMethods(SessionBase):
     async def _awaited(self, result: Awaitable[Any], hashX: bytes) -> Any:
         """Return the result of a new subscription, which ends if it fails."""
         try:
-            return await result
+            status = await result
         except BaseException:
-            self.unsubscribe_hashX(hashX)
+            self._end_wait(hashX, failed=True)
             raise
+        self._end_wait(hashX, failed=False)
+        return status
 
     def _unsubscribe_unless(self, known: bool, hashX: bytes) -> None:
         if not known:
