@@ -9,6 +9,7 @@ from aiorpcx import ReplyAndDisconnect, RPCError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from electrumx.server.session import requests, work
 from electrumx.server.session.requests import FAST_MESSAGE_BYTES, RequestSession
 from electrumx.server.session.results import encode_result
 from electrumx.server.session.tables import handler_names, handler_table, rpc_method
@@ -196,8 +197,24 @@ def loop():
     loop.close()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _slices_end_by_count():
+    """Keep the clock from putting the replies to a batch in another order."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(requests, "SLICE_SECS", 3600)
+        patch.setattr(work, "SLICE_SECS", 3600)
+        yield
+
+
 async def _settled(session):
-    while session._works or session._items or session._backlog:
+    while (
+        session._works
+        or session._items
+        or session._backlog
+        or session._parse_task
+        or session._scheduled
+        or session._flush_due
+    ):
         await asyncio.sleep(0)
 
 
