@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 JOBS ?= 3
 PYTEST := $(BIN)/python -m pytest
 SUPPORTED := 3.10 3.11 3.12 3.13
-COMPILED := $(wildcard electrumx/server/*.pyx)
+COMPILED := $(wildcard electrumx/server/*.pyx electrumx/server/*.pxd)
 UNIT_TESTS := $(wildcard tests/lib tests/server tests/property)
 
 # The first Python that is new enough and can make a virtual environment.

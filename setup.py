@@ -60,24 +60,18 @@ EXTRAS = {
     "docs": ["sphinx>=7,<10"],
 }
 
-# The compiled form of indexing.  Where one cannot be built (no compiler, no headers of Python or
-# OpenSSL) pip says so, and the server uses the readable form, more slowly.
+# The compiled form of indexing, and that of answering (from packed rows to JSON).  Where one cannot
+# be built (no compiler, no headers of Python or OpenSSL) pip says so, and the server uses the
+# readable form, more slowly.
 EXTENSIONS = [
     Extension(
-        "electrumx.server._fastindex",
-        ["electrumx/server/_fastindex.pyx"],
+        f"electrumx.server.{name}",
+        [f"electrumx/server/{name}.pyx"],
         libraries=["crypto"],
         extra_compile_args=["-O3"],
         optional=True,
-    ),
-    # That of answering: from packed rows to JSON.
-    Extension(
-        "electrumx.server._fastquery",
-        ["electrumx/server/_fastquery.pyx"],
-        libraries=["crypto"],
-        extra_compile_args=["-O3"],
-        optional=True,
-    ),
+    )
+    for name in ("_fastblock", "_fasthistory", "_fastindex", "_fastquery")
 ]
 
 setup(
@@ -90,7 +84,7 @@ setup(
     license="MIT",
     license_files=["LICENCE"],
     packages=find_packages(include=["electrumx", "electrumx.*"]),
-    package_data={"electrumx.server": ["*.pyx", "*.pyi"]},
+    package_data={"electrumx.server": ["*.pyx", "*.pxd", "*.pyi"]},
     ext_modules=EXTENSIONS,
     python_requires=">=3.10",
     install_requires=[

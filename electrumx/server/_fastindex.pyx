@@ -1,19 +1,15 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False
-"""The compiled form of indexing: parse, hash, coins and history of Bitcoin's transaction formats.
+"""The compiled form of indexing: coins made and spent, and the histories that this writes.
 
-Its oracle is the pure-Python form (``electrumx.lib.tx``, ``indexer``, ``utxo_cache`` and
-``History.unflushed``): property tests feed both the same blocks and demand the same results, and
-for bytes that are no block the same verdict.  ``fast_index`` chooses between them.
+Its oracle is the pure-Python form (``indexer``, ``utxo_cache`` and ``History.unflushed``): property
+tests feed both the same blocks and demand the same results.  ``fast_index`` chooses between them.
+Blocks come parsed, from ``_fastblock``; history goes to ``_fasthistory``.
 
-What it holds
--------------
+What the index holds
+--------------------
 
-*A parsed block* is four flat arrays: tx hashes (32 bytes each), numbers of spends and coins of
-each transaction, outpoints spent (36 bytes: tx_hash, txout_idx LE4; generation inputs left out),
-and outputs (hashX 11, value LE8, flags 1).  Nothing of it is a Python object.
-
-*The index* holds what is not flushed:
+It holds what is not flushed:
 
 - a hash table from outpoint to coin.  Entries of 64 bytes lie in one growing array, freed ones in
   a list; a second array of 4-byte slots, at most two thirds full, finds them by linear probing.
@@ -23,17 +19,16 @@ and outputs (hashX 11, value LE8, flags 1).  Nothing of it is a Python object.
   spent; :meth:`FastIndex.forget_known` drops the oldest;
 - the coins spent that are on disk (24 bytes each), to be deleted there, and a set of their hashes
   that tells whether a row on disk is already spent;
-- history as records of 16 bytes, hashX and tx_num BE5, in the order of the chain.
+- the history of all that (:class:`FastHistory`).
 
-What a flush is to write is *taken* from all that (:meth:`FastIndex.take_coins`,
-:meth:`FastIndex.take_history`) into arrays of its own: new coins of 32 bytes, deletes, records.
-From then on the flush may sort and write them in one thread while blocks are advanced in another.
+What a flush is to write is *taken* from it (:meth:`FastIndex.take_coins`, :meth:`FastHistory.take`)
+into arrays of its own: new coins of 32 bytes, deletes, records.  From then on the flush may sort and
+write them in one thread while blocks are advanced in another.
 
 Spends that miss the table are looked up on disk before a batch of blocks is advanced
 (:meth:`FastIndex.missing`, :meth:`FastIndex.provide`), so that the loop that advances a block
 needs neither Python nor the disk and runs without the GIL.  One thread at a time uses an index
-(the caller holds the state lock), beside one that writes what was taken; parsing shares nothing
-and may run in any thread.
+(the caller holds the state lock), beside one that writes what was taken.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -43,461 +38,31 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 
 import os
 
-from electrumx.lib.errors import DeserializeError, SkipTxDeserialize
-
-
-cdef extern from *:
-    """
-    /* The one-shot and EVP calls of OpenSSL 3 look the algorithm up at each call, about 300 ns;
-       the low-level ones are called deprecated, but do not. */
-    #define OPENSSL_SUPPRESS_DEPRECATED 1
-    #include <openssl/sha.h>
-    """
-    ctypedef struct SHA256_CTX:
-        pass
-    int SHA256_Init(SHA256_CTX *c) nogil
-    int SHA256_Update(SHA256_CTX *c, const void *data, size_t len) nogil
-    int SHA256_Final(unsigned char *md, SHA256_CTX *c) nogil
+from electrumx.server._arrays cimport Array, grow, release
+from electrumx.server._fastblock cimport (
+    HASHX_LEN,
+    OUTPOINT_LEN,
+    OUTPUT_LEN,
+    SPENDABLE_GENESIS,
+    SPENDABLE_LEGACY,
+    FastBlock,
+    TxShape,
+)
+from electrumx.server._fasthistory cimport RECORD_LEN, FastHistory, add_record, sort_records
 
 
 cdef enum:
-    OUTPOINT_LEN = 36
     COIN_LEN = 24
-    HASHX_LEN = 11
-    OUTPUT_LEN = 20
+    # what is kept of a coin to be deleted: tx_hash[:4], txout_idx LE4, tx_num LE5, hashX
     DELETE_LEN = 24
+    # of one to be written: the same, and value LE8
     TAKEN_LEN = 32
-    RECORD_LEN = 16
-    # flags of an output
-    SPENDABLE_LEGACY = 1
-    SPENDABLE_GENESIS = 2
-    # verdicts of the parser
-    OK = 0
-    TRUNCATED = 1
-    SKIP = 2
-    NO_MEMORY = 3
-    BAD_FLAG = 4
-    # transaction formats
-    FORMAT_PLAIN = 0
-    FORMAT_SEGWIT = 1
-    FORMAT_LITECOIN = 2
     # marks of a coin in the table: to be written, or on disk already
     NEW = 0
     KNOWN = 1
     # of buckets by age
     AGES = 4096
-    # records that are sooner sorted by insertion than parted
-    FEW_RECORDS = 64
 
-PLAIN, SEGWIT, LITECOIN = FORMAT_PLAIN, FORMAT_SEGWIT, FORMAT_LITECOIN
-
-
-# -- growing arrays
-
-cdef struct Array:
-    uint8_t *data
-    size_t count
-    size_t room
-
-
-cdef inline bint grow(Array *array, size_t item_len, size_t more) noexcept nogil:
-    """Make room for ``more`` items; false if there is no memory."""
-    cdef size_t room
-    cdef uint8_t *data
-    if array.count + more <= array.room:
-        return True
-    room = array.room + array.room // 2 + more + 16
-    data = <uint8_t *> realloc(array.data, room * item_len)
-    if data == NULL:
-        return False
-    array.data, array.room = data, room
-    return True
-
-
-cdef inline void release(Array *array) noexcept nogil:
-    free(array.data)
-    array.data, array.count, array.room = NULL, 0, 0
-
-
-# -- parsing
-
-cdef struct Cursor:
-    const uint8_t *at
-    const uint8_t *end
-
-
-cdef struct TxShape:
-    uint32_t spends
-    uint32_t outputs
-
-
-cdef inline int read_size(Cursor *c, uint64_t *size) noexcept nogil:
-    """Read a compact size, minimal or not; it must not exceed the bytes left."""
-    cdef uint8_t first
-    cdef int extra, n
-    if c.at >= c.end:
-        return TRUNCATED
-    first = c.at[0]
-    c.at += 1
-    if first < 253:
-        size[0] = first
-    else:
-        extra = 2 if first == 253 else (4 if first == 254 else 8)
-        if c.end - c.at < extra:
-            return TRUNCATED
-        size[0] = 0
-        for n in range(extra - 1, -1, -1):
-            size[0] = (size[0] << 8) | c.at[n]
-        c.at += extra
-    if size[0] > <uint64_t> (c.end - c.at):
-        return TRUNCATED
-    return OK
-
-
-cdef inline uint8_t spendable(const uint8_t *script, uint64_t length) noexcept nogil:
-    """Return by which rules an output with this script can be spent."""
-    if length >= 1 and script[0] == 0x6a:
-        return SPENDABLE_GENESIS
-    if length >= 2 and script[0] == 0 and script[1] == 0x6a:
-        return 0
-    return SPENDABLE_LEGACY | SPENDABLE_GENESIS
-
-
-cdef inline bint is_generation(const uint8_t *outpoint) noexcept nogil:
-    cdef int n
-    for n in range(32):
-        if outpoint[n]:
-            return False
-    return outpoint[32] & outpoint[33] & outpoint[34] & outpoint[35] == 0xff
-
-
-cdef class FastBlock:
-    """A parsed block; made by :func:`parse_block`."""
-
-    cdef readonly bytes raw
-    cdef readonly bytes header
-    cdef readonly uint32_t tx_count
-    cdef Array hashes
-    cdef Array shapes
-    cdef Array spends
-    cdef Array outputs
-
-    def __cinit__(self):
-        memset(&self.hashes, 0, sizeof(Array))
-        memset(&self.shapes, 0, sizeof(Array))
-        memset(&self.spends, 0, sizeof(Array))
-        memset(&self.outputs, 0, sizeof(Array))
-
-    def __dealloc__(self):
-        release(&self.hashes)
-        release(&self.shapes)
-        release(&self.spends)
-        release(&self.outputs)
-
-    @property
-    def tx_hashes(self):
-        """The hashes of the transactions, 32 bytes each, joined."""
-        return PyBytes_FromStringAndSize(<char *> self.hashes.data, self.hashes.count * 32)
-
-    @property
-    def spent_outpoints(self):
-        """The outpoints spent, 36 bytes each, joined; those of generation inputs left out."""
-        return PyBytes_FromStringAndSize(
-            <char *> self.spends.data, self.spends.count * OUTPOINT_LEN)
-
-    @property
-    def memsize(self):
-        """Bytes held beside the raw block."""
-        return (self.hashes.room * 32 + self.shapes.room * sizeof(TxShape)
-                + self.spends.room * OUTPOINT_LEN + self.outputs.room * OUTPUT_LEN)
-
-    def transactions(self):
-        """Return [(spends, outputs)] for tests: [(hash, idx)], [(hashX, value, flags)]."""
-        result = []
-        cdef TxShape *shapes = <TxShape *> self.shapes.data
-        cdef const uint8_t *spend = self.spends.data
-        cdef const uint8_t *output = self.outputs.data
-        for n in range(self.tx_count):
-            spends, outputs = [], []
-            for _ in range(shapes[n].spends):
-                raw = PyBytes_FromStringAndSize(<char *> spend, OUTPOINT_LEN)
-                spends.append((raw[:32], int.from_bytes(raw[32:], "little")))
-                spend += OUTPOINT_LEN
-            for _ in range(shapes[n].outputs):
-                raw = PyBytes_FromStringAndSize(<char *> output, OUTPUT_LEN)
-                outputs.append((raw[:11], int.from_bytes(raw[11:19], "little"), raw[19]))
-                output += OUTPUT_LEN
-            result.append((spends, outputs))
-        return result
-
-    cdef int parse(self, Cursor *c, int tx_format) noexcept nogil:
-        cdef uint64_t count, n
-        cdef int verdict = read_size(c, &count)
-        if verdict != OK:
-            return verdict
-        for n in range(count):
-            verdict = self.parse_tx(c, tx_format)
-            if verdict != OK:
-                return verdict
-        self.tx_count = <uint32_t> count
-        return OK
-
-    cdef int parse_tx(self, Cursor *c, int tx_format) noexcept nogil:
-        """Parse and hash one transaction."""
-        cdef const uint8_t *start = c.at
-        cdef const uint8_t *body = NULL
-        cdef const uint8_t *body_end = NULL
-        cdef uint64_t inputs
-        cdef uint8_t flag = 0
-        cdef bint has_witness = False
-        cdef bint has_marker = False
-        cdef int verdict
-        cdef TxShape *shape
-        cdef SHA256_CTX ctx
-        cdef uint8_t digest[32]
-
-        if c.end - c.at < 5:
-            return TRUNCATED
-        has_marker = tx_format != FORMAT_PLAIN and c.at[4] == 0
-        c.at += 4
-        if has_marker:
-            if c.end - c.at < 2:
-                return TRUNCATED
-            flag = c.at[1]
-            c.at += 2
-            has_witness = True
-            if tx_format == FORMAT_LITECOIN:
-                if flag == 0:
-                    return SKIP
-                if flag & ~9:
-                    return BAD_FLAG
-                has_witness = (flag & 1) != 0
-        body = c.at
-        if not grow(&self.shapes, sizeof(TxShape), 1):
-            return NO_MEMORY
-        shape = <TxShape *> self.shapes.data + self.shapes.count
-        shape.spends = shape.outputs = 0
-        verdict = self.parse_inputs(c, shape, &inputs)
-        if verdict == OK:
-            verdict = self.parse_outputs(c, shape)
-        if verdict != OK:
-            return verdict
-        body_end = c.at
-        if has_witness:
-            verdict = skip_witness(c, inputs)
-            if verdict != OK:
-                return verdict
-        if has_marker and tx_format == FORMAT_LITECOIN and flag & 8:
-            if c.at >= c.end:
-                return TRUNCATED
-            if c.at[0] != 0:
-                return SKIP
-            c.at += 1
-        if c.end - c.at < 4:
-            return TRUNCATED
-        c.at += 4
-        self.shapes.count += 1
-
-        if not grow(&self.hashes, 32, 1):
-            return NO_MEMORY
-        SHA256_Init(&ctx)
-        if has_marker:
-            SHA256_Update(&ctx, start, 4)
-            SHA256_Update(&ctx, body, body_end - body)
-            SHA256_Update(&ctx, c.at - 4, 4)
-        else:
-            SHA256_Update(&ctx, start, c.at - start)
-        SHA256_Final(digest, &ctx)
-        SHA256_Init(&ctx)
-        SHA256_Update(&ctx, digest, 32)
-        SHA256_Final(self.hashes.data + 32 * self.hashes.count, &ctx)
-        self.hashes.count += 1
-        return OK
-
-    cdef int parse_inputs(self, Cursor *c, TxShape *shape, uint64_t *count) noexcept nogil:
-        cdef uint64_t n, length
-        cdef const uint8_t *outpoint
-        cdef int verdict = read_size(c, count)
-        if verdict != OK:
-            return verdict
-        for n in range(count[0]):
-            if c.end - c.at < OUTPOINT_LEN:
-                return TRUNCATED
-            outpoint = c.at
-            c.at += OUTPOINT_LEN
-            verdict = read_size(c, &length)
-            if verdict != OK:
-                return verdict
-            c.at += length
-            if c.end - c.at < 4:
-                return TRUNCATED
-            c.at += 4
-            if is_generation(outpoint):
-                continue
-            if not grow(&self.spends, OUTPOINT_LEN, 1):
-                return NO_MEMORY
-            memcpy(self.spends.data + OUTPOINT_LEN * self.spends.count, outpoint, OUTPOINT_LEN)
-            self.spends.count += 1
-            shape.spends += 1
-        return OK
-
-    cdef int parse_outputs(self, Cursor *c, TxShape *shape) noexcept nogil:
-        cdef uint64_t n, count, length
-        cdef uint8_t *output
-        cdef SHA256_CTX ctx
-        cdef uint8_t digest[32]
-        cdef int verdict = read_size(c, &count)
-        if verdict != OK:
-            return verdict
-        for n in range(count):
-            if c.end - c.at < 8:
-                return TRUNCATED
-            if not grow(&self.outputs, OUTPUT_LEN, 1):
-                return NO_MEMORY
-            output = self.outputs.data + OUTPUT_LEN * self.outputs.count
-            memcpy(output + HASHX_LEN, c.at, 8)
-            c.at += 8
-            verdict = read_size(c, &length)
-            if verdict != OK:
-                return verdict
-            output[19] = spendable(c.at, length)
-            if output[19]:
-                SHA256_Init(&ctx)
-                SHA256_Update(&ctx, c.at, length)
-                SHA256_Final(digest, &ctx)
-                memcpy(output, digest, HASHX_LEN)
-            else:
-                memset(output, 0, HASHX_LEN)
-            c.at += length
-            self.outputs.count += 1
-            shape.outputs += 1
-        return OK
-
-
-cdef inline int skip_witness(Cursor *c, uint64_t inputs) noexcept nogil:
-    cdef uint64_t n, m, items, length
-    cdef int verdict
-    for n in range(inputs):
-        verdict = read_size(c, &items)
-        if verdict != OK:
-            return verdict
-        for m in range(items):
-            verdict = read_size(c, &length)
-            if verdict != OK:
-                return verdict
-            c.at += length
-    return OK
-
-
-def parse_block(bytes raw not None, Py_ssize_t header_len, int tx_format):
-    """Parse a raw block whose header has ``header_len`` bytes.
-
-    Raise DeserializeError where the pure form does.
-    """
-    cdef FastBlock block = FastBlock.__new__(FastBlock)
-    cdef Cursor c
-    cdef int verdict
-    if PyBytes_GET_SIZE(raw) < header_len:
-        raise DeserializeError(f"a block of {len(raw):,d} bytes is shorter than its header")
-    block.raw = raw
-    block.header = raw[:header_len]
-    c.at = <const uint8_t *> PyBytes_AS_STRING(raw) + header_len
-    c.end = <const uint8_t *> PyBytes_AS_STRING(raw) + PyBytes_GET_SIZE(raw)
-    with nogil:
-        verdict = block.parse(&c, tx_format)
-    if verdict == OK:
-        return block
-    if verdict == NO_MEMORY:
-        raise MemoryError
-    if verdict == SKIP:
-        raise SkipTxDeserialize("a transaction within the extension block")
-    if verdict == BAD_FLAG:
-        raise DeserializeError("a transaction flag is unknown")
-    raise DeserializeError("truncated within the transactions of a block")
-
-
-# -- unconfirmed transactions
-
-def parse_unconfirmed(bytes raw not None, int tx_format):
-    """Return what the mempool keeps of a transaction: (prevouts, outputs, virtual size).
-
-    Prevouts are (tx_hash, txout_idx), without generation inputs; outputs are (hashX, value) of all
-    of them, unspendable ones, too.  None if it cannot be parsed: the pure form then says why.
-    """
-    cdef const uint8_t *start = <const uint8_t *> PyBytes_AS_STRING(raw)
-    cdef const uint8_t *body
-    cdef Cursor c
-    cdef uint64_t inputs, count, length, n
-    cdef uint8_t flag = 0
-    cdef bint has_marker
-    cdef bint has_witness
-    cdef size_t stripped, total
-    cdef SHA256_CTX ctx
-    cdef uint8_t digest[32]
-    cdef list prevouts = []
-    cdef list outputs = []
-
-    c.at, c.end = start, start + PyBytes_GET_SIZE(raw)
-    if c.end - c.at < 6:
-        return None
-    has_marker = tx_format != FORMAT_PLAIN and c.at[4] == 0
-    has_witness = has_marker
-    c.at += 4
-    if has_marker:
-        flag = c.at[1]
-        c.at += 2
-        if tx_format == FORMAT_LITECOIN:
-            if flag == 0 or flag & ~9:
-                return None
-            has_witness = (flag & 1) != 0
-    body = c.at
-    if read_size(&c, &inputs) != OK:
-        return None
-    for n in range(inputs):
-        if c.end - c.at < OUTPOINT_LEN:
-            return None
-        if not is_generation(c.at):
-            prevouts.append((
-                PyBytes_FromStringAndSize(<const char *> c.at, 32),
-                <uint64_t> c.at[32] | <uint64_t> c.at[33] << 8 | <uint64_t> c.at[34] << 16
-                | <uint64_t> c.at[35] << 24,
-            ))
-        c.at += OUTPOINT_LEN
-        if read_size(&c, &length) != OK:
-            return None
-        c.at += length
-        if c.end - c.at < 4:
-            return None
-        c.at += 4
-    if read_size(&c, &count) != OK:
-        return None
-    for n in range(count):
-        if c.end - c.at < 8:
-            return None
-        value = <int64_t> load8(c.at)
-        c.at += 8
-        if read_size(&c, &length) != OK:
-            return None
-        SHA256_Init(&ctx)
-        SHA256_Update(&ctx, c.at, length)
-        SHA256_Final(digest, &ctx)
-        c.at += length
-        outputs.append((PyBytes_FromStringAndSize(<const char *> digest, HASHX_LEN), value))
-    # Version and locktime belong to it.
-    stripped = 8 + (c.at - body)
-    if has_witness and skip_witness(&c, inputs) != OK:
-        return None
-    if flag & 8 and tx_format == FORMAT_LITECOIN:
-        if c.at >= c.end or c.at[0] != 0:
-            return None
-        c.at += 1
-    if c.end - c.at < 4:
-        return None
-    total = c.at + 4 - start
-    return tuple(prevouts), tuple(outputs), (3 * stripped + total + 3) // 4
-
-
-# -- the index
 
 cdef struct Entry:
     uint8_t outpoint[36]
@@ -519,87 +84,18 @@ cdef inline uint64_t mix(uint64_t value) noexcept nogil:
     return value ^ (value >> 31)
 
 
-cdef inline uint64_t load8_be(const uint8_t *p) noexcept nogil:
-    return (<uint64_t> p[0] << 56 | <uint64_t> p[1] << 48 | <uint64_t> p[2] << 40
-            | <uint64_t> p[3] << 32 | <uint64_t> p[4] << 24 | <uint64_t> p[5] << 16
-            | <uint64_t> p[6] << 8 | <uint64_t> p[7])
-
-
-cdef void insert_in_order(uint8_t *data, size_t count) noexcept nogil:
-    """Sort a few records by insertion."""
-    cdef uint8_t record[RECORD_LEN]
-    cdef uint64_t high, low, other
-    cdef size_t n, at
-    for n in range(1, count):
-        high = load8_be(data + RECORD_LEN * n)
-        low = load8_be(data + RECORD_LEN * n + 8)
-        at = n
-        while at:
-            other = load8_be(data + RECORD_LEN * (at - 1))
-            if other < high or (
-                    other == high and load8_be(data + RECORD_LEN * (at - 1) + 8) <= low):
-                break
-            at -= 1
-        if at < n:
-            memcpy(record, data + RECORD_LEN * n, RECORD_LEN)
-            memmove(data + RECORD_LEN * (at + 1), data + RECORD_LEN * at, RECORD_LEN * (n - at))
-            memcpy(data + RECORD_LEN * at, record, RECORD_LEN)
-
-
-cdef void sort_from(uint8_t *data, size_t count, int at) noexcept nogil:
-    """Sort records that agree in all bytes before ``at``, in their place.
-
-    They are parted by one byte, and the parts by the next: however alike the hashes of scripts are
-    made, there are no more passes than bytes.
-    """
-    cdef size_t ends[256]
-    cdef size_t places[256]
-    cdef uint8_t held[RECORD_LEN]
-    cdef uint8_t other[RECORD_LEN]
-    cdef size_t n, place
-    cdef int digit
-    if count <= FEW_RECORDS:
-        insert_in_order(data, count)
-        return
-    memset(ends, 0, sizeof(ends))
-    for n in range(count):
-        ends[data[RECORD_LEN * n + at]] += 1
-    place = 0
-    for digit in range(256):
-        places[digit] = place
-        place += ends[digit]
-        ends[digit] = place
-    # Each record that is out of place is carried to where it belongs, the one there further on,
-    # until the hole is filled.
-    for digit in range(256):
-        while places[digit] < ends[digit]:
-            memcpy(held, data + RECORD_LEN * places[digit], RECORD_LEN)
-            while held[at] != digit:
-                place = places[held[at]]
-                places[held[at]] += 1
-                memcpy(other, data + RECORD_LEN * place, RECORD_LEN)
-                memcpy(data + RECORD_LEN * place, held, RECORD_LEN)
-                memcpy(held, other, RECORD_LEN)
-            memcpy(data + RECORD_LEN * places[digit], held, RECORD_LEN)
-            places[digit] += 1
-    if at + 1 == RECORD_LEN:
-        return
-    place = 0
-    for digit in range(256):
-        if ends[digit] - place > 1:
-            sort_from(data + RECORD_LEN * place, ends[digit] - place, at + 1)
-        place = ends[digit]
-
-
-cdef inline void sort_records(Array *records) noexcept nogil:
-    """Sort history by hashX and then tx_num."""
-    sort_from(records.data, records.count, 0)
-
-
 cdef inline uint64_t tx_num_of(Entry *entry) noexcept nogil:
     cdef uint64_t tx_num = 0
     memcpy(&tx_num, entry.coin + HASHX_LEN, 5)
     return tx_num
+
+
+cdef inline void write_keys(uint8_t *item, const Entry *entry) noexcept nogil:
+    """Write what the keys of a coin's rows are made of: see ``DELETE_LEN``."""
+    memcpy(item, entry.outpoint, 4)
+    memcpy(item + 4, entry.outpoint + 32, 4)
+    memcpy(item + 8, entry.coin + HASHX_LEN, 5)
+    memcpy(item + 13, entry.coin, HASHX_LEN)
 
 
 cdef bint order_by(Array *order, Array *items, size_t length, size_t at) noexcept nogil:
@@ -653,28 +149,21 @@ cdef class FastIndex:
     # hashes of rows on disk that are spent; 0 is free
     cdef uint64_t *spent
     cdef uint64_t spent_mask
-    cdef Array records
-    # records of the history that were touched since last asked
-    cdef size_t touched_from
-    # what the flush that is under way has taken, and records that it has written
+    # what the flush that is under way has taken
     cdef readonly bint coins_taken
-    cdef readonly bint history_taken
     cdef Array taken_coins
     cdef Array taken_deletes
-    cdef Array taken_records
-    cdef size_t written
+    cdef readonly FastHistory history
 
     def __cinit__(self):
         self.entries = NULL
         self.used = self.room = self.freed = self.coin_count = self.new_count = 0
         self.slots, self.spent = NULL, NULL
-        self.coins_taken = self.history_taken = False
+        self.coins_taken = False
         memset(&self.deletes, 0, sizeof(Array))
-        memset(&self.records, 0, sizeof(Array))
         memset(&self.taken_coins, 0, sizeof(Array))
         memset(&self.taken_deletes, 0, sizeof(Array))
-        memset(&self.taken_records, 0, sizeof(Array))
-        self.touched_from = self.written = 0
+        self.history = FastHistory()
         self.start_tables()
         self.seed = int.from_bytes(os.urandom(8), "little")
 
@@ -692,10 +181,8 @@ cdef class FastIndex:
         free(self.slots)
         free(self.spent)
         release(&self.deletes)
-        release(&self.records)
         release(&self.taken_coins)
         release(&self.taken_deletes)
-        release(&self.taken_records)
 
     # the table
 
@@ -966,7 +453,7 @@ cdef class FastIndex:
         cdef size_t output = 0
         cdef uint32_t n, m
         cdef uint8_t rule = SPENDABLE_GENESIS if after_genesis else SPENDABLE_LEGACY
-        if not grow(&self.records, RECORD_LEN, block.spends.count + block.outputs.count):
+        if not grow(&self.history.records, RECORD_LEN, block.spends.count + block.outputs.count):
             return -2
         if any_order:
             for n in range(block.tx_count):
@@ -987,15 +474,6 @@ cdef class FastIndex:
                 output += shapes[n].outputs
         return -1
 
-    cdef inline void record(self, const uint8_t *hashX, uint64_t tx_num) noexcept nogil:
-        """Note a transaction in a script's history; room was made."""
-        cdef uint8_t *at = self.records.data + RECORD_LEN * self.records.count
-        cdef int n
-        memcpy(at, hashX, HASHX_LEN)
-        for n in range(5):
-            at[HASHX_LEN + n] = <uint8_t> (tx_num >> (8 * (4 - n)))
-        self.records.count += 1
-
     cdef bint add_outputs(self, FastBlock block, uint32_t tx, size_t first, uint32_t count,
                           uint64_t tx_num, uint8_t rule) noexcept nogil:
         cdef uint8_t outpoint[36]
@@ -1015,7 +493,7 @@ cdef class FastIndex:
             memcpy(entry.coin, output, HASHX_LEN)
             memcpy(entry.coin + HASHX_LEN, &tx_num, 5)
             memcpy(entry.coin + 16, output + HASHX_LEN, 8)
-            self.record(output, tx_num)
+            add_record(&self.history.records, output, tx_num)
         return True
 
     cdef bint spend(self, const uint8_t *outpoint, uint8_t *undo, uint64_t tx_num) noexcept nogil:
@@ -1026,16 +504,12 @@ cdef class FastIndex:
             return False
         entry = &self.entries[self.slots[slot] - 1]
         memcpy(undo, entry.coin, COIN_LEN)
-        self.record(entry.coin, tx_num)
+        add_record(&self.history.records, entry.coin, tx_num)
         if entry.mark == KNOWN:
             if not grow(&self.deletes, DELETE_LEN, 1):
                 return False
-            # tx_hash[:4], txout_idx, tx_num, hashX
             row = self.deletes.data + DELETE_LEN * self.deletes.count
-            memcpy(row, outpoint, 4)
-            memcpy(row + 4, outpoint + 32, 4)
-            memcpy(row + 8, entry.coin + HASHX_LEN, 5)
-            memcpy(row + 13, entry.coin, HASHX_LEN)
+            write_keys(row, entry)
             if not self.note_spent(row):
                 return False
             self.deletes.count += 1
@@ -1061,21 +535,11 @@ cdef class FastIndex:
                 self.deletes.count + self.taken_deletes.count)
 
     @property
-    def record_count(self):
-        """Entries of history, duplicates within a transaction included."""
-        return self.records.count + self.taken_records.count
-
-    @property
-    def coins_memsize(self):
+    def memsize(self):
         """Bytes taken by coins and deletes."""
         return (self.room * sizeof(Entry) + (self.slot_mask + 1) * sizeof(uint32_t)
                 + (self.deletes.room + self.taken_deletes.room) * DELETE_LEN
                 + self.taken_coins.room * TAKEN_LEN + (self.spent_mask + 1) * sizeof(uint64_t))
-
-    @property
-    def history_memsize(self):
-        """Bytes taken by history; room for more is not in memory yet."""
-        return (self.records.count + self.taken_records.count) * RECORD_LEN
 
     def take_coins(self):
         """Take coins and deletes for a flush, until :meth:`clear_coins`.
@@ -1106,13 +570,9 @@ cdef class FastIndex:
             entry = &self.entries[self.slots[n] - 1]
             if entry.mark != NEW:
                 continue
-            # tx_hash[:4], txout_idx, tx_num, hashX, value
             taken = self.taken_coins.data + TAKEN_LEN * self.taken_coins.count
-            memcpy(taken, entry.outpoint, 4)
-            memcpy(taken + 4, entry.outpoint + 32, 4)
-            memcpy(taken + 8, entry.coin + HASHX_LEN, 5)
-            memcpy(taken + 13, entry.coin, HASHX_LEN)
-            memcpy(taken + 24, entry.coin + 16, 8)
+            write_keys(taken, entry)
+            memcpy(taken + DELETE_LEN, entry.coin + 16, 8)
             self.taken_coins.count += 1
             entry.mark = KNOWN
         self.new_count = 0
@@ -1126,53 +586,45 @@ cdef class FastIndex:
 
     def put_coins(self, put):
         """Call ``put(key, value)`` for the rows of every coin taken: ``h``, then ``u``, in order."""
-        cdef Array order
-        cdef size_t n
-        cdef const uint8_t *coin
-        cdef uint8_t key[21]
-        memset(&order, 0, sizeof(Array))
-        try:
-            self.sort_taken(&order, &self.taken_coins, TAKEN_LEN, 0)
-            key[0] = 0x68
-            for n in range(order.count):
-                coin = self.taken_coins.data + TAKEN_LEN * ordered(&order, n)
-                memcpy(key + 1, coin, 13)
-                put(PyBytes_FromStringAndSize(<char *> key, 14),
-                    PyBytes_FromStringAndSize(<char *> coin + 13, HASHX_LEN))
-            self.sort_taken(&order, &self.taken_coins, TAKEN_LEN, 13)
-            key[0] = 0x75
-            for n in range(order.count):
-                coin = self.taken_coins.data + TAKEN_LEN * ordered(&order, n)
-                memcpy(key + 1, coin + 13, HASHX_LEN)
-                memcpy(key + 12, coin + 4, 9)
-                put(PyBytes_FromStringAndSize(<char *> key, 21),
-                    PyBytes_FromStringAndSize(<char *> coin + 24, 8))
-        finally:
-            release(&order)
+        self.call_for_rows(put, &self.taken_coins, TAKEN_LEN)
 
     def delete_coins(self, delete):
         """Call ``delete(key)`` for the rows of every coin taken that is spent: ``h``, then ``u``."""
+        self.call_for_rows(delete, &self.taken_deletes, DELETE_LEN)
+
+    cdef int call_for_rows(self, call, Array *taken, size_t length) except -1:
+        """Call with the keys of the rows of what was taken, and with values where it has them."""
+        cdef bint has_values = length == TAKEN_LEN
         cdef Array order
         cdef size_t n
-        cdef const uint8_t *row
+        cdef const uint8_t *item
         cdef uint8_t key[21]
         memset(&order, 0, sizeof(Array))
         try:
-            self.sort_taken(&order, &self.taken_deletes, DELETE_LEN, 0)
+            self.sort_taken(&order, taken, length, 0)
             key[0] = 0x68
             for n in range(order.count):
-                row = self.taken_deletes.data + DELETE_LEN * ordered(&order, n)
-                memcpy(key + 1, row, 13)
-                delete(PyBytes_FromStringAndSize(<char *> key, 14))
-            self.sort_taken(&order, &self.taken_deletes, DELETE_LEN, 13)
+                item = taken.data + length * ordered(&order, n)
+                memcpy(key + 1, item, 13)
+                row = PyBytes_FromStringAndSize(<char *> key, 14)
+                if has_values:
+                    call(row, PyBytes_FromStringAndSize(<char *> item + 13, HASHX_LEN))
+                else:
+                    call(row)
+            self.sort_taken(&order, taken, length, 13)
             key[0] = 0x75
             for n in range(order.count):
-                row = self.taken_deletes.data + DELETE_LEN * ordered(&order, n)
-                memcpy(key + 1, row + 13, HASHX_LEN)
-                memcpy(key + 12, row + 4, 9)
-                delete(PyBytes_FromStringAndSize(<char *> key, 21))
+                item = taken.data + length * ordered(&order, n)
+                memcpy(key + 1, item + 13, HASHX_LEN)
+                memcpy(key + 12, item + 4, 9)
+                row = PyBytes_FromStringAndSize(<char *> key, 21)
+                if has_values:
+                    call(row, PyBytes_FromStringAndSize(<char *> item + DELETE_LEN, 8))
+                else:
+                    call(row)
         finally:
             release(&order)
+        return 0
 
     cdef int sort_taken(self, Array *order, Array *taken, size_t length, size_t at) except -1:
         """Make a list of items, to be read with :func:`ordered`, by their eleven bytes at ``at``.
@@ -1269,119 +721,3 @@ cdef class FastIndex:
         self.room = count + 1
         self.freed = 0
         return True
-
-    def new_records(self):
-        """Return the history recorded since this was last called, as ``packed`` has records."""
-        cdef Array found
-        cdef bint done
-        memset(&found, 0, sizeof(Array))
-        try:
-            with nogil:
-                done = self.copy_new(&found)
-            if not done:
-                raise MemoryError
-            result = PyBytes_FromStringAndSize(<char *> found.data, found.count * RECORD_LEN)
-        finally:
-            release(&found)
-        self.touched_from = self.records.count
-        return result
-
-    cdef bint copy_new(self, Array *found) noexcept nogil:
-        """Copy what was recorded, in order, and each once; false if there is no memory."""
-        cdef size_t count = self.records.count - self.touched_from
-        cdef size_t n
-        cdef uint8_t *last
-        if not grow(found, RECORD_LEN, count + 1):
-            return False
-        if not count:
-            return True
-        memcpy(found.data, self.records.data + RECORD_LEN * self.touched_from, RECORD_LEN * count)
-        found.count = count
-        sort_records(found)
-        last = found.data
-        for n in range(1, count):
-            if memcmp(last, found.data + RECORD_LEN * n, RECORD_LEN) != 0:
-                last += RECORD_LEN
-                memmove(last, found.data + RECORD_LEN * n, RECORD_LEN)
-        found.count = (last - found.data) // RECORD_LEN + 1
-        return True
-
-    def note(self, bytes hashX not None, uint64_t tx_num):
-        """Add one entry of history, for tests."""
-        assert len(hashX) == HASHX_LEN
-        if not grow(&self.records, RECORD_LEN, 1):
-            raise MemoryError
-        self.record(<const uint8_t *> PyBytes_AS_STRING(hashX), tx_num)
-
-    def history_hashXs(self):
-        """Return the set of hashXs that have history here: what was taken, or else all."""
-        cdef Array *records = &self.taken_records if self.history_taken else &self.records
-        cdef size_t n
-        return {
-            PyBytes_FromStringAndSize(<char *> records.data + RECORD_LEN * n, HASHX_LEN)
-            for n in range(records.count)
-        }
-
-    def take_history(self):
-        """Take the history for a flush, until :meth:`clear_history`."""
-        assert not self.history_taken
-        self.taken_records = self.records
-        memset(&self.records, 0, sizeof(Array))
-        self.history_taken = True
-        self.touched_from = self.written = 0
-
-    def sort_history(self):
-        """Order the history by script, to be written; it is taken now, if it was not before."""
-        if not self.history_taken:
-            self.take_history()
-        with nogil:
-            sort_records(&self.taken_records)
-        self.written = 0
-
-    def put_history(self, put, bytes flush_id not None, size_t max_bytes):
-        """Call ``put(hashX + flush_id, row)`` for scripts, in key order, for ``max_bytes`` or more.
-
-        Goes on where it left off.  Return how many scripts there were; 0 at the end.
-        """
-        cdef size_t n = self.written
-        cdef size_t count = self.taken_records.count
-        cdef size_t scripts = 0
-        cdef size_t size = 0
-        cdef size_t last, kept
-        cdef uint8_t *data = self.taken_records.data
-        cdef uint8_t *row
-        cdef uint8_t *at
-        cdef int k
-        while n < count and size < max_bytes:
-            last = n + 1
-            kept = 1
-            while last < count and memcmp(data + RECORD_LEN * last, data + RECORD_LEN * n,
-                                          HASHX_LEN) == 0:
-                if memcmp(data + RECORD_LEN * last, data + RECORD_LEN * (last - 1),
-                          RECORD_LEN) != 0:
-                    kept += 1
-                last += 1
-            value = PyBytes_FromStringAndSize(NULL, kept * 5)
-            row = <uint8_t *> PyBytes_AS_STRING(value)
-            key = PyBytes_FromStringAndSize(<char *> data + RECORD_LEN * n, HASHX_LEN) + flush_id
-            at = data + RECORD_LEN * n
-            while True:
-                for k in range(5):
-                    row[k] = at[15 - k]
-                row += 5
-                n += 1
-                while n < last and memcmp(data + RECORD_LEN * n, at, RECORD_LEN) == 0:
-                    n += 1
-                if n == last:
-                    break
-                at = data + RECORD_LEN * n
-            put(key, value)
-            size += kept * 5 + 13
-            scripts += 1
-        self.written = n
-        return scripts
-
-    def clear_history(self):
-        """Forget the history taken, which is on disk, and give its memory back."""
-        release(&self.taken_records)
-        self.history_taken = False

@@ -18,20 +18,16 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcmp, memcpy
 
+from electrumx.server._sha256 cimport (
+    SHA256_CTX,
+    SHA256_Final,
+    SHA256_Init,
+    SHA256_Update,
+    finish_twice,
+)
+
 cdef extern from "<unistd.h>" nogil:
     ssize_t pread(int fd, void *buf, size_t count, long offset)
-
-cdef extern from *:
-    """
-    /* See _fastindex.pyx. */
-    #define OPENSSL_SUPPRESS_DEPRECATED 1
-    #include <openssl/sha.h>
-    """
-    ctypedef struct SHA256_CTX:
-        pass
-    int SHA256_Init(SHA256_CTX *c) nogil
-    int SHA256_Update(SHA256_CTX *c, const void *data, size_t len) nogil
-    int SHA256_Final(unsigned char *md, SHA256_CTX *c) nogil
 
 
 cdef enum:
@@ -632,7 +628,6 @@ def render_statuses(tuple parts not None, bytearray records not None, list place
 cdef void hash_level(const uint8_t *level, Py_ssize_t count, uint8_t *out) noexcept nogil:
     """Hash the pairs of a level; an odd last hash is paired with itself."""
     cdef SHA256_CTX context
-    cdef uint8_t digest[HASH_LEN]
     cdef Py_ssize_t n
     for n in range(0, count, 2):
         SHA256_Init(&context)
@@ -641,10 +636,7 @@ cdef void hash_level(const uint8_t *level, Py_ssize_t count, uint8_t *out) noexc
         else:
             SHA256_Update(&context, level + n * HASH_LEN, HASH_LEN)
             SHA256_Update(&context, level + n * HASH_LEN, HASH_LEN)
-        SHA256_Final(digest, &context)
-        SHA256_Init(&context)
-        SHA256_Update(&context, digest, HASH_LEN)
-        SHA256_Final(out + n // 2 * HASH_LEN, &context)
+        finish_twice(&context, out + n // 2 * HASH_LEN)
 
 
 def merkle_levels(bytes hashes not None):

@@ -1,9 +1,10 @@
 """The choice between the compiled and the readable form of indexing.
 
-Owns which coins the compiled form serves, and joins it to the rest of the server; what it computes
-is told in ``_fastindex.pyx``.  It is built when the package is installed where a compiler, Python's
-and OpenSSL's headers are; without it, or for a coin with formats of its own, the readable form
-indexes (``indexer`` and ``utxo_cache``), which is also the compiled one's oracle in the tests.
+Owns which coins the compiled form serves, and joins it to the rest of the server.  What it computes
+is told in its modules: ``_fastblock`` parses, ``_fastindex`` has the coins, ``_fasthistory`` the
+history.  They are built when the package is installed where a compiler, Python's and OpenSSL's
+headers are; without them, or for a coin with formats of its own, the readable form indexes
+(``indexer`` and ``utxo_cache``), which is also the compiled one's oracle in the tests.
 
 Used by the block processor's worker thread, with the state lock held; parsing alone in any thread.
 """
@@ -19,13 +20,16 @@ from electrumx.server.db import CoinRow
 from electrumx.server.utxo_cache import utxo_not_found
 
 if TYPE_CHECKING:
-    from electrumx.server._fastindex import FastBlock
+    from electrumx.server._fastblock import FastBlock
 
+#: the compiled form; the one module takes in what the other has parsed
+parser: ModuleType | None
 compiled: ModuleType | None
 try:
+    from electrumx.server import _fastblock as parser
     from electrumx.server import _fastindex as compiled
 except ImportError:
-    compiled = None
+    parser = compiled = None
 
 #: finds many coins on disk, as :meth:`DB.lookup_coins` does
 Lookup = Callable[[Sequence[bytes], Container[bytes]], list[CoinRow | None]]
@@ -33,14 +37,14 @@ Lookup = Callable[[Sequence[bytes], Container[bytes]], list[CoinRow | None]]
 
 def _tx_format(coin: type[Coin]) -> int | None:
     """Return the compiled form's number of a coin's transaction format, or None."""
-    if compiled is None or not coin.STATIC_BLOCK_HEADERS:
+    if parser is None or not coin.STATIC_BLOCK_HEADERS:
         return None
     if any(_overrides(coin, name) for name in ("hashX_from_script", "block", "block_header")):
         return None
     formats: dict[Any, int] = {
-        Deserializer: compiled.PLAIN,
-        DeserializerSegWit: compiled.SEGWIT,
-        DeserializerLitecoin: compiled.LITECOIN,
+        Deserializer: parser.PLAIN,
+        DeserializerSegWit: parser.SEGWIT,
+        DeserializerLitecoin: parser.LITECOIN,
     }
     return formats.get(coin.DESERIALIZER)
 
@@ -62,8 +66,8 @@ def unconfirmed_parser(coin: type[Coin]) -> Callable[[bytes], Unconfirmed | None
     tx_format = _tx_format(coin)
     if tx_format is None:
         return None
-    assert compiled
-    parse = compiled.parse_unconfirmed
+    assert parser
+    parse = parser.parse_unconfirmed
     return lambda raw: parse(raw, tx_format)
 
 
@@ -116,11 +120,13 @@ class CompiledIndex:
     BYTES_PER_COIN = 72 + 48
 
     def __init__(self, coin: type[Coin], tx_format: int, any_order: bool, lookup: Lookup):
+        assert parser
         assert compiled
         self.index = compiled.FastIndex()
         self.adds = CompiledAdds(self)
         self.deletes = CompiledDeletes(self)
-        self._parse_block = compiled.parse_block
+        self._history = self.index.history
+        self._parse_block = parser.parse_block
         self._coin = coin
         self._tx_format = tx_format
         self._any_order = any_order
@@ -162,7 +168,7 @@ class CompiledIndex:
 
     def memsize(self) -> int:
         """Return the bytes taken by coins, deletes included."""
-        return int(self.index.coins_memsize)
+        return int(self.index.memsize)
 
     def pending_rows(self) -> tuple[int, int]:
         """Return how many coins wait to be written, and how many spent ones to be deleted."""
@@ -174,7 +180,7 @@ class CompiledIndex:
 
         While that is written in another thread, blocks can be advanced.
         """
-        self.index.take_history()
+        self._history.take()
         if coins:
             self.index.take_coins()
 
@@ -189,34 +195,34 @@ class CompiledIndex:
 
     def history_memsize(self) -> int:
         """Return the bytes taken by history."""
-        return int(self.index.history_memsize)
+        return int(self._history.memsize)
 
     def has_history(self) -> bool:
         """Return whether history waits to be flushed."""
-        return bool(self.index.record_count)
+        return bool(self._history)
 
     def history_hashXs(self) -> set[bytes]:
         """Return the scripts that have history here."""
-        hashXs: set[bytes] = self.index.history_hashXs()
+        hashXs: set[bytes] = self._history.hashXs()
         return hashXs
 
     def sort_history(self) -> None:
         """Get ready to be asked for rows."""
-        self.index.sort_history()
+        self._history.sort()
 
     def put_history(
         self, put: Callable[[bytes, bytes], None], flush_id: bytes, max_bytes: int
     ) -> int:
         """Call ``put(hashX + flush_id, row)`` for the next scripts; return how many, 0 at the end."""
-        return int(self.index.put_history(put, flush_id, max_bytes))
+        return int(self._history.put_rows(put, flush_id, max_bytes))
 
     def clear_history(self) -> None:
         """Forget the history: it is on disk."""
-        self.index.clear_history()
+        self._history.clear()
 
     def new_records(self) -> bytes:
         """Return the scripts touched since this was last asked, as records of ``packed``."""
-        records: bytes = self.index.new_records()
+        records: bytes = self._history.new_records()
         return records
 
 

@@ -28,7 +28,7 @@ from electrumx.server.indexer import ParsedTx, Unspendable
 from electrumx.server.utxo_cache import ChainError, UTXOCache
 
 if TYPE_CHECKING:
-    from electrumx.server._fastindex import FastBlock
+    from electrumx.server._fastblock import FastBlock
 
 #: a block as the readable or the compiled form parses it
 ParsedBlock = Union[Block, "FastBlock"]

@@ -203,15 +203,15 @@ def _verdict(parse: Callable[[bytes], Any], raw: bytes) -> Any:
 
 def compiled(data: bytes) -> None:
     """Compare the compiled parser with the readable one."""
-    from electrumx.server import _fastindex
+    from electrumx.server import _fastblock
 
     if not data:
         return
     number, raw = data[0] % len(COMPILED_COINS), data[1:]
     coin = COMPILED_COINS[number]
-    tx_format = (_fastindex.PLAIN, _fastindex.SEGWIT, _fastindex.LITECOIN)[number]
+    tx_format = (_fastblock.PLAIN, _fastblock.SEGWIT, _fastblock.LITECOIN)[number]
     readable = _verdict(lambda raw: coin.block(raw, 0), raw)
-    fast = _verdict(lambda raw: _fastindex.parse_block(raw, 80, tx_format), raw)
+    fast = _verdict(lambda raw: _fastblock.parse_block(raw, 80, tx_format), raw)
     if isinstance(readable, str) or isinstance(fast, str):
         assert readable == fast, "two verdicts"
         return

@@ -210,16 +210,16 @@ def test_history_is_written_in_the_order_of_keys_also_of_hashes_that_begin_alike
     choose = random.Random(entries)
     # Beginnings of 0 to 10 shared bytes, among which are many of four and more.
     hashXs = [bytes(n) + choose.randbytes(11 - n) for n in range(11) for _ in range(40)]
-    index = fast_index.compiled.FastIndex()
+    history = fast_index.compiled.FastIndex().history
     model = {}
     for tx_num in range(entries):
         hashX = choose.choice(hashXs)
         for _ in range(choose.randint(1, 2)):  # noted twice by one transaction is once
-            index.note(hashX, tx_num)
+            history.note(hashX, tx_num)
         model.setdefault(hashX, []).append(tx_num.to_bytes(5, "little"))
     rows = []
-    index.sort_history()
-    while index.put_history(lambda key, row: rows.append((key, row)), b"\1\2", 1000):
+    history.sort()
+    while history.put_rows(lambda key, row: rows.append((key, row)), b"\1\2", 1000):
         pass
     assert sorted((hashX + b"\1\2", b"".join(row)) for hashX, row in model.items()) == rows
 
@@ -268,7 +268,7 @@ def test_of_the_coins_on_disk_the_youngest_stay(keep):
     assert index.coin_count <= keep
     # Ages are told apart in some thousands of steps.
     assert index.coin_count >= min(keep, 20_000) - 20
-    assert index.coins_memsize < 72 * index.coin_count * 2 + 100_000
+    assert index.memsize < 72 * index.coin_count * 2 + 100_000
     before = index.coin_count
     for n in range(20_000 - before, 20_000):
         index.provide(outpoints[n], bytes(24))
