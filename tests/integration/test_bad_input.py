@@ -273,7 +273,8 @@ def dial(world, stopping):
     yield connect
     start = time.monotonic()
     assert world.bystander.request("server.ping") == {"jsonrpc": "2.0", "result": None, "id": 5}
-    assert time.monotonic() - start < 2
+    # At once, on a machine that may be busy
+    assert time.monotonic() - start < 10
     assert world.child.running()
     assert "Traceback" not in world.log()
 

@@ -88,18 +88,18 @@ async def test_when_all_nodes_are_dead_the_server_waits_calmly_and_resumes(pair,
     first, second = pair
     async with server.connect() as client:
         await client.call("blockchain.headers.subscribe")
-        before = len(server.log().splitlines())
+        before, begun = len(server.log().splitlines()), time.monotonic()
         # The one that is to come back ends in order: killed, it would forget its last blocks.
         second.stop()
         first.kill()
         deadline = time.monotonic() + OUTAGE_SECS
         while time.monotonic() < deadline:
             # What the index knows is served.
-            assert await client.call("server.ping", timeout=2) is None
-            assert len(await client.call("blockchain.block.header", 110, timeout=2)) == 160
+            assert await client.call("server.ping") is None
+            assert len(await client.call("blockchain.block.header", 110)) == 160
             await asyncio.sleep(0.5)
         lines = server.log().splitlines()[before:]
-        assert 1 <= len(lines) <= OUTAGE_SECS // 5 + 1, lines
+        assert 1 <= len(lines) <= (time.monotonic() - begun) // 5 + 1, lines
         assert not [line for line in lines if "u:p" in line or "Traceback" in line]
 
         await asyncio.to_thread(second.start, port=second.port)

@@ -2,7 +2,9 @@
 
 import asyncio
 import hashlib
+import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -21,47 +23,54 @@ from tests.integration.stand_in import (
 pytestmark = pytest.mark.slow
 
 TX_COUNT = 8_000
-# For 99 of 100 pings, on a machine that runs other tests too
-BLOCK_LIMIT_SECS = 0.5
-# All of the mempool at once, which no node has to give but at the start
-MEMPOOL_LIMIT_SECS = 0.5
+# What the server may work, by its own processor time, while a ping waits: a machine that is busy
+# with other things is no fault of the server's.  `benchmarks.latency` measures real time.
+LIMIT_SECS = 0.3
 PINGERS = 4
 
 
 class Stopwatch:
-    """Times pings until told to stop."""
+    """Times pings until told to stop, by the clock and by the processor time of a process."""
 
-    def __init__(self):
+    def __init__(self, pid):
+        self._stat = Path(f"/proc/{pid}/stat")
         self.secs = []
+        self.cpu_secs = []
         self.running = True
+
+    def _cpu(self):
+        # After the name, which may have blanks: fields 14 and 15 are user and system time.
+        fields = self._stat.read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     async def ping(self, client):
         while self.running:
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), self._cpu()
             await client.call("server.ping")
             self.secs.append(time.perf_counter() - start)
+            self.cpu_secs.append(self._cpu() - cpu)
             await asyncio.sleep(0.01)
 
-    def figures(self):
-        """Number, median, 99th of a hundred, and the longest, in seconds."""
-        secs = sorted(self.secs)
-        return len(secs), secs[len(secs) // 2], secs[len(secs) * 99 // 100], secs[-1]
+    async def enough(self):
+        """Wait until what follows a block has been measured as well."""
+        goal = len(self.secs) + 100
+        while len(self.secs) < goal:
+            await asyncio.sleep(0.01)
 
 
-async def timed(what, limit_secs, clients, wait):
+async def timed(what, pid, clients, wait):
     """Ping from all clients while waiting for something; check and show how long it took."""
-    watch = Stopwatch()
+    watch = Stopwatch(pid)
     pings = [asyncio.create_task(watch.ping(client)) for client in clients]
     start = time.monotonic()
     result = await wait
     took = time.monotonic() - start
-    await asyncio.sleep(0.5)  # what follows a block counts as well
+    await watch.enough()
     watch.running = False
     await asyncio.gather(*pings)
-    count, median, p99, most = watch.figures()
-    print(f"{what}: {took:.1f} s, {count} pings, {median:.4f} {p99:.4f} {most:.4f} s")
-    assert count > 50
-    assert p99 < limit_secs
+    waited, worked = max(watch.secs), max(watch.cpu_secs)
+    print(f"{what}: {took:.1f} s, {len(watch.secs)} pings, {waited:.4f} s, processor {worked:.2f} s")
+    assert worked < LIMIT_SECS
     return result
 
 
@@ -79,6 +88,7 @@ async def test_pings_are_answered_while_a_full_block_is_processed(tmp_path, stop
     server = await asyncio.to_thread(
         stopping.enter_context, ServerProcess(tmp_path, node.env, protocols=("tcp", "rpc"))
     )
+    pid = server.child.pid
     clients = [await server.connect().__aenter__() for _ in range(PINGERS + 1)]
     try:
         subscriber = clients.pop()
@@ -92,7 +102,7 @@ async def test_pings_are_answered_while_a_full_block_is_processed(tmp_path, stop
 
         node.do(lambda n: n.mempool.update(mempool))
         arrival = mempool_arrival(subscriber, shared, TX_COUNT // 100)
-        await timed("mempool", MEMPOOL_LIMIT_SECS, clients, arrival)
+        await timed("mempool", pid, clients, arrival)
         while not subscriber.notifications.empty():
             subscriber.notifications.get_nowait()
 
@@ -100,7 +110,7 @@ async def test_pings_are_answered_while_a_full_block_is_processed(tmp_path, stop
         node.do(lambda n: n._block_txs(raw))
         node.do(lambda n: n.append(raw))
         arrival = subscriber.notification("blockchain.headers.subscribe", timeout=60)
-        params = await timed("block", BLOCK_LIMIT_SECS, clients, arrival)
+        params = await timed("block", pid, clients, arrival)
         assert params[0]["height"] == height + 1
         history = await subscriber.call("blockchain.scripthash.get_history", shared)
         assert [item["height"] for item in history] == [height + 1] * (TX_COUNT // 100)

@@ -123,10 +123,10 @@ async def test_log_and_disconnect_name_what_they_did(run, server):
             f"disconnecting session {number}",
             "unknown: z",
         ]
-        await client.wait_closed(timeout=5)
+        await client.wait_closed()
     async with server.connect() as client:
         assert json.loads(run("disconnect", "all")) == ["disconnecting all sessions"]
-        await client.wait_closed(timeout=5)
+        await client.wait_closed()
     server.wait_log("local RPC request to disconnect session ids ")
 
 

@@ -523,7 +523,7 @@ async def test_a_timeout_is_retried_and_has_no_recovery_message(node, caplog):
 
     class Impatient(Daemon):
         # Long enough for the second try on a machine that is busy
-        TIMEOUT_SECS = 1
+        TIMEOUT_SECS = 3
 
     node.fail_next(Fault.HANG)
     async with make_daemon(node.url, cls=Impatient) as daemon:

@@ -208,7 +208,7 @@ async def test_who_reads_nothing_at_the_hard_limit_is_gone_in_seconds():
         session = world.session()
         await until(lambda: not session.transport.is_writable)
         session.bump_cost(20_000)
-        await until(lambda: not world.manager.sessions, secs=8)
+        await until(lambda: not world.manager.sessions, secs=15)
 
 
 async def test_requests_that_wait_when_the_limit_is_reached_end_the_session():
