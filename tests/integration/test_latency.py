@@ -69,7 +69,9 @@ async def timed(what, pid, clients, wait):
     watch.running = False
     await asyncio.gather(*pings)
     waited, worked = max(watch.secs), max(watch.cpu_secs)
-    print(f"{what}: {took:.1f} s, {len(watch.secs)} pings, {waited:.4f} s, processor {worked:.2f} s")
+    print(
+        f"{what}: {took:.1f} s, {len(watch.secs)} pings, {waited:.4f} s, processor {worked:.2f} s"
+    )
     assert worked < LIMIT_SECS
     return result
 
