@@ -132,6 +132,8 @@ class LocalRPC(SessionBase):
     @rpc_method("add_peer")
     async def rpc_add_peer(self, real_name: Any) -> str:
         """Try a peer, named as "host v1.4 s50002 t50001"."""
+        if not isinstance(real_name, str):
+            raise bad_request("expected the real name of a peer")
         await self.peer_mgr.add_localRPC_peer(real_name)
         return f"peer '{real_name}' added"
 

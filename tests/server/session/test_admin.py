@@ -110,6 +110,8 @@ async def test_peers_are_listed_and_added(world, admin):
     assert "example.com" == row["host"]
     assert "peer 'a.example s t' added" == await admin.request("add_peer", "a.example s t")
     assert ["a.example s t"] == world.manager.peer_mgr.added
+    for name in (None, 5, ["a.example s t"], {}):
+        assert (1, "expected the real name of a peer") == await admin.error("add_peer", name)
 
 
 async def test_the_daemon_url_can_be_replaced(world, admin):
