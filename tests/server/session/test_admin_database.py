@@ -68,6 +68,31 @@ async def test_a_backup_goes_to_a_path_of_the_operators(world, capsys, monkeypat
     )
 
 
+async def test_an_operator_who_waits_for_an_answer_is_not_silent(world, monkeypatch):
+    goes_on, began = asyncio.Event(), asyncio.Event()
+
+    async def verdict(*_args, **_kwargs):
+        began.set()
+        await goes_on.wait()
+        return Verdict(True, [])
+
+    monkeypatch.setattr(admin, "verify", verdict)
+    session = await world.connect("rpc")
+    asking = asyncio.ensure_future(session.request("verify"))
+    await began.wait()
+    [admins] = [item for item in world.manager.sessions if item.kind == "rpc"]
+    admins.last_recv -= world.env.session_timeout + 1
+    await world.manager.close_stale_sessions()
+    goes_on.set()
+    assert await asking == {"sound": True, "lines": []}
+    # As long again to read it, and then the end
+    await world.manager.close_stale_sessions()
+    assert await session.request("getinfo")
+    admins.last_recv -= world.env.session_timeout + 1
+    await world.manager.close_stale_sessions()
+    assert await session.recv() is None
+
+
 async def test_what_goes_wrong_is_a_line_and_the_exit_status_1(world, capsys, monkeypatch):
     async def fail_to_back_up(*_args):
         raise BackupError("no room")
