@@ -127,6 +127,9 @@ class FlushData:
 class DB(Filling):
     """The database in ``env.db_dir``, whole: what is in memory is flushed to it, forth and back."""
 
+    #: what its methods raise, for those who have a database and no need of this module
+    DBError = DBError
+
     # -- flushing forward
 
     def assert_flushed(self, flush_data: FlushData) -> None:

@@ -193,6 +193,10 @@ async def test_a_stop_after_any_write_of_a_backup_is_harmless(tmp_path, step):
         await assert_equals_model(world.db, Model(maker.chain(new)), scripts)
 
 
+def test_a_database_has_its_error():
+    assert DB.DBError is DBError
+
+
 async def test_a_database_of_another_coin_is_refused(env):
     bp = await two_flushes(env)
     bp.db.close_dbs()
