@@ -136,6 +136,13 @@ class Unflushed:
         self.tx_count += len(txs)
         return undo_info
 
+    def spend_utxo(self, tx_hash: bytes, tx_idx: int) -> bytes:
+        """Remove an unspent output; return its hashX, tx number (LE5) and value (LE8).
+
+        For coins that index transactions in their own way.  Raise ChainError if there is none such.
+        """
+        return self.utxo_cache.spend(tx_hash, tx_idx)
+
     # -- backing up
 
     def _backup_and_flush(self, blocks: Sequence[Block]) -> None:

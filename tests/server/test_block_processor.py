@@ -62,6 +62,22 @@ async def test_a_chain_is_indexed_and_survives_a_restart(tmp_path, engine, index
     db.close_dbs()
 
 
+async def test_a_coin_may_spend_outputs_in_its_own_way(tmp_path):
+    maker = ChainMaker(seed=1)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 10))
+    async with World(make_env(tmp_path, indexer="python"), ScriptedDaemon(chain)) as world:
+        await world.until_at(chain)
+        [utxo, *_others] = await world.db.all_utxos(hashXs(maker)[0])
+        found = world.bp.spend_utxo(utxo.tx_hash, utxo.tx_pos)
+        assert found[:11] == hashXs(maker)[0]
+        assert int.from_bytes(found[11:16], "little") == utxo.tx_num
+        assert int.from_bytes(found[16:], "little") == utxo.value
+        with pytest.raises(ChainError):
+            world.bp.spend_utxo(utxo.tx_hash, utxo.tx_pos)
+        # Nothing of it is to be written
+        world.bp.utxo_cache.deletes.clear()
+
+
 async def test_random_reorganisations_leave_what_a_direct_sync_leaves(
     tmp_path, engine, order, indexer
 ):
