@@ -17,6 +17,7 @@ import asyncio
 import itertools
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -56,6 +57,14 @@ def pulse(event: asyncio.Event) -> None:
     """Wake those who wait for an event now, and nobody who comes later."""
     event.set()
     event.clear()
+
+
+def _with_encoded_login(url: str) -> str:
+    """Encode what would end the user's name or password within a URL before the last @."""
+    scheme, _, rest = url.partition("://")
+    login, _, host = rest.rpartition("@")
+    login = re.sub(r"[/?#\[\]\\ \t]", lambda match: f"%{ord(match[0]):02X}", login)
+    return f"{scheme}://{login}@{host}"
 
 
 def _encoded(payload: object) -> str:
@@ -135,7 +144,7 @@ class NodeRPC:
 
         Raises OperatorError (CoinError) if any of them is bad; then nothing is changed.
         """
-        urls = [self.coin.sanitize_url(one) for one in url.split(",")]
+        urls = [_with_encoded_login(self.coin.sanitize_url(one)) for one in url.split(",")]
         for one in urls:
             self._check_url(one)
         for n, one in enumerate(urls):

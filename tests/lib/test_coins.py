@@ -121,6 +121,9 @@ def test_extended_key_versions_give_the_first_coin_by_class_name():
         ("https://u:p@[::1]", "https://u:p@[::1]:8332/"),
         ("http://u:p@[fe80::1]:1", "http://u:p@[fe80::1]:1/"),
         ("u:p/with@all:sorts@h:65535", "http://u:p/with@all:sorts@h:65535/"),
+        ("HTTP://u:p@h", "http://u:p@h:8332/"),
+        ("Https://u:p@h:1", "https://u:p@h:1/"),
+        ("u:a://b@h", "http://u:a://b@h:8332/"),
     ],
 )
 def test_daemon_urls_are_completed(bitcoin, url, expected):
@@ -144,6 +147,8 @@ def test_daemon_urls_are_completed(bitcoin, url, expected):
         ("user:secret@h:80:80", "…@h:80:80"),
         ("user:secret@[::1", "…@[::1"),
         ("user:secret@h\nx", "…@h\nx"),
+        ("ftp://user:secret@h", "…@h"),
+        ("unix+http://user:secret@h:1", "…@h:1"),
     ],
 )
 def test_bad_daemon_urls_are_refused_without_showing_the_login(bitcoin, url, shown):

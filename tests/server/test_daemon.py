@@ -94,6 +94,36 @@ def test_a_url_whose_password_cannot_be_sent_is_refused_without_showing_it():
     assert "пароль" not in str(excinfo.value)
 
 
+@pytest.mark.parametrize(
+    "login",
+    [
+        "u:1/s",
+        "u:p/s",
+        "u:12?s",
+        "u:12#s",
+        "u:a@b",
+        "u:a%b",
+        "u:[a]\\b",
+        "u:a://b",
+        "u/1:p",
+        "u:p w",
+    ],
+)
+async def test_a_login_of_any_characters_reaches_the_node_that_the_url_names(node, login):
+    async with make_daemon(f"{login}@127.0.0.1:{node.port}") as daemon:
+        assert await daemon.height() == 5
+        await daemon.raw_blocks(await daemon.block_hex_hashes(1, 1))
+        assert daemon.logged_url() == f"127.0.0.1:{node.port}/"
+    assert set(node.authorizations) == {login}
+    assert all(path.startswith("/rest/") for path in node.rest_paths)
+
+
+async def test_an_encoded_login_is_decoded(node):
+    async with make_daemon(f"a%40b:c%2Fd@127.0.0.1:{node.port}") as daemon:
+        await daemon.height()
+    assert node.authorizations == ["a@b:c/d"]
+
+
 def test_a_new_list_starts_at_its_first_url():
     daemon = Daemon(COIN, ",".join(URLS))
     daemon.failover()

@@ -196,6 +196,12 @@ class Coin:
         Raises CoinError, with the password hidden, if it is no user:password@host[:port].
         """
         url = url.strip().rstrip("/")
+        scheme, separator, rest = url.partition("://")
+        if separator and re.fullmatch("[A-Za-z][A-Za-z0-9+.-]*", scheme):
+            # Any other one would be taken for the user's name.
+            if scheme.lower() not in ("http", "https"):
+                raise CoinError(f'invalid daemon URL: "{_without_login(url)}"')
+            url = f"{scheme.lower()}://{rest}"
         match = re.fullmatch(cls.RPC_URL_REGEX, url)
         if not match or (match[2] and not 0 < int(match[2][1:]) < 65536):
             raise CoinError(f'invalid daemon URL: "{_without_login(url)}"')
