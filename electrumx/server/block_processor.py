@@ -482,6 +482,8 @@ class BlockProcessor(ForkFinder):
         await self.flush(True)
         start, count = await self.calc_reorg_range(count)
         if count:
+            # All or nothing: the operator may only have named the wrong node.
+            await self.run_in_thread_with_lock(self._undo_info, start)
             self.forks.append(start - 1)
             last = start + count - 1
             plural = "" if count == 1 else "s"

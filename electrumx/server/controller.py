@@ -16,7 +16,6 @@ import aiorpcx
 
 import electrumx
 from electrumx.lib.errors import OperatorError
-from electrumx.lib.hash import hex_str_to_hash
 from electrumx.lib.server_base import ServerBase
 from electrumx.lib.util import class_logger, version_string
 from electrumx.server.block_processor import BlockProcessor
@@ -26,6 +25,7 @@ from electrumx.server.env import Env
 from electrumx.server.loop_lag import LoopLag
 from electrumx.server.mempool import MemPool, MemPoolAPI
 from electrumx.server.mempool_listing import Listing
+from electrumx.server.node_reply import block_hash
 from electrumx.server.notifications import Confirmed, Notifications
 from electrumx.server.readiness import Readiness
 from electrumx.server.session import SessionManager
@@ -67,7 +67,7 @@ class _MemPoolView(MemPoolAPI):
         height = self._daemon.cached_height()
         if height is None:
             return None
-        return hex_str_to_hash((await self._daemon.block_hex_hashes(height, 1))[0])
+        return block_hash((await self._daemon.block_hex_hashes(height, 1))[0])
 
     async def mempool_hashes(self) -> list[str]:
         return await self._daemon.mempool_hashes()

@@ -10,12 +10,13 @@ import logging
 from collections.abc import Sequence
 
 from electrumx.lib.coins import Block
-from electrumx.lib.errors import DeserializeError
-from electrumx.lib.hash import hash_to_hex_str, hex_str_to_hash
+from electrumx.lib.errors import DeserializeError, OperatorError
+from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.daemon import Daemon, DaemonError
 from electrumx.server.db import DB
 from electrumx.server.env import Env
 from electrumx.server.flushing import Flushing
+from electrumx.server.node_reply import block_hash
 
 
 class ForkFinder(Flushing):
@@ -48,7 +49,7 @@ class ForkFinder(Flushing):
             return False
         if (self.height, self.tip) != (height, tip):
             return False
-        if ours != hex_str_to_hash(theirs):
+        if ours != block_hash(theirs):
             return True
         if daemon_height == height:
             self._followed_url, self._short_polls = url, 0
@@ -56,7 +57,17 @@ class ForkFinder(Flushing):
         # A node that lags behind us, say after a fail-over, is left in peace; one that had our
         # tip and stays without it has undone blocks.
         self._short_polls += 1
-        return url == self._followed_url and self._short_polls >= self.SHORT_POLLS
+        if url != self._followed_url or self._short_polls < self.SHORT_POLLS:
+            return False
+        missing = height - daemon_height
+        if missing > self.env.reorg_limit:
+            # It lost its chain, and indexes it anew: those blocks cannot be undone, nor need be.
+            if self._short_polls == self.SHORT_POLLS:
+                self.logger.warning(
+                    f"the daemon has {missing:,d} blocks fewer than before; waiting for them"
+                )
+            return False
+        return True
 
     async def calc_reorg_range(self, count: int | None) -> tuple[int, int]:
         """Return (first height, number) of the blocks to replace; the number may be 0.
@@ -75,7 +86,19 @@ class ForkFinder(Flushing):
             if same > lower:
                 return same, self.height - same + 1
             upper, step = lower - 1, step * 2
+        await self._refuse_other_chain()
         return 1, self.height
+
+    async def _refuse_other_chain(self) -> None:
+        """Raise OperatorError if the node's chain and ours have not even the first block in common."""
+        theirs = (await self.daemon.block_hex_hashes(0, 1))[0]
+        ours = (await self.db.fs_block_hashes(0, 1))[0]
+        if block_hash(theirs) != ours and theirs != self.coin.GENESIS_HASH:
+            raise OperatorError(
+                f"the genesis block of the daemon's chain is {theirs}, that of "
+                f"{self.coin.NAME} {self.coin.NET} {self.coin.GENESIS_HASH}: check DAEMON_URL, "
+                "COIN and NET"
+            )
 
     async def _first_difference(self, lower: int, upper: int) -> int:
         """Return the first height in a range at which the node's block is not ours.
@@ -86,7 +109,7 @@ class ForkFinder(Flushing):
         ours = await self.db.fs_block_hashes(lower, count)
         theirs = await self.daemon.block_hex_hashes(lower, count)
         for height, our_hash, their_hash in zip(range(lower, upper + 1), ours, theirs, strict=True):
-            if our_hash != hex_str_to_hash(their_hash):
+            if our_hash != block_hash(their_hash):
                 return height
         return upper + 1
 

@@ -17,6 +17,7 @@ import orjson
 from aiorpcx import JSONRPC
 
 from electrumx.lib.errors import ElectrumXError
+from electrumx.lib.hash import hex_str_to_hash
 from electrumx.server.outage import MalformedReplyError, printable
 
 # Work on less than this many bytes (characters of hex) is done on the loop: a thread's hand-over
@@ -113,6 +114,17 @@ def unexpected(method: str) -> DaemonError:
     return DaemonError(
         {"code": JSONRPC.INTERNAL_ERROR, "message": f"daemon's answer to {method} makes no sense"}
     )
+
+
+def block_hash(hex_hash: str) -> bytes:
+    """Return the hash, as in serialised blocks, that the node gave in hex; DaemonError if none."""
+    try:
+        result = hex_str_to_hash(hex_hash)
+    except ValueError:
+        result = b""
+    if len(result) != 32:
+        raise unexpected("getblockhash")
+    return result
 
 
 def is_int(value: object) -> bool:

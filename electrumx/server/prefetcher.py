@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from electrumx.lib import util
 from electrumx.lib.coins import Coin
 from electrumx.lib.errors import OperatorError
-from electrumx.lib.hash import hex_str_to_hash
 from electrumx.server.daemon import Daemon, DaemonError
+from electrumx.server.node_reply import block_hash
 
 
 class Prefetcher:
@@ -196,5 +196,5 @@ class Prefetcher:
         if len(blocks) != len(hex_hashes):
             raise DaemonError(f"{len(hex_hashes):,d} blocks asked for, {len(blocks):,d} received")
         last = self.coin.block_header(blocks[-1], first + len(blocks) - 1)
-        if self.coin.header_hash(last) != hex_str_to_hash(hex_hashes[-1]):
+        if self.coin.header_hash(last) != block_hash(hex_hashes[-1]):
             raise DaemonError(f"the block received for hash {hex_hashes[-1]} is another one")

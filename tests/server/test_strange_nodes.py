@@ -1,0 +1,102 @@
+"""The block processor at a node that says nonsense, or follows another chain than ours."""
+
+import pytest
+
+from electrumx.lib.errors import OperatorError
+from electrumx.lib.hash import double_sha256
+from electrumx.server.block_processor import BlockProcessor, UndoMissingError
+from electrumx.server.daemon import Daemon
+from electrumx.server.db import DB
+from tests.fakes.chain import COIN, GENESIS, ChainMaker, Model
+from tests.fakes.fake_node import FakeNode
+from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
+from tests.server.test_block_processor import hashXs
+
+
+@pytest.mark.parametrize("answer", ["zz", "", "00", "00" * 33, "é" * 64, "0" * 63 + " "])
+async def test_a_block_hash_that_is_none_is_waited_out(tmp_path, answer):
+    maker = ChainMaker(seed=31)
+    tip = maker.grow(maker.genesis_hash, 10)
+    async with (
+        FakeNode(maker.chain(tip)) as node,
+        Daemon(COIN, node.url) as daemon,
+        World(make_env(tmp_path), daemon) as world,
+    ):
+        await world.until_at(maker.chain(tip))
+        node.overrides["getblockhash"] = lambda _height: answer
+        asked = node.counts()["getblockhash"]
+        await world.until(lambda: node.counts()["getblockhash"] > asked + 3)
+        del node.overrides["getblockhash"]
+        tip = maker.extend(tip)
+        node.append(maker.chain(tip)[-1])
+        await world.until_at(maker.chain(tip))
+
+
+async def assert_unharmed(world, maker, tip):
+    """The database holds the chain up to a tip after the server has ended."""
+    db = DB(world.env)
+    await db.open_for_serving()
+    try:
+        await assert_equals_model(db, Model(maker.chain(tip)), hashXs(maker))
+    finally:
+        db.close_dbs()
+
+
+async def test_what_cannot_be_undone_to_the_end_is_not_begun(tmp_path, monkeypatch):
+    """The operator may only have named the wrong node."""
+    monkeypatch.setattr(BlockProcessor, "BACKUP_CHUNK", 2)
+    maker = ChainMaker(seed=32)
+    fork = maker.grow(maker.genesis_hash, 10)
+    old = maker.grow(fork, 12)
+    daemon = ScriptedDaemon(maker.chain(old))
+    world = World(make_env(tmp_path, reorg_limit=5), daemon)
+    async with world:
+        await world.until_at(maker.chain(old))
+        daemon.set_chain(maker.chain(maker.grow(fork, 14)))
+        with pytest.raises(UndoMissingError, match="no undo information found for height 11"):
+            await world.until(lambda: False)
+    await assert_unharmed(world, maker, old)
+
+
+@pytest.mark.parametrize("height", [3, 10, 15])
+@pytest.mark.parametrize("reorg_limit", [5, 20])
+async def test_a_node_of_another_chain_undoes_nothing(tmp_path, height, reorg_limit):
+    maker = ChainMaker(seed=33)
+    tip = maker.grow(maker.genesis_hash, 10)
+    daemon = ScriptedDaemon(maker.chain(tip))
+    world = World(make_env(tmp_path, reorg_limit=reorg_limit), daemon)
+    async with world:
+        await world.until_at(maker.chain(tip))
+
+        genesis = GENESIS[:76] + b"\1\0\0\0\0"
+        other = ChainMaker(seed=34)
+        other.genesis_hash = double_sha256(genesis[:80])
+        other.blocks = {other.genesis_hash: (genesis, None, {})}
+        daemon.url = "http://node-2/"
+        daemon.set_chain(other.chain(other.grow(other.genesis_hash, height)))
+        with pytest.raises(OperatorError, match="DAEMON_URL") as info:
+            await world.until(lambda: False)
+    assert "\n" not in str(info.value)
+    assert "genesis" in str(info.value)
+    await assert_unharmed(world, maker, tip)
+
+
+async def test_a_node_that_starts_from_nothing_undoes_nothing_and_is_waited_for(tmp_path, caplog):
+    """As with -reindex: it has fewer blocks than can be undone, and will have ours again."""
+    caplog.set_level("WARNING")
+    maker = ChainMaker(seed=35)
+    tip = maker.grow(maker.genesis_hash, 20)
+    chain = maker.chain(tip)
+    daemon = ScriptedDaemon(chain)
+    async with World(make_env(tmp_path, reorg_limit=5), daemon) as world:
+        await world.until_at(chain)
+        await world.until(lambda: world.bp._followed_url)
+        daemon.set_chain(chain[:1])
+        await world.until(lambda: world.bp._short_polls > 10)
+        daemon.set_chain(chain[:14])
+        await world.until(lambda: world.bp._short_polls > 20)
+        assert world.db.db_height == 20
+        assert len([m for m in caplog.messages if "blocks fewer" in m]) == 1
+        tip = maker.extend(tip)
+        daemon.set_chain(maker.chain(tip))
+        await world.until_at(maker.chain(tip))
