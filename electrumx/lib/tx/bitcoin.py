@@ -30,6 +30,8 @@ from electrumx.lib.tx.reader import (
 from electrumx.lib.tx.types import AnyTx, Tx, TxInput, TxOutput, TxSegWit
 
 TxsWithHashes = list[tuple[Any, bytes]]
+# marker, flag, inputs, outputs, witness, locktime
+SegWitFields = tuple[int, int, list[TxInput], list[TxOutput], list[list[bytes]], int]
 
 _new: Any = tuple.__new__
 _unpack_int32 = Struct("<i").unpack_from
@@ -186,6 +188,15 @@ class DeserializerSegWit(Deserializer):
             return super()._read_tx_parts()
         start = self.cursor
         version = self._read_le_int32()
+        rest, hashed = self._read_from_marker(start)
+        return TxSegWit(version, *rest), hashed
+
+    def _read_from_marker(self, start: int) -> tuple[SegWitFields, bytes]:
+        """Return the fields of a transaction with witness from its marker on, and what is hashed.
+
+        ``start`` is where the transaction began; all before the marker is hashed, too.
+        """
+        head = self.binary[start : self.cursor]
         marker = self._read_byte()
         flag = self._read_byte()
         body_start = self.cursor
@@ -194,10 +205,10 @@ class DeserializerSegWit(Deserializer):
         body_end = self.cursor
         witness = self._read_witness(len(inputs))
         locktime = self._read_le_uint32()
-        buf = self.binary
+        buf, end = self.binary, self.cursor
         return (
-            TxSegWit(version, marker, flag, inputs, outputs, witness, locktime),
-            buf[start : start + 4] + buf[body_start:body_end] + buf[self.cursor - 4 : self.cursor],
+            (marker, flag, inputs, outputs, witness, locktime),
+            head + buf[body_start:body_end] + buf[end - 4 : end],
         )
 
     def _read_witness(self, count: int) -> list[list[bytes]]:

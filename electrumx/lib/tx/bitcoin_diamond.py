@@ -90,16 +90,5 @@ class DeserializerBitcoinDiamondSegWit(DeserializerSegWit, DeserializerBitcoinDi
         start = self.cursor
         version = self._read_le_int32()
         preblockhash = hash_to_hex_str(self._read_nbytes(32))
-        marker = self._read_byte()
-        flag = self._read_byte()
-        body_start = self.cursor
-        inputs = self._read_inputs()
-        outputs = self._read_outputs()
-        body_end = self.cursor
-        witness = self._read_witness(len(inputs))
-        locktime = self._read_le_uint32()
-        buf, end = self.binary, self.cursor
-        tx = TxBitcoinDiamondSegWit(
-            version, preblockhash, marker, flag, inputs, outputs, witness, locktime
-        )
-        return tx, buf[start : start + 36] + buf[body_start:body_end] + buf[end - 4 : end]
+        rest, hashed = self._read_from_marker(start)
+        return TxBitcoinDiamondSegWit(version, preblockhash, *rest), hashed

@@ -9,8 +9,7 @@ Pure; runs in whatever thread parses.
 
 from electrumx.lib.errors import DeserializeError, SkipTxDeserialize
 from electrumx.lib.tx.bitcoin import DeserializerSegWit
-from electrumx.lib.tx.types import AnyTx, TxSegWit, serialize_list, serialize_witness
-from electrumx.lib.util import pack_byte, pack_le_int32, pack_le_uint32
+from electrumx.lib.tx.types import AnyTx, TxSegWit
 
 FLAG_WITNESS = 1
 FLAG_MWEB = 8
@@ -23,18 +22,8 @@ class TxMWEB(TxSegWit):
 
     def serialize(self) -> bytes:
         """Return the bytes of the transaction on the wire, marker, flag and witness included."""
-        return b"".join(
-            (
-                pack_le_int32(self.version),
-                pack_byte(self.marker),
-                pack_byte(self.flag),
-                serialize_list(self.inputs),
-                serialize_list(self.outputs),
-                serialize_witness(self.witness) if self.flag & FLAG_WITNESS else b"",
-                b"\0",
-                pack_le_uint32(self.locktime),
-            )
-        )
+        rest = super().serialize()
+        return rest[:-4] + b"\0" + rest[-4:]
 
 
 class DeserializerLitecoin(DeserializerSegWit):

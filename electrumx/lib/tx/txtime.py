@@ -17,11 +17,10 @@ from electrumx.lib.tx.types import (
     Tx,
     TxInput,
     TxOutput,
+    TxSegWit,
     serialize_list,
-    serialize_witness,
 )
 from electrumx.lib.util import (
-    pack_byte,
     pack_le_int32,
     pack_le_uint32,
     pack_varbytes,
@@ -106,18 +105,8 @@ class TxTimeSegWit(NamedTuple):
 
     def serialize(self) -> bytes:
         """Return the bytes of the transaction on the wire, marker, flag and witness included."""
-        return b"".join(
-            (
-                pack_le_int32(self.version),
-                pack_le_uint32(self.time),
-                pack_byte(self.marker),
-                pack_byte(self.flag),
-                serialize_list(self.inputs),
-                serialize_list(self.outputs),
-                serialize_witness(self.witness),
-                pack_le_uint32(self.locktime),
-            )
-        )
+        rest = TxSegWit(self.version, *self[2:]).serialize()
+        return rest[:4] + pack_le_uint32(self.time) + rest[4:]
 
 
 class TxNavCoin(NamedTuple):
@@ -340,19 +329,8 @@ class DeserializerTxTimeSegWit(DeserializerSegWit, DeserializerTxTime):
         start = self.cursor
         version = self._read_le_int32()
         time = self._read_le_uint32()
-        marker = self._read_byte()
-        flag = self._read_byte()
-        body_start = self.cursor
-        inputs = self._read_inputs()
-        outputs = self._read_outputs()
-        body_end = self.cursor
-        witness = self._read_witness(len(inputs))
-        locktime = self._read_le_uint32()
-        buf, end = self.binary, self.cursor
-        return (
-            TxTimeSegWit(version, time, marker, flag, inputs, outputs, witness, locktime),
-            buf[start : start + 8] + buf[body_start:body_end] + buf[end - 4 : end],
-        )
+        rest, hashed = self._read_from_marker(start)
+        return TxTimeSegWit(version, time, *rest), hashed
 
 
 class DeserializerPeercoin(DeserializerTxTimeSegWit):
