@@ -12,12 +12,9 @@ import os
 import sys
 import time
 
-from electrumx.lib.env_base import shown
-from electrumx.lib.errors import OperatorError
-from electrumx.lib.util import CompactFormatter, make_logger
+from electrumx.cli.stopped import find_database, run_tool
 from electrumx.server.compaction import PREFIXES, compact_prefixes
 from electrumx.server.db import DB, DBError
-from electrumx.server.env import Env
 
 #: bytes of rows written in one batch, about
 BATCH_BYTES = 8_000_000
@@ -56,20 +53,17 @@ def compact(db: DB, logger: logging.Logger) -> None:
     )
 
 
-def _run(logger: logging.Logger) -> None:
+def _run(logger: logging.Logger) -> bool:
     # Env requires it, and nothing here asks a node.
     os.environ["DAEMON_URL"] = ""
-    env = Env()
-    logger.setLevel(env.log_level)
-    db = DB(env)
-    if not (db.db_dir / "utxo").exists():
-        raise DBError(f"there is no database in {db.db_dir}: check DB_DIRECTORY")
+    _env, db = find_database(logger)
     asyncio.run(db.open_for_compacting())
     try:
         # Outside of an event loop, so that an interrupt is raised at once.
         compact(db, logger)
     finally:
         db.close_dbs()
+    return True
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -79,23 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         description="Compact the history in the database of a stopped ElectrumX server. The "
         "settings are the server's environment variables: COIN, NET, DB_DIRECTORY, DB_ENGINE.",
     ).parse_args(argv)
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(CompactFormatter("%(levelname)s:%(name)s:%(message)s"))
-    logger = make_logger("electrumx", handler=handler, level=logging.INFO)
-    status = 1
-    try:
-        _run(logger)
-        status = 0
-    except OperatorError as e:
-        logger.critical(f"history compaction ended: {shown(str(e))}")
-    except KeyboardInterrupt:
-        logger.warning("interrupted: the next run goes on from here")
-    except Exception:
-        logger.exception("history compaction ended abnormally")
-    finally:
-        handler.flush()
-        logger.removeHandler(handler)
-    return status
+    return run_tool("history compaction", _run, interrupted="the next run goes on from here")
 
 
 if __name__ == "__main__":

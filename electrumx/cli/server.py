@@ -12,11 +12,10 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
+from electrumx.cli.logs import DEFAULT_LOG_FORMAT, logging_to_stdout
 from electrumx.lib.env_base import EnvBase, LoopPolicy, shown
 from electrumx.lib.errors import OperatorError
-from electrumx.lib.util import CompactFormatter, make_logger
-
-DEFAULT_LOG_FORMAT = "%(levelname)s:%(name)s:%(message)s"
+from electrumx.lib.util import CompactFormatter
 
 
 def _make_formatter() -> logging.Formatter:
@@ -115,27 +114,20 @@ def main() -> int:
 
     What the operator must mend is one line of the log; anything else comes with its traceback.
     """
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(CompactFormatter(DEFAULT_LOG_FORMAT))
-    logger = make_logger("electrumx", handler=handler, level=logging.INFO)
-    status = 1
-    try:
-        _serve(logger, handler)
-    except OperatorError as e:
-        logger.critical(f"ElectrumX server terminated abnormally: {shown(str(e))}")
-    except KeyboardInterrupt:
-        # Only where loops cannot handle signals; by now the server has shut down in order.
+    with logging_to_stdout() as (logger, handler):
+        try:
+            _serve(logger, handler)
+        except OperatorError as e:
+            logger.critical(f"ElectrumX server terminated abnormally: {shown(str(e))}")
+            return 1
+        except KeyboardInterrupt:
+            # Only where loops cannot handle signals; by now the server has shut down in order.
+            pass
+        except Exception:
+            logger.exception("ElectrumX server terminated abnormally")
+            return 1
         logger.info("ElectrumX server terminated normally")
-        status = 0
-    except Exception:
-        logger.exception("ElectrumX server terminated abnormally")
-    else:
-        logger.info("ElectrumX server terminated normally")
-        status = 0
-    finally:
-        handler.flush()
-        logger.removeHandler(handler)
-    return status
+    return 0
 
 
 if __name__ == "__main__":

@@ -10,10 +10,8 @@ import logging
 import os
 import sys
 
-from electrumx.lib.env_base import shown
-from electrumx.lib.errors import OperatorError
-from electrumx.lib.util import CompactFormatter, make_logger
-from electrumx.server.db import DB, DBError
+from electrumx.cli.stopped import find_database, run_tool
+from electrumx.server.db import DB
 from electrumx.server.env import Env
 from electrumx.server.verify import Verdict, verify
 
@@ -33,11 +31,7 @@ async def _verify(db: DB, env: Env, deep: bool, logger: logging.Logger) -> Verdi
 def _run(deep: bool, logger: logging.Logger) -> bool:
     # Env requires it, and the node is optional here.
     os.environ.setdefault("DAEMON_URL", "")
-    env = Env()
-    logger.setLevel(env.log_level)
-    db = DB(env)
-    if not (db.db_dir / "utxo").exists():
-        raise DBError(f"there is no database in {db.db_dir}: check DB_DIRECTORY")
+    env, db = find_database(logger)
     return asyncio.run(_verify(db, env, deep, logger)).sound
 
 
@@ -55,23 +49,9 @@ def main(argv: list[str] | None = None) -> int:
         help="check transaction hashes and raw blocks, and account for every output of the node",
     )
     args = parser.parse_args(argv)
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(CompactFormatter("%(levelname)s:%(name)s:%(message)s"))
-    logger = make_logger("electrumx", handler=handler, level=logging.INFO)
-    status = 1
-    try:
-        if _run(args.deep, logger):
-            status = 0
-    except OperatorError as e:
-        logger.critical(f"verify ended: {shown(str(e))}")
-    except KeyboardInterrupt:
-        logger.warning("interrupted: there is no verdict")
-    except Exception:
-        logger.exception("verify ended abnormally")
-    finally:
-        handler.flush()
-        logger.removeHandler(handler)
-    return status
+    return run_tool(
+        "verify", lambda logger: _run(args.deep, logger), interrupted="there is no verdict"
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,41 @@
+"""What the tools for a stopped server's database share: its settings, and how they end."""
+
+import logging
+from collections.abc import Callable
+
+from electrumx.cli.logs import logging_to_stdout
+from electrumx.lib.env_base import shown
+from electrumx.lib.errors import OperatorError
+from electrumx.server.db import DB, DBError
+from electrumx.server.env import Env
+
+
+def run_tool(name: str, run: Callable[[logging.Logger], bool], *, interrupted: str) -> int:
+    """Run a tool that logs to standard output; return the exit status, 0 if ``run`` returns True.
+
+    What the operator must mend is one line of the log, and what an interrupt means, another;
+    anything else comes with its traceback.
+    """
+    with logging_to_stdout() as (logger, _handler):
+        try:
+            return 0 if run(logger) else 1
+        except OperatorError as e:
+            logger.critical(f"{name} ended: {shown(str(e))}")
+        except KeyboardInterrupt:
+            logger.warning(f"interrupted: {interrupted}")
+        except Exception:
+            logger.exception(f"{name} ended abnormally")
+    return 1
+
+
+def find_database(logger: logging.Logger) -> tuple[Env, DB]:
+    """Return the settings and their database, not yet opened.  Raise DBError if there is none.
+
+    DAEMON_URL must be set.
+    """
+    env = Env()
+    logger.setLevel(env.log_level)
+    db = DB(env)
+    if not (db.db_dir / "utxo").exists():
+        raise DBError(f"there is no database in {db.db_dir}: check DB_DIRECTORY")
+    return env, db
