@@ -10,6 +10,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -1381,3 +1382,159 @@ async def test_a_name_that_leads_into_a_private_network_is_bad(make_manager, mon
         )
         manager._note_peers(manager.myselves, limit=None)
         await until(lambda: manager.myselves[0].last_good)
+
+
+# --- Names of strangers
+
+
+async def test_slow_name_servers_keep_no_other_thread_busy(make_manager, monkeypatch):
+    """The threads that write blocks are few, and strangers choose the names."""
+    over = threading.Event()
+
+    def getaddrinfo(host, *_args, **_kwargs):
+        over.wait()
+        raise socket.gaierror("no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    manager = make_manager()
+    try:
+        for n in range(60):
+            await manager.add_localRPC_peer(f"slow{n}.example t50001 s50002")
+        await until(lambda: all(peer.last_try for peer in manager.peers))
+        await asyncio.sleep(0)
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "written"), 30) == "written"
+    finally:
+        over.set()
+
+
+async def test_a_name_with_many_addresses_is_tried_at_a_few(make_manager, caplog):
+    port = free_port()
+    addresses = [f"127.0.1.{n}" for n in range(1, 200)] + ["::1"] * 200
+    manager = make_manager(names=Names(many_example=addresses))
+    tried = []
+    connect = asyncio.get_running_loop().create_connection
+
+    async def note(factory, host, *args, **kwargs):
+        tried.append(host)
+        return await connect(factory, host, *args, **kwargs)
+
+    asyncio.get_running_loop().create_connection = note
+    try:
+        peer = await add(manager, f"many.example t{port}")
+    finally:
+        del asyncio.get_running_loop().create_connection
+    assert peer.try_count == 1
+    assert tried == ["127.0.1.1", "127.0.1.2", "127.0.1.3", "127.0.1.4", "::1"]
+
+
+async def test_a_name_without_addresses_is_a_failed_attempt(make_manager):
+    manager = make_manager(names=Names(none_example=[]))
+    peer = await add(manager, f"none.example t{free_port()}")
+    assert (peer.try_count, peer.bad) == (1, False)
+
+
+async def test_the_next_address_of_a_name_is_tried_when_one_does_not_answer(make_manager):
+    async with peer_server("two.example", listen_host=LAN_HOST) as script:
+        addresses = ["127.0.0.77", LAN_HOST]
+        manager = make_manager(names=Names(two_example=addresses))
+        peer = await add(manager, f"two.example t{script.port}")
+        assert peer.last_good
+        assert peer.ip_addr == LAN_HOST
+
+
+async def test_private_addresses_of_a_strangers_name_are_not_connected_to(make_manager, caplog):
+    async with peer_server("mixed.example", listen_host=LAN_HOST) as script:
+        names = Names(mixed_example=["127.0.0.2", "::1", LAN_HOST], hidden_example=["127.0.0.2"])
+        manager = make_manager(
+            names=names, is_public=lambda peer: peer.host not in ("127.0.0.2", "::1")
+        )
+        peer = await add(manager, f"mixed.example t{script.port}")
+        assert peer.last_good
+        assert peer.ip_addr == LAN_HOST
+        # Nobody listens there: it is bad without having been asked.
+        peer = await add(manager, f"hidden.example t{free_port()}")
+        assert peer.bad
+        assert "marking bad: (address 127.0.0.2 is not public)" in caplog.text
+
+
+async def test_a_tls_peer_is_told_the_name_that_it_is_reached_by(make_manager, tls_context):
+    asked = []
+    tls_context.sni_callback = lambda _ssl, name, _context: asked.append(name)
+    try:
+        async with peer_server("named.example", listen_host=LAN_HOST, tls=tls_context) as script:
+            manager = make_manager(names=Names(named_example=[LAN_HOST]))
+            peer = await add(manager, f"named.example s{script.port}")
+            assert peer.last_good
+    finally:
+        tls_context.sni_callback = None
+    assert asked == ["named.example"]
+
+
+@ignore_proxy_sockets
+async def test_a_forced_proxy_is_given_addresses_and_tls_the_name(make_manager, tls_context):
+    asked = []
+    tls_context.sni_callback = lambda _ssl, name, _context: asked.append(name)
+    try:
+        async with (
+            peer_server("named.example", listen_host=LAN_HOST, tls=tls_context) as script,
+            socks_proxy(script.port) as proxy,
+        ):
+            env = make_env(tor_proxy_port=proxy.port, force_proxy=True)
+            manager = make_manager(env, names=Names(named_example=["127.0.0.9"]))
+            async with discovering(manager):
+                await until(lambda: manager.proxy)
+                peer = await add(manager, f"named.example s{script.port}")
+                assert peer.last_good
+                assert peer.ip_addr == "127.0.0.9"
+            assert "127.0.0.9" in proxy.asked
+            assert "named.example" not in proxy.asked
+    finally:
+        tls_context.sni_callback = None
+    assert asked == ["named.example"]
+
+
+# --- A clock that is set
+
+
+async def test_a_clock_set_back_lifts_no_peer_and_blocks_nobody_for_long(make_manager, clock):
+    names = Names(a_example=["1.1.1.1"], b_example=["1.1.1.1"])
+    manager = make_manager(clock=clock, resolver=names)
+    clock.now += 1e9
+    assert await manager.on_add_peer(features_of("a.example"), "1.1.1.1")
+    assert await manager.on_add_peer(features_of("x.onion"), "1.1.1.1")
+    peer = Peer.from_real_name("good.example", "test")
+    peer.last_good = clock.now
+    manager.peers.add(peer)
+    clock.now -= 1e9
+    assert manager.info()["good"] == 0
+    assert manager.info()["stale"] == 1
+    assert await manager.on_add_peer(features_of("a.example"), "1.1.1.1")
+    assert await manager.on_add_peer(features_of("y.onion"), "1.1.1.1")
+    # From here on everything is as usual.
+    assert not await manager.on_add_peer(features_of("a.example"), "1.1.1.1")
+    assert manager.add_peer_rules.recent_peer_adds.keys() == {"a.example", "y.onion"}
+
+
+# --- The blacklist's corners
+
+
+@pytest.mark.parametrize("entry", ["bad.example", "*.bad.example"])
+def test_a_final_dot_does_not_hide_from_the_blacklist(entry):
+    manager = PeerManager(make_env(), FakeDB())
+    manager.blacklist = {entry}
+    assert manager._is_blacklisted(Peer.from_real_name("Bad.Example.", "test"))
+
+
+@ignore_proxy_sockets
+async def test_a_secret_in_the_url_of_the_blacklist_is_not_logged(make_manager, caplog):
+    async with web_server("[]", status=404) as url:
+        secret_url = url.replace("http://", "http://operator:sesame@")
+        manager = make_manager(make_env(blacklist_url=secret_url))
+        async with discovering(manager):
+            await until(lambda: "could not retrieve blacklist" in caplog.text)
+    async with web_server("[]") as url:
+        secret_url = url.replace("http://", "http://operator:sesame@")
+        manager = make_manager(make_env(blacklist_url=secret_url))
+        async with discovering(manager):
+            await until(lambda: "has 0 entries" in caplog.text)
+    assert "sesame" not in caplog.text

@@ -36,7 +36,11 @@ class AddPeerRules:
     def is_rate_limited(self, peer: Peer) -> bool:
         """Return True if the peer's domain had its turn less than `PEER_ADD_PAUSE` ago."""
         last_add = self.recent_peer_adds.get(self._domain(peer))
-        return last_add is not None and last_add + PEER_ADD_PAUSE >= self._clock()
+        return last_add is not None and self._is_recent(last_add)
+
+    def _is_recent(self, last_add: float) -> bool:
+        # Either way: the clock may have been set back since.
+        return abs(self._clock() - last_add) <= PEER_ADD_PAUSE
 
     async def refusal(self, peer: Peer, source_addr: str) -> str | None:
         """Return why `source_addr` may not have `peer` added now, or None if it may."""
@@ -53,7 +57,7 @@ class AddPeerRules:
 
     def _onion_refusal(self) -> str | None:
         now = self._clock()
-        if now < self.permit_onion_peer_time:
+        if now < self.permit_onion_peer_time < now + 2 * PEER_ADD_PAUSE:
             return "rate limiting"
         # Nothing proves that an onion peer asks for itself: 600 s on average between them.
         self.permit_onion_peer_time = now + random.randrange(2 * PEER_ADD_PAUSE)
@@ -66,9 +70,8 @@ class AddPeerRules:
 
     def trim(self) -> None:
         """Forget requests that limit nothing any more."""
-        oldest = self._clock() - PEER_ADD_PAUSE
         self.recent_peer_adds = {
             domain: last_add
             for domain, last_add in self.recent_peer_adds.items()
-            if last_add >= oldest
+            if self._is_recent(last_add)
         }

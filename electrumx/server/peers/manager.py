@@ -13,11 +13,12 @@ import ssl
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import aiohttp
-from aiorpcx import ProtocolError, RPCError, SOCKSError, TaskTimeout, connect_rs
+from aiorpcx import ProtocolError, RPCError, SOCKSError, TaskTimeout
 
 from electrumx.lib.peer import Peer
 from electrumx.lib.util import class_logger
@@ -27,6 +28,8 @@ from electrumx.server.peers.session import (
     BadPeerError,
     PeerConnectionLostError,
     PeerSession,
+    connect_to_first,
+    few_of_family,
     quoted,
     run_bounded,
 )
@@ -36,6 +39,7 @@ from electrumx.server.peers.sources import (
     detect_proxy,
     fetch_blacklist,
     proxy_ip_address,
+    without_logins,
 )
 from electrumx.server.peers.verify import ChainDB, Ourselves, check_peer
 
@@ -72,8 +76,9 @@ def is_public_peer(peer: Peer) -> bool:
 class PeerManager:
     """Discovers and verifies peers, and says which of them we vouch for.
 
-    `resolver` and `is_public` replace name resolution and the rule of what is worth connecting
-    to; the times are in seconds. `db` gives our height and headers.
+    `resolver` resolves the names of those who ask to be added, `names` those to connect to, and
+    `is_public` is the rule of what is worth it; the times are in seconds. `db` gives our height
+    and headers.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class PeerManager:
         db: ChainDB,
         *,
         resolver: Resolver | None = None,
+        names: Resolver | None = None,
         is_public: Callable[[Peer], bool] = is_public_peer,
         request_timeout: float = 30.0,
         tor_request_timeout: float = 120.0,
@@ -122,6 +128,8 @@ class PeerManager:
         # Lower-case host names, `*.domain.tld` and IP addresses.
         self.blacklist: set[str] = set()
         self.add_peer_rules = AddPeerRules(resolver or ThreadResolver(), clock)
+        # One of its own: those who ask to be added do not keep us from connecting.
+        self._names = names or ThreadResolver()
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- The questions others ask
@@ -161,8 +169,7 @@ class PeerManager:
             return [peer.to_tuple() for peer in by_host.values()]
 
         # A dictionary for its order; we come first.
-        cutoff = self._clock() - STALE_SECS
-        chosen = dict.fromkeys(peer for peer in self.myselves if peer.last_good > cutoff)
+        chosen = dict.fromkeys(peer for peer in self.myselves if self._is_recent(peer.last_good))
         buckets: dict[str, list[Peer]] = defaultdict(list)
         onion_peers = []
         for peer in self._recent_good_peers():
@@ -223,9 +230,13 @@ class PeerManager:
     def _status(self, peer: Peer) -> int:
         if peer.bad:
             return PEER_BAD
-        if peer.last_good > self._clock() - STALE_SECS:
+        if self._is_recent(peer.last_good):
             return PEER_GOOD
         return PEER_STALE if peer.last_good else PEER_NEVER
+
+    def _is_recent(self, last_good: float) -> bool:
+        # Either way: the clock may have been set back since.
+        return abs(self._clock() - last_good) < STALE_SECS
 
     def _set_statuses(self) -> None:
         for peer in self.peers:
@@ -241,7 +252,7 @@ class PeerManager:
         ]
 
     def _is_blacklisted(self, peer: Peer) -> bool:
-        host = peer.host.lower()
+        host = peer.host.lower().rstrip(".")
         wildcard = "*." + ".".join(host.split(".")[-2:])
         return not self.blacklist.isdisjoint((host, wildcard, peer.ip_addr or host))
 
@@ -346,14 +357,15 @@ class PeerManager:
         url = self.env.blacklist_url
         if not url:
             return
+        shown = without_logins(url)
         while True:
             try:
                 self.blacklist = await fetch_blacklist(url)
             except (OSError, ValueError, asyncio.TimeoutError, aiohttp.ClientError) as e:
-                reason = quoted(str(e) or type(e).__name__)
-                self.logger.error(f"could not retrieve blacklist from {url}: {reason}")
+                reason = quoted(without_logins(str(e)) or type(e).__name__)
+                self.logger.error(f"could not retrieve blacklist from {shown}: {reason}")
             else:
-                self.logger.info(f"blacklist from {url} has {len(self.blacklist):,d} entries")
+                self.logger.info(f"blacklist from {shown} has {len(self.blacklist):,d} entries")
                 self._wake(peer for peer in self.peers if self._is_blacklisted(peer))
             await asyncio.sleep(BLACKLIST_REFRESH_SECS)
 
@@ -428,21 +440,20 @@ class PeerManager:
     async def _is_verified(self, peer: Peer) -> bool:
         """Try the ways to connect in turn; return True as soon as one convinces us."""
         timeout = self._tor_request_timeout if peer.is_tor else self._request_timeout
+        addresses: list[str] | None = None
         for kind, port, family in peer.connection_tuples():
             if peer.is_tor and family != socket.AF_INET:
                 # The proxy resolves the name: there is only one way.
                 continue
             peer.last_try = self._clock()
             text = f"[{peer.host}:{port} {kind}]"
-            connection = connect_rs(
-                peer.host,
-                port,
-                session_factory=PeerSession,
-                **self._connection_args(peer, kind, family),
-            )
             try:
+                if addresses is None:
+                    addresses = await run_bounded(self._addresses(peer), timeout)
+                candidates = few_of_family(addresses, family)
                 await run_bounded(
-                    self._converse(peer, connection, timeout), timeout * REQUESTS_PER_SESSION
+                    self._converse(peer, candidates, kind, port, family, timeout),
+                    timeout * REQUESTS_PER_SESSION,
                 )
                 # Others may have been verified meanwhile; nothing runs between this check
                 # and the note that this peer is good.
@@ -455,17 +466,34 @@ class PeerManager:
                 self.logger.error(f"{text} RPC error: {quoted(e.message)} ({quoted(e.code)})")
             except (OSError, SOCKSError, TaskTimeout, asyncio.TimeoutError) as e:
                 self.logger.info(f"{text} {quoted(str(e) or type(e).__name__)}")
+                if addresses is None:
+                    # The name has no others by another port.
+                    return False
             else:
                 return True
         return False
 
+    async def _addresses(self, peer: Peer) -> list[str]:
+        """Return the hosts to connect to: the peer's own, or what its name leads to.
+
+        Raises OSError for a name that leads nowhere, and BadPeerError for a stranger's that leads
+        to no public address.
+        """
+        if peer.is_tor or peer.ip_address is not None:
+            return [peer.host]
+        found = await self._names(peer.host)
+        public = [address for address in found if self._may_be_at(peer, address)]
+        if found and not public:
+            raise BadPeerError(f"address {found[0]} is not public")
+        return public
+
     def _connection_args(self, peer: Peer, kind: str, family: int) -> dict[str, Any]:
-        args: dict[str, Any] = {"family": family}
+        args: dict[str, Any] = {}
         if kind == "SSL":
             args["ssl"] = self._ssl_context
+            args["server_hostname"] = peer.host
         if self._needs_proxy(peer):
             args["proxy"] = self.proxy
-            args["resolve"] = not peer.is_tor
         else:
             local_host = self._local_host(peer, family)
             if local_host:
@@ -487,9 +515,19 @@ class PeerManager:
                 return str(host)
         return None
 
-    async def _converse(self, peer: Peer, connection: Any, timeout: float) -> None:
+    async def _converse(
+        self,
+        peer: Peer,
+        addresses: Iterable[str],
+        kind: str,
+        port: int,
+        family: int,
+        timeout: float,
+    ) -> None:
         """Connect, check `peer` against ourselves and other peers, and take what it knows."""
-        async with connection as session:
+        args = self._connection_args(peer, kind, family)
+        async with AsyncExitStack() as stack:
+            session = await connect_to_first(stack, addresses, port, args)
             session.sent_request_timeout = timeout
             address = session.remote_address()
             if not peer.is_tor and address is not None:
@@ -510,10 +548,14 @@ class PeerManager:
         Nobody else could reach it, and what listens there may trust us. Our own name may well
         lead to such an address, inside our network.
         """
-        if peer in self.myselves or peer.ip_addr is None:
-            return
-        if not self._is_public(Peer(peer.ip_addr, {"hosts": {peer.ip_addr: {}}}, peer.source)):
+        if peer.ip_addr is not None and not self._may_be_at(peer, peer.ip_addr):
             raise BadPeerError(f"address {peer.ip_addr} is not public")
+
+    def _may_be_at(self, peer: Peer, address: str) -> bool:
+        """Return whether a peer may have this IP address."""
+        if peer in self.myselves:
+            return True
+        return self._is_public(Peer(address, {"hosts": {address: {}}}, peer.source))
 
     def _check_bucket(self, peer: Peer) -> None:
         """Raise BadPeerError if we have enough good peers of the same neighbourhood."""

@@ -6,7 +6,9 @@ own, so that only *our* cancellation is ever seen as one.
 """
 
 import asyncio
-from collections.abc import Coroutine
+import socket
+from collections.abc import Coroutine, Iterable
+from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 from aiorpcx import (
@@ -17,6 +19,8 @@ from aiorpcx import (
     ProtocolError,
     RPCError,
     RPCSession,
+    SOCKSError,
+    connect_rs,
 )
 from aiorpcx.rawsocket import ConnectionLostError
 
@@ -29,6 +33,8 @@ T = TypeVar("T")
 # The library reads all that has arrived before anything else runs, and starts a task for each
 # request: a flood must end where it is read. New blocks cause a few notifications at most.
 MAX_UNSOLICITED = 100
+# Addresses of a name that are tried in one attempt, of each family.
+MAX_ADDRESSES = 4
 # How much of a stranger's text a log line or an error repeats.
 MAX_QUOTED_LENGTH = 100
 
@@ -148,3 +154,35 @@ class PeerSession(RPCSession):  # type: ignore[misc]  # the library has no types
     async def close(self, *, force_after: float = 1) -> None:
         """Close and return when closed; a peer has little time to take its leave."""
         await super().close(force_after=force_after)
+
+
+def few_of_family(addresses: Iterable[str], family: int) -> list[str]:
+    """Return a few of some IP addresses, or a name alone; raises OSError if there are none.
+
+    Whoever owns a name can give it thousands, of other people's machines.
+    """
+    is_ipv6 = family == socket.AF_INET6
+    suitable = dict.fromkeys(address for address in addresses if (":" in address) == is_ipv6)
+    if not suitable:
+        raise OSError(f"no IPv{6 if is_ipv6 else 4} address")
+    return list(suitable)[:MAX_ADDRESSES]
+
+
+async def connect_to_first(
+    stack: AsyncExitStack, addresses: Iterable[str], port: int, args: dict[str, Any]
+) -> PeerSession:
+    """Return a session with the first of some addresses that takes the connection.
+
+    `stack` closes it. Raises what the last address met: OSError or SOCKSError.
+    """
+    trouble: Exception | None = None
+    for address in addresses:
+        try:
+            session: PeerSession = await stack.enter_async_context(
+                connect_rs(address, port, session_factory=PeerSession, **args)
+            )
+            return session
+        except (OSError, SOCKSError) as e:
+            trouble = e
+    assert trouble
+    raise trouble

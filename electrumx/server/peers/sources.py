@@ -5,13 +5,14 @@ Each answer is bounded in size and time, and each question fails with few kinds 
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import aiohttp
-from aiorpcx import SOCKSProxy
+from aiorpcx import NetAddress, SOCKSProxy
 
 from electrumx.server.peers.session import run_bounded
 
@@ -55,6 +56,38 @@ class ThreadResolver:
         return [str(info[4][0]) for info in infos]
 
 
+class PeerProxy(SOCKSProxy):  # type: ignore[misc]  # the library has no types
+    """A SOCKS proxy that leaves it to us which name TLS is told, and which addresses are tried."""
+
+    async def create_connection(
+        self,
+        protocol_factory: Callable[[], Any],
+        host: str,
+        port: int,
+        *,
+        ssl: Any = None,
+        server_hostname: str | None = None,
+    ) -> tuple[Any, Any]:
+        """Connect through the proxy; ``host`` is an IP address, or a name for it to resolve."""
+        sock, remote_address = await self._connect([NetAddress(host, port)])
+
+        def protocol_at_address() -> Any:
+            protocol = protocol_factory()
+            # As the library does.
+            protocol._proxy = self
+            protocol._remote_address = remote_address
+            return protocol
+
+        return await asyncio.get_running_loop().create_connection(
+            protocol_at_address, sock=sock, ssl=ssl, server_hostname=server_hostname
+        )
+
+
+def without_logins(text: str) -> str:
+    """Return text without the user names and passwords of the URLs in it."""
+    return re.sub(r"//[^\s/?#]*@", "//", text)
+
+
 def parse_blacklist(text: str | bytes) -> set[str]:
     """Return the lower-case entries of a JSON list of texts; raises ValueError."""
     try:
@@ -91,7 +124,7 @@ async def detect_proxy(host: str, port: int | None) -> Any:
     asyncio.TimeoutError.
     """
     ports = PROXY_PORTS if port is None else (port,)
-    return await run_bounded(SOCKSProxy.auto_detect_at_host(host, ports, None), PROXY_DETECT_SECS)
+    return await run_bounded(PeerProxy.auto_detect_at_host(host, ports, None), PROXY_DETECT_SECS)
 
 
 async def proxy_ip_address(proxy: Any) -> str | None:
