@@ -59,6 +59,8 @@ FAST_MESSAGE_BYTES = 4_096
 
 _SCALARS = frozenset((str, int, bool, type(None)))
 _NO_PARAMS: list[Any] = []
+# A result, and what follows the key of the id
+_REPLY = b'{"jsonrpc":"2.0","result":%b,"id":%b'
 _NULL_HEAD = b'{"jsonrpc":"2.0","result":null,"id":'
 _loads = orjson.loads
 
@@ -66,23 +68,31 @@ _loads = orjson.loads
 class FastRequest(Request):
     """A request of the fast path that could not be answered there; see ``BoundedConnection``."""
 
-    __slots__ = ("_connection", "_id")
+    __slots__ = ("_id", "_max_response", "_tail")
 
-    def __init__(self, method: str, args: list[Any], request_id: Any, max_response: int) -> None:
+    def __init__(
+        self, method: str, args: list[Any], request_id: Any, tail: bytes, max_response: int
+    ) -> None:
         super().__init__(method, args)
-        self._connection = BoundedConnection(JSONRPCv2, max_response)
-        self._id = request_id
+        self._id, self._tail = request_id, tail
+        self._max_response = max_response
 
     def __repr__(self) -> str:
         return f"Request({self.method!r}, {self.args!r})"
 
     def encode(self, result: Any) -> bytes:
         """Return the reply as JSON; pure."""
-        return self._connection._encode(self._id, result)
+        if type(result) is str:
+            return _REPLY % (encode(result), self._tail)
+        if type(result) is EncodedJSON:
+            return _REPLY % (result, self._tail)
+        return BoundedConnection(JSONRPCv2, self._max_response)._encode(self._id, result)
 
     def deliver(self, part: bytes) -> bytes:
         """Return what to send, which is an error if the reply is too large."""
-        return self._connection._deliver(self._id, part)
+        if len(part) > self._max_response > 0:
+            return BoundedConnection(JSONRPCv2, self._max_response)._deliver(self._id, part)
+        return part
 
 
 class RequestSession(WorkingSession):
@@ -306,31 +316,41 @@ class RequestSession(WorkingSession):
         if self.limited and (
             self._cost_fraction or self._running >= self.concurrency_target or self._waiting
         ):
-            self._enqueue(FastRequest(method, params, request_id, self.max_response_size))
+            self._enqueue(FastRequest(method, params, request_id, tail, self.max_response_size))
             return True
         self.method_counts[method] += 1
         try:
             result = handler[0](self, *params)
         except Exception as e:
-            request = FastRequest(method, params, request_id, self.max_response_size)
+            request = FastRequest(method, params, request_id, tail, self.max_response_size)
             self._conclude_exception(request, e)
             return True
         kind = type(result)
         if result is None:
             reply = _NULL_HEAD + tail
         elif kind is EncodedJSON:
-            reply = b'{"jsonrpc":"2.0","result":%b,"id":%b' % (result, tail)
+            reply = _REPLY % (result, tail)
         elif kind is str and len(result) <= LARGE_RESULT_CHARS:
-            reply = b'{"jsonrpc":"2.0","result":%b,"id":%b' % (encode(result), tail)
+            reply = _REPLY % (encode(result), tail)
         else:
-            request = FastRequest(method, params, request_id, self.max_response_size)
+            request = FastRequest(method, params, request_id, tail, self.max_response_size)
             self._conclude_result(request, result)
             return True
         if len(reply) > self.max_response_size > 0:
-            request = FastRequest(method, params, request_id, self.max_response_size)
+            request = FastRequest(method, params, request_id, tail, self.max_response_size)
             reply = request.deliver(reply)
         self.post(reply)
         return True
+
+    def _call(self, request: Any) -> Any:
+        """Return the result of a request that had to wait, or an awaitable of it."""
+        if type(request) is FastRequest:
+            # Whatever protocol version is spoken by now
+            handler, args = self._handlers.get(request.method), request.args
+            if handler is not None and handler[1] <= len(args) <= handler[2]:
+                self.method_counts[request.method] += 1
+                return handler[0](self, *args)
+        return super()._call(request)
 
     # -- the slow path
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from aiorpcx import JSONRPC, ProtocolError, ReplyAndDisconnect, Request, RPCError
 
+from electrumx.server.session.answers import Answer
 from electrumx.server.session.outbox import CLOSE_SECS, Outbox
 from electrumx.server.session.params import printed
 from electrumx.server.session.tables import invoke
@@ -58,7 +59,7 @@ class Work:
         self.awaitable = awaitable
         # By the event loop's clock; infinite if there is none, or it was met
         self.deadline = deadline
-        self.task: asyncio.Future[Any] | None = None
+        self.task: asyncio.Future[Any] | Answer | None = None
         self.timed_out = False
 
 
@@ -138,7 +139,7 @@ class WorkingSession(Outbox):
 
     def _conclude_result(self, request: Any, result: Any) -> None:
         """Answer with a result, at once if it is there and small."""
-        if isawaitable(result):
+        if type(result) is Answer or isawaitable(result):
             self._launch(self._new_work(request, result))
         elif _is_large(result):
             self._launch(self._new_work(request, _at_once(result)))
@@ -198,7 +199,8 @@ class WorkingSession(Outbox):
         if self._waiting is None:
             self._waiting = deque()
         self._waiting.append(self._new_work(request, None))
-        self._start_waiting()
+        if self._running < max(1, self.concurrency_target):
+            self._start_waiting()
 
     def _start_waiting(self) -> None:
         """Start what waits, as long as there are slots; one is always left.
@@ -230,16 +232,16 @@ class WorkingSession(Outbox):
                 result, is_last = self._outcome(work.request, e)
                 self._end_at_once(work, result, is_last=is_last)
                 return
-            if not isawaitable(awaitable):
+            if type(awaitable) is not Answer and not isawaitable(awaitable):
                 if not _is_large(awaitable):
                     self._end_at_once(work, awaitable)
                     return
                 awaitable = _at_once(awaitable)
             work.awaitable = awaitable
-        if isinstance(awaitable, asyncio.Future):
-            # Who waits for a future only needs no task
+        if type(awaitable) is Answer or isinstance(awaitable, asyncio.Future):
+            # Who waits for one only needs no task
             work.awaitable, work.task = None, awaitable
-            awaitable.add_done_callback(partial(self._on_future, work))
+            awaitable.add_done_callback(partial(self._on_answer, work))
             return
         work.task = asyncio.get_running_loop().create_task(self._run(work))
 
@@ -249,11 +251,11 @@ class WorkingSession(Outbox):
         self._leave(work)
         self._flush_soon()
 
-    def _on_future(self, work: Work, future: "asyncio.Future[Any]") -> None:
-        """Answer with what became of a future."""
+    def _on_answer(self, work: Work, answer: "asyncio.Future[Any] | Answer") -> None:
+        """Answer with what became of a future, or the like."""
         request, is_last = work.request, False
         try:
-            result = future.result()
+            result = answer.result()
         except asyncio.CancelledError:
             if not work.timed_out:
                 self._finish(work)
@@ -311,7 +313,8 @@ class WorkingSession(Outbox):
         self._leave(work)
         if not self._closing:
             self._flush_soon()
-            self._start_waiting()
+            if self._waiting:
+                self._start_waiting()
             self._go_on()
 
     def _leave(self, work: Work) -> None:

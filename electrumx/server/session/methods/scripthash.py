@@ -7,6 +7,7 @@ transactions are mined, without the script itself being touched.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from inspect import isawaitable
 from typing import Any
 
@@ -15,7 +16,7 @@ from aiorpcx import RPCError
 
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server import packed
-from electrumx.server.session.answers import fetch
+from electrumx.server.session.answers import Answer, fetch
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.framing import notification_parts
 from electrumx.server.session.limits import COST_CACHED
@@ -101,8 +102,9 @@ class ScripthashMethods(SessionBase):
             value = source.now(hashX)
             if value is not None:
                 return finish(hashX, value, COST_CACHED)
-        if chain.is_steady():
-            return fetch(chain, source, finish, hashX, self.bump_cost)
+        before = chain.state()
+        if before is not None:
+            return fetch(chain, before, source, finish, hashX, self.bump_cost)
 
         async def compute() -> Any:
             result = finish(hashX, *await source.read(hashX))
@@ -359,15 +361,13 @@ class ScripthashMethods(SessionBase):
         if self._unanswered is None:
             self._unanswered = {}
         self._unanswered[hashX] = False
-        if not isinstance(result, asyncio.Future):
+        if type(result) is not Answer:
             return self._awaited(result, hashX)
-
-        def ended(future: "asyncio.Future[Any]") -> None:
-            failed = future.cancelled() or future.exception() is not None
-            self._end_wait(hashX, failed=failed)
-
-        result.add_done_callback(ended)
+        result.add_done_callback(partial(self._answered, hashX))
         return result
+
+    def _answered(self, hashX: bytes, answer: Answer) -> None:
+        self._end_wait(hashX, failed=answer.failed())
 
     async def _awaited(self, result: Awaitable[Any], hashX: bytes) -> Any:
         """Return the result of a new subscription, which ends if it fails."""
