@@ -122,23 +122,15 @@ cdef Py_ssize_t read_hashes(
     return n
 
 
-cdef bint fill(
-    const uint64_t *nums, Py_ssize_t count, array.array counts, object open_file,
-    Py_ssize_t per_file, uint8_t *out, Py_ssize_t stride,
+cdef int put_heights(
+    const uint64_t *nums, Py_ssize_t count, array.array counts, uint8_t *out, Py_ssize_t stride,
 ) except -1:
-    """Write hash and height LE4 of ascending numbers; false if a hash is missing."""
-    cdef Py_ssize_t n = 0, end, got, low, high, middle, total
-    cdef uint64_t number, limit, first
-    cdef const uint64_t *ends
-    cdef uint8_t *room
-    cdef object held
-    cdef int fd
+    """Write the heights, LE4, of ascending numbers, with the GIL held all the time."""
+    cdef Py_ssize_t n, low = 0, high, middle, total = len(counts)
+    cdef uint64_t number
+    cdef const uint64_t *ends = counts.data.as_ulonglongs
     if counts.ob_descr.typecode != b'Q':
         raise TypeError("counts must be an array of 64-bit numbers")
-    # Heights, with the GIL held all the time.
-    ends = counts.data.as_ulonglongs
-    total = len(counts)
-    low = 0
     for n in range(count):
         number = nums[n]
         if low < total and ends[low] <= number:
@@ -155,7 +147,20 @@ cdef bint fill(
                 else:
                     high = middle
         put4(out + n * stride + HASH_LEN, <uint32_t> low)
-    n = 0
+    return 0
+
+
+cdef bint fill(
+    const uint64_t *nums, Py_ssize_t count, array.array counts, object open_file,
+    Py_ssize_t per_file, uint8_t *out, Py_ssize_t stride,
+) except -1:
+    """Write hash and height LE4 of ascending numbers; false if a hash is missing."""
+    cdef Py_ssize_t n = 0, end, got
+    cdef uint64_t number, limit, first
+    cdef uint8_t *room
+    cdef object held
+    cdef int fd
+    put_heights(nums, count, counts, out, stride)
     room = <uint8_t *> malloc(RUN * HASH_LEN if count > 1 else HASH_LEN)
     if room == NULL:
         raise MemoryError
@@ -186,25 +191,105 @@ cdef bint fill(
     return True
 
 
-def pack_history(bytes row not None, array.array counts not None, open_file, Py_ssize_t per_file):
-    """Return packed entries, hash and height; None if a hash is missing."""
-    cdef Py_ssize_t count = PyBytes_GET_SIZE(row) // NUM_LEN, n
-    cdef const uint8_t *at = <const uint8_t *> PyBytes_AS_STRING(row)
-    cdef bytes result = PyBytes_FromStringAndSize(NULL, count * ENTRY_LEN)
-    cdef uint64_t *nums
-    if not count:
-        return b""
-    nums = <uint64_t *> malloc(count * sizeof(uint64_t))
-    if nums == NULL:
-        raise MemoryError
+# Numbers of one row whose hashes are in one file
+cdef struct Part:
+    Py_ssize_t row
+    int fd
+    uint64_t first
+    const uint64_t *nums
+    Py_ssize_t count
+    uint8_t *out
+    bint whole
+
+
+def pack_histories(
+    list rows not None, uint64_t tx_count, array.array counts not None, open_file,
+    Py_ssize_t per_file,
+):
+    """Return (packed history, last number) of each row; None where a hash is missing.
+
+    All hashes are read in one go, so that the GIL is let go, and waited for, once.
+    """
+    cdef Py_ssize_t total = 0, part_total = 0, part_count = 0, n, row, count, start
+    cdef uint64_t number = 0
+    cdef const uint8_t *at
+    cdef uint64_t *nums = NULL
+    cdef uint64_t *p
+    cdef Part *parts = NULL
+    cdef Part *part
+    cdef uint8_t *out
+    cdef uint8_t *room = NULL
+    cdef bytes text, packed
+    cdef object file = None, last
+    cdef list files = [], result = []
+    for text in rows:
+        count = PyBytes_GET_SIZE(text) // NUM_LEN
+        total += count
+        if count:
+            at = <const uint8_t *> PyBytes_AS_STRING(text)
+            number = le5(at + (count - 1) * NUM_LEN) // <uint64_t> per_file
+            start = <Py_ssize_t> number - <Py_ssize_t> (le5(at) // <uint64_t> per_file) + 1
+            part_total += min(count, max(start, 1))
+    if not total:
+        return [(b"", -1)] * len(rows)
+    nums = <uint64_t *> malloc(total * sizeof(uint64_t))
+    parts = <Part *> malloc(part_total * sizeof(Part))
+    room = <uint8_t *> malloc(RUN * HASH_LEN if total > 1 else HASH_LEN)
     try:
-        for n in range(count):
-            nums[n] = le5(at + n * NUM_LEN)
-        if not fill(nums, count, counts, open_file, per_file,
-                    <uint8_t *> PyBytes_AS_STRING(result), ENTRY_LEN):
-            return None
+        if nums == NULL or parts == NULL or room == NULL:
+            raise MemoryError
+        p = nums
+        for row in range(len(rows)):
+            text = rows[row]
+            at = <const uint8_t *> PyBytes_AS_STRING(text)
+            count = PyBytes_GET_SIZE(text) // NUM_LEN
+            for n in range(count):
+                p[n] = le5(at + n * NUM_LEN)
+                if p[n] >= tx_count:
+                    count = n
+                    break
+            packed = PyBytes_FromStringAndSize(NULL, count * ENTRY_LEN)
+            last = -1
+            if count:
+                last = p[count - 1]
+            result.append((packed, last))
+            out = <uint8_t *> PyBytes_AS_STRING(packed)
+            put_heights(p, count, counts, out, ENTRY_LEN)
+            start = 0
+            while start < count:
+                number = p[start] // <uint64_t> per_file
+                n = start + 1
+                while n < count and p[n] // <uint64_t> per_file == number:
+                    n += 1
+                if not part_count or parts[part_count - 1].first != number * per_file:
+                    file = open_file(number)
+                    # Held open until all is read
+                    files.append(file)
+                if part_count == part_total:
+                    raise ValueError("transaction numbers do not ascend")
+                part = &parts[part_count]
+                part_count += 1
+                part.row, part.fd = row, -1
+                if file is not None:
+                    part.fd = file.fd
+                part.first = number * per_file
+                part.nums, part.count = p + start, n - start
+                part.out = out + start * ENTRY_LEN
+                start = n
+            p += count
+        with nogil:
+            for n in range(part_count):
+                part = &parts[n]
+                part.whole = part.fd >= 0 and part.count == read_hashes(
+                    part.fd, part.nums, part.count, part.first, part.out, ENTRY_LEN, room
+                )
+        for n in range(part_count):
+            if not parts[n].whole:
+                result[parts[n].row] = None
     finally:
         free(nums)
+        free(parts)
+        free(room)
     return result
 
 
@@ -435,6 +520,16 @@ def hashXs_of(bytes records not None):
             found.add(PyBytes_FromStringAndSize(<const char *> at, HASHX_LEN))
         at += RECORD_LEN
     return found
+
+
+def status_of(bytes packed not None):
+    """Return the status of packed history, and the length of its text."""
+    cdef Job job
+    cdef Py_ssize_t count = PyBytes_GET_SIZE(packed) // ENTRY_LEN
+    if not count:
+        return None, 0
+    hash_text(<const uint8_t *> PyBytes_AS_STRING(packed), count, &job)
+    return (<const uint8_t *> job.status)[:64].decode("ascii"), job.text_len
 
 
 cdef void find_records(const uint8_t *records, Py_ssize_t total, Job *job) noexcept nogil:

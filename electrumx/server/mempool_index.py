@@ -250,6 +250,8 @@ class MemPoolIndex:
 
         Those without unconfirmed inputs come first; then in the order of their displayed hashes.
         """
+        if hashX not in self.hashXs:
+            return []
         summaries = [
             MemPoolTxSummary(
                 tx_hash, tx.fee, any(self.has_tx(prev_hash) for prev_hash, _idx in tx.prevouts)

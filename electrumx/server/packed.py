@@ -21,7 +21,7 @@ from struct import Struct
 from typing import NamedTuple, Protocol
 
 from electrumx.lib.hash import HASHX_LEN, double_sha256, hash_to_hex_str, sha256
-from electrumx.server.schema import HASH_LEN, SUFFIX_LEN, TXNUM_LEN, unpack_tx_nums
+from electrumx.server.schema import HASH_LEN, SUFFIX_LEN, TXNUM_LEN, cut_row, unpack_tx_nums
 
 __all__ = [
     "COMPILED",
@@ -33,8 +33,9 @@ __all__ = [
     "history_json",
     "merkle_levels",
     "pack_coins",
-    "pack_history",
+    "pack_histories",
     "render_statuses",
+    "status_of",
     "status_text",
     "sum_coins",
 ]
@@ -67,21 +68,34 @@ def _hashes(tx_nums: list[int], open_file: OpenHashes, per_file: int) -> Iterato
         yield b"" if file is None else os.pread(file.fd, HASH_LEN, index * HASH_LEN)
 
 
-def pack_history(
-    row: bytes, tx_counts: "array[int]", open_file: OpenHashes, per_file: int
-) -> bytes | None:
-    """Return packed history of ascending transaction numbers, LE5 each.
+def pack_histories(
+    rows: list[bytes],
+    tx_count: int,
+    tx_counts: "array[int]",
+    open_file: OpenHashes,
+    per_file: int,
+) -> list[tuple[bytes, int] | None]:
+    """Return (packed history, last number) of each row of ascending transaction numbers, LE5 each.
 
+    Numbers from ``tx_count`` on are left out; where none is left, -1 stands for the last.
     ``tx_counts`` has the cumulative count of each height; ``per_file`` is the number of hashes in
-    a physical file.  None if a hash is missing from the files.
+    a physical file.  None in place of a row of which a hash is missing from the files.
     """
+    return [
+        _pack_history(row[: cut_row(row, tx_count)], tx_counts, open_file, per_file) for row in rows
+    ]
+
+
+def _pack_history(
+    row: bytes, tx_counts: "array[int]", open_file: OpenHashes, per_file: int
+) -> tuple[bytes, int] | None:
     tx_nums = unpack_tx_nums(row)
     parts = []
     for tx_num, tx_hash in zip(tx_nums, _hashes(tx_nums, open_file, per_file), strict=True):
         if len(tx_hash) != HASH_LEN:
             return None
         parts.append(_ENTRY.pack(tx_hash, bisect_right(tx_counts, tx_num)))
-    return b"".join(parts)
+    return b"".join(parts), tx_nums[-1] if tx_nums else -1
 
 
 def _coins(rows: CoinRows) -> list[tuple[int, int, int]]:
@@ -111,7 +125,7 @@ def pack_coins(
 ) -> bytes | None:
     """Return packed coins, sorted; None if one is of transaction ``tx_count`` or later.
 
-    The other arguments, and the other reason for None, are those of :func:`pack_history`.
+    The other arguments, and the other reason for None, are those of :func:`pack_histories`.
     """
     coins = sorted(_coins(rows))
     tx_nums = [tx_num for tx_num, _idx, _value in coins]
@@ -170,6 +184,12 @@ def status_text(packed: bytes) -> bytes:
     ).encode()
 
 
+def status_of(packed: bytes) -> tuple[str | None, int]:
+    """Return (status of a script with this confirmed history, in hex; length of its text)."""
+    text = status_text(packed)
+    return sha256(text).hex() if text else None, len(text)
+
+
 class Addition(NamedTuple):
     """What consecutive blocks added to the history of every script."""
 
@@ -224,11 +244,8 @@ def extend_histories(
             parts.append(_ENTRY.pack(addition.tx_hashes[place : place + HASH_LEN], height))
             at += 1
         entries = b"".join(parts)
-        status, text = None, b""
-        if so_far is not None:
-            text = status_text(entries)
-            status = sha256(text).hex() if text else None
-        result.append((entries, tx_num, status, len(text)))
+        status, text_len = (None, 0) if so_far is None else status_of(entries)
+        result.append((entries, tx_num, status, text_len))
     return result
 
 
@@ -284,8 +301,9 @@ READABLE = {
         "history_json",
         "merkle_levels",
         "pack_coins",
-        "pack_history",
+        "pack_histories",
         "render_statuses",
+        "status_of",
         "status_text",
         "sum_coins",
     )
@@ -300,8 +318,9 @@ try:
         history_json,
         merkle_levels,
         pack_coins,
-        pack_history,
+        pack_histories,
         render_statuses,
+        status_of,
         status_text,
         sum_coins,
     )

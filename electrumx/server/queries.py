@@ -41,9 +41,8 @@ from electrumx.server.schema import (
     UTXO_PREFIX,
     ChainState,
     DBError,
-    cut_row,
 )
-from electrumx.server.storage import Storage
+from electrumx.server.storage import NO_BOUND, Storage
 
 T = TypeVar("T")
 
@@ -161,31 +160,51 @@ class Queries:
     ) -> Reading[PackedHistory]:
         """Return the first ``limit`` entries (None: all) beyond transaction number ``after``."""
         max_bytes = None if limit is None else limit * TXNUM_LEN
+        return self.reader.join(self._read_histories, (hashX, max_bytes, after))
 
-        def read(bounded: bool) -> PackedHistory | Verdict | None:
-            most = max_bytes
-            if bounded:
-                small = SMALL_HISTORY_BYTES + TXNUM_LEN
-                most = small if most is None else min(most, small)
-            row = self.history.packed_tx_nums(hashX, most, after)
-            if bounded and len(row) > SMALL_HISTORY_BYTES:
-                return TOO_MUCH
+    def _read_histories(
+        self, wanted: list[tuple[bytes, int | None, int]], bounded: bool
+    ) -> list[PackedHistory | Verdict]:
+        """Return a history for each (hashX, bytes of numbers at most, number before the first)."""
+        backups = self.backup_count
+        rows = self._history_rows(wanted, bounded)
+        too_much = SMALL_HISTORY_BYTES if bounded else NO_BOUND
+        files = self.files
+        found = packed.pack_histories(
+            [row if len(row) <= too_much else b"" for row in rows],
             # After the read: see the module's docstring.
-            tx_count = self.state.tx_count
-            if row and int.from_bytes(row[-TXNUM_LEN:], "little") >= tx_count:
-                row = row[: cut_row(row, tx_count)]
-            if not row:
-                return PackedHistory(b"", after, self.backup_count)
-            files = self.files
-            entries = packed.pack_history(
-                row, self.tx_counts, files.hash_file, files.hashes_per_file
-            )
-            if entries is None:
-                return None
-            last_tx_num = int.from_bytes(row[-TXNUM_LEN:], "little")
-            return PackedHistory(entries, last_tx_num, self.backup_count)
+            self.state.tx_count,
+            self.tx_counts,
+            files.hash_file,
+            files.hashes_per_file,
+        )
+        if backups != self.backup_count:
+            return [RACED] * len(wanted)
+        result: list[PackedHistory | Verdict] = []
+        for row, history, (_hashX, _most, after) in zip(rows, found, wanted, strict=True):
+            if history is None:
+                result.append(RACED)
+            elif len(row) > too_much:
+                result.append(TOO_MUCH)
+            else:
+                entries, last_tx_num = history
+                result.append(PackedHistory(entries, last_tx_num if entries else after, backups))
+        return result
 
-        return self._steady(read)
+    def _history_rows(
+        self, wanted: list[tuple[bytes, int | None, int]], bounded: bool
+    ) -> list[bytes]:
+        """Return the numbers of each that is wanted; of long ones, if bounded, too many."""
+        history = self.history
+        small = SMALL_HISTORY_BYTES + TXNUM_LEN
+        if not bounded:
+            return [history.packed_tx_nums(*one) for one in wanted]
+        whole = [hashX for hashX, _most, after in wanted if after < 0]
+        first = iter(history.first_tx_nums(whole, small))
+        return [
+            (next(first) if after < 0 else history.packed_tx_nums(hashX, small, after))[:most]
+            for hashX, most, after in wanted
+        ]
 
     async def limited_history(
         self, hashX: bytes, *, limit: int | None = 1000

@@ -5,6 +5,9 @@ costs.  So what is asked for in one turn of the event loop, and while a job is u
 *one* job, whose results come back with one wake-up.  A second job begins beside the first only if
 that is late: then it waits for the disk, and others should not wait for it.
 
+Reads of one kind may be made *together*, by one call for all that are in a job: what each of them
+would have to do again, as making an iterator over a store, is then done once.
+
 Work that grows with the length of an address's history must not hold up the small reads.  A read
 is first tried within a bound; if it says ``TOO_MUCH`` it is done again as a job of its own, in
 other threads.  One that says ``RACED`` met a reorganisation, and is repeated a moment later.
@@ -57,11 +60,12 @@ class Reading(Generic[T]):
     later.
     """
 
-    __slots__ = ("_callbacks", "_ended", "_error", "_result", "bounded", "function")
+    __slots__ = ("_callbacks", "_ended", "_error", "_result", "argument", "bounded", "together")
 
-    def __init__(self, function: Callable[[bool], Any]) -> None:
-        #: what to call in a thread; see :meth:`Reader.read`
-        self.function = function
+    def __init__(self, together: "Together", argument: Any) -> None:
+        #: what to call in a thread; see :meth:`Reader.join`
+        self.together = together
+        self.argument = argument
         self.bounded = True
         self._callbacks: list[Callable[[Reading[T]], object]] = []
         self._ended = False
@@ -109,6 +113,44 @@ class Reading(Generic[T]):
         return self.result()
 
 
+#: (arguments, bounded) -> a result, or a Verdict, of each
+Together = Callable[[list[Any], bool], list[Any]]
+Result = tuple[Any, Exception | None]
+
+
+def _each(functions: list[Callable[[bool], Any]], bounded: bool) -> list[Any]:
+    """Make reads that have nothing in common: see :meth:`Reader.read`."""
+    return [function(bounded) for function in functions]
+
+
+def _results(job: list[Reading[Any]]) -> list[Result]:
+    """Make the reads of a job, those of a kind together.  Runs in: a thread."""
+    kinds: dict[Together, list[int]] = {}
+    for number, read in enumerate(job):
+        kinds.setdefault(read.together, []).append(number)
+    results: list[Result] = [(None, None)] * len(job)
+    for together, numbers in kinds.items():
+        if len(numbers) > 1 and together is not _each:
+            try:
+                found = together([job[number].argument for number in numbers], job[0].bounded)
+            except Exception:  # noqa: S110  who of them is to blame is found out below
+                pass
+            else:
+                for number, result in zip(numbers, found, strict=True):
+                    results[number] = result, None
+                continue
+        for number in numbers:
+            results[number] = _alone(job[number])
+    return results
+
+
+def _alone(read: Reading[Any]) -> Result:
+    try:
+        return read.together([read.argument], read.bounded)[0], None
+    except Exception as e:
+        return None, e
+
+
 class Reader:
     """Runs reads in threads; used from one event loop."""
 
@@ -133,10 +175,17 @@ class Reader:
         With ``bounded`` true the function must not take much longer than a millisecond, but may
         return TOO_MUCH, and is then called once more with false.
         """
+        return self.join(_each, function)
+
+    def join(self, together: Together, argument: Any) -> Reading[Any]:
+        """Do as ``read`` of what ``together([argument], bounded)`` returns one of.
+
+        Those who give the same function may be served by one call of it.
+        """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._start(loop)
-        reading: Reading[Any] = Reading(function)
+        reading: Reading[Any] = Reading(together, argument)
         self._waiting.append(reading)
         if not self._running:
             if not self._due:
@@ -180,21 +229,14 @@ class Reader:
 
     def _run(self, loop: asyncio.AbstractEventLoop, small: bool, job: list[Reading[Any]]) -> None:
         """Do a job.  Runs in: a thread."""
-        results: list[Any] = []
-        for read in job:
-            try:
-                results.append((read.function(read.bounded), None))
-            except Exception as e:
-                results.append((None, e))
+        results = _results(job)
         try:
             loop.call_soon_threadsafe(self._deliver, small, job, results)
         except RuntimeError:
             # The loop was closed: nobody waits any more.
             return
 
-    def _deliver(
-        self, small: bool, job: list[Reading[Any]], results: list[tuple[Any, Exception | None]]
-    ) -> None:
+    def _deliver(self, small: bool, job: list[Reading[Any]], results: list[Result]) -> None:
         """Take the results of a job, and see to it that the next begins."""
         if small:
             self._running -= 1
@@ -204,7 +246,7 @@ class Reader:
             self._loop.call_soon(self._dispatch)
         self._tell(deque(zip(job, results, strict=True)))
 
-    def _tell(self, results: "deque[tuple[Reading[Any], tuple[Any, Exception | None]]]") -> None:
+    def _tell(self, results: "deque[tuple[Reading[Any], Result]]") -> None:
         """Tell of results for a slice of time: who hears of one may have much to do with it."""
         assert self._loop
         deadline = perf_counter() + SLICE_SECS

@@ -82,10 +82,42 @@ def test_packed_history_has_the_hash_and_height_of_each_number(files, numbers, t
     objects = [{"tx_hash": hash_to_hex_str(h), "height": height} for h, height in expected]
     text = "".join(f"{hash_to_hex_str(h)}:{height}:" for h, height in expected)
     for form in FORMS:
-        found = form["pack_history"](row_of(numbers), tx_counts, files.open, PER_FILE)
+        ((found, last),) = form["pack_histories"](
+            [row_of(numbers)], TX_COUNT, tx_counts, files.open, PER_FILE
+        )
         assert packed.entries_of(found) == expected
+        assert last == (numbers[-1] if numbers else -1)
         assert json.loads(b"[" + form["history_json"](found) + b"]") == objects
         assert form["status_text"](found).decode() == text
+        assert form["status_of"](found) == (
+            (sha256(text.encode()).hex() if text else None, len(text))
+        )
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    histories=st.lists(st.one_of(tx_nums, dense), max_size=8),
+    tx_count=st.one_of(st.just(TX_COUNT), st.integers(0, TX_COUNT)),
+    tx_counts=counts,
+)
+def test_histories_packed_together_are_those_packed_one_by_one(
+    files, histories, tx_count, tx_counts
+):
+    expected = [
+        (
+            b"".join(
+                packed.pack_entry(tx_hash(n), bisect_right(tx_counts, n))
+                for n in numbers
+                if n < tx_count
+            ),
+            max((n for n in numbers if n < tx_count), default=-1),
+        )
+        for numbers in histories
+    ]
+    rows = list(map(row_of, histories))
+    for form in FORMS:
+        found = form["pack_histories"](rows, tx_count, tx_counts, files.open, PER_FILE)
+        assert found == expected
 
 
 @settings(deadline=None, max_examples=60)
@@ -115,7 +147,11 @@ def test_what_is_not_there_yet_is_told(files, form):
     tx_counts = array("Q", [TX_COUNT])
     for missing in (TX_COUNT, 40 * PER_FILE):
         rows = [coin_row(5, 0, 1), coin_row(missing, 0, 1)]
-        assert form["pack_history"](row_of([5, missing]), tx_counts, files.open, PER_FILE) is None
+        numbers = [[5], [5, missing], [missing], [7, 2 * PER_FILE], []]
+        found = form["pack_histories"](
+            list(map(row_of, numbers)), 10**9, tx_counts, files.open, PER_FILE
+        )
+        assert [one and one[1] for one in found] == [5, None, None, 2 * PER_FILE, -1]
         assert form["pack_coins"](rows, 10**9, tx_counts, files.open, PER_FILE) is None
         assert form["pack_coins"](rows, missing, tx_counts, files.open, PER_FILE) is None
         assert form["sum_coins"](rows, missing) is None
@@ -124,7 +160,10 @@ def test_what_is_not_there_yet_is_told(files, form):
 @pytest.mark.parametrize("form", FORMS)
 def test_nothing_is_packed_to_nothing(files, form):
     tx_counts = array("Q", [1])
-    assert form["pack_history"](b"", tx_counts, files.open, PER_FILE) == b""
+    assert form["pack_histories"]([], 1, tx_counts, files.open, PER_FILE) == []
+    nothing = form["pack_histories"]([b"", b""], 1, tx_counts, files.open, PER_FILE)
+    assert nothing == [(b"", -1)] * 2
+    assert form["status_of"](b"") == (None, 0)
     assert form["pack_coins"]([], 1, tx_counts, files.open, PER_FILE) == b""
     assert form["sum_coins"]([], 1) == 0
     for name in ("history_json", "coins_json", "status_text", "merkle_levels"):

@@ -56,6 +56,10 @@ def test_rows_of_many_prefixes_are_those_of_each(store, for_sync):
             [(key, b"value of " + key) for key in keys if key.startswith(prefix)]
             for prefix in wanted
         ]
+    # As many of the first as it takes to have so many bytes
+    for count, most in ((1, 1), (1, 11), (2, 12), (2, 24), (3, 25), (3, 99)):
+        found = [key for key, _value in store.rows_of([b"a", b"b"], most)[0]]
+        assert found == [b"a", b"aa", b"ab"][:count]
     store.close()
 
 

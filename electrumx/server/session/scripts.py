@@ -22,6 +22,7 @@ A read that began before a script was touched may end after it: caches have gene
 import asyncio
 import hashlib
 from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from aiorpcx import RPCError
@@ -183,7 +184,10 @@ class ScriptHistory:
         """
         if not summaries:
             if self._status is None and self.count:
-                self._status = self.hash_all().hexdigest()
+                if self._hash is None and self.count <= KEPT_HASH_ENTRIES and self.entries:
+                    self._status, self.text_len = packed.status_of(self.entries)
+                else:
+                    self._status = self.hash_all().hexdigest()
             return self._status, self.text_len
         text = "".join(
             [f"{hash_to_hex_str(tx.hash)}:{-tx.has_unconfirmed_inputs:d}:" for tx in summaries]
@@ -287,20 +291,23 @@ class Source(Generic[V]):
 
     def _found(self, key: tuple[bytes, int], reading: Any) -> Any:
         """Return what the database found; None if it failed, which all who wait are told."""
-        error = asyncio.CancelledError() if reading.cancelled() else reading.exception()
-        if error is None:
+        try:
             return reading.result()
-        for arrived in self._waiting.pop(key):
-            arrived(None, 0.0, error)
-        return None
+        except (Exception, asyncio.CancelledError) as error:
+            for arrived in self._waiting.pop(key):
+                arrived(None, 0.0, error)
+            return None
 
     def _arrived(self, key: tuple[bytes, int], value: V, size: int, backup_count: int) -> None:
         """Keep a value, if it still holds, and give it to all who wait for it."""
         hashX, generation = key
         if backup_count == self._db.backup_count == self._backup_count:
             self.cache.put(hashX, value, generation, size)
+        self._give(self._waiting.pop(key), value)
+
+    def _give(self, waiting: list[Arrived], value: V) -> None:
         cost = self._cost(value)
-        for arrived in self._waiting.pop(key):
+        for arrived in waiting:
             arrived(value, cost, None)
 
 
@@ -404,22 +411,29 @@ class Histories(Source[ScriptHistory]):
         """Read a history that is longer than what is kept, for this once."""
         return self._made_of(await self._db.history_entries(hashX, limit=self.limit, after=-1))
 
-    def ask(self, hashX: bytes, arrived: Arrived, *, hash_only: bool = False) -> None:
+    def ask(self, hashX: bytes, arrived: Arrived) -> None:
         """Read a history that is not in memory; call ``arrived`` in the end."""
 
         def checked(history: Any, cost: float, error: BaseException | None) -> None:
-            if error is None:
-                try:
-                    self.check(history)
-                except RPCError as e:
-                    error = e
-                else:
-                    if history.entries is None and not hash_only:
-                        self._ask_for_whole(hashX, arrived)
-                        return
-            arrived(history, cost, error)
+            if error is None and history.entries is None:
+                self._ask_for_whole(hashX, arrived)
+            else:
+                arrived(history, cost, error)
 
-        super().ask(hashX, checked)
+        self.ask_hash(hashX, checked)
+
+    #: the same of one that may lack the entries
+    ask_hash = Source.ask
+
+    def _give(self, waiting: list[Arrived], value: ScriptHistory) -> None:
+        if value.count < self.limit:
+            super()._give(waiting, value)
+            return
+        for arrived in waiting:
+            try:
+                self.check(value)
+            except RPCError as e:
+                arrived(None, 0.0, e)
 
     def _ask_for_whole(self, hashX: bytes, arrived: Arrived) -> None:
         def done(reading: Any) -> None:
@@ -467,23 +481,25 @@ class Histories(Source[ScriptHistory]):
         """Ask for the whole, or for what follows the part that is known."""
         backup_count = self._db.backup_count
         count, after = (known.count, known.last_tx_num) if known else (0, -1)
-
-        def done(reading: Any) -> None:
-            found = self._found(key, reading)
-            if found is None:
-                return
-            if known is None:
-                history = self._made_of(found)
-            elif found.backup_count != backup_count:
-                # The part that was known is not the beginning any more.
-                self._ask_after(key, None)
-                return
-            else:
-                history = known.followed_by(found.entries, found.last_tx_num)
-            self._arrived(key, history, history.memsize, found.backup_count)
-
         reading = self._db.history_entries(key[0], limit=self.limit - count, after=after)
-        reading.add_done_callback(done)
+        reading.add_done_callback(partial(self._take, key, known, backup_count))
+
+    def _take(
+        self, key: tuple[bytes, int], known: ScriptHistory | None, backup_count: int, reading: Any
+    ) -> None:
+        """Take what the database found that follows on what was known."""
+        found = self._found(key, reading)
+        if found is None:
+            return
+        if known is None:
+            history = self._made_of(found)
+        elif found.backup_count != backup_count:
+            # The part that was known is not the beginning any more.
+            self._ask_after(key, None)
+            return
+        else:
+            history = known.followed_by(found.entries, found.last_tx_num)
+        self._arrived(key, history, history.memsize, found.backup_count)
 
 
 class _Hashes:
@@ -502,7 +518,7 @@ class _Hashes:
 
     def ask(self, hashX: bytes, arrived: Arrived) -> None:
         """Read a history that is not in memory; call ``arrived`` in the end."""
-        self._histories.ask(hashX, arrived, hash_only=True)
+        self._histories.ask_hash(hashX, arrived)
 
 
 class ScriptCache:

@@ -133,10 +133,13 @@ class SessionScripts:
             return None
         return packed.render_statuses(parts, self._records, places, statuses)
 
-    def add(self, hashX: bytes, script_hash: str) -> None:
-        """Subscribe; ``script_hash`` is hex of 32 bytes, whose first are ``hashX``."""
+    def add(self, hashX: bytes, script_hash: str) -> bool:
+        """Subscribe, and say if that is new.
+
+        ``script_hash`` is hex of 32 bytes, whose first are ``hashX``.
+        """
         if self._session is None:
-            return  # a request that outlived its session
+            return True  # a request that outlived its session
         raw = hex_str_to_hash(script_hash)
         place = self._find(hashX) if self._index.has(hashX, self._session) else -1
         if place >= 0:
@@ -157,6 +160,7 @@ class SessionScripts:
             self._spellings[hashX] = script_hash
         elif self._spellings is not None:
             self._spellings.pop(hashX, None)
+        return place < 0
 
     def discard(self, hashX: bytes) -> str | None:
         """End a subscription; return its script hash if there was one."""

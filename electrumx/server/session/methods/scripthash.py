@@ -347,16 +347,16 @@ class ScripthashMethods(SessionBase):
     def scripthash_subscribe(self, scripthash: Any) -> Any:
         """Return the status, and notify when it may have changed."""
         hashX = scripthash_to_hashX(scripthash)
-        known = hashX in self.hashX_subs
         # Subscribed first, so that no change during the computation is missed
-        self.hashX_subs.add(hashX, scripthash)
+        is_new = self.hashX_subs.add(hashX, scripthash)
         histories = self.session_mgr.scripts.histories
         try:
             result = self._at_one_tip(histories.hashes, self._script_status, hashX)
         except BaseException:
-            self._unsubscribe_unless(known, hashX)
+            if is_new:
+                self.unsubscribe_hashX(hashX)
             raise
-        if known or result is None or type(result) is str:
+        if not is_new or result is None or type(result) is str:
             return result
         if self._unanswered is None:
             self._unanswered = {}
@@ -378,10 +378,6 @@ class ScripthashMethods(SessionBase):
             raise
         self._end_wait(hashX, failed=False)
         return status
-
-    def _unsubscribe_unless(self, known: bool, hashX: bytes) -> None:
-        if not known:
-            self.unsubscribe_hashX(hashX)
 
     @rpc_method("blockchain.scripthash.unsubscribe", since=(1, 4, 2))
     def scripthash_unsubscribe(self, scripthash: Any) -> bool:
