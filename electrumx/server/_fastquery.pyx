@@ -176,13 +176,9 @@ cdef bint fill(
             if held is None:
                 return False
             fd = held.fd
-            if end - n < 8:
+            # Without the GIL, however few: the disk may be slow.
+            with nogil:
                 got = read_hashes(fd, nums + n, end - n, first, out + n * stride, stride, room)
-            else:
-                with nogil:
-                    got = read_hashes(
-                        fd, nums + n, end - n, first, out + n * stride, stride, room
-                    )
             if got < end - n:
                 return False
             n = end

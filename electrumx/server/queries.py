@@ -53,6 +53,8 @@ _TX_NUM = slice(4, SUFFIX_LEN)
 #: bytes of history, and coins, that a small read takes at most: about a millisecond's worth
 SMALL_HISTORY_BYTES = 2_000 * TXNUM_LEN
 SMALL_COINS = 1_000
+#: bytes of a coin's row and its key
+COIN_ROW_LEN = len(UTXO_PREFIX) + HASHX_LEN + SUFFIX_LEN + 8
 #: headers read and remembered together, and the bytes of them that are remembered
 HEADER_CHUNK = 256
 HEADER_CACHE_BYTES = 4_000_000
@@ -215,56 +217,61 @@ class Queries:
 
     # -- coins
 
-    def _coin_rows(self, hashX: bytes, bounded: bool) -> packed.CoinRows | Verdict:
-        assert self.utxo_db
-        assert len(hashX) == HASHX_LEN
-        rows: packed.CoinRows = []
-        iterator = self.utxo_db.iterator(prefix=UTXO_PREFIX + hashX)
-        if not bounded:
-            return list(iterator)
-        for row in iterator:
-            if len(rows) == SMALL_COINS:
-                return TOO_MUCH
-            rows.append(row)
-        return rows
-
     def _packed_coins(self, rows: packed.CoinRows) -> bytes | None:
         files = self.files
         return packed.pack_coins(
             rows, self.state.tx_count, self.tx_counts, files.hash_file, files.hashes_per_file
         )
 
+    def _of_coins(
+        self, read: Callable[[packed.CoinRows], T | None], hashXs: list[bytes], bounded: bool
+    ) -> list[T | Verdict]:
+        """Return what ``read`` makes of the coins of each script; None says that it raced."""
+        assert self.utxo_db
+        backups = self.backup_count
+        prefixes = [UTXO_PREFIX + hashX for hashX in hashXs]
+        if bounded:
+            found = self.utxo_db.rows_of(prefixes, (SMALL_COINS + 1) * COIN_ROW_LEN)
+        else:
+            found = [list(self.utxo_db.iterator(prefix=prefix)) for prefix in prefixes]
+        results: list[T | Verdict] = []
+        for rows in found:
+            if bounded and len(rows) > SMALL_COINS:
+                results.append(TOO_MUCH)
+                continue
+            result = read(rows)
+            results.append(RACED if result is None else result)
+        return results if backups == self.backup_count else [RACED] * len(hashXs)
+
     def coins(self, hashX: bytes) -> Reading[Coins]:
         """Return all unspent outputs of a script, packed and in chain order."""
+        return self.reader.join(self._read_coins, hashX)
 
-        def read(bounded: bool) -> Coins | Verdict | None:
-            rows = self._coin_rows(hashX, bounded)
-            if isinstance(rows, Verdict):
-                return rows
+    def _read_coins(self, hashXs: list[bytes], bounded: bool) -> list[Coins | Verdict]:
+        def read(rows: packed.CoinRows) -> Coins | None:
             coins = self._packed_coins(rows)
             return None if coins is None else Coins(coins, self.backup_count)
 
-        return self._steady(read)
+        return self._of_coins(read, hashXs, bounded)
 
     def balance(self, hashX: bytes) -> Reading[Balance]:
         """Return the number and the sum of a script's unspent outputs."""
+        return self.reader.join(self._read_balances, hashX)
 
-        def read(bounded: bool) -> Balance | Verdict | None:
-            rows = self._coin_rows(hashX, bounded)
-            if isinstance(rows, Verdict):
-                return rows
+    def _read_balances(self, hashXs: list[bytes], bounded: bool) -> list[Balance | Verdict]:
+        def read(rows: packed.CoinRows) -> Balance | None:
             value = packed.sum_coins(rows, self.state.tx_count)
             return None if value is None else Balance(len(rows), value, self.backup_count)
 
-        return self._steady(read)
+        return self._of_coins(read, hashXs, bounded)
 
     async def all_utxos(self, hashX: bytes) -> list[UTXO]:
         """Return all unspent outputs of a script, in chain order."""
+        utxos: list[UTXO] = await self.reader.join(self._read_utxos, hashX)
+        return utxos
 
-        def read(bounded: bool) -> list[UTXO] | Verdict | None:
-            rows = self._coin_rows(hashX, bounded)
-            if isinstance(rows, Verdict):
-                return rows
+    def _read_utxos(self, hashXs: list[bytes], bounded: bool) -> list[list[UTXO] | Verdict]:
+        def read(rows: packed.CoinRows) -> list[UTXO] | None:
             coins = self._packed_coins(rows)
             if coins is None:
                 return None
@@ -276,7 +283,7 @@ class Queries:
                 )
             ]
 
-        return await self._steady(read)
+        return self._of_coins(read, hashXs, bounded)
 
     def lookup_coin(
         self, tx_hash: bytes, txout_idx: int, spent: Container[bytes] = ()

@@ -99,23 +99,20 @@ class Answer:
         self._result, self._error, self._ended = result, error, True
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
-            self._tell(callback)
-
-    def _tell(self, callback: "Callable[[Answer], object]") -> None:
-        try:
-            callback(self)
-        except Exception as e:
-            # It harms nobody else who waits for the same value.
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": "exception in a callback of an answer", "exception": e}
-            )
+            try:
+                callback(self)
+            except Exception as e:
+                # It harms nobody else who waits for the same value.
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": "exception in a callback of an answer", "exception": e}
+                )
 
     # -- as of a future
 
     def add_done_callback(self, callback: "Callable[[Answer], object]") -> None:
         """Call ``callback`` with this object when there is a result, or soon if there is one."""
         if self._ended:
-            asyncio.get_running_loop().call_soon(self._tell, callback)
+            asyncio.get_running_loop().call_soon(callback, self)
         else:
             self._callbacks.append(callback)
 

@@ -427,7 +427,9 @@ class Histories(Source[ScriptHistory]):
 
     def _give(self, waiting: list[Arrived], value: ScriptHistory) -> None:
         if value.count < self.limit:
-            super()._give(waiting, value)
+            cost = history_cost(value.count)
+            for arrived in waiting:
+                arrived(value, cost, None)
             return
         for arrived in waiting:
             try:

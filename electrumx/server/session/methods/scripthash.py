@@ -123,7 +123,7 @@ class ScripthashMethods(SessionBase):
         self.bump_cost(cost + 0.1 + 0.00002 * text_len)
         if summaries:
             self.mempool_statuses[hashX] = status
-        else:
+        elif self.mempool_statuses:
             self.mempool_statuses.pop(hashX, None)
         return status
 
