@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 from electrumx.lib.coins import Coin
 from electrumx.lib.hash import double_sha256, hash_to_hex_str
+from electrumx.server import packed
 from electrumx.server.block_processor import BlockProcessor
 from electrumx.server.daemon import DaemonError
 from electrumx.server.db import DB
@@ -132,6 +133,21 @@ class World:
         await self.until(lambda: self.caught_up.is_set() and self.db.db_tip == tip)
 
 
+async def _assert_same_together(db, model, scripts_hashX):
+    """Compare what is asked in one turn of the loop, and read by one job."""
+    # Those that have nothing are among them, and one is asked twice.
+    asked = [*scripts_hashX, b"\xff" * 11, *list(scripts_hashX)[:1], b"\0" * 11]
+    readings = [(db.history_entries(x), db.coins(x), db.balance(x)) for x in asked]
+    for hashX, (history, coins, balance) in zip(asked, readings, strict=True):
+        entries = packed.entries_of((await history).entries)
+        assert model.history.get(hashX, []) == entries
+        utxos = sorted(model.utxos(hashX))
+        assert packed.coins_of((await coins).coins) == [
+            (tx_hash, height, idx, value) for _num, idx, tx_hash, height, value in utxos
+        ]
+        assert (await balance)[:2] == (len(utxos), sum(utxo[-1] for utxo in utxos))
+
+
 async def assert_equals_model(db, model: Model, scripts_hashX):
     """Compare every answer of an open database with the model."""
     assert len(model.headers) - 1 == db.db_height
@@ -139,6 +155,7 @@ async def assert_equals_model(db, model: Model, scripts_hashX):
     for hashX in scripts_hashX:
         assert model.history.get(hashX, []) == await db.limited_history(hashX, limit=None)
         assert model.utxos(hashX) == {tuple(utxo) for utxo in await db.all_utxos(hashX)}
+    await _assert_same_together(db, model, scripts_hashX)
     for height, hashes in enumerate(model.tx_hashes):
         assert hashes == await db.tx_hashes_at_blockheight(height)
     headers, count = await db.read_headers(0, len(model.headers) + 5)

@@ -54,6 +54,27 @@ def read(history, model):
     return {hashX: list(history.get_txnums(hashX, None)) for hashX in model}
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_first_numbers_of_many_scripts_are_those_of_each(history, seed):
+    model = fill(history, seed)
+    # Also one whose only row has more than is asked for
+    long = b"long script"
+    history.add_unflushed([[long]] * 60, 400)
+    history.flush()
+    scripts = [*model, long, b"\0" * 11, b"\xff" * 11, long]
+    random.Random(seed).shuffle(scripts)
+    for most in (5, 10, 35, 200, 10_000):
+        found = history.first_tx_nums(scripts, most)
+        assert found == [history.packed_tx_nums(hashX, most) for hashX in scripts]
+        whole = {hashX: pack(numbers) for hashX, numbers in model.items()}
+        assert all(
+            row == whole[hashX][:most]
+            for hashX, row in zip(scripts, found, strict=True)
+            if hashX in whole
+        )
+    assert history.first_tx_nums([], 5) == []
+
+
 @pytest.mark.parametrize("numbers", [[], [5], [0, 1, 2], [7, 300, 2**40 - 1]])
 def test_a_row_is_cut_where_the_numbers_reach_the_count(numbers):
     row = pack(numbers)

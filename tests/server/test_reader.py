@@ -87,6 +87,49 @@ async def test_results_come_by_callback_and_a_bad_one_harms_no_other(reader, cap
     assert "my fault" in caplog.text
 
 
+async def test_reads_of_a_kind_are_one_call(reader):
+    calls = []
+
+    def double(numbers, bounded):
+        calls.append((numbers, bounded))
+        return [2 * number for number in numbers]
+
+    def negate(numbers, _bounded):
+        return [-number for number in numbers]
+
+    readings = [reader.join(double if n % 2 else negate, n) for n in range(7)]
+    alone = reader.read(lambda _: "alone")
+    assert [await reading for reading in readings] == [0, 2, -2, 6, -4, 10, -6]
+    assert await alone == "alone"
+    assert calls == [([1, 3, 5], True)]
+
+
+async def test_of_reads_made_together_one_that_fails_harms_no_other(reader):
+    def invert(numbers, _bounded):
+        return [12 // number for number in numbers]
+
+    first, second, third = (reader.join(invert, number) for number in (3, 0, 4))
+    assert (await first, await third) == (4, 3)
+    with pytest.raises(ZeroDivisionError):
+        await second
+
+
+async def test_of_reads_made_together_only_what_is_too_much_is_done_again(reader, monkeypatch):
+    monkeypatch.setattr(reader_module, "RETRY_SECS", 0.001)
+    calls, raced = [], [RACED]
+
+    def read(numbers, bounded):
+        calls.append((numbers, bounded))
+        if bounded and len(numbers) > 1:
+            return [1, TOO_MUCH, raced.pop()]
+        return [10 * number + bounded for number in numbers]
+
+    readings = [reader.join(read, number) for number in (1, 2, 3)]
+    assert [await reading for reading in readings] == [1, 20, 31]
+    assert calls[0] == ([1, 2, 3], True)
+    assert sorted(calls[1:]) == [([2], False), ([3], True)]
+
+
 def test_a_reader_serves_one_loop_after_another(reader):
     async def read():
         return await reader.read(lambda _: "here")

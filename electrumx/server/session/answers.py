@@ -39,6 +39,7 @@ class Answer:
         "_result",
         "_source",
         "_task",
+        "_waiter",
     )
 
     def __init__(
@@ -59,6 +60,8 @@ class Answer:
         self._error: BaseException | None = None
         # What it takes to answer, where that is more than a value
         self._task: asyncio.Future[Any] | None = None
+        # For who awaits it, not by callback
+        self._waiter: asyncio.Future[None] | None = None
 
     def arrived(self, value: Any, cost: float, error: BaseException | None) -> None:
         """Take the value, or what went wrong; see ``scripts.Arrived``."""
@@ -97,6 +100,16 @@ class Answer:
 
     def _end(self, result: Any, error: BaseException | None) -> None:
         self._result, self._error, self._ended = result, error, True
+        waiter = self._waiter
+        if waiter is None:
+            self._tell()
+            return
+        # Who awaits goes on a turn later: so that nothing comes between, the others hear of it then.
+        asyncio.get_running_loop().call_soon(self._tell)
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def _tell(self) -> None:
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             try:
@@ -136,17 +149,12 @@ class Answer:
         return self._result
 
     def __await__(self) -> Generator[Any, None, Any]:
-        """Wait for the result; who stops waiting cancels it."""
+        """Wait for the result, alone; who stops waiting cancels it."""
         if not self._ended:
-            waiter = asyncio.get_running_loop().create_future()
-
-            def wake(_answer: Answer) -> None:
-                if not waiter.done():
-                    waiter.set_result(None)
-
-            self._callbacks.append(wake)
+            assert self._waiter is None
+            self._waiter = asyncio.get_running_loop().create_future()
             try:
-                yield from waiter.__await__()
+                yield from self._waiter.__await__()
             except asyncio.CancelledError:
                 self.cancel()
                 raise
