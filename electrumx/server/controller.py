@@ -141,9 +141,7 @@ class Controller(ServerBase):
             readiness.describe = lambda: _status(manager, processor, daemon)
 
             async def follow_node() -> None:
-                # Waits for the node; a wrong password shows here, in its log.
-                await daemon.height()
-                await daemon.check_indexes()
+                await daemon.check_at_start()
                 await processor.fetch_and_process_blocks(caught_up_event)
 
             async def wait_for_catchup() -> None:

@@ -369,6 +369,15 @@ class Daemon(NodeRPC):
 
     # -- Checks at start
 
+    async def check_at_start(self) -> None:
+        """Wait for the node, and raise OperatorError if it is none for this coin.
+
+        A wrong password shows here, in the log.
+        """
+        await self.height()
+        await self.check_version()
+        await self.check_indexes()
+
     async def check_version(self) -> None:
         """Raise OperatorError if the node is older than the coin's minimum, if it has one."""
         minimum = self.coin.MIN_REQUIRED_DAEMON_VERSION

@@ -13,7 +13,7 @@ from electrumx.lib.coins import Block
 from electrumx.lib.errors import DeserializeError, OperatorError
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.daemon import Daemon, DaemonError
-from electrumx.server.db import DB
+from electrumx.server.db import DB, DBError
 from electrumx.server.env import Env
 from electrumx.server.flushing import Flushing
 from electrumx.server.node_reply import block_hash
@@ -44,7 +44,13 @@ class ForkFinder(Flushing):
         if daemon_height == height:
             ours = tip
         elif daemon_height <= self.db.db_height:
-            ours = (await self.db.fs_block_hashes(daemon_height, 1))[0]
+            try:
+                ours = (await self.db.fs_block_hashes(daemon_height, 1))[0]
+            except DBError:
+                if (self.height, self.tip) == (height, tip):
+                    raise
+                # Blocks are being undone.
+                return False
         else:
             return False
         if (self.height, self.tip) != (height, tip):

@@ -195,6 +195,10 @@ class NodeRPC:
         """Send data to url; return the parsed JSON of the answer."""
         if self.session is None:
             raise RuntimeError("the daemon's HTTP session is not open")
+        # A stand-in for the session need not know of redirects.
+        if isinstance(self.session, aiohttp.ClientSession):
+            # Requests are for the node that the operator named, and for no other machine.
+            options["allow_redirects"] = False
         async with self.session.post(url, data=data, **options) as resp:
             content_type = resp.headers.get("Content-Type") or ""
             if content_type.partition(";")[0].strip().lower() == "application/json":

@@ -6,6 +6,7 @@ import logging
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from electrumx.lib.coins import Coin
 from electrumx.lib.errors import ElectrumXError, OperatorError
@@ -821,6 +822,55 @@ def test_credentials_within_an_error_are_not_logged(clock, caplog):
     assert "127.0.0.1:8332" in caplog.text
     assert "user" not in caplog.text
     assert "ss@" not in caplog.text
+
+
+async def test_a_node_is_asked_at_the_start_for_height_version_and_indexes(node):
+    class Demanding(COIN):
+        MIN_REQUIRED_DAEMON_VERSION = "28.0"
+
+    async with Daemon(Demanding, node.url) as daemon:
+        await daemon.check_at_start()
+        assert [m for m, _params in node.calls] == [
+            "getblockcount",
+            "getnetworkinfo",
+            "getindexinfo",
+        ]
+    node.network_info["version"] = 270_100
+    async with Daemon(Demanding, node.url) as daemon:
+        with pytest.raises(OperatorError, match=r"27\.1\.0"):
+            await daemon.check_at_start()
+    node.calls.clear()
+    async with Daemon(COIN, node.url) as daemon:
+        await daemon.check_at_start()
+    assert "getnetworkinfo" not in node.counts()
+
+
+# -- What stands before the node
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_request_goes_nowhere_else_than_to_the_node_of_the_url(caplog, status):
+    async with FakeNode(BLOCKS) as elsewhere:
+
+        async def redirect(_request):
+            return web.Response(status=status, headers={"Location": elsewhere.url})
+
+        app = web.Application()
+        app.router.add_post("/", redirect)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        try:
+            url = f"u:p@127.0.0.1:{runner.addresses[0][1]}"
+            async with make_daemon(url, elsewhere.url) as daemon:
+                assert await daemon.height() == 5
+                # It was asked as the second node of the list, not for the first.
+                assert daemon.url_index == 1
+        finally:
+            await runner.cleanup()
+    assert elsewhere.counts()["getblockcount"] == 1
+    assert messages(caplog, "daemon service refused: ", logging.ERROR)
 
 
 # -- An object in place of the aiohttp session

@@ -1,5 +1,7 @@
 """The block processor at a node that says nonsense, or follows another chain than ours."""
 
+from dataclasses import replace
+
 import pytest
 
 from electrumx.lib.errors import OperatorError
@@ -100,3 +102,30 @@ async def test_a_node_that_starts_from_nothing_undoes_nothing_and_is_waited_for(
         tip = maker.extend(tip)
         daemon.set_chain(maker.chain(tip))
         await world.until_at(maker.chain(tip))
+
+
+async def test_blocks_undone_while_a_poll_compares_hashes_are_no_error(tmp_path):
+    maker = ChainMaker(seed=36)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 10))
+    daemon = ScriptedDaemon(chain)
+    async with World(make_env(tmp_path), daemon) as world:
+        await world.until_at(chain)
+        bp, db = world.bp, world.db
+        bp.poll_secs = 1000
+        daemon.set_chain(chain[:-1])
+        read = db._remember_headers
+
+        async def undo_meanwhile(start_height, count):
+            db._remember_headers = read
+            db.state = replace(db.state, height=7)
+            bp.height = 7
+            await read(start_height, count)
+
+        db._forget_headers()
+        db._remember_headers = undo_meanwhile
+        state, height = db.state, bp.height
+        try:
+            assert not await bp._node_left_our_chain()
+            assert db._remember_headers is read
+        finally:
+            db.state, bp.height = state, height
