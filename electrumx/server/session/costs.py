@@ -52,7 +52,8 @@ class CostAccount:
     concurrency_target: int
 
     def __init__(self) -> None:
-        self.start_time = time.time()
+        # Only durations are made of it: the clock of the day may be set at any time.
+        self.start_time = time.monotonic()
         self.errors = 0
         self.cost = 0.0
         self._cost_last = 0.0
@@ -77,7 +78,7 @@ class CostAccount:
 
     def recalc_concurrency(self) -> None:
         """Forgive what is due, and set how many requests may run and how long they sleep."""
-        now = time.time()
+        now = time.monotonic()
         self.cost = max(0.0, self.cost - (now - self._cost_time) * self.cost_decay_per_sec)
         self._cost_time = now
         self._cost_last = self.cost

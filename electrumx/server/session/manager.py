@@ -80,7 +80,7 @@ class SessionManager:
         self.fan_out = FanOut(self.sessions, self.scripts.refresh)
         self.method_counts: Counter[str] = Counter()
         self.txs_sent = 0
-        self.start_time = time.time()
+        self.start_time = time.monotonic()
         #: held while a large message is parsed
         self.parsing_lock = asyncio.Lock()
         # Whether sessions to come log their requests
@@ -229,7 +229,7 @@ class SessionManager:
 
     async def close_stale_sessions(self) -> None:
         """Close the sessions that have been silent too long."""
-        now = time.time()
+        now = time.monotonic()
         cutoff = now - self.env.session_timeout
         for session in self.sessions:
             if not session.limited and session.unanswered_request_count():

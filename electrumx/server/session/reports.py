@@ -10,7 +10,7 @@ from electrumx.lib import util
 
 def session_rows(session_mgr: Any, *, for_log: bool) -> list[list[Any]]:
     """Return a row for each session, oldest first; see ``lib.text`` for the columns."""
-    now = time.time()
+    now = time.monotonic()
     return [
         [
             session.session_id,
@@ -81,6 +81,6 @@ def get_info(session_mgr: Any) -> dict[str, Any]:
         },
         "tx hashes cache": session_mgr.blocks.tx_hashes.summary(),
         "txs sent": session_mgr.txs_sent,
-        "uptime": util.formatted_time(time.time() - session_mgr.start_time),
+        "uptime": util.formatted_time(time.monotonic() - session_mgr.start_time),
         "version": electrumx.version,
     }

@@ -152,7 +152,7 @@ class RequestSession(WorkingSession):
         """Take whole messages off the network, in order."""
         if self._closing:
             return  # what was sent before the client noticed
-        self.last_recv = time.time()
+        self.last_recv = time.monotonic()
         done = 0
         if not self._backlog and not self._is_stalled():
             done = self._serve(messages)

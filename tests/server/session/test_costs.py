@@ -3,10 +3,12 @@
 import asyncio
 import json
 import math
+import time
 
 import pytest
 
 from electrumx.server.session import ElectrumX, limits, requests
+from electrumx.server.session.reports import session_rows
 from tests.fakes.session_world import (
     FakeDB,
     make_tx_hash,
@@ -154,6 +156,25 @@ async def test_costs_are_forgiven_with_time_and_more_slowly_with_subscriptions()
         session._cost_time -= 100
         session.recalc_concurrency()
         assert 0 == session.cost
+
+
+@pytest.mark.parametrize("jump", [-86_400, 86_400])
+async def test_setting_the_clock_charges_and_ends_no_session(monkeypatch, caplog, jump):
+    caplog.set_level("INFO")
+    now = time.time
+    async with session_world(bw_unit_cost=FREE_BYTES) as world:
+        client = await world.connect()
+        await client.request("server.ping")
+        session = world.session()
+        session.cost = 500.0
+        monkeypatch.setattr(time, "time", lambda: now() + jump)
+        session.recalc_concurrency()
+        assert 400 < session.cost <= 500
+        await world.manager.close_stale_sessions()
+        assert "closing stale" not in caplog.text
+        (row,) = session_rows(world.manager, for_log=False)
+        assert 0 <= row[-1] < 1000
+        await client.request("server.ping")
 
 
 async def test_above_the_soft_limit_requests_sleep():
