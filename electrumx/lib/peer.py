@@ -229,7 +229,8 @@ class Peer:
     @property
     def is_tor(self) -> bool:
         """True for an onion service."""
-        return self.host.lower().endswith(".onion")
+        # A final dot is of the same host, and must not have it looked up.
+        return self.host.lower().rstrip(".").endswith(".onion")
 
     @property
     def ip_address(self) -> IPAddress | None:

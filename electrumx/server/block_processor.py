@@ -57,6 +57,7 @@ from electrumx.server.fast_index import CompiledIndex
 from electrumx.server.faults import fault_point
 from electrumx.server.forks import ForkFinder
 from electrumx.server.notifications import Confirmed, Notifications
+from electrumx.server.outage import printable
 from electrumx.server.packed import Addition
 from electrumx.server.prefetcher import Prefetcher
 from electrumx.server.schema import HASH_LEN
@@ -235,7 +236,7 @@ class BlockProcessor(ForkFinder):
             try:
                 await self._do_what_is_due()
             except DaemonError as e:
-                self.logger.info(f"ignoring daemon error: {e}")
+                self.logger.info(f"ignoring daemon error: {printable(e)}")
                 await self._start_over()
             except DeserializeError as e:
                 self.logger.error(f"the daemon sent a block that does not parse: {e}")
@@ -463,7 +464,7 @@ class BlockProcessor(ForkFinder):
                     self._reorg_seen = True
                     self.blocks_event.set()
             except DaemonError as e:
-                self.logger.info(f"ignoring daemon error: {e}")
+                self.logger.info(f"ignoring daemon error: {printable(e)}")
 
     async def _poll_pause(self) -> None:
         """Sleep between two polls, less if the node is said to have another tip."""

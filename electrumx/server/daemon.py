@@ -41,6 +41,7 @@ from electrumx.server.outage import (
     ParseErrorReply,
     ServiceRefusedError,
     WarmingUpError,
+    printable,
 )
 from electrumx.server.rest import RestBlocks
 from electrumx.server.tx_requests import TxRequests
@@ -185,7 +186,7 @@ class Daemon(NodeRPC):
         try:
             await self.height()
         except DaemonError as e:
-            self.logger.info(f"ignoring daemon error: {e}")
+            self.logger.info(f"ignoring daemon error: {printable(e)}")
         pulse(self.tip_changed)
 
     def cached_height(self) -> int | None:
@@ -374,9 +375,15 @@ class Daemon(NodeRPC):
 
         A wrong password shows here, in the log.
         """
-        await self.height()
-        await self.check_version()
-        await self.check_indexes()
+        try:
+            await self.height()
+            await self.check_version()
+            await self.check_indexes()
+        except DaemonError as e:
+            raise OperatorError(
+                f"the daemon at {self.logged_url()} does not answer as a node should "
+                f"({printable(e)}): check DAEMON_URL"
+            ) from e
 
     async def check_version(self) -> None:
         """Raise OperatorError if the node is older than the coin's minimum, if it has one."""

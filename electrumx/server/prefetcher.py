@@ -12,6 +12,7 @@ from electrumx.lib.coins import Coin
 from electrumx.lib.errors import OperatorError
 from electrumx.server.daemon import Daemon, DaemonError
 from electrumx.server.node_reply import block_hash
+from electrumx.server.outage import printable
 
 
 class Prefetcher:
@@ -69,7 +70,7 @@ class Prefetcher:
                 if not await self._prefetch_blocks(heard):
                     news = await self._wait_for_news()
             except DaemonError as e:
-                self.logger.info(f"ignoring daemon error: {e}")
+                self.logger.info(f"ignoring daemon error: {printable(e)}")
                 await asyncio.sleep(self.polling_delay)
             except OperatorError:
                 # A node of another chain, or a header hash whose package is missing.
@@ -113,7 +114,7 @@ class Prefetcher:
         try:
             daemon_height = await self.daemon.height()
         except DaemonError as e:
-            self.logger.info(f"ignoring daemon error: {e}")
+            self.logger.info(f"ignoring daemon error: {printable(e)}")
             return
         behind = daemon_height - height
         if behind > 0:

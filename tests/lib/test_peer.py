@@ -265,6 +265,7 @@ def test_small_json_is_measured_by_depth_and_by_every_kind_of_value():
         ("localhost.", False, True, False),
         ("abcdefgh.onion", True, True, True),
         ("ABCDEFGH.ONION", True, True, True),
+        ("abcdefgh.onion.", True, True, True),
         ("onion", False, True, True),
     ],
 )

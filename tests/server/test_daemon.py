@@ -845,6 +845,16 @@ async def test_a_node_is_asked_at_the_start_for_height_version_and_indexes(node)
     assert "getnetworkinfo" not in node.counts()
 
 
+async def test_a_service_that_is_no_node_ends_the_start_with_one_line(node):
+    node.overrides["getblockcount"] = None
+    async with make_daemon(node.url) as daemon:
+        with pytest.raises(OperatorError, match="Method not found") as info:
+            await daemon.check_at_start()
+    assert "\n" not in str(info.value)
+    assert f"127.0.0.1:{node.port}/" in str(info.value)
+    assert PASSWORD not in str(info.value)
+
+
 # -- What stands before the node
 
 

@@ -129,3 +129,24 @@ async def test_blocks_undone_while_a_poll_compares_hashes_are_no_error(tmp_path)
             assert db._remember_headers is read
         finally:
             db.state, bp.height = state, height
+
+
+async def test_a_long_error_of_the_node_is_cut_off_in_the_log(tmp_path, caplog):
+    """A node that lost blocks has an error for each of the hashes that it is asked for."""
+    caplog.set_level("INFO")
+    maker = ChainMaker(seed=37)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 5))
+    daemon = ScriptedDaemon(chain)
+    async with World(make_env(tmp_path), daemon) as world:
+        await world.until_at(chain)
+        world.bp.prefetcher.polling_delay = 0.01
+        daemon.fail = [{"code": -8, "message": "Block height\nout of range"}] * 5000
+        await world.until(lambda: caplog.text.count("ignoring daemon error") > 5)
+        world.bp._reorg_seen = True
+        world.bp.blocks_event.set()
+        await world.until(lambda: not world.bp._reorg_seen)
+        await world.until(lambda: caplog.text.count("ignoring daemon error") > 10)
+        daemon.fail = None
+    lines = [message for message in caplog.messages if "ignoring daemon error" in message]
+    assert max(map(len, lines)) < 500
+    assert "Block height" in lines[0]
