@@ -19,6 +19,16 @@ TRUNCATING_PROTOCOL = (1, 4, 1)
 MAX_COLLATERAL_CHARS = 200
 
 
+def _require_words(value: Any, what: str) -> None:
+    """Refuse what is to be passed on to the node if it is no plain text.
+
+    A node that cannot parse a request, for half a character in it, or too many brackets, says so in
+    a way that has it repeated, and another node asked in the end.
+    """
+    if not isinstance(value, str) or not value.isascii():
+        raise bad_request(f"expected {what}")
+
+
 class AuxPoWElectrumX(ElectrumX):
     """Merged mining: headers are long, and clients with a checkpoint need no proof of work."""
 
@@ -83,13 +93,15 @@ class DashElectrumX(ElectrumX):
     @rpc_method("masternode.announce.broadcast")
     async def masternode_announce_broadcast(self, signmnb: Any) -> Any:
         """Pass on the signed announcement of a masternode; return the node's answer."""
+        _require_words(signmnb, "a signed masternode broadcast")
         self.bump_cost(1.0)
         return await self.session_mgr.daemon_request("masternode_broadcast", ["relay", signmnb])
 
     @rpc_method("masternode.subscribe")
     async def masternode_subscribe(self, collateral: Any) -> Any:
         """Return the state of a masternode, and notify of it from now on."""
-        if not isinstance(collateral, str) or len(collateral) > MAX_COLLATERAL_CHARS:
+        _require_words(collateral, "a collateral outpoint")
+        if len(collateral) > MAX_COLLATERAL_CHARS:
             raise bad_request("expected a collateral outpoint")
         self.bump_cost(1.0)
         result = await self.session_mgr.daemon_request("masternode_list", ["status", collateral])
@@ -132,8 +144,7 @@ class DashElectrumX(ElectrumX):
     @rpc_method("protx.info")
     async def protx_info(self, protx_hash: Any) -> Any:
         """Return what the node tells of a registered masternode, without its own wallet's part."""
-        if not isinstance(protx_hash, str):
-            raise bad_request("expected protx hash string")
+        _require_words(protx_hash, "protx hash string")
         self.bump_cost(1.0)
         result = await self.session_mgr.daemon_request("protx", ("info", protx_hash))
         if isinstance(result, dict):
@@ -153,5 +164,6 @@ class SmartCashElectrumX(DashElectrumX):
     @rpc_method("smartrewards.check")
     async def smartrewards_check(self, addr: Any) -> Any:
         """Return what the node tells of an address's rewards."""
+        _require_words(addr, "an address")
         self.bump_cost(1.0)
         return await self.session_mgr.daemon_request("smartrewards", ["check", addr])

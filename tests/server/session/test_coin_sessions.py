@@ -193,6 +193,22 @@ async def test_wrong_types_are_refused(client):
     assert (await client.error("protx.info", 5))[1] == "expected protx hash string"
 
 
+@pytest.mark.parametrize("value", [5, None, True, [[]], {"a": 1}, "\ud800", "\u00e9"])
+async def test_what_a_node_could_not_parse_is_not_passed_on(value):
+    # A node that cannot parse a request is asked again, and then another one.
+    async with session_world(coin=SmartCoin) as world:
+        Masternodes(world.daemon)
+        client = await world.connect()
+        for method, text in (
+            ("masternode.announce.broadcast", "expected a signed masternode broadcast"),
+            ("masternode.subscribe", "expected a collateral outpoint"),
+            ("protx.info", "expected protx hash string"),
+            ("smartrewards.check", "expected an address"),
+        ):
+            assert (1, text) == await client.error(method, value)
+        assert [] == world.daemon.calls
+
+
 async def test_smartcash_tells_of_rewards():
     async with session_world(coin=SmartCoin) as world:
         Masternodes(world.daemon)

@@ -607,6 +607,14 @@ async def test_a_fee_estimate_is_asked_for_once_per_target_mode_and_tip(world, c
     assert 5 == len(asked())
 
 
+async def test_no_number_is_passed_on_that_a_node_might_not_parse(world, client, monkeypatch):
+    # As coins do whose nodes have no coarser targets.
+    monkeypatch.setattr(world.manager.fees, "_bucket", lambda number: number)
+    for number in (2**31 - 1, 2**31, 10**400):
+        assert 0.0002 == await client.request("blockchain.estimatefee", number)
+    assert [("estimatefee", 2**31 - 1, None)] == world.daemon.calls
+
+
 # -- server
 
 

@@ -6,6 +6,10 @@ from electrumx.server.session.base import SessionBase
 from electrumx.server.session.params import estimate_mode, non_negative_integer
 from electrumx.server.session.tables import rpc_method
 
+# No node has an estimate for more blocks; not every node's parser has larger numbers, and what it
+# cannot parse is asked again, and then of another one.
+MAX_TARGET = 2**31 - 1
+
 
 class MempoolMethods(SessionBase):
     """Requests about fees."""
@@ -27,7 +31,7 @@ class MempoolMethods(SessionBase):
     @rpc_method("blockchain.estimatefee")
     async def estimatefee(self, number: Any, mode: Any = None) -> float:
         """Return the fee rate, in coins per kB, to be mined within so many blocks; or -1."""
-        number = non_negative_integer(number)
+        number = min(non_negative_integer(number), MAX_TARGET)
         mode = estimate_mode(mode)
         self.bump_cost(0.1)
 
