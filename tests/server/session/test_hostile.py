@@ -133,7 +133,7 @@ async def test_what_can_just_be_parsed_is_refused_like_anything_else(
     depth = await asyncio.to_thread(deepest, opening, closing)
     async with session_world(cost_hard_limit=0) as world:
         client = await world.connect()
-        for nested in range(depth - 40, depth + 2):
+        for nested in range(depth - 12, depth + 2):
             value = opening * nested + "1" + closing * nested
             params = f"[{value}]" if not more else f"[{value}, 1]"
             # Large, so that it is parsed in a thread: there is more room than on the event loop.

@@ -209,6 +209,9 @@ class ScripthashMethods(SessionBase):
         """
         unanswered = self._unanswered
         has_news = unanswered.pop(hashX, False) if unanswered else False
+        if not unanswered:
+            # An idle session takes no memory for it.
+            self._unanswered = None
         if failed:
             self.unsubscribe_hashX(hashX)
         elif has_news:
