@@ -251,15 +251,19 @@ def open_truncate(filename: str | os.PathLike[str]) -> BinaryIO:
 _O_BINARY: int = getattr(os, "O_BINARY", 0)
 
 
-def sync_directory(path: Path) -> None:
-    """Make the directory entries of new files durable; Windows has no way to, nor needs it."""
-    if os.name == "nt":
-        return
+def sync_path(path: str | os.PathLike[str]) -> None:
+    """Make what was written to a file or folder durable, whoever wrote it."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the directory entries of new files durable; Windows has no way to, nor needs it."""
+    if os.name != "nt":
+        sync_path(path)
 
 
 class LogicalFile:

@@ -167,7 +167,7 @@ class Backup:
         count = total = 0
         for path in _files_below(self.partial):
             self._check_stopped()
-            _sync(path)
+            util.sync_path(path)
             count += 1
             total += path.stat().st_size
         for folder in (*(self.partial / name for name in ("utxo", "hist", "meta")), self.partial):
@@ -241,14 +241,6 @@ def _copy(source: Path, target: Path, size: int | None = None) -> None:
                 raise BackupError(f"{source} is truncated: run electrumx_rpc verify")
             writer.write(chunk)
             size -= len(chunk)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _copy_store(source: Path, target: Path) -> None:

@@ -27,7 +27,6 @@ by the content, so conversions that ElectrumX 1.15 began are taken up, too.
 """
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -35,7 +34,7 @@ from pathlib import Path
 from struct import Struct
 
 from electrumx.lib.hash import HASHX_LEN
-from electrumx.lib.util import LogicalFile
+from electrumx.lib.util import LogicalFile, sync_directory
 from electrumx.server.faults import fault_point
 from electrumx.server.flat_files import COUNT_LEN, FlatFiles
 from electrumx.server.schema import (
@@ -212,7 +211,7 @@ def _convert_tx_counts(files: FlatFiles, state: ChainState, logger: logging.Logg
     new.write(0, b"".join(map(_NEW_COUNT.pack, counts)), sync=True)
     fault_point("upgrade: new tx counts written")
     (files.folder / MARKER).touch()
-    _sync_folder(files.folder)
+    sync_directory(files.folder)
     fault_point("upgrade: new tx counts announced")
     _replace_tx_counts(files.folder)
 
@@ -222,18 +221,10 @@ def _replace_tx_counts(folder: Path) -> None:
     for path in sorted(folder.glob(NEW_TX_COUNTS + "*")):
         path.replace(folder / f"txcounts{path.name[len(NEW_TX_COUNTS) :]}")
         fault_point("upgrade: tx counts file renamed")
-    _sync_folder(folder)
+    sync_directory(folder)
     (folder / MARKER).unlink()
-    _sync_folder(folder)
+    sync_directory(folder)
     fault_point("upgrade: tx counts converted")
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 # -- the hist store
