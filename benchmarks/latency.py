@@ -20,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.measuring import cpu_secs, memory_kb
 from electrumx.lib.hash import double_sha256
 from tests.integration.server import ServerProcess
 from tests.integration.stand_in import (
@@ -133,16 +134,6 @@ async def loaded(client, number):
         await asyncio.sleep(0.1)
 
 
-def cpu_secs(pid):
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(int(ticks) for ticks in fields[11:13]) / os.sysconf("SC_CLK_TCK")
-
-
-def memory_mb(pid):
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) // 1024
-
-
 def log_times(server, height):
     """When the server asked for a block and when it had it indexed, by its log."""
     log = server.log()
@@ -199,7 +190,7 @@ async def measure(args, conn, folder):
         await phase("refreshes", clients, known, asyncio.sleep(12))
         pid = server.child.pid
         lag = (await asyncio.to_thread(server.rpc, "getinfo"))["loop lag"]
-        print(f"  memory {memory_mb(pid)} MB, CPU {cpu_secs(pid):.1f} s, loop lag {lag}")
+        print(f"  memory {memory_kb(pid) // 1024} MB, CPU {cpu_secs(pid):.1f} s, loop lag {lag}")
         await subscriber.call("blockchain.headers.subscribe")
         for n in range(args.blocks):
             step = args.block_txs // SUBSCRIPTIONS

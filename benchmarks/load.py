@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.measuring import cpu_secs, memory_kb
 from tests.integration import crowd
 from tests.integration.launcher import InjectedServer
 from tests.integration.stand_in import StandIn, fan_block, script_of, small_chain
@@ -49,16 +50,10 @@ def scripts():
     return [crowd.script_hash(script_of(n + 1)) for n in range(SCRIPTS)]
 
 
-def memory_kb(pid, field="VmRSS"):
-    """A field of a process's status, in kB."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition(f"{field}:")[2].split()[0])
-
-
-def cpu_secs(pid):
-    """CPU seconds a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def print_figures(name, measure, **options):
+    """Print what is measured in a folder of its own, as one JSON object."""
+    with tempfile.TemporaryDirectory(prefix=f"ex-{name}-") as folder:
+        print(json.dumps(measure(Path(folder), **options), indent=2))
 
 
 def _abuse(tcp_port, ssl_port, count, ready, stop, results):
@@ -219,20 +214,18 @@ def main():
     if args.real_time:
         # Inherited by all that is started, but for the abusers
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(5))
-    with tempfile.TemporaryDirectory(prefix="ex-load-") as name:
-        folder = Path(name)
-        if args.what == "crowd":
-            figures = run_crowd(
-                folder,
-                secs=args.secs or 60,
-                wallet_count=20,
-                idle_count=1000,
-                abuser_count=50,
-                alone_secs=15,
-            )
-        else:
-            figures = run_churn(folder, secs=args.secs or 1800)
-    print(json.dumps(figures, indent=2))
+    if args.what == "crowd":
+        print_figures(
+            "crowd",
+            run_crowd,
+            secs=args.secs or 60,
+            wallet_count=20,
+            idle_count=1000,
+            abuser_count=50,
+            alone_secs=15,
+        )
+    else:
+        print_figures("churn", run_churn, secs=args.secs or 1800)
     return 0
 
 

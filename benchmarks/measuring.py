@@ -21,10 +21,15 @@ def ended_children_cpu():
     return usage.ru_utime + usage.ru_stime
 
 
-def memory_mb(pid, field="VmRSS"):
-    """Memory in use, in MB of a million bytes; "VmHWM": the most that ever was."""
+def memory_kb(pid, field="VmRSS"):
+    """Memory in use, in units of 1,024 bytes; "VmHWM": the most that ever was."""
     status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition(f"{field}:")[2].split()[0]) * 1024 / 1e6
+    return int(status.partition(f"{field}:")[2].split()[0])
+
+
+def memory_mb(pid, field="VmRSS"):
+    """The same in MB of a million bytes."""
+    return memory_kb(pid, field) * 1024 / 1e6
 
 
 def folder_mb(folder):

@@ -8,16 +8,14 @@ Prints microseconds a request as one JSON object.
 """
 
 import argparse
-import json
 import socket
 import ssl
 import sys
-import tempfile
-from pathlib import Path
 
 from websockets.sync.client import connect as connect_websocket
 
-from benchmarks.load import cpu_secs, make_node
+from benchmarks.load import make_node, print_figures
+from benchmarks.measuring import cpu_secs
 from tests.integration.launcher import InjectedServer
 
 DEPTH = 32
@@ -93,9 +91,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="ex-requests-") as name:
-        print(json.dumps(measure(Path(name), **vars(args)), indent=2))
+    print_figures("requests", measure, **vars(parser.parse_args()))
     return 0
 
 

@@ -14,10 +14,9 @@ import json
 import multiprocessing
 import ssl
 import sys
-import tempfile
-from pathlib import Path
 
-from benchmarks.load import make_node, make_server, memory_kb
+from benchmarks.load import make_node, make_server, print_figures
+from benchmarks.measuring import memory_kb
 
 BACKLOG = 50  # connections that are being opened at once
 
@@ -122,6 +121,8 @@ def measure(folder, *, sessions, subscriptions, protocol):
         args = (port, protocol == "ssl", sessions, steps, theirs)
         process = context.Process(target=_clients, args=args, daemon=True)
         process.start()
+        # So that to wait for clients that died is an error.
+        theirs.close()
         ours.recv()
         connected = memory_kb(pid)
         points = []
@@ -151,9 +152,7 @@ def main():
     parser.add_argument("--sessions", type=int, default=15_000)
     parser.add_argument("--subscriptions", type=int, default=50)
     parser.add_argument("--protocol", choices=("tcp", "ssl"), default="tcp")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="ex-sessions-") as name:
-        print(json.dumps(measure(Path(name), **vars(args)), indent=2))
+    print_figures("sessions", measure, **vars(parser.parse_args()))
     return 0
 
 

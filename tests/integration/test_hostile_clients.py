@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from benchmarks.load import memory_kb
+from benchmarks.measuring import memory_kb
 from electrumx.lib.hash import double_sha256
 from electrumx.lib.tx import Tx, TxInput, TxOutput
 from tests.fakes.chain import MINUS_1

@@ -10,7 +10,8 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.load import make_node, make_server, memory_kb, scripts
+from benchmarks.load import make_node, make_server, scripts
+from benchmarks.measuring import memory_kb
 from tests.fakes.session_world import script_hash, session_world, until
 from tests.integration import crowd
 
