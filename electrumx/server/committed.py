@@ -73,7 +73,7 @@ class Committed(Queries):
         self.tx_counts: array[int] = array("Q")
         #: counts the times that committed blocks were undone
         self.backup_count = 0
-        self.last_flush = time.time()
+        self.last_flush = time.monotonic()
         self.last_flush_tx_count = 0
         #: undo rows below this height are deleted
         self._undo_floor = 0
@@ -160,7 +160,7 @@ class Committed(Queries):
     def _open(self, for_sync: bool, compacting: bool) -> None:
         assert self.utxo_db is None
         first_time = not self.tx_counts
-        self.last_flush = time.time()
+        self.last_flush = time.monotonic()
         try:
             self._refuse_half_a_database()
             self.utxo_db = self.db_class(str(self.db_dir / "utxo"), for_sync)

@@ -157,7 +157,7 @@ class DB(Filling):
         if flush_data.height == self.db_height:
             self.assert_flushed(flush_data)
             return
-        start = time.time()
+        start = time.monotonic()
         # The last ids are for making both stores agree, so that the history can be compacted.
         hold = self.must_flush_coins
         flush_utxos = flush_utxos or hold
@@ -268,7 +268,7 @@ class DB(Filling):
         fault_point("flush: state written again")
 
     def _with_wall_time(self, state: ChainState) -> ChainState:
-        now = time.time()
+        now = time.monotonic()
         elapsed = max(0.0, now - self.last_flush)
         self.last_flush = now
         return replace(state, wall_time=state.wall_time + elapsed)
@@ -301,7 +301,7 @@ class DB(Filling):
         assert not flush_data.undo_infos
         assert flush_data.height < self.db_height
         self.history.assert_flushed()
-        start = time.time()
+        start = time.monotonic()
         hashXs = sorted(touched)
         count = self.history.flush_count
         assert self.state.utxo_flush_count == count
@@ -338,6 +338,6 @@ class DB(Filling):
         fault_point("backup: parked history dropped")
         self.logger.info(f"backing up removed {removed:,d} history entries")
         self.logger.info(
-            f"backup flush #{count:,d} took {time.time() - start:.1f}s.  Height "
+            f"backup flush #{count:,d} took {time.monotonic() - start:.1f}s.  Height "
             f"{state.height:,d} txs: {state.tx_count:,d}"
         )

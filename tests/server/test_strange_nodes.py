@@ -1,5 +1,9 @@
-"""The block processor at a node that says nonsense, or follows another chain than ours."""
+"""The block processor at a node that says nonsense, or follows another chain than ours.
 
+And on a machine whose clock is set.
+"""
+
+import time
 from dataclasses import replace
 
 import pytest
@@ -150,3 +154,22 @@ async def test_a_long_error_of_the_node_is_cut_off_in_the_log(tmp_path, caplog):
     lines = [message for message in caplog.messages if "ignoring daemon error" in message]
     assert max(map(len, lines)) < 500
     assert "Block height" in lines[0]
+
+
+@pytest.mark.parametrize("jump", [-1_000_000, 1_000_000])
+async def test_a_clock_that_is_set_does_not_count_as_work(tmp_path, monkeypatch, caplog, jump):
+    caplog.set_level("INFO")
+    now = time.time
+    maker = ChainMaker(seed=38)
+    fork = maker.grow(maker.genesis_hash, 10)
+    daemon = ScriptedDaemon(maker.chain(maker.grow(fork, 2)))
+    async with World(make_env(tmp_path), daemon) as world:
+        await world.until(world.caught_up.is_set)
+        monkeypatch.setattr(time, "time", lambda: now() + jump)
+        tip = maker.grow(fork, 4)
+        daemon.set_chain(maker.chain(tip))
+        await world.until_at(maker.chain(tip))
+        assert 0 < world.db.wall_time < 1000
+    took = [message for message in caplog.messages if "flush #" in message]
+    assert took
+    assert not [message for message in took if "took -" in message or ",000" in message]
