@@ -82,6 +82,12 @@ def _hashes(body: bytearray, start: int, end: int) -> list[bytes] | None:
     count, rest = divmod(end - start + gap, stride)
     if rest or (count > 1 and not gap):
         return None
+    for at in range(gap):
+        # One place of all separators: a comma first, then blanks
+        column = body[start + QUOTED_LEN + at : end : stride]
+        wanted = b"," if at == 0 else b" \r\n\t"
+        if column.translate(None, wanted):
+            return None
     hashes: list[bytes] = []
     for first in range(0, count, SLICE):
         number = min(SLICE, count - first)

@@ -75,6 +75,19 @@ def test_texts_that_are_no_hashes_are_left_out():
     assert listing_of(["", "zz", "00", "é" * 64, good, 5]).hashes == [bytes.fromhex(good)[::-1]]
 
 
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("slice_length", [1, 2, 4])
+@pytest.mark.parametrize("separator", ['"', ",,", ', "', ", ,", "\n"])
+def test_what_separates_hashes_is_read_as_json_does(monkeypatch, count, slice_length, separator):
+    monkeypatch.setattr(mempool_listing, "SLICE", slice_length)
+    for spoilt in range(count - 1):
+        separators = [", " if len(separator) == 2 else ","] * (count - 1) + [""]
+        separators[spoilt] = separator
+        hashes = "".join(f'"{h}"{s}' for h, s in zip(some_hashes(count), separators, strict=True))
+        with pytest.raises(ValueError):
+            parse_reply(bytearray(f'{{"result":[{hashes}],"id":7}}'.encode()), json.loads)
+
+
 def members_of(result):
     return (result if isinstance(result, Listing) else listing_of(result)).hashes
 
