@@ -188,6 +188,35 @@ async def test_an_unsubscribed_script_is_not_told():
         await client.no_notification()
 
 
+async def test_a_script_unsubscribed_from_while_statuses_are_worked_out_is_not_told():
+    async with session_world() as world:
+        client = await world.connect()
+        await client.request("server.version", "x", "1.4.2")
+        gates = []
+
+        async def wait():
+            gates.append(asyncio.Event())
+            await gates[-1].wait()
+
+        for script, hashX in ((ALICE, ALICE_X), (BOB, BOB_X)):
+            await client.request(SUBSCRIBE, script)
+            world.mempool.summaries[hashX] = [Summary(make_tx_hash("b"), 100, False)]
+        world.manager.scripts.histories.clear()
+        world.db.before_history_returns = wait
+        session = world.session()
+        notifying = asyncio.ensure_future(session.notify({ALICE_X, BOB_X}, False))
+        # One status is there, of the other the history is still being read.
+        await until(lambda: len(gates) == 1)
+        gates[0].set()
+        await until(lambda: len(gates) == 2)
+        for script in (ALICE, BOB):
+            assert await client.request("blockchain.scripthash.unsubscribe", script)
+        gates[1].set()
+        await notifying
+        await client.no_notification()
+        assert {} == session.mempool_statuses
+
+
 async def test_another_block_of_the_same_height_is_news():
     async with session_world() as world:
         client = await world.connect()

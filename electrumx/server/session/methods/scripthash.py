@@ -121,7 +121,7 @@ class ScripthashMethods(SessionBase):
         summaries = self.mempool.sync_summaries(hashX)
         status, text_len = history.status(summaries)
         self.bump_cost(cost + 0.1 + 0.00002 * text_len)
-        if summaries:
+        if summaries and hashX in self.hashX_subs:
             self.mempool_statuses[hashX] = status
         elif self.mempool_statuses:
             self.mempool_statuses.pop(hashX, None)
@@ -255,19 +255,25 @@ class ScripthashMethods(SessionBase):
 
     async def _notify_after_wait(self, own: list[bytes]) -> None:
         subs = self.hashX_subs
-        changed: dict[str | None, str | None] = {}
+        found: dict[bytes, tuple[str, str | None]] = {}
         for hashX in own:
             alias = subs.get(hashX)
             if alias is not None:
-                changed[alias] = await self._status_or_drop(hashX)
-                await _others_turn(len(changed))
+                found[hashX] = alias, await self._status_or_drop(hashX)
+                await _others_turn(len(found))
         for number, (hashX, old_status) in enumerate(list(self.mempool_statuses.items())):
             alias = subs.get(hashX)
             if alias is not None:
                 await _others_turn(number)
                 status = await self._status_or_drop(hashX)
                 if status != old_status:
-                    changed[alias] = status
+                    found[hashX] = alias, status
+        # Not of what the client has unsubscribed from meanwhile; but where we ended it, null.
+        changed: dict[str | None, str | None] = {
+            alias: status
+            for hashX, (alias, status) in found.items()
+            if status is None or hashX in subs
+        }
         self._send_statuses(changed)
 
     def _post_statuses(self, changed: dict[str | None, str | None]) -> None:
