@@ -44,6 +44,12 @@ class LocalRPC(SessionBase):
         """Return what stands in the column of protocols."""
         return "RPC"
 
+    def logged_text(self, message: bytes) -> str:
+        """Return what the log says of a message: not the password of a node."""
+        if b"daemon_url" in message:
+            return "daemon_url, whose argument has a password"
+        return super().logged_text(message)
+
     # -- the server
 
     @rpc_method("getinfo")

@@ -354,10 +354,14 @@ class RequestSession(WorkingSession):
 
     # -- the slow path
 
+    def logged_text(self, message: bytes) -> str:
+        """Return what the log says of a message, if the operator wants to see them."""
+        return repr(message)
+
     def _answer(self, message: bytes) -> None:
         """Answer a message of any kind, or see to it that it will be."""
         if self.log_me:
-            self.logger.info(f"processing {message!r}")
+            self.logger.info(f"processing {self.logged_text(message)}")
         connection = BoundedConnection(self._dialect, self.max_response_size)
         if len(message) > LARGE_MESSAGE_BYTES:
             loop = asyncio.get_running_loop()

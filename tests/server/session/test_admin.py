@@ -193,6 +193,20 @@ async def test_logging_is_toggled(world, admin):
     assert not any(session.log_me for session in world.manager.sessions)
 
 
+async def test_a_nodes_password_is_not_logged_with_the_request(world, admin, caplog):
+    caplog.set_level(logging.INFO)
+    assert ["logging all sessions"] == await admin.request("log", ["all"])
+    for url in ("http://user:secret@new:1/", 'u:"secret@a,user:secret@b', "user:secret"):
+        await admin.ask("daemon_url", daemon_url=url)
+    await admin.request("getinfo")
+    lines = [line for line in caplog.text.splitlines() if "processing" in line]
+    assert 4 == len(lines)
+    assert all("processing daemon_url" in line for line in lines[:3])
+    assert "processing b'" in lines[3]
+    assert "getinfo" in lines[3]
+    assert "secret" not in caplog.text
+
+
 async def test_a_query_looks_scripts_and_addresses_up(world, admin):
     script = bytes.fromhex("76a9")
     hashX = FakeCoin.hashX_from_script(script)
