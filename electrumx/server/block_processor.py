@@ -451,6 +451,13 @@ class BlockProcessor(ForkFinder):
         if not 0 <= count <= limit:
             raise ValueError(f"cannot reorganise {count:,d} blocks, at most {limit:,d}")
         if count:
+            # REORG_LIMIT may have been lower when they were indexed; and Decred undoes one more.
+            first, _number = await self.calc_reorg_range(count)
+            if await self.run_in_thread_with_lock(self.db.read_undo_info, first) is None:
+                raise ValueError(
+                    f"cannot reorganise {count:,d} blocks: there is no undo information for "
+                    f"height {first:,d}"
+                )
             self.reorg_count = count
             self.blocks_event.set()
         return True

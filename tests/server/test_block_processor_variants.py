@@ -17,8 +17,8 @@ from tests.fakes.formats import NAMES, Decred, Names
 from tests.fakes.world import World, assert_equals_model, make_env
 
 
-def world_of(chain, raw_blocks, tmp_path):
-    env = make_env(tmp_path, coin=chain.coin)
+def world_of(chain, raw_blocks, tmp_path, **settings):
+    env = make_env(tmp_path, coin=chain.coin, **settings)
     return World(env, FormatDaemon(chain, raw_blocks), chain.coin.BLOCK_PROCESSOR)
 
 
@@ -96,6 +96,18 @@ async def test_decred_undoes_one_block_more_than_differs(tmp_path):
         await until_at(world, chain, tip)
         model = FormatModel(chain.chain(tip), chain.coin)
         await assert_equals_model(world.db, model, all_hashXs(model))
+
+
+async def test_decred_refuses_to_undo_as_many_blocks_as_it_just_could_not(tmp_path):
+    chain = FormatChain(Decred(4))
+    tip = chain.grow(chain.genesis_hash, 8)
+    async with world_of(chain, chain.chain(tip), tmp_path, reorg_limit=4) as world:
+        await until_at(world, chain, tip)
+        with pytest.raises(ValueError, match="no undo information"):
+            await world.bp.force_chain_reorg(4)
+        assert await world.bp.force_chain_reorg(3)
+        await asyncio.wait_for(world.bp.backed_up_event.wait(), 30)
+        await until_at(world, chain, tip)
 
 
 def test_the_processors_are_found_by_their_old_names():

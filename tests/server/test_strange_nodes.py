@@ -173,3 +173,19 @@ async def test_a_clock_that_is_set_does_not_count_as_work(tmp_path, monkeypatch,
     took = [message for message in caplog.messages if "flush #" in message]
     assert took
     assert not [message for message in took if "took -" in message or ",000" in message]
+
+
+async def test_no_more_blocks_are_replaced_on_demand_than_can_be_undone(tmp_path):
+    """Also where REORG_LIMIT was lower when they were indexed."""
+    maker = ChainMaker(seed=39)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 20))
+    daemon = ScriptedDaemon(chain)
+    async with World(make_env(tmp_path, reorg_limit=5), daemon) as world:
+        await world.until_at(chain)
+    async with World(make_env(tmp_path, reorg_limit=15), daemon) as world:
+        await world.until_at(chain)
+        with pytest.raises(ValueError, match="cannot reorganise 6 blocks"):
+            await world.bp.force_chain_reorg(6)
+        assert await world.bp.force_chain_reorg(5)
+        await world.until(lambda: world.bp.forks_ended == 1)
+        await world.until_at(chain)
