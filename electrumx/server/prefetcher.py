@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from electrumx.lib import util
 from electrumx.lib.coins import Coin
-from electrumx.lib.errors import OperatorError
+from electrumx.lib.errors import DeserializeError, OperatorError
 from electrumx.server.daemon import Daemon, DaemonError
 from electrumx.server.node_reply import block_hash
 from electrumx.server.outage import printable
@@ -196,6 +196,10 @@ class Prefetcher:
         """Refuse an answer that is not the blocks asked for."""
         if len(blocks) != len(hex_hashes):
             raise DaemonError(f"{len(hex_hashes):,d} blocks asked for, {len(blocks):,d} received")
-        last = self.coin.block_header(blocks[-1], first + len(blocks) - 1)
-        if self.coin.header_hash(last) != block_hash(hex_hashes[-1]):
+        try:
+            last = self.coin.block_header(blocks[-1], first + len(blocks) - 1)
+            last_hash = self.coin.header_hash(last)
+        except DeserializeError as e:
+            raise DaemonError(f"the block received for hash {hex_hashes[-1]} is none: {e}") from e
+        if last_hash != block_hash(hex_hashes[-1]):
             raise DaemonError(f"the block received for hash {hex_hashes[-1]} is another one")

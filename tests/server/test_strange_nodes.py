@@ -189,3 +189,24 @@ async def test_no_more_blocks_are_replaced_on_demand_than_can_be_undone(tmp_path
         assert await world.bp.force_chain_reorg(5)
         await world.until(lambda: world.bp.forks_ended == 1)
         await world.until_at(chain)
+
+
+@pytest.mark.parametrize("answer", ["", "00", "00" * 200, 7])
+async def test_a_block_that_is_none_is_waited_out_in_one_line(tmp_path, caplog, answer):
+    caplog.set_level("INFO")
+    maker = ChainMaker(seed=40)
+    tip = maker.grow(maker.genesis_hash, 5)
+    async with (
+        FakeNode(maker.chain(tip)) as node,
+        Daemon(COIN, node.url) as daemon,
+        World(make_env(tmp_path), daemon) as world,
+    ):
+        await world.until_at(maker.chain(tip))
+        world.bp.prefetcher.polling_delay = 0.01
+        node.overrides["getblock"] = lambda *_args: answer
+        tip = maker.extend(tip)
+        node.append(maker.chain(tip)[-1])
+        await world.until(lambda: caplog.text.count("ignoring daemon error") > 2)
+        del node.overrides["getblock"]
+        await world.until_at(maker.chain(tip))
+    assert not [record for record in caplog.records if record.exc_info]
