@@ -29,9 +29,12 @@ class ForkFinder(Flushing):
         super().__init__(logger, env, db, daemon)
         #: the node's chain was seen to differ from ours, at our height or below
         self._reorg_seen = False
-        #: URL of the node last seen to have our tip, and for how many polls it has not had it
+        #: URL of the node last seen to have our tip; the lower height it was seen at since, and for
+        #: how many polls in a row
         self._followed_url = ""
+        self._short_height = -1
         self._short_polls = 0
+        self._loss_logged = False
 
     async def _node_left_our_chain(self) -> bool:
         height, tip = self.height, self.tip
@@ -58,17 +61,26 @@ class ForkFinder(Flushing):
         if ours != block_hash(theirs):
             return True
         if daemon_height == height:
-            self._followed_url, self._short_polls = url, 0
+            self._followed_url, self._short_polls, self._loss_logged = url, 0, False
             return False
-        # A node that lags behind us, say after a fail-over, is left in peace; one that had our
-        # tip and stays without it has undone blocks.
+        return self._has_undone_blocks(url, daemon_height)
+
+    def _has_undone_blocks(self, url: str, daemon_height: int) -> bool:
+        """Judge a node that has fewer blocks than we, all of which are ours.
+
+        One that lags behind us, say after a fail-over, is left in peace; one that had our tip and
+        stays without it has undone blocks.  One that grows may yet get there.
+        """
+        if daemon_height != self._short_height:
+            self._short_height, self._short_polls = daemon_height, 0
         self._short_polls += 1
         if url != self._followed_url or self._short_polls < self.SHORT_POLLS:
             return False
-        missing = height - daemon_height
+        missing = self.height - daemon_height
         if missing > self.env.reorg_limit:
             # It lost its chain, and indexes it anew: those blocks cannot be undone, nor need be.
-            if self._short_polls == self.SHORT_POLLS:
+            if not self._loss_logged:
+                self._loss_logged = True
                 self.logger.warning(
                     f"the daemon has {missing:,d} blocks fewer than before; waiting for them"
                 )

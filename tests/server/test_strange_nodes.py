@@ -3,6 +3,7 @@
 And on a machine whose clock is set.
 """
 
+import asyncio
 import time
 from dataclasses import replace
 
@@ -100,7 +101,7 @@ async def test_a_node_that_starts_from_nothing_undoes_nothing_and_is_waited_for(
         daemon.set_chain(chain[:1])
         await world.until(lambda: world.bp._short_polls > 10)
         daemon.set_chain(chain[:14])
-        await world.until(lambda: world.bp._short_polls > 20)
+        await world.until(lambda: (world.bp._short_height, world.bp._short_polls) > (13, 10))
         assert world.db.db_height == 20
         assert len([m for m in caplog.messages if "blocks fewer" in m]) == 1
         tip = maker.extend(tip)
@@ -115,7 +116,15 @@ async def test_blocks_undone_while_a_poll_compares_hashes_are_no_error(tmp_path)
     async with World(make_env(tmp_path), daemon) as world:
         await world.until_at(chain)
         bp, db = world.bp, world.db
-        bp.poll_secs = 1000
+        paused = asyncio.Event()
+
+        async def pause():
+            paused.set()
+            await asyncio.Event().wait()
+
+        # Only this test polls from here on.
+        bp._poll_pause = pause
+        await asyncio.wait_for(paused.wait(), 30)
         daemon.set_chain(chain[:-1])
         read = db._remember_headers
 
@@ -210,3 +219,30 @@ async def test_a_block_that_is_none_is_waited_out_in_one_line(tmp_path, caplog, 
         del node.overrides["getblock"]
         await world.until_at(maker.chain(tip))
     assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_a_node_that_grows_towards_our_height_undoes_nothing(tmp_path):
+    maker = ChainMaker(seed=41)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 20))
+    daemon = ScriptedDaemon(chain)
+    async with World(make_env(tmp_path, reorg_limit=15), daemon) as world:
+        await world.until_at(chain)
+        bp = world.bp
+        await world.until(lambda: bp._followed_url)
+        paused = asyncio.Event()
+
+        async def pause():
+            paused.set()
+            await asyncio.Event().wait()
+
+        # Only this test polls from here on.
+        bp._poll_pause = pause
+        await asyncio.wait_for(paused.wait(), 30)
+        daemon.set_chain(chain[:1])
+        for length in (8, 9, 12, 15, 20):
+            daemon.set_chain(chain[:length])
+            assert not await bp._node_left_our_chain()
+        # It has stopped growing.
+        assert await bp._node_left_our_chain()
+        daemon.set_chain(chain)
+        assert not await bp._node_left_our_chain()
