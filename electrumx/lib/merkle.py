@@ -134,7 +134,7 @@ class Merkle:
     ) -> tuple[list[bytes], bytes]:
         """Return branch and root from a level and the leaves below one of its hashes.
 
-        The leaves are those of the segment that holds index, which counts from the very first
+        For who keeps a level of his own; MerkleCache keeps whole trees. The leaves are those of the segment that holds index, which counts from the very first
         leaf. Raises TypeError if given other than lists, ValueError if the leaves contradict the
         level or the index is out of range.
         """
