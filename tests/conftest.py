@@ -7,6 +7,7 @@ CI is set, so that nothing is left out of a build unseen.
 
 import logging
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -76,6 +77,15 @@ def in_tmp_dir(tmp_path, monkeypatch):
     """The test's temporary folder, which is also the current directory while the test runs."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def bare_environment(monkeypatch):
+    """No setting is in the environment; returns what sets some, for as long as the test runs."""
+    for name in list(os.environ):
+        if re.fullmatch(r"[A-Z][A-Z_0-9]*", name) and name not in ("PATH", "HOME"):
+            monkeypatch.delenv(name)
+    return monkeypatch
 
 
 @pytest.fixture(autouse=True)

@@ -137,6 +137,7 @@ class Model:
     """The index of a chain, computed slowly from its raw blocks."""
 
     def __init__(self, raw_blocks, coin=COIN):
+        self.coin = coin
         self.history = defaultdict(list)  # hashX -> [(tx_hash, height)]
         self.coins = {}  # (tx_hash, idx) -> (hashX, value, height, tx_num)
         self.tx_hashes = []
@@ -146,24 +147,34 @@ class Model:
             block = coin.block(raw, height)
             self.headers.append(block.header)
             self.tx_hashes.append([tx_hash for _tx, tx_hash in block.transactions])
-            made = {}
             touched = []
             for tx, tx_hash in block.transactions:
-                touched.append(set())
+                touched.append(self.names_of(tx))
                 for idx, txout in enumerate(tx.outputs):
                     if not is_unspendable(txout.pk_script):
-                        hashX = hashX_of(txout.pk_script)
-                        made[tx_hash, idx] = (hashX, txout.value, height, tx_num)
+                        hashX = self.hashX_of(txout.pk_script)
+                        self.coins[tx_hash, idx] = (hashX, txout.value, height, tx_num)
                         touched[-1].add(hashX)
                 tx_num += 1
-            self.coins.update(made)
-            for (tx, _tx_hash), hashXs in zip(block.transactions, touched, strict=True):
+            # Some coins' blocks spend what a later transaction makes.
+            for (tx, tx_hash), hashXs in zip(block.transactions, touched, strict=True):
                 for txin in tx.inputs:
-                    if txin.prev_hash != NULL:
+                    if not self.is_generation(txin):
                         hashXs.add(self.coins.pop((txin.prev_hash, txin.prev_idx))[0])
-            for (_tx, tx_hash), hashXs in zip(block.transactions, touched, strict=True):
                 for hashX in hashXs:
                     self.history[hashX].append((tx_hash, height))
+
+    def names_of(self, _tx):
+        """Return the hashXs that a transaction touches, those of its inputs and outputs left out."""
+        return set()
+
+    def hashX_of(self, script):
+        """Return the hashX of a script."""
+        return hashX_of(script)
+
+    def is_generation(self, txin):
+        """Return whether an input spends nothing."""
+        return txin.prev_hash == NULL
 
     def utxos(self, hashX):
         """Return the set of (tx_num, idx, tx_hash, height, value) of a script."""

@@ -4,12 +4,11 @@
 `FormatModel` computes the index from raw blocks, by the coin's own parser, for quicker tests.
 """
 
-from collections import defaultdict
 from typing import NamedTuple
 
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.lib.tx import MINUS_1, ZERO
-from tests.fakes.chain import is_unspendable
+from tests.fakes.chain import Model, is_unspendable
 from tests.fakes.formats import (
     AuxPow,
     Axe,
@@ -227,41 +226,18 @@ class FormatDaemon(ScriptedDaemon):
         self.announce()
 
 
-class FormatModel:
-    """The index of a chain, names included, computed slowly from its raw blocks."""
+class FormatModel(Model):
+    """The index of a chain of the coin's format, names included."""
 
-    def __init__(self, raw_blocks, coin):
-        self.history = defaultdict(list)  # hashX -> [(tx_hash, height)]
-        self.coins = {}  # (tx_hash, idx) -> (hashX, value, height, tx_num)
-        self.tx_hashes = []
-        self.headers = []
-        name_of = getattr(coin, "name_hashX_from_script", lambda script: None)
-        tx_num = 0
-        for height, raw in enumerate(raw_blocks):
-            block = coin.block(raw, height)
-            self.headers.append(block.header)
-            self.tx_hashes.append([tx_hash for _tx, tx_hash in block.transactions])
-            touched = []
-            for tx, tx_hash in block.transactions:
-                touched.append({name_of(txout.pk_script) for txout in tx.outputs} - {None})
-                for idx, txout in enumerate(tx.outputs):
-                    if not is_unspendable(txout.pk_script):
-                        hashX = coin.hashX_from_script(txout.pk_script)
-                        self.coins[tx_hash, idx] = (hashX, txout.value, height, tx_num)
-                        touched[-1].add(hashX)
-                tx_num += 1
-            # Some coins' blocks spend what a later transaction makes.
-            for (tx, tx_hash), hashXs in zip(block.transactions, touched, strict=True):
-                for txin in tx.inputs:
-                    if not txin.is_generation():
-                        hashXs.add(self.coins.pop((txin.prev_hash, txin.prev_idx))[0])
-                for hashX in hashXs:
-                    self.history[hashX].append((tx_hash, height))
+    def names_of(self, tx):
+        """Return the hashXs of the names that a transaction registers or changes."""
+        name_of = getattr(self.coin, "name_hashX_from_script", lambda script: None)
+        return {name_of(txout.pk_script) for txout in tx.outputs} - {None}
 
-    def utxos(self, hashX):
-        """Return the set of (tx_num, idx, tx_hash, height, value) of a script."""
-        return {
-            (tx_num, idx, tx_hash, height, value)
-            for (tx_hash, idx), (owner, value, height, tx_num) in self.coins.items()
-            if owner == hashX
-        }
+    def hashX_of(self, script):
+        """Return the hashX of a script, as the coin has it."""
+        return self.coin.hashX_from_script(script)
+
+    def is_generation(self, txin):
+        """Return whether an input spends nothing, as its format has it."""
+        return txin.is_generation()

@@ -22,13 +22,6 @@ OTHER = MAKER.chain(MAKER.grow(FORK, 40))
 HASHXS = [hashX_of(script) for script in MAKER.scripts]
 
 
-@pytest.fixture(params=["leveldb", "rocksdb"])
-def engine(request):
-    if request.param == "rocksdb":
-        pytest.importorskip("rocksdict", reason="the rocksdb extra is not installed")
-    return request.param
-
-
 @pytest.fixture
 def env(tmp_path, engine):
     (tmp_path / "db").mkdir()

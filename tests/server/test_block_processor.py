@@ -17,18 +17,9 @@ from tests.conftest import require
 from tests.fakes.chain import COIN, GENESIS, ChainMaker, Model, hashX_of
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
 
-ENGINES = ["leveldb", "rocksdb"]
-
 
 def hashXs(maker):
     return [hashX_of(script) for script in maker.scripts]
-
-
-@pytest.fixture(params=ENGINES)
-def engine(request):
-    if request.param == "rocksdb":
-        pytest.importorskip("rocksdict", reason="the rocksdb extra is not installed")
-    return request.param
 
 
 @pytest.fixture(params=["python", "compiled"])

@@ -1,8 +1,6 @@
 """The stopped server's compaction tool, on databases that a server has made."""
 
 import asyncio
-import os
-import re
 
 import pytest
 
@@ -16,26 +14,16 @@ from tests.fakes.chain import ChainMaker, Model, hashX_of
 from tests.fakes.world import ScriptedDaemon, assert_equals_model, make_env
 
 
-@pytest.fixture(params=["leveldb", "rocksdb"])
-def engine(request):
-    if request.param == "rocksdb":
-        pytest.importorskip("rocksdict", reason="the rocksdb extra is not installed")
-    return request.param
-
-
 @pytest.fixture(autouse=True)
-def settings(monkeypatch, tmp_path, engine):
+def settings(bare_environment, tmp_path, engine):
     """The settings of the environment: those of a server without a node."""
-    for name in list(os.environ):
-        if re.fullmatch(r"[A-Z][A-Z_0-9]*", name) and name not in ("PATH", "HOME"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("DB_DIRECTORY", str(tmp_path))
-    monkeypatch.setenv("DB_ENGINE", engine)
-    monkeypatch.setenv("COIN", "BitcoinSegwit")
-    monkeypatch.setenv("NET", "regtest")
+    bare_environment.setenv("DB_DIRECTORY", str(tmp_path))
+    bare_environment.setenv("DB_ENGINE", engine)
+    bare_environment.setenv("COIN", "BitcoinSegwit")
+    bare_environment.setenv("NET", "regtest")
     # The tool sets it for itself.
-    monkeypatch.setenv("DAEMON_URL", "")
-    yield monkeypatch
+    bare_environment.setenv("DAEMON_URL", "")
+    yield bare_environment
     faults.hook = None
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -19,17 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture(autouse=True)
-def base(monkeypatch, tmp_path):
-    for name in list(os.environ):
-        if re.fullmatch(r"[A-Z][A-Z_0-9]*", name) and name not in ("PATH", "HOME"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("DB_DIRECTORY", str(tmp_path))
-    monkeypatch.setenv("DAEMON_URL", "http://user:secret@host:321/")
-    monkeypatch.setenv("COIN", "Bitcoin")
-    monkeypatch.chdir(os.getcwd())  # so that it is restored
+def base(bare_environment, tmp_path):
+    bare_environment.setenv("DB_DIRECTORY", str(tmp_path))
+    bare_environment.setenv("DAEMON_URL", "http://user:secret@host:321/")
+    bare_environment.setenv("COIN", "Bitcoin")
+    bare_environment.chdir(os.getcwd())  # so that it is restored
     # The server is deaf to signals when it has ended.
     handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
-    yield monkeypatch
+    yield bare_environment
     for signum, handler in handlers.items():
         signal.signal(signum, handler)
 

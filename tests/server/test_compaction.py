@@ -29,18 +29,9 @@ from tests.fakes.chain import GENESIS, GENESIS_HEADER, MINUS_1, NULL, ChainMaker
 from tests.fakes.chain import make_block as block_of
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
 
-ENGINES = ["leveldb", "rocksdb"]
-
 
 class Stop(BaseException):
     """Stands for a kill between two writes."""
-
-
-@pytest.fixture(params=ENGINES)
-def engine(request):
-    if request.param == "rocksdb":
-        pytest.importorskip("rocksdict", reason="the rocksdb extra is not installed")
-    return request.param
 
 
 @pytest.fixture

@@ -24,13 +24,6 @@ HASHXS = [hashX_of(script) for script in MAKER.scripts]
 ENGINES = {"leveldb": LevelDB, "rocksdb": RocksDB}
 
 
-@pytest.fixture(params=["leveldb", "rocksdb"])
-def engine(request):
-    if request.param == "rocksdb":
-        pytest.importorskip("rocksdict", reason="the rocksdb extra is not installed")
-    return request.param
-
-
 @pytest.fixture
 def env(tmp_path, engine):
     return make_env(tmp_path, engine=engine, reorg_limit=10)

@@ -1,7 +1,6 @@
 """Tests of every setting: default, value, and what is said of a value that cannot be used."""
 
 import logging
-import os
 import re
 
 import pytest
@@ -37,19 +36,16 @@ class FakeResource:
 
 
 @pytest.fixture(autouse=True)
-def base(monkeypatch):
+def base(bare_environment):
     """Set nothing but what is required; return the setter."""
-    for name in list(os.environ):
-        if re.fullmatch(r"[A-Z][A-Z_0-9]*", name) and name not in ("PATH", "HOME"):
-            monkeypatch.delenv(name)
-    monkeypatch.setattr(env_module, "resource", FakeResource())
+    bare_environment.setattr(env_module, "resource", FakeResource())
     for name, value in {
         "DB_DIRECTORY": "/some/dir",
         "DAEMON_URL": "http://user:secret@host:321/",
         "COIN": "Bitcoin",
     }.items():
-        monkeypatch.setenv(name, value)
-    return monkeypatch
+        bare_environment.setenv(name, value)
+    return bare_environment
 
 
 def refusal(error=EnvBase.Error):

@@ -8,14 +8,10 @@ import pytest
 from electrumx.server.schema import DBError
 from electrumx.server.storage import db_class
 
-ENGINES = ["leveldb", "rocksdb"]
 
-
-@pytest.fixture(params=ENGINES)
-def engine(request):
-    if request.param == "rocksdb":
-        pytest.importorskip("rocksdict", reason="the rocksdb extra is not installed")
-    return db_class(request.param)
+@pytest.fixture(name="engine")
+def engine_class(engine):
+    return db_class(engine)
 
 
 @pytest.fixture

@@ -25,13 +25,6 @@ class Stop(BaseException):
     """Stands for a kill between two writes."""
 
 
-@pytest.fixture(params=["leveldb", "rocksdb"])
-def engine(request):
-    if request.param == "rocksdb":
-        pytest.importorskip("rocksdict", reason="the rocksdb extra is not installed")
-    return request.param
-
-
 @pytest.fixture(params=[6, 7])
 def version(request):
     return request.param

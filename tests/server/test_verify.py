@@ -28,13 +28,6 @@ CHAIN = MAKER.chain(TIP)
 MODEL = Model(CHAIN)
 
 
-@pytest.fixture(params=["leveldb", "rocksdb"])
-def engine(request):
-    if request.param == "rocksdb":
-        pytest.importorskip("rocksdict", reason="the rocksdb extra is not installed")
-    return request.param
-
-
 async def make_database(env, chain=CHAIN):
     """Index a chain in some flushes, as a server that has caught up."""
     daemon = ScriptedDaemon(chain)
@@ -470,16 +463,13 @@ async def test_a_node_that_gives_no_count_is_not_compared_with(tmp_path):
 
 
 @pytest.fixture
-def settings(monkeypatch, tmp_path, engine):
-    for name in list(os.environ):
-        if re.fullmatch(r"[A-Z][A-Z_0-9]*", name) and name not in ("PATH", "HOME"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("DB_DIRECTORY", str(tmp_path))
-    monkeypatch.setenv("DB_ENGINE", engine)
-    monkeypatch.setenv("COIN", "Bitcoin")
-    monkeypatch.setenv("NET", "regtest")
+def settings(bare_environment, tmp_path, engine):
+    bare_environment.setenv("DB_DIRECTORY", str(tmp_path))
+    bare_environment.setenv("DB_ENGINE", engine)
+    bare_environment.setenv("COIN", "Bitcoin")
+    bare_environment.setenv("NET", "regtest")
     # The tool sets it for itself, for good.
-    monkeypatch.setenv("DAEMON_URL", "")
+    bare_environment.setenv("DAEMON_URL", "")
     return make_env(tmp_path, engine=engine)
 
 

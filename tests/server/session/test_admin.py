@@ -7,13 +7,7 @@ import pytest
 
 import electrumx
 from electrumx.lib.hash import hash_to_hex_str
-from tests.fakes.session_world import FakeCoin, make_tx_hash, session_world, until, utxo
-
-
-@pytest.fixture
-async def world():
-    async with session_world() as world:
-        yield world
+from tests.fakes.session_world import FakeCoin, make_tx_hash, until, utxo
 
 
 @pytest.fixture

@@ -60,11 +60,6 @@ async def world():
         yield world
 
 
-@pytest.fixture
-async def client(world):
-    return await world.connect()
-
-
 # -- the list
 
 

@@ -49,17 +49,6 @@ def tls_settings(certificate):
     }
 
 
-@pytest.fixture
-async def world():
-    async with session_world() as world:
-        yield world
-
-
-@pytest.fixture
-async def client(world):
-    return await world.connect()
-
-
 # -- transports
 
 

@@ -22,17 +22,6 @@ TXID = hash_to_hex_str(make_tx_hash("some"))
 BLOCK_5_TXS = [make_tx_hash(5, n) for n in range(3)]
 
 
-@pytest.fixture
-async def world():
-    async with session_world() as world:
-        yield world
-
-
-@pytest.fixture
-async def client(world):
-    return await world.connect()
-
-
 # method, parameters, code, text
 SCRIPTHASH_METHODS = ["get_balance", "get_history", "get_mempool", "listunspent", "subscribe"]
 BAD_SCRIPTHASHES = [

@@ -59,11 +59,6 @@ async def world():
         yield world
 
 
-@pytest.fixture
-async def client(world):
-    return await world.connect()
-
-
 async def test_a_plain_function_answers(world, client):
     assert VALUE == await client.request("at.once")
     assert pytest.approx(12, abs=0.1) == world.session().cost
