@@ -133,12 +133,11 @@ def _results(job: list[Reading[Any]]) -> list[Result]:
         if len(numbers) > 1 and together is not _each:
             try:
                 found = together([job[number].argument for number in numbers], job[0].bounded)
-            except Exception:  # noqa: S110  who of them is to blame is found out below
-                pass
-            else:
                 for number, result in zip(numbers, found, strict=True):
                     results[number] = result, None
                 continue
+            except Exception:  # noqa: S110  who of them is to blame is found out below
+                pass
         for number in numbers:
             results[number] = _alone(job[number])
     return results

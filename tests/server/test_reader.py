@@ -114,6 +114,14 @@ async def test_of_reads_made_together_one_that_fails_harms_no_other(reader):
         await second
 
 
+async def test_of_reads_made_together_none_waits_for_a_result_that_was_left_out(reader):
+    def forgetful(numbers, _bounded):
+        return numbers[:1]
+
+    readings = [reader.join(forgetful, number) for number in (1, 2, 3)]
+    assert [await reading for reading in readings] == [1, 2, 3]
+
+
 async def test_of_reads_made_together_only_what_is_too_much_is_done_again(reader, monkeypatch):
     monkeypatch.setattr(reader_module, "RETRY_SECS", 0.001)
     calls, raced = [], [RACED]

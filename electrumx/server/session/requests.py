@@ -59,8 +59,11 @@ FAST_MESSAGE_BYTES = 4_096
 
 _SCALARS = frozenset((str, int, bool, type(None)))
 _NO_PARAMS: list[Any] = []
-# A result, and what follows the key of the id
-_REPLY = b'{"jsonrpc":"2.0","result":%b,"id":%b'
+# What stands before and behind a result.  They are joined: formatting took half as long again, and
+# of megabytes 15 times as long.
+_RESULT = b'{"jsonrpc":"2.0","result":'
+_ID = b',"id":'
+_join = b"".join
 _NULL_HEAD = b'{"jsonrpc":"2.0","result":null,"id":'
 _loads = orjson.loads
 
@@ -83,9 +86,9 @@ class FastRequest(Request):
     def encode(self, result: Any) -> bytes:
         """Return the reply as JSON; pure."""
         if type(result) is str:
-            return _REPLY % (encode(result), self._tail)
-        if type(result) is EncodedJSON:
-            return _REPLY % (result, self._tail)
+            return _join((_RESULT, encode(result), _ID, self._tail))
+        if type(result) is EncodedJSON and len(result) < WRITE_BYTES:
+            return _join((_RESULT, result, _ID, self._tail))
         return BoundedConnection(JSONRPCv2, self._max_response)._encode(self._id, result)
 
     def deliver(self, part: bytes) -> bytes:
@@ -329,9 +332,9 @@ class RequestSession(WorkingSession):
         if result is None:
             reply = _NULL_HEAD + tail
         elif kind is EncodedJSON:
-            reply = _REPLY % (result, tail)
+            reply = _join((_RESULT, result, _ID, tail))
         elif kind is str and len(result) <= LARGE_RESULT_CHARS:
-            reply = _REPLY % (encode(result), tail)
+            reply = _join((_RESULT, encode(result), _ID, tail))
         else:
             request = FastRequest(method, params, request_id, tail, self.max_response_size)
             self._conclude_result(request, result)
