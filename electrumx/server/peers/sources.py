@@ -85,7 +85,7 @@ class PeerProxy(SOCKSProxy):  # type: ignore[misc]  # the library has no types
 
 def without_logins(text: str) -> str:
     """Return text without the user names and passwords of the URLs in it."""
-    return re.sub(r"//[^\s/?#]*@", "//", text)
+    return re.sub(r"//\S*@", "//", text)
 
 
 def parse_blacklist(text: str | bytes) -> set[str]:
