@@ -38,9 +38,9 @@ Rows of a flush whose coins are not yet committed, and rows parked by a reorgani
 merged, for they are told by their ids.  Their ids are above the limit, because that is set only
 while both stores agree on the flush count.  ``History`` marks scripts before it writes them.
 
-The finish, with M the highest id in use: (1) the last data; (2) ``utxo_flush_count := M`` in the
-``utxo`` store; (3) ``flush_count := M`` in this one.  A stop after (2) leaves a count above M, for
-which opening finds no row to clear and sets M.
+The finish, with M the highest id in use (higher, if its row was undone meanwhile): (1) the last
+data; (2) ``utxo_flush_count := M`` in the ``utxo`` store; (3) ``flush_count := M`` in this one.  A
+stop after (2) leaves a count above M, for which opening finds no row to clear and sets M.
 
 **Stopped** (:func:`compact_prefixes`): the same merging by two-byte key prefix, with the cursor in
 the state row, as ElectrumX's tool keeps it, and the same finish.

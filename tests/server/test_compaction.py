@@ -215,6 +215,8 @@ def ids(history):
 
 
 class SmallSlices(CompactionPass):
+    # By count, never by the clock: what happens between them is chosen by a seed.
+    PREPARE_SECS = 3600
     SLICE_BYTES = 30
     SLICE_ROWS = 4
     FINISH_SCRIPTS = 2
