@@ -3,8 +3,10 @@
 import asyncio
 import logging
 
+import pytest
+
 from electrumx.lib.hash import double_sha256, hash_to_hex_str, sha256
-from electrumx.server.session import chaintip, fanout
+from electrumx.server.session import chaintip, fanout, scripts
 from tests.fakes.session_world import (
     Summary,
     make_tx_hash,
@@ -215,6 +217,38 @@ async def test_a_script_unsubscribed_from_while_statuses_are_worked_out_is_not_t
         await notifying
         await client.no_notification()
         assert {} == session.mempool_statuses
+
+
+@pytest.mark.parametrize("is_cached", [False, True])
+async def test_a_block_while_a_long_history_is_hashed_is_in_the_status(is_cached, monkeypatch):
+    monkeypatch.setattr(scripts, "INLINE_ITEMS", 0)
+    monkeypatch.setattr(scripts, "KEPT_HASH_ENTRIES", 0)
+    async with session_world() as world:
+        client = await world.connect()
+        old, new = make_tx_hash("old"), make_tx_hash("new")
+        world.db.histories[ALICE_X] = [(old, 5)]
+        world.mempool.summaries[ALICE_X] = [Summary(new, 100, False)]
+        histories = world.manager.scripts.histories
+        if is_cached:
+            await histories.read(ALICE_X)
+        hashed, held, go_on = histories.hashed, asyncio.Event(), asyncio.Event()
+
+        async def slowly(hashX, history):
+            if not held.is_set():
+                held.set()
+                await go_on.wait()
+            await hashed(hashX, history)
+
+        histories.hashed = slowly
+        asking = asyncio.ensure_future(client.request(SUBSCRIBE, ALICE))
+        await asyncio.wait_for(held.wait(), 60)
+        world.mempool.summaries.clear()
+        world.db.histories[ALICE_X].append((new, 11))
+        await world.new_block([ALICE_X])
+        go_on.set()
+        status = status_of((old, 5), (new, 11))
+        assert await asking == status
+        assert await client.notification() == (SUBSCRIBE, [ALICE, status])
 
 
 async def test_another_block_of_the_same_height_is_news():

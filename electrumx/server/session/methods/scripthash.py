@@ -128,8 +128,13 @@ class ScripthashMethods(SessionBase):
         return status
 
     async def _hashed_status(self, hashX: bytes, history: ScriptHistory, cost: float) -> Any:
+        """Return the status when its history is hashed; that of another tip if that came meanwhile."""
+        chain = self.session_mgr.chain
+        before = chain.notified_tip, chain.reorg_count
         await self.session_mgr.scripts.histories.hashed(hashX, history)
-        return self._script_status(hashX, history, cost)
+        if chain.is_known() and (chain.notified_tip, chain.reorg_count) == before:
+            return self._script_status(hashX, history, cost)
+        return await chain.steady(lambda: self.address_status(hashX), self.bump_cost)
 
     async def address_status(self, hashX: bytes) -> str | None:
         """Return the status of a script, and remember it if it depends on the mempool."""
