@@ -1,8 +1,8 @@
 """Raw blocks over the node's REST interface, where it has that switched on (``rest=1``).
 
 A block comes as it is, instead of as hex within JSON, which spares the node's core and ours about
-three quarters of what fetching costs.  REST knows no password and no batches: blocks are asked for one by one,
-over a few connections at a time.
+three quarters of what fetching costs.  REST knows no password and no batches: blocks are asked for
+one by one, over a few connections at a time.
 
 Owns those connections, and what is known of each URL's REST interface.  It is found out by asking,
 and whatever goes wrong later only means that JSON-RPC is used instead, for ten minutes.  Runs on the
