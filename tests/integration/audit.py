@@ -150,3 +150,8 @@ async def _assert_same_proofs(client, oracle, height):
         assert answers[len(txids) + position] == {"tx_hash": txid, "merkle": branch}
     with pytest.raises(ElectrumError, match=f"no tx at position {len(txids)} in block"):
         await client.call("blockchain.transaction.id_from_pos", height, len(txids))
+
+
+async def all_follow(servers, oracle, **kwargs):
+    """Every server says what the oracle says."""
+    await asyncio.gather(*(assert_follows(server, oracle, **kwargs) for server in servers))

@@ -1,16 +1,13 @@
 """The index over bcoin, with Bitcoin's own rules: witnesses, branches, a mempool that forgets."""
 
-import asyncio
-import random
-
 import pytest
 
-from tests.integration.audit import assert_follows, assert_same_blocks
+from tests.integration.audit import all_follow, assert_same_blocks
 from tests.integration.chains import script_pool
 from tests.integration.nodes import Bcoin
 from tests.integration.oracle import Oracle
 from tests.integration.server import ServerProcess, wait_until
-from tests.integration.turmoil import Turmoil, free_coins
+from tests.integration.turmoil import Turmoil, follow_branches, free_coins
 
 pytestmark = [pytest.mark.daemon, pytest.mark.slow, pytest.mark.xdist_group("bcoin")]
 
@@ -55,11 +52,6 @@ def servers(chain, tmp_path, stopping):
     ]
 
 
-async def all_follow(servers, oracle, **kwargs):
-    """Every server says what the oracle says."""
-    await asyncio.gather(*(assert_follows(server, oracle, **kwargs) for server in servers))
-
-
 async def test_blocks_and_mempool_with_witnesses_are_indexed(chain, servers):
     oracle = Oracle(chain.node)
     assert oracle.height >= 440
@@ -80,30 +72,13 @@ async def test_blocks_and_mempool_with_witnesses_are_indexed(chain, servers):
 
 
 async def test_random_branches_are_followed(chain, servers):
-    choose = random.Random(8)
-    seen = set()
-
-    async def audit(**kwargs):
-        oracle = Oracle(chain.node)
-        seen.update(oracle.scripthashes())
-        await all_follow(servers, oracle, also=seen, **kwargs)
-        return oracle
-
-    for number in range(REORGS):
-        for _ in range(choose.randint(1, 3)):
+    def grow(blocks):
+        for _ in range(blocks):
             pay(chain, 6)
             chain.node.mine(1)
         pay(chain, 3)
-        oracle = await audit(queries=())
-        depth = choose.randint(1, DEEPEST)
-        length = max(0, depth + (-2, -1, 0, 1, 2)[number % 5])
-        coins = free_coins(oracle)
-        chain.branch(depth, length, pay=choose.choice((0, 5)), coins=coins)
-        await audit()
-    for server in servers:
-        assert server.terminate() == 0
-        server.start()
-    await audit()
+
+    await follow_branches(chain, servers, grow, rounds=REORGS, deepest=DEEPEST)
 
 
 async def test_blocks_that_the_operator_has_replaced_are_indexed_again(chain, servers):

@@ -1,19 +1,17 @@
 """The index over the Bitcoin SV node, whose blocks serve for Bitcoin Cash's processing as well."""
 
-import asyncio
-import random
 import subprocess
 import sys
 
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.integration.audit import assert_follows, assert_same_blocks
+from tests.integration.audit import all_follow, assert_follows, assert_same_blocks
 from tests.integration.chains import FEE, SCRIPT_SIGS, SCRIPTS, FreeCoin, make_tx, script_pool
 from tests.integration.nodes import BitcoinSVNode
 from tests.integration.oracle import Oracle, scripthash_of
 from tests.integration.server import ServerProcess
-from tests.integration.turmoil import Turmoil, address_of, free_coins
+from tests.integration.turmoil import Turmoil, address_of, follow_branches, free_coins
 
 pytestmark = [pytest.mark.daemon, pytest.mark.slow, pytest.mark.xdist_group("bitcoin-sv")]
 
@@ -88,11 +86,6 @@ def servers(chain, tmp_path, stopping):
     ]
 
 
-async def all_follow(servers, oracle, **kwargs):
-    """Every server says what the oracle says."""
-    await asyncio.gather(*(assert_follows(server, oracle, **kwargs) for server in servers))
-
-
 async def test_blocks_and_mempool_are_indexed(chain, servers):
     oracle = Oracle(chain.node)
     await all_follow(servers, oracle)
@@ -108,32 +101,15 @@ async def test_blocks_and_mempool_are_indexed(chain, servers):
 
 
 async def test_random_branches_are_followed(chain, servers):
-    choose = random.Random(8)
-    seen = set()
-
-    async def audit(**kwargs):
-        oracle = Oracle(chain.node)
-        seen.update(oracle.scripthashes())
-        await all_follow(servers, oracle, also=seen, **kwargs)
-        return oracle
-
-    for number in range(REORGS):
-        for _ in range(choose.randint(1, 3)):
+    def grow(blocks):
+        for _ in range(blocks):
             chain.pay(free_coins(Oracle(chain.node)), 6)
             chain.node.mine(1, NOBODY)
         chain.pay(free_coins(Oracle(chain.node)), 3)
-        oracle = await audit(queries=())
-        depth = choose.randint(1, DEEPEST)
-        length = max(0, depth + (-2, -1, 0, 1, 2)[number % 5])
-        held_back = choose.choice((0, 0.5, 1))
-        chain.branch(
-            depth, length, held_back=held_back, pay=choose.choice((0, 5)), coins=free_coins(oracle)
-        )
-        await audit()
-    for server in servers:
-        assert server.terminate() == 0
-        server.start()
-    await audit()
+
+    await follow_branches(
+        chain, servers, grow, rounds=REORGS, deepest=DEEPEST, held_back=(0, 0.5, 1)
+    )
 
 
 def electrumx_rpc(server, *words):

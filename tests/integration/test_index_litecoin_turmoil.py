@@ -3,12 +3,11 @@
 The tests share a node. Its chain goes on from test to test; each asks the oracle anew.
 """
 
-import asyncio
 import random
 
 import pytest
 
-from tests.integration.audit import CHEAP, QUERIES, assert_follows, assert_same_blocks
+from tests.integration.audit import CHEAP, QUERIES, all_follow, assert_same_blocks
 from tests.integration.chains import ChainBuilder, build_mweb
 from tests.integration.nodes import Litecoind
 from tests.integration.oracle import Oracle
@@ -54,11 +53,6 @@ def start_servers(node, folder, stopping):
         server = ServerProcess(folder / engine, node.env, protocols=PROTOCOLS, **settings)
         servers.append(stopping.enter_context(server))
     return servers
-
-
-async def all_follow(servers, oracle, **kwargs):
-    """Every server says what the oracle says."""
-    await asyncio.gather(*(assert_follows(server, oracle, **kwargs) for server in servers))
 
 
 async def test_every_script_of_the_whole_chain_is_indexed_by_both_engines(

@@ -5,9 +5,10 @@ The same seed makes the same choices; txids differ between runs, since coinbases
 
 import random
 
+from tests.integration.audit import all_follow
 from tests.integration.chains import FEE, SCRIPTS, FreeCoin, make_tx, with_length
 from tests.integration.nodes import RPCFailure
-from tests.integration.oracle import Spend, sha256d
+from tests.integration.oracle import Oracle, Spend, sha256d
 
 KIND_OF = {script: kind for kind, script in SCRIPTS.items()}
 BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
@@ -221,3 +222,36 @@ def _with_descendants(oracle, spent, txid):
                 family.add(child)
                 queue.append(child)
     return family
+
+
+async def follow_branches(chain, servers, grow, *, rounds, deepest, held_back=(0,)):
+    """Servers follow branches of random depths, shorter and longer ones, and know them after a stop.
+
+    grow(blocks): mine so many, with payments in them and others that wait.
+    held_back: the shares, of which one is chosen, of what a branch leaves unconfirmed.
+    """
+    choose = random.Random(8)
+    seen = set()
+
+    async def audit(**kwargs):
+        oracle = Oracle(chain.node)
+        seen.update(oracle.scripthashes())
+        await all_follow(servers, oracle, also=seen, **kwargs)
+        return oracle
+
+    for number in range(rounds):
+        grow(choose.randint(1, 3))
+        oracle = await audit(queries=())
+        depth = choose.randint(1, deepest)
+        chain.branch(
+            depth,
+            max(0, depth + (-2, -1, 0, 1, 2)[number % 5]),
+            held_back=choose.choice(held_back),
+            pay=choose.choice((0, 5)),
+            coins=free_coins(oracle),
+        )
+        await audit()
+    for server in servers:
+        assert server.terminate() == 0
+        server.start()
+    await audit()
