@@ -23,6 +23,7 @@ from electrumx.lib.hash import hash_to_hex_str
 from electrumx.lib.merkle import Merkle, MerkleCache
 from electrumx.server import recovery
 from electrumx.server.compaction import CompactionPass
+from electrumx.server.disk_trouble import explained
 from electrumx.server.env import Env
 from electrumx.server.faults import fault_point
 from electrumx.server.flat_files import FlatFiles
@@ -38,7 +39,7 @@ from electrumx.server.schema import (
     undo_key,
     undo_key_height,
 )
-from electrumx.server.storage import Storage, WriteBatch, db_class, explained
+from electrumx.server.storage import Storage, WriteBatch, db_class
 from electrumx.server.upgrade import OLD_VERSIONS, upgrade_utxo_store
 
 _LE8 = Struct("<Q")

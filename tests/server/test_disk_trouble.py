@@ -13,7 +13,8 @@ from electrumx.lib.errors import OperatorError
 from electrumx.lib.util import LogicalFile
 from electrumx.server import controller
 from electrumx.server.db import DB, DBError
-from electrumx.server.storage import LevelDB, RocksDB, explained
+from electrumx.server.disk_trouble import explained
+from electrumx.server.storage import LevelDB, RocksDB
 from tests.conftest import REPOSITORY
 from tests.fakes.chain import ChainMaker, Model, hashX_of
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
