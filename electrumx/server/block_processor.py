@@ -187,12 +187,12 @@ class BlockProcessor(ForkFinder):
             else:
                 self.logger.info("flushing to DB for a clean shutdown...")
                 await self._flush_at_the_end()
-            if self._merging is not None and not self._merging.done():
-                self.logger.info("waiting for the engine to finish merging tables")
-                await asyncio.wait([self._merging])
+        # Without the lock, as it may be about to write that it has ended.
+        await self._stop_merging()
+        async with self.state_lock:
             await asyncio.to_thread(self.db.close_dbs)
-            if trouble is not None:
-                raise trouble
+        if trouble is not None:
+            raise trouble
 
     async def _flush_at_the_end(self) -> None:
         """Flush with the lock held; if the disk fails, close the database before saying so."""
@@ -276,11 +276,20 @@ class BlockProcessor(ForkFinder):
     async def _merge(self) -> None:
         """Let the engine tidy up while clients are served."""
         try:
-            await asyncio.to_thread(self.db.merge)
+            merged = await asyncio.to_thread(self.db.merge)
+            fault_point("caught up: merged")
+            if merged:
+                async with self.state_lock:
+                    await asyncio.to_thread(self.db.write_merged)
         except Exception:
             # If the disk is full, the next flush says so.
             self.logger.exception("could not merge tables")
-        fault_point("caught up: merged")
+
+    async def _stop_merging(self) -> None:
+        if self._merging is not None and not self._merging.done():
+            self.logger.info("waiting for the engine to stop merging tables")
+            self.db.stop_merging()
+            await asyncio.wait([self._merging])
 
     async def _reopen_for_serving(self) -> None:
         # A compaction in the background must not write while the stores are closed.

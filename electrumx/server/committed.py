@@ -175,6 +175,8 @@ class Committed(Queries):
                 # The folders' own entries, without which all that is synced below is lost.
                 util.sync_directory(self.db_dir)
             fault_point("open: history store opened")
+            if for_sync and not compacting and self.first_sync:
+                self._begin_filling()
             if not compacting:
                 self._compact_if_overdue()
             self._clear_excess_undo_info()
@@ -279,6 +281,14 @@ class Committed(Queries):
         ).restore()
         fault_point("open: cut history restored")
 
+    def _begin_filling(self) -> None:
+        """Set the stores to be filled in bulk, also where that was begun and interrupted."""
+        assert self.utxo_db
+        assert self.history.db
+        self.utxo_db.begin_filling()
+        self.history.db.begin_filling()
+        fault_point("open: options for filling")
+
     def _read_tx_counts(self) -> None:
         count = self.state.height + 1
         raw = self.files.read_tx_counts(count)
@@ -316,7 +326,11 @@ class Committed(Queries):
     def _write_state_only(self) -> None:
         assert self.utxo_db
         with self.utxo_db.write_batch() as batch:
-            batch.put(STATE_KEY, self.state.pack())
+            batch.put(STATE_KEY, self._state_row(self.state))
+
+    def _state_row(self, state: ChainState) -> bytes:
+        """Return how a state stands on disk."""
+        return state.pack()
 
     def set_flush_count(self, count: int) -> None:
         """Write the number of history flushes that the coins have seen, synced."""

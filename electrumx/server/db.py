@@ -255,16 +255,15 @@ class DB(Filling):
                     utxo_flush_count=self.history.flush_count,
                 )
             state = self._with_wall_time(state)
-            batch.put(STATE_KEY, state.pack())
+            batch.put(STATE_KEY, self._state_row(state))
         fault_point("flush: coins written")
         if flush_utxos:
-            self._coin_flushes += 1
             flush_data.adds.clear()
             flush_data.deletes.clear()
             flush_data.undo_infos.clear()
         # Once more, unsynced, so that the time the commit took is counted.
         self.state = self._with_wall_time(state)
-        self.utxo_db.put(STATE_KEY, self.state.pack())
+        self.utxo_db.put(STATE_KEY, self._state_row(self.state))
         fault_point("flush: state written again")
 
     def _with_wall_time(self, state: ChainState) -> ChainState:
@@ -322,7 +321,7 @@ class DB(Filling):
         )
         with self.utxo_db.write_batch() as batch:
             self._put_coins(batch, flush_data)
-            batch.put(STATE_KEY, state.pack())
+            batch.put(STATE_KEY, self._state_row(state))
         fault_point("backup: coins written")
         # Readers: first the height falls, then what maps numbers to heights.
         self.state = state

@@ -16,6 +16,7 @@ NAMES = (
     "open: utxo store opened",
     "open: folder prepared",
     "open: history store opened",
+    "open: options for filling",
     "open: cut history restored",
     "open: excess history deleted",
     "open: flush count raised over a compaction's rows",
@@ -41,6 +42,7 @@ NAMES = (
     "caught up: flushed",
     "caught up: state written",
     "caught up: merged",
+    "caught up: merging recorded",
     "caught up: closed for re-opening",
     # merging history rows: a running server's slices, the stopped one's batches, and the finish
     "compaction: slice written",

@@ -48,7 +48,8 @@ class Storage:
     missing.  ``for_sync`` allows the engine more open files.  ``compressible`` is false for rows
     that compression makes little smaller, that are not deleted, and that indexing does not read.
     A store that is new is being filled, for which an engine may have other options, until
-    :meth:`end_filling`.  Raise DBError if it cannot be opened.
+    :meth:`end_filling`; see :meth:`begin_filling` for one that is not.  Raise DBError if it cannot
+    be opened.
     """
 
     #: what DB_ENGINE calls it, in lower case
@@ -60,6 +61,8 @@ class Storage:
     #: writes 20 MB/s, RocksDB 50
     MERGE_BYTES = 256_000_000
     MERGE_PLAIN_BYTES = 64_000_000
+    #: bytes of tables that are merged between two looks at whether to stop, about: a second's work
+    MERGE_STEP_BYTES = 16_000_000
 
     def __init__(self, name: str, for_sync: bool, *, compressible: bool = True):
         self.compressible = compressible
@@ -67,6 +70,7 @@ class Storage:
         self.for_sync = for_sync or self.is_new
         self.filling = self.is_new
         self._compress = compressible and not self.filling
+        self._merge_stopped = False
         self._folder = os.path.abspath(name)
         self._refuse_other_engine(name)
         self.import_module()
@@ -117,6 +121,13 @@ class Storage:
         """
         return [_first_rows(self.iterator(prefix=prefix), max_bytes) for prefix in prefixes]
 
+    def begin_filling(self) -> None:
+        """Go back to the options for a store being filled, unless there is too much to be merged.
+
+        The engine may be closed and opened for it, so nobody may use the store meanwhile.
+        """
+        self.filling = self.table_bytes <= self.MERGE_BYTES
+
     def end_filling(self, *, merge: bool = False) -> None:
         """Go on with the options for a store that is in use; ``merge`` says that it is next.
 
@@ -124,11 +135,17 @@ class Storage:
         """
         self.filling = False
 
-    def merge(self) -> None:
+    def merge(self) -> bool:
         """Merge all tables, if that makes the store notably smaller and takes seconds at most.
 
-        The store can be used meanwhile, but not closed.
+        The store can be used meanwhile, but not closed.  Return False if :meth:`stop_merging` came
+        before the end; what was merged until then stays so.
         """
+        return True
+
+    def stop_merging(self) -> None:
+        """Make :meth:`merge` end within a second or three; from then on only close the store."""
+        self._merge_stopped = True
 
     @property
     def table_bytes(self) -> int:
@@ -263,6 +280,8 @@ class LevelDB(Storage):
     PLAIN_BLOCK_SIZE = 16 << 10
     #: files of tables that only merging reads: they are mapped, and count as memory
     MAX_OPEN_FILES_MERGED = 64
+    #: bytes of a key by which the steps of merging are told apart
+    STEP_KEY_LEN = 3
     module: ModuleType
     db: Any
 
@@ -305,6 +324,14 @@ class LevelDB(Storage):
             return self.MAX_OPEN_FILES_MERGED
         return super().max_open_files
 
+    def begin_filling(self) -> None:  # noqa: D102
+        super().begin_filling()
+        if self.filling and self._compress:
+            self._compress = False
+            # Opening has made a table of what the log held, so there is nothing to wait for.
+            self.db.close()
+            self.open(self._folder)
+
     def end_filling(self, *, merge: bool = False) -> None:  # noqa: D102
         self.filling = False
         compress = self.compressible or (merge and self.table_bytes <= self.MERGE_PLAIN_BYTES)
@@ -313,10 +340,28 @@ class LevelDB(Storage):
             self.close()
             self.open(self._folder)
 
-    def merge(self) -> None:  # noqa: D102
+    def merge(self) -> bool:  # noqa: D102
         if self._compress and self.table_bytes <= self.MERGE_BYTES:
-            # Without bounds LevelDB merges what lies above the lowest level with none below it.
-            self.db.compact_range(start=b"\x00", stop=b"\xff" * 64)
+            for start, stop in self._merge_steps(0, 1 << 8 * self.STEP_KEY_LEN):
+                if self._merge_stopped:
+                    return False
+                # Without bounds LevelDB merges what lies above the lowest level with none below it.
+                self.db.compact_range(start=start, stop=stop)
+        return True
+
+    def _merge_steps(self, first: int, end: int) -> Iterator[tuple[bytes, bytes]]:
+        """Yield bounds of keys that together hold all those whose first bytes are in a range.
+
+        They come in order, and a table that was merged with one step's is not touched by the next.
+        """
+        start = first.to_bytes(self.STEP_KEY_LEN, "big")
+        stop = (end - 1).to_bytes(self.STEP_KEY_LEN, "big") + b"\xff" * 64
+        if end - first == 1 or self.db.approximate_size(start, stop) <= self.MERGE_STEP_BYTES:
+            yield start, stop
+            return
+        middle = (first + end) // 2
+        yield from self._merge_steps(first, middle)
+        yield from self._merge_steps(middle, end)
 
     def get(self, key: bytes) -> bytes | None:  # noqa: D102
         value: bytes | None = self.db.get(key)
@@ -399,6 +444,7 @@ class RocksDB(Storage):
     def open(self, name: str) -> None:  # noqa: D102
         self.db = _open_patiently(name, lambda: self.module.Rdict(name, self._options()))
         self._closed = False
+        self._is_merging = False
         self._synced = self.module.WriteOptions()
         self._synced.sync = True
 
@@ -424,13 +470,26 @@ class RocksDB(Storage):
             }
         )
 
-    def merge(self) -> None:  # noqa: D102
+    def merge(self) -> bool:  # noqa: D102
         if not self.compressible or self.table_bytes > self.MERGE_BYTES:
-            return
+            return True
         options = self.module.CompactOptions()
         # Otherwise a table that is alone is moved to the lowest level as it is, tombstones and all.
         options.set_bottommost_level_compaction(self.module.BottommostLevelCompaction.force())
-        self.db.compact_range(None, None, options)
+        # Set before the other is looked at, as stop_merging does the other way round.
+        self._is_merging = True
+        try:
+            if not self._merge_stopped:
+                self.db.compact_range(None, None, options)
+        finally:
+            self._is_merging = False
+        return not self._merge_stopped
+
+    def stop_merging(self) -> None:  # noqa: D102
+        super().stop_merging()
+        if self._is_merging:
+            # Tables are not written any more, not even those of rows in memory, which the log has.
+            self.db.cancel_all_background(False)
 
     def checkpoint(self, path: str) -> None:
         """Make a copy of hard links in a folder that must not exist, on the same disk."""

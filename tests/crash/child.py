@@ -136,6 +136,7 @@ async def _follow(spec, journal):
             await world.until_at(chain)
             if spec.get("compact"):
                 await world.until(lambda: not world.db.compaction_due)
+        await world.until(lambda: world.bp._merging and world.bp._merging.done())
 
 
 def follow(spec):
@@ -154,6 +155,7 @@ async def _inspect(spec):
         return {
             "height": db.db_height,
             "tip": db.db_tip.hex() if db.db_height >= 0 else None,
+            "first_sync": db.first_sync,
             "problems": await audit.problems(db, spec["seed"]),
         }
     finally:
@@ -161,7 +163,7 @@ async def _inspect(spec):
 
 
 def inspect(spec):
-    """Open a database, let it recover, audit it.  Prints height, tip and problems as JSON."""
+    """Open a database, let it recover, audit it.  Prints what the harness looks at as JSON."""
     set_up({**spec, "kill_point": None}, Journal(spec["dir"]))
     print(json.dumps(asyncio.run(_inspect(spec))))
 

@@ -401,7 +401,7 @@ async def test_a_first_sync_merges_what_many_flushes_left(
     assert "merged tables" not in caplog.text
 
 
-async def test_shutting_down_waits_for_tables_that_are_being_merged(
+async def test_shutting_down_stops_merging_and_the_next_start_merges(
     tmp_path, engine, caplog, monkeypatch
 ):
     caplog.set_level("INFO")
@@ -414,8 +414,9 @@ async def test_shutting_down_waits_for_tables_that_are_being_merged(
     def slow_merge(self):
         begun.set()
         assert may_end.wait(30)
+        # What is being done with the store is waited for.
         assert not closed
-        merge(self)
+        return merge(self)
 
     def noted_close(self):
         closed.append(self)
@@ -434,11 +435,90 @@ async def test_shutting_down_waits_for_tables_that_are_being_merged(
         may_end.set()
         await asyncio.wait([world.task])
     assert len(closed) == 2
-    assert "merged tables" in caplog.text
+    assert "merged tables" not in caplog.text
     monkeypatch.undo()
+    caplog.set_level("INFO")
     db = DB(make_env(tmp_path, engine=engine))
+    for left in (True, False, False):
+        await db.open_for_serving()
+        await assert_equals_model(db, Model(chain), hashXs(maker))
+        assert db.first_sync is left
+        db.close_dbs()
+        caplog.clear()
+        # There are no more blocks to index.
+        async with World(make_env(tmp_path, engine=engine), ScriptedDaemon(chain)) as world:
+            await world.until(lambda world=world: world.bp._merging and world.bp._merging.done())
+        assert ("merged tables" in caplog.text) is left
+
+
+async def test_a_first_sync_that_was_interrupted_goes_on_as_it_began(
+    tmp_path, engine, indexer, caplog, monkeypatch
+):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(BlockProcessor, "PARSE_BYTES", 1_000)
+    monkeypatch.setattr(BlockProcessor, "_check_cache_size", lambda _self: True)
+    filling = []
+    flush_dbs = DB.flush_dbs
+
+    def noted(self, flush_data, *args):
+        filling.append((self.utxo_db.filling, self.history.db.filling))
+        flush_dbs(self, flush_data, *args)
+
+    monkeypatch.setattr(DB, "flush_dbs", noted)
+
+    async def hold(_self=None):
+        await asyncio.sleep(3600)
+
+    maker = ChainMaker(seed=18)
+    fork = maker.grow(maker.genesis_hash, 20)
+    daemon = ScriptedDaemon(maker.chain(fork))
+    env = make_env(tmp_path, engine=engine, indexer=indexer)
+    async with World(env, daemon) as world:
+        world.bp._first_caught_up = hold
+        await world.until(lambda: world.bp.height == 20)
+    chain = maker.chain(maker.grow(fork, 20))
+    daemon.set_chain(chain)
+    filling.clear()
+    async with World(env, daemon) as world:
+        await world.until_at(chain)
+        *before_last, last = filling
+        assert len(before_last) > 3
+        assert set(before_last) == {(True, True)}
+        assert last == (False, False)
+        await world.until(lambda: "merged tables" in caplog.text)
+        await world.until(lambda: world.bp._merging.done())
+        await assert_equals_model(world.db, Model(chain), hashXs(maker))
+    # From now on the store is in use, whatever there is to catch up with.
+    chain = maker.chain(maker.grow(double_sha256(chain[-1][:80]), 20))
+    daemon.set_chain(chain)
+    filling.clear()
+    async with World(env, daemon) as world:
+        await world.until_at(chain)
+    assert set(filling) == {(False, False)}
+    assert caplog.text.count("merged tables") == 1
+
+
+async def test_merging_that_fails_is_told_of_and_not_repeated(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(BlockProcessor, "PARSE_BYTES", 1_000)
+    monkeypatch.setattr(BlockProcessor, "_check_cache_size", lambda _self: True)
+
+    def fail(_self):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(db_class("leveldb"), "merge", fail)
+    maker = ChainMaker(seed=19)
+    fork = maker.grow(maker.genesis_hash, 20)
+    daemon = ScriptedDaemon(maker.chain(fork))
+    env = make_env(tmp_path)
+    async with World(env, daemon) as world:
+        await world.until(lambda: world.bp._merging and world.bp._merging.done())
+        assert "could not merge tables" in caplog.text
+        chain = maker.chain(maker.extend(fork))
+        daemon.set_chain(chain)
+        await world.until_at(chain)
+    db = DB(env)
     await db.open_for_serving()
-    await assert_equals_model(db, Model(chain), hashXs(maker))
+    assert not db.first_sync
     db.close_dbs()
 
 

@@ -1,12 +1,14 @@
 """Every engine does what Storage promises; runs over all its subclasses."""
 
+import itertools
 import os
 import random
+import threading
 
 import pytest
 
 from electrumx.server.schema import DBError
-from electrumx.server.storage import db_class
+from electrumx.server.storage import LevelDB, db_class
 
 
 @pytest.fixture(name="engine")
@@ -185,6 +187,91 @@ def test_merging_drops_what_was_deleted_unless_that_would_take_long(engine, tmp_
         store.close()
     # A row has some bytes more in a table: its number, and lengths.
     assert live < sizes[engine.MERGE_BYTES] < 1.6 * live < sizes[0]
+
+
+def test_a_store_can_be_filled_again_where_it_was_interrupted(engine, tmp_path, monkeypatch):
+    name = str(tmp_path / "store")
+    store = engine(name, True)
+    rows = fill(store)
+    store.close()
+    store = engine(name, True)
+    assert not store.filling
+    store.begin_filling()
+    assert store.filling
+    store.put(b"more", b"rows")
+    store.end_filling(merge=True)
+    assert store.merge()
+    assert dict(store.iterator()) == {**rows, b"more": b"rows"}
+    # One that will not be merged stays as it is.
+    monkeypatch.setattr(engine, "MERGE_BYTES", 0)
+    store.begin_filling()
+    assert not store.filling
+    store.close()
+
+
+def test_merging_can_be_stopped_at_any_instant_and_done_again(engine, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "MERGE_STEP_BYTES", 200_000)
+    name = str(tmp_path / "store")
+    store = engine(name, True)
+    rows = fill(store)
+    store.close()
+    store = engine(name, True)
+    filled = store.table_bytes
+    for work in (0, 0, 20_000, 100_000):
+        store.put(b"in memory", str(work).encode())
+        rows[b"in memory"] = str(work).encode()
+        merging = threading.Thread(target=store.merge)
+        merging.start()
+        # Some time passes, or none.
+        sum(range(work))
+        store.stop_merging()
+        merging.join()
+        assert not store.merge()
+        store.close()
+        store = engine(name, True)
+        assert dict(store.iterator()) == rows
+    assert store.merge()
+    assert dict(store.iterator()) == rows
+    assert store.table_bytes < filled / 2
+    store.close()
+
+
+def test_leveldb_merges_in_steps_that_leave_out_no_key(tmp_path, monkeypatch):
+    monkeypatch.setattr(LevelDB, "MERGE_STEP_BYTES", 200_000)
+    store = LevelDB(str(tmp_path / "store"), True)
+    # Nothing is there yet.
+    assert len(list(store._merge_steps(0, 1 << 24))) == 1
+    rows = fill(store)
+    store.end_filling(merge=True)
+    steps = list(store._merge_steps(0, 1 << 24))
+    assert len(steps) > 10
+    assert (steps[0][0], steps[-1][1]) == (b"\0\0\0", b"\xff" * 67)
+    for (_start, stop), (start, _stop) in itertools.pairwise(steps):
+        assert stop[3:] == b"\xff" * 64
+        assert int.from_bytes(stop[:3], "big") + 1 == int.from_bytes(start, "big")
+    assert all(start <= stop for start, stop in steps)
+    whole = store.table_bytes
+    done = []
+
+    def stop_before_the_sixth(_self, _first, _end):
+        for step in steps:
+            if len(done) == 5:
+                store.stop_merging()
+            done.append(step)
+            yield step
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LevelDB, "_merge_steps", stop_before_the_sixth)
+        assert not store.merge()
+    assert len(done) == 6
+    assert store.table_bytes < whole
+    store.close()
+    store = LevelDB(str(tmp_path / "store"), True)
+    assert store.merge()
+    assert dict(store.iterator()) == rows
+    live = sum(len(key) + len(value) for key, value in rows.items())
+    assert live < store.table_bytes < 1.6 * live
+    store.close()
 
 
 def test_rows_survive_closing(engine, tmp_path):
