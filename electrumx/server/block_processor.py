@@ -123,6 +123,8 @@ class BlockProcessor(ForkFinder):
         self.forks_ended = 0
         #: tip -> what was confirmed on top of it, the last batches
         self._confirmed: dict[bytes, Confirmed] = {}
+        #: the last blocks from the node formed no chain
+        self._incoherent = False
         #: blocks that the operator asked to be replaced
         self.reorg_count: int | None = None
         self.compiled = self._compiled_index()
@@ -360,13 +362,19 @@ class BlockProcessor(ForkFinder):
             if self._caught_up_event.is_set():
                 await self._notify()
             self.touched = set()
+            self._incoherent = False
             return True
         if prev_hashes[0] != chain[0]:
             await self.reorg_chain(None)
         else:
             # The node changed branches between two requests of a batch.
             self.logger.warning("daemon blocks do not form a chain; resetting the prefetcher")
-            await self.prefetcher.reset_height(self.height)
+            if self._incoherent:
+                # Not once, but always: it is not asked in a busy loop.
+                await self._start_over()
+            else:
+                self._incoherent = True
+                await self.prefetcher.reset_height(self.height)
         return False
 
     async def _note_confirmed(self, prev_tip: bytes, blocks: Sequence[ParsedBlock]) -> None:

@@ -246,3 +246,31 @@ async def test_a_node_that_grows_towards_our_height_undoes_nothing(tmp_path):
         assert await bp._node_left_our_chain()
         daemon.set_chain(chain)
         assert not await bp._node_left_our_chain()
+
+
+async def test_blocks_that_never_form_a_chain_are_not_asked_for_all_the_time(tmp_path, caplog):
+    maker = ChainMaker(seed=42)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 10))
+
+    class Confused(ScriptedDaemon):
+        asked = 0
+        is_confused = True
+
+        async def raw_blocks(self, hex_hashes):
+            blocks = await super().raw_blocks(hex_hashes)
+            if self.is_confused and len(blocks) > 3:
+                self.asked += 1
+                blocks[2] = blocks[1]
+            return blocks
+
+    daemon = Confused(chain)
+    async with World(make_env(tmp_path), daemon) as world:
+        world.bp.RETRY_SECS = 1000
+        # The node may only have changed branches meanwhile: at first it is asked again at once.
+        await world.until(lambda: caplog.text.count("do not form a chain") >= 2)
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+        assert daemon.asked <= 4
+    daemon.is_confused = False
+    async with World(make_env(tmp_path), daemon) as world:
+        await world.until_at(chain)
