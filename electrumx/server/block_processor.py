@@ -95,6 +95,8 @@ class BlockProcessor(ForkFinder):
     BACKUP_CHUNK = 50
     #: seconds before trying again what the node made fail
     RETRY_SECS = 5.0
+    #: how long a shutdown waits for the engine to merge all that a first synchronisation left
+    MERGE_GRACE_SECS = 10.0
     #: of the time that a compaction in the background takes, the part in which it does nothing
     COMPACTION_REST = 0.5
     #: raw bytes of blocks that are parsed at a time: parsed, readable blocks take ten times that
@@ -289,9 +291,11 @@ class BlockProcessor(ForkFinder):
 
     async def _stop_merging(self) -> None:
         if self._merging is not None and not self._merging.done():
-            self.logger.info("waiting for the engine to stop merging tables")
-            self.db.stop_merging()
-            await asyncio.wait([self._merging])
+            self.logger.info("waiting for the engine to merge tables")
+            _done, pending = await asyncio.wait([self._merging], timeout=self.MERGE_GRACE_SECS)
+            if pending:
+                self.db.stop_merging()
+                await asyncio.wait(pending)
 
     async def _reopen_for_serving(self) -> None:
         # A compaction in the background must not write while the stores are closed.

@@ -407,6 +407,7 @@ async def test_shutting_down_stops_merging_and_the_next_start_merges(
     caplog.set_level("INFO")
     monkeypatch.setattr(BlockProcessor, "PARSE_BYTES", 1_000)
     monkeypatch.setattr(BlockProcessor, "_check_cache_size", lambda _self: True)
+    monkeypatch.setattr(BlockProcessor, "MERGE_GRACE_SECS", 0)
     begun, may_end, closed = threading.Event(), threading.Event(), []
     engine_class = db_class(engine)
     merge, close = engine_class.merge, engine_class.close
@@ -431,7 +432,7 @@ async def test_shutting_down_stops_merging_and_the_next_start_merges(
         await assert_equals_model(world.db, Model(chain), hashXs(maker))
         monkeypatch.setattr(engine_class, "close", noted_close)
         world.task.cancel()
-        await world.until(lambda: "waiting for the engine" in caplog.text)
+        await world.until(lambda: world.db.utxo_db._merge_stopped)
         may_end.set()
         await asyncio.wait([world.task])
     assert len(closed) == 2
@@ -449,6 +450,38 @@ async def test_shutting_down_stops_merging_and_the_next_start_merges(
         async with World(make_env(tmp_path, engine=engine), ScriptedDaemon(chain)) as world:
             await world.until(lambda world=world: world.bp._merging and world.bp._merging.done())
         assert ("merged tables" in caplog.text) is left
+
+
+async def test_shutting_down_gives_merging_the_time_to_end(tmp_path, engine, caplog, monkeypatch):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(BlockProcessor, "PARSE_BYTES", 1_000)
+    monkeypatch.setattr(BlockProcessor, "_check_cache_size", lambda _self: True)
+    monkeypatch.setattr(BlockProcessor, "MERGE_GRACE_SECS", 60)
+    begun, may_end = threading.Event(), threading.Event()
+    engine_class = db_class(engine)
+    merge = engine_class.merge
+
+    def slow_merge(self):
+        begun.set()
+        assert may_end.wait(30)
+        return merge(self)
+
+    monkeypatch.setattr(engine_class, "merge", slow_merge)
+    maker = ChainMaker(seed=19)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 40))
+    env = make_env(tmp_path, engine=engine)
+    async with World(env, ScriptedDaemon(chain)) as world:
+        await world.until(begun.is_set)
+        world.task.cancel()
+        await world.until(lambda: "waiting for the engine to merge tables" in caplog.text)
+        may_end.set()
+        await asyncio.wait([world.task])
+    assert "merged tables" in caplog.text
+    db = DB(env)
+    await db.open_for_serving()
+    assert not db.first_sync
+    await assert_equals_model(db, Model(chain), hashXs(maker))
+    db.close_dbs()
 
 
 async def test_a_first_sync_that_was_interrupted_goes_on_as_it_began(
