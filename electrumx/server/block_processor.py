@@ -96,7 +96,7 @@ class BlockProcessor(ForkFinder):
     #: seconds before trying again what the node made fail
     RETRY_SECS = 5.0
     #: how long a shutdown waits for the engine to merge all that a first synchronisation left
-    MERGE_GRACE_SECS = 10.0
+    MERGE_GRACE_SECS = 15.0
     #: of the time that a compaction in the background takes, the part in which it does nothing
     COMPACTION_REST = 0.5
     #: raw bytes of blocks that are parsed at a time: parsed, readable blocks take ten times that
