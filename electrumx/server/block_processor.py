@@ -204,10 +204,7 @@ class BlockProcessor(ForkFinder):
             await asyncio.to_thread(self._flush_all)
         except BaseException as e:
             await asyncio.to_thread(self.db.close_dbs)
-            better = self.db.explained(e)
-            if better is e:
-                raise
-            raise better from e
+            self.db.raise_explained(e)
 
     async def _first_open_dbs(self) -> None:
         loop = asyncio.get_running_loop()

@@ -16,6 +16,7 @@ from array import array
 from dataclasses import replace
 from pathlib import Path
 from struct import Struct
+from typing import NoReturn
 
 import electrumx
 from electrumx.lib import util
@@ -187,14 +188,14 @@ class Committed(Queries):
                 self._log_state()
         except BaseException as e:
             self.close_dbs()
-            better = self.explained(e)
-            if better is e:
-                raise
-            raise better from e
+            self.raise_explained(e)
 
-    def explained(self, error: BaseException) -> BaseException:
-        """Return a DBError in place of an error of the disk or the engine; others as they are."""
-        return explained(error, str(self.db_dir), self.db_class)
+    def raise_explained(self, error: BaseException) -> NoReturn:
+        """Raise a DBError in place of an error of the disk or the engine; others as they are."""
+        better = explained(error, str(self.db_dir), self.db_class)
+        if better is error:
+            raise error
+        raise better from error
 
     def _refuse_half_a_database(self) -> None:
         # A new store would make the next start clear the history that belongs to the lost one.

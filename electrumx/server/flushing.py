@@ -74,10 +74,7 @@ class Flushing(Unflushed):
             return await asyncio.to_thread(func, *args)
         except BaseException as e:
             self._state_broken = True
-            better = self.db.explained(e)
-            if better is e:
-                raise
-            raise better from e
+            self.db.raise_explained(e)
 
     # -- flushing
 

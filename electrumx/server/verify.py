@@ -120,10 +120,7 @@ async def verify(
             await _audit_once(audit, daemon, lock)
         except BaseException as e:
             audit.stop()
-            better = db.explained(e)
-            if better is e:
-                raise
-            raise better from e
+            db.raise_explained(e)
         attempt += 1
         if not audit.findings or audit.backups == db.backup_count or attempt == 3:
             return _verdict(audit, time.monotonic() - start)
