@@ -251,6 +251,11 @@ def open_truncate(filename: str | os.PathLike[str]) -> BinaryIO:
 _O_BINARY: int = getattr(os, "O_BINARY", 0)
 
 
+def without_logins(text: str) -> str:
+    """Return text without the user names and passwords of the URLs in it."""
+    return re.sub(r"//\S*@", "//", text)
+
+
 def sync_path(path: str | os.PathLike[str]) -> None:
     """Make what was written to a file or folder durable, whoever wrote it."""
     fd = os.open(path, os.O_RDONLY)

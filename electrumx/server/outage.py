@@ -7,10 +7,11 @@ URLs nor calls.  Runs in: the event loop.
 import asyncio
 import errno
 import logging
-import re
 import time
 
 import aiohttp
+
+from electrumx.lib.util import without_logins
 
 # What we show of a node's or our own text in a log line, in characters.
 MAX_LOGGED_TEXT = 300
@@ -52,7 +53,7 @@ RETRIED = (
 
 def printable(text: object) -> str:
     """Put text on one line, cut it, and take the credentials of any URL out of it."""
-    line = re.sub(r"//\S*@", "//", " ".join(str(text).split()))
+    line = without_logins(" ".join(str(text).split()))
     if len(line) > MAX_LOGGED_TEXT:
         line = line[:MAX_LOGGED_TEXT] + "…"
     return "".join(c if c.isprintable() else "?" for c in line)

@@ -21,7 +21,7 @@ import aiohttp
 from aiorpcx import ProtocolError, RPCError, SOCKSError, TaskTimeout
 
 from electrumx.lib.peer import Peer
-from electrumx.lib.util import class_logger
+from electrumx.lib.util import class_logger, without_logins
 from electrumx.server.env import Env
 from electrumx.server.peers.admission import AddPeerRules
 from electrumx.server.peers.session import (
@@ -39,7 +39,6 @@ from electrumx.server.peers.sources import (
     detect_proxy,
     fetch_blacklist,
     proxy_ip_address,
-    without_logins,
 )
 from electrumx.server.peers.verify import ChainDB, Ourselves, check_peer
 

@@ -5,7 +5,6 @@ Each answer is bounded in size and time, and each question fails with few kinds 
 
 import asyncio
 import json
-import re
 import socket
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -81,11 +80,6 @@ class PeerProxy(SOCKSProxy):  # type: ignore[misc]  # the library has no types
         return await asyncio.get_running_loop().create_connection(
             protocol_at_address, sock=sock, ssl=ssl, server_hostname=server_hostname
         )
-
-
-def without_logins(text: str) -> str:
-    """Return text without the user names and passwords of the URLs in it."""
-    return re.sub(r"//\S*@", "//", text)
 
 
 def parse_blacklist(text: str | bytes) -> set[str]:
