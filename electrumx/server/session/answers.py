@@ -1,6 +1,6 @@
 """Answers that wait for the database, without a task or a future for each.
 
-``fetch`` asks a source of ``scripts`` and makes the answer when the value arrives, if the chain
+``Answer`` asks a source of ``scripts`` and makes the answer when the value arrives, if the chain
 stood still meanwhile; else it leaves the request to ``ChainTip.steady``.  On the event loop.
 """
 
@@ -20,10 +20,11 @@ _PLAIN = frozenset((str, EncodedJSON, type(None)))
 
 
 class Answer:
-    """The answer to a request for which a value of a script was asked for.
+    """``finish(hashX, value, cost)`` of the source's value of a script, when that arrives.
 
     It is waited for like a future, but is leaner: who waits is called when the value arrives, not
-    a turn of the loop later, which took 5 µs a request.  ``before`` is the state of the chain.
+    a turn of the loop later, which took 5 µs a request.  ``before`` is the chain's state now, which
+    must be steady.  Failed tries are charged for.
     """
 
     __slots__ = (
@@ -62,6 +63,7 @@ class Answer:
         self._task: asyncio.Future[Any] | None = None
         # For who awaits it, not by callback
         self._waiter: asyncio.Future[None] | None = None
+        source.ask(hashX, self.arrived)
 
     def arrived(self, value: Any, cost: float, error: BaseException | None) -> None:
         """Take the value, or what went wrong; see ``scripts.Arrived``."""
@@ -159,20 +161,3 @@ class Answer:
                 self.cancel()
                 raise
         return self.result()
-
-
-def fetch(
-    chain: ChainTip,
-    before: Any,
-    source: Answers,
-    finish: Finish,
-    hashX: bytes,
-    charge: Callable[[float], object],
-) -> Answer:
-    """Return ``finish(hashX, value, cost)`` with the source's value of a script, when it arrives.
-
-    ``before`` is the chain's state now, which must be steady.  Failed tries are charged for.
-    """
-    answer = Answer(chain, before, source, finish, hashX, charge)
-    source.ask(hashX, answer.arrived)
-    return answer

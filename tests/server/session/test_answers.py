@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from electrumx.server.session.answers import fetch
+from electrumx.server.session.answers import Answer
 from electrumx.server.session.chaintip import ChainTip
 from tests.fakes.session_world import FakeBP, FakeDB
 
@@ -39,7 +39,7 @@ class Asked:
         self.chain.notified(self.db.db_height, self.db.db_tip)
 
     def fetch(self, finish=lambda hashX, value, cost: (hashX, value, cost)):
-        return fetch(
+        return Answer(
             self.chain, self.chain.state(), self.source, finish, HASHX, self.charged.append
         )
 

@@ -16,7 +16,7 @@ from aiorpcx import RPCError
 
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server import packed
-from electrumx.server.session.answers import Answer, fetch
+from electrumx.server.session.answers import Answer
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.framing import notification_parts
 from electrumx.server.session.limits import COST_CACHED
@@ -104,7 +104,7 @@ class ScripthashMethods(SessionBase):
                 return finish(hashX, value, COST_CACHED)
         before = chain.state()
         if before is not None:
-            return fetch(chain, before, source, finish, hashX, self.bump_cost)
+            return Answer(chain, before, source, finish, hashX, self.bump_cost)
 
         async def compute() -> Any:
             result = finish(hashX, *await source.read(hashX))
