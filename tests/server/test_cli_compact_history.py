@@ -15,15 +15,10 @@ from tests.fakes.world import ScriptedDaemon, assert_equals_model, make_env
 
 
 @pytest.fixture(autouse=True)
-def settings(bare_environment, tmp_path, engine):
+def settings(tool_environment):
     """The settings of the environment: those of a server without a node."""
-    bare_environment.setenv("DB_DIRECTORY", str(tmp_path))
-    bare_environment.setenv("DB_ENGINE", engine)
-    bare_environment.setenv("COIN", "BitcoinSegwit")
-    bare_environment.setenv("NET", "regtest")
-    # The tool sets it for itself.
-    bare_environment.setenv("DAEMON_URL", "")
-    yield bare_environment
+    tool_environment.setenv("COIN", "BitcoinSegwit")
+    yield tool_environment
     faults.hook = None
 
 

@@ -39,6 +39,18 @@ async def test_a_block_hash_that_is_none_is_waited_out(tmp_path, answer):
         await world.until_at(maker.chain(tip))
 
 
+async def stop_polling(bp):
+    """Return when only the test polls the node for a reorganisation from here on."""
+    paused = asyncio.Event()
+
+    async def pause():
+        paused.set()
+        await asyncio.Event().wait()
+
+    bp._poll_pause = pause
+    await asyncio.wait_for(paused.wait(), 30)
+
+
 async def assert_unharmed(world, maker, tip):
     """The database holds the chain up to a tip after the server has ended."""
     db = DB(world.env)
@@ -116,15 +128,7 @@ async def test_blocks_undone_while_a_poll_compares_hashes_are_no_error(tmp_path)
     async with World(make_env(tmp_path), daemon) as world:
         await world.until_at(chain)
         bp, db = world.bp, world.db
-        paused = asyncio.Event()
-
-        async def pause():
-            paused.set()
-            await asyncio.Event().wait()
-
-        # Only this test polls from here on.
-        bp._poll_pause = pause
-        await asyncio.wait_for(paused.wait(), 30)
+        await stop_polling(bp)
         daemon.set_chain(chain[:-1])
         read = db._remember_headers
 
@@ -229,15 +233,7 @@ async def test_a_node_that_grows_towards_our_height_undoes_nothing(tmp_path):
         await world.until_at(chain)
         bp = world.bp
         await world.until(lambda: bp._followed_url)
-        paused = asyncio.Event()
-
-        async def pause():
-            paused.set()
-            await asyncio.Event().wait()
-
-        # Only this test polls from here on.
-        bp._poll_pause = pause
-        await asyncio.wait_for(paused.wait(), 30)
+        await stop_polling(bp)
         daemon.set_chain(chain[:1])
         for length in (8, 9, 12, 15, 20):
             daemon.set_chain(chain[:length])

@@ -463,13 +463,8 @@ async def test_a_node_that_gives_no_count_is_not_compared_with(tmp_path):
 
 
 @pytest.fixture
-def settings(bare_environment, tmp_path, engine):
-    bare_environment.setenv("DB_DIRECTORY", str(tmp_path))
-    bare_environment.setenv("DB_ENGINE", engine)
-    bare_environment.setenv("COIN", "Bitcoin")
-    bare_environment.setenv("NET", "regtest")
-    # The tool sets it for itself, for good.
-    bare_environment.setenv("DAEMON_URL", "")
+def settings(tool_environment, tmp_path, engine):
+    tool_environment.setenv("COIN", "Bitcoin")
     return make_env(tmp_path, engine=engine)
 
 
