@@ -134,9 +134,10 @@ class Merkle:
     ) -> tuple[list[bytes], bytes]:
         """Return branch and root from a level and the leaves below one of its hashes.
 
-        For who keeps a level of his own; MerkleCache keeps whole trees. The leaves are those of the segment that holds index, which counts from the very first
-        leaf. Raises TypeError if given other than lists, ValueError if the leaves contradict the
-        level or the index is out of range.
+        For callers that keep a level of their own; MerkleCache keeps whole trees. The leaves are
+        those of the segment that holds index, which counts from the very first leaf. Raises
+        TypeError if given other than lists, ValueError if the leaves contradict the level or the
+        index is out of range.
         """
         if not isinstance(level, list):
             raise TypeError("level must be a list")
