@@ -19,6 +19,7 @@ from electrumx.lib.errors import OperatorError
 from electrumx.lib.server_base import ServerBase
 from electrumx.lib.util import class_logger, version_string
 from electrumx.server.block_processor import BlockProcessor
+from electrumx.server.compiled_modules import missing_modules, missing_modules_warning
 from electrumx.server.daemon import Daemon
 from electrumx.server.db import DB
 from electrumx.server.env import Env
@@ -183,6 +184,9 @@ class Controller(ServerBase):
         self.logger.info(f"supported protocol versions: {low}-{high}")
         self.logger.info(f"event loop policy: {env.loop_policy}")
         self.logger.info(f"reorg limit is {env.reorg_limit:,d} blocks")
+        missing = missing_modules()
+        if missing and env.indexer != "python":
+            self.logger.warning(missing_modules_warning(missing))
 
 
 def _status(manager: SessionManager, processor: BlockProcessor, daemon: Daemon) -> str:
