@@ -128,7 +128,7 @@ cdef int put_heights(
     """Write the heights, LE4, of ascending numbers, with the GIL held all the time."""
     cdef Py_ssize_t n, low = 0, high, middle, total = len(counts)
     cdef uint64_t number
-    cdef const uint64_t *ends = counts.data.as_ulonglongs
+    cdef const uint64_t *ends = <const uint64_t *> counts.data.as_ulonglongs
     if counts.ob_descr.typecode != b'Q':
         raise TypeError("counts must be an array of 64-bit numbers")
     for n in range(count):
@@ -650,7 +650,7 @@ def extend_histories(
             wholes.append(whole)
         with nogil:
             for n in range(count):
-                extend(&jobs[n], rows, hashes, first_tx_num, ends.data.as_ulonglongs, height)
+                extend(&jobs[n], rows, hashes, first_tx_num, <const uint64_t *> ends.data.as_ulonglongs, height)
         for n in range(count):
             job = &jobs[n]
             result.append((
