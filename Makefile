@@ -85,12 +85,12 @@ HEADER = $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("includ
 BUILD_PARTS = contrib/demo/debian-install cc:gcc /usr/include/stdlib.h:libc6-dev \
 	/usr/include/openssl/sha.h:libssl-dev "$(HEADER):python3-dev" || true
 
-$(VENV)/.installed: setup.py pyproject.toml $(COMPILED) | $(BIN)/python
+$(VENV)/.installed: setup.py pyproject.toml contrib/constraints.txt $(COMPILED) | $(BIN)/python
 	@$(BUILD_PARTS)
-	$(BIN)/python -m pip install -q -e .
+	$(BIN)/python -m pip install -q -c contrib/constraints.txt -e .
 	@touch $@
 
-$(VENV)/.installed-test: setup.py pyproject.toml $(COMPILED) | $(BIN)/python
+$(VENV)/.installed-test: setup.py pyproject.toml contrib/constraints.txt $(COMPILED) | $(BIN)/python
 	@$(BUILD_PARTS)
-	$(BIN)/python -m pip install -q -e '.[test,docs,rocksdb,uvloop]'
+	$(BIN)/python -m pip install -q -c contrib/constraints.txt -e '.[test,docs,rocksdb,uvloop]'
 	@touch $@ $(VENV)/.installed

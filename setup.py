@@ -39,6 +39,7 @@ EXTRAS = {
     **HASHES,
     "test": [
         "bdkpython==3.1.1",
+        "cython>=3.0,<4",
         "hypothesis>=6.100,<7",
         "mypy>=1.10,<3",
         "pytest>=8,<10",
@@ -89,9 +90,12 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "aiorpcX[ws]>=0.25,<0.26",
-        "aiohttp>=3.9,<4",
-        "orjson>=3.10,<4",
-        "pylru>=1.2,<2",
+        # Older ones have known faults in reading HTTP, which the node's side could use.
+        "aiohttp>=3.14.3,<4",
+        "orjson>=3.11,<4",
+        # The last with wheels for Python 3.10 are 16.1.
+        "websockets>=16.0,<18",
+        "yarl>=1.20,<2",
         *LEVELDB,
     ],
     extras_require=EXTRAS,

@@ -1,0 +1,130 @@
+"""Every package that is imported is declared, and the versions that are tested are written down."""
+
+import ast
+import re
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.conftest import REPOSITORY
+
+CONSTRAINTS = REPOSITORY / "contrib" / "constraints.txt"
+LOCKED = REPOSITORY / "contrib" / "container" / "requirements.txt"
+# The extras whose packages the server imports if they are there, beside the header hashes
+SERVER_EXTRAS = ("rocksdb", "uvloop", "zmq")
+# Imported only where the operator built them: each is named in the manual, none is in a registry
+# in a form that a plain installation can use.
+BUILT_BY_HAND = {"rocksdb"}
+# Imported by their names when a database of theirs is opened
+ENGINES = {"plyvel", "plyvel_next", "rocksdict"}
+DISTRIBUTION_OF = {"plyvel_next": "plyvel-next", "zmq": "pyzmq"}
+
+
+@pytest.fixture(scope="module")
+def setup_arguments():
+    """The arguments that setup.py gives to setuptools."""
+    code = (
+        "import json, setuptools; setuptools.setup = lambda **kw: print(json.dumps("
+        "{k: kw[k] for k in ('install_requires', 'extras_require')}));"
+        "exec(compile(open('setup.py').read(), 'setup.py', 'exec'), "
+        "{'__file__': 'setup.py', '__name__': '__main__'})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    return ast.literal_eval(done.stdout)
+
+
+def requirements(setup_arguments, *extras):
+    texts = list(setup_arguments["install_requires"])
+    for extra in extras:
+        texts += setup_arguments["extras_require"][extra]
+    return [Requirement(text) for text in texts]
+
+
+def names(found):
+    return {canonicalize_name(requirement.name) for requirement in found}
+
+
+def imported_packages():
+    found = set()
+    for path in (REPOSITORY / "electrumx").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module)
+            elif isinstance(node, ast.Constant) and node.value in ENGINES:
+                found.add(node.value)
+    tops = {name.partition(".")[0] for name in found}
+    return tops - set(sys.stdlib_module_names) - {"electrumx"} - BUILT_BY_HAND
+
+
+def constraints():
+    lines = re.sub(r"#.*", "", CONSTRAINTS.read_text()).split("\n")
+    return [Requirement(line) for line in lines if line.strip()]
+
+
+def test_every_imported_package_is_declared(setup_arguments):
+    declared = names(requirements(setup_arguments, *SERVER_EXTRAS))
+    imported = {canonicalize_name(DISTRIBUTION_OF.get(n, n)) for n in imported_packages()}
+
+    assert imported - declared == set()
+
+
+def test_every_declared_package_is_imported(setup_arguments):
+    imported = {canonicalize_name(DISTRIBUTION_OF.get(n, n)) for n in imported_packages()}
+    declared = names(requirements(setup_arguments, *SERVER_EXTRAS))
+
+    assert declared - imported == set()
+
+
+def test_every_dependency_has_a_tested_version_within_its_range(setup_arguments):
+    tested = constraints()
+    for requirement in requirements(setup_arguments, *SERVER_EXTRAS):
+        pins = [pin for pin in tested if names([pin]) == names([requirement])]
+        assert pins, f"{requirement} is not in {CONSTRAINTS.name}"
+        for pin in pins:
+            (specifier,) = pin.specifier
+            assert specifier.operator == "=="
+            assert requirement.specifier.contains(specifier.version), f"{pin} against {requirement}"
+
+
+def test_what_is_installed_is_what_is_written_down():
+    pinned = {
+        canonicalize_name(pin.name): pin.specifier
+        for pin in constraints()
+        if pin.marker is None or pin.marker.evaluate()
+    }
+    installed = {
+        name: metadata.version(name)
+        for name in pinned
+        if any(canonicalize_name(d.name) == name for d in metadata.distributions())
+    }
+
+    assert [
+        f"{name} {version} is installed, {pinned[name]} is written down"
+        for name, version in installed.items()
+        if not pinned[name].contains(version)
+    ] == []
+
+
+def test_the_image_has_the_tested_versions_and_a_hash_for_each():
+    blocks = re.findall(
+        r"^([\w.-]+)(?:\[\w+\])?==(\S+) \\\n((?:    --hash.*\n)+)", LOCKED.read_text(), re.M
+    )
+    locked = {canonicalize_name(name): version for name, version, _hashes in blocks}
+    environment = {"python_version": "3.12"}
+    tested = {
+        canonicalize_name(pin.name): pin.specifier
+        for pin in constraints()
+        if pin.marker is None or pin.marker.evaluate(environment)
+    }
+
+    assert all("--hash=sha256:" in hashes for _name, _version, hashes in blocks)
+    assert tested.keys() - locked.keys() == set()
+    assert [name for name in tested if not tested[name].contains(locked[name])] == []
