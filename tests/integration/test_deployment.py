@@ -458,8 +458,9 @@ def test_the_container_file_copies_what_is_there_and_needed():
             copied |= set(sources)
 
     assert all((REPOSITORY / source).exists() for source in copied)
-    # What setup.py reads, and the code itself
-    assert {"setup.py", "pyproject.toml", "README.rst", "LICENCE", "electrumx"} == copied
+    # What setup.py reads, the code itself, and the versions and hashes of what it needs
+    read = {"setup.py", "pyproject.toml", "README.rst", "LICENCE", "electrumx"}
+    assert copied == read | {"contrib/constraints.txt", "contrib/container/requirements.txt"}
 
 
 def test_the_container_s_stages_and_extras_are_ours():
@@ -470,7 +471,9 @@ def test_the_container_s_stages_and_extras_are_ours():
     assert len(from_lines) == 2
     assert from_lines[0].endswith(" AS build")
     assert "/opt/electrumx" in "".join(arguments_of("COPY"))
-    assert all(f'"{extra}":' in setup for extra in extras.partition("=")[2].split(","))
+    named = [extra for extra in extras.partition("=")[2].split(",") if extra]
+    assert all(f'"{extra}":' in setup for extra in named)
+    assert any("--require-hashes -r requirements.txt" in script for script in arguments_of("RUN"))
     known = {"ARG", "FROM", "RUN", "WORKDIR", "COPY", "ENV", "USER", "VOLUME", "EXPOSE"}
     known |= {"HEALTHCHECK", "STOPSIGNAL", "ENTRYPOINT", "CMD"}
     assert {instruction for instruction, _argument in instructions()} <= known
