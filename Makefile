@@ -5,7 +5,8 @@
 ## make docs      the manual, in docs/_build/html
 ## make bench     how fast it is, beside a peer: minutes; BENCH="sync --chain 4m" for a part
 ## make soak      hours of random events
-## make fuzz      the parsers, with what a fuzzer makes up, for minutes each
+## make fuzz      fuzzes the parsers, for minutes each
+## make sanitize  the Cython modules under address and undefined-behaviour sanitizers
 ## make clean     remove all that these make
 
 VENV ?= .venv
@@ -23,7 +24,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; 
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: run test test-all lint docs bench soak parts clean help
+.PHONY: run test test-all lint docs bench soak fuzz sanitize parts clean help
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -71,6 +72,9 @@ fuzz: $(VENV)/.installed-test
 	test -d .venv-fuzz || $(BIN)/python -m venv .venv-fuzz
 	.venv-fuzz/bin/python -m pip install -q 'atheris>=3,<4' -e .
 	.venv-fuzz/bin/python -m tests.fuzz .run/fuzz $(TARGETS)
+
+sanitize: $(VENV)/.installed-test
+	$(BIN)/python -m tests.sanitize
 
 clean:
 	rm -rf $(VENV) $(SUPPORTED:%=.venv-%) .venv-fuzz .run build *.egg-info docs/_build
