@@ -65,19 +65,17 @@ bench: $(VENV)/.installed-test
 soak: parts
 	$(PYTEST) -m soak --timeout=0 tests
 
-# Atheris has wheels for 3.11 to 3.13 only, so it has an environment of its own.  Inputs that are
-# worth keeping stay in .run/fuzz, where the next run begins.
+# Atheris has wheels for 3.11 to 3.13 only.  Inputs that are worth keeping stay in .run/fuzz, where
+# the next run begins.
 fuzz: $(VENV)/.installed-test
 	$(BIN)/python -m tests.fuzz.seeds .run/fuzz/seeds
-	test -d .venv-fuzz || $(BIN)/python -m venv .venv-fuzz
-	.venv-fuzz/bin/python -m pip install -q 'atheris>=3,<4' -e .
-	.venv-fuzz/bin/python -m tests.fuzz .run/fuzz $(TARGETS)
+	$(BIN)/python -m tests.fuzz .run/fuzz $(TARGETS)
 
 sanitize: $(VENV)/.installed-test
 	$(BIN)/python -m tests.sanitize
 
 clean:
-	rm -rf $(VENV) $(SUPPORTED:%=.venv-%) .venv-fuzz .run build *.egg-info docs/_build
+	rm -rf $(VENV) $(SUPPORTED:%=.venv-%) .run build *.egg-info docs/_build
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:

@@ -38,6 +38,7 @@ EXTRAS = {
     "zmq": ["pyzmq>=26,<28"],
     **HASHES,
     "test": [
+        "atheris>=3,<4; python_version>='3.11' and python_version<'3.14'",
         "bdkpython==3.1.1",
         "cython>=3.0,<4",
         "hypothesis>=6.100,<7",
