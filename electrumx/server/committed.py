@@ -28,6 +28,7 @@ from electrumx.server.disk_trouble import explained
 from electrumx.server.env import Env
 from electrumx.server.faults import fault_point
 from electrumx.server.flat_files import FlatFiles
+from electrumx.server.gate import StoreGate
 from electrumx.server.history import History
 from electrumx.server.queries import Queries
 from electrumx.server.schema import (
@@ -57,7 +58,10 @@ class Committed(Queries):
         self.coin = env.coin
         self.db_dir = Path(env.db_dir)
         self.db_class: type[Storage] = db_class(env.db_engine)
+        #: passed by who reads the stores or the flat files without the state lock
+        self.gate = StoreGate(is_open=False)
         self.history = History()
+        self.history.gate = self.gate
         self.history.set_utxo_flush_count = self.set_flush_count
         self.history.before_clearing = self._restore_cut_history
         #: asks the node for raw blocks by their display hashes, blocking; None without a node
@@ -139,8 +143,12 @@ class Committed(Queries):
                 self._serve_as_it_is()
                 return
             self.logger.info("closing DBs to re-open for serving")
-            self.close_dbs()
-            fault_point("caught up: closed for re-opening")
+            # Reads of an administrator wait; those under way end first.
+            with self.gate.exclusive():
+                self._close_stores()
+                fault_point("caught up: closed for re-opening")
+                self._open(False, False)
+            return
         self._open(False, False)
 
     def _stores_are_small(self) -> bool:
@@ -160,6 +168,11 @@ class Committed(Queries):
         self._clear_excess_undo_info()
 
     def _open(self, for_sync: bool, compacting: bool) -> None:
+        with self.gate.exclusive():
+            self._open_stores(for_sync, compacting)
+            self.gate.set_open()
+
+    def _open_stores(self, for_sync: bool, compacting: bool) -> None:
         assert self.utxo_db is None
         first_time = not self.tx_counts
         self.last_flush = time.monotonic()
@@ -316,13 +329,22 @@ class Committed(Queries):
             self.logger.info(f"sync time so far: {util.formatted_time(self.wall_time)}")
 
     def close_dbs(self) -> None:
-        """Close both stores; harmless if they are closed."""
-        with self.history.reading:
-            self.files.close()
-            self.history.close_db()
-            if self.utxo_db:
-                self.utxo_db.close()
-                self.utxo_db = None
+        """Close both stores; harmless if they are closed.
+
+        Reads that wait, or are under way and long, fail with DBClosedError; the others are waited
+        for, which takes milliseconds.
+        """
+        self.gate.begin_closing()
+        with self.gate.exclusive():
+            self._close_stores()
+            self.gate.set_closed()
+
+    def _close_stores(self) -> None:
+        self.files.close()
+        self.history.close_db()
+        if self.utxo_db:
+            self.utxo_db.close()
+            self.utxo_db = None
 
     def _write_state_only(self) -> None:
         assert self.utxo_db

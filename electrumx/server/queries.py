@@ -31,6 +31,7 @@ from electrumx.lib.lru import LRUCache
 from electrumx.lib.merkle import MerkleCache
 from electrumx.server import packed
 from electrumx.server.flat_files import FlatFiles
+from electrumx.server.gate import StoreGate
 from electrumx.server.history import History
 from electrumx.server.reader import RACED, TOO_MUCH, Reader, Reading, Verdict
 from electrumx.server.schema import (
@@ -130,11 +131,12 @@ class Queries:
     tx_counts: "array[int]"
     backup_count: int
     header_mc: MerkleCache
+    gate: StoreGate
     #: set by :meth:`_init_queries`
     reader: Reader
 
     def _init_queries(self, logger: Any) -> None:
-        self.reader = Reader(logger)
+        self.reader = Reader(logger, self.gate)
         # Of the generation that is the backup count; see cached_header.
         self._chunks: LRUCache[int, list[bytes]] = LRUCache(10_000, HEADER_CACHE_BYTES)
 
@@ -233,7 +235,8 @@ class Queries:
         if bounded:
             found = self.utxo_db.rows_of(prefixes, (SMALL_COINS + 1) * COIN_ROW_LEN)
         else:
-            found = [list(self.utxo_db.iterator(prefix=prefix)) for prefix in prefixes]
+            rows_of = self.gate.rows
+            found = [rows_of(self.utxo_db.iterator(prefix=prefix)) for prefix in prefixes]
         results: list[T | Verdict] = []
         for rows in found:
             if bounded and len(rows) > SMALL_COINS:
@@ -334,13 +337,18 @@ class Queries:
 
         def lookup(prevout: tuple[bytes, int]) -> tuple[bytes, int] | None:
             tx_hash, txout_idx = prevout
+            self.gate.check()
             # Always compared in full: an outpoint of the mempool need not exist here.
             row = self._lookup_exact(tx_hash, txout_idx)
             if row is None:
                 return None
             return row.coin[:HASHX_LEN], _LE8.unpack(row.coin[-8:])[0]
 
-        return await asyncio.to_thread(lambda: [lookup(prevout) for prevout in prevouts])
+        def lookup_all() -> list[tuple[bytes, int] | None]:
+            with self.gate.reading():
+                return [lookup(prevout) for prevout in prevouts]
+
+        return await asyncio.to_thread(lookup_all)
 
     def _lookup_exact(self, tx_hash: bytes, txout_idx: int) -> CoinRow | None:
         row = self.lookup_coin(tx_hash, txout_idx)
@@ -468,7 +476,8 @@ class Queries:
             available = max(0, min(count, self.state.height + 1 - start_height))
             if not available:
                 return b"", 0
-            return self.files.read_headers(start_height, available), available
+            with self.gate.reading():
+                return self.files.read_headers(start_height, available), available
 
         return await asyncio.to_thread(read)
 

@@ -12,6 +12,9 @@ Work that grows with the length of an address's history must not hold up the sma
 is first tried within a bound; if it says ``TOO_MUCH`` it is done again as a job of its own, in
 other threads.  One that says ``RACED`` met a reorganisation, and is repeated a moment later.
 
+A job passes the database's gate once, so that no store is closed while it is read (``gate``); when
+the database is closed, what waits fails with ``DBClosedError``.
+
 The queue belongs to the event loop; the functions given run in the threads.
 """
 
@@ -23,6 +26,9 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from time import perf_counter
 from typing import Any, Generic, TypeVar
+
+from electrumx.server.gate import StoreGate
+from electrumx.server.schema import DBClosedError
 
 T = TypeVar("T")
 
@@ -146,6 +152,9 @@ def _results(job: list[Reading[Any]]) -> list[Result]:
 def _alone(read: Reading[Any]) -> Result:
     try:
         return read.together([read.argument], read.bounded)[0], None
+    except DBClosedError as e:
+        # Its frames hold iterators, which must be gone when the store is closed.
+        return None, e.with_traceback(None)
     except Exception as e:
         return None, e
 
@@ -153,8 +162,9 @@ def _alone(read: Reading[Any]) -> Result:
 class Reader:
     """Runs reads in threads; used from one event loop."""
 
-    def __init__(self, logger: logging.Logger) -> None:
+    def __init__(self, logger: logging.Logger, gate: StoreGate | None = None) -> None:
         self._logger = logger
+        self._gate = gate or StoreGate()
         # All else that is kept is made anew for each loop, by the first read.
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -228,7 +238,11 @@ class Reader:
 
     def _run(self, loop: asyncio.AbstractEventLoop, small: bool, job: list[Reading[Any]]) -> None:
         """Do a job.  Runs in: a thread."""
-        results = _results(job)
+        try:
+            with self._gate.reading():
+                results = _results(job)
+        except DBClosedError as e:
+            results = [(None, e.with_traceback(None))] * len(job)
         try:
             loop.call_soon_threadsafe(self._deliver, small, job, results)
         except RuntimeError:

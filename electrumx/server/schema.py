@@ -62,6 +62,13 @@ class DBError(OperatorError):
     """The database on disk does not fit this program, coin or engine, or is damaged."""
 
 
+class DBClosedError(DBError):
+    """The stores are closed, or are being closed: the server starts or stops."""
+
+    def __init__(self, text: str = "the database is closed: the server is starting or stopping"):
+        super().__init__(text)
+
+
 def undo_key(height: int) -> bytes:
     """Return the key of the undo row of a height."""
     return UNDO_PREFIX + _BE4.pack(height)
