@@ -13,6 +13,8 @@ import asyncio
 import os
 import time
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from struct import Struct
@@ -32,6 +34,7 @@ from electrumx.server.gate import StoreGate
 from electrumx.server.history import History
 from electrumx.server.queries import Queries
 from electrumx.server.schema import (
+    COIN_LEN,
     DB_VERSION,
     MAX_FLUSH_ID,
     STATE_KEY,
@@ -79,6 +82,8 @@ class Committed(Queries):
         self.tx_counts: array[int] = array("Q")
         #: counts the times that committed blocks were undone
         self.backup_count = 0
+        #: odd while coins and state are being written; see ``queries``
+        self.commit_seq = 0
         self.last_flush = time.monotonic()
         self.last_flush_tx_count = 0
         #: undo rows below this height are deleted
@@ -346,6 +351,15 @@ class Committed(Queries):
             self.utxo_db.close()
             self.utxo_db = None
 
+    @contextmanager
+    def _committing(self) -> Iterator[None]:
+        """Let readers know that coins and state are being written, for the length of a block."""
+        self.commit_seq += 1
+        try:
+            yield
+        finally:
+            self.commit_seq += 1
+
     def _write_state_only(self) -> None:
         assert self.utxo_db
         with self.utxo_db.write_batch() as batch:
@@ -367,9 +381,18 @@ class Committed(Queries):
         return max_height - self.env.reorg_limit + 1
 
     def read_undo_info(self, height: int) -> bytes | None:
-        """Return a block's undo items, joined, or None if they are not kept."""
+        """Return a block's undo items, joined, or None if they are not kept.
+
+        Raise DBDamagedError if they are not whole.
+        """
         assert self.utxo_db
-        return self.utxo_db.get(undo_key(height))
+        undo_info = self.utxo_db.get(undo_key(height))
+        if undo_info is not None and len(undo_info) % COIN_LEN:
+            raise self.damage_log.error(
+                f"undo row {undo_key(height).hex()} of the utxo store, of height {height:,d}, has "
+                f"{len(undo_info):,d} bytes"
+            )
+        return undo_info
 
     def _prune_undo_rows(self, batch: WriteBatch, height: int) -> None:
         """Delete the undo rows that fall out of the window at the new height."""

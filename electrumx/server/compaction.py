@@ -122,6 +122,18 @@ def merge_rows(
     return puts, deletes
 
 
+def are_whole(rows: Sequence[Row], logger: logging.Logger) -> bool:
+    """Return whether no row of a script is cut short: merging would shift all that follows it."""
+    for key, row in rows:
+        if len(row) % TXNUM_LEN:
+            logger.error(
+                f"compacting history: row {key.hex()} of the hist store is cut short, so its "
+                "script is left as it is; run electrumx_rpc verify"
+            )
+            return False
+    return True
+
+
 class RowMerger:
     """Cuts the merging of one script's rows into steps that can be committed one by one.
 
@@ -320,7 +332,8 @@ class CompactionPass:
         if not rows or hashX in self._history.cut:
             return
         merger = RowMerger(hashX, rows, self._row_bytes, self._limit, first_id)
-        yield from merger.steps(self.SLICE_BYTES, self.SLICE_ROWS)
+        if are_whole(rows, self._history.logger):
+            yield from merger.steps(self.SLICE_BYTES, self.SLICE_ROWS)
         self._highest = max(self._highest, merger.highest)
         if not merger.merged:
             self._tails.pop(hashX, None)
@@ -543,7 +556,9 @@ def _compact_prefix(
         hist_map = dict(group)
         full_hist = b"".join(hist_map.values())
         # Never create an id above flush_count: later flushes would overwrite such a row.
-        if len(full_hist) // TXNUM_LEN <= max_entries * (state.flush_count + 1):
+        if len(full_hist) // TXNUM_LEN <= max_entries * (state.flush_count + 1) and are_whole(
+            list(hist_map.items()), history.logger
+        ):
             yield compact_hashX(history, hashX, hist_map, full_hist)
         else:
             highest = max(map(hist_key_flush_id, hist_map))

@@ -20,6 +20,8 @@ from electrumx.server.schema import HASH_LEN, DBError
 
 #: bytes of a tx count or a header offset, little-endian
 COUNT_LEN = 8
+#: no coin's headers are longer, in bytes; Equihash solutions of 1,344 bytes make the longest
+MAX_HEADER_LEN = 1 << 16
 #: folder in the database directory in which a backup is put together
 STAGING = "backup.staging"
 
@@ -114,6 +116,11 @@ class FlatFiles:
         """Return the headers of ``count`` heights, all of them written, as one string."""
         start = self.header_offset(start_height)
         end = self.header_offset(start_height + count)
+        if not 0 <= end - start <= count * MAX_HEADER_LEN:
+            raise DBError(
+                f"the header offsets of heights {start_height:,d} to {start_height + count:,d} in "
+                f"{self.folder} are damaged; restore a backup of the database directory"
+            )
         headers = self.headers.read(start, end - start)
         if len(headers) != end - start:
             raise DBError(

@@ -62,7 +62,21 @@ class DBError(OperatorError):
     """The database on disk does not fit this program, coin or engine, or is damaged."""
 
 
-class DBClosedError(DBError):
+class DBReadError(DBError):
+    """What a client asked for could not be read; the reason is in the log."""
+
+
+class DBDamagedError(DBReadError):
+    """A row or a file cannot be what was written; ``fault`` says which, and what is wrong."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(
+            f"the database is damaged: {fault}; run electrumx_rpc verify, then restore a backup of "
+            "the whole database directory, or empty it to synchronise anew"
+        )
+
+
+class DBClosedError(DBReadError):
     """The stores are closed, or are being closed: the server starts or stops."""
 
     def __init__(self, text: str = "the database is closed: the server is starting or stopping"):

@@ -7,6 +7,7 @@ standard output, and when it has ended, so is its exit status, negative for a si
 
 import os
 import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,10 +18,11 @@ END_SECS = 120
 
 
 class ForkedServers:
-    """Starts one server after another with the same settings, as an ``async``-less context."""
+    """Starts one server after another with the same settings; a context manager."""
 
     def __init__(self, env, log_file):
         self._log_file = str(log_file)
+        self._running = None
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__],
             stdin=subprocess.PIPE,
@@ -34,11 +36,14 @@ class ForkedServers:
         """Start a server; its process id."""
         self._process.stdin.write(self._log_file + "\n")
         self._process.stdin.flush()
-        return int(self._answer())
+        self._running = int(self._answer())
+        return self._running
 
     def wait(self):
         """Wait until the server ends; its exit status."""
-        return int(self._answer())
+        status = int(self._answer())
+        self._running = None
+        return status
 
     def log(self):
         """What the servers have printed so far."""
@@ -56,6 +61,8 @@ class ForkedServers:
 
     def __exit__(self, *_exc):
         self._process.kill()
+        if self._running:
+            os.kill(self._running, signal.SIGKILL)
         self._process.communicate()
 
 
