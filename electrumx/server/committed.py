@@ -44,6 +44,7 @@ from electrumx.server.schema import (
     undo_key,
     undo_key_height,
 )
+from electrumx.server.shortage import Patience
 from electrumx.server.storage import Storage, WriteBatch, db_class
 from electrumx.server.upgrade import OLD_VERSIONS, upgrade_utxo_store
 
@@ -73,6 +74,9 @@ class Committed(Queries):
         self._compaction: CompactionPass | None = None
         self.utxo_db: Storage | None = None
         self.files = FlatFiles(str(env.db_dir), env.coin)
+        #: repeats writes that a shortage of descriptors or memory made fail
+        self.patience = Patience(self.logger)
+        self.files.patiently = self.patience.run
         #: what is committed to disk; replaced, never changed, so readers see one state
         self.state = ChainState.new(self.coin.GENESIS_HASH)
         #: heights and txs of which the flat files hold at least
@@ -175,6 +179,10 @@ class Committed(Queries):
     def _open(self, for_sync: bool, compacting: bool) -> None:
         with self.gate.exclusive():
             self._open_stores(for_sync, compacting)
+            for store in (self.utxo_db, self.history.db):
+                assert store
+                store.patience, store.gate = self.patience, self.gate
+            self.patience.reserve.fill()
             self.gate.set_open()
 
     def _open_stores(self, for_sync: bool, compacting: bool) -> None:
@@ -342,6 +350,7 @@ class Committed(Queries):
         self.gate.begin_closing()
         with self.gate.exclusive():
             self._close_stores()
+            self.patience.reserve.release()
             self.gate.set_closed()
 
     def _close_stores(self) -> None:

@@ -8,6 +8,10 @@ from electrumx.server.schema import DBError
 #: what the engines say of a store that is open elsewhere
 _HELD = ("temporarily unavailable", "already held", "lock hold by")
 _FULL = ("no space left", "disk quota", "file too large")
+_MORE_FILES = (
+    "raise the limit of open files (LimitNOFILE, ulimit -n) or lower MAX_SESSIONS, and start the "
+    "server again, which goes on from the last complete write"
+)
 
 
 def open_error(name: str, error: Exception) -> DBError:
@@ -24,6 +28,8 @@ def open_error(name: str, error: Exception) -> DBError:
             f"cannot open the database in {name}: it is damaged ({reason}); restore a backup of "
             "the whole database directory, or empty it to synchronise anew"
         )
+    if "too many open files" in lower:
+        return DBError(f"cannot open the database in {name}: {reason}; {_MORE_FILES}")
     return DBError(
         f"cannot open the database in {name}: {reason}; check DB_DIRECTORY, its permissions and "
         "the free space on its disk"
@@ -54,6 +60,8 @@ def explained(error: BaseException, folder: str, engine: object) -> BaseExceptio
             "the disk is full: make room and start the server again, which goes on from the last "
             "complete write"
         )
+    elif "too many open files" in lower:
+        remedy = _MORE_FILES
     else:
         remedy = (
             "check the permissions and the disk, and start the server again, which goes on from "

@@ -79,6 +79,10 @@ class StoreGate:
         finally:
             self.leave()
 
+    def is_inside(self) -> bool:
+        """Return whether the current thread is inside a read."""
+        return threading.get_ident() in self._readers
+
     def check(self) -> None:
         """Raise DBClosedError if the stores are about to be closed."""
         if self.closing and self._owner != threading.get_ident():

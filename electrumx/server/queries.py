@@ -49,6 +49,7 @@ from electrumx.server.schema import (
     DBDamagedError,
     DBError,
 )
+from electrumx.server.shortage import Patience
 from electrumx.server.storage import NO_BOUND, Storage
 
 T = TypeVar("T")
@@ -140,6 +141,7 @@ class Queries:
     commit_seq: int
     header_mc: MerkleCache
     gate: StoreGate
+    patience: Patience
     #: set by :meth:`_init_queries`
     reader: Reader
 
@@ -356,8 +358,15 @@ class Queries:
 
         They are in the order of their rows: by four bytes of the hash, then by the index.
         """
-        assert self.utxo_db
         prefixes = [OUTPOINT_PREFIX + outpoint[:4] + outpoint[32:] for outpoint in outpoints]
+        return self.patience.run(
+            lambda: self._lookup_coins(outpoints, prefixes, spent), "looking up unspent outputs"
+        )
+
+    def _lookup_coins(
+        self, outpoints: Sequence[bytes], prefixes: list[bytes], spent: Container[bytes]
+    ) -> list[CoinRow | None]:
+        assert self.utxo_db
         return [
             self._coin_among(found, outpoint[:32], spent) if found else None
             for outpoint, found in zip(outpoints, self.utxo_db.rows_of(prefixes), strict=True)

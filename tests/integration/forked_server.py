@@ -77,6 +77,8 @@ def _become_server(log_file):
 
 def main():
     """Fork a server for each line of standard input."""
+    # It would stay ignored where the tests run under nohup.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # Caches would answer in place of the database.
     import electrumx.cli.server
     import electrumx.server.block_processor_variants
