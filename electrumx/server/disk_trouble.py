@@ -4,6 +4,7 @@ Owns the words.  An engine tells its troubles apart by the text of its errors al
 """
 
 from electrumx.server.schema import DBError
+from electrumx.server.shortage import reason_of
 
 #: what the engines say of a store that is open elsewhere
 _HELD = ("temporarily unavailable", "already held", "lock hold by")
@@ -16,7 +17,7 @@ _MORE_FILES = (
 
 def open_error(name: str, error: Exception) -> DBError:
     """Return an error of one line for what an engine raised when it opened a folder."""
-    reason = " ".join(str(error).split())
+    reason = reason_of(error)
     lower = reason.lower()
     if any(text in lower for text in _HELD):
         return DBError(
@@ -36,19 +37,26 @@ def open_error(name: str, error: Exception) -> DBError:
     )
 
 
+def read_error(error: BaseException, engine: object) -> str | None:
+    """Return what a disk or an engine raised as one line; None if the error is another one."""
+    module = getattr(engine, "module", None)
+    engine_error = getattr(module, "Error", None)
+    of_engine = isinstance(engine_error, type) and isinstance(error, engine_error)
+    # rocksdict raises bare Exceptions
+    if not (of_engine or isinstance(error, OSError) or type(error) is Exception):
+        return None
+    return reason_of(error)
+
+
 def explained(error: BaseException, folder: str, engine: object) -> BaseException:
     """Return a DBError of one line in place of what a disk or an engine raised.
 
     ``folder`` is the database directory, ``engine`` the class of its stores.  Any other error is
     returned as it is.
     """
-    module = getattr(engine, "module", None)
-    engine_error = getattr(module, "Error", None)
-    of_engine = isinstance(engine_error, type) and isinstance(error, engine_error)
-    # rocksdict raises bare Exceptions
-    if not (of_engine or isinstance(error, OSError) or type(error) is Exception):
+    reason = read_error(error, engine)
+    if reason is None:
         return error
-    reason = " ".join(str(error).split())
     lower = reason.lower()
     if "corruption" in lower or "checksum" in lower:
         remedy = (

@@ -35,6 +35,7 @@ from electrumx.lib.lru import LRUCache
 from electrumx.lib.merkle import MerkleCache
 from electrumx.server import damage, packed
 from electrumx.server.damage import DamageLog
+from electrumx.server.disk_trouble import read_error
 from electrumx.server.flat_files import FlatFiles
 from electrumx.server.gate import StoreGate
 from electrumx.server.history import History
@@ -48,6 +49,7 @@ from electrumx.server.schema import (
     ChainState,
     DBDamagedError,
     DBError,
+    DBReadError,
 )
 from electrumx.server.shortage import Patience
 from electrumx.server.storage import NO_BOUND, Storage
@@ -131,6 +133,7 @@ class Queries:
     MAX_LOOP_HASHES = 100
 
     coin: type[Coin]
+    db_class: type[Storage]
     utxo_db: Storage | None
     history: History
     files: FlatFiles
@@ -146,10 +149,19 @@ class Queries:
     reader: Reader
 
     def _init_queries(self, logger: Any) -> None:
-        self.reader = Reader(logger, self.gate)
+        self.reader = Reader(logger, self.gate, self._explained)
         self.damage_log = DamageLog(logger)
         # Of the generation that is the backup count; see cached_header.
         self._chunks: LRUCache[int, list[bytes]] = LRUCache(10_000, HEADER_CACHE_BYTES)
+
+    def _explained(self, error: Exception) -> Exception:
+        """Return an error of the disk or the engine as a DBReadError, and log it once."""
+        reason = read_error(error, self.db_class)
+        if reason is None:
+            return error
+        line = f"cannot read the database: {reason}"
+        self.damage_log.log(line)
+        return DBReadError(line)
 
     def _once(self, read: Callable[[], T]) -> Reading[T]:
         """Run a small read that needs no guard in a thread."""

@@ -179,9 +179,16 @@ def _alone(read: Reading[Any]) -> Result:
 class Reader:
     """Runs reads in threads; used from one event loop."""
 
-    def __init__(self, logger: logging.Logger, gate: StoreGate | None = None) -> None:
+    def __init__(
+        self,
+        logger: logging.Logger,
+        gate: StoreGate | None = None,
+        explain: Callable[[Exception], Exception] = lambda error: error,
+    ) -> None:
+        """``explain`` is given what a read raised and returns what to raise; it runs in a thread."""
         self._logger = logger
         self._gate = gate or StoreGate()
+        self._explain = explain
         self._next_retry_log = 0.0
         # All else that is kept is made anew for each loop, by the first read.
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -258,7 +265,9 @@ class Reader:
         """Do a job.  Runs in: a thread."""
         try:
             with self._gate.reading():
-                results = _results(job)
+                results = [
+                    (result, error and self._explain(error)) for result, error in _results(job)
+                ]
         except DBClosedError as e:
             results = [(None, e.with_traceback(None))] * len(job)
         try:
