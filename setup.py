@@ -102,7 +102,7 @@ setup(
     extras_require=EXTRAS,
     entry_points={
         "console_scripts": [
-            "electrumx_server = electrumx.cli.server:main",
+            "electrumx_server = electrumx.cli.start:main",
             "electrumx_rpc = electrumx.cli.rpc:main",
             "electrumx_compact_history = electrumx.cli.compact_history:main",
             "electrumx_verify = electrumx.cli.verify:main",

@@ -15,6 +15,7 @@ from typing import Any
 from electrumx.cli.logs import DEFAULT_LOG_FORMAT, logging_to_stdout
 from electrumx.lib.env_base import EnvBase, LoopPolicy, shown
 from electrumx.lib.errors import OperatorError
+from electrumx.lib.signals import EarlySignals, stop_signals
 from electrumx.lib.util import CompactFormatter
 
 
@@ -62,7 +63,7 @@ async def _deaf_at_the_end(main_coro: Coroutine[Any, Any, None]) -> None:
     finally:
         if os.name != "nt":
             loop = asyncio.get_running_loop()
-            for signum in (signal.SIGINT, signal.SIGTERM):
+            for signum in stop_signals():
                 loop.remove_signal_handler(signum)
                 signal.signal(signum, signal.SIG_IGN)
 
@@ -89,7 +90,7 @@ def _run(main_coro: Coroutine[Any, Any, None], policy: LoopPolicy | None) -> Non
             asyncio.set_event_loop_policy(None)
 
 
-def _serve(logger: logging.Logger, handler: logging.Handler) -> None:
+def _serve(logger: logging.Logger, handler: logging.Handler, early: EarlySignals) -> None:
     """Build everything and run it until it ends; raises what ended it, if not a request."""
     handler.setFormatter(_make_formatter())
     logger.info("ElectrumX server starting")
@@ -104,19 +105,24 @@ def _serve(logger: logging.Logger, handler: logging.Handler) -> None:
     from electrumx.server.controller import Controller
 
     _enter_db_directory(env.db_dir)
+    if early.received:
+        logger.warning(f"received {early.received} signal before the start; nothing was done")
+        return
     controller = Controller(env)
+    controller.early_signal = lambda: early.received
     controller.when_caught_up = lambda: keep_freed_memory(os.environ)
     _run(_deaf_at_the_end(controller.run()), env.loop_policy)
 
 
-def main() -> int:
+def main(early: EarlySignals | None = None) -> int:
     """Run the server; return the process's exit status, 0 or 1.
 
-    What the operator must mend is one line of the log; anything else comes with its traceback.
+    ``early`` has noted signals since the process began, if it was made by then.  What the operator must mend is one line of the log; anything else comes with its traceback.
     """
+    early = early or EarlySignals().install()
     with logging_to_stdout() as (logger, handler):
         try:
-            _serve(logger, handler)
+            _serve(logger, handler, early)
         except OperatorError as e:
             logger.critical(f"ElectrumX server terminated abnormally: {shown(str(e))}")
             return 1

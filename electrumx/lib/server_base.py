@@ -6,12 +6,13 @@ Owns nothing of the server's work, which is ``serve`` of a subclass. Runs in the
 import asyncio
 import os
 import re
-import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from electrumx.lib.errors import OperatorError
+from electrumx.lib.signals import stop_signals
 from electrumx.lib.util import class_logger
 
 
@@ -42,6 +43,9 @@ class ServerBase:
     )
     SUPPRESS_TASK_REGEX = re.compile("accept_connection2")
     PYTHON_MIN_VERSION = (3, 10)
+
+    #: returns the name of a signal that came before ``run``, or None
+    early_signal: Callable[[], str | None] = staticmethod(lambda: None)
 
     def __init__(self, env: _Settings) -> None:
         """Raise StartupError if Python is too old, or run by root without leave."""
@@ -79,7 +83,7 @@ class ServerBase:
     def _install_signal_handlers(
         self, loop: asyncio.AbstractEventLoop, shutdown_event: asyncio.Event
     ) -> None:
-        """Let SIGINT and SIGTERM ask for shutdown.
+        """Let SIGINT, SIGTERM and SIGHUP ask for shutdown, also one that came before.
 
         On Windows loops cannot handle signals: Ctrl-C there cancels the main task.
         """
@@ -90,8 +94,11 @@ class ServerBase:
             shutdown_event.set()
 
         if os.name != "nt":
-            for signum in (signal.SIGINT, signal.SIGTERM):
+            for signum in stop_signals():
                 loop.add_signal_handler(signum, on_signal, signum.name)
+        early = self.early_signal()
+        if early:
+            on_signal(early)
 
     async def run(self) -> None:
         """Serve until a signal, the shutdown event or the end of serve; then shut down.

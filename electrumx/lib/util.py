@@ -13,6 +13,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from struct import Struct
 from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar
@@ -331,7 +332,7 @@ class LogicalFile:
             filename, offset = self._location(start)
             part = view[: self.file_size - offset]
             created |= sync and not os.path.exists(filename)
-            with open_file(filename, create=True) as f:
+            with self._opened_for_writing(filename) as f:
                 f.seek(offset)
                 f.write(part)
                 if sync:
@@ -341,6 +342,10 @@ class LogicalFile:
             view = view[len(part) :]
         if created:
             sync_directory(Path(self._prefix).parent)
+
+    def _opened_for_writing(self, filename: str) -> AbstractContextManager[BinaryIO]:
+        """Return a context of an open physical file, at whose end all is written to it."""
+        return open_file(filename, create=True)
 
     def open_file(self, start: int, create: bool) -> BinaryIO:
         """Open the physical file that holds byte start, and seek there.

@@ -45,6 +45,7 @@ from electrumx.server.schema import (
     UNDO_PREFIX,
     UTXO_PREFIX,
     ChainState,
+    DBClosedError,
     HistState,
     hist_key_flush_id,
     undo_key_height,
@@ -62,7 +63,10 @@ _MERKLE_ROOT = slice(36, 68)
 
 
 class AuditStopped(DBError):
-    """The audit was told to stop, or the database was closed."""
+    """The audit was told to stop, or the database was closed or reopened."""
+
+    def __init__(self) -> None:
+        super().__init__("the audit was stopped; start it again")
 
 
 @dataclass(slots=True)
@@ -99,6 +103,9 @@ class Audit:
         self.undecided = False
         self._told: dict[str, int] = {}
         self._stopped = threading.Event()
+        #: whether a slice is under way, and the gate's generation at the snapshot
+        self._inside = False
+        self._generation = -1
         self._slice_end = self._next_log = 0.0
         #: all coins, those of the genesis block, and those whose outpoint a later coin has too
         self.coins, self.genesis, self.duplicates = Totals(), Totals(), Totals()
@@ -112,7 +119,8 @@ class Audit:
     def take_snapshot(self) -> None:
         """Note what is on disk now.  Nobody may be flushing."""
         db = self.db
-        with db.history.reading:
+        with db.gate.reading():
+            self._generation = db.gate.generation
             self._check_open()
             assert db.utxo_db
             assert db.history.db
@@ -132,33 +140,48 @@ class Audit:
 
     def run(self) -> None:
         """Do everything that needs no node."""
-        with self.db.history.reading:
-            self._check_open()
-            self._begin_slice()
-            try:
-                self._check_state()
-                self._check_files()
-                self._check_headers()
-                self._check_outpoints()
-                self._check_scripts()
-                self._check_pairs()
-                self._check_undo()
-                if self.deep:
-                    self._check_merkle_roots()
-            finally:
-                self.drop_snapshot()
+        try:
+            self._enter()
+            self._check_state()
+            self._check_files()
+            self._check_headers()
+            self._check_outpoints()
+            self._check_scripts()
+            self._check_pairs()
+            self._check_undo()
+            if self.deep:
+                self._check_merkle_roots()
+        finally:
+            self.drop_snapshot()
+            self._leave()
+
+    def _enter(self) -> None:
+        """Begin a slice.  Raise AuditStopped if the stores are not those of the snapshot."""
+        try:
+            self.db.gate.enter()
+        except DBClosedError as e:
+            raise AuditStopped from e
+        self._inside = True
+        self._check_open()
+        self._begin_slice()
+
+    def _leave(self) -> None:
+        if self._inside:
+            self._inside = False
+            self.db.gate.leave()
 
     # -- slices and what is told
 
     def _check_open(self) -> None:
-        if self._stopped.is_set() or self.db.utxo_db is None or self.db.history.db is None:
-            raise AuditStopped("the audit was stopped; start it again")
+        # Iterators over a store that was reopened since are closed.
+        if self._stopped.is_set() or self.db.gate.generation != self._generation:
+            raise AuditStopped
 
     def _begin_slice(self) -> None:
         self._slice_end = time.monotonic() + self.SLICE_SECS
 
     def _tick(self, what: str, fraction: float) -> None:
-        """End the slice if it is long enough.  The lock is free for a moment."""
+        """End the slice if it is long enough; the stores may be closed then."""
         now = time.monotonic()
         if now < self._slice_end:
             return
@@ -166,14 +189,9 @@ class Audit:
             if self._next_log:
                 self.logger.info(f"verify: {what}, {100 * fraction:.1f}% done")
             self._next_log = now + self.LOG_SECS
-        reading = self.db.history.reading
-        reading.release()
-        try:
-            self._stopped.wait(self.SLICE_SECS * self.rest)
-        finally:
-            reading.acquire()
-        self._check_open()
-        self._begin_slice()
+        self._leave()
+        self._stopped.wait(self.SLICE_SECS * self.rest)
+        self._enter()
 
     def _find(self, kind: str, detail: str) -> None:
         """Note a fault; only a few of a kind are told one by one."""

@@ -13,6 +13,8 @@ import asyncio
 import os
 import time
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from struct import Struct
@@ -28,9 +30,11 @@ from electrumx.server.disk_trouble import explained
 from electrumx.server.env import Env
 from electrumx.server.faults import fault_point
 from electrumx.server.flat_files import FlatFiles
+from electrumx.server.gate import StoreGate
 from electrumx.server.history import History
 from electrumx.server.queries import Queries
 from electrumx.server.schema import (
+    COIN_LEN,
     DB_VERSION,
     MAX_FLUSH_ID,
     STATE_KEY,
@@ -40,6 +44,7 @@ from electrumx.server.schema import (
     undo_key,
     undo_key_height,
 )
+from electrumx.server.shortage import Patience
 from electrumx.server.storage import Storage, WriteBatch, db_class
 from electrumx.server.upgrade import OLD_VERSIONS, upgrade_utxo_store
 
@@ -57,7 +62,10 @@ class Committed(Queries):
         self.coin = env.coin
         self.db_dir = Path(env.db_dir)
         self.db_class: type[Storage] = db_class(env.db_engine)
+        #: passed by who reads the stores or the flat files without the state lock
+        self.gate = StoreGate(is_open=False)
         self.history = History()
+        self.history.gate = self.gate
         self.history.set_utxo_flush_count = self.set_flush_count
         self.history.before_clearing = self._restore_cut_history
         #: asks the node for raw blocks by their display hashes, blocking; None without a node
@@ -66,6 +74,9 @@ class Committed(Queries):
         self._compaction: CompactionPass | None = None
         self.utxo_db: Storage | None = None
         self.files = FlatFiles(str(env.db_dir), env.coin)
+        #: repeats writes that a shortage of descriptors or memory made fail
+        self.patience = Patience(self.logger)
+        self.files.patiently = self.patience.run
         #: what is committed to disk; replaced, never changed, so readers see one state
         self.state = ChainState.new(self.coin.GENESIS_HASH)
         #: heights and txs of which the flat files hold at least
@@ -75,6 +86,8 @@ class Committed(Queries):
         self.tx_counts: array[int] = array("Q")
         #: counts the times that committed blocks were undone
         self.backup_count = 0
+        #: odd while coins and state are being written; see ``queries``
+        self.commit_seq = 0
         self.last_flush = time.monotonic()
         self.last_flush_tx_count = 0
         #: undo rows below this height are deleted
@@ -139,8 +152,12 @@ class Committed(Queries):
                 self._serve_as_it_is()
                 return
             self.logger.info("closing DBs to re-open for serving")
-            self.close_dbs()
-            fault_point("caught up: closed for re-opening")
+            # Reads of an administrator wait; those under way end first.
+            with self.gate.exclusive():
+                self._close_stores()
+                fault_point("caught up: closed for re-opening")
+                self._open(False, False)
+            return
         self._open(False, False)
 
     def _stores_are_small(self) -> bool:
@@ -160,6 +177,15 @@ class Committed(Queries):
         self._clear_excess_undo_info()
 
     def _open(self, for_sync: bool, compacting: bool) -> None:
+        with self.gate.exclusive():
+            self._open_stores(for_sync, compacting)
+            for store in (self.utxo_db, self.history.db):
+                assert store
+                store.patience, store.gate = self.patience, self.gate
+            self.patience.reserve.fill()
+            self.gate.set_open()
+
+    def _open_stores(self, for_sync: bool, compacting: bool) -> None:
         assert self.utxo_db is None
         first_time = not self.tx_counts
         self.last_flush = time.monotonic()
@@ -316,13 +342,32 @@ class Committed(Queries):
             self.logger.info(f"sync time so far: {util.formatted_time(self.wall_time)}")
 
     def close_dbs(self) -> None:
-        """Close both stores; harmless if they are closed."""
-        with self.history.reading:
-            self.files.close()
-            self.history.close_db()
-            if self.utxo_db:
-                self.utxo_db.close()
-                self.utxo_db = None
+        """Close both stores; harmless if they are closed.
+
+        Reads that wait, or are under way and long, fail with DBClosedError; the others are waited
+        for, which takes milliseconds.
+        """
+        self.gate.begin_closing()
+        with self.gate.exclusive():
+            self._close_stores()
+            self.patience.reserve.release()
+            self.gate.set_closed()
+
+    def _close_stores(self) -> None:
+        self.files.close()
+        self.history.close_db()
+        if self.utxo_db:
+            self.utxo_db.close()
+            self.utxo_db = None
+
+    @contextmanager
+    def _committing(self) -> Iterator[None]:
+        """Let readers know that coins and state are being written, for the length of a block."""
+        self.commit_seq += 1
+        try:
+            yield
+        finally:
+            self.commit_seq += 1
 
     def _write_state_only(self) -> None:
         assert self.utxo_db
@@ -345,9 +390,18 @@ class Committed(Queries):
         return max_height - self.env.reorg_limit + 1
 
     def read_undo_info(self, height: int) -> bytes | None:
-        """Return a block's undo items, joined, or None if they are not kept."""
+        """Return a block's undo items, joined, or None if they are not kept.
+
+        Raise DBDamagedError if they are not whole.
+        """
         assert self.utxo_db
-        return self.utxo_db.get(undo_key(height))
+        undo_info = self.utxo_db.get(undo_key(height))
+        if undo_info is not None and len(undo_info) % COIN_LEN:
+            raise self.damage_log.error(
+                f"undo row {undo_key(height).hex()} of the utxo store, of height {height:,d}, has "
+                f"{len(undo_info):,d} bytes"
+            )
+        return undo_info
 
     def _prune_undo_rows(self, batch: WriteBatch, height: int) -> None:
         """Delete the undo rows that fall out of the window at the new height."""

@@ -50,7 +50,6 @@ held, or before the server serves.
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -58,10 +57,12 @@ from typing import NamedTuple, Protocol
 
 from electrumx.lib.hash import HASHX_LEN
 from electrumx.server.faults import fault_point
+from electrumx.server.gate import StoreGate
 from electrumx.server.schema import (
     HIST_KEY_LEN,
     HIST_STATE_KEY,
     TXNUM_LEN,
+    DBClosedError,
     HistState,
     hist_key,
     hist_key_flush_id,
@@ -86,8 +87,8 @@ class CompactableHistory(Protocol):
     dirty: set[bytes] | None
     #: those of them that lost entries
     cut: set[bytes]
-    #: held while the store is read without the state lock, and to close it
-    reading: threading.RLock
+    #: passed by who reads the store without the state lock
+    gate: StoreGate
     #: writes the flush count of the ``utxo`` store, synced
     set_utxo_flush_count: Callable[[int], None]
 
@@ -119,6 +120,18 @@ def merge_rows(
         else:
             puts.append((key, chunk))
     return puts, deletes
+
+
+def are_whole(rows: Sequence[Row], logger: logging.Logger) -> bool:
+    """Return whether no row of a script is cut short: merging would shift all that follows it."""
+    for key, row in rows:
+        if len(row) % TXNUM_LEN:
+            logger.error(
+                f"compacting history: row {key.hex()} of the hist store is cut short, so its "
+                "script is left as it is; run electrumx_rpc verify"
+            )
+            return False
+    return True
 
 
 class RowMerger:
@@ -242,25 +255,33 @@ class CompactionPass:
     # -- reading, in any thread
 
     def prepare(self) -> None:
-        """Read on, without a lock, until there is a slice to write or some time has passed."""
-        with self._history.reading:
-            if self.done or self._history.db is None:
+        """Read on, without a lock, until there is a slice to write or some time has passed.
+
+        Do nothing where the store is closed.
+        """
+        try:
+            with self._history.gate.reading():
+                if not self.done and self._history.db is not None:
+                    self._prepare()
+        except DBClosedError:
+            return
+
+    def _prepare(self) -> None:
+        deadline = time.monotonic() + self.PREPARE_SECS
+        size = sum(step.put_bytes for step in self._steps)
+        rows = sum(len(step.puts) + len(step.deletes) for step in self._steps)
+        while size < self.SLICE_BYTES and rows < self.SLICE_ROWS:
+            if time.monotonic() > deadline:
                 return
-            deadline = time.monotonic() + self.PREPARE_SECS
-            size = sum(step.put_bytes for step in self._steps)
-            rows = sum(len(step.puts) + len(step.deletes) for step in self._steps)
-            while size < self.SLICE_BYTES and rows < self.SLICE_ROWS:
-                if time.monotonic() > deadline:
-                    return
-                try:
-                    step = next(self._source)
-                except StopIteration:
-                    self._exhausted = True
-                    return
-                if step is not None:
-                    self._steps.append(step)
-                    size += step.put_bytes
-                    rows += len(step.puts) + len(step.deletes)
+            try:
+                step = next(self._source)
+            except StopIteration:
+                self._exhausted = True
+                return
+            if step is not None:
+                self._steps.append(step)
+                size += step.put_bytes
+                rows += len(step.puts) + len(step.deletes)
 
     def _scan(self) -> Iterator[Step | None]:
         """Yield the steps of all scripts; None from time to time."""
@@ -311,7 +332,8 @@ class CompactionPass:
         if not rows or hashX in self._history.cut:
             return
         merger = RowMerger(hashX, rows, self._row_bytes, self._limit, first_id)
-        yield from merger.steps(self.SLICE_BYTES, self.SLICE_ROWS)
+        if are_whole(rows, self._history.logger):
+            yield from merger.steps(self.SLICE_BYTES, self.SLICE_ROWS)
         self._highest = max(self._highest, merger.highest)
         if not merger.merged:
             self._tails.pop(hashX, None)
@@ -357,7 +379,7 @@ class CompactionPass:
         """Do all that is left at once.  Both stores must agree on the flush count."""
         assert self._committed()
         next_log = time.monotonic() + PROGRESS_LOG_SECS
-        with self._history.reading:
+        with self._history.gate.reading():
             while not self.done:
                 self.prepare()
                 self._write_steps()
@@ -441,7 +463,7 @@ class CompactionPass:
         """Merge the scripts that are still dirty and lower the flush count."""
         start = time.monotonic()
         history = self._history
-        with history.reading:
+        with history.gate.reading():
             while self._dirty():
                 self._begin_round()
                 while not self._exhausted:
@@ -534,7 +556,9 @@ def _compact_prefix(
         hist_map = dict(group)
         full_hist = b"".join(hist_map.values())
         # Never create an id above flush_count: later flushes would overwrite such a row.
-        if len(full_hist) // TXNUM_LEN <= max_entries * (state.flush_count + 1):
+        if len(full_hist) // TXNUM_LEN <= max_entries * (state.flush_count + 1) and are_whole(
+            list(hist_map.items()), history.logger
+        ):
             yield compact_hashX(history, hashX, hist_map, full_hist)
         else:
             highest = max(map(hist_key_flush_id, hist_map))

@@ -29,6 +29,7 @@ from electrumx.server.mempool_listing import Listing
 from electrumx.server.node_reply import block_hash
 from electrumx.server.notifications import Confirmed, Notifications
 from electrumx.server.readiness import Readiness
+from electrumx.server.schema import DBClosedError
 from electrumx.server.session import SessionManager
 from electrumx.server.tip_watcher import TipWatcher
 
@@ -236,7 +237,14 @@ async def _run_together(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None
         for task in tasks:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
-        failed = [r for r in results if isinstance(r, Exception) and r is not raised]
+        # Reads that were cut off by the closing of the database are no failures.
+        failed = [
+            result
+            for result in results
+            if isinstance(result, Exception)
+            and result is not raised
+            and not isinstance(result, DBClosedError)
+        ]
         for result in failed:
             # What is raised is logged where it ends the server.
             class_logger(__name__, "Controller").error(f"a task ended with {result!r}")

@@ -239,6 +239,13 @@ class DB(Filling):
 
     def _flush_utxos(self, flush_data: FlushData, flush_utxos: bool) -> None:
         """Step 3: the state row, and with ``flush_utxos`` coins and undo rows before it."""
+        with self._committing():
+            self._commit_utxos(flush_data, flush_utxos)
+        assert self.utxo_db
+        self.utxo_db.put(STATE_KEY, self._state_row(self.state))
+        fault_point("flush: state written again")
+
+    def _commit_utxos(self, flush_data: FlushData, flush_utxos: bool) -> None:
         assert self.utxo_db
         state = self.state
         with self.utxo_db.write_batch() as batch:
@@ -261,10 +268,8 @@ class DB(Filling):
             flush_data.adds.clear()
             flush_data.deletes.clear()
             flush_data.undo_infos.clear()
-        # Once more, unsynced, so that the time the commit took is counted.
+        # Written once more, unsynced, so that the time the commit took is counted.
         self.state = self._with_wall_time(state)
-        self.utxo_db.put(STATE_KEY, self._state_row(self.state))
-        fault_point("flush: state written again")
 
     def _with_wall_time(self, state: ChainState) -> ChainState:
         now = time.monotonic()
@@ -294,6 +299,10 @@ class DB(Filling):
         ``touched`` has every script with history in an undone block.  Nothing may wait to be
         flushed forward.  The module's docstring tells why the order of the writes is safe.
         """
+        with self._committing():
+            self._commit_backup(flush_data, touched)
+
+    def _commit_backup(self, flush_data: FlushData, touched: Iterable[bytes]) -> None:
         assert self.utxo_db
         assert not flush_data.headers
         assert not flush_data.block_tx_hashes

@@ -15,7 +15,7 @@ from dataclasses import replace
 from electrumx.server.committed import Committed
 from electrumx.server.env import Env
 from electrumx.server.faults import fault_point
-from electrumx.server.schema import ChainState
+from electrumx.server.schema import ChainState, DBClosedError
 from electrumx.server.storage import Storage
 
 
@@ -37,18 +37,19 @@ class Filling(Committed):
 
     def close_dbs(self) -> None:
         """Close both stores; harmless if they are closed.  Merging is stopped."""
+        self.gate.begin_closing()
         self.stop_merging()
         super().close_dbs()
 
     def end_filling(self) -> None:
         """Go on with the engine's options for a store in use, before the last flush of catching up.
 
-        Call it when nobody reads or writes, neither clients nor a flush.
+        Call it when nobody writes; who reads is waited for, or waits.
         """
         assert self.utxo_db
         assert self.history.db
         self._merge_due = self.first_sync and self.db_height >= 0
-        with self.history.reading:
+        with self.gate.exclusive():
             self.utxo_db.end_filling(merge=self._merge_due)
             self.history.db.end_filling(merge=self._merge_due)
 
@@ -57,7 +58,7 @@ class Filling(Committed):
         assert self.utxo_db
         store = self.utxo_db
         if store.filling and store.table_bytes > store.MERGE_BYTES:
-            with self.history.reading:
+            with self.gate.exclusive():
                 store.end_filling()
 
     def write_first_sync_done(self) -> None:
@@ -80,11 +81,14 @@ class Filling(Committed):
         start = time.monotonic()
         try:
             for owner, name in ((self, "utxo_db"), (self.history, "db")):
-                with self.history.reading:
+                with self.gate.reading():
                     store: Storage | None = getattr(owner, name)
-                    if store is None or not store.merge():
-                        self.logger.info("merging tables goes on after the next start")
-                        return False
+                    merged = store is not None and store.merge()
+                if not merged:
+                    self.logger.info("merging tables goes on after the next start")
+                    return False
+        except DBClosedError:
+            return False
         except Exception:
             # Not tried again: the disk may be full.
             self._merge_due = False

@@ -10,18 +10,28 @@ alone; reading may happen in any number of threads at once.
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
+from electrumx.lib import util
 from electrumx.lib.coins import Coin
 from electrumx.lib.util import LogicalFile
 from electrumx.server.faults import fault_point
 from electrumx.server.schema import HASH_LEN, DBError
+from electrumx.server.shortage import is_shortage
 
 #: bytes of a tx count or a header offset, little-endian
 COUNT_LEN = 8
+#: no coin's headers are longer, in bytes; Equihash solutions of 1,344 bytes make the longest
+MAX_HEADER_LEN = 1 << 16
 #: folder in the database directory in which a backup is put together
 STAGING = "backup.staging"
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
 
 
 class HeldFile:
@@ -36,28 +46,136 @@ class HeldFile:
         os.close(self.fd)
 
 
+class HeldLogicalFile(LogicalFile):
+    """A logical file whose physical files stay open.
+
+    So neither reading nor writing it depends on whether a descriptor is left.  The last
+    ``max_held`` files that were opened for reading are held, and the one last written to.  Reading
+    may happen in any thread, writing in one at a time.
+    """
+
+    def __init__(self, prefix: Path, digits: int, file_size: int, max_held: int):
+        super().__init__(prefix, digits, file_size)
+        self._max_held = max_held
+        self._held: dict[int, HeldFile] = {}
+        self._written: tuple[str, BinaryIO] | None = None
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all files; they are opened again as needed."""
+        self._held = {}
+        if self._written:
+            _name, file = self._written
+            self._written = None
+            file.close()
+
+    def held(self, number: int) -> HeldFile | None:
+        """Return the physical file with a number, None if there is none.
+
+        It stays open while the caller holds it.  Any thread may call this.
+        """
+        file = self._held.get(number)
+        if file is None:
+            try:
+                file = HeldFile(self._open_for_reading(number))
+            except FileNotFoundError:
+                return None
+            held = self._held
+            if len(held) >= self._max_held:
+                # Another thread may have been quicker.
+                with suppress(KeyError, StopIteration, RuntimeError):
+                    del held[next(iter(held))]
+            held[number] = file
+        return file
+
+    def _open_for_reading(self, number: int) -> int:
+        name, _offset = self._location(number * self.file_size)
+        try:
+            return os.open(name, os.O_RDONLY)
+        except OSError as e:
+            if not is_shortage(e):
+                raise
+        # The others of our own are given up for the one that is needed now.
+        self._held = {}
+        return os.open(name, os.O_RDONLY)
+
+    def read(self, start: int, size: int = -1) -> bytes:
+        """Return bytes as the base class does."""
+        parts = []
+        while size != 0:
+            number, offset = divmod(start, self.file_size)
+            file = self.held(number)
+            room = self.file_size - offset
+            part = (
+                b""
+                if file is None
+                else _pread(file.fd, min(room, size) if size > 0 else room, offset)
+            )
+            if not part:
+                break
+            parts.append(part)
+            start += len(part)
+            if size > 0:
+                size -= len(part)
+        return b"".join(parts)
+
+    @contextmanager
+    def _opened_for_writing(self, filename: str) -> Iterator[BinaryIO]:
+        if self._written is None or self._written[0] != filename:
+            if self._written:
+                self._written[1].close()
+                self._written = None
+            self._written = filename, util.open_file(filename, create=True)
+        file = self._written[1]
+        try:
+            yield file
+            file.flush()
+        except BaseException:
+            # What it has in its buffer must not be written by anything that comes later.
+            self._written = None
+            with suppress(OSError):
+                file.close()
+            raise
+
+
+def _pread(fd: int, size: int, offset: int) -> bytes:
+    """Return bytes of a file, as many as there are."""
+    first = os.pread(fd, size, offset)
+    if len(first) == size or not first:
+        return first
+    # The end of the file, or more than the system reads at once.
+    return first + _pread(fd, size - len(first), offset + len(first))
+
+
 class FlatFiles:
     """The folder ``meta`` in a database directory."""
 
-    #: files of tx hashes held open at once, about
-    MAX_HELD_FILES = 64
+    #: physical files held open for reading at once: of tx hashes, and of each other kind.  Mainnet
+    #: has a few hundred of the former, and a handful of the others.
+    MAX_HELD_HASHES = 64
+    MAX_HELD_FILES = 8
     #: tx hashes are written in pieces of so many bytes, about
     PIECE_BYTES = 4_000_000
 
     def __init__(self, db_dir: str, coin: type[Coin]):
         self.coin = coin
         self.folder = Path(db_dir) / "meta"
-        self.headers = LogicalFile(self.folder / "headers", 2, 16_000_000)
-        self.tx_counts = LogicalFile(self.folder / "txcounts", 2, 2_000_000)
-        self.hashes = LogicalFile(self.folder / "hashes", 4, 16_000_000)
-        self.headers_offsets = LogicalFile(self.folder / "headers_offsets", 2, 16_000_000)
+        most = self.MAX_HELD_FILES
+        self.headers = HeldLogicalFile(self.folder / "headers", 2, 16_000_000, most)
+        self.tx_counts = HeldLogicalFile(self.folder / "txcounts", 2, 2_000_000, most)
+        self.hashes = HeldLogicalFile(self.folder / "hashes", 4, 16_000_000, self.MAX_HELD_HASHES)
+        self.headers_offsets = HeldLogicalFile(self.folder / "headers_offsets", 2, 16_000_000, most)
         #: transactions whose hashes are in one physical file
         self.hashes_per_file = self.hashes.file_size // HASH_LEN
-        self._held: dict[int, HeldFile] = {}
+        #: calls another function with what waits for the disk; their owner sets this
+        self.patiently: Callable[[Callable[[], None], str], None] = lambda write, _what: write()
 
     def close(self) -> None:
         """Let go of the files held open; they are opened again as needed."""
-        self._held = {}
+        for logical in (self.headers, self.tx_counts, self.hashes, self.headers_offsets):
+            logical.close()
 
     def prepare(self) -> None:
         """Create what a database without any block needs.  Harmless if it is there."""
@@ -114,6 +232,11 @@ class FlatFiles:
         """Return the headers of ``count`` heights, all of them written, as one string."""
         start = self.header_offset(start_height)
         end = self.header_offset(start_height + count)
+        if not 0 <= end - start <= count * MAX_HEADER_LEN:
+            raise DBError(
+                f"the header offsets of heights {start_height:,d} to {start_height + count:,d} in "
+                f"{self.folder} are damaged; restore a backup of the database directory"
+            )
         headers = self.headers.read(start, end - start)
         if len(headers) != end - start:
             raise DBError(
@@ -183,18 +306,7 @@ class FlatFiles:
 
         It stays open while the caller holds it.  Any thread may call this.
         """
-        held = self._held
-        file = held.get(number)
-        if file is None:
-            try:
-                with self.hashes.open_file(number * self.hashes.file_size, False) as f:
-                    file = HeldFile(os.dup(f.fileno()))
-            except FileNotFoundError:
-                return None
-            if len(held) >= self.MAX_HELD_FILES:
-                held.clear()
-            held[number] = file
-        return file
+        return self.hashes.held(number)
 
     # -- writing
 
@@ -211,8 +323,21 @@ class FlatFiles:
         ``tx_counts`` has one LE8 cumulative count a block; ``tx_hashes`` for each block 32 bytes
         a transaction, the first of which is numbered ``first_tx_num``.
         """
-        if not headers:
-            return
+        if headers:
+            # Repeating it writes the same bytes to the same places.
+            self.patiently(
+                lambda: self._append(height, headers, first_tx_num, tx_counts, tx_hashes),
+                f"writing blocks from height {height:,d} on to {self.folder}",
+            )
+
+    def _append(
+        self,
+        height: int,
+        headers: Sequence[bytes],
+        first_tx_num: int,
+        tx_counts: bytes,
+        tx_hashes: Sequence[bytes],
+    ) -> None:
         offset = self.header_offset(height)
         self.headers.write(offset, b"".join(headers), sync=True)
         fault_point("flush: headers written")
@@ -255,7 +380,8 @@ class FlatFiles:
 
         Not synced: who reads it checks the header, and asks the node if the file is damaged.
         """
-        self.raw_block_path(height).write_bytes(block)
+        path = self.raw_block_path(height)
+        self.patiently(lambda: _write_bytes(path, block), f"writing {path.name}")
 
     def delete_raw_blocks(self, heights: Iterable[int]) -> None:
         """Delete raw blocks, those of them that exist."""

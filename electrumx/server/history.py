@@ -20,7 +20,6 @@ rows of the next flush id, and only when the coins are at the lower height does
 between any two steps is harmless.
 """
 
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -30,6 +29,7 @@ from electrumx.lib import util
 from electrumx.lib.hash import HASHX_LEN
 from electrumx.server import compaction, schema, upgrade
 from electrumx.server.faults import fault_point
+from electrumx.server.gate import StoreGate
 from electrumx.server.schema import (
     HIST_KEY_LEN,
     HIST_STATE_KEY,
@@ -98,8 +98,8 @@ class History:
         self.dirty: set[bytes] | None = None
         #: those of them that were backed up
         self.cut: set[bytes] = set()
-        #: held to close the store, and by who reads it in another thread than a client's
-        self.reading = threading.RLock()
+        #: of the database that the store is part of, which has one for both of its stores
+        self.gate = StoreGate()
         #: writes the flush count of the ``utxo`` store, synced; its owner sets this
         self.set_utxo_flush_count: Callable[[int], None] = lambda _count: None
         #: mends the open store before rows in excess are deleted; its owner sets this
@@ -165,7 +165,7 @@ class History:
 
     def close_db(self) -> None:
         """Close the store; harmless if it is closed."""
-        with self.reading:
+        with self.gate.exclusive():
             if self.db:
                 self.db.close()
                 self.db = None
@@ -410,6 +410,7 @@ class History:
             for _key, row in self.db.iterator(prefix=hashX):
                 parts.append(row)
                 size += len(row)
+                self.gate.check()
                 if max_bytes is not None and size >= max_bytes:
                     break
         else:
@@ -418,6 +419,7 @@ class History:
                     parts.append(row[cut_row(row, after + 1) :])
                     break
                 parts.append(row)
+                self.gate.check()
             parts.reverse()
         return b"".join(parts)[:max_bytes]
 

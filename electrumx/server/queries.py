@@ -16,6 +16,9 @@ but a read uses several of them, and a flush or a reorganisation may come betwee
   a coin of a transaction that it does not count yet makes the read be repeated.
 - *A reorganisation* changes ``backup_count``: a read during which it changed is repeated.  What is
   kept of a read is good for as long as that count is the same.
+- ``commit_seq`` is odd while coins and state are being written, and grows with each time.  A read
+  during which it was even and stayed the same has raced nothing: what cannot be right in its rows
+  is damage, and the read fails with DBDamagedError, which names the row.
 """
 
 import asyncio
@@ -23,14 +26,18 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Container, Sequence
 from struct import Struct
+from struct import error as struct_error
 from typing import Any, NamedTuple, TypeVar
 
 from electrumx.lib.coins import Coin
 from electrumx.lib.hash import HASHX_LEN
 from electrumx.lib.lru import LRUCache
 from electrumx.lib.merkle import MerkleCache
-from electrumx.server import packed
+from electrumx.server import damage, packed
+from electrumx.server.damage import DamageLog
+from electrumx.server.disk_trouble import read_error
 from electrumx.server.flat_files import FlatFiles
+from electrumx.server.gate import StoreGate
 from electrumx.server.history import History
 from electrumx.server.reader import RACED, TOO_MUCH, Reader, Reading, Verdict
 from electrumx.server.schema import (
@@ -40,8 +47,11 @@ from electrumx.server.schema import (
     TXNUM_LEN,
     UTXO_PREFIX,
     ChainState,
+    DBDamagedError,
     DBError,
+    DBReadError,
 )
+from electrumx.server.shortage import Patience
 from electrumx.server.storage import NO_BOUND, Storage
 
 T = TypeVar("T")
@@ -123,20 +133,35 @@ class Queries:
     MAX_LOOP_HASHES = 100
 
     coin: type[Coin]
+    db_class: type[Storage]
     utxo_db: Storage | None
     history: History
     files: FlatFiles
     state: ChainState
     tx_counts: "array[int]"
+    fs_tx_count: int
     backup_count: int
+    commit_seq: int
     header_mc: MerkleCache
+    gate: StoreGate
+    patience: Patience
     #: set by :meth:`_init_queries`
     reader: Reader
 
     def _init_queries(self, logger: Any) -> None:
-        self.reader = Reader(logger)
+        self.reader = Reader(logger, self.gate, self._explained)
+        self.damage_log = DamageLog(logger)
         # Of the generation that is the backup count; see cached_header.
         self._chunks: LRUCache[int, list[bytes]] = LRUCache(10_000, HEADER_CACHE_BYTES)
+
+    def _explained(self, error: Exception) -> Exception:
+        """Return an error of the disk or the engine as a DBReadError, and log it once."""
+        reason = read_error(error, self.db_class)
+        if reason is None:
+            return error
+        line = f"cannot read the database: {reason}"
+        self.damage_log.log(line)
+        return DBReadError(line)
 
     def _once(self, read: Callable[[], T]) -> Reading[T]:
         """Run a small read that needs no guard in a thread."""
@@ -168,30 +193,57 @@ class Queries:
         self, wanted: list[tuple[bytes, int | None, int]], bounded: bool
     ) -> list[PackedHistory | Verdict]:
         """Return a history for each (hashX, bytes of numbers at most, number before the first)."""
-        backups = self.backup_count
+        backups, seq = self.backup_count, self.commit_seq
         rows = self._history_rows(wanted, bounded)
         too_much = SMALL_HISTORY_BYTES if bounded else NO_BOUND
         files = self.files
-        found = packed.pack_histories(
-            [row if len(row) <= too_much else b"" for row in rows],
-            # After the read: see the module's docstring.
-            self.state.tx_count,
-            self.tx_counts,
-            files.hash_file,
-            files.hashes_per_file,
-        )
+        try:
+            found = packed.pack_histories(
+                [row if len(row) <= too_much else b"" for row in rows],
+                # After the read: see the module's docstring.
+                self.state.tx_count,
+                self.tx_counts,
+                files.hash_file,
+                files.hashes_per_file,
+            )
+        except (ValueError, struct_error):
+            # Made together with others, each is read again alone.
+            for hashX, _most, _after in wanted:
+                self._refuse_damaged_history(hashX, seq)
+            raise
         if backups != self.backup_count:
             return [RACED] * len(wanted)
         result: list[PackedHistory | Verdict] = []
-        for row, history, (_hashX, _most, after) in zip(rows, found, wanted, strict=True):
+        for row, history, (hashX, _most, after) in zip(rows, found, wanted, strict=True):
             if history is None:
+                self._refuse_damaged_history(hashX, seq)
                 result.append(RACED)
             elif len(row) > too_much:
                 result.append(TOO_MUCH)
             else:
                 entries, last_tx_num = history
+                if len(row) * packed.ENTRY_LEN != len(entries) * TXNUM_LEN:
+                    # Left out are those not committed yet, or what is no transaction.
+                    self._refuse_damaged_history(hashX, seq)
                 result.append(PackedHistory(entries, last_tx_num if entries else after, backups))
         return result
+
+    def _raced_since(self, seq: int) -> bool:
+        """Return whether something was committed or undone since ``commit_seq`` was ``seq``."""
+        return bool(seq & 1) or seq != self.commit_seq
+
+    def _refuse_damaged_history(self, hashX: bytes, seq: int) -> None:
+        """Raise DBDamagedError if a row of a script's history is damaged, and nothing was raced.
+
+        Flat files come first in a flush, so they have every transaction that a row may name.
+        """
+        if self._raced_since(seq):
+            return
+        assert self.history.db
+        rows = self.gate.rows(self.history.db.iterator(prefix=hashX))
+        fault = damage.history_fault(rows, self.fs_tx_count, self.files.tx_hashes)
+        if fault and not self._raced_since(seq):
+            raise self.damage_log.error(fault)
 
     def _history_rows(
         self, wanted: list[tuple[bytes, int | None, int]], bounded: bool
@@ -228,20 +280,36 @@ class Queries:
     ) -> list[T | Verdict]:
         """Return what ``read`` makes of the coins of each script; None says that it raced."""
         assert self.utxo_db
-        backups = self.backup_count
+        backups, seq = self.backup_count, self.commit_seq
         prefixes = [UTXO_PREFIX + hashX for hashX in hashXs]
         if bounded:
             found = self.utxo_db.rows_of(prefixes, (SMALL_COINS + 1) * COIN_ROW_LEN)
         else:
-            found = [list(self.utxo_db.iterator(prefix=prefix)) for prefix in prefixes]
+            rows_of = self.gate.rows
+            found = [rows_of(self.utxo_db.iterator(prefix=prefix)) for prefix in prefixes]
         results: list[T | Verdict] = []
         for rows in found:
             if bounded and len(rows) > SMALL_COINS:
                 results.append(TOO_MUCH)
                 continue
-            result = read(rows)
+            try:
+                result = read(rows)
+            except (ValueError, struct_error):
+                self._refuse_damaged_coins(rows, seq)
+                raise
+            if result is None:
+                self._refuse_damaged_coins(rows, seq)
             results.append(RACED if result is None else result)
         return results if backups == self.backup_count else [RACED] * len(hashXs)
+
+    def _refuse_damaged_coins(self, rows: packed.CoinRows, seq: int) -> None:
+        """Raise DBDamagedError if one of a script's rows is damaged, and nothing was raced."""
+        if self._raced_since(seq):
+            return
+        for row in rows:
+            fault = damage.utxo_row_fault(row, self.state.tx_count, self.files.tx_hashes)
+            if fault and not self._raced_since(seq):
+                raise self.damage_log.error(fault)
 
     def coins(self, hashX: bytes) -> Reading[Coins]:
         """Return all unspent outputs of a script, packed and in chain order."""
@@ -302,8 +370,15 @@ class Queries:
 
         They are in the order of their rows: by four bytes of the hash, then by the index.
         """
-        assert self.utxo_db
         prefixes = [OUTPOINT_PREFIX + outpoint[:4] + outpoint[32:] for outpoint in outpoints]
+        return self.patience.run(
+            lambda: self._lookup_coins(outpoints, prefixes, spent), "looking up unspent outputs"
+        )
+
+    def _lookup_coins(
+        self, outpoints: Sequence[bytes], prefixes: list[bytes], spent: Container[bytes]
+    ) -> list[CoinRow | None]:
+        assert self.utxo_db
         return [
             self._coin_among(found, outpoint[:32], spent) if found else None
             for outpoint, found in zip(outpoints, self.utxo_db.rows_of(prefixes), strict=True)
@@ -316,6 +391,9 @@ class Queries:
         assert self.utxo_db
         rows = [row for row in found if row[0] not in spent]
         for key, hashX in rows:
+            fault = damage.outpoint_row_fault(key, hashX)
+            if fault:
+                raise self.damage_log.error(fault)
             suffix = key[-SUFFIX_LEN:]
             if len(rows) > 1:
                 tx_num = int.from_bytes(suffix[_TX_NUM], "little")
@@ -324,6 +402,11 @@ class Queries:
             utxo_key = UTXO_PREFIX + hashX + suffix
             value = self.utxo_db.get(utxo_key)
             if value is not None:
+                if len(value) != 8:
+                    raise self.damage_log.error(
+                        f"row {utxo_key.hex()} of the utxo store has a value of {len(value):,d} "
+                        "bytes"
+                    )
                 return CoinRow(key, utxo_key, hashX + suffix[_TX_NUM] + value)
         return None
 
@@ -334,13 +417,22 @@ class Queries:
 
         def lookup(prevout: tuple[bytes, int]) -> tuple[bytes, int] | None:
             tx_hash, txout_idx = prevout
+            self.gate.check()
             # Always compared in full: an outpoint of the mempool need not exist here.
-            row = self._lookup_exact(tx_hash, txout_idx)
+            try:
+                row = self._lookup_exact(tx_hash, txout_idx)
+            except DBDamagedError:
+                # It is in the log, and the mempool has to do without that output.
+                row = None
             if row is None:
                 return None
             return row.coin[:HASHX_LEN], _LE8.unpack(row.coin[-8:])[0]
 
-        return await asyncio.to_thread(lambda: [lookup(prevout) for prevout in prevouts])
+        def lookup_all() -> list[tuple[bytes, int] | None]:
+            with self.gate.reading():
+                return [lookup(prevout) for prevout in prevouts]
+
+        return await asyncio.to_thread(lookup_all)
 
     def _lookup_exact(self, tx_hash: bytes, txout_idx: int) -> CoinRow | None:
         row = self.lookup_coin(tx_hash, txout_idx)
@@ -370,7 +462,13 @@ class Queries:
                 raise DBError(f"block {block_height:,d} not on disk (>{db_height:,d})")
             first = self.tx_counts[block_height - 1] if block_height else 0
             count = self.tx_counts[block_height] - first
-            return self.files.read_tx_hashes(first, count)
+            hashes = self.files.read_tx_hashes(first, count)
+            if len(hashes) != count * HASH_LEN:
+                raise self.damage_log.error(
+                    f"hashes of transactions {first:,d} to {first + count - 1:,d} are missing from "
+                    "meta/hashes"
+                )
+            return hashes
 
         return self._once(read)
 
@@ -468,7 +566,8 @@ class Queries:
             available = max(0, min(count, self.state.height + 1 - start_height))
             if not available:
                 return b"", 0
-            return self.files.read_headers(start_height, available), available
+            with self.gate.reading():
+                return self.files.read_headers(start_height, available), available
 
         return await asyncio.to_thread(read)
 

@@ -10,7 +10,11 @@ would have to do again, as making an iterator over a store, is then done once.
 
 Work that grows with the length of an address's history must not hold up the small reads.  A read
 is first tried within a bound; if it says ``TOO_MUCH`` it is done again as a job of its own, in
-other threads.  One that says ``RACED`` met a reorganisation, and is repeated a moment later.
+other threads.  One that says ``RACED`` met a reorganisation, and is repeated a moment later; the
+pauses grow, and after a minute it fails.
+
+A job passes the database's gate once, so that no store is closed while it is read (``gate``); when
+the database is closed, what waits fails with ``DBClosedError``.
 
 The queue belongs to the event loop; the functions given run in the threads.
 """
@@ -23,6 +27,9 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from time import perf_counter
 from typing import Any, Generic, TypeVar
+
+from electrumx.server.gate import StoreGate
+from electrumx.server.schema import DBClosedError, DBReadError
 
 T = TypeVar("T")
 
@@ -49,8 +56,13 @@ LARGE_JOBS = 2
 LATE_SECS = 0.003
 #: how long results are told of before the loop has its turn
 SLICE_SECS = 0.002
-#: before a read that met a reorganisation is repeated, in seconds
+#: before a read that met a reorganisation is repeated, in seconds: at first, and at most
 RETRY_SECS = 0.05
+MAX_RETRY_SECS = 2.0
+#: repetitions after which it fails: about a minute
+MAX_RETRIES = 35
+#: between two log lines on such reads, in seconds
+RETRY_LOG_SECS = 10.0
 
 
 class Reading(Generic[T]):
@@ -60,13 +72,24 @@ class Reading(Generic[T]):
     later.
     """
 
-    __slots__ = ("_callbacks", "_ended", "_error", "_result", "argument", "bounded", "together")
+    __slots__ = (
+        "_callbacks",
+        "_ended",
+        "_error",
+        "_result",
+        "argument",
+        "bounded",
+        "retries",
+        "together",
+    )
 
     def __init__(self, together: "Together", argument: Any) -> None:
         #: what to call in a thread; see :meth:`Reader.join`
         self.together = together
         self.argument = argument
         self.bounded = True
+        #: how often it met a reorganisation
+        self.retries = 0
         self._callbacks: list[Callable[[Reading[T]], object]] = []
         self._ended = False
         self._result: Any = None
@@ -146,6 +169,9 @@ def _results(job: list[Reading[Any]]) -> list[Result]:
 def _alone(read: Reading[Any]) -> Result:
     try:
         return read.together([read.argument], read.bounded)[0], None
+    except DBClosedError as e:
+        # Its frames hold iterators, which must be gone when the store is closed.
+        return None, e.with_traceback(None)
     except Exception as e:
         return None, e
 
@@ -153,8 +179,17 @@ def _alone(read: Reading[Any]) -> Result:
 class Reader:
     """Runs reads in threads; used from one event loop."""
 
-    def __init__(self, logger: logging.Logger) -> None:
+    def __init__(
+        self,
+        logger: logging.Logger,
+        gate: StoreGate | None = None,
+        explain: Callable[[Exception], Exception] = lambda error: error,
+    ) -> None:
+        """``explain`` is given what a read raised and returns what to raise; it runs in a thread."""
         self._logger = logger
+        self._gate = gate or StoreGate()
+        self._explain = explain
+        self._next_retry_log = 0.0
         # All else that is kept is made anew for each loop, by the first read.
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -228,7 +263,13 @@ class Reader:
 
     def _run(self, loop: asyncio.AbstractEventLoop, small: bool, job: list[Reading[Any]]) -> None:
         """Do a job.  Runs in: a thread."""
-        results = _results(job)
+        try:
+            with self._gate.reading():
+                results = [
+                    (result, error and self._explain(error)) for result, error in _results(job)
+                ]
+        except DBClosedError as e:
+            results = [(None, e.with_traceback(None))] * len(job)
         try:
             loop.call_soon_threadsafe(self._deliver, small, job, results)
         except RuntimeError:
@@ -254,16 +295,28 @@ class Reader:
             if result is TOO_MUCH:
                 read.bounded = False
                 self._submit(self._large, [read])
-            elif result is RACED:
-                self._logger.warning("a read met a reorganisation, retrying...")
-                self._loop.call_later(RETRY_SECS, self._again, read)
+            elif result is RACED and read.retries < MAX_RETRIES:
+                self._retry_later(read)
             else:
+                if result is RACED:
+                    error = DBReadError("the database changed for too long while it was read")
                 try:
                     read.end(result, error)
                 except Exception:
                     self._logger.exception("telling of a read")
         if results:
             self._loop.call_soon(self._tell, results)
+
+    def _retry_later(self, read: Reading[Any]) -> None:
+        """Repeat a read that met a reorganisation, after pauses that grow."""
+        assert self._loop
+        now = self._loop.time()
+        if now >= self._next_retry_log:
+            self._next_retry_log = now + RETRY_LOG_SECS
+            self._logger.warning("a read met a reorganisation, retrying...")
+        delay = min(RETRY_SECS * 2**read.retries, MAX_RETRY_SECS)
+        read.retries += 1
+        self._loop.call_later(delay, self._again, read)
 
     def _again(self, read: Reading[Any]) -> None:
         """Repeat a read that met a reorganisation."""

@@ -62,6 +62,27 @@ class DBError(OperatorError):
     """The database on disk does not fit this program, coin or engine, or is damaged."""
 
 
+class DBReadError(DBError):
+    """What a client asked for could not be read; the reason is in the log."""
+
+
+class DBDamagedError(DBReadError):
+    """A row or a file cannot be what was written; ``fault`` says which, and what is wrong."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(
+            f"the database is damaged: {fault}; run electrumx_rpc verify, then restore a backup of "
+            "the whole database directory, or empty it to synchronise anew"
+        )
+
+
+class DBClosedError(DBReadError):
+    """The stores are closed, or are being closed: the server starts or stops."""
+
+    def __init__(self, text: str = "the database is closed: the server is starting or stopping"):
+        super().__init__(text)
+
+
 def undo_key(height: int) -> bytes:
     """Return the key of the undo row of a height."""
     return UNDO_PREFIX + _BE4.pack(height)
@@ -119,6 +140,20 @@ def _parse_dict(raw: bytes, what: str) -> dict[str, Any]:
     return state
 
 
+def _refuse_ex_2(state: dict[str, Any]) -> None:
+    """Raise DBError for a state row of e-x 2.0, whose stores have no flush counts.
+
+    It has versions 11 (``utxo``) and 4 (``hist``); more may follow.
+    """
+    version = state.get("db_version")
+    newer = isinstance(version, int) and version > DB_VERSION
+    if "hist_db_tx_count" in state or (newer and "utxo_flush_count" not in state):
+        raise DBError(
+            "the database was written by e-x 2.0, which has a format of its own; name another "
+            "DB_DIRECTORY"
+        )
+
+
 def _integer(state: dict[str, Any], key: str, what: str, default: int | None = None) -> int:
     value = state.get(key, default)
     if not isinstance(value, int):
@@ -158,6 +193,7 @@ class ChainState:
     def parse(cls, raw: bytes) -> "ChainState":
         """Read a state row.  Raise DBError where it is damaged."""
         state = _parse_dict(raw, "utxo")
+        _refuse_ex_2(state)
         genesis = state.get("genesis")
         if isinstance(genesis, bytes):  # so in very old databases
             genesis = genesis.decode(errors="replace")
@@ -212,6 +248,7 @@ class HistState:
     def parse(cls, raw: bytes) -> "HistState":
         """Read a state row.  Raise DBError where it is damaged."""
         state = _parse_dict(raw, "hist")
+        _refuse_ex_2(state)
         return cls(
             flush_count=_integer(state, "flush_count", "hist"),
             comp_flush_count=_integer(state, "comp_flush_count", "hist", -1),

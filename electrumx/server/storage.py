@@ -7,6 +7,9 @@ Batches are atomic and synced: when the ``with`` block of :meth:`Storage.write_b
 rows are on disk or none of them is.  An iterator is a snapshot: writes made after it was created
 are not seen.
 
+Both engines' iterators simply end where a table cannot be read, because it is damaged or because
+no descriptor was left to open it.  Here that is an error: a shorter answer would be a wrong one.
+
 The engine is not recorded on disk.  Which one wrote a folder is seen from its files, so opening
 with the other one is refused before the engine touches anything.
 """
@@ -23,7 +26,9 @@ from typing import Any, Protocol
 
 from electrumx.lib import util
 from electrumx.server.disk_trouble import open_error
+from electrumx.server.gate import StoreGate
 from electrumx.server.schema import DBError
+from electrumx.server.shortage import Patience
 
 #: key and value
 Row = tuple[bytes, bytes]
@@ -64,6 +69,10 @@ class Storage:
     #: bytes of tables that are merged between two looks at whether to stop, about: a second's work
     MERGE_STEP_BYTES = 16_000_000
 
+    #: what repeats a write that a shortage made fail, and the gate of who reads the store
+    patience: Patience | None = None
+    gate: StoreGate | None = None
+
     def __init__(self, name: str, for_sync: bool, *, compressible: bool = True):
         self.compressible = compressible
         self.is_new = not os.path.exists(os.path.join(name, "CURRENT"))
@@ -96,6 +105,26 @@ class Storage:
     def put(self, key: bytes, value: bytes) -> None:
         """Set one row, without waiting for the disk."""
         raise NotImplementedError
+
+    def _write_patiently(self, write: Callable[[], None]) -> None:
+        """Write, again where there are no descriptors or no memory for it."""
+        if self.patience is None:
+            write()
+        else:
+            self.patience.run(write, f"writing to {self._folder}", self._reopen_after_error)
+
+    def _reopen_after_error(self) -> None:
+        """Reopen the store: an engine that met an error in the background refuses all writes.
+
+        Nothing is done where who writes is reading, too, and could not be waited for.
+        """
+        if self.gate is not None and not self.gate.is_inside():
+            with self.gate.exclusive():
+                self._close_engine()
+                self.open(self._folder)
+
+    def _close_engine(self) -> None:
+        self.close()
 
     def write_batch(self) -> AbstractContextManager[WriteBatch]:
         """Return a context manager that collects rows, and commits and syncs them at its end.
@@ -263,8 +292,68 @@ def _rows_at(cursor: Any, prefixes: Sequence[bytes], max_bytes: int) -> list[lis
             if size >= max_bytes:
                 break
             next_row()
+        else:
+            _check_status(cursor)
         result.append(rows)
     return result
+
+
+def _check_status(cursor: Any) -> None:
+    """Raise what made a cursor end, if that was an error; LevelDB's raises it by itself."""
+    status = getattr(cursor, "status", None)
+    if status is not None:
+        status()
+
+
+def _checked_rows(
+    rows: Iterable[Row],
+    cursor: Any,
+    get: Callable[[bytes], bytes | None],
+    first: bytes,
+    prefix: bytes,
+) -> Iterator[Row]:
+    """Yield rows, the first at or above ``first``, while their keys have a prefix.
+
+    Where the engine ends them, ``cursor``, which is as old as their snapshot, tells whether there
+    are more: then the engine met an error, and OSError is raised.
+    """
+    last: bytes | None = None
+    for row in rows:
+        last = row[0]
+        if not last.startswith(prefix):
+            return
+        yield row
+    cursor.seek(first if last is None else last + b"\0")
+    if not cursor.valid():
+        _check_status(cursor)
+        return
+    key = cursor.key()
+    # It may have been deleted between the making of the cursor and that of the iterator.
+    if key.startswith(prefix) and get(key) is not None:
+        raise OSError(f"the engine left out rows from {key.hex()} on: a table cannot be read")
+
+
+def _rows_backwards(cursor: Any, end: bytes | None, prefix: bytes, start: bytes) -> Iterator[Row]:
+    """Yield the rows below ``end`` (None: all) while they have a prefix and are not below ``start``.
+
+    The last comes first.
+    """
+    if end is None:
+        cursor.seek_to_last()
+    else:
+        cursor.seek(end)
+        if cursor.valid():
+            cursor.prev()
+        else:
+            _check_status(cursor)
+            cursor.seek_to_last()
+    while cursor.valid():
+        key = cursor.key()
+        if not key.startswith(prefix) or key < start:
+            return
+        yield key, cursor.value()
+        cursor.prev()
+    _check_status(cursor)
 
 
 class LevelDB(Storage):
@@ -363,29 +452,43 @@ class LevelDB(Storage):
         yield from self._merge_steps(first, middle)
         yield from self._merge_steps(middle, end)
 
+    def _close_engine(self) -> None:
+        self.db.close()
+
     def get(self, key: bytes) -> bytes | None:  # noqa: D102
         value: bytes | None = self.db.get(key)
         return value
 
     def put(self, key: bytes, value: bytes) -> None:  # noqa: D102
-        self.db.put(key, value)
+        self._write_patiently(lambda: self.db.put(key, value))
 
     @contextmanager
     def write_batch(self) -> Iterator[WriteBatch]:  # noqa: D102
-        with self.db.write_batch(transaction=True, sync=True) as batch:
-            yield batch
+        opened = self.db
+        batch = opened.write_batch(sync=True)
+        yield batch
+
+        def write() -> None:
+            if self.db is opened:
+                batch.write()
+                return
+            # The store was reopened: a batch belongs to the one that it was made for.
+            again = self.db.write_batch(sync=True)
+            again.append(batch)
+            again.write()
+
+        self._write_patiently(write)
 
     def iterator(  # noqa: D102
         self, prefix: bytes = b"", reverse: bool = False, start: bytes = b""
     ) -> Iterator[tuple[bytes, bytes]]:
+        cursor = self.db.raw_iterator()
+        end = util.increment_byte_string(prefix)
         if reverse:
-            # plyvel 1.5 finds nothing if the start is the store's last key.
-            rows = self.db.iterator(prefix=prefix, reverse=True)
-            return takewhile(lambda row: row[0] >= start, rows) if start else rows
-        iterator: Iterator[tuple[bytes, bytes]] = self.db.iterator(
-            start=max(prefix, start), stop=util.increment_byte_string(prefix)
-        )
-        return iterator
+            return _rows_backwards(cursor, end, prefix, start)
+        first = max(prefix, start)
+        rows = self.db.iterator(start=first, stop=end)
+        return _checked_rows(rows, cursor, self.get, first, prefix)
 
     def rows_of(  # noqa: D102
         self, prefixes: Sequence[bytes], max_bytes: int = NO_BOUND
@@ -393,7 +496,10 @@ class LevelDB(Storage):
         # Making an iterator takes three times as long as letting one seek.  Not so while tables are
         # being merged all the time: synchronising with a small cache took 8 % more CPU with it.
         if self.for_sync:
-            return super().rows_of(prefixes, max_bytes)
+            return [rows for prefix in prefixes for rows in self._rows_at([prefix], max_bytes)]
+        return self._rows_at(prefixes, max_bytes)
+
+    def _rows_at(self, prefixes: Sequence[bytes], max_bytes: int) -> list[list[Row]]:
         with closing(self.db.raw_iterator()) as cursor:
             return _rows_at(cursor, prefixes, max_bytes)
 
@@ -500,13 +606,13 @@ class RocksDB(Storage):
         return value
 
     def put(self, key: bytes, value: bytes) -> None:  # noqa: D102
-        self.db.put(key, value)
+        self._write_patiently(lambda: self.db.put(key, value))
 
     @contextmanager
     def write_batch(self) -> Iterator[WriteBatch]:  # noqa: D102
         batch = self.module.WriteBatch(raw_mode=True)
         yield batch
-        self.db.write(batch, self._synced)
+        self._write_patiently(lambda: self.db.write(batch, self._synced))
 
     def iterator(  # noqa: D102
         self, prefix: bytes = b"", reverse: bool = False, start: bytes = b""
@@ -514,17 +620,13 @@ class RocksDB(Storage):
         # The iterator must be a snapshot of now, so it is made here and not at the first next().
         # rocksdict's iterate bounds do not outlive its ReadOptions object (0.3.29 read freed
         # memory), so the prefix is checked here.
-        if not prefix and not start:
-            return iter(self.db.items(backwards=reverse))
-        if not reverse:
-            rows = iter(self.db.items(from_key=max(prefix, start)))
-            return takewhile(lambda row: row[0].startswith(prefix), rows)
-        # None: no key can lie above the prefix, so the last of all is where to begin.
-        end = util.increment_byte_string(prefix)
-        rows = iter(self.db.items(backwards=True, from_key=end))
-        # A key equal to the end, the first row met, lies above the prefix.
-        rows = dropwhile(lambda row: row[0] == end, rows)
-        return takewhile(lambda row: row[0].startswith(prefix) and row[0] >= start, rows)
+        cursor = self.db.iter()
+        if reverse:
+            end = util.increment_byte_string(prefix)
+            return _rows_backwards(cursor, end, prefix, start)
+        first = max(prefix, start)
+        rows = self.db.items(from_key=first) if first else self.db.items()
+        return _checked_rows(rows, cursor, self.get, first, prefix)
 
     def rows_of(  # noqa: D102
         self, prefixes: Sequence[bytes], max_bytes: int = NO_BOUND

@@ -30,7 +30,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from struct import Struct
 
 from electrumx.lib.hash import HASHX_LEN
@@ -190,7 +189,7 @@ def _widen_undo(items: bytes, height: int) -> bytes:
 
 def _convert_tx_counts(files: FlatFiles, state: ChainState, logger: logging.Logger) -> None:
     if (files.folder / MARKER).exists():
-        _replace_tx_counts(files.folder)
+        _replace_tx_counts(files)
     if state.height < 0:
         return
     height = state.height
@@ -213,14 +212,17 @@ def _convert_tx_counts(files: FlatFiles, state: ChainState, logger: logging.Logg
     (files.folder / MARKER).touch()
     sync_directory(files.folder)
     fault_point("upgrade: new tx counts announced")
-    _replace_tx_counts(files.folder)
+    _replace_tx_counts(files)
 
 
-def _replace_tx_counts(folder: Path) -> None:
+def _replace_tx_counts(files: FlatFiles) -> None:
     """Rename the new files over the old ones; some may have been before."""
+    folder = files.folder
     for path in sorted(folder.glob(NEW_TX_COUNTS + "*")):
         path.replace(folder / f"txcounts{path.name[len(NEW_TX_COUNTS) :]}")
         fault_point("upgrade: tx counts file renamed")
+    # The old ones may still be open.
+    files.tx_counts.close()
     sync_directory(folder)
     (folder / MARKER).unlink()
     sync_directory(folder)

@@ -15,7 +15,7 @@ PACKAGE = REPOSITORY / "electrumx"
 # stands for the module and, if it is a package, for all that is in it.
 ROWS = [
     ["lib.errors"],
-    ["lib.util", "lib.enum", "lib.lru", "lib.tasks"],
+    ["lib.util", "lib.enum", "lib.lru", "lib.tasks", "lib.signals"],
     ["lib.hash", "lib.script", "lib.peer", "lib.text"],
     ["lib.header_hashes"],
     ["lib.tx", "lib.tx_axe", "lib.tx_dash", "lib.merkle"],
@@ -25,7 +25,7 @@ ROWS = [
     [
         *("server.db", "server.filling", "server.committed"),
         *("server.history", "server.schema", "server.storage", "server.flat_files"),
-        "server.disk_trouble",
+        *("server.disk_trouble", "server.gate", "server.damage", "server.shortage"),
         *("server.compaction", "server.recovery", "server.upgrade"),
         *("server.queries", "server.packed", "server.reader"),
     ],

@@ -74,7 +74,7 @@ async def test_serve_must_be_overridden():
 
 
 @posix
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_signal_shuts_down_in_order(caplog, signum):
     caplog.set_level(logging.INFO)
     server = Server()
@@ -110,6 +110,31 @@ async def test_a_second_signal_does_not_disturb_the_flush():
     await run
 
     assert server.events == ["cancelled", "flushed"]
+
+
+@posix
+async def test_a_hangup_that_the_process_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        server = Server()
+        run = asyncio.ensure_future(server.run())
+        await server.started.wait()
+        os.kill(os.getpid(), signal.SIGHUP)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not server.shutdown_event.is_set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await run
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+async def test_a_signal_that_came_before_the_loop_shuts_down(caplog):
+    server = Server()
+    server.early_signal = lambda: "SIGTERM"
+    await server.run()
+
+    assert "received SIGTERM signal, initiating shutdown" in messages(caplog)
 
 
 async def test_the_shutdown_event_shuts_down():

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -24,7 +25,8 @@ def base(bare_environment, tmp_path):
     bare_environment.setenv("COIN", "Bitcoin")
     bare_environment.chdir(os.getcwd())  # so that it is restored
     # The server is deaf to signals when it has ended.
-    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = {signum: signal.getsignal(signum) for signum in signals}
     yield bare_environment
     for signum, handler in handlers.items():
         signal.signal(signum, handler)
@@ -176,3 +178,31 @@ def test_the_script_tells_in_one_line_what_is_missing(tmp_path):
     assert result.stderr == ""
     assert len(result.stdout.splitlines()) == 2
     assert "required envvar DB_DIRECTORY not set" in result.stdout
+
+
+# -- signals before the event loop runs
+
+
+def catches(pid, signum):
+    """Return whether a process has a handler for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return int(caught.split()[1], 16) >> (signum - 1) & 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_the_server_is_being_loaded_ends_it_with_status_0(base, tmp_path, signum):
+    base.setenv("ALLOW_ROOT", "1")
+    server = subprocess.Popen(
+        [sys.executable, ROOT / "electrumx_server"], stdout=subprocess.PIPE, text=True
+    )
+    while server.poll() is None and not catches(server.pid, signum):
+        time.sleep(0.001)
+    server.send_signal(signum)
+    out, _err = server.communicate(timeout=60)
+
+    assert server.returncode == 0, out
+    assert f"received {signum.name} signal before the start; nothing was done" in out
+    assert out.endswith("INFO:electrumx:ElectrumX server terminated normally\n")
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """The layout on disk, byte by byte, and how a database is opened."""
 
 import ast
+import asyncio
 from array import array
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from electrumx.lib.coins import LitecoinRegtest
 from electrumx.server.block_processor import BlockProcessor
 from electrumx.server.db import DB, DBError
+from electrumx.server.schema import DBClosedError
 from tests.fakes.chain import GENESIS, ChainMaker, Model, hashX_of
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
 
@@ -368,3 +370,44 @@ async def test_colliding_outpoint_prefixes_are_told_apart_by_the_full_hash(env):
     # An unknown transaction that shares the prefix is not taken for it.
     assert await db.lookup_utxos([(tx_hash[:4] + b"\x77" * 28, 0)]) == [None]
     db.close_dbs()
+
+
+async def test_reads_go_on_while_the_stores_are_reopened_and_end_when_they_are_closed(
+    tmp_path, engine, monkeypatch
+):
+    maker = ChainMaker(seed=84)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 100))
+    hashXs = [hashX_of(script) for script in maker.scripts]
+    env = make_env(tmp_path, engine=engine)
+    async with World(env, ScriptedDaemon(chain)) as world:
+        await world.until_at(chain)
+    db = DB(env)
+    monkeypatch.setattr(DB, "_stores_are_small", lambda _db: False)
+    await db.open_for_sync()
+    model = Model(chain)
+    reads = 0
+
+    async def read_on():
+        nonlocal reads
+        while True:
+            for hashX in hashXs:
+                utxos = await db.all_utxos(hashX)
+                assert model.utxos(hashX) == {tuple(utxo) for utxo in utxos}
+                assert model.history.get(hashX, []) == await db.limited_history(hashX)
+                await db.lookup_utxos(list(model.coins)[:10])
+                reads += 1
+
+    readers = [asyncio.ensure_future(read_on()) for _ in range(8)]
+    for _ in range(5):
+        await db.open_for_serving()
+        db.utxo_db.filling, db.utxo_db._compress = True, False
+        await asyncio.to_thread(db.end_filling)
+        before = reads
+        while reads < before + 50:
+            await asyncio.sleep(0.001)
+            for reader in readers:
+                assert not reader.done() or reader.result()
+    await asyncio.to_thread(db.close_dbs)
+    for reader in readers:
+        with pytest.raises(DBClosedError):
+            await asyncio.wait_for(reader, 60)

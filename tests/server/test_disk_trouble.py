@@ -14,6 +14,7 @@ from electrumx.lib.util import LogicalFile
 from electrumx.server import controller
 from electrumx.server.db import DB, DBError
 from electrumx.server.disk_trouble import explained
+from electrumx.server.schema import DBClosedError
 from electrumx.server.storage import LevelDB, RocksDB
 from tests.conftest import REPOSITORY
 from tests.fakes.chain import ChainMaker, Model, hashX_of
@@ -21,6 +22,7 @@ from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_e
 
 MAKER = ChainMaker(seed=81)
 CHAIN = MAKER.chain(MAKER.grow(MAKER.genesis_hash, 200))
+CHAIN_GENESIS = MAKER.genesis_hash[::-1].hex()
 HASHXS = [hashX_of(script) for script in MAKER.scripts]
 ENGINES = {"leveldb": LevelDB, "rocksdb": RocksDB}
 
@@ -236,17 +238,38 @@ async def test_a_last_flush_that_fails_is_an_error_and_the_stores_are_closed(env
 
 
 async def test_a_shutdown_that_could_not_write_is_not_a_clean_one():
+    started = asyncio.Event()
+
     async def fails_at_the_end():
         try:
-            await asyncio.sleep(60)
+            started.set()
+            await asyncio.Event().wait()
         finally:
             raise DBError("the disk is full")
 
     task = asyncio.ensure_future(controller._run_together([fails_at_the_end()]))
-    await asyncio.sleep(0.01)
+    await started.wait()
     task.cancel()
     with pytest.raises(OperatorError, match="the disk is full"):
         await task
+
+
+async def test_reads_cut_off_by_a_shutdown_leave_it_a_clean_one(caplog):
+    started = asyncio.Event()
+
+    async def reads_at_the_end():
+        try:
+            started.set()
+            await asyncio.Event().wait()
+        finally:
+            raise DBClosedError
+
+    task = asyncio.ensure_future(controller._run_together([reads_at_the_end()]))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not caplog.records
 
 
 def test_other_errors_are_not_blamed_on_the_disk():
@@ -383,6 +406,39 @@ async def test_a_refused_database_is_not_changed(env, tmp_path, trouble):
     assert dict(store.iterator()) == hist_rows
     store.close()
     await assert_is_at(env, CHAIN[:50])
+
+
+# What e-x 2.0.0 writes.
+EX_2_UTXO_STATE = {
+    "genesis": CHAIN_GENESIS,
+    "height": 50,
+    "tx_count": 200,
+    "tip": bytes(32),
+    "wall_time": 12.5,
+    "first_sync": False,
+    "db_version": 11,
+}
+EX_2_HIST_STATE = {"hist_db_tx_count": 200, "db_version": 4, "upgrade_cursor": -1}
+
+
+# It writes the history first, and may be killed before it writes the other one.
+@pytest.mark.parametrize("states", ["both", "history only"])
+async def test_a_database_of_ex_2_is_named_as_such(env, tmp_path, states):
+    klass = ENGINES[env.db_engine]
+    for name, key, state in (
+        ("utxo", b"state", EX_2_UTXO_STATE if states == "both" else None),
+        ("hist", b"state\0\0", EX_2_HIST_STATE),
+    ):
+        store = klass(str(tmp_path / name), True)
+        if state:
+            store.put(key, repr(state).encode())
+        store.close()
+    with pytest.raises(DBError, match=r"written by e-x 2\.0") as info:
+        await DB(env).open_for_sync()
+    assert one_line(info.value) == (
+        "the database was written by e-x 2.0, which has a format of its own; name another "
+        "DB_DIRECTORY"
+    )
 
 
 # -- the process

@@ -7,12 +7,18 @@ import threading
 import pytest
 
 from electrumx.server import reader as reader_module
+from electrumx.server.gate import StoreGate
 from electrumx.server.reader import RACED, TOO_MUCH, Reader
+from electrumx.server.schema import DBClosedError, DBReadError
 
 
 @pytest.fixture
 def reader():
     return Reader(logging.getLogger("reader"))
+
+
+async def wait(reading):
+    return await reading
 
 
 async def test_each_read_has_its_own_result_or_error(reader):
@@ -52,10 +58,15 @@ async def test_while_a_job_is_under_way_others_gather(reader, monkeypatch):
 
 async def test_a_job_that_is_late_does_not_hold_up_the_others(reader, monkeypatch):
     monkeypatch.setattr(reader_module, "LATE_SECS", 0.001)
-    go_on = threading.Event()
-    blocked = reader.read(lambda _: go_on.wait(10))
-    await asyncio.sleep(0.005)
-    assert "quick" == await reader.read(lambda _: "quick")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def block(_bounded):
+        begun.set()
+        return go_on.wait(60)
+
+    blocked = reader.read(block)
+    await asyncio.to_thread(begun.wait, 60)
+    assert "quick" == await asyncio.wait_for(wait(reader.read(lambda _: "quick")), 60)
     go_on.set()
     assert await blocked
 
@@ -136,6 +147,54 @@ async def test_of_reads_made_together_only_what_is_too_much_is_done_again(reader
     assert [await reading for reading in readings] == [1, 20, 31]
     assert calls[0] == ([1, 2, 3], True)
     assert sorted(calls[1:]) == [([2], False), ([3], True)]
+
+
+async def test_reads_that_wait_fail_with_one_typed_error_when_the_database_is_closed(monkeypatch):
+    monkeypatch.setattr(reader_module, "LATE_SECS", 600)
+    gate = StoreGate()
+    reader = Reader(logging.getLogger("reader"), gate)
+    begun = threading.Event()
+
+    def long_read(_bounded):
+        begun.set()
+        while True:
+            gate.check()
+
+    under_way = reader.read(long_read)
+    await asyncio.to_thread(begun.wait, 60)
+    waiting = [reader.read(lambda _: "never") for _ in range(100)]
+
+    def close():
+        gate.begin_closing()
+        with gate.exclusive():
+            gate.set_closed()
+
+    await asyncio.to_thread(close)
+    for reading in [under_way, *waiting, reader.read(lambda _: "later")]:
+        with pytest.raises(DBClosedError):
+            await asyncio.wait_for(wait(reading), 60)
+
+
+async def test_pauses_between_repetitions_grow_and_the_log_has_one_line(
+    reader, monkeypatch, caplog
+):
+    monkeypatch.setattr(reader_module, "RETRY_SECS", 0.0001)
+    monkeypatch.setattr(reader_module, "MAX_RETRY_SECS", 0.001)
+    with pytest.raises(DBReadError, match="changed for too long"):
+        await reader.read(lambda _: RACED)
+    assert len(caplog.records) == 1
+
+
+async def test_an_error_of_the_disk_is_explained_before_it_is_given():
+    def explain(error):
+        return DBReadError("explained") if isinstance(error, OSError) else error
+
+    def fail(_bounded):
+        raise OSError("disk")
+
+    reader = Reader(logging.getLogger("reader"), explain=explain)
+    with pytest.raises(DBReadError, match="explained"):
+        await reader.read(fail)
 
 
 def test_a_reader_serves_one_loop_after_another(reader):

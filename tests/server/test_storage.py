@@ -319,3 +319,33 @@ def test_a_rocksdb_store_whose_creation_was_cut_short_is_known_as_one(tmp_path):
     with pytest.raises(DBError, match="was written by rocksdb"):
         db_class("leveldb")(str(folder), False)
     db_class("rocksdb")(str(folder), False).close()
+
+
+@pytest.mark.parametrize("where", [0.5, 0.95])
+def test_a_table_that_cannot_be_read_is_an_error_and_no_shorter_answer(engine, tmp_path, where):
+    name = str(tmp_path / "store")
+    store = engine(name, False)
+    with store.write_batch() as batch:
+        for n in range(20_000):
+            batch.put(b"u%08d" % n, os.urandom(20))
+    if engine.ENGINE == "leveldb":
+        store.db.compact_range()
+    else:
+        store.db.flush()
+    store.close()
+    tables = [path for path in (tmp_path / "store").iterdir() if path.suffix in (".ldb", ".sst")]
+    for path in tables:
+        with path.open("r+b") as f:
+            f.seek(int(path.stat().st_size * where))
+            f.write(b"\xff" * 200)
+    store = engine(name, False)
+    for read in (
+        lambda: list(store.iterator(prefix=b"u")),
+        lambda: list(store.iterator()),
+        lambda: list(store.iterator(prefix=b"u", start=b"u00000001")),
+        lambda: list(store.iterator(prefix=b"u", reverse=True)),
+        lambda: store.rows_of([b"u"]),
+    ):
+        with pytest.raises(Exception, match=r"(?i)corruption|left out rows"):
+            read()
+    store.close()

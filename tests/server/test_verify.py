@@ -332,8 +332,8 @@ async def test_a_cancelled_audit_leaves_no_thread_at_work(tmp_path):
             await task
 
         def nobody_reads():
-            # Whoever still read would hold this.
-            with db.history.reading:
+            # Whoever still read would be waited for.
+            with db.gate.exclusive():
                 return True
 
         assert await asyncio.wait_for(asyncio.to_thread(nobody_reads), 10)

@@ -16,6 +16,7 @@ from aiorpcx import RPCError
 from electrumx.lib.lru import LRUCache
 from electrumx.server import packed
 from electrumx.server.db import DBError
+from electrumx.server.schema import DBReadError
 from electrumx.server.session.limits import COST_CACHED, tx_hashes_cost
 from electrumx.server.session.params import BAD_REQUEST
 from electrumx.server.session.results import EncodedJSON, encode_result
@@ -117,6 +118,8 @@ class BlockCache:
             generation = self.tx_hashes.generation
             try:
                 txs = BlockTxs(await self._db.block_tx_hashes(height))
+            except DBReadError:
+                raise
             except DBError as e:
                 raise RPCError(BAD_REQUEST, f"db error: {e!r}") from None
             if generation == self.tx_hashes.generation:

@@ -15,6 +15,7 @@ from typing import Any
 
 from aiorpcx import JSONRPC, ProtocolError, ReplyAndDisconnect, Request, RPCError
 
+from electrumx.server.schema import DBReadError
 from electrumx.server.session.answers import Answer
 from electrumx.server.session.outbox import CLOSE_SECS, Outbox
 from electrumx.server.session.params import printed
@@ -157,7 +158,9 @@ class WorkingSession(Outbox):
             return error, False
         if isinstance(error, ReplyAndDisconnect):
             return error.args[0], True
-        self.logger.exception(f"exception handling {printed(request)[:LOGGED_REQUEST_CHARS]}")
+        if not isinstance(error, DBReadError):
+            # Those are logged where they arise, a bounded number of times.
+            self.logger.exception(f"exception handling {printed(request)[:LOGGED_REQUEST_CHARS]}")
         return RPCError(JSONRPC.INTERNAL_ERROR, "internal server error"), False
 
     def _conclude(self, request: Any, result: Any, *, is_last: bool = False) -> None:

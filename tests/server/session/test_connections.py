@@ -11,6 +11,7 @@ import pytest
 
 import electrumx
 from electrumx.lib.hash import hash_to_hex_str
+from electrumx.server.schema import DBDamagedError
 from electrumx.server.session.reports import session_rows
 from tests.fakes.session_world import (
     FakeService,
@@ -316,6 +317,17 @@ async def test_an_unexpected_failure_is_an_internal_error(world, client, caplog)
     assert "KeyError" in caplog.text
     world.mempool.failure = None
     await client.request("server.ping")
+
+
+async def test_a_read_that_failed_is_an_internal_error_and_logged_where_it_arose(
+    world, client, caplog
+):
+    world.mempool.failure = DBDamagedError("row 75 of the utxo store is short")
+    for _ in range(3):
+        assert (-32603, "internal server error") == await client.error(
+            "blockchain.scripthash.get_mempool", script_hash("a")[0]
+        )
+    assert "damaged" not in caplog.text
 
 
 async def test_an_unserialisable_result_is_an_internal_error(world, client):
