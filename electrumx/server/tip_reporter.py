@@ -114,10 +114,12 @@ class TipReporter:
         if tip != (index.db.db_height, index.db.db_tip):
             # Blocks are indexed, but not committed.
             return False
-        if reported is not None and tip == (reported.height, reported.tip):
-            # The same again: some of what was touched may have been undone and redone.
-            if not index.touched and reported.forks == len(self.forks):
-                return False
+        if reported is not None and (*tip, len(self.forks)) == (
+            *(reported.height, reported.tip),
+            reported.forks,
+        ):
+            # Touched hashXs without another tip: blocks were undone and indexed again.
+            return bool(index.touched)
         return not self._is_replacing_blocks()
 
     def _is_replacing_blocks(self) -> bool:

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.fakes.fake_node import RPCFault
+from tests.integration.oracle import scripthash_of
 from tests.integration.server import ServerProcess
 from tests.integration.stand_in import StandIn, small_chain
-from tests.integration.oracle import scripthash_of
 
 # Promised for a new tip and for every answer, and what a busy machine may add to it
 LIMIT_SECS = 5.0
