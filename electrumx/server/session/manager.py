@@ -330,13 +330,14 @@ class SessionManager:
             return False
         self._told = reported
         self.scripts.drop(touched, self._addition_to(reported))
+        # Also if it is the same tip as before: answers wait while its blocks are being replaced.
+        self.chain.notified(reported.height, reported.tip)
         result = {"hex": reported.header.hex(), "height": reported.height}
         if result == self.hsub_results:
             # The same blocks were undone and indexed again.
             return False
         self.hsub_results = result
         self._header_messages = {}
-        self.chain.notified(reported.height, reported.tip)
         return True
 
     def _addition_to(self, reported: ReportedTip) -> Addition | None:
