@@ -32,7 +32,8 @@ section, so that no cancellation comes between.  Raw blocks are needed for undoi
 in ``meta/`` as long as undo information is, and the node is asked for those that are missing.
 
 A third task compacts the history when many flushes were made (``compaction``): it reads in a
-thread without the lock, and writes short slices with it.
+thread without the lock, and writes short slices with it.  A fourth reports committed tips that were
+not reported at their commit (``tip_reporter``).
 """
 
 import asyncio
@@ -56,11 +57,13 @@ from electrumx.server.env import Env
 from electrumx.server.fast_index import CompiledIndex
 from electrumx.server.faults import fault_point
 from electrumx.server.forks import ForkFinder
-from electrumx.server.notifications import Confirmed, Notifications
+from electrumx.server.node_rpc import pulse
+from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
 from electrumx.server.outage import printable
 from electrumx.server.packed import Addition
 from electrumx.server.prefetcher import Prefetcher
 from electrumx.server.schema import HASH_LEN
+from electrumx.server.tip_reporter import TipReporter
 from electrumx.server.unflushed import ParsedBlock, UndoMissingError
 from electrumx.server.utxo_cache import ChainError
 
@@ -101,12 +104,11 @@ class BlockProcessor(ForkFinder):
     COMPACTION_REST = 0.5
     #: raw bytes of blocks that are parsed at a time: parsed, readable blocks take ten times that
     PARSE_BYTES = 1_000_000
-    #: batches of blocks, processed while caught up, of which is remembered what they confirmed
-    CONFIRMED_BATCHES = 4
 
     def __init__(self, env: Env, db: DB, daemon: Daemon, notifications: Notifications):
         super().__init__(util.class_logger(__name__, self.__class__.__name__), env, db, daemon)
         self.notifications = notifications
+        self.reports = TipReporter(self, notifications)
 
         self.blocks_event = asyncio.Event()
         self.poll_secs = env.daemon_poll_interval_blocks_msec / 1000
@@ -117,14 +119,8 @@ class BlockProcessor(ForkFinder):
         self.backed_up_event = asyncio.Event()
         #: set and cleared when blocks are about to be committed while caught up
         self.processed_event = asyncio.Event()
-        #: set and cleared when blocks were committed while caught up
+        #: set and cleared when blocks were committed, or undone, while caught up
         self.advanced_event = asyncio.Event()
-        #: of each reorganisation: the height up to which it left the chain as it was
-        self.forks: list[int] = []
-        #: how many of them have ended: blocks were indexed afterwards, or there are none
-        self.forks_ended = 0
-        #: tip -> what was confirmed on top of it, the last batches
-        self._confirmed: dict[bytes, Confirmed] = {}
         #: the last blocks from the node formed no chain
         self._incoherent = False
         #: blocks that the operator asked to be replaced
@@ -132,6 +128,21 @@ class BlockProcessor(ForkFinder):
         self.compiled = self._compiled_index()
         #: what tidies the stores up after the first synchronisation
         self._merging: asyncio.Task[None] | None = None
+
+    @property
+    def forks(self) -> list[int]:
+        """Of each reorganisation: the height up to which it left the chain as it was."""
+        return self.reports.forks
+
+    @property
+    def forks_ended(self) -> int:
+        """How many of the reorganisations led to the reported tip."""
+        return self.reports.forks_reported
+
+    @property
+    def reported(self) -> ReportedTip | None:
+        """The tip last reported to the notifications; None before the chain is caught up with."""
+        return self.reports.reported
 
     def _compiled_index(self) -> CompiledIndex | None:
         """Return the compiled form of indexing, if it is installed and serves this chain."""
@@ -164,6 +175,7 @@ class BlockProcessor(ForkFinder):
             asyncio.ensure_future(self.prefetcher.main_loop(self.height)),
             asyncio.ensure_future(self._process_prefetched_blocks()),
             asyncio.ensure_future(self._watch_tip()),
+            asyncio.ensure_future(self.reports.run()),
             asyncio.ensure_future(self._compact_when_due()),
         ]
         try:
@@ -231,6 +243,7 @@ class BlockProcessor(ForkFinder):
         while True:
             if self.height == self.daemon.cached_height() and not self._caught_up_event.is_set():
                 await self._first_caught_up()
+                await self.reports.check()
                 self._caught_up_event.set()
             await self.blocks_event.wait()
             self.blocks_event.clear()
@@ -361,8 +374,9 @@ class BlockProcessor(ForkFinder):
             if not self.db.first_sync:
                 self._log_processed(blocks, time.monotonic() - start)
             if self._caught_up_event.is_set():
-                await self._notify()
-            self.touched = set()
+                self.reports.blocks_advanced(blocks[-1].header)
+                pulse(self.advanced_event)
+                await self.reports.check()
             self._incoherent = False
             return True
         if prev_hashes[0] != chain[0]:
@@ -380,12 +394,9 @@ class BlockProcessor(ForkFinder):
 
     async def _note_confirmed(self, prev_tip: bytes, blocks: Sequence[ParsedBlock]) -> None:
         """Remember what the last blocks confirmed, before they are flushed."""
-        while len(self._confirmed) >= self.CONFIRMED_BATCHES:
-            del self._confirmed[next(iter(self._confirmed))]
-
-        self._confirmed[prev_tip] = await asyncio.to_thread(self._what_confirmed, blocks)
-        self.processed_event.set()
-        self.processed_event.clear()
+        confirmed = await asyncio.to_thread(self._what_confirmed, blocks)
+        self.reports.add_step(prev_tip, confirmed)
+        pulse(self.processed_event)
 
     def _what_confirmed(self, blocks: Sequence[ParsedBlock]) -> Confirmed:
         """Put together what the last blocks did.  Runs in: a thread."""
@@ -404,12 +415,11 @@ class BlockProcessor(ForkFinder):
         )
 
     def confirmed_after(self, tip: bytes) -> Confirmed | None:
-        """Return what the blocks processed next after a tip confirmed.
+        """Return the step from a tip to the next: blocks on top of it, or that it was undone.
 
-        None if there are none, or if they were not among the last: it is known only of some
-        batches of blocks of the present chain, processed since it was caught up with.
+        None if there is none, or if it was not among the last since the chain was caught up with.
         """
-        return self._confirmed.get(tip)
+        return self.reports.step_from(tip)
 
     def _log_processed(self, blocks: Sequence[ParsedBlock], elapsed: float) -> None:
         plural = "" if len(blocks) == 1 else "s"
@@ -417,13 +427,6 @@ class BlockProcessor(ForkFinder):
         self.logger.info(
             f"processed {len(blocks):,d} block{plural} size {size:.2f} MB in {elapsed:.1f}s"
         )
-
-    async def _notify(self) -> None:
-        touched, self.touched = self.touched, set()
-        self.forks_ended = len(self.forks)
-        self.advanced_event.set()
-        self.advanced_event.clear()
-        await self.notifications.on_block(touched, self.height)
 
     def _parse_blocks(
         self, raw_blocks: Sequence[bytes], first_height: int
@@ -510,31 +513,37 @@ class BlockProcessor(ForkFinder):
         if count:
             # All or nothing: the operator may only have named the wrong node.
             await self.run_in_thread_with_lock(self._undo_info, start)
-            self.forks.append(start - 1)
+            self.reports.reorg_begins(start - 1)
             last = start + count - 1
             plural = "" if count == 1 else "s"
             self.logger.info(
                 f"chain was reorganised replacing {count:,d} block{plural} at heights "
                 f"{start:,d}-{last:,d}"
             )
-            while last >= start:
-                first = max(start, last - self.BACKUP_CHUNK + 1)
-                blocks = await self._blocks_to_undo(first, last)
-                await self.run_in_thread_with_lock(self._backup_and_flush, blocks)
-                last = first - 1
-            # Again, on the loop: a proof that was being made meanwhile may have extended it.
-            self.db.header_mc.truncate(self.height + 1)
-            self._confirmed.clear()
-            self.backed_up_event.set()
-            self.backed_up_event.clear()
+            try:
+                await self._undo_blocks(start, last)
+            finally:
+                # Again, on the loop: a proof that was being made meanwhile may have extended it.
+                self.db.header_mc.truncate(self.height + 1)
+                pulse(self.backed_up_event)
         else:
             # The node's blocks and its hashes disagree, or it has come back meanwhile.
             self.logger.info("the daemon's chain has all our blocks; asking again")
             await asyncio.sleep(self.poll_secs)
         await self.prefetcher.reset_height(self.height)
-        if count and self.daemon.cached_height() == self.height:
-            # The node's chain became shorter: no new block will bring the news.
-            await self._notify()
+        # If the node's chain became shorter, no new block will follow.
+        await self.reports.check()
+
+    async def _undo_blocks(self, start: int, last: int) -> None:
+        """Undo the blocks of these heights from the top, and commit."""
+        while last >= start:
+            first = max(start, last - self.BACKUP_CHUNK + 1)
+            blocks = await self._blocks_to_undo(first, last)
+            tip = self.tip
+            await self.run_in_thread_with_lock(self._backup_and_flush, blocks)
+            self.reports.blocks_undone(tip)
+            pulse(self.advanced_event)
+            last = first - 1
 
 
 class LTORBlockProcessor(BlockProcessor):

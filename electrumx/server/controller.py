@@ -2,8 +2,8 @@
 
 All tasks run in one event loop.  Three are started: the sessions (first only LocalRPC, which
 answers even before the node does), the block processor, and, once the chain is caught up with,
-header proofs and the mempool.  Wallets are served when the mempool was first synchronised.  If any
-of the three ends, the server ends.
+header proofs and the mempool.  Wallets are served when the mempool was first synchronised, or has
+failed to be for some time.  If any of the three ends, the server ends.
 """
 
 import asyncio
@@ -101,6 +101,9 @@ class _MemPoolView(MemPoolAPI):
     async def on_mempool(self, touched: set[bytes], height: int) -> None:
         await self._notifications.on_mempool(touched, height)
 
+    async def on_mempool_partial(self, touched: set[bytes], height: int) -> None:
+        await self._notifications.on_mempool(touched, height, complete=False)
+
     async def wait_for_daemon_height_change(self) -> None:
         await self._daemon.height_changed.wait()
 
@@ -140,6 +143,7 @@ class Controller(ServerBase):
             manager.loop_lag = loop_lag = LoopLag()
             caught_up_event = asyncio.Event()
             mempool_event = asyncio.Event()
+            usable_event = asyncio.Event()
             readiness.describe = lambda: _status(manager, processor, daemon)
 
             async def follow_node() -> None:
@@ -155,6 +159,7 @@ class Controller(ServerBase):
                         db.populate_header_merkle_cache(),
                         mempool.keep_synchronized(mempool_event),
                         _favour_latency_again(mempool_event),
+                        _set_when(mempool.wait_until_usable(), usable_event),
                         watcher.run(),
                         loop_lag.run(),
                     ]
@@ -162,7 +167,7 @@ class Controller(ServerBase):
 
             await _run_together(
                 [
-                    manager.serve(notifications, mempool_event),
+                    manager.serve(notifications, usable_event),
                     follow_node(),
                     wait_for_catchup(),
                     readiness.announce(manager.serving_event),
@@ -220,6 +225,12 @@ async def _favour_latency_again(mempool_event: asyncio.Event) -> None:
     """Let the collector leave alone what the mempool had at the start, before wallets come."""
     await mempool_event.wait()
     _favour_latency()
+
+
+async def _set_when(waiting: Coroutine[Any, Any, None], event: asyncio.Event) -> None:
+    """Set an event when a coroutine has ended."""
+    await waiting
+    event.set()
 
 
 async def _run_together(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:

@@ -12,16 +12,21 @@ several would not be faster, but each makes the loop wait longer for its turn.
 
 Two tasks change the maps.  A *refresh* lists the node's transactions, removes those that vanished
 and fetches the new ones, some ten thousands at a time; what lacks a parent waits for the next
-portion, and at the end is dropped until the next refresh.  And when *a block* has been committed on
-top of the tip that the maps are right for, its transactions and those that it made impossible go at
-once, without asking the node: clients are told of a block without waiting until a node with a large
-mempool has listed it.  What has to go is found out while the block is on its way to the disk; then
-it is ``leaving``, in one step, and is removed when clients have been told.  A refresh notices that
-the tip moved, before it changes anything, and begins anew.
+portion, and at the end is dropped until the next refresh.  And the maps follow the database *step by
+step*: when blocks have been committed on top of the tip that the maps are at, their transactions and
+those that they made impossible go at once, without asking the node, so that clients need not wait
+until a node with a large mempool has listed it.  What has to go is found out while the block is on
+its way to the disk; then it is ``leaving``, in one step, and is removed when clients have been
+notified.  Undone blocks are a step too: their transactions are missing until the next refresh.
+
+A refresh during which the tip moved, at the node or here, still adds what is new: only a list that
+was made at the tip of the database tells that a transaction vanished, and makes the maps complete.
+While they are not, ``info`` and the log say that the mempool is behind.
 """
 
 import asyncio
 import gc
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -62,6 +67,12 @@ PORTION = 20_000
 SLICE = 250
 # Before listing again because the node's height changed meanwhile, in seconds.
 RESTART_DELAY_SECS = 0.1
+# How long clients wait, after the start, for a first complete refresh that makes no progress.
+FIRST_SECS = 15.0
+# After so long without a complete refresh the mempool counts as behind, in seconds.
+BEHIND_SECS = 15.0
+# How long maps are kept when it is not known how to follow the database, in seconds.
+LOST_SECS = 5.0
 
 
 class DBSyncError(Exception):
@@ -107,6 +118,10 @@ class MemPoolAPI(ABC):
     async def on_mempool(self, touched: set[bytes], height: int) -> None:
         """Take the hashXs touched by a refresh at this height; the set is then the callee's."""
 
+    async def on_mempool_partial(self, touched: set[bytes], height: int) -> None:
+        """Do as on_mempool, of a mempool that lacks some of the node's transactions."""
+        await self.on_mempool(touched, height)
+
     async def daemon_tip_hash(self) -> bytes | None:
         """Ask the node for the hash of its tip; None means that tips are not compared."""
         return None
@@ -116,7 +131,7 @@ class MemPoolAPI(ABC):
         return None
 
     def confirmed_after(self, tip: bytes) -> Confirmed | None:
-        """Return what the database's tip confirmed beyond this one, None if that is not known."""
+        """Return the committed step from this tip to the next, None if that is not known."""
         return None
 
     def processed_after(self, tip: bytes) -> Confirmed | None:
@@ -172,8 +187,20 @@ class MemPool(MemPoolIndex):
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mempool")
         self._looking_up = asyncio.Semaphore(1)
         self._wake = asyncio.Event()  # ends the pause between refreshes
-        #: tip that the maps are right for, except that transactions may be missing
+        #: height and tip that the maps are right for, except that transactions may be missing
+        self._height = -1
         self._tip: bytes | None = None
+        #: whether the maps held all transactions of the node when they were last refreshed, and no
+        #: block was undone since
+        self._complete = False
+        #: counts the steps that undid blocks
+        self._undone_steps = 0
+        #: steps made while new transactions are fetched
+        self._steps: list[Confirmed] = []
+        self._fetching = False
+        #: set after the first complete refresh
+        self._first_complete = asyncio.Event()
+        self._last_complete = time.monotonic()
         #: what a block on its way to the disk will make go
         self._departure: Departure | None = None
         #: of changes that nobody was told of yet, also of failed refreshes
@@ -199,6 +226,7 @@ class MemPool(MemPoolIndex):
                 self._wake_after(self.api.wait_for_daemon_height_change),
                 self._prepare_for_blocks(),
                 self._follow_database(),
+                self._watch_lag(),
                 self._refresh_hashes(synchronized_event),
             )
         finally:
@@ -255,13 +283,14 @@ class MemPool(MemPoolIndex):
     # -- Blocks
 
     async def _follow_database(self) -> None:
-        """Apply each block that the database takes, and have the mempool refreshed."""
+        """Make each step that the database makes, and have the mempool refreshed."""
         timer: asyncio.TimerHandle | None = None
         while True:
             await self.api.wait_for_db_height_change()
             delay = 0.0
-            while await self._apply_block():
-                delay = min(self.settle_secs, self.refresh_secs)
+            while await self._make_step():
+                # Clients wait for a refresh if the maps are not complete.
+                delay = min(self.settle_secs, self.refresh_secs) if self._complete else 0.0
             if timer is not None:
                 timer.cancel()
             timer = asyncio.get_running_loop().call_later(delay, self._wake.set)
@@ -275,24 +304,28 @@ class MemPool(MemPoolIndex):
                 if confirmed is not None:
                     self._departure = await self._in_thread(self.departure, confirmed)
 
-    async def _apply_block(self) -> bool:
-        """Remove what the database confirmed and pass the news on; False if nothing is known."""
+    def _next_step(self) -> Confirmed | None:
+        """Return the step from where the maps are to the next tip, None if there is none."""
+        return None if self._tip is None else self.api.confirmed_after(self._tip)
+
+    async def _make_step(self) -> bool:
+        """Follow the database to its next tip and report that; False if no step is known."""
         async with self.lock:
-            confirmed = None if self._tip is None else self.api.confirmed_after(self._tip)
-            if confirmed is None:
+            step = self._next_step()
+            if step is None:
                 return False
-            departure, self._departure = self._departure, None
-            if (
-                departure is None
-                or departure.confirmed is not confirmed
-                or departure.changes != self._changes
-            ):
-                departure = await self._in_thread(self.departure, confirmed)
-            # From here on all answers are of the new block.
+            if step.undone:
+                self._undone_steps += 1
+                self._complete = False
+                self._departure = None
+            departure = await self._departure_for(step)
+            # From here on all answers are of the new tip.
             self.leaving = departure.tx_hashes
-            self._tip = confirmed.tip
+            self._height, self._tip = step.height, step.tip
+            if self._fetching:
+                self._steps.append(step)
             touched, self._touched = self._touched | departure.touched, set()
-            telling = asyncio.ensure_future(self.api.on_mempool(touched, confirmed.height))
+            telling = asyncio.ensure_future(self._report(touched, step.height))
             try:
                 # Whoever is slow to be told does not keep the maps from being put in order.
                 await asyncio.wait([telling], timeout=self.settle_secs)
@@ -305,6 +338,85 @@ class MemPool(MemPoolIndex):
         await telling
         return True
 
+    async def _departure_for(self, step: Confirmed) -> Departure:
+        """Return what a step makes go, if possible as it was found out beforehand."""
+        departure, self._departure = self._departure, None
+        if (
+            departure is None
+            or departure.confirmed is not step
+            or departure.changes != self._changes
+        ):
+            departure = await self._in_thread(self.departure, step)
+        return departure
+
+    async def _report(self, touched: set[bytes], height: int) -> None:
+        report = self.api.on_mempool if self._complete else self.api.on_mempool_partial
+        await report(touched, height)
+
+    # -- Being behind
+
+    async def wait_until_usable(self) -> None:
+        """Return when clients may be served: normally after the first complete refresh.
+
+        Where that makes no progress, because blocks come too fast or the node fails, they are
+        served after FIRST_SECS without it.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + FIRST_SECS
+        waiter = asyncio.ensure_future(self._first_complete.wait())
+        try:
+            while not waiter.done() and (self._fetching or loop.time() < deadline):
+                await asyncio.wait([waiter], timeout=0.25)
+        finally:
+            waiter.cancel()
+
+    def is_behind(self) -> bool:
+        """Return whether transactions of the node may be missing for longer than usual."""
+        if self._complete and self._first_complete.is_set():
+            return time.monotonic() - self._last_complete > BEHIND_SECS + 2 * self.refresh_secs
+        return time.monotonic() - self._last_complete > BEHIND_SECS
+
+    def info(self) -> dict[str, Any]:
+        """Return for administrators: number of transactions, height, and whether it is behind."""
+        return {"behind": self.is_behind(), "height": self._height, "txs": len(self.txs)}
+
+    async def _watch_lag(self) -> None:
+        """Log when the mempool falls behind, and drop maps that do not follow the database."""
+        was_behind, lost = False, False
+        while True:
+            await asyncio.sleep(LOST_SECS)
+            if self.is_behind() is not was_behind:
+                was_behind = not was_behind
+                self._log_lag(was_behind)
+            if lost and not self._is_following():
+                await self._drop_all()
+            lost = not self._is_following()
+
+    def _log_lag(self, is_behind: bool) -> None:
+        if is_behind:
+            self.logger.warning(
+                "the mempool is behind the daemon's: no complete refresh for "
+                f"{time.monotonic() - self._last_complete:,.0f}s; unconfirmed transactions may be "
+                "missing in answers"
+            )
+        else:
+            self.logger.info("the mempool is up to date with the daemon's again")
+
+    def _is_following(self) -> bool:
+        """Return whether the maps are at the tip of the database, or a known way before it."""
+        api = self.api
+        if (self._height, self._tip) == (api.db_height(), api.db_tip()):
+            return True
+        return self._next_step() is not None
+
+    async def _drop_all(self) -> None:
+        """Empty the maps: it is not known which of their transactions blocks confirmed."""
+        async with self.lock:
+            if not self._is_following():
+                self._complete = False
+                await self._in_slices(list(self.txs), self._remove_one)
+        self._wake.set()
+
     def _remove_one(self, tx_hash: bytes) -> None:
         self._remove(tx_hash, self._touched)
 
@@ -316,7 +428,7 @@ class MemPool(MemPoolIndex):
             self._wake.clear()
             pause = self.refresh_secs
             try:
-                height = await self._refresh()
+                complete = await self._refresh()
             except DBSyncError:
                 self.logger.debug("waiting for DB to sync")
             except _HeightMovedError:
@@ -324,10 +436,16 @@ class MemPool(MemPoolIndex):
             except DaemonError as e:
                 self.logger.warning(f"ignoring daemon error: {str(e)[:200]!r}")
             else:
-                synchronized_event.set()
-                synchronized_event.clear()
+                if complete:
+                    self._last_complete = time.monotonic()
+                    self._first_complete.set()
+                    synchronized_event.set()
+                    synchronized_event.clear()
+                else:
+                    pause = min(pause, RESTART_DELAY_SECS)
                 touched, self._touched = self._touched, set()
-                await self.api.on_mempool(touched, height)
+                if touched or complete:
+                    await self._report(touched, self._height)
             await self._pause(pause)
 
     async def _pause(self, secs: float) -> None:
@@ -339,9 +457,10 @@ class MemPool(MemPoolIndex):
         finally:
             timer.cancel()
 
-    async def _refresh(self) -> int:
-        """Make the mempool like the node's; return the height at which it is.
+    async def _refresh(self) -> bool:
+        """Make the mempool like the node's; return whether it is complete.
 
+        If the tip moves meanwhile, what is new is added all the same, and what vanished stays.
         The hashXs of all changes are added to those touched, also if it raises.
         """
         api = self.api
@@ -351,25 +470,44 @@ class MemPool(MemPoolIndex):
             self._check_in_sync(height, None)
         listing = await api.mempool_listing()
         tip = await api.daemon_tip_hash()
-        if height != await api.height():
-            raise _HeightMovedError
+        moved = height != await api.height()
         async with self.lock:
-            self._check_in_sync(height, tip)
-            self._tip = api.db_tip()
+            at_tip = not moved and self._is_in_sync(height, tip)
+            self._begin_refresh(height, at_tip=at_tip, moved=moved)
+            undone_steps = self._undone_steps
             vanished, new = await self._in_thread(self._differences, listing)
-            await self._in_slices(vanished, self._remove_one)
+            if at_tip:
+                await self._in_slices(vanished, self._remove_one)
         if new:
-            await self._take_in(new, listing.members, lambda: self._check_in_sync(height, tip))
-        return height
+            await self._take_in(new, listing.members, at_tip)
+        if at_tip and undone_steps == self._undone_steps:
+            self._complete = True
+        return at_tip and self._complete
+
+    def _begin_refresh(self, height: int, *, at_tip: bool, moved: bool) -> None:
+        """Note where the maps are; raise if they cannot be changed now."""
+        if not at_tip:
+            # At the same height, another block: ours is about to be undone.
+            if not moved and height == self.api.db_height():
+                raise DBSyncError
+            followed = self._is_following() or not self.txs
+            if self.api.db_tip() is None or not followed:
+                raise _HeightMovedError if moved else DBSyncError
+        if at_tip or not self.txs:
+            self._height, self._tip = self.api.db_height(), self.api.db_tip()
 
     def _check_in_sync(self, height: int, tip: bytes | None) -> None:
         """Raise DBSyncError unless the database is at this height and, if known, this tip."""
-        if height != self.api.db_height():
+        if not self._is_in_sync(height, tip):
             raise DBSyncError
+
+    def _is_in_sync(self, height: int, tip: bytes | None) -> bool:
+        """Return whether the database is at this height and, if known, this tip."""
+        if height != self.api.db_height():
+            return False
         # A reorganisation may end at the height where it began.
         db_tip = self.api.db_tip()
-        if tip is not None and db_tip is not None and tip != db_tip:
-            raise DBSyncError
+        return tip is None or db_tip is None or tip == db_tip
 
     def _differences(self, listing: Listing) -> tuple[list[bytes], list[bytes]]:
         """Return the hashes that vanished and those that are new. Runs in: a thread."""
@@ -392,27 +530,39 @@ class MemPool(MemPoolIndex):
             for item in part:
                 func(item)
 
-    async def _take_in(
-        self, new: Sequence[bytes], listed: set[bytes], check_in_sync: Callable[[], None]
-    ) -> None:
+    async def _take_in(self, new: Sequence[bytes], listed: set[bytes], at_tip: bool) -> None:
         """Fetch new transactions and add them, in portions."""
         candidates = Candidates()
-        for portion in chunks(new, PORTION):
-            await self._fetch_all(portion, listed, candidates)
-            async with self.lock:
-                # The outputs found are worth nothing if the database moved on meanwhile.
-                check_in_sync()
-                accepted = await self._in_thread(candidates.take_acceptable, self.txs)
-                await self._in_slices(
-                    list(accepted.items()), lambda item: self._add(*item, self._touched)
-                )
-            if len(portion) == PORTION:
-                # So many new objects make the collector look at all there are, for a fifth of a
-                # second, and find nothing: there are no circles among them.
-                gc.freeze()
+        self._steps, self._fetching = [], True
+        try:
+            for portion in chunks(new, PORTION):
+                await self._fetch_all(portion, listed, candidates)
+                async with self.lock:
+                    await self._accept(candidates)
+                if len(portion) == PORTION:
+                    # So many new objects make the collector look at all there are, for a fifth of
+                    # a second, and find nothing: there are no circles among them.
+                    gc.freeze()
+        finally:
+            self._steps, self._fetching = [], False
         dropped = len(candidates.txs)
         if dropped:
-            self.logger.error(f"{dropped:,d} txs dropped")
+            # A list that was made at another tip may have transactions that are confirmed here.
+            level = logging.ERROR if at_tip else logging.DEBUG
+            self.logger.log(level, f"{dropped:,d} txs dropped")
+
+    async def _accept(self, candidates: Candidates) -> None:
+        """Add those whose inputs are all there; the lock is held."""
+        if not self._is_following():
+            # The outputs found are worth nothing.
+            raise DBSyncError
+        if self._steps:
+            await self._in_thread(candidates.drop_confirmed, self._steps)
+        accepted = await self._in_thread(candidates.take_acceptable, self.txs)
+        await self._in_slices(list(accepted.items()), self._add_new)
+
+    def _add_new(self, item: tuple[bytes, MemPoolTx]) -> None:
+        self._add(*item, self._touched)
 
     async def _fetch_all(
         self, new: Sequence[bytes], listed: set[bytes], candidates: Candidates

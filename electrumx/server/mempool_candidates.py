@@ -13,7 +13,14 @@ from electrumx.lib.coins import Coin
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.lib.util import class_logger
 from electrumx.server.fast_index import unconfirmed_parser
-from electrumx.server.mempool_index import HashXValue, MemPoolTx, Prevout
+from electrumx.server.mempool_index import (
+    HashXValue,
+    MemPoolTx,
+    Prevout,
+    split_hashes,
+    split_outpoints,
+)
+from electrumx.server.notifications import Confirmed
 
 
 @dataclass(slots=True)
@@ -36,6 +43,16 @@ class Candidates:
         """Add what other has to this one."""
         self.txs.update(other.txs)
         self.utxos.update(other.utxos)
+
+    def drop_confirmed(self, steps: Iterable[Confirmed]) -> None:
+        """Drop those that blocks confirmed, or made impossible, since their inputs were found."""
+        for step in steps:
+            for tx_hash in split_hashes(step.tx_hashes):
+                self.txs.pop(tx_hash, None)
+            spent = set(split_outpoints(step.spent_outpoints))
+            for tx_hash, candidate in list(self.txs.items()):
+                if not spent.isdisjoint(candidate.prevouts):
+                    del self.txs[tx_hash]
 
     def take_acceptable(self, known: Mapping[bytes, MemPoolTx]) -> dict[bytes, MemPoolTx]:
         """Take out, and return, those all of whose inputs are found, parents before children.

@@ -46,6 +46,19 @@ class MemPoolTxSummary:
     has_unconfirmed_inputs: bool
 
 
+def split_hashes(joined: bytes) -> list[bytes]:
+    """Return the hashes of a string of them."""
+    return [joined[n : n + HASH_LEN] for n in range(0, len(joined), HASH_LEN)]
+
+
+def split_outpoints(joined: bytes) -> list[Prevout]:
+    """Return the outpoints of a string of them: hash and index LE4 of each."""
+    return [
+        (joined[n : n + HASH_LEN], int.from_bytes(joined[n + HASH_LEN : n + 36], "little"))
+        for n in range(0, len(joined), 36)
+    ]
+
+
 class HashXMap(Mapping[bytes, set[bytes]]):
     """The transactions of each hashX, as sets that are never empty.
 
@@ -299,19 +312,9 @@ class MemPoolIndex:
 
     def _in_block(self, tx_hashes: bytes) -> list[bytes]:
         """Return those of a block's transactions that are here."""
-        starts = range(0, len(tx_hashes), HASH_LEN)
-        return [h for h in [tx_hashes[n : n + HASH_LEN] for n in starts] if h in self.txs]
+        return [tx_hash for tx_hash in split_hashes(tx_hashes) if tx_hash in self.txs]
 
     def _spending(self, outpoints: bytes) -> set[bytes]:
         """Return the transactions that spend any of the outpoints (hash and index LE4, joined)."""
-        get = self.spenders.get
-        found = [
-            get(
-                (
-                    outpoints[n : n + HASH_LEN],
-                    int.from_bytes(outpoints[n + HASH_LEN : n + 36], "little"),
-                )
-            )
-            for n in range(0, len(outpoints), 36)
-        ]
+        found = map(self.spenders.get, split_outpoints(outpoints))
         return {tx_hash for tx_hash in found if tx_hash is not None}

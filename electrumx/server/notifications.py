@@ -1,111 +1,176 @@
-"""The hand-over between blocks and mempool: whom to notify, and when.
+"""When to notify clients: pairs what blocks touched with what the mempool touched.
 
-A wallet with a pending transaction shall be told once, when its block has been indexed *and* the
-mempool has been refreshed at that height: told earlier it would find its transaction in neither,
-or in both. So the hashXs touched on each side wait here, by height, until the sides meet.
+A wallet with a pending transaction shall be notified once, when its block is indexed *and* the
+mempool agrees with that block: earlier it would find its transaction in neither, or in both.  So
+the touched hashXs of both sides wait here until the mempool reports the height of the last block.
 
-No hashX is ever lost: a set that is replaced, passed over or left above a chain that became
-shorter is joined to the next one that is notified.
+Clients never wait for the mempool longer than PAIR_SECS, whatever the node does.  One rule decides
+(``_is_due``), and it is evaluated after each report and when the time is over: the last reported
+tip is either known to clients, or they are notified as soon as the mempool agrees with it or
+PAIR_SECS have passed.  A mempool that was too late is not waited for again until a refresh is
+complete: then its partial reports, that of a mempool which followed the blocks but could not list
+the node's transactions, are enough.
+
+One notification is under way at a time; whatever is reported during it is in the next one.  No
+hashX is lost: all that wait are in the next notification.
 
 Runs in the event loop. State changes happen between awaits, hence need no lock.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Set
+import asyncio
+from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass
 
 from electrumx.server.packed import Addition
 
 NotifyFunc = Callable[[int, set[bytes]], Awaitable[None]]
 
+# How long a block waits for the mempool to agree with it, in seconds.
+PAIR_SECS = 1.0
+# Between two comparisons of the reported tip with the one that clients know, in seconds: each
+# report causes one; these find what a defect elsewhere would lose.
+CHECK_SECS = 1.0
+
 
 @dataclass(slots=True, frozen=True)
 class Confirmed:
-    """What blocks indexed on top of one tip did, for mempool and caches to follow."""
+    """One step from a tip to the next: what mempool and caches need to follow it.
+
+    Blocks that were undone make a step too, from the old tip to one below it: nothing is confirmed
+    by it.
+    """
 
     height: int
-    tip: bytes  # hash of the last of them
-    tx_hashes: bytes  # of all their transactions, joined
+    tip: bytes  # hash of the last block
+    tx_hashes: bytes  # of all transactions of the blocks, joined
     spent_outpoints: bytes  # of all their inputs but generation ones: hash and index LE4, joined
-    # for who keeps histories, and the tip's header; None if that is not told
+    # what the blocks added to histories, and the tip's header; None if not known
     addition: Addition | None = None
     header: bytes | None = None
+    undone: bool = False  # whether the step undoes blocks
+
+
+@dataclass(slots=True, frozen=True)
+class ReportedTip:
+    """The committed tip that the block processor reported last."""
+
+    height: int
+    tip: bytes  # its hash
+    header: bytes
+    forks: int  # how many reorganisations led to it
 
 
 async def _ignore(height: int, touched: set[bytes]) -> None:
     """Notify nobody: there are no clients before start."""
 
 
-def _joined(sets: Iterable[set[bytes]]) -> set[bytes]:
-    """Return the union of sets, which are used up.
-
-    A mempool's first refresh touches a million hashXs: not a set to copy more often than needed.
-    """
-    largest, *others = sorted(sets, key=len, reverse=True) or [set()]
-    largest.update(*others)
-    return largest
-
-
-def _take(pending: dict[int, set[bytes]], heights: list[int]) -> list[set[bytes]]:
-    """Remove these heights from pending; return their sets."""
-    return [pending.pop(height) for height in heights]
-
-
 class Notifications:
-    """Pairs the touched hashXs of blocks and of the mempool by height."""
+    """Decides when clients are notified, of which height and which touched hashXs."""
 
     def __init__(self) -> None:
-        self._touched_mp: dict[int, set[bytes]] = {}
-        self._touched_bp: dict[int, set[bytes]] = {}
-        self._highest_block = -1
+        self._touched: set[bytes] = set()  # since the last notification
+        self._block_height = -1  # of the last reported block
+        #: height that the mempool reported since the last notification, and whether it was complete
+        self._mempool_height: int | None = None
+        self._mempool_complete = False
+        #: loop time at which the reported tip stopped being the one that clients know
+        self._waiting_since: float | None = None
+        #: the mempool was not complete in time, and has not been since
+        self.mempool_late = False
+        self._notifying = False
+        self._changed = asyncio.Event()
+        self._is_known: Callable[[], bool] = lambda: True
         #: Where notifications go: the function given to start, and nowhere before.
         self.notify: NotifyFunc = _ignore
 
-    async def start(self, height: int, notify_func: NotifyFunc) -> None:
-        """Send notifications to notify_func, first of this height with nothing touched."""
-        self._highest_block = height
+    async def start(
+        self,
+        height: int,
+        notify_func: NotifyFunc,
+        is_known: Callable[[], bool] | None = None,
+    ) -> None:
+        """Send notifications to notify_func, first of this height with nothing touched.
+
+        is_known: returns whether clients know the tip last reported; ``run`` compares.
+        """
+        self._block_height = height
         self.notify = notify_func
         await self.notify(height, set())
+        if is_known is not None:
+            self._is_known = is_known
 
-    async def on_mempool(self, touched: Set[bytes], height: int) -> None:
-        """Take the hashXs that a mempool refresh at this daemon height touched."""
-        # The mempool's heights only fall if the node's chain did.
-        stale = [other for other in self._touched_mp if other >= height]
-        self._touched_mp[height] = _joined([set(touched), *_take(self._touched_mp, stale)])
-        await self._maybe_notify()
+    async def run(self) -> None:
+        """Notify what is due without another report, until cancelled."""
+        while True:
+            await self._wait()
+            if self._waiting_since is None and not self._is_known():
+                self._waiting_since = self._now()
+            await self._notify_due()
+
+    async def _wait(self) -> None:
+        """Return after a report, when the mempool is late, or when it is time to compare tips."""
+        self._changed.clear()
+        secs = CHECK_SECS
+        if self._waiting_since is not None and not self._notifying:
+            secs = min(secs, max(0.0, self._waiting_since + PAIR_SECS - self._now()))
+        # Not wait_for: before Python 3.12 it loses a cancellation that comes with the wake-up.
+        timer = asyncio.get_running_loop().call_later(secs, self._changed.set)
+        try:
+            await self._changed.wait()
+        finally:
+            timer.cancel()
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+    async def on_mempool(self, touched: Set[bytes], height: int, *, complete: bool = True) -> None:
+        """Take the hashXs that the mempool touched since its last report.
+
+        complete: whether the mempool holds all that the node has at this height, or only follows
+        the blocks.
+        """
+        self._touched |= touched
+        self._mempool_height, self._mempool_complete = height, complete
+        await self._notify_due()
 
     async def on_block(self, touched: Set[bytes], height: int) -> None:
-        """Take the hashXs that indexing blocks up to this height touched.
+        """Take the hashXs that the blocks touched which led to another tip, of this height."""
+        self._touched |= touched
+        self._block_height = height
+        if self._waiting_since is None:
+            self._waiting_since = self._now()
+        self._changed.set()
+        await self._notify_due()
 
-        A height below an earlier one means a reorganisation.
-        """
-        known = [height] if height in self._touched_bp else []
-        gathered = [set(touched), *_take(self._touched_bp, known)]
-        if height < self._highest_block:
-            # What the mempool said at a height that is gone joins this block's set: the mempool
-            # has yet to be refreshed at this height.
-            for side in (self._touched_bp, self._touched_mp):
-                stale = [other for other in side if other > height]
-                gathered += _take(side, stale)
-        self._touched_bp[height] = _joined(gathered)
-        self._highest_block = height
-        await self._maybe_notify()
+    def _is_due(self) -> bool:
+        """Return whether clients are to be notified now."""
+        paired = self._mempool_height == self._block_height
+        if paired and (self._mempool_complete or self.mempool_late or self._waiting_since is None):
+            return True
+        # Compared as _wait computes it: a sum may round differently.
+        return self._waiting_since is not None and self._now() >= self._waiting_since + PAIR_SECS
 
-    def _meeting_height(self) -> int | None:
-        """Return the height at which both sides have met, None if they have not."""
-        tmp = self._touched_mp
-        common = tmp.keys() & self._touched_bp.keys()
-        if common:
-            return max(common)
-        if tmp and max(tmp) == self._highest_block:
-            return self._highest_block
-        # Either a block is still being indexed, or the mempool not yet refreshed.
-        return None
-
-    async def _maybe_notify(self) -> None:
-        height = self._meeting_height()
-        if height is None:
+    async def _notify_due(self) -> None:
+        """Notify until nothing is due; return at once if that is being done already."""
+        if self._notifying:
             return
-        gathered = []
-        for side in (self._touched_mp, self._touched_bp):
-            gathered += _take(side, [other for other in side if other <= height])
-        await self.notify(height, _joined(gathered))
+        self._notifying = True
+        try:
+            while self._is_due():
+                await self._notify_all()
+        finally:
+            self._notifying = False
+            self._changed.set()
+
+    async def _notify_all(self) -> None:
+        """Notify of the last reported block with all that was touched."""
+        if self._mempool_height == self._block_height and self._mempool_complete:
+            self.mempool_late = False
+        elif self._waiting_since is not None:
+            self.mempool_late = True
+        touched, self._touched = self._touched, set()
+        self._waiting_since = None
+        if self._mempool_height == self._block_height:
+            self._mempool_height = None
+        await self.notify(self._block_height, touched)

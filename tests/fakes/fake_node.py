@@ -166,6 +166,7 @@ class FakeNode:
         self.bodies = []  # parsed JSON of each HTTP request
         self.in_flight = 0
         self.most_in_flight = 0
+        self.delays = {}  # method -> seconds before a request that names it is answered
         self.on_request = None  # called with (method, params) before each call is answered
         self._faults = deque()
         self._lasting_fault = None
@@ -531,6 +532,9 @@ class FakeNode:
         if self.waits_for_blocks and fault is None and b'"waitfornewblock"' in body:
             self.calls.append(("waitfornewblock", json.loads(body)["params"]))
             await self._wait_for_new_block(*json.loads(body)["params"])
+        for method, secs in self.delays.items():
+            if f'"{method}"'.encode() in body:
+                await asyncio.sleep(secs)
         status, reason, content_type, reply = self._reply_to(body, fault)
         writer.write(
             f"HTTP/1.1 {status} {reason}\r\nContent-Type: {content_type}\r\n"

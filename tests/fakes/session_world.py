@@ -16,7 +16,7 @@ from electrumx.lib.merkle import Merkle
 from electrumx.server import packed
 from electrumx.server.daemon import DaemonError
 from electrumx.server.db import UTXO, DBError
-from electrumx.server.notifications import Confirmed, Notifications
+from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
 from electrumx.server.queries import Balance, Coins, PackedHistory
 from electrumx.server.session import ElectrumX, SessionManager
 from electrumx.server.session import manager as manager_module
@@ -240,6 +240,8 @@ class FakeBP:
         self.forks = []
         self.forks_ended = 0
         self.confirmed = {}
+        self.reported_height = None  # if not that of the database
+        self._reported = None
 
     def undo(self, count):
         """Begin a reorganisation, which ends with end_reorg()."""
@@ -249,6 +251,16 @@ class FakeBP:
 
     def end_reorg(self):
         self.forks_ended = len(self.forks)
+
+    @property
+    def reported(self):
+        """The tip last reported: that of the database, unless a test says otherwise."""
+        height = self.db.db_height if self.reported_height is None else self.reported_height
+        header = self.db.headers[height]
+        found = ReportedTip(height, double_sha256(header), header, self.forks_ended)
+        if found != self._reported:
+            self._reported = found
+        return self._reported
 
     @property
     def height(self):

@@ -41,7 +41,7 @@ ROWS = [
     ["server.cache_policy"],
     ["server.fast_index", "server.mempool_index"],
     ["server.mempool_candidates"],
-    ["server.unflushed", "server.flushing", "server.forks"],
+    ["server.unflushed", "server.flushing", "server.forks", "server.tip_reporter"],
     ["server.block_processor", "server.block_processor_variants", "server.mempool"],
     ["server.peers", "server.session"],
     ["server.controller"],

@@ -9,7 +9,7 @@ import pytest
 from electrumx.lib.coins import BitcoinCashRegtest
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.hash import double_sha256
-from electrumx.server import fast_index, packed
+from electrumx.server import fast_index, packed, tip_reporter
 from electrumx.server.block_processor import BlockProcessor, ChainError, LTORBlockProcessor
 from electrumx.server.db import DB
 from electrumx.server.storage import Storage, db_class
@@ -116,7 +116,7 @@ async def test_what_the_last_blocks_confirmed_is_remembered(tmp_path, indexer):
         await world.until_at(maker.chain(start))
         assert world.bp.confirmed_after(maker.blocks[start][1]) is None
         tips = [start]
-        for _ in range(world.bp.CONFIRMED_BATCHES + 1):
+        for _ in range(tip_reporter.KEPT_STEPS + 1):
             tips.append(maker.extend(tips[-1]))
             daemon.set_chain(maker.chain(tips[-1]))
             await world.until_at(maker.chain(tips[-1]))
@@ -133,11 +133,17 @@ async def test_what_the_last_blocks_confirmed_is_remembered(tmp_path, indexer):
         )
         assert world.bp.confirmed_after(tips[0]) is None
         assert world.bp.confirmed_after(tips[-1]) is None
-        # Not what a reorganisation undid
+        # The steps from what a reorganisation undid lead to the present tip as well.
         fork = maker.grow(tips[-2], 2)
         daemon.set_chain(maker.chain(fork))
         await world.until_at(maker.chain(fork))
-        assert world.bp.confirmed_after(tips[-3]) is None
+        undone = world.bp.confirmed_after(tips[-1])
+        assert (undone.tip, undone.undone, undone.tx_hashes) == (tips[-2], True, b"")
+        tip, steps = tips[-3], 0
+        while world.bp.confirmed_after(tip) is not None:
+            tip, steps = world.bp.confirmed_after(tip).tip, steps + 1
+        assert tip == fork
+        assert steps <= 3
 
 
 async def test_what_a_block_confirms_is_known_while_it_is_being_written(tmp_path, indexer):

@@ -1,8 +1,11 @@
 """Tests of the hand-over between blocks and mempool."""
 
+import asyncio
+
 import pytest
 
-from electrumx.server.notifications import Notifications
+from electrumx.server.notifications import PAIR_SECS, Notifications
+from tests.fakes.virtual_time import VirtualTimeLoop
 
 
 class Listener:
@@ -118,3 +121,122 @@ async def test_the_callers_sets_stay_theirs():
     heard[0][1].add(b"z")
 
     assert (mine, blocks) == ({b"a"}, {b"b"})
+
+
+# -- Time, which is simulated
+
+
+def in_virtual_time(scenario):
+    """Run scenario(notifications, heard) with notifications that are started at height 5."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        notifications, heard = Notifications(), []
+        notifications.unknown = False
+
+        async def notify(height, touched):
+            heard.append((round(loop.time(), 3), height, touched))
+
+        await notifications.start(5, notify, lambda: not notifications.unknown)
+        heard.clear()
+        running = asyncio.ensure_future(notifications.run())
+        try:
+            await scenario(notifications, heard)
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+
+    loop = VirtualTimeLoop()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+def test_a_block_waits_one_second_for_the_mempool():
+    async def scenario(notifications, heard):
+        await notifications.on_block({b"a"}, 6)
+        await asyncio.sleep(PAIR_SECS - 0.01)
+        assert heard == []
+        await notifications.on_block({b"b"}, 7)
+        await asyncio.sleep(0.02)
+        # That of the first block began
+        assert heard == [(PAIR_SECS, 7, {b"a", b"b"})]
+        assert notifications.mempool_late
+
+    in_virtual_time(scenario)
+
+
+def test_a_mempool_that_was_late_is_not_waited_for_until_it_is_complete():
+    async def scenario(notifications, heard):
+        await notifications.on_block({b"a"}, 6)
+        await notifications.on_mempool({b"m"}, 6, complete=False)
+        assert heard == []
+        await asyncio.sleep(2)
+        await notifications.on_block({b"b"}, 7)
+        assert len(heard) == 1
+        await notifications.on_mempool(set(), 7, complete=False)
+        assert [(height, touched) for _time, height, touched in heard] == [
+            (6, {b"a", b"m"}),
+            (7, {b"b"}),
+        ]
+        await notifications.on_mempool({b"n"}, 7)
+        assert not notifications.mempool_late
+        await notifications.on_block({b"c"}, 8)
+        await notifications.on_mempool(set(), 8, complete=False)
+        assert len(heard) == 3
+        await notifications.on_mempool({b"o"}, 8)
+        assert heard[-1] == (2, 8, {b"c", b"o"})
+
+    in_virtual_time(scenario)
+
+
+def test_what_enters_the_mempool_at_a_known_tip_is_notified_at_once():
+    async def scenario(notifications, heard):
+        for name in (b"a", b"b", b"c"):
+            await notifications.on_mempool({name}, 5)
+            await notifications.on_mempool({name + b"2"}, 5, complete=False)
+        assert heard == [
+            (0, 5, {touched}) for name in (b"a", b"b", b"c") for touched in (name, name + b"2")
+        ]
+
+    in_virtual_time(scenario)
+
+
+def test_one_notification_is_under_way_at_a_time_and_the_next_has_what_came_meanwhile():
+    async def scenario(notifications, heard):
+        notify, gate = notifications.notify, asyncio.Event()
+
+        async def slow(height, touched):
+            await notify(height, touched)
+            await gate.wait()
+
+        notifications.notify = slow
+        first = asyncio.ensure_future(notifications.on_mempool({b"a"}, 5))
+        await asyncio.sleep(0)
+        await notifications.on_block({b"b"}, 6)
+        await notifications.on_mempool({b"c"}, 6)
+        await notifications.on_block({b"d"}, 7)
+        await asyncio.sleep(30)
+        assert [(5, {b"a"})] == [item[1:] for item in heard]
+        gate.set()
+        await first
+        await asyncio.sleep(1)
+        assert [(5, {b"a"}), (7, {b"b", b"c", b"d"})] == [item[1:] for item in heard]
+
+    in_virtual_time(scenario)
+
+
+def test_a_tip_that_clients_do_not_know_is_notified_without_a_report():
+    async def scenario(notifications, heard):
+        notifications.unknown = True
+
+        async def notify(height, touched):
+            notifications.unknown = False
+            heard.append((height, touched))
+
+        notifications.notify = notify
+        await asyncio.sleep(60)
+        assert heard == [(5, set())]
+
+    in_virtual_time(scenario)

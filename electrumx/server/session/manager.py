@@ -17,7 +17,8 @@ from electrumx.lib.tasks import run_together
 from electrumx.lib.text import sessions_lines
 from electrumx.server.daemon import DaemonError
 from electrumx.server.loop_lag import LoopLag
-from electrumx.server.notifications import Confirmed
+from electrumx.server.notifications import Confirmed, ReportedTip
+from electrumx.server.packed import Addition
 from electrumx.server.peers import PeerManager
 from electrumx.server.session import limits, reports
 from electrumx.server.session.admin import LocalRPC
@@ -75,6 +76,8 @@ class SessionManager:
         self.masternodes = MasternodeCache(daemon, db, mempool, env.coin)
         # The result of headers.subscribe: of the height last notified
         self.hsub_results: dict[str, Any] = {}
+        # What it was made of
+        self._told: ReportedTip | None = None
         # The same as a notification, by dialect
         self._header_messages: dict[Any, bytes] = {}
         self.fan_out = FanOut(self.sessions, self.scripts.refresh)
@@ -103,7 +106,7 @@ class SessionManager:
             await self.listeners.start(rpc)
             await event.wait()
             self._log_limits()
-            await notifications.start(self.db.db_height, self.notify_sessions)
+            await notifications.start(self.db.db_height, self.notify_sessions, self.tip_is_told)
             await self.listeners.start(self._wallet_services())
             self.serving_event.set()
             await run_together(
@@ -113,6 +116,7 @@ class SessionManager:
                 self._recalc_costs(),
                 self._log_sessions(),
                 self._manage_listening(),
+                notifications.run(),
             )
         finally:
             await self._shut_down()
@@ -297,11 +301,14 @@ class SessionManager:
 
         Returns when the shared state is up to date, and the sessions were told that need not wait.
         """
-        # Before the header is read: it may be of a later chain, but of no earlier one.
-        forks = self.bp.forks_ended
-        changed = await self._refresh_tip(height, touched)
+        changed = self._take_tip(touched)
+        forks = 0 if self._told is None else self._told.forks
         await self.fan_out.tell(touched, changed)
         self.chain.forks_told(forks)
+
+    def tip_is_told(self) -> bool:
+        """Return whether clients were notified of the tip that the processor reported last."""
+        return self._told is self.bp.reported
 
     def header_message(self, dialect: Any) -> bytes:
         """Return the notification of the header last announced, as a dialect has it."""
@@ -313,33 +320,28 @@ class SessionManager:
             self._header_messages[dialect] = message
         return message
 
-    def _confirmed_now(self, height: int) -> Confirmed | None:
-        """Return what led from the tip last announced to the one of this height.
+    def _take_tip(self, touched: set[bytes]) -> bool:
+        """Take over the reported tip for all clients; return whether it is another block.
 
-        None if more happened than that one batch of blocks was processed.  The database may be
-        ahead by another; but not behind, as it is while blocks are undone.
+        Nothing is awaited: the tip, what it touched, and the caches that lose it belong together.
         """
-        tip = self.chain.notified_tip
-        confirmed: Confirmed | None = None if tip is None else self.bp.confirmed_after(tip)
-        if confirmed is None or not confirmed.height == height <= self.db.db_height:
-            return None
-        return confirmed
-
-    async def _refresh_tip(self, height: int, touched: set[bytes]) -> bool:
-        """Renew what all clients are told of the tip; say if it is another block than before."""
-        confirmed = self._confirmed_now(height)
-        header = None if confirmed is None else confirmed.header
-        while header is None:
-            # None if the chain was backed up this moment
-            height = min(height, self.db.db_height)
-            header = await self.blocks.header(height)
-        header_hex = header.hex()
-        # Of equal height but another block: the other way a chain can be reorganised
-        same_block = header_hex == self.hsub_results.get("hex")
-        if height == self.chain.notified_height and same_block:
+        reported: ReportedTip = self.bp.reported
+        if reported is self._told:
             return False
-        self.hsub_results = {"hex": header_hex, "height": height}
+        self._told = reported
+        self.scripts.drop(touched, self._addition_to(reported))
+        # Also if it is the same tip as before: answers wait while its blocks are being replaced.
+        self.chain.notified(reported.height, reported.tip)
+        result = {"hex": reported.header.hex(), "height": reported.height}
+        if result == self.hsub_results:
+            # The same blocks were undone and indexed again.
+            return False
+        self.hsub_results = result
         self._header_messages = {}
-        self.scripts.drop(touched, None if confirmed is None else confirmed.addition)
-        self.chain.notified(height, self.env.coin.header_hash(header))
         return True
+
+    def _addition_to(self, reported: ReportedTip) -> Addition | None:
+        """Return what one step from the tip last notified added; None if it took several."""
+        tip = self.chain.notified_tip
+        step: Confirmed | None = None if tip is None else self.bp.confirmed_after(tip)
+        return step.addition if step is not None and step.tip == reported.tip else None

@@ -265,6 +265,7 @@ async def test_a_block_is_told_of_when_the_next_is_on_disk_already():
         first = status_of(world.db.histories[hashX])
         world.add_confirmed_block([hashX])
         for height, status in ((11, first), (12, status_of(world.db.histories[hashX]))):
+            world.bp.reported_height = height
             await world.manager.notify_sessions(height, {hashX})
             method, params = await client.notification()
             assert ("blockchain.headers.subscribe", height) == (method, params[0]["height"])
