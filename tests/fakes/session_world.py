@@ -278,6 +278,7 @@ class FakeDaemon:
         self.stall = None  # an Event that getrawtransaction waits for
         self.network_info = {"version": 290100, "subversion": "/Satoshi:29.1.0/"}
         self.txs = {}
+        self.unconfirmed = set()  # hex hashes of transactions that are in no block
 
     def _call(self, name, *args):
         self.calls.append((name, *args))
@@ -304,9 +305,11 @@ class FakeDaemon:
         self._call("getrawtransaction", hex_hash, verbose)
         if self.stall is not None:
             await self.stall.wait()
-        if hex_hash in self.txs:
-            return self.txs[hex_hash]
-        return {"txid": hex_hash} if verbose else "beef" * 4
+        raw_tx = self.txs.get(hex_hash, "beef" * 4)
+        if not verbose:
+            return raw_tx
+        details = {"txid": hex_hash, "hex": raw_tx}
+        return details if hex_hash in self.unconfirmed else {**details, "confirmations": 1}
 
     async def relayfee(self):
         self._call("relayfee")

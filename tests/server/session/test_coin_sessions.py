@@ -123,6 +123,23 @@ async def test_the_list_is_made_once_for_a_height_and_all_sessions(world, client
     assert 2 == world.daemon.calls.count(("masternode_list", ["full"]))
 
 
+async def test_balances_in_the_list_follow_the_mempool_between_two_blocks(world, client):
+    hashX = DashCoin.address_to_hashX("addr30")
+    world.db.utxos[hashX] = [utxo("a", 250_000_000)]
+    for delta in (0, 50_000_000, -100_000_000):
+        world.mempool.deltas[hashX] = delta
+        (masternode,) = await client.request("masternode.list", ["addr30"])
+        assert masternode["balance"] == 2.5 + delta / 10**8
+
+
+async def test_the_list_is_made_again_for_another_block_of_the_same_height(world, client):
+    await client.request("masternode.list", [])
+    world.db.pop_block()
+    world.db.add_block(fork=1)
+    await client.request("masternode.list", [])
+    assert 2 == world.daemon.calls.count(("masternode_list", ["full"]))
+
+
 async def test_a_daemon_without_masternodes_gives_an_error(world, client):
     world.daemon.errors["masternode_list"] = {"code": -32601, "message": "Method not found"}
     error = await client.error("masternode.list", [])

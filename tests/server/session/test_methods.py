@@ -378,9 +378,8 @@ async def test_an_old_client_is_warned_instead_of_told_the_txid(world, client):
 async def test_a_transaction_is_what_the_node_says(world, client):
     assert "beef" * 4 == await client.request("blockchain.transaction.get", TXID)
     for verbose in (True, 1):
-        assert {"txid": TXID.upper()} == await client.request(
-            "blockchain.transaction.get", TXID.upper(), verbose
-        )
+        details = await client.request("blockchain.transaction.get", TXID.upper(), verbose)
+        assert {"txid": TXID.upper(), "hex": "beef" * 4, "confirmations": 1} == details
     assert ("getrawtransaction", TXID, False) == world.daemon.calls[0]
 
 
@@ -399,34 +398,71 @@ async def test_a_transaction_in_the_mempool_is_fetched_once_while_it_is_there(wo
     assert (2, 2) == (code, asked())
 
 
-async def test_any_other_transaction_is_fetched_once_per_tip(world, client):
+async def test_a_confirmed_transaction_is_fetched_twice_per_tip(world, client):
     def asked():
-        return sum(call[0] == "getrawtransaction" for call in world.daemon.calls)
+        return [call[2] for call in world.daemon.calls if call[0] == "getrawtransaction"]
 
-    for expected in (1, 2):
-        for _ in range(3):
+    for _ in range(2):
+        for _ in range(4):
             assert "beef" * 4 == await client.request("blockchain.transaction.get", TXID)
-        assert expected == asked()
+        # The second time in detail, which states that it is confirmed.
+        assert [False, True] == asked()
         # What is told in detail depends on more than the transaction.
         await client.request("blockchain.transaction.get", TXID, True)
-        assert expected + 1 == asked()
+        assert [False, True, True] == asked()
         world.daemon.calls.clear()
         await world.new_block()
         await client.request("blockchain.transaction.get", TXID, True)
+        world.daemon.calls.clear()
     # Not if the tip changed while the node was asked
-    world.daemon.calls.clear()
+    await client.request("blockchain.transaction.get", TXID)
     world.daemon.stall = asyncio.Event()
     waiting = asyncio.create_task(client.request("blockchain.transaction.get", TXID))
-    await until(asked)
+    await until(lambda: len(asked()) == 2)
     await world.new_block()
     world.daemon.stall.set()
     await waiting
     await client.request("blockchain.transaction.get", TXID)
-    assert 2 == asked()
+    assert [False, True, False] == asked()
+
+
+async def test_a_transaction_that_was_replaced_before_our_mempool_had_it_is_not_served(
+    world, client
+):
+    world.daemon.unconfirmed.add(TXID)
+    for _ in range(4):
+        assert "beef" * 4 == await client.request("blockchain.transaction.get", TXID)
+    world.daemon.errors["getrawtransaction"] = {"code": -5, "message": "replaced"}
+    code, message = await client.error("blockchain.transaction.get", TXID)
+    assert 2 == code
+    assert "replaced" in message
+
+
+async def test_a_transaction_that_came_back_with_another_witness_is_fetched_again(world, client):
+    world.mempool.tx_hashes.add(make_tx_hash("some"))
+    assert "beef" * 4 == await client.request("blockchain.transaction.get", TXID)
+    world.mempool.tx_hashes.clear()
+    await client.request("blockchain.transaction.get", TXID)
+    world.mempool.tx_hashes.add(make_tx_hash("some"))
+    world.daemon.txs[TXID] = "feed"
+    assert "feed" == await client.request("blockchain.transaction.get", TXID)
+
+
+@pytest.mark.parametrize("details", ["no object", {"confirmations": 3}, {"hex": 5}])
+async def test_a_node_whose_verbose_form_lacks_the_hex_is_asked_for_it(
+    world, client, details, monkeypatch
+):
+    async def getrawtransaction(_hex_hash, verbose=False):
+        return details if verbose else "beef"
+
+    monkeypatch.setattr(world.daemon, "getrawtransaction", getrawtransaction)
+    for _ in range(3):
+        assert "beef" == await client.request("blockchain.transaction.get", TXID)
 
 
 async def test_long_transactions_are_not_remembered(world, client):
     world.daemon.txs[TXID] = "ab" * 60_000
+    world.mempool.tx_hashes.add(make_tx_hash("some"))
     for _ in range(2):
         await client.request("blockchain.transaction.get", TXID)
     assert 2 == len(world.daemon.calls)

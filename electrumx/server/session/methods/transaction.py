@@ -1,6 +1,7 @@
 """blockchain.transaction.*: sending, fetching and proving transactions."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from aiorpcx import RPCError
@@ -69,10 +70,11 @@ class TransactionMethods(SessionBase):
         verbose = named_boolean("verbose", verbose)
         self.bump_cost(1.0)
         raw_txs = self.session_mgr.raw_txs
-        if not verbose and (found := raw_txs.get(wanted)) is not None:
-            return found
-        asked = self.session_mgr.daemon_request("getrawtransaction", tx_hash, verbose)
-        return asked if verbose else raw_txs.fetch(wanted, asked)
+        ask = partial(self.session_mgr.daemon_request, "getrawtransaction", tx_hash)
+        if verbose:
+            return ask(True)
+        found = raw_txs.get(wanted)
+        return raw_txs.fetch(wanted, ask) if found is None else found
 
     def _proof_in_block(self, height: int, find: Find, finish: Finish, *, branch: bool) -> Any:
         """Return ``finish(tx hash, its position, branch)``, or an awaitable of it.
