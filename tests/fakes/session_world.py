@@ -340,6 +340,10 @@ class FakeMempool:
         self.histogram = [[12.5, 1000], [1.0, 50000]]
         self.failure = None
         self.tx_hashes = set()
+        self.reported = []
+
+    def entered(self, tx_hash, raw=None):
+        self.reported.append(tx_hash)
 
     def has_tx(self, tx_hash):
         return tx_hash in self.tx_hashes

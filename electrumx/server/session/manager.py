@@ -28,7 +28,7 @@ from electrumx.server.session.fanout import FanOut
 from electrumx.server.session.framing import encode_notification
 from electrumx.server.session.listeners import Listeners, wait_all_closed
 from electrumx.server.session.masternodes import MasternodeCache
-from electrumx.server.session.params import DAEMON_ERROR
+from electrumx.server.session.params import DAEMON_ERROR, tx_hash_or_none
 from electrumx.server.session.references import by_id
 from electrumx.server.session.scripts import ScriptCache
 
@@ -288,7 +288,14 @@ class SessionManager:
         """Send a transaction (hex); return its txid. Raises DaemonError."""
         txid: str = await self.daemon.broadcast_transaction(raw_tx)
         self.txs_sent += 1
+        self._report_sent([txid])
         return txid
+
+    def _report_sent(self, txids: Iterable[Any]) -> None:
+        """Let the mempool add transactions that the node has just accepted."""
+        for tx_hash in map(tx_hash_or_none, txids):
+            if tx_hash is not None:
+                self.mempool.entered(tx_hash)
 
     # -- notifications
 

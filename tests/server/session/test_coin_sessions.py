@@ -4,7 +4,7 @@ import pytest
 
 from electrumx.lib.coins import Coin
 from electrumx.server import session as session_package
-from electrumx.server.session import AuxPoWElectrumX, DashElectrumX, SmartCashElectrumX
+from electrumx.server.session import AuxPoWElectrumX, DashElectrumX, SmartCashElectrumX, fanout
 from electrumx.server.session.masternodes import FIELDS, parse_list, payment_queue, with_positions
 from tests.fakes.format_chain import FormatChain
 from tests.fakes.formats import AuxPow, XayaNames
@@ -151,7 +151,8 @@ async def test_a_daemon_without_masternodes_gives_an_error(world, client):
 # -- subscriptions
 
 
-async def test_a_masternode_is_notified_on_every_occasion(world, client):
+async def test_a_masternode_is_notified_on_every_occasion(world, client, monkeypatch):
+    monkeypatch.setattr(fanout, "ALWAYS_SECS", 0.0)
     assert "ENABLED" == await client.request("masternode.subscribe", "tx-1")
     assert 1 == world.session().sub_count()
     world.node.status = {"tx-1": "EXPIRED"}
@@ -160,6 +161,20 @@ async def test_a_masternode_is_notified_on_every_occasion(world, client):
     world.node.status = None
     await world.touch(b"x" * 11)
     assert ["tx-1", None] == (await client.notification())[1]
+
+
+async def test_single_transactions_do_not_make_the_daemon_be_asked_each_time(
+    world, client, monkeypatch
+):
+    monkeypatch.setattr(fanout, "ALWAYS_SECS", 3600.0)
+    await client.request("masternode.subscribe", "tx-1")
+    for _ in range(3):
+        await world.touch(b"x" * 11)
+    await client.no_notification()
+    await world.new_block()
+    assert ["tx-1", "ENABLED"] == (await client.notification())[1]
+    await world.touch(b"x" * 11)
+    await client.no_notification()
 
 
 async def test_a_failing_daemon_costs_no_session(world, client):

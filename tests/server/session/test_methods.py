@@ -362,6 +362,20 @@ async def test_a_broadcast_returns_the_txid(world, client):
     await client.request("blockchain.transaction.broadcast", "")
 
 
+async def test_the_mempool_is_told_of_what_the_node_accepted(world, client, monkeypatch):
+    await client.request("blockchain.transaction.broadcast", "beef")
+    assert [double_sha256(bytes.fromhex("beef"))] == world.mempool.reported
+    world.daemon.errors["sendrawtransaction"] = {"code": -25, "message": "missing inputs"}
+    await client.error("blockchain.transaction.broadcast", "beef")
+
+    async def broadcast_transaction(_raw_tx):
+        return "no hash"
+
+    monkeypatch.setattr(world.daemon, "broadcast_transaction", broadcast_transaction)
+    assert "no hash" == await client.request("blockchain.transaction.broadcast", "beef")
+    assert 1 == len(world.mempool.reported)
+
+
 async def test_a_rejected_broadcast_repeats_the_nodes_words(world, client):
     world.daemon.errors["sendrawtransaction"] = {"code": -25, "message": "missing inputs"}
     expected = "the transaction was rejected by network rules.\n\nmissing inputs\n[beef]"
