@@ -278,6 +278,7 @@ class FakeDaemon:
         self.stall = None  # an Event that getrawtransaction waits for
         self.network_info = {"version": 290100, "subversion": "/Satoshi:29.1.0/"}
         self.txs = {}
+        self.package = {"package_msg": "success", "tx-results": {}}
         self.unconfirmed = set()  # hex hashes of transactions that are in no block
 
     def _call(self, name, *args):
@@ -300,6 +301,14 @@ class FakeDaemon:
         self._call("sendrawtransaction", raw_tx)
         self.sent.append(raw_tx)
         return hash_to_hex_str(double_sha256(bytes.fromhex(raw_tx)))
+
+    async def submitpackage(self, raw_txs):
+        self._call("submitpackage", raw_txs)
+        return self.package
+
+    async def mempool_fees(self):
+        self._call("mempool_fees")
+        return {"mempoolminfee": 2e-5, "minrelaytxfee": 1e-5, "incrementalrelayfee": 1e-5}
 
     async def getrawtransaction(self, hex_hash, verbose=False):
         self._call("getrawtransaction", hex_hash, verbose)

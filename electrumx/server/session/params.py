@@ -50,6 +50,13 @@ def scripthash_to_hashX(scripthash: Any) -> bytes:
     return raw[:HASHX_LEN]
 
 
+def assert_list(value: Any) -> list[Any]:
+    """Return the value if it is a list."""
+    if isinstance(value, list):
+        return value
+    raise bad_request(f"{printed(value)} should be a list")
+
+
 def non_negative_integer(value: Any) -> int:
     """Return the value as an integer of at least zero.
 
