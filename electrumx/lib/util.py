@@ -387,7 +387,6 @@ def address_string(address: tuple[Any, Any]) -> str:
 
 
 # No version that anyone means has longer numbers; int() of a long text is slow.
-_VERSION_PART = re.compile(r"[0-9]{1,9}")
 
 
 def protocol_tuple(s: Any) -> tuple[int, ...]:
@@ -397,10 +396,11 @@ def protocol_tuple(s: Any) -> tuple[int, ...]:
     """
     if not isinstance(s, str) or len(s) > 64:
         return (0,)
-    parts = s.split(".")
-    if not all(_VERSION_PART.fullmatch(part) for part in parts):
+    try:
+        # Takes spaces around a number, as some clients send them.
+        return tuple(int(part) for part in s.split("."))
+    except ValueError:
         return (0,)
-    return tuple(int(part) for part in parts)
 
 
 def version_string(ptuple: tuple[int, ...]) -> str:

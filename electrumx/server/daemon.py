@@ -11,6 +11,7 @@ DaemonError. Nothing else leaves this module.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
@@ -57,8 +58,10 @@ __all__ = [
     "WarmingUpError",
 ]
 
-# getnetworkinfo and getmempoolinfo are remembered this long.
+# Seconds for which an answer is cached: of getnetworkinfo, which depends on the node's settings, and
+# of getmempoolinfo, whose minimum fee moves while the mempool is full.
 INFO_CACHE_SECS = 60.0
+MEMPOOL_INFO_CACHE_SECS = 1.0
 
 
 def _parse_listing(body: bytearray) -> Any:
@@ -70,10 +73,18 @@ _AS_LISTING = Reading(_parse_listing)
 _AS_TX_BATCH = Reading(parse_json, max_bytes=16_000_000)
 
 
-class _InfoCache:
-    """The last answer to a parameterless call, kept INFO_CACHE_SECS; one call at a time."""
+def _fee_rate(value: object) -> float | None:
+    """Return the value if it can be a fee rate, else None."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf:
+        return value
+    return None
 
-    def __init__(self) -> None:
+
+class _InfoCache:
+    """The last answer to a parameterless call, cached for some seconds; one call at a time."""
+
+    def __init__(self, secs: float) -> None:
+        self._secs = secs
         self._lock = asyncio.Lock()
         self._expires = float("-inf")
         self._value: dict[str, Any] = {}
@@ -83,7 +94,7 @@ class _InfoCache:
         async with self._lock:
             if time.monotonic() >= self._expires:
                 self._value = await fetch()
-                self._expires = time.monotonic() + INFO_CACHE_SECS
+                self._expires = time.monotonic() + self._secs
             return self._value.copy()
 
 
@@ -130,8 +141,8 @@ class Daemon(NodeRPC):
         self._rest = RestBlocks(self.logger, self.workqueue_semaphore, connections)
         self._available_rpcs: dict[str, bool] = {}
         self._tx_requests = TxRequests(self._raw_txs_or_errors)
-        self._network_info = _InfoCache()
-        self._mempool_info = _InfoCache()
+        self._network_info = _InfoCache(INFO_CACHE_SECS)
+        self._mempool_info = _InfoCache(MEMPOOL_INFO_CACHE_SECS)
 
     async def __aexit__(self, *exc_info: object) -> None:
         self._rest.close()
@@ -265,13 +276,40 @@ class Daemon(NodeRPC):
         return await self._network_info.get(lambda: self._send_for_dict("getnetworkinfo"))
 
     async def getmempoolinfo(self) -> dict[str, Any]:
-        """Return the node's getmempoolinfo, up to 60 seconds old."""
+        """Return the node's getmempoolinfo, up to a second old."""
         return await self._mempool_info.get(lambda: self._send_for_dict("getmempoolinfo"))
 
     async def relayfee(self) -> float:
         """Return the least fee, in coins per kilobyte, for the node to relay a transaction."""
         network_info = await self.getnetworkinfo()
         return self._checked_number("getnetworkinfo", network_info.get("relayfee"))
+
+    async def mempool_fees(self) -> dict[str, float]:
+        """Return the fee rates, in coins per 1000 virtual bytes, that the node's mempool demands.
+
+        ``mempoolminfee`` to enter it now, ``minrelaytxfee`` to enter it when there is room, and
+        ``incrementalrelayfee`` by how much a replacement must pay more.  What a node does not
+        state is derived from the others.
+        """
+        try:
+            info = await self.getmempoolinfo()
+        except DaemonError as e:
+            if e.args[0].get("code") != JSONRPC.METHOD_NOT_FOUND:
+                raise
+            info = {}
+        minrelay = _fee_rate(info.get("minrelaytxfee"))
+        if minrelay is None:
+            minrelay = await self.relayfee()
+        increment = _fee_rate(info.get("incrementalrelayfee"))
+        if increment is None:
+            network_info = await self.getnetworkinfo()
+            increment = _fee_rate(network_info.get("incrementalfee"))
+        minimum = _fee_rate(info.get("mempoolminfee"))
+        return {
+            "mempoolminfee": minrelay if minimum is None else minimum,
+            "minrelaytxfee": minrelay,
+            "incrementalrelayfee": minrelay if increment is None else increment,
+        }
 
     async def getrawtransaction(self, hex_hash: str, verbose: bool = False) -> Any:
         """Return the transaction as hex, or the node's JSON form of it if verbose.

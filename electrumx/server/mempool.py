@@ -29,7 +29,8 @@ import gc
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections import ChainMap
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -39,6 +40,7 @@ from electrumx.lib.tasks import run_together
 from electrumx.lib.util import chunks, class_logger
 from electrumx.server.daemon import DaemonError
 from electrumx.server.db import UTXO
+from electrumx.server.mempool_arrivals import Arrivals, Report
 from electrumx.server.mempool_candidates import CandidateParser, Candidates
 from electrumx.server.mempool_index import (
     Departure,
@@ -65,6 +67,11 @@ FETCH_WORKERS = 10
 PORTION = 20_000
 # Transactions added or removed before the loop gets its turn: about 2 ms.
 SLICE = 250
+# Single transactions in a batch, and seconds between two batches.
+ARRIVALS = 200
+ARRIVAL_PAUSE_SECS = 0.02
+# Raw transactions that are parsed on the event loop: well under a millisecond.
+INLINE_BYTES = 10_000
 # Before listing again because the node's height changed meanwhile, in seconds.
 RESTART_DELAY_SECS = 0.1
 # How long clients wait, after the start, for a first complete refresh that makes no progress.
@@ -186,6 +193,7 @@ class MemPool(MemPoolIndex):
         self._parser = CandidateParser(coin, compiled=compiled)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mempool")
         self._looking_up = asyncio.Semaphore(1)
+        self._arrivals = Arrivals()
         self._wake = asyncio.Event()  # ends the pause between refreshes
         #: height and tip that the maps are right for, except that transactions may be missing
         self._height = -1
@@ -227,6 +235,7 @@ class MemPool(MemPoolIndex):
                 self._prepare_for_blocks(),
                 self._follow_database(),
                 self._watch_lag(),
+                self._follow_arrivals(),
                 self._refresh_hashes(synchronized_event),
             )
         finally:
@@ -291,6 +300,7 @@ class MemPool(MemPoolIndex):
             while await self._make_step():
                 # Clients wait for a refresh if the maps are not complete.
                 delay = min(self.settle_secs, self.refresh_secs) if self._complete else 0.0
+            self._arrivals.database_moved()
             if timer is not None:
                 timer.cancel()
             timer = asyncio.get_running_loop().call_later(delay, self._wake.set)
@@ -420,6 +430,84 @@ class MemPool(MemPoolIndex):
     def _remove_one(self, tx_hash: bytes) -> None:
         self._remove(tx_hash, self._touched)
 
+    # -- Single transactions
+
+    def entered(self, tx_hash: bytes, raw: bytes | None = None) -> None:
+        """Take note that the node has another transaction in its mempool, as it says.
+
+        Without the raw transaction the node is asked for it.
+        """
+        if tx_hash not in self.txs:
+            self._arrivals.report(tx_hash, Report(True, raw))
+
+    def left(self, tx_hash: bytes) -> None:
+        """Take note that the node removed a transaction that no block confirmed."""
+        self._arrivals.report(tx_hash, Report(False))
+
+    def refresh_soon(self) -> None:
+        """Have the node's mempool listed: reports of single transactions may have been lost."""
+        self._wake.set()
+
+    async def _follow_arrivals(self) -> None:
+        """Apply reports of single transactions, in batches, for ever."""
+        while True:
+            await self._arrivals.event.wait()
+            reports = self._arrivals.take(ARRIVALS)
+            if self._arrivals.overflowed:
+                self.refresh_soon()
+            try:
+                await self._apply_reports(reports)
+            except DaemonError as e:
+                self.logger.debug(f"ignoring daemon error: {str(e)[:200]!r}")
+            await asyncio.sleep(ARRIVAL_PAUSE_SECS)
+
+    async def _apply_reports(self, reports: dict[bytes, Report]) -> None:
+        """Add and remove single transactions, and notify."""
+        api, arrivals = self.api, self._arrivals
+        place = api.db_height(), api.db_tip()
+        entering = {h: r for h, r in reports.items() if r.entered and h not in self.txs}
+        candidates = await self._candidates_of(entering)
+        async with self.lock:
+            touched: set[bytes] = set()
+            left = [h for h, report in reports.items() if not report.entered]
+            for tx_hash in [*left, *self._remove_with_descendants(left, touched)]:
+                arrivals.applied(tx_hash, entered=False)
+            # The outputs found are worth nothing if the database has moved meanwhile.
+            if (api.db_height(), api.db_tip()) == place and self._tip == place[1]:
+                accepted = candidates.take_acceptable(self.txs)
+                await self._in_slices(
+                    list(accepted.items()), lambda item: self._add_arrival(*item, touched)
+                )
+            for tx_hash in candidates.txs:
+                arrivals.retry_after_block(tx_hash, entering[tx_hash])
+            if not touched:
+                return
+            # Begun with the lock held, so that no block is reported before.
+            telling = asyncio.ensure_future(self._report(touched, self._height))
+        await telling
+
+    async def _candidates_of(self, entering: dict[bytes, Report]) -> Candidates:
+        """Return transactions that entered, with the database's outputs that they spend."""
+        raw_txs = {tx_hash: report.raw for tx_hash, report in entering.items()}
+        missing = [tx_hash for tx_hash, raw in raw_txs.items() if raw is None]
+        if missing:
+            found = await self.api.raw_transactions([hash_to_hex_str(h) for h in missing])
+            raw_txs.update(zip(missing, found, strict=True))
+        for tx_hash in missing:
+            if raw_txs[tx_hash] is None:
+                self._arrivals.retry_later(tx_hash, entering[tx_hash])
+        unconfirmed = ChainMap[bytes, object](self.txs, raw_txs)  # type: ignore[arg-type]
+        return await self._parse(list(raw_txs), list(raw_txs.values()), unconfirmed)
+
+    def _add_arrival(self, tx_hash: bytes, tx: MemPoolTx, touched: set[bytes]) -> None:
+        """Add a transaction in place of those that spend the same."""
+        if tx_hash in self.txs:
+            return
+        for replaced in self._remove_with_descendants(self._conflicts(tx), touched):
+            self._arrivals.applied(replaced, entered=False)
+        self._add(tx_hash, tx, touched)
+        self._arrivals.applied(tx_hash, entered=True)
+
     # -- Refreshing
 
     async def _refresh_hashes(self, synchronized_event: asyncio.Event) -> None:
@@ -468,6 +556,7 @@ class MemPool(MemPoolIndex):
         if height is None or height != api.db_height():
             height = await api.height()
             self._check_in_sync(height, None)
+        self._arrivals.listing_requested()
         listing = await api.mempool_listing()
         tip = await api.daemon_tip_hash()
         moved = height != await api.height()
@@ -512,14 +601,16 @@ class MemPool(MemPoolIndex):
     def _differences(self, listing: Listing) -> tuple[list[bytes], list[bytes]]:
         """Return the hashes that vanished and those that are new. Runs in: a thread."""
         txs, members = self.txs, listing.members
-        new = [tx_hash for tx_hash in listing.hashes if tx_hash not in txs]
+        # What single reports changed after the listing was requested is right already.
+        entered, left = self._arrivals.entered_since, self._arrivals.left_since
+        new = [h for h in listing.hashes if h not in txs and h not in left]
         if len(members) < len(listing.hashes):
             # No node lists one twice.
             new = list(dict.fromkeys(new))
-        if len(txs) + len(new) == len(members):
+        if len(txs) + len(new) == len(members) and not left:
             # Most often nothing vanished between two polls.
             return [], new
-        return [tx_hash for tx_hash in txs if tx_hash not in members], new
+        return [h for h in txs if h not in members and h not in entered], new
 
     @staticmethod
     async def _in_slices(items: Sequence[T], func: Callable[[T], None]) -> None:
@@ -533,12 +624,13 @@ class MemPool(MemPoolIndex):
     async def _take_in(self, new: Sequence[bytes], listed: set[bytes], at_tip: bool) -> None:
         """Fetch new transactions and add them, in portions."""
         candidates = Candidates()
+        skipped: set[bytes] = set()
         self._steps, self._fetching = [], True
         try:
             for portion in chunks(new, PORTION):
                 await self._fetch_all(portion, listed, candidates)
                 async with self.lock:
-                    await self._accept(candidates)
+                    await self._accept(candidates, skipped)
                 if len(portion) == PORTION:
                     # So many new objects make the collector look at all there are, for a fifth of
                     # a second, and find nothing: there are no circles among them.
@@ -551,7 +643,7 @@ class MemPool(MemPoolIndex):
             level = logging.ERROR if at_tip else logging.DEBUG
             self.logger.log(level, f"{dropped:,d} txs dropped")
 
-    async def _accept(self, candidates: Candidates) -> None:
+    async def _accept(self, candidates: Candidates, skipped: set[bytes]) -> None:
         """Add those whose inputs are all there; the lock is held."""
         if not self._is_following():
             # The outputs found are worth nothing.
@@ -559,10 +651,20 @@ class MemPool(MemPoolIndex):
         if self._steps:
             await self._in_thread(candidates.drop_confirmed, self._steps)
         accepted = await self._in_thread(candidates.take_acceptable, self.txs)
-        await self._in_slices(list(accepted.items()), self._add_new)
+        await self._in_slices(list(accepted.items()), lambda item: self._add_listed(*item, skipped))
 
-    def _add_new(self, item: tuple[bytes, MemPoolTx]) -> None:
-        self._add(*item, self._touched)
+    def _add_listed(self, tx_hash: bytes, tx: MemPoolTx, skipped: set[bytes]) -> None:
+        """Add a transaction of a listing, unless a later report has made it impossible."""
+        if tx_hash in self.txs:
+            return
+        if (
+            tx_hash in self._arrivals.left_since
+            or self._conflicts(tx)
+            or any(prev_hash in skipped for prev_hash, _idx in tx.prevouts)
+        ):
+            skipped.add(tx_hash)
+            return
+        self._add(tx_hash, tx, self._touched)
 
     async def _fetch_all(
         self, new: Sequence[bytes], listed: set[bytes], candidates: Candidates
@@ -583,13 +685,26 @@ class MemPool(MemPoolIndex):
         return max(1, min(FETCH_CHUNK, int(FETCH_BYTES / self._average_bytes)))
 
     async def _fetch(self, hashes: Sequence[bytes], listed: set[bytes]) -> Candidates:
-        """Fetch transactions, and look up what they spend that is not in the mempool."""
+        """Fetch transactions, parse them and look up what they spend."""
         raw_txs = await self.api.raw_transactions([hash_to_hex_str(h) for h in hashes])
         raw_txs = list(raw_txs)
         average = sum(len(raw) for raw in raw_txs if raw) / len(hashes)
         # Grows at once, and shrinks slowly.
         self._average_bytes = max(average, 0.9 * self._average_bytes + 0.1 * average, 100.0)
-        result, prevouts = await self._in_thread(self._parser.parse, hashes, raw_txs, listed)
+        return await self._parse(hashes, raw_txs, listed)
+
+    async def _parse(
+        self,
+        hashes: Sequence[bytes],
+        raw_txs: Sequence[bytes | None],
+        unconfirmed: Container[bytes],
+    ) -> Candidates:
+        """Parse transactions, and look up what they spend that is not unconfirmed itself."""
+        parse = self._parser.parse
+        if sum(len(raw) for raw in raw_txs if raw) <= INLINE_BYTES:
+            result, prevouts = parse(hashes, raw_txs, unconfirmed)
+        else:
+            result, prevouts = await self._in_thread(parse, hashes, raw_txs, unconfirmed)
         if prevouts:
             # One thread at a time here as well.
             async with self._looking_up:

@@ -6,7 +6,7 @@ Nothing here waits or reads; who fills the maps, and when, is ``mempool``'s busi
 Runs in: the event loop.  Threads may read while they know that nobody changes anything.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
@@ -226,6 +226,23 @@ class MemPoolIndex:
             remove(hashX, tx_hash)
         touched |= tx_hashXs
 
+    # -- Single transactions that the node was heard to take or to remove
+
+    def _conflicts(self, tx: MemPoolTx) -> set[bytes]:
+        """Return the transactions that spend an output that another one spends."""
+        found = {self.spenders.get(prevout) for prevout in tx.prevouts}
+        return {tx_hash for tx_hash in found if tx_hash is not None}
+
+    def _remove_with_descendants(
+        self, tx_hashes: Iterable[bytes], touched: set[bytes]
+    ) -> set[bytes]:
+        """Forget transactions and all that depend on them; return their hashes."""
+        gone: dict[bytes, None] = {}
+        self._add_with_descendants([h for h in tx_hashes if h in self.txs], gone)
+        for tx_hash in gone:
+            self._remove(tx_hash, touched)
+        return set(gone)
+
     # -- Queries. None of them awaits, so that each sees one state.
 
     def has_tx(self, tx_hash: bytes) -> bool:
@@ -295,8 +312,15 @@ class MemPoolIndex:
         That is what they confirm, and what spends the same, with all that depends on it.
         """
         gone = dict.fromkeys(self._in_block(confirmed.tx_hashes))
-        pending = [h for h in self._spending(confirmed.spent_outpoints) if h not in gone]
-        # Those that have become impossible
+        impossible = [h for h in self._spending(confirmed.spent_outpoints) if h not in gone]
+        self._add_with_descendants(impossible, gone)
+        touched: set[bytes] = set()
+        for tx_hash in gone:
+            touched |= self.txs[tx_hash].hashXs()
+        return Departure(confirmed, gone, touched, self._changes)
+
+    def _add_with_descendants(self, pending: list[bytes], gone: dict[bytes, None]) -> None:
+        """Put transactions, and all that depend on them, to those that are gone."""
         gone.update(dict.fromkeys(pending))
         while pending:
             parent = pending.pop()
@@ -305,10 +329,6 @@ class MemPoolIndex:
                 if child is not None and child not in gone:
                     gone[child] = None
                     pending.append(child)
-        touched: set[bytes] = set()
-        for tx_hash in gone:
-            touched |= self.txs[tx_hash].hashXs()
-        return Departure(confirmed, gone, touched, self._changes)
 
     def _in_block(self, tx_hashes: bytes) -> list[bytes]:
         """Return those of a block's transactions that are here."""

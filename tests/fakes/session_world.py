@@ -290,6 +290,8 @@ class FakeDaemon:
         self.stall = None  # an Event that getrawtransaction waits for
         self.network_info = {"version": 290100, "subversion": "/Satoshi:29.1.0/"}
         self.txs = {}
+        self.package = {"package_msg": "success", "tx-results": {}}
+        self.unconfirmed = set()  # hex hashes of transactions that are in no block
 
     def _call(self, name, *args):
         self.calls.append((name, *args))
@@ -312,13 +314,23 @@ class FakeDaemon:
         self.sent.append(raw_tx)
         return hash_to_hex_str(double_sha256(bytes.fromhex(raw_tx)))
 
+    async def submitpackage(self, raw_txs):
+        self._call("submitpackage", raw_txs)
+        return self.package
+
+    async def mempool_fees(self):
+        self._call("mempool_fees")
+        return {"mempoolminfee": 2e-5, "minrelaytxfee": 1e-5, "incrementalrelayfee": 1e-5}
+
     async def getrawtransaction(self, hex_hash, verbose=False):
         self._call("getrawtransaction", hex_hash, verbose)
         if self.stall is not None:
             await self.stall.wait()
-        if hex_hash in self.txs:
-            return self.txs[hex_hash]
-        return {"txid": hex_hash} if verbose else "beef" * 4
+        raw_tx = self.txs.get(hex_hash, "beef" * 4)
+        if not verbose:
+            return raw_tx
+        details = {"txid": hex_hash, "hex": raw_tx}
+        return details if hex_hash in self.unconfirmed else {**details, "confirmations": 1}
 
     async def relayfee(self):
         self._call("relayfee")
@@ -349,6 +361,10 @@ class FakeMempool:
         self.histogram = [[12.5, 1000], [1.0, 50000]]
         self.failure = None
         self.tx_hashes = set()
+        self.reported = []
+
+    def entered(self, tx_hash, raw=None):
+        self.reported.append(tx_hash)
 
     def has_tx(self, tx_hash):
         return tx_hash in self.tx_hashes

@@ -40,7 +40,7 @@ ROWS = [
     ["server.prefetcher", "server.indexer", "server.utxo_cache", "server.notifications"],
     ["server.cache_policy"],
     ["server.fast_index", "server.mempool_index"],
-    ["server.mempool_candidates"],
+    ["server.mempool_candidates", "server.mempool_arrivals"],
     ["server.unflushed", "server.flushing", "server.forks", "server.tip_reporter"],
     ["server.block_processor", "server.block_processor_variants", "server.mempool"],
     ["server.peers", "server.session"],

@@ -321,13 +321,17 @@ def test_an_address_gets_brackets_if_ipv6():
     assert util.address_string(("::1", 5)) == "[::1]:5"
 
 
-@pytest.mark.parametrize("bad", ["", "a", "1.", "1.x", 1.4, None, [], "1.-4", "9" * 5000, "1" * 65])
+@pytest.mark.parametrize(
+    "bad", ["", "a", "1.", "1.x", 1.4, None, [], "1. .4", "1,4", "9" * 5000, "1" * 65]
+)
 def test_a_bad_protocol_version_is_zero(bad):
     assert util.protocol_tuple(bad) == (0,)
 
 
 def test_protocol_versions_are_tuples_and_texts():
     assert util.protocol_tuple("1.4.2") == (1, 4, 2)
+    for text in (" 1.4", "1.4\n", "1. 4", "01.04", "+1.4", "\u0661.\u0664"):
+        assert util.protocol_tuple(text) == (1, 4)
     assert util.version_string((1,)) == "1.0"
     assert util.version_string((1, 4)) == "1.4"
     assert util.version_string((1, 4, 2)) == "1.4.2"

@@ -234,6 +234,128 @@ def test_a_block_leaves_what_the_node_has_left(seed, rounds):
     asyncio.run(run_blocks(seed, rounds))
 
 
+class Reporter:
+    """Reports what happens in a FakeAPI's node, as ZMQ and broadcasts do."""
+
+    def __init__(self, api, mempool, rng):
+        self.api, self.mempool, self.rng = api, mempool, rng
+
+    def happen(self, event, *, loss=0.0):
+        """Call event() and report what came and what went; return those that came."""
+        before = dict(self.api.txs)
+        event()
+        came = [tx for tx_hash, tx in self.api.txs.items() if tx_hash not in before]
+        for tx_hash in before:
+            if tx_hash not in self.api.txs and self.rng.random() >= loss:
+                self.mempool.left(tx_hash)
+        for tx in came:
+            if self.rng.random() >= loss:
+                self.mempool.entered(tx.hash, tx.raw if self.rng.random() < 0.5 else None)
+        return came
+
+
+async def settled(mempool):
+    """Wait until all reports have been applied."""
+    for _ in range(2):
+        mempool.left(bytes(32))
+        while mempool._arrivals.event.is_set():
+            await asyncio.sleep(0.001)
+
+
+async def run_reports(seed, rounds):
+    rng = random.Random(seed)
+    api = FakeAPI()
+    api.node_tip = api.database_tip = bytes(32)
+    wallets = Wallets(api, rng)
+    async with synchronizing(COIN, api) as mempool:
+        await asyncio.wait_for(api.refreshes.get(), 60)
+        reporter = Reporter(api, mempool, rng)
+        for events in rounds:
+            listings, before, touched = api.listings, dict(api.txs), set()
+            for event in events:
+                reporter.happen(getattr(wallets, event))
+            await settled(mempool)
+            await check_against_model(mempool, api.txs)
+            assert api.listings == listings
+            while not api.refreshes.empty():
+                more, height = api.refreshes.get_nowait()
+                assert height == api.node_height
+                touched |= more
+            changed = {**before, **api.txs}
+            for tx_hash in set(before) & set(api.txs):
+                del changed[tx_hash]
+            # Those that came and went within a batch are no change.
+            assert touched >= set().union(*(tx.hashXs() for tx in changed.values()))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    rounds=st.lists(
+        st.lists(st.sampled_from(["pay", "pay", "pay", "evict", "replace"]), max_size=15),
+        min_size=1,
+        max_size=3,
+    ),
+)
+def test_reports_alone_make_the_mempool_like_the_nodes(seed, rounds):
+    asyncio.run(run_reports(seed, rounds))
+
+
+async def run_anything(seed, steps):
+    rng = random.Random(seed)
+    api = FakeAPI()
+    api.node_tip = api.database_tip = bytes(32)
+    wallets = Wallets(api, rng)
+    async with synchronizing(COIN, api) as mempool:
+        await asyncio.wait_for(api.refreshes.get(), 60)
+        reporter = Reporter(api, mempool, rng)
+        for step in steps:
+            if step == "refresh":
+                api.trigger()
+            elif step == "block":
+                api.index_block(wallets.chosen())
+                wallets.coins = [c for c in wallets.coins if c[:2] in api.utxos or c[0] in api.txs]
+                if rng.random() < 0.5:
+                    api.process_block()
+                    await asyncio.sleep(0)
+                api.announce_block()
+            elif step == "wait":
+                await asyncio.sleep(rng.choice([0, 0, 0.002, 0.03]))
+            elif step == "stale":
+                # Reported once more, long after; or never true at all
+                known = [*api.txs, *(outpoint[0] for outpoint in api.utxos), bytes(32)]
+                mempool.entered(rng.choice(known))
+            else:
+                reporter.happen(getattr(wallets, step), loss=0.2)
+        await settled(mempool)
+        while not api.refreshes.empty():
+            api.refreshes.get_nowait()
+        # Whatever came before, a listing of the node's puts it right.
+        listings = api.listings
+        while api.listings == listings or mempool.lock.locked():
+            api.trigger()
+            await asyncio.sleep(0.001)
+        for _ in range(2):
+            await refreshed(api)
+        await check_against_model(mempool, api.txs)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    steps=st.lists(
+        st.sampled_from(
+            ["pay"] * 6
+            + ["wait"] * 4
+            + ["evict", "replace", "replace", "refresh", "block", "stale"]
+        ),
+        max_size=40,
+    ),
+)
+def test_reports_refreshes_and_blocks_in_any_order_end_in_what_a_listing_says(seed, steps):
+    asyncio.run(run_anything(seed, steps))
+
+
 async def run_chains(seed, lengths):
     rng = random.Random(seed)
     api = FakeAPI()

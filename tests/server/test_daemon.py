@@ -15,7 +15,15 @@ from electrumx.server import outage as outage_module
 from electrumx.server.daemon import BoundedResponse, Daemon, DaemonError
 from electrumx.server.node_reply import Reading, parse_json
 from electrumx.server.outage import OUTAGE_LOG_SECS, OutageLog, Retry
-from tests.fakes.fake_node import PASSWORD, USER, FakeNode, Fault, RPCFault, to_hex
+from tests.fakes.fake_node import (
+    METHOD_NOT_FOUND,
+    PASSWORD,
+    USER,
+    FakeNode,
+    Fault,
+    RPCFault,
+    to_hex,
+)
 
 COIN = Coin.lookup_coin_class("Bitcoin", "regtest")
 URLS = ["http://rpc_user:rpc_pass@127.0.0.1:8332/", "http://rpc_user:rpc_pass@192.168.0.1:8332/"]
@@ -373,13 +381,54 @@ async def test_a_failed_network_info_is_not_remembered(node, daemon):
     assert await daemon.relayfee() == 0.00001
 
 
-async def test_mempool_info_is_asked_for_once_a_minute(node, daemon, clock):
+async def test_mempool_info_is_asked_for_once_a_second(node, daemon, clock):
     node.mempool[bytes(32)] = b"\0"
     assert (await daemon.getmempoolinfo())["size"] == 1
     node.mempool.clear()
     assert (await daemon.getmempoolinfo())["size"] == 1
-    clock.now += 61
+    clock.now += 1.1
     assert (await daemon.getmempoolinfo())["size"] == 0
+
+
+@pytest.mark.parametrize(
+    ("mempool_info", "network_info", "expected"),
+    [
+        # Bitcoin Core; Litecoin Core 0.21; bcoin and the Bitcoin SV node; none of all this
+        ((3e-6, 2e-6, 1e-6), {}, (3e-6, 2e-6, 1e-6)),
+        ((3e-6, 2e-6, None), {"incrementalfee": 5e-6}, (3e-6, 2e-6, 5e-6)),
+        ((3e-6, None, None), {"relayfee": 4e-6}, (3e-6, 4e-6, 4e-6)),
+        ((0, None, None), {"relayfee": 0, "incrementalfee": 0}, (0, 0, 0)),
+        (None, {"relayfee": 4e-6}, (4e-6, 4e-6, 4e-6)),
+        ((-1, "x", True), {"relayfee": 4e-6, "incrementalfee": []}, (4e-6, 4e-6, 4e-6)),
+    ],
+)
+async def test_fees_that_a_node_does_not_state_follow_from_others(
+    node, daemon, mempool_info, network_info, expected
+):
+    names = ("mempoolminfee", "minrelaytxfee", "incrementalrelayfee")
+
+    def getmempoolinfo():
+        if mempool_info is None:
+            raise RPCFault(METHOD_NOT_FOUND, "Method not found")
+        found = dict(zip(names, mempool_info, strict=True))
+        return {name: value for name, value in found.items() if value is not None}
+
+    node.overrides["getmempoolinfo"] = getmempoolinfo
+    node.network_info = network_info
+    assert await daemon.mempool_fees() == dict(zip(names, expected, strict=True))
+
+
+async def test_fees_of_a_failing_node_are_an_error(node, daemon):
+    def broken():
+        raise RPCFault(-1, "broken")
+
+    node.overrides["getmempoolinfo"] = broken
+    with pytest.raises(DaemonError, match="broken"):
+        await daemon.mempool_fees()
+    node.overrides["getmempoolinfo"] = dict
+    node.network_info = {}
+    with pytest.raises(DaemonError):
+        await daemon.mempool_fees()
 
 
 # -- Checks at start

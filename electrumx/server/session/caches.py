@@ -163,20 +163,30 @@ class BlockCache:
 
 
 class RawTxs:
-    """What the node said of transactions in hex, encoded.
+    """Raw transactions in hex, as the node sent them, encoded as JSON.
 
-    Several wallets ask for a transaction when it is new: who pays, who is paid, each on several
-    devices.  An answer holds as long as nothing can have taken the transaction from the node: for
-    one in the mempool, while it is there; for another one, until clients know another tip.
+    Several wallets ask for a transaction when it is new: the payer and the payee, each on several
+    devices.  An entry is valid while nothing can have removed the transaction from the node:
+
+    * a transaction in our mempool: while it is there;
+    * a confirmed transaction: until clients are notified of another tip.
+
+    A transaction that is not in our mempool may be confirmed, or so new that the mempool does not
+    have it yet; the latter may be replaced at any moment.  The first answer is therefore only
+    noted, not cached.  If it is asked for again at the same tip, the node's verbose form is
+    requested, once, as that states the number of confirmations.
     """
 
-    #: hex digits of those that are kept at most
+    #: hex digits of those that are cached, at most
     MAX_DIGITS = 100_000
+    #: and of those whose verbose form is requested: it may have forty times as many bytes
+    MAX_VERBOSE_DIGITS = 20_000
 
     def __init__(
         self, tip: Callable[[], bytes | None], in_mempool: Callable[[bytes], bool]
     ) -> None:
-        self.cache: LRUCache[bytes, tuple[EncodedJSON, bytes | None, bool]] = LRUCache(
+        # hash -> (answer, tip, whether unconfirmed); without an answer if it was only noted
+        self.cache: LRUCache[bytes, tuple[EncodedJSON | None, bytes | None, bool]] = LRUCache(
             CACHE_ENTRIES, RAW_TX_BYTES
         )
         self._tip = tip
@@ -188,17 +198,42 @@ class RawTxs:
         if entry is None:
             return None
         answer, tip, unconfirmed = entry
-        holds = self._in_mempool(tx_hash) if unconfirmed else tip == self._tip()
-        return answer if holds else None
+        valid = self._in_mempool(tx_hash) if unconfirmed else tip == self._tip()
+        if not valid:
+            # It may return later, with another witness.
+            self.cache.drop((tx_hash,))
+            return None
+        return answer
 
-    async def fetch(self, tx_hash: bytes, asked: Awaitable[Any]) -> Any:
-        """Return the node's answer, which is awaited, and remember it."""
+    async def fetch(self, tx_hash: bytes, ask: Callable[[bool], Awaitable[Any]]) -> Any:
+        """Return the hex of a transaction, and cache it if that is safe.
+
+        ``ask(verbose)`` asks the node for it.
+        """
         tip = self._tip()
-        result = await asked
-        if isinstance(result, str) and len(result) <= self.MAX_DIGITS:
-            entry = encode_result(result), tip, self._in_mempool(tx_hash)
-            self.cache.put(tx_hash, entry, self.cache.generation, len(entry[0]))
+        noted = self.cache.peek(tx_hash)
+        if noted is not None and noted[1:] == (tip, False):
+            result = await ask(True)
+            if isinstance(result, dict) and isinstance(result.get("hex"), str):
+                confirmed = _is_positive(result.get("confirmations"))
+                return self._keep(tx_hash, result["hex"], tip, confirmed=confirmed)
+        return self._keep(tx_hash, await ask(False), tip, confirmed=False)
+
+    def _keep(self, tx_hash: bytes, result: Any, tip: bytes | None, *, confirmed: bool) -> Any:
+        """Return a result; cache it if it is confirmed or in our mempool, else note it."""
+        if not isinstance(result, str):
+            return result
+        unconfirmed = self._in_mempool(tx_hash)
+        safe = unconfirmed or confirmed
+        if len(result) <= (self.MAX_DIGITS if safe else self.MAX_VERBOSE_DIGITS):
+            answer = encode_result(result) if safe else None
+            entry = answer, tip, unconfirmed
+            self.cache.put(tx_hash, entry, self.cache.generation, len(answer or b""))
         return result
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int) and value > 0
 
 
 class FeeEstimates:

@@ -27,6 +27,9 @@ NOTIFY_SECS = 30.0
 HEADER_SECS = 0.1
 FORCE_AFTER_SECS = 1.0
 SLICE_SECS = 0.001
+# Sessions that want to be notified on every occasion are, between two blocks, so often at most: the
+# node is asked for each of them, and single transactions may come every moment.
+ALWAYS_SECS = 4.0
 
 
 @dataclass(slots=True)
@@ -53,7 +56,7 @@ class FanOut:
         ``refresh(hashXs)`` brings what is remembered of scripts up to date.
         """
         self.scripts = ScriptIndex()
-        #: sessions that want to hear of every refresh, whatever it touched
+        #: sessions to be notified whatever was touched, at most every ALWAYS_SECS between blocks
         self.always: set[Any] = set()
         self.logger = util.class_logger(__name__, self.__class__.__name__)
         #: the tasks of notifications that have to wait
@@ -64,6 +67,8 @@ class FanOut:
         self._refresh = refresh
         # Sessions with such a task, and what is to be told after it
         self._busy: dict[Any, News | None] = {}
+        # When those of ``always`` were last notified, by perf_counter
+        self._always_at = float("-inf")
         # Rounds come one after the other, so that no session hears of blocks out of order.
         self._round = asyncio.Lock()
 
@@ -89,7 +94,8 @@ class FanOut:
                 await asyncio.wait([refreshing], timeout=NOTIFY_SECS)
             # Who still waits for it will do so alone.
             refreshing.cancel()
-            async for session in _in_slices(self.always.union(own, concerned)):
+            always = self.always if self._always_due(height_changed) else ()
+            async for session in _in_slices(set(always).union(own, concerned)):
                 scripts = own.get(session)
                 if scripts and header_due:
                     self._guarded(session, session.post_height)
@@ -98,6 +104,14 @@ class FanOut:
             told, self.told = self.told, []
             async for session, count in _in_slices(told):
                 session.log_notified(count)
+
+    def _always_due(self, height_changed: bool) -> bool:
+        """Return whether the sessions of ``always`` are to be notified in this round."""
+        now = perf_counter()
+        if not height_changed and now < self._always_at + ALWAYS_SECS:
+            return False
+        self._always_at = now
+        return True
 
     def tell_late(self, session: Any, hashX: bytes) -> None:
         """Tell a session of a script that was touched when it could not be told yet."""

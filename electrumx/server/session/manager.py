@@ -29,7 +29,8 @@ from electrumx.server.session.fanout import FanOut
 from electrumx.server.session.framing import encode_notification
 from electrumx.server.session.listeners import Listeners, wait_all_closed
 from electrumx.server.session.masternodes import MasternodeCache
-from electrumx.server.session.params import DAEMON_ERROR
+from electrumx.server.session.packages import package_results
+from electrumx.server.session.params import DAEMON_ERROR, tx_hash_or_none
 from electrumx.server.session.references import by_id
 from electrumx.server.session.scripts import ScriptCache
 
@@ -292,7 +293,23 @@ class SessionManager:
         """Send a transaction (hex); return its txid. Raises DaemonError."""
         txid: str = await self.daemon.broadcast_transaction(raw_tx)
         self.txs_sent += 1
+        self._report_sent([txid])
         return txid
+
+    async def broadcast_package(self, raw_txs: list[str]) -> dict[str, Any]:
+        """Send a package of transactions (hex); return the node's answer. Raises DaemonError."""
+        answer: dict[str, Any] = await self.daemon.submitpackage(raw_txs)
+        self.txs_sent += len(raw_txs)
+        # Also where the package as a whole failed, some may have been accepted.
+        results = package_results(answer)
+        self._report_sent(result.get("txid") for result in results if not result.get("error"))
+        return answer
+
+    def _report_sent(self, txids: Iterable[Any]) -> None:
+        """Let the mempool add transactions that the node has just accepted."""
+        for tx_hash in map(tx_hash_or_none, txids):
+            if tx_hash is not None:
+                self.mempool.entered(tx_hash)
 
     # -- notifications
 

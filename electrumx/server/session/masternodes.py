@@ -1,7 +1,8 @@
 """The list of masternodes as clients of Dash's family are given it.
 
-Made from the node's list once for each height of the database, because it takes a database query
-for every masternode, and shared by all sessions.  Runs on the event loop.
+Made from the node's list once for each tip of the database, because it takes a database query
+for every masternode, and shared by all sessions.  Balances include the mempool, which may change at
+any moment, so its part is added to each answer.  Runs on the event loop.
 """
 
 import asyncio
@@ -24,6 +25,8 @@ FIELDS = (
 )
 # Those that are so far to the front of the queue may be paid next: this part of it.
 SELECTION_DIVISOR = 10
+# Balances computed before the event loop gets its turn: about a millisecond.
+BALANCES_AT_ONCE = 500
 
 
 def _number(text: str) -> int:
@@ -72,7 +75,7 @@ def with_positions(masternodes: list[dict[str, Any]], now: float) -> list[dict[s
 
 
 class MasternodeCache:
-    """The list at the height of the database."""
+    """The list at the tip of the database, with balances that follow the mempool."""
 
     def __init__(self, daemon: Any, db: Any, mempool: Any, coin: Any):
         self._daemon = daemon
@@ -80,33 +83,47 @@ class MasternodeCache:
         self._mempool = mempool
         self._coin = coin
         self._lock = asyncio.Lock()
-        self._height = -1
+        self._tip: bytes | None = None
         self._masternodes: list[dict[str, Any]] = []
+        # hashX and confirmed balance, in satoshis, of each; None of a payee that is no address
+        self._confirmed: list[tuple[bytes, int] | None] = []
 
     async def get(self) -> list[dict[str, Any]]:
         """Return the list, which callers must not change.  Raises DaemonError."""
         async with self._lock:
-            height = self._db.db_height
-            if height != self._height:
+            tip = self._db.db_tip
+            if tip != self._tip:
                 lines = await self._daemon.masternode_list(["full"])
-                self._masternodes = await self._make(lines)
-                self._height = height
-            return self._masternodes
+                self._masternodes = await asyncio.to_thread(
+                    lambda: with_positions(parse_list(lines), time.time())
+                )
+                self._confirmed = [
+                    await self._confirmed_balance(masternode["payee"])
+                    for masternode in self._masternodes
+                ]
+                self._tip = tip
+            return await self._with_balances()
 
-    async def _make(self, lines: Any) -> list[dict[str, Any]]:
-        masternodes = await asyncio.to_thread(
-            lambda: with_positions(parse_list(lines), time.time())
-        )
-        for masternode in masternodes:
-            masternode["balance"] = await self._balance(masternode["payee"])
-        return masternodes
-
-    async def _balance(self, payee: str) -> float:
-        """Return what an address has, in coins; 0 if it is no address of the coin."""
+    async def _confirmed_balance(self, payee: str) -> tuple[bytes, int] | None:
         try:
             hashX = self._coin.address_to_hashX(payee)
         except ElectrumXError:
-            return 0.0
+            return None
         utxos = await self._db.all_utxos(hashX)
-        unconfirmed = await self._mempool.balance_delta(hashX)
-        return float(self._coin.decimal_value(sum(utxo.value for utxo in utxos) + unconfirmed))
+        return hashX, sum(utxo.value for utxo in utxos)
+
+    async def _with_balances(self) -> list[dict[str, Any]]:
+        """Return the masternodes with what each address has now, in coins; 0 if it is none."""
+        result = []
+        for number, (masternode, confirmed) in enumerate(
+            zip(self._masternodes, self._confirmed, strict=True), start=1
+        ):
+            balance = 0.0
+            if confirmed is not None:
+                hashX, value = confirmed
+                value += await self._mempool.balance_delta(hashX)
+                balance = float(self._coin.decimal_value(value))
+            result.append({**masternode, "balance": balance})
+            if number % BALANCES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return result

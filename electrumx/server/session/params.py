@@ -33,8 +33,8 @@ def printed(value: Any) -> str:
         return "what is nested too deeply"
 
 
-def _hash_or_none(value: Any) -> bytes | None:
-    """Return the 32 bytes in natural order that 64 hex digits display, None if it is not so."""
+def tx_hash_or_none(value: Any) -> bytes | None:
+    """Return the 32 bytes, in internal byte order, of a hash in 64 hex digits; None if it is none."""
     try:
         raw = hex_str_to_hash(value)
     except (TypeError, ValueError, AttributeError):
@@ -44,10 +44,17 @@ def _hash_or_none(value: Any) -> bytes | None:
 
 def scripthash_to_hashX(scripthash: Any) -> bytes:
     """Return the index key (the first 11 bytes of the SHA-256) of a script hash in hex."""
-    raw = _hash_or_none(scripthash)
+    raw = tx_hash_or_none(scripthash)
     if raw is None:
         raise bad_request(f"{printed(scripthash)} is not a valid script hash")
     return raw[:HASHX_LEN]
+
+
+def assert_list(value: Any) -> list[Any]:
+    """Return the value if it is a list."""
+    if isinstance(value, list):
+        return value
+    raise bad_request(f"{printed(value)} should be a list")
 
 
 def non_negative_integer(value: Any) -> int:
@@ -86,7 +93,7 @@ def named_boolean(name: str, value: Any) -> bool:
 
 def assert_tx_hash(value: Any) -> bytes:
     """Return the 32 bytes, in natural order, of a displayed transaction hash."""
-    raw = _hash_or_none(value)
+    raw = tx_hash_or_none(value)
     if raw is None:
         raise bad_request(f"{printed(value)} should be a transaction hash")
     return raw

@@ -3,9 +3,10 @@
 Handlers are marked where they stand; the table of a version is collected once per session class.
 """
 
+import sys
 from collections.abc import Callable
 from functools import lru_cache
-from inspect import signature
+from inspect import Parameter, signature
 from typing import Any, TypeVar
 
 from aiorpcx import handler_invocation
@@ -16,6 +17,8 @@ HandlerTable = dict[str, tuple[Callable[..., Any], int, int]]
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 _MARK = "_rpc_marks"
+# Surplus arguments, which a few methods tolerate
+_VARIABLE = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
 def rpc_method(
@@ -69,8 +72,11 @@ def handler_table(cls: Any, ptuple: ProtocolTuple) -> HandlerTable:
 def _positional_range(func: Callable[..., Any]) -> range:
     """Return how many arguments a handler takes, besides its session."""
     params = list(signature(func).parameters.values())[1:]
-    required = sum(param.default is param.empty for param in params)
-    return range(required, len(params) + 1)
+    by_position = [param for param in params if param.kind not in _VARIABLE]
+    required = sum(param.default is param.empty for param in by_position)
+    if any(param.kind is param.VAR_POSITIONAL for param in params):
+        return range(required, sys.maxsize)
+    return range(required, len(by_position) + 1)
 
 
 def invoke(handler: Any, request: Any) -> Any:

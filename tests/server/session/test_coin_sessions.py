@@ -4,7 +4,7 @@ import pytest
 
 from electrumx.lib.coins import Coin
 from electrumx.server import session as session_package
-from electrumx.server.session import AuxPoWElectrumX, DashElectrumX, SmartCashElectrumX
+from electrumx.server.session import AuxPoWElectrumX, DashElectrumX, SmartCashElectrumX, fanout
 from electrumx.server.session.masternodes import FIELDS, parse_list, payment_queue, with_positions
 from tests.fakes.format_chain import FormatChain
 from tests.fakes.formats import AuxPow, XayaNames
@@ -123,6 +123,23 @@ async def test_the_list_is_made_once_for_a_height_and_all_sessions(world, client
     assert 2 == world.daemon.calls.count(("masternode_list", ["full"]))
 
 
+async def test_balances_in_the_list_follow_the_mempool_between_two_blocks(world, client):
+    hashX = DashCoin.address_to_hashX("addr30")
+    world.db.utxos[hashX] = [utxo("a", 250_000_000)]
+    for delta in (0, 50_000_000, -100_000_000):
+        world.mempool.deltas[hashX] = delta
+        (masternode,) = await client.request("masternode.list", ["addr30"])
+        assert masternode["balance"] == 2.5 + delta / 10**8
+
+
+async def test_the_list_is_made_again_for_another_block_of_the_same_height(world, client):
+    await client.request("masternode.list", [])
+    world.db.pop_block()
+    world.db.add_block(fork=1)
+    await client.request("masternode.list", [])
+    assert 2 == world.daemon.calls.count(("masternode_list", ["full"]))
+
+
 async def test_a_daemon_without_masternodes_gives_an_error(world, client):
     world.daemon.errors["masternode_list"] = {"code": -32601, "message": "Method not found"}
     error = await client.error("masternode.list", [])
@@ -134,7 +151,8 @@ async def test_a_daemon_without_masternodes_gives_an_error(world, client):
 # -- subscriptions
 
 
-async def test_a_masternode_is_notified_on_every_occasion(world, client):
+async def test_a_masternode_is_notified_on_every_occasion(world, client, monkeypatch):
+    monkeypatch.setattr(fanout, "ALWAYS_SECS", 0.0)
     assert "ENABLED" == await client.request("masternode.subscribe", "tx-1")
     assert 1 == world.session().sub_count()
     world.node.status = {"tx-1": "EXPIRED"}
@@ -143,6 +161,20 @@ async def test_a_masternode_is_notified_on_every_occasion(world, client):
     world.node.status = None
     await world.touch(b"x" * 11)
     assert ["tx-1", None] == (await client.notification())[1]
+
+
+async def test_single_transactions_do_not_make_the_daemon_be_asked_each_time(
+    world, client, monkeypatch
+):
+    monkeypatch.setattr(fanout, "ALWAYS_SECS", 3600.0)
+    await client.request("masternode.subscribe", "tx-1")
+    for _ in range(3):
+        await world.touch(b"x" * 11)
+    await client.no_notification()
+    await world.new_block()
+    assert ["tx-1", "ENABLED"] == (await client.notification())[1]
+    await world.touch(b"x" * 11)
+    await client.no_notification()
 
 
 async def test_a_failing_daemon_costs_no_session(world, client):

@@ -7,6 +7,7 @@ import pytest
 import electrumx
 from electrumx.lib.hash import double_sha256, hash_to_hex_str, sha256
 from tests.fakes.session_world import (
+    FakeCoin,
     FakeDB,
     FakeService,
     Summary,
@@ -145,9 +146,29 @@ async def test_what_is_no_non_negative_integer_is_refused(world, client, value, 
         ("blockchain.estimatefee", [2, ""], (1, "unknown estimatefee mode: ")),
         ("nonsense", [], (-32601, 'unknown method "nonsense"')),
         (
-            "blockchain.scripthash.unsubscribe",
-            [SH],
-            (-32601, 'unknown method "blockchain.scripthash.unsubscribe"'),
+            "blockchain.transaction.broadcast_package",
+            [{"a": 1}],
+            (1, "{'a': 1} should be a list"),
+        ),
+        (
+            "blockchain.transaction.broadcast_package",
+            [["ab", "abc", 5]],
+            (1, "abc should be a hex string"),
+        ),
+        ("blockchain.transaction.broadcast_package", [[5]], (1, "5 should be a hex string")),
+        (
+            "blockchain.transaction.broadcast_package",
+            [["ab"], "yes"],
+            (1, '"verbose" must be a boolean'),
+        ),
+        (
+            "blockchain.transaction.broadcast_package",
+            [["ab"] * 26],
+            (
+                1,
+                "the tx package was rejected by network rules.\n\n"
+                "Array must contain between 1 and 25 transactions..",
+            ),
         ),
         (
             "blockchain.block.header",
@@ -362,6 +383,20 @@ async def test_a_broadcast_returns_the_txid(world, client):
     await client.request("blockchain.transaction.broadcast", "")
 
 
+async def test_the_mempool_is_told_of_what_the_node_accepted(world, client, monkeypatch):
+    await client.request("blockchain.transaction.broadcast", "beef")
+    assert [double_sha256(bytes.fromhex("beef"))] == world.mempool.reported
+    world.daemon.errors["sendrawtransaction"] = {"code": -25, "message": "missing inputs"}
+    await client.error("blockchain.transaction.broadcast", "beef")
+
+    async def broadcast_transaction(_raw_tx):
+        return "no hash"
+
+    monkeypatch.setattr(world.daemon, "broadcast_transaction", broadcast_transaction)
+    assert "no hash" == await client.request("blockchain.transaction.broadcast", "beef")
+    assert 1 == len(world.mempool.reported)
+
+
 async def test_a_rejected_broadcast_repeats_the_nodes_words(world, client):
     world.daemon.errors["sendrawtransaction"] = {"code": -25, "message": "missing inputs"}
     expected = "the transaction was rejected by network rules.\n\nmissing inputs\n[beef]"
@@ -375,12 +410,101 @@ async def test_an_old_client_is_warned_instead_of_told_the_txid(world, client):
     assert 1 == world.session().txs_sent
 
 
+def result_of(name, **members):
+    """The node's result for a transaction of a package, by its wtxid."""
+    txid = hash_to_hex_str(make_tx_hash(name))
+    return {hash_to_hex_str(make_tx_hash("w", name)): {"txid": txid, **members}}
+
+
+async def test_a_package_is_handed_to_the_node_and_then_to_the_mempool(world, client):
+    answer = {"package_msg": "success", "tx-results": {**result_of("p"), **result_of("c")}}
+    world.daemon.package = answer
+    method = "blockchain.transaction.broadcast_package"
+    for version in (None, "1.4.2"):
+        if version:
+            await client.request("server.version", "x", version)
+        assert {"success": True} == await client.request(method, ["beef", "FEED"])
+    assert answer == await client.request(method, ["beef", "feed"], True)
+    assert ("submitpackage", ["beef", "FEED"]) == world.daemon.calls[0]
+    assert [make_tx_hash("p"), make_tx_hash("c")] * 3 == world.mempool.reported
+    assert (6, 6) == (world.session().txs_sent, world.manager.txs_sent)
+
+
+@pytest.mark.parametrize("verbose", [False, 0])
+async def test_a_package_that_failed_in_part_says_why(world, client, verbose):
+    world.daemon.package = {
+        "package_msg": "transaction failed",
+        "tx-results": {**result_of("p", error=""), **result_of("c", error="min relay fee not met")},
+    }
+    child = hash_to_hex_str(make_tx_hash("c"))
+    assert {
+        "success": False,
+        "errors": [{"txid": child, "error": "min relay fee not met"}],
+    } == await client.request("blockchain.transaction.broadcast_package", ["be", "ef"], verbose)
+    # The other one was accepted all the same.
+    assert [make_tx_hash("p")] == world.mempool.reported
+
+
+@pytest.mark.parametrize("results", [{}, [], None, {"w": "no object"}])
+async def test_a_package_that_failed_without_a_reason_blames_the_child(
+    world, client, results, monkeypatch
+):
+    class Parser:
+        def __init__(self, raw_tx):
+            self.raw_tx = raw_tx
+
+        def read_tx_and_hash(self):
+            return None, double_sha256(self.raw_tx)
+
+    method = "blockchain.transaction.broadcast_package"
+    world.daemon.package = {"package_msg": "package topology", "tx-results": results}
+    for deserializer, txid in (
+        (None, ""),
+        (Parser, hash_to_hex_str(double_sha256(bytes.fromhex("beef")))),
+    ):
+        monkeypatch.setattr(FakeCoin, "DESERIALIZER", deserializer, raising=False)
+        error = {"txid": txid, "error": "package topology"}
+        assert {"success": False, "errors": [error]} == await client.request(method, ["", "beef"])
+
+
+async def test_a_package_that_the_node_refuses_repeats_its_words(world, client):
+    method = "blockchain.transaction.broadcast_package"
+    world.daemon.errors["submitpackage"] = {"code": -25, "message": "package topology disallowed."}
+    text = "the tx package was rejected by network rules.\n\npackage topology disallowed.."
+    assert (1, text) == await client.error(method, ["beef"])
+    # How many there must be is the node's rule, but no more are sent to it than it ever takes.
+    assert (1, text) == await client.error(method, [])
+    world.daemon.errors["submitpackage"] = {"code": -32601, "message": "Method not found"}
+    assert (1, "the daemon has no submitpackage") == await client.error(method, ["beef"])
+    assert 0 == world.session().txs_sent
+    assert [] == world.mempool.reported
+
+
+async def test_the_mempools_fees_are_served_in_every_version(world, client):
+    fees = {"mempoolminfee": 2e-5, "minrelaytxfee": 1e-5, "incrementalrelayfee": 1e-5}
+    assert fees == await client.request("mempool.get_info")
+    await client.request("server.version", "x", "1.4.2")
+    assert fees == await client.request("mempool.get_info")
+    world.daemon.errors["mempool_fees"] = {"code": -28, "message": "busy"}
+    code, message = await client.error("mempool.get_info")
+    assert 2 == code
+    assert "busy" in message
+
+
+@pytest.mark.parametrize(
+    "params", [[False], [True], [None, 5, {}], {"raw": True}, {"self": 1, "session": 2}]
+)
+async def test_a_subscription_to_headers_tolerates_surplus_arguments(world, client, params):
+    method = "blockchain.headers.subscribe"
+    await client.send({"jsonrpc": "2.0", "method": method, "params": params, "id": 1})
+    assert 10 == (await client.recv())["result"]["height"]
+
+
 async def test_a_transaction_is_what_the_node_says(world, client):
     assert "beef" * 4 == await client.request("blockchain.transaction.get", TXID)
     for verbose in (True, 1):
-        assert {"txid": TXID.upper()} == await client.request(
-            "blockchain.transaction.get", TXID.upper(), verbose
-        )
+        details = await client.request("blockchain.transaction.get", TXID.upper(), verbose)
+        assert {"txid": TXID.upper(), "hex": "beef" * 4, "confirmations": 1} == details
     assert ("getrawtransaction", TXID, False) == world.daemon.calls[0]
 
 
@@ -399,34 +523,71 @@ async def test_a_transaction_in_the_mempool_is_fetched_once_while_it_is_there(wo
     assert (2, 2) == (code, asked())
 
 
-async def test_any_other_transaction_is_fetched_once_per_tip(world, client):
+async def test_a_confirmed_transaction_is_fetched_twice_per_tip(world, client):
     def asked():
-        return sum(call[0] == "getrawtransaction" for call in world.daemon.calls)
+        return [call[2] for call in world.daemon.calls if call[0] == "getrawtransaction"]
 
-    for expected in (1, 2):
-        for _ in range(3):
+    for _ in range(2):
+        for _ in range(4):
             assert "beef" * 4 == await client.request("blockchain.transaction.get", TXID)
-        assert expected == asked()
+        # The second time in detail, which states that it is confirmed.
+        assert [False, True] == asked()
         # What is told in detail depends on more than the transaction.
         await client.request("blockchain.transaction.get", TXID, True)
-        assert expected + 1 == asked()
+        assert [False, True, True] == asked()
         world.daemon.calls.clear()
         await world.new_block()
         await client.request("blockchain.transaction.get", TXID, True)
+        world.daemon.calls.clear()
     # Not if the tip changed while the node was asked
-    world.daemon.calls.clear()
+    await client.request("blockchain.transaction.get", TXID)
     world.daemon.stall = asyncio.Event()
     waiting = asyncio.create_task(client.request("blockchain.transaction.get", TXID))
-    await until(asked)
+    await until(lambda: len(asked()) == 2)
     await world.new_block()
     world.daemon.stall.set()
     await waiting
     await client.request("blockchain.transaction.get", TXID)
-    assert 2 == asked()
+    assert [False, True, False] == asked()
+
+
+async def test_a_transaction_that_was_replaced_before_our_mempool_had_it_is_not_served(
+    world, client
+):
+    world.daemon.unconfirmed.add(TXID)
+    for _ in range(4):
+        assert "beef" * 4 == await client.request("blockchain.transaction.get", TXID)
+    world.daemon.errors["getrawtransaction"] = {"code": -5, "message": "replaced"}
+    code, message = await client.error("blockchain.transaction.get", TXID)
+    assert 2 == code
+    assert "replaced" in message
+
+
+async def test_a_transaction_that_came_back_with_another_witness_is_fetched_again(world, client):
+    world.mempool.tx_hashes.add(make_tx_hash("some"))
+    assert "beef" * 4 == await client.request("blockchain.transaction.get", TXID)
+    world.mempool.tx_hashes.clear()
+    await client.request("blockchain.transaction.get", TXID)
+    world.mempool.tx_hashes.add(make_tx_hash("some"))
+    world.daemon.txs[TXID] = "feed"
+    assert "feed" == await client.request("blockchain.transaction.get", TXID)
+
+
+@pytest.mark.parametrize("details", ["no object", {"confirmations": 3}, {"hex": 5}])
+async def test_a_node_whose_verbose_form_lacks_the_hex_is_asked_for_it(
+    world, client, details, monkeypatch
+):
+    async def getrawtransaction(_hex_hash, verbose=False):
+        return details if verbose else "beef"
+
+    monkeypatch.setattr(world.daemon, "getrawtransaction", getrawtransaction)
+    for _ in range(3):
+        assert "beef" == await client.request("blockchain.transaction.get", TXID)
 
 
 async def test_long_transactions_are_not_remembered(world, client):
     world.daemon.txs[TXID] = "ab" * 60_000
+    world.mempool.tx_hashes.add(make_tx_hash("some"))
     for _ in range(2):
         await client.request("blockchain.transaction.get", TXID)
     assert 2 == len(world.daemon.calls)
@@ -707,10 +868,12 @@ async def test_an_unreadable_banner_file_is_replaced_by_the_greeting(tmp_path, c
         ("blockchain.scripthash.get_history", [SH], 0.2 + 0.002 + 0.25 + 1 / 50),
         ("blockchain.scripthash.subscribe", [SH], 0.2 + 0.002 + 0.1 + 0.00002 * (67 * 3)),
         ("blockchain.transaction.broadcast", ["ab" * 50], 0.25 + 100 / 5000),
+        ("blockchain.transaction.broadcast_package", [["ab" * 50] * 2], 0.25 + 200 / 5000),
         ("blockchain.transaction.get", [TXID], 1),
         ("blockchain.transaction.id_from_pos", [5, 1], 0.25 + 0.0003),
         ("blockchain.transaction.id_from_pos", [5, 1, True], 0.25 + 0.0003 + 3 / 2500),
         ("mempool.get_fee_histogram", [], 1),
+        ("mempool.get_info", [], 1),
         ("server.add_peer", [{}], 100),
         ("server.banner", [], 0.5),
         ("server.donation_address", [], 0.1),

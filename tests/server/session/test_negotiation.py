@@ -22,6 +22,10 @@ VERSION = electrumx.version
         (["name", "1.4"], "1.4"),
         (["name", "1.4.1"], "1.4.1"),
         (["name", "1.4.2"], "1.4.2"),
+        (["name", " 1.4"], "1.4"),
+        (["name", [" 1.4", "1.4.2 "]], "1.4.2"),
+        (["name", "1.4", "surplus"], "1.4"),
+        (["x", ["1.4", "1.7"], "junk", 9.9, {}], "1.4.2"),
         (["name", ["1.4", "1.6"]], "1.4.2"),
         (["name", ["1.2", "1.4.1"]], "1.4.1"),
         (["name", ["0.8", "1.4"]], "1.4"),
@@ -72,6 +76,37 @@ async def test_the_version_is_negotiated_once():
         await client.request("server.version", "name", "1.4")
         assert (1, "server.version already sent") == await client.error("server.version")
         await client.request("server.ping")
+
+
+async def test_surplus_named_arguments_are_ignored():
+    async with session_world() as world:
+        client = await world.connect()
+        params = {"client_name": "x", "protocol_version": "1.4.2", "dd": [1], "self": 2}
+        await client.send({"jsonrpc": "2.0", "method": "server.version", "params": params, "id": 1})
+        assert [VERSION, "1.4.2"] == (await client.recv())["result"]
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("server.ping", []),
+        ("server.features", []),
+        ("blockchain.relayfee", []),
+        ("mempool.get_info", []),
+        ("blockchain.estimatefee", [2]),
+        ("blockchain.headers.subscribe", []),
+        ("blockchain.scripthash.subscribe", ["ab" * 32]),
+        ("blockchain.scripthash.unsubscribe", ["ab" * 32]),
+        ("blockchain.transaction.broadcast", ["beef"]),
+        ("blockchain.block.headers", [0, 2]),
+    ],
+)
+async def test_a_client_that_never_says_its_version_is_served(method, params):
+    async with session_world() as world:
+        client = await world.connect()
+        for _ in range(2):
+            await client.request(method, *params)
+        assert "1.4" == world.session().protocol_version_string()
 
 
 async def test_requests_before_negotiation_are_served():

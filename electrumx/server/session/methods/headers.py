@@ -110,8 +110,11 @@ class HeaderMethods(SessionBase):
         return headers, found
 
     @rpc_method("blockchain.headers.subscribe")
-    def headers_subscribe(self) -> dict[str, Any]:
-        """Return the tip's header and height, and notify of each new one."""
+    def headers_subscribe(self, /, *_surplus: Any, **_named: Any) -> dict[str, Any]:
+        """Return the tip's header and height, and notify of each new one.
+
+        Clients of protocol 1.3 passed whether they want the header raw, and some still do.
+        """
         self.bump_cost(0.25)
         self.subscribe_headers = True
         result: dict[str, Any] = self.session_mgr.hsub_results

@@ -393,7 +393,7 @@ class ScripthashMethods(SessionBase):
         self._end_wait(hashX, failed=False)
         return status
 
-    @rpc_method("blockchain.scripthash.unsubscribe", since=(1, 4, 2))
+    @rpc_method("blockchain.scripthash.unsubscribe")
     def scripthash_unsubscribe(self, scripthash: Any) -> bool:
         """End a subscription; say if there was one."""
         self.bump_cost(0.1)

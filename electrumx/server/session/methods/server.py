@@ -136,9 +136,17 @@ class ServerMethods(SessionBase):
     # -- negotiation
 
     @rpc_method("server.version")
-    def server_version(self, client_name: Any = "", protocol_version: Any = None) -> list[str]:
+    def server_version(
+        self,
+        /,
+        client_name: Any = "",
+        protocol_version: Any = None,
+        *_surplus: Any,
+        **_named: Any,
+    ) -> list[str]:
         """Negotiate the protocol; return our version and the one that is spoken from now on.
 
+        Further arguments, of whatever protocol they are, are ignored.
         At once, so that what came in the same packet is answered in that version, and after this.
         """
         self.bump_cost(0.5)

@@ -1,9 +1,10 @@
 """blockchain.transaction.*: sending, fetching and proving transactions."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from aiorpcx import RPCError
+from aiorpcx import JSONRPC, RPCError
 
 from electrumx.lib import util
 from electrumx.lib.hash import hash_to_hex_str
@@ -12,8 +13,16 @@ from electrumx.server.session.base import SessionBase
 from electrumx.server.session.caches import BlockTxs
 from electrumx.server.session.chaintip import ChainMovedError
 from electrumx.server.session.limits import COST_CACHED
+from electrumx.server.session.packages import (
+    COUNT_TEXT,
+    MAX_PACKAGE_TXS,
+    NOT_SUPPORTED_TEXT,
+    package_summary,
+    rejection,
+)
 from electrumx.server.session.params import (
     assert_hex,
+    assert_list,
     assert_tx_hash,
     bad_request,
     named_boolean,
@@ -62,6 +71,40 @@ class TransactionMethods(SessionBase):
         self.logger.info(f"sent tx: {txid}")
         return txid
 
+    @rpc_method("blockchain.transaction.broadcast_package")
+    async def transaction_broadcast_package(self, raw_txs: Any, verbose: Any = False) -> Any:
+        """Hand transactions (hex), parents before their child, to the node as a package.
+
+        Return whether all were accepted, and why not; or, if verbose, the node's own answer.
+        """
+        raw_txs = assert_list(raw_txs)
+        if len(raw_txs) > MAX_PACKAGE_TXS:
+            self.bump_cost(0.25)
+            raise bad_request(rejection(COUNT_TEXT))
+        raw_txs = [assert_hex(raw_tx) for raw_tx in raw_txs]
+        verbose = named_boolean("verbose", verbose)
+        self.bump_cost(0.25 + sum(map(len, raw_txs)) / 5000)
+        try:
+            answer = await self.session_mgr.broadcast_package(raw_txs)
+        except DaemonError as e:
+            message = _daemon_message(e)
+            self.logger.info(f"error sending package: {message}")
+            if e.args[0].get("code") == JSONRPC.METHOD_NOT_FOUND:
+                raise bad_request(NOT_SUPPORTED_TEXT) from None
+            raise bad_request(rejection(message)) from None
+        self.txs_sent += len(raw_txs)
+        summary = package_summary(answer, lambda: self._txid_of(raw_txs[-1] if raw_txs else ""))
+        self.logger.info(f"sent package of {len(raw_txs):,d} txs: {summary}")
+        return answer if verbose else summary
+
+    def _txid_of(self, raw_tx: str) -> str:
+        """Return the txid of a transaction (hex), empty text if it is none."""
+        try:
+            _tx, tx_hash = self.coin.DESERIALIZER(bytes.fromhex(raw_tx)).read_tx_and_hash()
+        except Exception:  # whatever a coin's parser raises, the node has accepted it
+            return ""
+        return hash_to_hex_str(tx_hash)
+
     @rpc_method("blockchain.transaction.get")
     def transaction_get(self, tx_hash: Any, verbose: Any = False) -> Any:
         """Return what the node says of a transaction: its hex, or an object if verbose."""
@@ -69,10 +112,11 @@ class TransactionMethods(SessionBase):
         verbose = named_boolean("verbose", verbose)
         self.bump_cost(1.0)
         raw_txs = self.session_mgr.raw_txs
-        if not verbose and (found := raw_txs.get(wanted)) is not None:
-            return found
-        asked = self.session_mgr.daemon_request("getrawtransaction", tx_hash, verbose)
-        return asked if verbose else raw_txs.fetch(wanted, asked)
+        ask = partial(self.session_mgr.daemon_request, "getrawtransaction", tx_hash)
+        if verbose:
+            return ask(True)
+        found = raw_txs.get(wanted)
+        return raw_txs.fetch(wanted, ask) if found is None else found
 
     def _proof_in_block(self, height: int, find: Find, finish: Finish, *, branch: bool) -> Any:
         """Return ``finish(tx hash, its position, branch)``, or an awaitable of it.

@@ -1,0 +1,114 @@
+"""Transactions that the node was heard to take into its mempool, or to remove from it.
+
+Between two listings of the node's mempool, single transactions are reported: those that clients
+broadcast through us, and those that the node publishes by ZMQ.  They wait here until the mempool
+applies them, in batches, and notifies.  A report is only a hint: a transaction is added when the
+node has it and all its inputs are found.  Whatever is lost here is found by the next listing.
+
+What was applied since the last listing was requested is remembered, because that listing does not
+have it yet: without that a refresh would remove what a broadcast has just added.
+
+Pure state; runs in: the event loop.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from itertools import islice
+
+#: reports that wait at most, and the bytes of their raw transactions
+MAX_REPORTS = 10_000
+MAX_RAW_BYTES = 32_000_000
+#: seconds before a node is asked again for a transaction that it did not have: some accept a
+#: broadcast first and verify it afterwards
+RETRY_SECS = (0.05, 0.25)
+
+
+@dataclass(slots=True)
+class Report:
+    """A transaction that entered, or left, the node's mempool."""
+
+    entered: bool
+    #: the raw transaction, None if the node must be asked for it
+    raw: bytes | None = None
+    #: how often the node was asked in vain
+    tries: int = 0
+
+
+class Arrivals:
+    """Reports that wait, and what was applied since the last listing."""
+
+    def __init__(self) -> None:
+        #: set while there are reports to be applied
+        self.event = asyncio.Event()
+        #: reports were dropped: the node's mempool has to be listed
+        self.overflowed = False
+        #: transactions that entered, or left, since the last listing was requested
+        self.entered_since: set[bytes] = set()
+        self.left_since: set[bytes] = set()
+        self._reports: dict[bytes, Report] = {}
+        self._raw_bytes = 0
+        # Reports whose inputs were not found: perhaps those are in a block that is not indexed yet.
+        self._unresolved: dict[bytes, Report] = {}
+
+    def report(self, tx_hash: bytes, report: Report) -> None:
+        """Queue a report; it replaces an earlier one of the same transaction."""
+        self._discard(tx_hash)
+        size = len(report.raw or b"")
+        if len(self._reports) >= MAX_REPORTS or self._raw_bytes + size > MAX_RAW_BYTES:
+            self.overflowed = True
+        else:
+            self._reports[tx_hash] = report
+            self._raw_bytes += size
+        self.event.set()
+
+    def _discard(self, tx_hash: bytes) -> None:
+        old = self._reports.pop(tx_hash, None)
+        if old is not None:
+            self._raw_bytes -= len(old.raw or b"")
+        self._unresolved.pop(tx_hash, None)
+
+    def take(self, count: int) -> dict[bytes, Report]:
+        """Return the oldest reports, at most ``count``, and forget them."""
+        reports = {h: self._reports[h] for h in islice(self._reports, count)}
+        for tx_hash in reports:
+            self._discard(tx_hash)
+        if not self._reports:
+            self.event.clear()
+        return reports
+
+    def retry_later(self, tx_hash: bytes, report: Report) -> None:
+        """Queue again, after a pause, a transaction that the node did not have; not for ever."""
+        if report.tries >= len(RETRY_SECS):
+            return
+        delay = RETRY_SECS[report.tries]
+        report.tries += 1
+        asyncio.get_running_loop().call_later(delay, self._report_again, tx_hash, report)
+
+    def _report_again(self, tx_hash: bytes, report: Report) -> None:
+        if tx_hash not in self._reports:
+            self.report(tx_hash, report)
+
+    def retry_after_block(self, tx_hash: bytes, report: Report) -> None:
+        """Keep a transaction whose inputs were not found until the database has moved."""
+        if len(self._unresolved) < MAX_REPORTS:
+            self._unresolved[tx_hash] = report
+
+    def database_moved(self) -> None:
+        """Queue what waited for another block."""
+        unresolved, self._unresolved = self._unresolved, {}
+        for tx_hash, report in unresolved.items():
+            self._report_again(tx_hash, report)
+
+    def listing_requested(self) -> None:
+        """Forget what the listing that is requested now will show."""
+        self.overflowed = False
+        self.entered_since, self.left_since = set(), set()
+        self._unresolved = {}
+
+    def applied(self, tx_hash: bytes, *, entered: bool) -> None:
+        """Note a change of our mempool that a listing under way does not show."""
+        into, other = self.entered_since, self.left_since
+        if not entered:
+            into, other = other, into
+        into.add(tx_hash)
+        other.discard(tx_hash)
