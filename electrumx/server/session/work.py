@@ -7,6 +7,7 @@ only what waits for more than a future has a task.
 import asyncio
 import math
 from collections import Counter, deque
+from collections.abc import Coroutine
 from functools import partial
 from inspect import isawaitable
 from time import perf_counter
@@ -243,7 +244,16 @@ class WorkingSession(Outbox):
             work.awaitable, work.task = None, awaitable
             awaitable.add_done_callback(partial(self._on_answer, work))
             return
-        work.task = asyncio.get_running_loop().create_task(self._run(work))
+        self._start_task(work, self._run(work))
+
+    def _start_task(self, work: Work, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run work in a task, whose end gives the slot back.
+
+        The coroutine cannot do that itself: it never runs if its task is cancelled before the
+        first step.
+        """
+        task = work.task = asyncio.get_running_loop().create_task(coroutine)
+        task.add_done_callback(partial(self._on_task_done, work))
 
     def _end_at_once(self, work: Work, result: Any, *, is_last: bool = False) -> None:
         """Answer what had to wait for a slot only; call it where others are started."""
@@ -257,14 +267,15 @@ class WorkingSession(Outbox):
         try:
             result = answer.result()
         except asyncio.CancelledError:
-            if not work.timed_out:
+            if self._closing:
                 self._finish(work)
                 return
-            result = self._timed_out(request)
+            result = self._cancelled(work)
         except Exception as e:
             result, is_last = self._outcome(request, e)
         if _is_large(result):
-            work.task = asyncio.get_running_loop().create_task(self._run_large(work, result))
+            work.awaitable = _at_once(result)
+            self._start_task(work, self._run(work))
             return
         work.deadline = math.inf
         try:
@@ -272,32 +283,41 @@ class WorkingSession(Outbox):
         finally:
             self._finish(work)
 
-    async def _run_large(self, work: Work, result: Any) -> None:
-        work.awaitable = _at_once(result)
-        await self._run(work)
-
-    async def _run(self, work: Work) -> None:
-        """Do what is to be done for a request, and answer it."""
-        request, is_last = work.request, False
+    def _on_task_done(self, work: Work, task: "asyncio.Future[None]") -> None:
+        """Answer if the task was cancelled, and give back its slot."""
+        if isinstance(work.awaitable, CoroutineType):
+            # The task never began.
+            work.awaitable.close()
         try:
-            try:
-                result = await self._result(work)
-            except asyncio.CancelledError:
-                if not work.timed_out:
-                    raise
-                result = self._timed_out(request)
-            except Exception as e:
-                result, is_last = self._outcome(request, e)
-            work.deadline = math.inf
-            part = None
-            if isinstance(request, Request):
-                if _is_large(result):
-                    part = await asyncio.to_thread(request.encode, result)
-                else:
-                    part = request.encode(result)
-            self._conclude_encoded(request, result, part, is_last=is_last)
+            if not task.cancelled():
+                task.result()
+            elif not self._closing:
+                self._conclude(work.request, self._cancelled(work))
         finally:
             self._finish(work)
+
+    def _cancelled(self, work: Work) -> RPCError:
+        """Return the error for a request whose processing was cancelled."""
+        if work.timed_out:
+            return self._timed_out(work.request)
+        # Not by us: what it waited for was cancelled, as a read is when the database closes.
+        return RPCError(JSONRPC.INTERNAL_ERROR, "internal server error")
+
+    async def _run(self, work: Work) -> None:
+        """Process a request in a task, and answer it."""
+        request, is_last = work.request, False
+        try:
+            result = await self._result(work)
+        except Exception as e:
+            result, is_last = self._outcome(request, e)
+        work.deadline = math.inf
+        part = None
+        if isinstance(request, Request):
+            if _is_large(result):
+                part = await asyncio.to_thread(request.encode, result)
+            else:
+                part = request.encode(result)
+        self._conclude_encoded(request, result, part, is_last=is_last)
 
     async def _result(self, work: Work) -> Any:
         awaitable, work.awaitable = work.awaitable, None

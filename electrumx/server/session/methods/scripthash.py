@@ -6,7 +6,7 @@ transactions are mined, without the script itself being touched.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from inspect import isawaitable
 from typing import Any
@@ -376,22 +376,18 @@ class ScripthashMethods(SessionBase):
             self._unanswered = {}
         self._unanswered[hashX] = False
         if type(result) is not Answer:
-            return self._awaited(result, hashX)
+            # Of a future even a cancellation before the first step is noticed.
+            result = asyncio.ensure_future(result)
         result.add_done_callback(partial(self._answered, hashX))
         return result
 
-    def _answered(self, hashX: bytes, answer: Answer) -> None:
-        self._end_wait(hashX, failed=answer.failed())
-
-    async def _awaited(self, result: Awaitable[Any], hashX: bytes) -> Any:
-        """Return the result of a new subscription, which ends if it fails."""
-        try:
-            status = await result
-        except BaseException:
-            self._end_wait(hashX, failed=True)
-            raise
-        self._end_wait(hashX, failed=False)
-        return status
+    def _answered(self, hashX: bytes, answer: "Answer | asyncio.Future[Any]") -> None:
+        """End the wait for the status of a new subscription, which ends if it failed."""
+        if isinstance(answer, Answer):
+            failed = answer.failed()
+        else:
+            failed = answer.cancelled() or answer.exception() is not None
+        self._end_wait(hashX, failed=failed)
 
     @rpc_method("blockchain.scripthash.unsubscribe", since=(1, 4, 2))
     def scripthash_unsubscribe(self, scripthash: Any) -> bool:
