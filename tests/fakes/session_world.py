@@ -598,8 +598,11 @@ async def until(condition, secs=WAIT_SECS):
 
 
 @asynccontextmanager
-async def session_world(*, tls_client=None, db=None, ready=True, **settings):
-    """Yield a World that serves until the end of the block."""
+async def session_world(*, tls_client=None, db=None, ready=True, lenient=False, **settings):
+    """Yield a World that serves until the end of the block.
+
+    Its clients are charged as everybody is, unless it is to be lenient to its own machine.
+    """
     env = fake_env(**settings)
     db = db or FakeDB()
     bp, daemon, mempool = FakeBP(db), FakeDaemon(), FakeMempool()
@@ -609,6 +612,8 @@ async def session_world(*, tls_client=None, db=None, ready=True, **settings):
         manager = SessionManager(env, db, bp, daemon, mempool, shutdown_event)
     finally:
         manager_module.PeerManager = original
+    if not lenient:
+        manager.leniency = lambda host: 1.0
     if ready:
         mempool_event.set()
     notifications = Notifications()

@@ -55,6 +55,8 @@ class SessionBase(RequestSession):
         address = self.remote_address_string()
         self.logger.info(f"{kind.upper()} {address}, {session_mgr.session_count():,d} total")
         session_mgr.add_session(self)
+        if self.limited and (remote := self.remote_address()) is not None:
+            self.leniency = session_mgr.leniency(remote.host)
 
     # -- identity
 
@@ -130,6 +132,10 @@ class SessionBase(RequestSession):
     def extra_cost(self) -> float:
         """Return what the sessions of the same groups add to this one's cost."""
         return self.session_mgr.extra_cost(self) if self.limited else 0.0
+
+    def retry_secs(self) -> int:
+        """Return after how many seconds a client over the limit is served again."""
+        return int(self.session_mgr.groups.retry_secs(self, self.cost_hard_limit))
 
     def on_disconnect_due_to_excessive_session_cost(self) -> None:
         """Log who is being thrown out."""

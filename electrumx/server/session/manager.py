@@ -64,7 +64,10 @@ class SessionManager:
         self.max_send = max(MIN_MAX_SEND, env.max_send)
         self.sessions: set[Any] = set()
         self.groups = limits.SessionGroups(
-            env.session_group_by_subnet_ipv4, env.session_group_by_subnet_ipv6
+            env.session_group_by_subnet_ipv4,
+            env.session_group_by_subnet_ipv6,
+            # Nobody is limited if there is no range between the limits.
+            env.cost_hard_limit if env.cost_hard_limit > env.cost_soft_limit else 0,
         )
         self.scripts = ScriptCache(db, self.max_send)
         self.history = self.scripts.histories
@@ -201,6 +204,10 @@ class SessionManager:
         self.groups.leave(session)
         self.fan_out.forget(session)
         self._session_event.set()
+
+    def leniency(self, host: Any) -> float:
+        """Return how many times less the costs of clients of an address count."""
+        return limits.leniency(host, is_advertised=bool(self.env.report_services))
 
     def extra_cost(self, session: SessionBase) -> float:
         """Return what other members of its groups add to a session's cost."""

@@ -91,10 +91,16 @@ class FastRequest(Request):
             return _join((_RESULT, result, _ID, self._tail))
         return BoundedConnection(JSONRPCv2, self._max_response)._encode(self._id, result)
 
+    def is_oversized(self, part: bytes) -> bool:
+        """Return whether a reply is larger than any that may be sent."""
+        return len(part) > self._max_response > 0
+
+    def oversized(self) -> bytes:
+        """Return the error to send instead of a reply that is too large."""
+        return BoundedConnection(JSONRPCv2, self._max_response).oversized(self._id)
+
     def deliver(self, part: bytes) -> bytes:
-        """Return what to send, which is an error if the reply is too large."""
-        if len(part) > self._max_response > 0:
-            return BoundedConnection(JSONRPCv2, self._max_response)._deliver(self._id, part)
+        """Return what to send."""
         return part
 
 
@@ -341,7 +347,8 @@ class RequestSession(WorkingSession):
             return True
         if len(reply) > self.max_response_size > 0:
             request = FastRequest(method, params, request_id, tail, self.max_response_size)
-            reply = request.deliver(reply)
+            self._conclude_encoded(request, result, reply, is_last=False)
+            return True
         self.post(reply)
         return True
 
@@ -382,7 +389,9 @@ class RequestSession(WorkingSession):
         try:
             # One at a time: every busy thread delays the event loop's return from system calls.
             async with self.parsing_lock:
-                items = await asyncio.to_thread(connection.receive_message, message)
+                items = await self._in_thread(
+                    len(message) * self.bw_cost_per_byte, connection.receive_message, message
+                )
         except ProtocolError as e:
             self._parse_task = None
             self._answer_malformed(connection, e)
@@ -396,9 +405,11 @@ class RequestSession(WorkingSession):
         self._dialect = connection.dialect
         if error.code == JSONRPC.PARSE_ERROR:
             error.cost = self.ERROR_COST * 10
+        elif connection.malformed_count:
+            error.cost = self.ERROR_COST * (connection.malformed_count - 1)
         self.bump_errors(error)
         if error.error_message:
-            self.post(error.error_message)
+            self.post(connection.bounded(error.error_message))
         self._after_malformed()
 
     def _answer_items(self, connection: BoundedConnection, items: list[Any]) -> None:

@@ -18,7 +18,7 @@ from aiorpcx import JSONRPC, ProtocolError, ReplyAndDisconnect, Request, RPCErro
 
 from electrumx.server.session.answers import Answer
 from electrumx.server.session.outbox import CLOSE_SECS, Outbox
-from electrumx.server.session.params import printed
+from electrumx.server.session.params import ServerFault, printed
 from electrumx.server.session.tables import invoke
 
 INVALID_METHOD = "invalid method"
@@ -169,6 +169,10 @@ class WorkingSession(Outbox):
         self, request: Any, result: Any, part: bytes | None, *, is_last: bool
     ) -> None:
         if part is not None and not self._closing:
+            if request.is_oversized(part):
+                # It was made all the same.
+                self.bump_cost(len(part) * self.bw_cost_per_byte)
+                part = request.oversized()
             message = request.deliver(part)
             if message:
                 self.post(message)
@@ -314,7 +318,7 @@ class WorkingSession(Outbox):
         part = None
         if isinstance(request, Request):
             if _is_large(result):
-                part = await asyncio.to_thread(request.encode, result)
+                part = await self._in_thread(0.0, request.encode, result)
             else:
                 part = request.encode(result)
         self._conclude_encoded(request, result, part, is_last=is_last)
@@ -383,13 +387,31 @@ class WorkingSession(Outbox):
         text = printed(request)[:LOGGED_REQUEST_CHARS]
         secs = self.processing_timeout
         self.logger.info(f"incoming request {text} timed out after {secs} secs")
-        return RPCError(JSONRPC.SERVER_BUSY, "server busy - request timed out")
+        error = ServerFault(JSONRPC.SERVER_BUSY, "server busy - request timed out")
+        if self.limited and self._cost_fraction:
+            error.data = self.excess()
+        return error
+
+    def excess(self) -> dict[str, int]:
+        """Return what a throttled client should know: its cost, the limit, and when to retry."""
+        return {
+            "cost": round(self.effective_cost()),
+            "limit": round(self.cost_hard_limit),
+            "retry_after": self.retry_secs(),
+        }
 
     def _end_excessive(self, work: Work) -> None:
-        """Tell a client why it is thrown out, if it listens, and close."""
+        """Send a client the reason why its session ends, and close."""
         self.on_disconnect_due_to_excessive_session_cost()
         error = RPCError(JSONRPC.EXCESSIVE_RESOURCE_USAGE, "excessive resource usage")
-        self._conclude(work.request, error)
+        error.data = self.excess()
+        request = work.request
+        if isinstance(request, Request):
+            part = request.encode(error)
+            # A batch is not going to be complete.
+            last = getattr(request, "deliver_last", request.deliver)
+            self.post(last(part))
+        self.bump_errors(error)
         if self._works is not None:
             self._works.pop(work, None)
         # Those who do not read must not stay until they would be cut off anyway.
