@@ -16,6 +16,7 @@ from electrumx.lib.merkle import Merkle
 from electrumx.server import packed
 from electrumx.server.daemon import DaemonError
 from electrumx.server.db import UTXO, DBError
+from electrumx.server.node_reply import ReplyTooLargeError
 from electrumx.server.notifications import Confirmed, Notifications
 from electrumx.server.queries import Balance, Coins, PackedHistory
 from electrumx.server.session import ElectrumX, SessionManager
@@ -300,12 +301,15 @@ class FakeDaemon:
         self.sent.append(raw_tx)
         return hash_to_hex_str(double_sha256(bytes.fromhex(raw_tx)))
 
-    async def getrawtransaction(self, hex_hash, verbose=False):
+    async def getrawtransaction(self, hex_hash, verbose=False, *, max_bytes=None):
         self._call("getrawtransaction", hex_hash, verbose)
         if self.stall is not None:
             await self.stall.wait()
         if hex_hash in self.txs:
-            return self.txs[hex_hash]
+            result = self.txs[hex_hash]
+            if verbose and max_bytes is not None and len(json.dumps(result)) > max_bytes:
+                raise ReplyTooLargeError({"code": -32603, "message": "too large"})
+            return result
         return {"txid": hex_hash} if verbose else "beef" * 4
 
     async def relayfee(self):

@@ -4,12 +4,15 @@ How a session answers is in ``requests``.  It has no task: the connection calls 
 """
 
 import itertools
+from collections.abc import Hashable
 from typing import Any
 
 from electrumx.lib import util
 from electrumx.server.session.limits import SessionLimits
 from electrumx.server.session.requests import RequestSession
+from electrumx.server.session.results import encode_result
 from electrumx.server.session.tables import ProtocolTuple, handler_names, handler_table
+from electrumx.server.session.work import is_large
 
 MASKED_ADDRESS = "xx.xx.xx.xx:xx"
 # A session that sent so many bytes is worth a line when it ends.
@@ -147,6 +150,17 @@ class SessionBase(RequestSession):
         self.logger.info(f"closing session over res usage. ip: {ip}. groups: {groups}")
 
     # -- requests
+
+    async def bounded_json(self, key: Hashable, result: Any) -> Any:
+        """Return a result, encoded if it is large; RPCError, from then on, if it is too large.
+
+        ``key`` says what was asked for; see ``OversizedResults``.
+        """
+        if not is_large(result):
+            return result
+        encoded = await self.in_thread(0.0, encode_result, result)
+        self.session_mgr.oversized.check_size(key, len(encoded), self.bw_cost_per_byte)
+        return encoded
 
     def set_request_handlers(self, ptuple: ProtocolTuple) -> None:
         """Serve the requests of a protocol version from now on."""

@@ -91,7 +91,7 @@ class CostAccount:
         price = 0.0 if isinstance(error, ServerFault) else self.ERROR_COST
         self.bump_cost(price + getattr(error, "cost", 0.0))
 
-    async def _in_thread(self, covered: float, function: Callable[..., T], *args: Any) -> T:
+    async def in_thread(self, covered: float, function: Callable[..., T], *args: Any) -> T:
         """Return ``function(*args)``, run in a thread, and charge for the processor time it took.
 
         ``covered`` is what was charged for that already.

@@ -28,6 +28,7 @@ from electrumx.server.session.fanout import FanOut
 from electrumx.server.session.framing import encode_notification
 from electrumx.server.session.listeners import Listeners, wait_all_closed
 from electrumx.server.session.masternodes import MasternodeCache
+from electrumx.server.session.oversized import OversizedResults
 from electrumx.server.session.params import DAEMON_ERROR
 from electrumx.server.session.references import by_id
 from electrumx.server.session.scripts import ScriptCache
@@ -75,6 +76,7 @@ class SessionManager:
         self.fees = FeeEstimates(lambda: bytes(db.db_tip), env.coin.bucket_estimatefee_block_target)
         self.chain = ChainTip(bp, db)
         self.raw_txs = RawTxs(lambda: self.chain.notified_tip, mempool.has_tx)
+        self.oversized = OversizedResults(self.max_send, lambda: self.chain.notified_tip)
         self.masternodes = MasternodeCache(daemon, db, mempool, env.coin)
         # The result of headers.subscribe: of the height last notified
         self.hsub_results: dict[str, Any] = {}
@@ -284,10 +286,10 @@ class SessionManager:
 
     # -- the daemon
 
-    async def daemon_request(self, method: str, *args: Any) -> Any:
+    async def daemon_request(self, method: str, *args: Any, **options: Any) -> Any:
         """Return the result of a Daemon method; its errors become the client's."""
         try:
-            return await getattr(self.daemon, method)(*args)
+            return await getattr(self.daemon, method)(*args, **options)
         except DaemonError as e:
             raise RPCError(DAEMON_ERROR, f"daemon error: {e!r}") from None
 

@@ -389,7 +389,7 @@ class RequestSession(WorkingSession):
         try:
             # One at a time: every busy thread delays the event loop's return from system calls.
             async with self.parsing_lock:
-                items = await self._in_thread(
+                items = await self.in_thread(
                     len(message) * self.bw_cost_per_byte, connection.receive_message, message
                 )
         except ProtocolError as e:

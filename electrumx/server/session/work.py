@@ -35,7 +35,7 @@ SLICE_SECS = 0.001
 LAST_WORD_SECS = 1.0
 
 
-def _is_large(result: Any) -> bool:
+def is_large(result: Any) -> bool:
     """Say if encoding a result would hold up the event loop for milliseconds."""
     if isinstance(result, str):
         return len(result) > LARGE_RESULT_CHARS
@@ -43,7 +43,7 @@ def _is_large(result: Any) -> bool:
         return len(result) > LARGE_RESULT_ITEMS
     if isinstance(result, dict):
         return len(result) > LARGE_RESULT_ITEMS or any(
-            isinstance(value, (str, list, tuple, dict)) and _is_large(value)
+            isinstance(value, (str, list, tuple, dict)) and is_large(value)
             for value in result.values()
         )
     return False
@@ -142,7 +142,7 @@ class WorkingSession(Outbox):
         """Answer with a result, at once if it is there and small."""
         if type(result) is Answer or isawaitable(result):
             self._launch(self._new_work(request, result))
-        elif _is_large(result):
+        elif is_large(result):
             self._launch(self._new_work(request, _at_once(result)))
         else:
             self._conclude(request, result)
@@ -238,7 +238,7 @@ class WorkingSession(Outbox):
                 self._end_at_once(work, result, is_last=is_last)
                 return
             if type(awaitable) is not Answer and not isawaitable(awaitable):
-                if not _is_large(awaitable):
+                if not is_large(awaitable):
                     self._end_at_once(work, awaitable)
                     return
                 awaitable = _at_once(awaitable)
@@ -277,7 +277,7 @@ class WorkingSession(Outbox):
             result = self._cancelled(work)
         except Exception as e:
             result, is_last = self._outcome(request, e)
-        if _is_large(result):
+        if is_large(result):
             work.awaitable = _at_once(result)
             self._start_task(work, self._run(work))
             return
@@ -317,8 +317,8 @@ class WorkingSession(Outbox):
         work.deadline = math.inf
         part = None
         if isinstance(request, Request):
-            if _is_large(result):
-                part = await self._in_thread(0.0, request.encode, result)
+            if is_large(result):
+                part = await self.in_thread(0.0, request.encode, result)
             else:
                 part = request.encode(result)
         self._conclude_encoded(request, result, part, is_last=is_last)

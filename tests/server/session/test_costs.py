@@ -8,6 +8,7 @@ import time
 import pytest
 
 from electrumx.server.session import ElectrumX, limits, requests
+from electrumx.server.session.methods import scripthash
 from electrumx.server.session.reports import session_rows
 from tests.fakes.session_world import (
     FakeDB,
@@ -16,6 +17,7 @@ from tests.fakes.session_world import (
     script_hash,
     session_world,
     until,
+    utxo,
 )
 
 SH, HASHX = script_hash("a")
@@ -29,10 +31,10 @@ def request(number, method="server.ping", params=()):
     ).encode()
 
 
-async def charged(world, client, method, *params):
+async def charged(world, client, method, *params, is_error=False):
     """What one request costs its session."""
     before = world.session().cost
-    await client.request(method, *params)
+    await (client.error if is_error else client.request)(method, *params)
     return world.session().cost - before
 
 
@@ -437,6 +439,46 @@ async def test_what_is_made_and_too_large_to_send_is_charged(batch):
         assert error["message"] == "response too large (over 1,000,000 bytes"
         await until(lambda: world.session().send_count == 1)
         assert world.session().cost > 1_200
+
+
+@pytest.mark.parametrize(
+    ("size", "verbose"), [(3_000_000, True), (600_000, True), (600_000, False)]
+)
+async def test_the_node_is_asked_once_at_a_tip_for_what_is_too_large(size, verbose):
+    txid = "ab" * 32
+    async with session_world(bw_unit_cost=1_000, cost_hard_limit=0) as world:
+        world.daemon.txs[txid] = {"hex": "ab" * size} if verbose else "ab" * size
+        client = await world.connect()
+        expected = (-32600, "response too large (over 1,000,000 bytes")
+        ask = ("blockchain.transaction.get", txid, verbose)
+        first = await charged(world, client, *ask, is_error=True)
+        for spelling in (txid, txid.upper()):
+            assert expected == await client.error("blockchain.transaction.get", spelling, verbose)
+        assert len(world.daemon.calls) == 1
+        again = await charged(world, client, *ask, is_error=True)
+        # No more is read from the node than twice what could be sent.
+        assert first - again == pytest.approx(min(2 * size, 2_000_000) / 1_000, rel=0.05)
+        assert 100 < again < 102
+        await world.new_block()
+        assert expected == await client.error("blockchain.transaction.get", txid, verbose)
+        assert len(world.daemon.calls) == 2
+        # Whether it is verbose makes a difference.
+        world.daemon.txs[txid] = {} if not verbose else "ab"
+        await client.request("blockchain.transaction.get", txid, not verbose)
+
+
+async def test_unspent_outputs_that_cannot_be_sent_are_not_encoded(monkeypatch):
+    made = []
+    monkeypatch.setattr(scripthash, "_unspent", lambda *args: made.append(args))
+    async with session_world(bw_unit_cost=FREE_BYTES, cost_hard_limit=0) as world:
+        world.db.utxos[HASHX] = [utxo("tx", 1, tx_num=n) for n in range(9_100)]
+        client = await world.connect()
+        assert await client.error("blockchain.scripthash.listunspent", SH) == (
+            -32600,
+            "response too large (over 1,000,000 bytes",
+        )
+        assert not made
+        assert world.session().cost > 9_100 / 50
 
 
 # -- floods

@@ -27,6 +27,8 @@ from electrumx.server.session.subscriptions import SessionScripts
 from electrumx.server.session.tables import rpc_method
 
 SUBSCRIBE = "blockchain.scripthash.subscribe"
+# An unspent output takes at least as many bytes of JSON.
+MIN_UNSPENT_BYTES = 110
 # So many statuses are worked out before others have their turn: about a millisecond.
 STATUSES_AT_ONCE = 100
 
@@ -352,6 +354,9 @@ class ScripthashMethods(SessionBase):
         spent = self.mempool.sync_spends(hashX)
         count = len(coins) // packed.PACKED_COIN_LEN + len(mempool_utxos)
         self.bump_cost(1.0 + count / 50)
+        oversized = self.session_mgr.oversized
+        if (count - len(spent)) * MIN_UNSPENT_BYTES > oversized.max_send:
+            raise oversized.error()
         # Leaving some out is done in Python.
         if count > (INLINE_ITEMS // 10 if spent else INLINE_ITEMS):
             return asyncio.to_thread(_unspent, coins, mempool_utxos, spent)

@@ -8,11 +8,13 @@ from aiorpcx import RPCError
 from electrumx.lib import util
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.daemon import DaemonError
+from electrumx.server.node_reply import ReplyTooLargeError
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.caches import BlockTxs
 from electrumx.server.session.chaintip import ChainMovedError
 from electrumx.server.session.limits import COST_CACHED
 from electrumx.server.session.params import (
+    DAEMON_ERROR,
     assert_hex,
     assert_tx_hash,
     bad_request,
@@ -71,8 +73,32 @@ class TransactionMethods(SessionBase):
         raw_txs = self.session_mgr.raw_txs
         if not verbose and (found := raw_txs.get(wanted)) is not None:
             return found
-        asked = self.session_mgr.daemon_request("getrawtransaction", tx_hash, verbose)
-        return asked if verbose else raw_txs.fetch(wanted, asked)
+        self.session_mgr.oversized.check((wanted, verbose))
+        if verbose:
+            return self._verbose_tx(wanted, tx_hash)
+        return raw_txs.fetch(wanted, self._raw_tx(wanted, tx_hash))
+
+    async def _raw_tx(self, wanted: bytes, tx_hash: str) -> Any:
+        """Return a transaction in hex from the node; RPCError if that is too large to send."""
+        raw_tx = await self.session_mgr.daemon_request("getrawtransaction", tx_hash, False)
+        if isinstance(raw_tx, str):
+            self.session_mgr.oversized.check_size(
+                (wanted, False), len(raw_tx), self.bw_cost_per_byte
+            )
+        return raw_tx
+
+    async def _verbose_tx(self, wanted: bytes, tx_hash: str) -> Any:
+        """Return the node's JSON form of a transaction; RPCError if that is too large to send."""
+        oversized, key = self.session_mgr.oversized, (wanted, True)
+        try:
+            result = await self.session_mgr.daemon.getrawtransaction(
+                tx_hash, True, max_bytes=oversized.max_read
+            )
+        except ReplyTooLargeError:
+            raise oversized.note(key, oversized.max_read, self.bw_cost_per_byte) from None
+        except DaemonError as e:
+            raise RPCError(DAEMON_ERROR, f"daemon error: {e!r}") from None
+        return await self.bounded_json(key, result)
 
     def _proof_in_block(self, height: int, find: Find, finish: Finish, *, branch: bool) -> Any:
         """Return ``finish(tx hash, its position, branch)``, or an awaitable of it.
