@@ -180,6 +180,9 @@ class FakeDB:
         hashes = [double_sha256(header) for header in self.headers[:length]]
         return Merkle().branch_and_root(hashes, height)
 
+    def header_proof_hashes(self, length, height):
+        return 0
+
     async def tx_hashes_at_blockheight(self, height):
         if height > self.db_height:
             raise DBError(f"block {height:,d} not on disk (>{self.db_height:,d})")

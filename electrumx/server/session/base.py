@@ -4,6 +4,7 @@ How a session answers is in ``requests``.  It has no task: the connection calls 
 """
 
 import itertools
+import logging
 from collections.abc import Hashable
 from typing import Any
 
@@ -56,7 +57,8 @@ class SessionBase(RequestSession):
         self.request_handlers = {}
         self.session_id = next(_session_ids)
         address = self.remote_address_string()
-        self.logger.info(f"{kind.upper()} {address}, {session_mgr.session_count():,d} total")
+        text = f"{kind.upper()} {address}, {session_mgr.session_count():,d} total"
+        self.log_limited("new connection", text)
         session_mgr.add_session(self)
         if self.limited and (remote := self.remote_address()) is not None:
             self.leniency = session_mgr.leniency(remote.host)
@@ -67,6 +69,10 @@ class SessionBase(RequestSession):
     def logger(self) -> Any:
         """The logger that names the session; made anew, as most sessions have little to say."""
         return util.ConnectionLogger(_logger, {"conn_id": str(self.session_id)})
+
+    def log_limited(self, kind: str, text: str, level: int = logging.INFO) -> None:
+        """Log what a client can cause as often as it likes; ``kind`` is what such lines share."""
+        self.session_mgr.log_limit.log(self.logger, kind, text, level)
 
     def remote_address(self) -> Any:
         """Return the peer's address (a NetAddress), or None."""
@@ -130,7 +136,7 @@ class SessionBase(RequestSession):
         if self.send_size >= MUCH_SENT:
             message += f".  Sent {self.send_size:,d} bytes in {self.send_count:,d} messages"
         if message:
-            self.logger.info("disconnected" + message)
+            self.log_limited("disconnected", "disconnected" + message)
 
     def extra_cost(self) -> float:
         """Return what the sessions of the same groups add to this one's cost."""
@@ -147,7 +153,8 @@ class SessionBase(RequestSession):
         groups = [group.name for group in self.session_mgr.groups.of(self)]
         if self.env.anon_logs:
             ip, groups = "xx.xx.xx.xx", ["xx" for _group in groups]
-        self.logger.info(f"closing session over res usage. ip: {ip}. groups: {groups}")
+        text = f"closing session over res usage. ip: {ip}. groups: {groups}"
+        self.log_limited("closing session over res usage", text)
 
     # -- requests
 

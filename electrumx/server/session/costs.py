@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -74,6 +75,10 @@ class CostAccount:
         # Its costs count for so many times less.
         self.leniency = 1.0
 
+    def log_limited(self, kind: str, text: str, level: int = logging.INFO) -> None:
+        """Log what a client can cause as often as it likes; ``kind`` is what such lines share."""
+        self.logger.log(level, text)
+
     def extra_cost(self) -> float:
         """Return what others add to this session's cost."""
         return 0.0
@@ -136,5 +141,6 @@ class CostAccount:
         self._cost_fraction = max(0.0, (cost - self.cost_soft_limit) / cost_range)
         target = max(0, math.ceil((1.0 - self._cost_fraction) * self.initial_concurrent))
         if abs(target - before) > 1:
-            self.logger.info(f"changing task concurrency from {before} to {target}")
+            text = f"changing task concurrency from {before} to {target}"
+            self.log_limited("changing task concurrency", text)
         self.concurrency_target = target

@@ -13,6 +13,8 @@ from typing import Any
 from aiorpcx import RPCError
 
 from electrumx.lib import util
+from electrumx.lib.bounded_match import BoundedPattern
+from electrumx.lib.log_limit import RateLimitedLog
 from electrumx.lib.tasks import run_together
 from electrumx.lib.text import sessions_lines
 from electrumx.server.daemon import DaemonError
@@ -38,6 +40,8 @@ MIN_MAX_SEND = 350_000
 FORCE_AFTER_SECS = 1.0
 LISTENERS_CLOSE_SECS = 3.0
 STALE_CHECK_SECS = 60.0
+# Processor time that DROP_CLIENT may take for a name, in seconds.
+MATCH_CPU_SECS = 0.02
 
 
 class SessionManager:
@@ -63,6 +67,8 @@ class SessionManager:
         self.peer_mgr = PeerManager(env, db)
         self.logger = util.class_logger(__name__, self.__class__.__name__)
         self.max_send = max(MIN_MAX_SEND, env.max_send)
+        #: of lines that clients can cause as often as they like
+        self.log_limit = RateLimitedLog(self.logger)
         self.sessions: set[Any] = set()
         self.groups = limits.SessionGroups(
             env.session_group_by_subnet_ipv4,
@@ -88,6 +94,10 @@ class SessionManager:
         self.start_time = time.monotonic()
         #: held while a large message is parsed
         self.parsing_lock = asyncio.Lock()
+        #: clients whose name it matches at the start are refused
+        self.drop_client = (
+            None if env.drop_client is None else BoundedPattern(env.drop_client, MATCH_CPU_SECS)
+        )
         # Whether sessions to come log their requests
         self.log_new = False
         self.listeners = Listeners(env, self._session_factory)
@@ -235,6 +245,7 @@ class SessionManager:
         while True:
             await asyncio.sleep(STALE_CHECK_SECS)
             await self.close_stale_sessions()
+            self.log_limit.flush()
 
     async def close_stale_sessions(self) -> None:
         """Close the sessions that have been silent too long."""

@@ -22,6 +22,7 @@ waiting for its slot included, is answered with an error; one timer a session se
 """
 
 import asyncio
+import logging
 import time
 from collections import Counter, deque
 from time import perf_counter
@@ -149,8 +150,10 @@ class RequestSession(WorkingSession):
     def dropped_messages(self, count: int) -> None:
         """Note that so many messages were over-long."""
         for _ in range(count):
-            self.logger.warning(
-                f"dropping message over {self.max_message_size():,d} bytes and re-synchronizing"
+            self.log_limited(
+                "dropping message",
+                f"dropping message over {self.max_message_size():,d} bytes and re-synchronizing",
+                logging.WARNING,
             )
 
     def max_message_size(self) -> int:

@@ -386,7 +386,8 @@ class WorkingSession(Outbox):
     def _timed_out(self, request: Any) -> RPCError:
         text = printed(request)[:LOGGED_REQUEST_CHARS]
         secs = self.processing_timeout
-        self.logger.info(f"incoming request {text} timed out after {secs} secs")
+        text = f"incoming request {text} timed out after {secs} secs"
+        self.log_limited("incoming request timed out", text)
         error = ServerFault(JSONRPC.SERVER_BUSY, "server busy - request timed out")
         if self.limited and self._cost_fraction:
             error.data = self.excess()

@@ -76,6 +76,15 @@ async def test_what_was_read_before_costs_less():
         assert pytest.approx(0.1) == await charged(world, client, "blockchain.estimatefee", 5)
 
 
+async def test_a_header_proof_costs_the_hashes_it_takes(monkeypatch):
+    async with session_world(bw_unit_cost=FREE_BYTES, cost_hard_limit=0) as world:
+        monkeypatch.setattr(world.db, "header_proof_hashes", lambda *args: 5_000, raising=True)
+        client = await world.connect()
+        assert pytest.approx(21.25, abs=1e-4) == await charged(
+            world, client, "blockchain.block.header", 3, 5
+        )
+
+
 async def test_bytes_cost_in_both_directions():
     async with session_world(bw_unit_cost=10, cost_hard_limit=0) as world:
         client = await world.connect()

@@ -48,7 +48,7 @@ class TransactionMethods(SessionBase):
             txid: str = await self.session_mgr.broadcast_transaction(raw_tx)
         except DaemonError as e:
             message = _daemon_message(e)
-            self.logger.info(f"error sending transaction: {message}")
+            self.log_limited("error sending transaction", f"error sending transaction: {message}")
             raise bad_request(
                 f"the transaction was rejected by network rules.\n\n{message}\n[{raw_tx}]"
             ) from None
