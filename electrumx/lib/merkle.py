@@ -307,6 +307,20 @@ class MerkleCache:
         branch += branch_from_levels(top, start >> self.depth_higher)
         return branch, (top if len(top) > 1 else segment)[-1][0]
 
+    def hashes_needed(self, length: int, index: int) -> int:
+        """Return about how many hashes branch_and_root would make now, those of leaves included."""
+        if not self.initialized.is_set():
+            return 0
+        start = self._leaf_start(index)
+        count = min(self._segment_length(), length - start)
+        needed = 0
+        if (self._generation, start, count) not in self._segments:
+            needed += 2 * count
+        if (self._generation, length) not in self._tops:
+            # The segments, and the leaves of the last one, which may be cut.
+            needed += (length >> self.depth_higher) + 2 * (length - self._leaf_start(length))
+        return needed
+
     async def _segment(self, generation: int, start: int, count: int) -> Levels:
         """Return the levels of the segment of count leaves from start, its depth a full one's."""
         key = (generation, start, count)

@@ -311,15 +311,19 @@ class Daemon(NodeRPC):
             "incrementalrelayfee": minrelay if increment is None else increment,
         }
 
-    async def getrawtransaction(self, hex_hash: str, verbose: bool = False) -> Any:
+    async def getrawtransaction(
+        self, hex_hash: str, verbose: bool = False, *, max_bytes: int | None = None
+    ) -> Any:
         """Return the transaction as hex, or the node's JSON form of it if verbose.
 
-        Those asked for as hex at about the same time go to the node in one batch.
+        Those asked for as hex at about the same time go to the node in one batch.  If verbose,
+        ReplyTooLargeError is raised for an answer of more than ``max_bytes``.
         """
         if not verbose:
             return await self._tx_requests.get(hex_hash)
         # Old nodes want an integer.
-        return await self._send_single("getrawtransaction", (hex_hash, 1))
+        reading = AS_JSON if max_bytes is None else Reading(parse_json, max_bytes)
+        return await self._send_single("getrawtransaction", (hex_hash, 1), reading)
 
     async def _raw_txs_or_errors(self, hex_hashes: Sequence[str]) -> list[Any]:
         """Return the hex of each transaction, or the DaemonError that is its answer."""

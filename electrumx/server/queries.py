@@ -591,3 +591,7 @@ class Queries:
     async def header_branch_and_root(self, length: int, height: int) -> tuple[list[bytes], bytes]:
         """Return (branch, root) that prove the header of ``height`` among ``length`` headers."""
         return await self.header_mc.branch_and_root(length, height)
+
+    def header_proof_hashes(self, length: int, height: int) -> int:
+        """Return how many hashes ``header_branch_and_root`` would make now, of leaves included."""
+        return self.header_mc.hashes_needed(length, height)

@@ -343,3 +343,23 @@ async def test_a_cache_reads_the_leaves_of_a_segment_once_for_several_proofs():
     cache.truncate(40)
     await cache.branch_and_root(40, 0)
     assert asked == [(0, size)] * 2
+
+
+async def test_the_hashes_that_a_proof_takes_are_known_beforehand():
+    made = []
+
+    def counting_hash(data):
+        made.append(data)
+        return double_sha256(data)
+
+    source = Source(1_000)
+    cache = MerkleCache(Merkle(counting_hash), source.read)
+    assert cache.hashes_needed(1_000, 5) == 0
+    await cache.initialize(1_000)
+    for length, index in ((900, 5), (900, 6), (900, 700), (910, 5), (910, 905)):
+        needed = cache.hashes_needed(length, index)
+        made.clear()
+        await cache.branch_and_root(length, index)
+        # Leaves are hashed by the source.
+        assert len(made) <= needed <= 2 * len(made) + 100
+        assert cache.hashes_needed(length, index) == 0

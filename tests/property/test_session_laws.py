@@ -65,7 +65,7 @@ class Session(RequestSession):
     def exception(self, text):
         self.logged.append(text)
 
-    def info(self, text):
+    def log(self, level, text):
         self.logged.append(text)
 
     @rpc_method("none")

@@ -4,12 +4,16 @@ How a session answers is in ``requests``.  It has no task: the connection calls 
 """
 
 import itertools
+import logging
+from collections.abc import Hashable
 from typing import Any
 
 from electrumx.lib import util
 from electrumx.server.session.limits import SessionLimits
 from electrumx.server.session.requests import RequestSession
+from electrumx.server.session.results import encode_result
 from electrumx.server.session.tables import ProtocolTuple, handler_names, handler_table
+from electrumx.server.session.work import is_large
 
 MASKED_ADDRESS = "xx.xx.xx.xx:xx"
 # A session that sent so many bytes is worth a line when it ends.
@@ -53,8 +57,11 @@ class SessionBase(RequestSession):
         self.request_handlers = {}
         self.session_id = next(_session_ids)
         address = self.remote_address_string()
-        self.logger.info(f"{kind.upper()} {address}, {session_mgr.session_count():,d} total")
+        text = f"{kind.upper()} {address}, {session_mgr.session_count():,d} total"
+        self.log_limited("new connection", text)
         session_mgr.add_session(self)
+        if self.limited and (remote := self.remote_address()) is not None:
+            self.leniency = session_mgr.leniency(remote.host)
 
     # -- identity
 
@@ -62,6 +69,10 @@ class SessionBase(RequestSession):
     def logger(self) -> Any:
         """The logger that names the session; made anew, as most sessions have little to say."""
         return util.ConnectionLogger(_logger, {"conn_id": str(self.session_id)})
+
+    def log_limited(self, kind: str, text: str, level: int = logging.INFO) -> None:
+        """Log what a client can cause as often as it likes; ``kind`` is what such lines share."""
+        self.session_mgr.log_limit.log(self.logger, kind, text, level)
 
     def remote_address(self) -> Any:
         """Return the peer's address (a NetAddress), or None."""
@@ -125,11 +136,15 @@ class SessionBase(RequestSession):
         if self.send_size >= MUCH_SENT:
             message += f".  Sent {self.send_size:,d} bytes in {self.send_count:,d} messages"
         if message:
-            self.logger.info("disconnected" + message)
+            self.log_limited("disconnected", "disconnected" + message)
 
     def extra_cost(self) -> float:
         """Return what the sessions of the same groups add to this one's cost."""
         return self.session_mgr.extra_cost(self) if self.limited else 0.0
+
+    def retry_secs(self) -> int:
+        """Return after how many seconds a client over the limit is served again."""
+        return int(self.session_mgr.groups.retry_secs(self, self.cost_hard_limit))
 
     def on_disconnect_due_to_excessive_session_cost(self) -> None:
         """Log who is being thrown out."""
@@ -138,9 +153,21 @@ class SessionBase(RequestSession):
         groups = [group.name for group in self.session_mgr.groups.of(self)]
         if self.env.anon_logs:
             ip, groups = "xx.xx.xx.xx", ["xx" for _group in groups]
-        self.logger.info(f"closing session over res usage. ip: {ip}. groups: {groups}")
+        text = f"closing session over res usage. ip: {ip}. groups: {groups}"
+        self.log_limited("closing session over res usage", text)
 
     # -- requests
+
+    async def bounded_json(self, key: Hashable, result: Any) -> Any:
+        """Return a result, encoded if it is large; RPCError, from then on, if it is too large.
+
+        ``key`` says what was asked for; see ``OversizedResults``.
+        """
+        if not is_large(result):
+            return result
+        encoded = await self.in_thread(0.0, encode_result, result)
+        self.session_mgr.oversized.check_size(key, len(encoded), self.bw_cost_per_byte)
+        return encoded
 
     def set_request_handlers(self, ptuple: ProtocolTuple) -> None:
         """Serve the requests of a protocol version from now on."""

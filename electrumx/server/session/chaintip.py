@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from electrumx.server.session.limits import COST_FAILED_TRY
-from electrumx.server.session.params import bad_request
+from electrumx.server.session.params import BAD_REQUEST, ServerFault
 
 T = TypeVar("T")
 
@@ -146,7 +146,7 @@ class ChainTip:
                     if not check_tip or self.state() == before:
                         return result
             charge(COST_FAILED_TRY)
-        raise bad_request(MOVED_TEXT)
+        raise ServerFault(BAD_REQUEST, MOVED_TEXT)
 
 
 async def _wait_at_most(event: asyncio.Event, secs: float | None) -> None:

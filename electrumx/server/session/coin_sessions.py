@@ -139,7 +139,10 @@ class DashElectrumX(ElectrumX):
                 f"<= chain height {max_height:,d}"
             )
         self.bump_cost(1.0 + (height - base_height) / 100)
-        return await self.session_mgr.daemon_request("protx", ("diff", base_height, height))
+        key = ("protx.diff", base_height, height)
+        self.session_mgr.oversized.check(key)
+        result = await self.session_mgr.daemon_request("protx", ("diff", base_height, height))
+        return await self.bounded_json(key, result)
 
     @rpc_method("protx.info")
     async def protx_info(self, protx_hash: Any) -> Any:

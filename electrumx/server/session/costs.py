@@ -3,12 +3,24 @@
 ``limits`` says what things cost and who shares in it; this is the arithmetic.  On the event loop.
 """
 
+import asyncio
+import logging
 import math
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from electrumx.server.session.params import ServerFault
+
+T = TypeVar("T")
 
 # The cost is looked at again, with all that follows, when it has moved by so much.
 RECALC_COST = 100
+# Of a second of processor time, where no price is known beforehand: two seconds cost the default
+# hard limit.
+CPU_SEC_COST = 5_000.0
+# Whatever a session or a group has cost, no more hard limits than this are remembered.
+MAX_DEBT = 1.2
 
 
 class CostAccount:
@@ -32,6 +44,7 @@ class CostAccount:
         "cost_soft_limit",
         "errors",
         "initial_concurrent",
+        "leniency",
         "processing_timeout",
         "start_time",
     )
@@ -59,6 +72,12 @@ class CostAccount:
         self._cost_last = 0.0
         self._cost_time = self.start_time
         self._cost_fraction = 0.0
+        # Its costs count for so many times less.
+        self.leniency = 1.0
+
+    def log_limited(self, kind: str, text: str, level: int = logging.INFO) -> None:
+        """Log what a client can cause as often as it likes; ``kind`` is what such lines share."""
+        self.logger.log(level, text)
 
     def extra_cost(self) -> float:
         """Return what others add to this session's cost."""
@@ -72,23 +91,56 @@ class CostAccount:
             self.recalc_concurrency()
 
     def bump_errors(self, error: BaseException | None = None) -> None:
-        """Charge for an error of the client's, and what the error says it cost."""
+        """Count an error; charge for it, and what it says it cost, unless the fault is ours."""
         self.errors += 1
-        self.bump_cost(self.ERROR_COST + getattr(error, "cost", 0.0))
+        price = 0.0 if isinstance(error, ServerFault) else self.ERROR_COST
+        self.bump_cost(price + getattr(error, "cost", 0.0))
+
+    async def in_thread(self, covered: float, function: Callable[..., T], *args: Any) -> T:
+        """Return ``function(*args)``, run in a thread, and charge for the processor time it took.
+
+        ``covered`` is what was charged for that already.
+        """
+        spent = 0.0
+
+        def call() -> T:
+            nonlocal spent
+            began = time.thread_time()
+            try:
+                return function(*args)
+            finally:
+                spent = time.thread_time() - began
+
+        try:
+            return await asyncio.to_thread(call)
+        finally:
+            self.bump_cost(max(0.0, spent * CPU_SEC_COST - covered))
+
+    def effective_cost(self) -> float:
+        """Return what is held against the limits: the own cost, and what groups add."""
+        return self.cost / self.leniency + self.extra_cost()
+
+    def retry_secs(self) -> int:
+        """Return after how many seconds a client over the limit is served again."""
+        return 1
 
     def recalc_concurrency(self) -> None:
         """Forgive what is due, and set how many requests may run and how long they sleep."""
         now = time.monotonic()
-        self.cost = max(0.0, self.cost - (now - self._cost_time) * self.cost_decay_per_sec)
+        decay = self.cost_decay_per_sec * self.leniency
+        self.cost = max(0.0, self.cost - (now - self._cost_time) * decay)
         self._cost_time = now
-        self._cost_last = self.cost
         cost_range = self.cost_hard_limit - self.cost_soft_limit
         if cost_range <= 0:
+            self._cost_last = self.cost
             return  # nobody is limited
+        self.cost = min(self.cost, MAX_DEBT * self.cost_hard_limit * self.leniency)
+        self._cost_last = self.cost
         before = self.concurrency_target
-        cost = self.cost + self.extra_cost()
+        cost = self.effective_cost()
         self._cost_fraction = max(0.0, (cost - self.cost_soft_limit) / cost_range)
         target = max(0, math.ceil((1.0 - self._cost_fraction) * self.initial_concurrent))
         if abs(target - before) > 1:
-            self.logger.info(f"changing task concurrency from {before} to {target}")
+            text = f"changing task concurrency from {before} to {target}"
+            self.log_limited("changing task concurrency", text)
         self.concurrency_target = target

@@ -10,6 +10,9 @@ from typing import Any
 import aiorpcx
 from aiorpcx import ProtocolError
 
+# Characters of an id, as Python prints it: replies repeat it.
+MAX_ID_CHARS = 4_096
+
 
 class _RepeatableIds:
     """Refuses requests whose id a reply could not repeat."""
@@ -17,6 +20,8 @@ class _RepeatableIds:
     @classmethod
     def _message_id(cls, message: Any, require_id: bool) -> Any:
         request_id = super()._message_id(message, require_id)  # type: ignore[misc]
+        if isinstance(request_id, (str, list, dict)) and len(str(request_id)) > MAX_ID_CHARS:
+            raise ProtocolError.invalid_request(f'"id" has more than {MAX_ID_CHARS:,d} characters')
         if not _is_repeatable(request_id):
             raise ProtocolError.invalid_request(f'invalid "id": {request_id}')
         return request_id

@@ -150,13 +150,17 @@ class FanOut:
             self._busy[session] = None
             task = asyncio.get_running_loop().create_task(self._wait_for(session, waiting))
             self.tasks.add(task)
-            task.add_done_callback(partial(self._done, waiting))
+            task.add_done_callback(partial(self._done, session, waiting))
 
-    def _done(self, waiting: Any, task: asyncio.Task[None]) -> None:
+    def _done(self, session: Any, waiting: Any, task: asyncio.Task[None]) -> None:
+        """End a session whose notification was cancelled: it would never learn what it missed."""
         self.tasks.discard(task)
         if isinstance(waiting, CoroutineType):
             # It may never have begun.
             waiting.close()
+        if task.cancelled():
+            self._busy.pop(session, None)
+            session.end(FORCE_AFTER_SECS)
 
     async def _wait_for(self, session: Any, waiting: Any) -> None:
         """Notify one session, and again as long as there is more to tell it."""

@@ -21,6 +21,11 @@ from aiorpcx import (
 from electrumx.server.session.dialects import detect
 from electrumx.server.session.results import EncodedJSON, encode
 
+# Members of a batch; a longer one is refused as a whole.
+MAX_BATCH_MEMBERS = 10_000
+# A batch with more malformed members is refused as a whole: none of the others is executed.
+MAX_MALFORMED_MEMBERS = 10
+
 
 class LineFramer:
     """Splits bytes at newlines; drops lines of more than ``max_size`` bytes (0 = unbounded).
@@ -85,29 +90,35 @@ class _BatchReply:
 
     def __init__(self, connection: "BoundedConnection") -> None:
         self._connection = connection
-        self._protocol = connection._protocol
         self.parts: list[bytes] = []
         self.expected = 0
         self._size = 0
 
     def add_error(self, message: bytes) -> None:
         self.expected += 1
-        self.parts.append(message)
+        self._add(message)
 
-    def deliver(self, request_id: Any, part: bytes) -> bytes | None:
-        """Add an encoded reply; return the whole message if it was the last."""
+    def _add(self, part: bytes) -> None:
         self._size += len(part) + 2
-        if self._size > self._connection.max_response_size > 0:
-            part = self._connection._oversized_response_message(request_id)
         self.parts.append(part)
+
+    def is_oversized(self, part: bytes) -> bool:
+        """Return whether the replies so far leave no room for another one."""
+        return self._size + len(part) + 2 > self._connection.max_response_size > 0
+
+    def deliver(self, part: bytes) -> bytes | None:
+        """Add an encoded reply; return the whole message if it was the last."""
+        self._add(part)
         return self.message() if len(self.parts) == self.expected else None
 
     def message(self) -> bytes:
-        return self._protocol.batch_message_from_parts(self.parts)  # type: ignore[no-any-return]
+        """Return the replies that are there as one message, or one error if that is too large."""
+        message: bytes = self._connection.dialect.batch_message_from_parts(self.parts)
+        return self._connection.bounded(message)
 
 
 class _BatchMember(Request):
-    """A request of a batch; small, as there may be ten thousands of them waiting."""
+    """A request of a batch; small, as there may be ten thousand of them waiting."""
 
     __slots__ = ("_reply", "_request_id")
 
@@ -122,8 +133,18 @@ class _BatchMember(Request):
     def encode(self, result: Any) -> bytes:
         return self._reply._connection._encode(self._request_id, result)
 
+    def is_oversized(self, part: bytes) -> bool:
+        return self._reply.is_oversized(part)
+
+    def oversized(self) -> bytes:
+        return self._reply._connection.oversized(self._request_id)
+
     def deliver(self, part: bytes) -> bytes | None:
-        return self._reply.deliver(self._request_id, part)
+        return self._reply.deliver(part)
+
+    def deliver_last(self, part: bytes) -> bytes:
+        """Return the message with the replies that are there, of which this is the last."""
+        return self._reply.deliver(part) or self._reply.message()
 
 
 class BoundedConnection(JSONRPCConnection):
@@ -131,8 +152,9 @@ class BoundedConnection(JSONRPCConnection):
 
     It is made for one message, in the dialect that the client has been found to speak, or
     JSONRPCAutoDetect before its first that parses; ``dialect`` is then what it was found to be.
-    Requests that it returns carry ``encode(result) -> bytes``, which is pure, and
-    ``deliver(bytes) -> bytes | None``, which gives the message to send, if any yet.
+    Requests that it returns carry ``encode(result) -> bytes``, which is pure; ``is_oversized(bytes)``
+    and ``oversized()``, which gives what to deliver instead; and ``deliver(bytes) -> bytes | None``,
+    which gives the message to send, if any yet.
     """
 
     def __init__(self, dialect: Any, max_response_size: int = 0) -> None:
@@ -171,7 +193,9 @@ class BoundedConnection(JSONRPCConnection):
                 # Keeps the library's send_result: the id is bound inside
                 request_id = item.send_result.args[0]
                 item.encode = partial(self._encode, request_id)
-                item.deliver = partial(self._deliver, request_id)
+                item.is_oversized = self.is_oversized
+                item.oversized = partial(self.oversized, request_id)
+                item.deliver = _same
         return items
 
     def _encode(self, request_id: Any, result: Any) -> bytes:
@@ -183,37 +207,69 @@ class BoundedConnection(JSONRPCConnection):
         is_error = isinstance(result, (RPCError, ProtocolError))
         make_payload = protocol.error_payload if is_error else protocol.response_payload
         try:
-            return encode(make_payload(result, request_id))
+            payload = make_payload(result, request_id)
+            if is_error and (data := getattr(result, "data", None)) is not None:
+                payload["error"]["data"] = data
+            return encode(payload)
         except (TypeError, ValueError, RecursionError):
             error = RPCError(JSONRPC.INTERNAL_ERROR, "internal server error")
             return encode(protocol.error_payload(error, request_id))
 
-    def _deliver(self, request_id: Any, message: bytes) -> bytes:
-        if len(message) > self.max_response_size > 0:
-            return self._oversized_response_message(request_id)  # type: ignore[no-any-return]
-        return message
+    def is_oversized(self, message: bytes) -> bool:
+        """Return whether a message is larger than any that may be sent."""
+        return len(message) > self.max_response_size > 0
+
+    def oversized(self, request_id: Any) -> bytes:
+        """Return the error that stands in for a reply that is too large."""
+        return self._oversized_response_message(request_id)  # type: ignore[no-any-return]
+
+    def bounded(self, message: bytes) -> bytes:
+        """Return a message, or an error without an id if it is too large."""
+        return self.oversized(None) if self.is_oversized(message) else message
+
+    def _refuse_batch(self, text: str) -> ProtocolError:
+        error: ProtocolError = self._protocol._error(JSONRPC.INVALID_REQUEST, text, True, None)
+        return error
+
+    def _check_count(self, payloads: list[Any]) -> None:
+        if len(payloads) > MAX_BATCH_MEMBERS:
+            raise self._refuse_batch(f"batch has more than {MAX_BATCH_MEMBERS:,d} members")
+
+    def _receive_response_batch(self, payloads: list[Any]) -> list[Any]:
+        self._check_count(payloads)
+        result: list[Any] = super()._receive_response_batch(payloads)
+        return result
 
     def _receive_request_batch(self, payloads: list[Any]) -> list[Any]:
         """Return the items of a batch; malformed ones are answered first, in the one array.
 
         The library would never answer the malformed ones if all others were notifications.
         """
+        self._check_count(payloads)
         reply = _BatchReply(self)
         items = []
         for payload in payloads:
             try:
                 item, request_id = self._protocol._process_request(payload)
             except ProtocolError as error:
+                self.malformed_count += 1
+                if self.malformed_count > MAX_MALFORMED_MEMBERS:
+                    raise self._refuse_batch(
+                        f"batch has more than {MAX_MALFORMED_MEMBERS:,d} malformed members"
+                    ) from None
                 reply.add_error(error.error_message)
                 continue
             if isinstance(item, Request):
                 reply.expected += 1
                 item = _BatchMember(item, request_id, reply)
             items.append(item)
-        self.malformed_count = len(reply.parts)
         if reply.parts and len(reply.parts) == reply.expected:
             self.immediate_reply = reply.message()
         return items
+
+
+def _same(part: bytes) -> bytes:
+    return part
 
 
 def encode_notification(dialect: Any, method: str, args: Any) -> bytes:

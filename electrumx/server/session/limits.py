@@ -5,12 +5,23 @@ it causes and decays with time. aiorpcX turns the cost into throttling: above a 
 sleep and fewer run at once; at the hard limit the session is closed. An attacker would spread over
 many connections, hence *groups*: sessions of one IP subnet each also bear the others' cost, and a
 group keeps ("retains") the cost of sessions that left. All of this lives on the event loop.
+
+Clients with private addresses may be one person's, or everybody's: behind a proxy, the address
+translation of a container, or Tor all clients have the same address. They are in a *soft* group,
+one for each address and one for loopback, whose members bear a hundredth of each other's cost: one
+abuser does not throttle the others, but many connections get no more than a hundred hard limits.
+What comes from the server's own machine is the operator's own use, unless the server is advertised
+(Tor's hidden services and proxies connect from loopback), and costs so much less.
 """
 
+import math
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any, Protocol
+
+from electrumx.server.session.costs import MAX_DEBT
 
 # What connecting costs by itself.
 CONNECT_COST = 5.0
@@ -22,6 +33,16 @@ FORGET_SECS_PER_SUB = 5
 RECALC_SECS = 300
 
 UNKNOWN_GROUP = "unknown_addr"
+LOOPBACK_GROUP = "loopback"
+# The part of each other's cost that clients of a private address bear.
+SOFT_WEIGHT = 0.01
+# Clients of the operator's own machine are charged this many times less.
+OWN_MACHINE_LENIENCY = 50.0
+# Bits of private IPv6 addresses that make a group: a host can take any address in its subnet.
+PRIVATE_IPV6_PREFIX = 64
+# Larger groups are summed up at most once in so many seconds.
+SUMMED_MEMBERS = 50
+SUM_SECS = 1.0
 
 # Prices that do not depend on the size of the answer.
 COST_CACHED = 0.1
@@ -45,6 +66,11 @@ def headers_cost(requested: int) -> float:
     return min(requested, MAX_PRICED_COUNT) / 50
 
 
+def header_proof_cost(hashes: int) -> float:
+    """Return the price of making so many hashes of the tree over all headers: 0.8 us each."""
+    return hashes / 250
+
+
 class Costly(Protocol):
     """What groups need to know of a session."""
 
@@ -59,10 +85,18 @@ class SessionGroup:
     weight: float
     sessions: set[Any] = field(default_factory=set)
     retained_cost: float = 0.0
+    _sum: float = 0.0
+    _sum_time: float = -math.inf
 
     def session_cost(self) -> float:
-        """Return the summed cost of the present members."""
-        return float(sum(session.cost for session in self.sessions))
+        """Return the summed cost of the present members; of many it may be a second old."""
+        if len(self.sessions) > SUMMED_MEMBERS:
+            now = time.monotonic()
+            if now < self._sum_time + SUM_SECS:
+                return self._sum
+            self._sum_time = now
+        self._sum = float(sum(session.cost for session in self.sessions))
+        return self._sum
 
     def cost(self) -> float:
         """Return the cost of present members and what departed ones left behind."""
@@ -70,53 +104,80 @@ class SessionGroup:
 
 
 def is_exempt(host: IPv4Address | IPv6Address) -> bool:
-    """Say if clients from an address are in no group; tests let loopback have groups."""
+    """Return whether clients of an address are in no subnet's group; tests group loopback too."""
     return host.is_private
+
+
+def _plain(host: Any) -> Any:
+    """Return an IPv6 address that stands for an IPv4 address as the latter."""
+    if isinstance(host, IPv6Address) and host.ipv4_mapped is not None:
+        return host.ipv4_mapped
+    return host
 
 
 def subnet_name(host: Any, ipv4_prefix: int, ipv6_prefix: int) -> str | None:
     """Return the subnet of an address in CIDR text; None if the address is private.
 
-    Tor hidden-service clients come from localhost and so belong to no group. Hosts that are no
-    IP address, or unknown, share one group.
+    Hosts that are no IP address, or unknown, share one group.
     """
-    if isinstance(host, IPv6Address) and host.ipv4_mapped is not None:
-        host = host.ipv4_mapped
+    host = _plain(host)
     if not isinstance(host, (IPv4Address, IPv6Address)):
         return UNKNOWN_GROUP
     if is_exempt(host):
         return None
+    return _cidr(host, ipv4_prefix, ipv6_prefix)
+
+
+def _cidr(host: IPv4Address | IPv6Address, ipv4_prefix: int, ipv6_prefix: int) -> str:
     prefix = ipv4_prefix if isinstance(host, IPv4Address) else ipv6_prefix
-    return str(ip_network(f"{host}/{prefix}", strict=False))
+    # As a number: the text of a link-local address may name an interface.
+    return str(ip_network(f"{type(host)(int(host))}/{prefix}", strict=False))
+
+
+def private_name(host: Any) -> str:
+    """Return the name of the soft group of a private address."""
+    host = _plain(host)
+    return LOOPBACK_GROUP if host.is_loopback else _cidr(host, 32, PRIVATE_IPV6_PREFIX)
+
+
+def leniency(host: Any, *, is_advertised: bool) -> float:
+    """Return how many times less the costs of clients of an address count."""
+    host = _plain(host)
+    if is_advertised or not isinstance(host, (IPv4Address, IPv6Address)):
+        return 1.0
+    return OWN_MACHINE_LENIENCY if host.is_loopback and is_exempt(host) else 1.0
 
 
 class SessionGroups:
     """The groups of one server, by name, and who is in which."""
 
-    def __init__(self, ipv4_prefix: int, ipv6_prefix: int) -> None:
+    def __init__(self, ipv4_prefix: int, ipv6_prefix: int, hard_limit: float = 0.0) -> None:
+        """``hard_limit`` bounds what is retained; 0 is no bound."""
         self._prefixes = (ipv4_prefix, ipv6_prefix)
+        self._hard_limit = hard_limit
         self.by_name: dict[str, SessionGroup] = {}
         # A tuple per session, in the table for as long as the session is.
         self._of_session: dict[Any, tuple[SessionGroup, ...]] = {}
 
     def join(self, session: Any, host: Any) -> None:
         """Put a session from ``host`` (an IP address object, text or None) into its groups."""
-        name = subnet_name(host, *self._prefixes)
-        groups: tuple[SessionGroup, ...] = ()
-        if name is not None:
-            group = self.by_name.get(name)
-            if group is None:
-                group = self.by_name[name] = SessionGroup(name, 1.0)
-            groups = (group,)
-        self._of_session[session] = groups
-        for group in groups:
-            group.sessions.add(session)
+        name, weight = subnet_name(host, *self._prefixes), 1.0
+        if name is None:
+            name, weight = private_name(host), SOFT_WEIGHT
+        group = self.by_name.get(name)
+        if group is None:
+            group = self.by_name[name] = SessionGroup(name, weight)
+        self._of_session[session] = (group,)
+        group.sessions.add(session)
 
     def leave(self, session: Any) -> None:
         """Take a session out of its groups, which keep its cost."""
         for group in self._of_session.pop(session, ()):
             group.sessions.discard(session)
             group.retained_cost += session.cost
+            if self._hard_limit:
+                most = MAX_DEBT * self._hard_limit / group.weight
+                group.retained_cost = min(group.retained_cost, most)
 
     def of(self, session: Any) -> tuple[SessionGroup, ...]:
         """Return the groups a session is in."""
@@ -125,13 +186,24 @@ class SessionGroups:
     def extra_cost(self, session: Any) -> float:
         """Return what other members of its groups add to a session's cost; 0 once it has gone."""
         groups = self.of(session)
-        return float(sum((group.cost() - session.cost) * group.weight for group in groups))
+        extra = sum((group.cost() - session.cost) * group.weight for group in groups)
+        # The sum of a large group may be older than the cost of its member.
+        return max(0.0, float(extra))
+
+    def retry_secs(self, session: Any, hard_limit: float) -> int:
+        """Return after how many seconds a new connection is served instead of a session's."""
+        cost = CONNECT_COST + sum(group.cost() * group.weight for group in self.of(session))
+        excess = min(cost, MAX_DEBT * hard_limit) - hard_limit
+        if excess < 0:
+            return 1
+        return math.ceil(excess * GROUP_FORGET_SECS / hard_limit) + RECALC_SECS
 
     def forget(self, elapsed_secs: float, hard_limit: float) -> None:
         """Let retained costs decay, and drop the groups that are empty of all."""
         refund = elapsed_secs * hard_limit / GROUP_FORGET_SECS
         for name, group in list(self.by_name.items()):
-            group.retained_cost = max(0.0, group.retained_cost - refund)
+            # As much as the members feel, whatever the weight
+            group.retained_cost = max(0.0, group.retained_cost - refund / group.weight)
             if not group.sessions and not group.retained_cost:
                 del self.by_name[name]
 

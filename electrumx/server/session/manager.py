@@ -13,6 +13,8 @@ from typing import Any
 from aiorpcx import RPCError
 
 from electrumx.lib import util
+from electrumx.lib.bounded_match import BoundedPattern
+from electrumx.lib.log_limit import RateLimitedLog
 from electrumx.lib.tasks import run_together
 from electrumx.lib.text import sessions_lines
 from electrumx.server.daemon import DaemonError
@@ -29,6 +31,7 @@ from electrumx.server.session.fanout import FanOut
 from electrumx.server.session.framing import encode_notification
 from electrumx.server.session.listeners import Listeners, wait_all_closed
 from electrumx.server.session.masternodes import MasternodeCache
+from electrumx.server.session.oversized import OversizedResults
 from electrumx.server.session.packages import package_results
 from electrumx.server.session.params import DAEMON_ERROR, tx_hash_or_none
 from electrumx.server.session.references import by_id
@@ -39,6 +42,8 @@ MIN_MAX_SEND = 350_000
 FORCE_AFTER_SECS = 1.0
 LISTENERS_CLOSE_SECS = 3.0
 STALE_CHECK_SECS = 60.0
+# Processor time that DROP_CLIENT may take for a name, in seconds.
+MATCH_CPU_SECS = 0.02
 
 
 class SessionManager:
@@ -64,9 +69,14 @@ class SessionManager:
         self.peer_mgr = PeerManager(env, db)
         self.logger = util.class_logger(__name__, self.__class__.__name__)
         self.max_send = max(MIN_MAX_SEND, env.max_send)
+        #: of lines that clients can cause as often as they like
+        self.log_limit = RateLimitedLog(self.logger)
         self.sessions: set[Any] = set()
         self.groups = limits.SessionGroups(
-            env.session_group_by_subnet_ipv4, env.session_group_by_subnet_ipv6
+            env.session_group_by_subnet_ipv4,
+            env.session_group_by_subnet_ipv6,
+            # Nobody is limited if there is no range between the limits.
+            env.cost_hard_limit if env.cost_hard_limit > env.cost_soft_limit else 0,
         )
         self.scripts = ScriptCache(db, self.max_send)
         self.history = self.scripts.histories
@@ -74,6 +84,7 @@ class SessionManager:
         self.fees = FeeEstimates(lambda: bytes(db.db_tip), env.coin.bucket_estimatefee_block_target)
         self.chain = ChainTip(bp, db)
         self.raw_txs = RawTxs(lambda: self.chain.notified_tip, mempool.has_tx)
+        self.oversized = OversizedResults(self.max_send, lambda: self.chain.notified_tip)
         self.masternodes = MasternodeCache(daemon, db, mempool, env.coin)
         # The result of headers.subscribe: of the height last notified
         self.hsub_results: dict[str, Any] = {}
@@ -87,6 +98,10 @@ class SessionManager:
         self.start_time = time.monotonic()
         #: held while a large message is parsed
         self.parsing_lock = asyncio.Lock()
+        #: clients whose name it matches at the start are refused
+        self.drop_client = (
+            None if env.drop_client is None else BoundedPattern(env.drop_client, MATCH_CPU_SECS)
+        )
         # Whether sessions to come log their requests
         self.log_new = False
         self.listeners = Listeners(env, self._session_factory)
@@ -207,6 +222,10 @@ class SessionManager:
         self.fan_out.forget(session)
         self._session_event.set()
 
+    def leniency(self, host: Any) -> float:
+        """Return how many times less the costs of clients of an address count."""
+        return limits.leniency(host, is_advertised=bool(self.env.report_services))
+
     def extra_cost(self, session: SessionBase) -> float:
         """Return what other members of its groups add to a session's cost."""
         return self.groups.extra_cost(session)
@@ -231,6 +250,7 @@ class SessionManager:
         while True:
             await asyncio.sleep(STALE_CHECK_SECS)
             await self.close_stale_sessions()
+            self.log_limit.flush()
 
     async def close_stale_sessions(self) -> None:
         """Close the sessions that have been silent too long."""
@@ -282,10 +302,10 @@ class SessionManager:
 
     # -- the daemon
 
-    async def daemon_request(self, method: str, *args: Any) -> Any:
+    async def daemon_request(self, method: str, *args: Any, **options: Any) -> Any:
         """Return the result of a Daemon method; its errors become the client's."""
         try:
-            return await getattr(self.daemon, method)(*args)
+            return await getattr(self.daemon, method)(*args, **options)
         except DaemonError as e:
             raise RPCError(DAEMON_ERROR, f"daemon error: {e!r}") from None
 

@@ -88,7 +88,8 @@ class Outbox(CostAccount):
             self._stuck_timer = loop.call_later(self.max_send_delay, self._on_stuck)
 
     def _on_stuck(self) -> None:
-        self.logger.info("connection aborted: the client does not read its replies")
+        text = "connection aborted: the client does not read its replies"
+        self.log_limited("connection aborted", text)
         self.abort()
 
     def post_notification(self, method: str, args: Any) -> None:

@@ -19,6 +19,10 @@ _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 _HASH_LEN = 32
 
 
+class ServerFault(RPCError):
+    """An error that the client did not cause, and is not charged for."""
+
+
 def bad_request(message: str, *, cost: float = 0.0) -> RPCError:
     """Return the error for a request that cannot be served because of what it asks."""
     return RPCError(BAD_REQUEST, message, cost=cost)

@@ -22,6 +22,7 @@ waiting for its slot included, is answered with an error; one timer a session se
 """
 
 import asyncio
+import logging
 import time
 from collections import Counter, deque
 from time import perf_counter
@@ -91,10 +92,16 @@ class FastRequest(Request):
             return _join((_RESULT, result, _ID, self._tail))
         return BoundedConnection(JSONRPCv2, self._max_response)._encode(self._id, result)
 
+    def is_oversized(self, part: bytes) -> bool:
+        """Return whether a reply is larger than any that may be sent."""
+        return len(part) > self._max_response > 0
+
+    def oversized(self) -> bytes:
+        """Return the error to send instead of a reply that is too large."""
+        return BoundedConnection(JSONRPCv2, self._max_response).oversized(self._id)
+
     def deliver(self, part: bytes) -> bytes:
-        """Return what to send, which is an error if the reply is too large."""
-        if len(part) > self._max_response > 0:
-            return BoundedConnection(JSONRPCv2, self._max_response)._deliver(self._id, part)
+        """Return what to send."""
         return part
 
 
@@ -143,8 +150,10 @@ class RequestSession(WorkingSession):
     def dropped_messages(self, count: int) -> None:
         """Note that so many messages were over-long."""
         for _ in range(count):
-            self.logger.warning(
-                f"dropping message over {self.max_message_size():,d} bytes and re-synchronizing"
+            self.log_limited(
+                "dropping message",
+                f"dropping message over {self.max_message_size():,d} bytes and re-synchronizing",
+                logging.WARNING,
             )
 
     def max_message_size(self) -> int:
@@ -341,7 +350,8 @@ class RequestSession(WorkingSession):
             return True
         if len(reply) > self.max_response_size > 0:
             request = FastRequest(method, params, request_id, tail, self.max_response_size)
-            reply = request.deliver(reply)
+            self._conclude_encoded(request, result, reply, is_last=False)
+            return True
         self.post(reply)
         return True
 
@@ -382,7 +392,9 @@ class RequestSession(WorkingSession):
         try:
             # One at a time: every busy thread delays the event loop's return from system calls.
             async with self.parsing_lock:
-                items = await asyncio.to_thread(connection.receive_message, message)
+                items = await self.in_thread(
+                    len(message) * self.bw_cost_per_byte, connection.receive_message, message
+                )
         except ProtocolError as e:
             self._parse_task = None
             self._answer_malformed(connection, e)
@@ -396,9 +408,11 @@ class RequestSession(WorkingSession):
         self._dialect = connection.dialect
         if error.code == JSONRPC.PARSE_ERROR:
             error.cost = self.ERROR_COST * 10
+        elif connection.malformed_count:
+            error.cost = self.ERROR_COST * (connection.malformed_count - 1)
         self.bump_errors(error)
         if error.error_message:
-            self.post(error.error_message)
+            self.post(connection.bounded(error.error_message))
         self._after_malformed()
 
     def _answer_items(self, connection: BoundedConnection, items: list[Any]) -> None:

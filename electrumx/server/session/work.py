@@ -7,6 +7,7 @@ only what waits for more than a future has a task.
 import asyncio
 import math
 from collections import Counter, deque
+from collections.abc import Coroutine
 from functools import partial
 from inspect import isawaitable
 from time import perf_counter
@@ -18,7 +19,7 @@ from aiorpcx import JSONRPC, ProtocolError, ReplyAndDisconnect, Request, RPCErro
 from electrumx.server.schema import DBReadError
 from electrumx.server.session.answers import Answer
 from electrumx.server.session.outbox import CLOSE_SECS, Outbox
-from electrumx.server.session.params import printed
+from electrumx.server.session.params import ServerFault, printed
 from electrumx.server.session.tables import invoke
 
 INVALID_METHOD = "invalid method"
@@ -35,7 +36,7 @@ SLICE_SECS = 0.001
 LAST_WORD_SECS = 1.0
 
 
-def _is_large(result: Any) -> bool:
+def is_large(result: Any) -> bool:
     """Say if encoding a result would hold up the event loop for milliseconds."""
     if isinstance(result, str):
         return len(result) > LARGE_RESULT_CHARS
@@ -43,7 +44,7 @@ def _is_large(result: Any) -> bool:
         return len(result) > LARGE_RESULT_ITEMS
     if isinstance(result, dict):
         return len(result) > LARGE_RESULT_ITEMS or any(
-            isinstance(value, (str, list, tuple, dict)) and _is_large(value)
+            isinstance(value, (str, list, tuple, dict)) and is_large(value)
             for value in result.values()
         )
     return False
@@ -142,7 +143,7 @@ class WorkingSession(Outbox):
         """Answer with a result, at once if it is there and small."""
         if type(result) is Answer or isawaitable(result):
             self._launch(self._new_work(request, result))
-        elif _is_large(result):
+        elif is_large(result):
             self._launch(self._new_work(request, _at_once(result)))
         else:
             self._conclude(request, result)
@@ -171,6 +172,10 @@ class WorkingSession(Outbox):
         self, request: Any, result: Any, part: bytes | None, *, is_last: bool
     ) -> None:
         if part is not None and not self._closing:
+            if request.is_oversized(part):
+                # It was made all the same.
+                self.bump_cost(len(part) * self.bw_cost_per_byte)
+                part = request.oversized()
             message = request.deliver(part)
             if message:
                 self.post(message)
@@ -236,7 +241,7 @@ class WorkingSession(Outbox):
                 self._end_at_once(work, result, is_last=is_last)
                 return
             if type(awaitable) is not Answer and not isawaitable(awaitable):
-                if not _is_large(awaitable):
+                if not is_large(awaitable):
                     self._end_at_once(work, awaitable)
                     return
                 awaitable = _at_once(awaitable)
@@ -246,7 +251,16 @@ class WorkingSession(Outbox):
             work.awaitable, work.task = None, awaitable
             awaitable.add_done_callback(partial(self._on_answer, work))
             return
-        work.task = asyncio.get_running_loop().create_task(self._run(work))
+        self._start_task(work, self._run(work))
+
+    def _start_task(self, work: Work, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run work in a task, whose end gives the slot back.
+
+        The coroutine cannot do that itself: it never runs if its task is cancelled before the
+        first step.
+        """
+        task = work.task = asyncio.get_running_loop().create_task(coroutine)
+        task.add_done_callback(partial(self._on_task_done, work))
 
     def _end_at_once(self, work: Work, result: Any, *, is_last: bool = False) -> None:
         """Answer what had to wait for a slot only; call it where others are started."""
@@ -260,14 +274,15 @@ class WorkingSession(Outbox):
         try:
             result = answer.result()
         except asyncio.CancelledError:
-            if not work.timed_out:
+            if self._closing:
                 self._finish(work)
                 return
-            result = self._timed_out(request)
+            result = self._cancelled(work)
         except Exception as e:
             result, is_last = self._outcome(request, e)
-        if _is_large(result):
-            work.task = asyncio.get_running_loop().create_task(self._run_large(work, result))
+        if is_large(result):
+            work.awaitable = _at_once(result)
+            self._start_task(work, self._run(work))
             return
         work.deadline = math.inf
         try:
@@ -275,32 +290,41 @@ class WorkingSession(Outbox):
         finally:
             self._finish(work)
 
-    async def _run_large(self, work: Work, result: Any) -> None:
-        work.awaitable = _at_once(result)
-        await self._run(work)
-
-    async def _run(self, work: Work) -> None:
-        """Do what is to be done for a request, and answer it."""
-        request, is_last = work.request, False
+    def _on_task_done(self, work: Work, task: "asyncio.Future[None]") -> None:
+        """Answer if the task was cancelled, and give back its slot."""
+        if isinstance(work.awaitable, CoroutineType):
+            # The task never began.
+            work.awaitable.close()
         try:
-            try:
-                result = await self._result(work)
-            except asyncio.CancelledError:
-                if not work.timed_out:
-                    raise
-                result = self._timed_out(request)
-            except Exception as e:
-                result, is_last = self._outcome(request, e)
-            work.deadline = math.inf
-            part = None
-            if isinstance(request, Request):
-                if _is_large(result):
-                    part = await asyncio.to_thread(request.encode, result)
-                else:
-                    part = request.encode(result)
-            self._conclude_encoded(request, result, part, is_last=is_last)
+            if not task.cancelled():
+                task.result()
+            elif not self._closing:
+                self._conclude(work.request, self._cancelled(work))
         finally:
             self._finish(work)
+
+    def _cancelled(self, work: Work) -> RPCError:
+        """Return the error for a request whose processing was cancelled."""
+        if work.timed_out:
+            return self._timed_out(work.request)
+        # Not by us: what it waited for was cancelled, as a read is when the database closes.
+        return RPCError(JSONRPC.INTERNAL_ERROR, "internal server error")
+
+    async def _run(self, work: Work) -> None:
+        """Process a request in a task, and answer it."""
+        request, is_last = work.request, False
+        try:
+            result = await self._result(work)
+        except Exception as e:
+            result, is_last = self._outcome(request, e)
+        work.deadline = math.inf
+        part = None
+        if isinstance(request, Request):
+            if is_large(result):
+                part = await self.in_thread(0.0, request.encode, result)
+            else:
+                part = request.encode(result)
+        self._conclude_encoded(request, result, part, is_last=is_last)
 
     async def _result(self, work: Work) -> Any:
         awaitable, work.awaitable = work.awaitable, None
@@ -365,14 +389,33 @@ class WorkingSession(Outbox):
     def _timed_out(self, request: Any) -> RPCError:
         text = printed(request)[:LOGGED_REQUEST_CHARS]
         secs = self.processing_timeout
-        self.logger.info(f"incoming request {text} timed out after {secs} secs")
-        return RPCError(JSONRPC.SERVER_BUSY, "server busy - request timed out")
+        text = f"incoming request {text} timed out after {secs} secs"
+        self.log_limited("incoming request timed out", text)
+        error = ServerFault(JSONRPC.SERVER_BUSY, "server busy - request timed out")
+        if self.limited and self._cost_fraction:
+            error.data = self.excess()
+        return error
+
+    def excess(self) -> dict[str, int]:
+        """Return what a throttled client should know: its cost, the limit, and when to retry."""
+        return {
+            "cost": round(self.effective_cost()),
+            "limit": round(self.cost_hard_limit),
+            "retry_after": self.retry_secs(),
+        }
 
     def _end_excessive(self, work: Work) -> None:
-        """Tell a client why it is thrown out, if it listens, and close."""
+        """Send a client the reason why its session ends, and close."""
         self.on_disconnect_due_to_excessive_session_cost()
         error = RPCError(JSONRPC.EXCESSIVE_RESOURCE_USAGE, "excessive resource usage")
-        self._conclude(work.request, error)
+        error.data = self.excess()
+        request = work.request
+        if isinstance(request, Request):
+            part = request.encode(error)
+            # A batch is not going to be complete.
+            last = getattr(request, "deliver_last", request.deliver)
+            self.post(last(part))
+        self.bump_errors(error)
         if self._works is not None:
             self._works.pop(work, None)
         # Those who do not read must not stay until they would be cut off anyway.

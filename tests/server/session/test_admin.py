@@ -34,7 +34,7 @@ async def test_getinfo_sums_the_server_up(world, admin):
         "daemon height": 10,
         "db height": 10,
         "db_flush_count": 7,
-        "groups": 0,
+        "groups": 1,
         "history cache": "1 lookups 0 hits 1 entries",
         "loop lag": {"median ms": 0.0, "p99 ms": 0.0, "longest ms": 0.0},
         "merkle cache": "0 lookups 0 hits 0 entries",
@@ -82,7 +82,7 @@ async def test_groups_are_listed_with_their_sums(world, admin):
     await wallet(world)
     world.manager.groups.join(world.session(), ip_address("1.2.3.4"))
     world.manager.groups.by_name["1.2.3.0/24"].retained_cost = 9.0
-    (row,) = await admin.request("groups")
+    row = next(row for row in await admin.request("groups") if row[0] == "1.2.3.0/24")
     session = world.session()
     assert [
         "1.2.3.0/24",

@@ -426,7 +426,7 @@ async def test_a_session_over_the_hard_limit_is_closed(caplog):
         session.bump_cost(1000)
         assert (-101, "excessive resource usage") == await client.error("server.ping")
         assert None is await client.recv()
-        assert "closing session over res usage. ip: 127.0.0.1. groups: []" in caplog.text
+        assert "closing session over res usage. ip: 127.0.0.1. groups: ['loopback']" in caplog.text
         assert "changing task concurrency from " in caplog.text
         assert "disconnected whilst throttled" in caplog.text
 

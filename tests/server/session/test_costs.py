@@ -8,13 +8,16 @@ import time
 import pytest
 
 from electrumx.server.session import ElectrumX, limits, requests
+from electrumx.server.session.methods import scripthash
 from electrumx.server.session.reports import session_rows
 from tests.fakes.session_world import (
     FakeDB,
+    FakeService,
     make_tx_hash,
     script_hash,
     session_world,
     until,
+    utxo,
 )
 
 SH, HASHX = script_hash("a")
@@ -28,10 +31,10 @@ def request(number, method="server.ping", params=()):
     ).encode()
 
 
-async def charged(world, client, method, *params):
+async def charged(world, client, method, *params, is_error=False):
     """What one request costs its session."""
     before = world.session().cost
-    await client.request(method, *params)
+    await (client.error if is_error else client.request)(method, *params)
     return world.session().cost - before
 
 
@@ -71,6 +74,15 @@ async def test_what_was_read_before_costs_less():
         # Asked of the node once
         assert pytest.approx(2.1) == await charged(world, client, "blockchain.estimatefee", 5)
         assert pytest.approx(0.1) == await charged(world, client, "blockchain.estimatefee", 5)
+
+
+async def test_a_header_proof_costs_the_hashes_it_takes(monkeypatch):
+    async with session_world(bw_unit_cost=FREE_BYTES, cost_hard_limit=0) as world:
+        monkeypatch.setattr(world.db, "header_proof_hashes", lambda *args: 5_000, raising=True)
+        client = await world.connect()
+        assert pytest.approx(21.25, abs=1e-4) == await charged(
+            world, client, "blockchain.block.header", 3, 5
+        )
 
 
 async def test_bytes_cost_in_both_directions():
@@ -203,7 +215,99 @@ async def test_without_a_range_between_the_limits_nobody_is_throttled():
         assert 10 == world.session().concurrency_target
 
 
+# -- what the operator's own machine, and private networks, may cost
+
+
+async def test_ten_thousand_subscriptions_from_the_own_machine_are_not_throttled():
+    scripts = [script_hash(str(number))[0] for number in range(10_000)]
+    async with session_world(lenient=True) as world:
+        client = await world.connect()
+        for first in range(0, 10_000, 5_000):
+            batch = [
+                json.loads(request(n, "blockchain.scripthash.subscribe", [scripts[n]]))
+                for n in range(first, first + 5_000)
+            ]
+            await client.send(batch)
+            assert all(reply["result"] is None for reply in await client.recv())
+        session = world.session()
+        assert session.cost > 3_000
+        session.recalc_concurrency()
+        assert session.effective_cost() < 100
+        assert (session._cost_fraction, session.concurrency_target) == (0, 10)
+
+
+async def test_an_advertised_server_is_not_lenient_to_loopback():
+    service = FakeService("tcp", "example.com", 50001)
+    async with session_world(lenient=True, report_services=[service]) as world:
+        client = await world.connect()
+        await client.request("server.ping")
+        assert world.session().leniency == 1
+        world.session().bump_cost(10_000)
+        assert (await client.error("server.ping"))[0] == -101
+
+
+async def test_connections_of_a_private_address_share_a_hundred_limits():
+    async with session_world() as world:
+        client = await world.connect()
+        await client.request("server.ping")
+        (group,) = world.manager.groups.values()
+        # What 50 abusers left behind throttles nobody who came after much.
+        group.retained_cost = 50 * 10_000
+        client = await world.connect()
+        await client.request("server.ping")
+        assert world.session().concurrency_target >= 5
+        group.retained_cost = 100 * 10_000
+        client = await world.connect()
+        assert (await client.error("server.ping"))[0] == -101
+        # Forgotten as fast as any group's.
+        world.manager.recalc_costs(limits.GROUP_FORGET_SECS)
+        client = await world.connect()
+        await client.request("server.ping")
+        assert world.session().concurrency_target == 10
+
+
 # -- the end of a session
+
+
+async def test_the_end_names_the_cost_the_limit_and_when_to_retry(monkeypatch):
+    monkeypatch.setattr(limits, "is_exempt", lambda host: False)
+    async with session_world() as world:
+        client = await world.connect()
+        await client.request("server.ping")
+        world.session().bump_cost(11_000)
+        error = (await client.ask("server.ping"))["error"]
+        assert (error["code"], error["message"]) == (-101, "excessive resource usage")
+        data = error["data"]
+        assert 11_000 <= data["cost"] <= 11_010
+        assert data["limit"] == 10_000
+        # A thousand more than the limit, at 2 a second
+        assert 500 <= data["retry_after"] <= 510 + limits.RECALC_SECS
+        world.manager.recalc_costs(data["retry_after"])
+        await until(lambda: not world.manager.sessions)
+        client = await world.connect()
+        await client.request("server.ping")
+
+
+async def test_a_batch_that_ends_a_session_is_told_why():
+    async with session_world(request_sleep=0) as world:
+        client = await world.connect()
+        await client.request("server.ping")
+        await client.send(b"[" + b",".join(request(n, "no.such.method") for n in range(500)) + b"]")
+        replies = await client.recv()
+        assert replies[-1]["error"]["code"] == -101
+        assert replies[-1]["error"]["data"]["limit"] == 10_000
+        assert await client.recv() is None
+
+
+async def test_a_request_that_the_node_delays_too_long_costs_the_client_nothing():
+    async with session_world(request_timeout=1, cost_soft_limit=200, cost_hard_limit=400) as world:
+        client = await world.connect()
+        world.daemon.stall = asyncio.Event()
+        for number in range(10):
+            await client.send(request(number, "blockchain.transaction.get", ["ab" * 32]))
+        assert [(await client.recv())["error"]["code"] for _ in range(10)] == [-102] * 10
+        assert world.session().errors == 10
+        assert world.session().cost < 20
 
 
 async def test_at_the_hard_limit_a_request_is_told_so_and_the_session_closed(caplog):
@@ -215,7 +319,7 @@ async def test_at_the_hard_limit_a_request_is_told_so_and_the_session_closed(cap
         assert await client.error("server.ping") == (-101, "excessive resource usage")
         assert await client.recv() is None
         await until(lambda: not world.manager.sessions)
-    assert "closing session over res usage. ip: 127.0.0.1. groups: []" in caplog.text
+    assert "closing session over res usage. ip: 127.0.0.1. groups: ['loopback']" in caplog.text
 
 
 async def test_who_reads_nothing_at_the_hard_limit_is_gone_in_seconds():
@@ -302,7 +406,8 @@ async def test_a_newcomer_from_an_exhausted_subnet_is_refused_and_others_are_not
         assert (await first.error("server.ping"))[0] == -101
         await until(lambda: not world.manager.sessions)
         group = world.manager.groups.by_name["127.0.0.0/24"]
-        assert group.retained_cost > 12_000
+        # As much is remembered, and no more.
+        assert group.retained_cost == 12_000
         second = await world.connect()
         assert (await second.error("server.ping"))[0] == -101
         await until(lambda: not world.manager.sessions)
@@ -311,6 +416,78 @@ async def test_a_newcomer_from_an_exhausted_subnet_is_refused_and_others_are_not
         assert "127.0.0.0/24" not in world.manager.groups.by_name
         third = await world.connect()
         await third.request("server.ping")
+
+
+@pytest.mark.parametrize("size", [1_000, 490_000])
+async def test_one_message_costs_no_more_than_a_limit(monkeypatch, size):
+    monkeypatch.setattr(limits, "is_exempt", lambda host: False)
+    async with session_world(bw_unit_cost=1) as world:
+        client = await world.connect()
+        await client.send(b"[" + b",".join([b"1"] * size) + b"]")
+        reply = await client.recv()
+        assert reply["error"]["code"] == -32600
+        await client.close()
+        await until(lambda: not world.manager.sessions)
+        (group,) = world.manager.groups.values()
+        assert group.retained_cost <= 12_000
+
+
+# -- replies that are too large
+
+
+@pytest.mark.parametrize("batch", [False, True])
+async def test_what_is_made_and_too_large_to_send_is_charged(batch):
+    txid = "ab" * 32
+    async with session_world(bw_unit_cost=1_000, cost_hard_limit=0) as world:
+        world.daemon.txs[txid] = {"hex": "ab" * 600_000}
+        client = await world.connect()
+        message = request(1, "blockchain.transaction.get", [txid, True])
+        await client.send(b"[" + message + b"]" if batch else message)
+        reply = await client.recv()
+        error = (reply[0] if batch else reply)["error"]
+        assert error["message"] == "response too large (over 1,000,000 bytes"
+        await until(lambda: world.session().send_count == 1)
+        assert world.session().cost > 1_200
+
+
+@pytest.mark.parametrize(
+    ("size", "verbose"), [(3_000_000, True), (600_000, True), (600_000, False)]
+)
+async def test_the_node_is_asked_once_at_a_tip_for_what_is_too_large(size, verbose):
+    txid = "ab" * 32
+    async with session_world(bw_unit_cost=1_000, cost_hard_limit=0) as world:
+        world.daemon.txs[txid] = {"hex": "ab" * size} if verbose else "ab" * size
+        client = await world.connect()
+        expected = (-32600, "response too large (over 1,000,000 bytes")
+        ask = ("blockchain.transaction.get", txid, verbose)
+        first = await charged(world, client, *ask, is_error=True)
+        for spelling in (txid, txid.upper()):
+            assert expected == await client.error("blockchain.transaction.get", spelling, verbose)
+        assert len(world.daemon.calls) == 1
+        again = await charged(world, client, *ask, is_error=True)
+        # No more is read from the node than twice what could be sent.
+        assert first - again == pytest.approx(min(2 * size, 2_000_000) / 1_000, rel=0.05)
+        assert 100 < again < 102
+        await world.new_block()
+        assert expected == await client.error("blockchain.transaction.get", txid, verbose)
+        assert len(world.daemon.calls) == 2
+        # Whether it is verbose makes a difference.
+        world.daemon.txs[txid] = {} if not verbose else "ab"
+        await client.request("blockchain.transaction.get", txid, not verbose)
+
+
+async def test_unspent_outputs_that_cannot_be_sent_are_not_encoded(monkeypatch):
+    made = []
+    monkeypatch.setattr(scripthash, "_unspent", lambda *args: made.append(args))
+    async with session_world(bw_unit_cost=FREE_BYTES, cost_hard_limit=0) as world:
+        world.db.utxos[HASHX] = [utxo("tx", 1, tx_num=n) for n in range(9_100)]
+        client = await world.connect()
+        assert await client.error("blockchain.scripthash.listunspent", SH) == (
+            -32600,
+            "response too large (over 1,000,000 bytes",
+        )
+        assert not made
+        assert world.session().cost > 9_100 / 50
 
 
 # -- floods

@@ -9,6 +9,8 @@ from aiorpcx import JSONRPCAutoDetect, ProtocolError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from electrumx.server.session import framing
+from electrumx.server.session.dialects import JSONRPCv2
 from electrumx.server.session.framing import BoundedConnection
 from tests.fakes.session_world import FakeService, script_hash, session_world, until
 
@@ -194,3 +196,94 @@ async def test_a_half_open_websocket_handshake_does_not_delay_the_end():
         writer.close()
         await asyncio.gather(writer.wait_closed(), return_exceptions=True)
         del reader
+
+
+def received(message, max_size=0):
+    """Return (items, reply at once, malformed members) of a message in version 2.0."""
+    connection = BoundedConnection(JSONRPCv2, max_size)
+    try:
+        items = connection.receive_message(message)
+    except ProtocolError as e:
+        return None, json.loads(e.error_message), connection.malformed_count
+    reply = connection.immediate_reply
+    return items, reply and json.loads(reply), connection.malformed_count
+
+
+def ping(number):
+    return {"jsonrpc": "2.0", "id": number, "method": "server.ping"}
+
+
+def test_a_batch_has_a_bounded_number_of_members():
+    fits = [ping(n) for n in range(framing.MAX_BATCH_MEMBERS)]
+    items, _, _ = received(json.dumps(fits).encode())
+    assert len(items) == framing.MAX_BATCH_MEMBERS
+    for members in ([*fits, ping(0)], [{"result": 1, "id": 1}] * len(fits) * 2):
+        items, reply, _ = received(json.dumps(members).encode())
+        assert (items, reply["id"], reply["error"]["code"]) == (None, None, -32600)
+        assert reply["error"]["message"] == "batch has more than 10,000 members"
+
+
+@pytest.mark.parametrize("malformed", [1, {"jsonrpc": "2.0", "id": []}, {"method": 5}])
+def test_none_of_a_batch_with_many_malformed_members_is_executed(malformed):
+    most = framing.MAX_MALFORMED_MEMBERS
+    items, reply, count = received(json.dumps([ping(1)] + [malformed] * most).encode())
+    assert (len(items), reply, count) == (1, None, most)
+    items, reply, count = received(json.dumps([ping(1)] + [malformed] * 5_000).encode())
+    assert (items, reply["id"], count) == (None, None, most + 1)
+    assert reply["error"]["message"] == "batch has more than 10 malformed members"
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    members=st.lists(
+        st.tuples(st.sampled_from(["good", "malformed", "long id"]), st.integers(0, 3_000)),
+        min_size=1,
+        max_size=12,
+    ),
+    max_size=st.integers(300, 5_000),
+)
+def test_no_reply_to_a_batch_is_larger_than_the_bound(members, max_size):
+    batch = []
+    for kind, size in members:
+        if kind == "good":
+            batch.append(ping(size))
+        elif kind == "malformed":
+            batch.append({"jsonrpc": "2.0", "id": 1, "method": "x", "params": "y" * size})
+        else:
+            batch.append(ping("z" * size))
+    connection = BoundedConnection(JSONRPCv2, max_size)
+    message = None
+    try:
+        items = connection.receive_message(json.dumps(batch).encode())
+        message = connection.immediate_reply
+    except ProtocolError as e:
+        items, message = [], connection.bounded(e.error_message)
+    for item in items:
+        part = item.encode("x" * 500)
+        if item.is_oversized(part):
+            part = item.oversized()
+        message = item.deliver(part)
+    assert message is not None
+    assert len(message) <= max_size
+    json.loads(message)
+
+
+@pytest.mark.parametrize("request_id", ["x" * 4_097, ["x" * 5_000], {"x" * 5_000: 1}])
+async def test_an_id_that_is_too_long_to_repeat_is_refused(request_id, client):
+    await client.send({"id": request_id, "method": "server.ping", "params": []})
+    reply = await client.recv()
+    assert reply["id"] is None
+    assert reply["error"]["code"] == -32600
+    assert len(json.dumps(reply)) < 6_000
+
+
+async def test_the_echo_of_what_is_malformed_is_bounded():
+    async with session_world(max_recv=5_000_000, max_send=350_000, cost_hard_limit=0) as world:
+        client = await world.connect()
+        for message in (
+            {"jsonrpc": "2.0", "id": 1, "method": "x", "params": "\x00" * 200_000},
+            [{"jsonrpc": "2.0", "id": 1, "method": "x", "params": "\x00" * 200_000}],
+            [1, {"jsonrpc": "2.0", "id": 1, "method": "x" * 400_000}],
+        ):
+            await client.send(message)
+            assert len(await client.recv_raw()) <= 350_001

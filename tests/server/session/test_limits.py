@@ -71,3 +71,73 @@ def test_prices_grow_with_size_and_stay_finite():
     assert pytest.approx(0.26) == limits.tx_hashes_cost(100)
     assert 2 == limits.headers_cost(100)
     assert limits.headers_cost(10**400) < float("inf")
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("127.0.0.1", "loopback"),
+        ("127.1.2.3", "loopback"),
+        ("::1", "loopback"),
+        ("::ffff:127.0.0.1", "loopback"),
+        ("172.17.0.1", "172.17.0.1/32"),
+        ("::ffff:10.0.0.7", "10.0.0.7/32"),
+        ("fd00::1:2", "fd00::/64"),
+        ("fe80::3%eth0", "fe80::/64"),
+    ],
+)
+def test_private_addresses_share_a_little_of_their_cost(host, name):
+    groups = limits.SessionGroups(24, 48, 10_000)
+    a, b = Visitor(100), Visitor(5_000)
+    for session in (a, b):
+        groups.join(session, ip_address(host))
+    (group,) = groups.values()
+    assert (group.name, group.weight) == (name, 0.01)
+    assert (50, 1) == (groups.extra_cost(a), groups.extra_cost(b))
+
+
+def test_no_more_than_about_a_limit_is_retained():
+    groups = limits.SessionGroups(24, 48, 10_000)
+    for cost in (7_000, 66_000_000):
+        session = Visitor(cost)
+        groups.join(session, ip_address("1.2.3.4"))
+        groups.leave(session)
+    assert 12_000 == groups.by_name["1.2.3.0/24"].retained_cost
+    session = Visitor()
+    groups.join(session, ip_address("1.2.3.4"))
+    assert 1_000 + limits.RECALC_SECS == groups.retry_secs(session, 10_000)
+    groups.forget(1_005, 10_000)
+    assert 1 == groups.retry_secs(session, 10_000)
+
+
+def test_a_large_group_is_summed_up_once_a_second(monkeypatch):
+    now = 1_000.0
+    monkeypatch.setattr(limits.time, "monotonic", lambda: now)
+    groups = limits.SessionGroups(24, 48, 10_000)
+    members = [Visitor(1) for _ in range(limits.SUMMED_MEMBERS + 1)]
+    for session in members:
+        groups.join(session, ip_address("1.2.3.4"))
+    assert 50 == groups.extra_cost(members[0])
+    members[0].cost = 1_000
+    members[1].cost = 500
+    assert 0 == groups.extra_cost(members[0])
+    now += limits.SUM_SECS
+    assert 49 + 500 == groups.extra_cost(members[0])
+
+
+@pytest.mark.parametrize(
+    ("host", "is_advertised", "factor"),
+    [
+        (ip_address("127.0.0.1"), False, 50),
+        (ip_address("::1"), False, 50),
+        (ip_address("127.0.0.1"), True, 1),
+        (ip_address("10.0.0.1"), False, 1),
+        (ip_address("1.2.3.4"), False, 1),
+        ("some.host", False, 1),
+        (None, False, 1),
+    ],
+)
+def test_the_own_machine_is_charged_less_unless_others_may_come_through_it(
+    host, is_advertised, factor
+):
+    assert factor == limits.leniency(host, is_advertised=is_advertised)

@@ -268,3 +268,17 @@ async def test_the_settings_of_a_real_environment_suffice(monkeypatch, tmp_path)
     finally:
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_a_flood_of_connections_does_not_flood_the_log(caplog):
+    caplog.set_level("INFO")
+    async with session_world() as world:
+        limit = world.manager.log_limit
+        limit._lines = 5
+        for _ in range(20):
+            client = await world.connect()
+            await client.request("server.ping")
+        assert 5 == caplog.text.count(" total")
+        limit._window_secs = 0
+        limit.flush()
+        assert "new connection: … 15 more like this" in caplog.text

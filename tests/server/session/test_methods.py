@@ -577,7 +577,7 @@ async def test_a_transaction_that_came_back_with_another_witness_is_fetched_agai
 async def test_a_node_whose_verbose_form_lacks_the_hex_is_asked_for_it(
     world, client, details, monkeypatch
 ):
-    async def getrawtransaction(_hex_hash, verbose=False):
+    async def getrawtransaction(_hex_hash, verbose=False, *, max_bytes=None):
         return details if verbose else "beef"
 
     monkeypatch.setattr(world.daemon, "getrawtransaction", getrawtransaction)

@@ -193,3 +193,15 @@ async def test_other_clients_are_not_sent_it(name, protocol):
 def test_the_range_spoken_is_told_as_text():
     assert ["1.4", "1.4.2"] == ElectrumX.protocol_min_max_strings()
     assert [VERSION, ["1.4", "1.4.2"]] == ElectrumX.server_version_args()
+
+
+async def test_a_name_is_not_matched_for_long(caplog):
+    async with session_world(drop_client=re.compile("(a+)+$")) as world:
+        world.manager.drop_client._cpu_secs = 0.02
+        client, other = await world.connect(), await world.connect()
+        assert (1, f"unsupported client: {'a' * 99}!") == await client.error(
+            "server.version", "a" * 99 + "!" + "b" * 500, "1.4"
+        )
+        assert "DROP_CLIENT takes too long" in caplog.text
+        await other.request("server.version", "b" * 500, "1.4")
+        assert world.session().client == "b" * 100

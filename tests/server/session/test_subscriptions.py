@@ -1,6 +1,7 @@
 """The index of subscriptions, held against sets; and who is told of what through it."""
 
 import asyncio
+import json
 import logging
 from collections import Counter
 
@@ -18,6 +19,7 @@ from tests.fakes.session_world import (
     make_tx_hash,
     script_hash,
     session_world,
+    until,
 )
 
 SUBSCRIBE = "blockchain.scripthash.subscribe"
@@ -310,3 +312,43 @@ async def test_a_header_does_not_wait_long_for_statuses(monkeypatch):
         # Once only
         await world.touch(hashX)
         assert (await client.notification())[0] == SUBSCRIBE
+
+
+async def test_a_subscription_that_times_out_before_it_began_does_not_silence_the_next(
+    world, client
+):
+    await client.request("server.ping")
+    session = world.session()
+    scripthash, hashX = script_hash("alice")
+    world.bp.lagging = True
+    session.processing_timeout = 0
+    message = {"jsonrpc": "2.0", "id": 5, "method": SUBSCRIBE, "params": [scripthash]}
+    session.receive([json.dumps(message).encode()])
+    # In the same turn of the loop: nothing that the request needs has begun.
+    session._on_timer()
+    assert (await client.recv())["error"]["code"] == -102
+    assert session.sub_count() == 0
+    world.bp.lagging = False
+    session.processing_timeout = 30
+    await client.request(SUBSCRIBE, scripthash)
+    await world.touch(hashX)
+    assert (await client.notification())[0] == SUBSCRIBE
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_session_whose_notification_is_cancelled_is_ended(
+    world, client, monkeypatch, begun
+):
+    scripthash, hashX = script_hash("alice")
+    await client.request(SUBSCRIBE, scripthash)
+
+    async def cancelled():
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(type(world.session()), "notify", lambda *args: cancelled())
+    await world.touch(hashX)
+    if not begun:
+        world.manager.fan_out.cancel()
+    assert await client.recv() is None
+    await until(lambda: not world.manager.sessions)
+    assert not world.manager.fan_out._busy

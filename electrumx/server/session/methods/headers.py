@@ -7,7 +7,7 @@ from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.packed import hexlify
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.chaintip import ChainMovedError
-from electrumx.server.session.limits import headers_cost
+from electrumx.server.session.limits import header_proof_cost, headers_cost
 from electrumx.server.session.params import bad_request, non_negative_integer
 from electrumx.server.session.results import EncodedJSON
 from electrumx.server.session.tables import rpc_method
@@ -48,6 +48,8 @@ class HeaderMethods(SessionBase):
                 f"require header height {height:,d} <= cp_height {cp_height:,d} "
                 f"<= chain height {max_height:,d}"
             )
+        hashes = self.db.header_proof_hashes(cp_height + 1, height)
+        self.bump_cost(header_proof_cost(hashes))
         branch, root = await self.db.header_branch_and_root(cp_height + 1, height)
         return {
             "branch": [hash_to_hex_str(item) for item in branch],

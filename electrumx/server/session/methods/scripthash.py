@@ -6,7 +6,7 @@ transactions are mined, without the script itself being touched.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from inspect import isawaitable
 from typing import Any
@@ -27,6 +27,8 @@ from electrumx.server.session.subscriptions import SessionScripts
 from electrumx.server.session.tables import rpc_method
 
 SUBSCRIBE = "blockchain.scripthash.subscribe"
+# An unspent output takes at least as many bytes of JSON.
+MIN_UNSPENT_BYTES = 110
 # So many statuses are worked out before others have their turn: about a millisecond.
 STATUSES_AT_ONCE = 100
 
@@ -352,6 +354,9 @@ class ScripthashMethods(SessionBase):
         spent = self.mempool.sync_spends(hashX)
         count = len(coins) // packed.PACKED_COIN_LEN + len(mempool_utxos)
         self.bump_cost(1.0 + count / 50)
+        oversized = self.session_mgr.oversized
+        if (count - len(spent)) * MIN_UNSPENT_BYTES > oversized.max_send:
+            raise oversized.error()
         # Leaving some out is done in Python.
         if count > (INLINE_ITEMS // 10 if spent else INLINE_ITEMS):
             return asyncio.to_thread(_unspent, coins, mempool_utxos, spent)
@@ -376,22 +381,18 @@ class ScripthashMethods(SessionBase):
             self._unanswered = {}
         self._unanswered[hashX] = False
         if type(result) is not Answer:
-            return self._awaited(result, hashX)
+            # Of a future even a cancellation before the first step is noticed.
+            result = asyncio.ensure_future(result)
         result.add_done_callback(partial(self._answered, hashX))
         return result
 
-    def _answered(self, hashX: bytes, answer: Answer) -> None:
-        self._end_wait(hashX, failed=answer.failed())
-
-    async def _awaited(self, result: Awaitable[Any], hashX: bytes) -> Any:
-        """Return the result of a new subscription, which ends if it fails."""
-        try:
-            status = await result
-        except BaseException:
-            self._end_wait(hashX, failed=True)
-            raise
-        self._end_wait(hashX, failed=False)
-        return status
+    def _answered(self, hashX: bytes, answer: "Answer | asyncio.Future[Any]") -> None:
+        """End the wait for the status of a new subscription, which ends if it failed."""
+        if isinstance(answer, Answer):
+            failed = answer.failed()
+        else:
+            failed = answer.cancelled() or answer.exception() is not None
+        self._end_wait(hashX, failed=failed)
 
     @rpc_method("blockchain.scripthash.unsubscribe")
     def scripthash_unsubscribe(self, scripthash: Any) -> bool:

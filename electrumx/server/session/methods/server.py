@@ -1,6 +1,7 @@
 """server.*: who the server is, whom else it knows, and which protocol is spoken."""
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from aiorpcx import ReplyAndDisconnect, RPCError
 
 import electrumx
 from electrumx.lib import util
+from electrumx.lib.bounded_match import MatchTimeoutError
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.params import BAD_REQUEST, bad_request, printed
 from electrumx.server.session.tables import ProtocolTuple, rpc_method
@@ -172,10 +174,21 @@ class ServerMethods(SessionBase):
         return [electrumx.version, self.protocol_version_string()]
 
     def _note_client_name(self, name: str) -> None:
-        drop = self.env.drop_client
-        if drop is not None and drop.match(name):
+        # Cut first: matching takes time.
+        name = name[:CLIENT_NAME_CHARS]
+        drop = self.session_mgr.drop_client
+        try:
+            is_dropped = drop is not None and drop.match(name)
+        except MatchTimeoutError:
+            self.log_limited(
+                "DROP_CLIENT",
+                f"DROP_CLIENT takes too long to match a client's name, which is refused: {name!a}",
+                logging.WARNING,
+            )
+            is_dropped = True
+        if is_dropped:
             raise ReplyAndDisconnect(RPCError(BAD_REQUEST, f"unsupported client: {name}"))
-        self.client = name[:CLIENT_NAME_CHARS]
+        self.client = name
 
     def _crash_old_client(self, chosen: ProtocolTuple | None) -> None:
         """Stop clients with a known theft bug: they do not survive these notifications."""

@@ -9,6 +9,7 @@ from aiorpcx import JSONRPC, RPCError
 from electrumx.lib import util
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.daemon import DaemonError
+from electrumx.server.node_reply import ReplyTooLargeError
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.caches import BlockTxs
 from electrumx.server.session.chaintip import ChainMovedError
@@ -21,6 +22,7 @@ from electrumx.server.session.packages import (
     rejection,
 )
 from electrumx.server.session.params import (
+    DAEMON_ERROR,
     assert_hex,
     assert_list,
     assert_tx_hash,
@@ -55,7 +57,7 @@ class TransactionMethods(SessionBase):
             txid: str = await self.session_mgr.broadcast_transaction(raw_tx)
         except DaemonError as e:
             message = _daemon_message(e)
-            self.logger.info(f"error sending transaction: {message}")
+            self.log_limited("error sending transaction", f"error sending transaction: {message}")
             raise bad_request(
                 f"the transaction was rejected by network rules.\n\n{message}\n[{raw_tx}]"
             ) from None
@@ -112,11 +114,50 @@ class TransactionMethods(SessionBase):
         verbose = named_boolean("verbose", verbose)
         self.bump_cost(1.0)
         raw_txs = self.session_mgr.raw_txs
-        ask = partial(self.session_mgr.daemon_request, "getrawtransaction", tx_hash)
+        if not verbose and (found := raw_txs.get(wanted)) is not None:
+            return found
+        self.session_mgr.oversized.check((wanted, verbose))
         if verbose:
-            return ask(True)
-        found = raw_txs.get(wanted)
-        return raw_txs.fetch(wanted, ask) if found is None else found
+            return self._verbose_tx(wanted, tx_hash)
+        return raw_txs.fetch(wanted, partial(self._ask_node, wanted, tx_hash))
+
+    async def _ask_node(self, wanted: bytes, tx_hash: str, verbose: bool) -> Any:
+        """Return a transaction as the node has it: hex, or its JSON form if verbose.
+
+        None if the JSON form is too large to be read; RPCError if the hex is too large to send.
+        """
+        if verbose:
+            try:
+                return await self._node_json(tx_hash)
+            except ReplyTooLargeError:
+                return None
+        raw_tx = await self.session_mgr.daemon_request("getrawtransaction", tx_hash, False)
+        if isinstance(raw_tx, str):
+            self.session_mgr.oversized.check_size(
+                (wanted, False), len(raw_tx), self.bw_cost_per_byte
+            )
+        return raw_tx
+
+    async def _node_json(self, tx_hash: str) -> Any:
+        """Return the node's JSON form of a transaction; raises ReplyTooLargeError or RPCError."""
+        max_bytes = self.session_mgr.oversized.max_read
+        try:
+            return await self.session_mgr.daemon.getrawtransaction(
+                tx_hash, True, max_bytes=max_bytes
+            )
+        except ReplyTooLargeError:
+            raise
+        except DaemonError as e:
+            raise RPCError(DAEMON_ERROR, f"daemon error: {e!r}") from None
+
+    async def _verbose_tx(self, wanted: bytes, tx_hash: str) -> Any:
+        """Return the node's JSON form of a transaction; RPCError if that is too large to send."""
+        oversized, key = self.session_mgr.oversized, (wanted, True)
+        try:
+            result = await self._node_json(tx_hash)
+        except ReplyTooLargeError:
+            raise oversized.note(key, oversized.max_read, self.bw_cost_per_byte) from None
+        return await self.bounded_json(key, result)
 
     def _proof_in_block(self, height: int, find: Find, finish: Finish, *, branch: bool) -> Any:
         """Return ``finish(tx hash, its position, branch)``, or an awaitable of it.

@@ -1,0 +1,47 @@
+"""Regular expressions matched against hostile text, in bounded time.
+
+Python's matcher backtracks: a pattern like ``(a+)+$`` takes seconds for 28 characters, and holds
+the interpreter's lock meanwhile, so that a thread is no help.  But it looks for signals.
+"""
+
+import re
+import signal
+import threading
+from types import FrameType
+
+
+class MatchTimeoutError(Exception):
+    """Raised when a match takes too long."""
+
+
+class BoundedPattern:
+    """A compiled pattern whose matching is interrupted when it has taken too much processor time.
+
+    Uses the signal SIGVTALRM, whose handler stays installed.  Outside the main thread, where
+    signals are not handled, the time is not bounded.
+    """
+
+    def __init__(self, pattern: re.Pattern[str], cpu_secs: float) -> None:
+        self.pattern = pattern
+        self._cpu_secs = cpu_secs
+        self._is_matching = False
+
+    def _on_timer(self, _signum: int, _frame: FrameType | None) -> None:
+        if self._is_matching:
+            self._is_matching = False
+            raise MatchTimeoutError
+
+    def match(self, text: str) -> re.Match[str] | None:
+        """Return the match at the start of a text, or None; raises MatchTimeoutError."""
+        if threading.current_thread() is not threading.main_thread():
+            return self.pattern.match(text)
+        # Never uninstalled: the signal may arrive late, and its default is the end of the process.
+        if signal.getsignal(signal.SIGVTALRM) != self._on_timer:
+            signal.signal(signal.SIGVTALRM, self._on_timer)
+        self._is_matching = True
+        signal.setitimer(signal.ITIMER_VIRTUAL, self._cpu_secs)
+        try:
+            return self.pattern.match(text)
+        finally:
+            self._is_matching = False
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)

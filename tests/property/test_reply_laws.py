@@ -1,0 +1,151 @@
+"""Every request is answered once and gives its slot back, whatever is late or runs into a time-out."""
+
+import asyncio
+import json
+import selectors
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from electrumx.server.session.results import EncodedJSON
+from electrumx.server.session.tables import rpc_method
+from tests.property.test_session_laws import Sent, Session
+
+TIMEOUT_SECS = 1.0
+
+
+class LateSelector(selectors.DefaultSelector):
+    """Passes the loop's time instead of waiting, and some more each turn: a loop that lags."""
+
+    now = 0.0
+    lags = ()
+
+    def select(self, timeout=None):
+        if timeout:
+            self.now += timeout
+        if self.lags:
+            self.now += self.lags[0]
+            self.lags = self.lags[1:]
+        # A thread wakes the loop up; nothing else does.
+        return super().select(None if timeout is None else 0)
+
+
+class LateLoop(asyncio.SelectorEventLoop):
+    def __init__(self, lags):
+        self.selector = LateSelector()
+        self.selector.lags = lags
+        super().__init__(self.selector)
+
+    def time(self):
+        return self.selector.now
+
+
+class SlowSession(Session):
+    """Handlers that wait for so many seconds, in all ways a handler may wait."""
+
+    processing_timeout = TIMEOUT_SECS
+    cost_sleep = 0.5
+
+    @rpc_method("sleeps")
+    async def sleeps(self, secs, result=None):
+        await asyncio.sleep(secs)
+        return result
+
+    @rpc_method("future")
+    def future(self, secs):
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        loop.call_later(secs, lambda: future.done() or future.set_result("result"))
+        return future
+
+    @rpc_method("large")
+    async def large(self, secs):
+        await asyncio.sleep(secs)
+        return EncodedJSON(b"[" + b"1," * 40_000 + b"1]")
+
+    @rpc_method("many")
+    def many(self, secs):
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        loop.call_later(secs, lambda: future.done() or future.set_result([0] * 3_000))
+        return future
+
+    @rpc_method("cancelled")
+    async def cancelled(self, secs):
+        await asyncio.sleep(secs)
+        # As of a read that somebody else has given up
+        raise asyncio.CancelledError
+
+    @rpc_method("cancelled.future")
+    def cancelled_future(self, secs):
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        loop.call_later(secs, future.cancel)
+        return future
+
+
+SECONDS = st.sampled_from([0, 0.1, 0.5, 0.999, 1.0, 1.001, 5])
+METHODS = ["sleeps", "future", "large", "many", "cancelled", "cancelled.future", "none"]
+CALLS = st.tuples(st.sampled_from(METHODS), SECONDS)
+ARRIVALS = st.lists(st.tuples(SECONDS, st.lists(CALLS, max_size=6)), max_size=4)
+
+
+async def _answered(session, arrivals, batched):
+    """Return the ids of requests and of replies, in order, when all has come to an end."""
+    asked = []
+    for pause, calls in arrivals:
+        await asyncio.sleep(pause)
+        messages = []
+        for method, secs in calls:
+            asked.append(len(asked))
+            params = [] if method == "none" else [secs]
+            messages.append({"jsonrpc": "2.0", "id": asked[-1], "method": method, "params": params})
+        if batched and messages:
+            messages = [messages]
+        session.receive([json.dumps(message).encode() for message in messages])
+    turns = 0
+    while session._works or session._items or session._backlog or session._running:
+        await asyncio.sleep(0.2)
+        turns += 1
+        assert turns < 500, "a request holds its slot"
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    answered = []
+    for message in session.transport.messages:
+        reply = json.loads(message)
+        answered += [part["id"] for part in reply] if isinstance(reply, list) else [reply["id"]]
+    return asked, sorted(answered)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    arrivals=ARRIVALS,
+    lags=st.lists(st.sampled_from([0, 0, 0.001, 0.3, 1.0]), max_size=30),
+    slots=st.integers(1, 3),
+    throttled=st.booleans(),
+    batched=st.booleans(),
+)
+@example(
+    arrivals=[(0, [("sleeps", 0.999)]), (0.1, [("sleeps", 5)] * 3)],
+    lags=[0] * 4 + [1.0],
+    slots=1,
+    throttled=False,
+    batched=False,
+)
+def test_each_request_is_answered_once_and_its_slot_freed(
+    arrivals, lags, slots, throttled, batched
+):
+    loop = LateLoop(lags)
+    try:
+
+        async def converse():
+            session = SlowSession(Sent(), concurrency_target=slots)
+            if throttled:
+                session._cost_fraction = 0.5
+            return await _answered(session, arrivals, batched)
+
+        asked, answered = loop.run_until_complete(converse())
+        assert asked == answered
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()
