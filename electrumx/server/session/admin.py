@@ -6,16 +6,19 @@ Its users are trusted: no costs, no time-outs, no bound on replies. They are cou
 import asyncio
 from typing import Any
 
-from aiorpcx import ReplyAndDisconnect
+from aiorpcx import ProtocolError, ReplyAndDisconnect
 
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.hash import Base58Error, hash_to_hex_str
 from electrumx.server.backup import back_up
 from electrumx.server.session import reports
 from electrumx.server.session.base import SessionBase
+from electrumx.server.session.first_message import may_be_json_rpc
+from electrumx.server.session.framing import BoundedConnection
 from electrumx.server.session.params import bad_request, non_negative_integer
 from electrumx.server.session.references import SessionReferences, by_id, parse_references
 from electrumx.server.session.tables import rpc_method
+from electrumx.server.session.work import LAST_WORD_SECS
 from electrumx.server.verify import verify
 
 
@@ -43,6 +46,21 @@ class LocalRPC(SessionBase):
     def protocol_version_string(self) -> str:
         """Return what stands in the column of protocols."""
         return "RPC"
+
+    def accepts_first(self, message: bytes) -> bool:
+        """Return whether a first message is JSON-RPC; log if it is not."""
+        accepted = may_be_json_rpc(message)
+        if not accepted:
+            self.logger.warning(
+                "disconnecting: the first message is not JSON-RPC "
+                "(a web page or another program may have been sent to this port)"
+            )
+        return accepted
+
+    def _answer_malformed(self, connection: BoundedConnection, error: ProtocolError) -> None:
+        """Answer what is no request, and disconnect: the administrator's tool sends no such."""
+        super()._answer_malformed(connection, error)
+        self.end(LAST_WORD_SECS)
 
     def logged_text(self, message: bytes) -> str:
         """Return what the log says of a message: not the password of a node."""
