@@ -197,14 +197,18 @@ class Coin:
         """
         url = url.strip().rstrip("/")
         scheme, separator, rest = url.partition("://")
+        if re.match("https?(//|:/(?!/))", url, re.IGNORECASE):
+            raise _invalid_url(url, "the scheme is misspelt")
         if separator and re.fullmatch("[A-Za-z][A-Za-z0-9+.-]*", scheme):
             # Any other one would be taken for the user's name.
             if scheme.lower() not in ("http", "https"):
-                raise CoinError(f'invalid daemon URL: "{_without_login(url)}"')
+                raise _invalid_url(url, "the scheme is neither http nor https")
             url = f"{scheme.lower()}://{rest}"
+        if "@" not in url:
+            raise _invalid_url(url, "user:password@ is missing")
         match = re.fullmatch(cls.RPC_URL_REGEX, url)
         if not match or (match[2] and not 0 < int(match[2][1:]) < 65536):
-            raise CoinError(f'invalid daemon URL: "{_without_login(url)}"')
+            raise _invalid_url(url, "user, password, host or port is missing or wrong")
         if match[2] is None:
             if cls.RPC_PORT is None:
                 raise CoinError(f"daemon URL without a port: {cls.NAME} {cls.NET} has no usual one")
@@ -410,6 +414,13 @@ def _complete(coin: type[Coin]) -> type[Coin]:
     if missing:
         raise CoinError(f"coin {coin.__name__} lacks {', '.join(missing)}")
     return coin
+
+
+def _invalid_url(url: str, reason: str) -> CoinError:
+    return CoinError(
+        f'invalid daemon URL: "{_without_login(url)}": {reason}; '
+        "DAEMON_URL takes http://user:password@host:port/"
+    )
 
 
 def _without_login(url: str) -> str:
