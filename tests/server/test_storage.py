@@ -7,8 +7,9 @@ import threading
 
 import pytest
 
+from electrumx.lib.errors import OperatorError
 from electrumx.server.schema import DBError
-from electrumx.server.storage import LevelDB, db_class
+from electrumx.server.storage import LevelDB, RocksDB, db_class
 
 
 @pytest.fixture(name="engine")
@@ -319,3 +320,16 @@ def test_a_rocksdb_store_whose_creation_was_cut_short_is_known_as_one(tmp_path):
     with pytest.raises(DBError, match="was written by rocksdb"):
         db_class("leveldb")(str(folder), False)
     db_class("rocksdb")(str(folder), False).close()
+
+
+@pytest.mark.parametrize("engine", [LevelDB, RocksDB])
+def test_a_missing_binding_is_an_import_error_and_the_operators(engine, monkeypatch):
+    def missing(name):
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr("electrumx.server.storage.importlib.import_module", missing)
+    for load in (engine.import_module, lambda: db_class(engine.__name__)):
+        with pytest.raises(ImportError, match=f"DB engine {engine.ENGINE} is installed: pip") as e:
+            load()
+        assert isinstance(e.value, OperatorError)
+        assert isinstance(e.value, DBError)

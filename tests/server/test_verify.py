@@ -460,9 +460,7 @@ async def test_a_node_that_gives_no_count_is_not_compared_with(tmp_path):
     assert any("gettxoutsetinfo makes no sense" in line for line in verdict.lines)
 
 
-async def test_a_node_that_goes_away_while_blocks_are_read_is_not_waited_for(
-    tmp_path, monkeypatch
-):
+async def test_a_node_that_goes_away_while_blocks_are_read_is_not_waited_for(tmp_path, monkeypatch):
     class Gone(CountingNode):
         async def raw_blocks(self, _hex_hashes):
             await asyncio.Event().wait()
