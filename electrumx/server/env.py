@@ -19,6 +19,13 @@ from electrumx.lib.coins import Coin
 from electrumx.lib.env_base import EnvBase, shown
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.util import class_logger
+from electrumx.server.services import (
+    Network,
+    UnixService,
+    is_local,
+    parse_networks,
+    parse_unix_service,
+)
 
 
 def _resource_module() -> Any:
@@ -178,6 +185,9 @@ class Env(EnvBase):
             self.ssl_certfile = self.required("SSL_CERTFILE", hint + "a certificate")
             self.ssl_keyfile = self.required("SSL_KEYFILE", hint + "the certificate's key")
         self.report_services: list[Service] = self.services_to_report()
+        #: networks that may reach rpc services, besides this machine
+        self.rpc_allow: list[Network] = self.custom("RPC_ALLOW", [], parse_networks)
+        self._check_rpc_services()
 
     # Single settings
 
@@ -301,7 +311,9 @@ class Env(EnvBase):
             if not entry:
                 continue
             try:
-                service = Service.from_string(entry, default_func=default_func)
+                service = parse_unix_service(entry) or Service.from_string(
+                    entry, default_func=default_func
+                )
             except ValueError as e:
                 raise ServiceError(
                     f'"{shown(entry)}" invalid: {shown(str(e))}; '
@@ -335,12 +347,24 @@ class Env(EnvBase):
 
         services = self._parse_services("SERVICES", default_part)
         for service in services:
+            if isinstance(service, UnixService):
+                continue
             if str(service.host).lower().rstrip(".").endswith(".onion"):
                 raise ServiceError(
                     f"bad host for SERVICES: {service}; "
                     "serve an onion name's local address, and put the name in REPORT_SERVICES"
                 )
         return services
+
+    def _check_rpc_services(self) -> None:
+        """Refuse rpc services that others could reach, unless RPC_ALLOW names who may."""
+        for service in self.services:
+            if service.protocol == "rpc" and not self.rpc_allow and not is_local(service):
+                raise ServiceError(
+                    f"bad host for SERVICES: {service}; whoever reaches an rpc service controls "
+                    "the server: use rpc:// or rpc:///PATH, or set RPC_ALLOW to the networks that "
+                    "may connect"
+                )
 
     def services_to_report(self) -> list[Service]:
         """Return the services of REPORT_SERVICES: those told to clients and peers."""

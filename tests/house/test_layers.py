@@ -20,6 +20,7 @@ ROWS = [
     ["lib.header_hashes"],
     ["lib.tx", "lib.tx_axe", "lib.tx_dash", "lib.merkle"],
     ["lib.coins", "lib.env_base", "lib.server_base"],
+    ["server.services"],
     ["server.env", "server.faults", "server.readiness", "server.loop_lag", "server.allocator"],
     [
         *("server.db", "server.filling", "server.committed"),
