@@ -182,8 +182,8 @@ class Env(EnvBase):
         self.ssl_keyfile: str = ""
         if any(service.protocol in self.SSL_PROTOCOLS for service in self.services):
             hint = "SERVICES has an ssl or wss service, which needs the path of "
-            self.ssl_certfile = self.required("SSL_CERTFILE", hint + "a certificate")
-            self.ssl_keyfile = self.required("SSL_KEYFILE", hint + "the certificate's key")
+            self.ssl_certfile = self._path("SSL_CERTFILE", hint + "a certificate")
+            self.ssl_keyfile = self._path("SSL_KEYFILE", hint + "the certificate's key")
         self.report_services: list[Service] = self.services_to_report()
         #: networks that may reach rpc services, besides this machine
         self.rpc_allow: list[Network] = self.custom("RPC_ALLOW", [], parse_networks)
@@ -207,6 +207,12 @@ class Env(EnvBase):
                 f'unrecognised DB engine "{shown(engine)}": set DB_ENGINE to leveldb or rocksdb'
             )
         return engine
+
+    def _path(self, envvar: str, hint: str) -> str:
+        path = self.required(envvar, hint)
+        if not path:
+            raise self.Error(f"envvar {envvar} value is empty: {hint}")
+        return path
 
     def _indexer(self) -> str:
         text = self.default("INDEXER", "auto")

@@ -192,6 +192,14 @@ def test_a_foreign_genesis_block_is_refused_naming_both_hashes(bitcoin):
     assert coin_of("Bitcoin", "testnet").GENESIS_HASH in str(info.value)
 
 
+def test_the_error_of_a_foreign_genesis_block_names_the_networks(bitcoin):
+    with pytest.raises(CoinError, match=r"\(of [^)]*BitcoinSegwit mainnet") as info:
+        coin_of("Litecoin", "testnet").genesis_block(GENESIS_BLOCK)
+    assert "that of Litecoin testnet is " in str(info.value)
+    with pytest.raises(CoinError, match="of no known network"):
+        bitcoin.genesis_block(GENESIS_BLOCK[:4] + b"\1" + GENESIS_BLOCK[5:])
+
+
 def test_a_block_is_its_bytes_its_header_and_its_transactions(bitcoin):
     block = bitcoin.block(GENESIS_BLOCK, 5)
     assert block[:2] == (GENESIS_BLOCK, GENESIS_HEADER)

@@ -442,8 +442,12 @@ def test_an_onion_name_cannot_be_served_directly(base):
 def test_tls_services_need_certificate_and_key(base, protocol):
     base.setenv("SERVICES", f"{protocol}://:50002")
     assert refusal().startswith("required envvar SSL_CERTFILE not set: ")
+    base.setenv("SSL_CERTFILE", "")
+    assert refusal().startswith("envvar SSL_CERTFILE value is empty: ")
     base.setenv("SSL_CERTFILE", "cert")
     assert refusal().startswith("required envvar SSL_KEYFILE not set: ")
+    base.setenv("SSL_KEYFILE", "")
+    assert refusal().startswith("envvar SSL_KEYFILE value is empty: ")
     base.setenv("SSL_KEYFILE", "key")
     env = Env()
     assert (env.ssl_certfile, env.ssl_keyfile) == ("cert", "key")

@@ -242,7 +242,8 @@ class Coin:
         header_hex_hash = hash_to_hex_str(cls.header_hash(header))
         if header_hex_hash != cls.GENESIS_HASH:
             raise CoinError(
-                f"the daemon's genesis block has hash {header_hex_hash}, "
+                f"the daemon's genesis block has hash {header_hex_hash} "
+                f"({_networks_of(header_hex_hash)}), "
                 f"that of {cls.NAME} {cls.NET} is {cls.GENESIS_HASH}: wrong COIN, NET or daemon?"
             )
         return header + b"\0"
@@ -414,6 +415,15 @@ def _complete(coin: type[Coin]) -> type[Coin]:
     if missing:
         raise CoinError(f"coin {coin.__name__} lacks {', '.join(missing)}")
     return coin
+
+
+def _networks_of(genesis_hash: str) -> str:
+    """Return the coins and networks whose chain begins with a block, as text."""
+    coins = [coin for coin in _coin_classes() if genesis_hash == coin.GENESIS_HASH]
+    names = sorted({f"{coin.NAME} {coin.NET}" for coin in coins})
+    if not names:
+        return "of no known network"
+    return f"of {', '.join(names)}"
 
 
 def _invalid_url(url: str, reason: str) -> CoinError:

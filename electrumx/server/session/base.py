@@ -4,6 +4,8 @@ How a session answers is in ``requests``.  It has no task: the connection calls 
 """
 
 import itertools
+import logging
+from functools import cache
 from typing import Any
 
 from electrumx.lib import util
@@ -16,7 +18,11 @@ MASKED_ADDRESS = "xx.xx.xx.xx:xx"
 MUCH_SENT = 1_000_000
 
 _session_ids = itertools.count()
-_logger = util.class_logger(__name__, "SessionBase")
+
+
+@cache
+def _logger_of(class_name: str) -> logging.Logger:
+    return util.class_logger(__name__, class_name)
 
 
 class SessionBase(RequestSession):
@@ -53,7 +59,9 @@ class SessionBase(RequestSession):
         self.request_handlers = {}
         self.session_id = next(_session_ids)
         address = self.remote_address_string()
-        self.logger.info(f"{kind.upper()} {address}, {session_mgr.session_count():,d} total")
+        # A health check of the administrator's comes every minute.
+        level = logging.INFO if self.limited else logging.DEBUG
+        self.logger.log(level, f"{kind.upper()} {address}, {session_mgr.session_count():,d} total")
         session_mgr.add_session(self)
 
     # -- identity
@@ -61,7 +69,8 @@ class SessionBase(RequestSession):
     @property
     def logger(self) -> Any:
         """The logger that names the session; made anew, as most sessions have little to say."""
-        return util.ConnectionLogger(_logger, {"conn_id": str(self.session_id)})
+        logger = _logger_of(type(self).__name__)
+        return util.ConnectionLogger(logger, {"conn_id": str(self.session_id)})
 
     def remote_address(self) -> Any:
         """Return the peer's address (a NetAddress), or None."""

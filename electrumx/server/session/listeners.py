@@ -62,7 +62,8 @@ class RenewedContext(ssl.SSLContext):
 
     def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*self._files)
+        # Without a password OpenSSL would ask for that of an encrypted key at the terminal.
+        context.load_cert_chain(*self._files, password="")
         return context
 
     def _renew(self) -> None:
@@ -187,7 +188,8 @@ class Listeners:
         self._env = env
         self._factory_for = factory_for
         self._tls_context: ssl.SSLContext | None = None
-        self.logger = util.class_logger(__name__, self.__class__.__name__)
+        # Filters of logs and wait conditions of containers know these lines by that name.
+        self.logger = util.class_logger(__name__, "SessionManager")
         self.open: dict[Any, Listener] = {}
 
     def _tls(self, protocol: str) -> ssl.SSLContext | None:
