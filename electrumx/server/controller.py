@@ -185,6 +185,8 @@ class Controller(ServerBase):
         self.logger.info(f"supported protocol versions: {low}-{high}")
         self.logger.info(f"event loop policy: {env.loop_policy or 'asyncio'}")
         self.logger.info(f"reorg limit is {env.reorg_limit:,d} blocks")
+        for hint in env.hints:
+            self.logger.warning(hint)
 
 
 def _status(manager: SessionManager, processor: BlockProcessor, daemon: Daemon) -> str:

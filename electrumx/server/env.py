@@ -26,6 +26,7 @@ from electrumx.server.services import (
     parse_networks,
     parse_unix_service,
 )
+from electrumx.server.setting_hints import physical_memory_mb, setting_hints
 
 
 def _resource_module() -> Any:
@@ -98,6 +99,10 @@ class Env(EnvBase):
         self._read_limits()
         self._read_cost_limits()
         self._read_services()
+        #: warnings about settings that probably do not mean what the operator thinks
+        self.hints: list[str] = setting_hints(
+            self.variables(), cache_mb=self.cache_MB, obsolete=OBSOLETE
+        )
 
     # The parts, in the order of evaluation
 
@@ -140,7 +145,7 @@ class Env(EnvBase):
         self.blacklist_url: str | None = self.default("BLACKLIST_URL", self.coin.BLACKLIST_URL)
 
     def _read_limits(self) -> None:
-        self.cache_MB: int = self.integer("CACHE_MB", 1200, minimum=1)
+        self.cache_MB: int = self._cache_mb()
         self.reorg_limit: int = self.integer(
             "REORG_LIMIT", self.coin.REORG_LIMIT, minimum=1
         )  # blocks
@@ -207,6 +212,16 @@ class Env(EnvBase):
                 f'unrecognised DB engine "{shown(engine)}": set DB_ENGINE to leveldb or rocksdb'
             )
         return engine
+
+    def _cache_mb(self) -> int:
+        value = self.integer("CACHE_MB", 1200, minimum=1)
+        memory = physical_memory_mb()
+        if self.default("CACHE_MB", None) is not None and memory is not None and value > memory:
+            raise self.Error(
+                f"envvar CACHE_MB value {value} is too big: the machine has {memory:,d} MB of "
+                "memory, set at most half of that"
+            )
+        return value
 
     def _path(self, envvar: str, hint: str) -> str:
         path = self.required(envvar, hint)

@@ -286,7 +286,7 @@ INVALID_JSON = (-32700, "invalid JSON")
 MALFORMED = {
     "half an object": (b'{"id": 1', INVALID_JSON),
     "nothing": (b"", INVALID_JSON),
-    "words": (b"GET / HTTP/1.1", INVALID_JSON),
+    "words": (b"hello, server", INVALID_JSON),
     "a text": (b'"server.ping"', NOT_A_DICT),
     "a number": (b"7", NOT_A_DICT),
     "null": (b"null", NOT_A_DICT),

@@ -128,6 +128,27 @@ def test_an_integer_has_default_and_bounds(base, envvar, attr, default, least, g
         assert refusal().startswith(f"cannot convert envvar {envvar} value {value} to an integer")
 
 
+def test_a_cache_larger_than_the_machines_memory_is_refused(base):
+    base.setattr(env_module, "physical_memory_mb", lambda: 1000)
+    assert Env().cache_MB == 1200
+    base.setenv("CACHE_MB", "1000")
+    assert Env().cache_MB == 1000
+    base.setenv("CACHE_MB", "1001")
+    assert refusal().startswith(
+        "envvar CACHE_MB value 1001 is too big: the machine has 1,000 MB of memory, "
+    )
+    base.setattr(env_module, "physical_memory_mb", lambda: None)
+    assert Env().cache_MB == 1001
+
+
+def test_doubtful_settings_are_kept_for_the_log(base):
+    assert [hint.partition(":")[0] for hint in Env().hints] == ["SERVICES is not set"]
+    base.setenv("SERVICES", "tcp://:50001")
+    base.setenv("ANON_LOGS", "false")
+    (hint,) = Env().hints
+    assert hint.startswith("ANON_LOGS=false means true")
+
+
 @pytest.mark.parametrize("envvar", ["DB_DIRECTORY", "DAEMON_URL", "COIN"])
 def test_required_variables_are_asked_for(base, envvar):
     base.delenv(envvar)
