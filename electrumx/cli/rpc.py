@@ -83,7 +83,7 @@ class Server:
             return connect_us(self.path, framer=framer)
         return connect_rs(self.host, self.port, framer=framer)
 
-    def failure(self, error: OSError) -> str:
+    def failure(self, error: Exception) -> str:
         """Return what to print if connecting failed."""
         if self.path is None:
             return (
@@ -209,7 +209,8 @@ def main(argv: list[str] | None = None) -> int:
     timeout_secs = default_secs if given_secs is None else given_secs
     try:
         reply = asyncio.run(request(server, timeout_secs, command, args))
-    except OSError as e:
+    except (OSError, OverflowError) as e:
+        # OverflowError: the port is no 16-bit number
         _print([server.failure(e)])
         return 1
     except (RPCError, ProtocolError) as e:

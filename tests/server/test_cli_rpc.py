@@ -153,6 +153,12 @@ def test_options_go_before_the_environment_and_that_before_what_exists(
     assert rpc.Server.chosen(*options, environ) == expected
 
 
+@pytest.mark.parametrize("port", ["99999", "-1", "http"])
+def test_a_port_that_is_none_is_exit_status_1(port, capsys):
+    assert rpc.main(["-p", port, "getinfo"]) == 1
+    assert f"is {port} the wrong RPC port?" in capsys.readouterr().out
+
+
 def test_a_socket_and_a_port_cannot_both_be_given(capsys):
     for other in (["-p", "1"], ["--host", "h"]):
         with pytest.raises(SystemExit) as info:

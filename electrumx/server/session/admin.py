@@ -5,6 +5,7 @@ Its users are trusted: no costs, no time-outs, no bound on replies. They are cou
 
 import asyncio
 import json
+import time
 from typing import Any
 
 from aiorpcx import ProtocolError, ReplyAndDisconnect
@@ -23,6 +24,8 @@ from electrumx.server.session.tables import rpc_method
 from electrumx.server.session.work import LAST_WORD_SECS
 from electrumx.server.verify import verify
 
+# First messages that are not JSON-RPC are logged once in so many seconds, at most.
+FOREIGN_LOG_SECS = 60.0
 # Names of methods are cut to so many characters in the log.
 LOGGED_NAMES_CHARS = 200
 
@@ -36,6 +39,8 @@ class LocalRPC(SessionBase):
     cost_decay_per_sec = 0.0
     bw_cost_per_byte = 0.0
     cost_sleep = 0.0
+    # When a foreign first message is logged again, by the monotonic clock
+    _next_warning = 0.0
     # Shown, but not heeded
     initial_concurrent = 20
     processing_timeout = 30.0
@@ -55,7 +60,10 @@ class LocalRPC(SessionBase):
     def accepts_first(self, message: bytes) -> bool:
         """Return whether a first message is JSON-RPC; log if it is not."""
         accepted = may_be_json_rpc(message)
-        if not accepted:
+        now = time.monotonic()
+        if not accepted and now >= LocalRPC._next_warning:
+            # A web page may try as often as it likes.
+            LocalRPC._next_warning = now + FOREIGN_LOG_SECS
             self.logger.warning(
                 "disconnecting: the first message is not JSON-RPC "
                 "(a web page or another program may have been sent to this port)"

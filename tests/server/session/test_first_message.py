@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from electrumx.server.session import LocalRPC
 from electrumx.server.session.first_message import is_http, may_be_json_rpc
 from tests.fakes.session_world import WAIT_SECS, FakeService, session_world, until
 
@@ -99,9 +100,13 @@ async def test_local_rpc_takes_objects_and_batches(request_):
         assert b'"coin"' in await admin.recv_raw()
 
 
-async def test_the_log_says_that_something_other_than_json_rpc_came(caplog):
+async def test_the_log_says_once_a_minute_that_something_other_than_json_rpc_came(
+    caplog, monkeypatch
+):
+    monkeypatch.setattr(LocalRPC, "_next_warning", 0.0)
     async with session_world() as world:
-        await exchange(world, "rpc", FROM_BROWSERS["post"])
+        for _ in range(3):
+            await exchange(world, "rpc", FROM_BROWSERS["post"])
         said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
         assert len(said) == 1
         assert "not JSON-RPC" in said[0]
