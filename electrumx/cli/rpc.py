@@ -1,6 +1,7 @@
 """The administrator's tool: sends one command to a running server and prints the answer.
 
-Runs in a process of its own, and needs nothing of the server but its LocalRPC port.
+Runs in a process of its own, and needs nothing of the server but its LocalRPC socket or port.
+A password may be among the arguments, so an address is never guessed: see ``Server``.
 """
 
 import argparse
@@ -8,14 +9,21 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from aiorpcx import NewlineFramer, RPCError, TaskTimeout, connect_rs, timeout_after
+from aiorpcx import NewlineFramer, RPCError, TaskTimeout, connect_rs, connect_us, timeout_after
 from aiorpcx.jsonrpc import ProtocolError
 
+from electrumx.cli.logs import never_fail_to_encode
+from electrumx.lib.env_base import shown
 from electrumx.lib.text import groups_lines, peers_lines, sessions_lines
 
+# Of the unit in contrib/systemd and of the container.
+DEFAULT_SOCKET = "/run/electrumx/rpc.sock"
+# An address, not a name: another user may listen at another address of the same name.
+DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = "8000"
 DEFAULT_TIMEOUT_SECS = 30.0
 # Some commands take as long as the database is large.
@@ -45,6 +53,54 @@ _PRINTERS: dict[str, Callable[[Any], Iterable[str]]] = {
 _FOUND: dict[str, Callable[[Any], bool]] = {"verify": lambda reply: bool(reply["sound"])}
 
 
+@dataclass(frozen=True)
+class Server:
+    """Where to connect: to a Unix socket if there is a path, else to a host and port."""
+
+    path: str | None = None
+    host: str = DEFAULT_HOST
+    port: str = DEFAULT_PORT
+
+    @classmethod
+    def chosen(
+        cls, socket: str | None, host: str | None, port: str | None, environ: Mapping[str, str]
+    ) -> "Server":
+        """Return the server that options, else the environment, else what exists, name."""
+        if socket:
+            return cls(path=socket)
+        if not host and not port:
+            if environ.get("RPC_SOCKET"):
+                return cls(path=environ["RPC_SOCKET"])
+            if not environ.get("RPC_PORT") and os.path.exists(DEFAULT_SOCKET):
+                return cls(path=DEFAULT_SOCKET)
+        return cls(host=host or DEFAULT_HOST, port=port or environ.get("RPC_PORT") or DEFAULT_PORT)
+
+    def connection(self) -> Any:
+        """Return a context manager of a connection's session."""
+        # Tables of thousands of sessions exceed the framer's usual bound
+        framer = NewlineFramer(0)
+        if self.path is not None:
+            return connect_us(self.path, framer=framer)
+        return connect_rs(self.host, self.port, framer=framer)
+
+    def failure(self, error: Exception) -> str:
+        """Return what to print if connecting failed."""
+        if self.path is None:
+            return (
+                "cannot connect - is ElectrumX catching up, not running, or "
+                f"is {self.port} the wrong RPC port?"
+            )
+        if isinstance(error, PermissionError):
+            return (
+                f"cannot connect - {shown(self.path)} is for the server's user only: "
+                "run this as that user, or as root"
+            )
+        return (
+            "cannot connect - is ElectrumX not running, or "
+            f"is {shown(self.path)} the wrong RPC socket?"
+        )
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; what it parses beyond options are the params."""
     parser = argparse.ArgumentParser(
@@ -55,6 +111,15 @@ def make_parser() -> argparse.ArgumentParser:
         "--port",
         metavar="PORT",
         help="port of the server's rpc service (default: RPC_PORT of the environment, or 8000)",
+    )
+    parser.add_argument(
+        "--host", metavar="HOST", help=f"host of the server's rpc service (default: {DEFAULT_HOST})"
+    )
+    parser.add_argument(
+        "--socket",
+        metavar="PATH",
+        help="Unix socket of the server's rpc service (default: RPC_SOCKET of the environment; "
+        f"without that, and without a host or port, {DEFAULT_SOCKET} if it exists)",
     )
     parser.add_argument(
         "--timeout",
@@ -111,11 +176,9 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def request(port: str, timeout_secs: float, command: str, params: dict[str, Any]) -> Any:
+async def request(server: Server, timeout_secs: float, command: str, params: dict[str, Any]) -> Any:
     """Return the server's reply to a command; raises what connecting and asking can."""
-    # Tables of thousands of sessions exceed the framer's usual bound
-    connection = connect_rs("localhost", port, framer=NewlineFramer(0))
-    async with timeout_after(timeout_secs), connection as session:
+    async with timeout_after(timeout_secs), server.connection() as session:
         session.sent_request_timeout = timeout_secs
         return await session.send_request(command, params)
 
@@ -132,7 +195,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run the tool; return the exit status."""
     parser = make_parser()
     args = vars(parser.parse_args(argv))
-    port = args.pop("port") or os.environ.get("RPC_PORT") or DEFAULT_PORT
+    socket, host, port = (args.pop(name) for name in ("socket", "host", "port"))
+    if socket and (host or port):
+        parser.error("--socket cannot be combined with --host or --port")
+    server = Server.chosen(socket, host, port, os.environ)
     given_secs = args.pop("timeout")
     as_json = args.pop("json")
     command = args.pop("command")
@@ -142,12 +208,10 @@ def main(argv: list[str] | None = None) -> int:
     default_secs = LONG_TIMEOUT_SECS.get(command, DEFAULT_TIMEOUT_SECS)
     timeout_secs = default_secs if given_secs is None else given_secs
     try:
-        reply = asyncio.run(request(port, timeout_secs, command, args))
-    except OSError:
-        print(
-            "cannot connect - is ElectrumX catching up, not running, or "
-            f"is {port} the wrong RPC port?"
-        )
+        reply = asyncio.run(request(server, timeout_secs, command, args))
+    except (OSError, OverflowError) as e:
+        # OverflowError: the port is no 16-bit number
+        _print([server.failure(e)])
         return 1
     except (RPCError, ProtocolError) as e:
         return _failed(e.message)
@@ -157,14 +221,26 @@ def main(argv: list[str] | None = None) -> int:
         return _failed("the connection was lost")
     except ValueError as e:
         return _failed(str(e))
-    for line in reply_lines(command, reply, as_json=as_json):
-        print(line)
+    _print(reply_lines(command, reply, as_json=as_json))
     found = _FOUND.get(command)
     return 0 if found is None or found(reply) else 1
 
 
+def _print(lines: Iterable[str]) -> None:
+    """Print lines; that nobody reads them all, as with ``| head``, is no error."""
+    never_fail_to_encode(sys.stdout)
+    try:
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter flushes once more when it exits.
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+
+
 def _failed(reason: Any) -> int:
-    print(f"error making request: {reason}")
+    _print([f"error making request: {shown(str(reason))}"])
     return 1
 
 

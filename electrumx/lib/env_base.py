@@ -6,7 +6,7 @@ means is for subclasses to say. Runs once, at start-up, before any event loop ex
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
@@ -57,6 +57,11 @@ class EnvBase:
     def default(cls, envvar: str, default: Any) -> Any:
         """Return the text of a variable as it is, or the default if it is not set."""
         return os.environ.get(envvar, default)
+
+    @classmethod
+    def variables(cls) -> Mapping[str, str]:
+        """Return all variables of the process."""
+        return os.environ
 
     @classmethod
     def boolean(cls, envvar: str, default: bool) -> bool:

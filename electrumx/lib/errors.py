@@ -9,6 +9,9 @@ Errors are sorted by whose fault they are; each is defined beside the code that 
      |    +-- CoinError           lib.coins: unknown coin, bad daemon URL, wrong genesis block
      |    +-- StartupError        lib.server_base: run as root, or by a Python too old
      |    +-- DBError             server.schema: the database on disk does not fit
+     |    |    +-- MissingEngineError  server.storage: an engine's binding, also an ImportError
+     |    +-- ListenError         server.session.preflight: an address cannot be listened on
+     |    +-- CertificateError    server.session.preflight: a bad certificate or key
      +-- DeserializeError      bytes that are not what they claim to be (node, client or disk)
      |    +-- SkipTxDeserialize   a transaction that is valid but not for us (MWEB-only)
      +-- ScriptError           lib.script: a script that does not parse

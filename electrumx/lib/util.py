@@ -14,6 +14,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager
+from ipaddress import ip_address
 from pathlib import Path
 from struct import Struct
 from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar
@@ -378,12 +379,13 @@ def formatted_time(t: float, sep: str = " ") -> str:
 
 
 def address_string(address: tuple[Any, Any]) -> str:
-    """Return ``host:port`` of a pair, with an IPv6 host in brackets."""
+    """Return ``host:port`` of a pair; an IP address in its shortest form, IPv6 in brackets."""
     host, port = address
-    host = str(host)
-    if ":" in host and not host.startswith("["):
-        return f"[{host}]:{port}"
-    return f"{host}:{port}"
+    try:
+        ip = ip_address(host)
+    except ValueError:
+        return f"{host}:{port}"
+    return f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
 
 
 # No version that anyone means has longer numbers; int() of a long text is slow.

@@ -23,6 +23,8 @@ from electrumx.server.daemon import Daemon, DaemonError
 
 #: seconds that the node may take to count its outputs
 NODE_SECS = 1800.0
+#: seconds that it may take to send NODE_BLOCKS blocks
+BLOCKS_SECS = 600.0
 #: of so many outputs, or satoshis, one may be left unexplained by an audit that is not deep
 TOLERANCE = 10_000
 #: blocks asked for at a time
@@ -83,7 +85,7 @@ class NodeComparison:
         return difference.count == 0 and abs(difference.value) <= slack
 
     async def conclude(self) -> None:
-        """Add findings or notes to the audit's."""
+        """Add findings or notes to the audit's.  Raise DaemonError or asyncio.TimeoutError."""
         audit = self.audit
         if audit.deep and not self._exact(self._difference()):
             await self._read_blocks()
@@ -126,7 +128,8 @@ class NodeComparison:
         for first in range(1, top + 1, NODE_BLOCKS):
             count = min(NODE_BLOCKS, top + 1 - first)
             hashes = await asyncio.to_thread(self._block_hashes, first, count)
-            raws = await self.daemon.raw_blocks([hash_to_hex_str(h) for h in hashes])
+            hex_hashes = [hash_to_hex_str(block_hash) for block_hash in hashes]
+            raws = await asyncio.wait_for(self.daemon.raw_blocks(hex_hashes), BLOCKS_SECS)
             await asyncio.to_thread(self._collect, raws, first)
             if time.monotonic() >= next_log:
                 next_log = time.monotonic() + audit.LOG_SECS

@@ -32,6 +32,7 @@ from electrumx.lib import util
 from electrumx.lib.errors import OperatorError
 from electrumx.server.db import DB
 from electrumx.server.flat_files import STAGING
+from electrumx.server.mounts import is_read_only, is_removed_at_stop
 from electrumx.server.storage import RocksDB, Storage
 
 #: suffix of a backup that is being made
@@ -114,6 +115,19 @@ class Backup:
         db_dir = self.db.db_dir.resolve()
         if within == db_dir or db_dir in within.parents:
             raise BackupError(f"{path} is in the database directory: give a path outside of it")
+        if is_removed_at_stop(within):
+            raise BackupError(
+                f"{path} is in a temporary directory of the server's own (PrivateTmp of its unit), "
+                "which is removed when the server stops: give a path that others see, in a "
+                "directory that ReadWritePaths of the unit names"
+            )
+        if is_read_only(within):
+            raise BackupError(_read_only(str(path)))
+        if not os.access(within, os.W_OK | os.X_OK):
+            raise BackupError(
+                f"{parent} is not writable: let the user who runs the server write in it, or give "
+                "another path"
+            )
         if os.path.lexists(partial):
             raise BackupError(
                 f"{partial} exists: another backup to this path is being made, or was "
@@ -213,6 +227,14 @@ class Backup:
         shutil.rmtree(self.staging, ignore_errors=True)
         if failed and self._made_partial:
             shutil.rmtree(self.partial, ignore_errors=True)
+
+
+def _read_only(path: str) -> str:
+    return (
+        f"{path} is on a file system that is read-only for the server: if systemd runs it, name "
+        "the directory in ReadWritePaths of the unit (systemctl edit) and restart; else give "
+        "another path"
+    )
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
@@ -339,6 +361,8 @@ async def _back_up(backup: Backup, lock: asyncio.Lock) -> BackupReport:
     except OperatorError:
         raise
     except Exception as e:  # rocksdict raises bare Exceptions
+        if isinstance(e, OSError) and e.errno == errno.EROFS:
+            raise BackupError(_read_only(str(e.filename or backup.path))) from e
         reason = " ".join(str(e).split())
         raise BackupError(
             f"the backup failed and nothing of it is left: {reason}; check the path's permissions "

@@ -31,6 +31,7 @@ from electrumx.server.notifications import Confirmed, Notifications
 from electrumx.server.readiness import Readiness
 from electrumx.server.schema import DBClosedError
 from electrumx.server.session import SessionManager
+from electrumx.server.session.preflight import check_services
 from electrumx.server.tip_watcher import TipWatcher
 
 # New objects between two collections of the youngest, such collections between two of the middle
@@ -124,6 +125,7 @@ class Controller(ServerBase):
         """Start everything and wait; the first part that fails ends the server with its error."""
         self._check_library()
         self._log_start(self.env)
+        await check_services(self.env)
         async with Readiness.from_environment(shutdown_event) as readiness:
             await self._serve(self.env, shutdown_event, readiness)
 
@@ -188,11 +190,13 @@ class Controller(ServerBase):
         self.logger.info(f"software version: {electrumx.version}")
         self.logger.info(f"aiorpcX version: {version_string(aiorpcx._version)}")
         self.logger.info(f"supported protocol versions: {low}-{high}")
-        self.logger.info(f"event loop policy: {env.loop_policy}")
+        self.logger.info(f"event loop policy: {env.loop_policy or 'asyncio'}")
         self.logger.info(f"reorg limit is {env.reorg_limit:,d} blocks")
         missing = missing_modules()
         if missing and env.indexer != "python":
             self.logger.warning(missing_modules_warning(missing))
+        for hint in env.hints:
+            self.logger.warning(hint)
 
 
 def _status(manager: SessionManager, processor: BlockProcessor, daemon: Daemon) -> str:

@@ -19,6 +19,14 @@ from electrumx.lib.coins import Coin
 from electrumx.lib.env_base import EnvBase, shown
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.util import class_logger
+from electrumx.server.services import (
+    Network,
+    UnixService,
+    is_local,
+    parse_networks,
+    parse_unix_service,
+)
+from electrumx.server.setting_hints import physical_memory_mb, setting_hints
 
 
 def _resource_module() -> Any:
@@ -91,6 +99,10 @@ class Env(EnvBase):
         self._read_limits()
         self._read_cost_limits()
         self._read_services()
+        #: warnings about settings that probably do not mean what the operator thinks
+        self.hints: list[str] = setting_hints(
+            self.variables(), cache_mb=self.cache_MB, obsolete=OBSOLETE
+        )
 
     # The parts, in the order of evaluation
 
@@ -133,7 +145,7 @@ class Env(EnvBase):
         self.blacklist_url: str | None = self.default("BLACKLIST_URL", self.coin.BLACKLIST_URL)
 
     def _read_limits(self) -> None:
-        self.cache_MB: int = self.integer("CACHE_MB", 1200, minimum=1)
+        self.cache_MB: int = self._cache_mb()
         self.reorg_limit: int = self.integer(
             "REORG_LIMIT", self.coin.REORG_LIMIT, minimum=1
         )  # blocks
@@ -175,9 +187,12 @@ class Env(EnvBase):
         self.ssl_keyfile: str = ""
         if any(service.protocol in self.SSL_PROTOCOLS for service in self.services):
             hint = "SERVICES has an ssl or wss service, which needs the path of "
-            self.ssl_certfile = self.required("SSL_CERTFILE", hint + "a certificate")
-            self.ssl_keyfile = self.required("SSL_KEYFILE", hint + "the certificate's key")
+            self.ssl_certfile = self._path("SSL_CERTFILE", hint + "a certificate")
+            self.ssl_keyfile = self._path("SSL_KEYFILE", hint + "the certificate's key")
         self.report_services: list[Service] = self.services_to_report()
+        #: networks that may reach rpc services, besides this machine
+        self.rpc_allow: list[Network] = self.custom("RPC_ALLOW", [], parse_networks)
+        self._check_rpc_services()
 
     # Single settings
 
@@ -197,6 +212,22 @@ class Env(EnvBase):
                 f'unrecognised DB engine "{shown(engine)}": set DB_ENGINE to leveldb or rocksdb'
             )
         return engine
+
+    def _cache_mb(self) -> int:
+        value = self.integer("CACHE_MB", 1200, minimum=1)
+        memory = physical_memory_mb()
+        if self.default("CACHE_MB", None) is not None and memory is not None and value > memory:
+            raise self.Error(
+                f"envvar CACHE_MB value {value} is too big: the machine has {memory:,d} MB of "
+                "memory, set at most half of that"
+            )
+        return value
+
+    def _path(self, envvar: str, hint: str) -> str:
+        path = self.required(envvar, hint)
+        if not path:
+            raise self.Error(f"envvar {envvar} value is empty: {hint}")
+        return path
 
     def _indexer(self) -> str:
         text = self.default("INDEXER", "auto")
@@ -301,7 +332,9 @@ class Env(EnvBase):
             if not entry:
                 continue
             try:
-                service = Service.from_string(entry, default_func=default_func)
+                service = parse_unix_service(entry) or Service.from_string(
+                    entry, default_func=default_func
+                )
             except ValueError as e:
                 raise ServiceError(
                     f'"{shown(entry)}" invalid: {shown(str(e))}; '
@@ -335,12 +368,24 @@ class Env(EnvBase):
 
         services = self._parse_services("SERVICES", default_part)
         for service in services:
+            if isinstance(service, UnixService):
+                continue
             if str(service.host).lower().rstrip(".").endswith(".onion"):
                 raise ServiceError(
                     f"bad host for SERVICES: {service}; "
                     "serve an onion name's local address, and put the name in REPORT_SERVICES"
                 )
         return services
+
+    def _check_rpc_services(self) -> None:
+        """Refuse rpc services that others could reach, unless RPC_ALLOW names who may."""
+        for service in self.services:
+            if service.protocol == "rpc" and not self.rpc_allow and not is_local(service):
+                raise ServiceError(
+                    f"bad host for SERVICES: {service}; whoever reaches an rpc service controls "
+                    "the server: use rpc:// or rpc:///PATH, or set RPC_ALLOW to the networks that "
+                    "may connect"
+                )
 
     def services_to_report(self) -> list[Service]:
         """Return the services of REPORT_SERVICES: those told to clients and peers."""

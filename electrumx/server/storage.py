@@ -46,6 +46,10 @@ class WriteBatch(Protocol):
         """Remove a row, if it exists."""
 
 
+class MissingEngineError(DBError, ImportError):
+    """An engine's Python binding is not installed; an ImportError for whoever expects one."""
+
+
 class Storage:
     """A key-value store in a folder of its own, opened by the constructor.
 
@@ -87,7 +91,7 @@ class Storage:
 
     @classmethod
     def import_module(cls) -> None:
-        """Import the engine's Python binding.  Raise DBError if it is not installed."""
+        """Import the engine's Python binding.  Raise MissingEngineError if it is not installed."""
         raise NotImplementedError
 
     def open(self, name: str) -> None:
@@ -222,7 +226,9 @@ class Storage:
                 return importlib.import_module(name)
             except ImportError:
                 continue
-        raise DBError(f"no Python binding for DB engine {cls.ENGINE} is installed: {remedy}")
+        raise MissingEngineError(
+            f"no Python binding for DB engine {cls.ENGINE} is installed: {remedy}"
+        )
 
 
 def used_prefixes(store: Storage, kind: bytes = b"", first: int = 0) -> Iterator[int]:
@@ -242,12 +248,12 @@ def db_class(name: str) -> type[Storage]:
     if not candidates:
         known = ", ".join(sorted({engine.ENGINE for engine in engines}))
         raise RuntimeError(f'unrecognised DB engine "{name}": use one of {known}')
-    failures = []
+    failures: list[Exception] = []
     for engine in candidates:
         try:
             engine.import_module()
             return engine
-        except DBError as e:
+        except (DBError, ImportError) as e:
             failures.append(e)
     raise failures[0]
 

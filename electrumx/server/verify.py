@@ -32,6 +32,8 @@ __all__ = [
 #: tries to find node and database at the same block, and seconds between them
 NODE_TRIES = 10
 NODE_RETRY_SECS = 1.0
+#: seconds in which a node that runs answers the first question
+NODE_ANSWER_SECS = 60.0
 
 
 @dataclass(slots=True)
@@ -48,8 +50,8 @@ async def _snapshot_with_node(
 ) -> NodeComparison | None:
     """Take the snapshot at the block at which the node counted; None if that cannot be."""
     db = audit.db
-    reason = ""
-    for attempt in range(NODE_TRIES):
+    reason = await _no_answer(daemon)
+    for attempt in range(0 if reason else NODE_TRIES):
         if attempt:
             await asyncio.sleep(NODE_RETRY_SECS)
         try:
@@ -77,6 +79,17 @@ async def _snapshot_with_node(
     return None
 
 
+async def _no_answer(daemon: Daemon) -> str:
+    """Return why the node cannot be asked, which is empty if it can.  The daemon retries."""
+    try:
+        await asyncio.wait_for(daemon.height(), NODE_ANSWER_SECS)
+    except asyncio.TimeoutError:
+        return f"it did not answer within {NODE_ANSWER_SECS:g} seconds; check that it runs"
+    except DaemonError as e:
+        return f"it refuses to tell its height: {e}"
+    return ""
+
+
 async def _audit_once(audit: Audit, daemon: Daemon | None, lock: asyncio.Lock) -> None:
     comparison = None
     if daemon is None:
@@ -92,8 +105,9 @@ async def _audit_once(audit: Audit, daemon: Daemon | None, lock: asyncio.Lock) -
     if comparison:
         try:
             await comparison.conclude()
-        except (DaemonError, DeserializeError) as e:
-            audit.notes.append(f"node: not compared to the end: {e}")
+        except (DaemonError, DeserializeError, asyncio.TimeoutError) as e:
+            reason = str(e) or "no answer in time"
+            audit.notes.append(f"node: not compared to the end: {reason}")
 
 
 async def verify(

@@ -93,6 +93,7 @@ def fake_env(**settings):
         coin=FakeCoin,
         services=[FakeService("tcp"), FakeService("rpc")],
         report_services=[],
+        rpc_allow=[],
         ssl_certfile=None,
         ssl_keyfile=None,
         max_send=1_000_000,

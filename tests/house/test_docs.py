@@ -193,9 +193,10 @@ def test_the_obsolete_variables_are_listed_and_each_stops_the_server(monkeypatch
         assert repr([name]) in str(error.value)
 
 
-def test_the_clients_variable_is_documented_with_the_client():
-    assert {"RPC_PORT"} == set(directives("rpc-interface", "envvar"))
-    assert "RPC_PORT" in variables_named_in(REPOSITORY / "electrumx" / "cli" / "rpc.py")
+def test_the_clients_variables_are_documented_with_the_client():
+    documented = {"RPC_PORT", "RPC_SOCKET"}
+    assert documented == set(directives("rpc-interface", "envvar"))
+    assert documented <= variables_named_in(REPOSITORY / "electrumx" / "cli" / "rpc.py")
 
 
 def test_defaults_of_integers_in_the_manual_are_those_of_the_code(monkeypatch):

@@ -20,7 +20,7 @@ ROWS = [
     ["lib.header_hashes"],
     ["lib.tx", "lib.tx_axe", "lib.tx_dash", "lib.merkle"],
     ["lib.coins", "lib.env_base", "lib.server_base"],
-    ["server.compiled_modules"],
+    ["server.compiled_modules", "server.services", "server.setting_hints"],
     ["server.env", "server.faults", "server.readiness", "server.loop_lag", "server.allocator"],
     [
         *("server.db", "server.filling", "server.committed"),
@@ -36,6 +36,7 @@ ROWS = [
     ["server.outage", "server.node_reply", "server.node_rpc"],
     ["server.daemon", "server.daemon_variants"],
     ["server.audit", "server.audit_node", "server.verify"],
+    ["server.mounts"],
     ["server.backup", "server.tip_watcher"],
     ["server.prefetcher", "server.indexer", "server.utxo_cache", "server.notifications"],
     ["server.cache_policy"],

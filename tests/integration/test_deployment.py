@@ -16,6 +16,7 @@ import sys
 
 import pytest
 
+from electrumx.cli.rpc import DEFAULT_SOCKET
 from tests.conftest import REPOSITORY, require
 from tests.fakes.chain import COIN, Model
 from tests.house.test_docs import directives
@@ -212,6 +213,16 @@ def test_the_unit_leaves_the_server_time_and_files():
     assert seconds(unit["WatchdogSec"]) >= 60
     assert int(unit["LimitNOFILE"]) >= 2500
     assert conf_settings()["DB_DIRECTORY"] == f"/var/lib/{unit['StateDirectory']}"
+
+
+def test_the_unit_has_a_directory_for_the_socket_and_one_for_backups():
+    unit = unit_settings()
+
+    assert os.path.dirname(DEFAULT_SOCKET) == f"/run/{unit['RuntimeDirectory']}"
+    assert conf_settings()["SERVICES"].split(",")[-1] == f"rpc://{DEFAULT_SOCKET}"
+    assert "AF_UNIX" in unit["RestrictAddressFamilies"].split()
+    backup = block("electrumx_rpc backup").split()[-1]
+    assert unit["ReadWritePaths"] == f"-{os.path.dirname(backup)}"
 
 
 def test_the_environment_file_is_documented_and_understood():
@@ -508,13 +519,15 @@ def test_the_container_s_command_serves_and_is_healthy(short_tmp, node, stopping
         pair.split("=", 1) for argument in arguments_of("ENV") for pair in shlex.split(argument)
     )
     assert set(environment) - {"PATH", "PYTHONUNBUFFERED"} <= documented_variables()
-    tcp, rpc = free_ports(2)
+    (tcp,) = free_ports(1)
     (short_tmp / "db").mkdir()
-    assert environment["SERVICES"] == "tcp://:50001,rpc://"
+    assert environment["SERVICES"] == f"tcp://:50001,rpc://{DEFAULT_SOCKET}"
+    (made,) = [line for line in arguments_of("RUN") if os.path.dirname(DEFAULT_SOCKET) in line]
+    assert "install -d -o electrumx -m 700" in made
     assert environment["DB_DIRECTORY"] == arguments_of("VOLUME")[0] == "/db"
     shell = Shell(
         short_tmp,
-        SERVICES=f"tcp://127.0.0.1:{tcp},rpc://127.0.0.1:{rpc}",
+        SERVICES=f"tcp://127.0.0.1:{tcp},rpc://{short_tmp}/rpc.sock",
         DB_DIRECTORY=short_tmp / "db",
         HOST="set by the platform",
         RPC_PORT="",
@@ -528,7 +541,7 @@ def test_the_container_s_command_serves_and_is_healthy(short_tmp, node, stopping
     server.wait_for(lambda: _accepts(tcp), what="tcp port", timeout=START_SECS)
     assert_serves(tcp)
     check = json.loads(arguments_of("HEALTHCHECK")[0].partition("CMD")[2])
-    shell.env["RPC_PORT"] = str(rpc)
+    shell.env["RPC_SOCKET"] = f"{short_tmp}/rpc.sock"
     assert json.loads(shell.run(shlex.join(check)))["db height"] == HEIGHT
 
     stop = getattr(signal, arguments_of("STOPSIGNAL")[0])

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import re
+import socket
+import stat
 import subprocess
 import sys
 
@@ -15,7 +17,7 @@ from tests.fakes.chain import COIN, Model
 from tests.integration import client as electrum
 from tests.integration.server import ServerProcess
 from tests.integration.stand_in import StandIn, small_chain
-from tests.ports import free_port
+from tests.ports import free_port, free_ports
 
 HEIGHT = 60
 ADDRESS_HASH = bytes([3]) * 20
@@ -46,6 +48,69 @@ def run(server):
         return done.stdout if status != 2 else done.stderr
 
     return type_in
+
+
+@pytest.mark.parametrize("policy", ["asyncio", "uvloop"])
+def test_a_unix_socket_serves_the_operator_alone(policy, node, short_tmp, stopping):
+    if policy == "uvloop":
+        pytest.importorskip("uvloop")
+    path = short_tmp / "rpc.sock"
+    (port,) = free_ports(1)
+    server = ServerProcess(
+        short_tmp,
+        node.env,
+        protocols=("tcp",),
+        SERVICES=f"tcp://127.0.0.1:{port},rpc://{path}",
+        EVENT_LOOP_POLICY=policy,
+    )
+    server.ports["tcp"] = port
+    stopping.enter_context(server)
+
+    def type_in(*words):
+        command = [sys.executable, str(REPOSITORY / "electrumx_rpc"), "--socket", path, *words]
+        done = subprocess.run(
+            command, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=60
+        )
+        assert (done.returncode, done.stderr) == (0, ""), done
+        return done.stdout
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert json.loads(type_in("getinfo"))["db height"] == HEIGHT
+    assert " unknown" in type_in("sessions").splitlines()[1]
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(60)
+        sock.connect(str(path))
+        body = b'{"id":1,"method":"stop","params":[]}\n'
+        sock.sendall(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        heard = b""
+        while data := sock.recv(4096):
+            heard += data
+        assert b'"result"' not in heard
+    server.kill()
+    assert path.is_socket()
+    server.start()
+    assert json.loads(type_in("getinfo"))["db height"] == HEIGHT
+    assert type_in("stop") == '"stopping"\n'
+    assert server.wait_exit() == 0
+    assert not os.path.lexists(path)
+
+
+@pytest.mark.parametrize("policy", ["asyncio", "uvloop"])
+def test_rpc_beyond_this_machine_serves_it_too(policy, node, tmp_path, stopping):
+    if policy == "uvloop":
+        pytest.importorskip("uvloop")
+    (port,) = free_ports(1)
+    server = ServerProcess(
+        tmp_path,
+        node.env,
+        protocols=("rpc",),
+        SERVICES=f"rpc://0.0.0.0:{port}",
+        RPC_ALLOW="192.0.2.0/24",
+        EVENT_LOOP_POLICY=policy,
+    )
+    server.ports["rpc"] = port
+    stopping.enter_context(server)
+    assert server.rpc("getinfo")["pid"] == server.child.pid
 
 
 def test_getinfo_shows_the_state_of_the_server(run, server, node):

@@ -124,6 +124,7 @@ def test_extended_key_versions_give_the_first_coin_by_class_name():
         ("HTTP://u:p@h", "http://u:p@h:8332/"),
         ("Https://u:p@h:1", "https://u:p@h:1/"),
         ("u:a://b@h", "http://u:a://b@h:8332/"),
+        ("http:secret@h", "http://http:secret@h:8332/"),
     ],
 )
 def test_daemon_urls_are_completed(bitcoin, url, expected):
@@ -149,12 +150,32 @@ def test_daemon_urls_are_completed(bitcoin, url, expected):
         ("user:secret@h\nx", "…@h\nx"),
         ("ftp://user:secret@h", "…@h"),
         ("unix+http://user:secret@h:1", "…@h:1"),
+        ("https//user:secret@h:1", "…@h:1"),
+        ("HTTP//user:secret@h", "…@h"),
+        ("http:/user:secret@h", "…@h"),
     ],
 )
 def test_bad_daemon_urls_are_refused_without_showing_the_login(bitcoin, url, shown):
     with pytest.raises(CoinError) as info:
         bitcoin.sanitize_url(url)
-    assert f'invalid daemon URL: "{shown}"' == str(info.value)
+    start, _, reason = str(info.value).rpartition('": ')
+    assert f'invalid daemon URL: "{shown}' == start
+    assert reason.endswith("; DAEMON_URL takes http://user:password@host:port/")
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://127.0.0.1:8332", "user:password@ is missing"),
+        ("user:secret", "user:password@ is missing"),
+        ("https//u:p@h", "the scheme is misspelt"),
+        ("ftp://u:p@h", "the scheme is neither http nor https"),
+        ("u:p@h:x", "user, password, host or port is missing or wrong"),
+    ],
+)
+def test_the_error_of_a_daemon_url_says_what_is_wrong(bitcoin, url, reason):
+    with pytest.raises(CoinError, match=f'": {reason}; DAEMON_URL takes'):
+        bitcoin.sanitize_url(url)
 
 
 # Blocks
@@ -169,6 +190,14 @@ def test_a_foreign_genesis_block_is_refused_naming_both_hashes(bitcoin):
         coin_of("Bitcoin", "testnet").genesis_block(GENESIS_BLOCK)
     assert bitcoin.GENESIS_HASH in str(info.value)
     assert coin_of("Bitcoin", "testnet").GENESIS_HASH in str(info.value)
+
+
+def test_the_error_of_a_foreign_genesis_block_names_the_networks(bitcoin):
+    with pytest.raises(CoinError, match=r"\(of [^)]*BitcoinSegwit mainnet") as info:
+        coin_of("Litecoin", "testnet").genesis_block(GENESIS_BLOCK)
+    assert "that of Litecoin testnet is " in str(info.value)
+    with pytest.raises(CoinError, match="of no known network"):
+        bitcoin.genesis_block(GENESIS_BLOCK[:4] + b"\1" + GENESIS_BLOCK[5:])
 
 
 def test_a_block_is_its_bytes_its_header_and_its_transactions(bitcoin):

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import given
@@ -319,6 +320,9 @@ def test_times_are_formatted(seconds, expected):
 def test_an_address_gets_brackets_if_ipv6():
     assert util.address_string(("h", 5)) == "h:5"
     assert util.address_string(("::1", 5)) == "[::1]:5"
+    assert util.address_string(("2001:0DB8:0:0::00A", 5)) == "[2001:db8::a]:5"
+    assert util.address_string(("192.0.2.1", 5)) == "192.0.2.1:5"
+    assert util.address_string((ip_address("::1"), 5)) == "[::1]:5"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A backup of a running server is a database of its own, whatever the server does meanwhile."""
 
 import asyncio
+import errno
 import os
 import threading
 from pathlib import Path
@@ -179,6 +180,40 @@ async def test_a_path_that_cannot_be_used_is_refused_and_nothing_is_made(env, tm
                 await back_up(world.db, world.bp.state_lock, str(path))
             assert "\n" not in str(info.value)
         assert before == (sorted(os.listdir(tmp_path)), sorted(os.listdir(env.db_dir)))
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        ("is_read_only", "is on a file system that is read-only for the server: if systemd runs "),
+        ("is_removed_at_stop", "is in a temporary directory of the server's own (PrivateTmp of "),
+    ],
+)
+async def test_a_path_in_a_units_sandbox_is_refused_before_anything_is_copied(
+    env, target, monkeypatch, function, reason
+):
+    asked = []
+    monkeypatch.setattr(backup, function, lambda path: asked.append(path) or True)
+    async with World(env, ScriptedDaemon(CHAIN[:30])) as world:
+        await world.until_at(CHAIN[:30])
+        with pytest.raises(BackupError) as info:
+            await back_up(world.db, world.bp.state_lock, str(target))
+    assert str(info.value).startswith(f"{target} {reason}")
+    assert "ReadWritePaths" in str(info.value)
+    assert asked == [target.parent.resolve()]
+    assert not (Path(env.db_dir) / STAGING).exists()
+
+
+async def test_a_file_system_that_turns_read_only_is_named_as_such(env, target, monkeypatch):
+    def mkdir(path, *_args, **_kwargs):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    async with World(env, ScriptedDaemon(CHAIN[:30])) as world:
+        await world.until_at(CHAIN[:30])
+        monkeypatch.setattr(backup.Backup, "_move", lambda self: mkdir(self.partial))
+        with pytest.raises(BackupError, match=r"read-only for the server: .* ReadWritePaths"):
+            await back_up(world.db, world.bp.state_lock, str(target))
+    assert not target.exists()
 
 
 async def test_only_one_backup_is_made_at_a_time(env, target):

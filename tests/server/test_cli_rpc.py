@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from aiorpcx import RPCError
 
 from electrumx.cli import rpc
+from electrumx.server.services import UnixService
 from tests.fakes.session_world import FakeCoin, session_world, until, utxo
 from tests.ports import free_port
 
@@ -118,6 +121,125 @@ def test_no_server_is_exit_status_1(capsys, monkeypatch):
         "cannot connect - is ElectrumX catching up, not running, or "
         f"is {port} the wrong RPC port?\n"
     ) == capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "exists", "expected"),
+    [
+        ((None, None, None), {}, False, rpc.Server(None, "127.0.0.1", "8000")),
+        ((None, None, None), {}, True, rpc.Server("{default}")),
+        ((None, None, None), {"RPC_PORT": "1"}, True, rpc.Server(None, "127.0.0.1", "1")),
+        ((None, None, None), {"RPC_PORT": "1", "RPC_SOCKET": "/s"}, True, rpc.Server("/s")),
+        ((None, None, None), {"RPC_SOCKET": ""}, False, rpc.Server()),
+        ((None, None, "2"), {"RPC_PORT": "1", "RPC_SOCKET": "/s"}, True, rpc.Server(port="2")),
+        (
+            (None, "h", None),
+            {"RPC_PORT": "1", "RPC_SOCKET": "/s"},
+            True,
+            rpc.Server(None, "h", "1"),
+        ),
+        (("/t", None, None), {"RPC_PORT": "1", "RPC_SOCKET": "/s"}, True, rpc.Server("/t")),
+    ],
+)
+def test_options_go_before_the_environment_and_that_before_what_exists(
+    options, environ, exists, expected, tmp_path, monkeypatch
+):
+    default = tmp_path / "rpc.sock"
+    if exists:
+        default.touch()
+    monkeypatch.setattr(rpc, "DEFAULT_SOCKET", str(default))
+    if expected.path == "{default}":
+        expected = rpc.Server(str(default))
+    assert rpc.Server.chosen(*options, environ) == expected
+
+
+@pytest.mark.parametrize("port", ["99999", "-1", "http"])
+def test_a_port_that_is_none_is_exit_status_1(port, capsys):
+    assert rpc.main(["-p", port, "getinfo"]) == 1
+    assert f"is {port} the wrong RPC port?" in capsys.readouterr().out
+
+
+def test_a_socket_and_a_port_cannot_both_be_given(capsys):
+    for other in (["-p", "1"], ["--host", "h"]):
+        with pytest.raises(SystemExit) as info:
+            rpc.main(["--socket", "/s", *other, "getinfo"])
+        assert info.value.code == 2
+        assert "--socket cannot be combined" in capsys.readouterr().err
+
+
+async def test_commands_go_through_a_unix_socket(short_tmp, capsys, monkeypatch):
+    path = str(short_tmp / "rpc.sock")
+    async with session_world(services=[UnixService(path)]):
+        status = await asyncio.to_thread(rpc.main, ["--socket", path, "getinfo"])
+        assert (status, json.loads(capsys.readouterr().out)["coin"]) == (0, "FakeCoin")
+        monkeypatch.setenv("RPC_SOCKET", path)
+        status = await asyncio.to_thread(rpc.main, ["sessions"])
+        assert (status, "unknown" in capsys.readouterr().out) == (0, True)
+
+
+def test_a_socket_that_cannot_be_reached_is_named(short_tmp, capsys):
+    path = str(short_tmp / "rpc.sock")
+    assert rpc.main(["--socket", path, "getinfo"]) == 1
+    assert (
+        f"cannot connect - is ElectrumX not running, or is {path} the wrong RPC socket?\n"
+    ) == capsys.readouterr().out
+    assert "run this as that user, or as root" in rpc.Server(path).failure(PermissionError(13, "x"))
+
+
+async def test_a_password_is_not_sent_to_another_address_of_the_same_name(world, capsys):
+    """Somebody else listens on ::1 at the port; the server only on 127.0.0.1."""
+    heard = []
+
+    async def listen(reader, writer):
+        heard.append(await reader.read(1000))
+        writer.close()
+
+    port = world.port("rpc")
+    try:
+        other = await asyncio.start_server(listen, "::1", port)
+    except OSError as e:
+        pytest.skip(f"no IPv6: {e}")
+    async with other:
+        status, out = await run(world, capsys, "daemon_url", "http://u:secret@h:1/")
+        assert (status, out) == (0, '"now using daemon at h:1/"\n')
+    assert heard == []
+
+
+def test_a_reader_that_stops_reading_is_no_error(capfd):
+    code = (
+        "import sys; from electrumx.cli import rpc\n"
+        "async def answer(*_args): return {str(n): 'x' * 1000 for n in range(1000)}\n"
+        "rpc.request = answer; sys.exit(rpc.main(['getinfo']))"
+    )
+    tool = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert tool.stdout.readline() == b"{\n"
+    tool.stdout.close()
+    assert (tool.stderr.read(), tool.wait()) == (b"", 0)
+    tool.stderr.close()
+
+
+def test_what_the_terminal_cannot_show_is_escaped():
+    code = (
+        "import sys; from electrumx.cli import rpc\n"
+        "async def answer(*_args): return ['Name: \\u0436']\n"
+        "rpc.request = answer; sys.exit(rpc.main(['query', 'x']))"
+    )
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environ)
+    assert (done.returncode, done.stdout) == (0, b"Name: \\u0436\n")
+
+
+async def test_an_error_is_printed_without_control_characters(world, capsys):
+    error = RPCError(1, "two\nlines \x1b[2J")
+
+    async def refuse(*_args):
+        raise error
+
+    world.manager.peer_mgr.add_localRPC_peer = refuse
+    status, out = await run(world, capsys, "add_peer", "x")
+    assert (status, out) == (1, "error making request: two\\nlines \\x1b[2J\n")
 
 
 def test_without_a_command_the_usage_is_shown(capsys):

@@ -22,6 +22,7 @@ def env(bare_environment, tmp_path):
         "NET": "regtest",
         "DAEMON_URL": "http://u:p@127.0.0.1:1/",
         "ALLOW_ROOT": "1",
+        "SERVICES": "rpc://",
     }.items():
         bare_environment.setenv(name, value)
     return Env()

@@ -128,6 +128,27 @@ def test_an_integer_has_default_and_bounds(base, envvar, attr, default, least, g
         assert refusal().startswith(f"cannot convert envvar {envvar} value {value} to an integer")
 
 
+def test_a_cache_larger_than_the_machines_memory_is_refused(base):
+    base.setattr(env_module, "physical_memory_mb", lambda: 1000)
+    assert Env().cache_MB == 1200
+    base.setenv("CACHE_MB", "1000")
+    assert Env().cache_MB == 1000
+    base.setenv("CACHE_MB", "1001")
+    assert refusal().startswith(
+        "envvar CACHE_MB value 1001 is too big: the machine has 1,000 MB of memory, "
+    )
+    base.setattr(env_module, "physical_memory_mb", lambda: None)
+    assert Env().cache_MB == 1001
+
+
+def test_doubtful_settings_are_kept_for_the_log(base):
+    assert [hint.partition(":")[0] for hint in Env().hints] == ["SERVICES is not set"]
+    base.setenv("SERVICES", "tcp://:50001")
+    base.setenv("ANON_LOGS", "false")
+    (hint,) = Env().hints
+    assert hint.startswith("ANON_LOGS=false means true")
+
+
 @pytest.mark.parametrize("envvar", ["DB_DIRECTORY", "DAEMON_URL", "COIN"])
 def test_required_variables_are_asked_for(base, envvar):
     base.delenv(envvar)
@@ -343,7 +364,10 @@ def test_there_are_no_services_by_default():
         ("rpc://", ["rpc://localhost:8000"]),
         ("rpc", ["rpc://localhost:8000"]),
         ("rpc://:800", ["rpc://localhost:800"]),
-        ("rpc://h", ["rpc://h:8000"]),
+        ("rpc://127.9.9.9", ["rpc://127.9.9.9:8000"]),
+        ("rpc:///run/e/rpc.sock", ["rpc:///run/e/rpc.sock"]),
+        ("RPC:///a//b/../c,rpc://", ["rpc:///a/c", "rpc://localhost:8000"]),
+        ("rpc:///a.onion", ["rpc:///a.onion"]),
         ("tcp://:50001", ["tcp://all_interfaces:50001"]),
         ("TCP://1.2.3.4:5,,ws://[::1]:6,", ["tcp://1.2.3.4:5", "ws://[::1]:6"]),
     ],
@@ -365,11 +389,58 @@ def test_services_have_defaults(base, text, expected):
         ("tcp://h:0", "invalid port: 0"),
         ("1p://h:5", "invalid protocol: 1p"),
         ("web://h:5", "unknown protocol"),
+        ("tcp://h:5/", "invalid port: 5/"),
+        ("rpc://h:5/", "invalid port: 5/"),
+        ("tcp:///run/x", "only rpc may be at a Unix socket"),
+        ("rpc://run/x", "the path of a Unix socket must be absolute"),
+        ("rpc://./x", "the path of a Unix socket must be absolute"),
+        ("rpc:///run/", "the path of a Unix socket must be that of a file"),
+        ("rpc:///", "the path of a Unix socket must be that of a file"),
+        ("rpc:///" + 107 * "a", "the path of a Unix socket has at most 107 bytes"),
+        ("rpc:///" + 54 * "\u00e9", "the path of a Unix socket has at most 107 bytes"),
     ],
 )
 def test_a_service_that_does_not_parse_is_refused(base, text, cause):
     base.setenv("SERVICES", text)
-    assert refusal(ServiceError).startswith(f'"{text}" invalid: {cause}; ')
+    assert refusal(ServiceError).startswith(f'"{text}" invalid: {cause}')
+
+
+def test_the_longest_path_of_a_socket_is_taken(base):
+    path = "/" + 106 * "a"
+    assert services(base, f"rpc://{path}") == [f"rpc://{path}"]
+    assert Env().services[0].path == path
+    base.setenv("SERVICES", "rpc:///a\nb")
+    assert refusal(ServiceError).startswith('"rpc:///a\\nb" invalid: ')
+
+
+NOT_LOCAL = ["0.0.0.0", "[::]", "192.0.2.1", "host.example", "all_interfaces", "localhost.example"]
+
+
+@pytest.mark.parametrize("host", NOT_LOCAL)
+def test_an_rpc_service_beyond_this_machine_needs_rpc_allow(base, host):
+    base.setenv("SERVICES", f"tcp://:50001,rpc://{host}:8000")
+    for unset in (None, "", ","):
+        if unset is not None:
+            base.setenv("RPC_ALLOW", unset)
+        text = refusal(ServiceError)
+        assert text.startswith(f"bad host for SERVICES: rpc://{host}:8000; ")
+        assert "RPC_ALLOW" in text
+    base.setenv("RPC_ALLOW", "192.0.2.0/24, 2001:db8::/32,10.0.0.1")
+    env = Env()
+    assert [str(n) for n in env.rpc_allow] == ["192.0.2.0/24", "2001:db8::/32", "10.0.0.1/32"]
+    assert str(env.services[1]) == f"rpc://{host}:8000"
+
+
+@pytest.mark.parametrize("host", ["", "localhost", "LocalHost.", "127.0.0.1", "127.1.2.3", "[::1]"])
+def test_an_rpc_service_on_loopback_needs_none(base, host):
+    base.setenv("SERVICES", f"rpc://{host}:8000")
+    assert Env().rpc_allow == []
+
+
+@pytest.mark.parametrize("text", ["everybody", "192.0.2.1/24", "192.0.2.0/33", "10.0.0.1;10.0.0.2"])
+def test_rpc_allow_is_a_list_of_networks(base, text):
+    base.setenv("RPC_ALLOW", text)
+    assert refusal().startswith(f"cannot parse envvar RPC_ALLOW value {text}: ")
 
 
 def test_a_bad_host_is_refused(base):
@@ -392,8 +463,12 @@ def test_an_onion_name_cannot_be_served_directly(base):
 def test_tls_services_need_certificate_and_key(base, protocol):
     base.setenv("SERVICES", f"{protocol}://:50002")
     assert refusal().startswith("required envvar SSL_CERTFILE not set: ")
+    base.setenv("SSL_CERTFILE", "")
+    assert refusal().startswith("envvar SSL_CERTFILE value is empty: ")
     base.setenv("SSL_CERTFILE", "cert")
     assert refusal().startswith("required envvar SSL_KEYFILE not set: ")
+    base.setenv("SSL_KEYFILE", "")
+    assert refusal().startswith("envvar SSL_KEYFILE value is empty: ")
     base.setenv("SSL_KEYFILE", "key")
     env = Env()
     assert (env.ssl_certfile, env.ssl_keyfile) == ("cert", "key")
@@ -419,6 +494,7 @@ def test_what_others_can_reach_is_reported(base, text):
         ("tcp://h", '"tcp://h" invalid: invalid port: ; '),
         ("rpc", '"rpc" invalid: invalid service string: rpc; '),
         ("rpc://h:8000", "bad protocol for REPORT_SERVICES: rpc; "),
+        ("rpc:///run/x", "bad protocol for REPORT_SERVICES: rpc; "),
         ("tcp://127.0.0.1:1", "bad IP address for REPORT_SERVICES: 127.0.0.1; "),
         ("tcp://10.1.2.3:1", "bad IP address for REPORT_SERVICES: 10.1.2.3; "),
         ("tcp://0.0.0.0:1", "bad IP address for REPORT_SERVICES: 0.0.0.0; "),

@@ -1226,11 +1226,19 @@ async def test_requests_that_resolve_at_the_same_time_share_one_turn(make_manage
     assert len(manager.peers) == 1
 
 
-async def test_all_bare_addresses_share_one_turn(make_manager, clock):
+@pytest.mark.parametrize(
+    ("first", "same", "other"),
+    [
+        (LAN_HOST, "127.0.255.2", "127.1.0.1"),
+        ("fd00:1::1", "fd00:1:ffff::1", "fd00:2::1"),
+    ],
+)
+async def test_addresses_of_one_network_share_a_turn(make_manager, clock, first, same, other):
     manager = make_manager(clock=clock, request_timeout=0.1)
 
-    assert await manager.on_add_peer(features_of(LAN_HOST), LAN_HOST)
-    assert not await manager.on_add_peer(features_of("127.0.0.2"), "127.0.0.2")
+    assert await manager.on_add_peer(features_of(first), first)
+    assert not await manager.on_add_peer(features_of(same), same)
+    assert await manager.on_add_peer(features_of(other), other)
 
 
 async def test_onion_peers_are_accepted_now_and_then(make_manager, clock, caplog):

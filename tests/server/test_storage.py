@@ -7,8 +7,9 @@ import threading
 
 import pytest
 
+from electrumx.lib.errors import OperatorError
 from electrumx.server.schema import DBError
-from electrumx.server.storage import LevelDB, db_class
+from electrumx.server.storage import LevelDB, RocksDB, db_class
 
 
 @pytest.fixture(name="engine")
@@ -349,3 +350,16 @@ def test_a_table_that_cannot_be_read_is_an_error_and_no_shorter_answer(engine, t
         with pytest.raises(Exception, match=r"(?i)corruption|left out rows"):
             read()
     store.close()
+
+
+@pytest.mark.parametrize("engine", [LevelDB, RocksDB])
+def test_a_missing_binding_is_an_import_error_and_the_operators(engine, monkeypatch):
+    def missing(name):
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr("electrumx.server.storage.importlib.import_module", missing)
+    for load in (engine.import_module, lambda: db_class(engine.__name__)):
+        with pytest.raises(ImportError, match=f"DB engine {engine.ENGINE} is installed: pip") as e:
+            load()
+        assert isinstance(e.value, OperatorError)
+        assert isinstance(e.value, DBError)

@@ -20,6 +20,7 @@ from electrumx.server.schema import pack_tx_num
 from electrumx.server.verify import NODE_TRIES, Audit, verify
 from tests.fakes.chain import MINUS_1, NULL, ChainMaker, Model, make_block
 from tests.fakes.world import ScriptedDaemon, World, make_env
+from tests.ports import free_port
 
 LOGGER = logging.getLogger("audit")
 MAKER = ChainMaker(seed=61)
@@ -459,6 +460,20 @@ async def test_a_node_that_gives_no_count_is_not_compared_with(tmp_path):
     assert any("gettxoutsetinfo makes no sense" in line for line in verdict.lines)
 
 
+async def test_a_node_that_goes_away_while_blocks_are_read_is_not_waited_for(tmp_path, monkeypatch):
+    class Gone(CountingNode):
+        async def raw_blocks(self, _hex_hashes):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr("electrumx.server.audit_node.BLOCKS_SECS", 0.1)
+    chain = odd_chain()
+    env = make_env(tmp_path)
+    await make_database(env, chain)
+    async with opened(env) as db:
+        verdict = await audited(db, deep=True, daemon=Gone(chain))
+    assert "node: not compared to the end: no answer in time" in verdict.lines
+
+
 # -- the stopped server's tool
 
 
@@ -476,6 +491,21 @@ def test_the_tool_ends_with_0_for_a_sound_database(settings, capsys):
     assert "verify: height 60, " in out
     assert "verify: verdict: sound (audit, " in out
     assert "verify: verdict: sound (deep audit, " in out
+
+
+def test_the_tool_gives_its_verdict_without_a_node_that_does_not_answer(
+    settings, capsys, monkeypatch
+):
+    asyncio.run(make_database(settings))
+    monkeypatch.setenv("DAEMON_URL", f"http://user:secret@127.0.0.1:{free_port()}/")
+    monkeypatch.setattr("electrumx.server.verify.NODE_ANSWER_SECS", 0.5)
+    assert tool.main([]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "verify: node: not compared, for it did not answer within 0.5 seconds; check that it runs"
+    ) in out
+    assert "verify: verdict: sound" in out
+    assert "secret" not in out
 
 
 def test_the_tool_ends_with_1_and_the_findings_for_a_damaged_one(settings, capsys):

@@ -197,14 +197,18 @@ class Coin:
         """
         url = url.strip().rstrip("/")
         scheme, separator, rest = url.partition("://")
+        if re.match("https?(//|:/(?!/))", url, re.IGNORECASE):
+            raise _invalid_url(url, "the scheme is misspelt")
         if separator and re.fullmatch("[A-Za-z][A-Za-z0-9+.-]*", scheme):
             # Any other one would be taken for the user's name.
             if scheme.lower() not in ("http", "https"):
-                raise CoinError(f'invalid daemon URL: "{_without_login(url)}"')
+                raise _invalid_url(url, "the scheme is neither http nor https")
             url = f"{scheme.lower()}://{rest}"
+        if "@" not in url:
+            raise _invalid_url(url, "user:password@ is missing")
         match = re.fullmatch(cls.RPC_URL_REGEX, url)
         if not match or (match[2] and not 0 < int(match[2][1:]) < 65536):
-            raise CoinError(f'invalid daemon URL: "{_without_login(url)}"')
+            raise _invalid_url(url, "user, password, host or port is missing or wrong")
         if match[2] is None:
             if cls.RPC_PORT is None:
                 raise CoinError(f"daemon URL without a port: {cls.NAME} {cls.NET} has no usual one")
@@ -238,7 +242,8 @@ class Coin:
         header_hex_hash = hash_to_hex_str(cls.header_hash(header))
         if header_hex_hash != cls.GENESIS_HASH:
             raise CoinError(
-                f"the daemon's genesis block has hash {header_hex_hash}, "
+                f"the daemon's genesis block has hash {header_hex_hash} "
+                f"({_networks_of(header_hex_hash)}), "
                 f"that of {cls.NAME} {cls.NET} is {cls.GENESIS_HASH}: wrong COIN, NET or daemon?"
             )
         return header + b"\0"
@@ -410,6 +415,22 @@ def _complete(coin: type[Coin]) -> type[Coin]:
     if missing:
         raise CoinError(f"coin {coin.__name__} lacks {', '.join(missing)}")
     return coin
+
+
+def _networks_of(genesis_hash: str) -> str:
+    """Return the coins and networks whose chain begins with a block, as text."""
+    coins = [coin for coin in _coin_classes() if genesis_hash == coin.GENESIS_HASH]
+    names = sorted({f"{coin.NAME} {coin.NET}" for coin in coins})
+    if not names:
+        return "of no known network"
+    return f"of {', '.join(names)}"
+
+
+def _invalid_url(url: str, reason: str) -> CoinError:
+    return CoinError(
+        f'invalid daemon URL: "{_without_login(url)}": {reason}; '
+        "DAEMON_URL takes http://user:password@host:port/"
+    )
 
 
 def _without_login(url: str) -> str:

@@ -1,18 +1,23 @@
 """When a client's request to add a peer is listened to.
 
 A request makes us connect to a host of a stranger's choice, so a clearnet host must resolve to
-the address that asks, and each domain, as well as Tor as a whole, has its turn only now and then.
+the address that asks, and each domain and network, as well as Tor as a whole, has its turn only
+now and then.
 Only accepted requests use up a turn: a rejected one must not shut out the rightful owner.
 """
 
 import random
 from collections.abc import Callable
+from ipaddress import ip_network
 
 from electrumx.lib.peer import Peer
 from electrumx.server.peers.sources import Resolver
 
 # One add_peer request for a domain in this time, in seconds.
 PEER_ADD_PAUSE = 600
+# Addresses that agree in so many leading bits share a turn, by IP version: about what one
+# provider or organisation holds.
+PEER_ADD_BITS = {4: 16, 6: 32}
 
 
 class AddPeerRules:
@@ -28,9 +33,11 @@ class AddPeerRules:
 
     @staticmethod
     def _domain(peer: Peer) -> str:
-        """Return what shares one turn: the last two labels, or all IP addresses together."""
-        if peer.ip_address is not None:
-            return "ip_addr"
+        """Return what shares one turn: the last two labels, or the network of an IP address."""
+        address = peer.ip_address
+        if address is not None:
+            bits = PEER_ADD_BITS[address.version]
+            return str(ip_network((int(address), bits), strict=False))
         return ".".join(peer.host.lower().rstrip(".").split(".")[-2:])
 
     def is_rate_limited(self, peer: Peer) -> bool:

@@ -4,19 +4,30 @@ Its users are trusted: no costs, no time-outs, no bound on replies. They are cou
 """
 
 import asyncio
+import json
+import time
 from typing import Any
 
-from aiorpcx import ReplyAndDisconnect
+from aiorpcx import ProtocolError, ReplyAndDisconnect
 
+from electrumx.lib.env_base import shown
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.hash import Base58Error, hash_to_hex_str
 from electrumx.server.backup import back_up
 from electrumx.server.session import reports
 from electrumx.server.session.base import SessionBase
+from electrumx.server.session.first_message import may_be_json_rpc
+from electrumx.server.session.framing import BoundedConnection
 from electrumx.server.session.params import bad_request, non_negative_integer
 from electrumx.server.session.references import SessionReferences, by_id, parse_references
 from electrumx.server.session.tables import rpc_method
+from electrumx.server.session.work import LAST_WORD_SECS
 from electrumx.server.verify import verify
+
+# First messages that are not JSON-RPC are logged once in so many seconds, at most.
+FOREIGN_LOG_SECS = 60.0
+# Names of methods are cut to so many characters in the log.
+LOGGED_NAMES_CHARS = 200
 
 
 class LocalRPC(SessionBase):
@@ -28,6 +39,8 @@ class LocalRPC(SessionBase):
     cost_decay_per_sec = 0.0
     bw_cost_per_byte = 0.0
     cost_sleep = 0.0
+    # When a foreign first message is logged again, by the monotonic clock
+    _next_warning = 0.0
     # Shown, but not heeded
     initial_concurrent = 20
     processing_timeout = 30.0
@@ -44,11 +57,36 @@ class LocalRPC(SessionBase):
         """Return what stands in the column of protocols."""
         return "RPC"
 
+    def accepts_first(self, message: bytes) -> bool:
+        """Return whether a first message is JSON-RPC; log if it is not."""
+        accepted = may_be_json_rpc(message)
+        now = time.monotonic()
+        if not accepted and now >= LocalRPC._next_warning:
+            # A web page may try as often as it likes.
+            LocalRPC._next_warning = now + FOREIGN_LOG_SECS
+            self.logger.warning(
+                "disconnecting: the first message is not JSON-RPC "
+                "(a web page or another program may have been sent to this port)"
+            )
+        return accepted
+
+    def _answer_malformed(self, connection: BoundedConnection, error: ProtocolError) -> None:
+        """Answer what is no request, and disconnect: the administrator's tool sends no such."""
+        super()._answer_malformed(connection, error)
+        self.end(LAST_WORD_SECS)
+
     def logged_text(self, message: bytes) -> str:
-        """Return what the log says of a message: not the password of a node."""
-        if b"daemon_url" in message:
-            return "daemon_url, whose argument has a password"
-        return super().logged_text(message)
+        """Return what the log shows of a message: the arguments of known commands, and no password.
+
+        A misspelt command may be ``daemon_url``, so the arguments of unknown ones are not shown.
+        """
+        methods = _method_names(message)
+        if methods is None:
+            return f"a malformed message of {len(message):,d} bytes"
+        if methods <= self.request_handlers.keys() - {"daemon_url"}:
+            return super().logged_text(message)
+        names = shown(", ".join(sorted(methods))[:LOGGED_NAMES_CHARS])
+        return f"{names}, whose argument has a password"
 
     # -- the server
 
@@ -70,7 +108,7 @@ class LocalRPC(SessionBase):
         try:
             daemon.set_url(daemon_url or self.env.daemon_url)
         except Exception as e:
-            raise bad_request(f"an error occured: {e!r}") from None
+            raise bad_request(f"an error occured: {e}") from None
         return f"now using daemon at {daemon.logged_url()}"
 
     @rpc_method("reorg")
@@ -120,17 +158,17 @@ class LocalRPC(SessionBase):
         if not isinstance(path, str) or not path or "\0" in path:
             raise bad_request("expected a path")
         self._require_caught_up()
-        self.logger.info(f"backing the database up to {path}")
+        self.logger.info(f"backing the database up to {shown(path)}")
         try:
             done = await back_up(self.db, self.session_mgr.bp.state_lock, path)
         except OperatorError as e:
-            self.logger.error(str(e))
+            self.logger.error(shown(str(e)))
             raise bad_request(str(e)) from None
         line = (
             f"height {done.height:,d} is in {done.path}: {done.files:,d} files, "
             f"{done.bytes:,d} bytes, in {done.secs:.1f}s, blocks held up for {done.pause_secs:.3f}s"
         )
-        self.logger.info(f"backup: {line}")
+        self.logger.info(f"backup: {shown(line)}")
         return line
 
     # -- peers
@@ -222,11 +260,20 @@ class LocalRPC(SessionBase):
         lines: list[str] = []
         for item in items:
             found = await asyncio.to_thread(self._query_hashX, item)
-            if found is not None:
-                kind, hashX = found
-                lines.append(f"{kind}: {item}")
-                lines += await self._query_lines(hashX, limit)
+            if found is None:
+                lines.append(f"unknown: {shown(item)}: {self._expected_items()}")
+                continue
+            kind, hashX = found
+            lines.append(f"{kind}: {item}")
+            lines += await self._query_lines(hashX, limit)
         return lines
+
+    def _expected_items(self) -> str:
+        coin = self.coin
+        return (
+            f"neither a script in hex nor a Base58 address of {coin.NAME} {coin.NET}; "
+            "of a newer address give the script"
+        )
 
     def _query_hashX(self, item: str) -> tuple[str, bytes] | None:
         """Return what an item is, and its index key."""
@@ -241,7 +288,7 @@ class LocalRPC(SessionBase):
             pass
         except Exception as e:
             # Foreign version bytes are no reason to fail the other items
-            self.logger.info(f"query: {item} is not an address of ours: {e}")
+            self.logger.info(shown(f"query: {item} is not an address of ours: {e}"))
         try:
             script = coin.build_name_index_script(item.encode("ascii"))
             return "Name", coin.name_hashX_from_script(script)
@@ -263,6 +310,19 @@ class LocalRPC(SessionBase):
         balance = self.coin.decimal_value(sum(utxo.value for utxo in utxos))
         lines.append(f"Balance: {balance.normalize():,f} {self.coin.SHORTNAME}")
         return lines
+
+
+def _method_names(message: bytes) -> set[str] | None:
+    """Return the methods that a message names, decoded; None if it is malformed."""
+    try:
+        payload = json.loads(message)
+    except (ValueError, RecursionError):
+        return None
+    members = payload if isinstance(payload, list) else [payload]
+    names = [member.get("method") if isinstance(member, dict) else None for member in members]
+    if not names or not all(isinstance(name, str) for name in names):
+        return None
+    return {str(name) for name in names}
 
 
 def _log_line(value: bool, text: str) -> str:

@@ -6,6 +6,7 @@ How a session answers is in ``requests``.  It has no task: the connection calls 
 import itertools
 import logging
 from collections.abc import Hashable
+from functools import cache
 from typing import Any
 
 from electrumx.lib import util
@@ -20,7 +21,11 @@ MASKED_ADDRESS = "xx.xx.xx.xx:xx"
 MUCH_SENT = 1_000_000
 
 _session_ids = itertools.count()
-_logger = util.class_logger(__name__, "SessionBase")
+
+
+@cache
+def _logger_of(class_name: str) -> logging.Logger:
+    return util.class_logger(__name__, class_name)
 
 
 class SessionBase(RequestSession):
@@ -57,8 +62,10 @@ class SessionBase(RequestSession):
         self.request_handlers = {}
         self.session_id = next(_session_ids)
         address = self.remote_address_string()
+        # A health check of the administrator's comes every minute.
+        level = logging.INFO if self.limited else logging.DEBUG
         text = f"{kind.upper()} {address}, {session_mgr.session_count():,d} total"
-        self.log_limited("new connection", text)
+        self.log_limited("new connection", text, level)
         session_mgr.add_session(self)
         if self.limited and (remote := self.remote_address()) is not None:
             self.leniency = session_mgr.leniency(remote.host)
@@ -68,7 +75,8 @@ class SessionBase(RequestSession):
     @property
     def logger(self) -> Any:
         """The logger that names the session; made anew, as most sessions have little to say."""
-        return util.ConnectionLogger(_logger, {"conn_id": str(self.session_id)})
+        logger = _logger_of(type(self).__name__)
+        return util.ConnectionLogger(logger, {"conn_id": str(self.session_id)})
 
     def log_limited(self, kind: str, text: str, level: int = logging.INFO) -> None:
         """Log what a client can cause as often as it likes; ``kind`` is what such lines share."""

@@ -12,6 +12,13 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as websockets_serve
 
 from electrumx.lib import util
+from electrumx.server.services import Network
+from electrumx.server.session.rpc_access import (
+    RpcTransport,
+    bind_socket,
+    remove_socket,
+    socket_identity,
+)
 from electrumx.server.session.transport import RawTransport, WebSocketTransport
 
 WEBSOCKET_PROTOCOLS = ("ws", "wss")
@@ -55,7 +62,8 @@ class RenewedContext(ssl.SSLContext):
 
     def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*self._files)
+        # Without a password OpenSSL would ask for that of an encrypted key at the terminal.
+        context.load_cert_chain(*self._files, password="")
         return context
 
     def _renew(self) -> None:
@@ -96,11 +104,15 @@ class Listener:
         *,
         max_recv: int,
         tls_context: ssl.SSLContext | None,
+        rpc_allow: Iterable[Network] = (),
     ) -> None:
         self.service = service
         self._session_factory = session_factory
         self._max_recv = max_recv
         self._tls_context = tls_context
+        self._rpc_allow = rpc_allow
+        # Path and identity of the file of a Unix socket
+        self._socket_file: tuple[str, tuple[int, int] | None] | None = None
         self._server: Any = None
 
     @property
@@ -110,6 +122,9 @@ class Listener:
 
     async def open(self) -> None:
         """Start to listen; raises OSError if that is impossible."""
+        if self.service.protocol == "rpc":
+            await self._open_rpc()
+            return
         host: str | None = str(self.service.address.host)
         if host == "all_interfaces":
             host = None
@@ -134,6 +149,19 @@ class Listener:
                 ssl=self._tls_context,
             )
 
+    async def _open_rpc(self) -> None:
+        loop = asyncio.get_running_loop()
+        factory = partial(RpcTransport, self._session_factory, self._max_recv, self._rpc_allow)
+        path = getattr(self.service, "path", None)
+        if path is None:
+            host = str(self.service.address.host)
+            bind_to = None if host == "all_interfaces" else host
+            self._server = await loop.create_server(factory, bind_to, self.service.address.port)
+            return
+        sock = bind_socket(path)
+        self._socket_file = (path, socket_identity(path))
+        self._server = await loop.create_unix_server(factory, sock=sock)
+
     def close(self) -> None:
         """Accept no more connections; those that exist go on.
 
@@ -144,6 +172,8 @@ class Listener:
             self._server.close(close_connections=False)
         else:
             self._server.close()
+        if self._socket_file is not None:
+            remove_socket(*self._socket_file)
 
     async def wait_closed(self) -> None:
         """Wait until the connections have gone too (not before Python 3.12 for raw sockets)."""
@@ -158,7 +188,8 @@ class Listeners:
         self._env = env
         self._factory_for = factory_for
         self._tls_context: ssl.SSLContext | None = None
-        self.logger = util.class_logger(__name__, self.__class__.__name__)
+        # Filters of logs and wait conditions of containers know these lines by that name.
+        self.logger = util.class_logger(__name__, "SessionManager")
         self.open: dict[Any, Listener] = {}
 
     def _tls(self, protocol: str) -> ssl.SSLContext | None:
@@ -178,6 +209,7 @@ class Listeners:
                     self._factory_for(service.protocol),
                     max_recv=self._env.max_recv,
                     tls_context=self._tls(service.protocol),
+                    rpc_allow=self._env.rpc_allow,
                 )
                 await listener.open()
             except OSError as e:

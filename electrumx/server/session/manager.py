@@ -212,7 +212,9 @@ class SessionManager:
         """Take a new session into the table and its groups."""
         self.sessions.add(session)
         address = session.remote_address()
-        self.groups.join(session, None if address is None else address.host)
+        # An administrator at a Unix socket has none, and shares no group with the unknown.
+        if address is not None or session.limited:
+            self.groups.join(session, None if address is None else address.host)
         self._session_event.set()
 
     def remove_session(self, session: SessionBase) -> None:

@@ -32,6 +32,7 @@ import orjson
 from aiorpcx import JSONRPC, JSONRPCAutoDetect, ProtocolError, Request
 
 from electrumx.server.session.dialects import JSONRPCLoose, JSONRPCv2
+from electrumx.server.session.first_message import INVALID_JSON, is_http
 from electrumx.server.session.framing import BoundedConnection
 from electrumx.server.session.results import EncodedJSON, encode
 from electrumx.server.session.tables import HandlerTable
@@ -165,11 +166,27 @@ class RequestSession(WorkingSession):
         if self._closing:
             return  # what was sent before the client noticed
         self.last_recv = time.monotonic()
+        if not self.recv_count and not self.accepts_first(messages[0]):
+            self._refuse_first()
+            return
         done = 0
         if not self._backlog and not self._is_stalled():
             done = self._serve(messages)
         if done < len(messages) and not self._closing:
             self._keep(messages[done:] if done else messages)
+
+    def accepts_first(self, message: bytes) -> bool:
+        """Return whether the connection may begin with a message; else nothing is executed."""
+        return not is_http(message)
+
+    def _refuse_first(self) -> None:
+        """Charge for a first message of another protocol, and disconnect."""
+        self.recv_count += 1
+        error = ProtocolError(JSONRPC.PARSE_ERROR, "invalid JSON")
+        error.cost = self.ERROR_COST * 10
+        self.bump_errors(error)
+        self.post(INVALID_JSON)
+        self.end(LAST_WORD_SECS)
 
     def on_unwritable(self) -> None:
         """Read no more from a client that does not take what it is sent."""

@@ -111,7 +111,7 @@ async def test_peers_are_listed_and_added(world, admin):
 async def test_the_daemon_url_can_be_replaced(world, admin):
     assert "now using daemon at new:1/" == await admin.request("daemon_url", "http://u:p@new:1/")
     assert "now using daemon at env-host:8332/" == await admin.request("daemon_url", "")
-    assert (1, "an error occured: ValueError('invalid daemon URL')") == await admin.error(
+    assert (1, "an error occured: invalid daemon URL") == await admin.error(
         "daemon_url", daemon_url="nonsense"
     )
 
@@ -201,6 +201,31 @@ async def test_a_nodes_password_is_not_logged_with_the_request(world, admin, cap
     assert "secret" not in caplog.text
 
 
+PASSWORDS = [
+    b'{"id":1,"method":"daemon\\u005furl","params":["http://u:secret@h:1/"]}',
+    b'{"id":1,"meth\\u006fd":"daemon\\u005Furl","params":["http://u:secret@h:1/"]}',
+    b'{"id":1,"method":"getinfo","method":"daemon\\u005furl","params":["u:secret@h"]}',
+    b'[{"id":1,"method":"getinfo"},{"id":2,"method":"d\\u0061emon_url","params":["u:secret@h"]}]',
+    b'{"id":1,"method":"Daemon_URL","params":["http://u:secret@h:1/"]}',
+    b'{"id":1,"method":"daemon-url","params":["http://u:secret@h:1/"]}',
+    b'{"id":1,"method":"daemon_url","params":["http://u:secret@h:1/"}',
+    b'{"id":1,"params":["http://u:secret@h:1/"]}',
+    b'{"id":1,"method":["daemon_url"],"params":["http://u:secret@h:1/"]}',
+    b'[{"id":1,"method":"getinfo"},"http://u:secret@h:1/"]',
+]
+
+
+@pytest.mark.parametrize("message", PASSWORDS)
+async def test_no_spelling_of_daemon_url_gets_a_password_logged(world, admin, caplog, message):
+    caplog.set_level(logging.INFO)
+    assert ["logging all sessions"] == await admin.request("log", ["all"])
+    await admin.send(message)
+    await until(lambda: "processing" in caplog.text)
+    (line,) = [line for line in caplog.text.splitlines() if "processing" in line]
+    assert "secret" not in caplog.text
+    assert line.isprintable()
+
+
 async def test_a_query_looks_scripts_and_addresses_up(world, admin):
     script = bytes.fromhex("76a9")
     hashX = FakeCoin.hashX_from_script(script)
@@ -224,7 +249,16 @@ async def test_a_query_looks_scripts_and_addresses_up(world, admin):
         "No history found",
         "No UTXOs found",
         "Balance: 0 FAKE",
+        "unknown: foreign: neither a script in hex nor a Base58 address of Fakecoin mainnet; "
+        "of a newer address give the script",
+        "unknown: name: neither a script in hex nor a Base58 address of Fakecoin mainnet; "
+        "of a newer address give the script",
     ] == lines
+
+
+async def test_an_unknown_query_item_is_repeated_without_control_characters(admin):
+    (line,) = await admin.request("query", ["no\nsuch\x1b[2J"], 10)
+    assert line.startswith("unknown: no\\nsuch\\x1b[2J: ")
 
 
 @pytest.mark.parametrize(

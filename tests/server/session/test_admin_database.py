@@ -68,6 +68,22 @@ async def test_a_backup_goes_to_a_path_of_the_operators(world, capsys, monkeypat
     )
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_the_log_shows_a_backups_path_in_one_line(world, caplog, monkeypatch, fails):
+    async def back_up(_db, _lock, path):
+        if fails:
+            raise BackupError(f"{path} exists: give a path that does not, or remove it")
+        return BackupReport(path, 1, 2, 3, 4.0, 5.0)
+
+    caplog.set_level("INFO")
+    monkeypatch.setattr(admin, "back_up", back_up)
+    session = await world.connect("rpc")
+    await session.ask("backup", "/x\nINFO:electrumx:forged\x1b[2J")
+    said = [record.getMessage() for record in caplog.records if "/x" in record.getMessage()]
+    assert len(said) == 2
+    assert all(text.isprintable() for text in said)
+
+
 async def test_an_operator_who_waits_for_an_answer_is_not_silent(world, monkeypatch):
     goes_on, began = asyncio.Event(), asyncio.Event()
 

@@ -8,11 +8,13 @@ import re
 import pytest
 from aiorpcx import connect_rs
 
+from electrumx.lib.util import CompactFormatter, make_logger
 from electrumx.server.env import Env
 from electrumx.server.notifications import Notifications
 from electrumx.server.session import SessionManager
 from tests.fakes.session_world import (
     FakeBP,
+    FakeCoin,
     FakeDaemon,
     FakeDB,
     FakeMempool,
@@ -261,7 +263,8 @@ async def test_the_settings_of_a_real_environment_suffice(monkeypatch, tmp_path)
                 "query", [["1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa", "nonsense!"], 10]
             )
             assert "Address: 1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa" == lines[0]
-            assert 4 == len(lines)
+            assert 5 == len(lines)
+            assert lines[4].startswith("unknown: nonsense!: ")
             assert 2 == len(await admin.send_request("sessions"))
             assert isinstance(await admin.send_request("peers"), list)
             assert "peer" in await admin.send_request("add_peer", ["a.example v1.4 t s"])
@@ -282,3 +285,45 @@ async def test_a_flood_of_connections_does_not_flood_the_log(caplog):
         limit._window_secs = 0
         limit.flush()
         assert "new connection: … 15 more like this" in caplog.text
+
+
+async def test_lines_have_the_logger_names_that_filters_match():
+    """As ElectrumX 1.15 had them: wait conditions of containers match the whole line."""
+    lines = []
+
+    class Lines(logging.Handler):
+        def emit(self, record):
+            lines.append(self.format(record))
+
+    class OtherElectrumX(FakeCoin.SESSIONCLS):
+        pass
+
+    class OtherCoin(FakeCoin):
+        SESSIONCLS = OtherElectrumX
+
+    handler = Lines()
+    handler.setFormatter(CompactFormatter("%(levelname)s:%(name)s:%(message)s"))
+    logger = make_logger("electrumx", handler=handler, level=logging.INFO)
+    try:
+        async with session_world() as world:
+            await (await world.connect()).request("server.ping")
+            number = world.session().session_id
+            await (await world.connect("rpc")).request("stop")
+        async with session_world(coin=OtherCoin) as world:
+            await (await world.connect()).request("server.ping")
+            other = world.session().session_id
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
+    starts = [
+        "INFO:SessionManager:TCP server listening on 127.0.0.1:0",
+        "INFO:SessionManager:RPC server listening on 127.0.0.1:0",
+        "INFO:SessionManager:closing down server for tcp://127.0.0.1:0",
+        f"INFO:ElectrumX:[{number}] TCP 127.0.0.1:",
+        f"INFO:OtherElectrumX:[{other}] TCP 127.0.0.1:",
+    ]
+    for start in starts:
+        assert any(line.startswith(start) for line in lines), (start, lines)
+    # Health checks come every minute: not at this level.
+    assert not any("] RPC " in line for line in lines)

@@ -1,0 +1,128 @@
+"""Settings that are accepted but probably do not do what the operator wants, in one line each.
+
+Variables with a misspelt name are ignored, and booleans are true whatever their text: rules that
+cannot be changed, so the log says what they lead to.  Pure but for ``memory_mb``; runs at start-up.
+"""
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+
+from electrumx.lib.env_base import shown
+
+#: the variables of the manual, which a test compares
+KNOWN = (
+    *("ALLOW_ROOT", "ANON_LOGS", "BANDWIDTH_UNIT_COST", "BANNER_FILE", "BLACKLIST_URL", "CACHE_MB"),
+    *("COIN", "COST_HARD_LIMIT", "COST_SOFT_LIMIT", "DAEMON_POLL_INTERVAL_BLOCKS"),
+    *("DAEMON_POLL_INTERVAL_MEMPOOL", "DAEMON_URL", "DB_DIRECTORY", "DB_ENGINE"),
+    *("DONATION_ADDRESS", "DROP_CLIENT", "EVENT_LOOP_POLICY", "FORCE_PROXY", "INDEXER"),
+    *("INITIAL_CONCURRENT", "LOG_FORMAT", "LOG_LEVEL", "LOG_SESSIONS", "MAX_RECV", "MAX_SEND"),
+    *("MAX_SESSIONS", "NET", "NOTIFY_SOCKET", "PEER_ANNOUNCE", "PEER_DISCOVERY", "REORG_LIMIT"),
+    *("REPORT_SERVICES", "REQUEST_SLEEP", "REQUEST_TIMEOUT", "RPC_ALLOW", "RPC_SOCKET"),
+    *("SERVICES", "SESSION_GROUP_BY_SUBNET_IPV4", "SESSION_GROUP_BY_SUBNET_IPV6"),
+    *("SESSION_TIMEOUT", "SSL_CERTFILE", "SSL_KEYFILE", "TOR_BANNER_FILE", "TOR_PROXY_HOST"),
+    *("TOR_PROXY_PORT", "WATCHDOG_PID", "WATCHDOG_USEC", "ZMQ_BLOCK_ADDRESS"),
+)
+BOOLEANS = ("ALLOW_ROOT", "ANON_LOGS", "FORCE_PROXY", "PEER_ANNOUNCE")
+_MEANT_AS_FALSE = frozenset({"0", "no", "n", "false", "f", "off", "none"})
+# Names that other servers have, or had, too far from ours to be found.
+_RELATED = {"CACHE": "CACHE_MB", "DROP_CLIENT_UNKNOWN": "DROP_CLIENT"}
+# Variables of other software that are close to ours.
+_OTHERS = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR"})
+# Of all characters of two names, so many agree if one is the other misspelt.
+_SIMILARITY = 0.85
+_LEAST_LENGTH = 6
+_MOST_NAMED = 10
+
+# The process takes at most a quarter more than the cache, and so many megabytes.
+_PROGRAM_MB = 250
+_CGROUP_LIMIT = "/sys/fs/cgroup/memory.max"
+
+
+def _plain(name: str) -> str:
+    return name.upper().replace("_", "")
+
+
+_BY_PLAIN = {_plain(name): name for name in KNOWN}
+
+
+def _meant(name: str) -> str | None:
+    """Return the variable of ours that an unknown name was probably meant for."""
+    if name in _OTHERS:
+        return None
+    if name.upper() in _RELATED:
+        return _RELATED[name.upper()]
+    plain = _plain(name)
+    if plain in _BY_PLAIN:
+        return _BY_PLAIN[plain]
+    if len(plain) < _LEAST_LENGTH:
+        return None
+    close = difflib.get_close_matches(plain, _BY_PLAIN, n=1, cutoff=_SIMILARITY)
+    return _BY_PLAIN[close[0]] if close else None
+
+
+def ignored_names(names: Iterable[str], obsolete: Iterable[str] = ()) -> str:
+    """Return what to say of variables that look like ours; empty if there are none."""
+    found = []
+    for name in sorted(set(names).difference(KNOWN, obsolete)):
+        meant = _meant(name)
+        if meant is not None:
+            found.append(f"{shown(name)} (is {meant} meant?)")
+    if not found:
+        return ""
+    more = f" and {len(found) - _MOST_NAMED:,d} more" if len(found) > _MOST_NAMED else ""
+    return (
+        f"environment variables that are not known are ignored: {', '.join(found[:_MOST_NAMED])}"
+        + more
+    )
+
+
+def setting_hints(
+    environ: Mapping[str, str], *, cache_mb: int, obsolete: Iterable[str] = ()
+) -> list[str]:
+    """Return warnings about settings, one line each."""
+    hints = []
+    if not environ.get("SERVICES", "").strip(","):
+        hints.append(
+            "SERVICES is not set: the server synchronises and serves nobody, not even "
+            "electrumx_rpc; set it, for example to tcp://:50001,rpc://"
+        )
+    hints.append(ignored_names(list(environ), obsolete))
+    for name in BOOLEANS:
+        value = environ.get(name, "")
+        if value.strip().lower() in _MEANT_AS_FALSE:
+            hints.append(f"{name}={shown(value)} means true: set it to nothing to say false")
+    value = environ.get("PEER_DISCOVERY", "on")
+    if value.strip().lower() not in ("on", "off", "self", ""):
+        hints.append(f"PEER_DISCOVERY={shown(value)} means on: set it to off or self to say so")
+    hints.append(_cache_hint(cache_mb, memory_mb()))
+    return [hint for hint in hints if hint]
+
+
+def _cache_hint(cache_mb: int, memory: int | None) -> str:
+    needed = cache_mb * 5 // 4 + _PROGRAM_MB
+    if memory is None or needed <= memory:
+        return ""
+    return (
+        f"CACHE_MB is {cache_mb:,d}, with which the server takes up to {needed:,d} MB, and there "
+        f"are {memory:,d} MB of memory: it may be killed during the initial sync; set a lower value"
+    )
+
+
+def physical_memory_mb() -> int | None:
+    """Return the machine's memory in megabytes; None where it is not told."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1_000_000
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def memory_mb() -> int | None:
+    """Return the memory in megabytes that the process may use: the machine's, or its cgroup's."""
+    found = [physical_memory_mb()]
+    try:
+        with open(_CGROUP_LIMIT) as file:
+            found.append(int(file.read()) // 1_000_000)
+    except (OSError, ValueError):
+        pass  # no cgroup, or "max"
+    return min((size for size in found if size), default=None)
