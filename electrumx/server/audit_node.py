@@ -20,6 +20,7 @@ from typing import Any
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.audit import Audit, Totals
 from electrumx.server.daemon import Daemon, DaemonError
+from electrumx.server.node_reply import in_parts
 
 #: seconds that the node may take to count its outputs
 NODE_SECS = 1800.0
@@ -126,7 +127,7 @@ class NodeComparison:
         for first in range(1, top + 1, NODE_BLOCKS):
             count = min(NODE_BLOCKS, top + 1 - first)
             hashes = await asyncio.to_thread(self._block_hashes, first, count)
-            raws = await self.daemon.raw_blocks([hash_to_hex_str(h) for h in hashes])
+            raws = await in_parts(self.daemon.raw_blocks, [hash_to_hex_str(h) for h in hashes])
             await asyncio.to_thread(self._collect, raws, first)
             if time.monotonic() >= next_log:
                 next_log = time.monotonic() + audit.LOG_SECS

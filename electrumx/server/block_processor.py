@@ -56,6 +56,7 @@ from electrumx.server.env import Env
 from electrumx.server.fast_index import CompiledIndex
 from electrumx.server.faults import fault_point
 from electrumx.server.forks import ForkFinder
+from electrumx.server.node_reply import in_parts
 from electrumx.server.notifications import Confirmed, Notifications
 from electrumx.server.outage import printable
 from electrumx.server.packed import Addition
@@ -223,7 +224,7 @@ class BlockProcessor(ForkFinder):
 
     async def _fetch_blocks(self, hex_hashes: Sequence[str]) -> Sequence[bytes]:
         try:
-            return await self.daemon.raw_blocks(hex_hashes)
+            return await in_parts(self.daemon.raw_blocks, hex_hashes)
         except DaemonError as e:
             raise DBError(f"the database needs blocks that the daemon does not give: {e}") from e
 

@@ -24,14 +24,18 @@ from electrumx.lib.errors import OperatorError
 from electrumx.lib.util import class_logger
 from electrumx.server.mempool_listing import Listing, listing_of, parse_reply
 from electrumx.server.node_reply import (
-    AS_JSON,
+    BATCH_ITEM,
+    BLOCK_BATCH_BYTES,
+    REPLY_LIMITS,
     BoundedResponse,
     DaemonError,
     Reading,
     ReplyTooLargeError,
     ResponseTooLargeError,
+    in_parts,
     is_int,
     parse_json,
+    reply_limit,
     unexpected,
     unhex_list,
 )
@@ -44,6 +48,7 @@ from electrumx.server.outage import (
     printable,
 )
 from electrumx.server.rest import RestBlocks
+from electrumx.server.rest_connection import RestTooLargeError
 from electrumx.server.tx_requests import TxRequests
 
 __all__ = [
@@ -59,15 +64,25 @@ __all__ = [
 
 # getnetworkinfo and getmempoolinfo are remembered this long.
 INFO_CACHE_SECS = 60.0
+# Warnings that are remembered, so that they are not logged again.
+MAX_LOGGED_ONCE = 1_000
+
+
+# Heights take four bytes in the database.
+MAX_HEIGHT = 1 << 32
 
 
 def _parse_listing(body: bytearray) -> Any:
     return parse_reply(body, parse_json)
 
 
-_AS_LISTING = Reading(_parse_listing)
+_AS_LISTING = Reading(_parse_listing, reply_limit("getrawmempool"))
 # Ten of them may be under way; transactions of ordinary size take a hundredth of it.
 _AS_TX_BATCH = Reading(parse_json, max_bytes=16_000_000)
+
+
+def _too_large_blocks(message: str) -> ReplyTooLargeError:
+    return ReplyTooLargeError([{"code": JSONRPC.INTERNAL_ERROR, "message": message}])
 
 
 class _InfoCache:
@@ -104,6 +119,9 @@ class Daemon(NodeRPC):
 
     # To fetch blocks by, where the node has REST.
     REST_CONNECTIONS = 4
+    # The largest block that can be read, in bytes: over REST, and as hex over JSON-RPC.
+    MAX_REST_BLOCK = 1 << 30
+    MAX_HEX_BLOCK = REPLY_LIMITS["getblock"] // 2
 
     def __init__(
         self,
@@ -127,8 +145,9 @@ class Daemon(NodeRPC):
         self._height: int | None = None
         # One place is left for other requests.
         connections = min(self.REST_CONNECTIONS, max_workqueue - 1)
-        self._rest = RestBlocks(self.logger, self.workqueue_semaphore, connections)
+        self._rest = RestBlocks(self.logger, self.workqueue_semaphore, self._budget, connections)
         self._available_rpcs: dict[str, bool] = {}
+        self._logged_once: set[str] = set()
         self._tx_requests = TxRequests(self._raw_txs_or_errors)
         self._network_info = _InfoCache()
         self._mempool_info = _InfoCache()
@@ -138,6 +157,14 @@ class Daemon(NodeRPC):
         await super().__aexit__(*exc_info)
 
     # -- Asking
+
+    def _log_once(self, text: str) -> None:
+        """Log a warning that was not logged before."""
+        if text not in self._logged_once:
+            if len(self._logged_once) >= MAX_LOGGED_ONCE:
+                self._logged_once.clear()
+            self._logged_once.add(text)
+            self.logger.warning(printable(text))
 
     async def _is_rpc_available(self, method: str) -> bool:
         """Return whether the node knows method. The answer is remembered for ever."""
@@ -158,9 +185,11 @@ class Daemon(NodeRPC):
             raise unexpected(method)
         return result
 
-    async def _hex_batch(self, method: str, params: Iterable[Sequence[Any]]) -> list[bytes]:
+    async def _hex_batch(
+        self, method: str, params: Iterable[Sequence[Any]], reading: Reading | None = None
+    ) -> list[bytes]:
         """Call method in a batch; every result must be hex."""
-        items = await unhex_list(await self._send_vector(method, params))
+        items = await unhex_list(await self._send_vector(method, params, reading=reading))
         good = [item for item in items if item is not None]
         if len(good) != len(items):
             raise unexpected(method)
@@ -171,7 +200,7 @@ class Daemon(NodeRPC):
     async def height(self) -> int:
         """Ask the node for its height, and remember it."""
         height = await self._send_single("getblockcount")
-        if not is_int(height):
+        if not is_int(height) or not 0 <= height < MAX_HEIGHT:
             raise unexpected("getblockcount")
         self._set_height(height)
         return int(height)
@@ -207,18 +236,46 @@ class Daemon(NodeRPC):
         return hashes
 
     async def deserialised_block(self, hex_hash: str) -> dict[str, Any]:
-        """Return the node's JSON form of a block."""
+        """Return the node's JSON form of a block, with the hashes of its transactions."""
         return await self._send_for_dict("getblock", (hex_hash, True))
 
     async def raw_blocks(self, hex_hashes: Iterable[str]) -> list[bytes]:
-        """Return the raw blocks with the given hashes, all of them and in the same order."""
+        """Return the raw blocks with the given hashes, all of them and in the same order.
+
+        Raises ReplyTooLargeError if several are too large to be asked for together, or if one is
+        too large to be read: the message says what its limit is, and what to do.
+        """
         hex_hashes = list(hex_hashes)
-        # A stand-in for the session has no REST.
+        alone = len(hex_hashes) == 1
+        # An object in place of the session has no REST.
         if hex_hashes and isinstance(self.session, aiohttp.ClientSession):
-            blocks = await self._rest.raw_blocks(self.current_url(), hex_hashes)
+            max_bytes = self.MAX_REST_BLOCK if alone else BLOCK_BATCH_BYTES
+            try:
+                blocks = await self._rest.raw_blocks(self.current_url(), hex_hashes, max_bytes)
+            except RestTooLargeError as e:
+                raise _too_large_blocks(
+                    f"the daemon's REST interface has more than {e.args[0]:,d} bytes"
+                    + (", the most that a block may have here" if alone else "")
+                ) from None
             if blocks is not None:
                 return blocks
-        return await self._hex_batch("getblock", ((h, False) for h in hex_hashes))
+        try:
+            return await self._hex_blocks(hex_hashes)
+        except ReplyTooLargeError as e:
+            if not alone:
+                raise
+            raise _too_large_blocks(
+                f"{e.args[0][0]['message']}, hex of {self.MAX_HEX_BLOCK:,d}: set rest=1 at the "
+                f"daemon to have blocks of up to {self.MAX_REST_BLOCK:,d} bytes"
+            ) from None
+
+    async def _hex_blocks(self, hex_hashes: Sequence[str]) -> list[bytes]:
+        max_bytes = reply_limit("getblock")
+        if len(hex_hashes) > 1:
+            max_bytes = 2 * BLOCK_BATCH_BYTES + len(hex_hashes) * BATCH_ITEM
+        return await self._hex_batch(
+            "getblock", ((h, False) for h in hex_hashes), Reading(parse_json, max_bytes)
+        )
 
     async def mempool_hashes(self) -> list[str]:
         """Return the hex hashes of the transactions in the node's mempool."""
@@ -256,7 +313,8 @@ class Daemon(NodeRPC):
 
     @staticmethod
     def _checked_number(method: str, value: object) -> float:
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
+        # A fee, or -1 for none. No currency has as many units as this.
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or abs(value) > 1e15:
             raise unexpected(method)
         return value
 
@@ -273,15 +331,23 @@ class Daemon(NodeRPC):
         network_info = await self.getnetworkinfo()
         return self._checked_number("getnetworkinfo", network_info.get("relayfee"))
 
-    async def getrawtransaction(self, hex_hash: str, verbose: bool = False) -> Any:
+    async def getrawtransaction(
+        self, hex_hash: str, verbose: bool = False, *, max_bytes: int | None = None
+    ) -> Any:
         """Return the transaction as hex, or the node's JSON form of it if verbose.
 
-        Those asked for as hex at about the same time go to the node in one batch.
+        Those asked for as hex at about the same time go to the node in one batch.  If verbose,
+        ReplyTooLargeError is raised for an answer of more than ``max_bytes``.
         """
         if not verbose:
-            return await self._tx_requests.get(hex_hash)
+            raw_tx = await self._tx_requests.get(hex_hash)
+            if not isinstance(raw_tx, str):
+                raise unexpected("getrawtransaction")
+            return raw_tx
+        limit = reply_limit("getrawtransaction")
+        reading = Reading(parse_json, limit if max_bytes is None else min(limit, max_bytes))
         # Old nodes want an integer.
-        return await self._send_single("getrawtransaction", (hex_hash, 1))
+        return await self._send_single("getrawtransaction", (hex_hash, 1), reading)
 
     async def _raw_txs_or_errors(self, hex_hashes: Sequence[str]) -> list[Any]:
         """Return the hex of each transaction, or the DaemonError that is its answer."""
@@ -304,19 +370,31 @@ class Daemon(NodeRPC):
         DaemonError is raised.
         """
         hex_hashes = list(hex_hashes)
-        params = [(hex_hash, 0) for hex_hash in hex_hashes]
         if not replace_errs:
-            return list(await self._hex_batch("getrawtransaction", params))
-        reading = _AS_TX_BATCH if len(params) > 1 else AS_JSON
+            return list(await in_parts(self._raw_txs, hex_hashes))
+        # In halves, until it fits: nobody knows beforehand how long a transaction is.
+        return await in_parts(self._raw_txs_or_none, hex_hashes)
+
+    @staticmethod
+    def _raw_tx_requests(
+        hex_hashes: Sequence[str],
+    ) -> tuple[list[tuple[str, int]], Reading | None]:
+        params = [(hex_hash, 0) for hex_hash in hex_hashes]
+        return params, _AS_TX_BATCH if len(params) > 1 else None
+
+    async def _raw_txs(self, hex_hashes: Sequence[str]) -> list[bytes]:
+        return await self._hex_batch("getrawtransaction", *self._raw_tx_requests(hex_hashes))
+
+    async def _raw_txs_or_none(self, hex_hashes: Sequence[str]) -> list[bytes | None]:
+        params, reading = self._raw_tx_requests(hex_hashes)
         try:
             raw_txs = await self._send_vector("getrawtransaction", params, True, reading)
-        except ReplyTooLargeError:
-            if len(params) <= 1:
+        except ReplyTooLargeError as e:
+            if len(params) > 1:
                 raise
-            # In halves, until it fits: nobody knows beforehand how long a transaction is.
-            half = len(params) // 2
-            first = await self.getrawtransactions(hex_hashes[:half])
-            return first + await self.getrawtransactions(hex_hashes[half:])
+            # The others are not to suffer for it.
+            self._log_once(f"transaction {hex_hashes[0]}: {e.args[0][0]['message']}")
+            return [None]
         return [raw_tx or None for raw_tx in await unhex_list(raw_txs)]
 
     async def broadcast_transaction(self, raw_tx: str) -> str:
@@ -391,7 +469,7 @@ class Daemon(NodeRPC):
         if not minimum:
             return
         version = (await self.getnetworkinfo()).get("version")
-        if not isinstance(version, int):
+        if not is_int(version):
             raise unexpected("getnetworkinfo")
         have = (version // 10_000, version // 100 % 100, version % 100)
         need = tuple(int(part) for part in minimum.split("."))

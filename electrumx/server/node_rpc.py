@@ -9,8 +9,8 @@ Two kinds of failure are told apart. A node that cannot be reached, is starting 
 service or answers something that is no JSON-RPC reply is asked again for ever (the caller
 cancels if it grows tired). A JSON-RPC error is raised as DaemonError.
 
-A reply larger than NodeRPC.RESPONSE_CLASS.max_bytes (1 GiB) is not read to its end: it raises
-DaemonError.
+A reply larger than the limit of its method (``node_reply.REPLY_LIMITS``) is not read to its end: it
+raises ReplyTooLargeError, a DaemonError.
 """
 
 import asyncio
@@ -28,14 +28,18 @@ from aiorpcx import JSONRPC
 
 from electrumx.lib.coins import Coin
 from electrumx.lib.errors import OperatorError
+from electrumx.server.byte_budget import ByteBudget
 from electrumx.server.node_reply import (
     AS_JSON,
+    TOTAL_REPLY_BYTES,
     BoundedResponse,
     DaemonError,
     Reading,
     ReplyTooLargeError,
     ResponseTooLargeError,
     in_order,
+    parse_json,
+    reply_limit,
 )
 from electrumx.server.outage import (
     MAX_LOGGED_TEXT,
@@ -73,6 +77,13 @@ def _encoded(payload: object) -> str:
     except TypeError:
         # A number that a client gave us, of more than 64 bits
         return json.dumps(payload)
+
+
+def _too_large(payload: Any, max_bytes: int) -> ReplyTooLargeError:
+    method = payload["method"] if isinstance(payload, dict) else payload[0]["method"]
+    message = f"the daemon's answer to {method} is larger than {max_bytes:,d} bytes"
+    error = {"code": JSONRPC.INTERNAL_ERROR, "message": message}
+    return ReplyTooLargeError(error if isinstance(payload, dict) else [error])
 
 
 class NodeRPC:
@@ -118,6 +129,7 @@ class NodeRPC:
         self.max_retry = max_retry
         self.session: aiohttp.ClientSession | None = None
         self._outage = OutageLog(logger)
+        self._budget = ByteBudget(TOTAL_REPLY_BYTES)
 
     async def __aenter__(self: _Self) -> _Self:
         self.session = aiohttp.ClientSession(
@@ -204,8 +216,8 @@ class NodeRPC:
             if content_type.partition(";")[0].strip().lower() == "application/json":
                 try:
                     # A stand-in for the session need not know how to read otherwise.
-                    if reading is not AS_JSON and isinstance(resp, BoundedResponse):
-                        return await resp.parsed(reading.parse, reading.max_bytes)
+                    if isinstance(resp, BoundedResponse):
+                        return await resp.parsed(reading.parse, reading.max_bytes, self._budget)
                     return await resp.json()
                 except ValueError as e:
                     raise MalformedReplyError(f"not JSON: {e}") from None
@@ -228,8 +240,7 @@ class NodeRPC:
             try:
                 result = processor(await self._post(url, data, reading))
             except ResponseTooLargeError as e:
-                error = {"code": JSONRPC.INTERNAL_ERROR, "message": str(e)}
-                raise ReplyTooLargeError(error if isinstance(payload, dict) else [error]) from None
+                raise _too_large(payload, e.args[0]) from None
             except DaemonError:
                 self._outage.succeeded()
                 raise
@@ -269,9 +280,10 @@ class NodeRPC:
         return error
 
     async def _send_single(
-        self, method: str, params: Sequence[Any] = (), reading: Reading = AS_JSON
+        self, method: str, params: Sequence[Any] = (), reading: Reading | None = None
     ) -> Any:
         """Call method; return its result. Raises DaemonError with the node's error object."""
+        reading = reading or Reading(parse_json, reply_limit(method))
 
         def processor(reply: Any) -> Any:
             error = self._check_error(reply)
@@ -298,7 +310,9 @@ class NodeRPC:
         try:
             reply = await self._exchange(url, json.dumps(payload), AS_JSON, timeout=timeout)
             error = self._check_error(reply)
-        except (*RETRIED, ResponseTooLargeError) as e:
+        except ResponseTooLargeError as e:
+            raise _too_large(payload, e.args[0]) from None
+        except RETRIED as e:
             raise ConnectionError(trouble(e)[0]) from e
         if error is not None:
             raise DaemonError(error)
@@ -309,7 +323,7 @@ class NodeRPC:
         method: str,
         params_iterable: Iterable[Sequence[Any]],
         replace_errs: bool = False,
-        reading: Reading = AS_JSON,
+        reading: Reading | None = None,
     ) -> list[Any]:
         """Call method once for each item of params_iterable, in one HTTP request.
 
@@ -331,6 +345,7 @@ class NodeRPC:
                 raise DaemonError([error for error in errors if error])
             return [item.get("result") for item in in_order(items, ids)]
 
+        reading = reading or Reading(parse_json, reply_limit(method, len(payload)))
         results: list[Any] = await self._send(payload, processor, reading)
         return results
 

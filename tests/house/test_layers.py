@@ -30,7 +30,7 @@ ROWS = [
     ],
     [
         *("server.rest", "server.rest_connection", "server.mempool_listing"),
-        "server.tx_requests",
+        *("server.tx_requests", "server.byte_budget"),
     ],
     ["server.outage", "server.node_reply", "server.node_rpc"],
     ["server.daemon", "server.daemon_variants"],
