@@ -12,7 +12,7 @@ DaemonError. Nothing else leaves this module.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -29,6 +29,7 @@ from electrumx.server.node_reply import (
     REPLY_LIMITS,
     BoundedResponse,
     DaemonError,
+    ForbiddenCallError,
     Reading,
     ReplyTooLargeError,
     ResponseTooLargeError,
@@ -64,8 +65,6 @@ __all__ = [
 
 # getnetworkinfo and getmempoolinfo are remembered this long.
 INFO_CACHE_SECS = 60.0
-# Warnings that are remembered, so that they are not logged again.
-MAX_LOGGED_ONCE = 1_000
 
 
 # Heights take four bytes in the database.
@@ -83,6 +82,23 @@ _AS_TX_BATCH = Reading(parse_json, max_bytes=16_000_000)
 
 def _too_large_blocks(message: str) -> ReplyTooLargeError:
     return ReplyTooLargeError([{"code": JSONRPC.INTERNAL_ERROR, "message": message}])
+
+
+def _is_unknown_method(error: DaemonError) -> bool:
+    """Return whether the error of a single request says that the node has no such method."""
+    return bool(error.args[0].get("code") == JSONRPC.METHOD_NOT_FOUND)
+
+
+def networks_with_genesis(hex_hash: str) -> list[str]:
+    """Return the coins and networks whose first block has this hash, at most five."""
+    found, todo = set(), [Coin]
+    while todo:
+        coin = todo.pop()
+        todo += coin.__subclasses__()
+        is_network = hasattr(coin, "NET") and coin.__module__.startswith("electrumx.")
+        if is_network and hex_hash == coin.GENESIS_HASH:
+            found.add(f"{coin.NAME} {coin.NET}")
+    return sorted(found, key=lambda name: (len(name), name))[:5]
 
 
 class _InfoCache:
@@ -147,7 +163,6 @@ class Daemon(NodeRPC):
         connections = min(self.REST_CONNECTIONS, max_workqueue - 1)
         self._rest = RestBlocks(self.logger, self.workqueue_semaphore, self._budget, connections)
         self._available_rpcs: dict[str, bool] = {}
-        self._logged_once: set[str] = set()
         self._tx_requests = TxRequests(self._raw_txs_or_errors)
         self._network_info = _InfoCache()
         self._mempool_info = _InfoCache()
@@ -158,14 +173,6 @@ class Daemon(NodeRPC):
 
     # -- Asking
 
-    def _log_once(self, text: str) -> None:
-        """Log a warning that was not logged before."""
-        if text not in self._logged_once:
-            if len(self._logged_once) >= MAX_LOGGED_ONCE:
-                self._logged_once.clear()
-            self._logged_once.add(text)
-            self.logger.warning(printable(text))
-
     async def _is_rpc_available(self, method: str) -> bool:
         """Return whether the node knows method. The answer is remembered for ever."""
         available = self._available_rpcs.get(method)
@@ -174,8 +181,11 @@ class Daemon(NodeRPC):
             try:
                 await self._send_single(method)
             except DaemonError as e:
+                if isinstance(e, ForbiddenCallError):
+                    # It may be allowed later.
+                    return False
                 # Other errors are the help text for the missing parameters.
-                available = e.args[0].get("code") != JSONRPC.METHOD_NOT_FOUND
+                available = not _is_unknown_method(e)
             self._available_rpcs[method] = available
         return available
 
@@ -306,7 +316,7 @@ class Daemon(NodeRPC):
             fee = await self._send_single("estimatefee", params)
         except DaemonError as e:
             # The Bitcoin SV node has neither; wallets drop a server that answers with an error.
-            if e.args[0].get("code") != JSONRPC.METHOD_NOT_FOUND:
+            if not isinstance(e, ForbiddenCallError) and not _is_unknown_method(e):
                 raise
             return -1
         return self._checked_number("estimatefee", fee)
@@ -451,26 +461,69 @@ class Daemon(NodeRPC):
     async def check_at_start(self) -> None:
         """Wait for the node, and raise OperatorError if it is none for this coin.
 
-        A wrong password shows here, in the log.
+        If there are several, those that cannot be used are left out.  A wrong password shows here,
+        in the log.
         """
+        while True:
+            try:
+                await self.height()
+                await self.check_chain()
+                await self.check_version()
+                await self.check_indexes()
+                break
+            except DaemonError as e:
+                reason = self._no_node(e)
+            except OperatorError as e:
+                reason = str(e)
+            if not self.leave_out(self.current_url(), reason):
+                raise OperatorError(reason)
+        self._started = True
+
+    def _no_node(self, error: DaemonError, url: str | None = None) -> str:
+        return (
+            f"the daemon at {self.logged_url(url)} does not answer as a node should "
+            f"({printable(error)}): check DAEMON_URL"
+        )
+
+    async def check_node(self, url: str) -> None:
+        """Raise OperatorError if the node at url is none for this coin."""
         try:
-            await self.height()
-            await self.check_version()
-            await self.check_indexes()
+            self._judge_chain(await self.call_once(url, "getblockhash", (0,)), url)
+            if self.coin.MIN_REQUIRED_DAEMON_VERSION:
+                self._judge_version(await self.call_once(url, "getnetworkinfo"))
+            await self._check_indexes(url, lambda: self.call_once(url, "getindexinfo"))
         except DaemonError as e:
-            raise OperatorError(
-                f"the daemon at {self.logged_url()} does not answer as a node should "
-                f"({printable(e)}): check DAEMON_URL"
-            ) from e
+            raise OperatorError(self._no_node(e, url)) from e
+
+    async def check_chain(self) -> None:
+        """Raise OperatorError if the node's first block is not the coin's."""
+        hashes = await self.block_hex_hashes(0, 1)
+        self._judge_chain(hashes[0], self.current_url())
+
+    def _judge_chain(self, genesis: object, url: str) -> None:
+        if not isinstance(genesis, str):
+            raise unexpected("getblockhash")
+        coin = self.coin
+        if genesis.lower() == coin.GENESIS_HASH:
+            return
+        networks = networks_with_genesis(genesis)
+        other = f"the chain of {' or '.join(networks)}" if networks else "another chain"
+        raise OperatorError(
+            f"the daemon at {self.logged_url(url)} follows {other}, not that of {coin.NAME} "
+            f"{coin.NET}: its genesis block is {printable(genesis)}, not {coin.GENESIS_HASH}; "
+            "check COIN, NET and DAEMON_URL"
+        )
 
     async def check_version(self) -> None:
         """Raise OperatorError if the node is older than the coin's minimum, if it has one."""
-        minimum = self.coin.MIN_REQUIRED_DAEMON_VERSION
-        if not minimum:
-            return
-        version = (await self.getnetworkinfo()).get("version")
+        if self.coin.MIN_REQUIRED_DAEMON_VERSION:
+            self._judge_version(await self.getnetworkinfo())
+
+    def _judge_version(self, network_info: object) -> None:
+        version = network_info.get("version") if isinstance(network_info, dict) else None
         if not is_int(version):
             raise unexpected("getnetworkinfo")
+        minimum = self.coin.MIN_REQUIRED_DAEMON_VERSION or "0"
         have = (version // 10_000, version // 100 % 100, version % 100)
         need = tuple(int(part) for part in minimum.split("."))
         if have < need:
@@ -482,19 +535,27 @@ class Daemon(NodeRPC):
 
         A node that cannot tell is believed to keep it; an unfinished index only warns.
         """
+        await self._check_indexes(self.current_url(), self.getindexinfo)
+
+    async def _check_indexes(self, url: str, ask: Callable[[], Awaitable[Any]]) -> None:
         try:
-            indexes = await self.getindexinfo()
+            indexes = await ask()
         except DaemonError as e:
-            if e.args[0].get("code") != JSONRPC.METHOD_NOT_FOUND:
+            # Servers before this one did not make this call, so a list of those that are allowed
+            # may lack it.
+            if not isinstance(e, ForbiddenCallError) and not _is_unknown_method(e):
                 raise
-            self.logger.info("the daemon cannot list its indexes; not checked")
+            why = "does not let us" if isinstance(e, ForbiddenCallError) else "cannot"
+            self.logger.info(f"the daemon {why} list its indexes; not checked")
             return
+        if not isinstance(indexes, dict):
+            raise unexpected("getindexinfo")
         for name in self.coin.REQUIRED_DAEMON_INDEXES:
             index = indexes.get(name)
             if not isinstance(index, dict):
                 raise OperatorError(
-                    f"the daemon at {self.logged_url()} has no {name}: "
-                    f"set {name}=1 in its configuration and let it reindex"
+                    f"the daemon at {self.logged_url(url)} has no {name}: restart it with "
+                    f"{name}=1 in its configuration; it builds the index by itself"
                 )
             if not index.get("synced"):
                 self.logger.warning(f"the daemon's {name} is not complete yet; queries may fail")

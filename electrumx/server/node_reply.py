@@ -59,6 +59,16 @@ class DaemonError(ElectrumXError):
     or a list of them for a batch.
     """
 
+    def __repr__(self) -> str:
+        # Clients are shown this.
+        return f"DaemonError({', '.join(map(repr, self.args))})"
+
+
+class ForbiddenCallError(DaemonError):
+    """The node answers others, but does not allow this call (``rpcwhitelist``)."""
+
+    CODE = 403
+
 
 class ReplyTooLargeError(DaemonError):
     """The node's answer exceeds the limit of its method."""
