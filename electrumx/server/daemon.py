@@ -14,7 +14,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 from aiorpcx import JSONRPC
@@ -23,6 +23,7 @@ from electrumx.lib.coins import Coin
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.util import class_logger
 from electrumx.server.mempool_listing import Listing, listing_of, parse_reply
+from electrumx.server.node_checks import incomplete_indexes, judge_chain, judge_version
 from electrumx.server.node_reply import (
     BATCH_ITEM,
     BLOCK_BATCH_BYTES,
@@ -67,6 +68,8 @@ __all__ = [
 INFO_CACHE_SECS = 60.0
 
 
+_R = TypeVar("_R")
+
 # Heights take four bytes in the database.
 MAX_HEIGHT = 1 << 32
 
@@ -89,16 +92,12 @@ def _is_unknown_method(error: DaemonError) -> bool:
     return bool(error.args[0].get("code") == JSONRPC.METHOD_NOT_FOUND)
 
 
-def networks_with_genesis(hex_hash: str) -> list[str]:
-    """Return the coins and networks whose first block has this hash, at most five."""
-    found, todo = set(), [Coin]
-    while todo:
-        coin = todo.pop()
-        todo += coin.__subclasses__()
-        is_network = hasattr(coin, "NET") and coin.__module__.startswith("electrumx.")
-        if is_network and hex_hash == coin.GENESIS_HASH:
-            found.add(f"{coin.NAME} {coin.NET}")
-    return sorted(found, key=lambda name: (len(name), name))[:5]
+def _are_invalid_params(error: DaemonError) -> bool:
+    """Return whether the node refused the parameters, of all requests of a batch."""
+    errors = error.args[0] if isinstance(error.args[0], list) else [error.args[0]]
+    return all(
+        isinstance(item, dict) and item.get("code") == JSONRPC.INVALID_ARGS for item in errors
+    )
 
 
 class _InfoCache:
@@ -163,6 +162,8 @@ class Daemon(NodeRPC):
         connections = min(self.REST_CONNECTIONS, max_workqueue - 1)
         self._rest = RestBlocks(self.logger, self.workqueue_semaphore, self._budget, connections)
         self._available_rpcs: dict[str, bool] = {}
+        #: URLs of nodes that want the verbosity of getblock as a number
+        self._numeric_verbosity: set[str] = set()
         self._tx_requests = TxRequests(self._raw_txs_or_errors)
         self._network_info = _InfoCache()
         self._mempool_info = _InfoCache()
@@ -247,7 +248,11 @@ class Daemon(NodeRPC):
 
     async def deserialised_block(self, hex_hash: str) -> dict[str, Any]:
         """Return the node's JSON form of a block, with the hashes of its transactions."""
-        return await self._send_for_dict("getblock", (hex_hash, True))
+
+        async def ask(verbosity: type[int]) -> dict[str, Any]:
+            return await self._send_for_dict("getblock", (hex_hash, verbosity(1)))
+
+        return await self._with_verbosity(ask)
 
     async def raw_blocks(self, hex_hashes: Iterable[str]) -> list[bytes]:
         """Return the raw blocks with the given hashes, all of them and in the same order.
@@ -283,9 +288,31 @@ class Daemon(NodeRPC):
         max_bytes = reply_limit("getblock")
         if len(hex_hashes) > 1:
             max_bytes = 2 * BLOCK_BATCH_BYTES + len(hex_hashes) * BATCH_ITEM
-        return await self._hex_batch(
-            "getblock", ((h, False) for h in hex_hashes), Reading(parse_json, max_bytes)
-        )
+        reading = Reading(parse_json, max_bytes)
+
+        async def ask(verbosity: type[int]) -> list[bytes]:
+            return await self._hex_batch(
+                "getblock", ((h, verbosity(0)) for h in hex_hashes), reading
+            )
+
+        return await self._with_verbosity(ask)
+
+    async def _with_verbosity(self, ask: Callable[[type[int]], Awaitable[_R]]) -> _R:
+        """Return what ``ask`` returns, given the type in which the node wants a verbosity.
+
+        Old nodes want true or false, and zebrad a number; others take both.
+        """
+        url = self.current_url()
+        if url in self._numeric_verbosity:
+            return await ask(int)
+        try:
+            return await ask(bool)
+        except DaemonError as e:
+            if not _are_invalid_params(e):
+                raise
+        result = await ask(int)
+        self._numeric_verbosity.add(url)
+        return result
 
     async def mempool_hashes(self) -> list[str]:
         """Return the hex hashes of the transactions in the node's mempool."""
@@ -478,6 +505,17 @@ class Daemon(NodeRPC):
             if not self.leave_out(self.current_url(), reason):
                 raise OperatorError(reason)
         self._started = True
+        await self._try_rest()
+
+    async def _try_rest(self) -> None:
+        """Find out, and log, whether blocks can be read over REST."""
+        if isinstance(self.session, aiohttp.ClientSession):
+            genesis = [self.coin.GENESIS_HASH]
+            try:
+                await self._rest.raw_blocks(self.current_url(), genesis, BLOCK_BATCH_BYTES)
+            except RestTooLargeError:
+                # No genesis block; what is read from it later is checked.
+                pass
 
     def _no_node(self, error: DaemonError, url: str | None = None) -> str:
         return (
@@ -488,9 +526,10 @@ class Daemon(NodeRPC):
     async def check_node(self, url: str) -> None:
         """Raise OperatorError if the node at url is none for this coin."""
         try:
-            self._judge_chain(await self.call_once(url, "getblockhash", (0,)), url)
+            genesis = await self.call_once(url, "getblockhash", (0,))
+            judge_chain(self.coin, genesis, self.logged_url(url))
             if self.coin.MIN_REQUIRED_DAEMON_VERSION:
-                self._judge_version(await self.call_once(url, "getnetworkinfo"))
+                judge_version(self.coin, await self.call_once(url, "getnetworkinfo"))
             await self._check_indexes(url, lambda: self.call_once(url, "getindexinfo"))
         except DaemonError as e:
             raise OperatorError(self._no_node(e, url)) from e
@@ -498,37 +537,12 @@ class Daemon(NodeRPC):
     async def check_chain(self) -> None:
         """Raise OperatorError if the node's first block is not the coin's."""
         hashes = await self.block_hex_hashes(0, 1)
-        self._judge_chain(hashes[0], self.current_url())
-
-    def _judge_chain(self, genesis: object, url: str) -> None:
-        if not isinstance(genesis, str):
-            raise unexpected("getblockhash")
-        coin = self.coin
-        if genesis.lower() == coin.GENESIS_HASH:
-            return
-        networks = networks_with_genesis(genesis)
-        other = f"the chain of {' or '.join(networks)}" if networks else "another chain"
-        raise OperatorError(
-            f"the daemon at {self.logged_url(url)} follows {other}, not that of {coin.NAME} "
-            f"{coin.NET}: its genesis block is {printable(genesis)}, not {coin.GENESIS_HASH}; "
-            "check COIN, NET and DAEMON_URL"
-        )
+        judge_chain(self.coin, hashes[0], self.logged_url())
 
     async def check_version(self) -> None:
         """Raise OperatorError if the node is older than the coin's minimum, if it has one."""
         if self.coin.MIN_REQUIRED_DAEMON_VERSION:
-            self._judge_version(await self.getnetworkinfo())
-
-    def _judge_version(self, network_info: object) -> None:
-        version = network_info.get("version") if isinstance(network_info, dict) else None
-        if not is_int(version):
-            raise unexpected("getnetworkinfo")
-        minimum = self.coin.MIN_REQUIRED_DAEMON_VERSION or "0"
-        have = (version // 10_000, version // 100 % 100, version % 100)
-        need = tuple(int(part) for part in minimum.split("."))
-        if have < need:
-            text = ".".join(str(part) for part in have)
-            raise OperatorError(f"the daemon has version {text}, at least {minimum} is needed")
+            judge_version(self.coin, await self.getnetworkinfo())
 
     async def check_indexes(self) -> None:
         """Raise OperatorError if the node does not keep an index that we depend on.
@@ -548,17 +562,8 @@ class Daemon(NodeRPC):
             why = "does not let us" if isinstance(e, ForbiddenCallError) else "cannot"
             self.logger.info(f"the daemon {why} list its indexes; not checked")
             return
-        if not isinstance(indexes, dict):
-            raise unexpected("getindexinfo")
-        for name in self.coin.REQUIRED_DAEMON_INDEXES:
-            index = indexes.get(name)
-            if not isinstance(index, dict):
-                raise OperatorError(
-                    f"the daemon at {self.logged_url(url)} has no {name}: restart it with "
-                    f"{name}=1 in its configuration; it builds the index by itself"
-                )
-            if not index.get("synced"):
-                self.logger.warning(f"the daemon's {name} is not complete yet; queries may fail")
+        for name in incomplete_indexes(self.coin, indexes, self.logged_url(url)):
+            self.logger.warning(f"the daemon's {name} is not complete yet; queries may fail")
 
 
 def __getattr__(name: str) -> Any:

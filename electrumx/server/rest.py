@@ -111,8 +111,14 @@ class RestBlocks:
             self.logger.info("fetching blocks over the daemon's REST interface")
             return [first, *await self._fetch(url, hex_hashes[1:], allowance)]
         except (RestTrouble, asyncio.TimeoutError) as e:
+            why = str(e) or "timeout"
             if self._retry_at.get(url) == 0:
-                self.logger.info(f"the daemon's REST interface failed ({e}); using JSON-RPC")
+                self.logger.info(f"the daemon's REST interface failed ({why}); using JSON-RPC")
+            elif url not in self._retry_at:
+                self.logger.info(
+                    f"the daemon's REST interface is off ({why}); fetching blocks by JSON-RPC, "
+                    "which is slower: rest=1 in the configuration of the node switches it on"
+                )
             self._retry_at[url] = time.monotonic() + self.RECHECK_SECS
             return None
         finally:

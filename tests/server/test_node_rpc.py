@@ -19,7 +19,7 @@ from electrumx.server.node_reply import ForbiddenCallError
 from electrumx.server.tip_watcher import TipWatcher
 from tests.conftest import require
 from tests.fakes.chain import COIN, GENESIS
-from tests.fakes.fake_node import PASSWORD, FakeNode, Fault
+from tests.fakes.fake_node import PASSWORD, FakeNode, Fault, RPCFault
 from tests.ports import free_port
 
 BLOCKS = [GENESIS] + [n.to_bytes(4, "little") + bytes([n]) * 76 + b"\x00" for n in range(1, 6)]
@@ -352,3 +352,52 @@ async def test_a_node_whose_first_block_hash_makes_no_sense_ends_the_start_with_
         with pytest.raises(OperatorError, match="getblockhash makes no sense") as info:
             await daemon.check_at_start()
     assert "\n" not in str(info.value)
+
+
+# -- Forms of a request
+
+
+class Zebra(FakeNode):
+    """A node that takes a verbosity as a number only."""
+
+    def rpc_getblock(self, hex_hash, verbosity=1):
+        if isinstance(verbosity, bool):
+            raise RPCFault(-32602, "Invalid params")
+        return super().rpc_getblock(hex_hash, verbosity)
+
+
+async def test_a_verbosity_is_a_number_where_the_node_wants_one():
+    async with Zebra(BLOCKS) as node, daemon_of(node) as daemon:
+        hashes = await daemon.block_hex_hashes(0, 4)
+        for _ in range(3):
+            assert await daemon.raw_blocks(hashes) == BLOCKS[:4]
+        assert (await daemon.deserialised_block(hashes[1]))["height"] == 1
+        # It was refused once.
+        assert node.counts()["getblock"] == 4 * 4 + 1
+
+
+async def test_a_verbosity_is_true_or_false_where_the_node_takes_that():
+    async with FakeNode(BLOCKS) as node, daemon_of(node) as daemon:
+        hashes = await daemon.block_hex_hashes(0, 1)
+        await daemon.raw_blocks(hashes)
+        await daemon.deserialised_block(hashes[0])
+        sent = [params[1] for method, params in node.calls if method == "getblock"]
+        assert [type(verbosity) for verbosity in sent] == [bool, bool]
+
+
+async def test_other_errors_do_not_change_the_form(caplog):
+    async with FakeNode(BLOCKS) as node, daemon_of(node) as daemon:
+        with pytest.raises(DaemonError, match="Block not found"):
+            await daemon.raw_blocks(["00" * 32])
+        assert node.counts()["getblock"] == 1
+
+
+async def test_a_node_without_rest_is_named_at_the_start(caplog):
+    caplog.set_level(logging.INFO)
+    async with FakeNode(BLOCKS) as node, daemon_of(node) as daemon:
+        await daemon.check_at_start()
+        [line] = logged(caplog, "REST interface is off", logging.INFO)
+        assert "rest=1" in line
+        assert node.rest_paths == [f"/rest/block/{hex_of(GENESIS)}.bin"]
+        await daemon.raw_blocks(await daemon.block_hex_hashes(0, 3))
+        assert len(node.rest_paths) == 1
