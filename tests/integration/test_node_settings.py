@@ -5,7 +5,7 @@ import hmac
 
 import pytest
 
-from tests.integration.client import RPCError
+from tests.integration.client import ElectrumError
 from tests.integration.nodes import Litecoind
 from tests.integration.server import ServerProcess
 
@@ -46,7 +46,7 @@ async def test_a_node_that_allows_only_the_calls_of_1_15_is_enough(tmp_path, sto
         node.mine(1)
         assert (await client.notification("blockchain.headers.subscribe"))[0]["height"] == 6
         # Refused at once, not repeated until the request's time is up.
-        with pytest.raises(RPCError, match="does not allow getnetworkinfo"):
+        with pytest.raises(ElectrumError, match="does not allow getnetworkinfo"):
             await client.call("blockchain.relayfee")
     log = server.log()
     assert log.count("does not let us list its indexes") == 1
