@@ -137,6 +137,26 @@ def trouble(exc: Exception) -> tuple[str, str | None]:
     return f"daemon error: {printable(exc) or type(exc).__name__}", RUNNING_NORMALLY
 
 
+class RepeatFilter:
+    """Passes a text once, and again after SAME_TEXT_LOG_SECS or when another came between."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._time = float("-inf")  # monotonic seconds at which it was passed
+
+    def passes(self, text: str) -> bool:
+        """Return whether to log a text now."""
+        now = time.monotonic()
+        if text == self._text and now - self._time < SAME_TEXT_LOG_SECS:
+            return False
+        self._text, self._time = text, now
+        return True
+
+    def reset(self) -> None:
+        """Pass the next text, whatever it is."""
+        self._text = ""
+
+
 class OutageLog:
     """Logs failures and fail-overs of all requests, on average once every OUTAGE_LOG_SECS at most.
 
@@ -150,8 +170,7 @@ class OutageLog:
         self.logger = logger
         self._last_time = float("-inf")  # monotonic seconds of the last line
         self._recovery: str | None = None  # owed to the log when a request succeeds again
-        self._last_text = ""  # of the outage that lasts
-        self._text_time = float("-inf")  # monotonic seconds at which it was logged
+        self._repeats = RepeatFilter()  # of the outage that lasts
         self._moved = False  # a fail-over was logged since a request last succeeded
 
     def failed(self, text: str, recovery: str | None) -> bool:
@@ -159,9 +178,8 @@ class OutageLog:
         now = time.monotonic()
         if now - self._last_time < OUTAGE_LOG_SECS:
             return False
-        if text == self._last_text and now - self._text_time < SAME_TEXT_LOG_SECS:
+        if not self._repeats.passes(text):
             return False
-        self._last_text, self._text_time = text, now
         self._last_time = now
         self._recovery = recovery
         self.logger.error(f"{text}.  Retrying occasionally...")
@@ -180,7 +198,7 @@ class OutageLog:
     def succeeded(self) -> None:
         """Log that the trouble is over, once for each logged failure."""
         self._moved = False
-        self._last_text = ""
+        self._repeats.reset()
         if self._recovery:
             self.logger.info(self._recovery)
             self._recovery = None

@@ -18,7 +18,7 @@ from electrumx.lib.coins import Coin
 from electrumx.lib.errors import DeserializeError, OperatorError
 from electrumx.server.daemon import Daemon, DaemonError
 from electrumx.server.node_reply import ReplyTooLargeError, block_hash
-from electrumx.server.outage import printable
+from electrumx.server.outage import RepeatFilter, printable
 
 
 @dataclass(slots=True, frozen=True)
@@ -78,6 +78,8 @@ class Prefetcher:
         #: bytes, of a block in the last request
         self._last_size = 0
         self._refused: _Refused | None = None
+        #: keeps an error that lasts from being logged at each poll
+        self._repeats = RepeatFilter()
 
     async def main_loop(self, bp_height: int) -> None:
         """Fetch for ever, beginning above the processor's height."""
@@ -90,7 +92,9 @@ class Prefetcher:
                 if not await self._prefetch_blocks(heard):
                     news = await self._wait_for_news()
             except DaemonError as e:
-                self.logger.info(f"ignoring daemon error: {printable(e)}")
+                text = printable(e)
+                if self._repeats.passes(text):
+                    self.logger.info(f"ignoring daemon error: {text}")
                 await asyncio.sleep(self.polling_delay)
             except OperatorError:
                 # A node of another chain, or a header hash whose package is missing.
