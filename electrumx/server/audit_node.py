@@ -20,6 +20,7 @@ from typing import Any
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.audit import Audit, Totals
 from electrumx.server.daemon import Daemon, DaemonError
+from electrumx.server.node_reply import in_parts
 
 #: seconds that the node may take to count its outputs
 NODE_SECS = 1800.0
@@ -129,7 +130,8 @@ class NodeComparison:
             count = min(NODE_BLOCKS, top + 1 - first)
             hashes = await asyncio.to_thread(self._block_hashes, first, count)
             hex_hashes = [hash_to_hex_str(block_hash) for block_hash in hashes]
-            raws = await asyncio.wait_for(self.daemon.raw_blocks(hex_hashes), BLOCKS_SECS)
+            asking = in_parts(self.daemon.raw_blocks, hex_hashes)
+            raws = await asyncio.wait_for(asking, BLOCKS_SECS)
             await asyncio.to_thread(self._collect, raws, first)
             if time.monotonic() >= next_log:
                 next_log = time.monotonic() + audit.LOG_SECS

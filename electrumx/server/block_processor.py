@@ -49,6 +49,7 @@ import electrumx
 from electrumx.lib import util
 from electrumx.lib.coins import Block
 from electrumx.lib.errors import DeserializeError, OperatorError
+from electrumx.lib.hash import sha256
 from electrumx.lib.util import pack_le_uint32
 from electrumx.server import indexer
 from electrumx.server.daemon import Daemon, DaemonError
@@ -57,6 +58,7 @@ from electrumx.server.env import Env
 from electrumx.server.fast_index import CompiledIndex
 from electrumx.server.faults import fault_point
 from electrumx.server.forks import ForkFinder
+from electrumx.server.node_reply import in_parts
 from electrumx.server.node_rpc import pulse
 from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
 from electrumx.server.outage import printable
@@ -75,6 +77,15 @@ __all__ = [
     "Prefetcher",
     "UndoMissingError",
 ]
+
+
+class BlockParseError(DeserializeError):
+    """A block from the daemon that does not parse; which one, and a digest of its bytes."""
+
+    def __init__(self, error: DeserializeError, height: int, digest: bytes):
+        super().__init__(f"{error}, in block {height:,d}")
+        self.height = height
+        self.digest = digest
 
 
 def spent_outpoints_of(block: ParsedBlock) -> bytes:
@@ -104,6 +115,8 @@ class BlockProcessor(ForkFinder):
     COMPACTION_REST = 0.5
     #: raw bytes of blocks that are parsed at a time: parsed, readable blocks take ten times that
     PARSE_BYTES = 1_000_000
+    #: times that the daemon may send the same block that does not parse, before the server ends
+    PARSE_ATTEMPTS = 3
 
     def __init__(self, env: Env, db: DB, daemon: Daemon, notifications: Notifications):
         super().__init__(util.class_logger(__name__, self.__class__.__name__), env, db, daemon)
@@ -123,6 +136,8 @@ class BlockProcessor(ForkFinder):
         self.advanced_event = asyncio.Event()
         #: the last blocks from the node formed no chain
         self._incoherent = False
+        #: digest of the block that did not parse last, and how many times it came
+        self._unparsed = (b"", 0)
         #: blocks that the operator asked to be replaced
         self.reorg_count: int | None = None
         self.compiled = self._compiled_index()
@@ -235,7 +250,7 @@ class BlockProcessor(ForkFinder):
 
     async def _fetch_blocks(self, hex_hashes: Sequence[str]) -> Sequence[bytes]:
         try:
-            return await self.daemon.raw_blocks(hex_hashes)
+            return await in_parts(self.daemon.raw_blocks, hex_hashes)
         except DaemonError as e:
             raise DBError(f"the database needs blocks that the daemon does not give: {e}") from e
 
@@ -254,7 +269,24 @@ class BlockProcessor(ForkFinder):
                 await self._start_over()
             except DeserializeError as e:
                 self.logger.error(f"the daemon sent a block that does not parse: {e}")
+                await self._refuse_if_repeated(e)
                 await self._start_over()
+
+    async def _refuse_if_repeated(self, error: DeserializeError) -> None:
+        """Flush and raise OperatorError if the daemon sends the same bytes again and again."""
+        if not isinstance(error, BlockParseError):
+            return
+        digest, count = self._unparsed
+        count = count + 1 if digest == error.digest else 1
+        self._unparsed = (error.digest, count)
+        if count >= self.PARSE_ATTEMPTS:
+            # What was indexed before it is good.
+            await self.flush(True)
+            raise OperatorError(
+                f"the daemon's block {error.height:,d} does not parse as one of {self.coin.NAME} "
+                f"{self.coin.NET} ({error}): the daemon may be of another COIN or NET, or newer "
+                "than this version; check COIN, NET and DAEMON_URL"
+            )
 
     async def _start_over(self) -> None:
         await asyncio.sleep(self.RETRY_SECS)
@@ -432,7 +464,13 @@ class BlockProcessor(ForkFinder):
         self, raw_blocks: Sequence[bytes], first_height: int
     ) -> Sequence[ParsedBlock]:
         parse = self.compiled.parse if self.compiled else self.coin.block
-        return [parse(raw, height) for height, raw in enumerate(raw_blocks, start=first_height)]
+        blocks: list[ParsedBlock] = []
+        for height, raw in enumerate(raw_blocks, start=first_height):
+            try:
+                blocks.append(parse(raw, height))
+            except DeserializeError as e:
+                raise BlockParseError(e, height, sha256(raw)) from e
+        return blocks
 
     # -- compaction
 

@@ -13,9 +13,9 @@ DaemonError. Nothing else leaves this module.
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 from aiorpcx import JSONRPC
@@ -24,15 +24,21 @@ from electrumx.lib.coins import Coin
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.util import class_logger
 from electrumx.server.mempool_listing import Listing, listing_of, parse_reply
+from electrumx.server.node_checks import incomplete_indexes, judge_chain, judge_version
 from electrumx.server.node_reply import (
-    AS_JSON,
+    BATCH_ITEM,
+    BLOCK_BATCH_BYTES,
+    REPLY_LIMITS,
     BoundedResponse,
     DaemonError,
+    ForbiddenCallError,
     Reading,
     ReplyTooLargeError,
     ResponseTooLargeError,
+    in_parts,
     is_int,
     parse_json,
+    reply_limit,
     unexpected,
     unhex_list,
 )
@@ -45,6 +51,7 @@ from electrumx.server.outage import (
     printable,
 )
 from electrumx.server.rest import RestBlocks
+from electrumx.server.rest_connection import RestTooLargeError
 from electrumx.server.tx_requests import TxRequests
 
 __all__ = [
@@ -64,11 +71,17 @@ INFO_CACHE_SECS = 60.0
 MEMPOOL_INFO_CACHE_SECS = 1.0
 
 
+_R = TypeVar("_R")
+
+# Heights take four bytes in the database.
+MAX_HEIGHT = 1 << 32
+
+
 def _parse_listing(body: bytearray) -> Any:
     return parse_reply(body, parse_json)
 
 
-_AS_LISTING = Reading(_parse_listing)
+_AS_LISTING = Reading(_parse_listing, reply_limit("getrawmempool"))
 # Ten of them may be under way; transactions of ordinary size take a hundredth of it.
 _AS_TX_BATCH = Reading(parse_json, max_bytes=16_000_000)
 
@@ -78,6 +91,23 @@ def _fee_rate(value: object) -> float | None:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf:
         return value
     return None
+
+
+def _too_large_blocks(message: str) -> ReplyTooLargeError:
+    return ReplyTooLargeError([{"code": JSONRPC.INTERNAL_ERROR, "message": message}])
+
+
+def _is_unknown_method(error: DaemonError) -> bool:
+    """Return whether the error of a single request says that the node has no such method."""
+    return bool(error.args[0].get("code") == JSONRPC.METHOD_NOT_FOUND)
+
+
+def _are_invalid_params(error: DaemonError) -> bool:
+    """Return whether the node refused the parameters, of all requests of a batch."""
+    errors = error.args[0] if isinstance(error.args[0], list) else [error.args[0]]
+    return all(
+        isinstance(item, dict) and item.get("code") == JSONRPC.INVALID_ARGS for item in errors
+    )
 
 
 class _InfoCache:
@@ -115,6 +145,9 @@ class Daemon(NodeRPC):
 
     # To fetch blocks by, where the node has REST.
     REST_CONNECTIONS = 4
+    # The largest block that can be read, in bytes: over REST, and as hex over JSON-RPC.
+    MAX_REST_BLOCK = 1 << 30
+    MAX_HEX_BLOCK = REPLY_LIMITS["getblock"] // 2
 
     def __init__(
         self,
@@ -138,8 +171,10 @@ class Daemon(NodeRPC):
         self._height: int | None = None
         # One place is left for other requests.
         connections = min(self.REST_CONNECTIONS, max_workqueue - 1)
-        self._rest = RestBlocks(self.logger, self.workqueue_semaphore, connections)
+        self._rest = RestBlocks(self.logger, self.workqueue_semaphore, self._budget, connections)
         self._available_rpcs: dict[str, bool] = {}
+        #: URLs of nodes that want the verbosity of getblock as a number
+        self._numeric_verbosity: set[str] = set()
         self._tx_requests = TxRequests(self._raw_txs_or_errors)
         self._network_info = _InfoCache(INFO_CACHE_SECS)
         self._mempool_info = _InfoCache(MEMPOOL_INFO_CACHE_SECS)
@@ -158,8 +193,11 @@ class Daemon(NodeRPC):
             try:
                 await self._send_single(method)
             except DaemonError as e:
+                if isinstance(e, ForbiddenCallError):
+                    # It may be allowed later.
+                    return False
                 # Other errors are the help text for the missing parameters.
-                available = e.args[0].get("code") != JSONRPC.METHOD_NOT_FOUND
+                available = not _is_unknown_method(e)
             self._available_rpcs[method] = available
         return available
 
@@ -169,9 +207,11 @@ class Daemon(NodeRPC):
             raise unexpected(method)
         return result
 
-    async def _hex_batch(self, method: str, params: Iterable[Sequence[Any]]) -> list[bytes]:
+    async def _hex_batch(
+        self, method: str, params: Iterable[Sequence[Any]], reading: Reading | None = None
+    ) -> list[bytes]:
         """Call method in a batch; every result must be hex."""
-        items = await unhex_list(await self._send_vector(method, params))
+        items = await unhex_list(await self._send_vector(method, params, reading=reading))
         good = [item for item in items if item is not None]
         if len(good) != len(items):
             raise unexpected(method)
@@ -182,7 +222,7 @@ class Daemon(NodeRPC):
     async def height(self) -> int:
         """Ask the node for its height, and remember it."""
         height = await self._send_single("getblockcount")
-        if not is_int(height):
+        if not is_int(height) or not 0 <= height < MAX_HEIGHT:
             raise unexpected("getblockcount")
         self._set_height(height)
         return int(height)
@@ -218,18 +258,72 @@ class Daemon(NodeRPC):
         return hashes
 
     async def deserialised_block(self, hex_hash: str) -> dict[str, Any]:
-        """Return the node's JSON form of a block."""
-        return await self._send_for_dict("getblock", (hex_hash, True))
+        """Return the node's JSON form of a block, with the hashes of its transactions."""
+
+        async def ask(verbosity: type[int]) -> dict[str, Any]:
+            return await self._send_for_dict("getblock", (hex_hash, verbosity(1)))
+
+        return await self._with_verbosity(ask)
 
     async def raw_blocks(self, hex_hashes: Iterable[str]) -> list[bytes]:
-        """Return the raw blocks with the given hashes, all of them and in the same order."""
+        """Return the raw blocks with the given hashes, all of them and in the same order.
+
+        Raises ReplyTooLargeError if several are too large to be asked for together, or if one is
+        too large to be read: the message says what its limit is, and what to do.
+        """
         hex_hashes = list(hex_hashes)
-        # A stand-in for the session has no REST.
+        alone = len(hex_hashes) == 1
+        # An object in place of the session has no REST.
         if hex_hashes and isinstance(self.session, aiohttp.ClientSession):
-            blocks = await self._rest.raw_blocks(self.current_url(), hex_hashes)
+            max_bytes = self.MAX_REST_BLOCK if alone else BLOCK_BATCH_BYTES
+            try:
+                blocks = await self._rest.raw_blocks(self.current_url(), hex_hashes, max_bytes)
+            except RestTooLargeError as e:
+                raise _too_large_blocks(
+                    f"the daemon's REST interface has more than {e.args[0]:,d} bytes"
+                    + (", the most that a block may have here" if alone else "")
+                ) from None
             if blocks is not None:
                 return blocks
-        return await self._hex_batch("getblock", ((h, False) for h in hex_hashes))
+        try:
+            return await self._hex_blocks(hex_hashes)
+        except ReplyTooLargeError as e:
+            if not alone:
+                raise
+            raise _too_large_blocks(
+                f"{e.args[0][0]['message']}, hex of {self.MAX_HEX_BLOCK:,d}: set rest=1 at the "
+                f"daemon to have blocks of up to {self.MAX_REST_BLOCK:,d} bytes"
+            ) from None
+
+    async def _hex_blocks(self, hex_hashes: Sequence[str]) -> list[bytes]:
+        max_bytes = reply_limit("getblock")
+        if len(hex_hashes) > 1:
+            max_bytes = 2 * BLOCK_BATCH_BYTES + len(hex_hashes) * BATCH_ITEM
+        reading = Reading(parse_json, max_bytes)
+
+        async def ask(verbosity: type[int]) -> list[bytes]:
+            return await self._hex_batch(
+                "getblock", ((h, verbosity(0)) for h in hex_hashes), reading
+            )
+
+        return await self._with_verbosity(ask)
+
+    async def _with_verbosity(self, ask: Callable[[type[int]], Awaitable[_R]]) -> _R:
+        """Return what ``ask`` returns, given the type in which the node wants a verbosity.
+
+        Old nodes want true or false, and zebrad a number; others take both.
+        """
+        url = self.current_url()
+        if url in self._numeric_verbosity:
+            return await ask(int)
+        try:
+            return await ask(bool)
+        except DaemonError as e:
+            if not _are_invalid_params(e):
+                raise
+        result = await ask(int)
+        self._numeric_verbosity.add(url)
+        return result
 
     async def mempool_hashes(self) -> list[str]:
         """Return the hex hashes of the transactions in the node's mempool."""
@@ -260,14 +354,15 @@ class Daemon(NodeRPC):
             fee = await self._send_single("estimatefee", params)
         except DaemonError as e:
             # The Bitcoin SV node has neither; wallets drop a server that answers with an error.
-            if e.args[0].get("code") != JSONRPC.METHOD_NOT_FOUND:
+            if not isinstance(e, ForbiddenCallError) and not _is_unknown_method(e):
                 raise
             return -1
         return self._checked_number("estimatefee", fee)
 
     @staticmethod
     def _checked_number(method: str, value: object) -> float:
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
+        # A fee, or -1 for none. No currency has as many units as this.
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or abs(value) > 1e15:
             raise unexpected(method)
         return value
 
@@ -320,9 +415,13 @@ class Daemon(NodeRPC):
         ReplyTooLargeError is raised for an answer of more than ``max_bytes``.
         """
         if not verbose:
-            return await self._tx_requests.get(hex_hash)
+            raw_tx = await self._tx_requests.get(hex_hash)
+            if not isinstance(raw_tx, str):
+                raise unexpected("getrawtransaction")
+            return raw_tx
+        limit = reply_limit("getrawtransaction")
+        reading = Reading(parse_json, limit if max_bytes is None else min(limit, max_bytes))
         # Old nodes want an integer.
-        reading = AS_JSON if max_bytes is None else Reading(parse_json, max_bytes)
         return await self._send_single("getrawtransaction", (hex_hash, 1), reading)
 
     async def _raw_txs_or_errors(self, hex_hashes: Sequence[str]) -> list[Any]:
@@ -346,19 +445,31 @@ class Daemon(NodeRPC):
         DaemonError is raised.
         """
         hex_hashes = list(hex_hashes)
-        params = [(hex_hash, 0) for hex_hash in hex_hashes]
         if not replace_errs:
-            return list(await self._hex_batch("getrawtransaction", params))
-        reading = _AS_TX_BATCH if len(params) > 1 else AS_JSON
+            return list(await in_parts(self._raw_txs, hex_hashes))
+        # In halves, until it fits: nobody knows beforehand how long a transaction is.
+        return await in_parts(self._raw_txs_or_none, hex_hashes)
+
+    @staticmethod
+    def _raw_tx_requests(
+        hex_hashes: Sequence[str],
+    ) -> tuple[list[tuple[str, int]], Reading | None]:
+        params = [(hex_hash, 0) for hex_hash in hex_hashes]
+        return params, _AS_TX_BATCH if len(params) > 1 else None
+
+    async def _raw_txs(self, hex_hashes: Sequence[str]) -> list[bytes]:
+        return await self._hex_batch("getrawtransaction", *self._raw_tx_requests(hex_hashes))
+
+    async def _raw_txs_or_none(self, hex_hashes: Sequence[str]) -> list[bytes | None]:
+        params, reading = self._raw_tx_requests(hex_hashes)
         try:
             raw_txs = await self._send_vector("getrawtransaction", params, True, reading)
-        except ReplyTooLargeError:
-            if len(params) <= 1:
+        except ReplyTooLargeError as e:
+            if len(params) > 1:
                 raise
-            # In halves, until it fits: nobody knows beforehand how long a transaction is.
-            half = len(params) // 2
-            first = await self.getrawtransactions(hex_hashes[:half])
-            return first + await self.getrawtransactions(hex_hashes[half:])
+            # The others are not to suffer for it.
+            self._log_once(f"transaction {hex_hashes[0]}: {e.args[0][0]['message']}")
+            return [None]
         return [raw_tx or None for raw_tx in await unhex_list(raw_txs)]
 
     async def broadcast_transaction(self, raw_tx: str) -> str:
@@ -415,53 +526,82 @@ class Daemon(NodeRPC):
     async def check_at_start(self) -> None:
         """Wait for the node, and raise OperatorError if it is none for this coin.
 
-        A wrong password shows here, in the log.
+        If there are several, those that cannot be used are left out.  A wrong password shows here,
+        in the log.
         """
+        while True:
+            try:
+                await self.height()
+                await self.check_chain()
+                await self.check_version()
+                await self.check_indexes()
+                break
+            except DaemonError as e:
+                reason = self._no_node(e)
+            except OperatorError as e:
+                reason = str(e)
+            if not self.leave_out(self.current_url(), reason):
+                raise OperatorError(reason)
+        self._started = True
+        await self._try_rest()
+
+    async def _try_rest(self) -> None:
+        """Find out, and log, whether blocks can be read over REST."""
+        if isinstance(self.session, aiohttp.ClientSession):
+            genesis = [self.coin.GENESIS_HASH]
+            try:
+                await self._rest.raw_blocks(self.current_url(), genesis, BLOCK_BATCH_BYTES)
+            except RestTooLargeError:
+                # No genesis block; what is read from it later is checked.
+                pass
+
+    def _no_node(self, error: DaemonError, url: str | None = None) -> str:
+        return (
+            f"the daemon at {self.logged_url(url)} does not answer as a node should "
+            f"({printable(error)}): check DAEMON_URL"
+        )
+
+    async def check_node(self, url: str) -> None:
+        """Raise OperatorError if the node at url is none for this coin."""
         try:
-            await self.height()
-            await self.check_version()
-            await self.check_indexes()
+            genesis = await self.call_once(url, "getblockhash", (0,))
+            judge_chain(self.coin, genesis, self.logged_url(url))
+            if self.coin.MIN_REQUIRED_DAEMON_VERSION:
+                judge_version(self.coin, await self.call_once(url, "getnetworkinfo"))
+            await self._check_indexes(url, lambda: self.call_once(url, "getindexinfo"))
         except DaemonError as e:
-            raise OperatorError(
-                f"the daemon at {self.logged_url()} does not answer as a node should "
-                f"({printable(e)}): check DAEMON_URL"
-            ) from e
+            raise OperatorError(self._no_node(e, url)) from e
+
+    async def check_chain(self) -> None:
+        """Raise OperatorError if the node's first block is not the coin's."""
+        hashes = await self.block_hex_hashes(0, 1)
+        judge_chain(self.coin, hashes[0], self.logged_url())
 
     async def check_version(self) -> None:
         """Raise OperatorError if the node is older than the coin's minimum, if it has one."""
-        minimum = self.coin.MIN_REQUIRED_DAEMON_VERSION
-        if not minimum:
-            return
-        version = (await self.getnetworkinfo()).get("version")
-        if not isinstance(version, int):
-            raise unexpected("getnetworkinfo")
-        have = (version // 10_000, version // 100 % 100, version % 100)
-        need = tuple(int(part) for part in minimum.split("."))
-        if have < need:
-            text = ".".join(str(part) for part in have)
-            raise OperatorError(f"the daemon has version {text}, at least {minimum} is needed")
+        if self.coin.MIN_REQUIRED_DAEMON_VERSION:
+            judge_version(self.coin, await self.getnetworkinfo())
 
     async def check_indexes(self) -> None:
         """Raise OperatorError if the node does not keep an index that we depend on.
 
         A node that cannot tell is believed to keep it; an unfinished index only warns.
         """
+        await self._check_indexes(self.current_url(), self.getindexinfo)
+
+    async def _check_indexes(self, url: str, ask: Callable[[], Awaitable[Any]]) -> None:
         try:
-            indexes = await self.getindexinfo()
+            indexes = await ask()
         except DaemonError as e:
-            if e.args[0].get("code") != JSONRPC.METHOD_NOT_FOUND:
+            # Servers before this one did not make this call, so a list of those that are allowed
+            # may lack it.
+            if not isinstance(e, ForbiddenCallError) and not _is_unknown_method(e):
                 raise
-            self.logger.info("the daemon cannot list its indexes; not checked")
+            why = "does not let us" if isinstance(e, ForbiddenCallError) else "cannot"
+            self.logger.info(f"the daemon {why} list its indexes; not checked")
             return
-        for name in self.coin.REQUIRED_DAEMON_INDEXES:
-            index = indexes.get(name)
-            if not isinstance(index, dict):
-                raise OperatorError(
-                    f"the daemon at {self.logged_url()} has no {name}: "
-                    f"set {name}=1 in its configuration and let it reindex"
-                )
-            if not index.get("synced"):
-                self.logger.warning(f"the daemon's {name} is not complete yet; queries may fail")
+        for name in incomplete_indexes(self.coin, indexes, self.logged_url(url)):
+            self.logger.warning(f"the daemon's {name} is not complete yet; queries may fail")
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ from electrumx.server.daemon import Daemon, DaemonError
 from electrumx.server.db import DB, DBError
 from electrumx.server.env import Env
 from electrumx.server.flushing import Flushing
-from electrumx.server.node_reply import block_hash
+from electrumx.server.node_reply import block_hash, in_parts
 
 
 class ForkFinder(Flushing):
@@ -155,7 +155,7 @@ class ForkFinder(Flushing):
         blocks = await asyncio.to_thread(read)
         if blocks is None:
             hex_hashes = [hash_to_hex_str(block_hash) for block_hash in hashes]
-            raw_blocks = list(await self.daemon.raw_blocks(hex_hashes))
+            raw_blocks = await in_parts(self.daemon.raw_blocks, hex_hashes)
             blocks = await asyncio.to_thread(parse, raw_blocks)
             if blocks is None:
                 raise DaemonError("the daemon sent other blocks than those asked for")

@@ -1,16 +1,17 @@
 """Answers of the node, which may be of any length and say anything: how they are read and judged.
 
-Owns nothing.  A body is read up to a limit; a long one is parsed in a worker thread, and so is long
-hex.  What is no JSON-RPC reply is a MalformedReplyError, for which a request is repeated; a reply
-that is an error, or not what its method promises, is a DaemonError.
+Owns the limits of answers by method.  A body is read up to its limit; a long one is parsed in a
+worker thread, and so is long hex.  What is no JSON-RPC reply is a MalformedReplyError, for which a
+request is repeated; a reply that is an error, or not what its method promises, is a DaemonError.
 
 Runs in: the event loop.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 import aiohttp
 import orjson
@@ -18,11 +19,37 @@ from aiorpcx import JSONRPC
 
 from electrumx.lib.errors import ElectrumXError
 from electrumx.lib.hash import hex_str_to_hash
+from electrumx.server.byte_budget import ByteBudget
 from electrumx.server.outage import MalformedReplyError, printable
 
 # Work on less than this many bytes (characters of hex) is done on the loop: a thread's hand-over
 # costs about as much.
 THREAD_THRESHOLD = 200_000
+
+_MIB = 1 << 20
+# Bytes of an answer at most, for methods that are not in the table.
+SMALL_REPLY = 1_000_000
+# Bytes of an answer at most. A block is twice as long in hex.
+REPLY_LIMITS = {
+    "getblock": 1024 * _MIB,
+    # Four million transactions.
+    "getrawmempool": 256 * _MIB,
+    "getrawtransaction": 128 * _MIB,
+    "masternodelist": 64 * _MIB,
+    "smartnodelist": 64 * _MIB,
+    "znodelist": 64 * _MIB,
+    "protx": 64 * _MIB,
+    "smartrewards": 64 * _MIB,
+}
+# An answer to a batch may be longer by this, in bytes, for each request in it.
+BATCH_ITEM = 1_000
+# Of several blocks that are asked for together, in bytes of blocks; as hex they take twice that.
+BLOCK_BATCH_BYTES = 32 * _MIB
+# Bytes of answers that are read at the same time, over all requests. Small ones are not counted.
+TOTAL_REPLY_BYTES = 1024 * _MIB
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 class DaemonError(ElectrumXError):
@@ -32,20 +59,30 @@ class DaemonError(ElectrumXError):
     or a list of them for a batch.
     """
 
+    def __repr__(self) -> str:
+        # Clients are shown this.
+        return f"DaemonError({', '.join(map(repr, self.args))})"
+
+
+class ForbiddenCallError(DaemonError):
+    """The node answers others, but does not allow this call (``rpcwhitelist``)."""
+
+    CODE = 403
+
 
 class ReplyTooLargeError(DaemonError):
-    """The node's answer exceeds the limit."""
+    """The node's answer exceeds the limit of its method."""
 
 
 class ResponseTooLargeError(Exception):
-    """Internal: the body exceeds the limit."""
+    """Internal: the body exceeds the limit, which is args[0] in bytes."""
 
 
 class BoundedResponse(aiohttp.ClientResponse):
     """A response that is never read beyond a limit, and whose big bodies are parsed in a thread."""
 
-    # Limit of a JSON body in bytes; a batch of raw blocks is tens of megabytes.
-    max_bytes = 1 << 30
+    # No JSON body is longer, in bytes, whatever the limit of its method is.
+    max_bytes = 1024 * _MIB
     # Other bodies only serve to tell the operator why we were refused; the rest is cut off.
     max_text_bytes = 16_384
 
@@ -53,23 +90,46 @@ class BoundedResponse(aiohttp.ClientResponse):
         """Return the parsed body. Raises ResponseTooLargeError, MalformedReplyError."""
         return await self.parsed(parse_json, self.max_bytes)
 
-    async def parsed(self, parse: Callable[[bytearray], Any], max_bytes: int) -> Any:
-        """Return what parse makes of the body. Raises ResponseTooLargeError, and what parse does."""
+    def _announced_bytes(self) -> int | None:
+        """Return the length of the body as the headers announce it, None if they do not."""
+        return None if "Content-Encoding" in self.headers else self.content_length
+
+    async def parsed(
+        self,
+        parse: Callable[[bytearray], Any],
+        max_bytes: int,
+        budget: ByteBudget | None = None,
+    ) -> Any:
+        """Return ``parse(body)``.  Raises ResponseTooLargeError, and what ``parse`` does.
+
+        What is longer than SMALL_REPLY is read when ``budget`` has room for it.
+        """
         max_bytes = min(max_bytes, self.max_bytes)
-        chunks, length = [], 0
-        async for chunk in self.content.iter_any():
-            chunks.append(chunk)
-            length += len(chunk)
-            if length > max_bytes:
-                raise ResponseTooLargeError(f"response is larger than {max_bytes:,d} bytes")
+        announced = self._announced_bytes()
+        if announced is not None and announced > max_bytes:
+            raise ResponseTooLargeError(max_bytes)
+        chunks: list[bytes] = []
+        length, reserved = 0, False
 
         def parse_all() -> Any:
             # Not joined on the way: an array of 20 MB takes 10 ms each time that it grows.
-            return parse(bytearray().join(chunks))
+            body = bytearray().join(chunks)
+            chunks.clear()
+            return parse(body)
 
-        if length < THREAD_THRESHOLD:
-            return parse_all()
-        return await asyncio.to_thread(parse_all)
+        async with AsyncExitStack() as stack:
+            async for chunk in self.content.iter_any():
+                chunks.append(chunk)
+                length += len(chunk)
+                if length > max_bytes:
+                    raise ResponseTooLargeError(max_bytes)
+                if length > SMALL_REPLY and budget is not None and not reserved:
+                    reserved = True
+                    wanted = max_bytes if announced is None else announced
+                    await stack.enter_async_context(budget.reserve(wanted))
+            if length < THREAD_THRESHOLD:
+                return parse_all()
+            return await asyncio.to_thread(parse_all)
 
     async def text(self, *_args: Any, **_kwargs: Any) -> str:
         """Return the beginning of the body."""
@@ -81,12 +141,17 @@ class BoundedResponse(aiohttp.ClientResponse):
         return body[: self.max_text_bytes].decode("utf-8", "replace")
 
 
+def reply_limit(method: str, count: int = 1) -> int:
+    """Return the most bytes of an answer to ``count`` requests for a method, sent together."""
+    return REPLY_LIMITS.get(method, SMALL_REPLY) + BATCH_ITEM * (count - 1)
+
+
 @dataclass(slots=True, frozen=True)
 class Reading:
     """How the body of an answer is read: by which function, and how many bytes of it."""
 
     parse: Callable[[bytearray], Any]
-    max_bytes: int = BoundedResponse.max_bytes
+    max_bytes: int = SMALL_REPLY
 
 
 def parse_json(body: bytearray) -> Any:
@@ -98,6 +163,24 @@ def parse_json(body: bytearray) -> Any:
 
 
 AS_JSON = Reading(parse_json)
+
+
+async def in_parts(
+    ask: Callable[[Sequence[_T]], Awaitable[Sequence[_R]]], items: Sequence[_T]
+) -> list[_R]:
+    """Return what ``ask`` returns for all items, in order.
+
+    If the answer is too large, the items are asked for in halves, until it fits.  Raises
+    ReplyTooLargeError if that of a single one is too large.
+    """
+    try:
+        return list(await ask(items))
+    except ReplyTooLargeError:
+        if len(items) <= 1:
+            raise
+    half = len(items) // 2
+    first = await in_parts(ask, items[:half])
+    return first + await in_parts(ask, items[half:])
 
 
 def in_order(reply: list[dict[str, Any]], ids: list[object]) -> list[dict[str, Any]]:
@@ -127,7 +210,7 @@ def block_hash(hex_hash: str) -> bytes:
     return result
 
 
-def is_int(value: object) -> bool:
+def is_int(value: object) -> TypeGuard[int]:
     """Return whether a JSON value is an integer; true and false are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 

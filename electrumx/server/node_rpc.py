@@ -6,37 +6,45 @@ the form of requests and replies; ``Daemon`` builds on it.
 Runs in: the event loop.  Long answers are parsed in worker threads.
 
 Two kinds of failure are told apart. A node that cannot be reached, is starting up, refuses
-service or answers something that is no JSON-RPC reply is asked again for ever (the caller
-cancels if it grows tired). A JSON-RPC error is raised as DaemonError.
+service or answers something that is no JSON-RPC reply is asked again indefinitely (until the
+caller cancels). A JSON-RPC error is raised as DaemonError, and so is HTTP status 403, which nodes
+answer for a method that they do not allow.
 
-A reply larger than NodeRPC.RESPONSE_CLASS.max_bytes (1 GiB) is not read to its end: it raises
-DaemonError.
+A node that comes into use by fail-over, or by a change of the list, is checked first. One that
+cannot be used, say because it follows another chain, is left out of the list for LEFT_OUT_SECS.
+
+A reply larger than the limit of its method (``node_reply.REPLY_LIMITS``) is not read to its end: it
+raises ReplyTooLargeError, a DaemonError.
 """
 
 import asyncio
 import itertools
 import json
 import logging
-import re
+import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
 import orjson
-import yarl
 from aiorpcx import JSONRPC
 
 from electrumx.lib.coins import Coin
 from electrumx.lib.errors import OperatorError
+from electrumx.server.byte_budget import ByteBudget
 from electrumx.server.node_reply import (
-    AS_JSON,
+    TOTAL_REPLY_BYTES,
     BoundedResponse,
     DaemonError,
+    ForbiddenCallError,
     Reading,
     ReplyTooLargeError,
     ResponseTooLargeError,
     in_order,
+    parse_json,
+    reply_limit,
 )
+from electrumx.server.node_url import Endpoint, endpoint_of, with_encoded_login
 from electrumx.server.outage import (
     MAX_LOGGED_TEXT,
     RETRIED,
@@ -46,11 +54,16 @@ from electrumx.server.outage import (
     Retry,
     ServiceRefusedError,
     WarmingUpError,
+    WrongNodeError,
     printable,
     trouble,
 )
 
 _Self = TypeVar("_Self", bound="NodeRPC")
+
+HTTP_FORBIDDEN = 403
+# Warnings that are remembered, so that they are not logged again.
+MAX_LOGGED_ONCE = 1_000
 
 
 def pulse(event: asyncio.Event) -> None:
@@ -59,20 +72,35 @@ def pulse(event: asyncio.Event) -> None:
     event.clear()
 
 
-def _with_encoded_login(url: str) -> str:
-    """Encode what would end the user's name or password within a URL before the last @."""
-    scheme, _, rest = url.partition("://")
-    login, _, host = rest.rpartition("@")
-    login = re.sub(r"[/?#\[\]\\ \t]", lambda match: f"%{ord(match[0]):02X}", login)
-    return f"{scheme}://{login}@{host}"
-
-
 def _encoded(payload: object) -> str:
     try:
         return orjson.dumps(payload).decode()
     except TypeError:
         # A number that a client gave us, of more than 64 bits
         return json.dumps(payload)
+
+
+class _ForbiddenError(Exception):
+    """HTTP status 403; the text is the node's."""
+
+
+class _LeftOut(NamedTuple):
+    """Why a URL is not used, and until which monotonic time."""
+
+    reason: str
+    until: float
+
+
+def _method(payload: Any) -> str:
+    """Return the method of a request, or of the requests of a batch."""
+    request = payload if isinstance(payload, dict) else payload[0]
+    return str(request["method"])
+
+
+def _too_large(payload: Any, max_bytes: int) -> ReplyTooLargeError:
+    message = f"the daemon's answer to {_method(payload)} is larger than {max_bytes:,d} bytes"
+    error = {"code": JSONRPC.INTERNAL_ERROR, "message": message}
+    return ReplyTooLargeError(error if isinstance(payload, dict) else [error])
 
 
 class NodeRPC:
@@ -94,6 +122,8 @@ class NodeRPC:
     RESPONSE_CLASS = BoundedResponse
     # Of one HTTP exchange from connecting to the last byte of the body.
     TIMEOUT_SECS = 300.0
+    # For which a node that cannot be used is left out of the list, before it is checked again.
+    LEFT_OUT_SECS = 60.0
 
     id_counter = itertools.count()
 
@@ -111,6 +141,14 @@ class NodeRPC:
         self.coin = coin
         self.url_index = 0
         self.urls: list[str] = []
+        self._endpoints: dict[str, Endpoint] = {}
+        #: the node in use was checked once
+        self._started = False
+        #: URLs to be checked before they are used
+        self._unchecked: set[str] = set()
+        self._left_out: dict[str, _LeftOut] = {}
+        self._check_lock = asyncio.Lock()
+        self._logged_once: set[str] = set()
         self.url_changed = asyncio.Event()
         self.set_url(url)
         self.workqueue_semaphore = asyncio.Semaphore(max_workqueue)
@@ -118,6 +156,7 @@ class NodeRPC:
         self.max_retry = max_retry
         self.session: aiohttp.ClientSession | None = None
         self._outage = OutageLog(logger)
+        self._budget = ByteBudget(TOTAL_REPLY_BYTES)
 
     async def __aenter__(self: _Self) -> _Self:
         self.session = aiohttp.ClientSession(
@@ -144,27 +183,27 @@ class NodeRPC:
 
         Raises OperatorError (CoinError) if any of them is bad; then nothing is changed.
         """
-        urls = [_with_encoded_login(self.coin.sanitize_url(one)) for one in url.split(",")]
-        for one in urls:
-            self._check_url(one)
+        urls = [with_encoded_login(self.coin.sanitize_url(one)) for one in url.split(",")]
+        endpoints = {one: self._checked_endpoint(one) for one in urls}
         for n, one in enumerate(urls):
             current = "" if n else " (current)"
             self.logger.info(f"daemon #{n + 1} at {self.logged_url(one)}{current}")
         self.url_index = 0
         self.urls = urls
+        self._endpoints = endpoints
+        # The first one is checked at the start.
+        self._unchecked = set(urls if self._started else urls[1:])
+        self._left_out = {}
         pulse(self.url_changed)
 
-    def _check_url(self, url: str) -> None:
+    def _checked_endpoint(self, url: str) -> Endpoint:
         """Refuse at once what would only fail, endlessly, when a request is sent."""
         try:
-            parsed = yarl.URL(url)
-            # aiohttp sends user and password in this character set.
-            f"{parsed.user}{parsed.password}".encode("latin-1")
-            good = bool(parsed.host)
-        except ValueError:
-            good = False
-        if not good:
-            raise OperatorError(f"cannot use daemon URL with host {self.logged_url(url)}")
+            return endpoint_of(url)
+        except ValueError as e:
+            raise OperatorError(
+                f"DAEMON_URL: cannot use daemon URL with host {self.logged_url(url)}: {e}"
+            ) from None
 
     def current_url(self) -> str:
         """Return the URL in use, with its credentials."""
@@ -176,13 +215,63 @@ class NodeRPC:
         return url[url.rindex("@") + 1 :]
 
     def failover(self) -> bool:
-        """Use the next URL; return False if there is only one."""
-        if len(self.urls) <= 1:
-            return False
-        self.url_index = (self.url_index + 1) % len(self.urls)
-        pulse(self.url_changed)
-        self._outage.moved(self.logged_url())
-        return True
+        """Use the next URL that is not left out; return False if there is none."""
+        for step in range(1, len(self.urls)):
+            index = (self.url_index + step) % len(self.urls)
+            if self._reason_left_out(self.urls[index]) is None:
+                self.url_index = index
+                self._unchecked.add(self.urls[index])
+                pulse(self.url_changed)
+                self._outage.moved(self.logged_url())
+                return True
+        return False
+
+    async def check_node(self, url: str) -> None:
+        """Raise OperatorError if the node at url cannot be used; asks it with call_once()."""
+
+    def _reason_left_out(self, url: str) -> str | None:
+        left_out = self._left_out.get(url)
+        if left_out is None or time.monotonic() >= left_out.until:
+            return None
+        return left_out.reason
+
+    async def _check_unless_done(self, url: str) -> None:
+        """Check a node before its first use.  Raises WrongNodeError if it cannot be used."""
+        async with self._check_lock:
+            if url not in self._unchecked:
+                return
+            reason = self._reason_left_out(url)
+            if reason is None:
+                try:
+                    await self.check_node(url)
+                except OperatorError as e:
+                    reason = str(e)
+            if reason is None:
+                self._unchecked.discard(url)
+                self._left_out.pop(url, None)
+                return
+        moved = url not in self.urls or self.leave_out(url, reason)
+        if not self._started and not moved:
+            # The operator is there to see it.
+            raise OperatorError(reason)
+        raise WrongNodeError(reason)
+
+    def leave_out(self, url: str, reason: str) -> bool:
+        """Do not use a URL for a while; return whether another one is in use now."""
+        if url not in self._left_out and len(self.urls) > 1:
+            self.logger.warning(f"the daemon at {self.logged_url(url)} is left out: {reason}")
+        if self._reason_left_out(url) is None:
+            self._left_out[url] = _LeftOut(reason, time.monotonic() + self.LEFT_OUT_SECS)
+        self._unchecked.add(url)
+        return url != self.current_url() or self.failover()
+
+    def _log_once(self, text: str) -> None:
+        """Log a warning that was not logged before."""
+        if text not in self._logged_once:
+            if len(self._logged_once) >= MAX_LOGGED_ONCE:
+                self._logged_once.clear()
+            self._logged_once.add(text)
+            self.logger.warning(printable(text))
 
     # -- Requests
 
@@ -195,22 +284,26 @@ class NodeRPC:
         """Send data to url; return the parsed JSON of the answer."""
         if self.session is None:
             raise RuntimeError("the daemon's HTTP session is not open")
-        # A stand-in for the session need not know of redirects.
+        # An object in place of the session need not know of these.
         if isinstance(self.session, aiohttp.ClientSession):
             # Requests are for the node that the operator named, and for no other machine.
             options["allow_redirects"] = False
+            url, authorization = self._endpoints.get(url) or self._checked_endpoint(url)
+            options["headers"] = {"Authorization": authorization}
         async with self.session.post(url, data=data, **options) as resp:
             content_type = resp.headers.get("Content-Type") or ""
             if content_type.partition(";")[0].strip().lower() == "application/json":
                 try:
                     # A stand-in for the session need not know how to read otherwise.
-                    if reading is not AS_JSON and isinstance(resp, BoundedResponse):
-                        return await resp.parsed(reading.parse, reading.max_bytes)
+                    if isinstance(resp, BoundedResponse):
+                        return await resp.parsed(reading.parse, reading.max_bytes, self._budget)
                     return await resp.json()
                 except ValueError as e:
                     raise MalformedReplyError(f"not JSON: {e}") from None
             # bitcoind answers "Work queue depth exceeded" as text, and 401 with an empty body.
             text = (await resp.text()).strip()
+            if getattr(resp, "status", None) == HTTP_FORBIDDEN:
+                raise _ForbiddenError(text or resp.reason)
             raise ServiceRefusedError(text or resp.reason)
 
     async def _send(
@@ -226,16 +319,24 @@ class NodeRPC:
         while True:
             url = self.current_url()
             try:
+                if url in self._unchecked:
+                    await self._check_unless_done(url)
                 result = processor(await self._post(url, data, reading))
+            except _ForbiddenError as e:
+                self._outage.succeeded()
+                raise self._forbidden(url, payload, e) from None
             except ResponseTooLargeError as e:
-                error = {"code": JSONRPC.INTERNAL_ERROR, "message": str(e)}
-                raise ReplyTooLargeError(error if isinstance(payload, dict) else [error]) from None
+                raise _too_large(payload, e.args[0]) from None
             except DaemonError:
                 self._outage.succeeded()
                 raise
             except ParseErrorReply as e:
                 request = printable(data[: 2 * MAX_LOGGED_TEXT])
                 retry.log(self._outage, ParseErrorReply(f"{e}. request was: {request}"))
+            except WrongNodeError as e:
+                # The warning is enough if another node is in use now.
+                if url == self.current_url():
+                    retry.log(self._outage, e)
             except RETRIED as e:
                 retry.log(self._outage, e)
             else:
@@ -248,6 +349,17 @@ class NodeRPC:
             if url != self.current_url() or (retry.exhausted and self.failover()):
                 retry.at_once()
             await asyncio.sleep(retry.next_delay())
+
+    def _forbidden(self, url: str, payload: Any, reason: object) -> ForbiddenCallError:
+        """Return the error for a call that the node does not allow, which is logged once."""
+        method = _method(payload)
+        self._log_once(
+            f"the daemon at {self.logged_url(url)} does not allow {method} ({printable(reason)}): "
+            "see its rpcwhitelist and rpcallowip"
+        )
+        message = f"the daemon does not allow {method}: {printable(reason)}"
+        error = {"code": ForbiddenCallError.CODE, "message": message}
+        return ForbiddenCallError(error if isinstance(payload, dict) else [error])
 
     def _check_error(self, item: object) -> dict[str, Any] | None:
         """Return the error object of a reply, None if it has none."""
@@ -269,9 +381,10 @@ class NodeRPC:
         return error
 
     async def _send_single(
-        self, method: str, params: Sequence[Any] = (), reading: Reading = AS_JSON
+        self, method: str, params: Sequence[Any] = (), reading: Reading | None = None
     ) -> Any:
         """Call method; return its result. Raises DaemonError with the node's error object."""
+        reading = reading or Reading(parse_json, reply_limit(method))
 
         def processor(reply: Any) -> Any:
             error = self._check_error(reply)
@@ -285,31 +398,46 @@ class NodeRPC:
             payload["params"] = list(params)
         return await self._send(payload, processor, reading)
 
+    async def call_once(
+        self, url: str, method: str, params: Sequence[Any] = (), **options: Any
+    ) -> Any:
+        """Call method at url once, beside the slots for requests; return its result.
+
+        Raises DaemonError with the node's error object, and one of RETRIED if there is no answer.
+        """
+        payload = {"method": method, "id": next(self.id_counter), "params": list(params)}
+        reading = Reading(parse_json, reply_limit(method))
+        try:
+            reply = await self._exchange(url, json.dumps(payload), reading, **options)
+        except ResponseTooLargeError as e:
+            raise _too_large(payload, e.args[0]) from None
+        except _ForbiddenError as e:
+            raise self._forbidden(url, payload, e) from None
+        error = self._check_error(reply)
+        if error is not None:
+            raise DaemonError(error)
+        return reply["result"]
+
     async def call_aside(
         self, url: str, method: str, params: Sequence[Any], timeout_secs: float
     ) -> Any:
         """Call method at url once, beside the slots for requests; return its result.
 
         For calls that wait at the node.  Raises DaemonError with the node's error object, and
-        ConnectionError for whatever keeps it from answering; nothing is logged.
+        ConnectionError for whatever keeps it from answering, which is not logged.
         """
-        payload = {"method": method, "id": next(self.id_counter), "params": list(params)}
         timeout = aiohttp.ClientTimeout(total=timeout_secs)
         try:
-            reply = await self._exchange(url, json.dumps(payload), AS_JSON, timeout=timeout)
-            error = self._check_error(reply)
-        except (*RETRIED, ResponseTooLargeError) as e:
+            return await self.call_once(url, method, params, timeout=timeout)
+        except RETRIED as e:
             raise ConnectionError(trouble(e)[0]) from e
-        if error is not None:
-            raise DaemonError(error)
-        return reply["result"]
 
     async def _send_vector(
         self,
         method: str,
         params_iterable: Iterable[Sequence[Any]],
         replace_errs: bool = False,
-        reading: Reading = AS_JSON,
+        reading: Reading | None = None,
     ) -> list[Any]:
         """Call method once for each item of params_iterable, in one HTTP request.
 
@@ -331,6 +459,7 @@ class NodeRPC:
                 raise DaemonError([error for error in errors if error])
             return [item.get("result") for item in in_order(items, ids)]
 
+        reading = reading or Reading(parse_json, reply_limit(method, len(payload)))
         results: list[Any] = await self._send(payload, processor, reading)
         return results
 

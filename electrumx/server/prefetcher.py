@@ -2,17 +2,32 @@
 
 Owns the blocks that are fetched but not yet taken.  Runs as one task on the event loop; the
 waiting for the node overlaps with the processing of earlier blocks in a thread.
+
+How many blocks a request is for follows from the size of those that came last.  If they turn out
+to be larger than may be read at once, the request is split; a block that is too large alone is
+logged, and asked for again after TOO_LARGE_SECS, or when the node or its chain is another one.
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from electrumx.lib import util
 from electrumx.lib.coins import Coin
 from electrumx.lib.errors import DeserializeError, OperatorError
 from electrumx.server.daemon import Daemon, DaemonError
-from electrumx.server.node_reply import block_hash
-from electrumx.server.outage import printable
+from electrumx.server.node_reply import ReplyTooLargeError, block_hash
+from electrumx.server.outage import RepeatFilter, printable
+
+
+@dataclass(slots=True, frozen=True)
+class _Refused:
+    """A block that is too large to be read: from which node, and until when it is not tried."""
+
+    hex_hash: str
+    url: str
+    until: float
 
 
 class Prefetcher:
@@ -31,6 +46,8 @@ class Prefetcher:
     HASHES_AT_ONCE = 500
     #: blocks over which the average size is kept
     AVERAGE_OVER = 10
+    #: seconds after which a block that was too large to be read is asked for again
+    TOO_LARGE_SECS = 600.0
 
     def __init__(
         self,
@@ -58,6 +75,11 @@ class Prefetcher:
         self._last_count = 0
         #: bytes, a running average
         self.ave_size = self.MIN_CACHE_BYTES // 10
+        #: bytes, of a block in the last request
+        self._last_size = 0
+        self._refused: _Refused | None = None
+        #: keeps an error that lasts from being logged at each poll
+        self._repeats = RepeatFilter()
 
     async def main_loop(self, bp_height: int) -> None:
         """Fetch for ever, beginning above the processor's height."""
@@ -70,7 +92,9 @@ class Prefetcher:
                 if not await self._prefetch_blocks(heard):
                     news = await self._wait_for_news()
             except DaemonError as e:
-                self.logger.info(f"ignoring daemon error: {printable(e)}")
+                text = printable(e)
+                if self._repeats.passes(text):
+                    self.logger.info(f"ignoring daemon error: {text}")
                 await asyncio.sleep(self.polling_delay)
             except OperatorError:
                 # A node of another chain, or a header hash whose package is missing.
@@ -142,7 +166,8 @@ class Prefetcher:
                     self.blocks_event.set()
                     return False
                 try:
-                    await self._fetch(first, count, daemon_height)
+                    if not await self._fetch(first, count, daemon_height):
+                        return False
                 except BaseException:
                     # The node may have changed branches: its hashes are asked for again.
                     self._hex_hashes = []
@@ -151,9 +176,10 @@ class Prefetcher:
         return True
 
     def _batch_count(self, first: int, daemon_height: int) -> int:
-        room = max(self.MIN_CACHE_BYTES // max(self.ave_size, 1), 1)
+        size = max(self.ave_size, self._last_size, 1)
+        room = max(self.MIN_CACHE_BYTES // size, 1)
         if self._last_count:
-            expected = max(self.REQUEST_BYTES // max(self.ave_size, 1), 1)
+            expected = max(self.REQUEST_BYTES // size, 1)
             room = min(room, expected, self.MAX_GROWTH * self._last_count)
         count = max(0, min(daemon_height - self.fetched_height, room))
         return min(count, self.coin.max_fetch_blocks(first))
@@ -166,23 +192,82 @@ class Prefetcher:
         if len(self._hex_hashes) < count:
             ahead = min(daemon_height - self.fetched_height, self.HASHES_AT_ONCE)
             wanted = count if self.caught_up else max(count, ahead)
-            self._hex_hashes = await self.daemon.block_hex_hashes(first, wanted)
+            hex_hashes = await self.daemon.block_hex_hashes(first, wanted)
+            for hex_hash in hex_hashes:
+                block_hash(hex_hash)
+            self._hex_hashes = hex_hashes
         hex_hashes = self._hex_hashes[:count]
         del self._hex_hashes[:count]
         return hex_hashes
 
-    async def _fetch(self, first: int, count: int, daemon_height: int) -> None:
+    async def _fetch(self, first: int, count: int, daemon_height: int) -> bool:
+        """Fetch blocks; return whether there were any that can be read."""
         hex_hashes = await self._take_hex_hashes(first, count, daemon_height)
+        if self._is_refused(hex_hashes[0]):
+            self._hex_hashes = []
+            return False
         if self.caught_up:
             self.logger.info(f"new block height {first + count - 1:,d} hash {hex_hashes[-1]}")
-        blocks = list(await self.daemon.raw_blocks(hex_hashes))
+        try:
+            blocks = await self._read(hex_hashes)
+        except ReplyTooLargeError as e:
+            self._refuse(first, hex_hashes[0], e)
+            return False
+        hex_hashes = hex_hashes[: len(blocks)]
         self._check(first, hex_hashes, blocks)
         if first == 0:
             blocks[0] = self.coin.genesis_block(blocks[0])
             self.logger.info(f"verified genesis block with hash {hex_hashes[0]}")
-        size = sum(map(len, blocks))
+        self._take(blocks)
+        return True
+
+    async def _read(self, hex_hashes: list[str]) -> list[bytes]:
+        """Return the first of the blocks, as many as can be read at once.
+
+        Raises ReplyTooLargeError if not even one can.
+        """
+        count = len(hex_hashes)
+        while True:
+            try:
+                blocks = list(await self.daemon.raw_blocks(hex_hashes[:count]))
+            except ReplyTooLargeError:
+                if count == 1:
+                    raise
+                count //= 2
+                continue
+            self._hex_hashes = hex_hashes[count:] + self._hex_hashes
+            if len(blocks) != count:
+                raise DaemonError(f"{count:,d} blocks asked for, {len(blocks):,d} received")
+            return blocks
+
+    def _is_refused(self, hex_hash: str) -> bool:
+        refused = self._refused
+        return (
+            refused is not None
+            and (refused.hex_hash, refused.url) == (hex_hash, self.daemon.current_url())
+            and time.monotonic() < refused.until
+        )
+
+    def _refuse(self, height: int, hex_hash: str, error: ReplyTooLargeError) -> None:
+        """Log that a block is too large, and remember it."""
+        self._hex_hashes = []
+        until = time.monotonic() + self.TOO_LARGE_SECS
+        self._refused = _Refused(hex_hash, self.daemon.current_url(), until)
+        details = error.args[0] if error.args else ""
+        if isinstance(details, list) and details:
+            details = details[0].get("message")
+        self.logger.error(
+            f"block {height:,d} ({hex_hash}) is too large to be read: {printable(details)}.  The "
+            f"server cannot go beyond height {height - 1:,d}; the block is asked for again in "
+            f"{self.TOO_LARGE_SECS / 60:.0f} minutes, or when the daemon or its chain is another"
+        )
+
+    def _take(self, blocks: list[bytes]) -> None:
+        """Add blocks to those that the processor may take."""
+        size, count = sum(map(len, blocks)), len(blocks)
+        self._last_size = size // count
         if count >= self.AVERAGE_OVER:
-            self.ave_size = size // count
+            self.ave_size = self._last_size
         else:
             unseen = self.AVERAGE_OVER - count
             self.ave_size = (size + unseen * self.ave_size) // self.AVERAGE_OVER
@@ -194,8 +279,6 @@ class Prefetcher:
 
     def _check(self, first: int, hex_hashes: Sequence[str], blocks: Sequence[bytes]) -> None:
         """Refuse an answer that is not the blocks asked for."""
-        if len(blocks) != len(hex_hashes):
-            raise DaemonError(f"{len(hex_hashes):,d} blocks asked for, {len(blocks):,d} received")
         try:
             last = self.coin.block_header(blocks[-1], first + len(blocks) - 1)
             last_hash = self.coin.header_hash(last)

@@ -18,16 +18,43 @@ from collections.abc import Sequence
 import yarl
 
 from electrumx.lib.tasks import run_together
-from electrumx.server.rest_connection import Disconnected, RestConnection, RestTrouble
+from electrumx.server.byte_budget import ByteBudget
+from electrumx.server.rest_connection import (
+    Disconnected,
+    RestConnection,
+    RestTooLargeError,
+    RestTrouble,
+)
 
 _BLOCK_HASH = re.compile("[0-9A-Fa-f]{64}").fullmatch
+
+
+class _Allowance:
+    """The bytes that the blocks of one call may have together; they count in the budget."""
+
+    def __init__(self, max_bytes: int, budget: ByteBudget) -> None:
+        self._max_bytes = max_bytes
+        self._budget = budget
+        self._used = 0
+
+    def admit(self, nbytes: int) -> None:
+        """Count a block.  Raise RestTooLargeError if it is too much."""
+        if self._used + nbytes > self._max_bytes:
+            raise RestTooLargeError(self._max_bytes)
+        self._used += nbytes
+        # Blocks are fetched by few callers, whose allowances are small: they do not wait.
+        self._budget.charge(nbytes)
+
+    def end(self) -> None:
+        """Stop counting what was read."""
+        self._budget.release(self._used)
 
 
 class RestBlocks:
     """Fetches blocks from whichever URL has the interface.
 
-    ``semaphore`` bounds the requests in flight, together with other ones; ``connections`` says how
-    many are made at most.
+    ``semaphore`` bounds the requests in flight, together with other ones, and ``budget`` counts
+    the bytes being read; ``connections`` says how many are made at most.
     """
 
     #: seconds after which a URL that failed is tried again
@@ -36,14 +63,17 @@ class RestBlocks:
     PROBE_SECS = 5.0
     #: seconds that a block may take
     TIMEOUT_SECS = 300.0
-    #: bytes of a block at most
-    MAX_BYTES = 1 << 30
 
     def __init__(
-        self, logger: logging.Logger, semaphore: asyncio.Semaphore, connections: int = 4
+        self,
+        logger: logging.Logger,
+        semaphore: asyncio.Semaphore,
+        budget: ByteBudget,
+        connections: int = 4,
     ) -> None:
         self.logger = logger
         self._semaphore = semaphore
+        self._budget = budget
         self._connections = max(1, connections)
         #: URL -> when to try again, 0 if the interface is there
         self._retry_at: dict[str, float] = {}
@@ -56,29 +86,47 @@ class RestBlocks:
         while self._idle:
             self._idle.pop().close()
 
-    async def raw_blocks(self, url: str, hex_hashes: Sequence[str]) -> list[bytes] | None:
-        """Return the blocks in order, None if they cannot be had this way."""
+    async def raw_blocks(
+        self, url: str, hex_hashes: Sequence[str], max_bytes: int
+    ) -> list[bytes] | None:
+        """Return the blocks in order, None if they cannot be had this way.
+
+        Raises RestTooLargeError if they have more than ``max_bytes`` together.
+        """
         # They become part of a request's first line.
         if not hex_hashes or not all(map(_BLOCK_HASH, hex_hashes)):
             return None
         known = self._retry_at.get(url)
         if known and time.monotonic() < known:
             return None
+        allowance = _Allowance(max_bytes, self._budget)
         try:
             if known == 0:
-                return await self._fetch(url, hex_hashes)
+                return await self._fetch(url, hex_hashes, allowance)
             # The question is for a block that is needed anyway.
-            first = await asyncio.wait_for(self._block(url, hex_hashes[0]), self.PROBE_SECS)
+            first = await asyncio.wait_for(
+                self._block(url, hex_hashes[0], allowance), self.PROBE_SECS
+            )
             self._retry_at[url] = 0
             self.logger.info("fetching blocks over the daemon's REST interface")
-            return [first, *await self._fetch(url, hex_hashes[1:])]
+            return [first, *await self._fetch(url, hex_hashes[1:], allowance)]
         except (RestTrouble, asyncio.TimeoutError) as e:
+            why = str(e) or "timeout"
             if self._retry_at.get(url) == 0:
-                self.logger.info(f"the daemon's REST interface failed ({e}); using JSON-RPC")
+                self.logger.info(f"the daemon's REST interface failed ({why}); using JSON-RPC")
+            elif url not in self._retry_at:
+                self.logger.info(
+                    f"the daemon's REST interface is off ({why}); fetching blocks by JSON-RPC, "
+                    "which is slower: rest=1 in the configuration of the node switches it on"
+                )
             self._retry_at[url] = time.monotonic() + self.RECHECK_SECS
             return None
+        finally:
+            allowance.end()
 
-    async def _fetch(self, url: str, hex_hashes: Sequence[str]) -> list[bytes]:
+    async def _fetch(
+        self, url: str, hex_hashes: Sequence[str], allowance: _Allowance
+    ) -> list[bytes]:
         """Return the blocks in order; RestTrouble if one of them does not come."""
         blocks = [b""] * len(hex_hashes)
         waiting = iter(enumerate(hex_hashes))
@@ -86,16 +134,16 @@ class RestBlocks:
         async def fetch_some() -> None:
             # One connection does not wait for what another one still receives.
             for number, hex_hash in waiting:
-                blocks[number] = await self._block(url, hex_hash)
+                blocks[number] = await self._block(url, hex_hash, allowance)
 
         count = min(self._connections, len(hex_hashes))
         await run_together(*(fetch_some() for _ in range(count)))
         return blocks
 
-    async def _block(self, url: str, hex_hash: str) -> bytes:
-        return await self._get(url, f"rest/block/{hex_hash}.bin")
+    async def _block(self, url: str, hex_hash: str, allowance: _Allowance) -> bytes:
+        return await self._get(url, f"rest/block/{hex_hash}.bin", allowance)
 
-    async def _get(self, url: str, path: str) -> bytes:
+    async def _get(self, url: str, path: str, allowance: _Allowance) -> bytes:
         """Return what the interface has under a path."""
         target = yarl.URL(url)
         full_path = f"{target.raw_path.rstrip('/')}/{path}"
@@ -103,7 +151,7 @@ class RestBlocks:
             while True:
                 connection = await self._connection(url, target)
                 try:
-                    body = await connection.get(full_path)
+                    body = await connection.get(full_path, allowance.admit)
                 except Disconnected:
                     # The node closes what was idle for long; a new connection is another matter.
                     if connection.used:
@@ -125,4 +173,4 @@ class RestBlocks:
         address = (target.host or "", target.port or 80)
         tls = target.scheme == "https"
         host = target.raw_authority.rpartition("@")[2]
-        return await RestConnection.open(address, tls, host, self.MAX_BYTES, self.TIMEOUT_SECS)
+        return await RestConnection.open(address, tls, host, self.TIMEOUT_SECS)

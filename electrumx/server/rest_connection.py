@@ -9,11 +9,16 @@ and is a :class:`RestTrouble`.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 
 class RestTrouble(Exception):
     """Internal: no answer came; JSON-RPC will tell what is the matter."""
+
+
+class RestTooLargeError(Exception):
+    """Internal: an answer is larger than what may be read, which is args[0] in bytes."""
 
 
 class Disconnected(RestTrouble):
@@ -23,8 +28,7 @@ class Disconnected(RestTrouble):
 class RestConnection(asyncio.BufferedProtocol):
     """A connection; made by :meth:`open`.
 
-    ``host`` is what the Host header says; ``max_bytes`` bounds a body, ``timeout`` (seconds) an
-    exchange.
+    ``host`` is what the Host header says; ``timeout`` (seconds) bounds an exchange.
     """
 
     #: bytes of a status line and headers at most
@@ -34,9 +38,10 @@ class RestConnection(asyncio.BufferedProtocol):
     #: seconds for making a connection
     CONNECT_SECS = 30.0
 
-    def __init__(self, host: str, max_bytes: int, timeout: float) -> None:
+    def __init__(self, host: str, timeout: float) -> None:
         self._host = host
-        self._max_bytes = max_bytes
+        #: called with the announced length of the body, to raise RestTooLargeError
+        self._admit: Callable[[int], None] | None = None
         self._timeout = timeout
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[bytes] | None = None
@@ -53,15 +58,13 @@ class RestConnection(asyncio.BufferedProtocol):
 
     @classmethod
     async def open(
-        cls, address: tuple[str, int], tls: bool, host: str, max_bytes: int, timeout: float
+        cls, address: tuple[str, int], tls: bool, host: str, timeout: float
     ) -> "RestConnection":
         """Connect.  Raise RestTrouble if that fails."""
         loop = asyncio.get_running_loop()
         try:
             _transport, protocol = await asyncio.wait_for(
-                loop.create_connection(
-                    lambda: cls(host, max_bytes, timeout), *address, ssl=tls or None
-                ),
+                loop.create_connection(lambda: cls(host, timeout), *address, ssl=tls or None),
                 cls.CONNECT_SECS,
             )
         except (OSError, ValueError, asyncio.TimeoutError) as e:
@@ -77,15 +80,19 @@ class RestConnection(asyncio.BufferedProtocol):
         """Close the connection at once; harmless if it is closed."""
         self._fail(RestTrouble("closed"))
 
-    async def get(self, path: str) -> bytes:
-        """Return the body of the answer to ``GET path``.  Raise RestTrouble, also if it is no 200."""
+    async def get(self, path: str, admit: Callable[[int], None]) -> bytes:
+        """Return the body of the answer to ``GET path``.  Raise RestTrouble, also if it is no 200.
+
+        ``admit`` is called with the length of the body before it is read; it may raise
+        RestTooLargeError, which ends the connection.
+        """
         if self._transport is None:
             raise Disconnected("disconnected")
         assert self._answer is None
         loop = asyncio.get_running_loop()
         self._answer = loop.create_future()
         self._timer = loop.call_later(self._timeout, self._fail, RestTrouble("timeout"))
-        self._body, self._filled = None, 0
+        self._body, self._filled, self._admit = None, 0, admit
         request = f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\nAccept: */*\r\n\r\n"
         self._transport.write(request.encode("latin-1"))
         try:
@@ -96,7 +103,7 @@ class RestConnection(asyncio.BufferedProtocol):
                 self.close()
             self._answer = None
 
-    def _fail(self, error: RestTrouble) -> None:
+    def _fail(self, error: RestTrouble | RestTooLargeError) -> None:
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
@@ -146,7 +153,9 @@ class RestConnection(asyncio.BufferedProtocol):
         """Read status and headers; make the buffer for the body."""
         try:
             self._length = self._read_head(head.decode("latin-1"))
-        except RestTrouble as e:
+            assert self._admit is not None
+            self._admit(self._length)
+        except (RestTrouble, RestTooLargeError) as e:
             self._fail(e)
             return
         begun = self._filled - body_start
@@ -177,8 +186,8 @@ class RestConnection(asyncio.BufferedProtocol):
         # int() takes signs, blanks, underscores and the digits of any script.
         if "transfer-encoding" in headers or not (length.isascii() and length.isdigit()):
             raise RestTrouble("no Content-Length")
-        if len(length) > 15 or int(length) > self._max_bytes:
-            raise RestTrouble("a block is too large")
+        if len(length) > 15:
+            raise RestTrouble("an impossible Content-Length")
         self._keep = version == "HTTP/1.1" and headers.get("connection", "").lower() != "close"
         return int(length)
 

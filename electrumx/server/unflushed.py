@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Union, cast
 
-from electrumx.lib.coins import Block
+from electrumx.lib.coins import Block, Coin
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.lib.script import is_unspendable_genesis, is_unspendable_legacy
@@ -36,6 +36,10 @@ ParsedBlock = Union[Block, "FastBlock"]
 
 class UndoMissingError(ChainError, OperatorError):
     """A reorganisation is deeper than the undo information that is kept."""
+
+
+class UnfitBlockError(ChainError, OperatorError):
+    """A block of the daemon, and the database, do not fit each other."""
 
 
 class Unflushed:
@@ -86,7 +90,10 @@ class Unflushed:
             self.compiled.prepare(cast("Sequence[FastBlock]", blocks))
         for block in blocks:
             height += 1
-            undo_info = self._advance_block(block, height)
+            try:
+                undo_info = self._advance_block(block, height)
+            except ChainError as e:
+                raise self._unfit(height, e) from e
             if height >= min_height:
                 self.undo_infos.append((undo_info, height))
                 self._undo_bytes += sum(map(sys.getsizeof, undo_info))
@@ -101,6 +108,18 @@ class Unflushed:
                 self.records = b"".join(sorted(self._new_records))
             self.touched |= packed.hashXs_of(self.records)
         self._new_records = []
+
+    def _unfit(self, height: int, error: ChainError) -> UnfitBlockError:
+        """Return the error for a block that cannot be indexed, with what may be the matter."""
+        activation = ""
+        if self.coin.GENESIS_ACTIVATION < Coin.GENESIS_ACTIVATION:
+            activation = (
+                f", that the daemon's genesisactivationheight is {self.coin.GENESIS_ACTIVATION}"
+            )
+        return UnfitBlockError(
+            f"{error}, at block {height:,d}: the daemon's chain and the database do not fit; check "
+            f"COIN, NET and DAEMON_URL{activation}, and the database with electrumx_verify"
+        )
 
     def _advance_block(self, block: ParsedBlock, height: int) -> list[bytes]:
         """Index a block; return its undo items."""

@@ -31,9 +31,15 @@ ROWS = [
     ],
     [
         *("server.rest", "server.rest_connection", "server.mempool_listing"),
-        "server.tx_requests",
+        *("server.tx_requests", "server.byte_budget"),
     ],
-    ["server.outage", "server.node_reply", "server.node_rpc"],
+    [
+        "server.outage",
+        "server.node_reply",
+        "server.node_url",
+        "server.node_rpc",
+        "server.node_checks",
+    ],
     ["server.daemon", "server.daemon_variants"],
     ["server.audit", "server.audit_node", "server.verify"],
     ["server.mounts"],

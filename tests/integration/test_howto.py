@@ -71,12 +71,14 @@ NOT_TYPED = {
     "iptables": "it would change this machine's firewall",
     "systemctl daemon-reload": "this machine is not run by systemd",
     "systemctl status": "this machine is not run by systemd",
+    "rpcwhitelist": "a setting of the node; test_node_settings gives one to a node",
     "zmqpubhashblock": "a setting of the node; test_announcements gives it to one",
     "docker build": "there is no container engine; test_deployment tries what the file says",
 }
 # Lines of the log that appear only in trouble, or after half a minute, and the tests that see them.
 NOT_SEEN_AT_ONCE = {
     "ERROR:Daemon:connection problem": "tests/server/test_daemon.py",
+    "ERROR:Prefetcher:block 900,001": "tests/server/test_prefetcher.py",
     "INFO:TipWatcher:the daemon at": "tests/integration/test_announcements.py",
     "INFO:BlockProcessor:sync 38.2%": "test_the_progress_line_is_as_shown",
 }

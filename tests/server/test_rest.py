@@ -84,5 +84,7 @@ async def test_a_hash_that_is_none_gets_into_no_request_line():
     raws = chain()
     async with FakeNode(raws) as node, Daemon(BitcoinSegwitRegtest, node.url) as daemon:
         node.rest = 1000
-        assert await daemon._rest.raw_blocks(node.url, ["x.bin HTTP/1.1\r\nX: y\r\n\r\n"]) is None
+        assert (
+            await daemon._rest.raw_blocks(node.url, ["x.bin HTTP/1.1\r\nX: y\r\n\r\n"], 99) is None
+        )
         assert not node.rest_paths

@@ -11,10 +11,11 @@ import pytest
 
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.hash import double_sha256
-from electrumx.server.block_processor import BlockProcessor, UndoMissingError
+from electrumx.lib.tx import Tx, TxInput, TxOutput
+from electrumx.server.block_processor import BlockProcessor, ChainError, UndoMissingError
 from electrumx.server.daemon import Daemon
 from electrumx.server.db import DB
-from tests.fakes.chain import COIN, GENESIS, ChainMaker, Model
+from tests.fakes.chain import COIN, GENESIS, ChainMaker, Model, make_block
 from tests.fakes.fake_node import FakeNode
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
 from tests.server.test_block_processor import hashXs
@@ -219,7 +220,10 @@ async def test_a_block_that_is_none_is_waited_out_in_one_line(tmp_path, caplog, 
         node.overrides["getblock"] = lambda *_args: answer
         tip = maker.extend(tip)
         node.append(maker.chain(tip)[-1])
-        await world.until(lambda: caplog.text.count("ignoring daemon error") > 2)
+        asked = node.counts()["getblock"]
+        await world.until(lambda: node.counts()["getblock"] > asked + 2)
+        # The same each time, it is logged once.
+        assert caplog.text.count("ignoring daemon error") == 1
         del node.overrides["getblock"]
         await world.until_at(maker.chain(tip))
     assert not [record for record in caplog.records if record.exc_info]
@@ -270,3 +274,65 @@ async def test_blocks_that_never_form_a_chain_are_not_asked_for_all_the_time(tmp
     daemon.is_confused = False
     async with World(make_env(tmp_path), daemon) as world:
         await world.until_at(chain)
+
+
+@pytest.mark.parametrize("indexer", ["python", "auto"])
+async def test_a_block_that_never_parses_ends_the_server_with_one_line(tmp_path, caplog, indexer):
+    """As where COIN is another one, whose transactions have other fields."""
+    maker = ChainMaker(seed=43)
+    tip = maker.grow(maker.genesis_hash, 10)
+    chain = maker.chain(tip)
+    bad = maker.chain(maker.extend(tip))[-1]
+    daemon = ScriptedDaemon([*chain, bad[:-1]])
+    world = World(make_env(tmp_path, indexer=indexer), daemon)
+    async with world:
+        world.bp.PARSE_BYTES = 1
+        with pytest.raises(OperatorError, match="block 11 does not parse") as info:
+            await world.until(lambda: False)
+    assert "check COIN, NET and DAEMON_URL" in str(info.value)
+    assert "\n" not in str(info.value)
+    lines = [m for m in caplog.messages if "sent a block that does not parse" in m]
+    assert len(lines) == 3
+    # What came before it is kept.
+    await assert_unharmed(world, maker, tip)
+
+
+async def test_a_block_that_does_not_parse_at_first_is_asked_for_again(tmp_path, caplog):
+    maker = ChainMaker(seed=44)
+    tip = maker.grow(maker.genesis_hash, 10)
+    chain = maker.chain(tip)
+
+    class Damaged(ScriptedDaemon):
+        asked = 0
+
+        async def raw_blocks(self, hex_hashes):
+            blocks = await super().raw_blocks(hex_hashes)
+            if hex_hashes[-1] == self.hashes[-1]:
+                self.asked += 1
+                # The last block is damaged four times, each time in another way.
+                if self.asked < 5:
+                    blocks[-1] = blocks[-1][: -self.asked]
+            return blocks
+
+    async with World(make_env(tmp_path), Damaged(chain)) as world:
+        await world.until_at(chain)
+    assert caplog.text.count("does not parse") == 4
+
+
+@pytest.mark.parametrize("indexer", ["python", "auto"])
+async def test_a_block_that_spends_what_is_not_there_ends_the_server_with_one_line(
+    tmp_path, indexer
+):
+    """As where the node lets other outputs into its set than we into ours."""
+    maker = ChainMaker(seed=45)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 10))
+    spend = Tx(1, [TxInput(b"\x55" * 32, 3, b"", 0)], [TxOutput(1, b"\x51")], 0)
+    bad = make_block(double_sha256(chain[-1][:80]), [spend])
+    daemon = ScriptedDaemon([*chain, bad])
+    world = World(make_env(tmp_path, indexer=indexer), daemon)
+    async with world:
+        with pytest.raises(OperatorError, match='not found in "h" table, at block 11') as info:
+            await world.until(lambda: False)
+    assert isinstance(info.value, ChainError)
+    assert "COIN, NET and DAEMON_URL" in str(info.value)
+    assert "\n" not in str(info.value)

@@ -12,10 +12,11 @@ from electrumx.server import tip_watcher
 from electrumx.server.daemon import Daemon, DaemonError
 from electrumx.server.tip_watcher import TipWatcher
 from tests.conftest import free_port
+from tests.fakes.chain import GENESIS
 from tests.fakes.fake_node import METHOD_NOT_FOUND, FakeNode, Fault
 
 COIN = Coin.lookup_coin_class("Bitcoin", "regtest")
-BLOCKS = [n.to_bytes(4, "little") + bytes([n]) * 76 + b"\x00" for n in range(8)]
+BLOCKS = [GENESIS] + [n.to_bytes(4, "little") + bytes([n]) * 76 + b"\x00" for n in range(1, 8)]
 WAIT_SECS = 30
 
 
