@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from electrumx.lib.hash import hash_to_hex_str
+from electrumx.lib.tx.cash_tokens import locking_script
 from electrumx.server.audit import Audit, Totals
 from electrumx.server.daemon import Daemon, DaemonError
 
@@ -143,6 +144,8 @@ class NodeComparison:
             for tx, tx_hash in txs:
                 for index, txout in enumerate(tx.outputs):
                     script = txout.pk_script
+                    if height >= coin.TOKENS_ACTIVATION:
+                        script = locking_script(script)
                     if script[:1] == b"\x6a":
                         continue
                     if len(script) > MAX_SCRIPT_SIZE and script[:2] != b"\x00\x6a":

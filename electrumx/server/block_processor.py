@@ -39,7 +39,7 @@ import asyncio
 import time
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from itertools import accumulate
 from typing import Any
@@ -428,7 +428,10 @@ class BlockProcessor(ForkFinder):
     def _parse_blocks(
         self, raw_blocks: Sequence[bytes], first_height: int
     ) -> Sequence[ParsedBlock]:
-        parse = self.compiled.parse if self.compiled else self.coin.block
+        parse: Callable[[bytes, int], ParsedBlock] = self.coin.block
+        if self.compiled:
+            self.compiled.tokens_from = self.db.state.tokens_from or 0
+            parse = self.compiled.parse
         return [parse(raw, height) for height, raw in enumerate(raw_blocks, start=first_height)]
 
     # -- compaction

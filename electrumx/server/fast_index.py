@@ -14,6 +14,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from electrumx.lib.coins import Coin
+from electrumx.lib.coins.base import NEVER
+from electrumx.lib.coins.mixins import CashTokensMixin
 from electrumx.lib.tx import Deserializer, DeserializerLitecoin, DeserializerSegWit
 from electrumx.lib.util import chunks
 from electrumx.server.db import CoinRow
@@ -39,7 +41,9 @@ def _tx_format(coin: type[Coin]) -> int | None:
     """Return the compiled form's number of a coin's transaction format, or None."""
     if parser is None or not coin.STATIC_BLOCK_HEADERS:
         return None
-    if any(_overrides(coin, name) for name in ("hashX_from_script", "block", "block_header")):
+    if any(_overrides(coin, name) for name in ("hashX_from_script", "output_rule")):
+        return None
+    if any(_overrides(coin, name) for name in ("block", "block_header")):
         return None
     formats: dict[Any, int] = {
         Deserializer: parser.PLAIN,
@@ -50,8 +54,9 @@ def _tx_format(coin: type[Coin]) -> int | None:
 
 
 def _overrides(coin: type[Coin], name: str) -> bool:
-    """Return whether a coin or one of its parents defines a method of Coin anew."""
-    return next(klass for klass in coin.__mro__ if name in klass.__dict__) is not Coin
+    """Return whether a coin has its own form of a method, which the compiled one does not know."""
+    owner = next(klass for klass in coin.__mro__ if name in klass.__dict__)
+    return owner not in (Coin, CashTokensMixin)
 
 
 #: what is kept of an unconfirmed transaction: prevouts, (hashX, value) of its outputs, virtual size
@@ -68,7 +73,8 @@ def unconfirmed_parser(coin: type[Coin]) -> Callable[[bytes], Unconfirmed | None
         return None
     assert parser
     parse = parser.parse_unconfirmed
-    return lambda raw: parse(raw, tx_format)
+    tokens = coin.TOKENS_ACTIVATION != NEVER
+    return lambda raw: parse(raw, tx_format, tokens)
 
 
 class CompiledAdds:
@@ -131,6 +137,8 @@ class CompiledIndex:
         self._tx_format = tx_format
         self._any_order = any_order
         self._lookup = lookup
+        #: blocks below this height are indexed as if there were no tokens
+        self.tokens_from = 0
 
     @classmethod
     def for_coin(cls, coin: type[Coin], any_order: bool, lookup: Lookup) -> "CompiledIndex | None":
@@ -140,8 +148,12 @@ class CompiledIndex:
 
     def parse(self, raw_block: bytes, height: int) -> "FastBlock":
         """Parse a raw block.  Raise DeserializeError if it is malformed."""
+        coin = self._coin
         block: FastBlock = self._parse_block(
-            raw_block, self._coin.static_header_len(height), self._tx_format
+            raw_block,
+            coin.static_header_len(height),
+            self._tx_format,
+            height >= max(coin.TOKENS_ACTIVATION, self.tokens_from),
         )
         return block
 

@@ -23,7 +23,6 @@ from logging import Logger
 from electrumx.lib.coins import Block, Coin
 from electrumx.lib.errors import DeserializeError
 from electrumx.lib.hash import HASHX_LEN, hash_to_hex_str
-from electrumx.lib.script import is_unspendable_genesis, is_unspendable_legacy
 from electrumx.lib.tx import MINUS_1, ZERO
 from electrumx.server.flat_files import COUNT_LEN, FlatFiles
 from electrumx.server.history import History
@@ -157,11 +156,7 @@ class CutHistory:
         """
         undo_info = self.utxo_db.get(undo_key(height)) or b""
         spent = iter(range(0, len(undo_info), COIN_LEN))
-        is_unspendable = (
-            is_unspendable_genesis
-            if height >= self.coin.GENESIS_ACTIVATION
-            else is_unspendable_legacy
-        )
+        rule = self.coin.output_rule(height, self.state.tokens_from or 0)
         name_hashX = getattr(self.coin, "name_hashX_from_script", None)
         result = []
         for tx, _tx_hash in block.transactions:
@@ -175,9 +170,9 @@ class CutHistory:
                     return None
                 hashXs.add(coin[:HASHX_LEN])
             for txout in tx.outputs:
-                if is_unspendable(txout.pk_script):
+                if rule.is_unspendable(txout.pk_script):
                     continue
-                hashXs.add(self.coin.hashX_from_script(txout.pk_script))
+                hashXs.add(rule.hashX_from_script(txout.pk_script))
                 of_name = name_hashX(txout.pk_script) if name_hashX else None
                 if of_name:
                     hashXs.add(of_name)

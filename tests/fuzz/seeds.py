@@ -88,7 +88,7 @@ def _generated() -> Iterator[Seed]:
             yield "scripts", script
     yield from _of_litecoin()
     yield from _of_zcash()
-    maker = ChainMaker(seed=1)
+    maker = ChainMaker(seed=1, tokens=True)
     for raw in maker.chain(maker.grow(maker.genesis_hash, 12)):
         for number in range(len(targets.COMPILED_COINS)):
             yield "compiled", bytes([number]) + raw

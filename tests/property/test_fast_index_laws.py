@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from electrumx.lib.coins import BitcoinCashRegtest, BitcoinSegwitRegtest, LitecoinRegtest
 from electrumx.lib.errors import DeserializeError, SkipTxDeserialize
 from electrumx.lib.script import is_unspendable_genesis, is_unspendable_legacy
+from electrumx.lib.tx.cash_tokens import locking_script
 from electrumx.lib.util import pack_varint
 from electrumx.server import fast_index, indexer, packed
 from electrumx.server.block_processor import spent_outpoints_of
@@ -54,8 +55,9 @@ def verdict(parse, raw):
         return "malformed"
 
 
-def content(block):
+def content(coin, block):
     """What the compiled form keeps of a block that the readable one parsed."""
+    has_tokens = coin.TOKENS_ACTIVATION == 0
     return [
         (
             [
@@ -65,14 +67,14 @@ def content(block):
             ],
             [
                 (
-                    hashX_of(txout.pk_script) if flags else bytes(11),
+                    hashX_of(script) if flags else bytes(11),
                     txout.value % 2**64,
                     flags,
                 )
                 for txout in tx.outputs
+                for script in [locking_script(txout.pk_script) if has_tokens else txout.pk_script]
                 for flags in [
-                    (not is_unspendable_legacy(txout.pk_script))
-                    + 2 * (not is_unspendable_genesis(txout.pk_script))
+                    (not is_unspendable_legacy(script)) + 2 * (not is_unspendable_genesis(script))
                 ]
             ],
         )
@@ -90,7 +92,7 @@ def assert_same_parse(coin, raw):
     assert b"".join(tx_hash for _tx, tx_hash in readable.transactions) == compiled.tx_hashes
     assert spent_outpoints_of(readable) == compiled.spent_outpoints
     assert len(readable.transactions) == compiled.tx_count
-    assert content(readable) == compiled.transactions()
+    assert content(coin, readable) == compiled.transactions()
 
 
 any_tx = st.one_of(strategies.bitcoin_txs, strategies.litecoin_txs)
@@ -151,7 +153,7 @@ def test_chains_are_indexed_alike_whatever_the_flushes(seed, ltor, flush_odds, b
     """``beside``: what a flush took is written after the next blocks were indexed."""
     coin = BitcoinCashRegtest if ltor else BitcoinSegwitRegtest
     choose = random.Random(seed)
-    maker = ChainMaker(seed=seed, scripts=5, ltor=ltor)
+    maker = ChainMaker(seed=seed, scripts=5, ltor=ltor, tokens=ltor)
     chain = maker.chain(maker.grow(maker.genesis_hash, 12))
     disks = Disk(), Disk()
     index, _ = both(coin, ltor, disks[0].lookup)
@@ -167,9 +169,8 @@ def test_chains_are_indexed_alike_whatever_the_flushes(seed, ltor, flush_odds, b
         records = []
         for raw, fast_block in zip(raws, fast_blocks, strict=True):
             txs = coin.block(raw, 0).transactions
-            undo, hashXs = advance(
-                txs, tx_num, cache, coin.hashX_from_script, is_unspendable_legacy
-            )
+            rule = coin.output_rule(0)
+            undo, hashXs = advance(txs, tx_num, cache, rule.hashX_from_script, rule.is_unspendable)
             assert b"".join(undo) == index.advance(fast_block, tx_num, 0)
             history.add_unflushed(hashXs, tx_num)
             records += packed.make_records(hashXs, tx_num)
