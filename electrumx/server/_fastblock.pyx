@@ -16,6 +16,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from electrumx.lib.errors import DeserializeError, SkipTxDeserialize
+from electrumx.lib.tx.reader import trailing_bytes
 from electrumx.server._arrays cimport Array, grow, release
 from electrumx.server._sha256 cimport SHA256_CTX, SHA256_Init, SHA256_Update, finish_twice, sha256
 
@@ -27,6 +28,7 @@ cdef enum:
     SKIP = 2
     NO_MEMORY = 3
     BAD_FLAG = 4
+    TRAILING = 5
     # transaction formats
     FORMAT_PLAIN = 0
     FORMAT_SEGWIT = 1
@@ -336,10 +338,12 @@ cdef inline int skip_witness(Cursor *c, uint64_t inputs) noexcept nogil:
     return OK
 
 
-def parse_block(bytes raw not None, Py_ssize_t header_len, int tx_format, bint tokens):
+def parse_block(bytes raw not None, Py_ssize_t header_len, int tx_format, bint tokens,
+                bint whole):
     """Parse a raw block whose header has ``header_len`` bytes.
 
-    With ``tokens``, scripts are those behind a token prefix.
+    With ``tokens``, scripts are those behind a token prefix; with ``whole``, nothing may follow
+    the last transaction.
     Raise DeserializeError where the pure form does.
     """
     cdef FastBlock block = FastBlock.__new__(FastBlock)
@@ -353,8 +357,12 @@ def parse_block(bytes raw not None, Py_ssize_t header_len, int tx_format, bint t
     c.end = <const uint8_t *> PyBytes_AS_STRING(raw) + PyBytes_GET_SIZE(raw)
     with nogil:
         verdict = parse_all(block, &c, tx_format, tokens)
+        if verdict == OK and whole and c.at != c.end:
+            verdict = TRAILING
     if verdict == OK:
         return block
+    if verdict == TRAILING:
+        raise trailing_bytes(c.end - c.at)
     if verdict == NO_MEMORY:
         raise MemoryError
     if verdict == SKIP:
@@ -432,11 +440,18 @@ def parse_unconfirmed(bytes raw not None, int tx_format, bint tokens):
     stripped = 8 + (c.at - body)
     if has_witness and skip_witness(&c, inputs) != OK:
         return None
+    total = c.at + 4 - start
     if flag & 8 and tx_format == FORMAT_LITECOIN:
-        if c.at >= c.end or c.at[0] != 0:
+        if c.at >= c.end:
             return None
+        if c.at[0] == 0:
+            total += 1
+        elif not inputs:
+            return None
+        else:
+            # The marker, the flag and the extension's data do not count, see lib.tx.litecoin.
+            total -= 0 if has_witness else 2
         c.at += 1
     if c.end - c.at < 4:
         return None
-    total = c.at + 4 - start
     return tuple(prevouts), tuple(outputs), (3 * stripped + total + 3) // 4

@@ -6,7 +6,8 @@ blocks are parsed in worker threads.
 The node has as many outputs as we have coins, of the same sum, but for four differences.  It keeps
 outputs whose script begins with 00 6a and drops those whose script is longer than 10,000 bytes; we
 do the reverse.  It leaves out the genesis block's, which some coins index.  And of two coinbases
-with one hash it keeps the later.  The last two are known from the database.  The first two are
+with one hash it keeps the later, as we do; other servers may have kept both, if a flush fell
+between them.  The last two are known from the database.  The first two are
 found by reading every block from the node, which only a deep audit does; another one accepts a
 small difference and says how large.
 """

@@ -9,7 +9,7 @@ headers are; without them, or for a coin with formats of its own, the readable f
 Used by the block processor's worker thread, with the state lock held; parsing alone in any thread.
 """
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ except ImportError:
     parser = compiled = None
 
 #: finds many coins on disk, as :meth:`DB.lookup_coins` does
-Lookup = Callable[[Sequence[bytes], Container[bytes]], list[CoinRow | None]]
+Lookup = Callable[..., list[CoinRow | None]]
 
 
 def _tx_format(coin: type[Coin]) -> int | None:
@@ -154,16 +154,22 @@ class CompiledIndex:
             coin.static_header_len(height),
             self._tx_format,
             height >= max(coin.TOKENS_ACTIVATION, self.tokens_from),
+            coin.WHOLE_BLOCKS,
         )
         return block
 
     def prepare(self, blocks: Sequence["FastBlock"]) -> None:
-        """Fetch the coins on disk that consecutive blocks spend, in the order of their keys."""
+        """Fetch the coins on disk that consecutive blocks spend or overwrite."""
+        self._fetch(self.index.missing(list(blocks)), exact=False)
+        self._fetch(self.index.coinbase_outpoints(list(blocks)), exact=True)
+
+    def _fetch(self, outpoints: list[bytes], *, exact: bool) -> None:
+        """Fetch those coins that are on disk, in the order of their keys."""
         index = self.index
-        missing = index.missing(list(blocks))
-        missing.sort(key=_row_order)
-        for part in chunks(missing, self.LOOKED_UP_AT_ONCE):
-            for outpoint, row in zip(part, self._lookup(part, index), strict=True):
+        outpoints.sort(key=_row_order)
+        for part in chunks(outpoints, self.LOOKED_UP_AT_ONCE):
+            rows = self._lookup(part, index, exact=exact)
+            for outpoint, row in zip(part, rows, strict=True):
                 # One that is not on disk either fails when it is spent.
                 if row is not None:
                     index.provide(outpoint, row.coin)

@@ -39,6 +39,7 @@ from electrumx.server.schema import (
     unpack_tx_nums,
 )
 from electrumx.server.storage import Storage
+from electrumx.server.undo import overwritten_count
 
 #: blocks that the other servers undo between two commits
 MAX_UNDONE = 50
@@ -155,8 +156,12 @@ class CutHistory:
         was far behind does not write them.
         """
         undo_info = self.utxo_db.get(undo_key(height)) or b""
-        spent = iter(range(0, len(undo_info), COIN_LEN))
         rule = self.coin.output_rule(height, self.state.tokens_from or 0)
+        items = len(undo_info) // COIN_LEN
+        overwritten = overwritten_count(items, block.transactions, rule.is_unspendable)
+        if overwritten is None:
+            return None
+        spent = iter(range(overwritten * COIN_LEN, len(undo_info), COIN_LEN))
         name_hashX = getattr(self.coin, "name_hashX_from_script", None)
         result = []
         for tx, _tx_hash in block.transactions:

@@ -77,8 +77,11 @@ def is_unspendable(script):
 class ChainMaker:
     """Makes blocks on top of blocks; keeps for each block what is unspent after it."""
 
-    def __init__(self, seed=0, scripts=12, ltor=False, tokens=False):
+    def __init__(self, seed=0, scripts=12, ltor=False, tokens=False, duplicates=0.0):
         self.random = random.Random(seed)
+        #: how often a block's coinbase is one that there was before, and those there were
+        self.duplicates = duplicates
+        self.coinbases = []
         #: what an output's script may begin with
         self.prefixes = [b"", *TOKEN_PREFIXES, *NO_TOKEN_PREFIXES] if tokens else []
         self.scripts = [
@@ -115,6 +118,9 @@ class ChainMaker:
         unspent = dict(self.blocks[prev_hash][2])
         coinbase_in = TxInput(NULL, MINUS_1, pack_le_uint32(self.nonce), MINUS_1)
         txs = [Tx(1, [coinbase_in], self._outputs(50_0000_0000), 0)]
+        if self.coinbases and choose.random() < self.duplicates:
+            txs = [choose.choice(self.coinbases[-4:])]
+        self.coinbases.append(txs[0])
         self._add_outputs(unspent, txs[0])
         for _ in range(choose.randint(0, max_txs)):
             if not unspent:

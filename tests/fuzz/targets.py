@@ -214,7 +214,9 @@ def compiled(data: bytes) -> None:
     tx_format = (_fastblock.PLAIN, _fastblock.SEGWIT, _fastblock.LITECOIN)[number]
     readable = _verdict(lambda raw: coin.block(raw, 0), raw)
     tokens = coin.TOKENS_ACTIVATION == 0
-    fast = _verdict(lambda raw: _fastblock.parse_block(raw, 80, tx_format, tokens), raw)
+    fast = _verdict(
+        lambda raw: _fastblock.parse_block(raw, 80, tx_format, tokens, coin.WHOLE_BLOCKS), raw
+    )
     if isinstance(readable, str) or isinstance(fast, str):
         assert readable == fast, "two verdicts"
         return

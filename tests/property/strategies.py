@@ -73,5 +73,12 @@ def hogex_txs(draw):
     return TxMWEB(draw(int32s), 0, flag, ins, draw(output_lists), witness, draw(uint32s))
 
 
+@st.composite
+def raw_peg_ins(draw):
+    """A Litecoin transaction as a mempool has it, with data of the extension before its end."""
+    raw = draw(hogex_txs()).serialize()
+    return raw[:-5] + draw(st.binary(min_size=1, max_size=40)) + raw[-4:]
+
+
 bitcoin_txs = st.one_of(plain_txs, segwit_txs())
 litecoin_txs = st.one_of(plain_txs, segwit_txs(), hogex_txs())

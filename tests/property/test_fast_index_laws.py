@@ -18,7 +18,7 @@ from electrumx.server.fast_index import CompiledIndex
 from electrumx.server.history import History
 from electrumx.server.utxo_cache import ChainError, UTXOCache
 from tests.conftest import require
-from tests.fakes.chain import ChainMaker, hashX_of
+from tests.fakes.chain import ChainMaker, Model, hashX_of
 from tests.property import strategies
 
 COINS = [BitcoinCashRegtest, BitcoinSegwitRegtest, LitecoinRegtest]
@@ -29,16 +29,16 @@ def _built():
     require(fast_index.compiled, "the compiled form of indexing was not built")
 
 
-def no_disk(_tx_hash, _idx, _spent):
+def no_disk(_tx_hash, _idx, _spent, exact=False):
     return None
 
 
 def both(coin, any_order=False, lookup=no_disk):
-    def lookup_all(outpoints, spent):
+    def lookup_all(outpoints, spent, exact=False):
         places = [(outpoint[:4], outpoint[32:]) for outpoint in outpoints]
         assert places == sorted(places)
         return [
-            lookup(outpoint[:32], int.from_bytes(outpoint[32:], "little"), spent)
+            lookup(outpoint[:32], int.from_bytes(outpoint[32:], "little"), spent, exact=exact)
             for outpoint in outpoints
         ]
 
@@ -122,13 +122,15 @@ def test_arbitrary_bytes_get_the_same_verdict(coin, raw):
 class Disk:
     """The rows that a flush leaves, as the database would look them up."""
 
-    def __init__(self):
+    def __init__(self, tx_hashes):
         self.rows = {}
+        self.tx_hashes = tx_hashes
 
-    def lookup(self, tx_hash, idx, spent=()):
+    def lookup(self, tx_hash, idx, spent=(), exact=False):
         prefix = b"h" + tx_hash[:4] + idx.to_bytes(4, "little")
         for key in sorted(key for key in self.rows if key.startswith(prefix)):
-            if key in spent:
+            tx_num = int.from_bytes(key[9:], "little")
+            if key in spent or (exact and self.tx_hashes[tx_num] != tx_hash):
                 continue
             u_key = b"u" + self.rows[key] + key[5:]
             return CoinRow(key, u_key, self.rows[key] + key[9:] + self.rows[u_key])
@@ -141,6 +143,16 @@ class Disk:
         deletes.clear()
 
 
+def rows_of(model):
+    """The rows of all that is unspent, as they are on disk."""
+    rows = {}
+    for (tx_hash, idx), (hashX, value, _height, tx_num) in model.coins.items():
+        suffix = idx.to_bytes(4, "little") + tx_num.to_bytes(5, "little")
+        rows[b"h" + tx_hash[:4] + suffix] = hashX
+        rows[b"u" + hashX + suffix] = value.to_bytes(8, "little")
+    return rows
+
+
 @given(
     seed=st.integers(0, 10**9),
     ltor=st.booleans(),
@@ -148,14 +160,19 @@ class Disk:
     batch=st.integers(1, 5),
     keep=st.sampled_from([0, 500, 1 << 30]),
     beside=st.booleans(),
+    duplicates=st.sampled_from([0.0, 0.4]),
 )
-def test_chains_are_indexed_alike_whatever_the_flushes(seed, ltor, flush_odds, batch, keep, beside):
+def test_chains_are_indexed_alike_whatever_the_flushes(
+    seed, ltor, flush_odds, batch, keep, beside, duplicates
+):
     """``beside``: what a flush took is written after the next blocks were indexed."""
     coin = BitcoinCashRegtest if ltor else BitcoinSegwitRegtest
     choose = random.Random(seed)
-    maker = ChainMaker(seed=seed, scripts=5, ltor=ltor, tokens=ltor)
+    maker = ChainMaker(seed=seed, scripts=5, ltor=ltor, tokens=ltor, duplicates=duplicates)
     chain = maker.chain(maker.grow(maker.genesis_hash, 12))
-    disks = Disk(), Disk()
+    model = Model(chain, coin)
+    tx_hashes = [tx_hash for hashes in model.tx_hashes for tx_hash in hashes]
+    disks = Disk(tx_hashes), Disk(tx_hashes)
     index, _ = both(coin, ltor, disks[0].lookup)
     cache = UTXOCache(disks[1].lookup)
     history = History()
@@ -194,7 +211,7 @@ def test_chains_are_indexed_alike_whatever_the_flushes(seed, ltor, flush_odds, b
         disks, [(index.adds, index.deletes), (cache.adds, cache.deletes)], strict=True
     ):
         disk.flush(adds, deletes)
-    assert disks[0].rows == disks[1].rows
+    assert disks[0].rows == disks[1].rows == rows_of(model)
     assert set(history.unflushed) == index.history_hashXs()
     rows = []
     index.sort_history()
@@ -240,7 +257,7 @@ def test_a_coin_on_disk_that_is_spent_is_not_spent_again():
     maker = ChainMaker(seed=4, scripts=3)
     tip = maker.grow(maker.genesis_hash, 12)
     chain = maker.chain(tip)
-    disk = Disk()
+    disk = Disk([tx_hash for hashes in Model(chain).tx_hashes for tx_hash in hashes])
     index, _cache = both(BitcoinSegwitRegtest, lookup=disk.lookup)
     blocks = [index.parse(raw, 0) for raw in chain]
     at = next(n for n, block in enumerate(blocks) if index.index.missing([block]))

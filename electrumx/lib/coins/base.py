@@ -27,6 +27,7 @@ from electrumx.lib.hash import (
 from electrumx.lib.header_hashes import HeaderHash
 from electrumx.lib.script import ScriptPubKey, is_unspendable_genesis, is_unspendable_legacy
 from electrumx.lib.tx import Deserializer
+from electrumx.lib.tx.reader import trailing_bytes
 
 # COIN as operators write it, in lower case -> NAME.  A class whose NAME is the alias itself
 # comes first.
@@ -109,6 +110,9 @@ class Coin:
         "nonce",
     ]
     HEADER_UNPACK: ClassVar[Any] = Struct("<I32s32sIII").unpack_from
+    # True if nothing may follow a block's last transaction; other coins have signatures there, or
+    # extensions.  Chains that share Bitcoin's first block are told apart by it.
+    WHOLE_BLOCKS: ClassVar[bool] = False
     # Reads the coin's transactions.
     DESERIALIZER: ClassVar[type[Deserializer]] = Deserializer
 
@@ -310,7 +314,10 @@ class Coin:
         Takes milliseconds for a big block: runs in a thread.
         """
         header = cls.block_header(raw_block, height)
-        txs = cls.DESERIALIZER(raw_block, start=len(header)).read_tx_block()
+        deserializer = cls.DESERIALIZER(raw_block, start=len(header))
+        txs = deserializer.read_tx_block()
+        if cls.WHOLE_BLOCKS and deserializer.cursor != len(raw_block):
+            raise trailing_bytes(len(raw_block) - deserializer.cursor)
         return Block(raw_block, header, txs)
 
     # --- Scripts, addresses, keys

@@ -76,6 +76,7 @@ class BitcoinTestnetMixin:
 class BitcoinCoreMixin:
     """The networks of Bitcoin Core's nodes."""
 
+    WHOLE_BLOCKS: ClassVar[bool] = True
     DESERIALIZER: ClassVar[type[Deserializer]] = DeserializerSegWit
     # A transaction that fills a block, 4 MB, in hex, with a margin.
     DEFAULT_MAX_SEND: ClassVar[int] = 8_100_000
@@ -273,6 +274,8 @@ class EmptyGenesisMixin(Coin):
 
 class CashTokensMixin(Coin):
     """Outputs whose script field may begin with a token prefix, which wallets do not hash."""
+
+    WHOLE_BLOCKS: ClassVar[bool] = True
 
     @classmethod
     def hashX_from_script(cls, script: bytes) -> bytes:
