@@ -257,7 +257,7 @@ def scripts(data: bytes) -> None:
         assert data.endswith(rest), "an address that is not the script's end"
         assert fields is not None or rest == data, "an address that is cut"
         name_hashX = getattr(coin, "name_hashX_from_script", lambda script: None)(data)
-        assert name_hashX is None or (len(name_hashX) == 11 and fields["name"] in data)
+        assert name_hashX is None or (len(name_hashX) == 11 and fields["name"][1] in data)
 
 
 ADDRESS_COINS = sorted(

@@ -241,6 +241,9 @@ from electrumx.lib.coins.zcoin import (
     ZcoinTestnet,
 )
 
+# The name by which operators know it.
+Bitcoin = BitcoinSegwit
+
 __all__ = [
     "EXOS",
     "NIX",
@@ -258,6 +261,7 @@ __all__ = [
     "Bellcoin",
     "Beyondcoin",
     "Bitbay",
+    "Bitcoin",
     "BitcoinAtom",
     "BitcoinAtomMixin",
     "BitcoinCash",
