@@ -6,8 +6,8 @@ values, and the flag 0, occur only among a node's unconfirmed transactions.
 
 An unconfirmed transaction with other data that has inputs pays from outside into the extension (a
 peg-in).  How long its data is can only be found by reading all of it; but the lock time is the
-last four bytes, so inputs and outputs can be indexed.  They pay for the extension's part, too, so
-what the node counts as its fee may be more than their difference.
+last four bytes, so inputs and outputs can be indexed.  The node counts the weight of the
+extension's data, and the fee that is paid within it, on top of what they have.
 
 Pure; runs in whatever thread parses.
 """
