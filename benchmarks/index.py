@@ -18,7 +18,7 @@ from electrumx.server.utxo_cache import UTXOCache
 from tests.fakes.chain import COIN, ChainMaker
 
 
-def no_coin_on_disk(_tx_hash, _idx, _spent):
+def no_coin_on_disk(_tx_hash, _idx, _spent, exact=False):
     return None
 
 
@@ -35,7 +35,7 @@ def readable(raws):
 
 
 def compiled(raws):
-    none_on_disk = lambda outpoints, _spent: [None] * len(outpoints)  # noqa: E731
+    none_on_disk = lambda outpoints, _spent, exact: [None] * len(outpoints)  # noqa: E731
     index, tx_num = CompiledIndex.for_coin(COIN, False, none_on_disk), 0
     for height, raw in enumerate(raws):
         block = index.parse(raw, height)

@@ -18,7 +18,7 @@ from tests.fakes.chain import COIN
 PARSE_BYTES = 1_000_000
 
 
-def none_on_disk(outpoints, _spent):
+def none_on_disk(outpoints, _spent, exact=False):
     """Find no coin: all that is spent is in memory."""
     return [None] * len(outpoints)
 

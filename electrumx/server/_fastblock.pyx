@@ -16,6 +16,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from electrumx.lib.errors import DeserializeError, SkipTxDeserialize
+from electrumx.lib.tx.reader import trailing_bytes
 from electrumx.server._arrays cimport Array, grow, release
 from electrumx.server._sha256 cimport SHA256_CTX, SHA256_Init, SHA256_Update, finish_twice, sha256
 
@@ -27,6 +28,7 @@ cdef enum:
     SKIP = 2
     NO_MEMORY = 3
     BAD_FLAG = 4
+    TRAILING = 5
     # transaction formats
     FORMAT_PLAIN = 0
     FORMAT_SEGWIT = 1
@@ -70,6 +72,51 @@ cdef inline uint8_t spendable(const uint8_t *script, uint64_t length) noexcept n
     if length >= 2 and script[0] == 0 and script[1] == 0x6a:
         return 0
     return SPENDABLE_LEGACY | SPENDABLE_GENESIS
+
+
+cdef inline bint read_minimal(Cursor *c, uint64_t *value) noexcept nogil:
+    """Read a compact size; false if it is cut off or longer than it need be."""
+    cdef uint8_t first
+    cdef int extra, n
+    if c.at >= c.end:
+        return False
+    first = c.at[0]
+    c.at += 1
+    if first < 253:
+        value[0] = first
+        return True
+    extra = 2 if first == 253 else (4 if first == 254 else 8)
+    if c.end - c.at < extra:
+        return False
+    value[0] = 0
+    for n in range(extra - 1, -1, -1):
+        value[0] = (value[0] << 8) | c.at[n]
+    c.at += extra
+    if extra == 2:
+        return value[0] >= 253
+    return value[0] >> (4 * extra) != 0
+
+
+cdef uint64_t token_prefix_len(const uint8_t *field, uint64_t length) noexcept nogil:
+    """Return the bytes of a script field that are a token prefix: see ``lib.tx.cash_tokens``."""
+    cdef Cursor c
+    cdef uint64_t value
+    cdef uint8_t bits
+    if length < 34 or field[0] != 0xef:
+        return 0
+    bits = field[33]
+    # A reserved bit, an unknown capability, or no token at all.
+    if bits & 0x80 or bits & 0x0f > 2 or not (bits & 0x20 or bits == 0x10):
+        return 0
+    c.at, c.end = field + 34, field + length
+    if bits & 0x40:
+        if not read_minimal(&c, &value) or value == 0 or value > <uint64_t> (c.end - c.at):
+            return 0
+        c.at += value
+    if bits & 0x10:
+        if not read_minimal(&c, &value) or value == 0 or value >> 63:
+            return 0
+    return <uint64_t> (c.at - field)
 
 
 cdef inline bint is_generation(const uint8_t *outpoint) noexcept nogil:
@@ -132,20 +179,20 @@ cdef class FastBlock:
         return result
 
 
-cdef int parse_all(FastBlock block, Cursor *c, int tx_format) noexcept nogil:
+cdef int parse_all(FastBlock block, Cursor *c, int tx_format, bint tokens) noexcept nogil:
     cdef uint64_t count, n
     cdef int verdict = read_size(c, &count)
     if verdict != OK:
         return verdict
     for n in range(count):
-        verdict = parse_tx(block, c, tx_format)
+        verdict = parse_tx(block, c, tx_format, tokens)
         if verdict != OK:
             return verdict
     block.tx_count = <uint32_t> count
     return OK
 
 
-cdef int parse_tx(FastBlock block, Cursor *c, int tx_format) noexcept nogil:
+cdef int parse_tx(FastBlock block, Cursor *c, int tx_format, bint tokens) noexcept nogil:
     """Parse and hash one transaction."""
     cdef const uint8_t *start = c.at
     cdef const uint8_t *body = NULL
@@ -181,7 +228,7 @@ cdef int parse_tx(FastBlock block, Cursor *c, int tx_format) noexcept nogil:
     shape.spends = shape.outputs = 0
     verdict = parse_inputs(block, c, shape, &inputs)
     if verdict == OK:
-        verdict = parse_outputs(block, c, shape)
+        verdict = parse_outputs(block, c, shape, tokens)
     if verdict != OK:
         return verdict
     body_end = c.at
@@ -242,8 +289,8 @@ cdef int parse_inputs(FastBlock block, Cursor *c, TxShape *shape, uint64_t *coun
     return OK
 
 
-cdef int parse_outputs(FastBlock block, Cursor *c, TxShape *shape) noexcept nogil:
-    cdef uint64_t n, count, length
+cdef int parse_outputs(FastBlock block, Cursor *c, TxShape *shape, bint tokens) noexcept nogil:
+    cdef uint64_t n, count, length, prefix
     cdef uint8_t *output
     cdef uint8_t digest[32]
     cdef int verdict = read_size(c, &count)
@@ -260,6 +307,10 @@ cdef int parse_outputs(FastBlock block, Cursor *c, TxShape *shape) noexcept nogi
         verdict = read_size(c, &length)
         if verdict != OK:
             return verdict
+        if tokens:
+            prefix = token_prefix_len(c.at, length)
+            c.at += prefix
+            length -= prefix
         output[19] = spendable(c.at, length)
         if output[19]:
             sha256(c.at, length, digest)
@@ -287,9 +338,12 @@ cdef inline int skip_witness(Cursor *c, uint64_t inputs) noexcept nogil:
     return OK
 
 
-def parse_block(bytes raw not None, Py_ssize_t header_len, int tx_format):
+def parse_block(bytes raw not None, Py_ssize_t header_len, int tx_format, bint tokens,
+                bint whole):
     """Parse a raw block whose header has ``header_len`` bytes.
 
+    With ``tokens``, scripts are those behind a token prefix; with ``whole``, nothing may follow
+    the last transaction.
     Raise DeserializeError where the pure form does.
     """
     cdef FastBlock block = FastBlock.__new__(FastBlock)
@@ -302,9 +356,13 @@ def parse_block(bytes raw not None, Py_ssize_t header_len, int tx_format):
     c.at = <const uint8_t *> PyBytes_AS_STRING(raw) + header_len
     c.end = <const uint8_t *> PyBytes_AS_STRING(raw) + PyBytes_GET_SIZE(raw)
     with nogil:
-        verdict = parse_all(block, &c, tx_format)
+        verdict = parse_all(block, &c, tx_format, tokens)
+        if verdict == OK and whole and c.at != c.end:
+            verdict = TRAILING
     if verdict == OK:
         return block
+    if verdict == TRAILING:
+        raise trailing_bytes(c.end - c.at)
     if verdict == NO_MEMORY:
         raise MemoryError
     if verdict == SKIP:
@@ -314,7 +372,7 @@ def parse_block(bytes raw not None, Py_ssize_t header_len, int tx_format):
     raise DeserializeError("truncated within the transactions of a block")
 
 
-def parse_unconfirmed(bytes raw not None, int tx_format):
+def parse_unconfirmed(bytes raw not None, int tx_format, bint tokens):
     """Return what the mempool keeps of a transaction: (prevouts, outputs, virtual size).
 
     Prevouts are (tx_hash, txout_idx), without generation inputs; outputs are (hashX, value) of all
@@ -323,7 +381,7 @@ def parse_unconfirmed(bytes raw not None, int tx_format):
     cdef const uint8_t *start = <const uint8_t *> PyBytes_AS_STRING(raw)
     cdef const uint8_t *body
     cdef Cursor c
-    cdef uint64_t inputs, count, length, n
+    cdef uint64_t inputs, count, length, prefix, n
     cdef uint8_t flag = 0
     cdef bint has_marker
     cdef bint has_witness
@@ -374,18 +432,26 @@ def parse_unconfirmed(bytes raw not None, int tx_format):
         c.at += 8
         if read_size(&c, &length) != OK:
             return None
-        sha256(c.at, length, digest)
+        prefix = token_prefix_len(c.at, length) if tokens else 0
+        sha256(c.at + prefix, length - prefix, digest)
         c.at += length
         outputs.append((PyBytes_FromStringAndSize(<const char *> digest, HASHX_LEN), value))
     # Version and locktime belong to it.
     stripped = 8 + (c.at - body)
     if has_witness and skip_witness(&c, inputs) != OK:
         return None
+    total = c.at + 4 - start
     if flag & 8 and tx_format == FORMAT_LITECOIN:
-        if c.at >= c.end or c.at[0] != 0:
+        if c.at >= c.end:
             return None
+        if c.at[0] == 0:
+            total += 1
+        elif not inputs:
+            return None
+        else:
+            # The marker, the flag and the extension's data do not count, see lib.tx.litecoin.
+            total -= 0 if has_witness else 2
         c.at += 1
     if c.end - c.at < 4:
         return None
-    total = c.at + 4 - start
     return tuple(prevouts), tuple(outputs), (3 * stripped + total + 3) // 4

@@ -122,6 +122,12 @@ cdef inline size_t ordered(Array *order, size_t n) noexcept nogil:
     return number
 
 
+cdef inline uint32_t coinbase_output_count(FastBlock block) noexcept:
+    """Return how many outputs a block's coinbase transaction has; 0 without one."""
+    cdef TxShape *first = <TxShape *> block.shapes.data
+    return 0 if not block.tx_count or first.spends else first.outputs
+
+
 cdef bint has_row(Array *deletes, const uint8_t *row) noexcept nogil:
     cdef size_t n
     for n in range(deletes.count):
@@ -416,6 +422,25 @@ cdef class FastIndex:
         found.count = kept
         return True
 
+    def coinbase_outpoints(self, list blocks not None):
+        """Return the outpoints that the blocks' coinbases make and that the table does not have.
+
+        As bytes of 36 each.
+        """
+        cdef FastBlock block
+        cdef uint8_t outpoint[36]
+        cdef uint32_t idx
+        cdef list found = []
+        for item in blocks:
+            block = item
+            memcpy(outpoint, block.hashes.data, 32 if block.tx_count else 0)
+            for idx in range(coinbase_output_count(block)):
+                memcpy(outpoint + 32, &idx, 4)
+                if block.outputs.data[OUTPUT_LEN * idx + 19] and not self.slots[
+                        self.find_slot(outpoint)]:
+                    found.append(PyBytes_FromStringAndSize(<char *> outpoint, OUTPOINT_LEN))
+        return found
+
     def provide(self, bytes outpoint not None, bytes coin not None):
         """Put a coin that is on disk into the table; it is about to be spent."""
         cdef Entry *entry
@@ -433,26 +458,55 @@ cdef class FastIndex:
         ``after_genesis`` chooses the rule of what can be spent.  Raise KeyError with the outpoint
         if one that is spent does not exist; the index is then useless.
         """
+        cdef uint8_t rule = SPENDABLE_GENESIS if after_genesis else SPENDABLE_LEGACY
+        cdef bytes overwritten = self.overwrite(block, rule)
         cdef bytes undo = PyBytes_FromStringAndSize(NULL, block.spends.count * COIN_LEN)
         cdef uint8_t *items = <uint8_t *> PyBytes_AS_STRING(undo)
         cdef int64_t verdict
         with nogil:
-            verdict = self.advance_block(block, first_tx_num, after_genesis, any_order, items)
+            verdict = self.advance_block(block, first_tx_num, rule, any_order, items)
         if verdict == -2:
             raise MemoryError
         if verdict >= 0:
             raise KeyError(PyBytes_FromStringAndSize(
                 <char *> block.spends.data + OUTPOINT_LEN * verdict, OUTPOINT_LEN))
-        return undo
+        return overwritten + undo if overwritten else undo
 
-    cdef int64_t advance_block(self, FastBlock block, uint64_t first_tx_num, bint after_genesis,
+    cdef bytes overwrite(self, FastBlock block, uint8_t rule):
+        """Remove the coins that a block's coinbase makes again; return the undo items for that."""
+        cdef uint8_t outpoint[36]
+        cdef uint32_t idx
+        cdef uint32_t count = coinbase_output_count(block)
+        cdef bint found = False
+        cdef uint64_t slot
+        cdef list items = []
+        memcpy(outpoint, block.hashes.data, 32 if count else 0)
+        for idx in range(count):
+            memcpy(outpoint + 32, &idx, 4)
+            found = found or self.slots[self.find_slot(outpoint)] != 0
+        if not found:
+            return b""
+        for idx in range(count):
+            if not block.outputs.data[OUTPUT_LEN * idx + 19] & rule:
+                continue
+            memcpy(outpoint + 32, &idx, 4)
+            slot = self.find_slot(outpoint)
+            if not self.slots[slot]:
+                items.append(bytes(COIN_LEN))
+                continue
+            items.append(PyBytes_FromStringAndSize(
+                <char *> self.entries[self.slots[slot] - 1].coin, COIN_LEN))
+            if not self.drop(slot):
+                raise MemoryError
+        return b"".join(items)
+
+    cdef int64_t advance_block(self, FastBlock block, uint64_t first_tx_num, uint8_t rule,
                                bint any_order, uint8_t *undo) noexcept nogil:
         """Return -1, or -2 if there is no memory, or the number of the spend that failed."""
         cdef TxShape *shapes = <TxShape *> block.shapes.data
         cdef size_t spend = 0
         cdef size_t output = 0
         cdef uint32_t n, m
-        cdef uint8_t rule = SPENDABLE_GENESIS if after_genesis else SPENDABLE_LEGACY
         if not grow(&self.history.records, RECORD_LEN, block.spends.count + block.outputs.count):
             return -2
         if any_order:
@@ -499,12 +553,17 @@ cdef class FastIndex:
     cdef bint spend(self, const uint8_t *outpoint, uint8_t *undo, uint64_t tx_num) noexcept nogil:
         cdef uint64_t slot = self.find_slot(outpoint)
         cdef Entry *entry
-        cdef uint8_t *row
         if not self.slots[slot]:
             return False
         entry = &self.entries[self.slots[slot] - 1]
         memcpy(undo, entry.coin, COIN_LEN)
         add_record(&self.history.records, entry.coin, tx_num)
+        return self.drop(slot)
+
+    cdef bint drop(self, uint64_t slot) noexcept nogil:
+        """Remove a coin from the table, and from the disk if it is there; false without memory."""
+        cdef Entry *entry = &self.entries[self.slots[slot] - 1]
+        cdef uint8_t *row
         if entry.mark == KNOWN:
             if not grow(&self.deletes, DELETE_LEN, 1):
                 return False

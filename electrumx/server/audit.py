@@ -51,6 +51,7 @@ from electrumx.server.schema import (
     undo_key_height,
     unpack_tx_nums,
 )
+from electrumx.server.undo import overwritten_count, spend_count
 
 #: findings of one kind that are told one by one
 MAX_TOLD = 5
@@ -107,7 +108,8 @@ class Audit:
         self._inside = False
         self._generation = -1
         self._slice_end = self._next_log = 0.0
-        #: all coins, those of the genesis block, and those whose outpoint a later coin has too
+        #: all coins, those of the genesis block, and those whose outpoint a later coin has too, as
+        #: other servers' databases may have of duplicate coinbases
         self.coins, self.genesis, self.duplicates = Totals(), Totals(), Totals()
         self._outpoint_rows = self._outpoint_sum = self._script_sum = 0
         self._entries = 0
@@ -455,12 +457,9 @@ class Audit:
         except (OSError, DeserializeError, DBError):
             return  # the node is asked for it
         if block.header == header:
-            spent = sum(
-                not txin.is_generation()
-                for tx, _tx_hash in block.transactions
-                for txin in tx.inputs
-            )
-            if spent != items:
+            is_unspendable = self.db.output_rule(height).is_unspendable
+            if overwritten_count(items, block.transactions, is_unspendable) is None:
+                spent = spend_count(block.transactions)
                 self._find("undo rows", f"height {height:,d} has {items:,d} items for {spent:,d}")
 
     def _check_merkle_roots(self) -> None:

@@ -6,7 +6,8 @@ blocks are parsed in worker threads.
 The node has as many outputs as we have coins, of the same sum, but for four differences.  It keeps
 outputs whose script begins with 00 6a and drops those whose script is longer than 10,000 bytes; we
 do the reverse.  It leaves out the genesis block's, which some coins index.  And of two coinbases
-with one hash it keeps the later.  The last two are known from the database.  The first two are
+with one hash it keeps the later, as we do; other servers may have kept both, if a flush fell
+between them.  The last two are known from the database.  The first two are
 found by reading every block from the node, which only a deep audit does; another one accepts a
 small difference and says how large.
 """
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from electrumx.lib.hash import hash_to_hex_str
+from electrumx.lib.tx.cash_tokens import locking_script
 from electrumx.server.audit import Audit, Totals
 from electrumx.server.daemon import Daemon, DaemonError
 from electrumx.server.node_reply import in_parts
@@ -148,6 +150,8 @@ class NodeComparison:
             for tx, tx_hash in txs:
                 for index, txout in enumerate(tx.outputs):
                     script = txout.pk_script
+                    if height >= coin.TOKENS_ACTIVATION:
+                        script = locking_script(script)
                     if script[:1] == b"\x6a":
                         continue
                     if len(script) > MAX_SCRIPT_SIZE and script[:2] != b"\x00\x6a":

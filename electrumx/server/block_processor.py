@@ -40,7 +40,7 @@ import asyncio
 import time
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from itertools import accumulate
 from typing import Any
@@ -463,7 +463,10 @@ class BlockProcessor(ForkFinder):
     def _parse_blocks(
         self, raw_blocks: Sequence[bytes], first_height: int
     ) -> Sequence[ParsedBlock]:
-        parse = self.compiled.parse if self.compiled else self.coin.block
+        parse: Callable[[bytes, int], ParsedBlock] = self.coin.block
+        if self.compiled:
+            self.compiled.tokens_from = self.db.state.tokens_from or 0
+            parse = self.compiled.parse
         blocks: list[ParsedBlock] = []
         for height, raw in enumerate(raw_blocks, start=first_height):
             try:

@@ -11,7 +11,7 @@ from typing import Any
 
 from electrumx.lib.tx import MINUS_1, ZERO, Tx, TxInput, TxOutput
 from electrumx.server.block_processor import BlockProcessor
-from electrumx.server.indexer import ParsedTx, Unspendable
+from electrumx.server.indexer import HashX, ParsedTx, Unspendable
 
 __all__ = ["ConvertingBlockProcessor", "DecredBlockProcessor", "NameIndexBlockProcessor"]
 
@@ -35,9 +35,14 @@ def _bitcoin_txs(txs: Sequence[Any]) -> list[ParsedTx]:
 class ConvertingBlockProcessor(BlockProcessor):
     """For formats whose inputs or outputs have other fields than Bitcoin's (TokenPay, Decred)."""
 
-    def advance_txs(self, txs: Sequence[Any], is_unspendable: Unspendable) -> list[bytes]:
+    def advance_txs(
+        self,
+        txs: Sequence[Any],
+        is_unspendable: Unspendable,
+        hashX_from_script: HashX | None = None,
+    ) -> list[bytes]:
         """Index a block's transactions; return its undo items."""
-        return super().advance_txs(_bitcoin_txs(txs), is_unspendable)
+        return super().advance_txs(_bitcoin_txs(txs), is_unspendable, hashX_from_script)
 
     def backup_txs(
         self, txs: Sequence[Any], undo_info: list[bytes], is_unspendable: Unspendable

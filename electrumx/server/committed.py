@@ -22,6 +22,7 @@ from typing import NoReturn
 
 import electrumx
 from electrumx.lib import util
+from electrumx.lib.coins.base import NEVER, OutputRule
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.lib.merkle import Merkle, MerkleCache
 from electrumx.server import recovery
@@ -196,6 +197,7 @@ class Committed(Queries):
             self._prepare_folder(self.utxo_db.is_new)
             fault_point("open: folder prepared")
             self._read_state()
+            self._note_tokens()
             self.files.check_lengths(self.state.height, self.state.tx_count)
             self._open_history(for_sync, compacting)
             if self.state.height < 0:
@@ -273,6 +275,19 @@ class Committed(Queries):
             state = upgrade_utxo_store(self.utxo_db, self.files, state, floor, self.logger)
         self.state = state
 
+    def _note_tokens(self) -> None:
+        """Note from which height on the blocks' tokens are indexed, if the coin has any."""
+        activation = self.coin.TOKENS_ACTIVATION
+        if activation == NEVER or self.state.tokens_from is not None:
+            return
+        height = self.state.height
+        tokens_from = height + 1 if height >= activation else 0
+        self.state = replace(self.state, tokens_from=tokens_from)
+
+    def output_rule(self, height: int) -> OutputRule:
+        """Return how outputs of the block at a height are, or were, indexed."""
+        return self.coin.output_rule(height, self.state.tokens_from or 0)
+
     def _open_history(self, for_sync: bool, compacting: bool) -> None:
         name = str(self.db_dir / "hist")
         if self.state.height >= 0 and not os.path.exists(os.path.join(name, "CURRENT")):
@@ -340,6 +355,13 @@ class Committed(Queries):
         self.logger.info(f"tx count: {self.db_tx_count:,d}")
         if self.first_sync:
             self.logger.info(f"sync time so far: {util.formatted_time(self.wall_time)}")
+        tokens_from = self.state.tokens_from or 0
+        if tokens_from > self.coin.TOKENS_ACTIVATION:
+            self.logger.warning(
+                f"blocks {self.coin.TOKENS_ACTIVATION:,d} to {tokens_from - 1:,d} were indexed by "
+                "a server that does not know tokens: their outputs that hold tokens are missing "
+                f"from histories and balances; empty {self.db_dir} to synchronise again"
+            )
 
     def close_dbs(self) -> None:
         """Close both stores; harmless if they are closed.

@@ -9,11 +9,13 @@ headers are; without them, or for a coin with formats of its own, the readable f
 Used by the block processor's worker thread, with the state lock held; parsing alone in any thread.
 """
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from electrumx.lib.coins import Coin
+from electrumx.lib.coins.base import NEVER
+from electrumx.lib.coins.mixins import CashTokensMixin
 from electrumx.lib.tx import Deserializer, DeserializerLitecoin, DeserializerSegWit
 from electrumx.lib.util import chunks
 from electrumx.server.db import CoinRow
@@ -32,14 +34,16 @@ except ImportError:
     parser = compiled = None
 
 #: finds many coins on disk, as :meth:`DB.lookup_coins` does
-Lookup = Callable[[Sequence[bytes], Container[bytes]], list[CoinRow | None]]
+Lookup = Callable[..., list[CoinRow | None]]
 
 
 def _tx_format(coin: type[Coin]) -> int | None:
     """Return the compiled form's number of a coin's transaction format, or None."""
     if parser is None or not coin.STATIC_BLOCK_HEADERS:
         return None
-    if any(_overrides(coin, name) for name in ("hashX_from_script", "block", "block_header")):
+    if any(_overrides(coin, name) for name in ("hashX_from_script", "output_rule")):
+        return None
+    if any(_overrides(coin, name) for name in ("block", "block_header")):
         return None
     formats: dict[Any, int] = {
         Deserializer: parser.PLAIN,
@@ -50,8 +54,9 @@ def _tx_format(coin: type[Coin]) -> int | None:
 
 
 def _overrides(coin: type[Coin], name: str) -> bool:
-    """Return whether a coin or one of its parents defines a method of Coin anew."""
-    return next(klass for klass in coin.__mro__ if name in klass.__dict__) is not Coin
+    """Return whether a coin has its own form of a method, which the compiled one does not know."""
+    owner = next(klass for klass in coin.__mro__ if name in klass.__dict__)
+    return owner not in (Coin, CashTokensMixin)
 
 
 #: what is kept of an unconfirmed transaction: prevouts, (hashX, value) of its outputs, virtual size
@@ -68,7 +73,8 @@ def unconfirmed_parser(coin: type[Coin]) -> Callable[[bytes], Unconfirmed | None
         return None
     assert parser
     parse = parser.parse_unconfirmed
-    return lambda raw: parse(raw, tx_format)
+    tokens = coin.TOKENS_ACTIVATION != NEVER
+    return lambda raw: parse(raw, tx_format, tokens)
 
 
 class CompiledAdds:
@@ -131,6 +137,8 @@ class CompiledIndex:
         self._tx_format = tx_format
         self._any_order = any_order
         self._lookup = lookup
+        #: blocks below this height are indexed as if there were no tokens
+        self.tokens_from = 0
 
     @classmethod
     def for_coin(cls, coin: type[Coin], any_order: bool, lookup: Lookup) -> "CompiledIndex | None":
@@ -140,18 +148,28 @@ class CompiledIndex:
 
     def parse(self, raw_block: bytes, height: int) -> "FastBlock":
         """Parse a raw block.  Raise DeserializeError if it is malformed."""
+        coin = self._coin
         block: FastBlock = self._parse_block(
-            raw_block, self._coin.static_header_len(height), self._tx_format
+            raw_block,
+            coin.static_header_len(height),
+            self._tx_format,
+            height >= max(coin.TOKENS_ACTIVATION, self.tokens_from),
+            coin.WHOLE_BLOCKS,
         )
         return block
 
     def prepare(self, blocks: Sequence["FastBlock"]) -> None:
-        """Fetch the coins on disk that consecutive blocks spend, in the order of their keys."""
+        """Fetch the coins on disk that consecutive blocks spend or overwrite."""
+        self._fetch(self.index.missing(list(blocks)), exact=False)
+        self._fetch(self.index.coinbase_outpoints(list(blocks)), exact=True)
+
+    def _fetch(self, outpoints: list[bytes], *, exact: bool) -> None:
+        """Fetch those coins that are on disk, in the order of their keys."""
         index = self.index
-        missing = index.missing(list(blocks))
-        missing.sort(key=_row_order)
-        for part in chunks(missing, self.LOOKED_UP_AT_ONCE):
-            for outpoint, row in zip(part, self._lookup(part, index), strict=True):
+        outpoints.sort(key=_row_order)
+        for part in chunks(outpoints, self.LOOKED_UP_AT_ONCE):
+            rows = self._lookup(part, index, exact=exact)
+            for outpoint, row in zip(part, rows, strict=True):
                 # One that is not on disk either fails when it is spent.
                 if row is not None:
                     index.provide(outpoint, row.coin)

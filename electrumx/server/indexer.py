@@ -5,7 +5,8 @@ chain state.  Runs in the block processor's worker thread.
 
 :func:`advance_txs` and :func:`backup_txs` are inverses.  The undo information of a block is the
 list of the coins it spent, transactions in block order and inputs in their order; backing up
-restores them from its end.  An input that generates coins spends nothing and leaves no item.
+restores them from its end.  An input that generates coins spends nothing and leaves no item.  A
+coinbase that was there before overwrites what is unspent of it: see ``undo``.
 
 A block may order its transactions topologically, so an output must exist before a later
 transaction spends it (:func:`advance_txs`), or by transaction hash as Bitcoin Cash does
@@ -18,6 +19,7 @@ from struct import Struct
 from electrumx.lib.hash import HASHX_LEN
 from electrumx.lib.tx import MINUS_1, ZERO, Tx, TxInput
 from electrumx.server.schema import COIN_LEN, TXNUM_LEN
+from electrumx.server.undo import NO_COIN, coinbase_outputs
 from electrumx.server.utxo_cache import ChainError, UTXOCache
 
 #: a parsed transaction and its hash
@@ -33,6 +35,16 @@ def _is_generation(txin: TxInput) -> bool:
     return txin.prev_idx == MINUS_1 and txin.prev_hash == ZERO
 
 
+def _overwrite(
+    txs: Sequence[ParsedTx], cache: UTXOCache, is_unspendable: Unspendable
+) -> list[bytes]:
+    """Remove the coins that a block's coinbase makes again; return the undo items for that."""
+    coins = [
+        cache.overwrite(txs[0][1], idx) or NO_COIN for idx in coinbase_outputs(txs, is_unspendable)
+    ]
+    return coins if any(coin is not NO_COIN for coin in coins) else []
+
+
 def advance_txs(
     txs: Sequence[ParsedTx],
     first_tx_num: int,
@@ -45,7 +57,7 @@ def advance_txs(
     Return the undo items, and for each transaction the hashXs it touches.  Raise ChainError if an
     input's output does not exist.
     """
-    undo: list[bytes] = []
+    undo = _overwrite(txs, cache, is_unspendable)
     hashXs_by_tx: list[set[bytes]] = []
     adds = cache.adds
     pop, spend = adds.pop, cache.spend
@@ -82,7 +94,7 @@ def advance_txs_any_order(
 
     Otherwise as :func:`advance_txs`.
     """
-    undo: list[bytes] = []
+    undo = _overwrite(txs, cache, is_unspendable)
     hashXs_by_tx: list[set[bytes]] = []
     for tx_num, (tx, tx_hash) in enumerate(txs, start=first_tx_num):
         hashXs: set[bytes] = set()
@@ -130,8 +142,7 @@ def backup_txs(
         for txin in reversed(tx.inputs):
             if not _is_generation(txin):
                 touched.add(_restore(txin, undo, cache))
-    if undo:
-        raise ChainError(f"{len(undo):,d} undo items are left over")
+    _restore_overwritten(txs, undo, cache, is_unspendable)
     return touched
 
 
@@ -151,13 +162,28 @@ def backup_txs_any_order(
         for txin in reversed(tx.inputs):
             if not _is_generation(txin):
                 touched.add(_restore(txin, undo, cache))
-    if undo:
-        raise ChainError(f"{len(undo):,d} undo items are left over")
     for tx, tx_hash in txs:
         for idx, txout in enumerate(tx.outputs):
             if not is_unspendable(txout.pk_script):
                 touched.add(cache.spend(tx_hash, idx)[:HASHX_LEN])
+    _restore_overwritten(txs, undo, cache, is_unspendable)
     return touched
+
+
+def _restore_overwritten(
+    txs: Sequence[ParsedTx], undo: list[bytes], cache: UTXOCache, is_unspendable: Unspendable
+) -> None:
+    """Bring back what a block's coinbase has overwritten: the undo items that are left over."""
+    if not undo:
+        return
+    indices = coinbase_outputs(txs, is_unspendable)
+    if len(undo) != len(indices):
+        raise ChainError(f"{len(undo):,d} undo items are left over")
+    tx_hash = txs[0][1]
+    for idx, coin in zip(indices, undo, strict=True):
+        if coin != NO_COIN:
+            cache.adds[tx_hash + _LE4(idx)] = coin
+    undo.clear()
 
 
 def _restore(txin: TxInput, undo: list[bytes], cache: UTXOCache) -> bytes:

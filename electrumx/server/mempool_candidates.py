@@ -158,7 +158,7 @@ class CandidateParser:
             parts = self._compiled(raw_tx)
             if parts is not None:
                 return Candidate(*parts)
-        tx, size = self._coin.DESERIALIZER(raw_tx).read_tx_and_vsize()
+        tx, size = self._coin.DESERIALIZER(raw_tx).read_unconfirmed()
         hashX_from_script = self._coin.hashX_from_script
         prevouts = tuple(
             [(txin.prev_hash, txin.prev_idx) for txin in tx.inputs if not txin.is_generation()]

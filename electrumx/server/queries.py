@@ -354,17 +354,24 @@ class Queries:
         return self._of_coins(read, hashXs, bounded)
 
     def lookup_coin(
-        self, tx_hash: bytes, txout_idx: int, spent: Container[bytes] = ()
+        self,
+        tx_hash: bytes,
+        txout_idx: int,
+        spent: Container[bytes] = (),
+        *,
+        exact: bool = False,
     ) -> CoinRow | None:
         """Return the rows of an unspent output, or None.  Runs in a thread.
 
-        ``spent`` has the keys of rows that are to be deleted but are still there.
+        ``spent`` has the keys of rows that are to be deleted but are still there.  An output that
+        is known to exist need not be looked up with ``exact``: then the transaction's hash, of
+        which the rows have four bytes, is compared only where there are several rows.
         """
         outpoint = tx_hash + _LE4.pack(txout_idx)
-        return self.lookup_coins([outpoint], spent)[0]
+        return self.lookup_coins([outpoint], spent, exact=exact)[0]
 
     def lookup_coins(
-        self, outpoints: Sequence[bytes], spent: Container[bytes] = ()
+        self, outpoints: Sequence[bytes], spent: Container[bytes] = (), *, exact: bool = False
     ) -> list[CoinRow | None]:
         """Do as :meth:`lookup_coin` for each of many outpoints (tx_hash, txout_idx LE4).
 
@@ -372,30 +379,45 @@ class Queries:
         """
         prefixes = [OUTPOINT_PREFIX + outpoint[:4] + outpoint[32:] for outpoint in outpoints]
         return self.patience.run(
-            lambda: self._lookup_coins(outpoints, prefixes, spent), "looking up unspent outputs"
+            lambda: self._lookup_coins(outpoints, prefixes, spent, exact),
+            "looking up unspent outputs",
         )
 
     def _lookup_coins(
-        self, outpoints: Sequence[bytes], prefixes: list[bytes], spent: Container[bytes]
+        self,
+        outpoints: Sequence[bytes],
+        prefixes: list[bytes],
+        spent: Container[bytes],
+        exact: bool,
     ) -> list[CoinRow | None]:
         assert self.utxo_db
         return [
-            self._coin_among(found, outpoint[:32], spent) if found else None
+            self._coin_among(found, outpoint[:32], spent, exact) if found else None
             for outpoint, found in zip(outpoints, self.utxo_db.rows_of(prefixes), strict=True)
         ]
 
     def _coin_among(
-        self, found: list[tuple[bytes, bytes]], tx_hash: bytes, spent: Container[bytes]
+        self,
+        found: list[tuple[bytes, bytes]],
+        tx_hash: bytes,
+        spent: Container[bytes],
+        exact: bool,
     ) -> CoinRow | None:
-        """Return the rows of the one that is of a transaction, among those of like outpoints."""
+        """Return the rows of the one that is of a transaction, among those of like outpoints.
+
+        Other servers' databases may have an output twice, of duplicate coinbases: the later one.
+        """
         assert self.utxo_db
         rows = [row for row in found if row[0] not in spent]
+        exact = exact or len(rows) > 1
+        if len(rows) > 1:
+            rows.sort(key=lambda row: row[0][: -TXNUM_LEN - 1 : -1], reverse=True)
         for key, hashX in rows:
             fault = damage.outpoint_row_fault(key, hashX)
             if fault:
                 raise self.damage_log.error(fault)
             suffix = key[-SUFFIX_LEN:]
-            if len(rows) > 1:
+            if exact:
                 tx_num = int.from_bytes(suffix[_TX_NUM], "little")
                 if self.fs_tx_hash(tx_num)[0] != tx_hash:
                     continue
@@ -435,11 +457,7 @@ class Queries:
         return await asyncio.to_thread(lookup_all)
 
     def _lookup_exact(self, tx_hash: bytes, txout_idx: int) -> CoinRow | None:
-        row = self.lookup_coin(tx_hash, txout_idx)
-        if row is None:
-            return None
-        tx_num = int.from_bytes(row.coin[HASHX_LEN : HASHX_LEN + TXNUM_LEN], "little")
-        return row if self.fs_tx_hash(tx_num)[0] == tx_hash else None
+        return self.lookup_coin(tx_hash, txout_idx, exact=True)
 
     # -- transactions
 

@@ -23,7 +23,6 @@ from logging import Logger
 from electrumx.lib.coins import Block, Coin
 from electrumx.lib.errors import DeserializeError
 from electrumx.lib.hash import HASHX_LEN, hash_to_hex_str
-from electrumx.lib.script import is_unspendable_genesis, is_unspendable_legacy
 from electrumx.lib.tx import MINUS_1, ZERO
 from electrumx.server.flat_files import COUNT_LEN, FlatFiles
 from electrumx.server.history import History
@@ -40,6 +39,7 @@ from electrumx.server.schema import (
     unpack_tx_nums,
 )
 from electrumx.server.storage import Storage
+from electrumx.server.undo import overwritten_count
 
 #: blocks that the other servers undo between two commits
 MAX_UNDONE = 50
@@ -156,12 +156,12 @@ class CutHistory:
         was far behind does not write them.
         """
         undo_info = self.utxo_db.get(undo_key(height)) or b""
-        spent = iter(range(0, len(undo_info), COIN_LEN))
-        is_unspendable = (
-            is_unspendable_genesis
-            if height >= self.coin.GENESIS_ACTIVATION
-            else is_unspendable_legacy
-        )
+        rule = self.coin.output_rule(height, self.state.tokens_from or 0)
+        items = len(undo_info) // COIN_LEN
+        overwritten = overwritten_count(items, block.transactions, rule.is_unspendable)
+        if overwritten is None:
+            return None
+        spent = iter(range(overwritten * COIN_LEN, len(undo_info), COIN_LEN))
         name_hashX = getattr(self.coin, "name_hashX_from_script", None)
         result = []
         for tx, _tx_hash in block.transactions:
@@ -175,9 +175,9 @@ class CutHistory:
                     return None
                 hashXs.add(coin[:HASHX_LEN])
             for txout in tx.outputs:
-                if is_unspendable(txout.pk_script):
+                if rule.is_unspendable(txout.pk_script):
                     continue
-                hashXs.add(self.coin.hashX_from_script(txout.pk_script))
+                hashXs.add(rule.hashX_from_script(txout.pk_script))
                 of_name = name_hashX(txout.pk_script) if name_hashX else None
                 if of_name:
                     hashXs.add(of_name)

@@ -183,6 +183,9 @@ class ChainState:
     #: until the chain was first caught up with
     first_sync: bool
     db_version: int = DB_VERSION
+    #: height from which on token prefixes were cut off, for coins that have tokens.  A server that
+    #: does not know the key drops it, which shows that it wrote blocks in its own way.
+    tokens_from: int | None = None
 
     @classmethod
     def new(cls, genesis: str) -> "ChainState":
@@ -212,22 +215,24 @@ class ChainState:
             wall_time=float(state.get("wall_time", 0)),
             first_sync=bool(state.get("first_sync", True)),
             db_version=_integer(state, "db_version", "utxo", 0),
+            tokens_from=_integer(state, "tokens_from", "utxo") if "tokens_from" in state else None,
         )
 
     def pack(self) -> bytes:
         """Return the row's value.  The order of the keys is ElectrumX's."""
-        return repr(
-            {
-                "genesis": self.genesis,
-                "height": self.height,
-                "tx_count": self.tx_count,
-                "tip": self.tip,
-                "utxo_flush_count": self.utxo_flush_count,
-                "wall_time": self.wall_time,
-                "first_sync": self.first_sync,
-                "db_version": self.db_version,
-            }
-        ).encode()
+        state: dict[str, object] = {
+            "genesis": self.genesis,
+            "height": self.height,
+            "tx_count": self.tx_count,
+            "tip": self.tip,
+            "utxo_flush_count": self.utxo_flush_count,
+            "wall_time": self.wall_time,
+            "first_sync": self.first_sync,
+            "db_version": self.db_version,
+        }
+        if self.tokens_from is not None:
+            state["tokens_from"] = self.tokens_from
+        return repr(state).encode()
 
 
 @dataclass(slots=True)

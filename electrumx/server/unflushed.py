@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Union, cast
 from electrumx.lib.coins import Block, Coin
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.hash import hash_to_hex_str
-from electrumx.lib.script import is_unspendable_genesis, is_unspendable_legacy
 from electrumx.server import indexer, packed
 from electrumx.server.daemon import Daemon
 from electrumx.server.db import DB, FlushData
 from electrumx.server.env import Env
 from electrumx.server.fast_index import CompiledIndex
-from electrumx.server.indexer import ParsedTx, Unspendable
+from electrumx.server.indexer import HashX, ParsedTx, Unspendable
 from electrumx.server.utxo_cache import ChainError, UTXOCache
 
 if TYPE_CHECKING:
@@ -124,18 +123,12 @@ class Unflushed:
     def _advance_block(self, block: ParsedBlock, height: int) -> list[bytes]:
         """Index a block; return its undo items."""
         if isinstance(block, Block):
-            return self.advance_txs(block.transactions, self._unspendable_rule(height))
+            return self.advance_txs(block.transactions, *self.db.output_rule(height))
         assert self.compiled
         undo_info = self.compiled.advance(block, self.tx_count, height)
         self.block_tx_hashes.append(block.tx_hashes)
         self.tx_count += block.tx_count
         return [undo_info]
-
-    def _unspendable_rule(self, height: int) -> Unspendable:
-        """Return the rule for outputs of the block at a height."""
-        if height >= self.coin.GENESIS_ACTIVATION:
-            return is_unspendable_genesis
-        return is_unspendable_legacy
 
     #: how a block's transactions change the coins; coins with another order replace both
     _advance: Callable[..., tuple[list[bytes], list[set[bytes]]]] = staticmethod(
@@ -143,11 +136,23 @@ class Unflushed:
     )
     _backup: Callable[..., set[bytes]] = staticmethod(indexer.backup_txs)
 
-    def advance_txs(self, txs: Sequence[ParsedTx], is_unspendable: Unspendable) -> list[bytes]:
-        """Index a block's transactions; return its undo items."""
+    def advance_txs(
+        self,
+        txs: Sequence[ParsedTx],
+        is_unspendable: Unspendable,
+        hashX_from_script: HashX | None = None,
+    ) -> list[bytes]:
+        """Index a block's transactions; return its undo items.
+
+        Without ``hashX_from_script``, the coin's.
+        """
         self.block_tx_hashes.append(b"".join([tx_hash for _tx, tx_hash in txs]))
         undo_info, hashXs_by_tx = self._advance(
-            txs, self.tx_count, self.utxo_cache, self.coin.hashX_from_script, is_unspendable
+            txs,
+            self.tx_count,
+            self.utxo_cache,
+            hashX_from_script or self.coin.hashX_from_script,
+            is_unspendable,
         )
         self.db.history.add_unflushed(hashXs_by_tx, self.tx_count)
         if self._caught_up_event.is_set():
@@ -191,9 +196,8 @@ class Unflushed:
                 f"backup block {hash_to_hex_str(block_hash)} not tip "
                 f"{hash_to_hex_str(self.tip)} at height {self.height:,d}"
             )
-        touched = self.backup_txs(
-            block.transactions, undo_info, self._unspendable_rule(self.height)
-        )
+        is_unspendable = self.db.output_rule(self.height).is_unspendable
+        touched = self.backup_txs(block.transactions, undo_info, is_unspendable)
         self.tip = self.coin.header_prevhash(block.header)
         self.height -= 1
         self.logger.info(f"backed up to height {self.height:,d}")

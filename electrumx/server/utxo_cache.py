@@ -8,7 +8,7 @@ LE8*: two bytes objects and a dictionary slot, about 205 bytes.  Most outputs ar
 they were made, and one that is both made and spent between two flushes never reaches the disk.
 """
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from struct import Struct
 
 from electrumx.lib.errors import ElectrumXError
@@ -57,14 +57,15 @@ class CoinDeletes(set[bytes]):
 class UTXOCache:
     """Unflushed coins over a database.
 
-    ``lookup(tx_hash, txout_idx, spent)`` finds a coin on disk, as :meth:`DB.lookup_coin` does.
+    ``lookup(tx_hash, txout_idx, spent, exact)`` finds a coin on disk, as :meth:`DB.lookup_coin`
+    does.
     """
 
     #: measured with 64-bit CPython 3.11: bytes for an entry, and for a key to delete
     BYTES_PER_COIN = 205
     BYTES_PER_DELETE = 90
 
-    def __init__(self, lookup: Callable[[bytes, int, Container[bytes]], CoinRow | None]):
+    def __init__(self, lookup: Callable[..., CoinRow | None]):
         #: outpoint -> coin
         self.adds = CoinAdds()
         #: keys of rows on disk to delete
@@ -83,7 +84,17 @@ class UTXOCache:
         coin = self.adds.pop(tx_hash + _LE4.pack(txout_idx), None)
         if coin is not None:
             return coin
-        row = self._lookup(tx_hash, txout_idx, self.deletes)
+        return self._delete(self._lookup(tx_hash, txout_idx, self.deletes), tx_hash, txout_idx)
+
+    def overwrite(self, tx_hash: bytes, txout_idx: int) -> bytes | None:
+        """Remove an output that may or may not be unspent; return its coin, or None."""
+        coin = self.adds.pop(tx_hash + _LE4.pack(txout_idx), None)
+        if coin is not None:
+            return coin
+        row = self._lookup(tx_hash, txout_idx, self.deletes, exact=True)
+        return None if row is None else self._delete(row, tx_hash, txout_idx)
+
+    def _delete(self, row: CoinRow | None, tx_hash: bytes, txout_idx: int) -> bytes:
         if row is None:
             raise utxo_not_found(tx_hash, txout_idx)
         self.deletes.add(row.outpoint_key)

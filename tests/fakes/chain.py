@@ -24,6 +24,15 @@ GENESIS = GENESIS_HEADER + b"\0"
 NULL = bytes(32)
 MINUS_1 = 0xFFFFFFFF
 
+#: prefixes of outputs that hold tokens (Bitcoin Cash): an amount, a token with a commitment, both
+TOKEN_PREFIXES = [
+    b"\xef" + b"\xc1" * 32 + b"\x10\x64",
+    b"\xef" + b"\xc2" * 32 + b"\x61\x03abc",
+    b"\xef" + b"\xc3" * 32 + b"\x32\xfd\xfd\x00",
+]
+#: and what only looks like one: no token at all, an amount of zero
+NO_TOKEN_PREFIXES = [b"\xef" + b"\xc1" * 32 + b"\x00", b"\xef" + b"\xc1" * 32 + b"\x10\x00"]
+
 
 def merkle_root(hashes):
     while len(hashes) > 1:
@@ -53,6 +62,14 @@ def hashX_of(script):
     return hashlib.sha256(script).digest()[:11]
 
 
+def without_tokens(script):
+    """Return an output's script without one of our token prefixes."""
+    for prefix in TOKEN_PREFIXES:
+        if script.startswith(prefix):
+            return script[len(prefix) :]
+    return script
+
+
 def is_unspendable(script):
     return script[:1] == b"\x6a" or script[:2] == b"\x00\x6a"
 
@@ -60,8 +77,13 @@ def is_unspendable(script):
 class ChainMaker:
     """Makes blocks on top of blocks; keeps for each block what is unspent after it."""
 
-    def __init__(self, seed=0, scripts=12, ltor=False):
+    def __init__(self, seed=0, scripts=12, ltor=False, tokens=False, duplicates=0.0):
         self.random = random.Random(seed)
+        #: how often a block's coinbase is one that there was before, and those there were
+        self.duplicates = duplicates
+        self.coinbases = []
+        #: what an output's script may begin with
+        self.prefixes = [b"", *TOKEN_PREFIXES, *NO_TOKEN_PREFIXES] if tokens else []
         self.scripts = [
             bytes([0x76, 0xA9, 0x14]) + bytes([n]) * 20 + b"\x88\xac" for n in range(scripts)
         ] + [b"", b"\x51"]
@@ -83,6 +105,10 @@ class ChainMaker:
         if choose.random() < 0.2:
             data = choose.choice([b"\x6a\x01\x02", b"\x00\x6a", b"\x6a"])
             outputs.insert(choose.randint(0, len(outputs)), TxOutput(0, data))
+        if self.prefixes:
+            outputs = [
+                TxOutput(value, choose.choice(self.prefixes) + script) for value, script in outputs
+            ]
         return outputs
 
     def extend(self, prev_hash, max_txs=6):
@@ -92,6 +118,9 @@ class ChainMaker:
         unspent = dict(self.blocks[prev_hash][2])
         coinbase_in = TxInput(NULL, MINUS_1, pack_le_uint32(self.nonce), MINUS_1)
         txs = [Tx(1, [coinbase_in], self._outputs(50_0000_0000), 0)]
+        if self.coinbases and choose.random() < self.duplicates:
+            txs = [choose.choice(self.coinbases[-4:])]
+        self.coinbases.append(txs[0])
         self._add_outputs(unspent, txs[0])
         for _ in range(choose.randint(0, max_txs)):
             if not unspent:
@@ -115,7 +144,9 @@ class ChainMaker:
     def _add_outputs(self, unspent, tx):
         tx_hash = double_sha256(tx.serialize())
         for idx, txout in enumerate(tx.outputs):
-            if not is_unspendable(txout.pk_script):
+            # What holds tokens is spent from the start, unless it is data.
+            script = without_tokens(txout.pk_script)
+            if not is_unspendable(script):
                 unspent[tx_hash, idx] = txout.value
 
     def grow(self, prev_hash, count):
@@ -151,8 +182,11 @@ class Model:
             for tx, tx_hash in block.transactions:
                 touched.append(self.names_of(tx))
                 for idx, txout in enumerate(tx.outputs):
-                    if not is_unspendable(txout.pk_script):
-                        hashX = self.hashX_of(txout.pk_script)
+                    script = txout.pk_script
+                    if height >= coin.TOKENS_ACTIVATION:
+                        script = without_tokens(script)
+                    if not is_unspendable(script):
+                        hashX = self.hashX_of(script)
                         self.coins[tx_hash, idx] = (hashX, txout.value, height, tx_num)
                         touched[-1].add(hashX)
                 tx_num += 1

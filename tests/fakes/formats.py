@@ -31,6 +31,7 @@ from electrumx.lib.tx import (
     TxTime,
     TxTimeSegWit,
     TxZcashV5,
+    TxZcashV6,
 )
 from electrumx.lib.tx_dash import DashCbTx, DashTx
 from electrumx.lib.util import pack_le_uint16, pack_le_uint32, pack_varbytes, pack_varint
@@ -256,13 +257,15 @@ class Zcash(Maker):
 
     def tx(self, outpoints, outputs):
         ins, outs = self.inputs(outpoints), self.outputs(outputs)
-        kind = self.random.randint(1, 5)
+        kind = self.random.randint(1, 6)
         if kind == 1:
             return TxJoinSplit(1, ins, outs, 0)
         if kind == 2:
             return TxJoinSplit(2, ins, outs, 0, b"", b"\1" + bytes(1802 + 96))
         if kind == 5:
             return TxZcashV5(5, ins, outs, 0, b"rule", 9, bytes(3))
+        if kind == 6:
+            return TxZcashV6(6, ins, outs, 0, b"rule", 9, bytes(4))
         head = pack_le_uint32(0x80000000 | kind) + b"grp!"
         tail = bytes(4) + b"\0"
         if kind == 4:

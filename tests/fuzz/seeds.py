@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from electrumx.lib.coins import Axe, Coin, Dash, LitecoinRegtest, Zcash
-from electrumx.lib.tx import Tx, TxInput, TxMWEB, TxOutput, TxSegWit, TxZcashV5
+from electrumx.lib.tx import Tx, TxInput, TxMWEB, TxOutput, TxSegWit, TxZcashV5, TxZcashV6
 from electrumx.lib.util import pack_varint
 from tests.fakes.chain import ChainMaker
 from tests.fakes.format_chain import MAKERS, FormatChain
@@ -88,7 +88,7 @@ def _generated() -> Iterator[Seed]:
             yield "scripts", script
     yield from _of_litecoin()
     yield from _of_zcash()
-    maker = ChainMaker(seed=1)
+    maker = ChainMaker(seed=1, tokens=True)
     for raw in maker.chain(maker.grow(maker.genesis_hash, 12)):
         for number in range(len(targets.COMPILED_COINS)):
             yield "compiled", bytes([number]) + raw
@@ -113,7 +113,7 @@ def _of_litecoin() -> Iterator[Seed]:
 
 
 def _of_zcash() -> Iterator[Seed]:
-    """Yield transactions of version 5 with shielded parts."""
+    """Yield transactions of versions 5 and 6 with shielded parts."""
     txin, txout = TxInput(bytes(range(32)), 1, b"signature", 5), TxOutput(7, b"\x51" * 20)
     for spends, outs, actions in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (2, 1, 1)):
         tail = pack_varint(spends) + bytes(96 * spends) + pack_varint(outs) + bytes(756 * outs)
@@ -122,9 +122,12 @@ def _of_zcash() -> Iterator[Seed]:
         tail += pack_varint(actions) + bytes(820 * actions)
         if actions:
             tail += bytes(41) + b"\5proof" + bytes(64 * actions + 64)
-        tx = TxZcashV5(5, [txin], [txout], 9, b"rule", 8, tail)
-        for number in targets.selectors(Zcash, targets.TRANSACTION):
-            yield "zcash", bytes([number]) + tx.serialize()
+        for tx in (
+            TxZcashV5(5, [txin], [txout], 9, b"rule", 8, tail),
+            TxZcashV6(6, [txin], [txout], 9, b"rule", 8, tail + b"\0"),
+        ):
+            for number in targets.selectors(Zcash, targets.TRANSACTION):
+                yield "zcash", bytes([number]) + tx.serialize()
 
 
 def seeds() -> Iterator[Seed]:

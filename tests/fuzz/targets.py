@@ -26,6 +26,7 @@ from electrumx.lib.script import (
     is_unspendable_genesis,
     is_unspendable_legacy,
 )
+from electrumx.lib.tx.cash_tokens import locking_script
 
 # Longest input in bytes: a header of Equihash and two transactions with proofs fit.
 MAX_LEN = 8192
@@ -183,7 +184,8 @@ def _readable_content(coin: type[Coin], block: Any) -> Iterator[Any]:
     for tx, _hash in block.transactions:
         spent = [(txin.prev_hash, txin.prev_idx) for txin in tx.inputs if not txin.is_generation()]
         made = []
-        for value, script in tx.outputs:
+        for value, field in tx.outputs:
+            script = locking_script(field) if coin.TOKENS_ACTIVATION == 0 else field
             flags = 1 * (not is_unspendable_legacy(script)) + 2 * (
                 not is_unspendable_genesis(script)
             )
@@ -211,7 +213,10 @@ def compiled(data: bytes) -> None:
     coin = COMPILED_COINS[number]
     tx_format = (_fastblock.PLAIN, _fastblock.SEGWIT, _fastblock.LITECOIN)[number]
     readable = _verdict(lambda raw: coin.block(raw, 0), raw)
-    fast = _verdict(lambda raw: _fastblock.parse_block(raw, 80, tx_format), raw)
+    tokens = coin.TOKENS_ACTIVATION == 0
+    fast = _verdict(
+        lambda raw: _fastblock.parse_block(raw, 80, tx_format, tokens, coin.WHOLE_BLOCKS), raw
+    )
     if isinstance(readable, str) or isinstance(fast, str):
         assert readable == fast, "two verdicts"
         return
@@ -252,7 +257,7 @@ def scripts(data: bytes) -> None:
         assert data.endswith(rest), "an address that is not the script's end"
         assert fields is not None or rest == data, "an address that is cut"
         name_hashX = getattr(coin, "name_hashX_from_script", lambda script: None)(data)
-        assert name_hashX is None or (len(name_hashX) == 11 and fields["name"] in data)
+        assert name_hashX is None or (len(name_hashX) == 11 and fields["name"][1] in data)
 
 
 ADDRESS_COINS = sorted(

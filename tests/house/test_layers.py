@@ -26,7 +26,7 @@ ROWS = [
         *("server.db", "server.filling", "server.committed"),
         *("server.history", "server.schema", "server.storage", "server.flat_files"),
         *("server.disk_trouble", "server.gate", "server.damage", "server.shortage"),
-        *("server.compaction", "server.recovery", "server.upgrade"),
+        *("server.compaction", "server.recovery", "server.upgrade", "server.undo"),
         *("server.queries", "server.packed", "server.reader"),
     ],
     [

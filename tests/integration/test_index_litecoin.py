@@ -5,6 +5,9 @@ import random
 
 import pytest
 
+from electrumx.lib.errors import SkipTxDeserialize
+from electrumx.lib.hash import hash_to_hex_str
+from electrumx.lib.tx import DeserializerLitecoin
 from tests.integration.chains import ChainBuilder, build_mweb
 from tests.integration.compare import (
     assert_same_headers,
@@ -44,6 +47,33 @@ async def test_blocks_with_mweb_extensions_are_indexed(mweb_litecoind, server_fo
     await asyncio.to_thread(build_mweb, node)
     # Unconfirmed: one that pegs coins in, one that lives in the extension block alone.
     node.pay(node.rpc("getnewaddress", "", "mweb"), 2)
+    await assert_same_index(server, await asyncio.to_thread(Oracle, node))
+
+
+async def test_an_unconfirmed_peg_in_spends_what_the_node_says(mweb_litecoind, server_for):
+    node = mweb_litecoind
+    node.mine(node.MWEB_HEIGHT - 1)
+    server = await asyncio.to_thread(server_for, node)
+    txid = node.pay(node.rpc("getnewaddress", "", "mweb"), 5)
+    raw = bytes.fromhex(node.rpc("getrawtransaction", txid))
+    assert raw[4:6] == b"\0\x09"
+    with pytest.raises(SkipTxDeserialize):
+        DeserializerLitecoin(raw).read_tx()
+
+    tx, size = DeserializerLitecoin(raw).read_unconfirmed()
+    decoded = node.rpc("decoderawtransaction", raw.hex())
+    spent = [(i["txid"], i["vout"]) for i in decoded["vin"] if "txid" in i]
+    assert spent == [(hash_to_hex_str(txin.prev_hash), txin.prev_idx) for txin in tx.inputs]
+    scripts = [o["scriptPubKey"]["hex"] for o in decoded["vout"] if "scriptPubKey" in o]
+    assert scripts == [txout.pk_script.hex() for txout in tx.outputs]
+    assert tx.locktime == decoded["locktime"]
+    # The node adds the weight of the extension's data.
+    assert 0 < size < node.rpc("getmempoolentry", txid)["vsize"]
+
+    oracle = await asyncio.to_thread(Oracle, node)
+    assert [*oracle.mempool] == [txid]
+    await assert_same_index(server, oracle)
+    node.mine(1)
     await assert_same_index(server, await asyncio.to_thread(Oracle, node))
 
 

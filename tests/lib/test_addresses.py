@@ -83,14 +83,16 @@ def test_name_scripts_are_split_as_the_facts_say(vectors):
         script = bytes.fromhex(vector["script"])
         fields, rest = coin.split_name_script(script)
         assert vector["is_name_script"] == (fields is not None)
-        assert vector["fields"] == {key: data.hex() for key, data in (fields or {}).items()}
+        assert vector["fields"] == {
+            key: data.hex() for key, (_opcode, data) in (fields or {}).items()
+        }
         assert vector["address_script"] == rest.hex()
         assert vector["hashX"] == coin.hashX_from_script(script).hex()
         if "name_hashX" in vector:
             hashX = coin.name_hashX_from_script(script)
             assert vector["name_hashX"] == (hashX and hashX.hex())
         if "name_index_script" in vector:
-            index_script = coin.build_name_index_script(fields["name"])
+            index_script = coin.build_name_index_script(fields["name"][1])
             assert vector["name_index_script"] == index_script.hex()
 
 

@@ -9,7 +9,14 @@ from electrumx.lib.coins import Coin, CoinError, ServerClass
 from electrumx.lib.coins import base as coins_base
 from electrumx.lib.errors import DeserializeError, OperatorError
 from electrumx.lib.hash import double_sha256, hash_to_hex_str
-from electrumx.lib.tx import Deserializer, DeserializerLitecoin, DeserializerSegWit
+from electrumx.lib.tx import (
+    Deserializer,
+    DeserializerLitecoin,
+    DeserializerSegWit,
+    TxInput,
+    TxOutput,
+    TxSegWit,
+)
 
 # Bitcoin's first block: header, one transaction.
 GENESIS_HEADER = bytes.fromhex(
@@ -418,3 +425,30 @@ def test_importing_the_coins_imports_nothing_of_the_server():
 def test_aliases_lead_to_names_that_exist():
     names = {coin.NAME for coin in coins_base._coin_classes()}
     assert set(coins_base.NAME_ALIASES.values()) <= names
+
+
+def test_a_block_of_bitcoins_family_ends_with_its_last_transaction():
+    for name in ("BitcoinSegwit", "BitcoinCashABC", "BitcoinSV"):
+        for net in ("mainnet", "testnet", "regtest"):
+            coin = coin_of(name, net)
+            assert len(coin.block(GENESIS_BLOCK, 0).transactions) == 1
+            with pytest.raises(DeserializeError, match="3 bytes behind the last transaction"):
+                coin.block(GENESIS_BLOCK + b"sig", 0)
+
+
+@pytest.mark.parametrize("name", ["BitcoinCashABC", "BitcoinSV"])
+def test_a_block_of_core_with_witness_is_no_block_of_a_coin_without(name):
+    coinbase_in = TxInput(bytes(32), 0xFFFFFFFF, b"\x51\x01", 0xFFFFFFFF)
+    outputs = [TxOutput(50, b"\x51"), TxOutput(0, b"\x6a\x24\xaa\x21\xa9\xed" + bytes(32))]
+    coinbase = TxSegWit(1, 0, 1, [coinbase_in], outputs, [[bytes(32)]], 0)
+    raw = bytes(80) + b"\1" + coinbase.serialize()
+    assert len(coin_of("Bitcoin", "regtest").block(raw, 1).transactions) == 1
+    with pytest.raises(DeserializeError):
+        coin_of(name, "regtest").block(raw, 1)
+
+
+def test_what_follows_the_transactions_of_other_coins_is_left_to_them():
+    for name in ("Litecoin", "PIVX", "Blackcoin"):
+        coin = coin_of(name)
+        assert not coin.WHOLE_BLOCKS
+    assert len(coin_of("Litecoin").block(GENESIS_BLOCK + b"\1 extension", 0).transactions) == 1

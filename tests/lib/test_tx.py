@@ -232,6 +232,37 @@ def test_a_transaction_within_the_extension_block_is_to_be_skipped(raw):
             getattr(DeserializerLitecoin(raw), method)()
 
 
+def test_an_unconfirmed_peg_in_is_read_without_the_data_of_the_extension():
+    raw, _ = hogex(flag=b"\x09", witness=b"\2\1a\0", extension=b"\1" + bytes(range(200)))
+    tx, size = DeserializerLitecoin(raw).read_unconfirmed()
+    without, _ = hogex(flag=b"\x01", witness=b"\2\1a\0", extension=b"")
+    expected, expected_size = DeserializerSegWit(without).read_tx_and_vsize()
+    assert tx == expected
+    assert size == expected_size
+    assert raw[-4:] == tx.locktime.to_bytes(4, "little")
+
+
+def test_an_unconfirmed_peg_in_may_have_no_witness():
+    raw, _ = hogex(extension=b"\1" + bytes(100))
+    tx, size = DeserializerLitecoin(raw).read_unconfirmed()
+    assert isinstance(tx, Tx)
+    assert size == len(tx.serialize())
+
+
+def test_an_unconfirmed_transaction_without_inputs_outside_the_extension_is_to_be_skipped():
+    for flag in (b"\0", b"\x08", b"\x09"):
+        raw = b"\2\0\0\0\0" + flag + b"\0\0" + b"\1" + bytes(50)
+        with pytest.raises(SkipTxDeserialize):
+            DeserializerLitecoin(raw).read_unconfirmed()
+
+
+def test_an_unconfirmed_peg_in_that_is_cut_short_is_an_error():
+    raw, _ = hogex(flag=b"\x09", witness=b"\2\1a\0", extension=b"\1")
+    for end in range(len(raw)):
+        with pytest.raises(DeserializeError):
+            DeserializerLitecoin(raw[:end]).read_unconfirmed()
+
+
 def test_an_unknown_flag_of_litecoin_is_an_error_and_none_to_skip():
     with pytest.raises(DeserializeError) as info:
         DeserializerLitecoin(hogex(flag=b"\x10")[0]).read_tx()

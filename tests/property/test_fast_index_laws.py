@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from electrumx.lib.coins import BitcoinCashRegtest, BitcoinSegwitRegtest, LitecoinRegtest
 from electrumx.lib.errors import DeserializeError, SkipTxDeserialize
 from electrumx.lib.script import is_unspendable_genesis, is_unspendable_legacy
+from electrumx.lib.tx.cash_tokens import locking_script
 from electrumx.lib.util import pack_varint
 from electrumx.server import fast_index, indexer, packed
 from electrumx.server.block_processor import spent_outpoints_of
@@ -17,7 +18,7 @@ from electrumx.server.fast_index import CompiledIndex
 from electrumx.server.history import History
 from electrumx.server.utxo_cache import ChainError, UTXOCache
 from tests.conftest import require
-from tests.fakes.chain import ChainMaker, hashX_of
+from tests.fakes.chain import ChainMaker, Model, hashX_of
 from tests.property import strategies
 
 COINS = [BitcoinCashRegtest, BitcoinSegwitRegtest, LitecoinRegtest]
@@ -28,16 +29,16 @@ def _built():
     require(fast_index.compiled, "the compiled form of indexing was not built")
 
 
-def no_disk(_tx_hash, _idx, _spent):
+def no_disk(_tx_hash, _idx, _spent, exact=False):
     return None
 
 
 def both(coin, any_order=False, lookup=no_disk):
-    def lookup_all(outpoints, spent):
+    def lookup_all(outpoints, spent, exact=False):
         places = [(outpoint[:4], outpoint[32:]) for outpoint in outpoints]
         assert places == sorted(places)
         return [
-            lookup(outpoint[:32], int.from_bytes(outpoint[32:], "little"), spent)
+            lookup(outpoint[:32], int.from_bytes(outpoint[32:], "little"), spent, exact=exact)
             for outpoint in outpoints
         ]
 
@@ -54,8 +55,9 @@ def verdict(parse, raw):
         return "malformed"
 
 
-def content(block):
+def content(coin, block):
     """What the compiled form keeps of a block that the readable one parsed."""
+    has_tokens = coin.TOKENS_ACTIVATION == 0
     return [
         (
             [
@@ -65,14 +67,14 @@ def content(block):
             ],
             [
                 (
-                    hashX_of(txout.pk_script) if flags else bytes(11),
+                    hashX_of(script) if flags else bytes(11),
                     txout.value % 2**64,
                     flags,
                 )
                 for txout in tx.outputs
+                for script in [locking_script(txout.pk_script) if has_tokens else txout.pk_script]
                 for flags in [
-                    (not is_unspendable_legacy(txout.pk_script))
-                    + 2 * (not is_unspendable_genesis(txout.pk_script))
+                    (not is_unspendable_legacy(script)) + 2 * (not is_unspendable_genesis(script))
                 ]
             ],
         )
@@ -90,7 +92,7 @@ def assert_same_parse(coin, raw):
     assert b"".join(tx_hash for _tx, tx_hash in readable.transactions) == compiled.tx_hashes
     assert spent_outpoints_of(readable) == compiled.spent_outpoints
     assert len(readable.transactions) == compiled.tx_count
-    assert content(readable) == compiled.transactions()
+    assert content(coin, readable) == compiled.transactions()
 
 
 any_tx = st.one_of(strategies.bitcoin_txs, strategies.litecoin_txs)
@@ -120,13 +122,15 @@ def test_arbitrary_bytes_get_the_same_verdict(coin, raw):
 class Disk:
     """The rows that a flush leaves, as the database would look them up."""
 
-    def __init__(self):
+    def __init__(self, tx_hashes):
         self.rows = {}
+        self.tx_hashes = tx_hashes
 
-    def lookup(self, tx_hash, idx, spent=()):
+    def lookup(self, tx_hash, idx, spent=(), exact=False):
         prefix = b"h" + tx_hash[:4] + idx.to_bytes(4, "little")
         for key in sorted(key for key in self.rows if key.startswith(prefix)):
-            if key in spent:
+            tx_num = int.from_bytes(key[9:], "little")
+            if key in spent or (exact and self.tx_hashes[tx_num] != tx_hash):
                 continue
             u_key = b"u" + self.rows[key] + key[5:]
             return CoinRow(key, u_key, self.rows[key] + key[9:] + self.rows[u_key])
@@ -139,6 +143,16 @@ class Disk:
         deletes.clear()
 
 
+def rows_of(model):
+    """The rows of all that is unspent, as they are on disk."""
+    rows = {}
+    for (tx_hash, idx), (hashX, value, _height, tx_num) in model.coins.items():
+        suffix = idx.to_bytes(4, "little") + tx_num.to_bytes(5, "little")
+        rows[b"h" + tx_hash[:4] + suffix] = hashX
+        rows[b"u" + hashX + suffix] = value.to_bytes(8, "little")
+    return rows
+
+
 @given(
     seed=st.integers(0, 10**9),
     ltor=st.booleans(),
@@ -146,14 +160,19 @@ class Disk:
     batch=st.integers(1, 5),
     keep=st.sampled_from([0, 500, 1 << 30]),
     beside=st.booleans(),
+    duplicates=st.sampled_from([0.0, 0.4]),
 )
-def test_chains_are_indexed_alike_whatever_the_flushes(seed, ltor, flush_odds, batch, keep, beside):
+def test_chains_are_indexed_alike_whatever_the_flushes(
+    seed, ltor, flush_odds, batch, keep, beside, duplicates
+):
     """``beside``: what a flush took is written after the next blocks were indexed."""
     coin = BitcoinCashRegtest if ltor else BitcoinSegwitRegtest
     choose = random.Random(seed)
-    maker = ChainMaker(seed=seed, scripts=5, ltor=ltor)
+    maker = ChainMaker(seed=seed, scripts=5, ltor=ltor, tokens=ltor, duplicates=duplicates)
     chain = maker.chain(maker.grow(maker.genesis_hash, 12))
-    disks = Disk(), Disk()
+    model = Model(chain, coin)
+    tx_hashes = [tx_hash for hashes in model.tx_hashes for tx_hash in hashes]
+    disks = Disk(tx_hashes), Disk(tx_hashes)
     index, _ = both(coin, ltor, disks[0].lookup)
     cache = UTXOCache(disks[1].lookup)
     history = History()
@@ -167,9 +186,8 @@ def test_chains_are_indexed_alike_whatever_the_flushes(seed, ltor, flush_odds, b
         records = []
         for raw, fast_block in zip(raws, fast_blocks, strict=True):
             txs = coin.block(raw, 0).transactions
-            undo, hashXs = advance(
-                txs, tx_num, cache, coin.hashX_from_script, is_unspendable_legacy
-            )
+            rule = coin.output_rule(0)
+            undo, hashXs = advance(txs, tx_num, cache, rule.hashX_from_script, rule.is_unspendable)
             assert b"".join(undo) == index.advance(fast_block, tx_num, 0)
             history.add_unflushed(hashXs, tx_num)
             records += packed.make_records(hashXs, tx_num)
@@ -193,7 +211,7 @@ def test_chains_are_indexed_alike_whatever_the_flushes(seed, ltor, flush_odds, b
         disks, [(index.adds, index.deletes), (cache.adds, cache.deletes)], strict=True
     ):
         disk.flush(adds, deletes)
-    assert disks[0].rows == disks[1].rows
+    assert disks[0].rows == disks[1].rows == rows_of(model)
     assert set(history.unflushed) == index.history_hashXs()
     rows = []
     index.sort_history()
@@ -239,7 +257,7 @@ def test_a_coin_on_disk_that_is_spent_is_not_spent_again():
     maker = ChainMaker(seed=4, scripts=3)
     tip = maker.grow(maker.genesis_hash, 12)
     chain = maker.chain(tip)
-    disk = Disk()
+    disk = Disk([tx_hash for hashes in Model(chain).tx_hashes for tx_hash in hashes])
     index, _cache = both(BitcoinSegwitRegtest, lookup=disk.lookup)
     blocks = [index.parse(raw, 0) for raw in chain]
     at = next(n for n, block in enumerate(blocks) if index.index.missing([block]))

@@ -128,15 +128,18 @@ def zcash_txs(draw):
 
 @st.composite
 def zcash_v5_txs(draw):
-    spends, outs, actions = [draw(st.integers(0, 2)) for _ in range(3)]
+    version = draw(st.sampled_from([5, 6]))
+    spends, outs, *parts = [draw(st.integers(0, 2)) for _ in range(2 + version - 4)]
     tail = pack_varint(spends) + bytes(96 * spends) + pack_varint(outs) + bytes(756 * outs)
     if spends or outs:
         tail += bytes(8 + 32 * bool(spends) + 256 * spends + 192 * outs + 64)
-    tail += pack_varint(actions) + bytes(820 * actions)
-    if actions:
-        tail += bytes(41) + pack_varbytes(draw(byte_strings())) + bytes(64 * actions + 64)
+    for actions in parts:
+        tail += pack_varint(actions) + bytes(820 * actions)
+        if actions:
+            tail += bytes(41) + pack_varbytes(draw(byte_strings())) + bytes(64 * actions + 64)
     ins, outputs, locktime = [draw(part) for part in COMMON]
-    return formats.TxZcashV5(5, ins, outputs, locktime, draw(fixed(4)), draw(uint32s), tail)
+    made = formats.TxZcashV5 if version == 5 else formats.TxZcashV6
+    return made(version, ins, outputs, locktime, draw(fixed(4)), draw(uint32s), tail)
 
 
 @st.composite

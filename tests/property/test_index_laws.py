@@ -15,13 +15,18 @@ ORDERS = {
 }
 
 
-def no_coin_on_disk(_tx_hash, _idx, _spent):
+def no_coin_on_disk(_tx_hash, _idx, _spent, exact=False):
     return None
 
 
-@given(seed=st.integers(0, 10**9), blocks=st.integers(1, 8), ltor=st.booleans())
-def test_backing_up_all_blocks_restores_each_earlier_state(seed, blocks, ltor):
-    maker = ChainMaker(seed=seed, scripts=4, ltor=ltor)
+@given(
+    seed=st.integers(0, 10**9),
+    blocks=st.integers(1, 8),
+    ltor=st.booleans(),
+    duplicates=st.sampled_from([0.0, 0.5]),
+)
+def test_backing_up_all_blocks_restores_each_earlier_state(seed, blocks, ltor, duplicates):
+    maker = ChainMaker(seed=seed, scripts=4, ltor=ltor, duplicates=duplicates)
     advance, backup = ORDERS[ltor]
     chain = maker.chain(maker.grow(maker.genesis_hash, blocks))
     cache = UTXOCache(no_coin_on_disk)

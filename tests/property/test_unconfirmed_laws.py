@@ -35,12 +35,21 @@ def test_a_transaction_is_parsed_alike(coin, tx, tail):
     assert unconfirmed_parser(coin)(raw) == readable(coin, raw)
 
 
+@given(strategies.raw_peg_ins(), st.binary(max_size=3))
+def test_a_peg_in_is_parsed_alike(raw, tail):
+    found = readable(LitecoinRegtest, raw + tail)
+    assert unconfirmed_parser(LitecoinRegtest)(raw + tail) == found
+    assert found is not None
+    assert len(found[0]) <= 4
+
+
 @given(any_tx, st.data())
 def test_a_damaged_transaction_is_parsed_alike(tx, data):
     raw = tx.serialize()
     at = data.draw(st.integers(0, len(raw) - 1))
     byte = data.draw(st.integers(0, 255))
     for coin in COINS:
+        assert unconfirmed_parser(coin)(raw + b"x") == readable(coin, raw + b"x")
         for damaged in (raw[:at], raw[:at] + bytes([byte]) + raw[at + 1 :]):
             assert unconfirmed_parser(coin)(damaged) == readable(coin, damaged)
 

@@ -191,10 +191,10 @@ async def test_an_exception_of_a_coins_own_parser_costs_only_its_transaction(api
         def __init__(self, raw):
             self.raw = raw
 
-        def read_tx_and_vsize(self):
+        def read_unconfirmed(self):
             if self.raw == bad.raw:
                 raise ZeroDivisionError
-            return COIN.DESERIALIZER(self.raw).read_tx_and_vsize()
+            return COIN.DESERIALIZER(self.raw).read_unconfirmed()
 
     coin = type("FragileCoin", (COIN,), {"DESERIALIZER": Fragile})
     good, bad = pay(api), pay(api)

@@ -196,6 +196,21 @@ class Quebecoin(AuxPowMixin, Coin):
     RPC_PORT = 10890
 
 
+class Syscoin(AuxPowMixin, Coin):
+    NAME = "Syscoin"
+    SHORTNAME = "SYS"
+    NET = "mainnet"
+    P2PKH_VERBYTE = bytes.fromhex("3f")
+    GENESIS_HASH = "0000022642db0346b6e01c2a397471f4f12e65d4f4251ec96c1f85367a61a7ab"
+    CHUNK_SIZE = 360
+    DESERIALIZER = DeserializerAuxPowSegWit
+    REORG_LIMIT = 2000
+    TX_COUNT = 911_232
+    TX_COUNT_HEIGHT = 954_572
+    TX_PER_BLOCK = 1
+    RPC_PORT = 8370
+
+
 class Unobtanium(AuxPowMixin, Coin):
     NAME = "Unobtanium"
     SHORTNAME = "UNO"

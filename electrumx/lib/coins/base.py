@@ -9,7 +9,7 @@ Nothing here changes after import; any thread may use it.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from hashlib import sha256 as _sha256
 from importlib import import_module
@@ -25,8 +25,9 @@ from electrumx.lib.hash import (
     hash_to_hex_str,
 )
 from electrumx.lib.header_hashes import HeaderHash
-from electrumx.lib.script import ScriptPubKey
+from electrumx.lib.script import ScriptPubKey, is_unspendable_genesis, is_unspendable_legacy
 from electrumx.lib.tx import Deserializer
+from electrumx.lib.tx.reader import trailing_bytes
 
 # COIN as operators write it, in lower case -> NAME.  A class whose NAME is the alias itself
 # comes first.
@@ -34,6 +35,10 @@ NAME_ALIASES: dict[str, str] = {
     "bitcoin": "BitcoinSegwit",
     "bitcoincash": "BitcoinCashABC",
 }
+
+
+# The height of an upgrade that a chain does not have.
+NEVER = 100_000_000
 
 
 class CoinError(OperatorError):
@@ -46,6 +51,15 @@ class Block(NamedTuple):
     raw: bytes
     header: bytes
     transactions: list[tuple[Any, bytes]]  # (transaction, tx hash) in block order
+
+
+class OutputRule(NamedTuple):
+    """How the outputs of a block are indexed, by the bytes of their script fields."""
+
+    # Whether no transaction can spend the output, which is then left out.
+    is_unspendable: Callable[[bytes], Union[bool, bytes]]
+    # The 11-byte key under which it is indexed.
+    hashX_from_script: Callable[[bytes], bytes]
 
 
 class ServerClass:
@@ -72,7 +86,9 @@ class Coin:
     # Hash of the header at height 0, display order.
     GENESIS_HASH: ClassVar[str] = "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f"
     # First height at which a lone OP_RETURN is spendable (Bitcoin SV); the default is "never".
-    GENESIS_ACTIVATION: ClassVar[int] = 100_000_000
+    GENESIS_ACTIVATION: ClassVar[int] = NEVER
+    # First height at which a token prefix is no part of an output's script (Bitcoin Cash).
+    TOKENS_ACTIVATION: ClassVar[int] = NEVER
     # How many smallest units make a coin.
     VALUE_PER_COIN: ClassVar[int] = 100_000_000
     # Headers in a chunk of the old protocol.
@@ -94,6 +110,9 @@ class Coin:
         "nonce",
     ]
     HEADER_UNPACK: ClassVar[Any] = Struct("<I32s32sIII").unpack_from
+    # True if nothing may follow a block's last transaction; other coins have signatures there, or
+    # extensions.  Chains that share Bitcoin's first block are told apart by it.
+    WHOLE_BLOCKS: ClassVar[bool] = False
     # Reads the coin's transactions.
     DESERIALIZER: ClassVar[type[Deserializer]] = Deserializer
 
@@ -300,7 +319,10 @@ class Coin:
         Takes milliseconds for a big block: runs in a thread.
         """
         header = cls.block_header(raw_block, height)
-        txs = cls.DESERIALIZER(raw_block, start=len(header)).read_tx_block()
+        deserializer = cls.DESERIALIZER(raw_block, start=len(header))
+        txs = deserializer.read_tx_block()
+        if cls.WHOLE_BLOCKS and deserializer.cursor != len(raw_block):
+            raise trailing_bytes(len(raw_block) - deserializer.cursor)
         return Block(raw_block, header, txs)
 
     # --- Scripts, addresses, keys
@@ -309,6 +331,16 @@ class Coin:
     def hashX_from_script(cls, script: bytes) -> bytes:
         """Return the 11-byte key under which an output with this script is indexed."""
         return _sha256(script).digest()[:HASHX_LEN]
+
+    @classmethod
+    def output_rule(cls, height: int, tokens_from: int = 0) -> OutputRule:
+        """Return how outputs of the block at height are indexed.
+
+        Blocks below tokens_from were indexed as if there were no tokens.
+        """
+        if height >= cls.GENESIS_ACTIVATION:
+            return OutputRule(is_unspendable_genesis, cls.hashX_from_script)
+        return OutputRule(is_unspendable_legacy, cls.hashX_from_script)
 
     @classmethod
     def address_to_hashX(cls, address: str) -> bytes:

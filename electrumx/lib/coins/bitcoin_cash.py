@@ -3,17 +3,19 @@
 Their NAME is that of ElectrumX 1.15; base.NAME_ALIASES has "BitcoinCash" too.
 """
 
-from electrumx.lib.coins.base import Coin, ServerClass
-from electrumx.lib.coins.mixins import BitcoinMixin, BitcoinTestnetMixin
+from electrumx.lib.coins.base import ServerClass
+from electrumx.lib.coins.mixins import BitcoinMixin, BitcoinTestnetMixin, CashTokensMixin
 
 # Since November 2018 transactions stand in the order of their hashes, so that one may spend what
 # a later one of the same block creates.
 LTOR = ServerClass("electrumx.server.block_processor:LTORBlockProcessor")
 
 
-class BitcoinCash(BitcoinMixin, Coin):
+class BitcoinCash(BitcoinMixin, CashTokensMixin):
     NAME = "BitcoinCashABC"
     SHORTNAME = "BCH"
+    # The upgrade of May 2023; the block before is the first with a median time after 12:00 UTC.
+    TOKENS_ACTIVATION = 792_773
     TX_COUNT = 265_479_628
     TX_COUNT_HEIGHT = 556_592
     TX_PER_BLOCK = 400
@@ -27,8 +29,10 @@ class BitcoinCash(BitcoinMixin, Coin):
     CLIENT_UPGRADE_URL = "https://electroncash.org/"
 
 
-class BitcoinCashTestnet(BitcoinTestnetMixin, Coin):
+class BitcoinCashTestnet(BitcoinTestnetMixin, CashTokensMixin):
     NAME = "BitcoinCashABC"
+    # Before the activation such an output could not be spent, so the exact height is of no use.
+    TOKENS_ACTIVATION = 0
     PEERS = [
         "bch0.kister.net t s",
         "testnet.imaginary.cash t50001 s50002",
@@ -51,9 +55,10 @@ class BitcoinNolnet(BitcoinCash):
     PEERS = []
 
 
-class BitcoinCashRegtest(BitcoinTestnetMixin, Coin):
+class BitcoinCashRegtest(BitcoinTestnetMixin, CashTokensMixin):
     NAME = "BitcoinCashABC"
     NET = "regtest"
+    TOKENS_ACTIVATION = 0
     GENESIS_HASH = "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206"
     TX_COUNT = 1
     TX_COUNT_HEIGHT = 1

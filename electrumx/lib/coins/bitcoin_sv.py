@@ -8,6 +8,7 @@ class BitcoinSV(BitcoinMixin, Coin):
     NAME = "BitcoinSV"
     SHORTNAME = "BSV"
     GENESIS_ACTIVATION = 620_538
+    WHOLE_BLOCKS = True
     TX_COUNT = 267_318_795
     TX_COUNT_HEIGHT = 557_037
     TX_PER_BLOCK = 400
@@ -23,6 +24,7 @@ class BitcoinSV(BitcoinMixin, Coin):
 class BitcoinSVTestnet(BitcoinTestnetMixin, Coin):
     NAME = "BitcoinSV"
     GENESIS_ACTIVATION = 1_344_302
+    WHOLE_BLOCKS = True
     PEERS = [
         "electrontest.cascharia.com t51001 s51002",
     ]

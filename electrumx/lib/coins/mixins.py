@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Any, ClassVar, Optional
 
-from electrumx.lib.coins.base import Block, Coin, ServerClass
+from electrumx.lib.coins.base import Block, Coin, OutputRule, ServerClass
 from electrumx.lib.errors import DeserializeError
 from electrumx.lib.hash import double_sha256, hex_str_to_hash
 from electrumx.lib.header_hashes import HeaderHash, by_version, scrypt
@@ -18,6 +18,7 @@ from electrumx.lib.tx import (
     DeserializerTxTime,
     DeserializerZcash,
 )
+from electrumx.lib.tx.cash_tokens import locking_script
 from electrumx.lib.util import unpack_le_uint32_from
 
 # Classes of the server for the families that need their own.
@@ -75,6 +76,7 @@ class BitcoinTestnetMixin:
 class BitcoinCoreMixin:
     """The networks of Bitcoin Core's nodes."""
 
+    WHOLE_BLOCKS: ClassVar[bool] = True
     DESERIALIZER: ClassVar[type[Deserializer]] = DeserializerSegWit
     # A transaction that fills a block, 4 MB, in hex, with a margin.
     DEFAULT_MAX_SEND: ClassVar[int] = 8_100_000
@@ -268,6 +270,30 @@ class EmptyGenesisMixin(Coin):
         if height > 0:
             return super().block(raw_block, height)
         return Block(raw_block, cls.block_header(raw_block, height), [])
+
+
+class CashTokensMixin(Coin):
+    """Outputs whose script field may begin with a token prefix, which wallets do not hash."""
+
+    WHOLE_BLOCKS: ClassVar[bool] = True
+
+    @classmethod
+    def hashX_from_script(cls, script: bytes) -> bytes:
+        """Return the 11-byte key under which an output with this script field is indexed."""
+        return super().hashX_from_script(locking_script(script))
+
+    @classmethod
+    def output_rule(cls, height: int, tokens_from: int = 0) -> OutputRule:
+        """Return how outputs of the block at height are indexed.
+
+        Blocks below tokens_from were indexed as if there were no tokens.
+        """
+        rule = super().output_rule(height)
+        if height < max(cls.TOKENS_ACTIVATION, tokens_from):
+            return OutputRule(rule.is_unspendable, super().hashX_from_script)
+        return OutputRule(
+            lambda script: rule.is_unspendable(locking_script(script)), cls.hashX_from_script
+        )
 
 
 class SpendableGenesisMixin(Coin):

@@ -19,7 +19,8 @@ DATA_PUSH: Final = -1
 DATA_PUSH_MULTIPLE: Final = -2
 
 Shape = Sequence[Union[int, str]]
-Fields = dict[str, bytes]
+# Name of a push -> its opcode and its data.
+Fields = dict[str, tuple[int, bytes]]
 
 _2DROP, _DROP = OpCodes.OP_2DROP, OpCodes.OP_DROP
 # Bytes of a push before its data, by opcode; fewer opcodes have their length in themselves.
@@ -52,7 +53,7 @@ def _match(ops: Sequence[Any], shape: Shape) -> Optional[tuple[Fields, int]]:
             if not isinstance(op, tuple):
                 return None
             if isinstance(item, str):
-                fields[item] = op[1]
+                fields[item] = op
         elif op != item:
             return None
         at += 1
@@ -70,7 +71,10 @@ class NameMixin(Coin):
     def interpret_name_prefix(
         cls, script: bytes, possible_ops: Sequence[Shape]
     ) -> tuple[Optional[Fields], bytes]:
-        """Return (the named pushes, the rest of the script), or (None, script) without prefix."""
+        """Return (the named pushes, the rest of the script), or (None, script) without prefix.
+
+        A push is (opcode, data).
+        """
         # Nearly every output has no prefix, and this is called for all: be quick about them.
         if not script or all(script[0] != shape[0] for shape in possible_ops):
             return None, script
@@ -132,4 +136,5 @@ class NameIndexMixin(NameMixin):
         fields, _address_script = cls.split_name_script(script)
         if not fields or "name" not in fields:
             return None
-        return Coin.hashX_from_script(cls.build_name_index_script(fields["name"]))
+        _opcode, name = fields["name"]
+        return Coin.hashX_from_script(cls.build_name_index_script(name))

@@ -23,6 +23,19 @@ class Adcoin(Coin):
     RPC_PORT = 9416
 
 
+class Auroracoin(Coin):
+    NAME = "Auroracoin"
+    SHORTNAME = "AUR"
+    NET = "mainnet"
+    P2PKH_VERBYTE = bytes.fromhex("17")
+    GENESIS_HASH = "2a8e100939494904af825b488596ddd536b3a96226ad02e0f7ab7ae472b27a8e"
+    REORG_LIMIT = 5000
+    TX_COUNT = 2_800_000
+    TX_COUNT_HEIGHT = 2_778_987
+    TX_PER_BLOCK = 1
+    RPC_PORT = 12341
+
+
 class Bitcoinzero(Coin):
     NAME = "Bitcoinzero"
     SHORTNAME = "BZX"

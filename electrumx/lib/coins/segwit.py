@@ -1,7 +1,9 @@
 """Coins with Bitcoin's transactions, those with witness included."""
 
+from struct import Struct
+
 from electrumx.lib.coins.base import Coin
-from electrumx.lib.coins.mixins import BitcoinMixin
+from electrumx.lib.coins.mixins import BitcoinMixin, SpendableGenesisMixin
 from electrumx.lib.header_hashes import (
     by_time,
     cpupower,
@@ -67,6 +69,21 @@ class Bellcoin(Coin):
         "bell.electrumx.japanesecoin-pool.work s t",
         "bell.streetcrypto7.com s t",
     ]
+
+
+class Beyondcoin(Coin):
+    NAME = "Beyondcoin"
+    SHORTNAME = "BYND"
+    NET = "mainnet"
+    P2PKH_VERBYTE = bytes.fromhex("19")
+    P2SH_VERBYTES = [bytes.fromhex("1a"), bytes.fromhex("05")]
+    GENESIS_HASH = "0a9e3b5fce3aee6e04f06dfd6ad380a6c0f9d8420f53a4ca97845756ee5d56e7"
+    DESERIALIZER = DeserializerSegWit
+    REORG_LIMIT = 5000
+    TX_COUNT = 287_000
+    TX_COUNT_HEIGHT = 133_700
+    TX_PER_BLOCK = 2
+    RPC_PORT = 10332
 
 
 class Bitcore(BitcoinMixin, Coin):
@@ -217,6 +234,28 @@ class Einsteinium(Coin):
     RPC_PORT = 41879
 
 
+class ElectraProtocol(SpendableGenesisMixin):
+    NAME = "ElectraProtocol"
+    SHORTNAME = "XEP"
+    NET = "mainnet"
+    P2PKH_VERBYTE = bytes.fromhex("37")
+    P2SH_VERBYTES = [bytes.fromhex("89")]
+    GENESIS_HASH = "000000954c02f260a6db02c712557adcb5a7a8a0a9acfd3d3c2b3a427376c56f"
+    DESERIALIZER = DeserializerSegWit
+    REORG_LIMIT = 1080
+    TX_COUNT = 264_299
+    TX_COUNT_HEIGHT = 130_000
+    TX_PER_BLOCK = 5
+    RPC_PORT = 16816
+    PEERS = [
+        "electrumx1.electraprotocol.eu s t",
+        "electrumx2.electraprotocol.eu s t",
+        "electrumx3.electraprotocol.eu s t",
+        "electrumx4.electraprotocol.eu s t",
+        "electrumx5.electraprotocol.eu s t",
+    ]
+
+
 class Feathercoin(Coin):
     NAME = "Feathercoin"
     SHORTNAME = "FTC"
@@ -236,6 +275,45 @@ class Feathercoin(Coin):
         "electrumx-gb-1.feathercoin.network s t",
         "electrumx-gb-2.feathercoin.network s t",
         "electrumx-de-1.feathercoin.network s t",
+    ]
+
+
+class Ferrite(Coin):
+    NAME = "Ferrite"
+    SHORTNAME = "FEC"
+    NET = "mainnet"
+    P2PKH_VERBYTE = bytes.fromhex("24")
+    P2SH_VERBYTES = [bytes.fromhex("23"), bytes.fromhex("05")]
+    GENESIS_HASH = "46ca17415c18e43f5292034ebf9bbd10de80a61fc6dc17180e6609f33d3b48f3"
+    DESERIALIZER = DeserializerSegWit
+    REORG_LIMIT = 800
+    TX_COUNT = 164_010
+    TX_COUNT_HEIGHT = 150_251
+    TX_PER_BLOCK = 2
+    RPC_PORT = 9573
+    PEERS = [
+        "enode1.ferritecoin.org s t",
+        "enode2.ferritecoin.org s t",
+        "enode3.ferritecoin.org s t",
+    ]
+
+
+class FerriteTestnet(Ferrite):
+    SHORTNAME = "TFE"
+    NET = "testnet"
+    P2PKH_VERBYTE = bytes.fromhex("6f")
+    P2SH_VERBYTES = [bytes.fromhex("23"), bytes.fromhex("c4")]
+    WIF_BYTE = bytes.fromhex("ef")
+    GENESIS_HASH = "7a9f43d6e86eefa66e2b79918b2235c9362106f3d9f11f37f7a33450ceae73c1"
+    REORG_LIMIT = 4000
+    TX_COUNT = 12_445
+    TX_COUNT_HEIGHT = 6290
+    TX_PER_BLOCK = 2
+    RPC_PORT = 19573
+    PEERS = [
+        "enode1.ferritecoin.org s t",
+        "enode2.ferritecoin.org s t",
+        "enode3.ferritecoin.org s t",
     ]
 
 
@@ -272,6 +350,34 @@ class GameCredits(Coin):
     RPC_PORT = 40001
 
 
+class Garlicoin(Coin):
+    NAME = "Garlicoin"
+    SHORTNAME = "GRLC"
+    NET = "mainnet"
+    P2PKH_VERBYTE = bytes.fromhex("26")
+    P2SH_VERBYTES = [bytes.fromhex("32"), bytes.fromhex("05")]
+    GENESIS_HASH = "2ada80bf415a89358d697569c96eb98cdbf4c3b8878ac5722c01284492e27228"
+    DESERIALIZER = DeserializerSegWit
+    REORG_LIMIT = 800
+    TX_COUNT = 1_031_869
+    TX_COUNT_HEIGHT = 2_343_659
+    TX_PER_BLOCK = 2
+    RPC_PORT = 42068
+    PEERS = [
+        "us.node.garlico.in s",
+        "ca.node.garlico.in s t",
+        "sg.node.garlico.in s",
+        "de.node.garlico.in s",
+        "fr.garlium.crapules.org s",
+        "uk.garlium.crapules.org s",
+        "pl.garlium.crapules.org s",
+        "ca.garlium.crapules.org s",
+        "au.garlium.crapules.org s",
+        "electrum.hotgrlc.com s t",
+        "electrum.maxpuig.com s t",
+    ]
+
+
 class HOdlcoin(Coin):
     NAME = "HOdlcoin"
     SHORTNAME = "HODLC"
@@ -300,6 +406,33 @@ class Iop(Coin):
     TX_COUNT_HEIGHT = 1
     TX_PER_BLOCK = 1
     RPC_PORT = 8337
+
+
+class Lbry(Coin):
+    # The root of the claims' tree is behind the merkle root.
+    NAME = "Lbry"
+    SHORTNAME = "LBC"
+    NET = "mainnet"
+    P2PKH_VERBYTE = bytes.fromhex("55")
+    P2SH_VERBYTES = [bytes.fromhex("7a")]
+    GENESIS_HASH = "9c89283ba0f3227f6c03b70216b9f665f0118d5e0fa729cedf4fb34d6a34f463"
+    BASIC_HEADER_SIZE = 112
+    HEADER_VALUES = [
+        "version",
+        "prev_block_hash",
+        "merkle_root",
+        "claim_trie_root",
+        "timestamp",
+        "bits",
+        "nonce",
+    ]
+    HEADER_UNPACK = Struct("<I32s32s32sIII").unpack_from
+    DESERIALIZER = DeserializerSegWit
+    REORG_LIMIT = 5000
+    TX_COUNT = 50_792_939
+    TX_COUNT_HEIGHT = 1_178_612
+    TX_PER_BLOCK = 43
+    RPC_PORT = 9245
 
 
 class LitecoinCash(Coin):
@@ -529,3 +662,21 @@ class Vertcoin(Coin):
     TX_COUNT_HEIGHT = 759_076
     TX_PER_BLOCK = 3
     RPC_PORT = 5888
+
+
+class VertcoinTestnet(Vertcoin):
+    SHORTNAME = "TVTC"
+    NET = "testnet"
+    P2PKH_VERBYTE = bytes.fromhex("4a")
+    P2SH_VERBYTES = [bytes.fromhex("c4")]
+    WIF_BYTE = bytes.fromhex("ef")
+    XPUB_VERBYTES = bytes.fromhex("043587cf")
+    XPRV_VERBYTES = bytes.fromhex("04358394")
+    GENESIS_HASH = "cee8f24feb7a64c8f07916976aa4855decac79b6741a8ec2e32e2747497ad2c9"
+    TX_COUNT = 2_383_423
+    TX_COUNT_HEIGHT = 759_076
+    TX_PER_BLOCK = 3
+    RPC_PORT = 15888
+    PEERS = [
+        "electrumx-tvtc.javerity.com t15885 s15886",
+    ]

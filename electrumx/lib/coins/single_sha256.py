@@ -54,6 +54,32 @@ class GroestlcoinTestnet(Groestlcoin):
     ]
 
 
+class GroestlcoinRegtest(GroestlcoinTestnet):
+    SHORTNAME = "GRSRT"
+    NET = "regtest"
+    P2PKH_VERBYTE = bytes.fromhex("6f")
+    P2SH_VERBYTES = [bytes.fromhex("c4")]
+    GENESIS_HASH = "000000ffbb50fc9898cdd36ec163e6ba23230164c0052a28876255b7dcf2cd36"
+    TX_COUNT = 1
+    TX_COUNT_HEIGHT = 1
+    TX_PER_BLOCK = 5
+    RPC_PORT = 18443
+    PEERS = []
+
+
+class GroestlcoinSignet(GroestlcoinTestnet):
+    SHORTNAME = "SGRS"
+    NET = "signet"
+    P2PKH_VERBYTE = bytes.fromhex("6f")
+    P2SH_VERBYTES = [bytes.fromhex("c4")]
+    GENESIS_HASH = "0000007fcaa2a27993c6cde9e7818c254357af517b876ceba2f23592bb14ab31"
+    TX_COUNT = 1
+    TX_COUNT_HEIGHT = 1
+    TX_PER_BLOCK = 5
+    RPC_PORT = 31441
+    PEERS = []
+
+
 class SmartCash(Coin):
     NAME = "SmartCash"
     SHORTNAME = "SMART"

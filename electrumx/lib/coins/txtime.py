@@ -85,6 +85,29 @@ class Blackcoin(ScryptMixin, Coin):
     RPC_PORT = 15715
 
 
+class BlackcoinTestnet(Blackcoin):
+    NAME = "BlackcoinTestnet"
+    SHORTNAME = "tBLK"
+    NET = "testnet"
+    P2PKH_VERBYTE = bytes.fromhex("6f")
+    P2SH_VERBYTES = [bytes.fromhex("c4")]
+    WIF_BYTE = bytes.fromhex("ef")
+    GENESIS_HASH = "0000724595fb3b9609d441cbfb9577615c292abf07d996d3edabc48de843642d"
+    DAEMON = FAKE_FEE_DAEMON
+    ESTIMATE_FEE = 0.001
+    RELAY_FEE = 0.001
+    REORG_LIMIT = 500
+    TX_COUNT = 1_401_229
+    TX_COUNT_HEIGHT = 698_611
+    TX_PER_BLOCK = 2
+    RPC_PORT = 25715
+    PEERS = [
+        "electrum1.blackcoin.nl t10011 s10012",
+        "electrum2.blackcoin.nl t20011 s20012",
+        "electrum3.blackcoin.nl t30011 s30012",
+    ]
+
+
 class Cannacoin(Coin):
     NAME = "cannacoin"
     SHORTNAME = "CCN"
@@ -405,4 +428,23 @@ class Trezarcoin(Coin):
     RPC_PORT = 17299
     PEERS = [
         "electrumx1.trezarcoin.com s t",
+    ]
+
+
+class Verge(Coin):
+    NAME = "Verge"
+    SHORTNAME = "XVG"
+    NET = "mainnet"
+    P2PKH_VERBYTE = bytes.fromhex("30")
+    P2SH_VERBYTES = [bytes.fromhex("33")]
+    GENESIS_HASH = "00000fc63692467faeb20cdb3b53200dc601d75bdfa1001463304cc790d77278"
+    HEADER_HASH = scrypt
+    DESERIALIZER = DeserializerTxTime
+    TX_COUNT = 500_000
+    TX_COUNT_HEIGHT = 3_082_138
+    TX_PER_BLOCK = 1
+    RPC_PORT = 20102
+    PEERS = [
+        "electrumx-verge.cloud s50002 t50001",
+        "electrum-verge.cloud s50002 t50001",
     ]

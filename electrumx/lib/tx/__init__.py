@@ -80,6 +80,7 @@ from electrumx.lib.tx.zcash import (
 )
 from electrumx.lib.tx.zcash_v5 import (
     TxZcashV5,
+    TxZcashV6,
 )
 from electrumx.lib.tx.zcoin import (
     DeserializerZcoin,
@@ -144,4 +145,5 @@ __all__ = [
     "TxTimeSegWit",
     "TxTrezarcoin",
     "TxZcashV5",
+    "TxZcashV6",
 ]

@@ -94,6 +94,13 @@ class Deserializer(Reader):
         weight = 3 * len(stripped) + (self.cursor - start)
         return tx, (weight + 3) // 4
 
+    def read_unconfirmed(self) -> tuple[AnyTx, int]:
+        """Return the transaction that ends with the buffer, and its virtual size in bytes.
+
+        As a node's mempool has it, which may be otherwise than in a block.
+        """
+        return self.read_tx_and_vsize()
+
     def read_tx_block(self) -> TxsWithHashes:
         """Return the (transaction, hash) pairs that follow a block's header, in block order.
 

@@ -4,12 +4,17 @@ Of the flag's bits, 1 announces witnesses and 8 data of the extension, behind th
 blocks that data is a single zero byte, which marks the integration transaction ("HogEx"); other
 values, and the flag 0, occur only among a node's unconfirmed transactions.
 
+An unconfirmed transaction with other data that has inputs pays from outside into the extension (a
+peg-in).  How long its data is can only be found by reading all of it; but the lock time is the
+last four bytes, so inputs and outputs can be indexed.  The node counts the weight of the
+extension's data, and the fee that is paid within it, on top of what they have.
+
 Pure; runs in whatever thread parses.
 """
 
 from electrumx.lib.errors import DeserializeError, SkipTxDeserialize
 from electrumx.lib.tx.bitcoin import DeserializerSegWit
-from electrumx.lib.tx.types import AnyTx, TxSegWit
+from electrumx.lib.tx.types import AnyTx, Tx, TxSegWit
 
 FLAG_WITNESS = 1
 FLAG_MWEB = 8
@@ -35,6 +40,41 @@ class DeserializerLitecoin(DeserializerSegWit):
 
     # Flags other than 1 come back to _read_tx_parts from there.
     _txs_loop = "_read_segwit_txs"
+
+    def read_unconfirmed(self) -> tuple[AnyTx, int]:
+        """Return the transaction that ends with the buffer, and its virtual size in bytes.
+
+        Of a peg-in that is what its block will have, without the data of the extension.
+        """
+        start = self.cursor
+        try:
+            return super().read_unconfirmed()
+        except SkipTxDeserialize:
+            self.cursor = start
+            return self._read_peg_in()
+
+    def _read_peg_in(self) -> tuple[AnyTx, int]:
+        version = self._read_le_int32()
+        marker, flag = self._read_byte(), self._read_byte()
+        if flag == 0:
+            raise SkipTxDeserialize("a stripped transaction within the extension block")
+        body_start = self.cursor
+        inputs = self._read_inputs()
+        outputs = self._read_outputs()
+        stripped_size = 4 + self.cursor - body_start + 4
+        if not inputs:
+            raise SkipTxDeserialize("a transaction within the extension block")
+        witness_start = self.cursor
+        witness = self._read_witness(len(inputs)) if flag & FLAG_WITNESS else []
+        witness_size = self.cursor - witness_start
+        self._skip(1)
+        self.cursor = max(self.cursor, self.binary_length - 4)
+        locktime = self._read_le_uint32()
+        if not flag & FLAG_WITNESS:
+            return Tx(version, inputs, outputs, locktime), stripped_size
+        tx = TxSegWit(version, marker, FLAG_WITNESS, inputs, outputs, witness, locktime)
+        # In units of weight, the marker and the flag among them.
+        return tx, (4 * stripped_size + 2 + witness_size + 3) // 4
 
     def _read_tx_parts(self) -> tuple[AnyTx, bytes]:
         flag_at = self.cursor + 5

@@ -52,6 +52,13 @@ _unpack_int64 = struct_le_q.unpack_from
 _unpack_uint64 = struct_le_Q.unpack_from
 
 
+def trailing_bytes(count: int) -> DeserializeError:
+    """Return the error for bytes behind the last transaction of a block, where none may be."""
+    return DeserializeError(
+        f"{count:,d} bytes behind the last transaction: of another coin than COIN?"
+    )
+
+
 def read_varint(buf: bytes, pos: int) -> tuple[int, int]:
     """Return the compact-size integer at pos, whether minimal or not, and the offset behind it."""
     n = buf[pos]

@@ -1,7 +1,7 @@
 """Zcash's transactions: shielded parts behind the transparent ones.
 
 The shielded parts are gone over and kept as bytes: nothing in them can be indexed.  Versions 1 to
-4 are hashed whole; version 5 is another layout and hash, see ``zcash_v5``.
+4 are hashed whole; versions 5 and 6 are another layout and hash, see ``zcash_v5``.
 
 Pure; runs in whatever thread parses.
 """
@@ -9,13 +9,28 @@ Pure; runs in whatever thread parses.
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from electrumx.lib.tx.bitcoin import Deserializer
+from electrumx.lib.errors import DeserializeError
+from electrumx.lib.merkle import Merkle
+from electrumx.lib.tx.bitcoin import Deserializer, TxsWithHashes
 from electrumx.lib.tx.headers import DeserializerEquihash
 from electrumx.lib.tx.types import AnyTx, TxInput, TxOutput, serialize_list
-from electrumx.lib.tx.zcash_v5 import GROUP_ID, OVERWINTERED, ShieldedReader, TxZcashV5
+from electrumx.lib.tx.zcash_v5 import (
+    GROUP_ID,
+    GROUP_ID_V6,
+    OVERWINTERED,
+    ShieldedReader,
+    TxZcashV5,
+    TxZcashV6,
+)
 from electrumx.lib.util import pack_le_uint32
 
-V5: Final = 5
+# (group id, version) -> its values.  Another network's version 5 may be something else.
+TREE_HASHED: Final[dict[tuple[bytes, int], type[TxZcashV5]]] = {
+    (GROUP_ID, 5): TxZcashV5,
+    (GROUP_ID_V6, 6): TxZcashV6,
+}
+# Where a block has its merkle root.
+MERKLE_ROOT: Final = slice(36, 68)
 SPEND_SIZE: Final = 384
 OUTPUT_SIZE: Final = 948
 # A description of a join-split has a proof of 296 bytes, of 192 from version 4 on.
@@ -52,6 +67,25 @@ class TxJoinSplit(NamedTuple):
 class DeserializerZcash(DeserializerEquihash, ShieldedReader):
     """Reads Zcash's transactions; the headers of the family, too."""
 
+    def read_tx_block(self) -> TxsWithHashes:
+        """Return the (transaction, hash) pairs that follow a block's header, in block order.
+
+        Raise DeserializeError if there are transactions of version 6, and the hashes do not give
+        the merkle root of the header, which the buffer begins with.
+        """
+        has_header = self.cursor >= MERKLE_ROOT.stop
+        txs = super().read_tx_block()
+        if has_header and any(isinstance(tx, TxZcashV6) for tx, _tx_hash in txs):
+            self._check_hashes([tx_hash for _tx, tx_hash in txs])
+        return txs
+
+    def _check_hashes(self, tx_hashes: list[bytes]) -> None:
+        if Merkle().root(tx_hashes) != self.binary[MERKLE_ROOT]:
+            raise DeserializeError(
+                "the hashes of a block with transactions of version 6 do not give its merkle "
+                "root: this version of the server does not know how they are made"
+            )
+
     def read_tx_and_hash(self) -> tuple[AnyTx, bytes]:
         """Return the next transaction and its hash."""
         tx, hashed = self._read_tx_parts()
@@ -63,9 +97,9 @@ class DeserializerZcash(DeserializerEquihash, ShieldedReader):
         version = self._read_le_uint32()
         if version & OVERWINTERED:
             version &= ~OVERWINTERED
-            # Another network's version 5 may be something else.
-            if self._read_nbytes(4) == GROUP_ID and version == V5:
-                return self._read_v5()
+            tx_class = TREE_HASHED.get((self._read_nbytes(4), version))
+            if tx_class is not None:
+                return self._read_tree_hashed(tx_class, version)
         head = self.binary[start : self.cursor]
         inputs = self._read_inputs()
         outputs = self._read_outputs()
@@ -75,7 +109,7 @@ class DeserializerZcash(DeserializerEquihash, ShieldedReader):
         tail = self.binary[tail_start : self.cursor]
         return TxJoinSplit(version, inputs, outputs, locktime, head, tail)
 
-    def _read_v5(self) -> TxZcashV5:
+    def _read_tree_hashed(self, tx_class: type[TxZcashV5], version: int) -> TxZcashV5:
         branch_id = self._read_nbytes(4)
         locktime = self._read_le_uint32()
         expiry_height = self._read_le_uint32()
@@ -84,8 +118,10 @@ class DeserializerZcash(DeserializerEquihash, ShieldedReader):
         tail_start = self.cursor
         self.read_sapling()
         self.read_orchard()
+        if tx_class is TxZcashV6:
+            self.read_orchard()
         tail = self.binary[tail_start : self.cursor]
-        return TxZcashV5(V5, inputs, outputs, locktime, branch_id, expiry_height, tail)
+        return tx_class(version, inputs, outputs, locktime, branch_id, expiry_height, tail)
 
     def _skip_shielded(self, version: int) -> None:
         has_shielded = False
