@@ -126,7 +126,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the server; return the process's exit status, 0 or 1.
 
-    Arguments are refused, but for ``--help`` and ``--version``: SystemExit.  What the operator must mend is one line of the log; anything else comes with its traceback.
+    Arguments are refused, but for ``--help`` and ``--version``: SystemExit.  What the operator
+    must correct is one line of the log; anything else comes with its traceback.
     """
     make_parser().parse_args(argv)
     with logging_to_stdout() as (logger, handler):
