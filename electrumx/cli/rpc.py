@@ -16,6 +16,7 @@ from typing import Any
 from aiorpcx import NewlineFramer, RPCError, TaskTimeout, connect_rs, connect_us, timeout_after
 from aiorpcx.jsonrpc import ProtocolError
 
+import electrumx
 from electrumx.cli.logs import never_fail_to_encode
 from electrumx.lib.env_base import shown
 from electrumx.lib.text import groups_lines, peers_lines, sessions_lines
@@ -106,6 +107,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "electrumx_rpc", description="Send a command to a running ElectrumX server."
     )
+    parser.add_argument("--version", action="version", version=electrumx.version)
     parser.add_argument(
         "-p",
         "--port",

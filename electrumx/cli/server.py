@@ -4,6 +4,7 @@ Runs before and around the event loop. The only change of working directory is h
 paths in settings and in the database count from DB_DIRECTORY.
 """
 
+import argparse
 import asyncio
 import logging
 import os
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
+import electrumx
 from electrumx.cli.logs import DEFAULT_LOG_FORMAT, logging_to_stdout
 from electrumx.lib.env_base import EnvBase, LoopPolicy, shown
 from electrumx.lib.errors import OperatorError
@@ -114,12 +116,27 @@ def _serve(logger: logging.Logger, handler: logging.Handler, early: EarlySignals
     _run(_deaf_at_the_end(controller.run()), env.loop_policy)
 
 
-def main(early: EarlySignals | None = None) -> int:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of a command line on which nothing but a question can stand."""
+    parser = argparse.ArgumentParser(
+        "electrumx_server",
+        description="Index the chain of a full node, and serve wallets. All settings are "
+        "environment variables, of which COIN, DAEMON_URL and DB_DIRECTORY are required: see "
+        "docs/environment.rst.",
+    )
+    parser.add_argument("--version", action="version", version=electrumx.version)
+    return parser
+
+
+def main(argv: list[str] | None = None, *, early: EarlySignals | None = None) -> int:
     """Run the server; return the process's exit status, 0 or 1.
 
-    ``early`` has noted signals since the process began, if it was made by then.  What the operator must mend is one line of the log; anything else comes with its traceback.
+    ``early`` has noted signals since the process began, if it was made by then.  Arguments are
+    refused, but for ``--help`` and ``--version``: SystemExit.  What the operator must correct is
+    one line of the log; anything else comes with its traceback.
     """
     early = early or EarlySignals().install()
+    make_parser().parse_args(argv)
     with logging_to_stdout() as (logger, handler):
         try:
             _serve(logger, handler, early)

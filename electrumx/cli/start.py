@@ -11,7 +11,7 @@ def main() -> int:
     # Takes most of a second.
     from electrumx.cli.server import main as run_server
 
-    return run_server(early)
+    return run_server(early=early)
 
 
 if __name__ == "__main__":

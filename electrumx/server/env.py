@@ -190,7 +190,7 @@ class Env(EnvBase):
             self.ssl_certfile = self._path("SSL_CERTFILE", hint + "a certificate")
             self.ssl_keyfile = self._path("SSL_KEYFILE", hint + "the certificate's key")
         self.report_services: list[Service] = self.services_to_report()
-        #: networks that may reach rpc services, besides this machine
+        #: networks that may reach rpc services, in addition to this machine
         self.rpc_allow: list[Network] = self.custom("RPC_ALLOW", [], parse_networks)
         self._check_rpc_services()
 

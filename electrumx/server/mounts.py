@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 _MOUNTS = Path("/proc/self/mountinfo")
-# Where systemd keeps the /tmp and /var/tmp of a unit with PrivateTmp; the end of the unit is theirs.
+# Where systemd keeps the /tmp and /var/tmp of a unit with PrivateTmp; it removes them at stop.
 _PRIVATE = "/systemd-private-"
 
 

@@ -72,7 +72,7 @@ def _become_server(log_file):
     os.dup2(log, 2)
     from electrumx.cli.server import main as server_main
 
-    sys.exit(server_main())
+    sys.exit(server_main([]))
 
 
 def main():

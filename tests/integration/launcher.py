@@ -115,7 +115,7 @@ def main():
     inject(json.loads(Path(sys.argv[1]).read_text()))
     from electrumx.cli.server import main as server_main
 
-    return server_main()
+    return server_main([])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from aiorpcx import RPCError
 
+import electrumx
 from electrumx.cli import rpc
 from electrumx.server.services import UnixService
 from tests.fakes.session_world import FakeCoin, session_world, until, utxo
@@ -240,6 +241,12 @@ async def test_an_error_is_printed_without_control_characters(world, capsys):
     world.manager.peer_mgr.add_localRPC_peer = refuse
     status, out = await run(world, capsys, "add_peer", "x")
     assert (status, out) == (1, "error making request: two\\nlines \\x1b[2J\n")
+
+
+def test_the_version_can_be_asked_for(capsys):
+    with pytest.raises(SystemExit) as info:
+        rpc.main(["--version"])
+    assert (info.value.code, capsys.readouterr().out) == (0, f"{electrumx.version}\n")
 
 
 def test_without_a_command_the_usage_is_shown(capsys):

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 
+import electrumx
 from electrumx.cli.server import main
 from electrumx.lib.errors import OperatorError
 
@@ -23,6 +24,7 @@ def base(bare_environment, tmp_path):
     bare_environment.setenv("DB_DIRECTORY", str(tmp_path))
     bare_environment.setenv("DAEMON_URL", "http://user:secret@host:321/")
     bare_environment.setenv("COIN", "Bitcoin")
+    bare_environment.setattr(sys, "argv", ["electrumx_server"])
     bare_environment.chdir(os.getcwd())  # so that it is restored
     # The server is deaf to signals when it has ended.
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -56,6 +58,26 @@ def raiser(error):
         raise error
 
     return run
+
+
+@pytest.mark.parametrize(
+    ("argument", "status", "start"),
+    [
+        ("--version", 0, f"{electrumx.version}\n"),
+        ("--help", 0, "usage: electrumx_server "),
+        ("--versoin", 2, "usage: electrumx_server "),
+        ("start", 2, "usage: electrumx_server "),
+    ],
+)
+def test_an_argument_starts_no_server(controlled, capsys, tmp_path, argument, status, start):
+    controlled(raiser(AssertionError("started")))
+    with pytest.raises(SystemExit) as info:
+        main([argument])
+    told = capsys.readouterr()
+    assert info.value.code == status
+    assert (told.err if status else told.out).startswith(start)
+    assert "ElectrumX server starting" not in told.out
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_normal_end_is_logged_and_status_0(controlled, capsys, tmp_path):

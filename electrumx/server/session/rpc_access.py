@@ -37,7 +37,7 @@ class RpcTransport(RawTransport):
         max_recv: int,
         allow: Iterable[Network],
     ) -> None:
-        """``allow`` are the networks that may connect besides this machine."""
+        """``allow`` are the networks that may connect in addition to this machine."""
         super().__init__(session_factory, max_recv)
         self._allow = allow
 

@@ -46,6 +46,15 @@ def test_a_good_certificate_passes(pems):
     check_certificate(str(pems / "one.crt"), str(pems / "one.key"))
 
 
+@pytest.mark.parametrize("order", [("one.key", "one.crt"), ("one.crt", "one.key", "two.crt")])
+def test_one_file_may_hold_the_key_and_the_chain(pems, tmp_path, order):
+    combined = tmp_path / "combined.pem"
+    parts = [f"text before\n{(pems / name).read_text()}" for name in order]
+    parameters = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
+    combined.write_text(parameters + "".join(parts))
+    check_certificate(str(combined), str(combined))
+
+
 @pytest.mark.parametrize(
     ("cert", "key", "name", "bad", "reason"),
     [
