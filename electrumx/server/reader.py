@@ -281,12 +281,16 @@ class Reader:
     def _run(self, loop: asyncio.AbstractEventLoop, small: bool, job: list[Reading[Any]]) -> None:
         """Do a job.  Runs in: a thread."""
         try:
-            with self._gate.reading():
+            self._gate.enter()
+        except DBClosedError as e:
+            results: list[Result] = [(None, e.with_traceback(None))] * len(job)
+        else:
+            try:
                 results = [
                     (result, error and self._explain(error)) for result, error in _results(job)
                 ]
-        except DBClosedError as e:
-            results = [(None, e.with_traceback(None))] * len(job)
+            finally:
+                self._gate.leave()
         try:
             loop.call_soon_threadsafe(self._deliver, small, job, results)
         except RuntimeError:
