@@ -33,7 +33,9 @@ class StoreGate:
     """The gate of one database.  Both kinds of admission may be nested in one thread."""
 
     def __init__(self, *, is_open: bool = True) -> None:
-        self._changed = threading.Condition(threading.Lock())
+        # Entered itself, not through the condition: that takes a third of the time.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         #: thread id -> depth of nested admissions
         self._readers: dict[int, int] = {}
         #: id of the thread that has exclusive access, and its depth
@@ -52,7 +54,7 @@ class StoreGate:
     def enter(self) -> None:
         """Admit the current thread; :meth:`leave` must follow.  Raise DBClosedError if closed."""
         me = threading.get_ident()
-        with self._changed:
+        with self._lock:
             if me not in self._readers and me != self._owner:
                 while self._is_open and not self.closing and (self._owner or self._waiting):
                     self._changed.wait()
@@ -63,7 +65,7 @@ class StoreGate:
     def leave(self) -> None:
         """End an admission of the current thread."""
         me = threading.get_ident()
-        with self._changed:
+        with self._lock:
             depth = self._readers.pop(me) - 1
             if depth:
                 self._readers[me] = depth
@@ -113,7 +115,7 @@ class StoreGate:
 
     def _acquire(self) -> None:
         me = threading.get_ident()
-        with self._changed:
+        with self._lock:
             if self._owner != me:
                 assert me not in self._readers, "a read cannot close the store that it reads"
                 self._waiting += 1
@@ -127,7 +129,7 @@ class StoreGate:
             self._owner_depth += 1
 
     def _release(self) -> None:
-        with self._changed:
+        with self._lock:
             self._owner_depth -= 1
             if not self._owner_depth:
                 self._owner = None
@@ -137,19 +139,19 @@ class StoreGate:
 
     def begin_closing(self) -> None:
         """Make all reads fail from now on; :meth:`set_closed` is to follow, with the gate held."""
-        with self._changed:
+        with self._lock:
             self.closing = True
             self._changed.notify_all()
 
     def set_closed(self) -> None:
         """Note that the stores are closed: reads fail at once."""
-        with self._changed:
+        with self._lock:
             self._is_open = self.closing = False
             self._changed.notify_all()
 
     def set_open(self) -> None:
         """Note that the stores are open: reads are admitted."""
-        with self._changed:
+        with self._lock:
             self._is_open = True
             self.closing = False
             self._changed.notify_all()

@@ -61,6 +61,8 @@ RETRY_SECS = 0.05
 MAX_RETRY_SECS = 2.0
 #: repetitions after which it fails: about a minute
 MAX_RETRIES = 35
+#: before it is tried again to start a thread, in seconds
+THREAD_RETRY_SECS = 1.0
 #: between two log lines on such reads, in seconds
 RETRY_LOG_SECS = 10.0
 
@@ -189,7 +191,7 @@ class Reader:
         self._logger = logger
         self._gate = gate or StoreGate()
         self._explain = explain
-        self._next_retry_log = 0.0
+        self._next_retry_log = self._next_thread_log = 0.0
         # All else that is kept is made anew for each loop, by the first read.
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -259,17 +261,36 @@ class Reader:
 
     def _submit(self, pool: ThreadPoolExecutor, job: list[Reading[Any]]) -> None:
         assert self._loop
-        pool.submit(self._run, self._loop, pool is self._small, job)
+        try:
+            pool.submit(self._run, self._loop, pool is self._small, job)
+        except RuntimeError:
+            # No thread could be started.  The job is queued; the threads that there are do it.
+            if self._loop.time() >= self._next_thread_log:
+                self._next_thread_log = self._loop.time() + RETRY_LOG_SECS
+                self._logger.warning("too few threads: reads of the database may have to wait")
+            self._loop.call_later(THREAD_RETRY_SECS, self._start_thread, pool)
+
+    def _start_thread(self, pool: ThreadPoolExecutor) -> None:
+        """Have a pool try again to start a thread for what is queued."""
+        assert self._loop
+        try:
+            pool.submit(int)
+        except RuntimeError:
+            self._loop.call_later(THREAD_RETRY_SECS, self._start_thread, pool)
 
     def _run(self, loop: asyncio.AbstractEventLoop, small: bool, job: list[Reading[Any]]) -> None:
         """Do a job.  Runs in: a thread."""
         try:
-            with self._gate.reading():
+            self._gate.enter()
+        except DBClosedError as e:
+            results: list[Result] = [(None, e.with_traceback(None))] * len(job)
+        else:
+            try:
                 results = [
                     (result, error and self._explain(error)) for result, error in _results(job)
                 ]
-        except DBClosedError as e:
-            results = [(None, e.with_traceback(None))] * len(job)
+            finally:
+                self._gate.leave()
         try:
             loop.call_soon_threadsafe(self._deliver, small, job, results)
         except RuntimeError:

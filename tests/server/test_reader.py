@@ -185,6 +185,22 @@ async def test_pauses_between_repetitions_grow_and_the_log_has_one_line(
     assert len(caplog.records) == 1
 
 
+async def test_a_read_waits_for_a_thread_where_none_can_be_started(reader, monkeypatch, caplog):
+    monkeypatch.setattr(reader_module, "THREAD_RETRY_SECS", 0.01)
+    failures = [RuntimeError("can't start new thread")] * 3
+    start = threading.Thread.start
+
+    def start_later(thread):
+        if "small-reads" in thread.name and failures:
+            raise failures.pop()
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_later)
+    assert await asyncio.wait_for(wait(reader.read(lambda _: "read")), 60) == "read"
+    assert not failures
+    assert "too few threads" in caplog.text
+
+
 async def test_an_error_of_the_disk_is_explained_before_it_is_given():
     def explain(error):
         return DBReadError("explained") if isinstance(error, OSError) else error
