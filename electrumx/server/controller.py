@@ -136,7 +136,9 @@ class Controller(ServerBase):
                 refresh_secs=env.daemon_poll_interval_mempool_msec / 1000,
                 compiled=env.indexer != "python",
             )
-            watcher = TipWatcher(daemon, env.zmq_block_addresses)
+            watcher = TipWatcher(
+                daemon, env.zmq_block_addresses, hold_calls=env.daemon_wait_for_blocks
+            )
             manager = SessionManager(env, db, processor, daemon, mempool, shutdown_event)
             manager.loop_lag = loop_lag = LoopLag()
             caught_up_event = asyncio.Event()
