@@ -27,6 +27,7 @@ from electrumx.server.mempool import MemPool, MemPoolAPI
 from electrumx.server.mempool_listing import Listing
 from electrumx.server.node_reply import block_hash
 from electrumx.server.notifications import Confirmed, Notifications
+from electrumx.server.prefetcher import above_text
 from electrumx.server.readiness import Readiness
 from electrumx.server.session import SessionManager
 from electrumx.server.tip_watcher import TipWatcher
@@ -199,7 +200,9 @@ def _status(manager: SessionManager, processor: BlockProcessor, daemon: Daemon) 
     known = daemon.cached_height()
     if known is None:
         return "waiting for the node"
-    if processor.height >= known:
+    if processor.height > known:
+        return above_text(processor.height, known)
+    if processor.height == known:
         return f"height {known:,d}, reading the mempool"
     return f"synchronising: height {processor.height:,d} of {known:,d}"
 
