@@ -63,7 +63,7 @@ from electrumx.server.node_rpc import pulse
 from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
 from electrumx.server.outage import printable
 from electrumx.server.packed import Addition
-from electrumx.server.prefetcher import Prefetcher
+from electrumx.server.prefetcher import Prefetcher, above_text
 from electrumx.server.schema import HASH_LEN
 from electrumx.server.tip_reporter import TipReporter
 from electrumx.server.unflushed import ParsedBlock, UndoMissingError
@@ -243,6 +243,7 @@ class BlockProcessor(ForkFinder):
 
         self.db.fetch_blocks = fetch_blocks
         await self.db.open_for_sync()
+        self.db.logs_speed = self.db.first_sync
         self.height = self.db.db_height
         self.tip = self.db.db_tip
         self.tx_count = self.db.db_tx_count
@@ -505,9 +506,12 @@ class BlockProcessor(ForkFinder):
     async def force_chain_reorg(self, count: int) -> bool:
         """Replace the last ``count`` blocks; False if the chain is still being caught up with.
 
-        Raise ValueError for a count that cannot be undone.
+        Raise ValueError for a count that cannot be undone, or if the daemon is behind.
         """
         if not self._caught_up_event.is_set():
+            daemon_height = self.daemon.cached_height()
+            if daemon_height is not None and daemon_height < self.height:
+                raise ValueError(above_text(self.height, daemon_height))
             return False
         limit = max(0, min(self.env.reorg_limit, self.height))
         if not 0 <= count <= limit:

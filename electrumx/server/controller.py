@@ -28,6 +28,7 @@ from electrumx.server.mempool import MemPool, MemPoolAPI
 from electrumx.server.mempool_listing import Listing
 from electrumx.server.node_reply import block_hash
 from electrumx.server.notifications import Confirmed, Notifications
+from electrumx.server.prefetcher import above_text
 from electrumx.server.readiness import Readiness
 from electrumx.server.schema import DBClosedError
 from electrumx.server.session import SessionManager
@@ -140,7 +141,9 @@ class Controller(ServerBase):
                 refresh_secs=env.daemon_poll_interval_mempool_msec / 1000,
                 compiled=env.indexer != "python",
             )
-            watcher = TipWatcher(daemon, env.zmq_block_addresses)
+            watcher = TipWatcher(
+                daemon, env.zmq_block_addresses, hold_calls=env.daemon_wait_for_blocks
+            )
             manager = SessionManager(env, db, processor, daemon, mempool, shutdown_event)
             manager.loop_lag = loop_lag = LoopLag()
             caught_up_event = asyncio.Event()
@@ -206,7 +209,9 @@ def _status(manager: SessionManager, processor: BlockProcessor, daemon: Daemon) 
     known = daemon.cached_height()
     if known is None:
         return "waiting for the node"
-    if processor.height >= known:
+    if processor.height > known:
+        return above_text(processor.height, known)
+    if processor.height == known:
         return f"height {known:,d}, reading the mempool"
     return f"synchronising: height {processor.height:,d} of {known:,d}"
 

@@ -132,6 +132,9 @@ class DB(Filling):
 
     # -- flushing forward
 
+    #: whether the speed since genesis is logged: that of the first synchronisation only
+    logs_speed = True
+
     def assert_flushed(self, flush_data: FlushData) -> None:
         """Promise that nothing waits to be flushed."""
         assert flush_data.tx_count == self.fs_tx_count == self.db_tx_count
@@ -172,7 +175,7 @@ class DB(Filling):
             f"flush #{self.history.flush_count:,d} took {elapsed:.1f}s.  Height "
             f"{flush_data.height:,d} txs: {flush_data.tx_count:,d} ({tx_delta:+,d})"
         )
-        if self._opened_for_sync:
+        if self._opened_for_sync and self.logs_speed:
             self._log_speed(tx_delta, self.last_flush - prior_flush, estimate_txs_remaining)
         if hold:
             self.logger.warning(

@@ -161,6 +161,7 @@ class Env(EnvBase):
         )
         #: where nodes publish the hashes of new blocks
         self.zmq_block_addresses: list[str] = self._zmq_block_addresses()
+        self.daemon_wait_for_blocks: bool = self.boolean("DAEMON_WAIT_FOR_BLOCKS", True)
         self.max_sessions: int = self.sane_max_sessions()
 
     def _read_cost_limits(self) -> None:

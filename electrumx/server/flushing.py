@@ -184,9 +184,9 @@ class Flushing(Unflushed):
         return flush_due(use, self._cache_limit)
 
     def _log_progress(self) -> None:
-        """During the first synchronisation, say at a glance how far it is."""
+        """Log how far synchronising is, if it takes long."""
         now = time.monotonic()
-        if not self.db.first_sync or now < self._next_progress_log:
+        if now < self._next_progress_log:
             return
         self._next_progress_log = now + self.PROGRESS_LOG_SECS
         then, tx_count = self._progress_mark

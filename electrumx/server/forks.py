@@ -7,6 +7,7 @@ Runs in: the event loop; blocks are read and parsed in a worker thread.
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 
 from electrumx.lib.coins import Block
@@ -17,6 +18,7 @@ from electrumx.server.db import DB, DBError
 from electrumx.server.env import Env
 from electrumx.server.flushing import Flushing
 from electrumx.server.node_reply import block_hash, in_parts
+from electrumx.server.prefetcher import above_text
 
 
 class ForkFinder(Flushing):
@@ -24,6 +26,8 @@ class ForkFinder(Flushing):
 
     #: polls that a node must be seen without blocks it had, before they are undone
     SHORT_POLLS = 2
+    #: seconds between log lines that the daemon is below our height
+    ABOVE_LOG_SECS = 60.0
 
     def __init__(self, logger: logging.Logger, env: Env, db: DB, daemon: Daemon):
         super().__init__(logger, env, db, daemon)
@@ -35,10 +39,13 @@ class ForkFinder(Flushing):
         self._short_height = -1
         self._short_polls = 0
         self._loss_logged = False
+        #: monotonic time of the next log line that the daemon is below our height, if it is
+        self._next_above_log: float | None = None
 
     async def _node_left_our_chain(self) -> bool:
         height, tip = self.height, self.tip
         daemon_height = await self.daemon.height()
+        self._log_if_above(daemon_height)
         if self.state_lock.locked() or self._reorg_seen or not 0 <= daemon_height <= height:
             # Blocks above our height tell by themselves whether they follow on our tip.
             return False
@@ -64,6 +71,17 @@ class ForkFinder(Flushing):
             self._followed_url, self._short_polls, self._loss_logged = url, 0, False
             return False
         return self._has_undone_blocks(url, daemon_height)
+
+    def _log_if_above(self, daemon_height: int) -> None:
+        """Log once a minute that the daemon lacks blocks that the database has."""
+        now = time.monotonic()
+        if daemon_height >= self.height:
+            self._next_above_log = None
+        elif self._next_above_log is None:
+            self._next_above_log = now + self.ABOVE_LOG_SECS
+        elif now >= self._next_above_log:
+            self._next_above_log = now + self.ABOVE_LOG_SECS
+            self.logger.warning(above_text(self.height, daemon_height))
 
     def _has_undone_blocks(self, url: str, daemon_height: int) -> bool:
         """Judge a node that has fewer blocks than we, all of which are ours.

@@ -51,6 +51,7 @@ from electrumx.server.mempool_index import (
     Prevout,
     compact_histogram,
 )
+from electrumx.server.mempool_lag import MempoolLag
 from electrumx.server.mempool_listing import Listing, listing_of
 from electrumx.server.notifications import Confirmed
 
@@ -74,10 +75,6 @@ ARRIVAL_PAUSE_SECS = 0.02
 INLINE_BYTES = 10_000
 # Before listing again because the node's height changed meanwhile, in seconds.
 RESTART_DELAY_SECS = 0.1
-# How long clients wait, after the start, for a first complete refresh that makes no progress.
-FIRST_SECS = 15.0
-# After so long without a complete refresh the mempool counts as behind, in seconds.
-BEHIND_SECS = 15.0
 # How long maps are kept when it is not known how to follow the database, in seconds.
 LOST_SECS = 5.0
 
@@ -206,9 +203,7 @@ class MemPool(MemPoolIndex):
         #: steps made while new transactions are fetched
         self._steps: list[Confirmed] = []
         self._fetching = False
-        #: set after the first complete refresh
-        self._first_complete = asyncio.Event()
-        self._last_complete = time.monotonic()
+        self._lag = MempoolLag(self.logger, refresh_secs)
         #: what a block on its way to the disk will make go
         self._departure: Departure | None = None
         #: of changes that nobody was told of yet, also of failed refreshes
@@ -366,51 +361,22 @@ class MemPool(MemPoolIndex):
     # -- Being behind
 
     async def wait_until_usable(self) -> None:
-        """Return when clients may be served: normally after the first complete refresh.
-
-        Where that makes no progress, because blocks come too fast or the node fails, they are
-        served after FIRST_SECS without it.
-        """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + FIRST_SECS
-        waiter = asyncio.ensure_future(self._first_complete.wait())
-        try:
-            while not waiter.done() and (self._fetching or loop.time() < deadline):
-                await asyncio.wait([waiter], timeout=0.25)
-        finally:
-            waiter.cancel()
-
-    def is_behind(self) -> bool:
-        """Return whether transactions of the node may be missing for longer than usual."""
-        if self._complete and self._first_complete.is_set():
-            return time.monotonic() - self._last_complete > BEHIND_SECS + 2 * self.refresh_secs
-        return time.monotonic() - self._last_complete > BEHIND_SECS
+        """Return when clients may be served, see MempoolLag."""
+        await self._lag.wait_until_usable(lambda: self._fetching)
 
     def info(self) -> dict[str, Any]:
-        """Return for administrators: number of transactions, height, and whether it is behind."""
-        return {"behind": self.is_behind(), "height": self._height, "txs": len(self.txs)}
+        """Return for administrators: whether it is behind, its height, number of transactions."""
+        return {"behind": self._lag.is_behind(), "height": self._height, "txs": len(self.txs)}
 
     async def _watch_lag(self) -> None:
         """Log when the mempool falls behind, and drop maps that do not follow the database."""
-        was_behind, lost = False, False
+        lost = False
         while True:
             await asyncio.sleep(LOST_SECS)
-            if self.is_behind() is not was_behind:
-                was_behind = not was_behind
-                self._log_lag(was_behind)
+            self._lag.log_change()
             if lost and not self._is_following():
                 await self._drop_all()
             lost = not self._is_following()
-
-    def _log_lag(self, is_behind: bool) -> None:
-        if is_behind:
-            self.logger.warning(
-                "the mempool is behind the daemon's: no complete refresh for "
-                f"{time.monotonic() - self._last_complete:,.0f}s; unconfirmed transactions may be "
-                "missing in answers"
-            )
-        else:
-            self.logger.info("the mempool is up to date with the daemon's again")
 
     def _is_following(self) -> bool:
         """Return whether the maps are at the tip of the database, or a known way before it."""
@@ -525,8 +491,7 @@ class MemPool(MemPoolIndex):
                 self.logger.warning(f"ignoring daemon error: {str(e)[:200]!r}")
             else:
                 if complete:
-                    self._last_complete = time.monotonic()
-                    self._first_complete.set()
+                    self._lag.note_complete()
                     synchronized_event.set()
                     synchronized_event.clear()
                 else:

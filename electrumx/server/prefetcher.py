@@ -30,6 +30,16 @@ class _Refused:
     until: float
 
 
+def above_text(height: int, daemon_height: int) -> str:
+    """Return what is wrong if the database is above the daemon's height, and what happens."""
+    above = height - daemon_height
+    plural = "" if above == 1 else "s"
+    return (
+        f"the database is {above:,d} block{plural} above daemon height {daemon_height:,d}: "
+        f"waiting for the daemon to reach height {height:,d}"
+    )
+
+
 class Prefetcher:
     """Keeps a list of blocks that follow on the processor's height.
 
@@ -145,6 +155,8 @@ class Prefetcher:
             self.logger.info(
                 f"catching up to daemon height {daemon_height:,d} ({behind:,d} blocks behind)"
             )
+        elif behind < 0:
+            self.logger.warning(above_text(height, daemon_height))
         else:
             self.logger.info(f"caught up to daemon height {daemon_height:,d}")
 

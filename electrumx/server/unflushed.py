@@ -182,12 +182,25 @@ class Unflushed:
     def _undo_info(self, height: int) -> list[bytes]:
         undo_info = self.db.read_undo_info(height)
         if undo_info is None:
-            raise UndoMissingError(
+            raise UndoMissingError(self._undo_missing_text(height))
+        return indexer.split_undo(undo_info)
+
+    def _undo_missing_text(self, height: int) -> str:
+        """Return why a block cannot be undone, and what to do."""
+        depth, limit = self.height - height + 1, self.env.reorg_limit
+        if depth > limit:
+            return (
                 f"no undo information found for height {height:,d}: the reorganisation is deeper "
-                f"than REORG_LIMIT ({self.env.reorg_limit:,d}); restore a backup of the database "
+                f"than REORG_LIMIT ({limit:,d}); restore a backup of the database "
                 "directory, or empty it to synchronise anew with a higher REORG_LIMIT"
             )
-        return indexer.split_undo(undo_info)
+        return (
+            f"no undo information found for height {height:,d}: the reorganisation is "
+            f"{depth:,d} blocks deep, and REORG_LIMIT was lower than that (it is {limit:,d} now) "
+            "when these blocks were indexed; check that DAEMON_URL names the right node, then "
+            "restore a backup of the database directory from before the fork, or empty it to "
+            "synchronise again with the present REORG_LIMIT"
+        )
 
     def _backup_block(self, block: Block, undo_info: list[bytes]) -> set[bytes]:
         block_hash = self.coin.header_hash(block.header)

@@ -84,6 +84,7 @@ class FakeAPI(MemPoolAPI):
         self.utxos = {}
         self.node_height = self.heard_height = self.database_height = 100
         self.node_tip = self.database_tip = None
+        self.partial_heights = []  # of reports that are not complete
         self.refreshes = asyncio.Queue()  # (touched, height) of each successful one
         self.listings = 0
         self.fetches = 0
@@ -138,10 +139,21 @@ class FakeAPI(MemPoolAPI):
             for tx in impossible:
                 del self.txs[tx.hash]
         self.node_tip = self.database_tip = double_sha256(previous)
+        # As of one that was undone: there is no step from the present tip.
+        self.confirmed.pop(self.node_tip, None)
         tx_hashes = b"".join(tx.hash for tx in mined)
         outpoints = b"".join(i[0] + struct.pack("<I", i[1]) for tx in mined for i in tx.inputs)
         self.confirmed[previous] = Confirmed(self.node_height, self.node_tip, tx_hashes, outpoints)
         return hashXs
+
+    def undo_block(self, previous):
+        """Undo the last block, whose transactions are nowhere then, down to the tip before it."""
+        self.set_height(self.node_height - 1)
+        self.confirmed.pop(previous, None)
+        self.confirmed[self.database_tip] = Confirmed(
+            self.node_height, previous, b"", b"", undone=True
+        )
+        self.node_tip = self.database_tip = previous
 
     def process_block(self):
         """Let the mempool hear that the database is about to move."""
@@ -201,6 +213,10 @@ class FakeAPI(MemPoolAPI):
 
     async def on_mempool(self, touched, height):
         self.refreshes.put_nowait((touched, height))
+
+    async def on_mempool_partial(self, touched, height):
+        self.partial_heights.append(height)
+        await self.on_mempool(touched, height)
 
     async def daemon_tip_hash(self):
         return self.node_tip

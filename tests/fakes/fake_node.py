@@ -167,6 +167,7 @@ class FakeNode:
         self.in_flight = 0
         self.most_in_flight = 0
         self.delays = {}  # method -> seconds before a request that names it is answered
+        self.threads = None  # a Semaphore: of requests that are answered at a time
         self.on_request = None  # called with (method, params) before each call is answered
         self._faults = deque()
         self._lasting_fault = None
@@ -493,7 +494,10 @@ class FakeNode:
                 await asyncio.sleep(self.delay)
             await self.gate.wait()
             fault = self._faults.popleft() if self._faults else self._lasting_fault
-            return await self._respond(writer, body, fault)
+            if self.threads is None:
+                return await self._respond(writer, body, fault)
+            async with self.threads:
+                return await self._respond(writer, body, fault)
         finally:
             self.in_flight -= 1
 

@@ -379,6 +379,9 @@ class FakeMempool:
     def has_tx(self, tx_hash):
         return tx_hash in self.tx_hashes
 
+    def info(self):
+        return {"behind": False, "height": 10, "txs": 0}
+
     def has(self, hashX):
         return bool(self.sync_summaries(hashX))
 

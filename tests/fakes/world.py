@@ -41,6 +41,7 @@ class ScriptedDaemon:
         self.height_changed = asyncio.Event()
         self.tip_changed = asyncio.Event()
         self.fail = None
+        self.failures = 0  # how often it failed
         self._cached = None
         self.set_chain(raw_blocks)
 
@@ -61,6 +62,7 @@ class ScriptedDaemon:
 
     def _maybe_fail(self):
         if self.fail:
+            self.failures += 1
             raise DaemonError(self.fail)
 
     async def height(self):

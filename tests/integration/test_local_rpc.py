@@ -122,8 +122,9 @@ def test_getinfo_shows_the_state_of_the_server(run, server, node):
         *("coin", "daemon", "daemon height", "db height", "db_flush_count", "groups"),
         *("history cache", "merkle cache", "tx hashes cache", "peers", "pid", "request counts"),
         *("request total", "sessions", "txs sent", "uptime", "version"),
-        "loop lag",
+        *("loop lag", "mempool"),
     }
+    assert info["mempool"] == {"behind": False, "height": HEIGHT, "txs": 0}
     assert set(info["loop lag"]) == {"median ms", "p99 ms", "longest ms"}
     assert info["coin"] == COIN.__name__
     assert info["daemon"] == f"127.0.0.1:{node.node.port}/"

@@ -151,3 +151,30 @@ async def test_a_start_in_a_storm_is_served(tmp_path, stopping):
             await client.call("blockchain.scripthash.get_history", SCRIPTHASH)
     finally:
         raging.cancel()
+
+
+async def test_a_lost_block_behind_an_old_height_is_told(tmp_path, stopping):
+    """The node answers with the height that it had once more, and has lost that block by then."""
+    maker, tip = small_chain(23)
+    node = stopping.enter_context(StandIn(maker.chain(tip)))
+    server = await asyncio.to_thread(
+        stopping.enter_context, ServerProcess(tmp_path, node.env, protocols=("tcp", "rpc"))
+    )
+
+    def lose_block(node):
+        # Undoing begins by asking for no height; afterwards the old one is answered once.
+        old = node.height
+        node.fork(old, [])
+        answers = iter([old])
+        node.overrides["getblockcount"] = lambda: next(answers, node.height)
+
+    async with server.connect() as client, asking(server) as took:
+        assert (await client.call(HEADERS))["height"] == 23
+        node.do(lose_block)
+        await asyncio.to_thread(server.rpc, "reorg", 1)
+        [header] = await client.notification(HEADERS, timeout=LIMIT_SECS + BUSY_SECS)
+        assert header["height"] == 22
+        answered = len(took)
+        while len(took) < answered + 2:
+            await asyncio.sleep(0.05)
+    assert max(took) < LIMIT_SECS + BUSY_SECS

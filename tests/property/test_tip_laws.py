@@ -202,7 +202,7 @@ class Simulation:
             assert self.manager.chain.notified_tip == self.daemon.tip
             assert self.db.db_tip == self.daemon.tip
             assert set(self.mempool.txs) == set(self.daemon.mempool)
-            assert not self.mempool.is_behind()
+            assert not self.mempool.info()["behind"]
             assert self.answers
 
         happening = asyncio.ensure_future(happen())

@@ -350,7 +350,7 @@ async def test_a_daemon_error_is_waited_out(tmp_path):
         daemon.fail = "busy"
         tip = maker.grow(fork, 4)
         daemon.set_chain(maker.chain(tip))
-        await asyncio.sleep(0.05)
+        await world.until(lambda: daemon.failures > 2)
         daemon.fail = None
         await world.until_at(maker.chain(tip))
 

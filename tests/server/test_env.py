@@ -70,6 +70,7 @@ BOOLEANS = [
     ("ALLOW_ROOT", "allow_root", False),
     ("PEER_ANNOUNCE", "peer_announce", True),
     ("FORCE_PROXY", "force_proxy", False),
+    ("DAEMON_WAIT_FOR_BLOCKS", "daemon_wait_for_blocks", True),
     ("ANON_LOGS", "anon_logs", False),
 ]
 # envvar, attribute, default, least, greatest

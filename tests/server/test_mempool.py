@@ -587,6 +587,88 @@ async def test_a_block_during_a_refresh_is_told_of_before_the_refresh_is_done(wi
         assert late.hash in api.txs
 
 
+@pytest.fixture
+def held_listings(with_tips):
+    """An event; until it is set the node does not list its transactions again."""
+    gate, listing = asyncio.Event(), with_tips.mempool_hashes
+    gate.set()
+
+    async def held():
+        await gate.wait()
+        return await listing()
+
+    with_tips.mempool_hashes = held
+    return gate
+
+
+async def test_undone_blocks_are_followed_without_the_node(with_tips, held_listings):
+    api = with_tips
+    mined, other, kept = (pay(api) for _ in range(3))
+    async with synchronizing(COIN, api) as mempool:
+        await first_refresh(api)
+        assert api.partial_heights == []
+        held_listings.clear()
+        previous = api.database_tip
+        api.index_block([mined.hash])
+        await told_of_block(api)
+        api.undo_block(previous)
+        assert await told_of_block(api) == (set(), 100)
+        api.index_block([other.hash])
+        assert await told_of_block(api) == (other.hashXs(), 101)
+        assert api.partial_heights == [100, 101]
+        await check_against_model(mempool, {kept.hash: kept})
+        held_listings.set()
+        # Until a refresh is complete
+        await eventually(lambda: mempool._complete)
+        api.partial_heights.clear()
+        api.index_block([kept.hash])
+        api.announce_block()
+        await eventually(lambda: mempool.txs == {})
+        assert api.partial_heights == []
+
+
+async def test_a_refresh_during_which_a_block_comes_adds_what_is_new(with_tips):
+    api = with_tips
+    mined, gone, kept = (pay(api) for _ in range(3))
+    async with synchronizing(COIN, api) as mempool:
+        await first_refresh(api)
+        late, listing = pay(api), api.mempool_hashes
+        listed = asyncio.Event()
+
+        async def moving():
+            hashes = await listing()
+            if listed.is_set():
+                await asyncio.get_running_loop().create_future()
+            listed.set()
+            del api.txs[gone.hash]
+            api.index_block([mined.hash])
+            api.announce_block()
+            return hashes
+
+        api.mempool_hashes = moving
+        api.trigger()
+        await eventually(lambda: late.hash in mempool.txs)
+        # What vanished stays until a refresh at one tip.
+        await check_against_model(mempool, {tx.hash: tx for tx in (gone, kept, late)})
+
+
+async def test_maps_that_cannot_follow_the_database_are_dropped(
+    with_tips, held_listings, monkeypatch
+):
+    monkeypatch.setattr(mempool_module, "LOST_SECS", 0.02)
+    api = with_tips
+    mined = pay(api)
+    pay(api)
+    async with synchronizing(COIN, api) as mempool:
+        await first_refresh(api)
+        held_listings.clear()
+        api.index_block([mined.hash])
+        api.confirmed.clear()
+        await eventually(lambda: mempool.txs == {})
+        held_listings.set()
+        await eventually(lambda: set(mempool.txs) == set(api.txs))
+
+
 async def test_a_load_that_a_block_interrupts_keeps_what_it_has(with_tips, monkeypatch, caplog):
     caplog.set_level(logging.DEBUG)
     monkeypatch.setattr(mempool_module, "PORTION", 10)

@@ -205,6 +205,67 @@ async def test_no_more_blocks_are_replaced_on_demand_than_can_be_undone(tmp_path
         await world.until_at(chain)
 
 
+async def test_a_reorganisation_deeper_than_an_earlier_limit_says_so(tmp_path):
+    maker = ChainMaker(seed=41)
+    fork = maker.grow(maker.genesis_hash, 10)
+    old = maker.grow(fork, 12)
+    daemon = ScriptedDaemon(maker.chain(old))
+    async with World(make_env(tmp_path, reorg_limit=5), daemon) as world:
+        await world.until_at(maker.chain(old))
+    async with World(make_env(tmp_path, reorg_limit=30), daemon) as world:
+        await world.until_at(maker.chain(old))
+        daemon.set_chain(maker.chain(maker.grow(fork, 14)))
+        with pytest.raises(UndoMissingError, match="no undo information") as info:
+            await world.until(lambda: False)
+    text = str(info.value)
+    assert "height 11: the reorganisation is 12 blocks deep, and REORG_LIMIT was lower" in text
+    assert "deeper than REORG_LIMIT" not in text
+    assert "restore a backup" in text
+
+
+async def test_a_database_above_the_node_waits_and_says_so(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(BlockProcessor, "ABOVE_LOG_SECS", 0.05)
+    maker = ChainMaker(seed=42)
+    low = maker.grow(maker.genesis_hash, 10)
+    high = maker.grow(low, 5)
+    daemon = ScriptedDaemon(maker.chain(high))
+    async with World(make_env(tmp_path), daemon) as world:
+        await world.until_at(maker.chain(high))
+    daemon.set_chain(maker.chain(low))
+    caplog.set_level("INFO")
+    caplog.clear()
+    text = (
+        "the database is 5 blocks above daemon height 10: waiting for the daemon to reach height 15"
+    )
+    async with World(make_env(tmp_path), daemon) as world:
+        await world.until(lambda: caplog.messages.count(text) >= 3)
+        assert not world.caught_up.is_set()
+        assert "caught up to daemon height 10" not in caplog.text
+        with pytest.raises(ValueError, match="5 blocks above daemon height 10"):
+            await world.bp.force_chain_reorg(1)
+        tip = maker.extend(high)
+        daemon.set_chain(maker.chain(tip))
+        await world.until_at(maker.chain(tip))
+
+
+async def test_a_restart_logs_no_speed_since_genesis(tmp_path, caplog):
+    caplog.set_level("INFO")
+    maker = ChainMaker(seed=43)
+    low = maker.grow(maker.genesis_hash, 10)
+    daemon = ScriptedDaemon(maker.chain(low))
+    async with World(make_env(tmp_path), daemon) as world:
+        await world.until_at(maker.chain(low))
+    assert "tx/sec since genesis" in caplog.text
+    caplog.clear()
+    high = maker.grow(low, 5)
+    daemon.set_chain(maker.chain(high))
+    async with World(make_env(tmp_path), daemon) as world:
+        await world.until_at(maker.chain(high))
+    assert "flush #" in caplog.text
+    assert "since genesis" not in caplog.text
+    assert "ETA" not in caplog.text
+
+
 @pytest.mark.parametrize("answer", ["", "00", "00" * 200, 7])
 async def test_a_block_that_is_none_is_waited_out_in_one_line(tmp_path, caplog, answer):
     caplog.set_level("INFO")

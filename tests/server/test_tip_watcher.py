@@ -40,14 +40,15 @@ def fast(monkeypatch):
     monkeypatch.setattr(tip_watcher, "MIN_WAIT_SECS", 0.01)
     monkeypatch.setattr(tip_watcher, "MAX_RETRY_SECS", 0.05)
     monkeypatch.setattr(tip_watcher, "MIN_NEWS_SECS", 0.005)
-    monkeypatch.setattr(tip_watcher, "AGAIN_SECS", 0.02)
+    monkeypatch.setattr(tip_watcher, "BESIDE_SECS", 0.02)
+    monkeypatch.setattr(tip_watcher, "ZMQ_LATE_SECS", 0.05)
 
 
 class Watching:
     """A watcher at work for as long as its block lasts."""
 
-    def __init__(self, daemon, addresses=()):
-        self.watcher = TipWatcher(daemon, addresses)
+    def __init__(self, daemon, addresses=(), **options):
+        self.watcher = TipWatcher(daemon, addresses, **options)
 
     async def __aenter__(self):
         self.task = asyncio.create_task(self.watcher.run())
@@ -67,8 +68,21 @@ async def eventually(condition):
     await asyncio.wait_for(poll(), WAIT_SECS)
 
 
+async def let_run():
+    """Give all tasks that are ready their turns."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 def calls_held(node):
     return node.counts()["waitfornewblock"]
+
+
+def holds(node):
+    """The milliseconds of each call that the node has held to its end."""
+    found = [params[0] for method, params in node.calls if method == "waitfornewblock"]
+    # The node notes it when it comes, and when it is answered.
+    return found[1::2]
 
 
 # -- waitfornewblock
@@ -124,8 +138,9 @@ async def test_a_node_that_does_not_know_the_call_is_polled_and_left_in_peace(no
     node.waits_for_blocks = False
     async with Watching(daemon):
         await eventually(lambda: "does not know waitfornewblock" in caplog.text)
-        await asyncio.sleep(0.05)
-    assert calls_held(node) == 1
+        # It is not asked again for ten minutes, but when another URL comes into use.
+        await let_run()
+        assert calls_held(node) == 1
     assert [r for r in caplog.records if r.levelno > logging.INFO] == []
 
 
@@ -192,9 +207,10 @@ async def test_a_node_that_answers_without_waiting_is_not_asked_all_the_time(nod
     node.waits_for_blocks = False
     node.overrides["waitfornewblock"] = lambda _msec: {"hash": "00", "height": 1}
     async with Watching(daemon):
-        await eventually(lambda: calls_held(node) >= 2)
-        await asyncio.sleep(0.3)
-    assert calls_held(node) <= 3
+        start = asyncio.get_running_loop().time()
+        await eventually(lambda: calls_held(node) >= 3)
+        # The first tells of a tip; between the others there is a second.
+        assert asyncio.get_running_loop().time() - start >= tip_watcher.MIN_WAIT_SECS - 0.1
 
 
 async def test_a_node_that_invents_tips_is_asked_twenty_times_a_second(node, daemon):
@@ -202,8 +218,72 @@ async def test_a_node_that_invents_tips_is_asked_twenty_times_a_second(node, dae
     numbers = iter(range(10**6))
     node.overrides["waitfornewblock"] = lambda _msec: {"hash": f"{next(numbers):x}", "height": 1}
     async with Watching(daemon):
-        await asyncio.sleep(0.5)
-    assert 2 <= calls_held(node) <= 11
+        start = asyncio.get_running_loop().time()
+        await eventually(lambda: calls_held(node) >= 9)
+        assert asyncio.get_running_loop().time() - start >= 8 * tip_watcher.MIN_NEWS_SECS
+
+
+# -- Nodes with few threads
+
+
+@pytest.fixture
+def short_holds(fast, monkeypatch):
+    monkeypatch.setattr(tip_watcher, "PROBE_SECS", 0.2)
+    monkeypatch.setattr(tip_watcher, "HOLD_SECS", 0.4)
+
+
+async def test_a_node_that_answers_one_call_at_a_time_is_polled(node, daemon, caplog, short_holds):
+    caplog.set_level(logging.INFO)
+    node.threads = asyncio.Semaphore(1)
+    async with Watching(daemon):
+        await eventually(lambda: "answers nothing else while it holds" in caplog.text)
+        # From now on others are answered at once.
+        await let_run()
+        assert not node.waiting
+    assert holds(node) == [200] * tip_watcher.MAX_STARVED
+
+
+async def test_a_node_that_answers_others_is_asked_to_hold_longer(node, daemon, short_holds):
+    node.threads = asyncio.Semaphore(2)
+    async with Watching(daemon):
+        await eventually(lambda: 400 in holds(node))
+    assert holds(node)[0] == 200
+
+
+async def test_a_node_whose_threads_become_scarce_is_polled(node, daemon, caplog, short_holds):
+    node.threads = asyncio.Semaphore(2)
+    async with Watching(daemon):
+        await eventually(lambda: 400 in holds(node))
+        # Another server, say
+        await node.threads.acquire()
+        await eventually(lambda: "answers nothing else while it holds" in caplog.text)
+
+
+async def test_no_call_is_held_if_the_operator_forbids_it(node, daemon):
+    watcher = TipWatcher(daemon, hold_calls=False)
+    await asyncio.wait_for(watcher.run(), WAIT_SECS)
+    assert not calls_held(node)
+
+
+async def test_the_connection_of_a_held_call_is_closed_at_the_end():
+    asked, closed = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader, writer):
+        try:
+            await reader.readuntil(b"}")
+            asked.set()
+            await reader.read()
+        finally:
+            closed.set()
+            writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with Daemon(COIN, f"http://u:p@127.0.0.1:{port}/") as daemon:
+            async with Watching(daemon):
+                await asyncio.wait_for(asked.wait(), WAIT_SECS)
+            # Before the pool of connections is
+            await asyncio.wait_for(closed.wait(), WAIT_SECS)
 
 
 # -- One call beside the slots
@@ -262,10 +342,34 @@ async def test_a_published_hash_is_news(node, daemon, publisher):
         await eventually(lambda: daemon.cached_height() == 2)
 
 
+async def test_no_call_is_held_while_zmq_delivers(node, daemon, publisher, fast):
+    publisher.bind()
+    async with Watching(daemon, [publisher.address]):
+        await eventually(lambda: node.waiting)
+        assert await publisher.subscribed() == b"\x01hashblock"
+        node.append(BLOCKS[2])
+        publisher.send(b"hashblock", bytes(32), bytes(4))
+        await eventually(lambda: not node.waiting and daemon.cached_height() == 2)
+        held = calls_held(node)
+        node.append(BLOCKS[3])
+        publisher.send(b"hashblock", bytes(32), bytes(4))
+        await eventually(lambda: daemon.cached_height() == 3)
+        assert calls_held(node) == held
+        # Blocks that ZMQ does not announce
+        for number in range(4, 200):
+            if node.waiting:
+                break
+            node.append(BLOCKS[4] + bytes([number]))
+            await daemon.height()
+            await asyncio.sleep(2 * tip_watcher.ZMQ_LATE_SECS)
+        assert node.waiting
+
+
 async def test_a_publisher_may_start_later_and_send_nonsense(node, daemon, publisher, caplog):
     caplog.set_level(logging.INFO)
     async with Watching(daemon, ["ipc:///nonexistent/socket", publisher.address]):
-        await asyncio.sleep(0.05)
+        # The call waits at the node, thus the watcher has connected its socket as well.
+        await eventually(lambda: node.waiting)
         publisher.bind()
         await publisher.subscribed()
         publisher.send(b"hashblockers")

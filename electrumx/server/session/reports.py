@@ -66,6 +66,7 @@ def get_info(session_mgr: Any) -> dict[str, Any]:
         "groups": len(session_mgr.groups.by_name),
         "history cache": session_mgr.history.cache.summary(),
         "loop lag": session_mgr.loop_lag.summary(),
+        "mempool": session_mgr.mempool.info(),
         "merkle cache": session_mgr.blocks.levels.summary(),
         "peers": session_mgr.peer_mgr.info(),
         "pid": os.getpid(),

@@ -37,6 +37,7 @@ async def test_getinfo_sums_the_server_up(world, admin):
         "groups": 1,
         "history cache": "1 lookups 0 hits 1 entries",
         "loop lag": {"median ms": 0.0, "p99 ms": 0.0, "longest ms": 0.0},
+        "mempool": {"behind": False, "height": 10, "txs": 0},
         "merkle cache": "0 lookups 0 hits 0 entries",
         "peers": {"bad": 0, "good": 1, "never": 0, "stale": 0, "total": 1},
         "pid": os.getpid(),

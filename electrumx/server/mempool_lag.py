@@ -1,0 +1,70 @@
+"""How far the mempool is behind the node's: whether clients may be served, and what to log.
+
+Owns the times of complete refreshes.  Runs in: the event loop.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+# How long clients wait, after the start, for a first complete refresh that makes no progress.
+FIRST_SECS = 15.0
+# After so long without a complete refresh, and two pauses between refreshes, the mempool counts as
+# behind, in seconds.
+BEHIND_SECS = 15.0
+
+
+class MempoolLag:
+    """Knows when the mempool last held all of the node's transactions."""
+
+    def __init__(self, logger: logging.Logger, refresh_secs: float) -> None:
+        self._logger = logger
+        self._behind_secs = BEHIND_SECS + 2 * refresh_secs
+        self._first_complete = asyncio.Event()
+        #: monotonic time of the last complete refresh, at first of the start
+        self._last_complete = time.monotonic()
+        self._is_served = False
+        self._was_behind = False
+
+    def note_complete(self) -> None:
+        """Note a complete refresh."""
+        self._last_complete = time.monotonic()
+        self._first_complete.set()
+
+    def is_behind(self) -> bool:
+        """Return whether transactions of the node may be missing for longer than usual."""
+        if not self._first_complete.is_set():
+            return True
+        return time.monotonic() - self._last_complete > self._behind_secs
+
+    async def wait_until_usable(self, makes_progress: Callable[[], bool]) -> None:
+        """Return when clients may be served: normally after the first complete refresh.
+
+        Where that makes no progress, because blocks come too fast or the node fails, they are
+        served after FIRST_SECS without it.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + FIRST_SECS
+        waiter = asyncio.ensure_future(self._first_complete.wait())
+        try:
+            while not waiter.done() and (makes_progress() or loop.time() < deadline):
+                await asyncio.wait([waiter], timeout=0.25)
+        finally:
+            waiter.cancel()
+        self._is_served = True
+
+    def log_change(self) -> None:
+        """Log if the mempool has fallen behind, or has caught up, since this was last called."""
+        behind = self._is_served and self.is_behind()
+        if behind is self._was_behind:
+            return
+        self._was_behind = behind
+        if behind:
+            secs = time.monotonic() - self._last_complete
+            self._logger.warning(
+                f"the mempool is behind the daemon's: no complete refresh for {secs:,.0f}s; "
+                "unconfirmed transactions may be missing in answers"
+            )
+        else:
+            self._logger.info("the mempool is up to date with the daemon's again")
