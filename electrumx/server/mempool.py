@@ -571,6 +571,8 @@ class MemPool(MemPoolIndex):
 
     async def balance_delta(self, hashX: bytes) -> int:
         """Return what sync_balance_delta does."""
+        if self.large.is_large(hashX):
+            return (await self.large.unspent(hashX)).delta
         return self.sync_balance_delta(hashX)
 
     async def potential_spends(self, hashX: bytes) -> set[Prevout]:

@@ -38,7 +38,7 @@ ROWS = [
     ["server.backup", "server.tip_watcher"],
     ["server.prefetcher", "server.indexer", "server.utxo_cache", "server.notifications"],
     ["server.cache_policy"],
-    ["server.fast_index", "server.mempool_index"],
+    ["server.fast_index", "server.mempool_index", "server.mempool_scripts"],
     ["server.mempool_candidates", "server.mempool_arrivals"],
     ["server.unflushed", "server.flushing", "server.forks"],
     ["server.block_processor", "server.block_processor_variants", "server.mempool"],
