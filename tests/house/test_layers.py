@@ -35,7 +35,7 @@ ROWS = [
     ["server.outage", "server.node_reply", "server.node_rpc"],
     ["server.daemon", "server.daemon_variants"],
     ["server.audit", "server.audit_node", "server.verify"],
-    ["server.backup", "server.tip_watcher"],
+    ["server.backup", "server.tip_watcher", "server.mempool_feed"],
     ["server.prefetcher", "server.indexer", "server.utxo_cache", "server.notifications"],
     ["server.cache_policy"],
     ["server.fast_index", "server.mempool_index", "server.mempool_scripts"],

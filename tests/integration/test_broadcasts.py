@@ -1,12 +1,15 @@
-"""A transaction that is broadcast through us is in our mempool at once, before any poll."""
+"""Transactions that are broadcast through us, or published, are in our mempool before any poll."""
 
 import asyncio
 from decimal import Decimal
 
 import pytest
 
+from electrumx.lib.hash import double_sha256
 from tests.integration.client import ElectrumError
 from tests.integration.oracle import scripthash_of
+from tests.integration.server import ServerProcess
+from tests.integration.stand_in import StandIn, fan_block, fan_spends, small_chain
 
 pytestmark = [pytest.mark.daemon, pytest.mark.xdist_group("litecoind")]
 
@@ -131,3 +134,41 @@ async def test_a_chain_of_broadcasts_is_shown_as_it_is_sent(litecoind, server_fo
         # The list of the node says the same.
         balance = await client.call("blockchain.scripthash.get_balance", script_hash)
         assert balance == {"confirmed": 0, "unconfirmed": int(output["value"] * 10**8)}
+
+
+# -- By ZMQ
+
+
+async def test_published_transactions_of_others_are_notified_before_any_poll(tmp_path, stopping):
+    zmq = pytest.importorskip("zmq")
+    maker, tip = small_chain(5)
+    tip, fan = fan_block(maker, tip, 10)
+    node = stopping.enter_context(StandIn(maker.chain(tip)))
+    context = stopping.enter_context(zmq.Context())
+    publisher = stopping.enter_context(context.socket(zmq.XPUB))
+    port = publisher.bind_to_random_port("tcp://127.0.0.1")
+    address = f"tcp://127.0.0.1:{port}"
+    server = await asyncio.to_thread(
+        stopping.enter_context,
+        ServerProcess(tmp_path, node.env, protocols=("tcp",), ZMQ_MEMPOOL_ADDRESS=address, **HOUR),
+    )
+    for _topic in ("rawtx", "sequence"):
+        assert await asyncio.to_thread(publisher.poll, LIMIT_SECS * 1000)
+        publisher.recv()
+    async with server.connect() as client:
+        for number, tx in enumerate(fan_spends(fan)[:6]):
+            script_hash = scripthash_of(tx.outputs[0].pk_script)
+            assert await client.call(SUBSCRIBE, script_hash) is None
+            raw = tx.serialize()
+            tx_hash = double_sha256(raw)
+            node.do(lambda n, tx_hash=tx_hash, raw=raw: n.mempool.update({tx_hash: raw}))
+            if number % 2:
+                parts = [b"sequence", tx_hash[::-1] + b"A" + bytes(8)]
+            else:
+                parts = [b"rawtx", raw]
+            publisher.send_multipart([*parts, (number // 2).to_bytes(4, "little")])
+            found = await statuses(client, 1)
+            assert list(found) == [script_hash]
+            (item,) = await client.call("blockchain.scripthash.get_mempool", script_hash)
+            assert item["tx_hash"] == tx_hash[::-1].hex()
+    assert "a daemon publishes its mempool by ZMQ" in server.log()
