@@ -6,7 +6,9 @@ from decimal import Decimal
 import pytest
 
 from electrumx.lib.hash import double_sha256
+from tests.conftest import free_port
 from tests.integration.client import ElectrumError
+from tests.integration.nodes import BitcoinSVNode
 from tests.integration.oracle import scripthash_of
 from tests.integration.server import ServerProcess
 from tests.integration.stand_in import StandIn, fan_block, fan_spends, small_chain
@@ -171,4 +173,39 @@ async def test_published_transactions_of_others_are_notified_before_any_poll(tmp
             assert list(found) == [script_hash]
             (item,) = await client.call("blockchain.scripthash.get_mempool", script_hash)
             assert item["tx_hash"] == tx_hash[::-1].hex()
+    assert "a daemon publishes its mempool by ZMQ" in server.log()
+
+
+class Publishing(BitcoinSVNode):
+    """The Bitcoin SV node, which publishes transactions."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.address = f"tcp://127.0.0.1:{free_port()}"
+
+    def command(self):
+        return [*super().command(), f"-zmqpubrawtx={self.address}"]
+
+
+@pytest.mark.xdist_group("bitcoin-sv")
+async def test_a_real_node_publishes_its_transactions_by_zmq(tmp_path, stopping, server_for):
+    pytest.importorskip("zmq")
+    node = stopping.enter_context(Publishing(tmp_path / "bitcoin-sv"))
+    await asyncio.to_thread(node.mine, 102)
+    server = server_for(node, protocols=("tcp",), ZMQ_MEMPOOL_ADDRESS=node.address, **HOUR)
+    async with server.connect() as client:
+        for _ in range(3):
+            address = node.rpc("getnewaddress")
+            script = node.rpc("validateaddress", address)["scriptPubKey"]
+            script_hash = scripthash_of(bytes.fromhex(script))
+            assert await client.call(SUBSCRIBE, script_hash) is None
+            txid = await asyncio.to_thread(node.pay, address, 1)
+            # The wallet may spend what it was paid before.
+            while script_hash not in await statuses(client, 1):
+                pass
+            (item,) = await client.call("blockchain.scripthash.get_mempool", script_hash)
+            assert item["tx_hash"] == txid
+        await asyncio.to_thread(node.mine)
+        params = await client.notification(SUBSCRIBE, timeout=LIMIT_SECS)
+        assert params[1] is not None
     assert "a daemon publishes its mempool by ZMQ" in server.log()
