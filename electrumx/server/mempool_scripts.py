@@ -11,18 +11,15 @@ the script changed is dropped and computed again.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.lib.util import chunks
 from electrumx.server.db import UTXO
-
-if TYPE_CHECKING:
-    from electrumx.server.mempool_index import MemPoolIndex
 
 V = TypeVar("V")
 
@@ -36,6 +33,25 @@ MAX_CACHED_TXS = 200_000
 TRIES = 3
 # Hashes sorted in one call, which holds the interpreter: a fifth of a millisecond.
 SORTED_AT_ONCE = 1_000
+
+
+class Index(Protocol):
+    """What is needed of the mempool."""
+
+    #: tx hash -> MemPoolTx, and outpoint -> hash of the transaction that spends it
+    txs: dict[bytes, Any]
+    spenders: dict[tuple[bytes, int], bytes]
+
+    @property
+    def hashXs(self) -> Any:
+        """The transactions of each script."""
+
+    @property
+    def leaving(self) -> Container[bytes]:
+        """Transactions that are in the maps, but in no answer."""
+
+    def has_tx(self, tx_hash: bytes) -> bool:
+        """Return whether a transaction is in the mempool."""
 
 
 @dataclass(slots=True, eq=False)
@@ -147,7 +163,7 @@ class _Views(Generic[V]):
 class LargeScripts:
     """The views of all large scripts of a mempool."""
 
-    def __init__(self, index: "MemPoolIndex") -> None:
+    def __init__(self, index: Index) -> None:
         self._index = index
         self.histories = _Views(partial(history_view, index))
         self.coins = _Views(partial(coins_view, index))
@@ -212,7 +228,7 @@ class LargeScripts:
         return bool(self.histories) or bool(self.coins)
 
 
-def _present(index: "MemPoolIndex", tx_hashes: Iterable[bytes]) -> Iterator[tuple[bytes, Any]]:
+def _present(index: Index, tx_hashes: Iterable[bytes]) -> Iterator[tuple[bytes, Any]]:
     """Yield those of the transactions that are in the mempool."""
     for tx_hash in tx_hashes:
         tx = index.txs.get(tx_hash)
@@ -220,7 +236,7 @@ def _present(index: "MemPoolIndex", tx_hashes: Iterable[bytes]) -> Iterator[tupl
             yield tx_hash, tx
 
 
-def history_view(index: "MemPoolIndex", _hashX: bytes, tx_hashes: list[bytes]) -> HistoryView:
+def history_view(index: Index, _hashX: bytes, tx_hashes: list[bytes]) -> HistoryView:
     """Return the view of the transactions of a script.  Runs in: a thread."""
     has_tx, fees = index.has_tx, {}
     sorts: tuple[list[str], list[str]] = ([], [])
@@ -245,7 +261,7 @@ def _sorted(txids: list[str]) -> list[str]:
     return runs[0] if runs else []
 
 
-def coins_view(index: "MemPoolIndex", hashX: bytes, tx_hashes: list[bytes]) -> CoinsView:
+def coins_view(index: Index, hashX: bytes, tx_hashes: list[bytes]) -> CoinsView:
     """Return what the transactions of a script change of its unspent outputs.
 
     Runs in: a thread.
