@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures how soon the subscribers of a script are notified of a transaction for it.
 
-    python -m benchmarks.broadcast_latency [--broadcasts 200] [--via server|node] [--poll 5000]
+    python -m benchmarks.broadcast_latency [--broadcasts 200] [--via server|node] [--poll 5000] [--real-time]
 
 A real litecoind on regtest and a server with default settings, both on this machine.  One wallet is
 subscribed to a new script for each transaction; another broadcasts it through the server (or, with
@@ -13,6 +13,7 @@ maximum in milliseconds, of the notification and of the reply to the broadcast.
 import argparse
 import asyncio
 import hashlib
+import os
 import random
 import tempfile
 import time
@@ -107,7 +108,11 @@ def main():
     parser.add_argument("--broadcasts", type=int, default=200)
     parser.add_argument("--via", choices=("server", "node"), default="server")
     parser.add_argument("--poll", type=int, help="milliseconds, default: the server's default")
+    parser.add_argument("--real-time", action="store_true", help="for a machine that is busy")
     args = parser.parse_args()
+    if args.real_time:
+        # Inherited by the node and the server
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     settings = {
         "DAEMON_POLL_INTERVAL_BLOCKS": None,
         "DAEMON_POLL_INTERVAL_MEMPOOL": args.poll,

@@ -25,6 +25,7 @@ from electrumx.server.db import DB
 from electrumx.server.env import Env
 from electrumx.server.loop_lag import LoopLag
 from electrumx.server.mempool import MemPool, MemPoolAPI
+from electrumx.server.mempool_feed import MempoolFeed
 from electrumx.server.mempool_listing import Listing
 from electrumx.server.node_reply import block_hash
 from electrumx.server.notifications import Confirmed, Notifications
@@ -144,6 +145,7 @@ class Controller(ServerBase):
             watcher = TipWatcher(
                 daemon, env.zmq_block_addresses, hold_calls=env.daemon_wait_for_blocks
             )
+            feed = MempoolFeed(env.coin, mempool, env.zmq_mempool_addresses)
             manager = SessionManager(env, db, processor, daemon, mempool, shutdown_event)
             manager.loop_lag = loop_lag = LoopLag()
             caught_up_event = asyncio.Event()
@@ -166,6 +168,7 @@ class Controller(ServerBase):
                         _favour_latency_again(mempool_event),
                         _set_when(mempool.wait_until_usable(), usable_event),
                         watcher.run(),
+                        feed.run(),
                         loop_lag.run(),
                     ]
                 )

@@ -160,7 +160,12 @@ class Env(EnvBase):
             "DAEMON_POLL_INTERVAL_MEMPOOL", 5000, minimum=1
         )
         #: where nodes publish the hashes of new blocks
-        self.zmq_block_addresses: list[str] = self._zmq_block_addresses()
+        self.zmq_block_addresses: list[str] = self._zmq_addresses(
+            "ZMQ_BLOCK_ADDRESS", "zmqpubhashblock"
+        )
+        self.zmq_mempool_addresses: list[str] = self._zmq_addresses(
+            "ZMQ_MEMPOOL_ADDRESS", "zmqpubrawtx or zmqpubsequence"
+        )
         self.daemon_wait_for_blocks: bool = self.boolean("DAEMON_WAIT_FOR_BLOCKS", True)
         self.max_sessions: int = self.sane_max_sessions()
 
@@ -239,15 +244,16 @@ class Env(EnvBase):
             )
         return text.lower()
 
-    def _zmq_block_addresses(self) -> list[str]:
-        addresses = self.default("ZMQ_BLOCK_ADDRESS", "").split(",")
+    def _zmq_addresses(self, envvar: str, setting: str) -> list[str]:
+        """Return where nodes publish; ``setting`` is what the node calls it."""
+        addresses = self.default(envvar, "").split(",")
         addresses = [address.strip() for address in addresses if address.strip()]
         for address in addresses:
             match = ZMQ_ADDRESS.fullmatch(address)
             if not match or (match["port"] and not 0 < int(match["port"]) < 65536):
                 raise self.Error(
-                    f"envvar ZMQ_BLOCK_ADDRESS value {shown(address)} is no address: "
-                    "set tcp://HOST:PORT or ipc://PATH, as the daemon's zmqpubhashblock has it"
+                    f"envvar {envvar} value {shown(address)} is no address: "
+                    f"set tcp://HOST:PORT or ipc://PATH, as the daemon's {setting} has it"
                 )
         return addresses
 

@@ -403,8 +403,8 @@ class MemPool(MemPoolIndex):
 
         Without the raw transaction the node is asked for it.
         """
-        if tx_hash not in self.txs:
-            self._arrivals.report(tx_hash, Report(True, raw))
+        # Also if it is here: it may have left and come back.
+        self._arrivals.report(tx_hash, Report(True, raw))
 
     def left(self, tx_hash: bytes) -> None:
         """Take note that the node removed a transaction that no block confirmed."""
@@ -463,7 +463,13 @@ class MemPool(MemPoolIndex):
             if raw_txs[tx_hash] is None:
                 self._arrivals.retry_later(tx_hash, entering[tx_hash])
         unconfirmed = ChainMap[bytes, object](self.txs, raw_txs)  # type: ignore[arg-type]
-        return await self._parse(list(raw_txs), list(raw_txs.values()), unconfirmed)
+        result = await self._parse(list(raw_txs), list(raw_txs.values()), unconfirmed)
+        for tx_hash, report in entering.items():
+            # Published with a block: a generation transaction, whose input is left out
+            candidate = result.txs.get(tx_hash)
+            if report.raw is not None and candidate is not None and not candidate.prevouts:
+                del result.txs[tx_hash]
+        return result
 
     def _add_arrival(self, tx_hash: bytes, tx: MemPoolTx, touched: set[bytes]) -> None:
         """Add a transaction in place of those that spend the same."""
@@ -683,6 +689,8 @@ class MemPool(MemPoolIndex):
 
     async def balance_delta(self, hashX: bytes) -> int:
         """Return what sync_balance_delta does."""
+        if self.large.is_large(hashX):
+            return (await self.large.unspent(hashX)).delta
         return self.sync_balance_delta(hashX)
 
     async def potential_spends(self, hashX: bytes) -> set[Prevout]:

@@ -52,6 +52,10 @@ class Arrivals:
 
     def report(self, tx_hash: bytes, report: Report) -> None:
         """Queue a report; it replaces an earlier one of the same transaction."""
+        earlier = self._reports.get(tx_hash)
+        if report.entered and report.raw is None and earlier is not None and earlier.entered:
+            # The same, perhaps with the raw transaction
+            return
         self._discard(tx_hash)
         size = len(report.raw or b"")
         if len(self._reports) >= MAX_REPORTS or self._raw_bytes + size > MAX_RAW_BYTES:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from electrumx.server.db import UTXO
+from electrumx.server.mempool_scripts import LargeScripts
 from electrumx.server.notifications import Confirmed
 
 HASH_LEN = 32
@@ -192,10 +193,21 @@ class MemPoolIndex:
         self.spenders: dict[Prevout, bytes] = {}
         self._fee_rates = FeeRates()
         self._total_size = 0  # virtual bytes of all txs
-        #: transactions that are in the maps, but in no answer
-        self.leaving: dict[bytes, None] = {}
+        self._leaving: dict[bytes, None] = {}
+        #: cached answers about scripts with many transactions
+        self.large = LargeScripts(self)
         #: counts what was added and removed
         self._changes = 0
+
+    @property
+    def leaving(self) -> dict[bytes, None]:
+        """Transactions that are in the maps, but in no answer."""
+        return self._leaving
+
+    @leaving.setter
+    def leaving(self, tx_hashes: dict[bytes, None]) -> None:
+        self._leaving = tx_hashes
+        self.large.clear()
 
     def _add(self, tx_hash: bytes, tx: MemPoolTx, touched: set[bytes]) -> None:
         """Take a transaction that was not there; its hashXs go into touched."""
@@ -209,6 +221,8 @@ class MemPoolIndex:
         add = self.hashXs.add
         for hashX in tx_hashXs:
             add(hashX, tx_hash)
+        if self.large:
+            self.large.changed(tx_hash, len(tx.out_pairs), tx_hashXs)
         touched |= tx_hashXs
 
     def _remove(self, tx_hash: bytes, touched: set[bytes]) -> None:
@@ -224,6 +238,8 @@ class MemPoolIndex:
         remove = self.hashXs.remove
         for hashX in tx_hashXs:
             remove(hashX, tx_hash)
+        if self.large:
+            self.large.changed(tx_hash, len(tx.out_pairs), tx_hashXs)
         touched |= tx_hashXs
 
     # -- Single transactions that the node was heard to take or to remove
@@ -247,16 +263,17 @@ class MemPoolIndex:
 
     def has_tx(self, tx_hash: bytes) -> bool:
         """Say if a transaction is in the mempool."""
-        return tx_hash in self.txs and tx_hash not in self.leaving
+        return tx_hash in self.txs and tx_hash not in self._leaving
 
     def has(self, hashX: bytes) -> bool:
         """Say if any transaction touches hashX."""
-        if self.leaving:
-            return not self.leaving.keys() >= set(self.hashXs.touching(hashX))
+        leaving = self._leaving
+        if leaving:
+            return any(tx_hash not in leaving for tx_hash in self.hashXs.touching(hashX))
         return hashX in self.hashXs
 
     def _txs_touching(self, hashX: bytes) -> list[tuple[bytes, MemPoolTx]]:
-        txs, leaving = self.txs, self.leaving
+        txs, leaving = self.txs, self._leaving
         return [
             (tx_hash, txs[tx_hash])
             for tx_hash in self.hashXs.touching(hashX)

@@ -371,6 +371,7 @@ class FakeMempool:
         self.histogram = [[12.5, 1000], [1.0, 50000]]
         self.failure = None
         self.tx_hashes = set()
+        self.large = SimpleNamespace(is_large=lambda _hashX: False)
         self.reported = []
 
     def entered(self, tx_hash, raw=None):

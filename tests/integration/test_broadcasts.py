@@ -1,12 +1,17 @@
-"""A transaction that is broadcast through us is in our mempool at once, before any poll."""
+"""Transactions that are broadcast through us, or published, are in our mempool before any poll."""
 
 import asyncio
 from decimal import Decimal
 
 import pytest
 
+from electrumx.lib.hash import double_sha256
+from tests.conftest import free_port
 from tests.integration.client import ElectrumError
+from tests.integration.nodes import BitcoinSVNode
 from tests.integration.oracle import scripthash_of
+from tests.integration.server import ServerProcess
+from tests.integration.stand_in import StandIn, fan_block, fan_spends, small_chain
 
 pytestmark = [pytest.mark.daemon, pytest.mark.xdist_group("litecoind")]
 
@@ -131,3 +136,94 @@ async def test_a_chain_of_broadcasts_is_shown_as_it_is_sent(litecoind, server_fo
         # The list of the node says the same.
         balance = await client.call("blockchain.scripthash.get_balance", script_hash)
         assert balance == {"confirmed": 0, "unconfirmed": int(output["value"] * 10**8)}
+
+
+async def test_a_node_without_packages_is_said_to_have_none(litecoind, server_for):
+    await asyncio.to_thread(litecoind.mine, 2)
+    server = server_for(litecoind, protocols=("tcp",), **HOUR)
+    for version in (None, "1.4", "1.4.2"):
+        async with server.connect() as client:
+            if version:
+                await client.hello(protocol=version)
+            with pytest.raises(ElectrumError, match="daemon has no submitpackage") as error:
+                await client.call("blockchain.transaction.broadcast_package", ["00"])
+            assert error.value.code == 1
+            # It states two of the three, and the increment elsewhere.
+            info = await client.call("mempool.get_info")
+            assert info == dict.fromkeys(
+                ("mempoolminfee", "minrelaytxfee", "incrementalrelayfee"), 0.00001
+            )
+            assert await client.call("blockchain.relayfee") == 0.00001
+
+
+# -- By ZMQ
+
+
+async def test_published_transactions_of_others_are_notified_before_any_poll(tmp_path, stopping):
+    zmq = pytest.importorskip("zmq")
+    maker, tip = small_chain(5)
+    tip, fan = fan_block(maker, tip, 10)
+    node = stopping.enter_context(StandIn(maker.chain(tip)))
+    context = stopping.enter_context(zmq.Context())
+    publisher = stopping.enter_context(context.socket(zmq.XPUB))
+    port = publisher.bind_to_random_port("tcp://127.0.0.1")
+    address = f"tcp://127.0.0.1:{port}"
+    server = await asyncio.to_thread(
+        stopping.enter_context,
+        ServerProcess(tmp_path, node.env, protocols=("tcp",), ZMQ_MEMPOOL_ADDRESS=address, **HOUR),
+    )
+    for _topic in ("rawtx", "sequence"):
+        assert await asyncio.to_thread(publisher.poll, LIMIT_SECS * 1000)
+        publisher.recv()
+    async with server.connect() as client:
+        for number, tx in enumerate(fan_spends(fan)[:6]):
+            script_hash = scripthash_of(tx.outputs[0].pk_script)
+            assert await client.call(SUBSCRIBE, script_hash) is None
+            raw = tx.serialize()
+            tx_hash = double_sha256(raw)
+            node.do(lambda n, tx_hash=tx_hash, raw=raw: n.mempool.update({tx_hash: raw}))
+            if number % 2:
+                parts = [b"sequence", tx_hash[::-1] + b"A" + bytes(8)]
+            else:
+                parts = [b"rawtx", raw]
+            publisher.send_multipart([*parts, (number // 2).to_bytes(4, "little")])
+            found = await statuses(client, 1)
+            assert list(found) == [script_hash]
+            (item,) = await client.call("blockchain.scripthash.get_mempool", script_hash)
+            assert item["tx_hash"] == tx_hash[::-1].hex()
+    assert "a daemon publishes its mempool by ZMQ" in server.log()
+
+
+class Publishing(BitcoinSVNode):
+    """The Bitcoin SV node, which publishes transactions."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.address = f"tcp://127.0.0.1:{free_port()}"
+
+    def command(self):
+        return [*super().command(), f"-zmqpubrawtx={self.address}"]
+
+
+@pytest.mark.xdist_group("bitcoin-sv")
+async def test_a_real_node_publishes_its_transactions_by_zmq(tmp_path, stopping, server_for):
+    pytest.importorskip("zmq")
+    node = stopping.enter_context(Publishing(tmp_path / "bitcoin-sv"))
+    await asyncio.to_thread(node.mine, 102)
+    server = server_for(node, protocols=("tcp",), ZMQ_MEMPOOL_ADDRESS=node.address, **HOUR)
+    async with server.connect() as client:
+        for _ in range(3):
+            address = node.rpc("getnewaddress")
+            script = node.rpc("validateaddress", address)["scriptPubKey"]
+            script_hash = scripthash_of(bytes.fromhex(script))
+            assert await client.call(SUBSCRIBE, script_hash) is None
+            txid = await asyncio.to_thread(node.pay, address, 1)
+            # The wallet may spend what it was paid before.
+            while script_hash not in await statuses(client, 1):
+                pass
+            (item,) = await client.call("blockchain.scripthash.get_mempool", script_hash)
+            assert item["tx_hash"] == txid
+        await asyncio.to_thread(node.mine)
+        params = await client.notification(SUBSCRIBE, timeout=LIMIT_SECS)
+        assert params[1] is not None
+    assert "a daemon publishes its mempool by ZMQ" in server.log()

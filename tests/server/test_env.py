@@ -518,16 +518,18 @@ def test_private_addresses_may_be_reported_when_not_announcing(base):
     assert refusal(ServiceError).startswith("bad IP address")
 
 
-# -- ZMQ_BLOCK_ADDRESS
+# -- ZMQ_BLOCK_ADDRESS, ZMQ_MEMPOOL_ADDRESS
 
 
-def test_zmq_addresses_are_a_list(base):
-    assert Env().zmq_block_addresses == []
-    base.setenv("ZMQ_BLOCK_ADDRESS", "")
-    assert Env().zmq_block_addresses == []
-    base.setenv("ZMQ_BLOCK_ADDRESS", "tcp://127.0.0.1:28332, ipc:///run/node/blocks,tcp://[::1]:1")
+@pytest.mark.parametrize("what", ["block", "mempool"])
+def test_zmq_addresses_are_a_list(base, what):
+    attribute, envvar = f"zmq_{what}_addresses", f"ZMQ_{what.upper()}_ADDRESS"
+    assert getattr(Env(), attribute) == []
+    base.setenv(envvar, "")
+    assert getattr(Env(), attribute) == []
+    base.setenv(envvar, "tcp://127.0.0.1:28332, ipc:///run/node/blocks,tcp://[::1]:1")
     expected = ["tcp://127.0.0.1:28332", "ipc:///run/node/blocks", "tcp://[::1]:1"]
-    assert Env().zmq_block_addresses == expected
+    assert getattr(Env(), attribute) == expected
 
 
 @pytest.mark.parametrize(
@@ -540,4 +542,8 @@ def test_zmq_addresses_are_a_list(base):
 def test_what_is_no_zmq_address_is_refused(base, address):
     base.setenv("ZMQ_BLOCK_ADDRESS", address)
     with pytest.raises(Env.Error, match=r"ZMQ_BLOCK_ADDRESS value .* is no address: set tcp://"):
+        Env()
+    base.setenv("ZMQ_BLOCK_ADDRESS", "")
+    base.setenv("ZMQ_MEMPOOL_ADDRESS", address)
+    with pytest.raises(Env.Error, match=r"ZMQ_MEMPOOL_ADDRESS value .* daemon's zmqpubrawtx or"):
         Env()

@@ -690,6 +690,8 @@ async def test_a_load_that_a_block_interrupts_keeps_what_it_has(with_tips, monke
         # Of the block; then of the refresh that goes on
         assert (await first_refresh(api))[1] == 101
         assert (await first_refresh(api))[1] == 101
+        # Clients are notified first, and then the maps are put in order.
+        await eventually(lambda: not mempool.leaving)
         assert len(mempool.txs) == 19
         await refreshed(api)
         await check_against_model(mempool, api.txs)

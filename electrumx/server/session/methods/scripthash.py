@@ -6,7 +6,7 @@ transactions are mined, without the script itself being touched.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from inspect import isawaitable
 from typing import Any
@@ -119,31 +119,66 @@ class ScripthashMethods(SessionBase):
     def _script_status(self, hashX: bytes, history: ScriptHistory, cost: float) -> Any:
         """Return the status of a script, or an awaitable; remember it if the mempool is in it."""
         if not history.is_hashed:
-            return self._hashed_status(hashX, history, cost)
+            return self._awaited_status(hashX, history, cost)
+        if self.mempool.large.is_large(hashX):
+            view = self.mempool.large.histories.ready(hashX)
+            status = None if view is None else view.status_of(history)
+            if status is None:
+                return self._awaited_status(hashX, history, cost)
+            text_len = history.text_len + len(view.status_text)
+            return self._noted(hashX, status, cost, text_len, unconfirmed=True)
         summaries = self.mempool.sync_summaries(hashX)
         status, text_len = history.status(summaries)
+        return self._noted(hashX, status, cost, text_len, unconfirmed=bool(summaries))
+
+    def _noted(
+        self, hashX: bytes, status: str | None, cost: float, text_len: int, *, unconfirmed: bool
+    ) -> str | None:
+        """Charge for a status, and remember it if the mempool is in it."""
         self.bump_cost(cost + 0.1 + 0.00002 * text_len)
-        if summaries and hashX in self.hashX_subs:
+        if unconfirmed and hashX in self.hashX_subs:
             self.mempool_statuses[hashX] = status
         elif self.mempool_statuses:
             self.mempool_statuses.pop(hashX, None)
         return status
 
-    async def _hashed_status(self, hashX: bytes, history: ScriptHistory, cost: float) -> Any:
-        """Return the status when its history is hashed; that of another tip if that came meanwhile."""
+    async def _awaited_status(self, hashX: bytes, history: ScriptHistory, cost: float) -> Any:
+        """Return the status once a thread has hashed it; of the new tip if that changed meanwhile."""
+        return await self._at_known_tip(
+            lambda: self._status_after_hashing(hashX, history, cost),
+            lambda: self.address_status(hashX),
+        )
+
+    async def _status_after_hashing(
+        self, hashX: bytes, history: ScriptHistory, cost: float
+    ) -> str | None:
+        """Return the status of a script when threads have done what takes long."""
+        await self.session_mgr.scripts.histories.hashed(hashX, history)
+        status: str | None
+        if self.mempool.large.is_large(hashX):
+            status, text_len = await self.mempool.large.status(hashX, history)
+            return self._noted(hashX, status, cost, text_len, unconfirmed=True)
+        status = self._script_status(hashX, history, cost)
+        return status
+
+    async def _at_known_tip(
+        self, make: Callable[[], Awaitable[Any]], make_again: Callable[[], Awaitable[Any]]
+    ) -> Any:
+        """Return ``await make()``; if clients are notified of another tip meanwhile, make it again.
+
+        What ``make`` begins with must belong to the tip that clients know.
+        """
         chain = self.session_mgr.chain
         before = chain.notified_tip, chain.reorg_count
-        await self.session_mgr.scripts.histories.hashed(hashX, history)
+        result = await make()
         if chain.is_known() and (chain.notified_tip, chain.reorg_count) == before:
-            return self._script_status(hashX, history, cost)
-        return await chain.steady(lambda: self.address_status(hashX), self.bump_cost)
+            return result
+        return await chain.steady(make_again, self.bump_cost)
 
     async def address_status(self, hashX: bytes) -> str | None:
         """Return the status of a script, and remember it if it depends on the mempool."""
         history, cost = await self.session_mgr.scripts.histories.read(hashX, hash_only=True)
-        await self.session_mgr.scripts.histories.hashed(hashX, history)
-        status: str | None = self._script_status(hashX, history, cost)
-        return status
+        return await self._status_after_hashing(hashX, history, cost)
 
     def unsubscribe_hashX(self, hashX: bytes) -> str | None:
         """Drop a subscription; return its script hash if there was one."""
@@ -156,7 +191,13 @@ class ScripthashMethods(SessionBase):
             history = self.session_mgr.scripts.histories.hashes.now(hashX)
         except RPCError:
             return True
-        return history is not None and history.is_hashed
+        if history is None or not history.is_hashed:
+            return False
+        large = self.mempool.large
+        if not large.is_large(hashX):
+            return True
+        view = large.histories.ready(hashX)
+        return view is not None and view.status_of(history) is not None
 
     def _status_at_hand(self, hashX: bytes) -> str | None:
         """Return a status that needs no waiting; the subscription ends if there can be none."""
@@ -306,11 +347,35 @@ class ScripthashMethods(SessionBase):
         balances = self.session_mgr.scripts.balances
         return self._at_one_tip(balances, self._balance, scripthash_to_hashX(scripthash))
 
-    def _balance(self, hashX: bytes, balance: tuple[int, int], _cost: float) -> EncodedJSON:
+    def _balance(self, hashX: bytes, balance: tuple[int, int], _cost: float) -> Any:
         coin_count, value = balance
-        delta = self.mempool.sync_balance_delta(hashX)
         self.bump_cost(1.0 + coin_count / 50)
+        if self.mempool.large.is_large(hashX):
+            source = self.session_mgr.scripts.balances
+            return self._of_large(self._large_balance, hashX, source, balance)
+        delta = self.mempool.sync_balance_delta(hashX)
         return EncodedJSON(b'{"confirmed":%d,"unconfirmed":%d}' % (value, delta))
+
+    async def _large_balance(self, hashX: bytes, balance: tuple[int, int]) -> EncodedJSON:
+        view = await self.mempool.large.unspent(hashX)
+        return EncodedJSON(b'{"confirmed":%d,"unconfirmed":%d}' % (balance[1], view.delta))
+
+    def _of_large(
+        self,
+        make: Callable[[bytes, Any], Awaitable[Any]],
+        hashX: bytes,
+        source: Answers,
+        value: Any,
+    ) -> Awaitable[Any]:
+        """Return ``make(hashX, value)`` of a script with many unconfirmed transactions.
+
+        ``value`` is what the source has of the script now; it is read again if the tip changes.
+        """
+
+        async def make_again() -> Any:
+            return await make(hashX, (await source.read(hashX))[0])
+
+        return self._at_known_tip(lambda: make(hashX, value), make_again)
 
     @rpc_method("blockchain.scripthash.get_history")
     def scripthash_get_history(self, scripthash: Any) -> Any:
@@ -321,27 +386,48 @@ class ScripthashMethods(SessionBase):
     def _history(self, hashX: bytes, history: ScriptHistory, cost: float) -> Any:
         assert history.entries is not None
         self.bump_cost(cost)
+        if self.mempool.large.is_large(hashX):
+            source = self.session_mgr.scripts.histories
+            return self._of_large(self._large_history, hashX, source, history)
         unconfirmed = self._mempool(hashX)
         if history.count + len(unconfirmed) > INLINE_ITEMS:
             return asyncio.to_thread(_history, history.entries, unconfirmed)
         return _history(history.entries, unconfirmed)
 
+    async def _large_history(self, hashX: bytes, history: ScriptHistory) -> EncodedJSON:
+        """Return the history of a script with many unconfirmed transactions."""
+        view = await self.mempool.large.history(hashX)
+        self._charge_unconfirmed(view.count)
+        assert history.entries is not None
+        if history.count > INLINE_ITEMS:
+            confirmed = await asyncio.to_thread(packed.history_json, history.entries)
+        else:
+            confirmed = packed.history_json(history.entries)
+        return EncodedJSON(b"[%b]" % b",".join(filter(None, (confirmed, view.json))))
+
     @rpc_method("blockchain.scripthash.get_mempool")
     def scripthash_get_mempool(self, scripthash: Any) -> Any:
         """Return the unconfirmed transactions."""
         hashX = scripthash_to_hashX(scripthash)
-        if self.session_mgr.chain.is_steady():
+        if self.session_mgr.chain.is_steady() and not self.mempool.large.is_large(hashX):
             return self._mempool(hashX)
 
-        async def compute() -> list[dict[str, Any]]:
-            return self._mempool(hashX)
+        async def compute() -> Any:
+            if not self.mempool.large.is_large(hashX):
+                return self._mempool(hashX)
+            view = await self.mempool.large.history(hashX)
+            self._charge_unconfirmed(view.count)
+            return EncodedJSON(b"[%b]" % view.json)
 
         return self.session_mgr.chain.steady(compute, self.bump_cost)
 
     def _mempool(self, hashX: bytes) -> list[dict[str, Any]]:
         result = _unconfirmed(self.mempool.sync_summaries(hashX))
-        self.bump_cost(0.25 + len(result) / 50)
+        self._charge_unconfirmed(len(result))
         return result
+
+    def _charge_unconfirmed(self, count: int) -> None:
+        self.bump_cost(0.25 + count / 50)
 
     @rpc_method("blockchain.scripthash.listunspent")
     def scripthash_listunspent(self, scripthash: Any) -> Any:
@@ -350,6 +436,9 @@ class ScripthashMethods(SessionBase):
         return self._at_one_tip(coins, self._listunspent, scripthash_to_hashX(scripthash))
 
     def _listunspent(self, hashX: bytes, coins: bytes, _cost: float) -> Any:
+        if self.mempool.large.is_large(hashX):
+            source = self.session_mgr.scripts.coins
+            return self._of_large(self._large_listunspent, hashX, source, coins)
         mempool_utxos = self.mempool.sync_unspent(hashX)
         spent = self.mempool.sync_spends(hashX)
         count = len(coins) // packed.PACKED_COIN_LEN + len(mempool_utxos)
@@ -361,6 +450,13 @@ class ScripthashMethods(SessionBase):
         if count > (INLINE_ITEMS // 10 if spent else INLINE_ITEMS):
             return asyncio.to_thread(_unspent, coins, mempool_utxos, spent)
         return _unspent(coins, mempool_utxos, spent)
+
+    async def _large_listunspent(self, hashX: bytes, coins: bytes) -> EncodedJSON:
+        """Return the unspent outputs of a script with many unconfirmed transactions."""
+        view = await self.mempool.large.unspent(hashX)
+        count = len(coins) // packed.PACKED_COIN_LEN + len(view.utxos)
+        self.bump_cost(1.0 + count / 50)
+        return await asyncio.to_thread(_unspent, coins, view.utxos, view.spends)
 
     @rpc_method("blockchain.scripthash.subscribe")
     def scripthash_subscribe(self, scripthash: Any) -> Any:
