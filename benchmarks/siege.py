@@ -16,6 +16,7 @@ import collections
 import json
 import multiprocessing
 import os
+import queue
 import random
 import re
 import resource
@@ -270,10 +271,14 @@ class Process:
     def finish(self, secs=120):
         """Stop it; return what it found out, None if it does not say."""
         self._stop.set()
+        deadline = time.monotonic() + secs
         try:
-            return self._results.get(timeout=secs)
-        except Exception:
-            return None
+            while True:
+                try:
+                    return self._results.get(timeout=1)
+                except queue.Empty:
+                    if time.monotonic() > deadline or not self._process.is_alive():
+                        return None
         finally:
             self._process.join(10)
             if self._process.is_alive():
