@@ -268,6 +268,20 @@ def test_no_reply_to_a_batch_is_larger_than_the_bound(members, max_size):
     json.loads(message)
 
 
+def test_in_a_batch_what_does_not_fit_is_replaced_one_by_one():
+    connection = BoundedConnection(JSONRPCv2, 10_000)
+    items = connection.receive_message(json.dumps([ping(n) for n in range(15)]).encode())
+    message = None
+    for item in items:
+        # The first alone would leave no room for any error.
+        part = item.encode("x" * (9_900 if item is items[0] else 500))
+        message = item.deliver(item.oversized() if item.is_oversized(part) else part)
+    replies = json.loads(message)
+    assert [reply["id"] for reply in replies] == list(range(15))
+    assert ["error" in reply for reply in replies] == [True] + [False] * 14
+    assert len(message) <= 10_000
+
+
 @pytest.mark.parametrize("request_id", ["x" * 4_097, ["x" * 5_000], {"x" * 5_000: 1}])
 async def test_an_id_that_is_too_long_to_repeat_is_refused(request_id, client):
     await client.send({"id": request_id, "method": "server.ping", "params": []})
