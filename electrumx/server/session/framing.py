@@ -23,8 +23,9 @@ from electrumx.server.session.results import EncodedJSON, encode
 
 # Members of a batch; a longer one is refused as a whole.
 MAX_BATCH_MEMBERS = 10_000
-# A batch with more malformed members is refused as a whole: none of the others is executed.
-MAX_MALFORMED_MEMBERS = 10
+# A batch with more malformed members, which cost a default hard limit, is refused as a whole: none
+# of the others is executed.
+MAX_MALFORMED_MEMBERS = 100
 
 
 class LineFramer:

@@ -230,7 +230,7 @@ def test_none_of_a_batch_with_many_malformed_members_is_executed(malformed):
     assert (len(items), reply, count) == (1, None, most)
     items, reply, count = received(json.dumps([ping(1)] + [malformed] * 5_000).encode())
     assert (items, reply["id"], count) == (None, None, most + 1)
-    assert reply["error"]["message"] == "batch has more than 10 malformed members"
+    assert reply["error"]["message"] == "batch has more than 100 malformed members"
 
 
 @settings(max_examples=200, deadline=None)
