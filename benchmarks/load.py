@@ -110,6 +110,7 @@ def wallet_figures(wallets):
             "max ms": round(max(values) * 1000, 1),
         }
         for name, values in (("ping", wallets.pings), ("subscribe", wallets.subscribes))
+        if values
     } | {"wallets lost": wallets.lost}
 
 

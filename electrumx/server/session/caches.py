@@ -244,6 +244,13 @@ class FeeEstimates:
         self._bucket = bucket
         self.cache: LRUCache[tuple[int, str | None], _Estimate] = LRUCache()
 
+    def now(self, number: int, mode: str | None) -> Any:
+        """Return an estimate that is in memory, else None."""
+        entry = self.cache.get((self._bucket(number), mode))
+        if entry is None or entry.lock.locked() or entry.tip != self._tip():
+            return None
+        return entry.value
+
     async def get(
         self, number: int, mode: str | None, ask: Callable[[int, str | None], Any]
     ) -> Any:

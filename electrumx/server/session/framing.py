@@ -23,8 +23,9 @@ from electrumx.server.session.results import EncodedJSON, encode
 
 # Members of a batch; a longer one is refused as a whole.
 MAX_BATCH_MEMBERS = 10_000
-# A batch with more malformed members is refused as a whole: none of the others is executed.
-MAX_MALFORMED_MEMBERS = 10
+# A batch with more malformed members, which cost a default hard limit, is refused as a whole: none
+# of the others is executed.
+MAX_MALFORMED_MEMBERS = 100
 
 
 class LineFramer:
@@ -86,28 +87,45 @@ class LineFramer:
 
 
 class _BatchReply:
-    """Collects the replies of one batch; the last one in completes the message."""
+    """Collects the replies of one batch; the last one in completes the message.
+
+    Room is kept for an error for each member that has no reply yet: what does not fit is replaced
+    one by one.  In the largest batches there is no such room; the message may then be one error.
+    """
 
     def __init__(self, connection: "BoundedConnection") -> None:
         self._connection = connection
         self.parts: list[bytes] = []
         self.expected = 0
         self._size = 0
+        # Bytes of the errors that may have to be sent instead of replies that are not there yet
+        self._reserved = 0
+        self._most_reserved = connection.max_response_size // 4
+        self._error_bytes = 2 + len(connection.oversized(""))
 
     def add_error(self, message: bytes) -> None:
         self.expected += 1
         self._add(message)
 
+    def expect(self, request_id: Any) -> int:
+        """Expect a reply; return how much room is kept for an error."""
+        self.expected += 1
+        reserved = self._error_bytes + len(encode(request_id))
+        self._reserved += reserved
+        return reserved
+
     def _add(self, part: bytes) -> None:
         self._size += len(part) + 2
         self.parts.append(part)
 
-    def is_oversized(self, part: bytes) -> bool:
-        """Return whether the replies so far leave no room for another one."""
-        return self._size + len(part) + 2 > self._connection.max_response_size > 0
+    def is_oversized(self, part: bytes, reserved: int) -> bool:
+        """Return whether there is no room for a reply, beside the errors that may follow."""
+        others = min(self._reserved - reserved, self._most_reserved)
+        return self._size + len(part) + 2 + others > self._connection.max_response_size > 0
 
-    def deliver(self, part: bytes) -> bytes | None:
+    def deliver(self, part: bytes, reserved: int) -> bytes | None:
         """Add an encoded reply; return the whole message if it was the last."""
+        self._reserved -= reserved
         self._add(part)
         return self.message() if len(self.parts) == self.expected else None
 
@@ -120,12 +138,13 @@ class _BatchReply:
 class _BatchMember(Request):
     """A request of a batch; small, as there may be ten thousand of them waiting."""
 
-    __slots__ = ("_reply", "_request_id")
+    __slots__ = ("_reply", "_request_id", "_reserved")
 
     def __init__(self, request: Any, request_id: Any, reply: _BatchReply) -> None:
         super().__init__(request.method, request.args)
         self._request_id = request_id
         self._reply = reply
+        self._reserved = reply.expect(request_id)
 
     def __repr__(self) -> str:
         return f"Request({self.method!r}, {self.args!r})"
@@ -134,17 +153,17 @@ class _BatchMember(Request):
         return self._reply._connection._encode(self._request_id, result)
 
     def is_oversized(self, part: bytes) -> bool:
-        return self._reply.is_oversized(part)
+        return self._reply.is_oversized(part, self._reserved)
 
     def oversized(self) -> bytes:
         return self._reply._connection.oversized(self._request_id)
 
     def deliver(self, part: bytes) -> bytes | None:
-        return self._reply.deliver(part)
+        return self._reply.deliver(part, self._reserved)
 
     def deliver_last(self, part: bytes) -> bytes:
         """Return the message with the replies that are there, of which this is the last."""
-        return self._reply.deliver(part) or self._reply.message()
+        return self.deliver(part) or self._reply.message()
 
 
 class BoundedConnection(JSONRPCConnection):
@@ -260,7 +279,6 @@ class BoundedConnection(JSONRPCConnection):
                 reply.add_error(error.error_message)
                 continue
             if isinstance(item, Request):
-                reply.expected += 1
                 item = _BatchMember(item, request_id, reply)
             items.append(item)
         if reply.parts and len(reply.parts) == reply.expected:

@@ -47,6 +47,8 @@ SUM_SECS = 1.0
 # Prices that do not depend on the size of the answer.
 COST_CACHED = 0.1
 COST_FAILED_TRY = 0.1
+# Of a range of headers, however short it is.
+MIN_HEADERS_COST = 0.1
 # The largest count a price is computed from: keeps floats finite whatever a client asks.
 MAX_PRICED_COUNT = 10**9
 
@@ -63,12 +65,12 @@ def tx_hashes_cost(count: int) -> float:
 
 def headers_cost(requested: int) -> float:
     """Return the price of a range of headers, by the number asked for (not sent)."""
-    return min(requested, MAX_PRICED_COUNT) / 50
+    return max(MIN_HEADERS_COST, min(requested, MAX_PRICED_COUNT) / 50)
 
 
 def header_proof_cost(hashes: int) -> float:
     """Return the price of making so many hashes of the tree over all headers: 0.8 us each."""
-    return hashes / 250
+    return hashes / 150
 
 
 class Costly(Protocol):

@@ -230,7 +230,7 @@ def test_none_of_a_batch_with_many_malformed_members_is_executed(malformed):
     assert (len(items), reply, count) == (1, None, most)
     items, reply, count = received(json.dumps([ping(1)] + [malformed] * 5_000).encode())
     assert (items, reply["id"], count) == (None, None, most + 1)
-    assert reply["error"]["message"] == "batch has more than 10 malformed members"
+    assert reply["error"]["message"] == "batch has more than 100 malformed members"
 
 
 @settings(max_examples=200, deadline=None)
@@ -266,6 +266,20 @@ def test_no_reply_to_a_batch_is_larger_than_the_bound(members, max_size):
     assert message is not None
     assert len(message) <= max_size
     json.loads(message)
+
+
+def test_in_a_batch_what_does_not_fit_is_replaced_one_by_one():
+    connection = BoundedConnection(JSONRPCv2, 10_000)
+    items = connection.receive_message(json.dumps([ping(n) for n in range(15)]).encode())
+    message = None
+    for item in items:
+        # The first alone would leave no room for any error.
+        part = item.encode("x" * (9_900 if item is items[0] else 500))
+        message = item.deliver(item.oversized() if item.is_oversized(part) else part)
+    replies = json.loads(message)
+    assert [reply["id"] for reply in replies] == list(range(15))
+    assert ["error" in reply for reply in replies] == [True] + [False] * 14
+    assert len(message) <= 10_000
 
 
 @pytest.mark.parametrize("request_id", ["x" * 4_097, ["x" * 5_000], {"x" * 5_000: 1}])

@@ -36,7 +36,7 @@ class MempoolMethods(SessionBase):
         return result
 
     @rpc_method("blockchain.estimatefee")
-    async def estimatefee(self, number: Any, mode: Any = None) -> float:
+    def estimatefee(self, number: Any, mode: Any = None) -> Any:
         """Return the fee rate, in coins per kB, to be mined within so many blocks; or -1."""
         number = min(non_negative_integer(number), MAX_TARGET)
         mode = estimate_mode(mode)
@@ -47,5 +47,6 @@ class MempoolMethods(SessionBase):
             args = (target,) if mode is None else (target, mode)
             return await self.session_mgr.daemon_request("estimatefee", *args)
 
-        result: float = await self.session_mgr.fees.get(number, mode, ask)
-        return result
+        fees = self.session_mgr.fees
+        known = fees.now(number, mode)
+        return fees.get(number, mode, ask) if known is None else known
