@@ -131,6 +131,10 @@ class RecordCutter:
         self._rest = 0
         self._header = b""
 
+    def is_between_records(self) -> bool:
+        """Return whether the next byte begins a record."""
+        return not self._rest and not self._header
+
     def cut(self, data: bytes, start: int, max_records: int, max_bytes: int) -> tuple[int, int]:
         """Return (position behind, records ended): at most so many, from ``start`` on."""
         position, end = start, min(len(data), start + max_bytes)
@@ -156,7 +160,8 @@ class RecordCutter:
 class TLSLayer:
     """The server's side of one TLS connection.
 
-    ``to_send()`` must be asked for, and sent, after ``handshake``, ``receive`` and ``close``.
+    ``to_send()`` must be asked for, and sent, after ``receive`` and ``close``; after
+    ``receive_record`` only if that raises.
     """
 
     __slots__ = ("_cutter", "_handshake_bytes", "_incoming", "_outgoing", "_ssl", "empty_records",
@@ -169,7 +174,7 @@ class TLSLayer:
         self._handshake_bytes = 0
         #: whether the handshake is done
         self.is_open = False
-        #: records received since the handshake, and those of them without content
+        #: records that ``receive`` processed since the handshake, and all without content
         self.records = self.empty_records = 0
 
     def receive(self, data: bytes, start: int, pieces: list[bytes]) -> int:
@@ -186,12 +191,37 @@ class TLSLayer:
         before = len(pieces)
         self._read(pieces)
         self.records += records
-        empty = records - (len(pieces) - before)
-        if empty > 0:
-            self.empty_records += empty
-            if self.empty_records > MAX_EMPTY_RECORDS:
-                raise TLSError("too many records without content")
+        self._count_empty(max(0, records - (len(pieces) - before)))
         return end
+
+    def is_record(self, data: bytes) -> bool:
+        """Return whether what was received is one whole record: most often it is."""
+        size = len(data)
+        return (
+            size > _HEADER_BYTES
+            and size == (data[3] << 8 | data[4]) + _HEADER_BYTES
+            and self._cutter.is_between_records()
+            and self.is_open
+        )
+
+    def receive_record(self, data: bytes) -> bytes | None:
+        """Do as ``receive`` with one whole record; return its content, None if it has none."""
+        self._incoming.write(data)
+        try:
+            # There is less in it than it takes.
+            return self._ssl.read(len(data))
+        except ssl.SSLWantReadError:
+            self._count_empty(1)
+            return None
+        except ssl.SSLZeroReturnError:
+            return b""
+        except ssl.SSLError as e:
+            raise TLSError(str(e)) from None
+
+    def _count_empty(self, count: int) -> None:
+        self.empty_records += count
+        if self.empty_records > MAX_EMPTY_RECORDS:
+            raise TLSError("too many records without content")
 
     def _read(self, pieces: list[bytes]) -> None:
         incoming, read = self._incoming, self._ssl.read
@@ -211,29 +241,36 @@ class TLSLayer:
     def _shake_hands(self, data: bytes, start: int) -> int:
         """Go on with the handshake; return the position up to which input was used.
 
-        Records are fed one by one: what follows the handshake is counted as what it is.
+        Records are fed one by one, until it is done: those that follow are counted as content.
         """
-        end, _records = self._cutter.cut(data, start, 1, SLICE_BYTES)
-        self._handshake_bytes += end - start
-        if self._handshake_bytes > MAX_HANDSHAKE_BYTES:
-            raise TLSError("handshake too long")
-        self._incoming.write(memoryview(data)[start:end])
-        try:
-            self._ssl.do_handshake()
-        except ssl.SSLWantReadError:
-            pass
-        except ssl.SSLError as e:
-            raise TLSError(str(e)) from None
-        else:
-            self.is_open = True
-        return end
+        position = start
+        while position < len(data) and not self.is_open:
+            end, _records = self._cutter.cut(data, position, 1, SLICE_BYTES)
+            self._handshake_bytes += end - position
+            if self._handshake_bytes > MAX_HANDSHAKE_BYTES:
+                raise TLSError("handshake too long")
+            self._incoming.write(memoryview(data)[position:end])
+            position = end
+            try:
+                self._ssl.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError as e:
+                raise TLSError(str(e)) from None
+            else:
+                self.is_open = True
+        return position
+
+    def encrypt_piece(self, data: bytes) -> bytes:
+        """Return the encrypted form of up to ``WRITE_BYTES`` to be sent."""
+        self._ssl.write(data)
+        return self._outgoing.read()
 
     def encrypt(self, data: bytes) -> list[bytes]:
         """Return the encrypted form of what is to be sent, in pieces."""
-        write, outgoing = self._ssl.write, self._outgoing
         if len(data) <= WRITE_BYTES:
-            write(data)
-            return [outgoing.read()]
+            return [self.encrypt_piece(data)]
+        write, outgoing = self._ssl.write, self._outgoing
         pieces = []
         view = memoryview(data)
         for start in range(0, len(data), WRITE_BYTES):

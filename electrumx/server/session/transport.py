@@ -16,7 +16,8 @@ charges the group of the address for those that never become a session.
 Fairness: input of TLS and WebSocket is processed in steps of at most about half a millisecond.
 A connection gets one step when its bytes arrive; the rest waits in ``TurnQueue``, which spends
 ``TURN_SECS`` of each turn of the event loop on all connections together.  Meanwhile the
-connection is not read.  Neither is it read while more than 64 KiB wait to be sent to it.
+connection is not read if more than 16 KiB wait so.  Neither is it read while more than 64 KiB
+wait to be sent to it.
 
 Sessions are fed by these calls:
 
@@ -43,13 +44,15 @@ from electrumx.server.session.tls import TLSError, TLSLayer
 JOINED_BYTES = 65_536
 # How long a connection that we end waits for the client to end it too.
 LINGER_SECS = 1.0
+# Above so much input that was not processed yet, a connection is not read.
+READ_AHEAD_BYTES = 16_384
 # What one turn of the event loop spends on input that waits, of all connections together.
 TURN_SECS = 0.002
 # Costs, by the measure that 10,000 buy about two seconds of CPU.  A read that completes no message:
 READ_COST = 0.05
 # A TLS handshake (1.1 ms with an RSA key of 2,048 bits)
 HANDSHAKE_COST = 5.0
-# A TLS record, and what one without content costs in addition
+# A TLS record that came with others, and what one without content costs in addition
 RECORD_COST = 0.02
 EMPTY_RECORD_COST = 0.05
 
@@ -176,14 +179,30 @@ class StreamConnection(asyncio.Protocol):
             self._early_bytes += len(data)
         else:
             session.received_bytes(len(data))
-        if self._tls is None:
+        tls = self._tls
+        if tls is None:
             self._received(data)
             return
+        if not self._input and tls.is_record(data) and not self._is_stopped():
+            try:
+                content = tls.receive_record(data)
+            except TLSError:
+                self._on_tls_error(tls)
+                return
+            if content:
+                self._received(content)
+                return
+            if content is None:
+                if session is not None:
+                    session.bump_cost(EMPTY_RECORD_COST)
+                    self._end_if_over_limit()
+                return
+            data, self._at_eof = b"", True
         self._input = self._input[self._position :] + data if self._input else data
         self._position = 0
         if not self._queued:
             # Handshakes cost most of a turn each.
-            if self._tls.is_open:
+            if tls.is_open:
                 self._step()
             self._after_step()
 
@@ -260,6 +279,10 @@ class StreamConnection(asyncio.Protocol):
         """Return whether there is input that was not processed yet."""
         return self._position < len(self._input)
 
+    def input_size(self) -> int:
+        """Return how many bytes of input were not processed yet."""
+        return len(self._input) - self._position
+
     def on_turn(self) -> None:
         """Process a step of what waits."""
         self._queued = False
@@ -294,12 +317,9 @@ class StreamConnection(asyncio.Protocol):
         try:
             self._position = tls.receive(self._input, self._position, pieces)
         except TLSError:
-            # An alert says what was wrong
-            self._write_raw(tls.to_send())
-            self._transport.close()
-            self._force_after(LINGER_SECS)
+            self._on_tls_error(tls)
             return
-        if not self.has_input():
+        if self._position >= len(self._input):
             self._input, self._position = b"", 0
         self._write_raw(tls.to_send())
         if not was_open:
@@ -307,7 +327,8 @@ class StreamConnection(asyncio.Protocol):
                 self._open()
             return
         if self.session is not None:
-            cost = (tls.records - records) * RECORD_COST
+            # Of what comes alone, the read is most of the work.
+            cost = (tls.records - records - 1) * RECORD_COST
             self.session.bump_cost(cost + (tls.empty_records - empty) * EMPTY_RECORD_COST)
         if pieces:
             if not pieces[-1]:
@@ -315,6 +336,13 @@ class StreamConnection(asyncio.Protocol):
             self._received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         else:
             self._end_if_over_limit()
+
+    def _on_tls_error(self, tls: TLSLayer) -> None:
+        """Close, with an alert that says what was wrong."""
+        self._input, self._position = b"", 0
+        self._write_raw(tls.to_send())
+        self._transport.close()
+        self._force_after(LINGER_SECS)
 
     def _on_input_end(self) -> bool:
         """Tell the session that the client asks no more; return whether it is to be answered."""
@@ -362,7 +390,9 @@ class StreamConnection(asyncio.Protocol):
         transport = self._transport
         if transport.is_closing():
             return
-        paused = not self._ending and (self.is_held or self.has_input() or not self.is_writable)
+        paused = not self._ending and (
+            self.is_held or not self.is_writable or self.input_size() > READ_AHEAD_BYTES
+        )
         if paused != self._paused:
             self._paused = paused
             if paused:
@@ -503,5 +533,7 @@ class RawTransport(StreamConnection):
             data = b"\n".join(messages)
             if self._tls is None:
                 transport.write(data)
+            elif len(data) <= JOINED_BYTES:
+                transport.write(self._tls.encrypt_piece(data))
             else:
                 self._write(data)

@@ -94,6 +94,10 @@ class WebSocketTransport(StreamConnection):
         """Return whether there is input that was not processed yet."""
         return self._plain_at < len(self._plain) or super().has_input()
 
+    def input_size(self) -> int:
+        """Return how many bytes of input were not processed yet."""
+        return len(self._plain) - self._plain_at + super().input_size()
+
     def _received(self, data: bytes) -> None:
         self._silent_periods = 0
         self._plain = self._plain[self._plain_at :] + data if self._plain else data
