@@ -232,7 +232,7 @@ class Listeners:
         self._env = env
         self._factory_for = factory_for
         self._admission = admission
-        self._send_memory = SendMemory()
+        self.send_memory = SendMemory()
         self._turns = TurnQueue()
         self._tls_context: ssl.SSLContext | None = None
         self.logger = util.class_logger(__name__, self.__class__.__name__)
@@ -250,7 +250,7 @@ class Listeners:
             session_factory=self._factory_for(protocol),
             max_recv=self._env.max_recv,
             admission=self._admission,
-            send_memory=self._send_memory,
+            send_memory=self.send_memory,
             turns=self._turns,
             byte_cost=1 / self._env.bw_unit_cost,
             tls_context=self._tls(protocol),

@@ -205,6 +205,8 @@ class StreamConnection(asyncio.Protocol):
             if tls.is_open:
                 self._step()
             self._after_step()
+        else:
+            self._update_reading()
 
     def eof_received(self) -> bool:
         """Let the session answer what was asked; return whether it is going to."""
@@ -241,8 +243,7 @@ class StreamConnection(asyncio.Protocol):
             self._force_timer.cancel()
             self._force_timer = None
         self.is_writable = True
-        self._input = b""
-        self._position = 0
+        self._discard_input()
         self._context.send_memory.forget(self)
         self._end_session()
         self._context.admission.lost(self)
@@ -337,9 +338,12 @@ class StreamConnection(asyncio.Protocol):
         else:
             self._end_if_over_limit()
 
+    def _discard_input(self) -> None:
+        self._input, self._position = b"", 0
+
     def _on_tls_error(self, tls: TLSLayer) -> None:
         """Close, with an alert that says what was wrong."""
-        self._input, self._position = b"", 0
+        self._discard_input()
         self._write_raw(tls.to_send())
         self._transport.close()
         self._force_after(LINGER_SECS)
@@ -453,7 +457,7 @@ class StreamConnection(asyncio.Protocol):
     def _linger(self) -> None:
         """Discard what the client still sends, until it ends the connection too."""
         self._ending = True
-        self._input, self._position = b"", 0
+        self._discard_input()
         # The session has no part in what is left of the connection.
         asyncio.get_running_loop().call_soon(self._end_session)
         self._update_reading()

@@ -62,7 +62,7 @@ def frame_header(size: int) -> bytes:
 class WebSocketTransport(StreamConnection):
     """A connection whose messages are WebSocket messages, over TCP or TLS."""
 
-    __slots__ = ("_fragments", "_ping_timer", "_plain", "_plain_at", "_protocol",
+    __slots__ = ("_fragments", "_is_stepping", "_ping_timer", "_plain", "_plain_at", "_protocol",
                  "_silent_periods", "_upgrade_bytes")  # fmt: skip
 
     has_lines = False
@@ -73,6 +73,8 @@ class WebSocketTransport(StreamConnection):
         # What the library was not given yet, from a position on
         self._plain = b""
         self._plain_at = 0
+        # Whether what is decrypted is processed by the caller
+        self._is_stepping = False
         self._upgrade_bytes = 0
         # The message that is being received in fragments
         self._fragments: bytearray | None = None
@@ -102,14 +104,20 @@ class WebSocketTransport(StreamConnection):
         self._silent_periods = 0
         self._plain = self._plain[self._plain_at :] + data if self._plain else data
         self._plain_at = 0
-        if self._tls is None and not self._queued:
+        if self._queued:
+            self._update_reading()
+        elif not self._is_stepping:
             self._step()
             self._after_step()
 
     def _step(self) -> None:
         """Decrypt, if nothing decrypted is left, and give it to the library for a while."""
         if self._plain_at >= len(self._plain):
-            super()._step()
+            self._is_stepping = True
+            try:
+                super()._step()
+            finally:
+                self._is_stepping = False
         protocol = self._protocol
         if protocol is None:
             return
@@ -243,6 +251,9 @@ class WebSocketTransport(StreamConnection):
         if self._ping_timer is not None:
             self._ping_timer.cancel()
             self._ping_timer = None
-        self._plain, self._plain_at, self._fragments = b"", 0, None
         super().connection_lost(exc)
         self._protocol = None
+
+    def _discard_input(self) -> None:
+        super()._discard_input()
+        self._plain, self._plain_at, self._fragments = b"", 0, None
