@@ -168,6 +168,8 @@ class Env(EnvBase):
         )
         self.daemon_wait_for_blocks: bool = self.boolean("DAEMON_WAIT_FOR_BLOCKS", True)
         self.max_sessions: int = self.sane_max_sessions()
+        #: Connections of one subnet, as cost groups have them.
+        self.max_sessions_per_subnet: int = self.integer("MAX_SESSIONS_PER_SUBNET", 100, minimum=1)
 
     def _read_cost_limits(self) -> None:
         self.cost_soft_limit: int = self.integer("COST_SOFT_LIMIT", 1000, minimum=0)

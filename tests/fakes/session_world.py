@@ -99,6 +99,7 @@ def fake_env(**settings):
         max_send=1_000_000,
         max_recv=1_000_000,
         max_sessions=1000,
+        max_sessions_per_subnet=100,
         session_timeout=600,
         session_group_by_subnet_ipv4=24,
         session_group_by_subnet_ipv6=48,

@@ -14,6 +14,7 @@ from electrumx.server.session.requests import FAST_MESSAGE_BYTES, RequestSession
 from electrumx.server.session.results import encode_result
 from electrumx.server.session.tables import handler_names, handler_table, rpc_method
 from electrumx.server.session.transport import RawTransport
+from tests.fakes.connections import FakeSocketTransport, connection_context
 
 
 class Sent:
@@ -274,28 +275,6 @@ def test_both_paths_are_taken(loop):
     assert not is_fast(b'{"jsonrpc":"2.0","id":1,"method":"none"}' + padding)
 
 
-class Socket:
-    """What asyncio gives a protocol, that accepts all."""
-
-    def __init__(self):
-        self.sent = b""
-
-    def write(self, data):
-        self.sent += data
-
-    def is_closing(self):
-        return False
-
-    def can_write_eof(self):
-        return False
-
-    def close(self):
-        pass
-
-    def abort(self):
-        pass
-
-
 SYNCHRONOUS = [
     b'{"jsonrpc":"2.0","id":%d,"method":"%s","params":[%d]}' % (n, method, n)
     for n, method in enumerate([b"show", b"encoded", b"echo", b"refuses", b"unknown"])
@@ -310,8 +289,8 @@ def test_replies_do_not_depend_on_where_the_bytes_are_cut(loop, lines, cuts):
     data = b"".join(line + b"\n" for line in lines)
 
     async def replies(cuts):
-        protocol = RawTransport(Session, 1000)
-        protocol.connection_made(socket := Socket())
+        protocol = RawTransport(connection_context(Session, 1000))
+        protocol.connection_made(socket := FakeSocketTransport())
         start = 0
         for cut in [*sorted(min(cut, len(data)) for cut in cuts), len(data)]:
             protocol.data_received(data[start:cut])

@@ -84,6 +84,7 @@ INTEGERS = [
     ("DAEMON_POLL_INTERVAL_BLOCKS", "daemon_poll_interval_blocks_msec", 5000, 1, None),
     ("DAEMON_POLL_INTERVAL_MEMPOOL", "daemon_poll_interval_mempool_msec", 5000, 1, None),
     ("MAX_SESSIONS", "max_sessions", 1000, 0, None),
+    ("MAX_SESSIONS_PER_SUBNET", "max_sessions_per_subnet", 100, 1, None),
     ("COST_SOFT_LIMIT", "cost_soft_limit", 1000, 0, None),
     ("COST_HARD_LIMIT", "cost_hard_limit", 10000, 0, None),
     ("BANDWIDTH_UNIT_COST", "bw_unit_cost", 5000, 1, None),

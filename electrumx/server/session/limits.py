@@ -181,6 +181,21 @@ class SessionGroups:
                 most = MAX_DEBT * self._hard_limit / group.weight
                 group.retained_cost = min(group.retained_cost, most)
 
+    def charge(self, host: Any, cost: float) -> None:
+        """Charge the group of an address for a connection that had no session."""
+        name = subnet_name(host, *self._prefixes)
+        if name is not None:
+            group = self.by_name.get(name)
+            if group is None:
+                group = self.by_name[name] = SessionGroup(name, 1.0)
+            group.retained_cost += cost
+
+    def cost_of(self, host: Any) -> float:
+        """Return the cost of the group that an address belongs to; 0 if it is in none."""
+        name = subnet_name(host, *self._prefixes)
+        group = None if name is None else self.by_name.get(name)
+        return 0.0 if group is None else group.cost()
+
     def of(self, session: Any) -> tuple[SessionGroup, ...]:
         """Return the groups a session is in."""
         return self._of_session.get(session, ())

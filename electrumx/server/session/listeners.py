@@ -1,192 +1,225 @@
-"""Listening sockets: raw and websocket, plain and TLS.  Listeners belong to the session manager."""
+"""Listening sockets: raw and WebSocket, plain and TLS.  Listeners belong to the session manager.
+
+Connections are accepted here, not by asyncio's servers: so that one can be refused before
+anything is made for it, and that a shortage of descriptors is handled.
+"""
 
 import asyncio
-import logging
+import errno
 import os
+import socket
 import ssl
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
-from websockets.asyncio.server import ServerConnection
-from websockets.asyncio.server import serve as websockets_serve
-
 from electrumx.lib import util
-from electrumx.server.services import Network
+from electrumx.server.services import Network, is_allowed
+from electrumx.server.session.admission import Admission
 from electrumx.server.session.rpc_access import (
-    RpcTransport,
     bind_socket,
+    log_refusal,
     remove_socket,
     socket_identity,
 )
-from electrumx.server.session.transport import RawTransport, WebSocketTransport
+from electrumx.server.session.send_memory import SendMemory
+from electrumx.server.session.tls import RenewedContext
+from electrumx.server.session.transport import (
+    ConnectionContext,
+    RawTransport,
+    StreamConnection,
+    TurnQueue,
+)
+from electrumx.server.session.websocket import WebSocketTransport
 
 WEBSOCKET_PROTOCOLS = ("ws", "wss")
 TLS_PROTOCOLS = ("ssl", "wss")
 
-# Hostile handshakes are everyday noise, and connections are logged by their sessions.
-_quiet_logger = logging.getLogger("electrumx.websockets")
-_quiet_logger.setLevel(logging.CRITICAL)
+# Connections that the system keeps until they are accepted.
+BACKLOG = 512
+# Accepted of one socket before others get their turn.
+ACCEPTED_AT_ONCE = 16
+# What accept raises when there are no descriptors, or no memory, left.
+SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# How long a listener waits then, and between two lines of the log about it.
+SHORTAGE_SECS = 1.0
+SHORTAGE_LOG_SECS = 60.0
 
 
-class RenewedContext(ssl.SSLContext):
-    """The context of TLS listeners: each new connection gets the certificate now on disk.
-
-    Raises OSError (ssl.SSLError is one) if the files are bad.  If they are bad when they change,
-    new connections go on with what was last good.
-
-    Files are looked at when a connection comes, which is two system calls.  A change is read into
-    a context of its own: one that failed half-way could be left with a certificate and no key.
-    """
-
-    def __new__(cls, certfile: str, keyfile: str) -> "RenewedContext":
-        """Return a context for servers; arguments are ``__init__``'s."""
-        return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
-
-    def __init__(self, certfile: str, keyfile: str) -> None:
-        self.logger = util.class_logger(__name__, self.__class__.__name__)
-        self._files = (certfile, keyfile)
-        # Before reading, so that a change in between is noticed.
-        self._seen = self._signature()
-        self._current = self._load()
-
-    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
-        """Return the TLS layer of a new connection."""
-        self._renew()
-        return self._current.wrap_bio(*args, **kwargs)
-
-    def _signature(self) -> list[tuple[int, int, int]]:
-        """Return what differs if a file was written again, or a link points to another one."""
-        stats = [os.stat(file) for file in self._files]
-        return [(stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats]
-
-    def _load(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        # Without a password OpenSSL would ask for that of an encrypted key at the terminal.
-        context.load_cert_chain(*self._files, password="")
-        return context
-
-    def _renew(self) -> None:
-        try:
-            signature = self._signature()
-        except OSError as e:
-            if self._seen:
-                self._seen = []
-                self._keep_old(e)
-            return
-        if signature == self._seen:
-            return
-        self._seen = signature
-        try:
-            self._current = self._load()
-        except OSError as e:
-            self._keep_old(e)
-        else:
-            self.logger.info(f"new connections use the renewed certificate {self._files[0]}")
-
-    def _keep_old(self, error: OSError) -> None:
-        self.logger.error(
-            f"the renewed certificate {self._files[0]} cannot be used, keeping the old one: {error}"
-        )
+async def bound_sockets(host: str | None, port: int) -> list[socket.socket]:
+    """Return listening sockets for all addresses of a host (None: all interfaces)."""
+    infos = await asyncio.get_running_loop().getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    sockets: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _name, address in dict.fromkeys(infos):
+            try:
+                sock = socket.socket(family, kind, protocol)
+            except OSError:
+                continue  # the system does not have this family
+            sockets.append(sock)
+            _bind(sock, address)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    if not sockets:
+        raise OSError(f"there is no address family for {host}")
+    return sockets
 
 
-async def _serve_websocket(session_factory: Callable[..., Any], ws: ServerConnection) -> None:
-    await WebSocketTransport(ws, session_factory).run()
+def _bind(sock: socket.socket, address: Any) -> None:
+    if os.name == "posix":
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sock.family == socket.AF_INET6:
+        # IPv4 has a socket of its own
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    try:
+        sock.bind(address)
+    except OSError as e:
+        reason = (e.strerror or str(e)).lower()
+        raise OSError(e.errno, f"cannot bind to {address[0]} port {address[1]}: {reason}") from None
+    sock.listen(BACKLOG)
+    sock.setblocking(False)
 
 
 class Listener:
     """One service that accepts connections, from ``open`` to ``close``."""
 
     def __init__(
-        self,
-        service: Any,
-        session_factory: Callable[..., Any],
-        *,
-        max_recv: int,
-        tls_context: ssl.SSLContext | None,
-        rpc_allow: Iterable[Network] = (),
+        self, service: Any, context: ConnectionContext, *, rpc_allow: Iterable[Network] = ()
     ) -> None:
+        """``rpc_allow`` are networks that may connect to ``rpc`` in addition to this machine."""
         self.service = service
-        self._session_factory = session_factory
-        self._max_recv = max_recv
-        self._tls_context = tls_context
+        self._context = context
         self._rpc_allow = rpc_allow
         # Path and identity of the file of a Unix socket
         self._socket_file: tuple[str, tuple[int, int] | None] | None = None
-        self._server: Any = None
+        self._is_rpc = service.protocol == "rpc"
+        is_websocket = service.protocol in WEBSOCKET_PROTOCOLS
+        self._connection_class = WebSocketTransport if is_websocket else RawTransport
+        self._sockets: list[socket.socket] = []
+        # They make transports of new connections
+        self._tasks: set[asyncio.Task[None]] = set()
+        # Runs while accepting is suspended
+        self._resume_timer: asyncio.TimerHandle | None = None
+        self._shortage_log_time: float | None = None
+        self.logger = util.class_logger(__name__, self.__class__.__name__)
 
     @property
     def port(self) -> int:
         """The port listened on (the system's choice if the service named port 0)."""
-        return int(self._server.sockets[0].getsockname()[1])
+        return int(self._sockets[0].getsockname()[1])
 
     async def open(self) -> None:
         """Start to listen; raises OSError if that is impossible."""
-        if self.service.protocol == "rpc":
-            await self._open_rpc()
-            return
+        self._sockets = await self._make_sockets()
+        self._start_accepting()
+
+    async def _make_sockets(self) -> list[socket.socket]:
+        path = getattr(self.service, "path", None)
+        if path is not None:
+            sock = bind_socket(path)
+            self._socket_file = (path, socket_identity(path))
+            sock.listen(BACKLOG)
+            sock.setblocking(False)
+            return [sock]
         host: str | None = str(self.service.address.host)
         if host == "all_interfaces":
             host = None
-        port = self.service.address.port
-        if self.service.protocol in WEBSOCKET_PROTOCOLS:
-            self._server = await websockets_serve(
-                partial(_serve_websocket, self._session_factory),
-                host,
-                port,
-                max_size=self._max_recv or None,
-                # Compressing a large reply takes tens of milliseconds, on the event loop
-                compression=None,
-                ssl=self._tls_context,
-                server_header=None,
-                logger=_quiet_logger,
-            )
-        else:
-            self._server = await asyncio.get_running_loop().create_server(
-                partial(RawTransport, self._session_factory, self._max_recv),
-                host,
-                port,
-                ssl=self._tls_context,
-            )
-
-    async def _open_rpc(self) -> None:
-        loop = asyncio.get_running_loop()
-        factory = partial(RpcTransport, self._session_factory, self._max_recv, self._rpc_allow)
-        path = getattr(self.service, "path", None)
-        if path is None:
-            host = str(self.service.address.host)
-            bind_to = None if host == "all_interfaces" else host
-            self._server = await loop.create_server(factory, bind_to, self.service.address.port)
-            return
-        sock = bind_socket(path)
-        self._socket_file = (path, socket_identity(path))
-        self._server = await loop.create_unix_server(factory, sock=sock)
+        return await bound_sockets(host, self.service.address.port)
 
     def close(self) -> None:
-        """Accept no more connections; those that exist go on.
-
-        Deliberately does not wait: since Python 3.12 a server counts as closed only when the
-        last of its connections has gone, which is up to the clients.
-        """
-        if self.service.protocol in WEBSOCKET_PROTOCOLS:
-            self._server.close(close_connections=False)
-        else:
-            self._server.close()
+        """Accept no more connections; those that exist go on."""
+        self._stop_accepting()
+        if self._resume_timer is not None:
+            self._resume_timer.cancel()
+            self._resume_timer = None
+        for sock in self._sockets:
+            sock.close()
+        self._sockets = []
         if self._socket_file is not None:
             remove_socket(*self._socket_file)
+            self._socket_file = None
 
-    async def wait_closed(self) -> None:
-        """Wait until the connections have gone too (not before Python 3.12 for raw sockets)."""
-        await self._server.wait_closed()
+    def _start_accepting(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._resume_timer = None
+        for sock in self._sockets:
+            loop.add_reader(sock, self._accept_some, sock)
+
+    def _stop_accepting(self) -> None:
+        loop = asyncio.get_running_loop()
+        for sock in self._sockets:
+            loop.remove_reader(sock)
+
+    def _accept_some(self, sock: socket.socket) -> None:
+        """Accept what waits, up to a bound; there is another call if more does."""
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                client, address = sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as e:
+                if e.errno in SHORTAGES:
+                    self._suspend(e)
+                    return
+                continue  # the connection has ended already
+            self._accept(client, address)
+
+    def _suspend(self, error: OSError) -> None:
+        """Close connections that have said nothing, and accept no others for a while."""
+        self._stop_accepting()
+        loop = asyncio.get_running_loop()
+        self._resume_timer = loop.call_later(SHORTAGE_SECS, self._start_accepting)
+        count = self._context.admission.shed()
+        last, now = self._shortage_log_time, loop.time()
+        if last is None or now - last >= SHORTAGE_LOG_SECS:
+            self._shortage_log_time = now
+            self.logger.error(
+                f"cannot accept connections on {self.service}: {error.strerror}; closed "
+                f"{count:,d} that have said nothing, trying again every second"
+            )
+
+    def _accept(self, client: socket.socket, address: Any) -> None:
+        """Begin a connection, or refuse it."""
+        host = address[0] if isinstance(address, tuple) else None
+        if self._is_rpc and host is not None and not is_allowed(host, self._rpc_allow):
+            log_refusal(host)
+            client.close()
+            return
+        ticket = self._context.admission.admit(host, is_rpc=self._is_rpc)
+        if ticket is None:
+            client.close()
+            return
+        client.setblocking(False)
+        ticket.connection = connection = self._connection_class(self._context, ticket)
+        task = asyncio.get_running_loop().create_task(self._connect(client, connection))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, client: socket.socket, connection: StreamConnection) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(lambda: connection, client)
+        except OSError:
+            # It ended before it was connected.
+            client.close()
+            self._context.admission.lost(connection)
 
 
 class Listeners:
     """The services that are being listened on."""
 
-    def __init__(self, env: Any, factory_for: Callable[[str], Callable[..., Any]]) -> None:
+    def __init__(
+        self, env: Any, factory_for: Callable[[str], Callable[..., Any]], admission: Admission
+    ) -> None:
         """``factory_for(protocol)`` returns what makes a session of a transport."""
         self._env = env
         self._factory_for = factory_for
+        self._admission = admission
+        self.send_memory = SendMemory()
+        self._turns = TurnQueue()
         self._tls_context: ssl.SSLContext | None = None
         # Filters of logs and wait conditions of containers know these lines by that name.
         self.logger = util.class_logger(__name__, "SessionManager")
@@ -199,17 +232,24 @@ class Listeners:
             self._tls_context = RenewedContext(self._env.ssl_certfile, self._env.ssl_keyfile)
         return self._tls_context
 
+    def _context(self, protocol: str) -> ConnectionContext:
+        return ConnectionContext(
+            session_factory=self._factory_for(protocol),
+            max_recv=self._env.max_recv,
+            admission=self._admission,
+            send_memory=self.send_memory,
+            turns=self._turns,
+            byte_cost=1 / self._env.bw_unit_cost,
+            tls_context=self._tls(protocol),
+        )
+
     async def start(self, services: Iterable[Any]) -> None:
         """Listen on services; where that fails there is a line in the log, and the rest goes on."""
         for service in services:
             kind = service.protocol.upper()
             try:
                 listener = Listener(
-                    service,
-                    self._factory_for(service.protocol),
-                    max_recv=self._env.max_recv,
-                    tls_context=self._tls(service.protocol),
-                    rpc_allow=self._env.rpc_allow,
+                    service, self._context(service.protocol), rpc_allow=self._env.rpc_allow
                 )
                 await listener.open()
             except OSError as e:
@@ -229,14 +269,3 @@ class Listeners:
                 listener.close()
                 stopped.append(listener)
         return stopped
-
-
-async def wait_all_closed(listeners: list[Listener], secs: float) -> bool:
-    """Wait for listeners to be closed, at most so long; say if they are."""
-    if not listeners:
-        return True
-    tasks = [asyncio.ensure_future(listener.wait_closed()) for listener in listeners]
-    _done, pending = await asyncio.wait(tasks, timeout=secs)
-    for task in pending:
-        task.cancel()
-    return not pending

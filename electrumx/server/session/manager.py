@@ -24,12 +24,13 @@ from electrumx.server.packed import Addition
 from electrumx.server.peers import PeerManager
 from electrumx.server.session import limits, reports
 from electrumx.server.session.admin import LocalRPC
+from electrumx.server.session.admission import Admission
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.caches import BlockCache, FeeEstimates, RawTxs
 from electrumx.server.session.chaintip import ChainTip
 from electrumx.server.session.fanout import FanOut
 from electrumx.server.session.framing import encode_notification
-from electrumx.server.session.listeners import Listeners, wait_all_closed
+from electrumx.server.session.listeners import Listeners
 from electrumx.server.session.masternodes import MasternodeCache
 from electrumx.server.session.oversized import OversizedResults
 from electrumx.server.session.packages import package_results
@@ -41,6 +42,8 @@ from electrumx.server.session.scripts import ScriptCache
 MIN_MAX_SEND = 350_000
 FORCE_AFTER_SECS = 1.0
 LISTENERS_CLOSE_SECS = 3.0
+# How often a full server that does not listen looks whether a session can be evicted meanwhile.
+EVICTION_CHECK_SECS = 5.0
 STALE_CHECK_SECS = 60.0
 # Processor time that DROP_CLIENT may take for a name, in seconds.
 MATCH_CPU_SECS = 0.02
@@ -104,11 +107,12 @@ class SessionManager:
         )
         # Whether sessions to come log their requests
         self.log_new = False
-        self.listeners = Listeners(env, self._session_factory)
+        # Set when a connection came or went
+        self._session_event = asyncio.Event()
+        self.admission = Admission(env, self.groups, self._session_event.set)
+        self.listeners = Listeners(env, self._session_factory, self.admission)
         #: set when wallets are served
         self.serving_event = asyncio.Event()
-        # Set when a session came or went
-        self._session_event = asyncio.Event()
 
     # -- life
 
@@ -165,11 +169,11 @@ class SessionManager:
             self.logger.exception("peer discovery ended")
 
     async def _shut_down(self) -> None:
-        """Stop listening, then close sessions, then wait, not for ever, for the sockets."""
-        stopped = self.listeners.stop(list(self.listeners.open))
+        """Stop listening, then close sessions, then wait, within a bound, for the sockets."""
+        self.listeners.stop(list(self.listeners.open))
         self.fan_out.cancel()
         await self.disconnect(by_id(self.sessions), "shutting down: closing")
-        if not await wait_all_closed(stopped, LISTENERS_CLOSE_SECS):
+        if not await self.admission.wait_empty(LISTENERS_CLOSE_SECS):
             self.logger.warning("timed out waiting for the listening servers to close")
 
     # -- listening
@@ -183,24 +187,28 @@ class SessionManager:
         return make
 
     async def _manage_listening(self) -> None:
-        """Stop listening when there are too many sessions, resume when there is room."""
+        """Stop listening when there is no place for another connection, resume when there is."""
         maximum = self.env.max_sessions
         low_mark = maximum * 19 // 20
-        paused = False
+        admission = self.admission
         while True:
             await self._session_event.wait()
             self._session_event.clear()
-            if not paused and len(self.sessions) >= maximum:
-                self.logger.info(
-                    f"maximum sessions {maximum:,d} reached, stopping new connections until "
-                    f"count drops to {low_mark:,d}"
-                )
-                self.listeners.stop(self._wallet_services())
-                paused = True
-            elif paused and len(self.sessions) <= low_mark:
-                self.logger.info("resuming listening for incoming connections")
-                await self.listeners.start(self._wallet_services())
-                paused = False
+            if not admission.is_full():
+                continue
+            self.logger.info(
+                f"maximum sessions {maximum:,d} reached, stopping new connections until "
+                f"count drops to {low_mark:,d}"
+            )
+            self.listeners.stop(self._wallet_services())
+            while admission.count > low_mark and not admission.can_evict():
+                try:
+                    await asyncio.wait_for(self._session_event.wait(), EVICTION_CHECK_SECS)
+                except asyncio.TimeoutError:
+                    pass
+                self._session_event.clear()
+            self.logger.info("resuming listening for incoming connections")
+            await self.listeners.start(self._wallet_services())
 
     # -- the table
 
@@ -215,14 +223,12 @@ class SessionManager:
         # An administrator at a Unix socket has none, and shares no group with the unknown.
         if address is not None or session.limited:
             self.groups.join(session, None if address is None else address.host)
-        self._session_event.set()
 
     def remove_session(self, session: SessionBase) -> None:
         """Forget a session; what it cost stays with its groups."""
         self.sessions.discard(session)
         self.groups.leave(session)
         self.fan_out.forget(session)
-        self._session_event.set()
 
     def leniency(self, host: Any) -> float:
         """Return how many times less the costs of clients of an address count."""

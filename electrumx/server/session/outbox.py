@@ -79,6 +79,7 @@ class Outbox(CostAccount):
             out, self._out, self._out_size = self._out, [], 0
             self.transport.send(out)
         else:
+            self.transport.note_queued(self._out_size)
             self._watch_writing()
 
     def _watch_writing(self) -> None:

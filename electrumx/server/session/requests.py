@@ -34,6 +34,7 @@ from aiorpcx import JSONRPC, JSONRPCAutoDetect, ProtocolError, Request
 from electrumx.server.session.dialects import JSONRPCLoose, JSONRPCv2
 from electrumx.server.session.first_message import INVALID_JSON, is_http
 from electrumx.server.session.framing import BoundedConnection
+from electrumx.server.session.outbox import CLOSE_SECS
 from electrumx.server.session.results import EncodedJSON, encode
 from electrumx.server.session.tables import HandlerTable
 from electrumx.server.session.work import (
@@ -199,6 +200,11 @@ class RequestSession(WorkingSession):
         self._start_waiting()
         self._go_on()
 
+    def on_eof(self) -> None:
+        """Answer what was asked, then close: the client will ask no more."""
+        self._at_eof = True
+        self._go_on()
+
     def on_lost(self) -> None:
         """End all that is under way: the connection has ended."""
         super().on_lost()
@@ -271,6 +277,9 @@ class RequestSession(WorkingSession):
             elif not self._scheduled and (self._items or self._backlog) and not self._is_blocked():
                 self._scheduled = True
                 asyncio.get_running_loop().call_soon(self._work_off)
+        elif self._at_eof and self._parse_task is None and not self._works:
+            self.end(CLOSE_SECS)
+            return
         self._update_reading()
 
     def _work_off(self) -> None:

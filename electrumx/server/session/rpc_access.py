@@ -1,7 +1,7 @@
 """How LocalRPC is reached: at a Unix socket of the server's user only, or from listed networks.
 
-Whoever reaches LocalRPC controls the server, and it has no password.  A listener of an ``rpc``
-service uses ``RpcTransport``; one at a Unix socket also ``bind_socket`` and ``remove_socket``.
+Whoever reaches LocalRPC controls the server, and it has no password.  The listeners refuse at
+accept whom RPC_ALLOW does not list; this module has the log line of that, and Unix sockets.
 
 Runs on the event loop; system calls on a Unix socket do not block.
 """
@@ -11,12 +11,8 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
 
 from electrumx.lib import util
-from electrumx.server.services import Network, is_allowed
-from electrumx.server.session.transport import RawTransport
 
 _logger = util.class_logger(__name__, "LocalRPC")
 
@@ -24,49 +20,16 @@ _logger = util.class_logger(__name__, "LocalRPC")
 REFUSAL_LOG_SECS = 60.0
 
 
-class RpcTransport(RawTransport):
-    """The connection of an administrator; one from elsewhere is aborted before it is read."""
+_next_log = 0.0
 
-    __slots__ = ("_allow",)
 
-    _next_log = 0.0
-
-    def __init__(
-        self,
-        session_factory: Callable[[Any], Any],
-        max_recv: int,
-        allow: Iterable[Network],
-    ) -> None:
-        """``allow`` are the networks that may connect in addition to this machine."""
-        super().__init__(session_factory, max_recv)
-        self._allow = allow
-
-    def connection_made(self, transport: Any) -> None:
-        """Start a session, unless the peer is in no network that may connect."""
-        peername = transport.get_extra_info("peername")
-        if self._is_unix(transport) or (peername and is_allowed(peername[0], self._allow)):
-            super().connection_made(transport)
-            return
-        self._transport = transport
-        self._log_refusal(peername)
-        transport.abort()
-
-    @staticmethod
-    def _is_unix(transport: Any) -> bool:
-        sock = transport.get_extra_info("socket")
-        return sock is not None and sock.family == getattr(socket, "AF_UNIX", None)
-
-    @classmethod
-    def _log_refusal(cls, peername: Any) -> None:
-        now = time.monotonic()
-        if now >= RpcTransport._next_log:
-            RpcTransport._next_log = now + REFUSAL_LOG_SECS
-            address = peername[0] if peername else "an unknown address"
-            _logger.warning(f"refused a connection from {address}, which RPC_ALLOW does not list")
-
-    def remote_address(self) -> Any:
-        """Return the peer's address; None for a Unix socket, whose peers have a path at most."""
-        return None if self._is_unix(self._transport) else super().remote_address()
+def log_refusal(host: str) -> None:
+    """Log that a connection from an address was refused, at most once in REFUSAL_LOG_SECS."""
+    global _next_log
+    now = time.monotonic()
+    if now >= _next_log:
+        _next_log = now + REFUSAL_LOG_SECS
+        _logger.warning(f"refused a connection from {host}, which RPC_ALLOW does not list")
 
 
 def bind_socket(path: str) -> socket.socket:

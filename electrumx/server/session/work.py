@@ -68,7 +68,15 @@ class Work:
 class WorkingSession(Outbox):
     """A session's requests that are under way, and how they end."""
 
-    __slots__ = ("_flush_due", "_running", "_timer", "_waiting", "_works", "method_counts")
+    __slots__ = (
+        "_at_eof",
+        "_flush_due",
+        "_running",
+        "_timer",
+        "_waiting",
+        "_works",
+        "method_counts",
+    )
 
     # Clients are throttled and timed out; the administrator is not.
     limited = True
@@ -86,6 +94,8 @@ class WorkingSession(Outbox):
         self._timer: asyncio.TimerHandle | None = None
         # Whether a flush is about to happen
         self._flush_due = False
+        # Whether the client has ended its half of the connection
+        self._at_eof = False
 
     def _go_on(self) -> None:
         """Note that more may be taken on than before."""
@@ -361,6 +371,8 @@ class WorkingSession(Outbox):
         self._flush_due = False
         if not self._closing:
             self.flush()
+            if self._at_eof:
+                self._go_on()
 
     def _on_timer(self) -> None:
         """End the work whose time is over, and look again when the next might be."""

@@ -86,7 +86,7 @@ async def test_a_websocket_that_was_cut_is_soon_written_to_no_more(protocol, cer
         client = await world.connect(protocol)
         await client.request("server.ping")
         transport = world.session(0).transport
-        connection = transport._websocket.transport
+        connection = transport._transport
         connection.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
         transport.send([b"1"] * 100)
         await until(lambda: not world.manager.sessions)

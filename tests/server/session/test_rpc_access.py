@@ -10,8 +10,10 @@ from ipaddress import ip_network
 import pytest
 
 from electrumx.server.services import UnixService, is_allowed
-from electrumx.server.session.rpc_access import RpcTransport, bind_socket
-from tests.fakes.session_world import WAIT_SECS, FakeService, session_world
+from electrumx.server.session import rpc_access
+from electrumx.server.session.listeners import Listener
+from electrumx.server.session.rpc_access import bind_socket
+from tests.fakes.session_world import WAIT_SECS, FakeService, session_world, until
 
 PING = b'{"jsonrpc":"2.0","id":1,"method":"getinfo","params":[]}\n'
 
@@ -146,44 +148,58 @@ def test_this_machine_and_listed_networks_are_allowed(host, expected):
     assert is_allowed("192.0.2.1", []) is False
 
 
-class ConnectionFrom:
-    """asyncio's transport of a connection from an address."""
+class Accepted:
+    """A socket that was accepted, and who made it."""
 
-    def __init__(self, *peername):
-        self.extra = {"peername": peername or None, "socket": socket.socket()}
-        self.aborted = False
+    def __init__(self):
+        self.closed = False
 
-    def get_extra_info(self, name):
-        return self.extra.get(name)
-
-    def abort(self):
-        self.aborted = True
-        self.extra["socket"].close()
+    def close(self):
+        self.closed = True
 
 
-@pytest.mark.parametrize("peername", [("192.0.3.1", 5), ("2001:db9::1", 5, 0, 0), ()])
-def test_a_connection_from_elsewhere_is_closed_unread(peername, caplog, monkeypatch):
-    monkeypatch.setattr(RpcTransport, "_next_log", 0.0)
-    sessions = []
+class Refusing:
+    """The admission of a server: notes who came as far as that, and refuses."""
+
+    def __init__(self):
+        self.asked = []
+        self.admission = self
+
+    def admit(self, host, *, is_rpc):
+        assert is_rpc
+        self.asked.append(host)
+
+
+def connect_from(host):
+    context, client = Refusing(), Accepted()
+    listener = Listener(FakeService("rpc"), context, rpc_allow=NETWORKS)
+    listener._accept(client, (host, 5))
+    assert client.closed
+    return context.asked
+
+
+@pytest.mark.parametrize("host", ["192.0.3.1", "2001:db9::1", ""])
+def test_a_connection_from_elsewhere_is_closed_at_accept(host, caplog, monkeypatch):
+    monkeypatch.setattr(rpc_access, "_next_log", 0.0)
     for _ in range(3):
-        connection = ConnectionFrom(*peername)
-        transport = RpcTransport(sessions.append, 1000, NETWORKS)
-        transport.connection_made(connection)
-        assert connection.aborted
-        transport.data_received(PING)
-        transport.connection_lost(None)
-    assert sessions == []
-    address = peername[0] if peername else "an unknown address"
+        assert connect_from(host) == []
     (record,) = caplog.records
     assert record.name.endswith(".LocalRPC")
-    assert f"refused a connection from {address}, which RPC_ALLOW does not list" in record.msg
+    assert f"refused a connection from {host}, which RPC_ALLOW does not list" in record.msg
 
 
-def test_a_connection_from_a_listed_network_has_a_session():
-    sessions = []
-    transport = RpcTransport(sessions.append, 1000, NETWORKS)
-    connection = ConnectionFrom("192.0.2.7", 5)
-    transport.connection_made(connection)
-    assert sessions == [transport]
-    assert str(transport.remote_address()) == "192.0.2.7:5"
-    connection.abort()
+def test_a_connection_from_a_listed_network_is_admitted():
+    assert connect_from("192.0.2.7") == ["192.0.2.7"]
+
+
+async def test_a_connection_of_a_named_unix_socket_has_no_address(path):
+    async with session_world(services=[UnixService(path)]) as world:
+        client = socket.socket(socket.AF_UNIX)
+        client.bind(path + "-client")
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, path)
+        await until(lambda: world.manager.sessions)
+        (session,) = world.manager.sessions
+        assert session.remote_address() is None
+        client.close()

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from electrumx.server.session.listeners import RenewedContext
+from electrumx.server.session.tls import RenewedContext
 from tests.conftest import require
 from tests.integration.client import trusting_context
 
