@@ -15,7 +15,7 @@ PACKAGE = REPOSITORY / "electrumx"
 # stands for the module and, if it is a package, for all that is in it.
 ROWS = [
     ["lib.errors"],
-    ["lib.util", "lib.enum", "lib.lru", "lib.tasks"],
+    ["lib.util", "lib.enum", "lib.lru", "lib.tasks", "lib.log_limit", "lib.bounded_match"],
     ["lib.hash", "lib.script", "lib.peer", "lib.text"],
     ["lib.header_hashes"],
     ["lib.tx", "lib.tx_axe", "lib.tx_dash", "lib.merkle"],
