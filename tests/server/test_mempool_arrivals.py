@@ -5,13 +5,14 @@ import asyncio
 import pytest
 
 from electrumx.lib.coins import Coin
-from electrumx.server import mempool_arrivals
+from electrumx.server import mempool_arrivals, mempool_scripts
 from electrumx.server.daemon import DaemonError
 from electrumx.server.mempool_arrivals import Arrivals, Report
 from tests.fakes.fake_mempool import (
     FakeAPI,
     ModelTx,
     check_against_model,
+    hashX_of,
     refreshed,
     synchronizing,
 )
@@ -317,6 +318,25 @@ async def test_a_daemon_error_loses_the_report_and_the_listing_finds_it(api):
         api.raw_transactions = raw_transactions
         assert await refreshed(api) == (tx.hashXs(), 100)
         await check_against_model(mempool, by_hash(tx))
+
+
+async def test_answers_about_large_scripts_follow_reports_and_blocks(api, monkeypatch):
+    monkeypatch.setattr(mempool_scripts, "LARGE_TXS", 1)
+    async with synchronizing(COIN, api) as mempool:
+        await notified(api)
+        txs = [pay(api, script=ALICE) for _ in range(5)]
+        for tx in txs:
+            mempool.entered(tx.hash)
+        await notified(api)
+        await check_against_model(mempool, by_hash(*txs))
+        view = await mempool.large.history(hashX_of(ALICE))
+        assert view.count == 5
+        api.index_block([txs[0].hash])
+        api.announce_block()
+        await notified(api)
+        # Of the new block at once, though it may not be out of the maps yet
+        assert (await mempool.large.history(hashX_of(ALICE))).count == 4
+        await check_against_model(mempool, by_hash(*txs[1:]))
 
 
 # -- Bounds
