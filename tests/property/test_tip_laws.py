@@ -36,7 +36,8 @@ from tests.fakes.world import ScriptedDaemon, make_env
 LIMIT_SECS = 5.0
 POLL_SECS = 1.0
 START_BLOCKS = 12
-REORG_LIMIT = 10
+# More than any storm undoes
+REORG_LIMIT = 100
 # After a storm: what was begun in it may take 20 seconds more
 CALM_SECS = 35.0
 
@@ -145,7 +146,9 @@ class Simulation:
     def __init__(self, seed, folder):
         self.choose = random.Random(seed)
         self.maker = ChainMaker(seed=seed, scripts=4)
-        self.daemon = StormyDaemon(self.maker, self.maker.grow(self.maker.genesis_hash, 12))
+        self.daemon = StormyDaemon(
+            self.maker, self.maker.grow(self.maker.genesis_hash, START_BLOCKS)
+        )
         self.daemon.move(self.daemon.tip)
         env = make_env(folder, reorg_limit=REORG_LIMIT)
         env.daemon_poll_interval_blocks_msec = int(POLL_SECS * 1000)
@@ -218,10 +221,7 @@ class Simulation:
         if name == "add":
             daemon.add(*args)
         elif name == "replace":
-            depth, count = args
-            # Not more than is kept to be undone
-            depth = min(depth, REORG_LIMIT - 2)
-            daemon.replace(depth, count)
+            daemon.replace(*args)
         elif name == "force":
             self.force(*args)
         elif name == "mempool_secs":
