@@ -52,6 +52,9 @@ class Prefetcher:
     REQUEST_BYTES = 2 * 1024 * 1024
     #: how much longer than the one before a request may be: blocks can become larger suddenly
     MAX_GROWTH = 2
+    #: by what a request is divided that is too large; until all that it was for is fetched, later
+    #: ones are not larger: the node, too, makes answers of gigabytes in memory
+    SPLIT = 8
     #: hashes to ask for at once while there are many blocks to fetch
     HASHES_AT_ONCE = 500
     #: blocks over which the average size is kept
@@ -87,6 +90,8 @@ class Prefetcher:
         self.ave_size = self.MIN_CACHE_BYTES // 10
         #: bytes, of a block in the last request
         self._last_size = 0
+        #: height up to which requests are for that many blocks at most, after one was too large
+        self._cautious_to, self._cautious_count = -1, 0
         self._refused: _Refused | None = None
         #: keeps an error that lasts from being logged at each poll
         self._repeats = RepeatFilter()
@@ -193,6 +198,8 @@ class Prefetcher:
         if self._last_count:
             expected = max(self.REQUEST_BYTES // size, 1)
             room = min(room, expected, self.MAX_GROWTH * self._last_count)
+        if first <= self._cautious_to:
+            room = min(room, self._cautious_count)
         count = max(0, min(daemon_height - self.fetched_height, room))
         return min(count, self.coin.max_fetch_blocks(first))
 
@@ -221,7 +228,7 @@ class Prefetcher:
         if self.caught_up:
             self.logger.info(f"new block height {first + count - 1:,d} hash {hex_hashes[-1]}")
         try:
-            blocks = await self._read(hex_hashes)
+            blocks = await self._read(first, hex_hashes)
         except ReplyTooLargeError as e:
             self._refuse(first, hex_hashes[0], e)
             return False
@@ -233,7 +240,7 @@ class Prefetcher:
         self._take(blocks)
         return True
 
-    async def _read(self, hex_hashes: list[str]) -> list[bytes]:
+    async def _read(self, first: int, hex_hashes: list[str]) -> list[bytes]:
         """Return the first of the blocks, as many as can be read at once.
 
         Raises ReplyTooLargeError if not even one can.
@@ -245,7 +252,8 @@ class Prefetcher:
             except ReplyTooLargeError:
                 if count == 1:
                     raise
-                count //= 2
+                self._cautious_to = max(self._cautious_to, first + count - 1)
+                count = self._cautious_count = max(1, count // self.SPLIT)
                 continue
             self._hex_hashes = hex_hashes[count:] + self._hex_hashes
             if len(blocks) != count:

@@ -90,9 +90,11 @@ async def test_a_request_becomes_smaller_when_the_blocks_become_larger(monkeypat
         assert [len(raw) for raw in taken] == [len(raw) for raw in blocks]
         assert taken[1:] == blocks[1:]
         if not rest:
-            # No request for so many is made twice.
-            assert max(batch_sizes(node)) > 100
-            assert sum(batch_sizes(node)) < 4 * len(blocks)
+            # What was too large is not asked for again at that size, nor by growing again.
+            sizes = batch_sizes(node)
+            assert max(sizes) > 100
+            assert max(sizes[sizes.index(max(sizes)) + 1 :]) <= max(sizes) // Prefetcher.SPLIT
+            assert sum(sizes) < 3 * len(blocks)
 
 
 async def test_requests_grow_again_when_the_blocks_become_smaller():
