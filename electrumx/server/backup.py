@@ -98,7 +98,8 @@ class Backup:
             (self.staging / name).mkdir(parents=True)
         for name, store in self._stores().items():
             if isinstance(store, RocksDB):
-                store.db.flush()
+                with self.db.gate.reading():
+                    store.db.flush()
             else:
                 _link_ahead(self.db.db_dir / name, self.staging / name)
 

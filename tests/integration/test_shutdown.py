@@ -28,6 +28,10 @@ def send_term(server):
     server.child.popen.send_signal(signal.SIGTERM)
 
 
+def send_hup(server):
+    server.child.popen.send_signal(signal.SIGHUP)
+
+
 def send_stop(server):
     assert server.rpc("stop") == "stopping"
 
@@ -36,12 +40,12 @@ def insist(server):
     """An operator who cannot wait: signals until there is nobody to hear them."""
     deadline = time.monotonic() + END_SECS
     while server.child.running() and time.monotonic() < deadline:
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             server.child.popen.send_signal(signum)
             time.sleep(0.005)
 
 
-WAYS = [send_int, send_term, send_stop, insist]
+WAYS = [send_int, send_term, send_hup, send_stop, insist]
 
 
 def assert_ends(server, way):
