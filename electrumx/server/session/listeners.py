@@ -9,7 +9,6 @@ import errno
 import os
 import socket
 import ssl
-import stat
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -77,46 +76,6 @@ def _bind(sock: socket.socket, address: Any) -> None:
     sock.setblocking(False)
 
 
-def bound_unix_socket(path: str) -> socket.socket:
-    """Return a listening socket at a path, for this user only.
-
-    Replaces the socket of a server that has ended.  Raises OSError if one answers, or if
-    something else is at the path.
-    """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        _remove_stale_socket(path)
-        # The socket must at no moment be open to others.
-        old_mask = os.umask(0o177)
-        try:
-            sock.bind(path)
-        finally:
-            os.umask(old_mask)
-        sock.listen(BACKLOG)
-        sock.setblocking(False)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _remove_stale_socket(path: str) -> None:
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise OSError(errno.EEXIST, f"{path} exists and is not a socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-    raise OSError(errno.EADDRINUSE, f"a server listens on {path} already")
-
-
 class Listener:
     """One service that accepts connections, from ``open`` to ``close``."""
 
@@ -145,6 +104,7 @@ class Listener:
         self._start_accepting()
 
     async def _make_sockets(self) -> list[socket.socket]:
+        """Return listening sockets that do not block; one of any other family has its place here."""
         host: str | None = str(self.service.address.host)
         if host == "all_interfaces":
             host = None

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import socket
-import stat
 import subprocess
 import sys
 import textwrap
@@ -16,7 +15,7 @@ import pytest
 
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.session import admission, limits
-from electrumx.server.session.listeners import bound_sockets, bound_unix_socket
+from electrumx.server.session.listeners import bound_sockets
 from electrumx.server.session.send_memory import SendMemory
 from tests.conftest import REPOSITORY
 from tests.fakes.session_world import FakeService, make_tx_hash, session_world, until
@@ -307,21 +306,3 @@ async def test_a_port_in_use_is_named():
     with first, pytest.raises(OSError, match="cannot bind to 127") as info:
         await bound_sockets("127.0.0.1", first.getsockname()[1])
     assert info.value.errno == errno.EADDRINUSE
-
-
-def test_a_unix_socket_is_for_its_user_only_and_replaces_a_stale_one(tmp_path):
-    path = str(tmp_path / "rpc")
-    with bound_unix_socket(path):
-        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
-        with pytest.raises(OSError, match="a server listens on"):
-            bound_unix_socket(path)
-    with bound_unix_socket(path):
-        assert stat.S_ISSOCK(os.stat(path).st_mode)
-
-
-def test_a_file_at_the_path_of_a_unix_socket_stays(tmp_path):
-    path = tmp_path / "rpc"
-    path.write_text("precious")
-    with pytest.raises(OSError, match="is not a socket"):
-        bound_unix_socket(str(path))
-    assert path.read_text() == "precious"
