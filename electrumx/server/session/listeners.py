@@ -117,6 +117,7 @@ class Listener:
         self._start_accepting()
 
     async def _make_sockets(self) -> list[socket.socket]:
+        """Return listening sockets that do not block."""
         path = getattr(self.service, "path", None)
         if path is not None:
             sock = bind_socket(path)

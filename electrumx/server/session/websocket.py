@@ -62,8 +62,8 @@ def frame_header(size: int) -> bytes:
 class WebSocketTransport(StreamConnection):
     """A connection whose messages are WebSocket messages, over TCP or TLS."""
 
-    __slots__ = ("_fragments", "_is_stepping", "_ping_timer", "_plain", "_plain_at", "_protocol",
-                 "_silent_periods", "_upgrade_bytes")  # fmt: skip
+    __slots__ = ("_fragments", "_is_stepping", "_is_text", "_ping_timer", "_plain", "_plain_at",
+                 "_protocol", "_silent_periods", "_upgrade_bytes")  # fmt: skip
 
     has_lines = False
 
@@ -76,6 +76,8 @@ class WebSocketTransport(StreamConnection):
         # Whether what is decrypted is processed by the caller
         self._is_stepping = False
         self._upgrade_bytes = 0
+        # Whether the message last begun is text, which must be UTF-8
+        self._is_text = True
         # The message that is being received in fragments
         self._fragments: bytearray | None = None
         self._ping_timer: asyncio.TimerHandle | None = None
@@ -154,7 +156,7 @@ class WebSocketTransport(StreamConnection):
                 message = self._message(event)
                 if message is None:
                     others += 1
-                elif message.isascii() or self._is_utf8(protocol, message):
+                elif not self._is_text or message.isascii() or self._is_utf8(protocol, message):
                     messages.append(message)
         if messages and self.session is not None:
             self.session.receive(messages)
@@ -173,6 +175,7 @@ class WebSocketTransport(StreamConnection):
         """Return the message that a frame ends, None if there is none."""
         opcode = frame.opcode
         if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
+            self._is_text = opcode is Opcode.TEXT
             if frame.fin:
                 return bytes(frame.data)
             self._fragments = bytearray(frame.data)

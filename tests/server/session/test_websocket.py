@@ -192,6 +192,14 @@ async def test_a_flood_of_pings_by_a_client_that_does_not_read_is_bounded():
         writer.transport.abort()
 
 
+async def test_a_binary_message_need_not_be_utf8():
+    connection, _socket = opened()
+    connection.data_received(frame(Opcode.BINARY, b"\xff", fin=False) + frame(Opcode.CONT, b"\xfe"))
+    await settle(connection)
+    assert connection.session.messages == [b"\xff\xfe"]
+    assert not connection.is_closing()
+
+
 # -- the upgrade
 
 
