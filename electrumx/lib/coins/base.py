@@ -111,7 +111,7 @@ class Coin:
     ]
     HEADER_UNPACK: ClassVar[Any] = Struct("<I32s32sIII").unpack_from
     # True if nothing may follow a block's last transaction; other coins have signatures there, or
-    # extensions.  Chains that share Bitcoin's first block are told apart by it.
+    # extensions.  It distinguishes chains that share Bitcoin's first block.
     WHOLE_BLOCKS: ClassVar[bool] = False
     # Reads the coin's transactions.
     DESERIALIZER: ClassVar[type[Deserializer]] = Deserializer

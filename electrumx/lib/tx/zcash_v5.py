@@ -6,7 +6,7 @@ and signatures out, those of transparent inputs included.  Shielded parts are ke
 Version 6 (NU6.3, from height 3,428,143 on) has a third shielded part behind Orchard's, Ironwood,
 with the layout of Orchard's.  Its hash has another tree: the names are those in librustzcash of
 2026, and new ones stand exactly where version 5 hashes an anchor, so anchors are taken to be left
-out.  No specification or vector was at hand to check that with, so whoever reads a block with such
+out.  No specification or test vector was available to check that, so whoever reads a block with such
 transactions compares their hashes with its merkle root.
 
 Pure; runs in whatever thread parses.
