@@ -9,6 +9,7 @@ INSTRUMENTED = [
     "electrumx.lib.coins",
     "electrumx.lib.script",
     "electrumx.lib.hash",
+    "electrumx.server.session",
 ]
 
 with atheris.instrument_imports(include=INSTRUMENTED):

@@ -17,7 +17,7 @@ from electrumx.lib.tx import Tx, TxInput, TxMWEB, TxOutput, TxSegWit, TxZcashV5,
 from electrumx.lib.util import pack_varint
 from tests.fakes.chain import ChainMaker
 from tests.fakes.format_chain import MAKERS, FormatChain
-from tests.fuzz import targets
+from tests.fuzz import connections, targets
 
 Seed = tuple[str, bytes]  # the target's name, the input
 
@@ -133,6 +133,7 @@ def _of_zcash() -> Iterator[Seed]:
 def seeds() -> Iterator[Seed]:
     """Yield (the name of a target, an input) for all targets."""
     yield from _generated()
+    yield from connections.seeds()
     facts = os.environ.get("ELECTRUMX_FACTS")
     if facts:
         yield from _of_facts(Path(facts))

@@ -27,6 +27,7 @@ from electrumx.lib.script import (
     is_unspendable_legacy,
 )
 from electrumx.lib.tx.cash_tokens import locking_script
+from tests.fuzz import connections
 
 # Longest input in bytes: a header of Equihash and two transactions with proofs fit.
 MAX_LEN = 8192
@@ -289,6 +290,7 @@ TARGETS: dict[str, Run] = {
     "compiled": compiled,
     "scripts": scripts,
     "addresses": addresses,
+    **connections.TARGETS,
 }
 
 

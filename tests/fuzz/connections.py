@@ -1,0 +1,198 @@
+"""Fuzz targets of connections: first bytes and lines, WebSocket frames, LocalRPC.
+
+The first byte of an input chooses into how many pieces the rest is cut.  The pieces go to the
+server's own transport and session, over an object in place of a socket.  Whatever a client sends:
+
+- nothing raises, and no handler ends in an internal error;
+- what is sent back is whole JSON lines, or WebSocket frames after an HTTP head;
+- when the connection ends, its place is free again;
+- LocalRPC executes nothing unless the first message is JSON-RPC.
+"""
+
+import asyncio
+import atexit
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from websockets.client import ClientProtocol
+from websockets.frames import Opcode
+from websockets.uri import parse_uri
+
+from electrumx.server.session.first_message import may_be_json_rpc
+from electrumx.server.session.transport import RawTransport, StreamConnection
+from electrumx.server.session.websocket import WebSocketTransport
+from tests.fakes.connections import FakeSocketTransport
+from tests.fakes.session_world import session_world
+
+# Turns of the event loop that an input gets: none of it waits for time.
+TURNS = 60
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+INTERNAL_ERROR = b'"code":-32603'
+
+
+class _Connections:
+    """A server's sessions in memory, and connections to it."""
+
+    def __init__(self) -> None:
+        logging.getLogger("electrumx").setLevel(logging.CRITICAL)
+        self.errors: list[Any] = []
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_exception_handler(lambda _loop, context: self.errors.append(context))
+        self._world_context = session_world(services=[], lenient=True)
+        self.world = self.loop.run_until_complete(self._world_context.__aenter__())
+        atexit.register(self._close)
+
+    def _close(self) -> None:
+        self.loop.run_until_complete(self._world_context.__aexit__(None, None, None))
+        self.loop.close()
+
+    async def _exchange(
+        self, protocol: str, connection_class: type[StreamConnection], pieces: list[bytes]
+    ) -> bytes:
+        manager = self.world.manager
+        context = manager.listeners._context(protocol)
+        ticket = manager.admission.admit("127.0.0.1", is_rpc=protocol == "rpc")
+        assert ticket is not None, "no place for a connection"
+        connection = connection_class(context, ticket)
+        ticket.connection = connection
+        socket = FakeSocketTransport()
+        connection.connection_made(socket)
+        for piece in pieces:
+            if socket.is_closing():
+                break
+            connection.data_received(piece)
+            await asyncio.sleep(0)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        connection.connection_lost(None)
+        await asyncio.sleep(0)
+        assert manager.admission.count == 0, "a connection that ended keeps its place"
+        assert not manager.sessions, "a session without a connection"
+        return socket.sent
+
+    def exchange(
+        self, protocol: str, connection_class: type[StreamConnection], pieces: list[bytes]
+    ) -> bytes:
+        """Return what a client is sent in answer to the pieces."""
+        self.world.manager.groups.by_name.clear()
+        sent = self.loop.run_until_complete(self._exchange(protocol, connection_class, pieces))
+        assert not self.errors, f"an exception reached the event loop: {self.errors}"
+        assert INTERNAL_ERROR not in sent, "a handler raised"
+        return sent
+
+
+_connections: list[_Connections] = []
+
+
+def _server() -> _Connections:
+    """Return the server, made at its first use."""
+    if not _connections:
+        _connections.append(_Connections())
+    return _connections[0]
+
+
+def _pieces(data: bytes) -> list[bytes]:
+    """Return the input after its first byte, cut into as many pieces as that says."""
+    if not data:
+        return []
+    count, rest = data[0] % 5 + 1, data[1:]
+    size = max(1, -(-len(rest) // count))
+    return [rest[n : n + size] for n in range(0, len(rest), size)]
+
+
+def _check_lines(sent: bytes) -> None:
+    if sent:
+        assert sent.endswith(b"\n"), "a line without an end"
+    for line in sent.splitlines():
+        json.loads(line)
+
+
+def first_bytes(data: bytes) -> None:
+    """Send a wallet service anything."""
+    _check_lines(_server().exchange("tcp", RawTransport, _pieces(data)))
+
+
+def local_rpc(data: bytes) -> None:
+    """Send LocalRPC anything."""
+    server = _server()
+    server.world.shutdown_event.clear()
+    counts = server.world.manager.method_counts
+    counts.clear()
+    pieces = _pieces(data)
+    _check_lines(server.exchange("rpc", RawTransport, pieces))
+    first, _newline, _rest = b"".join(pieces).partition(b"\n")
+    if not may_be_json_rpc(first):
+        assert not counts, "a command of something that is not JSON-RPC"
+        assert not server.world.shutdown_event.is_set(), "a server that was stopped"
+
+
+def _frames_of(sent: bytes) -> Iterator[Any]:
+    client = ClientProtocol(parse_uri("ws://h/"), max_size=None)
+    client.key = "AAAAAAAAAAAAAAAAAAAAAA=="
+    client.receive_data(sent)
+    assert client.parser_exc is None, f"what is no WebSocket: {client.parser_exc!r}"
+    yield from client.events_received()
+
+
+def websocket(data: bytes) -> None:
+    """Send a WebSocket service an upgrade and then anything; or anything at all."""
+    upgraded = bool(data) and data[0] & 1 == 0
+    pieces = _pieces(data)
+    sent = _server().exchange("ws", WebSocketTransport, [UPGRADE, *pieces] if upgraded else pieces)
+    if not upgraded:
+        return
+    _response, *frames = _frames_of(sent)
+    for frame in frames:
+        if frame.opcode is Opcode.TEXT:
+            json.loads(frame.data)
+
+
+REQUESTS = (
+    b'{"jsonrpc":"2.0","id":1,"method":"server.version","params":["x","1.4"]}\n',
+    b'[{"id":1,"method":"server.ping"},{"id":2,"method":"blockchain.headers.subscribe"},3,{}]\n',
+    b'{"jsonrpc":"1.0","id":"a","method":"blockchain.block.header","params":[5,9]}\n',
+    b'{"id":1,"method":"blockchain.scripthash.get_history","params":["' + b"ab" * 32 + b'"]}\n',
+    b'{"id":1,"method":"blockchain.transaction.id_from_pos","params":{"height":1,"tx_pos":0}}\n',
+    b'{"id":null,"method":"mempool.get_fee_histogram"}\n',
+)
+COMMANDS = (
+    b'{"id":1,"method":"getinfo","params":[]}\n',
+    b'{"id":1,"method":"sessions"}\n{"id":2,"method":"groups"}\n',
+    b'{"id":1,"method":"log","params":{"session_ids":["all","1"]}}\n',
+    b'{"id":1,"method":"query","params":{"items":["00ff","addr1"],"limit":3}}\n',
+    b'{"id":1,"method":"disconnect","params":{"session_ids":["7"]}}\n',
+    b'POST / HTTP/1.1\r\nHost: x\r\n\r\n{"id":1,"method":"stop"}\n',
+    b'{"id":1,"method":"reorg","params":{"count":1}}\n',
+)
+
+
+def _frame(opcode: int, payload: bytes, *, fin: bool = True) -> bytes:
+    """Return a short client frame, whose mask is zero."""
+    length = len(payload)
+    head = bytes([opcode | 0x80 * fin])
+    size = bytes([0x80 | length]) if length < 126 else b"\xfe" + length.to_bytes(2, "big")
+    return head + size + bytes(4) + payload
+
+
+def seeds() -> Iterator[tuple[str, bytes]]:
+    """Yield (the name of a target, an input)."""
+    for pieces in (0, 4):
+        for request in REQUESTS:
+            yield "first_bytes", bytes([pieces]) + request
+            yield "websocket", bytes([pieces]) + _frame(1, request)
+        yield "first_bytes", bytes([pieces]) + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+        yield "first_bytes", bytes([pieces]) + b"\x16\x03\x01\x00\x05hello\n"
+        for command in COMMANDS:
+            yield "local_rpc", bytes([pieces]) + command
+        yield "websocket", bytes([pieces]) + _frame(9, b"ping") + _frame(10, b"")
+        yield "websocket", bytes([pieces]) + _frame(1, b'{"id"', fin=False) + _frame(0, b":1}")
+        yield "websocket", bytes([pieces]) + _frame(8, b"\x03\xe8")
+        yield "websocket", bytes([pieces + 1]) + UPGRADE
+
+
+TARGETS = {"first_bytes": first_bytes, "local_rpc": local_rpc, "websocket": websocket}
