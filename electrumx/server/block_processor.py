@@ -411,6 +411,8 @@ class BlockProcessor(ForkFinder):
                 pulse(self.advanced_event)
                 await self.reports.check()
             self._incoherent = False
+            # It had them a moment ago: if it lacks them from now on, it has undone them.
+            self._followed_url = self.daemon.current_url()
             return True
         if prev_hashes[0] != chain[0]:
             await self.reorg_chain(None)

@@ -347,3 +347,8 @@ def test_a_failing_mempool_after_a_reorganisation_holds_up_nobody():
 def test_a_slow_mempool_in_a_storm_holds_up_nobody():
     blocks = [(("add", 1), 1.0)] * 20
     simulate(3, [(("mempool_secs", 2.0), 0.0), (("replace", 1, 2), 1.0), *blocks], True)
+
+
+def test_a_node_that_loses_blocks_before_it_was_polled_is_followed_down():
+    storm = [("mempool_fails", True), ("height_fails", 2), ("replace", 4, 0), ("force", 3)]
+    simulate(783777, list(zip(storm, [0.5, 1.0, 0.0, 0.05], strict=True)), False)
