@@ -25,6 +25,7 @@ ROWS = [
         *("server.db", "server.filling", "server.committed"),
         *("server.history", "server.schema", "server.storage", "server.flat_files"),
         *("server.disk_trouble", "server.gate", "server.damage", "server.shortage"),
+        "server.cursors",
         *("server.compaction", "server.recovery", "server.upgrade"),
         *("server.queries", "server.packed", "server.reader"),
     ],
