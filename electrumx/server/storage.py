@@ -18,20 +18,19 @@ import gc
 import importlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from itertools import dropwhile, takewhile
 from types import ModuleType
 from typing import Any, Protocol
 
 from electrumx.lib import util
+from electrumx.server.cursors import Row, checked_rows, first_rows, rows_at, rows_backwards
 from electrumx.server.disk_trouble import open_error
 from electrumx.server.gate import StoreGate
 from electrumx.server.schema import DBError
 from electrumx.server.shortage import Patience
 
-#: key and value
-Row = tuple[bytes, bytes]
 #: more bytes than there are
 NO_BOUND = 1 << 62
 
@@ -152,7 +151,7 @@ class Storage:
         As many calls of :meth:`iterator` do, but quicker.  Of the rows of each only as many of the
         first as it takes to have ``max_bytes`` of keys and values.
         """
-        return [_first_rows(self.iterator(prefix=prefix), max_bytes) for prefix in prefixes]
+        return [first_rows(self.iterator(prefix=prefix), max_bytes) for prefix in prefixes]
 
     def begin_filling(self) -> None:
         """Go back to the options for a store being filled, unless there is too much to be merged.
@@ -265,101 +264,6 @@ def _descendants(base: type[Storage]) -> list[type[Storage]]:
         found.append(klass)
         found.extend(_descendants(klass))
     return found
-
-
-def _first_rows(rows: Iterable[Row], max_bytes: int) -> list[Row]:
-    """Return the first rows that have so many bytes."""
-    result = []
-    size = 0
-    for row in rows:
-        result.append(row)
-        size += len(row[0]) + len(row[1])
-        if size >= max_bytes:
-            break
-    return result
-
-
-def _rows_at(cursor: Any, prefixes: Sequence[bytes], max_bytes: int) -> list[list[Row]]:
-    """Return the first rows under each prefix, by an engine's own cursor."""
-    result = []
-    seek, valid, key_of, value_of = cursor.seek, cursor.valid, cursor.key, cursor.value
-    next_row = cursor.next
-    for prefix in prefixes:
-        rows: list[Row] = []
-        size = 0
-        seek(prefix)
-        while valid():
-            key = key_of()
-            if not key.startswith(prefix):
-                break
-            value = value_of()
-            rows.append((key, value))
-            size += len(key) + len(value)
-            if size >= max_bytes:
-                break
-            next_row()
-        else:
-            _check_status(cursor)
-        result.append(rows)
-    return result
-
-
-def _check_status(cursor: Any) -> None:
-    """Raise what made a cursor end, if that was an error; LevelDB's raises it by itself."""
-    status = getattr(cursor, "status", None)
-    if status is not None:
-        status()
-
-
-def _checked_rows(
-    rows: Iterable[Row],
-    cursor: Any,
-    get: Callable[[bytes], bytes | None],
-    first: bytes,
-    prefix: bytes,
-) -> Iterator[Row]:
-    """Yield rows, the first at or above ``first``, while their keys have a prefix.
-
-    Where the engine ends them, ``cursor``, which is as old as their snapshot, tells whether there
-    are more: then the engine met an error, and OSError is raised.
-    """
-    last: bytes | None = None
-    for row in rows:
-        last = row[0]
-        if not last.startswith(prefix):
-            return
-        yield row
-    cursor.seek(first if last is None else last + b"\0")
-    if not cursor.valid():
-        _check_status(cursor)
-        return
-    key = cursor.key()
-    # It may have been deleted between the making of the cursor and that of the iterator.
-    if key.startswith(prefix) and get(key) is not None:
-        raise OSError(f"the engine left out rows from {key.hex()} on: a table cannot be read")
-
-
-def _rows_backwards(cursor: Any, end: bytes | None, prefix: bytes, start: bytes) -> Iterator[Row]:
-    """Yield the rows below ``end`` (None: all) while they have a prefix and are not below ``start``.
-
-    The last comes first.
-    """
-    if end is None:
-        cursor.seek_to_last()
-    else:
-        cursor.seek(end)
-        if cursor.valid():
-            cursor.prev()
-        else:
-            _check_status(cursor)
-            cursor.seek_to_last()
-    while cursor.valid():
-        key = cursor.key()
-        if not key.startswith(prefix) or key < start:
-            return
-        yield key, cursor.value()
-        cursor.prev()
-    _check_status(cursor)
 
 
 class LevelDB(Storage):
@@ -491,10 +395,10 @@ class LevelDB(Storage):
         cursor = self.db.raw_iterator()
         end = util.increment_byte_string(prefix)
         if reverse:
-            return _rows_backwards(cursor, end, prefix, start)
+            return rows_backwards(cursor, end, prefix, start)
         first = max(prefix, start)
         rows = self.db.iterator(start=first, stop=end)
-        return _checked_rows(rows, cursor, self.get, first, prefix)
+        return checked_rows(rows, cursor, self.get, first, prefix)
 
     def rows_of(  # noqa: D102
         self, prefixes: Sequence[bytes], max_bytes: int = NO_BOUND
@@ -507,7 +411,7 @@ class LevelDB(Storage):
 
     def _rows_at(self, prefixes: Sequence[bytes], max_bytes: int) -> list[list[Row]]:
         with closing(self.db.raw_iterator()) as cursor:
-            return _rows_at(cursor, prefixes, max_bytes)
+            return rows_at(cursor, prefixes, max_bytes)
 
 
 class RocksDB(Storage):
@@ -629,15 +533,15 @@ class RocksDB(Storage):
         cursor = self.db.iter()
         if reverse:
             end = util.increment_byte_string(prefix)
-            return _rows_backwards(cursor, end, prefix, start)
+            return rows_backwards(cursor, end, prefix, start)
         first = max(prefix, start)
         rows = self.db.items(from_key=first) if first else self.db.items()
-        return _checked_rows(rows, cursor, self.get, first, prefix)
+        return checked_rows(rows, cursor, self.get, first, prefix)
 
     def rows_of(  # noqa: D102
         self, prefixes: Sequence[bytes], max_bytes: int = NO_BOUND
     ) -> list[list[Row]]:
-        return _rows_at(self.db.iter(), prefixes, max_bytes)
+        return rows_at(self.db.iter(), prefixes, max_bytes)
 
 
 class RocksDBNG(Storage):

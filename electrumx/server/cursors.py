@@ -1,0 +1,107 @@
+"""Reads rows through the engines' iterators and cursors, and lets no error of theirs go unseen.
+
+Both engines' iterators simply end where a table cannot be read; :func:`checked_rows` and the other
+functions tell that from the end of the rows.  A cursor is what an engine's binding has: ``seek``,
+``valid``, ``key``, ``value``, ``next``, ``prev``, ``seek_to_last``.  Runs in: worker threads.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+#: key and value
+Row = tuple[bytes, bytes]
+
+
+def first_rows(rows: Iterable[Row], max_bytes: int) -> list[Row]:
+    """Return the first rows that have so many bytes."""
+    result = []
+    size = 0
+    for row in rows:
+        result.append(row)
+        size += len(row[0]) + len(row[1])
+        if size >= max_bytes:
+            break
+    return result
+
+
+def rows_at(cursor: Any, prefixes: Sequence[bytes], max_bytes: int) -> list[list[Row]]:
+    """Return the first rows under each prefix, by an engine's own cursor."""
+    result = []
+    seek, valid, key_of, value_of = cursor.seek, cursor.valid, cursor.key, cursor.value
+    next_row = cursor.next
+    for prefix in prefixes:
+        rows: list[Row] = []
+        size = 0
+        seek(prefix)
+        while valid():
+            key = key_of()
+            if not key.startswith(prefix):
+                break
+            value = value_of()
+            rows.append((key, value))
+            size += len(key) + len(value)
+            if size >= max_bytes:
+                break
+            next_row()
+        else:
+            _check_status(cursor)
+        result.append(rows)
+    return result
+
+
+def _check_status(cursor: Any) -> None:
+    """Raise what made a cursor end, if that was an error; LevelDB's raises it by itself."""
+    status = getattr(cursor, "status", None)
+    if status is not None:
+        status()
+
+
+def checked_rows(
+    rows: Iterable[Row],
+    cursor: Any,
+    get: Callable[[bytes], bytes | None],
+    first: bytes,
+    prefix: bytes,
+) -> Iterator[Row]:
+    """Yield rows, the first at or above ``first``, while their keys have a prefix.
+
+    Where the engine ends them, ``cursor``, which is as old as their snapshot, tells whether there
+    are more: then the engine met an error, and OSError is raised.
+    """
+    last: bytes | None = None
+    for row in rows:
+        last = row[0]
+        if not last.startswith(prefix):
+            return
+        yield row
+    cursor.seek(first if last is None else last + b"\0")
+    if not cursor.valid():
+        _check_status(cursor)
+        return
+    key = cursor.key()
+    # It may have been deleted between the making of the cursor and that of the iterator.
+    if key.startswith(prefix) and get(key) is not None:
+        raise OSError(f"the engine left out rows from {key.hex()} on: a table cannot be read")
+
+
+def rows_backwards(cursor: Any, end: bytes | None, prefix: bytes, start: bytes) -> Iterator[Row]:
+    """Yield the rows below ``end`` (None: all) while they have a prefix and are not below ``start``.
+
+    The last comes first.
+    """
+    if end is None:
+        cursor.seek_to_last()
+    else:
+        cursor.seek(end)
+        if cursor.valid():
+            cursor.prev()
+        else:
+            _check_status(cursor)
+            cursor.seek_to_last()
+    while cursor.valid():
+        key = cursor.key()
+        if not key.startswith(prefix) or key < start:
+            return
+        yield key, cursor.value()
+        cursor.prev()
+    _check_status(cursor)
