@@ -200,10 +200,15 @@ class RequestSession(WorkingSession):
         self._start_waiting()
         self._go_on()
 
-    def on_eof(self) -> None:
-        """Answer what was asked, then close: the client will ask no more."""
+    def on_eof(self) -> bool:
+        """Return whether there is something left to answer, after which the session ends.
+
+        The client will ask no more.
+        """
+        if not (self._backlog or self._items or self._parse_task or self._works or self._out):
+            return False
         self._at_eof = True
-        self._go_on()
+        return True
 
     def on_lost(self) -> None:
         """End all that is under way: the connection has ended."""

@@ -23,7 +23,7 @@ Sessions are fed by these calls:
 
 * ``received_bytes(count)``, ``receive(messages)`` and ``dropped_messages(count)``,
 * ``on_unwritable()`` and ``on_writable()`` when the client reads no more, and when it does again,
-* ``on_eof()`` when the client will send no more, but may be answered,
+* ``on_eof()`` when the client will send no more; returns whether it is still to be answered,
 * ``on_lost()`` once, at the end.
 """
 
@@ -305,7 +305,8 @@ class StreamConnection(asyncio.Protocol):
             if not self._queued and not self._is_stopped():
                 self._queued = True
                 self._context.turns.add(self)
-        elif self._at_eof and not self._ending and not self._on_input_end():
+        elif self._at_eof and not self.is_closing() and not self._on_input_end():
+            self._announce_end()
             self._transport.close()
         self._update_reading()
 
@@ -350,10 +351,7 @@ class StreamConnection(asyncio.Protocol):
 
     def _on_input_end(self) -> bool:
         """Tell the session that the client asks no more; return whether it is to be answered."""
-        if self.session is None or self.is_closing():
-            return False
-        self.session.on_eof()
-        return True
+        return self.session is not None and not self.is_closing() and bool(self.session.on_eof())
 
     def _end_if_over_limit(self) -> None:
         """Drop a client at its limit that sends nothing which would be answered with an error.

@@ -89,7 +89,7 @@ class EchoSession:
         return False
 
     def on_eof(self):
-        self.transport.end(1)
+        return False
 
     def on_lost(self):
         pass

@@ -233,6 +233,7 @@ async def test_neither_a_subprotocol_nor_compression_is_selected_unasked():
         (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20_000, b""),
         (b"GET /" + b"x" * 200_000, b""),
     ],
+    ids=["no upgrade", "POST", "JSON", "TLS", "many headers", "long path"],
 )
 async def test_what_is_no_upgrade_ends_the_connection_and_is_not_logged(data, reply, caplog):
     async with session_world(services=[FakeService("ws"), FakeService("rpc")]) as world:
@@ -261,8 +262,8 @@ async def test_what_is_no_upgrade_ends_the_connection_and_is_not_logged(data, re
         (b"\x81\x01x", 1002),  # not masked
         (frame(Opcode.CLOSE, struct.pack(">H", 1000)), 1000),
     ],
-    # The frames' masks are random, and test names must not be.
-    ids=["too long", "too long in parts", "no UTF-8", "stray part", "unmasked", "close"],
+    # Masks are random, and so are names made of them.
+    ids=["large", "large in fragments", "no UTF-8", "no beginning", "no mask", "close"],
 )
 async def test_the_end_of_a_connection_has_a_code(data, code):
     connection, socket = opened(max_recv=1_000)
