@@ -49,7 +49,7 @@ ROWS = [
     ["server.prefetcher", "server.indexer", "server.utxo_cache", "server.notifications"],
     ["server.cache_policy"],
     ["server.fast_index", "server.mempool_index", "server.mempool_scripts"],
-    ["server.mempool_candidates", "server.mempool_arrivals"],
+    ["server.mempool_candidates", "server.mempool_arrivals", "server.mempool_api"],
     ["server.unflushed", "server.flushing", "server.forks", "server.tip_reporter"],
     ["server.block_processor", "server.block_processor_variants"],
     ["server.mempool_lag", "server.mempool"],

@@ -198,7 +198,7 @@ class WebSocketTransport(StreamConnection):
     # -- output
 
     def _write_replies(self, protocol: ServerProtocol) -> None:
-        """Send what the library has to say, which may be the end."""
+        """Send what the library has queued, which may close the connection."""
         data = protocol.data_to_send()
         # An empty piece stands for the end of what is sent.
         if replies := b"".join(data):
