@@ -35,7 +35,12 @@ def make_node():
 
 def make_server(folder, node, **settings):
     """A server with default limits, that groups loopback clients as if they came from elsewhere."""
-    settings = {"COST_SOFT_LIMIT": None, "COST_HARD_LIMIT": None, "MAX_SESSIONS": 2000} | settings
+    settings = {
+        "COST_SOFT_LIMIT": None,
+        "COST_HARD_LIMIT": None,
+        "MAX_SESSIONS": 2000,
+        "MAX_SESSIONS_PER_SUBNET": 2000,
+    } | settings
     return InjectedServer(
         folder,
         node.env,
