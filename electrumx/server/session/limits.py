@@ -8,8 +8,10 @@ group keeps ("retains") the cost of sessions that left. All of this lives on the
 
 Clients with private addresses may be one person's, or everybody's: behind a proxy, the address
 translation of a container, or Tor all clients have the same address. They are in a *soft* group,
-one for each address and one for loopback, whose members bear a hundredth of each other's cost: one
-abuser does not throttle the others, but many connections get no more than a hundred hard limits.
+one for each address and one for loopback, whose members bear a hundredth of each other's cost, and
+of that at most half a hard limit. One abuser does not throttle the others; many connections throttle
+them, and each has only half of a hard limit left, but they lock nobody out: the requests for that
+are cheap, and it would last for half an hour.
 What comes from the server's own machine is the operator's own use, unless the server is advertised
 (Tor's hidden services and proxies connect from loopback), and costs so much less.
 """
@@ -36,6 +38,8 @@ UNKNOWN_GROUP = "unknown_addr"
 LOOPBACK_GROUP = "loopback"
 # The part of each other's cost that clients of a private address bear.
 SOFT_WEIGHT = 0.01
+# What they bear of it at most, in hard limits: it throttles, and does not end a session.
+SOFT_MOST = 0.5
 # Clients of the operator's own machine are charged this many times less.
 OWN_MACHINE_LENIENCY = 50.0
 # Bits of private IPv6 addresses that make a group: a host can take any address in its subnet.
@@ -103,6 +107,17 @@ class SessionGroup:
     def cost(self) -> float:
         """Return the cost of present members and what departed ones left behind."""
         return self.retained_cost + self.session_cost()
+
+    def most(self, hard_limit: float) -> float:
+        """Return what a member bears of the others' cost at most; infinite without a limit."""
+        return SOFT_MOST * hard_limit if self.weight < 1 and hard_limit else math.inf
+
+    def retain(self, cost: float, hard_limit: float) -> None:
+        """Remember the cost of what has gone, up to a fifth more than is borne."""
+        self.retained_cost += cost
+        if hard_limit:
+            most = MAX_DEBT * min(hard_limit, self.most(hard_limit)) / self.weight
+            self.retained_cost = min(self.retained_cost, most)
 
 
 def is_exempt(host: IPv4Address | IPv6Address) -> bool:
@@ -176,10 +191,7 @@ class SessionGroups:
         """Take a session out of its groups, which keep its cost."""
         for group in self._of_session.pop(session, ()):
             group.sessions.discard(session)
-            group.retained_cost += session.cost
-            if self._hard_limit:
-                most = MAX_DEBT * self._hard_limit / group.weight
-                group.retained_cost = min(group.retained_cost, most)
+            group.retain(session.cost, self._hard_limit)
 
     def charge(self, host: Any, cost: float) -> None:
         """Charge the group of an address for a connection that had no session."""
@@ -188,7 +200,7 @@ class SessionGroups:
             group = self.by_name.get(name)
             if group is None:
                 group = self.by_name[name] = SessionGroup(name, 1.0)
-            group.retained_cost += cost
+            group.retain(cost, self._hard_limit)
 
     def cost_of(self, host: Any) -> float:
         """Return the cost of the group that an address belongs to; 0 if it is in none."""
@@ -202,14 +214,18 @@ class SessionGroups:
 
     def extra_cost(self, session: Any) -> float:
         """Return what other members of its groups add to a session's cost; 0 once it has gone."""
-        groups = self.of(session)
-        extra = sum((group.cost() - session.cost) * group.weight for group in groups)
+        extra = sum(
+            min((group.cost() - session.cost) * group.weight, group.most(self._hard_limit))
+            for group in self.of(session)
+        )
         # The sum of a large group may be older than the cost of its member.
         return max(0.0, float(extra))
 
     def retry_secs(self, session: Any, hard_limit: float) -> int:
         """Return after how many seconds a new connection is served instead of a session's."""
-        cost = CONNECT_COST + sum(group.cost() * group.weight for group in self.of(session))
+        cost = CONNECT_COST + sum(
+            min(group.cost() * group.weight, group.most(hard_limit)) for group in self.of(session)
+        )
         excess = min(cost, MAX_DEBT * hard_limit) - hard_limit
         if excess < 0:
             return 1
@@ -221,7 +237,8 @@ class SessionGroups:
         for name, group in list(self.by_name.items()):
             # As much as the members feel, whatever the weight
             group.retained_cost = max(0.0, group.retained_cost - refund / group.weight)
-            if not group.sessions and not group.retained_cost:
+            # Where nobody is limited costs matter to nobody, and are never forgotten.
+            if not group.sessions and not (group.retained_cost and hard_limit):
                 del self.by_name[name]
 
     def values(self) -> Iterable[SessionGroup]:

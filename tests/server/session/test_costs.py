@@ -249,20 +249,27 @@ async def test_an_advertised_server_is_not_lenient_to_loopback():
         assert (await client.error("server.ping"))[0] == -101
 
 
-async def test_connections_of_a_private_address_share_a_hundred_limits():
+async def test_abusers_throttle_others_of_a_private_address_and_lock_nobody_out():
     async with session_world() as world:
         client = await world.connect()
         await client.request("server.ping")
         (group,) = world.manager.groups.values()
-        # What 50 abusers left behind throttles nobody who came after much.
-        group.retained_cost = 50 * 10_000
+        # What 25 abusers left behind throttles nobody who came after much.
+        group.retained_cost = 25 * 10_000
         client = await world.connect()
         await client.request("server.ping")
-        assert world.session().concurrency_target >= 5
-        group.retained_cost = 100 * 10_000
+        assert world.session().concurrency_target >= 8
+        # However many there were, the others are still served.
+        group.retained_cost = 1_000 * 10_000
         client = await world.connect()
+        await client.request("server.ping")
+        assert world.session().concurrency_target == 6
+        # What it spends itself ends a session, at half of the limit.
+        world.session().bump_cost(5_000)
         assert (await client.error("server.ping"))[0] == -101
         # Forgotten as fast as any group's.
+        await until(lambda: len(world.manager.sessions) == 2)
+        assert group.retained_cost == 60 * 10_000
         world.manager.recalc_costs(limits.GROUP_FORGET_SECS)
         client = await world.connect()
         await client.request("server.ping")

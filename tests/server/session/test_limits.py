@@ -96,6 +96,37 @@ def test_private_addresses_share_a_little_of_their_cost(host, name):
     assert (50, 1) == (groups.extra_cost(a), groups.extra_cost(b))
 
 
+def test_connections_without_a_session_leave_no_more_than_about_a_limit():
+    groups = limits.SessionGroups(24, 48, 10_000)
+    for _ in range(3):
+        groups.charge(ip_address("1.2.3.4"), 9_000)
+    assert 12_000 == groups.by_name["1.2.3.0/24"].retained_cost
+
+
+def test_groups_without_members_go_where_nobody_is_limited():
+    groups = limits.SessionGroups(24, 48)
+    groups.charge(ip_address("1.2.3.4"), 5)
+    visitor = Visitor(700)
+    groups.join(visitor, ip_address("1.2.4.4"))
+    groups.leave(visitor)
+    groups.join(Visitor(700), ip_address("1.2.5.4"))
+    groups.forget(300, 0)
+    assert ["1.2.5.0/24"] == list(groups.by_name)
+
+
+def test_members_of_a_soft_group_bear_at_most_half_a_limit_of_the_others():
+    groups = limits.SessionGroups(24, 48, 10_000)
+    sessions = [Visitor(12_000) for _ in range(100)]
+    for session in sessions:
+        groups.join(session, ip_address("127.0.0.1"))
+    assert 5_000 == groups.extra_cost(sessions[0])
+    assert 1 == groups.retry_secs(sessions[0], 10_000)
+    for session in sessions:
+        groups.leave(session)
+    # As much as is borne, and a fifth
+    assert 600_000 == groups.by_name["loopback"].retained_cost
+
+
 def test_no_more_than_about_a_limit_is_retained():
     groups = limits.SessionGroups(24, 48, 10_000)
     for cost in (7_000, 66_000_000):
