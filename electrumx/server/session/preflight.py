@@ -110,7 +110,10 @@ def check_certificate(certfile: str, keyfile: str) -> None:
         context.load_cert_chain(certfile, keyfile, _no_passphrase)
     except _EncryptedKeyError:
         raise _file_error(
-            "SSL_KEYFILE", keyfile, "is encrypted: store the key without a passphrase"
+            "SSL_KEYFILE",
+            keyfile,
+            "needs a passphrase, which the server never asks for: write a copy without one by "
+            f"`openssl pkey -in {keyfile} -out NEW_FILE`, and name that",
         ) from None
     except ssl.SSLError as e:
         raise _pair_error(certfile, keyfile, e) from e

@@ -167,7 +167,7 @@ class RequestSession(WorkingSession):
         if self._closing:
             return  # what was sent before the client noticed
         self.last_recv = time.monotonic()
-        if not self.recv_count and not self.accepts_first(messages[0]):
+        if messages and not self.recv_count and not self.accepts_first(messages[0]):
             self._refuse_first()
             return
         done = 0

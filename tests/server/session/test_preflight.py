@@ -70,7 +70,7 @@ def test_one_file_may_hold_the_key_and_the_chain(pems, tmp_path, order):
         ("one.crt", "one.crt", "SSL_KEYFILE", "one.crt", "holds no private key in PEM form"),
         ("one.crt", "truncated.key", "SSL_KEYFILE", "truncated.key", "holds no private key"),
         ("one.crt", "two.key", "SSL_KEYFILE", "two.key", "is not the key of the certificate"),
-        ("one.crt", "encrypted.key", "SSL_KEYFILE", "encrypted.key", "is encrypted: store the key"),
+        ("one.crt", "encrypted.key", "SSL_KEYFILE", "encrypted.key", "needs a passphrase"),
     ],
 )
 def test_the_error_names_the_bad_file(pems, cert, key, name, bad, reason):
