@@ -11,7 +11,9 @@ Theory of operation.  A connection passes three stages, and each costs the clien
 Connections of all stages count against MAX_SESSIONS, which is below the limit of open files by a
 reserve, so that clients never take the descriptors that the database needs.  At the maximum a
 newcomer takes the place of a pending connection or of the session that has been idle longest, of
-the subnet that has most connections; what is busy or was idle for less than ``IDLE_SECS`` stays.
+the subnet that has most connections; what is busy or was idle for less than ``IDLE_SECS`` stays,
+unless its subnet is a *crowd*: the largest, of more than ``MIN_CROWD`` connections, and of more
+than twice those of the newcomer's.  Hence sessions that are never idle cannot hold all places.
 If nothing can be evicted, the manager stops listening.
 
 One subnet has at most MAX_SESSIONS_PER_SUBNET connections, and none if the cost of its group is
@@ -42,6 +44,8 @@ HANDSHAKE_SECS = 10.0
 FIRST_MESSAGE_SECS = 60.0
 # A session that sent something more recently is not evicted.
 IDLE_SECS = 10.0
+# Only larger subnets are crowds, which give way to others though they are not idle.
+MIN_CROWD = 10
 # The part of MAX_SESSIONS that may be pending, and at least how many.
 PENDING_PART = 4
 MIN_PENDING = 8
@@ -139,6 +143,9 @@ class Admission:
         self._rpc_count = 0
         self._plan: list[Ticket] = []
         self._plan_time: float | None = None
+        # The largest subnet, and when it was
+        self._largest = ""
+        self._largest_time: float | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
         # What is to be logged: reason -> how often
         self._events: Counter[str] = Counter()
@@ -159,7 +166,9 @@ class Admission:
 
     def can_evict(self) -> bool:
         """Return whether a place can be made for a newcomer."""
-        return bool(self.pending) or self._next_victim() is not None
+        if self.pending or self._next_victim() is not None:
+            return True
+        return self.subnets[self._largest_subnet()] > MIN_CROWD
 
     def subnet_of(self, address: Any) -> str:
         """Return the name of the subnet that an address is counted in, exempt or not."""
@@ -176,7 +185,7 @@ class Admission:
         if is_rpc:
             admitted = self._rpc_count < MAX_RPC or self._evict_rpc()
         else:
-            admitted = self._may_enter(address, subnet) and self._has_place()
+            admitted = self._may_enter(address, subnet) and self._has_place(subnet)
         if not admitted:
             return None
         ticket = Ticket(address, subnet, self._clock(), is_rpc=is_rpc)
@@ -242,12 +251,12 @@ class Admission:
             return False
         return True
 
-    def _has_place(self) -> bool:
+    def _has_place(self, subnet: str) -> bool:
         if len(self.pending) - self._rpc_pending() >= self.max_pending:
             self._drop_pending()
         if self.count < self.max_connections:
             return True
-        if self._evict():
+        if self._evict(subnet):
             return True
         self._note("refused: the server is full")
         self._on_change()
@@ -266,15 +275,43 @@ class Admission:
         self._note("dropped in the handshake, for others")
         return True
 
-    def _evict(self) -> bool:
-        """Make a place for a newcomer; return whether that was possible."""
+    def _evict(self, subnet: str) -> bool:
+        """Make a place for a newcomer of a subnet; return whether that was possible."""
         victim = self._next_victim()
         if victim is None:
-            return self._drop_pending()
+            largest = self._largest_subnet()
+            size = self.subnets[largest]
+            if size <= MIN_CROWD:
+                return self._drop_pending()
+            # A crowd takes no place of others, be they pending.
+            return size > 2 * (self.subnets[subnet] + 1) and self._evict_of(largest)
         self._plan.remove(victim)
         self._drop(victim)
         self._note("evicted: idle, and the server is full")
         return True
+
+    def _evict_of(self, subnet: str) -> bool:
+        """Drop a session of a crowd, if possible one that waits for no answer."""
+        victim = None
+        for ticket in self.tickets:
+            if ticket.subnet == subnet and not ticket.is_rpc:
+                if ticket.idle_since() is not None:
+                    victim = ticket
+                    break
+                victim = victim or ticket
+        if victim is None:
+            return False
+        self._drop(victim)
+        self._note("evicted: of a crowd, and the server is full")
+        return True
+
+    def _largest_subnet(self) -> str:
+        """Return the subnet with most connections; it may be a second old."""
+        now = self._clock()
+        if self._largest_time is None or now - self._largest_time >= PLAN_SECS:
+            self._largest_time = now
+            self._largest = max(self.subnets, key=self.subnets.__getitem__, default="")
+        return self._largest
 
     def _evict_rpc(self) -> bool:
         for ticket in self.tickets:

@@ -36,9 +36,12 @@ from typing import Any
 
 from aiorpcx import NetAddress
 
+from electrumx.lib import util
 from electrumx.server.session.framing import LineFramer
 from electrumx.server.session.send_memory import SendMemory
 from electrumx.server.session.tls import TLSError, TLSLayer
+
+_logger = util.class_logger(__name__, "TurnQueue")
 
 # A single message of more bytes is not copied to add its newline, but written in two.
 JOINED_BYTES = 65_536
@@ -76,7 +79,13 @@ class TurnQueue:
         queue = self._queue
         deadline = perf_counter() + TURN_SECS
         for _ in range(len(queue)):
-            queue.popleft().on_turn()
+            connection = queue.popleft()
+            try:
+                connection.on_turn()
+            except Exception:
+                # A transport's own callbacks do the same.
+                _logger.exception("processing input failed, a connection is dropped")
+                connection.abort()
             if perf_counter() > deadline:
                 break
         if queue and not self._scheduled:

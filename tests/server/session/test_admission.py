@@ -11,6 +11,7 @@ from electrumx.server.session.admission import (
     HANDSHAKE_SECS,
     IDLE_SECS,
     LOG_SECS,
+    PLAN_SECS,
     Admission,
 )
 from electrumx.server.session.limits import CONNECT_COST, SessionGroups
@@ -208,6 +209,45 @@ async def test_busy_and_recent_sessions_stay_and_the_newcomer_is_refused():
     assert door.connect("7.7.7.7") is None
     assert not busy.aborted
     assert not recent.aborted
+
+
+def _crowded_door():
+    """Return a full server with two subnets that are never idle, and their connections."""
+    door = Door(max_sessions=50)
+    crowds = [[door.open(f"1.2.{n}.{m}") for m in range(20)] for n in (3, 4)]
+    others = [door.open(f"5.5.{n}.5") for n in range(10)]
+    return door, crowds, others
+
+
+async def test_a_crowd_that_is_never_idle_gives_way_to_newcomers_of_small_subnets():
+    door, crowds, others = _crowded_door()
+    crowds[0][0].session.unanswered_request_count = lambda: 1
+
+    assert not door.admission.is_full()
+    for n in range(20):
+        door.clock.now += PLAN_SECS
+        for ticket in door.admission.tickets:
+            ticket.connection.session.last_recv = door.clock.now
+        assert door.open(f"7.7.{n}.7")
+    assert door.admission.count == 50
+    assert not any(connection.aborted for connection in others)
+    # Evenly, until they are no crowds; busy ones come last
+    assert [sum(c.aborted for c in crowd) for crowd in crowds] == [10, 10]
+    assert not crowds[0][0].aborted
+
+
+async def test_a_crowd_takes_no_place_of_others():
+    door, crowds, others = _crowded_door()
+    door.admission.max_pending = 100
+    door.clock.now += PLAN_SECS
+    honest = door.connect("7.7.7.7")
+    assert honest
+
+    for n in range(100):
+        assert door.connect(f"1.2.3.{n}") is None
+    assert not honest.aborted
+    assert not any(connection.aborted for connection in others)
+    assert sum(connection.aborted for crowd in crowds for connection in crowd) == 1
 
 
 async def test_the_plan_of_evictions_is_checked_when_it_is_used():

@@ -10,6 +10,7 @@ from electrumx.lib.hash import double_sha256, hash_to_hex_str
 from electrumx.server import mempool_scripts
 from electrumx.server.mempool_index import MemPoolIndex, MemPoolTx
 from electrumx.server.mempool_scripts import CoinsView
+from electrumx.server.session.methods import scripthash
 from tests.fakes.session_world import make_tx_hash, script_hash, session_world, until, utxo
 
 SH, HASHX = script_hash("alice")
@@ -256,3 +257,15 @@ def test_many_outputs_make_a_script_large_as_well(monkeypatch, txs, pairs, large
     monkeypatch.setattr(mempool_scripts, "LARGE_PAIRS", pairs)
     assert index.large.is_large(HASHX) == large
     assert not index.large.is_large(b"unknown".ljust(11))
+
+
+async def test_unspent_outputs_of_a_large_script_that_cannot_be_sent_are_not_encoded(
+    world, everything_large, monkeypatch
+):
+    made = []
+    monkeypatch.setattr(scripthash, "_unspent", lambda *args: made.append(args))
+    client = await world.connect()
+    world.manager.oversized.max_send = 100
+    code, message = await client.error("blockchain.scripthash.listunspent", SH)
+    assert (code, message) == (-32600, "response too large (over 100 bytes")
+    assert not made

@@ -442,10 +442,7 @@ class ScripthashMethods(SessionBase):
         mempool_utxos = self.mempool.sync_unspent(hashX)
         spent = self.mempool.sync_spends(hashX)
         count = len(coins) // packed.PACKED_COIN_LEN + len(mempool_utxos)
-        self.bump_cost(1.0 + count / 50)
-        oversized = self.session_mgr.oversized
-        if (count - len(spent)) * MIN_UNSPENT_BYTES > oversized.max_send:
-            raise oversized.error()
+        self._charge_unspent(count, len(spent))
         # Leaving some out is done in Python.
         if count > (INLINE_ITEMS // 10 if spent else INLINE_ITEMS):
             return asyncio.to_thread(_unspent, coins, mempool_utxos, spent)
@@ -455,8 +452,15 @@ class ScripthashMethods(SessionBase):
         """Return the unspent outputs of a script with many unconfirmed transactions."""
         view = await self.mempool.large.unspent(hashX)
         count = len(coins) // packed.PACKED_COIN_LEN + len(view.utxos)
-        self.bump_cost(1.0 + count / 50)
+        self._charge_unspent(count, len(view.spends))
         return await asyncio.to_thread(_unspent, coins, view.utxos, view.spends)
+
+    def _charge_unspent(self, count: int, spent: int) -> None:
+        """Charge for a list of so many outputs; RPCError if it would be too large without the spent."""
+        self.bump_cost(1.0 + count / 50)
+        oversized = self.session_mgr.oversized
+        if (count - spent) * MIN_UNSPENT_BYTES > oversized.max_send:
+            raise oversized.error()
 
     @rpc_method("blockchain.scripthash.subscribe")
     def scripthash_subscribe(self, scripthash: Any) -> Any:
