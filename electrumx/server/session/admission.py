@@ -209,8 +209,11 @@ class Admission:
 
     def lost(self, connection: Any) -> None:
         """Note that a connection has ended."""
-        if connection.ticket is not None:
-            self.release(connection.ticket)
+        ticket = connection.ticket
+        if ticket is not None:
+            self.release(ticket)
+            # Otherwise the two would keep each other until the collector finds them.
+            ticket.connection = None
 
     def release(self, ticket: Ticket) -> None:
         """Forget a connection; if it never had a session, charge the group of its address."""
