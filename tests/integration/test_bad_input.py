@@ -174,7 +174,9 @@ def test_a_database_of_something_else_ends_the_server_with_one_line(tmp_path, en
             error = ends_with(**url)
             assert f"cannot open the database in {tmp_path}/db/utxo: another process" in error
         error = ends_with(**url, NET="testnet")
-        assert re.match("DB genesis hash [0-9a-f]{64} does not match coin [0-9a-f]{64}", error)
+        # Before the database is looked at
+        assert re.match("the daemon at 127.0.0.1:[0-9]+/ follows the chain of .*regtest", error)
+        assert error.endswith("check COIN, NET and DAEMON_URL")
         error = ends_with(**url, DB_ENGINE="rocksdb")
         assert error.startswith(f"the database in {tmp_path}/db/utxo was written by leveldb")
 

@@ -51,7 +51,7 @@ TYPED = {
         "useradd": "test_the_unit_and_its_settings_are_put_in_place",
         "contrib/raspberrypi3/install": "test_the_pi_s_installer_asks_for_what_it_needs",
         "contrib/raspberrypi3/run": "test_the_pi_s_other_script_runs_the_server",
-        "openssl": "test_a_certificate_is_made_used_and_renewed",
+        "openssl req": "test_a_certificate_is_made_used_and_renewed",
         "export SSL_CERTFILE": "test_a_certificate_is_made_used_and_renewed",
         "#!/bin/sh\ninstall": "test_a_certificate_is_made_used_and_renewed",
         "electrumx_rpc stop": "test_the_server_runs_logs_answers_and_stops",
@@ -68,11 +68,13 @@ TYPED = {
     },
 }
 NOT_TYPED = {
+    "openssl pkey": "the key of this test has no passphrase; test_tls removes one by this command",
     "iptables": "it would change this machine's firewall",
     "systemctl daemon-reload": "this machine is not run by systemd",
     "systemctl status": "this machine is not run by systemd",
     "rpcwhitelist": "a setting of the node; test_node_settings gives one to a node",
     "zmqpubhashblock": "a setting of the node; test_announcements gives it to one",
+    "zmqpubrawtx": "a setting of the node; test_broadcasts gives it to one",
     "docker build": "there is no container engine; test_deployment tries what the file says",
 }
 # Lines of the log that appear only in trouble, or after half a minute, and the tests that see them.
@@ -80,6 +82,8 @@ NOT_SEEN_AT_ONCE = {
     "ERROR:Daemon:connection problem": "tests/server/test_daemon.py",
     "ERROR:Prefetcher:block 900,001": "tests/server/test_prefetcher.py",
     "INFO:TipWatcher:the daemon at": "tests/integration/test_announcements.py",
+    "WARNING:TipWatcher:the daemon at": "tests/server/test_tip_watcher.py",
+    "WARNING:Prefetcher:the database is": "tests/server/test_strange_nodes.py",
     "INFO:BlockProcessor:sync 38.2%": "test_the_progress_line_is_as_shown",
 }
 
@@ -317,7 +321,7 @@ def test_a_certificate_is_made_used_and_renewed(reader, stopping):
     lineage = reader.folder / "lineage"
     for path in (folder, lineage, reader.database):
         path.mkdir()
-    reader.shell.run(block("openssl"), cwd=folder)
+    reader.shell.run(block("openssl req"), cwd=folder)
     assert (folder / "server.key").stat().st_mode & 0o077 == 0
     files = [("/etc/electrumx", folder)]
     ports = f"tcp://127.0.0.1:{reader.tcp},ssl://127.0.0.1:{reader.tls},"
@@ -332,7 +336,7 @@ def test_a_certificate_is_made_used_and_renewed(reader, stopping):
     assert features["hosts"] == {"electrum.example.org": {"ssl_port": 50002}}
 
     names = [("server.key", "privkey.pem"), ("server.crt", "fullchain.pem")]
-    reader.shell.run(block("openssl", replacing=names), cwd=lineage)
+    reader.shell.run(block("openssl req", replacing=names), cwd=lineage)
     hook = block("#!/bin/sh\n", replacing=[("-o electrumx", f"-o {getpass.getuser()}"), *files])
     Shell(reader.folder, RENEWED_LINEAGE=lineage).run(hook)
 

@@ -163,11 +163,13 @@ async def test_sessions_and_groups_are_tables(run, server):
         # Ids are plain numbers, and rows are as many as the header's columns
         rows = json.loads(run("--json", "sessions"))
         assert {len(row) for row in rows} == {15}
-        # Who comes from this machine is in no group.
-        assert run("groups").splitlines() == [
+        heading, group = run("groups").splitlines()
+        assert heading == (
             "Name            Sessions     Cost Retained   Reqs    Txs     Subs   Recv   Recv KB"
             "    Sent   Sent KB"
-        ]
+        )
+        # Who comes from this machine shares one group.
+        assert group.split()[:2] == ["loopback", "2"]
 
 
 async def test_log_and_disconnect_name_what_they_did(run, server):

@@ -106,8 +106,8 @@ def test_it_ends_while_it_synchronises_and_goes_on_from_there(way, tmp_path, sto
     server.start()
     server.wait_height(400)
     heights = [params[0] for method, params in node.node.calls[asked:] if method == "getblockhash"]
-    # What was flushed is not fetched again.
-    assert min(heights) >= 10
+    # What was flushed is not fetched again; block 0 tells the daemon's chain.
+    assert min(height for height in heights if height) >= 10
     assert_index_is(server, blocks)
     assert_ends(server, send_term)
 
