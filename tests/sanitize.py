@@ -103,7 +103,17 @@ def run(*, short: bool) -> "subprocess.CompletedProcess[str]":
     copy_source(source)
     build(source)
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=0", "-x"]
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--timeout=0",
+            "-x",
+            "--capture=sys",
+        ]
         + (SHORT if short else LONG),
         cwd=source,
         env=sanitized_environment(source),
