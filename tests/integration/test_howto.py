@@ -86,6 +86,8 @@ NOT_SEEN_AT_ONCE = {
     "ERROR:Daemon:connection problem": "tests/server/test_daemon.py",
     "ERROR:Prefetcher:block 900,001": "tests/server/test_prefetcher.py",
     "INFO:TipWatcher:the daemon at": "tests/integration/test_announcements.py",
+    "WARNING:TipWatcher:the daemon at": "tests/server/test_tip_watcher.py",
+    "WARNING:Prefetcher:the database is": "tests/server/test_strange_nodes.py",
     "INFO:BlockProcessor:sync 38.2%": "test_the_progress_line_is_as_shown",
 }
 
