@@ -18,7 +18,9 @@ highlight_language = "none"
 nitpicky = True
 
 html_theme = "alabaster"
-html_theme_options = {"description": "An Electrum protocol server"}
+html_theme_options = {"description": "An Electrum protocol server", "page_width": "1100px"}
+# The theme itself includes custom.css.
+html_static_path = ["_static"]
 html_show_copyright = False
 
 

@@ -1,8 +1,8 @@
-"""What every test may ask for: the facts folder, a free port, a short temporary folder.
+"""What every test may ask for: a free port, a short temporary folder, a bare environment.
 
-A test that lacks something outside the tree (facts, a node, a wallet) calls `require`: it is
-skipped with a printed reason on a developer's machine and fails where the environment variable
-CI is set, so that nothing is left out of a build unseen.
+A test that lacks something outside the tree (a node, a wallet, an optional package) calls
+`require`: it is skipped with a printed reason on a developer's machine and fails where the
+environment variable CI is set, so that nothing is left out of a build unseen.
 """
 
 import logging
@@ -24,7 +24,6 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("repository")
 
-FACTS_VARIABLE = "ELECTRUMX_FACTS"
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -35,21 +34,6 @@ def require(condition, reason):
     if os.environ.get("CI"):
         pytest.fail(f"CI must not leave this out: {reason}", pytrace=False)
     pytest.skip(reason)
-
-
-def facts_folder():
-    """The folder of wire formats, coin parameters and vectors; skips or fails without it."""
-    name = os.environ.get(FACTS_VARIABLE, "")
-    require(name, f"{FACTS_VARIABLE} does not name the facts folder")
-    folder = Path(name)
-    require(folder.is_dir(), f"{FACTS_VARIABLE} names {name}, which is not a folder")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def facts():
-    """Path of the facts folder."""
-    return facts_folder()
 
 
 @pytest.fixture(name="free_port")

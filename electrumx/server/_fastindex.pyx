@@ -433,7 +433,10 @@ cdef class FastIndex:
         cdef list found = []
         for item in blocks:
             block = item
-            memcpy(outpoint, block.hashes.data, 32 if block.tx_count else 0)
+            if not block.tx_count:
+                # Without transactions there is nothing to copy from.
+                continue
+            memcpy(outpoint, block.hashes.data, 32)
             for idx in range(coinbase_output_count(block)):
                 memcpy(outpoint + 32, &idx, 4)
                 if block.outputs.data[OUTPUT_LEN * idx + 19] and not self.slots[
@@ -480,7 +483,9 @@ cdef class FastIndex:
         cdef bint found = False
         cdef uint64_t slot
         cdef list items = []
-        memcpy(outpoint, block.hashes.data, 32 if count else 0)
+        if not count:
+            return b""
+        memcpy(outpoint, block.hashes.data, 32)
         for idx in range(count):
             memcpy(outpoint + 32, &idx, 4)
             found = found or self.slots[self.find_slot(outpoint)] != 0

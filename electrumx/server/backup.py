@@ -332,7 +332,8 @@ async def back_up(db: DB, lock: asyncio.Lock, path: str) -> BackupReport:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         backup.stop()
-        await asyncio.wait([task])
+        # What it says is of no interest any more.
+        await asyncio.gather(task, return_exceptions=True)
         raise
 
 

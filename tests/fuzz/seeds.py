@@ -1,11 +1,8 @@
 """What the fuzzer begins with: real and made-up blocks and transactions, cut to its length.
 
-``python -m tests.fuzz.seeds FOLDER`` writes a folder for every target.  Real ones need
-ELECTRUMX_FACTS; without it only generated chains are written.
+``python -m tests.fuzz.seeds FOLDER`` writes a folder for every target.
 """
 
-import json
-import os
 import sys
 from collections.abc import Iterator
 from hashlib import sha256
@@ -15,6 +12,7 @@ from typing import Any
 from electrumx.lib.coins import Axe, Coin, Dash, LitecoinRegtest, Zcash
 from electrumx.lib.tx import Tx, TxInput, TxMWEB, TxOutput, TxSegWit, TxZcashV5, TxZcashV6
 from electrumx.lib.util import pack_varint
+from tests import facts
 from tests.fakes.chain import ChainMaker
 from tests.fakes.format_chain import MAKERS, FormatChain
 from tests.fuzz import connections, targets
@@ -54,24 +52,17 @@ def _of_block(coin: type[Coin], like: type[Coin], raw: bytes, height: int) -> It
             yield "compiled", bytes([number]) + cut
 
 
-def _of_facts(facts: Path) -> Iterator[Seed]:
-    for path in sorted((facts / "fixtures" / "blocks").iterdir()):
-        name, net, _ = path.stem.split("_", 2)
-        coin = Coin.lookup_coin_class(name, net)
-        fixture = json.loads(path.read_text())
-        raw = bytes.fromhex("".join(fixture["block"].split()))
-        yield from _of_block(coin, coin, raw, fixture["height"])
-    vectors = json.loads((facts / "synthetic-transactions.json").read_text())["transactions"]
-    for vector in vectors:
-        coin = Coin.lookup_coin_class(vector["coin"], vector["net"])
-        raw = bytes.fromhex(vector["hex"])
-        for number in targets.selectors(coin, targets.TRANSACTION):
-            yield targets.family_of(coin), bytes([number]) + raw
+def _of_facts() -> Iterator[Seed]:
+    for block in facts.blocks():
+        yield from _of_block(block.coin, block.coin, block.raw, block.height)
+    for made in facts.synthetic_transactions():
+        for number in targets.selectors(made.coin, targets.TRANSACTION):
+            yield targets.family_of(made.coin), bytes([number]) + made.raw
         for number in range(len(targets.COMPILED_COINS)):
-            yield "compiled", bytes([number]) + bytes(80) + b"\1" + raw
-    for path in sorted((facts / "fixtures" / "transactions").iterdir()):
-        for vout in json.loads(path.read_text())["vout"]:
-            yield "scripts", bytes.fromhex(vout["scriptPubKey"]["hex"])
+            yield "compiled", bytes([number]) + bytes(80) + b"\1" + made.raw
+    for tx in facts.transactions():
+        for output in tx.outputs:
+            yield "scripts", output.script
 
 
 def _generated() -> Iterator[Seed]:
@@ -134,9 +125,7 @@ def seeds() -> Iterator[Seed]:
     """Yield (the name of a target, an input) for all targets."""
     yield from _generated()
     yield from connections.seeds()
-    facts = os.environ.get("ELECTRUMX_FACTS")
-    if facts:
-        yield from _of_facts(Path(facts))
+    yield from _of_facts()
 
 
 def write(folder: Path) -> None:

@@ -3,7 +3,6 @@
 import ast
 import importlib
 import inspect
-import json
 import pkgutil
 from collections import Counter
 
@@ -14,6 +13,7 @@ from electrumx.lib import hash as hash_module
 from electrumx.lib.coins import Coin
 from electrumx.lib.header_hashes import HeaderHashError
 from electrumx.lib.tx import Deserializer
+from tests import facts
 
 # Modules that are no family of leaf classes.
 FRAMES = {"base", "mixins", "name_scripts"}
@@ -202,10 +202,6 @@ OP_NAMES = {f"OP_NAME_{kind}" for kind in ("NEW", "FIRSTUPDATE", "UPDATE", "DELE
 FEES = {"ESTIMATE_FEE", "RELAY_FEE"}
 # Of a record, what no attribute of the same meaning is compared with, and why.
 NOT_COMPARED = {
-    "class": "the record's key",
-    "family": "the base of its values",
-    "parents": "our own hierarchy; the names are importable",
-    "special": "prose; what it says is tested where it is done",
     "P2SH_VERBYTE": "misspelt: in CORRECTED",
     "ALLOW_ADVANCING_ERRORS": "nothing read it",
     "IRC_PREFIX": "peers have not been found by IRC for long",
@@ -224,26 +220,24 @@ NOT_COMPARED = {
 }
 
 
-def merged_records(facts):
+def records_of_1_15():
     """(coin, all that the facts say of it) for every coin."""
-    records = json.loads((facts / "coins.json").read_text())
-    for record in records["coins"]:
-        family = records["families"][record["family"]]["overrides"]
-        yield getattr(coins, record["class"]), {**records["base"], **family, **record}
+    for record in facts.coins("1.15"):
+        yield getattr(coins, record.class_name), record
 
 
-def test_every_field_of_a_record_is_compared_or_has_a_reason(facts):
-    compared = {*BYTES, "P2SH_VERBYTES", *PLAIN.split(), "CRASH_CLIENT_VER", "header_hash"}
+def test_every_field_of_a_record_is_compared_or_has_a_reason():
+    compared = {*BYTES, "P2SH_VERBYTES", *PLAIN.split(), "CRASH_CLIENT_VER"}
     compared |= HEIGHTS | HEADER_LENGTHS | SAME | OP_NAMES | FEES | {*CLASSES}
-    for coin, record in merged_records(facts):
-        unknown = set(record) - compared - NOT_COMPARED.keys()
+    for coin, record in records_of_1_15():
+        unknown = set(record.values) - compared - NOT_COMPARED.keys()
         assert (coin.__name__, set()) == (coin.__name__, unknown)
 
 
-def test_readers_and_classes_of_the_server_agree_with_the_facts(facts):
-    for coin, record in merged_records(facts):
+def test_readers_and_classes_of_the_server_agree_with_the_facts():
+    for coin, record in records_of_1_15():
         for attr in CLASSES:
-            expected = CORRECTED_CLASSES.get((coin.__name__, attr), record[attr])
+            expected = CORRECTED_CLASSES.get((coin.__name__, attr), record.values[attr])
             found = getattr(coin, attr).__name__
             assert (coin.__name__, attr, expected) == (coin.__name__, attr, found)
 
@@ -252,8 +246,9 @@ def test_readers_and_classes_of_the_server_agree_with_the_facts(facts):
 NEWER_HEIGHTS = {"PivxTestnet": 201}
 
 
-def test_what_few_coins_have_agrees_with_the_facts(facts):
-    for coin, record in merged_records(facts):
+def test_what_few_coins_have_agrees_with_the_facts():
+    for coin, facts_of_coin in records_of_1_15():
+        record = facts_of_coin.values
         for attr in record.keys() & SAME:
             assert (coin.__name__, attr, record[attr]) == (coin.__name__, attr, getattr(coin, attr))
         for attr in record.keys() & HEIGHTS:
@@ -277,79 +272,19 @@ def time_of(header):
     return int.from_bytes(header[68:72], "little")
 
 
-def by_steps(value_of, *steps):
-    """The rule that the last step decides whose figure the header's is not below."""
-
-    def rule(_coin, header):
-        return [algorithm for least, algorithm in steps if value_of(header) >= least][-1], header
-
-    return rule
+FIELDS = {"version": version_of, "time": time_of}
 
 
-def plainly(algorithm):
-    return lambda _coin, header: (algorithm, header)
+def hashed_by(rule, header):
+    """Return the name of the algorithm, and the bytes that it hashes, by a record's rule."""
+    if "steps" not in rule:
+        return rule["algorithm"], header[: rule.get("length")]
+    value = FIELDS[rule["field"]](header)
+    return [algorithm for least, algorithm in rule["steps"] if value >= least][-1], header
 
 
-OLD_SCRYPT = by_steps(version_of, (0, "scrypt"), (7, "double_sha256"))
-RAVENCOIN = {
-    "Ravencoin": by_steps(
-        time_of, (0, "x16r"), (1_569_945_600, "x16rv2"), (1_588_788_000, "kawpow")
-    ),
-    "RavencoinTestnet": by_steps(
-        time_of, (0, "x16r"), (1_567_533_600, "x16rv2"), (1_585_159_200, "kawpow")
-    ),
-}
-# The facts' sentence -> (coin, header) -> (name of the algorithm, what it is given).
-HASH_RULES = {
-    "sha256d": plainly("double_sha256"),
-    "sha256d of the first 80 bytes": lambda _coin, header: ("double_sha256", header[:80]),
-    "sha256d of the first 80 bytes, or of the first 180 when bit 0x1000 of the u32 version is "
-    "set": plainly("double_sha256"),
-    "x11": plainly("x11"),
-    "x11_gost": plainly("x11_gost"),
-    "x13": plainly("x13"),
-    "x16r": plainly("x16r"),
-    "x21s": plainly("x21s"),
-    "quark": plainly("quark"),
-    "neoscrypt": plainly("neoscrypt"),
-    "tribus": plainly("tribus"),
-    "cpupower": plainly("cpupower"),
-    "bell_yespower": plainly("yespower_bell"),
-    "zny_yespower_0_5": plainly("yespower_zny"),
-    "scrypt_1024_1_1": plainly("scrypt"),
-    "trezar_blake2s": plainly("trezar_blake2s"),
-    "blake256 (14 rounds), single, of the 180 bytes": plainly("blake256"),
-    "keccak256 (original Keccak padding, not SHA-3)": plainly("keccak256"),
-    "groestl (Groestl-512 twice, first 32 bytes)": plainly("groestl"),
-    "u32 version at 0 > 6: sha256d; else scrypt_1024_1_1": OLD_SCRYPT,
-    "u32 version < 7: scrypt_1024_1_1; else sha256d": OLD_SCRYPT,
-    "u32 version > 6: sha256d; else x13": by_steps(version_of, (0, "x13"), (7, "double_sha256")),
-    "u32 version < 2: quark; else sha256d": by_steps(
-        version_of, (0, "quark"), (2, "double_sha256")
-    ),
-    "u32 version >= 4: sha256d; else quark": by_steps(
-        version_of, (0, "quark"), (4, "double_sha256")
-    ),
-    "u32 version >= 4 (ZEROCOIN_BLOCK_VERSION): sha256d; else quark": by_steps(
-        version_of, (0, "quark"), (4, "double_sha256")
-    ),
-    "u32 version >= 5: sha256d; else quark": by_steps(
-        version_of, (0, "quark"), (5, "double_sha256")
-    ),
-    "u32 version == 8: sha256d; else nist5": by_steps(
-        version_of, (0, "nist5"), (8, "double_sha256"), (9, "nist5")
-    ),
-    "u32 time at 68 > XEVAN_TIMESTAMP: xevan; else x11": by_steps(
-        time_of, (0, "x11"), (1_477_958_401, "xevan")
-    ),
-    "u32 time at 68 > 1550246400: x16rt; else > 1525651200: lyra2z; else neoscrypt": by_steps(
-        time_of, (0, "neoscrypt"), (1_525_651_201, "lyra2z"), (1_550_246_401, "x16rt")
-    ),
-    "u32 time at 68 >= KAWPOW_ACTIVATION_TIME: kawpow; else >= X16RV2_ACTIVATION_TIME: x16rv2; "
-    "else x16r": lambda coin, header: RAVENCOIN[coin.__name__](coin, header),
-}
 # Merged mining, as the newer facts have it.
-NEWER_HASHES = {"Defcoin": "sha256d of the first 80 bytes"}
+NEWER_HASHES = {"Defcoin": {"algorithm": "double_sha256", "length": 80}}
 # Rules about more than version and time, which tests/lib tests.
 RULES_BESIDE = ("Verus", "Xuez", "BitcoinAtom", "BitcoinGold", "EXOS")
 TIMES = {1_400_000_000, 2**32 - 1}
@@ -367,21 +302,21 @@ def outcome(function, header):
         return str(e)
 
 
-def test_the_hash_of_every_coins_headers_is_as_the_facts_say(facts):
+def test_the_hash_of_every_coins_headers_is_as_the_facts_say():
     beside = set()
-    for coin, record in merged_records(facts):
+    for coin, record in records_of_1_15():
         if coin.__name__.startswith(RULES_BESIDE):
+            assert record.header_hash is None
             beside.add(coin.__name__)
             continue
-        sentence = NEWER_HASHES.get(coin.__name__, record.get("header_hash", "sha256d"))
-        rule = HASH_RULES[sentence]
+        rule = NEWER_HASHES.get(coin.__name__, record.header_hash)
         size = {180: 180, 140: 1487, 209: 209}.get(coin.BASIC_HEADER_SIZE, 120)
         probes = [(version, 1_400_000_000) for version in range(1, 10)]
         probes += [(1, time) for time in sorted(TIMES)]
-        for version, time in probes if "u32" in sentence else probes[:1]:
+        for version, time in probes if "steps" in rule else probes[:1]:
             fields = version.to_bytes(4, "little") + bytes(64) + time.to_bytes(4, "little")
             header = fields + bytes(size - len(fields))
-            algorithm, hashed = rule(coin, header)
+            algorithm, hashed = hashed_by(rule, header)
             function = getattr(header_hashes, algorithm, None) or getattr(hash_module, algorithm)
             expected = outcome(function, hashed)
             assert (coin.__name__, version, time, expected) == (
@@ -402,22 +337,14 @@ def assert_agrees(coin, record, attrs):
         assert (coin.__name__, attr, record[attr]) == (coin.__name__, attr, found)
 
 
-def newer_records(facts):
-    """What the facts say of coins and networks that other servers got after 1.15."""
-    return json.loads((facts / "coins-since-1.16.json").read_text())["coins"]
-
-
-def test_newer_coins_agree_with_their_facts(facts):
-    not_compared = {
-        "like": "our own hierarchy",
-        "differs_in": "prose",
-        "note": "prose; what it says is tested by their blocks",
-        "DEFAULT_MAX_SEND": "a new default there for every coin",
-        "PEERS": "compared below",
-    }
+def test_newer_coins_agree_with_their_facts():
+    not_compared = {"DEFAULT_MAX_SEND": "a new default there for every coin", "PEERS": "below"}
     compared = {"P2PKH_VERBYTE", "P2SH_VERBYTES", *PLAIN.split(), *CLASSES, *SAME, *FEES}
-    for record in newer_records(facts):
+    assert len(facts.coins("later")) == 13
+    for facts_of_coin in facts.coins("later"):
+        record = facts_of_coin.values
         coin = Coin.lookup_coin_class(record["NAME"], record["NET"])
+        assert facts_of_coin.class_name == coin.__name__
         assert set(record) - compared - not_compared.keys() == set()
         attrs = {"P2SH_VERBYTES", *BYTES, *PLAIN.split(), "TRUNCATED_HEADER_SIZE"}
         assert_agrees(coin, record, (attrs | SAME) - not_compared.keys())
@@ -430,41 +357,40 @@ def test_newer_coins_agree_with_their_facts(facts):
             assert [record[fee] for fee in sorted(FEES)] == [coin.ESTIMATE_FEE, coin.RELAY_FEE]
 
 
-def test_coins_agree_with_the_facts(facts):
-    records = json.loads((facts / "coins.json").read_text())
-    updated = {net["NET"] for net in records["nets_added_since"]["nets"]}
+def test_coins_agree_with_the_facts():
+    updated = {record.values["NET"] for record in facts.coins("bitcoin")}
+    newer = {(item.values["NAME"], item.values["NET"]) for item in facts.coins("later")}
     checked = 0
-    newer = {(record["NAME"], record["NET"]) for record in newer_records(facts)}
     for coin in LEAVES:
-        record = [item for item in records["coins"] if item["class"] == coin.__name__]
+        found = [item.values for item in facts.coins("1.15") if item.class_name == coin.__name__]
         if coin.NAME == "BitcoinSegwit" and coin.NET in updated:
             continue
         if (coin.NAME, coin.NET) in newer:
             continue
-        assert len(record) == 1
-        family = records["families"][record[0]["family"]]["overrides"]
-        merged = {**records["base"], **family, **record[0]}
-        assert_agrees(coin, merged, [*BYTES, "P2SH_VERBYTES", *PLAIN.split()])
-        assert merged["CRASH_CLIENT_VER"] == (coin.CRASH_CLIENT_VER and [*coin.CRASH_CLIENT_VER])
+        assert len(found) == 1
+        (record,) = found
+        assert_agrees(coin, record, [*BYTES, "P2SH_VERBYTES", *PLAIN.split()])
+        assert record["CRASH_CLIENT_VER"] == (coin.CRASH_CLIENT_VER and [*coin.CRASH_CLIENT_VER])
         checked += 1
     assert checked == 155 - 3
 
 
-def test_bitcoins_nets_agree_with_their_newer_records(facts):
-    records = json.loads((facts / "coins.json").read_text())["nets_added_since"]["nets"]
-    assert records
-    for record in records:
+def test_bitcoins_nets_agree_with_their_newer_records():
+    assert facts.coins("bitcoin")
+    for facts_of_net in facts.coins("bitcoin"):
+        record = facts_of_net.values
         coin = Coin.lookup_coin_class(record["NAME"], record["NET"])
+        assert facts_of_net.class_name == coin.__name__
         attrs = set(record) - {"NAME"}
         assert_agrees(coin, record, attrs)
         for attr, value in COMMON_SINCE.items():
             assert (attr, value) == (attr, getattr(coin, attr))
 
 
-def test_bitcoins_three_old_nets_keep_the_names_of_1_15(facts):
-    records = json.loads((facts / "coins.json").read_text())["coins"]
-    old = [record for record in records if record["NAME"] == "BitcoinSegwit"]
+def test_bitcoins_three_old_nets_keep_the_names_of_1_15():
+    old = [item for item in facts.coins("1.15") if item.values["NAME"] == "BitcoinSegwit"]
     assert len(old) == 3
     for record in old:
-        coin = getattr(coins, record["class"])
-        assert_agrees(coin, record, ["NAME", "NET", "SHORTNAME", "GENESIS_HASH", *BYTES])
+        coin = getattr(coins, record.class_name)
+        attrs = ["NAME", "NET", "SHORTNAME", "GENESIS_HASH", *BYTES]
+        assert_agrees(coin, record.values, attrs)

@@ -182,6 +182,38 @@ def test_every_variable_that_the_server_reads_is_documented_and_no_other(monkeyp
     assert len(documented) == len(set(documented))
 
 
+def summary_table():
+    """The rows (name, default, meaning) of the table at the top of the environment page."""
+    table = manual("environment").split("Summary\n=======\n")[1].split("Types\n=====")[0]
+    row = r"^   \* - :envvar:`(\w+)`\n     - (.+)\n     - (.+)$"
+    return re.findall(row, table, re.MULTILINE)
+
+
+def test_the_summary_table_has_the_variables_in_the_order_of_their_entries():
+    assert [name for name, _, _ in summary_table()] == directives("environment", "envvar")
+
+
+def stated_default(entry):
+    """Return the default that an entry of the environment page states, as the table writes it."""
+    head = " ".join(entry.partition("\n\n")[2].split("\n\n")[0].split())
+    words = r"set by the coin|the server's own|:envvar:`\w+`|``.+?``|\w[\w,]*\w|\w"
+    found = re.search(rf"default ({words})", head)
+    text = found[1] if found else "required"
+    text = {"set by the coin": "by coin", "the server's own": "own"}.get(text, text)
+    return text.removeprefix(":envvar:").strip("`")
+
+
+def test_the_summary_table_has_the_defaults_of_the_entries():
+    entries = re.split(r"^\.\. envvar:: ", manual("environment"), flags=re.MULTILINE)[1:]
+    # Required only for some services, and a format that would be wider than the table.
+    others = {"SSL_CERTFILE": "none", "SSL_KEYFILE": "none", "LOG_FORMAT": "in the text"}
+    stated = {entry.partition("\n")[0]: stated_default(entry) for entry in entries}
+
+    table = {name: default.strip("`") for name, default, _ in summary_table()}
+
+    assert table == stated | others
+
+
 def test_the_obsolete_variables_are_listed_and_each_stops_the_server(monkeypatch):
     listed = documented_obsolete()
 

@@ -52,6 +52,7 @@ TYPED = {
         "contrib/raspberrypi3/install": "test_the_pi_s_installer_asks_for_what_it_needs",
         "contrib/raspberrypi3/run": "test_the_pi_s_other_script_runs_the_server",
         "openssl req": "test_a_certificate_is_made_used_and_renewed",
+        "openssl pkey": "test_a_certificate_is_made_used_and_renewed",
         "export SSL_CERTFILE": "test_a_certificate_is_made_used_and_renewed",
         "#!/bin/sh\ninstall": "test_a_certificate_is_made_used_and_renewed",
         "electrumx_rpc stop": "test_the_server_runs_logs_answers_and_stops",
@@ -68,14 +69,17 @@ TYPED = {
     },
 }
 NOT_TYPED = {
-    "openssl pkey": "the key of this test has no passphrase; test_tls removes one by this command",
     "iptables": "it would change this machine's firewall",
     "systemctl daemon-reload": "this machine is not run by systemd",
     "systemctl status": "this machine is not run by systemd",
     "rpcwhitelist": "a setting of the node; test_node_settings gives one to a node",
     "zmqpubhashblock": "a setting of the node; test_announcements gives it to one",
-    "zmqpubrawtx": "a setting of the node; test_broadcasts gives it to one",
+    "zmqpubrawtx": "a setting of the node; tests/server/test_mempool_feed reads its messages",
     "docker build": "there is no container engine; test_deployment tries what the file says",
+    "apt-get install": "it would install packages on this machine",
+    "stream {": "the configuration of another program",
+    "HiddenServiceDir": "the configuration of another program",
+    "REPORT_SERVICES=tcp": "it belongs to an onion address that does not exist",
 }
 # Lines of the log that appear only in trouble, or after half a minute, and the tests that see them.
 NOT_SEEN_AT_ONCE = {
@@ -322,7 +326,9 @@ def test_a_certificate_is_made_used_and_renewed(reader, stopping):
     for path in (folder, lineage, reader.database):
         path.mkdir()
     reader.shell.run(block("openssl req"), cwd=folder)
-    assert (folder / "server.key").stat().st_mode & 0o077 == 0
+    reader.shell.run(block("openssl pkey"), cwd=folder)
+    for name in ("server.key", "server-plain.key"):
+        assert (folder / name).stat().st_mode & 0o077 == 0
     files = [("/etc/electrumx", folder)]
     ports = f"tcp://127.0.0.1:{reader.tcp},ssl://127.0.0.1:{reader.tls},"
     services = [("tcp://:50001,ssl://:50002,rpc://", f"{ports}rpc://127.0.0.1:{reader.rpc}")]

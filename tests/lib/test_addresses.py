@@ -1,24 +1,26 @@
-import json
-
 import pytest
 
 from electrumx.lib.coins import Coin, CoinError
 from electrumx.lib.hash import Base58, Base58Error, hash160
+from tests import facts
 
 ERRORS = {"Base58Error": Base58Error, "CoinError": CoinError}
-
-
-@pytest.fixture(scope="module")
-def vectors(facts):
-    return json.loads((facts / "addresses.json").read_text())
+# What the rows of one-key.jsonl are addresses and exports of.
+HASH160 = bytes.fromhex("659ec6ff24e8a76e3f99ac8e3227e089b5a1556e")
+PRIVATE_KEY = bytes.fromhex("48098c9acd6407a004e7415824fda455a79e552ee24ffd08c5702ab454b5d80e")
+P2PKH_SCRIPT, P2PKH_HASHX = (
+    "76a914659ec6ff24e8a76e3f99ac8e3227e089b5a1556e88ac",
+    "4a8a98838db8de71453b42",
+)
+P2SH_SCRIPT, P2SH_HASHX = "a914659ec6ff24e8a76e3f99ac8e3227e089b5a1556e87", "4c4803da13479a9a765d9b"
 
 
 def with_coins(vectors):
     return [(Coin.lookup_coin_class(v["coin"], v["net"]), v) for v in vectors]
 
 
-def test_known_addresses_have_their_hash160_and_hashx(vectors):
-    for coin, vector in with_coins(vectors["known"]):
+def test_known_addresses_have_their_hash160_and_hashx():
+    for coin, vector in with_coins(facts.rows("addresses")):
         address = vector["address"]
         hash160_ = bytes.fromhex(vector["hash160"])
         assert vector["hashX"] == coin.address_to_hashX(address).hex()
@@ -29,30 +31,29 @@ def test_known_addresses_have_their_hash160_and_hashx(vectors):
             assert hash160_ == coin.DECODE_CHECK(address)[-20:]
 
 
-def test_generated_addresses_of_every_coin_are_written_and_read(vectors):
-    hash160_ = bytes.fromhex(vectors["hash160"])
-    assert len(vectors["generated"]) == 155
-    for coin, vector in with_coins(vectors["generated"]):
-        assert vector["P2PKH"] == coin.P2PKH_address_from_hash160(hash160_)
-        assert vectors["hashX_p2pkh"] == coin.address_to_hashX(vector["P2PKH"]).hex()
-        assert vectors["p2pkh_script"] == coin.pay_to_address_script(vector["P2PKH"]).hex()
-        assert vector["P2SH"][0] == coin.P2SH_address_from_hash160(hash160_)
+def test_generated_addresses_of_every_coin_are_written_and_read():
+    vectors = facts.rows("one-key")
+    assert len(vectors) == 155
+    for coin, vector in with_coins(vectors):
+        assert vector["p2pkh"] == coin.P2PKH_address_from_hash160(HASH160)
+        assert P2PKH_HASHX == coin.address_to_hashX(vector["p2pkh"]).hex()
+        assert P2PKH_SCRIPT == coin.pay_to_address_script(vector["p2pkh"]).hex()
+        assert vector["p2sh"][0] == coin.P2SH_address_from_hash160(HASH160)
         # Some coins understand more than 1.15 did.
-        assert len(vector["P2SH"]) <= len(coin.P2SH_VERBYTES)
-        for address in vector["P2SH"]:
-            assert vectors["hashX_p2sh"] == coin.address_to_hashX(address).hex()
-            assert vectors["p2sh_script"] == coin.pay_to_address_script(address).hex()
+        assert len(vector["p2sh"]) <= len(coin.P2SH_VERBYTES)
+        for address in vector["p2sh"]:
+            assert P2SH_HASHX == coin.address_to_hashX(address).hex()
+            assert P2SH_SCRIPT == coin.pay_to_address_script(address).hex()
 
 
-def test_generated_private_keys_of_every_coin_are_written(vectors):
-    key = bytes.fromhex(vectors["private_key"])
-    for coin, vector in with_coins(vectors["generated"]):
-        assert vector["WIF"] == coin.privkey_WIF(key, False)
-        assert vector["WIF_compressed"] == coin.privkey_WIF(key, True)
+def test_generated_private_keys_of_every_coin_are_written():
+    for coin, vector in with_coins(facts.rows("one-key")):
+        assert vector["wif"] == coin.privkey_WIF(PRIVATE_KEY, False)
+        assert vector["wif_compressed"] == coin.privkey_WIF(PRIVATE_KEY, True)
 
 
-def test_invalid_addresses_raise_the_errors_of_the_facts(vectors):
-    for coin, vector in with_coins(vectors["invalid"]):
+def test_invalid_addresses_raise_the_errors_of_the_facts():
+    for coin, vector in with_coins(facts.rows("invalid-addresses")):
         with pytest.raises(ERRORS[vector["error"]]):
             coin.address_to_hashX(vector["address"])
 
@@ -77,9 +78,10 @@ def test_the_address_of_a_public_key_is_that_of_its_hash():
     )
 
 
-def test_name_scripts_are_split_as_the_facts_say(vectors):
-    assert len(vectors["name_scripts"]) == 14
-    for coin, vector in with_coins(vectors["name_scripts"]):
+def test_name_scripts_are_split_as_the_facts_say():
+    vectors = facts.rows("name-scripts")
+    assert len(vectors) == 14
+    for coin, vector in with_coins(vectors):
         script = bytes.fromhex(vector["script"])
         fields, rest = coin.split_name_script(script)
         assert vector["is_name_script"] == (fields is not None)

@@ -1,5 +1,4 @@
 import hashlib
-import json
 import subprocess
 import sys
 
@@ -19,6 +18,7 @@ from electrumx.lib.header_hashes.blake import blake256, blake512
 from electrumx.lib.header_hashes.groestl import groestl512
 from electrumx.lib.header_hashes.keccak import _keccak, _permute, keccak256, keccak512
 from electrumx.lib.header_hashes.nist5 import jh512, skein512
+from tests import facts
 
 # Of the algorithms' own documents: message, digest.
 VECTORS = [
@@ -93,13 +93,10 @@ def test_keccak_differs_from_sha3_only_in_its_padding(length):
     )
 
 
-def test_own_groestl_gives_the_addresses_that_the_package_would(facts, monkeypatch):
+def test_own_groestl_gives_the_addresses_that_the_package_would(monkeypatch):
     monkeypatch.setattr(header_hashes, "_groestl_package", lambda: None)
-    fixture = json.loads(
-        (facts / "fixtures" / "blocks" / "groestlcoin_mainnet_2000000.json").read_text()
-    )
-    header = bytes.fromhex(fixture["block"])[:80]
-    assert fixture["hash"] == groestl(header)[::-1].hex()
+    block = facts.block("Groestlcoin", "mainnet", 2_000_000)
+    assert block.hash == groestl(block.raw[:80])[::-1].hex()
 
 
 def test_a_header_too_short_for_kawpow_is_a_deserialize_error():

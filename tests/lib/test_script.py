@@ -1,5 +1,3 @@
-import json
-
 import pytest
 
 from electrumx.lib.errors import ElectrumXError
@@ -13,6 +11,7 @@ from electrumx.lib.script import (
     is_unspendable_genesis,
     is_unspendable_legacy,
 )
+from tests import facts
 
 HANDLERS = ScriptPubKey.PayToHandlers(
     address=lambda data: ("address", data),
@@ -24,13 +23,13 @@ HANDLERS = ScriptPubKey.PayToHandlers(
 HASH160 = bytes(range(20))
 
 
-def test_every_script_vector_is_classified_as_the_facts_say(facts):
-    vectors = json.loads((facts / "addresses.json").read_text())["scripts"]
+def test_every_script_vector_is_classified_as_the_facts_say():
+    vectors = facts.rows("scripts")
     assert vectors
     for vector in vectors:
         script = bytes.fromhex(vector["script"])
         kind, data = ScriptPubKey.pay_to(HANDLERS, script)
-        assert (vector["what"], vector["pay_to"]) == (vector["what"], kind)
+        assert (vector["what"], vector["kind"]) == (vector["what"], kind)
         if vector["data"] is not None:
             assert vector["data"] == data.hex()
         if kind == "strange":

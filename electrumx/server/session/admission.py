@@ -12,8 +12,8 @@ Connections of all stages count against MAX_SESSIONS, which is below the limit o
 reserve, so that clients never take the descriptors that the database needs.  At the maximum a
 newcomer takes the place of a pending connection or of the session that has been idle longest, of
 the subnet that has most connections; what is busy or was idle for less than ``IDLE_SECS`` stays,
-unless its subnet is a *crowd*: the largest, of more than ``MIN_CROWD`` connections, and of more
-than twice those of the newcomer's.  Hence sessions that are never idle cannot hold all places.
+unless its subnet is a *crowd*: the largest of several, of more than ``MIN_CROWD`` connections, and
+of more than twice those of the newcomer's.  Hence sessions that are never idle cannot hold all places.
 If nothing can be evicted, the manager stops listening.
 
 One subnet has at most MAX_SESSIONS_PER_SUBNET connections, and none if the cost of its group is
@@ -309,11 +309,12 @@ class Admission:
         return True
 
     def _largest_subnet(self) -> str:
-        """Return the subnet with most connections; it may be a second old."""
+        """Return the subnet with most connections, "" if all are of one; it may be a second old."""
         now = self._clock()
         if self._largest_time is None or now - self._largest_time >= PLAN_SECS:
             self._largest_time = now
-            self._largest = max(self.subnets, key=self.subnets.__getitem__, default="")
+            sizes = self.subnets
+            self._largest = max(sizes, key=sizes.__getitem__) if len(sizes) > 1 else ""
         return self._largest
 
     def _evict_rpc(self) -> bool:

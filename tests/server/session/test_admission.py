@@ -250,6 +250,15 @@ async def test_a_crowd_takes_no_place_of_others():
     assert sum(connection.aborted for crowd in crowds for connection in crowd) == 1
 
 
+async def test_where_all_come_from_one_address_a_full_server_is_full():
+    door = Door(max_sessions=50)
+    clients = [door.open("127.0.0.1") for _ in range(50)]
+
+    assert door.admission.is_full()
+    assert door.connect("127.0.0.1") is None
+    assert not any(client.aborted for client in clients)
+
+
 async def test_the_plan_of_evictions_is_checked_when_it_is_used():
     door = Door(max_sessions=3)
     for n in range(3):
