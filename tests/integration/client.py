@@ -52,6 +52,9 @@ class _LineTransport:
             await self.writer.wait_closed()
         except (OSError, ssl.SSLError):
             pass  # the other side was quicker
+        finally:
+            # If we are cancelled while the server reads nothing
+            self.writer.transport.abort()
 
 
 class _WebSocketTransport:
@@ -69,7 +72,10 @@ class _WebSocketTransport:
         return message if isinstance(message, str) else message.decode()
 
     async def close(self):
-        await self.connection.close()
+        try:
+            await self.connection.close()
+        finally:
+            self.connection.transport.abort()
 
 
 class ElectrumClient:
@@ -196,9 +202,11 @@ class ElectrumClient:
 
     async def close(self):
         """Close from our side."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        await self._transport.close()
+        try:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        finally:
+            await self._transport.close()
 
 
 class _Connecting:

@@ -74,6 +74,15 @@ class Line:
             await self.writer.wait_closed()
         except (OSError, ssl.SSLError):
             pass
+        finally:
+            # If we are cancelled while the server reads nothing
+            self.writer.transport.abort()
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_exc):
+        await self.close()
 
 
 class Wallets:
@@ -93,23 +102,25 @@ class Wallets:
     async def _wallet(self, number, end):
         await asyncio.sleep(PING_PAUSE_SECS * number / self._count)
         try:
-            line = await Line.open(self._port, f"127.{10 + number}.0.1")
-            await line.call("server.version", "wallet", "1.4.2")
-            for turn in itertools.count():
-                if time.monotonic() >= end:
-                    break
-                start = time.perf_counter()
-                if turn % SUBSCRIBE_EVERY == 0:
-                    status = await line.call("blockchain.scripthash.subscribe", next(self._scripts))
-                    self.subscribes.append(time.perf_counter() - start)
-                    assert status is not None
-                else:
-                    await line.call("server.ping")
-                    self.pings.append(time.perf_counter() - start)
-                await asyncio.sleep(PING_PAUSE_SECS)
-            await line.close()
+            async with await Line.open(self._port, f"127.{10 + number}.0.1") as line:
+                await self._use(line, end)
         except (OSError, asyncio.TimeoutError):
             self.lost += 1
+
+    async def _use(self, line, end):
+        await line.call("server.version", "wallet", "1.4.2")
+        for turn in itertools.count():
+            if time.monotonic() >= end:
+                break
+            start = time.perf_counter()
+            if turn % SUBSCRIBE_EVERY == 0:
+                status = await line.call("blockchain.scripthash.subscribe", next(self._scripts))
+                self.subscribes.append(time.perf_counter() - start)
+                assert status is not None
+            else:
+                await line.call("server.ping")
+                self.pings.append(time.perf_counter() - start)
+            await asyncio.sleep(PING_PAUSE_SECS)
 
 
 def percentile(values, part):
@@ -131,11 +142,15 @@ class Idlers:
         async def connect(number):
             async with gate:
                 line = await Line.open(self._port, f"127.{40 + number // 250}.{number % 250}.1")
+                self.lines.append(line)
                 await line.call("server.version", "idle", "1.4.2")
                 await line.call("blockchain.headers.subscribe")
-                self.lines.append(line)
 
-        await asyncio.gather(*(connect(number) for number in range(self._count)))
+        try:
+            await asyncio.gather(*(connect(number) for number in range(self._count)))
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_exc):
@@ -251,14 +266,13 @@ async def churn(port, secs, scripts, *, parallel=10, subscriptions=50, on_sessio
         nonlocal count
         offset = number * subscriptions
         while time.monotonic() < end:
-            line = await Line.open(port, f"127.{10 + number}.0.1")
-            await line.call("server.version", "churn", "1.4.2")
-            for n in range(subscriptions):
-                await line.call(
-                    "blockchain.scripthash.subscribe", scripts[(offset + n) % len(scripts)]
-                )
+            async with await Line.open(port, f"127.{10 + number}.0.1") as line:
+                await line.call("server.version", "churn", "1.4.2")
+                for n in range(subscriptions):
+                    await line.call(
+                        "blockchain.scripthash.subscribe", scripts[(offset + n) % len(scripts)]
+                    )
             offset += parallel * subscriptions
-            await line.close()
             count += 1
             on_session()
 

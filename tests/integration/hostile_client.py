@@ -34,13 +34,17 @@ class LineConnection:
     @classmethod
     async def open(cls, rng, protocol, port):
         context = trusting_context() if protocol == "ssl" else None
-        sock = socket.socket()
-        if rng.random() < 0.3:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
         host = "localhost" if context else None
-        streams = await asyncio.open_connection(sock=sock, ssl=context, server_hostname=host)
+        sock = socket.socket()
+        try:
+            if rng.random() < 0.3:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+            streams = await asyncio.open_connection(sock=sock, ssl=context, server_hostname=host)
+        except BaseException:
+            sock.close()
+            raise
         return cls(rng, *streams)
 
     async def send(self, messages):
@@ -80,6 +84,9 @@ class LineConnection:
             await self._writer.wait_closed()
         except (OSError, ssl.SSLError):
             pass
+        finally:
+            # If we are cancelled while the server reads nothing
+            self._writer.transport.abort()
 
 
 class WebSocketConnection:
@@ -126,7 +133,10 @@ class WebSocketConnection:
         self._ws.transport.abort()
 
     async def close(self):
-        await self._ws.close()
+        try:
+            await self._ws.close()
+        finally:
+            self._ws.transport.abort()
 
 
 class Hostile:
@@ -174,8 +184,10 @@ class Hostile:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await connection.close()
+            try:
+                await asyncio.gather(*tasks, return_exceptions=True)
+            finally:
+                await connection.close()
 
     async def _seen_off(self, talking):
         """The server has ended the connection, or does not go on; was that right?"""

@@ -49,6 +49,7 @@ class World:
     def __init__(self, folder, stack, **settings):
         maker, tip = small_chain()
         tip = chained_block(maker, tip, BUSY_COUNT, script=BUSY_SCRIPT, sig_size=10)
+        self._keep_coins(maker, tip)
         self.maker, self.tip = maker, maker.grow(tip, 3)
         blocks = maker.chain(self.tip)
         self.node = stack.enter_context(StandIn(blocks))
@@ -63,9 +64,23 @@ class World:
         self.calls = self._calls(blocks, double_sha256(huge)[::-1].hex())
         self.answers = []
 
+    @staticmethod
+    def _keep_coins(maker, block_hash):
+        """Let no later block spend the coins of one with BUSY_SCRIPT.
+
+        The maker spends coins at random; to spend one of these would change the answers.
+        """
+        unspent = maker.blocks[block_hash][2]
+        before = maker.blocks[maker.blocks[block_hash][1]][2]
+        for outpoint in unspent.keys() - before.keys():
+            del unspent[outpoint]
+
     def _huge_tx(self):
-        """A transaction whose hex is longer than a reply may be."""
-        (tx_hash, index), value = list(self.maker.blocks[self.tip][2].items())[-1]
+        """A transaction whose hex is longer than a reply may be.
+
+        Its coin is one that no later block spends, so it stays in the mempool.
+        """
+        (tx_hash, index), value = self.maker.blocks[self.tip][2].popitem()
         txin = TxInput(tx_hash, index, bytes(MAX_SEND // 2), MINUS_1)
         return Tx(2, [txin], [TxOutput(value, script_of(2))], 0).serialize()
 
