@@ -11,7 +11,7 @@ from tests.fuzz import seeds, targets
 
 # Atheris has wheels for these only.
 SUPPORTED = (3, 11) <= sys.version_info[:2] <= (3, 13)
-RUNS = 3_000
+RUNS = 1_500
 # A target that hangs ends by libFuzzer's own time-out, with a report of the input.
 LIMITS = ["-timeout=60", "-rss_limit_mb=1024", "-malloc_limit_mb=256"]
 
