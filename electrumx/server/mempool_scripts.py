@@ -171,6 +171,8 @@ class LargeScripts:
     def is_large(self, hashX: bytes) -> bool:
         """Return whether the answers about a script are to be computed in a thread."""
         touching, txs = self._index.hashXs.touching(hashX), self._index.txs
+        if not touching:
+            return False
         if len(touching) > LARGE_TXS:
             return True
         pairs = sum([len(txs[h].in_pairs) + len(txs[h].out_pairs) for h in touching])
