@@ -28,6 +28,7 @@ from electrumx.lib import util
 from electrumx.server.cursors import Row, checked_rows, first_rows, rows_at, rows_backwards
 from electrumx.server.disk_trouble import open_error
 from electrumx.server.gate import StoreGate
+from electrumx.server.repeatable_batch import RepeatableBatch
 from electrumx.server.schema import DBError
 from electrumx.server.shortage import Patience
 
@@ -520,9 +521,14 @@ class RocksDB(Storage):
 
     @contextmanager
     def write_batch(self) -> Iterator[WriteBatch]:  # noqa: D102
-        batch = self.module.WriteBatch(raw_mode=True)
-        yield batch
-        self._write_patiently(lambda: self.db.write(batch, self._synced))
+        if self.filling or self.patience is None:
+            batch = self.module.WriteBatch(raw_mode=True)
+            yield batch
+            self._write_patiently(lambda: self.db.write(batch, self._synced))
+        else:
+            kept = RepeatableBatch(lambda: self.module.WriteBatch(raw_mode=True))
+            yield kept
+            self._write_patiently(lambda: kept.write(self.db, self._synced))
 
     def iterator(  # noqa: D102
         self, prefix: bytes = b"", reverse: bool = False, start: bytes = b""

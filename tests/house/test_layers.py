@@ -28,7 +28,7 @@ ROWS = [
         *("server.history", "server.schema", "server.storage", "server.flat_files"),
         *("server.disk_trouble", "server.gate", "server.damage", "server.shortage"),
         *("server.compaction", "server.recovery", "server.upgrade", "server.undo"),
-        "server.cursors",
+        *("server.cursors", "server.repeatable_batch"),
         *("server.queries", "server.packed", "server.reader"),
     ],
     [
