@@ -181,9 +181,7 @@ class SessionGroups:
         name, weight = subnet_name(host, *self._prefixes), 1.0
         if name is None:
             name, weight = private_name(host), SOFT_WEIGHT
-        group = self.by_name.get(name)
-        if group is None:
-            group = self.by_name[name] = SessionGroup(name, weight)
+        group = self._group(name, weight)
         self._of_session[session] = (group,)
         group.sessions.add(session)
 
@@ -197,10 +195,14 @@ class SessionGroups:
         """Charge the group of an address for a connection that had no session."""
         name = subnet_name(host, *self._prefixes)
         if name is not None:
-            group = self.by_name.get(name)
-            if group is None:
-                group = self.by_name[name] = SessionGroup(name, 1.0)
-            group.retain(cost, self._hard_limit)
+            self._group(name, 1.0).retain(cost, self._hard_limit)
+
+    def _group(self, name: str, weight: float) -> SessionGroup:
+        """Return the group of a name, which is made if there is none."""
+        group = self.by_name.get(name)
+        if group is None:
+            group = self.by_name[name] = SessionGroup(name, weight)
+        return group
 
     def cost_of(self, host: Any) -> float:
         """Return the cost of the group that an address belongs to; 0 if it is in none."""
