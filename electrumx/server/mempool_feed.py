@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from electrumx.lib.coins import Coin
-from electrumx.lib.errors import OperatorError
 from electrumx.lib.tasks import run_together
 from electrumx.lib.util import class_logger
+from electrumx.server.zmq_subscription import close_subscription, open_subscription
 
 VARIABLE = "ZMQ_MEMPOOL_ADDRESS"
 HASH_LEN = 32
@@ -67,7 +67,7 @@ class MempoolFeed:
         self._listing: asyncio.TimerHandle | None = None
         self._listed_at = float("-inf")
         for address in self._addresses:
-            _close(*_open(address))
+            close_subscription(*_open(address))
 
     async def run(self) -> None:
         """Follow all addresses until cancelled."""
@@ -100,7 +100,7 @@ class MempoolFeed:
                     await asyncio.sleep(0)
             return heard
         finally:
-            _close(context, socket)
+            close_subscription(context, socket)
 
     def _check_number(self, numbers: dict[bytes, int], topic: bytes, raw_number: bytes) -> None:
         """Have the mempool listed if this message of a topic is not the next one."""
@@ -154,36 +154,10 @@ class MempoolFeed:
 
 def _open(address: str) -> tuple[Any, Any]:
     """Return a context, and a socket that is, or will be, connected to an address."""
-    try:
-        import zmq
-        import zmq.asyncio
-    except ImportError as e:
-        raise OperatorError(
-            f"{VARIABLE} is set, but pyzmq cannot be imported ({e}): install electrumx[zmq]"
-        ) from e
-    context = zmq.asyncio.Context()
-    socket = context.socket(zmq.SUB)
-    options = {
-        zmq.LINGER: 0,
-        zmq.IPV6: 1,
-        zmq.RCVHWM: MAX_MESSAGES,
-        zmq.MAXMSGSIZE: MAX_MESSAGE_BYTES,
-        zmq.RECONNECT_IVL_MAX: 10_000,  # milliseconds
-        # Notices a node that vanished without closing the connection.
-        zmq.HEARTBEAT_IVL: 30_000,
-    }
-    for option, value in options.items():
-        socket.setsockopt(option, value)
-    for topic in (RAW_TX, SEQUENCE):
-        socket.setsockopt(zmq.SUBSCRIBE, topic)
-    try:
-        socket.connect(address)
-    except zmq.ZMQError as e:
-        _close(context, socket)
-        raise OperatorError(f"cannot use {VARIABLE} {address}: {e}") from e
-    return context, socket
-
-
-def _close(context: Any, socket: Any) -> None:
-    socket.close(0)
-    context.term()
+    return open_subscription(
+        VARIABLE,
+        [address],
+        (RAW_TX, SEQUENCE),
+        max_messages=MAX_MESSAGES,
+        max_bytes=MAX_MESSAGE_BYTES,
+    )

@@ -22,11 +22,11 @@ from typing import Any
 
 from aiorpcx import JSONRPC
 
-from electrumx.lib.errors import OperatorError
 from electrumx.lib.tasks import run_together
 from electrumx.lib.util import class_logger
 from electrumx.server.daemon import Daemon, DaemonError
 from electrumx.server.node_rpc import pulse
+from electrumx.server.zmq_subscription import close_subscription, open_subscription
 
 # How long the node may hold a call, and how much longer its answer may take.  Bitcoin Core holds it
 # so long even if we have closed the connection.
@@ -87,7 +87,7 @@ class TipWatcher:
         self._zmq_delivers = False
         self._zmq_changed = asyncio.Event()
         if self._zmq_addresses:
-            self._close_zmq(*self._open_zmq())
+            close_subscription(*self._open_zmq())
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -220,36 +220,13 @@ class TipWatcher:
 
     def _open_zmq(self) -> tuple[Any, Any]:
         """Return a context and a socket that is, or will be, connected to the addresses."""
-        try:
-            import zmq
-            import zmq.asyncio
-        except ImportError as e:
-            raise OperatorError(
-                f"ZMQ_BLOCK_ADDRESS is set, but pyzmq cannot be imported ({e}): "
-                "install electrumx[zmq]"
-            ) from e
-        context = zmq.asyncio.Context()
-        socket = context.socket(zmq.SUB)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.IPV6, 1)
-        socket.setsockopt(zmq.RCVHWM, 100)
-        socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
-        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 10_000)  # milliseconds
-        # Notices a node that vanished without closing the connection.
-        socket.setsockopt(zmq.HEARTBEAT_IVL, 30_000)
-        socket.setsockopt(zmq.SUBSCRIBE, TOPIC)
-        for address in self._zmq_addresses:
-            try:
-                socket.connect(address)
-            except zmq.ZMQError as e:
-                self._close_zmq(context, socket)
-                raise OperatorError(f"cannot use ZMQ_BLOCK_ADDRESS {address}: {e}") from e
-        return context, socket
-
-    @staticmethod
-    def _close_zmq(context: Any, socket: Any) -> None:
-        socket.close(0)
-        context.term()
+        return open_subscription(
+            "ZMQ_BLOCK_ADDRESS",
+            self._zmq_addresses,
+            [TOPIC],
+            max_messages=100,
+            max_bytes=MAX_MESSAGE_BYTES,
+        )
 
     async def _watch_zmq(self) -> None:
         heard = False
@@ -289,4 +266,4 @@ class TipWatcher:
                 await asyncio.sleep(MIN_NEWS_SECS)
             return heard
         finally:
-            self._close_zmq(context, socket)
+            close_subscription(context, socket)

@@ -22,6 +22,7 @@ ROWS = [
     ["lib.tx", "lib.tx_axe", "lib.tx_dash", "lib.merkle"],
     ["lib.coins", "lib.env_base", "lib.server_base"],
     ["server.compiled_modules", "server.services", "server.setting_hints"],
+    ["server.zmq_subscription"],
     ["server.env", "server.faults", "server.readiness", "server.loop_lag", "server.allocator"],
     [
         *("server.db", "server.filling", "server.committed"),
