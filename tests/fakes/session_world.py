@@ -466,6 +466,7 @@ class Client:
         self._send = send
         self._recv = recv
         self.close = close
+        self.transport = transport
         self.stop_reading = transport.pause_reading
         self.abort = transport.abort
         self.notifications = []

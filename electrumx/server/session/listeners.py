@@ -15,13 +15,13 @@ from typing import Any
 from electrumx.lib import util
 from electrumx.server.services import Network, is_allowed
 from electrumx.server.session.admission import Admission
+from electrumx.server.session.held_memory import ReceiveMemory, SendMemory
 from electrumx.server.session.rpc_access import (
     bind_socket,
     log_refusal,
     remove_socket,
     socket_identity,
 )
-from electrumx.server.session.send_memory import SendMemory
 from electrumx.server.session.tls import RenewedContext
 from electrumx.server.session.transport import (
     ConnectionContext,
@@ -220,6 +220,7 @@ class Listeners:
         self._factory_for = factory_for
         self._admission = admission
         self.send_memory = SendMemory()
+        self.receive_memory = ReceiveMemory(env.max_recv)
         self._turns = TurnQueue()
         self._tls_context: ssl.SSLContext | None = None
         # Filters of logs and wait conditions of containers know these lines by that name.
@@ -239,6 +240,7 @@ class Listeners:
             max_recv=self._env.max_recv,
             admission=self._admission,
             send_memory=self.send_memory,
+            receive_memory=self.receive_memory,
             turns=self._turns,
             byte_cost=1 / self._env.bw_unit_cost,
             tls_context=self._tls(protocol),

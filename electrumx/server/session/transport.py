@@ -38,11 +38,13 @@ from aiorpcx import NetAddress
 
 from electrumx.lib import util
 from electrumx.server.session.framing import LineFramer
-from electrumx.server.session.send_memory import SendMemory
+from electrumx.server.session.held_memory import ReceiveMemory, SendMemory
 from electrumx.server.session.tls import TLSError, TLSLayer
 
 _logger = util.class_logger(__name__, "TurnQueue")
 
+# A connection that holds more bytes of requests than this counts for ``ReceiveMemory``.
+NOTED_BYTES = 65_536
 # A single message of more bytes is not copied to add its newline, but written in two.
 JOINED_BYTES = 65_536
 # How long a connection that we end waits for the client to end it too.
@@ -104,6 +106,7 @@ class ConnectionContext:
     #: counts connections and charges the groups of addresses; see ``admission``
     admission: Any
     send_memory: SendMemory
+    receive_memory: ReceiveMemory
     turns: TurnQueue
     #: what a byte received costs
     byte_cost: float = 0.0
@@ -121,6 +124,7 @@ class StreamConnection(asyncio.Protocol):
         "_ending",
         "_force_timer",
         "_input",
+        "_is_noted",
         "_lost",
         "_paused",
         "_position",
@@ -159,6 +163,8 @@ class StreamConnection(asyncio.Protocol):
         self._early_bytes = 0
         # Messages that the session keeps until the client reads
         self._queued_bytes = 0
+        # Whether ``receive_memory`` knows of it
+        self._is_noted = False
         # Resolved when the connection has ended; most often nobody waits for it
         self._lost: asyncio.Future[None] | None = None
         self._force_timer: asyncio.TimerHandle | None = None
@@ -254,6 +260,7 @@ class StreamConnection(asyncio.Protocol):
         self.is_writable = True
         self._discard_input()
         self._context.send_memory.forget(self)
+        self._context.receive_memory.forget(self)
         self._end_session()
         self._context.admission.lost(self)
         # It is gone already; but Python 3.10 takes transports for leaked otherwise
@@ -396,6 +403,25 @@ class StreamConnection(asyncio.Protocol):
         if not self.is_writable:
             self._context.send_memory.note(self, self.unsent_bytes())
 
+    def unanswered_bytes(self) -> int:
+        """Return how much of requests is held: incomplete, waiting, or being answered."""
+        session = self.session
+        return self._incomplete_bytes() + (0 if session is None else session.unanswered_bytes())
+
+    def _incomplete_bytes(self) -> int:
+        """Return the size of the message that is not complete yet."""
+        return 0
+
+    def note_unanswered(self) -> None:
+        """Report how much of requests is held, if that is much or was."""
+        size = self.unanswered_bytes()
+        if size > NOTED_BYTES:
+            self._is_noted = True
+            self._context.receive_memory.note(self, size)
+        elif self._is_noted:
+            self._is_noted = False
+            self._context.receive_memory.forget(self)
+
     def _update_reading(self) -> None:
         """Read, or not, as this end and the session can take."""
         transport = self._transport
@@ -531,6 +557,11 @@ class RawTransport(StreamConnection):
             session.bump_cost(READ_COST)
         if framer.is_dropping:
             self._end_if_over_limit()
+        if framer.size > NOTED_BYTES or self._is_noted:
+            self.note_unanswered()
+
+    def _incomplete_bytes(self) -> int:
+        return 0 if self._framer.is_dropping else self._framer.size
 
     def send(self, messages: list[bytes]) -> None:
         """Send messages; what the client does not take at once is kept for it."""

@@ -15,8 +15,8 @@ import pytest
 
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.session import admission, limits
+from electrumx.server.session.held_memory import SendMemory
 from electrumx.server.session.listeners import bound_sockets
-from electrumx.server.session.send_memory import SendMemory
 from tests.conftest import REPOSITORY
 from tests.fakes.session_world import FakeService, make_tx_hash, session_world, until
 
