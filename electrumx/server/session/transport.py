@@ -49,14 +49,16 @@ NOTED_BYTES = 65_536
 JOINED_BYTES = 65_536
 # How long a connection that we end waits for the client to end it too.
 LINGER_SECS = 1.0
+# What the client may send until then: above it, the connection is aborted.
+LINGER_BYTES = 2_000_000
 # Above so much input that was not processed yet, a connection is not read.
 READ_AHEAD_BYTES = 16_384
 # What one turn of the event loop spends on input that waits, of all connections together.
 TURN_SECS = 0.002
 # Costs, by the measure that 10,000 buy about two seconds of CPU.  A read that completes no message:
 READ_COST = 0.05
-# A TLS handshake (1.1 ms with an RSA key of 2,048 bits)
-HANDSHAKE_COST = 5.0
+# A TLS handshake (1.3 ms with an RSA key of 2,048 bits)
+HANDSHAKE_COST = 8.0
 # A TLS record that came with others, and what one without content costs in addition
 RECORD_COST = 0.02
 EMPTY_RECORD_COST = 0.05
@@ -120,7 +122,6 @@ class StreamConnection(asyncio.Protocol):
     __slots__ = (
         "_at_eof",
         "_context",
-        "_early_bytes",
         "_ending",
         "_force_timer",
         "_input",
@@ -132,6 +133,7 @@ class StreamConnection(asyncio.Protocol):
         "_queued_bytes",
         "_tls",
         "_transport",
+        "_uncharged_bytes",
         "is_held",
         "is_writable",
         "session",
@@ -159,8 +161,8 @@ class StreamConnection(asyncio.Protocol):
         self._position = 0
         # Whether a turn is due
         self._queued = False
-        # Received before there was a session to charge
-        self._early_bytes = 0
+        # Received when there was no session to charge: before it, or after
+        self._uncharged_bytes = 0
         # Messages that the session keeps until the client reads
         self._queued_bytes = 0
         # Whether ``receive_memory`` knows of it
@@ -188,10 +190,13 @@ class StreamConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes off the network."""
         if self._ending:
+            self._uncharged_bytes += len(data)
+            if self._uncharged_bytes > LINGER_BYTES:
+                self.abort()
             return
         session = self.session
         if session is None:
-            self._early_bytes += len(data)
+            self._uncharged_bytes += len(data)
         else:
             session.received_bytes(len(data))
         tls = self._tls
@@ -277,16 +282,20 @@ class StreamConnection(asyncio.Protocol):
     def _start_session(self) -> None:
         session = self.session = self._context.session_factory(self)
         self._context.admission.opened(self)
-        if self._early_bytes:
-            session.received_bytes(self._early_bytes)
-            self._early_bytes = 0
+        if self._uncharged_bytes:
+            session.received_bytes(self._uncharged_bytes)
+            self._uncharged_bytes = 0
         if self._tls is not None:
             session.bump_cost(HANDSHAKE_COST)
 
     def early_cost(self) -> float:
         """Return what a connection has cost that has no session to charge."""
-        handshake = HANDSHAKE_COST if self._tls is not None and self._early_bytes else 0.0
-        return handshake + self._early_bytes * self._context.byte_cost
+        handshake = HANDSHAKE_COST if self._tls is not None and self._uncharged_bytes else 0.0
+        return handshake + self._uncharged_bytes * self._context.byte_cost
+
+    def late_cost(self) -> float:
+        """Return what a connection has cost since its session ended."""
+        return self._uncharged_bytes * self._context.byte_cost if self._ending else 0.0
 
     def _received(self, data: bytes) -> None:
         """Take bytes of the client's, decrypted."""

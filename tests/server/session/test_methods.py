@@ -856,8 +856,8 @@ async def test_an_unreadable_banner_file_is_replaced_by_the_greeting(tmp_path, c
     [
         ("blockchain.block.header", [1], 0.25),
         ("blockchain.block.header", [1, 5], 1.25),
-        ("blockchain.block.headers", [1, 5], 0.1),
-        ("blockchain.block.headers", [1, 5, 9], 1.1),
+        ("blockchain.block.headers", [1, 5], 0.25),
+        ("blockchain.block.headers", [1, 5, 9], 1.25),
         ("blockchain.block.headers", [1, 5000], 100),
         ("blockchain.estimatefee", [1], 2.1),
         ("blockchain.relayfee", [], 1),

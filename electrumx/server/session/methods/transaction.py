@@ -13,7 +13,7 @@ from electrumx.server.node_reply import ReplyTooLargeError
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.caches import BlockTxs
 from electrumx.server.session.chaintip import ChainMovedError
-from electrumx.server.session.limits import COST_CACHED
+from electrumx.server.session.limits import COST_CACHED, VERBOSE_COST
 from electrumx.server.session.packages import (
     COUNT_TEXT,
     MAX_PACKAGE_TXS,
@@ -90,13 +90,14 @@ class TransactionMethods(SessionBase):
             answer = await self.session_mgr.broadcast_package(raw_txs)
         except DaemonError as e:
             message = _daemon_message(e)
-            self.logger.info(f"error sending package: {message}")
+            self.log_limited("error sending package", f"error sending package: {message}")
             if e.args[0].get("code") == JSONRPC.METHOD_NOT_FOUND:
                 raise bad_request(NOT_SUPPORTED_TEXT) from None
             raise bad_request(rejection(message)) from None
         self.txs_sent += len(raw_txs)
         summary = package_summary(answer, lambda: self._txid_of(raw_txs[-1] if raw_txs else ""))
-        self.logger.info(f"sent package of {len(raw_txs):,d} txs: {summary}")
+        text = f"sent package of {len(raw_txs):,d} txs: {summary}"
+        self.log_limited("sent package", text)
         return answer if verbose else summary
 
     def _txid_of(self, raw_tx: str) -> str:
@@ -112,7 +113,7 @@ class TransactionMethods(SessionBase):
         """Return what the node says of a transaction: its hex, or an object if verbose."""
         wanted = assert_tx_hash(tx_hash)
         verbose = named_boolean("verbose", verbose)
-        self.bump_cost(1.0)
+        self.bump_cost(1.0 + (VERBOSE_COST if verbose else 0.0))
         raw_txs = self.session_mgr.raw_txs
         if not verbose and (found := raw_txs.get(wanted)) is not None:
             return found
