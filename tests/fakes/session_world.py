@@ -333,9 +333,7 @@ class FakeDaemon:
         if self.stall is not None:
             await self.stall.wait()
         result = self.txs.get(hex_hash, "beef" * 4)
-        if not verbose:
-            return result
-        if not isinstance(result, dict):
+        if verbose and not isinstance(result, dict):
             result = {"txid": hex_hash, "hex": result}
             if hex_hash not in self.unconfirmed:
                 result["confirmations"] = 1

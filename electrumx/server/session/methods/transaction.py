@@ -129,22 +129,24 @@ class TransactionMethods(SessionBase):
         """
         if verbose:
             try:
-                return await self._node_json(tx_hash)
+                return await self._of_node(tx_hash, verbose=True)
             except ReplyTooLargeError:
                 return None
-        raw_tx = await self.session_mgr.daemon_request("getrawtransaction", tx_hash, False)
+        oversized, key = self.session_mgr.oversized, (wanted, False)
+        try:
+            raw_tx = await self._of_node(tx_hash, verbose=False)
+        except ReplyTooLargeError:
+            raise oversized.note(key, oversized.max_read, self.bw_cost_per_byte) from None
         if isinstance(raw_tx, str):
-            self.session_mgr.oversized.check_size(
-                (wanted, False), len(raw_tx), self.bw_cost_per_byte
-            )
+            oversized.check_size(key, len(raw_tx), self.bw_cost_per_byte)
         return raw_tx
 
-    async def _node_json(self, tx_hash: str) -> Any:
-        """Return the node's JSON form of a transaction; raises ReplyTooLargeError or RPCError."""
+    async def _of_node(self, tx_hash: str, *, verbose: bool) -> Any:
+        """Return what the node has of a transaction; raises ReplyTooLargeError or RPCError."""
         max_bytes = self.session_mgr.oversized.max_read
         try:
             return await self.session_mgr.daemon.getrawtransaction(
-                tx_hash, True, max_bytes=max_bytes
+                tx_hash, verbose, max_bytes=max_bytes
             )
         except ReplyTooLargeError:
             raise
@@ -155,7 +157,7 @@ class TransactionMethods(SessionBase):
         """Return the node's JSON form of a transaction; RPCError if that is too large to send."""
         oversized, key = self.session_mgr.oversized, (wanted, True)
         try:
-            result = await self._node_json(tx_hash)
+            result = await self._of_node(tx_hash, verbose=True)
         except ReplyTooLargeError:
             raise oversized.note(key, oversized.max_read, self.bw_cost_per_byte) from None
         return await self.bounded_json(key, result)
