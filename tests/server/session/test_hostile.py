@@ -9,9 +9,9 @@ from aiorpcx import JSONRPCAutoDetect, ProtocolError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from electrumx.server.session import framing
-from electrumx.server.session.dialects import JSONRPCv2
-from electrumx.server.session.framing import BoundedConnection
+from electrumx.server.session.engine import framing
+from electrumx.server.session.engine.framing import BoundedConnection
+from electrumx.server.session.engine.jsonrpc_versions import JSONRPCv2
 from tests.fakes.session_world import FakeService, script_hash, session_world, until
 
 SH, HASHX = script_hash("alice")
@@ -383,7 +383,7 @@ async def test_a_session_takes_on_no_more_requests_than_fit_in_its_memory():
 
 async def test_requests_that_end_together_make_room_for_those_that_wait(monkeypatch):
     """Sessions at a limit start what waits in slices of time; nothing is forgotten between them."""
-    monkeypatch.setattr("electrumx.server.session.work.SLICE_SECS", -1)
+    monkeypatch.setattr("electrumx.server.session.engine.dispatch.SLICE_SECS", -1)
     async with session_world(initial_concurrent=1) as world:
         client = await world.connect()
         await client.request("server.version", "x", "1.4")
