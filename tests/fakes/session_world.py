@@ -334,9 +334,7 @@ class FakeDaemon:
         if self.stall is not None:
             await self.stall.wait()
         result = self.txs.get(hex_hash, "beef" * 4)
-        if not verbose:
-            return result
-        if not isinstance(result, dict):
+        if verbose and not isinstance(result, dict):
             result = {"txid": hex_hash, "hex": result}
             if hex_hash not in self.unconfirmed:
                 result["confirmations"] = 1
@@ -467,6 +465,7 @@ class Client:
         self._send = send
         self._recv = recv
         self.close = close
+        self.transport = transport
         self.stop_reading = transport.pause_reading
         self.abort = transport.abort
         self.notifications = []

@@ -171,7 +171,7 @@ class SessionManager:
 
     async def _shut_down(self) -> None:
         """Stop listening, then close sessions, then wait, within a bound, for the sockets."""
-        self.listeners.stop(list(self.listeners.open))
+        self.listeners.close()
         self.fan_out.cancel()
         await self.disconnect(by_id(self.sessions), "shutting down: closing")
         if not await self.admission.wait_empty(LISTENERS_CLOSE_SECS):
@@ -209,7 +209,7 @@ class SessionManager:
                     pass
                 self._session_event.clear()
             self.logger.info("resuming listening for incoming connections")
-            await self.listeners.start(self._wallet_services())
+            await self.listeners.resume(self._wallet_services())
 
     # -- the table
 
