@@ -15,9 +15,9 @@ import pytest
 
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.session.engine import limits
+from electrumx.server.session.transport import admission
 from electrumx.server.session.transport.listeners import bound_sockets
 from electrumx.server.session.transport.send_memory import SendMemory
-from electrumx.server.session.transport.transport import admission
 from tests.conftest import REPOSITORY
 from tests.fakes.session_world import FakeService, make_tx_hash, session_world, until
 

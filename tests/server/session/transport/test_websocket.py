@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 from websockets.frames import Frame, Opcode
 
-from electrumx.server.session.transport.transport import websocket
+from electrumx.server.session.transport import websocket
 from electrumx.server.session.transport.websocket import WebSocketTransport, frame_header
 from tests.fakes.connections import FakeSocketTransport, connection_context
 from tests.fakes.session_world import FakeService, session_world, until
