@@ -12,6 +12,7 @@ from electrumx.server.session.engine.jsonrpc.parser import (
     parse_message,
 )
 from electrumx.server.session.engine.jsonrpc.requests import Notification, Request
+from electrumx.server.session.engine.jsonrpc.value_bound import check_values
 from electrumx.server.session.engine.jsonrpc.versions import (
     AUTO,
     LOOSE,
@@ -33,6 +34,7 @@ __all__ = [
     "ParsedMessage",
     "Request",
     "Version",
+    "check_values",
     "notification_parts",
     "parse_message",
 ]

@@ -34,13 +34,15 @@ def encode_reply(version: Version, request_id: Any, result: Any) -> bytes:
 class Notification:
     """A message of the client that is not answered."""
 
-    __slots__ = ("args", "method")
+    __slots__ = ("args", "method", "weight")
 
     expects_reply = False
 
     def __init__(self, method: str, args: list[Any] | dict[str, Any]) -> None:
         self.method = method
         self.args = args
+        #: see ``Request.weight``
+        self.weight = 0
 
     def __repr__(self) -> str:
         return f"Notification({self.method!r}, {self.args!r})"
@@ -53,7 +55,7 @@ class Request:
     ``oversized()`` replaces it; ``deliver`` returns the message to send, if there is one yet.
     """
 
-    __slots__ = ("_max_reply_bytes", "_version", "args", "method", "request_id")
+    __slots__ = ("_max_reply_bytes", "_version", "args", "method", "request_id", "weight")
 
     expects_reply = True
 
@@ -69,6 +71,8 @@ class Request:
         self.method = method
         self.args = args
         self.request_id = request_id
+        #: bytes of memory that it takes; 0 if nobody has counted
+        self.weight = 0
         self._version = version
         self._max_reply_bytes = max_reply_bytes
 
