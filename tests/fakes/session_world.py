@@ -656,7 +656,7 @@ async def session_world(*, tls_client=None, db=None, ready=True, lenient=False, 
     finally:
         manager_module.PeerManager = original
     if not lenient:
-        manager.leniency = lambda host: 1.0
+        manager.shared.table.leniency = lambda host: 1.0
     if ready:
         mempool_event.set()
     notifications = Notifications()

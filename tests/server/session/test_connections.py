@@ -99,7 +99,7 @@ async def test_sessions_of_every_transport_can_be_closed_by_the_server(certifica
         clients = [await world.connect(protocol) for protocol in ALL_PROTOCOLS]
         for client in clients:
             await client.request("server.ping")
-        await world.manager.disconnect(list(world.manager.sessions), "testing")
+        await world.manager.shared.table.disconnect(list(world.manager.sessions), "testing")
         for client in clients:
             assert None is await client.recv()
         await until(lambda: world.manager.session_count() == 0)

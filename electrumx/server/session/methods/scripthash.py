@@ -87,7 +87,7 @@ class ScripthashMethods(SessionBase):
         # hashX -> last status, of subscriptions with mempool transactions
         self.mempool_statuses: dict[bytes, str | None] = {}
         super().__init__(*args)
-        self.hashX_subs = SessionScripts(self.session_mgr.fan_out.scripts, self)
+        self.hashX_subs = SessionScripts(self.shared.fan_out.scripts, self)
 
     def sub_count(self) -> int:
         """Return the number of subscribed scripts."""
@@ -99,7 +99,7 @@ class ScripthashMethods(SessionBase):
         What is in memory is answered at once: nothing can come between.  Otherwise the tip must be
         the same before and after.  ``finish`` may itself return an awaitable.
         """
-        chain = self.session_mgr.chain
+        chain = self.shared.tip
         if chain.is_known():
             value = source.now(hashX)
             if value is not None:
@@ -153,7 +153,7 @@ class ScripthashMethods(SessionBase):
         self, hashX: bytes, history: ScriptHistory, cost: float
     ) -> str | None:
         """Return the status of a script when threads have done what takes long."""
-        await self.session_mgr.scripts.histories.hashed(hashX, history)
+        await self.shared.scripts.histories.hashed(hashX, history)
         status: str | None
         if self.mempool.large.is_large(hashX):
             status, text_len = await self.mempool.large.status(hashX, history)
@@ -168,7 +168,7 @@ class ScripthashMethods(SessionBase):
 
         What ``make`` begins with must belong to the tip that clients know.
         """
-        chain = self.session_mgr.chain
+        chain = self.shared.tip
         before = chain.notified_tip, chain.reorg_count
         result = await make()
         if chain.is_known() and (chain.notified_tip, chain.reorg_count) == before:
@@ -177,7 +177,7 @@ class ScripthashMethods(SessionBase):
 
     async def address_status(self, hashX: bytes) -> str | None:
         """Return the status of a script, and remember it if it depends on the mempool."""
-        history, cost = await self.session_mgr.scripts.histories.read(hashX, hash_only=True)
+        history, cost = await self.shared.scripts.histories.read(hashX, hash_only=True)
         return await self._status_after_hashing(hashX, history, cost)
 
     def unsubscribe_hashX(self, hashX: bytes) -> str | None:
@@ -188,7 +188,7 @@ class ScripthashMethods(SessionBase):
     def _is_at_hand(self, hashX: bytes) -> bool:
         """Say if the status of a script needs no waiting."""
         try:
-            history = self.session_mgr.scripts.histories.hashes.now(hashX)
+            history = self.shared.scripts.histories.hashes.now(hashX)
         except RPCError:
             return True
         if history is None or not history.is_hashed:
@@ -202,7 +202,8 @@ class ScripthashMethods(SessionBase):
     def _status_at_hand(self, hashX: bytes) -> str | None:
         """Return a status that needs no waiting; the subscription ends if there can be none."""
         try:
-            history = self.session_mgr.scripts.histories.hashes.now(hashX)
+            history = self.shared.scripts.histories.hashes.now(hashX)
+            assert history is not None
             return self._script_status(hashX, history, COST_CACHED)  # type: ignore[no-any-return]
         except RPCError:
             self.unsubscribe_hashX(hashX)
@@ -267,14 +268,14 @@ class ScripthashMethods(SessionBase):
 
     def _tell_put_off(self, hashX: bytes) -> None:
         if not self._closing and hashX in self.hashX_subs:
-            self.session_mgr.fan_out.tell_late(self, hashX)
+            self.shared.fan_out.tell_late(self, hashX)
 
     def _notify_at_once(self, own: list[bytes]) -> bool:
         """Notify if what the block touched is all confirmed and known; say if it was so."""
-        manager, remembered = self.session_mgr, self.mempool_statuses
+        shared, remembered = self.shared, self.mempool_statuses
         if len(own) + len(remembered) > STATUSES_AT_ONCE or any(map(self.mempool.has, own)):
             return False
-        known = manager.scripts.histories.known_statuses(own)
+        known = shared.scripts.histories.known_statuses(own)
         if known is None:
             return False
         others = remembered.keys() - own if remembered else ()
@@ -298,7 +299,7 @@ class ScripthashMethods(SessionBase):
         self.post_lines(lines, len(own))
         self._post_statuses(changed)
         self.flush()
-        manager.fan_out.told.append((self, len(own) + len(changed)))
+        shared.fan_out.told.append((self, len(own) + len(changed)))
         return True
 
     async def _notify_after_wait(self, own: list[bytes]) -> None:
@@ -344,14 +345,14 @@ class ScripthashMethods(SessionBase):
     @rpc_method("blockchain.scripthash.get_balance")
     def scripthash_get_balance(self, scripthash: Any) -> Any:
         """Return the confirmed balance and what the mempool would change of it."""
-        balances = self.session_mgr.scripts.balances
+        balances = self.shared.scripts.balances
         return self._at_one_tip(balances, self._balance, scripthash_to_hashX(scripthash))
 
     def _balance(self, hashX: bytes, balance: tuple[int, int], _cost: float) -> Any:
         coin_count, value = balance
         self.bump_cost(1.0 + coin_count / 50)
         if self.mempool.large.is_large(hashX):
-            source = self.session_mgr.scripts.balances
+            source = self.shared.scripts.balances
             return self._of_large(self._large_balance, hashX, source, balance)
         delta = self.mempool.sync_balance_delta(hashX)
         return EncodedJSON(b'{"confirmed":%d,"unconfirmed":%d}' % (value, delta))
@@ -380,14 +381,14 @@ class ScripthashMethods(SessionBase):
     @rpc_method("blockchain.scripthash.get_history")
     def scripthash_get_history(self, scripthash: Any) -> Any:
         """Return confirmed transactions in chain order, then those of the mempool."""
-        histories = self.session_mgr.scripts.histories
+        histories = self.shared.scripts.histories
         return self._at_one_tip(histories, self._history, scripthash_to_hashX(scripthash))
 
     def _history(self, hashX: bytes, history: ScriptHistory, cost: float) -> Any:
         assert history.entries is not None
         self.bump_cost(cost)
         if self.mempool.large.is_large(hashX):
-            source = self.session_mgr.scripts.histories
+            source = self.shared.scripts.histories
             return self._of_large(self._large_history, hashX, source, history)
         unconfirmed = self._mempool(hashX)
         if history.count + len(unconfirmed) > INLINE_ITEMS:
@@ -409,7 +410,7 @@ class ScripthashMethods(SessionBase):
     def scripthash_get_mempool(self, scripthash: Any) -> Any:
         """Return the unconfirmed transactions."""
         hashX = scripthash_to_hashX(scripthash)
-        if self.session_mgr.chain.is_steady() and not self.mempool.large.is_large(hashX):
+        if self.shared.tip.is_steady() and not self.mempool.large.is_large(hashX):
             return self._mempool(hashX)
 
         async def compute() -> Any:
@@ -419,7 +420,7 @@ class ScripthashMethods(SessionBase):
             self._charge_unconfirmed(view.count)
             return EncodedJSON(b"[%b]" % view.json)
 
-        return self.session_mgr.chain.steady(compute, self.bump_cost)
+        return self.shared.tip.steady(compute, self.bump_cost)
 
     def _mempool(self, hashX: bytes) -> list[dict[str, Any]]:
         result = _unconfirmed(self.mempool.sync_summaries(hashX))
@@ -432,12 +433,12 @@ class ScripthashMethods(SessionBase):
     @rpc_method("blockchain.scripthash.listunspent")
     def scripthash_listunspent(self, scripthash: Any) -> Any:
         """Return the unspent outputs, without those that the mempool spends."""
-        coins = self.session_mgr.scripts.coins
+        coins = self.shared.scripts.coins
         return self._at_one_tip(coins, self._listunspent, scripthash_to_hashX(scripthash))
 
     def _listunspent(self, hashX: bytes, coins: bytes, _cost: float) -> Any:
         if self.mempool.large.is_large(hashX):
-            source = self.session_mgr.scripts.coins
+            source = self.shared.scripts.coins
             return self._of_large(self._large_listunspent, hashX, source, coins)
         mempool_utxos = self.mempool.sync_unspent(hashX)
         spent = self.mempool.sync_spends(hashX)
@@ -458,7 +459,7 @@ class ScripthashMethods(SessionBase):
     def _charge_unspent(self, count: int, spent: int) -> None:
         """Charge for a list of so many outputs; RPCError if it would be too large without the spent."""
         self.bump_cost(1.0 + count / 50)
-        oversized = self.session_mgr.oversized
+        oversized = self.shared.oversized
         if (count - spent) * MIN_UNSPENT_BYTES > oversized.max_send:
             raise oversized.error()
 
@@ -468,7 +469,7 @@ class ScripthashMethods(SessionBase):
         hashX = scripthash_to_hashX(scripthash)
         # Subscribed first, so that no change during the computation is missed
         is_new = self.hashX_subs.add(hashX, scripthash)
-        histories = self.session_mgr.scripts.histories
+        histories = self.shared.scripts.histories
         try:
             result = self._at_one_tip(histories.hashes, self._script_status, hashX)
         except BaseException:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from electrumx.server.session.engine.limits import CONNECT_COST, SessionGroups
+from electrumx.server.session.transport import admission as admission_module
 from electrumx.server.session.transport.admission import (
     FIRST_MESSAGE_SECS,
     HANDSHAKE_SECS,
@@ -14,7 +15,6 @@ from electrumx.server.session.transport.admission import (
     PLAN_SECS,
     Admission,
 )
-from electrumx.server.session.transport.transport import admission as admission_module
 from tests.fakes.session_world import fake_env
 
 
