@@ -47,7 +47,9 @@ from electrumx.server.storage.schema import (
     SUFFIX_LEN,
     TXNUM_LEN,
     UTXO,
+    UTXO_KEY_LEN,
     UTXO_PREFIX,
+    VALUE_LEN,
     ChainState,
     CoinRow,
     DBDamagedError,
@@ -66,8 +68,8 @@ _TX_NUM = slice(4, SUFFIX_LEN)
 #: bytes of history, and coins, that a small read takes at most: about a millisecond's worth
 SMALL_HISTORY_BYTES = 2_000 * TXNUM_LEN
 SMALL_COINS = 1_000
-#: bytes of a coin's row and its key
-COIN_ROW_LEN = len(UTXO_PREFIX) + HASHX_LEN + SUFFIX_LEN + 8
+#: bytes of a ``u`` row, key and value
+UTXO_ROW_LEN = UTXO_KEY_LEN + VALUE_LEN
 #: headers read and remembered together, and the bytes of them that are remembered
 HEADER_CHUNK = 256
 HEADER_CACHE_BYTES = 4_000_000
@@ -202,7 +204,7 @@ class Queries:
                 result.append(TOO_MUCH)
             else:
                 entries, last_tx_num = history
-                if len(row) * wire_rows.ENTRY_LEN != len(entries) * TXNUM_LEN:
+                if len(row) * wire_rows.HISTORY_ENTRY_LEN != len(entries) * TXNUM_LEN:
                     # Left out are those not committed yet, or what is no transaction.
                     self._refuse_damaged_history(hashX, seq)
                 result.append(PackedHistory(entries, last_tx_num if entries else after, backups))
@@ -263,7 +265,7 @@ class Queries:
         backups, seq = self.backup_count, self.commit_seq
         prefixes = [UTXO_PREFIX + hashX for hashX in hashXs]
         if bounded:
-            found = self.utxo_db.rows_of(prefixes, (SMALL_COINS + 1) * COIN_ROW_LEN)
+            found = self.utxo_db.rows_of(prefixes, (SMALL_COINS + 1) * UTXO_ROW_LEN)
         else:
             rows_of = self.gate.rows
             found = [rows_of(self.utxo_db.iterator(prefix=prefix)) for prefix in prefixes]
