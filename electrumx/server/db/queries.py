@@ -38,8 +38,9 @@ from electrumx.server.db.flat_files import FlatFiles
 from electrumx.server.db.read_pool import RACED, TOO_MUCH, Reader, Reading, Verdict
 from electrumx.server.history.store import History
 from electrumx.server.storage import damage
+from electrumx.server.storage.base import NO_BOUND, Storage
 from electrumx.server.storage.damage import DamageLog
-from electrumx.server.storage.engines import NO_BOUND, Storage
+from electrumx.server.storage.errors import read_error
 from electrumx.server.storage.gate import StoreGate
 from electrumx.server.storage.schema import (
     HASH_LEN,
@@ -57,7 +58,6 @@ from electrumx.server.storage.schema import (
     DBReadError,
 )
 from electrumx.server.storage.shortage import Patience
-from electrumx.server.storage.storage_errors import read_error
 
 T = TypeVar("T")
 
