@@ -442,7 +442,7 @@ class ScripthashMethods(SessionBase):
             return self._of_large(self._large_listunspent, hashX, source, coins)
         mempool_utxos = self.mempool.sync_unspent(hashX)
         spent = self.mempool.sync_spends(hashX)
-        count = len(coins) // wire_rows.PACKED_COIN_LEN + len(mempool_utxos)
+        count = len(coins) // wire_rows.PACKED_UTXO_LEN + len(mempool_utxos)
         self._charge_unspent(count, len(spent))
         # Leaving some out is done in Python.
         if count > (INLINE_ITEMS // 10 if spent else INLINE_ITEMS):
@@ -452,7 +452,7 @@ class ScripthashMethods(SessionBase):
     async def _large_listunspent(self, hashX: bytes, coins: bytes) -> EncodedJSON:
         """Return the unspent outputs of a script with many unconfirmed transactions."""
         view = await self.mempool.large.unspent(hashX)
-        count = len(coins) // wire_rows.PACKED_COIN_LEN + len(view.utxos)
+        count = len(coins) // wire_rows.PACKED_UTXO_LEN + len(view.utxos)
         self._charge_unspent(count, len(view.spends))
         return await asyncio.to_thread(_unspent, coins, view.utxos, view.spends)
 

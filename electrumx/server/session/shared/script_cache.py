@@ -116,7 +116,9 @@ class ScriptHistory:
     def followed_by(self, entries: bytes, last_tx_num: int) -> "ScriptHistory":
         """Return the history that continues this one."""
         whole = None if self.entries is None else self.entries + entries
-        result = ScriptHistory(whole, self.count + len(entries) // wire_rows.ENTRY_LEN, last_tx_num)
+        result = ScriptHistory(
+            whole, self.count + len(entries) // wire_rows.HISTORY_ENTRY_LEN, last_tx_num
+        )
         if not entries:
             result._status = self._status
             result._hash = self._hash
@@ -145,7 +147,7 @@ class ScriptHistory:
                 # It has just become one of those whose hash is kept.
                 result.hash_all()
             return result
-        result = ScriptHistory(entries, len(entries) // wire_rows.ENTRY_LEN, last_tx_num)
+        result = ScriptHistory(entries, len(entries) // wire_rows.HISTORY_ENTRY_LEN, last_tx_num)
         result._status, result.text_len = status, text_len
         return result
 
@@ -469,7 +471,7 @@ class Histories(Source[ScriptHistory]):
             self.cache.put(hashX, short, self.cache.generation, short.memsize)
 
     def _made_of(self, found: Any) -> ScriptHistory:
-        count = len(found.entries) // wire_rows.ENTRY_LEN
+        count = len(found.entries) // wire_rows.HISTORY_ENTRY_LEN
         entries = None if count >= self.limit else found.entries
         return ScriptHistory(entries, count, found.last_tx_num)
 
