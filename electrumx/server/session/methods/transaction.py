@@ -131,7 +131,10 @@ class TransactionMethods(SessionBase):
                 return await self._node_json(tx_hash)
             except ReplyTooLargeError:
                 return None
-        raw_tx = await self.session_mgr.daemon_request("getrawtransaction", tx_hash, False)
+        try:
+            raw_tx = await self.session_mgr.daemon.getrawtransaction(tx_hash)
+        except DaemonError as e:
+            raise RPCError(DAEMON_ERROR, f"daemon error: {e!r}") from None
         if isinstance(raw_tx, str):
             self.session_mgr.oversized.check_size(
                 (wanted, False), len(raw_tx), self.bw_cost_per_byte
