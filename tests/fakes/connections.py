@@ -1,7 +1,7 @@
 """Connections without sockets: what asyncio and the server's other parts are to a transport."""
 
-from electrumx.server.session.send_memory import SendMemory
-from electrumx.server.session.transport import ConnectionContext, TurnQueue
+from electrumx.server.session.transport.send_memory import SendMemory
+from electrumx.server.session.transport.transport import ConnectionContext, TurnQueue
 
 
 class FreeAdmission:

@@ -13,14 +13,15 @@ from websockets.asyncio.client import connect as websocket_connect
 
 from electrumx.lib.hash import HASHX_LEN, Base58Error, double_sha256, hash_to_hex_str, sha256
 from electrumx.lib.merkle import Merkle
-from electrumx.server import packed
-from electrumx.server.daemon import DaemonError
-from electrumx.server.db import UTXO, DBError
-from electrumx.server.node_reply import ReplyTooLargeError
+from electrumx.server.daemon.client import DaemonError
+from electrumx.server.daemon.responses import ReplyTooLargeError
+from electrumx.server.db import wire_rows as packed
+from electrumx.server.db.flusher import DBError
+from electrumx.server.db.queries import Balance, Coins, PackedHistory
 from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
-from electrumx.server.queries import Balance, Coins, PackedHistory
 from electrumx.server.session import ElectrumX, SessionManager
 from electrumx.server.session import manager as manager_module
+from electrumx.server.storage.schema import UTXO
 
 # For what should take no time: only a fault makes anybody wait so long, however busy the machine
 WAIT_SECS = 60

@@ -7,8 +7,8 @@ import selectors
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from electrumx.server.session.results import EncodedJSON
-from electrumx.server.session.tables import rpc_method
+from electrumx.server.session.engine.json_result import EncodedJSON
+from electrumx.server.session.engine.method_registry import rpc_method
 from tests.property.test_session_laws import Sent, Session
 
 TIMEOUT_SECS = 1.0

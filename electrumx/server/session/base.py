@@ -10,11 +10,15 @@ from functools import cache
 from typing import Any
 
 from electrumx.lib import util
-from electrumx.server.session.limits import SessionLimits
-from electrumx.server.session.requests import RequestSession
-from electrumx.server.session.results import encode_result
-from electrumx.server.session.tables import ProtocolTuple, handler_names, handler_table
-from electrumx.server.session.work import is_large
+from electrumx.server.session.engine.dispatch import is_large
+from electrumx.server.session.engine.json_result import encode_result
+from electrumx.server.session.engine.limits import SessionLimits
+from electrumx.server.session.engine.method_registry import (
+    ProtocolTuple,
+    handler_names,
+    handler_table,
+)
+from electrumx.server.session.engine.receive import RequestSession
 
 MASKED_ADDRESS = "xx.xx.xx.xx:xx"
 # A session that sent so many bytes is worth a line when it ends.

@@ -8,10 +8,10 @@ from typing import Any
 
 from aiorpcx import RPCError
 
-from electrumx.server.daemon import DaemonError
+from electrumx.server.daemon.client import DaemonError
 from electrumx.server.session.electrum import ElectrumX
-from electrumx.server.session.params import DAEMON_ERROR, bad_request
-from electrumx.server.session.tables import rpc_method
+from electrumx.server.session.engine.method_registry import rpc_method
+from electrumx.server.session.engine.params import DAEMON_ERROR, bad_request
 
 # From this version on clients that ask for a proof do not want the whole of a long header.
 TRUNCATING_PROTOCOL = (1, 4, 1)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from electrumx.server.session.limits import CONNECT_COST
+from electrumx.server.session.engine.limits import CONNECT_COST
 from electrumx.server.session.methods.headers import HeaderMethods
 from electrumx.server.session.methods.mempool import MempoolMethods
 from electrumx.server.session.methods.scripthash import ScripthashMethods

@@ -17,26 +17,27 @@ from electrumx.lib.bounded_match import BoundedPattern
 from electrumx.lib.log_limit import RateLimitedLog
 from electrumx.lib.tasks import run_together
 from electrumx.lib.text import sessions_lines
-from electrumx.server.daemon import DaemonError
-from electrumx.server.loop_lag import LoopLag
+from electrumx.server.daemon.client import DaemonError
+from electrumx.server.db.wire_rows import Addition
 from electrumx.server.notifications import Confirmed, ReportedTip
-from electrumx.server.packed import Addition
 from electrumx.server.peers import PeerManager
-from electrumx.server.session import limits, reports
-from electrumx.server.session.admin import LocalRPC
-from electrumx.server.session.admission import Admission
+from electrumx.server.runtime.loop_lag import LoopLag
+from electrumx.server.session.admin import tables
+from electrumx.server.session.admin.local_rpc import LocalRPC
+from electrumx.server.session.admin.selectors import by_id
 from electrumx.server.session.base import SessionBase
-from electrumx.server.session.caches import BlockCache, FeeEstimates, RawTxs
-from electrumx.server.session.chaintip import ChainTip
-from electrumx.server.session.fanout import FanOut
-from electrumx.server.session.framing import encode_notification
-from electrumx.server.session.listeners import Listeners
-from electrumx.server.session.masternodes import MasternodeCache
-from electrumx.server.session.oversized import OversizedResults
-from electrumx.server.session.packages import package_results
-from electrumx.server.session.params import DAEMON_ERROR, tx_hash_or_none
-from electrumx.server.session.references import by_id
-from electrumx.server.session.scripts import ScriptCache
+from electrumx.server.session.engine import limits
+from electrumx.server.session.engine.framing import encode_notification
+from electrumx.server.session.engine.oversized import OversizedResults
+from electrumx.server.session.engine.params import DAEMON_ERROR, tx_hash_or_none
+from electrumx.server.session.methods.packages import package_results
+from electrumx.server.session.notify.fanout import FanOut
+from electrumx.server.session.shared.caches import BlockCache, FeeEstimates, RawTxs
+from electrumx.server.session.shared.masternodes import MasternodeCache
+from electrumx.server.session.shared.script_cache import ScriptCache
+from electrumx.server.session.shared.tip_consistency import ChainTip
+from electrumx.server.session.transport.admission import Admission
+from electrumx.server.session.transport.listeners import Listeners
 
 # No reply bound below this, whatever MAX_SEND says: a chunk of headers must fit.
 MIN_MAX_SEND = 350_000
@@ -304,9 +305,9 @@ class SessionManager:
 
     def log_sessions(self) -> None:
         """Write the sessions table and the summary to the log."""
-        for line in sessions_lines(reports.session_rows(self, for_log=True)):
+        for line in sessions_lines(tables.session_rows(self, for_log=True)):
             self.logger.info(line)
-        self.logger.info(json.dumps(reports.get_info(self)))
+        self.logger.info(json.dumps(tables.get_info(self)))
 
     # -- the daemon
 

@@ -11,8 +11,8 @@ import pytest
 
 import electrumx
 from electrumx.lib.hash import hash_to_hex_str
-from electrumx.server.schema import DBDamagedError
-from electrumx.server.session.reports import session_rows
+from electrumx.server.session.admin.tables import session_rows
+from electrumx.server.storage.schema import DBDamagedError
 from tests.fakes.session_world import (
     FakeService,
     make_tx_hash,

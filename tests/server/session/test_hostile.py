@@ -9,9 +9,9 @@ from aiorpcx import JSONRPCAutoDetect, ProtocolError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from electrumx.server.session import framing
-from electrumx.server.session.dialects import JSONRPCv2
-from electrumx.server.session.framing import BoundedConnection
+from electrumx.server.session.engine import framing
+from electrumx.server.session.engine.framing import BoundedConnection
+from electrumx.server.session.engine.jsonrpc_versions import JSONRPCv2
 from tests.fakes.session_world import FakeService, script_hash, session_world, until
 
 SH, HASHX = script_hash("alice")

@@ -7,9 +7,9 @@ import random
 import pytest
 
 from electrumx.lib.hash import double_sha256, hash_to_hex_str
-from electrumx.server import mempool_scripts
-from electrumx.server.mempool_index import MemPoolIndex, MemPoolTx
-from electrumx.server.mempool_scripts import CoinsView
+from electrumx.server.mempool import script_views as mempool_scripts
+from electrumx.server.mempool.index import MemPoolIndex, MemPoolTx
+from electrumx.server.mempool.script_views import CoinsView
 from electrumx.server.session.methods import scripthash
 from tests.fakes.session_world import make_tx_hash, script_hash, session_world, until, utxo
 

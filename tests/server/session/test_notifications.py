@@ -6,7 +6,9 @@ import logging
 import pytest
 
 from electrumx.lib.hash import double_sha256, hash_to_hex_str, sha256
-from electrumx.server.session import chaintip, fanout, scripts
+from electrumx.server.session.notify import fanout
+from electrumx.server.session.shared import script_cache as scripts
+from electrumx.server.session.shared import tip_consistency as chaintip
 from tests.fakes.session_world import (
     Summary,
     make_tx_hash,

@@ -4,13 +4,13 @@ from functools import partial
 from typing import Any
 
 from electrumx.lib.hash import hash_to_hex_str
-from electrumx.server.packed import hexlify
+from electrumx.server.db.wire_rows import hexlify
 from electrumx.server.session.base import SessionBase
-from electrumx.server.session.chaintip import ChainMovedError
-from electrumx.server.session.limits import header_proof_cost, headers_cost
-from electrumx.server.session.params import bad_request, non_negative_integer
-from electrumx.server.session.results import EncodedJSON
-from electrumx.server.session.tables import rpc_method
+from electrumx.server.session.engine.json_result import EncodedJSON
+from electrumx.server.session.engine.limits import header_proof_cost, headers_cost
+from electrumx.server.session.engine.method_registry import rpc_method
+from electrumx.server.session.engine.params import bad_request, non_negative_integer
+from electrumx.server.session.shared.tip_consistency import ChainMovedError
 
 MAX_HEADERS = 2016
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from electrumx.server.session.base import SessionBase
-from electrumx.server.session.params import estimate_mode, non_negative_integer
-from electrumx.server.session.tables import rpc_method
+from electrumx.server.session.engine.method_registry import rpc_method
+from electrumx.server.session.engine.params import estimate_mode, non_negative_integer
 
 # No node has an estimate for more blocks; not every node's parser has larger numbers, and what it
 # cannot parse is asked again, and then of another one.

@@ -15,16 +15,16 @@ import orjson
 from aiorpcx import RPCError
 
 from electrumx.lib.hash import hash_to_hex_str
-from electrumx.server import packed
-from electrumx.server.session.answers import Answer
+from electrumx.server.db import wire_rows
 from electrumx.server.session.base import SessionBase
-from electrumx.server.session.framing import notification_parts
-from electrumx.server.session.limits import COST_CACHED
-from electrumx.server.session.params import scripthash_to_hashX
-from electrumx.server.session.results import EncodedJSON
-from electrumx.server.session.scripts import INLINE_ITEMS, Answers, ScriptHistory
-from electrumx.server.session.subscriptions import SessionScripts
-from electrumx.server.session.tables import rpc_method
+from electrumx.server.session.engine.framing import notification_parts
+from electrumx.server.session.engine.json_result import EncodedJSON
+from electrumx.server.session.engine.limits import COST_CACHED
+from electrumx.server.session.engine.method_registry import rpc_method
+from electrumx.server.session.engine.params import scripthash_to_hashX
+from electrumx.server.session.engine.pending_reply import Answer
+from electrumx.server.session.notify.subscriptions import SessionScripts
+from electrumx.server.session.shared.script_cache import INLINE_ITEMS, Answers, ScriptHistory
 
 SUBSCRIBE = "blockchain.scripthash.subscribe"
 # An unspent output takes at least as many bytes of JSON.
@@ -48,7 +48,7 @@ def _unconfirmed(summaries: Iterable[Any]) -> list[dict[str, Any]]:
 
 def _history(entries: bytes, unconfirmed: list[dict[str, Any]]) -> EncodedJSON:
     """Return a history as it is answered: confirmed transactions, then those of the mempool."""
-    confirmed = packed.history_json(entries)
+    confirmed = wire_rows.history_json(entries)
     if not unconfirmed:
         return EncodedJSON(b"[%b]" % confirmed)
     comma = b"," if confirmed else b""
@@ -59,18 +59,18 @@ def _unspent(coins: bytes, mempool_utxos: list[Any], spent: set[Any]) -> Encoded
     """Return unspent outputs as they are answered, without those in ``spent``."""
     if spent:
         coins = b"".join(
-            packed.pack_coin(*coin)
-            for coin in packed.coins_of(coins)
+            wire_rows.pack_coin(*coin)
+            for coin in wire_rows.coins_of(coins)
             if (coin[0], coin[2]) not in spent
         )
     # Of height 0, and not in the chain's order, which they do not have.
     coins += b"".join(
-        packed.pack_coin(utxo.tx_hash, utxo.height, utxo.tx_pos, utxo.value)
+        wire_rows.pack_coin(utxo.tx_hash, utxo.height, utxo.tx_pos, utxo.value)
         for utxo in mempool_utxos
         if (utxo.tx_hash, utxo.tx_pos) not in spent
     )
     # On the wire tx_pos is the index of the output in its transaction.
-    return EncodedJSON(b"[%b]" % packed.coins_json(coins))
+    return EncodedJSON(b"[%b]" % wire_rows.coins_json(coins))
 
 
 async def _others_turn(count: int) -> None:
@@ -412,9 +412,9 @@ class ScripthashMethods(SessionBase):
         self._charge_unconfirmed(view.count)
         assert history.entries is not None
         if history.count > INLINE_ITEMS:
-            confirmed = await asyncio.to_thread(packed.history_json, history.entries)
+            confirmed = await asyncio.to_thread(wire_rows.history_json, history.entries)
         else:
-            confirmed = packed.history_json(history.entries)
+            confirmed = wire_rows.history_json(history.entries)
         return EncodedJSON(b"[%b]" % b",".join(filter(None, (confirmed, view.json))))
 
     @rpc_method("blockchain.scripthash.get_mempool")
@@ -459,7 +459,7 @@ class ScripthashMethods(SessionBase):
             return self._of_large(self._large_listunspent, hashX, source, coins)
         mempool_utxos = self.mempool.sync_unspent(hashX)
         spent = self.mempool.sync_spends(hashX)
-        count = len(coins) // packed.PACKED_COIN_LEN + len(mempool_utxos)
+        count = len(coins) // wire_rows.PACKED_COIN_LEN + len(mempool_utxos)
         self._charge_unspent(count, len(spent))
         # Leaving some out is done in Python.
         if count > (INLINE_ITEMS // 10 if spent else INLINE_ITEMS):
@@ -469,7 +469,7 @@ class ScripthashMethods(SessionBase):
     async def _large_listunspent(self, hashX: bytes, coins: bytes) -> EncodedJSON:
         """Return the unspent outputs of a script with many unconfirmed transactions."""
         view = await self.mempool.large.unspent(hashX)
-        count = len(coins) // packed.PACKED_COIN_LEN + len(view.utxos)
+        count = len(coins) // wire_rows.PACKED_COIN_LEN + len(view.utxos)
         self._charge_unspent(count, len(view.spends))
         return await asyncio.to_thread(_unspent, coins, view.utxos, view.spends)
 

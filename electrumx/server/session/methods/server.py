@@ -11,8 +11,8 @@ import electrumx
 from electrumx.lib import util
 from electrumx.lib.bounded_match import MatchTimeoutError
 from electrumx.server.session.base import SessionBase
-from electrumx.server.session.params import BAD_REQUEST, bad_request, printed
-from electrumx.server.session.tables import ProtocolTuple, rpc_method
+from electrumx.server.session.engine.method_registry import ProtocolTuple, rpc_method
+from electrumx.server.session.engine.params import BAD_REQUEST, bad_request, printed
 
 # As much of a client's name as is kept.
 CLIENT_NAME_CHARS = 100

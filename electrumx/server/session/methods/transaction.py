@@ -8,20 +8,13 @@ from aiorpcx import JSONRPC, RPCError
 
 from electrumx.lib import util
 from electrumx.lib.hash import hash_to_hex_str
-from electrumx.server.daemon import DaemonError
-from electrumx.server.node_reply import ReplyTooLargeError
+from electrumx.server.daemon.client import DaemonError
+from electrumx.server.daemon.responses import ReplyTooLargeError
 from electrumx.server.session.base import SessionBase
-from electrumx.server.session.caches import BlockTxs
-from electrumx.server.session.chaintip import ChainMovedError
-from electrumx.server.session.limits import COST_CACHED
-from electrumx.server.session.packages import (
-    COUNT_TEXT,
-    MAX_PACKAGE_TXS,
-    NOT_SUPPORTED_TEXT,
-    package_summary,
-    rejection,
-)
-from electrumx.server.session.params import (
+from electrumx.server.session.engine.json_result import EncodedJSON, encode_result
+from electrumx.server.session.engine.limits import COST_CACHED
+from electrumx.server.session.engine.method_registry import rpc_method
+from electrumx.server.session.engine.params import (
     DAEMON_ERROR,
     assert_hex,
     assert_list,
@@ -30,8 +23,15 @@ from electrumx.server.session.params import (
     named_boolean,
     non_negative_integer,
 )
-from electrumx.server.session.results import EncodedJSON, encode_result
-from electrumx.server.session.tables import rpc_method
+from electrumx.server.session.methods.packages import (
+    COUNT_TEXT,
+    MAX_PACKAGE_TXS,
+    NOT_SUPPORTED_TEXT,
+    package_summary,
+    rejection,
+)
+from electrumx.server.session.shared.caches import BlockTxs
+from electrumx.server.session.shared.tip_consistency import ChainMovedError
 
 Find = Callable[[BlockTxs], int]
 Finish = Callable[[bytes, int, list[str]], Any]
