@@ -395,7 +395,7 @@ class ScripthashMethods(SessionBase):
         if not self.mempool.has(hashX):
             self.bump_cost(cost + UNCONFIRMED_COST)
             if history.count <= INLINE_ITEMS:
-                return EncodedJSON(b"[%b]" % packed.history_json(history.entries))
+                return EncodedJSON(b"[%b]" % wire_rows.history_json(history.entries))
             return asyncio.to_thread(_history, history.entries, [])
         self.bump_cost(cost)
         if self.mempool.large.is_large(hashX):
@@ -449,10 +449,10 @@ class ScripthashMethods(SessionBase):
 
     def _listunspent(self, hashX: bytes, coins: bytes, _cost: float) -> Any:
         if not self.mempool.has(hashX):
-            count = len(coins) // packed.PACKED_COIN_LEN
+            count = len(coins) // wire_rows.PACKED_COIN_LEN
             self._charge_unspent(count, 0)
             if count <= INLINE_ITEMS:
-                return EncodedJSON(b"[%b]" % packed.coins_json(coins))
+                return EncodedJSON(b"[%b]" % wire_rows.coins_json(coins))
             return asyncio.to_thread(_unspent, coins, [], set())
         if self.mempool.large.is_large(hashX):
             source = self.session_mgr.scripts.coins
