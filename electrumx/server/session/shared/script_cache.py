@@ -244,8 +244,9 @@ class Source(Generic[V]):
 
     def now(self, hashX: bytes) -> V | None:
         """Return the value if it is in memory."""
-        value = self.peek(hashX)
-        return None if value is None else self.cache.get(hashX)
+        if self._backup_count != self._db.backup_count:
+            self.clear()
+        return self.cache.use(hashX)
 
     async def read(self, hashX: bytes) -> tuple[V, float]:
         """Return (value, what getting it costs)."""
@@ -372,8 +373,9 @@ class Histories(Source[ScriptHistory]):
             history.stale or (history.entries is None and not hash_only)
         ):
             return None
-        self.cache.get(hashX)
-        self.check(history)
+        self.cache.use(hashX)
+        if history.count >= self.limit:
+            self.check(history)
         return history
 
     def known_statuses(self, hashXs: Sequence[bytes]) -> tuple[list[str | None], int] | None:
