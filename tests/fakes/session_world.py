@@ -384,7 +384,8 @@ class FakeMempool:
         return {"behind": False, "height": 10, "txs": 0}
 
     def has(self, hashX):
-        return bool(self.sync_summaries(hashX))
+        known = self.sync_summaries(hashX), self.deltas, self.spends, self.utxos
+        return bool(known[0]) or any(hashX in part for part in known[1:])
 
     def sync_summaries(self, hashX):
         if self.failure is not None:
@@ -656,7 +657,7 @@ async def session_world(*, tls_client=None, db=None, ready=True, lenient=False, 
     finally:
         manager_module.PeerManager = original
     if not lenient:
-        manager.leniency = lambda host: 1.0
+        manager.shared.table.leniency = lambda host: 1.0
     if ready:
         mempool_event.set()
     notifications = Notifications()

@@ -23,14 +23,14 @@ from electrumx.server.session.engine.params import (
     named_boolean,
     non_negative_integer,
 )
-from electrumx.server.session.methods.packages import (
+from electrumx.server.session.shared.caches import BlockTxs
+from electrumx.server.session.shared.packages import (
     COUNT_TEXT,
     MAX_PACKAGE_TXS,
     NOT_SUPPORTED_TEXT,
     package_summary,
     rejection,
 )
-from electrumx.server.session.shared.caches import BlockTxs
 from electrumx.server.session.shared.tip_consistency import ChainMovedError
 
 Find = Callable[[BlockTxs], int]
@@ -54,7 +54,7 @@ class TransactionMethods(SessionBase):
         raw_tx = assert_hex(raw_tx)
         self.bump_cost(0.25 + len(raw_tx) / 5000)
         try:
-            txid: str = await self.session_mgr.broadcast_transaction(raw_tx)
+            txid: str = await self.shared.node.broadcast_transaction(raw_tx)
         except DaemonError as e:
             message = _daemon_message(e)
             self.log_limited("error sending transaction", f"error sending transaction: {message}")
@@ -87,7 +87,7 @@ class TransactionMethods(SessionBase):
         verbose = named_boolean("verbose", verbose)
         self.bump_cost(0.25 + sum(map(len, raw_txs)) / 5000)
         try:
-            answer = await self.session_mgr.broadcast_package(raw_txs)
+            answer = await self.shared.node.broadcast_package(raw_txs)
         except DaemonError as e:
             message = _daemon_message(e)
             self.log_limited("error sending package", f"error sending package: {message}")
@@ -114,10 +114,10 @@ class TransactionMethods(SessionBase):
         wanted = assert_tx_hash(tx_hash)
         verbose = named_boolean("verbose", verbose)
         self.bump_cost(1.0 + (VERBOSE_COST if verbose else 0.0))
-        raw_txs = self.session_mgr.raw_txs
+        raw_txs = self.shared.raw_txs
         if not verbose and (found := raw_txs.get(wanted)) is not None:
             return found
-        self.session_mgr.oversized.check((wanted, verbose))
+        self.shared.oversized.check((wanted, verbose))
         if verbose:
             return self._verbose_tx(wanted, tx_hash)
         return raw_txs.fetch(wanted, partial(self._ask_node, wanted, tx_hash))
@@ -132,7 +132,7 @@ class TransactionMethods(SessionBase):
                 return await self._of_node(tx_hash, verbose=True)
             except ReplyTooLargeError:
                 return None
-        oversized, key = self.session_mgr.oversized, (wanted, False)
+        oversized, key = self.shared.oversized, (wanted, False)
         try:
             raw_tx = await self._of_node(tx_hash, verbose=False)
         except ReplyTooLargeError:
@@ -143,9 +143,9 @@ class TransactionMethods(SessionBase):
 
     async def _of_node(self, tx_hash: str, *, verbose: bool) -> Any:
         """Return what the node has of a transaction; raises ReplyTooLargeError or RPCError."""
-        max_bytes = self.session_mgr.oversized.max_read
+        max_bytes = self.shared.oversized.max_read
         try:
-            return await self.session_mgr.daemon.getrawtransaction(
+            return await self.shared.daemon.getrawtransaction(
                 tx_hash, verbose, max_bytes=max_bytes
             )
         except ReplyTooLargeError:
@@ -155,7 +155,7 @@ class TransactionMethods(SessionBase):
 
     async def _verbose_tx(self, wanted: bytes, tx_hash: str) -> Any:
         """Return the node's JSON form of a transaction; RPCError if that is too large to send."""
-        oversized, key = self.session_mgr.oversized, (wanted, True)
+        oversized, key = self.shared.oversized, (wanted, True)
         try:
             result = await self._of_node(tx_hash, verbose=True)
         except ReplyTooLargeError:
@@ -168,7 +168,7 @@ class TransactionMethods(SessionBase):
         ``find(txs)`` says at which position of the block the transaction is. Hashes and branch
         belong to one block, whatever becomes of the chain meanwhile.
         """
-        blocks, chain = self.session_mgr.blocks, self.session_mgr.chain
+        blocks, chain = self.shared.blocks, self.shared.tip
         found = blocks.hashes_now(height) if chain.is_settled(height) else None
         if found is not None:
             txs, header = found
