@@ -145,9 +145,7 @@ class TransactionMethods(SessionBase):
         """Return what the node has of a transaction; raises ReplyTooLargeError or RPCError."""
         max_bytes = self.shared.oversized.max_read
         try:
-            return await self.shared.daemon.getrawtransaction(
-                tx_hash, verbose, max_bytes=max_bytes
-            )
+            return await self.shared.daemon.getrawtransaction(tx_hash, verbose, max_bytes=max_bytes)
         except ReplyTooLargeError:
             raise
         except DaemonError as e:
