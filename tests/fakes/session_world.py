@@ -384,7 +384,8 @@ class FakeMempool:
         return {"behind": False, "height": 10, "txs": 0}
 
     def has(self, hashX):
-        return bool(self.sync_summaries(hashX))
+        known = self.sync_summaries(hashX), self.deltas, self.spends, self.utxos
+        return bool(known[0]) or any(hashX in part for part in known[1:])
 
     def sync_summaries(self, hashX):
         if self.failure is not None:

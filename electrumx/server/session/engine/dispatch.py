@@ -351,6 +351,9 @@ class WorkingSession(Outbox):
             else:
                 part = request.encode(result)
         self._conclude_encoded(request, result, part, is_last=is_last)
+        if not self._closing:
+            # Not when the task has ended, a turn later: long replies of several would be joined.
+            self._flush_soon()
 
     async def _result(self, work: Work) -> Any:
         awaitable, work.awaitable = work.awaitable, None

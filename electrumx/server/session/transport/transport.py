@@ -562,8 +562,8 @@ class RawTransport(StreamConnection):
             framer.dropped = 0
         if lines:
             session.receive(lines)
-        else:
-            session.bump_cost(READ_COST)
+            return
+        session.bump_cost(READ_COST)
         if framer.is_dropping:
             self._end_if_over_limit()
         if framer.size > NOTED_BYTES or self._is_noted:
