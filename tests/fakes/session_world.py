@@ -333,9 +333,7 @@ class FakeDaemon:
         if self.stall is not None:
             await self.stall.wait()
         result = self.txs.get(hex_hash, "beef" * 4)
-        if not verbose:
-            return result
-        if not isinstance(result, dict):
+        if verbose and not isinstance(result, dict):
             result = {"txid": hex_hash, "hex": result}
             if hex_hash not in self.unconfirmed:
                 result["confirmations"] = 1
@@ -385,7 +383,8 @@ class FakeMempool:
         return {"behind": False, "height": 10, "txs": 0}
 
     def has(self, hashX):
-        return bool(self.sync_summaries(hashX))
+        known = self.sync_summaries(hashX), self.deltas, self.spends, self.utxos
+        return bool(known[0]) or any(hashX in part for part in known[1:])
 
     def sync_summaries(self, hashX):
         if self.failure is not None:
@@ -466,6 +465,7 @@ class Client:
         self._send = send
         self._recv = recv
         self.close = close
+        self.transport = transport
         self.stop_reading = transport.pause_reading
         self.abort = transport.abort
         self.notifications = []

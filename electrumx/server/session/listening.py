@@ -68,11 +68,11 @@ class Listening:
                     pass
                 self._changed.clear()
             self._logger.info("resuming listening for incoming connections")
-            await self.start_wallets()
+            await self.listeners.resume(self._wallets)
 
     def stop(self) -> None:
         """Stop listening; connections go on."""
-        self.listeners.stop(list(self.listeners.open))
+        self.listeners.close()
 
     async def wait_closed(self) -> None:
         """Wait, within a bound, for all connections to end."""

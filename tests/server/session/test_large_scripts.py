@@ -112,7 +112,7 @@ async def test_a_status_is_that_of_the_whole_history(world, everything_large):
     assert len(unconfirmed) == 40
 
 
-async def test_subscribers_share_one_computation(world, everything_large, monkeypatch):
+async def test_subscribers_share_one_computation(everything_large, monkeypatch):
     made = []
     history_view = mempool_scripts.history_view
 
@@ -121,19 +121,20 @@ async def test_subscribers_share_one_computation(world, everything_large, monkey
         return history_view(*args)
 
     monkeypatch.setattr(mempool_scripts, "history_view", counted)
-    index = world.mempool
-    clients = [await world.connect() for _ in range(5)]
-    statuses = await asyncio.gather(
-        *(client.request("blockchain.scripthash.subscribe", SH) for client in clients)
-    )
-    assert len(set(statuses)) == 1
-    assert len(made) == 1
-    index.put("another")
-    await world.touch(HASHX)
-    told = [(await client.notification())[1] for client in clients]
-    assert len({status for _script, status in told}) == 1
-    assert told[0][1] != statuses[0]
-    assert len(made) == 2
+    index = Index(40)
+    async with session_world(cost_hard_limit=0, mempool=index) as world:
+        clients = [await world.connect() for _ in range(5)]
+        statuses = await asyncio.gather(
+            *(client.request("blockchain.scripthash.subscribe", SH) for client in clients)
+        )
+        assert len(set(statuses)) == 1
+        assert len(made) == 1
+        index.put("another")
+        await world.touch(HASHX)
+        told = [(await client.notification())[1] for client in clients]
+        assert len({status for _script, status in told}) == 1
+        assert told[0][1] != statuses[0]
+        assert len(made) == 2
 
 
 @pytest.mark.parametrize("method", METHODS)

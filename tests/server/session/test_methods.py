@@ -6,6 +6,7 @@ import pytest
 
 import electrumx
 from electrumx.lib.hash import double_sha256, hash_to_hex_str, sha256
+from electrumx.lib.log_limit import LINES
 from tests.fakes.session_world import (
     FakeCoin,
     FakeDB,
@@ -428,6 +429,20 @@ async def test_a_package_is_handed_to_the_node_and_then_to_the_mempool(world, cl
     assert ("submitpackage", ["beef", "FEED"]) == world.daemon.calls[0]
     assert [make_tx_hash("p"), make_tx_hash("c")] * 3 == world.mempool.reported
     assert (6, 6) == (world.session().txs_sent, world.manager.shared.node.txs_sent)
+
+
+async def test_packages_are_a_bounded_number_of_lines(world, client, caplog):
+    caplog.set_level("INFO")
+    method = "blockchain.transaction.broadcast_package"
+    world.daemon.package = {"package_msg": "success", "tx-results": {}}
+    for error in (None, {"code": -25, "message": "refused"}):
+        if error:
+            world.daemon.errors["submitpackage"] = error
+        for _number in range(LINES + 20):
+            world.session().cost = 0
+            await client.ask(method, ["beef", "feed"])
+    for text in ("sent package of", "error sending package"):
+        assert caplog.text.count(text) == LINES
 
 
 @pytest.mark.parametrize("verbose", [False, 0])
@@ -856,8 +871,8 @@ async def test_an_unreadable_banner_file_is_replaced_by_the_greeting(tmp_path, c
     [
         ("blockchain.block.header", [1], 0.25),
         ("blockchain.block.header", [1, 5], 1.25),
-        ("blockchain.block.headers", [1, 5], 0.1),
-        ("blockchain.block.headers", [1, 5, 9], 1.1),
+        ("blockchain.block.headers", [1, 5], 0.25),
+        ("blockchain.block.headers", [1, 5, 9], 1.25),
         ("blockchain.block.headers", [1, 5000], 100),
         ("blockchain.estimatefee", [1], 2.1),
         ("blockchain.relayfee", [], 1),

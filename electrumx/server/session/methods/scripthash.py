@@ -29,6 +29,8 @@ from electrumx.server.session.shared.script_cache import INLINE_ITEMS, Answers, 
 SUBSCRIBE = "blockchain.scripthash.subscribe"
 # An unspent output takes at least as many bytes of JSON.
 MIN_UNSPENT_BYTES = 110
+# Of looking for unconfirmed transactions, if there are none.
+UNCONFIRMED_COST = 0.25
 # So many statuses are worked out before others have their turn: about a millisecond.
 STATUSES_AT_ONCE = 100
 
@@ -120,6 +122,9 @@ class ScripthashMethods(SessionBase):
         """Return the status of a script, or an awaitable; remember it if the mempool is in it."""
         if not history.is_hashed:
             return self._awaited_status(hashX, history, cost)
+        if not self.mempool.has(hashX):
+            status, text_len = history.status([])
+            return self._noted(hashX, status, cost, text_len, unconfirmed=False)
         if self.mempool.large.is_large(hashX):
             view = self.mempool.large.histories.ready(hashX)
             status = None if view is None else view.status_of(history)
@@ -351,6 +356,8 @@ class ScripthashMethods(SessionBase):
     def _balance(self, hashX: bytes, balance: tuple[int, int], _cost: float) -> Any:
         coin_count, value = balance
         self.bump_cost(1.0 + coin_count / 50)
+        if not self.mempool.has(hashX):
+            return EncodedJSON(b'{"confirmed":%d,"unconfirmed":0}' % value)
         if self.mempool.large.is_large(hashX):
             source = self.shared.scripts.balances
             return self._of_large(self._large_balance, hashX, source, balance)
@@ -386,6 +393,11 @@ class ScripthashMethods(SessionBase):
 
     def _history(self, hashX: bytes, history: ScriptHistory, cost: float) -> Any:
         assert history.entries is not None
+        if not self.mempool.has(hashX):
+            self.bump_cost(cost + UNCONFIRMED_COST)
+            if history.count <= INLINE_ITEMS:
+                return EncodedJSON(b"[%b]" % wire_rows.history_json(history.entries))
+            return asyncio.to_thread(_history, history.entries, [])
         self.bump_cost(cost)
         if self.mempool.large.is_large(hashX):
             source = self.shared.scripts.histories
@@ -428,7 +440,7 @@ class ScripthashMethods(SessionBase):
         return result
 
     def _charge_unconfirmed(self, count: int) -> None:
-        self.bump_cost(0.25 + count / 50)
+        self.bump_cost(UNCONFIRMED_COST + count / 50)
 
     @rpc_method("blockchain.scripthash.listunspent")
     def scripthash_listunspent(self, scripthash: Any) -> Any:
@@ -437,12 +449,18 @@ class ScripthashMethods(SessionBase):
         return self._at_one_tip(coins, self._listunspent, scripthash_to_hashX(scripthash))
 
     def _listunspent(self, hashX: bytes, coins: bytes, _cost: float) -> Any:
+        if not self.mempool.has(hashX):
+            count = len(coins) // wire_rows.PACKED_UTXO_LEN
+            self._charge_unspent(count, 0)
+            if count <= INLINE_ITEMS:
+                return EncodedJSON(b"[%b]" % wire_rows.coins_json(coins))
+            return asyncio.to_thread(_unspent, coins, [], set())
         if self.mempool.large.is_large(hashX):
             source = self.shared.scripts.coins
             return self._of_large(self._large_listunspent, hashX, source, coins)
         mempool_utxos = self.mempool.sync_unspent(hashX)
         spent = self.mempool.sync_spends(hashX)
-        count = len(coins) // wire_rows.PACKED_COIN_LEN + len(mempool_utxos)
+        count = len(coins) // wire_rows.PACKED_UTXO_LEN + len(mempool_utxos)
         self._charge_unspent(count, len(spent))
         # Leaving some out is done in Python.
         if count > (INLINE_ITEMS // 10 if spent else INLINE_ITEMS):
@@ -452,7 +470,7 @@ class ScripthashMethods(SessionBase):
     async def _large_listunspent(self, hashX: bytes, coins: bytes) -> EncodedJSON:
         """Return the unspent outputs of a script with many unconfirmed transactions."""
         view = await self.mempool.large.unspent(hashX)
-        count = len(coins) // wire_rows.PACKED_COIN_LEN + len(view.utxos)
+        count = len(coins) // wire_rows.PACKED_UTXO_LEN + len(view.utxos)
         self._charge_unspent(count, len(view.spends))
         return await asyncio.to_thread(_unspent, coins, view.utxos, view.spends)
 

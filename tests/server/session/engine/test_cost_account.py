@@ -464,7 +464,8 @@ async def test_what_is_made_and_too_large_to_send_is_charged(batch):
 
 
 @pytest.mark.parametrize(
-    ("size", "verbose"), [(3_000_000, True), (600_000, True), (600_000, False)]
+    ("size", "verbose"),
+    [(3_000_000, True), (600_000, True), (600_000, False), (3_000_000, False)],
 )
 async def test_the_node_is_asked_once_at_a_tip_for_what_is_too_large(size, verbose):
     txid = "ab" * 32
