@@ -1,7 +1,7 @@
 """Answers that wait for the database, without a task or a future for each.
 
 ``Answer`` asks a source of ``scripts`` and makes the answer when the value arrives, if the chain
-stood still meanwhile; else it leaves the request to ``ChainTip.steady``.  On the event loop.
+stood still meanwhile; else it leaves the request to ``TipConsistency.retry_at_stable_tip``.  On the event loop.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import Any
 
 from electrumx.server.session.engine.json_result import EncodedJSON
 from electrumx.server.session.shared.script_cache import Answers
-from electrumx.server.session.shared.tip_consistency import ChainTip
+from electrumx.server.session.shared.tip_consistency import TipConsistency
 
 #: (hashX, value, cost) -> a result, or an awaitable of it
 Finish = Callable[[bytes, Any, float], Any]
@@ -24,7 +24,7 @@ class Answer:
 
     It is waited for like a future, but is leaner: who waits is called when the value arrives, not
     a turn of the loop later, which took 5 µs a request.  ``before`` is the chain's state now, which
-    must be steady.  Failed tries are charged for.
+    must not be None.  Failed tries are charged for.
     """
 
     __slots__ = (
@@ -45,7 +45,7 @@ class Answer:
 
     def __init__(
         self,
-        chain: ChainTip,
+        chain: TipConsistency,
         before: Any,
         source: Answers,
         finish: Finish,
@@ -73,7 +73,9 @@ class Answer:
             self._end(None, error)
             return
         if self._chain.state() != self._before:
-            again = self._chain.steady(self._compute, self._charge, after=self._next_height)
+            again = self._chain.retry_at_stable_tip(
+                self._compute, self._charge, after=self._next_height
+            )
             self._follow(again)
             return
         try:

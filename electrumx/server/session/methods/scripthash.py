@@ -102,7 +102,7 @@ class ScripthashMethods(SessionBase):
         the same before and after.  ``finish`` may itself return an awaitable.
         """
         chain = self.shared.tip
-        if chain.is_known():
+        if chain.is_tip_known():
             value = source.now(hashX)
             if value is not None:
                 return finish(hashX, value, COST_CACHED)
@@ -114,7 +114,7 @@ class ScripthashMethods(SessionBase):
             result = finish(hashX, *await source.read(hashX))
             return await result if isawaitable(result) else result
 
-        return chain.steady(compute, self.bump_cost)
+        return chain.retry_at_stable_tip(compute, self.bump_cost)
 
     # -- statuses
 
@@ -176,9 +176,9 @@ class ScripthashMethods(SessionBase):
         chain = self.shared.tip
         before = chain.notified_tip, chain.reorg_count
         result = await make()
-        if chain.is_known() and (chain.notified_tip, chain.reorg_count) == before:
+        if chain.is_tip_known() and (chain.notified_tip, chain.reorg_count) == before:
             return result
-        return await chain.steady(make_again, self.bump_cost)
+        return await chain.retry_at_stable_tip(make_again, self.bump_cost)
 
     async def address_status(self, hashX: bytes) -> str | None:
         """Return the status of a script, and remember it if it depends on the mempool."""
@@ -422,7 +422,7 @@ class ScripthashMethods(SessionBase):
     def scripthash_get_mempool(self, scripthash: Any) -> Any:
         """Return the unconfirmed transactions."""
         hashX = scripthash_to_hashX(scripthash)
-        if self.shared.tip.is_steady() and not self.mempool.large.is_large(hashX):
+        if self.shared.tip.is_tip_stable() and not self.mempool.large.is_large(hashX):
             return self._mempool(hashX)
 
         async def compute() -> Any:
@@ -432,7 +432,7 @@ class ScripthashMethods(SessionBase):
             self._charge_unconfirmed(view.count)
             return EncodedJSON(b"[%b]" % view.json)
 
-        return self.shared.tip.steady(compute, self.bump_cost)
+        return self.shared.tip.retry_at_stable_tip(compute, self.bump_cost)
 
     def _mempool(self, hashX: bytes) -> list[dict[str, Any]]:
         result = _unconfirmed(self.mempool.sync_summaries(hashX))

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from electrumx.server.session.engine.pending_reply import Answer
-from electrumx.server.session.shared.tip_consistency import ChainTip
+from electrumx.server.session.shared.tip_consistency import TipConsistency
 from tests.fakes.session_world import FakeBP, FakeDB
 
 HASHX = b"x" * 11
@@ -31,7 +31,7 @@ class Asked:
     def __init__(self):
         self.source = Source()
         self.db = FakeDB()
-        self.chain = ChainTip(FakeBP(self.db), self.db)
+        self.chain = TipConsistency(FakeBP(self.db), self.db)
         self.notify()
         self.charged = []
 

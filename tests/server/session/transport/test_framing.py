@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electrumx.server.session.shared.caches import LRUCache
+from electrumx.lib.lru import LRUCache
 from electrumx.server.session.transport.framing import LineFramer
 
 
