@@ -193,12 +193,12 @@ async def test_subscriptions_make_costs_linger():
         client = await world.connect()
         await client.request("server.ping")
         session = world.session()
-        assert pytest.approx(1.0) == session.cost_decay_per_sec
+        assert pytest.approx(1.0) == session.account.cost_decay_per_sec
         for n in range(2000):
             text, hashX = script_hash(str(n))
-            session.hashX_subs.add(hashX, text)
+            session.subscriptions.add(hashX, text)
         world.manager.housekeeping.recalc_costs(300)
-        assert pytest.approx(0.5) == session.cost_decay_per_sec
+        assert pytest.approx(0.5) == session.account.cost_decay_per_sec
 
 
 async def test_a_newcomer_bears_its_subnets_cost_at_once():
@@ -214,7 +214,7 @@ async def test_a_newcomer_bears_its_subnets_cost_at_once():
         groups.join(session, ip_address("1.2.3.5"))
         session.recalc_concurrency()
         assert pytest.approx(6000) == session.extra_cost()
-        assert session.concurrency_target < 6
+        assert session.account.concurrency_target < 6
         world.manager.shared.table.remove(session)
         assert 0 == session.extra_cost()
 

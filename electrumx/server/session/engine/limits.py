@@ -23,15 +23,12 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any, Protocol
 
-from electrumx.server.session.engine.cost_account import MAX_DEBT
+from electrumx.server.session.engine.session_limits import MAX_DEBT
 
 # What connecting costs by itself.
 CONNECT_COST = 5.0
-# A group, and a session without subscriptions, forget a hard limit's worth in this many seconds.
+# A group's cost decays by a hard limit in this many seconds.
 GROUP_FORGET_SECS = 5_000
-SESSION_FORGET_SECS = 10_000
-# How much longer a session's cost is remembered for each subscription it holds.
-FORGET_SECS_PER_SUB = 5
 RECALC_SECS = 300
 
 UNKNOWN_GROUP = "unknown_addr"
@@ -248,39 +245,3 @@ class SessionGroups:
     def values(self) -> Iterable[SessionGroup]:
         """Return all groups."""
         return self.by_name.values()
-
-
-def decay_per_sec(hard_limit: float, subscriptions: int = 0) -> float:
-    """Return the cost a session is forgiven each second."""
-    return hard_limit / (SESSION_FORGET_SECS + FORGET_SECS_PER_SUB * subscriptions)
-
-
-@dataclass(frozen=True, slots=True)
-class SessionLimits:
-    """The limits that the environment sets for client sessions."""
-
-    cost_soft_limit: int
-    cost_hard_limit: int
-    cost_decay_per_sec: float
-    bw_cost_per_byte: float
-    cost_sleep: float  # seconds, at the hard limit
-    initial_concurrent: int
-    processing_timeout: float  # seconds
-
-    @classmethod
-    def from_env(cls, env: Any) -> "SessionLimits":
-        """Convert the settings into the units of the session engine."""
-        return cls(
-            cost_soft_limit=env.cost_soft_limit,
-            cost_hard_limit=env.cost_hard_limit,
-            cost_decay_per_sec=decay_per_sec(env.cost_hard_limit),
-            bw_cost_per_byte=1 / env.bw_unit_cost,
-            cost_sleep=env.request_sleep / 1000,
-            initial_concurrent=env.initial_concurrent,
-            processing_timeout=env.request_timeout,
-        )
-
-    def apply(self, session: Any) -> None:
-        """Set the limits on one session, before its base class is constructed."""
-        for name in self.__slots__:
-            setattr(session, name, getattr(self, name))

@@ -23,8 +23,10 @@ from electrumx.server.session.engine.limits import COST_CACHED
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import scripthash_to_hashX
 from electrumx.server.session.engine.pending_reply import Answer
+from electrumx.server.session.methods.handler_group import HandlerGroup
 from electrumx.server.session.notify.subscriptions import SessionScripts
 from electrumx.server.session.shared.script_cache import INLINE_ITEMS, Answers, ScriptHistory
+from electrumx.server.session.shared.state import SharedState
 
 SUBSCRIBE = "blockchain.scripthash.subscribe"
 # An unspent output takes at least as many bytes of JSON.
@@ -79,21 +81,18 @@ async def _others_turn(count: int) -> None:
         await asyncio.sleep(0)
 
 
-class ScripthashMethods(SessionBase):
+class ScripthashMethods(HandlerGroup):
     """Requests about the history of a script."""
 
-    # hashX of each new subscription that waits for its answer -> whether news of it do, too
-    _unanswered: dict[bytes, bool] | None = None
+    __slots__ = ("_unanswered", "hashX_subs", "mempool_statuses")
 
-    def __init__(self, *args: Any) -> None:
-        # hashX -> last status, of subscriptions with mempool transactions
+    def __init__(self, session: SessionBase, shared: SharedState) -> None:
+        super().__init__(session, shared)
+        self.hashX_subs = SessionScripts(shared.fan_out.scripts, session)
+        #: hashX -> last status, of subscriptions with mempool transactions
         self.mempool_statuses: dict[bytes, str | None] = {}
-        super().__init__(*args)
-        self.hashX_subs = SessionScripts(self.shared.fan_out.scripts, self)
-
-    def sub_count(self) -> int:
-        """Return the number of subscribed scripts."""
-        return len(self.hashX_subs)
+        # hashX of each new subscription that waits for its answer -> whether a notification does, too
+        self._unanswered: dict[bytes, bool] | None = None
 
     def _at_one_tip(self, source: Answers, finish: Callable[..., Any], hashX: bytes) -> Any:
         """Return ``finish(hashX, value, cost)`` of what the source has of a script, or an awaitable.
@@ -108,13 +107,13 @@ class ScripthashMethods(SessionBase):
                 return finish(hashX, value, COST_CACHED)
         before = chain.state()
         if before is not None:
-            return Answer(chain, before, source, finish, hashX, self.bump_cost)
+            return Answer(chain, before, source, finish, hashX, self.account.bump_cost)
 
         async def compute() -> Any:
             result = finish(hashX, *await source.read(hashX))
             return await result if isawaitable(result) else result
 
-        return chain.retry_at_stable_tip(compute, self.bump_cost)
+        return chain.retry_at_stable_tip(compute, self.account.bump_cost)
 
     # -- statuses
 
@@ -122,17 +121,17 @@ class ScripthashMethods(SessionBase):
         """Return the status of a script, or an awaitable; remember it if the mempool is in it."""
         if not history.is_hashed:
             return self._awaited_status(hashX, history, cost)
-        if not self.mempool.has(hashX):
+        if not self.shared.mempool.has(hashX):
             status, text_len = history.status([])
             return self._noted(hashX, status, cost, text_len, unconfirmed=False)
-        if self.mempool.large.is_large(hashX):
-            view = self.mempool.large.histories.ready(hashX)
+        if self.shared.mempool.large.is_large(hashX):
+            view = self.shared.mempool.large.histories.ready(hashX)
             status = None if view is None else view.status_of(history)
-            if status is None:
+            if view is None or status is None:
                 return self._awaited_status(hashX, history, cost)
             text_len = history.text_len + len(view.status_text)
             return self._noted(hashX, status, cost, text_len, unconfirmed=True)
-        summaries = self.mempool.sync_summaries(hashX)
+        summaries = self.shared.mempool.sync_summaries(hashX)
         status, text_len = history.status(summaries)
         return self._noted(hashX, status, cost, text_len, unconfirmed=bool(summaries))
 
@@ -140,7 +139,7 @@ class ScripthashMethods(SessionBase):
         self, hashX: bytes, status: str | None, cost: float, text_len: int, *, unconfirmed: bool
     ) -> str | None:
         """Charge for a status, and remember it if the mempool is in it."""
-        self.bump_cost(cost + 0.1 + 0.00002 * text_len)
+        self.account.bump_cost(cost + 0.1 + 0.00002 * text_len)
         if unconfirmed and hashX in self.hashX_subs:
             self.mempool_statuses[hashX] = status
         elif self.mempool_statuses:
@@ -160,8 +159,8 @@ class ScripthashMethods(SessionBase):
         """Return the status of a script when threads have done what takes long."""
         await self.shared.scripts.histories.hashed(hashX, history)
         status: str | None
-        if self.mempool.large.is_large(hashX):
-            status, text_len = await self.mempool.large.status(hashX, history)
+        if self.shared.mempool.large.is_large(hashX):
+            status, text_len = await self.shared.mempool.large.status(hashX, history)
             return self._noted(hashX, status, cost, text_len, unconfirmed=True)
         status = self._script_status(hashX, history, cost)
         return status
@@ -178,7 +177,7 @@ class ScripthashMethods(SessionBase):
         result = await make()
         if chain.is_tip_known() and (chain.notified_tip, chain.reorg_count) == before:
             return result
-        return await chain.retry_at_stable_tip(make_again, self.bump_cost)
+        return await chain.retry_at_stable_tip(make_again, self.account.bump_cost)
 
     async def address_status(self, hashX: bytes) -> str | None:
         """Return the status of a script, and remember it if it depends on the mempool."""
@@ -198,7 +197,7 @@ class ScripthashMethods(SessionBase):
             return True
         if history is None or not history.is_hashed:
             return False
-        large = self.mempool.large
+        large = self.shared.mempool.large
         if not large.is_large(hashX):
             return True
         view = large.histories.ready(hashX)
@@ -222,7 +221,7 @@ class ScripthashMethods(SessionBase):
             self.unsubscribe_hashX(hashX)
             return None
 
-    def notify_scripts(self, touched: set[bytes], height_changed: bool) -> Any:
+    def notify_scripts(self, touched: set[bytes], height_changed: bool) -> Awaitable[None] | None:
         """Send a notification for each own subscription that was touched or has changed.
 
         Returns an awaitable if that has to wait.  All statuses are worked out before any is sent.
@@ -272,13 +271,13 @@ class ScripthashMethods(SessionBase):
             asyncio.get_running_loop().call_soon(self._tell_put_off, hashX)
 
     def _tell_put_off(self, hashX: bytes) -> None:
-        if not self._closing and hashX in self.hashX_subs:
-            self.shared.fan_out.tell_late(self, hashX)
+        if not self.session.queue.ended and hashX in self.hashX_subs:
+            self.shared.fan_out.tell_late(self.session, hashX)
 
     def _notify_at_once(self, own: list[bytes]) -> bool:
         """Notify if what the block touched is all confirmed and known; say if it was so."""
         shared, remembered = self.shared, self.mempool_statuses
-        if len(own) + len(remembered) > STATUSES_AT_ONCE or any(map(self.mempool.has, own)):
+        if len(own) + len(remembered) > STATUSES_AT_ONCE or any(map(self.shared.mempool.has, own)):
             return False
         known = shared.scripts.histories.known_statuses(own)
         if known is None:
@@ -287,11 +286,11 @@ class ScripthashMethods(SessionBase):
         if not all(map(self._is_at_hand, others)):
             return False
         statuses, text_len = known
-        parts = notification_parts(self.rpc_version, SUBSCRIBE)
+        parts = notification_parts(self.session.queue.rpc_version, SUBSCRIBE)
         lines = self.hashX_subs.render(parts, own, statuses)
         if lines is None:
             return False
-        self.bump_cost(len(own) * (COST_CACHED + 0.1) + 0.00002 * text_len)
+        self.account.bump_cost(len(own) * (COST_CACHED + 0.1) + 0.00002 * text_len)
         if remembered:
             for hashX in own:
                 remembered.pop(hashX, None)
@@ -301,10 +300,10 @@ class ScripthashMethods(SessionBase):
             status = self._status_at_hand(hashX)
             if status != old_status:
                 changed[alias] = status
-        self.post_lines(lines, len(own))
+        self.session.queue.post_lines(lines, len(own))
         self._post_statuses(changed)
-        self.flush()
-        shared.fan_out.told.append((self, len(own) + len(changed)))
+        self.session.queue.flush()
+        shared.fan_out.told.append((self.session, len(own) + len(changed)))
         return True
 
     async def _notify_after_wait(self, own: list[bytes]) -> None:
@@ -333,17 +332,13 @@ class ScripthashMethods(SessionBase):
     def _post_statuses(self, changed: dict[str | None, str | None]) -> None:
         changed.pop(None, None)
         for alias, status in changed.items():
-            self.post_notification(SUBSCRIBE, (alias, status))
+            self.session.queue.post_notification(SUBSCRIBE, (alias, status))
 
     def _send_statuses(self, changed: dict[str | None, str | None]) -> None:
         self._post_statuses(changed)
-        self.flush()
+        self.session.queue.flush()
         if changed:
-            self.log_notified(len(changed))
-
-    def log_notified(self, count: int) -> None:
-        """Log of how many scripts the client was told."""
-        self.logger.info(f"notified of {count:,d} address{'' if count == 1 else 'es'}")
+            self.session.log_notified(len(changed))
 
     # -- requests
 
@@ -355,17 +350,17 @@ class ScripthashMethods(SessionBase):
 
     def _balance(self, hashX: bytes, balance: tuple[int, int], _cost: float) -> Any:
         coin_count, value = balance
-        self.bump_cost(1.0 + coin_count / 50)
-        if not self.mempool.has(hashX):
+        self.account.bump_cost(1.0 + coin_count / 50)
+        if not self.shared.mempool.has(hashX):
             return EncodedJSON(b'{"confirmed":%d,"unconfirmed":0}' % value)
-        if self.mempool.large.is_large(hashX):
+        if self.shared.mempool.large.is_large(hashX):
             source = self.shared.scripts.balances
             return self._of_large(self._large_balance, hashX, source, balance)
-        delta = self.mempool.sync_balance_delta(hashX)
+        delta = self.shared.mempool.sync_balance_delta(hashX)
         return EncodedJSON(b'{"confirmed":%d,"unconfirmed":%d}' % (value, delta))
 
     async def _large_balance(self, hashX: bytes, balance: tuple[int, int]) -> EncodedJSON:
-        view = await self.mempool.large.unspent(hashX)
+        view = await self.shared.mempool.large.unspent(hashX)
         return EncodedJSON(b'{"confirmed":%d,"unconfirmed":%d}' % (balance[1], view.delta))
 
     def _of_large(
@@ -393,13 +388,13 @@ class ScripthashMethods(SessionBase):
 
     def _history(self, hashX: bytes, history: ScriptHistory, cost: float) -> Any:
         assert history.entries is not None
-        if not self.mempool.has(hashX):
-            self.bump_cost(cost + UNCONFIRMED_COST)
+        if not self.shared.mempool.has(hashX):
+            self.account.bump_cost(cost + UNCONFIRMED_COST)
             if history.count <= INLINE_ITEMS:
                 return EncodedJSON(b"[%b]" % wire_rows.history_json(history.entries))
             return asyncio.to_thread(_history, history.entries, [])
-        self.bump_cost(cost)
-        if self.mempool.large.is_large(hashX):
+        self.account.bump_cost(cost)
+        if self.shared.mempool.large.is_large(hashX):
             source = self.shared.scripts.histories
             return self._of_large(self._large_history, hashX, source, history)
         unconfirmed = self._mempool(hashX)
@@ -409,7 +404,7 @@ class ScripthashMethods(SessionBase):
 
     async def _large_history(self, hashX: bytes, history: ScriptHistory) -> EncodedJSON:
         """Return the history of a script with many unconfirmed transactions."""
-        view = await self.mempool.large.history(hashX)
+        view = await self.shared.mempool.large.history(hashX)
         self._charge_unconfirmed(view.count)
         assert history.entries is not None
         if history.count > INLINE_ITEMS:
@@ -422,25 +417,25 @@ class ScripthashMethods(SessionBase):
     def scripthash_get_mempool(self, scripthash: Any) -> Any:
         """Return the unconfirmed transactions."""
         hashX = scripthash_to_hashX(scripthash)
-        if self.shared.tip.is_tip_stable() and not self.mempool.large.is_large(hashX):
+        if self.shared.tip.is_tip_stable() and not self.shared.mempool.large.is_large(hashX):
             return self._mempool(hashX)
 
         async def compute() -> Any:
-            if not self.mempool.large.is_large(hashX):
+            if not self.shared.mempool.large.is_large(hashX):
                 return self._mempool(hashX)
-            view = await self.mempool.large.history(hashX)
+            view = await self.shared.mempool.large.history(hashX)
             self._charge_unconfirmed(view.count)
             return EncodedJSON(b"[%b]" % view.json)
 
-        return self.shared.tip.retry_at_stable_tip(compute, self.bump_cost)
+        return self.shared.tip.retry_at_stable_tip(compute, self.account.bump_cost)
 
     def _mempool(self, hashX: bytes) -> list[dict[str, Any]]:
-        result = _unconfirmed(self.mempool.sync_summaries(hashX))
+        result = _unconfirmed(self.shared.mempool.sync_summaries(hashX))
         self._charge_unconfirmed(len(result))
         return result
 
     def _charge_unconfirmed(self, count: int) -> None:
-        self.bump_cost(UNCONFIRMED_COST + count / 50)
+        self.account.bump_cost(UNCONFIRMED_COST + count / 50)
 
     @rpc_method("blockchain.scripthash.listunspent")
     def scripthash_listunspent(self, scripthash: Any) -> Any:
@@ -449,17 +444,17 @@ class ScripthashMethods(SessionBase):
         return self._at_one_tip(coins, self._listunspent, scripthash_to_hashX(scripthash))
 
     def _listunspent(self, hashX: bytes, coins: bytes, _cost: float) -> Any:
-        if not self.mempool.has(hashX):
+        if not self.shared.mempool.has(hashX):
             count = len(coins) // wire_rows.PACKED_UTXO_LEN
             self._charge_unspent(count, 0)
             if count <= INLINE_ITEMS:
                 return EncodedJSON(b"[%b]" % wire_rows.coins_json(coins))
             return asyncio.to_thread(_unspent, coins, [], set())
-        if self.mempool.large.is_large(hashX):
+        if self.shared.mempool.large.is_large(hashX):
             source = self.shared.scripts.coins
             return self._of_large(self._large_listunspent, hashX, source, coins)
-        mempool_utxos = self.mempool.sync_unspent(hashX)
-        spent = self.mempool.sync_spends(hashX)
+        mempool_utxos = self.shared.mempool.sync_unspent(hashX)
+        spent = self.shared.mempool.sync_spends(hashX)
         count = len(coins) // wire_rows.PACKED_UTXO_LEN + len(mempool_utxos)
         self._charge_unspent(count, len(spent))
         # Leaving some out is done in Python.
@@ -469,14 +464,14 @@ class ScripthashMethods(SessionBase):
 
     async def _large_listunspent(self, hashX: bytes, coins: bytes) -> EncodedJSON:
         """Return the unspent outputs of a script with many unconfirmed transactions."""
-        view = await self.mempool.large.unspent(hashX)
+        view = await self.shared.mempool.large.unspent(hashX)
         count = len(coins) // wire_rows.PACKED_UTXO_LEN + len(view.utxos)
         self._charge_unspent(count, len(view.spends))
         return await asyncio.to_thread(_unspent, coins, view.utxos, view.spends)
 
     def _charge_unspent(self, count: int, spent: int) -> None:
         """Charge for a list of so many outputs; RPCError if it would be too large without the spent."""
-        self.bump_cost(1.0 + count / 50)
+        self.account.bump_cost(1.0 + count / 50)
         oversized = self.shared.oversized
         if (count - spent) * MIN_UNSPENT_BYTES > oversized.max_send:
             raise oversized.error()
@@ -516,6 +511,6 @@ class ScripthashMethods(SessionBase):
     @rpc_method("blockchain.scripthash.unsubscribe")
     def scripthash_unsubscribe(self, scripthash: Any) -> bool:
         """End a subscription; say if there was one."""
-        self.bump_cost(0.1)
+        self.account.bump_cost(0.1)
         hashX = scripthash_to_hashX(scripthash)
         return self.unsubscribe_hashX(hashX) is not None

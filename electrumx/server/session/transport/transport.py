@@ -385,7 +385,7 @@ class StreamConnection(asyncio.Protocol):
         """
         session = self.session
         if session is not None and session.is_over_limit() and not self.is_closing():
-            session.on_disconnect_due_to_excessive_session_cost()
+            session.log_excessive_cost()
             self._transport.abort()
 
     # -- writing and flow control
