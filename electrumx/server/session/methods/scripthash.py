@@ -450,7 +450,7 @@ class ScripthashMethods(SessionBase):
 
     def _listunspent(self, hashX: bytes, coins: bytes, _cost: float) -> Any:
         if not self.mempool.has(hashX):
-            count = len(coins) // wire_rows.PACKED_COIN_LEN
+            count = len(coins) // wire_rows.PACKED_UTXO_LEN
             self._charge_unspent(count, 0)
             if count <= INLINE_ITEMS:
                 return EncodedJSON(b"[%b]" % wire_rows.coins_json(coins))
