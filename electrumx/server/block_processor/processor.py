@@ -120,6 +120,8 @@ class BlockProcessor(ForkFinder):
         super().__init__(util.class_logger(__name__, self.__class__.__name__), env, db, daemon)
         self.notifications = notifications
         self.reports = TipReporter(self, notifications)
+        #: of each reorganisation: the height up to which it left the chain as it was
+        self.forks: list[int] = self.reports.forks
 
         self.blocks_event = asyncio.Event()
         self.poll_secs = env.daemon_poll_interval_blocks_msec / 1000
@@ -141,11 +143,6 @@ class BlockProcessor(ForkFinder):
         self.compiled = self._compiled_index()
         #: what tidies the stores up after the first synchronisation
         self._merging: asyncio.Task[None] | None = None
-
-    @property
-    def forks(self) -> list[int]:
-        """Of each reorganisation: the height up to which it left the chain as it was."""
-        return self.reports.forks
 
     @property
     def forks_ended(self) -> int:
