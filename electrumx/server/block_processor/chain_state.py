@@ -67,6 +67,9 @@ class Unflushed:
         self.records = b""
         self._new_records: list[bytes] = []
 
+        #: how the scripts of the block being indexed are hashed
+        self._hashX_from_script: HashX = env.coin.hashX_from_script
+
         # Unflushed.  Backing up always uses the readable form.
         self.utxo_cache = UTXOCache(db.lookup_coin)
         #: the compiled form of indexing, if that is used
@@ -125,7 +128,8 @@ class Unflushed:
     def _advance_block(self, block: ParsedBlock, height: int) -> list[bytes]:
         """Index a block; return its undo items."""
         if isinstance(block, Block):
-            return self.advance_txs(block.transactions, *self.db.output_rule(height))
+            is_unspendable, self._hashX_from_script = self.db.output_rule(height)
+            return self.advance_txs(block.transactions, is_unspendable)
         assert self.compiled
         undo_info = self.compiled.advance(block, self.tx_count, height)
         self.block_tx_hashes.append(block.tx_hashes)
@@ -138,22 +142,14 @@ class Unflushed:
     )
     _backup: Callable[..., set[bytes]] = staticmethod(indexer.backup_txs)
 
-    def advance_txs(
-        self,
-        txs: Sequence[ParsedTx],
-        is_unspendable: Unspendable,
-        hashX_from_script: HashX | None = None,
-    ) -> list[bytes]:
-        """Index a block's transactions; return its undo items.
-
-        Without ``hashX_from_script``, the coin's.
-        """
+    def advance_txs(self, txs: Sequence[ParsedTx], is_unspendable: Unspendable) -> list[bytes]:
+        """Index a block's transactions; return its undo items."""
         self.block_tx_hashes.append(b"".join([tx_hash for _tx, tx_hash in txs]))
         undo_info, hashXs_by_tx = self._advance(
             txs,
             self.tx_count,
             self.utxo_cache,
-            hashX_from_script or self.coin.hashX_from_script,
+            self._hashX_from_script,
             is_unspendable,
         )
         self.db.history.add_unflushed(hashXs_by_tx, self.tx_count)

@@ -10,7 +10,7 @@ from typing import Any
 
 from electrumx.lib.tx import MINUS_1, ZERO, Tx, TxInput, TxOutput
 from electrumx.server.block_processor import indexer
-from electrumx.server.block_processor.indexer import HashX, ParsedTx, Unspendable
+from electrumx.server.block_processor.indexer import ParsedTx, Unspendable
 from electrumx.server.block_processor.processor import BlockProcessor
 
 
@@ -33,14 +33,9 @@ def _bitcoin_txs(txs: Sequence[Any]) -> list[ParsedTx]:
 class ConvertingBlockProcessor(BlockProcessor):
     """For formats whose inputs or outputs have other fields than Bitcoin's (TokenPay, Decred)."""
 
-    def advance_txs(
-        self,
-        txs: Sequence[Any],
-        is_unspendable: Unspendable,
-        hashX_from_script: HashX | None = None,
-    ) -> list[bytes]:
+    def advance_txs(self, txs: Sequence[Any], is_unspendable: Unspendable) -> list[bytes]:
         """Index a block's transactions; return its undo items."""
-        return super().advance_txs(_bitcoin_txs(txs), is_unspendable, hashX_from_script)
+        return super().advance_txs(_bitcoin_txs(txs), is_unspendable)
 
     def backup_txs(
         self, txs: Sequence[Any], undo_info: list[bytes], is_unspendable: Unspendable
