@@ -70,7 +70,7 @@ async def test_histories_of_names_are_shortened_when_their_blocks_are_undone(tmp
         history = await world.db.limited_history(name_hashX)
         assert {4, 5, 6} == {height for _tx_hash, height in history} & {4, 5, 6}
         assert [] == await world.db.all_utxos(name_hashX)
-        world.bp.touched.clear()
+        world.bp.state.touched.clear()
         notified = []
         world.bp.notifications.on_block = lambda touched, height: record(notified, touched)
         world.daemon.set_chain(chain.chain(without))
