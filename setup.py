@@ -95,6 +95,7 @@ setup(
         "electrumx.lib": ["*.pxd"],
         "electrumx.server.block_processor": ["*.pyx", "*.pxd", "*.pyi"],
         "electrumx.server.db": ["*.pyx", "*.pxd", "*.pyi"],
+        "electrumx.server.storage": ["*.pxd"],
     },
     ext_modules=EXTENSIONS,
     python_requires=">=3.10",

@@ -21,7 +21,7 @@ from electrumx.server.block_processor import compiled_indexer as fast_index
 from electrumx.server.history.store import History
 from electrumx.server.session.engine.framing import LineFramer
 from electrumx.server.session.engine.json_result import encode
-from electrumx.server.storage.engines import db_class
+from electrumx.server.storage.base import db_class
 from tests.fakes.chain import COIN
 
 ROUNDS = 3

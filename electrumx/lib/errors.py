@@ -9,7 +9,7 @@ Errors are sorted by whose fault they are; each is defined beside the code that 
      |    +-- CoinError           lib.coins: unknown coin, bad daemon URL, wrong genesis block
      |    +-- StartupError        lib.server_base: run as root, or by a Python too old
      |    +-- DBError             server.storage.schema: the database on disk does not fit
-     |    |    +-- MissingEngineError  server.storage.engines: an engine's binding, also an ImportError
+     |    |    +-- MissingEngineError  server.storage.base: an engine's binding, also an ImportError
      |    +-- ListenError         server.session.transport.preflight: an address cannot be listened on
      |    +-- CertificateError    server.session.transport.preflight: a bad certificate or key
      +-- DeserializeError      bytes that are not what they claim to be (node, client or disk)

@@ -32,7 +32,7 @@ from electrumx.server.db.flusher import DB
 from electrumx.server.history.row_compaction import CompactionPass
 from electrumx.server.history.store import History
 from electrumx.server.runtime import fault_points as faults
-from electrumx.server.storage.engines import Storage
+from electrumx.server.storage.base import Storage
 from tests.crash import audit, leavings, mutations
 from tests.crash.stories import UNDO_CHUNK, story
 from tests.fakes.chain import COIN

@@ -8,7 +8,8 @@ FOLDER/theirs is a store that rocksdict wrote; FOLDER/ours is left for rocksdict
 import gc
 import sys
 
-from electrumx.server.storage.engines import RocksDBNG, db_class
+from electrumx.server.storage.base import db_class
+from electrumx.server.storage.rocksdb import RocksDBNG
 from electrumx.server.storage.schema import DBError
 
 

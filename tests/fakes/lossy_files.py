@@ -18,7 +18,7 @@ from pathlib import Path
 
 from electrumx.lib import util
 from electrumx.server.db.flat_files import FlatFiles
-from electrumx.server.storage.engines import Storage
+from electrumx.server.storage.base import Storage
 
 
 class LossyStore(Storage):

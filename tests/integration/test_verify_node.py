@@ -9,7 +9,7 @@ import time
 import pytest
 
 from electrumx.lib.coins import LitecoinRegtest
-from electrumx.server.storage.engines import db_class
+from electrumx.server.storage.base import db_class
 from electrumx.server.storage.schema import OUTPOINT_PREFIX, UTXO_PREFIX
 from tests.conftest import REPOSITORY
 from tests.integration import client as electrum

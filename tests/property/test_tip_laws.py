@@ -295,7 +295,7 @@ class Simulation:
         seen = []
 
         async def compute():
-            history, _cost = await self.manager.history.read(hashX)
+            history, _cost = await self.manager.scripts.histories.read(hashX)
             unconfirmed = self.mempool.sync_summaries(hashX)
             seen.append((self.db.db_tip, self.manager.chain.notified_tip))
             return packed.entries_of(history.entries), {tx.hash for tx in unconfirmed}

@@ -100,6 +100,8 @@ class BlockProcessor:
             coin, self.state, db, daemon, env.reorg_limit, strategy.reorg_margin, logger
         )
         self.reports = TipReporter(self.state, db, height, notifications)
+        #: of each reorg: the height up to which it left the chain as it was
+        self.forks: list[int] = self.reports.forks
         self.row_compaction = RowCompactionTask(db, self.flusher)
         self.engine_compaction = EngineCompactionTask(db, self.state.lock, logger)
 
@@ -175,11 +177,6 @@ class BlockProcessor:
     def caught_up(self) -> bool:
         """Whether the daemon's chain was caught up with, and the database is open for serving."""
         return self.state.caught_up
-
-    @property
-    def forks(self) -> list[int]:
-        """Of each reorg: the height up to which it left the chain as it was."""
-        return self.reports.forks
 
     @property
     def forks_ended(self) -> int:

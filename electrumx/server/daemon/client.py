@@ -51,7 +51,7 @@ from electrumx.server.daemon.retry import (
     ServiceRefusedError,
     WarmingUpError,
 )
-from electrumx.server.daemon.tx_batcher import TxRequests
+from electrumx.server.daemon.tx_batcher import TxRequests, WantedTx
 
 __all__ = [
     "BoundedResponse",
@@ -410,29 +410,35 @@ class Daemon(NodeRPC):
     ) -> Any:
         """Return the transaction as hex, or the node's JSON form of it if verbose.
 
-        Those asked for as hex at about the same time go to the node in one batch.  If verbose,
-        ReplyTooLargeError is raised for an answer of more than ``max_bytes``.
+        Those asked for as hex at about the same time go to the node in one batch.
+        ReplyTooLargeError is raised for an answer of more than ``max_bytes``; hex that came in a
+        batch may be longer.
         """
+        limit = reply_limit("getrawtransaction")
+        if max_bytes is not None:
+            limit = min(limit, max_bytes)
         if not verbose:
-            raw_tx = await self._tx_requests.get(hex_hash)
+            raw_tx = await self._tx_requests.get((hex_hash, limit))
             if not isinstance(raw_tx, str):
                 raise unexpected("getrawtransaction")
             return raw_tx
-        limit = reply_limit("getrawtransaction")
-        reading = Reading(parse_json, limit if max_bytes is None else min(limit, max_bytes))
         # Old nodes want an integer.
+        reading = Reading(parse_json, limit)
         return await self._send_single("getrawtransaction", (hex_hash, 1), reading)
 
-    async def _raw_txs_or_errors(self, hex_hashes: Sequence[str]) -> list[Any]:
+    async def _raw_txs_or_errors(self, wanted: Sequence[WantedTx]) -> list[Any]:
         """Return the hex of each transaction, or the DaemonError that is its answer."""
-        params = [(hex_hash, 0) for hex_hash in hex_hashes]
+        params = [(hex_hash, 0) for hex_hash, _max_bytes in wanted]
         if len(params) > 1:
             try:
                 return await self._send_each("getrawtransaction", params, _AS_TX_BATCH)
             except DaemonError:
                 # Of the batch as a whole: not allowed, or too large an answer.
                 pass
-        requests = (self._send_single("getrawtransaction", item) for item in params)
+        requests = (
+            self._send_single("getrawtransaction", (hex_hash, 0), Reading(parse_json, max_bytes))
+            for hex_hash, max_bytes in wanted
+        )
         return await asyncio.gather(*requests, return_exceptions=True)
 
     async def getrawtransactions(

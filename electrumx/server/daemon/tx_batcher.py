@@ -22,9 +22,10 @@ MAX_BATCHES = 6
 #: after which a batch is late, in seconds
 LATE_SECS = 0.05
 
-#: Ask for transactions by their hex hashes; return, in order, each one's result, or the exception
-#: that is its answer.
-Send = Callable[[Sequence[str]], Awaitable[list[Any]]]
+#: a transaction's hex hash, and how many bytes of answer are read if it is asked for alone
+WantedTx = tuple[str, int]
+#: Ask for transactions; return, in order, each one's result, or the exception that is its answer.
+Send = Callable[[Sequence[WantedTx]], Awaitable[list[Any]]]
 
 
 class TxRequests:
@@ -32,18 +33,18 @@ class TxRequests:
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        # hex hash -> who waits for it, of those not sent yet. Who asks while it is under way may
+        # transaction -> who waits for it, of those not sent yet. Who asks while it is under way may
         # know of it since then, having sent it, and is not to get the older answer.
-        self._wanted: dict[str, list[asyncio.Future[Any]]] = {}
+        self._wanted: dict[WantedTx, list[asyncio.Future[Any]]] = {}
         self._batches: set[asyncio.Task[None]] = set()
         self._due = False
         self._last_sent = 0.0  # the loop's time
 
-    def get(self, hex_hash: str) -> "asyncio.Future[Any]":
+    def get(self, wanted: WantedTx) -> "asyncio.Future[Any]":
         """Return a future of what the node says of a transaction."""
         loop = asyncio.get_running_loop()
         future = loop.create_future()
-        self._wanted.setdefault(hex_hash, []).append(future)
+        self._wanted.setdefault(wanted, []).append(future)
         if not self._due:
             self._due = True
             if len(self._batches) < BATCHES:
@@ -62,13 +63,13 @@ class TxRequests:
                 self._due = True
                 loop.call_later(LATE_SECS, self._flush, MAX_BATCHES)
             return
-        batch: dict[str, list[asyncio.Future[Any]]] = {}
+        batch: dict[WantedTx, list[asyncio.Future[Any]]] = {}
         while self._wanted and len(batch) < BATCH_TXS:
-            hex_hash = next(iter(self._wanted))
-            waiters = self._wanted.pop(hex_hash)
+            wanted = next(iter(self._wanted))
+            waiters = self._wanted.pop(wanted)
             # Nobody is left where all ran into their time-out.
             if not all(future.done() for future in waiters):
-                batch[hex_hash] = waiters
+                batch[wanted] = waiters
         if not batch:
             return
         task = loop.create_task(self._batch(batch))
@@ -87,7 +88,7 @@ class TxRequests:
         if self._wanted and not task.cancelled():
             self._flush(BATCHES)
 
-    async def _batch(self, batch: "dict[str, list[asyncio.Future[Any]]]") -> None:
+    async def _batch(self, batch: "dict[WantedTx, list[asyncio.Future[Any]]]") -> None:
         """Send a batch, and tell all who wait for one of its transactions."""
         try:
             results = await self._send(list(batch))

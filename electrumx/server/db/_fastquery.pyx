@@ -25,20 +25,30 @@ from electrumx.lib._sha256 cimport (
     SHA256_Update,
     finish_twice,
 )
+from electrumx.server.storage._layout cimport (
+    HASH_LEN,
+    HASHX_LEN,
+    HISTORY_ENTRY_LEN,
+    PACKED_UTXO_LEN,
+    TOUCH_RECORD_LEN,
+    TXNUM_LEN,
+    TXOUT_IDX_LEN,
+    UTXO_KEY_LEN,
+    VALUE_LEN,
+)
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t pread(int fd, void *buf, size_t count, long offset)
 
 
 cdef enum:
-    NUM_LEN = 5
-    HASH_LEN = 32
-    ENTRY_LEN = 36
-    COIN_LEN = 48
-    COIN_KEY_LEN = 21
-    # where idx and tx_num begin in the key of a coin's row
-    KEY_IDX = 12
-    KEY_NUM = 16
+    # where txout_idx and tx_num begin in the key of a ``u`` row
+    KEY_IDX = UTXO_KEY_LEN - TXNUM_LEN - TXOUT_IDX_LEN
+    KEY_NUM = UTXO_KEY_LEN - TXNUM_LEN
+    # where height, txout_idx and value begin in a packed UTXO
+    UTXO_HEIGHT = HASH_LEN
+    UTXO_IDX = HISTORY_ENTRY_LEN
+    UTXO_VALUE = PACKED_UTXO_LEN - VALUE_LEN
     # hashes read in one go at most, and how far apart two that are worth it may lie
     RUN = 2048
     GAP = 128
@@ -219,11 +229,11 @@ def pack_histories(
     cdef object file = None, last
     cdef list files = [], result = []
     for text in rows:
-        count = PyBytes_GET_SIZE(text) // NUM_LEN
+        count = PyBytes_GET_SIZE(text) // TXNUM_LEN
         total += count
         if count:
             at = <const uint8_t *> PyBytes_AS_STRING(text)
-            number = le5(at + (count - 1) * NUM_LEN) // <uint64_t> per_file
+            number = le5(at + (count - 1) * TXNUM_LEN) // <uint64_t> per_file
             start = <Py_ssize_t> number - <Py_ssize_t> (le5(at) // <uint64_t> per_file) + 1
             part_total += min(count, max(start, 1))
     if not total:
@@ -238,19 +248,19 @@ def pack_histories(
         for row in range(len(rows)):
             text = rows[row]
             at = <const uint8_t *> PyBytes_AS_STRING(text)
-            count = PyBytes_GET_SIZE(text) // NUM_LEN
+            count = PyBytes_GET_SIZE(text) // TXNUM_LEN
             for n in range(count):
-                p[n] = le5(at + n * NUM_LEN)
+                p[n] = le5(at + n * TXNUM_LEN)
                 if p[n] >= tx_count:
                     count = n
                     break
-            packed = PyBytes_FromStringAndSize(NULL, count * ENTRY_LEN)
+            packed = PyBytes_FromStringAndSize(NULL, count * HISTORY_ENTRY_LEN)
             last = -1
             if count:
                 last = p[count - 1]
             result.append((packed, last))
             out = <uint8_t *> PyBytes_AS_STRING(packed)
-            put_heights(p, count, counts, out, ENTRY_LEN)
+            put_heights(p, count, counts, out, HISTORY_ENTRY_LEN)
             start = 0
             while start < count:
                 number = p[start] // <uint64_t> per_file
@@ -270,14 +280,14 @@ def pack_histories(
                     part.fd = file.fd
                 part.first = number * per_file
                 part.nums, part.count = p + start, n - start
-                part.out = out + start * ENTRY_LEN
+                part.out = out + start * HISTORY_ENTRY_LEN
                 start = n
             p += count
         with nogil:
             for n in range(part_count):
                 part = &parts[n]
                 part.whole = part.fd >= 0 and part.count == read_hashes(
-                    part.fd, part.nums, part.count, part.first, part.out, ENTRY_LEN, room
+                    part.fd, part.nums, part.count, part.first, part.out, HISTORY_ENTRY_LEN, room
                 )
         for n in range(part_count):
             if not parts[n].whole:
@@ -311,7 +321,7 @@ cdef Py_ssize_t read_coins(list rows, uint64_t tx_count, Coin *coins) except -2:
     cdef bytes key, value
     cdef const uint8_t *at
     for key, value in rows:
-        if PyBytes_GET_SIZE(key) != COIN_KEY_LEN or PyBytes_GET_SIZE(value) != 8:
+        if PyBytes_GET_SIZE(key) != UTXO_KEY_LEN or PyBytes_GET_SIZE(value) != VALUE_LEN:
             raise ValueError("this is no row of a coin")
         at = <const uint8_t *> PyBytes_AS_STRING(key)
         coins[n].txout_idx = le4(at + KEY_IDX)
@@ -328,7 +338,7 @@ def sum_coins(list rows not None, uint64_t tx_count):
     cdef bytes key, value
     cdef uint64_t total = 0
     for key, value in rows:
-        if PyBytes_GET_SIZE(key) != COIN_KEY_LEN or PyBytes_GET_SIZE(value) != 8:
+        if PyBytes_GET_SIZE(key) != UTXO_KEY_LEN or PyBytes_GET_SIZE(value) != VALUE_LEN:
             raise ValueError("this is no row of a coin")
         if le5(<const uint8_t *> PyBytes_AS_STRING(key) + KEY_NUM) >= tx_count:
             return None
@@ -357,14 +367,14 @@ def pack_coins(
             return None
         with nogil:
             qsort(coins, count, sizeof(Coin), chain_order)
-        result = PyBytes_FromStringAndSize(NULL, count * COIN_LEN)
+        result = PyBytes_FromStringAndSize(NULL, count * PACKED_UTXO_LEN)
         out = <uint8_t *> PyBytes_AS_STRING(result)
         for n in range(count):
             nums[n] = coins[n].tx_num
-            put4(out + n * COIN_LEN + 36, coins[n].txout_idx)
-            put4(out + n * COIN_LEN + 40, coins[n].value & 0xffffffff)
-            put4(out + n * COIN_LEN + 44, coins[n].value >> 32)
-        if not fill(nums, count, counts, open_file, per_file, out, COIN_LEN):
+            put4(out + n * PACKED_UTXO_LEN + UTXO_IDX, coins[n].txout_idx)
+            put4(out + n * PACKED_UTXO_LEN + UTXO_VALUE, coins[n].value & 0xffffffff)
+            put4(out + n * PACKED_UTXO_LEN + UTXO_VALUE + 4, coins[n].value >> 32)
+        if not fill(nums, count, counts, open_file, per_file, out, PACKED_UTXO_LEN):
             return None
     finally:
         free(coins)
@@ -384,7 +394,7 @@ cdef uint8_t *write_history(
         p = put_text(p, b'","height":', 11)
         p = put_number(p, le4(at + HASH_LEN))
         p = put_text(p, b'},', 2)
-        at += ENTRY_LEN
+        at += HISTORY_ENTRY_LEN
     return p
 
 
@@ -396,7 +406,7 @@ cdef uint8_t *write_status(const uint8_t *at, Py_ssize_t count, uint8_t *p) noex
         p = put_number(p + 1, le4(at + HASH_LEN))
         p[0] = b':'
         p += 1
-        at += ENTRY_LEN
+        at += HISTORY_ENTRY_LEN
     return p
 
 
@@ -406,13 +416,13 @@ cdef uint8_t *write_coins(const uint8_t *at, Py_ssize_t count, uint8_t *p) noexc
         p = put_text(p, b'{"tx_hash":"', 12)
         p = put_hash(p, at)
         p = put_text(p, b'","tx_pos":', 11)
-        p = put_number(p, le4(at + 36))
+        p = put_number(p, le4(at + UTXO_IDX))
         p = put_text(p, b',"height":', 10)
-        p = put_number(p, le4(at + HASH_LEN))
+        p = put_number(p, le4(at + UTXO_HEIGHT))
         p = put_text(p, b',"value":', 9)
-        p = put_number(p, le8(at + 40))
+        p = put_number(p, le8(at + UTXO_VALUE))
         p = put_text(p, b'},', 2)
-        at += COIN_LEN
+        at += PACKED_UTXO_LEN
     return p
 
 ctypedef uint8_t *(*Writer)(const uint8_t *, Py_ssize_t, uint8_t *) noexcept nogil
@@ -446,17 +456,17 @@ cdef bytes written(bytes packed, Py_ssize_t item_len, Py_ssize_t room, Writer wr
 
 def history_json(bytes packed not None):
     """Return the objects of packed history, joined by commas."""
-    return written(packed, ENTRY_LEN, 12 + 64 + 11 + 10 + 2, write_history, 1)
+    return written(packed, HISTORY_ENTRY_LEN, 12 + 64 + 11 + 10 + 2, write_history, 1)
 
 
 def status_text(bytes packed not None):
     """Return the text whose hash is the status."""
-    return written(packed, ENTRY_LEN, 64 + 1 + 10 + 1, write_status, 0)
+    return written(packed, HISTORY_ENTRY_LEN, 64 + 1 + 10 + 1, write_status, 0)
 
 
 def coins_json(bytes packed not None):
     """Return the objects of packed coins, joined by commas."""
-    return written(packed, COIN_LEN, 12 + 64 + 11 + 10 + 10 + 10 + 9 + 20 + 2, write_coins, 1)
+    return written(packed, PACKED_UTXO_LEN, 12 + 64 + 11 + 10 + 10 + 10 + 9 + 20 + 2, write_coins, 1)
 
 
 # -- hex digits
@@ -480,8 +490,6 @@ cdef extern from *:
 # -- what blocks add to histories
 
 cdef enum:
-    HASHX_LEN = 11
-    RECORD_LEN = 16
     # entries whose text is hashed in one go
     HASHED_AT_ONCE = 32
 
@@ -493,7 +501,7 @@ cdef inline uint64_t be5(const uint8_t *p) noexcept nogil:
 
 cdef struct Job:
     # key of the first record that is wanted
-    uint8_t key[16]
+    uint8_t key[TOUCH_RECORD_LEN]
     uint64_t last
     # what is known, or NULL
     const uint8_t *known
@@ -508,20 +516,20 @@ cdef struct Job:
 
 def hashXs_of(bytes records not None):
     """Return the scripts that records name."""
-    cdef Py_ssize_t count = PyBytes_GET_SIZE(records) // RECORD_LEN, n
+    cdef Py_ssize_t count = PyBytes_GET_SIZE(records) // TOUCH_RECORD_LEN, n
     cdef const uint8_t *at = <const uint8_t *> PyBytes_AS_STRING(records)
     cdef set found = set()
     for n in range(count):
-        if not n or memcmp(at, at - RECORD_LEN, HASHX_LEN) != 0:
+        if not n or memcmp(at, at - TOUCH_RECORD_LEN, HASHX_LEN) != 0:
             found.add(PyBytes_FromStringAndSize(<const char *> at, HASHX_LEN))
-        at += RECORD_LEN
+        at += TOUCH_RECORD_LEN
     return found
 
 
 def status_of(bytes packed not None):
     """Return the status of packed history, and the length of its text."""
     cdef Job job
-    cdef Py_ssize_t count = PyBytes_GET_SIZE(packed) // ENTRY_LEN
+    cdef Py_ssize_t count = PyBytes_GET_SIZE(packed) // HISTORY_ENTRY_LEN
     if not count:
         return None, 0
     hash_text(<const uint8_t *> PyBytes_AS_STRING(packed), count, &job)
@@ -532,12 +540,12 @@ cdef void find_records(const uint8_t *records, Py_ssize_t total, Job *job) noexc
     cdef Py_ssize_t low = 0, high = total, middle
     while low < high:
         middle = (low + high) // 2
-        if memcmp(records + middle * RECORD_LEN, job.key, RECORD_LEN) < 0:
+        if memcmp(records + middle * TOUCH_RECORD_LEN, job.key, TOUCH_RECORD_LEN) < 0:
             low = middle + 1
         else:
             high = middle
     job.first = low
-    while low < total and memcmp(records + low * RECORD_LEN, job.key, HASHX_LEN) == 0:
+    while low < total and memcmp(records + low * TOUCH_RECORD_LEN, job.key, HASHX_LEN) == 0:
         low += 1
     job.count = low - job.first
 
@@ -553,7 +561,7 @@ cdef void hash_text(const uint8_t *entries, Py_ssize_t count, Job *job) noexcept
     job.text_len = 0
     while n < count:
         part = min(count - n, HASHED_AT_ONCE)
-        end = write_status(entries + n * ENTRY_LEN, part, text)
+        end = write_status(entries + n * HISTORY_ENTRY_LEN, part, text)
         SHA256_Update(&context, text, end - text)
         job.text_len += end - text
         n += part
@@ -574,17 +582,17 @@ cdef void extend(
             memcpy(p, job.known, job.known_len)
             p += job.known_len
         for n in range(job.count):
-            record = records + (job.first + n) * RECORD_LEN
+            record = records + (job.first + n) * TOUCH_RECORD_LEN
             tx_num = be5(record + HASHX_LEN)
             while ends[block] <= tx_num:
                 block += 1
             memcpy(p, tx_hashes + (tx_num - first_tx_num) * HASH_LEN, HASH_LEN)
             put4(p + HASH_LEN, height + <uint32_t> block)
-            p += ENTRY_LEN
+            p += HISTORY_ENTRY_LEN
         job.last = tx_num
     if job.known != NULL:
         hash_text(job.out if job.count else job.known,
-                  job.known_len // ENTRY_LEN + job.count, job)
+                  job.known_len // HISTORY_ENTRY_LEN + job.count, job)
 
 
 def extend_histories(
@@ -596,7 +604,7 @@ def extend_histories(
     cdef array.array ends = addition.ends
     cdef uint64_t first_tx_num = addition.first_tx_num
     cdef uint32_t height = addition.height
-    cdef Py_ssize_t count = len(hashXs), n, total = PyBytes_GET_SIZE(records) // RECORD_LEN
+    cdef Py_ssize_t count = len(hashXs), n, total = PyBytes_GET_SIZE(records) // TOUCH_RECORD_LEN
     cdef const uint8_t *rows = <const uint8_t *> PyBytes_AS_STRING(records)
     cdef const uint8_t *hashes = <const uint8_t *> PyBytes_AS_STRING(tx_hashes)
     cdef uint64_t limit, after
@@ -631,8 +639,8 @@ def extend_histories(
             after = last + 1
             job.last = 0
             memcpy(job.key, PyBytes_AS_STRING(hashX), HASHX_LEN)
-            for k in range(NUM_LEN):
-                job.key[HASHX_LEN + k] = after >> (8 * (NUM_LEN - 1 - k)) & 255
+            for k in range(TXNUM_LEN):
+                job.key[HASHX_LEN + k] = after >> (8 * (TXNUM_LEN - 1 - k)) & 255
         with nogil:
             for n in range(count):
                 find_records(rows, total, &jobs[n])
@@ -641,11 +649,11 @@ def extend_histories(
             if not job.count:
                 wholes.append(b"" if job.known == NULL else known[n])
                 continue
-            if be5(rows + job.first * RECORD_LEN + HASHX_LEN) < first_tx_num or be5(
-                rows + (job.first + job.count - 1) * RECORD_LEN + HASHX_LEN
+            if be5(rows + job.first * TOUCH_RECORD_LEN + HASHX_LEN) < first_tx_num or be5(
+                rows + (job.first + job.count - 1) * TOUCH_RECORD_LEN + HASHX_LEN
             ) >= limit:
                 raise ValueError("a record is of no transaction of these blocks")
-            whole = PyBytes_FromStringAndSize(NULL, job.known_len + job.count * ENTRY_LEN)
+            whole = PyBytes_FromStringAndSize(NULL, job.known_len + job.count * HISTORY_ENTRY_LEN)
             job.out = <uint8_t *> PyBytes_AS_STRING(whole)
             wholes.append(whole)
         with nogil:

@@ -63,7 +63,7 @@ from typing import Protocol
 from electrumx.lib import util
 from electrumx.server.db.initial_sync import Filling
 from electrumx.server.runtime.fault_points import fault_point
-from electrumx.server.storage.engines import WriteBatch
+from electrumx.server.storage.base import WriteBatch
 from electrumx.server.storage.schema import (
     HASH_LEN,
     MAX_FLUSH_ID,

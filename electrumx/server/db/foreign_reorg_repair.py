@@ -26,7 +26,7 @@ from electrumx.lib.hash import HASHX_LEN, hash_to_hex_str
 from electrumx.lib.tx import MINUS_1, ZERO
 from electrumx.server.db.flat_files import COUNT_LEN, FlatFiles
 from electrumx.server.history.store import History
-from electrumx.server.storage.engines import Storage
+from electrumx.server.storage.base import Storage
 from electrumx.server.storage.schema import (
     COIN_LEN,
     HIST_KEY_LEN,

@@ -15,7 +15,7 @@ from dataclasses import replace
 from electrumx.server.db.stores import Committed
 from electrumx.server.env import Env
 from electrumx.server.runtime.fault_points import fault_point
-from electrumx.server.storage.engines import Storage
+from electrumx.server.storage.base import Storage
 from electrumx.server.storage.schema import ChainState, DBClosedError
 
 

@@ -38,8 +38,9 @@ from electrumx.server.db.flat_files import FlatFiles
 from electrumx.server.db.read_pool import RACED, TOO_MUCH, Reader, Reading, Verdict
 from electrumx.server.history.store import History
 from electrumx.server.storage import damage
+from electrumx.server.storage.base import NO_BOUND, Storage
 from electrumx.server.storage.damage import DamageLog
-from electrumx.server.storage.engines import NO_BOUND, Storage
+from electrumx.server.storage.errors import read_error
 from electrumx.server.storage.gate import StoreGate
 from electrumx.server.storage.schema import (
     HASH_LEN,
@@ -47,7 +48,9 @@ from electrumx.server.storage.schema import (
     SUFFIX_LEN,
     TXNUM_LEN,
     UTXO,
+    UTXO_KEY_LEN,
     UTXO_PREFIX,
+    VALUE_LEN,
     ChainState,
     CoinRow,
     DBDamagedError,
@@ -55,7 +58,6 @@ from electrumx.server.storage.schema import (
     DBReadError,
 )
 from electrumx.server.storage.shortage import Patience
-from electrumx.server.storage.storage_errors import read_error
 
 T = TypeVar("T")
 
@@ -66,8 +68,8 @@ _TX_NUM = slice(4, SUFFIX_LEN)
 #: bytes of history, and coins, that a small read takes at most: about a millisecond's worth
 SMALL_HISTORY_BYTES = 2_000 * TXNUM_LEN
 SMALL_COINS = 1_000
-#: bytes of a coin's row and its key
-COIN_ROW_LEN = len(UTXO_PREFIX) + HASHX_LEN + SUFFIX_LEN + 8
+#: bytes of a ``u`` row, key and value
+UTXO_ROW_LEN = UTXO_KEY_LEN + VALUE_LEN
 #: headers read and remembered together, and the bytes of them that are remembered
 HEADER_CHUNK = 256
 HEADER_CACHE_BYTES = 4_000_000
@@ -202,7 +204,7 @@ class Queries:
                 result.append(TOO_MUCH)
             else:
                 entries, last_tx_num = history
-                if len(row) * wire_rows.ENTRY_LEN != len(entries) * TXNUM_LEN:
+                if len(row) * wire_rows.HISTORY_ENTRY_LEN != len(entries) * TXNUM_LEN:
                     # Left out are those not committed yet, or what is no transaction.
                     self._refuse_damaged_history(hashX, seq)
                 result.append(PackedHistory(entries, last_tx_num if entries else after, backups))
@@ -263,7 +265,7 @@ class Queries:
         backups, seq = self.backup_count, self.commit_seq
         prefixes = [UTXO_PREFIX + hashX for hashX in hashXs]
         if bounded:
-            found = self.utxo_db.rows_of(prefixes, (SMALL_COINS + 1) * COIN_ROW_LEN)
+            found = self.utxo_db.rows_of(prefixes, (SMALL_COINS + 1) * UTXO_ROW_LEN)
         else:
             rows_of = self.gate.rows
             found = [rows_of(self.utxo_db.iterator(prefix=prefix)) for prefix in prefixes]

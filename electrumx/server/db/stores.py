@@ -33,7 +33,8 @@ from electrumx.server.env import Env
 from electrumx.server.history.row_compaction import CompactionPass
 from electrumx.server.history.store import History
 from electrumx.server.runtime.fault_points import fault_point
-from electrumx.server.storage.engines import Storage, WriteBatch, db_class
+from electrumx.server.storage.base import Storage, WriteBatch, db_class
+from electrumx.server.storage.errors import explained
 from electrumx.server.storage.gate import StoreGate
 from electrumx.server.storage.schema import (
     COIN_LEN,
@@ -47,7 +48,6 @@ from electrumx.server.storage.schema import (
     undo_key_height,
 )
 from electrumx.server.storage.shortage import Patience
-from electrumx.server.storage.storage_errors import explained
 
 _LE8 = Struct("<Q")
 

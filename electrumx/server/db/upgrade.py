@@ -34,8 +34,8 @@ from electrumx.lib.hash import HASHX_LEN
 from electrumx.lib.util import LogicalFile, sync_directory
 from electrumx.server.db.flat_files import COUNT_LEN, FlatFiles
 from electrumx.server.runtime.fault_points import fault_point
+from electrumx.server.storage.base import Storage, WriteBatch, used_prefixes
 from electrumx.server.storage.conversion import Progress, convert_by_prefix
-from electrumx.server.storage.engines import Storage, WriteBatch, used_prefixes
 from electrumx.server.storage.schema import (
     DB_VERSION,
     OUTPOINT_PREFIX,

@@ -21,10 +21,21 @@ from struct import Struct
 from typing import NamedTuple, Protocol
 
 from electrumx.lib.hash import HASHX_LEN, double_sha256, hash_to_hex_str, sha256
-from electrumx.server.storage.schema import HASH_LEN, SUFFIX_LEN, TXNUM_LEN, cut_row, unpack_tx_nums
+from electrumx.server.storage.schema import (
+    HASH_LEN,
+    HISTORY_ENTRY_LEN,
+    PACKED_UTXO_LEN,
+    SUFFIX_LEN,
+    TOUCH_RECORD_LEN,
+    TXNUM_LEN,
+    cut_row,
+    unpack_tx_nums,
+)
 
 __all__ = [
     "COMPILED",
+    "HISTORY_ENTRY_LEN",
+    "PACKED_UTXO_LEN",
     "coins_json",
     "entries_of",
     "extend_histories",
@@ -44,9 +55,7 @@ _ENTRY = Struct("<32sI")
 _COIN = Struct("<32sIIQ")
 _SUFFIX_IDX = Struct("<I")
 _VALUE = Struct("<Q")
-ENTRY_LEN = _ENTRY.size
-PACKED_COIN_LEN = _COIN.size
-RECORD_LEN = HASHX_LEN + TXNUM_LEN
+assert (_ENTRY.size, _COIN.size) == (HISTORY_ENTRY_LEN, PACKED_UTXO_LEN)
 
 
 class OpenFile(Protocol):
@@ -220,7 +229,7 @@ def make_records(hashXs_by_tx: Iterable[Iterable[bytes]], first_tx_num: int) -> 
 
 def hashXs_of(records: bytes) -> set[bytes]:
     """Return the scripts that records name."""
-    return {records[n : n + HASHX_LEN] for n in range(0, len(records), RECORD_LEN)}
+    return {records[n : n + HASHX_LEN] for n in range(0, len(records), TOUCH_RECORD_LEN)}
 
 
 def extend_histories(
@@ -232,7 +241,7 @@ def extend_histories(
     None, and the result has what is new, and None and 0 in place of the status.
     """
     records = addition.records
-    lines = [records[n : n + RECORD_LEN] for n in range(0, len(records), RECORD_LEN)]
+    lines = [records[n : n + TOUCH_RECORD_LEN] for n in range(0, len(records), TOUCH_RECORD_LEN)]
     result: list[Extended] = []
     for hashX, so_far, tx_num in zip(hashXs, known, last_tx_nums, strict=True):
         at = bisect_left(lines, hashX + (tx_num + 1).to_bytes(TXNUM_LEN, "big"))

@@ -57,7 +57,7 @@ from typing import NamedTuple, Protocol
 
 from electrumx.lib.hash import HASHX_LEN
 from electrumx.server.runtime.fault_points import fault_point
-from electrumx.server.storage.engines import Storage, used_prefixes
+from electrumx.server.storage.base import Storage, used_prefixes
 from electrumx.server.storage.gate import StoreGate
 from electrumx.server.storage.schema import (
     HIST_KEY_LEN,

@@ -30,7 +30,7 @@ from electrumx.lib.hash import HASHX_LEN
 from electrumx.server.history import row_compaction, upgrade
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage import schema
-from electrumx.server.storage.engines import Storage
+from electrumx.server.storage.base import Storage
 from electrumx.server.storage.gate import StoreGate
 from electrumx.server.storage.schema import (
     HIST_KEY_LEN,

@@ -7,8 +7,8 @@ before anything else reads.
 import logging
 
 from electrumx.server.runtime.fault_points import fault_point
+from electrumx.server.storage.base import Storage, WriteBatch, used_prefixes
 from electrumx.server.storage.conversion import Progress, convert_by_prefix
-from electrumx.server.storage.engines import Storage, WriteBatch, used_prefixes
 from electrumx.server.storage.schema import (
     HIST_KEY_LEN,
     HIST_STATE_KEY,

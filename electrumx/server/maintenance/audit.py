@@ -37,13 +37,16 @@ from electrumx.server.storage.schema import (
     HASH_LEN,
     HIST_KEY_LEN,
     HIST_STATE_KEY,
+    OUTPOINT_KEY_LEN,
     OUTPOINT_PREFIX,
     STATE_KEY,
     SUFFIX_LEN,
     TX_HASH_PREFIX_LEN,
     TXNUM_LEN,
     UNDO_PREFIX,
+    UTXO_KEY_LEN,
     UTXO_PREFIX,
+    VALUE_LEN,
     ChainState,
     DBClosedError,
     HistState,
@@ -58,8 +61,6 @@ MAX_TOLD = 5
 #: coins whose header names another root than that of the transaction ids
 OTHER_ROOTS = frozenset({"Decred"})
 
-_OUTPOINT_LEN = 1 + TX_HASH_PREFIX_LEN + SUFFIX_LEN
-_UTXO_LEN = 1 + HASHX_LEN + SUFFIX_LEN
 _MERKLE_ROOT = slice(36, 68)
 
 
@@ -284,7 +285,7 @@ class Audit:
         part: list[bytes] = []
         tx_count = self.state.tx_count
         for key, hashX in self._outpoints:
-            if len(key) != _OUTPOINT_LEN or len(hashX) != HASHX_LEN:
+            if len(key) != OUTPOINT_KEY_LEN or len(hashX) != HASHX_LEN:
                 self._find("outpoint rows", f"{key.hex()} has a wrong length")
                 continue
             self._outpoint_rows += 1
@@ -353,7 +354,7 @@ class Audit:
         """Yield (hashX, tx numbers, sum) of the coins of each script."""
         current, tx_nums, total = b"", set[int](), 0
         for key, raw in self._utxos:
-            if len(key) != _UTXO_LEN or len(raw) != 8:
+            if len(key) != UTXO_KEY_LEN or len(raw) != VALUE_LEN:
                 self._find("script rows", f"{key.hex()} has a wrong length")
                 continue
             hashX = key[1 : 1 + HASHX_LEN]

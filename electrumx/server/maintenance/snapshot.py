@@ -33,7 +33,8 @@ from electrumx.lib.errors import OperatorError
 from electrumx.server.db.flat_files import STAGING
 from electrumx.server.db.flusher import DB
 from electrumx.server.runtime.mounts import is_read_only, is_removed_at_stop
-from electrumx.server.storage.engines import RocksDB, Storage
+from electrumx.server.storage.base import Storage
+from electrumx.server.storage.rocksdb import RocksDB
 
 #: suffix of a backup that is being made
 PARTIAL = ".partial"

@@ -35,6 +35,7 @@ from typing import Any, TypeVar
 
 from electrumx.lib.coins import Coin
 from electrumx.lib.hash import hash_to_hex_str
+from electrumx.lib.log_limit import RateLimitedLog
 from electrumx.lib.tasks import run_together
 from electrumx.lib.util import chunks, class_logger
 from electrumx.server.daemon.client import DaemonError
@@ -76,6 +77,8 @@ INLINE_BYTES = 10_000
 RESTART_DELAY_SECS = 0.1
 # How long maps are kept when it is not known how to follow the database, in seconds.
 LOST_SECS = 5.0
+# Lines of the log in a minute about transactions that could not be added.
+DROPPED_LINES = 10
 
 
 class DBSyncError(Exception):
@@ -112,6 +115,7 @@ class MemPool(MemPoolIndex):
         self.coin = coin
         self.api = api
         self.logger = class_logger(__name__, self.__class__.__name__)
+        self._log_limit = RateLimitedLog(self.logger, lines=DROPPED_LINES)
         self.cached_compact_histogram: list[tuple[float, int]] = []
         self.refresh_secs = refresh_secs
         self.log_status_secs = log_status_secs
@@ -543,7 +547,7 @@ class MemPool(MemPoolIndex):
         if dropped:
             # A list that was made at another tip may have transactions that are confirmed here.
             level = logging.ERROR if at_tip else logging.DEBUG
-            self.logger.log(level, f"{dropped:,d} txs dropped")
+            self._log_limit.log(self.logger, "txs dropped", f"{dropped:,d} txs dropped", level)
 
     async def _accept(self, candidates: Candidates, skipped: set[bytes]) -> None:
         """Add those whose inputs are all there; the lock is held."""

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 
-from electrumx.server.storage.engines import Storage, WriteBatch
+from electrumx.server.storage.base import Storage, WriteBatch
 
 #: bytes of rows after which a batch is written
 BATCH_BYTES = 2_000_000

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Sequence
 from electrumx.lib.hash import HASHX_LEN
 from electrumx.server.storage.schema import (
     HIST_KEY_LEN,
-    SUFFIX_LEN,
-    TX_HASH_PREFIX_LEN,
+    OUTPOINT_KEY_LEN,
     TXNUM_LEN,
+    UTXO_KEY_LEN,
+    VALUE_LEN,
     DBDamagedError,
     unpack_tx_nums,
 )
@@ -25,8 +26,6 @@ from electrumx.server.storage.schema import (
 #: damaged rows and files that are logged, each once
 MAX_LOGGED = 100
 
-_UTXO_KEY_LEN = 1 + HASHX_LEN + SUFFIX_LEN
-_OUTPOINT_KEY_LEN = 1 + TX_HASH_PREFIX_LEN + SUFFIX_LEN
 
 Row = tuple[bytes, bytes]
 #: transaction numbers -> their hashes, empty where the file is too short
@@ -36,7 +35,7 @@ TxHashes = Callable[[Sequence[int]], list[bytes]]
 def utxo_row_fault(row: Row, tx_count: int, tx_hashes: TxHashes) -> str | None:
     """Return what is wrong with a ``u`` row of a committed UTXO, or None."""
     key, value = row
-    if len(key) != _UTXO_KEY_LEN or len(value) != 8:
+    if len(key) != UTXO_KEY_LEN or len(value) != VALUE_LEN:
         return f"row {key.hex()} of the utxo store has {len(key):,d} + {len(value):,d} bytes"
     tx_num = int.from_bytes(key[-TXNUM_LEN:], "little")
     return _tx_num_fault(f"row {key.hex()} of the utxo store", [tx_num], tx_count, tx_hashes)
@@ -44,7 +43,7 @@ def utxo_row_fault(row: Row, tx_count: int, tx_hashes: TxHashes) -> str | None:
 
 def outpoint_row_fault(key: bytes, hashX: bytes) -> str | None:
     """Return what is wrong with the lengths of an ``h`` row, or None."""
-    if len(key) == _OUTPOINT_KEY_LEN and len(hashX) == HASHX_LEN:
+    if len(key) == OUTPOINT_KEY_LEN and len(hashX) == HASHX_LEN:
         return None
     return f"row {key.hex()} of the utxo store has {len(key):,d} + {len(hashX):,d} bytes"
 

@@ -1,8 +1,8 @@
 """A batch of rocksdict's that can be written again after a write that failed.
 
-rocksdict uses a batch up when it is written, also if that fails.  Rows are therefore kept, up to
+rocksdict consumes a batch when it writes it, also if that fails.  So the rows are kept, up to
 ``KEPT_BYTES``: as many as a block changes.  Larger batches belong to the initial sync, when no
-client can bring about a shortage of descriptors.  Runs in: the thread that writes.
+client can cause a shortage of descriptors.  Runs in: the thread that writes.
 """
 
 from collections.abc import Callable
@@ -12,25 +12,35 @@ KEPT_BYTES = 32_000_000
 
 
 class RepeatableBatch:
-    """Rows to be written together; ``new_batch()`` makes an empty batch of the engine's."""
+    """Rows to be written together; ``new_batch()`` makes an empty batch of the engine's.
 
-    __slots__ = ("_batch", "_error", "_new_batch", "_room", "_rows")
+    With 0 ``kept_bytes`` no row is kept, and ``put`` and ``delete`` are the engine's own: writing a
+    batch that failed again then raises the first error again.
+    """
+
+    __slots__ = ("_batch", "_error", "_new_batch", "_room", "_rows", "delete", "put")
 
     def __init__(self, new_batch: Callable[[], Any], kept_bytes: int = KEPT_BYTES) -> None:
         self._new_batch = new_batch
         self._batch = new_batch()
-        # Key and value, None for a row to be removed; None if there are too many to be kept
-        self._rows: list[tuple[bytes, bytes | None]] | None = []
+        # Key and value, None for a row to be removed; None if they are too many to keep
+        self._rows: list[tuple[bytes, bytes | None]] | None = [] if kept_bytes else None
         self._room = kept_bytes
         self._error: Exception | None = None
+        #: sets a row
+        self.put: Callable[[bytes, bytes], None]
+        #: removes a row, if it exists
+        self.delete: Callable[[bytes], None]
+        if kept_bytes:
+            self.put, self.delete = self._put, self._delete
+        else:
+            self.put, self.delete = self._batch.put, self._batch.delete
 
-    def put(self, key: bytes, value: bytes) -> None:
-        """Set a row."""
+    def _put(self, key: bytes, value: bytes) -> None:
         self._batch.put(key, value)
         self._keep(key, value)
 
-    def delete(self, key: bytes) -> None:
-        """Remove a row, if it exists."""
+    def _delete(self, key: bytes) -> None:
         self._batch.delete(key)
         self._keep(key, None)
 
@@ -46,7 +56,7 @@ class RepeatableBatch:
     def write(self, db: Any, options: Any) -> None:
         """Write the rows; after an error this may be called again.
 
-        Raises the engine's error, and the same again for a batch that was too large to be kept.
+        Raise the engine's error, and the same again for a batch that was too large to keep.
         """
         if self._error is not None:
             if self._rows is None:

@@ -35,14 +35,34 @@ from electrumx.lib.hash import HASHX_LEN
 DB_VERSION = 8
 HIST_VERSION = 1
 
-TXNUM_LEN = 5
+# Widths, in bytes.  ``_layout.pxd`` repeats them for the Cython modules; a test compares both.
 HASH_LEN = 32
-#: bytes of the transaction hash in an ``h`` key
+TXNUM_LEN = 5
+#: index of an output in its transaction
+TXOUT_IDX_LEN = 4
+#: satoshis
+VALUE_LEN = 8
+HEIGHT_LEN = 4
+#: flush id in a history key
+FLUSH_ID_LEN = 2
+#: of the transaction hash in an ``h`` key
 TX_HASH_PREFIX_LEN = 4
+#: tx_hash, txout_idx LE4: how a transaction's input names what it spends
+OUTPOINT_LEN = HASH_LEN + TXOUT_IDX_LEN
 #: txout_idx LE4, tx_num LE5
-SUFFIX_LEN = 4 + TXNUM_LEN
-#: hashX, tx_num LE5, value LE8: one spent coin, also the value of a cached coin
-COIN_LEN = HASHX_LEN + TXNUM_LEN + 8
+SUFFIX_LEN = TXOUT_IDX_LEN + TXNUM_LEN
+UTXO_KEY_LEN = 1 + HASHX_LEN + SUFFIX_LEN
+OUTPOINT_KEY_LEN = 1 + TX_HASH_PREFIX_LEN + SUFFIX_LEN
+HIST_KEY_LEN = HASHX_LEN + FLUSH_ID_LEN
+#: hashX, tx_num LE5, value LE8: one spent UTXO, also the value of a cached UTXO
+UNDO_ITEM_LEN = HASHX_LEN + TXNUM_LEN + VALUE_LEN
+COIN_LEN = UNDO_ITEM_LEN
+#: hashX, tx_num BE5: that a transaction touches a script; in memory only
+TOUCH_RECORD_LEN = HASHX_LEN + TXNUM_LEN
+#: tx_hash, height LE4: an entry of packed history, which is what the caches hold
+HISTORY_ENTRY_LEN = HASH_LEN + HEIGHT_LEN
+#: tx_hash, height LE4, txout_idx LE4, value LE8: a packed UTXO
+PACKED_UTXO_LEN = HISTORY_ENTRY_LEN + TXOUT_IDX_LEN + VALUE_LEN
 
 #: the last usable flush id: it is two bytes in a history key
 MAX_FLUSH_ID = 0xFFFF
@@ -52,7 +72,6 @@ OUTPOINT_PREFIX = b"h"
 UNDO_PREFIX = b"U"
 STATE_KEY = b"state"
 HIST_STATE_KEY = b"state\0\0"
-HIST_KEY_LEN = HASHX_LEN + 2
 
 _BE4 = Struct(">I")
 _BE2 = Struct(">H")

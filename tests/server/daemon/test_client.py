@@ -1126,3 +1126,20 @@ async def test_where_batches_are_refused_transactions_are_asked_for_singly(
     monkeypatch.setattr(node, "_reply_to", refuse)
     hashes = ["01" * 32, "02" * 32]
     assert ["01" * 9, "02" * 9] == await asyncio.gather(*map(daemon.getrawtransaction, hashes))
+
+
+async def test_hex_of_a_transaction_is_read_up_to_the_callers_limit(node, daemon):
+    node.overrides["getrawtransaction"] = lambda *_args: "00" * 5_000
+    assert await daemon.getrawtransaction("ab", max_bytes=11_000) == "00" * 5_000
+    with pytest.raises(ReplyTooLargeError, match="answer to getrawtransaction is larger than 9,"):
+        await daemon.getrawtransaction("ab", max_bytes=9_000)
+
+
+async def test_transactions_too_large_for_a_batch_are_each_read_up_to_the_callers_limit(node):
+    sizes = {"aa": 9_000_000, "bb": 100, "cc": 4_000_000}
+    node.overrides["getrawtransaction"] = lambda hex_hash, *_args: "00" * sizes[hex_hash]
+    async with make_daemon(node.url) as daemon:
+        requests = [daemon.getrawtransaction(name, max_bytes=10_000_000) for name in sizes]
+        found = await asyncio.gather(*requests, return_exceptions=True)
+    assert isinstance(found[0], ReplyTooLargeError)
+    assert [len(raw_tx) for raw_tx in found[1:]] == [200, 8_000_000]

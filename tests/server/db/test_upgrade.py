@@ -10,7 +10,7 @@ from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.db.flusher import DB, DBError
 from electrumx.server.runtime import fault_points as faults
 from electrumx.server.storage import conversion
-from electrumx.server.storage.engines import db_class
+from electrumx.server.storage.base import db_class
 from electrumx.server.storage.schema import HIST_KEY_LEN, ChainState, HistState
 from tests.fakes.chain import ChainMaker, Model, hashX_of
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env

@@ -17,7 +17,9 @@ from electrumx.server.db.flusher import DB
 from electrumx.server.history.row_compaction import CompactionPass, RowMerger
 from electrumx.server.history.store import History
 from electrumx.server.runtime import fault_points as faults
-from electrumx.server.storage.engines import LevelDB, RocksDB, db_class
+from electrumx.server.storage.base import db_class
+from electrumx.server.storage.leveldb import LevelDB
+from electrumx.server.storage.rocksdb import RocksDB
 from electrumx.server.storage.schema import (
     HIST_KEY_LEN,
     HistState,

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from electrumx.server.history.store import History
-from electrumx.server.storage.engines import db_class
+from electrumx.server.storage.base import db_class
 from electrumx.server.storage.schema import DBError, cut_row, hist_key, pack_tx_num, unpack_tx_nums
 
 

@@ -13,7 +13,7 @@ from electrumx.server.db.flat_files import STAGING
 from electrumx.server.db.flusher import DB
 from electrumx.server.maintenance import snapshot as backup
 from electrumx.server.maintenance.snapshot import BackupError, back_up
-from electrumx.server.storage.engines import LevelDB
+from electrumx.server.storage.leveldb import LevelDB
 from tests.fakes.chain import ChainMaker, Model, hashX_of
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
 

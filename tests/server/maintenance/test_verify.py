@@ -537,7 +537,7 @@ def test_the_tool_ends_with_1_and_a_line_where_there_is_no_database(settings, ca
 
 
 def test_the_tool_ends_with_1_while_a_server_holds_the_database(settings, capsys, monkeypatch):
-    monkeypatch.setattr("electrumx.server.storage.engines.REOPEN_SECS", 0.1)
+    monkeypatch.setattr("electrumx.server.storage.rocksdb.REOPEN_SECS", 0.1)
     asyncio.run(make_database(settings))
 
     async def held():

@@ -10,7 +10,7 @@ from electrumx.cli import rpc
 from electrumx.server.db.flusher import DBError
 from electrumx.server.maintenance.snapshot import BackupError, BackupReport
 from electrumx.server.maintenance.verify import Verdict
-from electrumx.server.session.admin.local_rpc import local_rpc as admin
+from electrumx.server.session.admin import local_rpc as admin
 from tests.fakes.session_world import session_world
 
 

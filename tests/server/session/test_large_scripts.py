@@ -265,7 +265,7 @@ async def test_unspent_outputs_of_a_large_script_that_cannot_be_sent_are_not_enc
     made = []
     monkeypatch.setattr(scripthash, "_unspent", lambda *args: made.append(args))
     client = await world.connect()
-    world.manager.oversized.max_send = 100
+    world.manager.shared.oversized.max_send = 100
     code, message = await client.error("blockchain.scripthash.listunspent", SH)
     assert (code, message) == (-32600, "response too large (over 100 bytes")
     assert not made

@@ -9,7 +9,7 @@ from electrumx.server.db.flusher import DB
 from electrumx.server.history.row_compaction import are_whole
 from electrumx.server.session.shared.caches import BlockCache
 from electrumx.server.storage import damage
-from electrumx.server.storage.engines import Storage
+from electrumx.server.storage.base import Storage
 from electrumx.server.storage.schema import (
     DBDamagedError,
     DBError,

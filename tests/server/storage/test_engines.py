@@ -8,7 +8,9 @@ import threading
 import pytest
 
 from electrumx.lib.errors import OperatorError
-from electrumx.server.storage.engines import LevelDB, RocksDB, db_class
+from electrumx.server.storage.base import db_class
+from electrumx.server.storage.leveldb import LevelDB
+from electrumx.server.storage.rocksdb import RocksDB
 from electrumx.server.storage.schema import DBError
 
 
@@ -357,7 +359,7 @@ def test_a_missing_binding_is_an_import_error_and_the_operators(engine, monkeypa
     def missing(name):
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr("electrumx.server.storage.engines.importlib.import_module", missing)
+    monkeypatch.setattr("electrumx.server.storage.base.importlib.import_module", missing)
     for load in (engine.import_module, lambda: db_class(engine.__name__)):
         with pytest.raises(ImportError, match=f"DB engine {engine.ENGINE} is installed: pip") as e:
             load()

@@ -57,12 +57,22 @@ def test_rows_are_written_once_in_order_however_often_it_fails(failures):
     assert engine.written == ROWS
 
 
-def test_a_batch_too_large_to_be_kept_fails_with_the_engines_error_again():
+@pytest.mark.parametrize("kept_bytes", [0, 4])
+def test_a_batch_too_large_to_keep_fails_with_the_engines_error_again(kept_bytes):
     engine = Engine(1)
-    batch = filled(kept_bytes=4)
+    batch = filled(kept_bytes=kept_bytes)
 
     for _ in range(2):
         with pytest.raises(OSError, match="Too many open files"):
             batch.write(engine, "options")
 
     assert engine.written == []
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 4])
+def test_a_batch_too_large_to_keep_is_written_whole(kept_bytes):
+    engine = Engine(0)
+
+    filled(kept_bytes=kept_bytes).write(engine, "options")
+
+    assert engine.written == ROWS

@@ -11,9 +11,9 @@ import pytest
 
 from electrumx.server.db.flat_files import HeldLogicalFile
 from electrumx.server.storage import shortage
-from electrumx.server.storage.engines import LevelDB
+from electrumx.server.storage.errors import explained
+from electrumx.server.storage.leveldb import LevelDB
 from electrumx.server.storage.shortage import Patience, Reserve, is_shortage
-from electrumx.server.storage.storage_errors import explained
 from tests.conftest import REPOSITORY
 
 NO_FILES = OSError(errno.EMFILE, os.strerror(errno.EMFILE))

@@ -18,7 +18,6 @@ from electrumx.server.maintenance.verify import verify
 from electrumx.server.session.admin import tables
 from electrumx.server.session.admin.selectors import (
     SessionReferences,
-    by_id,
     parse_references,
 )
 from electrumx.server.session.base import SessionBase
@@ -27,6 +26,7 @@ from electrumx.server.session.engine.first_message import may_be_json_rpc
 from electrumx.server.session.engine.framing import BoundedConnection
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import bad_request, non_negative_integer
+from electrumx.server.session.shared.session_table import by_id
 
 # First messages that are not JSON-RPC are logged once in so many seconds, at most.
 FOREIGN_LOG_SECS = 60.0
@@ -108,7 +108,7 @@ class LocalRPC(SessionBase):
     @rpc_method("daemon_url")
     async def rpc_daemon_url(self, daemon_url: Any) -> str:
         """Replace the list of nodes; empty means that of the environment."""
-        daemon = self.session_mgr.daemon
+        daemon = self.shared.daemon
         try:
             daemon.set_url(daemon_url or self.env.daemon_url)
         except Exception as e:
@@ -204,14 +204,14 @@ class LocalRPC(SessionBase):
         return tables.group_rows(self.session_mgr)
 
     def _references(self, items: Any, special_words: set[str]) -> SessionReferences:
-        return parse_references(self.session_mgr, items, special_words)
+        return parse_references(self.shared.table, items, special_words)
 
     @rpc_method("disconnect")
     async def rpc_disconnect(self, session_ids: Any) -> list[str]:
         """Disconnect sessions by id or group name, or all."""
         refs = self._references(session_ids, {"all"})
         if "all" in refs.specials:
-            sessions = by_id(self.session_mgr.sessions)
+            sessions = by_id(self.shared.table.sessions)
             lines = ["disconnecting all sessions"]
         else:
             sessions = refs.all_sessions()
@@ -219,11 +219,11 @@ class LocalRPC(SessionBase):
             lines += [f"disconnecting group {group.name}" for group in refs.groups]
         lines += [f"unknown: {item}" for item in refs.unknown]
         if self not in sessions:
-            await self.session_mgr.disconnect(sessions, "local RPC request to disconnect")
+            await self.shared.table.disconnect(sessions, "local RPC request to disconnect")
             return lines
         # The caller is told first
         others = [session for session in sessions if session is not self]
-        await self.session_mgr.disconnect(
+        await self.shared.table.disconnect(
             others, "local RPC request to disconnect", also_named=[self]
         )
         raise ReplyAndDisconnect(lines)
@@ -238,13 +238,13 @@ class LocalRPC(SessionBase):
             ("none", False, "logging no sessions"),
         ):
             if word in refs.specials:
-                self.session_mgr.log_new = value
-                for session in self.session_mgr.sessions:
+                self.shared.table.log_new = value
+                for session in self.shared.table.sessions:
                     session.log_me = value
                 lines.append(line)
         if "new" in refs.specials:
-            self.session_mgr.log_new = not self.session_mgr.log_new
-            lines.append(_log_line(self.session_mgr.log_new, "new sessions"))
+            self.shared.table.log_new = not self.shared.table.log_new
+            lines.append(_log_line(self.shared.table.log_new, "new sessions"))
         for session in refs.all_sessions():
             session.log_me = not session.log_me
             lines.append(_log_line(session.log_me, f"session {session.session_id}"))

@@ -5,6 +5,7 @@ from typing import Any
 
 from electrumx.server.session.engine.limits import SessionGroup
 from electrumx.server.session.engine.params import bad_request
+from electrumx.server.session.shared.session_table import SessionTable, TableSession, by_id
 
 # Longer digits are no session id (and costly to convert).
 MAX_ID_DIGITS = 18
@@ -14,12 +15,12 @@ MAX_ID_DIGITS = 18
 class SessionReferences:
     """Parsed references; ``unknown`` are those that mean nothing, as written."""
 
-    sessions: set[Any] = field(default_factory=set)
+    sessions: set[TableSession] = field(default_factory=set)
     groups: list[SessionGroup] = field(default_factory=list)
     specials: set[str] = field(default_factory=set)
     unknown: list[str] = field(default_factory=list)
 
-    def all_sessions(self) -> list[Any]:
+    def all_sessions(self) -> list[TableSession]:
         """Return the sessions named, or in a group that is named, each once, by id."""
         sessions = set(self.sessions)
         for group in self.groups:
@@ -27,16 +28,11 @@ class SessionReferences:
         return by_id(sessions)
 
 
-def by_id(sessions: Any) -> list[Any]:
-    """Return sessions in the order of their ids."""
-    return sorted(sessions, key=lambda session: session.session_id)
-
-
-def parse_references(session_mgr: Any, items: Any, special_words: set[str]) -> SessionReferences:
+def parse_references(table: SessionTable, items: Any, special_words: set[str]) -> SessionReferences:
     """Return what a list of texts refers to; RPCError if it is no such list."""
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
         raise bad_request("expected a list of session IDs")
-    ids = {session.session_id: session for session in session_mgr.sessions}
+    ids = {session.session_id: session for session in table.sessions}
     refs = SessionReferences()
     for item in items:
         word = item.lower()
@@ -48,8 +44,8 @@ def parse_references(session_mgr: Any, items: Any, special_words: set[str]) -> S
                 refs.sessions.add(session)
         elif word in special_words:
             refs.specials.add(word)
-        elif word in session_mgr.groups.by_name:
-            group = session_mgr.groups.by_name[word]
+        elif word in table.groups.by_name:
+            group = table.groups.by_name[word]
             if group not in refs.groups:
                 refs.groups.append(group)
         else:

@@ -29,7 +29,9 @@ def session_rows(session_mgr: Any, *, for_log: bool) -> list[list[Any]]:
             session.send_size,
             now - session.start_time,
         ]
-        for session in sorted(session_mgr.sessions, key=lambda s: (s.start_time, s.session_id))
+        for session in sorted(
+            session_mgr.shared.table.sessions, key=lambda s: (s.start_time, s.session_id)
+        )
     ]
 
 
@@ -49,29 +51,29 @@ def group_rows(session_mgr: Any) -> list[list[Any]]:
             sum(session.send_count for session in group.sessions),
             sum(session.send_size for session in group.sessions),
         ]
-        for group in session_mgr.groups.values()
+        for group in session_mgr.shared.table.groups.values()
     ]
 
 
 def get_info(session_mgr: Any) -> dict[str, Any]:
     """Return a summary of the server's state."""
-    sessions = session_mgr.sessions
+    sessions = session_mgr.shared.table.sessions
     subs = [session.sub_count() for session in sessions]
     return {
-        "coin": session_mgr.env.coin.__name__,
-        "daemon": session_mgr.daemon.logged_url(),
-        "daemon height": session_mgr.daemon.cached_height(),
-        "db height": session_mgr.db.db_height,
-        "db_flush_count": session_mgr.db.history.flush_count,
-        "groups": len(session_mgr.groups.by_name),
-        "history cache": session_mgr.history.cache.summary(),
+        "coin": session_mgr.shared.env.coin.__name__,
+        "daemon": session_mgr.shared.daemon.logged_url(),
+        "daemon height": session_mgr.shared.daemon.cached_height(),
+        "db height": session_mgr.shared.db.db_height,
+        "db_flush_count": session_mgr.shared.db.history.flush_count,
+        "groups": len(session_mgr.shared.table.groups.by_name),
+        "history cache": session_mgr.shared.scripts.histories.cache.summary(),
         "loop lag": session_mgr.loop_lag.summary(),
-        "mempool": session_mgr.mempool.info(),
-        "merkle cache": session_mgr.blocks.levels.summary(),
-        "peers": session_mgr.peer_mgr.info(),
+        "mempool": session_mgr.shared.mempool.info(),
+        "merkle cache": session_mgr.shared.blocks.levels.summary(),
+        "peers": session_mgr.shared.peers.info(),
         "pid": os.getpid(),
-        "request counts": dict(session_mgr.method_counts),
-        "request total": sum(session_mgr.method_counts.values()),
+        "request counts": dict(session_mgr.shared.method_counts),
+        "request total": sum(session_mgr.shared.method_counts.values()),
         "sessions": {
             "count": len(sessions),
             "count with subs": sum(count > 0 for count in subs),
@@ -80,8 +82,8 @@ def get_info(session_mgr: Any) -> dict[str, Any]:
             "pending requests": sum(s.unanswered_request_count() for s in sessions),
             "subs": sum(subs),
         },
-        "tx hashes cache": session_mgr.blocks.tx_hashes.summary(),
-        "txs sent": session_mgr.txs_sent,
+        "tx hashes cache": session_mgr.shared.blocks.tx_hashes.summary(),
+        "txs sent": session_mgr.shared.node.txs_sent,
         "uptime": util.formatted_time(time.monotonic() - session_mgr.start_time),
         "version": electrumx.version,
     }

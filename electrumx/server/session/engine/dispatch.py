@@ -36,6 +36,14 @@ SLICE_SECS = 0.001
 LAST_WORD_SECS = 1.0
 
 
+def weight_of(request: Any) -> int:
+    """Return about how many bytes of memory a request takes: its text, and what it was parsed to."""
+    weight: int | None = getattr(request, "weight", None)
+    if weight is None:
+        weight = sum(len(arg) for arg in request.args if type(arg) is str)
+    return weight
+
+
 def is_large(result: Any) -> bool:
     """Say if encoding a result would hold up the event loop for milliseconds."""
     if isinstance(result, str):
@@ -53,7 +61,7 @@ def is_large(result: Any) -> bool:
 class Work:
     """A request that could not be answered at once."""
 
-    __slots__ = ("awaitable", "deadline", "request", "task", "timed_out")
+    __slots__ = ("awaitable", "deadline", "request", "task", "timed_out", "weight")
 
     def __init__(self, request: Any, awaitable: Any, deadline: float) -> None:
         self.request = request
@@ -63,6 +71,8 @@ class Work:
         self.deadline = deadline
         self.task: asyncio.Future[Any] | Answer | None = None
         self.timed_out = False
+        # Bytes of memory that the request takes
+        self.weight = weight_of(request)
 
 
 class WorkingSession(Outbox):
@@ -74,6 +84,7 @@ class WorkingSession(Outbox):
         "_running",
         "_timer",
         "_waiting",
+        "_weight",
         "_works",
         "method_counts",
     )
@@ -89,6 +100,8 @@ class WorkingSession(Outbox):
         self.method_counts = method_counts
         # Requests under way; how many run; those that wait for a slot
         self._works: dict[Work, None] | None = None
+        # Bytes of memory that they take
+        self._weight = 0
         self._running = 0
         self._waiting: deque[Work] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -210,6 +223,7 @@ class WorkingSession(Outbox):
         if self._works is None:
             self._works = {}
         self._works[work] = None
+        self._weight += work.weight
         return work
 
     def _enqueue(self, request: Any) -> None:
@@ -228,7 +242,7 @@ class WorkingSession(Outbox):
         deadline = perf_counter() + SLICE_SECS
         while self._waiting and not self._closing and self.transport.is_writable:
             if perf_counter() > deadline:
-                asyncio.get_running_loop().call_soon(self._start_waiting)
+                asyncio.get_running_loop().call_soon(self._start_waiting_again)
                 break
             if self._running >= max(1, self.concurrency_target):
                 break
@@ -237,6 +251,11 @@ class WorkingSession(Outbox):
                 self._end_excessive(work)
             else:
                 self._launch(work)
+
+    def _start_waiting_again(self) -> None:
+        """Do as ``_start_waiting``, and take on more: requests may have ended meanwhile."""
+        self._start_waiting()
+        self._go_on()
 
     def _launch(self, work: Work) -> None:
         """Begin work in a slot of its own."""
@@ -335,6 +354,9 @@ class WorkingSession(Outbox):
             else:
                 part = request.encode(result)
         self._conclude_encoded(request, result, part, is_last=is_last)
+        if not self._closing:
+            # Not when the task has ended, a turn later: long replies of several would be joined.
+            self._flush_soon()
 
     async def _result(self, work: Work) -> Any:
         awaitable, work.awaitable = work.awaitable, None
@@ -356,8 +378,13 @@ class WorkingSession(Outbox):
 
     def _leave(self, work: Work) -> None:
         self._running -= 1
-        if self._works is not None:
-            self._works.pop(work, None)
+        self._forget(work)
+
+    def _forget(self, work: Work) -> None:
+        """Take a request out of those that are under way."""
+        if self._works is not None and work in self._works:
+            del self._works[work]
+            self._weight -= work.weight
 
     def _flush_soon(self) -> None:
         """Send what was posted once this turn of the loop has answered what it can."""
@@ -393,7 +420,7 @@ class WorkingSession(Outbox):
             work.task.cancel()
         elif self._waiting is not None and self._works is not None:
             self._waiting.remove(work)
-            del self._works[work]
+            self._forget(work)
             self._conclude(work.request, self._timed_out(work.request))
             self.flush()
             self._go_on()
@@ -428,8 +455,7 @@ class WorkingSession(Outbox):
             last = getattr(request, "deliver_last", request.deliver)
             self.post(last(part))
         self.bump_errors(error)
-        if self._works is not None:
-            self._works.pop(work, None)
+        self._forget(work)
         # Those who do not read must not stay until they would be cut off anyway.
         self.end(LAST_WORD_SECS)
 

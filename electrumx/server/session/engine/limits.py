@@ -52,7 +52,9 @@ SUM_SECS = 1.0
 COST_CACHED = 0.1
 COST_FAILED_TRY = 0.1
 # Of a range of headers, however short it is.
-MIN_HEADERS_COST = 0.1
+MIN_HEADERS_COST = 0.25
+# Of the node's JSON form of a transaction, beside the request: it is decoded and encoded again.
+VERBOSE_COST = 0.25
 # The largest count a price is computed from: keeps floats finite whatever a client asks.
 MAX_PRICED_COUNT = 10**9
 

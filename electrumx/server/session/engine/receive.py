@@ -13,8 +13,8 @@ Theory of operation.  A transport gives whole messages, several at a time if the
 3. *Work*: a request whose handler has to wait (it returned an awaitable), whose result is large, or
    whose session is throttled.  Only then is there a task; it holds one of the session's slots.
 
-Bounds, all per session.  A slice of ``SLICE_SECS`` or ``SLICE_REQUESTS`` is worked off before other
-sessions get their turn.  ``MAX_ADMITTED`` requests are under way; what comes after waits unparsed,
+Bounds, all per session but for ``ReceiveMemory``, which counts what all of them hold.  A slice of ``SLICE_SECS`` or ``SLICE_REQUESTS`` is worked off before other
+sessions get their turn.  ``MAX_ADMITTED`` requests of ``ADMITTED_BYTES`` are under way; what comes after waits unparsed,
 and above ``READ_HIGH_MARK`` bytes of that we do not read on.  Neither do we read or answer while the
 client does not take its replies, and after ``max_send_delay`` seconds of it with something to say
 the connection is dropped.  A request that takes longer than ``processing_timeout`` seconds,
@@ -47,6 +47,8 @@ from electrumx.server.session.engine.send_queue import CLOSE_SECS
 
 # A session's requests that are under way; further ones wait unparsed.
 MAX_ADMITTED = 200
+# The memory that those take; one larger request may be under way alone.
+ADMITTED_BYTES = 262_144
 # So many requests of a session are worked off before other sessions get their turn.
 SLICE_REQUESTS = 64
 # Messages not worked off yet: above so many bytes reading stops, below the other it goes on.
@@ -115,6 +117,7 @@ class RequestSession(WorkingSession):
         "_backlog_size",
         "_handlers",
         "_items",
+        "_message_weight",
         "_parse_task",
         "_scheduled",
         "last_recv",
@@ -140,6 +143,8 @@ class RequestSession(WorkingSession):
         self._backlog_size = 0
         self._items: deque[Any] | None = None
         self._parse_task: asyncio.Task[None] | None = None
+        # Bytes of memory that the large message being parsed takes, or the batch being processed
+        self._message_weight = 0
         self._scheduled = False
 
     # -- what the transport calls
@@ -234,7 +239,11 @@ class RequestSession(WorkingSession):
         """Say if no request can be taken on for now."""
         if self._works is not None and len(self._works) >= MAX_ADMITTED:
             return True
-        return not self.transport.is_writable
+        return self._weight > ADMITTED_BYTES or not self.transport.is_writable
+
+    def unanswered_bytes(self) -> int:
+        """Return the memory that requests take that were received and not answered."""
+        return self._backlog_size + self._message_weight + self._weight
 
     def _serve(self, messages: list[bytes]) -> int:
         """Work off messages for at most a slice; return how many."""
@@ -311,10 +320,12 @@ class RequestSession(WorkingSession):
             self._handle(items.popleft())
         if not items:
             self._items = None
+            self._message_weight = 0
         self.flush()
 
     def _update_reading(self) -> None:
         transport = self.transport
+        transport.note_unanswered()
         if not transport.is_held:
             if self._backlog_size > READ_HIGH_MARK or not transport.is_writable:
                 transport.hold(held=True)
@@ -407,7 +418,15 @@ class RequestSession(WorkingSession):
         if self.log_me:
             self.logger.info(f"processing {self.logged_text(message)}")
         connection = BoundedConnection(self._dialect, self.max_response_size)
+        try:
+            if self.limited:
+                connection.check_values(message)
+        except ProtocolError as e:
+            self._answer_malformed(connection, e)
+            return
         if len(message) > LARGE_MESSAGE_BYTES:
+            self._message_weight = len(message)
+            self.transport.note_unanswered()
             loop = asyncio.get_running_loop()
             self._parse_task = loop.create_task(self._answer_large(connection, message))
             return
@@ -427,10 +446,10 @@ class RequestSession(WorkingSession):
                     len(message) * self.bw_cost_per_byte, connection.receive_message, message
                 )
         except ProtocolError as e:
-            self._parse_task = None
+            self._parse_task, self._message_weight = None, 0
             self._answer_malformed(connection, e)
         else:
-            self._parse_task = None
+            self._parse_task, self._message_weight = None, 0
             self._answer_items(connection, items)
         self.flush()
         self._go_on()
@@ -454,10 +473,13 @@ class RequestSession(WorkingSession):
             if connection.immediate_reply:
                 self.post(connection.immediate_reply)
             self._after_malformed()
+        for item in items:
+            item.weight = connection.weight // len(items)
         if len(items) == 1:
             self._handle(items[0])
         elif items and not self._closing:
             self._items = deque(items)
+            self._message_weight = connection.weight
             self._go_on()
 
     def _after_malformed(self) -> None:

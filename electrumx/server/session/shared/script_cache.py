@@ -116,7 +116,9 @@ class ScriptHistory:
     def followed_by(self, entries: bytes, last_tx_num: int) -> "ScriptHistory":
         """Return the history that continues this one."""
         whole = None if self.entries is None else self.entries + entries
-        result = ScriptHistory(whole, self.count + len(entries) // wire_rows.ENTRY_LEN, last_tx_num)
+        result = ScriptHistory(
+            whole, self.count + len(entries) // wire_rows.HISTORY_ENTRY_LEN, last_tx_num
+        )
         if not entries:
             result._status = self._status
             result._hash = self._hash
@@ -145,7 +147,7 @@ class ScriptHistory:
                 # It has just become one of those whose hash is kept.
                 result.hash_all()
             return result
-        result = ScriptHistory(entries, len(entries) // wire_rows.ENTRY_LEN, last_tx_num)
+        result = ScriptHistory(entries, len(entries) // wire_rows.HISTORY_ENTRY_LEN, last_tx_num)
         result._status, result.text_len = status, text_len
         return result
 
@@ -242,8 +244,9 @@ class Source(Generic[V]):
 
     def now(self, hashX: bytes) -> V | None:
         """Return the value if it is in memory."""
-        value = self.peek(hashX)
-        return None if value is None else self.cache.get(hashX)
+        if self._backup_count != self._db.backup_count:
+            self.clear()
+        return self.cache.use(hashX)
 
     async def read(self, hashX: bytes) -> tuple[V, float]:
         """Return (value, what getting it costs)."""
@@ -370,8 +373,9 @@ class Histories(Source[ScriptHistory]):
             history.stale or (history.entries is None and not hash_only)
         ):
             return None
-        self.cache.get(hashX)
-        self.check(history)
+        self.cache.use(hashX)
+        if history.count >= self.limit:
+            self.check(history)
         return history
 
     def known_statuses(self, hashXs: Sequence[bytes]) -> tuple[list[str | None], int] | None:
@@ -469,7 +473,7 @@ class Histories(Source[ScriptHistory]):
             self.cache.put(hashX, short, self.cache.generation, short.memsize)
 
     def _made_of(self, found: Any) -> ScriptHistory:
-        count = len(found.entries) // wire_rows.ENTRY_LEN
+        count = len(found.entries) // wire_rows.HISTORY_ENTRY_LEN
         entries = None if count >= self.limit else found.entries
         return ScriptHistory(entries, count, found.last_tx_num)
 

@@ -37,6 +37,7 @@ from typing import Any
 
 from electrumx.lib import util
 from electrumx.server.session.engine import limits
+from electrumx.server.session.transport.crowds import Crowds
 
 # From accept to the session: TLS and WebSocket handshakes.
 HANDSHAKE_SECS = 10.0
@@ -139,6 +140,9 @@ class Admission:
         self.tickets: dict[Ticket, None] = {}
         self.pending: dict[Ticket, None] = {}
         self.silent: dict[Ticket, None] = {}
+        # Pending ones but the administrator's, by subnet
+        self._pending_crowds: Crowds[Ticket] = Crowds()
+        self._pending_count = 0
         self.subnets: Counter[str] = Counter()
         self._rpc_count = 0
         self._plan: list[Ticket] = []
@@ -193,6 +197,9 @@ class Admission:
         self._rpc_count += is_rpc
         self.subnets[subnet] += not is_rpc
         self._watch(ticket, self.pending, HANDSHAKE_SECS)
+        if not is_rpc:
+            self._pending_crowds.add(subnet, ticket)
+            self._pending_count += 1
         self._on_change()
         return ticket
 
@@ -201,7 +208,7 @@ class Admission:
         ticket = connection.ticket
         if ticket not in self.pending:
             return
-        del self.pending[ticket]
+        self._end_pending(ticket)
         ticket.stage = "silent"
         if not ticket.is_rpc:
             self._watch(ticket, self.silent, FIRST_MESSAGE_SECS)
@@ -212,6 +219,8 @@ class Admission:
         ticket = connection.ticket
         if ticket is not None:
             self.release(ticket)
+            if not ticket.is_rpc and (cost := connection.late_cost()):
+                self._groups.charge(ticket.address, cost)
             # Otherwise the two would keep each other until the collector finds them.
             ticket.connection = None
 
@@ -222,7 +231,7 @@ class Admission:
         del self.tickets[ticket]
         self.silent.pop(ticket, None)
         if ticket in self.pending:
-            del self.pending[ticket]
+            self._end_pending(ticket)
             self._charge_pending(ticket)
         if ticket.is_rpc:
             self._rpc_count -= 1
@@ -233,6 +242,12 @@ class Admission:
         if self._empty is not None and not self.tickets:
             self._empty.set()
         self._on_change()
+
+    def _end_pending(self, ticket: Ticket) -> None:
+        del self.pending[ticket]
+        if not ticket.is_rpc:
+            self._pending_crowds.remove(ticket.subnet, ticket)
+            self._pending_count -= 1
 
     def _charge_pending(self, ticket: Ticket) -> None:
         if ticket.is_rpc:
@@ -255,7 +270,7 @@ class Admission:
         return True
 
     def _has_place(self, subnet: str) -> bool:
-        if len(self.pending) - self._rpc_pending() >= self.max_pending:
+        if self._pending_count >= self.max_pending:
             self._drop_pending()
         if self.count < self.max_connections:
             return True
@@ -265,16 +280,12 @@ class Admission:
         self._on_change()
         return False
 
-    def _rpc_pending(self) -> int:
-        return sum(ticket.is_rpc for ticket in self.pending) if self._rpc_count else 0
-
     def _drop_pending(self) -> bool:
         """Drop the oldest pending connection of the subnet that has most of them."""
-        candidates = [ticket for ticket in self.pending if not ticket.is_rpc]
-        if not candidates:
+        ticket = self._pending_crowds.oldest_of_largest()
+        if ticket is None:
             return False
-        subnet, _count = Counter(ticket.subnet for ticket in candidates).most_common(1)[0]
-        self._drop(next(ticket for ticket in candidates if ticket.subnet == subnet))
+        self._drop(ticket)
         self._note("dropped in the handshake, for others")
         return True
 

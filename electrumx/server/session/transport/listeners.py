@@ -6,6 +6,7 @@ anything is made for it, and that a shortage of descriptors is handled.
 
 import asyncio
 import errno
+import logging
 import os
 import socket
 import ssl
@@ -15,13 +16,13 @@ from typing import Any
 from electrumx.lib import util
 from electrumx.server.services import Network, is_allowed
 from electrumx.server.session.transport.admission import Admission
+from electrumx.server.session.transport.held_memory import ReceiveMemory, SendMemory
 from electrumx.server.session.transport.rpc_access import (
     bind_socket,
     log_refusal,
     remove_socket,
     socket_identity,
 )
-from electrumx.server.session.transport.send_memory import SendMemory
 from electrumx.server.session.transport.tls import RenewedContext
 from electrumx.server.session.transport.transport import (
     ConnectionContext,
@@ -43,6 +44,8 @@ SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # How long a listener waits then, and between two lines of the log about it.
 SHORTAGE_SECS = 1.0
 SHORTAGE_LOG_SECS = 60.0
+# How often listening is tried again where it was possible before.
+RETRY_SECS = 5.0
 
 
 async def bound_sockets(host: str | None, port: int) -> list[socket.socket]:
@@ -55,7 +58,9 @@ async def bound_sockets(host: str | None, port: int) -> list[socket.socket]:
         for family, kind, protocol, _name, address in dict.fromkeys(infos):
             try:
                 sock = socket.socket(family, kind, protocol)
-            except OSError:
+            except OSError as e:
+                if e.errno in SHORTAGES:
+                    raise
                 continue  # the system does not have this family
             sockets.append(sock)
             _bind(sock, address)
@@ -220,11 +225,15 @@ class Listeners:
         self._factory_for = factory_for
         self._admission = admission
         self.send_memory = SendMemory()
+        self.receive_memory = ReceiveMemory(env.max_recv)
         self._turns = TurnQueue()
         self._tls_context: ssl.SSLContext | None = None
         # Filters of logs and wait conditions of containers know these lines by that name.
         self.logger = util.class_logger(__name__, "SessionManager")
         self.open: dict[Any, Listener] = {}
+        # Services that could not be listened on again, and what tries
+        self._failed: set[Any] = set()
+        self._retry_task: asyncio.Task[None] | None = None
 
     def _tls(self, protocol: str) -> ssl.SSLContext | None:
         if protocol not in TLS_PROTOCOLS:
@@ -239,6 +248,7 @@ class Listeners:
             max_recv=self._env.max_recv,
             admission=self._admission,
             send_memory=self.send_memory,
+            receive_memory=self.receive_memory,
             turns=self._turns,
             byte_cost=1 / self._env.bw_unit_cost,
             tls_context=self._tls(protocol),
@@ -247,26 +257,60 @@ class Listeners:
     async def start(self, services: Iterable[Any]) -> None:
         """Listen on services; where that fails there is a line in the log, and the rest goes on."""
         for service in services:
-            kind = service.protocol.upper()
-            try:
-                listener = Listener(
-                    service, self._context(service.protocol), rpc_allow=self._env.rpc_allow
-                )
-                await listener.open()
-            except OSError as e:
-                # ssl.SSLError is one: a bad certificate
-                self.logger.error(f"{kind} server failed to listen on {service.address}: {e}")
-            else:
-                self.open[service] = listener
-                self.logger.info(f"{kind} server listening on {service.address}")
+            await self._start_one(service, logging.ERROR)
+
+    async def resume(self, services: Iterable[Any]) -> None:
+        """Listen again on services that ``stop`` ended; where that fails, try until it succeeds."""
+        for service in services:
+            if not await self._start_one(service, logging.ERROR):
+                self._failed.add(service)
+        if self._failed and self._retry_task is None:
+            self._retry_task = asyncio.get_running_loop().create_task(self._retry())
+
+    async def _retry(self) -> None:
+        while self._failed:
+            await asyncio.sleep(RETRY_SECS)
+            for service in list(self._failed):
+                # It may be stopped while its name is being resolved.
+                if await self._start_one(service, logging.DEBUG):
+                    if service in self._failed:
+                        self._failed.discard(service)
+                    else:
+                        self.stop([service])
+        self._retry_task = None
+
+    async def _start_one(self, service: Any, level: int) -> bool:
+        """Listen on a service; log at a level, and return False, if that fails."""
+        kind = service.protocol.upper()
+        try:
+            listener = Listener(
+                service, self._context(service.protocol), rpc_allow=self._env.rpc_allow
+            )
+            await listener.open()
+        except OSError as e:
+            # ssl.SSLError is one: a bad certificate
+            self.logger.log(level, f"{kind} server failed to listen on {service.address}: {e}")
+            return False
+        self.open[service] = listener
+        self.logger.info(f"{kind} server listening on {service.address}")
+        return True
 
     def stop(self, services: Iterable[Any]) -> list[Listener]:
         """Stop listening on services; return the listeners, whose connections go on."""
         stopped = []
         for service in services:
+            self._failed.discard(service)
             listener = self.open.pop(service, None)
             if listener is not None:
                 self.logger.info(f"closing down server for {service}")
                 listener.close()
                 stopped.append(listener)
         return stopped
+
+    def close(self) -> None:
+        """Stop listening on all services, for good."""
+        if self._retry_task is not None:
+            self._retry_task.cancel()
+            self._retry_task = None
+        self._failed.clear()
+        self.stop(list(self.open))

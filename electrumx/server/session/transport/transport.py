@@ -38,23 +38,27 @@ from aiorpcx import NetAddress
 
 from electrumx.lib import util
 from electrumx.server.session.engine.framing import LineFramer
-from electrumx.server.session.transport.send_memory import SendMemory
+from electrumx.server.session.transport.held_memory import ReceiveMemory, SendMemory
 from electrumx.server.session.transport.tls import TLSError, TLSLayer
 
 _logger = util.class_logger(__name__, "TurnQueue")
 
+# A connection that holds more bytes of requests than this counts for ``ReceiveMemory``.
+NOTED_BYTES = 65_536
 # A single message of more bytes is not copied to add its newline, but written in two.
 JOINED_BYTES = 65_536
 # How long a connection that we end waits for the client to end it too.
 LINGER_SECS = 1.0
+# What the client may send until then: above it, the connection is aborted.
+LINGER_BYTES = 2_000_000
 # Above so much input that was not processed yet, a connection is not read.
 READ_AHEAD_BYTES = 16_384
 # What one turn of the event loop spends on input that waits, of all connections together.
 TURN_SECS = 0.002
 # Costs, by the measure that 10,000 buy about two seconds of CPU.  A read that completes no message:
 READ_COST = 0.05
-# A TLS handshake (1.1 ms with an RSA key of 2,048 bits)
-HANDSHAKE_COST = 5.0
+# A TLS handshake (1.3 ms with an RSA key of 2,048 bits)
+HANDSHAKE_COST = 8.0
 # A TLS record that came with others, and what one without content costs in addition
 RECORD_COST = 0.02
 EMPTY_RECORD_COST = 0.05
@@ -104,6 +108,7 @@ class ConnectionContext:
     #: counts connections and charges the groups of addresses; see ``admission``
     admission: Any
     send_memory: SendMemory
+    receive_memory: ReceiveMemory
     turns: TurnQueue
     #: what a byte received costs
     byte_cost: float = 0.0
@@ -117,10 +122,10 @@ class StreamConnection(asyncio.Protocol):
     __slots__ = (
         "_at_eof",
         "_context",
-        "_early_bytes",
         "_ending",
         "_force_timer",
         "_input",
+        "_is_noted",
         "_lost",
         "_paused",
         "_position",
@@ -128,6 +133,7 @@ class StreamConnection(asyncio.Protocol):
         "_queued_bytes",
         "_tls",
         "_transport",
+        "_uncharged_bytes",
         "is_held",
         "is_writable",
         "session",
@@ -155,10 +161,12 @@ class StreamConnection(asyncio.Protocol):
         self._position = 0
         # Whether a turn is due
         self._queued = False
-        # Received before there was a session to charge
-        self._early_bytes = 0
+        # Received when there was no session to charge: before it, or after
+        self._uncharged_bytes = 0
         # Messages that the session keeps until the client reads
         self._queued_bytes = 0
+        # Whether ``receive_memory`` knows of it
+        self._is_noted = False
         # Resolved when the connection has ended; most often nobody waits for it
         self._lost: asyncio.Future[None] | None = None
         self._force_timer: asyncio.TimerHandle | None = None
@@ -182,10 +190,13 @@ class StreamConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes off the network."""
         if self._ending:
+            self._uncharged_bytes += len(data)
+            if self._uncharged_bytes > LINGER_BYTES:
+                self.abort()
             return
         session = self.session
         if session is None:
-            self._early_bytes += len(data)
+            self._uncharged_bytes += len(data)
         else:
             session.received_bytes(len(data))
         tls = self._tls
@@ -254,6 +265,7 @@ class StreamConnection(asyncio.Protocol):
         self.is_writable = True
         self._discard_input()
         self._context.send_memory.forget(self)
+        self._context.receive_memory.forget(self)
         self._end_session()
         self._context.admission.lost(self)
         # It is gone already; but Python 3.10 takes transports for leaked otherwise
@@ -270,16 +282,20 @@ class StreamConnection(asyncio.Protocol):
     def _start_session(self) -> None:
         session = self.session = self._context.session_factory(self)
         self._context.admission.opened(self)
-        if self._early_bytes:
-            session.received_bytes(self._early_bytes)
-            self._early_bytes = 0
+        if self._uncharged_bytes:
+            session.received_bytes(self._uncharged_bytes)
+            self._uncharged_bytes = 0
         if self._tls is not None:
             session.bump_cost(HANDSHAKE_COST)
 
     def early_cost(self) -> float:
         """Return what a connection has cost that has no session to charge."""
-        handshake = HANDSHAKE_COST if self._tls is not None and self._early_bytes else 0.0
-        return handshake + self._early_bytes * self._context.byte_cost
+        handshake = HANDSHAKE_COST if self._tls is not None and self._uncharged_bytes else 0.0
+        return handshake + self._uncharged_bytes * self._context.byte_cost
+
+    def late_cost(self) -> float:
+        """Return what a connection has cost since its session ended."""
+        return self._uncharged_bytes * self._context.byte_cost if self._ending else 0.0
 
     def _received(self, data: bytes) -> None:
         """Take bytes of the client's, decrypted."""
@@ -395,6 +411,25 @@ class StreamConnection(asyncio.Protocol):
         self._queued_bytes = size
         if not self.is_writable:
             self._context.send_memory.note(self, self.unsent_bytes())
+
+    def unanswered_bytes(self) -> int:
+        """Return how much of requests is held: incomplete, waiting, or being answered."""
+        session = self.session
+        return self._incomplete_bytes() + (0 if session is None else session.unanswered_bytes())
+
+    def _incomplete_bytes(self) -> int:
+        """Return the size of the message that is not complete yet."""
+        return 0
+
+    def note_unanswered(self) -> None:
+        """Report how much of requests is held, if that is much or was."""
+        size = self.unanswered_bytes()
+        if size > NOTED_BYTES:
+            self._is_noted = True
+            self._context.receive_memory.note(self, size)
+        elif self._is_noted:
+            self._is_noted = False
+            self._context.receive_memory.forget(self)
 
     def _update_reading(self) -> None:
         """Read, or not, as this end and the session can take."""
@@ -527,10 +562,15 @@ class RawTransport(StreamConnection):
             framer.dropped = 0
         if lines:
             session.receive(lines)
-        else:
-            session.bump_cost(READ_COST)
+            return
+        session.bump_cost(READ_COST)
         if framer.is_dropping:
             self._end_if_over_limit()
+        if framer.size > NOTED_BYTES or self._is_noted:
+            self.note_unanswered()
+
+    def _incomplete_bytes(self) -> int:
+        return 0 if self._framer.is_dropping else self._framer.size
 
     def send(self, messages: list[bytes]) -> None:
         """Send messages; what the client does not take at once is kept for it."""

@@ -21,6 +21,7 @@ from websockets.server import ServerProtocol
 from electrumx.server.session.transport.transport import (
     JOINED_BYTES,
     LINGER_SECS,
+    NOTED_BYTES,
     ConnectionContext,
     StreamConnection,
 )
@@ -144,6 +145,14 @@ class WebSocketTransport(StreamConnection):
             self._end_if_over_limit()
         if self._upgrade_bytes > MAX_UPGRADE_BYTES:
             self._transport.abort()
+        if self._incomplete_bytes() > NOTED_BYTES or self._is_noted:
+            self.note_unanswered()
+
+    def _incomplete_bytes(self) -> int:
+        """Return the size of the fragments received, and of the frame that is not complete."""
+        protocol = self._protocol
+        begun = 0 if protocol is None else len(protocol.reader.buffer)
+        return begun + (0 if self._fragments is None else len(self._fragments))
 
     def _on_events(self, protocol: ServerProtocol) -> int:
         """Handle what was received; return how many frames were no whole message."""

@@ -124,7 +124,7 @@ async def test_errors_cost_a_hundred_and_junk_eleven_times_that(message, cost):
 
 async def test_a_history_too_large_costs_the_reading_of_it():
     async with session_world(bw_unit_cost=FREE_BYTES, cost_hard_limit=0, max_send=350_000) as world:
-        limit = world.manager.history.limit
+        limit = world.manager.scripts.histories.limit
         world.db.histories[HASHX] = [(make_tx_hash(n), 3) for n in range(limit + 5)]
         client = await world.connect()
         assert (
@@ -464,7 +464,8 @@ async def test_what_is_made_and_too_large_to_send_is_charged(batch):
 
 
 @pytest.mark.parametrize(
-    ("size", "verbose"), [(3_000_000, True), (600_000, True), (600_000, False)]
+    ("size", "verbose"),
+    [(3_000_000, True), (600_000, True), (600_000, False), (3_000_000, False)],
 )
 async def test_the_node_is_asked_once_at_a_tip_for_what_is_too_large(size, verbose):
     txid = "ab" * 32

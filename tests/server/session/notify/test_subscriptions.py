@@ -288,7 +288,7 @@ async def test_news_of_a_block_that_is_undone_are_not_used():
         world.db.histories.clear()
         assert world.bp.confirmed_after(before) is not None
         await world.manager.notify_sessions(11, {hashX})
-        assert world.manager.hsub_results["height"] == 10
+        assert world.manager.shared.header.result["height"] == 10
         assert (await client.notification())[1] == [sh, None]
 
 

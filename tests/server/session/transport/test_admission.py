@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from electrumx.server.session.engine.limits import CONNECT_COST, SessionGroups
+from electrumx.server.session.transport import admission as admission_module
 from electrumx.server.session.transport.admission import (
     FIRST_MESSAGE_SECS,
     HANDSHAKE_SECS,
@@ -14,7 +15,6 @@ from electrumx.server.session.transport.admission import (
     PLAN_SECS,
     Admission,
 )
-from electrumx.server.session.transport.transport import admission as admission_module
 from tests.fakes.session_world import fake_env
 
 
@@ -29,6 +29,8 @@ class Clock:
 class Connection:
     """What admission knows of a transport."""
 
+    late = 0.0
+
     def __init__(self, ticket):
         self.ticket = ticket
         ticket.connection = self
@@ -40,6 +42,9 @@ class Connection:
 
     def early_cost(self):
         return 7.0
+
+    def late_cost(self):
+        return self.late
 
 
 class Door:
@@ -135,6 +140,28 @@ async def test_a_connection_without_a_session_is_charged_to_its_group():
     # A session has an account of its own.
     door.admission.lost(door.open("1.2.4.4"))
     assert door.groups.cost_of(ip_address("1.2.4.4")) == 0
+
+
+async def test_what_a_client_sends_after_its_session_is_charged_to_its_group():
+    door = Door()
+    connection = door.open("1.2.3.4")
+    connection.late = 30.0
+    door.admission.lost(connection)
+    assert door.groups.cost_of(ip_address("1.2.3.9")) == 30.0
+
+
+async def test_an_accept_does_not_look_at_all_pending_connections(monkeypatch):
+    door = Door(max_sessions=1_000)
+    for number in range(door.admission.max_pending):
+        assert door.connect(f"1.2.{number}.4")
+
+    class NotWalked(dict):
+        def __iter__(self):
+            raise AssertionError("all pending connections were looked at")
+
+    monkeypatch.setattr(door.admission, "pending", NotWalked(door.admission.pending))
+    assert door.connect("1.3.0.4")
+    assert len(door.admission.pending) == door.admission.max_pending
 
 
 async def test_a_handshake_has_a_deadline():

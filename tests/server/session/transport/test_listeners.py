@@ -15,9 +15,9 @@ import pytest
 
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.session.engine import limits
-from electrumx.server.session.transport.listeners import bound_sockets
-from electrumx.server.session.transport.send_memory import SendMemory
-from electrumx.server.session.transport.transport import admission
+from electrumx.server.session.transport import admission
+from electrumx.server.session.transport.held_memory import SendMemory
+from electrumx.server.session.transport.listeners import Listener, bound_sockets
 from tests.conftest import REPOSITORY
 from tests.fakes.session_world import FakeService, make_tx_hash, session_world, until
 
@@ -307,3 +307,65 @@ async def test_a_port_in_use_is_named():
     with first, pytest.raises(OSError, match="cannot bind to 127") as info:
         await bound_sockets("127.0.0.1", first.getsockname()[1])
     assert info.value.errno == errno.EADDRINUSE
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS])
+async def test_a_shortage_is_not_taken_for_a_missing_address_family(number, monkeypatch):
+    def no_socket(*args):
+        raise OSError(number, "too many")
+
+    monkeypatch.setattr(socket, "socket", no_socket)
+    with pytest.raises(OSError, match="too many") as info:
+        await bound_sockets("127.0.0.1", 0)
+    assert info.value.errno == number
+
+
+async def test_a_missing_address_family_is_passed_over(monkeypatch):
+    make = socket.socket
+    infos = [
+        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 0, 0, 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
+    ]
+
+    async def getaddrinfo(*args, **kwargs):
+        return infos
+
+    def only_ipv4(family=-1, *args, **kwargs):
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "no IPv6")
+        return make(family, *args, **kwargs)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "socket", only_ipv4)
+    (sock,) = await bound_sockets("localhost", 0)
+    sock.close()
+
+
+async def test_a_service_that_cannot_listen_again_after_a_pause_is_tried_until_it_can(
+    monkeypatch, caplog
+):
+    caplog.set_level("INFO")
+    monkeypatch.setattr("electrumx.server.session.manager.EVICTION_CHECK_SECS", 0.05)
+    monkeypatch.setattr("electrumx.server.session.transport.listeners.RETRY_SECS", 0.02)
+    monkeypatch.setattr(admission, "PLAN_SECS", 0.0)
+    failures = 3
+    make_sockets = Listener._make_sockets
+
+    async def fail(self):
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise OSError(errno.EMFILE, "too many open files")
+        return await make_sockets(self)
+
+    async with session_world(max_sessions=2) as world:
+        clients = [await world.connect() for _ in range(2)]
+        for client in clients:
+            await client.request("server.ping")
+        await until(lambda: len(world.manager.listeners.open) == 1)
+        monkeypatch.setattr(Listener, "_make_sockets", fail)
+        world.session(0).last_recv -= admission.IDLE_SECS
+        await until(lambda: len(world.manager.listeners.open) == 2)
+        assert not failures
+        assert caplog.text.count("failed to listen") == 1
+        await (await world.connect()).request("server.ping")

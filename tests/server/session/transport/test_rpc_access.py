@@ -10,9 +10,9 @@ from ipaddress import ip_network
 import pytest
 
 from electrumx.server.services import UnixService, is_allowed
+from electrumx.server.session.transport import rpc_access
 from electrumx.server.session.transport.listeners import Listener
 from electrumx.server.session.transport.rpc_access import bind_socket
-from electrumx.server.session.transport.transport import rpc_access
 from tests.fakes.session_world import WAIT_SECS, FakeService, session_world, until
 
 PING = b'{"jsonrpc":"2.0","id":1,"method":"getinfo","params":[]}\n'

@@ -11,17 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from electrumx.server.session.transport import admission, tls
 from electrumx.server.session.transport.tls import (
     PassphraseError,
     RecordCutter,
     RenewedContext,
 )
-from electrumx.server.session.transport.transport import (
-    EMPTY_RECORD_COST,
-    RawTransport,
-    admission,
-    tls,
-)
+from electrumx.server.session.transport.transport import EMPTY_RECORD_COST, RawTransport
 from tests.conftest import require
 from tests.fakes.connections import FakeSocketTransport, connection_context
 from tests.fakes.session_world import FakeService, session_world, until

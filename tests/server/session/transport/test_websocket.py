@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 from websockets.frames import Frame, Opcode
 
-from electrumx.server.session.transport.transport import websocket
+from electrumx.server.session.transport import websocket
+from electrumx.server.session.transport.transport import LINGER_BYTES
 from electrumx.server.session.transport.websocket import WebSocketTransport, frame_header
 from tests.fakes.connections import FakeSocketTransport, connection_context
 from tests.fakes.session_world import FakeService, session_world, until
@@ -289,3 +290,20 @@ async def test_a_silent_client_is_pinged_and_dropped_if_it_does_not_answer(monke
         await living.send('{"id": 1, "method": "server.ping"}')
         assert json.loads(await living.recv())["id"] == 1
         writer.close()
+
+
+async def test_what_is_sent_after_a_protocol_error_is_bounded_and_charged():
+    """The connection lingers for a second, so that the client can read why it ended."""
+    transport, socket = opened()
+    transport._context.byte_cost = 0.01
+    # A fragment of no message
+    transport.data_received(frame(Opcode.CONT, b"", fin=False))
+    await until(lambda: transport.session is None)
+    assert transport.late_cost() == 0
+    flood = bytes(100_000)
+    for _ in range(LINGER_BYTES // len(flood)):
+        transport.data_received(flood)
+    assert not socket.is_aborted
+    assert transport.late_cost() == LINGER_BYTES * 0.01
+    transport.data_received(flood)
+    assert socket.is_aborted

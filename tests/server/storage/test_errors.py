@@ -13,9 +13,10 @@ from electrumx.lib.errors import OperatorError
 from electrumx.lib.util import LogicalFile
 from electrumx.server import controller
 from electrumx.server.db.flusher import DB, DBError
-from electrumx.server.storage.engines import LevelDB, RocksDB
+from electrumx.server.storage.errors import explained
+from electrumx.server.storage.leveldb import LevelDB
+from electrumx.server.storage.rocksdb import RocksDB
 from electrumx.server.storage.schema import DBClosedError
-from electrumx.server.storage.storage_errors import explained
 from tests.conftest import REPOSITORY
 from tests.fakes.chain import ChainMaker, Model, hashX_of
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
