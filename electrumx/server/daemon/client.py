@@ -51,7 +51,7 @@ from electrumx.server.daemon.retry import (
     ServiceRefusedError,
     WarmingUpError,
 )
-from electrumx.server.daemon.tx_batcher import TxRequests, WantedTx
+from electrumx.server.daemon.tx_batcher import WantedTx, tx_batcher
 
 __all__ = [
     "BoundedResponse",
@@ -174,7 +174,7 @@ class Daemon(NodeRPC):
         self._available_rpcs: dict[str, bool] = {}
         #: URLs of nodes that want the verbosity of getblock as a number
         self._numeric_verbosity: set[str] = set()
-        self._tx_requests = TxRequests(self._raw_txs_or_errors)
+        self._tx_batcher = tx_batcher(self._raw_txs_or_errors)
         self._network_info = _InfoCache(INFO_CACHE_SECS)
         self._mempool_info = _InfoCache(MEMPOOL_INFO_CACHE_SECS)
 
@@ -418,7 +418,7 @@ class Daemon(NodeRPC):
         if max_bytes is not None:
             limit = min(limit, max_bytes)
         if not verbose:
-            raw_tx = await self._tx_requests.get((hex_hash, limit))
+            raw_tx = await self._tx_batcher.get((hex_hash, limit))
             if not isinstance(raw_tx, str):
                 raise unexpected("getrawtransaction")
             return raw_tx

@@ -36,7 +36,7 @@ from typing import Any, TypeVar
 from electrumx.lib.coins import Coin
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.lib.log_limit import RateLimitedLog
-from electrumx.lib.tasks import run_together
+from electrumx.lib.tasks import for_each, run_together, wait_for_event
 from electrumx.lib.util import chunks, class_logger
 from electrumx.server.daemon.client import DaemonError
 from electrumx.server.daemon.mempool_listing import Listing
@@ -66,8 +66,6 @@ FETCH_BYTES = 1_000_000
 FETCH_WORKERS = 10
 # New transactions that are fetched before they are accepted.
 PORTION = 20_000
-# Transactions added or removed before the loop gets its turn: about 2 ms.
-SLICE = 250
 # Single transactions in a batch, and seconds between two batches.
 ARRIVALS = 200
 ARRIVAL_PAUSE_SECS = 0.02
@@ -270,7 +268,7 @@ class MemPool(MemPoolIndex):
                 # Whoever is slow to be told does not keep the maps from being put in order.
                 await asyncio.wait([telling], timeout=self.settle_secs)
                 known: set[bytes] = set()
-                await self._in_slices(list(self.leaving), lambda h: self._remove(h, known))
+                await for_each(list(self.leaving), lambda h: self._remove(h, known))
                 self.leaving = {}
             except BaseException:
                 telling.cancel()
@@ -325,7 +323,7 @@ class MemPool(MemPoolIndex):
         async with self.lock:
             if not self._is_following():
                 self._complete = False
-                await self._in_slices(list(self.txs), self._remove_one)
+                await for_each(list(self.txs), self._remove_one)
         self._wake.set()
 
     def _remove_one(self, tx_hash: bytes) -> None:
@@ -376,7 +374,7 @@ class MemPool(MemPoolIndex):
             # The outputs found are worth nothing if the database has moved meanwhile.
             if (api.db_height(), api.db_tip()) == place and self._tip == place[1]:
                 accepted = candidates.take_acceptable(self.txs)
-                await self._in_slices(
+                await for_each(
                     list(accepted.items()), lambda item: self._add_arrival(*item, touched)
                 )
             for tx_hash in candidates.txs:
@@ -444,12 +442,7 @@ class MemPool(MemPoolIndex):
 
     async def _pause(self, secs: float) -> None:
         """Sleep, at longest until the node or the database is at another height."""
-        # Not wait_for: before Python 3.12 it loses a cancellation that comes with the wake-up.
-        timer = asyncio.get_running_loop().call_later(secs, self._wake.set)
-        try:
-            await self._wake.wait()
-        finally:
-            timer.cancel()
+        await wait_for_event(self._wake, secs)
 
     async def _refresh(self) -> bool:
         """Make the mempool like the node's; return whether it is complete.
@@ -472,7 +465,7 @@ class MemPool(MemPoolIndex):
             undone_steps = self._undone_steps
             vanished, new = await self._in_thread(self._differences, listing)
             if at_tip:
-                await self._in_slices(vanished, self._remove_one)
+                await for_each(vanished, self._remove_one)
         if new:
             await self._take_in(new, listing.members, at_tip)
         if at_tip and undone_steps == self._undone_steps:
@@ -518,15 +511,6 @@ class MemPool(MemPoolIndex):
             return [], new
         return [h for h in txs if h not in members and h not in entered], new
 
-    @staticmethod
-    async def _in_slices(items: Sequence[T], func: Callable[[T], None]) -> None:
-        """Call func for each item, giving the loop its turn now and then."""
-        for n, part in enumerate(chunks(items, SLICE)):
-            if n:
-                await asyncio.sleep(0)
-            for item in part:
-                func(item)
-
     async def _take_in(self, new: Sequence[bytes], listed: set[bytes], at_tip: bool) -> None:
         """Fetch new transactions and add them, in portions."""
         candidates = Candidates()
@@ -557,7 +541,7 @@ class MemPool(MemPoolIndex):
         if self._steps:
             await self._in_thread(candidates.drop_confirmed, self._steps)
         accepted = await self._in_thread(candidates.take_acceptable, self.txs)
-        await self._in_slices(list(accepted.items()), lambda item: self._add_listed(*item, skipped))
+        await for_each(list(accepted.items()), lambda item: self._add_listed(*item, skipped))
 
     def _add_listed(self, tx_hash: bytes, tx: MemPoolTx, skipped: set[bytes]) -> None:
         """Add a transaction of a listing, unless a later report has made it impossible."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from electrumx.lib.env_base import EnvBase
+from electrumx.lib.tasks import wait_for_event
 from electrumx.lib.util import class_logger
 
 # Between two reports, unless the watchdog wants more of them.
@@ -121,13 +122,12 @@ class Readiness:
         self._send(f"STATUS={self.describe()}")
 
     async def _report_until_cancelled(self) -> None:
-        shutdown = asyncio.ensure_future(self._shutdown_event.wait())
         try:
-            while not shutdown.done():
+            is_shutdown = False
+            while not is_shutdown:
                 self._report()
-                await asyncio.wait([shutdown], timeout=self._interval)
+                is_shutdown = await wait_for_event(self._shutdown_event, self._interval)
         finally:
-            shutdown.cancel()
             if self._shutdown_event.is_set():
                 # Also when the end comes too fast for what follows
                 self._owed = ["STOPPING=1"]

@@ -7,10 +7,11 @@ import time
 
 import pytest
 
+from electrumx.lib import tasks
 from electrumx.lib.coins import Coin
 from electrumx.server.daemon.client import DaemonError
 from electrumx.server.mempool import sync as mempool_module
-from electrumx.server.mempool.sync import FETCH_CHUNK, SLICE, MemPool, MemPoolAPI, MemPoolTx
+from electrumx.server.mempool.sync import FETCH_CHUNK, MemPool, MemPoolAPI, MemPoolTx
 from tests.fakes.fake_mempool import (
     FakeAPI,
     ModelTx,
@@ -272,10 +273,12 @@ async def test_a_chain_of_thousands_takes_one_refresh_and_little_time(api):
     assert api.fetches == 10_000 / FETCH_CHUNK
 
 
-async def test_every_state_seen_during_a_refresh_is_consistent(api):
-    coin = api.add_utxo(ALICE, 10**9)
-    for n in range(4 * SLICE):
-        coin = pay(api, coin, bytes([n % 7]), fee=1).spendables()[0]
+async def test_every_state_seen_during_a_refresh_is_consistent(api, monkeypatch):
+    # Each part of a loop is a time slice of its own.
+    monkeypatch.setattr(tasks, "SLICE_SECS", 0.0)
+    utxo = api.add_utxo(ALICE, 10**9)
+    for n in range(1_000):
+        utxo = pay(api, utxo, bytes([n % 7]), fee=1).spendables()[0]
     first = dict(api.txs)
     seen = set()
 
