@@ -323,7 +323,7 @@ def test_no_page_is_missing_from_the_index():
 
 def test_the_manual_builds_without_a_warning(tmp_path):
     require(find_spec("sphinx") is not None, "sphinx is not installed")
-    command = [sys.executable, "-m", "sphinx", "-W", "-n", "-q", "-E", "-b", "html"]
+    command = [sys.executable, "-m", "sphinx", "-W", "-n", "--keep-going", "-q", "-E", "-b", "html"]
 
     done = subprocess.run(
         [*command, "-d", str(tmp_path / "doctrees"), str(DOCS), str(tmp_path / "html")],

@@ -48,7 +48,10 @@ ROOT = "electrumx"
 NAMES_THE_SERVER = "electrumx.lib.coins"
 MODULE_IN_TEXT = re.compile(r"(electrumx(?:\.\w+)+)(?::\w+)?")
 # Children of one package that import each other, to be separated: (package, one, other).
-CYCLES_TO_CUT = {("electrumx.server.session", "engine", "shared")}
+CYCLES_TO_CUT = {
+    ("electrumx.server.session", "engine", "shared"),
+    ("electrumx.server.session", "shared", "notify"),
+}
 
 
 def module_name(path):

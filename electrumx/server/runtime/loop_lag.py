@@ -33,10 +33,11 @@ class LoopLag:
 
     async def run(self) -> None:
         """Measure until cancelled."""
+        now = asyncio.get_running_loop().time
         while True:
-            due = time.monotonic() + PERIOD_SECS
+            due = now() + PERIOD_SECS
             await asyncio.sleep(PERIOD_SECS)
-            self.note(time.monotonic() - due)
+            self.note(now() - due)
 
     def note(self, delay: float) -> None:
         """Take a measurement, in seconds."""
