@@ -16,7 +16,7 @@ BATCH_TXS = 25
 #: batches in flight while the node is quick, and at most: the node may be slow with one of them
 BATCHES = 2
 MAX_BATCHES = 6
-#: after which a batch is late, in seconds
+#: after which a batch counts as slow, in seconds
 LATE_SECS = 0.05
 
 #: a transaction's hex hash, and how many bytes of its reply are read if it is requested alone

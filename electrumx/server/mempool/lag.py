@@ -1,4 +1,4 @@
-"""How far the mempool is behind the node's: whether clients may be served, and what to log.
+"""How far the mempool is behind the node's: whether clients may be served, and the log lines.
 
 Owns the times of complete refreshes.  Runs in: the event loop.
 """
