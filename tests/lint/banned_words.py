@@ -82,7 +82,7 @@ WORDS = {
     # words that hide the subject
     # At the start of a text, of a clause or of an item.
     r'(?:(?<=^)|(?<=""")|(?<=[#,;:(]\s))what(?!\s(?:to|happens|happened)\s)': "name the thing",
-    rf"(?:{BEFORE_NOUN}) what": "name the thing",
+    rf"(?:{BEFORE_NOUN}) what(?! happens| happened)": "name the thing",
     rf"(?:{PROGRAMS})s?,? who|those who|one who|to whom|of whom|from whom|for whom|whom|whoever":
         "which; name the program",
     r"tell(?:s|ing)?|told": "notify, return, report, distinguish",
