@@ -277,6 +277,7 @@ class ChainState:
             utxos.adds,
             utxos.deletes,
             self.tip,
+            self.compiled,
         )
 
     def freeze(self, flush_utxos: bool, keep_bytes: int) -> FlushData:
