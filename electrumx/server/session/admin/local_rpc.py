@@ -7,7 +7,7 @@ import json
 import time
 from typing import Any
 
-from aiorpcx import ProtocolError, ReplyAndDisconnect
+from aiorpcx import ReplyAndDisconnect
 
 from electrumx.lib.env_base import shown
 from electrumx.lib.errors import OperatorError
@@ -21,7 +21,7 @@ from electrumx.server.session.admin.selectors import (
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.engine.dispatch import LAST_WORD_SECS
 from electrumx.server.session.engine.first_message import may_be_json_rpc
-from electrumx.server.session.engine.framing import BoundedConnection
+from electrumx.server.session.engine.jsonrpc import MalformedMessageError
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import bad_request, non_negative_integer
 from electrumx.server.session.shared.session_table import by_id
@@ -73,9 +73,9 @@ class LocalRPC(SessionBase):
             )
         return accepted
 
-    def _answer_malformed(self, connection: BoundedConnection, error: ProtocolError) -> None:
+    def _answer_malformed(self, malformed: MalformedMessageError) -> None:
         """Answer what is no request, and disconnect: the administrator's tool sends no such."""
-        super()._answer_malformed(connection, error)
+        super()._answer_malformed(malformed)
         self.end(LAST_WORD_SECS)
 
     def logged_text(self, message: bytes) -> str:

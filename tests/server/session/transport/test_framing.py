@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from electrumx.lib.lru import LRUCache
-from electrumx.server.session.engine.framing import LineFramer
+from electrumx.server.session.transport.framing import LineFramer
 
 
 @given(
