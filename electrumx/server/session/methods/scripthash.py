@@ -273,7 +273,7 @@ class ScripthashMethods(SessionBase):
 
     def _tell_put_off(self, hashX: bytes) -> None:
         if not self._closing and hashX in self.hashX_subs:
-            self.shared.fan_out.tell_late(self, hashX)
+            self.shared.fan_out.notify_deferred(self, hashX)
 
     def _notify_at_once(self, own: list[bytes]) -> bool:
         """Notify if what the block touched is all confirmed and known; say if it was so."""
@@ -304,7 +304,7 @@ class ScripthashMethods(SessionBase):
         self.post_lines(lines, len(own))
         self._post_statuses(changed)
         self.flush()
-        shared.fan_out.told.append((self, len(own) + len(changed)))
+        shared.fan_out.notified.append((self, len(own) + len(changed)))
         return True
 
     async def _notify_after_wait(self, own: list[bytes]) -> None:
