@@ -67,15 +67,15 @@ class PendingReply(EagerFuture[Any]):
     def _on_value(self, pending: PendingValue[Any]) -> None:
         if self._is_cancelled:
             return
-        error = pending.exception()
-        if error is not None:
-            self.end(None, error)
+        try:
+            value = pending.result()
+        except (Exception, asyncio.CancelledError) as e:
+            self.end(None, e)
             return
         if self._tip.state() != self._before:
             retry = self._tip.retry_at_stable_tip
             self._follow(retry(self._compute, self._charge, after=self._next_height))
             return
-        value = pending.result()
         try:
             self._query.check(value)
             result = self._finish(self._hashX, value, pending.cost)
@@ -110,7 +110,7 @@ class PendingReply(EagerFuture[Any]):
         """
         waiter = self._waiter
         if waiter is None:
-            super().end(result, error)
+            EagerFuture.end(self, result, error)
             return
         asyncio.get_running_loop().call_soon(super().end, result, error)
         if not waiter.done():

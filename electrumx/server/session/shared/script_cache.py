@@ -157,10 +157,10 @@ class CachedQuery(Generic[V, R]):
 
     def prefetch(self, hashX: bytes) -> PendingValue[V]:
         """Do as ``fetch`` for another reason than a request: it does not count as a look-up."""
-        generation = self.cache.generation
-        pending = self._pending.get((hashX, generation))
+        key = hashX, self.cache.generation
+        pending = self._pending.get(key)
         if pending is None:
-            pending = self._pending[hashX, generation] = PendingValue(hashX, generation)
+            pending = self._pending[key] = PendingValue(*key)
             self._start(pending)
         return pending
 
@@ -192,9 +192,7 @@ class CachedQuery(Generic[V, R]):
     def _end(
         self, pending: PendingValue[V], value: V | None, error: BaseException | None = None
     ) -> None:
-        key = pending.hashX, pending.generation
-        if self._pending.get(key) is pending:
-            del self._pending[key]
+        del self._pending[pending.hashX, pending.generation]
         pending.end(value, error)
 
 

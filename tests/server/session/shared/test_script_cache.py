@@ -184,6 +184,24 @@ async def test_of_a_very_long_history_only_the_hash_is_kept_and_goes_on(monkeypa
     assert packed.entries_of((await histories.fetch(HASHX)).entries) == db.history
 
 
+async def test_a_request_for_entries_does_not_share_a_read_without_them(monkeypatch):
+    monkeypatch.setattr(scripts, "KEPT_HISTORY_BYTES", 1_000)
+    monkeypatch.setattr(script_history, "INLINE_ITEMS", 10)
+    db = Database()
+    db.history = entries(500)
+    cache = ScriptCache(db, MAX_SEND)
+    hashes = cache.histories.hashes
+    history, _cost = await hashes.read(HASHX)
+    await hashes.hash_history(HASHX, history)
+    cache.drop([HASHX])
+    extension = hashes.fetch(HASHX)
+    hashes.cache.drop([HASHX])
+    hashes.cache.generation = extension.generation
+    whole = cache.histories.fetch(HASHX)
+    assert (await extension).entries is None
+    assert packed.entries_of((await whole).entries) == db.history
+
+
 async def test_a_history_that_is_too_large_stays_so_until_the_chain_is_undone():
     db = Database()
     db.history = entries(LIMIT)
