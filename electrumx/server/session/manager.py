@@ -21,7 +21,7 @@ from electrumx.server.session.admin.local_rpc import LocalRPC
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.housekeeping import Housekeeping
 from electrumx.server.session.listening import Listening
-from electrumx.server.session.notify.notifier import Notifier
+from electrumx.server.session.notifier import Notifier
 from electrumx.server.session.shared.state import SharedState
 from electrumx.server.session.shared.tip_consistency import TipConsistency
 from electrumx.server.session.transport.transport import StreamConnection

@@ -12,16 +12,16 @@ from functools import partial
 from inspect import isawaitable
 from time import perf_counter
 from types import CoroutineType
-from typing import Any
+from typing import Any, Protocol
 
 from aiorpcx import JSONRPC, ProtocolError, ReplyAndDisconnect, RPCError
 
+from electrumx.lib.tasks import EagerFuture
 from electrumx.server.session.engine.cost_account import CostAccount
 from electrumx.server.session.engine.jsonrpc import Notification, Request
 from electrumx.server.session.engine.method_registry import SessionMethods
 from electrumx.server.session.engine.owner import ENDED, DispatchOwner
 from electrumx.server.session.engine.params import ServerFault, printed
-from electrumx.server.session.engine.pending_reply import Answer
 from electrumx.server.session.engine.send_queue import CLOSE_SECS, SendQueue
 from electrumx.server.storage.schema import DBReadError
 
@@ -66,6 +66,13 @@ def _weight_of(request: Request | Notification) -> int:
     return weight
 
 
+class Cancellable(Protocol):
+    """A task, or a future that a handler returned."""
+
+    def cancel(self) -> object:
+        """End it soon, with a CancelledError."""
+
+
 class PendingRequest:
     """A request that could not be answered at once."""
 
@@ -79,7 +86,7 @@ class PendingRequest:
         self.awaitable = awaitable
         # By the event loop's clock; infinite if there is none, or it was met
         self.deadline = deadline
-        self.task: asyncio.Future[Any] | Answer | None = None
+        self.task: Cancellable | None = None
         self.timed_out = False
         # Bytes of memory that the request takes
         self.weight = _weight_of(request)
@@ -169,7 +176,7 @@ class Dispatcher:
 
     def conclude_result(self, request: Request | Notification, result: Any) -> None:
         """Answer with a result, at once if it is there and small."""
-        if type(result) is Answer or isawaitable(result):
+        if isinstance(result, EagerFuture) or isawaitable(result):
             self._launch(self._admit(request, result))
         elif is_large(result):
             self._launch(self._admit(request, _at_once(result)))
@@ -289,16 +296,17 @@ class Dispatcher:
                 result, is_last = self._outcome(pending.request, e)
                 self._end_at_once(pending, result, is_last=is_last)
                 return
-            if type(awaitable) is not Answer and not isawaitable(awaitable):
+            if not isinstance(awaitable, EagerFuture) and not isawaitable(awaitable):
                 if not is_large(awaitable):
                     self._end_at_once(pending, awaitable)
                     return
                 awaitable = _at_once(awaitable)
             pending.awaitable = awaitable
-        if isinstance(awaitable, (Answer, asyncio.Future)):
+        if isinstance(awaitable, (EagerFuture, asyncio.Future)):
             # Waiting for one only needs no task.
-            pending.awaitable, pending.task = None, awaitable
-            awaitable.add_done_callback(partial(self._on_answer, pending))
+            future: Any = awaitable
+            pending.awaitable, pending.task = None, future
+            future.add_done_callback(partial(self._on_answer, pending))
             return
         self._start_task(pending, self._run(pending))
 
@@ -317,7 +325,9 @@ class Dispatcher:
         self._leave(pending)
         self._flush_soon()
 
-    def _on_answer(self, pending: PendingRequest, answer: "asyncio.Future[Any] | Answer") -> None:
+    def _on_answer(
+        self, pending: PendingRequest, answer: "asyncio.Future[Any] | EagerFuture[Any]"
+    ) -> None:
         """Answer with the result of a future, or of what is like one."""
         request, is_last = pending.request, False
         try:

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from inspect import isawaitable
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from aiorpcx import RPCError
@@ -22,11 +22,15 @@ from electrumx.server.session.engine.jsonrpc import notification_parts
 from electrumx.server.session.engine.limits import COST_CACHED
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import scripthash_to_hashX
-from electrumx.server.session.engine.pending_reply import Answer
 from electrumx.server.session.methods.handler_group import HandlerGroup
 from electrumx.server.session.notify.subscriptions import SessionScripts
-from electrumx.server.session.shared.script_cache import INLINE_ITEMS, Answers, ScriptHistory
+from electrumx.server.session.shared.pending_reply import Finish, PendingReply
+from electrumx.server.session.shared.script_cache import Query
+from electrumx.server.session.shared.script_history import INLINE_ITEMS, ScriptHistory
 from electrumx.server.session.shared.state import SharedState
+
+R = TypeVar("R")
+V = TypeVar("V")
 
 SUBSCRIBE = "blockchain.scripthash.subscribe"
 # An unspent output takes at least as many bytes of JSON.
@@ -94,26 +98,26 @@ class ScripthashMethods(HandlerGroup):
         # hashX of each new subscription that waits for its answer -> whether a notification does, too
         self._unanswered: dict[bytes, bool] | None = None
 
-    def _at_one_tip(self, source: Answers, finish: Callable[..., Any], hashX: bytes) -> Any:
-        """Return ``finish(hashX, value, cost)`` of what the source has of a script, or an awaitable.
+    def _at_one_tip(self, query: Query[V], finish: Finish[V], hashX: bytes) -> Any:
+        """Return ``finish(hashX, value, cost)`` of a query of a script, or an awaitable of it.
 
-        What is in memory is answered at once: nothing can come between.  Otherwise the tip must be
+        A cached value is answered at once: nothing else runs in between.  Otherwise the tip must be
         the same before and after.  ``finish`` may itself return an awaitable.
         """
-        chain = self.shared.tip
-        if chain.is_tip_known():
-            value = source.now(hashX)
+        tip = self.shared.tip
+        if tip.is_tip_known():
+            value = query.now(hashX)
             if value is not None:
                 return finish(hashX, value, COST_CACHED)
-        before = chain.state()
+        before = tip.state()
         if before is not None:
-            return Answer(chain, before, source, finish, hashX, self.account.bump_cost)
+            return PendingReply(tip, before, query, finish, hashX, self.account.bump_cost)
 
         async def compute() -> Any:
-            result = finish(hashX, *await source.read(hashX))
+            result = finish(hashX, *await query.read(hashX))
             return await result if isawaitable(result) else result
 
-        return chain.retry_at_stable_tip(compute, self.account.bump_cost)
+        return tip.retry_at_stable_tip(compute, self.account.bump_cost)
 
     # -- statuses
 
@@ -157,7 +161,7 @@ class ScripthashMethods(HandlerGroup):
         self, hashX: bytes, history: ScriptHistory, cost: float
     ) -> str | None:
         """Return the status of a script when threads have done what takes long."""
-        await self.shared.scripts.histories.hashed(hashX, history)
+        await self.shared.scripts.histories.hashes.hash_history(hashX, history)
         status: str | None
         if self.shared.mempool.large.is_large(hashX):
             status, text_len = await self.shared.mempool.large.status(hashX, history)
@@ -166,8 +170,8 @@ class ScripthashMethods(HandlerGroup):
         return status
 
     async def _at_known_tip(
-        self, make: Callable[[], Awaitable[Any]], make_again: Callable[[], Awaitable[Any]]
-    ) -> Any:
+        self, make: Callable[[], Awaitable[R]], make_again: Callable[[], Awaitable[R]]
+    ) -> R:
         """Return ``await make()``; if clients are notified of another tip meanwhile, make it again.
 
         What ``make`` begins with must belong to the tip that clients know.
@@ -181,7 +185,7 @@ class ScripthashMethods(HandlerGroup):
 
     async def address_status(self, hashX: bytes) -> str | None:
         """Return the status of a script, and remember it if it depends on the mempool."""
-        history, cost = await self.shared.scripts.histories.read(hashX, hash_only=True)
+        history, cost = await self.shared.scripts.histories.hashes.read(hashX)
         return await self._status_after_hashing(hashX, history, cost)
 
     def unsubscribe_hashX(self, hashX: bytes) -> str | None:
@@ -272,14 +276,14 @@ class ScripthashMethods(HandlerGroup):
 
     def _tell_put_off(self, hashX: bytes) -> None:
         if not self.session.queue.ended and hashX in self.hashX_subs:
-            self.shared.fan_out.tell_late(self.session, hashX)
+            self.shared.fan_out.notify_deferred(self.session, hashX)
 
     def _notify_at_once(self, own: list[bytes]) -> bool:
         """Notify if what the block touched is all confirmed and known; say if it was so."""
         shared, remembered = self.shared, self.mempool_statuses
         if len(own) + len(remembered) > STATUSES_AT_ONCE or any(map(self.shared.mempool.has, own)):
             return False
-        known = shared.scripts.histories.known_statuses(own)
+        known = shared.scripts.histories.hashes.known_statuses(own)
         if known is None:
             return False
         others = remembered.keys() - own if remembered else ()
@@ -303,7 +307,7 @@ class ScripthashMethods(HandlerGroup):
         self.session.queue.post_lines(lines, len(own))
         self._post_statuses(changed)
         self.session.queue.flush()
-        shared.fan_out.told.append((self.session, len(own) + len(changed)))
+        shared.fan_out.notified.append((self.session, len(own) + len(changed)))
         return True
 
     async def _notify_after_wait(self, own: list[bytes]) -> None:
@@ -365,18 +369,18 @@ class ScripthashMethods(HandlerGroup):
 
     def _of_large(
         self,
-        make: Callable[[bytes, Any], Awaitable[Any]],
+        make: Callable[[bytes, V], Awaitable[EncodedJSON]],
         hashX: bytes,
-        source: Answers,
-        value: Any,
-    ) -> Awaitable[Any]:
+        query: Query[V],
+        value: V,
+    ) -> Awaitable[EncodedJSON]:
         """Return ``make(hashX, value)`` of a script with many unconfirmed transactions.
 
-        ``value`` is what the source has of the script now; it is read again if the tip changes.
+        ``value`` is the result of the query now; it is read again if the tip changes.
         """
 
-        async def make_again() -> Any:
-            return await make(hashX, (await source.read(hashX))[0])
+        async def make_again() -> EncodedJSON:
+            return await make(hashX, (await query.read(hashX))[0])
 
         return self._at_known_tip(lambda: make(hashX, value), make_again)
 
@@ -440,7 +444,7 @@ class ScripthashMethods(HandlerGroup):
     @rpc_method("blockchain.scripthash.listunspent")
     def scripthash_listunspent(self, scripthash: Any) -> Any:
         """Return the unspent outputs, without those that the mempool spends."""
-        coins = self.shared.scripts.coins
+        coins = self.shared.scripts.utxos
         return self._at_one_tip(coins, self._listunspent, scripthash_to_hashX(scripthash))
 
     def _listunspent(self, hashX: bytes, coins: bytes, _cost: float) -> Any:
@@ -451,7 +455,7 @@ class ScripthashMethods(HandlerGroup):
                 return EncodedJSON(b"[%b]" % wire_rows.coins_json(coins))
             return asyncio.to_thread(_unspent, coins, [], set())
         if self.shared.mempool.large.is_large(hashX):
-            source = self.shared.scripts.coins
+            source = self.shared.scripts.utxos
             return self._of_large(self._large_listunspent, hashX, source, coins)
         mempool_utxos = self.shared.mempool.sync_unspent(hashX)
         spent = self.shared.mempool.sync_spends(hashX)
@@ -494,18 +498,15 @@ class ScripthashMethods(HandlerGroup):
         if self._unanswered is None:
             self._unanswered = {}
         self._unanswered[hashX] = False
-        if type(result) is not Answer:
+        if not isinstance(result, PendingReply):
             # Of a future even a cancellation before the first step is noticed.
             result = asyncio.ensure_future(result)
         result.add_done_callback(partial(self._answered, hashX))
         return result
 
-    def _answered(self, hashX: bytes, answer: "Answer | asyncio.Future[Any]") -> None:
+    def _answered(self, hashX: bytes, answer: "PendingReply | asyncio.Future[Any]") -> None:
         """End the wait for the status of a new subscription, which ends if it failed."""
-        if isinstance(answer, Answer):
-            failed = answer.failed()
-        else:
-            failed = answer.cancelled() or answer.exception() is not None
+        failed = answer.cancelled() or answer.exception() is not None
         self._end_wait(hashX, failed=failed)
 
     @rpc_method("blockchain.scripthash.unsubscribe")

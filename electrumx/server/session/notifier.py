@@ -50,7 +50,7 @@ class Notifier:
         """
         changed = self._take_tip(touched)
         forks = 0 if self._notified is None else self._notified.forks
-        await self._fan_out.tell(touched, changed)
+        await self._fan_out.notify(touched, changed)
         self._tip.set_known_reorgs(forks)
 
     def is_tip_known(self) -> bool:
