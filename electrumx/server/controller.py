@@ -1,4 +1,4 @@
-"""Builds the server's parts, joins them and starts their tasks; has no logic of its own.
+"""Builds the server's parts, connects them and starts their tasks.
 
 All tasks run in one event loop.  Three are started: the sessions (first only LocalRPC, which
 answers even before the node does), the block processor, and, once the chain is caught up with,
@@ -47,7 +47,7 @@ __all__ = ["Controller", "Notifications"]
 
 
 class _MemPoolView(MemPoolAPI):
-    """What the mempool may see of the node, the database and the notifications."""
+    """The node, the database and the notifications, as the mempool uses them."""
 
     def __init__(
         self, daemon: Daemon, db: DB, processor: BlockProcessor, notifications: Notifications
@@ -83,7 +83,7 @@ class _MemPoolView(MemPoolAPI):
 
     def confirmed_after(self, tip: bytes) -> Confirmed | None:
         confirmed = self._processor.confirmed_after(tip)
-        # What is processed and not yet on disk is nobody's business.
+        # Clients know nothing of blocks that are processed and not yet on disk.
         if confirmed is None or confirmed.height > self._db.db_height:
             return None
         return confirmed
@@ -184,7 +184,7 @@ class _Server:
         )
 
     def status(self) -> str:
-        """Return what the server does now, in one line."""
+        """Return the current state of the server in one line."""
         processor, manager = self._processor, self._manager
         if manager.serving_event.is_set():
             return f"height {processor.height:,d}, {manager.session_count():,d} sessions"
@@ -199,7 +199,7 @@ class _Server:
 
 
 class Controller(ServerBase):
-    """The server process; ``run()`` serves until it is told to stop."""
+    """The server process; ``run()`` serves until the shutdown event is set."""
 
     AIORPCX_MIN = (0, 25)
     AIORPCX_END = (0, 26)
@@ -242,21 +242,21 @@ class Controller(ServerBase):
 
 
 def _favour_latency() -> None:
-    """Let clients wait less for the interpreter's own affairs.
+    """Tune the interpreter for low latency.
 
     Each system call of the loop may have to wait for a thread.  And a full garbage collection stops
-    all threads for as long as it takes to look at every object: with a thousand clients, a tenth
-    of a second.  Nearly all of ours are freed without its help.
+    all threads while it visits every object: with a thousand clients, for a tenth of a second.
+    Nearly all of ours are freed by their reference counts.
     """
     gc.collect()
-    # What the program itself consists of is never garbage.
+    # The program's own objects are never garbage.
     gc.freeze()
     gc.set_threshold(*COLLECTOR_THRESHOLDS)
     sys.setswitchinterval(SWITCH_SECS)
 
 
 async def _favour_latency_again(mempool_event: asyncio.Event) -> None:
-    """Let the collector leave alone what the mempool had at the start, before wallets come."""
+    """Exclude the mempool's initial objects from garbage collection, before wallets connect."""
     await mempool_event.wait()
     _favour_latency()
 
