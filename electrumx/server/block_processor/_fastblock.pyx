@@ -67,6 +67,76 @@ cdef inline int read_size(Cursor *c, uint64_t *size) noexcept nogil:
     return OK
 
 
+# -- the one reader of the transaction format; each function leaves the cursor behind its part
+
+cdef struct Head:
+    #: the count of inputs follows the marker and flag, or the version
+    const uint8_t *body
+    bint has_marker
+    bint has_witness
+    uint8_t flag
+
+
+cdef inline int read_head(Cursor *c, int tx_format, Head *head) noexcept nogil:
+    """Read the version, and a marker and flag where the format has them."""
+    if c.end - c.at < 5:
+        return TRUNCATED
+    head.has_marker = tx_format != FORMAT_PLAIN and c.at[4] == 0
+    head.has_witness = head.has_marker
+    head.flag = 0
+    c.at += 4
+    if head.has_marker:
+        if c.end - c.at < 2:
+            return TRUNCATED
+        head.flag = c.at[1]
+        c.at += 2
+        if tx_format == FORMAT_LITECOIN:
+            if head.flag == 0:
+                return SKIP
+            if head.flag & ~9:
+                return BAD_FLAG
+            head.has_witness = (head.flag & 1) != 0
+    head.body = c.at
+    return OK
+
+
+cdef inline int read_input(Cursor *c, const uint8_t **outpoint) noexcept nogil:
+    """Read an input; only its outpoint is used."""
+    cdef uint64_t length
+    cdef int verdict
+    if c.end - c.at < OUTPOINT_LEN:
+        return TRUNCATED
+    outpoint[0] = c.at
+    c.at += OUTPOINT_LEN
+    verdict = read_size(c, &length)
+    if verdict != OK:
+        return verdict
+    c.at += length
+    if c.end - c.at < 4:
+        return TRUNCATED
+    c.at += 4
+    return OK
+
+
+cdef inline int read_output(Cursor *c, bint tokens, const uint8_t **value,
+                            const uint8_t **script, uint64_t *length) noexcept nogil:
+    """Read an output: its value (8 bytes) and its script, with ``tokens`` without a token prefix."""
+    cdef uint64_t prefix
+    cdef int verdict
+    if c.end - c.at < 8:
+        return TRUNCATED
+    value[0] = c.at
+    c.at += 8
+    verdict = read_size(c, length)
+    if verdict != OK:
+        return verdict
+    prefix = token_prefix_len(c.at, length[0]) if tokens else 0
+    script[0] = c.at + prefix
+    c.at += length[0]
+    length[0] -= prefix
+    return OK
+
+
 cdef inline uint8_t spendable(const uint8_t *script, uint64_t length) noexcept nogil:
     """Return the flags of an output with this script: by which rules it can be spent."""
     if length >= 1 and script[0] == 0x6a:
@@ -198,33 +268,14 @@ cdef int parse_all(FastBlock block, Cursor *c, int tx_format, bint tokens) noexc
 cdef int parse_tx(FastBlock block, Cursor *c, int tx_format, bint tokens) noexcept nogil:
     """Parse and hash one transaction."""
     cdef const uint8_t *start = c.at
-    cdef const uint8_t *body = NULL
-    cdef const uint8_t *body_end = NULL
+    cdef const uint8_t *body_end
     cdef uint64_t inputs
-    cdef uint8_t flag = 0
-    cdef bint has_witness = False
-    cdef bint has_marker = False
-    cdef int verdict
+    cdef Head head
     cdef TxShape *shape
     cdef SHA256_CTX ctx
-
-    if c.end - c.at < 5:
-        return TRUNCATED
-    has_marker = tx_format != FORMAT_PLAIN and c.at[4] == 0
-    c.at += 4
-    if has_marker:
-        if c.end - c.at < 2:
-            return TRUNCATED
-        flag = c.at[1]
-        c.at += 2
-        has_witness = True
-        if tx_format == FORMAT_LITECOIN:
-            if flag == 0:
-                return SKIP
-            if flag & ~9:
-                return BAD_FLAG
-            has_witness = (flag & 1) != 0
-    body = c.at
+    cdef int verdict = read_head(c, tx_format, &head)
+    if verdict != OK:
+        return verdict
     if not grow(&block.shapes, sizeof(TxShape), 1):
         return NO_MEMORY
     shape = <TxShape *> block.shapes.data + block.shapes.count
@@ -235,11 +286,11 @@ cdef int parse_tx(FastBlock block, Cursor *c, int tx_format, bint tokens) noexce
     if verdict != OK:
         return verdict
     body_end = c.at
-    if has_witness:
+    if head.has_witness:
         verdict = skip_witness(c, inputs)
         if verdict != OK:
             return verdict
-    if has_marker and tx_format == FORMAT_LITECOIN and flag & 8:
+    if head.flag & 8 and tx_format == FORMAT_LITECOIN:
         if c.at >= c.end:
             return TRUNCATED
         if c.at[0] != 0:
@@ -250,38 +301,30 @@ cdef int parse_tx(FastBlock block, Cursor *c, int tx_format, bint tokens) noexce
     c.at += 4
     block.shapes.count += 1
 
-    if not grow(&block.hashes, HASH_LEN, 1):
+    if not grow(&block.hashes, 32, 1):
         return NO_MEMORY
     SHA256_Init(&ctx)
-    if has_marker:
+    if head.has_marker:
         SHA256_Update(&ctx, start, 4)
-        SHA256_Update(&ctx, body, body_end - body)
+        SHA256_Update(&ctx, head.body, body_end - head.body)
         SHA256_Update(&ctx, c.at - 4, 4)
     else:
         SHA256_Update(&ctx, start, c.at - start)
-    finish_twice(&ctx, block.hashes.data + HASH_LEN * block.hashes.count)
+    finish_twice(&ctx, block.hashes.data + 32 * block.hashes.count)
     block.hashes.count += 1
     return OK
 
 
 cdef int parse_inputs(FastBlock block, Cursor *c, TxShape *shape, uint64_t *count) noexcept nogil:
-    cdef uint64_t n, length
-    cdef const uint8_t *outpoint
+    cdef uint64_t n
+    cdef const uint8_t *outpoint = NULL
     cdef int verdict = read_size(c, count)
     if verdict != OK:
         return verdict
     for n in range(count[0]):
-        if c.end - c.at < OUTPOINT_LEN:
-            return TRUNCATED
-        outpoint = c.at
-        c.at += OUTPOINT_LEN
-        verdict = read_size(c, &length)
+        verdict = read_input(c, &outpoint)
         if verdict != OK:
             return verdict
-        c.at += length
-        if c.end - c.at < 4:
-            return TRUNCATED
-        c.at += 4
         if is_generation(outpoint):
             continue
         if not grow(&block.spends, OUTPOINT_LEN, 1):
@@ -293,34 +336,28 @@ cdef int parse_inputs(FastBlock block, Cursor *c, TxShape *shape, uint64_t *coun
 
 
 cdef int parse_outputs(FastBlock block, Cursor *c, TxShape *shape, bint tokens) noexcept nogil:
-    cdef uint64_t n, count, length, prefix
+    cdef uint64_t n, count, length = 0
+    cdef const uint8_t *value = NULL
+    cdef const uint8_t *script = NULL
     cdef uint8_t *output
-    cdef uint8_t digest[HASH_LEN]
+    cdef uint8_t digest[32]
     cdef int verdict = read_size(c, &count)
     if verdict != OK:
         return verdict
     for n in range(count):
-        if c.end - c.at < VALUE_LEN:
-            return TRUNCATED
+        verdict = read_output(c, tokens, &value, &script, &length)
+        if verdict != OK:
+            return verdict
         if not grow(&block.outputs, OUTPUT_LEN, 1):
             return NO_MEMORY
         output = block.outputs.data + OUTPUT_LEN * block.outputs.count
-        memcpy(output + HASHX_LEN, c.at, VALUE_LEN)
-        c.at += VALUE_LEN
-        verdict = read_size(c, &length)
-        if verdict != OK:
-            return verdict
-        if tokens:
-            prefix = token_prefix_len(c.at, length)
-            c.at += prefix
-            length -= prefix
-        output[OUTPUT_FLAGS] = spendable(c.at, length)
-        if output[OUTPUT_FLAGS]:
-            sha256(c.at, length, digest)
+        memcpy(output + HASHX_LEN, value, 8)
+        output[19] = spendable(script, length)
+        if output[19]:
+            sha256(script, length, digest)
             memcpy(output, digest, HASHX_LEN)
         else:
             memset(output, 0, HASHX_LEN)
-        c.at += length
         block.outputs.count += 1
         shape.outputs += 1
     return OK
@@ -382,69 +419,44 @@ def parse_unconfirmed(bytes raw not None, int tx_format, bint tokens):
     of them, unspendable ones, too.  None if it is invalid: the reference implementation then says why.
     """
     cdef const uint8_t *start = <const uint8_t *> PyBytes_AS_STRING(raw)
-    cdef const uint8_t *body
+    cdef const uint8_t *outpoint = NULL
+    cdef const uint8_t *output_value = NULL
+    cdef const uint8_t *script = NULL
     cdef Cursor c
-    cdef uint64_t inputs, count, length, prefix, n
-    cdef uint8_t flag = 0
-    cdef bint has_marker
-    cdef bint has_witness
+    cdef Head head
+    cdef uint64_t inputs, count, length = 0, n
     cdef int64_t value
     cdef size_t stripped, total
-    cdef uint8_t digest[HASH_LEN]
+    cdef uint8_t digest[32]
     cdef list prevouts = []
     cdef list outputs = []
 
     c.at, c.end = start, start + PyBytes_GET_SIZE(raw)
-    if c.end - c.at < 6:
-        return None
-    has_marker = tx_format != FORMAT_PLAIN and c.at[4] == 0
-    has_witness = has_marker
-    c.at += 4
-    if has_marker:
-        flag = c.at[1]
-        c.at += 2
-        if tx_format == FORMAT_LITECOIN:
-            if flag == 0 or flag & ~9:
-                return None
-            has_witness = (flag & 1) != 0
-    body = c.at
-    if read_size(&c, &inputs) != OK:
+    if read_head(&c, tx_format, &head) != OK or read_size(&c, &inputs) != OK:
         return None
     for n in range(inputs):
-        if c.end - c.at < OUTPOINT_LEN:
+        if read_input(&c, &outpoint) != OK:
             return None
-        if not is_generation(c.at):
+        if not is_generation(outpoint):
             prevouts.append((
-                PyBytes_FromStringAndSize(<const char *> c.at, HASH_LEN),
-                <uint64_t> c.at[32] | <uint64_t> c.at[33] << 8 | <uint64_t> c.at[34] << 16
-                | <uint64_t> c.at[35] << 24,
+                PyBytes_FromStringAndSize(<const char *> outpoint, 32),
+                <uint64_t> outpoint[32] | <uint64_t> outpoint[33] << 8
+                | <uint64_t> outpoint[34] << 16 | <uint64_t> outpoint[35] << 24,
             ))
-        c.at += OUTPOINT_LEN
-        if read_size(&c, &length) != OK:
-            return None
-        c.at += length
-        if c.end - c.at < 4:
-            return None
-        c.at += 4
     if read_size(&c, &count) != OK:
         return None
     for n in range(count):
-        if c.end - c.at < VALUE_LEN:
+        if read_output(&c, tokens, &output_value, &script, &length) != OK:
             return None
-        memcpy(&value, c.at, VALUE_LEN)
-        c.at += VALUE_LEN
-        if read_size(&c, &length) != OK:
-            return None
-        prefix = token_prefix_len(c.at, length) if tokens else 0
-        sha256(c.at + prefix, length - prefix, digest)
-        c.at += length
+        memcpy(&value, output_value, 8)
+        sha256(script, length, digest)
         outputs.append((PyBytes_FromStringAndSize(<const char *> digest, HASHX_LEN), value))
-    # Including version and locktime.
-    stripped = 8 + (c.at - body)
-    if has_witness and skip_witness(&c, inputs) != OK:
+    # Version and locktime belong to it.
+    stripped = 8 + (c.at - head.body)
+    if head.has_witness and skip_witness(&c, inputs) != OK:
         return None
     total = c.at + 4 - start
-    if flag & 8 and tx_format == FORMAT_LITECOIN:
+    if head.flag & 8 and tx_format == FORMAT_LITECOIN:
         if c.at >= c.end:
             return None
         if c.at[0] == 0:
@@ -453,7 +465,7 @@ def parse_unconfirmed(bytes raw not None, int tx_format, bint tokens):
             return None
         else:
             # The marker, the flag and the extension's data do not count, see lib.tx.litecoin.
-            total -= 0 if has_witness else 2
+            total -= 0 if head.has_witness else 2
         c.at += 1
     if c.end - c.at < 4:
         return None
