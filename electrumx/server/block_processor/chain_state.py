@@ -24,8 +24,7 @@ from electrumx.server.block_processor.errors import ChainError
 from electrumx.server.block_processor.indexer import HashX, ParsedTx, Unspendable
 from electrumx.server.block_processor.utxo_cache import UTXOCache
 from electrumx.server.daemon.client import Daemon
-from electrumx.server.db import wire_rows
-from electrumx.server.db.flusher import DB, FlushData
+from electrumx.server.db import DB, FlushData, wire_rows
 from electrumx.server.env import Env
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class Unflushed:
         self._new_records: list[bytes] = []
 
         # Unflushed.  Backing up always uses the readable form.
-        self.utxo_cache = UTXOCache(db.lookup_coin)
+        self.utxo_cache = UTXOCache(db.find_utxo_row)
         #: the compiled form of indexing, if that is used
         self.compiled: CompiledIndex | None = None
         self.headers: list[bytes] = []

@@ -20,7 +20,7 @@ from electrumx.lib import util
 from electrumx.server.block_processor.cache_policy import CacheUse, flush_due, known_coins_to_keep
 from electrumx.server.block_processor.chain_state import Unflushed
 from electrumx.server.daemon.client import Daemon
-from electrumx.server.db.flusher import DB, FlushData
+from electrumx.server.db import DB, FlushData
 from electrumx.server.env import Env
 
 T = TypeVar("T")
@@ -105,7 +105,7 @@ class Flushing(Unflushed):
             await self._end_flushing()
             flush_utxos = self._check_cache_size()
         if flush_utxos is not None:
-            if self.compiled and not self.db.must_flush_coins:
+            if self.compiled and not self.db.must_flush_utxos:
                 await asyncio.shield(self._start_flushing(flush_utxos))
             else:
                 await self.flush(flush_utxos)
@@ -132,7 +132,7 @@ class Flushing(Unflushed):
     def _take_flush_data(self, flush_utxos: bool) -> FlushData:
         """Set apart what waits to be flushed.  Runs in a thread, lock held."""
         assert self.compiled
-        self.db.end_filling_if_large()
+        self.db.end_bulk_load_if_large()
         flush_data = self.flush_data()
         self.headers, self.block_tx_hashes = [], []
         if flush_utxos:

@@ -20,7 +20,7 @@ from electrumx.lib.hash import HASHX_LEN
 from electrumx.lib.tx import MINUS_1, ZERO, Tx, TxInput
 from electrumx.server.block_processor.errors import ChainError
 from electrumx.server.block_processor.utxo_cache import UTXOCache
-from electrumx.server.storage.schema import COIN_LEN, TXNUM_LEN
+from electrumx.server.storage.schema import TXNUM_LEN, UNDO_ITEM_LEN
 from electrumx.server.storage.undo import NO_COIN, coinbase_outputs
 
 #: a parsed transaction and its hash
@@ -119,9 +119,9 @@ def advance_txs_any_order(
 
 def split_undo(undo_info: bytes) -> list[bytes]:
     """Cut joined undo items apart.  Raise ChainError if they do not fit."""
-    if len(undo_info) % COIN_LEN:
+    if len(undo_info) % UNDO_ITEM_LEN:
         raise ChainError(f"undo information of {len(undo_info):,d} bytes is damaged")
-    return [undo_info[n : n + COIN_LEN] for n in range(0, len(undo_info), COIN_LEN)]
+    return [undo_info[n : n + UNDO_ITEM_LEN] for n in range(0, len(undo_info), UNDO_ITEM_LEN)]
 
 
 def backup_txs(

@@ -59,7 +59,7 @@ from electrumx.server.block_processor.tip_reporter import TipReporter
 from electrumx.server.daemon.client import Daemon, DaemonError
 from electrumx.server.daemon.jsonrpc import pulse
 from electrumx.server.daemon.responses import in_parts
-from electrumx.server.db.flusher import DB, DBError
+from electrumx.server.db import DB, DBError
 from electrumx.server.db.wire_rows import Addition
 from electrumx.server.env import Env
 from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
@@ -160,7 +160,7 @@ class BlockProcessor(ForkFinder):
         # Not inherited: a subclass may index otherwise.
         any_order = vars(type(self)).get("COMPILED_ANY_ORDER")
         if self.env.indexer != "python" and any_order is not None:
-            index = CompiledIndex.for_coin(self.coin, any_order, self.db.lookup_coins)
+            index = CompiledIndex.for_coin(self.coin, any_order, self.db.find_utxo_rows)
         if self.env.indexer == "compiled" and index is None:
             raise OperatorError(
                 "INDEXER is compiled, but that form was not built or does not serve "
@@ -236,9 +236,7 @@ class BlockProcessor(ForkFinder):
             fetching = asyncio.run_coroutine_threadsafe(self._fetch_blocks(hex_hashes), loop)
             return fetching.result()
 
-        self.db.fetch_blocks = fetch_blocks
-        await self.db.open_for_sync()
-        self.db.logs_speed = self.db.first_sync
+        await self.db.open_for_sync(fetch_blocks)
         self.height = self.db.db_height
         self.tip = self.db.db_tip
         self.tx_count = self.db.db_tx_count
@@ -303,13 +301,12 @@ class BlockProcessor(ForkFinder):
         """Flush, and re-open the database for serving."""
         self.logger.info(f"caught up to height {self.height:,d}")
         first_sync = self.db.first_sync
-        await self.run_in_thread_with_lock(self.db.end_filling)
+        await self.run_in_thread_with_lock(self.db.end_bulk_load)
         fault_point("caught up: filled")
-        self.db.first_sync = False
         await self.flush(True)
         fault_point("caught up: flushed")
         # The flush does nothing if the height is the committed one; the row is written anyway.
-        await self.run_in_thread_with_lock(self.db.write_first_sync_done)
+        await self.run_in_thread_with_lock(self.db.write_caught_up)
         if first_sync:
             self.logger.info(f"{electrumx.version} synced to height {self.height:,d}")
         await asyncio.shield(self._reopen_for_serving())
@@ -318,11 +315,11 @@ class BlockProcessor(ForkFinder):
     async def _merge(self) -> None:
         """Let the engine tidy up while clients are served."""
         try:
-            merged = await asyncio.to_thread(self.db.merge)
+            merged = await asyncio.to_thread(self.db.compact_tables)
             fault_point("caught up: merged")
             if merged:
                 async with self.state_lock:
-                    await asyncio.to_thread(self.db.write_merged)
+                    await asyncio.to_thread(self.db.write_compacted)
         except Exception:
             # If the disk is full, the next flush says so.
             self.logger.exception("could not merge tables")
@@ -332,7 +329,7 @@ class BlockProcessor(ForkFinder):
             self.logger.info("waiting for the engine to merge tables")
             _done, pending = await asyncio.wait([self._merging], timeout=self.MERGE_GRACE_SECS)
             if pending:
-                self.db.stop_merging()
+                self.db.stop_table_compaction()
                 await asyncio.wait(pending)
 
     async def _reopen_for_serving(self) -> None:

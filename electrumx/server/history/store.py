@@ -84,7 +84,18 @@ class History:
     #: bytes of rows that one batch of a flush holds, about; an engine needs a multiple of it
     BATCH_BYTES = 4_000_000
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        gate: StoreGate | None = None,
+        set_utxo_flush_count: Callable[[int], None] = lambda _count: None,
+        before_clearing: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``gate`` is that of the database, which has one for both of its stores.
+
+        ``set_utxo_flush_count`` writes the flush count of the ``utxo`` store, synced;
+        ``before_clearing`` repairs the open store before orphaned rows are deleted.
+        """
         self.logger = util.class_logger(__name__, self.__class__.__name__)
         #: entries that a compacted row holds at most
         self.max_hist_row_entries = 12_500
@@ -99,12 +110,9 @@ class History:
         self.dirty: set[bytes] | None = None
         #: those of them that were backed up
         self.cut: set[bytes] = set()
-        #: of the database that the store is part of, which has one for both of its stores
-        self.gate = StoreGate()
-        #: writes the flush count of the ``utxo`` store, synced; its owner sets this
-        self.set_utxo_flush_count: Callable[[int], None] = lambda _count: None
-        #: mends the open store before rows in excess are deleted; its owner sets this
-        self.before_clearing: Callable[[], None] = lambda: None
+        self.gate = gate or StoreGate()
+        self.set_utxo_flush_count = set_utxo_flush_count
+        self.before_clearing = before_clearing
 
     # -- opening
 

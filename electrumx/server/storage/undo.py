@@ -18,10 +18,10 @@ Pure; any thread may run it.
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from electrumx.server.storage.schema import COIN_LEN
+from electrumx.server.storage.schema import UNDO_ITEM_LEN
 
 #: stands for an output that overwrites nothing; no coin has it
-NO_COIN: Final = bytes(COIN_LEN)
+NO_COIN: Final = bytes(UNDO_ITEM_LEN)
 
 #: transactions with their hashes, and the rule of what cannot be spent
 Txs = Sequence[tuple[Any, bytes]]

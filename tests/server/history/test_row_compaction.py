@@ -13,7 +13,7 @@ from electrumx.lib.hash import double_sha256
 from electrumx.lib.tx import Tx, TxInput, TxOutput
 from electrumx.lib.util import pack_le_uint32
 from electrumx.server.block_processor.processor import BlockProcessor
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.history.row_compaction import CompactionPass, RowMerger
 from electrumx.server.history.store import History
 from electrumx.server.runtime import fault_points as faults
@@ -786,7 +786,7 @@ async def many_flushes(tmp_path, engine, flushes):
     chain = TinyChain()
     bp.advance_blocks(bp._parse_blocks([GENESIS], 0))
     await bp.flush(True)
-    db.write_first_sync_done()
+    db.write_caught_up()
     db.close_dbs()
     await db.open_for_serving()
     compacting = asyncio.ensure_future(bp._compact_when_due())

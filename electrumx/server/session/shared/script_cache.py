@@ -67,7 +67,9 @@ class Awaited(Protocol):
 class Database(Protocol):
     """What is needed of the database."""
 
-    backup_count: int
+    @property
+    def backup_count(self) -> int:
+        """Number of times that committed blocks were undone."""
 
     def history_entries(self, hashX: bytes, *, limit: int | None, after: int) -> Awaited:
         """Return what becomes PackedHistory."""
