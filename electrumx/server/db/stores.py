@@ -99,7 +99,8 @@ class Stores:
         # Caught up; but on disk the initial sync lasts until the engine has compacted its tables.
         self._tables_due = False
         self._fetch_blocks: FetchBlocks | None = None
-        self._compaction: CompactionPass | None = None
+        #: the history compaction under way, or the last one
+        self.compaction: CompactionPass | None = None
         #: when the state's wall_time was last brought up to date
         self.last_timed = time.monotonic()
 
@@ -462,7 +463,7 @@ class Stores:
     @property
     def compaction_due(self) -> bool:
         """True if the history should be compacted, or is being."""
-        if self._compaction and not self._compaction.done:
+        if self.compaction and not self.compaction.done:
             return True
         return self.history.flush_count >= self.history.COMPACT_FLUSH_COUNT
 
@@ -473,9 +474,9 @@ class Stores:
 
     def begin_compaction(self) -> CompactionPass:
         """Return the compaction under way, or a new one.  Call it with the state lock held."""
-        if self._compaction is None or self._compaction.done:
-            self._compaction = CompactionPass(self.history, lambda: self._counts_agree)
-        return self._compaction
+        if self.compaction is None or self.compaction.done:
+            self.compaction = CompactionPass(self.history, lambda: self._counts_agree)
+        return self.compaction
 
     def _compact_if_overdue(self) -> None:
         if self.history.flush_count >= self.history.OPEN_COMPACT_FLUSH_COUNT:

@@ -806,7 +806,7 @@ async def many_flushes(tmp_path, engine, flushes):
             highest = max(highest, count)
             if count < last:
                 passes += 1
-                longest_slice = max(longest_slice, db._compaction.longest_slice)
+                longest_slice = max(longest_slice, db.stores.compaction.longest_slice)
             last = count
             if compacting.done():
                 compacting.result()
