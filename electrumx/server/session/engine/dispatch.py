@@ -38,7 +38,12 @@ LAST_WORD_SECS = 1.0
 
 def weight_of(request: Any) -> int:
     """Return about how many bytes of memory a request takes: its text, and what it was parsed to."""
-    return request.weight or sum(len(arg) for arg in request.args if type(arg) is str)
+    weight: int = request.weight
+    if not weight:
+        for arg in request.args:
+            if type(arg) is str:
+                weight += len(arg)
+    return weight
 
 
 def is_large(result: Any) -> bool:

@@ -57,6 +57,8 @@ from electrumx.server.session.engine.send_queue import CLOSE_SECS
 MAX_ADMITTED = 200
 # The memory that those take; one larger request may be under way alone.
 ADMITTED_BYTES = 262_144
+# The transport is asked to count what more than so many bytes of requests take.
+REPORTED_BYTES = 16_384
 # So many requests of a session are worked off before other sessions get their turn.
 SLICE_REQUESTS = 64
 # Messages not worked off yet: above so many bytes reading stops, below the other it goes on.
@@ -109,6 +111,7 @@ class RequestSession(WorkingSession):
         "_backlog",
         "_backlog_size",
         "_handlers",
+        "_is_reported",
         "_items",
         "_message_weight",
         "_parse_task",
@@ -138,6 +141,8 @@ class RequestSession(WorkingSession):
         self._parse_task: asyncio.Task[None] | None = None
         # Bytes of memory that the large message being parsed takes, or the batch being processed
         self._message_weight = 0
+        # Whether the transport was last told of more than ``REPORTED_BYTES``
+        self._is_reported = False
         self._scheduled = False
 
     # -- what the transport calls
@@ -318,7 +323,10 @@ class RequestSession(WorkingSession):
 
     def _update_reading(self) -> None:
         transport = self.transport
-        transport.note_unanswered()
+        held = self._weight + self._backlog_size + self._message_weight
+        if held > REPORTED_BYTES or self._is_reported:
+            self._is_reported = held > REPORTED_BYTES
+            transport.note_unanswered()
         if not transport.is_held:
             if self._backlog_size > READ_HIGH_MARK or not transport.is_writable:
                 transport.hold(held=True)
