@@ -76,14 +76,14 @@ def state_before_coins():
 def coins_before_history():
     """A forward flush commits the coins before the history."""
     flush_history, flush_utxos = Flusher._flush_history, Flusher._flush_utxos
-    Flusher._flush_history = lambda self: setattr(
+    Flusher._flush_history = lambda self, _flush_data: setattr(
         self._history, "flush_count", self._history.flush_count + 1
     )
 
     def mutated(self, flush_data, with_coins):
         flush_utxos(self, flush_data, with_coins)
         self._history.flush_count -= 1
-        flush_history(self)
+        flush_history(self, flush_data)
 
     Flusher._flush_utxos = mutated
 

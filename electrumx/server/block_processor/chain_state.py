@@ -276,6 +276,7 @@ class ChainState:
             utxos.adds,
             utxos.deletes,
             self.tip,
+            self.compiled,
         )
 
     def freeze(self, flush_utxos: bool, keep_bytes: int) -> FlushData:
@@ -289,11 +290,11 @@ class ChainState:
         flush_data = self.flush_data()
         self.headers, self.block_tx_hashes = [], []
         if flush_utxos:
-            self.compiled.forget_known(keep_bytes)
+            self.compiled.evict_written(keep_bytes)
             self.undo_infos, self.undo_bytes = [], 0
         else:
             flush_data.undo_infos = []
-        self.compiled.take(flush_utxos)
+        self.compiled.freeze(flush_utxos)
         return flush_data
 
     def note_flushed(self) -> None:
@@ -302,4 +303,4 @@ class ChainState:
             self.undo_bytes = 0
             if self.compiled:
                 # Blocks may be undone next, or clients be served: all of it is on disk.
-                self.compiled.forget_known(0)
+                self.compiled.evict_written(0)

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from electrumx.server.history.store import PendingHistory
+
 
 class Adds(Protocol):
     """UTXOs that wait to be written."""
@@ -48,3 +50,5 @@ class FlushData:
     #: rows to delete from the ``utxo`` store
     deletes: Deletes
     tip: bytes
+    #: history of the Cython implementation to write besides :attr:`History.unflushed`
+    history: PendingHistory | None = None

@@ -88,7 +88,7 @@ class Flusher:
         assert not flush_data.adds
         assert not flush_data.deletes
         assert not flush_data.undo_infos
-        self._history.assert_flushed()
+        self._history.assert_flushed(flush_data.history)
 
     def flush_dbs(
         self,
@@ -109,7 +109,7 @@ class Flusher:
         hold = self.must_flush_utxos
         prior_flush, prior_tx_count = stores.last_timed, stores.fs_tx_count
         self._flush_files(flush_data)
-        self._flush_history()
+        self._flush_history(flush_data)
         self._flush_utxos(flush_data, flush_utxos or hold)
         now = stores.last_timed
         tx_delta = stores.fs_tx_count - prior_tx_count
@@ -159,10 +159,10 @@ class Flusher:
         if stores.opened_for_sync:
             self._logger.info(f"flushed filesystem data in {time.monotonic() - start:.2f}s")
 
-    def _flush_history(self) -> None:
+    def _flush_history(self, flush_data: FlushData) -> None:
         """Step 2: one history flush."""
         start = time.monotonic()
-        count = self._history.flush()
+        count = self._history.flush(flush_data.history)
         fault_point("flush: history written")
         if self._stores.opened_for_sync:
             elapsed = time.monotonic() - start
@@ -238,7 +238,7 @@ class Flusher:
         assert not flush_data.block_tx_hashes
         assert not flush_data.undo_infos
         assert flush_data.height < stores.state.height
-        history.assert_flushed()
+        history.assert_flushed(flush_data.history)
         start = time.monotonic()
         hashXs = sorted(touched)
         count = history.flush_count

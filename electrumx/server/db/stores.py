@@ -75,11 +75,7 @@ class Stores:
         #: repeats writes that a shortage of descriptors or memory made fail
         self.patience = Patience(logger)
         self.damage_log = DamageLog(logger)
-        self.history = History(
-            gate=self.gate,
-            set_utxo_flush_count=self.set_flush_count,
-            before_clearing=self._restore_cut_history,
-        )
+        self.history = History(self.gate, self.set_flush_count, self._restore_cut_history)
         self.utxo_db: Storage | None = None
         self.files = FlatFiles(str(db_dir), coin, self.patience.run)
         self.recent_blocks = RecentBlocks(self.files, reorg_limit, self.damage_log, logger)
