@@ -10,7 +10,9 @@ from tests.conftest import REPOSITORY
 from tests.lint.banned_words import find_banned
 from tests.lint.test_sourcecode import tracked_files
 
-CODE = ("electrumx/", "tests/", "benchmarks/", "contrib/")
+CODE = ("electrumx/", "tests/", "benchmarks/", "contrib/", ".ci/", "Makefile", "setup.py")
+# Programs of contrib, shell scripts among them, have no suffix.
+CODE_SUFFIXES = {".py", ".pyx", ".pyi", ".pxd", ".sh", ".yml", ".service", ".conf", ""}
 LOG_METHODS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 # The list itself, and its test.
 HOLDS_THE_WORDS = {"tests/lint/banned_words.py", "tests/lint/test_words.py"}
@@ -120,8 +122,8 @@ def banned_words_in(name, source):
 def checked_files():
     for path in tracked_files():
         name = str(path.relative_to(REPOSITORY))
-        is_code = name.startswith(CODE) and name.endswith((".py", ".pyx", ".pyi", ".pxd"))
-        if (is_code or name.endswith(".rst")) and name not in HOLDS_THE_WORDS:
+        is_code = name.startswith(CODE) and path.suffix in CODE_SUFFIXES
+        if (is_code or path.suffix == ".rst" or name in CODE) and name not in HOLDS_THE_WORDS:
             yield name, path
 
 
