@@ -379,7 +379,8 @@ def parse_unconfirmed(bytes raw not None, int tx_format, bint tokens):
     """Return the mempool's fields of a transaction: (prevouts, outputs, virtual size).
 
     Prevouts are (tx_hash, txout_idx), without generation inputs; outputs are (hashX, value) of all
-    of them, unspendable ones, too.  None if it is invalid: the reference implementation then says why.
+    of them, unspendable ones, too.  None if it is invalid: the reference
+    implementation then finds the reason.
     """
     cdef const uint8_t *start = <const uint8_t *> PyBytes_AS_STRING(raw)
     cdef const uint8_t *body

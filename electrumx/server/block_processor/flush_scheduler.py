@@ -1,12 +1,12 @@
-"""Schedules flushes: when the unflushed state is written, and what runs concurrently.
+"""Schedules flushes: when the unflushed state is written, and which steps run concurrently.
 
 Owns the critical sections that change state or disk, the flush in progress, and the decision when
-one is due (by the limits of ``cache_policy``).  With the Cython implementation, what a flush writes
-is frozen first, with the lock held, and is written in a thread without it while more blocks are
+one is due (by the limits of ``cache_policy``).  With the Cython implementation, the data of a
+flush is frozen first, with the lock held, and is written in a thread without it while more blocks are
 indexed *in memory*.  If a change of state *failed*, memory may be inconsistent, and nothing is
 flushed: the disk still holds the last consistent state.
 
-Runs in: the event loop.  What changes state, or writes, runs in a worker thread and is shielded
+Runs in: the event loop.  Changes of state, and writes, run in a worker thread and are shielded
 from cancellation.
 """
 
@@ -27,15 +27,15 @@ T = TypeVar("T")
 
 
 class FlushScheduler:
-    """Runs what changes a chain state, and flushes it to the database."""
+    """Runs changes of a chain state, and flushes it to the database."""
 
-    #: What a flush takes, measured with both engines: the batch and the engine's own copy of two
+    #: Memory that a flush takes, measured with both engines: the batch and the engine's own copy of two
     #: rows for a UTXO, and of one for a key to delete.  History is written in bounded batches.
     FLUSH_BYTES_PER_UTXO = 180
     FLUSH_BYTES_PER_DELETE = 60
 
     def __init__(self, state: ChainState, db: DB, cache_bytes: int, progress: SyncProgress):
-        """``cache_bytes``: what the caches may take."""
+        """``cache_bytes``: the memory that the caches may take."""
         self._state = state
         self._db = db
         self._cache_bytes = cache_bytes
@@ -50,7 +50,7 @@ class FlushScheduler:
     # -- critical sections
 
     async def run_locked(self, func: Callable[..., T], *args: Any) -> T:
-        """Run what changes state in a thread, under the lock, shielded from cancellation.
+        """Run a change of state in a thread, under the lock, shielded from cancellation.
 
         Wait for the end of a flush beside indexing first.
         """
@@ -67,7 +67,7 @@ class FlushScheduler:
             return await self._run(func, *args)
 
     async def _run(self, func: Callable[..., T], *args: Any) -> T:
-        """Run what changes state, or the disk, in a thread; nothing is flushed after it failed."""
+        """Run a change of state, or of the disk, in a thread; nothing is flushed after it failed."""
         try:
             return await asyncio.to_thread(func, *args)
         except BaseException as e:
@@ -154,7 +154,7 @@ class FlushScheduler:
     # -- the decision
 
     def cache_use(self) -> CacheUse:
-        """Return what the caches take, and what flushing them will take."""
+        """Return the memory that the caches take, and that flushing them will take."""
         state, db = self._state, self._db
         history = (
             db.history.unflushed_memsize()

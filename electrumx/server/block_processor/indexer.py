@@ -1,4 +1,4 @@
-"""Advance and undo one block: the rules of what a transaction changes.
+"""Advance and undo one block: the rules by which a transaction changes UTXOs and histories.
 
 Pure but for the UTXOs in the :class:`UTXOCache` handed in: no I/O of its own, no logging, no
 chain state.  This is the reference implementation; ``_fastindex`` computes the same in Cython.

@@ -13,7 +13,7 @@ done for every script, the flush count is lowered to the highest id in use.
 **While serving** (:class:`CompactionPass`) a pass goes through three stages.
 
 1. *Scan.* Scripts are read in key order without a lock, since an iterator is a consistent snapshot,
-   and the steps found are written in slices with the block processor's state lock held.  A slice is
+   and the steps found are written, a slice at a time, with the block processor's state lock held.  A slice is
    only a bounded batch of puts and deletes; all reading was done before.  Rows above the *limit*,
    the flush count when the scan started, are not read.
 2. *Catch up.* A script that was flushed or cut since is *dirty*.  In rounds, each of which sets a new
@@ -84,7 +84,7 @@ class CompactableHistory(Protocol):
     db: Storage | None
     state: HistState
     max_hist_row_entries: int
-    #: what changed since the limit was set
+    #: scripts that changed since the limit was set
     changes: ChangeLog
     #: passed by whatever reads the store without the state lock
     gate: StoreGate
@@ -353,7 +353,7 @@ class CompactionPass:
     # -- writing, with the state lock held
 
     def write(self) -> bool:
-        """Write what is prepared, and start a round or finish where that is due.
+        """Write the steps prepared, and start a round or finish where that is due.
 
         Return False if nothing can be done before the UTXOs of a history flush are written.
         """
@@ -435,7 +435,7 @@ class CompactionPass:
         self._exhausted = False
 
     def _write_steps(self) -> None:
-        """Write what is prepared, except for scripts that were cut."""
+        """Write the steps prepared, except for scripts that were cut."""
         assert self._history.db
         steps = [step for step in self._steps if step.hashX not in self._history.changes.cut]
         self._steps = []
