@@ -11,7 +11,7 @@ Runs in: the block processor's worker thread, with the state lock held; parsing 
 
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from electrumx.lib.coins import Coin
 from electrumx.lib.coins.base import NEVER
@@ -45,7 +45,7 @@ def _tx_format(coin: type[Coin]) -> int | None:
         return None
     if any(_overrides(coin, name) for name in ("block", "block_header")):
         return None
-    formats: dict[Any, int] = {
+    formats: dict[type, int] = {
         Deserializer: parser.PLAIN,
         DeserializerSegWit: parser.SEGWIT,
         DeserializerLitecoin: parser.LITECOIN,

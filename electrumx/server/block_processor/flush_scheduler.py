@@ -12,7 +12,8 @@ from cancellation.
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 from electrumx.server.block_processor.cache_policy import (
     CacheUse,
@@ -24,6 +25,7 @@ from electrumx.server.block_processor.sync_progress import SyncProgress
 from electrumx.server.db.flusher import DB, FlushData
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class FlushScheduler:
@@ -49,27 +51,27 @@ class FlushScheduler:
 
     # -- critical sections
 
-    async def run_locked(self, func: Callable[..., T], *args: Any) -> T:
+    async def run_locked(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a change of state in a thread, under the lock, shielded from cancellation.
 
         Wait for the end of a flush beside indexing first.
         """
-        return await asyncio.shield(self._run_locked(True, func, *args))
+        return await asyncio.shield(self._run_locked(True, partial(func, *args, **kwargs)))
 
-    async def run_beside_flush(self, func: Callable[..., T], *args: Any) -> T:
+    async def run_beside_flush(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do the same beside a flush: ``func`` must change memory only."""
-        return await asyncio.shield(self._run_locked(False, func, *args))
+        return await asyncio.shield(self._run_locked(False, partial(func, *args, **kwargs)))
 
-    async def _run_locked(self, wait: bool, func: Callable[..., T], *args: Any) -> T:
+    async def _run_locked(self, wait: bool, func: Callable[[], T]) -> T:
         async with self._state.lock:
             if wait:
                 await self._end_writing()
-            return await self._run(func, *args)
+            return await self._run(func)
 
-    async def _run(self, func: Callable[..., T], *args: Any) -> T:
+    async def _run(self, func: Callable[[], T]) -> T:
         """Run a change of state, or of the disk, in a thread; nothing is flushed after it failed."""
         try:
-            return await asyncio.to_thread(func, *args)
+            return await asyncio.to_thread(func)
         except BaseException as e:
             self.broken = True
             self._db.raise_explained(e)
@@ -107,13 +109,15 @@ class FlushScheduler:
 
     async def _start_writing(self, flush_utxos: bool) -> None:
         """Start a flush beside indexing; none is in progress."""
-        flush_data = await self._run_locked(False, self._freeze, flush_utxos)
+        flush_data = await self._run_locked(False, partial(self._freeze, flush_utxos))
         self._writing = asyncio.ensure_future(
             self._run(
-                self._db.flush_dbs,
-                flush_data,
-                flush_utxos,
-                self._progress.estimate_txs_remaining,
+                partial(
+                    self._db.flush_dbs,
+                    flush_data,
+                    flush_utxos,
+                    self._progress.estimate_txs_remaining,
+                )
             )
         )
 

@@ -305,7 +305,7 @@ def compact_counting(store, model, between):
         between(compaction)
         counted.count = 0
         compaction.prepare()
-        if compaction._rounds > 1:
+        if compaction.rounds > 1:
             caught_up += counted.count
         between(compaction)
         counted.count = 0
@@ -329,7 +329,7 @@ def test_few_rows_are_read_with_the_lock_held_however_many_scripts_in_use_have(s
     compaction, most_locked, caught_up = compact_counting(store, model, fill_1)
     # The slices before the finish hold, too: all these scripts were flushed since.
     assert compaction.rows_deleted > 9_000
-    assert compaction._rounds <= 4
+    assert compaction.rounds <= 4
     assert 0 < most_locked < 60
     assert caught_up < 100
     fill(store, choose, hashXs, 20, model)
@@ -348,7 +348,7 @@ def test_scripts_that_a_reorganisation_cut_are_not_read_with_the_lock_held(store
     def reorganise(compaction):
         # At first among the steps of a slice, and then whenever it could finish.
         if len(reorganised) < 8 and compaction.has_work:
-            reorganised.append(compaction._rounds)
+            reorganised.append(compaction.rounds)
             store.tx_count -= 3
             history.backup(hashXs, store.tx_count)
             for numbers in model.values():
@@ -383,9 +383,9 @@ def test_what_is_known_of_a_script_is_kept_up_to_date_in_rounds_of_many_scripts(
     compaction = NoneAtTheEnd(history, store.agree)
     # In the round of one script it is noted where its rows end, and the next round adds some.
     for touched in ([a], [a, b], [a, b], [a, b], [a, b], [a], [a, b], [a]):
-        while not compaction._exhausted:
+        while not compaction.exhausted:
             compaction.prepare()
-            if not compaction._exhausted:
+            if not compaction.exhausted:
                 compaction.write()
         flush(*touched)
         compaction.write()
@@ -409,7 +409,7 @@ def test_a_finish_that_new_scripts_delay_comes_after_some_rounds(store, monkeypa
         fill(store, choose, [choose.randbytes(11) for _ in range(4)], 1, model)
         compaction.write()
     # The finish is one round more.
-    assert compaction._rounds == 6
+    assert compaction.rounds == 6
     assert_whole(store.open(), model)
     assert store.opened.flush_count == store.utxo_flush_count == max(ids(store.opened)) < 30
 
