@@ -28,10 +28,10 @@ class StubDB:
         self.undo_rows = {}
         self.undone = []
 
-    def lookup_coin(self, *_args, exact=False):
+    def find_utxo_row(self, *_args, exact=False):
         return None
 
-    def lookup_coins(self, outpoints, *_args, exact=False):
+    def find_utxo_rows(self, outpoints, *_args, exact=False):
         return [None] * len(outpoints)
 
     def min_undo_height(self, max_height):
@@ -58,7 +58,7 @@ class World:
         self.db = StubDB()
         compiled = None
         if indexer == "cython":
-            compiled = CompiledIndex.for_coin(COIN, False, self.db.lookup_coins)
+            compiled = CompiledIndex.for_coin(COIN, False, self.db.find_utxo_rows)
             if compiled is None:
                 pytest.skip("the Cython implementation is not built")
         parse = compiled.parse if compiled else COIN.block
