@@ -88,7 +88,7 @@ class BlockProcessor:
         self.notifications = notifications
 
         height = daemon.cached_height
-        strategy = self.make_strategy()
+        self.strategy = strategy = self.make_strategy()
         compiled = self._make_compiled_index(strategy)
         self.state = ChainState(
             coin, db, env.reorg_limit, strategy, compiled, height, logger, steps=self
@@ -127,16 +127,18 @@ class BlockProcessor:
         """Return the strategy that indexes the coin's transactions."""
         return InOrderStrategy()
 
-    def _make_compiled_index(self, strategy: Strategy) -> CompiledIndex | None:
-        """Return the Cython implementation, if it is built and computes what this class does."""
-        index = None
-        cls = type(self)
-        # A subclass that replaces a step indexes in a way of its own.
-        replaced = (cls.advance_txs, cls.backup_txs) != (
+    @classmethod
+    def replaces_steps(cls) -> bool:
+        """Return whether a subclass replaces a step, and so indexes in a way of its own."""
+        return (cls.advance_txs, cls.backup_txs) != (
             BlockProcessor.advance_txs,
             BlockProcessor.backup_txs,
         )
-        if self.env.indexer != "python" and strategy.in_cython and not replaced:
+
+    def _make_compiled_index(self, strategy: Strategy) -> CompiledIndex | None:
+        """Return the Cython implementation, if it is built and computes what this class does."""
+        index = None
+        if self.env.indexer != "python" and strategy.in_cython and not self.replaces_steps():
             index = CompiledIndex.for_coin(
                 self.coin,
                 strategy.any_order,
