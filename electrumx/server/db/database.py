@@ -25,7 +25,7 @@ from electrumx.server.db.flusher import Flusher
 from electrumx.server.db.foreign_reorg_repair import FetchBlocks
 from electrumx.server.db.headers import Headers
 from electrumx.server.db.initial_sync import InitialSync
-from electrumx.server.db.queries import Balance, Coins, PackedHistory, Queries
+from electrumx.server.db.queries import Balance, PackedHistory, PackedUTXOs, Queries
 from electrumx.server.db.read_pool import PendingRead, ReadPool
 from electrumx.server.db.stores import Stores
 from electrumx.server.db.utxo_lookup import UTXOLookup
@@ -275,9 +275,9 @@ class DB:
         """Return (tx hash, height) of a script's first ``limit`` transactions, in chain order."""
         return await self.queries.limited_history(hashX, limit=limit)
 
-    def coins(self, hashX: bytes) -> PendingRead[Coins]:
+    def packed_utxos(self, hashX: bytes) -> PendingRead[PackedUTXOs]:
         """Return all unspent outputs of a script, packed and in chain order."""
-        return self.queries.coins(hashX)
+        return self.queries.packed_utxos(hashX)
 
     def balance(self, hashX: bytes) -> PendingRead[Balance]:
         """Return the number and the sum of a script's unspent outputs."""

@@ -308,8 +308,8 @@ class Stores:
         """Set the engines to bulk load, also where that was begun and interrupted."""
         assert self.utxo_db
         assert self.history.db
-        self.utxo_db.begin_filling()
-        self.history.db.begin_filling()
+        self.utxo_db.begin_bulk_load()
+        self.history.db.begin_bulk_load()
         fault_point("open: options for filling")
 
     def _read_tx_counts(self) -> None:
@@ -369,7 +369,7 @@ class Stores:
         """Make a compaction of the engine's tables end soon; closing must follow."""
         for store in (self.utxo_db, self.history.db):
             if store:
-                store.stop_merging()
+                store.stop_compaction()
 
     # -- the committed state
 

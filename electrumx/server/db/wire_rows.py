@@ -1,7 +1,7 @@
-"""Rows of the database as clients see them: entries, coins, texts, proofs.  Pure.
+"""Rows of the database as clients see them: entries, UTXOs, texts, proofs.  Pure.
 
 *Packed history* is a string of 36 bytes an entry: tx hash, height LE4; in chain order.  *Packed
-coins* are 48 bytes each: tx hash, height LE4, txout_idx LE4, value LE8; in chain order.  Both are
+UTXOs* are 48 bytes each: tx hash, height LE4, txout_idx LE4, value LE8; in chain order.  Both are
 made from the rows of the stores in one step, are what the caches hold, and become JSON in one
 step, with no Python object for an entry in between: an address can have half a million.
 
@@ -36,26 +36,26 @@ __all__ = [
     "COMPILED",
     "HISTORY_ENTRY_LEN",
     "PACKED_UTXO_LEN",
-    "coins_json",
     "entries_of",
     "extend_histories",
     "hashXs_of",
     "hexlify",
     "history_json",
     "merkle_levels",
-    "pack_coins",
     "pack_histories",
+    "pack_utxos",
     "render_statuses",
     "status_of",
     "status_text",
-    "sum_coins",
+    "sum_utxos",
+    "utxos_json",
 ]
 
 _ENTRY = Struct("<32sI")
-_COIN = Struct("<32sIIQ")
+_UTXO = Struct("<32sIIQ")
 _SUFFIX_IDX = Struct("<I")
 _VALUE = Struct("<Q")
-assert (_ENTRY.size, _COIN.size) == (HISTORY_ENTRY_LEN, PACKED_UTXO_LEN)
+assert (_ENTRY.size, _UTXO.size) == (HISTORY_ENTRY_LEN, PACKED_UTXO_LEN)
 
 
 class OpenFile(Protocol):
@@ -67,7 +67,7 @@ class OpenFile(Protocol):
 # Return the physical file of hashes with a number, None if there is none.
 OpenHashes = Callable[[int], OpenFile | None]
 # key and value of a ``u`` row
-CoinRows = list[tuple[bytes, bytes]]
+UTXORows = list[tuple[bytes, bytes]]
 
 
 def _hashes(tx_nums: list[int], open_file: OpenHashes, per_file: int) -> Iterator[bytes]:
@@ -107,7 +107,7 @@ def _pack_history(
     return b"".join(parts), tx_nums[-1] if tx_nums else -1
 
 
-def _coins(rows: CoinRows) -> list[tuple[int, int, int]]:
+def _unpack(rows: UTXORows) -> list[tuple[int, int, int]]:
     """Return (tx number, txout_idx, value) of each row."""
     result = []
     for key, value in rows:
@@ -117,35 +117,35 @@ def _coins(rows: CoinRows) -> list[tuple[int, int, int]]:
     return result
 
 
-def sum_coins(rows: CoinRows, tx_count: int) -> int | None:
-    """Return the sum of the values of coins; None if one is of transaction ``tx_count`` or later."""
-    coins = _coins(rows)
-    if any(tx_num >= tx_count for tx_num, _idx, _value in coins):
+def sum_utxos(rows: UTXORows, tx_count: int) -> int | None:
+    """Return the sum of the values of UTXOs; None if one is of transaction ``tx_count`` or later."""
+    utxos = _unpack(rows)
+    if any(tx_num >= tx_count for tx_num, _idx, _value in utxos):
         return None
-    return sum(value for _num, _idx, value in coins)
+    return sum(value for _num, _idx, value in utxos)
 
 
-def pack_coins(
-    rows: CoinRows,
+def pack_utxos(
+    rows: UTXORows,
     tx_count: int,
     tx_counts: "array[int]",
     open_file: OpenHashes,
     per_file: int,
 ) -> bytes | None:
-    """Return packed coins, sorted; None if one is of transaction ``tx_count`` or later.
+    """Return packed UTXOs, sorted; None if one is of transaction ``tx_count`` or later.
 
     The other arguments, and the other reason for None, are those of :func:`pack_histories`.
     """
-    coins = sorted(_coins(rows))
-    tx_nums = [tx_num for tx_num, _idx, _value in coins]
+    utxos = sorted(_unpack(rows))
+    tx_nums = [tx_num for tx_num, _idx, _value in utxos]
     if tx_nums and tx_nums[-1] >= tx_count:
         return None
     parts = []
     hashes = _hashes(tx_nums, open_file, per_file)
-    for (tx_num, txout_idx, value), tx_hash in zip(coins, hashes, strict=True):
+    for (tx_num, txout_idx, value), tx_hash in zip(utxos, hashes, strict=True):
         if len(tx_hash) != HASH_LEN:
             return None
-        parts.append(_COIN.pack(tx_hash, bisect_right(tx_counts, tx_num), txout_idx, value))
+        parts.append(_UTXO.pack(tx_hash, bisect_right(tx_counts, tx_num), txout_idx, value))
     return b"".join(parts)
 
 
@@ -154,9 +154,9 @@ def entries_of(packed: bytes) -> list[tuple[bytes, int]]:
     return list(_ENTRY.iter_unpack(packed))
 
 
-def coins_of(packed: bytes) -> list[tuple[bytes, int, int, int]]:
-    """Return (tx hash, height, txout_idx, value) of each packed coin."""
-    return list(_COIN.iter_unpack(packed))
+def utxos_of(packed: bytes) -> list[tuple[bytes, int, int, int]]:
+    """Return (tx hash, height, txout_idx, value) of each packed UTXO."""
+    return list(_UTXO.iter_unpack(packed))
 
 
 def pack_entry(tx_hash: bytes, height: int) -> bytes:
@@ -164,9 +164,9 @@ def pack_entry(tx_hash: bytes, height: int) -> bytes:
     return _ENTRY.pack(tx_hash, height)
 
 
-def pack_coin(tx_hash: bytes, height: int, txout_idx: int, value: int) -> bytes:
-    """Return one packed coin."""
-    return _COIN.pack(tx_hash, height, txout_idx, value)
+def pack_utxo(tx_hash: bytes, height: int, txout_idx: int, value: int) -> bytes:
+    """Return one packed UTXO."""
+    return _UTXO.pack(tx_hash, height, txout_idx, value)
 
 
 def history_json(packed: bytes) -> bytes:
@@ -177,12 +177,12 @@ def history_json(packed: bytes) -> bytes:
     ).encode()
 
 
-def coins_json(packed: bytes) -> bytes:
-    """Return packed coins as JSON objects joined by commas, without the list's brackets."""
+def utxos_json(packed: bytes) -> bytes:
+    """Return packed UTXOs as JSON objects joined by commas, without the list's brackets."""
     return ",".join(
         f'{{"tx_hash":"{hash_to_hex_str(tx_hash)}","tx_pos":{txout_idx},'
         f'"height":{height},"value":{value}}}'
-        for tx_hash, height, txout_idx, value in _COIN.iter_unpack(packed)
+        for tx_hash, height, txout_idx, value in _UTXO.iter_unpack(packed)
     ).encode()
 
 
@@ -303,35 +303,35 @@ def hexlify(data: bytes) -> bytes:
 READABLE = {
     name: globals()[name]
     for name in (
-        "coins_json",
+        "utxos_json",
         "extend_histories",
         "hashXs_of",
         "hexlify",
         "history_json",
         "merkle_levels",
-        "pack_coins",
+        "pack_utxos",
         "pack_histories",
         "render_statuses",
         "status_of",
         "status_text",
-        "sum_coins",
+        "sum_utxos",
     )
 }
 
 try:
     from electrumx.server.db._fastquery import (  # type: ignore[assignment]
-        coins_json,
         extend_histories,
         hashXs_of,
         hexlify,
         history_json,
         merkle_levels,
-        pack_coins,
         pack_histories,
+        pack_utxos,
         render_statuses,
         status_of,
         status_text,
-        sum_coins,
+        sum_utxos,
+        utxos_json,
     )
 
     #: whether the compiled form is in use

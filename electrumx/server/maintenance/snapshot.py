@@ -8,7 +8,7 @@ Owns the staging folder in the database directory, and what is written beside th
 2. *With it*, so that nobody flushes: hard links and small copies are made in the staging folder,
    which is on the database's own disk.  RocksDB makes a checkpoint.  Of LevelDB the tables are
    linked, which never change once they are written, and ``CURRENT``, the manifest and the logs
-   copied; if the manifest grew meanwhile, because LevelDB merged tables in the background, the
+   copied; if the manifest grew meanwhile, because LevelDB compacted tables in the background, the
    copy is made again.  Of the flat files those are linked that lie wholly below what can be
    reorganised, and the last ones copied up to the committed height.
 3. Without it again: raw blocks are copied, which need not agree with the rest, since who reads

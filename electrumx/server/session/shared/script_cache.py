@@ -74,8 +74,8 @@ class Database(Protocol):
     def history_entries(self, hashX: bytes, *, limit: int | None, after: int) -> Awaited:
         """Return what becomes PackedHistory."""
 
-    def coins(self, hashX: bytes) -> Awaited:
-        """Return what becomes Coins."""
+    def packed_utxos(self, hashX: bytes) -> Awaited:
+        """Return what becomes PackedUTXOs."""
 
     def balance(self, hashX: bytes) -> Awaited:
         """Return what becomes Balance."""
@@ -323,7 +323,7 @@ class Balances(Source[tuple[int, int]]):
         def done(reading: Any) -> None:
             found = self._found(key, reading)
             if found is not None:
-                self._arrived(key, (found.coin_count, found.value), 0, found.backup_count)
+                self._arrived(key, (found.utxo_count, found.value), 0, found.backup_count)
 
         self._db.balance(key[0]).add_done_callback(done)
 
@@ -335,9 +335,9 @@ class CoinLists(Source[bytes]):
         def done(reading: Any) -> None:
             found = self._found(key, reading)
             if found is not None:
-                self._arrived(key, found.coins, len(found.coins), found.backup_count)
+                self._arrived(key, found.utxos, len(found.utxos), found.backup_count)
 
-        self._db.coins(key[0]).add_done_callback(done)
+        self._db.packed_utxos(key[0]).add_done_callback(done)
 
 
 class Histories(Source[ScriptHistory]):
