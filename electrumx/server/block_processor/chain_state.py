@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from electrumx.lib.coins import Block, Coin
 from electrumx.lib.hash import hash_to_hex_str
-from electrumx.server.block_processor import indexer
 from electrumx.server.block_processor.block_parser import ParsedBlock, spent_outpoints_of
 from electrumx.server.block_processor.compiled_indexer import CompiledIndex
 from electrumx.server.block_processor.errors import ChainError, UndoMissingError, UnfitBlockError
@@ -29,6 +28,7 @@ from electrumx.server.db import DB, FlushData, wire_rows
 from electrumx.server.db.wire_rows import Addition
 from electrumx.server.notifications import Confirmed
 from electrumx.server.storage.schema import HASH_LEN
+from electrumx.server.storage.undo import split_items
 
 if TYPE_CHECKING:
     from electrumx.server.block_processor._fastblock import FastBlock
@@ -221,7 +221,7 @@ class ChainState:
         undo_info = self._db.read_undo_info(height)
         if undo_info is None:
             raise UndoMissingError(self._undo_missing_text(height))
-        return indexer.split_undo(undo_info)
+        return split_items(undo_info)
 
     def _undo_missing_text(self, height: int) -> str:
         """Return why a block cannot be undone, and what to do."""

@@ -28,10 +28,10 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from electrumx.lib.errors import DeserializeError
 from electrumx.lib.hash import HASHX_LEN, hash_to_hex_str
 from electrumx.lib.merkle import Merkle
 from electrumx.server.db import DB, DBError
+from electrumx.server.db.raw_blocks import stored_block
 from electrumx.server.storage.schema import (
     HASH_LEN,
     HIST_KEY_LEN,
@@ -453,11 +453,14 @@ class Audit:
     def _check_undone(self, height: int, items: int) -> None:
         """Compare the number of undo items with what the raw block spends, if it is kept."""
         try:
-            block = self.db.coin.block(self.db.files.read_raw_block(height), height)
             [header] = self.headers(height, 1)
-        except (OSError, DeserializeError, DBError):
-            return  # the node is asked for it
-        if block.header == header:
+        except (OSError, DBError):
+            return
+        coin = self.db.coin
+        block_hash = coin.header_hash(header)
+        block = stored_block(coin, self.db.files.read_raw_block, height, block_hash)
+        # Another one is fetched from the daemon when it is needed.
+        if block is not None:
             is_unspendable = self.db.output_rule(height).is_unspendable
             if overwritten_count(items, block.transactions, is_unspendable) is None:
                 spent = spend_count(block.transactions)
