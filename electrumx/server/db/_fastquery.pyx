@@ -1,13 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False
-"""The compiled form of answering: from packed rows to JSON, text and proofs.
+"""The Cython implementation of replies: from packed rows to JSON, text and proofs.
 
-Its oracle, and its substitute where it is not built, is the pure-Python form in ``wire_rows``, which
-tells what each function takes and returns; property tests feed both the same rows.
+The reference implementation, and its substitute where it is not built, is the pure-Python one in
+``wire_rows``, which describes the arguments and results; property tests feed both the same rows.
 
 The loops over transaction hashes, and all encoding of many items, run without the GIL, so that
-neither the event loop nor the other readers wait for them.  Reading the cumulative counts holds
-it: that array grows at any moment, but only with the GIL.
+neither the event loop nor other readers wait for them.  Reading the cumulative counts holds it:
+that array may grow at any moment, but only with the GIL.
 """
 
 from cpython cimport array
@@ -52,7 +52,7 @@ cdef enum:
     # hashes read in one go at most, and how far apart two that are worth it may lie
     RUN = 2048
     GAP = 128
-    # items from which on the GIL is let go
+    # number of items from which on the GIL is released
     MANY = 500
 
 # Two hex digits for each byte.
@@ -214,7 +214,7 @@ def pack_histories(
 ):
     """Return (packed history, last number) of each row; None where a hash is missing.
 
-    All hashes are read in one go, so that the GIL is let go, and waited for, once.
+    All hashes are read in one go, so that the GIL is released, and acquired, once.
     """
     cdef Py_ssize_t total = 0, part_total = 0, part_count = 0, n, row, count, start
     cdef uint64_t number = 0
@@ -503,7 +503,7 @@ cdef struct Job:
     # key of the first record that is wanted
     uint8_t key[TOUCH_RECORD_LEN]
     uint64_t last
-    # what is known, or NULL
+    # the history so far, or NULL
     const uint8_t *known
     Py_ssize_t known_len
     # the records, and where the history is written to

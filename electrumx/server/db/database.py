@@ -2,8 +2,7 @@
 
 Owns nothing but the parts: :class:`Stores` (the committed state and what holds it), the reads of
 clients (:class:`Queries`, :class:`Headers`, :class:`UTXOLookup`), the :class:`Flusher` and the end
-of the :class:`InitialSync`.  Its methods delegate, so that those who have a database need not know
-the parts.
+of the :class:`InitialSync`.  Its methods delegate, so that callers need not know the parts.
 
 Writing runs in a worker thread with the block processor's state lock held; ``async`` methods, and
 those that return a ``PendingRead``, are called on the event loop.
@@ -41,7 +40,7 @@ class DB:
     """The database in ``env.db_dir``; closed until one of the ``open_…`` methods is awaited."""
 
     DB_VERSIONS = Stores.DB_VERSIONS
-    #: what its methods raise, for those who have a database and do not import this module
+    #: the error its methods raise, for code that does not import this module
     DBError = DBError
 
     def __init__(self, env: Env) -> None:
@@ -66,7 +65,7 @@ class DB:
 
     @property
     def state(self) -> ChainState:
-        """What is committed to disk."""
+        """The committed state."""
         return self.stores.state
 
     @property
@@ -209,7 +208,7 @@ class DB:
         self.initial_sync.end_bulk_load()
 
     def end_bulk_load_if_large(self) -> None:
-        """Do so with the ``utxo`` store if it is larger than what is compacted at the end."""
+        """End bulk load of the ``utxo`` store if it is too large to be compacted at the end."""
         self.initial_sync.end_bulk_load_if_large()
 
     def write_caught_up(self) -> None:

@@ -40,7 +40,7 @@ class InitialSync:
         stores.leave_initial_sync(tables_due=due)
 
     def end_bulk_load_if_large(self) -> None:
-        """Do so with the ``utxo`` store if it is larger than what is compacted at the end."""
+        """End bulk load of the ``utxo`` store if it is too large to be compacted at the end."""
         store = self._stores.utxo_db
         assert store
         if store.bulk_loading and store.table_bytes > store.COMPACT_BYTES:
@@ -54,7 +54,7 @@ class InitialSync:
         fault_point("caught up: state written")
 
     def compact_tables(self) -> bool:
-        """Remove what many flushes of an initial sync left behind, if it is not too much.
+        """Compact the tables that many flushes of an initial sync left, if they are not too large.
 
         With a small cache, UTXOs that were written and then spent are nearly half of the store.
         Runs in a thread, beside readers and flushes; closing the stores ends it.  A kill at any

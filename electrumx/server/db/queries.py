@@ -49,7 +49,7 @@ UTXO_ROW_LEN = UTXO_KEY_LEN + VALUE_LEN
 
 
 class PackedHistory(NamedTuple):
-    """Entries of a script's history, as the database has them."""
+    """Entries of a script's history."""
 
     #: see ``wire_rows``
     entries: bytes
@@ -60,7 +60,7 @@ class PackedHistory(NamedTuple):
 
 
 class PackedUTXOs(NamedTuple):
-    """A script's unspent outputs, as the database has them."""
+    """A script's unspent outputs."""
 
     #: see ``wire_rows``
     utxos: bytes
@@ -144,7 +144,7 @@ class Queries:
             else:
                 entries, last_tx_num = history
                 if len(row) * wire_rows.HISTORY_ENTRY_LEN != len(entries) * TXNUM_LEN:
-                    # Left out are those not committed yet, or what is no transaction.
+                    # Some are left out: not committed yet, or no transactions.
                     self._refuse_damaged_history(hashX, seq)
                 result.append(PackedHistory(entries, last_tx_num if entries else after, backups))
         return result

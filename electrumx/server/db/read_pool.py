@@ -40,7 +40,7 @@ class ReadStatus(Enum):
 
     #: there is more than a small read may take; see :meth:`ReadPool.read`
     TOO_MUCH = 1
-    #: the chain was reorganised meanwhile
+    #: the chain was reorganised during the read
     RACED = 2
 
 
@@ -69,7 +69,7 @@ RETRY_LOG_SECS = 10.0
 
 
 class PendingRead(EagerFuture[T]):
-    """A read that was asked for, and is made even if nobody waits for it any more."""
+    """A requested read; it is made even if nothing waits for it any more."""
 
     __slots__ = ("argument", "batch", "bounded", "retries")
 
@@ -216,7 +216,7 @@ class ReadPool:
             self._loop.call_later(THREAD_RETRY_SECS, self._start_thread, pool)
 
     def _start_thread(self, pool: ThreadPoolExecutor) -> None:
-        """Have a pool try again to start a thread for what is queued."""
+        """Make a pool try again to start a thread for the queued jobs."""
         assert self._loop
         try:
             pool.submit(int)

@@ -1,8 +1,8 @@
-"""What is committed to disk: the chain state, the two key-value stores and the flat files.
+"""The committed state, and its storage: the two key-value stores and the flat files.
 
 Owns the state (height, tip, transaction count), the ``utxo`` store, the flat files and, through
 :class:`History`, the ``hist`` store: how they are opened, checked, repaired after a kill, and closed,
-and the history compaction that is under way.  ``flusher`` decides what is written in which order.
+and the history compaction that is under way.  ``flusher`` decides the order of the writes.
 
 Writing runs in a worker thread with the block processor's state lock held, or while the database is
 opened, before anything else uses it.
@@ -70,7 +70,7 @@ class Stores:
         self.db_dir = db_dir
         self.engine = engine
         self.coin = coin
-        #: entered by whoever reads the stores or the flat files without the state lock
+        #: to be entered to read the stores or the flat files without the state lock
         self.gate = StoreGate(is_open=False)
         #: repeats writes that a shortage of descriptors or memory made fail
         self.patience = Patience(logger)
@@ -79,7 +79,7 @@ class Stores:
         self.utxo_db: Storage | None = None
         self.files = FlatFiles(str(db_dir), coin, self.patience.run)
         self.recent_blocks = RecentBlocks(self.files, reorg_limit, self.damage_log, logger)
-        #: what is committed to disk; replaced, never changed, so readers see one state
+        #: the committed state; replaced, never changed, so readers see one state
         self.state = ChainState.new(coin.GENESIS_HASH)
         #: the flat files hold at least the blocks up to this height, and so many transactions
         self.fs_height = -1
@@ -214,7 +214,7 @@ class Stores:
         rest = (self.db_dir / "hist" / "CURRENT", self.db_dir / "meta" / "txcounts00")
         if not (store / "CURRENT").exists() and all(path.exists() for path in rest):
             raise DBError(
-                f"the coin store {store} is missing or has lost its file CURRENT: restore a backup "
+                f"the UTXO store {store} is missing or has lost its file CURRENT: restore a backup "
                 f"of the whole database directory, or empty {self.db_dir} to synchronise anew"
             )
 
@@ -465,7 +465,7 @@ class Stores:
 
     @property
     def _counts_agree(self) -> bool:
-        """True if no history flush waits for its coins."""
+        """True if no history flush waits for its UTXOs."""
         return self.state.utxo_flush_count == self.history.flush_count
 
     def begin_compaction(self) -> CompactionPass:

@@ -5,12 +5,12 @@ UTXOs* are 48 bytes each: tx hash, height LE4, txout_idx LE4, value LE8; in chai
 made from the rows of the stores in one step, are what the caches hold, and become JSON in one
 step, with no Python object for an entry in between: an address can have half a million.
 
-*Records* say which scripts the transactions of a block touch, in 16 bytes each: hashX, tx_num BE5;
-ascending, each once.  What they add to histories that are in memory is found without the stores.
+*Touch records* name the scripts that the transactions of a block touch, in 16 bytes each: hashX,
+tx_num BE5; ascending, each once.  From them cached histories are extended without the stores.
 
-The functions of this module are readable Python and the oracle of those with the same names in
-``_fastquery.pyx``, which take their place where they are built.  ``tests/property`` compares them.
-They may run in any thread; where hashes are read, they block.
+The functions of this module are the reference implementation, in pure Python, of those with the
+same names in ``_fastquery.pyx``, which replace them where they are built.  ``tests/property``
+compares both.  Runs in: any thread; functions that read hashes block.
 """
 
 import os
@@ -59,7 +59,7 @@ assert (_ENTRY.size, _UTXO.size) == (HISTORY_ENTRY_LEN, PACKED_UTXO_LEN)
 
 
 class OpenFile(Protocol):
-    """An open file, for as long as somebody holds the object."""
+    """An open file; it is closed with the last reference to the object."""
 
     fd: int
 
@@ -200,7 +200,7 @@ def status_of(packed: bytes) -> tuple[str | None, int]:
 
 
 class Addition(NamedTuple):
-    """What consecutive blocks added to the history of every script."""
+    """The touch records of consecutive blocks, which extend the history of every script."""
 
     #: see the module's docstring
     records: bytes
@@ -235,10 +235,10 @@ def hashXs_of(records: bytes) -> set[bytes]:
 def extend_histories(
     hashXs: list[bytes], known: list[bytes | None], last_tx_nums: list[int], addition: Addition
 ) -> list[Extended]:
-    """Return the histories of scripts with what was added beyond their last transactions.
+    """Return the histories of scripts, extended beyond their last transactions.
 
-    ``known`` has what is packed so far, and the result then has the whole, and its status; or
-    None, and the result has what is new, and None and 0 in place of the status.
+    ``known`` has the packed history so far, and the result then has the whole, and its status; or
+    None, and the result has the new entries, and None and 0 in place of the status.
     """
     records = addition.records
     lines = [records[n : n + TOUCH_RECORD_LEN] for n in range(0, len(records), TOUCH_RECORD_LEN)]
@@ -299,7 +299,7 @@ def hexlify(data: bytes) -> bytes:
     return data.hex().encode()
 
 
-#: the readable form by name, for tests
+#: the pure-Python implementation by name, for tests
 READABLE = {
     name: globals()[name]
     for name in (
@@ -334,7 +334,7 @@ try:
         utxos_json,
     )
 
-    #: whether the compiled form is in use
+    #: whether the Cython implementation is in use
     COMPILED = True
 except ImportError:
     COMPILED = False

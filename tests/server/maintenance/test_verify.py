@@ -303,8 +303,8 @@ async def test_an_audit_of_a_running_server_sees_one_state_while_blocks_come(tmp
         await asyncio.to_thread(audit.run)
         assert audit.fault_lines() == []
         model = Model(CHAIN[:30])
-        assert audit.coins.count == len(model.coins)
-        assert audit.coins.value == sum(coin[1] for coin in model.coins.values())
+        assert audit.utxos.count == len(model.coins)
+        assert audit.utxos.value == sum(coin[1] for coin in model.coins.values())
 
 
 async def test_an_audit_ends_when_the_database_is_closed(tmp_path, engine):
