@@ -1,4 +1,4 @@
-"""Laws of packed rows: the compiled form says what the readable one says, and both say it right."""
+"""Laws of packed rows: the Cython and pure-Python implementations agree, and are right."""
 
 import json
 import os
@@ -121,7 +121,7 @@ def test_histories_packed_together_are_those_packed_one_by_one(
 
 @settings(deadline=None, max_examples=60)
 @given(coins=coin_sets, tx_counts=counts)
-def test_packed_coins_are_sorted_and_add_up(files, coins, tx_counts):
+def test_packed_utxos_are_sorted_and_add_up(files, coins, tx_counts):
     rows = [coin_row(*coin) for coin in coins]
     expected = [
         (tx_hash(tx_num), bisect_right(tx_counts, tx_num), txout_idx, value)
@@ -142,7 +142,7 @@ def test_packed_coins_are_sorted_and_add_up(files, coins, tx_counts):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_what_is_not_there_yet_is_told(files, form):
+def test_rows_that_are_not_committed_are_distinguished(files, form):
     tx_counts = array("Q", [TX_COUNT])
     for missing in (TX_COUNT, 40 * PER_FILE):
         rows = [coin_row(5, 0, 1), coin_row(missing, 0, 1)]
@@ -222,7 +222,7 @@ def additions(draw):
 
 @settings(deadline=None, max_examples=150)
 @given(case=additions(), known_from=st.integers(0, 3), whole=st.lists(st.booleans(), min_size=9))
-def test_histories_are_extended_by_what_blocks_added_to_them(case, known_from, whole):
+def test_histories_are_extended_by_the_touch_records_of_blocks(case, known_from, whole):
     before, touched, addition = case
     first = addition.first_tx_num
     # Some histories were read when a part of the blocks was there already.
@@ -278,7 +278,7 @@ def test_records_of_other_transactions_than_the_blocks_are_refused_or_left_out(f
     expected = (packed.pack_entry(tx_hash(12), 5), 12, None, 0)
     assert form["extend_histories"]([hashX], [None], [11], addition) == [expected]
     if form is not packed.READABLE:
-        # The compiled form must not read beyond what it was given.
+        # The Cython implementation must not read beyond its arguments.
         with pytest.raises(ValueError, match="of no transaction"):
             form["extend_histories"]([hashX], [None], [9], addition)
         with pytest.raises(ValueError, match="not as many hashes"):

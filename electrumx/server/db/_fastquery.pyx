@@ -429,7 +429,7 @@ ctypedef uint8_t *(*Writer)(const uint8_t *, Py_ssize_t, uint8_t *) noexcept nog
 
 
 cdef bytes written(bytes packed, Py_ssize_t item_len, Py_ssize_t room, Writer write, int cut):
-    """Return what ``write`` makes of packed items, without the last ``cut`` bytes."""
+    """Return the output of ``write`` for packed items, without the last ``cut`` bytes."""
     cdef Py_ssize_t count = PyBytes_GET_SIZE(packed) // item_len
     cdef const uint8_t *at = <const uint8_t *> PyBytes_AS_STRING(packed)
     cdef uint8_t *out

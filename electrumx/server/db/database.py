@@ -1,6 +1,6 @@
 """The database of one chain, assembled from its parts.
 
-Owns nothing but the parts: :class:`Stores` (the committed state and what holds it), the reads of
+Owns nothing but the parts: :class:`Stores` (the committed state and its storage), the reads of
 clients (:class:`Queries`, :class:`Headers`, :class:`UTXOLookup`), the :class:`Flusher` and the end
 of the :class:`InitialSync`.  Its methods delegate, so that callers need not know the parts.
 
@@ -70,7 +70,7 @@ class DB:
 
     @property
     def db_height(self) -> int:
-        """Height of the last committed block, -1 if there is none."""
+        """Height of the last committed block, -1 in an empty database."""
         return self.stores.state.height
 
     @property

@@ -76,7 +76,7 @@ class HeldLogicalFile(LogicalFile):
             file.close()
 
     def held(self, number: int) -> HeldFile | None:
-        """Return the physical file with a number, None if there is none.
+        """Return the physical file with a number, None if it is missing.
 
         It stays open while the caller holds it.  Any thread may call this.
         """
@@ -137,7 +137,7 @@ class HeldLogicalFile(LogicalFile):
             yield file
             file.flush()
         except BaseException:
-            # What it has in its buffer must not be written by anything that comes later.
+            # The bytes in its buffer must not be written by a later write.
             self._written = None
             with suppress(OSError):
                 file.close()
@@ -310,7 +310,7 @@ class FlatFiles:
         return result
 
     def hash_file(self, number: int) -> HeldFile | None:
-        """Return a physical file of tx hashes, None if there is none.
+        """Return a physical file of tx hashes, None if it is missing.
 
         It stays open while the caller holds it.  Any thread may call this.
         """

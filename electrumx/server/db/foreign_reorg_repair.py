@@ -12,7 +12,7 @@ Such a database has a history count that is one above the count in the ``utxo`` 
 with that id.  An interrupted flush of blocks that touched no script looks the same; then nothing is
 missing and nothing is changed.  The scripts that the top blocks touched are computed again, from
 the raw blocks and the undo information, and missing entries are appended to each script's last row:
-for 50 heights at most, which is what those servers undo at once, and for none without undo
+for 50 heights at most, the number that those servers undo at once, and for none without undo
 information, without which they could not have undone it.
 """
 

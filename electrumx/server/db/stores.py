@@ -140,7 +140,7 @@ class Stores:
         return all(store is not None and store.is_small for store in stores)
 
     def _serve_without_reopening(self) -> None:
-        """Do what opening for serving does, without opening.
+        """Prepare open stores for serving as opening them would.
 
         LevelDB writes at opening what its log holds into tables; that takes a third of a second
         after a short initial sync.
@@ -422,7 +422,7 @@ class Stores:
         return self._tables_due
 
     def tables_done(self) -> None:
-        """Note that the engine's tables need no compaction; the next write of the state says so."""
+        """Note that the engine's tables need no compaction; the next write of the state records it."""
         self._tables_due = False
 
     # -- blocks

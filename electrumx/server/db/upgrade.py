@@ -18,7 +18,7 @@ A kill between any two writes is harmless: the next start continues.  The conten
 conversion came, so those that ElectrumX 1.15 began are continued, too.
 
 1. ``u`` rows, then ``h`` rows, in batches; a key of the new length is left as it is.
-2. ``txcounts``: new files are written beside the old ones and synced; a marker file says that they
+2. ``txcounts``: new files are written beside the old ones and synced; a marker file shows that they
    are whole; then they are renamed over the old ones, and the marker is deleted.  The record of the
    tip's height, which must be the transaction count, shows the format of the file.
 3. Undo rows and the state row with the new version, in one batch: the length of an undo row does

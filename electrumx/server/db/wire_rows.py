@@ -2,8 +2,8 @@
 
 *Packed history* is a string of 36 bytes an entry: tx hash, height LE4; in chain order.  *Packed
 UTXOs* are 48 bytes each: tx hash, height LE4, txout_idx LE4, value LE8; in chain order.  Both are
-made from the rows of the stores in one step, are what the caches hold, and become JSON in one
-step, with no Python object for an entry in between: an address can have half a million.
+made from the rows of the stores in one step, kept in the caches, and converted to JSON in one step,
+with no Python object for an entry in between: an address can have half a million.
 
 *Touch records* name the scripts that the transactions of a block touch, in 16 bytes each: hashX,
 tx_num BE5; ascending, each once.  From them cached histories are extended without the stores.
@@ -64,7 +64,7 @@ class OpenFile(Protocol):
     fd: int
 
 
-# Return the physical file of hashes with a number, None if there is none.
+# Return the physical file of hashes with a number, None if it is missing.
 OpenHashes = Callable[[int], OpenFile | None]
 # key and value of a ``u`` row
 UTXORows = list[tuple[bytes, bytes]]

@@ -120,7 +120,7 @@ class Audit:
         self._stopped.set()
 
     def take_snapshot(self) -> None:
-        """Take a snapshot of what is on disk, between two flushes."""
+        """Take a snapshot of the stores, between two flushes."""
         db = self.db
         with db.gate.reading():
             self._generation = db.gate.generation
@@ -380,7 +380,7 @@ class Audit:
         limit, flush_count = self.state.tx_count, self.hist_state.flush_count
         for key, row in self._hist_rows:
             if len(key) != HIST_KEY_LEN:
-                continue  # the state row, and what others may keep there
+                continue  # the state row, and rows of other programs
             hashX = key[:HASHX_LEN]
             if hashX != current:
                 current, before = hashX, -1
@@ -451,7 +451,7 @@ class Audit:
             )
 
     def _check_undone(self, height: int, items: int) -> None:
-        """Compare the number of undo items with what the raw block spends, if it is kept."""
+        """Compare the number of undo items with the spends of the raw block, if it is kept."""
         try:
             [header] = self.headers(height, 1)
         except (OSError, DBError):

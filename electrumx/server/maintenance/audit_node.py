@@ -63,12 +63,12 @@ class NodeComparison:
         self.audit = audit
         self.daemon = daemon
         self.node = node
-        #: (hash, index) -> value of what the node keeps and we do not, and the reverse
+        #: (hash, index) -> value of outputs that the node keeps and we do not, and the reverse
         self.only_node: dict[tuple[bytes, int], int] = {}
         self.only_ours: dict[tuple[bytes, int], int] = {}
 
     def _difference(self) -> Totals:
-        """Return how much more the node has than it should, by what is known."""
+        """Return how much more the node has than the known differences explain."""
         audit = self.audit
         ours = audit.utxos
         return Totals(

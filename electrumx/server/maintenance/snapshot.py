@@ -51,12 +51,12 @@ class BackupError(OperatorError):
 
 
 class _Stopped(Exception):
-    """Nobody waits for the backup any more."""
+    """The backup was cancelled."""
 
 
 @dataclass(slots=True)
 class BackupReport:
-    """What a backup took."""
+    """Size and duration of a backup."""
 
     path: str
     #: of the chain in the copy
@@ -157,7 +157,7 @@ class Backup:
 
     def _capture_flat_files(self) -> None:
         files, height = self.db.files, self.height
-        # What a reorganisation can rewrite must not be shared.
+        # Files that a reorganisation can rewrite must not be shared.
         floor = max(-1, self.db.min_undo_height(height) - 1)
         fixed = files.lengths(floor, self.db.tx_counts[floor] if floor >= 0 else 0)
         committed = files.lengths(height, self.db.db_tx_count)
@@ -225,7 +225,7 @@ class Backup:
             (self.partial / name).mkdir(exist_ok=True)
 
     def clean_up(self, failed: bool) -> None:
-        """Remove the staging folder, and what there is of a backup that failed."""
+        """Remove the staging folder, and the rest of a backup that failed."""
         shutil.rmtree(self.staging, ignore_errors=True)
         if failed and self._made_partial:
             shutil.rmtree(self.partial, ignore_errors=True)
@@ -281,7 +281,7 @@ def _copy_store(source: Path, target: Path) -> None:
         inodes = _inodes(source)
         linked = _inodes(target)
         for name, inode in linked.items():
-            # Copies replace links where there are none; they are made again.
+            # Copies replace links where hard links are impossible; they are made again.
             if not name.endswith(TABLES) or inodes.get(name) != inode:
                 os.unlink(target / name)
         try:
@@ -322,7 +322,7 @@ def _manifest(folder: Path) -> tuple[str, int]:
 
 
 async def back_up(db: DB, lock: asyncio.Lock, path: str) -> BackupReport:
-    """Copy an open database to a path that must not exist; ``lock`` is what flushes hold.
+    """Copy an open database to a path that must not exist; flushes hold ``lock``.
 
     Raise BackupError if that fails; then nothing is left.  If the caller is cancelled, the step
     in hand is finished first.
@@ -333,7 +333,7 @@ async def back_up(db: DB, lock: asyncio.Lock, path: str) -> BackupReport:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         backup.stop()
-        # What it says is of no interest any more.
+        # Its result is not used.
         await asyncio.gather(task, return_exceptions=True)
         raise
 

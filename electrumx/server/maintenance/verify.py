@@ -119,7 +119,7 @@ async def verify(
     logger: logging.Logger,
     rest: float = 0.0,
 ) -> Verdict:
-    """Audit an open database; ``lock`` is what flushes hold.
+    """Audit an open database; flushes hold ``lock``.
 
     Raise DBError if the database cannot be read, or is closed during the audit.
     """
@@ -127,8 +127,8 @@ async def verify(
     attempt = 0
     while True:
         if attempt:
-            # Flat files were rewritten under our eyes.
-            logger.info("verify: blocks were reorganised meanwhile; starting again")
+            # Flat files were rewritten during the audit.
+            logger.info("verify: blocks were reorganised; starting again")
         audit = Audit(db, deep=deep, logger=logger, rest=rest)
         try:
             await _audit_once(audit, daemon, lock)

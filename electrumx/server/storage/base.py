@@ -1,4 +1,4 @@
-"""A key-value store in a folder: the interface of the engines, and what they have in common.
+"""A key-value store in a folder: the interface of the engines, and their common parts.
 
 Owns how a store is opened, read and written, and nothing of its contents.  All methods may be
 called from any thread; those that read or write block, so the event loop never calls them.
@@ -155,22 +155,22 @@ class Storage:
     def begin_bulk_load(self) -> None:
         """Go back to the options for bulk load, unless there is too much to compact afterwards.
 
-        The engine may be closed and opened for it, so nothing may use the store meanwhile.
+        The engine may be closed and opened for it, so nothing else may use the store.
         """
         self.bulk_loading = self.table_bytes <= self.COMPACT_BYTES
 
     def end_bulk_load(self, *, compact: bool = False) -> None:
         """Go on with the options for a store in use; ``compact``: :meth:`compact` is next.
 
-        The engine may be closed and opened for it, so nothing may use the store meanwhile.
+        The engine may be closed and opened for it, so nothing else may use the store.
         """
         self.bulk_loading = False
 
     def compact(self) -> bool:
         """Rewrite all tables, if that makes the store notably smaller and takes seconds at most.
 
-        The store can be used meanwhile, but not closed.  Return False if :meth:`stop_compaction`
-        came before the end; what was rewritten until then stays so.
+        The store can be used concurrently, but not closed.  Return False if :meth:`stop_compaction`
+        came before the end; tables rewritten until then stay so.
         """
         return True
 

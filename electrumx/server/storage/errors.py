@@ -1,4 +1,4 @@
-"""Storage errors: the errors of a disk or an engine as one line that says what to do.
+"""Storage errors: the errors of a disk or an engine as one line with a remedy.
 
 Owns the texts.  The text of an engine's error is all that distinguishes it from others.
 """

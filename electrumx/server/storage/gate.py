@@ -44,7 +44,7 @@ class StoreGate:
         #: threads that wait for exclusive access; new reads yield to them
         self._waiting = 0
         self._is_open = is_open
-        #: the stores are about to be closed: reads under way end with DBClosedError
+        #: the stores will be closed next: reads under way end with DBClosedError
         self.closing = False
         #: number of exclusive sections so far: iterators of an earlier one must not be used
         self.generation = 0
@@ -86,7 +86,7 @@ class StoreGate:
         return threading.get_ident() in self._readers
 
     def check(self) -> None:
-        """Raise DBClosedError if the stores are about to be closed."""
+        """Raise DBClosedError if the stores will be closed next."""
         if self.closing and self._owner != threading.get_ident():
             raise DBClosedError
 

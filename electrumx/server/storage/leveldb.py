@@ -73,7 +73,7 @@ class LevelDB(Storage):
         super().begin_bulk_load()
         if self.bulk_loading and self._compress:
             self._compress = False
-            # Opening has made a table of what the log held, so there is nothing to wait for.
+            # Opening has made a table of the rows in the log, so there is nothing to wait for.
             self.db.close()
             self.open(self._folder)
 
@@ -87,14 +87,14 @@ class LevelDB(Storage):
 
     def compact(self) -> bool:  # noqa: D102
         if self._compress and self.table_bytes <= self.COMPACT_BYTES:
-            for start, stop in self._compaction_steps(0, 1 << 8 * self.STEP_KEY_LEN):
+            for start, stop in self.compaction_steps(0, 1 << 8 * self.STEP_KEY_LEN):
                 if self._compaction_stopped:
                     return False
                 # Without bounds LevelDB does not rewrite tables of the lowest level.
                 self.db.compact_range(start=start, stop=stop)
         return True
 
-    def _compaction_steps(self, first: int, end: int) -> Iterator[tuple[bytes, bytes]]:
+    def compaction_steps(self, first: int, end: int) -> Iterator[tuple[bytes, bytes]]:
         """Yield bounds of keys that together hold all those whose first bytes are in a range.
 
         They come in order, and a table that one step has rewritten is not touched by the next.
@@ -105,8 +105,8 @@ class LevelDB(Storage):
             yield start, stop
             return
         middle = (first + end) // 2
-        yield from self._compaction_steps(first, middle)
-        yield from self._compaction_steps(middle, end)
+        yield from self.compaction_steps(first, middle)
+        yield from self.compaction_steps(middle, end)
 
     def _close_engine(self) -> None:
         self.db.close()

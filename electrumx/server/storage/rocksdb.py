@@ -39,8 +39,8 @@ def _open_patiently(name: str, open_store: Callable[[], Any]) -> Any:
 class RocksDB(Storage):
     """RocksDB, through rocksdict in raw mode.
 
-    Table format 5 and snappy are what RocksDB 6 and later read, so that servers linked with an
-    older library can open the store.
+    RocksDB 6 and later read table format 5 and snappy, so that servers linked with an older library
+    can open the store.
     """
 
     ENGINE = "rocksdb"

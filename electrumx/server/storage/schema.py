@@ -58,7 +58,7 @@ HIST_KEY_LEN = HASHX_LEN + FLUSH_ID_LEN
 UNDO_ITEM_LEN = HASHX_LEN + TXNUM_LEN + VALUE_LEN
 #: hashX, tx_num BE5: that a transaction touches a script; in memory only
 TOUCH_RECORD_LEN = HASHX_LEN + TXNUM_LEN
-#: tx_hash, height LE4: an entry of packed history, which is what the caches hold
+#: tx_hash, height LE4: an entry of packed history, as in the caches
 HISTORY_ENTRY_LEN = HASH_LEN + HEIGHT_LEN
 #: tx_hash, height LE4, txout_idx LE4, value LE8: a packed UTXO
 PACKED_UTXO_LEN = HISTORY_ENTRY_LEN + TXOUT_IDX_LEN + VALUE_LEN

@@ -72,7 +72,7 @@ class Patience:
     def run(
         self, work: Callable[[], T], what: str, before_retry: Callable[[], object] | None = None
     ) -> T:
-        """Return what ``work`` returns; it must be repeatable.
+        """Return the result of ``work``, which must be repeatable.
 
         ``what`` names the work in the log.  ``before_retry`` is called before each attempt but the
         first two, and may raise, too.  Raise the error of the last attempt.

@@ -1,4 +1,4 @@
-"""The undo information of a block: what undoing it restores.
+"""The undo information of a block: the UTXOs that undoing it restores.
 
 One item of 24 bytes, hashX(11) tx_num LE5 value LE8, for each UTXO that the block spent: transactions
 in block order, and inputs in their order.
@@ -23,7 +23,7 @@ from electrumx.server.storage.schema import UNDO_ITEM_LEN, DBDamagedError
 #: stands for an output that overwrites nothing; no UTXO has these bytes
 NO_COIN: Final = bytes(UNDO_ITEM_LEN)
 
-#: transactions with their hashes, and the rule of what cannot be spent
+#: transactions with their hashes, and the rule for outputs that cannot be spent
 Txs = Sequence[tuple[Any, bytes]]
 Unspendable = Callable[[bytes], bool | bytes]
 

@@ -1,4 +1,4 @@
-"""Every engine does what Storage promises; runs over all its subclasses."""
+"""Every engine keeps the promises of Storage; runs over all its subclasses."""
 
 import itertools
 import os
@@ -176,7 +176,7 @@ def test_a_store_that_was_filled_keeps_its_rows_when_it_is_merged(engine, tmp_pa
     store.close()
 
 
-def test_merging_drops_what_was_deleted_unless_that_would_take_long(engine, tmp_path, monkeypatch):
+def test_compaction_drops_deleted_rows_unless_that_would_take_long(engine, tmp_path, monkeypatch):
     live = 0
     sizes = {}
     for limit in (0, engine.COMPACT_BYTES):
@@ -243,10 +243,10 @@ def test_leveldb_merges_in_steps_that_leave_out_no_key(tmp_path, monkeypatch):
     monkeypatch.setattr(LevelDB, "COMPACT_STEP_BYTES", 200_000)
     store = LevelDB(str(tmp_path / "store"), True)
     # Nothing is there yet.
-    assert len(list(store._compaction_steps(0, 1 << 24))) == 1
+    assert len(list(store.compaction_steps(0, 1 << 24))) == 1
     rows = fill(store)
     store.end_bulk_load(compact=True)
-    steps = list(store._compaction_steps(0, 1 << 24))
+    steps = list(store.compaction_steps(0, 1 << 24))
     assert len(steps) > 10
     assert (steps[0][0], steps[-1][1]) == (b"\0\0\0", b"\xff" * 67)
     for (_start, stop), (start, _stop) in itertools.pairwise(steps):
@@ -316,7 +316,7 @@ def test_a_rocksdb_store_whose_creation_was_cut_short_is_known_as_one(tmp_path):
     pytest.importorskip("rocksdict", reason="the rocksdb extra is not installed")
     folder = tmp_path / "store"
     db_class("rocksdb")(str(folder), False).close()
-    # What a kill leaves between the writing of CURRENT and that of OPTIONS.
+    # As a kill leaves it between the writing of CURRENT and that of OPTIONS.
     for path in folder.glob("OPTIONS-*"):
         path.unlink()
     with pytest.raises(DBError, match="was written by rocksdb"):
