@@ -63,18 +63,18 @@ def _unspent(coins: bytes, mempool_utxos: list[Any], spent: set[Any]) -> Encoded
     """Return unspent outputs as they are answered, without those in ``spent``."""
     if spent:
         coins = b"".join(
-            wire_rows.pack_coin(*coin)
-            for coin in wire_rows.coins_of(coins)
+            wire_rows.pack_utxo(*coin)
+            for coin in wire_rows.utxos_of(coins)
             if (coin[0], coin[2]) not in spent
         )
     # Of height 0, and not in the chain's order, which they do not have.
     coins += b"".join(
-        wire_rows.pack_coin(utxo.tx_hash, utxo.height, utxo.tx_pos, utxo.value)
+        wire_rows.pack_utxo(utxo.tx_hash, utxo.height, utxo.tx_pos, utxo.value)
         for utxo in mempool_utxos
         if (utxo.tx_hash, utxo.tx_pos) not in spent
     )
     # On the wire tx_pos is the index of the output in its transaction.
-    return EncodedJSON(b"[%b]" % wire_rows.coins_json(coins))
+    return EncodedJSON(b"[%b]" % wire_rows.utxos_json(coins))
 
 
 async def _others_turn(count: int) -> None:
@@ -457,7 +457,7 @@ class ScripthashMethods(SessionBase):
             count = len(coins) // wire_rows.PACKED_UTXO_LEN
             self._charge_unspent(count, 0)
             if count <= INLINE_ITEMS:
-                return EncodedJSON(b"[%b]" % wire_rows.coins_json(coins))
+                return EncodedJSON(b"[%b]" % wire_rows.utxos_json(coins))
             return asyncio.to_thread(_unspent, coins, [], set())
         if self.mempool.large.is_large(hashX):
             source = self.shared.scripts.utxos

@@ -8,7 +8,7 @@ from aiorpcx import RPCError
 
 from electrumx.lib.hash import hash_to_hex_str, sha256
 from electrumx.server.db import wire_rows as packed
-from electrumx.server.db.queries import Balance, Coins, PackedHistory
+from electrumx.server.db.queries import Balance, PackedHistory, PackedUTXOs
 from electrumx.server.session.shared import script_cache as scripts
 from electrumx.server.session.shared import script_history
 from electrumx.server.session.shared.script_cache import ScriptCache
@@ -52,9 +52,9 @@ class Database:
         self.reads.append("balance")
         return self._later(lambda: Balance(*self.balances, self.backup_count))
 
-    def coins(self, hashX):
+    def packed_utxos(self, hashX):
         self.reads.append("coins")
-        return self._later(lambda: Coins(b"", self.backup_count))
+        return self._later(lambda: PackedUTXOs(b"", self.backup_count))
 
 
 def entries(count, first=0):
