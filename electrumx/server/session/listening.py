@@ -29,7 +29,7 @@ class Listening:
         factory_for: Callable[[str], Callable[[Any], Any]],
         logger: logging.Logger,
     ) -> None:
-        """``factory_for(protocol)`` returns what makes a session of a transport."""
+        """``factory_for(protocol)`` returns the factory of sessions over a transport."""
         self._max_sessions = env.max_sessions
         self._rpc = [service for service in env.services if service.protocol == "rpc"]
         self._wallets = [service for service in env.services if service.protocol != "rpc"]

@@ -196,7 +196,7 @@ async def test_subscriptions_make_costs_linger():
         assert pytest.approx(1.0) == session.cost_decay_per_sec
         for n in range(2000):
             text, hashX = script_hash(str(n))
-            session.hashX_subs.add(hashX, text)
+            session.subscriptions.scripts.add(hashX, text)
         world.manager.housekeeping.recalc_costs(300)
         assert pytest.approx(0.5) == session.cost_decay_per_sec
 

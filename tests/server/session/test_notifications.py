@@ -218,7 +218,7 @@ async def test_a_script_unsubscribed_from_while_statuses_are_worked_out_is_not_t
         gates[1].set()
         await notifying
         await client.no_notification()
-        assert {} == session.mempool_statuses
+        assert {} == session.subscriptions.mempool_statuses
 
 
 @pytest.mark.parametrize("is_cached", [False, True])

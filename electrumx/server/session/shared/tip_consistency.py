@@ -93,7 +93,7 @@ class TipConsistency:
         self.next_height = asyncio.Event()
 
     def state(self) -> TipState | None:
-        """Return what must not change during a computation; None if the tips differ."""
+        """Return the state that a computation depends on; None if the tips differ."""
         processor, db = self._processor, self._db
         height, tip = db.db_height, db.db_tip
         if (

@@ -225,7 +225,7 @@ async def test_a_script_with_unconfirmed_transactions_is_told_of_with_them():
         text = "".join(f"{hash_to_hex_str(h)}:{n}:" for h, n in world.db.histories[two_x])
         text += hash_to_hex_str(make_tx_hash("a")) + ":0:"
         assert told[two] == sha256(text.encode()).hex()
-        assert world.session().mempool_statuses == {two_x: told[two]}
+        assert world.session().subscriptions.mempool_statuses == {two_x: told[two]}
 
 
 async def test_a_block_that_confirms_all_or_some_of_a_wallets_transactions(caplog):
@@ -241,7 +241,11 @@ async def test_a_block_that_confirms_all_or_some_of_a_wallets_transactions(caplo
         await world.touch(mined_x, pending_x, other_x)
         for _ in range(3):
             await client.notification()
-        assert world.session().mempool_statuses.keys() == {mined_x, pending_x, other_x}
+        assert world.session().subscriptions.mempool_statuses.keys() == {
+            mined_x,
+            pending_x,
+            other_x,
+        }
         # What is pending has its parent confirmed, and is not touched itself.
         del summaries[mined_x]
         summaries[pending_x] = [Summary(make_tx_hash(pending_x), 1, False)]
@@ -253,7 +257,7 @@ async def test_a_block_that_confirms_all_or_some_of_a_wallets_transactions(caplo
             [mined, status_of(world.db.histories[mined_x])],
             [pending, sha256(text).hex()],
         ]
-        assert world.session().mempool_statuses.keys() == {pending_x, other_x}
+        assert world.session().subscriptions.mempool_statuses.keys() == {pending_x, other_x}
         assert "notified of 2 addresses" in caplog.text
         summaries.clear()
         await world.new_confirmed_block([mined_x, pending_x, other_x])
@@ -262,7 +266,7 @@ async def test_a_block_that_confirms_all_or_some_of_a_wallets_transactions(caplo
             sh: status_of(world.db.histories[hashX])
             for sh, hashX in ((mined, mined_x), (pending, pending_x), (other, other_x))
         }
-        assert world.session().mempool_statuses == {}
+        assert world.session().subscriptions.mempool_statuses == {}
 
 
 async def test_a_block_is_told_of_when_the_next_is_on_disk_already():
