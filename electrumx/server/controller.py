@@ -17,6 +17,7 @@ import aiorpcx
 import electrumx
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.server_base import ServerBase
+from electrumx.lib.tasks import run_together
 from electrumx.lib.util import class_logger, version_string
 from electrumx.server.block_processor.prefetcher import above_text
 from electrumx.server.block_processor.processor import BlockProcessor
@@ -268,31 +269,17 @@ async def _set_when(waiting: Coroutine[Any, Any, None], event: asyncio.Event) ->
 
 async def _run_together(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
     """Run all until the first error, which is raised when the others have been cancelled."""
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    raised: BaseException | None = None
+    failures: list[Exception] = []
     try:
-        done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
-    except BaseException as e:
-        raised = e
+        await run_together(*coroutines, on_failure=failures.append)
+    except BaseException as raised:
+        # Closing the database ends reads that are in progress: no failures.
+        failures = [e for e in failures if not isinstance(e, DBClosedError)]
+        for failure in failures:
+            # The error that is raised is logged where it ends the server.
+            class_logger(__name__, "Controller").error(f"a task ended with {failure!r}")
+        # A shutdown whose last flush found the disk full is not a clean one.
+        for failure in failures:
+            if isinstance(failure, OperatorError) and isinstance(raised, asyncio.CancelledError):
+                raise failure from raised
         raise
-    finally:
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        # Reads that were cut off by the closing of the database are no failures.
-        failed = [
-            result
-            for result in results
-            if isinstance(result, Exception)
-            and result is not raised
-            and not isinstance(result, DBClosedError)
-        ]
-        for result in failed:
-            # The raised error is logged where it ends the server.
-            class_logger(__name__, "Controller").error(f"a task ended with {result!r}")
-        # A shutdown whose last flush failed, for want of disk space, is not a clean one.
-        operator_errors = [result for result in failed if isinstance(result, OperatorError)]
-        if operator_errors and isinstance(raised, asyncio.CancelledError):
-            raise operator_errors[0]

@@ -150,7 +150,6 @@ class BlockProcessor:
                 "headers of Python and OpenSSL are"
             )
         self.logger.info(f"indexing with the {'compiled' if index else 'pure-Python'} form")
-        self.db.history.pending = index
         return index
 
     @property
