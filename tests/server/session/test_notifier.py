@@ -75,6 +75,7 @@ async def test_the_same_tip_again_drops_nothing(parts):
 async def test_one_step_has_an_addition_and_several_have_none(parts):
     addition = SimpleNamespace()
     parts.steps[b"a"] = Confirmed(6, b"b", b"", b"", addition)
+    parts.steps[b"b"] = Confirmed(7, b"c", b"", b"", SimpleNamespace())
     for height, tip in ((5, b"a"), (6, b"b"), (8, b"d")):
         parts.report(height, tip)
         await parts.notifier.notify(height, set())

@@ -11,7 +11,7 @@ TXID = "ab" * 32
 
 
 class Daemon:
-    """Returns what a test sets, or raises it."""
+    """Returns the reply that a test sets, or raises it."""
 
     reply: object = None
 
@@ -31,11 +31,24 @@ class Mempool:
         self.accepted.append(tx_hash)
 
 
+class Parts:
+    """A node over a daemon and a mempool."""
+
+    def __init__(self):
+        self.daemon, self.mempool = Daemon(), Mempool()
+        node = Node(self.daemon, self.mempool)
+        self.request, self.node = node.request, node
+        self.broadcast_transaction = node.broadcast_transaction
+        self.broadcast_package = node.broadcast_package
+
+    @property
+    def txs_sent(self):
+        return self.node.txs_sent
+
+
 @pytest.fixture
 def node():
-    node = Node(Daemon(), Mempool())
-    node.daemon, node.mempool = node._daemon, node._mempool
-    return node
+    return Parts()
 
 
 async def test_an_error_of_the_node_is_one_of_the_client(node):

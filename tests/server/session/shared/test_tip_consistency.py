@@ -1,4 +1,4 @@
-"""Answers belong to one tip: when it is known, when it is stable, and what is retried."""
+"""Answers belong to one tip: when it is known and stable, and when they are retried."""
 
 import asyncio
 from types import SimpleNamespace
