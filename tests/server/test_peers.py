@@ -709,10 +709,10 @@ async def test_peers_of_unknown_address_share_no_bucket(make_manager):
     manager = make_manager()
     for name in ("a.com", "b.com"):
         peer = Peer.from_real_name(name, "test")
-        peer.last_good = manager._clock()
         manager.peers.add(peer)
+        manager.peer_set.mark_verified(peer)
 
-    manager._check_bucket(Peer.from_real_name("c.com", "test"))
+    manager.peer_set.check_bucket(Peer.from_real_name("c.com", "test"))
 
 
 @pytest.mark.parametrize(
@@ -727,10 +727,10 @@ def test_onion_peers_stay_a_minority_once_they_are_many(onion, clearnet, allowed
     newcomer = Peer.from_real_name("new.onion", "test")
 
     if allowed:
-        manager._check_bucket(newcomer)
+        manager.peer_set.check_bucket(newcomer)
     else:
         with pytest.raises(BadPeerError, match="too many onion peers already"):
-            manager._check_bucket(newcomer)
+            manager.peer_set.check_bucket(newcomer)
 
 
 async def test_a_verified_name_replaces_its_bare_address(make_manager):
@@ -902,11 +902,11 @@ async def test_a_blacklist_is_fetched_and_its_peers_are_tried_again(make_manager
 async def test_an_old_blacklist_outlasts_a_failed_refresh(make_manager, caplog, body, status):
     async with web_server(body, status) as url:
         manager = make_manager(make_env(blacklist_url=url))
-        manager.blacklist = {"old.com"}
+        manager.peer_set.blacklist = {"old.com"}
         async with discovering(manager):
             await until(lambda: "could not retrieve blacklist" in caplog.text)
 
-        assert manager.blacklist == {"old.com"}
+        assert manager.peer_set.blacklist == {"old.com"}
 
 
 @ignore_proxy_sockets
@@ -936,11 +936,11 @@ def test_blacklist_entries_are_lower_case_texts():
 )
 def test_the_blacklist_knows_names_domains_and_addresses(entry, is_listed):
     manager = PeerManager(make_env(), FakeDB())
-    manager.blacklist = {entry}
+    manager.peer_set.blacklist = {entry}
     peer = Peer.from_real_name("WWW.Evil.com", "test")
     peer.ip_addr = "6.6.6.6"
 
-    assert manager._is_blacklisted(peer) == is_listed
+    assert manager.peer_set.is_blacklisted(peer) == is_listed
 
 
 # --- The proxy
@@ -1067,8 +1067,8 @@ async def test_a_senseless_proxy_host_does_no_harm(make_manager, caplog):
 def note_good(manager, host, ip_addr=None):
     peer = Peer.from_real_name(f"{host} t1", "test")
     peer.ip_addr = ip_addr
-    peer.last_good = manager._clock()
     manager.peers.add(peer)
+    manager.peer_set.mark_verified(peer)
     return peer
 
 
@@ -1109,7 +1109,7 @@ def test_clients_get_only_recent_good_public_peers_that_are_not_blacklisted():
     by_host["stale.com"].last_good = clock.now - STALE_SECS
     by_host["good.com"].last_good = clock.now - STALE_SECS + 1
     by_host["bad.com"].mark_bad()
-    manager.blacklist = {"listed.com"}
+    manager.peer_set.blacklist = {"listed.com"}
 
     assert [host for _, host, _ in manager.on_peers_subscribe(False)] == ["good.com"]
     assert manager.info() == {"bad": 1, "good": 3, "never": 1, "stale": 1, "total": 6}
@@ -1529,8 +1529,8 @@ async def test_a_clock_set_back_lifts_no_peer_and_blocks_none_for_long(make_mana
 @pytest.mark.parametrize("entry", ["bad.example", "*.bad.example"])
 def test_a_final_dot_does_not_hide_from_the_blacklist(entry):
     manager = PeerManager(make_env(), FakeDB())
-    manager.blacklist = {entry}
-    assert manager._is_blacklisted(Peer.from_real_name("Bad.Example.", "test"))
+    manager.peer_set.blacklist = {entry}
+    assert manager.peer_set.is_blacklisted(Peer.from_real_name("Bad.Example.", "test"))
 
 
 @ignore_proxy_sockets
