@@ -25,7 +25,7 @@ from electrumx.server.daemon.client import Daemon
 from electrumx.server.daemon.mempool_listing import Listing
 from electrumx.server.daemon.responses import block_hash
 from electrumx.server.daemon.tip_watcher import TipWatcher
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.env import Env
 from electrumx.server.mempool.feed import MempoolFeed
 from electrumx.server.mempool.sync import MemPool, MemPoolAPI

@@ -15,8 +15,8 @@ from electrumx.lib.hash import HASHX_LEN, Base58Error, double_sha256, hash_to_he
 from electrumx.lib.merkle import Merkle
 from electrumx.server.daemon.client import DaemonError
 from electrumx.server.daemon.responses import ReplyTooLargeError
+from electrumx.server.db import DBError
 from electrumx.server.db import wire_rows as packed
-from electrumx.server.db.flusher import DBError
 from electrumx.server.db.queries import Balance, Coins, PackedHistory
 from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
 from electrumx.server.session import ElectrumX, SessionManager

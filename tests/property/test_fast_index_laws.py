@@ -19,7 +19,7 @@ from electrumx.server.block_processor.errors import ChainError
 from electrumx.server.block_processor.utxo_cache import UTXOCache
 from electrumx.server.db import wire_rows as packed
 from electrumx.server.history.store import History
-from electrumx.server.storage.schema import CoinRow
+from electrumx.server.storage.schema import UTXORow
 from tests.conftest import require
 from tests.fakes.chain import ChainMaker, Model, hashX_of
 from tests.property import strategies
@@ -136,7 +136,7 @@ class Disk:
             if key in spent or (exact and self.tx_hashes[tx_num] != tx_hash):
                 continue
             u_key = b"u" + self.rows[key] + key[5:]
-            return CoinRow(key, u_key, self.rows[key] + key[9:] + self.rows[u_key])
+            return UTXORow(key, u_key, self.rows[key] + key[9:] + self.rows[u_key])
         return None
 
     def flush(self, adds, deletes):

@@ -20,9 +20,9 @@ from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.controller import _MemPoolView
 from electrumx.server.daemon.client import DaemonError
 from electrumx.server.daemon.mempool_listing import listing_of
+from electrumx.server.db import DB
 from electrumx.server.db import read_pool as reader
 from electrumx.server.db import wire_rows as packed
-from electrumx.server.db.flusher import DB
 from electrumx.server.mempool import sync as mempool_module
 from electrumx.server.mempool.sync import MemPool
 from electrumx.server.notifications import Notifications

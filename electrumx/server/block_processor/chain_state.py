@@ -24,8 +24,7 @@ from electrumx.server.block_processor.errors import ChainError, UndoMissingError
 from electrumx.server.block_processor.indexer import HashX, ParsedTx, Unspendable
 from electrumx.server.block_processor.strategies import Strategy
 from electrumx.server.block_processor.utxo_cache import UTXOCache
-from electrumx.server.db import wire_rows
-from electrumx.server.db.flusher import DB, FlushData
+from electrumx.server.db import DB, FlushData, wire_rows
 from electrumx.server.db.wire_rows import Addition
 from electrumx.server.notifications import Confirmed
 from electrumx.server.storage.schema import HASH_LEN
@@ -96,7 +95,7 @@ class ChainState:
         self._hashX_from_script: HashX = coin.hashX_from_script
 
         # Unflushed.  Blocks are always undone by the pure-Python implementation.
-        self.utxo_cache = UTXOCache(db.lookup_coin)
+        self.utxo_cache = UTXOCache(db.find_utxo_row)
         self.headers: list[bytes] = []
         self.block_tx_hashes: list[bytes] = []
         self.undo_infos: list[tuple[list[bytes], int]] = []

@@ -19,7 +19,7 @@ from electrumx.lib.coins.mixins import CashTokensMixin
 from electrumx.lib.tx import Deserializer, DeserializerLitecoin, DeserializerSegWit
 from electrumx.lib.util import chunks
 from electrumx.server.block_processor.errors import utxo_not_found
-from electrumx.server.storage.schema import CoinRow
+from electrumx.server.storage.schema import UTXORow
 
 if TYPE_CHECKING:
     from electrumx.server.block_processor._fastblock import FastBlock
@@ -33,8 +33,8 @@ try:
 except ImportError:
     parser = compiled = None
 
-#: finds many UTXOs on disk, as :meth:`DB.lookup_coins` does
-Lookup = Callable[..., list[CoinRow | None]]
+#: finds many UTXOs on disk, as :meth:`DB.find_utxo_rows` does
+Lookup = Callable[..., list[UTXORow | None]]
 
 
 def _tx_format(coin: type[Coin]) -> int | None:
@@ -185,7 +185,7 @@ class CompiledIndex:
             for outpoint, row in zip(part, rows, strict=True):
                 # Spending one that is not on disk either fails later.
                 if row is not None:
-                    index.provide(outpoint, row.coin)
+                    index.provide(outpoint, row.item)
 
     def advance(self, block: "FastBlock", first_tx_num: int, height: int) -> bytes:
         """Index a block passed to :meth:`prepare`; return its undo items, joined."""

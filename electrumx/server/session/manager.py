@@ -10,7 +10,7 @@ from electrumx.lib import util
 from electrumx.lib.tasks import run_together
 from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.daemon.client import Daemon
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.env import Env
 from electrumx.server.mempool.sync import MemPool
 from electrumx.server.notifications import Notifications

@@ -13,8 +13,7 @@ from typing import Protocol
 from aiorpcx import RPCError
 
 from electrumx.lib.lru import LRUCache
-from electrumx.server.db import wire_rows
-from electrumx.server.db.flusher import DBError
+from electrumx.server.db import DBError, wire_rows
 from electrumx.server.session.engine.limits import COST_CACHED, tx_hashes_cost
 from electrumx.server.session.engine.params import BAD_REQUEST
 from electrumx.server.storage.schema import DBReadError

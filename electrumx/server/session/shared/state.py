@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from electrumx.lib.bounded_match import BoundedPattern
 from electrumx.lib.log_limit import RateLimitedLog
 from electrumx.server.daemon.client import Daemon
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.env import Env
 from electrumx.server.mempool.sync import MemPool
 from electrumx.server.peers import PeerManager
