@@ -40,7 +40,7 @@ def controlled(base):
 
     def install(run):
         class Controller:
-            def __init__(self, env):
+            def __init__(self, env, **_callbacks):
                 self.env = env
 
             async def run(self):

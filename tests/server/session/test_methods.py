@@ -7,6 +7,7 @@ import pytest
 import electrumx
 from electrumx.lib.hash import double_sha256, hash_to_hex_str, sha256
 from electrumx.lib.log_limit import LINES
+from electrumx.server.session.shared.fee_estimates import FeeEstimates
 from tests.fakes.session_world import (
     FakeCoin,
     FakeDB,
@@ -774,7 +775,8 @@ async def test_a_fee_estimate_is_asked_for_once_per_target_mode_and_tip(world, c
 
 async def test_no_number_is_passed_on_that_a_node_might_not_parse(world, client, monkeypatch):
     # As coins do whose nodes have no coarser targets.
-    monkeypatch.setattr(world.manager.shared.fees, "_bucket", lambda number: number)
+    fees = FeeEstimates(lambda: world.db.db_tip, lambda number: number)
+    monkeypatch.setattr(world.manager.shared, "fees", fees)
     for number in (2**31 - 1, 2**31, 10**400):
         assert 0.0002 == await client.request("blockchain.estimatefee", number)
     assert [("estimatefee", 2**31 - 1, None)] == world.daemon.calls
