@@ -162,24 +162,23 @@ class LocalRPC(SessionBase):
         """Try a peer, named as "host v1.4 s50002 t50001"."""
         if not isinstance(real_name, str):
             raise bad_request("expected the real name of a peer")
-        await self.peer_mgr.add_localRPC_peer(real_name)
+        await self.shared.peers.add_localRPC_peer(real_name)
         return f"peer '{real_name}' added"
 
     @rpc_method("peers")
-    async def rpc_peers(self) -> list[Any]:
+    async def rpc_peers(self) -> list[dict[str, Any]]:
         """Return a row for each peer known."""
-        rows: list[Any] = await self.peer_mgr.rpc_data()
-        return rows
+        return await self.shared.peers.rpc_data()
 
     # -- sessions
 
     @rpc_method("sessions")
-    async def rpc_sessions(self) -> list[Any]:
+    async def rpc_sessions(self) -> list[list[Any]]:
         """Return a row for each session."""
         return tables.session_rows(self.shared.table, for_log=False)
 
     @rpc_method("groups")
-    async def rpc_groups(self) -> list[Any]:
+    async def rpc_groups(self) -> list[list[Any]]:
         """Return a row for each group of sessions."""
         return tables.group_rows(self.shared.table)
 
