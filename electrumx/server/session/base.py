@@ -13,7 +13,7 @@ from aiorpcx import NetAddress
 
 from electrumx.lib import util
 from electrumx.lib.coins import Coin
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.env import Env
 from electrumx.server.mempool.sync import MemPool
 from electrumx.server.peers import PeerManager

@@ -5,6 +5,7 @@ from typing import Any
 
 import electrumx
 from electrumx.lib import util
+from electrumx.server.env import Env
 from electrumx.server.session.base import HandlerGroups, SessionBase
 from electrumx.server.session.engine.limits import CONNECT_COST
 from electrumx.server.session.engine.method_registry import ProtocolTuple
@@ -18,7 +19,7 @@ from electrumx.server.session.methods.transaction import TransactionMethods
 class ElectrumX(SessionBase):
     """A client that speaks the Electrum protocol, 1.4 until it negotiates another version."""
 
-    __slots__ = ("headers", "scripthashes", "subscriptions")
+    __slots__ = ("headers", "scripts", "subscriptions")
 
     PROTOCOL_MIN: ProtocolTuple = (1, 4)
     PROTOCOL_MAX: ProtocolTuple = (1, 4, 2)
@@ -29,12 +30,12 @@ class ElectrumX(SessionBase):
         return [util.version_string(ver) for ver in (cls.PROTOCOL_MIN, cls.PROTOCOL_MAX)]
 
     @classmethod
-    def server_version_args(cls) -> list[Any]:
+    def server_version_args(cls) -> list[str | list[str]]:
         """Return the arguments of server.version when we are the client."""
         return [electrumx.version, cls.protocol_min_max_strings()]
 
     @classmethod
-    def server_features(cls, env: Any) -> dict[str, Any]:
+    def server_features(cls, env: Env) -> dict[str, Any]:
         """Return the features object that describes this server."""
         hosts: dict[str, dict[str, int]] = {}
         for service in env.report_services:
@@ -62,8 +63,8 @@ class ElectrumX(SessionBase):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.headers = self.methods.find(HeaderMethods)
-        self.scripthashes = self.methods.find(ScripthashMethods)
-        self.subscriptions = self.scripthashes.hashX_subs
+        self.subscriptions = self.methods.find(ScripthashMethods).subscriptions
+        self.scripts = self.subscriptions.scripts
         self.set_request_handlers(self.PROTOCOL_MIN)
         self.account.bump_cost(CONNECT_COST)
         self.account.recalc_concurrency()
@@ -74,11 +75,11 @@ class ElectrumX(SessionBase):
 
     def sub_count(self) -> int:
         """Return the number of subscribed scripts."""
-        return len(self.subscriptions)
+        return len(self.scripts)
 
     def is_concerned(self) -> bool:
         """Return whether ``notify`` may have work at another height, whatever was touched."""
-        return bool(self.scripthashes.mempool_statuses)
+        return not self.queue.ended and bool(self.subscriptions.mempool_statuses)
 
     def notify_height(self) -> None:
         """Notify the client of the new header, if it has subscribed."""
@@ -92,12 +93,12 @@ class ElectrumX(SessionBase):
 
     def notify(self, touched: set[bytes], height_changed: bool) -> Awaitable[None] | None:
         """Notify the client of its scripts that were touched or have another status."""
-        return self.scripthashes.notify_scripts(touched, height_changed)
+        return self.subscriptions.notify(touched, height_changed)
 
     def on_lost(self) -> None:
         """End; the client is not notified any more."""
         super().on_lost()
         self.shared.fan_out.forget(self)
-        self.subscriptions.end()
+        self.scripts.end()
         # Handlers that still run have the session, and it must not have them.
-        del self.headers, self.scripthashes
+        del self.headers, self.subscriptions

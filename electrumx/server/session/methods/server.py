@@ -1,4 +1,4 @@
-"""server.*: who the server is, whom else it knows, and which protocol is spoken."""
+"""server.*: the server's identity, its peers, and the negotiation of the protocol."""
 
 import asyncio
 import logging
@@ -57,7 +57,7 @@ class ServerMethods(HandlerGroup):
         self._sv_seen = False
 
     def is_tor(self) -> bool:
-        """Say if the client comes from the Tor proxy that we know of."""
+        """Return whether the client connects through the Tor proxy."""
         proxy = self.shared.peers.proxy_address()
         remote = self.session.remote_address()
         if not proxy or remote is None:
@@ -66,19 +66,17 @@ class ServerMethods(HandlerGroup):
 
     @rpc_method("server.add_peer")
     async def add_peer(self, features: Any) -> bool:
-        """Consider the client's server as a peer; say if it will be."""
+        """Consider the client's server as a peer; return whether it will be checked."""
         self.account.bump_cost(100.0)
         remote = self.session.remote_address()
         source_addr = None if remote is None else str(remote.host)
-        result: bool = await self.shared.peers.on_add_peer(features, source_addr)
-        return result
+        return await self.shared.peers.on_add_peer(features, source_addr)
 
     @rpc_method("server.peers.subscribe")
-    def peers_subscribe(self) -> list[Any]:
+    def peers_subscribe(self) -> list[tuple[str, str, list[str]]]:
         """Return the peers as (ip, host, details)."""
         self.account.bump_cost(1.0)
-        result: list[Any] = self.shared.peers.on_peers_subscribe(self.is_tor())
-        return result
+        return self.shared.peers.on_peers_subscribe(self.is_tor())
 
     @rpc_method("server.features")
     def server_features_request(self) -> dict[str, Any]:
@@ -90,8 +88,7 @@ class ServerMethods(HandlerGroup):
     def donation_address(self) -> str:
         """Return the operator's donation address."""
         self.account.bump_cost(0.1)
-        result: str = self.shared.env.donation_address
-        return result
+        return self.shared.env.donation_address
 
     @rpc_method("server.ping")
     def ping(self) -> None:
@@ -142,7 +139,7 @@ class ServerMethods(HandlerGroup):
         """Negotiate the protocol; return our version and the one that is spoken from now on.
 
         Further arguments, of whatever protocol they are, are ignored.
-        At once, so that what came in the same packet is answered in that version, and after this.
+        Answered at once, so that later requests of the same packet are answered in that version.
         """
         self.account.bump_cost(0.5)
         if self._sv_seen:
@@ -184,7 +181,7 @@ class ServerMethods(HandlerGroup):
         self.session.client = name
 
     def _crash_old_client(self, chosen: ProtocolTuple | None) -> None:
-        """Stop clients with a known theft bug: they do not survive these notifications."""
+        """Crash clients with a known theft bug by notifications that they do not survive."""
         last_bad = self.shared.env.coin.CRASH_CLIENT_VER
         version = util.protocol_tuple(self.session.client)
         if not last_bad or version == (0,) or version > tuple(last_bad):
