@@ -1,8 +1,8 @@
-"""What a session may cost: price list, groups of sessions, and the rules of forgetting.
+"""Prices, the groups of sessions that share costs, and how costs decay.
 
 Theory of operation. Each session carries a *cost* that grows with the bytes, requests and errors
-it causes and decays with time. aiorpcX turns the cost into throttling: above a soft limit requests
-sleep and fewer run at once; at the hard limit the session is closed. An attacker would spread over
+it causes and decays with time. ``CostAccount`` turns the cost into throttling: above a soft limit requests
+sleep and fewer run at once; at the hard limit the session is closed. An attacker would use
 many connections, hence *groups*: sessions of one IP subnet each also bear the others' cost, and a
 group keeps ("retains") the cost of sessions that left. All of this lives on the event loop.
 
@@ -171,7 +171,7 @@ def leniency(host: Host | str | None, *, is_advertised: bool) -> float:
 
 
 class SessionGroups:
-    """The groups of one server, by name, and who is in which."""
+    """The groups of one server, by name, and the sessions in each."""
 
     def __init__(self, ipv4_prefix: int, ipv6_prefix: int, hard_limit: float = 0.0) -> None:
         """``hard_limit`` bounds what is retained; 0 is no bound."""

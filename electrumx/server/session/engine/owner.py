@@ -90,7 +90,7 @@ class _Ended:
         """Log nothing."""
 
     def retry_secs(self) -> int:
-        """Return 1: nobody is told."""
+        """Return 1: nothing is sent."""
         return 1
 
     def accepts_first(self, message: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""What connections, their sessions, and those who count and bound them know of each other."""
+"""How connections, their sessions, the admission control and the bounds on memory see each other."""
 
 from typing import Protocol
 
