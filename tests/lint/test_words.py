@@ -36,7 +36,7 @@ REMAINING = {
     "electrumx/server/db": 80,
     "electrumx/server/history": 14,
     "electrumx/server/maintenance": 53,
-    "electrumx/server/session": 284,
+    "electrumx/server/session": 205,
     "electrumx/server/storage": 59,
     "tests": 21,
     "tests/crash": 45,
@@ -49,7 +49,7 @@ REMAINING = {
     "tests/server/db": 24,
     "tests/server/history": 19,
     "tests/server/maintenance": 16,
-    "tests/server/session": 118,
+    "tests/server/session": 48,
     "tests/server/storage": 28,
 }
 
