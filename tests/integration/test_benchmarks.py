@@ -326,7 +326,7 @@ def test_requests_of_scenarios_have_the_oracles_results(folder, files, node_and_
 
 
 @pytest.mark.slow
-def test_arrivals_are_heard_by_all_and_memory_is_measured(folder, files, tmp_path, stopping):
+def test_arrivals_are_notified_to_all_and_memory_is_measured(folder, files, tmp_path, stopping):
     spec, targets = Spec("ours-leveldb"), files.targets()
     settings = dict.fromkeys(POLLING, "100")
     server = stopping.enter_context(running(spec, folder, tmp_path, SHAPE.blocks, **settings))

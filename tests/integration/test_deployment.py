@@ -345,7 +345,7 @@ def test_systemd_is_notified_of_start_life_and_stop(short_tmp, node, stopping):
     assert "service manager" not in server.log()
 
 
-def test_systemd_hears_nothing_of_a_server_that_hangs(short_tmp, node, stopping):
+def test_a_server_that_hangs_sends_systemd_nothing(short_tmp, node, stopping):
     manager = stopping.enter_context(ServiceManager(short_tmp / "notify"))
     server = ServerProcess(
         short_tmp,
