@@ -19,11 +19,12 @@ import pytest
 from electrumx.cli.rpc import DEFAULT_SOCKET
 from tests.conftest import REPOSITORY, require
 from tests.fakes.chain import COIN, Model
+from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import small_chain
 from tests.integration import client as electrum
 from tests.integration.howto import Shell, block
 from tests.integration.processes import Child
 from tests.integration.server import ServerProcess, _accepts, wait_until
-from tests.integration.stand_in import StandIn, small_chain
 from tests.lint.test_docs import directives
 from tests.ports import free_ports
 
@@ -37,7 +38,7 @@ START_SECS = 60
 def node(stopping):
     """A fake node with a small chain."""
     maker, tip = small_chain(HEIGHT)
-    return stopping.enter_context(StandIn(maker.chain(tip)))
+    return stopping.enter_context(NodeThread(maker.chain(tip)))
 
 
 def documented_variables():
@@ -614,7 +615,7 @@ def database(tmp_path_factory):
     blocks = maker.chain(tip)
     folder = tmp_path_factory.mktemp("query")
     with (
-        StandIn(blocks) as node,
+        NodeThread(blocks) as node,
         ServerProcess(folder, node.env, protocols=("tcp", "rpc")) as server,
     ):
         server.wait_height(HEIGHT)
