@@ -75,7 +75,7 @@ def _write_history(clock, index, engine, folder):
 
 def _write_coins(clock, index, engine, folder):
     store = engine(str(folder / "utxo"), True)
-    store.end_filling()
+    store.end_bulk_load()
     with store.write_batch() as batch:
         clock.time("rows of UTXOs to the batch", index.adds.put_rows, batch.put)
         start = time.thread_time()

@@ -27,6 +27,7 @@ HEIGHT = 60
 STALE_SECS = 16
 CONSTANTS = {
     "electrumx.server.peers.manager:STALE_SECS": STALE_SECS,
+    "electrumx.server.peers.peer_set:STALE_SECS": STALE_SECS,
     "electrumx.server.peers.manager:WAKEUP_SECS": 1,
     "electrumx.server.peers.manager:MAX_TRIES_ONCE_GOOD": 4,
 }
