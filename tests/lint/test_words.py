@@ -30,17 +30,12 @@ COMMENT = re.compile(r"(?P<text>^[ \t]*#.*(?:\n[ \t]*#.*)*|(?<=  )#[: ].*)", re.
 REMAINING = {
     "docs": 11,
     "electrumx/server/block_processor": 6,
-    "electrumx/server/db": 80,
+    "electrumx/server/db": 6,
     "electrumx/server/history": 7,
-    "electrumx/server/maintenance": 53,
-    "electrumx/server/session": 286,
-    "electrumx/server/storage": 57,
-    "tests/property": 21,
-    "tests/server": 40,
-    "tests/server/db": 24,
-    "tests/server/maintenance": 16,
-    "tests/server/session": 119,
-    "tests/server/storage": 28,
+    "electrumx/server/session": 222,
+    "tests/property": 13,
+    "tests/server": 12,
+    "tests/server/session": 55,
 }
 
 
