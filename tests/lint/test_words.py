@@ -47,11 +47,10 @@ def area_of(name):
 
 def comments_and_docstrings(source):
     """Yield (line, text); the lines of a comment are one text, so that phrases may span them."""
-    code = source
     for match in TRIPLE_QUOTED.finditer(source):
         if match["indent"] is not None:
             yield line_of(source, match.start("text")), match["text"]
-        code = code.replace(match["text"], "\n" * match["text"].count("\n"), 1)
+    code = TRIPLE_QUOTED.sub(lambda match: "\n" * match[0].count("\n"), source)
     for match in COMMENT.finditer(code):
         # Later lines begin with white space only, so that a phrase may span lines.
         text = re.sub(r"(?<=\n)[ \t]*#:?", lambda mark: " " * len(mark[0]), match["text"])
