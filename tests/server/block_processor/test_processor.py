@@ -396,9 +396,9 @@ async def test_the_initial_sync_compacts_tables_after_many_flushes(
     async with World(env, daemon) as world:
         await world.until_at(chain)
         await world.until(lambda: world.bp.engine_compaction.done)
-        assert ("merged tables" in caplog.text) is flushes
-        assert not world.db.utxo_db.filling
-        assert not world.db.history.db.filling
+        assert ("compacted tables" in caplog.text) is flushes
+        assert not world.db.utxo_db.bulk_loading
+        assert not world.db.history.db.bulk_loading
         caplog.clear()
         await assert_equals_model(world.db, Model(chain), hashXs(maker))
     # Later ones leave that to the engine.
@@ -408,7 +408,7 @@ async def test_the_initial_sync_compacts_tables_after_many_flushes(
         await world.until_at(chain)
         await world.until(lambda: world.bp.engine_compaction.done)
         await assert_equals_model(world.db, Model(chain), hashXs(maker))
-    assert "merged tables" not in caplog.text
+    assert "compacted tables" not in caplog.text
 
 
 async def test_shutting_down_stops_the_engine_compaction_and_the_next_start_repeats_it(
@@ -420,14 +420,14 @@ async def test_shutting_down_stops_the_engine_compaction_and_the_next_start_repe
     monkeypatch.setattr(EngineCompactionTask, "GRACE_SECS", 0)
     begun, may_end, closed = threading.Event(), threading.Event(), []
     engine_class = db_class(engine)
-    merge, close = engine_class.merge, engine_class.close
+    compact, close = engine_class.compact, engine_class.close
 
     def slow_merge(self):
         begun.set()
         assert may_end.wait(30)
         # Closing waits for the work with the store.
         assert not closed
-        return merge(self)
+        return compact(self)
 
     def noted_close(self):
         closed.append(self)
@@ -436,17 +436,17 @@ async def test_shutting_down_stops_the_engine_compaction_and_the_next_start_repe
     maker = ChainMaker(seed=17)
     chain = maker.chain(maker.grow(maker.genesis_hash, 40))
     async with World(make_env(tmp_path, engine=engine), ScriptedDaemon(chain)) as world:
-        monkeypatch.setattr(engine_class, "merge", slow_merge)
+        monkeypatch.setattr(engine_class, "compact", slow_merge)
         await world.until(begun.is_set)
         # Blocks are processed, and clients answered, concurrently.
         await assert_equals_model(world.db, Model(chain), hashXs(maker))
         monkeypatch.setattr(engine_class, "close", noted_close)
         world.task.cancel()
-        await world.until(lambda: world.db.utxo_db._merge_stopped)
+        await world.until(lambda: world.db.utxo_db._compaction_stopped)
         may_end.set()
         await asyncio.wait([world.task])
     assert len(closed) == 2
-    assert "merged tables" not in caplog.text
+    assert "compacted tables" not in caplog.text
     monkeypatch.undo()
     caplog.set_level("INFO")
     db = DB(make_env(tmp_path, engine=engine))
@@ -459,7 +459,7 @@ async def test_shutting_down_stops_the_engine_compaction_and_the_next_start_repe
         # There are no more blocks to index.
         async with World(make_env(tmp_path, engine=engine), ScriptedDaemon(chain)) as world:
             await world.until(lambda world=world: world.bp.engine_compaction.done)
-        assert ("merged tables" in caplog.text) is left
+        assert ("compacted tables" in caplog.text) is left
 
 
 async def test_shutting_down_gives_the_engine_compaction_time_to_end(
@@ -471,14 +471,14 @@ async def test_shutting_down_gives_the_engine_compaction_time_to_end(
     monkeypatch.setattr(EngineCompactionTask, "GRACE_SECS", 60)
     begun, may_end = threading.Event(), threading.Event()
     engine_class = db_class(engine)
-    merge = engine_class.merge
+    compact = engine_class.compact
 
     def slow_merge(self):
         begun.set()
         assert may_end.wait(30)
-        return merge(self)
+        return compact(self)
 
-    monkeypatch.setattr(engine_class, "merge", slow_merge)
+    monkeypatch.setattr(engine_class, "compact", slow_merge)
     maker = ChainMaker(seed=19)
     chain = maker.chain(maker.grow(maker.genesis_hash, 40))
     env = make_env(tmp_path, engine=engine)
@@ -488,7 +488,7 @@ async def test_shutting_down_gives_the_engine_compaction_time_to_end(
         await world.until(lambda: "waiting for the engine to compact tables" in caplog.text)
         may_end.set()
         await asyncio.wait([world.task])
-    assert "merged tables" in caplog.text
+    assert "compacted tables" in caplog.text
     db = DB(env)
     await db.open_for_serving()
     assert not db.first_sync
@@ -506,7 +506,7 @@ async def test_an_interrupted_initial_sync_continues_with_the_same_options(
     flush_dbs = DB.flush_dbs
 
     def noted(self, flush_data, *args):
-        filling.append((self.utxo_db.filling, self.history.db.filling))
+        filling.append((self.utxo_db.bulk_loading, self.history.db.bulk_loading))
         flush_dbs(self, flush_data, *args)
 
     monkeypatch.setattr(DB, "flush_dbs", noted)
@@ -530,7 +530,7 @@ async def test_an_interrupted_initial_sync_continues_with_the_same_options(
         assert len(before_last) > 3
         assert set(before_last) == {(True, True)}
         assert last == (False, False)
-        await world.until(lambda: "merged tables" in caplog.text)
+        await world.until(lambda: "compacted tables" in caplog.text)
         await world.until(lambda: world.bp.engine_compaction.done)
         await assert_equals_model(world.db, Model(chain), hashXs(maker))
     # From now on the store is in use, whatever there is to catch up with.
@@ -540,7 +540,7 @@ async def test_an_interrupted_initial_sync_continues_with_the_same_options(
     async with World(env, daemon) as world:
         await world.until_at(chain)
     assert set(filling) == {(False, False)}
-    assert caplog.text.count("merged tables") == 1
+    assert caplog.text.count("compacted tables") == 1
 
 
 async def test_an_engine_compaction_that_fails_is_logged_and_not_repeated(
@@ -552,7 +552,7 @@ async def test_an_engine_compaction_that_fails_is_logged_and_not_repeated(
     def fail(_self):
         raise OSError("no space left")
 
-    monkeypatch.setattr(db_class("leveldb"), "merge", fail)
+    monkeypatch.setattr(db_class("leveldb"), "compact", fail)
     maker = ChainMaker(seed=19)
     fork = maker.grow(maker.genesis_hash, 20)
     daemon = ScriptedDaemon(maker.chain(fork))
@@ -576,12 +576,12 @@ async def test_the_initial_sync_compresses_when_tables_are_too_large_to_compact(
     caplog.set_level("INFO")
     monkeypatch.setattr(BlockParser, "PARSE_BYTES", 1_000)
     monkeypatch.setattr(FlushScheduler, "due", lambda _self: True)
-    monkeypatch.setattr(Storage, "MERGE_BYTES", -1)
+    monkeypatch.setattr(Storage, "COMPACT_BYTES", -1)
     filling = []
     flush_dbs = DB.flush_dbs
 
     def noted(self, *args):
-        filling.append(self.utxo_db.filling)
+        filling.append(self.utxo_db.bulk_loading)
         flush_dbs(self, *args)
 
     monkeypatch.setattr(DB, "flush_dbs", noted)
@@ -589,11 +589,11 @@ async def test_the_initial_sync_compresses_when_tables_are_too_large_to_compact(
     chain = maker.chain(maker.grow(maker.genesis_hash, 40))
     async with World(make_env(tmp_path), ScriptedDaemon(chain)) as world:
         await world.until_at(chain)
-        await world.until(lambda: "merged tables" in caplog.text)
+        await world.until(lambda: "compacted tables" in caplog.text)
         await assert_equals_model(world.db, Model(chain), hashXs(maker))
     assert len(filling) > 3
     assert not any(filling)
-    assert "merged tables" in caplog.text
+    assert "compacted tables" in caplog.text
 
 
 async def test_any_flush_schedule_leaves_the_same_answers(tmp_path):
