@@ -163,7 +163,7 @@ class ReorgFinder:
     async def _first_difference(self, lower: int, upper: int) -> int:
         """Return the first height in a range at which the daemon's block is not ours.
 
-        ``upper`` + 1 if there is none.
+        ``upper`` + 1 if they are equal.
         """
         count = upper - lower + 1
         ours = await self._db.fs_block_hashes(lower, count)

@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable, Iterator
 from struct import Struct
 from typing import NamedTuple, Protocol
 
-from electrumx.lib.hash import HASHX_LEN, double_sha256, hash_to_hex_str, sha256
+from electrumx.lib.hash import HASHX_LEN, hash_to_hex_str, sha256
+from electrumx.lib.merkle import Merkle
 from electrumx.server.storage.schema import (
     HASH_LEN,
     HISTORY_ENTRY_LEN,
@@ -283,15 +284,16 @@ def merkle_levels(hashes: bytes) -> bytes:
 
     Each is half as long as the one below, rounded up.
     """
-    levels = []
-    level = [hashes[n : n + HASH_LEN] for n in range(0, len(hashes), HASH_LEN)]
-    while len(level) > 1:
-        if len(level) & 1:
-            level.append(level[-1])
-        pairs = iter(level)
-        level = [double_sha256(left + right) for left, right in zip(pairs, pairs, strict=True)]
-        levels += level
-    return b"".join(levels)
+    count = len(hashes) // HASH_LEN
+    if not count:
+        return b""
+    leaves = [hashes[n : n + HASH_LEN] for n in range(0, len(hashes), HASH_LEN)]
+    above = []
+    for level in Merkle().levels(leaves)[1:]:
+        # Without the copy of its last hash that an odd level ends with.
+        count = (count + 1) // 2
+        above += level[:count]
+    return b"".join(above)
 
 
 def hexlify(data: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""When the unflushed state is written, and what runs concurrently; nothing is written for real."""
+"""When the unflushed state is written, and which steps run concurrently; over stubs."""
 
 import asyncio
 import logging

@@ -429,7 +429,7 @@ class ScriptCache:
         self.histories = Histories(db, max_send)
         self.utxos = UTXOLists(db, MAX_BYTES)
         self.balances = Balances(db, MAX_BALANCE_BYTES)
-        # What the last block added to histories, and the generation of their cache since
+        # The entries that the last block added to histories, and the generation of their cache
         self._addition: wire_rows.Addition | None = None
         self._added_in = 0
 
