@@ -78,6 +78,9 @@ class ScriptSubscriptions:
 
         ``cost`` is of reading the history, which must belong to the tip that clients know.
         """
+        if history.is_hashed and not self._mempool.has(hashX):
+            status, text_len = history.status([])
+            return self._noted(hashX, status, cost, text_len, unconfirmed=False)
         if self._is_ready(hashX, history):
             return self._ready_status(hashX, history, cost)
         return self.at_known_tip(
