@@ -9,7 +9,7 @@ import pytest
 
 from electrumx.server.session import ElectrumX
 from electrumx.server.session.admin.tables import session_rows
-from electrumx.server.session.engine import dispatch, limits, receive
+from electrumx.server.session.engine import dispatch, receive, session_groups
 from electrumx.server.session.engine.send_queue import SendQueue
 from electrumx.server.session.methods import scripthash
 from tests.fakes.session_world import (
@@ -272,7 +272,7 @@ async def test_abusers_throttle_others_of_a_private_address_and_lock_nobody_out(
         # Forgotten as fast as any group's.
         await until(lambda: len(world.manager.sessions) == 2)
         assert group.retained_cost == 60 * 10_000
-        world.manager.housekeeping.recalc_costs(limits.GROUP_FORGET_SECS)
+        world.manager.housekeeping.recalc_costs(session_groups.GROUP_FORGET_SECS)
         client = await world.connect()
         await client.request("server.ping")
         assert world.session().account.concurrency_target == 10
@@ -282,7 +282,7 @@ async def test_abusers_throttle_others_of_a_private_address_and_lock_nobody_out(
 
 
 async def test_the_end_names_the_cost_the_limit_and_when_to_retry(monkeypatch):
-    monkeypatch.setattr(limits, "is_exempt", lambda host: False)
+    monkeypatch.setattr(session_groups, "is_exempt", lambda host: False)
     async with session_world() as world:
         client = await world.connect()
         await client.request("server.ping")
@@ -293,7 +293,7 @@ async def test_the_end_names_the_cost_the_limit_and_when_to_retry(monkeypatch):
         assert 11_000 <= data["cost"] <= 11_010
         assert data["limit"] == 10_000
         # A thousand more than the limit, at 2 a second
-        assert 500 <= data["retry_after"] <= 510 + limits.RECALC_SECS
+        assert 500 <= data["retry_after"] <= 510 + session_groups.RECALC_SECS
         world.manager.housekeeping.recalc_costs(data["retry_after"])
         await until(lambda: not world.manager.sessions)
         client = await world.connect()
@@ -410,7 +410,7 @@ async def _rest(reader):
 
 
 async def test_a_newcomer_from_an_exhausted_subnet_is_refused_and_others_are_not(monkeypatch):
-    monkeypatch.setattr(limits, "is_exempt", lambda host: False)
+    monkeypatch.setattr(session_groups, "is_exempt", lambda host: False)
     async with session_world() as world:
         first = await world.connect()
         await first.request("server.ping")
@@ -433,7 +433,7 @@ async def test_a_newcomer_from_an_exhausted_subnet_is_refused_and_others_are_not
 
 @pytest.mark.parametrize("size", [1_000, 490_000])
 async def test_one_message_costs_no_more_than_a_limit(monkeypatch, size):
-    monkeypatch.setattr(limits, "is_exempt", lambda host: False)
+    monkeypatch.setattr(session_groups, "is_exempt", lambda host: False)
     async with session_world(bw_unit_cost=1) as world:
         client = await world.connect()
         await client.send(b"[" + b",".join([b"1"] * size) + b"]")
