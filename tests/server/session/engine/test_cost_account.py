@@ -300,7 +300,7 @@ async def test_the_end_names_the_cost_the_limit_and_when_to_retry(monkeypatch):
         await client.request("server.ping")
 
 
-async def test_a_batch_that_ends_a_session_is_told_why():
+async def test_a_batch_that_ends_a_session_is_answered_with_the_reason():
     async with session_world(request_sleep=0) as world:
         client = await world.connect()
         await client.request("server.ping")
@@ -322,7 +322,7 @@ async def test_a_request_that_the_node_delays_too_long_costs_the_client_nothing(
         assert world.session().cost < 20
 
 
-async def test_at_the_hard_limit_a_request_is_told_so_and_the_session_closed(caplog):
+async def test_at_the_hard_limit_a_request_gets_an_error_and_the_session_is_closed(caplog):
     caplog.set_level("INFO")
     async with session_world() as world:
         client = await world.connect()
@@ -334,7 +334,7 @@ async def test_at_the_hard_limit_a_request_is_told_so_and_the_session_closed(cap
     assert "closing session over res usage. ip: 127.0.0.1. groups: ['loopback']" in caplog.text
 
 
-async def test_who_reads_nothing_at_the_hard_limit_is_gone_in_seconds():
+async def test_a_slow_reader_at_the_hard_limit_is_disconnected_in_seconds():
     async with session_world(request_sleep=0) as world:
         world.daemon.txs["ab" * 32] = "00" * 400_000
         client = await world.connect()
@@ -369,7 +369,7 @@ async def test_requests_that_wait_when_the_limit_is_reached_end_the_session():
 
 
 @pytest.mark.parametrize("message", [b"junk", b"", b"[1,2,3,4,5,6,7,8,9]"])
-async def test_who_sends_nothing_but_junk_is_closed_at_the_hard_limit(message):
+async def test_a_client_that_sends_only_junk_is_disconnected_at_the_hard_limit(message):
     async with session_world(request_sleep=0) as world:
         client = await world.connect()
         for _ in range(100):
@@ -449,7 +449,7 @@ async def test_one_message_costs_no_more_than_a_limit(monkeypatch, size):
 
 
 @pytest.mark.parametrize("batch", [False, True])
-async def test_what_is_made_and_too_large_to_send_is_charged(batch):
+async def test_a_result_too_large_to_send_is_charged(batch):
     txid = "ab" * 32
     async with session_world(bw_unit_cost=1_000, cost_hard_limit=0) as world:
         world.daemon.txs[txid] = {"hex": "ab" * 600_000}
@@ -467,7 +467,7 @@ async def test_what_is_made_and_too_large_to_send_is_charged(batch):
     ("size", "verbose"),
     [(3_000_000, True), (600_000, True), (600_000, False), (3_000_000, False)],
 )
-async def test_the_node_is_asked_once_at_a_tip_for_what_is_too_large(size, verbose):
+async def test_the_node_is_asked_once_at_a_tip_for_an_oversized_result(size, verbose):
     txid = "ab" * 32
     async with session_world(bw_unit_cost=1_000, cost_hard_limit=0) as world:
         world.daemon.txs[txid] = {"hex": "ab" * size} if verbose else "ab" * size
@@ -549,7 +549,7 @@ async def test_during_a_huge_batch_others_are_served():
         assert pings > 10
 
 
-async def test_notifications_of_blocks_go_only_to_whom_they_concern(monkeypatch):
+async def test_only_subscribers_are_notified_of_blocks(monkeypatch):
     async with session_world() as world:
         idle, headers, script = [await world.connect() for _ in range(3)]
         await idle.request("server.ping")
