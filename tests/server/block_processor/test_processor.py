@@ -616,8 +616,8 @@ async def test_any_flush_schedule_leaves_the_same_answers(tmp_path):
             bp.state.advance_blocks(bp.parser.parse_blocks(raws, height + 1))
             height += count
             if choose.random() < 0.5:
-                await bp.flusher.flush(choose.random() < 0.5)
-        await bp.flusher.flush(True)
+                await bp.flush_scheduler.flush(choose.random() < 0.5)
+        await bp.flush_scheduler.flush(True)
         await assert_equals_model(db, Model(chain), hashXs(maker))
         db.close_dbs()
 
@@ -659,9 +659,9 @@ async def test_history_flushed_without_utxos_is_deleted_at_the_next_opening(tmp_
     await db.open_for_sync()
     bp = BlockProcessor(env, db, daemon, None)
     bp.state.advance_blocks(bp.parser.parse_blocks(chain[:20], 0))
-    await bp.flusher.flush(True)
+    await bp.flush_scheduler.flush(True)
     bp.state.advance_blocks(bp.parser.parse_blocks(chain[20:], 20))
-    await bp.flusher.flush(False)
+    await bp.flush_scheduler.flush(False)
     assert db.history.flush_count == 2
     db.close_dbs()  # as a kill would leave it
     async with World(env, daemon) as world:
