@@ -21,6 +21,7 @@ FIXED = {
     ("docs/HOWTO.rst", "backed up"),
     ("electrumx/server/block_processor/chain_state.py", "backed up"),
     ("electrumx/server/db/flusher.py", "backing up"),
+    ("electrumx/server/history/store.py", "excess history"),
     ("docs/HOWTO.rst", "Backing up"),
     ("docs/rpc-interface.rst", "held up"),
 }
