@@ -7,8 +7,8 @@ import electrumx
 from electrumx.lib import util
 from electrumx.server.env import Env
 from electrumx.server.session.base import HandlerGroups, SessionBase
-from electrumx.server.session.engine.limits import CONNECT_COST
 from electrumx.server.session.engine.method_registry import ProtocolTuple
+from electrumx.server.session.engine.prices import CONNECT_COST
 from electrumx.server.session.methods.headers import HeaderMethods
 from electrumx.server.session.methods.mempool import MempoolMethods
 from electrumx.server.session.methods.scripthash import ScripthashMethods
