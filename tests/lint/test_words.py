@@ -21,6 +21,7 @@ FIXED = {
     ("docs/HOWTO.rst", "backed up"),
     ("electrumx/server/block_processor/chain_state.py", "backed up"),
     ("electrumx/server/db/flusher.py", "backing up"),
+    ("electrumx/server/history/store.py", "excess history"),
     ("docs/HOWTO.rst", "Backing up"),
     ("docs/rpc-interface.rst", "held up"),
 }
@@ -31,11 +32,10 @@ COMMENT = re.compile(r"(?P<text>^[ \t]*#.*(?:\n[ \t]*#.*)*|(?<=  )#[: ].*)", re.
 # Banned words that are still there, by file or folder: an upper limit, lowered with every change.
 REMAINING = {
     "docs": 11,
-    "electrumx/server/history": 7,
-    "electrumx/server/session": 164,
-    "tests/property": 14,
-    "tests/server": 12,
-    "tests/server/session": 56,
+    "electrumx/server/session": 152,
+    "tests/property": 11,
+    "tests/server": 8,
+    "tests/server/session": 38,
 }
 
 
