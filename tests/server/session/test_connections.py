@@ -92,7 +92,7 @@ async def test_a_websocket_that_was_cut_is_soon_written_to_no_more(protocol, cer
         connection.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
         transport.send([b"1"] * 100)
         await until(lambda: not world.manager.sessions)
-    # asyncio says so from the sixth write on.
+    # asyncio logs it from the sixth write on.
     assert "socket.send() raised exception" not in caplog.text
 
 

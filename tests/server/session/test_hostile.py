@@ -200,7 +200,7 @@ async def test_a_batch_of_more_values_than_requests_have_is_refused_before_it_is
 
 
 async def test_a_session_takes_on_no_more_requests_than_fit_in_its_memory():
-    """They wait for the node; what follows stays unread."""
+    """They wait for the node; later requests stay unread."""
     async with session_world() as world:
         world.daemon.stall = asyncio.Event()
         client = await world.connect()
@@ -220,7 +220,7 @@ async def test_a_session_takes_on_no_more_requests_than_fit_in_its_memory():
 
 
 async def test_requests_that_end_together_make_room_for_those_that_wait(monkeypatch):
-    """Sessions at a limit start what waits in slices of time; nothing is forgotten between them."""
+    """Sessions at a limit start waiting requests in time slices; none is forgotten between them."""
     monkeypatch.setattr("electrumx.server.session.engine.dispatch.SLICE_SECS", -1)
     async with session_world(initial_concurrent=1) as world:
         client = await world.connect()

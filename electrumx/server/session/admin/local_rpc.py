@@ -34,7 +34,7 @@ LOGGED_NAMES_CHARS = 200
 
 
 class HasCommands(HasSharedState, Protocol):
-    """What the administrator's session needs of the session manager."""
+    """The interface of the session manager that the administrator's session uses."""
 
     commands: AdminCommands
 
