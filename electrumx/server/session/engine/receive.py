@@ -266,7 +266,7 @@ class Receiver:
         return self._backlog_size + self._message_weight + self._dispatcher.weight
 
     def _is_stalled(self) -> bool:
-        """Return whether no message can be processed for now; the end of each cause calls ``resume``."""
+        """Return whether no message can be processed for now; ``resume`` ends that."""
         return self._items is not None or self._parse_task is not None or self._is_blocked()
 
     def _is_blocked(self) -> bool:

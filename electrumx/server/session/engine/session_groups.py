@@ -81,7 +81,7 @@ class SessionGroup:
         return self.retained_cost + self.session_cost()
 
     def most(self, hard_limit: float) -> float:
-        """Return the share of the others' cost that a member bears at most; infinite without a limit."""
+        """Return the largest share of the others' cost a member bears; infinite without a limit."""
         return SOFT_MOST * hard_limit if self.weight < 1 and hard_limit else math.inf
 
     def retain(self, cost: float, hard_limit: float) -> None:
@@ -188,7 +188,7 @@ class SessionGroups:
         return self._of_session.get(session, ())
 
     def extra_cost(self, session: Costly) -> float:
-        """Return the cost that other members of its groups add to a session's; 0 once it has gone."""
+        """Return the cost that its groups' other members add to a session; 0 once it has gone."""
         extra = sum(
             min((group.cost() - session.cost) * group.weight, group.most(self._hard_limit))
             for group in self.of(session)

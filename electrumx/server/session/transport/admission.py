@@ -12,9 +12,9 @@ Connections of all stages count against MAX_SESSIONS, which is below the limit o
 reserve, so that clients never take the descriptors that the database needs.  At the maximum a
 newcomer takes the place of a pending connection or of the session that has been idle longest, of
 the subnet that has most connections; a session that is busy or was idle for less than
-``IDLE_SECS`` stays, unless its subnet is a *crowd*: the largest of several, of more than ``MIN_CROWD`` connections, and
-of more than twice those of the newcomer's.  Hence sessions that are never idle cannot hold all places.
-If nothing can be evicted, the manager stops listening.
+``IDLE_SECS`` stays, unless its subnet is a *crowd*: the largest of several, of more than
+``MIN_CROWD`` connections, and of more than twice those of the newcomer's.  Hence sessions that are
+never idle cannot hold all places.  If nothing can be evicted, the manager stops listening.
 
 One subnet has at most MAX_SESSIONS_PER_SUBNET connections, and none if the cost of its group is
 at the hard limit: these are refused at accept, before they cost a handshake.  Both do not apply

@@ -15,9 +15,8 @@ charges the group of the address for those that never become a session.
 
 Fairness: input of TLS and WebSocket is processed in steps of at most about half a millisecond.
 A connection gets one step when its bytes arrive; the rest waits in ``TurnQueue``, which spends
-``TURN_SECS`` of each turn of the event loop on all connections together.  A connection
-of which more than 16 KiB wait is not read until then, nor is it read while more than 64 KiB
-wait to be sent to it.
+``TURN_SECS`` of each turn of the event loop on all connections together.  A connection is not read
+while more than 16 KiB of its input wait, nor while more than 64 KiB wait to be sent to it.
 
 Sessions are fed by these calls:
 
