@@ -4,8 +4,8 @@ import asyncio
 import json
 import logging
 import socket
-import struct
 import ssl
+import struct
 import subprocess
 
 import pytest
@@ -469,7 +469,7 @@ async def test_a_client_that_vanishes_leaves_nothing_behind(world):
 
 
 async def test_a_client_that_closes_is_gone_when_its_last_request_times_out():
-    async with session_world(request_timeout=0.1) as world:
+    async with session_world(request_timeout=1) as world:
         client = await client_with_a_stalled_request(world)
         await client.close()
         await until(lambda: world.manager.session_count() == 0, secs=10)
