@@ -71,7 +71,8 @@ async def test_leaving_early_drops_the_part_parsed_ahead_even_if_it_is_invalid(c
         async for _blocks in parsed:
             # Without this the second part would be cancelled before its thread runs.
             await asyncio.wait([started[1]], timeout=30)
-            assert started[1].done() and not started[1].cancelled()
+            assert started[1].done()
+            assert not started[1].cancelled()
             break
     await asyncio.sleep(0)
     # The event loop logs an exception that was not retrieved when its task is collected.
