@@ -227,10 +227,8 @@ class Controller(ServerBase):
             )
 
     def _log_start(self, env: Env) -> None:
-        low, high = env.coin.SESSIONCLS.protocol_min_max_strings()
         self.logger.info(f"software version: {electrumx.version}")
         self.logger.info(f"aiorpcX version: {version_string(aiorpcx._version)}")
-        self.logger.info(f"supported protocol versions: {low}-{high}")
         self.logger.info(f"event loop policy: {env.loop_policy or 'asyncio'}")
         self.logger.info(f"reorg limit is {env.reorg_limit:,d} blocks")
         missing = missing_modules()

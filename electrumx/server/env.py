@@ -18,6 +18,7 @@ from aiorpcx import Service, ServicePart
 from electrumx.lib.coins import Coin
 from electrumx.lib.env_base import EnvBase, shown
 from electrumx.lib.errors import OperatorError
+from electrumx.lib.protocol_versions import ProtocolVersion, maximum_of
 from electrumx.lib.util import class_logger
 from electrumx.server.services import (
     Network,
@@ -137,6 +138,8 @@ class Env(EnvBase):
         self.anon_logs: bool = self.boolean("ANON_LOGS", False)
         self.log_sessions: int = self.integer("LOG_SESSIONS", 3600, minimum=0)  # seconds; 0: never
         self.log_level: str = self._log_level()
+        #: None: the highest that the node allows
+        self.protocol_max: ProtocolVersion | None = self.custom("PROTOCOL_MAX", None, maximum_of)
         self.donation_address: str = self.default("DONATION_ADDRESS", "")
         #: Matched at the start of a client's name. Empty would match all of them: that is unset.
         self.drop_client: re.Pattern[str] | None = self.custom(

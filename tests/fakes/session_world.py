@@ -32,6 +32,7 @@ class FakeCoin:
     SHORTNAME = "FAKE"
     GENESIS_HASH = "00" * 32
     CRASH_CLIENT_VER = (3, 2, 3)
+    STATIC_BLOCK_HEADERS = True
     SESSIONCLS = ElectrumX
 
     @staticmethod
@@ -113,6 +114,7 @@ def fake_env(**settings):
         anon_logs=False,
         drop_client=None,
         donation_address="donate-here",
+        protocol_max=None,
         banner_file=None,
         tor_banner_file=None,
         daemon_url="http://user:pass@env-host:8332/",
@@ -177,6 +179,15 @@ class FakeDB:
     async def read_headers(self, start, count):
         headers = self.headers[start : start + count]
         return b"".join(headers), len(headers)
+
+    def split_headers(self, start, headers):
+        assert b"".join(self.headers[start:]).startswith(headers)
+        result = []
+        while headers:
+            size = len(self.headers[start + len(result)])
+            result.append(headers[:size])
+            headers = headers[size:]
+        return result
 
     async def header_branch_and_root(self, length, height):
         hashes = [double_sha256(header) for header in self.headers[:length]]
@@ -298,11 +309,20 @@ class FakeDaemon:
         self.txs = {}
         self.package = {"package_msg": "success", "tx-results": {}}
         self.unconfirmed = set()  # hex hashes of transactions that are in no block
+        self.methods = set()  # that tell which protocol can be served
+        self.indexes = {"txindex": {"synced": True}}
+        self.url_changed = asyncio.Event()
 
     def _call(self, name, *args):
         self.calls.append((name, *args))
         if name in self.errors:
             raise DaemonError(self.errors[name])
+
+    async def knows_method(self, method):
+        return method in self.methods
+
+    async def getindexinfo(self):
+        return self.indexes
 
     def logged_url(self, url=None):
         return self.url.rpartition("@")[2]
@@ -410,6 +430,7 @@ class FakeMempool:
 class FakePeers:
     def __init__(self, env, db):
         self.proxy = None
+        self.protocol_max = None
         self.added = []
         self.asked_by_tor = []
 
@@ -418,6 +439,9 @@ class FakePeers:
 
     def info(self):
         return {"bad": 0, "good": 1, "never": 0, "stale": 0, "total": 1}
+
+    def set_protocol_max(self, newest):
+        self.protocol_max = newest
 
     async def add_localRPC_peer(self, real_name):
         self.added.append(real_name)
@@ -642,15 +666,17 @@ async def until(condition, secs=WAIT_SECS):
 
 @asynccontextmanager
 async def session_world(
-    *, tls_client=None, db=None, mempool=None, ready=True, lenient=False, **settings
+    *, tls_client=None, db=None, mempool=None, ready=True, lenient=False, node=(), **settings
 ):
     """Yield a World that serves until the end of the block.
 
     Its clients are charged as everybody is, unless it is to be lenient to its own machine.
+    ``node`` names the methods that the node has of those which decide about the protocol.
     """
     env = fake_env(**settings)
     db = db or FakeDB()
     bp, daemon, mempool = FakeBP(db), FakeDaemon(), mempool or FakeMempool()
+    daemon.methods.update(node)
     shutdown_event, mempool_event = asyncio.Event(), asyncio.Event()
     manager = SessionManager(env, db, bp, daemon, mempool, shutdown_event, peers=FakePeers(env, db))
     if not lenient:
@@ -666,6 +692,8 @@ async def session_world(
     try:
         if ready:
             await until(lambda: serving.done() or len(manager.listeners.open) == len(env.services))
+        # What the server asked for itself
+        daemon.calls.clear()
         yield world
     finally:
         for client in world.clients:

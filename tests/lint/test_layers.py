@@ -23,7 +23,7 @@ PACKAGE = REPOSITORY / "electrumx"
 ROWS = [
     ["lib.errors"],
     ["lib.util", "lib.enum", "lib.lru", "lib.tasks", "lib.signals"],
-    ["lib.log_limit", "lib.log_text", "lib.bounded_match"],
+    ["lib.log_limit", "lib.log_text", "lib.bounded_match", "lib.protocol_versions"],
     ["lib.hash", "lib.script", "lib.peer", "lib.text"],
     ["lib.header_hashes"],
     ["lib.tx", "lib.tx_axe", "lib.tx_dash", "lib.merkle"],

@@ -571,6 +571,10 @@ class Queries:
 
         return await asyncio.to_thread(read)
 
+    def split_headers(self, start_height: int, headers: bytes) -> list[bytes]:
+        """Cut headers apart that ``read_headers`` has returned from ``start_height`` on."""
+        return self.files.split_headers(start_height, headers)
+
     async def fs_block_hashes(self, height: int, count: int) -> list[bytes]:
         """Return the hashes of ``count`` blocks, from ``height`` on.
 

@@ -7,6 +7,7 @@ or a better-known name replaces it. A peer is *recent good* if it was verified w
 """
 
 import asyncio
+import dataclasses
 import random
 import socket
 import ssl
@@ -130,6 +131,15 @@ class PeerManager:
         # One of its own: those who ask to be added do not keep us from connecting.
         self._names = names or ThreadResolver()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def set_protocol_max(self, newest: tuple[int, ...]) -> None:
+        """Announce another protocol as the highest that we serve from now on."""
+        session_class = self.env.coin.SESSIONCLS
+        args = session_class.server_version_args(newest)
+        self._ours = dataclasses.replace(self._ours, server_version_args=args)
+        features = session_class.server_features(self.env, newest)
+        for peer in self.myselves:
+            peer.update_features(features)
 
     # --- The questions others ask
 

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from electrumx.lib import util
+from electrumx.lib.protocol_versions import defined_version
 from electrumx.server.session.engine.dispatch import is_large
 from electrumx.server.session.engine.json_result import encode_result
 from electrumx.server.session.engine.limits import SessionLimits
@@ -188,5 +189,6 @@ class SessionBase(RequestSession):
     def set_request_handlers(self, ptuple: ProtocolTuple) -> None:
         """Serve the requests of a protocol version from now on."""
         self.protocol_tuple = ptuple
-        self.request_handlers = handler_names(type(self), ptuple)  # type: ignore[arg-type] # hashable
-        self._handlers = handler_table(type(self), ptuple)  # type: ignore[arg-type] # hashable
+        defined = defined_version(ptuple)
+        self.request_handlers = handler_names(type(self), defined)  # type: ignore[arg-type] # hashable
+        self._handlers = handler_table(type(self), defined)  # type: ignore[arg-type] # hashable

@@ -12,6 +12,7 @@ from electrumx.server.daemon.client import DaemonError
 from electrumx.server.session.electrum import ElectrumX
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import DAEMON_ERROR, bad_request
+from electrumx.server.session.methods.names import NameMethods
 
 # From this version on clients that ask for a proof do not want the whole of a long header.
 TRUNCATING_PROTOCOL = (1, 4, 1)
@@ -55,6 +56,10 @@ class AuxPoWElectrumX(ElectrumX):
             header = deserializer.read_header(coin.BASIC_HEADER_SIZE)
             parts.append(header[: coin.TRUNCATED_HEADER_SIZE])
         return b"".join(parts)
+
+
+class NameElectrumX(NameMethods, AuxPoWElectrumX):
+    """Names that have histories, of coins with merged mining."""
 
 
 class DashElectrumX(ElectrumX):

@@ -57,6 +57,8 @@ class SessionManager:
         tip = ChainTip(bp, db)
         #: what the sessions are given
         self.shared = shared = SharedState.build(env, db, daemon, mempool, peers, tip, logger)
+        shared.protocol.on_change = peers.set_protocol_max
+        peers.set_protocol_max(shared.protocol.maximum)
         self.commands = AdminCommands(shared, bp, shutdown_event, loop_lag or LoopLag())
         self.notifier = Notifier(bp, tip, shared.scripts, shared.header, shared.fan_out)
         self.housekeeping = Housekeeping(shared, bp, self.commands.info, logger)
@@ -76,6 +78,7 @@ class SessionManager:
         try:
             await self.listening.start_rpc()
             await event.wait()
+            await self.shared.protocol.start()
             self._log_limits()
             notifier = self.notifier
             await notifications.start(self.db.db_height, notifier.notify, notifier.is_tip_known)
@@ -85,6 +88,7 @@ class SessionManager:
                 self._discover_peers(),
                 self.housekeeping.run(),
                 self.listening.run(),
+                self.shared.protocol.run(),
                 notifications.run(),
             )
         finally:

@@ -111,10 +111,12 @@ def assert_hex(value: Any) -> str:
 
 
 def estimate_mode(value: Any) -> str | None:
-    """Return the fee estimation mode in upper case; anything but text counts as none."""
+    """Return the fee estimation mode in upper case; anything but text, and "unset", is none."""
     if not isinstance(value, str):
         return None
     mode = value.upper()
+    if mode == "UNSET":
+        return None
     if mode not in ("CONSERVATIVE", "ECONOMICAL"):
         raise bad_request(f"unknown estimatefee mode: {mode}")
     return mode

@@ -21,14 +21,14 @@ class MempoolMethods(SessionBase):
         result: list[Any] = await self.mempool.compact_fee_histogram()
         return result
 
-    @rpc_method("mempool.get_info")
+    @rpc_method("mempool.get_info", since=(1, 6))
     async def mempool_get_info(self) -> dict[str, float]:
         """Return the fee rates, in coins per 1000 virtual bytes, that the node's mempool demands."""
         self.bump_cost(1.0)
         result: dict[str, float] = await self.shared.node.request("mempool_fees")
         return result
 
-    @rpc_method("blockchain.relayfee")
+    @rpc_method("blockchain.relayfee", until=(1, 6))
     async def relayfee(self) -> float:
         """Return the least fee rate, in coins per kB, that the node relays."""
         self.bump_cost(1.0)

@@ -10,6 +10,7 @@ from aiorpcx import ReplyAndDisconnect, RPCError
 import electrumx
 from electrumx.lib import util
 from electrumx.lib.bounded_match import MatchTimeoutError
+from electrumx.lib.protocol_versions import PACKAGES
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.engine.method_registry import ProtocolTuple, rpc_method
 from electrumx.server.session.engine.params import BAD_REQUEST, bad_request, printed
@@ -31,27 +32,32 @@ class ServerMethods(SessionBase):
     """Requests about the server itself."""
 
     PROTOCOL_MIN: ProtocolTuple = (1, 4)
-    PROTOCOL_MAX: ProtocolTuple = (1, 4, 2)
+    #: what is served at most; what is served at the moment depends on the node
+    PROTOCOL_MAX: ProtocolTuple = PACKAGES
+
+    # Whether the coin has names, which protocol 1.4.3 is about
+    HAS_NAMES = False
 
     sv_seen = False
 
     @classmethod
-    def protocol_min_max_strings(cls) -> list[str]:
-        """Return the range of protocols spoken."""
-        return [util.version_string(ver) for ver in (cls.PROTOCOL_MIN, cls.PROTOCOL_MAX)]
+    def protocol_min_max_strings(cls, newest: ProtocolTuple | None = None) -> list[str]:
+        """Return the range of protocols spoken, up to ``newest`` if that is given."""
+        newest = newest or cls.PROTOCOL_MAX
+        return [util.version_string(ver) for ver in (cls.PROTOCOL_MIN, newest)]
 
     @classmethod
-    def server_version_args(cls) -> list[Any]:
+    def server_version_args(cls, newest: ProtocolTuple | None = None) -> list[Any]:
         """Return the arguments of server.version when we are the client."""
-        return [electrumx.version, cls.protocol_min_max_strings()]
+        return [electrumx.version, cls.protocol_min_max_strings(newest)]
 
     @classmethod
-    def server_features(cls, env: Any) -> dict[str, Any]:
+    def server_features(cls, env: Any, newest: ProtocolTuple | None = None) -> dict[str, Any]:
         """Return the features object that describes this server."""
         hosts: dict[str, dict[str, int]] = {}
         for service in env.report_services:
             hosts.setdefault(str(service.host), {})[f"{service.protocol}_port"] = service.port
-        min_str, max_str = cls.protocol_min_max_strings()
+        min_str, max_str = cls.protocol_min_max_strings(newest)
         return {
             "hosts": hosts,
             "pruning": None,
@@ -91,7 +97,7 @@ class ServerMethods(SessionBase):
     def server_features_request(self) -> dict[str, Any]:
         """Return the features of this server."""
         self.bump_cost(0.2)
-        return self.server_features(self.env)
+        return self.server_features(self.env, self.shared.protocol.maximum)
 
     @rpc_method("server.donation_address")
     def donation_address(self) -> str:
@@ -158,7 +164,7 @@ class ServerMethods(SessionBase):
         if client_name:
             self._note_client_name(printed(client_name))
         chosen, client_min = util.protocol_version(
-            protocol_version, self.PROTOCOL_MIN, self.PROTOCOL_MAX
+            protocol_version, self.PROTOCOL_MIN, self.shared.protocol.maximum
         )
         self._crash_old_client(chosen)
         if chosen is None:

@@ -23,6 +23,7 @@ from electrumx.server.session.shared.caches import BlockCache, FeeEstimates, Raw
 from electrumx.server.session.shared.masternodes import MasternodeCache
 from electrumx.server.session.shared.node import Node
 from electrumx.server.session.shared.script_cache import ScriptCache
+from electrumx.server.session.shared.served_protocol import ServedProtocol
 from electrumx.server.session.shared.session_table import SessionTable
 from electrumx.server.session.shared.tip_consistency import ChainTip
 
@@ -55,6 +56,8 @@ class SharedState:
     masternodes: MasternodeCache
     #: what only the full node can answer
     node: Node
+    #: the highest protocol that is served
+    protocol: ServedProtocol
     #: the header that clients were last notified of
     header: AnnouncedHeader
     #: subscriptions, and their notifications
@@ -104,6 +107,7 @@ class SharedState:
             oversized=OversizedResults(max_send, notified_tip),
             masternodes=MasternodeCache(daemon, db, mempool, env.coin),
             node=Node(daemon, mempool),
+            protocol=_served_protocol(env, daemon, logger),
             header=AnnouncedHeader(),
             fan_out=FanOut(table.sessions, scripts.refresh),
             table=table,
@@ -112,6 +116,17 @@ class SharedState:
             drop_client=None if drop is None else BoundedPattern(drop, MATCH_CPU_SECS),
             log_limit=RateLimitedLog(logger),
         )
+
+
+def _served_protocol(env: Env, daemon: Daemon, logger: logging.Logger) -> ServedProtocol:
+    session_class = env.coin.SESSIONCLS
+    return ServedProtocol(
+        daemon,
+        session_class.PROTOCOL_MAX,
+        has_names=session_class.HAS_NAMES,
+        setting=env.protocol_max,
+        logger=logger,
+    )
 
 
 def _groups(env: Env) -> limits.SessionGroups:
