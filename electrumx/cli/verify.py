@@ -11,7 +11,7 @@ import os
 import sys
 
 from electrumx.cli.stopped import find_database, run_tool
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.env import Env
 from electrumx.server.maintenance.verify import Verdict, verify
 
@@ -36,7 +36,7 @@ def _run(deep: bool, logger: logging.Logger) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the tool; return the exit status: 0 if the database is sound, else 1."""
+    """Run the tool; return the exit status: 0 if the database is intact, else 1."""
     parser = argparse.ArgumentParser(
         "electrumx_verify",
         description="Audit the database of a stopped ElectrumX server. The settings are the "

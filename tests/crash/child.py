@@ -27,8 +27,7 @@ from collections import Counter
 from electrumx.cli import compact_history
 from electrumx.server.block_processor.flush_scheduler import FlushScheduler
 from electrumx.server.block_processor.processor import BlockProcessor
-from electrumx.server.db import upgrade
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB, upgrade
 from electrumx.server.history.row_compaction import CompactionPass
 from electrumx.server.history.store import History
 from electrumx.server.runtime import fault_points as faults
@@ -74,8 +73,8 @@ def set_up(spec, journal):
     Storage.is_small = property(lambda self: not reopen)
     flush_dbs, flush_backup, open_for_sync = DB.flush_dbs, DB.flush_backup, DB.open_for_sync
 
-    async def journalled_open(self):
-        await open_for_sync(self)
+    async def journalled_open(self, fetch_blocks=None):
+        await open_for_sync(self, fetch_blocks)
         journal.write("opened", self.db_tip.hex() if self.db_height >= 0 else "-")
 
     def journalled_flush(self, flush_data, flush_utxos, estimate):
@@ -108,8 +107,8 @@ def limit_rows(compact):
     """Cut histories into rows of few entries; with ``compact`` merge rows after few flushes."""
     init = History.__init__
 
-    def limited(self):
-        init(self)
+    def limited(self, *args):
+        init(self, *args)
         self.max_hist_row_entries = 25
 
     History.__init__ = limited

@@ -9,7 +9,7 @@ import pytest
 from electrumx.lib import util
 from electrumx.server.block_processor.flush_scheduler import FlushScheduler
 from electrumx.server.block_processor.processor import BlockProcessor
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.history.store import History
 from electrumx.server.storage.schema import STATE_KEY, ChainState, DBError
 from tests.crash import audit

@@ -10,8 +10,8 @@ from collections import defaultdict
 
 import pytest
 
+from electrumx.server.db import DB
 from electrumx.server.db import foreign_reorg_repair as recovery
-from electrumx.server.db.flusher import DB
 from electrumx.server.storage.base import db_class
 from electrumx.server.storage.schema import HIST_STATE_KEY, STATE_KEY
 from tests.conftest import REPOSITORY

@@ -20,9 +20,9 @@ from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.controller import _MemPoolView
 from electrumx.server.daemon.client import DaemonError
 from electrumx.server.daemon.mempool_listing import listing_of
+from electrumx.server.db import DB
 from electrumx.server.db import read_pool as reader
 from electrumx.server.db import wire_rows as packed
-from electrumx.server.db.flusher import DB
 from electrumx.server.mempool import sync as mempool_module
 from electrumx.server.mempool.sync import MemPool
 from electrumx.server.notifications import Notifications
@@ -300,7 +300,9 @@ class Simulation:
             seen.append((self.db.db_tip, self.manager.shared.tip.notified_tip))
             return packed.entries_of(history.entries), {tx.hash for tx in unconfirmed}
 
-        entries, unconfirmed = await self.manager.shared.tip.steady(compute, lambda _cost: None)
+        entries, unconfirmed = await self.manager.shared.tip.retry_at_stable_tip(
+            compute, lambda _cost: None
+        )
         assert now() - start <= LIMIT_SECS
         tip, known = seen[-1]
         assert tip == known

@@ -7,7 +7,7 @@ import pytest
 from electrumx.cli import compact_history
 from electrumx.cli.compact_history import main
 from electrumx.server.block_processor.processor import BlockProcessor
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.runtime import fault_points as faults
 from electrumx.server.storage.schema import HistState
 from tests.fakes.chain import ChainMaker, Model, hashX_of
@@ -36,7 +36,7 @@ async def make_database(env, first_sync=False):
         bp.state.advance_blocks(bp.parser.parse_blocks([raw], height))
         await bp.flusher.flush(True)
     if not first_sync:
-        db.write_first_sync_done()
+        db.write_caught_up()
     db.close_dbs()
 
 

@@ -16,7 +16,7 @@ from electrumx.server.block_processor.errors import ChainError
 from electrumx.server.block_processor.processor import BlockProcessor, UndoMissingError
 from electrumx.server.block_processor.reorg import ReorgFinder
 from electrumx.server.daemon.client import Daemon
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from tests.fakes.chain import COIN, GENESIS, ChainMaker, Model, make_block
 from tests.fakes.fake_node import FakeNode
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
@@ -137,22 +137,23 @@ async def test_blocks_undone_while_a_poll_compares_hashes_are_no_error(tmp_path)
         bp, db = world.bp, world.db
         await stop_polling(bp)
         daemon.set_chain(chain[:-1])
-        read = db._remember_headers
+        headers, stores = db.headers, db.stores
+        load = headers._load
 
         async def undo_meanwhile(start_height, count):
-            db._remember_headers = read
-            db.state = replace(db.state, height=7)
+            headers._load = load
+            stores.state = replace(stores.state, height=7)
             bp.state.height = 7
-            await read(start_height, count)
+            await load(start_height, count)
 
-        db._forget_headers()
-        db._remember_headers = undo_meanwhile
-        state, height = db.state, bp.height
+        headers._forget()
+        headers._load = undo_meanwhile
+        state, height = stores.state, bp.height
         try:
             assert not await bp.reorg_finder.daemon_left_our_chain()
-            assert db._remember_headers is read
+            assert headers._load is load
         finally:
-            db.state, bp.state.height = state, height
+            stores.state, bp.state.height = state, height
 
 
 async def test_a_long_error_of_the_node_is_cut_off_in_the_log(tmp_path, caplog):

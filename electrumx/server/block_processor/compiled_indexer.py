@@ -19,7 +19,7 @@ from electrumx.lib.coins.mixins import CashTokensMixin
 from electrumx.lib.tx import Deserializer, DeserializerLitecoin, DeserializerSegWit
 from electrumx.lib.util import chunks
 from electrumx.server.block_processor.errors import utxo_not_found
-from electrumx.server.storage.schema import CoinRow
+from electrumx.server.storage.schema import UTXORow
 
 if TYPE_CHECKING:
     from electrumx.server.block_processor._fastblock import FastBlock
@@ -33,8 +33,8 @@ try:
 except ImportError:
     parser = compiled = None
 
-#: finds many UTXOs on disk, as :meth:`DB.lookup_coins` does
-Lookup = Callable[..., list[CoinRow | None]]
+#: finds many UTXOs on disk, as :meth:`DB.find_utxo_rows` does
+Lookup = Callable[..., list[UTXORow | None]]
 
 
 def _tx_format(coin: type[Coin]) -> int | None:
@@ -84,17 +84,17 @@ class CompiledAdds:
         self._index = index.index
 
     def __len__(self) -> int:
-        return int(self._index.new_coins)
+        return int(self._index.new_utxos)
 
     def put_rows(self, put: Callable[[bytes, bytes], None]) -> None:
         """Call ``put`` with the rows of every UTXO."""
-        if not self._index.coins_taken:
-            self._index.take_coins()
-        self._index.put_coins(put)
+        if not self._index.utxos_frozen:
+            self._index.freeze_utxos()
+        self._index.put_utxos(put)
 
     def clear(self) -> None:
         """Note that UTXOs and deletes are on disk."""
-        self._index.clear_coins()
+        self._index.clear_utxos()
 
 
 class CompiledDeletes:
@@ -108,13 +108,13 @@ class CompiledDeletes:
 
     def delete_rows(self, delete: Callable[[bytes], None]) -> None:
         """Call ``delete`` with the key of every row."""
-        if not self._index.coins_taken:
-            self._index.take_coins()
-        self._index.delete_coins(delete)
+        if not self._index.utxos_frozen:
+            self._index.freeze_utxos()
+        self._index.delete_utxos(delete)
 
     def clear(self) -> None:
         """Note that UTXOs and deletes are on disk."""
-        self._index.clear_coins()
+        self._index.clear_utxos()
 
 
 class CompiledIndex:
@@ -185,7 +185,7 @@ class CompiledIndex:
             for outpoint, row in zip(part, rows, strict=True):
                 # Spending one that is not on disk either fails later.
                 if row is not None:
-                    index.provide(outpoint, row.coin)
+                    index.provide(outpoint, row.item)
 
     def advance(self, block: "FastBlock", first_tx_num: int, height: int) -> bytes:
         """Index a block passed to :meth:`prepare`; return its undo items, joined."""
@@ -206,21 +206,21 @@ class CompiledIndex:
         utxos, deletes = self.index.pending_rows
         return utxos, deletes
 
-    def take(self, utxos: bool) -> None:
+    def freeze(self, utxos: bool) -> None:
         """Freeze what waits to be flushed: history and, with ``utxos``, UTXOs and deletes.
 
         Blocks can be advanced while another thread writes that.
         """
-        self._history.take()
+        self._history.freeze()
         if utxos:
-            self.index.take_coins()
+            self.index.freeze_utxos()
 
-    def forget_known(self, keep_bytes: int) -> None:
+    def evict_written(self, keep_bytes: int) -> None:
         """Drop the oldest UTXOs that are on disk, until they take ``keep_bytes`` at most.
 
         Not while a flush is in progress.
         """
-        self.index.forget_known(keep_bytes)
+        self.index.evict_written(keep_bytes)
 
     # The methods of PendingHistory.
 

@@ -21,7 +21,7 @@ from electrumx.server.block_processor.cache_policy import (
 )
 from electrumx.server.block_processor.chain_state import ChainState
 from electrumx.server.block_processor.sync_progress import SyncProgress
-from electrumx.server.db.flusher import DB, FlushData
+from electrumx.server.db import DB, FlushData
 
 T = TypeVar("T")
 
@@ -99,7 +99,7 @@ class FlushScheduler:
             await self._end_writing()
             flush_utxos = self.due()
         if flush_utxos is not None:
-            if self._state.compiled and not self._db.must_flush_coins:
+            if self._state.compiled and not self._db.must_flush_utxos:
                 await asyncio.shield(self._start_writing(flush_utxos))
             else:
                 await self.flush(flush_utxos)
@@ -118,7 +118,7 @@ class FlushScheduler:
         )
 
     def _freeze(self, flush_utxos: bool) -> FlushData:
-        self._db.end_filling_if_large()
+        self._db.end_bulk_load_if_large()
         return self._state.freeze(flush_utxos, written_bytes_to_keep(self._cache_bytes))
 
     async def _end_writing(self) -> None:
@@ -170,6 +170,7 @@ class FlushScheduler:
             deletes = 2 * spent
             utxos += compiled.memsize()
             unwritten += adds * compiled.BYTES_PER_UTXO
+            history += compiled.history_memsize()
         flushing = (
             adds * self.FLUSH_BYTES_PER_UTXO
             + deletes * self.FLUSH_BYTES_PER_DELETE

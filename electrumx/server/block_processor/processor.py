@@ -63,7 +63,7 @@ from electrumx.server.block_processor.tip_reporter import TipReporter
 from electrumx.server.daemon.client import Daemon, DaemonError
 from electrumx.server.daemon.jsonrpc import pulse
 from electrumx.server.daemon.responses import in_parts
-from electrumx.server.db.flusher import DB, DBError
+from electrumx.server.db import DB, DBError
 from electrumx.server.env import Env
 from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
 from electrumx.server.runtime.fault_points import fault_point
@@ -140,7 +140,7 @@ class BlockProcessor:
             index = CompiledIndex.for_coin(
                 self.coin,
                 strategy.any_order,
-                self.db.lookup_coins,
+                self.db.find_utxo_rows,
                 lambda: self.db.state.tokens_from or 0,
             )
         if self.env.indexer == "compiled" and index is None:
@@ -150,7 +150,6 @@ class BlockProcessor:
                 "headers of Python and OpenSSL are"
             )
         self.logger.info(f"indexing with the {'compiled' if index else 'pure-Python'} form")
-        self.db.history.pending = index
         return index
 
     @property
@@ -266,9 +265,7 @@ class BlockProcessor:
             fetching = asyncio.run_coroutine_threadsafe(self._fetch_blocks(hex_hashes), loop)
             return fetching.result()
 
-        self.db.fetch_blocks = fetch_blocks
-        await self.db.open_for_sync()
-        self.db.logs_speed = self.db.first_sync
+        await self.db.open_for_sync(fetch_blocks)
         self.state.read_committed()
         self.progress.start()
 
@@ -330,13 +327,12 @@ class BlockProcessor:
         """Flush, and reopen the database for serving."""
         self.logger.info(f"caught up to height {self.height:,d}")
         first_sync = self.db.first_sync
-        await self.flusher.run_locked(self.db.end_filling)
+        await self.flusher.run_locked(self.db.end_bulk_load)
         fault_point("caught up: filled")
-        self.db.first_sync = False
         await self.flusher.flush(True)
         fault_point("caught up: flushed")
         # The flush does nothing if the height is the committed one; the row is written anyway.
-        await self.flusher.run_locked(self.db.write_first_sync_done)
+        await self.flusher.run_locked(self.db.write_caught_up)
         if first_sync:
             self.logger.info(f"{electrumx.version} synced to height {self.height:,d}")
         await asyncio.shield(self._reopen_for_serving())

@@ -17,7 +17,7 @@ from electrumx.server.block_processor.chain_state import ChainState
 from electrumx.server.block_processor.prefetcher import above_text
 from electrumx.server.daemon.client import Daemon, DaemonError
 from electrumx.server.daemon.responses import block_hash, in_parts
-from electrumx.server.db.flusher import DB, DBError
+from electrumx.server.db import DB, DBError
 
 
 class ReorgFinder:

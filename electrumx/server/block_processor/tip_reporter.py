@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Callable
 
 from electrumx.server.block_processor.chain_state import ChainState
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
 
 # How long the lower tip that undoing blocks leaves is not reported, in seconds.

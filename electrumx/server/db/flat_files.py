@@ -34,6 +34,10 @@ def _write_bytes(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
+def _once(write: Callable[[], None], _what: str) -> None:
+    write()
+
+
 class HeldFile:
     """An open file, closed when nobody refers to it any more."""
 
@@ -159,7 +163,12 @@ class FlatFiles:
     #: tx hashes are written in pieces of so many bytes, about
     PIECE_BYTES = 4_000_000
 
-    def __init__(self, db_dir: str, coin: type[Coin]):
+    def __init__(
+        self,
+        db_dir: str,
+        coin: type[Coin],
+        retry: Callable[[Callable[[], None], str], None] = _once,
+    ):
         self.coin = coin
         self.folder = Path(db_dir) / "meta"
         most = self.MAX_HELD_FILES
@@ -169,8 +178,7 @@ class FlatFiles:
         self.headers_offsets = HeldLogicalFile(self.folder / "headers_offsets", 2, 16_000_000, most)
         #: transactions whose hashes are in one physical file
         self.hashes_per_file = self.hashes.file_size // HASH_LEN
-        #: calls another function with what waits for the disk; their owner sets this
-        self.patiently: Callable[[Callable[[], None], str], None] = lambda write, _what: write()
+        self._retry = retry
 
     def close(self) -> None:
         """Let go of the files held open; they are opened again as needed."""
@@ -325,7 +333,7 @@ class FlatFiles:
         """
         if headers:
             # Repeating it writes the same bytes to the same places.
-            self.patiently(
+            self._retry(
                 lambda: self._append(height, headers, first_tx_num, tx_counts, tx_hashes),
                 f"writing blocks from height {height:,d} on to {self.folder}",
             )
@@ -381,7 +389,7 @@ class FlatFiles:
         Not synced: who reads it checks the header, and asks the node if the file is damaged.
         """
         path = self.raw_block_path(height)
-        self.patiently(lambda: _write_bytes(path, block), f"writing {path.name}")
+        self._retry(lambda: _write_bytes(path, block), f"writing {path.name}")
 
     def delete_raw_blocks(self, heights: Iterable[int]) -> None:
         """Delete raw blocks, those of them that exist."""

@@ -28,9 +28,9 @@ from electrumx.server.db.flat_files import COUNT_LEN, FlatFiles
 from electrumx.server.history.store import History
 from electrumx.server.storage.base import Storage
 from electrumx.server.storage.schema import (
-    COIN_LEN,
     HIST_KEY_LEN,
     HIST_STATE_KEY,
+    UNDO_ITEM_LEN,
     ChainState,
     DBError,
     hist_key,
@@ -157,11 +157,11 @@ class CutHistory:
         """
         undo_info = self.utxo_db.get(undo_key(height)) or b""
         rule = self.coin.output_rule(height, self.state.tokens_from or 0)
-        items = len(undo_info) // COIN_LEN
+        items = len(undo_info) // UNDO_ITEM_LEN
         overwritten = overwritten_count(items, block.transactions, rule.is_unspendable)
         if overwritten is None:
             return None
-        spent = iter(range(overwritten * COIN_LEN, len(undo_info), COIN_LEN))
+        spent = iter(range(overwritten * UNDO_ITEM_LEN, len(undo_info), UNDO_ITEM_LEN))
         name_hashX = getattr(self.coin, "name_hashX_from_script", None)
         result = []
         for tx, _tx_hash in block.transactions:
@@ -170,7 +170,7 @@ class CutHistory:
                 if txin.prev_idx == MINUS_1 and txin.prev_hash == ZERO:
                     continue
                 start = next(spent, len(undo_info))
-                coin = undo_info[start : start + COIN_LEN]
+                coin = undo_info[start : start + UNDO_ITEM_LEN]
                 if not self._is_coin_of(coin, txin.prev_hash):
                     return None
                 hashXs.add(coin[:HASHX_LEN])
@@ -185,7 +185,7 @@ class CutHistory:
         return result if next(spent, None) is None else None
 
     def _is_coin_of(self, coin: bytes, tx_hash: bytes) -> bool:
-        if len(coin) != COIN_LEN:
+        if len(coin) != UNDO_ITEM_LEN:
             return False
         tx_num = int.from_bytes(coin[HASHX_LEN:-8], "little")
         return self.files.tx_hashes([tx_num]) == [tx_hash]

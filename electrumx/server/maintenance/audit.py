@@ -31,9 +31,8 @@ from dataclasses import dataclass
 from electrumx.lib.errors import DeserializeError
 from electrumx.lib.hash import HASHX_LEN, hash_to_hex_str
 from electrumx.lib.merkle import Merkle
-from electrumx.server.db.flusher import DB, DBError
+from electrumx.server.db import DB, DBError
 from electrumx.server.storage.schema import (
-    COIN_LEN,
     HASH_LEN,
     HIST_KEY_LEN,
     HIST_STATE_KEY,
@@ -43,6 +42,7 @@ from electrumx.server.storage.schema import (
     SUFFIX_LEN,
     TX_HASH_PREFIX_LEN,
     TXNUM_LEN,
+    UNDO_ITEM_LEN,
     UNDO_PREFIX,
     UTXO_KEY_LEN,
     UTXO_PREFIX,
@@ -434,10 +434,10 @@ class Audit:
             if height > self.state.height:
                 continue  # left by blocks that were undone
             heights.append(height)
-            if len(items) % COIN_LEN:
+            if len(items) % UNDO_ITEM_LEN:
                 self._find("undo rows", f"height {height:,d} has {len(items):,d} bytes")
             elif self.deep:
-                self._check_undone(height, len(items) // COIN_LEN)
+                self._check_undone(height, len(items) // UNDO_ITEM_LEN)
             self._tick("undo rows", 0.0)
         limit = self.db.min_undo_height(self.state.height)
         window = [height for height in heights if height >= limit]

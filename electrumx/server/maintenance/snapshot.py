@@ -30,8 +30,8 @@ from pathlib import Path
 
 from electrumx.lib import util
 from electrumx.lib.errors import OperatorError
+from electrumx.server.db import DB
 from electrumx.server.db.flat_files import STAGING
-from electrumx.server.db.flusher import DB
 from electrumx.server.runtime.mounts import is_read_only, is_removed_at_stop
 from electrumx.server.storage.base import Storage
 from electrumx.server.storage.rocksdb import RocksDB

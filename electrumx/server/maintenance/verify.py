@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from electrumx.lib.errors import DeserializeError
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.daemon.client import Daemon, DaemonError
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.maintenance.audit import Audit, AuditStopped, Totals
 from electrumx.server.maintenance.audit_node import NodeComparison, NodeSet, node_set
 

@@ -66,10 +66,6 @@ class Storage:
     #: bytes of tables that are merged between two looks at whether to stop, about: a second's work
     MERGE_STEP_BYTES = 16_000_000
 
-    #: what repeats a write that a shortage made fail, and the gate of who reads the store
-    patience: Patience | None = None
-    gate: StoreGate | None = None
-
     def __init__(self, name: str, for_sync: bool, *, compressible: bool = True):
         self.compressible = compressible
         self.is_new = not os.path.exists(os.path.join(name, "CURRENT"))
@@ -78,6 +74,8 @@ class Storage:
         self._compress = compressible and not self.filling
         self._merge_stopped = False
         self._folder = os.path.abspath(name)
+        self._patience: Patience | None = None
+        self._gate: StoreGate | None = None
         self._refuse_other_engine(name)
         self.import_module()
         self.open(name)
@@ -103,20 +101,27 @@ class Storage:
         """Set one row, without waiting for the disk."""
         raise NotImplementedError
 
+    def retry_writes(self, patience: Patience, gate: StoreGate) -> None:
+        """Repeat writes that a shortage makes fail, from now on; ``gate`` is that of the readers.
+
+        Not to be called before the store is repaired: it may be reopened between two attempts.
+        """
+        self._patience, self._gate = patience, gate
+
     def _write_patiently(self, write: Callable[[], None]) -> None:
         """Write, again where there are no descriptors or no memory for it."""
-        if self.patience is None:
+        if self._patience is None:
             write()
         else:
-            self.patience.run(write, f"writing to {self._folder}", self._reopen_after_error)
+            self._patience.run(write, f"writing to {self._folder}", self._reopen_after_error)
 
     def _reopen_after_error(self) -> None:
         """Reopen the store: an engine that met an error in the background refuses all writes.
 
-        Nothing is done where who writes is reading, too, and could not be waited for.
+        Does nothing in a thread that is reading, too, which exclusive access would wait for.
         """
-        if self.gate is not None and not self.gate.is_inside():
-            with self.gate.exclusive():
+        if self._gate is not None and not self._gate.is_inside():
+            with self._gate.exclusive():
                 self._close_engine()
                 self.open(self._folder)
 

@@ -142,7 +142,7 @@ class RocksDB(Storage):
 
     @contextmanager
     def write_batch(self) -> Iterator[WriteBatch]:  # noqa: D102
-        kept_bytes = 0 if self.filling or self.patience is None else KEPT_BYTES
+        kept_bytes = 0 if self.filling or self._patience is None else KEPT_BYTES
         batch = RepeatableBatch(lambda: self.module.WriteBatch(raw_mode=True), kept_bytes)
         yield batch
         self._write_patiently(lambda: batch.write(self.db, self._synced))

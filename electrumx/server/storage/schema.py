@@ -56,7 +56,6 @@ OUTPOINT_KEY_LEN = 1 + TX_HASH_PREFIX_LEN + SUFFIX_LEN
 HIST_KEY_LEN = HASHX_LEN + FLUSH_ID_LEN
 #: hashX, tx_num LE5, value LE8: one spent UTXO, also the value of a cached UTXO
 UNDO_ITEM_LEN = HASHX_LEN + TXNUM_LEN + VALUE_LEN
-COIN_LEN = UNDO_ITEM_LEN
 #: hashX, tx_num BE5: that a transaction touches a script; in memory only
 TOUCH_RECORD_LEN = HASHX_LEN + TXNUM_LEN
 #: tx_hash, height LE4: an entry of packed history, which is what the caches hold
@@ -306,12 +305,12 @@ class UTXO(NamedTuple):
     value: int
 
 
-class CoinRow(NamedTuple):
+class UTXORow(NamedTuple):
     """An unspent output as it stands in the ``utxo`` store."""
 
     #: key of its ``h`` row
     outpoint_key: bytes
     #: key of its ``u`` row
     utxo_key: bytes
-    #: hashX, tx_num LE5, value LE8
-    coin: bytes
+    #: hashX, tx_num LE5, value LE8: the undo item of the block that spends it
+    item: bytes

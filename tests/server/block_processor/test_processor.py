@@ -17,8 +17,8 @@ from electrumx.server.block_processor.errors import ChainError
 from electrumx.server.block_processor.flush_scheduler import FlushScheduler
 from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.block_processor.variants import LTORBlockProcessor
+from electrumx.server.db import DB
 from electrumx.server.db import wire_rows as packed
-from electrumx.server.db.flusher import DB
 from electrumx.server.storage.base import Storage, db_class
 from tests.conftest import require
 from tests.fakes.chain import COIN, GENESIS, ChainMaker, Model, hashX_of

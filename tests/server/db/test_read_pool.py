@@ -7,14 +7,14 @@ import threading
 import pytest
 
 from electrumx.server.db import read_pool as reader_module
-from electrumx.server.db.read_pool import RACED, TOO_MUCH, Reader
+from electrumx.server.db.read_pool import RACED, TOO_MUCH, ReadPool
 from electrumx.server.storage.gate import StoreGate
 from electrumx.server.storage.schema import DBClosedError, DBReadError
 
 
 @pytest.fixture
 def reader():
-    return Reader(logging.getLogger("reader"))
+    return ReadPool(logging.getLogger("reader"))
 
 
 async def wait(reading):
@@ -152,7 +152,7 @@ async def test_of_reads_made_together_only_what_is_too_much_is_done_again(reader
 async def test_reads_that_wait_fail_with_one_typed_error_when_the_database_is_closed(monkeypatch):
     monkeypatch.setattr(reader_module, "LATE_SECS", 600)
     gate = StoreGate()
-    reader = Reader(logging.getLogger("reader"), gate)
+    reader = ReadPool(logging.getLogger("reader"), gate)
     begun = threading.Event()
 
     def long_read(_bounded):
@@ -208,7 +208,7 @@ async def test_an_error_of_the_disk_is_explained_before_it_is_given():
     def fail(_bounded):
         raise OSError("disk")
 
-    reader = Reader(logging.getLogger("reader"), explain=explain)
+    reader = ReadPool(logging.getLogger("reader"), explain=explain)
     with pytest.raises(DBReadError, match="explained"):
         await reader.read(fail)
 

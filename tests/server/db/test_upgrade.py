@@ -7,7 +7,7 @@ from array import array
 import pytest
 
 from electrumx.server.block_processor.processor import BlockProcessor
-from electrumx.server.db.flusher import DB, DBError
+from electrumx.server.db import DB, DBError
 from electrumx.server.runtime import fault_points as faults
 from electrumx.server.storage import conversion
 from electrumx.server.storage.base import db_class
@@ -50,7 +50,7 @@ async def make_current(env):
         if choose.random() < 0.3:
             await bp.flusher.flush(True)
     await bp.flusher.flush(True)
-    db.write_first_sync_done()
+    db.write_caught_up()
     db.close_dbs()
 
 

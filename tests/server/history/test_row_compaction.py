@@ -13,7 +13,7 @@ from electrumx.lib.hash import double_sha256
 from electrumx.lib.tx import Tx, TxInput, TxOutput
 from electrumx.lib.util import pack_le_uint32
 from electrumx.server.block_processor.processor import BlockProcessor
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.history.row_compaction import CompactionPass, RowMerger
 from electrumx.server.history.store import History
 from electrumx.server.runtime import fault_points as faults
@@ -165,9 +165,8 @@ class Opened:
     def open(self, compacting=False):
         if self.opened:
             self.opened.close_db()
-        history = self.opened = History()
+        history = self.opened = History(set_utxo_flush_count=self._set)
         history.max_hist_row_entries = 5
-        history.set_utxo_flush_count = self._set
         count = history.open_db(
             db_class(self.engine),
             False,
@@ -267,7 +266,7 @@ def test_a_pass_between_flushes_and_backups_shows_whole_histories_and_frees_the_
         assert compaction.write()
         assert_whole(history, model)
     assert history.flush_count == store.utxo_flush_count == max(ids(history)) < 60
-    assert history.dirty is None
+    assert not history.changes.active
     fill(store, choose, hashXs, 20, model)
     assert_whole(store.open(), model)
 
@@ -786,7 +785,7 @@ async def many_flushes(tmp_path, engine, flushes):
     chain = TinyChain()
     bp.state.advance_blocks(bp.parser.parse_blocks([GENESIS], 0))
     await bp.flusher.flush(True)
-    db.write_first_sync_done()
+    db.write_caught_up()
     db.close_dbs()
     await db.open_for_serving()
     compacting = asyncio.ensure_future(bp.row_compaction.run())
@@ -806,7 +805,7 @@ async def many_flushes(tmp_path, engine, flushes):
             highest = max(highest, count)
             if count < last:
                 passes += 1
-                longest_slice = max(longest_slice, db._compaction.longest_slice)
+                longest_slice = max(longest_slice, db.stores.compaction.longest_slice)
             last = count
             if compacting.done():
                 compacting.result()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from electrumx.server.db import DB
 from electrumx.server.db.flat_files import STAGING
-from electrumx.server.db.flusher import DB
 from electrumx.server.maintenance import snapshot as backup
 from electrumx.server.maintenance.snapshot import BackupError, back_up
 from electrumx.server.storage.leveldb import LevelDB

@@ -16,7 +16,7 @@ from electrumx.lib.util import pack_le_uint32
 from electrumx.server.block_processor import indexer
 from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.daemon.client import DaemonError
-from electrumx.server.db.flusher import DB, DBError
+from electrumx.server.db import DB, DBError
 from electrumx.server.maintenance.verify import NODE_TRIES, Audit, verify
 from electrumx.server.storage.schema import pack_tx_num
 from tests.fakes.chain import MINUS_1, NULL, ChainMaker, Model, make_block
@@ -40,7 +40,7 @@ async def make_database(env, chain=CHAIN):
     for first in range(0, len(chain), 7):
         bp.state.advance_blocks(bp.parser.parse_blocks(chain[first : first + 7], first))
         await bp.flusher.flush(True)
-    db.write_first_sync_done()
+    db.write_caught_up()
     db.close_dbs()
 
 
@@ -407,7 +407,7 @@ async def test_a_coinbase_that_comes_twice_is_counted_as_the_node_counts_it(
     for height, raw in enumerate(chain):
         bp.state.advance_blocks(bp.parser.parse_blocks([raw], height))
         await bp.flusher.flush(True)
-    db.write_first_sync_done()
+    db.write_caught_up()
     verdict = await audited(db, daemon=daemon)
     db.close_dbs()
     assert verdict.sound

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from electrumx.cli import rpc
-from electrumx.server.db.flusher import DBError
+from electrumx.server.db import DBError
 from electrumx.server.maintenance.snapshot import BackupError, BackupReport
 from electrumx.server.maintenance.verify import Verdict
 from electrumx.server.session.admin import commands as admin

@@ -12,7 +12,8 @@ import pytest
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.util import LogicalFile
 from electrumx.server import controller
-from electrumx.server.db.flusher import DB, DBError
+from electrumx.server.db import DB, DBError
+from electrumx.server.db.flusher import Flusher
 from electrumx.server.storage.errors import explained
 from electrumx.server.storage.leveldb import LevelDB
 from electrumx.server.storage.rocksdb import RocksDB
@@ -132,16 +133,16 @@ async def test_a_disk_that_fills_during_the_first_synchronisation_loses_no_flush
     (disk / "db").mkdir()
     env = make_env(disk / "db", engine=engine, reorg_limit=10)
     flushes = 0
-    flush_files = DB._flush_files
+    flush_files = Flusher._flush_files
 
-    def fill_later(db, flush_data):
+    def fill_later(flusher, flush_data):
         nonlocal flushes
         flushes += 1
         if flushes == 3:
             ballast.write_bytes(bytes(shutil.disk_usage(disk).free))
-        flush_files(db, flush_data)
+        flush_files(flusher, flush_data)
 
-    monkeypatch.setattr(DB, "_flush_files", fill_later)
+    monkeypatch.setattr(Flusher, "_flush_files", fill_later)
     monkeypatch.setattr(
         "electrumx.server.block_processor.block_parser.BlockParser.PARSE_BYTES", 20_000
     )

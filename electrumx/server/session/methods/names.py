@@ -30,7 +30,7 @@ class NameMethods(HeaderMethods, TransactionMethods):
         hashX = scripthash_to_hashX(scripthash)
         cp_height = non_negative_integer(cp_height)
         compute = partial(self._value_proofs, hashX, cp_height)
-        return {scripthash: await self.shared.tip.steady(compute, self.bump_cost)}
+        return {scripthash: await self.shared.tip.retry_at_stable_tip(compute, self.bump_cost)}
 
     async def _value_proofs(self, hashX: bytes, cp_height: int) -> list[dict[str, Any]]:
         history, cost = await self.shared.scripts.histories.read(hashX)
