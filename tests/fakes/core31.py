@@ -95,3 +95,73 @@ PACKAGES = [
     ("13 count", error(-8, COUNT), COUNT),
     ("14 undecodable", error(-22, UNDECODED), UNDECODED),
 ]
+
+W1, W2 = WTXIDS[P], WTXIDS[C]
+UNSIGNED = (
+    "mempool-script-verify-flag-failed (Witness program hash mismatch), input 0 of "
+    f"{C} (wtxid {W2}), spending {P}:0"
+)
+
+
+def judged(txid, **members):
+    return {"txid": txid, "wtxid": WTXIDS[txid], **members}
+
+
+def allowed(txid, fee=1e-05):
+    return judged(txid, allowed=True, vsize=110, fees={"base": fee, "effective-feerate": 1e-05})
+
+
+def refused(txid, reason, details=""):
+    return judged(txid, allowed=False, **{"reject-reason": reason, "reject-details": details})
+
+
+def of_package(error):
+    return [judged(txid, **{"package-error": error}) for txid in (P, C)]
+
+
+def told(txid, **members):
+    return {"txid": txid, "wtxid": WTXIDS[txid], **members}
+
+
+#: rows of the table of testmempoolaccept: name, the node's answer, what is answered
+ACCEPTANCES = [
+    ("good", [allowed(P), allowed(C)], [told(P, allowed=True), told(C, allowed=True)]),
+    (
+        "parent pays nothing",
+        [refused(P, "min relay fee not met", CHEAP), judged(C)],
+        [told(P, allowed=False, reason=CHEAP), told(C)],
+    ),
+    (
+        "child pays nothing",
+        [judged(P), refused(C, "min relay fee not met", CHEAP)],
+        [told(P), told(C, allowed=False, reason=CHEAP)],
+    ),
+    *(
+        (error, of_package(error), [told(P, reason=error), told(C, reason=error)])
+        for error in (
+            "package-not-sorted",
+            "package-contains-duplicates",
+            "conflict-in-package",
+        )
+    ),
+    *(
+        (reason, [refused(C, reason)], [told(C, allowed=False, reason=reason)])
+        for reason in ("missing-inputs", "txn-already-known", "max-fee-exceeded")
+    ),
+    (
+        "unsigned",
+        [
+            refused(
+                C,
+                "mempool-script-verify-flag-failed (Witness program hash mismatch)",
+                UNSIGNED,
+            )
+        ],
+        [told(C, allowed=False, reason=UNSIGNED)],
+    ),
+    (
+        "replacement",
+        [refused(C, "insufficient fee", REPLACEMENT)],
+        [told(C, allowed=False, reason=REPLACEMENT)],
+    ),
+]

@@ -18,6 +18,7 @@ from electrumx.server.daemon.responses import ReplyTooLargeError
 from electrumx.server.db import DBError
 from electrumx.server.db import wire_rows as packed
 from electrumx.server.db.queries import Balance, Coins, PackedHistory
+from electrumx.server.mempool.outpoint_watch import OutpointWatch
 from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
 from electrumx.server.session import ElectrumX, SessionManager
 from electrumx.server.storage.schema import UTXO
@@ -148,6 +149,7 @@ class FakeDB:
         self.utxo_db = object()  # open
         self.before_history_returns = None
         self.backup_count = 0
+        self.utxo_rows = {}  # outpoint -> height at which it was created, of unspent ones
 
     @property
     def db_height(self):
@@ -225,6 +227,9 @@ class FakeDB:
             return PackedHistory(entries, after + len(found), backups)
 
         return asyncio.ensure_future(read())
+
+    async def utxo_heights(self, outpoints):
+        return [self.utxo_rows.get(outpoint) for outpoint in outpoints]
 
     async def all_utxos(self, hashX):
         return list(self.utxos.get(hashX, []))
@@ -308,6 +313,7 @@ class FakeDaemon:
         self.network_info = {"version": 290100, "subversion": "/Satoshi:29.1.0/"}
         self.txs = {}
         self.package = {"package_msg": "success", "tx-results": {}}
+        self.acceptances = []
         self.unconfirmed = set()  # hex hashes of transactions that are in no block
         self.methods = set()  # that tell which protocol can be served
         self.indexes = {"txindex": {"synced": True}}
@@ -339,6 +345,10 @@ class FakeDaemon:
         self._call("sendrawtransaction", raw_tx)
         self.sent.append(raw_tx)
         return hash_to_hex_str(double_sha256(bytes.fromhex(raw_tx)))
+
+    async def testmempoolaccept(self, raw_txs):
+        self._call("testmempoolaccept", raw_txs)
+        return self.acceptances
 
     async def submitpackage(self, raw_txs):
         self._call("submitpackage", raw_txs)
@@ -391,6 +401,9 @@ class FakeMempool:
         self.failure = None
         self.tx_hashes = set()
         self.large = SimpleNamespace(is_large=lambda _hashX: False)
+        self.watch = OutpointWatch()
+        self.outpoints = {}  # outpoint -> what the mempool has of it
+        self.newest = []
         self.reported = []
 
     def entered(self, tx_hash, raw=None):
@@ -398,6 +411,12 @@ class FakeMempool:
 
     def has_tx(self, tx_hash):
         return tx_hash in self.tx_hashes
+
+    def outpoint(self, outpoint):
+        return self.outpoints.get(outpoint, (None, None, None))
+
+    def recent(self, count):
+        return self.newest[:count]
 
     def info(self):
         return {"behind": False, "height": 10, "txs": 0}

@@ -50,12 +50,19 @@ class StormyDaemon(ScriptedDaemon):
         self.maker, self.tip = maker, tip
         self.mempool_secs = 0.0
         self.mempool_fails = False
+        self.url_changed = asyncio.Event()
         self.heights = deque()  # what height() answers or raises first
         self.mempool = {}
         super().__init__(maker.chain(tip))
 
     def logged_url(self, url=None):
         return "node"
+
+    async def knows_method(self, method):
+        return False
+
+    async def getindexinfo(self):
+        return {}
 
     async def _delay(self):
         await asyncio.sleep(0.002)

@@ -320,6 +320,10 @@ class DB:
         """Return the rows of each of many outputs; see :meth:`UTXOLookup.rows`."""
         return self.utxo_lookup.rows(outpoints, spent, exact=exact)
 
+    async def utxo_heights(self, outpoints: Sequence[tuple[bytes, int]]) -> list[int | None]:
+        """Return the height at which each outpoint was created, None if it is no unspent output."""
+        return await self.utxo_lookup.heights(outpoints)
+
     async def lookup_utxos(
         self, prevouts: Sequence[tuple[bytes, int]]
     ) -> list[tuple[bytes, int] | None]:

@@ -190,5 +190,7 @@ class SessionBase(RequestSession):
         """Serve the requests of a protocol version from now on."""
         self.protocol_tuple = ptuple
         defined = defined_version(ptuple)
+        if defined >= (1, 7):
+            self.notification_handlers = {"server.ping": "ping_notification"}
         self.request_handlers = handler_names(type(self), defined)  # type: ignore[arg-type] # hashable
         self._handlers = handler_table(type(self), defined)  # type: ignore[arg-type] # hashable

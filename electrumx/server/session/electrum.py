@@ -3,15 +3,23 @@
 from typing import Any
 
 from electrumx.server.session.engine.limits import CONNECT_COST
+from electrumx.server.session.methods.acceptance import AcceptanceMethods
 from electrumx.server.session.methods.headers import HeaderMethods
 from electrumx.server.session.methods.mempool import MempoolMethods
-from electrumx.server.session.methods.scripthash import ScripthashMethods
+from electrumx.server.session.methods.outpoint import OutpointMethods
+from electrumx.server.session.methods.scriptpubkey import ScriptpubkeyMethods
 from electrumx.server.session.methods.server import ServerMethods
 from electrumx.server.session.methods.transaction import TransactionMethods
 
 
 class ElectrumX(
-    HeaderMethods, ScripthashMethods, TransactionMethods, MempoolMethods, ServerMethods
+    HeaderMethods,
+    OutpointMethods,
+    ScriptpubkeyMethods,
+    TransactionMethods,
+    AcceptanceMethods,
+    MempoolMethods,
+    ServerMethods,
 ):
     """A client that speaks the Electrum protocol, 1.4 until it negotiates something else."""
 

@@ -60,7 +60,15 @@ class SessionManager:
         shared.protocol.on_change = peers.set_protocol_max
         peers.set_protocol_max(shared.protocol.maximum)
         self.commands = AdminCommands(shared, bp, shutdown_event, loop_lag or LoopLag())
-        self.notifier = Notifier(bp, tip, shared.scripts, shared.header, shared.fan_out)
+        self.notifier = Notifier(
+            bp,
+            tip,
+            shared.scripts,
+            shared.header,
+            shared.fan_out,
+            shared.outpoints,
+            shared.outpoint_statuses,
+        )
         self.housekeeping = Housekeeping(shared, bp, self.commands.info, logger)
         self.listening = Listening(env, shared.table.groups, self._session_factory, logger)
         # Parts of parts that are looked at from outside
@@ -89,6 +97,7 @@ class SessionManager:
                 self.housekeeping.run(),
                 self.listening.run(),
                 self.shared.protocol.run(),
+                self.shared.outpoints.run(),
                 notifications.run(),
             )
         finally:

@@ -190,7 +190,7 @@ async def test_other_clients_are_not_sent_it(name, protocol):
 
 
 def test_the_range_spoken_is_told_as_text():
-    assert ["1.4", "1.6.0"] == ElectrumX.protocol_min_max_strings()
+    assert ["1.4", "1.7.0"] == ElectrumX.protocol_min_max_strings()
     assert [VERSION, ["1.4", "1.4.2"]] == ElectrumX.server_version_args((1, 4, 2))
 
 

@@ -104,8 +104,36 @@ def test_a_setting_that_is_no_version_is_refused(text):
         (["x"], "unsupported protocol version: x"),
     ],
 )
-async def test_a_version_is_answered_as_the_side_spells_it_that_it_comes_from(requested, chosen):
+async def test_a_version_of_1_6_is_answered_as_the_side_spells_it_that_it_comes_from(
+    requested, chosen
+):
     async with session_world(node=PACKAGES, protocol_max=(1, 6, 0)) as world:
+        assert chosen == await negotiated(await world.connect(), *requested)
+
+
+@pytest.mark.parametrize(
+    ("requested", "chosen"),
+    [
+        ([], "1.4"),
+        (["1.4.3"], "1.4.3"),
+        (["1.5"], "1.5"),
+        (["1.6"], "1.6"),
+        (["1.6.0"], "1.6.0"),
+        (["1.7"], "1.7"),
+        (["1.7.0"], "1.7.0"),
+        ([["1.4", "1.6"]], "1.6"),
+        ([["1.4", "1.7"]], "1.7"),
+        ([["1.4", "1.7.0"]], "1.7.0"),
+        ([["1.7.0", "1.8"]], "1.7.0"),
+        ([["1.4", "2.0"]], "1.7.0"),
+        (["1.8"], "unsupported protocol version: 1.8"),
+        ([["1.7.1", "1.9"]], "unsupported protocol version: ['1.7.1', '1.9']"),
+        ([[1.4, 1.6]], "unsupported protocol version: [1.4, 1.6]"),
+        (["x"], "unsupported protocol version: x"),
+    ],
+)
+async def test_a_version_of_1_7_is_answered_as_one_that_was_seen(requested, chosen):
+    async with session_world(node=NODE_METHODS) as world:
         assert chosen == await negotiated(await world.connect(), *requested)
 
 
@@ -115,6 +143,9 @@ async def test_a_version_is_answered_as_the_side_spells_it_that_it_comes_from(re
         ((), 310000, None, "1.4.2"),
         (("testmempoolaccept",), 310000, None, "1.4.2"),
         (PACKAGES, 310000, None, "1.6.0"),
+        (NODE_METHODS, 310000, None, "1.7.0"),
+        (NODE_METHODS, 310000, (1, 6, 0), "1.6.0"),
+        ((), 310000, (1, 7, 0), "1.7.0"),
         (PACKAGES, 270100, None, "1.4.2"),
         (PACKAGES, 310000, (1, 4), "1.4"),
         (PACKAGES, 310000, (1, 4, 3), "1.4.2"),

@@ -103,6 +103,8 @@ class WorkingSession(Outbox):
 
     # Request name -> attribute, of the protocol version that is spoken
     request_handlers: dict[str, str]
+    # The same of notifications
+    notification_handlers: dict[str, str] = {}
 
     def __init__(self, transport: Any, method_counts: Counter[str]) -> None:
         super().__init__(transport)
@@ -162,9 +164,8 @@ class WorkingSession(Outbox):
 
     def _call(self, request: Any) -> Any:
         """Return the result of a request, or an awaitable of it; raises what is the client's."""
-        attribute = None
-        if request.expects_reply:
-            attribute = self.request_handlers.get(request.method)
+        handlers = self.request_handlers if request.expects_reply else self.notification_handlers
+        attribute = handlers.get(request.method)
         handler = None if attribute is None else getattr(self, attribute)
         self.method_counts[INVALID_METHOD if handler is None else request.method] += 1
         return invoke(handler, request)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import estimate_mode, non_negative_integer
@@ -9,6 +10,7 @@ from electrumx.server.session.engine.params import estimate_mode, non_negative_i
 # No node has an estimate for more blocks; not every node's parser has larger numbers, and what it
 # cannot parse is asked again, and then of another one.
 MAX_TARGET = 2**31 - 1
+RECENT_TXS = 10
 
 
 class MempoolMethods(SessionBase):
@@ -20,6 +22,15 @@ class MempoolMethods(SessionBase):
         self.bump_cost(1.0)
         result: list[Any] = await self.mempool.compact_fee_histogram()
         return result
+
+    @rpc_method("mempool.recent", since=(1, 7))
+    def mempool_recent(self) -> list[dict[str, Any]]:
+        """Return the transactions that entered the mempool last, the newest first."""
+        self.bump_cost(1.0)
+        return [
+            {"txid": hash_to_hex_str(tx_hash), "fee": fee, "vsize": size}
+            for tx_hash, fee, size in self.mempool.recent(RECENT_TXS)
+        ]
 
     @rpc_method("mempool.get_info", since=(1, 6))
     async def mempool_get_info(self) -> dict[str, float]:

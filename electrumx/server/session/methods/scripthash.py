@@ -31,6 +31,8 @@ R = TypeVar("R")
 V = TypeVar("V")
 
 SUBSCRIBE = "blockchain.scripthash.subscribe"
+# From protocol 1.7 on
+SUBSCRIBE_SCRIPT = "blockchain.scriptpubkey.subscribe"
 # An unspent output takes at least as many bytes of JSON.
 MIN_UNSPENT_BYTES = 110
 # Of looking for unconfirmed transactions, if there are none.
@@ -98,6 +100,10 @@ class ScripthashMethods(SessionBase):
     def sub_count(self) -> int:
         """Return the number of subscribed scripts."""
         return len(self.hashX_subs)
+
+    def _subscribe_method(self) -> str:
+        """Return the method that notifications of statuses name."""
+        return SUBSCRIBE if self.protocol_tuple < (1, 7) else SUBSCRIBE_SCRIPT
 
     def _at_one_tip(self, query: Query[V], finish: Finish[V], hashX: bytes) -> Any:
         """Return ``finish(hashX, value, cost)`` of a query of a script, or an awaitable of it.
@@ -291,7 +297,7 @@ class ScripthashMethods(SessionBase):
         if not all(map(self._is_at_hand, others)):
             return False
         statuses, text_len = known
-        parts = notification_parts(self.rpc_version, SUBSCRIBE)
+        parts = notification_parts(self.rpc_version, self._subscribe_method())
         lines = self.hashX_subs.render(parts, own, statuses)
         if lines is None:
             return False
@@ -337,7 +343,7 @@ class ScripthashMethods(SessionBase):
     def _post_statuses(self, changed: dict[str | None, str | None]) -> None:
         changed.pop(None, None)
         for alias, status in changed.items():
-            self.post_notification(SUBSCRIBE, (alias, status))
+            self.post_notification(self._subscribe_method(), (alias, status))
 
     def _send_statuses(self, changed: dict[str | None, str | None]) -> None:
         self._post_statuses(changed)
@@ -351,7 +357,7 @@ class ScripthashMethods(SessionBase):
 
     # -- requests
 
-    @rpc_method("blockchain.scripthash.get_balance")
+    @rpc_method("blockchain.scripthash.get_balance", until=(1, 7))
     def scripthash_get_balance(self, scripthash: Any) -> Any:
         """Return the confirmed balance and what the mempool would change of it."""
         balances = self.shared.scripts.balances
@@ -389,7 +395,7 @@ class ScripthashMethods(SessionBase):
 
         return self._at_known_tip(lambda: make(hashX, value), make_again)
 
-    @rpc_method("blockchain.scripthash.get_history")
+    @rpc_method("blockchain.scripthash.get_history", until=(1, 7))
     def scripthash_get_history(self, scripthash: Any) -> Any:
         """Return confirmed transactions in chain order, then those of the mempool."""
         histories = self.shared.scripts.histories
@@ -422,7 +428,7 @@ class ScripthashMethods(SessionBase):
             confirmed = wire_rows.history_json(history.entries)
         return EncodedJSON(b"[%b]" % b",".join(filter(None, (confirmed, view.json))))
 
-    @rpc_method("blockchain.scripthash.get_mempool")
+    @rpc_method("blockchain.scripthash.get_mempool", until=(1, 7))
     def scripthash_get_mempool(self, scripthash: Any) -> Any:
         """Return the unconfirmed transactions."""
         hashX = scripthash_to_hashX(scripthash)
@@ -446,7 +452,7 @@ class ScripthashMethods(SessionBase):
     def _charge_unconfirmed(self, count: int) -> None:
         self.bump_cost(UNCONFIRMED_COST + count / 50)
 
-    @rpc_method("blockchain.scripthash.listunspent")
+    @rpc_method("blockchain.scripthash.listunspent", until=(1, 7))
     def scripthash_listunspent(self, scripthash: Any) -> Any:
         """Return the unspent outputs, without those that the mempool spends."""
         coins = self.shared.scripts.utxos
@@ -485,7 +491,7 @@ class ScripthashMethods(SessionBase):
         if (count - spent) * MIN_UNSPENT_BYTES > oversized.max_send:
             raise oversized.error()
 
-    @rpc_method("blockchain.scripthash.subscribe")
+    @rpc_method("blockchain.scripthash.subscribe", until=(1, 7))
     def scripthash_subscribe(self, scripthash: Any) -> Any:
         """Return the status, and notify when it may have changed."""
         hashX = scripthash_to_hashX(scripthash)
@@ -514,7 +520,7 @@ class ScripthashMethods(SessionBase):
         failed = answer.cancelled() or answer.exception() is not None
         self._end_wait(hashX, failed=failed)
 
-    @rpc_method("blockchain.scripthash.unsubscribe")
+    @rpc_method("blockchain.scripthash.unsubscribe", until=(1, 7))
     def scripthash_unsubscribe(self, scripthash: Any) -> bool:
         """End a subscription; say if there was one."""
         self.bump_cost(0.1)

@@ -10,15 +10,23 @@ from aiorpcx import ReplyAndDisconnect, RPCError
 import electrumx
 from electrumx.lib import util
 from electrumx.lib.bounded_match import MatchTimeoutError
-from electrumx.lib.protocol_versions import PACKAGES
+from electrumx.lib.protocol_versions import OUTPOINTS
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.engine.method_registry import ProtocolTuple, rpc_method
-from electrumx.server.session.engine.params import BAD_REQUEST, bad_request, printed
+from electrumx.server.session.engine.params import (
+    BAD_REQUEST,
+    assert_digits,
+    bad_request,
+    non_negative_integer,
+    printed,
+)
 
 # As much of a client's name as is kept.
 CLIENT_NAME_CHARS = 100
 # Clients that stop at the crash notifications spoke at most this.
 CRASH_MAX_PROTOCOL = (1, 2)
+# Bytes that the reply to a ping takes beside its digits, with room for an ordinary id
+PONG_MARGIN = 100
 
 
 def daemon_version_text(version: Any) -> str:
@@ -33,7 +41,7 @@ class ServerMethods(SessionBase):
 
     PROTOCOL_MIN: ProtocolTuple = (1, 4)
     #: what is served at most; what is served at the moment depends on the node
-    PROTOCOL_MAX: ProtocolTuple = PACKAGES
+    PROTOCOL_MAX: ProtocolTuple = OUTPOINTS
 
     # Whether the coin has names, which protocol 1.4.3 is about
     HAS_NAMES = False
@@ -97,7 +105,10 @@ class ServerMethods(SessionBase):
     def server_features_request(self) -> dict[str, Any]:
         """Return the features of this server."""
         self.bump_cost(0.2)
-        return self.server_features(self.env, self.shared.protocol.maximum)
+        features = self.server_features(self.env, self.shared.protocol.maximum)
+        if self.protocol_tuple >= (1, 7):
+            del features["hash_function"]
+        return features
 
     @rpc_method("server.donation_address")
     def donation_address(self) -> str:
@@ -106,10 +117,25 @@ class ServerMethods(SessionBase):
         result: str = self.env.donation_address
         return result
 
-    @rpc_method("server.ping")
+    @rpc_method("server.ping", until=(1, 7))
     def ping(self) -> None:
         """Keep the connection alive."""
         self.bump_cost(0.1)
+
+    @rpc_method("server.ping", since=(1, 7))
+    def sized_ping(self, pong_len: Any = 0, data: Any = "") -> dict[str, str]:
+        """Return as many digits as the client wants, whatever it has sent: lengths tell nothing."""
+        self.bump_cost(0.1)
+        assert_digits(data)
+        pong_len = non_negative_integer(pong_len)
+        if pong_len > self.shared.max_send - PONG_MARGIN:
+            raise bad_request("pong_len value too high")
+        return {"data": "0" * pong_len}
+
+    def ping_notification(self, data: Any = "") -> None:
+        """Take note of a message that is there for its length only."""
+        self.bump_cost(0.1)
+        assert_digits(data)
 
     @rpc_method("server.banner")
     async def banner(self) -> str:
