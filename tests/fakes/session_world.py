@@ -314,6 +314,8 @@ class FakeDaemon:
         self.txs = {}
         self.package = {"package_msg": "success", "tx-results": {}}
         self.acceptances = []
+        self.blocks = {}  # hex hash of a transaction -> that of its block
+        self.heights = {}  # hex hash of a block -> its height
         self.unconfirmed = set()  # hex hashes of transactions that are in no block
         self.methods = set()  # that tell which protocol can be served
         self.indexes = {"txindex": {"synced": True}}
@@ -367,9 +369,20 @@ class FakeDaemon:
             result = {"txid": hex_hash, "hex": result}
             if hex_hash not in self.unconfirmed:
                 result["confirmations"] = 1
+            if hex_hash in self.blocks:
+                result["blockhash"] = self.blocks[hex_hash]
         if max_bytes is not None and len(json.dumps(result)) > max_bytes:
             raise ReplyTooLargeError({"code": -32603, "message": "too large"})
         return result
+
+    async def getrawtransactions(self, hex_hashes):
+        self._call("getrawtransactions", *hex_hashes)
+        found = [self.txs.get(hex_hash) for hex_hash in hex_hashes]
+        return [None if raw is None else bytes.fromhex(raw) for raw in found]
+
+    async def getblockheader(self, hex_hash):
+        self._call("getblockheader", hex_hash)
+        return {"height": self.heights[hex_hash]}
 
     async def relayfee(self):
         self._call("relayfee")
