@@ -123,6 +123,10 @@ class SessionBase(RequestSession):
         """Return the number of subscriptions held."""
         return 0
 
+    def outpoint_count(self) -> int:
+        """Return the number of subscriptions to outpoints, which are among them."""
+        return 0
+
     def is_concerned(self) -> bool:
         """Say if ``notify`` might have to do at another height, whatever was touched."""
         return False

@@ -72,9 +72,7 @@ async def mine(world, *txs):
     before = world.db.db_tip
     world.db.add_block(txs=0)
     hashes = b"".join(tx_hash for tx_hash, _prevouts in txs)
-    spent = b"".join(
-        h + n.to_bytes(4, "little") for _tx_hash, prevouts in txs for h, n in prevouts
-    )
+    spent = b"".join(h + n.to_bytes(4, "little") for _tx_hash, prevouts in txs for h, n in prevouts)
     counts = [len(prevouts) for _tx_hash, prevouts in txs]
     step = Confirmed(
         world.db.db_height, world.db.db_tip, hashes, spent, spend_counts=array("I", counts)

@@ -55,11 +55,35 @@ async def test_getinfo_sums_the_server_up(world, admin):
             "logged": 0,
             "pending requests": 1,
             "subs": 1,
+            "subs_txo": 0,
         },
         "tx hashes cache": "0 lookups 0 hits 0 entries",
         "txs sent": 0,
         "version": electrumx.version,
     } == info
+
+
+async def test_a_session_is_inspected(world, admin):
+    client, number = await wallet(world)
+    await client.request("blockchain.scripthash.subscribe", "00" * 32)
+    details = await admin.request("inspect_session", number)
+    assert details.pop("conn_time").endswith("s")
+    assert {
+        "client_name": "wallet",
+        "errors": 0,
+        "is_logged": False,
+        "pending requests": 0,
+        "protocol": "1.4.2",
+        "request total": 2,
+        "subs_sh": 1,
+        "subs_txo": 0,
+        "txs sent": 0,
+    } == details
+    assert (1, "no session with id=999999999") == await admin.error("inspect_session", 999999999)
+    own = next(s.session_id for s in world.manager.sessions if s.kind == "rpc")
+    assert (1, f"session with id={own} is not a client session") == await admin.error(
+        "inspect_session", own
+    )
 
 
 async def test_sessions_are_listed_oldest_first(world, admin):
