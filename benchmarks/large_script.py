@@ -3,9 +3,9 @@
 
     python -m benchmarks.large_script [--txs 20000] [--clients 50]
 
-A stand-in node has that many unconfirmed transactions of one script.  All clients subscribe to it at
+A fake node has that many unconfirmed transactions of one script.  All clients subscribe to it at
 once, then ask for its history, balance and unspent outputs, then are notified of one transaction
-more.  Meanwhile another client pings.  Prints for each phase how long it took, and the median, the
+more.  Another client pings all the time.  Prints each phase's duration, and the median, the
 99th percentile and the longest of the pings in milliseconds.
 """
 
@@ -19,8 +19,9 @@ import time
 from pathlib import Path
 
 from electrumx.lib.hash import double_sha256
+from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import fan_block, fan_spends, script_of, small_chain
 from tests.integration.server import ServerProcess
-from tests.integration.stand_in import StandIn, fan_block, fan_spends, script_of, small_chain
 
 SHARED = hashlib.sha256(script_of(7)).digest()[::-1].hex()
 WAIT_SECS = 300
@@ -28,7 +29,7 @@ PREFIX = "blockchain.scripthash."
 
 
 def spends_to_one_script(fan):
-    """The spends of a fan; what a hundred of them share is one script for all."""
+    """The spends of a fan, all to one script."""
     for tx in fan_spends(fan, sig_size=100):
         outputs = [tx.outputs[0], tx.outputs[1]._replace(pk_script=script_of(7))]
         yield tx._replace(outputs=outputs)
@@ -117,7 +118,7 @@ def main():
     spends = list(spends_to_one_script(fan))
     mempool = {double_sha256(tx.serialize()): tx.serialize() for tx in spends[:-1]}
     with (
-        StandIn(maker.chain(tip)) as node,
+        NodeThread(maker.chain(tip)) as node,
         tempfile.TemporaryDirectory(prefix="ex-script-") as name,
     ):
         node.do(lambda n: n.mempool.update(mempool))

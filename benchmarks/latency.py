@@ -3,11 +3,11 @@
 
     python -m benchmarks.latency [--txs 300000] [--block-txs 6000] [--blocks 3] [--uvloop] [--real-time]
 
-A stand-in node, in a process of its own, is first without a mempool, then has all of it at once,
-and then mines parts of it, in blocks of about 4 MB.  Meanwhile four wallets ping and subscribe to a
-script with a history, again and again; one more is told of headers and of some hundred scripts of
-each block.  Prints one line for each phase, and for each block when the node had it, when the
-server's log says that it asked for it and that it was indexed, and when the last wallet heard.
+A fake node, in a process of its own, is first without a mempool, then has all of it at once,
+and then mines parts of it, in blocks of about 4 MB.  All the time four wallets ping and subscribe to a
+script with a history; one more is notified of headers and of some hundred scripts of each block.
+Prints one line for each phase, and for each block when the node had it, when the server requested
+and indexed it by its log, and when the last wallet was notified.
 """
 
 import argparse
@@ -22,9 +22,8 @@ from pathlib import Path
 
 from benchmarks.measuring import cpu_secs, memory_kb
 from electrumx.lib.hash import double_sha256
-from tests.integration.server import ServerProcess
-from tests.integration.stand_in import (
-    StandIn,
+from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import (
     add_block,
     coinbase,
     fan_block,
@@ -32,6 +31,7 @@ from tests.integration.stand_in import (
     script_of,
     small_chain,
 )
+from tests.integration.server import ServerProcess
 
 WALLETS = 4
 SUBSCRIPTIONS = 300
@@ -49,7 +49,7 @@ def own_script(number):
 
 
 def run_node(conn, txs, block_txs, blocks):
-    """The node's process: makes all beforehand, then does what it is told."""
+    """The node's process: makes all beforehand, then obeys its commands."""
     maker, tip = small_chain(20)
     mempool = []
     for first in range(0, txs, FAN):
@@ -57,8 +57,8 @@ def run_node(conn, txs, block_txs, blocks):
         # Only those that go into blocks are long.
         long = first < block_txs * blocks
         mempool += fan_spends(fan, sig_size=500 if long else 107, first=first)
-    with StandIn(maker.chain(tip)) as stand_in:
-        node = stand_in.node
+    with NodeThread(maker.chain(tip)) as thread:
+        node = thread.node
         node.waits_for_blocks = True
         raws = [tx.serialize() for tx in mempool]
         hashes = [double_sha256(raw) for raw in raws]
@@ -67,21 +67,21 @@ def run_node(conn, txs, block_txs, blocks):
             part = mempool[n * block_txs : (n + 1) * block_txs]
             tip = add_block(maker, tip, [coinbase(maker, script_of(0)), *part])
             mined.append(maker.blocks[tip][0])
-            stand_in.do(lambda node, n=n: node._block_txs(mined[n]))
-        conn.send((stand_in.env, len(node.blocks) - 1))
+            thread.do(lambda node, n=n: node._block_txs(mined[n]))
+        conn.send((thread.env, len(node.blocks) - 1))
         while True:
             order = conn.recv()
             if order == "load":
-                stand_in.do(lambda node: node.mempool.update(zip(hashes, raws, strict=True)))
+                thread.do(lambda node: node.mempool.update(zip(hashes, raws, strict=True)))
             elif order == "mine":
-                stand_in.do(lambda node: node.append(mined.pop(0)))
+                thread.do(lambda node: node.append(mined.pop(0)))
             else:
                 return
             conn.send(time.time())
 
 
 class Stopwatch:
-    """Times requests of some wallets until told to stop; its figures in milliseconds."""
+    """Times requests of some wallets until stopped; its figures in milliseconds."""
 
     def __init__(self, clients, scripthash):
         self.clients, self.scripthash = clients, scripthash

@@ -44,13 +44,16 @@ class ServerBase:
     SUPPRESS_TASK_REGEX = re.compile("accept_connection2")
     PYTHON_MIN_VERSION = (3, 10)
 
-    #: returns the name of a signal that came before ``run``, or None
-    early_signal: Callable[[], str | None] = staticmethod(lambda: None)
+    def __init__(
+        self, env: _Settings, *, early_signal: Callable[[], str | None] = lambda: None
+    ) -> None:
+        """Raise StartupError if Python is too old, or run by root without ALLOW_ROOT.
 
-    def __init__(self, env: _Settings) -> None:
-        """Raise StartupError if Python is too old, or run by root without leave."""
+        ``early_signal()`` returns the name of a signal that came before ``run``, or None.
+        """
         self.logger = class_logger(__name__, self.__class__.__name__)
         self.env: Any = env
+        self._early_signal = early_signal
         #: Seconds since the epoch, set when run begins.
         self.start_time: float = 0.0
 
@@ -71,7 +74,7 @@ class ServerBase:
         raise NotImplementedError
 
     def on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Report what went wrong in a callback of the loop, unless it is known noise."""
+        """Report an error in a callback of the loop, unless it is known noise."""
         message = context.get("message")
         if message and self.SUPPRESS_MESSAGE_REGEX.match(message):
             return
@@ -96,14 +99,14 @@ class ServerBase:
         if os.name != "nt":
             for signum in stop_signals():
                 loop.add_signal_handler(signum, on_signal, signum.name)
-        early = self.early_signal()
+        early = self._early_signal()
         if early:
             on_signal(early)
 
     async def run(self) -> None:
         """Serve until a signal, the shutdown event or the end of serve; then shut down.
 
-        Raises what serve raised. Cancelling this, too, shuts down in order.
+        Raises the exceptions of ``serve``. Cancelling this, too, shuts down in order.
         """
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self.on_exception)

@@ -1,4 +1,4 @@
-"""What runs in the process that is killed: our database and block processor over a scripted node.
+"""The process that is killed: our database and block processor over a scripted node.
 
 A *spec* is a dictionary:
 
@@ -7,13 +7,13 @@ A *spec* is a dictionary:
     path             indices of the story's targets that the node's chain goes through
     kill_point, kill_at   SIGKILL ourselves at that passing (from 1) of a named instant; or None
     mutation         how the code is to be broken, or None
-    flush_seed       which batches of the first synchronisation are flushed, and how
+    flush_seed       which batches of the initial sync are flushed, and how
     reorg_limit      REORG_LIMIT
-    variable_headers the coin says that its headers differ in length
+    variable_headers whether the headers of the coin differ in length
     compact          compact the history in the background, often
-    leaving          name of what another server left, for the job "leave"
+    leaving          name of the state that another server left, for the job "leave"
 
-The journal, a file beside the database, tells what the process had committed when it died.
+The journal, a file beside the database, has the tips that the process had committed when it died.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from tests.crash.stories import UNDO_CHUNK, story
 from tests.fakes.chain import COIN
 from tests.fakes.world import ScriptedDaemon, World, make_env
 
-#: blocks in a batch of the first synchronisation
+#: blocks in a batch of the initial sync
 BATCH = 4
 
 

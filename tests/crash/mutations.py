@@ -1,7 +1,7 @@
 """Ways to break the code on purpose, in a process under test: the harness must notice each.
 
-A harness that kills and finds nothing proves little: a server without the clearing of excess
-history survived twenty random kills unnoticed, for a re-sync writes the same rows again.
+A harness that kills and finds nothing proves little: a server that did not
+delete orphaned rows survived twenty random kills, since a new sync writes the same rows.
 """
 
 from dataclasses import replace

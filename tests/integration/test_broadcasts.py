@@ -7,17 +7,18 @@ import pytest
 
 from electrumx.lib.hash import double_sha256
 from tests.conftest import free_port
+from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import fan_block, fan_spends, small_chain
 from tests.integration.client import ElectrumError
 from tests.integration.nodes import BitcoinSVNode
 from tests.integration.oracle import scripthash_of
 from tests.integration.server import ServerProcess
-from tests.integration.stand_in import StandIn, fan_block, fan_spends, small_chain
 
 pytestmark = [pytest.mark.daemon, pytest.mark.xdist_group("litecoind")]
 
 # Of polls, which these tests would wait for in vain.
 HOUR = dict.fromkeys(("DAEMON_POLL_INTERVAL_BLOCKS", "DAEMON_POLL_INTERVAL_MEMPOOL"), 3_600_000)
-# What a slow machine may take
+# The time that a slow machine may take
 LIMIT_SECS = 20
 SUBSCRIBE = "blockchain.scripthash.subscribe"
 
@@ -133,12 +134,12 @@ async def test_a_chain_of_broadcasts_is_shown_as_it_is_sent(litecoind, server_fo
             assert [heights[txid] for txid in txids] == [0] + [-1] * (len(txids) - 1)
             (output,) = litecoind.rpc("decoderawtransaction", raw)["vout"]
             coin = {"txid": txid, "vout": 0, "amount": output["value"]}
-        # The list of the node says the same.
+        # The list of the node agrees.
         balance = await client.call("blockchain.scripthash.get_balance", script_hash)
         assert balance == {"confirmed": 0, "unconfirmed": int(output["value"] * 10**8)}
 
 
-async def test_a_node_without_packages_is_said_to_have_none(litecoind, server_for):
+async def test_a_node_without_packages_is_reported_as_such(litecoind, server_for):
     await asyncio.to_thread(litecoind.mine, 2)
     server = server_for(litecoind, protocols=("tcp",), **HOUR)
     for version in (None, "1.4", "1.4.2"):
@@ -163,7 +164,7 @@ async def test_published_transactions_of_others_are_notified_before_any_poll(tmp
     zmq = pytest.importorskip("zmq")
     maker, tip = small_chain(5)
     tip, fan = fan_block(maker, tip, 10)
-    node = stopping.enter_context(StandIn(maker.chain(tip)))
+    node = stopping.enter_context(NodeThread(maker.chain(tip)))
     context = stopping.enter_context(zmq.Context())
     publisher = stopping.enter_context(context.socket(zmq.XPUB))
     port = publisher.bind_to_random_port("tcp://127.0.0.1")

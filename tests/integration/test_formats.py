@@ -1,8 +1,8 @@
 """Whole servers over chains in every wire format: sync, mempool, reorganisation, queries.
 
 There is a node for few of the coins.  So each chain is made by a maker of its format, and served
-by a node that only looks up what was made; the coin is the real one but for its first block.  Every
-answer is compared with what was made, which nothing has parsed.
+by a node that only looks up the made blocks; the coin is the real one but for its first block.  Every
+answer is compared with the made chain, which nothing has parsed.
 """
 
 import asyncio
@@ -29,18 +29,18 @@ from tests.fakes.formats import (
     XayaNames,
     Zcoin,
 )
+from tests.fakes.node_thread import NodeThread
 from tests.fakes.time_formats import Exos, GravityZeroCoin, Peercoin, TokenPay
 from tests.integration.client import ElectrumError
 from tests.integration.compare import assert_same_index, assert_same_proofs
 from tests.integration.launcher import InjectedServer
 from tests.integration.made_oracle import MadeOracle
 from tests.integration.oracle import scripthash_of
-from tests.integration.stand_in import StandIn
 
 # The coin's own hash is tested by DashItself.
 TESTED = [maker for maker in MAKERS if maker is not Dash] + PACKAGED
 
-# Protocols and what they are sent of a header that comes with a proof, in bytes.
+# Protocols and the bytes that they get of a header that comes with a proof.
 TRUNCATED = {AuxPow: 80, PlainAuxPow: 80, Dogecoin: 80, Names: 80, Emercoin: 80, XayaNames: 85}
 # Coins whose nodes are asked about masternodes.
 MASTERNODES = (DashItself, SmartCash, Odin, Zcoin)
@@ -67,7 +67,7 @@ class Story:
         self.first = self.chain.grow(fork, 4)
         self.second = self.chain.grow(fork, 6)
         node = FormatNode(self.chain, self.first)
-        self.node = stopping.enter_context(StandIn(node=node))
+        self.node = stopping.enter_context(NodeThread(node=node))
         path = f"{maker_class.__module__}:{maker_class.__name__}"
         plan = {"maker": path, "genesis_hash": maker.coin.GENESIS_HASH}
         env = {"COIN": maker.coin.NAME, "NET": maker.coin.NET, "DAEMON_URL": node.url}
@@ -117,7 +117,7 @@ async def assert_same_answers(story, oracle):
 
 
 def assert_chain_has_what_is_tested(oracle):
-    """Chance has made what the format is about."""
+    """The random chain has the format's special cases."""
     maker = oracle.maker
     if isinstance(maker, Decred):
         assert oracle.void_heights

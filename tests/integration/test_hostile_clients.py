@@ -18,9 +18,10 @@ from benchmarks.measuring import memory_kb
 from electrumx.lib.hash import double_sha256
 from electrumx.lib.tx import Tx, TxInput, TxOutput
 from tests.fakes.chain import MINUS_1
+from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import chained_block, script_of, small_chain
 from tests.integration.hostile_client import Hostile
 from tests.integration.server import ServerProcess
-from tests.integration.stand_in import StandIn, chained_block, script_of, small_chain
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +45,7 @@ def script_hash(script):
 
 
 class World:
-    """A server over a stand-in node, clients that have done nothing wrong, and what they know."""
+    """A server over a fake node, clients that have done nothing wrong, and their state."""
 
     def __init__(self, folder, stack, **settings):
         maker, tip = small_chain()
@@ -52,7 +53,7 @@ class World:
         self._keep_coins(maker, tip)
         self.maker, self.tip = maker, maker.grow(tip, 3)
         blocks = maker.chain(self.tip)
-        self.node = stack.enter_context(StandIn(blocks))
+        self.node = stack.enter_context(NodeThread(blocks))
         huge = self._huge_tx()
         self.node.node.mempool[double_sha256(huge)] = huge
         services = (*PROTOCOLS, "rpc")
@@ -66,9 +67,9 @@ class World:
 
     @staticmethod
     def _keep_coins(maker, block_hash):
-        """Let no later block spend the coins of one with BUSY_SCRIPT.
+        """Let no later block spend the outputs of one with BUSY_SCRIPT.
 
-        The maker spends coins at random; to spend one of these would change the answers.
+        The maker spends outputs at random; to spend one of these would change the answers.
         """
         unspent = maker.blocks[block_hash][2]
         before = maker.blocks[maker.blocks[block_hash][1]][2]
@@ -127,7 +128,7 @@ class World:
         return self.server.rpc("getinfo")["sessions"]
 
     async def settled(self):
-        """Wait until nobody is connected but who asks."""
+        """Wait until only the asking client is connected."""
         deadline = time.monotonic() + SETTLING_SECS
         while (sessions := await asyncio.to_thread(self.sessions))["count"] > 1:
             assert time.monotonic() < deadline, sessions
@@ -142,7 +143,7 @@ class World:
 
 
 class Bystander:
-    """A wallet that goes on with what it does."""
+    """A wallet that continues its requests."""
 
     def __init__(self, world, protocol):
         self._world, self._protocol = world, protocol
@@ -219,7 +220,7 @@ async def crowd(world, seeds, *, on_connection=lambda number: None):
 
 
 @pytest.mark.parametrize("loop", [None, "uvloop"])
-async def test_every_request_of_a_hostile_crowd_is_answered_once_and_nobody_is_harmed(
+async def test_every_request_of_a_hostile_crowd_is_answered_once_and_no_other_is_harmed(
     loop, tmp_path
 ):
     start = int(os.environ.get("ELECTRUMX_FUZZ_SEED", "1"))

@@ -14,9 +14,10 @@ import pytest
 import electrumx
 from tests.conftest import REPOSITORY
 from tests.fakes.chain import COIN, Model
+from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import small_chain
 from tests.integration import client as electrum
 from tests.integration.server import ServerProcess
-from tests.integration.stand_in import StandIn, small_chain
 from tests.ports import free_port, free_ports
 
 HEIGHT = 60
@@ -27,7 +28,7 @@ SCRIPT = b"\x76\xa9\x14" + ADDRESS_HASH + b"\x88\xac"
 @pytest.fixture
 def node(stopping):
     maker, tip = small_chain(HEIGHT)
-    return stopping.enter_context(StandIn(maker.chain(tip)))
+    return stopping.enter_context(NodeThread(maker.chain(tip)))
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def server(node, tmp_path, stopping):
 
 @pytest.fixture
 def run(server):
-    """Function: run electrumx_rpc with some words; its output. status: what it should end with."""
+    """Function: run electrumx_rpc with some words; its output. status: the expected exit status."""
 
     def type_in(*words, status=0, port=None):
         env = {"PATH": os.environ["PATH"], "RPC_PORT": str(port or server.ports["rpc"])}
@@ -289,7 +290,7 @@ def test_reorg_of_more_than_there_is_is_refused(run):
     assert run("reorg", "-1", status=1) == refusal
 
 
-def test_stop_ends_the_server_and_then_nobody_answers(run, server):
+def test_stop_ends_the_server_and_then_no_port_answers(run, server):
     assert run("stop") == '"stopping"\n'
     assert server.wait_exit(10) == 0
     port = server.ports["rpc"]

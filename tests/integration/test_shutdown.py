@@ -1,4 +1,4 @@
-"""The server is told to end: while it synchronises, while it serves, while it waits."""
+"""The server is stopped: while it synchronises, while it serves, while it waits."""
 
 import contextlib
 import hashlib
@@ -11,9 +11,10 @@ import pytest
 
 from tests.fakes.chain import COIN, Model
 from tests.fakes.fake_node import Fault
+from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import small_chain
 from tests.integration import client as electrum
 from tests.integration.server import ServerProcess
-from tests.integration.stand_in import StandIn, small_chain
 
 # Closing sessions by force takes one second, waiting for listeners three; the rest is for a machine
 # that is busy.
@@ -37,7 +38,7 @@ def send_stop(server):
 
 
 def insist(server):
-    """An operator who cannot wait: signals until there is nobody to hear them."""
+    """An operator who cannot wait: signals until the process has ended."""
     deadline = time.monotonic() + END_SECS
     while server.child.running() and time.monotonic() < deadline:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -49,7 +50,7 @@ WAYS = [send_int, send_term, send_hup, send_stop, insist]
 
 
 def assert_ends(server, way):
-    """Tell it to end, and see that it does so in order and in time."""
+    """Stop it, and see that it ends in order and in time."""
     start = time.monotonic()
     way(server)
     status = server.wait_exit(END_SECS)
@@ -90,7 +91,7 @@ def assert_index_is(server, raw_blocks):
 def test_it_ends_while_it_synchronises_and_goes_on_from_there(way, tmp_path, stopping):
     maker, tip = small_chain(400)
     blocks = maker.chain(tip)
-    node = stopping.enter_context(StandIn(blocks))
+    node = stopping.enter_context(NodeThread(blocks))
     node.node.delay = 0.3
     server = ServerProcess(tmp_path, node.env, protocols=("tcp", "rpc")).launch()
     stopping.callback(server.kill)
@@ -106,7 +107,7 @@ def test_it_ends_while_it_synchronises_and_goes_on_from_there(way, tmp_path, sto
     server.start()
     server.wait_height(400)
     heights = [params[0] for method, params in node.node.calls[asked:] if method == "getblockhash"]
-    # What was flushed is not fetched again; block 0 tells the daemon's chain.
+    # Flushed blocks are not fetched again; block 0 identifies the daemon's chain.
     assert min(height for height in heights if height) >= 10
     assert_index_is(server, blocks)
     assert_ends(server, send_term)
@@ -115,7 +116,7 @@ def test_it_ends_while_it_synchronises_and_goes_on_from_there(way, tmp_path, sto
 @pytest.mark.parametrize("way", WAYS)
 def test_it_ends_while_clients_are_connected(way, tmp_path, stopping):
     maker, tip = small_chain(50)
-    node = stopping.enter_context(StandIn(maker.chain(tip)))
+    node = stopping.enter_context(NodeThread(maker.chain(tip)))
     server = stopping.enter_context(ServerProcess(tmp_path, node.env))
     lines = []
     for protocol in ("tcp", "ssl", "rpc"):
@@ -126,7 +127,7 @@ def test_it_ends_while_clients_are_connected(way, tmp_path, stopping):
         sock.sendall(b'{"id": 0, "method": "server.ping"}\n')
         assert sock.recv(1000)
         lines.append(sock)
-    # Connections that have not said what they want, or half of it
+    # Connections without a request, or with half of one
     for protocol, start in (
         ("ssl", b"\x16\x03\x01"),
         ("wss", b""),
@@ -157,7 +158,7 @@ def test_it_ends_while_clients_are_connected(way, tmp_path, stopping):
 @pytest.mark.parametrize("trouble", [Fault.WARMING_UP, Fault.HANG])
 def test_it_ends_while_it_waits_for_the_node(trouble, tmp_path, stopping):
     maker, tip = small_chain(3)
-    node = stopping.enter_context(StandIn(maker.chain(tip)))
+    node = stopping.enter_context(NodeThread(maker.chain(tip)))
     node.node.fail_always(trouble)
     server = ServerProcess(tmp_path, node.env, protocols=("tcp", "rpc")).launch()
     stopping.callback(server.kill)
@@ -167,7 +168,7 @@ def test_it_ends_while_it_waits_for_the_node(trouble, tmp_path, stopping):
 
 def test_it_ends_while_the_node_hangs_in_the_middle_of_serving(tmp_path, stopping):
     maker, tip = small_chain(10)
-    node = stopping.enter_context(StandIn(maker.chain(tip)))
+    node = stopping.enter_context(NodeThread(maker.chain(tip)))
     server = stopping.enter_context(ServerProcess(tmp_path, node.env, protocols=("tcp", "rpc")))
     node.node.fail_always(Fault.HANG)
     seen = len(node.node.authorizations)

@@ -99,7 +99,7 @@ async def test_a_cancelled_waiter_does_not_end_the_future():
     assert future.result() == 7
 
 
-async def test_an_end_by_cancellation_is_told_apart():
+async def test_an_end_by_cancellation_is_distinguished():
     future = EagerFuture()
     future.end(None, asyncio.CancelledError())
 

@@ -27,19 +27,18 @@ from electrumx.server.mempool import sync as mempool_module
 from electrumx.server.mempool.sync import MemPool
 from electrumx.server.notifications import Notifications
 from electrumx.server.session import SessionManager
-from electrumx.server.session import manager as manager_module
 from tests.fakes.chain import COIN, ChainMaker, Model, hashX_of
 from tests.fakes.session_world import FakePeers, fake_env
 from tests.fakes.virtual_time import InlineExecutor, VirtualTimeLoop
 from tests.fakes.world import ScriptedDaemon, make_env
 
-# What is promised
+# The promise
 LIMIT_SECS = 5.0
 POLL_SECS = 1.0
 START_BLOCKS = 12
 # More than any storm undoes
 REORG_LIMIT = 100
-# After a storm: what was begun in it may take 20 seconds more
+# After a storm: requests started in it may take 20 seconds more
 CALM_SECS = 35.0
 
 
@@ -51,7 +50,7 @@ class StormyDaemon(ScriptedDaemon):
         self.mempool_secs = 0.0
         self.mempool_fails = False
         self.url_changed = asyncio.Event()
-        self.heights = deque()  # what height() answers or raises first
+        self.heights = deque()  # the first results of height(), or errors
         self.mempool = {}
         super().__init__(maker.chain(tip))
 
@@ -149,7 +148,7 @@ STORMS = st.lists(st.tuples(EVENTS, st.sampled_from([0.0, 0.05, 0.5, 1.0, 3.0]))
 
 
 class Simulation:
-    """A server without sockets, in simulated time, and the checks of what its clients see."""
+    """A server without sockets, in simulated time, and checks of its clients' view."""
 
     daemon_class = StormyDaemon
 
@@ -169,7 +168,13 @@ class Simulation:
         self.mempool = MemPool(COIN, view)
         settings_ = fake_env(services=[], report_services=[], coin=COIN)
         self.manager = SessionManager(
-            settings_, self.db, self.bp, self.daemon, self.mempool, asyncio.Event()
+            settings_,
+            self.db,
+            self.bp,
+            self.daemon,
+            self.mempool,
+            asyncio.Event(),
+            peers=FakePeers(settings_, self.db),
         )
         self.committed = deque()  # (time at which it was last seen, tip)
         self.answers = 0
@@ -276,7 +281,7 @@ class Simulation:
         while True:
             known = self.manager.shared.tip.notified_tip
             if known != before:
-                # Whatever has just been told was committed just before, perhaps between two looks.
+                # The tip notified last was committed just before, perhaps between two checks.
                 before = known
                 self.committed.append((now(), known))
             self.committed.append((now(), self.db.db_tip))
@@ -330,7 +335,6 @@ def simulate(seed, storm, slow_disk, make=Simulation):
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for module in (mempool_module, reader):
             stack.enter_context(mock.patch.object(module, "ThreadPoolExecutor", InlineExecutor))
-        stack.enter_context(mock.patch.object(manager_module, "PeerManager", FakePeers))
         stack.callback(loop.close)
         asyncio.set_event_loop(loop)
         stack.callback(asyncio.set_event_loop, None)
@@ -354,12 +358,12 @@ def test_a_height_from_before_a_loss_does_not_hide_the_loss():
     simulate(1, [(("add", 1), 3.0), (("lose_after_old_height", 1), 3.0)], False)
 
 
-def test_a_failing_mempool_after_a_reorganisation_holds_up_nobody():
+def test_a_failing_mempool_after_a_reorg_delays_no_client():
     blocks = [(("add", 1), 1.0)] * 20
     simulate(2, [(("mempool_fails", True), 0.0), (("replace", 1, 2), 1.0), *blocks], False)
 
 
-def test_a_slow_mempool_in_a_storm_holds_up_nobody():
+def test_a_slow_mempool_in_a_storm_delays_no_client():
     blocks = [(("add", 1), 1.0)] * 20
     simulate(3, [(("mempool_secs", 2.0), 0.0), (("replace", 1, 2), 1.0), *blocks], True)
 

@@ -92,7 +92,7 @@ class ChainState:
         self.tx_count = 0
         #: hashXs touched and not yet reported
         self.touched: set[bytes] = set()
-        #: what the blocks indexed last touched, once caught up: records of ``wire_rows``
+        #: records of ``wire_rows``: the scripts that the blocks indexed last touched, once caught up
         self.records = b""
         self._new_records: list[bytes] = []
         #: how the scripts of the block being indexed are hashed
@@ -113,7 +113,7 @@ class ChainState:
         self.tx_count = self._db.db_tx_count
 
     def set_caught_up(self) -> None:
-        """Record from now on what blocks touch, for clients."""
+        """Record the scripts that blocks touch from now on, for clients."""
         self.caught_up = True
 
     def take_touched(self) -> set[bytes]:
@@ -229,7 +229,7 @@ class ChainState:
         return split_items(undo_info)
 
     def _undo_missing_text(self, height: int) -> str:
-        """Return why a block cannot be undone, and what to do."""
+        """Return why a block cannot be undone, and the remedy."""
         depth, limit = self.height - height + 1, self._reorg_limit
         if depth > limit:
             return (
@@ -270,7 +270,7 @@ class ChainState:
     # -- flushing
 
     def flush_data(self, undoing: bool = False) -> FlushData:
-        """Return what waits to be flushed.  Lock held."""
+        """Return the unflushed data.  Lock held."""
         utxos = self.utxo_cache if undoing or not self.compiled else self.compiled
         return FlushData(
             self.height,
@@ -285,7 +285,7 @@ class ChainState:
         )
 
     def freeze(self, flush_utxos: bool, keep_bytes: int) -> FlushData:
-        """Return what waits to be flushed as frozen batches, so that blocks can be indexed beside.
+        """Return the unflushed data as frozen batches, so that blocks can be indexed concurrently.
 
         ``flush_utxos``: whether UTXOs and undo items are among it; then UTXOs that are on disk
         already stay cached up to ``keep_bytes``.  Runs in a thread, lock held; only with the Cython

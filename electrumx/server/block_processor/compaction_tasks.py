@@ -1,6 +1,6 @@
 """Compacts the stores while the server serves: history rows, and the engine's tables.
 
-Owns the two tasks, not what they do (``row_compaction``, ``Storage``).
+Owns the two tasks, not the work (``row_compaction``, ``Storage``).
 
 Runs in: the event loop; the work in threads.
 """
@@ -81,7 +81,7 @@ class EngineCompactionTask:
                 async with self._lock:
                     await asyncio.to_thread(self._db.write_compacted)
         except Exception:
-            # If the disk is full, the next flush says so.
+            # If the disk is full, the next flush raises the error.
             self._logger.exception("could not compact tables")
 
     async def stop(self) -> None:

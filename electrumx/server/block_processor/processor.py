@@ -1,7 +1,7 @@
 """Takes blocks in order, keeps the index at their tip, and undoes them in a reorg.
 
 Owns the tasks that follow the daemon's chain.  The parts: ``chain_state`` (the state in memory, and
-the steps that change it), ``strategies`` (what a coin's transactions change), ``block_parser``,
+the steps that change it), ``strategies`` (the rules of a coin's transactions), ``block_parser``,
 ``flush_scheduler`` (when the state is written), ``reorg`` (where the daemon's chain and ours
 diverge), ``prefetcher``, ``tip_reporter`` and ``compaction_tasks``.
 
@@ -10,18 +10,18 @@ Runs in: the event loop; blocks are parsed and indexed in worker threads.
 Theory of operation
 ===================
 
-Two tasks run on the event loop: the prefetcher fills its list, and the main loop takes what is
-there.  A batch of blocks is parsed in a worker thread, checked to be a chain on top of the tip,
+Two tasks run on the event loop: the prefetcher fills its list, and the main loop takes the
+blocks there.  A batch of blocks is parsed in a worker thread, checked to be a chain on top of the tip,
 and indexed in a worker thread.  Everything that changes state runs in such a thread with the state
 lock held, and is shielded from cancellation: a shutdown waits until the current step is done, then
 flushes.  If a step *failed*, memory may be inconsistent, and nothing is flushed: the disk still
 holds the last consistent state.
 
 During a sync, a flush comes when the caches have grown to CACHE_MB (``cache_policy``); once caught
-up, after every batch, so that clients see only what is on disk.  With the Cython implementation,
-what a flush writes is frozen first, with the lock held, and is written in a thread without it while
-more blocks are indexed *in memory*.  There is one such flush at a time, and whatever else writes or
-reads what it writes waits for its end: the disk sees the writes of a flush, in their order, and
+up, after every batch, so that clients see only committed data.  With the Cython implementation,
+the data of a flush is frozen first, with the lock held, and is written in a thread without it while
+more blocks are indexed *in memory*.  There is one such flush at a time, and all other writes, and
+reads of the rows it writes, wait for its end: the disk sees the writes of a flush, in their order, and
 nothing between them, as if indexing had stood still.
 
 Reorgs are found in three ways: a block whose predecessor is not our tip; the daemon naming another
@@ -88,7 +88,7 @@ class BlockProcessor:
         self.notifications = notifications
 
         height = daemon.cached_height
-        strategy = self.make_strategy()
+        self.strategy = strategy = self.make_strategy()
         compiled = self._make_compiled_index(strategy)
         self.state = ChainState(
             coin, db, env.reorg_limit, strategy, compiled, height, logger, steps=self
@@ -110,7 +110,7 @@ class BlockProcessor:
         self.prefetcher = Prefetcher(daemon, coin, self.blocks_event, polling_delay=self.poll_secs)
         #: set and cleared after each reorg
         self.backed_up_event = asyncio.Event()
-        #: set and cleared when blocks are about to be committed while caught up
+        #: set and cleared before blocks are committed while caught up
         self.processed_event = asyncio.Event()
         #: set and cleared when blocks were committed, or undone, while caught up
         self.advanced_event = asyncio.Event()
@@ -127,16 +127,18 @@ class BlockProcessor:
         """Return the strategy that indexes the coin's transactions."""
         return InOrderStrategy()
 
-    def _make_compiled_index(self, strategy: Strategy) -> CompiledIndex | None:
-        """Return the Cython implementation, if it is built and computes what this class does."""
-        index = None
-        cls = type(self)
-        # A subclass that replaces a step indexes in a way of its own.
-        replaced = (cls.advance_txs, cls.backup_txs) != (
+    @classmethod
+    def replaces_steps(cls) -> bool:
+        """Return whether a subclass replaces a step, and so indexes in a way of its own."""
+        return (cls.advance_txs, cls.backup_txs) != (
             BlockProcessor.advance_txs,
             BlockProcessor.backup_txs,
         )
-        if self.env.indexer != "python" and strategy.in_cython and not replaced:
+
+    def _make_compiled_index(self, strategy: Strategy) -> CompiledIndex | None:
+        """Return the Cython implementation, if it is built and computes what this class does."""
+        index = None
+        if self.env.indexer != "python" and strategy.in_cython and not self.replaces_steps():
             index = CompiledIndex.for_coin(
                 self.coin,
                 strategy.any_order,
@@ -190,7 +192,7 @@ class BlockProcessor:
     def confirmed_after(self, tip: bytes) -> Confirmed | None:
         """Return the step from a tip to the next: blocks on top of it, or that it was undone.
 
-        None if there is none, or if it was not among the last since the chain was caught up with.
+        None if it is unknown: only the last steps are kept, since the chain was caught up with.
         """
         return self.reports.step_from(tip)
 
@@ -299,7 +301,7 @@ class BlockProcessor:
         if not self.parser.is_repeated(error):
             return
         assert isinstance(error, BlockParseError)
-        # What was indexed before it is valid.
+        # The blocks indexed before it are valid.
         await self.flusher.flush(True)
         raise OperatorError(
             f"the daemon's block {error.height:,d} does not parse as one of {self.coin.NAME} "

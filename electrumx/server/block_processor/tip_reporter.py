@@ -98,7 +98,7 @@ class TipReporter:
                 await self.check()
 
     async def check(self) -> None:
-        """Report the committed tip with what was touched, if it is not the reported one."""
+        """Report the committed tip with the touched hashXs, if it is not the reported one."""
         if not self._is_due():
             return
         state = self._state

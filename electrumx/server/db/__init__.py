@@ -1,4 +1,4 @@
-"""The database: what a flush writes, and what queries read."""
+"""The database: flushes write it, queries read it."""
 
 from electrumx.server.db.database import DB
 from electrumx.server.db.flush_data import FlushData

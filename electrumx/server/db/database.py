@@ -1,9 +1,8 @@
 """The database of one chain, assembled from its parts.
 
-Owns nothing but the parts: :class:`Stores` (the committed state and what holds it), the reads of
+Owns nothing but the parts: :class:`Stores` (the committed state and its storage), the reads of
 clients (:class:`Queries`, :class:`Headers`, :class:`UTXOLookup`), the :class:`Flusher` and the end
-of the :class:`InitialSync`.  Its methods delegate, so that those who have a database need not know
-the parts.
+of the :class:`InitialSync`.  Its methods delegate, so that callers need not know the parts.
 
 Writing runs in a worker thread with the block processor's state lock held; ``async`` methods, and
 those that return a ``PendingRead``, are called on the event loop.
@@ -25,7 +24,7 @@ from electrumx.server.db.flusher import Flusher
 from electrumx.server.db.foreign_reorg_repair import FetchBlocks
 from electrumx.server.db.headers import Headers
 from electrumx.server.db.initial_sync import InitialSync
-from electrumx.server.db.queries import Balance, Coins, PackedHistory, Queries
+from electrumx.server.db.queries import Balance, PackedHistory, PackedUTXOs, Queries
 from electrumx.server.db.read_pool import PendingRead, ReadPool
 from electrumx.server.db.stores import Stores
 from electrumx.server.db.utxo_lookup import UTXOLookup
@@ -41,7 +40,7 @@ class DB:
     """The database in ``env.db_dir``; closed until one of the ``open_…`` methods is awaited."""
 
     DB_VERSIONS = Stores.DB_VERSIONS
-    #: what its methods raise, for those who have a database and do not import this module
+    #: the error its methods raise, for code that does not import this module
     DBError = DBError
 
     def __init__(self, env: Env) -> None:
@@ -66,12 +65,12 @@ class DB:
 
     @property
     def state(self) -> ChainState:
-        """What is committed to disk."""
+        """The committed state."""
         return self.stores.state
 
     @property
     def db_height(self) -> int:
-        """Height of the last committed block, -1 if there is none."""
+        """Height of the last committed block, -1 in an empty database."""
         return self.stores.state.height
 
     @property
@@ -209,7 +208,7 @@ class DB:
         self.initial_sync.end_bulk_load()
 
     def end_bulk_load_if_large(self) -> None:
-        """Do so with the ``utxo`` store if it is larger than what is compacted at the end."""
+        """End bulk load of the ``utxo`` store if it is too large to be compacted at the end."""
         self.initial_sync.end_bulk_load_if_large()
 
     def write_caught_up(self) -> None:
@@ -275,9 +274,9 @@ class DB:
         """Return (tx hash, height) of a script's first ``limit`` transactions, in chain order."""
         return await self.queries.limited_history(hashX, limit=limit)
 
-    def coins(self, hashX: bytes) -> PendingRead[Coins]:
+    def packed_utxos(self, hashX: bytes) -> PendingRead[PackedUTXOs]:
         """Return all unspent outputs of a script, packed and in chain order."""
-        return self.queries.coins(hashX)
+        return self.queries.packed_utxos(hashX)
 
     def balance(self, hashX: bytes) -> PendingRead[Balance]:
         """Return the number and the sum of a script's unspent outputs."""

@@ -1,4 +1,4 @@
-"""What the block processor hands over to be flushed."""
+"""The argument of a flush: blocks that the block processor has indexed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,5 +50,5 @@ class FlushData:
     #: rows to delete from the ``utxo`` store
     deletes: Deletes
     tip: bytes
-    #: history of the Cython implementation to write besides :attr:`History.unflushed`
+    #: history of the Cython implementation to write, as well as :attr:`History.unflushed`
     history: PendingHistory | None = None

@@ -13,8 +13,8 @@ run ahead of it, never behind.
 **Forward** (:meth:`Flusher.flush_dbs`)
 
 1. Flat files: headers, tx counts and tx hashes are appended and synced, with their folder where a
-   file is new.  *A kill after this* leaves bytes beyond the committed height, which nobody reads
-   and the next flush overwrites.
+   file is new.  *A kill after this* leaves bytes beyond the committed height, which are not
+   read, and the next flush overwrites them.
 2. History: one batch of rows with the new flush id, and the store's own flush count.  *A kill
    after this* leaves ``flush_count > utxo_flush_count``; opening deletes the orphaned rows, those
    above the latter (:meth:`History.clear_excess`).
@@ -34,15 +34,15 @@ height and count, so a kill costs the work since the last full flush.
 equal on both sides because a full flush precedes every reorganisation:
 
 1. UTXO state alone: ``utxo_flush_count := F + 1``, all else as it was.
-2. History: entries of undone transactions leave their rows and are *parked*, in order, in rows of
-   flush id F + 1; ``flush_count := F + 1``.
+2. History: entries of undone transactions leave their rows and are staged (*parked*), in order, in
+   rows of flush id F + 1; ``flush_count := F + 1``.
 3. UTXO store: UTXOs and the state row at the lower height, ``utxo_flush_count := F``.
-4. History: the parked rows are deleted; ``flush_count := F``.
+4. History: those rows are deleted; ``flush_count := F``.
 
 *A kill after 1*: the history count is below the other one, which is tolerated, and all data is the
 old tip's.  *After 2*: the counts agree and each script's rows, read in order, have the entries that
 they had.  *After 3*: the history count F + 1 exceeds F, so the ordinary deletion of orphaned rows
-deletes exactly the parked rows, in this program as in every ElectrumX that knows this layout.
+deletes exactly those rows, in this program as in every ElectrumX that knows this layout.
 *After 4*: done.  So no recovery code of its own is needed.
 
 Heights in memory: ``db_height <= fs_height <= the processor's height`` at rest.  Readers map

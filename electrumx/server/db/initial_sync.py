@@ -35,17 +35,17 @@ class InitialSync:
         state = stores.state
         due = state.first_sync and state.height >= 0
         with stores.gate.exclusive():
-            stores.utxo_db.end_filling(merge=due)
-            stores.history.db.end_filling(merge=due)
+            stores.utxo_db.end_bulk_load(compact=due)
+            stores.history.db.end_bulk_load(compact=due)
         stores.leave_initial_sync(tables_due=due)
 
     def end_bulk_load_if_large(self) -> None:
-        """Do so with the ``utxo`` store if it is larger than what is compacted at the end."""
+        """End bulk load of the ``utxo`` store if it is too large to be compacted at the end."""
         store = self._stores.utxo_db
         assert store
-        if store.filling and store.table_bytes > store.MERGE_BYTES:
+        if store.bulk_loading and store.table_bytes > store.COMPACT_BYTES:
             with self._stores.gate.exclusive():
-                store.end_filling()
+                store.end_bulk_load()
 
     def write_caught_up(self) -> None:
         """Record on disk that the chain was caught up with, unless tables are to be compacted."""
@@ -54,7 +54,7 @@ class InitialSync:
         fault_point("caught up: state written")
 
     def compact_tables(self) -> bool:
-        """Remove what many flushes of an initial sync left behind, if it is not too much.
+        """Compact the tables that many flushes of an initial sync left, if they are not too large.
 
         With a small cache, UTXOs that were written and then spent are nearly half of the store.
         Runs in a thread, beside readers and flushes; closing the stores ends it.  A kill at any
@@ -68,7 +68,7 @@ class InitialSync:
         start = time.monotonic()
         try:
             if not (self._compact_utxo_store() and self._compact_history_store()):
-                self._logger.info("merging tables goes on after the next start")
+                self._logger.info("the compaction of tables goes on after the next start")
                 return False
         except DBClosedError:
             return False
@@ -77,18 +77,18 @@ class InitialSync:
             stores.tables_done()
             raise
         stores.tables_done()
-        self._logger.info(f"merged tables in {time.monotonic() - start:.1f}s")
+        self._logger.info(f"compacted tables in {time.monotonic() - start:.1f}s")
         return True
 
     def _compact_utxo_store(self) -> bool:
         with self._stores.gate.reading():
             store = self._stores.utxo_db
-            return store is not None and store.merge()
+            return store is not None and store.compact()
 
     def _compact_history_store(self) -> bool:
         with self._stores.gate.reading():
             store = self._stores.history.db
-            return store is not None and store.merge()
+            return store is not None and store.compact()
 
     def write_compacted(self) -> None:
         """Record on disk that the tables are compacted; if it is closed, the next start does."""

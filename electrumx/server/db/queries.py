@@ -43,13 +43,13 @@ T = TypeVar("T")
 
 #: bytes of history, and UTXOs, that a small read takes at most: about a millisecond's worth
 SMALL_HISTORY_BYTES = 2_000 * TXNUM_LEN
-SMALL_COINS = 1_000
+SMALL_UTXOS = 1_000
 #: bytes of a ``u`` row, key and value
 UTXO_ROW_LEN = UTXO_KEY_LEN + VALUE_LEN
 
 
 class PackedHistory(NamedTuple):
-    """Entries of a script's history, as the database has them."""
+    """Entries of a script's history."""
 
     #: see ``wire_rows``
     entries: bytes
@@ -59,11 +59,11 @@ class PackedHistory(NamedTuple):
     backup_count: int
 
 
-class Coins(NamedTuple):
-    """A script's unspent outputs, as the database has them."""
+class PackedUTXOs(NamedTuple):
+    """A script's unspent outputs."""
 
     #: see ``wire_rows``
-    coins: bytes
+    utxos: bytes
     #: of the database when it was read
     backup_count: int
 
@@ -72,7 +72,7 @@ class Balance(NamedTuple):
     """The sum of a script's unspent outputs."""
 
     #: how many there are
-    coin_count: int
+    utxo_count: int
     #: in satoshis
     value: int
     #: of the database when it was read
@@ -144,7 +144,7 @@ class Queries:
             else:
                 entries, last_tx_num = history
                 if len(row) * wire_rows.HISTORY_ENTRY_LEN != len(entries) * TXNUM_LEN:
-                    # Left out are those not committed yet, or what is no transaction.
+                    # Some are left out: not committed yet, or no transactions.
                     self._refuse_damaged_history(hashX, seq)
                 result.append(PackedHistory(entries, last_tx_num if entries else after, backups))
         return result
@@ -189,17 +189,17 @@ class Queries:
         found = await self.history_entries(hashX, limit=limit)
         return wire_rows.entries_of(found.entries)
 
-    # -- coins
+    # -- UTXOs
 
-    def _packed_coins(self, rows: wire_rows.CoinRows) -> bytes | None:
+    def _packed(self, rows: wire_rows.UTXORows) -> bytes | None:
         stores = self._stores
         files = stores.files
-        return wire_rows.pack_coins(
+        return wire_rows.pack_utxos(
             rows, stores.state.tx_count, stores.tx_counts, files.hash_file, files.hashes_per_file
         )
 
-    def _of_coins(
-        self, read: Callable[[wire_rows.CoinRows], T | None], hashXs: list[bytes], bounded: bool
+    def _of_utxos(
+        self, read: Callable[[wire_rows.UTXORows], T | None], hashXs: list[bytes], bounded: bool
     ) -> list[T | ReadStatus]:
         """Return ``read(rows)`` of each script's rows; None from it means that it raced."""
         stores = self._stores
@@ -207,26 +207,26 @@ class Queries:
         backups, seq = stores.backup_count, stores.commit_seq
         prefixes = [UTXO_PREFIX + hashX for hashX in hashXs]
         if bounded:
-            found = stores.utxo_db.rows_of(prefixes, (SMALL_COINS + 1) * UTXO_ROW_LEN)
+            found = stores.utxo_db.rows_of(prefixes, (SMALL_UTXOS + 1) * UTXO_ROW_LEN)
         else:
             rows_of = stores.gate.rows
             found = [rows_of(stores.utxo_db.iterator(prefix=prefix)) for prefix in prefixes]
         results: list[T | ReadStatus] = []
         for rows in found:
-            if bounded and len(rows) > SMALL_COINS:
+            if bounded and len(rows) > SMALL_UTXOS:
                 results.append(TOO_MUCH)
                 continue
             try:
                 result = read(rows)
             except (ValueError, struct_error):
-                self._refuse_damaged_coins(rows, seq)
+                self._refuse_damaged_utxos(rows, seq)
                 raise
             if result is None:
-                self._refuse_damaged_coins(rows, seq)
+                self._refuse_damaged_utxos(rows, seq)
             results.append(RACED if result is None else result)
         return results if backups == stores.backup_count else [RACED] * len(hashXs)
 
-    def _refuse_damaged_coins(self, rows: wire_rows.CoinRows, seq: int) -> None:
+    def _refuse_damaged_utxos(self, rows: wire_rows.UTXORows, seq: int) -> None:
         """Raise DBDamagedError if one of a script's rows is damaged, and nothing was raced."""
         if self._raced_since(seq):
             return
@@ -236,27 +236,29 @@ class Queries:
             if fault and not self._raced_since(seq):
                 raise stores.damage_log.error(fault)
 
-    def coins(self, hashX: bytes) -> PendingRead[Coins]:
+    def packed_utxos(self, hashX: bytes) -> PendingRead[PackedUTXOs]:
         """Return all unspent outputs of a script, packed and in chain order."""
-        return self._read_pool.join(self._read_coins, hashX)
+        return self._read_pool.join(self._read_packed_utxos, hashX)
 
-    def _read_coins(self, hashXs: list[bytes], bounded: bool) -> list[Coins | ReadStatus]:
-        def read(rows: wire_rows.CoinRows) -> Coins | None:
-            coins = self._packed_coins(rows)
-            return None if coins is None else Coins(coins, self._stores.backup_count)
+    def _read_packed_utxos(
+        self, hashXs: list[bytes], bounded: bool
+    ) -> list[PackedUTXOs | ReadStatus]:
+        def read(rows: wire_rows.UTXORows) -> PackedUTXOs | None:
+            packed = self._packed(rows)
+            return None if packed is None else PackedUTXOs(packed, self._stores.backup_count)
 
-        return self._of_coins(read, hashXs, bounded)
+        return self._of_utxos(read, hashXs, bounded)
 
     def balance(self, hashX: bytes) -> PendingRead[Balance]:
         """Return the number and the sum of a script's unspent outputs."""
         return self._read_pool.join(self._read_balances, hashX)
 
     def _read_balances(self, hashXs: list[bytes], bounded: bool) -> list[Balance | ReadStatus]:
-        def read(rows: wire_rows.CoinRows) -> Balance | None:
-            value = wire_rows.sum_coins(rows, self._stores.state.tx_count)
+        def read(rows: wire_rows.UTXORows) -> Balance | None:
+            value = wire_rows.sum_utxos(rows, self._stores.state.tx_count)
             return None if value is None else Balance(len(rows), value, self._stores.backup_count)
 
-        return self._of_coins(read, hashXs, bounded)
+        return self._of_utxos(read, hashXs, bounded)
 
     async def all_utxos(self, hashX: bytes) -> list[UTXO]:
         """Return all unspent outputs of a script, in chain order."""
@@ -264,19 +266,19 @@ class Queries:
         return utxos
 
     def _read_utxos(self, hashXs: list[bytes], bounded: bool) -> list[list[UTXO] | ReadStatus]:
-        def read(rows: wire_rows.CoinRows) -> list[UTXO] | None:
-            coins = self._packed_coins(rows)
-            if coins is None:
+        def read(rows: wire_rows.UTXORows) -> list[UTXO] | None:
+            packed = self._packed(rows)
+            if packed is None:
                 return None
             tx_nums = sorted(int.from_bytes(key[-TXNUM_LEN:], "little") for key, _value in rows)
             return [
                 UTXO(tx_num, txout_idx, tx_hash, height, value)
                 for tx_num, (tx_hash, height, txout_idx, value) in zip(
-                    tx_nums, wire_rows.coins_of(coins), strict=True
+                    tx_nums, wire_rows.utxos_of(packed), strict=True
                 )
             ]
 
-        return self._of_coins(read, hashXs, bounded)
+        return self._of_utxos(read, hashXs, bounded)
 
     # -- transactions
 

@@ -3,12 +3,12 @@
 A hop to a thread and back costs 50 to 100 µs of processor time, several times the cost of a small
 read.  So the reads asked for in one turn of the event loop, or while a job is under way, become
 *one* job, whose results come back with one wake-up.  A second job begins beside the first only if
-that is late: then it waits for the disk, and others should not wait for it.
+that is overdue: then it waits for the disk, and others should not wait for it.
 
 Reads of one kind are *batched*: one call makes all that are in a job, so that the work that is the
 same for each, as making an iterator over a store, is done once.
 
-Work that grows with the length of an address's history must not hold up the small reads.  A read
+Work that grows with the length of an address's history must not delay the small reads.  A read
 is first tried within a bound; if it returns ``TOO_MUCH`` it is repeated as a job of its own, in
 other threads.  One that returns ``RACED`` met a reorganisation, and is repeated a moment later; the
 pauses grow, and after a minute it fails.
@@ -36,11 +36,11 @@ T = TypeVar("T")
 
 
 class ReadStatus(Enum):
-    """What a read returns in place of a result."""
+    """The value that a read returns in place of a result."""
 
     #: there is more than a small read may take; see :meth:`ReadPool.read`
     TOO_MUCH = 1
-    #: the chain was reorganised meanwhile
+    #: the chain was reorganised during the read
     RACED = 2
 
 
@@ -54,7 +54,7 @@ SMALL_JOBS = 4
 #: large reads at once
 LARGE_JOBS = 2
 #: after which a job is taken to wait for the disk, in seconds
-LATE_SECS = 0.003
+OVERDUE_SECS = 0.003
 #: how long results are given to callbacks before yielding to the event loop, in seconds
 SLICE_SECS = 0.002
 #: before a read that met a reorganisation is repeated, in seconds: at first, and at most
@@ -69,7 +69,7 @@ RETRY_LOG_SECS = 10.0
 
 
 class PendingRead(EagerFuture[T]):
-    """A read that was asked for, and is made even if nobody waits for it any more."""
+    """A requested read; it is made even if nothing waits for it any more."""
 
     __slots__ = ("argument", "batch", "bounded", "retries")
 
@@ -132,7 +132,7 @@ class ReadPool:
         gate: StoreGate | None = None,
         explain: Callable[[Exception], Exception] = lambda error: error,
     ) -> None:
-        """``explain`` is given what a read raised and returns what to raise; it runs in a thread."""
+        """``explain`` replaces an error of a read by the error to raise; it runs in a thread."""
         self._logger = logger
         self._gate = gate or StoreGate()
         self._explain = explain
@@ -144,14 +144,14 @@ class ReadPool:
         self._loop = loop
         self._waiting: list[PendingRead[Any]] = []
         self._running = 0
-        # Whether a job is scheduled, and whether a look at the last one's lateness is
+        # Whether a job is scheduled, and whether a check that the last one is not overdue is
         self._due = self._watched = False
         self._last_begun = 0.0  # the loop's time
         self._small = ThreadPoolExecutor(SMALL_JOBS, "small-reads")
         self._large = ThreadPoolExecutor(LARGE_JOBS, "large-reads")
 
     def read(self, function: Callable[[bool], Any]) -> PendingRead[Any]:
-        """Call ``function(bounded)`` in a thread, soon; return what to await.
+        """Call ``function(bounded)`` in a thread, soon; return its future.
 
         With ``bounded`` true the function must not take much longer than a millisecond, but may
         return TOO_MUCH, and is then called once more with false.
@@ -174,7 +174,7 @@ class ReadPool:
                 loop.call_soon(self._dispatch)
         elif not self._watched:
             self._watched = True
-            loop.call_at(self._last_begun + LATE_SECS, self._if_late)
+            loop.call_at(self._last_begun + OVERDUE_SECS, self._if_overdue)
         return pending
 
     def _dispatch(self) -> None:
@@ -189,20 +189,20 @@ class ReadPool:
         self._submit(self._small, job)
         if self._waiting and not self._watched:
             self._watched = True
-            self._loop.call_at(self._last_begun + LATE_SECS, self._if_late)
+            self._loop.call_at(self._last_begun + OVERDUE_SECS, self._if_overdue)
 
-    def _if_late(self) -> None:
-        """Begin another job if the last is late; look again later if it is not."""
+    def _if_overdue(self) -> None:
+        """Begin another job if the last is overdue; else check again later."""
         self._watched = False
         if not self._waiting or not self._running:
             return
         assert self._loop
-        late_at = self._last_begun + LATE_SECS
+        late_at = self._last_begun + OVERDUE_SECS
         if self._loop.time() >= late_at:
             self._dispatch()
         elif not self._watched:
             self._watched = True
-            self._loop.call_at(late_at, self._if_late)
+            self._loop.call_at(late_at, self._if_overdue)
 
     def _submit(self, pool: ThreadPoolExecutor, job: list[PendingRead[Any]]) -> None:
         assert self._loop
@@ -216,7 +216,7 @@ class ReadPool:
             self._loop.call_later(THREAD_RETRY_SECS, self._start_thread, pool)
 
     def _start_thread(self, pool: ThreadPoolExecutor) -> None:
-        """Have a pool try again to start a thread for what is queued."""
+        """Make a pool try again to start a thread for the queued jobs."""
         assert self._loop
         try:
             pool.submit(int)

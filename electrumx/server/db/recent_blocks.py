@@ -1,4 +1,4 @@
-"""What is kept of the last ``reorg_limit`` blocks, so that they can be undone.
+"""The data to undo the last ``reorg_limit`` blocks.
 
 Undo rows in the ``utxo`` store and raw blocks in ``meta/``.  Owns which heights have them: writing a
 block or flushing deletes those that fall out of the window, and opening those that another server

@@ -1,8 +1,8 @@
-"""What is committed to disk: the chain state, the two key-value stores and the flat files.
+"""The committed state, and its storage: the two key-value stores and the flat files.
 
 Owns the state (height, tip, transaction count), the ``utxo`` store, the flat files and, through
 :class:`History`, the ``hist`` store: how they are opened, checked, repaired after a kill, and closed,
-and the history compaction that is under way.  ``flusher`` decides what is written in which order.
+and the history compaction that is under way.  ``flusher`` decides the order of the writes.
 
 Writing runs in a worker thread with the block processor's state lock held, or while the database is
 opened, before anything else uses it.
@@ -70,7 +70,7 @@ class Stores:
         self.db_dir = db_dir
         self.engine = engine
         self.coin = coin
-        #: entered by whoever reads the stores or the flat files without the state lock
+        #: to be entered to read the stores or the flat files without the state lock
         self.gate = StoreGate(is_open=False)
         #: repeats writes that a shortage of descriptors or memory made fail
         self.patience = Patience(logger)
@@ -79,7 +79,7 @@ class Stores:
         self.utxo_db: Storage | None = None
         self.files = FlatFiles(str(db_dir), coin, self.patience.run)
         self.recent_blocks = RecentBlocks(self.files, reorg_limit, self.damage_log, logger)
-        #: what is committed to disk; replaced, never changed, so readers see one state
+        #: the committed state; replaced, never changed, so readers see one state
         self.state = ChainState.new(coin.GENESIS_HASH)
         #: the flat files hold at least the blocks up to this height, and so many transactions
         self.fs_height = -1
@@ -140,7 +140,7 @@ class Stores:
         return all(store is not None and store.is_small for store in stores)
 
     def _serve_without_reopening(self) -> None:
-        """Do what opening for serving does, without opening.
+        """Prepare open stores for serving as opening them would.
 
         LevelDB writes at opening what its log holds into tables; that takes a third of a second
         after a short initial sync.
@@ -214,7 +214,7 @@ class Stores:
         rest = (self.db_dir / "hist" / "CURRENT", self.db_dir / "meta" / "txcounts00")
         if not (store / "CURRENT").exists() and all(path.exists() for path in rest):
             raise DBError(
-                f"the coin store {store} is missing or has lost its file CURRENT: restore a backup "
+                f"the UTXO store {store} is missing or has lost its file CURRENT: restore a backup "
                 f"of the whole database directory, or empty {self.db_dir} to synchronise anew"
             )
 
@@ -308,8 +308,8 @@ class Stores:
         """Set the engines to bulk load, also where that was begun and interrupted."""
         assert self.utxo_db
         assert self.history.db
-        self.utxo_db.begin_filling()
-        self.history.db.begin_filling()
+        self.utxo_db.begin_bulk_load()
+        self.history.db.begin_bulk_load()
         fault_point("open: options for filling")
 
     def _read_tx_counts(self) -> None:
@@ -369,7 +369,7 @@ class Stores:
         """Make a compaction of the engine's tables end soon; closing must follow."""
         for store in (self.utxo_db, self.history.db):
             if store:
-                store.stop_merging()
+                store.stop_compaction()
 
     # -- the committed state
 
@@ -422,7 +422,7 @@ class Stores:
         return self._tables_due
 
     def tables_done(self) -> None:
-        """Note that the engine's tables need no compaction; the next write of the state says so."""
+        """Note that the engine's tables need no compaction; the next write of the state records it."""
         self._tables_due = False
 
     # -- blocks
@@ -465,7 +465,7 @@ class Stores:
 
     @property
     def _counts_agree(self) -> bool:
-        """True if no history flush waits for its coins."""
+        """True if no history flush waits for its UTXOs."""
         return self.state.utxo_flush_count == self.history.flush_count
 
     def begin_compaction(self) -> CompactionPass:

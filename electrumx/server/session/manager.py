@@ -55,7 +55,7 @@ class SessionManager:
         self.logger = logger = util.class_logger(__name__, self.__class__.__name__)
         peers = PeerManager(env, db) if peers is None else peers
         tip = TipConsistency(bp, db)
-        #: what the sessions are given
+        #: the part that sessions use
         self.shared = shared = SharedState.build(env, db, daemon, mempool, peers, tip, logger)
         shared.protocol.on_change = peers.set_protocol_max
         peers.set_protocol_max(shared.protocol.maximum)

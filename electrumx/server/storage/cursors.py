@@ -1,19 +1,43 @@
-"""Reads rows through the engines' iterators and cursors, and lets no error of theirs go unseen.
+"""Reads rows through the engines' iterators and cursors, and checks them for errors.
 
-Both engines' iterators simply end where a table cannot be read; :func:`checked_rows` and the other
-functions tell that from the end of the rows.  A cursor is what an engine's binding has: ``seek``,
-``valid``, ``key``, ``value``, ``next``, ``prev``, ``seek_to_last``.  Runs in: worker threads.
+Both engines' iterators end silently where a table cannot be read; :func:`checked_rows` and the other
+functions distinguish that from the end of the rows.  Runs in: worker threads.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Protocol
 
 #: key and value
 Row = tuple[bytes, bytes]
 
 
+class Cursor(Protocol):
+    """A position in a store, as the engines' bindings have it; each row in key order."""
+
+    def seek(self, key: bytes, /) -> None:
+        """Go to the first row at or above a key."""
+
+    def seek_to_last(self) -> None:
+        """Go to the last row."""
+
+    def valid(self) -> bool:
+        """Return whether there is a row at the position."""
+
+    def key(self) -> bytes:
+        """Return the key of the row."""
+
+    def value(self) -> bytes:
+        """Return the value of the row."""
+
+    def next(self) -> None:
+        """Go to the next row."""
+
+    def prev(self) -> None:
+        """Go to the row before."""
+
+
 def first_rows(rows: Iterable[Row], max_bytes: int) -> list[Row]:
-    """Return the first rows that have so many bytes."""
+    """Return the first rows, until they have ``max_bytes`` of keys and values."""
     result = []
     size = 0
     for row in rows:
@@ -24,7 +48,7 @@ def first_rows(rows: Iterable[Row], max_bytes: int) -> list[Row]:
     return result
 
 
-def rows_at(cursor: Any, prefixes: Sequence[bytes], max_bytes: int) -> list[list[Row]]:
+def rows_at(cursor: Cursor, prefixes: Sequence[bytes], max_bytes: int) -> list[list[Row]]:
     """Return the first rows under each prefix, by an engine's own cursor."""
     result = []
     seek, valid, key_of, value_of = cursor.seek, cursor.valid, cursor.key, cursor.value
@@ -49,8 +73,8 @@ def rows_at(cursor: Any, prefixes: Sequence[bytes], max_bytes: int) -> list[list
     return result
 
 
-def _check_status(cursor: Any) -> None:
-    """Raise what made a cursor end, if that was an error; LevelDB's raises it by itself."""
+def _check_status(cursor: Cursor) -> None:
+    """Raise the error that made a cursor end, if any; LevelDB's cursor raises it by itself."""
     status = getattr(cursor, "status", None)
     if status is not None:
         status()
@@ -58,15 +82,15 @@ def _check_status(cursor: Any) -> None:
 
 def checked_rows(
     rows: Iterable[Row],
-    cursor: Any,
+    cursor: Cursor,
     get: Callable[[bytes], bytes | None],
     first: bytes,
     prefix: bytes,
 ) -> Iterator[Row]:
     """Yield rows, the first at or above ``first``, while their keys have a prefix.
 
-    Where the engine ends them, ``cursor``, which is as old as their snapshot, tells whether there
-    are more: then the engine met an error, and OSError is raised.
+    Where the engine ends them, ``cursor``, of the same snapshot, is asked for more rows.  If there
+    are any, the engine met an error: raise OSError.
     """
     last: bytes | None = None
     for row in rows:
@@ -79,12 +103,12 @@ def checked_rows(
         _check_status(cursor)
         return
     key = cursor.key()
-    # It may have been deleted between the making of the cursor and that of the iterator.
+    # The row may have been deleted after the cursor and before the iterator was created.
     if key.startswith(prefix) and get(key) is not None:
         raise OSError(f"the engine left out rows from {key.hex()} on: a table cannot be read")
 
 
-def rows_backwards(cursor: Any, end: bytes | None, prefix: bytes, start: bytes) -> Iterator[Row]:
+def rows_backwards(cursor: Cursor, end: bytes | None, prefix: bytes, start: bytes) -> Iterator[Row]:
     """Yield the rows below ``end`` (None: all) while they have a prefix and are not below ``start``.
 
     The last comes first.

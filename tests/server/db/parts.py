@@ -67,7 +67,7 @@ class Deleted(list):
 
 
 def utxo_rows(height):
-    """The ``h`` and the ``u`` row of what the block at a height pays."""
+    """The ``h`` and the ``u`` row of the output of the block at a height."""
     suffix = bytes(4) + pack_tx_num(height)
     return {
         OUTPOINT_PREFIX + tx_hash(height)[:4] + suffix: HASHX,
@@ -76,7 +76,7 @@ def utxo_rows(height):
 
 
 def blocks(first, last):
-    """What a processor hands over for the blocks of these heights."""
+    """The flush data of the blocks of these heights."""
     heights = range(first, last + 1)
     adds = Added()
     for height in heights:

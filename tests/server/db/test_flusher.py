@@ -130,12 +130,12 @@ async def test_undoing_the_second_block_leaves_the_documented_rows(env):
     utxo, utxo_state = split_state(rows(bp.db.utxo_db), b"state".hex())
     hist, hist_state = split_state(rows(bp.db.history.db), b"state\0\0".hex())
     assert hist == {"0ea5aa996d9cffea9ddd420001": "0000000000"}
-    # The coin is back under its original tx number; the stale undo row remains.
+    # The UTXO is back under its original tx number; the stale undo row remains.
     assert utxo["750ea5aa996d9cffea9ddd42000000000000000000"] == "00f2052a01000000"
     assert "5500000002" in utxo
     assert len(utxo) == 5
     assert (utxo_state["height"], utxo_state["tx_count"]) == (1, 1)
-    # Backing up uses no flush id.
+    # Undoing blocks uses no flush id.
     assert utxo_state["utxo_flush_count"] == hist_state["flush_count"] == 2
     bp.db.close_dbs()
 
@@ -323,7 +323,7 @@ async def test_a_limited_history_is_the_beginning_of_the_whole(tmp_path):
             assert whole[:limit] == await world.db.limited_history(hashX, limit=limit)
 
 
-async def test_many_coins_are_looked_up_as_each_alone(env):
+async def test_many_utxos_are_looked_up_as_each_alone(env):
     bp = await two_flushes(env)
     db = bp.db
     keys = [key for key, _hashX in db.utxo_db.iterator(prefix=b"h")]
@@ -344,7 +344,7 @@ async def test_many_coins_are_looked_up_as_each_alone(env):
     db.close_dbs()
 
 
-async def test_colliding_outpoint_prefixes_are_told_apart_by_the_full_hash(env):
+async def test_colliding_outpoint_prefixes_are_distinguished_by_the_full_hash(env):
     bp = await two_flushes(env)
     db = bp.db
     # A second row for the first four bytes of a hash and the same index, as a collision leaves.
@@ -401,7 +401,7 @@ async def test_reads_go_on_while_the_stores_are_reopened_and_end_when_they_are_c
     readers = [asyncio.ensure_future(read_on()) for _ in range(8)]
     for _ in range(5):
         await db.open_for_serving()
-        db.utxo_db.filling, db.utxo_db._compress = True, False
+        db.utxo_db.bulk_loading, db.utxo_db._compress = True, False
         await asyncio.to_thread(db.end_bulk_load)
         before = reads
         while reads < before + 50:

@@ -1,4 +1,4 @@
-"""History that another server cut and did not finish cutting: what is put back, and from where."""
+"""History that another server removed in an unfinished reorganisation is restored."""
 
 import ast
 
@@ -78,7 +78,7 @@ async def test_a_raw_block_that_is_of_no_use_is_fetched_by_its_hash(
     db.close_dbs()
 
 
-async def test_without_a_node_a_missing_block_is_an_error_that_says_what_to_do(env, tmp_path):
+async def test_without_a_node_a_missing_block_is_an_error_with_a_remedy(env, tmp_path):
     (tmp_path / "meta" / f"block{HEIGHT}").unlink()
     with pytest.raises(DBError, match="start the server once, with its node"):
         await DB(env).open_for_sync()

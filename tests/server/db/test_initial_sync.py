@@ -26,12 +26,12 @@ def first_sync_on_disk(stores):
 
 def test_catching_up_ends_bulk_load_and_compacts_once(stores, initial_sync):
     add_blocks(stores, 0, 5)
-    assert stores.utxo_db.filling
+    assert stores.utxo_db.bulk_loading
 
     initial_sync.end_bulk_load()
     initial_sync.write_caught_up()
-    assert not stores.utxo_db.filling
-    assert not stores.history.db.filling
+    assert not stores.utxo_db.bulk_loading
+    assert not stores.history.db.bulk_loading
     assert not stores.state.first_sync
     assert first_sync_on_disk(stores)
 
@@ -55,7 +55,7 @@ def test_a_compaction_that_fails_is_not_tried_again(stores, initial_sync, monkey
 
     add_blocks(stores, 0, 5)
     initial_sync.end_bulk_load()
-    monkeypatch.setattr(type(stores.utxo_db), "merge", fail)
+    monkeypatch.setattr(type(stores.utxo_db), "compact", fail)
 
     with pytest.raises(OSError, match="no space left"):
         initial_sync.compact_tables()
@@ -78,8 +78,8 @@ def test_closing_leaves_the_compaction_to_the_next_start(tmp_path, engine, store
 
 def test_a_store_too_large_to_compact_leaves_bulk_load_early(stores, initial_sync, monkeypatch):
     initial_sync.end_bulk_load_if_large()
-    assert stores.utxo_db.filling
+    assert stores.utxo_db.bulk_loading
 
-    monkeypatch.setattr(type(stores.utxo_db), "MERGE_BYTES", -1)
+    monkeypatch.setattr(type(stores.utxo_db), "COMPACT_BYTES", -1)
     initial_sync.end_bulk_load_if_large()
-    assert not stores.utxo_db.filling
+    assert not stores.utxo_db.bulk_loading

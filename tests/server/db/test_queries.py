@@ -63,7 +63,7 @@ async def test_utxos_and_balance_agree(queries):
     assert [(u.tx_hash, u.height, u.value) for u in utxos] == [
         (tx_hash(height), height, value(height)) for height in range(6)
     ]
-    assert (balance.coin_count, balance.value) == (6, sum(u.value for u in utxos))
+    assert (balance.utxo_count, balance.value) == (6, sum(u.value for u in utxos))
 
 
 async def test_a_read_that_a_reorganisation_races_is_repeated(stores, queries):

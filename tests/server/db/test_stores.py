@@ -1,4 +1,4 @@
-"""The committed state and what holds it: opening, writing, closing, without a processor."""
+"""The committed state and its storage: opening, writing, closing, without a processor."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""An audit finds every kind of damage, and none where there is none."""
+"""An audit finds every kind of damage, and nothing in an intact database."""
 
 import asyncio
 import logging
@@ -88,7 +88,7 @@ class CountingNode(ScriptedDaemon):
 
 
 @pytest.mark.parametrize("deep", [False, True])
-async def test_a_sound_database_is_found_sound_and_counted(tmp_path, engine, deep):
+async def test_an_intact_database_is_found_intact_and_counted(tmp_path, engine, deep):
     env = make_env(tmp_path, engine=engine)
     await make_database(env)
     async with opened(env) as db:
@@ -303,8 +303,8 @@ async def test_an_audit_of_a_running_server_sees_one_state_while_blocks_come(tmp
         await asyncio.to_thread(audit.run)
         assert audit.fault_lines() == []
         model = Model(CHAIN[:30])
-        assert audit.coins.count == len(model.coins)
-        assert audit.coins.value == sum(coin[1] for coin in model.coins.values())
+        assert audit.utxos.count == len(model.coins)
+        assert audit.utxos.value == sum(coin[1] for coin in model.coins.values())
 
 
 async def test_an_audit_ends_when_the_database_is_closed(tmp_path, engine):
@@ -334,7 +334,7 @@ async def test_a_cancelled_audit_leaves_no_thread_at_work(tmp_path):
             await task
 
         def nobody_reads():
-            # Whoever still read would be waited for.
+            # A read that is still under way would be waited for.
             with db.gate.exclusive():
                 return True
 
@@ -384,7 +384,7 @@ async def test_a_deep_audit_accounts_for_every_output_of_the_node(tmp_path):
             for _value, script in tx.outputs
         )
         assert f"{only_node} are the node's alone (00 6a), 1 ours (over 10,000 bytes)" in line
-        # One that is not deep cannot tell, on so small a chain, and says what can.
+        # One that is not deep cannot decide, on so small a chain, and names the one that can.
         shallow = await audited(db, deep=False, daemon=node)
         assert not shallow.sound
         assert shallow.lines[-1].startswith("verdict: undecided; a deep audit tells")
@@ -490,7 +490,7 @@ def settings(tool_environment, tmp_path, engine):
     return make_env(tmp_path, engine=engine)
 
 
-def test_the_tool_ends_with_0_for_a_sound_database(settings, capsys):
+def test_the_tool_ends_with_0_for_an_intact_database(settings, capsys):
     asyncio.run(make_database(settings))
     assert tool.main([]) == 0
     assert tool.main(["--deep"]) == 0

@@ -10,8 +10,10 @@ import pytest
 from electrumx.lib import tasks
 from electrumx.lib.coins import Coin
 from electrumx.server.daemon.client import DaemonError
+from electrumx.server.mempool import fetcher
 from electrumx.server.mempool import sync as mempool_module
-from electrumx.server.mempool.sync import FETCH_CHUNK, MemPool, MemPoolAPI, MemPoolTx
+from electrumx.server.mempool.fetcher import FETCH_CHUNK
+from electrumx.server.mempool.sync import MemPool, MemPoolAPI, MemPoolTx
 from tests.fakes.fake_mempool import (
     FakeAPI,
     ModelTx,
@@ -343,7 +345,7 @@ async def test_a_tip_that_is_not_known_is_not_compared(api):
         await first_refresh(api)
 
 
-async def test_a_height_never_heard_is_asked_for(api):
+async def test_a_height_never_received_is_requested(api):
     api.heard_height = None
     async with synchronizing(COIN, api):
         assert (await first_refresh(api))[1] == 100
@@ -455,7 +457,9 @@ async def test_slow_clients_do_not_keep_the_maps_from_being_put_in_order(with_ti
 
 
 @pytest.mark.parametrize("changed", [False, True])
-async def test_what_a_block_makes_go_is_found_out_while_it_is_written(with_tips, changed):
+async def test_the_transactions_that_a_block_removes_are_determined_while_it_is_written(
+    with_tips, changed
+):
     api = with_tips
     mined, kept = pay(api), pay(api)
     async with synchronizing(COIN, api) as mempool:
@@ -718,7 +722,7 @@ async def test_a_parent_in_a_later_portion_is_waited_for(api, monkeypatch, caplo
 
 
 async def test_large_transactions_are_asked_for_a_few_at_a_time(api, monkeypatch):
-    monkeypatch.setattr(mempool_module, "FETCH_BYTES", 20_000)
+    monkeypatch.setattr(fetcher, "FETCH_BYTES", 20_000)
     batches = []
     raw_transactions = api.raw_transactions
 

@@ -1,4 +1,4 @@
-"""The operator's commands about the database: what they pass on, and what they refuse."""
+"""The operator's commands about the database: their arguments, replies and refusals."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ async def world():
 
 
 async def run(world, capsys, *args):
-    """Run electrumx_rpc in a thread; (exit status, what it printed)."""
+    """Run electrumx_rpc in a thread; return (exit status, its output)."""
     argv = ["-p", str(world.port("rpc")), *args]
     status = await asyncio.to_thread(rpc.main, argv)
     return status, capsys.readouterr().out

@@ -236,7 +236,7 @@ async def test_what_is_no_json_is_an_error_without_id(world, client, message, te
         "id": None,
     } == await client.recv()
     assert 1100 <= world.session().cost < 1200
-    world.session().cost = 0
+    world.session().account.cost = 0
     await client.request("server.ping")
 
 

@@ -88,7 +88,7 @@ async def test_the_empty_script_has_a_hash(world, client_17):
     hashX = sha256(b"")[:HASHX_LEN]
     assert (
         "55b852781b9995a44c939b64e441ae2724b96f99c8f4fb9a141cfc9842c4b0e3"
-        == world.session().hashX_subs.get(hashX)
+        == world.session().scripts.get(hashX)
     )
 
 
@@ -186,7 +186,7 @@ async def test_a_ping_is_answered_with_as_many_digits(client_17, params, answer)
 async def test_the_longest_pong_is_not_too_long(world, client_17):
     longest = 1_000_000 - PONG_MARGIN
     assert longest == len((await client_17.request("server.ping", longest))["data"])
-    world.session().cost = 0
+    world.session().account.cost = 0
     assert (1, "pong_len value too high") == await client_17.error("server.ping", longest + 1)
 
 

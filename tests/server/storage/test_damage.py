@@ -55,7 +55,7 @@ async def refused(caplog, ask, match):
     assert [record.getMessage() for record in caplog.records] == [text]
 
 
-@pytest.mark.parametrize("question", ["coins", "balance", "all_utxos"])
+@pytest.mark.parametrize("question", ["packed_utxos", "balance", "all_utxos"])
 @pytest.mark.parametrize("harm", ["number", "value", "key"])
 async def test_a_damaged_utxo_row_is_named(db, caplog, question, harm):
     count = db.db_tx_count
@@ -103,7 +103,7 @@ async def test_a_history_row_that_is_cut_short_is_no_history_that_is_shorter(db,
     await refused(caplog, lambda: db.limited_history(HASHX), f"row {key.hex()} .* is cut short")
 
 
-async def test_history_that_waits_for_its_coins_is_left_out(db):
+async def test_history_that_waits_for_its_utxos_is_left_out(db):
     db.history.db.put(hist_key(MISSING, 1), pack_tx_num(1) + pack_tx_num(db.db_tx_count))
     # As a flush of the history alone leaves it, or one that is under way.
     db.files.hashes.write(32 * db.db_tx_count, bytes(32))
@@ -117,7 +117,7 @@ async def test_a_file_of_hashes_that_was_cut_short_is_named(db, caplog):
     await refused(caplog, lambda: db.limited_history(HASHX), "is missing from meta/hashes")
     await refused(caplog, lambda: db.all_utxos(HASHX), "is missing from meta/hashes")
     await refused(caplog, lambda: wait(db.block_tx_hashes(50)), "are missing from meta/hashes")
-    # What a session is told is no text of ours.
+    # A session gets another text.
     with pytest.raises(DBReadError):
         await BlockCache(db).hashes_at(50, None)
 
@@ -148,7 +148,7 @@ async def test_a_damaged_undo_row_is_named(db):
         db.read_undo_info(60)
 
 
-async def test_a_read_that_races_a_flush_is_repeated_and_told_of_once(db, caplog, monkeypatch):
+async def test_a_read_that_races_a_flush_is_repeated_and_logged_once(db, caplog, monkeypatch):
     monkeypatch.setattr(reader, "RETRY_SECS", 0.001)
     key = utxo_key(MISSING, db.db_tx_count)
     db.utxo_db.put(key, (7).to_bytes(8, "little"))
@@ -163,7 +163,7 @@ async def test_a_read_that_races_a_flush_is_repeated_and_told_of_once(db, caplog
     assert len(caplog.records) == 1
 
 
-async def test_a_read_is_not_repeated_for_ever(db, monkeypatch):
+async def test_a_read_is_not_repeated_indefinitely(db, monkeypatch):
     monkeypatch.setattr(reader, "RETRY_SECS", 0.0001)
     monkeypatch.setattr(reader, "MAX_RETRY_SECS", 0.001)
     db.utxo_db.put(utxo_key(MISSING, db.db_tx_count), bytes(8))

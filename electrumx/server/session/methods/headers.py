@@ -11,6 +11,8 @@ from electrumx.server.session.engine.json_result import EncodedJSON
 from electrumx.server.session.engine.limits import header_proof_cost, headers_cost
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import bad_request, non_negative_integer
+from electrumx.server.session.methods.handler_group import HandlerGroup
+from electrumx.server.session.shared.state import SharedState
 from electrumx.server.session.shared.tip_consistency import TipChangedError
 
 MAX_HEADERS = 2016
@@ -18,10 +20,15 @@ MAX_HEADERS = 2016
 LISTING_PROTOCOL = (1, 6)
 
 
-class HeaderMethods(SessionBase):
+class HeaderMethods(HandlerGroup):
     """Requests about block headers."""
 
-    subscribe_headers = False
+    __slots__ = ("is_subscribed",)
+
+    def __init__(self, session: SessionBase, shared: SharedState) -> None:
+        super().__init__(session, shared)
+        #: whether the client is notified of new headers
+        self.is_subscribed = False
 
     def presented_header(self, height: int, header: bytes, *, proven: bool) -> bytes:
         """Return a stored header as this client is to see it; coins with long headers cut them."""
@@ -33,7 +40,7 @@ class HeaderMethods(SessionBase):
 
     async def _header_or_error(self, height: int) -> bytes:
         header: bytes | None = None
-        if height <= self.db.db_height:
+        if height <= self.shared.db.db_height:
             header = await self.shared.blocks.header(height)
         if header is None:
             if self.shared.tip.is_height_known(height):
@@ -43,7 +50,7 @@ class HeaderMethods(SessionBase):
 
     async def _merkle_proof(self, cp_height: int, height: int) -> dict[str, Any]:
         """Return the proof that the header at a height is below the root at ``cp_height``."""
-        max_height = self.db.db_height
+        max_height = self.shared.db.db_height
         if not height <= cp_height <= max_height:
             if max_height < cp_height and self.shared.tip.is_height_known(cp_height):
                 raise TipChangedError
@@ -51,9 +58,9 @@ class HeaderMethods(SessionBase):
                 f"require header height {height:,d} <= cp_height {cp_height:,d} "
                 f"<= chain height {max_height:,d}"
             )
-        hashes = self.db.header_proof_hashes(cp_height + 1, height)
-        self.bump_cost(header_proof_cost(hashes))
-        branch, root = await self.db.header_branch_and_root(cp_height + 1, height)
+        hashes = self.shared.db.header_proof_hashes(cp_height + 1, height)
+        self.account.bump_cost(header_proof_cost(hashes))
+        branch, root = await self.shared.db.header_branch_and_root(cp_height + 1, height)
         return {
             "branch": [hash_to_hex_str(item) for item in branch],
             "root": hash_to_hex_str(root),
@@ -65,18 +72,19 @@ class HeaderMethods(SessionBase):
         height = non_negative_integer(height)
         cp_height = non_negative_integer(cp_height)
         if cp_height == 0:
-            self.bump_cost(0.25)
-            header = self.db.cached_header(height)
+            self.account.bump_cost(0.25)
+            header = self.shared.db.cached_header(height)
             if header is not None and self.shared.tip.is_block_known(height):
                 return self.presented_header(height, header, proven=False).hex()
         else:
-            self.bump_cost(1.25)
-        compute = partial(self._block_header, height, cp_height)
+            self.account.bump_cost(1.25)
+        compute = partial(self.header_with_proof, height, cp_height)
         return self.shared.tip.retry_at_known_blocks(
-            max(height, cp_height), compute, self.bump_cost
+            max(height, cp_height), compute, self.account.bump_cost
         )
 
-    async def _block_header(self, height: int, cp_height: int) -> str | dict[str, Any]:
+    async def header_with_proof(self, height: int, cp_height: int) -> str | dict[str, Any]:
+        """Return a raw header in hex, with a proof unless ``cp_height`` is 0; raise RPCError."""
         header = await self._header_or_error(height)
         text = self.presented_header(height, header, proven=cp_height != 0).hex()
         if cp_height == 0:
@@ -89,28 +97,28 @@ class HeaderMethods(SessionBase):
         start_height = non_negative_integer(start_height)
         count = non_negative_integer(count)
         cp_height = non_negative_integer(cp_height)
-        self.bump_cost(headers_cost(count))
+        self.account.bump_cost(headers_cost(count))
         count = min(count, MAX_HEADERS)
         compute = partial(self._block_headers, start_height, count, cp_height)
         top = max(start_height + count - 1, cp_height)
-        return await self.shared.tip.retry_at_known_blocks(top, compute, self.bump_cost)
+        return await self.shared.tip.retry_at_known_blocks(top, compute, self.account.bump_cost)
 
     async def _block_headers(self, start_height: int, count: int, cp_height: int) -> Any:
         headers, count = await self._read_headers(start_height, count)
         proven = bool(count and cp_height)
-        if self.protocol_tuple >= LISTING_PROTOCOL:
+        if self.session.protocol_tuple >= LISTING_PROTOCOL:
             return await self._listed_headers(start_height, headers, count, cp_height)
         presented = await self.presented_headers(start_height, headers, proven=proven)
         if not proven:
             return EncodedJSON(
                 b'{"hex":"%b","count":%d,"max":%d}' % (hexlify(presented), count, MAX_HEADERS)
             )
-        self.bump_cost(1.0)
+        self.account.bump_cost(1.0)
         proof = await self._merkle_proof(cp_height, start_height + count - 1)
         return {"hex": presented.hex(), "count": count, "max": MAX_HEADERS, **proof}
 
     def _list_headers(self, start_height: int, headers: bytes, *, proven: bool) -> list[str]:
-        parts = self.db.split_headers(start_height, headers)
+        parts = self.shared.db.split_headers(start_height, headers)
         return [
             self.presented_header(height, header, proven=proven).hex()
             for height, header in enumerate(parts, start=start_height)
@@ -123,19 +131,19 @@ class HeaderMethods(SessionBase):
         proven = bool(count and cp_height)
         list_all = partial(self._list_headers, start_height, headers, proven=proven)
         # Where they vary in length, that is read from a file.
-        is_static = self.coin.STATIC_BLOCK_HEADERS
+        is_static = self.shared.env.coin.STATIC_BLOCK_HEADERS
         listed = list_all() if is_static else await asyncio.to_thread(list_all)
         result: dict[str, Any] = {"headers": listed, "count": count, "max": MAX_HEADERS}
         if proven:
-            self.bump_cost(1.0)
+            self.account.bump_cost(1.0)
             result.update(await self._merkle_proof(cp_height, start_height + count - 1))
         return result
 
     async def _read_headers(self, start_height: int, count: int) -> tuple[bytes, int]:
-        if start_height > self.db.db_height:
+        if start_height > self.shared.db.db_height:
             headers, found = b"", 0
         else:
-            headers, found = await self.db.read_headers(start_height, count)
+            headers, found = await self.shared.db.read_headers(start_height, count)
         if found < count and self.shared.tip.is_height_known(start_height + found):
             raise TipChangedError
         return headers, found
@@ -146,7 +154,7 @@ class HeaderMethods(SessionBase):
 
         Clients of protocol 1.3 passed whether they want the header raw, and some still do.
         """
-        self.bump_cost(0.25)
-        self.subscribe_headers = True
+        self.account.bump_cost(0.25)
+        self.is_subscribed = True
         result: dict[str, Any] = self.shared.header.result
         return result

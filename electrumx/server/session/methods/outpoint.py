@@ -6,7 +6,7 @@ of ``notify.outpoints``.  A session knows what its client was last told of each 
 
 import asyncio
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.mempool.outpoint_watch import Outpoint
@@ -17,7 +17,10 @@ from electrumx.server.session.engine.params import (
     assert_tx_hash,
     non_negative_integer,
 )
+from electrumx.server.session.methods.handler_group import HandlerGroup
+from electrumx.server.session.notify.outpoints import OutpointSubscriber
 from electrumx.server.session.shared.outpoint_status import Status
+from electrumx.server.session.shared.state import SharedState
 
 SUBSCRIBE = "blockchain.outpoint.subscribe"
 # Of each request, of the look-up in the mempool, and of a notification
@@ -31,35 +34,39 @@ def _checked(tx_hash: Any, txout_idx: Any, spk_hint: Any) -> Outpoint:
     return outpoint
 
 
-class OutpointMethods(SessionBase):
+class OutpointMethods(HandlerGroup):
     """Requests about outpoints, and their notifications."""
 
-    # Outpoint -> the status that the client was last told; a session without any takes no memory
-    _outpoints: dict[Outpoint, Status] | None = None
+    __slots__ = ("_outpoints",)
 
-    def outpoint_count(self) -> int:
+    def __init__(self, session: SessionBase, shared: SharedState) -> None:
+        super().__init__(session, shared)
+        # Outpoint -> the status that the client was last told; None as long as there is none
+        self._outpoints: dict[Outpoint, Status] | None = None
+
+    @property
+    def _subscriber(self) -> OutpointSubscriber:
+        return cast("OutpointSubscriber", self.session)
+
+    def __len__(self) -> int:
         """Return the number of subscribed outpoints."""
         return 0 if self._outpoints is None else len(self._outpoints)
 
-    def sub_count(self) -> int:
-        """Return the number of subscriptions."""
-        return super().sub_count() + self.outpoint_count()
-
     def _status_now(self, outpoint: Outpoint) -> Status | None:
         """Return the status if that needs no waiting, and charge for it."""
-        self.bump_cost(COST)
+        self.account.bump_cost(COST)
         if not self.shared.tip.is_tip_known():
             return None
         status = self.shared.outpoint_statuses.now(outpoint)
         if status is not None:
-            self.bump_cost(COST)
+            self.account.bump_cost(COST)
         return status
 
     async def _outpoint_status(self, outpoint: Outpoint) -> Status:
         """Return the status at the tip that clients know."""
         shared = self.shared
-        compute = partial(shared.outpoint_statuses.answer, outpoint, self.bump_cost)
-        return await shared.tip.retry_at_stable_tip(compute, self.bump_cost)
+        compute = partial(shared.outpoint_statuses.answer, outpoint, self.account.bump_cost)
+        return await shared.tip.retry_at_stable_tip(compute, self.account.bump_cost)
 
     @rpc_method("blockchain.outpoint.get_status", since=(1, 7))
     def outpoint_get_status(self, tx_hash: Any, txout_idx: Any, spk_hint: Any) -> Any:
@@ -105,42 +112,43 @@ class OutpointMethods(SessionBase):
             # The session notes it when the answer is sent: see below.
             status = task.result()
             answer.set_result(status.answer())
-            if not self._closing:
+            if not self.session.is_closing():
                 asyncio.get_running_loop().call_soon(self._note_told, outpoint, status)
 
     def _note_told(self, outpoint: Outpoint, status: Status) -> None:
         """Note what the client is told of an outpoint, to which it is subscribed from now on."""
-        if self._closing:
+        if self.session.is_closing():
             return
         if self._outpoints is None:
             self._outpoints = {}
         self._outpoints[outpoint] = status
-        self.shared.outpoints.add(outpoint, self)
+        self.shared.outpoints.add(outpoint, self._subscriber)
 
     @rpc_method("blockchain.outpoint.unsubscribe", since=(1, 7))
     def outpoint_unsubscribe(self, tx_hash: Any, txout_idx: Any) -> bool:
         """End a subscription; return whether there was one."""
-        self.bump_cost(COST)
+        self.account.bump_cost(COST)
         outpoint = assert_tx_hash(tx_hash), non_negative_integer(txout_idx)
         if self._outpoints is None or self._outpoints.pop(outpoint, None) is None:
             return False
-        self.shared.outpoints.discard(outpoint, self)
+        self.shared.outpoints.discard(outpoint, self._subscriber)
         return True
 
-    def notify_outpoint(self, outpoint: Outpoint, status: Status) -> None:
+    def notify(self, outpoint: Outpoint, status: Status) -> None:
         """Queue a status if it is not the one that the client was last told."""
         told = None if self._outpoints is None else self._outpoints.get(outpoint)
         if told is None or told == status:
             return
         assert self._outpoints is not None
         self._outpoints[outpoint] = status
-        self.bump_cost(COST)
+        self.account.bump_cost(COST)
         tx_hash, txout_idx = outpoint
-        self.post_notification(SUBSCRIBE, (hash_to_hex_str(tx_hash), txout_idx, status.answer()))
+        self.session.queue.post_notification(
+            SUBSCRIBE, (hash_to_hex_str(tx_hash), txout_idx, status.answer())
+        )
 
-    def on_lost(self) -> None:
-        """End; nobody is told of anything any more."""
-        super().on_lost()
+    def end(self) -> None:
+        """End all subscriptions: the session has ended."""
         outpoints, self._outpoints = self._outpoints, None
         for outpoint in outpoints or ():
-            self.shared.outpoints.discard(outpoint, self)
+            self.shared.outpoints.discard(outpoint, self._subscriber)

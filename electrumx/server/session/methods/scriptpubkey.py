@@ -46,7 +46,9 @@ async def _awaited(member: bytes, result: Awaitable[Any]) -> Any:
 
 
 class ScriptpubkeyMethods(ScripthashMethods):
-    """Requests about the history of a script."""
+    """Requests about scripts, by their hash or as they are."""
+
+    __slots__ = ()
 
     @rpc_method("blockchain.scriptpubkey.get_balance", since=(1, 7))
     def scriptpubkey_get_balance(self, scriptpubkey: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What all sessions of a server share: built once, and read by every request handler.
+"""The state that all sessions of a server share: built once, read by every request handler.
 
 Runs on the event loop.
 """
@@ -17,6 +17,7 @@ from electrumx.server.mempool.sync import MemPool
 from electrumx.server.peers import PeerManager
 from electrumx.server.session.engine import limits
 from electrumx.server.session.engine.oversized import OversizedResults
+from electrumx.server.session.engine.session_limits import SessionLimits
 from electrumx.server.session.notify.announced_header import AnnouncedHeader
 from electrumx.server.session.notify.fanout import FanOut
 from electrumx.server.session.notify.outpoints import OutpointSubscriptions
@@ -46,6 +47,8 @@ class SharedState:
     daemon: Daemon
     mempool: MemPool
     peers: PeerManager
+    #: of wallets
+    limits: SessionLimits
     #: the bound of replies to wallets, in bytes
     max_send: int
     #: the tip that clients know, and whether an answer belongs to it
@@ -58,7 +61,7 @@ class SharedState:
     fees: FeeEstimates
     oversized: OversizedResults
     masternodes: MasternodeCache
-    #: what only the full node can answer
+    #: requests that only the full node can answer
     node: Node
     #: the highest protocol that is served
     protocol: ServedProtocol
@@ -110,6 +113,7 @@ class SharedState:
             daemon=daemon,
             mempool=mempool,
             peers=peers,
+            limits=SessionLimits.from_env(env),
             max_send=max_send,
             tip=tip,
             scripts=scripts,
@@ -149,6 +153,6 @@ def _groups(env: Env) -> limits.SessionGroups:
     return limits.SessionGroups(
         env.session_group_by_subnet_ipv4,
         env.session_group_by_subnet_ipv6,
-        # Nobody is limited if there is no range between the limits.
+        # Without a range between the limits no session is limited.
         env.cost_hard_limit if env.cost_hard_limit > env.cost_soft_limit else 0,
     )
