@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from electrumx.lib.hash import hash_to_hex_str, hex_str_to_hash
+from electrumx.lib.tx import Tx, TxInput, TxOutput
 from electrumx.server.daemon.client import DaemonError
 from electrumx.server.session.shared.outpoint_status import OutpointStatuses, Status
-from tests.fakes.chain import COIN
+from tests.fakes.chain import COIN, MINUS_1, NULL, make_block
 from tests.property import test_tip_laws as tip_laws
 
 # Outpoints of a soak in all; the ordinary run has a fraction of them.
@@ -29,6 +30,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("replace"), st.integers(1, 20), st.integers(0, 22)),
     st.tuples(st.just("force"), st.integers(1, 4)),
     st.tuples(st.just("remix"), st.just(0)),
+    st.tuples(st.just("mine_part"), st.just(0)),
     st.tuples(st.just("evict"), st.integers(1, 3)),
     st.tuples(st.just("node_fails"), st.booleans()),
     st.tuples(st.just("index"), st.booleans()),
@@ -42,12 +44,14 @@ STORMS = st.lists(st.tuples(EVENTS, st.sampled_from([0.0, 0.05, 0.5, 1.0, 6.0]))
 class IndexedDaemon(tip_laws.StormyDaemon):
     """Also has the transactions of its chain, and may have an index of what spends each output."""
 
-    def __init__(self, *args):
+    def __init__(self, maker, tip):
+        # Large blocks, so that transactions depend on each other
+        maker.extend = partial(maker.extend, max_txs=20)
         self.lookups_fail = False
         self.has_index = False
         self.lookups = 0
         self.chains = {}  # tip -> {tx hash: (transaction, raw, block hash, height)}
-        super().__init__(*args)
+        super().__init__(maker, tip)
 
     def transactions(self, tip):
         if tip not in self.chains:
@@ -64,6 +68,25 @@ class IndexedDaemon(tip_laws.StormyDaemon):
             return self.mempool[tx_hash], None
         found = self.transactions(self.tip).get(tx_hash)
         return (None, None) if found is None else (found[1], found[2])
+
+    def mine_part(self):
+        """Have a block with the first half of the mempool; the others stay there."""
+        txs = list(self.mempool.items())
+        mined, left = txs[: len(txs) // 2], txs[len(txs) // 2 :]
+        self.maker.nonce += 1
+        script = (1_000_000 + self.maker.nonce).to_bytes(4, "little")
+        coinbase = Tx(1, [TxInput(NULL, MINUS_1, script, MINUS_1)], [TxOutput(1, b"\x51")], 0)
+        block = [coinbase, *(COIN.DESERIALIZER(raw).read_tx() for _tx_hash, raw in mined)]
+        unspent = dict(self.maker.blocks[self.tip][2])
+        for tx in block:
+            for txin in tx.inputs:
+                unspent.pop((txin.prev_hash, txin.prev_idx), None)
+            self.maker._add_outputs(unspent, tx)
+        raw = make_block(self.tip, block, self.maker.nonce)
+        block_hash = COIN.header_hash(raw[:80])
+        self.maker.blocks[block_hash] = raw, self.tip, unspent
+        self.move(block_hash)
+        self.mempool = dict(left)
 
     async def _look_up(self):
         self.lookups += 1
@@ -180,6 +203,8 @@ class Simulation(tip_laws.Simulation):
         if name == "remix":
             # Others in place of the transactions that were to be in the next block
             daemon.move(daemon.tip)
+        elif name == "mine_part":
+            daemon.mine_part()
         elif name == "evict":
             for tx_hash in list(daemon.mempool)[-args[0] :]:
                 del daemon.mempool[tx_hash]
@@ -190,6 +215,8 @@ class Simulation(tip_laws.Simulation):
         elif name == "subscribe":
             for outpoint in self.some_outpoints(args[0]):
                 self.spawn(self.subscribe(outpoint))
+        elif name == "subscribe_to_mempool":
+            self.subscribe_to_mempool()
         elif name == "unsubscribe":
             for outpoint in list(self.told)[: args[0]]:
                 del self.told[outpoint]
@@ -225,9 +252,21 @@ class Simulation(tip_laws.Simulation):
         except RPCError:
             self.failed_subscriptions += 1
             return
+        if outpoint in self.told:
+            # What it was told before is what is to be checked.
+            return
         # Nothing has happened since the status was worked out.
         self.told[outpoint] = status
         self.shared.outpoints.add(outpoint, self)
+
+    def subscribe_to_mempool(self):
+        """Subscribe to all that unconfirmed transactions create and spend."""
+        for raw in self.daemon.mempool.values():
+            tx, tx_hash = COIN.DESERIALIZER(raw).read_tx_and_hash()
+            for index in range(len(tx.outputs)):
+                self.spawn(self.subscribe((tx_hash, index)))
+            for txin in tx.inputs:
+                self.spawn(self.subscribe((txin.prev_hash, txin.prev_idx)))
 
     async def become_calm(self):
         self.daemon.lookups_fail = False
@@ -287,6 +326,33 @@ def test_subscribers_are_told_of_blocks_reorganisations_and_replacements(engine)
     simulation = simulate(5, storm, engine=engine, subscriptions=200)
     assert simulation.tellings > 100
     assert simulation.failed_subscriptions == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_depends_on_another_transaction_is_told_when_that_is_mined(seed):
+    """Heights of -1 become 0 without anything of the outpoint itself being mined."""
+    storm = [(("subscribe_to_mempool",), 6.0), (("mine_part", 0), 6.0)] * 6
+    simulation = simulate(seed, storm)
+    assert simulation.tellings > 5
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_blocks_of_what_the_mempool_never_had_are_told(seed):
+    """They come too fast for the mempool, and nothing is undone at the end."""
+    storm = [(("subscribe", 60), 6.0), (("add", 3), 0.0)] * 4
+    simulation = simulate(seed, storm)
+    assert simulation.tellings > 10
+
+
+def test_what_a_failing_node_did_not_tell_is_told_later():
+    storm = [
+        (("subscribe", 200), 1.0),
+        (("node_fails", True), 0.0),
+        (("replace", 6, 8), 6.0),
+        (("replace", 3, 8), 6.0),
+        (("node_fails", False), 0.0),
+    ]
+    assert simulate(7, storm).tellings > 10
 
 
 @pytest.mark.skipif(not SOAK, reason="OUTPOINT_SOAK says how many outpoints")
