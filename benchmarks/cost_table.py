@@ -25,7 +25,7 @@ from benchmarks.load import SCRIPTS, make_node, scripts
 from benchmarks.measuring import cpu_secs
 from electrumx.lib.hash import double_sha256
 from electrumx.lib.merkle import Merkle, MerkleCache
-from electrumx.server.session.engine.limits import header_proof_cost
+from electrumx.server.session.engine.prices import header_proof_cost
 from tests.integration.launcher import InjectedServer
 
 HARD_LIMIT = 10_000

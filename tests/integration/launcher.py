@@ -51,9 +51,9 @@ def _inject_public_loopback(private):
 
 
 def _inject_groups():
-    from electrumx.server.session.engine import limits
+    from electrumx.server.session.engine import session_groups
 
-    limits.is_exempt = lambda host: host.is_private and not host.is_loopback
+    session_groups.is_exempt = lambda host: host.is_private and not host.is_loopback
 
 
 def _inject_peers(peers):

@@ -344,3 +344,12 @@ def test_the_manual_builds_without_a_warning(tmp_path):
 
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "html" / "index.html").is_file()
+
+
+def test_the_files_that_the_architecture_page_names_exist():
+    text = (REPOSITORY / "docs" / "architecture.rst").read_text(encoding="utf-8")
+    table = text.split("Where to look")[1].split("Layers")[0]
+    named = re.findall(r"``([\w/]+\.(?:py|pxd))``", table)
+
+    assert len(named) > 20
+    assert [name for name in named if not (REPOSITORY / "electrumx/server" / name).is_file()] == []

@@ -21,6 +21,7 @@ FIXED = {
     ("docs/HOWTO.rst", "backed up"),
     ("electrumx/server/block_processor/chain_state.py", "backed up"),
     ("electrumx/server/db/flusher.py", "backing up"),
+    ("electrumx/server/history/store.py", "excess history"),
     ("docs/HOWTO.rst", "Backing up"),
     ("docs/rpc-interface.rst", "held up"),
 }
@@ -31,26 +32,10 @@ COMMENT = re.compile(r"(?P<text>^[ \t]*#.*(?:\n[ \t]*#.*)*|(?<=  )#[: ].*)", re.
 # Banned words that are still there, by file or folder: an upper limit, lowered with every change.
 REMAINING = {
     "docs": 11,
-    "electrumx/lib": 7,
-    "electrumx/server": 11,
-    "electrumx/server/block_processor": 1,
-    "electrumx/server/db": 80,
-    "electrumx/server/history": 2,
-    "electrumx/server/maintenance": 53,
-    "electrumx/server/session": 284,
-    "electrumx/server/storage": 59,
-    "tests": 21,
-    "tests/data": 12,
-    "tests/fuzz": 18,
-    "tests/lib": 6,
-    "tests/property": 59,
-    "tests/server": 51,
-    "tests/server/block_processor": 0,
-    "tests/server/db": 24,
-    "tests/server/history": 0,
-    "tests/server/maintenance": 16,
-    "tests/server/session": 118,
-    "tests/server/storage": 28,
+    "electrumx/server/session": 152,
+    "tests/property": 11,
+    "tests/server": 8,
+    "tests/server/session": 38,
 }
 
 

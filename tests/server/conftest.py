@@ -1,4 +1,4 @@
-"""What several tests of the server's parts ask for."""
+"""Fixtures of several tests of the server's parts."""
 
 import pytest
 

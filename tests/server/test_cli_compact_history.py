@@ -34,7 +34,7 @@ async def make_database(env, first_sync=False):
     bp = BlockProcessor(env, db, daemon, None)
     for height, raw in enumerate(CHAIN):
         bp.state.advance_blocks(bp.parser.parse_blocks([raw], height))
-        await bp.flusher.flush(True)
+        await bp.flush_scheduler.flush(True)
     if not first_sync:
         db.write_caught_up()
     db.close_dbs()

@@ -90,8 +90,8 @@ async def make_database(env, chain, flush_heights, processor=BlockProcessor):
     for height, raw in enumerate(chain):
         bp.state.advance_blocks(bp.parser.parse_blocks([raw], height))
         if height in flush_heights:
-            await bp.flusher.flush(True)
-    await bp.flusher.flush(True)
+            await bp.flush_scheduler.flush(True)
+    await bp.flush_scheduler.flush(True)
     db.write_caught_up()
     return bp
 

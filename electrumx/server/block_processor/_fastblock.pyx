@@ -18,7 +18,13 @@ from libc.string cimport memcpy, memset
 from electrumx.lib.errors import DeserializeError, SkipTxDeserialize
 from electrumx.lib.tx.reader import trailing_bytes
 from electrumx.server.block_processor._arrays cimport Array, grow, release
-from electrumx.server.block_processor._layout cimport OUTPUT_FLAGS, OUTPUT_LEN
+from electrumx.server.block_processor._layout cimport (
+    LOCKTIME_LEN,
+    OUTPUT_FLAGS,
+    OUTPUT_LEN,
+    SEQUENCE_LEN,
+    VERSION_LEN,
+)
 from electrumx.server.storage._layout cimport (
     HASH_LEN,
     HASHX_LEN,
@@ -44,9 +50,6 @@ cdef enum:
     # bits of the flag behind a marker; EXTENSION_FLAG is Litecoin's (MWEB)
     WITNESS_FLAG = 1
     EXTENSION_FLAG = 8
-    VERSION_LEN = 4
-    SEQUENCE_LEN = 4
-    LOCKTIME_LEN = 4
 
 PLAIN, SEGWIT, LITECOIN = FORMAT_PLAIN, FORMAT_SEGWIT, FORMAT_LITECOIN
 

@@ -620,7 +620,7 @@ cdef class FastIndex:
 
     @property
     def memsize(self):
-        """Bytes frozen by UTXOs and deletes."""
+        """Bytes of memory that UTXOs and deletes take, frozen or not."""
         return (self.room * sizeof(Entry) + (self.slot_mask + 1) * sizeof(uint32_t)
                 + (self.deletes.room + self.frozen_deletes.room) * DELETE_LEN
                 + self.frozen_utxos.room * FROZEN_LEN + (self.spent_mask + 1) * sizeof(uint64_t))

@@ -17,3 +17,7 @@ cdef enum:
     DELETE_LEN = 24
     # a UTXO to write: row id, hashX, value LE8
     FROZEN_LEN = 32
+    # fields of a raw transaction, LE4 each
+    VERSION_LEN = 4
+    SEQUENCE_LEN = 4
+    LOCKTIME_LEN = 4

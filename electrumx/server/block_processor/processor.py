@@ -41,6 +41,7 @@ import electrumx
 from electrumx.lib import util
 from electrumx.lib.errors import DeserializeError, OperatorError
 from electrumx.lib.log_text import printable
+from electrumx.lib.tasks import wait_for_event
 from electrumx.server.block_processor.block_parser import BlockParser, ParsedBlock
 from electrumx.server.block_processor.chain_state import ChainState
 from electrumx.server.block_processor.compaction_tasks import (
@@ -95,14 +96,16 @@ class BlockProcessor:
         )
         self.parser = BlockParser(compiled.parse if compiled else coin.block)
         self.progress = SyncProgress(coin, self.state, env.cache_MB, height, logger)
-        self.flusher = FlushScheduler(self.state, db, env.cache_MB * 1_000_000, self.progress)
+        self.flush_scheduler = FlushScheduler(
+            self.state, db, env.cache_MB * 1_000_000, self.progress
+        )
         self.reorg_finder = ReorgFinder(
             coin, self.state, db, daemon, env.reorg_limit, strategy.reorg_margin, logger
         )
         self.reports = TipReporter(self.state, db, height, notifications)
         #: of each reorg: the height up to which it left the chain as it was
         self.forks: list[int] = self.reports.forks
-        self.row_compaction = RowCompactionTask(db, self.flusher)
+        self.row_compaction = RowCompactionTask(db, self.flush_scheduler)
         self.engine_compaction = EngineCompactionTask(db, self.state.lock, logger)
 
         self.blocks_event = asyncio.Event()
@@ -252,7 +255,7 @@ class BlockProcessor:
     async def _shut_down(self, failed: bool) -> None:
         """Flush, unless a task failed, and close the database."""
         async with self.state.lock:
-            error = await self.flusher.flush_at_shutdown(failed)
+            error = await self.flush_scheduler.flush_at_shutdown(failed)
         await self.engine_compaction.stop()
         async with self.state.lock:
             await asyncio.to_thread(self.db.close_dbs)
@@ -302,7 +305,7 @@ class BlockProcessor:
             return
         assert isinstance(error, BlockParseError)
         # The blocks indexed before it are valid.
-        await self.flusher.flush(True)
+        await self.flush_scheduler.flush(True)
         raise OperatorError(
             f"the daemon's block {error.height:,d} does not parse as one of {self.coin.NAME} "
             f"{self.coin.NET} ({error}): the daemon may be of another COIN or NET, or newer "
@@ -329,12 +332,12 @@ class BlockProcessor:
         """Flush, and reopen the database for serving."""
         self.logger.info(f"caught up to height {self.height:,d}")
         first_sync = self.db.first_sync
-        await self.flusher.run_locked(self.db.end_bulk_load)
+        await self.flush_scheduler.run_locked(self.db.end_bulk_load)
         fault_point("caught up: filled")
-        await self.flusher.flush(True)
+        await self.flush_scheduler.flush(True)
         fault_point("caught up: flushed")
         # The flush does nothing if the height is the committed one; the row is written anyway.
-        await self.flusher.run_locked(self.db.write_caught_up)
+        await self.flush_scheduler.run_locked(self.db.write_caught_up)
         if first_sync:
             self.logger.info(f"{electrumx.version} synced to height {self.height:,d}")
         await asyncio.shield(self._reopen_for_serving())
@@ -383,12 +386,12 @@ class BlockProcessor:
     async def _advance(self, blocks: Sequence[ParsedBlock], start: float) -> None:
         """Index blocks that follow the tip, flush if that is due, and report the tip."""
         state, prev_tip = self.state, self.tip
-        await self.flusher.run_beside_flush(state.advance_blocks, blocks)
+        await self.flush_scheduler.run_beside_flush(state.advance_blocks, blocks)
         if state.caught_up:
             # Before they are flushed.
             self.reports.add_step(prev_tip, await asyncio.to_thread(state.step_of, blocks))
             pulse(self.processed_event)
-        await self.flusher.flush_if_due()
+        await self.flush_scheduler.flush_if_due()
         if not self.db.first_sync:
             self._log_processed(blocks, time.monotonic() - start)
         if state.caught_up:
@@ -423,7 +426,7 @@ class BlockProcessor:
         if count:
             # REORG_LIMIT may have been lower when they were indexed; and Decred undoes one more.
             first, _number = await self.calc_reorg_range(count)
-            if await self.flusher.run_locked(self.db.read_undo_info, first) is None:
+            if await self.flush_scheduler.run_locked(self.db.read_undo_info, first) is None:
                 raise ValueError(
                     f"cannot reorganise {count:,d} blocks: there is no undo information for "
                     f"height {first:,d}"
@@ -445,11 +448,7 @@ class BlockProcessor:
 
     async def _poll_pause(self) -> None:
         """Sleep between two polls, less if the daemon is notified of another tip."""
-        new_tip = asyncio.ensure_future(self.daemon.tip_changed.wait())
-        try:
-            await asyncio.wait([new_tip], timeout=self.poll_secs)
-        finally:
-            new_tip.cancel()
+        await wait_for_event(self.daemon.tip_changed, self.poll_secs)
 
     async def reorg_chain(self, count: int | None) -> None:
         """Undo blocks that the daemon's chain no longer has, or the last ``count`` ones."""
@@ -457,11 +456,11 @@ class BlockProcessor:
             self.logger.info("chain reorg detected")
         else:
             self.logger.info(f"faking a reorg of {count:,d} blocks")
-        await self.flusher.flush(True)
+        await self.flush_scheduler.flush(True)
         start, count = await self.calc_reorg_range(count)
         if count:
             # All or nothing: the operator may only have named the wrong node.
-            await self.flusher.run_locked(self.state.read_undo_items, start)
+            await self.flush_scheduler.run_locked(self.state.read_undo_items, start)
             self.reports.reorg_begins(start - 1)
             last = start + count - 1
             plural = "" if count == 1 else "s"
@@ -489,7 +488,7 @@ class BlockProcessor:
             first = max(start, last - self.UNDO_CHUNK + 1)
             blocks = await self.reorg_finder.blocks_to_undo(first, last)
             tip = self.tip
-            await self.flusher.run_locked(self.state.undo_and_flush, blocks)
+            await self.flush_scheduler.run_locked(self.state.undo_and_flush, blocks)
             self.reports.blocks_undone(tip)
             pulse(self.advanced_event)
             last = first - 1

@@ -48,7 +48,7 @@ class ReorgFinder:
         self._logger = logger
         #: URL of the daemon last seen to have our tip
         self.followed_url = ""
-        #: the lower height that it was seen at since, and for how many polls in a row
+        #: the lower height at which that daemon was seen afterwards, and in how many polls in a row
         self.short_height = -1
         self.short_polls = 0
         self._loss_logged = False
@@ -129,11 +129,12 @@ class ReorgFinder:
 
         ``count`` forces that many.  The genesis block is never replaced.
         """
-        start, number = await self._differing(count)
+        start, number = await self._find_divergence(count)
         margin = min(self._margin, start - 1) if number else 0
         return start - margin, number + margin
 
-    async def _differing(self, count: int | None) -> tuple[int, int]:
+    async def _find_divergence(self, count: int | None) -> tuple[int, int]:
+        """Search downwards from the tip, in steps that double, for the first block that differs."""
         if count is not None:
             start = max(1, self._state.height - count + 1)
             return start, self._state.height - start + 1
@@ -142,9 +143,9 @@ class ReorgFinder:
         upper, step = top, 1
         while upper > 0:
             lower = max(1, upper - step + 1)
-            same = await self._first_difference(lower, upper)
-            if same > lower:
-                return same, self._state.height - same + 1
+            differs = await self._first_difference(lower, upper)
+            if differs > lower:
+                return differs, self._state.height - differs + 1
             upper, step = lower - 1, step * 2
         await self._refuse_other_chain()
         return 1, self._state.height

@@ -28,14 +28,16 @@ class Strategy(Protocol):
 
     #: whether a transaction may spend outputs of a later one of its block
     any_order: bool
-    #: whether the Cython implementation computes the same
-    in_cython: bool
     #: blocks that a reorg undoes below the first one that differs
     reorg_margin: int
 
     @property
     def extra_hashXs(self) -> ExtraHashXs | None:
         """The function that returns the additional hashXs of a transaction, or None."""
+
+    @property
+    def in_cython(self) -> bool:
+        """Whether the Cython implementation computes the same."""
 
     # Coins' own transaction classes are read by their fields, hence Any.
     def bitcoin_txs(self, txs: Sequence[Any]) -> Sequence[ParsedTx]:
@@ -65,9 +67,13 @@ class InOrderStrategy:
     """Bitcoin's: a transaction spends outputs of earlier ones only."""
 
     any_order = False
-    in_cython = True
     reorg_margin = 0
     extra_hashXs: ExtraHashXs | None = None
+
+    @property
+    def in_cython(self) -> bool:
+        """Whether the Cython implementation computes the same; a subclass has rules of its own."""
+        return type(self) in (InOrderStrategy, AnyOrderStrategy)
 
     advance = staticmethod(indexer.advance_txs)
     undo = staticmethod(indexer.undo_txs)

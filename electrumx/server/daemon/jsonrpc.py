@@ -13,7 +13,7 @@ answer for a method that they do not allow.
 A node that comes into use by fail-over, or by a change of the list, is checked first. One that
 cannot be used, say because it follows another chain, is left out of the list for LEFT_OUT_SECS.
 
-A reply larger than the limit of its method (``node_reply.REPLY_LIMITS``) is not read to its end: it
+A reply larger than the limit of its method (``responses.REPLY_LIMITS``) is not read to its end: it
 raises ReplyTooLargeError, a DaemonError.
 """
 

@@ -105,7 +105,8 @@ class Flusher:
             self.assert_flushed(flush_data)
             return
         start = time.monotonic()
-        # The last ids are for making both stores agree, so that the history can be compacted.
+        # Flush ids end at 65,535.  The last ones are kept for flushes that make both stores agree,
+        # without which the history cannot be compacted.
         hold = self.must_flush_utxos
         prior_flush, prior_tx_count = stores.last_timed, stores.fs_tx_count
         self._flush_files(flush_data)

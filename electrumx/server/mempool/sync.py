@@ -120,7 +120,7 @@ class MemPool(MemPoolIndex):
         )
         self._arrivals = Arrivals()
         self._wake = asyncio.Event()  # ends the pause between refreshes
-        #: height and tip that the maps are right for, except that transactions may be missing
+        #: height and tip at which all transactions in the maps are valid; some may be missing
         self._height = -1
         self._tip: bytes | None = None
         #: whether the maps held all transactions of the node when they were last refreshed, and no

@@ -10,7 +10,6 @@ from electrumx.server.session.coin_sessions import (
     SmartCashElectrumX,
 )
 from electrumx.server.session.electrum import ElectrumX
-from electrumx.server.session.engine.limits import SessionGroup
 from electrumx.server.session.engine.params import (
     BAD_REQUEST,
     DAEMON_ERROR,
@@ -19,6 +18,7 @@ from electrumx.server.session.engine.params import (
     non_negative_integer,
     scripthash_to_hashX,
 )
+from electrumx.server.session.engine.session_groups import SessionGroup
 from electrumx.server.session.manager import SessionManager
 
 __all__ = [

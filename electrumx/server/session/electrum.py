@@ -9,8 +9,8 @@ from electrumx.lib.protocol_versions import OUTPOINTS
 from electrumx.server.env import Env
 from electrumx.server.mempool.outpoint_watch import Outpoint
 from electrumx.server.session.base import HandlerGroups, SessionBase
-from electrumx.server.session.engine.limits import CONNECT_COST
 from electrumx.server.session.engine.method_registry import ProtocolTuple
+from electrumx.server.session.engine.prices import CONNECT_COST
 from electrumx.server.session.methods.acceptance import AcceptanceMethods
 from electrumx.server.session.methods.headers import HeaderMethods
 from electrumx.server.session.methods.mempool import MempoolMethods

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from electrumx.lib.tasks import run_together
 from electrumx.lib.text import sessions_lines
 from electrumx.server.session.admin.tables import session_rows
-from electrumx.server.session.engine import limits
+from electrumx.server.session.engine import session_groups
 from electrumx.server.session.engine.session_limits import decay_per_sec
 from electrumx.server.session.shared.state import SharedState
 
@@ -83,8 +83,8 @@ class Housekeeping:
 
     async def _recalc_costs(self) -> None:
         while True:
-            await asyncio.sleep(limits.RECALC_SECS)
-            self.recalc_costs(limits.RECALC_SECS)
+            await asyncio.sleep(session_groups.RECALC_SECS)
+            self.recalc_costs(session_groups.RECALC_SECS)
 
     def recalc_costs(self, elapsed_secs: float) -> None:
         """Decay the groups' costs by so much time, and update how fast sessions' costs decay."""

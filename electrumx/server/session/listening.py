@@ -10,7 +10,7 @@ from typing import Any
 
 from electrumx.lib.tasks import wait_for_event
 from electrumx.server.env import Env
-from electrumx.server.session.engine.limits import SessionGroups
+from electrumx.server.session.engine.session_groups import SessionGroups
 from electrumx.server.session.transport.admission import Admission
 from electrumx.server.session.transport.listeners import Listeners
 

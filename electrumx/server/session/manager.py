@@ -81,7 +81,8 @@ class SessionManager:
     async def serve(self, notifications: Notifications, event: asyncio.Event) -> None:
         """Serve until cancelled: at once to the administrator, to wallets once ``event`` is set.
 
-        ``event`` is the mempool's: set when it first agrees with the daemon's.
+        ``event`` is the mempool's: set when it first agrees with the daemon's, or after some seconds
+        without progress (``mempool.lag``).
         """
         try:
             await self.listening.start_rpc()

@@ -202,7 +202,7 @@ class ChainState:
     first_sync: bool
     db_version: int = DB_VERSION
     #: height from which on token prefixes were cut off, for coins that have tokens.  A server that
-    #: does not know the key drops it, which shows that it wrote blocks in its own way.
+    #: does not know the key writes the state without it: its blocks then have no valid prefixes.
     tokens_from: int | None = None
 
     @classmethod

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from electrumx.lib.hash import HASHX_LEN
+from electrumx.lib.util import pack_le_uint32
 from electrumx.server.storage.schema import (
     OUTPOINT_KEY_LEN,
     SUFFIX_LEN,
@@ -24,6 +25,9 @@ SUMS = {
     "ROW_ID_LEN": TX_HASH_PREFIX_LEN + SUFFIX_LEN,
     "DELETE_LEN": TX_HASH_PREFIX_LEN + SUFFIX_LEN + HASHX_LEN,
     "FROZEN_LEN": TX_HASH_PREFIX_LEN + SUFFIX_LEN + HASHX_LEN + VALUE_LEN,
+    "VERSION_LEN": len(pack_le_uint32(1)),
+    "SEQUENCE_LEN": len(pack_le_uint32(1)),
+    "LOCKTIME_LEN": len(pack_le_uint32(1)),
 }
 # Where a source states how many bytes it copies, compares or holds
 BYTES = re.compile(

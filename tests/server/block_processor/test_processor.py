@@ -616,8 +616,8 @@ async def test_any_flush_schedule_leaves_the_same_answers(tmp_path):
             bp.state.advance_blocks(bp.parser.parse_blocks(raws, height + 1))
             height += count
             if choose.random() < 0.5:
-                await bp.flusher.flush(choose.random() < 0.5)
-        await bp.flusher.flush(True)
+                await bp.flush_scheduler.flush(choose.random() < 0.5)
+        await bp.flush_scheduler.flush(True)
         await assert_equals_model(db, Model(chain), hashXs(maker))
         db.close_dbs()
 
@@ -659,9 +659,9 @@ async def test_history_flushed_without_utxos_is_deleted_at_the_next_opening(tmp_
     await db.open_for_sync()
     bp = BlockProcessor(env, db, daemon, None)
     bp.state.advance_blocks(bp.parser.parse_blocks(chain[:20], 0))
-    await bp.flusher.flush(True)
+    await bp.flush_scheduler.flush(True)
     bp.state.advance_blocks(bp.parser.parse_blocks(chain[20:], 20))
-    await bp.flusher.flush(False)
+    await bp.flush_scheduler.flush(False)
     assert db.history.flush_count == 2
     db.close_dbs()  # as a kill would leave it
     async with World(env, daemon) as world:
@@ -767,7 +767,12 @@ async def test_a_shutdown_waits_for_the_flush_beside_indexing(tmp_path, gated_fl
     world = World(make_env(tmp_path), ScriptedDaemon(chain))
     async with world:
         await world.until(lambda: world.bp.height == len(chain) - 1)
-        asyncio.get_running_loop().call_later(0.05, gated_flush.set)
+        assert len(gated_flush.heights) == 1
+        world.task.cancel()
+        await asyncio.sleep(0)
+        assert not world.task.done()
+        gated_flush.set()
+        await asyncio.wait([world.task])
     assert gated_flush.heights[0] < gated_flush.heights[-1] == len(chain) - 1
     db = DB(world.env)
     await db.open_for_serving()

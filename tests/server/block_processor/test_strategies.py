@@ -116,6 +116,7 @@ def test_only_bitcoins_own_rules_are_computed_in_cython():
 
     assert inner.in_cython
     assert AnyOrderStrategy().in_cython
+    assert not type("OwnRule", (InOrderStrategy,), {})().in_cython
     assert not ConvertingStrategy(inner).in_cython
     assert not NameIndexStrategy(inner, name_hashX).in_cython
 

@@ -65,7 +65,7 @@ async def two_flushes(env):
     for raws in ([GENESIS, BLOCK_1], [BLOCK_2]):
         first = bp.height + 1
         bp.state.advance_blocks(bp.parser.parse_blocks(raws, first))
-        await bp.flusher.flush(True)
+        await bp.flush_scheduler.flush(True)
     return bp
 
 
@@ -126,7 +126,7 @@ async def test_two_known_blocks_leave_the_documented_rows(env, tmp_path):
 async def test_undoing_the_second_block_leaves_the_documented_rows(env):
     bp = await two_flushes(env)
     blocks = await bp.reorg_finder.blocks_to_undo(2, 2)
-    await bp.flusher.run_locked(bp.state.undo_and_flush, blocks)
+    await bp.flush_scheduler.run_locked(bp.state.undo_and_flush, blocks)
     utxo, utxo_state = split_state(rows(bp.db.utxo_db), b"state".hex())
     hist, hist_state = split_state(rows(bp.db.history.db), b"state\0\0".hex())
     assert hist == {"0ea5aa996d9cffea9ddd420001": "0000000000"}

@@ -48,8 +48,8 @@ async def make_current(env):
     for height, raw in enumerate(CHAIN):
         bp.state.advance_blocks(bp.parser.parse_blocks([raw], height))
         if choose.random() < 0.3:
-            await bp.flusher.flush(True)
-    await bp.flusher.flush(True)
+            await bp.flush_scheduler.flush(True)
+    await bp.flush_scheduler.flush(True)
     db.write_caught_up()
     db.close_dbs()
 

@@ -672,9 +672,9 @@ async def test_processing_holds_when_the_last_ids_are_reached(tmp_path, engine, 
     for height, raw in enumerate(chain):
         bp.state.advance_blocks(bp.parser.parse_blocks([raw], height))
         # History alone is flushed, too: its rows must not be merged before their coins are there.
-        await bp.flusher.flush(choose.random() < 0.4)
+        await bp.flush_scheduler.flush(choose.random() < 0.4)
         assert db.history.flush_count <= 13
-    await bp.flusher.flush(True)
+    await bp.flush_scheduler.flush(True)
     scripts = [hashX_of(script) for script in maker.scripts]
     await assert_equals_model(db, Model(chain), scripts)
     db.close_dbs()
@@ -697,7 +697,7 @@ async def test_a_database_that_is_nearly_out_of_ids_is_compacted_at_opening(
             db.history.flush_count = 65_532
         monkeypatch.setattr(History, "HOLD_FLUSH_COUNT", 10**6)
         bp.state.advance_blocks(bp.parser.parse_blocks([raw], height))
-        await bp.flusher.flush(True)
+        await bp.flush_scheduler.flush(True)
     assert db.history.flush_count == 65_535
     db.close_dbs()
     monkeypatch.undo()
@@ -784,7 +784,7 @@ async def many_flushes(tmp_path, engine, flushes):
     bp = BlockProcessor(env, db, daemon, None)
     chain = TinyChain()
     bp.state.advance_blocks(bp.parser.parse_blocks([GENESIS], 0))
-    await bp.flusher.flush(True)
+    await bp.flush_scheduler.flush(True)
     db.write_caught_up()
     db.close_dbs()
     await db.open_for_serving()
@@ -799,7 +799,7 @@ async def many_flushes(tmp_path, engine, flushes):
             daemon._cached = height
             bp.state.advance_blocks(bp.parser.parse_blocks([chain.next_block()], height))
             start = time.perf_counter()
-            await bp.flusher.flush(True)
+            await bp.flush_scheduler.flush(True)
             waits.append(time.perf_counter() - start)
             count = db.history.flush_count
             highest = max(highest, count)

@@ -39,7 +39,7 @@ async def make_database(env, chain=CHAIN):
     bp = BlockProcessor(env, db, daemon, None)
     for first in range(0, len(chain), 7):
         bp.state.advance_blocks(bp.parser.parse_blocks(chain[first : first + 7], first))
-        await bp.flusher.flush(True)
+        await bp.flush_scheduler.flush(True)
     db.write_caught_up()
     db.close_dbs()
 
@@ -406,7 +406,7 @@ async def test_a_coinbase_that_comes_twice_is_counted_as_the_node_counts_it(
     bp = BlockProcessor(env, db, daemon, None)
     for height, raw in enumerate(chain):
         bp.state.advance_blocks(bp.parser.parse_blocks([raw], height))
-        await bp.flusher.flush(True)
+        await bp.flush_scheduler.flush(True)
     db.write_caught_up()
     verdict = await audited(db, daemon=daemon)
     db.close_dbs()

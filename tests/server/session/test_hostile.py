@@ -143,7 +143,7 @@ async def test_an_id_that_is_too_long_to_repeat_is_refused(request_id, client):
     assert len(json.dumps(reply)) < 6_000
 
 
-async def test_the_echo_of_what_is_malformed_is_bounded():
+async def test_errors_repeat_a_bounded_part_of_a_malformed_request():
     async with session_world(max_recv=5_000_000, max_send=350_000, cost_hard_limit=0) as world:
         client = await world.connect()
         for message in (

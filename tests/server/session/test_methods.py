@@ -65,7 +65,7 @@ async def test_a_bad_script_hash_is_refused_by_every_script_hash_method(
 
 
 @pytest.mark.parametrize(("value", "shown"), BAD_INTEGERS)
-async def test_what_is_no_non_negative_integer_is_refused(world, client, value, shown):
+async def test_other_values_than_non_negative_integers_are_refused(world, client, value, shown):
     expected = (1, f"{shown} should be a non-negative integer")
     for method, params in (
         ("blockchain.block.header", [value]),

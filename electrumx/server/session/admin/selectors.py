@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from electrumx.server.session.engine.limits import SessionGroup
 from electrumx.server.session.engine.params import bad_request
+from electrumx.server.session.engine.session_groups import SessionGroup
 from electrumx.server.session.shared.session_table import SessionTable, TableSession, by_id
 
 # Longer digits are no session id (and costly to convert).

@@ -1,6 +1,6 @@
 """What one session has cost, and how many requests it may therefore run at once.
 
-``limits`` has the prices and the groups of sessions that share costs; this is the arithmetic of one
+``prices`` has the prices, ``session_groups`` the groups of sessions that share costs; this is the arithmetic of one
 session.  Runs on the event loop.
 """
 

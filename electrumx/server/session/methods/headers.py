@@ -8,9 +8,9 @@ from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.db.wire_rows import hexlify
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.engine.json_result import EncodedJSON
-from electrumx.server.session.engine.limits import header_proof_cost, headers_cost
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import bad_request, non_negative_integer
+from electrumx.server.session.engine.prices import header_proof_cost, headers_cost
 from electrumx.server.session.methods.handler_group import HandlerGroup
 from electrumx.server.session.shared.state import SharedState
 from electrumx.server.session.shared.tip_consistency import TipChangedError

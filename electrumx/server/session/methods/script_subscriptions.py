@@ -17,7 +17,7 @@ from aiorpcx import RPCError
 
 from electrumx.server.session.engine.cost_account import CostAccount
 from electrumx.server.session.engine.jsonrpc import notification_parts
-from electrumx.server.session.engine.limits import COST_CACHED
+from electrumx.server.session.engine.prices import COST_CACHED
 from electrumx.server.session.engine.send_queue import SendQueue
 from electrumx.server.session.notify.subscriber import ScriptSubscriber
 from electrumx.server.session.notify.subscriptions import SessionScripts

@@ -12,9 +12,9 @@ from electrumx.server.db import wire_rows
 from electrumx.server.mempool.index import MemPoolTxSummary, Prevout
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.engine.json_result import EncodedJSON
-from electrumx.server.session.engine.limits import COST_CACHED
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import scripthash_to_hashX
+from electrumx.server.session.engine.prices import COST_CACHED
 from electrumx.server.session.methods.handler_group import HandlerGroup
 from electrumx.server.session.methods.script_subscriptions import (
     SUBSCRIBE,

@@ -11,7 +11,6 @@ from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.daemon.client import DaemonError
 from electrumx.server.daemon.responses import ReplyTooLargeError
 from electrumx.server.session.engine.json_result import EncodedJSON, encode_result
-from electrumx.server.session.engine.limits import COST_CACHED, VERBOSE_COST
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import (
     DAEMON_ERROR,
@@ -22,6 +21,7 @@ from electrumx.server.session.engine.params import (
     named_boolean,
     non_negative_integer,
 )
+from electrumx.server.session.engine.prices import COST_CACHED, VERBOSE_COST
 from electrumx.server.session.methods.handler_group import HandlerGroup
 from electrumx.server.session.shared.block_cache import BlockTxs
 from electrumx.server.session.shared.packages import (

@@ -14,8 +14,8 @@ from aiorpcx import RPCError
 
 from electrumx.lib.lru import LRUCache
 from electrumx.server.db import DBError, wire_rows
-from electrumx.server.session.engine.limits import COST_CACHED, tx_hashes_cost
 from electrumx.server.session.engine.params import BAD_REQUEST
+from electrumx.server.session.engine.prices import COST_CACHED, tx_hashes_cost
 from electrumx.server.storage.schema import DBReadError
 
 CACHE_ENTRIES = 1_000

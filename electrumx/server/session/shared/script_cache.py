@@ -27,8 +27,8 @@ from electrumx.lib.tasks import EagerFuture
 from electrumx.lib.util import chunks
 from electrumx.server.db import wire_rows
 from electrumx.server.db.queries import Balance, PackedHistory, PackedUTXOs
-from electrumx.server.session.engine.limits import COST_CACHED, history_cost
 from electrumx.server.session.engine.params import HISTORY_TOO_LARGE
+from electrumx.server.session.engine.prices import COST_CACHED, history_cost
 from electrumx.server.session.shared.script_history import ScriptHistory
 
 T_co = TypeVar("T_co", covariant=True)

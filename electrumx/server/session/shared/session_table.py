@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from aiorpcx import NetAddress
 
-from electrumx.server.session.engine import limits
+from electrumx.server.session.engine import session_groups
 from electrumx.server.session.notify.subscriber import Subscriber
 
 # A connection that does not close by itself is aborted after so many seconds.
@@ -101,7 +101,7 @@ class SessionTable:
 
     def __init__(
         self,
-        groups: limits.SessionGroups,
+        groups: session_groups.SessionGroups,
         logger: logging.Logger,
         *,
         is_advertised: bool,
@@ -133,7 +133,7 @@ class SessionTable:
 
     def leniency(self, host: IPv4Address | IPv6Address | str) -> float:
         """Return the factor by which the costs of clients of an address are divided."""
-        return limits.leniency(host, is_advertised=self._is_advertised)
+        return session_groups.leniency(host, is_advertised=self._is_advertised)
 
     async def disconnect(
         self,

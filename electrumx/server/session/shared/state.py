@@ -15,7 +15,7 @@ from electrumx.server.db import DB
 from electrumx.server.env import Env
 from electrumx.server.mempool.sync import MemPool
 from electrumx.server.peers import PeerManager
-from electrumx.server.session.engine import limits
+from electrumx.server.session.engine import session_groups
 from electrumx.server.session.engine.oversized import OversizedResults
 from electrumx.server.session.engine.session_limits import SessionLimits
 from electrumx.server.session.notify.announced_header import AnnouncedHeader
@@ -149,8 +149,8 @@ def _served_protocol(env: Env, daemon: Daemon, logger: logging.Logger) -> Served
     )
 
 
-def _groups(env: Env) -> limits.SessionGroups:
-    return limits.SessionGroups(
+def _groups(env: Env) -> session_groups.SessionGroups:
+    return session_groups.SessionGroups(
         env.session_group_by_subnet_ipv4,
         env.session_group_by_subnet_ipv6,
         # Without a range between the limits no session is limited.

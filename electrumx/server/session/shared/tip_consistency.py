@@ -20,8 +20,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
 from electrumx.lib.tasks import wait_for_event
-from electrumx.server.session.engine.limits import COST_FAILED_TRY
 from electrumx.server.session.engine.params import BAD_REQUEST, ServerFault
+from electrumx.server.session.engine.prices import COST_FAILED_TRY
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ If nothing can be evicted, the manager stops listening.
 
 One subnet has at most MAX_SESSIONS_PER_SUBNET connections, and none if the cost of its group is
 at the hard limit: these are refused at accept, before they cost a handshake.  Both do not apply
-to exempt addresses (``limits.is_exempt``), behind which there may be a proxy with many clients;
+to exempt addresses (``session_groups.is_exempt``), behind which there may be a proxy with many clients;
 the others do.  A connection that ends without a session is charged to the group of its address.
 
 The administrator's connections count too, but are limited only in number, ``MAX_RPC``.
@@ -37,8 +37,8 @@ from typing import Protocol
 
 from electrumx.lib import util
 from electrumx.server.env import Env
-from electrumx.server.session.engine import limits
-from electrumx.server.session.engine.limits import Host
+from electrumx.server.session.engine import prices, session_groups
+from electrumx.server.session.engine.session_groups import Host
 from electrumx.server.session.transport.crowds import Crowds
 from electrumx.server.session.transport.parties import ConnectionSession
 
@@ -140,7 +140,7 @@ class Admission:
     def __init__(
         self,
         env: Env,
-        groups: limits.SessionGroups,
+        groups: session_groups.SessionGroups,
         on_change: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -196,7 +196,7 @@ class Admission:
     def subnet_of(self, address: Host | None) -> str:
         """Return the name of the subnet that an address is counted in, exempt or not."""
         if address is None:
-            return limits.UNKNOWN_GROUP
+            return session_groups.UNKNOWN_GROUP
         return _network(address, self._prefixes[isinstance(address, IPv6Address)])
 
     # -- from accept to the end
@@ -272,13 +272,13 @@ class Admission:
         if ticket.is_rpc:
             return
         connection = ticket.connection
-        cost = limits.CONNECT_COST + (0.0 if connection is None else connection.early_cost())
+        cost = prices.CONNECT_COST + (0.0 if connection is None else connection.early_cost())
         self._groups.charge(ticket.address, cost)
 
     # -- who may enter
 
     def _may_enter(self, address: Host | None, subnet: str) -> bool:
-        if address is not None and limits.is_exempt(address):
+        if address is not None and session_groups.is_exempt(address):
             return True
         if self.subnets[subnet] >= self.max_per_subnet:
             self._note("refused: too many of one subnet")

@@ -9,7 +9,7 @@ import pytest
 
 from electrumx.server.session import ElectrumX
 from electrumx.server.session.admin.tables import session_rows
-from electrumx.server.session.engine import dispatch, limits, receive
+from electrumx.server.session.engine import dispatch, receive, session_groups
 from electrumx.server.session.engine.send_queue import SendQueue
 from electrumx.server.session.methods import scripthash
 from tests.fakes.session_world import (
@@ -272,7 +272,7 @@ async def test_abusers_throttle_others_of_a_private_address_and_lock_nobody_out(
         # Forgotten as fast as any group's.
         await until(lambda: len(world.manager.sessions) == 2)
         assert group.retained_cost == 60 * 10_000
-        world.manager.housekeeping.recalc_costs(limits.GROUP_FORGET_SECS)
+        world.manager.housekeeping.recalc_costs(session_groups.GROUP_FORGET_SECS)
         client = await world.connect()
         await client.request("server.ping")
         assert world.session().account.concurrency_target == 10
@@ -282,7 +282,7 @@ async def test_abusers_throttle_others_of_a_private_address_and_lock_nobody_out(
 
 
 async def test_the_end_names_the_cost_the_limit_and_when_to_retry(monkeypatch):
-    monkeypatch.setattr(limits, "is_exempt", lambda host: False)
+    monkeypatch.setattr(session_groups, "is_exempt", lambda host: False)
     async with session_world() as world:
         client = await world.connect()
         await client.request("server.ping")
@@ -293,14 +293,14 @@ async def test_the_end_names_the_cost_the_limit_and_when_to_retry(monkeypatch):
         assert 11_000 <= data["cost"] <= 11_010
         assert data["limit"] == 10_000
         # A thousand more than the limit, at 2 a second
-        assert 500 <= data["retry_after"] <= 510 + limits.RECALC_SECS
+        assert 500 <= data["retry_after"] <= 510 + session_groups.RECALC_SECS
         world.manager.housekeeping.recalc_costs(data["retry_after"])
         await until(lambda: not world.manager.sessions)
         client = await world.connect()
         await client.request("server.ping")
 
 
-async def test_a_batch_that_ends_a_session_is_told_why():
+async def test_a_batch_that_ends_a_session_is_answered_with_the_reason():
     async with session_world(request_sleep=0) as world:
         client = await world.connect()
         await client.request("server.ping")
@@ -322,7 +322,7 @@ async def test_a_request_that_the_node_delays_too_long_costs_the_client_nothing(
         assert world.session().cost < 20
 
 
-async def test_at_the_hard_limit_a_request_is_told_so_and_the_session_closed(caplog):
+async def test_at_the_hard_limit_a_request_gets_an_error_and_the_session_is_closed(caplog):
     caplog.set_level("INFO")
     async with session_world() as world:
         client = await world.connect()
@@ -334,7 +334,7 @@ async def test_at_the_hard_limit_a_request_is_told_so_and_the_session_closed(cap
     assert "closing session over res usage. ip: 127.0.0.1. groups: ['loopback']" in caplog.text
 
 
-async def test_who_reads_nothing_at_the_hard_limit_is_gone_in_seconds():
+async def test_a_slow_reader_at_the_hard_limit_is_disconnected_in_seconds():
     async with session_world(request_sleep=0) as world:
         world.daemon.txs["ab" * 32] = "00" * 400_000
         client = await world.connect()
@@ -369,7 +369,7 @@ async def test_requests_that_wait_when_the_limit_is_reached_end_the_session():
 
 
 @pytest.mark.parametrize("message", [b"junk", b"", b"[1,2,3,4,5,6,7,8,9]"])
-async def test_who_sends_nothing_but_junk_is_closed_at_the_hard_limit(message):
+async def test_a_client_that_sends_only_junk_is_disconnected_at_the_hard_limit(message):
     async with session_world(request_sleep=0) as world:
         client = await world.connect()
         for _ in range(100):
@@ -410,7 +410,7 @@ async def _rest(reader):
 
 
 async def test_a_newcomer_from_an_exhausted_subnet_is_refused_and_others_are_not(monkeypatch):
-    monkeypatch.setattr(limits, "is_exempt", lambda host: False)
+    monkeypatch.setattr(session_groups, "is_exempt", lambda host: False)
     async with session_world() as world:
         first = await world.connect()
         await first.request("server.ping")
@@ -433,7 +433,7 @@ async def test_a_newcomer_from_an_exhausted_subnet_is_refused_and_others_are_not
 
 @pytest.mark.parametrize("size", [1_000, 490_000])
 async def test_one_message_costs_no_more_than_a_limit(monkeypatch, size):
-    monkeypatch.setattr(limits, "is_exempt", lambda host: False)
+    monkeypatch.setattr(session_groups, "is_exempt", lambda host: False)
     async with session_world(bw_unit_cost=1) as world:
         client = await world.connect()
         await client.send(b"[" + b",".join([b"1"] * size) + b"]")
@@ -449,7 +449,7 @@ async def test_one_message_costs_no_more_than_a_limit(monkeypatch, size):
 
 
 @pytest.mark.parametrize("batch", [False, True])
-async def test_what_is_made_and_too_large_to_send_is_charged(batch):
+async def test_a_result_too_large_to_send_is_charged(batch):
     txid = "ab" * 32
     async with session_world(bw_unit_cost=1_000, cost_hard_limit=0) as world:
         world.daemon.txs[txid] = {"hex": "ab" * 600_000}
@@ -467,7 +467,7 @@ async def test_what_is_made_and_too_large_to_send_is_charged(batch):
     ("size", "verbose"),
     [(3_000_000, True), (600_000, True), (600_000, False), (3_000_000, False)],
 )
-async def test_the_node_is_asked_once_at_a_tip_for_what_is_too_large(size, verbose):
+async def test_the_node_is_asked_once_at_a_tip_for_an_oversized_result(size, verbose):
     txid = "ab" * 32
     async with session_world(bw_unit_cost=1_000, cost_hard_limit=0) as world:
         world.daemon.txs[txid] = {"hex": "ab" * size} if verbose else "ab" * size
@@ -549,7 +549,7 @@ async def test_during_a_huge_batch_others_are_served():
         assert pings > 10
 
 
-async def test_notifications_of_blocks_go_only_to_whom_they_concern(monkeypatch):
+async def test_only_subscribers_are_notified_of_blocks(monkeypatch):
     async with session_world() as world:
         idle, headers, script = [await world.connect() for _ in range(3)]
         await idle.request("server.ping")

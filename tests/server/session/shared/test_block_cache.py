@@ -6,7 +6,7 @@ from aiorpcx import RPCError
 from electrumx.lib.hash import double_sha256
 from electrumx.lib.merkle import Merkle
 from electrumx.server.db import DBError
-from electrumx.server.session.engine.limits import COST_CACHED
+from electrumx.server.session.engine.prices import COST_CACHED
 from electrumx.server.session.shared import block_cache
 from electrumx.server.session.shared.block_cache import BlockCache, BlockTxs
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from electrumx.server.session.engine.limits import SessionGroups
+from electrumx.server.session.engine.session_groups import SessionGroups
 from electrumx.server.session.shared.session_table import SessionTable, by_id
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from aiorpcx import RPCError
 
-from electrumx.server.session.engine.limits import COST_FAILED_TRY
+from electrumx.server.session.engine.prices import COST_FAILED_TRY
 from electrumx.server.session.shared import tip_consistency
 from electrumx.server.session.shared.tip_consistency import TipChangedError, TipConsistency
 

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from electrumx.server.session.engine.limits import CONNECT_COST, SessionGroups
+from electrumx.server.session.engine.prices import CONNECT_COST
+from electrumx.server.session.engine.session_groups import SessionGroups
 from electrumx.server.session.transport import admission as admission_module
 from electrumx.server.session.transport.admission import (
     FIRST_MESSAGE_SECS,

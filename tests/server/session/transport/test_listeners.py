@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from electrumx.lib.hash import hash_to_hex_str
-from electrumx.server.session.engine import limits
+from electrumx.server.session.engine import session_groups
 from electrumx.server.session.transport import admission
 from electrumx.server.session.transport.held_memory import SendMemory
 from electrumx.server.session.transport.listeners import Listener, bound_sockets
@@ -89,7 +89,7 @@ async def test_a_large_message_before_the_end_of_input_is_answered(world):
 
 
 async def test_a_subnet_is_bounded_and_others_connect(monkeypatch):
-    monkeypatch.setattr(limits, "is_exempt", lambda host: False)
+    monkeypatch.setattr(session_groups, "is_exempt", lambda host: False)
     services = [FakeService("tcp"), FakeService("ws")]
     async with session_world(max_sessions_per_subnet=5, services=services) as world:
         kept = [await raw_connection(world.port("tcp"), f"127.1.1.{n}") for n in range(1, 6)]
@@ -108,7 +108,7 @@ async def test_a_subnet_is_bounded_and_others_connect(monkeypatch):
 
 
 async def test_one_subnet_cannot_shut_others_out(monkeypatch):
-    monkeypatch.setattr(limits, "is_exempt", lambda host: False)
+    monkeypatch.setattr(session_groups, "is_exempt", lambda host: False)
     monkeypatch.setattr(admission, "IDLE_SECS", 0.0)
     async with session_world(max_sessions=30, max_sessions_per_subnet=20) as world:
         port = world.port("tcp")

@@ -1,4 +1,4 @@
-"""Prices, the groups of sessions that share costs, and how costs decay.
+"""The groups of sessions that share costs, and how the costs of groups decay.
 
 Theory of operation. Each session carries a *cost* that grows with the bytes, requests and errors
 it causes and decays with time. ``CostAccount`` turns the cost into throttling: above a soft limit requests
@@ -10,8 +10,8 @@ Clients with private addresses may be one person's, or everybody's: behind a pro
 translation of a container, or Tor all clients have the same address. They are in a *soft* group,
 one for each address and one for loopback, whose members bear a hundredth of each other's cost, and
 of that at most half a hard limit. One abuser does not throttle the others; many connections throttle
-them, and each has only half of a hard limit left, but they lock nobody out: the requests for that
-are cheap, and it would last for half an hour.
+them, and each has only half of a hard limit left, but they never exclude the others: without that
+bound a few cheap requests from one address would exclude all of its clients for half an hour.
 What comes from the server's own machine is the operator's own use, unless the server is advertised
 (Tor's hidden services and proxies connect from loopback), and costs so much less.
 """
@@ -23,10 +23,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any, Protocol, TypeAlias
 
+from electrumx.server.session.engine.prices import CONNECT_COST
 from electrumx.server.session.engine.session_limits import MAX_DEBT
 
-# What connecting costs by itself.
-CONNECT_COST = 5.0
 # A group's cost decays by a hard limit in this many seconds.
 GROUP_FORGET_SECS = 5_000
 RECALC_SECS = 300
@@ -44,37 +43,6 @@ PRIVATE_IPV6_PREFIX = 64
 # Larger groups are summed up at most once in so many seconds.
 SUMMED_MEMBERS = 50
 SUM_SECS = 1.0
-
-# Prices that do not depend on the size of the answer.
-COST_CACHED = 0.1
-COST_FAILED_TRY = 0.1
-# Of a range of headers, however short it is.
-MIN_HEADERS_COST = 0.25
-# Of the node's JSON form of a transaction, beside the request: it is decoded and encoded again.
-VERBOSE_COST = 0.25
-# The largest count a price is computed from: keeps floats finite whatever a client asks.
-MAX_PRICED_COUNT = 10**9
-
-
-def history_cost(entries: int) -> float:
-    """Return the price of reading a history of that many entries from disk."""
-    return 0.2 + 0.001 * entries
-
-
-def tx_hashes_cost(count: int) -> float:
-    """Return the price of reading the hashes of a block of that many txs from disk."""
-    return 0.25 + 0.0001 * count
-
-
-def headers_cost(requested: int) -> float:
-    """Return the price of a range of headers, by the number asked for (not sent)."""
-    return max(MIN_HEADERS_COST, min(requested, MAX_PRICED_COUNT) / 50)
-
-
-def header_proof_cost(hashes: int) -> float:
-    """Return the price of making so many hashes of the tree over all headers: 0.8 us each."""
-    return hashes / 150
-
 
 Host: TypeAlias = IPv4Address | IPv6Address
 

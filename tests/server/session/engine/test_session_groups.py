@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from electrumx.server.session.engine import limits
+from electrumx.server.session.engine import prices, session_groups
 
 
 class Visitor:
@@ -27,17 +27,17 @@ class Visitor:
     ],
 )
 def test_a_group_is_a_subnet_and_private_addresses_have_none(host, name):
-    assert name == limits.subnet_name(host, 24, 48)
+    assert name == session_groups.subnet_name(host, 24, 48)
 
 
 def test_the_sizes_of_subnets_can_be_chosen():
-    assert "1.2.3.4/32" == limits.subnet_name(ip_address("1.2.3.4"), 32, 64)
-    assert "1.2.0.0/16" == limits.subnet_name(ip_address("1.2.3.4"), 16, 64)
-    assert "2a01:4f8:1:2::/64" == limits.subnet_name(ip_address("2a01:4f8:1:2::3"), 32, 64)
+    assert "1.2.3.4/32" == session_groups.subnet_name(ip_address("1.2.3.4"), 32, 64)
+    assert "1.2.0.0/16" == session_groups.subnet_name(ip_address("1.2.3.4"), 16, 64)
+    assert "2a01:4f8:1:2::/64" == session_groups.subnet_name(ip_address("2a01:4f8:1:2::3"), 32, 64)
 
 
-def test_members_bear_the_cost_of_others_and_of_those_who_left():
-    groups = limits.SessionGroups(24, 48)
+def test_members_bear_the_cost_of_present_and_departed_members():
+    groups = session_groups.SessionGroups(24, 48)
     a, b, far = Visitor(100), Visitor(30), Visitor(1000)
     groups.join(a, ip_address("1.2.3.4"))
     groups.join(b, ip_address("1.2.3.5"))
@@ -49,7 +49,7 @@ def test_members_bear_the_cost_of_others_and_of_those_who_left():
 
 
 def test_retained_costs_decay_and_empty_groups_go():
-    groups = limits.SessionGroups(24, 48)
+    groups = session_groups.SessionGroups(24, 48)
     visitor = Visitor(700)
     groups.join(visitor, ip_address("1.2.3.4"))
     groups.leave(visitor)
@@ -60,17 +60,17 @@ def test_retained_costs_decay_and_empty_groups_go():
 
 
 def test_a_group_with_members_stays():
-    groups = limits.SessionGroups(24, 48)
+    groups = session_groups.SessionGroups(24, 48)
     groups.join(Visitor(), ip_address("1.2.3.4"))
     groups.forget(300, 10_000)
     assert ["1.2.3.0/24"] == list(groups.by_name)
 
 
 def test_prices_grow_with_size_and_stay_finite():
-    assert pytest.approx(0.21) == limits.history_cost(10)
-    assert pytest.approx(0.26) == limits.tx_hashes_cost(100)
-    assert (0.25, 2) == (limits.headers_cost(1), limits.headers_cost(100))
-    assert limits.headers_cost(10**400) < float("inf")
+    assert pytest.approx(0.21) == prices.history_cost(10)
+    assert pytest.approx(0.26) == prices.tx_hashes_cost(100)
+    assert (0.25, 2) == (prices.headers_cost(1), prices.headers_cost(100))
+    assert prices.headers_cost(10**400) < float("inf")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_prices_grow_with_size_and_stay_finite():
     ],
 )
 def test_private_addresses_share_a_little_of_their_cost(host, name):
-    groups = limits.SessionGroups(24, 48, 10_000)
+    groups = session_groups.SessionGroups(24, 48, 10_000)
     a, b = Visitor(100), Visitor(5_000)
     for session in (a, b):
         groups.join(session, ip_address(host))
@@ -97,14 +97,14 @@ def test_private_addresses_share_a_little_of_their_cost(host, name):
 
 
 def test_connections_without_a_session_leave_no_more_than_about_a_limit():
-    groups = limits.SessionGroups(24, 48, 10_000)
+    groups = session_groups.SessionGroups(24, 48, 10_000)
     for _ in range(3):
         groups.charge(ip_address("1.2.3.4"), 9_000)
     assert 12_000 == groups.by_name["1.2.3.0/24"].retained_cost
 
 
 def test_groups_without_members_go_where_nobody_is_limited():
-    groups = limits.SessionGroups(24, 48)
+    groups = session_groups.SessionGroups(24, 48)
     groups.charge(ip_address("1.2.3.4"), 5)
     visitor = Visitor(700)
     groups.join(visitor, ip_address("1.2.4.4"))
@@ -115,7 +115,7 @@ def test_groups_without_members_go_where_nobody_is_limited():
 
 
 def test_members_of_a_soft_group_bear_at_most_half_a_limit_of_the_others():
-    groups = limits.SessionGroups(24, 48, 10_000)
+    groups = session_groups.SessionGroups(24, 48, 10_000)
     sessions = [Visitor(12_000) for _ in range(100)]
     for session in sessions:
         groups.join(session, ip_address("127.0.0.1"))
@@ -128,7 +128,7 @@ def test_members_of_a_soft_group_bear_at_most_half_a_limit_of_the_others():
 
 
 def test_no_more_than_about_a_limit_is_retained():
-    groups = limits.SessionGroups(24, 48, 10_000)
+    groups = session_groups.SessionGroups(24, 48, 10_000)
     for cost in (7_000, 66_000_000):
         session = Visitor(cost)
         groups.join(session, ip_address("1.2.3.4"))
@@ -136,23 +136,23 @@ def test_no_more_than_about_a_limit_is_retained():
     assert 12_000 == groups.by_name["1.2.3.0/24"].retained_cost
     session = Visitor()
     groups.join(session, ip_address("1.2.3.4"))
-    assert 1_000 + limits.RECALC_SECS == groups.retry_secs(session, 10_000)
+    assert 1_000 + session_groups.RECALC_SECS == groups.retry_secs(session, 10_000)
     groups.forget(1_005, 10_000)
     assert 1 == groups.retry_secs(session, 10_000)
 
 
 def test_a_large_group_is_summed_up_once_a_second(monkeypatch):
     now = 1_000.0
-    monkeypatch.setattr(limits.time, "monotonic", lambda: now)
-    groups = limits.SessionGroups(24, 48, 10_000)
-    members = [Visitor(1) for _ in range(limits.SUMMED_MEMBERS + 1)]
+    monkeypatch.setattr(session_groups.time, "monotonic", lambda: now)
+    groups = session_groups.SessionGroups(24, 48, 10_000)
+    members = [Visitor(1) for _ in range(session_groups.SUMMED_MEMBERS + 1)]
     for session in members:
         groups.join(session, ip_address("1.2.3.4"))
     assert 50 == groups.extra_cost(members[0])
     members[0].cost = 1_000
     members[1].cost = 500
     assert 0 == groups.extra_cost(members[0])
-    now += limits.SUM_SECS
+    now += session_groups.SUM_SECS
     assert 49 + 500 == groups.extra_cost(members[0])
 
 
@@ -171,4 +171,4 @@ def test_a_large_group_is_summed_up_once_a_second(monkeypatch):
 def test_the_own_machine_is_charged_less_unless_others_may_come_through_it(
     host, is_advertised, factor
 ):
-    assert factor == limits.leniency(host, is_advertised=is_advertised)
+    assert factor == session_groups.leniency(host, is_advertised=is_advertised)

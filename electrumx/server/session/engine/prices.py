@@ -1,0 +1,37 @@
+"""The prices of requests and connections, in units of cost.
+
+``session_groups`` describes the effect of cost.  A price that depends on work done elsewhere is made
+there: the caches of ``session.shared`` return the cost of a value with it.
+"""
+
+# Of a connection by itself.
+CONNECT_COST = 5.0
+# Prices that do not depend on the size of the answer.
+COST_CACHED = 0.1
+COST_FAILED_TRY = 0.1
+# Of a range of headers, however short it is.
+MIN_HEADERS_COST = 0.25
+# Of the node's JSON form of a transaction, beside the request: it is decoded and encoded again.
+VERBOSE_COST = 0.25
+# The largest count a price is computed from: keeps floats finite whatever a client asks.
+MAX_PRICED_COUNT = 10**9
+
+
+def history_cost(entries: int) -> float:
+    """Return the price of reading a history of that many entries from disk."""
+    return 0.2 + 0.001 * entries
+
+
+def tx_hashes_cost(count: int) -> float:
+    """Return the price of reading the hashes of a block of that many txs from disk."""
+    return 0.25 + 0.0001 * count
+
+
+def headers_cost(requested: int) -> float:
+    """Return the price of a range of headers, by the number asked for (not sent)."""
+    return max(MIN_HEADERS_COST, min(requested, MAX_PRICED_COUNT) / 50)
+
+
+def header_proof_cost(hashes: int) -> float:
+    """Return the price of making so many hashes of the tree over all headers: 0.8 us each."""
+    return hashes / 150
