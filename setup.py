@@ -73,7 +73,7 @@ EXTENSIONS = [
         extra_compile_args=["-O3"],
         optional=True,
     )
-    for name in ("_fastblock", "_fasthistory", "_fastindex", "_fastquery")
+    for name in ("_fastblock", "_fastbulk", "_fasthistory", "_fastindex", "_fastquery")
 ]
 
 setup(

@@ -51,7 +51,7 @@ from electrumx.lib.coins import Block
 from electrumx.lib.errors import DeserializeError, OperatorError
 from electrumx.lib.hash import sha256
 from electrumx.lib.util import pack_le_uint32
-from electrumx.server import indexer
+from electrumx.server import bulk_sync, indexer
 from electrumx.server.daemon import Daemon, DaemonError
 from electrumx.server.db import DB, DBError
 from electrumx.server.env import Env
@@ -141,6 +141,8 @@ class BlockProcessor(ForkFinder):
         #: blocks that the operator asked to be replaced
         self.reorg_count: int | None = None
         self.compiled = self._compiled_index()
+        #: the bulk sync that is under way
+        self.bulk: bulk_sync.BulkSync | None = None
         #: what tidies the stores up after the first synchronisation
         self._merging: asyncio.Task[None] | None = None
 
@@ -242,7 +244,12 @@ class BlockProcessor(ForkFinder):
             return fetching.result()
 
         self.db.fetch_blocks = fetch_blocks
+        await asyncio.to_thread(bulk_sync.finish_move, self.db.db_dir, self.logger)
         await self.db.open_for_sync()
+        self._read_committed()
+
+    def _read_committed(self) -> None:
+        """Go on from the block that the database was committed at."""
         self.db.logs_speed = self.db.first_sync
         self.height = self.db.db_height
         self.tip = self.db.db_tip
@@ -255,7 +262,55 @@ class BlockProcessor(ForkFinder):
         except DaemonError as e:
             raise DBError(f"the database needs blocks that the daemon does not give: {e}") from e
 
+    # -- the bulk sync
+
+    #: what a transaction touches beside the scripts of its inputs and outputs, for coins with names
+    extra_hashXs: Callable[[Any], set[bytes]] | None = None
+    #: whether a transaction may spend what a later one of its block makes
+    any_order = False
+
+    def bitcoin_txs(self, txs: Sequence[Any]) -> Sequence[indexer.ParsedTx]:
+        """Return transactions with their hashes, in the fields that Bitcoin's have."""
+        return txs
+
+    async def _sync_in_bulk(self) -> None:
+        """Fill an empty database up to REORG_LIMIT blocks below the node's tip, if that is far."""
+        # A processor of somebody else's may index in a way of its own.
+        if not type(self).__module__.startswith(__name__):
+            return
+        height = self.daemon.cached_height() or 0
+        if not await asyncio.to_thread(
+            bulk_sync.use_bulk_sync, self.env, self.db, height, self.logger
+        ):
+            return
+        source = bulk_sync.ProcessorSource(self, self._parse_blocks, self._refuse_if_repeated)
+        self.bulk = bulk_sync.BulkSync(
+            self.env,
+            self.db,
+            self.daemon,
+            self.prefetcher,
+            source,
+            compiled=self.env.indexer != "python",
+        )
+        self.bulk.RETRY_SECS = self.RETRY_SECS
+        await self.bulk.run(self._exchange_stores)
+        self.bulk = None
+        await self.prefetcher.reset_height(self.height)
+
+    async def _exchange_stores(self, move: Callable[[], None]) -> None:
+        """Close the database, have its stores moved, and open it again."""
+
+        async def exchange() -> None:
+            async with self.state_lock:
+                await asyncio.to_thread(self.db.close_dbs)
+                await asyncio.to_thread(move)
+                await self.db.open_for_sync()
+                self._read_committed()
+
+        await asyncio.shield(exchange())
+
     async def _process_prefetched_blocks(self) -> None:
+        await self._sync_in_bulk()
         while True:
             if self.height == self.daemon.cached_height() and not self._caught_up_event.is_set():
                 await self._first_caught_up()
@@ -596,6 +651,7 @@ class BlockProcessor(ForkFinder):
 class LTORBlockProcessor(BlockProcessor):
     """For chains that order a block's transactions by their hash (Bitcoin Cash)."""
 
+    any_order = True
     _advance = staticmethod(indexer.advance_txs_any_order)
     _backup = staticmethod(indexer.backup_txs_any_order)
 

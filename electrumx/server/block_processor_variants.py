@@ -35,6 +35,10 @@ def _bitcoin_txs(txs: Sequence[Any]) -> list[ParsedTx]:
 class ConvertingBlockProcessor(BlockProcessor):
     """For formats whose inputs or outputs have other fields than Bitcoin's (TokenPay, Decred)."""
 
+    def bitcoin_txs(self, txs: Sequence[Any]) -> Sequence[ParsedTx]:
+        """Return transactions with their hashes, in the fields that Bitcoin's have."""
+        return _bitcoin_txs(txs)
+
     def advance_txs(
         self,
         txs: Sequence[Any],
@@ -65,7 +69,8 @@ class DecredBlockProcessor(ConvertingBlockProcessor):
 class NameIndexBlockProcessor(BlockProcessor):
     """Indexes names: each has a history, of the transactions that register or update it."""
 
-    def _name_hashXs(self, tx: Any) -> set[bytes]:
+    def extra_hashXs(self, tx: Any) -> set[bytes]:
+        """Return the hashXs of the names in a transaction's outputs."""
         # Of such coins only; see lib.coins.name_scripts.
         name_hashX = self.coin.name_hashX_from_script  # type: ignore[attr-defined]
         hashXs = {name_hashX(txout.pk_script) for txout in tx.outputs}
@@ -76,10 +81,10 @@ class NameIndexBlockProcessor(BlockProcessor):
         """As the base's, with the names among what each transaction touches."""
         undo_info, hashXs_by_tx = BlockProcessor._advance(txs, *args)
         for (tx, _tx_hash), hashXs in zip(txs, hashXs_by_tx, strict=True):
-            hashXs |= self._name_hashXs(tx)
+            hashXs |= self.extra_hashXs(tx)
         return undo_info, hashXs_by_tx
 
     def _backup(self, txs: Sequence[ParsedTx], *args: Any) -> set[bytes]:
         """As the base's, with the names, so that their histories are shortened, too."""
         touched = BlockProcessor._backup(txs, *args)
-        return touched.union(*(self._name_hashXs(tx) for tx, _tx_hash in txs))
+        return touched.union(*(self.extra_hashXs(tx) for tx, _tx_hash in txs))

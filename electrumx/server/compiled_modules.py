@@ -10,6 +10,7 @@ from importlib import import_module
 #: Cython module -> what is slower without it
 COMPILED_MODULES = {
     "_fastblock": "parsing blocks",
+    "_fastbulk": "the initial sync",
     "_fasthistory": "indexing",
     "_fastindex": "indexing",
     "_fastquery": "answering clients",

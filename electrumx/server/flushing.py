@@ -21,6 +21,7 @@ from electrumx.server.cache_policy import CacheUse, flush_due, known_coins_to_ke
 from electrumx.server.daemon import Daemon
 from electrumx.server.db import DB, FlushData
 from electrumx.server.env import Env
+from electrumx.server.sync_estimate import txs_remaining
 from electrumx.server.unflushed import Unflushed
 
 T = TypeVar("T")
@@ -203,10 +204,5 @@ class Flushing(Unflushed):
 
     def estimate_txs_remaining(self) -> float:
         """Return a rough number of transactions still to index."""
-        coin = self.coin
         daemon_height = self.daemon.cached_height() or 0
-        tail = max(0, daemon_height - max(self.height, coin.TX_COUNT_HEIGHT))
-        estimate = tail * coin.TX_PER_BLOCK + max(coin.TX_COUNT - self.tx_count, 0)
-        # Early blocks are emptier than the average; the figure shrinks as height grows.
-        optimism = max(2.0 - 0.9 * self.height / max(coin.TX_COUNT_HEIGHT, 1), 1.0)
-        return float(estimate * optimism) if daemon_height > self.height else 0.0
+        return txs_remaining(self.coin, self.height, self.tx_count, daemon_height)

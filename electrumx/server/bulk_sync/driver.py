@@ -1,0 +1,490 @@
+"""The bulk sync: the first sync of a chain, without a look-up on disk.
+
+Owns its course: the scan of the chain up to REORG_LIMIT blocks below the node's tip, the merge of
+what that left, and the exchange of the empty stores for those that were made.  The blocks above
+are then indexed in the ordinary way, with undo information.
+
+Theory of operation
+===================
+
+The ordinary sync keeps UTXOs in a cache, and looks a spent output up on disk when it is not there.
+Where the UTXO set is larger than the cache that is most of its work.  Here nothing is looked up:
+
+1. **Scan.**  Consecutive blocks are a *chunk*.  An output that is spent in its chunk is matched in
+   memory, and of it only history is left: the script and the two transactions.  At the end of the
+   chunk the outputs that are unspent, the spends whose outputs are older, and the history are
+   sorted and written as a *run*.
+2. **Join.**  Outputs and spends of all runs are merged by outpoint.  A pair gives the history of
+   the transaction that spends, as now its script is known; an output without a spend is a UTXO.
+   The ``h`` rows come out in the order of their keys.
+3. **UTXOs**, sorted by script, become the ``u`` rows.
+4. **History** of all runs, and of the join, is merged by script: one row a script, or several of
+   ``row_entries`` numbers.
+
+Every row is written once, in the order of its key, to stores in a folder beside the database's
+own, which stay empty.  At last the state rows are written and the stores exchanged: ``hist`` first,
+then ``utxo``, whose state row decides.  Until then any server finds an empty database.
+
+Reading order does not matter to the join, so a chain whose blocks are not in topological order
+needs nothing of its own beyond the chunk.  A coinbase that was made twice overwrites the first
+one; the join sees all events of an outpoint that a coinbase made, in their order.
+
+Stops.  The manifest (``manifest``) names all that is valid.  A kill or a power cut during the scan
+costs the chunk in memory; ``scan`` and ``merge`` tell the order of their writes.  A shutdown writes
+the chunk as it is.  In the last phase, ``swap``, a stop between the exchange of the two stores
+leaves ``hist`` with rows and ``utxo`` empty: :func:`workspace.finish_move` completes it before the
+database is opened.
+
+Reorganisations.  The scan ends below the blocks that may be undone, so a fork below it is deeper
+than REORG_LIMIT, or the node is another one.  Then the runs whose last block the node's chain still
+has are kept, and the others dropped.  During the merge all begins again.
+
+Memory.  CACHE_MB is divided: two chunks (one is being written) and two buffers of history during
+the scan; ranges being merged later.  What comes beside it does not depend on CACHE_MB: the
+prefetcher's blocks (10 MB), those being parsed (1 MB a thread), the engine's own.
+
+Runs in: the event loop.  Parsing, adding, writing and merging run in worker threads, without the
+GIL where the Cython implementation is installed.
+"""
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol
+
+from electrumx.lib import util
+from electrumx.lib.errors import DeserializeError, OperatorError
+from electrumx.lib.hash import hash_to_hex_str
+from electrumx.server.bulk_sync.kernels import Kernels
+from electrumx.server.bulk_sync.manifest import SCAN, SWAP
+from electrumx.server.bulk_sync.merge import Merge, MergeStopped
+from electrumx.server.bulk_sync.records import UnmatchedSpendError
+from electrumx.server.bulk_sync.scan import ParsedPart, Scan, part_of
+from electrumx.server.bulk_sync.stores import filler
+from electrumx.server.bulk_sync.workspace import Workspace
+from electrumx.server.daemon import Daemon, DaemonError
+from electrumx.server.db import DB
+from electrumx.server.env import Env
+from electrumx.server.faults import fault_point
+from electrumx.server.node_reply import block_hash
+from electrumx.server.outage import printable
+from electrumx.server.prefetcher import Prefetcher
+from electrumx.server.schema import HIST_STATE_KEY, STATE_KEY, HistState
+from electrumx.server.sync_estimate import txs_remaining
+
+
+class Progress(NamedTuple):
+    """How far a bulk sync is."""
+
+    #: scan, join, utxos, history or swap
+    phase: str
+    #: of the phase
+    percent: float
+    height: int
+    #: seconds of the phase that are left, about; None if that is not known
+    eta: float | None
+
+
+class BlockSource(Protocol):
+    """What the block processor knows of its coin's blocks."""
+
+    #: whether a transaction may spend what a later one of its block makes
+    any_order: bool
+
+    def parse(self, raw_blocks: Sequence[bytes], first_height: int) -> Sequence[Any]:
+        """Return parsed blocks, ``FastBlock`` or ``PackedBlock``.  Runs in a thread."""
+
+    @property
+    def parse_failed(self) -> Callable[[DeserializeError], Awaitable[None]]:
+        """Is told of a block that does not parse; raises OperatorError if that does not change."""
+
+
+class BulkSync:
+    """One first sync; ``await run()``."""
+
+    #: threads that parse or merge, at most
+    MAX_THREADS = 8
+    #: raw bytes of blocks that are parsed at a time
+    PARSE_BYTES = 1_000_000
+    #: seconds between log lines on progress, and before trying again what the node made fail
+    LOG_SECS = 10.0
+    RETRY_SECS = 5.0
+
+    def __init__(
+        self,
+        env: Env,
+        db: DB,
+        daemon: Daemon,
+        prefetcher: Prefetcher,
+        source: BlockSource,
+        *,
+        compiled: bool,
+    ):
+        self.logger = util.class_logger(__name__, self.__class__.__name__)
+        self.env = env
+        self.db = db
+        self.coin = env.coin
+        self.daemon = daemon
+        self.prefetcher = prefetcher
+        self.source = source
+        self.kernels = Kernels(compiled)
+        self.threads = min(os.cpu_count() or 1, self.MAX_THREADS)
+        self.workspace = Workspace(db.db_dir, self.logger)
+        self.progress = Progress(SCAN, 0.0, -1, None)
+        self._scan: Scan | None = None
+        #: raw blocks that are taken from the prefetcher but not yet parsed, and the next one's height
+        self._raw: deque[bytes] = deque()
+        self._next_height = 0
+        self._parsing: deque[asyncio.Future[ParsedPart]] = deque()
+        self._writing: asyncio.Future[None] | None = None
+        self._adding: asyncio.Future[None] | None = None
+        self._merge: Merge | None = None
+        self._next_log = time.monotonic() + self.LOG_SECS
+        self._phase_began = time.monotonic()
+        #: of the phase's beginning
+        self._first_part = 0.0
+
+    @property
+    def scan(self) -> Scan:
+        """The scan; there is one from the start of :meth:`run` on."""
+        assert self._scan is not None
+        return self._scan
+
+    async def run(self, reopen: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
+        """Fill the database up to REORG_LIMIT blocks below the node's tip.
+
+        ``reopen(move)`` closes the database, calls ``move`` in a thread, and opens it again.
+        On cancellation what is in memory is written.
+        """
+        try:
+            await self._in_thread(self._open)
+            await self._run(reopen)
+        finally:
+            self.workspace.close()
+
+    async def _run(self, reopen: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
+        manifest = self.workspace.manifest
+        while manifest.phase != SWAP:
+            if self.workspace.manifest.phase == SCAN:
+                await self._scan_chain()
+            if await self._left_chain():
+                continue
+            await self._merge_runs()
+            manifest = self.workspace.manifest
+        await reopen(self.workspace.move_stores)
+        fault_point("bulk: database opened")
+        await self._in_thread(self.workspace.remove)
+        self.logger.info(
+            f"bulk sync to height {self.db.db_height:,d} took "
+            f"{util.formatted_time(self.db.wall_time)}"
+        )
+
+    def _open(self) -> None:
+        self.workspace.open(self.coin.GENESIS_HASH, self.db.db_class.ENGINE)
+        self._scan = Scan(
+            self.workspace,
+            self.kernels,
+            self.db.files,
+            self.env.cache_MB * 1_000_000,
+            genesis_activation=self.coin.GENESIS_ACTIVATION,
+            any_order=self.source.any_order,
+        )
+        manifest = self.workspace.manifest
+        if manifest.runs:
+            self.logger.info(
+                f"going on with the bulk sync: phase {manifest.phase}, "
+                f"{len(manifest.runs):,d} runs up to height {manifest.height:,d}"
+            )
+
+    async def _in_thread(self, func: Callable[..., Any], *args: Any) -> Any:
+        """Run what reads or writes the disk in a thread; its errors come with what to do."""
+        try:
+            return await asyncio.to_thread(func, *args)
+        except OSError as e:
+            self.db.raise_explained(e)
+        except Exception as e:
+            if type(e) is Exception or type(e).__module__.startswith("plyvel"):
+                self.db.raise_explained(e)
+            raise
+
+    # -- the scan
+
+    async def _scan_chain(self) -> None:
+        """Add blocks until REORG_LIMIT are left; then everything is in runs."""
+        await self._start_over()
+        try:
+            while True:
+                try:
+                    if await self._scan_part():
+                        break
+                except DaemonError as e:
+                    self.logger.info(f"ignoring daemon error: {printable(e)}")
+                    await asyncio.sleep(self.RETRY_SECS)
+                    await self._start_over()
+                except DeserializeError as e:
+                    self.logger.error(f"the daemon sent a block that does not parse: {e}")
+                    await self.source.parse_failed(e)
+                    await asyncio.sleep(self.RETRY_SECS)
+                    await self._start_over()
+            if self.scan.has_news:
+                await self._spill(end_chunk=True)
+            await self._end_writing()
+        except asyncio.CancelledError:
+            await asyncio.shield(self._write_the_rest())
+            raise
+        except BaseException:
+            await self._abandon_writing()
+            raise
+        finally:
+            self._forget_parsing()
+
+    async def _write_the_rest(self) -> None:
+        """Make a run of the chunk as it is."""
+        self.logger.info("writing the bulk sync's chunk for a clean shutdown...")
+        if self._adding is not None:
+            await asyncio.wait([self._adding])
+        if self.scan.has_news:
+            await self._spill(end_chunk=True)
+        await self._end_writing()
+
+    async def _abandon_writing(self) -> None:
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+
+    def _target(self) -> int:
+        """Return the height to which blocks are added."""
+        return (self.daemon.cached_height() or 0) - self.env.reorg_limit
+
+    async def _scan_part(self) -> bool:
+        """Add the next part of the chain; return whether it was the last."""
+        self._start_parsing()
+        if not self._parsing:
+            if self.scan.height >= self._target():
+                return True
+            await self.prefetcher.blocks_event.wait()
+            self.prefetcher.blocks_event.clear()
+            return False
+        part = await self._parsing.popleft()
+        self._start_parsing()
+        if [self.scan.tip, *part.hashes[:-1]] != part.prev_hashes and self.scan.height >= 0:
+            await self._resolve_fork(part)
+            return False
+        self._adding = asyncio.ensure_future(self._in_thread(self.scan.add, part))
+        await asyncio.shield(self._adding)
+        if self.scan.spill_due:
+            await self._spill(end_chunk=self.scan.chunk_is_full)
+        self._report_scan()
+        return False
+
+    def _start_parsing(self) -> None:
+        """Have every thread parse a part, as far as there are blocks."""
+        while len(self._parsing) <= self.threads:
+            if not self._raw:
+                self._raw.extend(self.prefetcher.get_prefetched_blocks())
+            part: list[bytes] = []
+            size = 0
+            last = self._target()
+            while self._raw and self._next_height + len(part) <= last and size < self.PARSE_BYTES:
+                part.append(self._raw.popleft())
+                size += len(part[-1])
+            if not part:
+                return
+            parsing = asyncio.to_thread(self._parse, part, self._next_height)
+            self._parsing.append(asyncio.ensure_future(parsing))
+            self._next_height += len(part)
+
+    def _parse(self, raw_blocks: Sequence[bytes], first_height: int) -> ParsedPart:
+        blocks = self.source.parse(raw_blocks, first_height)
+        headers = [block.header for block in blocks]
+        return part_of(
+            self.kernels,
+            blocks,
+            [self.coin.header_hash(header) for header in headers],
+            [self.coin.header_prevhash(header) for header in headers],
+            sum(map(len, raw_blocks)),
+        )
+
+    async def _start_over(self) -> None:
+        """Ask for blocks again, from the one last added on."""
+        self._forget_parsing()
+        self._raw.clear()
+        self._next_height = self.scan.height + 1
+        await self.prefetcher.reset_height(self.scan.height)
+
+    def _forget_parsing(self) -> None:
+        for parsing in self._parsing:
+            parsing.cancel()
+            parsing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._parsing.clear()
+
+    async def _spill(self, end_chunk: bool) -> None:
+        """Have what is due be written, when what was before it is."""
+        await self._end_writing()
+        spill = self.scan.take_spill(end_chunk)
+        self._writing = asyncio.ensure_future(self._in_thread(self.scan.write, spill))
+
+    async def _end_writing(self) -> None:
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    # -- forks
+
+    async def _resolve_fork(self, part: ParsedPart) -> None:
+        """Go back to a block that the node's chain has, as the next one does not follow on ours."""
+        if part.prev_hashes[0] == self.scan.tip or not await self._left_chain():
+            self.logger.warning("daemon blocks do not form a chain; resetting the prefetcher")
+            await asyncio.sleep(min(self.RETRY_SECS, 1.0))
+        await self._start_over()
+
+    async def _left_chain(self) -> bool:
+        """Return whether the node's chain lacks our tip; then go back to the last run that it has.
+
+        While the node has fewer blocks than we, wait for it.
+        """
+        await self._end_writing()
+        while await self._daemon_height() < self.scan.height:
+            self.logger.warning(
+                f"the daemon's height is below {self.scan.height:,d}: waiting for it"
+            )
+            await asyncio.sleep(self.RETRY_SECS)
+        if await self._has(self.scan.height, self.scan.tip):
+            return False
+        runs = self.workspace.manifest.runs
+        kept = len(runs)
+        while kept and not await self._has(
+            runs[kept - 1].height, bytes.fromhex(runs[kept - 1].tip)
+        ):
+            kept -= 1
+        lost = f"the daemon's chain does not have our block of height {self.scan.height:,d}"
+        await self._in_thread(self.workspace.go_back, kept)
+        self.scan.reset()
+        self.logger.warning(f"{lost}: going back to height {self.scan.height:,d}")
+        return True
+
+    async def _daemon_height(self) -> int:
+        while True:
+            try:
+                return await self.daemon.height()
+            except DaemonError as e:
+                self.logger.info(f"ignoring daemon error: {printable(e)}")
+                await asyncio.sleep(self.RETRY_SECS)
+
+    async def _has(self, height: int, tip: bytes) -> bool:
+        if height < 0:
+            return True
+        while True:
+            try:
+                return block_hash((await self.daemon.block_hex_hashes(height, 1))[0]) == tip
+            except DaemonError as e:
+                self.logger.info(f"ignoring daemon error: {printable(e)}")
+                await asyncio.sleep(self.RETRY_SECS)
+
+    # -- the merge
+
+    async def _merge_runs(self) -> None:
+        self._phase_began, self._first_part = time.monotonic(), -1.0
+        memory = self.env.cache_MB * 1_000_000
+        entries = max(self.db.history.max_hist_row_entries, self.scan.tx_count // 20_000)
+        self._merge = merge = Merge(
+            self.workspace, self.kernels, memory, self.threads, entries, self._report_merge
+        )
+        merging = asyncio.ensure_future(self._in_thread(self._fill_stores, merge))
+        try:
+            await asyncio.shield(merging)
+        except asyncio.CancelledError:
+            self.logger.info("stopping the bulk sync's merge; it goes on after the next start")
+            merge.stop.set()
+            with suppress(MergeStopped):
+                await merging
+            raise
+        except UnmatchedSpendError as e:
+            raise await asyncio.to_thread(self._explained, e) from e
+
+    def _fill_stores(self, merge: Merge) -> None:
+        folder, manifest = self.workspace.folder, self.workspace.manifest
+        self.scan.count_time()
+        db_class = self.db.db_class
+        utxo_store = db_class(str(folder / "utxo"), True)
+        try:
+            hist_store = db_class(str(folder / "hist"), True, compressible=False)
+            try:
+                for store in (utxo_store, hist_store):
+                    store.begin_filling()
+                merge.run(filler(utxo_store, folder, "utxo"), filler(hist_store, folder, "hist"))
+                flush_count = max(1, manifest.max_flush_id)
+                with hist_store.write_batch() as batch:
+                    batch.put(HIST_STATE_KEY, HistState(flush_count=flush_count).pack())
+                self.scan.count_time()
+                state = replace(
+                    self.db.state,
+                    height=manifest.height,
+                    tx_count=manifest.tx_count,
+                    tip=manifest.tip,
+                    utxo_flush_count=flush_count,
+                    wall_time=manifest.wall_time,
+                )
+                with utxo_store.write_batch() as batch:
+                    batch.put(STATE_KEY, state.pack())
+                fault_point("bulk: state written")
+            finally:
+                hist_store.close()
+        finally:
+            utxo_store.close()
+        manifest.enter(SWAP)
+        self.workspace.save()
+        self.workspace.files_done()
+
+    def _explained(self, error: UnmatchedSpendError) -> OperatorError:
+        """Return an error that names the transaction whose input has no output."""
+        tx_hash = self.db.files.read_tx_hashes(error.tx_num, 1)
+        idx = int.from_bytes(error.key[4:8], "little")
+        return OperatorError(
+            f"transaction {hash_to_hex_str(tx_hash)} spends output {idx:,d} of a transaction whose "
+            f"hash ends in {(error.key[:4] + error.key[8:])[::-1].hex()}, which does not exist: the "
+            "daemon's chain does not fit; check COIN, NET and DAEMON_URL, then empty the database "
+            "directory"
+        )
+
+    # -- progress
+
+    def _report_scan(self) -> None:
+        now = time.monotonic()
+        scan = self.scan
+        if self._first_part < 0 or not self.progress.height >= 0:
+            self._phase_began, self._first_part = now, float(scan.tx_count)
+        left = txs_remaining(
+            self.coin, scan.height, scan.tx_count, self.daemon.cached_height() or 0
+        )
+        rate = (scan.tx_count - self._first_part) / max(now - self._phase_began, 0.001)
+        percent = 100 * scan.tx_count / max(scan.tx_count + left, 1)
+        self.progress = Progress(SCAN, percent, scan.height, left / rate if rate else None)
+        if now >= self._next_log:
+            self._next_log = now + self.LOG_SECS
+            eta = f"  ETA {util.formatted_time(left / rate)}" if rate else ""
+            self.logger.info(
+                f"bulk sync, scan {percent:.1f}%  height {scan.height:,d} of "
+                f"{self.daemon.cached_height() or 0:,d}  {rate:,.0f} tx/s{eta}  temporary files "
+                f"{self.workspace.temporary_bytes / 1_000_000:,.0f} MB"
+            )
+
+    def _report_merge(self, phase: str, part: float) -> None:
+        """Note how much of a phase of the merge is done.  Runs in the merging thread."""
+        now = time.monotonic()
+        if phase != self.progress.phase or self._first_part < 0:
+            self._phase_began, self._first_part = now, part
+        done = part - self._first_part
+        eta = (now - self._phase_began) * (1 - part) / done if done > 0 else None
+        self.progress = Progress(phase, 100 * part, self.scan.height, eta)
+        if now >= self._next_log:
+            self._next_log = now + self.LOG_SECS
+            text = f"  ETA {util.formatted_time(eta)}" if eta is not None else ""
+            self.logger.info(
+                f"bulk sync, {phase} {100 * part:.1f}%{text}  temporary files "
+                f"{self.workspace.temporary_bytes / 1_000_000:,.0f} MB"
+            )
