@@ -15,7 +15,7 @@ thread at a time; the functions share nothing.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memmove, memset
 
@@ -44,6 +44,9 @@ cdef enum:
     UTXO_LEN = 28
     ROW_LEN = 24
     ROW_KEY_LEN = 13
+    LATE_LEN = 37
+    UNDO_LEN = 32
+    OVERWRITTEN_LEN = 53
     # an output of a parsed block
     PARSED_LEN = 20
     # records that are sooner sorted by insertion than parted
@@ -206,6 +209,14 @@ def merge_utxos(buffers):
     return found
 
 
+def merge_undo(buffers):
+    """Return the undo records of several buffers, sorted."""
+    cdef Records found = join_buffers(buffers, UNDO_LEN)
+    with nogil:
+        sort_from(found.items.data, found.items.count, UNDO_LEN, 0, 8)
+    return found
+
+
 # -- a chunk
 
 cdef inline uint64_t load8(const uint8_t *p) noexcept nogil:
@@ -234,18 +245,32 @@ cdef inline void write_num(uint8_t *at, uint64_t tx_num) noexcept nogil:
         at[n] = <uint8_t> (tx_num >> (8 * (4 - n)))
 
 
+cdef inline void write_be4(uint8_t *at, uint32_t value) noexcept nogil:
+    at[0], at[1] = <uint8_t> (value >> 24), <uint8_t> (value >> 16)
+    at[2], at[3] = <uint8_t> (value >> 8), <uint8_t> value
+
+
+cdef inline void write_undo_item(uint8_t *at, const uint8_t *output) noexcept nogil:
+    """Write hashX, tx_num LE5, value LE8 of one of the outputs."""
+    cdef int n
+    memcpy(at, output + SPEND_LEN, HASHX_LEN)
+    for n in range(5):
+        at[HASHX_LEN + n] = output[KEY_LEN + 4 - n]
+    memcpy(at + 16, output + SPEND_LEN + HASHX_LEN, 8)
+
+
 cdef inline bint is_freed(const uint8_t *output) noexcept nogil:
     """Return whether an output of the table is freed: its number is one that no transaction has."""
     return (output[KEY_LEN] & output[KEY_LEN + 1] & output[KEY_LEN + 2] & output[KEY_LEN + 3]
             & output[KEY_LEN + 4]) == 0xff
 
 
-def fast_block(bytes header not None, bytes tx_hashes not None, bytes shapes not None,
-               bytes spends not None, bytes outputs not None):
+def fast_block(bytes header not None, bytes raw not None, bytes tx_hashes not None,
+               bytes shapes not None, bytes spends not None, bytes outputs not None):
     """Return a parsed block of the arrays of a ``PackedBlock``."""
     cdef FastBlock block = FastBlock.__new__(FastBlock)
     block.header = header
-    block.raw = b""
+    block.raw = raw
     block.tx_count = <uint32_t> (PyBytes_GET_SIZE(tx_hashes) // 32)
     fill(&block.hashes, tx_hashes, 32)
     fill(&block.shapes, shapes, sizeof(TxShape))
@@ -279,8 +304,12 @@ cdef class Chunk:
     cdef Array coinbase
     cdef Array missed
     cdef Array history
+    cdef Array late_spends
+    cdef Array undo
 
     def __cinit__(self):
+        memset(&self.late_spends, 0, sizeof(Array))
+        memset(&self.undo, 0, sizeof(Array))
         memset(&self.table, 0, sizeof(Array))
         memset(&self.coinbase, 0, sizeof(Array))
         memset(&self.missed, 0, sizeof(Array))
@@ -298,17 +327,19 @@ cdef class Chunk:
         release(&self.coinbase)
         release(&self.missed)
         release(&self.history)
+        release(&self.late_spends)
+        release(&self.undo)
 
     @property
     def memsize(self):
         """Bytes taken by outputs and spends; room for more is not in memory yet."""
         return ((self.table.count + self.coinbase.count) * OUT_LEN
-                + self.missed.count * SPEND_LEN + (self.slot_mask + 1) * sizeof(uint32_t))
+                + self.missed.count * SPEND_LEN + self.late_spends.count * LATE_LEN + (self.slot_mask + 1) * sizeof(uint32_t))
 
     @property
     def history_memsize(self):
-        """Bytes taken by the history not taken yet."""
-        return self.history.count * HISTORY_LEN
+        """Bytes taken by the history and the undo records not taken yet."""
+        return self.history.count * HISTORY_LEN + self.undo.count * UNDO_LEN
 
     # the table
 
@@ -396,21 +427,22 @@ cdef class Chunk:
     # blocks
 
     def add(self, FastBlock block not None, uint64_t first_tx_num, bint after_genesis,
-            bint any_order):
+            bint any_order, int64_t undo_height=-1):
         """Add a block, whose first transaction has a number.
 
         ``after_genesis`` chooses the rule of what can be spent; with ``any_order`` a transaction
-        may spend what a later one of the block makes.
+        may spend what a later one of the block makes.  ``undo_height`` is the block's height if
+        undo records are to be made, or -1.
         """
         cdef uint8_t rule = SPENDABLE_GENESIS if after_genesis else SPENDABLE_LEGACY
         cdef bint done
         with nogil:
-            done = self.add_block(block, first_tx_num, rule, any_order)
+            done = self.add_block(block, first_tx_num, rule, any_order, undo_height)
         if not done:
             raise MemoryError
 
     cdef bint add_block(self, FastBlock block, uint64_t first_tx_num, uint8_t rule,
-                        bint any_order) noexcept nogil:
+                        bint any_order, int64_t undo_height) noexcept nogil:
         cdef TxShape *shapes = <TxShape *> block.shapes.data
         cdef size_t spend = 0
         cdef size_t output = 0
@@ -419,6 +451,11 @@ cdef class Chunk:
             return False
         if not grow(&self.missed, SPEND_LEN, block.spends.count):
             return False
+        if undo_height >= 0:
+            if not grow(&self.late_spends, LATE_LEN, block.spends.count):
+                return False
+            if not grow(&self.undo, UNDO_LEN, block.spends.count):
+                return False
         if any_order:
             for n in range(block.tx_count):
                 if not self.add_outputs(block, n, output, first_tx_num + n, rule):
@@ -426,7 +463,7 @@ cdef class Chunk:
                 output += shapes[n].outputs
         for n in range(block.tx_count):
             self.spend_all(block.spends.data + OUTPOINT_LEN * spend, shapes[n].spends,
-                           first_tx_num + n)
+                           first_tx_num + n, undo_height, <uint32_t> spend)
             spend += shapes[n].spends
             if not any_order:
                 if not self.add_outputs(block, n, output, first_tx_num + n, rule):
@@ -434,10 +471,13 @@ cdef class Chunk:
                 output += shapes[n].outputs
         return True
 
-    cdef void spend_all(self, const uint8_t *outpoint, uint32_t count,
-                        uint64_t tx_num) noexcept nogil:
+    cdef void spend_all(self, const uint8_t *outpoint, uint32_t count, uint64_t tx_num,
+                        int64_t undo_height, uint32_t number) noexcept nogil:
+        """Spend outputs; ``number`` is the first one's among the block's.  Room was made."""
         cdef uint8_t key[KEY_LEN]
         cdef uint8_t *missed
+        cdef uint8_t *at
+        cdef const uint8_t *output
         cdef uint64_t slot
         cdef uint32_t n
         for n in range(count):
@@ -445,14 +485,26 @@ cdef class Chunk:
             outpoint += OUTPOINT_LEN
             slot = self.find_slot(key)
             if self.slots[slot]:
-                add_record(&self.history, self.table.data + OUT_LEN * (self.slots[slot] - 1)
-                           + SPEND_LEN, tx_num)
+                output = self.table.data + OUT_LEN * (self.slots[slot] - 1)
+                add_record(&self.history, output + SPEND_LEN, tx_num)
+                if undo_height >= 0:
+                    at = self.undo.data + UNDO_LEN * self.undo.count
+                    write_be4(at, <uint32_t> undo_height)
+                    write_be4(at + 4, number + n)
+                    write_undo_item(at + 8, output)
+                    self.undo.count += 1
                 self.remove(slot)
             else:
                 missed = self.missed.data + SPEND_LEN * self.missed.count
                 memcpy(missed, key, KEY_LEN)
                 write_num(missed + KEY_LEN, tx_num)
                 self.missed.count += 1
+                if undo_height >= 0:
+                    at = self.late_spends.data + LATE_LEN * self.late_spends.count
+                    memcpy(at, missed, SPEND_LEN)
+                    write_be4(at + SPEND_LEN, <uint32_t> undo_height)
+                    write_be4(at + SPEND_LEN + 4, number + n)
+                    self.late_spends.count += 1
 
     cdef bint add_outputs(self, FastBlock block, uint32_t tx, size_t first, uint64_t tx_num,
                           uint8_t rule) noexcept nogil:
@@ -496,6 +548,22 @@ cdef class Chunk:
         taken.items = self.history
         memset(&self.history, 0, sizeof(Array))
         return taken
+
+    def take_undo(self):
+        """Take the undo records made so far, which are sorted."""
+        cdef Records taken = Records(UNDO_LEN)
+        taken.items = self.undo
+        memset(&self.undo, 0, sizeof(Array))
+        return taken
+
+    def late(self):
+        """Return those of the spends for which undo records are wanted, sorted."""
+        cdef Records found = Records(LATE_LEN)
+        found.items = self.late_spends
+        memset(&self.late_spends, 0, sizeof(Array))
+        with nogil:
+            sort_from(found.items.data, found.items.count, LATE_LEN, 0, SPEND_LEN)
+        return found
 
     def outputs(self):
         """Return the unspent outputs, sorted.  Empties the table; call it last."""
@@ -546,24 +614,44 @@ cdef class Chunk:
 
 # -- the join
 
-def join(outputs, spends):
-    """Match spends with the outputs of the same outpoints.
+cdef struct Join:
+    Array *made
+    Array *spent
+    # those of the spends for which undo records are wanted
+    Array *marked
+    Array *rows
+    Array *utxos
+    Array *history
+    Array *undo
+    Array *overwritten
+    # a spend without an output
+    const uint8_t *bad
+
+
+def join(outputs, spends, late=()):
+    """Match spends with the outputs of the same outpoints; ``late`` has some of them again.
 
     An output that is made again overwrites the one before; a spend is of the last output before
     it.  Raise UnmatchedSpendError if there is none.
     """
     cdef Records made = join_buffers(outputs, OUT_LEN)
     cdef Records spent = join_buffers(spends, SPEND_LEN)
+    cdef Records marked = join_buffers(late, LATE_LEN)
     cdef Records rows = Records(ROW_LEN)
     cdef Records utxos = Records(UTXO_LEN)
     cdef Records history = Records(HISTORY_LEN)
-    cdef const uint8_t *bad = NULL
+    cdef Records undo = Records(UNDO_LEN)
+    cdef Records overwritten = Records(OVERWRITTEN_LEN)
+    cdef Join state
     cdef bint done
+    state.made, state.spent, state.marked = &made.items, &spent.items, &marked.items
+    state.rows, state.utxos, state.history = &rows.items, &utxos.items, &history.items
+    state.undo, state.overwritten, state.bad = &undo.items, &overwritten.items, NULL
     with nogil:
         sort_from(made.items.data, made.items.count, OUT_LEN, 0, SPEND_LEN)
         sort_from(spent.items.data, spent.items.count, SPEND_LEN, 0, SPEND_LEN)
-        done = join_sorted(&made.items, &spent.items, &rows.items, &utxos.items, &history.items,
-                           &bad)
+        sort_from(marked.items.data, marked.items.count, LATE_LEN, 0, SPEND_LEN)
+        done = join_sorted(&state)
         if done:
             release(&made.items)
             release(&spent.items)
@@ -572,40 +660,41 @@ def join(outputs, spends):
             sort_from(utxos.items.data, utxos.items.count, UTXO_LEN, 0, UTXO_LEN - 8)
             sort_records(&history.items)
             drop_duplicates(&history.items)
-    if bad != NULL:
-        key = PyBytes_FromStringAndSize(<char *> bad, KEY_LEN)
-        number = PyBytes_FromStringAndSize(<char *> bad + KEY_LEN, 5)
+            sort_from(undo.items.data, undo.items.count, UNDO_LEN, 0, 8)
+    if state.bad != NULL:
+        key = PyBytes_FromStringAndSize(<char *> state.bad, KEY_LEN)
+        number = PyBytes_FromStringAndSize(<char *> state.bad + KEY_LEN, 5)
         raise UnmatchedSpendError(key, int.from_bytes(number, "big"))
     if not done:
         raise MemoryError
-    return Joined(rows, utxos, history)
+    return Joined(rows, utxos, history, undo, overwritten)
 
 
-cdef bint join_sorted(Array *made, Array *spent, Array *rows, Array *utxos, Array *history,
-                      const uint8_t **bad) noexcept nogil:
-    """Fill the last three arrays; false if there is no memory, or with the spend that is bad."""
-    cdef const uint8_t *output = made.data
-    cdef const uint8_t *outputs_end = made.data + OUT_LEN * made.count
-    cdef const uint8_t *spend = spent.data
-    cdef const uint8_t *spends_end = spent.data + SPEND_LEN * spent.count
+cdef bint join_sorted(Join *join) noexcept nogil:
+    """Join what is sorted; false if there is no memory, or with the spend that is bad."""
+    cdef const uint8_t *output = join.made.data
+    cdef const uint8_t *outputs_end = output + OUT_LEN * join.made.count
+    cdef const uint8_t *spend = join.spent.data
+    cdef const uint8_t *spends_end = spend + SPEND_LEN * join.spent.count
     cdef const uint8_t *unspent = NULL
-    cdef const uint8_t *at
-    if not grow(history, HISTORY_LEN, spent.count):
+    cdef size_t late = 0
+    if not grow(join.history, HISTORY_LEN, join.spent.count):
+        return False
+    if not grow(join.undo, UNDO_LEN, join.marked.count):
         return False
     while output != outputs_end or spend != spends_end:
         # The next event: by key, then by number; of equal ones the output.
         if spend == spends_end or (output != outputs_end
                                    and memcmp(output, spend, SPEND_LEN) <= 0):
+            if unspent != NULL and not add_overwritten(join.overwritten, output, unspent):
+                return False
             unspent = output
             output += OUT_LEN
         else:
-            if unspent == NULL or memcmp(unspent, spend, KEY_LEN) != 0:
-                bad[0] = spend
+            if unspent == NULL:
+                join.bad = spend
                 return False
-            at = history.data + HISTORY_LEN * history.count
-            memcpy(<uint8_t *> at, unspent + SPEND_LEN, HASHX_LEN)
-            memcpy(<uint8_t *> at + HASHX_LEN, spend + KEY_LEN, 5)
-            history.count += 1
+            add_match(join, unspent, spend, &late)
             unspent = NULL
             spend += SPEND_LEN
         if unspent == NULL:
@@ -615,9 +704,38 @@ cdef bint join_sorted(Array *made, Array *spent, Array *rows, Array *utxos, Arra
             continue
         if spend != spends_end and memcmp(spend, unspent, KEY_LEN) == 0:
             continue
-        if not add_utxo(rows, utxos, unspent):
+        if not add_utxo(join.rows, join.utxos, unspent):
             return False
         unspent = NULL
+    return True
+
+
+cdef void add_match(Join *join, const uint8_t *output, const uint8_t *spend,
+                    size_t *late) noexcept nogil:
+    """Note that a spend spends an output; ``late`` is the next of the marked spends."""
+    cdef uint8_t *at = join.history.data + HISTORY_LEN * join.history.count
+    memcpy(at, output + SPEND_LEN, HASHX_LEN)
+    memcpy(at + HASHX_LEN, spend + KEY_LEN, 5)
+    join.history.count += 1
+    if late[0] == join.marked.count:
+        return
+    if memcmp(join.marked.data + LATE_LEN * late[0], spend, SPEND_LEN) == 0:
+        at = join.undo.data + UNDO_LEN * join.undo.count
+        memcpy(at, join.marked.data + LATE_LEN * late[0] + SPEND_LEN, 8)
+        write_undo_item(at + 8, output)
+        join.undo.count += 1
+        late[0] += 1
+
+
+cdef bint add_overwritten(Array *overwritten, const uint8_t *output,
+                          const uint8_t *unspent) noexcept nogil:
+    cdef uint8_t *at
+    if not grow(overwritten, OVERWRITTEN_LEN, 1):
+        return False
+    at = overwritten.data + OVERWRITTEN_LEN * overwritten.count
+    memcpy(at, output + KEY_LEN, 5)
+    memcpy(at + 5, unspent, OUT_LEN)
+    overwritten.count += 1
     return True
 
 
@@ -678,6 +796,35 @@ def put_utxo_rows(put, const uint8_t[::1] utxos, size_t first, size_t max_bytes)
         size += UTXO_LEN + 1
         first += 1
     return first
+
+
+def put_undo_rows(put, const uint8_t[::1] undo, uint32_t first_height, uint32_t last_height):
+    """Call ``put(height, items)`` for each height of a range with the items of its records.
+
+    The records are sorted; those of other heights are left out.
+    """
+    cdef size_t count = undo.shape[0] // UNDO_LEN
+    cdef const uint8_t *data = &undo[0] if count else NULL
+    cdef uint8_t height_be[4]
+    cdef size_t first = 0
+    cdef size_t end, n
+    cdef uint64_t height
+    cdef uint8_t *items
+    write_be4(height_be, first_height)
+    while first < count and memcmp(data + UNDO_LEN * first, height_be, 4) < 0:
+        first += 1
+    for height in range(first_height, <uint64_t> last_height + 1):
+        write_be4(height_be, <uint32_t> height)
+        end = first
+        while end < count and memcmp(data + UNDO_LEN * end, height_be, 4) == 0:
+            end += 1
+        row = PyBytes_FromStringAndSize(NULL, 24 * (end - first))
+        items = <uint8_t *> PyBytes_AS_STRING(row)
+        for n in range(first, end):
+            memcpy(items, data + UNDO_LEN * n + 8, 24)
+            items += 24
+        put(height, row)
+        first = end
 
 
 cdef class HistoryRows:

@@ -30,6 +30,10 @@ class BlockContents(Protocol):
         """The raw header."""
 
     @property
+    def raw(self) -> bytes:
+        """The whole block."""
+
+    @property
     def tx_hashes(self) -> bytes:
         """The hashes of the transactions, 32 bytes each."""
 
@@ -40,11 +44,12 @@ class BlockContents(Protocol):
 class PackedBlock:
     """A block of any coin: what ``_fastblock.FastBlock`` is for Bitcoin's formats."""
 
-    __slots__ = ("extras", "header", "outputs", "shapes", "spends", "tx_hashes")
+    __slots__ = ("extras", "header", "outputs", "raw", "shapes", "spends", "tx_hashes")
 
     def __init__(
         self,
         header: bytes,
+        raw: bytes,
         txs: Sequence[tuple[Any, bytes]],
         rule: OutputRule,
         extra_hashXs: Callable[[Any], set[bytes]] | None = None,
@@ -55,6 +60,7 @@ class PackedBlock:
         from and pays to.
         """
         self.header = header
+        self.raw = raw
         self.tx_hashes = b"".join([tx_hash for _tx, tx_hash in txs])
         shapes: list[bytes] = []
         spends: list[bytes] = []

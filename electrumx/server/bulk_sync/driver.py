@@ -1,8 +1,8 @@
 """The bulk sync: the first sync of a chain, without a look-up on disk.
 
-Owns its course: the scan of the chain up to REORG_LIMIT blocks below the node's tip, the merge of
-what that left, and the exchange of the empty stores for those that were made.  The blocks above
-are then indexed in the ordinary way, with undo information.
+Owns its course: the scan of the chain up to the node's tip, the merge of what that left, and the
+exchange of the empty stores for those that were made.  Blocks that come meanwhile are then indexed
+in the ordinary way.
 
 Theory of operation
 ===================
@@ -18,7 +18,10 @@ Where the UTXO set is larger than the cache that is most of its work.  Here noth
    the transaction that spends, as now its script is known; an output without a spend is a UTXO.
    The ``h`` rows come out in the order of their keys.
 3. **UTXOs**, sorted by script, become the ``u`` rows.
-4. **History** of all runs, and of the join, is merged by script: one row a script, or several of
+4. **Undo.**  Spends of blocks that may yet be undone, the last REORG_LIMIT ones, are numbered; what
+   they spent, found in the chunk or by the join, is sorted by these numbers and becomes the undo
+   rows.  The raw blocks are kept as in the ordinary sync.
+5. **History** of all runs, and of the join, is merged by script: one row a script, or several of
    ``row_entries`` numbers.
 
 Every row is written once, in the order of its key, to stores in a folder beside the database's
@@ -35,9 +38,10 @@ the chunk as it is.  In the last phase, ``swap``, a stop between the exchange of
 leaves ``hist`` with rows and ``utxo`` empty: :func:`workspace.finish_move` completes it before the
 database is opened.
 
-Reorganisations.  The scan ends below the blocks that may be undone, so a fork below it is deeper
-than REORG_LIMIT, or the node is another one.  Then the runs whose last block the node's chain still
-has are kept, and the others dropped.  During the merge all begins again.
+Reorganisations.  A run ends below the blocks that may be undone.  When a block does not follow on
+ours, the runs whose last block the node's chain still has are kept, and the others dropped.  The
+same is asked before the merge begins.  A fork that comes during the merge is seen afterwards, and
+undone in the ordinary way.
 
 Memory.  CACHE_MB is divided: two chunks (one is being written) and two buffers of history during
 the scan; ranges being merged later.  What comes beside it does not depend on CACHE_MB: the
@@ -49,7 +53,10 @@ GIL where the Cython implementation is installed.
 
 import asyncio
 import os
+import sys
 import time
+from array import array
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -61,7 +68,7 @@ from electrumx.lib.errors import DeserializeError, OperatorError
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.bulk_sync.kernels import Kernels
 from electrumx.server.bulk_sync.manifest import SCAN, SWAP
-from electrumx.server.bulk_sync.merge import Merge, MergeStopped
+from electrumx.server.bulk_sync.merge import Merge, MergeStopped, UndoBlocks
 from electrumx.server.bulk_sync.records import UnmatchedSpendError
 from electrumx.server.bulk_sync.scan import ParsedPart, Scan, part_of
 from electrumx.server.bulk_sync.stores import filler
@@ -75,12 +82,13 @@ from electrumx.server.outage import printable
 from electrumx.server.prefetcher import Prefetcher
 from electrumx.server.schema import HIST_STATE_KEY, STATE_KEY, HistState
 from electrumx.server.sync_estimate import txs_remaining
+from electrumx.server.undo import NO_COIN
 
 
 class Progress(NamedTuple):
     """How far a bulk sync is."""
 
-    #: scan, join, utxos, history or swap
+    #: scan, join, utxos, undo, history or swap
     phase: str
     #: of the phase
     percent: float
@@ -94,6 +102,9 @@ class BlockSource(Protocol):
 
     #: whether a transaction may spend what a later one of its block makes
     any_order: bool
+
+    def coinbase_outputs(self, raw_block: bytes, height: int) -> list[int]:
+        """Return which outputs of a block's coinbase transaction can be spent."""
 
     def parse(self, raw_blocks: Sequence[bytes], first_height: int) -> Sequence[Any]:
         """Return parsed blocks, ``FastBlock`` or ``PackedBlock``.  Runs in a thread."""
@@ -113,6 +124,8 @@ class BulkSync:
     #: seconds between log lines on progress, and before trying again what the node made fail
     LOG_SECS = 10.0
     RETRY_SECS = 5.0
+    #: polls that a node must be seen below our height before it counts as having undone blocks
+    SHORT_POLLS = 3
 
     def __init__(
         self,
@@ -155,7 +168,7 @@ class BulkSync:
         return self._scan
 
     async def run(self, reopen: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
-        """Fill the database up to REORG_LIMIT blocks below the node's tip.
+        """Fill the database up to the node's tip.
 
         ``reopen(move)`` closes the database, calls ``move`` in a thread, and opens it again.
         On cancellation what is in memory is written.
@@ -167,14 +180,12 @@ class BulkSync:
             self.workspace.close()
 
     async def _run(self, reopen: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
-        manifest = self.workspace.manifest
-        while manifest.phase != SWAP:
+        while self.workspace.manifest.phase != SWAP:
             if self.workspace.manifest.phase == SCAN:
                 await self._scan_chain()
-            if await self._left_chain():
-                continue
+                if await self._left_chain():
+                    continue
             await self._merge_runs()
-            manifest = self.workspace.manifest
         await reopen(self.workspace.move_stores)
         fault_point("bulk: database opened")
         await self._in_thread(self.workspace.remove)
@@ -257,7 +268,11 @@ class BulkSync:
 
     def _target(self) -> int:
         """Return the height to which blocks are added."""
-        return (self.daemon.cached_height() or 0) - self.env.reorg_limit
+        return self.daemon.cached_height() or 0
+
+    def _min_undo_height(self) -> int:
+        """Return the lowest height that may be undone, as far as is known now."""
+        return max(0, self.db.min_undo_height(self._target()))
 
     async def _scan_part(self) -> bool:
         """Add the next part of the chain; return whether it was the last."""
@@ -273,10 +288,13 @@ class BulkSync:
         if [self.scan.tip, *part.hashes[:-1]] != part.prev_hashes and self.scan.height >= 0:
             await self._resolve_fork(part)
             return False
-        self._adding = asyncio.ensure_future(self._in_thread(self.scan.add, part))
+        floor = self._min_undo_height()
+        self._adding = asyncio.ensure_future(self._in_thread(self.scan.add, part, floor))
         await asyncio.shield(self._adding)
-        if self.scan.spill_due:
-            await self._spill(end_chunk=self.scan.chunk_is_full)
+        # A reorganisation does not cost what is below the blocks that it may undo.
+        at_floor = self.scan.height + 1 == floor
+        if self.scan.spill_due or at_floor:
+            await self._spill(end_chunk=at_floor or self.scan.chunk_is_full)
         self._report_scan()
         return False
 
@@ -288,6 +306,9 @@ class BulkSync:
             part: list[bytes] = []
             size = 0
             last = self._target()
+            floor = self._min_undo_height()
+            if self._next_height < floor:
+                last = min(last, floor - 1)
             while self._raw and self._next_height + len(part) <= last and size < self.PARSE_BYTES:
                 part.append(self._raw.popleft())
                 size += len(part[-1])
@@ -345,21 +366,27 @@ class BulkSync:
     async def _left_chain(self) -> bool:
         """Return whether the node's chain lacks our tip; then go back to the last run that it has.
 
-        While the node has fewer blocks than we, wait for it.
+        A node that has fewer blocks than we is waited for, unless it stays a little below.
         """
         await self._end_writing()
-        while await self._daemon_height() < self.scan.height:
+        polls = 0
+        while (missing := self.scan.height - await self._daemon_height()) > 0:
+            polls += 1
+            if polls > self.SHORT_POLLS and missing <= self.env.reorg_limit:
+                break
             self.logger.warning(
                 f"the daemon's height is below {self.scan.height:,d}: waiting for it"
             )
             await asyncio.sleep(self.RETRY_SECS)
-        if await self._has(self.scan.height, self.scan.tip):
+        if missing <= 0 and await self._has(self.scan.height, self.scan.tip):
             return False
+        top = self.scan.height - missing
         runs = self.workspace.manifest.runs
         kept = len(runs)
-        while kept and not await self._has(
-            runs[kept - 1].height, bytes.fromhex(runs[kept - 1].tip)
-        ):
+        while kept:
+            run = runs[kept - 1]
+            if run.height <= top and await self._has(run.height, bytes.fromhex(run.tip)):
+                break
             kept -= 1
         lost = f"the daemon's chain does not have our block of height {self.scan.height:,d}"
         await self._in_thread(self.workspace.go_back, kept)
@@ -392,7 +419,13 @@ class BulkSync:
         memory = self.env.cache_MB * 1_000_000
         entries = max(self.db.history.max_hist_row_entries, self.scan.tx_count // 20_000)
         self._merge = merge = Merge(
-            self.workspace, self.kernels, memory, self.threads, entries, self._report_merge
+            self.workspace,
+            self.kernels,
+            memory,
+            self.threads,
+            entries,
+            await self._in_thread(self._undo_blocks),
+            self._report_merge,
         )
         merging = asyncio.ensure_future(self._in_thread(self._fill_stores, merge))
         try:
@@ -405,6 +438,28 @@ class BulkSync:
             raise
         except UnmatchedSpendError as e:
             raise await asyncio.to_thread(self._explained, e) from e
+
+    def _undo_blocks(self) -> UndoBlocks:
+        """Return the blocks that may be undone, all of whose spends were numbered."""
+        manifest, files = self.workspace.manifest, self.db.files
+        last = manifest.height
+        numbered = last + 1 if manifest.undo_from is None else manifest.undo_from
+        first = max(0, self.db.min_undo_height(last), numbered)
+        counts = array("Q", files.read_tx_counts(last + 1))
+        if sys.byteorder == "big":
+            counts.byteswap()
+
+        def overwritten_items(height: int, items: dict[int, bytes]) -> bytes:
+            outputs = self.source.coinbase_outputs(files.read_raw_block(height), height)
+            return b"".join([items.get(idx, NO_COIN) for idx in outputs])
+
+        return UndoBlocks(
+            first,
+            last,
+            counts[first - 1] if first else 0,
+            overwritten_items,
+            lambda tx_num: bisect_right(counts, tx_num),
+        )
 
     def _fill_stores(self, merge: Merge) -> None:
         folder, manifest = self.workspace.folder, self.workspace.manifest

@@ -23,15 +23,16 @@ class Kernels:
     def __init__(self, use_compiled: bool):
         module: Any = compiled if use_compiled and compiled is not None else reference
         self.is_compiled = module is compiled
-        #: what a unit of memory of a chunk takes at most while it is being written, as a factor
         self.Chunk = module.Chunk
         self.HistoryRows = module.HistoryRows
         self.sort_history = module.sort_history
         self.merge_history = module.merge_history
         self.merge_utxos = module.merge_utxos
+        self.merge_undo = module.merge_undo
         self.join = module.join
         self.put_outpoint_rows = module.put_outpoint_rows
         self.put_utxo_rows = module.put_utxo_rows
+        self.put_undo_rows = module.put_undo_rows
 
     def ready(self, block: PackedBlock) -> BlockContents:
         """Return a block of the pure-Python parser as a chunk takes it."""
@@ -39,6 +40,6 @@ class Kernels:
             return block
         assert compiled
         fast: BlockContents = compiled.fast_block(
-            block.header, block.tx_hashes, block.shapes, block.spends, block.outputs
+            block.header, block.raw, block.tx_hashes, block.shapes, block.spends, block.outputs
         )
         return fast

@@ -24,8 +24,8 @@ FORMAT = 1
 NAME = "manifest"
 
 #: phases, in their order
-SCAN, JOIN, UTXOS, HISTORY, SWAP = "scan", "join", "utxos", "history", "swap"
-PHASES = (SCAN, JOIN, UTXOS, HISTORY, SWAP)
+SCAN, JOIN, UTXOS, UNDO, HISTORY, SWAP = "scan", "join", "utxos", "undo", "history", "swap"
+PHASES = (SCAN, JOIN, UTXOS, UNDO, HISTORY, SWAP)
 
 
 class Section(NamedTuple):
@@ -51,7 +51,9 @@ class Run:
     tx_count: int
     outputs: Section
     spends: Section
+    late: Section
     history: list[Section]
+    undo: list[Section]
 
 
 @dataclass(slots=True)
@@ -67,6 +69,11 @@ class Manifest:
     #: made by the join
     utxos: list[Section] = field(default_factory=list)
     joined_history: list[Section] = field(default_factory=list)
+    joined_undo: list[Section] = field(default_factory=list)
+    #: records of outputs that a coinbase among the last blocks overwrote, as hex
+    overwritten: list[str] = field(default_factory=list)
+    #: height from which on, up to the last run's, all spends have undo records; None if none do
+    undo_from: int | None = None
     #: of the last history row written, and the highest flush id of all
     last_hashX: str = ""
     last_flush_id: int = 0
@@ -98,6 +105,8 @@ class Manifest:
             found += part if isinstance(part, list) else [part]
         if kind.name == "history":
             found += self.joined_history
+        if kind.name == "undo":
+            found += self.joined_undo
         if kind.name == "utxos":
             found += self.utxos
         return found
@@ -151,10 +160,13 @@ def _parsed(values: dict[str, Any]) -> Manifest:
             run["tx_count"],
             Section(*run["outputs"]),
             Section(*run["spends"]),
+            Section(*run["late"]),
             sections(run["history"]),
+            sections(run["undo"]),
         )
         for run in values["runs"]
     ]
     values["utxos"] = sections(values["utxos"])
+    values["joined_undo"] = sections(values["joined_undo"])
     values["joined_history"] = sections(values["joined_history"])
     return Manifest(**values)

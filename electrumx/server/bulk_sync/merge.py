@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from electrumx.server.bulk_sync import manifest as manifests
 from electrumx.server.bulk_sync.kernels import Kernels
@@ -30,9 +30,13 @@ from electrumx.server.bulk_sync.manifest import JOIN, SCAN, SWAP, Section
 from electrumx.server.bulk_sync.records import (
     HISTORY,
     HISTORY_LEN,
+    KEY_LEN,
+    LATE,
     OUTPOINT_ROW_LEN,
     OUTPUTS,
+    OVERWRITTEN_LEN,
     SPENDS,
+    UNDO,
     UTXO_LEN,
     UTXOS,
     Joined,
@@ -42,6 +46,7 @@ from electrumx.server.bulk_sync.run_files import Range, Sorted, ranges
 from electrumx.server.bulk_sync.stores import Put, StoreFiller
 from electrumx.server.bulk_sync.workspace import Workspace
 from electrumx.server.faults import fault_point
+from electrumx.server.schema import undo_key
 
 T = TypeVar("T")
 
@@ -71,6 +76,42 @@ class BufferRows:
         return self._next < self._count
 
 
+class UndoRows:
+    """The undo rows of some heights."""
+
+    def __init__(self, rows: list[tuple[int, bytes]]):
+        self._rows = rows
+        self._next = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are none."""
+        return not self._rows
+
+    def put_rows(self, put: Put, max_bytes: int) -> bool:
+        """Call ``put(key, value)`` for the next rows, for about ``max_bytes``; False at the end."""
+        size = 0
+        while self._next < len(self._rows) and size < max_bytes:
+            height, items = self._rows[self._next]
+            put(undo_key(height), items)
+            size += len(items) + 5
+            self._next += 1
+        return self._next < len(self._rows)
+
+
+class UndoBlocks(NamedTuple):
+    """The blocks whose undo rows are written."""
+
+    first: int
+    last: int
+    #: number of the first one's first transaction
+    first_tx_num: int
+    #: returns items for what a block's coinbase overwrote: height, {txout_idx: item}
+    overwritten_items: Callable[[int, dict[int, bytes]], bytes]
+    #: returns the height of a transaction
+    height_of: Callable[[int], int]
+
+
 class Merge:
     """Merges what a workspace holds into two stores."""
 
@@ -84,6 +125,7 @@ class Merge:
         memory: int,
         threads: int,
         row_entries: int,
+        undo: UndoBlocks,
         report: Callable[[str, float], None],
     ):
         """``memory`` bytes are used by ``threads`` together; ``report(phase, part done)``."""
@@ -91,6 +133,7 @@ class Merge:
         self.kernels = kernels
         self.threads = threads
         self.row_entries = row_entries
+        self.undo = undo
         self.report = report
         self.range_bytes = max(4096, memory // (self.COPIES * (threads + 1)))
         #: ends the merge after the range that is being written
@@ -108,12 +151,16 @@ class Merge:
             self._join(utxo_store)
             self._enter(manifests.UTXOS)
         if manifest.phase == manifests.UTXOS:
-            for kind in (OUTPUTS, SPENDS):
+            for kind in (OUTPUTS, SPENDS, LATE):
                 self.workspace.files[kind].delete()
             self._write_utxos(utxo_store)
+            self._enter(manifests.UNDO)
+        if manifest.phase == manifests.UNDO:
+            self.workspace.files[UTXOS].delete()
+            self._write_undo(utxo_store)
             self._enter(manifests.HISTORY)
         if manifest.phase == manifests.HISTORY:
-            self.workspace.files[UTXOS].delete()
+            self.workspace.files[UNDO].delete()
             self._write_history(hist_store)
         assert manifest.phase != SWAP
 
@@ -126,22 +173,31 @@ class Merge:
 
     def _join(self, store: StoreFiller) -> None:
         kernels = self.kernels
+        kinds = (OUTPUTS, SPENDS, LATE)
 
         def work(part: Range) -> Joined:
-            outputs, spends = (
-                self._read(kind, sections)
-                for kind, sections in zip((OUTPUTS, SPENDS), part.parts, strict=True)
-            )
-            joined: Joined = kernels.join(outputs, spends)
+            buffers = [
+                self._read(kind, sections) for kind, sections in zip(kinds, part.parts, strict=True)
+            ]
+            joined: Joined = kernels.join(*buffers)
             return joined
 
-        for part, joined in self._each_range((OUTPUTS, SPENDS), work):
+        for part, joined in self._each_range(kinds, work):
             store.write(BufferRows(kernels.put_outpoint_rows, joined.rows, OUTPOINT_ROW_LEN))
             fault_point("bulk: rows written")
             manifest = self.workspace.manifest
             manifest.utxos += self._appended(UTXOS, joined.utxos)
             manifest.joined_history += self._appended(HISTORY, joined.history)
-            self._done(part, (OUTPUTS, SPENDS))
+            manifest.joined_undo += self._appended(UNDO, joined.undo)
+            manifest.overwritten += self._late_ones(joined.overwritten)
+            self._done(part, kinds)
+
+    def _late_ones(self, overwritten: bytes) -> list[str]:
+        """Return those overwritten outputs whose blocks may be undone."""
+        raw = bytes(overwritten)
+        records = [raw[n : n + OVERWRITTEN_LEN] for n in range(0, len(raw), OVERWRITTEN_LEN)]
+        first = self.undo.first_tx_num
+        return [record.hex() for record in records if int.from_bytes(record[:5], "big") >= first]
 
     def _write_utxos(self, store: StoreFiller) -> None:
         kernels = self.kernels
@@ -154,6 +210,41 @@ class Merge:
             store.write(BufferRows(kernels.put_utxo_rows, utxos, UTXO_LEN))
             fault_point("bulk: rows written")
             self._done(part, (UTXOS,))
+
+    def _write_undo(self, store: StoreFiller) -> None:
+        kernels, blocks = self.kernels, self.undo
+        overwritten = self._overwritten_by_height()
+
+        def work(part: Range) -> list[tuple[int, bytes]]:
+            first, last = max(part.first, blocks.first), min(part.end - 1, blocks.last)
+            rows: list[tuple[int, bytes]] = []
+
+            def put(height: int, items: bytes) -> None:
+                if height in overwritten:
+                    items = blocks.overwritten_items(height, overwritten[height]) + items
+                rows.append((height, items))
+
+            if first <= last:
+                sources = self._read(UNDO, part.parts[0])
+                records = kernels.merge_undo(sources)
+                kernels.put_undo_rows(put, records, first, last)
+            return rows
+
+        for part, rows in self._each_range((UNDO,), work):
+            store.write(UndoRows(rows))
+            fault_point("bulk: rows written")
+            self._done(part, (UNDO,))
+
+    def _overwritten_by_height(self) -> dict[int, dict[int, bytes]]:
+        """Return the undo items of overwritten outputs, by height and output of the coinbase."""
+        found: dict[int, dict[int, bytes]] = {}
+        for record in map(bytes.fromhex, self.workspace.manifest.overwritten):
+            height = self.undo.height_of(int.from_bytes(record[:5], "big"))
+            output = record[5:]
+            idx = int.from_bytes(output[4:8], "little")
+            tx_num, rest = output[KEY_LEN : KEY_LEN + 5], output[KEY_LEN + 5 :]
+            found.setdefault(height, {})[idx] = rest[:-8] + tx_num[::-1] + rest[-8:]
+        return found
 
     def _write_history(self, store: StoreFiller) -> None:
         kernels = self.kernels
@@ -206,7 +297,7 @@ class Merge:
             Sorted(self.workspace.files[kind], list(manifest.sections(kind))) for kind in kinds
         ]
         top = 1 << 8 * kinds[0].bound_len
-        if manifest.cursor >= top or not any(source.sections for source in sources):
+        if manifest.cursor >= top:
             return
         todo = ranges(sources, manifest.cursor, self.range_bytes)
         with ThreadPoolExecutor(self.threads, "bulk-merge") as pool:

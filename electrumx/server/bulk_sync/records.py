@@ -9,6 +9,10 @@ suffice to tell outpoints apart: making two that agree in them takes 2^80 hashes
 =========  =====  =====================================================================
 outputs    48     key(24) tx_num BE5 hashX(11) value LE8: an output not spent in its chunk
 spends     29     key(24) tx_num BE5: an input whose output is not of its chunk
+late       37     key(24) tx_num BE5 height BE4 number BE4: also one of the spends, of a block that
+                  may be undone, and its number among the block's
+undo       32     height BE4 number BE4 hashX(11) tx_num LE5 value LE8: what such a spend spent
+overwrit.  53     tx_num BE5, and one of the outputs: which coinbase made it again, unspent
 history    16     hashX(11) tx_num BE5: a transaction that touches a script
 utxos      28     hashX(11) txout_idx LE4 tx_num LE5 value LE8: a ``u`` row, key before value
 =========  =====  =====================================================================
@@ -26,6 +30,11 @@ KEY_LEN: Final = 24
 OUTPUT_LEN: Final = 48
 SPEND_LEN: Final = 29
 HISTORY_LEN: Final = 16
+LATE_LEN: Final = 37
+UNDO_LEN: Final = 32
+#: bytes of an undo record before its item
+UNDO_KEY_LEN: Final = 8
+OVERWRITTEN_LEN: Final = 53
 UTXO_LEN: Final = 28
 #: bytes of an ``h`` row after its prefix: 13 of key and 11 of value
 OUTPOINT_ROW_LEN: Final = 24
@@ -48,7 +57,9 @@ OUTPUTS: Final = Kind("outputs", OUTPUT_LEN, 8)
 SPENDS: Final = Kind("spends", SPEND_LEN, 8)
 HISTORY: Final = Kind("history", HISTORY_LEN, 16)
 UTXOS: Final = Kind("utxos", UTXO_LEN, 16)
-KINDS: Final = (OUTPUTS, SPENDS, HISTORY, UTXOS)
+LATE: Final = Kind("late", LATE_LEN, 8)
+UNDO: Final = Kind("undo", UNDO_LEN, 4)
+KINDS: Final = (OUTPUTS, SPENDS, LATE, HISTORY, UTXOS, UNDO)
 
 
 class UnmatchedSpendError(Exception):
@@ -71,6 +82,10 @@ class Joined(NamedTuple):
     utxos: bytes
     #: history of the transactions that spend, sorted, each record once
     history: bytes
+    #: undo records of the late spends, sorted
+    undo: bytes
+    #: outputs that were overwritten
+    overwritten: bytes
 
 
 def outpoint_key(tx_hash: bytes, idx: bytes) -> bytes:

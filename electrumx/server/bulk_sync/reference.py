@@ -16,10 +16,13 @@ from electrumx.server.bulk_sync.contents import BlockContents
 from electrumx.server.bulk_sync.records import (
     HISTORY_LEN,
     KEY_LEN,
+    LATE_LEN,
     OUTPOINT_ROW_KEY_LEN,
     OUTPOINT_ROW_LEN,
     OUTPUT_LEN,
     SPEND_LEN,
+    UNDO_KEY_LEN,
+    UNDO_LEN,
     UTXO_LEN,
     Joined,
     UnmatchedSpendError,
@@ -32,8 +35,14 @@ Put = Callable[[bytes, bytes], None]
 _LE4 = Struct("<I").pack
 _LE8 = Struct("<Q").pack
 _BE2 = Struct(">H").pack
+_BE4 = Struct(">I").pack
 #: flags of an output that can be spent before the genesis upgrade, and after it
 _LEGACY, _GENESIS = 1, 2
+
+
+def _undo_item(output: bytes) -> bytes:
+    """Return the undo item of an output, from its number on."""
+    return output[TXNUM_LEN:-8] + output[:TXNUM_LEN][::-1] + output[-8:]
 
 
 def _be5(tx_num: int) -> bytes:
@@ -57,26 +66,35 @@ class Chunk:
         self._coinbase: list[bytes] = []
         self._spends: list[bytes] = []
         self._history: list[bytes] = []
+        self._late: list[bytes] = []
+        self._undo: list[bytes] = []
 
     @property
     def memsize(self) -> int:
         """Bytes taken by outputs and spends, about."""
-        records = len(self._coinbase) + len(self._spends)
+        records = len(self._coinbase) + len(self._spends) + len(self._late)
         return len(self._recent) * self.BYTES_PER_OUTPUT + records * self.BYTES_PER_RECORD
 
     @property
     def history_memsize(self) -> int:
-        """Bytes taken by the history not taken yet, about."""
-        return len(self._history) * self.BYTES_PER_RECORD
+        """Bytes taken by the history and the undo records not taken yet, about."""
+        return (len(self._history) + len(self._undo)) * self.BYTES_PER_RECORD
 
     def add(
-        self, block: BlockContents, first_tx_num: int, after_genesis: bool, any_order: bool
+        self,
+        block: BlockContents,
+        first_tx_num: int,
+        after_genesis: bool,
+        any_order: bool,
+        undo_height: int = -1,
     ) -> None:
         """Add a block, whose first transaction has a number.
 
         ``after_genesis`` chooses the rule of what can be spent; with ``any_order`` a transaction
-        may spend what a later one of the block makes.
+        may spend what a later one of the block makes.  ``undo_height`` is the block's height if
+        undo records are to be made, or -1.
         """
+        self._undo_height, self._undo_number = undo_height, 0
         rule = _GENESIS if after_genesis else _LEGACY
         txs = block.transactions()
         hashes = block.tx_hashes
@@ -101,8 +119,18 @@ class Chunk:
             output = self._recent.pop(key, None)
             if output is None:
                 self._spends.append(key + _be5(tx_num))
+                if self._undo_height >= 0:
+                    self._late.append(key + _be5(tx_num) + self._next_place())
             else:
                 self.add_history(output[TXNUM_LEN : TXNUM_LEN + HASHX_LEN], tx_num)
+                if self._undo_height >= 0:
+                    self._undo.append(self._next_place() + _undo_item(output))
+
+    def _next_place(self) -> bytes:
+        """Return the height of the block and the number of a spend in it."""
+        place = _BE4(self._undo_height) + _BE4(self._undo_number)
+        self._undo_number += 1
+        return place
 
     def _add_outputs(
         self,
@@ -131,6 +159,15 @@ class Chunk:
         """Take the history noted so far, to be sorted by :func:`sort_history`."""
         history, self._history = self._history, []
         return history
+
+    def take_undo(self) -> bytes:
+        """Take the undo records made so far, which are sorted."""
+        undo, self._undo = self._undo, []
+        return b"".join(undo)
+
+    def late(self) -> bytes:
+        """Return those of the spends for which undo records are wanted, sorted."""
+        return b"".join(sorted(self._late))
 
     def outputs(self) -> bytes:
         """Return the unspent outputs, sorted.  Empties the table; call it last."""
@@ -164,8 +201,13 @@ def merge_utxos(buffers: Sequence[bytes]) -> bytes:
     return b"".join(sorted(_records(buffers, UTXO_LEN)))
 
 
-def join(outputs: Sequence[bytes], spends: Sequence[bytes]) -> Joined:
-    """Match spends with the outputs of the same outpoints.
+def merge_undo(buffers: Sequence[bytes]) -> bytes:
+    """Return the undo records of several buffers, sorted."""
+    return b"".join(sorted(_records(buffers, UNDO_LEN)))
+
+
+def join(outputs: Sequence[bytes], spends: Sequence[bytes], late: Sequence[bytes] = ()) -> Joined:
+    """Match spends with the outputs of the same outpoints; ``late`` has some of them again.
 
     An output that is made again overwrites the one before; a spend is of the last output before
     it.  Raise UnmatchedSpendError if there is none.
@@ -175,15 +217,22 @@ def join(outputs: Sequence[bytes], spends: Sequence[bytes]) -> Joined:
     rows: list[bytes] = []
     utxos: list[bytes] = []
     history: set[bytes] = set()
+    undo: list[bytes] = []
+    overwritten: list[bytes] = []
+    places = {record[:SPEND_LEN]: record[SPEND_LEN:] for record in _records(late, LATE_LEN)}
     unspent: bytes | None = None
     for n, event in enumerate(events):
         key, tx_num = event[:KEY_LEN], event[KEY_LEN:SPEND_LEN]
         if len(event) == OUTPUT_LEN:
+            if unspent is not None:
+                overwritten.append(tx_num + unspent)
             unspent = event
         elif unspent is None:
             raise UnmatchedSpendError(key, int.from_bytes(tx_num, "big"))
         else:
             history.add(unspent[SPEND_LEN : SPEND_LEN + HASHX_LEN] + tx_num)
+            if event in places:
+                undo.append(places[event] + _undo_item(unspent[KEY_LEN:]))
             unspent = None
         if n + 1 == len(events) or events[n + 1][:KEY_LEN] != key:
             if unspent is not None:
@@ -193,7 +242,13 @@ def join(outputs: Sequence[bytes], spends: Sequence[bytes]) -> Joined:
                 utxos.append(hashX + suffix + value)
             unspent = None
     rows.sort()
-    return Joined(b"".join(rows), b"".join(sorted(utxos)), b"".join(sorted(history)))
+    return Joined(
+        b"".join(rows),
+        b"".join(sorted(utxos)),
+        b"".join(sorted(history)),
+        b"".join(sorted(undo)),
+        b"".join(overwritten),
+    )
 
 
 def _event_order(event: bytes) -> tuple[bytes, bool]:
@@ -225,6 +280,22 @@ def put_utxo_rows(put: Put, utxos: bytes, first: int, max_bytes: int) -> int:
         size += UTXO_LEN + 1
         first += 1
     return first
+
+
+def put_undo_rows(
+    put: Callable[[int, bytes], None], undo: bytes, first_height: int, last_height: int
+) -> None:
+    """Call ``put(height, items)`` for each height of a range with the items of its records.
+
+    The records are sorted; those of other heights are left out.
+    """
+    items: dict[int, list[bytes]] = {height: [] for height in range(first_height, last_height + 1)}
+    for record in _records([undo], UNDO_LEN):
+        height = int.from_bytes(record[:4], "big")
+        if height in items:
+            items[height].append(record[UNDO_KEY_LEN:])
+    for height, found in items.items():
+        put(height, b"".join(found))
 
 
 class HistoryRows:

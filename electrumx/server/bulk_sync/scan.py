@@ -26,7 +26,7 @@ from typing import Any
 from electrumx.server.bulk_sync.contents import BlockContents, PackedBlock
 from electrumx.server.bulk_sync.kernels import Kernels
 from electrumx.server.bulk_sync.manifest import Run, Section
-from electrumx.server.bulk_sync.records import HISTORY, OUTPUTS, SPENDS
+from electrumx.server.bulk_sync.records import HISTORY, LATE, OUTPUTS, SPENDS, UNDO, Kind
 from electrumx.server.bulk_sync.workspace import Workspace
 from electrumx.server.faults import fault_point
 from electrumx.server.flat_files import FlatFiles
@@ -64,6 +64,8 @@ class Spill:
     #: for each block its hashes, joined
     tx_hashes: list[bytes] = field(default_factory=list)
     history: Any = None
+    undo: Any = None
+    undo_from: int | None = None
     #: the chunk, if it ends here
     chunk: Any = None
 
@@ -108,8 +110,10 @@ class Scan:
         self._unspilled = self._new_spill()
         self._hash_bytes = 0
         #: of the writing thread: sections of history since the last run, and where the next goes
-        self._sections: list[Section] = []
-        self._history_end = self.workspace.end(HISTORY)
+        self._sections: dict[Kind, list[Section]] = {HISTORY: [], UNDO: []}
+        self._ends = {kind: self.workspace.end(kind) for kind in self._sections}
+        #: height from which on undo records are made without a gap
+        self._undo_from = manifest.undo_from
         self._mark = time.monotonic()
 
     def _new_spill(self) -> Spill:
@@ -119,12 +123,24 @@ class Scan:
 
     # -- adding
 
-    def add(self, part: ParsedPart) -> None:
-        """Add blocks that are known to follow on the tip."""
+    def add(self, part: ParsedPart, min_undo_height: int) -> None:
+        """Add blocks that are known to follow on the tip.
+
+        Those from ``min_undo_height`` on may be undone later: they get undo records, and their raw
+        blocks are kept.
+        """
         chunk, spill = self.chunk, self._unspilled
         for block, extras in zip(part.blocks, part.extras, strict=True):
-            after_genesis = self.height + 1 >= self.genesis_activation
-            chunk.add(block, self.tx_count, after_genesis, self.any_order)
+            height = self.height + 1
+            undo_height = -1
+            if height < min_undo_height:
+                self._undo_from = None
+            else:
+                undo_height = height
+                self._undo_from = height if self._undo_from is None else self._undo_from
+                self.files.write_raw_block(block.raw, height)
+            after_genesis = height >= self.genesis_activation
+            chunk.add(block, self.tx_count, after_genesis, self.any_order, undo_height)
             for number, hashX in extras:
                 chunk.add_history(hashX, self.tx_count + number)
             hashes = block.tx_hashes
@@ -161,6 +177,8 @@ class Scan:
         spill.height, spill.tip, spill.tx_count = self.height, self.tip, self.tx_count
         if end_chunk or self.chunk.history_memsize >= self.history_bytes:
             spill.history = self.chunk.take_history()
+            spill.undo = self.chunk.take_undo()
+            spill.undo_from = self._undo_from
         if end_chunk:
             spill.chunk, self.chunk = self.chunk, self.kernels.Chunk()
         self._unspilled = self._new_spill()
@@ -179,30 +197,45 @@ class Scan:
             spill.tx_hashes,
         )
         if spill.history is not None:
-            records = self.kernels.sort_history(spill.history)
-            spill.history = None
-            if len(records):
-                section = self.workspace.files[HISTORY].append(self._history_end, records)
-                self._history_end = section.end
-                self._sections.append(section)
+            self._write_section(HISTORY, self.kernels.sort_history(spill.history))
+            self._write_section(UNDO, spill.undo)
+            spill.history = spill.undo = None
             fault_point("bulk: history written")
         if spill.chunk is not None:
             self._end_run(spill)
+
+    def _write_section(self, kind: Kind, records: bytes) -> None:
+        """Write sorted records that are part of the next run."""
+        if len(records):
+            section = self.workspace.files[kind].append(self._ends[kind], records)
+            self._ends[kind] = section.end
+            self._sections[kind].append(section)
 
     def _end_run(self, spill: Spill) -> None:
         workspace = self.workspace
         chunk, spill.chunk = spill.chunk, None
         sections = []
-        for kind, records in ((SPENDS, chunk.spends), (OUTPUTS, chunk.outputs)):
+        taken = ((SPENDS, chunk.spends), (LATE, chunk.late), (OUTPUTS, chunk.outputs))
+        for kind, records in taken:
             sections.append(workspace.files[kind].append(workspace.end(kind), records()))
             fault_point("bulk: outputs or spends written")
-        spends, outputs = sections
+        spends, late, outputs = sections
         self.count_time()
         manifest = workspace.manifest
         manifest.runs.append(
-            Run(spill.height, spill.tip.hex(), spill.tx_count, outputs, spends, self._sections)
+            Run(
+                spill.height,
+                spill.tip.hex(),
+                spill.tx_count,
+                outputs,
+                spends,
+                late,
+                self._sections[HISTORY],
+                self._sections[UNDO],
+            )
         )
-        self._sections = []
+        manifest.undo_from = spill.undo_from
+        self._sections = {HISTORY: [], UNDO: []}
         workspace.save()
         fault_point("bulk: run ended")
 

@@ -11,6 +11,7 @@ from electrumx.lib.coins import Block
 from electrumx.lib.errors import DeserializeError
 from electrumx.server.bulk_sync.contents import PackedBlock
 from electrumx.server.db import DB
+from electrumx.server.undo import coinbase_outputs
 
 
 class Processor(Protocol):
@@ -52,10 +53,18 @@ class ProcessorSource:
             for height, block in enumerate(blocks, start=first_height)
         ]
 
+    def coinbase_outputs(self, raw_block: bytes, height: int) -> list[int]:
+        """Return which outputs of a block's coinbase transaction can be spent."""
+        processor = self._processor
+        block = processor.db.coin.block(raw_block, height)
+        rule = processor.db.output_rule(height)
+        return coinbase_outputs(processor.bitcoin_txs(block.transactions), rule.is_unspendable)
+
     def _packed(self, block: Block, height: int) -> PackedBlock:
         processor = self._processor
         return PackedBlock(
             block.header,
+            block.raw,
             processor.bitcoin_txs(block.transactions),
             processor.db.output_rule(height),
             processor.extra_hashXs,

@@ -14,7 +14,16 @@ from pathlib import Path
 from electrumx.lib import util
 from electrumx.server.bulk_sync import manifest as manifests
 from electrumx.server.bulk_sync.manifest import JOIN, SCAN, SWAP, Manifest, Section
-from electrumx.server.bulk_sync.records import HISTORY, KINDS, OUTPUTS, SPENDS, UTXOS, Kind
+from electrumx.server.bulk_sync.records import (
+    HISTORY,
+    KINDS,
+    LATE,
+    OUTPUTS,
+    SPENDS,
+    UNDO,
+    UTXOS,
+    Kind,
+)
 from electrumx.server.bulk_sync.run_files import RunFile
 from electrumx.server.faults import fault_point
 from electrumx.server.schema import DBError
@@ -60,9 +69,10 @@ class Workspace:
     def _is_complete(self, found: Manifest) -> bool:
         """Return whether the files have what the present phase still reads."""
         needed: dict[str, tuple[Kind, ...]] = {
-            SCAN: (OUTPUTS, SPENDS, HISTORY),
-            JOIN: (OUTPUTS, SPENDS, HISTORY, UTXOS),
-            manifests.UTXOS: (HISTORY, UTXOS),
+            SCAN: (OUTPUTS, SPENDS, LATE, HISTORY, UNDO),
+            JOIN: (OUTPUTS, SPENDS, LATE, HISTORY, UTXOS, UNDO),
+            manifests.UTXOS: (HISTORY, UTXOS, UNDO),
+            manifests.UNDO: (HISTORY, UNDO),
             manifests.HISTORY: (HISTORY,),
             SWAP: (),
         }
@@ -88,6 +98,8 @@ class Workspace:
             self.manifest = Manifest(genesis, engine)
         else:
             del self.manifest.runs[runs:]
+            if (self.manifest.undo_from or 0) > self.manifest.height:
+                self.manifest.undo_from = None
         self.save()
 
     def free(self, kind: Kind, sections: list[Section]) -> None:
