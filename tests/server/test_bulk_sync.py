@@ -10,6 +10,7 @@ from electrumx.server import history as history_module
 from electrumx.server.block_processor import LTORBlockProcessor
 from electrumx.server.bulk_sync import choice, kernels
 from electrumx.server.bulk_sync.scan import Scan
+from electrumx.server.bulk_sync.space import SpaceNeeded
 from tests.conftest import require
 from tests.fakes.bulk import contents, make_limits_small, sync
 from tests.fakes.chain import COIN, ChainMaker, Model, hashX_of
@@ -245,7 +246,7 @@ async def test_a_disk_without_room_is_filled_in_the_ordinary_way(tmp_path, monke
     maker = ChainMaker(seed=1)
     chain = maker.chain(maker.grow(maker.genesis_hash, 40))
     monkeypatch.setattr(
-        choice, "space_needed", lambda *args: choice.SpaceNeeded(10**9, 2 * 10**9, 10**9)
+        choice, "space_needed", lambda *args: SpaceNeeded(10**9, 2 * 10**9, 10**9)
     )
     await sync(make_env(tmp_path, reorg_limit=5), ScriptedDaemon(chain))
     assert runs == []

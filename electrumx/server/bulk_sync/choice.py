@@ -5,7 +5,7 @@ Owns the choice.  Runs in: a worker thread.
 
 import logging
 
-from electrumx.server.bulk_sync.space import SpaceNeeded, space_needed
+from electrumx.server.bulk_sync.space import space_needed
 from electrumx.server.bulk_sync.workspace import Workspace
 from electrumx.server.db import DB
 from electrumx.server.env import Env

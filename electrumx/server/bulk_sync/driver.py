@@ -152,6 +152,7 @@ class BulkSync:
         #: raw blocks that are taken from the prefetcher but not yet parsed, and the next one's height
         self._raw: deque[bytes] = deque()
         self._next_height = 0
+        self._is_first_scan = True
         self._parsing: deque[asyncio.Future[ParsedPart]] = deque()
         self._writing: asyncio.Future[None] | None = None
         self._adding: asyncio.Future[None] | None = None
@@ -226,7 +227,10 @@ class BulkSync:
 
     async def _scan_chain(self) -> None:
         """Add blocks until REORG_LIMIT are left; then everything is in runs."""
-        await self._start_over()
+        # At the start of an empty database the prefetcher has begun where we do.
+        if self.scan.height >= 0 or not self._is_first_scan:
+            await self._start_over()
+        self._is_first_scan = False
         try:
             while True:
                 try:
