@@ -51,7 +51,10 @@ from electrumx.lib.coins import Block
 from electrumx.lib.errors import DeserializeError, OperatorError
 from electrumx.lib.hash import sha256
 from electrumx.lib.util import pack_le_uint32
-from electrumx.server import bulk_sync, indexer
+from electrumx.server import indexer
+from electrumx.server.bulk_sync.choice import use_bulk_sync
+from electrumx.server.bulk_sync.driver import BulkSync
+from electrumx.server.bulk_sync.source import ProcessorSource
 from electrumx.server.daemon import Daemon, DaemonError
 from electrumx.server.db import DB, DBError
 from electrumx.server.env import Env
@@ -142,7 +145,7 @@ class BlockProcessor(ForkFinder):
         self.reorg_count: int | None = None
         self.compiled = self._compiled_index()
         #: the bulk sync that is under way
-        self.bulk: bulk_sync.BulkSync | None = None
+        self.bulk: BulkSync | None = None
         #: what tidies the stores up after the first synchronisation
         self._merging: asyncio.Task[None] | None = None
 
@@ -244,7 +247,6 @@ class BlockProcessor(ForkFinder):
             return fetching.result()
 
         self.db.fetch_blocks = fetch_blocks
-        await asyncio.to_thread(bulk_sync.finish_move, self.db.db_dir, self.logger)
         await self.db.open_for_sync()
         self._read_committed()
 
@@ -279,12 +281,10 @@ class BlockProcessor(ForkFinder):
         if not type(self).__module__.startswith(__name__):
             return
         height = self.daemon.cached_height() or 0
-        if not await asyncio.to_thread(
-            bulk_sync.use_bulk_sync, self.env, self.db, height, self.logger
-        ):
+        if not await asyncio.to_thread(use_bulk_sync, self.env, self.db, height, self.logger):
             return
-        source = bulk_sync.ProcessorSource(self, self._parse_blocks, self._refuse_if_repeated)
-        self.bulk = bulk_sync.BulkSync(
+        source = ProcessorSource(self, self._parse_blocks, self._refuse_if_repeated)
+        self.bulk = BulkSync(
             self.env,
             self.db,
             self.daemon,

@@ -26,6 +26,7 @@ from electrumx.lib.coins.base import NEVER, OutputRule
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.lib.merkle import Merkle, MerkleCache
 from electrumx.server import recovery
+from electrumx.server.bulk_sync.workspace import finish_move
 from electrumx.server.compaction import CompactionPass
 from electrumx.server.disk_trouble import explained
 from electrumx.server.env import Env
@@ -191,6 +192,7 @@ class Committed(Queries):
         first_time = not self.tx_counts
         self.last_flush = time.monotonic()
         try:
+            finish_move(self.db_dir, self.logger)
             self._refuse_half_a_database()
             self.utxo_db = self.db_class(str(self.db_dir / "utxo"), for_sync)
             fault_point("open: utxo store opened")

@@ -154,12 +154,13 @@ class Workspace:
 
 
 def finish_move(db_dir: Path, logger: logging.Logger) -> None:
-    """Complete the last step of a bulk sync that was stopped in it.  Call it before opening."""
+    """Complete the last step of a bulk sync that was stopped in it.  Call it before stores are opened."""
     workspace = Workspace(db_dir, logger)
     try:
         found = manifests.load(workspace.folder)
     except DBError:
         return
     if found is not None and found.phase == SWAP:
+        workspace.manifest = found
         workspace.move_stores()
         workspace.remove()
