@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 JOBS ?= 3
 PYTEST := $(BIN)/python -m pytest
 SUPPORTED := 3.10 3.11 3.12 3.13
-COMPILED := $(wildcard electrumx/server/*.pyx electrumx/server/*.pxd)
+COMPILED := $(wildcard electrumx/server/*/*.pyx electrumx/server/*/*.pxd electrumx/lib/*.pxd)
 UNIT_TESTS := $(wildcard tests/lib tests/server tests/property)
 
 # The first Python that is new enough and can make a virtual environment.
@@ -42,7 +42,7 @@ parts: $(VENV)/.installed-test
 	@$(BIN)/python -m tests.integration.parts
 	@sh tests/crash/peer_env.sh $(BIN)/python || true
 
-# Ruff, mypy and the manual are among the tests (tests/house), so that one run shows all faults.
+# Ruff, mypy and the manual are among the tests (tests/lint), so that one run shows all faults.
 test: parts
 	$(PYTEST) -n $(JOBS) --dist loadgroup tests
 

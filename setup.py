@@ -68,12 +68,18 @@ EXTRAS = {
 EXTENSIONS = [
     Extension(
         f"electrumx.server.{name}",
-        [f"electrumx/server/{name}.pyx"],
+        [f"electrumx/server/{name.replace('.', '/')}.pyx"],
         libraries=["crypto"],
         extra_compile_args=["-O3"],
         optional=True,
     )
-    for name in ("_fastblock", "_fastbulk", "_fasthistory", "_fastindex", "_fastquery")
+    for name in (
+        "block_processor._fastblock",
+        "block_processor._fasthistory",
+        "block_processor._fastindex",
+        "bulk_sync._fastbulk",
+        "db._fastquery",
+    )
 ]
 
 setup(
@@ -86,7 +92,13 @@ setup(
     license="MIT",
     license_files=["LICENCE"],
     packages=find_packages(include=["electrumx", "electrumx.*"]),
-    package_data={"electrumx.server": ["*.pyx", "*.pxd", "*.pyi"]},
+    package_data={
+        "electrumx.lib": ["*.pxd"],
+        "electrumx.server.block_processor": ["*.pyx", "*.pxd", "*.pyi"],
+        "electrumx.server.bulk_sync": ["*.pyx"],
+        "electrumx.server.db": ["*.pyx", "*.pxd", "*.pyi"],
+        "electrumx.server.storage": ["*.pxd"],
+    },
     ext_modules=EXTENSIONS,
     python_requires=">=3.10",
     install_requires=[

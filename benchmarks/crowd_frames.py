@@ -11,7 +11,8 @@ import subprocess
 PINGS = bytes.fromhex("8980") + bytes(4)
 PINGS *= 2_000
 PONGS = (bytes.fromhex("8a80") + bytes(4)) * 2_000
-# A message that begins and never ends
+# A message that begins and never ends: its first frame, and those that follow
+BEGIN_FRAGMENTS = bytes.fromhex("0180") + bytes(4)
 EMPTY_FRAGMENTS = (bytes.fromhex("0080") + bytes(4)) * 2_000
 CONNECT_SECS = 20
 
@@ -59,6 +60,13 @@ def connect_websocket(port, source):
         if not data:
             raise ConnectionError("the websocket was refused")
         reply += data
+    return sock
+
+
+def begin_fragments(port, source):
+    """A websocket on which a message has begun."""
+    sock = connect_websocket(port, source)
+    sock.sendall(BEGIN_FRAGMENTS)
     return sock
 
 

@@ -11,10 +11,11 @@ import argparse
 import time
 
 from electrumx.lib.script import is_unspendable_legacy
-from electrumx.server import fast_index, indexer
-from electrumx.server.fast_index import CompiledIndex
-from electrumx.server.history import History
-from electrumx.server.utxo_cache import UTXOCache
+from electrumx.server.block_processor import compiled_indexer as fast_index
+from electrumx.server.block_processor import indexer
+from electrumx.server.block_processor.compiled_indexer import CompiledIndex
+from electrumx.server.block_processor.utxo_cache import UTXOCache
+from electrumx.server.history.store import History
 from tests.fakes.chain import COIN, ChainMaker
 
 

@@ -9,9 +9,9 @@ import shutil
 import time
 
 from electrumx.lib.util import LogicalFile
-from electrumx.server.fast_index import CompiledIndex
-from electrumx.server.history import History
-from electrumx.server.storage import db_class
+from electrumx.server.block_processor.compiled_indexer import CompiledIndex
+from electrumx.server.history.store import History
+from electrumx.server.storage.base import db_class
 from tests.fakes.chain import COIN
 
 #: bytes of blocks that are parsed, and then indexed, at a time

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The acceptance scenario against abuse: every kind of abuser against honest clients.
 
-    python -m benchmarks.siege [--secs 120] [--abusers 75] [--kinds WORD ...] [--wallets 20]
+    python -m benchmarks.siege [--secs 120] [--abusers 75] [--kinds WORD ...] [--cgroup FOLDER]
 
 Two sieges: all abusers from one address, then from 25 subnets.  During each, 20 honest wallets ping
 and subscribe with a stopwatch, in a process that shares no processor with the server, and 1,000
@@ -47,6 +47,7 @@ HONEST = re.compile(r"127\.(1\d|2\d|4\d)\.")
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 MALFORMED = array(b"1", 490_000)
 LARGE_PARAMS = b'{"id":1,"method":"server.ping","params":[[' + b"{}," * 300_000 + b"1]]}\n"
+NESTED = b'[{"id":1,"method":"server.ping","params":' + b"[" * 300_000 + b"]" * 300_000 + b"}]\n"
 
 
 class Abuser:
@@ -165,6 +166,11 @@ def _script(number):
     return line("blockchain.scripthash.subscribe", f"{number + random.getrandbits(128):064x}") * 20
 
 
+def _fragments(number):
+    """Return frames that go on with one message; the first call begins it."""
+    return frames.BEGIN_FRAGMENTS * (number == 1) + frames.EMPTY_FRAGMENTS
+
+
 #: name -> what an abuser does until the server ends it
 KINDS = {
     "half-open TLS": lambda a: a.hold("ssl"),
@@ -176,12 +182,14 @@ KINDS = {
     "TLS key updates": Abuser.key_updates,
     "websocket pings": lambda a: a.repeat("ws", lambda n: frames.PINGS, reads=False),
     "websocket pongs": lambda a: a.repeat("ws", lambda n: frames.PONGS),
-    "websocket fragments": lambda a: a.repeat("ws", lambda n: frames.EMPTY_FRAGMENTS),
+    "websocket fragments": lambda a: a.repeat("ws", _fragments),
     "request flood": lambda a: a.repeat("tcp", lambda n: crowd.FLOOD),
     "subscriptions": lambda a: a.repeat("tcp", _script),
     "batches": lambda a: a.repeat("tcp", lambda n: crowd.BATCH),
     "malformed batches": lambda a: a.repeat("tcp", lambda n: MALFORMED),
     "large parameters": lambda a: a.repeat("tcp", lambda n: LARGE_PARAMS),
+    "nested objects": lambda a: a.repeat("tcp", lambda n: NESTED),
+    "incomplete requests": lambda a: a.hold("tcp", b"x" * 900_000),
     "junk": lambda a: a.repeat("tcp", lambda n: b"junk\n" * 100),
     "endless line": lambda a: a.repeat("tcp", lambda n: b"x" * 65_536),
     "over MAX_SEND": lambda a: a.repeat(
@@ -373,12 +381,15 @@ def measure(folder, args):
         ) as server:
             pid = server.child.pid
             os.sched_setaffinity(pid, sorted(os.sched_getaffinity(0))[:1])
+            if args.cgroup:
+                Path(args.cgroup, "cgroup.procs").write_text(str(pid))
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (UNIT_FILES, UNIT_FILES))
             for number, name in enumerate(("one address", "25 subnets")):
                 figures[name] = siege(server, name, args, number * 3_000)
                 if not server.child.running():
                     figures[name]["server"] = f"ended with {server.child.popen.returncode}"
                     return figures
+            figures["MB at the end"] = memory_kb(pid) // 1024
             figures["MB peak"] = memory_kb(pid, "VmHWM") // 1024
     figures["load average after"] = round(os.getloadavg()[0], 1)
     return figures
@@ -392,6 +403,7 @@ def main():
     parser.add_argument("--wallets", type=int, default=20)
     parser.add_argument("--idlers", type=int, default=1_000)
     parser.add_argument("--kinds", nargs="+", metavar="WORD", help="kinds named like this")
+    parser.add_argument("--cgroup", metavar="FOLDER", help="control group of the server")
     args = parser.parse_args()
     words = args.kinds or [""]
     args.kinds = [kind for kind in KINDS if any(word in kind for word in words)]

@@ -17,11 +17,11 @@ from benchmarks.wire import body, line
 from electrumx.lib.hash import HASHX_LEN, double_sha256
 from electrumx.lib.merkle import Merkle
 from electrumx.lib.util import chunks, pack_be_uint32
-from electrumx.server import fast_index
-from electrumx.server.history import History
-from electrumx.server.session.framing import LineFramer
-from electrumx.server.session.results import encode
-from electrumx.server.storage import db_class
+from electrumx.server.block_processor import compiled_indexer as fast_index
+from electrumx.server.history.store import History
+from electrumx.server.session.engine.framing import LineFramer
+from electrumx.server.session.engine.json_result import encode
+from electrumx.server.storage.base import db_class
 from tests.fakes.chain import COIN
 
 ROUNDS = 3

@@ -21,10 +21,10 @@ SHORT = [
 LONG = [
     *SHORT,
     "tests/property",
-    "tests/server/test_block_processor.py",
-    "tests/server/test_mempool.py",
-    "tests/server/test_db.py",
-    "tests/server/session/test_scripts.py",
+    "tests/server/block_processor/test_processor.py",
+    "tests/server/mempool/test_sync.py",
+    "tests/server/db/test_flusher.py",
+    "tests/server/session/shared/test_script_cache.py",
 ]
 SANITIZE = "-fsanitize=address,undefined"
 FLAGS = f"{SANITIZE} -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1"
@@ -76,8 +76,8 @@ def build(source: Path) -> None:
         capture_output=True,
         text=True,
     )
-    built = list((source / "electrumx" / "server").glob("_fast*.so"))
-    modules = list((source / "electrumx" / "server").glob("_fast*.pyx"))
+    built = list((source / "electrumx" / "server").rglob("_fast*.so"))
+    modules = list((source / "electrumx" / "server").rglob("_fast*.pyx"))
     if done.returncode or len(built) < len(modules):
         raise SystemExit(f"cannot build with sanitizers:\n{done.stdout}{done.stderr}")
 

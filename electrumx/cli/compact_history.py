@@ -13,8 +13,8 @@ import sys
 import time
 
 from electrumx.cli.stopped import find_database, run_tool
-from electrumx.server.compaction import PREFIXES, compact_prefixes
-from electrumx.server.db import DB, DBError
+from electrumx.server.db.flusher import DB, DBError
+from electrumx.server.history.row_compaction import PREFIXES, compact_prefixes
 
 #: bytes of rows written in one batch, about
 BATCH_BYTES = 8_000_000

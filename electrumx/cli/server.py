@@ -98,8 +98,8 @@ def _serve(logger: logging.Logger, handler: logging.Handler, early: EarlySignals
     logger.info("ElectrumX server starting")
     # Imported here, so that an error in importing is logged, too; and settings come first, as
     # their errors are the likely ones.
-    from electrumx.server.allocator import keep_freed_memory, keep_little_freed_memory
     from electrumx.server.env import Env
+    from electrumx.server.runtime.malloc_tuning import keep_freed_memory, keep_little_freed_memory
 
     keep_little_freed_memory(os.environ)
     env = Env()

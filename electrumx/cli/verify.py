@@ -11,9 +11,9 @@ import os
 import sys
 
 from electrumx.cli.stopped import find_database, run_tool
-from electrumx.server.db import DB
+from electrumx.server.db.flusher import DB
 from electrumx.server.env import Env
-from electrumx.server.verify import Verdict, verify
+from electrumx.server.maintenance.verify import Verdict, verify
 
 
 async def _verify(db: DB, env: Env, deep: bool, logger: logging.Logger) -> Verdict:

@@ -7,7 +7,11 @@ the interpreter's lock meanwhile, so that a thread is no help.  But it looks for
 import re
 import signal
 import threading
+import time
 from types import FrameType
+
+# A shorter timer would fire more often than is worth it.
+MIN_TIMER_SECS = 0.001
 
 
 class MatchTimeoutError(Exception):
@@ -17,7 +21,8 @@ class MatchTimeoutError(Exception):
 class BoundedPattern:
     """A compiled pattern whose matching is interrupted when it has taken too much processor time.
 
-    Uses the signal SIGVTALRM, whose handler stays installed.  Outside the main thread, where
+    The time of the thread that matches counts; the signal's timer counts that of all threads, and
+    is set again for what is left.  Uses the signal SIGVTALRM, whose handler stays installed.  Outside the main thread, where
     signals are not handled, the time is not bounded.
     """
 
@@ -25,11 +30,18 @@ class BoundedPattern:
         self.pattern = pattern
         self._cpu_secs = cpu_secs
         self._is_matching = False
+        # By the clock of the thread's processor time
+        self._deadline = 0.0
 
     def _on_timer(self, _signum: int, _frame: FrameType | None) -> None:
-        if self._is_matching:
-            self._is_matching = False
-            raise MatchTimeoutError
+        if not self._is_matching:
+            return
+        left = self._deadline - time.thread_time()
+        if left > 0:
+            signal.setitimer(signal.ITIMER_VIRTUAL, max(left, MIN_TIMER_SECS))
+            return
+        self._is_matching = False
+        raise MatchTimeoutError
 
     def match(self, text: str) -> re.Match[str] | None:
         """Return the match at the start of a text, or None; raises MatchTimeoutError."""
@@ -38,6 +50,7 @@ class BoundedPattern:
         # Never uninstalled: the signal may arrive late, and its default is the end of the process.
         if signal.getsignal(signal.SIGVTALRM) != self._on_timer:
             signal.signal(signal.SIGVTALRM, self._on_timer)
+        self._deadline = time.thread_time() + self._cpu_secs
         self._is_matching = True
         signal.setitimer(signal.ITIMER_VIRTUAL, self._cpu_secs)
         try:

@@ -8,16 +8,16 @@ Errors are sorted by whose fault they are; each is defined beside the code that 
      |    +-- ServiceError        server.env: SERVICES and REPORT_SERVICES
      |    +-- CoinError           lib.coins: unknown coin, bad daemon URL, wrong genesis block
      |    +-- StartupError        lib.server_base: run as root, or by a Python too old
-     |    +-- DBError             server.schema: the database on disk does not fit
-     |    |    +-- MissingEngineError  server.storage: an engine's binding, also an ImportError
-     |    +-- ListenError         server.session.preflight: an address cannot be listened on
-     |    +-- CertificateError    server.session.preflight: a bad certificate or key
+     |    +-- DBError             server.storage.schema: the database on disk does not fit
+     |    |    +-- MissingEngineError  server.storage.base: an engine's binding, also an ImportError
+     |    +-- ListenError         server.session.transport.preflight: an address cannot be listened on
+     |    +-- CertificateError    server.session.transport.preflight: a bad certificate or key
      +-- DeserializeError      bytes that are not what they claim to be (node, client or disk)
      |    +-- SkipTxDeserialize   a transaction that is valid but not for us (MWEB-only)
      +-- ScriptError           lib.script: a script that does not parse
      +-- Base58Error           lib.hash: not Base58, or a wrong checksum
-     +-- DaemonError           server.node_reply: the node answered with an error
-     +-- ChainError            server.utxo_cache: blocks and index disagree: stop, do not flush
+     +-- DaemonError           server.daemon.responses: the node answered with an error
+     +-- ChainError            server.block_processor.errors: blocks and index disagree: stop, do not flush
      +-- BadPeerError          server.peers: a peer that lies or does not speak the protocol
 
 Errors owed to clients are aiorpcX's ``RPCError``; they are made only in ``server.session``.

@@ -52,6 +52,16 @@ class LRUCache(Generic[K, V]):
         self._entries.move_to_end(key)
         return found[0]
 
+    def use(self, key: K) -> V | None:
+        """Do as ``get``, but count no lookup that finds nothing."""
+        found = self._entries.get(key)
+        if found is None:
+            return None
+        self.lookups += 1
+        self.hits += 1
+        self._entries.move_to_end(key)
+        return found[0]
+
     def peek(self, key: K) -> V | None:
         """Return the entry or None, without counting or using it."""
         found = self._entries.get(key)

@@ -18,23 +18,23 @@ import electrumx
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.server_base import ServerBase
 from electrumx.lib.util import class_logger, version_string
-from electrumx.server.block_processor import BlockProcessor
-from electrumx.server.compiled_modules import missing_modules, missing_modules_warning
-from electrumx.server.daemon import Daemon
-from electrumx.server.db import DB
+from electrumx.server.block_processor.prefetcher import above_text
+from electrumx.server.block_processor.processor import BlockProcessor
+from electrumx.server.daemon.client import Daemon
+from electrumx.server.daemon.mempool_listing import Listing
+from electrumx.server.daemon.responses import block_hash
+from electrumx.server.daemon.tip_watcher import TipWatcher
+from electrumx.server.db.flusher import DB
 from electrumx.server.env import Env
-from electrumx.server.loop_lag import LoopLag
-from electrumx.server.mempool import MemPool, MemPoolAPI
-from electrumx.server.mempool_feed import MempoolFeed
-from electrumx.server.mempool_listing import Listing
-from electrumx.server.node_reply import block_hash
+from electrumx.server.mempool.feed import MempoolFeed
+from electrumx.server.mempool.sync import MemPool, MemPoolAPI
 from electrumx.server.notifications import Confirmed, Notifications
-from electrumx.server.prefetcher import above_text
-from electrumx.server.readiness import Readiness
-from electrumx.server.schema import DBClosedError
+from electrumx.server.runtime.compiled_modules import missing_modules, missing_modules_warning
+from electrumx.server.runtime.loop_lag import LoopLag
+from electrumx.server.runtime.sd_notify import Readiness
 from electrumx.server.session import SessionManager
-from electrumx.server.session.preflight import check_services
-from electrumx.server.tip_watcher import TipWatcher
+from electrumx.server.session.transport.preflight import check_services
+from electrumx.server.storage.schema import DBClosedError
 
 # New objects between two collections of the youngest, such collections between two of the middle
 # generation, and those between two full ones.

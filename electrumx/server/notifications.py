@@ -21,7 +21,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass
 
-from electrumx.server.packed import Addition
+from electrumx.server.db.wire_rows import Addition
 
 NotifyFunc = Callable[[int, set[bytes]], Awaitable[None]]
 

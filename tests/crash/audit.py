@@ -6,8 +6,8 @@ sentences; an empty list means that the database is exactly what an undisturbed 
 
 from collections import defaultdict
 
-from electrumx.server import schema
-from electrumx.server.db import DB
+from electrumx.server.db.flusher import DB
+from electrumx.server.storage import schema
 from tests.crash.stories import expected, story
 
 

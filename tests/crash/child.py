@@ -27,13 +27,14 @@ from collections import Counter
 from types import SimpleNamespace
 
 from electrumx.cli import compact_history
-from electrumx.server import faults, upgrade
-from electrumx.server.block_processor import BlockProcessor
+from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.bulk_sync.workspace import Workspace
-from electrumx.server.compaction import CompactionPass
-from electrumx.server.db import DB
-from electrumx.server.history import History
-from electrumx.server.storage import Storage
+from electrumx.server.db import upgrade
+from electrumx.server.db.flusher import DB
+from electrumx.server.history.row_compaction import CompactionPass
+from electrumx.server.history.store import History
+from electrumx.server.runtime import fault_points as faults
+from electrumx.server.storage.base import Storage
 from tests.crash import audit, leavings, mutations
 from tests.crash.stories import BACKUP_CHUNK, story
 from tests.fakes.bulk import make_limits_small

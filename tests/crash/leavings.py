@@ -7,7 +7,7 @@ The layouts are written down here once more, so that the code under test is not 
 import ast
 from pathlib import Path
 
-from electrumx.server.storage import db_class
+from electrumx.server.storage.base import db_class
 
 UTXO_STATE, HIST_STATE = b"state", b"state\0\0"
 

@@ -7,10 +7,10 @@ history survived twenty random kills unnoticed, for a re-sync writes the same ro
 from dataclasses import replace
 
 from electrumx.lib import util
-from electrumx.server import faults
-from electrumx.server.db import DB
-from electrumx.server.history import History
-from electrumx.server.schema import STATE_KEY
+from electrumx.server.db.flusher import DB
+from electrumx.server.history.store import History
+from electrumx.server.runtime import fault_points as faults
+from electrumx.server.storage.schema import STATE_KEY
 
 
 def no_excess_clearing():

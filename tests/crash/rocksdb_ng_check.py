@@ -8,8 +8,9 @@ FOLDER/theirs is a store that rocksdict wrote; FOLDER/ours is left for rocksdict
 import gc
 import sys
 
-from electrumx.server.schema import DBError
-from electrumx.server.storage import RocksDBNG, db_class
+from electrumx.server.storage.base import db_class
+from electrumx.server.storage.rocksdb import RocksDBNG
+from electrumx.server.storage.schema import DBError
 
 
 def main(folder):

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from electrumx.server import faults
+from electrumx.server.runtime import fault_points as faults
 from tests.crash.harness import Campaign, Kill, Stats, Zygote
 from tests.crash.stories import REORG_LIMIT
 

@@ -7,10 +7,10 @@ import shutil
 import pytest
 
 from electrumx.lib import util
-from electrumx.server.block_processor import BlockProcessor
-from electrumx.server.db import DB
-from electrumx.server.history import History
-from electrumx.server.schema import STATE_KEY, ChainState, DBError
+from electrumx.server.block_processor.processor import BlockProcessor
+from electrumx.server.db.flusher import DB
+from electrumx.server.history.store import History
+from electrumx.server.storage.schema import STATE_KEY, ChainState, DBError
 from tests.crash import audit
 from tests.crash.stories import BACKUP_CHUNK, REORG_LIMIT, story
 from tests.fakes.chain import COIN

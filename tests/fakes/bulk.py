@@ -2,13 +2,13 @@
 
 from collections import defaultdict
 
-from electrumx.server import schema
-from electrumx.server.block_processor import BlockProcessor
+from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.bulk_sync import choice, space
 from electrumx.server.bulk_sync.driver import BulkSync
 from electrumx.server.bulk_sync.merge import Merge
 from electrumx.server.bulk_sync.scan import Scan
-from electrumx.server.db import DB
+from electrumx.server.db.flusher import DB
+from electrumx.server.storage import schema
 from tests.fakes.world import World
 
 

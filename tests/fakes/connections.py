@@ -1,7 +1,7 @@
 """Connections without sockets: what asyncio and the server's other parts are to a transport."""
 
-from electrumx.server.session.send_memory import SendMemory
-from electrumx.server.session.transport import ConnectionContext, TurnQueue
+from electrumx.server.session.transport.held_memory import ReceiveMemory, SendMemory
+from electrumx.server.session.transport.transport import ConnectionContext, TurnQueue
 
 
 class FreeAdmission:
@@ -19,6 +19,7 @@ def connection_context(session_factory, max_recv=1_000_000, **settings):
     shared = {
         "admission": FreeAdmission(),
         "send_memory": SendMemory(1 << 30),
+        "receive_memory": ReceiveMemory(limit=1 << 30),
         "turns": TurnQueue(),
     }
     return ConnectionContext(session_factory, max_recv, **(shared | settings))

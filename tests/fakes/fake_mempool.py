@@ -9,7 +9,7 @@ import hashlib
 import struct
 from contextlib import asynccontextmanager
 
-from electrumx.server.mempool import MemPool, MemPoolAPI
+from electrumx.server.mempool.sync import MemPool, MemPoolAPI
 from electrumx.server.notifications import Confirmed
 
 WAIT_SECS = 60

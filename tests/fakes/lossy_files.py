@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from electrumx.lib import util
-from electrumx.server.flat_files import FlatFiles
-from electrumx.server.storage import Storage
+from electrumx.server.db.flat_files import FlatFiles
+from electrumx.server.storage.base import Storage
 
 
 class LossyStore(Storage):

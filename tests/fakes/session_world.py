@@ -13,14 +13,15 @@ from websockets.asyncio.client import connect as websocket_connect
 
 from electrumx.lib.hash import HASHX_LEN, Base58Error, double_sha256, hash_to_hex_str, sha256
 from electrumx.lib.merkle import Merkle
-from electrumx.server import packed
-from electrumx.server.daemon import DaemonError
-from electrumx.server.db import UTXO, DBError
-from electrumx.server.node_reply import ReplyTooLargeError
+from electrumx.server.daemon.client import DaemonError
+from electrumx.server.daemon.responses import ReplyTooLargeError
+from electrumx.server.db import wire_rows as packed
+from electrumx.server.db.flusher import DBError
+from electrumx.server.db.queries import Balance, Coins, PackedHistory
 from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
-from electrumx.server.queries import Balance, Coins, PackedHistory
 from electrumx.server.session import ElectrumX, SessionManager
 from electrumx.server.session import manager as manager_module
+from electrumx.server.storage.schema import UTXO
 
 # For what should take no time: only a fault makes anybody wait so long, however busy the machine
 WAIT_SECS = 60
@@ -333,9 +334,7 @@ class FakeDaemon:
         if self.stall is not None:
             await self.stall.wait()
         result = self.txs.get(hex_hash, "beef" * 4)
-        if not verbose:
-            return result
-        if not isinstance(result, dict):
+        if verbose and not isinstance(result, dict):
             result = {"txid": hex_hash, "hex": result}
             if hex_hash not in self.unconfirmed:
                 result["confirmations"] = 1
@@ -385,7 +384,8 @@ class FakeMempool:
         return {"behind": False, "height": 10, "txs": 0}
 
     def has(self, hashX):
-        return bool(self.sync_summaries(hashX))
+        known = self.sync_summaries(hashX), self.deltas, self.spends, self.utxos
+        return bool(known[0]) or any(hashX in part for part in known[1:])
 
     def sync_summaries(self, hashX):
         if self.failure is not None:
@@ -466,6 +466,7 @@ class Client:
         self._send = send
         self._recv = recv
         self.close = close
+        self.transport = transport
         self.stop_reading = transport.pause_reading
         self.abort = transport.abort
         self.notifications = []
@@ -656,7 +657,7 @@ async def session_world(*, tls_client=None, db=None, ready=True, lenient=False, 
     finally:
         manager_module.PeerManager = original
     if not lenient:
-        manager.leniency = lambda host: 1.0
+        manager.shared.table.leniency = lambda host: 1.0
     if ready:
         mempool_event.set()
     notifications = Notifications()

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 from electrumx.lib.coins import Coin
 from electrumx.lib.hash import double_sha256, hash_to_hex_str
-from electrumx.server import packed
-from electrumx.server.block_processor import BlockProcessor
-from electrumx.server.daemon import DaemonError
-from electrumx.server.db import DB
+from electrumx.server.block_processor.processor import BlockProcessor
+from electrumx.server.daemon.client import DaemonError
+from electrumx.server.db import wire_rows as packed
+from electrumx.server.db.flusher import DB
 from electrumx.server.notifications import Notifications
 from tests.fakes.chain import COIN, Model
 

@@ -20,9 +20,9 @@ from websockets.client import ClientProtocol
 from websockets.frames import Opcode
 from websockets.uri import parse_uri
 
-from electrumx.server.session.first_message import may_be_json_rpc
-from electrumx.server.session.transport import RawTransport, StreamConnection
-from electrumx.server.session.websocket import WebSocketTransport
+from electrumx.server.session.engine.first_message import may_be_json_rpc
+from electrumx.server.session.transport.transport import RawTransport, StreamConnection
+from electrumx.server.session.transport.websocket import WebSocketTransport
 from tests.fakes.connections import FakeSocketTransport
 from tests.fakes.session_world import session_world
 

@@ -206,7 +206,7 @@ def _verdict(parse: Callable[[bytes], Any], raw: bytes) -> Any:
 
 def compiled(data: bytes) -> None:
     """Compare the compiled parser with the readable one."""
-    from electrumx.server import _fastblock
+    from electrumx.server.block_processor import _fastblock
 
     if not data:
         return

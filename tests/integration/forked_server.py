@@ -81,9 +81,9 @@ def main():
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # Caches would answer in place of the database.
     import electrumx.cli.server
-    import electrumx.server.block_processor_variants
+    import electrumx.server.block_processor
     import electrumx.server.controller  # noqa: F401
-    from electrumx.server.session import scripts
+    from electrumx.server.session.shared import script_cache as scripts
 
     scripts.MAX_BYTES = scripts.MAX_BALANCE_BYTES = 0
     while line := sys.stdin.readline():

@@ -51,7 +51,7 @@ def _inject_public_loopback(private):
 
 
 def _inject_groups():
-    from electrumx.server.session import limits
+    from electrumx.server.session.engine import limits
 
     limits.is_exempt = lambda host: host.is_private and not host.is_loopback
 

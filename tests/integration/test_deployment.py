@@ -19,12 +19,12 @@ import pytest
 from electrumx.cli.rpc import DEFAULT_SOCKET
 from tests.conftest import REPOSITORY, require
 from tests.fakes.chain import COIN, Model
-from tests.house.test_docs import directives
 from tests.integration import client as electrum
 from tests.integration.howto import Shell, block
 from tests.integration.processes import Child
 from tests.integration.server import ServerProcess, _accepts, wait_until
 from tests.integration.stand_in import StandIn, small_chain
+from tests.lint.test_docs import directives
 from tests.ports import free_ports
 
 CONTRIB = REPOSITORY / "contrib"

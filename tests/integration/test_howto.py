@@ -18,7 +18,6 @@ import pytest
 from electrumx.lib.hash import double_sha256
 from tests.conftest import REPOSITORY, require
 from tests.fakes.chain import COIN
-from tests.house.test_sourcecode import tracked_files
 from tests.integration import client as electrum
 from tests.integration import nodes, parts, test_deployment
 from tests.integration.howto import Shell, block, literal_blocks, page_blocks
@@ -26,6 +25,7 @@ from tests.integration.processes import Child
 from tests.integration.server import _accepts, wait_until
 from tests.integration.stand_in import StandIn, small_chain
 from tests.integration.test_deployment import certificate_shown
+from tests.lint.test_sourcecode import tracked_files
 from tests.ports import free_port, free_ports
 
 HEIGHT = 30
@@ -83,10 +83,10 @@ NOT_TYPED = {
 }
 # Lines of the log that appear only in trouble, or after half a minute, and the tests that see them.
 NOT_SEEN_AT_ONCE = {
-    "ERROR:Daemon:connection problem": "tests/server/test_daemon.py",
-    "ERROR:Prefetcher:block 900,001": "tests/server/test_prefetcher.py",
+    "ERROR:Daemon:connection problem": "tests/server/daemon/test_client.py",
+    "ERROR:Prefetcher:block 900,001": "tests/server/block_processor/test_prefetcher.py",
     "INFO:TipWatcher:the daemon at": "tests/integration/test_announcements.py",
-    "WARNING:TipWatcher:the daemon at": "tests/server/test_tip_watcher.py",
+    "WARNING:TipWatcher:the daemon at": "tests/server/daemon/test_tip_watcher.py",
     "WARNING:Prefetcher:the database is": "tests/server/test_strange_nodes.py",
     "INFO:BlockProcessor:sync 38.2%": "test_the_progress_line_is_as_shown",
 }
@@ -131,7 +131,7 @@ def test_the_server_is_installed(tmp_path):
         target = source / path.relative_to(REPOSITORY)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
-    # Without a compiler, as some readers are; tests/house/test_packaging has one.
+    # Without a compiler, as some readers are; tests/lint/test_packaging has one.
     shell = Shell(tmp_path, PIP_DISABLE_PIP_VERSION_CHECK=1, PIP_NO_COMPILE=1, CC="false")
     for name in ("PIP_CACHE_DIR", "PIP_INDEX_URL", "HTTPS_PROXY", "SSL_CERT_FILE"):
         if name in os.environ:

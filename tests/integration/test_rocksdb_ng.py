@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from electrumx.server.storage import db_class
+from electrumx.server.storage.base import db_class
 from tests.conftest import REPOSITORY
 from tests.crash.peer import NEWEST, Peer
 

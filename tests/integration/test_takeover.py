@@ -10,10 +10,10 @@ from collections import defaultdict
 
 import pytest
 
-from electrumx.server import recovery
-from electrumx.server.db import DB
-from electrumx.server.schema import HIST_STATE_KEY, STATE_KEY
-from electrumx.server.storage import db_class
+from electrumx.server.db import foreign_reorg_repair as recovery
+from electrumx.server.db.flusher import DB
+from electrumx.server.storage.base import db_class
+from electrumx.server.storage.schema import HIST_STATE_KEY, STATE_KEY
 from tests.conftest import REPOSITORY
 from tests.crash.harness import Zygote
 from tests.crash.peer import CASES, NEWEST, REORG_LIMIT, Peer, assert_answers

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from electrumx.lib.coins import LitecoinRegtest
-from electrumx.server.schema import OUTPOINT_PREFIX, UTXO_PREFIX
-from electrumx.server.storage import db_class
+from electrumx.server.storage.base import db_class
+from electrumx.server.storage.schema import OUTPOINT_PREFIX, UTXO_PREFIX
 from tests.conftest import REPOSITORY
 from tests.integration import client as electrum
 from tests.integration.chains import COIN, ChainBuilder, make_tx

@@ -1,6 +1,7 @@
 """Catastrophic patterns are interrupted; ordinary ones are matched as ever."""
 
 import re
+import signal
 import threading
 import time
 
@@ -34,3 +35,19 @@ def test_in_other_threads_there_are_no_signals():
     thread.start()
     thread.join()
     assert found[0]
+
+
+class Interrupted:
+    """A pattern that is matched at once, while other threads have used up the timer."""
+
+    def match(self, text):
+        signal.raise_signal(signal.SIGVTALRM)
+        return text
+
+
+def test_the_processor_time_of_other_threads_does_not_count():
+    assert BoundedPattern(Interrupted(), 10.0).match("name") == "name"
+    # The timer of the match is not left behind.
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+    with pytest.raises(MatchTimeoutError):
+        BoundedPattern(Interrupted(), 0.0).match("name")

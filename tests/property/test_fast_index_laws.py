@@ -11,12 +11,15 @@ from electrumx.lib.errors import DeserializeError, SkipTxDeserialize
 from electrumx.lib.script import is_unspendable_genesis, is_unspendable_legacy
 from electrumx.lib.tx.cash_tokens import locking_script
 from electrumx.lib.util import pack_varint
-from electrumx.server import fast_index, indexer, packed
-from electrumx.server.block_processor import spent_outpoints_of
-from electrumx.server.db import CoinRow
-from electrumx.server.fast_index import CompiledIndex
-from electrumx.server.history import History
-from electrumx.server.utxo_cache import ChainError, UTXOCache
+from electrumx.server.block_processor import compiled_indexer as fast_index
+from electrumx.server.block_processor import indexer
+from electrumx.server.block_processor.compiled_indexer import CompiledIndex
+from electrumx.server.block_processor.errors import ChainError
+from electrumx.server.block_processor.processor import spent_outpoints_of
+from electrumx.server.block_processor.utxo_cache import UTXOCache
+from electrumx.server.db import wire_rows as packed
+from electrumx.server.history.store import History
+from electrumx.server.storage.schema import CoinRow
 from tests.conftest import require
 from tests.fakes.chain import ChainMaker, Model, hashX_of
 from tests.property import strategies

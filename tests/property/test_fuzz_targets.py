@@ -6,7 +6,7 @@ import pytest
 
 from electrumx.lib.coins import Zcash
 from electrumx.lib.tx import DeserializerSegWit, TxJoinSplit, TxOutput
-from electrumx.server import fast_index
+from electrumx.server.block_processor import compiled_indexer as fast_index
 from tests.conftest import require
 from tests.fuzz import seeds, targets
 

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from electrumx.lib.script import is_unspendable_legacy
-from electrumx.server import indexer
-from electrumx.server.utxo_cache import ChainError, UTXOCache
+from electrumx.server.block_processor import indexer
+from electrumx.server.block_processor.errors import ChainError
+from electrumx.server.block_processor.utxo_cache import UTXOCache
 from tests.fakes.chain import COIN, ChainMaker
 
 ORDERS = {

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from electrumx.lib.coins import Coin
-from electrumx.server.mempool import MemPool, MemPoolTx
+from electrumx.server.mempool.sync import MemPool, MemPoolTx
 from tests.fakes.fake_mempool import (
     FakeAPI,
     ModelTx,

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from electrumx.lib.hash import HASHX_LEN, hash_to_hex_str, sha256
 from electrumx.lib.merkle import Merkle
-from electrumx.server import packed
-from electrumx.server.flat_files import HeldFile
-from electrumx.server.session.framing import encode_notification, notification_parts
+from electrumx.server.db import wire_rows as packed
+from electrumx.server.db.flat_files import HeldFile
+from electrumx.server.session.engine.framing import encode_notification, notification_parts
 
 PER_FILE = 300
 

@@ -7,26 +7,33 @@ import selectors
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from electrumx.server.session.results import EncodedJSON
-from electrumx.server.session.tables import rpc_method
+from electrumx.server.session.engine.json_result import EncodedJSON
+from electrumx.server.session.engine.method_registry import rpc_method
 from tests.property.test_session_laws import Sent, Session
 
 TIMEOUT_SECS = 1.0
 
 
 class LateSelector(selectors.DefaultSelector):
-    """Passes the loop's time instead of waiting, and some more each turn: a loop that lags."""
+    """Advances a simulated clock instead of waiting, plus one lag per iteration of the loop.
+
+    The clock stands still while a thread runs, which takes real time.
+    """
 
     now = 0.0
     lags = ()
+    threads = 0
 
     def select(self, timeout=None):
+        waits = timeout is None or timeout > 0
+        if waits and self.threads:
+            # The thread wakes the loop when it is done.
+            return super().select(None)
         if timeout:
             self.now += timeout
         if self.lags:
             self.now += self.lags[0]
             self.lags = self.lags[1:]
-        # A thread wakes the loop up; nothing else does.
         return super().select(None if timeout is None else 0)
 
 
@@ -38,6 +45,15 @@ class LateLoop(asyncio.SelectorEventLoop):
 
     def time(self):
         return self.selector.now
+
+    def run_in_executor(self, executor, function, *args):
+        future = super().run_in_executor(executor, function, *args)
+        self.selector.threads += 1
+        future.add_done_callback(self._on_thread_done)
+        return future
+
+    def _on_thread_done(self, _future):
+        self.selector.threads -= 1
 
 
 class SlowSession(Session):
@@ -88,6 +104,15 @@ SECONDS = st.sampled_from([0, 0.1, 0.5, 0.999, 1.0, 1.001, 5])
 METHODS = ["sleeps", "future", "large", "many", "cancelled", "cancelled.future", "none"]
 CALLS = st.tuples(st.sampled_from(METHODS), SECONDS)
 ARRIVALS = st.lists(st.tuples(SECONDS, st.lists(CALLS, max_size=6)), max_size=4)
+# One of each kind
+MIXED = [
+    ("many", 0.1),
+    ("none", 1.001),
+    ("many", 1.001),
+    ("sleeps", 0.5),
+    ("cancelled.future", 1.0),
+    ("future", 1.001),
+]
 
 
 async def _answered(session, arrivals, batched):
@@ -131,6 +156,17 @@ async def _answered(session, arrivals, batched):
     slots=1,
     throttled=False,
     batched=False,
+)
+@example(
+    arrivals=[
+        (0.999, MIXED),
+        (5, [("large", 0), ("cancelled", 5), ("large", 1.001)]),
+        (0.999, MIXED),
+    ],
+    lags=[0, 1.0, 0.001],
+    slots=2,
+    throttled=False,
+    batched=True,
 )
 def test_each_request_is_answered_once_and_its_slot_freed(
     arrivals, lags, slots, throttled, batched

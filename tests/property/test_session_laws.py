@@ -9,11 +9,12 @@ from aiorpcx import ReplyAndDisconnect, RPCError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from electrumx.server.session import requests, work
-from electrumx.server.session.requests import FAST_MESSAGE_BYTES, RequestSession
-from electrumx.server.session.results import encode_result
-from electrumx.server.session.tables import handler_names, handler_table, rpc_method
-from electrumx.server.session.transport import RawTransport
+from electrumx.server.session.engine import dispatch as work
+from electrumx.server.session.engine import receive as requests
+from electrumx.server.session.engine.json_result import encode_result
+from electrumx.server.session.engine.method_registry import handler_names, handler_table, rpc_method
+from electrumx.server.session.engine.receive import FAST_MESSAGE_BYTES, RequestSession
+from electrumx.server.session.transport.transport import RawTransport
 from tests.fakes.connections import FakeSocketTransport, connection_context
 
 
@@ -29,6 +30,9 @@ class Sent:
 
     def send(self, messages):
         self.messages += messages
+
+    def note_unanswered(self):
+        """Nobody counts."""
 
     def hold(self, *, held):
         self.is_held = held

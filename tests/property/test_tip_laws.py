@@ -16,14 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from electrumx.lib.hash import hash_to_hex_str
-from electrumx.server import mempool as mempool_module
-from electrumx.server import packed, reader
-from electrumx.server.block_processor import BlockProcessor
+from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.controller import _MemPoolView
-from electrumx.server.daemon import DaemonError
-from electrumx.server.db import DB
-from electrumx.server.mempool import MemPool
-from electrumx.server.mempool_listing import listing_of
+from electrumx.server.daemon.client import DaemonError
+from electrumx.server.daemon.mempool_listing import listing_of
+from electrumx.server.db import read_pool as reader
+from electrumx.server.db import wire_rows as packed
+from electrumx.server.db.flusher import DB
+from electrumx.server.mempool import sync as mempool_module
+from electrumx.server.mempool.sync import MemPool
 from electrumx.server.notifications import Notifications
 from electrumx.server.session import SessionManager
 from electrumx.server.session import manager as manager_module
@@ -294,7 +295,7 @@ class Simulation:
         seen = []
 
         async def compute():
-            history, _cost = await self.manager.history.read(hashX)
+            history, _cost = await self.manager.scripts.histories.read(hashX)
             unconfirmed = self.mempool.sync_summaries(hashX)
             seen.append((self.db.db_tip, self.manager.chain.notified_tip))
             return packed.entries_of(history.entries), {tx.hash for tx in unconfirmed}

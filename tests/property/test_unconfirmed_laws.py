@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from electrumx.lib.coins import BitcoinCashRegtest, BitcoinSegwitRegtest, LitecoinRegtest
 from electrumx.lib.errors import DeserializeError
-from electrumx.server import fast_index
-from electrumx.server.fast_index import unconfirmed_parser
-from electrumx.server.mempool_candidates import CandidateParser
+from electrumx.server.block_processor import compiled_indexer as fast_index
+from electrumx.server.block_processor.compiled_indexer import unconfirmed_parser
+from electrumx.server.mempool.acceptance import CandidateParser
 from tests.conftest import require
 from tests.property import strategies
 

@@ -6,11 +6,11 @@ import logging
 import pytest
 
 from electrumx.lib.coins import BitcoinCashRegtest
-from electrumx.server import history as history_module
-from electrumx.server.block_processor import LTORBlockProcessor
+from electrumx.server.block_processor.variants import LTORBlockProcessor
 from electrumx.server.bulk_sync import choice, kernels
 from electrumx.server.bulk_sync.scan import Scan
 from electrumx.server.bulk_sync.space import SpaceNeeded
+from electrumx.server.history import store as history_module
 from tests.conftest import require
 from tests.fakes.bulk import contents, make_limits_small, sync
 from tests.fakes.chain import COIN, ChainMaker, Model, hashX_of
@@ -77,7 +77,7 @@ async def test_bulk_sync_leaves_what_the_ordinary_sync_leaves(
 ):
     require_engine(engine)
     if indexer == "compiled":
-        require(kernels.compiled, "the compiled modules were not built")
+        require(kernels.compiled_module(), "the compiled modules were not built")
     runs = count_runs(monkeypatch)
     maker = ChainMaker(seed=seed, scripts=9, duplicates=0.15)
     chain = maker.chain(maker.grow(maker.genesis_hash, 60))
@@ -93,7 +93,7 @@ async def test_bulk_sync_leaves_what_the_ordinary_sync_leaves(
 @pytest.mark.parametrize("indexer", ["python", "compiled"])
 async def test_bulk_sync_of_blocks_in_canonical_order_with_tokens(tmp_path, indexer):
     if indexer == "compiled":
-        require(kernels.compiled, "the compiled modules were not built")
+        require(kernels.compiled_module(), "the compiled modules were not built")
     maker = ChainMaker(seed=5, scripts=9, ltor=True, tokens=True)
     chain = maker.chain(maker.grow(maker.genesis_hash, 50))
     bulk, ordinary = await both(

@@ -14,10 +14,10 @@ from electrumx.lib.coins import (
     BitcoinSV,
 )
 from electrumx.lib.tx import Tx, TxInput, TxOutput
-from electrumx.server import fast_index
-from electrumx.server.block_processor import LTORBlockProcessor
-from electrumx.server.db import DB
-from electrumx.server.mempool_candidates import CandidateParser
+from electrumx.server.block_processor import compiled_indexer as fast_index
+from electrumx.server.block_processor.variants import LTORBlockProcessor
+from electrumx.server.db.flusher import DB
+from electrumx.server.mempool.acceptance import CandidateParser
 from tests.conftest import require
 from tests.fakes.chain import (
     MINUS_1,

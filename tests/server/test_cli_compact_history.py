@@ -6,10 +6,10 @@ import pytest
 
 from electrumx.cli import compact_history
 from electrumx.cli.compact_history import main
-from electrumx.server import faults
-from electrumx.server.block_processor import BlockProcessor
-from electrumx.server.db import DB
-from electrumx.server.schema import HistState
+from electrumx.server.block_processor.processor import BlockProcessor
+from electrumx.server.db.flusher import DB
+from electrumx.server.runtime import fault_points as faults
+from electrumx.server.storage.schema import HistState
 from tests.fakes.chain import ChainMaker, Model, hashX_of
 from tests.fakes.world import ScriptedDaemon, assert_equals_model, make_env
 

@@ -7,11 +7,12 @@ import pytest
 
 from electrumx.lib.coins import BitcoinCashRegtest
 from electrumx.lib.tx import Tx, TxInput, TxOutput
-from electrumx.server import fast_index
-from electrumx.server import indexer as indexer_module
-from electrumx.server.block_processor import BlockProcessor, LTORBlockProcessor
-from electrumx.server.db import DB
-from electrumx.server.verify import verify
+from electrumx.server.block_processor import compiled_indexer as fast_index
+from electrumx.server.block_processor import indexer as indexer_module
+from electrumx.server.block_processor.processor import BlockProcessor
+from electrumx.server.block_processor.variants import LTORBlockProcessor
+from electrumx.server.db.flusher import DB
+from electrumx.server.maintenance.verify import verify
 from tests.conftest import require
 from tests.fakes.chain import COIN, MINUS_1, NULL, ChainMaker, Model, hashX_of, make_block
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import electrumx
 from electrumx.lib.coins import Coin
-from electrumx.server.daemon import Daemon, DaemonError
-from electrumx.server.daemon_variants import DecredDaemon, LegacyRPCDaemon
-from electrumx.server.mempool_listing import Listing
+from electrumx.server.daemon.client import Daemon, DaemonError
+from electrumx.server.daemon.mempool_listing import Listing
+from electrumx.server.daemon.variants import DecredDaemon, LegacyRPCDaemon
 from tests.conftest import REPOSITORY
 
 COIN = Coin.lookup_coin_class("Bitcoin", "regtest")
@@ -158,7 +158,9 @@ CALL = re.compile(r'_(?:send\w*|hex_batch|info\.get\(lambda: self\._send_for_dic
 
 def test_the_manual_lists_every_call_in_its_whitelist():
     server = Path(electrumx.__file__).parent / "server"
-    sources = [(server / name).read_text() for name in ("daemon.py", "tip_watcher.py")]
+    sources = [
+        (server / name).read_text() for name in ("daemon/client.py", "daemon/tip_watcher.py")
+    ]
     made = set(CALL.findall(sources[0]))
     made |= set(re.findall(r'^METHOD = "(\w+)"', sources[1], re.MULTILINE))
     [line] = re.findall(

@@ -14,7 +14,7 @@ import pytest
 from electrumx.lib.hash import double_sha256
 from electrumx.lib.tx import Tx, TxInput, TxOutput
 from electrumx.lib.util import pack_le_uint32
-from electrumx.server import fast_index
+from electrumx.server.block_processor import compiled_indexer as fast_index
 from tests.conftest import REPOSITORY
 from tests.fakes.chain import GENESIS, GENESIS_HEADER, MINUS_1, NULL, make_block
 

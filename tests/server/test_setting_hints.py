@@ -5,7 +5,7 @@ import pytest
 from electrumx.server import setting_hints as module
 from electrumx.server.env import OBSOLETE
 from electrumx.server.setting_hints import KNOWN, ignored_names, setting_hints
-from tests.house.test_docs import directives
+from tests.lint.test_docs import directives
 
 QUIET = {"SERVICES": "tcp://:1"}
 

@@ -12,13 +12,14 @@ import pytest
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.hash import double_sha256
 from electrumx.lib.tx import Tx, TxInput, TxOutput
-from electrumx.server.block_processor import BlockProcessor, ChainError, UndoMissingError
-from electrumx.server.daemon import Daemon
-from electrumx.server.db import DB
+from electrumx.server.block_processor.errors import ChainError
+from electrumx.server.block_processor.processor import BlockProcessor, UndoMissingError
+from electrumx.server.daemon.client import Daemon
+from electrumx.server.db.flusher import DB
 from tests.fakes.chain import COIN, GENESIS, ChainMaker, Model, make_block
 from tests.fakes.fake_node import FakeNode
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
-from tests.server.test_block_processor import hashXs
+from tests.server.block_processor.test_processor import hashXs
 
 
 @pytest.mark.parametrize("answer", ["zz", "", "00", "00" * 33, "é" * 64, "0" * 63 + " "])

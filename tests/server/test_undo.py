@@ -2,7 +2,7 @@
 
 from electrumx.lib.script import is_unspendable_legacy
 from electrumx.lib.tx import Tx, TxInput, TxOutput
-from electrumx.server.undo import coinbase_outputs, overwritten_count, spend_count
+from electrumx.server.storage.undo import coinbase_outputs, overwritten_count, spend_count
 from tests.fakes.chain import MINUS_1, NULL
 
 COINBASE = Tx(

@@ -26,21 +26,17 @@ DASH_SESSION = ServerClass("electrumx.server.session:DashElectrumX")
 SMARTCASH_SESSION = ServerClass("electrumx.server.session:SmartCashElectrumX")
 AUXPOW_SESSION = ServerClass("electrumx.server.session:AuxPoWElectrumX")
 PLAIN_DAEMON = ServerClass("electrumx.server.daemon:Daemon")
-DASH_DAEMON = ServerClass("electrumx.server.daemon_variants:DashDaemon")
-SMARTCASH_DAEMON = ServerClass("electrumx.server.daemon_variants:SmartCashDaemon")
-ZCOIN_DAEMON = ServerClass("electrumx.server.daemon_variants:ZcoinMtpDaemon")
-DECRED_DAEMON = ServerClass("electrumx.server.daemon_variants:DecredDaemon")
-FAKE_FEE_DAEMON = ServerClass("electrumx.server.daemon_variants:FakeEstimateFeeDaemon")
-LEGACY_DAEMON = ServerClass("electrumx.server.daemon_variants:LegacyRPCDaemon")
-PRE_LEGACY_DAEMON = ServerClass("electrumx.server.daemon_variants:PreLegacyRPCDaemon")
-FAKE_FEE_LEGACY_DAEMON = ServerClass("electrumx.server.daemon_variants:FakeEstimateLegacyRPCDaemon")
-NAME_INDEX_PROCESSOR = ServerClass(
-    "electrumx.server.block_processor_variants:NameIndexBlockProcessor"
-)
-DECRED_PROCESSOR = ServerClass("electrumx.server.block_processor_variants:DecredBlockProcessor")
-TOKENPAY_PROCESSOR = ServerClass(
-    "electrumx.server.block_processor_variants:ConvertingBlockProcessor"
-)
+DASH_DAEMON = ServerClass("electrumx.server.daemon:DashDaemon")
+SMARTCASH_DAEMON = ServerClass("electrumx.server.daemon:SmartCashDaemon")
+ZCOIN_DAEMON = ServerClass("electrumx.server.daemon:ZcoinMtpDaemon")
+DECRED_DAEMON = ServerClass("electrumx.server.daemon:DecredDaemon")
+FAKE_FEE_DAEMON = ServerClass("electrumx.server.daemon:FakeEstimateFeeDaemon")
+LEGACY_DAEMON = ServerClass("electrumx.server.daemon:LegacyRPCDaemon")
+PRE_LEGACY_DAEMON = ServerClass("electrumx.server.daemon:PreLegacyRPCDaemon")
+FAKE_FEE_LEGACY_DAEMON = ServerClass("electrumx.server.daemon:FakeEstimateLegacyRPCDaemon")
+NAME_INDEX_PROCESSOR = ServerClass("electrumx.server.block_processor:NameIndexBlockProcessor")
+DECRED_PROCESSOR = ServerClass("electrumx.server.block_processor:DecredBlockProcessor")
+TOKENPAY_PROCESSOR = ServerClass("electrumx.server.block_processor:ConvertingBlockProcessor")
 
 
 class BitcoinMixin:

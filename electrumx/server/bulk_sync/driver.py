@@ -66,6 +66,7 @@ from typing import Any, NamedTuple, Protocol
 from electrumx.lib import util
 from electrumx.lib.errors import DeserializeError, OperatorError
 from electrumx.lib.hash import hash_to_hex_str
+from electrumx.lib.log_text import printable
 from electrumx.server.bulk_sync.kernels import Kernels
 from electrumx.server.bulk_sync.manifest import SCAN, SWAP
 from electrumx.server.bulk_sync.merge import Merge, MergeStopped, UndoBlocks
@@ -73,16 +74,14 @@ from electrumx.server.bulk_sync.records import UnmatchedSpendError
 from electrumx.server.bulk_sync.scan import ParsedPart, Scan, part_of
 from electrumx.server.bulk_sync.stores import filler
 from electrumx.server.bulk_sync.workspace import Workspace
-from electrumx.server.daemon import Daemon, DaemonError
-from electrumx.server.db import DB
+from electrumx.server.daemon.client import Daemon, DaemonError
+from electrumx.server.daemon.responses import block_hash
+from electrumx.server.db.flusher import DB
 from electrumx.server.env import Env
-from electrumx.server.faults import fault_point
-from electrumx.server.node_reply import block_hash
-from electrumx.server.outage import printable
-from electrumx.server.prefetcher import Prefetcher
-from electrumx.server.schema import HIST_STATE_KEY, STATE_KEY, HistState
+from electrumx.server.runtime.fault_points import fault_point
+from electrumx.server.storage.schema import HIST_STATE_KEY, STATE_KEY, HistState
+from electrumx.server.storage.undo import NO_COIN
 from electrumx.server.sync_estimate import txs_remaining
-from electrumx.server.undo import NO_COIN
 
 
 class Progress(NamedTuple):
@@ -95,6 +94,19 @@ class Progress(NamedTuple):
     height: int
     #: seconds of the phase that are left, about; None if that is not known
     eta: float | None
+
+
+class BlockFeed(Protocol):
+    """Raw blocks that were fetched ahead: the block processor's prefetcher."""
+
+    #: set whenever there are blocks to take, or the node has no more
+    blocks_event: asyncio.Event
+
+    def get_prefetched_blocks(self) -> list[bytes]:
+        """Take the blocks fetched so far, in height order."""
+
+    async def reset_height(self, height: int) -> None:
+        """Drop what was fetched and go on above ``height``."""
 
 
 class BlockSource(Protocol):
@@ -132,7 +144,7 @@ class BulkSync:
         env: Env,
         db: DB,
         daemon: Daemon,
-        prefetcher: Prefetcher,
+        prefetcher: BlockFeed,
         source: BlockSource,
         *,
         compiled: bool,

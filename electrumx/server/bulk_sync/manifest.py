@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from electrumx.lib import util
 from electrumx.server.bulk_sync.records import Kind
-from electrumx.server.faults import fault_point
-from electrumx.server.schema import DBError
+from electrumx.server.runtime.fault_points import fault_point
+from electrumx.server.storage.schema import DBError
 
 #: of the manifest and of the records that it names
 FORMAT = 1

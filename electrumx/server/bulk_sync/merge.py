@@ -45,8 +45,8 @@ from electrumx.server.bulk_sync.records import (
 from electrumx.server.bulk_sync.run_files import Range, Sorted, ranges
 from electrumx.server.bulk_sync.stores import Put, StoreFiller
 from electrumx.server.bulk_sync.workspace import Workspace
-from electrumx.server.faults import fault_point
-from electrumx.server.schema import undo_key
+from electrumx.server.runtime.fault_points import fault_point
+from electrumx.server.storage.schema import undo_key
 
 T = TypeVar("T")
 

@@ -24,7 +24,7 @@ Pure; any thread may run it.
 
 from typing import Final, NamedTuple
 
-from electrumx.server.schema import HASH_LEN
+from electrumx.server.storage.schema import HASH_LEN
 
 KEY_LEN: Final = 24
 OUTPUT_LEN: Final = 48

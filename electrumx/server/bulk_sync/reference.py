@@ -24,11 +24,9 @@ from electrumx.server.bulk_sync.records import (
     UNDO_KEY_LEN,
     UNDO_LEN,
     UTXO_LEN,
-    Joined,
-    UnmatchedSpendError,
     outpoint_key,
 )
-from electrumx.server.schema import HIST_KEY_LEN, OUTPOINT_PREFIX, TXNUM_LEN, UTXO_PREFIX
+from electrumx.server.storage.schema import HIST_KEY_LEN, OUTPOINT_PREFIX, TXNUM_LEN, UTXO_PREFIX
 
 Put = Callable[[bytes, bytes], None]
 
@@ -206,11 +204,14 @@ def merge_undo(buffers: Sequence[bytes]) -> bytes:
     return b"".join(sorted(_records(buffers, UNDO_LEN)))
 
 
-def join(outputs: Sequence[bytes], spends: Sequence[bytes], late: Sequence[bytes] = ()) -> Joined:
+def join(
+    outputs: Sequence[bytes], spends: Sequence[bytes], late: Sequence[bytes] = ()
+) -> tuple[bytes, bytes, bytes, bytes, bytes]:
     """Match spends with the outputs of the same outpoints; ``late`` has some of them again.
 
     An output that is made again overwrites the one before; a spend is of the last output before
-    it.  Raise UnmatchedSpendError if there is none.
+    it.  Raise KeyError with the outpoint's key and the spender's number if there is none.  Return
+    the fields of ``records.Joined``.
     """
     # Of equal numbers the output comes first.
     events = sorted(_records(outputs, OUTPUT_LEN) + _records(spends, SPEND_LEN), key=_event_order)
@@ -228,7 +229,7 @@ def join(outputs: Sequence[bytes], spends: Sequence[bytes], late: Sequence[bytes
                 overwritten.append(tx_num + unspent)
             unspent = event
         elif unspent is None:
-            raise UnmatchedSpendError(key, int.from_bytes(tx_num, "big"))
+            raise KeyError(key, int.from_bytes(tx_num, "big"))
         else:
             history.add(unspent[SPEND_LEN : SPEND_LEN + HASHX_LEN] + tx_num)
             if event in places:
@@ -242,7 +243,7 @@ def join(outputs: Sequence[bytes], spends: Sequence[bytes], late: Sequence[bytes
                 utxos.append(hashX + suffix + value)
             unspent = None
     rows.sort()
-    return Joined(
+    return (
         b"".join(rows),
         b"".join(sorted(utxos)),
         b"".join(sorted(history)),

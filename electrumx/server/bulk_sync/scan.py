@@ -28,9 +28,9 @@ from electrumx.server.bulk_sync.kernels import Kernels
 from electrumx.server.bulk_sync.manifest import Run, Section
 from electrumx.server.bulk_sync.records import HISTORY, LATE, OUTPUTS, SPENDS, UNDO, Kind
 from electrumx.server.bulk_sync.workspace import Workspace
-from electrumx.server.faults import fault_point
-from electrumx.server.flat_files import FlatFiles
-from electrumx.server.schema import HASH_LEN
+from electrumx.server.db.flat_files import FlatFiles
+from electrumx.server.runtime.fault_points import fault_point
+from electrumx.server.storage.schema import HASH_LEN
 
 _LE8 = Struct("<Q")
 

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from electrumx.lib.coins import Block
 from electrumx.lib.errors import DeserializeError
 from electrumx.server.bulk_sync.contents import PackedBlock
-from electrumx.server.db import DB
-from electrumx.server.undo import coinbase_outputs
+from electrumx.server.db.flusher import DB
+from electrumx.server.storage.undo import coinbase_outputs
 
 
 class Processor(Protocol):
@@ -20,8 +20,10 @@ class Processor(Protocol):
     db: DB
     #: returns what a transaction touches beside its inputs' and outputs' scripts, if there is more
     extra_hashXs: Callable[[Any], set[bytes]] | None
-    #: whether a transaction may spend what a later one of its block makes
-    any_order: bool
+
+    @property
+    def any_order(self) -> bool:
+        """Whether a transaction may spend what a later one of its block makes."""
 
     def bitcoin_txs(self, txs: Sequence[Any]) -> Sequence[Any]:
         """Return transactions with their hashes, in the fields that Bitcoin's have."""

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from electrumx.lib import util
-from electrumx.server.storage import NO_BOUND, RocksDB, Storage
+from electrumx.server.storage.base import NO_BOUND, Storage
+from electrumx.server.storage.rocksdb import RocksDB
 
 Put = Callable[[bytes, bytes], None]
 

@@ -25,8 +25,8 @@ from electrumx.server.bulk_sync.records import (
     Kind,
 )
 from electrumx.server.bulk_sync.run_files import RunFile
-from electrumx.server.faults import fault_point
-from electrumx.server.schema import DBError
+from electrumx.server.runtime.fault_points import fault_point
+from electrumx.server.storage.schema import DBError
 
 #: the folder in the database directory
 FOLDER = "bulk_sync"

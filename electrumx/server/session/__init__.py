@@ -1,6 +1,7 @@
 """Client connections: everything between a listening socket and the database."""
 
-from electrumx.server.session.admin import LocalRPC
+from electrumx.server.session.admin.local_rpc import LocalRPC
+from electrumx.server.session.admin.selectors import SessionReferences
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.coin_sessions import (
     AuxPoWElectrumX,
@@ -8,9 +9,8 @@ from electrumx.server.session.coin_sessions import (
     SmartCashElectrumX,
 )
 from electrumx.server.session.electrum import ElectrumX
-from electrumx.server.session.limits import SessionGroup
-from electrumx.server.session.manager import SessionManager
-from electrumx.server.session.params import (
+from electrumx.server.session.engine.limits import SessionGroup
+from electrumx.server.session.engine.params import (
     BAD_REQUEST,
     DAEMON_ERROR,
     assert_boolean,
@@ -18,7 +18,7 @@ from electrumx.server.session.params import (
     non_negative_integer,
     scripthash_to_hashX,
 )
-from electrumx.server.session.references import SessionReferences
+from electrumx.server.session.manager import SessionManager
 
 __all__ = [
     "BAD_REQUEST",

@@ -10,11 +10,16 @@ from functools import cache
 from typing import Any
 
 from electrumx.lib import util
-from electrumx.server.session.limits import SessionLimits
-from electrumx.server.session.requests import RequestSession
-from electrumx.server.session.results import encode_result
-from electrumx.server.session.tables import ProtocolTuple, handler_names, handler_table
-from electrumx.server.session.work import is_large
+from electrumx.server.session.engine.dispatch import is_large
+from electrumx.server.session.engine.json_result import encode_result
+from electrumx.server.session.engine.limits import SessionLimits
+from electrumx.server.session.engine.method_registry import (
+    ProtocolTuple,
+    handler_names,
+    handler_table,
+)
+from electrumx.server.session.engine.receive import RequestSession
+from electrumx.server.session.shared.state import SharedState
 
 MASKED_ADDRESS = "xx.xx.xx.xx:xx"
 # A session that sent so many bytes is worth a line when it ends.
@@ -43,32 +48,35 @@ class SessionBase(RequestSession):
         kind: str,
         transport: Any,
     ) -> None:
-        super().__init__(transport, session_mgr.method_counts)
+        shared: SharedState = session_mgr.shared
+        super().__init__(transport, shared.method_counts)
         self.session_mgr = session_mgr
-        self.env = session_mgr.env
+        self.shared = shared
+        self.env = shared.env
         if self.limited:
             SessionLimits.from_env(self.env).apply(self)
         self.concurrency_target = self.initial_concurrent
-        self.parsing_lock = session_mgr.parsing_lock
+        self.parsing_lock = shared.parsing_lock
         self.db = db
         self.mempool = mempool
         self.peer_mgr = peer_mgr
         self.kind = kind
-        self.coin = self.env.coin
+        # Subclasses use what only their coins have.
+        self.coin: Any = self.env.coin
         self.client = "unknown"
         self.txs_sent = 0
-        self.log_me = session_mgr.log_new
+        self.log_me = shared.table.log_new
         self.protocol_tuple: ProtocolTuple = (0,)
         self.request_handlers = {}
         self.session_id = next(_session_ids)
         address = self.remote_address_string()
         # A health check of the administrator's comes every minute.
         level = logging.INFO if self.limited else logging.DEBUG
-        text = f"{kind.upper()} {address}, {session_mgr.session_count():,d} total"
+        text = f"{kind.upper()} {address}, {len(shared.table):,d} total"
         self.log_limited("new connection", text, level)
-        session_mgr.add_session(self)
+        shared.table.add(self)
         if self.limited and (remote := self.remote_address()) is not None:
-            self.leniency = session_mgr.leniency(remote.host)
+            self.leniency = shared.table.leniency(remote.host)
 
     # -- identity
 
@@ -80,7 +88,7 @@ class SessionBase(RequestSession):
 
     def log_limited(self, kind: str, text: str, level: int = logging.INFO) -> None:
         """Log what a client can cause as often as it likes; ``kind`` is what such lines share."""
-        self.session_mgr.log_limit.log(self.logger, kind, text, level)
+        self.shared.log_limit.log(self.logger, kind, text, level)
 
     def remote_address(self) -> Any:
         """Return the peer's address (a NetAddress), or None."""
@@ -137,7 +145,7 @@ class SessionBase(RequestSession):
     def on_lost(self) -> None:
         """Leave the session table, with a line in the log if there is something to say."""
         super().on_lost()
-        self.session_mgr.remove_session(self)
+        self.shared.table.remove(self)
         message = ""
         if self.concurrency_target < self.initial_concurrent * 0.8:
             message += " whilst throttled"
@@ -148,17 +156,17 @@ class SessionBase(RequestSession):
 
     def extra_cost(self) -> float:
         """Return what the sessions of the same groups add to this one's cost."""
-        return self.session_mgr.extra_cost(self) if self.limited else 0.0
+        return self.shared.table.groups.extra_cost(self) if self.limited else 0.0
 
     def retry_secs(self) -> int:
         """Return after how many seconds a client over the limit is served again."""
-        return int(self.session_mgr.groups.retry_secs(self, self.cost_hard_limit))
+        return self.shared.table.groups.retry_secs(self, self.cost_hard_limit)
 
     def on_disconnect_due_to_excessive_session_cost(self) -> None:
         """Log who is being thrown out."""
         address = self.remote_address()
         ip = None if address is None else str(address.host)
-        groups = [group.name for group in self.session_mgr.groups.of(self)]
+        groups = [group.name for group in self.shared.table.groups.of(self)]
         if self.env.anon_logs:
             ip, groups = "xx.xx.xx.xx", ["xx" for _group in groups]
         text = f"closing session over res usage. ip: {ip}. groups: {groups}"
@@ -174,7 +182,7 @@ class SessionBase(RequestSession):
         if not is_large(result):
             return result
         encoded = await self.in_thread(0.0, encode_result, result)
-        self.session_mgr.oversized.check_size(key, len(encoded), self.bw_cost_per_byte)
+        self.shared.oversized.check_size(key, len(encoded), self.bw_cost_per_byte)
         return encoded
 
     def set_request_handlers(self, ptuple: ProtocolTuple) -> None:

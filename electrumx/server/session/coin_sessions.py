@@ -8,10 +8,10 @@ from typing import Any
 
 from aiorpcx import RPCError
 
-from electrumx.server.daemon import DaemonError
+from electrumx.server.daemon.client import DaemonError
 from electrumx.server.session.electrum import ElectrumX
-from electrumx.server.session.params import DAEMON_ERROR, bad_request
-from electrumx.server.session.tables import rpc_method
+from electrumx.server.session.engine.method_registry import rpc_method
+from electrumx.server.session.engine.params import DAEMON_ERROR, bad_request
 
 # From this version on clients that ask for a proof do not want the whole of a long header.
 TRUNCATING_PROTOCOL = (1, 4, 1)
@@ -87,7 +87,7 @@ class DashElectrumX(ElectrumX):
             await self.send_notification("masternode.subscribe", (collateral, status))
 
     async def _status(self, collateral: str) -> Any:
-        result = await self.session_mgr.daemon_request("masternode_list", ["status", collateral])
+        result = await self.shared.node.request("masternode_list", ["status", collateral])
         return result.get(collateral) if isinstance(result, dict) else None
 
     @rpc_method("masternode.announce.broadcast")
@@ -95,7 +95,7 @@ class DashElectrumX(ElectrumX):
         """Pass on the signed announcement of a masternode; return the node's answer."""
         _require_words(signmnb, "a signed masternode broadcast")
         self.bump_cost(1.0)
-        return await self.session_mgr.daemon_request("masternode_broadcast", ["relay", signmnb])
+        return await self.shared.node.request("masternode_broadcast", ["relay", signmnb])
 
     @rpc_method("masternode.subscribe")
     async def masternode_subscribe(self, collateral: Any) -> Any:
@@ -104,11 +104,11 @@ class DashElectrumX(ElectrumX):
         if len(collateral) > MAX_COLLATERAL_CHARS:
             raise bad_request("expected a collateral outpoint")
         self.bump_cost(1.0)
-        result = await self.session_mgr.daemon_request("masternode_list", ["status", collateral])
+        result = await self.shared.node.request("masternode_list", ["status", collateral])
         if result is None:
             return None
         self.mns.add(collateral)
-        self.session_mgr.fan_out.always.add(self)
+        self.shared.fan_out.always.add(self)
         return result.get(collateral) if isinstance(result, dict) else None
 
     @rpc_method("masternode.list")
@@ -118,7 +118,7 @@ class DashElectrumX(ElectrumX):
             raise bad_request("expected a list of payees")
         self.bump_cost(1.0)
         try:
-            masternodes: list[dict[str, Any]] = await self.session_mgr.masternodes.get()
+            masternodes: list[dict[str, Any]] = await self.shared.masternodes.get()
         except DaemonError as e:
             raise RPCError(DAEMON_ERROR, f"daemon error: {e!r}") from None
         self.bump_cost(len(masternodes) / 50)
@@ -140,8 +140,8 @@ class DashElectrumX(ElectrumX):
             )
         self.bump_cost(1.0 + (height - base_height) / 100)
         key = ("protx.diff", base_height, height)
-        self.session_mgr.oversized.check(key)
-        result = await self.session_mgr.daemon_request("protx", ("diff", base_height, height))
+        self.shared.oversized.check(key)
+        result = await self.shared.node.request("protx", ("diff", base_height, height))
         return await self.bounded_json(key, result)
 
     @rpc_method("protx.info")
@@ -149,7 +149,7 @@ class DashElectrumX(ElectrumX):
         """Return what the node tells of a registered masternode, without its own wallet's part."""
         _require_words(protx_hash, "protx hash string")
         self.bump_cost(1.0)
-        result = await self.session_mgr.daemon_request("protx", ("info", protx_hash))
+        result = await self.shared.node.request("protx", ("info", protx_hash))
         if isinstance(result, dict):
             result.pop("wallet", None)
         return result
@@ -162,11 +162,11 @@ class SmartCashElectrumX(DashElectrumX):
     async def smartrewards_current(self) -> Any:
         """Return what the node tells of the current rewards."""
         self.bump_cost(1.0)
-        return await self.session_mgr.daemon_request("smartrewards", ["current"])
+        return await self.shared.node.request("smartrewards", ["current"])
 
     @rpc_method("smartrewards.check")
     async def smartrewards_check(self, addr: Any) -> Any:
         """Return what the node tells of an address's rewards."""
         _require_words(addr, "an address")
         self.bump_cost(1.0)
-        return await self.session_mgr.daemon_request("smartrewards", ["check", addr])
+        return await self.shared.node.request("smartrewards", ["check", addr])

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from electrumx.server.session.limits import CONNECT_COST
+from electrumx.server.session.engine.limits import CONNECT_COST
 from electrumx.server.session.methods.headers import HeaderMethods
 from electrumx.server.session.methods.mempool import MempoolMethods
 from electrumx.server.session.methods.scripthash import ScripthashMethods
@@ -17,7 +17,7 @@ class ElectrumX(
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.max_response_size = self.session_mgr.max_send
+        self.max_response_size = self.shared.max_send
         self.set_request_handlers(self.PROTOCOL_MIN)
         self.bump_cost(CONNECT_COST)
         self.recalc_concurrency()
@@ -29,12 +29,12 @@ class ElectrumX(
     def notify_height(self) -> None:
         """Tell the client of the new header, if it wants to hear."""
         if self.subscribe_headers:
-            self.send_message(self.session_mgr.header_message(self._dialect))
+            self.send_message(self.shared.header.message(self._dialect))
 
     def post_height(self) -> None:
         """Put the same behind what is to be sent: see ``flush``."""
         if self.subscribe_headers:
-            self.post_lines(self.session_mgr.header_message(self._dialect), 1)
+            self.post_lines(self.shared.header.message(self._dialect), 1)
 
     def notify(self, touched: set[bytes], height_changed: bool) -> Any:
         """Send the statuses of own scripts that were touched or have changed."""
@@ -43,4 +43,5 @@ class ElectrumX(
     def on_lost(self) -> None:
         """End; nobody is told of anything any more."""
         super().on_lost()
+        self.shared.fan_out.forget(self)
         self.hashX_subs.end()

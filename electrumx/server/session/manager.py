@@ -6,37 +6,23 @@ Owned by the task that runs ``serve``; everything here is on the event loop.
 import asyncio
 import json
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
-from aiorpcx import RPCError
-
 from electrumx.lib import util
-from electrumx.lib.bounded_match import BoundedPattern
-from electrumx.lib.log_limit import RateLimitedLog
 from electrumx.lib.tasks import run_together
 from electrumx.lib.text import sessions_lines
-from electrumx.server.daemon import DaemonError
-from electrumx.server.loop_lag import LoopLag
+from electrumx.server.db.wire_rows import Addition
 from electrumx.server.notifications import Confirmed, ReportedTip
-from electrumx.server.packed import Addition
 from electrumx.server.peers import PeerManager
-from electrumx.server.session import limits, reports
-from electrumx.server.session.admin import LocalRPC
-from electrumx.server.session.admission import Admission
-from electrumx.server.session.base import SessionBase
-from electrumx.server.session.caches import BlockCache, FeeEstimates, RawTxs
-from electrumx.server.session.chaintip import ChainTip
-from electrumx.server.session.fanout import FanOut
-from electrumx.server.session.framing import encode_notification
-from electrumx.server.session.listeners import Listeners
-from electrumx.server.session.masternodes import MasternodeCache
-from electrumx.server.session.oversized import OversizedResults
-from electrumx.server.session.packages import package_results
-from electrumx.server.session.params import DAEMON_ERROR, tx_hash_or_none
-from electrumx.server.session.references import by_id
-from electrumx.server.session.scripts import ScriptCache
+from electrumx.server.runtime.loop_lag import LoopLag
+from electrumx.server.session.admin import tables
+from electrumx.server.session.admin.local_rpc import LocalRPC
+from electrumx.server.session.engine import limits
+from electrumx.server.session.shared.state import SharedState
+from electrumx.server.session.shared.tip_consistency import ChainTip
+from electrumx.server.session.transport.admission import Admission
+from electrumx.server.session.transport.listeners import Listeners
 
 # No reply bound below this, whatever MAX_SEND says: a chunk of headers must fit.
 MIN_MAX_SEND = 350_000
@@ -71,42 +57,19 @@ class SessionManager:
         self.shutdown_event = shutdown_event
         self.peer_mgr = PeerManager(env, db)
         self.logger = util.class_logger(__name__, self.__class__.__name__)
-        self.max_send = max(MIN_MAX_SEND, env.max_send)
-        #: of lines that clients can cause as often as they like
-        self.log_limit = RateLimitedLog(self.logger)
-        self.sessions: set[Any] = set()
-        self.groups = limits.SessionGroups(
-            env.session_group_by_subnet_ipv4,
-            env.session_group_by_subnet_ipv6,
-            # Nobody is limited if there is no range between the limits.
-            env.cost_hard_limit if env.cost_hard_limit > env.cost_soft_limit else 0,
-        )
-        self.scripts = ScriptCache(db, self.max_send)
-        self.history = self.scripts.histories
-        self.blocks = BlockCache(db)
-        self.fees = FeeEstimates(lambda: bytes(db.db_tip), env.coin.bucket_estimatefee_block_target)
         self.chain = ChainTip(bp, db)
-        self.raw_txs = RawTxs(lambda: self.chain.notified_tip, mempool.has_tx)
-        self.oversized = OversizedResults(self.max_send, lambda: self.chain.notified_tip)
-        self.masternodes = MasternodeCache(daemon, db, mempool, env.coin)
-        # The result of headers.subscribe: of the height last notified
-        self.hsub_results: dict[str, Any] = {}
-        # What it was made of
-        self._told: ReportedTip | None = None
-        # The same as a notification, by dialect
-        self._header_messages: dict[Any, bytes] = {}
-        self.fan_out = FanOut(self.sessions, self.scripts.refresh)
-        self.method_counts: Counter[str] = Counter()
-        self.txs_sent = 0
-        self.start_time = time.monotonic()
-        #: held while a large message is parsed
-        self.parsing_lock = asyncio.Lock()
-        #: clients whose name it matches at the start are refused
-        self.drop_client = (
-            None if env.drop_client is None else BoundedPattern(env.drop_client, MATCH_CPU_SECS)
+        #: what the sessions are given
+        self.shared = shared = SharedState.build(
+            env, db, daemon, mempool, self.peer_mgr, self.chain, self.logger
         )
-        # Whether sessions to come log their requests
-        self.log_new = False
+        self.groups = shared.table.groups
+        self.sessions = shared.table.sessions
+        self.scripts = shared.scripts
+        self.fan_out = shared.fan_out
+        self.method_counts = shared.method_counts
+        # The tip that clients were last notified of
+        self._told: ReportedTip | None = None
+        self.start_time = time.monotonic()
         # Set when a connection came or went
         self._session_event = asyncio.Event()
         self.admission = Admission(env, self.groups, self._session_event.set)
@@ -154,7 +117,7 @@ class SessionManager:
         info(f"request sleep {env.request_sleep:,d}ms")
         info(f"request timeout {env.request_timeout:,d}s")
         info(f"initial concurrent {env.initial_concurrent:,d}")
-        info(f"max response size {self.max_send:,d} bytes")
+        info(f"max response size {self.shared.max_send:,d} bytes")
         info(f"max request size {env.max_recv:,d} bytes")
         if env.drop_client is not None:
             info(f"drop clients matching: {env.drop_client.pattern}")
@@ -170,9 +133,9 @@ class SessionManager:
 
     async def _shut_down(self) -> None:
         """Stop listening, then close sessions, then wait, within a bound, for the sockets."""
-        self.listeners.stop(list(self.listeners.open))
+        self.listeners.close()
         self.fan_out.cancel()
-        await self.disconnect(by_id(self.sessions), "shutting down: closing")
+        await self.shared.table.disconnect(self.sessions, "shutting down: closing")
         if not await self.admission.wait_empty(LISTENERS_CLOSE_SECS):
             self.logger.warning("timed out waiting for the listening servers to close")
 
@@ -208,7 +171,7 @@ class SessionManager:
                     pass
                 self._session_event.clear()
             self.logger.info("resuming listening for incoming connections")
-            await self.listeners.start(self._wallet_services())
+            await self.listeners.resume(self._wallet_services())
 
     # -- the table
 
@@ -216,49 +179,13 @@ class SessionManager:
         """Return the number of sessions."""
         return len(self.sessions)
 
-    def add_session(self, session: SessionBase) -> None:
-        """Take a new session into the table and its groups."""
-        self.sessions.add(session)
-        address = session.remote_address()
-        # An administrator at a Unix socket has none, and shares no group with the unknown.
-        if address is not None or session.limited:
-            self.groups.join(session, None if address is None else address.host)
-
-    def remove_session(self, session: SessionBase) -> None:
-        """Forget a session; what it cost stays with its groups."""
-        self.sessions.discard(session)
-        self.groups.leave(session)
-        self.fan_out.forget(session)
-
-    def leniency(self, host: Any) -> float:
-        """Return how many times less the costs of clients of an address count."""
-        return limits.leniency(host, is_advertised=bool(self.env.report_services))
-
-    def extra_cost(self, session: SessionBase) -> float:
-        """Return what other members of its groups add to a session's cost."""
-        return self.groups.extra_cost(session)
-
-    async def disconnect(
-        self, sessions: list[Any], reason: str, *, also_named: Iterable[Any] = ()
-    ) -> None:
-        """Close sessions, by force after a second; the log also names some closed elsewhere."""
-        named = by_id([*sessions, *also_named])
-        if named:
-            ids = ", ".join(str(session.session_id) for session in named)
-            self.logger.info(f"{reason} session ids {ids}")
-        if sessions:
-            closing = (session.close(force_after=FORCE_AFTER_SECS) for session in sessions)
-            for result in await asyncio.gather(*closing, return_exceptions=True):
-                if isinstance(result, Exception):
-                    self.logger.warning(f"closing a session: {result!r}")
-
     # -- periodic work
 
     async def _clear_stale_sessions(self) -> None:
         while True:
             await asyncio.sleep(STALE_CHECK_SECS)
             await self.close_stale_sessions()
-            self.log_limit.flush()
+            self.shared.log_limit.flush()
 
     async def close_stale_sessions(self) -> None:
         """Close the sessions that have been silent too long."""
@@ -269,7 +196,7 @@ class SessionManager:
                 # The operator waits: an audit or a backup may take hours.
                 session.last_recv = now
         stale = [session for session in self.sessions if session.last_recv < cutoff]
-        await self.disconnect(stale, "closing stale")
+        await self.shared.table.disconnect(stale, "closing stale")
 
     async def _handle_chain_reorgs(self) -> None:
         """Forget what belonged to blocks that are gone, whenever the processor backs up."""
@@ -278,7 +205,7 @@ class SessionManager:
             await event.wait()
             self.logger.info("reorg signalled; clearing tx_hashes and merkle caches")
             self.chain.reorg_count += 1
-            self.blocks.clear()
+            self.shared.blocks.clear()
             # Lets the pulse end
             await asyncio.sleep(0)
 
@@ -304,40 +231,9 @@ class SessionManager:
 
     def log_sessions(self) -> None:
         """Write the sessions table and the summary to the log."""
-        for line in sessions_lines(reports.session_rows(self, for_log=True)):
+        for line in sessions_lines(tables.session_rows(self, for_log=True)):
             self.logger.info(line)
-        self.logger.info(json.dumps(reports.get_info(self)))
-
-    # -- the daemon
-
-    async def daemon_request(self, method: str, *args: Any, **options: Any) -> Any:
-        """Return the result of a Daemon method; its errors become the client's."""
-        try:
-            return await getattr(self.daemon, method)(*args, **options)
-        except DaemonError as e:
-            raise RPCError(DAEMON_ERROR, f"daemon error: {e!r}") from None
-
-    async def broadcast_transaction(self, raw_tx: str) -> str:
-        """Send a transaction (hex); return its txid. Raises DaemonError."""
-        txid: str = await self.daemon.broadcast_transaction(raw_tx)
-        self.txs_sent += 1
-        self._report_sent([txid])
-        return txid
-
-    async def broadcast_package(self, raw_txs: list[str]) -> dict[str, Any]:
-        """Send a package of transactions (hex); return the node's answer. Raises DaemonError."""
-        answer: dict[str, Any] = await self.daemon.submitpackage(raw_txs)
-        self.txs_sent += len(raw_txs)
-        # Also where the package as a whole failed, some may have been accepted.
-        results = package_results(answer)
-        self._report_sent(result.get("txid") for result in results if not result.get("error"))
-        return answer
-
-    def _report_sent(self, txids: Iterable[Any]) -> None:
-        """Let the mempool add transactions that the node has just accepted."""
-        for tx_hash in map(tx_hash_or_none, txids):
-            if tx_hash is not None:
-                self.mempool.entered(tx_hash)
+        self.logger.info(json.dumps(tables.get_info(self)))
 
     # -- notifications
 
@@ -353,17 +249,7 @@ class SessionManager:
 
     def tip_is_told(self) -> bool:
         """Return whether clients were notified of the tip that the processor reported last."""
-        return self._told is self.bp.reported
-
-    def header_message(self, dialect: Any) -> bytes:
-        """Return the notification of the header last announced, as a dialect has it."""
-        message = self._header_messages.get(dialect)
-        if message is None:
-            message = encode_notification(
-                dialect, "blockchain.headers.subscribe", (self.hsub_results,)
-            )
-            self._header_messages[dialect] = message
-        return message
+        return bool(self._told is self.bp.reported)
 
     def _take_tip(self, touched: set[bytes]) -> bool:
         """Take over the reported tip for all clients; return whether it is another block.
@@ -377,13 +263,8 @@ class SessionManager:
         self.scripts.drop(touched, self._addition_to(reported))
         # Also if it is the same tip as before: answers wait while its blocks are being replaced.
         self.chain.notified(reported.height, reported.tip)
-        result = {"hex": reported.header.hex(), "height": reported.height}
-        if result == self.hsub_results:
-            # The same blocks were undone and indexed again.
-            return False
-        self.hsub_results = result
-        self._header_messages = {}
-        return True
+        # Not if the same blocks were undone and indexed again.
+        return self.shared.header.set(reported.height, reported.header)
 
     def _addition_to(self, reported: ReportedTip) -> Addition | None:
         """Return what one step from the tip last notified added; None if it took several."""

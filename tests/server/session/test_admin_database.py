@@ -7,10 +7,10 @@ import os
 import pytest
 
 from electrumx.cli import rpc
-from electrumx.server.backup import BackupError, BackupReport
-from electrumx.server.db import DBError
-from electrumx.server.session import admin
-from electrumx.server.verify import Verdict
+from electrumx.server.db.flusher import DBError
+from electrumx.server.maintenance.snapshot import BackupError, BackupReport
+from electrumx.server.maintenance.verify import Verdict
+from electrumx.server.session.admin import local_rpc as admin
 from tests.fakes.session_world import session_world
 
 

@@ -4,8 +4,14 @@ import pytest
 
 from electrumx.lib.coins import Coin
 from electrumx.server import session as session_package
-from electrumx.server.session import AuxPoWElectrumX, DashElectrumX, SmartCashElectrumX, fanout
-from electrumx.server.session.masternodes import FIELDS, parse_list, payment_queue, with_positions
+from electrumx.server.session import AuxPoWElectrumX, DashElectrumX, SmartCashElectrumX
+from electrumx.server.session.notify import fanout
+from electrumx.server.session.shared.masternodes import (
+    FIELDS,
+    parse_list,
+    payment_queue,
+    with_positions,
+)
 from tests.fakes.format_chain import FormatChain
 from tests.fakes.formats import AuxPow, XayaNames
 from tests.fakes.session_world import FakeCoin, FakeDB, session_world, utxo

@@ -11,9 +11,11 @@ import pytest
 
 import electrumx
 from electrumx.lib.hash import hash_to_hex_str
-from electrumx.server.schema import DBDamagedError
-from electrumx.server.session.reports import session_rows
+from electrumx.server.session.admin.tables import session_rows
+from electrumx.server.session.transport.transport import RawTransport
+from electrumx.server.storage.schema import DBDamagedError
 from tests.fakes.session_world import (
+    FakeDB,
     FakeService,
     make_tx_hash,
     script_hash,
@@ -99,7 +101,7 @@ async def test_sessions_of_every_transport_can_be_closed_by_the_server(certifica
         clients = [await world.connect(protocol) for protocol in ALL_PROTOCOLS]
         for client in clients:
             await client.request("server.ping")
-        await world.manager.disconnect(list(world.manager.sessions), "testing")
+        await world.manager.shared.table.disconnect(list(world.manager.sessions), "testing")
         for client in clients:
             assert None is await client.recv()
         await until(lambda: world.manager.session_count() == 0)
@@ -345,6 +347,23 @@ async def test_a_response_over_the_bound_is_replaced_by_an_error(world, client):
     expected = (-32600, "response too large (over 1,000,000 bytes")
     assert expected == await client.error("blockchain.transaction.get", TXID)
     await client.request("server.ping")
+
+
+async def test_long_replies_that_are_ready_together_are_not_joined(monkeypatch):
+    sent = []
+
+    def send(transport, messages):
+        sent.append(len(messages))
+        give_to_socket(transport, messages)
+
+    give_to_socket = RawTransport.send
+    monkeypatch.setattr(RawTransport, "send", send)
+    async with session_world(db=FakeDB(height=2100, txs_per_block=1)) as world:
+        client = await world.connect()
+        request = '{"jsonrpc": "2.0", "id": %d, "method": "blockchain.block.headers", "params": %s}'
+        await client.send("\n".join(request % (n, [n, 2016]) for n in range(4)).encode())
+        assert [0, 1, 2, 3] == sorted([(await client.recv())["id"] for _ in range(4)])
+    assert [1, 1, 1, 1] == sent
 
 
 async def test_max_send_is_never_below_350000():

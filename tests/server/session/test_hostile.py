@@ -9,9 +9,9 @@ from aiorpcx import JSONRPCAutoDetect, ProtocolError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from electrumx.server.session import framing
-from electrumx.server.session.dialects import JSONRPCv2
-from electrumx.server.session.framing import BoundedConnection
+from electrumx.server.session.engine import framing
+from electrumx.server.session.engine.framing import BoundedConnection
+from electrumx.server.session.engine.jsonrpc_versions import JSONRPCv2
 from tests.fakes.session_world import FakeService, script_hash, session_world, until
 
 SH, HASHX = script_hash("alice")
@@ -301,3 +301,119 @@ async def test_the_echo_of_what_is_malformed_is_bounded():
         ):
             await client.send(message)
             assert len(await client.recv_raw()) <= 350_001
+
+
+# -- memory that requests take
+
+
+def big_params(value, size=900_000):
+    """A ping with one argument that repeats a value."""
+    values = b",".join([value] * (size // (len(value) + 1)))
+    return b'{"id":1,"method":"server.ping","params":[[%b]]}' % values
+
+
+@pytest.mark.parametrize("value", [b"{}", b"[]", b"1", b'{"":1}', b'"ab"', b"[[1],{}]"])
+@pytest.mark.parametrize("size", [20_000, 900_000])
+async def test_arguments_of_many_values_are_refused_before_they_are_parsed(
+    value, size, monkeypatch
+):
+    parsed = []
+    receive = BoundedConnection.receive_message
+    monkeypatch.setattr(
+        BoundedConnection,
+        "receive_message",
+        lambda self, message: parsed.append(len(message)) or receive(self, message),
+    )
+    async with session_world() as world:
+        client = await world.connect()
+        await client.send(big_params(value, size))
+        error = (await client.recv())["error"]
+        assert {"code": -32600, "message": "message has too many JSON values"} == error
+        assert not parsed
+        assert world.session().cost >= 100
+        await client.request("server.ping")
+
+
+@pytest.mark.parametrize("member", [b"1", b"{}", b'{"":[]}'])
+async def test_a_batch_of_more_values_than_requests_have_is_refused_before_it_is_parsed(member):
+    async with session_world() as world:
+        client = await world.connect()
+        count = 900_000 // (len(member) + 1)
+        await client.send(b"[" + b",".join([member] * count) + b"]")
+        assert (await client.recv())["error"]["message"] == "message has too many JSON values"
+
+
+def test_a_batch_of_the_shortest_requests_is_not_refused():
+    for member in (b'{"id":1,"method":"server.ping"}', b'{"id":1,"method":"a","params":[]}'):
+        batch = b"[" + b",".join([member] * framing.MAX_BATCH_MEMBERS) + b"]"
+        connection = BoundedConnection(JSONRPCv2)
+        connection.check_values(batch)
+        assert connection.weight > len(batch)
+
+
+@given(json_values)
+def test_a_message_has_at_least_as_many_counted_values_as_parsed(value):
+    def count(item):
+        if isinstance(item, dict):
+            return 1 + sum(map(count, item.values()))
+        return 1 + sum(map(count, item)) if isinstance(item, list) else 1
+
+    assert framing.count_values(json.dumps(value).encode(), 10**6) >= count(value)
+
+
+async def test_a_session_takes_on_no_more_requests_than_fit_in_its_memory():
+    """They wait for the node; what follows stays unread."""
+    async with session_world() as world:
+        world.daemon.stall = asyncio.Event()
+        client = await world.connect()
+        await client.request("server.version", "x", "1.4")
+        session = world.session()
+        get = {"jsonrpc": "2.0", "method": "blockchain.transaction.get", "params": [TXID, True]}
+        for number in range(100):
+            await client.send(json.dumps(get | {"id": number}).ljust(40_000).encode())
+        await until(lambda: session.transport.is_held)
+        assert session.unanswered_bytes() < 1_000_000
+        assert session.unanswered_request_count() < 10
+        world.daemon.txs[TXID] = {"txid": TXID}
+        world.daemon.stall.set()
+        for number in range(100):
+            assert (await client.recv())["id"] == number
+        assert session.unanswered_bytes() == 0
+
+
+async def test_requests_that_end_together_make_room_for_those_that_wait(monkeypatch):
+    """Sessions at a limit start what waits in slices of time; nothing is forgotten between them."""
+    monkeypatch.setattr("electrumx.server.session.engine.dispatch.SLICE_SECS", -1)
+    async with session_world(initial_concurrent=1) as world:
+        client = await world.connect()
+        await client.request("server.version", "x", "1.4")
+        world.daemon.stall = asyncio.Event()
+        world.daemon.txs[TXID] = "00"
+        get = {"jsonrpc": "2.0", "method": "blockchain.transaction.get", "params": [TXID]}
+        await client.send(json.dumps(get | {"id": -1}).encode())
+        for number in range(20):
+            await client.send(json.dumps(ping(number)).ljust(45_000).encode())
+        await until(lambda: world.session().transport.is_held)
+        world.daemon.stall.set()
+        assert {(await client.recv())["id"] for _ in range(21)} == set(range(-1, 20))
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "ws"])
+async def test_the_largest_incomplete_requests_end_when_all_are_too_large(protocol, caplog):
+    services = [FakeService(kind) for kind in ("tcp", "ws", "rpc")]
+    async with session_world(services=services) as world:
+        memory = world.manager.listeners.receive_memory
+        memory.limit = 2_000_000
+        good = await world.connect("tcp")
+        await good.request("server.ping")
+        clients = [await world.connect(protocol) for _ in range(4)]
+        for client in clients:
+            await client.request("server.ping")
+            # A frame that begins a text, masked by zeros, and more is to come
+            head = b"" if protocol == "tcp" else b"\x01\xff%b" % (700_000).to_bytes(8, "big")
+            mask = b"" if protocol == "tcp" else bytes(4)
+            client.transport.write(head + mask + b"x" * 700_000)
+        await until(lambda: world.manager.session_count() <= 3)
+        assert memory.total <= memory.limit
+        await good.request("server.ping")
+        assert caplog.text.count("over the bound of 2,000,000") == 2

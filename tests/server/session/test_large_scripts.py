@@ -7,9 +7,9 @@ import random
 import pytest
 
 from electrumx.lib.hash import double_sha256, hash_to_hex_str
-from electrumx.server import mempool_scripts
-from electrumx.server.mempool_index import MemPoolIndex, MemPoolTx
-from electrumx.server.mempool_scripts import CoinsView
+from electrumx.server.mempool import script_views as mempool_scripts
+from electrumx.server.mempool.index import MemPoolIndex, MemPoolTx
+from electrumx.server.mempool.script_views import CoinsView
 from electrumx.server.session.methods import scripthash
 from tests.fakes.session_world import make_tx_hash, script_hash, session_world, until, utxo
 
@@ -265,7 +265,7 @@ async def test_unspent_outputs_of_a_large_script_that_cannot_be_sent_are_not_enc
     made = []
     monkeypatch.setattr(scripthash, "_unspent", lambda *args: made.append(args))
     client = await world.connect()
-    world.manager.oversized.max_send = 100
+    world.manager.shared.oversized.max_send = 100
     code, message = await client.error("blockchain.scripthash.listunspent", SH)
     assert (code, message) == (-32600, "response too large (over 100 bytes")
     assert not made

@@ -215,7 +215,7 @@ async def test_a_newcomer_bears_its_subnets_cost_at_once():
         session.recalc_concurrency()
         assert pytest.approx(6000) == session.extra_cost()
         assert session.concurrency_target < 6
-        world.manager.remove_session(session)
+        world.manager.shared.table.remove(session)
         assert 0 == session.extra_cost()
 
 
@@ -276,7 +276,7 @@ async def test_the_settings_of_a_real_environment_suffice(monkeypatch, tmp_path)
 async def test_a_flood_of_connections_does_not_flood_the_log(caplog):
     caplog.set_level("INFO")
     async with session_world() as world:
-        limit = world.manager.log_limit
+        limit = world.manager.shared.log_limit
         limit._lines = 5
         for _ in range(20):
             client = await world.connect()

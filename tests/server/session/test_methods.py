@@ -6,6 +6,7 @@ import pytest
 
 import electrumx
 from electrumx.lib.hash import double_sha256, hash_to_hex_str, sha256
+from electrumx.lib.log_limit import LINES
 from tests.fakes.session_world import (
     FakeCoin,
     FakeDB,
@@ -379,7 +380,7 @@ async def test_a_broadcast_returns_the_txid(world, client):
     assert expected == await client.request("blockchain.transaction.broadcast", "beef")
     assert expected == await client.request("blockchain.transaction.broadcast", raw_tx="BEEF")
     assert ["beef", "BEEF"] == world.daemon.sent
-    assert (2, 2) == (world.session().txs_sent, world.manager.txs_sent)
+    assert (2, 2) == (world.session().txs_sent, world.manager.shared.node.txs_sent)
     await client.request("blockchain.transaction.broadcast", "")
 
 
@@ -427,7 +428,21 @@ async def test_a_package_is_handed_to_the_node_and_then_to_the_mempool(world, cl
     assert answer == await client.request(method, ["beef", "feed"], True)
     assert ("submitpackage", ["beef", "FEED"]) == world.daemon.calls[0]
     assert [make_tx_hash("p"), make_tx_hash("c")] * 3 == world.mempool.reported
-    assert (6, 6) == (world.session().txs_sent, world.manager.txs_sent)
+    assert (6, 6) == (world.session().txs_sent, world.manager.shared.node.txs_sent)
+
+
+async def test_packages_are_a_bounded_number_of_lines(world, client, caplog):
+    caplog.set_level("INFO")
+    method = "blockchain.transaction.broadcast_package"
+    world.daemon.package = {"package_msg": "success", "tx-results": {}}
+    for error in (None, {"code": -25, "message": "refused"}):
+        if error:
+            world.daemon.errors["submitpackage"] = error
+        for _number in range(LINES + 20):
+            world.session().cost = 0
+            await client.ask(method, ["beef", "feed"])
+    for text in ("sent package of", "error sending package"):
+        assert caplog.text.count(text) == LINES
 
 
 @pytest.mark.parametrize("verbose", [False, 0])
@@ -591,7 +606,7 @@ async def test_long_transactions_are_not_remembered(world, client):
     for _ in range(2):
         await client.request("blockchain.transaction.get", TXID)
     assert 2 == len(world.daemon.calls)
-    assert 0 == len(world.manager.raw_txs.cache)
+    assert 0 == len(world.manager.shared.raw_txs.cache)
 
 
 async def test_a_daemon_error_has_code_2_and_shows_the_nodes_reply(world, client):
@@ -624,7 +639,7 @@ async def test_a_merkle_proof_leads_to_the_root_of_the_block(txs):
                 proof = await client.request("blockchain.transaction.id_from_pos", 5, pos, True)
                 assert txid == proof["tx_hash"]
                 assert branch == [bytes.fromhex(item)[::-1] for item in proof["merkle"]]
-        assert (txs >= 200) == ("0 entries" not in world.manager.blocks.levels.summary())
+        assert (txs >= 200) == ("0 entries" not in world.manager.shared.blocks.levels.summary())
 
 
 async def test_a_txid_is_found_by_its_position(client):
@@ -759,7 +774,7 @@ async def test_a_fee_estimate_is_asked_for_once_per_target_mode_and_tip(world, c
 
 async def test_no_number_is_passed_on_that_a_node_might_not_parse(world, client, monkeypatch):
     # As coins do whose nodes have no coarser targets.
-    monkeypatch.setattr(world.manager.fees, "_bucket", lambda number: number)
+    monkeypatch.setattr(world.manager.shared.fees, "_bucket", lambda number: number)
     for number in (2**31 - 1, 2**31, 10**400):
         assert 0.0002 == await client.request("blockchain.estimatefee", number)
     assert [("estimatefee", 2**31 - 1, None)] == world.daemon.calls
@@ -856,8 +871,8 @@ async def test_an_unreadable_banner_file_is_replaced_by_the_greeting(tmp_path, c
     [
         ("blockchain.block.header", [1], 0.25),
         ("blockchain.block.header", [1, 5], 1.25),
-        ("blockchain.block.headers", [1, 5], 0.1),
-        ("blockchain.block.headers", [1, 5, 9], 1.1),
+        ("blockchain.block.headers", [1, 5], 0.25),
+        ("blockchain.block.headers", [1, 5, 9], 1.25),
         ("blockchain.block.headers", [1, 5000], 100),
         ("blockchain.estimatefee", [1], 2.1),
         ("blockchain.relayfee", [], 1),

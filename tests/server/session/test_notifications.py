@@ -6,7 +6,9 @@ import logging
 import pytest
 
 from electrumx.lib.hash import double_sha256, hash_to_hex_str, sha256
-from electrumx.server.session import chaintip, fanout, scripts
+from electrumx.server.session.notify import fanout
+from electrumx.server.session.shared import script_cache as scripts
+from electrumx.server.session.shared import tip_consistency as chaintip
 from tests.fakes.session_world import (
     Summary,
     make_tx_hash,
@@ -360,11 +362,11 @@ async def test_a_reorg_clears_the_caches_of_blocks(caplog):
         client = await world.connect()
         for _ in range(2):
             await client.request("blockchain.transaction.id_from_pos", 5, 0)
-        summary = world.manager.blocks.tx_hashes.summary()
+        summary = world.manager.shared.blocks.tx_hashes.summary()
         assert "2 lookups 1 hits 1 entries" == summary
         world.bp.backed_up_event.set()
         world.bp.backed_up_event.clear()
-        await until(lambda: len(world.manager.blocks.tx_hashes) == 0)
+        await until(lambda: len(world.manager.shared.blocks.tx_hashes) == 0)
         assert 1 == world.manager.chain.reorg_count
         assert "reorg signalled; clearing tx_hashes and merkle caches" in caplog.text
 

@@ -4,13 +4,13 @@ from functools import partial
 from typing import Any
 
 from electrumx.lib.hash import hash_to_hex_str
-from electrumx.server.packed import hexlify
+from electrumx.server.db.wire_rows import hexlify
 from electrumx.server.session.base import SessionBase
-from electrumx.server.session.chaintip import ChainMovedError
-from electrumx.server.session.limits import header_proof_cost, headers_cost
-from electrumx.server.session.params import bad_request, non_negative_integer
-from electrumx.server.session.results import EncodedJSON
-from electrumx.server.session.tables import rpc_method
+from electrumx.server.session.engine.json_result import EncodedJSON
+from electrumx.server.session.engine.limits import header_proof_cost, headers_cost
+from electrumx.server.session.engine.method_registry import rpc_method
+from electrumx.server.session.engine.params import bad_request, non_negative_integer
+from electrumx.server.session.shared.tip_consistency import ChainMovedError
 
 MAX_HEADERS = 2016
 
@@ -31,9 +31,9 @@ class HeaderMethods(SessionBase):
     async def _header_or_error(self, height: int) -> bytes:
         header: bytes | None = None
         if height <= self.db.db_height:
-            header = await self.session_mgr.blocks.header(height)
+            header = await self.shared.blocks.header(height)
         if header is None:
-            if self.session_mgr.chain.is_told(height):
+            if self.shared.tip.is_told(height):
                 raise ChainMovedError
             raise bad_request(f"height {height:,d} out of range")
         return header
@@ -42,7 +42,7 @@ class HeaderMethods(SessionBase):
         """Return the proof that the header at a height is below the root at ``cp_height``."""
         max_height = self.db.db_height
         if not height <= cp_height <= max_height:
-            if max_height < cp_height and self.session_mgr.chain.is_told(cp_height):
+            if max_height < cp_height and self.shared.tip.is_told(cp_height):
                 raise ChainMovedError
             raise bad_request(
                 f"require header height {height:,d} <= cp_height {cp_height:,d} "
@@ -64,12 +64,12 @@ class HeaderMethods(SessionBase):
         if cp_height == 0:
             self.bump_cost(0.25)
             header = self.db.cached_header(height)
-            if header is not None and self.session_mgr.chain.is_settled(height):
+            if header is not None and self.shared.tip.is_settled(height):
                 return self.presented_header(height, header, proven=False).hex()
         else:
             self.bump_cost(1.25)
         compute = partial(self._block_header, height, cp_height)
-        return self.session_mgr.chain.settled(max(height, cp_height), compute, self.bump_cost)
+        return self.shared.tip.settled(max(height, cp_height), compute, self.bump_cost)
 
     async def _block_header(self, height: int, cp_height: int) -> str | dict[str, Any]:
         header = await self._header_or_error(height)
@@ -88,7 +88,7 @@ class HeaderMethods(SessionBase):
         count = min(count, MAX_HEADERS)
         compute = partial(self._block_headers, start_height, count, cp_height)
         top = max(start_height + count - 1, cp_height)
-        return await self.session_mgr.chain.settled(top, compute, self.bump_cost)
+        return await self.shared.tip.settled(top, compute, self.bump_cost)
 
     async def _block_headers(self, start_height: int, count: int, cp_height: int) -> Any:
         headers, count = await self._read_headers(start_height, count)
@@ -107,7 +107,7 @@ class HeaderMethods(SessionBase):
             headers, found = b"", 0
         else:
             headers, found = await self.db.read_headers(start_height, count)
-        if found < count and self.session_mgr.chain.is_told(start_height + found):
+        if found < count and self.shared.tip.is_told(start_height + found):
             raise ChainMovedError
         return headers, found
 
@@ -119,5 +119,5 @@ class HeaderMethods(SessionBase):
         """
         self.bump_cost(0.25)
         self.subscribe_headers = True
-        result: dict[str, Any] = self.session_mgr.hsub_results
+        result: dict[str, Any] = self.shared.header.result
         return result

@@ -3,8 +3,8 @@
 from typing import Any
 
 from electrumx.server.session.base import SessionBase
-from electrumx.server.session.params import estimate_mode, non_negative_integer
-from electrumx.server.session.tables import rpc_method
+from electrumx.server.session.engine.method_registry import rpc_method
+from electrumx.server.session.engine.params import estimate_mode, non_negative_integer
 
 # No node has an estimate for more blocks; not every node's parser has larger numbers, and what it
 # cannot parse is asked again, and then of another one.
@@ -25,14 +25,14 @@ class MempoolMethods(SessionBase):
     async def mempool_get_info(self) -> dict[str, float]:
         """Return the fee rates, in coins per 1000 virtual bytes, that the node's mempool demands."""
         self.bump_cost(1.0)
-        result: dict[str, float] = await self.session_mgr.daemon_request("mempool_fees")
+        result: dict[str, float] = await self.shared.node.request("mempool_fees")
         return result
 
     @rpc_method("blockchain.relayfee")
     async def relayfee(self) -> float:
         """Return the least fee rate, in coins per kB, that the node relays."""
         self.bump_cost(1.0)
-        result: float = await self.session_mgr.daemon_request("relayfee")
+        result: float = await self.shared.node.request("relayfee")
         return result
 
     @rpc_method("blockchain.estimatefee")
@@ -45,8 +45,8 @@ class MempoolMethods(SessionBase):
         async def ask(target: int, mode: str | None) -> Any:
             self.bump_cost(2.0)
             args = (target,) if mode is None else (target, mode)
-            return await self.session_mgr.daemon_request("estimatefee", *args)
+            return await self.shared.node.request("estimatefee", *args)
 
-        fees = self.session_mgr.fees
+        fees = self.shared.fees
         known = fees.now(number, mode)
         return fees.get(number, mode, ask) if known is None else known

@@ -15,20 +15,22 @@ import orjson
 from aiorpcx import RPCError
 
 from electrumx.lib.hash import hash_to_hex_str
-from electrumx.server import packed
-from electrumx.server.session.answers import Answer
+from electrumx.server.db import wire_rows
 from electrumx.server.session.base import SessionBase
-from electrumx.server.session.framing import notification_parts
-from electrumx.server.session.limits import COST_CACHED
-from electrumx.server.session.params import scripthash_to_hashX
-from electrumx.server.session.results import EncodedJSON
-from electrumx.server.session.scripts import INLINE_ITEMS, Answers, ScriptHistory
-from electrumx.server.session.subscriptions import SessionScripts
-from electrumx.server.session.tables import rpc_method
+from electrumx.server.session.engine.framing import notification_parts
+from electrumx.server.session.engine.json_result import EncodedJSON
+from electrumx.server.session.engine.limits import COST_CACHED
+from electrumx.server.session.engine.method_registry import rpc_method
+from electrumx.server.session.engine.params import scripthash_to_hashX
+from electrumx.server.session.engine.pending_reply import Answer
+from electrumx.server.session.notify.subscriptions import SessionScripts
+from electrumx.server.session.shared.script_cache import INLINE_ITEMS, Answers, ScriptHistory
 
 SUBSCRIBE = "blockchain.scripthash.subscribe"
 # An unspent output takes at least as many bytes of JSON.
 MIN_UNSPENT_BYTES = 110
+# Of looking for unconfirmed transactions, if there are none.
+UNCONFIRMED_COST = 0.25
 # So many statuses are worked out before others have their turn: about a millisecond.
 STATUSES_AT_ONCE = 100
 
@@ -46,7 +48,7 @@ def _unconfirmed(summaries: Iterable[Any]) -> list[dict[str, Any]]:
 
 def _history(entries: bytes, unconfirmed: list[dict[str, Any]]) -> EncodedJSON:
     """Return a history as it is answered: confirmed transactions, then those of the mempool."""
-    confirmed = packed.history_json(entries)
+    confirmed = wire_rows.history_json(entries)
     if not unconfirmed:
         return EncodedJSON(b"[%b]" % confirmed)
     comma = b"," if confirmed else b""
@@ -57,18 +59,18 @@ def _unspent(coins: bytes, mempool_utxos: list[Any], spent: set[Any]) -> Encoded
     """Return unspent outputs as they are answered, without those in ``spent``."""
     if spent:
         coins = b"".join(
-            packed.pack_coin(*coin)
-            for coin in packed.coins_of(coins)
+            wire_rows.pack_coin(*coin)
+            for coin in wire_rows.coins_of(coins)
             if (coin[0], coin[2]) not in spent
         )
     # Of height 0, and not in the chain's order, which they do not have.
     coins += b"".join(
-        packed.pack_coin(utxo.tx_hash, utxo.height, utxo.tx_pos, utxo.value)
+        wire_rows.pack_coin(utxo.tx_hash, utxo.height, utxo.tx_pos, utxo.value)
         for utxo in mempool_utxos
         if (utxo.tx_hash, utxo.tx_pos) not in spent
     )
     # On the wire tx_pos is the index of the output in its transaction.
-    return EncodedJSON(b"[%b]" % packed.coins_json(coins))
+    return EncodedJSON(b"[%b]" % wire_rows.coins_json(coins))
 
 
 async def _others_turn(count: int) -> None:
@@ -87,7 +89,7 @@ class ScripthashMethods(SessionBase):
         # hashX -> last status, of subscriptions with mempool transactions
         self.mempool_statuses: dict[bytes, str | None] = {}
         super().__init__(*args)
-        self.hashX_subs = SessionScripts(self.session_mgr.fan_out.scripts, self)
+        self.hashX_subs = SessionScripts(self.shared.fan_out.scripts, self)
 
     def sub_count(self) -> int:
         """Return the number of subscribed scripts."""
@@ -99,7 +101,7 @@ class ScripthashMethods(SessionBase):
         What is in memory is answered at once: nothing can come between.  Otherwise the tip must be
         the same before and after.  ``finish`` may itself return an awaitable.
         """
-        chain = self.session_mgr.chain
+        chain = self.shared.tip
         if chain.is_known():
             value = source.now(hashX)
             if value is not None:
@@ -120,6 +122,9 @@ class ScripthashMethods(SessionBase):
         """Return the status of a script, or an awaitable; remember it if the mempool is in it."""
         if not history.is_hashed:
             return self._awaited_status(hashX, history, cost)
+        if not self.mempool.has(hashX):
+            status, text_len = history.status([])
+            return self._noted(hashX, status, cost, text_len, unconfirmed=False)
         if self.mempool.large.is_large(hashX):
             view = self.mempool.large.histories.ready(hashX)
             status = None if view is None else view.status_of(history)
@@ -153,7 +158,7 @@ class ScripthashMethods(SessionBase):
         self, hashX: bytes, history: ScriptHistory, cost: float
     ) -> str | None:
         """Return the status of a script when threads have done what takes long."""
-        await self.session_mgr.scripts.histories.hashed(hashX, history)
+        await self.shared.scripts.histories.hashed(hashX, history)
         status: str | None
         if self.mempool.large.is_large(hashX):
             status, text_len = await self.mempool.large.status(hashX, history)
@@ -168,7 +173,7 @@ class ScripthashMethods(SessionBase):
 
         What ``make`` begins with must belong to the tip that clients know.
         """
-        chain = self.session_mgr.chain
+        chain = self.shared.tip
         before = chain.notified_tip, chain.reorg_count
         result = await make()
         if chain.is_known() and (chain.notified_tip, chain.reorg_count) == before:
@@ -177,7 +182,7 @@ class ScripthashMethods(SessionBase):
 
     async def address_status(self, hashX: bytes) -> str | None:
         """Return the status of a script, and remember it if it depends on the mempool."""
-        history, cost = await self.session_mgr.scripts.histories.read(hashX, hash_only=True)
+        history, cost = await self.shared.scripts.histories.read(hashX, hash_only=True)
         return await self._status_after_hashing(hashX, history, cost)
 
     def unsubscribe_hashX(self, hashX: bytes) -> str | None:
@@ -188,7 +193,7 @@ class ScripthashMethods(SessionBase):
     def _is_at_hand(self, hashX: bytes) -> bool:
         """Say if the status of a script needs no waiting."""
         try:
-            history = self.session_mgr.scripts.histories.hashes.now(hashX)
+            history = self.shared.scripts.histories.hashes.now(hashX)
         except RPCError:
             return True
         if history is None or not history.is_hashed:
@@ -202,7 +207,8 @@ class ScripthashMethods(SessionBase):
     def _status_at_hand(self, hashX: bytes) -> str | None:
         """Return a status that needs no waiting; the subscription ends if there can be none."""
         try:
-            history = self.session_mgr.scripts.histories.hashes.now(hashX)
+            history = self.shared.scripts.histories.hashes.now(hashX)
+            assert history is not None
             return self._script_status(hashX, history, COST_CACHED)  # type: ignore[no-any-return]
         except RPCError:
             self.unsubscribe_hashX(hashX)
@@ -267,14 +273,14 @@ class ScripthashMethods(SessionBase):
 
     def _tell_put_off(self, hashX: bytes) -> None:
         if not self._closing and hashX in self.hashX_subs:
-            self.session_mgr.fan_out.tell_late(self, hashX)
+            self.shared.fan_out.tell_late(self, hashX)
 
     def _notify_at_once(self, own: list[bytes]) -> bool:
         """Notify if what the block touched is all confirmed and known; say if it was so."""
-        manager, remembered = self.session_mgr, self.mempool_statuses
+        shared, remembered = self.shared, self.mempool_statuses
         if len(own) + len(remembered) > STATUSES_AT_ONCE or any(map(self.mempool.has, own)):
             return False
-        known = manager.scripts.histories.known_statuses(own)
+        known = shared.scripts.histories.known_statuses(own)
         if known is None:
             return False
         others = remembered.keys() - own if remembered else ()
@@ -298,7 +304,7 @@ class ScripthashMethods(SessionBase):
         self.post_lines(lines, len(own))
         self._post_statuses(changed)
         self.flush()
-        manager.fan_out.told.append((self, len(own) + len(changed)))
+        shared.fan_out.told.append((self, len(own) + len(changed)))
         return True
 
     async def _notify_after_wait(self, own: list[bytes]) -> None:
@@ -344,14 +350,16 @@ class ScripthashMethods(SessionBase):
     @rpc_method("blockchain.scripthash.get_balance")
     def scripthash_get_balance(self, scripthash: Any) -> Any:
         """Return the confirmed balance and what the mempool would change of it."""
-        balances = self.session_mgr.scripts.balances
+        balances = self.shared.scripts.balances
         return self._at_one_tip(balances, self._balance, scripthash_to_hashX(scripthash))
 
     def _balance(self, hashX: bytes, balance: tuple[int, int], _cost: float) -> Any:
         coin_count, value = balance
         self.bump_cost(1.0 + coin_count / 50)
+        if not self.mempool.has(hashX):
+            return EncodedJSON(b'{"confirmed":%d,"unconfirmed":0}' % value)
         if self.mempool.large.is_large(hashX):
-            source = self.session_mgr.scripts.balances
+            source = self.shared.scripts.balances
             return self._of_large(self._large_balance, hashX, source, balance)
         delta = self.mempool.sync_balance_delta(hashX)
         return EncodedJSON(b'{"confirmed":%d,"unconfirmed":%d}' % (value, delta))
@@ -380,14 +388,19 @@ class ScripthashMethods(SessionBase):
     @rpc_method("blockchain.scripthash.get_history")
     def scripthash_get_history(self, scripthash: Any) -> Any:
         """Return confirmed transactions in chain order, then those of the mempool."""
-        histories = self.session_mgr.scripts.histories
+        histories = self.shared.scripts.histories
         return self._at_one_tip(histories, self._history, scripthash_to_hashX(scripthash))
 
     def _history(self, hashX: bytes, history: ScriptHistory, cost: float) -> Any:
         assert history.entries is not None
+        if not self.mempool.has(hashX):
+            self.bump_cost(cost + UNCONFIRMED_COST)
+            if history.count <= INLINE_ITEMS:
+                return EncodedJSON(b"[%b]" % wire_rows.history_json(history.entries))
+            return asyncio.to_thread(_history, history.entries, [])
         self.bump_cost(cost)
         if self.mempool.large.is_large(hashX):
-            source = self.session_mgr.scripts.histories
+            source = self.shared.scripts.histories
             return self._of_large(self._large_history, hashX, source, history)
         unconfirmed = self._mempool(hashX)
         if history.count + len(unconfirmed) > INLINE_ITEMS:
@@ -400,16 +413,16 @@ class ScripthashMethods(SessionBase):
         self._charge_unconfirmed(view.count)
         assert history.entries is not None
         if history.count > INLINE_ITEMS:
-            confirmed = await asyncio.to_thread(packed.history_json, history.entries)
+            confirmed = await asyncio.to_thread(wire_rows.history_json, history.entries)
         else:
-            confirmed = packed.history_json(history.entries)
+            confirmed = wire_rows.history_json(history.entries)
         return EncodedJSON(b"[%b]" % b",".join(filter(None, (confirmed, view.json))))
 
     @rpc_method("blockchain.scripthash.get_mempool")
     def scripthash_get_mempool(self, scripthash: Any) -> Any:
         """Return the unconfirmed transactions."""
         hashX = scripthash_to_hashX(scripthash)
-        if self.session_mgr.chain.is_steady() and not self.mempool.large.is_large(hashX):
+        if self.shared.tip.is_steady() and not self.mempool.large.is_large(hashX):
             return self._mempool(hashX)
 
         async def compute() -> Any:
@@ -419,7 +432,7 @@ class ScripthashMethods(SessionBase):
             self._charge_unconfirmed(view.count)
             return EncodedJSON(b"[%b]" % view.json)
 
-        return self.session_mgr.chain.steady(compute, self.bump_cost)
+        return self.shared.tip.steady(compute, self.bump_cost)
 
     def _mempool(self, hashX: bytes) -> list[dict[str, Any]]:
         result = _unconfirmed(self.mempool.sync_summaries(hashX))
@@ -427,21 +440,27 @@ class ScripthashMethods(SessionBase):
         return result
 
     def _charge_unconfirmed(self, count: int) -> None:
-        self.bump_cost(0.25 + count / 50)
+        self.bump_cost(UNCONFIRMED_COST + count / 50)
 
     @rpc_method("blockchain.scripthash.listunspent")
     def scripthash_listunspent(self, scripthash: Any) -> Any:
         """Return the unspent outputs, without those that the mempool spends."""
-        coins = self.session_mgr.scripts.coins
+        coins = self.shared.scripts.coins
         return self._at_one_tip(coins, self._listunspent, scripthash_to_hashX(scripthash))
 
     def _listunspent(self, hashX: bytes, coins: bytes, _cost: float) -> Any:
+        if not self.mempool.has(hashX):
+            count = len(coins) // wire_rows.PACKED_UTXO_LEN
+            self._charge_unspent(count, 0)
+            if count <= INLINE_ITEMS:
+                return EncodedJSON(b"[%b]" % wire_rows.coins_json(coins))
+            return asyncio.to_thread(_unspent, coins, [], set())
         if self.mempool.large.is_large(hashX):
-            source = self.session_mgr.scripts.coins
+            source = self.shared.scripts.coins
             return self._of_large(self._large_listunspent, hashX, source, coins)
         mempool_utxos = self.mempool.sync_unspent(hashX)
         spent = self.mempool.sync_spends(hashX)
-        count = len(coins) // packed.PACKED_COIN_LEN + len(mempool_utxos)
+        count = len(coins) // wire_rows.PACKED_UTXO_LEN + len(mempool_utxos)
         self._charge_unspent(count, len(spent))
         # Leaving some out is done in Python.
         if count > (INLINE_ITEMS // 10 if spent else INLINE_ITEMS):
@@ -451,14 +470,14 @@ class ScripthashMethods(SessionBase):
     async def _large_listunspent(self, hashX: bytes, coins: bytes) -> EncodedJSON:
         """Return the unspent outputs of a script with many unconfirmed transactions."""
         view = await self.mempool.large.unspent(hashX)
-        count = len(coins) // packed.PACKED_COIN_LEN + len(view.utxos)
+        count = len(coins) // wire_rows.PACKED_UTXO_LEN + len(view.utxos)
         self._charge_unspent(count, len(view.spends))
         return await asyncio.to_thread(_unspent, coins, view.utxos, view.spends)
 
     def _charge_unspent(self, count: int, spent: int) -> None:
         """Charge for a list of so many outputs; RPCError if it would be too large without the spent."""
         self.bump_cost(1.0 + count / 50)
-        oversized = self.session_mgr.oversized
+        oversized = self.shared.oversized
         if (count - spent) * MIN_UNSPENT_BYTES > oversized.max_send:
             raise oversized.error()
 
@@ -468,7 +487,7 @@ class ScripthashMethods(SessionBase):
         hashX = scripthash_to_hashX(scripthash)
         # Subscribed first, so that no change during the computation is missed
         is_new = self.hashX_subs.add(hashX, scripthash)
-        histories = self.session_mgr.scripts.histories
+        histories = self.shared.scripts.histories
         try:
             result = self._at_one_tip(histories.hashes, self._script_status, hashX)
         except BaseException:

@@ -11,8 +11,8 @@ import electrumx
 from electrumx.lib import util
 from electrumx.lib.bounded_match import MatchTimeoutError
 from electrumx.server.session.base import SessionBase
-from electrumx.server.session.params import BAD_REQUEST, bad_request, printed
-from electrumx.server.session.tables import ProtocolTuple, rpc_method
+from electrumx.server.session.engine.method_registry import ProtocolTuple, rpc_method
+from electrumx.server.session.engine.params import BAD_REQUEST, bad_request, printed
 
 # As much of a client's name as is kept.
 CLIENT_NAME_CHARS = 100
@@ -122,7 +122,7 @@ class ServerMethods(SessionBase):
 
     async def _with_variables(self, text: str) -> str:
         """Return a banner with its placeholders replaced."""
-        info = await self.session_mgr.daemon_request("getnetworkinfo")
+        info = await self.shared.node.request("getnetworkinfo")
         if not isinstance(info, dict):
             info = {}
         for placeholder, value in (
@@ -176,9 +176,9 @@ class ServerMethods(SessionBase):
     def _note_client_name(self, name: str) -> None:
         # Cut first: matching takes time.
         name = name[:CLIENT_NAME_CHARS]
-        drop = self.session_mgr.drop_client
+        drop = self.shared.drop_client
         try:
-            is_dropped = drop is not None and drop.match(name)
+            is_dropped = drop is not None and bool(drop.match(name))
         except MatchTimeoutError:
             self.log_limited(
                 "DROP_CLIENT",

@@ -8,20 +8,13 @@ from aiorpcx import JSONRPC, RPCError
 
 from electrumx.lib import util
 from electrumx.lib.hash import hash_to_hex_str
-from electrumx.server.daemon import DaemonError
-from electrumx.server.node_reply import ReplyTooLargeError
+from electrumx.server.daemon.client import DaemonError
+from electrumx.server.daemon.responses import ReplyTooLargeError
 from electrumx.server.session.base import SessionBase
-from electrumx.server.session.caches import BlockTxs
-from electrumx.server.session.chaintip import ChainMovedError
-from electrumx.server.session.limits import COST_CACHED
-from electrumx.server.session.packages import (
-    COUNT_TEXT,
-    MAX_PACKAGE_TXS,
-    NOT_SUPPORTED_TEXT,
-    package_summary,
-    rejection,
-)
-from electrumx.server.session.params import (
+from electrumx.server.session.engine.json_result import EncodedJSON, encode_result
+from electrumx.server.session.engine.limits import COST_CACHED, VERBOSE_COST
+from electrumx.server.session.engine.method_registry import rpc_method
+from electrumx.server.session.engine.params import (
     DAEMON_ERROR,
     assert_hex,
     assert_list,
@@ -30,8 +23,15 @@ from electrumx.server.session.params import (
     named_boolean,
     non_negative_integer,
 )
-from electrumx.server.session.results import EncodedJSON, encode_result
-from electrumx.server.session.tables import rpc_method
+from electrumx.server.session.shared.caches import BlockTxs
+from electrumx.server.session.shared.packages import (
+    COUNT_TEXT,
+    MAX_PACKAGE_TXS,
+    NOT_SUPPORTED_TEXT,
+    package_summary,
+    rejection,
+)
+from electrumx.server.session.shared.tip_consistency import ChainMovedError
 
 Find = Callable[[BlockTxs], int]
 Finish = Callable[[bytes, int, list[str]], Any]
@@ -54,7 +54,7 @@ class TransactionMethods(SessionBase):
         raw_tx = assert_hex(raw_tx)
         self.bump_cost(0.25 + len(raw_tx) / 5000)
         try:
-            txid: str = await self.session_mgr.broadcast_transaction(raw_tx)
+            txid: str = await self.shared.node.broadcast_transaction(raw_tx)
         except DaemonError as e:
             message = _daemon_message(e)
             self.log_limited("error sending transaction", f"error sending transaction: {message}")
@@ -87,16 +87,17 @@ class TransactionMethods(SessionBase):
         verbose = named_boolean("verbose", verbose)
         self.bump_cost(0.25 + sum(map(len, raw_txs)) / 5000)
         try:
-            answer = await self.session_mgr.broadcast_package(raw_txs)
+            answer = await self.shared.node.broadcast_package(raw_txs)
         except DaemonError as e:
             message = _daemon_message(e)
-            self.logger.info(f"error sending package: {message}")
+            self.log_limited("error sending package", f"error sending package: {message}")
             if e.args[0].get("code") == JSONRPC.METHOD_NOT_FOUND:
                 raise bad_request(NOT_SUPPORTED_TEXT) from None
             raise bad_request(rejection(message)) from None
         self.txs_sent += len(raw_txs)
         summary = package_summary(answer, lambda: self._txid_of(raw_txs[-1] if raw_txs else ""))
-        self.logger.info(f"sent package of {len(raw_txs):,d} txs: {summary}")
+        text = f"sent package of {len(raw_txs):,d} txs: {summary}"
+        self.log_limited("sent package", text)
         return answer if verbose else summary
 
     def _txid_of(self, raw_tx: str) -> str:
@@ -112,11 +113,11 @@ class TransactionMethods(SessionBase):
         """Return what the node says of a transaction: its hex, or an object if verbose."""
         wanted = assert_tx_hash(tx_hash)
         verbose = named_boolean("verbose", verbose)
-        self.bump_cost(1.0)
-        raw_txs = self.session_mgr.raw_txs
+        self.bump_cost(1.0 + (VERBOSE_COST if verbose else 0.0))
+        raw_txs = self.shared.raw_txs
         if not verbose and (found := raw_txs.get(wanted)) is not None:
             return found
-        self.session_mgr.oversized.check((wanted, verbose))
+        self.shared.oversized.check((wanted, verbose))
         if verbose:
             return self._verbose_tx(wanted, tx_hash)
         return raw_txs.fetch(wanted, partial(self._ask_node, wanted, tx_hash))
@@ -128,23 +129,23 @@ class TransactionMethods(SessionBase):
         """
         if verbose:
             try:
-                return await self._node_json(tx_hash)
+                return await self._of_node(tx_hash, verbose=True)
             except ReplyTooLargeError:
                 return None
-        raw_tx = await self.session_mgr.daemon_request("getrawtransaction", tx_hash, False)
+        oversized, key = self.shared.oversized, (wanted, False)
+        try:
+            raw_tx = await self._of_node(tx_hash, verbose=False)
+        except ReplyTooLargeError:
+            raise oversized.note(key, oversized.max_read, self.bw_cost_per_byte) from None
         if isinstance(raw_tx, str):
-            self.session_mgr.oversized.check_size(
-                (wanted, False), len(raw_tx), self.bw_cost_per_byte
-            )
+            oversized.check_size(key, len(raw_tx), self.bw_cost_per_byte)
         return raw_tx
 
-    async def _node_json(self, tx_hash: str) -> Any:
-        """Return the node's JSON form of a transaction; raises ReplyTooLargeError or RPCError."""
-        max_bytes = self.session_mgr.oversized.max_read
+    async def _of_node(self, tx_hash: str, *, verbose: bool) -> Any:
+        """Return what the node has of a transaction; raises ReplyTooLargeError or RPCError."""
+        max_bytes = self.shared.oversized.max_read
         try:
-            return await self.session_mgr.daemon.getrawtransaction(
-                tx_hash, True, max_bytes=max_bytes
-            )
+            return await self.shared.daemon.getrawtransaction(tx_hash, verbose, max_bytes=max_bytes)
         except ReplyTooLargeError:
             raise
         except DaemonError as e:
@@ -152,9 +153,9 @@ class TransactionMethods(SessionBase):
 
     async def _verbose_tx(self, wanted: bytes, tx_hash: str) -> Any:
         """Return the node's JSON form of a transaction; RPCError if that is too large to send."""
-        oversized, key = self.session_mgr.oversized, (wanted, True)
+        oversized, key = self.shared.oversized, (wanted, True)
         try:
-            result = await self._node_json(tx_hash)
+            result = await self._of_node(tx_hash, verbose=True)
         except ReplyTooLargeError:
             raise oversized.note(key, oversized.max_read, self.bw_cost_per_byte) from None
         return await self.bounded_json(key, result)
@@ -165,7 +166,7 @@ class TransactionMethods(SessionBase):
         ``find(txs)`` says at which position of the block the transaction is. Hashes and branch
         belong to one block, whatever becomes of the chain meanwhile.
         """
-        blocks, chain = self.session_mgr.blocks, self.session_mgr.chain
+        blocks, chain = self.shared.blocks, self.shared.tip
         found = blocks.hashes_now(height) if chain.is_settled(height) else None
         if found is not None:
             txs, header = found

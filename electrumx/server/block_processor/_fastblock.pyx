@@ -1,0 +1,457 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False
+"""The compiled form of parsing: Bitcoin's transaction formats, and their hashes.
+
+Its oracle is the pure-Python form (``electrumx.lib.tx``): property tests feed both the same blocks
+and demand the same results, and for bytes that are no block the same verdict.
+
+A parsed block is four flat arrays: tx hashes (32 bytes each), numbers of spends and outputs of each
+transaction, outpoints spent (36 bytes: tx_hash, txout_idx LE4; generation inputs left out), and
+outputs (hashX 11, value LE8, flags 1).  Nothing of it is a Python object.  Parsing shares nothing
+and may run in any thread; that of a block lets the GIL go.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from electrumx.lib.errors import DeserializeError, SkipTxDeserialize
+from electrumx.lib.tx.reader import trailing_bytes
+from electrumx.server.block_processor._arrays cimport Array, grow, release
+from electrumx.lib._sha256 cimport SHA256_CTX, SHA256_Init, SHA256_Update, finish_twice, sha256
+
+
+cdef enum:
+    # verdicts of the parser
+    OK = 0
+    TRUNCATED = 1
+    SKIP = 2
+    NO_MEMORY = 3
+    BAD_FLAG = 4
+    TRAILING = 5
+    # transaction formats
+    FORMAT_PLAIN = 0
+    FORMAT_SEGWIT = 1
+    FORMAT_LITECOIN = 2
+
+PLAIN, SEGWIT, LITECOIN = FORMAT_PLAIN, FORMAT_SEGWIT, FORMAT_LITECOIN
+
+
+cdef struct Cursor:
+    const uint8_t *at
+    const uint8_t *end
+
+
+cdef inline int read_size(Cursor *c, uint64_t *size) noexcept nogil:
+    """Read a compact size, minimal or not; it must not exceed the bytes left."""
+    cdef uint8_t first
+    cdef int extra, n
+    if c.at >= c.end:
+        return TRUNCATED
+    first = c.at[0]
+    c.at += 1
+    if first < 253:
+        size[0] = first
+    else:
+        extra = 2 if first == 253 else (4 if first == 254 else 8)
+        if c.end - c.at < extra:
+            return TRUNCATED
+        size[0] = 0
+        for n in range(extra - 1, -1, -1):
+            size[0] = (size[0] << 8) | c.at[n]
+        c.at += extra
+    if size[0] > <uint64_t> (c.end - c.at):
+        return TRUNCATED
+    return OK
+
+
+cdef inline uint8_t spendable(const uint8_t *script, uint64_t length) noexcept nogil:
+    """Return by which rules an output with this script can be spent."""
+    if length >= 1 and script[0] == 0x6a:
+        return SPENDABLE_GENESIS
+    if length >= 2 and script[0] == 0 and script[1] == 0x6a:
+        return 0
+    return SPENDABLE_LEGACY | SPENDABLE_GENESIS
+
+
+cdef inline bint read_minimal(Cursor *c, uint64_t *value) noexcept nogil:
+    """Read a compact size; false if it is cut off or longer than it need be."""
+    cdef uint8_t first
+    cdef int extra, n
+    if c.at >= c.end:
+        return False
+    first = c.at[0]
+    c.at += 1
+    if first < 253:
+        value[0] = first
+        return True
+    extra = 2 if first == 253 else (4 if first == 254 else 8)
+    if c.end - c.at < extra:
+        return False
+    value[0] = 0
+    for n in range(extra - 1, -1, -1):
+        value[0] = (value[0] << 8) | c.at[n]
+    c.at += extra
+    if extra == 2:
+        return value[0] >= 253
+    return value[0] >> (4 * extra) != 0
+
+
+cdef uint64_t token_prefix_len(const uint8_t *field, uint64_t length) noexcept nogil:
+    """Return the bytes of a script field that are a token prefix: see ``lib.tx.cash_tokens``."""
+    cdef Cursor c
+    cdef uint64_t value
+    cdef uint8_t bits
+    if length < 34 or field[0] != 0xef:
+        return 0
+    bits = field[33]
+    # A reserved bit, an unknown capability, or no token at all.
+    if bits & 0x80 or bits & 0x0f > 2 or not (bits & 0x20 or bits == 0x10):
+        return 0
+    c.at, c.end = field + 34, field + length
+    if bits & 0x40:
+        if not read_minimal(&c, &value) or value == 0 or value > <uint64_t> (c.end - c.at):
+            return 0
+        c.at += value
+    if bits & 0x10:
+        if not read_minimal(&c, &value) or value == 0 or value >> 63:
+            return 0
+    return <uint64_t> (c.at - field)
+
+
+cdef inline bint is_generation(const uint8_t *outpoint) noexcept nogil:
+    cdef int n
+    for n in range(32):
+        if outpoint[n]:
+            return False
+    return outpoint[32] & outpoint[33] & outpoint[34] & outpoint[35] == 0xff
+
+
+cdef class FastBlock:
+    """A parsed block; made by :func:`parse_block`."""
+
+    def __cinit__(self):
+        memset(&self.hashes, 0, sizeof(Array))
+        memset(&self.shapes, 0, sizeof(Array))
+        memset(&self.spends, 0, sizeof(Array))
+        memset(&self.outputs, 0, sizeof(Array))
+
+    def __dealloc__(self):
+        release(&self.hashes)
+        release(&self.shapes)
+        release(&self.spends)
+        release(&self.outputs)
+
+    @property
+    def tx_hashes(self):
+        """The hashes of the transactions, 32 bytes each, joined."""
+        return PyBytes_FromStringAndSize(<char *> self.hashes.data, self.hashes.count * 32)
+
+    @property
+    def spent_outpoints(self):
+        """The outpoints spent, 36 bytes each, joined; those of generation inputs left out."""
+        return PyBytes_FromStringAndSize(
+            <char *> self.spends.data, self.spends.count * OUTPOINT_LEN)
+
+    @property
+    def memsize(self):
+        """Bytes held beside the raw block."""
+        return (self.hashes.room * 32 + self.shapes.room * sizeof(TxShape)
+                + self.spends.room * OUTPOINT_LEN + self.outputs.room * OUTPUT_LEN)
+
+    def transactions(self):
+        """Return [(spends, outputs)] for tests: [(hash, idx)], [(hashX, value, flags)]."""
+        result = []
+        cdef TxShape *shapes = <TxShape *> self.shapes.data
+        cdef const uint8_t *spend = self.spends.data
+        cdef const uint8_t *output = self.outputs.data
+        for n in range(self.tx_count):
+            spends, outputs = [], []
+            for _ in range(shapes[n].spends):
+                raw = PyBytes_FromStringAndSize(<char *> spend, OUTPOINT_LEN)
+                spends.append((raw[:32], int.from_bytes(raw[32:], "little")))
+                spend += OUTPOINT_LEN
+            for _ in range(shapes[n].outputs):
+                raw = PyBytes_FromStringAndSize(<char *> output, OUTPUT_LEN)
+                outputs.append((raw[:11], int.from_bytes(raw[11:19], "little"), raw[19]))
+                output += OUTPUT_LEN
+            result.append((spends, outputs))
+        return result
+
+
+cdef int parse_all(FastBlock block, Cursor *c, int tx_format, bint tokens) noexcept nogil:
+    cdef uint64_t count, n
+    cdef int verdict = read_size(c, &count)
+    if verdict != OK:
+        return verdict
+    for n in range(count):
+        verdict = parse_tx(block, c, tx_format, tokens)
+        if verdict != OK:
+            return verdict
+    block.tx_count = <uint32_t> count
+    return OK
+
+
+cdef int parse_tx(FastBlock block, Cursor *c, int tx_format, bint tokens) noexcept nogil:
+    """Parse and hash one transaction."""
+    cdef const uint8_t *start = c.at
+    cdef const uint8_t *body = NULL
+    cdef const uint8_t *body_end = NULL
+    cdef uint64_t inputs
+    cdef uint8_t flag = 0
+    cdef bint has_witness = False
+    cdef bint has_marker = False
+    cdef int verdict
+    cdef TxShape *shape
+    cdef SHA256_CTX ctx
+
+    if c.end - c.at < 5:
+        return TRUNCATED
+    has_marker = tx_format != FORMAT_PLAIN and c.at[4] == 0
+    c.at += 4
+    if has_marker:
+        if c.end - c.at < 2:
+            return TRUNCATED
+        flag = c.at[1]
+        c.at += 2
+        has_witness = True
+        if tx_format == FORMAT_LITECOIN:
+            if flag == 0:
+                return SKIP
+            if flag & ~9:
+                return BAD_FLAG
+            has_witness = (flag & 1) != 0
+    body = c.at
+    if not grow(&block.shapes, sizeof(TxShape), 1):
+        return NO_MEMORY
+    shape = <TxShape *> block.shapes.data + block.shapes.count
+    shape.spends = shape.outputs = 0
+    verdict = parse_inputs(block, c, shape, &inputs)
+    if verdict == OK:
+        verdict = parse_outputs(block, c, shape, tokens)
+    if verdict != OK:
+        return verdict
+    body_end = c.at
+    if has_witness:
+        verdict = skip_witness(c, inputs)
+        if verdict != OK:
+            return verdict
+    if has_marker and tx_format == FORMAT_LITECOIN and flag & 8:
+        if c.at >= c.end:
+            return TRUNCATED
+        if c.at[0] != 0:
+            return SKIP
+        c.at += 1
+    if c.end - c.at < 4:
+        return TRUNCATED
+    c.at += 4
+    block.shapes.count += 1
+
+    if not grow(&block.hashes, 32, 1):
+        return NO_MEMORY
+    SHA256_Init(&ctx)
+    if has_marker:
+        SHA256_Update(&ctx, start, 4)
+        SHA256_Update(&ctx, body, body_end - body)
+        SHA256_Update(&ctx, c.at - 4, 4)
+    else:
+        SHA256_Update(&ctx, start, c.at - start)
+    finish_twice(&ctx, block.hashes.data + 32 * block.hashes.count)
+    block.hashes.count += 1
+    return OK
+
+
+cdef int parse_inputs(FastBlock block, Cursor *c, TxShape *shape, uint64_t *count) noexcept nogil:
+    cdef uint64_t n, length
+    cdef const uint8_t *outpoint
+    cdef int verdict = read_size(c, count)
+    if verdict != OK:
+        return verdict
+    for n in range(count[0]):
+        if c.end - c.at < OUTPOINT_LEN:
+            return TRUNCATED
+        outpoint = c.at
+        c.at += OUTPOINT_LEN
+        verdict = read_size(c, &length)
+        if verdict != OK:
+            return verdict
+        c.at += length
+        if c.end - c.at < 4:
+            return TRUNCATED
+        c.at += 4
+        if is_generation(outpoint):
+            continue
+        if not grow(&block.spends, OUTPOINT_LEN, 1):
+            return NO_MEMORY
+        memcpy(block.spends.data + OUTPOINT_LEN * block.spends.count, outpoint, OUTPOINT_LEN)
+        block.spends.count += 1
+        shape.spends += 1
+    return OK
+
+
+cdef int parse_outputs(FastBlock block, Cursor *c, TxShape *shape, bint tokens) noexcept nogil:
+    cdef uint64_t n, count, length, prefix
+    cdef uint8_t *output
+    cdef uint8_t digest[32]
+    cdef int verdict = read_size(c, &count)
+    if verdict != OK:
+        return verdict
+    for n in range(count):
+        if c.end - c.at < 8:
+            return TRUNCATED
+        if not grow(&block.outputs, OUTPUT_LEN, 1):
+            return NO_MEMORY
+        output = block.outputs.data + OUTPUT_LEN * block.outputs.count
+        memcpy(output + HASHX_LEN, c.at, 8)
+        c.at += 8
+        verdict = read_size(c, &length)
+        if verdict != OK:
+            return verdict
+        if tokens:
+            prefix = token_prefix_len(c.at, length)
+            c.at += prefix
+            length -= prefix
+        output[19] = spendable(c.at, length)
+        if output[19]:
+            sha256(c.at, length, digest)
+            memcpy(output, digest, HASHX_LEN)
+        else:
+            memset(output, 0, HASHX_LEN)
+        c.at += length
+        block.outputs.count += 1
+        shape.outputs += 1
+    return OK
+
+
+cdef inline int skip_witness(Cursor *c, uint64_t inputs) noexcept nogil:
+    cdef uint64_t n, m, items, length
+    cdef int verdict
+    for n in range(inputs):
+        verdict = read_size(c, &items)
+        if verdict != OK:
+            return verdict
+        for m in range(items):
+            verdict = read_size(c, &length)
+            if verdict != OK:
+                return verdict
+            c.at += length
+    return OK
+
+
+def parse_block(bytes raw not None, Py_ssize_t header_len, int tx_format, bint tokens,
+                bint whole):
+    """Parse a raw block whose header has ``header_len`` bytes.
+
+    With ``tokens``, scripts are those behind a token prefix; with ``whole``, nothing may follow
+    the last transaction.
+    Raise DeserializeError where the pure form does.
+    """
+    cdef FastBlock block = FastBlock.__new__(FastBlock)
+    cdef Cursor c
+    cdef int verdict
+    if PyBytes_GET_SIZE(raw) < header_len:
+        raise DeserializeError(f"a block of {len(raw):,d} bytes is shorter than its header")
+    block.raw = raw
+    block.header = raw[:header_len]
+    c.at = <const uint8_t *> PyBytes_AS_STRING(raw) + header_len
+    c.end = <const uint8_t *> PyBytes_AS_STRING(raw) + PyBytes_GET_SIZE(raw)
+    with nogil:
+        verdict = parse_all(block, &c, tx_format, tokens)
+        if verdict == OK and whole and c.at != c.end:
+            verdict = TRAILING
+    if verdict == OK:
+        return block
+    if verdict == TRAILING:
+        raise trailing_bytes(c.end - c.at)
+    if verdict == NO_MEMORY:
+        raise MemoryError
+    if verdict == SKIP:
+        raise SkipTxDeserialize("a transaction within the extension block")
+    if verdict == BAD_FLAG:
+        raise DeserializeError("a transaction flag is unknown")
+    raise DeserializeError("truncated within the transactions of a block")
+
+
+def parse_unconfirmed(bytes raw not None, int tx_format, bint tokens):
+    """Return what the mempool keeps of a transaction: (prevouts, outputs, virtual size).
+
+    Prevouts are (tx_hash, txout_idx), without generation inputs; outputs are (hashX, value) of all
+    of them, unspendable ones, too.  None if it cannot be parsed: the pure form then says why.
+    """
+    cdef const uint8_t *start = <const uint8_t *> PyBytes_AS_STRING(raw)
+    cdef const uint8_t *body
+    cdef Cursor c
+    cdef uint64_t inputs, count, length, prefix, n
+    cdef uint8_t flag = 0
+    cdef bint has_marker
+    cdef bint has_witness
+    cdef int64_t value
+    cdef size_t stripped, total
+    cdef uint8_t digest[32]
+    cdef list prevouts = []
+    cdef list outputs = []
+
+    c.at, c.end = start, start + PyBytes_GET_SIZE(raw)
+    if c.end - c.at < 6:
+        return None
+    has_marker = tx_format != FORMAT_PLAIN and c.at[4] == 0
+    has_witness = has_marker
+    c.at += 4
+    if has_marker:
+        flag = c.at[1]
+        c.at += 2
+        if tx_format == FORMAT_LITECOIN:
+            if flag == 0 or flag & ~9:
+                return None
+            has_witness = (flag & 1) != 0
+    body = c.at
+    if read_size(&c, &inputs) != OK:
+        return None
+    for n in range(inputs):
+        if c.end - c.at < OUTPOINT_LEN:
+            return None
+        if not is_generation(c.at):
+            prevouts.append((
+                PyBytes_FromStringAndSize(<const char *> c.at, 32),
+                <uint64_t> c.at[32] | <uint64_t> c.at[33] << 8 | <uint64_t> c.at[34] << 16
+                | <uint64_t> c.at[35] << 24,
+            ))
+        c.at += OUTPOINT_LEN
+        if read_size(&c, &length) != OK:
+            return None
+        c.at += length
+        if c.end - c.at < 4:
+            return None
+        c.at += 4
+    if read_size(&c, &count) != OK:
+        return None
+    for n in range(count):
+        if c.end - c.at < 8:
+            return None
+        memcpy(&value, c.at, 8)
+        c.at += 8
+        if read_size(&c, &length) != OK:
+            return None
+        prefix = token_prefix_len(c.at, length) if tokens else 0
+        sha256(c.at + prefix, length - prefix, digest)
+        c.at += length
+        outputs.append((PyBytes_FromStringAndSize(<const char *> digest, HASHX_LEN), value))
+    # Version and locktime belong to it.
+    stripped = 8 + (c.at - body)
+    if has_witness and skip_witness(&c, inputs) != OK:
+        return None
+    total = c.at + 4 - start
+    if flag & 8 and tx_format == FORMAT_LITECOIN:
+        if c.at >= c.end:
+            return None
+        if c.at[0] == 0:
+            total += 1
+        elif not inputs:
+            return None
+        else:
+            # The marker, the flag and the extension's data do not count, see lib.tx.litecoin.
+            total -= 0 if has_witness else 2
+        c.at += 1
+    if c.end - c.at < 4:
+        return None
+    return tuple(prevouts), tuple(outputs), (3 * stripped + total + 3) // 4

@@ -1,0 +1,787 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False
+"""The compiled form of indexing: coins made and spent, and the histories that this writes.
+
+Its oracle is the pure-Python form (``indexer``, ``utxo_cache`` and ``History.unflushed``): property
+tests feed both the same blocks and demand the same results.  ``compiled_indexer`` chooses between them.
+Blocks come parsed, from ``_fastblock``; history goes to ``_fasthistory``.
+
+What the index holds
+--------------------
+
+It holds what is not flushed:
+
+- a hash table from outpoint to coin.  Entries of 64 bytes lie in one growing array, freed ones in
+  a list; a second array of 4-byte slots, at most two thirds full, finds them by linear probing.
+  The hash is seeded, so that nobody can make transactions that collide.  About 72 bytes a coin,
+  against 205 of a Python dictionary of bytes.  An entry is *new*, to be written, or *known*: on
+  disk, or in the hands of the flush that is writing it.  Known ones spare a look-up when they are
+  spent; :meth:`FastIndex.forget_known` drops the oldest;
+- the coins spent that are on disk (24 bytes each), to be deleted there, and a set of their hashes
+  that tells whether a row on disk is already spent;
+- the history of all that (:class:`FastHistory`).
+
+What a flush is to write is *taken* from it (:meth:`FastIndex.take_coins`, :meth:`FastHistory.take`)
+into arrays of its own: new coins of 32 bytes, deletes, records.  From then on the flush may sort and
+write them in one thread while blocks are advanced in another.
+
+Spends that miss the table are looked up on disk before a batch of blocks is advanced
+(:meth:`FastIndex.missing`, :meth:`FastIndex.provide`), so that the loop that advances a block
+needs neither Python nor the disk and runs without the GIL.  One thread at a time uses an index
+(the caller holds the state lock), beside one that writes what was taken.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcmp, memcpy, memmove, memset
+
+import os
+
+from electrumx.server.block_processor._arrays cimport Array, grow, release
+from electrumx.server.block_processor._fastblock cimport (
+    HASHX_LEN,
+    OUTPOINT_LEN,
+    OUTPUT_LEN,
+    SPENDABLE_GENESIS,
+    SPENDABLE_LEGACY,
+    FastBlock,
+    TxShape,
+)
+from electrumx.server.block_processor._fasthistory cimport RECORD_LEN, FastHistory, add_record, sort_records
+
+
+cdef enum:
+    COIN_LEN = 24
+    # what is kept of a coin to be deleted: tx_hash[:4], txout_idx LE4, tx_num LE5, hashX
+    DELETE_LEN = 24
+    # of one to be written: the same, and value LE8
+    TAKEN_LEN = 32
+    # marks of a coin in the table: to be written, or on disk already
+    NEW = 0
+    KNOWN = 1
+    # of buckets by age
+    AGES = 4096
+
+
+cdef struct Entry:
+    uint8_t outpoint[36]
+    uint8_t coin[24]
+    # NEW or KNOWN; of a freed entry, the number of the next freed one
+    uint32_t mark
+
+
+cdef inline uint64_t load8(const uint8_t *p) noexcept nogil:
+    cdef uint64_t value
+    memcpy(&value, p, 8)
+    return value
+
+
+cdef inline uint64_t mix(uint64_t value) noexcept nogil:
+    """Spread every bit over all (the finaliser of SplitMix64)."""
+    value = (value ^ (value >> 30)) * <uint64_t> 0xbf58476d1ce4e5b9
+    value = (value ^ (value >> 27)) * <uint64_t> 0x94d049bb133111eb
+    return value ^ (value >> 31)
+
+
+cdef inline uint64_t tx_num_of(Entry *entry) noexcept nogil:
+    cdef uint64_t tx_num = 0
+    memcpy(&tx_num, entry.coin + HASHX_LEN, 5)
+    return tx_num
+
+
+cdef inline void write_keys(uint8_t *item, const Entry *entry) noexcept nogil:
+    """Write what the keys of a coin's rows are made of: see ``DELETE_LEN``."""
+    memcpy(item, entry.outpoint, 4)
+    memcpy(item + 4, entry.outpoint + 32, 4)
+    memcpy(item + 8, entry.coin + HASHX_LEN, 5)
+    memcpy(item + 13, entry.coin, HASHX_LEN)
+
+
+cdef bint order_by(Array *order, Array *items, size_t length, size_t at) noexcept nogil:
+    """List the numbers of items in the order of their eleven bytes at ``at``."""
+    cdef size_t n
+    cdef uint8_t *record
+    order.count = 0
+    if not grow(order, RECORD_LEN, items.count):
+        return False
+    for n in range(items.count):
+        record = order.data + RECORD_LEN * n
+        memcpy(record, items.data + length * n + at, HASHX_LEN)
+        memset(record + HASHX_LEN, 0, 1)
+        memcpy(record + 12, &n, 4)
+    order.count = items.count
+    sort_records(order)
+    return True
+
+
+cdef inline size_t ordered(Array *order, size_t n) noexcept nogil:
+    """Return the number of the ``n``-th item."""
+    cdef uint32_t number
+    memcpy(&number, order.data + RECORD_LEN * n + 12, 4)
+    return number
+
+
+cdef inline uint32_t coinbase_output_count(FastBlock block) noexcept:
+    """Return how many outputs a block's coinbase transaction has; 0 without one."""
+    cdef TxShape *first = <TxShape *> block.shapes.data
+    return 0 if not block.tx_count or first.spends else first.outputs
+
+
+cdef bint has_row(Array *deletes, const uint8_t *row) noexcept nogil:
+    cdef size_t n
+    for n in range(deletes.count):
+        if memcmp(deletes.data + DELETE_LEN * n, row, 13) == 0:
+            return True
+    return False
+
+
+cdef class FastIndex:
+    """Coins and history not yet flushed."""
+
+    cdef Entry *entries
+    # entries used or freed, and room for
+    cdef uint32_t used
+    cdef uint32_t room
+    # the first freed entry plus 1, coins alive, and those of them that are new
+    cdef uint32_t freed
+    cdef readonly uint32_t coin_count
+    cdef uint32_t new_count
+    # entry number plus 1 by hash; 0 is free
+    cdef uint32_t *slots
+    cdef uint64_t slot_mask
+    cdef uint64_t seed
+    cdef Array deletes
+    # hashes of rows on disk that are spent; 0 is free
+    cdef uint64_t *spent
+    cdef uint64_t spent_mask
+    # what the flush that is under way has taken
+    cdef readonly bint coins_taken
+    cdef Array taken_coins
+    cdef Array taken_deletes
+    cdef readonly FastHistory history
+
+    def __cinit__(self):
+        self.entries = NULL
+        self.used = self.room = self.freed = self.coin_count = self.new_count = 0
+        self.slots, self.spent = NULL, NULL
+        self.coins_taken = False
+        memset(&self.deletes, 0, sizeof(Array))
+        memset(&self.taken_coins, 0, sizeof(Array))
+        memset(&self.taken_deletes, 0, sizeof(Array))
+        self.history = FastHistory()
+        self.start_tables()
+        self.seed = int.from_bytes(os.urandom(8), "little")
+
+    cdef int start_tables(self) except -1:
+        """Allocate the smallest tables, empty."""
+        self.slot_mask = self.spent_mask = (1 << 12) - 1
+        self.slots = <uint32_t *> calloc(self.slot_mask + 1, sizeof(uint32_t))
+        self.spent = <uint64_t *> calloc(self.spent_mask + 1, sizeof(uint64_t))
+        if self.slots == NULL or self.spent == NULL:
+            raise MemoryError
+        return 0
+
+    def __dealloc__(self):
+        free(self.entries)
+        free(self.slots)
+        free(self.spent)
+        release(&self.deletes)
+        release(&self.taken_coins)
+        release(&self.taken_deletes)
+
+    # the table
+
+    cdef inline uint64_t hash_of(self, const uint8_t *outpoint) noexcept nogil:
+        cdef uint32_t idx
+        memcpy(&idx, outpoint + 32, 4)
+        return mix(load8(outpoint) ^ self.seed ^ mix(load8(outpoint + 8) + idx))
+
+    cdef inline uint64_t find_slot(self, const uint8_t *outpoint) noexcept nogil:
+        """Return the slot of an outpoint, or the free slot where it belongs."""
+        cdef uint64_t slot = self.hash_of(outpoint) & self.slot_mask
+        while self.slots[slot]:
+            if memcmp(self.entries[self.slots[slot] - 1].outpoint, outpoint, OUTPOINT_LEN) == 0:
+                break
+            slot = (slot + 1) & self.slot_mask
+        return slot
+
+    cdef bint make_room(self) noexcept nogil:
+        """Make room for one more entry; false if there is no memory."""
+        cdef Entry *entries
+        cdef uint32_t *slots
+        cdef uint64_t room, size, n, slot
+        if not self.freed and self.used == self.room:
+            room = self.room + <uint64_t> self.room // 4 + 4096
+            if room > <uint64_t> 0xfffffff0:
+                return False
+            entries = <Entry *> realloc(self.entries, room * sizeof(Entry))
+            if entries == NULL:
+                return False
+            self.entries, self.room = entries, <uint32_t> room
+        if 3 * (<uint64_t> self.coin_count + 1) > 2 * (self.slot_mask + 1):
+            size = 2 * (self.slot_mask + 1)
+            slots = <uint32_t *> calloc(size, sizeof(uint32_t))
+            if slots == NULL:
+                return False
+            for n in range(self.slot_mask + 1):
+                if self.slots[n]:
+                    slot = self.hash_of(self.entries[self.slots[n] - 1].outpoint) & (size - 1)
+                    while slots[slot]:
+                        slot = (slot + 1) & (size - 1)
+                    slots[slot] = self.slots[n]
+            free(self.slots)
+            self.slots, self.slot_mask = slots, size - 1
+        return True
+
+    cdef Entry *put(self, const uint8_t *outpoint) noexcept nogil:
+        """Return the entry of an outpoint, a new one if there is none; NULL without memory."""
+        cdef uint64_t slot
+        cdef uint32_t number
+        cdef Entry *entry
+        if not self.make_room():
+            return NULL
+        slot = self.find_slot(outpoint)
+        if self.slots[slot]:
+            return &self.entries[self.slots[slot] - 1]
+        if self.freed:
+            number = self.freed
+            entry = &self.entries[number - 1]
+            self.freed = entry.mark
+        else:
+            self.used += 1
+            number = self.used
+            entry = &self.entries[number - 1]
+        memcpy(entry.outpoint, outpoint, OUTPOINT_LEN)
+        entry.mark = KNOWN
+        self.slots[slot] = number
+        self.coin_count += 1
+        return entry
+
+    cdef inline void mark(self, Entry *entry, uint32_t mark) noexcept nogil:
+        """Change the mark of an entry that is alive."""
+        if entry.mark == NEW:
+            self.new_count -= 1
+        if mark == NEW:
+            self.new_count += 1
+        entry.mark = mark
+
+    cdef void remove(self, uint64_t slot) noexcept nogil:
+        """Free an entry, and close the gap that its slot leaves in the run of probes."""
+        cdef uint64_t hole = slot
+        cdef uint64_t probe = slot
+        cdef uint64_t home
+        cdef uint32_t number = self.slots[slot]
+        self.mark(&self.entries[number - 1], KNOWN)
+        self.entries[number - 1].mark = self.freed
+        self.freed = number
+        self.coin_count -= 1
+        while True:
+            probe = (probe + 1) & self.slot_mask
+            if not self.slots[probe]:
+                break
+            home = self.hash_of(self.entries[self.slots[probe] - 1].outpoint) & self.slot_mask
+            # It may move if its home is not cyclically within (hole, probe].
+            if ((probe - home) & self.slot_mask) >= ((probe - hole) & self.slot_mask):
+                self.slots[hole] = self.slots[probe]
+                hole = probe
+        self.slots[hole] = 0
+
+    # rows on disk that are spent
+
+    cdef inline uint64_t spent_hash(self, const uint8_t *row) noexcept nogil:
+        """Hash tx_hash[:4], txout_idx LE4, tx_num LE5; never 0."""
+        cdef uint64_t tail = 0
+        memcpy(&tail, row + 8, 5)
+        return mix(load8(row) ^ self.seed ^ mix(tail)) | 1
+
+    cdef bint note_spent(self, const uint8_t *row) noexcept nogil:
+        cdef uint64_t *bigger
+        cdef uint64_t size, n, slot, value
+        if 2 * (self.deletes.count + self.taken_deletes.count + 1) > self.spent_mask:
+            size = 2 * (self.spent_mask + 1)
+            bigger = <uint64_t *> calloc(size, sizeof(uint64_t))
+            if bigger == NULL:
+                return False
+            for n in range(self.spent_mask + 1):
+                value = self.spent[n]
+                if value:
+                    slot = value >> 1 & (size - 1)
+                    while bigger[slot]:
+                        slot = (slot + 1) & (size - 1)
+                    bigger[slot] = value
+            free(self.spent)
+            self.spent, self.spent_mask = bigger, size - 1
+        self.put_spent(row)
+        return True
+
+    cdef void put_spent(self, const uint8_t *row) noexcept nogil:
+        """Note a row; there is room."""
+        cdef uint64_t value = self.spent_hash(row)
+        cdef uint64_t slot = value >> 1 & self.spent_mask
+        while self.spent[slot]:
+            slot = (slot + 1) & self.spent_mask
+        self.spent[slot] = value
+
+    def __contains__(self, bytes key not None):
+        """Tell whether the ``h`` row with this key, 14 bytes, is spent but still on disk."""
+        cdef const uint8_t *row = <const uint8_t *> PyBytes_AS_STRING(key) + 1
+        cdef uint64_t value, slot
+        if PyBytes_GET_SIZE(key) != 14:
+            return False
+        value = self.spent_hash(row)
+        slot = value >> 1 & self.spent_mask
+        while self.spent[slot]:
+            if self.spent[slot] == value:
+                # Equal hashes are nearly always equal rows; the truth is in the lists.
+                return has_row(&self.deletes, row) or has_row(&self.taken_deletes, row)
+            slot = (slot + 1) & self.spent_mask
+        return False
+
+    # advancing
+
+    def missing(self, list blocks not None):
+        """Return the outpoints that these blocks spend and that neither they nor the table have.
+
+        As bytes of 36 each.  The blocks are consecutive.
+        """
+        cdef FastIndex made
+        cdef Array found
+        cdef FastBlock block
+        cdef bint done
+        memset(&found, 0, sizeof(Array))
+        try:
+            for item in blocks:
+                block = item
+                with nogil:
+                    done = self.find_absent(block, &found)
+                if not done:
+                    raise MemoryError
+            if not found.count:
+                return []
+            # Most of them the blocks make themselves.
+            made = FastIndex.__new__(FastIndex)
+            for item in blocks:
+                block = item
+                with nogil:
+                    done = made.note_transactions(block)
+                if not done:
+                    raise MemoryError
+            with nogil:
+                done = made.drop_made(&found)
+            if not done:
+                raise MemoryError
+            return [
+                PyBytes_FromStringAndSize(<char *> found.data + OUTPOINT_LEN * n, OUTPOINT_LEN)
+                for n in range(found.count)
+            ]
+        finally:
+            release(&found)
+
+    cdef bint find_absent(self, FastBlock block, Array *found) noexcept nogil:
+        """Append those of a block's spends to ``found`` that the table does not have."""
+        cdef size_t k
+        cdef const uint8_t *spend
+        for k in range(block.spends.count):
+            spend = block.spends.data + OUTPOINT_LEN * k
+            if self.slots[self.find_slot(spend)]:
+                continue
+            if not grow(found, OUTPOINT_LEN, 1):
+                return False
+            memcpy(found.data + OUTPOINT_LEN * found.count, spend, OUTPOINT_LEN)
+            found.count += 1
+        return True
+
+    cdef bint note_transactions(self, FastBlock block) noexcept nogil:
+        """Put an entry, with an index that no output has, for each transaction of a block."""
+        cdef uint8_t outpoint[36]
+        cdef uint32_t n
+        memset(outpoint + 32, 0xff, 4)
+        for n in range(block.tx_count):
+            memcpy(outpoint, block.hashes.data + 32 * n, 32)
+            if self.put(outpoint) == NULL:
+                return False
+        return True
+
+    cdef bint drop_made(self, Array *found) noexcept nogil:
+        """Keep those outpoints in ``found``, once each, whose transaction was not noted here."""
+        cdef uint8_t outpoint[36]
+        cdef uint8_t *spend
+        cdef size_t k
+        cdef size_t kept = 0
+        memset(outpoint + 32, 0xff, 4)
+        for k in range(found.count):
+            spend = found.data + OUTPOINT_LEN * k
+            memcpy(outpoint, spend, 32)
+            if self.slots[self.find_slot(outpoint)] or self.slots[self.find_slot(spend)]:
+                continue
+            if self.put(spend) == NULL:
+                return False
+            memmove(found.data + OUTPOINT_LEN * kept, spend, OUTPOINT_LEN)
+            kept += 1
+        found.count = kept
+        return True
+
+    def coinbase_outpoints(self, list blocks not None):
+        """Return the outpoints that the blocks' coinbases make and that the table does not have.
+
+        As bytes of 36 each.
+        """
+        cdef FastBlock block
+        cdef uint8_t outpoint[36]
+        cdef uint32_t idx
+        cdef list found = []
+        for item in blocks:
+            block = item
+            if not block.tx_count:
+                # Without transactions there is nothing to copy from.
+                continue
+            memcpy(outpoint, block.hashes.data, 32)
+            for idx in range(coinbase_output_count(block)):
+                memcpy(outpoint + 32, &idx, 4)
+                if block.outputs.data[OUTPUT_LEN * idx + 19] and not self.slots[
+                        self.find_slot(outpoint)]:
+                    found.append(PyBytes_FromStringAndSize(<char *> outpoint, OUTPOINT_LEN))
+        return found
+
+    def provide(self, bytes outpoint not None, bytes coin not None):
+        """Put a coin that is on disk into the table; it is about to be spent."""
+        cdef Entry *entry
+        assert len(outpoint) == OUTPOINT_LEN and len(coin) == COIN_LEN
+        entry = self.put(<const uint8_t *> PyBytes_AS_STRING(outpoint))
+        if entry == NULL:
+            raise MemoryError
+        memcpy(entry.coin, PyBytes_AS_STRING(coin), COIN_LEN)
+        self.mark(entry, KNOWN)
+
+    def advance(self, FastBlock block not None, uint64_t first_tx_num, bint after_genesis,
+                bint any_order):
+        """Index a block; return its undo items, joined.
+
+        ``after_genesis`` chooses the rule of what can be spent.  Raise KeyError with the outpoint
+        if one that is spent does not exist; the index is then useless.
+        """
+        cdef uint8_t rule = SPENDABLE_GENESIS if after_genesis else SPENDABLE_LEGACY
+        cdef bytes overwritten = self.overwrite(block, rule)
+        cdef bytes undo = PyBytes_FromStringAndSize(NULL, block.spends.count * COIN_LEN)
+        cdef uint8_t *items = <uint8_t *> PyBytes_AS_STRING(undo)
+        cdef int64_t verdict
+        with nogil:
+            verdict = self.advance_block(block, first_tx_num, rule, any_order, items)
+        if verdict == -2:
+            raise MemoryError
+        if verdict >= 0:
+            raise KeyError(PyBytes_FromStringAndSize(
+                <char *> block.spends.data + OUTPOINT_LEN * verdict, OUTPOINT_LEN))
+        return overwritten + undo if overwritten else undo
+
+    cdef bytes overwrite(self, FastBlock block, uint8_t rule):
+        """Remove the coins that a block's coinbase makes again; return the undo items for that."""
+        cdef uint8_t outpoint[36]
+        cdef uint32_t idx
+        cdef uint32_t count = coinbase_output_count(block)
+        cdef bint found = False
+        cdef uint64_t slot
+        cdef list items = []
+        if not count:
+            return b""
+        memcpy(outpoint, block.hashes.data, 32)
+        for idx in range(count):
+            memcpy(outpoint + 32, &idx, 4)
+            found = found or self.slots[self.find_slot(outpoint)] != 0
+        if not found:
+            return b""
+        for idx in range(count):
+            if not block.outputs.data[OUTPUT_LEN * idx + 19] & rule:
+                continue
+            memcpy(outpoint + 32, &idx, 4)
+            slot = self.find_slot(outpoint)
+            if not self.slots[slot]:
+                items.append(bytes(COIN_LEN))
+                continue
+            items.append(PyBytes_FromStringAndSize(
+                <char *> self.entries[self.slots[slot] - 1].coin, COIN_LEN))
+            if not self.drop(slot):
+                raise MemoryError
+        return b"".join(items)
+
+    cdef int64_t advance_block(self, FastBlock block, uint64_t first_tx_num, uint8_t rule,
+                               bint any_order, uint8_t *undo) noexcept nogil:
+        """Return -1, or -2 if there is no memory, or the number of the spend that failed."""
+        cdef TxShape *shapes = <TxShape *> block.shapes.data
+        cdef size_t spend = 0
+        cdef size_t output = 0
+        cdef uint32_t n, m
+        if not grow(&self.history.records, RECORD_LEN, block.spends.count + block.outputs.count):
+            return -2
+        if any_order:
+            for n in range(block.tx_count):
+                if not self.add_outputs(block, n, output, shapes[n].outputs,
+                                        first_tx_num + n, rule):
+                    return -2
+                output += shapes[n].outputs
+        for n in range(block.tx_count):
+            for m in range(shapes[n].spends):
+                if not self.spend(block.spends.data + OUTPOINT_LEN * spend,
+                                  undo + COIN_LEN * spend, first_tx_num + n):
+                    return spend
+                spend += 1
+            if not any_order:
+                if not self.add_outputs(block, n, output, shapes[n].outputs,
+                                        first_tx_num + n, rule):
+                    return -2
+                output += shapes[n].outputs
+        return -1
+
+    cdef bint add_outputs(self, FastBlock block, uint32_t tx, size_t first, uint32_t count,
+                          uint64_t tx_num, uint8_t rule) noexcept nogil:
+        cdef uint8_t outpoint[36]
+        cdef const uint8_t *output
+        cdef Entry *entry
+        cdef uint32_t idx
+        memcpy(outpoint, block.hashes.data + 32 * tx, 32)
+        for idx in range(count):
+            output = block.outputs.data + OUTPUT_LEN * (first + idx)
+            if not output[19] & rule:
+                continue
+            memcpy(outpoint + 32, &idx, 4)
+            entry = self.put(outpoint)
+            if entry == NULL:
+                return False
+            self.mark(entry, NEW)
+            memcpy(entry.coin, output, HASHX_LEN)
+            memcpy(entry.coin + HASHX_LEN, &tx_num, 5)
+            memcpy(entry.coin + 16, output + HASHX_LEN, 8)
+            add_record(&self.history.records, output, tx_num)
+        return True
+
+    cdef bint spend(self, const uint8_t *outpoint, uint8_t *undo, uint64_t tx_num) noexcept nogil:
+        cdef uint64_t slot = self.find_slot(outpoint)
+        cdef Entry *entry
+        if not self.slots[slot]:
+            return False
+        entry = &self.entries[self.slots[slot] - 1]
+        memcpy(undo, entry.coin, COIN_LEN)
+        add_record(&self.history.records, entry.coin, tx_num)
+        return self.drop(slot)
+
+    cdef bint drop(self, uint64_t slot) noexcept nogil:
+        """Remove a coin from the table, and from the disk if it is there; false without memory."""
+        cdef Entry *entry = &self.entries[self.slots[slot] - 1]
+        cdef uint8_t *row
+        if entry.mark == KNOWN:
+            if not grow(&self.deletes, DELETE_LEN, 1):
+                return False
+            row = self.deletes.data + DELETE_LEN * self.deletes.count
+            write_keys(row, entry)
+            if not self.note_spent(row):
+                return False
+            self.deletes.count += 1
+        self.remove(slot)
+        return True
+
+    # what is to be flushed
+
+    @property
+    def new_coins(self):
+        """Coins to be written: those taken, or else all new ones."""
+        return self.taken_coins.count if self.coins_taken else self.new_count
+
+    @property
+    def delete_count(self):
+        """Coins on disk that are spent: those taken, or else all."""
+        return self.taken_deletes.count if self.coins_taken else self.deletes.count
+
+    @property
+    def pending_rows(self):
+        """(coins, deletes) that wait to be written, taken or not."""
+        return (self.new_count + self.taken_coins.count,
+                self.deletes.count + self.taken_deletes.count)
+
+    @property
+    def memsize(self):
+        """Bytes taken by coins and deletes."""
+        return (self.room * sizeof(Entry) + (self.slot_mask + 1) * sizeof(uint32_t)
+                + (self.deletes.room + self.taken_deletes.room) * DELETE_LEN
+                + self.taken_coins.room * TAKEN_LEN + (self.spent_mask + 1) * sizeof(uint64_t))
+
+    def take_coins(self):
+        """Take coins and deletes for a flush, until :meth:`clear_coins`.
+
+        The coins become known ones.
+        """
+        cdef bint done
+        assert not self.coins_taken
+        with nogil:
+            done = self.take_new_coins()
+        if not done:
+            raise MemoryError
+        self.coins_taken = True
+
+    cdef bint take_new_coins(self) noexcept nogil:
+        cdef uint64_t n
+        cdef Entry *entry
+        cdef uint8_t *taken
+        cdef size_t k
+        # No more than what is needed: they lie here for as long as a flush takes.
+        self.taken_coins.data = <uint8_t *> realloc(NULL, (<size_t> self.new_count + 1) * TAKEN_LEN)
+        if self.taken_coins.data == NULL:
+            return False
+        self.taken_coins.room = self.new_count + 1
+        for n in range(self.slot_mask + 1):
+            if not self.slots[n]:
+                continue
+            entry = &self.entries[self.slots[n] - 1]
+            if entry.mark != NEW:
+                continue
+            taken = self.taken_coins.data + TAKEN_LEN * self.taken_coins.count
+            write_keys(taken, entry)
+            memcpy(taken + DELETE_LEN, entry.coin + 16, 8)
+            self.taken_coins.count += 1
+            entry.mark = KNOWN
+        self.new_count = 0
+        self.taken_deletes = self.deletes
+        memset(&self.deletes, 0, sizeof(Array))
+        # Rows that are on disk no longer need not be told apart from those that are.
+        memset(self.spent, 0, (self.spent_mask + 1) * sizeof(uint64_t))
+        for k in range(self.taken_deletes.count):
+            self.put_spent(self.taken_deletes.data + DELETE_LEN * k)
+        return True
+
+    def put_coins(self, put):
+        """Call ``put(key, value)`` for the rows of every coin taken: ``h``, then ``u``, in order."""
+        self.call_for_rows(put, &self.taken_coins, TAKEN_LEN)
+
+    def delete_coins(self, delete):
+        """Call ``delete(key)`` for the rows of every coin taken that is spent: ``h``, then ``u``."""
+        self.call_for_rows(delete, &self.taken_deletes, DELETE_LEN)
+
+    cdef int call_for_rows(self, call, Array *taken, size_t length) except -1:
+        """Call with the keys of the rows of what was taken, and with values where it has them."""
+        cdef bint has_values = length == TAKEN_LEN
+        cdef Array order
+        cdef size_t n
+        cdef const uint8_t *item
+        cdef uint8_t key[21]
+        memset(&order, 0, sizeof(Array))
+        try:
+            self.sort_taken(&order, taken, length, 0)
+            key[0] = 0x68
+            for n in range(order.count):
+                item = taken.data + length * ordered(&order, n)
+                memcpy(key + 1, item, 13)
+                row = PyBytes_FromStringAndSize(<char *> key, 14)
+                if has_values:
+                    call(row, PyBytes_FromStringAndSize(<char *> item + 13, HASHX_LEN))
+                else:
+                    call(row)
+            self.sort_taken(&order, taken, length, 13)
+            key[0] = 0x75
+            for n in range(order.count):
+                item = taken.data + length * ordered(&order, n)
+                memcpy(key + 1, item + 13, HASHX_LEN)
+                memcpy(key + 12, item + 4, 9)
+                row = PyBytes_FromStringAndSize(<char *> key, 21)
+                if has_values:
+                    call(row, PyBytes_FromStringAndSize(<char *> item + DELETE_LEN, 8))
+                else:
+                    call(row)
+        finally:
+            release(&order)
+        return 0
+
+    cdef int sort_taken(self, Array *order, Array *taken, size_t length, size_t at) except -1:
+        """Make a list of items, to be read with :func:`ordered`, by their eleven bytes at ``at``.
+
+        Items that agree in those come in any order, which costs the engine nothing.
+        """
+        cdef bint done
+        with nogil:
+            done = order_by(order, taken, length, at)
+        if not done:
+            raise MemoryError
+        return 0
+
+    def clear_coins(self):
+        """Forget what was taken of coins and deletes: it is on disk."""
+        self.coins_taken = False
+        release(&self.taken_coins)
+        release(&self.taken_deletes)
+
+    def forget_known(self, size_t keep_bytes):
+        """Drop the oldest of the coins that are on disk, but for about ``keep_bytes`` of them.
+
+        Call it when no flush is under way, and no coin was provided that is still to be spent.
+        """
+        cdef bint done
+        cdef size_t keep = keep_bytes // (sizeof(Entry) + 8)
+        assert not self.coins_taken
+        if not self.deletes.count and self.spent_mask >= 1 << 12:
+            free(self.spent)
+            self.spent_mask = (1 << 12) - 1
+            self.spent = <uint64_t *> calloc(self.spent_mask + 1, sizeof(uint64_t))
+            if self.spent == NULL:
+                raise MemoryError
+        if self.coin_count - self.new_count <= keep and keep:
+            return
+        with nogil:
+            done = self.rebuild(keep)
+        if not done:
+            raise MemoryError
+
+    cdef bint rebuild(self, size_t keep) noexcept nogil:
+        """Make the table anew, with all new coins and the ``keep`` youngest known ones, about."""
+        cdef uint64_t ages[AGES]
+        cdef uint64_t n, newest, oldest, size, slot, left
+        cdef uint32_t count = 0
+        cdef Entry *entry
+        cdef Entry *entries
+        cdef uint32_t *slots
+        newest = 1
+        for n in range(self.slot_mask + 1):
+            if self.slots[n]:
+                newest = max(newest, tx_num_of(&self.entries[self.slots[n] - 1]))
+        memset(ages, 0, sizeof(ages))
+        for n in range(self.slot_mask + 1):
+            if self.slots[n]:
+                entry = &self.entries[self.slots[n] - 1]
+                if entry.mark == KNOWN:
+                    ages[tx_num_of(entry) * (AGES - 1) // newest] += 1
+        # The lowest bucket that is kept.
+        oldest = AGES
+        left = keep
+        while oldest and ages[oldest - 1] <= left:
+            oldest -= 1
+            left -= ages[oldest]
+        for n in range(oldest, AGES):
+            count += <uint32_t> ages[n]
+        count += self.new_count
+        size = 1 << 12
+        while 3 * (<uint64_t> count + 1) > 2 * size:
+            size *= 2
+        entries = <Entry *> realloc(NULL, (<size_t> count + 1) * sizeof(Entry))
+        slots = <uint32_t *> calloc(size, sizeof(uint32_t))
+        if entries == NULL or slots == NULL:
+            free(entries)
+            free(slots)
+            return False
+        count = 0
+        for n in range(self.slot_mask + 1):
+            if not self.slots[n]:
+                continue
+            entry = &self.entries[self.slots[n] - 1]
+            if entry.mark == KNOWN and tx_num_of(entry) * (AGES - 1) // newest < oldest:
+                continue
+            entries[count] = entry[0]
+            count += 1
+            slot = self.hash_of(entry.outpoint) & (size - 1)
+            while slots[slot]:
+                slot = (slot + 1) & (size - 1)
+            slots[slot] = count
+        free(self.entries)
+        free(self.slots)
+        self.entries, self.slots, self.slot_mask = entries, slots, size - 1
+        self.used = self.coin_count = count
+        self.room = count + 1
+        self.freed = 0
+        return True

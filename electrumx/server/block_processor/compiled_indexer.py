@@ -1,0 +1,249 @@
+"""The choice between the compiled and the readable form of indexing.
+
+Owns which coins the compiled form serves, and joins it to the rest of the server.  What it computes
+is told in its modules: ``_fastblock`` parses, ``_fastindex`` has the coins, ``_fasthistory`` the
+history.  They are built when the package is installed where a compiler, Python's and OpenSSL's
+headers are; without them, or for a coin with formats of its own, the readable form indexes
+(``indexer`` and ``utxo_cache``), which is also the compiled one's oracle in the tests.
+
+Used by the block processor's worker thread, with the state lock held; parsing alone in any thread.
+"""
+
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from electrumx.lib.coins import Coin
+from electrumx.lib.coins.base import NEVER
+from electrumx.lib.coins.mixins import CashTokensMixin
+from electrumx.lib.tx import Deserializer, DeserializerLitecoin, DeserializerSegWit
+from electrumx.lib.util import chunks
+from electrumx.server.block_processor.errors import utxo_not_found
+from electrumx.server.storage.schema import CoinRow
+
+if TYPE_CHECKING:
+    from electrumx.server.block_processor._fastblock import FastBlock
+
+#: the compiled form; the one module takes in what the other has parsed
+parser: ModuleType | None
+compiled: ModuleType | None
+try:
+    from electrumx.server.block_processor import _fastblock as parser
+    from electrumx.server.block_processor import _fastindex as compiled
+except ImportError:
+    parser = compiled = None
+
+#: finds many coins on disk, as :meth:`DB.lookup_coins` does
+Lookup = Callable[..., list[CoinRow | None]]
+
+
+def _tx_format(coin: type[Coin]) -> int | None:
+    """Return the compiled form's number of a coin's transaction format, or None."""
+    if parser is None or not coin.STATIC_BLOCK_HEADERS:
+        return None
+    if any(_overrides(coin, name) for name in ("hashX_from_script", "output_rule")):
+        return None
+    if any(_overrides(coin, name) for name in ("block", "block_header")):
+        return None
+    formats: dict[Any, int] = {
+        Deserializer: parser.PLAIN,
+        DeserializerSegWit: parser.SEGWIT,
+        DeserializerLitecoin: parser.LITECOIN,
+    }
+    return formats.get(coin.DESERIALIZER)
+
+
+def _overrides(coin: type[Coin], name: str) -> bool:
+    """Return whether a coin has its own form of a method, which the compiled one does not know."""
+    owner = next(klass for klass in coin.__mro__ if name in klass.__dict__)
+    return owner not in (Coin, CashTokensMixin)
+
+
+#: what is kept of an unconfirmed transaction: prevouts, (hashX, value) of its outputs, virtual size
+Unconfirmed = tuple[tuple[tuple[bytes, int], ...], tuple[tuple[bytes, int], ...], int]
+
+
+def unconfirmed_parser(coin: type[Coin]) -> Callable[[bytes], Unconfirmed | None] | None:
+    """Return the compiled parser of unconfirmed transactions, None if there is none for the coin.
+
+    It returns None for what it cannot parse.
+    """
+    tx_format = _tx_format(coin)
+    if tx_format is None:
+        return None
+    assert parser
+    parse = parser.parse_unconfirmed
+    tokens = coin.TOKENS_ACTIVATION != NEVER
+    return lambda raw: parse(raw, tx_format, tokens)
+
+
+class CompiledAdds:
+    """Coins to be written; what :class:`CoinAdds` is for the readable form."""
+
+    def __init__(self, index: "CompiledIndex"):
+        self._index = index.index
+
+    def __len__(self) -> int:
+        return int(self._index.new_coins)
+
+    def put_rows(self, put: Callable[[bytes, bytes], None]) -> None:
+        """Call ``put`` with the rows of every coin."""
+        if not self._index.coins_taken:
+            self._index.take_coins()
+        self._index.put_coins(put)
+
+    def clear(self) -> None:
+        """Forget coins and deletes as something to write: both are on disk."""
+        self._index.clear_coins()
+
+
+class CompiledDeletes:
+    """Rows to be deleted; what :class:`CoinDeletes` is for the readable form."""
+
+    def __init__(self, index: "CompiledIndex"):
+        self._index = index.index
+
+    def __len__(self) -> int:
+        return 2 * int(self._index.delete_count)
+
+    def delete_rows(self, delete: Callable[[bytes], None]) -> None:
+        """Call ``delete`` with the key of every row."""
+        if not self._index.coins_taken:
+            self._index.take_coins()
+        self._index.delete_coins(delete)
+
+    def clear(self) -> None:
+        """Forget coins and deletes as something to write: both are on disk."""
+        self._index.clear_coins()
+
+
+class CompiledIndex:
+    """Parses blocks and indexes them; holds coins and history until they are flushed."""
+
+    #: outpoints, whose rows take 400 bytes each
+    LOOKED_UP_AT_ONCE = 10_000
+    #: an entry, its slot, and what it takes while it is being flushed
+    BYTES_PER_COIN = 72 + 48
+
+    def __init__(self, coin: type[Coin], tx_format: int, any_order: bool, lookup: Lookup):
+        assert parser
+        assert compiled
+        self.index = compiled.FastIndex()
+        self.adds = CompiledAdds(self)
+        self.deletes = CompiledDeletes(self)
+        self._history = self.index.history
+        self._parse_block = parser.parse_block
+        self._coin = coin
+        self._tx_format = tx_format
+        self._any_order = any_order
+        self._lookup = lookup
+        #: blocks below this height are indexed as if there were no tokens
+        self.tokens_from = 0
+
+    @classmethod
+    def for_coin(cls, coin: type[Coin], any_order: bool, lookup: Lookup) -> "CompiledIndex | None":
+        """Return an index if the compiled form is installed and serves the coin."""
+        tx_format = _tx_format(coin)
+        return None if tx_format is None else cls(coin, tx_format, any_order, lookup)
+
+    def parse(self, raw_block: bytes, height: int) -> "FastBlock":
+        """Parse a raw block.  Raise DeserializeError if it is malformed."""
+        coin = self._coin
+        block: FastBlock = self._parse_block(
+            raw_block,
+            coin.static_header_len(height),
+            self._tx_format,
+            height >= max(coin.TOKENS_ACTIVATION, self.tokens_from),
+            coin.WHOLE_BLOCKS,
+        )
+        return block
+
+    def prepare(self, blocks: Sequence["FastBlock"]) -> None:
+        """Fetch the coins on disk that consecutive blocks spend or overwrite."""
+        self._fetch(self.index.missing(list(blocks)), exact=False)
+        self._fetch(self.index.coinbase_outpoints(list(blocks)), exact=True)
+
+    def _fetch(self, outpoints: list[bytes], *, exact: bool) -> None:
+        """Fetch those coins that are on disk, in the order of their keys."""
+        index = self.index
+        outpoints.sort(key=_row_order)
+        for part in chunks(outpoints, self.LOOKED_UP_AT_ONCE):
+            rows = self._lookup(part, index, exact=exact)
+            for outpoint, row in zip(part, rows, strict=True):
+                # One that is not on disk either fails when it is spent.
+                if row is not None:
+                    index.provide(outpoint, row.coin)
+
+    def advance(self, block: "FastBlock", first_tx_num: int, height: int) -> bytes:
+        """Index a block of which :meth:`prepare` was told; return its undo items, joined."""
+        after_genesis = height >= self._coin.GENESIS_ACTIVATION
+        try:
+            undo: bytes = self.index.advance(block, first_tx_num, after_genesis, self._any_order)
+        except KeyError as e:
+            outpoint = e.args[0]
+            raise utxo_not_found(outpoint[:32], int.from_bytes(outpoint[32:], "little")) from None
+        return undo
+
+    def memsize(self) -> int:
+        """Return the bytes taken by coins, deletes included."""
+        return int(self.index.memsize)
+
+    def pending_rows(self) -> tuple[int, int]:
+        """Return how many coins wait to be written, and how many spent ones to be deleted."""
+        coins, deletes = self.index.pending_rows
+        return coins, deletes
+
+    def take(self, coins: bool) -> None:
+        """Set apart what waits to be flushed, history and perhaps ``coins``.
+
+        While that is written in another thread, blocks can be advanced.
+        """
+        self._history.take()
+        if coins:
+            self.index.take_coins()
+
+    def forget_known(self, keep_bytes: int) -> None:
+        """Drop coins that are on disk, the oldest, until they take ``keep_bytes`` at most.
+
+        Not while a flush is under way.
+        """
+        self.index.forget_known(keep_bytes)
+
+    # What History asks of history that it does not hold itself.
+
+    def history_memsize(self) -> int:
+        """Return the bytes taken by history."""
+        return int(self._history.memsize)
+
+    def has_history(self) -> bool:
+        """Return whether history waits to be flushed."""
+        return bool(self._history)
+
+    def history_hashXs(self) -> set[bytes]:
+        """Return the scripts that have history here."""
+        hashXs: set[bytes] = self._history.hashXs()
+        return hashXs
+
+    def sort_history(self) -> None:
+        """Get ready to be asked for rows."""
+        self._history.sort()
+
+    def put_history(
+        self, put: Callable[[bytes, bytes], None], flush_id: bytes, max_bytes: int
+    ) -> int:
+        """Call ``put(hashX + flush_id, row)`` for the next scripts; return how many, 0 at the end."""
+        return int(self._history.put_rows(put, flush_id, max_bytes))
+
+    def clear_history(self) -> None:
+        """Forget the history: it is on disk."""
+        self._history.clear()
+
+    def new_records(self) -> bytes:
+        """Return the scripts touched since this was last asked, as records of ``wire_rows``."""
+        records: bytes = self._history.new_records()
+        return records
+
+
+def _row_order(outpoint: bytes) -> bytes:
+    """Sort as the ``h`` rows are: by four bytes of the hash, then by the index."""
+    return outpoint[:4] + outpoint[32:]

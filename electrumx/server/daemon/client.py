@@ -1,0 +1,609 @@
+"""The node: the calls we make, and what their answers must be.
+
+Owns the last height heard, and answers that are remembered for a while. Knows nothing of what
+callers do with the answers, nor of blocks and transactions beyond their hex. How requests are
+sent, repeated and moved to another node is in ``jsonrpc``.
+
+Runs in: the event loop. Parsing of big bodies and of long hex goes to worker threads.
+
+A JSON-RPC error, or a reply whose *result* is not what the method promises, is raised as
+DaemonError. Nothing else leaves this module.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import aiohttp
+from aiorpcx import JSONRPC
+
+from electrumx.lib.coins import Coin
+from electrumx.lib.errors import OperatorError
+from electrumx.lib.log_text import printable
+from electrumx.lib.util import class_logger
+from electrumx.server.daemon.checks import incomplete_indexes, judge_chain, judge_version
+from electrumx.server.daemon.jsonrpc import NodeRPC, pulse
+from electrumx.server.daemon.mempool_listing import Listing, listing_of, parse_reply
+from electrumx.server.daemon.responses import (
+    BATCH_ITEM,
+    BLOCK_BATCH_BYTES,
+    REPLY_LIMITS,
+    BoundedResponse,
+    DaemonError,
+    ForbiddenCallError,
+    Reading,
+    ReplyTooLargeError,
+    ResponseTooLargeError,
+    in_parts,
+    is_int,
+    parse_json,
+    reply_limit,
+    unexpected,
+    unhex_list,
+)
+from electrumx.server.daemon.rest import RestBlocks
+from electrumx.server.daemon.rest_connection import RestTooLargeError
+from electrumx.server.daemon.retry import (
+    MalformedReplyError,
+    ParseErrorReply,
+    ServiceRefusedError,
+    WarmingUpError,
+)
+from electrumx.server.daemon.tx_batcher import TxRequests, WantedTx
+
+__all__ = [
+    "BoundedResponse",
+    "Daemon",
+    "DaemonError",
+    "MalformedReplyError",
+    "ParseErrorReply",
+    "ResponseTooLargeError",
+    "ServiceRefusedError",
+    "WarmingUpError",
+]
+
+# Seconds for which an answer is cached: of getnetworkinfo, which depends on the node's settings, and
+# of getmempoolinfo, whose minimum fee moves while the mempool is full.
+INFO_CACHE_SECS = 60.0
+MEMPOOL_INFO_CACHE_SECS = 1.0
+
+
+_R = TypeVar("_R")
+
+# Heights take four bytes in the database.
+MAX_HEIGHT = 1 << 32
+
+
+def _parse_listing(body: bytearray) -> Any:
+    return parse_reply(body, parse_json)
+
+
+_AS_LISTING = Reading(_parse_listing, reply_limit("getrawmempool"))
+# Ten of them may be under way; transactions of ordinary size take a hundredth of it.
+_AS_TX_BATCH = Reading(parse_json, max_bytes=16_000_000)
+
+
+def _fee_rate(value: object) -> float | None:
+    """Return the value if it can be a fee rate, else None."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf:
+        return value
+    return None
+
+
+def _too_large_blocks(message: str) -> ReplyTooLargeError:
+    return ReplyTooLargeError([{"code": JSONRPC.INTERNAL_ERROR, "message": message}])
+
+
+def _is_unknown_method(error: DaemonError) -> bool:
+    """Return whether the error of a single request says that the node has no such method."""
+    return bool(error.args[0].get("code") == JSONRPC.METHOD_NOT_FOUND)
+
+
+def _are_invalid_params(error: DaemonError) -> bool:
+    """Return whether the node refused the parameters, of all requests of a batch."""
+    errors = error.args[0] if isinstance(error.args[0], list) else [error.args[0]]
+    return all(
+        isinstance(item, dict) and item.get("code") == JSONRPC.INVALID_ARGS for item in errors
+    )
+
+
+class _InfoCache:
+    """The last answer to a parameterless call, cached for some seconds; one call at a time."""
+
+    def __init__(self, secs: float) -> None:
+        self._secs = secs
+        self._lock = asyncio.Lock()
+        self._expires = float("-inf")
+        self._value: dict[str, Any] = {}
+
+    async def get(self, fetch: Callable[[], Any]) -> dict[str, Any]:
+        """Return a copy of the remembered dict, first awaiting fetch() if it is too old."""
+        async with self._lock:
+            if time.monotonic() >= self._expires:
+                self._value = await fetch()
+                self._expires = time.monotonic() + self._secs
+            return self._value.copy()
+
+
+class Daemon(NodeRPC):
+    """The node, or several of them of which one is in use.
+
+    coin:        its sanitize_url() and parameters are used
+    url:         comma-separated URLs with user and password; the first is used first
+    max_workqueue: most HTTP requests in flight (bitcoind's own queue is 16; a batch is one)
+    init_retry, max_retry: first and longest wait between attempts, in seconds
+
+    Use as an async context manager, which opens and closes the HTTP session.
+    Three events are set and cleared at once, so that waiting for one means waiting for the next
+    time: height_changed when a polled height differs from the one before, tip_changed when
+    somebody heard (and told through tip_news) that the node has another tip, url_changed when
+    another URL is in use.
+    """
+
+    # To fetch blocks by, where the node has REST.
+    REST_CONNECTIONS = 4
+    # The largest block that can be read, in bytes: over REST, and as hex over JSON-RPC.
+    MAX_REST_BLOCK = 1 << 30
+    MAX_HEX_BLOCK = REPLY_LIMITS["getblock"] // 2
+
+    def __init__(
+        self,
+        coin: type[Coin],
+        url: str,
+        *,
+        max_workqueue: int = 10,
+        init_retry: float = 0.25,
+        max_retry: float = 4.0,
+    ) -> None:
+        super().__init__(
+            class_logger(__name__, self.__class__.__name__),
+            coin,
+            url,
+            max_workqueue=max_workqueue,
+            init_retry=init_retry,
+            max_retry=max_retry,
+        )
+        self.height_changed = asyncio.Event()
+        self.tip_changed = asyncio.Event()
+        self._height: int | None = None
+        # One place is left for other requests.
+        connections = min(self.REST_CONNECTIONS, max_workqueue - 1)
+        self._rest = RestBlocks(self.logger, self.workqueue_semaphore, self._budget, connections)
+        self._available_rpcs: dict[str, bool] = {}
+        #: URLs of nodes that want the verbosity of getblock as a number
+        self._numeric_verbosity: set[str] = set()
+        self._tx_requests = TxRequests(self._raw_txs_or_errors)
+        self._network_info = _InfoCache(INFO_CACHE_SECS)
+        self._mempool_info = _InfoCache(MEMPOOL_INFO_CACHE_SECS)
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._rest.close()
+        await super().__aexit__(*exc_info)
+
+    # -- Asking
+
+    async def _is_rpc_available(self, method: str) -> bool:
+        """Return whether the node knows method. The answer is remembered for ever."""
+        available = self._available_rpcs.get(method)
+        if available is None:
+            available = True
+            try:
+                await self._send_single(method)
+            except DaemonError as e:
+                if isinstance(e, ForbiddenCallError):
+                    # It may be allowed later.
+                    return False
+                # Other errors are the help text for the missing parameters.
+                available = not _is_unknown_method(e)
+            self._available_rpcs[method] = available
+        return available
+
+    async def _send_for_dict(self, method: str, params: Sequence[Any] = ()) -> dict[str, Any]:
+        result = await self._send_single(method, params)
+        if not isinstance(result, dict):
+            raise unexpected(method)
+        return result
+
+    async def _hex_batch(
+        self, method: str, params: Iterable[Sequence[Any]], reading: Reading | None = None
+    ) -> list[bytes]:
+        """Call method in a batch; every result must be hex."""
+        items = await unhex_list(await self._send_vector(method, params, reading=reading))
+        good = [item for item in items if item is not None]
+        if len(good) != len(items):
+            raise unexpected(method)
+        return good
+
+    # -- Calls
+
+    async def height(self) -> int:
+        """Ask the node for its height, and remember it."""
+        height = await self._send_single("getblockcount")
+        if not is_int(height) or not 0 <= height < MAX_HEIGHT:
+            raise unexpected("getblockcount")
+        self._set_height(height)
+        return int(height)
+
+    def _set_height(self, height: int) -> None:
+        if height != self._height:
+            self._height = height
+            pulse(self.height_changed)
+
+    async def tip_news(self) -> None:
+        """Take note that the node has another tip than before: ask for its height."""
+        try:
+            await self.height()
+        except DaemonError as e:
+            self.logger.info(f"ignoring daemon error: {printable(e)}")
+        pulse(self.tip_changed)
+
+    def cached_height(self) -> int | None:
+        """Return the height last heard, None before the first time."""
+        return self._height
+
+    async def block_hex_hashes(self, first: int, count: int) -> list[str]:
+        """Return the hex hashes of count blocks from height first."""
+        hashes = await self._send_vector(
+            "getblockhash", ((h,) for h in range(first, first + count))
+        )
+        return self._checked_hashes("getblockhash", hashes)
+
+    @staticmethod
+    def _checked_hashes(method: str, hashes: object) -> list[str]:
+        if not isinstance(hashes, list) or not all(isinstance(item, str) for item in hashes):
+            raise unexpected(method)
+        return hashes
+
+    async def deserialised_block(self, hex_hash: str) -> dict[str, Any]:
+        """Return the node's JSON form of a block, with the hashes of its transactions."""
+
+        async def ask(verbosity: type[int]) -> dict[str, Any]:
+            return await self._send_for_dict("getblock", (hex_hash, verbosity(1)))
+
+        return await self._with_verbosity(ask)
+
+    async def raw_blocks(self, hex_hashes: Iterable[str]) -> list[bytes]:
+        """Return the raw blocks with the given hashes, all of them and in the same order.
+
+        Raises ReplyTooLargeError if several are too large to be asked for together, or if one is
+        too large to be read: the message says what its limit is, and what to do.
+        """
+        hex_hashes = list(hex_hashes)
+        alone = len(hex_hashes) == 1
+        # An object in place of the session has no REST.
+        if hex_hashes and isinstance(self.session, aiohttp.ClientSession):
+            max_bytes = self.MAX_REST_BLOCK if alone else BLOCK_BATCH_BYTES
+            try:
+                blocks = await self._rest.raw_blocks(self.current_url(), hex_hashes, max_bytes)
+            except RestTooLargeError as e:
+                raise _too_large_blocks(
+                    f"the daemon's REST interface has more than {e.args[0]:,d} bytes"
+                    + (", the most that a block may have here" if alone else "")
+                ) from None
+            if blocks is not None:
+                return blocks
+        try:
+            return await self._hex_blocks(hex_hashes)
+        except ReplyTooLargeError as e:
+            if not alone:
+                raise
+            raise _too_large_blocks(
+                f"{e.args[0][0]['message']}, hex of {self.MAX_HEX_BLOCK:,d}: set rest=1 at the "
+                f"daemon to have blocks of up to {self.MAX_REST_BLOCK:,d} bytes"
+            ) from None
+
+    async def _hex_blocks(self, hex_hashes: Sequence[str]) -> list[bytes]:
+        max_bytes = reply_limit("getblock")
+        if len(hex_hashes) > 1:
+            max_bytes = 2 * BLOCK_BATCH_BYTES + len(hex_hashes) * BATCH_ITEM
+        reading = Reading(parse_json, max_bytes)
+
+        async def ask(verbosity: type[int]) -> list[bytes]:
+            return await self._hex_batch(
+                "getblock", ((h, verbosity(0)) for h in hex_hashes), reading
+            )
+
+        return await self._with_verbosity(ask)
+
+    async def _with_verbosity(self, ask: Callable[[type[int]], Awaitable[_R]]) -> _R:
+        """Return what ``ask`` returns, given the type in which the node wants a verbosity.
+
+        Old nodes want true or false, and zebrad a number; others take both.
+        """
+        url = self.current_url()
+        if url in self._numeric_verbosity:
+            return await ask(int)
+        try:
+            return await ask(bool)
+        except DaemonError as e:
+            if not _are_invalid_params(e):
+                raise
+        result = await ask(int)
+        self._numeric_verbosity.add(url)
+        return result
+
+    async def mempool_hashes(self) -> list[str]:
+        """Return the hex hashes of the transactions in the node's mempool."""
+        hashes = await self._send_single("getrawmempool")
+        return self._checked_hashes("getrawmempool", hashes)
+
+    async def mempool_listing(self) -> Listing:
+        """Return the same as mempool_hashes, binary, without stalling the loop if it is long.
+
+        What is text, but no hash, is left out.
+        """
+        listing = await self._send_single("getrawmempool", reading=_AS_LISTING)
+        if isinstance(listing, Listing):
+            return listing
+        hashes = self._checked_hashes("getrawmempool", listing)
+        return await asyncio.to_thread(listing_of, hashes)
+
+    async def estimatefee(self, block_count: int, estimate_mode: str | None = None) -> float:
+        """Return the fee, in coins per kilobyte, to confirm within block_count blocks.
+
+        -1 if the node cannot tell. estimate_mode is passed on unless it is None.
+        """
+        params = (block_count,) if estimate_mode is None else (block_count, estimate_mode)
+        if await self._is_rpc_available("estimatesmartfee"):
+            estimate = await self._send_for_dict("estimatesmartfee", params)
+            return self._checked_number("estimatesmartfee", estimate.get("feerate", -1))
+        try:
+            fee = await self._send_single("estimatefee", params)
+        except DaemonError as e:
+            # The Bitcoin SV node has neither; wallets drop a server that answers with an error.
+            if not isinstance(e, ForbiddenCallError) and not _is_unknown_method(e):
+                raise
+            return -1
+        return self._checked_number("estimatefee", fee)
+
+    @staticmethod
+    def _checked_number(method: str, value: object) -> float:
+        # A fee, or -1 for none. No currency has as many units as this.
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or abs(value) > 1e15:
+            raise unexpected(method)
+        return value
+
+    async def getnetworkinfo(self) -> dict[str, Any]:
+        """Return the node's getnetworkinfo, up to 60 seconds old."""
+        return await self._network_info.get(lambda: self._send_for_dict("getnetworkinfo"))
+
+    async def getmempoolinfo(self) -> dict[str, Any]:
+        """Return the node's getmempoolinfo, up to a second old."""
+        return await self._mempool_info.get(lambda: self._send_for_dict("getmempoolinfo"))
+
+    async def relayfee(self) -> float:
+        """Return the least fee, in coins per kilobyte, for the node to relay a transaction."""
+        network_info = await self.getnetworkinfo()
+        return self._checked_number("getnetworkinfo", network_info.get("relayfee"))
+
+    async def mempool_fees(self) -> dict[str, float]:
+        """Return the fee rates, in coins per 1000 virtual bytes, that the node's mempool demands.
+
+        ``mempoolminfee`` to enter it now, ``minrelaytxfee`` to enter it when there is room, and
+        ``incrementalrelayfee`` by how much a replacement must pay more.  What a node does not
+        state is derived from the others.
+        """
+        try:
+            info = await self.getmempoolinfo()
+        except DaemonError as e:
+            if e.args[0].get("code") != JSONRPC.METHOD_NOT_FOUND:
+                raise
+            info = {}
+        minrelay = _fee_rate(info.get("minrelaytxfee"))
+        if minrelay is None:
+            minrelay = await self.relayfee()
+        increment = _fee_rate(info.get("incrementalrelayfee"))
+        if increment is None:
+            network_info = await self.getnetworkinfo()
+            increment = _fee_rate(network_info.get("incrementalfee"))
+        minimum = _fee_rate(info.get("mempoolminfee"))
+        return {
+            "mempoolminfee": minrelay if minimum is None else minimum,
+            "minrelaytxfee": minrelay,
+            "incrementalrelayfee": minrelay if increment is None else increment,
+        }
+
+    async def getrawtransaction(
+        self, hex_hash: str, verbose: bool = False, *, max_bytes: int | None = None
+    ) -> Any:
+        """Return the transaction as hex, or the node's JSON form of it if verbose.
+
+        Those asked for as hex at about the same time go to the node in one batch.
+        ReplyTooLargeError is raised for an answer of more than ``max_bytes``; hex that came in a
+        batch may be longer.
+        """
+        limit = reply_limit("getrawtransaction")
+        if max_bytes is not None:
+            limit = min(limit, max_bytes)
+        if not verbose:
+            raw_tx = await self._tx_requests.get((hex_hash, limit))
+            if not isinstance(raw_tx, str):
+                raise unexpected("getrawtransaction")
+            return raw_tx
+        # Old nodes want an integer.
+        reading = Reading(parse_json, limit)
+        return await self._send_single("getrawtransaction", (hex_hash, 1), reading)
+
+    async def _raw_txs_or_errors(self, wanted: Sequence[WantedTx]) -> list[Any]:
+        """Return the hex of each transaction, or the DaemonError that is its answer."""
+        params = [(hex_hash, 0) for hex_hash, _max_bytes in wanted]
+        if len(params) > 1:
+            try:
+                return await self._send_each("getrawtransaction", params, _AS_TX_BATCH)
+            except DaemonError:
+                # Of the batch as a whole: not allowed, or too large an answer.
+                pass
+        requests = (
+            self._send_single("getrawtransaction", (hex_hash, 0), Reading(parse_json, max_bytes))
+            for hex_hash, max_bytes in wanted
+        )
+        return await asyncio.gather(*requests, return_exceptions=True)
+
+    async def getrawtransactions(
+        self, hex_hashes: Iterable[str], replace_errs: bool = True
+    ) -> list[bytes | None]:
+        """Return the raw transactions with the given hashes, in the same order.
+
+        Those the node does not know, or answers without hex, are None if replace_errs; otherwise
+        DaemonError is raised.
+        """
+        hex_hashes = list(hex_hashes)
+        if not replace_errs:
+            return list(await in_parts(self._raw_txs, hex_hashes))
+        # In halves, until it fits: nobody knows beforehand how long a transaction is.
+        return await in_parts(self._raw_txs_or_none, hex_hashes)
+
+    @staticmethod
+    def _raw_tx_requests(
+        hex_hashes: Sequence[str],
+    ) -> tuple[list[tuple[str, int]], Reading | None]:
+        params = [(hex_hash, 0) for hex_hash in hex_hashes]
+        return params, _AS_TX_BATCH if len(params) > 1 else None
+
+    async def _raw_txs(self, hex_hashes: Sequence[str]) -> list[bytes]:
+        return await self._hex_batch("getrawtransaction", *self._raw_tx_requests(hex_hashes))
+
+    async def _raw_txs_or_none(self, hex_hashes: Sequence[str]) -> list[bytes | None]:
+        params, reading = self._raw_tx_requests(hex_hashes)
+        try:
+            raw_txs = await self._send_vector("getrawtransaction", params, True, reading)
+        except ReplyTooLargeError as e:
+            if len(params) > 1:
+                raise
+            # The others are not to suffer for it.
+            self._log_once(f"transaction {hex_hashes[0]}: {e.args[0][0]['message']}")
+            return [None]
+        return [raw_tx or None for raw_tx in await unhex_list(raw_txs)]
+
+    async def broadcast_transaction(self, raw_tx: str) -> str:
+        """Give a transaction, in hex, to the network; return its hex hash."""
+        tx_hash = await self._send_single("sendrawtransaction", (raw_tx,))
+        if not isinstance(tx_hash, str):
+            raise unexpected("sendrawtransaction")
+        return tx_hash
+
+    async def submitpackage(self, raw_txs: Sequence[str]) -> dict[str, Any]:
+        """Give a package of transactions, in hex and child last, to the network."""
+        return await self._send_for_dict("submitpackage", (list(raw_txs),))
+
+    async def testmempoolaccept(self, raw_txs: Sequence[str]) -> list[dict[str, Any]]:
+        """Return, for each transaction in hex, whether the node's mempool would take it."""
+        results = await self._send_single("testmempoolaccept", (list(raw_txs),))
+        if not isinstance(results, list) or not all(isinstance(item, dict) for item in results):
+            raise unexpected("testmempoolaccept")
+        return results
+
+    async def gettxspendingprevout(self, txid: str, txout_idx: int) -> dict[str, Any]:
+        """Return txid, vout and, if that output is spent, spendingtxid (and blockhash)."""
+        outpoint = {"txid": txid, "vout": txout_idx}
+        params = ([outpoint], {"mempool_only": False})
+        results = await self._send_single("gettxspendingprevout", params)
+        if not isinstance(results, list) or not results or not isinstance(results[0], dict):
+            raise unexpected("gettxspendingprevout")
+        return dict(results[0])
+
+    async def getblockheader(self, hex_hash: str) -> dict[str, Any]:
+        """Return the node's JSON form of a block's header."""
+        return await self._send_for_dict("getblockheader", (hex_hash, True))
+
+    async def gettxoutsetinfo(self, hex_hash: str | None = None) -> dict[str, Any]:
+        """Return the number and sum of the node's unspent outputs, which can take it minutes.
+
+        They are those at its tip, or at the block ``hex_hash``, which needs its coinstatsindex.
+        """
+        # No hash of the set, which takes longest; nodes before 0.21 know only the slow form.
+        params = ("none",) if hex_hash is None else ("none", hex_hash)
+        try:
+            return await self._send_for_dict("gettxoutsetinfo", params)
+        except DaemonError:
+            if hex_hash is not None:
+                raise
+            return await self._send_for_dict("gettxoutsetinfo")
+
+    async def getindexinfo(self) -> dict[str, Any]:
+        """Return the indexes that the node keeps: name to a dict with "synced"."""
+        return await self._send_for_dict("getindexinfo")
+
+    # -- Checks at start
+
+    async def check_at_start(self) -> None:
+        """Wait for the node, and raise OperatorError if it is none for this coin.
+
+        If there are several, those that cannot be used are left out.  A wrong password shows here,
+        in the log.
+        """
+        while True:
+            try:
+                await self.height()
+                await self.check_chain()
+                await self.check_version()
+                await self.check_indexes()
+                break
+            except DaemonError as e:
+                reason = self._no_node(e)
+            except OperatorError as e:
+                reason = str(e)
+            if not self.leave_out(self.current_url(), reason):
+                raise OperatorError(reason)
+        self._started = True
+        await self._try_rest()
+
+    async def _try_rest(self) -> None:
+        """Find out, and log, whether blocks can be read over REST."""
+        if isinstance(self.session, aiohttp.ClientSession):
+            genesis = [self.coin.GENESIS_HASH]
+            try:
+                await self._rest.raw_blocks(self.current_url(), genesis, BLOCK_BATCH_BYTES)
+            except RestTooLargeError:
+                # No genesis block; what is read from it later is checked.
+                pass
+
+    def _no_node(self, error: DaemonError, url: str | None = None) -> str:
+        return (
+            f"the daemon at {self.logged_url(url)} does not answer as a node should "
+            f"({printable(error)}): check DAEMON_URL"
+        )
+
+    async def check_node(self, url: str) -> None:
+        """Raise OperatorError if the node at url is none for this coin."""
+        try:
+            genesis = await self.call_once(url, "getblockhash", (0,))
+            judge_chain(self.coin, genesis, self.logged_url(url))
+            if self.coin.MIN_REQUIRED_DAEMON_VERSION:
+                judge_version(self.coin, await self.call_once(url, "getnetworkinfo"))
+            await self._check_indexes(url, lambda: self.call_once(url, "getindexinfo"))
+        except DaemonError as e:
+            raise OperatorError(self._no_node(e, url)) from e
+
+    async def check_chain(self) -> None:
+        """Raise OperatorError if the node's first block is not the coin's."""
+        hashes = await self.block_hex_hashes(0, 1)
+        judge_chain(self.coin, hashes[0], self.logged_url())
+
+    async def check_version(self) -> None:
+        """Raise OperatorError if the node is older than the coin's minimum, if it has one."""
+        if self.coin.MIN_REQUIRED_DAEMON_VERSION:
+            judge_version(self.coin, await self.getnetworkinfo())
+
+    async def check_indexes(self) -> None:
+        """Raise OperatorError if the node does not keep an index that we depend on.
+
+        A node that cannot tell is believed to keep it; an unfinished index only warns.
+        """
+        await self._check_indexes(self.current_url(), self.getindexinfo)
+
+    async def _check_indexes(self, url: str, ask: Callable[[], Awaitable[Any]]) -> None:
+        try:
+            indexes = await ask()
+        except DaemonError as e:
+            # Servers before this one did not make this call, so a list of those that are allowed
+            # may lack it.
+            if not isinstance(e, ForbiddenCallError) and not _is_unknown_method(e):
+                raise
+            why = "does not let us" if isinstance(e, ForbiddenCallError) else "cannot"
+            self.logger.info(f"the daemon {why} list its indexes; not checked")
+            return
+        for name in incomplete_indexes(self.coin, indexes, self.logged_url(url)):
+            self.logger.warning(f"the daemon's {name} is not complete yet; queries may fail")

@@ -1,0 +1,269 @@
+"""Learns of the node's new blocks the moment they come, instead of at the next poll.
+
+Two ways, both optional.  ``waitfornewblock`` is a call that the node answers when it has another
+tip; it is held on a connection of its own, not in one of the slots for requests, for HOLD_SECS at
+most, and occupies one of the node's RPC threads.  While it is held ``getblockcount`` is asked beside
+it, at first during a short hold: a node that answers that only when the hold is over has no thread
+left for others, and is polled.  Nodes that do not know the call return an error.  Both are tried
+again after ten minutes, or when another node comes into use.  ZMQ is a socket on which the node
+publishes the hash of each new tip; the operator configures its address.  While ZMQ delivers, no
+call is held.
+
+An announcement is only a hint: the node in use is then asked for its height, as by polling, which
+continues.  So an announcement that is lost, late or invented costs time, and nothing else.
+
+Runs in: the event loop.  Reaches the node through Daemon only.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Sequence
+from typing import Any
+
+from aiorpcx import JSONRPC
+
+from electrumx.lib.tasks import run_together
+from electrumx.lib.util import class_logger
+from electrumx.server.daemon.client import Daemon, DaemonError
+from electrumx.server.daemon.jsonrpc import pulse
+from electrumx.server.daemon.zmq_subscription import close_subscription, open_subscription
+
+# How long the node may hold a call, and how much longer its answer may take.  Bitcoin Core holds it
+# so long even if we have closed the connection.
+HOLD_SECS = 5.0
+ANSWER_SECS = 15.0
+# How long it may hold the first call, during which is found out whether it has threads to spare.
+PROBE_SECS = 1.0
+# So many holds in a row without an answer to another call, and the node is polled.
+MAX_STARVED = 2
+# Between two announcements of one source: a node that lies cannot keep us busy.
+MIN_NEWS_SECS = 0.05
+# After a call was sent the height is asked for beside it: a block that comes between two calls is
+# announced by neither.
+BESIDE_SECS = 0.2
+# After another height was seen, how long ZMQ may take to announce it, and how long before it may
+# have done so.
+ZMQ_LATE_SECS = 3.0
+# Least time that a call without news takes.
+MIN_WAIT_SECS = 1.0
+# A node that does not know the call, or refuses it, is asked again after this time.
+RECHECK_SECS = 600.0
+# Longest pause after trouble with the connection.
+MAX_RETRY_SECS = 16.0
+# A ZMQ socket that was silent for so long is made anew: libzmq gives up a connection for good when
+# something else than a publisher answered there, or when a message was too long.
+RENEW_SECS = 3600.0
+# Bytes of a message that we read: hashes are 32.
+MAX_MESSAGE_BYTES = 1024
+METHOD = "waitfornewblock"
+TOPIC = b"hashblock"
+
+
+class TipWatcher:
+    """Tells the Daemon when its node has another tip.
+
+    zmq_addresses: where nodes publish ``hashblock``; none unless the operator says so.  Raises
+    OperatorError if there are some and pyzmq is not installed, or if it refuses one.
+    hold_calls:    whether ``waitfornewblock`` may be used
+    """
+
+    def __init__(
+        self, daemon: Daemon, zmq_addresses: Sequence[str] = (), *, hold_calls: bool = True
+    ) -> None:
+        self.logger = class_logger(__name__, self.__class__.__name__)
+        self._daemon = daemon
+        self._zmq_addresses = list(zmq_addresses)
+        self._hold_calls = hold_calls
+        #: URL -> monotonic time before which it is not asked to hold a call
+        self._ask_again: dict[str, float] = {}
+        #: the URL that was seen to answer others while it holds a call
+        self._proven_url: str | None = None
+        #: monotonic time at which another call was answered during the present hold
+        self._answered_at = float("inf")
+        self._starved = 0  # holds in a row during which another call was not answered
+        self._in_use: str | None = None
+        #: monotonic time of the last message; whether ZMQ announces the blocks that come
+        self._zmq_time = float("-inf")
+        self._zmq_delivers = False
+        self._zmq_changed = asyncio.Event()
+        if self._zmq_addresses:
+            close_subscription(*self._open_zmq())
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        watchers = []
+        if self._hold_calls:
+            watchers.append(self._watch_calls())
+        if self._zmq_addresses:
+            watchers += [self._watch_zmq(), self._check_zmq()]
+        await run_together(*watchers)
+
+    # -- waitfornewblock
+
+    async def _watch_calls(self) -> None:
+        tip: str | None = None
+        retry_secs = MIN_WAIT_SECS
+        while True:
+            url = self._daemon.current_url()
+            if self._zmq_delivers:
+                await self._zmq_changed.wait()
+                continue
+            patience = self._ask_again.get(url, 0.0) - time.monotonic()
+            if patience > 0:
+                await self._unless_changed(asyncio.sleep(patience))
+                continue
+            start = time.monotonic()
+            try:
+                answer = await self._unless_changed(self._hold(url))
+            except DaemonError as e:
+                self._refused(url, e)
+                continue
+            except ConnectionError as e:
+                # Whoever polls says so, and moves to another node when it is time.
+                self.logger.debug(f"{METHOD}: {e}")
+                await self._unless_changed(asyncio.sleep(retry_secs))
+                retry_secs = min(retry_secs * 2, MAX_RETRY_SECS)
+                continue
+            retry_secs = MIN_WAIT_SECS
+            if self._starved >= MAX_STARVED:
+                self._is_starved(url)
+            elif answer is not None and answer != tip:
+                tip = answer
+                self._note_use(url)
+                await self._daemon.tip_news()
+                await asyncio.sleep(MIN_NEWS_SECS)
+            elif answer is not None:
+                await asyncio.sleep(max(0.0, start + MIN_WAIT_SECS - time.monotonic()))
+
+    async def _hold(self, url: str) -> str:
+        """Return the hash of the node's tip when it has another one, or when the hold is over."""
+        secs = HOLD_SECS if url == self._proven_url else PROBE_SECS
+        start = time.monotonic()
+        timeout = secs + ANSWER_SECS
+        call = asyncio.ensure_future(
+            self._daemon.call_aside(url, METHOD, (int(secs * 1000),), timeout)
+        )
+        beside = asyncio.ensure_future(self._ask_beside(url, timeout))
+        self._answered_at = float("inf")
+        try:
+            answer = await call
+        finally:
+            # Closes the connections, so that the node may notice.
+            for task in (call, beside):
+                task.cancel()
+            await asyncio.wait([call, beside])
+        # A node without other threads answers when the hold is over, which is at the same time.
+        nearly_over = start + 0.9 * secs
+        if self._answered_at < nearly_over:
+            self._proven_url, self._starved = url, 0
+        elif time.monotonic() >= nearly_over:
+            self._proven_url, self._starved = None, self._starved + 1
+        block_hash = answer.get("hash") if isinstance(answer, dict) else None
+        if not isinstance(block_hash, str):
+            raise DaemonError({"code": JSONRPC.INTERNAL_ERROR, "message": "makes no sense"})
+        return block_hash[:64]
+
+    async def _ask_beside(self, url: str, timeout_secs: float) -> None:
+        """Ask for the height while a call is held, and note that the node answered."""
+        await asyncio.sleep(BESIDE_SECS)
+        try:
+            height = await self._daemon.call_aside(url, "getblockcount", (), timeout_secs)
+        except (DaemonError, ConnectionError):
+            return
+        self._answered_at = time.monotonic()
+        if height != self._daemon.cached_height():
+            await self._daemon.tip_news()
+
+    async def _unless_changed(self, waiting: Awaitable[Any]) -> Any:
+        """Return what is awaited; None, and cancel it, if it is not needed any more.
+
+        That is if another URL comes into use, or if ZMQ begins to deliver.
+        """
+        task = asyncio.ensure_future(waiting)
+        changes = [
+            asyncio.ensure_future(event.wait())
+            for event in (self._daemon.url_changed, self._zmq_changed)
+        ]
+        try:
+            await asyncio.wait([task, *changes], return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            for each in (task, *changes):
+                each.cancel()
+            await asyncio.wait([task, *changes])
+
+    def _is_starved(self, url: str) -> None:
+        """Poll a node that has no RPC thread to spare."""
+        self._ask_again[url] = time.monotonic() + RECHECK_SECS
+        self._starved, self._in_use = 0, None
+        self.logger.warning(
+            f"the daemon at {self._daemon.logged_url(url)} answers nothing else while it holds "
+            f"{METHOD}: polling it. Give it more RPC threads (rpcthreads), or set "
+            "DAEMON_WAIT_FOR_BLOCKS= (empty)"
+        )
+
+    def _refused(self, url: str, error: DaemonError) -> None:
+        """Poll a node that does not hold the call."""
+        self._ask_again[url] = time.monotonic() + RECHECK_SECS
+        self._in_use = None
+        code = error.args[0].get("code")
+        why = "does not know" if code == JSONRPC.METHOD_NOT_FOUND else "refuses"
+        self.logger.info(f"the daemon at {self._daemon.logged_url(url)} {why} {METHOD}: polling it")
+
+    def _note_use(self, url: str) -> None:
+        if url != self._in_use:
+            self._in_use = url
+            where = self._daemon.logged_url(url)
+            self.logger.info(f"the daemon at {where} announces blocks by {METHOD}")
+
+    # -- ZMQ
+
+    def _open_zmq(self) -> tuple[Any, Any]:
+        """Return a context and a socket that is, or will be, connected to the addresses."""
+        return open_subscription(
+            "ZMQ_BLOCK_ADDRESS",
+            self._zmq_addresses,
+            [TOPIC],
+            max_messages=100,
+            max_bytes=MAX_MESSAGE_BYTES,
+        )
+
+    async def _watch_zmq(self) -> None:
+        heard = False
+        while True:
+            heard = await self._watch_socket(heard)
+
+    async def _check_zmq(self) -> None:
+        """Notice when blocks come that ZMQ does not announce."""
+        while True:
+            await self._daemon.height_changed.wait()
+            if not self._zmq_delivers:
+                continue
+            since = time.monotonic() - ZMQ_LATE_SECS
+            await asyncio.sleep(ZMQ_LATE_SECS)
+            if self._zmq_time < since:
+                self._set_zmq_delivers(False)
+
+    def _set_zmq_delivers(self, delivers: bool) -> None:
+        if delivers is not self._zmq_delivers:
+            self._zmq_delivers = delivers
+            pulse(self._zmq_changed)
+
+    async def _watch_socket(self, heard: bool) -> bool:
+        """Watch until there is silence; ``heard`` and the result say if ever there was none."""
+        context, socket = self._open_zmq()
+        try:
+            while await socket.poll(RENEW_SECS * 1000):
+                message = await socket.recv_multipart()
+                if message[0] != TOPIC:
+                    continue
+                if not heard:
+                    heard = True
+                    self.logger.info("a daemon announces blocks by ZMQ")
+                self._zmq_time = time.monotonic()
+                self._set_zmq_delivers(True)
+                await self._daemon.tip_news()
+                await asyncio.sleep(MIN_NEWS_SECS)
+            return heard
+        finally:
+            close_subscription(context, socket)

@@ -1,0 +1,230 @@
+"""Puts back history that another server cut and did not finish cutting.
+
+Runs in the worker thread that opens the database, before excess history is cleared.
+
+ElectrumX 1.15 and the e-x versions up to 1.20 undo blocks by cutting the history first and
+committing the coins second.  Killed in between, they leave the coins at the old tip without the
+history of the blocks that were being undone; if the node is back on its old branch by then, nobody
+undoes those blocks any more, and the entries are lost for ever.  (Our own order of writes has no
+such instant: see ``db.py``.)
+
+Such a database shows a history count that is one above the count in the ``utxo`` store, and no row
+that carries it.  A flush of blocks that touched no script, cut short, looks the same; then nothing
+is missing and nothing is changed.  What the blocks at the top touched is worked out again, from
+the raw blocks and the undo information, and entries that are missing are appended to each script's
+last row: no more than 50 heights, for that is what those servers undo at once, and none without
+undo information, for they could not have undone it.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from logging import Logger
+
+from electrumx.lib.coins import Block, Coin
+from electrumx.lib.errors import DeserializeError
+from electrumx.lib.hash import HASHX_LEN, hash_to_hex_str
+from electrumx.lib.tx import MINUS_1, ZERO
+from electrumx.server.db.flat_files import COUNT_LEN, FlatFiles
+from electrumx.server.history.store import History
+from electrumx.server.storage.base import Storage
+from electrumx.server.storage.schema import (
+    COIN_LEN,
+    HIST_KEY_LEN,
+    HIST_STATE_KEY,
+    ChainState,
+    DBError,
+    hist_key,
+    hist_key_flush_id,
+    pack_tx_num,
+    undo_key,
+    unpack_tx_nums,
+)
+from electrumx.server.storage.undo import overwritten_count
+
+#: blocks that the other servers undo between two commits
+MAX_UNDONE = 50
+
+#: display hex of block hashes -> raw blocks, from the node; None where there is no node
+FetchBlocks = Callable[[list[str]], Sequence[bytes]]
+
+
+def looks_cut(history: History, utxo_flush_count: int) -> bool:
+    """Tell whether an open history may lack entries.  Reads all keys where the counts say so."""
+    if history.flush_count != utxo_flush_count + 1:
+        return False
+    assert history.db
+    return not any(
+        len(key) == HIST_KEY_LEN and hist_key_flush_id(key) > utxo_flush_count
+        for key, _row in history.db.iterator()
+    )
+
+
+class CutHistory:
+    """The top of a database that another server may have left with its history cut."""
+
+    def __init__(
+        self,
+        coin: type[Coin],
+        state: ChainState,
+        files: FlatFiles,
+        utxo_db: Storage,
+        history: History,
+        fetch_blocks: FetchBlocks | None,
+        logger: Logger,
+    ):
+        self.coin = coin
+        self.state = state
+        self.files = files
+        self.utxo_db = utxo_db
+        self.history = history
+        self.fetch_blocks = fetch_blocks
+        self.logger = logger
+
+    def restore(self) -> None:
+        """Append what is missing, and set the history count to the other one, in one batch."""
+        heights = self._undoable_heights()
+        self.logger.warning(
+            "the history may have been cut by another server's interrupted reorganisation: "
+            f"checking the last {len(heights):,d} blocks"
+        )
+        first_tx_num = self._tx_count(heights[0] - 1) if heights else self.state.tx_count
+        rows, count = {}, 0
+        for hashX, tx_nums in self._expected(heights).items():
+            missing = set(tx_nums) - self._present(hashX, first_tx_num)
+            if missing:
+                key = hist_key(hashX, self.state.utxo_flush_count)
+                assert self.history.db
+                kept = unpack_tx_nums(self.history.db.get(key) or b"")
+                rows[key] = b"".join(map(pack_tx_num, sorted({*kept, *missing})))
+                count += len(missing)
+        self._write(rows)
+        self.logger.info(f"restored {count:,d} history entries")
+
+    def _write(self, rows: dict[bytes, bytes]) -> None:
+        history = self.history
+        assert history.db
+        history.flush_count = self.state.utxo_flush_count
+        with history.db.write_batch() as batch:
+            for key, row in rows.items():
+                batch.put(key, row)
+            batch.put(HIST_STATE_KEY, history.state.pack())
+
+    def _undoable_heights(self) -> list[int]:
+        """Return the newest heights, ascending, that could have been undone."""
+        top = self.state.height
+        heights: list[int] = []
+        for height in range(top, max(0, top - MAX_UNDONE), -1):
+            if self.utxo_db.get(undo_key(height)) is None:
+                break
+            heights.insert(0, height)
+        return heights
+
+    def _tx_count(self, height: int) -> int:
+        raw = self.files.tx_counts.read(height * COUNT_LEN, COUNT_LEN)
+        return int.from_bytes(raw, "little")
+
+    def _present(self, hashX: bytes, first_tx_num: int) -> set[int]:
+        """Return the entries of a script from a transaction on."""
+        assert self.history.db
+        present: set[int] = set()
+        for _key, row in self.history.db.iterator(prefix=hashX, reverse=True):
+            tx_nums = unpack_tx_nums(row)
+            present.update(tx_nums)
+            if tx_nums and tx_nums[0] < first_tx_num:
+                break
+        return present
+
+    # -- what the blocks touched
+
+    def _expected(self, heights: list[int]) -> dict[bytes, list[int]]:
+        """Return each script's transactions in the blocks of consecutive heights."""
+        expected: defaultdict[bytes, list[int]] = defaultdict(list)
+        blocks = self._blocks(heights)
+        for height, block in zip(reversed(heights), reversed(blocks), strict=True):
+            hashXs_by_tx = self._hashXs_by_tx(height, block)
+            if hashXs_by_tx is None:
+                break
+            for tx_num, hashXs in enumerate(hashXs_by_tx, start=self._tx_count(height - 1)):
+                for hashX in hashXs:
+                    expected[hashX].append(tx_num)
+        return expected
+
+    def _hashXs_by_tx(self, height: int, block: Block) -> list[set[bytes]] | None:
+        """Return what each transaction touched; None if the undo row is of another block.
+
+        Rows of a branch that was left stay until their height is written again, and a server that
+        was far behind does not write them.
+        """
+        undo_info = self.utxo_db.get(undo_key(height)) or b""
+        rule = self.coin.output_rule(height, self.state.tokens_from or 0)
+        items = len(undo_info) // COIN_LEN
+        overwritten = overwritten_count(items, block.transactions, rule.is_unspendable)
+        if overwritten is None:
+            return None
+        spent = iter(range(overwritten * COIN_LEN, len(undo_info), COIN_LEN))
+        name_hashX = getattr(self.coin, "name_hashX_from_script", None)
+        result = []
+        for tx, _tx_hash in block.transactions:
+            hashXs: set[bytes] = set()
+            for txin in tx.inputs:
+                if txin.prev_idx == MINUS_1 and txin.prev_hash == ZERO:
+                    continue
+                start = next(spent, len(undo_info))
+                coin = undo_info[start : start + COIN_LEN]
+                if not self._is_coin_of(coin, txin.prev_hash):
+                    return None
+                hashXs.add(coin[:HASHX_LEN])
+            for txout in tx.outputs:
+                if rule.is_unspendable(txout.pk_script):
+                    continue
+                hashXs.add(rule.hashX_from_script(txout.pk_script))
+                of_name = name_hashX(txout.pk_script) if name_hashX else None
+                if of_name:
+                    hashXs.add(of_name)
+            result.append(hashXs)
+        return result if next(spent, None) is None else None
+
+    def _is_coin_of(self, coin: bytes, tx_hash: bytes) -> bool:
+        if len(coin) != COIN_LEN:
+            return False
+        tx_num = int.from_bytes(coin[HASHX_LEN:-8], "little")
+        return self.files.tx_hashes([tx_num]) == [tx_hash]
+
+    # -- blocks
+
+    def _blocks(self, heights: list[int]) -> list[Block]:
+        """Return the blocks of these heights, from disk or, where one is damaged, the node."""
+        found = {height: self._block_on_disk(height) for height in heights}
+        missing = [height for height, block in found.items() if block is None]
+        if missing:
+            found |= self._fetched(missing)
+        return [block for block in found.values() if block is not None]
+
+    def _block_on_disk(self, height: int) -> Block | None:
+        try:
+            return self._checked(self.files.read_raw_block(height), height)
+        except OSError:
+            return None
+
+    def _checked(self, raw: bytes, height: int) -> Block | None:
+        """Return the parsed block if it is the one whose header is on file."""
+        try:
+            block = self.coin.block(raw, height)
+        except DeserializeError:
+            return None
+        return block if block.header == self.files.read_headers(height, 1) else None
+
+    def _fetched(self, heights: list[int]) -> dict[int, Block | None]:
+        if self.fetch_blocks is None:
+            raise DBError(
+                "another server was interrupted while it reorganised the database, and blocks "
+                "that are needed to repair it are missing: start the server once, with its node"
+            )
+        headers = [self.files.read_headers(height, 1) for height in heights]
+        hex_hashes = [hash_to_hex_str(self.coin.header_hash(header)) for header in headers]
+        raws = self.fetch_blocks(hex_hashes)
+        blocks = {h: self._checked(raw, h) for h, raw in zip(heights, raws, strict=True)}
+        for height, block in blocks.items():
+            if block is None:
+                raise DBError(f"the daemon sent another block than that of height {height:,d}")
+        return blocks

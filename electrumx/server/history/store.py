@@ -1,0 +1,463 @@
+"""The history of every script: rows of transaction numbers in the ``hist`` store.
+
+Owns the ``hist`` store, its state and the history not yet flushed.  Its methods run in a worker
+thread with the block processor's state lock held, except :meth:`History.get_txnums`,
+:meth:`History.packed_tx_nums` and :meth:`History.first_tx_nums`, which any thread may call at any
+time (one iterator is one snapshot).
+
+Theory
+------
+A flush appends one row for each script it touched; the row's key ends in the id of the flush, so
+a script's rows in key order are its history in chain order.  The ``utxo`` store notes, in the same
+batch as the coins, how many history flushes it has seen (``utxo_flush_count``).  History is
+written first; rows with a higher id than that count are excess of a flush whose coins never
+reached the disk, and :meth:`History.clear_excess` deletes them at opening.
+
+Backing up blocks removes entries from *old* rows, which that rule cannot bring back.  So the
+entries that a reorganisation removes are not deleted at once: :meth:`History.park` moves them into
+rows of the next flush id, and only when the coins are at the lower height does
+:meth:`History.drop_parked` delete those rows.  ``db.py`` tells the whole order, and why a stop
+between any two steps is harmless.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Protocol
+
+from electrumx.lib import util
+from electrumx.lib.hash import HASHX_LEN
+from electrumx.server.history import row_compaction, upgrade
+from electrumx.server.runtime.fault_points import fault_point
+from electrumx.server.storage import schema
+from electrumx.server.storage.base import Storage
+from electrumx.server.storage.gate import StoreGate
+from electrumx.server.storage.schema import (
+    HIST_KEY_LEN,
+    HIST_STATE_KEY,
+    HIST_VERSION,
+    MAX_FLUSH_ID,
+    TXNUM_LEN,
+    DBError,
+    HistState,
+    cut_row,
+    hist_key,
+    hist_key_flush_id,
+)
+
+
+class PendingHistory(Protocol):
+    """History that waits to be flushed elsewhere than in :attr:`History.unflushed`."""
+
+    def has_history(self) -> bool:
+        """Return whether there is any."""
+
+    def history_memsize(self) -> int:
+        """Return the bytes it takes."""
+
+    def history_hashXs(self) -> set[bytes]:
+        """Return the scripts that have some."""
+
+    def sort_history(self) -> None:
+        """Get ready to be asked for rows."""
+
+    def put_history(
+        self, put: Callable[[bytes, bytes], None], flush_id: bytes, max_bytes: int
+    ) -> int:
+        """Call ``put(hashX + flush_id, row)`` for the next scripts; return how many, 0 at the end."""
+
+    def clear_history(self) -> None:
+        """Forget it."""
+
+
+class History:
+    """The ``hist`` store; closed until :meth:`open_db`."""
+
+    DB_VERSIONS = [0, HIST_VERSION]
+    #: flushes after which rows are merged in the background, while serving
+    COMPACT_FLUSH_COUNT = 60_000
+    #: flushes after which they are merged at opening, before anything else
+    OPEN_COMPACT_FLUSH_COUNT = 65_000
+    #: flushes after which no block is processed before they are merged.  A few ids are left for
+    #: the flush that makes both stores agree, and for parking.
+    HOLD_FLUSH_COUNT = MAX_FLUSH_ID - 8
+    #: bytes of rows that one batch of a flush holds, about; an engine needs a multiple of it
+    BATCH_BYTES = 4_000_000
+
+    def __init__(self) -> None:
+        self.logger = util.class_logger(__name__, self.__class__.__name__)
+        #: entries that a compacted row holds at most
+        self.max_hist_row_entries = 12_500
+        #: hashX -> transaction numbers LE5, ascending, not yet on disk
+        self.unflushed: defaultdict[bytes, bytearray] = defaultdict(bytearray)
+        self.unflushed_count = 0
+        #: the same, held by the compiled form of indexing where that is in use
+        self.pending: PendingHistory | None = None
+        self.state = HistState()
+        self.db: Storage | None = None
+        #: scripts flushed or backed up since a compaction read them, None while there is none
+        self.dirty: set[bytes] | None = None
+        #: those of them that were backed up
+        self.cut: set[bytes] = set()
+        #: of the database that the store is part of, which has one for both of its stores
+        self.gate = StoreGate()
+        #: writes the flush count of the ``utxo`` store, synced; its owner sets this
+        self.set_utxo_flush_count: Callable[[int], None] = lambda _count: None
+        #: mends the open store before rows in excess are deleted; its owner sets this
+        self.before_clearing: Callable[[], None] = lambda: None
+
+    # -- opening
+
+    @property
+    def flush_count(self) -> int:
+        """The id of the last flush."""
+        return self.state.flush_count
+
+    @flush_count.setter
+    def flush_count(self, count: int) -> None:
+        self.state.flush_count = count
+
+    @property
+    def comp_flush_count(self) -> int:
+        """The highest id that an interrupted compaction has written, or -1."""
+        return self.state.comp_flush_count
+
+    @comp_flush_count.setter
+    def comp_flush_count(self, count: int) -> None:
+        self.state.comp_flush_count = count
+
+    @property
+    def comp_cursor(self) -> int:
+        """The first key prefix that an interrupted compaction has left to do, or -1."""
+        return self.state.comp_cursor
+
+    @comp_cursor.setter
+    def comp_cursor(self, cursor: int) -> None:
+        self.state.comp_cursor = cursor
+
+    @property
+    def db_version(self) -> int:
+        """The version of the store's layout."""
+        return self.state.db_version
+
+    def open_db(
+        self,
+        db_class: type[Storage],
+        for_sync: bool,
+        utxo_flush_count: int,
+        compacting: bool,
+        name: str = "hist",
+        tx_count: int = 0,
+    ) -> int:
+        """Open the store, delete excess rows and return the flush count.
+
+        ``utxo_flush_count`` and ``tx_count`` are the flushes and transactions that the ``utxo``
+        store has seen; ``name`` is the store's folder.  Raise DBError if it cannot be used.
+        """
+        # Hashes and numbers: a sixth smaller at most.
+        self.db = db_class(name, for_sync, compressible=False)
+        self._read_state()
+        if self.state.db_version != HIST_VERSION:
+            upgrade.upgrade_history(self.db, self.state, self.logger)
+        self.before_clearing()
+        self.clear_excess(utxo_flush_count, tx_count)
+        self._mend_compaction(compacting)
+        return self.flush_count
+
+    def close_db(self) -> None:
+        """Close the store; harmless if it is closed."""
+        with self.gate.exclusive():
+            if self.db:
+                self.db.close()
+                self.db = None
+
+    def _read_state(self) -> None:
+        assert self.db
+        raw = self.db.get(HIST_STATE_KEY)
+        self.state = HistState.parse(raw) if raw else HistState()
+        if self.state.db_version not in self.DB_VERSIONS:
+            raise DBError(
+                f"history DB version {self.state.db_version} is not supported, only "
+                f"{self.DB_VERSIONS}: use the server that wrote it, or another DB_DIRECTORY"
+            )
+
+    def _mend_compaction(self, compacting: bool) -> None:
+        """Make a compaction that was interrupted safe, and forget it unless it is to go on.
+
+        With a low flush count, a compaction of ElectrumX creates rows with ids above it; the next
+        flushes would overwrite them.  Both counts are raised over them first.
+        """
+        state = self.state
+        if state.comp_cursor == -1 and state.comp_flush_count == -1:
+            return
+        raised = state.comp_flush_count > state.flush_count
+        if raised:
+            state.flush_count = state.comp_flush_count
+            self.set_utxo_flush_count(state.flush_count)
+            fault_point("open: flush count raised")
+        if not compacting:
+            self.logger.warning("cancelling in-progress history compaction")
+            state.comp_flush_count = state.comp_cursor = -1
+        if raised or not compacting:
+            row_compaction.write_state(self)
+            fault_point("open: compaction forgotten")
+
+    def clear_excess(self, utxo_flush_count: int, tx_count: int = 0) -> None:
+        """Delete the rows of flushes that the ``utxo`` store has not seen.
+
+        Those begin at transaction ``tx_count`` or above.  Other rows with a high id are of a
+        compaction, and are confirmed history: they stay, and the counts are raised to cover them.
+        """
+        state = self.state
+        if state.flush_count <= utxo_flush_count:
+            return
+        assert self.db
+        self.logger.info("DB shut down uncleanly.  Scanning for excess history flushes...")
+        keys = []
+        limit = utxo_flush_count
+        for key, row in self.db.iterator():
+            if len(key) != HIST_KEY_LEN or hist_key_flush_id(key) <= utxo_flush_count:
+                continue
+            if int.from_bytes(row[:TXNUM_LEN], "little") >= tx_count:
+                keys.append(key)
+            else:
+                limit = max(limit, hist_key_flush_id(key))
+        if limit > utxo_flush_count:
+            self.set_utxo_flush_count(limit)
+            fault_point("open: flush count raised over a compaction's rows")
+        self.logger.info(f"deleting {len(keys):,d} history entries")
+        state.flush_count = limit
+        with self.db.write_batch() as batch:
+            for key in keys:
+                batch.delete(key)
+            batch.put(HIST_STATE_KEY, state.pack())
+        fault_point("open: excess history deleted")
+        self.logger.info("deleted excess history entries")
+
+    # -- forward
+
+    def add_unflushed(self, hashXs_by_tx: Iterable[Iterable[bytes]], first_tx_num: int) -> None:
+        """Note the scripts of consecutive transactions, the first numbered ``first_tx_num``.
+
+        Each transaction's hashXs must be free of duplicates.
+        """
+        unflushed = self.unflushed
+        count = 0
+        tx_num = first_tx_num
+        for tx_num, hashXs in enumerate(hashXs_by_tx, start=first_tx_num):
+            packed = tx_num.to_bytes(TXNUM_LEN, "little")
+            for hashX in hashXs:
+                unflushed[hashX] += packed
+                count += 1
+        self.unflushed_count += count
+
+    def unflushed_memsize(self) -> int:
+        """Return an estimate, in bytes, of the memory that unflushed history takes."""
+        pending = self.pending.history_memsize() if self.pending else 0
+        return pending + len(self.unflushed) * 180 + self.unflushed_count * TXNUM_LEN
+
+    def assert_flushed(self) -> None:
+        """Promise that nothing waits to be flushed."""
+        assert not self.unflushed
+        assert not (self.pending and self.pending.has_history())
+
+    def flush(self) -> int:
+        """Write the unflushed history as one flush; return for how many scripts."""
+        assert self.db
+        if self.flush_count >= MAX_FLUSH_ID:
+            raise DBError(
+                f"all {MAX_FLUSH_ID:,d} history flushes are used: run electrumx_compact_history"
+            )
+        self.flush_count += 1
+        self._mark_dirty(self.unflushed)
+        if self.pending and self.dirty is not None:
+            self._mark_dirty(self.pending.history_hashXs())
+        flush_id = schema.hist_key(b"", self.flush_count)
+        put_rows = self._row_writers(flush_id)
+        count = 0
+        # The state row comes in the first batch: a stop after it leaves a count above the one
+        # that the coins have seen, so opening clears whichever rows are there.  Rows leave memory
+        # as they enter the engine's.
+        state_due = True
+        while put_rows or state_due:
+            with self.db.write_batch() as batch:
+                if state_due:
+                    batch.put(HIST_STATE_KEY, self.state.pack())
+                    state_due = False
+                written = put_rows[0](batch.put) if put_rows else 0
+            count += written
+            if not written:
+                del put_rows[:1]
+        self.unflushed_count = 0
+        if self.pending:
+            self.pending.clear_history()
+        return count
+
+    def _row_writers(
+        self, flush_id: bytes
+    ) -> list[Callable[[Callable[[bytes, bytes], None]], int]]:
+        """Return functions that each put a batch of rows, and return how many, until it is 0."""
+        writers: list[Callable[[Callable[[bytes, bytes], None]], int]] = []
+        unflushed = self.unflushed
+        hashXs = sorted(unflushed, reverse=True)
+
+        def put_unflushed(put: Callable[[bytes, bytes], None]) -> int:
+            size = count = 0
+            while hashXs and size < self.BATCH_BYTES:
+                hashX = hashXs.pop()
+                row = bytes(unflushed.pop(hashX))
+                put(hashX + flush_id, row)
+                size += len(row) + HIST_KEY_LEN
+                count += 1
+            return count
+
+        if hashXs:
+            writers.append(put_unflushed)
+        pending = self.pending
+        if pending and pending.has_history():
+            pending.sort_history()
+            writers.append(lambda put: pending.put_history(put, flush_id, self.BATCH_BYTES))
+        return writers
+
+    def _mark_dirty(self, hashXs: Iterable[bytes]) -> None:
+        """Note, before they are written, that rows of these scripts are changing."""
+        if self.dirty is not None:
+            self.dirty.update(hashXs)
+
+    # -- backing up
+
+    def park(self, hashXs: Iterable[bytes], tx_count: int) -> int:
+        """Move all entries of transactions from ``tx_count`` on into rows of the next flush id.
+
+        ``hashXs`` must hold every script that has such an entry.  Return the number of entries.
+        Readers meanwhile see each script's history unchanged.
+        """
+        assert self.db
+        parked_id = self.flush_count + 1
+        assert parked_id <= MAX_FLUSH_ID
+        hashXs = sorted(hashXs)
+        self._mark_dirty(hashXs)
+        if self.dirty is not None:
+            self.cut.update(hashXs)
+        self.flush_count = parked_id
+        count = 0
+        with self.db.write_batch() as batch:
+            for hashX in hashXs:
+                parked: list[bytes] = []
+                for key, row in self.db.iterator(prefix=hashX, reverse=True):
+                    keep = cut_row(row, tx_count)
+                    if keep < len(row):
+                        parked.append(row[keep:])
+                    if keep:
+                        if keep < len(row):
+                            batch.put(key, row[:keep])
+                        break
+                    batch.delete(key)
+                if parked:
+                    parked_row = b"".join(reversed(parked))
+                    count += len(parked_row) // TXNUM_LEN
+                    batch.put(hist_key(hashX, parked_id), parked_row)
+            batch.put(HIST_STATE_KEY, self.state.pack())
+        return count
+
+    def drop_parked(self, hashXs: Iterable[bytes]) -> None:
+        """Delete the rows that :meth:`park` made."""
+        assert self.db
+        parked_id = self.flush_count
+        self.flush_count = parked_id - 1
+        with self.db.write_batch() as batch:
+            for hashX in hashXs:
+                batch.delete(hist_key(hashX, parked_id))
+            batch.put(HIST_STATE_KEY, self.state.pack())
+
+    def backup(self, hashXs: Iterable[bytes], tx_count: int) -> int:
+        """Remove all entries of transactions from ``tx_count`` on; return how many there were."""
+        hashXs = list(hashXs)
+        count = self.park(hashXs, tx_count)
+        self.drop_parked(hashXs)
+        return count
+
+    # -- reading
+
+    def get_txnums(self, hashX: bytes, limit: int | None = 1000) -> Iterator[int]:
+        """Yield the numbers of a script's first ``limit`` transactions (None: all), ascending.
+
+        Call it in a thread: it reads the store.
+        """
+        assert self.db
+        assert len(hashX) == HASHX_LEN
+        max_count = util.resolve_limit(limit)
+        # No more of a row is unpacked than is asked for: a compacted one holds thousands.
+        end = None if max_count < 0 else max_count * TXNUM_LEN
+        numbers = (
+            tx_num
+            for _key, row in self.db.iterator(prefix=hashX)
+            for tx_num in schema.unpack_tx_nums(row[:end])
+        )
+        return numbers if max_count < 0 else islice(numbers, max_count)
+
+    def packed_tx_nums(self, hashX: bytes, max_bytes: int | None = None, after: int = -1) -> bytes:
+        """Return the numbers of a script's transactions beyond ``after``, ascending, LE5 each.
+
+        Of more than ``max_bytes`` (None: all are wanted) only the first ones, in so many bytes.
+        With ``after`` the rows are read from the last one back, and no more than is needed: an
+        address that is used much has a long history and news in each block.  Runs in a thread.
+        """
+        assert self.db
+        assert len(hashX) == HASHX_LEN
+        parts: list[bytes] = []
+        if after < 0:
+            size = 0
+            for _key, row in self.db.iterator(prefix=hashX):
+                parts.append(row)
+                size += len(row)
+                self.gate.check()
+                if max_bytes is not None and size >= max_bytes:
+                    break
+        else:
+            for _key, row in self.db.iterator(prefix=hashX, reverse=True):
+                if int.from_bytes(row[:TXNUM_LEN], "little") <= after:
+                    parts.append(row[cut_row(row, after + 1) :])
+                    break
+                parts.append(row)
+                self.gate.check()
+            parts.reverse()
+        return b"".join(parts)[:max_bytes]
+
+    def first_tx_nums(self, hashXs: list[bytes], max_bytes: int) -> list[bytes]:
+        """Return what :meth:`packed_tx_nums` does for each of many scripts, in half the time."""
+        assert self.db
+        # So many bytes of rows with their keys have enough in the rows, if each has one number.
+        row_bytes = max_bytes + -(-max_bytes // TXNUM_LEN) * HIST_KEY_LEN
+        return [
+            (rows[0][1] if len(rows) == 1 else b"".join([row for _key, row in rows]))[:max_bytes]
+            for rows in self.db.rows_of(hashXs, row_bytes)
+        ]
+
+    # -- compaction
+
+    def _compact_hashX(
+        self,
+        hashX: bytes,
+        hist_map: dict[bytes, bytes],
+        hist_list: list[bytes],
+        write_items: list[tuple[bytes, bytes]],
+        keys_to_delete: set[bytes],
+    ) -> int:
+        """Merge a script's rows into full ones numbered from 0; return the bytes to write.
+
+        ``hist_map`` has the rows by key and ``hist_list`` the rows in order.  Rows to write are
+        appended to ``write_items`` and keys to delete are added to ``keys_to_delete``.
+        """
+        puts, deletes = row_compaction.compact_hashX(self, hashX, hist_map, b"".join(hist_list))
+        write_items += puts
+        keys_to_delete |= deletes
+        return sum(len(row) for _key, row in puts)
+
+    def _compact_history(self, limit: int) -> int:
+        """Compact a stopped server's history on from ``comp_cursor``.
+
+        Stop when about ``limit`` bytes are written, and return how many were; ``comp_cursor`` is
+        -1 when nothing is left.
+        """
+        return row_compaction.compact_prefixes(self, limit)

@@ -1,0 +1,376 @@
+"""Copies the database of a running server, so that the copy starts as a server elsewhere.
+
+Owns the staging folder in the database directory, and what is written beside the backup's path.
+:func:`back_up` is awaited on the event loop; its work is done in worker threads.
+
+1. Without the state lock: RocksDB writes what it holds in memory; LevelDB's tables are linked, so
+   that only those are left that it makes from now on.
+2. *With it*, so that nobody flushes: hard links and small copies are made in the staging folder,
+   which is on the database's own disk.  RocksDB makes a checkpoint.  Of LevelDB the tables are
+   linked, which never change once they are written, and ``CURRENT``, the manifest and the logs
+   copied; if the manifest grew meanwhile, because LevelDB merged tables in the background, the
+   copy is made again.  Of the flat files those are linked that lie wholly below what can be
+   reorganised, and the last ones copied up to the committed height.
+3. Without it again: raw blocks are copied, which need not agree with the rest, since who reads
+   them compares the header and asks the node; the staging folder is moved, or copied if the path
+   is on another disk, to PATH.partial; everything is synced; PATH.partial is renamed PATH.
+
+A stop before the rename leaves PATH.partial, which is never mistaken for a backup, and the staging
+folder, which the next start of the server and the next backup remove.
+"""
+
+import asyncio
+import errno
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from electrumx.lib import util
+from electrumx.lib.errors import OperatorError
+from electrumx.server.db.flat_files import STAGING
+from electrumx.server.db.flusher import DB
+from electrumx.server.runtime.mounts import is_read_only, is_removed_at_stop
+from electrumx.server.storage.base import Storage
+from electrumx.server.storage.rocksdb import RocksDB
+
+#: suffix of a backup that is being made
+PARTIAL = ".partial"
+#: suffixes of the engines' immutable files
+TABLES = (".ldb", ".sst", ".blob")
+#: tries to copy a store while it merges tables, and seconds between them
+COPY_TRIES = 50
+COPY_RETRY_SECS = 0.02
+_CHUNK = 1 << 20
+
+
+class BackupError(OperatorError):
+    """The backup cannot be made; nothing of it is left."""
+
+
+class _Stopped(Exception):
+    """Nobody waits for the backup any more."""
+
+
+@dataclass(slots=True)
+class BackupReport:
+    """What a backup took."""
+
+    path: str
+    #: of the chain in the copy
+    height: int
+    #: files and bytes in it
+    files: int
+    bytes: int
+    #: how long it took, and for how much of that no block was processed
+    secs: float
+    pause_secs: float
+
+
+class Backup:
+    """One backup; its methods block and run in threads."""
+
+    def __init__(self, db: DB, path: str):
+        self.db = db
+        self.path = Path(path)
+        self.partial = Path(path + PARTIAL)
+        self.staging = db.db_dir.resolve() / STAGING
+        self.height = -1
+        self._made_partial = False
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Make the thread at work end soon."""
+        self._stopped = True
+
+    def _check_stopped(self) -> None:
+        if self._stopped:
+            raise _Stopped
+
+    # -- before
+
+    def prepare(self) -> None:
+        """Refuse a path that cannot be used, and make the engines' share of the pause small."""
+        self._check_path()
+        shutil.rmtree(self.staging, ignore_errors=True)
+        for name in ("utxo", "hist", "meta"):
+            (self.staging / name).mkdir(parents=True)
+        for name, store in self._stores().items():
+            if isinstance(store, RocksDB):
+                with self.db.gate.reading():
+                    store.db.flush()
+            else:
+                _link_ahead(self.db.db_dir / name, self.staging / name)
+
+    def _check_path(self) -> None:
+        path, partial = self.path, self.partial
+        if not path.is_absolute():
+            raise BackupError(f"{path} is not an absolute path: give one")
+        if os.path.lexists(path):
+            raise BackupError(f"{path} exists: give a path that does not, or remove it")
+        parent = path.parent
+        if not parent.is_dir():
+            raise BackupError(f"{parent} is not a directory: create it, or give another path")
+        within = parent.resolve()
+        db_dir = self.db.db_dir.resolve()
+        if within == db_dir or db_dir in within.parents:
+            raise BackupError(f"{path} is in the database directory: give a path outside of it")
+        if is_removed_at_stop(within):
+            raise BackupError(
+                f"{path} is in a temporary directory of the server's own (PrivateTmp of its unit), "
+                "which is removed when the server stops: give a path that others see, in a "
+                "directory that ReadWritePaths of the unit names"
+            )
+        if is_read_only(within):
+            raise BackupError(_read_only(str(path)))
+        if not os.access(within, os.W_OK | os.X_OK):
+            raise BackupError(
+                f"{parent} is not writable: let the user who runs the server write in it, or give "
+                "another path"
+            )
+        if os.path.lexists(partial):
+            raise BackupError(
+                f"{partial} exists: another backup to this path is being made, or was "
+                "interrupted; if so, remove it"
+            )
+
+    def _stores(self) -> dict[str, Storage]:
+        utxo, hist = self.db.utxo_db, self.db.history.db
+        if utxo is None or hist is None:
+            raise BackupError("the database is not open: try again when the server has started")
+        return {"utxo": utxo, "hist": hist}
+
+    # -- while nobody flushes
+
+    def capture(self) -> None:
+        """Make a consistent copy in the staging folder, mostly of hard links."""
+        for name, store in self._stores().items():
+            if isinstance(store, RocksDB):
+                (self.staging / name).rmdir()
+                store.checkpoint(str(self.staging / name))
+            else:
+                _copy_store(self.db.db_dir / name, self.staging / name)
+        self.height = self.db.db_height
+        self._capture_flat_files()
+
+    def _capture_flat_files(self) -> None:
+        files, height = self.db.files, self.height
+        # What a reorganisation can rewrite must not be shared.
+        floor = max(-1, self.db.min_undo_height(height) - 1)
+        fixed = files.lengths(floor, self.db.tx_counts[floor] if floor >= 0 else 0)
+        committed = files.lengths(height, self.db.db_tx_count)
+        for (logical, length), (_logical, fixed_length) in zip(committed, fixed, strict=True):
+            end = 0
+            for name, size in logical.physical_sizes(length):
+                target = self.staging / "meta" / Path(name).name
+                end += logical.file_size
+                if end <= fixed_length:
+                    _link(Path(name), target)
+                else:
+                    _copy(Path(name), target, size)
+
+    # -- after
+
+    def finish(self) -> tuple[int, int]:
+        """Bring the copy to its place; return (files, bytes)."""
+        marker = self.db.db_dir / "COIN"
+        if marker.exists():
+            _copy(marker, self.staging / "COIN")
+        self._copy_raw_blocks()
+        self._move()
+        count = total = 0
+        for path in _files_below(self.partial):
+            self._check_stopped()
+            util.sync_path(path)
+            count += 1
+            total += path.stat().st_size
+        for folder in (*(self.partial / name for name in ("utxo", "hist", "meta")), self.partial):
+            util.sync_directory(folder)
+        if os.path.lexists(self.path):
+            raise BackupError(f"{self.path} exists by now: give a path that does not")
+        self.partial.rename(self.path)
+        util.sync_directory(self.path.parent)
+        return count, total
+
+    def _copy_raw_blocks(self) -> None:
+        files = self.db.files
+        for height in files.raw_block_heights():
+            self._check_stopped()
+            source = files.raw_block_path(height)
+            try:
+                _copy(source, self.staging / "meta" / source.name)
+            except FileNotFoundError:
+                pass  # it fell out of the window just now
+
+    def _move(self) -> None:
+        """Make PATH.partial of the staging folder."""
+        self.partial.mkdir()
+        self._made_partial = True
+        try:
+            self.staging.rename(self.partial)
+            return
+        except OSError as e:
+            if e.errno != errno.EXDEV:
+                raise
+        for source in _files_below(self.staging):
+            target = self.partial / source.relative_to(self.staging)
+            target.parent.mkdir(exist_ok=True)
+            with source.open("rb") as reader, target.open("xb") as writer:
+                while chunk := reader.read(_CHUNK):
+                    self._check_stopped()
+                    writer.write(chunk)
+        for name in ("utxo", "hist", "meta"):
+            (self.partial / name).mkdir(exist_ok=True)
+
+    def clean_up(self, failed: bool) -> None:
+        """Remove the staging folder, and what there is of a backup that failed."""
+        shutil.rmtree(self.staging, ignore_errors=True)
+        if failed and self._made_partial:
+            shutil.rmtree(self.partial, ignore_errors=True)
+
+
+def _read_only(path: str) -> str:
+    return (
+        f"{path} is on a file system that is read-only for the server: if systemd runs it, name "
+        "the directory in ReadWritePaths of the unit (systemctl edit) and restart; else give "
+        "another path"
+    )
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _link(source: Path, target: Path) -> None:
+    """Link an immutable file, or copy it where the file system cannot."""
+    try:
+        os.link(source, target)
+    except OSError as e:
+        if e.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS, errno.EXDEV):
+            raise
+        _copy(source, target)
+
+
+def _copy(source: Path, target: Path, size: int | None = None) -> None:
+    """Copy a file, or its first ``size`` bytes, all of which must be there."""
+    with source.open("rb") as reader, target.open("wb") as writer:
+        if size is None:
+            shutil.copyfileobj(reader, writer, _CHUNK)
+            return
+        while size > 0:
+            chunk = reader.read(min(_CHUNK, size))
+            if not chunk:
+                raise BackupError(f"{source} is truncated: run electrumx_rpc verify")
+            writer.write(chunk)
+            size -= len(chunk)
+
+
+def _copy_store(source: Path, target: Path) -> None:
+    """Copy a store that is open but not written to.
+
+    The engine may merge tables meanwhile.  That shows in its manifest, which names the live files;
+    as long as it has not grown none of them was removed, so then the copy is whole.  Tables that
+    are being made are copied in vain.
+    """
+    for attempt in range(COPY_TRIES):
+        if attempt:
+            time.sleep(COPY_RETRY_SECS)
+        before = _manifest(source)
+        inodes = _inodes(source)
+        linked = _inodes(target)
+        for name, inode in linked.items():
+            # Copies stand for links where there are none; they are made anew.
+            if not name.endswith(TABLES) or inodes.get(name) != inode:
+                os.unlink(target / name)
+        try:
+            for name, inode in inodes.items():
+                if name.endswith(TABLES):
+                    if linked.get(name) != inode:
+                        _link(source / name, target / name)
+                elif name.endswith(".log") or name.startswith(("OPTIONS-", "IDENTITY")):
+                    _copy(source / name, target / name)
+            for name in ("CURRENT", before[0]):
+                _copy(source / name, target / name)
+        except FileNotFoundError:
+            continue
+        if _manifest(source) == before:
+            return
+    raise BackupError(f"the engine is busy with {source}: try again")
+
+
+def _link_ahead(source: Path, target: Path) -> None:
+    """Link the tables of a store that is written to, as far as that goes."""
+    for name in _inodes(source):
+        if name.endswith(TABLES):
+            try:
+                os.link(source / name, target / name)
+            except OSError:
+                pass  # it was merged just now, or there are no links
+
+
+def _inodes(folder: Path) -> dict[str, int]:
+    with os.scandir(folder) as entries:
+        return {entry.name: entry.inode() for entry in entries}
+
+
+def _manifest(folder: Path) -> tuple[str, int]:
+    """Return (name, size) of a store's manifest."""
+    name = (folder / "CURRENT").read_text().strip()
+    return name, (folder / name).stat().st_size
+
+
+async def back_up(db: DB, lock: asyncio.Lock, path: str) -> BackupReport:
+    """Copy an open database to a path that must not exist; ``lock`` is what flushes hold.
+
+    Raise BackupError if that fails; then nothing is left.  If the caller is cancelled, the step
+    in hand is finished first.
+    """
+    backup = Backup(db, path)
+    task = asyncio.ensure_future(_back_up(backup, lock))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        backup.stop()
+        # What it says is of no interest any more.
+        await asyncio.gather(task, return_exceptions=True)
+        raise
+
+
+#: paths of staging folders in use
+_in_use: set[Path] = set()
+
+
+async def _back_up(backup: Backup, lock: asyncio.Lock) -> BackupReport:
+    if backup.staging in _in_use:
+        raise BackupError("another backup is being made: wait until it is done")
+    _in_use.add(backup.staging)
+    start = time.monotonic()
+    failed = True
+    try:
+        await asyncio.to_thread(backup.prepare)
+        async with lock:
+            paused = time.monotonic()
+            await asyncio.to_thread(backup.capture)
+            pause_secs = time.monotonic() - paused
+        count, total = await asyncio.to_thread(backup.finish)
+        failed = False
+        return BackupReport(
+            str(backup.path), backup.height, count, total, time.monotonic() - start, pause_secs
+        )
+    except _Stopped:
+        raise BackupError("the backup was stopped: nothing of it is left") from None
+    except OperatorError:
+        raise
+    except Exception as e:  # rocksdict raises bare Exceptions
+        if isinstance(e, OSError) and e.errno == errno.EROFS:
+            raise BackupError(_read_only(str(e.filename or backup.path))) from e
+        reason = " ".join(str(e).split())
+        raise BackupError(
+            f"the backup failed and nothing of it is left: {reason}; check the path's permissions "
+            "and the free space on both disks"
+        ) from e
+    finally:
+        await asyncio.to_thread(backup.clean_up, failed)
+        _in_use.discard(backup.staging)

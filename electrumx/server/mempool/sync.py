@@ -1,0 +1,641 @@
+"""Keeps an index of the node's unconfirmed transactions like the node's own.
+
+Knows the node and the database only through MemPoolAPI.  What it holds, and the answers about it,
+are ``index``; new transactions are parsed and joined to their inputs in
+``acceptance``.
+
+Runs in: the event loop, in the tasks of keep_synchronized.  The maps change on the loop only, with
+the lock held, and in slices each of which leaves them in agreement with each other; so queries,
+which also run on the loop and do not await, need no lock.  Everything that takes long and only
+reads is done in a thread, with the lock held where it reads the maps.  There is one such thread:
+several would not be faster, but each makes the loop wait longer for its turn.
+
+Two tasks change the maps.  A *refresh* lists the node's transactions, removes those that vanished
+and fetches the new ones, some ten thousands at a time; what lacks a parent waits for the next
+portion, and at the end is dropped until the next refresh.  And the maps follow the database *step by
+step*: when blocks have been committed on top of the tip that the maps are at, their transactions and
+those that they made impossible go at once, without asking the node, so that clients need not wait
+until a node with a large mempool has listed it.  What has to go is found out while the block is on
+its way to the disk; then it is ``leaving``, in one step, and is removed when clients have been
+notified.  Undone blocks are a step too: their transactions are missing until the next refresh.
+
+A refresh during which the tip moved, at the node or here, still adds what is new: only a list that
+was made at the tip of the database tells that a transaction vanished, and makes the maps complete.
+While they are not, ``info`` and the log say that the mempool is behind.
+"""
+
+import asyncio
+import gc
+import logging
+import time
+from collections import ChainMap
+from collections.abc import Awaitable, Callable, Container, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from electrumx.lib.coins import Coin
+from electrumx.lib.hash import hash_to_hex_str
+from electrumx.lib.log_limit import RateLimitedLog
+from electrumx.lib.tasks import run_together
+from electrumx.lib.util import chunks, class_logger
+from electrumx.server.daemon.client import DaemonError
+from electrumx.server.daemon.mempool_listing import Listing
+from electrumx.server.mempool.acceptance import CandidateParser, Candidates
+from electrumx.server.mempool.api import MemPoolAPI
+from electrumx.server.mempool.arrivals import Arrivals, Report
+from electrumx.server.mempool.index import (
+    Departure,
+    MemPoolIndex,
+    MemPoolTx,
+    MemPoolTxSummary,
+    Prevout,
+    compact_histogram,
+)
+from electrumx.server.mempool.lag import MempoolLag
+from electrumx.server.notifications import Confirmed
+from electrumx.server.storage.schema import UTXO
+
+__all__ = ["DBSyncError", "MemPool", "MemPoolAPI", "MemPoolTx", "MemPoolTxSummary"]
+
+T = TypeVar("T")
+
+# Transactions asked for in one batch, at most, and their bytes, as far as can be foretold.
+FETCH_CHUNK = 200
+FETCH_BYTES = 1_000_000
+# Batches in flight: as many as Daemon has slots.
+FETCH_WORKERS = 10
+# New transactions that are fetched before they are accepted.
+PORTION = 20_000
+# Transactions added or removed before the loop gets its turn: about 2 ms.
+SLICE = 250
+# Single transactions in a batch, and seconds between two batches.
+ARRIVALS = 200
+ARRIVAL_PAUSE_SECS = 0.02
+# Raw transactions that are parsed on the event loop: well under a millisecond.
+INLINE_BYTES = 10_000
+# Before listing again because the node's height changed meanwhile, in seconds.
+RESTART_DELAY_SECS = 0.1
+# How long maps are kept when it is not known how to follow the database, in seconds.
+LOST_SECS = 5.0
+# Lines of the log in a minute about transactions that could not be added.
+DROPPED_LINES = 10
+
+
+class DBSyncError(Exception):
+    """Internal: node and database are not at the same block."""
+
+
+class _HeightMovedError(Exception):
+    """Internal: the node's height changed while its transactions were listed."""
+
+
+class MemPool(MemPoolIndex):
+    """An index of the node's mempool.
+
+    coin:            its DESERIALIZER and hashX_from_script are used, and histogram parameters
+    refresh_secs:    pause between refreshes
+    log_status_secs: pause between status lines
+    settle_secs:     pause after the last of some blocks before the node is asked for its list, at
+                     most as long as refresh_secs: clients are told of a block first
+    compiled:        whether to parse with the compiled form where there is one
+    """
+
+    def __init__(
+        self,
+        coin: type[Coin],
+        api: MemPoolAPI,
+        refresh_secs: float = 5.0,
+        log_status_secs: float = 60.0,
+        *,
+        settle_secs: float = 0.5,
+        compiled: bool = True,
+    ) -> None:
+        assert isinstance(api, MemPoolAPI)
+        super().__init__()
+        self.coin = coin
+        self.api = api
+        self.logger = class_logger(__name__, self.__class__.__name__)
+        self._log_limit = RateLimitedLog(self.logger, lines=DROPPED_LINES)
+        self.cached_compact_histogram: list[tuple[float, int]] = []
+        self.refresh_secs = refresh_secs
+        self.log_status_secs = log_status_secs
+        self.settle_secs = settle_secs
+        # Held while the maps change, which takes several turns of the loop.
+        self.lock = asyncio.Lock()
+        self._parser = CandidateParser(coin, compiled=compiled)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mempool")
+        self._looking_up = asyncio.Semaphore(1)
+        self._arrivals = Arrivals()
+        self._wake = asyncio.Event()  # ends the pause between refreshes
+        #: height and tip that the maps are right for, except that transactions may be missing
+        self._height = -1
+        self._tip: bytes | None = None
+        #: whether the maps held all transactions of the node when they were last refreshed, and no
+        #: block was undone since
+        self._complete = False
+        #: counts the steps that undid blocks
+        self._undone_steps = 0
+        #: steps made while new transactions are fetched
+        self._steps: list[Confirmed] = []
+        self._fetching = False
+        self._lag = MempoolLag(self.logger, refresh_secs)
+        #: what a block on its way to the disk will make go
+        self._departure: Departure | None = None
+        #: of changes that nobody was told of yet, also of failed refreshes
+        self._touched: set[bytes] = set()
+        #: bytes of a transaction, an average of the last batches
+        self._average_bytes = 500.0
+
+    async def _in_thread(self, func: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, func, *args)
+
+    # -- Tasks
+
+    async def keep_synchronized(self, synchronized_event: asyncio.Event) -> None:
+        """Keep the mempool like the node's, until cancelled.
+
+        synchronized_event is set and cleared at once after each successful refresh.
+        """
+        try:
+            # The refresh comes last, so that the others already wait when it first succeeds.
+            await run_together(
+                self._log_status(synchronized_event),
+                self._refresh_histogram(synchronized_event),
+                self._wake_after(self.api.wait_for_daemon_height_change),
+                self._prepare_for_blocks(),
+                self._follow_database(),
+                self._watch_lag(),
+                self._follow_arrivals(),
+                self._refresh_hashes(synchronized_event),
+            )
+        finally:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _wake_after(self, change: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await change()
+            self._wake.set()
+
+    async def _log_status(self, synchronized_event: asyncio.Event) -> None:
+        """Log when first synchronised, and from time to time what there is."""
+        self.logger.info("beginning processing of daemon mempool.  This can take some time...")
+        start = time.monotonic()
+        await synchronized_event.wait()
+        self.logger.info(f"synced in {time.monotonic() - start:,.2f}s")
+        while True:
+            self.logger.info(
+                f"{len(self.txs):,d} txs {self._total_size / 1_000_000:.2f} MB "
+                f"touching {len(self.hashXs):,d} addresses"
+            )
+            await asyncio.sleep(self.log_status_secs)
+            await synchronized_event.wait()
+
+    async def _refresh_histogram(self, synchronized_event: asyncio.Event) -> None:
+        """Compact the fee histogram from time to time."""
+        while True:
+            await synchronized_event.wait()
+            # A copy of some hundred fee rates; what changes meanwhile shows next time.
+            self.cached_compact_histogram = await asyncio.to_thread(
+                self._compact_histogram_of,
+                self._fee_rates.histogram(),
+                self.coin.MEMPOOL_COMPACT_HISTOGRAM_BINSIZE,
+            )
+            await asyncio.sleep(self.coin.MEMPOOL_HISTOGRAM_REFRESH_SECS)
+
+    def _update_histogram(self, bin_size: float) -> None:
+        self.cached_compact_histogram = self._compact_histogram_of(
+            self._fee_rates.histogram(), bin_size
+        )
+
+    def _compact_histogram_of(
+        self, histogram: dict[float, int], bin_size: float
+    ) -> list[tuple[float, int]]:
+        """Return the fee histogram to serve. Runs in: a thread."""
+        compact = compact_histogram(histogram, bin_size=bin_size)
+        self.logger.info(f"compact fee histogram: {compact}")
+        return compact
+
+    async def compact_fee_histogram(self) -> list[tuple[float, int]]:
+        """Return (fee rate in satoshis per virtual byte, virtual bytes) from the highest down."""
+        return self.cached_compact_histogram
+
+    # -- Blocks
+
+    async def _follow_database(self) -> None:
+        """Make each step that the database makes, and have the mempool refreshed."""
+        timer: asyncio.TimerHandle | None = None
+        while True:
+            await self.api.wait_for_db_height_change()
+            delay = 0.0
+            while await self._make_step():
+                # Clients wait for a refresh if the maps are not complete.
+                delay = min(self.settle_secs, self.refresh_secs) if self._complete else 0.0
+            self._arrivals.database_moved()
+            if timer is not None:
+                timer.cancel()
+            timer = asyncio.get_running_loop().call_later(delay, self._wake.set)
+
+    async def _prepare_for_blocks(self) -> None:
+        """Find out what each block will make go, while the database is writing it."""
+        while True:
+            await self.api.wait_for_processed_block()
+            async with self.lock:
+                confirmed = None if self._tip is None else self.api.processed_after(self._tip)
+                if confirmed is not None:
+                    self._departure = await self._in_thread(self.departure, confirmed)
+
+    def _next_step(self) -> Confirmed | None:
+        """Return the step from where the maps are to the next tip, None if there is none."""
+        return None if self._tip is None else self.api.confirmed_after(self._tip)
+
+    async def _make_step(self) -> bool:
+        """Follow the database to its next tip and report that; False if no step is known."""
+        async with self.lock:
+            step = self._next_step()
+            if step is None:
+                return False
+            if step.undone:
+                self._undone_steps += 1
+                self._complete = False
+                self._departure = None
+            departure = await self._departure_for(step)
+            # From here on all answers are of the new tip.
+            self.leaving = departure.tx_hashes
+            self._height, self._tip = step.height, step.tip
+            if self._fetching:
+                self._steps.append(step)
+            touched, self._touched = self._touched | departure.touched, set()
+            telling = asyncio.ensure_future(self._report(touched, step.height))
+            try:
+                # Whoever is slow to be told does not keep the maps from being put in order.
+                await asyncio.wait([telling], timeout=self.settle_secs)
+                known: set[bytes] = set()
+                await self._in_slices(list(self.leaving), lambda h: self._remove(h, known))
+                self.leaving = {}
+            except BaseException:
+                telling.cancel()
+                raise
+        await telling
+        return True
+
+    async def _departure_for(self, step: Confirmed) -> Departure:
+        """Return what a step makes go, if possible as it was found out beforehand."""
+        departure, self._departure = self._departure, None
+        if (
+            departure is None
+            or departure.confirmed is not step
+            or departure.changes != self._changes
+        ):
+            departure = await self._in_thread(self.departure, step)
+        return departure
+
+    async def _report(self, touched: set[bytes], height: int) -> None:
+        report = self.api.on_mempool if self._complete else self.api.on_mempool_partial
+        await report(touched, height)
+
+    # -- Being behind
+
+    async def wait_until_usable(self) -> None:
+        """Return when clients may be served, see MempoolLag."""
+        await self._lag.wait_until_usable(lambda: self._fetching)
+
+    def info(self) -> dict[str, Any]:
+        """Return for administrators: whether it is behind, its height, number of transactions."""
+        return {"behind": self._lag.is_behind(), "height": self._height, "txs": len(self.txs)}
+
+    async def _watch_lag(self) -> None:
+        """Log when the mempool falls behind, and drop maps that do not follow the database."""
+        lost = False
+        while True:
+            await asyncio.sleep(LOST_SECS)
+            self._lag.log_change()
+            if lost and not self._is_following():
+                await self._drop_all()
+            lost = not self._is_following()
+
+    def _is_following(self) -> bool:
+        """Return whether the maps are at the tip of the database, or a known way before it."""
+        api = self.api
+        if (self._height, self._tip) == (api.db_height(), api.db_tip()):
+            return True
+        return self._next_step() is not None
+
+    async def _drop_all(self) -> None:
+        """Empty the maps: it is not known which of their transactions blocks confirmed."""
+        async with self.lock:
+            if not self._is_following():
+                self._complete = False
+                await self._in_slices(list(self.txs), self._remove_one)
+        self._wake.set()
+
+    def _remove_one(self, tx_hash: bytes) -> None:
+        self._remove(tx_hash, self._touched)
+
+    # -- Single transactions
+
+    def entered(self, tx_hash: bytes, raw: bytes | None = None) -> None:
+        """Take note that the node has another transaction in its mempool, as it says.
+
+        Without the raw transaction the node is asked for it.
+        """
+        # Also if it is here: it may have left and come back.
+        self._arrivals.report(tx_hash, Report(True, raw))
+
+    def left(self, tx_hash: bytes) -> None:
+        """Take note that the node removed a transaction that no block confirmed."""
+        self._arrivals.report(tx_hash, Report(False))
+
+    def refresh_soon(self) -> None:
+        """Have the node's mempool listed: reports of single transactions may have been lost."""
+        self._wake.set()
+
+    async def _follow_arrivals(self) -> None:
+        """Apply reports of single transactions, in batches, for ever."""
+        while True:
+            await self._arrivals.event.wait()
+            reports = self._arrivals.take(ARRIVALS)
+            if self._arrivals.overflowed:
+                self.refresh_soon()
+            try:
+                await self._apply_reports(reports)
+            except DaemonError as e:
+                self.logger.debug(f"ignoring daemon error: {str(e)[:200]!r}")
+            await asyncio.sleep(ARRIVAL_PAUSE_SECS)
+
+    async def _apply_reports(self, reports: dict[bytes, Report]) -> None:
+        """Add and remove single transactions, and notify."""
+        api, arrivals = self.api, self._arrivals
+        place = api.db_height(), api.db_tip()
+        entering = {h: r for h, r in reports.items() if r.entered and h not in self.txs}
+        candidates = await self._candidates_of(entering)
+        async with self.lock:
+            touched: set[bytes] = set()
+            left = [h for h, report in reports.items() if not report.entered]
+            for tx_hash in [*left, *self._remove_with_descendants(left, touched)]:
+                arrivals.applied(tx_hash, entered=False)
+            # The outputs found are worth nothing if the database has moved meanwhile.
+            if (api.db_height(), api.db_tip()) == place and self._tip == place[1]:
+                accepted = candidates.take_acceptable(self.txs)
+                await self._in_slices(
+                    list(accepted.items()), lambda item: self._add_arrival(*item, touched)
+                )
+            for tx_hash in candidates.txs:
+                arrivals.retry_after_block(tx_hash, entering[tx_hash])
+            if not touched:
+                return
+            # Begun with the lock held, so that no block is reported before.
+            telling = asyncio.ensure_future(self._report(touched, self._height))
+        await telling
+
+    async def _candidates_of(self, entering: dict[bytes, Report]) -> Candidates:
+        """Return transactions that entered, with the database's outputs that they spend."""
+        raw_txs = {tx_hash: report.raw for tx_hash, report in entering.items()}
+        missing = [tx_hash for tx_hash, raw in raw_txs.items() if raw is None]
+        if missing:
+            found = await self.api.raw_transactions([hash_to_hex_str(h) for h in missing])
+            raw_txs.update(zip(missing, found, strict=True))
+        for tx_hash in missing:
+            if raw_txs[tx_hash] is None:
+                self._arrivals.retry_later(tx_hash, entering[tx_hash])
+        unconfirmed = ChainMap[bytes, object](self.txs, raw_txs)  # type: ignore[arg-type]
+        result = await self._parse(list(raw_txs), list(raw_txs.values()), unconfirmed)
+        for tx_hash, report in entering.items():
+            # Published with a block: a generation transaction, whose input is left out
+            candidate = result.txs.get(tx_hash)
+            if report.raw is not None and candidate is not None and not candidate.prevouts:
+                del result.txs[tx_hash]
+        return result
+
+    def _add_arrival(self, tx_hash: bytes, tx: MemPoolTx, touched: set[bytes]) -> None:
+        """Add a transaction in place of those that spend the same."""
+        if tx_hash in self.txs:
+            return
+        for replaced in self._remove_with_descendants(self._conflicts(tx), touched):
+            self._arrivals.applied(replaced, entered=False)
+        self._add(tx_hash, tx, touched)
+        self._arrivals.applied(tx_hash, entered=True)
+
+    # -- Refreshing
+
+    async def _refresh_hashes(self, synchronized_event: asyncio.Event) -> None:
+        """Refresh for ever."""
+        while True:
+            self._wake.clear()
+            pause = self.refresh_secs
+            try:
+                complete = await self._refresh()
+            except DBSyncError:
+                self.logger.debug("waiting for DB to sync")
+            except _HeightMovedError:
+                pause = min(pause, RESTART_DELAY_SECS)
+            except DaemonError as e:
+                self.logger.warning(f"ignoring daemon error: {str(e)[:200]!r}")
+            else:
+                if complete:
+                    self._lag.note_complete()
+                    synchronized_event.set()
+                    synchronized_event.clear()
+                else:
+                    pause = min(pause, RESTART_DELAY_SECS)
+                touched, self._touched = self._touched, set()
+                if touched or complete:
+                    await self._report(touched, self._height)
+            await self._pause(pause)
+
+    async def _pause(self, secs: float) -> None:
+        """Sleep, at longest until the node or the database is at another height."""
+        # Not wait_for: before Python 3.12 it loses a cancellation that comes with the wake-up.
+        timer = asyncio.get_running_loop().call_later(secs, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
+
+    async def _refresh(self) -> bool:
+        """Make the mempool like the node's; return whether it is complete.
+
+        If the tip moves meanwhile, what is new is added all the same, and what vanished stays.
+        The hashXs of all changes are added to those touched, also if it raises.
+        """
+        api = self.api
+        height = api.cached_height()
+        if height is None or height != api.db_height():
+            height = await api.height()
+            self._check_in_sync(height, None)
+        self._arrivals.listing_requested()
+        listing = await api.mempool_listing()
+        tip = await api.daemon_tip_hash()
+        moved = height != await api.height()
+        async with self.lock:
+            at_tip = not moved and self._is_in_sync(height, tip)
+            self._begin_refresh(height, at_tip=at_tip, moved=moved)
+            undone_steps = self._undone_steps
+            vanished, new = await self._in_thread(self._differences, listing)
+            if at_tip:
+                await self._in_slices(vanished, self._remove_one)
+        if new:
+            await self._take_in(new, listing.members, at_tip)
+        if at_tip and undone_steps == self._undone_steps:
+            self._complete = True
+        return at_tip and self._complete
+
+    def _begin_refresh(self, height: int, *, at_tip: bool, moved: bool) -> None:
+        """Note where the maps are; raise if they cannot be changed now."""
+        if not at_tip:
+            # At the same height, another block: ours is about to be undone.
+            if not moved and height == self.api.db_height():
+                raise DBSyncError
+            followed = self._is_following() or not self.txs
+            if self.api.db_tip() is None or not followed:
+                raise _HeightMovedError if moved else DBSyncError
+        if at_tip or not self.txs:
+            self._height, self._tip = self.api.db_height(), self.api.db_tip()
+
+    def _check_in_sync(self, height: int, tip: bytes | None) -> None:
+        """Raise DBSyncError unless the database is at this height and, if known, this tip."""
+        if not self._is_in_sync(height, tip):
+            raise DBSyncError
+
+    def _is_in_sync(self, height: int, tip: bytes | None) -> bool:
+        """Return whether the database is at this height and, if known, this tip."""
+        if height != self.api.db_height():
+            return False
+        # A reorganisation may end at the height where it began.
+        db_tip = self.api.db_tip()
+        return tip is None or db_tip is None or tip == db_tip
+
+    def _differences(self, listing: Listing) -> tuple[list[bytes], list[bytes]]:
+        """Return the hashes that vanished and those that are new. Runs in: a thread."""
+        txs, members = self.txs, listing.members
+        # What single reports changed after the listing was requested is right already.
+        entered, left = self._arrivals.entered_since, self._arrivals.left_since
+        new = [h for h in listing.hashes if h not in txs and h not in left]
+        if len(members) < len(listing.hashes):
+            # No node lists one twice.
+            new = list(dict.fromkeys(new))
+        if len(txs) + len(new) == len(members) and not left:
+            # Most often nothing vanished between two polls.
+            return [], new
+        return [h for h in txs if h not in members and h not in entered], new
+
+    @staticmethod
+    async def _in_slices(items: Sequence[T], func: Callable[[T], None]) -> None:
+        """Call func for each item, giving the loop its turn now and then."""
+        for n, part in enumerate(chunks(items, SLICE)):
+            if n:
+                await asyncio.sleep(0)
+            for item in part:
+                func(item)
+
+    async def _take_in(self, new: Sequence[bytes], listed: set[bytes], at_tip: bool) -> None:
+        """Fetch new transactions and add them, in portions."""
+        candidates = Candidates()
+        skipped: set[bytes] = set()
+        self._steps, self._fetching = [], True
+        try:
+            for portion in chunks(new, PORTION):
+                await self._fetch_all(portion, listed, candidates)
+                async with self.lock:
+                    await self._accept(candidates, skipped)
+                if len(portion) == PORTION:
+                    # So many new objects make the collector look at all there are, for a fifth of
+                    # a second, and find nothing: there are no circles among them.
+                    gc.freeze()
+        finally:
+            self._steps, self._fetching = [], False
+        dropped = len(candidates.txs)
+        if dropped:
+            # A list that was made at another tip may have transactions that are confirmed here.
+            level = logging.ERROR if at_tip else logging.DEBUG
+            self._log_limit.log(self.logger, "txs dropped", f"{dropped:,d} txs dropped", level)
+
+    async def _accept(self, candidates: Candidates, skipped: set[bytes]) -> None:
+        """Add those whose inputs are all there; the lock is held."""
+        if not self._is_following():
+            # The outputs found are worth nothing.
+            raise DBSyncError
+        if self._steps:
+            await self._in_thread(candidates.drop_confirmed, self._steps)
+        accepted = await self._in_thread(candidates.take_acceptable, self.txs)
+        await self._in_slices(list(accepted.items()), lambda item: self._add_listed(*item, skipped))
+
+    def _add_listed(self, tx_hash: bytes, tx: MemPoolTx, skipped: set[bytes]) -> None:
+        """Add a transaction of a listing, unless a later report has made it impossible."""
+        if tx_hash in self.txs:
+            return
+        if (
+            tx_hash in self._arrivals.left_since
+            or self._conflicts(tx)
+            or any(prev_hash in skipped for prev_hash, _idx in tx.prevouts)
+        ):
+            skipped.add(tx_hash)
+            return
+        self._add(tx_hash, tx, self._touched)
+
+    async def _fetch_all(
+        self, new: Sequence[bytes], listed: set[bytes], candidates: Candidates
+    ) -> None:
+        """Fetch transactions, some batches at a time: starting all at once would hog the loop."""
+        start = 0
+
+        async def worker() -> None:
+            nonlocal start
+            while start < len(new):
+                hashes = new[start : start + self._batch_count()]
+                start += len(hashes)
+                candidates.merge(await self._fetch(hashes, listed))
+
+        await run_together(*(worker() for _ in range(FETCH_WORKERS)))
+
+    def _batch_count(self) -> int:
+        return max(1, min(FETCH_CHUNK, int(FETCH_BYTES / self._average_bytes)))
+
+    async def _fetch(self, hashes: Sequence[bytes], listed: set[bytes]) -> Candidates:
+        """Fetch transactions, parse them and look up what they spend."""
+        raw_txs = await self.api.raw_transactions([hash_to_hex_str(h) for h in hashes])
+        raw_txs = list(raw_txs)
+        average = sum(len(raw) for raw in raw_txs if raw) / len(hashes)
+        # Grows at once, and shrinks slowly.
+        self._average_bytes = max(average, 0.9 * self._average_bytes + 0.1 * average, 100.0)
+        return await self._parse(hashes, raw_txs, listed)
+
+    async def _parse(
+        self,
+        hashes: Sequence[bytes],
+        raw_txs: Sequence[bytes | None],
+        unconfirmed: Container[bytes],
+    ) -> Candidates:
+        """Parse transactions, and look up what they spend that is not unconfirmed itself."""
+        parse = self._parser.parse
+        if sum(len(raw) for raw in raw_txs if raw) <= INLINE_BYTES:
+            result, prevouts = parse(hashes, raw_txs, unconfirmed)
+        else:
+            result, prevouts = await self._in_thread(parse, hashes, raw_txs, unconfirmed)
+        if prevouts:
+            # One thread at a time here as well.
+            async with self._looking_up:
+                utxos = await self.api.lookup_utxos(prevouts)
+            for prevout, utxo in zip(prevouts, utxos, strict=True):
+                if utxo is not None:
+                    result.utxos[prevout] = utxo
+        return result
+
+    # -- The public names of the queries
+
+    async def balance_delta(self, hashX: bytes) -> int:
+        """Return what sync_balance_delta does."""
+        if self.large.is_large(hashX):
+            return (await self.large.unspent(hashX)).delta
+        return self.sync_balance_delta(hashX)
+
+    async def potential_spends(self, hashX: bytes) -> set[Prevout]:
+        """Return what sync_spends does."""
+        return self.sync_spends(hashX)
+
+    async def transaction_summaries(self, hashX: bytes) -> list[MemPoolTxSummary]:
+        """Return what sync_summaries does."""
+        return self.sync_summaries(hashX)
+
+    async def unordered_UTXOs(self, hashX: bytes) -> list[UTXO]:
+        """Return what sync_unspent does."""
+        return self.sync_unspent(hashX)

@@ -1,0 +1,1 @@
+"""The process and its surroundings: the supervisor, the event loop, memory, mounts."""

@@ -1,0 +1,333 @@
+"""The administrator's session: commands over a local port, for ``electrumx_rpc`` and scripts.
+
+Its users are trusted: no costs, no time-outs, no bound on replies. They are counted all the same.
+"""
+
+import asyncio
+import json
+import time
+from typing import Any
+
+from aiorpcx import ProtocolError, ReplyAndDisconnect
+
+from electrumx.lib.env_base import shown
+from electrumx.lib.errors import OperatorError
+from electrumx.lib.hash import Base58Error, hash_to_hex_str
+from electrumx.server.maintenance.snapshot import back_up
+from electrumx.server.maintenance.verify import verify
+from electrumx.server.session.admin import tables
+from electrumx.server.session.admin.selectors import (
+    SessionReferences,
+    parse_references,
+)
+from electrumx.server.session.base import SessionBase
+from electrumx.server.session.engine.dispatch import LAST_WORD_SECS
+from electrumx.server.session.engine.first_message import may_be_json_rpc
+from electrumx.server.session.engine.framing import BoundedConnection
+from electrumx.server.session.engine.method_registry import rpc_method
+from electrumx.server.session.engine.params import bad_request, non_negative_integer
+from electrumx.server.session.shared.session_table import by_id
+
+# First messages that are not JSON-RPC are logged once in so many seconds, at most.
+FOREIGN_LOG_SECS = 60.0
+# Names of methods are cut to so many characters in the log.
+LOGGED_NAMES_CHARS = 200
+
+
+class LocalRPC(SessionBase):
+    """A session of the ``rpc`` service."""
+
+    limited = False
+    cost_soft_limit = 0
+    cost_hard_limit = 0
+    cost_decay_per_sec = 0.0
+    bw_cost_per_byte = 0.0
+    cost_sleep = 0.0
+    # When a foreign first message is logged again, by the monotonic clock
+    _next_warning = 0.0
+    # Shown, but not heeded
+    initial_concurrent = 20
+    processing_timeout = 30.0
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.client = "RPC"
+        self.set_request_handlers((0,))
+
+    def bump_cost(self, delta: float) -> None:
+        """Cost nothing."""
+
+    def protocol_version_string(self) -> str:
+        """Return what stands in the column of protocols."""
+        return "RPC"
+
+    def accepts_first(self, message: bytes) -> bool:
+        """Return whether a first message is JSON-RPC; log if it is not."""
+        accepted = may_be_json_rpc(message)
+        now = time.monotonic()
+        if not accepted and now >= LocalRPC._next_warning:
+            # A web page may try as often as it likes.
+            LocalRPC._next_warning = now + FOREIGN_LOG_SECS
+            self.logger.warning(
+                "disconnecting: the first message is not JSON-RPC "
+                "(a web page or another program may have been sent to this port)"
+            )
+        return accepted
+
+    def _answer_malformed(self, connection: BoundedConnection, error: ProtocolError) -> None:
+        """Answer what is no request, and disconnect: the administrator's tool sends no such."""
+        super()._answer_malformed(connection, error)
+        self.end(LAST_WORD_SECS)
+
+    def logged_text(self, message: bytes) -> str:
+        """Return what the log shows of a message: the arguments of known commands, and no password.
+
+        A misspelt command may be ``daemon_url``, so the arguments of unknown ones are not shown.
+        """
+        methods = _method_names(message)
+        if methods is None:
+            return f"a malformed message of {len(message):,d} bytes"
+        if methods <= self.request_handlers.keys() - {"daemon_url"}:
+            return super().logged_text(message)
+        names = shown(", ".join(sorted(methods))[:LOGGED_NAMES_CHARS])
+        return f"{names}, whose argument has a password"
+
+    # -- the server
+
+    @rpc_method("getinfo")
+    async def rpc_getinfo(self) -> dict[str, Any]:
+        """Return a summary of the server's state."""
+        return tables.get_info(self.session_mgr)
+
+    @rpc_method("stop")
+    async def rpc_stop(self) -> str:
+        """Shut the server down cleanly."""
+        self.session_mgr.shutdown_event.set()
+        return "stopping"
+
+    @rpc_method("daemon_url")
+    async def rpc_daemon_url(self, daemon_url: Any) -> str:
+        """Replace the list of nodes; empty means that of the environment."""
+        daemon = self.shared.daemon
+        try:
+            daemon.set_url(daemon_url or self.env.daemon_url)
+        except Exception as e:
+            raise bad_request(f"an error occured: {e}") from None
+        return f"now using daemon at {daemon.logged_url()}"
+
+    @rpc_method("reorg")
+    async def rpc_reorg(self, count: Any) -> str:
+        """Back up so many blocks and index them again."""
+        count = non_negative_integer(count)
+        try:
+            scheduled = await self.session_mgr.bp.force_chain_reorg(count)
+        except ValueError as e:
+            raise bad_request(str(e)) from None
+        if not scheduled:
+            raise bad_request("still catching up with daemon")
+        return f"scheduled a reorg of {count:,d} blocks"
+
+    # -- the database
+
+    #: how long an audit does nothing for each second of work: clients come first
+    VERIFY_REST = 1.0
+
+    def _require_caught_up(self) -> None:
+        if not self.session_mgr.bp.caught_up:
+            raise bad_request("still catching up with daemon")
+
+    @rpc_method("verify")
+    async def rpc_verify(self, deep: Any = False) -> dict[str, Any]:
+        """Audit the database; return whether it is sound, and what was found, in lines."""
+        if not isinstance(deep, bool):
+            raise bad_request("deep should be true or false")
+        self._require_caught_up()
+        mgr = self.session_mgr
+        try:
+            verdict = await verify(
+                self.db,
+                deep=deep,
+                lock=mgr.bp.state_lock,
+                daemon=mgr.daemon,
+                logger=self.db.logger,
+                rest=self.VERIFY_REST,
+            )
+        except OperatorError as e:
+            raise bad_request(str(e)) from None
+        return {"sound": verdict.sound, "lines": verdict.lines}
+
+    @rpc_method("backup")
+    async def rpc_backup(self, path: Any) -> str:
+        """Copy the database to an absolute path that does not exist."""
+        if not isinstance(path, str) or not path or "\0" in path:
+            raise bad_request("expected a path")
+        self._require_caught_up()
+        self.logger.info(f"backing the database up to {shown(path)}")
+        try:
+            done = await back_up(self.db, self.session_mgr.bp.state_lock, path)
+        except OperatorError as e:
+            self.logger.error(shown(str(e)))
+            raise bad_request(str(e)) from None
+        line = (
+            f"height {done.height:,d} is in {done.path}: {done.files:,d} files, "
+            f"{done.bytes:,d} bytes, in {done.secs:.1f}s, blocks held up for {done.pause_secs:.3f}s"
+        )
+        self.logger.info(f"backup: {shown(line)}")
+        return line
+
+    # -- peers
+
+    @rpc_method("add_peer")
+    async def rpc_add_peer(self, real_name: Any) -> str:
+        """Try a peer, named as "host v1.4 s50002 t50001"."""
+        if not isinstance(real_name, str):
+            raise bad_request("expected the real name of a peer")
+        await self.peer_mgr.add_localRPC_peer(real_name)
+        return f"peer '{real_name}' added"
+
+    @rpc_method("peers")
+    async def rpc_peers(self) -> list[Any]:
+        """Return a row for each peer known."""
+        rows: list[Any] = await self.peer_mgr.rpc_data()
+        return rows
+
+    # -- sessions
+
+    @rpc_method("sessions")
+    async def rpc_sessions(self) -> list[Any]:
+        """Return a row for each session."""
+        return tables.session_rows(self.session_mgr, for_log=False)
+
+    @rpc_method("groups")
+    async def rpc_groups(self) -> list[Any]:
+        """Return a row for each group of sessions."""
+        return tables.group_rows(self.session_mgr)
+
+    def _references(self, items: Any, special_words: set[str]) -> SessionReferences:
+        return parse_references(self.shared.table, items, special_words)
+
+    @rpc_method("disconnect")
+    async def rpc_disconnect(self, session_ids: Any) -> list[str]:
+        """Disconnect sessions by id or group name, or all."""
+        refs = self._references(session_ids, {"all"})
+        if "all" in refs.specials:
+            sessions = by_id(self.shared.table.sessions)
+            lines = ["disconnecting all sessions"]
+        else:
+            sessions = refs.all_sessions()
+            lines = [f"disconnecting session {item.session_id}" for item in by_id(refs.sessions)]
+            lines += [f"disconnecting group {group.name}" for group in refs.groups]
+        lines += [f"unknown: {item}" for item in refs.unknown]
+        if self not in sessions:
+            await self.shared.table.disconnect(sessions, "local RPC request to disconnect")
+            return lines
+        # The caller is told first
+        others = [session for session in sessions if session is not self]
+        await self.shared.table.disconnect(
+            others, "local RPC request to disconnect", also_named=[self]
+        )
+        raise ReplyAndDisconnect(lines)
+
+    @rpc_method("log")
+    async def rpc_log(self, session_ids: Any) -> list[str]:
+        """Toggle the logging of requests: by session id or group name, all, none or new."""
+        refs = self._references(session_ids, {"all", "none", "new"})
+        lines = []
+        for word, value, line in (
+            ("all", True, "logging all sessions"),
+            ("none", False, "logging no sessions"),
+        ):
+            if word in refs.specials:
+                self.shared.table.log_new = value
+                for session in self.shared.table.sessions:
+                    session.log_me = value
+                lines.append(line)
+        if "new" in refs.specials:
+            self.shared.table.log_new = not self.shared.table.log_new
+            lines.append(_log_line(self.shared.table.log_new, "new sessions"))
+        for session in refs.all_sessions():
+            session.log_me = not session.log_me
+            lines.append(_log_line(session.log_me, f"session {session.session_id}"))
+        return lines + [f"unknown: {item}" for item in refs.unknown]
+
+    # -- the chain
+
+    @rpc_method("query")
+    async def rpc_query(self, items: Any, limit: Any) -> list[str]:
+        """Return lines about scripts (hex), addresses and names; ``limit`` of each kind."""
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+            raise bad_request("expected a list of scripts, addresses or names")
+        limit = non_negative_integer(limit)
+        if self.db.utxo_db is None:
+            # The node has not answered yet, or the database is being opened anew.
+            raise bad_request("still catching up with daemon")
+        lines: list[str] = []
+        for item in items:
+            found = await asyncio.to_thread(self._query_hashX, item)
+            if found is None:
+                lines.append(f"unknown: {shown(item)}: {self._expected_items()}")
+                continue
+            kind, hashX = found
+            lines.append(f"{kind}: {item}")
+            lines += await self._query_lines(hashX, limit)
+        return lines
+
+    def _expected_items(self) -> str:
+        coin = self.coin
+        return (
+            f"neither a script in hex nor a Base58 address of {coin.NAME} {coin.NET}; "
+            "of a newer address give the script"
+        )
+
+    def _query_hashX(self, item: str) -> tuple[str, bytes] | None:
+        """Return what an item is, and its index key."""
+        coin = self.coin
+        try:
+            return "Script", coin.hashX_from_script(bytes.fromhex(item))
+        except ValueError:
+            pass
+        try:
+            return "Address", coin.address_to_hashX(item)
+        except (Base58Error, ValueError):
+            pass
+        except Exception as e:
+            # Foreign version bytes are no reason to fail the other items
+            self.logger.info(shown(f"query: {item} is not an address of ours: {e}"))
+        try:
+            script = coin.build_name_index_script(item.encode("ascii"))
+            return "Name", coin.name_hashX_from_script(script)
+        except (AttributeError, UnicodeEncodeError):
+            return None
+
+    async def _query_lines(self, hashX: bytes, limit: int) -> list[str]:
+        history = await self.db.limited_history(hashX, limit=limit)
+        lines = [
+            f"History #{n:,d}: height {height:,d} tx_hash {hash_to_hex_str(tx_hash)}"
+            for n, (tx_hash, height) in enumerate(history, start=1)
+        ] or ["No history found"]
+        utxos = await self.db.all_utxos(hashX)
+        lines += [
+            f"UTXO #{n:,d}: tx_hash {hash_to_hex_str(utxo.tx_hash)} tx_pos {utxo.tx_pos:,d} "
+            f"height {utxo.height:,d} value {utxo.value:,d}"
+            for n, utxo in enumerate(utxos[:limit], start=1)
+        ] or ["No UTXOs found"]
+        balance = self.coin.decimal_value(sum(utxo.value for utxo in utxos))
+        lines.append(f"Balance: {balance.normalize():,f} {self.coin.SHORTNAME}")
+        return lines
+
+
+def _method_names(message: bytes) -> set[str] | None:
+    """Return the methods that a message names, decoded; None if it is malformed."""
+    try:
+        payload = json.loads(message)
+    except (ValueError, RecursionError):
+        return None
+    members = payload if isinstance(payload, list) else [payload]
+    names = [member.get("method") if isinstance(member, dict) else None for member in members]
+    if not names or not all(isinstance(name, str) for name in names):
+        return None
+    return {str(name) for name in names}
+
+
+def _log_line(value: bool, text: str) -> str:
+    return f"logging {text}" if value else f"not logging {text}"

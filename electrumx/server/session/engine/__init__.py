@@ -1,0 +1,1 @@
+"""From a message to its reply, within the limits of a session."""

@@ -1,0 +1,286 @@
+"""What a session may cost: price list, groups of sessions, and the rules of forgetting.
+
+Theory of operation. Each session carries a *cost* that grows with the bytes, requests and errors
+it causes and decays with time. aiorpcX turns the cost into throttling: above a soft limit requests
+sleep and fewer run at once; at the hard limit the session is closed. An attacker would spread over
+many connections, hence *groups*: sessions of one IP subnet each also bear the others' cost, and a
+group keeps ("retains") the cost of sessions that left. All of this lives on the event loop.
+
+Clients with private addresses may be one person's, or everybody's: behind a proxy, the address
+translation of a container, or Tor all clients have the same address. They are in a *soft* group,
+one for each address and one for loopback, whose members bear a hundredth of each other's cost, and
+of that at most half a hard limit. One abuser does not throttle the others; many connections throttle
+them, and each has only half of a hard limit left, but they lock nobody out: the requests for that
+are cheap, and it would last for half an hour.
+What comes from the server's own machine is the operator's own use, unless the server is advertised
+(Tor's hidden services and proxies connect from loopback), and costs so much less.
+"""
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from typing import Any, Protocol
+
+from electrumx.server.session.engine.cost_account import MAX_DEBT
+
+# What connecting costs by itself.
+CONNECT_COST = 5.0
+# A group, and a session without subscriptions, forget a hard limit's worth in this many seconds.
+GROUP_FORGET_SECS = 5_000
+SESSION_FORGET_SECS = 10_000
+# How much longer a session's cost is remembered for each subscription it holds.
+FORGET_SECS_PER_SUB = 5
+RECALC_SECS = 300
+
+UNKNOWN_GROUP = "unknown_addr"
+LOOPBACK_GROUP = "loopback"
+# The part of each other's cost that clients of a private address bear.
+SOFT_WEIGHT = 0.01
+# What they bear of it at most, in hard limits: it throttles, and does not end a session.
+SOFT_MOST = 0.5
+# Clients of the operator's own machine are charged this many times less.
+OWN_MACHINE_LENIENCY = 50.0
+# Bits of private IPv6 addresses that make a group: a host can take any address in its subnet.
+PRIVATE_IPV6_PREFIX = 64
+# Larger groups are summed up at most once in so many seconds.
+SUMMED_MEMBERS = 50
+SUM_SECS = 1.0
+
+# Prices that do not depend on the size of the answer.
+COST_CACHED = 0.1
+COST_FAILED_TRY = 0.1
+# Of a range of headers, however short it is.
+MIN_HEADERS_COST = 0.25
+# Of the node's JSON form of a transaction, beside the request: it is decoded and encoded again.
+VERBOSE_COST = 0.25
+# The largest count a price is computed from: keeps floats finite whatever a client asks.
+MAX_PRICED_COUNT = 10**9
+
+
+def history_cost(entries: int) -> float:
+    """Return the price of reading a history of that many entries from disk."""
+    return 0.2 + 0.001 * entries
+
+
+def tx_hashes_cost(count: int) -> float:
+    """Return the price of reading the hashes of a block of that many txs from disk."""
+    return 0.25 + 0.0001 * count
+
+
+def headers_cost(requested: int) -> float:
+    """Return the price of a range of headers, by the number asked for (not sent)."""
+    return max(MIN_HEADERS_COST, min(requested, MAX_PRICED_COUNT) / 50)
+
+
+def header_proof_cost(hashes: int) -> float:
+    """Return the price of making so many hashes of the tree over all headers: 0.8 us each."""
+    return hashes / 150
+
+
+class Costly(Protocol):
+    """What groups need to know of a session."""
+
+    cost: float
+
+
+@dataclass(eq=False, slots=True)
+class SessionGroup:
+    """Sessions that share a fraction (``weight``) of each other's cost."""
+
+    name: str
+    weight: float
+    sessions: set[Any] = field(default_factory=set)
+    retained_cost: float = 0.0
+    _sum: float = 0.0
+    _sum_time: float = -math.inf
+
+    def session_cost(self) -> float:
+        """Return the summed cost of the present members; of many it may be a second old."""
+        if len(self.sessions) > SUMMED_MEMBERS:
+            now = time.monotonic()
+            if now < self._sum_time + SUM_SECS:
+                return self._sum
+            self._sum_time = now
+        self._sum = float(sum(session.cost for session in self.sessions))
+        return self._sum
+
+    def cost(self) -> float:
+        """Return the cost of present members and what departed ones left behind."""
+        return self.retained_cost + self.session_cost()
+
+    def most(self, hard_limit: float) -> float:
+        """Return what a member bears of the others' cost at most; infinite without a limit."""
+        return SOFT_MOST * hard_limit if self.weight < 1 and hard_limit else math.inf
+
+    def retain(self, cost: float, hard_limit: float) -> None:
+        """Remember the cost of what has gone, up to a fifth more than is borne."""
+        self.retained_cost += cost
+        if hard_limit:
+            most = MAX_DEBT * min(hard_limit, self.most(hard_limit)) / self.weight
+            self.retained_cost = min(self.retained_cost, most)
+
+
+def is_exempt(host: IPv4Address | IPv6Address) -> bool:
+    """Return whether clients of an address are in no subnet's group; tests group loopback too."""
+    return host.is_private
+
+
+def _plain(host: Any) -> Any:
+    """Return an IPv6 address that stands for an IPv4 address as the latter."""
+    if isinstance(host, IPv6Address) and host.ipv4_mapped is not None:
+        return host.ipv4_mapped
+    return host
+
+
+def subnet_name(host: Any, ipv4_prefix: int, ipv6_prefix: int) -> str | None:
+    """Return the subnet of an address in CIDR text; None if the address is private.
+
+    Hosts that are no IP address, or unknown, share one group.
+    """
+    host = _plain(host)
+    if not isinstance(host, (IPv4Address, IPv6Address)):
+        return UNKNOWN_GROUP
+    if is_exempt(host):
+        return None
+    return _cidr(host, ipv4_prefix, ipv6_prefix)
+
+
+def _cidr(host: IPv4Address | IPv6Address, ipv4_prefix: int, ipv6_prefix: int) -> str:
+    prefix = ipv4_prefix if isinstance(host, IPv4Address) else ipv6_prefix
+    # As a number: the text of a link-local address may name an interface.
+    return str(ip_network(f"{type(host)(int(host))}/{prefix}", strict=False))
+
+
+def private_name(host: Any) -> str:
+    """Return the name of the soft group of a private address."""
+    host = _plain(host)
+    return LOOPBACK_GROUP if host.is_loopback else _cidr(host, 32, PRIVATE_IPV6_PREFIX)
+
+
+def leniency(host: Any, *, is_advertised: bool) -> float:
+    """Return how many times less the costs of clients of an address count."""
+    host = _plain(host)
+    if is_advertised or not isinstance(host, (IPv4Address, IPv6Address)):
+        return 1.0
+    return OWN_MACHINE_LENIENCY if host.is_loopback and is_exempt(host) else 1.0
+
+
+class SessionGroups:
+    """The groups of one server, by name, and who is in which."""
+
+    def __init__(self, ipv4_prefix: int, ipv6_prefix: int, hard_limit: float = 0.0) -> None:
+        """``hard_limit`` bounds what is retained; 0 is no bound."""
+        self._prefixes = (ipv4_prefix, ipv6_prefix)
+        self._hard_limit = hard_limit
+        self.by_name: dict[str, SessionGroup] = {}
+        # A tuple per session, in the table for as long as the session is.
+        self._of_session: dict[Any, tuple[SessionGroup, ...]] = {}
+
+    def join(self, session: Any, host: Any) -> None:
+        """Put a session from ``host`` (an IP address object, text or None) into its groups."""
+        name, weight = subnet_name(host, *self._prefixes), 1.0
+        if name is None:
+            name, weight = private_name(host), SOFT_WEIGHT
+        group = self._group(name, weight)
+        self._of_session[session] = (group,)
+        group.sessions.add(session)
+
+    def leave(self, session: Any) -> None:
+        """Take a session out of its groups, which keep its cost."""
+        for group in self._of_session.pop(session, ()):
+            group.sessions.discard(session)
+            group.retain(session.cost, self._hard_limit)
+
+    def charge(self, host: Any, cost: float) -> None:
+        """Charge the group of an address for a connection that had no session."""
+        name = subnet_name(host, *self._prefixes)
+        if name is not None:
+            self._group(name, 1.0).retain(cost, self._hard_limit)
+
+    def _group(self, name: str, weight: float) -> SessionGroup:
+        """Return the group of a name, which is made if there is none."""
+        group = self.by_name.get(name)
+        if group is None:
+            group = self.by_name[name] = SessionGroup(name, weight)
+        return group
+
+    def cost_of(self, host: Any) -> float:
+        """Return the cost of the group that an address belongs to; 0 if it is in none."""
+        name = subnet_name(host, *self._prefixes)
+        group = None if name is None else self.by_name.get(name)
+        return 0.0 if group is None else group.cost()
+
+    def of(self, session: Any) -> tuple[SessionGroup, ...]:
+        """Return the groups a session is in."""
+        return self._of_session.get(session, ())
+
+    def extra_cost(self, session: Any) -> float:
+        """Return what other members of its groups add to a session's cost; 0 once it has gone."""
+        extra = sum(
+            min((group.cost() - session.cost) * group.weight, group.most(self._hard_limit))
+            for group in self.of(session)
+        )
+        # The sum of a large group may be older than the cost of its member.
+        return max(0.0, float(extra))
+
+    def retry_secs(self, session: Any, hard_limit: float) -> int:
+        """Return after how many seconds a new connection is served instead of a session's."""
+        cost = CONNECT_COST + sum(
+            min(group.cost() * group.weight, group.most(hard_limit)) for group in self.of(session)
+        )
+        excess = min(cost, MAX_DEBT * hard_limit) - hard_limit
+        if excess < 0:
+            return 1
+        return math.ceil(excess * GROUP_FORGET_SECS / hard_limit) + RECALC_SECS
+
+    def forget(self, elapsed_secs: float, hard_limit: float) -> None:
+        """Let retained costs decay, and drop the groups that are empty of all."""
+        refund = elapsed_secs * hard_limit / GROUP_FORGET_SECS
+        for name, group in list(self.by_name.items()):
+            # As much as the members feel, whatever the weight
+            group.retained_cost = max(0.0, group.retained_cost - refund / group.weight)
+            # Where nobody is limited costs matter to nobody, and are never forgotten.
+            if not group.sessions and not (group.retained_cost and hard_limit):
+                del self.by_name[name]
+
+    def values(self) -> Iterable[SessionGroup]:
+        """Return all groups."""
+        return self.by_name.values()
+
+
+def decay_per_sec(hard_limit: float, subscriptions: int = 0) -> float:
+    """Return the cost a session is forgiven each second."""
+    return hard_limit / (SESSION_FORGET_SECS + FORGET_SECS_PER_SUB * subscriptions)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """The limits that the environment sets for client sessions."""
+
+    cost_soft_limit: int
+    cost_hard_limit: int
+    cost_decay_per_sec: float
+    bw_cost_per_byte: float
+    cost_sleep: float  # seconds, at the hard limit
+    initial_concurrent: int
+    processing_timeout: float  # seconds
+
+    @classmethod
+    def from_env(cls, env: Any) -> "SessionLimits":
+        """Convert the settings into the units of the session engine."""
+        return cls(
+            cost_soft_limit=env.cost_soft_limit,
+            cost_hard_limit=env.cost_hard_limit,
+            cost_decay_per_sec=decay_per_sec(env.cost_hard_limit),
+            bw_cost_per_byte=1 / env.bw_unit_cost,
+            cost_sleep=env.request_sleep / 1000,
+            initial_concurrent=env.initial_concurrent,
+            processing_timeout=env.request_timeout,
+        )
+
+    def apply(self, session: Any) -> None:
+        """Set the limits on one session, before its base class is constructed."""
+        for name in self.__slots__:
+            setattr(session, name, getattr(self, name))

@@ -1,0 +1,1 @@
+"""What sessions share: caches, and a consistent view of the tip."""

@@ -1,0 +1,132 @@
+"""The sessions that are connected, by group, and how they end.
+
+Runs on the event loop.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address
+from typing import Protocol, TypeVar
+
+from aiorpcx import NetAddress
+
+from electrumx.server.session.engine import limits
+
+# A connection that does not close by itself is aborted after so many seconds.
+FORCE_AFTER_SECS = 1.0
+
+
+class TableSession(Protocol):
+    """What the session table, the admin tables and housekeeping use of a session."""
+
+    session_id: int
+    limited: bool
+    log_me: bool
+    start_time: float  # monotonic clock, seconds
+    last_recv: float  # monotonic clock, seconds
+    cost: float
+    cost_decay_per_sec: float
+    txs_sent: int
+    errors: int
+    recv_count: int
+    recv_size: int
+    send_count: int
+    send_size: int
+
+    def remote_address(self) -> NetAddress | None:
+        """Return the address of the client; None if it is not known."""
+
+    def remote_address_string(self, *, for_log: bool = True) -> str:
+        """Return that address as text, masked in logs if the operator wants that."""
+
+    def flags(self) -> str:
+        """Return the status column of the sessions table."""
+
+    def client_text(self) -> str:
+        """Return the client's name, short enough for a table."""
+
+    def protocol_version_string(self) -> str:
+        """Return the negotiated protocol."""
+
+    def extra_cost(self) -> float:
+        """Return what the other sessions of the same groups add to the cost."""
+
+    def sub_count(self) -> int:
+        """Return the number of subscriptions."""
+
+    def unanswered_request_count(self) -> int:
+        """Return the number of requests in progress."""
+
+    def recalc_concurrency(self) -> None:
+        """Decay the cost, and set how many requests may run at once."""
+
+    async def close(self, *, force_after: float = ...) -> None:
+        """Close the connection; return when it is closed."""
+
+
+S = TypeVar("S", bound=TableSession)
+
+
+def by_id(sessions: Iterable[S]) -> list[S]:
+    """Return sessions in the order of their ids."""
+    return sorted(sessions, key=lambda session: session.session_id)
+
+
+class SessionTable:
+    """The sessions, and the groups that share their costs."""
+
+    def __init__(
+        self,
+        groups: limits.SessionGroups,
+        logger: logging.Logger,
+        *,
+        is_advertised: bool,
+    ) -> None:
+        """``is_advertised``: whether the server reports services, so that a proxy may be local."""
+        self.groups = groups
+        self.sessions: set[TableSession] = set()
+        #: whether new sessions log their requests
+        self.log_new = False
+        self._logger = logger
+        self._is_advertised = is_advertised
+
+    def __len__(self) -> int:
+        """Return the number of sessions."""
+        return len(self.sessions)
+
+    def add(self, session: TableSession) -> None:
+        """Add a new session to the table and to its groups."""
+        self.sessions.add(session)
+        address = session.remote_address()
+        # An administrator at a Unix socket has no address, and shares no group with the unknown.
+        if address is not None or session.limited:
+            self.groups.join(session, None if address is None else address.host)
+
+    def remove(self, session: TableSession) -> None:
+        """Remove a session; its groups retain its cost."""
+        self.sessions.discard(session)
+        self.groups.leave(session)
+
+    def leniency(self, host: IPv4Address | IPv6Address | str) -> float:
+        """Return the factor by which the costs of clients of an address are divided."""
+        return limits.leniency(host, is_advertised=self._is_advertised)
+
+    async def disconnect(
+        self,
+        sessions: Iterable[TableSession],
+        reason: str,
+        *,
+        also_named: Iterable[TableSession] = (),
+    ) -> None:
+        """Close sessions, by force after a second; the log also names some closed elsewhere."""
+        sessions = list(sessions)
+        named = by_id([*sessions, *also_named])
+        if named:
+            ids = ", ".join(str(session.session_id) for session in named)
+            self._logger.info(f"{reason} session ids {ids}")
+        if sessions:
+            closing = (session.close(force_after=FORCE_AFTER_SECS) for session in sessions)
+            for result in await asyncio.gather(*closing, return_exceptions=True):
+                if isinstance(result, Exception):
+                    self._logger.warning(f"closing a session: {result!r}")

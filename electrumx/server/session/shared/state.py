@@ -1,0 +1,123 @@
+"""What all sessions of a server share: built once, and read by every request handler.
+
+Runs on the event loop.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from dataclasses import dataclass
+
+from electrumx.lib.bounded_match import BoundedPattern
+from electrumx.lib.log_limit import RateLimitedLog
+from electrumx.server.daemon.client import Daemon
+from electrumx.server.db.flusher import DB
+from electrumx.server.env import Env
+from electrumx.server.mempool.sync import MemPool
+from electrumx.server.peers import PeerManager
+from electrumx.server.session.engine import limits
+from electrumx.server.session.engine.oversized import OversizedResults
+from electrumx.server.session.notify.announced_header import AnnouncedHeader
+from electrumx.server.session.notify.fanout import FanOut
+from electrumx.server.session.shared.caches import BlockCache, FeeEstimates, RawTxs
+from electrumx.server.session.shared.masternodes import MasternodeCache
+from electrumx.server.session.shared.node import Node
+from electrumx.server.session.shared.script_cache import ScriptCache
+from electrumx.server.session.shared.session_table import SessionTable
+from electrumx.server.session.shared.tip_consistency import ChainTip
+
+# Replies are never bounded below this, whatever MAX_SEND is: a chunk of headers must fit.
+MIN_MAX_SEND = 350_000
+# Processor time that DROP_CLIENT may take for a name, in seconds.
+MATCH_CPU_SECS = 0.02
+
+
+@dataclass(slots=True, eq=False)
+class SharedState:
+    """The server's parts that request handlers use, and the caches over them."""
+
+    env: Env
+    db: DB
+    daemon: Daemon
+    mempool: MemPool
+    peers: PeerManager
+    #: the bound of replies to wallets, in bytes
+    max_send: int
+    #: the tip that clients know, and whether an answer belongs to it
+    tip: ChainTip
+    #: histories, balances and UTXOs of scripts
+    scripts: ScriptCache
+    #: tx hashes and merkle trees of blocks
+    blocks: BlockCache
+    raw_txs: RawTxs
+    fees: FeeEstimates
+    oversized: OversizedResults
+    masternodes: MasternodeCache
+    #: what only the full node can answer
+    node: Node
+    #: the header that clients were last notified of
+    header: AnnouncedHeader
+    #: subscriptions, and their notifications
+    fan_out: FanOut
+    table: SessionTable
+    #: how often each method was called
+    method_counts: Counter[str]
+    #: held while a large message is parsed
+    parsing_lock: asyncio.Lock
+    #: clients whose name it matches at the start are refused
+    drop_client: BoundedPattern | None
+    #: of lines that clients can cause as often as they like
+    log_limit: RateLimitedLog
+
+    @classmethod
+    def build(
+        cls,
+        env: Env,
+        db: DB,
+        daemon: Daemon,
+        mempool: MemPool,
+        peers: PeerManager,
+        tip: ChainTip,
+        logger: logging.Logger,
+    ) -> "SharedState":
+        """Return the state over these parts, with empty caches; ``logger`` is the manager's."""
+        max_send = max(MIN_MAX_SEND, env.max_send)
+        scripts = ScriptCache(db, max_send)
+        table = SessionTable(_groups(env), logger, is_advertised=bool(env.report_services))
+        drop = env.drop_client
+
+        def notified_tip() -> bytes | None:
+            return tip.notified_tip
+
+        return cls(
+            env=env,
+            db=db,
+            daemon=daemon,
+            mempool=mempool,
+            peers=peers,
+            max_send=max_send,
+            tip=tip,
+            scripts=scripts,
+            blocks=BlockCache(db),
+            raw_txs=RawTxs(notified_tip, mempool.has_tx),
+            fees=FeeEstimates(lambda: bytes(db.db_tip), env.coin.bucket_estimatefee_block_target),
+            oversized=OversizedResults(max_send, notified_tip),
+            masternodes=MasternodeCache(daemon, db, mempool, env.coin),
+            node=Node(daemon, mempool),
+            header=AnnouncedHeader(),
+            fan_out=FanOut(table.sessions, scripts.refresh),
+            table=table,
+            method_counts=Counter(),
+            parsing_lock=asyncio.Lock(),
+            drop_client=None if drop is None else BoundedPattern(drop, MATCH_CPU_SECS),
+            log_limit=RateLimitedLog(logger),
+        )
+
+
+def _groups(env: Env) -> limits.SessionGroups:
+    return limits.SessionGroups(
+        env.session_group_by_subnet_ipv4,
+        env.session_group_by_subnet_ipv6,
+        # Nobody is limited if there is no range between the limits.
+        env.cost_hard_limit if env.cost_hard_limit > env.cost_soft_limit else 0,
+    )

@@ -1,0 +1,455 @@
+"""Who may connect: connections counted from accept, by subnet, with deadlines and eviction.
+
+Theory of operation.  A connection passes three stages, and each costs the client something:
+
+1. *Pending*: accepted, but no session yet, because the TLS handshake or the WebSocket upgrade is
+   under way.  It has ``HANDSHAKE_SECS``, and at most a quarter of all connections may be pending:
+   beyond that the oldest one of the subnet that has most of them is dropped.
+2. *Silent*: a session that has sent no message.  It has ``FIRST_MESSAGE_SECS``.
+3. *Speaking*: a session with the limits and time-outs of sessions.
+
+Connections of all stages count against MAX_SESSIONS, which is below the limit of open files by a
+reserve, so that clients never take the descriptors that the database needs.  At the maximum a
+newcomer takes the place of a pending connection or of the session that has been idle longest, of
+the subnet that has most connections; what is busy or was idle for less than ``IDLE_SECS`` stays,
+unless its subnet is a *crowd*: the largest of several, of more than ``MIN_CROWD`` connections, and
+of more than twice those of the newcomer's.  Hence sessions that are never idle cannot hold all places.
+If nothing can be evicted, the manager stops listening.
+
+One subnet has at most MAX_SESSIONS_PER_SUBNET connections, and none if the cost of its group is
+at the hard limit: these are refused at accept, before they cost a handshake.  Both do not apply
+to exempt addresses (``limits.is_exempt``), behind which there may be a proxy with many clients;
+the others do.  A connection that ends without a session is charged to the group of its address.
+
+The administrator's connections count too, but are limited only in number, ``MAX_RPC``.
+
+Runs on the event loop.
+"""
+
+import asyncio
+import heapq
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any
+
+from electrumx.lib import util
+from electrumx.server.session.engine import limits
+from electrumx.server.session.transport.crowds import Crowds
+
+# From accept to the session: TLS and WebSocket handshakes.
+HANDSHAKE_SECS = 10.0
+# From there to the first message.
+FIRST_MESSAGE_SECS = 60.0
+# A session that sent something more recently is not evicted.
+IDLE_SECS = 10.0
+# Only larger subnets are crowds, which give way to others though they are not idle.
+MIN_CROWD = 10
+# The part of MAX_SESSIONS that may be pending, and at least how many.
+PENDING_PART = 4
+MIN_PENDING = 8
+# Choosing whom to evict looks at all sessions, so several are chosen at a time.
+PLANNED_EVICTIONS = 32
+PLAN_SECS = 1.0
+# Administrators' tools connect for a command.
+MAX_RPC = 32
+# What was refused and evicted is logged once in so many seconds.
+LOG_SECS = 60.0
+SWEEP_SECS = 1.0
+
+
+class Ticket:
+    """The entry of one connection."""
+
+    __slots__ = ("accepted_at", "address", "connection", "deadline", "is_dropped", "is_rpc",
+                 "stage", "subnet")  # fmt: skip
+
+    def __init__(self, address: Any, subnet: str, now: float, *, is_rpc: bool) -> None:
+        #: an IP address object; None for a Unix socket
+        self.address = address
+        self.subnet = subnet
+        self.accepted_at = now
+        self.is_rpc = is_rpc
+        self.connection: Any = None
+        self.stage = "pending"
+        self.deadline = 0.0
+        self.is_dropped = False
+
+    def drop(self) -> None:
+        """End the connection, or see to it that it ends when it is made."""
+        self.is_dropped = True
+        if self.connection is not None:
+            self.connection.abort()
+
+    def idle_since(self) -> float | None:
+        """Return when the client was last active; None if it is now."""
+        session = None if self.connection is None else self.connection.session
+        if session is None:
+            return self.accepted_at
+        if session.unanswered_request_count():
+            return None
+        return float(session.last_recv)
+
+    def has_spoken(self) -> bool:
+        """Return whether the client has sent a message."""
+        session = None if self.connection is None else self.connection.session
+        return session is not None and bool(session.recv_count)
+
+
+@lru_cache(maxsize=4096)
+def parse_host(host: str) -> IPv4Address | IPv6Address | None:
+    """Return the address of a peer; an IPv4 address that came over IPv6 as what it is."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+@lru_cache(maxsize=4096)
+def _network(address: IPv4Address | IPv6Address, prefix: int) -> str:
+    return str(ip_network(f"{address}/{prefix}", strict=False))
+
+
+class Admission:
+    """Counts connections and decides about new ones."""
+
+    def __init__(
+        self,
+        env: Any,
+        groups: limits.SessionGroups,
+        on_change: Callable[[], object] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``on_change()`` is called when connections came, went or have another stage."""
+        self.max_connections: int = env.max_sessions
+        self.max_per_subnet: int = env.max_sessions_per_subnet
+        self.max_pending = max(MIN_PENDING, env.max_sessions // PENDING_PART)
+        self._hard_limit: float = env.cost_hard_limit
+        self._is_limiting = env.cost_hard_limit > env.cost_soft_limit
+        self._prefixes = (env.session_group_by_subnet_ipv4, env.session_group_by_subnet_ipv6)
+        self._groups = groups
+        self._on_change = on_change
+        self._clock = clock
+        self.logger = util.class_logger(__name__, self.__class__.__name__)
+        # In order of accept; pending ones and silent ones also in order of their deadlines
+        self.tickets: dict[Ticket, None] = {}
+        self.pending: dict[Ticket, None] = {}
+        self.silent: dict[Ticket, None] = {}
+        # Pending ones but the administrator's, by subnet
+        self._pending_crowds: Crowds[Ticket] = Crowds()
+        self._pending_count = 0
+        self.subnets: Counter[str] = Counter()
+        self._rpc_count = 0
+        self._plan: list[Ticket] = []
+        self._plan_time: float | None = None
+        # The largest subnet, and when it was
+        self._largest = ""
+        self._largest_time: float | None = None
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        # What is to be logged: reason -> how often
+        self._events: Counter[str] = Counter()
+        self._log_time: float | None = None
+        # Set when there is no connection, if somebody waits for that
+        self._empty: asyncio.Event | None = None
+
+    # -- questions
+
+    @property
+    def count(self) -> int:
+        """The number of connections of all stages, the administrator's included."""
+        return len(self.tickets)
+
+    def is_full(self) -> bool:
+        """Return whether a newcomer needs another's place, and there is none to be had."""
+        return self.count >= self.max_connections and not self.can_evict()
+
+    def can_evict(self) -> bool:
+        """Return whether a place can be made for a newcomer."""
+        if self.pending or self._next_victim() is not None:
+            return True
+        return self.subnets[self._largest_subnet()] > MIN_CROWD
+
+    def subnet_of(self, address: Any) -> str:
+        """Return the name of the subnet that an address is counted in, exempt or not."""
+        if address is None:
+            return limits.UNKNOWN_GROUP
+        return _network(address, self._prefixes[isinstance(address, IPv6Address)])
+
+    # -- from accept to the end
+
+    def admit(self, host: str | None, *, is_rpc: bool = False) -> Ticket | None:
+        """Return the entry of a new connection; None if it is to be closed at once."""
+        address = None if host is None else parse_host(host)
+        subnet = self.subnet_of(address)
+        if is_rpc:
+            admitted = self._rpc_count < MAX_RPC or self._evict_rpc()
+        else:
+            admitted = self._may_enter(address, subnet) and self._has_place(subnet)
+        if not admitted:
+            return None
+        ticket = Ticket(address, subnet, self._clock(), is_rpc=is_rpc)
+        self.tickets[ticket] = None
+        self._rpc_count += is_rpc
+        self.subnets[subnet] += not is_rpc
+        self._watch(ticket, self.pending, HANDSHAKE_SECS)
+        if not is_rpc:
+            self._pending_crowds.add(subnet, ticket)
+            self._pending_count += 1
+        self._on_change()
+        return ticket
+
+    def opened(self, connection: Any) -> None:
+        """Note that a connection has a session."""
+        ticket = connection.ticket
+        if ticket not in self.pending:
+            return
+        self._end_pending(ticket)
+        ticket.stage = "silent"
+        if not ticket.is_rpc:
+            self._watch(ticket, self.silent, FIRST_MESSAGE_SECS)
+        self._on_change()
+
+    def lost(self, connection: Any) -> None:
+        """Note that a connection has ended."""
+        ticket = connection.ticket
+        if ticket is not None:
+            self.release(ticket)
+            if not ticket.is_rpc and (cost := connection.late_cost()):
+                self._groups.charge(ticket.address, cost)
+            # Otherwise the two would keep each other until the collector finds them.
+            ticket.connection = None
+
+    def release(self, ticket: Ticket) -> None:
+        """Forget a connection; if it never had a session, charge the group of its address."""
+        if ticket not in self.tickets:
+            return
+        del self.tickets[ticket]
+        self.silent.pop(ticket, None)
+        if ticket in self.pending:
+            self._end_pending(ticket)
+            self._charge_pending(ticket)
+        if ticket.is_rpc:
+            self._rpc_count -= 1
+        else:
+            self.subnets[ticket.subnet] -= 1
+            if not self.subnets[ticket.subnet]:
+                del self.subnets[ticket.subnet]
+        if self._empty is not None and not self.tickets:
+            self._empty.set()
+        self._on_change()
+
+    def _end_pending(self, ticket: Ticket) -> None:
+        del self.pending[ticket]
+        if not ticket.is_rpc:
+            self._pending_crowds.remove(ticket.subnet, ticket)
+            self._pending_count -= 1
+
+    def _charge_pending(self, ticket: Ticket) -> None:
+        if ticket.is_rpc:
+            return
+        connection = ticket.connection
+        cost = limits.CONNECT_COST + (0.0 if connection is None else connection.early_cost())
+        self._groups.charge(ticket.address, cost)
+
+    # -- who may enter
+
+    def _may_enter(self, address: Any, subnet: str) -> bool:
+        if address is not None and limits.is_exempt(address):
+            return True
+        if self.subnets[subnet] >= self.max_per_subnet:
+            self._note("refused: too many of one subnet")
+            return False
+        if self._is_limiting and self._groups.cost_of(address) >= self._hard_limit:
+            self._note("refused: the cost of their subnet is at the limit")
+            return False
+        return True
+
+    def _has_place(self, subnet: str) -> bool:
+        if self._pending_count >= self.max_pending:
+            self._drop_pending()
+        if self.count < self.max_connections:
+            return True
+        if self._evict(subnet):
+            return True
+        self._note("refused: the server is full")
+        self._on_change()
+        return False
+
+    def _drop_pending(self) -> bool:
+        """Drop the oldest pending connection of the subnet that has most of them."""
+        ticket = self._pending_crowds.oldest_of_largest()
+        if ticket is None:
+            return False
+        self._drop(ticket)
+        self._note("dropped in the handshake, for others")
+        return True
+
+    def _evict(self, subnet: str) -> bool:
+        """Make a place for a newcomer of a subnet; return whether that was possible."""
+        victim = self._next_victim()
+        if victim is None:
+            largest = self._largest_subnet()
+            size = self.subnets[largest]
+            if size <= MIN_CROWD:
+                return self._drop_pending()
+            # A crowd takes no place of others, be they pending.
+            return size > 2 * (self.subnets[subnet] + 1) and self._evict_of(largest)
+        self._plan.remove(victim)
+        self._drop(victim)
+        self._note("evicted: idle, and the server is full")
+        return True
+
+    def _evict_of(self, subnet: str) -> bool:
+        """Drop a session of a crowd, if possible one that waits for no answer."""
+        victim = None
+        for ticket in self.tickets:
+            if ticket.subnet == subnet and not ticket.is_rpc:
+                if ticket.idle_since() is not None:
+                    victim = ticket
+                    break
+                victim = victim or ticket
+        if victim is None:
+            return False
+        self._drop(victim)
+        self._note("evicted: of a crowd, and the server is full")
+        return True
+
+    def _largest_subnet(self) -> str:
+        """Return the subnet with most connections, "" if all are of one; it may be a second old."""
+        now = self._clock()
+        if self._largest_time is None or now - self._largest_time >= PLAN_SECS:
+            self._largest_time = now
+            sizes = self.subnets
+            self._largest = max(sizes, key=sizes.__getitem__) if len(sizes) > 1 else ""
+        return self._largest
+
+    def _evict_rpc(self) -> bool:
+        for ticket in self.tickets:
+            if ticket.is_rpc and ticket.idle_since() is not None:
+                self._drop(ticket)
+                return True
+        return False
+
+    def _drop(self, ticket: Ticket) -> None:
+        """End a connection, which is counted no more."""
+        self.release(ticket)
+        ticket.drop()
+
+    # -- whom to evict
+
+    def _next_victim(self) -> Ticket | None:
+        """Return the session to evict first."""
+        now = self._clock()
+        while self._plan:
+            if self._is_idle(self._plan[0], now):
+                return self._plan[0]
+            del self._plan[0]
+        if self._plan_time is not None and now - self._plan_time < PLAN_SECS:
+            return None
+        self._plan_time = now
+        self._plan = self._make_plan(now)
+        return self._plan[0] if self._plan else None
+
+    def _is_idle(self, ticket: Ticket, now: float) -> bool:
+        since = ticket.idle_since() if ticket in self.tickets else None
+        return since is not None and now - since >= IDLE_SECS
+
+    def _make_plan(self, now: float) -> list[Ticket]:
+        """Return sessions in the order in which to evict them.
+
+        Each is the longest idle of the subnet that has most connections by then; those that have
+        sent no message come first.
+        """
+        idle: dict[str, list[tuple[bool, float, Ticket]]] = {}
+        for ticket in self.tickets:
+            if ticket.stage != "pending" and not ticket.is_rpc:
+                since = ticket.idle_since()
+                if since is not None and now - since >= IDLE_SECS:
+                    entry = (ticket.has_spoken(), since, ticket)
+                    idle.setdefault(ticket.subnet, []).append(entry)
+        heap = []
+        for subnet, entries in idle.items():
+            entries.sort(key=lambda entry: entry[:2], reverse=True)
+            heap.append((-self.subnets[subnet], entries[-1][1], subnet))
+        heapq.heapify(heap)
+        plan: list[Ticket] = []
+        while heap and len(plan) < PLANNED_EVICTIONS:
+            size, _since, subnet = heapq.heappop(heap)
+            entries = idle[subnet]
+            plan.append(entries.pop()[2])
+            if entries:
+                heapq.heappush(heap, (size + 1, entries[-1][1], subnet))
+        return plan
+
+    # -- deadlines
+
+    def _watch(self, ticket: Ticket, stage: dict[Ticket, None], secs: float) -> None:
+        ticket.deadline = self._clock() + secs
+        stage[ticket] = None
+        if self._sweep_timer is None:
+            loop = asyncio.get_running_loop()
+            self._sweep_timer = loop.call_later(SWEEP_SECS, self._on_sweep_timer)
+
+    def _on_sweep_timer(self) -> None:
+        self._sweep_timer = None
+        self.sweep()
+        if self.pending or self.silent:
+            loop = asyncio.get_running_loop()
+            self._sweep_timer = loop.call_later(SWEEP_SECS, self._on_sweep_timer)
+
+    def sweep(self) -> None:
+        """Drop the connections that have taken too long."""
+        now = self._clock()
+        for stage in (self.pending, self.silent):
+            # All of a stage have as long, so the first is the next.
+            while stage and (ticket := next(iter(stage))).deadline <= now:
+                if stage is self.silent and ticket.has_spoken():
+                    del stage[ticket]
+                    continue
+                self._drop(ticket)
+                self._note("dropped: silent for too long")
+
+    def shed(self) -> int:
+        """Drop the connections that have said nothing: descriptors are short.  Return how many."""
+        victims = [ticket for ticket in self.pending if not ticket.is_rpc]
+        victims += [ticket for ticket in self.silent if not ticket.has_spoken()]
+        for ticket in victims:
+            self._drop(ticket)
+        return len(victims)
+
+    async def wait_empty(self, secs: float) -> bool:
+        """Drop connections without a session, and wait for the others to end, at most so long.
+
+        Returns whether all have.
+        """
+        for ticket in list(self.pending):
+            self._drop(ticket)
+        if self.tickets:
+            self._empty = asyncio.Event()
+            try:
+                await asyncio.wait_for(self._empty.wait(), secs)
+            except asyncio.TimeoutError:
+                return False
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+            self._sweep_timer = None
+        # Transports that were aborted close their sockets in the next turn of the loop
+        await asyncio.sleep(0)
+        return True
+
+    # -- the log
+
+    def _note(self, event: str) -> None:
+        """Count what was done; once in a while all of it is one line of the log."""
+        self._events[event] += 1
+        now = self._clock()
+        if self._log_time is None or now - self._log_time >= LOG_SECS:
+            self._log_time = now
+            parts = ", ".join(f"{count:,d} {text}" for text, count in self._events.items())
+            self._events.clear()
+            self.logger.info(f"connections {parts}")

@@ -1,0 +1,115 @@
+"""Bounds on the bytes that are held for clients, over all connections.
+
+Each connection alone is bounded, by tens of megabytes; a hundred of them would take the machine's
+memory.  Two kinds are counted apart: what waits to be sent to slow readers, and requests that
+are not complete or not answered.  Connections that hold much report it.  Above the bound the
+largest are aborted, until a quarter is free.
+
+Runs on the event loop.
+"""
+
+import logging
+from typing import Any
+
+from electrumx.lib import util
+from electrumx.lib.log_limit import RateLimitedLog
+from electrumx.server.setting_hints import memory_mb
+
+# Ordinary clients read at once; so much waits only if many do not.
+MAX_UNSENT_BYTES = 128 << 20
+# Requests are short, and answered at once; so much is held only if many are neither.
+MAX_RECEIVED_BYTES = 64 << 20
+# On a small machine the bounds are these parts of its memory.
+UNSENT_PART = 8
+RECEIVED_PART = 16
+# A bound on requests holds so many of the longest that are allowed.
+RECEIVED_MESSAGES = 8
+# Lines of the log in a minute.
+LOG_LINES = 5
+
+
+def bounded_by_memory(most: int, part: int) -> int:
+    """Return a bound in bytes: ``most``, or on a small machine or cgroup a part of its memory."""
+    memory = memory_mb()
+    return most if memory is None else min(most, memory * 1_000_000 // part)
+
+
+class HeldMemory:
+    """The bytes that are held, by connection, and their bound."""
+
+    #: how the log describes the bytes
+    description = ""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.logger = util.class_logger(__name__, self.__class__.__name__)
+        self._log_limit = RateLimitedLog(self.logger, lines=LOG_LINES)
+        self._sizes: dict[Any, int] = {}
+        self.total = 0
+
+    def measure(self, connection: Any) -> int:
+        """Return how many bytes a connection holds now."""
+        raise NotImplementedError
+
+    def note(self, connection: Any, size: int) -> None:
+        """Record how much a connection holds, and abort the largest above the bound."""
+        self.total += size - self._sizes.get(connection, 0)
+        self._sizes[connection] = size
+        if self.total > self.limit:
+            self._relieve()
+
+    def forget(self, connection: Any) -> None:
+        """Record that a connection holds little, or is lost."""
+        self.total -= self._sizes.pop(connection, 0)
+
+    def _relieve(self) -> None:
+        # What is held has changed since it was reported.
+        self._sizes = {connection: self.measure(connection) for connection in self._sizes}
+        self.total = sum(self._sizes.values())
+        if self.total <= self.limit:
+            return
+        before, count = self.total, 0
+        for connection in sorted(self._sizes, key=self._sizes.__getitem__, reverse=True):
+            if self.total <= self.limit * 3 // 4:
+                break
+            self.forget(connection)
+            connection.abort()
+            count += 1
+        self._log_limit.log(
+            self.logger,
+            "aborted the largest connections",
+            f"{before:,d} bytes {self.description}, over the bound of {self.limit:,d}: "
+            f"aborted the {count:,d} largest connections",
+            logging.WARNING,
+        )
+
+
+class SendMemory(HeldMemory):
+    """Bytes that wait to be sent to clients that do not read."""
+
+    description = "wait for clients that do not read"
+
+    def __init__(self, limit: int | None = None) -> None:
+        if limit is None:
+            limit = bounded_by_memory(MAX_UNSENT_BYTES, UNSENT_PART)
+        super().__init__(limit)
+
+    def measure(self, connection: Any) -> int:
+        """Return how many bytes wait to be sent to a connection."""
+        return int(connection.unsent_bytes())
+
+
+class ReceiveMemory(HeldMemory):
+    """Bytes of requests that are incomplete, or wait for their answer."""
+
+    description = "of requests are incomplete or wait for an answer"
+
+    def __init__(self, max_recv: int = 0, limit: int | None = None) -> None:
+        """``max_recv`` is the most that a message may have, in bytes."""
+        if limit is None:
+            limit = bounded_by_memory(MAX_RECEIVED_BYTES, RECEIVED_PART)
+        super().__init__(max(limit, RECEIVED_MESSAGES * max_recv))
+
+    def measure(self, connection: Any) -> int:
+        """Return how many bytes of requests a connection holds."""
+        return int(connection.unanswered_bytes())

@@ -1,0 +1,140 @@
+"""Tries the certificate and every listening address before the initial sync, which takes days.
+
+What is wrong by then is the operator's to correct at once: one line, and the server does not
+start.  A port that somebody takes later is met by the listeners, with a line in the log.
+
+Runs on the event loop, once, at start-up.
+"""
+
+import asyncio
+import errno
+import os
+import socket
+import ssl
+from typing import Any
+
+from electrumx.lib.env_base import shown
+from electrumx.lib.errors import OperatorError
+from electrumx.server.services import UnixService
+from electrumx.server.session.transport.rpc_access import bind_socket
+
+TLS_PROTOCOLS = ("ssl", "wss")
+
+_REMEDIES = {
+    errno.EADDRINUSE: "stop the program that listens there, or change SERVICES",
+    errno.EACCES: "ports below 1024 need a privilege; use a higher one and forward the port to it",
+    errno.EPERM: "ports below 1024 need a privilege; use a higher one and forward the port to it",
+    errno.EADDRNOTAVAIL: "name an address of this machine in SERVICES",
+}
+
+
+class ListenError(OperatorError):
+    """A service of SERVICES cannot be listened on."""
+
+
+class CertificateError(OperatorError):
+    """SSL_CERTFILE or SSL_KEYFILE cannot be used."""
+
+
+async def check_services(env: Any) -> None:
+    """Try what the services of SERVICES need.  Raise OperatorError if a service cannot work."""
+    if any(service.protocol in TLS_PROTOCOLS for service in env.services):
+        check_certificate(env.ssl_certfile, env.ssl_keyfile)
+    for service in env.services:
+        try:
+            await _try_to_bind(service)
+        except OSError as e:
+            raise ListenError(
+                f"{service.protocol.upper()} server failed to listen on {service.address}: "
+                f"{_reason(service, e)}"
+            ) from e
+
+
+async def _try_to_bind(service: Any) -> None:
+    if isinstance(service, UnixService):
+        bind_socket(service.path).close()
+        os.unlink(service.path)
+        return
+    host = str(service.address.host)
+    loop = asyncio.get_running_loop()
+    # Bound, but nobody can connect.
+    server = await loop.create_server(
+        asyncio.Protocol,
+        None if host == "all_interfaces" else host,
+        service.address.port,
+        start_serving=False,
+    )
+    server.close()
+    await server.wait_closed()
+
+
+def _reason(service: Any, error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return f"{error.strerror}; name a host of this machine in SERVICES"
+    # asyncio puts sentences there; of a number the system's are known.
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    if isinstance(service, UnixService):
+        if error.errno in (errno.EADDRINUSE, errno.EEXIST):
+            reason = error.strerror or reason
+        return f"{reason}; check the path in SERVICES, and that its directory is the server's"
+    remedy = _REMEDIES.get(error.errno or 0, "check SERVICES")
+    return f"{reason}; {remedy}"
+
+
+class _EncryptedKeyError(Exception):
+    """Internal: OpenSSL asks for a passphrase."""
+
+
+def _no_passphrase() -> str:
+    raise _EncryptedKeyError
+
+
+def check_certificate(certfile: str, keyfile: str) -> None:
+    """Load a certificate and its key.  Raise CertificateError, which names the bad file."""
+    for name, path in (("SSL_CERTFILE", certfile), ("SSL_KEYFILE", keyfile)):
+        try:
+            with open(path, "rb") as file:
+                file.read(1)
+        except OSError as e:
+            raise _file_error(
+                name, path, f"cannot be read: {e.strerror}; let the server's user read the file"
+            ) from e
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_verify_locations(certfile)
+    except ssl.SSLError as e:
+        raise _file_error(
+            "SSL_CERTFILE", certfile, f"holds no certificate in PEM form ({_text(e)})"
+        ) from e
+    try:
+        context.load_cert_chain(certfile, keyfile, _no_passphrase)
+    except _EncryptedKeyError:
+        raise _file_error(
+            "SSL_KEYFILE",
+            keyfile,
+            "needs a passphrase, which the server never asks for: write a copy without one by "
+            f"`openssl pkey -in {keyfile} -out NEW_FILE`, and name that",
+        ) from None
+    except ssl.SSLError as e:
+        raise _pair_error(certfile, keyfile, e) from e
+
+
+def _pair_error(certfile: str, keyfile: str, error: ssl.SSLError) -> CertificateError:
+    reason = str(error.reason)
+    if reason == "KEY_VALUES_MISMATCH":
+        return _file_error(
+            "SSL_KEYFILE", keyfile, f"is not the key of the certificate {shown(certfile)}"
+        )
+    if "TOO_SMALL" in reason or "TOO_WEAK" in reason:
+        return _file_error(
+            "SSL_CERTFILE", certfile, f"is refused by OpenSSL ({_text(error)}): make a stronger one"
+        )
+    return _file_error("SSL_KEYFILE", keyfile, f"holds no private key in PEM form ({_text(error)})")
+
+
+def _file_error(name: str, path: str, reason: str) -> CertificateError:
+    return CertificateError(f"envvar {name} value {shown(path)} {reason}")
+
+
+def _text(error: ssl.SSLError) -> str:
+    return (error.reason or str(error)).replace("_", " ").lower()

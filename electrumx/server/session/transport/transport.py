@@ -1,0 +1,591 @@
+"""Connections of clients: bytes in, whole messages out, and no more held than a bound.
+
+Every connection is an asyncio Protocol over a plain TCP transport, with no task of its own: an
+idle connection costs memory only.  TLS and WebSocket are layers of ours above it, so that every
+byte is known and charged from the first on.  Input passes these stages, in this order:
+
+1. ``data_received``: the bytes of the network.  A stage that precedes TLS, such as a header of a
+   proxy, belongs here: it takes the first bytes and gives the rest to the next stage.
+2. TLS (``tls``), on services that have it.
+3. Messages: lines (``RawTransport``) or WebSocket frames (``websocket``).
+
+A session exists once a client could send messages: after the TLS handshake and the WebSocket
+upgrade.  ``admission`` counts connections from accept, drops those that take too long, and
+charges the group of the address for those that never become a session.
+
+Fairness: input of TLS and WebSocket is processed in steps of at most about half a millisecond.
+A connection gets one step when its bytes arrive; the rest waits in ``TurnQueue``, which spends
+``TURN_SECS`` of each turn of the event loop on all connections together.  Meanwhile the
+connection is not read if more than 16 KiB wait so.  Neither is it read while more than 64 KiB
+wait to be sent to it.
+
+Sessions are fed by these calls:
+
+* ``received_bytes(count)``, ``receive(messages)`` and ``dropped_messages(count)``,
+* ``on_unwritable()`` and ``on_writable()`` when the client reads no more, and when it does again,
+* ``on_eof()`` when the client will send no more; returns whether it is still to be answered,
+* ``on_lost()`` once, at the end.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from aiorpcx import NetAddress
+
+from electrumx.lib import util
+from electrumx.server.session.engine.framing import LineFramer
+from electrumx.server.session.transport.held_memory import ReceiveMemory, SendMemory
+from electrumx.server.session.transport.tls import TLSError, TLSLayer
+
+_logger = util.class_logger(__name__, "TurnQueue")
+
+# A connection that holds more bytes of requests than this counts for ``ReceiveMemory``.
+NOTED_BYTES = 65_536
+# A single message of more bytes is not copied to add its newline, but written in two.
+JOINED_BYTES = 65_536
+# How long a connection that we end waits for the client to end it too.
+LINGER_SECS = 1.0
+# What the client may send until then: above it, the connection is aborted.
+LINGER_BYTES = 2_000_000
+# Above so much input that was not processed yet, a connection is not read.
+READ_AHEAD_BYTES = 16_384
+# What one turn of the event loop spends on input that waits, of all connections together.
+TURN_SECS = 0.002
+# Costs, by the measure that 10,000 buy about two seconds of CPU.  A read that completes no message:
+READ_COST = 0.05
+# A TLS handshake (1.3 ms with an RSA key of 2,048 bits)
+HANDSHAKE_COST = 8.0
+# A TLS record that came with others, and what one without content costs in addition
+RECORD_COST = 0.02
+EMPTY_RECORD_COST = 0.05
+
+
+class TurnQueue:
+    """Connections with input to process, each for a step, in turn."""
+
+    def __init__(self) -> None:
+        self._queue: deque[StreamConnection] = deque()
+        self._scheduled = False
+
+    def add(self, connection: "StreamConnection") -> None:
+        """Let a connection process a step of its input, soon."""
+        self._queue.append(connection)
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._run)
+
+    def _run(self) -> None:
+        self._scheduled = False
+        queue = self._queue
+        deadline = perf_counter() + TURN_SECS
+        for _ in range(len(queue)):
+            connection = queue.popleft()
+            try:
+                connection.on_turn()
+            except Exception:
+                # A transport's own callbacks do the same.
+                _logger.exception("processing input failed, a connection is dropped")
+                connection.abort()
+            if perf_counter() > deadline:
+                break
+        if queue and not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._run)
+
+
+@dataclass(slots=True)
+class ConnectionContext:
+    """What the connections of one service share."""
+
+    #: ``session_factory(transport)`` makes the session
+    session_factory: Callable[[Any], Any]
+    #: bytes; 0 is no bound
+    max_recv: int
+    #: counts connections and charges the groups of addresses; see ``admission``
+    admission: Any
+    send_memory: SendMemory
+    receive_memory: ReceiveMemory
+    turns: TurnQueue
+    #: what a byte received costs
+    byte_cost: float = 0.0
+    #: an SSLContext on services with TLS
+    tls_context: Any = None
+
+
+class StreamConnection(asyncio.Protocol):
+    """A connection, of bytes; subclasses make messages of them."""
+
+    __slots__ = (
+        "_at_eof",
+        "_context",
+        "_ending",
+        "_force_timer",
+        "_input",
+        "_is_noted",
+        "_lost",
+        "_paused",
+        "_position",
+        "_queued",
+        "_queued_bytes",
+        "_tls",
+        "_transport",
+        "_uncharged_bytes",
+        "is_held",
+        "is_writable",
+        "session",
+        "ticket",
+    )
+
+    #: whether messages are lines, so that several can be one string
+    has_lines: bool
+
+    def __init__(self, context: ConnectionContext, ticket: Any = None) -> None:
+        """``ticket`` is the entry of ``context.admission`` for this connection."""
+        self._context = context
+        self.ticket = ticket
+        self._transport: Any = None
+        self._tls: TLSLayer | None = None
+        self.session: Any = None
+        # Whether the client takes what is sent: less than 64 KiB wait for it
+        self.is_writable = True
+        # Whether the session wants no more input
+        self.is_held = False
+        # Whether the transport has been told not to read
+        self._paused = False
+        # Encrypted input not processed yet, and how far it is
+        self._input = b""
+        self._position = 0
+        # Whether a turn is due
+        self._queued = False
+        # Received when there was no session to charge: before it, or after
+        self._uncharged_bytes = 0
+        # Messages that the session keeps until the client reads
+        self._queued_bytes = 0
+        # Whether ``receive_memory`` knows of it
+        self._is_noted = False
+        # Resolved when the connection has ended; most often nobody waits for it
+        self._lost: asyncio.Future[None] | None = None
+        self._force_timer: asyncio.TimerHandle | None = None
+        # Whether what the client still sends is read only to be discarded
+        self._ending = False
+        # Whether the client has ended its half
+        self._at_eof = False
+
+    # -- called by the event loop
+
+    def connection_made(self, transport: Any) -> None:
+        """Start TLS, or the next stage."""
+        self._transport = transport
+        if self.ticket is not None and self.ticket.is_dropped:
+            transport.abort()
+        elif self._context.tls_context is None:
+            self._open()
+        else:
+            self._tls = TLSLayer(self._context.tls_context)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes off the network."""
+        if self._ending:
+            self._uncharged_bytes += len(data)
+            if self._uncharged_bytes > LINGER_BYTES:
+                self.abort()
+            return
+        session = self.session
+        if session is None:
+            self._uncharged_bytes += len(data)
+        else:
+            session.received_bytes(len(data))
+        tls = self._tls
+        if tls is None:
+            self._received(data)
+            return
+        if not self._input and tls.is_record(data) and not self._is_stopped():
+            try:
+                content = tls.receive_record(data)
+            except TLSError:
+                self._on_tls_error(tls)
+                return
+            if content:
+                self._received(content)
+                return
+            if content is None:
+                if session is not None:
+                    session.bump_cost(EMPTY_RECORD_COST)
+                    self._end_if_over_limit()
+                return
+            data, self._at_eof = b"", True
+        self._input = self._input[self._position :] + data if self._input else data
+        self._position = 0
+        if not self._queued:
+            # Handshakes cost most of a turn each.
+            if tls.is_open:
+                self._step()
+            self._after_step()
+        else:
+            self._update_reading()
+
+    def eof_received(self) -> bool:
+        """Let the session answer what was asked; return whether it is going to."""
+        if self._ending or (self._tls is not None and not self._at_eof):
+            return False  # the end of TLS is announced by an alert: without it this is a cut
+        self._at_eof = True
+        if self.has_input():
+            return True
+        return self._on_input_end()
+
+    def pause_writing(self) -> None:
+        """Note that the client does not read what it is sent."""
+        self.is_writable = False
+        self._context.send_memory.note(self, self.unsent_bytes())
+        if self.session is not None:
+            self.session.on_unwritable()
+        self._update_reading()
+
+    def resume_writing(self) -> None:
+        """Note that it does again."""
+        self.is_writable = True
+        self._queued_bytes = 0
+        self._context.send_memory.forget(self)
+        if self.session is not None:
+            self.session.on_writable()
+        if self.has_input():
+            self._after_step()
+        else:
+            self._update_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the session."""
+        if self._force_timer is not None:
+            self._force_timer.cancel()
+            self._force_timer = None
+        self.is_writable = True
+        self._discard_input()
+        self._context.send_memory.forget(self)
+        self._context.receive_memory.forget(self)
+        self._end_session()
+        self._context.admission.lost(self)
+        # It is gone already; but Python 3.10 takes transports for leaked otherwise
+        self._transport.abort()
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(None)
+
+    # -- stages
+
+    def _open(self) -> None:
+        """Go on after TLS, if there is any."""
+        self._start_session()
+
+    def _start_session(self) -> None:
+        session = self.session = self._context.session_factory(self)
+        self._context.admission.opened(self)
+        if self._uncharged_bytes:
+            session.received_bytes(self._uncharged_bytes)
+            self._uncharged_bytes = 0
+        if self._tls is not None:
+            session.bump_cost(HANDSHAKE_COST)
+
+    def early_cost(self) -> float:
+        """Return what a connection has cost that has no session to charge."""
+        handshake = HANDSHAKE_COST if self._tls is not None and self._uncharged_bytes else 0.0
+        return handshake + self._uncharged_bytes * self._context.byte_cost
+
+    def late_cost(self) -> float:
+        """Return what a connection has cost since its session ended."""
+        return self._uncharged_bytes * self._context.byte_cost if self._ending else 0.0
+
+    def _received(self, data: bytes) -> None:
+        """Take bytes of the client's, decrypted."""
+        raise NotImplementedError
+
+    def has_input(self) -> bool:
+        """Return whether there is input that was not processed yet."""
+        return self._position < len(self._input)
+
+    def input_size(self) -> int:
+        """Return how many bytes of input were not processed yet."""
+        return len(self._input) - self._position
+
+    def on_turn(self) -> None:
+        """Process a step of what waits."""
+        self._queued = False
+        self._step()
+        self._after_step()
+
+    def _is_stopped(self) -> bool:
+        """Return whether no input may be processed for now."""
+        return self._ending or self.is_held or not self.is_writable or self._transport.is_closing()
+
+    def _step(self) -> None:
+        """Process a step of the input, if there is any and it may be."""
+        if self.has_input() and not self._is_stopped():
+            self._decrypt()
+
+    def _after_step(self) -> None:
+        """Read on, or let the rest of the input have a turn."""
+        if self.has_input():
+            if not self._queued and not self._is_stopped():
+                self._queued = True
+                self._context.turns.add(self)
+        elif self._at_eof and not self.is_closing() and not self._on_input_end():
+            self._announce_end()
+            self._transport.close()
+        self._update_reading()
+
+    def _decrypt(self) -> None:
+        tls = self._tls
+        assert tls is not None
+        records, empty = tls.records, tls.empty_records
+        was_open = tls.is_open
+        pieces: list[bytes] = []
+        try:
+            self._position = tls.receive(self._input, self._position, pieces)
+        except TLSError:
+            self._on_tls_error(tls)
+            return
+        if self._position >= len(self._input):
+            self._input, self._position = b"", 0
+        self._write_raw(tls.to_send())
+        if not was_open:
+            if tls.is_open:
+                self._open()
+            return
+        if self.session is not None:
+            # Of what comes alone, the read is most of the work.
+            cost = (tls.records - records - 1) * RECORD_COST
+            self.session.bump_cost(cost + (tls.empty_records - empty) * EMPTY_RECORD_COST)
+        if pieces:
+            if not pieces[-1]:
+                self._at_eof = True
+            self._received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        else:
+            self._end_if_over_limit()
+
+    def _discard_input(self) -> None:
+        self._input, self._position = b"", 0
+
+    def _on_tls_error(self, tls: TLSLayer) -> None:
+        """Close, with an alert that says what was wrong."""
+        self._discard_input()
+        self._write_raw(tls.to_send())
+        self._transport.close()
+        self._force_after(LINGER_SECS)
+
+    def _on_input_end(self) -> bool:
+        """Tell the session that the client asks no more; return whether it is to be answered."""
+        return self.session is not None and not self.is_closing() and bool(self.session.on_eof())
+
+    def _end_if_over_limit(self) -> None:
+        """Drop a client at its limit that sends nothing which would be answered with an error.
+
+        Limits take effect when a request gets its turn: here there is none to come.
+        """
+        session = self.session
+        if session is not None and session.is_over_limit() and not self.is_closing():
+            session.on_disconnect_due_to_excessive_session_cost()
+            self._transport.abort()
+
+    # -- writing and flow control
+
+    def _write(self, data: bytes) -> None:
+        """Send bytes to the client, encrypted if it has TLS."""
+        if self._tls is None:
+            self._transport.write(data)
+        else:
+            for piece in self._tls.encrypt(data):
+                self._transport.write(piece)
+
+    def _write_raw(self, data: bytes) -> None:
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def unsent_bytes(self) -> int:
+        """Return how much waits to be sent, here and in the session."""
+        return int(self._transport.get_write_buffer_size()) + self._queued_bytes
+
+    def note_queued(self, size: int) -> None:
+        """Note how many bytes the session keeps because the client does not read."""
+        self._queued_bytes = size
+        if not self.is_writable:
+            self._context.send_memory.note(self, self.unsent_bytes())
+
+    def unanswered_bytes(self) -> int:
+        """Return how much of requests is held: incomplete, waiting, or being answered."""
+        session = self.session
+        return self._incomplete_bytes() + (0 if session is None else session.unanswered_bytes())
+
+    def _incomplete_bytes(self) -> int:
+        """Return the size of the message that is not complete yet."""
+        return 0
+
+    def note_unanswered(self) -> None:
+        """Report how much of requests is held, if that is much or was."""
+        size = self.unanswered_bytes()
+        if size > NOTED_BYTES:
+            self._is_noted = True
+            self._context.receive_memory.note(self, size)
+        elif self._is_noted:
+            self._is_noted = False
+            self._context.receive_memory.forget(self)
+
+    def _update_reading(self) -> None:
+        """Read, or not, as this end and the session can take."""
+        transport = self._transport
+        if transport.is_closing():
+            return
+        paused = not self._ending and (
+            self.is_held or not self.is_writable or self.input_size() > READ_AHEAD_BYTES
+        )
+        if paused != self._paused:
+            self._paused = paused
+            if paused:
+                transport.pause_reading()
+            else:
+                transport.resume_reading()
+
+    # -- called by the session
+
+    def send(self, messages: list[bytes]) -> None:
+        """Send messages; what the client does not take at once is kept for it."""
+        raise NotImplementedError
+
+    def hold(self, *, held: bool) -> None:
+        """Stop or go on reading."""
+        if held == self.is_held or self.session is None or self.is_closing():
+            return
+        self.is_held = held
+        if not held and self.has_input():
+            self._after_step()
+        else:
+            self._update_reading()
+
+    def is_closing(self) -> bool:
+        """Return whether the connection has ended or is about to."""
+        return self._ending or self._transport.is_closing()
+
+    def remote_address(self) -> NetAddress | None:
+        """Return the peer's address, None if it went before it was known."""
+        peername = self._transport.get_extra_info("peername")
+        # Of a Unix socket it is a path, mostly empty.
+        return NetAddress(*peername[:2]) if isinstance(peername, tuple) else None
+
+    def _announce_end(self) -> None:
+        """Send what says, within the layers, that we are done."""
+        if self._tls is not None:
+            self._tls.close()
+            self._write_raw(self._tls.to_send())
+
+    def end(self, force_after: float) -> None:
+        """Close once all is sent, or after so many seconds; return at once.
+
+        A socket that is closed while there is something left to read resets the connection, and
+        the client may never see what it was sent last.  Hence we say that we are done, and read on
+        for a moment.
+        """
+        transport = self._transport
+        if self.is_closing():
+            return
+        self._announce_end()
+        if self._at_eof or not transport.can_write_eof() or transport.get_write_buffer_size():
+            transport.close()
+        else:
+            transport.write_eof()
+            self._linger()
+            force_after = min(force_after, LINGER_SECS)
+        self._force_after(force_after)
+
+    def _linger(self) -> None:
+        """Discard what the client still sends, until it ends the connection too."""
+        self._ending = True
+        self._discard_input()
+        # The session has no part in what is left of the connection.
+        asyncio.get_running_loop().call_soon(self._end_session)
+        self._update_reading()
+
+    def _end_session(self) -> None:
+        session, self.session = self.session, None
+        if session is not None:
+            session.on_lost()
+
+    def _force_after(self, secs: float) -> None:
+        loop = asyncio.get_running_loop()
+        timer = self._force_timer
+        if timer is None or loop.time() + secs < timer.when():
+            if timer is not None:
+                timer.cancel()
+            self._force_timer = loop.call_later(secs, self._transport.abort)
+
+    async def close(self, force_after: float) -> None:
+        """Close the connection; return when closed, at the latest after so many seconds."""
+        if not self.is_closing():
+            self._announce_end()
+        self._transport.close()
+        if self.session is not None:
+            self._force_after(force_after)
+            await self.wait_lost()
+
+    async def wait_lost(self) -> None:
+        """Wait until the connection has ended."""
+        if self._lost is None:
+            self._lost = asyncio.get_running_loop().create_future()
+        # Others may wait too: one that is cancelled takes nothing from them.
+        await asyncio.shield(self._lost)
+
+    def abort(self) -> None:
+        """Close the connection at once, whatever is under way."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class RawTransport(StreamConnection):
+    """A connection whose messages are lines, over TCP or TLS."""
+
+    __slots__ = ("_framer",)
+
+    has_lines = True
+
+    def __init__(self, context: ConnectionContext, ticket: Any = None) -> None:
+        super().__init__(context, ticket)
+        self._framer = LineFramer(context.max_recv)
+
+    def _received(self, data: bytes) -> None:
+        session = self.session
+        if session is None:
+            return
+        framer = self._framer
+        lines = framer.split(data)
+        if framer.dropped:
+            session.dropped_messages(framer.dropped)
+            framer.dropped = 0
+        if lines:
+            session.receive(lines)
+            return
+        session.bump_cost(READ_COST)
+        if framer.is_dropping:
+            self._end_if_over_limit()
+        if framer.size > NOTED_BYTES or self._is_noted:
+            self.note_unanswered()
+
+    def _incomplete_bytes(self) -> int:
+        return 0 if self._framer.is_dropping else self._framer.size
+
+    def send(self, messages: list[bytes]) -> None:
+        """Send messages; what the client does not take at once is kept for it."""
+        transport = self._transport
+        if transport.is_closing() or self._ending:
+            return
+        if len(messages) == 1 and len(messages[0]) > JOINED_BYTES:
+            self._write(messages[0])
+            self._write(b"\n")
+        else:
+            messages.append(b"")
+            data = b"\n".join(messages)
+            if self._tls is None:
+                transport.write(data)
+            elif len(data) <= JOINED_BYTES:
+                transport.write(self._tls.encrypt_piece(data))
+            else:
+                self._write(data)

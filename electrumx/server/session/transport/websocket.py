@@ -1,0 +1,271 @@
+"""WebSocket connections, by the Sans-I/O part of the ``websockets`` library.
+
+The library is given bytes and gives frames; this module decides when, and does the writing.  A
+frame costs some ten microseconds however short it is, so input is processed ``SLICE_BYTES`` at a
+time (a frame from a client has at least six), and every frame that is not a message is charged.
+
+Compression is never agreed: it would take tens of milliseconds for a large reply, on the event
+loop, and a message of a few bytes could become one of the greatest size.
+"""
+
+import asyncio
+import logging
+from time import perf_counter
+from typing import Any
+
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from electrumx.server.session.transport.transport import (
+    JOINED_BYTES,
+    LINGER_SECS,
+    NOTED_BYTES,
+    ConnectionContext,
+    StreamConnection,
+)
+
+# Given to the library at a time, and for how long a step goes on with that.
+SLICE_BYTES = 1_024
+STEP_SECS = 0.000_5
+# The HTTP request: browsers send cookies too.
+MAX_UPGRADE_BYTES = 65_536
+# A frame that is not a whole message: ping, pong, or a fragment.
+FRAME_COST = 0.05
+# A client that was silent for a whole period is sent a ping, which also keeps proxies from ending
+# the connection; one that does not answer for another period is gone.
+PING_SECS = 20.0
+SILENT_PERIODS = 1
+
+NORMAL_CLOSURE = 1_000
+INVALID_DATA = 1_007
+
+# The library logs protocol errors of clients.
+_quiet_logger = logging.getLogger("electrumx.websockets")
+_quiet_logger.setLevel(logging.CRITICAL)
+
+
+def _first_offered(_protocol: Any, offered: Any) -> Any:
+    """Return the subprotocol to use: some clients fail unless one of theirs is selected."""
+    return offered[0] if offered else None
+
+
+def frame_header(size: int) -> bytes:
+    """Return what precedes a text message of so many bytes; servers do not mask."""
+    if size < 126:
+        return bytes((0x81, size))
+    if size < 65_536:
+        return b"\x81\x7e" + size.to_bytes(2, "big")
+    return b"\x81\x7f" + size.to_bytes(8, "big")
+
+
+class WebSocketTransport(StreamConnection):
+    """A connection whose messages are WebSocket messages, over TCP or TLS."""
+
+    __slots__ = ("_fragments", "_is_stepping", "_is_text", "_ping_timer", "_plain", "_plain_at",
+                 "_protocol", "_silent_periods", "_upgrade_bytes")  # fmt: skip
+
+    has_lines = False
+
+    def __init__(self, context: ConnectionContext, ticket: Any = None) -> None:
+        super().__init__(context, ticket)
+        self._protocol: ServerProtocol | None = None
+        # What the library was not given yet, from a position on
+        self._plain = b""
+        self._plain_at = 0
+        # Whether what is decrypted is processed by the caller
+        self._is_stepping = False
+        self._upgrade_bytes = 0
+        # Whether the message last begun is text, which must be UTF-8
+        self._is_text = True
+        # The message that is being received in fragments
+        self._fragments: bytearray | None = None
+        self._ping_timer: asyncio.TimerHandle | None = None
+        # How often the timer fired since the client sent anything
+        self._silent_periods = 0
+
+    # -- input
+
+    def _open(self) -> None:
+        """Wait for the HTTP request."""
+        self._protocol = ServerProtocol(
+            select_subprotocol=_first_offered,
+            max_size=self._context.max_recv or None,
+            logger=_quiet_logger,
+        )
+
+    def has_input(self) -> bool:
+        """Return whether there is input that was not processed yet."""
+        return self._plain_at < len(self._plain) or super().has_input()
+
+    def input_size(self) -> int:
+        """Return how many bytes of input were not processed yet."""
+        return len(self._plain) - self._plain_at + super().input_size()
+
+    def _received(self, data: bytes) -> None:
+        self._silent_periods = 0
+        self._plain = self._plain[self._plain_at :] + data if self._plain else data
+        self._plain_at = 0
+        if self._queued:
+            self._update_reading()
+        elif not self._is_stepping:
+            self._step()
+            self._after_step()
+
+    def _step(self) -> None:
+        """Decrypt, if nothing decrypted is left, and give it to the library for a while."""
+        if self._plain_at >= len(self._plain):
+            self._is_stepping = True
+            try:
+                super()._step()
+            finally:
+                self._is_stepping = False
+        protocol = self._protocol
+        if protocol is None:
+            return
+        deadline = perf_counter() + STEP_SECS
+        other_frames = 0
+        while (size := len(self._plain)) > self._plain_at and not self._is_stopped():
+            start = self._plain_at
+            self._plain_at = end = min(start + SLICE_BYTES, size)
+            whole = start == 0 and end == size
+            protocol.receive_data(self._plain if whole else self._plain[start:end])
+            if self.session is None:
+                self._upgrade_bytes += end - start
+            other_frames += self._on_events(protocol)
+            if protocol.writes:
+                self._write_replies(protocol)
+            if perf_counter() > deadline:
+                break
+        if self._plain_at >= len(self._plain):
+            self._plain, self._plain_at = b"", 0
+        if other_frames and self.session is not None:
+            self.session.bump_cost(other_frames * FRAME_COST)
+            self._end_if_over_limit()
+        if self._upgrade_bytes > MAX_UPGRADE_BYTES:
+            self._transport.abort()
+        if self._incomplete_bytes() > NOTED_BYTES or self._is_noted:
+            self.note_unanswered()
+
+    def _incomplete_bytes(self) -> int:
+        """Return the size of the fragments received, and of the frame that is not complete."""
+        protocol = self._protocol
+        begun = 0 if protocol is None else len(protocol.reader.buffer)
+        return begun + (0 if self._fragments is None else len(self._fragments))
+
+    def _on_events(self, protocol: ServerProtocol) -> int:
+        """Handle what was received; return how many frames were no whole message."""
+        messages: list[bytes] = []
+        others = 0
+        for event in protocol.events_received():
+            if isinstance(event, Request):
+                self._upgrade(protocol, event)
+            elif isinstance(event, Frame):
+                message = self._message(event)
+                if message is None:
+                    others += 1
+                elif not self._is_text or message.isascii() or self._is_utf8(protocol, message):
+                    messages.append(message)
+        if messages and self.session is not None:
+            self.session.receive(messages)
+        return others
+
+    def _upgrade(self, protocol: ServerProtocol, request: Request) -> None:
+        protocol.send_response(protocol.accept(request))
+        if protocol.state is not State.OPEN:
+            return
+        # A session may send from the start
+        self._write_replies(protocol)
+        self._start_session()
+        self._start_ping_timer()
+
+    def _message(self, frame: Frame) -> bytes | None:
+        """Return the message that a frame ends, None if there is none."""
+        opcode = frame.opcode
+        if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
+            self._is_text = opcode is Opcode.TEXT
+            if frame.fin:
+                return bytes(frame.data)
+            self._fragments = bytearray(frame.data)
+        elif opcode is Opcode.CONT and self._fragments is not None:
+            self._fragments += frame.data
+            if frame.fin:
+                message, self._fragments = bytes(self._fragments), None
+                return message
+        return None
+
+    def _is_utf8(self, protocol: ServerProtocol, message: bytes) -> bool:
+        try:
+            message.decode()
+        except UnicodeDecodeError:
+            if protocol.state is State.OPEN:
+                protocol.fail(INVALID_DATA, "not UTF-8")
+            return False
+        return True
+
+    # -- output
+
+    def _write_replies(self, protocol: ServerProtocol) -> None:
+        """Send what the library has queued, which may close the connection."""
+        data = protocol.data_to_send()
+        # An empty piece stands for the end of what is sent.
+        if replies := b"".join(data):
+            self._write(replies)
+        if b"" in data:
+            self.end(LINGER_SECS)
+
+    def send(self, messages: list[bytes]) -> None:
+        """Send messages as text; what the client does not take at once is kept for it."""
+        protocol = self._protocol
+        if protocol is None or protocol.state is not State.OPEN or self.is_closing():
+            return
+        parts: list[bytes] = []
+        for message in messages:
+            parts.append(frame_header(len(message)))
+            if len(message) > JOINED_BYTES:
+                self._write(b"".join(parts))
+                self._write(message)
+                parts = []
+            else:
+                parts.append(message)
+        if parts:
+            self._write(b"".join(parts))
+
+    def _announce_end(self) -> None:
+        protocol = self._protocol
+        if protocol is not None and protocol.state is State.OPEN:
+            protocol.send_close(NORMAL_CLOSURE)
+            self._write(b"".join(protocol.data_to_send()))
+        super()._announce_end()
+
+    def _on_ping_timer(self) -> None:
+        """Ping a client that was silent for a period, and drop it after another."""
+        protocol = self._protocol
+        if protocol is None or protocol.state is not State.OPEN or self.is_closing():
+            return
+        if not self._paused:
+            self._silent_periods += 1
+            if self._silent_periods > SILENT_PERIODS + 1:
+                self.abort()
+                return
+            if self._silent_periods > SILENT_PERIODS:
+                protocol.send_ping(b"")
+                self._write(b"".join(protocol.data_to_send()))
+        self._start_ping_timer()
+
+    def _start_ping_timer(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._ping_timer = loop.call_later(PING_SECS, self._on_ping_timer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the session."""
+        if self._ping_timer is not None:
+            self._ping_timer.cancel()
+            self._ping_timer = None
+        super().connection_lost(exc)
+        self._protocol = None
+
+    def _discard_input(self) -> None:
+        super()._discard_input()
+        self._plain, self._plain_at, self._fragments = b"", 0, None

@@ -1,0 +1,78 @@
+"""What a disk or an engine raises, told in one line with what to do about it.
+
+Owns the words.  An engine tells its troubles apart by the text of its errors alone.
+"""
+
+from electrumx.server.storage.schema import DBError
+from electrumx.server.storage.shortage import reason_of
+
+#: what the engines say of a store that is open elsewhere
+_HELD = ("temporarily unavailable", "already held", "lock hold by")
+_FULL = ("no space left", "disk quota", "file too large")
+_MORE_FILES = (
+    "raise the limit of open files (LimitNOFILE, ulimit -n) or lower MAX_SESSIONS, and start the "
+    "server again, which goes on from the last complete write"
+)
+
+
+def open_error(name: str, error: Exception) -> DBError:
+    """Return an error of one line for what an engine raised when it opened a folder."""
+    reason = reason_of(error)
+    lower = reason.lower()
+    if any(text in lower for text in _HELD):
+        return DBError(
+            f"cannot open the database in {name}: another process holds it ({reason}); stop that "
+            "process, or use another DB_DIRECTORY"
+        )
+    if "corruption" in lower or "missing files" in lower:
+        return DBError(
+            f"cannot open the database in {name}: it is damaged ({reason}); restore a backup of "
+            "the whole database directory, or empty it to synchronise anew"
+        )
+    if "too many open files" in lower:
+        return DBError(f"cannot open the database in {name}: {reason}; {_MORE_FILES}")
+    return DBError(
+        f"cannot open the database in {name}: {reason}; check DB_DIRECTORY, its permissions and "
+        "the free space on its disk"
+    )
+
+
+def read_error(error: BaseException, engine: object) -> str | None:
+    """Return what a disk or an engine raised as one line; None if the error is another one."""
+    module = getattr(engine, "module", None)
+    engine_error = getattr(module, "Error", None)
+    of_engine = isinstance(engine_error, type) and isinstance(error, engine_error)
+    # rocksdict raises bare Exceptions
+    if not (of_engine or isinstance(error, OSError) or type(error) is Exception):
+        return None
+    return reason_of(error)
+
+
+def explained(error: BaseException, folder: str, engine: object) -> BaseException:
+    """Return a DBError of one line in place of what a disk or an engine raised.
+
+    ``folder`` is the database directory, ``engine`` the class of its stores.  Any other error is
+    returned as it is.
+    """
+    reason = read_error(error, engine)
+    if reason is None:
+        return error
+    lower = reason.lower()
+    if "corruption" in lower or "checksum" in lower:
+        remedy = (
+            "restore a backup of the whole database directory, or empty it to synchronise anew, "
+            "and check the disk"
+        )
+    elif any(text in lower for text in _FULL):
+        remedy = (
+            "the disk is full: make room and start the server again, which goes on from the last "
+            "complete write"
+        )
+    elif "too many open files" in lower:
+        remedy = _MORE_FILES
+    else:
+        remedy = (
+            "check the permissions and the disk, and start the server again, which goes on from "
+            "the last complete write"
+        )
+    return DBError(f"cannot read or write the database in {folder}: {reason}; {remedy}")

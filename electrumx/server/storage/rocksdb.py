@@ -1,0 +1,244 @@
+"""RocksDB, through either of its Python bindings."""
+
+import gc
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import dropwhile, takewhile
+from types import ModuleType
+from typing import Any
+
+from electrumx.lib import util
+from electrumx.server.storage.base import NO_BOUND, Storage, WriteBatch
+from electrumx.server.storage.cursors import Row, checked_rows, rows_at, rows_backwards
+from electrumx.server.storage.errors import open_error
+from electrumx.server.storage.repeatable_batch import KEPT_BYTES, RepeatableBatch
+
+#: seconds to wait for a store that this process has just closed
+REOPEN_SECS = 5.0
+
+
+def _open_patiently(name: str, open_store: Callable[[], Any]) -> Any:
+    """Open a RocksDB store.  Raise DBError if that fails.
+
+    A store that this process has just closed stays locked until the last iterator over it, perhaps
+    one of a query still running in a thread, is dropped.
+    """
+    deadline = time.monotonic() + REOPEN_SECS
+    while True:
+        try:
+            os.makedirs(name, exist_ok=True)
+            return open_store()
+        except Exception as e:  # rocksdict raises bare Exceptions
+            if "lock hold by current process" not in str(e) or time.monotonic() > deadline:
+                raise open_error(name, e) from e
+        time.sleep(0.05)
+
+
+class RocksDB(Storage):
+    """RocksDB, through rocksdict in raw mode.
+
+    Table format 5 and snappy are what RocksDB 6 and later read, so that servers linked with an
+    older library can open the store.
+    """
+
+    ENGINE = "rocksdb"
+    TABLE_FORMAT = 5
+    TARGET_FILE_SIZE = 33_554_432
+    #: bytes of rows in memory after which a table is written; there may be two such
+    WRITE_BUFFER = 16 << 20
+    #: tables at level 0 after which they are merged, and writes slowed down and stopped: what one
+    #: reads has to look into each, but the more there are, the fewer times rows are merged
+    LEVEL0_SYNC = (12, 40, 60)
+    LEVEL0_SERVING = (4, 20, 36)
+    module: ModuleType
+    db: Any
+
+    @classmethod
+    def import_module(cls) -> None:  # noqa: D102
+        cls.module = cls._import(("rocksdict",), "pip install electrumx[rocksdb]")
+
+    def _options(self) -> Any:
+        options = self.module.Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.set_use_fsync(True)
+        options.set_target_file_size_base(self.TARGET_FILE_SIZE)
+        options.set_max_open_files(self.max_open_files)
+        options.set_write_buffer_size(self.WRITE_BUFFER)
+        few, slow, stop = self.LEVEL0_SYNC if self.for_sync else self.LEVEL0_SERVING
+        options.set_level_zero_file_num_compaction_trigger(few)
+        options.set_level_zero_slowdown_writes_trigger(slow)
+        options.set_level_zero_stop_writes_trigger(stop)
+        options.set_compression_type(self.module.DBCompressionType.snappy())
+        # RocksDB's info log is of no use to an operator and grows without bound by default.
+        options.set_keep_log_file_num(2)
+        options.set_max_log_file_size(1_000_000)
+        table = self.module.BlockBasedOptions()
+        table.set_format_version(self.TABLE_FORMAT)
+        options.set_block_based_table_factory(table)
+        return options
+
+    def open(self, name: str) -> None:  # noqa: D102
+        self.db = _open_patiently(name, lambda: self.module.Rdict(name, self._options()))
+        self._closed = False
+        self._is_merging = False
+        self._synced = self.module.WriteOptions()
+        self._synced.sync = True
+
+    def close(self) -> None:  # noqa: D102
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self.db.close()
+        except Exception:  # rocksdict raises bare Exceptions
+            # It writes out its memory first, which a full disk refuses.  The log has it all.
+            self.db = None
+            gc.collect()
+
+    def end_filling(self, *, merge: bool = False) -> None:  # noqa: D102
+        self.filling = False
+        few, slow, stop = self.LEVEL0_SERVING
+        self.db.set_options(
+            {
+                "level0_file_num_compaction_trigger": str(few),
+                "level0_slowdown_writes_trigger": str(slow),
+                "level0_stop_writes_trigger": str(stop),
+            }
+        )
+
+    def merge(self) -> bool:  # noqa: D102
+        if not self.compressible or self.table_bytes > self.MERGE_BYTES:
+            return True
+        options = self.module.CompactOptions()
+        # Otherwise a table that is alone is moved to the lowest level as it is, tombstones and all.
+        options.set_bottommost_level_compaction(self.module.BottommostLevelCompaction.force())
+        # Set before the other is looked at, as stop_merging does the other way round.
+        self._is_merging = True
+        try:
+            if not self._merge_stopped:
+                self.db.compact_range(None, None, options)
+        finally:
+            self._is_merging = False
+        return not self._merge_stopped
+
+    def stop_merging(self) -> None:  # noqa: D102
+        super().stop_merging()
+        if self._is_merging:
+            # Tables are not written any more, not even those of rows in memory, which the log has.
+            self.db.cancel_all_background(False)
+
+    def checkpoint(self, path: str) -> None:
+        """Make a copy of hard links in a folder that must not exist, on the same disk."""
+        self.module.Checkpoint(self.db).create_checkpoint(path)
+
+    def new_table(self, path: str) -> Any:
+        """Return a writer of a table outside of the store: ``writer[key] = value``, in key order.
+
+        ``finish()`` ends it; one without rows cannot be finished.
+        """
+        writer = self.module.SstFileWriter(options=self._options())
+        writer.open(path)
+        return writer
+
+    def take_table(self, path: str) -> None:
+        """Make a finished table a part of the store, durably; its rows are newer than others."""
+        options = self.module.IngestExternalFileOptions()
+        options.set_move_files(True)
+        self.db.ingest_external_file([path], options)
+
+    def get(self, key: bytes) -> bytes | None:  # noqa: D102
+        value: bytes | None = self.db.get(key)
+        return value
+
+    def put(self, key: bytes, value: bytes) -> None:  # noqa: D102
+        self._write_patiently(lambda: self.db.put(key, value))
+
+    @contextmanager
+    def write_batch(self) -> Iterator[WriteBatch]:  # noqa: D102
+        kept_bytes = 0 if self.filling or self.patience is None else KEPT_BYTES
+        batch = RepeatableBatch(lambda: self.module.WriteBatch(raw_mode=True), kept_bytes)
+        yield batch
+        self._write_patiently(lambda: batch.write(self.db, self._synced))
+
+    def iterator(  # noqa: D102
+        self, prefix: bytes = b"", reverse: bool = False, start: bytes = b""
+    ) -> Iterator[tuple[bytes, bytes]]:
+        # The iterator must be a snapshot of now, so it is made here and not at the first next().
+        # rocksdict's iterate bounds do not outlive its ReadOptions object (0.3.29 read freed
+        # memory), so the prefix is checked here.
+        cursor = self.db.iter()
+        if reverse:
+            end = util.increment_byte_string(prefix)
+            return rows_backwards(cursor, end, prefix, start)
+        first = max(prefix, start)
+        rows = self.db.items(from_key=first) if first else self.db.items()
+        return checked_rows(rows, cursor, self.get, first, prefix)
+
+    def rows_of(  # noqa: D102
+        self, prefixes: Sequence[bytes], max_bytes: int = NO_BOUND
+    ) -> list[list[Row]]:
+        return rows_at(self.db.iter(), prefixes, max_bytes)
+
+
+class RocksDBNG(Storage):
+    """RocksDB where rocksdict is not installed but the module ``rocksdb`` (rocksdb-ng) is.
+
+    An operator who comes from e-x has it.
+    """
+
+    ENGINE = "rocksdb"
+    module: ModuleType
+    db: Any
+
+    @classmethod
+    def import_module(cls) -> None:  # noqa: D102
+        cls.module = cls._import(("rocksdb",), "pip install electrumx[rocksdb]")
+
+    def open(self, name: str) -> None:  # noqa: D102
+        options = {
+            "create_if_missing": True,
+            "use_fsync": True,
+            "target_file_size_base": RocksDB.TARGET_FILE_SIZE,
+            "max_open_files": self.max_open_files,
+        }
+        self.db = _open_patiently(
+            name, lambda: self.module.DB(name, self.module.Options(**options))
+        )
+
+    def close(self) -> None:  # noqa: D102
+        # Its own close() ends the process if an iterator lives in some thread; the last reference
+        # to go closes the store as well.
+        self.db = None
+        gc.collect()
+
+    def get(self, key: bytes) -> bytes | None:  # noqa: D102
+        value: bytes | None = self.db.get(key)
+        return value
+
+    def put(self, key: bytes, value: bytes) -> None:  # noqa: D102
+        self.db.put(key, value)
+
+    @contextmanager
+    def write_batch(self) -> Iterator[WriteBatch]:  # noqa: D102
+        batch = self.module.WriteBatch()
+        yield batch
+        self.db.write(batch, sync=True)
+
+    def iterator(  # noqa: D102
+        self, prefix: bytes = b"", reverse: bool = False, start: bytes = b""
+    ) -> Iterator[tuple[bytes, bytes]]:
+        rows = self.db.iteritems()
+        if reverse:
+            rows = reversed(rows)
+            end = util.increment_byte_string(prefix)
+            if end:
+                # The last key at or below the end; there may be none above it.
+                rows.seek_for_prev(end)
+                rows = dropwhile(lambda row: row[0] == end, rows)
+            else:
+                rows.seek_to_last()
+            return takewhile(lambda row: row[0].startswith(prefix) and row[0] >= start, rows)
+        rows.seek(max(prefix, start))
+        return takewhile(lambda row: row[0].startswith(prefix), rows)

@@ -1,0 +1,336 @@
+"""The manual against the code: variables, protocol methods, operator's commands; and its build."""
+
+import argparse
+import ast
+import inspect
+import os
+import re
+import subprocess
+import sys
+from collections.abc import MutableMapping
+from importlib.util import find_spec
+
+import pytest
+
+from electrumx.cli import rpc as rpc_client
+from electrumx.lib.coins import Coin
+from electrumx.lib.env_base import EnvBase
+from electrumx.server import env as env_module
+from electrumx.server.env import Env
+from electrumx.server.session import ElectrumX, LocalRPC
+from electrumx.server.session.engine.method_registry import handler_names
+from tests.conftest import REPOSITORY, require
+
+DOCS = REPOSITORY / "docs"
+OLDEST, NEWEST = ElectrumX.PROTOCOL_MIN, ElectrumX.PROTOCOL_MAX
+# What the environment must hold for every variable to be looked at.
+COMPLETE = {
+    "COIN": "Bitcoin",
+    "DAEMON_URL": "http://user:password@localhost/",
+    "DB_DIRECTORY": "/nowhere",
+    "SERVICES": "ssl://:50002,rpc://",
+    "SSL_CERTFILE": "certificate",
+    "SSL_KEYFILE": "key",
+}
+
+
+class RecordingEnvironment(MutableMapping):
+    """An environment that remembers which variables somebody asked for."""
+
+    def __init__(self, values):
+        self.values = dict(values)
+        self.asked = set()
+
+    def __getitem__(self, key):
+        self.asked.add(key)
+        return self.values[key]
+
+    def __setitem__(self, key, value):
+        self.values[key] = value
+
+    def __delitem__(self, key):
+        del self.values[key]
+
+    def __iter__(self):
+        return iter(self.values)
+
+    def __len__(self):
+        return len(self.values)
+
+
+def manual(name):
+    return (DOCS / f"{name}.rst").read_text(encoding="utf-8")
+
+
+def directives(page, directive):
+    """The arguments of each such directive on a page, in order."""
+    return re.findall(rf"^ *\.\. {directive}:: (.+)$", manual(page), re.MULTILINE)
+
+
+def documented_obsolete():
+    chapter = manual("environment").split("Obsolete\n========\n")[1]
+    listed = chapter.split("\n\n")[1]
+    return re.findall(r"``([A-Z_]+)``", listed)
+
+
+def variables_named_in(path):
+    """Names of variables given to a reader of the environment, as written in the source."""
+    readers = {"getenv", "get"}
+    readers |= {name for name, func in vars(EnvBase).items() if takes_variable(func)}
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and node.args:
+            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            first = node.args[0]
+            if called in readers and isinstance(first, ast.Constant):
+                names.add(str(first.value))
+    return {name for name in names if re.fullmatch(r"[A-Z][A-Z0-9_]+", name)}
+
+
+def takes_variable(member):
+    """True for the class methods of EnvBase whose first argument names a variable."""
+    if not isinstance(member, classmethod):
+        return False
+    return "envvar" in inspect.signature(member.__func__).parameters
+
+
+def variables_read(monkeypatch):
+    """The variables that the server looks at when nothing is wrong with any."""
+    environment = RecordingEnvironment(COMPLETE)
+    leave_open_files_alone(monkeypatch)
+    monkeypatch.setattr(os, "environ", environment)
+    Env()
+    elsewhere = ("cli/server.py", "server/runtime/sd_notify.py")
+    by_others = [variables_named_in(REPOSITORY / "electrumx" / path) for path in elsewhere]
+    return environment.asked.union(*by_others)
+
+
+def leave_open_files_alone(monkeypatch):
+    """Env would raise this process's limit of open files, if it knew how."""
+    monkeypatch.setattr(env_module, "resource", None)
+
+
+def documented_signatures():
+    """{method: {parameter: default as written, None if it has none}}"""
+    result = {}
+    for text in directives("protocol-methods", "function"):
+        name, arguments = re.fullmatch(r"([\w.]+)\((.*)\)", text).groups()
+        parameters = [part.partition("=") for part in arguments.split(", ") if part]
+        result[name] = {key: default or None for key, _, default in parameters}
+    return result
+
+
+def served_signatures(cls, protocol):
+    """The same, of the handlers."""
+    result = {}
+    for name, attribute in handler_names(cls, protocol).items():
+        parameters = list(inspect.signature(getattr(cls, attribute)).parameters.values())[1:]
+        # Surplus arguments, which some tolerate, have no names.
+        named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        result[name] = {p.name: default_text(p.default) for p in named}
+    return result
+
+
+def default_text(default):
+    if default is inspect.Parameter.empty:
+        return None
+    written = {True: "true", False: "false", "": '""'} if type(default) is not int else {}
+    return written.get(default, str(default))
+
+
+def versions_added():
+    """{method: the version that the manual says it came with}; the oldest are left out."""
+    entries = re.split(r"^\.\. function:: ", manual("protocol-methods"), flags=re.MULTILINE)[1:]
+    result = {}
+    for entry in entries:
+        added = re.search(r"^ +\.\. versionadded:: ([\d.]+)(?: |$)", entry, re.MULTILINE)
+        if added:
+            result[entry.partition("(")[0]] = tuple(map(int, added.group(1).split(".")))
+    return result
+
+
+def client_commands():
+    """{command: its parser} of electrumx_rpc."""
+    parser = rpc_client.make_parser()
+    (commands,) = (
+        action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
+    )
+    return commands.choices
+
+
+def coin_classes():
+    """The coins that an operator can name."""
+    return {
+        coin
+        for coin in subclasses(Coin)
+        if hasattr(coin, "NAME")
+        and hasattr(coin, "NET")
+        and coin.__module__.startswith("electrumx.")
+    }
+
+
+def subclasses(cls):
+    return {cls}.union(*(subclasses(sub) for sub in cls.__subclasses__()))
+
+
+def test_every_variable_that_the_server_reads_is_documented_and_no_other(monkeypatch):
+    documented = directives("environment", "envvar")
+
+    read = variables_read(monkeypatch) - set(documented_obsolete())
+
+    assert read == set(documented)
+    assert len(documented) == len(set(documented))
+
+
+def summary_table():
+    """The rows (name, default, meaning) of the table at the top of the environment page."""
+    table = manual("environment").split("Summary\n=======\n")[1].split("Types\n=====")[0]
+    row = r"^   \* - :envvar:`(\w+)`\n     - (.+)\n     - (.+)$"
+    return re.findall(row, table, re.MULTILINE)
+
+
+def test_the_summary_table_has_the_variables_in_the_order_of_their_entries():
+    assert [name for name, _, _ in summary_table()] == directives("environment", "envvar")
+
+
+def stated_default(entry):
+    """Return the default that an entry of the environment page states, as the table writes it."""
+    head = " ".join(entry.partition("\n\n")[2].split("\n\n")[0].split())
+    words = r"set by the coin|the server's own|:envvar:`\w+`|``.+?``|\w[\w,]*\w|\w"
+    found = re.search(rf"default ({words})", head)
+    text = found[1] if found else "required"
+    text = {"set by the coin": "by coin", "the server's own": "own"}.get(text, text)
+    return text.removeprefix(":envvar:").strip("`")
+
+
+def test_the_summary_table_has_the_defaults_of_the_entries():
+    entries = re.split(r"^\.\. envvar:: ", manual("environment"), flags=re.MULTILINE)[1:]
+    # Required only for some services, and a format that would be wider than the table.
+    others = {"SSL_CERTFILE": "none", "SSL_KEYFILE": "none", "LOG_FORMAT": "in the text"}
+    stated = {entry.partition("\n")[0]: stated_default(entry) for entry in entries}
+
+    table = {name: default.strip("`") for name, default, _ in summary_table()}
+
+    assert table == stated | others
+
+
+def test_the_obsolete_variables_are_listed_and_each_stops_the_server(monkeypatch):
+    listed = documented_obsolete()
+
+    assert len(listed) == len(set(listed)) == 15
+    for name in listed:
+        monkeypatch.setattr(os, "environ", {**COMPLETE, name: "x"})
+        with pytest.raises(Env.Error, match="remove obsolete environment variables") as error:
+            Env()
+        assert repr([name]) in str(error.value)
+
+
+def test_the_clients_variables_are_documented_with_the_client():
+    documented = {"RPC_PORT", "RPC_SOCKET"}
+    assert documented == set(directives("rpc-interface", "envvar"))
+    assert documented <= variables_named_in(REPOSITORY / "electrumx" / "cli" / "rpc.py")
+
+
+def test_defaults_of_integers_in_the_manual_are_those_of_the_code(monkeypatch):
+    leave_open_files_alone(monkeypatch)
+    monkeypatch.setattr(os, "environ", dict(COMPLETE))
+    values = vars(Env())
+    attributes = {"BANDWIDTH_UNIT_COST": "bw_unit_cost", "CACHE_MB": "cache_MB"}
+    for name in ("DAEMON_POLL_INTERVAL_BLOCKS", "DAEMON_POLL_INTERVAL_MEMPOOL"):
+        attributes[name] = f"{name.lower()}_msec"
+    stated = re.findall(
+        r"^\.\. envvar:: (\w+)\n\n   Integer,(?: \w+,)? default ([\d,]+)[.;]",
+        manual("environment"),
+        re.MULTILINE,
+    )
+    # MAX_SESSIONS is further limited by the machine.
+    stated = {name: int(value.replace(",", "")) for name, value in stated}
+    del stated["MAX_SESSIONS"]
+
+    assert len(stated) >= 13
+    assert {name: values[attributes.get(name, name.lower())] for name in stated} == stated
+
+
+def test_every_coin_and_network_is_documented_and_no_other():
+    table = re.findall(
+        r"^``(\w+)`` +(``.*(?:\n {20}.*)*)",
+        manual("features").split("Coins\n=====")[1],
+        re.MULTILINE,
+    )
+    documented = [
+        Coin.lookup_coin_class(name, net)
+        for name, nets in table[1:]
+        for net in re.findall(r"``([\w-]+)``", nets)
+    ]
+
+    assert len(documented) == len(set(documented))
+    assert coin_classes() == set(documented)
+
+
+def test_every_protocol_method_is_documented_with_its_parameters_and_no_other():
+    assert served_signatures(ElectrumX, NEWEST) == documented_signatures()
+
+
+def test_the_range_of_versions_in_the_manual_is_that_of_the_server():
+    oldest, newest = (".".join(map(str, version)) for version in (OLDEST, NEWEST))
+
+    assert f"This server speaks {oldest} to {newest}." in manual("protocol-basics")
+
+
+def test_methods_newer_than_the_oldest_version_are_served_in_it_as_extras():
+    newer = {name for name, version in versions_added().items() if version > OLDEST}
+
+    assert newer == {
+        "blockchain.scripthash.unsubscribe",
+        "blockchain.transaction.broadcast_package",
+        "mempool.get_info",
+    }
+    assert set(handler_names(ElectrumX, OLDEST)) == set(documented_signatures())
+
+
+def test_removed_methods_are_not_served():
+    removed = re.findall(r"^``(blockchain[\w.]+)`` ", manual("protocol-removed"), re.MULTILINE)
+
+    assert len(removed) == 9
+    assert not set(removed) & set(handler_names(ElectrumX, NEWEST))
+
+
+def test_every_command_of_the_operators_port_is_documented_and_no_other():
+    documented = directives("rpc-interface", "rpccommand")
+
+    assert set(handler_names(LocalRPC, (0,))) == set(documented)
+    assert len(documented) == len(set(documented))
+
+
+def test_the_client_has_every_documented_command_and_no_other():
+    assert set(client_commands()) == set(directives("rpc-interface", "rpccommand"))
+
+
+def test_the_options_of_the_client_are_documented():
+    parsers = [rpc_client.make_parser(), *client_commands().values()]
+    accepted = {option for parser in parsers for option in parser._option_string_actions}
+
+    documented = re.findall(r"-{1,2}[a-z]+", " ".join(directives("rpc-interface", "option")))
+
+    assert accepted - {"-h", "--help"} == set(documented)
+
+
+def test_no_page_is_missing_from_the_index():
+    pages = {path.stem for path in DOCS.glob("*.rst")} - {"index"}
+
+    assert pages <= set(re.findall(r"^   ([\w-]+)$", manual("index"), re.MULTILINE))
+
+
+def test_the_manual_builds_without_a_warning(tmp_path):
+    require(find_spec("sphinx") is not None, "sphinx is not installed")
+    command = [sys.executable, "-m", "sphinx", "-W", "-n", "-q", "-E", "-b", "html"]
+
+    done = subprocess.run(
+        [*command, "-d", str(tmp_path / "doctrees"), str(DOCS), str(tmp_path / "html")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "html" / "index.html").is_file()

@@ -1,0 +1,117 @@
+"""What is installed is what is in the tree, and its commands work where there is no tree."""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+import electrumx
+from tests.conftest import REPOSITORY
+from tests.lint.test_sourcecode import tracked_files
+
+COMMANDS = ("electrumx_server", "electrumx_rpc", "electrumx_compact_history")
+INSTALL_SECS = 250
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The folder of commands of a fresh virtual environment with the project installed."""
+    folder = tmp_path_factory.mktemp("packaging")
+    source = folder / "source"
+    for path in tracked_files():
+        target = source / path.relative_to(REPOSITORY)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    venv.create(folder / "venv", with_pip=True)
+    commands = folder / "venv" / "bin"
+    done = subprocess.run(
+        [commands / "python", "-m", "pip", "install", "-q", source],
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_SECS,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    # From here on nothing may be found in the source by chance.
+    shutil.rmtree(source)
+    return commands
+
+
+def run(installed, name, *arguments, **env):
+    return subprocess.run(
+        [installed / name, *arguments],
+        cwd=installed.parent,
+        env={"PATH": os.defpath, "LANG": "C.UTF-8", **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_every_folder_of_code_is_a_package():
+    folders = {path.parent for path in (REPOSITORY / "electrumx").rglob("*.py")}
+
+    assert [str(folder) for folder in folders if not (folder / "__init__.py").exists()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("packaging")
+def test_the_installed_version_is_the_package_s_own(installed):
+    code = "import importlib.metadata as m; print(m.version('electrumx'))"
+    done = run(installed, "python", "-c", code)
+
+    assert done.stdout.strip() == electrumx.version_short, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("packaging")
+def test_every_module_is_installed(installed):
+    code = "import electrumx, pathlib; print(pathlib.Path(electrumx.__file__).parent)"
+    done = run(installed, "python", "-c", code)
+    there = Path(done.stdout.strip())
+    expected = {p.relative_to(REPOSITORY) for p in (REPOSITORY / "electrumx").rglob("*.py")}
+
+    assert there.parent.is_relative_to(installed.parent)
+    assert {path.relative_to(there.parent) for path in there.rglob("*.py")} == expected
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("packaging")
+def test_the_installed_server_asks_for_its_settings_in_one_line(installed):
+    done = run(installed, "electrumx_server", ALLOW_ROOT="1")
+    output = done.stdout + done.stderr
+
+    assert done.returncode == 1
+    assert "DB_DIRECTORY" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("packaging")
+def test_the_installed_rpc_client_explains_itself(installed):
+    done = run(installed, "electrumx_rpc", "--help")
+
+    assert done.returncode == 0
+    assert "getinfo" in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_commands_run_from_the_tree(name):
+    """Whoever has a checkout and the dependencies needs no installation."""
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / name, "--help"],
+        env={"PATH": os.defpath, "ALLOW_ROOT": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert "Error: No module" not in done.stderr
+    assert "electrumx" in (done.stdout + done.stderr).lower()
+
+
+def test_the_licence_is_mit():
+    assert (REPOSITORY / "LICENCE").read_text().startswith("MIT License\n")

@@ -1,0 +1,170 @@
+"""What the block processor reports of its tip, and when; time is simulated."""
+
+import asyncio
+from types import SimpleNamespace
+
+from electrumx.server.block_processor.tip_reporter import FORK_SECS, KEPT_STEPS, TipReporter
+from electrumx.server.notifications import Confirmed
+from tests.fakes.virtual_time import VirtualTimeLoop
+
+
+class Index:
+    """A processor whose tip a test moves."""
+
+    def __init__(self):
+        self.height, self.tip = 10, b"10"
+        self.touched = set()
+        self.state_lock = asyncio.Lock()
+        self.daemon = SimpleNamespace(cached_height=lambda: self.daemon_height)
+        self.daemon_height = 10
+        self.db = SimpleNamespace(raw_header=self.raw_header)
+        self.commit()
+
+    async def raw_header(self, height):
+        await asyncio.sleep(0.001)
+        return b"header %d" % height
+
+    def move(self, height, tip, *touched):
+        self.height, self.tip = height, tip
+        self.touched |= set(touched)
+
+    def commit(self):
+        self.db.db_height, self.db.db_tip = self.height, self.tip
+
+
+class Listener:
+    def __init__(self):
+        self.heard = []
+
+    async def on_block(self, touched, height):
+        self.heard.append((height, touched))
+
+
+def simulate(scenario):
+    async def main():
+        index, listener = Index(), Listener()
+        reporter = TipReporter(index, listener)
+        await reporter.check()
+        assert listener.heard == [(10, set())]
+        listener.heard.clear()
+        running = asyncio.ensure_future(reporter.run())
+        try:
+            await scenario(index, reporter, listener.heard)
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+
+    loop = VirtualTimeLoop()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+def test_a_tip_is_reported_once_when_it_is_committed():
+    async def scenario(index, reporter, heard):
+        index.move(11, b"11", b"a")
+        await asyncio.sleep(60)
+        assert heard == []
+        index.commit()
+        reporter.blocks_advanced(b"its header")
+        await asyncio.gather(reporter.check(), reporter.check())
+        assert heard == [(11, {b"a"})]
+        assert reporter.reported.header == b"its header"
+        await asyncio.sleep(60)
+        assert len(heard) == 1
+
+    simulate(scenario)
+
+
+def test_a_tip_that_nobody_asked_to_report_is_reported():
+    async def scenario(index, reporter, heard):
+        index.move(11, b"11", b"a")
+        index.commit()
+        await asyncio.sleep(1)
+        assert heard == [(11, {b"a"})]
+        assert reporter.reported.header == b"header 11"
+
+    simulate(scenario)
+
+
+def test_undone_blocks_wait_for_those_that_replace_them():
+    async def scenario(index, reporter, heard):
+        index.daemon_height = 12
+        reporter.reorg_begins(9)
+        index.move(9, b"9", b"undone")
+        index.commit()
+        reporter.blocks_undone(b"10")
+        await asyncio.sleep(FORK_SECS - 1)
+        assert heard == []
+        assert reporter.forks_reported == 0
+        index.move(12, b"12'", b"new")
+        index.commit()
+        reporter.blocks_advanced(b"h")
+        await reporter.check()
+        assert heard == [(12, {b"undone", b"new"})]
+        assert reporter.forks_reported == 1
+
+    simulate(scenario)
+
+
+def test_undone_blocks_are_reported_if_no_others_come_in_time():
+    async def scenario(index, reporter, heard):
+        index.daemon_height = 12
+        reporter.reorg_begins(9)
+        index.move(9, b"9", b"undone")
+        index.commit()
+        await asyncio.sleep(FORK_SECS + 1)
+        assert heard == [(9, {b"undone"})]
+        assert reporter.forks_reported == 1
+
+    simulate(scenario)
+
+
+def test_undone_blocks_are_reported_at_once_if_the_node_has_no_others():
+    async def scenario(index, reporter, heard):
+        index.daemon_height = 9
+        reporter.reorg_begins(9)
+        index.move(9, b"9", b"undone")
+        index.commit()
+        await reporter.check()
+        assert heard == [(9, {b"undone"})]
+
+    simulate(scenario)
+
+
+def test_the_same_blocks_undone_and_indexed_again_are_a_report():
+    async def scenario(index, reporter, heard):
+        before = reporter.reported
+        reporter.reorg_begins(9)
+        index.touched = {b"a"}
+        reporter.blocks_advanced(b"h")
+        await reporter.check()
+        assert heard == [(10, {b"a"})]
+        assert reporter.reported is not before
+        assert reporter.reported.tip == before.tip
+
+    simulate(scenario)
+
+
+def test_steps_lead_from_any_recent_tip_to_the_present_one():
+    async def scenario(index, reporter, _heard):
+        tips = [b"10"]
+        for height in range(11, 11 + KEPT_STEPS + 2):
+            step = Confirmed(height, b"%d" % height, b"", b"")
+            reporter.add_step(tips[-1], step)
+            tips.append(step.tip)
+        assert reporter.step_from(tips[0]) is None
+        # Down by two, and up to a block that was there before
+        index.move(index.height, tips[-3])
+        reporter.blocks_undone(tips[-1])
+        reporter.add_step(tips[-3], Confirmed(1, tips[-2], b"", b""))
+        for tip in tips[3:]:
+            seen = set()
+            while (step := reporter.step_from(tip)) is not None:
+                assert tip not in seen
+                seen.add(tip)
+                tip = step.tip
+            assert tip == tips[-2]
+
+    simulate(scenario)

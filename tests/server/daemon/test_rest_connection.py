@@ -1,0 +1,152 @@
+"""A connection for blocks takes answers of any size in any pieces, and nothing that it did not ask."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from electrumx.server.daemon.rest_connection import (
+    Disconnected,
+    RestConnection,
+    RestTooLargeError,
+    RestTrouble,
+)
+
+MAX_BYTES = 50_000_000
+
+
+def admit(length):
+    """Allow what is no longer than MAX_BYTES."""
+    if length > MAX_BYTES:
+        raise RestTooLargeError(MAX_BYTES)
+
+
+def answer(body, *, status="200 OK", version="1.1", kind="application/octet-stream", more=()):
+    lines = [f"HTTP/{version} {status}", f"Content-Type: {kind}", f"Content-Length: {len(body)}"]
+    return "\r\n".join([*lines, *more, "", ""]).encode() + body
+
+
+@asynccontextmanager
+async def peer(*answers, pieces=None, end=False, timeout=5.0):
+    """A connection to one who sends these answers, in order, and the requests that it gets."""
+    requests = []
+    waiting = list(answers)
+
+    async def serve(reader, writer):
+        try:
+            while waiting:
+                requests.append(await reader.readuntil(b"\r\n\r\n"))
+                reply = waiting.pop(0)
+                for at in range(0, len(reply), pieces or max(1, len(reply))):
+                    writer.write(reply[at : at + (pieces or len(reply))])
+                    await writer.drain()
+                    await asyncio.sleep(0)
+            if not end:
+                await reader.read()
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()[:2]
+    connection = await RestConnection.open(address, False, "node:8332", timeout)
+    connection.requests = requests
+    try:
+        yield connection
+    finally:
+        connection.close()
+        server.close()
+
+
+@pytest.mark.parametrize("pieces", [None, 1, 7])
+async def test_bodies_come_whole_however_they_are_cut(pieces):
+    bodies = [b"", b"x", bytes(range(256)) * 3, b"\r\n\r\n" * 4]
+    async with peer(*map(answer, bodies), pieces=pieces) as connection:
+        assert bodies == [await connection.get(f"/rest/block/{n}.bin", admit) for n in range(4)]
+        first = b"GET /rest/block/0.bin HTTP/1.1\r\nHost: node:8332\r\nAccept: */*\r\n\r\n"
+        assert connection.requests[0] == first
+        assert connection.is_open
+
+
+async def test_a_body_larger_than_what_is_allocated_at_first_comes_whole(monkeypatch):
+    monkeypatch.setattr(RestConnection, "FIRST_ROOM", 1000)
+    body = bytes(range(251)) * 1000
+    async with peer(answer(body)) as connection:
+        assert body == await connection.get("/", admit)
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (b"220 mail.example ESMTP\r\n\r\n", "no HTTP"),
+        (answer(b"", status="404 Not Found"), "HTTP status '404'"),
+        (answer(b"<html>", kind="text/html"), "no binary answer"),
+        (answer(b"", more=["Transfer-Encoding: chunked"]), "no Content-Length"),
+        (answer(b"").replace(b"Content-Length: 0", b"Content-Length: -1"), "no Content-Length"),
+        (answer(b"").replace(b"Content-Length: 0", b"Content-Length: 1_0"), "no Content-Length"),
+        (answer(b"").replace(b"Length: 0", b"Length: " + b"9" * 5000), "impossible"),
+        (answer(b"ab") + b"c", "more than the answer"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 5000, "headers are too large"),
+    ],
+)
+async def test_an_answer_that_is_not_as_it_should_be_ends_the_connection(reply, reason):
+    async with peer(reply) as connection:
+        with pytest.raises(RestTrouble, match=reason):
+            await connection.get("/", admit)
+        assert not connection.is_open
+        with pytest.raises(Disconnected):
+            await connection.get("/", admit)
+
+
+async def test_a_body_that_is_not_admitted_is_not_read():
+    async with peer(answer(b"").replace(b"Length: 0", b"Length: 50000001")) as connection:
+        with pytest.raises(RestTooLargeError, match="50000000"):
+            await connection.get("/", admit)
+        assert not connection.is_open
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [(b"", Disconnected), (b"HTTP/1.1 2", RestTrouble), (answer(b"abc")[:-1], RestTrouble)],
+)
+async def test_a_peer_that_hangs_up_is_told_apart_from_one_that_never_answered(reply, kind):
+    async with peer(reply, end=True) as connection:
+        with pytest.raises(RestTrouble) as info:
+            await connection.get("/", admit)
+        assert type(info.value) is kind
+
+
+async def test_a_peer_that_says_nothing_is_left_when_the_time_is_up():
+    async with peer(b"", timeout=0.05) as connection:
+        with pytest.raises(RestTrouble, match="timeout"):
+            await connection.get("/", admit)
+        assert not connection.is_open
+
+
+@pytest.mark.parametrize(
+    "reply", [answer(b"ab", version="1.0"), answer(b"ab", more=["Connection: close"])]
+)
+async def test_a_connection_that_will_not_be_kept_is_closed_after_the_answer(reply):
+    async with peer(reply) as connection:
+        assert await connection.get("/", admit) == b"ab"
+        assert not connection.is_open
+
+
+async def test_a_request_that_is_given_up_takes_its_connection_along():
+    async with peer(b"") as connection:
+        asking = asyncio.ensure_future(connection.get("/", admit))
+        await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert not connection.is_open
+
+
+async def test_nobody_listening_is_trouble():
+    server = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()[:2]
+    server.close()
+    await server.wait_closed()
+    with pytest.raises(RestTrouble):
+        await RestConnection.open(address, False, "node", 5.0)

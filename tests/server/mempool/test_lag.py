@@ -1,0 +1,76 @@
+"""When clients are served although the mempool is not complete, and what is logged of it."""
+
+import asyncio
+import logging
+import time
+
+from electrumx.server.mempool.lag import FIRST_SECS, MempoolLag
+from tests.fakes.virtual_time import VirtualTimeLoop
+
+LOGGER = logging.getLogger("lag")
+
+
+def seconds_until_usable(complete_at, fetching_until=0.0):
+    """Return when, in simulated time, clients are served."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        lag = MempoolLag(LOGGER, 5.0)
+        if complete_at is not None:
+            loop.call_later(complete_at, lag.note_complete)
+        await lag.wait_until_usable(lambda: loop.time() < fetching_until)
+        return loop.time()
+
+    loop = VirtualTimeLoop()
+    try:
+        return loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+def test_clients_are_served_after_the_first_complete_refresh():
+    assert seconds_until_usable(3.0) == 3.0
+
+
+def test_clients_are_served_without_one_that_makes_no_progress():
+    assert FIRST_SECS <= seconds_until_usable(None) < FIRST_SECS + 1
+
+
+def test_a_first_refresh_that_makes_progress_is_waited_for():
+    assert seconds_until_usable(100.0, fetching_until=100.0) == 100.0
+    assert 30 <= seconds_until_usable(None, fetching_until=30.0) < 31
+
+
+def test_falling_behind_and_catching_up_are_logged_once(caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    async def main():
+        lag = MempoolLag(LOGGER, 5.0)
+        assert lag.is_behind()
+        lag.log_change()
+        assert caplog.messages == []
+        lag.note_complete()
+        await lag.wait_until_usable(lambda: False)
+        for _ in range(2):
+            lag.log_change()
+        assert not lag.is_behind()
+        now[0] += 26
+        for _ in range(2):
+            lag.log_change()
+        assert lag.is_behind()
+        lag.note_complete()
+        for _ in range(2):
+            lag.log_change()
+
+    loop = VirtualTimeLoop()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+    assert caplog.messages == [
+        "the mempool is behind the daemon's: no complete refresh for 26s; "
+        "unconfirmed transactions may be missing in answers",
+        "the mempool is up to date with the daemon's again",
+    ]

@@ -1,0 +1,309 @@
+"""WebSocket connections: framing, control frames and their flow, the upgrade and its errors."""
+
+import asyncio
+import contextlib
+import json
+import os
+import struct
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from websockets.asyncio.client import connect
+from websockets.frames import Frame, Opcode
+
+from electrumx.server.session.transport import websocket
+from electrumx.server.session.transport.transport import LINGER_BYTES
+from electrumx.server.session.transport.websocket import WebSocketTransport, frame_header
+from tests.fakes.connections import FakeSocketTransport, connection_context
+from tests.fakes.session_world import FakeService, session_world, until
+from tests.server.session.transport.test_tls import EchoSession, settle
+
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def frame(opcode, data=b"", *, fin=True):
+    return Frame(opcode, data, fin).serialize(mask=True)
+
+
+def opened(max_recv=1_000_000, session=EchoSession):
+    """Return (connection, socket) after the upgrade."""
+    connection = WebSocketTransport(connection_context(session, max_recv))
+    connection.connection_made(socket := FakeSocketTransport())
+    connection.data_received(UPGRADE)
+    assert socket.sent.startswith(b"HTTP/1.1 101 ")
+    socket.sent = b""
+    return connection, socket
+
+
+def messages_in(data):
+    """Return the messages in what a server sent."""
+    messages = []
+    while data:
+        assert data[0] == 0x81
+        size, start = data[1], 2
+        if size == 126:
+            (size,), start = struct.unpack(">H", data[2:4]), 4
+        elif size == 127:
+            (size,), start = struct.unpack(">Q", data[2:10]), 10
+        messages.append(data[start : start + size])
+        data = data[start + size :]
+    return messages
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536, 1_000_000])
+def test_headers_of_frames_are_the_librarys(size):
+    assert frame_header(size) + b"x" * size == Frame(Opcode.TEXT, b"x" * size).serialize(mask=False)
+
+
+parts = st.lists(
+    st.one_of(
+        st.binary(max_size=300).map(lambda data: ("message", data.hex().encode())),
+        st.lists(st.binary(max_size=30), min_size=2, max_size=4).map(
+            lambda pieces: ("fragments", [piece.hex().encode() for piece in pieces])
+        ),
+        st.binary(max_size=100).map(lambda data: ("ping", data)),
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(parts=parts, cuts=st.lists(st.integers(0, 4_000), max_size=12))
+def test_messages_do_not_depend_on_where_the_bytes_are_cut(parts, cuts):
+    data, expected, pongs = UPGRADE, [], 0
+    for kind, value in parts:
+        if kind == "message":
+            data += frame(Opcode.TEXT, value)
+            expected.append(value)
+        elif kind == "ping":
+            data += frame(Opcode.PING, value)
+            pongs += 1
+        else:
+            for n, piece in enumerate(value):
+                opcode = Opcode.CONT if n else Opcode.BINARY
+                data += frame(opcode, piece, fin=n + 1 == len(value))
+                data += frame(Opcode.PONG)
+            expected.append(b"".join(value))
+
+    async def run():
+        connection = WebSocketTransport(connection_context(EchoSession))
+        connection.connection_made(socket := FakeSocketTransport())
+        start = 0
+        for cut in [*sorted(min(cut, len(data)) for cut in cuts), len(data)]:
+            if piece := data[start:cut]:
+                connection.data_received(piece)
+                start = cut
+        await settle(connection)
+        session = connection.session
+        assert session.messages == expected
+        assert session.size == len(data)
+        assert socket.sent.count(b"\x8a") >= pongs
+        connection.connection_lost(None)
+
+    asyncio.run(run())
+
+
+async def test_replies_of_one_call_are_frames_of_one_write():
+    connection, socket = opened()
+    connection.send([b"a" * size for size in (1, 200, 70_000, 3)])
+
+    assert [len(message) for message in messages_in(socket.sent)] == [1, 200, 70_000, 3]
+
+
+async def test_pings_are_not_answered_while_the_client_does_not_read():
+    connection, socket = opened()
+    session = connection.session
+    session.on_unwritable = session.on_writable = lambda: None
+    connection.pause_writing()
+    assert not socket.is_reading
+    connection.data_received(frame(Opcode.PING, b"x" * 100) * 100)
+    assert socket.sent == b""
+    connection.resume_writing()
+    await settle(connection)
+    assert socket.sent.count(b"\x8a") == 100
+    assert socket.is_reading
+
+
+async def test_frames_are_processed_in_steps_and_charged():
+    connection, socket = opened()
+    before = connection.session.cost
+    connection.data_received(frame(Opcode.PING) * 20_000)
+    assert socket.sent.count(b"\x8a") < 20_000
+    assert not socket.is_reading
+    await settle(connection)
+    assert socket.sent.count(b"\x8a") == 20_000
+    assert connection.session.cost - before == pytest.approx(20_000 * websocket.FRAME_COST)
+
+
+async def test_empty_fragments_take_no_memory_and_are_charged():
+    connection, _socket = opened()
+    before = connection.session.cost
+    connection.data_received(frame(Opcode.TEXT, fin=False) + frame(Opcode.CONT, fin=False) * 5_000)
+    await settle(connection)
+    assert connection._fragments == b""
+    assert connection.session.cost - before == pytest.approx(5_001 * websocket.FRAME_COST)
+    connection.data_received(frame(Opcode.CONT, b"end"))
+    await settle(connection)
+    assert connection.session.messages == [b"end"]
+
+
+async def test_a_session_at_its_limit_is_dropped_for_pings_alone():
+    async with session_world(services=[FakeService("ws"), FakeService("rpc")]) as world:
+        reader, writer = await asyncio.open_connection("127.0.0.1", world.port("ws"))
+        writer.write(UPGRADE)
+        await reader.readuntil(b"\r\n\r\n")
+        session = world.session()
+        session.bump_cost(9_900)
+        with contextlib.suppress(ConnectionError):
+            writer.write(frame(Opcode.PING) * 4_000)
+            await writer.drain()
+            await reader.read()
+        await until(lambda: not world.manager.sessions)
+        writer.close()
+
+
+async def test_a_flood_of_pings_by_a_client_that_does_not_read_is_bounded():
+    async with session_world(
+        services=[FakeService("ws"), FakeService("tcp")], cost_hard_limit=0, cost_soft_limit=0
+    ) as world:
+        other = await world.connect("tcp")
+        await other.request("server.ping")
+        _reader, writer = await asyncio.open_connection("127.0.0.1", world.port("ws"))
+        writer.write(UPGRADE)
+        await until(lambda: world.manager.session_count() == 2)
+        transport = world.session(1).transport
+        writer.transport.pause_reading()
+        pings = frame(Opcode.PING, b"x" * 125) * 4_000
+        for _ in range(100):
+            writer.write(pings)
+            if not transport.is_writable:
+                break
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(writer.drain(), 0.05)
+        await until(lambda: not transport.is_writable)
+        for _ in range(20):
+            writer.write(pings)
+            await other.request("server.ping")
+        held = transport.unsent_bytes() + transport.input_size()
+        assert held < 1_000_000
+        writer.transport.abort()
+
+
+async def test_a_binary_message_need_not_be_utf8():
+    connection, _socket = opened()
+    connection.data_received(frame(Opcode.BINARY, b"\xff", fin=False) + frame(Opcode.CONT, b"\xfe"))
+    await settle(connection)
+    assert connection.session.messages == [b"\xff\xfe"]
+    assert not connection.is_closing()
+
+
+# -- the upgrade
+
+
+@pytest.mark.parametrize("offered", [["first", "second"], ["binary"]])
+async def test_the_subprotocol_first_offered_is_selected(offered):
+    async with (
+        session_world(services=[FakeService("ws")]) as world,
+        connect(f"ws://127.0.0.1:{world.port('ws')}", subprotocols=offered) as client,
+    ):
+        assert client.subprotocol == offered[0]
+        await client.send('{"id": 1, "method": "server.ping"}')
+        assert json.loads(await client.recv())["id"] == 1
+
+
+async def test_neither_a_subprotocol_nor_compression_is_selected_unasked():
+    async with (
+        session_world(services=[FakeService("ws")]) as world,
+        connect(f"ws://127.0.0.1:{world.port('ws')}", compression="deflate") as client,
+    ):
+        assert client.subprotocol is None
+        assert "Sec-WebSocket-Extensions" not in client.response.headers
+
+
+@pytest.mark.parametrize(
+    ("data", "reply"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"HTTP/1.1 426 "),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 "),
+        (b'{"id": 1, "method": "server.ping"}\n', b""),
+        (b"\x16\x03\x01\x02\x00" + os.urandom(512) + b"\r\n\r\n", b""),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20_000, b""),
+        (b"GET /" + b"x" * 200_000, b""),
+    ],
+    ids=["no upgrade", "POST", "JSON", "TLS", "many headers", "long path"],
+)
+async def test_what_is_no_upgrade_ends_the_connection_and_is_not_logged(data, reply, caplog):
+    async with session_world(services=[FakeService("ws"), FakeService("rpc")]) as world:
+        reader, writer = await asyncio.open_connection("127.0.0.1", world.port("ws"))
+        caplog.clear()
+        received = b""
+        with contextlib.suppress(ConnectionError):
+            writer.write(data)
+            received = await reader.read()
+        assert received.startswith(reply) or not received
+        writer.close()
+        await until(lambda: world.manager.admission.count == 0)
+        assert caplog.records == []
+
+
+# -- the end
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (frame(Opcode.TEXT, b"x" * 1_001), 1009),
+        (frame(Opcode.TEXT, b"x" * 600, fin=False) + frame(Opcode.CONT, b"x" * 600), 1009),
+        (frame(Opcode.TEXT, b"\xff\xfe"), 1007),
+        (frame(Opcode.CONT, b"x"), 1002),
+        (b"\x81\x01x", 1002),  # not masked
+        (frame(Opcode.CLOSE, struct.pack(">H", 1000)), 1000),
+    ],
+    # Masks are random, and so are names made of them.
+    ids=["large", "large in fragments", "no UTF-8", "no beginning", "no mask", "close"],
+)
+async def test_the_end_of_a_connection_has_a_code(data, code):
+    connection, socket = opened(max_recv=1_000)
+    connection.data_received(data)
+    await settle(connection)
+    assert socket.sent[0] == 0x88
+    assert struct.unpack(">H", socket.sent[2:4])[0] == code
+    assert socket.eof_sent
+    assert connection.session is None or connection.is_closing()
+    connection.connection_lost(None)
+
+
+async def test_a_silent_client_is_pinged_and_dropped_if_it_does_not_answer(monkeypatch):
+    monkeypatch.setattr(websocket, "PING_SECS", 0.02)
+    async with (
+        session_world(services=[FakeService("ws")]) as world,
+        connect(f"ws://127.0.0.1:{world.port('ws')}", ping_interval=None) as living,
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", world.port("ws"))
+        writer.write(UPGRADE)
+        await reader.readuntil(b"\r\n\r\n")
+        assert await reader.read() == b"\x89\x00"
+        await living.send('{"id": 1, "method": "server.ping"}')
+        assert json.loads(await living.recv())["id"] == 1
+        writer.close()
+
+
+async def test_what_is_sent_after_a_protocol_error_is_bounded_and_charged():
+    """The connection lingers for a second, so that the client can read why it ended."""
+    transport, socket = opened()
+    transport._context.byte_cost = 0.01
+    # A fragment of no message
+    transport.data_received(frame(Opcode.CONT, b"", fin=False))
+    await until(lambda: transport.session is None)
+    assert transport.late_cost() == 0
+    flood = bytes(100_000)
+    for _ in range(LINGER_BYTES // len(flood)):
+        transport.data_received(flood)
+    assert not socket.is_aborted
+    assert transport.late_cost() == LINGER_BYTES * 0.01
+    transport.data_received(flood)
+    assert socket.is_aborted
