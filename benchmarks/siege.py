@@ -13,6 +13,7 @@ waited, memory and descriptors over time, log lines by level, and what the abuse
 import argparse
 import asyncio
 import collections
+import itertools
 import json
 import multiprocessing
 import os
@@ -37,6 +38,7 @@ from tests.integration import crowd
 from tests.integration.launcher import InjectedServer
 
 SUBNETS = 25
+SIEGES = ("one address", "25 subnets")
 #: open files of the server, as in the systemd unit
 UNIT_FILES = 16_384
 SAMPLE_SECS = 5
@@ -246,7 +248,8 @@ class Wallets(crowd.Wallets):
 
 def _wallets(port, count, secs, first, ready, stop, results):
     _share(_other_cpus(), -10)
-    wallets = Wallets(port, count, scripts()[first:])
+    # Those of a long siege subscribe to some scripts again.
+    wallets = Wallets(port, count, itertools.cycle(scripts()[first:]))
     ready.set()
     asyncio.run(wallets.run(secs))
     results.put(wallet_figures(wallets))
@@ -344,7 +347,7 @@ def siege(server, name, args, first_script):
     log_start = len(server.log())
     idlers = Process(_idlers, port, args.idlers)
     samples = Samples(pid)
-    abusers = Process(_besiege, server.ports, args.kinds, args.abusers, name != "one address")
+    abusers = Process(_besiege, server.ports, args.kinds, args.abusers, name != SIEGES[0])
     cpu, start = cpu_secs(pid), time.monotonic()
     wallets = Process(_wallets, port, args.wallets, args.secs, first_script)
     figures = {"wallets": wallets.finish(args.secs + 180)}
@@ -367,7 +370,7 @@ def siege(server, name, args, first_script):
 
 
 def measure(folder, args):
-    """Both sieges; the server lives through the first into the second."""
+    """Both sieges, or one; the server lives through the first into the second."""
     figures = {"load average before": round(os.getloadavg()[0], 1)}
     settings = {"COST_SOFT_LIMIT": None, "COST_HARD_LIMIT": None, "MAX_SESSIONS": "2000"}
     with make_node() as node:
@@ -384,7 +387,9 @@ def measure(folder, args):
             if args.cgroup:
                 Path(args.cgroup, "cgroup.procs").write_text(str(pid))
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (UNIT_FILES, UNIT_FILES))
-            for number, name in enumerate(("one address", "25 subnets")):
+            for number, name in enumerate(SIEGES):
+                if args.siege not in (None, name):
+                    continue
                 figures[name] = siege(server, name, args, number * 3_000)
                 if not server.child.running():
                     figures[name]["server"] = f"ended with {server.child.popen.returncode}"
@@ -403,6 +408,7 @@ def main():
     parser.add_argument("--wallets", type=int, default=20)
     parser.add_argument("--idlers", type=int, default=1_000)
     parser.add_argument("--kinds", nargs="+", metavar="WORD", help="kinds named like this")
+    parser.add_argument("--siege", choices=SIEGES, help="only this one")
     parser.add_argument("--cgroup", metavar="FOLDER", help="control group of the server")
     args = parser.parse_args()
     words = args.kinds or [""]

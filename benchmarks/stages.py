@@ -19,8 +19,8 @@ from electrumx.lib.merkle import Merkle
 from electrumx.lib.util import chunks, pack_be_uint32
 from electrumx.server.block_processor import compiled_indexer as fast_index
 from electrumx.server.history.store import History
-from electrumx.server.session.engine.framing import LineFramer
 from electrumx.server.session.engine.json_result import encode
+from electrumx.server.session.transport.framing import LineFramer
 from electrumx.server.storage.base import db_class
 from tests.fakes.chain import COIN
 

@@ -114,6 +114,89 @@ class _MemPoolView(MemPoolAPI):
         await self._processor.advanced_event.wait()
 
 
+class _Server:
+    """The parts of a server, each given what it needs when it is constructed."""
+
+    def __init__(self, env: Env, daemon: Daemon, shutdown_event: asyncio.Event) -> None:
+        self._daemon = daemon
+        self._notifications = Notifications()
+        self._db = DB(env)
+        self._processor: BlockProcessor = env.coin.BLOCK_PROCESSOR(
+            env, self._db, daemon, self._notifications
+        )
+        self._mempool = MemPool(
+            env.coin,
+            _MemPoolView(daemon, self._db, self._processor, self._notifications),
+            refresh_secs=env.daemon_poll_interval_mempool_msec / 1000,
+            compiled=env.indexer != "python",
+        )
+        self._watcher = TipWatcher(
+            daemon, env.zmq_block_addresses, hold_calls=env.daemon_wait_for_blocks
+        )
+        self._feed = MempoolFeed(env.coin, self._mempool, env.zmq_mempool_addresses)
+        self._loop_lag = LoopLag()
+        self._manager = SessionManager(
+            env,
+            self._db,
+            self._processor,
+            daemon,
+            self._mempool,
+            shutdown_event,
+            loop_lag=self._loop_lag,
+        )
+        self._caught_up_event = asyncio.Event()
+
+    async def run(self, readiness: Readiness, when_caught_up: Callable[[], object]) -> None:
+        """Run all parts; the first that fails ends them all with its error."""
+        usable_event = asyncio.Event()
+        await _run_together(
+            [
+                self._manager.serve(self._notifications, usable_event),
+                self._follow_node(),
+                self._serve_mempool(usable_event, when_caught_up),
+                readiness.announce(self._manager.serving_event),
+            ]
+        )
+
+    async def _follow_node(self) -> None:
+        await self._daemon.check_at_start()
+        await self._processor.fetch_and_process_blocks(self._caught_up_event)
+
+    async def _serve_mempool(
+        self, usable_event: asyncio.Event, when_caught_up: Callable[[], object]
+    ) -> None:
+        """Follow the mempool and new tips once the chain is caught up with."""
+        await self._caught_up_event.wait()
+        when_caught_up()
+        _favour_latency()
+        mempool_event = asyncio.Event()
+        await _run_together(
+            [
+                self._db.populate_header_merkle_cache(),
+                self._mempool.keep_synchronized(mempool_event),
+                _favour_latency_again(mempool_event),
+                _set_when(self._mempool.wait_until_usable(), usable_event),
+                self._watcher.run(),
+                self._feed.run(),
+                self._loop_lag.run(),
+            ]
+        )
+
+    def status(self) -> str:
+        """Return what the server does now, in one line."""
+        processor, manager = self._processor, self._manager
+        if manager.serving_event.is_set():
+            return f"height {processor.height:,d}, {manager.session_count():,d} sessions"
+        known = self._daemon.cached_height()
+        if known is None:
+            return "waiting for the node"
+        if processor.height > known:
+            return above_text(processor.height, known)
+        if processor.height == known:
+            return f"height {known:,d}, reading the mempool"
+        return f"synchronising: height {processor.height:,d} of {known:,d}"
+
+
 class Controller(ServerBase):
     """The server process; ``run()`` serves until it is told to stop."""
 
@@ -125,62 +208,14 @@ class Controller(ServerBase):
 
     async def serve(self, shutdown_event: asyncio.Event) -> None:
         """Start everything and wait; the first part that fails ends the server with its error."""
+        env: Env = self.env
         self._check_library()
-        self._log_start(self.env)
-        await check_services(self.env)
-        async with Readiness.from_environment(shutdown_event) as readiness:
-            await self._serve(self.env, shutdown_event, readiness)
-
-    async def _serve(self, env: Env, shutdown_event: asyncio.Event, readiness: Readiness) -> None:
-        notifications = Notifications()
+        self._log_start(env)
+        await check_services(env)
         async with env.coin.DAEMON(env.coin, env.daemon_url) as daemon:
-            db = DB(env)
-            processor = env.coin.BLOCK_PROCESSOR(env, db, daemon, notifications)
-            mempool = MemPool(
-                env.coin,
-                _MemPoolView(daemon, db, processor, notifications),
-                refresh_secs=env.daemon_poll_interval_mempool_msec / 1000,
-                compiled=env.indexer != "python",
-            )
-            watcher = TipWatcher(
-                daemon, env.zmq_block_addresses, hold_calls=env.daemon_wait_for_blocks
-            )
-            feed = MempoolFeed(env.coin, mempool, env.zmq_mempool_addresses)
-            manager = SessionManager(env, db, processor, daemon, mempool, shutdown_event)
-            manager.loop_lag = loop_lag = LoopLag()
-            caught_up_event = asyncio.Event()
-            mempool_event = asyncio.Event()
-            usable_event = asyncio.Event()
-            readiness.describe = lambda: _status(manager, processor, daemon)
-
-            async def follow_node() -> None:
-                await daemon.check_at_start()
-                await processor.fetch_and_process_blocks(caught_up_event)
-
-            async def wait_for_catchup() -> None:
-                await caught_up_event.wait()
-                self.when_caught_up()
-                _favour_latency()
-                await _run_together(
-                    [
-                        db.populate_header_merkle_cache(),
-                        mempool.keep_synchronized(mempool_event),
-                        _favour_latency_again(mempool_event),
-                        _set_when(mempool.wait_until_usable(), usable_event),
-                        watcher.run(),
-                        feed.run(),
-                        loop_lag.run(),
-                    ]
-                )
-
-            await _run_together(
-                [
-                    manager.serve(notifications, usable_event),
-                    follow_node(),
-                    wait_for_catchup(),
-                    readiness.announce(manager.serving_event),
-                ]
-            )
+            server = _Server(env, daemon, shutdown_event)
+            async with Readiness.from_environment(shutdown_event, server.status) as readiness:
+                await server.run(readiness, self.when_caught_up)
 
     def _check_library(self) -> None:
         found = aiorpcx._version
@@ -203,20 +238,6 @@ class Controller(ServerBase):
             self.logger.warning(missing_modules_warning(missing))
         for hint in env.hints:
             self.logger.warning(hint)
-
-
-def _status(manager: SessionManager, processor: BlockProcessor, daemon: Daemon) -> str:
-    """Return what the server does now, in one line."""
-    if manager.serving_event.is_set():
-        return f"height {processor.height:,d}, {manager.session_count():,d} sessions"
-    known = daemon.cached_height()
-    if known is None:
-        return "waiting for the node"
-    if processor.height > known:
-        return above_text(processor.height, known)
-    if processor.height == known:
-        return f"height {known:,d}, reading the mempool"
-    return f"synchronising: height {processor.height:,d} of {known:,d}"
 
 
 def _favour_latency() -> None:

@@ -27,6 +27,7 @@ from collections import Counter
 from types import SimpleNamespace
 
 from electrumx.cli import compact_history
+from electrumx.server.block_processor.flush_scheduler import FlushScheduler
 from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.bulk_sync.workspace import Workspace
 from electrumx.server.db import upgrade
@@ -36,7 +37,7 @@ from electrumx.server.history.store import History
 from electrumx.server.runtime import fault_points as faults
 from electrumx.server.storage.base import Storage
 from tests.crash import audit, leavings, mutations
-from tests.crash.stories import BACKUP_CHUNK, story
+from tests.crash.stories import UNDO_CHUNK, story
 from tests.fakes.bulk import make_limits_small
 from tests.fakes.chain import COIN
 from tests.fakes.world import ScriptedDaemon, World, make_env
@@ -66,7 +67,7 @@ def set_up(spec, journal):
     if spec.get("variable_headers"):
         COIN.STATIC_BLOCK_HEADERS = False
         COIN.block_header = classmethod(lambda cls, block, height: block[:80])
-    BlockProcessor.BACKUP_CHUNK = BACKUP_CHUNK
+    BlockProcessor.UNDO_CHUNK = UNDO_CHUNK
     BlockProcessor.RETRY_SECS = 0.01
     # So that there is more than one batch of each.
     History.BATCH_BYTES = upgrade.BATCH_BYTES = compact_history.BATCH_BYTES = 200
@@ -74,7 +75,7 @@ def set_up(spec, journal):
     CompactionPass.FINISH_SCRIPTS = 2
     limit_rows(spec.get("compact"))
     choose = random.Random(spec.get("flush_seed", 0))
-    BlockProcessor._check_cache_size = lambda self: choose.choice([None, False, True, True])
+    FlushScheduler.due = lambda self: choose.choice([None, False, True, True])
     # A great database is re-opened for serving, a small one is not.
     reopen = spec.get("kill_point") == "caught up: closed for re-opening" or choose.random() < 0.5
     Storage.is_small = property(lambda self: not reopen)
@@ -155,7 +156,7 @@ async def _follow(spec, journal):
             await world.until_at(chain)
             if spec.get("compact"):
                 await world.until(lambda: not world.db.compaction_due)
-        await world.until(lambda: world.bp._merging and world.bp._merging.done())
+        await world.until(lambda: world.bp.engine_compaction.done)
 
 
 def follow(spec):

@@ -11,7 +11,7 @@ from tests.fakes.chain import NULL, ChainMaker, Model, hashX_of, is_unspendable
 
 #: as in the settings of the server under test; deeper than any reorganisation of a story
 REORG_LIMIT = 20
-BACKUP_CHUNK = 3
+UNDO_CHUNK = 3
 
 
 class Story:

@@ -7,13 +7,14 @@ import shutil
 import pytest
 
 from electrumx.lib import util
+from electrumx.server.block_processor.flush_scheduler import FlushScheduler
 from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.bulk_sync.run_files import RunFile
 from electrumx.server.db.flusher import DB
 from electrumx.server.history.store import History
 from electrumx.server.storage.schema import STATE_KEY, ChainState, DBError
 from tests.crash import audit
-from tests.crash.stories import BACKUP_CHUNK, REORG_LIMIT, story
+from tests.crash.stories import REORG_LIMIT, UNDO_CHUNK, story
 from tests.fakes.bulk import make_limits_small
 from tests.fakes.chain import COIN
 from tests.fakes.lossy_files import LossyDisk, LossyStore
@@ -52,11 +53,9 @@ def small_batches(monkeypatch):
     """Make small chains behave like great ones: several flushes, of coins and of history only."""
     choose = random.Random(1)
     monkeypatch.setattr(COIN, "max_fetch_blocks", classmethod(lambda cls, height: 4))
-    monkeypatch.setattr(BlockProcessor, "BACKUP_CHUNK", BACKUP_CHUNK)
+    monkeypatch.setattr(BlockProcessor, "UNDO_CHUNK", UNDO_CHUNK)
     monkeypatch.setattr(History, "BATCH_BYTES", 200)
-    monkeypatch.setattr(
-        BlockProcessor, "_check_cache_size", lambda self: choose.choice([None, False, True])
-    )
+    monkeypatch.setattr(FlushScheduler, "due", lambda self: choose.choice([None, False, True]))
     LossyStore.stores.clear()
     yield
     LossyStore.stores.clear()

@@ -44,7 +44,7 @@ async def sync(env, daemon, processor_class=BlockProcessor):
     async with World(env, daemon, processor_class) as world:
         await world.until(world.caught_up.is_set)
         # What is merged after the initial sync has its end.
-        await world.until(lambda: world.bp._merging and world.bp._merging.done())
+        await world.until(lambda: world.bp.engine_compaction.done)
 
 
 async def contents(env):

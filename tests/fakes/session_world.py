@@ -20,7 +20,6 @@ from electrumx.server.db.flusher import DBError
 from electrumx.server.db.queries import Balance, Coins, PackedHistory
 from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
 from electrumx.server.session import ElectrumX, SessionManager
-from electrumx.server.session import manager as manager_module
 from electrumx.server.storage.schema import UTXO
 
 # For what should take no time: only a fault makes anybody wait so long, however busy the machine
@@ -603,7 +602,7 @@ class World:
 
     async def new_block(self, touched=(), **kwargs):
         self.db.add_block(**kwargs)
-        await self.manager.notify_sessions(self.db.db_height, set(touched))
+        await self.manager.notifier.notify(self.db.db_height, set(touched))
 
     def add_confirmed_block(self, scripts):
         """Add a block whose news the processor has: each of these hashXs has one transaction in it.
@@ -627,10 +626,10 @@ class World:
     async def new_confirmed_block(self, scripts):
         """Add such a block and tell of it."""
         self.add_confirmed_block(scripts)
-        await self.manager.notify_sessions(self.db.db_height, set(scripts))
+        await self.manager.notifier.notify(self.db.db_height, set(scripts))
 
     async def touch(self, *touched):
-        await self.manager.notify_sessions(self.db.db_height, set(touched))
+        await self.manager.notifier.notify(self.db.db_height, set(touched))
 
 
 async def until(condition, secs=WAIT_SECS):
@@ -642,20 +641,18 @@ async def until(condition, secs=WAIT_SECS):
 
 
 @asynccontextmanager
-async def session_world(*, tls_client=None, db=None, ready=True, lenient=False, **settings):
+async def session_world(
+    *, tls_client=None, db=None, mempool=None, ready=True, lenient=False, **settings
+):
     """Yield a World that serves until the end of the block.
 
     Its clients are charged as everybody is, unless it is to be lenient to its own machine.
     """
     env = fake_env(**settings)
     db = db or FakeDB()
-    bp, daemon, mempool = FakeBP(db), FakeDaemon(), FakeMempool()
+    bp, daemon, mempool = FakeBP(db), FakeDaemon(), mempool or FakeMempool()
     shutdown_event, mempool_event = asyncio.Event(), asyncio.Event()
-    original, manager_module.PeerManager = manager_module.PeerManager, FakePeers
-    try:
-        manager = SessionManager(env, db, bp, daemon, mempool, shutdown_event)
-    finally:
-        manager_module.PeerManager = original
+    manager = SessionManager(env, db, bp, daemon, mempool, shutdown_event, peers=FakePeers(env, db))
     if not lenient:
         manager.shared.table.leniency = lambda host: 1.0
     if ready:

@@ -276,7 +276,8 @@ def test_the_server_runs_logs_answers_and_stops(reader, chain, stopping):
 def test_the_progress_line_is_as_shown(reader, stopping):
     (line,) = [line for line in logged_lines() if ":sync 38" in line]
     at_once = (
-        "from electrumx.server.block_processor import BlockProcessor as B; B.PROGRESS_LOG_SECS = 0;"
+        "from electrumx.server.block_processor.sync_progress import SyncProgress;"
+        "SyncProgress.PROGRESS_LOG_SECS = 0;"
         "from electrumx.cli.server import main; main()"
     )
     reader.database.mkdir()

@@ -100,7 +100,7 @@ async def test_no_object_of_a_session_outlives_it(collector):
             await until(lambda: not world.manager.sessions)
         clients.clear()
         del client
-        await until(lambda: not world.manager.fan_out.tasks)
+        await until(lambda: not world.manager.shared.fan_out.tasks)
         await until(lambda: _census()["ElectrumX"] == before["ElectrumX"])
         after = _census()
         assert {name: count - before[name] for name, count in after.items()} == dict.fromkeys(

@@ -13,9 +13,9 @@ from electrumx.lib.tx.cash_tokens import locking_script
 from electrumx.lib.util import pack_varint
 from electrumx.server.block_processor import compiled_indexer as fast_index
 from electrumx.server.block_processor import indexer
+from electrumx.server.block_processor.block_parser import spent_outpoints_of
 from electrumx.server.block_processor.compiled_indexer import CompiledIndex
 from electrumx.server.block_processor.errors import ChainError
-from electrumx.server.block_processor.processor import spent_outpoints_of
 from electrumx.server.block_processor.utxo_cache import UTXOCache
 from electrumx.server.db import wire_rows as packed
 from electrumx.server.history.store import History

@@ -11,8 +11,8 @@ from electrumx.server.block_processor.utxo_cache import UTXOCache
 from tests.fakes.chain import COIN, ChainMaker
 
 ORDERS = {
-    False: (indexer.advance_txs, indexer.backup_txs),
-    True: (indexer.advance_txs_any_order, indexer.backup_txs_any_order),
+    False: (indexer.advance_txs, indexer.undo_txs),
+    True: (indexer.advance_txs_any_order, indexer.undo_txs_any_order),
 }
 
 
@@ -88,4 +88,4 @@ def test_undo_items_that_do_not_fit_the_block_are_a_chain_error():
         spends = any(txin.prev_idx != 0xFFFFFFFF for tx, _ in txs for txin in tx.inputs)
         assert spends
         with pytest.raises(ChainError):
-            indexer.backup_txs(txs, list(undo), cache, is_unspendable_legacy)
+            indexer.undo_txs(txs, list(undo), cache, is_unspendable_legacy)

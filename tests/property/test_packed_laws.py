@@ -8,7 +8,6 @@ from bisect import bisect_right
 from itertools import accumulate
 
 import pytest
-from aiorpcx import JSONRPCAutoDetect, JSONRPCv1, JSONRPCv2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +15,7 @@ from electrumx.lib.hash import HASHX_LEN, hash_to_hex_str, sha256
 from electrumx.lib.merkle import Merkle
 from electrumx.server.db import wire_rows as packed
 from electrumx.server.db.flat_files import HeldFile
-from electrumx.server.session.engine.framing import encode_notification, notification_parts
+from electrumx.server.session.engine.jsonrpc import AUTO, V1, V2, notification_parts
 
 PER_FILE = 300
 
@@ -289,17 +288,17 @@ def test_records_of_other_transactions_than_the_blocks_are_refused_or_left_out(f
 @given(
     numbers=st.lists(st.integers(0, 4), max_size=8),
     statuses=st.lists(st.none() | st.integers(0, 99), min_size=8, max_size=8),
-    dialect=st.sampled_from([JSONRPCAutoDetect, JSONRPCv1, JSONRPCv2]),
+    version=st.sampled_from([AUTO, V1, V2]),
 )
-def test_statuses_are_rendered_as_notifications_are_encoded(numbers, statuses, dialect):
+def test_statuses_are_rendered_as_notifications_are_encoded(numbers, statuses, version):
     method = "blockchain.scripthash.subscribe"
     statuses = [None if n is None else sha256(b"%d" % n).hex() for n in statuses[: len(numbers)]]
     hashes = bytearray(b"".join(map(tx_hash, range(5))))
     expected = [
-        encode_notification(dialect, method, (hash_to_hex_str(tx_hash(n)), status))
+        version.notification(method, (hash_to_hex_str(tx_hash(n)), status))
         for n, status in zip(numbers, statuses, strict=True)
     ]
-    parts = notification_parts(dialect, method)
+    parts = notification_parts(version, method)
     for form in FORMS:
         lines = form["render_statuses"](parts, hashes, [32 * n for n in numbers], statuses)
         assert lines == b"\n".join(expected)

@@ -237,7 +237,7 @@ def _conversation(loop, kind, messages, **settings):
             session.transport.messages.clear()
         sizes = (session.recv_count, session.recv_size, session.send_count)
         counts = {name: n for name, n in session.method_counts.items() if n}
-        state = (session._dialect.__name__, session.transport.ended, session.errors, session.logged)
+        state = (session.rpc_version.name, session.transport.ended, session.errors, session.logged)
         # What is escaped in one form only may differ in length.
         return replies, sizes, counts, state, round(session.cost - 0.001 * session.send_size, 6)
 

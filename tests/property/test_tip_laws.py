@@ -203,7 +203,7 @@ class Simulation:
             self.daemon.mempool_fails, self.daemon.mempool_secs = False, 0.0
             self.daemon.heights.clear()
             await asyncio.sleep(CALM_SECS)
-            assert self.manager.chain.notified_tip == self.daemon.tip
+            assert self.manager.shared.tip.notified_tip == self.daemon.tip
             assert self.db.db_tip == self.daemon.tip
             assert set(self.mempool.txs) == set(self.daemon.mempool)
             assert not self.mempool.info()["behind"]
@@ -262,7 +262,7 @@ class Simulation:
         now = asyncio.get_running_loop().time
         before = None
         while True:
-            known = self.manager.chain.notified_tip
+            known = self.manager.shared.tip.notified_tip
             if known != before:
                 # Whatever has just been told was committed just before, perhaps between two looks.
                 before = known
@@ -295,12 +295,12 @@ class Simulation:
         seen = []
 
         async def compute():
-            history, _cost = await self.manager.scripts.histories.read(hashX)
+            history, _cost = await self.manager.shared.scripts.histories.read(hashX)
             unconfirmed = self.mempool.sync_summaries(hashX)
-            seen.append((self.db.db_tip, self.manager.chain.notified_tip))
+            seen.append((self.db.db_tip, self.manager.shared.tip.notified_tip))
             return packed.entries_of(history.entries), {tx.hash for tx in unconfirmed}
 
-        entries, unconfirmed = await self.manager.chain.steady(compute, lambda _cost: None)
+        entries, unconfirmed = await self.manager.shared.tip.steady(compute, lambda _cost: None)
         assert now() - start <= LIMIT_SECS
         tip, known = seen[-1]
         assert tip == known

@@ -169,11 +169,13 @@ async def test_a_fork_below_the_last_run_goes_back_to_one_that_the_node_has(
     env = make_env(tmp_path, reorg_limit=5)
     daemon = GatedDaemon(chain, 35)
     async with World(env, daemon) as world:
-        await world.until(lambda: world.bp.bulk and world.bp.bulk.progress.height >= 30)
+        await world.until(
+            lambda: world.bp.bulk_sync.progress and world.bp.bulk_sync.progress.height >= 30
+        )
         daemon.set_chain(other)
         daemon.opened.set()
         await world.until_at(other)
-        await world.until(lambda: world.bp._merging and world.bp._merging.done())
+        await world.until(lambda: world.bp.engine_compaction.done)
     # Up to the fork nothing is indexed twice.
     kept = max((height for height in runs if height <= common), default=-1)
     assert f"going back to height {kept:,d}" in caplog.text
@@ -199,7 +201,9 @@ async def test_a_stopped_server_goes_on_from_its_last_chunk(tmp_path, monkeypatc
             return await super().block_hex_hashes(first, count)
 
     async with World(env, Daemon(chain)) as world:
-        await world.until(lambda: world.bp.bulk and world.bp.bulk.progress.height > 20)
+        await world.until(
+            lambda: world.bp.bulk_sync.progress and world.bp.bulk_sync.progress.height > 20
+        )
     reached = runs[-1]
     assert 20 < reached <= 60
     asked.clear()
@@ -231,7 +235,9 @@ async def test_switching_the_bulk_sync_off_removes_an_unfinished_one(tmp_path, m
     chain = maker.chain(maker.grow(maker.genesis_hash, 60))
     fetch_three_at_once(monkeypatch)
     async with World(make_env(tmp_path), ScriptedDaemon(chain)) as world:
-        await world.until(lambda: world.bp.bulk and world.bp.bulk.progress.height > 20)
+        await world.until(
+            lambda: world.bp.bulk_sync.progress and world.bp.bulk_sync.progress.height > 20
+        )
     assert (tmp_path / "bulk_sync" / "manifest").exists()
     env = make_env(tmp_path, bulk_sync="off")
     await sync(env, ScriptedDaemon(chain))

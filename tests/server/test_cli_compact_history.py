@@ -33,8 +33,8 @@ async def make_database(env, first_sync=False):
     await db.open_for_sync()
     bp = BlockProcessor(env, db, daemon, None)
     for height, raw in enumerate(CHAIN):
-        bp.advance_blocks(bp._parse_blocks([raw], height))
-        await bp.flush(True)
+        bp.state.advance_blocks(bp.parser.parse_blocks([raw], height))
+        await bp.flusher.flush(True)
     if not first_sync:
         db.write_first_sync_done()
     db.close_dbs()

@@ -238,7 +238,7 @@ async def test_an_error_is_printed_without_control_characters(world, capsys):
     async def refuse(*_args):
         raise error
 
-    world.manager.peer_mgr.add_localRPC_peer = refuse
+    world.manager.shared.peers.add_localRPC_peer = refuse
     status, out = await run(world, capsys, "add_peer", "x")
     assert (status, out) == (1, "error making request: two\\nlines \\x1b[2J\n")
 

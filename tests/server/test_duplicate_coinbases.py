@@ -88,10 +88,10 @@ async def make_database(env, chain, flush_heights, processor=BlockProcessor):
     await db.open_for_sync()
     bp = processor(env, db, daemon, None)
     for height, raw in enumerate(chain):
-        bp.advance_blocks(bp._parse_blocks([raw], height))
+        bp.state.advance_blocks(bp.parser.parse_blocks([raw], height))
         if height in flush_heights:
-            await bp.flush(True)
-    await bp.flush(True)
+            await bp.flusher.flush(True)
+    await bp.flusher.flush(True)
     db.write_first_sync_done()
     return bp
 
@@ -138,7 +138,7 @@ async def test_undoing_the_later_block_brings_back_what_it_overwrote(
     env = make_env(tmp_path, engine=engine, coin=coin, indexer=indexer)
     bp = await make_database(env, chain, flush_heights, processor)
     for height in range(len(chain) - 1, 0, -1):
-        bp._backup_and_flush([coin.block(chain[height], height)])
+        bp.state.undo_and_flush([coin.block(chain[height], height)])
         await assert_equals_model(bp.db, Model(chain[:height], coin), [hashX_of(A), hashX_of(B)])
         if height > 1:
             await assert_sound(bp.db)
@@ -175,7 +175,7 @@ async def test_undoing_a_block_of_another_servers_database_leaves_the_earlier_co
         patch.setattr(indexer_module, "_overwrite", lambda *_args: [])
         bp = await make_database(env, chain, (1, 2, 3, 4))
     for height in (5, 4):
-        bp._backup_and_flush([COIN.block(chain[height], height)])
+        bp.state.undo_and_flush([COIN.block(chain[height], height)])
     await assert_equals_model(bp.db, Model(chain[:4]), [hashX_of(A), hashX_of(B)])
     await assert_sound(bp.db)
     bp.db.close_dbs()

@@ -14,6 +14,7 @@ from electrumx.lib.hash import double_sha256
 from electrumx.lib.tx import Tx, TxInput, TxOutput
 from electrumx.server.block_processor.errors import ChainError
 from electrumx.server.block_processor.processor import BlockProcessor, UndoMissingError
+from electrumx.server.block_processor.reorg import ReorgFinder
 from electrumx.server.daemon.client import Daemon
 from electrumx.server.db.flusher import DB
 from tests.fakes.chain import COIN, GENESIS, ChainMaker, Model, make_block
@@ -65,7 +66,7 @@ async def assert_unharmed(world, maker, tip):
 
 async def test_what_cannot_be_undone_to_the_end_is_not_begun(tmp_path, monkeypatch):
     """The operator may only have named the wrong node."""
-    monkeypatch.setattr(BlockProcessor, "BACKUP_CHUNK", 2)
+    monkeypatch.setattr(BlockProcessor, "UNDO_CHUNK", 2)
     maker = ChainMaker(seed=32)
     fork = maker.grow(maker.genesis_hash, 10)
     old = maker.grow(fork, 12)
@@ -111,11 +112,15 @@ async def test_a_node_that_starts_from_nothing_undoes_nothing_and_is_waited_for(
     daemon = ScriptedDaemon(chain)
     async with World(make_env(tmp_path, reorg_limit=5), daemon) as world:
         await world.until_at(chain)
-        await world.until(lambda: world.bp._followed_url)
+        await world.until(lambda: world.bp.reorg_finder.followed_url)
         daemon.set_chain(chain[:1])
-        await world.until(lambda: world.bp._short_polls > 10)
+        await world.until(lambda: world.bp.reorg_finder.short_polls > 10)
         daemon.set_chain(chain[:14])
-        await world.until(lambda: (world.bp._short_height, world.bp._short_polls) > (13, 10))
+        await world.until(
+            lambda: (
+                (world.bp.reorg_finder.short_height, world.bp.reorg_finder.short_polls) > (13, 10)
+            )
+        )
         assert world.db.db_height == 20
         assert len([m for m in caplog.messages if "blocks fewer" in m]) == 1
         tip = maker.extend(tip)
@@ -137,17 +142,17 @@ async def test_blocks_undone_while_a_poll_compares_hashes_are_no_error(tmp_path)
         async def undo_meanwhile(start_height, count):
             db._remember_headers = read
             db.state = replace(db.state, height=7)
-            bp.height = 7
+            bp.state.height = 7
             await read(start_height, count)
 
         db._forget_headers()
         db._remember_headers = undo_meanwhile
         state, height = db.state, bp.height
         try:
-            assert not await bp._node_left_our_chain()
+            assert not await bp.reorg_finder.daemon_left_our_chain()
             assert db._remember_headers is read
         finally:
-            db.state, bp.height = state, height
+            db.state, bp.state.height = state, height
 
 
 async def test_a_long_error_of_the_node_is_cut_off_in_the_log(tmp_path, caplog):
@@ -225,7 +230,7 @@ async def test_a_reorganisation_deeper_than_an_earlier_limit_says_so(tmp_path):
 
 
 async def test_a_database_above_the_node_waits_and_says_so(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(BlockProcessor, "ABOVE_LOG_SECS", 0.05)
+    monkeypatch.setattr(ReorgFinder, "ABOVE_LOG_SECS", 0.05)
     maker = ChainMaker(seed=42)
     low = maker.grow(maker.genesis_hash, 10)
     high = maker.grow(low, 5)
@@ -298,16 +303,16 @@ async def test_a_node_that_grows_towards_our_height_undoes_nothing(tmp_path):
     async with World(make_env(tmp_path, reorg_limit=15), daemon) as world:
         await world.until_at(chain)
         bp = world.bp
-        await world.until(lambda: bp._followed_url)
+        await world.until(lambda: bp.reorg_finder.followed_url)
         await stop_polling(bp)
         daemon.set_chain(chain[:1])
         for length in (8, 9, 12, 15, 20):
             daemon.set_chain(chain[:length])
-            assert not await bp._node_left_our_chain()
+            assert not await bp.reorg_finder.daemon_left_our_chain()
         # It has stopped growing.
-        assert await bp._node_left_our_chain()
+        assert await bp.reorg_finder.daemon_left_our_chain()
         daemon.set_chain(chain)
-        assert not await bp._node_left_our_chain()
+        assert not await bp.reorg_finder.daemon_left_our_chain()
 
 
 async def test_blocks_that_never_form_a_chain_are_not_asked_for_all_the_time(tmp_path, caplog):
@@ -348,7 +353,7 @@ async def test_a_block_that_never_parses_ends_the_server_with_one_line(tmp_path,
     daemon = ScriptedDaemon([*chain, bad[:-1]])
     world = World(make_env(tmp_path, indexer=indexer), daemon)
     async with world:
-        world.bp.PARSE_BYTES = 1
+        world.bp.parser.PARSE_BYTES = 1
         with pytest.raises(OperatorError, match="block 11 does not parse") as info:
             await world.until(lambda: False)
     assert "check COIN, NET and DAEMON_URL" in str(info.value)

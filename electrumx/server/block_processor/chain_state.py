@@ -1,91 +1,128 @@
-"""What the blocks processed so far changed, and is not on disk yet.
+"""The state of the index at the block processed last, as far as it is in memory.
 
-Owns the height, tip and transaction count of the block last *processed*, its coins, undo
-information, headers and transaction hashes until they are flushed, and the steps that change all
-of it: a block is indexed on top of the tip, or undone from it.  What a transaction changes is told
-by ``indexer``, or by the compiled form of it (``compiled_indexer``); rows are ``db``'s matter.
+Owns the height, tip and transaction count of that block, its UTXOs, undo information, headers and
+transaction hashes until they are flushed, and the steps that change all of it: a block is indexed
+on top of the tip, or undone from it.  A strategy, or the Cython implementation
+(``compiled_indexer``), computes what a transaction changes; ``db`` knows the rows.
 
-Runs in: a worker thread, one at a time, with ``state_lock`` held; the event loop looks at the
-outcome.
+Runs in: a worker thread, one at a time, with ``lock`` held.  The event loop reads the outcome.
 """
 
 import asyncio
 import logging
 import sys
+from array import array
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Union, cast
+from itertools import accumulate
+from typing import TYPE_CHECKING, Protocol, cast
 
 from electrumx.lib.coins import Block, Coin
-from electrumx.lib.errors import OperatorError
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.block_processor import indexer
+from electrumx.server.block_processor.block_parser import ParsedBlock, spent_outpoints_of
 from electrumx.server.block_processor.compiled_indexer import CompiledIndex
-from electrumx.server.block_processor.errors import ChainError
+from electrumx.server.block_processor.errors import ChainError, UndoMissingError, UnfitBlockError
 from electrumx.server.block_processor.indexer import HashX, ParsedTx, Unspendable
+from electrumx.server.block_processor.strategies import Strategy
 from electrumx.server.block_processor.utxo_cache import UTXOCache
-from electrumx.server.daemon.client import Daemon
 from electrumx.server.db import wire_rows
 from electrumx.server.db.flusher import DB, FlushData
-from electrumx.server.env import Env
+from electrumx.server.db.wire_rows import Addition
+from electrumx.server.notifications import Confirmed
+from electrumx.server.storage.schema import HASH_LEN
 
 if TYPE_CHECKING:
     from electrumx.server.block_processor._fastblock import FastBlock
 
-#: a block as the readable or the compiled form parses it
-ParsedBlock = Union[Block, "FastBlock"]
+
+class BlockSteps(Protocol):
+    """The two steps that a subclass of the block processor may replace."""
+
+    def advance_txs(self, txs: Sequence[ParsedTx], is_unspendable: Unspendable) -> list[bytes]:
+        """Index a block's transactions; return its undo items."""
+
+    def backup_txs(
+        self, txs: Sequence[ParsedTx], undo_info: list[bytes], is_unspendable: Unspendable
+    ) -> set[bytes]:
+        """Undo a block's transactions; return the hashXs touched."""
 
 
-class UndoMissingError(ChainError, OperatorError):
-    """A reorganisation is deeper than the undo information that is kept."""
+class ChainState:
+    """Indexes blocks in memory, and undoes them."""
 
+    #: bytes of an unflushed block: a header as a bytes object, its count and those of its lists
+    BYTES_PER_BLOCK = 250
 
-class UnfitBlockError(ChainError, OperatorError):
-    """A block of the daemon, and the database, do not fit each other."""
+    def __init__(
+        self,
+        coin: type[Coin],
+        db: DB,
+        reorg_limit: int,
+        strategy: Strategy,
+        compiled: CompiledIndex | None,
+        daemon_height: Callable[[], int | None],
+        logger: logging.Logger,
+        steps: BlockSteps | None = None,
+    ):
+        """``compiled``: the Cython implementation, if that is used to index blocks.
 
-
-class Unflushed:
-    """The state of the index at the block last processed, as far as it is in memory."""
-
-    def __init__(self, logger: logging.Logger, env: Env, db: DB, daemon: Daemon):
+        ``daemon_height`` returns the daemon's height where it is known.  ``steps`` replaces
+        :meth:`advance_txs` and :meth:`backup_txs`.
+        """
+        self.coin = coin
         self.logger = logger
-        self.env = env
-        self.db = db
-        self.daemon = daemon
-        self.coin = env.coin
+        self.compiled = compiled
+        self._db = db
+        self._reorg_limit = reorg_limit
+        self._strategy = strategy
+        self._daemon_height = daemon_height
+        self._steps = steps or self
 
-        #: held while in-memory state is being changed
-        self.state_lock = asyncio.Lock()
-        self._caught_up_event = asyncio.Event()
+        #: held while this state, or the disk, is being changed
+        self.lock = asyncio.Lock()
+        #: whether the daemon's chain was caught up with, and the database is open for serving
+        self.caught_up = False
 
-        # Of the block last processed.
+        # Of the block processed last.
         self.height = -1
-        self.tip = bytes(32)
+        self.tip = bytes(HASH_LEN)
         self.tx_count = 0
-        #: hashXs changed since subscribers were last told
+        #: hashXs touched and not yet reported
         self.touched: set[bytes] = set()
-        #: what the blocks last advanced touched, once caught up: records of ``wire_rows``
+        #: what the blocks indexed last touched, once caught up: records of ``wire_rows``
         self.records = b""
         self._new_records: list[bytes] = []
+        #: how the scripts of the block being indexed are hashed
+        self._hashX_from_script: HashX = coin.hashX_from_script
 
-        # Unflushed.  Backing up always uses the readable form.
+        # Unflushed.  Blocks are always undone by the pure-Python implementation.
         self.utxo_cache = UTXOCache(db.lookup_coin)
-        #: the compiled form of indexing, if that is used
-        self.compiled: CompiledIndex | None = None
         self.headers: list[bytes] = []
         self.block_tx_hashes: list[bytes] = []
         self.undo_infos: list[tuple[list[bytes], int]] = []
-        self._undo_bytes = 0
+        #: memory that the undo items take
+        self.undo_bytes = 0
 
-    @property
-    def caught_up(self) -> bool:
-        """True once the node's chain was caught up with, and the database is open for serving."""
-        return self._caught_up_event.is_set()
+    def read_committed(self) -> None:
+        """Continue from the block that the database is at."""
+        self.height = self._db.db_height
+        self.tip = self._db.db_tip
+        self.tx_count = self._db.db_tx_count
+
+    def set_caught_up(self) -> None:
+        """Record from now on what blocks touch, for clients."""
+        self.caught_up = True
+
+    def take_touched(self) -> set[bytes]:
+        """Return the hashXs touched since this was last called."""
+        touched, self.touched = self.touched, set()
+        return touched
 
     # -- advancing
 
     def advance_blocks(self, blocks: Sequence[ParsedBlock]) -> None:
-        """Index blocks that are known to follow on the tip.  Runs in a thread, lock held."""
-        min_height = self.db.min_undo_height(self.daemon.cached_height() or 0)
+        """Index blocks that are known to follow the tip.  Runs in a thread, lock held."""
+        min_height = self._db.min_undo_height(self._daemon_height() or 0)
         height = self.height
         if self.compiled:
             self.compiled.prepare(cast("Sequence[FastBlock]", blocks))
@@ -97,12 +134,12 @@ class Unflushed:
                 raise self._unfit(height, e) from e
             if height >= min_height:
                 self.undo_infos.append((undo_info, height))
-                self._undo_bytes += sum(map(sys.getsizeof, undo_info))
-                self.db.write_raw_block(block.raw, height)
+                self.undo_bytes += sum(map(sys.getsizeof, undo_info))
+                self._db.write_raw_block(block.raw, height)
             self.headers.append(block.header)
         self.height = height
         self.tip = self.coin.header_hash(blocks[-1].header)
-        if self._caught_up_event.is_set():
+        if self.caught_up:
             if self.compiled:
                 self.records = self.compiled.new_records()
             else:
@@ -111,7 +148,7 @@ class Unflushed:
         self._new_records = []
 
     def _unfit(self, height: int, error: ChainError) -> UnfitBlockError:
-        """Return the error for a block that cannot be indexed, with what may be the matter."""
+        """Return the error for a block that cannot be indexed, with the probable reasons."""
         activation = ""
         if self.coin.GENESIS_ACTIVATION < Coin.GENESIS_ACTIVATION:
             activation = (
@@ -125,71 +162,71 @@ class Unflushed:
     def _advance_block(self, block: ParsedBlock, height: int) -> list[bytes]:
         """Index a block; return its undo items."""
         if isinstance(block, Block):
-            return self.advance_txs(block.transactions, *self.db.output_rule(height))
+            is_unspendable, self._hashX_from_script = self._db.output_rule(height)
+            return self._steps.advance_txs(block.transactions, is_unspendable)
         assert self.compiled
         undo_info = self.compiled.advance(block, self.tx_count, height)
         self.block_tx_hashes.append(block.tx_hashes)
         self.tx_count += block.tx_count
         return [undo_info]
 
-    #: how a block's transactions change the coins; coins with another order replace both
-    _advance: Callable[..., tuple[list[bytes], list[set[bytes]]]] = staticmethod(
-        indexer.advance_txs
-    )
-    _backup: Callable[..., set[bytes]] = staticmethod(indexer.backup_txs)
-
-    def advance_txs(
-        self,
-        txs: Sequence[ParsedTx],
-        is_unspendable: Unspendable,
-        hashX_from_script: HashX | None = None,
-    ) -> list[bytes]:
-        """Index a block's transactions; return its undo items.
-
-        Without ``hashX_from_script``, the coin's.
-        """
+    def advance_txs(self, txs: Sequence[ParsedTx], is_unspendable: Unspendable) -> list[bytes]:
+        """Index a block's transactions; return its undo items."""
         self.block_tx_hashes.append(b"".join([tx_hash for _tx, tx_hash in txs]))
-        undo_info, hashXs_by_tx = self._advance(
-            txs,
-            self.tx_count,
-            self.utxo_cache,
-            hashX_from_script or self.coin.hashX_from_script,
-            is_unspendable,
+        undo_info, hashXs_by_tx = self._strategy.advance(
+            txs, self.tx_count, self.utxo_cache, self._hashX_from_script, is_unspendable
         )
-        self.db.history.add_unflushed(hashXs_by_tx, self.tx_count)
-        if self._caught_up_event.is_set():
+        self._db.history.add_unflushed(hashXs_by_tx, self.tx_count)
+        if self.caught_up:
             self._new_records += wire_rows.make_records(hashXs_by_tx, self.tx_count)
         self.tx_count += len(txs)
         return undo_info
 
-    def spend_utxo(self, tx_hash: bytes, tx_idx: int) -> bytes:
-        """Remove an unspent output; return its hashX, tx number (LE5) and value (LE8).
+    def step_of(self, blocks: Sequence[ParsedBlock]) -> Confirmed:
+        """Return the step to the tip that the blocks indexed last made, before they are flushed.
 
-        For coins that index transactions in their own way.  Raise ChainError if there is none such.
+        Runs in a thread; once caught up.
         """
-        return self.utxo_cache.spend(tx_hash, tx_idx)
+        hashes = self.block_tx_hashes[-len(blocks) :]
+        counts = [len(block_hashes) // HASH_LEN for block_hashes in hashes]
+        first_tx_num = self.tx_count - sum(counts)
+        ends = array("Q", accumulate(counts, initial=first_tx_num))[1:]
+        tx_hashes = b"".join(hashes)
+        first_height = self.height + 1 - len(blocks)
+        return Confirmed(
+            self.height,
+            self.tip,
+            tx_hashes,
+            b"".join(map(spent_outpoints_of, blocks)),
+            Addition(self.records, tx_hashes, first_tx_num, ends, first_height),
+            blocks[-1].header,
+        )
 
-    # -- backing up
+    # -- undoing
 
-    def _backup_and_flush(self, blocks: Sequence[Block]) -> None:
-        """Undo blocks, the newest first, and commit.  Runs in a thread, lock held."""
-        # All that can be missing is looked at before anything is changed.
-        undo_infos = [self._undo_info(self.height - n) for n in range(len(blocks))]
+    def undo_and_flush(self, blocks: Sequence[Block]) -> None:
+        """Undo blocks, the newest first, and commit.  Runs in a thread, lock held.
+
+        Nothing may wait to be flushed.
+        """
+        # Whatever may be missing is read before anything is changed.
+        undo_infos = [self.read_undo_items(self.height - n) for n in range(len(blocks))]
         touched: set[bytes] = set()
         for block, undo_info in zip(blocks, undo_infos, strict=True):
-            touched |= self._backup_block(block, undo_info)
-        self.db.flush_backup(self.flush_data(backing_up=True), touched)
+            touched |= self._undo_block(block, undo_info)
+        self._db.flush_backup(self.flush_data(undoing=True), touched)
         self.touched |= touched
 
-    def _undo_info(self, height: int) -> list[bytes]:
-        undo_info = self.db.read_undo_info(height)
+    def read_undo_items(self, height: int) -> list[bytes]:
+        """Return the undo items of a committed block.  Raise UndoMissingError without them."""
+        undo_info = self._db.read_undo_info(height)
         if undo_info is None:
             raise UndoMissingError(self._undo_missing_text(height))
         return indexer.split_undo(undo_info)
 
     def _undo_missing_text(self, height: int) -> str:
         """Return why a block cannot be undone, and what to do."""
-        depth, limit = self.height - height + 1, self.env.reorg_limit
+        depth, limit = self.height - height + 1, self._reorg_limit
         if depth > limit:
             return (
                 f"no undo information found for height {height:,d}: the reorganisation is deeper "
@@ -204,15 +241,15 @@ class Unflushed:
             "synchronise again with the present REORG_LIMIT"
         )
 
-    def _backup_block(self, block: Block, undo_info: list[bytes]) -> set[bytes]:
+    def _undo_block(self, block: Block, undo_info: list[bytes]) -> set[bytes]:
         block_hash = self.coin.header_hash(block.header)
         if block_hash != self.tip:
             raise ChainError(
                 f"backup block {hash_to_hex_str(block_hash)} not tip "
                 f"{hash_to_hex_str(self.tip)} at height {self.height:,d}"
             )
-        is_unspendable = self.db.output_rule(self.height).is_unspendable
-        touched = self.backup_txs(block.transactions, undo_info, is_unspendable)
+        is_unspendable = self._db.output_rule(self.height).is_unspendable
+        touched = self._steps.backup_txs(block.transactions, undo_info, is_unspendable)
         self.tip = self.coin.header_prevhash(block.header)
         self.height -= 1
         self.logger.info(f"backed up to height {self.height:,d}")
@@ -221,23 +258,49 @@ class Unflushed:
     def backup_txs(
         self, txs: Sequence[ParsedTx], undo_info: list[bytes], is_unspendable: Unspendable
     ) -> set[bytes]:
-        """Undo a block's transactions; return the hashXs met."""
-        touched = self._backup(txs, undo_info, self.utxo_cache, is_unspendable)
+        """Undo a block's transactions; return the hashXs touched."""
+        touched = self._strategy.undo(txs, undo_info, self.utxo_cache, is_unspendable)
         self.tx_count -= len(txs)
         return touched
 
     # -- flushing
 
-    def flush_data(self, backing_up: bool = False) -> FlushData:
-        """Return what waits to be flushed.  Only with the state lock held."""
-        coins = self.utxo_cache if backing_up or not self.compiled else self.compiled
+    def flush_data(self, undoing: bool = False) -> FlushData:
+        """Return what waits to be flushed.  Lock held."""
+        utxos = self.utxo_cache if undoing or not self.compiled else self.compiled
         return FlushData(
             self.height,
             self.tx_count,
             self.headers,
             self.block_tx_hashes,
             self.undo_infos,
-            coins.adds,
-            coins.deletes,
+            utxos.adds,
+            utxos.deletes,
             self.tip,
         )
+
+    def freeze(self, flush_utxos: bool, keep_bytes: int) -> FlushData:
+        """Return what waits to be flushed as frozen batches, so that blocks can be indexed beside.
+
+        ``flush_utxos``: whether UTXOs and undo items are among it; then UTXOs that are on disk
+        already stay cached up to ``keep_bytes``.  Runs in a thread, lock held; only with the Cython
+        implementation.
+        """
+        assert self.compiled
+        flush_data = self.flush_data()
+        self.headers, self.block_tx_hashes = [], []
+        if flush_utxos:
+            self.compiled.forget_known(keep_bytes)
+            self.undo_infos, self.undo_bytes = [], 0
+        else:
+            flush_data.undo_infos = []
+        self.compiled.take(flush_utxos)
+        return flush_data
+
+    def note_flushed(self) -> None:
+        """Adjust to a flush that was not beside indexing.  Lock held."""
+        if not self.undo_infos:
+            self.undo_bytes = 0
+            if self.compiled:
+                # Blocks may be undone next, or clients be served: all of it is on disk.
+                self.compiled.forget_known(0)

@@ -1,12 +1,12 @@
-"""The choice between the compiled and the readable form of indexing.
+"""The Cython implementation of indexing, and which coins it serves.
 
-Owns which coins the compiled form serves, and joins it to the rest of the server.  What it computes
-is told in its modules: ``_fastblock`` parses, ``_fastindex`` has the coins, ``_fasthistory`` the
-history.  They are built when the package is installed where a compiler, Python's and OpenSSL's
-headers are; without them, or for a coin with formats of its own, the readable form indexes
-(``indexer`` and ``utxo_cache``), which is also the compiled one's oracle in the tests.
+Its modules are ``_fastblock``, which parses, ``_fastindex``, which has the UTXOs, and
+``_fasthistory``, which has the history.  They are built when the package is installed where a
+compiler, Python's and OpenSSL's headers are.  Without them, or for a coin with formats of its own,
+the pure-Python implementation indexes (``indexer`` and ``utxo_cache``); it is also the reference in
+the tests.
 
-Used by the block processor's worker thread, with the state lock held; parsing alone in any thread.
+Runs in: the block processor's worker thread, with the state lock held; parsing alone in any thread.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ from electrumx.server.storage.schema import CoinRow
 if TYPE_CHECKING:
     from electrumx.server.block_processor._fastblock import FastBlock
 
-#: the compiled form; the one module takes in what the other has parsed
+#: the Cython modules; the one indexes what the other has parsed
 parser: ModuleType | None
 compiled: ModuleType | None
 try:
@@ -33,12 +33,12 @@ try:
 except ImportError:
     parser = compiled = None
 
-#: finds many coins on disk, as :meth:`DB.lookup_coins` does
+#: finds many UTXOs on disk, as :meth:`DB.lookup_coins` does
 Lookup = Callable[..., list[CoinRow | None]]
 
 
 def _tx_format(coin: type[Coin]) -> int | None:
-    """Return the compiled form's number of a coin's transaction format, or None."""
+    """Return the number of a coin's transaction format, or None if Cython does not parse it."""
     if parser is None or not coin.STATIC_BLOCK_HEADERS:
         return None
     if any(_overrides(coin, name) for name in ("hashX_from_script", "output_rule")):
@@ -54,7 +54,7 @@ def _tx_format(coin: type[Coin]) -> int | None:
 
 
 def _overrides(coin: type[Coin], name: str) -> bool:
-    """Return whether a coin has its own form of a method, which the compiled one does not know."""
+    """Return whether a coin replaces a method that the Cython implementation has built in."""
     owner = next(klass for klass in coin.__mro__ if name in klass.__dict__)
     return owner not in (Coin, CashTokensMixin)
 
@@ -64,9 +64,9 @@ Unconfirmed = tuple[tuple[tuple[bytes, int], ...], tuple[tuple[bytes, int], ...]
 
 
 def unconfirmed_parser(coin: type[Coin]) -> Callable[[bytes], Unconfirmed | None] | None:
-    """Return the compiled parser of unconfirmed transactions, None if there is none for the coin.
+    """Return the Cython parser of unconfirmed transactions, or None if it does not serve the coin.
 
-    It returns None for what it cannot parse.
+    The parser returns None for what it cannot parse.
     """
     tx_format = _tx_format(coin)
     if tx_format is None:
@@ -78,7 +78,7 @@ def unconfirmed_parser(coin: type[Coin]) -> Callable[[bytes], Unconfirmed | None
 
 
 class CompiledAdds:
-    """Coins to be written; what :class:`CoinAdds` is for the readable form."""
+    """UTXOs to be written, as :class:`UTXOAdds` of the pure-Python implementation."""
 
     def __init__(self, index: "CompiledIndex"):
         self._index = index.index
@@ -87,18 +87,18 @@ class CompiledAdds:
         return int(self._index.new_coins)
 
     def put_rows(self, put: Callable[[bytes, bytes], None]) -> None:
-        """Call ``put`` with the rows of every coin."""
+        """Call ``put`` with the rows of every UTXO."""
         if not self._index.coins_taken:
             self._index.take_coins()
         self._index.put_coins(put)
 
     def clear(self) -> None:
-        """Forget coins and deletes as something to write: both are on disk."""
+        """Note that UTXOs and deletes are on disk."""
         self._index.clear_coins()
 
 
 class CompiledDeletes:
-    """Rows to be deleted; what :class:`CoinDeletes` is for the readable form."""
+    """Rows to be deleted, as :class:`UTXODeletes` of the pure-Python implementation."""
 
     def __init__(self, index: "CompiledIndex"):
         self._index = index.index
@@ -113,19 +113,27 @@ class CompiledDeletes:
         self._index.delete_coins(delete)
 
     def clear(self) -> None:
-        """Forget coins and deletes as something to write: both are on disk."""
+        """Note that UTXOs and deletes are on disk."""
         self._index.clear_coins()
 
 
 class CompiledIndex:
-    """Parses blocks and indexes them; holds coins and history until they are flushed."""
+    """Parses blocks and indexes them; has UTXOs and history until they are flushed."""
 
     #: outpoints, whose rows take 400 bytes each
     LOOKED_UP_AT_ONCE = 10_000
     #: an entry, its slot, and what it takes while it is being flushed
-    BYTES_PER_COIN = 72 + 48
+    BYTES_PER_UTXO = 72 + 48
 
-    def __init__(self, coin: type[Coin], tx_format: int, any_order: bool, lookup: Lookup):
+    def __init__(
+        self,
+        coin: type[Coin],
+        tx_format: int,
+        any_order: bool,
+        lookup: Lookup,
+        tokens_from: Callable[[], int] = lambda: 0,
+    ):
+        """``tokens_from`` returns the height below which blocks are indexed without tokens."""
         assert parser
         assert compiled
         self.index = compiled.FastIndex()
@@ -137,14 +145,19 @@ class CompiledIndex:
         self._tx_format = tx_format
         self._any_order = any_order
         self._lookup = lookup
-        #: blocks below this height are indexed as if there were no tokens
-        self.tokens_from = 0
+        self._tokens_from = tokens_from
 
     @classmethod
-    def for_coin(cls, coin: type[Coin], any_order: bool, lookup: Lookup) -> "CompiledIndex | None":
-        """Return an index if the compiled form is installed and serves the coin."""
+    def for_coin(
+        cls,
+        coin: type[Coin],
+        any_order: bool,
+        lookup: Lookup,
+        tokens_from: Callable[[], int] = lambda: 0,
+    ) -> "CompiledIndex | None":
+        """Return an index if the Cython modules are built and serve the coin."""
         tx_format = _tx_format(coin)
-        return None if tx_format is None else cls(coin, tx_format, any_order, lookup)
+        return None if tx_format is None else cls(coin, tx_format, any_order, lookup, tokens_from)
 
     def parse(self, raw_block: bytes, height: int) -> "FastBlock":
         """Parse a raw block.  Raise DeserializeError if it is malformed."""
@@ -153,29 +166,29 @@ class CompiledIndex:
             raw_block,
             coin.static_header_len(height),
             self._tx_format,
-            height >= max(coin.TOKENS_ACTIVATION, self.tokens_from),
+            height >= max(coin.TOKENS_ACTIVATION, self._tokens_from()),
             coin.WHOLE_BLOCKS,
         )
         return block
 
     def prepare(self, blocks: Sequence["FastBlock"]) -> None:
-        """Fetch the coins on disk that consecutive blocks spend or overwrite."""
+        """Read the UTXOs on disk that consecutive blocks spend or overwrite."""
         self._fetch(self.index.missing(list(blocks)), exact=False)
         self._fetch(self.index.coinbase_outpoints(list(blocks)), exact=True)
 
     def _fetch(self, outpoints: list[bytes], *, exact: bool) -> None:
-        """Fetch those coins that are on disk, in the order of their keys."""
+        """Read those UTXOs that are on disk, in the order of their keys."""
         index = self.index
         outpoints.sort(key=_row_order)
         for part in chunks(outpoints, self.LOOKED_UP_AT_ONCE):
             rows = self._lookup(part, index, exact=exact)
             for outpoint, row in zip(part, rows, strict=True):
-                # One that is not on disk either fails when it is spent.
+                # Spending one that is not on disk either fails later.
                 if row is not None:
                     index.provide(outpoint, row.coin)
 
     def advance(self, block: "FastBlock", first_tx_num: int, height: int) -> bytes:
-        """Index a block of which :meth:`prepare` was told; return its undo items, joined."""
+        """Index a block passed to :meth:`prepare`; return its undo items, joined."""
         after_genesis = height >= self._coin.GENESIS_ACTIVATION
         try:
             undo: bytes = self.index.advance(block, first_tx_num, after_genesis, self._any_order)
@@ -185,31 +198,31 @@ class CompiledIndex:
         return undo
 
     def memsize(self) -> int:
-        """Return the bytes taken by coins, deletes included."""
+        """Return the bytes taken by UTXOs, deletes included."""
         return int(self.index.memsize)
 
     def pending_rows(self) -> tuple[int, int]:
-        """Return how many coins wait to be written, and how many spent ones to be deleted."""
-        coins, deletes = self.index.pending_rows
-        return coins, deletes
+        """Return how many UTXOs wait to be written, and how many spent ones to be deleted."""
+        utxos, deletes = self.index.pending_rows
+        return utxos, deletes
 
-    def take(self, coins: bool) -> None:
-        """Set apart what waits to be flushed, history and perhaps ``coins``.
+    def take(self, utxos: bool) -> None:
+        """Freeze what waits to be flushed: history and, with ``utxos``, UTXOs and deletes.
 
-        While that is written in another thread, blocks can be advanced.
+        Blocks can be advanced while another thread writes that.
         """
         self._history.take()
-        if coins:
+        if utxos:
             self.index.take_coins()
 
     def forget_known(self, keep_bytes: int) -> None:
-        """Drop coins that are on disk, the oldest, until they take ``keep_bytes`` at most.
+        """Drop the oldest UTXOs that are on disk, until they take ``keep_bytes`` at most.
 
-        Not while a flush is under way.
+        Not while a flush is in progress.
         """
         self.index.forget_known(keep_bytes)
 
-    # What History asks of history that it does not hold itself.
+    # The methods of PendingHistory.
 
     def history_memsize(self) -> int:
         """Return the bytes taken by history."""
@@ -220,12 +233,12 @@ class CompiledIndex:
         return bool(self._history)
 
     def history_hashXs(self) -> set[bytes]:
-        """Return the scripts that have history here."""
+        """Return the hashXs of scripts that have history here."""
         hashXs: set[bytes] = self._history.hashXs()
         return hashXs
 
     def sort_history(self) -> None:
-        """Get ready to be asked for rows."""
+        """Sort the history by script, before rows are put."""
         self._history.sort()
 
     def put_history(
@@ -235,11 +248,11 @@ class CompiledIndex:
         return int(self._history.put_rows(put, flush_id, max_bytes))
 
     def clear_history(self) -> None:
-        """Forget the history: it is on disk."""
+        """Note that the history is on disk."""
         self._history.clear()
 
     def new_records(self) -> bytes:
-        """Return the scripts touched since this was last asked, as records of ``wire_rows``."""
+        """Return the hashXs touched since the last call, as records of ``wire_rows``."""
         records: bytes = self._history.new_records()
         return records
 

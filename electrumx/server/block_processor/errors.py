@@ -1,11 +1,28 @@
-"""The error that stops processing: blocks and index disagree."""
+"""The errors that stop block processing: blocks and index disagree, or a block is invalid."""
 
-from electrumx.lib.errors import ElectrumXError
+from electrumx.lib.errors import DeserializeError, ElectrumXError, OperatorError
 from electrumx.lib.hash import hash_to_hex_str
 
 
 class ChainError(ElectrumXError):
     """Blocks and index disagree; the in-memory state must not be flushed."""
+
+
+class UndoMissingError(ChainError, OperatorError):
+    """A reorg is deeper than the undo information that is kept."""
+
+
+class UnfitBlockError(ChainError, OperatorError):
+    """A block of the daemon does not fit the database."""
+
+
+class BlockParseError(DeserializeError):
+    """A block from the daemon that does not parse: its height, and a digest of its bytes."""
+
+    def __init__(self, error: DeserializeError, height: int, digest: bytes):
+        super().__init__(f"{error}, in block {height:,d}")
+        self.height = height
+        self.digest = digest
 
 
 def utxo_not_found(tx_hash: bytes, txout_idx: int) -> ChainError:

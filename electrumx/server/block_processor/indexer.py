@@ -1,16 +1,16 @@
-"""Advance and back up one block: the index's grammar of what a transaction changes.
+"""Advance and undo one block: the rules of what a transaction changes.
 
-Pure but for the coins in the :class:`UTXOCache` handed in: no I/O of its own, no logging, no
-chain state.  Runs in the block processor's worker thread.
+Pure but for the UTXOs in the :class:`UTXOCache` handed in: no I/O of its own, no logging, no
+chain state.  This is the reference implementation; ``_fastindex`` computes the same in Cython.
 
-:func:`advance_txs` and :func:`backup_txs` are inverses.  The undo information of a block is the
-list of the coins it spent, transactions in block order and inputs in their order; backing up
-restores them from its end.  An input that generates coins spends nothing and leaves no item.  A
-coinbase that was there before overwrites what is unspent of it: see ``undo``.
+:func:`advance_txs` and :func:`undo_txs` are inverses.  ``storage.undo`` describes the undo items
+of a block: undoing restores the UTXOs from their end.
 
 A block may order its transactions topologically, so an output must exist before a later
 transaction spends it (:func:`advance_txs`), or by transaction hash as Bitcoin Cash does
 (:func:`advance_txs_any_order`): there all outputs come first, which serves any order.
+
+Runs in: the block processor's worker thread.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,11 +39,11 @@ def _is_generation(txin: TxInput) -> bool:
 def _overwrite(
     txs: Sequence[ParsedTx], cache: UTXOCache, is_unspendable: Unspendable
 ) -> list[bytes]:
-    """Remove the coins that a block's coinbase makes again; return the undo items for that."""
-    coins = [
+    """Remove the UTXOs that a block's coinbase creates again; return the undo items for them."""
+    utxos = [
         cache.overwrite(txs[0][1], idx) or NO_COIN for idx in coinbase_outputs(txs, is_unspendable)
     ]
-    return coins if any(coin is not NO_COIN for coin in coins) else []
+    return utxos if any(utxo is not NO_COIN for utxo in utxos) else []
 
 
 def advance_txs(
@@ -53,7 +53,7 @@ def advance_txs(
     hashX_from_script: HashX,
     is_unspendable: Unspendable,
 ) -> tuple[list[bytes], list[set[bytes]]]:
-    """Spend the inputs and add the outputs of a block's transactions, each in its turn.
+    """Spend the inputs and add the outputs of a block's transactions, one after the other.
 
     Return the undo items, and for each transaction the hashXs it touches.  Raise ChainError if an
     input's output does not exist.
@@ -63,16 +63,16 @@ def advance_txs(
     adds = cache.adds
     pop, spend = adds.pop, cache.spend
     tx_num = first_tx_num
-    # The hottest loop of the pure-Python form: attribute access and calls are kept out of it.
+    # The hottest loop of the pure-Python implementation: no attribute access, few calls.
     for tx, tx_hash in txs:
         hashXs: set[bytes] = set()
         packed_num = tx_num.to_bytes(TXNUM_LEN, "little")
         for prev_hash, prev_idx, _script, _sequence in tx.inputs:
             if prev_idx == MINUS_1 and prev_hash == ZERO:
                 continue
-            coin = pop(prev_hash + _LE4(prev_idx), None) or spend(prev_hash, prev_idx)
-            undo.append(coin)
-            hashXs.add(coin[:HASHX_LEN])
+            utxo = pop(prev_hash + _LE4(prev_idx), None) or spend(prev_hash, prev_idx)
+            undo.append(utxo)
+            hashXs.add(utxo[:HASHX_LEN])
         for idx, (value, script) in enumerate(tx.outputs):
             if is_unspendable(script):
                 continue
@@ -111,20 +111,20 @@ def advance_txs_any_order(
         for txin in tx.inputs:
             if _is_generation(txin):
                 continue
-            coin = cache.spend(txin.prev_hash, txin.prev_idx)
-            undo.append(coin)
-            hashXs.add(coin[:HASHX_LEN])
+            utxo = cache.spend(txin.prev_hash, txin.prev_idx)
+            undo.append(utxo)
+            hashXs.add(utxo[:HASHX_LEN])
     return undo, hashXs_by_tx
 
 
 def split_undo(undo_info: bytes) -> list[bytes]:
-    """Cut joined undo items apart.  Raise ChainError if they do not fit."""
+    """Split joined undo items.  Raise ChainError if they do not fit."""
     if len(undo_info) % COIN_LEN:
         raise ChainError(f"undo information of {len(undo_info):,d} bytes is damaged")
     return [undo_info[n : n + COIN_LEN] for n in range(0, len(undo_info), COIN_LEN)]
 
 
-def backup_txs(
+def undo_txs(
     txs: Sequence[ParsedTx],
     undo: list[bytes],
     cache: UTXOCache,
@@ -147,7 +147,7 @@ def backup_txs(
     return touched
 
 
-def backup_txs_any_order(
+def undo_txs_any_order(
     txs: Sequence[ParsedTx],
     undo: list[bytes],
     cache: UTXOCache,
@@ -155,8 +155,8 @@ def backup_txs_any_order(
 ) -> set[bytes]:
     """Undo :func:`advance_txs_any_order`: restore all that was spent, then remove all outputs.
 
-    Restoring first brings back outputs that were made and spent within the block, so that the
-    removal finds them, too.  Otherwise as :func:`backup_txs`.
+    Restoring first brings back outputs that were created and spent within the block, so that the
+    removal finds them, too.  Otherwise as :func:`undo_txs`.
     """
     touched: set[bytes] = set()
     for tx, _tx_hash in reversed(txs):
@@ -174,23 +174,23 @@ def backup_txs_any_order(
 def _restore_overwritten(
     txs: Sequence[ParsedTx], undo: list[bytes], cache: UTXOCache, is_unspendable: Unspendable
 ) -> None:
-    """Bring back what a block's coinbase has overwritten: the undo items that are left over."""
+    """Restore the UTXOs that a block's coinbase has overwritten: the undo items left over."""
     if not undo:
         return
     indices = coinbase_outputs(txs, is_unspendable)
     if len(undo) != len(indices):
         raise ChainError(f"{len(undo):,d} undo items are left over")
     tx_hash = txs[0][1]
-    for idx, coin in zip(indices, undo, strict=True):
-        if coin != NO_COIN:
-            cache.adds[tx_hash + _LE4(idx)] = coin
+    for idx, utxo in zip(indices, undo, strict=True):
+        if utxo != NO_COIN:
+            cache.adds[tx_hash + _LE4(idx)] = utxo
     undo.clear()
 
 
 def _restore(txin: TxInput, undo: list[bytes], cache: UTXOCache) -> bytes:
-    """Make the output that an input spent unspent again; return its hashX."""
+    """Restore the UTXO that an input spent; return its hashX."""
     if not undo:
         raise ChainError("the undo information of a block is too short")
-    coin = undo.pop()
-    cache.adds[txin.prev_hash + _LE4(txin.prev_idx)] = coin
-    return coin[:HASHX_LEN]
+    utxo = undo.pop()
+    cache.adds[txin.prev_hash + _LE4(txin.prev_idx)] = utxo
+    return utxo[:HASHX_LEN]

@@ -1,11 +1,13 @@
-"""The unspent outputs that are not on disk yet, and the spent ones that are still there.
+"""The UTXOs that are not on disk yet, and the rows on disk of outputs that were spent.
 
-Owns both until a flush writes them.  Used by the block processor's worker thread only, with the
-state lock held; does no writing.
+Owns both until a flush writes them.  Does no writing.
 
-An entry maps the outpoint, *tx_hash(32) txout_idx LE4*, to the coin, *hashX(11) tx_num LE5 value
+An entry maps the outpoint, *tx_hash(32) txout_idx LE4*, to the UTXO, *hashX(11) tx_num LE5 value
 LE8*: two bytes objects and a dictionary slot, about 205 bytes.  Most outputs are spent soon after
-they were made, and one that is both made and spent between two flushes never reaches the disk.
+they were created, and one that is both created and spent between two flushes never reaches the
+disk.
+
+Runs in: the block processor's worker thread, with the state lock held.
 """
 
 from collections.abc import Callable
@@ -24,19 +26,19 @@ from electrumx.server.storage.schema import (
 _LE4 = Struct("<I")
 
 
-class CoinAdds(dict[bytes, bytes]):
-    """Outpoint to coin, for coins to be written."""
+class UTXOAdds(dict[bytes, bytes]):
+    """Outpoint to UTXO, for UTXOs to be written."""
 
     def put_rows(self, put: Callable[[bytes, bytes], None]) -> None:
-        """Call ``put`` with the ``h`` and ``u`` rows of every coin."""
-        for outpoint, coin in self.items():
-            hashX = coin[:HASHX_LEN]
-            suffix = outpoint[HASH_LEN:] + coin[HASHX_LEN:-8]
+        """Call ``put`` with the ``h`` and ``u`` rows of every UTXO."""
+        for outpoint, utxo in self.items():
+            hashX = utxo[:HASHX_LEN]
+            suffix = outpoint[HASH_LEN:] + utxo[HASHX_LEN:-8]
             put(OUTPOINT_PREFIX + outpoint[:TX_HASH_PREFIX_LEN] + suffix, hashX)
-            put(UTXO_PREFIX + hashX + suffix, coin[-8:])
+            put(UTXO_PREFIX + hashX + suffix, utxo[-8:])
 
 
-class CoinDeletes(set[bytes]):
+class UTXODeletes(set[bytes]):
     """Keys of rows to be deleted."""
 
     def delete_rows(self, delete: Callable[[bytes], None]) -> None:
@@ -46,42 +48,39 @@ class CoinDeletes(set[bytes]):
 
 
 class UTXOCache:
-    """Unflushed coins over a database.
+    """Unflushed UTXOs over a database.
 
-    ``lookup(tx_hash, txout_idx, spent, exact)`` finds a coin on disk, as :meth:`DB.lookup_coin`
+    ``lookup(tx_hash, txout_idx, spent, exact)`` finds a UTXO on disk, as :meth:`DB.lookup_coin`
     does.
     """
 
-    #: measured with 64-bit CPython 3.11: bytes for an entry, and for a key to delete
-    BYTES_PER_COIN = 205
+    #: bytes of an entry, and of a key to delete, measured with 64-bit CPython 3.11
+    BYTES_PER_UTXO = 205
     BYTES_PER_DELETE = 90
 
     def __init__(self, lookup: Callable[..., CoinRow | None]):
-        #: outpoint -> coin
-        self.adds = CoinAdds()
+        #: outpoint -> UTXO
+        self.adds = UTXOAdds()
         #: keys of rows on disk to delete
-        self.deletes = CoinDeletes()
+        self.deletes = UTXODeletes()
         self._lookup = lookup
 
     def memsize(self) -> int:
         """Return an estimate of the memory taken, in bytes."""
-        return len(self.adds) * self.BYTES_PER_COIN + len(self.deletes) * self.BYTES_PER_DELETE
+        return len(self.adds) * self.BYTES_PER_UTXO + len(self.deletes) * self.BYTES_PER_DELETE
 
     def spend(self, tx_hash: bytes, txout_idx: int) -> bytes:
-        """Remove an unspent output and return its coin.
-
-        Raise ChainError if there is none such.
-        """
-        coin = self.adds.pop(tx_hash + _LE4.pack(txout_idx), None)
-        if coin is not None:
-            return coin
+        """Remove a UTXO and return it.  Raise ChainError if it is missing."""
+        utxo = self.adds.pop(tx_hash + _LE4.pack(txout_idx), None)
+        if utxo is not None:
+            return utxo
         return self._delete(self._lookup(tx_hash, txout_idx, self.deletes), tx_hash, txout_idx)
 
     def overwrite(self, tx_hash: bytes, txout_idx: int) -> bytes | None:
-        """Remove an output that may or may not be unspent; return its coin, or None."""
-        coin = self.adds.pop(tx_hash + _LE4.pack(txout_idx), None)
-        if coin is not None:
-            return coin
+        """Remove an output that may be spent already; return its UTXO, or None."""
+        utxo = self.adds.pop(tx_hash + _LE4.pack(txout_idx), None)
+        if utxo is not None:
+            return utxo
         row = self._lookup(tx_hash, txout_idx, self.deletes, exact=True)
         return None if row is None else self._delete(row, tx_hash, txout_idx)
 

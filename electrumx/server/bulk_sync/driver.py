@@ -133,9 +133,8 @@ class BulkSync:
     MAX_THREADS = 8
     #: raw bytes of blocks that are parsed at a time
     PARSE_BYTES = 1_000_000
-    #: seconds between log lines on progress, and before trying again what the node made fail
+    #: seconds between log lines on progress
     LOG_SECS = 10.0
-    RETRY_SECS = 5.0
     #: polls that a node must be seen below our height before it counts as having undone blocks
     SHORT_POLLS = 3
 
@@ -148,6 +147,7 @@ class BulkSync:
         source: BlockSource,
         *,
         compiled: bool,
+        retry_secs: float,
     ):
         self.logger = util.class_logger(__name__, self.__class__.__name__)
         self.env = env
@@ -156,6 +156,7 @@ class BulkSync:
         self.daemon = daemon
         self.prefetcher = prefetcher
         self.source = source
+        self.retry_secs = retry_secs
         self.kernels = Kernels(compiled)
         self.threads = min(os.cpu_count() or 1, self.MAX_THREADS)
         self.workspace = Workspace(db.db_dir, self.logger)
@@ -250,12 +251,12 @@ class BulkSync:
                         break
                 except DaemonError as e:
                     self.logger.info(f"ignoring daemon error: {printable(e)}")
-                    await asyncio.sleep(self.RETRY_SECS)
+                    await asyncio.sleep(self.retry_secs)
                     await self._start_over()
                 except DeserializeError as e:
                     self.logger.error(f"the daemon sent a block that does not parse: {e}")
                     await self.source.parse_failed(e)
-                    await asyncio.sleep(self.RETRY_SECS)
+                    await asyncio.sleep(self.retry_secs)
                     await self._start_over()
             if self.scan.has_news:
                 await self._spill(end_chunk=True)
@@ -376,7 +377,7 @@ class BulkSync:
         """Go back to a block that the node's chain has, as the next one does not follow on ours."""
         if part.prev_hashes[0] == self.scan.tip or not await self._left_chain():
             self.logger.warning("daemon blocks do not form a chain; resetting the prefetcher")
-            await asyncio.sleep(min(self.RETRY_SECS, 1.0))
+            await asyncio.sleep(min(self.retry_secs, 1.0))
         await self._start_over()
 
     async def _left_chain(self) -> bool:
@@ -393,7 +394,7 @@ class BulkSync:
             self.logger.warning(
                 f"the daemon's height is below {self.scan.height:,d}: waiting for it"
             )
-            await asyncio.sleep(self.RETRY_SECS)
+            await asyncio.sleep(self.retry_secs)
         if missing <= 0 and await self._has(self.scan.height, self.scan.tip):
             return False
         top = self.scan.height - missing
@@ -416,7 +417,7 @@ class BulkSync:
                 return await self.daemon.height()
             except DaemonError as e:
                 self.logger.info(f"ignoring daemon error: {printable(e)}")
-                await asyncio.sleep(self.RETRY_SECS)
+                await asyncio.sleep(self.retry_secs)
 
     async def _has(self, height: int, tip: bytes) -> bool:
         if height < 0:
@@ -426,7 +427,7 @@ class BulkSync:
                 return block_hash((await self.daemon.block_hex_hashes(height, 1))[0]) == tip
             except DaemonError as e:
                 self.logger.info(f"ignoring daemon error: {printable(e)}")
-                await asyncio.sleep(self.RETRY_SECS)
+                await asyncio.sleep(self.retry_secs)
 
     # -- the merge
 

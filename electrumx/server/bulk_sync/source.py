@@ -1,6 +1,6 @@
-"""The blocks of a block processor's coin, as the bulk sync takes them.
+"""The blocks of a coin, as the bulk sync takes them.
 
-Owns the step from what the processor parses to what the scan adds, for every kind of processor.
+Owns the step from what the block processor's parser returns to what the scan adds, for every coin.
 Runs in: worker threads.
 """
 
@@ -14,41 +14,42 @@ from electrumx.server.db.flusher import DB
 from electrumx.server.storage.undo import coinbase_outputs
 
 
-class Processor(Protocol):
-    """What a block processor knows of its coin's transactions."""
+class Strategy(Protocol):
+    """What is asked of an indexing strategy (``block_processor.strategies``)."""
 
-    db: DB
-    #: returns what a transaction touches beside its inputs' and outputs' scripts, if there is more
-    extra_hashXs: Callable[[Any], set[bytes]] | None
+    #: whether a transaction may spend outputs of a later one of its block
+    any_order: bool
 
     @property
-    def any_order(self) -> bool:
-        """Whether a transaction may spend what a later one of its block makes."""
+    def extra_hashXs(self) -> Callable[[Any], set[bytes]] | None:
+        """The function that returns what a transaction touches besides its scripts, or None."""
 
-    def bitcoin_txs(self, txs: Sequence[Any]) -> Sequence[Any]:
-        """Return transactions with their hashes, in the fields that Bitcoin's have."""
+    def bitcoin_txs(self, txs: Sequence[Any]) -> Sequence[tuple[Any, bytes]]:
+        """Return transactions with their hashes, in Bitcoin's fields."""
 
 
-class ProcessorSource:
-    """The blocks that a processor indexes.
+class CoinBlocks:
+    """Parses the blocks of the database's coin.
 
     ``parse_blocks(raw_blocks, first_height)`` returns ``Block`` or ``FastBlock`` objects;
-    ``parse_failed`` is told of blocks that do not parse, and raises if that does not change.
+    ``parse_failed`` is called with the error of a block, and raises if it does not end.
     """
 
     def __init__(
         self,
-        processor: Processor,
+        db: DB,
+        strategy: Strategy,
         parse_blocks: Callable[[Sequence[bytes], int], Sequence[Any]],
         parse_failed: Callable[[DeserializeError], Awaitable[None]],
     ):
+        self._db = db
+        self._strategy = strategy
         self._parse_blocks = parse_blocks
-        self._processor = processor
-        self.any_order = processor.any_order
+        self.any_order = strategy.any_order
         self.parse_failed = parse_failed
 
     def parse(self, raw_blocks: Sequence[bytes], first_height: int) -> Sequence[Any]:
-        """Return parsed blocks, ``FastBlock`` or ``PackedBlock``.  Runs in a thread."""
+        """Return parsed blocks, ``FastBlock`` or ``PackedBlock``.  Runs in: a thread."""
         blocks = self._parse_blocks(raw_blocks, first_height)
         return [
             self._packed(block, height) if isinstance(block, Block) else block
@@ -57,17 +58,16 @@ class ProcessorSource:
 
     def coinbase_outputs(self, raw_block: bytes, height: int) -> list[int]:
         """Return which outputs of a block's coinbase transaction can be spent."""
-        processor = self._processor
-        block = processor.db.coin.block(raw_block, height)
-        rule = processor.db.output_rule(height)
-        return coinbase_outputs(processor.bitcoin_txs(block.transactions), rule.is_unspendable)
+        block = self._db.coin.block(raw_block, height)
+        txs = self._strategy.bitcoin_txs(block.transactions)
+        return coinbase_outputs(txs, self._db.output_rule(height).is_unspendable)
 
     def _packed(self, block: Block, height: int) -> PackedBlock:
-        processor = self._processor
+        strategy = self._strategy
         return PackedBlock(
             block.header,
             block.raw,
-            processor.bitcoin_txs(block.transactions),
-            processor.db.output_rule(height),
-            processor.extra_hashXs,
+            strategy.bitcoin_txs(block.transactions),
+            self._db.output_rule(height),
+            strategy.extra_hashXs,
         )

@@ -72,14 +72,18 @@ def watchdog_secs() -> float | None:
 class Readiness:
     """Reports for as long as its ``async with`` block lasts; then the server has stopped.
 
-    ``describe`` returns one line for people; replace it as more becomes known.
+    ``describe`` returns one line for people about what the server does now.
     """
 
     def __init__(
-        self, notifier: Notifier, watchdog: float | None, shutdown_event: asyncio.Event
+        self,
+        notifier: Notifier,
+        watchdog: float | None,
+        shutdown_event: asyncio.Event,
+        describe: Callable[[], str],
     ) -> None:
         """``watchdog`` is its period in seconds; the event is set when the server shall stop."""
-        self.describe: Callable[[], str] = lambda: "waiting for the node"
+        self._describe = describe
         self._notifier = notifier
         self._interval = min(REPORT_SECS, (watchdog or REPORT_SECS * 3) / REPORTS_PER_WATCHDOG)
         self._heartbeat = ["WATCHDOG=1"] if watchdog else []
@@ -89,9 +93,12 @@ class Readiness:
         self._task: asyncio.Task[None] | None = None
 
     @classmethod
-    def from_environment(cls, shutdown_event: asyncio.Event) -> "Readiness":
+    def from_environment(
+        cls, shutdown_event: asyncio.Event, describe: Callable[[], str]
+    ) -> "Readiness":
         """Return one as the process's environment asks for; raises Env.Error if it is wrong."""
-        return cls(Notifier(EnvBase.default("NOTIFY_SOCKET", "")), watchdog_secs(), shutdown_event)
+        notifier = Notifier(EnvBase.default("NOTIFY_SOCKET", ""))
+        return cls(notifier, watchdog_secs(), shutdown_event, describe)
 
     async def __aenter__(self) -> "Readiness":
         if self._notifier:
@@ -118,7 +125,7 @@ class Readiness:
             self._owed.clear()
 
     def _report(self) -> None:
-        self._send(f"STATUS={self.describe()}")
+        self._send(f"STATUS={self._describe()}")
 
     async def _report_until_cancelled(self) -> None:
         shutdown = asyncio.ensure_future(self._shutdown_event.wait())

@@ -29,12 +29,12 @@ class ElectrumX(
     def notify_height(self) -> None:
         """Tell the client of the new header, if it wants to hear."""
         if self.subscribe_headers:
-            self.send_message(self.shared.header.message(self._dialect))
+            self.send_message(self.shared.header.message(self.rpc_version))
 
     def post_height(self) -> None:
         """Put the same behind what is to be sent: see ``flush``."""
         if self.subscribe_headers:
-            self.post_lines(self.shared.header.message(self._dialect), 1)
+            self.post_lines(self.shared.header.message(self.rpc_version), 1)
 
     def notify(self, touched: set[bytes], height_changed: bool) -> Any:
         """Send the statuses of own scripts that were touched or have changed."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from electrumx.server.block_processor.cache_policy import CacheUse, flush_due, known_coins_to_keep
+from electrumx.server.block_processor.cache_policy import CacheUse, flush_due, written_bytes_to_keep
 
 MB = 1_000_000
 LIMIT = 100 * MB
@@ -31,6 +31,6 @@ def test_the_smallest_cache_still_holds_some_history():
 
 
 def test_coins_that_stay_leave_room_for_what_comes():
-    kept = known_coins_to_keep(LIMIT)
+    kept = written_bytes_to_keep(LIMIT)
     assert flush_due(CacheUse(kept, 0, 0), LIMIT) is None
     assert 0 < kept < LIMIT // 2

@@ -11,7 +11,10 @@ from electrumx.lib.errors import OperatorError
 from electrumx.lib.hash import double_sha256
 from electrumx.server.block_processor import compiled_indexer as fast_index
 from electrumx.server.block_processor import tip_reporter
+from electrumx.server.block_processor.block_parser import BlockParser
+from electrumx.server.block_processor.compaction_tasks import EngineCompactionTask
 from electrumx.server.block_processor.errors import ChainError
+from electrumx.server.block_processor.flush_scheduler import FlushScheduler
 from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.block_processor.variants import LTORBlockProcessor
 from electrumx.server.db import wire_rows as packed
@@ -70,7 +73,7 @@ async def test_a_coin_may_spend_outputs_in_its_own_way(tmp_path):
         with pytest.raises(ChainError):
             world.bp.spend_utxo(utxo.tx_hash, utxo.tx_pos)
         # Nothing of it is to be written
-        world.bp.utxo_cache.deletes.clear()
+        world.bp.state.utxo_cache.deletes.clear()
 
 
 async def test_random_reorganisations_leave_what_a_direct_sync_leaves(
@@ -213,7 +216,7 @@ async def test_a_node_that_gives_up_blocks_without_others_is_followed_down(tmp_p
     daemon = ScriptedDaemon(maker.chain(high))
     async with World(make_env(tmp_path), daemon) as world:
         await world.until_at(maker.chain(high))
-        await world.until(lambda: world.bp._followed_url)
+        await world.until(lambda: world.bp.reorg_finder.followed_url)
         daemon.set_chain(maker.chain(low))
         await world.until_at(maker.chain(low))
         await assert_equals_model(world.db, Model(maker.chain(low)), hashXs(maker))
@@ -226,10 +229,10 @@ async def test_another_node_that_lags_behind_undoes_nothing(tmp_path):
     daemon = ScriptedDaemon(maker.chain(high))
     async with World(make_env(tmp_path), daemon) as world:
         await world.until_at(maker.chain(high))
-        await world.until(lambda: world.bp._followed_url)
+        await world.until(lambda: world.bp.reorg_finder.followed_url)
         daemon.url = "http://node-2/"
         daemon.set_chain(maker.chain(low))
-        await world.until(lambda: world.bp._short_polls > 10)
+        await world.until(lambda: world.bp.reorg_finder.short_polls > 10)
         assert world.db.db_height == 14
         tip = maker.extend(high)
         daemon.set_chain(maker.chain(tip))
@@ -263,19 +266,19 @@ async def test_it_is_known_up_to_where_a_reorganisation_left_the_chain_and_when_
         bp = world.bp
         await world.until_at(maker.chain(high))
         assert ([], 0) == (bp.forks, bp.forks_ended)
-        backup_and_flush, during = bp._backup_and_flush, []
+        backup_and_flush, during = bp.state.undo_and_flush, []
 
         def watched(blocks):
             during.append((bp.forks[-1], len(bp.forks) - bp.forks_ended))
             return backup_and_flush(blocks)
 
-        bp._backup_and_flush = watched
+        bp.state.undo_and_flush = watched
         # To a longer branch, to a shorter chain, and back to the same blocks
         tip = maker.grow(low, 6)
         daemon.set_chain(maker.chain(tip))
         await world.until_at(maker.chain(tip))
         await world.until(lambda: bp.forks_ended == 1)
-        await world.until(lambda: bp._followed_url)
+        await world.until(lambda: bp.reorg_finder.followed_url)
         daemon.set_chain(maker.chain(low))
         await world.until(lambda: bp.forks_ended == 2)
         await world.until_at(maker.chain(low))
@@ -386,8 +389,8 @@ async def test_a_first_sync_merges_what_many_flushes_left(
     tmp_path, engine, indexer, flushes, caplog, monkeypatch
 ):
     caplog.set_level("INFO")
-    monkeypatch.setattr(BlockProcessor, "PARSE_BYTES", 1_000)
-    monkeypatch.setattr(BlockProcessor, "_check_cache_size", lambda _self: flushes or None)
+    monkeypatch.setattr(BlockParser, "PARSE_BYTES", 1_000)
+    monkeypatch.setattr(FlushScheduler, "due", lambda _self: flushes or None)
     maker = ChainMaker(seed=15)
     fork = maker.grow(maker.genesis_hash, 40)
     chain = maker.chain(fork)
@@ -395,7 +398,7 @@ async def test_a_first_sync_merges_what_many_flushes_left(
     daemon = ScriptedDaemon(chain)
     async with World(env, daemon) as world:
         await world.until_at(chain)
-        await world.until(lambda: world.bp._merging and world.bp._merging.done())
+        await world.until(lambda: world.bp.engine_compaction.done)
         assert ("merged tables" in caplog.text) is flushes
         assert not world.db.utxo_db.filling
         assert not world.db.history.db.filling
@@ -406,7 +409,7 @@ async def test_a_first_sync_merges_what_many_flushes_left(
     daemon.set_chain(chain)
     async with World(env, daemon) as world:
         await world.until_at(chain)
-        await world.until(lambda: world.bp._merging and world.bp._merging.done())
+        await world.until(lambda: world.bp.engine_compaction.done)
         await assert_equals_model(world.db, Model(chain), hashXs(maker))
     assert "merged tables" not in caplog.text
 
@@ -415,9 +418,9 @@ async def test_shutting_down_stops_merging_and_the_next_start_merges(
     tmp_path, engine, caplog, monkeypatch
 ):
     caplog.set_level("INFO")
-    monkeypatch.setattr(BlockProcessor, "PARSE_BYTES", 1_000)
-    monkeypatch.setattr(BlockProcessor, "_check_cache_size", lambda _self: True)
-    monkeypatch.setattr(BlockProcessor, "MERGE_GRACE_SECS", 0)
+    monkeypatch.setattr(BlockParser, "PARSE_BYTES", 1_000)
+    monkeypatch.setattr(FlushScheduler, "due", lambda _self: True)
+    monkeypatch.setattr(EngineCompactionTask, "GRACE_SECS", 0)
     begun, may_end, closed = threading.Event(), threading.Event(), []
     engine_class = db_class(engine)
     merge, close = engine_class.merge, engine_class.close
@@ -458,15 +461,15 @@ async def test_shutting_down_stops_merging_and_the_next_start_merges(
         caplog.clear()
         # There are no more blocks to index.
         async with World(make_env(tmp_path, engine=engine), ScriptedDaemon(chain)) as world:
-            await world.until(lambda world=world: world.bp._merging and world.bp._merging.done())
+            await world.until(lambda world=world: world.bp.engine_compaction.done)
         assert ("merged tables" in caplog.text) is left
 
 
 async def test_shutting_down_gives_merging_the_time_to_end(tmp_path, engine, caplog, monkeypatch):
     caplog.set_level("INFO")
-    monkeypatch.setattr(BlockProcessor, "PARSE_BYTES", 1_000)
-    monkeypatch.setattr(BlockProcessor, "_check_cache_size", lambda _self: True)
-    monkeypatch.setattr(BlockProcessor, "MERGE_GRACE_SECS", 60)
+    monkeypatch.setattr(BlockParser, "PARSE_BYTES", 1_000)
+    monkeypatch.setattr(FlushScheduler, "due", lambda _self: True)
+    monkeypatch.setattr(EngineCompactionTask, "GRACE_SECS", 60)
     begun, may_end = threading.Event(), threading.Event()
     engine_class = db_class(engine)
     merge = engine_class.merge
@@ -483,7 +486,7 @@ async def test_shutting_down_gives_merging_the_time_to_end(tmp_path, engine, cap
     async with World(env, ScriptedDaemon(chain)) as world:
         await world.until(begun.is_set)
         world.task.cancel()
-        await world.until(lambda: "waiting for the engine to merge tables" in caplog.text)
+        await world.until(lambda: "waiting for the engine to compact tables" in caplog.text)
         may_end.set()
         await asyncio.wait([world.task])
     assert "merged tables" in caplog.text
@@ -498,8 +501,8 @@ async def test_a_first_sync_that_was_interrupted_goes_on_as_it_began(
     tmp_path, engine, indexer, caplog, monkeypatch
 ):
     caplog.set_level("INFO")
-    monkeypatch.setattr(BlockProcessor, "PARSE_BYTES", 1_000)
-    monkeypatch.setattr(BlockProcessor, "_check_cache_size", lambda _self: True)
+    monkeypatch.setattr(BlockParser, "PARSE_BYTES", 1_000)
+    monkeypatch.setattr(FlushScheduler, "due", lambda _self: True)
     filling = []
     flush_dbs = DB.flush_dbs
 
@@ -529,7 +532,7 @@ async def test_a_first_sync_that_was_interrupted_goes_on_as_it_began(
         assert set(before_last) == {(True, True)}
         assert last == (False, False)
         await world.until(lambda: "merged tables" in caplog.text)
-        await world.until(lambda: world.bp._merging.done())
+        await world.until(lambda: world.bp.engine_compaction.done)
         await assert_equals_model(world.db, Model(chain), hashXs(maker))
     # From now on the store is in use, whatever there is to catch up with.
     chain = maker.chain(maker.grow(double_sha256(chain[-1][:80]), 20))
@@ -542,8 +545,8 @@ async def test_a_first_sync_that_was_interrupted_goes_on_as_it_began(
 
 
 async def test_merging_that_fails_is_told_of_and_not_repeated(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(BlockProcessor, "PARSE_BYTES", 1_000)
-    monkeypatch.setattr(BlockProcessor, "_check_cache_size", lambda _self: True)
+    monkeypatch.setattr(BlockParser, "PARSE_BYTES", 1_000)
+    monkeypatch.setattr(FlushScheduler, "due", lambda _self: True)
 
     def fail(_self):
         raise OSError("no space left")
@@ -554,8 +557,8 @@ async def test_merging_that_fails_is_told_of_and_not_repeated(tmp_path, caplog, 
     daemon = ScriptedDaemon(maker.chain(fork))
     env = make_env(tmp_path)
     async with World(env, daemon) as world:
-        await world.until(lambda: world.bp._merging and world.bp._merging.done())
-        assert "could not merge tables" in caplog.text
+        await world.until(lambda: world.bp.engine_compaction.done)
+        assert "could not compact tables" in caplog.text
         chain = maker.chain(maker.extend(fork))
         daemon.set_chain(chain)
         await world.until_at(chain)
@@ -570,8 +573,8 @@ async def test_a_first_sync_compresses_when_there_is_too_much_to_merge(
 ):
     require(fast_index.compiled, "the compiled form of indexing was not built")
     caplog.set_level("INFO")
-    monkeypatch.setattr(BlockProcessor, "PARSE_BYTES", 1_000)
-    monkeypatch.setattr(BlockProcessor, "_check_cache_size", lambda _self: True)
+    monkeypatch.setattr(BlockParser, "PARSE_BYTES", 1_000)
+    monkeypatch.setattr(FlushScheduler, "due", lambda _self: True)
     monkeypatch.setattr(Storage, "MERGE_BYTES", -1)
     filling = []
     flush_dbs = DB.flush_dbs
@@ -609,11 +612,11 @@ async def test_any_flush_schedule_leaves_the_same_answers(tmp_path):
         while height < 50:
             count = min(choose.randint(1, 12), 50 - height)
             raws = chain[height + 1 : height + 1 + count]
-            bp.advance_blocks(bp._parse_blocks(raws, height + 1))
+            bp.state.advance_blocks(bp.parser.parse_blocks(raws, height + 1))
             height += count
             if choose.random() < 0.5:
-                await bp.flush(choose.random() < 0.5)
-        await bp.flush(True)
+                await bp.flusher.flush(choose.random() < 0.5)
+        await bp.flusher.flush(True)
         await assert_equals_model(db, Model(chain), hashXs(maker))
         db.close_dbs()
 
@@ -654,10 +657,10 @@ async def test_history_flushed_without_coins_is_cleared_at_the_next_opening(tmp_
     db = DB(env)
     await db.open_for_sync()
     bp = BlockProcessor(env, db, daemon, None)
-    bp.advance_blocks(bp._parse_blocks(chain[:20], 0))
-    await bp.flush(True)
-    bp.advance_blocks(bp._parse_blocks(chain[20:], 20))
-    await bp.flush(False)
+    bp.state.advance_blocks(bp.parser.parse_blocks(chain[:20], 0))
+    await bp.flusher.flush(True)
+    bp.state.advance_blocks(bp.parser.parse_blocks(chain[20:], 20))
+    await bp.flusher.flush(False)
     assert db.history.flush_count == 2
     db.close_dbs()  # as a kill would leave it
     async with World(env, daemon) as world:
@@ -718,8 +721,8 @@ def gated_flush(monkeypatch):
 
     gate.error = None
     due = iter([None, True])
-    monkeypatch.setattr(BlockProcessor, "PARSE_BYTES", 2000)
-    monkeypatch.setattr(BlockProcessor, "_check_cache_size", lambda _bp: next(due, None))
+    monkeypatch.setattr(BlockParser, "PARSE_BYTES", 2000)
+    monkeypatch.setattr(FlushScheduler, "due", lambda _bp: next(due, None))
     monkeypatch.setattr(DB, "flush_dbs", gated)
     yield gate
     gate.set()

@@ -3,19 +3,18 @@
 import asyncio
 from types import SimpleNamespace
 
-from electrumx.server.block_processor.tip_reporter import FORK_SECS, KEPT_STEPS, TipReporter
+from electrumx.server.block_processor.tip_reporter import KEPT_STEPS, REORG_SECS, TipReporter
 from electrumx.server.notifications import Confirmed
 from tests.fakes.virtual_time import VirtualTimeLoop
 
 
-class Index:
-    """A processor whose tip a test moves."""
+class State:
+    """A chain state whose tip a test moves, its database and the daemon's height."""
 
     def __init__(self):
         self.height, self.tip = 10, b"10"
         self.touched = set()
-        self.state_lock = asyncio.Lock()
-        self.daemon = SimpleNamespace(cached_height=lambda: self.daemon_height)
+        self.lock = asyncio.Lock()
         self.daemon_height = 10
         self.db = SimpleNamespace(raw_header=self.raw_header)
         self.commit()
@@ -27,6 +26,10 @@ class Index:
     def move(self, height, tip, *touched):
         self.height, self.tip = height, tip
         self.touched |= set(touched)
+
+    def take_touched(self):
+        touched, self.touched = self.touched, set()
+        return touched
 
     def commit(self):
         self.db.db_height, self.db.db_tip = self.height, self.tip
@@ -42,14 +45,14 @@ class Listener:
 
 def simulate(scenario):
     async def main():
-        index, listener = Index(), Listener()
-        reporter = TipReporter(index, listener)
+        state, listener = State(), Listener()
+        reporter = TipReporter(state, state.db, lambda: state.daemon_height, listener)
         await reporter.check()
         assert listener.heard == [(10, set())]
         listener.heard.clear()
         running = asyncio.ensure_future(reporter.run())
         try:
-            await scenario(index, reporter, listener.heard)
+            await scenario(state, reporter, listener.heard)
         finally:
             running.cancel()
             await asyncio.wait([running])
@@ -62,11 +65,11 @@ def simulate(scenario):
 
 
 def test_a_tip_is_reported_once_when_it_is_committed():
-    async def scenario(index, reporter, heard):
-        index.move(11, b"11", b"a")
+    async def scenario(state, reporter, heard):
+        state.move(11, b"11", b"a")
         await asyncio.sleep(60)
         assert heard == []
-        index.commit()
+        state.commit()
         reporter.blocks_advanced(b"its header")
         await asyncio.gather(reporter.check(), reporter.check())
         assert heard == [(11, {b"a"})]
@@ -78,9 +81,9 @@ def test_a_tip_is_reported_once_when_it_is_committed():
 
 
 def test_a_tip_that_nobody_asked_to_report_is_reported():
-    async def scenario(index, reporter, heard):
-        index.move(11, b"11", b"a")
-        index.commit()
+    async def scenario(state, reporter, heard):
+        state.move(11, b"11", b"a")
+        state.commit()
         await asyncio.sleep(1)
         assert heard == [(11, {b"a"})]
         assert reporter.reported.header == b"header 11"
@@ -89,17 +92,17 @@ def test_a_tip_that_nobody_asked_to_report_is_reported():
 
 
 def test_undone_blocks_wait_for_those_that_replace_them():
-    async def scenario(index, reporter, heard):
-        index.daemon_height = 12
+    async def scenario(state, reporter, heard):
+        state.daemon_height = 12
         reporter.reorg_begins(9)
-        index.move(9, b"9", b"undone")
-        index.commit()
+        state.move(9, b"9", b"undone")
+        state.commit()
         reporter.blocks_undone(b"10")
-        await asyncio.sleep(FORK_SECS - 1)
+        await asyncio.sleep(REORG_SECS - 1)
         assert heard == []
         assert reporter.forks_reported == 0
-        index.move(12, b"12'", b"new")
-        index.commit()
+        state.move(12, b"12'", b"new")
+        state.commit()
         reporter.blocks_advanced(b"h")
         await reporter.check()
         assert heard == [(12, {b"undone", b"new"})]
@@ -109,12 +112,12 @@ def test_undone_blocks_wait_for_those_that_replace_them():
 
 
 def test_undone_blocks_are_reported_if_no_others_come_in_time():
-    async def scenario(index, reporter, heard):
-        index.daemon_height = 12
+    async def scenario(state, reporter, heard):
+        state.daemon_height = 12
         reporter.reorg_begins(9)
-        index.move(9, b"9", b"undone")
-        index.commit()
-        await asyncio.sleep(FORK_SECS + 1)
+        state.move(9, b"9", b"undone")
+        state.commit()
+        await asyncio.sleep(REORG_SECS + 1)
         assert heard == [(9, {b"undone"})]
         assert reporter.forks_reported == 1
 
@@ -122,11 +125,11 @@ def test_undone_blocks_are_reported_if_no_others_come_in_time():
 
 
 def test_undone_blocks_are_reported_at_once_if_the_node_has_no_others():
-    async def scenario(index, reporter, heard):
-        index.daemon_height = 9
+    async def scenario(state, reporter, heard):
+        state.daemon_height = 9
         reporter.reorg_begins(9)
-        index.move(9, b"9", b"undone")
-        index.commit()
+        state.move(9, b"9", b"undone")
+        state.commit()
         await reporter.check()
         assert heard == [(9, {b"undone"})]
 
@@ -134,10 +137,10 @@ def test_undone_blocks_are_reported_at_once_if_the_node_has_no_others():
 
 
 def test_the_same_blocks_undone_and_indexed_again_are_a_report():
-    async def scenario(index, reporter, heard):
+    async def scenario(state, reporter, heard):
         before = reporter.reported
         reporter.reorg_begins(9)
-        index.touched = {b"a"}
+        state.touched = {b"a"}
         reporter.blocks_advanced(b"h")
         await reporter.check()
         assert heard == [(10, {b"a"})]
@@ -148,7 +151,7 @@ def test_the_same_blocks_undone_and_indexed_again_are_a_report():
 
 
 def test_steps_lead_from_any_recent_tip_to_the_present_one():
-    async def scenario(index, reporter, _heard):
+    async def scenario(state, reporter, _heard):
         tips = [b"10"]
         for height in range(11, 11 + KEPT_STEPS + 2):
             step = Confirmed(height, b"%d" % height, b"", b"")
@@ -156,7 +159,7 @@ def test_steps_lead_from_any_recent_tip_to_the_present_one():
             tips.append(step.tip)
         assert reporter.step_from(tips[0]) is None
         # Down by two, and up to a block that was there before
-        index.move(index.height, tips[-3])
+        state.move(state.height, tips[-3])
         reporter.blocks_undone(tips[-1])
         reporter.add_step(tips[-3], Confirmed(1, tips[-2], b"", b""))
         for tip in tips[3:]:

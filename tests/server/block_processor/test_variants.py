@@ -13,9 +13,10 @@ from electrumx.server.block_processor.variants import (
     DecredBlockProcessor,
     NameIndexBlockProcessor,
 )
+from tests.fakes.chain import ChainMaker, Model, hashX_of
 from tests.fakes.format_chain import MAKERS, FormatChain, FormatDaemon, FormatModel
 from tests.fakes.formats import NAMES, Decred, Names
-from tests.fakes.world import World, assert_equals_model, make_env
+from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
 
 
 def world_of(chain, raw_blocks, tmp_path, **settings):
@@ -69,7 +70,7 @@ async def test_histories_of_names_are_shortened_when_their_blocks_are_undone(tmp
         history = await world.db.limited_history(name_hashX)
         assert {4, 5, 6} == {height for _tx_hash, height in history} & {4, 5, 6}
         assert [] == await world.db.all_utxos(name_hashX)
-        world.bp.touched.clear()
+        world.bp.state.touched.clear()
         notified = []
         world.bp.notifications.on_block = lambda touched, height: record(notified, touched)
         world.daemon.set_chain(chain.chain(without))
@@ -109,6 +110,39 @@ async def test_decred_refuses_to_undo_as_many_blocks_as_it_just_could_not(tmp_pa
         assert await world.bp.force_chain_reorg(3)
         await asyncio.wait_for(world.bp.backed_up_event.wait(), 30)
         await until_at(world, chain, tip)
+
+
+async def test_a_processor_of_a_third_party_may_replace_the_steps_by_their_documented_arguments(
+    tmp_path,
+):
+    calls = []
+
+    class OwnProcessor(BlockProcessor):
+        def advance_txs(self, txs, is_unspendable):
+            calls.append(("advance", len(txs)))
+            return super().advance_txs(txs, is_unspendable)
+
+        def backup_txs(self, txs, undo_info, is_unspendable):
+            calls.append(("undo", len(txs)))
+            return super().backup_txs(txs, undo_info, is_unspendable)
+
+        async def calc_reorg_range(self, count):
+            calls.append(("range", count))
+            return await super().calc_reorg_range(count)
+
+    maker = ChainMaker(seed=3)
+    fork = maker.grow(maker.genesis_hash, 6)
+    daemon = ScriptedDaemon(maker.chain(maker.grow(fork, 2)))
+    async with World(make_env(tmp_path), daemon, OwnProcessor) as world:
+        await world.until_at(daemon.raw)
+        assert [name for name, _count in calls] == ["advance"] * 9
+        calls.clear()
+        daemon.set_chain(maker.chain(maker.grow(fork, 3)))
+        await world.until_at(daemon.raw)
+        names = [name for name, _count in calls]
+        assert names == ["range", "undo", "undo", "advance", "advance", "advance"]
+        hashXs = [hashX_of(script) for script in maker.scripts]
+        await assert_equals_model(world.db, Model(daemon.raw), hashXs)
 
 
 def test_the_package_exports_the_processors_by_their_public_names():

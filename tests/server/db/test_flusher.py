@@ -63,8 +63,8 @@ async def two_flushes(env):
     bp = BlockProcessor(env, db, daemon, None)
     for raws in ([GENESIS, BLOCK_1], [BLOCK_2]):
         first = bp.height + 1
-        bp.advance_blocks(bp._parse_blocks(raws, first))
-        await bp.flush(True)
+        bp.state.advance_blocks(bp.parser.parse_blocks(raws, first))
+        await bp.flusher.flush(True)
     return bp
 
 
@@ -124,8 +124,8 @@ async def test_two_known_blocks_leave_the_documented_rows(env, tmp_path):
 
 async def test_undoing_the_second_block_leaves_the_documented_rows(env):
     bp = await two_flushes(env)
-    blocks = await bp._blocks_to_undo(2, 2)
-    await bp.run_in_thread_with_lock(bp._backup_and_flush, blocks)
+    blocks = await bp.reorg_finder.blocks_to_undo(2, 2)
+    await bp.flusher.run_locked(bp.state.undo_and_flush, blocks)
     utxo, utxo_state = split_state(rows(bp.db.utxo_db), b"state".hex())
     hist, hist_state = split_state(rows(bp.db.history.db), b"state\0\0".hex())
     assert hist == {"0ea5aa996d9cffea9ddd420001": "0000000000"}
@@ -155,7 +155,7 @@ async def test_a_stop_after_any_write_of_a_backup_is_harmless(tmp_path, step):
     db = DB(env)
     await db.open_for_sync()
     bp = BlockProcessor(env, db, daemon, None)
-    bp.height, bp.tip, bp.tx_count = db.db_height, db.db_tip, db.db_tx_count
+    bp.state.read_committed()
     await daemon.height()
     done = 0
 
@@ -173,9 +173,9 @@ async def test_a_stop_after_any_write_of_a_backup_is_harmless(tmp_path, step):
     db.history.park = counted(db.history.park)
     db._put_coins = counted(db._put_coins)
     db.history.drop_parked = counted(db.history.drop_parked)
-    blocks = await bp._blocks_to_undo(13, 18)
+    blocks = await bp.reorg_finder.blocks_to_undo(13, 18)
     try:
-        bp._backup_and_flush(blocks)
+        bp.state.undo_and_flush(blocks)
     except Stop:
         pass
     assert done == step

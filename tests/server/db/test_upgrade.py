@@ -46,10 +46,10 @@ async def make_current(env):
     bp = BlockProcessor(env, db, daemon, None)
     choose = random.Random(52)
     for height, raw in enumerate(CHAIN):
-        bp.advance_blocks(bp._parse_blocks([raw], height))
+        bp.state.advance_blocks(bp.parser.parse_blocks([raw], height))
         if choose.random() < 0.3:
-            await bp.flush(True)
-    await bp.flush(True)
+            await bp.flusher.flush(True)
+    await bp.flusher.flush(True)
     db.write_first_sync_done()
     db.close_dbs()
 

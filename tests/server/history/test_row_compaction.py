@@ -671,11 +671,11 @@ async def test_processing_holds_when_the_last_ids_are_reached(tmp_path, engine, 
     bp = BlockProcessor(db.env, db, daemon, None)
     choose = random.Random(34)
     for height, raw in enumerate(chain):
-        bp.advance_blocks(bp._parse_blocks([raw], height))
+        bp.state.advance_blocks(bp.parser.parse_blocks([raw], height))
         # History alone is flushed, too: its rows must not be merged before their coins are there.
-        await bp.flush(choose.random() < 0.4)
+        await bp.flusher.flush(choose.random() < 0.4)
         assert db.history.flush_count <= 13
-    await bp.flush(True)
+    await bp.flusher.flush(True)
     scripts = [hashX_of(script) for script in maker.scripts]
     await assert_equals_model(db, Model(chain), scripts)
     db.close_dbs()
@@ -697,8 +697,8 @@ async def test_a_database_that_is_nearly_out_of_ids_is_compacted_at_opening(
         if height == 38:
             db.history.flush_count = 65_532
         monkeypatch.setattr(History, "HOLD_FLUSH_COUNT", 10**6)
-        bp.advance_blocks(bp._parse_blocks([raw], height))
-        await bp.flush(True)
+        bp.state.advance_blocks(bp.parser.parse_blocks([raw], height))
+        await bp.flusher.flush(True)
     assert db.history.flush_count == 65_535
     db.close_dbs()
     monkeypatch.undo()
@@ -784,12 +784,12 @@ async def many_flushes(tmp_path, engine, flushes):
     await db.open_for_sync()
     bp = BlockProcessor(env, db, daemon, None)
     chain = TinyChain()
-    bp.advance_blocks(bp._parse_blocks([GENESIS], 0))
-    await bp.flush(True)
+    bp.state.advance_blocks(bp.parser.parse_blocks([GENESIS], 0))
+    await bp.flusher.flush(True)
     db.write_first_sync_done()
     db.close_dbs()
     await db.open_for_serving()
-    compacting = asyncio.ensure_future(bp._compact_when_due())
+    compacting = asyncio.ensure_future(bp.row_compaction.run())
     reader = Reader(db.history, chain)
     reader.start()
     highest, passes, last = 0, 0, 0
@@ -798,9 +798,9 @@ async def many_flushes(tmp_path, engine, flushes):
     try:
         for height in range(1, flushes + 1):
             daemon._cached = height
-            bp.advance_blocks(bp._parse_blocks([chain.next_block()], height))
+            bp.state.advance_blocks(bp.parser.parse_blocks([chain.next_block()], height))
             start = time.perf_counter()
-            await bp.flush(True)
+            await bp.flusher.flush(True)
             waits.append(time.perf_counter() - start)
             count = db.history.flush_count
             highest = max(highest, count)

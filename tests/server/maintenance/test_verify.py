@@ -38,8 +38,8 @@ async def make_database(env, chain=CHAIN):
     await db.open_for_sync()
     bp = BlockProcessor(env, db, daemon, None)
     for first in range(0, len(chain), 7):
-        bp.advance_blocks(bp._parse_blocks(chain[first : first + 7], first))
-        await bp.flush(True)
+        bp.state.advance_blocks(bp.parser.parse_blocks(chain[first : first + 7], first))
+        await bp.flusher.flush(True)
     db.write_first_sync_done()
     db.close_dbs()
 
@@ -405,8 +405,8 @@ async def test_a_coinbase_that_comes_twice_is_counted_as_the_node_counts_it(
     await db.open_for_sync()
     bp = BlockProcessor(env, db, daemon, None)
     for height, raw in enumerate(chain):
-        bp.advance_blocks(bp._parse_blocks([raw], height))
-        await bp.flush(True)
+        bp.state.advance_blocks(bp.parser.parse_blocks([raw], height))
+        await bp.flusher.flush(True)
     db.write_first_sync_done()
     verdict = await audited(db, daemon=daemon)
     db.close_dbs()

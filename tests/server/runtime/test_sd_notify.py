@@ -20,6 +20,11 @@ def no_systemd(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+def waiting():
+    """Describe a server that is starting."""
+    return "waiting for the node"
+
+
 class Manager:
     """The other end: a socket that remembers what it was told."""
 
@@ -130,7 +135,7 @@ def test_a_period_that_is_no_number_is_reported_by_name(monkeypatch):
 async def test_without_systemd_there_is_nothing_to_run():
     tasks = asyncio.all_tasks()
 
-    async with Readiness.from_environment(asyncio.Event()):
+    async with Readiness.from_environment(asyncio.Event(), waiting):
         assert asyncio.all_tasks() == tasks
 
 
@@ -138,10 +143,15 @@ async def test_the_life_of_a_server_is_told_in_order(manager, address, monkeypat
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     monkeypatch.setenv("WATCHDOG_USEC", "60000")
     shutdown, serving = asyncio.Event(), asyncio.Event()
-    async with Readiness.from_environment(shutdown) as reports:
+    height = None
+
+    def describe():
+        return waiting() if height is None else f"height {height}"
+
+    async with Readiness.from_environment(shutdown, describe) as reports:
         announcing = asyncio.create_task(reports.announce(serving))
         starting = await manager.line("STATUS=waiting for the node")
-        reports.describe = lambda: "height 5"
+        height = 5
         starting += await manager.line("STATUS=height 5")
         serving.set()
         ready = await manager.line("READY=1")
@@ -166,7 +176,7 @@ async def test_the_life_of_a_server_is_told_in_order(manager, address, monkeypat
 
 
 async def test_without_a_watchdog_there_is_no_heartbeat(manager, address, quickly):
-    async with Readiness(Notifier(address), None, asyncio.Event()):
+    async with Readiness(Notifier(address), None, asyncio.Event(), waiting):
         lines = await manager.line("STATUS=waiting for the node")
         lines += await manager.line("STATUS=waiting for the node")
 
@@ -177,11 +187,11 @@ async def test_without_a_watchdog_there_is_no_heartbeat(manager, address, quickl
     ("watchdog", "expected"), [(None, 10.0), (300.0, 10.0), (30.0, 10.0), (3.0, 1.0)]
 )
 def test_three_reports_fit_in_a_period_of_the_watchdog(watchdog, expected):
-    assert expected == Readiness(Notifier("@x"), watchdog, asyncio.Event())._interval
+    assert expected == Readiness(Notifier("@x"), watchdog, asyncio.Event(), waiting)._interval
 
 
 async def test_a_loop_that_hangs_is_silent(manager, address):
-    async with Readiness(Notifier(address), 0.03, asyncio.Event()):
+    async with Readiness(Notifier(address), 0.03, asyncio.Event(), waiting):
         await manager.line("WATCHDOG=1")
         manager.messages()
         # As a part of the server would that never returns to the loop.
@@ -191,7 +201,7 @@ async def test_a_loop_that_hangs_is_silent(manager, address):
 
 async def test_an_end_that_comes_at_once_is_still_told(manager, address):
     shutdown = asyncio.Event()
-    async with Readiness(Notifier(address), None, shutdown):
+    async with Readiness(Notifier(address), None, shutdown, waiting):
         await manager.line("STATUS=waiting for the node")
         shutdown.set()
 
@@ -200,7 +210,7 @@ async def test_an_end_that_comes_at_once_is_still_told(manager, address):
 
 async def test_the_end_by_a_failure_is_told(manager, address):
     async def fail():
-        async with Readiness(Notifier(address), None, asyncio.Event()):
+        async with Readiness(Notifier(address), None, asyncio.Event(), waiting):
             raise ValueError("a part failed")
 
     with pytest.raises(ValueError, match="a part failed"):
@@ -213,7 +223,7 @@ async def test_what_did_not_get_through_is_sent_again(short_tmp, quickly):
     path = str(short_tmp / "late")
     serving = asyncio.Event()
     serving.set()
-    async with Readiness(Notifier(path), None, asyncio.Event()) as reports:
+    async with Readiness(Notifier(path), None, asyncio.Event(), waiting) as reports:
         await reports.announce(serving)
         late = Manager(path)
         lines = await late.line("READY=1")
@@ -227,7 +237,7 @@ async def test_a_stop_that_never_ends_is_not_extended_for_ever(manager, address,
     monkeypatch.setattr(readiness, "MAX_STOPPING_SECS", 0.1)
     shutdown = asyncio.Event()
     shutdown.set()
-    async with Readiness(Notifier(address), 0.03, shutdown) as reports:
+    async with Readiness(Notifier(address), 0.03, shutdown, waiting) as reports:
         await asyncio.wait_for(reports._task, 10)
 
         assert "STOPPING=1" in manager.lines()

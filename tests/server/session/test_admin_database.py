@@ -10,7 +10,7 @@ from electrumx.cli import rpc
 from electrumx.server.db.flusher import DBError
 from electrumx.server.maintenance.snapshot import BackupError, BackupReport
 from electrumx.server.maintenance.verify import Verdict
-from electrumx.server.session.admin import local_rpc as admin
+from electrumx.server.session.admin import commands as admin
 from tests.fakes.session_world import session_world
 
 
@@ -98,14 +98,14 @@ async def test_an_operator_who_waits_for_an_answer_is_not_silent(world, monkeypa
     await began.wait()
     [admins] = [item for item in world.manager.sessions if item.kind == "rpc"]
     admins.last_recv -= world.env.session_timeout + 1
-    await world.manager.close_stale_sessions()
+    await world.manager.housekeeping.close_stale_sessions()
     goes_on.set()
     assert await asking == {"sound": True, "lines": []}
     # As long again to read it, and then the end
-    await world.manager.close_stale_sessions()
+    await world.manager.housekeeping.close_stale_sessions()
     assert await session.request("getinfo")
     admins.last_recv -= world.env.session_timeout + 1
-    await world.manager.close_stale_sessions()
+    await world.manager.housekeeping.close_stale_sessions()
     assert await session.recv() is None
 
 

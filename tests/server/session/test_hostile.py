@@ -2,80 +2,15 @@
 
 import asyncio
 import json
-from contextlib import suppress
 
 import pytest
-from aiorpcx import JSONRPCAutoDetect, ProtocolError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from electrumx.server.session.engine import framing
-from electrumx.server.session.engine.framing import BoundedConnection
-from electrumx.server.session.engine.jsonrpc_versions import JSONRPCv2
+from electrumx.server.session.engine import receive
+from electrumx.server.session.engine.jsonrpc import parse_message
 from tests.fakes.session_world import FakeService, script_hash, session_world, until
 
 SH, HASHX = script_hash("alice")
 TXID = "ab" * 32
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4)
-    ),
-    max_leaves=10,
-)
-member_names = st.sampled_from(["jsonrpc", "method", "params", "id", "result", "error"])
-member_values = json_values | st.sampled_from(["2.0", "1.0", "server.ping", [], {}, 1])
-objects = st.dictionaries(member_names, member_values, max_size=6)
-messages = (
-    st.binary(max_size=30)
-    | json_values.map(lambda value: json.dumps(value).encode())
-    | objects.map(lambda value: json.dumps(value).encode())
-    | st.lists(objects | json_values, max_size=4).map(lambda value: json.dumps(value).encode())
-)
-
-
-@settings(max_examples=400, deadline=None)
-@given(st.lists(messages, max_size=4))
-def test_no_message_does_more_than_a_protocol_error(sequence):
-    async def receive_all():
-        connection = BoundedConnection(JSONRPCAutoDetect)
-        for message in sequence:
-            try:
-                items = connection.receive_message(message)
-            except ProtocolError as e:
-                if e.error_message is not None:
-                    json.loads(e.error_message)
-                continue
-            for item in items:
-                if hasattr(item, "deliver"):
-                    reply = item.deliver(item.encode({"x": 1}))
-                    assert reply is None or json.loads(reply)
-
-    asyncio.run(receive_all())
-
-
-@pytest.mark.parametrize("opening", [b"1", b'{"jsonrpc":"2.0"}', b'{"jsonrpc":"1.0","id":0}'])
-@pytest.mark.parametrize("number", [b"NaN", b"-Infinity", b"1e999", b"-1e999"])
-def test_an_id_that_json_has_no_words_for_is_refused(number, opening):
-    messages = [b'{"jsonrpc":"2.0","id":%b,"method":"x"}', b'{"id":%b,"method":"x","params":[]}']
-    if b"1.0" in opening:
-        messages.append(b'{"id":[{"a":%b}],"method":"x","params":[]}')
-    else:
-        messages.append(b'[{"jsonrpc":"2.0","id":%b,"method":"x"}]')
-    connection = BoundedConnection(JSONRPCAutoDetect)
-    with suppress(ProtocolError):
-        connection.receive_message(opening)
-    for message in messages:
-        reply = connection.immediate_reply = None
-        try:
-            assert connection.receive_message(message % number) == []
-            reply = json.loads(connection.immediate_reply)[0]
-        except ProtocolError as e:
-            reply = json.loads(e.error_message)
-        assert (reply["id"], reply["error"]["code"]) == (None, -32600)
-        assert 'invalid "id": ' in reply["error"]["message"]
-
 
 METHODS = [
     ("blockchain.block.header", 2),
@@ -198,90 +133,6 @@ async def test_a_half_open_websocket_handshake_does_not_delay_the_end():
         del reader
 
 
-def received(message, max_size=0):
-    """Return (items, reply at once, malformed members) of a message in version 2.0."""
-    connection = BoundedConnection(JSONRPCv2, max_size)
-    try:
-        items = connection.receive_message(message)
-    except ProtocolError as e:
-        return None, json.loads(e.error_message), connection.malformed_count
-    reply = connection.immediate_reply
-    return items, reply and json.loads(reply), connection.malformed_count
-
-
-def ping(number):
-    return {"jsonrpc": "2.0", "id": number, "method": "server.ping"}
-
-
-def test_a_batch_has_a_bounded_number_of_members():
-    fits = [ping(n) for n in range(framing.MAX_BATCH_MEMBERS)]
-    items, _, _ = received(json.dumps(fits).encode())
-    assert len(items) == framing.MAX_BATCH_MEMBERS
-    for members in ([*fits, ping(0)], [{"result": 1, "id": 1}] * len(fits) * 2):
-        items, reply, _ = received(json.dumps(members).encode())
-        assert (items, reply["id"], reply["error"]["code"]) == (None, None, -32600)
-        assert reply["error"]["message"] == "batch has more than 10,000 members"
-
-
-@pytest.mark.parametrize("malformed", [1, {"jsonrpc": "2.0", "id": []}, {"method": 5}])
-def test_none_of_a_batch_with_many_malformed_members_is_executed(malformed):
-    most = framing.MAX_MALFORMED_MEMBERS
-    items, reply, count = received(json.dumps([ping(1)] + [malformed] * most).encode())
-    assert (len(items), reply, count) == (1, None, most)
-    items, reply, count = received(json.dumps([ping(1)] + [malformed] * 5_000).encode())
-    assert (items, reply["id"], count) == (None, None, most + 1)
-    assert reply["error"]["message"] == "batch has more than 100 malformed members"
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    members=st.lists(
-        st.tuples(st.sampled_from(["good", "malformed", "long id"]), st.integers(0, 3_000)),
-        min_size=1,
-        max_size=12,
-    ),
-    max_size=st.integers(300, 5_000),
-)
-def test_no_reply_to_a_batch_is_larger_than_the_bound(members, max_size):
-    batch = []
-    for kind, size in members:
-        if kind == "good":
-            batch.append(ping(size))
-        elif kind == "malformed":
-            batch.append({"jsonrpc": "2.0", "id": 1, "method": "x", "params": "y" * size})
-        else:
-            batch.append(ping("z" * size))
-    connection = BoundedConnection(JSONRPCv2, max_size)
-    message = None
-    try:
-        items = connection.receive_message(json.dumps(batch).encode())
-        message = connection.immediate_reply
-    except ProtocolError as e:
-        items, message = [], connection.bounded(e.error_message)
-    for item in items:
-        part = item.encode("x" * 500)
-        if item.is_oversized(part):
-            part = item.oversized()
-        message = item.deliver(part)
-    assert message is not None
-    assert len(message) <= max_size
-    json.loads(message)
-
-
-def test_in_a_batch_what_does_not_fit_is_replaced_one_by_one():
-    connection = BoundedConnection(JSONRPCv2, 10_000)
-    items = connection.receive_message(json.dumps([ping(n) for n in range(15)]).encode())
-    message = None
-    for item in items:
-        # The first alone would leave no room for any error.
-        part = item.encode("x" * (9_900 if item is items[0] else 500))
-        message = item.deliver(item.oversized() if item.is_oversized(part) else part)
-    replies = json.loads(message)
-    assert [reply["id"] for reply in replies] == list(range(15))
-    assert ["error" in reply for reply in replies] == [True] + [False] * 14
-    assert len(message) <= 10_000
-
-
 @pytest.mark.parametrize("request_id", ["x" * 4_097, ["x" * 5_000], {"x" * 5_000: 1}])
 async def test_an_id_that_is_too_long_to_repeat_is_refused(request_id, client):
     await client.send({"id": request_id, "method": "server.ping", "params": []})
@@ -306,6 +157,10 @@ async def test_the_echo_of_what_is_malformed_is_bounded():
 # -- memory that requests take
 
 
+def ping(number):
+    return {"jsonrpc": "2.0", "id": number, "method": "server.ping"}
+
+
 def big_params(value, size=900_000):
     """A ping with one argument that repeats a value."""
     values = b",".join([value] * (size // (len(value) + 1)))
@@ -318,12 +173,12 @@ async def test_arguments_of_many_values_are_refused_before_they_are_parsed(
     value, size, monkeypatch
 ):
     parsed = []
-    receive = BoundedConnection.receive_message
-    monkeypatch.setattr(
-        BoundedConnection,
-        "receive_message",
-        lambda self, message: parsed.append(len(message)) or receive(self, message),
-    )
+
+    def parse(message, *args):
+        parsed.append(len(message))
+        return parse_message(message, *args)
+
+    monkeypatch.setattr(receive, "parse_message", parse)
     async with session_world() as world:
         client = await world.connect()
         await client.send(big_params(value, size))
@@ -341,24 +196,6 @@ async def test_a_batch_of_more_values_than_requests_have_is_refused_before_it_is
         count = 900_000 // (len(member) + 1)
         await client.send(b"[" + b",".join([member] * count) + b"]")
         assert (await client.recv())["error"]["message"] == "message has too many JSON values"
-
-
-def test_a_batch_of_the_shortest_requests_is_not_refused():
-    for member in (b'{"id":1,"method":"server.ping"}', b'{"id":1,"method":"a","params":[]}'):
-        batch = b"[" + b",".join([member] * framing.MAX_BATCH_MEMBERS) + b"]"
-        connection = BoundedConnection(JSONRPCv2)
-        connection.check_values(batch)
-        assert connection.weight > len(batch)
-
-
-@given(json_values)
-def test_a_message_has_at_least_as_many_counted_values_as_parsed(value):
-    def count(item):
-        if isinstance(item, dict):
-            return 1 + sum(map(count, item.values()))
-        return 1 + sum(map(count, item)) if isinstance(item, list) else 1
-
-    assert framing.count_values(json.dumps(value).encode(), 10**6) >= count(value)
 
 
 async def test_a_session_takes_on_no_more_requests_than_fit_in_its_memory():

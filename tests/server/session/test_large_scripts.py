@@ -68,10 +68,9 @@ async def answers(world, client):
 
 @pytest.fixture
 async def world():
-    async with session_world(cost_hard_limit=0) as result:
+    async with session_world(cost_hard_limit=0, mempool=Index(40)) as result:
         result.db.histories[HASHX] = [(make_tx_hash("a"), 3), (make_tx_hash("b"), 4)]
         result.db.utxos[HASHX] = [utxo("a", 10**9)]
-        result.manager.mempool = Index(40)
         yield result
 
 
@@ -82,7 +81,7 @@ def everything_large(monkeypatch):
 
 
 async def test_a_large_script_is_answered_like_any_other(world, monkeypatch):
-    index = world.manager.mempool
+    index = world.mempool
     client = await world.connect()
     rng = random.Random(2)
     for _ in range(4):
@@ -113,7 +112,7 @@ async def test_a_status_is_that_of_the_whole_history(world, everything_large):
     assert len(unconfirmed) == 40
 
 
-async def test_subscribers_share_one_computation(world, everything_large, monkeypatch):
+async def test_subscribers_share_one_computation(everything_large, monkeypatch):
     made = []
     history_view = mempool_scripts.history_view
 
@@ -122,26 +121,27 @@ async def test_subscribers_share_one_computation(world, everything_large, monkey
         return history_view(*args)
 
     monkeypatch.setattr(mempool_scripts, "history_view", counted)
-    index = world.manager.mempool = Index(40)
-    clients = [await world.connect() for _ in range(5)]
-    statuses = await asyncio.gather(
-        *(client.request("blockchain.scripthash.subscribe", SH) for client in clients)
-    )
-    assert len(set(statuses)) == 1
-    assert len(made) == 1
-    index.put("another")
-    await world.touch(HASHX)
-    told = [(await client.notification())[1] for client in clients]
-    assert len({status for _script, status in told}) == 1
-    assert told[0][1] != statuses[0]
-    assert len(made) == 2
+    index = Index(40)
+    async with session_world(cost_hard_limit=0, mempool=index) as world:
+        clients = [await world.connect() for _ in range(5)]
+        statuses = await asyncio.gather(
+            *(client.request("blockchain.scripthash.subscribe", SH) for client in clients)
+        )
+        assert len(set(statuses)) == 1
+        assert len(made) == 1
+        index.put("another")
+        await world.touch(HASHX)
+        told = [(await client.notification())[1] for client in clients]
+        assert len({status for _script, status in told}) == 1
+        assert told[0][1] != statuses[0]
+        assert len(made) == 2
 
 
 @pytest.mark.parametrize("method", METHODS)
 async def test_a_block_while_a_view_is_made_makes_the_answer_one_of_the_new_tip(
     world, everything_large, method, monkeypatch
 ):
-    index = world.manager.mempool
+    index = world.mempool
     confirmed = next(h for h, tx in index.txs.items() if tx.prevouts[0][0] not in index.txs)
     client = await world.connect()
     # In memory, so that nothing but the view is waited for

@@ -110,7 +110,7 @@ async def test_silent_sessions_are_closed(caplog):
             await client.request("server.ping")
         session = world.session(0)
         session.last_recv -= 601
-        await world.manager.close_stale_sessions()
+        await world.manager.housekeeping.close_stale_sessions()
         assert f"closing stale session ids {session.session_id}" in caplog.text
         assert None is await silent.recv()
         await lively.request("server.ping")
@@ -149,7 +149,7 @@ async def test_a_client_that_does_not_read_cannot_delay_the_end():
 
 async def test_a_failing_task_ends_serving_with_its_error(monkeypatch):
     async with session_world(log_sessions=0.01) as world:
-        monkeypatch.setattr(world.manager, "log_sessions", lambda: 1 / 0)
+        monkeypatch.setattr(world.manager.housekeeping, "log_sessions", lambda: 1 / 0)
         await until(lambda: world.serving.done())
         assert isinstance(world.serving.exception(), ZeroDivisionError)
 
@@ -160,7 +160,7 @@ async def test_peer_discovery_may_fail_without_ending_the_server(caplog):
         async def fail():
             raise RuntimeError("discovery")
 
-        world.manager.peer_mgr.discover_peers = fail
+        world.manager.shared.peers.discover_peers = fail
         world.mempool_event.set()
         await until(lambda: "peer discovery ended" in caplog.text)
         assert await connects(world)
@@ -197,7 +197,7 @@ async def test_subscriptions_make_costs_linger():
         for n in range(2000):
             text, hashX = script_hash(str(n))
             session.hashX_subs.add(hashX, text)
-        world.manager.recalc_costs(300)
+        world.manager.housekeeping.recalc_costs(300)
         assert pytest.approx(0.5) == session.cost_decay_per_sec
 
 

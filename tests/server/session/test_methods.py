@@ -793,16 +793,16 @@ async def test_the_donation_address_is_told(client):
 
 async def test_a_peer_may_introduce_itself(world, client):
     assert True is await client.request("server.add_peer", {"hosts": {}})
-    features, source = world.manager.peer_mgr.added[0]
+    features, source = world.manager.shared.peers.added[0]
     assert ({"hosts": {}}, "127.0.0.1") == (features, source)
 
 
 async def test_peers_are_told_and_tor_clients_recognised(world, client):
     expected = [["1.2.3.4", "example.com", ["v1.4.2", "s50002"]]]
     assert expected == await client.request("server.peers.subscribe")
-    world.manager.peer_mgr.proxy = "127.0.0.1"
+    world.manager.shared.peers.proxy = "127.0.0.1"
     await client.request("server.peers.subscribe")
-    assert [False, True] == world.manager.peer_mgr.asked_by_tor
+    assert [False, True] == world.manager.shared.peers.asked_by_tor
 
 
 async def test_features_describe_the_server():
@@ -849,7 +849,7 @@ async def test_a_banner_file_has_its_variables_replaced(tmp_path):
         world.daemon.errors["getnetworkinfo"] = {"code": -1, "message": "no"}
         assert 2 == (await client.error("server.banner"))[0]
         world.daemon.errors.clear()
-        world.manager.peer_mgr.proxy = "127.0.0.1"
+        world.manager.shared.peers.proxy = "127.0.0.1"
         assert "onion" == await client.request("server.banner")
 
 

@@ -205,7 +205,7 @@ async def test_a_script_unsubscribed_from_while_statuses_are_worked_out_is_not_t
         for script, hashX in ((ALICE, ALICE_X), (BOB, BOB_X)):
             await client.request(SUBSCRIBE, script)
             world.mempool.summaries[hashX] = [Summary(make_tx_hash("b"), 100, False)]
-        world.manager.scripts.histories.clear()
+        world.manager.shared.scripts.histories.clear()
         world.db.before_history_returns = wait
         session = world.session()
         notifying = asyncio.ensure_future(session.notify({ALICE_X, BOB_X}, False))
@@ -230,7 +230,7 @@ async def test_a_block_while_a_long_history_is_hashed_is_in_the_status(is_cached
         old, new = make_tx_hash("old"), make_tx_hash("new")
         world.db.histories[ALICE_X] = [(old, 5)]
         world.mempool.summaries[ALICE_X] = [Summary(new, 100, False)]
-        histories = world.manager.scripts.histories
+        histories = world.manager.shared.scripts.histories
         if is_cached:
             await histories.read(ALICE_X)
         hashed, held, go_on = histories.hashed, asyncio.Event(), asyncio.Event()
@@ -274,9 +274,9 @@ async def test_heights_above_the_database_are_not_told():
     async with session_world() as world:
         client = await world.connect()
         await client.request(HEADERS)
-        await world.manager.notify_sessions(15, set())
+        await world.manager.notifier.notify(15, set())
         await client.no_notification()
-        assert 10 == world.manager.chain.notified_height
+        assert 10 == world.manager.shared.tip.notified_height
 
 
 async def test_a_failing_session_is_closed_and_the_others_are_told(caplog):
@@ -367,7 +367,7 @@ async def test_a_reorg_clears_the_caches_of_blocks(caplog):
         world.bp.backed_up_event.set()
         world.bp.backed_up_event.clear()
         await until(lambda: len(world.manager.shared.blocks.tx_hashes) == 0)
-        assert 1 == world.manager.chain.reorg_count
+        assert 1 == world.manager.shared.tip.reorg_count
         assert "reorg signalled; clearing tx_hashes and merkle caches" in caplog.text
 
 
@@ -397,7 +397,7 @@ async def test_a_chain_that_never_settles_is_an_error_after_six_tries(monkeypatc
             "chaintip moved too many times, or DB not in sync with daemon, while processing request"
         )
         for name in ("get_balance", "get_history", "get_mempool", "listunspent", "subscribe"):
-            world.manager.recalc_costs(0)
+            world.manager.housekeeping.recalc_costs(0)
             assert (1, text) == await client.error(f"blockchain.scripthash.{name}", ALICE)
             world.session().cost = 0
         assert 0 == world.session().sub_count()

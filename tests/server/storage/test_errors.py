@@ -143,10 +143,10 @@ async def test_a_disk_that_fills_during_the_first_synchronisation_loses_no_flush
 
     monkeypatch.setattr(DB, "_flush_files", fill_later)
     monkeypatch.setattr(
-        "electrumx.server.block_processor.processor.BlockProcessor.PARSE_BYTES", 20_000
+        "electrumx.server.block_processor.block_parser.BlockParser.PARSE_BYTES", 20_000
     )
     monkeypatch.setattr(
-        "electrumx.server.block_processor.processor.BlockProcessor._check_cache_size",
+        "electrumx.server.block_processor.flush_scheduler.FlushScheduler.due",
         lambda _bp: True,
     )
     await stops_with(env, ScriptedDaemon(CHAIN), "the disk is full")

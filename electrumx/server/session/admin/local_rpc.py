@@ -3,19 +3,17 @@
 Its users are trusted: no costs, no time-outs, no bound on replies. They are counted all the same.
 """
 
-import asyncio
 import json
 import time
 from typing import Any
 
-from aiorpcx import ProtocolError, ReplyAndDisconnect
+from aiorpcx import ReplyAndDisconnect
 
 from electrumx.lib.env_base import shown
 from electrumx.lib.errors import OperatorError
-from electrumx.lib.hash import Base58Error, hash_to_hex_str
-from electrumx.server.maintenance.snapshot import back_up
-from electrumx.server.maintenance.verify import verify
 from electrumx.server.session.admin import tables
+from electrumx.server.session.admin.commands import AdminCommands
+from electrumx.server.session.admin.script_query import ScriptQuery
 from electrumx.server.session.admin.selectors import (
     SessionReferences,
     parse_references,
@@ -23,7 +21,7 @@ from electrumx.server.session.admin.selectors import (
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.engine.dispatch import LAST_WORD_SECS
 from electrumx.server.session.engine.first_message import may_be_json_rpc
-from electrumx.server.session.engine.framing import BoundedConnection
+from electrumx.server.session.engine.jsonrpc import MalformedMessageError
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import bad_request, non_negative_integer
 from electrumx.server.session.shared.session_table import by_id
@@ -51,6 +49,7 @@ class LocalRPC(SessionBase):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        self.commands: AdminCommands = self.session_mgr.commands
         self.client = "RPC"
         self.set_request_handlers((0,))
 
@@ -74,9 +73,9 @@ class LocalRPC(SessionBase):
             )
         return accepted
 
-    def _answer_malformed(self, connection: BoundedConnection, error: ProtocolError) -> None:
+    def _answer_malformed(self, malformed: MalformedMessageError) -> None:
         """Answer what is no request, and disconnect: the administrator's tool sends no such."""
-        super()._answer_malformed(connection, error)
+        super()._answer_malformed(malformed)
         self.end(LAST_WORD_SECS)
 
     def logged_text(self, message: bytes) -> str:
@@ -97,12 +96,12 @@ class LocalRPC(SessionBase):
     @rpc_method("getinfo")
     async def rpc_getinfo(self) -> dict[str, Any]:
         """Return a summary of the server's state."""
-        return tables.get_info(self.session_mgr)
+        return self.commands.info()
 
     @rpc_method("stop")
     async def rpc_stop(self) -> str:
         """Shut the server down cleanly."""
-        self.session_mgr.shutdown_event.set()
+        self.commands.stop()
         return "stopping"
 
     @rpc_method("daemon_url")
@@ -117,41 +116,23 @@ class LocalRPC(SessionBase):
 
     @rpc_method("reorg")
     async def rpc_reorg(self, count: Any) -> str:
-        """Back up so many blocks and index them again."""
+        """Undo so many blocks and index them again."""
         count = non_negative_integer(count)
         try:
-            scheduled = await self.session_mgr.bp.force_chain_reorg(count)
-        except ValueError as e:
+            await self.commands.reorg(count)
+        except OperatorError as e:
             raise bad_request(str(e)) from None
-        if not scheduled:
-            raise bad_request("still catching up with daemon")
         return f"scheduled a reorg of {count:,d} blocks"
 
     # -- the database
-
-    #: how long an audit does nothing for each second of work: clients come first
-    VERIFY_REST = 1.0
-
-    def _require_caught_up(self) -> None:
-        if not self.session_mgr.bp.caught_up:
-            raise bad_request("still catching up with daemon")
 
     @rpc_method("verify")
     async def rpc_verify(self, deep: Any = False) -> dict[str, Any]:
         """Audit the database; return whether it is sound, and what was found, in lines."""
         if not isinstance(deep, bool):
             raise bad_request("deep should be true or false")
-        self._require_caught_up()
-        mgr = self.session_mgr
         try:
-            verdict = await verify(
-                self.db,
-                deep=deep,
-                lock=mgr.bp.state_lock,
-                daemon=mgr.daemon,
-                logger=self.db.logger,
-                rest=self.VERIFY_REST,
-            )
+            verdict = await self.commands.verify(deep=deep)
         except OperatorError as e:
             raise bad_request(str(e)) from None
         return {"sound": verdict.sound, "lines": verdict.lines}
@@ -161,17 +142,16 @@ class LocalRPC(SessionBase):
         """Copy the database to an absolute path that does not exist."""
         if not isinstance(path, str) or not path or "\0" in path:
             raise bad_request("expected a path")
-        self._require_caught_up()
+        try:
+            self.commands.require_caught_up()
+        except OperatorError as e:
+            raise bad_request(str(e)) from None
         self.logger.info(f"backing the database up to {shown(path)}")
         try:
-            done = await back_up(self.db, self.session_mgr.bp.state_lock, path)
+            line = await self.commands.back_up(path)
         except OperatorError as e:
             self.logger.error(shown(str(e)))
             raise bad_request(str(e)) from None
-        line = (
-            f"height {done.height:,d} is in {done.path}: {done.files:,d} files, "
-            f"{done.bytes:,d} bytes, in {done.secs:.1f}s, blocks held up for {done.pause_secs:.3f}s"
-        )
         self.logger.info(f"backup: {shown(line)}")
         return line
 
@@ -196,12 +176,12 @@ class LocalRPC(SessionBase):
     @rpc_method("sessions")
     async def rpc_sessions(self) -> list[Any]:
         """Return a row for each session."""
-        return tables.session_rows(self.session_mgr, for_log=False)
+        return tables.session_rows(self.shared.table, for_log=False)
 
     @rpc_method("groups")
     async def rpc_groups(self) -> list[Any]:
         """Return a row for each group of sessions."""
-        return tables.group_rows(self.session_mgr)
+        return tables.group_rows(self.shared.table)
 
     def _references(self, items: Any, special_words: set[str]) -> SessionReferences:
         return parse_references(self.shared.table, items, special_words)
@@ -261,59 +241,7 @@ class LocalRPC(SessionBase):
         if self.db.utxo_db is None:
             # The node has not answered yet, or the database is being opened anew.
             raise bad_request("still catching up with daemon")
-        lines: list[str] = []
-        for item in items:
-            found = await asyncio.to_thread(self._query_hashX, item)
-            if found is None:
-                lines.append(f"unknown: {shown(item)}: {self._expected_items()}")
-                continue
-            kind, hashX = found
-            lines.append(f"{kind}: {item}")
-            lines += await self._query_lines(hashX, limit)
-        return lines
-
-    def _expected_items(self) -> str:
-        coin = self.coin
-        return (
-            f"neither a script in hex nor a Base58 address of {coin.NAME} {coin.NET}; "
-            "of a newer address give the script"
-        )
-
-    def _query_hashX(self, item: str) -> tuple[str, bytes] | None:
-        """Return what an item is, and its index key."""
-        coin = self.coin
-        try:
-            return "Script", coin.hashX_from_script(bytes.fromhex(item))
-        except ValueError:
-            pass
-        try:
-            return "Address", coin.address_to_hashX(item)
-        except (Base58Error, ValueError):
-            pass
-        except Exception as e:
-            # Foreign version bytes are no reason to fail the other items
-            self.logger.info(shown(f"query: {item} is not an address of ours: {e}"))
-        try:
-            script = coin.build_name_index_script(item.encode("ascii"))
-            return "Name", coin.name_hashX_from_script(script)
-        except (AttributeError, UnicodeEncodeError):
-            return None
-
-    async def _query_lines(self, hashX: bytes, limit: int) -> list[str]:
-        history = await self.db.limited_history(hashX, limit=limit)
-        lines = [
-            f"History #{n:,d}: height {height:,d} tx_hash {hash_to_hex_str(tx_hash)}"
-            for n, (tx_hash, height) in enumerate(history, start=1)
-        ] or ["No history found"]
-        utxos = await self.db.all_utxos(hashX)
-        lines += [
-            f"UTXO #{n:,d}: tx_hash {hash_to_hex_str(utxo.tx_hash)} tx_pos {utxo.tx_pos:,d} "
-            f"height {utxo.height:,d} value {utxo.value:,d}"
-            for n, utxo in enumerate(utxos[:limit], start=1)
-        ] or ["No UTXOs found"]
-        balance = self.coin.decimal_value(sum(utxo.value for utxo in utxos))
-        lines.append(f"Balance: {balance.normalize():,f} {self.coin.SHORTNAME}")
-        return lines
+        return await ScriptQuery(self.db, self.coin, self.logger).lines(items, limit)
 
 
 def _method_names(message: bytes) -> set[str] | None:

@@ -6,9 +6,11 @@ from typing import Any
 
 import electrumx
 from electrumx.lib import util
+from electrumx.server.session.shared.session_table import SessionTable
+from electrumx.server.session.shared.state import SharedState
 
 
-def session_rows(session_mgr: Any, *, for_log: bool) -> list[list[Any]]:
+def session_rows(table: SessionTable, *, for_log: bool) -> list[list[Any]]:
     """Return a row for each session, oldest first; see ``lib.text`` for the columns."""
     now = time.monotonic()
     return [
@@ -29,13 +31,11 @@ def session_rows(session_mgr: Any, *, for_log: bool) -> list[list[Any]]:
             session.send_size,
             now - session.start_time,
         ]
-        for session in sorted(
-            session_mgr.shared.table.sessions, key=lambda s: (s.start_time, s.session_id)
-        )
+        for session in sorted(table.sessions, key=lambda s: (s.start_time, s.session_id))
     ]
 
 
-def group_rows(session_mgr: Any) -> list[list[Any]]:
+def group_rows(table: SessionTable) -> list[list[Any]]:
     """Return a row for each group of sessions; see ``lib.text`` for the columns."""
     return [
         [
@@ -51,29 +51,29 @@ def group_rows(session_mgr: Any) -> list[list[Any]]:
             sum(session.send_count for session in group.sessions),
             sum(session.send_size for session in group.sessions),
         ]
-        for group in session_mgr.shared.table.groups.values()
+        for group in table.groups.values()
     ]
 
 
-def get_info(session_mgr: Any) -> dict[str, Any]:
-    """Return a summary of the server's state."""
-    sessions = session_mgr.shared.table.sessions
+def summary(shared: SharedState, *, loop_lag: dict[str, float], uptime: float) -> dict[str, Any]:
+    """Return a summary of the server's state; ``loop_lag`` is of LoopLag, ``uptime`` in seconds."""
+    sessions = shared.table.sessions
     subs = [session.sub_count() for session in sessions]
     return {
-        "coin": session_mgr.shared.env.coin.__name__,
-        "daemon": session_mgr.shared.daemon.logged_url(),
-        "daemon height": session_mgr.shared.daemon.cached_height(),
-        "db height": session_mgr.shared.db.db_height,
-        "db_flush_count": session_mgr.shared.db.history.flush_count,
-        "groups": len(session_mgr.shared.table.groups.by_name),
-        "history cache": session_mgr.shared.scripts.histories.cache.summary(),
-        "loop lag": session_mgr.loop_lag.summary(),
-        "mempool": session_mgr.shared.mempool.info(),
-        "merkle cache": session_mgr.shared.blocks.levels.summary(),
-        "peers": session_mgr.shared.peers.info(),
+        "coin": shared.env.coin.__name__,
+        "daemon": shared.daemon.logged_url(),
+        "daemon height": shared.daemon.cached_height(),
+        "db height": shared.db.db_height,
+        "db_flush_count": shared.db.history.flush_count,
+        "groups": len(shared.table.groups.by_name),
+        "history cache": shared.scripts.histories.cache.summary(),
+        "loop lag": loop_lag,
+        "mempool": shared.mempool.info(),
+        "merkle cache": shared.blocks.levels.summary(),
+        "peers": shared.peers.info(),
         "pid": os.getpid(),
-        "request counts": dict(session_mgr.shared.method_counts),
-        "request total": sum(session_mgr.shared.method_counts.values()),
+        "request counts": dict(shared.method_counts),
+        "request total": sum(shared.method_counts.values()),
         "sessions": {
             "count": len(sessions),
             "count with subs": sum(count > 0 for count in subs),
@@ -82,8 +82,8 @@ def get_info(session_mgr: Any) -> dict[str, Any]:
             "pending requests": sum(s.unanswered_request_count() for s in sessions),
             "subs": sum(subs),
         },
-        "tx hashes cache": session_mgr.shared.blocks.tx_hashes.summary(),
-        "txs sent": session_mgr.shared.node.txs_sent,
-        "uptime": util.formatted_time(time.monotonic() - session_mgr.start_time),
+        "tx hashes cache": shared.blocks.tx_hashes.summary(),
+        "txs sent": shared.node.txs_sent,
+        "uptime": util.formatted_time(uptime),
         "version": electrumx.version,
     }

@@ -14,7 +14,7 @@ from time import perf_counter
 from types import CoroutineType
 from typing import Any
 
-from aiorpcx import JSONRPC, ProtocolError, ReplyAndDisconnect, Request, RPCError
+from aiorpcx import JSONRPC, ProtocolError, ReplyAndDisconnect, RPCError
 
 from electrumx.server.session.engine.method_registry import invoke
 from electrumx.server.session.engine.params import ServerFault, printed
@@ -38,9 +38,11 @@ LAST_WORD_SECS = 1.0
 
 def weight_of(request: Any) -> int:
     """Return about how many bytes of memory a request takes: its text, and what it was parsed to."""
-    weight: int | None = getattr(request, "weight", None)
-    if weight is None:
-        weight = sum(len(arg) for arg in request.args if type(arg) is str)
+    weight: int = request.weight
+    if not weight:
+        for arg in request.args:
+            if type(arg) is str:
+                weight += len(arg)
     return weight
 
 
@@ -154,7 +156,7 @@ class WorkingSession(Outbox):
     def _call(self, request: Any) -> Any:
         """Return the result of a request, or an awaitable of it; raises what is the client's."""
         attribute = None
-        if isinstance(request, Request):
+        if request.expects_reply:
             attribute = self.request_handlers.get(request.method)
         handler = None if attribute is None else getattr(self, attribute)
         self.method_counts[INVALID_METHOD if handler is None else request.method] += 1
@@ -188,7 +190,7 @@ class WorkingSession(Outbox):
         return RPCError(JSONRPC.INTERNAL_ERROR, "internal server error"), False
 
     def _conclude(self, request: Any, result: Any, *, is_last: bool = False) -> None:
-        part = request.encode(result) if isinstance(request, Request) else None
+        part = request.encode(result) if request.expects_reply else None
         self._conclude_encoded(request, result, part, is_last=is_last)
 
     def _conclude_encoded(
@@ -348,7 +350,7 @@ class WorkingSession(Outbox):
             result, is_last = self._outcome(request, e)
         work.deadline = math.inf
         part = None
-        if isinstance(request, Request):
+        if request.expects_reply:
             if is_large(result):
                 part = await self.in_thread(0.0, request.encode, result)
             else:
@@ -449,11 +451,10 @@ class WorkingSession(Outbox):
         error = RPCError(JSONRPC.EXCESSIVE_RESOURCE_USAGE, "excessive resource usage")
         error.data = self.excess()
         request = work.request
-        if isinstance(request, Request):
+        if request.expects_reply:
             part = request.encode(error)
             # A batch is not going to be complete.
-            last = getattr(request, "deliver_last", request.deliver)
-            self.post(last(part))
+            self.post(request.deliver_last(part))
         self.bump_errors(error)
         self._forget(work)
         # Those who do not read must not stay until they would be cut off anyway.

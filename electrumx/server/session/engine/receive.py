@@ -8,7 +8,7 @@ Theory of operation.  A transport gives whole messages, several at a time if the
    the handler is called, and its result is put, encoded, behind the replies that are there already.
    What the client sent together is answered in one write.
 2. *The slow path*: all else -- batches, 1.0, notifications, errors in what is sent, numbers that
-   orjson rounds or refuses.  ``BoundedConnection`` parses it, with aiorpcX's idea of the dialects.
+   orjson rounds or refuses.  ``jsonrpc`` parses it.
    A property test holds the two against each other.
 3. *Work*: a request whose handler has to wait (it returned an awaitable), whose result is large, or
    whose session is throttled.  Only then is there a task; it holds one of the session's slots.
@@ -29,7 +29,7 @@ from time import perf_counter
 from typing import Any
 
 import orjson
-from aiorpcx import JSONRPC, JSONRPCAutoDetect, ProtocolError, Request
+from aiorpcx import JSONRPC, ProtocolError
 
 from electrumx.server.session.engine.dispatch import (
     LARGE_RESULT_CHARS,
@@ -39,9 +39,17 @@ from electrumx.server.session.engine.dispatch import (
     WorkingSession,
 )
 from electrumx.server.session.engine.first_message import INVALID_JSON, is_http
-from electrumx.server.session.engine.framing import BoundedConnection
 from electrumx.server.session.engine.json_result import EncodedJSON, encode
-from electrumx.server.session.engine.jsonrpc_versions import JSONRPCLoose, JSONRPCv2
+from electrumx.server.session.engine.jsonrpc import (
+    AUTO,
+    LOOSE,
+    V2,
+    MalformedMessageError,
+    ParsedMessage,
+    Request,
+    check_values,
+    parse_message,
+)
 from electrumx.server.session.engine.method_registry import HandlerTable
 from electrumx.server.session.engine.send_queue import CLOSE_SECS
 
@@ -49,6 +57,8 @@ from electrumx.server.session.engine.send_queue import CLOSE_SECS
 MAX_ADMITTED = 200
 # The memory that those take; one larger request may be under way alone.
 ADMITTED_BYTES = 262_144
+# The transport is asked to count what more than so many bytes of requests take.
+REPORTED_BYTES = 16_384
 # So many requests of a session are worked off before other sessions get their turn.
 SLICE_REQUESTS = 64
 # Messages not worked off yet: above so many bytes reading stops, below the other it goes on.
@@ -74,39 +84,24 @@ _loads = orjson.loads
 
 
 class FastRequest(Request):
-    """A request of the fast path that could not be answered there; see ``BoundedConnection``."""
+    """A request of the fast path that could not be answered there."""
 
-    __slots__ = ("_id", "_max_response", "_tail")
+    __slots__ = ("_tail",)
 
     def __init__(
-        self, method: str, args: list[Any], request_id: Any, tail: bytes, max_response: int
+        self, method: str, args: list[Any], request_id: Any, tail: bytes, max_reply_bytes: int
     ) -> None:
-        super().__init__(method, args)
-        self._id, self._tail = request_id, tail
-        self._max_response = max_response
-
-    def __repr__(self) -> str:
-        return f"Request({self.method!r}, {self.args!r})"
+        """``tail`` is the encoded id, and the end of the reply."""
+        super().__init__(method, args, request_id, V2, max_reply_bytes)
+        self._tail = tail
 
     def encode(self, result: Any) -> bytes:
-        """Return the reply as JSON; pure."""
+        """Return the reply to this request; pure."""
         if type(result) is str:
             return _join((_RESULT, encode(result), _ID, self._tail))
-        if type(result) is EncodedJSON and len(result) < WRITE_BYTES:
+        if type(result) is EncodedJSON:
             return _join((_RESULT, result, _ID, self._tail))
-        return BoundedConnection(JSONRPCv2, self._max_response)._encode(self._id, result)
-
-    def is_oversized(self, part: bytes) -> bool:
-        """Return whether a reply is larger than any that may be sent."""
-        return len(part) > self._max_response > 0
-
-    def oversized(self) -> bytes:
-        """Return the error to send instead of a reply that is too large."""
-        return BoundedConnection(JSONRPCv2, self._max_response).oversized(self._id)
-
-    def deliver(self, part: bytes) -> bytes:
-        """Return what to send."""
-        return part
+        return super().encode(result)
 
 
 class RequestSession(WorkingSession):
@@ -116,6 +111,7 @@ class RequestSession(WorkingSession):
         "_backlog",
         "_backlog_size",
         "_handlers",
+        "_is_reported",
         "_items",
         "_message_weight",
         "_parse_task",
@@ -145,6 +141,8 @@ class RequestSession(WorkingSession):
         self._parse_task: asyncio.Task[None] | None = None
         # Bytes of memory that the large message being parsed takes, or the batch being processed
         self._message_weight = 0
+        # Whether the transport was last told of more than ``REPORTED_BYTES``
+        self._is_reported = False
         self._scheduled = False
 
     # -- what the transport calls
@@ -325,7 +323,10 @@ class RequestSession(WorkingSession):
 
     def _update_reading(self) -> None:
         transport = self.transport
-        transport.note_unanswered()
+        held = self._weight + self._backlog_size + self._message_weight
+        if held > REPORTED_BYTES or self._is_reported:
+            self._is_reported = held > REPORTED_BYTES
+            transport.note_unanswered()
         if not transport.is_held:
             if self._backlog_size > READ_HIGH_MARK or not transport.is_writable:
                 transport.hold(held=True)
@@ -357,13 +358,14 @@ class RequestSession(WorkingSession):
         for param in params:
             if type(param) not in _SCALARS:
                 return False
-        if self._dialect is not JSONRPCLoose:
+        version = self.rpc_version
+        if version is not LOOSE:
             if request.get("jsonrpc") != "2.0":
                 return False
-            if self._dialect is not JSONRPCv2:
-                if self._dialect is not JSONRPCAutoDetect:
+            if version is not V2:
+                if version is not AUTO:
                     return False
-                self._dialect = JSONRPCv2
+                self.rpc_version = V2
         handler = self._handlers.get(method)
         if handler is None or not handler[1] <= len(params) <= handler[2]:
             return False
@@ -417,69 +419,72 @@ class RequestSession(WorkingSession):
         """Answer a message of any kind, or see to it that it will be."""
         if self.log_me:
             self.logger.info(f"processing {self.logged_text(message)}")
-        connection = BoundedConnection(self._dialect, self.max_response_size)
+        weight = 0
         try:
             if self.limited:
-                connection.check_values(message)
-        except ProtocolError as e:
-            self._answer_malformed(connection, e)
-            return
-        if len(message) > LARGE_MESSAGE_BYTES:
-            self._message_weight = len(message)
-            self.transport.note_unanswered()
-            loop = asyncio.get_running_loop()
-            self._parse_task = loop.create_task(self._answer_large(connection, message))
-            return
-        try:
-            items = connection.receive_message(message)
-        except ProtocolError as e:
-            self._answer_malformed(connection, e)
+                weight = check_values(message, self.rpc_version, self.max_response_size)
+            if len(message) > LARGE_MESSAGE_BYTES:
+                self._message_weight = len(message)
+                self.transport.note_unanswered()
+                loop = asyncio.get_running_loop()
+                self._parse_task = loop.create_task(self._answer_large(message, weight))
+                return
+            parsed = parse_message(message, self.rpc_version, self.max_response_size)
+        except MalformedMessageError as e:
+            self._answer_malformed(e)
         else:
-            self._answer_items(connection, items)
+            self._answer_parsed(parsed, weight)
 
-    async def _answer_large(self, connection: BoundedConnection, message: bytes) -> None:
+    async def _answer_large(self, message: bytes, weight: int) -> None:
         """Parse in a thread, while the session's other messages wait."""
         try:
             # One at a time: every busy thread delays the event loop's return from system calls.
             async with self.parsing_lock:
-                items = await self.in_thread(
-                    len(message) * self.bw_cost_per_byte, connection.receive_message, message
+                parsed = await self.in_thread(
+                    len(message) * self.bw_cost_per_byte,
+                    parse_message,
+                    message,
+                    self.rpc_version,
+                    self.max_response_size,
                 )
-        except ProtocolError as e:
+        except MalformedMessageError as e:
             self._parse_task, self._message_weight = None, 0
-            self._answer_malformed(connection, e)
+            self._answer_malformed(e)
         else:
             self._parse_task, self._message_weight = None, 0
-            self._answer_items(connection, items)
+            self._answer_parsed(parsed, weight)
         self.flush()
         self._go_on()
 
-    def _answer_malformed(self, connection: BoundedConnection, error: ProtocolError) -> None:
-        self._dialect = connection.dialect
-        if error.code == JSONRPC.PARSE_ERROR:
+    def _answer_malformed(self, malformed: MalformedMessageError) -> None:
+        self.rpc_version = malformed.version
+        error = ProtocolError(malformed.code, malformed.text)
+        if malformed.code == JSONRPC.PARSE_ERROR:
             error.cost = self.ERROR_COST * 10
-        elif connection.malformed_count:
-            error.cost = self.ERROR_COST * (connection.malformed_count - 1)
+        elif malformed.malformed:
+            error.cost = self.ERROR_COST * (malformed.malformed - 1)
         self.bump_errors(error)
-        if error.error_message:
-            self.post(connection.bounded(error.error_message))
+        if malformed.reply:
+            self.post(malformed.reply)
         self._after_malformed()
 
-    def _answer_items(self, connection: BoundedConnection, items: list[Any]) -> None:
-        self._dialect = connection.dialect
-        if connection.malformed_count:
-            for _ in range(connection.malformed_count):
+    def _answer_parsed(self, parsed: ParsedMessage, weight: int) -> None:
+        """Answer what was parsed; ``weight`` is what it takes in memory, in bytes."""
+        self.rpc_version = parsed.version
+        items = parsed.items
+        if parsed.malformed:
+            for _ in range(parsed.malformed):
                 self.bump_errors()
-            if connection.immediate_reply:
-                self.post(connection.immediate_reply)
+            if parsed.reply:
+                self.post(parsed.reply)
             self._after_malformed()
         for item in items:
-            item.weight = connection.weight // len(items)
+            item.weight = weight // len(items)
         if len(items) == 1:
             self._handle(items[0])
         elif items and not self._closing:
             self._items = deque(items)
-            self._message_weight = connection.weight
+            self._message_weight = weight
             self._go_on()
 
     def _after_malformed(self) -> None:

@@ -6,10 +6,8 @@ Replies made together are written together.  On the event loop; nobody waits.
 import asyncio
 from typing import Any
 
-from aiorpcx import JSONRPCAutoDetect
-
 from electrumx.server.session.engine.cost_account import CostAccount
-from electrumx.server.session.engine.framing import encode_notification
+from electrumx.server.session.engine.jsonrpc import AUTO, Version
 
 # How long a client has to take what was sent before its connection was closed.
 CLOSE_SECS = 30.0
@@ -24,10 +22,10 @@ class Outbox(CostAccount):
 
     __slots__ = (
         "_closing",
-        "_dialect",
         "_out",
         "_out_size",
         "_stuck_timer",
+        "rpc_version",
         "send_count",
         "send_size",
         "transport",
@@ -40,8 +38,8 @@ class Outbox(CostAccount):
         super().__init__()
         self.transport = transport
         self.send_count = self.send_size = 0
-        # How the client's messages are understood, and ours written
-        self._dialect: Any = JSONRPCAutoDetect
+        #: how the client's messages are read, and ours written
+        self.rpc_version: Version = AUTO
         self._closing = False
         # Messages that were not given to the transport yet
         self._out: list[bytes] = []
@@ -96,7 +94,7 @@ class Outbox(CostAccount):
     def post_notification(self, method: str, args: Any) -> None:
         """Put a notification behind what is to be sent: see ``flush``."""
         if not self._closing:
-            self.post(encode_notification(self._dialect, method, args))
+            self.post(self.rpc_version.notification(method, args))
 
     def send_message(self, message: bytes) -> None:
         """Send an encoded message, without waiting for anybody."""

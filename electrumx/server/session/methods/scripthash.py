@@ -17,8 +17,8 @@ from aiorpcx import RPCError
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.db import wire_rows
 from electrumx.server.session.base import SessionBase
-from electrumx.server.session.engine.framing import notification_parts
 from electrumx.server.session.engine.json_result import EncodedJSON
+from electrumx.server.session.engine.jsonrpc import notification_parts
 from electrumx.server.session.engine.limits import COST_CACHED
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import scripthash_to_hashX
@@ -287,7 +287,7 @@ class ScripthashMethods(SessionBase):
         if not all(map(self._is_at_hand, others)):
             return False
         statuses, text_len = known
-        parts = notification_parts(self._dialect, SUBSCRIBE)
+        parts = notification_parts(self.rpc_version, SUBSCRIBE)
         lines = self.hashX_subs.render(parts, own, statuses)
         if lines is None:
             return False

@@ -129,23 +129,27 @@ class TransactionMethods(SessionBase):
         """
         if verbose:
             try:
-                return await self._of_node(tx_hash, verbose=True)
+                return await self._node_json(tx_hash)
             except ReplyTooLargeError:
                 return None
         oversized, key = self.shared.oversized, (wanted, False)
         try:
-            raw_tx = await self._of_node(tx_hash, verbose=False)
+            raw_tx = await self.shared.daemon.getrawtransaction(
+                tx_hash, max_bytes=oversized.max_read
+            )
         except ReplyTooLargeError:
             raise oversized.note(key, oversized.max_read, self.bw_cost_per_byte) from None
+        except DaemonError as e:
+            raise RPCError(DAEMON_ERROR, f"daemon error: {e!r}") from None
         if isinstance(raw_tx, str):
             oversized.check_size(key, len(raw_tx), self.bw_cost_per_byte)
         return raw_tx
 
-    async def _of_node(self, tx_hash: str, *, verbose: bool) -> Any:
-        """Return what the node has of a transaction; raises ReplyTooLargeError or RPCError."""
+    async def _node_json(self, tx_hash: str) -> Any:
+        """Return the node's JSON form of a transaction; raises ReplyTooLargeError or RPCError."""
         max_bytes = self.shared.oversized.max_read
         try:
-            return await self.shared.daemon.getrawtransaction(tx_hash, verbose, max_bytes=max_bytes)
+            return await self.shared.daemon.getrawtransaction(tx_hash, True, max_bytes=max_bytes)
         except ReplyTooLargeError:
             raise
         except DaemonError as e:
@@ -155,7 +159,7 @@ class TransactionMethods(SessionBase):
         """Return the node's JSON form of a transaction; RPCError if that is too large to send."""
         oversized, key = self.shared.oversized, (wanted, True)
         try:
-            result = await self._of_node(tx_hash, verbose=True)
+            result = await self._node_json(tx_hash)
         except ReplyTooLargeError:
             raise oversized.note(key, oversized.max_read, self.bw_cost_per_byte) from None
         return await self.bounded_json(key, result)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from electrumx.server.session.engine.framing import encode_notification
+from electrumx.server.session.engine.jsonrpc import Version
 
 METHOD = "blockchain.headers.subscribe"
 
@@ -14,7 +14,7 @@ class AnnouncedHeader:
         #: {"hex": raw header, "height": its height}; empty until the first notification
         self.result: dict[str, Any] = {}
         # JSON-RPC version -> notification
-        self._messages: dict[Any, bytes] = {}
+        self._messages: dict[Version, bytes] = {}
 
     def set(self, height: int, header: bytes) -> bool:
         """Announce a raw header from now on; return whether it is another one."""
@@ -25,10 +25,10 @@ class AnnouncedHeader:
         self._messages = {}
         return True
 
-    def message(self, dialect: Any) -> bytes:
+    def message(self, version: Version) -> bytes:
         """Return the notification of the header in a JSON-RPC version."""
-        message = self._messages.get(dialect)
+        message = self._messages.get(version)
         if message is None:
-            message = encode_notification(dialect, METHOD, (self.result,))
-            self._messages[dialect] = message
+            message = version.notification(METHOD, (self.result,))
+            self._messages[version] = message
         return message

@@ -37,7 +37,7 @@ from typing import Any
 from aiorpcx import NetAddress
 
 from electrumx.lib import util
-from electrumx.server.session.engine.framing import LineFramer
+from electrumx.server.session.transport.framing import LineFramer
 from electrumx.server.session.transport.held_memory import ReceiveMemory, SendMemory
 from electrumx.server.session.transport.tls import TLSError, TLSLayer
 

@@ -104,7 +104,7 @@ async def test_peers_are_listed_and_added(world, admin):
     (row,) = await admin.request("peers")
     assert "example.com" == row["host"]
     assert "peer 'a.example s t' added" == await admin.request("add_peer", "a.example s t")
-    assert ["a.example s t"] == world.manager.peer_mgr.added
+    assert ["a.example s t"] == world.manager.shared.peers.added
     for name in (None, 5, ["a.example s t"], {}):
         assert (1, "expected the real name of a peer") == await admin.error("add_peer", name)
 
@@ -283,7 +283,7 @@ async def test_a_query_needs_texts(admin, items):
 
 
 async def test_replies_to_the_administrator_are_unbounded(world, admin):
-    world.manager.peer_mgr.rpc_data = lambda: _big()
+    world.manager.shared.peers.rpc_data = lambda: _big()
 
     async def _big():
         return ["x" * 3_000_000]

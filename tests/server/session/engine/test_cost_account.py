@@ -124,7 +124,7 @@ async def test_errors_cost_a_hundred_and_junk_eleven_times_that(message, cost):
 
 async def test_a_history_too_large_costs_the_reading_of_it():
     async with session_world(bw_unit_cost=FREE_BYTES, cost_hard_limit=0, max_send=350_000) as world:
-        limit = world.manager.scripts.histories.limit
+        limit = world.manager.shared.scripts.histories.limit
         world.db.histories[HASHX] = [(make_tx_hash(n), 3) for n in range(limit + 5)]
         client = await world.connect()
         assert (
@@ -164,7 +164,7 @@ async def test_costs_are_forgiven_with_time_and_more_slowly_with_subscriptions()
         session.recalc_concurrency()
         assert pytest.approx(400, abs=0.5) == session.cost
         await client.request("blockchain.scripthash.subscribe", SH)
-        world.manager.recalc_costs(300)
+        world.manager.housekeeping.recalc_costs(300)
         assert pytest.approx(10_000 / 10_005) == session.cost_decay_per_sec
         session.cost = 1.0
         session._cost_time -= 100
@@ -184,7 +184,7 @@ async def test_setting_the_clock_charges_and_ends_no_session(monkeypatch, caplog
         monkeypatch.setattr(time, "time", lambda: now() + jump)
         session.recalc_concurrency()
         assert 400 < session.cost <= 500
-        await world.manager.close_stale_sessions()
+        await world.manager.housekeeping.close_stale_sessions()
         assert "closing stale" not in caplog.text
         (row,) = session_rows(world.manager, for_log=False)
         assert 0 <= row[-1] < 1000
@@ -272,7 +272,7 @@ async def test_abusers_throttle_others_of_a_private_address_and_lock_nobody_out(
         # Forgotten as fast as any group's.
         await until(lambda: len(world.manager.sessions) == 2)
         assert group.retained_cost == 60 * 10_000
-        world.manager.recalc_costs(limits.GROUP_FORGET_SECS)
+        world.manager.housekeeping.recalc_costs(limits.GROUP_FORGET_SECS)
         client = await world.connect()
         await client.request("server.ping")
         assert world.session().concurrency_target == 10
@@ -294,7 +294,7 @@ async def test_the_end_names_the_cost_the_limit_and_when_to_retry(monkeypatch):
         assert data["limit"] == 10_000
         # A thousand more than the limit, at 2 a second
         assert 500 <= data["retry_after"] <= 510 + limits.RECALC_SECS
-        world.manager.recalc_costs(data["retry_after"])
+        world.manager.housekeeping.recalc_costs(data["retry_after"])
         await until(lambda: not world.manager.sessions)
         client = await world.connect()
         await client.request("server.ping")
@@ -425,7 +425,7 @@ async def test_a_newcomer_from_an_exhausted_subnet_is_refused_and_others_are_not
         assert await second.recv() is None
         assert not world.manager.sessions
         # Half an hour and more later
-        world.manager.recalc_costs(10_000)
+        world.manager.housekeeping.recalc_costs(10_000)
         assert "127.0.0.0/24" not in world.manager.groups.by_name
         third = await world.connect()
         await third.request("server.ping")

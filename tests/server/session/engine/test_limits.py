@@ -69,7 +69,7 @@ def test_a_group_with_members_stays():
 def test_prices_grow_with_size_and_stay_finite():
     assert pytest.approx(0.21) == limits.history_cost(10)
     assert pytest.approx(0.26) == limits.tx_hashes_cost(100)
-    assert (0.1, 2) == (limits.headers_cost(1), limits.headers_cost(100))
+    assert (0.25, 2) == (limits.headers_cost(1), limits.headers_cost(100))
     assert limits.headers_cost(10**400) < float("inf")
 
 

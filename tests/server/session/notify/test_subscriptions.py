@@ -118,7 +118,7 @@ async def test_a_session_that_ends_is_in_the_index_no_more():
         for client in clients:
             await client.request(SUBSCRIBE, script_hash("shared")[0])
             await client.request(SUBSCRIBE, script_hash(str(id(client)))[0])
-        index = world.manager.fan_out.scripts
+        index = world.manager.shared.fan_out.scripts
         assert len(index) == 3
         await clients[0].close()
         await world.touch(script_hash("shared")[1])
@@ -135,14 +135,14 @@ async def test_statuses_that_are_at_hand_take_no_task():
             await client.request("blockchain.headers.subscribe")
         world.mempool.summaries[hashX] = [Summary(make_tx_hash("a"), 1, False)]
         await world.touch(hashX)
-        assert not world.manager.fan_out.tasks
+        assert not world.manager.shared.fan_out.tasks
         statuses = Counter([(await client.notification())[1][1] for client in clients])
         assert [3] == list(statuses.values())
         world.db.histories[hashX] = [(make_tx_hash("a"), 11)]
         world.mempool.summaries.clear()
         reads = world.db.history_reads
         await world.new_block([hashX])
-        assert not world.manager.fan_out.tasks
+        assert not world.manager.shared.fan_out.tasks
         # It was read once, for all.
         assert world.db.history_reads == reads + 1
         for client in clients:
@@ -178,7 +178,7 @@ async def test_what_a_block_added_is_told_without_reading(protocol, caplog):
             costs = [world.session(n).cost for n in range(3)]
             sent = [world.session(n).send_count for n in range(3)]
             await world.new_confirmed_block([hashX for _sh, hashX in pairs])
-            assert not world.manager.fan_out.tasks
+            assert not world.manager.shared.fan_out.tasks
             assert (await wallet.notification())[0] == "blockchain.headers.subscribe"
             expected = {sh: status_of(world.db.histories[hashX]) for sh, hashX in pairs}
             told = [await wallet.notification() for _ in pairs]
@@ -237,7 +237,7 @@ async def test_a_block_that_confirms_all_or_some_of_a_wallets_transactions(caplo
         del summaries[mined_x]
         summaries[pending_x] = [Summary(make_tx_hash(pending_x), 1, False)]
         await world.new_confirmed_block([mined_x])
-        assert not world.manager.fan_out.tasks
+        assert not world.manager.shared.fan_out.tasks
         told = [(await client.notification())[1] for _ in range(2)]
         text = f"{hash_to_hex_str(make_tx_hash(pending_x))}:0:".encode()
         assert told == [
@@ -268,7 +268,7 @@ async def test_a_block_is_told_of_when_the_next_is_on_disk_already():
         world.add_confirmed_block([hashX])
         for height, status in ((11, first), (12, status_of(world.db.histories[hashX]))):
             world.bp.reported_height = height
-            await world.manager.notify_sessions(height, {hashX})
+            await world.manager.notifier.notify(height, {hashX})
             method, params = await client.notification()
             assert ("blockchain.headers.subscribe", height) == (method, params[0]["height"])
             assert params[0]["hex"] == world.db.headers[height].hex()
@@ -287,7 +287,7 @@ async def test_news_of_a_block_that_is_undone_are_not_used():
         world.db.pop_block()
         world.db.histories.clear()
         assert world.bp.confirmed_after(before) is not None
-        await world.manager.notify_sessions(11, {hashX})
+        await world.manager.notifier.notify(11, {hashX})
         assert world.manager.shared.header.result["height"] == 10
         assert (await client.notification())[1] == [sh, None]
 
@@ -348,7 +348,7 @@ async def test_a_session_whose_notification_is_cancelled_is_ended(
     monkeypatch.setattr(type(world.session()), "notify", lambda *args: cancelled())
     await world.touch(hashX)
     if not begun:
-        world.manager.fan_out.cancel()
+        world.manager.shared.fan_out.cancel()
     assert await client.recv() is None
     await until(lambda: not world.manager.sessions)
-    assert not world.manager.fan_out._busy
+    assert not world.manager.shared.fan_out._busy

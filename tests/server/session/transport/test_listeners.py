@@ -130,7 +130,7 @@ async def test_when_nothing_can_be_evicted_listening_pauses_until_something_can(
     monkeypatch, caplog
 ):
     caplog.set_level("INFO")
-    monkeypatch.setattr("electrumx.server.session.manager.EVICTION_CHECK_SECS", 0.05)
+    monkeypatch.setattr("electrumx.server.session.listening.EVICTION_CHECK_SECS", 0.05)
     monkeypatch.setattr(admission, "PLAN_SECS", 0.0)
     async with session_world(max_sessions=2) as world:
         clients = [await world.connect() for _ in range(2)]
@@ -345,7 +345,7 @@ async def test_a_service_that_cannot_listen_again_after_a_pause_is_tried_until_i
     monkeypatch, caplog
 ):
     caplog.set_level("INFO")
-    monkeypatch.setattr("electrumx.server.session.manager.EVICTION_CHECK_SECS", 0.05)
+    monkeypatch.setattr("electrumx.server.session.listening.EVICTION_CHECK_SECS", 0.05)
     monkeypatch.setattr("electrumx.server.session.transport.listeners.RETRY_SECS", 0.02)
     monkeypatch.setattr(admission, "PLAN_SECS", 0.0)
     failures = 3

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electrumx.server.session.engine.framing import LineFramer
 from electrumx.server.session.shared.caches import LRUCache
+from electrumx.server.session.transport.framing import LineFramer
 
 
 @given(

@@ -1,0 +1,88 @@
+"""What the administrator can ask of a running server, apart from the connection that asks.
+
+Runs on the event loop.
+"""
+
+import asyncio
+import time
+from typing import Any
+
+from electrumx.lib.errors import OperatorError
+from electrumx.server.block_processor.processor import BlockProcessor
+from electrumx.server.maintenance.snapshot import back_up
+from electrumx.server.maintenance.verify import Verdict, verify
+from electrumx.server.runtime.loop_lag import LoopLag
+from electrumx.server.session.admin.tables import summary
+from electrumx.server.session.shared.state import SharedState
+
+#: how long an audit pauses for each second of work: clients come first
+VERIFY_REST = 1.0
+
+
+class NotCaughtUpError(OperatorError):
+    """A command needs a database that has caught up with the full node."""
+
+    def __init__(self) -> None:
+        super().__init__("still catching up with daemon")
+
+
+class AdminCommands:
+    """Commands that concern the server as a whole; errors are OperatorErrors."""
+
+    def __init__(
+        self,
+        shared: SharedState,
+        processor: BlockProcessor,
+        shutdown_event: asyncio.Event,
+        loop_lag: LoopLag,
+    ) -> None:
+        """``stop`` sets the event; ``info`` shows the lag."""
+        self._shared = shared
+        self._processor = processor
+        self._shutdown_event = shutdown_event
+        self._loop_lag = loop_lag
+        self._start_time = time.monotonic()
+
+    def info(self) -> dict[str, Any]:
+        """Return a summary of the server's state."""
+        uptime = time.monotonic() - self._start_time
+        return summary(self._shared, loop_lag=self._loop_lag.summary(), uptime=uptime)
+
+    def stop(self) -> None:
+        """Have the server shut down cleanly."""
+        self._shutdown_event.set()
+
+    async def reorg(self, count: int) -> None:
+        """Undo so many blocks and index them again; raise OperatorError if that cannot be."""
+        try:
+            scheduled = await self._processor.force_chain_reorg(count)
+        except ValueError as e:
+            raise OperatorError(str(e)) from None
+        if not scheduled:
+            raise NotCaughtUpError
+
+    def require_caught_up(self) -> None:
+        """Raise NotCaughtUpError unless the database has caught up with the full node."""
+        if not self._processor.caught_up:
+            raise NotCaughtUpError
+
+    async def verify(self, *, deep: bool) -> Verdict:
+        """Audit the database; ``deep`` reads all of it."""
+        self.require_caught_up()
+        db = self._shared.db
+        return await verify(
+            db,
+            deep=deep,
+            lock=self._processor.state_lock,
+            daemon=self._shared.daemon,
+            logger=db.logger,
+            rest=VERIFY_REST,
+        )
+
+    async def back_up(self, path: str) -> str:
+        """Write a snapshot of the database to a new absolute path; return a line about it."""
+        done = await back_up(self._shared.db, self._processor.state_lock, path)
+        return (
+            f"height {done.height:,d} is in {done.path}: {done.files:,d} files, "
+            f"{done.bytes:,d} bytes, in {done.secs:.1f}s, blocks held up for {done.pause_secs:.3f}s"
+        )

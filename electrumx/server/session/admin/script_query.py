@@ -1,0 +1,78 @@
+"""The administrator's query: the history, UTXOs and balance of scripts, addresses and names.
+
+Runs on the event loop; items are parsed in a thread.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+from electrumx.lib.env_base import shown
+from electrumx.lib.hash import Base58Error, hash_to_hex_str
+from electrumx.server.db.flusher import DB
+
+
+class ScriptQuery:
+    """Answers queries in lines for people."""
+
+    def __init__(self, db: DB, coin: Any, logger: logging.Logger | logging.LoggerAdapter[Any]):
+        """``coin`` is the coin class; some have an index of names."""
+        self._db = db
+        self._coin = coin
+        self._logger = logger
+
+    async def lines(self, items: list[str], limit: int) -> list[str]:
+        """Return lines about each item, at most ``limit`` transactions and UTXOs of each."""
+        lines: list[str] = []
+        for item in items:
+            found = await asyncio.to_thread(self._hashX_of, item)
+            if found is None:
+                lines.append(f"unknown: {shown(item)}: {self._expected_items()}")
+                continue
+            kind, hashX = found
+            lines.append(f"{kind}: {item}")
+            lines += await self._script_lines(hashX, limit)
+        return lines
+
+    def _expected_items(self) -> str:
+        coin = self._coin
+        return (
+            f"neither a script in hex nor a Base58 address of {coin.NAME} {coin.NET}; "
+            "of a newer address give the script"
+        )
+
+    def _hashX_of(self, item: str) -> tuple[str, bytes] | None:
+        """Return (kind of item, its index key); None if it is none of ours."""
+        coin = self._coin
+        try:
+            return "Script", coin.hashX_from_script(bytes.fromhex(item))
+        except ValueError:
+            pass
+        try:
+            return "Address", coin.address_to_hashX(item)
+        except (Base58Error, ValueError):
+            pass
+        except Exception as e:
+            # Foreign version bytes are no reason to fail the other items.
+            self._logger.info(shown(f"query: {item} is not an address of ours: {e}"))
+        try:
+            script = coin.build_name_index_script(item.encode("ascii"))
+            return "Name", coin.name_hashX_from_script(script)
+        except (AttributeError, UnicodeEncodeError):
+            return None
+
+    async def _script_lines(self, hashX: bytes, limit: int) -> list[str]:
+        history = await self._db.limited_history(hashX, limit=limit)
+        lines = [
+            f"History #{n:,d}: height {height:,d} tx_hash {hash_to_hex_str(tx_hash)}"
+            for n, (tx_hash, height) in enumerate(history, start=1)
+        ] or ["No history found"]
+        utxos = await self._db.all_utxos(hashX)
+        lines += [
+            f"UTXO #{n:,d}: tx_hash {hash_to_hex_str(utxo.tx_hash)} tx_pos {utxo.tx_pos:,d} "
+            f"height {utxo.height:,d} value {utxo.value:,d}"
+            for n, utxo in enumerate(utxos[:limit], start=1)
+        ] or ["No UTXOs found"]
+        balance = self._coin.decimal_value(sum(utxo.value for utxo in utxos))
+        lines.append(f"Balance: {balance.normalize():,f} {self._coin.SHORTNAME}")
+        return lines

@@ -1,0 +1,79 @@
+"""Takes over each new tip for all clients, and has them notified of it.
+
+Runs on the event loop.
+"""
+
+from typing import Protocol
+
+from electrumx.server.db.wire_rows import Addition
+from electrumx.server.notifications import Confirmed, ReportedTip
+from electrumx.server.session.notify.announced_header import AnnouncedHeader
+from electrumx.server.session.notify.fanout import FanOut
+from electrumx.server.session.shared.script_cache import ScriptCache
+from electrumx.server.session.shared.tip_consistency import ChainTip
+
+
+class TipSource(Protocol):
+    """What the notifier uses of the block processor."""
+
+    @property
+    def reported(self) -> ReportedTip | None:
+        """The committed tip that was reported last; None before the first."""
+
+    def confirmed_after(self, tip: bytes) -> Confirmed | None:
+        """Return the step from a tip (its hash) to the next; None if it is not known."""
+
+
+class Notifier:
+    """Keeps the tip that clients know: one for all, with its caches and its header."""
+
+    def __init__(
+        self,
+        processor: TipSource,
+        tip: ChainTip,
+        scripts: ScriptCache,
+        header: AnnouncedHeader,
+        fan_out: FanOut,
+    ) -> None:
+        self._processor = processor
+        self._tip = tip
+        self._scripts = scripts
+        self._header = header
+        self._fan_out = fan_out
+        self._notified: ReportedTip | None = None
+
+    async def notify(self, _height: int, touched: set[bytes]) -> None:
+        """Notify sessions that a block or a mempool refresh touched these hashXs.
+
+        Returns when the shared state is up to date and each session is notified or has a task
+        that will notify it. The height is that of the processor's reported tip.
+        """
+        changed = self._take_tip(touched)
+        forks = 0 if self._notified is None else self._notified.forks
+        await self._fan_out.tell(touched, changed)
+        self._tip.forks_told(forks)
+
+    def is_tip_known(self) -> bool:
+        """Return whether clients were notified of the tip that the processor reported last."""
+        return self._notified is self._processor.reported
+
+    def _take_tip(self, touched: set[bytes]) -> bool:
+        """Take over the reported tip for all clients; return whether it is another block.
+
+        Nothing is awaited: the tip, what it touched, and the caches that lose it belong together.
+        """
+        reported = self._processor.reported
+        if reported is None or reported is self._notified:
+            return False
+        self._notified = reported
+        self._scripts.drop(touched, self._addition_to(reported))
+        # Also if it is the same tip as before: requests wait while its blocks are being replaced.
+        self._tip.notified(reported.height, reported.tip)
+        # Not if the same blocks were undone and indexed again.
+        return self._header.set(reported.height, reported.header)
+
+    def _addition_to(self, reported: ReportedTip) -> Addition | None:
+        """Return what one step from the tip last notified added; None if it took several."""
+        tip = self._tip.notified_tip
+        step = None if tip is None else self._processor.confirmed_after(tip)
+        return step.addition if step is not None and step.tip == reported.tip else None

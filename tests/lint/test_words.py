@@ -1,0 +1,193 @@
+"""Comments, docstrings, log messages, names of tests and the manual use the terms of the field."""
+
+import ast
+import re
+from collections import Counter
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.lint.banned_words import find_banned
+from tests.lint.test_sourcecode import tracked_files
+
+CODE = ("electrumx/", "tests/", "benchmarks/", "contrib/")
+LOG_METHODS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
+# The list itself, and its test.
+HOLDS_THE_WORDS = {"tests/lint/banned_words.py", "tests/lint/test_words.py"}
+# The text of each stands in the manual of version 1.15 or in a specification: (file, words).
+FIXED = set()
+# A string that opens a line is a docstring.
+TRIPLE_QUOTED = re.compile(r'(?P<indent>^[ \t]*r?)?(?P<text>"""(?:.*?)""")', re.M | re.S)
+# Comment lines that follow each other, or the comment that ends a line of code.
+COMMENT = re.compile(r"(?P<text>^[ \t]*#.*(?:\n[ \t]*#.*)*|(?<=  )#[: ].*)", re.M)
+# Banned words that are still there, by file or folder: an upper limit, lowered with every change.
+REMAINING = {
+    "benchmarks": 149,
+    "contrib": 11,
+    "docs": 27,
+    "electrumx/cli": 13,
+    "electrumx/lib": 99,
+    "electrumx/server": 25,
+    "electrumx/server/block_processor": 148,
+    "electrumx/server/daemon": 87,
+    "electrumx/server/db": 126,
+    "electrumx/server/history": 29,
+    "electrumx/server/maintenance": 46,
+    "electrumx/server/mempool": 68,
+    "electrumx/server/peers": 36,
+    "electrumx/server/runtime": 19,
+    "electrumx/server/session": 355,
+    "electrumx/server/storage": 56,
+    "tests": 16,
+    "tests/crash": 39,
+    "tests/data": 7,
+    "tests/fakes": 52,
+    "tests/fuzz": 13,
+    "tests/integration": 193,
+    "tests/lib": 23,
+    "tests/lint": 26,
+    "tests/property": 49,
+    "tests/server": 45,
+    "tests/server/block_processor": 17,
+    "tests/server/daemon": 32,
+    "tests/server/db": 16,
+    "tests/server/history": 15,
+    "tests/server/maintenance": 11,
+    "tests/server/mempool": 20,
+    "tests/server/runtime": 15,
+    "tests/server/session": 108,
+    "tests/server/storage": 21,
+}
+
+
+def area_of(name):
+    """The longest entry of REMAINING that holds a file, or the file's own name."""
+    holders = [area for area in REMAINING if name == area or name.startswith(area + "/")]
+    return max(holders, key=len, default=name)
+
+
+def comments_and_docstrings(source):
+    """Yield (line, text); the lines of a comment are one text, so that phrases may span them."""
+    code = source
+    for match in TRIPLE_QUOTED.finditer(source):
+        if match["indent"] is not None:
+            yield line_of(source, match.start("text")), match["text"]
+        code = code.replace(match["text"], "\n" * match["text"].count("\n"), 1)
+    for match in COMMENT.finditer(code):
+        # Later lines begin with white space only, so that a phrase may span lines.
+        text = re.sub(r"(?<=\n)[ \t]*#:?", lambda mark: " " * len(mark[0]), match["text"])
+        yield line_of(code, match.start("text")), text
+
+
+def line_of(source, position):
+    return source.count("\n", 0, position) + 1
+
+
+def log_messages(source):
+    """Yield (line, text) of the strings that the calls of loggers hold."""
+    if not any(f".{method}(" in source for method in LOG_METHODS):
+        return
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in LOG_METHODS:
+            yield from string_parts(node.args)
+
+
+def names_of_tests(source):
+    """Yield (line, name) of each test, as words."""
+    for match in re.finditer(r"def (test_\w+)", source):
+        yield line_of(source, match.start()), match[1].replace("_", " ")
+
+
+def string_parts(arguments):
+    for argument in arguments:
+        for part in ast.walk(argument):
+            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                yield part.lineno, part.value
+
+
+def texts_of(name, source):
+    if name.endswith(".rst"):
+        yield 1, source
+        return
+    yield from comments_and_docstrings(source)
+    if name.endswith(".py"):
+        yield from log_messages(source)
+        yield from names_of_tests(source)
+
+
+def banned_words_in(name, source):
+    """Return "file:line: words (use: ...)" for each banned word, in the order of the lines."""
+    found = []
+    for line, text in texts_of(name, source):
+        for position, words, use in find_banned(text):
+            if (name, words) not in FIXED:
+                found.append((line + text.count("\n", 0, position), words, use))
+    return [f"{name}:{line}: {words} (use: {use})" for line, words, use in sorted(found)]
+
+
+def checked_files():
+    for path in tracked_files():
+        name = str(path.relative_to(REPOSITORY))
+        is_code = name.startswith(CODE) and name.endswith((".py", ".pyx", ".pyi", ".pxd"))
+        if (is_code or name.endswith(".rst")) and name not in HOLDS_THE_WORDS:
+            yield name, path
+
+
+def test_no_banned_word_is_added():
+    found = {name: banned_words_in(name, path.read_text()) for name, path in checked_files()}
+    counts = Counter()
+    for name, lines in found.items():
+        counts[area_of(name)] += len(lines)
+    above = {area for area, count in counts.items() if count > REMAINING.get(area, 0)}
+
+    guilty = [line for name, lines in found.items() if area_of(name) in above for line in lines]
+    assert guilty == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Return what the node sent.", "Return what"),
+        ("the coins that are on disk", "coins that are on disk"),
+        ("a coin's row", "coin's row"),
+        ("rows that nobody\nreads", "nobody"),
+        ("it is told of\n  new tips", "told"),
+        ("blocks are backed up", "backed up"),
+    ],
+)
+def test_a_banned_word_is_found_in_its_context(text, words):
+    assert words in [found for _, found, _ in find_banned(text)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "in coins per kilobyte",
+        "Coins name these classes.",
+        "see what happened",
+        "operators who run several servers",
+        "``told`` is a name",
+        "the room that is left",
+    ],
+)
+def test_an_ordinary_meaning_is_not_banned(text):
+    assert list(find_banned(text)) == []
+
+
+def test_every_kind_of_text_is_searched():
+    source = '''
+"""Rows that nobody
+reads."""
+value = 1  # for ever
+# one that is
+# told
+def test_it_is_told(self): self.logger.info(f"{value} is told")
+'''
+
+    assert [line.partition(" (")[0] for line in banned_words_in("x.py", source)] == [
+        "x.py:2: nobody",
+        "x.py:4: for ever",
+        "x.py:6: told",
+        "x.py:7: told",
+        "x.py:7: told",
+    ]
