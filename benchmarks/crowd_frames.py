@@ -6,6 +6,7 @@ import pty
 import socket
 import ssl
 import subprocess
+import time
 
 # A masked control frame without content; of ping the server has to answer each with a pong.
 PINGS = bytes.fromhex("8980") + bytes(4)
@@ -93,6 +94,8 @@ class KeyUpdates:
             stderr=subprocess.DEVNULL,
         )
         os.close(secondary)
+        # A terminal whose process has ended takes no more.
+        os.set_blocking(self._primary, False)
 
     def __enter__(self):
         return self
@@ -107,6 +110,11 @@ class KeyUpdates:
 
     def update(self, count=100):
         """Renew the keys so many times."""
-        if self._process.poll() is not None:
-            raise ConnectionError("the server ended the connection")
-        os.write(self._primary, b"k\n" * count)
+        commands = memoryview(b"k\n" * count)
+        while commands:
+            if self._process.poll() is not None:
+                raise ConnectionError("the server ended the connection")
+            try:
+                commands = commands[os.write(self._primary, commands) :]
+            except BlockingIOError:
+                time.sleep(0.005)

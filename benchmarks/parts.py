@@ -67,10 +67,9 @@ def _index(clock, index, raws):
 def _write_history(clock, index, engine, folder):
     history = History()
     history.open_db(engine, True, 0, False, name=str(folder / "hist"))
-    history.pending = index
     clock.time("sort history by script", index.sort_history)
     index.sort_history = lambda: None
-    clock.time("rows of history to the engine", history.flush)
+    clock.time("rows of history to the engine", history.flush, index)
     clock.time("closing", history.close_db)
 
 

@@ -2,7 +2,7 @@
 
 Without DAEMON_URL it keeps a litecoind (regtest) of its own under .run/demo, with a first chain
 of a few payments, and stops it again; with DAEMON_URL it serves the operator's node. Either way
-it makes a self-signed certificate, fills in the settings that are not given, says what is served
+it makes a self-signed certificate, fills in the settings that are not given, prints the addresses
 and passes on a request to stop. Standard library only; one thread.
 
 The driver is the only parent: node and server run in sessions of their own, so that Ctrl-C
@@ -42,7 +42,7 @@ PR_SET_PDEATHSIG = 1
 
 
 class DemoError(Exception):
-    """Something that the person at the keyboard can mend; str() says what."""
+    """An error that the user can correct; str() is the remedy."""
 
 
 def say(text=""):
@@ -56,7 +56,7 @@ def die_with_parent():
 
 
 class Stop:
-    """Remembers that somebody asked to stop."""
+    """Remembers a request to stop."""
 
     def __init__(self):
         self.requested = False
@@ -105,7 +105,7 @@ class Node:
 
     @property
     def url(self):
-        """What DAEMON_URL is to be."""
+        """The value of DAEMON_URL."""
         return f"http://demo:{self.password}@127.0.0.1:{self.port}/"
 
     def rpc(self, method, *params, wallet=False):
@@ -216,7 +216,7 @@ def certificate(folder):
 
 
 def parsed_services(text):
-    """List of (protocol, host, port) of a SERVICES text; what is strange is left out."""
+    """List of (protocol, host, port) of a SERVICES text, without parts of another form."""
     services = []
     for word in filter(None, text.split(",")):
         match = SERVICE.match(word)
@@ -230,7 +230,7 @@ def parsed_services(text):
 
 
 def check_ports(services):
-    """Raise DemoError naming every port that somebody else listens on."""
+    """Raise DemoError naming every port that another program listens on."""
     taken = []
     for protocol, host, port in services:
         try:
@@ -251,7 +251,7 @@ def check_ports(services):
 
 
 def server_environment(run_folder, node):
-    """The environment of the server: what is given stays, the rest is filled in."""
+    """The environment of the server: given settings stay, others are filled in."""
     env = dict(os.environ)
     env.setdefault("SERVICES", SERVICES)
     protocols = {protocol for protocol, *_ in parsed_services(env["SERVICES"])}
@@ -278,7 +278,7 @@ def server_environment(run_folder, node):
         PEER_DISCOVERY="off",
         PEER_ANNOUNCE="",
     )
-    env.setdefault("COST_SOFT_LIMIT", "0")  # a demo on loopback need not slow anybody down
+    env.setdefault("COST_SOFT_LIMIT", "0")  # a demo on loopback need not throttle a client
     env.setdefault("COST_HARD_LIMIT", "0")
     return env
 
@@ -287,7 +287,7 @@ def server_environment(run_folder, node):
 
 
 def describe(services, node, command_folder):
-    """Tell what is served, how to watch it and how to stop it."""
+    """Print the services, and how to watch and stop the server."""
     say("\n" + "=" * 72)
     say("The server is up. It serves:")
     for protocol, host, port in services:
@@ -381,7 +381,7 @@ def run(run_folder, command_folder, stop):
 
 
 def main():
-    """Exit status: 0 after a requested stop, 1 after trouble, which has been printed."""
+    """Exit status: 0 after a requested stop, 1 after an error, which has been printed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=TOP / ".run" / "demo")
     parser.add_argument("--commands", type=Path, default=Path(sys.executable).parent)

@@ -1,4 +1,4 @@
-"""Where the log of a process of ours goes, and in what form."""
+"""The log of our processes: its stream and its format."""
 
 import io
 import logging
@@ -13,7 +13,7 @@ from electrumx.lib.util import CompactFormatter, make_logger
 DEFAULT_LOG_FORMAT = "%(levelname)s:%(name)s:%(message)s"
 
 
-def never_fail_to_encode(stream: Any) -> None:
+def never_fail_to_encode(stream: object) -> None:
     """Have a text stream escape the characters that its encoding lacks, as ASCII does most."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
@@ -30,7 +30,7 @@ class _Handler(_StreamHandler):
     """A handler that ignores a reader that has gone, as after ``| head``."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Report a failure to log, unless nobody reads; logging calls it in the ``except``."""
+        """Report a failure to log, unless the reader has gone; logging calls it in the ``except``."""
         if not isinstance(sys.exc_info()[1], BrokenPipeError):
             super().handleError(record)
 

@@ -50,7 +50,7 @@ _PRINTERS: dict[str, Callable[[Any], Iterable[str]]] = {
     "verify": lambda reply: reply["lines"],
 }
 
-# What a command that succeeded found, where that decides on the exit status.
+# The finding of a command that succeeded, where that decides on the exit status.
 _FOUND: dict[str, Callable[[Any], bool]] = {"verify": lambda reply: bool(reply["sound"])}
 
 
@@ -85,7 +85,7 @@ class Server:
         return connect_rs(self.host, self.port, framer=framer)
 
     def failure(self, error: Exception) -> str:
-        """Return what to print if connecting failed."""
+        """Return the text to print if connecting failed."""
         if self.path is None:
             return (
                 "cannot connect - is ElectrumX catching up, not running, or "
@@ -103,7 +103,7 @@ class Server:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line; what it parses beyond options are the params."""
+    """Return the parser of the command line; arguments that are not options are the params."""
     parser = argparse.ArgumentParser(
         "electrumx_rpc", description="Send a command to a running ElectrumX server."
     )
@@ -165,7 +165,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="print at most so many entries of a kind (default 1000)",
     )
     command.add_argument("items", nargs="+", help="scripts in hex, addresses, or names")
-    command = add("reorg", "back up some blocks and index them again")
+    command = add("reorg", "undo some blocks and index them again")
     command.add_argument(
         "count", type=int, nargs="?", default=DEFAULT_REORG_BLOCKS, help="blocks (default 3)"
     )
@@ -179,7 +179,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 async def request(server: Server, timeout_secs: float, command: str, params: dict[str, Any]) -> Any:
-    """Return the server's reply to a command; raises what connecting and asking can."""
+    """Return the server's reply to a command; raises the errors of connecting and requesting."""
     async with timeout_after(timeout_secs), server.connection() as session:
         session.sent_request_timeout = timeout_secs
         return await session.send_request(command, params)
@@ -229,7 +229,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _print(lines: Iterable[str]) -> None:
-    """Print lines; that nobody reads them all, as with ``| head``, is no error."""
+    """Print lines; a reader that closes the pipe early, as ``| head``, is no error."""
     never_fail_to_encode(sys.stdout)
     try:
         for line in lines:
@@ -241,7 +241,7 @@ def _print(lines: Iterable[str]) -> None:
         os.dup2(devnull, sys.stdout.fileno())
 
 
-def _failed(reason: Any) -> int:
+def _failed(reason: object) -> int:
     _print([f"error making request: {shown(str(reason))}"])
     return 1
 

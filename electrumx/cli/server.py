@@ -54,11 +54,11 @@ def _enter_db_directory(db_dir: str) -> None:
         raise EnvBase.Error(f"{name} cannot be entered: {e.strerror}") from e
 
 
-async def _deaf_at_the_end(main_coro: Coroutine[Any, Any, None]) -> None:
-    """Await a coroutine, and let the process end in peace whatever signals then come.
+async def _ignore_signals_after(main_coro: Coroutine[Any, Any, None]) -> None:
+    """Await a coroutine, and ignore stop signals after it.
 
-    Closing the loop would bring back the signals' default action: a second one, late, would kill
-    the process, which has shut down in order, and its exit status would say so.
+    Closing the loop restores the signals' default action: a second signal would kill the process
+    after an orderly shutdown, with the exit status of a failure.
     """
     try:
         await main_coro
@@ -113,11 +113,11 @@ def _serve(logger: logging.Logger, handler: logging.Handler, early: EarlySignals
     controller = Controller(env)
     controller.early_signal = lambda: early.received
     controller.when_caught_up = lambda: keep_freed_memory(os.environ)
-    _run(_deaf_at_the_end(controller.run()), env.loop_policy)
+    _run(_ignore_signals_after(controller.run()), env.loop_policy)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of a command line on which nothing but a question can stand."""
+    """Return the parser of a command line that takes only ``--help`` and ``--version``."""
     parser = argparse.ArgumentParser(
         "electrumx_server",
         description="Index the chain of a full node, and serve wallets. All settings are "
@@ -132,8 +132,8 @@ def main(argv: list[str] | None = None, *, early: EarlySignals | None = None) ->
     """Run the server; return the process's exit status, 0 or 1.
 
     ``early`` has noted signals since the process began, if it was made by then.  Arguments are
-    refused, but for ``--help`` and ``--version``: SystemExit.  What the operator must correct is
-    one line of the log; anything else comes with its traceback.
+    refused, but for ``--help`` and ``--version``: SystemExit.  An error of the
+    configuration is one line of the log; any other comes with its traceback.
     """
     early = early or EarlySignals().install()
     make_parser().parse_args(argv)

@@ -1,4 +1,4 @@
-"""What the tools for a stopped server's database share: its settings, and how they end."""
+"""The common part of the tools for a stopped server's database: settings and exit status."""
 
 import logging
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from electrumx.server.env import Env
 def run_tool(name: str, run: Callable[[logging.Logger], bool], *, interrupted: str) -> int:
     """Run a tool that logs to standard output; return the exit status, 0 if ``run`` returns True.
 
-    What the operator must mend is one line of the log, and what an interrupt means, another;
-    anything else comes with its traceback.
+    An error that the operator can correct is one line of the log; ``interrupted`` is the line after
+    an interrupt; any other error comes with its traceback.
     """
     with logging_to_stdout() as (logger, _handler):
         try:
@@ -29,7 +29,7 @@ def run_tool(name: str, run: Callable[[logging.Logger], bool], *, interrupted: s
 
 
 def find_database(logger: logging.Logger) -> tuple[Env, DB]:
-    """Return the settings and their database, not yet opened.  Raise DBError if there is none.
+    """Return the settings and their database, not yet opened.  Raise DBError without a database.
 
     DAEMON_URL must be set.
     """

@@ -36,7 +36,7 @@ def _run(deep: bool, logger: logging.Logger) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the tool; return the exit status: 0 if the database is sound, else 1."""
+    """Run the tool; return the exit status: 0 if the database is intact, else 1."""
     parser = argparse.ArgumentParser(
         "electrumx_verify",
         description="Audit the database of a stopped ElectrumX server. The settings are the "

@@ -23,7 +23,7 @@ cdef inline void sha256(const void *data, size_t length, unsigned char *digest) 
 
 
 cdef inline void finish_twice(SHA256_CTX *context, unsigned char *digest) noexcept nogil:
-    """Write the hash of the hash of what the context was given."""
+    """Write the hash of the hash of the bytes that the context was given."""
     cdef unsigned char once[32]
     SHA256_Final(once, context)
     sha256(once, 32, digest)

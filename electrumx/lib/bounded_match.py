@@ -1,7 +1,7 @@
 """Regular expressions matched against hostile text, in bounded time.
 
 Python's matcher backtracks: a pattern like ``(a+)+$`` takes seconds for 28 characters, and holds
-the interpreter's lock meanwhile, so that a thread is no help.  But it looks for signals.
+the interpreter's lock all that time, so a thread does not help.  But it looks for signals.
 """
 
 import re
@@ -22,8 +22,8 @@ class BoundedPattern:
     """A compiled pattern whose matching is interrupted when it has taken too much processor time.
 
     The time of the thread that matches counts; the signal's timer counts that of all threads, and
-    is set again for what is left.  Uses the signal SIGVTALRM, whose handler stays installed.  Outside the main thread, where
-    signals are not handled, the time is not bounded.
+    is set again for the time that is left.  Uses the signal SIGVTALRM, whose handler stays
+    installed.  Outside the main thread, where signals are not handled, the time is not bounded.
     """
 
     def __init__(self, pattern: re.Pattern[str], cpu_secs: float) -> None:

@@ -17,7 +17,7 @@ class Enumeration:
     """Integers with names.
 
     enumList has names, each one more than the one before it (the first is 0), and
-    (name, value) pairs, which set the count anew.  Raises EnumError if an item is neither, or
+    (name, value) pairs, which restart the count.  Raises EnumError if an item is neither, or
     if a name or a value comes twice.  A name is read as an attribute.
     """
 

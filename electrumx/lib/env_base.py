@@ -39,7 +39,7 @@ def shown(value: str) -> str:
 
 
 class EnvBase:
-    """Reads what every server needs; subclasses read the rest with the same class methods."""
+    """Reads the settings of every server; subclasses read others with the same class methods."""
 
     Error = EnvError
 
@@ -121,7 +121,7 @@ class EnvBase:
 
     @classmethod
     def custom(cls, envvar: str, default: T, parse: Callable[[str], T]) -> T:
-        """Return what parse makes of a variable, or the default if it is not set.
+        """Return a variable's value as ``parse`` converts it, or the default if it is not set.
 
         Raises Error if parse raises.
         """

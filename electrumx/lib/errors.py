@@ -12,7 +12,7 @@ Errors are sorted by whose fault they are; each is defined beside the code that 
      |    |    +-- MissingEngineError  server.storage.base: an engine's binding, also an ImportError
      |    +-- ListenError         server.session.transport.preflight: an address cannot be listened on
      |    +-- CertificateError    server.session.transport.preflight: a bad certificate or key
-     +-- DeserializeError      bytes that are not what they claim to be (node, client or disk)
+     +-- DeserializeError      bytes that do not have the claimed format (node, client or disk)
      |    +-- SkipTxDeserialize   a transaction that is valid but not for us (MWEB-only)
      +-- ScriptError           lib.script: a script that does not parse
      +-- Base58Error           lib.hash: not Base58, or a wrong checksum
@@ -30,7 +30,7 @@ class ElectrumXError(Exception):
 
 
 class OperatorError(ElectrumXError):
-    """Something the operator must mend; ``str()`` is one line that says what and how."""
+    """A fault that the operator must repair; ``str()`` is one line: the fault and the remedy."""
 
 
 class DeserializeError(ElectrumXError):

@@ -111,7 +111,7 @@ def _ripemd160_hashlib(x: bytes) -> bytes:
 
 
 def _choose_ripemd160() -> Callable[[bytes], bytes]:
-    # hashlib.algorithms_available may list it though OpenSSL refuses it: only a trial tells.
+    # hashlib.algorithms_available may list it though OpenSSL refuses it: only a trial shows it.
     try:
         _ripemd160_hashlib(b"")
     except ValueError:

@@ -2,7 +2,7 @@
 
 from electrumx.lib.util import without_logins
 
-# What we show of a node's or our own text in a log line, in characters.
+# The length at which a text in a log line is cut, in characters.
 MAX_LOGGED_TEXT = 300
 
 

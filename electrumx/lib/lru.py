@@ -1,4 +1,4 @@
-"""A bounded map that forgets what was not used for longest.
+"""A bounded map that evicts the least recently used entry.
 
 Not locked: one thread at a time, in this program the event loop's.
 """
@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-#: what an entry takes besides what its owner says: two objects and a place in the map
+#: bytes of an entry in addition to its owner's: two objects and a place in the map
 ENTRY_BYTES = 300
 
 
@@ -18,7 +18,7 @@ class LRUCache(Generic[K, V]):
     """A map bounded in entries and bytes that counts its lookups and hits.
 
     A read that began before an invalidation may end after it.  So there is a generation number
-    that changes with each, and what was read in an older one is not stored.
+    that changes with each, and values read in an older one are not stored.
     """
 
     def __init__(self, max_entries: int = 1_000, max_bytes: int = 1 << 62) -> None:
@@ -39,7 +39,7 @@ class LRUCache(Generic[K, V]):
 
     @property
     def bytes(self) -> int:
-        """The bytes held, by what the owners of the entries said."""
+        """Return the bytes held, as the owners of the entries count them."""
         return self._bytes
 
     def get(self, key: K) -> V | None:

@@ -7,8 +7,8 @@ The trees below and above that level that were used last are kept whole: clients
 checkpoint, and for neighbouring blocks. Such a proof takes 10 us instead of 2.4 ms (900,000 blocks).
 
 ``MerkleCache`` runs in the event loop, but ``truncate`` may be called from any thread, at any
-moment, also while a query awaits leaves. Each truncation starts a new *generation*; what was read
-in an older one is dropped and read again, so leaves of an abandoned chain never enter the level.
+moment, also while a query awaits leaves. Each truncation starts a new *generation*; leaves read
+in an older one are dropped and read again, so leaves of an abandoned chain never enter the level.
 All hashes are 32 bytes in natural order.
 """
 
@@ -155,7 +155,7 @@ class Merkle:
 
 
 def branch_from_levels(levels: Sequence[Sequence[bytes]], index: int) -> list[bytes]:
-    """Return the branch, leaf side first, of the leaf at index, from what Merkle.levels returned."""
+    """Return the branch, leaf side first, of the leaf at index, from ``Merkle.levels``."""
     return [level[(index >> depth) ^ 1] for depth, level in enumerate(levels[:-1])]
 
 
@@ -214,7 +214,7 @@ class MerkleCache:
     async def initialize(self, length: int) -> None:
         """Build the level over the first length leaves, at least 1, and let queries in.
 
-        If truncate is called meanwhile, the build starts again with no more than what is left.
+        If truncate is called during the build, it starts again with the leaves that are left.
         """
         with self._lock:
             self._truncated_to = None
@@ -280,7 +280,7 @@ class MerkleCache:
         """Return branch and root for the leaf at index of the tree over length leaves.
 
         Waits until the cache is initialised. Raises TypeError or ValueError for bad arguments,
-        and what the source raises, as when it has fewer leaves.
+        and the errors of the source, as when it has fewer leaves.
         """
         _check_integer("length", length)
         _check_integer("index", index)

@@ -1,4 +1,4 @@
-"""One server of the network as a value: what it says of itself, and what we remember of it.
+"""One server of the network as a value: its features as it reports them, and our record of it.
 
 Everything in a peer's *features* comes from strangers. `Peer` reads the few entries that we
 use into canonical attributes and never trusts the rest; it does no I/O and knows no clock.
@@ -96,7 +96,7 @@ class Peer:
     seconds, 0 meaning never.
     """
 
-    # What `serialize` holds: enough to construct an equal peer.
+    # The attributes that `serialize` returns: enough to construct an equal peer.
     ATTRS = ("host", "features", "source", "ip_addr", "last_good", "last_try", "try_count")
     # Canonical attributes, computed from the features.
     FEATURES = (
@@ -139,7 +139,7 @@ class Peer:
         self.bad = False
         self.other_port_pairs: set[tuple[str, int | None]] = set()
         self.status = 0
-        # Set by whoever monitors this peer: an event that ends its pause.
+        # Set by the task that monitors this peer: an event that ends its pause.
         self.retry_event: Any = None
         # Canonical features.
         self.pruning: int | None = _parse_pruning(features.get("pruning"))
@@ -329,7 +329,7 @@ class Peer:
         return self._network_text(32, 64)
 
     def bucket_for_external_interface(self) -> str:
-        """Return the network of which clients are told few peers: IPv4 /16, IPv6 /56.
+        """Return the network of which clients get few peers: IPv4 /16, IPv6 /56.
 
         "onion" for Tor, "" while the IP address is not known.
         """
@@ -338,7 +338,7 @@ class Peer:
     # --- Text forms
 
     def serialize(self) -> dict[str, Any]:
-        """Return what LocalRPC shows and `deserialize` reads; shares the features."""
+        """Return the attributes that `deserialize` reads; shares the features."""
         return {attr: getattr(self, attr) for attr in self.ATTRS}
 
     def real_name(self) -> str:

@@ -94,7 +94,7 @@ class ScriptPubKey:
     TO_PUBKEY_OPS: Final = (_ANY_PUSH, OpCodes.OP_CHECKSIG)
 
     class PayToHandlers(NamedTuple):
-        """What ``ScriptPubKey.pay_to`` calls for each kind of script."""
+        """The functions that ``ScriptPubKey.pay_to`` calls for each kind of script."""
 
         address: Callable[[bytes], Any]  # a 20-byte hash of a public key
         script_hash: Callable[[bytes], Any]  # a 20-byte hash of a script

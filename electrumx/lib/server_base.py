@@ -21,7 +21,7 @@ class StartupError(OperatorError, RuntimeError):
 
 
 class _Settings(Protocol):
-    """What the server base wants to know from its environment."""
+    """The settings that the server base uses."""
 
     allow_root: bool
 
@@ -118,7 +118,7 @@ class ServerBase:
         finally:
             self.logger.info("shutting down")
             server_task.cancel()
-            # Unlike awaiting the task this tells its cancellation from our own.
+            # Unlike awaiting the task, this distinguishes its cancellation from our own.
             await asyncio.wait([server_task])
             self.logger.info("shutdown complete")
         if not server_task.cancelled():

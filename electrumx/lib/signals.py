@@ -1,7 +1,7 @@
 """The signals that ask a server to end, and how they are noted before there is an event loop.
 
 Imports next to nothing: importing the rest of the server takes most of a second, and a signal that
-comes meanwhile must not kill the process.  Runs in: the main thread.
+comes during that time must not kill the process.  Runs in: the main thread.
 """
 
 import os
@@ -30,7 +30,7 @@ class EarlySignals:
     """Notes a signal that comes before the event loop handles it."""
 
     def __init__(self) -> None:
-        #: name of the first one, None if there was none
+        #: name of the first one, None before it
         self.received: str | None = None
 
     def install(self) -> "EarlySignals":

@@ -47,7 +47,7 @@ class CompactFormatter(logging.Formatter):
     """A formatter that shows only the last dotted component of a logger's name."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format a copy of the record: other handlers shall see the full name."""
+        """Format a copy of the record: other handlers get the full name."""
         short = logging.makeLogRecord(record.__dict__)
         short.name = record.name.rpartition(".")[-1]
         return super().format(short)
@@ -105,7 +105,7 @@ def subclasses(base_class: type[T], strict: bool = True) -> list[type[T]]:
 
 
 def deep_getsizeof(obj: Any) -> int:
-    """Return the memory in bytes of an object and what it holds; shared parts count once.
+    """Return the memory in bytes of an object and its contents; shared parts count once.
 
     An estimate: containers, instance dictionaries and slots are followed; classes, functions and
     modules are not.
@@ -259,7 +259,7 @@ def without_logins(text: str) -> str:
 
 
 def sync_path(path: str | os.PathLike[str]) -> None:
-    """Make what was written to a file or folder durable, whoever wrote it."""
+    """Make all writes to a file or folder durable, also those of other processes."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -416,7 +416,7 @@ def protocol_version(
 ) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
     """Negotiate with a client that asks for one version or a [minimum, maximum] list.
 
-    Returns the greatest version both sides speak, None if there is none, and the client's
+    Returns the greatest version both sides support, None if they share none, and the client's
     minimum. A client that asks for nothing (None) gets our minimum.
     """
     if client_req is None:

@@ -1,4 +1,4 @@
-"""Builds the server's parts, joins them and starts their tasks; has no logic of its own.
+"""Builds the server's parts, connects them and starts their tasks.
 
 All tasks run in one event loop.  Three are started: the sessions (first only LocalRPC, which
 answers even before the node does), the block processor, and, once the chain is caught up with,
@@ -17,6 +17,7 @@ import aiorpcx
 import electrumx
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.server_base import ServerBase
+from electrumx.lib.tasks import run_together
 from electrumx.lib.util import class_logger, version_string
 from electrumx.server.block_processor.prefetcher import above_text
 from electrumx.server.block_processor.processor import BlockProcessor
@@ -46,7 +47,7 @@ __all__ = ["Controller", "Notifications"]
 
 
 class _MemPoolView(MemPoolAPI):
-    """What the mempool may see of the node, the database and the notifications."""
+    """The node, the database and the notifications, as the mempool uses them."""
 
     def __init__(
         self, daemon: Daemon, db: DB, processor: BlockProcessor, notifications: Notifications
@@ -82,7 +83,7 @@ class _MemPoolView(MemPoolAPI):
 
     def confirmed_after(self, tip: bytes) -> Confirmed | None:
         confirmed = self._processor.confirmed_after(tip)
-        # What is processed and not yet on disk is nobody's business.
+        # Clients know nothing of blocks that are processed and not yet on disk.
         if confirmed is None or confirmed.height > self._db.db_height:
             return None
         return confirmed
@@ -183,7 +184,7 @@ class _Server:
         )
 
     def status(self) -> str:
-        """Return what the server does now, in one line."""
+        """Return the current state of the server in one line."""
         processor, manager = self._processor, self._manager
         if manager.serving_event.is_set():
             return f"height {processor.height:,d}, {manager.session_count():,d} sessions"
@@ -198,7 +199,7 @@ class _Server:
 
 
 class Controller(ServerBase):
-    """The server process; ``run()`` serves until it is told to stop."""
+    """The server process; ``run()`` serves until the shutdown event is set."""
 
     AIORPCX_MIN = (0, 25)
     AIORPCX_END = (0, 26)
@@ -241,21 +242,21 @@ class Controller(ServerBase):
 
 
 def _favour_latency() -> None:
-    """Let clients wait less for the interpreter's own affairs.
+    """Tune the interpreter for low latency.
 
     Each system call of the loop may have to wait for a thread.  And a full garbage collection stops
-    all threads for as long as it takes to look at every object: with a thousand clients, a tenth
-    of a second.  Nearly all of ours are freed without its help.
+    all threads while it visits every object: with a thousand clients, for a tenth of a second.
+    Nearly all of ours are freed by their reference counts.
     """
     gc.collect()
-    # What the program itself consists of is never garbage.
+    # The program's own objects are never garbage.
     gc.freeze()
     gc.set_threshold(*COLLECTOR_THRESHOLDS)
     sys.setswitchinterval(SWITCH_SECS)
 
 
 async def _favour_latency_again(mempool_event: asyncio.Event) -> None:
-    """Let the collector leave alone what the mempool had at the start, before wallets come."""
+    """Exclude the mempool's initial objects from garbage collection, before wallets connect."""
     await mempool_event.wait()
     _favour_latency()
 
@@ -268,31 +269,17 @@ async def _set_when(waiting: Coroutine[Any, Any, None], event: asyncio.Event) ->
 
 async def _run_together(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
     """Run all until the first error, which is raised when the others have been cancelled."""
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    raised: BaseException | None = None
+    failures: list[Exception] = []
     try:
-        done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
-    except BaseException as e:
-        raised = e
+        await run_together(*coroutines, on_failure=failures.append)
+    except BaseException as raised:
+        # Closing the database ends reads that are in progress: no failures.
+        failures = [e for e in failures if not isinstance(e, DBClosedError)]
+        for failure in failures:
+            # The error that is raised is logged where it ends the server.
+            class_logger(__name__, "Controller").error(f"a task ended with {failure!r}")
+        # A shutdown whose last flush found the disk full is not a clean one.
+        for failure in failures:
+            if isinstance(failure, OperatorError) and isinstance(raised, asyncio.CancelledError):
+                raise failure from raised
         raise
-    finally:
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        # Reads that were cut off by the closing of the database are no failures.
-        failed = [
-            result
-            for result in results
-            if isinstance(result, Exception)
-            and result is not raised
-            and not isinstance(result, DBClosedError)
-        ]
-        for result in failed:
-            # What is raised is logged where it ends the server.
-            class_logger(__name__, "Controller").error(f"a task ended with {result!r}")
-        # A shutdown whose last flush found the disk full is no clean one.
-        told = [result for result in failed if isinstance(result, OperatorError)]
-        if told and isinstance(raised, asyncio.CancelledError):
-            raise told[0]

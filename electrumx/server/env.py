@@ -1,7 +1,7 @@
 """Every setting of the server, read once from the environment and checked.
 
 The order of evaluation is fixed, so that the first of several faults reported is always the same.
-Nothing here touches the network or the database; the daemon's URL is parsed by whoever connects,
+Nothing here touches the network or the database; the daemon's URL is parsed where it is used,
 and never shown, as it holds a password. Runs once, at start-up.
 """
 
@@ -41,7 +41,7 @@ resource = _resource_module()
 
 # Open files that are not sessions: database tables, listeners, the daemon, peers.
 RESERVED_FILES = 350
-# What Windows, which cannot be asked, is known to allow.
+# The limit of Windows, which has no call to read it.
 MAX_SESSIONS_WITHOUT_RESOURCE = 512
 
 DB_ENGINES = ("leveldb", "rocksdb")
@@ -256,7 +256,7 @@ class Env(EnvBase):
         return text.lower()
 
     def _zmq_addresses(self, envvar: str, setting: str) -> list[str]:
-        """Return where nodes publish; ``setting`` is what the node calls it."""
+        """Return where nodes publish; ``setting`` is the name of the node's option."""
         addresses = self.default(envvar, "").split(",")
         addresses = [address.strip() for address in addresses if address.strip()]
         for address in addresses:
@@ -270,7 +270,7 @@ class Env(EnvBase):
 
     def _log_level(self) -> str:
         text = self.default("LOG_LEVEL", "info")
-        # Of a name getLevelName returns the number, and of anything else a text.
+        # For a name of a level getLevelName returns its number, else a text.
         if not isinstance(logging.getLevelName(text.upper()), int):
             raise self.Error(
                 f"envvar LOG_LEVEL value {shown(text)} is not a level: "
@@ -279,7 +279,7 @@ class Env(EnvBase):
         return text.upper()
 
     def _check_cost_limits(self) -> None:
-        """Refuse a hard limit below the soft one; part them if equal. A hard limit of 0 is off."""
+        """Refuse a hard limit below the soft one; separate them if equal. A hard limit of 0 is off."""
         hard, soft = self.cost_hard_limit, self.cost_soft_limit
         if hard == 0:
             return
@@ -295,7 +295,7 @@ class Env(EnvBase):
             )
 
     def _raise_open_file_limit(self) -> int | None:
-        """Raise the soft limit of open files to the hard one; return it, None if there is none."""
+        """Raise the soft limit of open files to the hard one; return it, None if unlimited."""
         soft, hard = map(int, resource.getrlimit(resource.RLIMIT_NOFILE))
         unlimited: int = resource.RLIM_INFINITY
         if soft == unlimited:
@@ -317,7 +317,7 @@ class Env(EnvBase):
         return None if hard == unlimited else hard
 
     def sane_max_sessions(self) -> int:
-        """Return MAX_SESSIONS, lowered if need be to what the open file limit allows."""
+        """Return MAX_SESSIONS, lowered if need be to fit the open file limit."""
         wanted = self.integer("MAX_SESSIONS", 1000, minimum=0)
         if resource is None:
             return MAX_SESSIONS_WITHOUT_RESOURCE
@@ -406,7 +406,7 @@ class Env(EnvBase):
                 )
 
     def services_to_report(self) -> list[Service]:
-        """Return the services of REPORT_SERVICES: those told to clients and peers."""
+        """Return the services of REPORT_SERVICES, which clients and peers are given."""
         services = self._parse_services("REPORT_SERVICES", None)
         for service in services:
             self._check_report_service(service)

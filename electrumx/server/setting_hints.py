@@ -1,7 +1,7 @@
-"""Settings that are accepted but probably do not do what the operator wants, in one line each.
+"""Warnings about settings that are accepted but probably not meant, in one line each.
 
 Variables with a misspelt name are ignored, and booleans are true whatever their text: rules that
-cannot be changed, so the log says what they lead to.  Pure but for ``memory_mb``; runs at start-up.
+cannot be changed, so the log warns of their effects.  Pure but for ``memory_mb``; runs at start-up.
 """
 
 import difflib
@@ -70,7 +70,7 @@ def _meant(name: str) -> str | None:
 
 
 def ignored_names(names: Iterable[str], obsolete: Iterable[str] = ()) -> str:
-    """Return what to say of variables that look like ours; empty if there are none."""
+    """Return a warning about variables with names like ours; empty without any."""
     found = []
     for name in sorted(set(names).difference(KNOWN, obsolete)):
         meant = _meant(name)
@@ -118,7 +118,7 @@ def _cache_hint(cache_mb: int, memory: int | None) -> str:
 
 
 def physical_memory_mb() -> int | None:
-    """Return the machine's memory in megabytes; None where it is not told."""
+    """Return the machine's memory in megabytes; None where the system does not report it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1_000_000
     except (AttributeError, ValueError, OSError):

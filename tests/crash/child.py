@@ -126,8 +126,8 @@ def limit_rows(compact):
     """Cut histories into rows of few entries; with ``compact`` merge rows after few flushes."""
     init = History.__init__
 
-    def limited(self):
-        init(self)
+    def limited(self, *args):
+        init(self, *args)
         self.max_hist_row_entries = 25
 
     History.__init__ = limited

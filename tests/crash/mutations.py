@@ -75,14 +75,14 @@ def state_before_coins():
 def coins_before_history():
     """A forward flush commits the coins before the history."""
     flush_history, flush_utxos = DB._flush_history, DB._flush_utxos
-    DB._flush_history = lambda self: setattr(
+    DB._flush_history = lambda self, _flush_data: setattr(
         self.history, "flush_count", self.history.flush_count + 1
     )
 
     def mutated(self, flush_data, with_coins):
         flush_utxos(self, flush_data, with_coins)
         self.history.flush_count -= 1
-        flush_history(self)
+        flush_history(self, flush_data)
 
     DB._flush_utxos = mutated
 

@@ -2,7 +2,7 @@
 
 The chains are made here, with transactions of any shape that the index must bear: several outputs
 to one script, unspendable outputs, spends within a block, empty blocks.  Signatures are not made,
-for nobody checks them.
+because no test checks them.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ TOKEN_PREFIXES = [
     b"\xef" + b"\xc2" * 32 + b"\x61\x03abc",
     b"\xef" + b"\xc3" * 32 + b"\x32\xfd\xfd\x00",
 ]
-#: and what only looks like one: no token at all, an amount of zero
+#: and malformed ones: no token at all, an amount of zero
 NO_TOKEN_PREFIXES = [b"\xef" + b"\xc1" * 32 + b"\x00", b"\xef" + b"\xc1" * 32 + b"\x10\x00"]
 
 
@@ -82,7 +82,7 @@ class ChainMaker:
         #: how often a block's coinbase is one that there was before, and those there were
         self.duplicates = duplicates
         self.coinbases = []
-        #: what an output's script may begin with
+        #: the prefixes that an output's script may begin with
         self.prefixes = [b"", *TOKEN_PREFIXES, *NO_TOKEN_PREFIXES] if tokens else []
         self.scripts = [
             bytes([0x76, 0xA9, 0x14]) + bytes([n]) * 20 + b"\x88\xac" for n in range(scripts)
@@ -144,7 +144,7 @@ class ChainMaker:
     def _add_outputs(self, unspent, tx):
         tx_hash = double_sha256(tx.serialize())
         for idx, txout in enumerate(tx.outputs):
-            # What holds tokens is spent from the start, unless it is data.
+            # An output with tokens is spendable from the start, unless it is data.
             script = without_tokens(txout.pk_script)
             if not is_unspendable(script):
                 unspent[tx_hash, idx] = txout.value

@@ -1,11 +1,11 @@
-"""Connections without sockets: what asyncio and the server's other parts are to a transport."""
+"""Connections without sockets: fakes of asyncio and of the server's parts that a transport uses."""
 
 from electrumx.server.session.transport.held_memory import ReceiveMemory, SendMemory
 from electrumx.server.session.transport.transport import ConnectionContext, TurnQueue
 
 
 class FreeAdmission:
-    """Admits everybody, and remembers nothing."""
+    """Admits every connection, and remembers nothing."""
 
     def opened(self, connection):
         pass
@@ -15,7 +15,7 @@ class FreeAdmission:
 
 
 def connection_context(session_factory, max_recv=1_000_000, **settings):
-    """Return what the connections of a service share."""
+    """Return the parts that the connections of a service share."""
     shared = {
         "admission": FreeAdmission(),
         "send_memory": SendMemory(1 << 30),
@@ -26,13 +26,13 @@ def connection_context(session_factory, max_recv=1_000_000, **settings):
 
 
 class FakeSocketTransport:
-    """What asyncio gives a protocol, with a client that reads everything at once."""
+    """The transport that asyncio gives a protocol, with a client that reads everything at once."""
 
     def __init__(self):
         self.sent = b""
         self.is_reading = True
         self.is_closed = self.is_aborted = self.eof_sent = False
-        #: what the client has not read
+        #: bytes that the client has not read
         self.unread = 0
 
     def write(self, data):

@@ -118,7 +118,7 @@ class FakeAPI(MemPoolAPI):
                 self.utxos.pop((prev_hash, idx), None)
 
     def index_block(self, hashes=(), others=()):
-        """Confirm transactions of the mempool, and others, in a block that the database tells of.
+        """Confirm transactions of the mempool, and others, in a block that the database reports.
 
         The node evicts those that the others made impossible. Return the hashXs of all of them.
         """
@@ -156,7 +156,7 @@ class FakeAPI(MemPoolAPI):
         self.node_tip = self.database_tip = previous
 
     def process_block(self):
-        """Let the mempool hear that the database is about to move."""
+        """Notify the mempool that the database will move next."""
         self._pulse(self.processed)
 
     def announce_block(self):
@@ -236,7 +236,7 @@ class FakeAPI(MemPoolAPI):
 
 @asynccontextmanager
 async def synchronizing(coin, api, **kwargs):
-    """A MemPool that is kept synchronised, refreshing only when triggered unless told otherwise.
+    """A MemPool that is kept synchronised, refreshing only when triggered unless set otherwise.
 
     So it does not ask the node by itself some time after a block either.
 
@@ -263,7 +263,7 @@ async def refreshed(api):
 
 
 async def check_answers(mempool, accepted):
-    """Compare what is answered with what follows from the accepted ModelTxs; hash -> tx."""
+    """Compare the replies with those of the accepted ModelTxs; hash -> tx."""
     by_hashX = {hashX: [] for hashX in list(mempool.hashXs)}
     for tx in accepted.values():
         for hashX in tx.hashXs():
@@ -297,7 +297,7 @@ async def check_answers(mempool, accepted):
 
 
 async def check_against_model(mempool, accepted):
-    """Compare all queries with what follows from the accepted ModelTxs; hash -> tx.
+    """Compare all queries with those of the accepted ModelTxs; hash -> tx.
 
     What a block made go is no answer any more, but may still have to be removed from the maps.
     """

@@ -1,4 +1,4 @@
-"""A node made of an HTTP server on loopback and a scripted chain, to be told to misbehave.
+"""A node made of an HTTP server on loopback and a scripted chain, with faults on demand.
 
     async with FakeNode(blocks) as node:
         daemon = Daemon(coin, node.url)
@@ -34,7 +34,7 @@ def to_hex(hash_):
 
 
 class Fault(Enum):
-    """What one HTTP request meets instead of an answer."""
+    """A fault that one HTTP request meets instead of a reply."""
 
     WARMING_UP = auto()  # error -28, for each item of a batch
     PARSE_ERROR = auto()  # error -32700, one object even for a batch
@@ -502,7 +502,7 @@ class FakeNode:
             self.in_flight -= 1
 
     async def _serve_rest(self, writer, path):
-        """Answer a GET; ``rest`` says whether, and how many blocks before it goes wrong."""
+        """Answer a GET; ``rest``: whether, and how many blocks before it fails."""
         self.rest_paths.append(path)
         reply, status = b"", 404
         if self.rest and path.startswith("/rest/block/"):

@@ -1,6 +1,6 @@
 """Chains made by the makers of formats: blocks that spend each other's outputs, and their index.
 
-`MadeTx` and `MadeBlock` are what was made, never what a parser found: the oracle of whole servers.
+`MadeTx` and `MadeBlock` are as made, not as a parser found them: the oracle of whole servers.
 `FormatModel` computes the index from raw blocks, by the coin's own parser, for quicker tests.
 """
 
@@ -68,7 +68,7 @@ PACKAGED = [DashItself, Axe, Ravencoin]
 
 
 class MadeTx(NamedTuple):
-    """A transaction: what an index needs, and its bytes."""
+    """A transaction: the fields that an index needs, and its bytes."""
 
     tx_hash: bytes
     raw: bytes
@@ -77,7 +77,7 @@ class MadeTx(NamedTuple):
 
 
 class MadeBlock(NamedTuple):
-    """A block, and what it was made of."""
+    """A block, and the parts it was made of."""
 
     raw: bytes
     prev_hash: bytes
@@ -189,7 +189,7 @@ class FormatChain:
 
 
 def apply(record, spent_from, added_to):
-    """Take what a transaction spends out of one table, and put what it makes into another."""
+    """Move a transaction's spent outputs out of one table, and its outputs into another."""
     for outpoint in record.spends:
         spent_from.pop(outpoint, None)
     for idx, (value, script) in enumerate(record.outputs):
@@ -198,7 +198,7 @@ def apply(record, spent_from, added_to):
 
 
 def unspent_after(before, records):
-    """Return what is unspent after transactions that may spend each other's outputs."""
+    """Return the unspent outputs after transactions that may spend each other's outputs."""
     unspent = dict(before)
     for record in records:
         apply(record, {}, unspent)

@@ -1,4 +1,4 @@
-"""The fake node for other coins' chains: their hashes, and what only their nodes are asked.
+"""The fake node for other coins' chains: their hashes, and the calls of their nodes only.
 
 It parses nothing: blocks and transactions are looked up among what a FormatChain made.
 """
@@ -13,7 +13,7 @@ LEGACY = (GravityZeroCoin, TokenPay, Exos)
 
 
 class FormatNode(FakeNode):
-    """Serves the chain that ends with a block, and what is on top of it unconfirmed."""
+    """Serves the chain that ends with a block, and the unconfirmed transactions on top of it."""
 
     def __init__(self, chain, tip):
         self.chain = chain

@@ -1,7 +1,7 @@
 """How other coins than Bitcoin write their headers and transactions.
 
-A `Maker` makes one coin's, of any content, and knows what of them is hashed; it parses nothing,
-so that what it made can be the oracle of a parser.  Nothing is mined or signed, for nobody checks.
+A `Maker` makes one coin's, of any content, and knows the parts of them that are hashed; it parses
+nothing, so that it can be the oracle of a parser.  Nothing is mined or signed: no test checks it.
 `format_chain` makes chains with it.
 """
 
@@ -51,7 +51,7 @@ class Maker:
 
     @classmethod
     def made_coin(cls):
-        """A coin like the real one, but for its net, and for what makes its chain start anew."""
+        """A coin like the real one, but for its net and for the parameters of its chain's start."""
         real = Coin.lookup_coin_class(cls.name, cls.net)
         attrs = {"NET": "made up", "__module__": __name__, **cls.overrides}
         return type(f"Made{real.__name__}", (real,), attrs)
@@ -69,7 +69,7 @@ class Maker:
         self.genesis = self.coin.genesis_block(genesis)
 
     def owner_of(self, script):
-        """The script of whoever an output belongs to."""
+        """The script of an output's owner."""
         return script
 
     def name_in(self, script):
@@ -127,7 +127,7 @@ class Maker:
         return double_sha256(header)
 
     def on_wire(self, raw):
-        """What a node sends for a block, before the server takes out what it does not keep."""
+        """The bytes that a node sends for a block, before the server removes some."""
         return raw
 
     def txs_bytes(self, txs):
@@ -174,7 +174,7 @@ def pushed(data):
 class NameScripts:
     """Outputs of some of which a name is the beginning."""
 
-    # What an update begins with; it also begins the script that a name is looked up by.
+    # The first opcode of an update; it also begins the script that a name is looked up by.
     op_update = b""
 
     def prefixes(self, name):
@@ -403,7 +403,7 @@ class Decred(Maker):
         ins = [TxInputDcr(h, n, 0, MINUS_1) for h, n in outpoints]
         outs = [TxOutputDcr(value, 0, script) for value, script in outputs]
         witness = [TxInWitnessDcr(1, 2, 3, b"sig") for _ in ins]
-        # Nothing else tells two coinbases apart.
+        # Nothing else distinguishes two coinbases.
         return TxDcr(1, ins, outs, 0, self.random.randint(0, MINUS_1), witness)
 
     def txs_bytes(self, txs):

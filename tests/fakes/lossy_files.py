@@ -1,7 +1,7 @@
-"""A disk that forgets: what a power cut may leave of a database at any instant.
+"""A disk that forgets: the states that a power cut may leave of a database at any instant.
 
 `LossyDisk.install` replaces the file layer under the database by one that writes as usual and
-keeps a journal of what was done; `LossyStore` is a key-value engine whose batches are atomic and
+keeps a journal of the operations; `LossyStore` is a key-value engine whose batches are atomic and
 durable once they return, while single puts may be lost.  `LossyDisk.image` then makes the folder
 that a power cut after any entry of the journal may have left:
 
@@ -30,7 +30,7 @@ class LossyStore(Storage):
     ENGINE = "lossy"
     #: folder of a store -> its rows
     stores: dict[str, dict[bytes, bytes]] = {}
-    #: what is told of every write, if anything
+    #: the disk that is notified of every write, if any
     disk = None
 
     @classmethod
@@ -99,7 +99,7 @@ def apply_changes(rows, changes):
 
 
 class _File:
-    """A file object that tells what is written through it."""
+    """A file object that reports the writes through it."""
 
     def __init__(self, disk, raw, path):
         self._disk, self._raw, self._path = disk, raw, path
@@ -119,7 +119,7 @@ class _File:
 
 
 class LossyDisk:
-    """The journal of what was done below a folder."""
+    """The journal of the operations below a folder."""
 
     def __init__(self, folder):
         self.folder = str(folder)
@@ -295,7 +295,7 @@ class _State:
 
     def batch(self, path, changes):
         rows = self.stores.setdefault(path, {})
-        # One log: what was put before is in it before.
+        # One log: earlier puts are in it earlier.
         apply_changes(rows, self.puts.pop(path, []))
         apply_changes(rows, changes)
 

@@ -22,7 +22,7 @@ from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
 from electrumx.server.session import ElectrumX, SessionManager
 from electrumx.server.storage.schema import UTXO
 
-# For what should take no time: only a fault makes anybody wait so long, however busy the machine
+# For operations that take no time: only a fault makes a test wait so long, on any machine
 WAIT_SECS = 60
 
 
@@ -165,7 +165,7 @@ class FakeDB:
         self.block_txs.pop()
         self.backup_count += 1
 
-    # What is in memory: nothing, so that each test goes the whole way.
+    # Cached values: none, so that each test goes the whole way.
     def cached_header(self, height):
         return None
 
@@ -260,7 +260,7 @@ class FakeBP:
 
     @property
     def reported(self):
-        """The tip last reported: that of the database, unless a test says otherwise."""
+        """The tip last reported: that of the database, unless a test sets another."""
         height = self.db.db_height if self.reported_height is None else self.reported_height
         header = self.db.headers[height]
         found = ReportedTip(height, double_sha256(header), header, self.forks_ended)
@@ -459,7 +459,7 @@ def utxo(name, value, *, tx_num=1, tx_pos=0, height=5):
 
 
 class Client:
-    """A client that sends exactly what it is told to, and sorts what comes back."""
+    """A client that sends the given bytes, and sorts the replies."""
 
     def __init__(self, send, recv, close, transport):
         self._send = send
@@ -624,7 +624,7 @@ class World:
             self.db.histories.setdefault(hashX, []).append((tx_hash, height))
 
     async def new_confirmed_block(self, scripts):
-        """Add such a block and tell of it."""
+        """Add such a block and notify of it."""
         self.add_confirmed_block(scripts)
         await self.manager.notifier.notify(self.db.db_height, set(scripts))
 
@@ -646,7 +646,7 @@ async def session_world(
 ):
     """Yield a World that serves until the end of the block.
 
-    Its clients are charged as everybody is, unless it is to be lenient to its own machine.
+    Its clients are charged as all are, unless it is to be lenient to its own machine.
     """
     env = fake_env(**settings)
     db = db or FakeDB()

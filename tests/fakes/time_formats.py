@@ -141,7 +141,7 @@ class ECCoin(ProofOfStake):
 
 
 class Peercoin(ProofOfStake):
-    """Witnesses besides; and no time in the newest version."""
+    """With witnesses; and no time in the newest version."""
 
     name = "Peercoin"
 

@@ -30,10 +30,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def __init__(self, job_secs=lambda: 0.0):
         self._now = 0.0
         self.job_secs = job_secs
-        super().__init__(_JumpingSelector(self._pass))
+        super().__init__(_JumpingSelector(self.pass_time))
         self.set_default_executor(InlineExecutor())
 
-    def _pass(self, secs):
+    def pass_time(self, secs):
+        """Let time pass, as a callback does that blocks the loop."""
         self._now += max(0.0, secs)
 
     def time(self):

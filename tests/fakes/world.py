@@ -55,7 +55,7 @@ class ScriptedDaemon:
         self.announce()
 
     def announce(self):
-        """Wake who waits for news, as if a poll had found them; not before the first poll."""
+        """Wake the tasks that wait for a new tip, as a poll does; not before the first poll."""
         if self._cached is not None:
             self._cached = len(self.raw) - 1
         for event in (self.height_changed, self.tip_changed):
@@ -138,7 +138,7 @@ class World:
 
 
 async def _assert_same_together(db, model, scripts_hashX):
-    """Compare what is asked in one turn of the loop, and read by one job."""
+    """Compare the requests of one loop iteration, which one job reads."""
     # Those that have nothing are among them, and one is asked twice.
     asked = [*scripts_hashX, b"\xff" * 11, *list(scripts_hashX)[:1], b"\0" * 11]
     readings = [(db.history_entries(x), db.coins(x), db.balance(x)) for x in asked]

@@ -5,7 +5,7 @@ from electrumx.lib.hash import Base58, Base58Error, hash160
 from tests import facts
 
 ERRORS = {"Base58Error": Base58Error, "CoinError": CoinError}
-# What the rows of one-key.jsonl are addresses and exports of.
+# The key hash of the addresses and exports in one-key.jsonl.
 HASH160 = bytes.fromhex("659ec6ff24e8a76e3f99ac8e3227e089b5a1556e")
 PRIVATE_KEY = bytes.fromhex("48098c9acd6407a004e7415824fda455a79e552ee24ffd08c5702ab454b5d80e")
 P2PKH_SCRIPT, P2PKH_HASHX = (

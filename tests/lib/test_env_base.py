@@ -61,7 +61,7 @@ def test_a_required_variable_may_be_empty_but_not_unset(set_to):
 
 
 @pytest.mark.parametrize(("value", "expected"), [("12", 12), (" 1_000 ", 1000), ("-3", -3)])
-def test_an_integer_is_what_python_reads(set_to, value, expected):
+def test_an_integer_has_the_form_of_pythons(set_to, value, expected):
     set_to(value)
     assert EnvBase.integer(NAME, 7) == expected
 
@@ -118,7 +118,7 @@ def test_the_base_reads_root_and_loop(monkeypatch):
 
 
 @pytest.mark.parametrize("value", [None, "uvloop"])
-def test_uvloop_makes_uvloops_also_unasked(monkeypatch, value):
+def test_uvloop_is_used_also_by_default(monkeypatch, value):
     uvloop = pytest.importorskip("uvloop")
     if value:
         monkeypatch.setenv("EVENT_LOOP_POLICY", value)

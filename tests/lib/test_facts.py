@@ -11,7 +11,7 @@ from tests import facts
 ROWS = sorted(facts.FOLDER.glob("*.jsonl"))
 README = facts.FOLDER / "README.rst"
 BLOCKS = facts.FOLDER / f"{facts.BLOCKS}.jsonl"
-# What a clone may spend on them.
+# The bytes that a clone may spend on them.
 MAX_BYTES = 8_000_000
 # Fields whose own fields have the names of attributes of the code.
 NAMED_ELSEWHERE = {"extra_payload", "PEER_DEFAULT_PORTS"}
@@ -132,7 +132,7 @@ def test_transactions_of_a_second_tree_follow_those_of_the_first(copied):
         ("Namecoin", None, "no hex", "not what getblock returns"),
     ],
 )
-def test_what_no_node_says_of_a_block_is_refused_and_changes_nothing(
+def test_a_description_that_no_node_gives_is_refused_and_changes_nothing(
     copied, coin, text, raw, message
 ):
     before = copied.read_text()

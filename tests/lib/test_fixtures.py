@@ -14,7 +14,7 @@ from tests import facts
 from tests.conftest import require
 
 BLOCKS = pytest.mark.parametrize("block", facts.blocks(), ids=lambda block: block.name)
-# Hashes that nobody offers, and that are too large to be written here.
+# Hashes that no package offers, and that are too large to be written here.
 WITHOUT_HASH = {"Ritocoin-mainnet-296039": "x21s", "Verus-mainnet-100000": "verushash"}
 # The hash of its headers is that of the proof of work, too.
 HASH_IS_PROOF = {"Verge-mainnet-30000"}
@@ -134,7 +134,7 @@ def input_as_json(txin):
     return {**parts, "is_generation": txin.is_generation()}
 
 
-def test_synthetic_transactions_parse_to_what_the_facts_say():
+def test_synthetic_transactions_parse_to_the_facts():
     assert len(facts.synthetic_transactions()) == 64
     for made in facts.synthetic_transactions():
         tx, tx_hash = made.coin.DESERIALIZER(made.raw).read_tx_and_hash()

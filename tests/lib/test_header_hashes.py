@@ -140,7 +140,7 @@ def test_a_hash_whose_package_is_missing_names_it(monkeypatch):
         function(bytes(80))
 
 
-def test_a_package_that_was_built_wrongly_is_told_how_to_build(monkeypatch):
+def test_the_error_for_a_wrongly_built_package_has_the_build_command(monkeypatch):
     class Module:
         @staticmethod
         def getPoWHash(header):
@@ -175,7 +175,7 @@ def test_verushash_warns_of_the_package_of_that_name_and_needs_none_for_the_firs
         header_hashes.verushash(bytes(4) + b"\1" * 136)
 
 
-def test_verushash_picks_the_version_that_the_header_tells(monkeypatch):
+def test_verushash_uses_the_version_of_the_header(monkeypatch):
     class Module:
         verushash = staticmethod(lambda header: "v1")
         verushash_v2b = staticmethod(lambda header: "v2b")

@@ -111,7 +111,7 @@ def test_levels_need_lists_and_agreeing_leaves():
 
 
 class Source:
-    """A list of hashes; may be told to pause, and to note where it was asked from."""
+    """A list of hashes; may pause, and note the ranges of its calls."""
 
     def __init__(self, count):
         self.hashes = [double_sha256(b"%d" % n) for n in range(count)]

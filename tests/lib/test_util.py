@@ -21,7 +21,7 @@ def test_the_connection_logger_prefixes_the_connection_id():
     assert logger.process("hi", {}) == ("[7] hi", {})
 
 
-def test_the_connection_logger_says_unknown_without_an_id():
+def test_the_connection_logger_logs_unknown_without_an_id():
     logger = util.ConnectionLogger(logging.getLogger("test"), {})
 
     assert logger.process("hi", {"exc_info": True}) == ("[unknown] hi", {"exc_info": True})
@@ -93,7 +93,7 @@ def test_subclasses_are_found_at_any_depth_and_sorted():
     assert util.subclasses(Base, strict=False) == [Ay, Base, Zed]
 
 
-def test_a_deep_size_counts_what_is_held_once():
+def test_a_deep_size_counts_each_object_once():
     text = "x" * 1000
 
     assert util.deep_getsizeof([text, text]) < 2 * 1000
@@ -245,7 +245,7 @@ def test_reading_ends_at_a_short_or_missing_file(tmp_path):
     assert file.read(60) == b""
 
 
-def test_a_write_in_the_middle_keeps_what_is_around_it(tmp_path):
+def test_a_write_in_the_middle_keeps_the_bytes_around_it(tmp_path):
     file = util.LogicalFile(tmp_path / "log", 2, 6)
     file.write(0, b"abcdefghijkl")
     file.write(4, b"WXYZ", sync=True)

@@ -53,7 +53,7 @@ def made(n_inputs, n_outputs, n_spends, n_sapling, n_actions):
     return TxZcashV5(5, inputs, outputs, 17, NU5, 1_700_000, tail)
 
 
-# What librustzcash makes of them: numbers of inputs, outputs, spends, outputs and actions; txid.
+# Parsed by librustzcash: numbers of inputs, outputs, spends, outputs and actions; txid.
 VECTORS = [
     ((0, 0, 0, 0, 0), "1db91e97f372428786aa1f13a7131425ca06d32e194682d5f4d980877789543e"),
     ((1, 1, 0, 0, 0), "e121358dbf240e61bfaef49fb921c43cde4f6c9a65a38fc5aa44a869e756fc48"),

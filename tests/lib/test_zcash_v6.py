@@ -41,7 +41,7 @@ def tree_hash(name, *parts):
 
 
 def actions(count, label):
-    """A part with so many actions, and what its hash covers but for the actions."""
+    """A part with so many actions, and the other bytes that its hash covers."""
     if not count:
         return b"\0"
     return b"".join(

@@ -23,7 +23,7 @@ OUTPUT_BEFORE = (
 OUTPUT_AFTER = (
     "alive|deletes|have seen|made|overwritten|spent|to be written|to write|wait|in memory|on disk|"
     "and (?:deletes|histor(?:y|ies)|scripts|state|undo)|(?:it|they|that blocks?|a block) spends?|"
-    "are (?:being |not )?(?:committed|flushed|on disk|spent|written)|of (?:each|a|one) script|"
+    "are (?:being |not )?(?:committed|flushed|on disk|spent)|of (?:each|a|one) script|"
     "of (?:a|each|the) (?:block|history flush|transaction)|that (?:are on disk|wait|were written)"
 )
 PROGRAMS = "client|connection|daemon|node|peer|process|program|server|session|task|thread|wallet"
@@ -81,8 +81,8 @@ WORDS = {
     r"makes of|shall|unasked": "rewrite the sentence",
     # words that hide the subject
     # At the start of a text, of a clause or of an item.
-    r'(?:(?<=^)|(?<=""")|(?<=[#,;:(]\s))what(?!\sto\s)': "name the thing",
-    rf"(?:{BEFORE_NOUN}) what": "name the thing",
+    r'(?:(?<=^)|(?<=""")|(?<=[#,;:(]\s))what(?!\s(?:to|happens|happened)\s)': "name the thing",
+    rf"(?:{BEFORE_NOUN}) what(?! happens| happened)": "name the thing",
     rf"(?:{PROGRAMS})s?,? who|those who|one who|to whom|of whom|from whom|for whom|whom|whoever":
         "which; name the program",
     r"tell(?:s|ing)?|told": "notify, return, report, distinguish",

@@ -17,7 +17,7 @@ from tests import facts
 
 # Modules that are no family of leaf classes.
 FRAMES = {"base", "mixins", "name_scripts"}
-# Coins for which nobody has said what the usual port of their node is.
+# Coins whose node has no known usual port.
 WITHOUT_PORT = {"HOdlcoin", "Newyorkcoin"}
 UNKNOWN_VERBYTES = b"????"
 
@@ -129,7 +129,7 @@ PLAIN = (
     "BLACKLIST_URL MEMPOOL_HISTOGRAM_REFRESH_SECS HEADER_VALUES RPC_PORT TX_COUNT TX_COUNT_HEIGHT "
     "TX_PER_BLOCK"
 )
-# What the newer records of a net say of all nets.
+# Attributes of all nets in the newer records of one.
 COMMON_SINCE = {
     "MEMPOOL_HISTOGRAM_REFRESH_SECS": 120,
     "DEFAULT_MAX_SEND": 8_100_000,
@@ -142,7 +142,7 @@ COMMON_SINCE = {
 }
 
 
-# What the facts say of 1.15 and is not kept, with what is so instead.
+# Facts of 1.15 that are not kept, with the corrected values.
 CORRECTED = {
     # Versions that were written where nothing read them are accepted, too.
     ("EXOS", "P2SH_VERBYTES"): [b"\x05", b"\x57"],
@@ -165,12 +165,12 @@ CORRECTED = {
 }
 
 
-def test_corrections_are_what_they_are_said_to_be():
+def test_corrections_differ_from_the_facts():
     for (name, attr), value in CORRECTED.items():
         assert (name, attr, value) == (name, attr, getattr(getattr(coins, name), attr))
 
 
-# What newer facts say otherwise than 1.15.
+# Newer facts that differ from 1.15.
 CORRECTED_CLASSES = {
     # Merged mining's headers, and their parser, where they were forgotten or came later.
     ("Defcoin", "DESERIALIZER"): "DeserializerAuxPowSegWit",
@@ -200,7 +200,7 @@ SAME = {"FORK_HEIGHT", "HEADER_SIZE_NO_SOLUTION", "HEADER_SIZE_POST_FORK", "BLOC
 SAME |= {"TRUNCATED_HEADER_SIZE"}
 OP_NAMES = {f"OP_NAME_{kind}" for kind in ("NEW", "FIRSTUPDATE", "UPDATE", "DELETE", "REGISTER")}
 FEES = {"ESTIMATE_FEE", "RELAY_FEE"}
-# Of a record, what no attribute of the same meaning is compared with, and why.
+# Fields of a record that are not compared with an attribute, and the reason.
 NOT_COMPARED = {
     "P2SH_VERBYTE": "misspelt: in CORRECTED",
     "ALLOW_ADVANCING_ERRORS": "nothing read it",
@@ -350,7 +350,7 @@ def test_newer_coins_agree_with_their_facts():
         assert_agrees(coin, record, (attrs | SAME) - not_compared.keys())
         assert record["PEERS"] == list(coin.PEERS)
         for attr in CLASSES:
-            # A reader of Verge's own does what that of all coins with a time does.
+            # Verge's own reader reads the same as that of all coins with a time.
             name = record[attr].replace("DeserializerVerge", "DeserializerTxTime")
             assert (coin.__name__, name) == (coin.__name__, getattr(coin, attr).__name__)
         if "Estimate" in coin.DAEMON.__name__:

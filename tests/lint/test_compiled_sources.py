@@ -1,7 +1,7 @@
-"""The Cython modules compile with what newer compilers call errors, not only with this machine's.
+"""The Cython modules compile with newer compilers' errors, not only with this compiler's.
 
 GCC 14 and clang 16 made errors of conversions that older compilers only warn of.  An extension is
-optional, so pip would install the server without it and say nothing.
+optional, so pip would install the server without it silently.
 """
 
 import shutil
@@ -14,7 +14,7 @@ import pytest
 from electrumx.server.runtime.compiled_modules import COMPILED_MODULES
 from tests.conftest import REPOSITORY, require
 
-# What is an error in C since GCC 14, as options that GCC 12 and clang 14 know too
+# The errors in C since GCC 14, as options that GCC 12 and clang 14 know too
 ERRORS = [
     f"-Werror={name}"
     for name in (

@@ -94,7 +94,7 @@ def test_every_dependency_has_a_tested_version_within_its_range(setup_arguments)
             assert requirement.specifier.contains(specifier.version), f"{pin} against {requirement}"
 
 
-def test_what_is_installed_is_what_is_written_down():
+def test_the_installed_versions_are_the_pinned_ones():
     pinned = {
         canonicalize_name(pin.name): pin.specifier
         for pin in constraints()

@@ -23,7 +23,7 @@ from tests.conftest import REPOSITORY, require
 
 DOCS = REPOSITORY / "docs"
 OLDEST, NEWEST = ElectrumX.PROTOCOL_MIN, ElectrumX.PROTOCOL_MAX
-# What the environment must hold for every variable to be looked at.
+# An environment in which every variable is read.
 COMPLETE = {
     "COIN": "Bitcoin",
     "DAEMON_URL": "http://user:password@localhost/",
@@ -35,7 +35,7 @@ COMPLETE = {
 
 
 class RecordingEnvironment(MutableMapping):
-    """An environment that remembers which variables somebody asked for."""
+    """An environment that records the variables that were read."""
 
     def __init__(self, values):
         self.values = dict(values)
@@ -139,7 +139,7 @@ def default_text(default):
 
 
 def versions_added():
-    """{method: the version that the manual says it came with}; the oldest are left out."""
+    """{method: the version of its addition in the manual}; the oldest are left out."""
     entries = re.split(r"^\.\. function:: ", manual("protocol-methods"), flags=re.MULTILINE)[1:]
     result = {}
     for entry in entries:
@@ -323,7 +323,7 @@ def test_no_page_is_missing_from_the_index():
 
 def test_the_manual_builds_without_a_warning(tmp_path):
     require(find_spec("sphinx") is not None, "sphinx is not installed")
-    command = [sys.executable, "-m", "sphinx", "-W", "-n", "-q", "-E", "-b", "html"]
+    command = [sys.executable, "-m", "sphinx", "-W", "-n", "--keep-going", "-q", "-E", "-b", "html"]
 
     done = subprocess.run(
         [*command, "-d", str(tmp_path / "doctrees"), str(DOCS), str(tmp_path / "html")],

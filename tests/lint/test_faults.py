@@ -15,5 +15,5 @@ def test_every_fault_point_is_listed_and_every_listed_one_exists():
     assert used == set(faults.NAMES)
 
 
-def test_nothing_listens_unless_a_test_says_so():
+def test_no_hook_is_set_outside_tests():
     assert faults.hook is None

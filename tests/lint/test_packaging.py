@@ -1,4 +1,4 @@
-"""What is installed is what is in the tree, and its commands work where there is no tree."""
+"""The installed files are those of the tree, and the commands work where there is no tree."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ import electrumx
 from tests.conftest import REPOSITORY
 from tests.lint.test_sourcecode import tracked_files
 
-COMMANDS = ("electrumx_server", "electrumx_rpc", "electrumx_compact_history")
+COMMANDS = ("electrumx_server", "electrumx_rpc", "electrumx_compact_history", "electrumx_verify")
 INSTALL_SECS = 250
 
 
@@ -100,7 +100,7 @@ def test_the_installed_rpc_client_explains_itself(installed):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_commands_run_from_the_tree(name):
-    """Whoever has a checkout and the dependencies needs no installation."""
+    """A checkout with the dependencies needs no installation."""
     done = subprocess.run(
         [sys.executable, REPOSITORY / name, "--help"],
         env={"PATH": os.defpath, "ALLOW_ROOT": "1"},

@@ -73,8 +73,6 @@ def test_ports_are_given_even_where_outgoing_connections_may_have_any(
     assert ports.free_port() in range(10_000, 65_535)
 
 
-def test_where_the_system_does_not_tell_the_customary_range_is_avoided(
-    claims, monkeypatch, tmp_path
-):
+def test_without_the_systems_range_the_customary_one_is_avoided(claims, monkeypatch, tmp_path):
     monkeypatch.setattr(ports, "RANGE_FILE", tmp_path / "missing")
     assert ports.free_port() < 49_152

@@ -1,4 +1,4 @@
-"""What third-party code imports from ElectrumX 1.15 is still there, by the same names."""
+"""The names that third-party code imports from ElectrumX 1.15 are still there."""
 
 import importlib
 import inspect

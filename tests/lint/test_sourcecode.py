@@ -1,4 +1,4 @@
-"""The source text: clean by its own tools, and free of what does not belong in it."""
+"""The source text: clean by its own tools, and free of foreign content."""
 
 import ast
 import re
@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import REPOSITORY, require
 
 PACKAGE = REPOSITORY / "electrumx"
-# Folders of single machines, spelled so that this file does not hold what it looks for.
+# Folders of single machines, spelled so that this file does not match.
 MACHINE_PATH = re.compile(
     r"(^|[^\w.])/(" + "|".join(["wo" + "rk", "ro" + "ot", "fa" + "rm"]) + ")/"
 )
@@ -28,7 +28,7 @@ def tool(name):
 
 
 def tracked_files():
-    """Every file that git would hand to somebody who clones."""
+    """Every file that a clone has."""
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=REPOSITORY,

@@ -196,19 +196,19 @@ def test_chains_are_indexed_alike_whatever_the_flushes(
             records += packed.make_records(hashXs, tx_num)
             tx_num += len(txs)
         assert index.new_records() == b"".join(sorted(records))
-        if index.index.coins_taken:
+        if index.index.utxos_frozen:
             disks[0].flush(index.adds, index.deletes)
             assert disks[0].rows == written
         if choose.random() < flush_odds:
             disks[1].flush(cache.adds, cache.deletes)
             written = dict(disks[1].rows)
-            index.forget_known(keep)
+            index.evict_written(keep)
             if beside:
-                index.index.take_coins()
+                index.index.freeze_utxos()
                 continue
             disks[0].flush(index.adds, index.deletes)
             assert disks[0].rows == written
-    if index.index.coins_taken:
+    if index.index.utxos_frozen:
         disks[0].flush(index.adds, index.deletes)
     for disk, (adds, deletes) in zip(
         disks, [(index.adds, index.deletes), (cache.adds, cache.deletes)], strict=True
@@ -285,15 +285,15 @@ def test_of_the_coins_on_disk_the_youngest_stay(keep):
     for n in order:
         index.provide(outpoints[n], bytes(11) + n.to_bytes(5, "little") + bytes(8))
     # An entry and its slot take 72 bytes.
-    index.forget_known(keep * 72)
-    assert index.coin_count <= keep
+    index.evict_written(keep * 72)
+    assert index.utxo_count <= keep
     # Ages are told apart in some thousands of steps.
-    assert index.coin_count >= min(keep, 20_000) - 20
-    assert index.memsize < 72 * index.coin_count * 2 + 100_000
-    before = index.coin_count
+    assert index.utxo_count >= min(keep, 20_000) - 20
+    assert index.memsize < 72 * index.utxo_count * 2 + 100_000
+    before = index.utxo_count
     for n in range(20_000 - before, 20_000):
         index.provide(outpoints[n], bytes(24))
-    assert index.coin_count == before
+    assert index.utxo_count == before
 
 
 def test_the_table_grows_and_keeps_one_entry_for_an_outpoint():
@@ -305,10 +305,10 @@ def test_the_table_grows_and_keeps_one_entry_for_an_outpoint():
         outpoint = choose.randbytes(32) + n.to_bytes(4, "little")
         model[outpoint] = choose.randbytes(24)
         index.provide(outpoint, model[outpoint])
-    assert index.coin_count == len(model)
+    assert index.utxo_count == len(model)
     for outpoint in choose.sample(list(model), 100):
         index.provide(outpoint, b"\1" * 24)
-    assert index.coin_count == len(model)
+    assert index.utxo_count == len(model)
 
 
 def test_coins_with_rules_of_their_own_are_left_to_the_readable_form():

@@ -300,7 +300,9 @@ class Simulation:
             seen.append((self.db.db_tip, self.manager.shared.tip.notified_tip))
             return packed.entries_of(history.entries), {tx.hash for tx in unconfirmed}
 
-        entries, unconfirmed = await self.manager.shared.tip.steady(compute, lambda _cost: None)
+        entries, unconfirmed = await self.manager.shared.tip.retry_at_stable_tip(
+            compute, lambda _cost: None
+        )
         assert now() - start <= LIMIT_SECS
         tip, known = seen[-1]
         assert tip == known

@@ -75,7 +75,7 @@ class ServerClass:
 
 
 class Coin:
-    """The parameters that all coins have, and what follows from them."""
+    """The parameters of a coin, and the values that follow from them."""
 
     # --- Identity.  NAME and NET are compared without regard to case.
     NAME: ClassVar[str]
@@ -145,7 +145,7 @@ class Coin:
     # (height, count) ascending: from that height on at most count blocks are fetched at once.
     # Early blocks are small.
     FETCH_STEPS: ClassVar[Sequence[tuple[int, int]]] = [(0, 1000), (130_000, 100)]
-    # What blockchain.estimatefee may pass on as mode, None meaning none at all.
+    # Modes that blockchain.estimatefee may pass on; None means no mode.
     ESTIMATEFEE_MODES: ClassVar[Sequence[Optional[str]]] = [None, "CONSERVATIVE", "ECONOMICAL"]
 
     # --- Server classes; a coin of a third party may simply assign a class.
@@ -170,7 +170,7 @@ class Coin:
     # Clients up to this version that speak an old protocol are sent what makes them crash: they
     # show messages of servers as if these were their own.
     CRASH_CLIENT_VER: ClassVar[Optional[tuple[int, ...]]] = None
-    # Clients before this version are told to upgrade whenever they broadcast, and where.
+    # Clients before this version are asked to upgrade whenever they broadcast, with the address.
     SAFE_CLIENT_VER: ClassVar[Optional[tuple[int, ...]]] = None
     CLIENT_UPGRADE_URL: ClassVar[Optional[str]] = None
 
@@ -180,7 +180,7 @@ class Coin:
     def lookup_coin_class(cls, name: str, net: str) -> type["Coin"]:
         """Return the coin of that NAME (or alias of it) and NET, whatever the case.
 
-        Raises CoinError if there is none, or if it lacks a figure about the chain's size.
+        Raises CoinError if no coin has them, or if it lacks a figure about the chain's size.
         """
         wanted_net = net.lower()
         alias = NAME_ALIASES.get(name.lower(), name)
@@ -197,7 +197,7 @@ class Coin:
     def lookup_xverbytes(verbytes: bytes) -> tuple[bool, type["Coin"]]:
         """Return (is public, coin) for the version bytes of an extended key.
 
-        The first coin in the order of class names wins.  Raises CoinError if there is none.
+        The first coin in the order of class names wins.  Raises CoinError if no coin matches.
         """
         for coin in _coin_classes():
             if verbytes == coin.XPUB_VERBYTES:
@@ -253,7 +253,7 @@ class Coin:
 
     @classmethod
     def genesis_block(cls, block: bytes) -> bytes:
-        """Return what is indexed of the raw genesis block: its header, and no transactions.
+        """Return the indexed part of the raw genesis block: its header, and no transactions.
 
         Its coinbase cannot be spent.  Raises CoinError if its hash is not GENESIS_HASH.
         """
@@ -393,7 +393,7 @@ class Coin:
     def privkey_WIF(cls, privkey_bytes: bytes, compressed: bool) -> str:
         """Return a 32-byte private key as wallets import it.
 
-        compressed tells whether its public key is meant to be in the compressed form.
+        compressed: whether its public key is meant to be in the compressed form.
         """
         return cls.ENCODE_CHECK(cls.WIF_BYTE + privkey_bytes + b"\1" * bool(compressed))
 
@@ -406,7 +406,7 @@ class Coin:
 
     @classmethod
     def warn_old_client_on_tx_broadcast(cls, client_ver: tuple[int, ...]) -> Union[str, bool]:
-        """Return what a client is told in place of the txid, or False to tell it nothing.
+        """Return the text that a client gets in place of the txid, or False to reply as usual.
 
         The text is HTML: those clients show it in a window.
         """
@@ -466,12 +466,12 @@ def _invalid_url(url: str, reason: str) -> CoinError:
 
 
 def _without_login(url: str) -> str:
-    """Return url with the user and what can be a password replaced, for messages."""
+    """Return url with the user and a possible password replaced, for messages."""
     scheme = "".join(re.findall(r"\Ahttps?://", url))
     user_info, at, host = url.removeprefix(scheme).rpartition("@")
     if at:
         return f"{scheme}{'…' if user_info else ''}@{host}"
-    # No host was given, or no user: what stands behind the colon is a port or a password.
+    # No host was given, or no user: the text behind the colon is a port or a password.
     name, colon, port = host.partition(":")
     if not re.fullmatch(r"[0-9]{0,5}", port):
         port = "…"

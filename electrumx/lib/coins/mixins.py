@@ -40,7 +40,7 @@ TOKENPAY_PROCESSOR = ServerClass("electrumx.server.block_processor:ConvertingBlo
 
 
 class BitcoinMixin:
-    """What main networks kept of Bitcoin's when they split off."""
+    """The parameters that main networks kept of Bitcoin's when they split off."""
 
     SHORTNAME: ClassVar[str] = "BTC"
     NET: ClassVar[str] = "mainnet"
@@ -50,7 +50,7 @@ class BitcoinMixin:
 
 
 class BitcoinTestnetMixin:
-    """Bitcoin's third test network, and what others kept of it."""
+    """Bitcoin's third test network, and the parameters that others kept of it."""
 
     SHORTNAME: ClassVar[str] = "XTN"
     NET: ClassVar[str] = "testnet"
@@ -112,7 +112,7 @@ class AuxPowMixin:
     STATIC_BLOCK_HEADERS: ClassVar[bool] = False
     DESERIALIZER: ClassVar[type[Deserializer]] = DeserializerAuxPow
     SESSIONCLS: ClassVar[Any] = AUXPOW_SESSION
-    # What clients with a checkpoint are sent of a header, in bytes.
+    # Bytes of a header that clients with a checkpoint get.
     TRUNCATED_HEADER_SIZE: ClassVar[int] = 80
     # A request's worth of headers with their proofs is long.
     DEFAULT_MAX_SEND: ClassVar[int] = 10_000_000
@@ -143,7 +143,7 @@ class EquihashMixin:
 
 
 class KomodoMixin:
-    """What the chains of Komodo have in common."""
+    """The parameters that Komodo's chains share."""
 
     P2PKH_VERBYTE: ClassVar[bytes] = bytes.fromhex("3c")
     P2SH_VERBYTES: ClassVar[Sequence[bytes]] = [bytes.fromhex("55")]
@@ -258,7 +258,7 @@ class ExosMixin:
 
 
 class EmptyGenesisMixin(Coin):
-    """What follows the first header is not read: it is no list of transactions."""
+    """The bytes after the first header are not read: they are no list of transactions."""
 
     @classmethod
     def block(cls, raw_block: bytes, height: int) -> Block:

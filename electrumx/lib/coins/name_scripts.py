@@ -3,7 +3,7 @@
 A prefix is described by a shape: a list whose items are an opcode; a text, which stands for a
 push of data and names it; DATA_PUSH for a push without a name; DATA_PUSH_MULTIPLE for any number
 of pushes and the drops that take them off the stack again, two at a time.  A script that begins
-with a shape has the prefix, and what follows is the script of its address.
+with a shape has the prefix, and the rest is the script of its address.
 
 Pure; any thread may use it.
 """

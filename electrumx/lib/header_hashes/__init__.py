@@ -1,4 +1,4 @@
-"""The hashes of block headers, by name, and rules that choose one by what a header says.
+"""The hashes of block headers, by name, and rules that choose one by a header's fields.
 
 Every function takes the header's bytes and returns 32 bytes in natural order.  Those that the
 standard library lacks and that are small are written here, one module each.  The others come from
@@ -65,7 +65,7 @@ def _imported(algorithm: str, modules: tuple[str, ...], package: str) -> list[He
 def _packaged(algorithm: str, *modules: str, package: str = "") -> HeaderHash:
     """Return the hash of that name; its modules are tried in order, when it is first called.
 
-    package is the one to name to an operator who has none of them; empty if there is none.
+    package is the one to name to an operator who has none of them; empty if no package exists.
     """
     OPTIONAL_MODULES.update(modules)
 
@@ -141,9 +141,9 @@ def groestl(data: bytes) -> bytes:
 
 
 def verushash(header: bytes) -> bytes:
-    """Return VerusHash: of version 1, 2.1 or 2.2 as the header tells.
+    """Return VerusHash: of version 1, 2.1 or 2.2, by the header's version.
 
-    The first block's is sha256d.  The module has no package: what PyPI offers under its name is
+    The first block's is sha256d.  The module has no package: the project on PyPI with its name is
     no hash at all but a program, and must not be installed.
     """
     if not any(header[4:36]):

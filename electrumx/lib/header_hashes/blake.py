@@ -36,7 +36,7 @@ _STEPS: Final = (
 
 
 class _Variant(NamedTuple):
-    """What the two sizes differ in."""
+    """The parameters in which the two sizes differ."""
 
     bits: int  # of a word
     rounds: int

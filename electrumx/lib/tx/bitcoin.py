@@ -8,7 +8,7 @@
 - ``TX_HASH_FN``, the hash itself.
 
 The rest is built upon these.  Whole blocks of the two formats here go through loops of their own,
-``_read_plain_txs`` and ``_read_segwit_txs``, which do the same with less ado; a subclass that
+``_read_plain_txs`` and ``_read_segwit_txs``, which do the same with fewer calls; a subclass that
 defines one of the above does not inherit its parent's loop.
 
 Pure; runs in whatever thread parses.
@@ -37,7 +37,7 @@ _new: Any = tuple.__new__
 _unpack_int32 = Struct("<i").unpack_from
 _unpack_uint32 = Struct("<I").unpack_from
 
-# The methods that say how a transaction is read: see the module's docstring.
+# The methods that define how a transaction is read: see the module's docstring.
 _FORMAT_METHODS = frozenset(
     (
         "read_tx",
@@ -199,7 +199,7 @@ class DeserializerSegWit(Deserializer):
         return TxSegWit(version, *rest), hashed
 
     def _read_from_marker(self, start: int) -> tuple[SegWitFields, bytes]:
-        """Return the fields of a transaction with witness from its marker on, and what is hashed.
+        """Return the fields of a transaction with witness from its marker on, and the hashed bytes.
 
         ``start`` is where the transaction began; all before the marker is hashed, too.
         """

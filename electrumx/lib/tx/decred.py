@@ -22,7 +22,7 @@ from electrumx.lib.util import (
     pack_varint,
 )
 
-# Upper half of the first field: what of a transaction is there.
+# Upper half of the first field: the parts of a transaction that are there.
 SERIALIZED_FULL: Final = 0
 SERIALIZED_WITHOUT_WITNESS: Final = 0x10000
 
@@ -70,7 +70,7 @@ class TxOutputDcr(NamedTuple):
 
 
 class TxInWitnessDcr(NamedTuple):
-    """What proves the right to spend an input."""
+    """The proof of the right to spend an input."""
 
     value_in: int
     height: int  # of the block with the output spent, and its place there
@@ -92,7 +92,7 @@ class TxInWitnessDcr(NamedTuple):
 class TxDcr(NamedTuple):
     """A transaction of Decred."""
 
-    version: int  # the upper half tells what is serialized, all of it in blocks
+    version: int  # the upper half defines the serialized parts, all of them in blocks
     inputs: Sequence[TxInputDcr]
     outputs: Sequence[TxOutputDcr]
     locktime: int

@@ -43,7 +43,7 @@ class TxOutPoint(NamedTuple):
         return self.hash + pack_le_uint32(self.index)
 
 
-# What a field of a payload is: a number of bytes, or one of these.
+# The type of a payload's field: a number of bytes, or one of these.
 U16, U16BE, U32, I64, VARBYTES, OUTPOINT = "u16", "u16be", "u32", "i64", "varbytes", "outpoint"
 Layout = tuple[Union[int, str], ...]
 
@@ -191,7 +191,7 @@ _PRO_UP_REV: Final[Layout] = (U16, HASH, U16, HASH, BLS_SIG)
 
 
 class CbTx(NamedTuple):
-    """Type 5 (DIP4): what a coinbase transaction says of the masternodes."""
+    """Type 5 (DIP4): the state of the masternodes in a coinbase transaction."""
 
     version: int
     height: int

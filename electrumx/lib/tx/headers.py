@@ -1,8 +1,8 @@
 """Readers of block headers whose length is only found by reading them.
 
 Each has ``read_header``, which returns the whole header from the cursor on.  ``size`` is the
-length in bytes of the part that every header of the coin has; what follows is the reader's
-matter.  All are mixed into a deserializer of the coin's transactions.
+length in bytes of the part that every header of the coin has; the rest is up to the
+reader.  All are mixed into a deserializer of the coin's transactions.
 
 Pure; runs in whatever thread parses.
 """
@@ -51,7 +51,7 @@ class DeserializerAuxPowSegWit(DeserializerSegWit, DeserializerAuxPow):
 class DeserializerXaya(DeserializerAuxPowSegWit):
     """Reads Xaya's headers: every one has a proof of work behind its 80 bytes.
 
-    A byte tells the algorithm, and by its highest bit whether the block is merged-mined; four
+    A byte holds the algorithm, and in its highest bit whether the block is merged-mined; four
     bytes the difficulty.  Then comes a proof of merged mining, or an 80-byte header that only
     carries the work.
     """

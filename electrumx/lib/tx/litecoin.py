@@ -7,7 +7,7 @@ values, and the flag 0, occur only among a node's unconfirmed transactions.
 An unconfirmed transaction with other data that has inputs pays from outside into the extension (a
 peg-in).  How long its data is can only be found by reading all of it; but the lock time is the
 last four bytes, so inputs and outputs can be indexed.  The node counts the weight of the
-extension's data, and the fee that is paid within it, on top of what they have.
+extension's data, and the fee paid within it, on top of theirs.
 
 Pure; runs in whatever thread parses.
 """
@@ -44,7 +44,7 @@ class DeserializerLitecoin(DeserializerSegWit):
     def read_unconfirmed(self) -> tuple[AnyTx, int]:
         """Return the transaction that ends with the buffer, and its virtual size in bytes.
 
-        Of a peg-in that is what its block will have, without the data of the extension.
+        Of a peg-in that is the form in its block, without the data of the extension.
         """
         start = self.cursor
         try:

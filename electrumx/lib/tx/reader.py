@@ -1,9 +1,9 @@
 """Bounded reading of the parts that all transaction formats share.
 
 Two layers.  The module's functions take a buffer and an offset and return a value and the offset
-behind it; they are the hot core of a first sync and let ``IndexError`` and ``struct.error``
-escape.  ``Reader`` keeps the offset and turns these into ``DeserializeError``, as must everybody
-who calls the functions.
+behind it; they are the hot core of the initial sync and let ``IndexError`` and ``struct.error``
+escape.  ``Reader`` keeps the offset and turns these into ``DeserializeError``, as must every
+caller of the functions.
 
 Why nothing reads past the end, or loops for longer than the buffer is long:
 
@@ -32,7 +32,7 @@ from electrumx.lib.util import (
     struct_le_q,
 )
 
-# What a read past the end raises, see above.
+# The exceptions of a read past the end, see above.
 OUT_OF_BOUNDS: Final = (IndexError, struct_error)
 
 # Calling the named tuples' own constructors takes three times as long.
@@ -72,7 +72,7 @@ def read_varint(buf: bytes, pos: int) -> tuple[int, int]:
 
 
 def read_size(buf: bytes, pos: int) -> tuple[int, int]:
-    """As read_varint, for a count or length of what follows.
+    """As read_varint, for the count or length of the data that follows.
 
     Raises DeserializeError if it exceeds the bytes that are left.
     """
@@ -135,7 +135,7 @@ def read_witness(buf: bytes, pos: int, count: int) -> tuple[list[list[bytes]], i
             stack.append(buf[pos : pos + n])
             pos += n
         witness.append(stack)
-    # Only the last item can have been cut short: what follows an item is read at its claimed end.
+    # Only the last item can have been cut short: the next item is read at its claimed end.
     if pos > len(buf):
         raise DeserializeError("a witness runs past the end")
     return witness, pos
@@ -145,7 +145,7 @@ class Reader:
     """Reads values one after the other from a buffer.
 
     binary must be bytes and is not copied; reading begins at offset start, and cursor is the
-    offset of what comes next.  Every reader raises DeserializeError, and nothing else, if the
+    offset of the next byte.  Every reader raises DeserializeError, and nothing else, if the
     buffer ends too early.  After an error the cursor is of no use.
     """
 
@@ -209,7 +209,7 @@ class Reader:
         return value
 
     def _read_size(self) -> int:
-        """Return a varint that counts what follows; never more than the bytes left."""
+        """Return a varint that counts the items that follow; never more than the bytes left."""
         try:
             value, self.cursor = read_size(self.binary, self.cursor)
         except OUT_OF_BOUNDS as e:

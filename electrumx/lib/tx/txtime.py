@@ -1,4 +1,4 @@
-"""Transactions with a time field: Peercoin and what came from it, each with its own twist.
+"""Transactions with a time field: Peercoin and its descendants, each with its own variant.
 
 The time stands behind the version, 32 bits, seconds since 1970.  The hash of a transaction covers
 all of its bytes but marker, flag and witness.

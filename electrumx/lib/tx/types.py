@@ -59,7 +59,7 @@ class TxOutput(NamedTuple):
 
 
 class Serializable(Protocol):
-    """What has bytes on the wire."""
+    """A value with bytes on the wire."""
 
     def serialize(self) -> bytes:
         """Return the bytes."""
@@ -126,11 +126,11 @@ class TxSegWit(NamedTuple):
 
 
 class AnyTx(Protocol):
-    """What every transaction has, of whatever format."""
+    """The fields of every transaction, of any format."""
 
     @property
     def version(self) -> int:
-        """The version, as its format tells it from other things in its field."""
+        """The version, without the other parts of its field."""
 
     @property
     def inputs(self) -> Sequence[Any]:

@@ -44,7 +44,7 @@ JOINSPLIT_TAIL_SIZE: Final = 32 + 64
 class TxJoinSplit(NamedTuple):
     """A transaction of Zcash.  What is not indexed is kept as it stands on the wire."""
 
-    version: int  # without the bit that says "overwintered"
+    version: int  # without the "overwintered" bit
     inputs: Sequence[TxInput]
     outputs: Sequence[TxOutput]
     locktime: int

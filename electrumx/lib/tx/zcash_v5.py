@@ -6,8 +6,8 @@ and signatures out, those of transparent inputs included.  Shielded parts are ke
 Version 6 (NU6.3, from height 3,428,143 on) has a third shielded part behind Orchard's, Ironwood,
 with the layout of Orchard's.  Its hash has another tree: the names are those in librustzcash of
 2026, and new ones stand exactly where version 5 hashes an anchor, so anchors are taken to be left
-out.  No specification or test vector was available to check that, so whoever reads a block with such
-transactions compares their hashes with its merkle root.
+out.  No specification or test vector was available to check that, so a reader of a block with such
+transactions must compare their hashes with its merkle root.
 
 Pure; runs in whatever thread parses.
 """
@@ -48,7 +48,7 @@ SPENDS_V6: Final = b"ZTxIdSSpendNH_v6"
 
 
 class Sapling(NamedTuple):
-    """What the hash covers of Sapling's part; empty if there is none."""
+    """The hashed fields of Sapling's part; empty if it is missing."""
 
     spends: bytes
     outputs: bytes
@@ -57,7 +57,7 @@ class Sapling(NamedTuple):
 
 
 class Orchard(NamedTuple):
-    """What the hash covers of Orchard's part; empty if there is none."""
+    """The hashed fields of Orchard's part; empty if it is missing."""
 
     actions: bytes
     flags_balance_anchor: bytes
@@ -96,7 +96,7 @@ class ShieldedReader(Reader):
 class TxZcashV5(NamedTuple):
     """A transaction of version 5."""
 
-    version: int  # without the bit that says "overwintered"
+    version: int  # without the "overwintered" bit
     inputs: Sequence[TxInput]
     outputs: Sequence[TxOutput]
     locktime: int

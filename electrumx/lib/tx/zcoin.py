@@ -13,7 +13,7 @@ from electrumx.lib.util import unpack_le_uint32_from
 OP_SIGMASPEND: Final = b"\xc4"
 # Bit of the version of a block that was mined with MTP.
 VERSION_MTP: Final = 0x1000
-# What the header of such a block has more, once the node's proof is cut out.
+# Additional bytes of such a block's header, without the node's proof.
 MTP_EXTRA_SIZE: Final = 100
 
 
@@ -30,7 +30,7 @@ class DeserializerZcoin(Deserializer):
         return txin
 
     def read_header(self, size: int) -> bytes:
-        """Return the header, whose length its version tells."""
+        """Return the header, whose length depends on its version."""
         start = self.cursor
         header = self._read_nbytes(size)
         if unpack_le_uint32_from(header)[0] & VERSION_MTP:

@@ -1,6 +1,6 @@
-"""Growing arrays of items that all have one length, for the compiled modules.
+"""Growing arrays of items of one length, for the Cython modules.
 
-One of zero bytes is empty; who owns it releases it.
+An array of zero bytes is empty; its owner releases it.
 """
 
 from libc.stdint cimport uint8_t
@@ -9,13 +9,13 @@ from libc.stdlib cimport free, realloc
 
 cdef struct Array:
     uint8_t *data
-    # items there are, and room for
+    # items in use, and allocated
     size_t count
     size_t room
 
 
 cdef inline bint grow(Array *array, size_t item_len, size_t more) noexcept nogil:
-    """Make room for ``more`` items; false if there is no memory."""
+    """Allocate room for ``more`` items; return false without memory."""
     cdef size_t room
     cdef uint8_t *data
     if array.count + more <= array.room:

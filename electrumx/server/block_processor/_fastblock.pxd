@@ -1,4 +1,4 @@
-"""What a parsed block is in memory; see ``_fastblock.pyx``."""
+"""A parsed block in memory; see ``_fastblock.pyx``."""
 
 from libc.stdint cimport uint32_t
 
@@ -6,9 +6,6 @@ from electrumx.server.block_processor._arrays cimport Array
 
 
 cdef enum:
-    OUTPOINT_LEN = 36
-    HASHX_LEN = 11
-    OUTPUT_LEN = 20
     # flags of an output: whether it can be spent before the genesis upgrade, and after it
     SPENDABLE_LEGACY = 1
     SPENDABLE_GENESIS = 2

@@ -1,14 +1,14 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False
-"""The compiled form of parsing: Bitcoin's transaction formats, and their hashes.
+"""Parses blocks in Bitcoin's transaction formats in Cython, and hashes their transactions.
 
-Its oracle is the pure-Python form (``electrumx.lib.tx``): property tests feed both the same blocks
-and demand the same results, and for bytes that are no block the same verdict.
+The reference implementation is ``electrumx.lib.tx``: property tests feed both the same blocks and
+compare the results, and for bytes that are no block the errors.
 
 A parsed block is four flat arrays: tx hashes (32 bytes each), numbers of spends and outputs of each
 transaction, outpoints spent (36 bytes: tx_hash, txout_idx LE4; generation inputs left out), and
-outputs (hashX 11, value LE8, flags 1).  Nothing of it is a Python object.  Parsing shares nothing
-and may run in any thread; that of a block lets the GIL go.
+outputs (hashX 11, value LE8, flags 1).  None of it is a Python object.  Parsing has no shared state
+and may run in any thread; that of a block releases the GIL.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -18,11 +18,13 @@ from libc.string cimport memcpy, memset
 from electrumx.lib.errors import DeserializeError, SkipTxDeserialize
 from electrumx.lib.tx.reader import trailing_bytes
 from electrumx.server.block_processor._arrays cimport Array, grow, release
+from electrumx.server.block_processor._layout cimport OUTPUT_FLAGS, OUTPUT_LEN
+from electrumx.server.storage._layout cimport HASH_LEN, HASHX_LEN, OUTPOINT_LEN, VALUE_LEN
 from electrumx.lib._sha256 cimport SHA256_CTX, SHA256_Init, SHA256_Update, finish_twice, sha256
 
 
 cdef enum:
-    # verdicts of the parser
+    # results of the parser
     OK = 0
     TRUNCATED = 1
     SKIP = 2
@@ -66,7 +68,7 @@ cdef inline int read_size(Cursor *c, uint64_t *size) noexcept nogil:
 
 
 cdef inline uint8_t spendable(const uint8_t *script, uint64_t length) noexcept nogil:
-    """Return by which rules an output with this script can be spent."""
+    """Return the flags of an output with this script: by which rules it can be spent."""
     if length >= 1 and script[0] == 0x6a:
         return SPENDABLE_GENESIS
     if length >= 2 and script[0] == 0 and script[1] == 0x6a:
@@ -75,7 +77,7 @@ cdef inline uint8_t spendable(const uint8_t *script, uint64_t length) noexcept n
 
 
 cdef inline bint read_minimal(Cursor *c, uint64_t *value) noexcept nogil:
-    """Read a compact size; false if it is cut off or longer than it need be."""
+    """Read a compact size; return false if it is truncated or not minimal."""
     cdef uint8_t first
     cdef int extra, n
     if c.at >= c.end:
@@ -121,7 +123,7 @@ cdef uint64_t token_prefix_len(const uint8_t *field, uint64_t length) noexcept n
 
 cdef inline bint is_generation(const uint8_t *outpoint) noexcept nogil:
     cdef int n
-    for n in range(32):
+    for n in range(HASH_LEN):
         if outpoint[n]:
             return False
     return outpoint[32] & outpoint[33] & outpoint[34] & outpoint[35] == 0xff
@@ -145,7 +147,7 @@ cdef class FastBlock:
     @property
     def tx_hashes(self):
         """The hashes of the transactions, 32 bytes each, joined."""
-        return PyBytes_FromStringAndSize(<char *> self.hashes.data, self.hashes.count * 32)
+        return PyBytes_FromStringAndSize(<char *> self.hashes.data, self.hashes.count * HASH_LEN)
 
     @property
     def spent_outpoints(self):
@@ -156,7 +158,7 @@ cdef class FastBlock:
     @property
     def memsize(self):
         """Bytes held beside the raw block."""
-        return (self.hashes.room * 32 + self.shapes.room * sizeof(TxShape)
+        return (self.hashes.room * HASH_LEN + self.shapes.room * sizeof(TxShape)
                 + self.spends.room * OUTPOINT_LEN + self.outputs.room * OUTPUT_LEN)
 
     def transactions(self):
@@ -169,11 +171,12 @@ cdef class FastBlock:
             spends, outputs = [], []
             for _ in range(shapes[n].spends):
                 raw = PyBytes_FromStringAndSize(<char *> spend, OUTPOINT_LEN)
-                spends.append((raw[:32], int.from_bytes(raw[32:], "little")))
+                spends.append((raw[:HASH_LEN], int.from_bytes(raw[HASH_LEN:], "little")))
                 spend += OUTPOINT_LEN
             for _ in range(shapes[n].outputs):
                 raw = PyBytes_FromStringAndSize(<char *> output, OUTPUT_LEN)
-                outputs.append((raw[:11], int.from_bytes(raw[11:19], "little"), raw[19]))
+                value = int.from_bytes(raw[HASHX_LEN:OUTPUT_FLAGS], "little")
+                outputs.append((raw[:HASHX_LEN], value, raw[OUTPUT_FLAGS]))
                 output += OUTPUT_LEN
             result.append((spends, outputs))
         return result
@@ -247,7 +250,7 @@ cdef int parse_tx(FastBlock block, Cursor *c, int tx_format, bint tokens) noexce
     c.at += 4
     block.shapes.count += 1
 
-    if not grow(&block.hashes, 32, 1):
+    if not grow(&block.hashes, HASH_LEN, 1):
         return NO_MEMORY
     SHA256_Init(&ctx)
     if has_marker:
@@ -256,7 +259,7 @@ cdef int parse_tx(FastBlock block, Cursor *c, int tx_format, bint tokens) noexce
         SHA256_Update(&ctx, c.at - 4, 4)
     else:
         SHA256_Update(&ctx, start, c.at - start)
-    finish_twice(&ctx, block.hashes.data + 32 * block.hashes.count)
+    finish_twice(&ctx, block.hashes.data + HASH_LEN * block.hashes.count)
     block.hashes.count += 1
     return OK
 
@@ -292,18 +295,18 @@ cdef int parse_inputs(FastBlock block, Cursor *c, TxShape *shape, uint64_t *coun
 cdef int parse_outputs(FastBlock block, Cursor *c, TxShape *shape, bint tokens) noexcept nogil:
     cdef uint64_t n, count, length, prefix
     cdef uint8_t *output
-    cdef uint8_t digest[32]
+    cdef uint8_t digest[HASH_LEN]
     cdef int verdict = read_size(c, &count)
     if verdict != OK:
         return verdict
     for n in range(count):
-        if c.end - c.at < 8:
+        if c.end - c.at < VALUE_LEN:
             return TRUNCATED
         if not grow(&block.outputs, OUTPUT_LEN, 1):
             return NO_MEMORY
         output = block.outputs.data + OUTPUT_LEN * block.outputs.count
-        memcpy(output + HASHX_LEN, c.at, 8)
-        c.at += 8
+        memcpy(output + HASHX_LEN, c.at, VALUE_LEN)
+        c.at += VALUE_LEN
         verdict = read_size(c, &length)
         if verdict != OK:
             return verdict
@@ -311,8 +314,8 @@ cdef int parse_outputs(FastBlock block, Cursor *c, TxShape *shape, bint tokens) 
             prefix = token_prefix_len(c.at, length)
             c.at += prefix
             length -= prefix
-        output[19] = spendable(c.at, length)
-        if output[19]:
+        output[OUTPUT_FLAGS] = spendable(c.at, length)
+        if output[OUTPUT_FLAGS]:
             sha256(c.at, length, digest)
             memcpy(output, digest, HASHX_LEN)
         else:
@@ -344,7 +347,7 @@ def parse_block(bytes raw not None, Py_ssize_t header_len, int tx_format, bint t
 
     With ``tokens``, scripts are those behind a token prefix; with ``whole``, nothing may follow
     the last transaction.
-    Raise DeserializeError where the pure form does.
+    Raise DeserializeError where the reference implementation does.
     """
     cdef FastBlock block = FastBlock.__new__(FastBlock)
     cdef Cursor c
@@ -373,10 +376,10 @@ def parse_block(bytes raw not None, Py_ssize_t header_len, int tx_format, bint t
 
 
 def parse_unconfirmed(bytes raw not None, int tx_format, bint tokens):
-    """Return what the mempool keeps of a transaction: (prevouts, outputs, virtual size).
+    """Return the mempool's fields of a transaction: (prevouts, outputs, virtual size).
 
     Prevouts are (tx_hash, txout_idx), without generation inputs; outputs are (hashX, value) of all
-    of them, unspendable ones, too.  None if it cannot be parsed: the pure form then says why.
+    of them, unspendable ones, too.  None if it is invalid: the reference implementation then says why.
     """
     cdef const uint8_t *start = <const uint8_t *> PyBytes_AS_STRING(raw)
     cdef const uint8_t *body
@@ -387,7 +390,7 @@ def parse_unconfirmed(bytes raw not None, int tx_format, bint tokens):
     cdef bint has_witness
     cdef int64_t value
     cdef size_t stripped, total
-    cdef uint8_t digest[32]
+    cdef uint8_t digest[HASH_LEN]
     cdef list prevouts = []
     cdef list outputs = []
 
@@ -412,7 +415,7 @@ def parse_unconfirmed(bytes raw not None, int tx_format, bint tokens):
             return None
         if not is_generation(c.at):
             prevouts.append((
-                PyBytes_FromStringAndSize(<const char *> c.at, 32),
+                PyBytes_FromStringAndSize(<const char *> c.at, HASH_LEN),
                 <uint64_t> c.at[32] | <uint64_t> c.at[33] << 8 | <uint64_t> c.at[34] << 16
                 | <uint64_t> c.at[35] << 24,
             ))
@@ -426,17 +429,17 @@ def parse_unconfirmed(bytes raw not None, int tx_format, bint tokens):
     if read_size(&c, &count) != OK:
         return None
     for n in range(count):
-        if c.end - c.at < 8:
+        if c.end - c.at < VALUE_LEN:
             return None
-        memcpy(&value, c.at, 8)
-        c.at += 8
+        memcpy(&value, c.at, VALUE_LEN)
+        c.at += VALUE_LEN
         if read_size(&c, &length) != OK:
             return None
         prefix = token_prefix_len(c.at, length) if tokens else 0
         sha256(c.at + prefix, length - prefix, digest)
         c.at += length
         outputs.append((PyBytes_FromStringAndSize(<const char *> digest, HASHX_LEN), value))
-    # Version and locktime belong to it.
+    # Including version and locktime.
     stripped = 8 + (c.at - body)
     if has_witness and skip_witness(&c, inputs) != OK:
         return None

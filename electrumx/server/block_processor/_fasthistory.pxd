@@ -1,23 +1,19 @@
-"""History in memory as the loop that indexes sees it; see ``_fasthistory.pyx``."""
+"""Unflushed history in memory; see ``_fasthistory.pyx``."""
 
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
 from electrumx.server.block_processor._arrays cimport Array
-from electrumx.server.block_processor._fastblock cimport HASHX_LEN
-
-
-cdef enum:
-    RECORD_LEN = 16
+from electrumx.server.storage._layout cimport HASHX_LEN, TOUCH_RECORD_LEN, TXNUM_LEN
 
 
 cdef class FastHistory:
     cdef Array records
-    # those that were there when they were last asked for
+    # the count of records when new ones were last returned
     cdef size_t touched_from
-    # what the flush that is under way has taken, and how many of those it has written
-    cdef readonly bint taken
-    cdef Array taken_records
+    # what the flush in progress writes, and how many of those records it has written
+    cdef readonly bint frozen
+    cdef Array frozen_records
     cdef size_t written
 
 
@@ -25,10 +21,10 @@ cdef void sort_records(Array *records) noexcept nogil
 
 
 cdef inline void add_record(Array *records, const uint8_t *hashX, uint64_t tx_num) noexcept nogil:
-    """Note a transaction in a script's history; room was made."""
-    cdef uint8_t *at = records.data + RECORD_LEN * records.count
+    """Add a transaction to a script's history; room was allocated."""
+    cdef uint8_t *at = records.data + TOUCH_RECORD_LEN * records.count
     cdef int n
     memcpy(at, hashX, HASHX_LEN)
-    for n in range(5):
-        at[HASHX_LEN + n] = <uint8_t> (tx_num >> (8 * (4 - n)))
+    for n in range(TXNUM_LEN):
+        at[HASHX_LEN + n] = <uint8_t> (tx_num >> (8 * (TXNUM_LEN - 1 - n)))
     records.count += 1

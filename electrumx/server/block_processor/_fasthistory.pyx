@@ -1,12 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False
-"""The compiled form of the history that is not flushed: records of 16 bytes, hashX and tx_num BE5.
+"""Unflushed history in Cython: records of 16 bytes, hashX and tx_num BE5.
 
-They lie in the order of the chain, and are sorted by script when they are to be written.  What a
-flush is to write is *taken* (:meth:`FastHistory.take`) into an array of its own; from then on it may
-be sorted and written in one thread while blocks are advanced in another.
+They are in chain order, and are sorted by script before they are written.  What a flush writes is
+*frozen* (:meth:`FastHistory.freeze`) in an array of its own; from then on one thread may sort and
+write it while another advances blocks.
 
-Its oracle is ``History.unflushed``, the pure-Python form.
+The reference implementation is ``History.unflushed``.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -14,11 +14,11 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from electrumx.server.block_processor._arrays cimport Array, grow, release
-from electrumx.server.block_processor._fastblock cimport HASHX_LEN
+from electrumx.server.storage._layout cimport HASHX_LEN, HIST_KEY_LEN, TOUCH_RECORD_LEN, TXNUM_LEN
 
 
 cdef enum:
-    # records that are sooner sorted by insertion than parted
+    # records up to which sorting by insertion is faster than by radix
     FEW_RECORDS = 64
 
 
@@ -32,35 +32,35 @@ cdef inline uint64_t load8_be(const uint8_t *p) noexcept nogil:
 
 cdef void insert_in_order(uint8_t *data, size_t count) noexcept nogil:
     """Sort a few records by insertion."""
-    cdef uint8_t record[RECORD_LEN]
+    cdef uint8_t record[TOUCH_RECORD_LEN]
     cdef uint64_t high, low, other
     cdef size_t n, at
     for n in range(1, count):
-        high = load8_be(data + RECORD_LEN * n)
-        low = load8_be(data + RECORD_LEN * n + 8)
+        high = load8_be(data + TOUCH_RECORD_LEN * n)
+        low = load8_be(data + TOUCH_RECORD_LEN * n + 8)
         at = n
         while at:
-            other = load8_be(data + RECORD_LEN * (at - 1))
+            other = load8_be(data + TOUCH_RECORD_LEN * (at - 1))
             if other < high or (
-                    other == high and load8_be(data + RECORD_LEN * (at - 1) + 8) <= low):
+                    other == high and load8_be(data + TOUCH_RECORD_LEN * (at - 1) + 8) <= low):
                 break
             at -= 1
         if at < n:
-            memcpy(record, data + RECORD_LEN * n, RECORD_LEN)
-            memmove(data + RECORD_LEN * (at + 1), data + RECORD_LEN * at, RECORD_LEN * (n - at))
-            memcpy(data + RECORD_LEN * at, record, RECORD_LEN)
+            memcpy(record, data + TOUCH_RECORD_LEN * n, TOUCH_RECORD_LEN)
+            memmove(data + TOUCH_RECORD_LEN * (at + 1), data + TOUCH_RECORD_LEN * at, TOUCH_RECORD_LEN * (n - at))
+            memcpy(data + TOUCH_RECORD_LEN * at, record, TOUCH_RECORD_LEN)
 
 
 cdef void sort_from(uint8_t *data, size_t count, int at) noexcept nogil:
-    """Sort records that agree in all bytes before ``at``, in their place.
+    """Sort records that agree in all bytes before ``at``, in place (American flag sort).
 
-    They are parted by one byte, and the parts by the next: however alike the hashes of scripts are
-    made, there are no more passes than bytes.
+    They are partitioned by one byte, and the partitions by the next: whatever hashes an attacker
+    makes, there are no more passes than bytes.
     """
     cdef size_t ends[256]
     cdef size_t places[256]
-    cdef uint8_t held[RECORD_LEN]
-    cdef uint8_t other[RECORD_LEN]
+    cdef uint8_t held[TOUCH_RECORD_LEN]
+    cdef uint8_t other[TOUCH_RECORD_LEN]
     cdef size_t n, place
     cdef int digit
     if count <= FEW_RECORDS:
@@ -68,31 +68,31 @@ cdef void sort_from(uint8_t *data, size_t count, int at) noexcept nogil:
         return
     memset(ends, 0, sizeof(ends))
     for n in range(count):
-        ends[data[RECORD_LEN * n + at]] += 1
+        ends[data[TOUCH_RECORD_LEN * n + at]] += 1
     place = 0
     for digit in range(256):
         places[digit] = place
         place += ends[digit]
         ends[digit] = place
-    # Each record that is out of place is carried to where it belongs, the one there further on,
-    # until the hole is filled.
+    # Each record that is out of place is moved to its partition, the one there to its own, and so
+    # on until the hole is filled.
     for digit in range(256):
         while places[digit] < ends[digit]:
-            memcpy(held, data + RECORD_LEN * places[digit], RECORD_LEN)
+            memcpy(held, data + TOUCH_RECORD_LEN * places[digit], TOUCH_RECORD_LEN)
             while held[at] != digit:
                 place = places[held[at]]
                 places[held[at]] += 1
-                memcpy(other, data + RECORD_LEN * place, RECORD_LEN)
-                memcpy(data + RECORD_LEN * place, held, RECORD_LEN)
-                memcpy(held, other, RECORD_LEN)
-            memcpy(data + RECORD_LEN * places[digit], held, RECORD_LEN)
+                memcpy(other, data + TOUCH_RECORD_LEN * place, TOUCH_RECORD_LEN)
+                memcpy(data + TOUCH_RECORD_LEN * place, held, TOUCH_RECORD_LEN)
+                memcpy(held, other, TOUCH_RECORD_LEN)
+            memcpy(data + TOUCH_RECORD_LEN * places[digit], held, TOUCH_RECORD_LEN)
             places[digit] += 1
-    if at + 1 == RECORD_LEN:
+    if at + 1 == TOUCH_RECORD_LEN:
         return
     place = 0
     for digit in range(256):
         if ends[digit] - place > 1:
-            sort_from(data + RECORD_LEN * place, ends[digit] - place, at + 1)
+            sort_from(data + TOUCH_RECORD_LEN * place, ends[digit] - place, at + 1)
         place = ends[digit]
 
 
@@ -102,23 +102,23 @@ cdef void sort_records(Array *records) noexcept nogil:
 
 
 cdef bint copy_sorted(const Array *records, size_t first, Array *found) noexcept nogil:
-    """Copy records from the ``first`` on, in order and each once; false if there is no memory."""
+    """Copy records from the ``first`` on, sorted and without duplicates; return false without memory."""
     cdef size_t count = records.count - first
     cdef size_t n
     cdef uint8_t *last
     if not count:
         return True
-    if not grow(found, RECORD_LEN, count):
+    if not grow(found, TOUCH_RECORD_LEN, count):
         return False
-    memcpy(found.data, records.data + RECORD_LEN * first, RECORD_LEN * count)
+    memcpy(found.data, records.data + TOUCH_RECORD_LEN * first, TOUCH_RECORD_LEN * count)
     found.count = count
     sort_records(found)
     last = found.data
     for n in range(1, count):
-        if memcmp(last, found.data + RECORD_LEN * n, RECORD_LEN) != 0:
-            last += RECORD_LEN
-            memmove(last, found.data + RECORD_LEN * n, RECORD_LEN)
-    found.count = (last - found.data) // RECORD_LEN + 1
+        if memcmp(last, found.data + TOUCH_RECORD_LEN * n, TOUCH_RECORD_LEN) != 0:
+            last += TOUCH_RECORD_LEN
+            memmove(last, found.data + TOUCH_RECORD_LEN * n, TOUCH_RECORD_LEN)
+    found.count = (last - found.data) // TOUCH_RECORD_LEN + 1
     return True
 
 
@@ -129,25 +129,25 @@ cdef class FastHistory:
 
     def __cinit__(self):
         memset(&self.records, 0, sizeof(Array))
-        memset(&self.taken_records, 0, sizeof(Array))
-        self.taken = False
+        memset(&self.frozen_records, 0, sizeof(Array))
+        self.frozen = False
         self.touched_from = self.written = 0
 
     def __dealloc__(self):
         release(&self.records)
-        release(&self.taken_records)
+        release(&self.frozen_records)
 
     def __len__(self):
-        """Entries, duplicates within a transaction included."""
-        return self.records.count + self.taken_records.count
+        """The number of records, duplicates within a transaction included."""
+        return self.records.count + self.frozen_records.count
 
     @property
     def memsize(self):
-        """Bytes taken; room for more is not in memory yet."""
-        return len(self) * RECORD_LEN
+        """Bytes taken; what is allocated beyond that is not resident yet."""
+        return len(self) * TOUCH_RECORD_LEN
 
     def new_records(self):
-        """Return the history recorded since this was last called, as ``wire_rows`` has records."""
+        """Return the records added since the last call, sorted, as ``wire_rows`` has them."""
         cdef Array found
         cdef bint done
         memset(&found, 0, sizeof(Array))
@@ -156,88 +156,88 @@ cdef class FastHistory:
                 done = copy_sorted(&self.records, self.touched_from, &found)
             if not done:
                 raise MemoryError
-            result = PyBytes_FromStringAndSize(<char *> found.data, found.count * RECORD_LEN)
+            result = PyBytes_FromStringAndSize(<char *> found.data, found.count * TOUCH_RECORD_LEN)
         finally:
             release(&found)
         self.touched_from = self.records.count
         return result
 
     def note(self, bytes hashX not None, uint64_t tx_num):
-        """Add one entry of history, for tests."""
+        """Add one record, for tests."""
         assert len(hashX) == HASHX_LEN
-        if not grow(&self.records, RECORD_LEN, 1):
+        if not grow(&self.records, TOUCH_RECORD_LEN, 1):
             raise MemoryError
         add_record(&self.records, <const uint8_t *> PyBytes_AS_STRING(hashX), tx_num)
 
     def hashXs(self):
-        """Return the set of hashXs that have history here: what was taken, or else all."""
-        cdef Array *records = &self.taken_records if self.taken else &self.records
+        """Return the hashXs in the frozen history if there is one, else in all."""
+        cdef Array *records = &self.frozen_records if self.frozen else &self.records
         cdef size_t n
         return {
-            PyBytes_FromStringAndSize(<char *> records.data + RECORD_LEN * n, HASHX_LEN)
+            PyBytes_FromStringAndSize(<char *> records.data + TOUCH_RECORD_LEN * n, HASHX_LEN)
             for n in range(records.count)
         }
 
-    def take(self):
-        """Take the history for a flush, until :meth:`clear`."""
-        assert not self.taken
-        self.taken_records = self.records
+    def freeze(self):
+        """Freeze the history for a flush, until :meth:`clear`."""
+        assert not self.frozen
+        self.frozen_records = self.records
         memset(&self.records, 0, sizeof(Array))
-        self.taken = True
+        self.frozen = True
         self.touched_from = self.written = 0
 
     def sort(self):
-        """Order the history by script, to be written; it is taken now, if it was not before."""
-        if not self.taken:
-            self.take()
+        """Sort the history by script, to be written; freeze it first if it is not."""
+        if not self.frozen:
+            self.freeze()
         with nogil:
-            sort_records(&self.taken_records)
+            sort_records(&self.frozen_records)
         self.written = 0
 
     def put_rows(self, put, bytes flush_id not None, size_t max_bytes):
         """Call ``put(hashX + flush_id, row)`` for scripts, in key order, for ``max_bytes`` or more.
 
-        Goes on where it left off.  Return how many scripts there were; 0 at the end.
+        Continue where the last call stopped.  Return the number of scripts; 0 at the end.
         """
         cdef size_t n = self.written
-        cdef size_t count = self.taken_records.count
+        cdef size_t count = self.frozen_records.count
         cdef size_t scripts = 0
         cdef size_t size = 0
         cdef size_t last, kept
-        cdef uint8_t *data = self.taken_records.data
+        cdef uint8_t *data = self.frozen_records.data
         cdef uint8_t *row
         cdef uint8_t *at
         cdef int k
         while n < count and size < max_bytes:
             last = n + 1
             kept = 1
-            while last < count and memcmp(data + RECORD_LEN * last, data + RECORD_LEN * n,
+            while last < count and memcmp(data + TOUCH_RECORD_LEN * last, data + TOUCH_RECORD_LEN * n,
                                           HASHX_LEN) == 0:
-                if memcmp(data + RECORD_LEN * last, data + RECORD_LEN * (last - 1),
-                          RECORD_LEN) != 0:
+                if memcmp(data + TOUCH_RECORD_LEN * last, data + TOUCH_RECORD_LEN * (last - 1),
+                          TOUCH_RECORD_LEN) != 0:
                     kept += 1
                 last += 1
-            value = PyBytes_FromStringAndSize(NULL, kept * 5)
+            value = PyBytes_FromStringAndSize(NULL, kept * TXNUM_LEN)
             row = <uint8_t *> PyBytes_AS_STRING(value)
-            key = PyBytes_FromStringAndSize(<char *> data + RECORD_LEN * n, HASHX_LEN) + flush_id
-            at = data + RECORD_LEN * n
+            key = PyBytes_FromStringAndSize(<char *> data + TOUCH_RECORD_LEN * n, HASHX_LEN) + flush_id
+            at = data + TOUCH_RECORD_LEN * n
             while True:
-                for k in range(5):
-                    row[k] = at[15 - k]
-                row += 5
+                for k in range(TXNUM_LEN):
+                    row[k] = at[TOUCH_RECORD_LEN - 1 - k]
+                row += TXNUM_LEN
                 n += 1
-                while n < last and memcmp(data + RECORD_LEN * n, at, RECORD_LEN) == 0:
+                while n < last and memcmp(data + TOUCH_RECORD_LEN * n, at, TOUCH_RECORD_LEN) == 0:
                     n += 1
                 if n == last:
                     break
-                at = data + RECORD_LEN * n
+                at = data + TOUCH_RECORD_LEN * n
             put(key, value)
-            size += kept * 5 + 13
+            size += kept * TXNUM_LEN + HIST_KEY_LEN
             scripts += 1
         self.written = n
         return scripts
 
     def clear(self):
-        """Forget the history taken, which is on disk, and give its memory back."""
-        release(&self.taken_records)
-        self.taken = False
+        """Free the frozen history, which is on disk."""
+        release(&self.frozen_records)
+        self.frozen = False

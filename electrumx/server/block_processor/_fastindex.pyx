@@ -1,34 +1,32 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False
-"""The compiled form of indexing: coins made and spent, and the histories that this writes.
+"""Indexes parsed blocks in Cython: UTXOs created and spent, and the history this writes.
 
-Its oracle is the pure-Python form (``indexer``, ``utxo_cache`` and ``History.unflushed``): property
-tests feed both the same blocks and demand the same results.  ``compiled_indexer`` chooses between them.
-Blocks come parsed, from ``_fastblock``; history goes to ``_fasthistory``.
+The reference implementation is pure Python (``indexer``, ``utxo_cache`` and ``History.unflushed``):
+property tests feed both the same blocks and compare the results.  Blocks come parsed, from
+``_fastblock``; history goes to ``_fasthistory``.
 
-What the index holds
---------------------
+The index holds what is not flushed:
 
-It holds what is not flushed:
-
-- a hash table from outpoint to coin.  Entries of 64 bytes lie in one growing array, freed ones in
-  a list; a second array of 4-byte slots, at most two thirds full, finds them by linear probing.
-  The hash is seeded, so that nobody can make transactions that collide.  About 72 bytes a coin,
-  against 205 of a Python dictionary of bytes.  An entry is *new*, to be written, or *known*: on
-  disk, or in the hands of the flush that is writing it.  Known ones spare a look-up when they are
-  spent; :meth:`FastIndex.forget_known` drops the oldest;
-- the coins spent that are on disk (24 bytes each), to be deleted there, and a set of their hashes
-  that tells whether a row on disk is already spent;
+- a hash table from outpoint to UTXO.  Entries of 64 bytes are in one growing array, freed ones in a
+  free list; a second array of 4-byte slots, at most two thirds full, finds them by linear probing.
+  The hash is seeded, so that nobody can create transactions that collide.  About 72 bytes a UTXO,
+  against 205 of a Python dictionary of bytes.  An entry is *new*, to be written, or *written*: on
+  disk, or in the flush in progress.  Written ones save a look-up when they are spent;
+  :meth:`FastIndex.evict_written` drops the oldest;
+- the spent UTXOs that are on disk (24 bytes each), to be deleted there, and a set of their hashes
+  that shows whether a row on disk is already spent;
 - the history of all that (:class:`FastHistory`).
 
-What a flush is to write is *taken* from it (:meth:`FastIndex.take_coins`, :meth:`FastHistory.take`)
-into arrays of its own: new coins of 32 bytes, deletes, records.  From then on the flush may sort and
-write them in one thread while blocks are advanced in another.
+What a flush writes is *frozen* (:meth:`FastIndex.freeze_utxos`, :meth:`FastHistory.freeze`) in arrays
+of its own: new UTXOs of 32 bytes, deletes, records.  From then on one thread may sort and write them
+while another advances blocks.
 
 Spends that miss the table are looked up on disk before a batch of blocks is advanced
 (:meth:`FastIndex.missing`, :meth:`FastIndex.provide`), so that the loop that advances a block
-needs neither Python nor the disk and runs without the GIL.  One thread at a time uses an index
-(the caller holds the state lock), beside one that writes what was taken.
+needs neither Python nor the disk and runs without the GIL.
+
+Runs in: one thread at a time, with the state lock held; one more may write what is frozen.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -40,34 +38,53 @@ import os
 
 from electrumx.server.block_processor._arrays cimport Array, grow, release
 from electrumx.server.block_processor._fastblock cimport (
-    HASHX_LEN,
-    OUTPOINT_LEN,
-    OUTPUT_LEN,
     SPENDABLE_GENESIS,
     SPENDABLE_LEGACY,
     FastBlock,
     TxShape,
 )
-from electrumx.server.block_processor._fasthistory cimport RECORD_LEN, FastHistory, add_record, sort_records
+from electrumx.server.block_processor._fasthistory cimport FastHistory, add_record, sort_records
+from electrumx.server.block_processor._layout cimport (
+    DELETE_LEN,
+    FROZEN_LEN,
+    OUTPUT_FLAGS,
+    OUTPUT_LEN,
+    ROW_ID_LEN,
+    UTXO_VALUE,
+)
+from electrumx.server.storage._layout cimport (
+    HASH_LEN,
+    HASHX_LEN,
+    OUTPOINT_KEY_LEN,
+    OUTPOINT_LEN,
+    SUFFIX_LEN,
+    TOUCH_RECORD_LEN,
+    TX_HASH_PREFIX_LEN,
+    TXNUM_LEN,
+    TXOUT_IDX_LEN,
+    UNDO_ITEM_LEN,
+    UTXO_KEY_LEN,
+    VALUE_LEN,
+)
 
 
 cdef enum:
-    COIN_LEN = 24
-    # what is kept of a coin to be deleted: tx_hash[:4], txout_idx LE4, tx_num LE5, hashX
-    DELETE_LEN = 24
-    # of one to be written: the same, and value LE8
-    TAKEN_LEN = 32
-    # marks of a coin in the table: to be written, or on disk already
+    # marks of an entry: to be written, or on disk already
     NEW = 0
-    KNOWN = 1
-    # of buckets by age
+    WRITTEN = 1
+    # number of buckets by age
     AGES = 4096
+    # first bytes of the keys, ``h`` and ``u``
+    OUTPOINT_PREFIX = 0x68
+    UTXO_PREFIX = 0x75
+    # offset of an item's number in a record that is sorted
+    ORDER_NUMBER = TOUCH_RECORD_LEN - 4
 
 
 cdef struct Entry:
-    uint8_t outpoint[36]
-    uint8_t coin[24]
-    # NEW or KNOWN; of a freed entry, the number of the next freed one
+    uint8_t outpoint[OUTPOINT_LEN]
+    uint8_t utxo[UNDO_ITEM_LEN]
+    # NEW or WRITTEN; of a freed entry, the number of the next freed one
     uint32_t mark
 
 
@@ -86,30 +103,33 @@ cdef inline uint64_t mix(uint64_t value) noexcept nogil:
 
 cdef inline uint64_t tx_num_of(Entry *entry) noexcept nogil:
     cdef uint64_t tx_num = 0
-    memcpy(&tx_num, entry.coin + HASHX_LEN, 5)
+    memcpy(&tx_num, entry.utxo + HASHX_LEN, TXNUM_LEN)
     return tx_num
 
 
 cdef inline void write_keys(uint8_t *item, const Entry *entry) noexcept nogil:
-    """Write what the keys of a coin's rows are made of: see ``DELETE_LEN``."""
-    memcpy(item, entry.outpoint, 4)
-    memcpy(item + 4, entry.outpoint + 32, 4)
-    memcpy(item + 8, entry.coin + HASHX_LEN, 5)
-    memcpy(item + 13, entry.coin, HASHX_LEN)
+    """Write the parts of the keys of a UTXO's rows: see ``DELETE_LEN``."""
+    memcpy(item, entry.outpoint, TX_HASH_PREFIX_LEN)
+    item += TX_HASH_PREFIX_LEN
+    memcpy(item, entry.outpoint + HASH_LEN, TXOUT_IDX_LEN)
+    item += TXOUT_IDX_LEN
+    memcpy(item, entry.utxo + HASHX_LEN, TXNUM_LEN)
+    memcpy(item + TXNUM_LEN, entry.utxo, HASHX_LEN)
 
 
 cdef bint order_by(Array *order, Array *items, size_t length, size_t at) noexcept nogil:
-    """List the numbers of items in the order of their eleven bytes at ``at``."""
+    """List the numbers of items, sorted by their eleven bytes at ``at``."""
     cdef size_t n
     cdef uint8_t *record
     order.count = 0
-    if not grow(order, RECORD_LEN, items.count):
+    if not grow(order, TOUCH_RECORD_LEN, items.count):
         return False
     for n in range(items.count):
-        record = order.data + RECORD_LEN * n
+        record = order.data + TOUCH_RECORD_LEN * n
         memcpy(record, items.data + length * n + at, HASHX_LEN)
+        # A record's tx_num is big-endian and stands for the number of the item.
         memset(record + HASHX_LEN, 0, 1)
-        memcpy(record + 12, &n, 4)
+        memcpy(record + ORDER_NUMBER, &n, 4)
     order.count = items.count
     sort_records(order)
     return True
@@ -118,7 +138,7 @@ cdef bint order_by(Array *order, Array *items, size_t length, size_t at) noexcep
 cdef inline size_t ordered(Array *order, size_t n) noexcept nogil:
     """Return the number of the ``n``-th item."""
     cdef uint32_t number
-    memcpy(&number, order.data + RECORD_LEN * n + 12, 4)
+    memcpy(&number, order.data + TOUCH_RECORD_LEN * n + ORDER_NUMBER, 4)
     return number
 
 
@@ -131,21 +151,21 @@ cdef inline uint32_t coinbase_output_count(FastBlock block) noexcept:
 cdef bint has_row(Array *deletes, const uint8_t *row) noexcept nogil:
     cdef size_t n
     for n in range(deletes.count):
-        if memcmp(deletes.data + DELETE_LEN * n, row, 13) == 0:
+        if memcmp(deletes.data + DELETE_LEN * n, row, ROW_ID_LEN) == 0:
             return True
     return False
 
 
 cdef class FastIndex:
-    """Coins and history not yet flushed."""
+    """UTXOs and history not yet flushed."""
 
     cdef Entry *entries
-    # entries used or freed, and room for
+    # entries in use or freed, and allocated
     cdef uint32_t used
     cdef uint32_t room
-    # the first freed entry plus 1, coins alive, and those of them that are new
+    # the first freed entry plus 1, entries in use, and those of them that are new
     cdef uint32_t freed
-    cdef readonly uint32_t coin_count
+    cdef readonly uint32_t utxo_count
     cdef uint32_t new_count
     # entry number plus 1 by hash; 0 is free
     cdef uint32_t *slots
@@ -155,20 +175,20 @@ cdef class FastIndex:
     # hashes of rows on disk that are spent; 0 is free
     cdef uint64_t *spent
     cdef uint64_t spent_mask
-    # what the flush that is under way has taken
-    cdef readonly bint coins_taken
-    cdef Array taken_coins
-    cdef Array taken_deletes
+    # what the flush in progress writes
+    cdef readonly bint utxos_frozen
+    cdef Array frozen_utxos
+    cdef Array frozen_deletes
     cdef readonly FastHistory history
 
     def __cinit__(self):
         self.entries = NULL
-        self.used = self.room = self.freed = self.coin_count = self.new_count = 0
+        self.used = self.room = self.freed = self.utxo_count = self.new_count = 0
         self.slots, self.spent = NULL, NULL
-        self.coins_taken = False
+        self.utxos_frozen = False
         memset(&self.deletes, 0, sizeof(Array))
-        memset(&self.taken_coins, 0, sizeof(Array))
-        memset(&self.taken_deletes, 0, sizeof(Array))
+        memset(&self.frozen_utxos, 0, sizeof(Array))
+        memset(&self.frozen_deletes, 0, sizeof(Array))
         self.history = FastHistory()
         self.start_tables()
         self.seed = int.from_bytes(os.urandom(8), "little")
@@ -187,14 +207,14 @@ cdef class FastIndex:
         free(self.slots)
         free(self.spent)
         release(&self.deletes)
-        release(&self.taken_coins)
-        release(&self.taken_deletes)
+        release(&self.frozen_utxos)
+        release(&self.frozen_deletes)
 
     # the table
 
     cdef inline uint64_t hash_of(self, const uint8_t *outpoint) noexcept nogil:
         cdef uint32_t idx
-        memcpy(&idx, outpoint + 32, 4)
+        memcpy(&idx, outpoint + HASH_LEN, TXOUT_IDX_LEN)
         return mix(load8(outpoint) ^ self.seed ^ mix(load8(outpoint + 8) + idx))
 
     cdef inline uint64_t find_slot(self, const uint8_t *outpoint) noexcept nogil:
@@ -207,7 +227,7 @@ cdef class FastIndex:
         return slot
 
     cdef bint make_room(self) noexcept nogil:
-        """Make room for one more entry; false if there is no memory."""
+        """Allocate room for one more entry; return false without memory."""
         cdef Entry *entries
         cdef uint32_t *slots
         cdef uint64_t room, size, n, slot
@@ -219,7 +239,7 @@ cdef class FastIndex:
             if entries == NULL:
                 return False
             self.entries, self.room = entries, <uint32_t> room
-        if 3 * (<uint64_t> self.coin_count + 1) > 2 * (self.slot_mask + 1):
+        if 3 * (<uint64_t> self.utxo_count + 1) > 2 * (self.slot_mask + 1):
             size = 2 * (self.slot_mask + 1)
             slots = <uint32_t *> calloc(size, sizeof(uint32_t))
             if slots == NULL:
@@ -235,7 +255,7 @@ cdef class FastIndex:
         return True
 
     cdef Entry *put(self, const uint8_t *outpoint) noexcept nogil:
-        """Return the entry of an outpoint, a new one if there is none; NULL without memory."""
+        """Return the entry of an outpoint, created if it is missing; NULL without memory."""
         cdef uint64_t slot
         cdef uint32_t number
         cdef Entry *entry
@@ -253,13 +273,13 @@ cdef class FastIndex:
             number = self.used
             entry = &self.entries[number - 1]
         memcpy(entry.outpoint, outpoint, OUTPOINT_LEN)
-        entry.mark = KNOWN
+        entry.mark = WRITTEN
         self.slots[slot] = number
-        self.coin_count += 1
+        self.utxo_count += 1
         return entry
 
     cdef inline void mark(self, Entry *entry, uint32_t mark) noexcept nogil:
-        """Change the mark of an entry that is alive."""
+        """Change the mark of an entry in use."""
         if entry.mark == NEW:
             self.new_count -= 1
         if mark == NEW:
@@ -272,10 +292,10 @@ cdef class FastIndex:
         cdef uint64_t probe = slot
         cdef uint64_t home
         cdef uint32_t number = self.slots[slot]
-        self.mark(&self.entries[number - 1], KNOWN)
+        self.mark(&self.entries[number - 1], WRITTEN)
         self.entries[number - 1].mark = self.freed
         self.freed = number
-        self.coin_count -= 1
+        self.utxo_count -= 1
         while True:
             probe = (probe + 1) & self.slot_mask
             if not self.slots[probe]:
@@ -292,13 +312,13 @@ cdef class FastIndex:
     cdef inline uint64_t spent_hash(self, const uint8_t *row) noexcept nogil:
         """Hash tx_hash[:4], txout_idx LE4, tx_num LE5; never 0."""
         cdef uint64_t tail = 0
-        memcpy(&tail, row + 8, 5)
+        memcpy(&tail, row + ROW_ID_LEN - TXNUM_LEN, TXNUM_LEN)
         return mix(load8(row) ^ self.seed ^ mix(tail)) | 1
 
     cdef bint note_spent(self, const uint8_t *row) noexcept nogil:
         cdef uint64_t *bigger
         cdef uint64_t size, n, slot, value
-        if 2 * (self.deletes.count + self.taken_deletes.count + 1) > self.spent_mask:
+        if 2 * (self.deletes.count + self.frozen_deletes.count + 1) > self.spent_mask:
             size = 2 * (self.spent_mask + 1)
             bigger = <uint64_t *> calloc(size, sizeof(uint64_t))
             if bigger == NULL:
@@ -316,7 +336,7 @@ cdef class FastIndex:
         return True
 
     cdef void put_spent(self, const uint8_t *row) noexcept nogil:
-        """Note a row; there is room."""
+        """Note a row; room was allocated."""
         cdef uint64_t value = self.spent_hash(row)
         cdef uint64_t slot = value >> 1 & self.spent_mask
         while self.spent[slot]:
@@ -324,24 +344,24 @@ cdef class FastIndex:
         self.spent[slot] = value
 
     def __contains__(self, bytes key not None):
-        """Tell whether the ``h`` row with this key, 14 bytes, is spent but still on disk."""
+        """Return whether the ``h`` row with this key, 14 bytes, is spent but still on disk."""
         cdef const uint8_t *row = <const uint8_t *> PyBytes_AS_STRING(key) + 1
         cdef uint64_t value, slot
-        if PyBytes_GET_SIZE(key) != 14:
+        if PyBytes_GET_SIZE(key) != OUTPOINT_KEY_LEN:
             return False
         value = self.spent_hash(row)
         slot = value >> 1 & self.spent_mask
         while self.spent[slot]:
             if self.spent[slot] == value:
-                # Equal hashes are nearly always equal rows; the truth is in the lists.
-                return has_row(&self.deletes, row) or has_row(&self.taken_deletes, row)
+                # Equal hashes are nearly always equal rows; the lists decide.
+                return has_row(&self.deletes, row) or has_row(&self.frozen_deletes, row)
             slot = (slot + 1) & self.spent_mask
         return False
 
     # advancing
 
     def missing(self, list blocks not None):
-        """Return the outpoints that these blocks spend and that neither they nor the table have.
+        """Return the outpoints that these blocks spend and that neither they create nor the table has.
 
         As bytes of 36 each.  The blocks are consecutive.
         """
@@ -359,7 +379,7 @@ cdef class FastIndex:
                     raise MemoryError
             if not found.count:
                 return []
-            # Most of them the blocks make themselves.
+            # The blocks create most of them themselves.
             made = FastIndex.__new__(FastIndex)
             for item in blocks:
                 block = item
@@ -394,25 +414,25 @@ cdef class FastIndex:
 
     cdef bint note_transactions(self, FastBlock block) noexcept nogil:
         """Put an entry, with an index that no output has, for each transaction of a block."""
-        cdef uint8_t outpoint[36]
+        cdef uint8_t outpoint[OUTPOINT_LEN]
         cdef uint32_t n
-        memset(outpoint + 32, 0xff, 4)
+        memset(outpoint + HASH_LEN, 0xff, TXOUT_IDX_LEN)
         for n in range(block.tx_count):
-            memcpy(outpoint, block.hashes.data + 32 * n, 32)
+            memcpy(outpoint, block.hashes.data + HASH_LEN * n, HASH_LEN)
             if self.put(outpoint) == NULL:
                 return False
         return True
 
     cdef bint drop_made(self, Array *found) noexcept nogil:
-        """Keep those outpoints in ``found``, once each, whose transaction was not noted here."""
-        cdef uint8_t outpoint[36]
+        """Keep the outpoints in ``found``, without duplicates, whose transaction was not noted here."""
+        cdef uint8_t outpoint[OUTPOINT_LEN]
         cdef uint8_t *spend
         cdef size_t k
         cdef size_t kept = 0
-        memset(outpoint + 32, 0xff, 4)
+        memset(outpoint + HASH_LEN, 0xff, TXOUT_IDX_LEN)
         for k in range(found.count):
             spend = found.data + OUTPOINT_LEN * k
-            memcpy(outpoint, spend, 32)
+            memcpy(outpoint, spend, HASH_LEN)
             if self.slots[self.find_slot(outpoint)] or self.slots[self.find_slot(spend)]:
                 continue
             if self.put(spend) == NULL:
@@ -423,12 +443,12 @@ cdef class FastIndex:
         return True
 
     def coinbase_outpoints(self, list blocks not None):
-        """Return the outpoints that the blocks' coinbases make and that the table does not have.
+        """Return the outpoints that the blocks' coinbases create and that the table does not have.
 
         As bytes of 36 each.
         """
         cdef FastBlock block
-        cdef uint8_t outpoint[36]
+        cdef uint8_t outpoint[OUTPOINT_LEN]
         cdef uint32_t idx
         cdef list found = []
         for item in blocks:
@@ -436,34 +456,34 @@ cdef class FastIndex:
             if not block.tx_count:
                 # Without transactions there is nothing to copy from.
                 continue
-            memcpy(outpoint, block.hashes.data, 32)
+            memcpy(outpoint, block.hashes.data, HASH_LEN)
             for idx in range(coinbase_output_count(block)):
-                memcpy(outpoint + 32, &idx, 4)
-                if block.outputs.data[OUTPUT_LEN * idx + 19] and not self.slots[
+                memcpy(outpoint + HASH_LEN, &idx, TXOUT_IDX_LEN)
+                if block.outputs.data[OUTPUT_LEN * idx + OUTPUT_FLAGS] and not self.slots[
                         self.find_slot(outpoint)]:
                     found.append(PyBytes_FromStringAndSize(<char *> outpoint, OUTPOINT_LEN))
         return found
 
-    def provide(self, bytes outpoint not None, bytes coin not None):
-        """Put a coin that is on disk into the table; it is about to be spent."""
+    def provide(self, bytes outpoint not None, bytes utxo not None):
+        """Put a UTXO that is on disk into the table; a block that is advanced next may spend it."""
         cdef Entry *entry
-        assert len(outpoint) == OUTPOINT_LEN and len(coin) == COIN_LEN
+        assert len(outpoint) == OUTPOINT_LEN and len(utxo) == UNDO_ITEM_LEN
         entry = self.put(<const uint8_t *> PyBytes_AS_STRING(outpoint))
         if entry == NULL:
             raise MemoryError
-        memcpy(entry.coin, PyBytes_AS_STRING(coin), COIN_LEN)
-        self.mark(entry, KNOWN)
+        memcpy(entry.utxo, PyBytes_AS_STRING(utxo), UNDO_ITEM_LEN)
+        self.mark(entry, WRITTEN)
 
     def advance(self, FastBlock block not None, uint64_t first_tx_num, bint after_genesis,
                 bint any_order):
         """Index a block; return its undo items, joined.
 
-        ``after_genesis`` chooses the rule of what can be spent.  Raise KeyError with the outpoint
-        if one that is spent does not exist; the index is then useless.
+        ``after_genesis`` selects the rule of what can be spent.  Raise KeyError with the outpoint
+        if one that is spent does not exist; the index is then inconsistent.
         """
         cdef uint8_t rule = SPENDABLE_GENESIS if after_genesis else SPENDABLE_LEGACY
         cdef bytes overwritten = self.overwrite(block, rule)
-        cdef bytes undo = PyBytes_FromStringAndSize(NULL, block.spends.count * COIN_LEN)
+        cdef bytes undo = PyBytes_FromStringAndSize(NULL, block.spends.count * UNDO_ITEM_LEN)
         cdef uint8_t *items = <uint8_t *> PyBytes_AS_STRING(undo)
         cdef int64_t verdict
         with nogil:
@@ -476,8 +496,8 @@ cdef class FastIndex:
         return overwritten + undo if overwritten else undo
 
     cdef bytes overwrite(self, FastBlock block, uint8_t rule):
-        """Remove the coins that a block's coinbase makes again; return the undo items for that."""
-        cdef uint8_t outpoint[36]
+        """Remove the UTXOs that a block's coinbase creates again; return the undo items for them."""
+        cdef uint8_t outpoint[OUTPOINT_LEN]
         cdef uint32_t idx
         cdef uint32_t count = coinbase_output_count(block)
         cdef bint found = False
@@ -485,34 +505,34 @@ cdef class FastIndex:
         cdef list items = []
         if not count:
             return b""
-        memcpy(outpoint, block.hashes.data, 32)
+        memcpy(outpoint, block.hashes.data, HASH_LEN)
         for idx in range(count):
-            memcpy(outpoint + 32, &idx, 4)
+            memcpy(outpoint + HASH_LEN, &idx, TXOUT_IDX_LEN)
             found = found or self.slots[self.find_slot(outpoint)] != 0
         if not found:
             return b""
         for idx in range(count):
-            if not block.outputs.data[OUTPUT_LEN * idx + 19] & rule:
+            if not block.outputs.data[OUTPUT_LEN * idx + OUTPUT_FLAGS] & rule:
                 continue
-            memcpy(outpoint + 32, &idx, 4)
+            memcpy(outpoint + HASH_LEN, &idx, TXOUT_IDX_LEN)
             slot = self.find_slot(outpoint)
             if not self.slots[slot]:
-                items.append(bytes(COIN_LEN))
+                items.append(bytes(UNDO_ITEM_LEN))
                 continue
             items.append(PyBytes_FromStringAndSize(
-                <char *> self.entries[self.slots[slot] - 1].coin, COIN_LEN))
+                <char *> self.entries[self.slots[slot] - 1].utxo, UNDO_ITEM_LEN))
             if not self.drop(slot):
                 raise MemoryError
         return b"".join(items)
 
     cdef int64_t advance_block(self, FastBlock block, uint64_t first_tx_num, uint8_t rule,
                                bint any_order, uint8_t *undo) noexcept nogil:
-        """Return -1, or -2 if there is no memory, or the number of the spend that failed."""
+        """Return -1, or -2 without memory, or the number of the spend that failed."""
         cdef TxShape *shapes = <TxShape *> block.shapes.data
         cdef size_t spend = 0
         cdef size_t output = 0
         cdef uint32_t n, m
-        if not grow(&self.history.records, RECORD_LEN, block.spends.count + block.outputs.count):
+        if not grow(&self.history.records, TOUCH_RECORD_LEN, block.spends.count + block.outputs.count):
             return -2
         if any_order:
             for n in range(block.tx_count):
@@ -523,7 +543,7 @@ cdef class FastIndex:
         for n in range(block.tx_count):
             for m in range(shapes[n].spends):
                 if not self.spend(block.spends.data + OUTPOINT_LEN * spend,
-                                  undo + COIN_LEN * spend, first_tx_num + n):
+                                  undo + UNDO_ITEM_LEN * spend, first_tx_num + n):
                     return spend
                 spend += 1
             if not any_order:
@@ -535,23 +555,23 @@ cdef class FastIndex:
 
     cdef bint add_outputs(self, FastBlock block, uint32_t tx, size_t first, uint32_t count,
                           uint64_t tx_num, uint8_t rule) noexcept nogil:
-        cdef uint8_t outpoint[36]
+        cdef uint8_t outpoint[OUTPOINT_LEN]
         cdef const uint8_t *output
         cdef Entry *entry
         cdef uint32_t idx
-        memcpy(outpoint, block.hashes.data + 32 * tx, 32)
+        memcpy(outpoint, block.hashes.data + HASH_LEN * tx, HASH_LEN)
         for idx in range(count):
             output = block.outputs.data + OUTPUT_LEN * (first + idx)
-            if not output[19] & rule:
+            if not output[OUTPUT_FLAGS] & rule:
                 continue
-            memcpy(outpoint + 32, &idx, 4)
+            memcpy(outpoint + HASH_LEN, &idx, TXOUT_IDX_LEN)
             entry = self.put(outpoint)
             if entry == NULL:
                 return False
             self.mark(entry, NEW)
-            memcpy(entry.coin, output, HASHX_LEN)
-            memcpy(entry.coin + HASHX_LEN, &tx_num, 5)
-            memcpy(entry.coin + 16, output + HASHX_LEN, 8)
+            memcpy(entry.utxo, output, HASHX_LEN)
+            memcpy(entry.utxo + HASHX_LEN, &tx_num, TXNUM_LEN)
+            memcpy(entry.utxo + UTXO_VALUE, output + HASHX_LEN, VALUE_LEN)
             add_record(&self.history.records, output, tx_num)
         return True
 
@@ -561,15 +581,15 @@ cdef class FastIndex:
         if not self.slots[slot]:
             return False
         entry = &self.entries[self.slots[slot] - 1]
-        memcpy(undo, entry.coin, COIN_LEN)
-        add_record(&self.history.records, entry.coin, tx_num)
+        memcpy(undo, entry.utxo, UNDO_ITEM_LEN)
+        add_record(&self.history.records, entry.utxo, tx_num)
         return self.drop(slot)
 
     cdef bint drop(self, uint64_t slot) noexcept nogil:
-        """Remove a coin from the table, and from the disk if it is there; false without memory."""
+        """Remove a UTXO from the table, and note its rows to delete; return false without memory."""
         cdef Entry *entry = &self.entries[self.slots[slot] - 1]
         cdef uint8_t *row
-        if entry.mark == KNOWN:
+        if entry.mark == WRITTEN:
             if not grow(&self.deletes, DELETE_LEN, 1):
                 return False
             row = self.deletes.data + DELETE_LEN * self.deletes.count
@@ -580,149 +600,149 @@ cdef class FastIndex:
         self.remove(slot)
         return True
 
-    # what is to be flushed
+    # flushing
 
     @property
-    def new_coins(self):
-        """Coins to be written: those taken, or else all new ones."""
-        return self.taken_coins.count if self.coins_taken else self.new_count
+    def new_utxos(self):
+        """UTXOs to be written: the frozen ones, or else all new ones."""
+        return self.frozen_utxos.count if self.utxos_frozen else self.new_count
 
     @property
     def delete_count(self):
-        """Coins on disk that are spent: those taken, or else all."""
-        return self.taken_deletes.count if self.coins_taken else self.deletes.count
+        """UTXOs on disk that are spent: the frozen ones, or else all."""
+        return self.frozen_deletes.count if self.utxos_frozen else self.deletes.count
 
     @property
     def pending_rows(self):
-        """(coins, deletes) that wait to be written, taken or not."""
-        return (self.new_count + self.taken_coins.count,
-                self.deletes.count + self.taken_deletes.count)
+        """(UTXOs, deletes) that wait to be written, frozen or not."""
+        return (self.new_count + self.frozen_utxos.count,
+                self.deletes.count + self.frozen_deletes.count)
 
     @property
     def memsize(self):
-        """Bytes taken by coins and deletes."""
+        """Bytes frozen by UTXOs and deletes."""
         return (self.room * sizeof(Entry) + (self.slot_mask + 1) * sizeof(uint32_t)
-                + (self.deletes.room + self.taken_deletes.room) * DELETE_LEN
-                + self.taken_coins.room * TAKEN_LEN + (self.spent_mask + 1) * sizeof(uint64_t))
+                + (self.deletes.room + self.frozen_deletes.room) * DELETE_LEN
+                + self.frozen_utxos.room * FROZEN_LEN + (self.spent_mask + 1) * sizeof(uint64_t))
 
-    def take_coins(self):
-        """Take coins and deletes for a flush, until :meth:`clear_coins`.
+    def freeze_utxos(self):
+        """Freeze UTXOs and deletes for a flush, until :meth:`clear_utxos`.
 
-        The coins become known ones.
+        The entries count as written from now on.
         """
         cdef bint done
-        assert not self.coins_taken
+        assert not self.utxos_frozen
         with nogil:
-            done = self.take_new_coins()
+            done = self.freeze_new()
         if not done:
             raise MemoryError
-        self.coins_taken = True
+        self.utxos_frozen = True
 
-    cdef bint take_new_coins(self) noexcept nogil:
+    cdef bint freeze_new(self) noexcept nogil:
         cdef uint64_t n
         cdef Entry *entry
-        cdef uint8_t *taken
+        cdef uint8_t *frozen
         cdef size_t k
-        # No more than what is needed: they lie here for as long as a flush takes.
-        self.taken_coins.data = <uint8_t *> realloc(NULL, (<size_t> self.new_count + 1) * TAKEN_LEN)
-        if self.taken_coins.data == NULL:
+        # Exactly what is needed: it is held for as long as a flush takes.
+        self.frozen_utxos.data = <uint8_t *> realloc(NULL, (<size_t> self.new_count + 1) * FROZEN_LEN)
+        if self.frozen_utxos.data == NULL:
             return False
-        self.taken_coins.room = self.new_count + 1
+        self.frozen_utxos.room = self.new_count + 1
         for n in range(self.slot_mask + 1):
             if not self.slots[n]:
                 continue
             entry = &self.entries[self.slots[n] - 1]
             if entry.mark != NEW:
                 continue
-            taken = self.taken_coins.data + TAKEN_LEN * self.taken_coins.count
-            write_keys(taken, entry)
-            memcpy(taken + DELETE_LEN, entry.coin + 16, 8)
-            self.taken_coins.count += 1
-            entry.mark = KNOWN
+            frozen = self.frozen_utxos.data + FROZEN_LEN * self.frozen_utxos.count
+            write_keys(frozen, entry)
+            memcpy(frozen + DELETE_LEN, entry.utxo + UTXO_VALUE, VALUE_LEN)
+            self.frozen_utxos.count += 1
+            entry.mark = WRITTEN
         self.new_count = 0
-        self.taken_deletes = self.deletes
+        self.frozen_deletes = self.deletes
         memset(&self.deletes, 0, sizeof(Array))
-        # Rows that are on disk no longer need not be told apart from those that are.
+        # Deleted rows are no longer on disk, so they need no hashes.
         memset(self.spent, 0, (self.spent_mask + 1) * sizeof(uint64_t))
-        for k in range(self.taken_deletes.count):
-            self.put_spent(self.taken_deletes.data + DELETE_LEN * k)
+        for k in range(self.frozen_deletes.count):
+            self.put_spent(self.frozen_deletes.data + DELETE_LEN * k)
         return True
 
-    def put_coins(self, put):
-        """Call ``put(key, value)`` for the rows of every coin taken: ``h``, then ``u``, in order."""
-        self.call_for_rows(put, &self.taken_coins, TAKEN_LEN)
+    def put_utxos(self, put):
+        """Call ``put(key, value)`` for the rows of every frozen UTXO: ``h``, then ``u``, in order."""
+        self.call_for_rows(put, &self.frozen_utxos, FROZEN_LEN)
 
-    def delete_coins(self, delete):
-        """Call ``delete(key)`` for the rows of every coin taken that is spent: ``h``, then ``u``."""
-        self.call_for_rows(delete, &self.taken_deletes, DELETE_LEN)
+    def delete_utxos(self, delete):
+        """Call ``delete(key)`` for the rows of every frozen delete: ``h``, then ``u``."""
+        self.call_for_rows(delete, &self.frozen_deletes, DELETE_LEN)
 
-    cdef int call_for_rows(self, call, Array *taken, size_t length) except -1:
-        """Call with the keys of the rows of what was taken, and with values where it has them."""
-        cdef bint has_values = length == TAKEN_LEN
+    cdef int call_for_rows(self, call, Array *frozen, size_t length) except -1:
+        """Call with the keys of the rows of frozen items, and with values where they have them."""
+        cdef bint has_values = length == FROZEN_LEN
         cdef Array order
         cdef size_t n
         cdef const uint8_t *item
-        cdef uint8_t key[21]
+        cdef uint8_t key[UTXO_KEY_LEN]
         memset(&order, 0, sizeof(Array))
         try:
-            self.sort_taken(&order, taken, length, 0)
-            key[0] = 0x68
+            self.sort_frozen(&order, frozen, length, 0)
+            key[0] = OUTPOINT_PREFIX
             for n in range(order.count):
-                item = taken.data + length * ordered(&order, n)
-                memcpy(key + 1, item, 13)
-                row = PyBytes_FromStringAndSize(<char *> key, 14)
+                item = frozen.data + length * ordered(&order, n)
+                memcpy(key + 1, item, ROW_ID_LEN)
+                row = PyBytes_FromStringAndSize(<char *> key, OUTPOINT_KEY_LEN)
                 if has_values:
-                    call(row, PyBytes_FromStringAndSize(<char *> item + 13, HASHX_LEN))
+                    call(row, PyBytes_FromStringAndSize(<char *> item + ROW_ID_LEN, HASHX_LEN))
                 else:
                     call(row)
-            self.sort_taken(&order, taken, length, 13)
-            key[0] = 0x75
+            self.sort_frozen(&order, frozen, length, ROW_ID_LEN)
+            key[0] = UTXO_PREFIX
             for n in range(order.count):
-                item = taken.data + length * ordered(&order, n)
-                memcpy(key + 1, item + 13, HASHX_LEN)
-                memcpy(key + 12, item + 4, 9)
-                row = PyBytes_FromStringAndSize(<char *> key, 21)
+                item = frozen.data + length * ordered(&order, n)
+                memcpy(key + 1, item + ROW_ID_LEN, HASHX_LEN)
+                memcpy(key + 1 + HASHX_LEN, item + TX_HASH_PREFIX_LEN, SUFFIX_LEN)
+                row = PyBytes_FromStringAndSize(<char *> key, UTXO_KEY_LEN)
                 if has_values:
-                    call(row, PyBytes_FromStringAndSize(<char *> item + DELETE_LEN, 8))
+                    call(row, PyBytes_FromStringAndSize(<char *> item + DELETE_LEN, VALUE_LEN))
                 else:
                     call(row)
         finally:
             release(&order)
         return 0
 
-    cdef int sort_taken(self, Array *order, Array *taken, size_t length, size_t at) except -1:
-        """Make a list of items, to be read with :func:`ordered`, by their eleven bytes at ``at``.
+    cdef int sort_frozen(self, Array *order, Array *frozen, size_t length, size_t at) except -1:
+        """Sort items by their eleven bytes at ``at``; :func:`ordered` reads the result.
 
-        Items that agree in those come in any order, which costs the engine nothing.
+        Items that agree in those are in any order, which costs the engine nothing.
         """
         cdef bint done
         with nogil:
-            done = order_by(order, taken, length, at)
+            done = order_by(order, frozen, length, at)
         if not done:
             raise MemoryError
         return 0
 
-    def clear_coins(self):
-        """Forget what was taken of coins and deletes: it is on disk."""
-        self.coins_taken = False
-        release(&self.taken_coins)
-        release(&self.taken_deletes)
+    def clear_utxos(self):
+        """Free the frozen UTXOs and deletes: they are on disk."""
+        self.utxos_frozen = False
+        release(&self.frozen_utxos)
+        release(&self.frozen_deletes)
 
-    def forget_known(self, size_t keep_bytes):
-        """Drop the oldest of the coins that are on disk, but for about ``keep_bytes`` of them.
+    def evict_written(self, size_t keep_bytes):
+        """Drop the oldest written entries, except for about ``keep_bytes`` of them.
 
-        Call it when no flush is under way, and no coin was provided that is still to be spent.
+        Call it when no flush is in progress, and no UTXO was provided that is still to be spent.
         """
         cdef bint done
         cdef size_t keep = keep_bytes // (sizeof(Entry) + 8)
-        assert not self.coins_taken
+        assert not self.utxos_frozen
         if not self.deletes.count and self.spent_mask >= 1 << 12:
             free(self.spent)
             self.spent_mask = (1 << 12) - 1
             self.spent = <uint64_t *> calloc(self.spent_mask + 1, sizeof(uint64_t))
             if self.spent == NULL:
                 raise MemoryError
-        if self.coin_count - self.new_count <= keep and keep:
+        if self.utxo_count - self.new_count <= keep and keep:
             return
         with nogil:
             done = self.rebuild(keep)
@@ -730,7 +750,7 @@ cdef class FastIndex:
             raise MemoryError
 
     cdef bint rebuild(self, size_t keep) noexcept nogil:
-        """Make the table anew, with all new coins and the ``keep`` youngest known ones, about."""
+        """Rebuild the table, with all new entries and about the ``keep`` youngest written ones."""
         cdef uint64_t ages[AGES]
         cdef uint64_t n, newest, oldest, size, slot, left
         cdef uint32_t count = 0
@@ -745,7 +765,7 @@ cdef class FastIndex:
         for n in range(self.slot_mask + 1):
             if self.slots[n]:
                 entry = &self.entries[self.slots[n] - 1]
-                if entry.mark == KNOWN:
+                if entry.mark == WRITTEN:
                     ages[tx_num_of(entry) * (AGES - 1) // newest] += 1
         # The lowest bucket that is kept.
         oldest = AGES
@@ -770,7 +790,7 @@ cdef class FastIndex:
             if not self.slots[n]:
                 continue
             entry = &self.entries[self.slots[n] - 1]
-            if entry.mark == KNOWN and tx_num_of(entry) * (AGES - 1) // newest < oldest:
+            if entry.mark == WRITTEN and tx_num_of(entry) * (AGES - 1) // newest < oldest:
                 continue
             entries[count] = entry[0]
             count += 1
@@ -781,7 +801,7 @@ cdef class FastIndex:
         free(self.entries)
         free(self.slots)
         self.entries, self.slots, self.slot_mask = entries, slots, size - 1
-        self.used = self.coin_count = count
+        self.used = self.utxo_count = count
         self.room = count + 1
         self.freed = 0
         return True

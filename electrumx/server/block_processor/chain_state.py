@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from electrumx.lib.coins import Block, Coin
 from electrumx.lib.hash import hash_to_hex_str
-from electrumx.server.block_processor import indexer
 from electrumx.server.block_processor.block_parser import ParsedBlock, spent_outpoints_of
 from electrumx.server.block_processor.compiled_indexer import CompiledIndex
 from electrumx.server.block_processor.errors import ChainError, UndoMissingError, UnfitBlockError
@@ -30,6 +29,7 @@ from electrumx.server.db.flusher import DB, FlushData
 from electrumx.server.db.wire_rows import Addition
 from electrumx.server.notifications import Confirmed
 from electrumx.server.storage.schema import HASH_LEN
+from electrumx.server.storage.undo import split_items
 
 if TYPE_CHECKING:
     from electrumx.server.block_processor._fastblock import FastBlock
@@ -222,7 +222,7 @@ class ChainState:
         undo_info = self._db.read_undo_info(height)
         if undo_info is None:
             raise UndoMissingError(self._undo_missing_text(height))
-        return indexer.split_undo(undo_info)
+        return split_items(undo_info)
 
     def _undo_missing_text(self, height: int) -> str:
         """Return why a block cannot be undone, and what to do."""
@@ -277,6 +277,7 @@ class ChainState:
             utxos.adds,
             utxos.deletes,
             self.tip,
+            self.compiled,
         )
 
     def freeze(self, flush_utxos: bool, keep_bytes: int) -> FlushData:
@@ -290,11 +291,11 @@ class ChainState:
         flush_data = self.flush_data()
         self.headers, self.block_tx_hashes = [], []
         if flush_utxos:
-            self.compiled.forget_known(keep_bytes)
+            self.compiled.evict_written(keep_bytes)
             self.undo_infos, self.undo_bytes = [], 0
         else:
             flush_data.undo_infos = []
-        self.compiled.take(flush_utxos)
+        self.compiled.freeze(flush_utxos)
         return flush_data
 
     def note_flushed(self) -> None:
@@ -303,4 +304,4 @@ class ChainState:
             self.undo_bytes = 0
             if self.compiled:
                 # Blocks may be undone next, or clients be served: all of it is on disk.
-                self.compiled.forget_known(0)
+                self.compiled.evict_written(0)

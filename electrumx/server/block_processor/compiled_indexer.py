@@ -84,17 +84,17 @@ class CompiledAdds:
         self._index = index.index
 
     def __len__(self) -> int:
-        return int(self._index.new_coins)
+        return int(self._index.new_utxos)
 
     def put_rows(self, put: Callable[[bytes, bytes], None]) -> None:
         """Call ``put`` with the rows of every UTXO."""
-        if not self._index.coins_taken:
-            self._index.take_coins()
-        self._index.put_coins(put)
+        if not self._index.utxos_frozen:
+            self._index.freeze_utxos()
+        self._index.put_utxos(put)
 
     def clear(self) -> None:
         """Note that UTXOs and deletes are on disk."""
-        self._index.clear_coins()
+        self._index.clear_utxos()
 
 
 class CompiledDeletes:
@@ -108,13 +108,13 @@ class CompiledDeletes:
 
     def delete_rows(self, delete: Callable[[bytes], None]) -> None:
         """Call ``delete`` with the key of every row."""
-        if not self._index.coins_taken:
-            self._index.take_coins()
-        self._index.delete_coins(delete)
+        if not self._index.utxos_frozen:
+            self._index.freeze_utxos()
+        self._index.delete_utxos(delete)
 
     def clear(self) -> None:
         """Note that UTXOs and deletes are on disk."""
-        self._index.clear_coins()
+        self._index.clear_utxos()
 
 
 class CompiledIndex:
@@ -206,21 +206,21 @@ class CompiledIndex:
         utxos, deletes = self.index.pending_rows
         return utxos, deletes
 
-    def take(self, utxos: bool) -> None:
+    def freeze(self, utxos: bool) -> None:
         """Freeze what waits to be flushed: history and, with ``utxos``, UTXOs and deletes.
 
         Blocks can be advanced while another thread writes that.
         """
-        self._history.take()
+        self._history.freeze()
         if utxos:
-            self.index.take_coins()
+            self.index.freeze_utxos()
 
-    def forget_known(self, keep_bytes: int) -> None:
+    def evict_written(self, keep_bytes: int) -> None:
         """Drop the oldest UTXOs that are on disk, until they take ``keep_bytes`` at most.
 
         Not while a flush is in progress.
         """
-        self.index.forget_known(keep_bytes)
+        self.index.evict_written(keep_bytes)
 
     # The methods of PendingHistory.
 

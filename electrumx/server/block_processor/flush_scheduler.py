@@ -170,6 +170,7 @@ class FlushScheduler:
             deletes = 2 * spent
             utxos += compiled.memsize()
             unwritten += adds * compiled.BYTES_PER_UTXO
+            history += compiled.history_memsize()
         flushing = (
             adds * self.FLUSH_BYTES_PER_UTXO
             + deletes * self.FLUSH_BYTES_PER_DELETE

@@ -147,7 +147,6 @@ class BlockProcessor:
                 "headers of Python and OpenSSL are"
             )
         self.logger.info(f"indexing with the {'compiled' if index else 'pure-Python'} form")
-        self.db.history.pending = index
         return index
 
     def _replaces_steps(self) -> bool:

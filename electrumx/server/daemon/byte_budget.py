@@ -1,7 +1,7 @@
 """A bound on the bytes of answers that are being read at the same time.
 
 Each request has a limit of its own; this is the limit of all of them together.  Owns a count and
-the queue of those who wait.  Runs in: the event loop.
+the queue of waiting requests.  Runs in: the event loop.
 """
 
 import asyncio

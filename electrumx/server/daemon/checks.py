@@ -1,7 +1,7 @@
-"""Whether a node can be used for a coin, judged by what it answers.
+"""Whether a node can be used for a coin, judged by its replies.
 
-Pure.  Raises OperatorError, one line for the operator, if it cannot; DaemonError if the answer is
-not what its method promises.
+Pure.  Raises OperatorError, one line for the operator, if it cannot; DaemonError if the reply
+does not have the documented form.
 """
 
 from electrumx.lib.coins import Coin

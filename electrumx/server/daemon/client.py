@@ -1,12 +1,12 @@
-"""The node: the calls we make, and what their answers must be.
+"""The node: the calls that the server makes, and the checks of their replies.
 
-Owns the last height heard, and answers that are remembered for a while. Knows nothing of what
-callers do with the answers, nor of blocks and transactions beyond their hex. How requests are
+Owns the last height received, and replies that are cached for a while. Knows nothing of the
+callers, nor of blocks and transactions beyond their hex. How requests are
 sent, repeated and moved to another node is in ``jsonrpc``.
 
 Runs in: the event loop. Parsing of big bodies and of long hex goes to worker threads.
 
-A JSON-RPC error, or a reply whose *result* is not what the method promises, is raised as
+A JSON-RPC error, or a reply whose *result* does not have the documented form, is raised as
 DaemonError. Nothing else leaves this module.
 """
 
@@ -51,7 +51,7 @@ from electrumx.server.daemon.retry import (
     ServiceRefusedError,
     WarmingUpError,
 )
-from electrumx.server.daemon.tx_batcher import TxRequests, WantedTx
+from electrumx.server.daemon.tx_batcher import WantedTx, tx_batcher
 
 __all__ = [
     "BoundedResponse",
@@ -97,7 +97,7 @@ def _too_large_blocks(message: str) -> ReplyTooLargeError:
 
 
 def _is_unknown_method(error: DaemonError) -> bool:
-    """Return whether the error of a single request says that the node has no such method."""
+    """Return whether the error of a single request means that the node has no such method."""
     return bool(error.args[0].get("code") == JSONRPC.METHOD_NOT_FOUND)
 
 
@@ -138,7 +138,7 @@ class Daemon(NodeRPC):
     Use as an async context manager, which opens and closes the HTTP session.
     Three events are set and cleared at once, so that waiting for one means waiting for the next
     time: height_changed when a polled height differs from the one before, tip_changed when
-    somebody heard (and told through tip_news) that the node has another tip, url_changed when
+    notify_tip reports that the node has another tip, url_changed when
     another URL is in use.
     """
 
@@ -174,7 +174,7 @@ class Daemon(NodeRPC):
         self._available_rpcs: dict[str, bool] = {}
         #: URLs of nodes that want the verbosity of getblock as a number
         self._numeric_verbosity: set[str] = set()
-        self._tx_requests = TxRequests(self._raw_txs_or_errors)
+        self._tx_batcher = tx_batcher(self._raw_txs_or_errors)
         self._network_info = _InfoCache(INFO_CACHE_SECS)
         self._mempool_info = _InfoCache(MEMPOOL_INFO_CACHE_SECS)
 
@@ -185,7 +185,7 @@ class Daemon(NodeRPC):
     # -- Asking
 
     async def _is_rpc_available(self, method: str) -> bool:
-        """Return whether the node knows method. The answer is remembered for ever."""
+        """Return whether the node supports method. The reply is cached indefinitely."""
         available = self._available_rpcs.get(method)
         if available is None:
             available = True
@@ -231,7 +231,7 @@ class Daemon(NodeRPC):
             self._height = height
             pulse(self.height_changed)
 
-    async def tip_news(self) -> None:
+    async def notify_tip(self) -> None:
         """Take note that the node has another tip than before: ask for its height."""
         try:
             await self.height()
@@ -268,7 +268,7 @@ class Daemon(NodeRPC):
         """Return the raw blocks with the given hashes, all of them and in the same order.
 
         Raises ReplyTooLargeError if several are too large to be asked for together, or if one is
-        too large to be read: the message says what its limit is, and what to do.
+        too large to be read: the message has its limit and the remedy.
         """
         hex_hashes = list(hex_hashes)
         alone = len(hex_hashes) == 1
@@ -308,7 +308,7 @@ class Daemon(NodeRPC):
         return await self._with_verbosity(ask)
 
     async def _with_verbosity(self, ask: Callable[[type[int]], Awaitable[_R]]) -> _R:
-        """Return what ``ask`` returns, given the type in which the node wants a verbosity.
+        """Return the result of ``ask``, given the type in which the node expects a verbosity.
 
         Old nodes want true or false, and zebrad a number; others take both.
         """
@@ -343,7 +343,7 @@ class Daemon(NodeRPC):
     async def estimatefee(self, block_count: int, estimate_mode: str | None = None) -> float:
         """Return the fee, in coins per kilobyte, to confirm within block_count blocks.
 
-        -1 if the node cannot tell. estimate_mode is passed on unless it is None.
+        -1 if the node has no estimate. estimate_mode is passed on unless it is None.
         """
         params = (block_count,) if estimate_mode is None else (block_count, estimate_mode)
         if await self._is_rpc_available("estimatesmartfee"):
@@ -418,7 +418,7 @@ class Daemon(NodeRPC):
         if max_bytes is not None:
             limit = min(limit, max_bytes)
         if not verbose:
-            raw_tx = await self._tx_requests.get((hex_hash, limit))
+            raw_tx = await self._tx_batcher.get((hex_hash, limit))
             if not isinstance(raw_tx, str):
                 raise unexpected("getrawtransaction")
             return raw_tx
@@ -452,7 +452,7 @@ class Daemon(NodeRPC):
         hex_hashes = list(hex_hashes)
         if not replace_errs:
             return list(await in_parts(self._raw_txs, hex_hashes))
-        # In halves, until it fits: nobody knows beforehand how long a transaction is.
+        # In halves, until it fits: the length of a transaction is not known before.
         return await in_parts(self._raw_txs_or_none, hex_hashes)
 
     @staticmethod
@@ -557,7 +557,7 @@ class Daemon(NodeRPC):
             try:
                 await self._rest.raw_blocks(self.current_url(), genesis, BLOCK_BATCH_BYTES)
             except RestTooLargeError:
-                # No genesis block; what is read from it later is checked.
+                # No genesis block; a later read of it is checked.
                 pass
 
     def _no_node(self, error: DaemonError, url: str | None = None) -> str:
@@ -590,7 +590,7 @@ class Daemon(NodeRPC):
     async def check_indexes(self) -> None:
         """Raise OperatorError if the node does not keep an index that we depend on.
 
-        A node that cannot tell is believed to keep it; an unfinished index only warns.
+        A node without the information is taken to keep it; an unfinished index only warns.
         """
         await self._check_indexes(self.current_url(), self.getindexinfo)
 

@@ -1,4 +1,4 @@
-"""URLs of nodes: the login in them, and what requests are sent to.
+"""URLs of nodes: the login in them, and the address that requests are sent to.
 
 Pure.  No error that is raised here shows a login.
 """

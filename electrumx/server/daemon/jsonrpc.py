@@ -5,7 +5,7 @@ the form of requests and replies; ``Daemon`` builds on it.
 
 Runs in: the event loop.  Long answers are parsed in worker threads.
 
-Two kinds of failure are told apart. A node that cannot be reached, is starting up, refuses
+There are two kinds of failure. A node that cannot be reached, is starting up, refuses
 service or answers something that is no JSON-RPC reply is asked again indefinitely (until the
 caller cancels). A JSON-RPC error is raised as DaemonError, and so is HTTP status 403, which nodes
 answer for a method that they do not allow.
@@ -55,7 +55,7 @@ from electrumx.server.daemon.retry import (
     ServiceRefusedError,
     WarmingUpError,
     WrongNodeError,
-    trouble,
+    failure_texts,
 )
 
 _Self = TypeVar("_Self", bound="NodeRPC")
@@ -66,7 +66,7 @@ MAX_LOGGED_ONCE = 1_000
 
 
 def pulse(event: asyncio.Event) -> None:
-    """Wake those who wait for an event now, and nobody who comes later."""
+    """Wake the tasks that wait for an event now, and none that come later."""
     event.set()
     event.clear()
 
@@ -214,7 +214,7 @@ class NodeRPC:
         return url[url.rindex("@") + 1 :]
 
     def failover(self) -> bool:
-        """Use the next URL that is not left out; return False if there is none."""
+        """Use the next URL that is not left out; return False if there is no other."""
         for step in range(1, len(self.urls)):
             index = (self.url_index + step) % len(self.urls)
             if self._reason_left_out(self.urls[index]) is None:
@@ -293,7 +293,7 @@ class NodeRPC:
             content_type = resp.headers.get("Content-Type") or ""
             if content_type.partition(";")[0].strip().lower() == "application/json":
                 try:
-                    # A stand-in for the session need not know how to read otherwise.
+                    # A fake session in tests has no other way to read.
                     if isinstance(resp, BoundedResponse):
                         return await resp.parsed(reading.parse, reading.max_bytes, self._budget)
                     return await resp.json()
@@ -308,7 +308,7 @@ class NodeRPC:
     async def _send(
         self, payload: object, processor: Callable[[Any], Any], reading: Reading
     ) -> Any:
-        """POST payload as JSON and return what processor makes of the answer.
+        """POST payload as JSON and return the result of ``processor`` for the reply.
 
         Asks again, and at other URLs, until there is an answer. processor raises WarmingUpError,
         MalformedReplyError or ParseErrorReply to have the request repeated, DaemonError to end it.
@@ -429,7 +429,7 @@ class NodeRPC:
         try:
             return await self.call_once(url, method, params, timeout=timeout)
         except RETRIED as e:
-            raise ConnectionError(trouble(e)[0]) from e
+            raise ConnectionError(failure_texts(e)[0]) from e
 
     async def _send_vector(
         self,

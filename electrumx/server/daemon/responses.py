@@ -1,8 +1,8 @@
 """Answers of the node, which may be of any length and say anything: how they are read and judged.
 
 Owns the limits of answers by method.  A body is read up to its limit; a long one is parsed in a
-worker thread, and so is long hex.  What is no JSON-RPC reply is a MalformedReplyError, for which a
-request is repeated; a reply that is an error, or not what its method promises, is a DaemonError.
+worker thread, and so is long hex.  A text that is no JSON-RPC reply is a MalformedReplyError, for
+which a request is repeated; an error, or a result without the documented form, is a DaemonError.
 
 Runs in: the event loop.
 """
@@ -84,7 +84,7 @@ class BoundedResponse(aiohttp.ClientResponse):
 
     # No JSON body is longer, in bytes, whatever the limit of its method is.
     max_bytes = 1024 * _MIB
-    # Other bodies only serve to tell the operator why we were refused; the rest is cut off.
+    # Other bodies only serve to show the operator why we were refused; they are truncated.
     max_text_bytes = 16_384
 
     async def json(self, **_kwargs: Any) -> Any:
@@ -101,7 +101,7 @@ class BoundedResponse(aiohttp.ClientResponse):
         max_bytes: int,
         budget: ByteBudget | None = None,
     ) -> Any:
-        """Return ``parse(body)``.  Raises ResponseTooLargeError, and what ``parse`` does.
+        """Return ``parse(body)``.  Raises ResponseTooLargeError, and the exceptions of ``parse``.
 
         What is longer than SMALL_REPLY is read when ``budget`` has room for it.
         """
@@ -169,7 +169,7 @@ AS_JSON = Reading(parse_json)
 async def in_parts(
     ask: Callable[[Sequence[_T]], Awaitable[Sequence[_R]]], items: Sequence[_T]
 ) -> list[_R]:
-    """Return what ``ask`` returns for all items, in order.
+    """Return the results of ``ask`` for all items, in order.
 
     If the answer is too large, the items are asked for in halves, until it fits.  Raises
     ReplyTooLargeError if that of a single one is too large.
@@ -194,7 +194,7 @@ def in_order(reply: list[dict[str, Any]], ids: list[object]) -> list[dict[str, A
 
 
 def unexpected(method: str) -> DaemonError:
-    """Return the error to raise for a result that is not what the method promises."""
+    """Return the error to raise for a result without the documented form."""
     return DaemonError(
         {"code": JSONRPC.INTERNAL_ERROR, "message": f"daemon's answer to {method} makes no sense"}
     )
@@ -224,7 +224,7 @@ def _unhex_or_none(value: object) -> bytes | None:
 
 
 async def unhex_list(values: Sequence[object]) -> list[bytes | None]:
-    """Convert hex texts to bytes, in a thread if they are long; None for what is not hex."""
+    """Convert hex texts to bytes, in a thread if they are long; None for a text that is not hex."""
     length = sum(len(value) for value in values if isinstance(value, str))
     if length < THREAD_THRESHOLD:
         return [_unhex_or_none(value) for value in values]

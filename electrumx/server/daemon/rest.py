@@ -1,11 +1,11 @@
 """Raw blocks over the node's REST interface, where it has that switched on (``rest=1``).
 
 A block comes as it is, instead of as hex within JSON, which spares the node's core and ours about
-three quarters of what fetching costs.  REST knows no password and no batches: blocks are asked for
+three quarters of the cost of fetching.  REST knows no password and no batches: blocks are asked for
 one by one, over a few connections at a time.
 
-Owns those connections, and what is known of each URL's REST interface.  It is found out by asking,
-and whatever goes wrong later only means that JSON-RPC is used instead, for ten minutes.  Runs on the
+Owns those connections, and the state of each URL's REST interface.  A first request finds it,
+and any later failure only means that JSON-RPC is used instead, for ten minutes.  Runs on the
 event loop.
 """
 
@@ -22,8 +22,8 @@ from electrumx.server.daemon.byte_budget import ByteBudget
 from electrumx.server.daemon.rest_connection import (
     Disconnected,
     RestConnection,
+    RestError,
     RestTooLargeError,
-    RestTrouble,
 )
 
 _BLOCK_HASH = re.compile("[0-9A-Fa-f]{64}").fullmatch
@@ -54,7 +54,7 @@ class RestBlocks:
     """Fetches blocks from whichever URL has the interface.
 
     ``semaphore`` bounds the requests in flight, together with other ones, and ``budget`` counts
-    the bytes being read; ``connections`` says how many are made at most.
+    the bytes being read; ``connections`` is their maximum.
     """
 
     #: seconds after which a URL that failed is tried again
@@ -110,7 +110,7 @@ class RestBlocks:
             self._retry_at[url] = 0
             self.logger.info("fetching blocks over the daemon's REST interface")
             return [first, *await self._fetch(url, hex_hashes[1:], allowance)]
-        except (RestTrouble, asyncio.TimeoutError) as e:
+        except (RestError, asyncio.TimeoutError) as e:
             why = str(e) or "timeout"
             if self._retry_at.get(url) == 0:
                 self.logger.info(f"the daemon's REST interface failed ({why}); using JSON-RPC")
@@ -127,12 +127,12 @@ class RestBlocks:
     async def _fetch(
         self, url: str, hex_hashes: Sequence[str], allowance: _Allowance
     ) -> list[bytes]:
-        """Return the blocks in order; RestTrouble if one of them does not come."""
+        """Return the blocks in order; RestError if one of them does not come."""
         blocks = [b""] * len(hex_hashes)
         waiting = iter(enumerate(hex_hashes))
 
         async def fetch_some() -> None:
-            # One connection does not wait for what another one still receives.
+            # One connection does not wait for the block that another one still receives.
             for number, hex_hash in waiting:
                 blocks[number] = await self._block(url, hex_hash, allowance)
 
@@ -144,7 +144,7 @@ class RestBlocks:
         return await self._get(url, f"rest/block/{hex_hash}.bin", allowance)
 
     async def _get(self, url: str, path: str, allowance: _Allowance) -> bytes:
-        """Return what the interface has under a path."""
+        """Return the resource at a path of the interface."""
         target = yarl.URL(url)
         full_path = f"{target.raw_path.rstrip('/')}/{path}"
         async with self._semaphore:
@@ -162,7 +162,7 @@ class RestBlocks:
                 return body
 
     async def _connection(self, url: str, target: yarl.URL) -> RestConnection:
-        """Return an open connection that nobody else uses."""
+        """Return an open connection that no other request uses."""
         if url != self._idle_url:
             self.close()
             self._idle_url = url

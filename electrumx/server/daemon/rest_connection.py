@@ -1,11 +1,11 @@
 """One HTTP/1.1 connection to a node, for GET requests with binary answers.
 
 Owns the socket and the answer that is being received.  A body is received where it stays, in one
-buffer of the announced size, and costs the event loop about a third of what a general client
-takes: during the first synchronisation there is a request for every block.
+buffer of the announced size, and costs the event loop about a third of a general
+client's time: during the initial sync there is a request for every block.
 
 Used on the event loop, for one request at a time.  Whatever is not as expected ends the connection
-and is a :class:`RestTrouble`.
+and is a :class:`RestError`.
 """
 
 import asyncio
@@ -13,22 +13,22 @@ from collections.abc import Callable
 from typing import cast
 
 
-class RestTrouble(Exception):
-    """Internal: no answer came; JSON-RPC will tell what is the matter."""
+class RestError(Exception):
+    """Internal: no reply came; the JSON-RPC call that follows reports the cause."""
 
 
 class RestTooLargeError(Exception):
-    """Internal: an answer is larger than what may be read, which is args[0] in bytes."""
+    """Internal: a reply is larger than the limit, which is args[0] in bytes."""
 
 
-class Disconnected(RestTrouble):
+class Disconnected(RestError):
     """Internal: the connection ended before any of the answer came; it may have been idle long."""
 
 
 class RestConnection(asyncio.BufferedProtocol):
     """A connection; made by :meth:`open`.
 
-    ``host`` is what the Host header says; ``timeout`` (seconds) bounds an exchange.
+    ``host`` is the value of the Host header; ``timeout`` (seconds) bounds an exchange.
     """
 
     #: bytes of a status line and headers at most
@@ -60,7 +60,7 @@ class RestConnection(asyncio.BufferedProtocol):
     async def open(
         cls, address: tuple[str, int], tls: bool, host: str, timeout: float
     ) -> "RestConnection":
-        """Connect.  Raise RestTrouble if that fails."""
+        """Connect.  Raise RestError if that fails."""
         loop = asyncio.get_running_loop()
         try:
             _transport, protocol = await asyncio.wait_for(
@@ -68,20 +68,20 @@ class RestConnection(asyncio.BufferedProtocol):
                 cls.CONNECT_SECS,
             )
         except (OSError, ValueError, asyncio.TimeoutError) as e:
-            raise RestTrouble(type(e).__name__) from e
+            raise RestError(type(e).__name__) from e
         return protocol
 
     @property
     def is_open(self) -> bool:
-        """Tell whether another request can be sent."""
+        """Return whether another request can be sent."""
         return self._transport is not None
 
     def close(self) -> None:
         """Close the connection at once; harmless if it is closed."""
-        self._fail(RestTrouble("closed"))
+        self._fail(RestError("closed"))
 
     async def get(self, path: str, admit: Callable[[int], None]) -> bytes:
-        """Return the body of the answer to ``GET path``.  Raise RestTrouble, also if it is no 200.
+        """Return the body of the answer to ``GET path``.  Raise RestError, also if it is no 200.
 
         ``admit`` is called with the length of the body before it is read; it may raise
         RestTooLargeError, which ends the connection.
@@ -91,7 +91,7 @@ class RestConnection(asyncio.BufferedProtocol):
         assert self._answer is None
         loop = asyncio.get_running_loop()
         self._answer = loop.create_future()
-        self._timer = loop.call_later(self._timeout, self._fail, RestTrouble("timeout"))
+        self._timer = loop.call_later(self._timeout, self._fail, RestError("timeout"))
         self._body, self._filled, self._admit = None, 0, admit
         request = f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\nAccept: */*\r\n\r\n"
         self._transport.write(request.encode("latin-1"))
@@ -103,7 +103,7 @@ class RestConnection(asyncio.BufferedProtocol):
                 self.close()
             self._answer = None
 
-    def _fail(self, error: RestTrouble | RestTooLargeError) -> None:
+    def _fail(self, error: RestError | RestTooLargeError) -> None:
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
@@ -119,7 +119,7 @@ class RestConnection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail the request under way."""
         nothing_came = self._body is None and not self._filled
-        kind = Disconnected if nothing_came else RestTrouble
+        kind = Disconnected if nothing_came else RestError
         self._fail(kind(type(exc).__name__ if exc else "disconnected"))
 
     def get_buffer(self, _sizehint: int) -> memoryview:
@@ -136,7 +136,7 @@ class RestConnection(asyncio.BufferedProtocol):
         """Note that bytes have come."""
         if self._answer is None or self._answer.done():
             # Nothing was asked for.
-            self._fail(RestTrouble("an answer without a request"))
+            self._fail(RestError("an answer without a request"))
             return
         searched = max(0, self._filled - 3)
         self._filled += nbytes
@@ -145,7 +145,7 @@ class RestConnection(asyncio.BufferedProtocol):
             if end >= 0:
                 self._end_of_head(bytes(self._head[:end]), end + 4)
             elif self._filled == self.MAX_HEAD:
-                self._fail(RestTrouble("the headers are too large"))
+                self._fail(RestError("the headers are too large"))
         if self._body is not None and self._filled == self._length:
             self._end_of_body()
 
@@ -155,12 +155,12 @@ class RestConnection(asyncio.BufferedProtocol):
             self._length = self._read_head(head.decode("latin-1"))
             assert self._admit is not None
             self._admit(self._length)
-        except (RestTrouble, RestTooLargeError) as e:
+        except (RestError, RestTooLargeError) as e:
             self._fail(e)
             return
         begun = self._filled - body_start
         if begun > self._length:
-            self._fail(RestTrouble("more than the answer came"))
+            self._fail(RestError("more than the answer came"))
             return
         self._body = bytearray(max(begun, min(self._length, self.FIRST_ROOM)))
         self._body[:begun] = memoryview(self._head)[body_start : self._filled]
@@ -171,23 +171,23 @@ class RestConnection(asyncio.BufferedProtocol):
         status, *lines = head.split("\r\n")
         version, _, rest = status.partition(" ")
         if version not in ("HTTP/1.1", "HTTP/1.0"):
-            raise RestTrouble("no HTTP")
+            raise RestError("no HTTP")
         if rest[:3] != "200":
-            raise RestTrouble(f"HTTP status {rest[:3]!a}")
+            raise RestError(f"HTTP status {rest[:3]!a}")
         headers = {}
         for line in lines:
             name, _, value = line.partition(":")
             headers[name.strip().lower()] = value.strip()
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/octet-stream":
-            # What stands before the node may have a page for every path.
-            raise RestTrouble("no binary answer")
+            # A proxy before the node may have a page for every path.
+            raise RestError("no binary answer")
         length = headers.get("content-length", "")
         # int() takes signs, blanks, underscores and the digits of any script.
         if "transfer-encoding" in headers or not (length.isascii() and length.isdigit()):
-            raise RestTrouble("no Content-Length")
+            raise RestError("no Content-Length")
         if len(length) > 15:
-            raise RestTrouble("an impossible Content-Length")
+            raise RestError("an impossible Content-Length")
         self._keep = version == "HTTP/1.1" and headers.get("connection", "").lower() != "close"
         return int(length)
 
@@ -198,4 +198,4 @@ class RestConnection(asyncio.BufferedProtocol):
         self.used = True
         self._answer.set_result(bytes(body))
         if not self._keep:
-            self._fail(RestTrouble("closed"))
+            self._fail(RestError("closed"))

@@ -1,4 +1,4 @@
-"""Failures to reach the node: how they are told apart, logged, and waited out.
+"""Failures to reach the node: how they are classified, logged and retried.
 
 Owns the log of an outage, which all requests share, and the delays of each request.  Knows neither
 URLs nor calls.  Runs in: the event loop.
@@ -39,7 +39,7 @@ class WarmingUpError(Exception):
 
 
 class ServiceRefusedError(Exception):
-    """Internal: the node, or what stands before it, answered something other than JSON."""
+    """Internal: the node, or a proxy before it, replied with something other than JSON."""
 
 
 class MalformedReplyError(Exception):
@@ -47,14 +47,14 @@ class MalformedReplyError(Exception):
 
 
 class ParseErrorReply(Exception):
-    """Internal: the node says that it could not parse our request, which bitcoind does at times."""
+    """Internal: the node reports that it could not parse our request, as bitcoind does at times."""
 
 
 class WrongNodeError(Exception):
-    """Internal: no node of the list can be used; the text says why."""
+    """Internal: no node of the list can be used; the text is the reason."""
 
 
-#: what a request is repeated after
+#: the exceptions after which a request is repeated
 RETRIED = (
     asyncio.TimeoutError,
     aiohttp.ClientError,
@@ -80,7 +80,7 @@ def _cause(exc: Exception) -> str:
         reason = getattr(exc, "os_error", exc)
         text = getattr(reason, "reason", "") or reason
         return f"TLS: {text}, does it speak https at this port?"
-    # aiohttp wraps what the system said.
+    # aiohttp wraps the error of the system.
     error = getattr(exc, "os_error", exc)
     if isinstance(error, socket.gaierror) or isinstance(exc, _DNS_ERRORS):
         return f"unknown host, {getattr(error, 'strerror', '') or error}"
@@ -98,8 +98,8 @@ def _timeout_text(exc: Exception) -> str:
     return "timeout error"
 
 
-def trouble(exc: Exception) -> tuple[str, str | None]:
-    """Return what to log of exc, and what to log when it is over (None: nothing)."""
+def failure_texts(exc: Exception) -> tuple[str, str | None]:
+    """Return the text to log for exc, and the text to log when it is over (None: nothing)."""
     if isinstance(exc, asyncio.TimeoutError):
         return _timeout_text(exc), None
     if isinstance(exc, aiohttp.ServerDisconnectedError):
@@ -150,7 +150,7 @@ class RepeatFilter:
 class OutageLog:
     """Logs failures and fail-overs of all requests, on average once every OUTAGE_LOG_SECS at most.
 
-    What was logged last is repeated after SAME_TEXT_LOG_SECS, unless it was over meanwhile.
+    The last text is repeated after SAME_TEXT_LOG_SECS, or earlier if a success came between.
 
     When a node goes away every request in flight fails at once, and each is retried several
     times a second at first.
@@ -186,7 +186,7 @@ class OutageLog:
         self.logger.info(f"failing over to {where}")
 
     def succeeded(self) -> None:
-        """Log that the trouble is over, once for each logged failure."""
+        """Log that the failure is over, once for each logged failure."""
         self._moved = False
         self._repeats.reset()
         if self._recovery:
@@ -205,7 +205,7 @@ class Retry:
         self._logged = float("-inf")
 
     def failed_at(self, url: str) -> None:
-        """Note that an attempt at url failed; patience starts anew with each URL."""
+        """Note that an attempt at url failed; each URL has the full patience."""
         if url != self._url:
             self._url = url
             self._delay = min(self._delay, self._init_retry)
@@ -227,5 +227,7 @@ class Retry:
 
     def log(self, outage: OutageLog, exc: Exception) -> None:
         """Log exc unless this request, or any other just now, has logged a failure."""
-        if time.monotonic() - self._logged >= REQUEST_LOG_SECS and outage.failed(*trouble(exc)):
+        if time.monotonic() - self._logged >= REQUEST_LOG_SECS and outage.failed(
+            *failure_texts(exc)
+        ):
             self._logged = time.monotonic()

@@ -2,7 +2,7 @@
 
 Two ways, both optional.  ``waitfornewblock`` is a call that the node answers when it has another
 tip; it is held on a connection of its own, not in one of the slots for requests, for HOLD_SECS at
-most, and occupies one of the node's RPC threads.  While it is held ``getblockcount`` is asked beside
+most, and occupies one of the node's RPC threads.  While it is held ``getblockcount`` is also called
 it, at first during a short hold: a node that answers that only when the hold is over has no thread
 left for others, and is polled.  Nodes that do not know the call return an error.  Both are tried
 again after ten minutes, or when another node comes into use.  ZMQ is a socket on which the node
@@ -37,20 +37,20 @@ PROBE_SECS = 1.0
 # So many holds in a row without an answer to another call, and the node is polled.
 MAX_STARVED = 2
 # Between two announcements of one source: a node that lies cannot keep us busy.
-MIN_NEWS_SECS = 0.05
-# After a call was sent the height is asked for beside it: a block that comes between two calls is
+MIN_NOTIFICATION_SECS = 0.05
+# After a call was sent the height is requested as well: a block that comes between two calls is
 # announced by neither.
-BESIDE_SECS = 0.2
+CONCURRENT_CALL_SECS = 0.2
 # After another height was seen, how long ZMQ may take to announce it, and how long before it may
 # have done so.
 ZMQ_LATE_SECS = 3.0
-# Least time that a call without news takes.
+# Least time that a call without a new tip takes.
 MIN_WAIT_SECS = 1.0
 # A node that does not know the call, or refuses it, is asked again after this time.
 RECHECK_SECS = 600.0
-# Longest pause after trouble with the connection.
+# Longest pause after a failure of the connection.
 MAX_RETRY_SECS = 16.0
-# A ZMQ socket that was silent for so long is made anew: libzmq gives up a connection for good when
+# A ZMQ socket that was silent for so long is replaced: libzmq gives up a connection for good when
 # something else than a publisher answered there, or when a message was too long.
 RENEW_SECS = 3600.0
 # Bytes of a message that we read: hashes are 32.
@@ -60,9 +60,9 @@ TOPIC = b"hashblock"
 
 
 class TipWatcher:
-    """Tells the Daemon when its node has another tip.
+    """Notifies the Daemon when its node has another tip.
 
-    zmq_addresses: where nodes publish ``hashblock``; none unless the operator says so.  Raises
+    zmq_addresses: where nodes publish ``hashblock``; none unless the operator sets them.  Raises
     OperatorError if there are some and pyzmq is not installed, or if it refuses one.
     hold_calls:    whether ``waitfornewblock`` may be used
     """
@@ -119,7 +119,7 @@ class TipWatcher:
                 self._refused(url, e)
                 continue
             except ConnectionError as e:
-                # Whoever polls says so, and moves to another node when it is time.
+                # The polling task logs it, and moves to another node when it is time.
                 self.logger.debug(f"{METHOD}: {e}")
                 await self._unless_changed(asyncio.sleep(retry_secs))
                 retry_secs = min(retry_secs * 2, MAX_RETRY_SECS)
@@ -130,8 +130,8 @@ class TipWatcher:
             elif answer is not None and answer != tip:
                 tip = answer
                 self._note_use(url)
-                await self._daemon.tip_news()
-                await asyncio.sleep(MIN_NEWS_SECS)
+                await self._daemon.notify_tip()
+                await asyncio.sleep(MIN_NOTIFICATION_SECS)
             elif answer is not None:
                 await asyncio.sleep(max(0.0, start + MIN_WAIT_SECS - time.monotonic()))
 
@@ -143,15 +143,15 @@ class TipWatcher:
         call = asyncio.ensure_future(
             self._daemon.call_aside(url, METHOD, (int(secs * 1000),), timeout)
         )
-        beside = asyncio.ensure_future(self._ask_beside(url, timeout))
+        concurrent = asyncio.ensure_future(self._ask_concurrently(url, timeout))
         self._answered_at = float("inf")
         try:
             answer = await call
         finally:
             # Closes the connections, so that the node may notice.
-            for task in (call, beside):
+            for task in (call, concurrent):
                 task.cancel()
-            await asyncio.wait([call, beside])
+            await asyncio.wait([call, concurrent])
         # A node without other threads answers when the hold is over, which is at the same time.
         nearly_over = start + 0.9 * secs
         if self._answered_at < nearly_over:
@@ -163,19 +163,19 @@ class TipWatcher:
             raise DaemonError({"code": JSONRPC.INTERNAL_ERROR, "message": "makes no sense"})
         return block_hash[:64]
 
-    async def _ask_beside(self, url: str, timeout_secs: float) -> None:
+    async def _ask_concurrently(self, url: str, timeout_secs: float) -> None:
         """Ask for the height while a call is held, and note that the node answered."""
-        await asyncio.sleep(BESIDE_SECS)
+        await asyncio.sleep(CONCURRENT_CALL_SECS)
         try:
             height = await self._daemon.call_aside(url, "getblockcount", (), timeout_secs)
         except (DaemonError, ConnectionError):
             return
         self._answered_at = time.monotonic()
         if height != self._daemon.cached_height():
-            await self._daemon.tip_news()
+            await self._daemon.notify_tip()
 
     async def _unless_changed(self, waiting: Awaitable[Any]) -> Any:
-        """Return what is awaited; None, and cancel it, if it is not needed any more.
+        """Return the awaited result; None, and cancel it, if it is not needed any more.
 
         That is if another URL comes into use, or if ZMQ begins to deliver.
         """
@@ -250,7 +250,7 @@ class TipWatcher:
             pulse(self._zmq_changed)
 
     async def _watch_socket(self, heard: bool) -> bool:
-        """Watch until there is silence; ``heard`` and the result say if ever there was none."""
+        """Watch until there is silence; ``heard`` and the result: whether a message ever came."""
         context, socket = self._open_zmq()
         try:
             while await socket.poll(RENEW_SECS * 1000):
@@ -262,8 +262,8 @@ class TipWatcher:
                     self.logger.info("a daemon announces blocks by ZMQ")
                 self._zmq_time = time.monotonic()
                 self._set_zmq_delivers(True)
-                await self._daemon.tip_news()
-                await asyncio.sleep(MIN_NEWS_SECS)
+                await self._daemon.notify_tip()
+                await asyncio.sleep(MIN_NOTIFICATION_SECS)
             return heard
         finally:
             close_subscription(context, socket)

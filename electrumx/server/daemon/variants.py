@@ -1,4 +1,4 @@
-"""Nodes of other coins than Bitcoin's: what they call their methods, and how they give blocks.
+"""Nodes of other coins than Bitcoin's: the names of their methods, and the form of their blocks.
 
 Coins name these classes.  The public names are those of electrumx.server.daemon, where they can
 be imported from, too.
@@ -46,7 +46,7 @@ class DashDaemon(Daemon):
         return await self._send_single(self.MASTERNODE_BROADCAST, params)
 
     async def masternode_list(self, params: Sequence[Any]) -> Any:
-        """Return what the node says of masternodes."""
+        """Return the node's list of masternodes."""
         return await self._send_single(self.MASTERNODE_LIST, params)
 
     async def protx(self, params: Sequence[Any]) -> Any:
@@ -61,7 +61,7 @@ class SmartCashDaemon(DashDaemon):
     MASTERNODE_LIST = "smartnodelist"
 
     async def smartrewards(self, params: Sequence[Any]) -> Any:
-        """Return what the node says of rewards."""
+        """Return the node's information on rewards."""
         return await self._send_single("smartrewards", params)
 
 
@@ -102,14 +102,14 @@ class FakeEstimateFeeDaemon(Daemon):
 
 
 class LegacyRPCDaemon(Daemon):
-    """Nodes that give blocks as JSON only: the raw blocks are put together from that."""
+    """Nodes that give blocks as JSON only: the raw blocks are assembled from that."""
 
     _header = Struct("<I32s32sIII")
 
     async def raw_blocks(self, hex_hashes: Iterable[str]) -> list[bytes]:
         """Return the blocks with the given hashes, in the same order.
 
-        Raises DaemonError if the node lacks a transaction, or what it says cannot be a block.
+        Raises DaemonError if the node lacks a transaction, or if its reply cannot be a block.
         """
         blocks = await self._send_vector("getblock", ((h,) for h in hex_hashes))
         return [await self.make_raw_block(block) for block in blocks]
@@ -147,7 +147,7 @@ class LegacyRPCDaemon(Daemon):
 
 
 class PreLegacyRPCDaemon(LegacyRPCDaemon):
-    """Nodes that, besides, take a block's second parameter the other way round."""
+    """Nodes that also take a boolean as the second parameter of getblock."""
 
     async def deserialised_block(self, hex_hash: str) -> dict[str, Any]:
         """Return the node's JSON form of a block."""
@@ -159,7 +159,7 @@ class FakeEstimateLegacyRPCDaemon(LegacyRPCDaemon, FakeEstimateFeeDaemon):
 
 
 class DecredDaemon(Daemon):
-    """Decred: a block's regular transactions are valid only if the next block says so.
+    """Decred: a block's regular transactions are valid only if the next block approves them.
 
     So the last block is not indexed before it has a successor: the height is reported one less,
     and the transactions of the last block count as unconfirmed.

@@ -1,4 +1,4 @@
-"""Subscriptions to what a node publishes by ZMQ.  Runs on the event loop."""
+"""Subscriptions to the messages that a node publishes by ZMQ.  Runs on the event loop."""
 
 from collections.abc import Iterable
 from typing import Any

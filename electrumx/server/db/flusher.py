@@ -62,6 +62,7 @@ from typing import Protocol
 
 from electrumx.lib import util
 from electrumx.server.db.initial_sync import Filling
+from electrumx.server.history.store import PendingHistory
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage.base import WriteBatch
 from electrumx.server.storage.schema import (
@@ -123,6 +124,8 @@ class FlushData:
     #: rows to delete from the ``utxo`` store
     deletes: "Deletes"
     tip: bytes
+    #: history of the Cython implementation to write besides :attr:`History.unflushed`
+    history: PendingHistory | None = None
 
 
 class DB(Filling):
@@ -146,7 +149,7 @@ class DB(Filling):
         assert not flush_data.adds
         assert not flush_data.deletes
         assert not flush_data.undo_infos
-        self.history.assert_flushed()
+        self.history.assert_flushed(flush_data.history)
 
     def flush_dbs(
         self,
@@ -167,7 +170,7 @@ class DB(Filling):
         flush_utxos = flush_utxos or hold
         prior_flush, prior_tx_count = self.last_flush, self.last_flush_tx_count
         self._flush_files(flush_data)
-        self._flush_history()
+        self._flush_history(flush_data)
         self._flush_utxos(flush_data, flush_utxos)
         self.last_flush_tx_count = self.fs_tx_count
         elapsed = self.last_flush - start
@@ -232,10 +235,10 @@ class DB(Filling):
         if self._opened_for_sync:
             self.logger.info(f"flushed filesystem data in {time.monotonic() - start:.2f}s")
 
-    def _flush_history(self) -> None:
+    def _flush_history(self, flush_data: FlushData) -> None:
         """Step 2: one history flush."""
         start = time.monotonic()
-        count = self.history.flush()
+        count = self.history.flush(flush_data.history)
         fault_point("flush: history written")
         if self._opened_for_sync:
             elapsed = time.monotonic() - start
@@ -312,7 +315,7 @@ class DB(Filling):
         assert not flush_data.block_tx_hashes
         assert not flush_data.undo_infos
         assert flush_data.height < self.db_height
-        self.history.assert_flushed()
+        self.history.assert_flushed(flush_data.history)
         start = time.monotonic()
         hashXs = sorted(touched)
         count = self.history.flush_count

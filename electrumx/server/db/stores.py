@@ -66,10 +66,7 @@ class Committed(Queries):
         self.db_class: type[Storage] = db_class(env.db_engine)
         #: passed by who reads the stores or the flat files without the state lock
         self.gate = StoreGate(is_open=False)
-        self.history = History()
-        self.history.gate = self.gate
-        self.history.set_utxo_flush_count = self.set_flush_count
-        self.history.before_clearing = self._restore_cut_history
+        self.history = History(self.gate, self.set_flush_count, self._restore_cut_history)
         #: asks the node for raw blocks by their display hashes, blocking; None without a node
         self.fetch_blocks: foreign_reorg_repair.FetchBlocks | None = None
         #: the compaction that is under way

@@ -1,52 +1,52 @@
-"""Merges the history rows of each script, so that flush ids never run out.
+"""Row compaction: combines the history rows of each script, so that flush ids never run out.
 
-Owns how rows are merged, the pass over the store that a running server makes, and the pass of a
-stopped one.  The store itself, its state and its flushes are ``history``'s.
+Owns how rows are combined, the pass over the store that a running server makes, and the pass of a
+stopped one.  The store itself, its state and its flushes are ``store``'s.
 
 Theory of operation
 ===================
 
 Each history flush takes an id of two bytes, and a server that has caught up flushes once a block.
-Merging a script's rows into full ones with the ids 0, 1, 2 … frees the higher ids; when that is
+Combining a script's rows into full ones with the ids 0, 1, 2 … frees the higher ids; when that is
 done for every script, the flush count is lowered to the highest id in use.
 
 **While serving** (:class:`CompactionPass`) a pass goes through three stages.
 
-1. *Scan.* Scripts are read in key order without any lock, for a read is a snapshot, and the merges
-   found are written in slices with the block processor's state lock held.  A slice is only a
-   bounded batch of puts and deletes; all reading was done before.  Rows above the *limit*, the
-   flush count when the scan began, are not looked at.
-2. *Catch up.* A script that was flushed or backed up since is *dirty*.  In rounds, each of which
-   sets the limit anew and meets fewer scripts, the rows above the old limit are merged into the
-   last one that the pass made.  Where that one is, is remembered (:class:`Tail`), so that neither
-   the rest of a long history nor the place where its rows were deleted, over which an engine
-   steps slowly, is read again.
-3. *Finish.* When only a few new rows are left, they are read and merged under one lock, and the
+1. *Scan.* Scripts are read in key order without a lock, since an iterator is a consistent snapshot,
+   and the steps found are written in slices with the block processor's state lock held.  A slice is
+   only a bounded batch of puts and deletes; all reading was done before.  Rows above the *limit*,
+   the flush count when the scan started, are not read.
+2. *Catch up.* A script that was flushed or cut since is *dirty*.  In rounds, each of which sets a new
+   limit and finds fewer scripts, the rows above the old limit are combined with the last one that
+   the pass wrote.  Its place is remembered (:class:`Tail`), so that neither the rest of a long
+   history nor the place where its rows were deleted, which an engine skips slowly, is read again.
+3. *Finish.* When only a few new rows are left, they are read and combined under one lock, and the
    count is lowered in three writes.
 
-A flush only adds rows above the limit, so merges that were prepared when it came hold good.
-Backing up changes any row, so the scripts that it *cuts* have their merges dropped, and are read
-from their first row in the next round.
+A flush only adds rows above the limit, so steps that were prepared before it stay valid.  Undoing
+blocks changes any row, so steps of the scripts that it *cuts* are dropped, and those scripts are
+read from their first row in the next round.
 
 Why a stop anywhere is harmless: every slice leaves content and order of each script's history as
-they were, and no id is above the flush count, so what is on disk is at each moment a valid
-database for every program that knows the layout.  The cursor is in memory only.  (Written down,
-it would make the offline tool of ElectrumX go on behind rows that later flushes have added.)  New
-flushes always take the next higher id, never one that the pass has freed.
+they were, and no id is above the flush count, so the disk holds at each moment a valid database for
+every program that knows the layout.  The cursor is in memory only.  (On disk, it would make the
+offline tool of ElectrumX continue behind rows that later flushes have added.)  New flushes always
+take the next higher id, never one that the pass has freed.
 
-Rows of a flush whose coins are not yet committed, and rows parked by a reorganisation, must not be
-merged, for they are told by their ids.  Their ids are above the limit, because that is set only
-while both stores agree on the flush count.  ``History`` marks scripts before it writes them.
+Rows of a flush whose UTXOs are not yet committed, and rows parked by a reorg, must not be combined,
+since their ids distinguish them.  Their ids are above the limit, because that is set only while
+both stores agree on the flush count.  ``History`` logs scripts in its ``ChangeLog`` before it writes
+them.
 
-The finish, with M the highest id in use (higher, if its row was undone meanwhile): (1) the last
-data; (2) ``utxo_flush_count := M`` in the ``utxo`` store; (3) ``flush_count := M`` in this one.  A
-stop after (2) leaves a count above M, for which opening finds no row to clear and sets M.
+The finish, with M the highest id in use (higher, if its row was undone since): (1) the last data;
+(2) ``utxo_flush_count := M`` in the ``utxo`` store; (3) ``flush_count := M`` in this one.  A stop
+after (2) leaves a count above M, for which opening finds no row to delete and sets M.
 
-**Stopped** (:func:`compact_prefixes`): the same merging by two-byte key prefix, with the cursor in
-the state row, as ElectrumX's tool keeps it, and the same finish.
+**Stopped** (:func:`compact_prefixes`): the same by two-byte key prefix, with the cursor in the state
+row, as ElectrumX's tool keeps it, and the same finish.
 
-:meth:`CompactionPass.prepare` may run in any thread; everything else runs with the state lock
-held, or before the server serves.
+Runs in: with the state lock held, or before the server serves; :meth:`CompactionPass.prepare` in
+any thread.
 """
 
 import logging
@@ -56,6 +56,7 @@ from itertools import groupby
 from typing import NamedTuple, Protocol
 
 from electrumx.lib.hash import HASHX_LEN
+from electrumx.server.history.change_log import ChangeLog
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage.base import Storage, used_prefixes
 from electrumx.server.storage.gate import StoreGate
@@ -77,17 +78,15 @@ Row = tuple[bytes, bytes]
 
 
 class CompactableHistory(Protocol):
-    """What a compaction sees of the history."""
+    """The part of the history that a compaction uses."""
 
     logger: logging.Logger
     db: Storage | None
     state: HistState
     max_hist_row_entries: int
-    #: scripts written since the limit was set, or None while no pass runs
-    dirty: set[bytes] | None
-    #: those of them that lost entries
-    cut: set[bytes]
-    #: passed by who reads the store without the state lock
+    #: what changed since the limit was set
+    changes: ChangeLog
+    #: passed by whatever reads the store without the state lock
     gate: StoreGate
     #: writes the flush count of the ``utxo`` store, synced
     set_utxo_flush_count: Callable[[int], None]
@@ -106,9 +105,9 @@ class Step(NamedTuple):
 def merge_rows(
     hashX: bytes, old: Mapping[bytes, bytes], full_hist: bytes, first_id: int, row_bytes: int
 ) -> tuple[list[Row], set[bytes]]:
-    """Cut history into rows numbered from ``first_id``; return (rows to put, keys to delete).
+    """Split history into rows numbered from ``first_id``; return (rows to put, keys to delete).
 
-    ``old`` has the rows that are replaced, by key; one that stays as it is, is in neither.
+    ``old`` has the rows that are replaced, by key; an unchanged one is in neither.
     """
     puts = []
     deletes = set(old)
@@ -123,7 +122,7 @@ def merge_rows(
 
 
 def are_whole(rows: Sequence[Row], logger: logging.Logger) -> bool:
-    """Return whether no row of a script is cut short: merging would shift all that follows it."""
+    """Return whether no row of a script is cut short: that would shift all that follows it."""
     for key, row in rows:
         if len(row) % TXNUM_LEN:
             logger.error(
@@ -135,16 +134,16 @@ def are_whole(rows: Sequence[Row], logger: logging.Logger) -> bool:
 
 
 class RowMerger:
-    """Cuts the merging of one script's rows into steps that can be committed one by one.
+    """Divides the compaction of one script's rows into steps that can be committed one by one.
 
-    A step consumes some of the rows, lowest id first.  It is complete where the rows it makes
-    have ids below that of the next row, so that their order is right.  The last row that a step
-    makes may not be full; the next step takes it up again.
+    A step consumes some of the rows, lowest id first.  It is complete where the rows it writes have
+    ids below that of the next row, so that their order is right.  The last row of a step may not be
+    full; the next step combines it with more.
 
-    The first row made gets the id ``first_id``; below it all must be full rows already.
+    The first row gets the id ``first_id``; below it all must be full rows already.
 
-    Afterwards ``highest`` is the script's highest id, and ``merged`` tells whether the rows were
-    merged, or left as they are because there are not ids enough.
+    Afterwards ``highest`` is the script's highest id, and ``merged`` whether the rows were combined,
+    or left as they are because there are too few ids.
     """
 
     def __init__(
@@ -153,18 +152,18 @@ class RowMerger:
         self.hashX = hashX
         self.rows = rows
         self.row_bytes = row_bytes
-        #: no id above it may be made
+        #: the highest id that may be written
         self.max_id = max_id
         self.first_id = first_id
         self.merged = False
         self.highest = max(hist_key_flush_id(key) for key, _row in rows)
 
     def steps(self, max_bytes: int, max_rows: int) -> Iterator[Step]:
-        """Yield the steps, each of about so many bytes or rows at most."""
+        """Yield the steps, each of about ``max_bytes`` or ``max_rows`` at most."""
         row_bytes = self.row_bytes
         total = sum(len(row) for _key, row in self.rows)
         if self.first_id - (-total // row_bytes) - 1 > self.max_id:
-            # Rows with ids that flushes have yet to take: the next ones would overwrite them.
+            # The next flushes would overwrite rows with ids above it.
             return
         old: dict[bytes, bytes] = {}
         parts: list[bytes] = []
@@ -196,45 +195,45 @@ class RowMerger:
 
 
 class Tail(NamedTuple):
-    """Where the merged rows of a script end: it had none above ``last_id`` up to ``limit``."""
+    """Where a script's combined rows end: it had none above ``last_id`` up to ``limit``."""
 
     last_id: int
     limit: int
 
 
 class CompactionPass:
-    """One pass over the history of a server that goes on flushing.
+    """One pass over the history of a server that keeps flushing.
 
-    Made, like everything but :meth:`prepare` called, with the state lock held.  ``stores``
-    tells whether both stores agree on the flush count.
+    Constructed, like everything but :meth:`prepare` called, with the state lock held.
+    ``committed`` returns whether both stores agree on the flush count.
     """
 
-    #: a slice writes about so many bytes, and changes so many rows, at most
+    #: approximate bounds of a slice: bytes written, rows changed
     SLICE_BYTES = 200_000
     SLICE_ROWS = 1_000
-    #: rows that one call of ``prepare`` reads, and seconds it takes, at most
+    #: seconds that one call of ``prepare`` takes, at most
     PREPARE_SECS = 0.05
-    #: dirty scripts, and rows flushed for them, that the finish merges itself, at most
+    #: dirty scripts, and rows flushed for them, that the finish combines itself, at most
     FINISH_SCRIPTS = 16
     FINISH_ROWS = 200
-    #: rows read of a script, and made, from which on it is always remembered where they end
+    #: rows read of a script, and written, from which on their end is always remembered
     TAIL_ROWS = 10_000
     TAIL_ROWS_MADE = 50
-    #: scripts of a round up to which that is remembered of each.  More would take long to forget,
-    #: and after so long a round another one is due anyway.
+    #: scripts of a round up to which the end is remembered of each.  More would take long to free,
+    #: and after such a long round another one is due anyway.
     TAIL_SCRIPTS = 5_000
-    #: rounds after which the finish is made however many scripts are dirty
+    #: rounds after which the pass finishes however many scripts are dirty
     MAX_ROUNDS = 50
 
     def __init__(self, history: CompactableHistory, committed: Callable[[], bool]):
         self._history = history
         self._committed = committed
         self._row_bytes = history.max_hist_row_entries * TXNUM_LEN
-        #: rows with higher ids are not read, nor made
+        #: rows with higher ids are neither read nor written
         self._limit = -1
         self._highest = 1
         self._prefixes_read = 0
-        self._scan_begun = False
+        self._scan_started = False
         self._rounds = 0
         self._tails: dict[bytes, Tail] = {}
         self._note_all_tails = False
@@ -245,19 +244,19 @@ class CompactionPass:
         self.done = False
         self.rows_deleted = 0
         self.bytes_written = 0
-        #: seconds for which the longest slice, and the finish, kept the store
+        #: seconds that the longest slice, and the finish, took
         self.longest_slice = 0.0
         self.finish_secs = 0.0
         history.logger.info(f"compacting history: flush count is {history.state.flush_count:,d}")
         if committed():
-            self._begin_scan()
+            self._start_scan()
 
     # -- reading, in any thread
 
     def prepare(self) -> None:
-        """Read on, without a lock, until there is a slice to write or some time has passed.
+        """Read, without a lock, until there is a slice to write or PREPARE_SECS have passed.
 
-        Do nothing where the store is closed.
+        Do nothing if the store is closed.
         """
         try:
             with self._history.gate.reading():
@@ -284,11 +283,11 @@ class CompactionPass:
                 rows += len(step.puts) + len(step.deletes)
 
     def _scan(self) -> Iterator[Step | None]:
-        """Yield the steps of all scripts; None from time to time."""
+        """Yield the steps of all scripts, and None periodically."""
         number = 0
         while True:
-            # The store is re-opened when the chain is caught up with: it is another object then,
-            # and this generator stands still at a yield meanwhile.
+            # The store is reopened when the chain is caught up with: it is another object then,
+            # and this generator is suspended at a yield.
             assert self._history.db
             number = next(used_prefixes(self._history.db, first=number), PREFIXES)
             if number == PREFIXES:
@@ -302,7 +301,7 @@ class CompactionPass:
         self._prefixes_read = PREFIXES
 
     def _catch_up(self, hashXs: set[bytes]) -> Iterator[Step | None]:
-        """Yield the steps of these scripts; None from time to time."""
+        """Yield the steps of these scripts, and None periodically."""
         for hashX in sorted(hashXs):
             yield from self._merge(hashX, *self._read_tail(hashX))
             yield None
@@ -316,20 +315,20 @@ class CompactionPass:
         ]
 
     def _read_tail(self, hashX: bytes) -> tuple[list[Row], int]:
-        """Return a script's rows from the last merged one on, and the id of that one."""
+        """Return a script's rows from the last combined one on, and the id of that one."""
         assert self._history.db
         tail = self._tails.get(hashX)
         if tail:
             key = hist_key(hashX, tail.last_id)
             row = self._history.db.get(key)
-            # It is missing if the script was cut just now; then what is read here is dropped.
+            # It is missing if the script was just cut; then what is read here is dropped.
             if row is not None:
                 rows = self._read(hashX, start=hist_key(hashX, tail.limit + 1))
                 return [(key, row), *rows], tail.last_id
         return self._read(hashX), 0
 
     def _merge(self, hashX: bytes, rows: list[Row], first_id: int = 0) -> Iterator[Step]:
-        if not rows or hashX in self._history.cut:
+        if not rows or hashX in self._history.changes.cut:
             return
         merger = RowMerger(hashX, rows, self._row_bytes, self._limit, first_id)
         if are_whole(rows, self._history.logger):
@@ -339,7 +338,7 @@ class CompactionPass:
             self._tails.pop(hashX, None)
         elif (
             self._note_all_tails
-            # What is known must not go stale.
+            # A remembered end must not become stale.
             or hashX in self._tails
             or len(rows) >= self.TAIL_ROWS
             or merger.highest >= self.TAIL_ROWS_MADE
@@ -348,15 +347,15 @@ class CompactionPass:
 
     @property
     def has_work(self) -> bool:
-        """True if there is something for ``write`` to do."""
+        """Whether there is something for ``write`` to do."""
         return bool(self._steps) or self._exhausted
 
     # -- writing, with the state lock held
 
     def write(self) -> bool:
-        """Write what is prepared, and begin a round or finish where that is due.
+        """Write what is prepared, and start a round or finish where that is due.
 
-        Return False if nothing can be done before the coins of a history flush are written.
+        Return False if nothing can be done before the UTXOs of a history flush are written.
         """
         if self.done or self._history.db is None:
             return True
@@ -367,84 +366,78 @@ class CompactionPass:
             return True
         if not self._committed():
             return False
-        if not self._scan_begun:
-            self._begin_scan()
+        if not self._scan_started:
+            self._start_scan()
         elif self._little_is_left():
             self._finish()
         else:
-            self._begin_round()
+            self._start_round()
         return True
 
     def run_to_end(self) -> None:
-        """Do all that is left at once.  Both stores must agree on the flush count."""
+        """Run to the end without pauses.  Both stores must agree on the flush count."""
         assert self._committed()
         next_log = time.monotonic() + PROGRESS_LOG_SECS
         with self._history.gate.reading():
             while not self.done:
                 self.prepare()
                 self._write_steps()
-                if self._exhausted and self._scan_begun:
+                if self._exhausted and self._scan_started:
                     self._finish()
                 elif self._exhausted:
-                    self._begin_scan()
+                    self._start_scan()
                 if time.monotonic() > next_log:
                     next_log = time.monotonic() + PROGRESS_LOG_SECS
                     self._history.logger.info(f"compacting history: {self.progress}")
 
     @property
     def progress(self) -> str:
-        """How far the pass is, for the log."""
+        """The progress of the pass, for the log."""
         return (
             f"{100 * self._prefixes_read / PREFIXES:.1f}% of scripts read, {self.rows_deleted:,d} "
             f"rows merged, {self.bytes_written:,d} bytes written"
         )
 
-    def _dirty(self) -> set[bytes]:
-        dirty = self._history.dirty
-        assert dirty is not None
-        return dirty
-
     def _little_is_left(self) -> bool:
-        """Return whether what is dirty can be read and merged at once."""
-        history = self._history
-        if history.cut:
+        """Return whether what is dirty can be read and combined in one critical section."""
+        history, changes = self._history, self._history.changes
+        if changes.cut:
             return False
         if self._rounds >= self.MAX_ROUNDS:
             return True
-        dirty = self._dirty()
+        dirty = changes.dirty
         if len(dirty) > self.FINISH_SCRIPTS:
             return False
         tails = [self._tails[hashX] for hashX in dirty if hashX in self._tails]
         rows = sum(history.state.flush_count - tail.limit for tail in tails)
         return len(tails) == len(dirty) and rows <= self.FINISH_ROWS
 
-    def _begin_scan(self) -> None:
-        """Set out to read all scripts."""
-        self._scan_begun = True
+    def _start_scan(self) -> None:
+        """Start to read all scripts."""
+        self._scan_started = True
         self._set_limit()
         self._source = self._scan()
 
-    def _begin_round(self) -> None:
-        """Set out to read the dirty scripts."""
+    def _start_round(self) -> None:
+        """Start to read the dirty scripts."""
         self._rounds += 1
-        hashXs = self._dirty()
+        hashXs = self._history.changes.dirty
         self._note_all_tails = len(hashXs) <= self.TAIL_SCRIPTS
-        for hashX in self._history.cut:
+        for hashX in self._history.changes.cut:
             self._tails.pop(hashX, None)
         self._set_limit()
         self._source = self._catch_up(hashXs)
 
     def _set_limit(self) -> None:
-        """Take note that all rows are committed at this moment."""
+        """Set the limit: all rows are committed now."""
         self._limit = self._history.state.flush_count
-        self._history.dirty = set()
-        self._history.cut = set()
+        self._history.changes.start()
         self._exhausted = False
 
     def _write_steps(self) -> None:
-        """Write what is prepared, but for scripts that were cut."""
+        """Write what is prepared, except for scripts that were cut."""
         assert self._history.db
-        steps = [step for step in self._steps if step.hashX not in self._history.cut]
+        steps = [step for step in self._steps if step.hashX not in self._history.changes.cut]
         self._steps = []
         if not steps:
             return
@@ -460,18 +453,18 @@ class CompactionPass:
         fault_point("compaction: slice written")
 
     def _finish(self) -> None:
-        """Merge the scripts that are still dirty and lower the flush count."""
+        """Combine the rows of scripts that are still dirty and lower the flush count."""
         start = time.monotonic()
         history = self._history
         with history.gate.reading():
-            while self._dirty():
-                self._begin_round()
+            while history.changes.dirty:
+                self._start_round()
                 while not self._exhausted:
                     self.prepare()
                     self._write_steps()
             before = history.state.flush_count
             lower_flush_count(history, self._highest)
-            history.dirty = None
+            history.changes.stop()
             self._tails.clear()
             self.done = True
         self.finish_secs = time.monotonic() - start
@@ -490,7 +483,7 @@ def write_state(history: CompactableHistory) -> None:
 
 
 def lower_flush_count(history: CompactableHistory, highest: int) -> None:
-    """Set the flush count of both stores to the highest id in use, in the order that is safe."""
+    """Set the flush count of both stores to the highest id in use, in a safe order."""
     fault_point("compaction: data written")
     history.set_utxo_flush_count(highest)
     fault_point("compaction: utxo flush count lowered")
@@ -505,9 +498,9 @@ def lower_flush_count(history: CompactableHistory, highest: int) -> None:
 def compact_hashX(
     history: CompactableHistory, hashX: bytes, hist_map: Mapping[bytes, bytes], full_hist: bytes
 ) -> tuple[list[Row], set[bytes]]:
-    """Merge all rows of a script; return (rows to put, keys to delete).
+    """Combine all rows of a script; return (rows to put, keys to delete).
 
-    Raises ``comp_flush_count`` to the highest id made.
+    Raise ``comp_flush_count`` to the highest id written.
     """
     row_bytes = history.max_hist_row_entries * TXNUM_LEN
     rows = -(-len(full_hist) // row_bytes)
@@ -521,7 +514,7 @@ def compact_hashX(
 
 
 def compact_prefixes(history: CompactableHistory, limit: int) -> int:
-    """Compact on from ``comp_cursor`` until about ``limit`` bytes are written; return how many.
+    """Continue from ``comp_cursor`` until about ``limit`` bytes are written; return how many.
 
     The cursor is 0 for a new compaction, and -1 when nothing is left.
     """
@@ -555,7 +548,7 @@ def _compact_prefix(
     for hashX, group in groupby(rows, key=lambda row: row[0][:HASHX_LEN]):
         hist_map = dict(group)
         full_hist = b"".join(hist_map.values())
-        # Never create an id above flush_count: later flushes would overwrite such a row.
+        # No id above flush_count: later flushes would overwrite such a row.
         if len(full_hist) // TXNUM_LEN <= max_entries * (state.flush_count + 1) and are_whole(
             list(hist_map.items()), history.logger
         ):

@@ -1,23 +1,25 @@
 """The history of every script: rows of transaction numbers in the ``hist`` store.
 
-Owns the ``hist`` store, its state and the history not yet flushed.  Its methods run in a worker
-thread with the block processor's state lock held, except :meth:`History.get_txnums`,
-:meth:`History.packed_tx_nums` and :meth:`History.first_tx_nums`, which any thread may call at any
-time (one iterator is one snapshot).
+Owns the ``hist`` store, its state and the history of the pure-Python implementation that is not
+flushed yet.
+
+Runs in: a worker thread with the block processor's state lock held; :meth:`History.get_txnums`,
+:meth:`History.packed_tx_nums` and :meth:`History.first_tx_nums` in any thread at any time (an
+iterator is a consistent snapshot).
 
 Theory
 ------
 A flush appends one row for each script it touched; the row's key ends in the id of the flush, so
 a script's rows in key order are its history in chain order.  The ``utxo`` store notes, in the same
-batch as the coins, how many history flushes it has seen (``utxo_flush_count``).  History is
-written first; rows with a higher id than that count are excess of a flush whose coins never
-reached the disk, and :meth:`History.clear_excess` deletes them at opening.
+batch as the UTXOs, how many history flushes it has seen (``utxo_flush_count``).  History is
+written first; rows with a higher id than that count are *orphaned*: the UTXOs of their flush never
+reached the disk.  :meth:`History.clear_excess` deletes them at opening.
 
-Backing up blocks removes entries from *old* rows, which that rule cannot bring back.  So the
-entries that a reorganisation removes are not deleted at once: :meth:`History.park` moves them into
-rows of the next flush id, and only when the coins are at the lower height does
-:meth:`History.drop_parked` delete those rows.  ``db.py`` tells the whole order, and why a stop
-between any two steps is harmless.
+Undoing blocks removes entries from *old* rows, which that rule cannot restore.  So the entries that
+a reorg removes are not deleted at once: :meth:`History.park` stages them, in rows of the next flush
+id (*parked* rows), and only when the UTXOs are at the lower height does
+:meth:`History.drop_parked` delete those rows.  ``db.flusher`` describes the whole order, and why a
+stop between any two steps is harmless.
 """
 
 from collections import defaultdict
@@ -28,6 +30,7 @@ from typing import Protocol
 from electrumx.lib import util
 from electrumx.lib.hash import HASHX_LEN
 from electrumx.server.history import row_compaction, upgrade
+from electrumx.server.history.change_log import ChangeLog
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage import schema
 from electrumx.server.storage.base import Storage
@@ -47,19 +50,16 @@ from electrumx.server.storage.schema import (
 
 
 class PendingHistory(Protocol):
-    """History that waits to be flushed elsewhere than in :attr:`History.unflushed`."""
+    """Unflushed history of the Cython implementation."""
 
     def has_history(self) -> bool:
         """Return whether there is any."""
 
-    def history_memsize(self) -> int:
-        """Return the bytes it takes."""
-
     def history_hashXs(self) -> set[bytes]:
-        """Return the scripts that have some."""
+        """Return the hashXs of scripts that have some."""
 
     def sort_history(self) -> None:
-        """Get ready to be asked for rows."""
+        """Sort it by script, before rows are put."""
 
     def put_history(
         self, put: Callable[[bytes, bytes], None], flush_id: bytes, max_bytes: int
@@ -67,44 +67,47 @@ class PendingHistory(Protocol):
         """Call ``put(hashX + flush_id, row)`` for the next scripts; return how many, 0 at the end."""
 
     def clear_history(self) -> None:
-        """Forget it."""
+        """Note that it is on disk."""
 
 
 class History:
     """The ``hist`` store; closed until :meth:`open_db`."""
 
     DB_VERSIONS = [0, HIST_VERSION]
-    #: flushes after which rows are merged in the background, while serving
+    #: flushes after which rows are compacted while serving
     COMPACT_FLUSH_COUNT = 60_000
-    #: flushes after which they are merged at opening, before anything else
+    #: flushes after which they are compacted at opening, before anything else
     OPEN_COMPACT_FLUSH_COUNT = 65_000
-    #: flushes after which no block is processed before they are merged.  A few ids are left for
-    #: the flush that makes both stores agree, and for parking.
+    #: flushes after which no block is processed before they are compacted.  A few ids are left for
+    #: the flush that makes both stores agree, and for parked rows.
     HOLD_FLUSH_COUNT = MAX_FLUSH_ID - 8
-    #: bytes of rows that one batch of a flush holds, about; an engine needs a multiple of it
+    #: approximate bytes of rows in one batch of a flush; an engine takes a multiple of it
     BATCH_BYTES = 4_000_000
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        gate: StoreGate | None = None,
+        set_utxo_flush_count: Callable[[int], None] = lambda _count: None,
+        before_clearing: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``gate``: of the database that the store is part of; without it, a gate of its own.
+
+        ``set_utxo_flush_count`` writes the flush count of the ``utxo`` store, synced.
+        ``before_clearing`` repairs the open store before orphaned rows are deleted.
+        """
         self.logger = util.class_logger(__name__, self.__class__.__name__)
         #: entries that a compacted row holds at most
         self.max_hist_row_entries = 12_500
         #: hashX -> transaction numbers LE5, ascending, not yet on disk
         self.unflushed: defaultdict[bytes, bytearray] = defaultdict(bytearray)
         self.unflushed_count = 0
-        #: the same, held by the compiled form of indexing where that is in use
-        self.pending: PendingHistory | None = None
         self.state = HistState()
         self.db: Storage | None = None
-        #: scripts flushed or backed up since a compaction read them, None while there is none
-        self.dirty: set[bytes] | None = None
-        #: those of them that were backed up
-        self.cut: set[bytes] = set()
-        #: of the database that the store is part of, which has one for both of its stores
-        self.gate = StoreGate()
-        #: writes the flush count of the ``utxo`` store, synced; its owner sets this
-        self.set_utxo_flush_count: Callable[[int], None] = lambda _count: None
-        #: mends the open store before rows in excess are deleted; its owner sets this
-        self.before_clearing: Callable[[], None] = lambda: None
+        #: what changed since a compaction read it
+        self.changes = ChangeLog()
+        self.gate = gate or StoreGate()
+        self.set_utxo_flush_count = set_utxo_flush_count
+        self._before_clearing = before_clearing
 
     # -- opening
 
@@ -149,7 +152,7 @@ class History:
         name: str = "hist",
         tx_count: int = 0,
     ) -> int:
-        """Open the store, delete excess rows and return the flush count.
+        """Open the store, delete orphaned rows and return the flush count.
 
         ``utxo_flush_count`` and ``tx_count`` are the flushes and transactions that the ``utxo``
         store has seen; ``name`` is the store's folder.  Raise DBError if it cannot be used.
@@ -159,9 +162,9 @@ class History:
         self._read_state()
         if self.state.db_version != HIST_VERSION:
             upgrade.upgrade_history(self.db, self.state, self.logger)
-        self.before_clearing()
+        self._before_clearing()
         self.clear_excess(utxo_flush_count, tx_count)
-        self._mend_compaction(compacting)
+        self._repair_compaction(compacting)
         return self.flush_count
 
     def close_db(self) -> None:
@@ -181,11 +184,11 @@ class History:
                 f"{self.DB_VERSIONS}: use the server that wrote it, or another DB_DIRECTORY"
             )
 
-    def _mend_compaction(self, compacting: bool) -> None:
-        """Make a compaction that was interrupted safe, and forget it unless it is to go on.
+    def _repair_compaction(self, compacting: bool) -> None:
+        """Make an interrupted compaction safe, and cancel it unless it is to be continued.
 
         With a low flush count, a compaction of ElectrumX creates rows with ids above it; the next
-        flushes would overwrite them.  Both counts are raised over them first.
+        flushes would overwrite them.  Both counts are raised above them first.
         """
         state = self.state
         if state.comp_cursor == -1 and state.comp_flush_count == -1:
@@ -205,8 +208,8 @@ class History:
     def clear_excess(self, utxo_flush_count: int, tx_count: int = 0) -> None:
         """Delete the rows of flushes that the ``utxo`` store has not seen.
 
-        Those begin at transaction ``tx_count`` or above.  Other rows with a high id are of a
-        compaction, and are confirmed history: they stay, and the counts are raised to cover them.
+        Those start at transaction ``tx_count`` or above.  Other rows with a high id are of a
+        compaction, and are committed history: they stay, and the counts are raised to cover them.
         """
         state = self.state
         if state.flush_count <= utxo_flush_count:
@@ -237,7 +240,7 @@ class History:
     # -- forward
 
     def add_unflushed(self, hashXs_by_tx: Iterable[Iterable[bytes]], first_tx_num: int) -> None:
-        """Note the scripts of consecutive transactions, the first numbered ``first_tx_num``.
+        """Add consecutive transactions, the first numbered ``first_tx_num``, to their scripts.
 
         Each transaction's hashXs must be free of duplicates.
         """
@@ -253,31 +256,33 @@ class History:
 
     def unflushed_memsize(self) -> int:
         """Return an estimate, in bytes, of the memory that unflushed history takes."""
-        pending = self.pending.history_memsize() if self.pending else 0
-        return pending + len(self.unflushed) * 180 + self.unflushed_count * TXNUM_LEN
+        return len(self.unflushed) * 180 + self.unflushed_count * TXNUM_LEN
 
-    def assert_flushed(self) -> None:
-        """Promise that nothing waits to be flushed."""
+    def assert_flushed(self, pending: PendingHistory | None = None) -> None:
+        """Assert that nothing waits to be flushed."""
         assert not self.unflushed
-        assert not (self.pending and self.pending.has_history())
+        assert not (pending and pending.has_history())
 
-    def flush(self) -> int:
-        """Write the unflushed history as one flush; return for how many scripts."""
+    def flush(self, pending: PendingHistory | None = None) -> int:
+        """Write the unflushed history, and ``pending``, as one flush; return for how many scripts.
+
+        Synced in batches of BATCH_BYTES.
+        """
         assert self.db
         if self.flush_count >= MAX_FLUSH_ID:
             raise DBError(
                 f"all {MAX_FLUSH_ID:,d} history flushes are used: run electrumx_compact_history"
             )
         self.flush_count += 1
-        self._mark_dirty(self.unflushed)
-        if self.pending and self.dirty is not None:
-            self._mark_dirty(self.pending.history_hashXs())
+        self.changes.note_flush(self.unflushed)
+        if pending and self.changes.active:
+            self.changes.note_flush(pending.history_hashXs())
         flush_id = schema.hist_key(b"", self.flush_count)
-        put_rows = self._row_writers(flush_id)
+        put_rows = self._row_writers(flush_id, pending)
         count = 0
-        # The state row comes in the first batch: a stop after it leaves a count above the one
-        # that the coins have seen, so opening clears whichever rows are there.  Rows leave memory
-        # as they enter the engine's.
+        # The state row is in the first batch: a stop after it leaves a count above the one that
+        # the UTXOs have seen, so opening deletes whichever rows are there.  Rows leave memory as
+        # they enter the engine's.
         state_due = True
         while put_rows or state_due:
             with self.db.write_batch() as batch:
@@ -289,12 +294,12 @@ class History:
             if not written:
                 del put_rows[:1]
         self.unflushed_count = 0
-        if self.pending:
-            self.pending.clear_history()
+        if pending:
+            pending.clear_history()
         return count
 
     def _row_writers(
-        self, flush_id: bytes
+        self, flush_id: bytes, pending: PendingHistory | None
     ) -> list[Callable[[Callable[[bytes, bytes], None]], int]]:
         """Return functions that each put a batch of rows, and return how many, until it is 0."""
         writers: list[Callable[[Callable[[bytes, bytes], None]], int]] = []
@@ -313,32 +318,24 @@ class History:
 
         if hashXs:
             writers.append(put_unflushed)
-        pending = self.pending
         if pending and pending.has_history():
             pending.sort_history()
             writers.append(lambda put: pending.put_history(put, flush_id, self.BATCH_BYTES))
         return writers
 
-    def _mark_dirty(self, hashXs: Iterable[bytes]) -> None:
-        """Note, before they are written, that rows of these scripts are changing."""
-        if self.dirty is not None:
-            self.dirty.update(hashXs)
-
-    # -- backing up
+    # -- undoing
 
     def park(self, hashXs: Iterable[bytes], tx_count: int) -> int:
-        """Move all entries of transactions from ``tx_count`` on into rows of the next flush id.
+        """Stage all entries of transactions from ``tx_count`` on in rows of the next flush id.
 
-        ``hashXs`` must hold every script that has such an entry.  Return the number of entries.
-        Readers meanwhile see each script's history unchanged.
+        ``hashXs`` must have every script that has such an entry.  Return the number of entries.
+        Concurrent readers see each script's history unchanged.
         """
         assert self.db
         parked_id = self.flush_count + 1
         assert parked_id <= MAX_FLUSH_ID
         hashXs = sorted(hashXs)
-        self._mark_dirty(hashXs)
-        if self.dirty is not None:
-            self.cut.update(hashXs)
+        self.changes.note_cut(hashXs)
         self.flush_count = parked_id
         count = 0
         with self.db.write_batch() as batch:
@@ -361,7 +358,7 @@ class History:
         return count
 
     def drop_parked(self, hashXs: Iterable[bytes]) -> None:
-        """Delete the rows that :meth:`park` made."""
+        """Delete the rows that :meth:`park` wrote."""
         assert self.db
         parked_id = self.flush_count
         self.flush_count = parked_id - 1
@@ -382,12 +379,12 @@ class History:
     def get_txnums(self, hashX: bytes, limit: int | None = 1000) -> Iterator[int]:
         """Yield the numbers of a script's first ``limit`` transactions (None: all), ascending.
 
-        Call it in a thread: it reads the store.
+        Runs in a thread: it reads the store.
         """
         assert self.db
         assert len(hashX) == HASHX_LEN
         max_count = util.resolve_limit(limit)
-        # No more of a row is unpacked than is asked for: a compacted one holds thousands.
+        # No more of a row is unpacked than is wanted: a compacted one has thousands of numbers.
         end = None if max_count < 0 else max_count * TXNUM_LEN
         numbers = (
             tx_num
@@ -399,9 +396,9 @@ class History:
     def packed_tx_nums(self, hashX: bytes, max_bytes: int | None = None, after: int = -1) -> bytes:
         """Return the numbers of a script's transactions beyond ``after``, ascending, LE5 each.
 
-        Of more than ``max_bytes`` (None: all are wanted) only the first ones, in so many bytes.
-        With ``after`` the rows are read from the last one back, and no more than is needed: an
-        address that is used much has a long history and news in each block.  Runs in a thread.
+        At most the first ``max_bytes`` (None: all).  With ``after``, rows are read from the last
+        one back, and no more than needed: a script that is used much has a long history and
+        additions in each block.  Runs in a thread.
         """
         assert self.db
         assert len(hashX) == HASHX_LEN
@@ -425,9 +422,9 @@ class History:
         return b"".join(parts)[:max_bytes]
 
     def first_tx_nums(self, hashXs: list[bytes], max_bytes: int) -> list[bytes]:
-        """Return what :meth:`packed_tx_nums` does for each of many scripts, in half the time."""
+        """Return :meth:`packed_tx_nums` of each of many scripts, in half the time."""
         assert self.db
-        # So many bytes of rows with their keys have enough in the rows, if each has one number.
+        # Enough rows for max_bytes even if each row has one number.
         row_bytes = max_bytes + -(-max_bytes // TXNUM_LEN) * HIST_KEY_LEN
         return [
             (rows[0][1] if len(rows) == 1 else b"".join([row for _key, row in rows]))[:max_bytes]

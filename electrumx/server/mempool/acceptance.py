@@ -40,7 +40,7 @@ class Candidates:
         self.utxos: dict[Prevout, HashXValue] = {}
 
     def merge(self, other: "Candidates") -> None:
-        """Add what other has to this one."""
+        """Add the candidates of ``other`` to this one."""
         self.txs.update(other.txs)
         self.utxos.update(other.utxos)
 
@@ -62,7 +62,7 @@ class Candidates:
         """
         candidates = self.txs
         accepted: dict[bytes, MemPoolTx] = {}
-        waiting_for: dict[bytes, int] = {}  # candidate -> number of parents to be settled first
+        waiting_for: dict[bytes, int] = {}  # candidate -> number of parents to be accepted first
         children: dict[bytes, list[bytes]] = {}
         ready = []
         for tx_hash, candidate in candidates.items():
@@ -138,7 +138,7 @@ class CandidateParser:
         """
         result = Candidates()
         for tx_hash, raw_tx in zip(hashes, raw_txs, strict=True):
-            # The node evicted or mined it meanwhile.
+            # The node has evicted or mined it since the listing.
             if raw_tx is None:
                 continue
             try:

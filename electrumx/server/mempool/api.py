@@ -1,6 +1,6 @@
-"""What the mempool needs of the node, the database and the notifications.
+"""The interface that the mempool needs of the node, the database and the notifications.
 
-The mempool stands below them; whoever builds it implements this interface.  Runs on the event loop.
+The mempool is below them; its owner implements this interface.  Runs on the event loop.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from electrumx.server.notifications import Confirmed
 
 
 class MemPoolAPI(ABC):
-    """What the mempool needs of the node and of the database."""
+    """The calls that the mempool makes to the node and to the database."""
 
     @abstractmethod
     async def height(self) -> int:
@@ -64,11 +64,11 @@ class MemPoolAPI(ABC):
         return None
 
     def processed_after(self, tip: bytes) -> Confirmed | None:
-        """Return what will be confirmed beyond this tip, committed or not; None if not known."""
+        """Return the next confirmed blocks beyond this tip, committed or not; None if not known."""
         return None
 
     async def wait_for_processed_block(self) -> None:
-        """Return when blocks are about to be committed; by default it never does."""
+        """Return when blocks will be committed next; by default it never does."""
         await asyncio.get_running_loop().create_future()
 
     async def wait_for_daemon_height_change(self) -> None:

@@ -6,7 +6,7 @@ applies them, in batches, and notifies.  A report is only a hint: a transaction 
 node has it and all its inputs are found.  Whatever is lost here is found by the next listing.
 
 What was applied since the last listing was requested is remembered, because that listing does not
-have it yet: without that a refresh would remove what a broadcast has just added.
+have it yet: without that a refresh would remove a transaction that was just broadcast.
 
 Pure state; runs in: the event loop.
 """
@@ -35,7 +35,7 @@ class Report:
 
 
 class Arrivals:
-    """Reports that wait, and what was applied since the last listing."""
+    """Reports that wait, and those applied since the last listing."""
 
     def __init__(self) -> None:
         #: set while there are reports to be applied
@@ -81,7 +81,7 @@ class Arrivals:
         return reports
 
     def retry_later(self, tx_hash: bytes, report: Report) -> None:
-        """Queue again, after a pause, a transaction that the node did not have; not for ever."""
+        """Queue a transaction again, after a pause, that the node did not have; at most twice."""
         if report.tries >= len(RETRY_SECS):
             return
         delay = RETRY_SECS[report.tries]
@@ -104,7 +104,7 @@ class Arrivals:
             self._report_again(tx_hash, report)
 
     def listing_requested(self) -> None:
-        """Forget what the listing that is requested now will show."""
+        """Forget the changes that the listing requested now will include."""
         self.overflowed = False
         self.entered_since, self.left_since = set(), set()
         self._unresolved = {}

@@ -35,13 +35,13 @@ INLINE_BYTES = 10_000
 RENEW_SECS = 600.0
 #: seconds between two listings of the mempool because of lost messages
 LISTING_SECS = 1.0
-#: messages handled before the event loop gets its turn: about a millisecond
+#: messages in a time slice: about a millisecond
 MESSAGES_AT_ONCE = 50
 NUMBERS = 1 << 32
 
 
 class Mempool(Protocol):
-    """What reports go to."""
+    """The receiver of reports."""
 
     def entered(self, tx_hash: bytes, raw: bytes | None = None) -> None:
         """Take note that the node has another transaction in its mempool."""

@@ -1,9 +1,9 @@
-"""What is in the mempool, by transaction and by script, and what it pays: state and its queries.
+"""The transactions of the mempool, by hash and by script, and their fees: state and its queries.
 
 Owns the maps, the total size and the fee rates, which agree with each other between any two calls.
 Nothing here waits or reads; who fills the maps, and when, is ``mempool``'s business.
 
-Runs in: the event loop.  Threads may read while they know that nobody changes anything.
+Runs in: the event loop.  Threads may read while nothing changes the state.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -40,7 +40,7 @@ class MemPoolTx:
 
 @dataclass(slots=True)
 class MemPoolTxSummary:
-    """What a client is told of a transaction."""
+    """The summary of a transaction that clients get."""
 
     hash: bytes
     fee: int  # in satoshis
@@ -147,7 +147,7 @@ def compact_histogram(histogram: dict[float, int], *, bin_size: float) -> list[t
     """Join neighbouring fee rates to bins of growing size.
 
     histogram: fee rate -> virtual bytes. Return (lowest fee rate, virtual bytes) of each bin,
-    from the highest rate down; what does not fill a last bin is left out.
+    from the highest rate down; an incomplete last bin is left out.
     """
     compact = []
     cumulative = 0
@@ -169,7 +169,7 @@ def compact_histogram(histogram: dict[float, int], *, bin_size: float) -> list[t
 
 @dataclass(slots=True, frozen=True)
 class Departure:
-    """What a block makes go."""
+    """The transactions that a block removes."""
 
     confirmed: Confirmed
     tx_hashes: dict[bytes, None]
@@ -181,7 +181,7 @@ class MemPoolIndex:
     """Transactions, added and removed one by one, and the questions about them.
 
     txs: tx hash -> MemPoolTx;  hashXs: hashX -> set of tx hashes, never empty;  spenders: outpoint
-    -> hash of the transaction that spends it. All are to be changed by nobody else.
+    -> hash of the transaction that spends it. Only the owner may change them.
 
     What a block makes go does so in one step, for all who ask: it is ``leaving`` from then on, and
     is removed bit by bit.
@@ -196,7 +196,7 @@ class MemPoolIndex:
         self._leaving: dict[bytes, None] = {}
         #: cached answers about scripts with many transactions
         self.large = LargeScripts(self)
-        #: counts what was added and removed
+        #: number of transactions added and removed
         self._changes = 0
 
     @property
@@ -233,7 +233,7 @@ class MemPoolIndex:
         self._fee_rates.remove(tx)
         tx_hashXs = tx.hashXs()
         for prevout in tx.prevouts:
-            # No node has two that spend the same; if one says so, the first to go forgets it.
+            # No node has two that spend the same; if one lists two, the first removal forgets it.
             self.spenders.pop(prevout, None)
         remove = self.hashXs.remove
         for hashX in tx_hashXs:
@@ -281,7 +281,7 @@ class MemPoolIndex:
         ]
 
     def sync_balance_delta(self, hashX: bytes) -> int:
-        """Return what the mempool adds to the confirmed balance, in satoshis; may be negative."""
+        """Return the mempool's change of the confirmed balance, in satoshis; may be negative."""
         value = 0
         for _tx_hash, tx in self._txs_touching(hashX):
             value -= sum(v for pair_hashX, v in tx.in_pairs if pair_hashX == hashX)
@@ -324,9 +324,9 @@ class MemPoolIndex:
     # -- What a block does. Runs in: a thread.
 
     def departure(self, confirmed: Confirmed) -> Departure:
-        """Return what has to go when these blocks are on top.
+        """Return the transactions to remove when these blocks are on top.
 
-        That is what they confirm, and what spends the same, with all that depends on it.
+        These are the ones they confirm, the ones that spend the same outputs, and all descendants.
         """
         gone = dict.fromkeys(self._in_block(confirmed.tx_hashes))
         impossible = [h for h in self._spending(confirmed.spent_outpoints) if h not in gone]

@@ -1,4 +1,4 @@
-"""How far the mempool is behind the node's: whether clients may be served, and what to log.
+"""How far the mempool is behind the node's: whether clients may be served, and the log lines.
 
 Owns the times of complete refreshes.  Runs in: the event loop.
 """
@@ -7,6 +7,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+
+from electrumx.lib.tasks import wait_for_event
 
 # How long clients wait, after the start, for a first complete refresh that makes no progress.
 FIRST_SECS = 15.0
@@ -46,12 +48,9 @@ class MempoolLag:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + FIRST_SECS
-        waiter = asyncio.ensure_future(self._first_complete.wait())
-        try:
-            while not waiter.done() and (makes_progress() or loop.time() < deadline):
-                await asyncio.wait([waiter], timeout=0.25)
-        finally:
-            waiter.cancel()
+        while makes_progress() or loop.time() < deadline:
+            if await wait_for_event(self._first_complete, 0.25):
+                break
         self._is_served = True
 
     def log_change(self) -> None:

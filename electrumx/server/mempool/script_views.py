@@ -5,9 +5,9 @@ transactions.  Of a script with 20,000 each answer takes tens of milliseconds.  
 in a thread, once for each state of the script in the mempool, and cached until a change of the
 mempool touches the script or a parent of one of its transactions.
 
-Runs in: the event loop, except ``history_view`` and ``coins_view``, which run in a thread.  They
-read dictionaries that the loop may change meanwhile: a look-up is atomic, and a view during which
-the script changed is dropped and computed again.
+Runs in: the event loop, except ``history_view`` and ``utxos_view``, which run in a thread.  They
+read dictionaries that the loop may change concurrently: a look-up is atomic, and a view
+during which the script changed is dropped and computed again.
 """
 
 import asyncio
@@ -29,14 +29,14 @@ LARGE_TXS = 200
 LARGE_PAIRS = 10_000
 #: transactions in all cached views of a kind, at most; one takes about 250 bytes
 MAX_CACHED_TXS = 200_000
-#: how often a view is computed for one who asks, while the script changes each time
+#: how often a view is computed for one request, while the script changes each time
 TRIES = 3
 # Hashes sorted in one call, which holds the interpreter: a fifth of a millisecond.
 SORTED_AT_ONCE = 1_000
 
 
 class Index(Protocol):
-    """What is needed of the mempool."""
+    """The part of the mempool that the views read."""
 
     #: tx hash -> MemPoolTx, and outpoint -> hash of the transaction that spends it
     txs: dict[bytes, Any]
@@ -90,10 +90,10 @@ class HistoryView:
 
 
 @dataclass(slots=True, frozen=True)
-class CoinsView:
-    """What the mempool changes of a script's unspent outputs."""
+class UTXOsView:
+    """The mempool's changes of a script's UTXOs."""
 
-    #: what is added to the confirmed balance, in satoshis
+    #: the change of the confirmed balance, in satoshis
     delta: int
     utxos: list[UTXO]
     spends: set[tuple[bytes, int]]
@@ -166,7 +166,7 @@ class LargeScripts:
     def __init__(self, index: Index) -> None:
         self._index = index
         self.histories = _Views(partial(history_view, index))
-        self.coins = _Views(partial(coins_view, index))
+        self.utxos = _Views(partial(utxos_view, index))
 
     def is_large(self, hashX: bytes) -> bool:
         """Return whether the answers about a script are to be computed in a thread."""
@@ -182,9 +182,9 @@ class LargeScripts:
         """Return the unconfirmed history of a script."""
         return await self.histories.get(hashX, lambda: self._index.hashXs.touching(hashX))
 
-    async def unspent(self, hashX: bytes) -> CoinsView:
-        """Return what the mempool changes of a script's unspent outputs."""
-        return await self.coins.get(hashX, lambda: self._index.hashXs.touching(hashX))
+    async def unspent(self, hashX: bytes) -> UTXOsView:
+        """Return the mempool's changes of a script's UTXOs."""
+        return await self.utxos.get(hashX, lambda: self._index.hashXs.touching(hashX))
 
     async def status(self, hashX: bytes, history: Any) -> tuple[str | None, int]:
         """Return the status of a script with a confirmed history, and the length of its text.
@@ -203,7 +203,7 @@ class LargeScripts:
         return status, history.text_len + len(view.status_text)
 
     def changed(self, tx_hash: bytes, outputs: int, hashXs: set[bytes]) -> None:
-        """Drop what a transaction of so many outputs changes by coming or going.
+        """Drop the views that a transaction of so many outputs changes by coming or going.
 
         Apart from its own scripts these are the scripts of its children, which have, or have not,
         an unconfirmed input.
@@ -218,16 +218,16 @@ class LargeScripts:
     def forget(self, hashXs: Iterable[bytes]) -> None:
         """Drop the views of scripts."""
         self.histories.forget(hashXs)
-        self.coins.forget(hashXs)
+        self.utxos.forget(hashXs)
 
     def clear(self) -> None:
         """Drop all views."""
         self.histories.clear()
-        self.coins.clear()
+        self.utxos.clear()
 
     def __bool__(self) -> bool:
         """Return whether there are any views."""
-        return bool(self.histories) or bool(self.coins)
+        return bool(self.histories) or bool(self.utxos)
 
 
 def _present(index: Index, tx_hashes: Iterable[bytes]) -> Iterator[tuple[bytes, Any]]:
@@ -263,8 +263,8 @@ def _sorted(txids: list[str]) -> list[str]:
     return runs[0] if runs else []
 
 
-def coins_view(index: Index, hashX: bytes, tx_hashes: list[bytes]) -> CoinsView:
-    """Return what the transactions of a script change of its unspent outputs.
+def utxos_view(index: Index, hashX: bytes, tx_hashes: list[bytes]) -> UTXOsView:
+    """Return the changes of a script's UTXOs by its transactions.
 
     Runs in: a thread.
     """
@@ -280,4 +280,4 @@ def coins_view(index: Index, hashX: bytes, tx_hashes: list[bytes]) -> CoinsView:
             if pair_hashX == hashX:
                 delta += value
                 utxos.append(UTXO(-1, pos, tx_hash, 0, value))
-    return CoinsView(delta, utxos, spends)
+    return UTXOsView(delta, utxos, spends)

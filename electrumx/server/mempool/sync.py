@@ -5,13 +5,13 @@ are ``index``; new transactions are parsed and joined to their inputs in
 ``acceptance``.
 
 Runs in: the event loop, in the tasks of keep_synchronized.  The maps change on the loop only, with
-the lock held, and in slices each of which leaves them in agreement with each other; so queries,
+the lock held, and in time slices, each of which leaves them consistent; so queries,
 which also run on the loop and do not await, need no lock.  Everything that takes long and only
 reads is done in a thread, with the lock held where it reads the maps.  There is one such thread:
 several would not be faster, but each makes the loop wait longer for its turn.
 
 Two tasks change the maps.  A *refresh* lists the node's transactions, removes those that vanished
-and fetches the new ones, some ten thousands at a time; what lacks a parent waits for the next
+and fetches the new ones, some ten thousands at a time; one that lacks a parent waits for the next
 portion, and at the end is dropped until the next refresh.  And the maps follow the database *step by
 step*: when blocks have been committed on top of the tip that the maps are at, their transactions and
 those that they made impossible go at once, without asking the node, so that clients need not wait
@@ -19,9 +19,9 @@ until a node with a large mempool has listed it.  What has to go is found out wh
 its way to the disk; then it is ``leaving``, in one step, and is removed when clients have been
 notified.  Undone blocks are a step too: their transactions are missing until the next refresh.
 
-A refresh during which the tip moved, at the node or here, still adds what is new: only a list that
-was made at the tip of the database tells that a transaction vanished, and makes the maps complete.
-While they are not, ``info`` and the log say that the mempool is behind.
+A refresh during which the tip moved, at the node or here, still adds new transactions: only a list
+that was made at the tip of the database shows that a transaction vanished, and makes the maps
+complete.  While they are not, ``info`` and the log report that the mempool is behind.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from typing import Any, TypeVar
 from electrumx.lib.coins import Coin
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.lib.log_limit import RateLimitedLog
-from electrumx.lib.tasks import run_together
+from electrumx.lib.tasks import for_each, run_together, wait_for_event
 from electrumx.lib.util import chunks, class_logger
 from electrumx.server.daemon.client import DaemonError
 from electrumx.server.daemon.mempool_listing import Listing
@@ -66,14 +66,12 @@ FETCH_BYTES = 1_000_000
 FETCH_WORKERS = 10
 # New transactions that are fetched before they are accepted.
 PORTION = 20_000
-# Transactions added or removed before the loop gets its turn: about 2 ms.
-SLICE = 250
 # Single transactions in a batch, and seconds between two batches.
 ARRIVALS = 200
 ARRIVAL_PAUSE_SECS = 0.02
 # Raw transactions that are parsed on the event loop: well under a millisecond.
 INLINE_BYTES = 10_000
-# Before listing again because the node's height changed meanwhile, in seconds.
+# Before listing again because the node's height changed during a refresh, in seconds.
 RESTART_DELAY_SECS = 0.1
 # How long maps are kept when it is not known how to follow the database, in seconds.
 LOST_SECS = 5.0
@@ -96,8 +94,8 @@ class MemPool(MemPoolIndex):
     refresh_secs:    pause between refreshes
     log_status_secs: pause between status lines
     settle_secs:     pause after the last of some blocks before the node is asked for its list, at
-                     most as long as refresh_secs: clients are told of a block first
-    compiled:        whether to parse with the compiled form where there is one
+                     most as long as refresh_secs: clients are notified of a block first
+    compiled:        whether to parse with the Cython implementation where it is built
     """
 
     def __init__(
@@ -139,9 +137,9 @@ class MemPool(MemPoolIndex):
         self._steps: list[Confirmed] = []
         self._fetching = False
         self._lag = MempoolLag(self.logger, refresh_secs)
-        #: what a block on its way to the disk will make go
+        #: the transactions that a block on its way to the disk will remove
         self._departure: Departure | None = None
-        #: of changes that nobody was told of yet, also of failed refreshes
+        #: of changes that are not reported yet, also of failed refreshes
         self._touched: set[bytes] = set()
         #: bytes of a transaction, an average of the last batches
         self._average_bytes = 500.0
@@ -194,7 +192,7 @@ class MemPool(MemPoolIndex):
         """Compact the fee histogram from time to time."""
         while True:
             await synchronized_event.wait()
-            # A copy of some hundred fee rates; what changes meanwhile shows next time.
+            # A copy of some hundred fee rates; later changes show next time.
             self.cached_compact_histogram = await asyncio.to_thread(
                 self._compact_histogram_of,
                 self._fee_rates.histogram(),
@@ -236,7 +234,7 @@ class MemPool(MemPoolIndex):
             timer = asyncio.get_running_loop().call_later(delay, self._wake.set)
 
     async def _prepare_for_blocks(self) -> None:
-        """Find out what each block will make go, while the database is writing it."""
+        """Compute the transactions that each block will remove, while the database writes it."""
         while True:
             await self.api.wait_for_processed_block()
             async with self.lock:
@@ -245,7 +243,7 @@ class MemPool(MemPoolIndex):
                     self._departure = await self._in_thread(self.departure, confirmed)
 
     def _next_step(self) -> Confirmed | None:
-        """Return the step from where the maps are to the next tip, None if there is none."""
+        """Return the step from the maps' tip to the next one, None if the database is not ahead."""
         return None if self._tip is None else self.api.confirmed_after(self._tip)
 
     async def _make_step(self) -> bool:
@@ -267,10 +265,10 @@ class MemPool(MemPoolIndex):
             touched, self._touched = self._touched | departure.touched, set()
             telling = asyncio.ensure_future(self._report(touched, step.height))
             try:
-                # Whoever is slow to be told does not keep the maps from being put in order.
+                # A slow receiver of the report does not delay the cleaning of the maps.
                 await asyncio.wait([telling], timeout=self.settle_secs)
                 known: set[bytes] = set()
-                await self._in_slices(list(self.leaving), lambda h: self._remove(h, known))
+                await for_each(list(self.leaving), lambda h: self._remove(h, known))
                 self.leaving = {}
             except BaseException:
                 telling.cancel()
@@ -279,7 +277,7 @@ class MemPool(MemPoolIndex):
         return True
 
     async def _departure_for(self, step: Confirmed) -> Departure:
-        """Return what a step makes go, if possible as it was found out beforehand."""
+        """Return the transactions that a step removes, if possible as computed beforehand."""
         departure, self._departure = self._departure, None
         if (
             departure is None
@@ -325,7 +323,7 @@ class MemPool(MemPoolIndex):
         async with self.lock:
             if not self._is_following():
                 self._complete = False
-                await self._in_slices(list(self.txs), self._remove_one)
+                await for_each(list(self.txs), self._remove_one)
         self._wake.set()
 
     def _remove_one(self, tx_hash: bytes) -> None:
@@ -334,7 +332,7 @@ class MemPool(MemPoolIndex):
     # -- Single transactions
 
     def entered(self, tx_hash: bytes, raw: bytes | None = None) -> None:
-        """Take note that the node has another transaction in its mempool, as it says.
+        """Note that the node reports another transaction in its mempool.
 
         Without the raw transaction the node is asked for it.
         """
@@ -350,7 +348,7 @@ class MemPool(MemPoolIndex):
         self._wake.set()
 
     async def _follow_arrivals(self) -> None:
-        """Apply reports of single transactions, in batches, for ever."""
+        """Apply reports of single transactions, in batches, indefinitely."""
         while True:
             await self._arrivals.event.wait()
             reports = self._arrivals.take(ARRIVALS)
@@ -373,10 +371,10 @@ class MemPool(MemPoolIndex):
             left = [h for h, report in reports.items() if not report.entered]
             for tx_hash in [*left, *self._remove_with_descendants(left, touched)]:
                 arrivals.applied(tx_hash, entered=False)
-            # The outputs found are worth nothing if the database has moved meanwhile.
+            # The outputs found are worth nothing if the database has moved since.
             if (api.db_height(), api.db_tip()) == place and self._tip == place[1]:
                 accepted = candidates.take_acceptable(self.txs)
-                await self._in_slices(
+                await for_each(
                     list(accepted.items()), lambda item: self._add_arrival(*item, touched)
                 )
             for tx_hash in candidates.txs:
@@ -418,7 +416,7 @@ class MemPool(MemPoolIndex):
     # -- Refreshing
 
     async def _refresh_hashes(self, synchronized_event: asyncio.Event) -> None:
-        """Refresh for ever."""
+        """Refresh indefinitely."""
         while True:
             self._wake.clear()
             pause = self.refresh_secs
@@ -444,17 +442,12 @@ class MemPool(MemPoolIndex):
 
     async def _pause(self, secs: float) -> None:
         """Sleep, at longest until the node or the database is at another height."""
-        # Not wait_for: before Python 3.12 it loses a cancellation that comes with the wake-up.
-        timer = asyncio.get_running_loop().call_later(secs, self._wake.set)
-        try:
-            await self._wake.wait()
-        finally:
-            timer.cancel()
+        await wait_for_event(self._wake, secs)
 
     async def _refresh(self) -> bool:
         """Make the mempool like the node's; return whether it is complete.
 
-        If the tip moves meanwhile, what is new is added all the same, and what vanished stays.
+        If the tip moves during it, new transactions are added all the same; vanished ones stay.
         The hashXs of all changes are added to those touched, also if it raises.
         """
         api = self.api
@@ -472,7 +465,7 @@ class MemPool(MemPoolIndex):
             undone_steps = self._undone_steps
             vanished, new = await self._in_thread(self._differences, listing)
             if at_tip:
-                await self._in_slices(vanished, self._remove_one)
+                await for_each(vanished, self._remove_one)
         if new:
             await self._take_in(new, listing.members, at_tip)
         if at_tip and undone_steps == self._undone_steps:
@@ -482,7 +475,7 @@ class MemPool(MemPoolIndex):
     def _begin_refresh(self, height: int, *, at_tip: bool, moved: bool) -> None:
         """Note where the maps are; raise if they cannot be changed now."""
         if not at_tip:
-            # At the same height, another block: ours is about to be undone.
+            # At the same height, another block: ours will be undone.
             if not moved and height == self.api.db_height():
                 raise DBSyncError
             followed = self._is_following() or not self.txs
@@ -507,7 +500,7 @@ class MemPool(MemPoolIndex):
     def _differences(self, listing: Listing) -> tuple[list[bytes], list[bytes]]:
         """Return the hashes that vanished and those that are new. Runs in: a thread."""
         txs, members = self.txs, listing.members
-        # What single reports changed after the listing was requested is right already.
+        # Changes of single reports after the listing was requested are applied already.
         entered, left = self._arrivals.entered_since, self._arrivals.left_since
         new = [h for h in listing.hashes if h not in txs and h not in left]
         if len(members) < len(listing.hashes):
@@ -517,15 +510,6 @@ class MemPool(MemPoolIndex):
             # Most often nothing vanished between two polls.
             return [], new
         return [h for h in txs if h not in members and h not in entered], new
-
-    @staticmethod
-    async def _in_slices(items: Sequence[T], func: Callable[[T], None]) -> None:
-        """Call func for each item, giving the loop its turn now and then."""
-        for n, part in enumerate(chunks(items, SLICE)):
-            if n:
-                await asyncio.sleep(0)
-            for item in part:
-                func(item)
 
     async def _take_in(self, new: Sequence[bytes], listed: set[bytes], at_tip: bool) -> None:
         """Fetch new transactions and add them, in portions."""
@@ -557,7 +541,7 @@ class MemPool(MemPoolIndex):
         if self._steps:
             await self._in_thread(candidates.drop_confirmed, self._steps)
         accepted = await self._in_thread(candidates.take_acceptable, self.txs)
-        await self._in_slices(list(accepted.items()), lambda item: self._add_listed(*item, skipped))
+        await for_each(list(accepted.items()), lambda item: self._add_listed(*item, skipped))
 
     def _add_listed(self, tx_hash: bytes, tx: MemPoolTx, skipped: set[bytes]) -> None:
         """Add a transaction of a listing, unless a later report has made it impossible."""
@@ -623,19 +607,19 @@ class MemPool(MemPoolIndex):
     # -- The public names of the queries
 
     async def balance_delta(self, hashX: bytes) -> int:
-        """Return what sync_balance_delta does."""
+        """Return the result of sync_balance_delta."""
         if self.large.is_large(hashX):
             return (await self.large.unspent(hashX)).delta
         return self.sync_balance_delta(hashX)
 
     async def potential_spends(self, hashX: bytes) -> set[Prevout]:
-        """Return what sync_spends does."""
+        """Return the result of sync_spends."""
         return self.sync_spends(hashX)
 
     async def transaction_summaries(self, hashX: bytes) -> list[MemPoolTxSummary]:
-        """Return what sync_summaries does."""
+        """Return the result of sync_summaries."""
         return self.sync_summaries(hashX)
 
     async def unordered_UTXOs(self, hashX: bytes) -> list[UTXO]:
-        """Return what sync_unspent does."""
+        """Return the result of sync_unspent."""
         return self.sync_unspent(hashX)

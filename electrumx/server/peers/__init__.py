@@ -1,12 +1,12 @@
-"""The peer set: which other servers exist, which of them we verified, and what we report.
+"""The peer set: which other servers exist, which of them are verified, and which are reported.
 
 * `manager`: the set itself and the task that monitors each peer.
 * `admission`: when a client may have a peer added.
-* `verify`: what a peer must answer before we vouch for it; knows no other peers.
+* `verify`: the answers of a peer that make it good; knows no other peers.
 * `session`: one outgoing connection, and the errors of a conversation.
-* `sources`: what we ask of third parties: name resolution, the blacklist, the Tor proxy.
+* `sources`: requests to third parties: name resolution, the blacklist, the Tor proxy.
 
-Everything runs in the event loop. Nothing that a peer does may end a task here, let alone the
+Everything runs in the event loop. No behaviour of a peer ends a task here, or the
 server: a peer's fault costs that peer its attempt.
 """
 

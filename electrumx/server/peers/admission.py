@@ -1,9 +1,8 @@
-"""When a client's request to add a peer is listened to.
+"""When a client's request to add a peer is accepted.
 
 A request makes us connect to a host of a stranger's choice, so a clearnet host must resolve to
-the address that asks, and each domain and network, as well as Tor as a whole, has its turn only
-now and then.
-Only accepted requests use up a turn: a rejected one must not shut out the rightful owner.
+the address that asks, and requests are rate-limited by domain or network, and for Tor as a whole.
+Only accepted requests count: a rejected one must not shut out the rightful owner.
 """
 
 import random
@@ -15,8 +14,8 @@ from electrumx.server.peers.sources import Resolver
 
 # One add_peer request for a domain in this time, in seconds.
 PEER_ADD_PAUSE = 600
-# Addresses that agree in so many leading bits share a turn, by IP version: about what one
-# provider or organisation holds.
+# Addresses that agree in so many leading bits share a rate limit, by IP version: about the network
+# of one provider or organisation.
 PEER_ADD_BITS = {4: 16, 6: 32}
 
 
@@ -33,7 +32,7 @@ class AddPeerRules:
 
     @staticmethod
     def _domain(peer: Peer) -> str:
-        """Return what shares one turn: the last two labels, or the network of an IP address."""
+        """Return the unit of rate limiting: the last two labels, or the network of an IP address."""
         address = peer.ip_address
         if address is not None:
             bits = PEER_ADD_BITS[address.version]
@@ -41,7 +40,7 @@ class AddPeerRules:
         return ".".join(peer.host.lower().rstrip(".").split(".")[-2:])
 
     def is_rate_limited(self, peer: Peer) -> bool:
-        """Return True if the peer's domain had its turn less than `PEER_ADD_PAUSE` ago."""
+        """Return whether a request for the peer's domain was accepted in the last `PEER_ADD_PAUSE`."""
         last_add = self.recent_peer_adds.get(self._domain(peer))
         return last_add is not None and self._is_recent(last_add)
 
@@ -71,12 +70,12 @@ class AddPeerRules:
         return None
 
     def note_accepted(self, peer: Peer) -> None:
-        """Begin the pause of the peer's domain, and forget those that are over."""
+        """Begin the pause of the peer's domain, and drop pauses that are over."""
         self.trim()
         self.recent_peer_adds[self._domain(peer)] = self._clock()
 
     def trim(self) -> None:
-        """Forget requests that limit nothing any more."""
+        """Drop accepted requests that limit nothing any more."""
         self.recent_peer_adds = {
             domain: last_add
             for domain, last_add in self.recent_peer_adds.items()

@@ -3,7 +3,7 @@
 `PeerManager.peers` owns every peer but the copies that a session has just received. A peer
 enters by `_note_peers`, which starts its monitoring task, and leaves when that task gives it up
 or a better-known name replaces it. A peer is *recent good* if it was verified within
-`STALE_SECS`; only such peers are told to clients.
+`STALE_SECS`; only such peers are reported to clients.
 """
 
 import asyncio
@@ -34,6 +34,7 @@ from electrumx.server.peers.session import (
     run_bounded,
 )
 from electrumx.server.peers.sources import (
+    PeerProxy,
     Resolver,
     ThreadResolver,
     detect_proxy,
@@ -59,7 +60,7 @@ MAX_TRIES = 3
 # An honest session takes at most four requests in a row, and connecting.
 REQUESTS_PER_SESSION = 5
 
-# What clients are told: peers for each bucket, and onion peers.
+# The peers reported to a client: for each bucket, and onion peers.
 MAX_PER_BUCKET = 2
 MAX_ONION_FOR_TOR = 50
 MIN_ONION_FOR_CLEARNET = 10
@@ -73,11 +74,11 @@ def is_public_peer(peer: Peer) -> bool:
 
 
 class PeerManager:
-    """Discovers and verifies peers, and says which of them we vouch for.
+    """Discovers and verifies peers, and returns those that clients may use.
 
-    `resolver` resolves the names of those who ask to be added, `names` those to connect to, and
-    `is_public` is the rule of what is worth it; the times are in seconds. `db` gives our height
-    and headers.
+    `resolver` resolves the names of hosts that ask to be added, `names` those to connect to;
+    `is_public` returns whether a peer is worth connecting to. The times are in seconds. `db` gives
+    our height and headers.
     """
 
     def __init__(
@@ -115,23 +116,23 @@ class PeerManager:
             Peer.from_real_name(real_name, "coins.py", coin.PEER_DEFAULT_PORTS)
             for real_name in coin.PEERS
         ]
-        # Certificates of peers are self-signed as a rule; what a peer says is checked instead.
+        # Certificates of peers are self-signed as a rule; a peer's answers are checked instead.
         self._ssl_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._ssl_context.check_hostname = False
         self._ssl_context.verify_mode = ssl.CERT_NONE
 
         self.peers: set[Peer] = set()
-        self.proxy: Any = None
+        self.proxy: PeerProxy | None = None
         # The address connections from a proxy have; known once a proxy is.
         self._proxy_ip: str | None = None
         # Lower-case host names, `*.domain.tld` and IP addresses.
         self.blacklist: set[str] = set()
         self.add_peer_rules = AddPeerRules(resolver or ThreadResolver(), clock)
-        # One of its own: those who ask to be added do not keep us from connecting.
+        # A separate one: requests to be added must not delay our own connections.
         self._names = names or ThreadResolver()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    # --- The questions others ask
+    # --- Queries
 
     def info(self) -> dict[str, int]:
         """Return the number of peers of each status, and in total."""
@@ -157,7 +158,7 @@ class PeerManager:
         return self._proxy_ip
 
     def on_peers_subscribe(self, is_tor: bool) -> list[tuple[str, str, list[str]]]:
-        """Return the peers to tell to a client, one that is itself on Tor or not.
+        """Return the peers to report to a client, which is itself on Tor or not.
 
         With discovery off that is the coin's list; with "self", ourselves.
         """
@@ -302,7 +303,7 @@ class PeerManager:
 
     # --- Tasks
 
-    def _spawn(self, coro: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, coro: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(coro)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -338,8 +339,8 @@ class PeerManager:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _outlive(self, what: str, coro: Coroutine[Any, Any, None]) -> None:
-        """Run `coro`; if it fails, say so now and every hour instead of ending the server."""
+    async def _outlive(self, what: str, coro: Coroutine[object, object, None]) -> None:
+        """Run `coro`; if it fails, log that now and every hour instead of ending the server."""
         try:
             await coro
             return
@@ -384,7 +385,7 @@ class PeerManager:
         self.logger.info(f"detected {proxy}")
         self._proxy_ip = await proxy_ip_address(proxy)
         self.proxy = proxy
-        # Those that had to wait for the proxy, and onion peers that were passed over.
+        # Peers that had to wait for the proxy, and onion peers that were passed over.
         self._wake(peer for peer in self.peers if self._needs_proxy(peer))
         await self._import_peers()
 
@@ -407,7 +408,7 @@ class PeerManager:
 
     @staticmethod
     async def _pause(peer: Peer, secs: float) -> None:
-        """Return after `secs`, or at once when somebody sets the peer's retry event."""
+        """Return after `secs`, or as soon as the peer's retry event is set."""
         timer = asyncio.get_running_loop().call_later(secs, peer.retry_event.set)
         try:
             await peer.retry_event.wait()
@@ -454,8 +455,8 @@ class PeerManager:
                     self._converse(peer, candidates, kind, port, family, timeout),
                     timeout * REQUESTS_PER_SESSION,
                 )
-                # Others may have been verified meanwhile; nothing runs between this check
-                # and the note that this peer is good.
+                # Others may have been verified in the meantime; nothing runs between this check
+                # and marking this peer as good.
                 self._check_bucket(peer)
             except BadPeerError as e:
                 self.logger.error(f"{text} marking bad: ({e})")
@@ -473,7 +474,7 @@ class PeerManager:
         return False
 
     async def _addresses(self, peer: Peer) -> list[str]:
-        """Return the hosts to connect to: the peer's own, or what its name leads to.
+        """Return the hosts to connect to: the peer's own, or those that its name resolves to.
 
         Raises OSError for a name that leads nowhere, and BadPeerError for a stranger's that leads
         to no public address.
@@ -486,8 +487,8 @@ class PeerManager:
             raise BadPeerError(f"address {found[0]} is not public")
         return public
 
-    def _connection_args(self, peer: Peer, kind: str, family: int) -> dict[str, Any]:
-        args: dict[str, Any] = {}
+    def _connection_args(self, peer: Peer, kind: str, family: int) -> dict[str, object]:
+        args: dict[str, object] = {}
         if kind == "SSL":
             args["ssl"] = self._ssl_context
             args["server_hostname"] = peer.host
@@ -523,7 +524,7 @@ class PeerManager:
         family: int,
         timeout: float,
     ) -> None:
-        """Connect, check `peer` against ourselves and other peers, and take what it knows."""
+        """Connect, check `peer` against ourselves and other peers, and add the peers it reports."""
         args = self._connection_args(peer, kind, family)
         async with AsyncExitStack() as stack:
             session = await connect_to_first(stack, addresses, port, args)
@@ -544,8 +545,8 @@ class PeerManager:
     def _check_address(self, peer: Peer) -> None:
         """Raise BadPeerError if a stranger's name led us to an address that is not public.
 
-        Nobody else could reach it, and what listens there may trust us. Our own name may well
-        lead to such an address, inside our network.
+        No other server could reach it, and a program that listens there may trust us. Our own
+        name may lead to such an address, inside our network.
         """
         if peer.ip_addr is not None and not self._may_be_at(peer, peer.ip_addr):
             raise BadPeerError(f"address {peer.ip_addr} is not public")
@@ -571,7 +572,7 @@ class PeerManager:
             raise BadPeerError(f"too many peers already in bucket {bucket}")
 
     def _on_verified(self, peer: Peer) -> None:
-        """Note that `peer` is good, and let it replace what it makes superfluous."""
+        """Mark `peer` as good, and remove those that it makes superfluous."""
         peer.try_count = 0
         peer.last_good = self._clock()
         peer.source = "peer"
@@ -586,7 +587,7 @@ class PeerManager:
                 match.update_features_from_peer(peer)
         self.add_peer_rules.trim()
 
-    # --- Making ourselves known
+    # --- Registration with peers
 
     def _clearnet_self(self) -> Peer | None:
         return next((peer for peer in self.myselves if not peer.is_tor), None)
@@ -610,5 +611,5 @@ class PeerManager:
         except PeerConnectionLostError:
             raise BadPeerError("terminated before server.add_peer response") from None
         except (RPCError, ProtocolError) as e:
-            # Its answer, whatever it is, says nothing about how it serves others.
+            # Whatever it answers here, it may serve its clients well.
             self.logger.info(f"[{peer}] refused to add us: {quoted(e.message)}")

@@ -1,13 +1,13 @@
 """One outgoing connection to a peer, and how a conversation with a stranger goes wrong.
 
 The library cancels the requests that are waiting when a connection is lost, which a task cannot
-tell from its own cancellation. `run_bounded` can: it gives every such conversation a task of its
-own, so that only *our* cancellation is ever seen as one.
+distinguish from its own cancellation. `run_bounded` can: it gives every such conversation a task
+of its own, so that only *our* cancellation is ever seen as one.
 """
 
 import asyncio
 import socket
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
@@ -40,7 +40,7 @@ MAX_QUOTED_LENGTH = 100
 
 
 class BadPeerError(ElectrumXError):
-    """A peer that lies, is not wanted, or does not speak the protocol; the text says which."""
+    """A peer that lies, is not wanted, or does not speak the protocol; the text is the reason."""
 
 
 class PeerConnectionLostError(ConnectionError):
@@ -70,7 +70,7 @@ def assert_good(message: str, result: object, instance: type) -> None:
         raise BadPeerError(f"{message} returned bad result type {type(result).__name__}")
 
 
-async def run_bounded(coro: Coroutine[Any, Any, T], timeout_secs: float | None) -> T:
+async def run_bounded(coro: Coroutine[object, object, T], timeout_secs: float | None) -> T:
     """Return the result of `coro`, run as a task of its own for at most `timeout_secs`.
 
     Raises asyncio.TimeoutError, or PeerConnectionLostError if the library cancelled it. The task
@@ -96,15 +96,15 @@ async def run_bounded(coro: Coroutine[Any, Any, T], timeout_secs: float | None) 
 class PeerConnection(JSONRPCConnection):  # type: ignore[misc]  # the library has no types
     """JSON-RPC 2.0 state of a connection to a stranger, whatever it sends."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
-        # Messages that answer nothing of ours: requests, notifications and rubbish.
+        # Messages that answer no request of ours: requests, notifications, invalid ones.
         self.unsolicited_count = 0
 
     def receive_message(self, message: bytes) -> list[Any]:
         """Return the requests in `message`.
 
-        Raises ProtocolError, also for what the library lets pass: the JSON parser's errors for
+        Raises ProtocolError, also where the library raises others: the JSON parser's errors for
         deep nesting and huge numbers, and a batch whose ids cannot be sorted. Raises
         ConnectionLostError, which ends the reading task, for a flood.
         """
@@ -128,7 +128,7 @@ class PeerConnection(JSONRPCConnection):  # type: ignore[misc]  # the library ha
 class PeerSession(RPCSession):  # type: ignore[misc]  # the library has no types
     """An outgoing session; serves nothing to the other side."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         # The library's logger is not one of ours.
         self.logger = class_logger(__name__, self.__class__.__name__)
@@ -137,13 +137,13 @@ class PeerSession(RPCSession):  # type: ignore[misc]  # the library has no types
         """Return the JSON-RPC state; called by the library."""
         return PeerConnection(JSONRPCv2)
 
-    async def handle_request(self, request: Any) -> None:
+    async def handle_request(self, request: object) -> None:
         """Ignore the header notifications that our subscription causes; reject all else."""
         if isinstance(request, Notification) and request.method == "blockchain.headers.subscribe":
             return
         raise RPCError(JSONRPC.METHOD_NOT_FOUND, "unknown method")
 
-    async def send_request(self, method: str, args: Any = ()) -> Any:
+    async def send_request(self, method: str, args: Sequence[Any] = ()) -> Any:
         """Return the answer to a request.
 
         Raises RPCError or ProtocolError for error replies, TaskTimeout, and
@@ -152,14 +152,14 @@ class PeerSession(RPCSession):  # type: ignore[misc]  # the library has no types
         return await run_bounded(super().send_request(method, args), None)
 
     async def close(self, *, force_after: float = 1) -> None:
-        """Close and return when closed; a peer has little time to take its leave."""
+        """Close and return when closed; abort after a second by default."""
         await super().close(force_after=force_after)
 
 
 def few_of_family(addresses: Iterable[str], family: int) -> list[str]:
-    """Return a few of some IP addresses, or a name alone; raises OSError if there are none.
+    """Return at most MAX_ADDRESSES of some IP addresses, or a name; raise OSError without any.
 
-    Whoever owns a name can give it thousands, of other people's machines.
+    The owner of a name can give it thousands, of other people's machines.
     """
     is_ipv6 = family == socket.AF_INET6
     suitable = dict.fromkeys(address for address in addresses if (":" in address) == is_ipv6)
@@ -169,13 +169,13 @@ def few_of_family(addresses: Iterable[str], family: int) -> list[str]:
 
 
 async def connect_to_first(
-    stack: AsyncExitStack, addresses: Iterable[str], port: int, args: dict[str, Any]
+    stack: AsyncExitStack, addresses: Iterable[str], port: int, args: dict[str, object]
 ) -> PeerSession:
     """Return a session with the first of some addresses that takes the connection.
 
-    `stack` closes it. Raises what the last address met: OSError or SOCKSError.
+    `stack` closes it. Raises the error of the last address: OSError or SOCKSError.
     """
-    trouble: Exception | None = None
+    error: Exception | None = None
     for address in addresses:
         try:
             session: PeerSession = await stack.enter_async_context(
@@ -183,6 +183,6 @@ async def connect_to_first(
             )
             return session
         except (OSError, SOCKSError) as e:
-            trouble = e
-    assert trouble
-    raise trouble
+            error = e
+    assert error
+    raise error

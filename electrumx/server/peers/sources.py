@@ -1,4 +1,4 @@
-"""What peer discovery asks of third parties: names, the blacklist, and the Tor proxy.
+"""Requests of peer discovery to third parties: names, the blacklist, and the Tor proxy.
 
 Each answer is bounded in size and time, and each question fails with few kinds of error.
 """
@@ -8,6 +8,7 @@ import json
 import socket
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from ssl import SSLContext
 from typing import Any
 
 import aiohttp
@@ -15,7 +16,7 @@ from aiorpcx import NetAddress, SOCKSProxy
 
 from electrumx.server.peers.session import run_bounded
 
-# Host -> texts of its IP addresses; raises OSError if there are none.
+# Host -> texts of its IP addresses; raises OSError without any.
 Resolver = Callable[[str], Awaitable[list[str]]]
 
 # Where Tor, the Tor browser and other SOCKS proxies listen.
@@ -56,26 +57,26 @@ class ThreadResolver:
 
 
 class PeerProxy(SOCKSProxy):  # type: ignore[misc]  # the library has no types
-    """A SOCKS proxy that leaves it to us which name TLS is told, and which addresses are tried."""
+    """A SOCKS proxy for which we choose the name given to TLS and the addresses to try."""
 
     async def create_connection(
         self,
-        protocol_factory: Callable[[], Any],
+        protocol_factory: Callable[[], asyncio.Protocol],
         host: str,
         port: int,
         *,
-        ssl: Any = None,
+        ssl: SSLContext | None = None,
         server_hostname: str | None = None,
-    ) -> tuple[Any, Any]:
+    ) -> tuple[asyncio.Transport, asyncio.Protocol]:
         """Connect through the proxy; ``host`` is an IP address, or a name for it to resolve."""
         sock, remote_address = await self._connect([NetAddress(host, port)])
 
-        def protocol_at_address() -> Any:
-            protocol = protocol_factory()
+        def protocol_at_address() -> asyncio.Protocol:
+            protocol: Any = protocol_factory()
             # As the library does.
             protocol._proxy = self
             protocol._remote_address = remote_address
-            return protocol
+            return protocol  # type: ignore[no-any-return]
 
         return await asyncio.get_running_loop().create_connection(
             protocol_at_address, sock=sock, ssl=ssl, server_hostname=server_hostname
@@ -111,8 +112,8 @@ async def fetch_blacklist(url: str) -> set[str]:
     return await asyncio.to_thread(parse_blacklist, body)
 
 
-async def detect_proxy(host: str, port: int | None) -> Any:
-    """Return the SOCKSProxy that listens at `host`, or None.
+async def detect_proxy(host: str, port: int | None) -> PeerProxy | None:
+    """Return the SOCKS proxy that listens at `host`, or None.
 
     Without a port the usual ones are tried in turn. Raises OSError, ValueError or
     asyncio.TimeoutError.
@@ -121,7 +122,7 @@ async def detect_proxy(host: str, port: int | None) -> Any:
     return await run_bounded(PeerProxy.auto_detect_at_host(host, ports, None), PROXY_DETECT_SECS)
 
 
-async def proxy_ip_address(proxy: Any) -> str | None:
+async def proxy_ip_address(proxy: PeerProxy) -> str | None:
     """Return the IP address at which `proxy` answers, or None if it does not.
 
     Tor's own connections to us come from there. A name such as localhost has several addresses,

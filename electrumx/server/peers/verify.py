@@ -1,4 +1,4 @@
-"""What a peer must say, in one session, before we vouch for it.
+"""Verifies a peer in one session: its version, tip, features and peers.
 
 The conversation is judged against our own chain only; how the peer relates to other peers
 (blacklist, buckets, matches) is for the manager. Each function raises BadPeerError for a peer
@@ -29,7 +29,7 @@ MAX_REPORTED_LENGTH = 300
 
 
 class ChainDB(Protocol):
-    """What verification needs of the database."""
+    """The database, as verification uses it."""
 
     @property
     def db_height(self) -> int:
@@ -41,7 +41,7 @@ class ChainDB(Protocol):
 
 @dataclass(frozen=True)
 class Ourselves:
-    """What a peer's answers are compared with, and how we introduce ourselves."""
+    """Our own chain and version, which a peer's answers are compared with."""
 
     db: ChainDB
     genesis_hash: str

@@ -1,4 +1,4 @@
-"""The Cython modules of the server: which there are, and which of them this installation lacks.
+"""The Cython modules of the server: the list, and those that this installation lacks.
 
 pip builds them where it finds a C compiler and the headers of Python and OpenSSL, and installs the
 server without them where it does not.  A missing one costs speed, never a function: the pure-Python
@@ -15,7 +15,7 @@ COMPILED_MODULES = {
     "block_processor._fastindex": "indexing",
     "db._fastquery": "answering clients",
 }
-#: what Debian and its derivatives call what a build needs
+#: packages of Debian and its derivatives that a build needs
 BUILD_PACKAGES = "gcc, libc6-dev, python3-dev and libssl-dev"
 
 
@@ -31,7 +31,7 @@ def missing_modules() -> list[str]:
 
 
 def missing_modules_warning(missing: list[str]) -> str:
-    """Return the log line for missing modules: what it costs, and what to install."""
+    """Return the log line for missing modules: the cost, and the packages to install."""
     slower = " and ".join(dict.fromkeys(COMPILED_MODULES[name] for name in missing))
     return (
         f"compiled modules that were not built: {', '.join(missing)}; {slower} can take several "

@@ -1,10 +1,10 @@
-"""How late the event loop is: whether something keeps it from its turns.
+"""The lag of the event loop: whether something blocks it.
 
-A callback asks to be woken 40 times a second, and notes how much later than asked for it is.  What
-it waits for, every client waits for: work on the loop that should be in a thread, threads that hold
-the interpreter, the garbage collector, a machine with too much to do.
+A task sleeps 25 ms at a time and records how much later it wakes up.  Every client waits as long.
+Causes are work on the loop that should be in a thread, threads that hold the interpreter, the
+garbage collector, and a machine with too much to do.
 
-Owns the last minute's delays.  Runs in: the event loop.
+Owns the delays of the last minute.  Runs in: the event loop.
 """
 
 import asyncio
@@ -13,17 +13,17 @@ from collections import deque
 
 from electrumx.lib.util import class_logger
 
-# Between two measurements, in seconds.  A stall is seen but for the part that falls into the pause.
+# Between two measurements, in seconds.  A measured lag lacks the part that falls into the sleep.
 PERIOD_SECS = 0.025
 # How long delays are remembered.
 WINDOW_SECS = 60.0
-# A delay of so much is logged, once in a while.
+# A delay of at least this is logged, at most once in LOG_INTERVAL_SECS.
 LOGGED_SECS = 0.25
 LOG_INTERVAL_SECS = 60.0
 
 
 class LoopLag:
-    """Measures while its ``run`` does."""
+    """Measures the lag while ``run`` runs."""
 
     def __init__(self) -> None:
         self.logger = class_logger(__name__, self.__class__.__name__)
@@ -33,17 +33,18 @@ class LoopLag:
 
     async def run(self) -> None:
         """Measure until cancelled."""
+        now = asyncio.get_running_loop().time
         while True:
-            due = time.monotonic() + PERIOD_SECS
+            due = now() + PERIOD_SECS
             await asyncio.sleep(PERIOD_SECS)
-            self.note(time.monotonic() - due)
+            self.note(now() - due)
 
     def note(self, delay: float) -> None:
-        """Take a measurement, in seconds."""
+        """Record a measurement, in seconds."""
         self._delays.append(max(0.0, delay))
         if delay >= LOGGED_SECS and time.monotonic() >= self._next_log:
             self._next_log = time.monotonic() + LOG_INTERVAL_SECS
-            self.logger.warning(f"the event loop was kept from its work for {delay:.2f}s")
+            self.logger.warning(f"the event loop was blocked for {delay:.2f}s")
 
     def summary(self) -> dict[str, float]:
         """Return the delays of the last minute in milliseconds: median, 99th of 100, longest."""

@@ -3,12 +3,12 @@
 Owns nothing; called at the start, and when serving begins.
 
 *While serving.*  glibc gives freed blocks of more than 128 KiB, and the free end of its heap, back
-to the kernel at once, and the next large reply gets them anew, page by page, each page a fault and
+to the kernel at once, and the next large reply gets them again, page by page, each page a fault and
 4 KiB of zeros.  Two thousand headers in hex take five such blocks.  Keeping up to 64 MiB made them
 three times as cheap (690 to 220 µs of processor time a request), and a history of 45,000
 transactions more than twice (10.7 to 4.3 ms).
 
-*While catching up* it is the other way round: what is indexed and flushed lies in arrays that grow
+*While catching up* it is the other way round: the data indexed and flushed lies in arrays that grow
 to many megabytes and are freed while the next ones grow.  Kept, they leave holes: 4 million
 transactions with CACHE_MB=200 took 480 MB with LevelDB and 460 with RocksDB, and take 380 and 370
 if they go back to the kernel.  Most blocks of the chain, and batches of them, are smaller.
@@ -42,7 +42,7 @@ def keep_freed_memory(environ: Mapping[str, str]) -> bool:
 
 
 def keep_little_freed_memory(environ: Mapping[str, str]) -> bool:
-    """Do what is good for catching up; otherwise as :func:`keep_freed_memory`."""
+    """Tune glibc's malloc for catching up; otherwise as :func:`keep_freed_memory`."""
     return _set(environ, HEAP_BLOCK_BYTES_SYNC, KEPT_BYTES_SYNC)
 
 

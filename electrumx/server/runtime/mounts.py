@@ -1,4 +1,4 @@
-"""What a service manager's sandbox does to a directory: read-only, or private and thrown away.
+"""How a service manager's sandbox mounts a directory: read-only, or private and temporary.
 
 Reads Linux's table of mounts; elsewhere nothing is found.  Blocks on the file system for moments.
 """

@@ -1,10 +1,10 @@
-"""Tells systemd how the server is: starting, serving, alive, stopping.
+"""Notifies systemd of the server's state: starting, serving, alive, stopping.
 
 A unit of ``Type=notify`` gives the server a socket, and takes datagrams of ``NAME=value`` lines on
 it, as sd_notify(3) has them.  Without that socket nothing here does anything.
 
 Owned by a task of the event loop, which the ``async with`` block of :class:`Readiness` starts and
-ends.  A report says that the loop runs, so a server that hangs is found by its silence.
+ends.  A report proves that the loop runs, so systemd finds a server that hangs by its silence.
 """
 
 import asyncio
@@ -14,13 +14,14 @@ from collections.abc import Callable
 from typing import Any
 
 from electrumx.lib.env_base import EnvBase
+from electrumx.lib.tasks import wait_for_event
 from electrumx.lib.util import class_logger
 
 # Between two reports, unless the watchdog wants more of them.
 REPORT_SECS = 10.0
 # Reports in one period of the watchdog: one may be late, one lost.
 REPORTS_PER_WATCHDOG = 3
-# What each report while stopping asks for; the next comes long before it has passed.
+# The extension that each report while stopping requests; the next comes long before its end.
 EXTENSION_SECS = 120
 # No more is asked for after so long: something hangs, and systemd may end it.
 MAX_STOPPING_SECS = 3600.0
@@ -30,7 +31,7 @@ class Notifier:
     """Sends messages to the service manager.
 
     ``address`` is the path of its socket, or a name that begins with ``@`` (Linux's abstract
-    sockets); empty if there is none.
+    sockets); empty without a service manager.
     """
 
     def __init__(self, address: str) -> None:
@@ -39,13 +40,13 @@ class Notifier:
         self._complained = False
 
     def __bool__(self) -> bool:
-        """Say if anybody listens."""
+        """Return whether a service manager listens."""
         return bool(self._address)
 
     def send(self, *assignments: str) -> bool:
         """Send lines as one message, without waiting; say if they went.
 
-        Never raises for trouble with the socket: the first is logged.
+        Never raises for an error of the socket: the first is logged.
         """
         if not self._address:
             return False
@@ -56,13 +57,13 @@ class Notifier:
         except OSError as e:
             if not self._complained:
                 self._complained = True
-                self.logger.warning(f"cannot tell the service manager how the server is: {e}")
+                self.logger.warning(f"cannot notify the service manager of the server's state: {e}")
             return False
         return True
 
 
 def watchdog_secs() -> float | None:
-    """Return the period in which systemd wants to hear of us, None if it does not."""
+    """Return the period in which systemd expects a report, None without a watchdog."""
     period = EnvBase.integer("WATCHDOG_USEC", 0, minimum=0)
     # The variables are inherited: they may be meant for the process that started us.
     pid = EnvBase.integer("WATCHDOG_PID", os.getpid())
@@ -72,7 +73,7 @@ def watchdog_secs() -> float | None:
 class Readiness:
     """Reports for as long as its ``async with`` block lasts; then the server has stopped.
 
-    ``describe`` returns one line for people about what the server does now.
+    ``describe`` returns one line for people about the server's present work.
     """
 
     def __init__(
@@ -82,13 +83,13 @@ class Readiness:
         shutdown_event: asyncio.Event,
         describe: Callable[[], str],
     ) -> None:
-        """``watchdog`` is its period in seconds; the event is set when the server shall stop."""
+        """``watchdog`` is its period in seconds; the event is set when the server is to stop."""
         self._describe = describe
         self._notifier = notifier
         self._interval = min(REPORT_SECS, (watchdog or REPORT_SECS * 3) / REPORTS_PER_WATCHDOG)
         self._heartbeat = ["WATCHDOG=1"] if watchdog else []
         self._shutdown_event = shutdown_event
-        #: what must get through once: sent again until it did
+        #: assignments that must arrive once: sent again until they do
         self._owed: list[str] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -111,7 +112,7 @@ class Readiness:
         self._task.cancel()
         await asyncio.wait([self._task])
         if not self._shutdown_event.is_set():
-            # A part failed: nobody asked for the end.
+            # A part failed: no stop was requested.
             self._send("STOPPING=1")
 
     async def announce(self, event: asyncio.Event) -> None:
@@ -128,15 +129,14 @@ class Readiness:
         self._send(f"STATUS={self._describe()}")
 
     async def _report_until_cancelled(self) -> None:
-        shutdown = asyncio.ensure_future(self._shutdown_event.wait())
         try:
-            while not shutdown.done():
+            is_shutdown = False
+            while not is_shutdown:
                 self._report()
-                await asyncio.wait([shutdown], timeout=self._interval)
+                is_shutdown = await wait_for_event(self._shutdown_event, self._interval)
         finally:
-            shutdown.cancel()
             if self._shutdown_event.is_set():
-                # Also when the end comes too fast for what follows
+                # Also when the process ends too fast for the next lines
                 self._owed = ["STOPPING=1"]
                 self._report_stopping()
         deadline = asyncio.get_running_loop().time() + MAX_STOPPING_SECS

@@ -8,10 +8,9 @@ from typing import Any
 
 from aiorpcx import RPCError
 
-from electrumx.server.daemon.client import DaemonError
 from electrumx.server.session.electrum import ElectrumX
 from electrumx.server.session.engine.method_registry import rpc_method
-from electrumx.server.session.engine.params import DAEMON_ERROR, bad_request
+from electrumx.server.session.engine.params import bad_request
 
 # From this version on clients that ask for a proof do not want the whole of a long header.
 TRUNCATING_PROTOCOL = (1, 4, 1)
@@ -117,10 +116,7 @@ class DashElectrumX(ElectrumX):
         if not isinstance(payees, list):
             raise bad_request("expected a list of payees")
         self.bump_cost(1.0)
-        try:
-            masternodes: list[dict[str, Any]] = await self.shared.masternodes.get()
-        except DaemonError as e:
-            raise RPCError(DAEMON_ERROR, f"daemon error: {e!r}") from None
+        masternodes = await self.shared.masternodes.get()
         self.bump_cost(len(masternodes) / 50)
         if not payees:
             return masternodes

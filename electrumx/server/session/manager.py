@@ -21,9 +21,9 @@ from electrumx.server.session.admin.local_rpc import LocalRPC
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.housekeeping import Housekeeping
 from electrumx.server.session.listening import Listening
-from electrumx.server.session.notify.notifier import Notifier
+from electrumx.server.session.notifier import Notifier
 from electrumx.server.session.shared.state import SharedState
-from electrumx.server.session.shared.tip_consistency import ChainTip
+from electrumx.server.session.shared.tip_consistency import TipConsistency
 from electrumx.server.session.transport.transport import StreamConnection
 
 
@@ -54,7 +54,7 @@ class SessionManager:
         self.db = db
         self.logger = logger = util.class_logger(__name__, self.__class__.__name__)
         peers = PeerManager(env, db) if peers is None else peers
-        tip = ChainTip(bp, db)
+        tip = TipConsistency(bp, db)
         #: what the sessions are given
         self.shared = shared = SharedState.build(env, db, daemon, mempool, peers, tip, logger)
         self.commands = AdminCommands(shared, bp, shutdown_event, loop_lag or LoopLag())

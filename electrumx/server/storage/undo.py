@@ -1,6 +1,6 @@
-"""The undo information of a block: what backing it up restores.
+"""The undo information of a block: what undoing it restores.
 
-One item of 24 bytes, hashX(11) tx_num LE5 value LE8, for each coin that the block spent: transactions
+One item of 24 bytes, hashX(11) tx_num LE5 value LE8, for each UTXO that the block spent: transactions
 in block order, and inputs in their order.
 
 Duplicate coinbases
@@ -10,26 +10,33 @@ Before BIP30 (March 2012) a coinbase transaction could be the same as an earlier
 two such pairs, at heights 91,722 and 91,880, and at 91,812 and 91,842.  As in Bitcoin Core, the later
 one's outputs overwrite those of the earlier one that are unspent.  Of a block that overwrites any,
 there are as many more items in front of the others as its coinbase has spendable outputs, in their
-order: the coins overwritten, and ``NO_COIN`` for an output that overwrites none.
+order: the UTXOs overwritten, and ``NO_COIN`` for an output that overwrites none.
 
-Pure; any thread may run it.
+Pure; runs in any thread.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from electrumx.server.storage.schema import COIN_LEN
+from electrumx.server.storage.schema import UNDO_ITEM_LEN, DBDamagedError
 
-#: stands for an output that overwrites nothing; no coin has it
-NO_COIN: Final = bytes(COIN_LEN)
+#: stands for an output that overwrites nothing; no UTXO has these bytes
+NO_COIN: Final = bytes(UNDO_ITEM_LEN)
 
 #: transactions with their hashes, and the rule of what cannot be spent
 Txs = Sequence[tuple[Any, bytes]]
 Unspendable = Callable[[bytes], bool | bytes]
 
 
+def split_items(undo_info: bytes) -> list[bytes]:
+    """Split a block's joined undo items.  Raise DBDamagedError if their length is invalid."""
+    if len(undo_info) % UNDO_ITEM_LEN:
+        raise DBDamagedError(f"undo information has {len(undo_info):,d} bytes")
+    return [undo_info[n : n + UNDO_ITEM_LEN] for n in range(0, len(undo_info), UNDO_ITEM_LEN)]
+
+
 def spend_count(txs: Txs) -> int:
-    """Return how many coins a block's transactions spend."""
+    """Return how many UTXOs a block's transactions spend."""
     return sum(not txin.is_generation() for tx, _tx_hash in txs for txin in tx.inputs)
 
 

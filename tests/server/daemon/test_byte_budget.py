@@ -1,4 +1,4 @@
-"""The bytes being read at the same time are bounded, and nobody waits in vain."""
+"""The bytes being read at the same time are bounded, and each request is served in the end."""
 
 import asyncio
 import random

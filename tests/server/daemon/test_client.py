@@ -33,7 +33,7 @@ BLOCKS = [GENESIS] + [n.to_bytes(4, "little") + bytes([n]) * 76 + b"\x00" for n 
 
 
 class Clock:
-    """Takes the place of the module time in the modules that tell it."""
+    """Takes the place of the module time in the modules that read it."""
 
     def __init__(self):
         self.now = 1000.0
@@ -252,9 +252,7 @@ async def test_a_raw_block_that_is_not_hex_is_a_daemon_error(node, daemon, answe
         ("gettxspendingprevout", lambda d: d.gettxspendingprevout("00", 0), []),
     ],
 )
-async def test_a_result_that_is_not_what_was_asked_for_is_a_daemon_error(
-    node, daemon, method, call, answer
-):
+async def test_a_result_of_another_form_is_a_daemon_error(node, daemon, method, call, answer):
     node.overrides[method] = lambda *_args: answer
     with pytest.raises(DaemonError, match="makes no sense"):
         await call(daemon)
@@ -440,7 +438,7 @@ async def test_a_complete_txindex_passes_silently(daemon, caplog):
     assert caplog.records == []
 
 
-async def test_a_missing_txindex_tells_the_operator_what_to_set(node, daemon):
+async def test_the_error_without_txindex_names_the_setting(node, daemon):
     node.indexes = {}
     with pytest.raises(OperatorError, match="txindex=1") as excinfo:
         await daemon.check_indexes()
@@ -652,7 +650,7 @@ async def test_a_number_of_any_size_can_be_passed_on(node, daemon):
     assert await daemon._send_single("anything", (1 << 70,)) == str(1 << 70)
 
 
-async def test_a_listing_is_binary_whatever_the_node_makes_of_it(node, daemon):
+async def test_a_listing_is_binary_in_every_form_of_the_reply(node, daemon):
     node.mempool = {n.to_bytes(32, "big"): b"" for n in range(5000)}
     listing = await daemon.mempool_listing()
     assert listing.hashes == list(node.mempool)
@@ -801,7 +799,7 @@ def test_going_round_dead_nodes_is_logged_calmly(caplog, clock):
         daemon.failover()
         clock.now += 1
     assert 6 <= len(caplog.messages) <= 60 / OUTAGE_LOG_SECS + 1
-    # The first is told at once, and so is the first of another outage.
+    # The first is logged at once, and so is the first of another outage.
     assert caplog.messages[1] == "failing over to 192.168.0.1:8332/"
     log.succeeded()
     caplog.clear()
@@ -857,7 +855,7 @@ def test_delays_double_to_the_longest_and_stay_there_with_one_url():
     assert delays == [0.25, 0.5, 1, 2, 4, 4, 4]
 
 
-def test_the_fifth_failure_moves_on_at_once_and_patience_starts_anew():
+def test_the_fifth_failure_moves_on_at_once_and_resets_the_patience():
     retry = Retry(0.25, 4.0)
     delays, url = [], "a"
     for _ in range(11):
@@ -995,8 +993,8 @@ async def test_a_request_goes_nowhere_else_than_to_the_node_of_the_url(caplog, s
 # -- An object in place of the aiohttp session
 
 
-class StandInResponse:
-    """Has only what a response promises to those who replace Daemon.session."""
+class FakeResponse:
+    """Has only the documented attributes of a response of a replaced Daemon.session."""
 
     def __init__(self, *, value=None, text=None, reason=None):
         content_type = "text/html; charset=ISO-8859-1" if text is not None else "application/json"
@@ -1036,7 +1034,7 @@ class StandInSession:
 
 
 def good(result):
-    return StandInResponse(value={"result": result, "error": None, "id": 0})
+    return FakeResponse(value={"result": result, "error": None, "id": 0})
 
 
 @pytest.fixture
@@ -1053,7 +1051,7 @@ async def test_a_stand_in_session_is_enough(bare_daemon):
 
 async def test_hashes_are_passed_through_as_the_node_writes_them(bare_daemon):
     reply = [{"result": f"hash{n}", "error": None, "id": None} for n in range(3)]
-    bare_daemon.session = StandInSession(StandInResponse(value=reply), good(["tx1", "tx2"]))
+    bare_daemon.session = StandInSession(FakeResponse(value=reply), good(["tx1", "tx2"]))
     assert await bare_daemon.block_hex_hashes(7, 3) == ["hash0", "hash1", "hash2"]
     assert await bare_daemon.mempool_hashes() == ["tx1", "tx2"]
 
@@ -1068,9 +1066,9 @@ async def test_hashes_are_passed_through_as_the_node_writes_them(bare_daemon):
         (aiohttp.ClientError("strange"), "daemon error: strange"),
         (aiohttp.ClientPayloadError(), "daemon error: ClientPayloadError"),
         (BrokenPipeError(), "connection problem"),
-        (StandInResponse(text="busy\n", reason="R"), "daemon service refused: busy"),
-        (StandInResponse(text=" ", reason="Unauthorized"), "daemon service refused: Unauthorized"),
-        (StandInResponse(value=json.JSONDecodeError("bad", "x", 0)), "malformed reply"),
+        (FakeResponse(text="busy\n", reason="R"), "daemon service refused: busy"),
+        (FakeResponse(text=" ", reason="Unauthorized"), "daemon service refused: Unauthorized"),
+        (FakeResponse(value=json.JSONDecodeError("bad", "x", 0)), "malformed reply"),
     ],
 )
 async def test_failures_of_a_stand_in_session_are_retried(bare_daemon, caplog, failure, text):
@@ -1079,7 +1077,7 @@ async def test_failures_of_a_stand_in_session_are_retried(bare_daemon, caplog, f
     assert len(messages(caplog, text, logging.ERROR)) == 1
 
 
-async def test_a_daemon_that_is_not_open_says_so(bare_daemon):
+async def test_a_daemon_that_is_not_open_raises(bare_daemon):
     with pytest.raises(RuntimeError, match="not open"):
         await bare_daemon.height()
 

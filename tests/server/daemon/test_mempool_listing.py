@@ -60,7 +60,7 @@ def test_what_comes_before_the_list_may_vary(head):
         '"result"',
     ],
 )
-def test_all_else_is_what_json_makes_of_it(text):
+def test_other_texts_parse_as_json_does(text):
     assert parse_reply(bytearray(text.encode()), json.loads) == json.loads(text)
 
 

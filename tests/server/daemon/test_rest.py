@@ -68,7 +68,7 @@ async def test_requests_in_flight_are_bounded():
             assert len(node._writers) <= 3
 
 
-async def test_connections_that_the_node_closed_meanwhile_are_made_anew():
+async def test_connections_that_the_node_closed_are_opened_again():
     raws = chain()
     async with FakeNode(raws) as node, Daemon(BitcoinSegwitRegtest, node.url) as daemon:
         node.rest = 1000

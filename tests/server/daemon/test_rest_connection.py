@@ -8,8 +8,8 @@ import pytest
 from electrumx.server.daemon.rest_connection import (
     Disconnected,
     RestConnection,
+    RestError,
     RestTooLargeError,
-    RestTrouble,
 )
 
 MAX_BYTES = 50_000_000
@@ -28,7 +28,7 @@ def answer(body, *, status="200 OK", version="1.1", kind="application/octet-stre
 
 @asynccontextmanager
 async def peer(*answers, pieces=None, end=False, timeout=5.0):
-    """A connection to one who sends these answers, in order, and the requests that it gets."""
+    """A connection to a peer that sends these replies, in order, and the requests that it gets."""
     requests = []
     waiting = list(answers)
 
@@ -69,7 +69,7 @@ async def test_bodies_come_whole_however_they_are_cut(pieces):
         assert connection.is_open
 
 
-async def test_a_body_larger_than_what_is_allocated_at_first_comes_whole(monkeypatch):
+async def test_a_body_larger_than_the_first_allocation_comes_whole(monkeypatch):
     monkeypatch.setattr(RestConnection, "FIRST_ROOM", 1000)
     body = bytes(range(251)) * 1000
     async with peer(answer(body)) as connection:
@@ -92,7 +92,7 @@ async def test_a_body_larger_than_what_is_allocated_at_first_comes_whole(monkeyp
 )
 async def test_an_answer_that_is_not_as_it_should_be_ends_the_connection(reply, reason):
     async with peer(reply) as connection:
-        with pytest.raises(RestTrouble, match=reason):
+        with pytest.raises(RestError, match=reason):
             await connection.get("/", admit)
         assert not connection.is_open
         with pytest.raises(Disconnected):
@@ -108,18 +108,18 @@ async def test_a_body_that_is_not_admitted_is_not_read():
 
 @pytest.mark.parametrize(
     ("reply", "kind"),
-    [(b"", Disconnected), (b"HTTP/1.1 2", RestTrouble), (answer(b"abc")[:-1], RestTrouble)],
+    [(b"", Disconnected), (b"HTTP/1.1 2", RestError), (answer(b"abc")[:-1], RestError)],
 )
-async def test_a_peer_that_hangs_up_is_told_apart_from_one_that_never_answered(reply, kind):
+async def test_a_disconnect_before_a_reply_differs_from_one_within_it(reply, kind):
     async with peer(reply, end=True) as connection:
-        with pytest.raises(RestTrouble) as info:
+        with pytest.raises(RestError) as info:
             await connection.get("/", admit)
         assert type(info.value) is kind
 
 
-async def test_a_peer_that_says_nothing_is_left_when_the_time_is_up():
+async def test_a_silent_peer_is_disconnected_at_the_time_out():
     async with peer(b"", timeout=0.05) as connection:
-        with pytest.raises(RestTrouble, match="timeout"):
+        with pytest.raises(RestError, match="timeout"):
             await connection.get("/", admit)
         assert not connection.is_open
 
@@ -143,10 +143,10 @@ async def test_a_request_that_is_given_up_takes_its_connection_along():
         assert not connection.is_open
 
 
-async def test_nobody_listening_is_trouble():
+async def test_a_port_without_a_listener_is_an_error():
     server = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()[:2]
     server.close()
     await server.wait_closed()
-    with pytest.raises(RestTrouble):
+    with pytest.raises(RestError):
         await RestConnection.open(address, False, "node", 5.0)

@@ -39,8 +39,8 @@ def fast(monkeypatch):
     """Pauses that a test can wait for."""
     monkeypatch.setattr(tip_watcher, "MIN_WAIT_SECS", 0.01)
     monkeypatch.setattr(tip_watcher, "MAX_RETRY_SECS", 0.05)
-    monkeypatch.setattr(tip_watcher, "MIN_NEWS_SECS", 0.005)
-    monkeypatch.setattr(tip_watcher, "BESIDE_SECS", 0.02)
+    monkeypatch.setattr(tip_watcher, "MIN_NOTIFICATION_SECS", 0.005)
+    monkeypatch.setattr(tip_watcher, "CONCURRENT_CALL_SECS", 0.02)
     monkeypatch.setattr(tip_watcher, "ZMQ_LATE_SECS", 0.05)
 
 
@@ -88,7 +88,7 @@ def holds(node):
 # -- waitfornewblock
 
 
-async def test_a_block_is_heard_of_at_once(node, daemon):
+async def test_a_new_block_is_notified_at_once(node, daemon):
     async with Watching(daemon):
         await eventually(lambda: calls_held(node))
         for block in BLOCKS[2:4]:
@@ -99,7 +99,7 @@ async def test_a_block_is_heard_of_at_once(node, daemon):
             assert daemon.cached_height() == node.height
 
 
-async def test_a_tip_of_the_same_height_is_heard_of(node, daemon):
+async def test_a_new_tip_of_the_same_height_is_notified(node, daemon):
     async with Watching(daemon):
         await eventually(lambda: calls_held(node))
         news = asyncio.ensure_future(daemon.tip_changed.wait())
@@ -133,7 +133,7 @@ async def test_a_block_between_two_calls_is_not_missed(node, daemon, fast):
         await eventually(lambda: daemon.cached_height() == 3)
 
 
-async def test_a_node_that_does_not_know_the_call_is_polled_and_left_in_peace(node, daemon, caplog):
+async def test_a_node_without_the_call_is_polled_and_not_asked_again(node, daemon, caplog):
     caplog.set_level(logging.INFO)
     node.waits_for_blocks = False
     async with Watching(daemon):
@@ -183,7 +183,7 @@ async def test_a_held_call_is_dropped_when_another_node_comes_into_use(node, fas
 @pytest.mark.parametrize(
     "fault", [Fault.DISCONNECT, Fault.WARMING_UP, Fault.GARBAGE, Fault.UNAUTHORIZED, Fault.RESET]
 )
-async def test_trouble_is_waited_out_without_a_word(node, daemon, fast, caplog, fault):
+async def test_a_failure_is_retried_without_a_warning(node, daemon, fast, caplog, fault):
     caplog.set_level(logging.INFO)
     node.fail_next(fault)
     async with Watching(daemon):
@@ -209,7 +209,7 @@ async def test_a_node_that_answers_without_waiting_is_not_asked_all_the_time(nod
     async with Watching(daemon):
         start = asyncio.get_running_loop().time()
         await eventually(lambda: calls_held(node) >= 3)
-        # The first tells of a tip; between the others there is a second.
+        # The first reports a tip; between the others there is a second.
         assert asyncio.get_running_loop().time() - start >= tip_watcher.MIN_WAIT_SECS - 0.1
 
 
@@ -220,7 +220,7 @@ async def test_a_node_that_invents_tips_is_asked_twenty_times_a_second(node, dae
     async with Watching(daemon):
         start = asyncio.get_running_loop().time()
         await eventually(lambda: calls_held(node) >= 9)
-        assert asyncio.get_running_loop().time() - start >= 8 * tip_watcher.MIN_NEWS_SECS
+        assert asyncio.get_running_loop().time() - start >= 8 * tip_watcher.MIN_NOTIFICATION_SECS
 
 
 # -- Nodes with few threads
@@ -323,7 +323,7 @@ def publisher():
             socket.send_multipart(parts)
 
         async def subscribed(self):
-            """Wait until somebody listens; the topic asked for."""
+            """Wait for a subscriber; the topic that it subscribes to."""
             assert await asyncio.to_thread(socket.poll, WAIT_SECS * 1000)
             return socket.recv()
 
@@ -402,7 +402,7 @@ def test_an_address_that_zmq_refuses_is_the_operators_error(daemon_without_sessi
         TipWatcher(daemon_without_session, ["tcp://127.0.0.1:1", "nonsense://x"])
 
 
-def test_without_pyzmq_the_operator_is_told_what_to_install(monkeypatch, daemon_without_session):
+def test_the_error_without_pyzmq_names_the_package(monkeypatch, daemon_without_session):
     monkeypatch.setitem(sys.modules, "zmq", None)
     with pytest.raises(OperatorError, match=r"install electrumx\[zmq\]"):
         TipWatcher(daemon_without_session, ["tcp://127.0.0.1:1"])

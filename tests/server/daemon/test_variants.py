@@ -158,7 +158,7 @@ class LegacyNode:
 
 
 @pytest.mark.parametrize("text_time", [False, True])
-async def test_raw_blocks_are_put_together_from_json(node, text_time):
+async def test_raw_blocks_are_assembled_from_json(node, text_time):
     legacy = LegacyNode(node, text_time)
     async with make(LegacyRPCDaemon, node) as daemon:
         assert legacy.raws == await daemon.raw_blocks(list(legacy.blocks))

@@ -165,9 +165,8 @@ class Opened:
     def open(self, compacting=False):
         if self.opened:
             self.opened.close_db()
-        history = self.opened = History()
+        history = self.opened = History(set_utxo_flush_count=self._set)
         history.max_hist_row_entries = 5
-        history.set_utxo_flush_count = self._set
         count = history.open_db(
             db_class(self.engine),
             False,
@@ -267,7 +266,7 @@ def test_a_pass_between_flushes_and_backups_shows_whole_histories_and_frees_the_
         assert compaction.write()
         assert_whole(history, model)
     assert history.flush_count == store.utxo_flush_count == max(ids(history)) < 60
-    assert history.dirty is None
+    assert not history.changes.active
     fill(store, choose, hashXs, 20, model)
     assert_whole(store.open(), model)
 

@@ -44,6 +44,33 @@ def fill(history, seed, scripts=20, txs=400):
     return model
 
 
+class Pending:
+    """Unflushed history that another implementation has: one row a call."""
+
+    def __init__(self, rows):
+        self.rows = dict(rows)
+        self.ordered = None
+
+    def has_history(self):
+        return bool(self.rows)
+
+    def history_hashXs(self):
+        return set(self.rows)
+
+    def sort_history(self):
+        self.ordered = sorted(self.rows)
+
+    def put_history(self, put, flush_id, _max_bytes):
+        if not self.ordered:
+            return 0
+        hashX = self.ordered.pop(0)
+        put(hashX + flush_id, self.rows[hashX])
+        return 1
+
+    def clear_history(self):
+        self.rows.clear()
+
+
 def read(history, model):
     return {hashX: list(history.get_txnums(hashX, None)) for hashX in model}
 
@@ -186,3 +213,41 @@ def test_an_interrupted_compaction_is_forgotten_without_loss(history, tmp_path):
     assert reopen(history, tmp_path, flush_count) >= flush_count
     assert history.comp_cursor == -1
     assert model == read(history, model)
+
+
+def test_one_flush_writes_the_history_of_both_implementations(history):
+    first, second, third = (bytes([n]) * 11 for n in (1, 2, 3))
+    pending = Pending({first: pack([7]), third: pack([7, 8])})
+    history.add_unflushed([[second]], 9)
+    with pytest.raises(AssertionError):
+        history.assert_flushed(Pending({first: pack([7])}))
+
+    assert history.flush(pending) == 3
+
+    assert history.flush_count == 1
+    assert read(history, (first, second, third)) == {first: [7], second: [9], third: [7, 8]}
+    history.assert_flushed(pending)
+
+
+def test_scripts_of_both_implementations_are_logged_as_changed_during_a_compaction(history):
+    first, second = bytes([1]) * 11, bytes([2]) * 11
+    history.changes.start()
+    history.add_unflushed([[second]], 9)
+    history.flush(Pending({first: pack([7])}))
+    assert history.changes.dirty == {first, second}
+    assert history.changes.cut == set()
+    history.backup([second], 9)
+    assert history.changes.cut == {second}
+
+
+def test_the_flush_count_of_the_other_store_is_raised_by_the_function_given(tmp_path):
+    counts = []
+    history = History(set_utxo_flush_count=counts.append)
+    history.open_db(db_class("leveldb"), False, 0, False, str(tmp_path / "hist"))
+    history.add_unflushed([[bytes(11)]], 3)
+    history.flush()
+    # The row starts below the committed transactions, so it is confirmed history.
+    history.clear_excess(0, tx_count=4)
+    assert counts == [1]
+    assert history.flush_count == 1
+    history.close_db()

@@ -39,7 +39,7 @@ def pay(api, source=None, script=BOB, fee=100):
 
 
 async def notified(api):
-    """Return what the next notification touched."""
+    """Return the hashXs of the next notification."""
     touched, height = await asyncio.wait_for(api.refreshes.get(), WAIT_SECS)
     assert height == api.database_height
     return touched
@@ -93,7 +93,7 @@ async def test_reports_that_come_together_are_one_batch_in_any_order(api):
         assert api.fetches == 1
 
 
-async def test_a_replacement_removes_what_it_replaces_with_its_descendants(api):
+async def test_a_replacement_removes_the_replaced_transaction_and_its_descendants(api):
     coin = api.add_utxo(ALICE, 10_000)
     replaced = pay(api, coin, b"replaced")
     child = pay(api, replaced.spendables()[0], b"child")

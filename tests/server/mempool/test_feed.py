@@ -1,4 +1,4 @@
-"""What nodes publish of their mempools by ZMQ, on its way into ours."""
+"""ZMQ messages of nodes' mempools are applied to ours."""
 
 import asyncio
 import logging
@@ -133,7 +133,7 @@ async def test_a_sequence_of_hashes_is_followed_both_ways(api, publisher):
     del api.txs[second.hash]
     publisher.left(second)
     await has(api)
-    # Connected and disconnected blocks are heard of elsewhere.
+    # Connected and disconnected blocks are handled elsewhere.
     publisher.send(b"sequence", bytes(32) + b"C")
     publisher.send(b"sequence", bytes(32) + b"D")
     third = pay(api)
@@ -220,7 +220,7 @@ def test_an_address_that_zmq_refuses_is_the_operators_error():
         MempoolFeed(COIN, None, [address, "nonsense://x"])
 
 
-def test_without_pyzmq_the_operator_is_told_what_to_install(monkeypatch):
+def test_the_error_without_pyzmq_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "zmq", None)
     with pytest.raises(OperatorError, match=r"ZMQ_MEMPOOL_ADDRESS .* install electrumx\[zmq\]"):
         MempoolFeed(COIN, None, ["tcp://127.0.0.1:1"])

@@ -1,4 +1,4 @@
-"""When clients are served although the mempool is not complete, and what is logged of it."""
+"""When clients are served although the mempool is not complete, and the log lines."""
 
 import asyncio
 import logging

@@ -7,10 +7,11 @@ import time
 
 import pytest
 
+from electrumx.lib import tasks
 from electrumx.lib.coins import Coin
 from electrumx.server.daemon.client import DaemonError
 from electrumx.server.mempool import sync as mempool_module
-from electrumx.server.mempool.sync import FETCH_CHUNK, SLICE, MemPool, MemPoolAPI, MemPoolTx
+from electrumx.server.mempool.sync import FETCH_CHUNK, MemPool, MemPoolAPI, MemPoolTx
 from tests.fakes.fake_mempool import (
     FakeAPI,
     ModelTx,
@@ -142,7 +143,7 @@ async def test_a_confirmed_transaction_leaves_and_its_child_loses_its_unconfirme
         await check_against_model(mempool, {child.hash: child})
 
 
-async def test_touched_is_only_what_changed(api):
+async def test_only_changed_scripts_are_touched(api):
     first = pay(api, script=b"first")
     async with synchronizing(COIN, api):
         assert (await first_refresh(api))[0] == first.hashXs()
@@ -272,10 +273,12 @@ async def test_a_chain_of_thousands_takes_one_refresh_and_little_time(api):
     assert api.fetches == 10_000 / FETCH_CHUNK
 
 
-async def test_every_state_seen_during_a_refresh_is_consistent(api):
-    coin = api.add_utxo(ALICE, 10**9)
-    for n in range(4 * SLICE):
-        coin = pay(api, coin, bytes([n % 7]), fee=1).spendables()[0]
+async def test_every_state_seen_during_a_refresh_is_consistent(api, monkeypatch):
+    # Each part of a loop is a time slice of its own.
+    monkeypatch.setattr(tasks, "SLICE_SECS", 0.0)
+    utxo = api.add_utxo(ALICE, 10**9)
+    for n in range(1_000):
+        utxo = pay(api, utxo, bytes([n % 7]), fee=1).spendables()[0]
     first = dict(api.txs)
     seen = set()
 
@@ -379,7 +382,7 @@ async def test_a_database_that_moves_while_fetching_accepts_nothing(api, caplog)
         assert mempool.txs == {}
         api.lookup_utxos = lookup
         api.set_height(101)
-        # What the failed refresh touched is not forgotten.
+        # The hashXs that the failed refresh touched are not forgotten.
         assert await refreshed(api) == (gone.hashXs() | tx.hashXs(), 101)
 
 
@@ -388,7 +391,7 @@ async def test_a_database_that_moves_while_fetching_accepts_nothing(api, caplog)
 
 @pytest.fixture
 def with_tips(api):
-    """The API, of a database that knows its tip and what it confirmed."""
+    """The API, of a database that knows its tip and the confirmed transactions."""
     api.node_tip = api.database_tip = bytes(32)
     return api
 
@@ -412,7 +415,7 @@ async def test_a_block_is_applied_without_asking_the_node(with_tips):
         assert not mempool.lock.locked()
 
 
-async def test_answers_are_of_the_new_block_from_when_clients_are_told(with_tips):
+async def test_answers_are_of_the_new_block_from_the_notification_on(with_tips):
     api = with_tips
     mined, kept = pay(api), pay(api)
     child = pay(api, mined.spendables()[0], ALICE)
@@ -470,7 +473,7 @@ async def test_what_a_block_makes_go_is_found_out_while_it_is_written(with_tips,
         api.process_block()
         while not found or mempool.lock.locked():
             await asyncio.sleep(0.001)
-        # But nobody is told of it before it is there.
+        # But it is not reported before it is there.
         assert mempool.has_tx(mined.hash)
         assert api.refreshes.empty()
         left = {kept.hash: kept}
@@ -566,7 +569,7 @@ async def test_a_block_that_is_not_known_is_found_by_asking_the_node(with_tips):
         assert api.listings == 2
 
 
-async def test_a_block_during_a_refresh_is_told_of_before_the_refresh_is_done(with_tips):
+async def test_a_block_during_a_refresh_is_notified_before_the_refresh_ends(with_tips):
     api = with_tips
     mined = pay(api)
     asked = asyncio.Event()
@@ -627,7 +630,7 @@ async def test_undone_blocks_are_followed_without_the_node(with_tips, held_listi
         assert api.partial_heights == []
 
 
-async def test_a_refresh_during_which_a_block_comes_adds_what_is_new(with_tips):
+async def test_a_refresh_during_which_a_block_comes_adds_new_transactions(with_tips):
     api = with_tips
     mined, gone, kept = (pay(api) for _ in range(3))
     async with synchronizing(COIN, api) as mempool:
@@ -648,7 +651,7 @@ async def test_a_refresh_during_which_a_block_comes_adds_what_is_new(with_tips):
         api.mempool_hashes = moving
         api.trigger()
         await eventually(lambda: late.hash in mempool.txs)
-        # What vanished stays until a refresh at one tip.
+        # Vanished transactions stay until a refresh at one tip.
         await check_against_model(mempool, {tx.hash: tx for tx in (gone, kept, late)})
 
 
@@ -669,7 +672,9 @@ async def test_maps_that_cannot_follow_the_database_are_dropped(
         await eventually(lambda: set(mempool.txs) == set(api.txs))
 
 
-async def test_a_load_that_a_block_interrupts_keeps_what_it_has(with_tips, monkeypatch, caplog):
+async def test_a_load_that_a_block_interrupts_keeps_its_transactions(
+    with_tips, monkeypatch, caplog
+):
     caplog.set_level(logging.DEBUG)
     monkeypatch.setattr(mempool_module, "PORTION", 10)
     api = with_tips
@@ -806,7 +811,7 @@ async def test_cancelling_leaves_no_task_behind(api):
     assert asyncio.all_tasks() == before
 
 
-# -- An API that overrides only what it must
+# -- An API that overrides only the abstract methods
 
 
 class PlainAPI(MemPoolAPI):
@@ -861,7 +866,7 @@ async def test_an_api_must_be_one():
 # -- The log
 
 
-async def test_the_log_tells_of_progress(api, caplog):
+async def test_progress_is_logged(api, caplog):
     caplog.set_level(logging.INFO)
     pay(api)
     async with synchronizing(COIN, api) as mempool:
@@ -873,7 +878,7 @@ async def test_the_log_tells_of_progress(api, caplog):
     assert "dropped" not in caplog.text
 
 
-async def test_the_status_line_counts_bytes_of_what_is_there_now(api, caplog):
+async def test_the_status_line_counts_the_bytes_of_the_present_transactions(api, caplog):
     caplog.set_level(logging.INFO)
     big = ModelTx([api.add_utxo(ALICE, 10)], [(b"x" * 250, n) for n in range(200)])
     api.add(big)
@@ -951,7 +956,7 @@ async def test_the_histogram_is_served_after_a_refresh_and_renewed_later(api):
         await eventually(lambda: len(mempool.cached_compact_histogram) == 2)
 
 
-async def test_computing_the_histogram_does_not_hold_up_a_refresh(api, monkeypatch):
+async def test_computing_the_histogram_does_not_delay_a_refresh(api, monkeypatch):
     computing = asyncio.Event()
 
     async def never(func, *args):

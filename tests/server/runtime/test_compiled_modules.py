@@ -30,7 +30,7 @@ def env(bare_environment, tmp_path):
 
 def hide(monkeypatch, *names):
     for name in names:
-        # What Python keeps of an import that failed
+        # Python's mark of an import that failed
         monkeypatch.setitem(sys.modules, f"electrumx.server.{name}", None)
 
 

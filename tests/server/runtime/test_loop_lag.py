@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
-import time
+
+import pytest
 
 from electrumx.server.runtime import loop_lag
 from electrumx.server.runtime.loop_lag import LoopLag
+from tests.fakes.virtual_time import VirtualTimeLoop
 
 
 def test_nothing_measured_is_no_delay():
@@ -38,18 +40,27 @@ def test_a_long_delay_is_logged_once_in_a_while(caplog, monkeypatch):
     lag = LoopLag()
     for delay in (0.2, 0.31, 0.5):
         lag.note(delay)
-    assert caplog.messages == ["the event loop was kept from its work for 0.31s"]
+    assert caplog.messages == ["the event loop was blocked for 0.31s"]
     monkeypatch.setattr(lag, "_next_log", 0.0)
     lag.note(0.4)
     assert len(caplog.messages) == 2
 
 
-async def test_a_stall_of_the_loop_is_measured():
+def test_the_lag_of_a_blocked_loop_is_measured():
+    loop = VirtualTimeLoop()
     lag = LoopLag()
-    task = asyncio.create_task(lag.run())
-    await asyncio.sleep(loop_lag.PERIOD_SECS * 2)
-    time.sleep(0.2)  # the stall
-    await asyncio.sleep(loop_lag.PERIOD_SECS * 2)
-    task.cancel()
-    await asyncio.wait([task])
-    assert lag.summary()["longest ms"] >= 170
+
+    async def block_the_loop():
+        task = asyncio.ensure_future(lag.run())
+        loop.call_later(2.5 * loop_lag.PERIOD_SECS, loop.pass_time, 0.2)
+        await asyncio.sleep(1.0)
+        task.cancel()
+        await asyncio.wait([task])
+
+    loop.run_until_complete(block_the_loop())
+    loop.close()
+
+    # The next wake-up was due half a period after the loop was blocked.
+    expected = 1000 * (0.2 - loop_lag.PERIOD_SECS / 2)
+    assert lag.summary()["longest ms"] == pytest.approx(expected, abs=0.1)
+    assert lag.summary()["median ms"] == 0.0

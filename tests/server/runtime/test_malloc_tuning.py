@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-# Large blocks made and freed over and over: what the kernel had to give anew, in pages.
+# Large blocks made and freed repeatedly: the page faults.
 FAULTS = """
 import os, resource, sys
 from electrumx.server.runtime.malloc_tuning import keep_freed_memory, keep_little_freed_memory

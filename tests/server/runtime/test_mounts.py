@@ -57,7 +57,7 @@ print(json.dumps([is_read_only(path), is_removed_at_stop(path)]))
 
 
 def in_mount_namespace(script, directory):
-    """Run a script that mounts, in a mount namespace; what the functions return there."""
+    """Run a script that mounts, in a mount namespace; the functions' results there."""
     require(shutil.which("unshare"), "unshare is not installed")
     namespace = ["unshare", "-m", "sh", "-ec", f'{script}\nexec "$@"', "sh"]
     done = subprocess.run(

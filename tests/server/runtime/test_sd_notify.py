@@ -1,4 +1,4 @@
-"""What systemd is told, on a datagram socket of our own."""
+"""The notifications to systemd, on a datagram socket of our own."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ def waiting():
 
 
 class Manager:
-    """The other end: a socket that remembers what it was told."""
+    """The other end: a socket that records the messages."""
 
     def __init__(self, address):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -34,7 +34,7 @@ class Manager:
         self.socket.setblocking(False)
 
     def messages(self):
-        """What has come since the last call, each a list of lines."""
+        """The messages since the last call, each a list of lines."""
         found = []
         while True:
             try:
@@ -71,7 +71,7 @@ def quickly(monkeypatch):
     monkeypatch.setattr(readiness, "REPORT_SECS", 0.02)
 
 
-def test_nothing_is_sent_where_nobody_listens():
+def test_nothing_is_sent_without_a_service_manager():
     notifier = Notifier("")
 
     assert not notifier
@@ -101,10 +101,10 @@ def test_an_address_that_cannot_be_used_is_one_line_of_the_log(address, caplog):
     assert [notifier.send("READY=1") for _ in range(3)] == [False] * 3
 
     assert len(caplog.records) == 1
-    assert "cannot tell the service manager" in caplog.text
+    assert "cannot notify the service manager" in caplog.text
 
 
-def test_the_watchdog_is_off_unless_systemd_says_otherwise():
+def test_the_watchdog_is_off_by_default():
     assert watchdog_secs() is None
 
 
@@ -139,7 +139,7 @@ async def test_without_systemd_there_is_nothing_to_run():
         assert asyncio.all_tasks() == tasks
 
 
-async def test_the_life_of_a_server_is_told_in_order(manager, address, monkeypatch):
+async def test_the_states_of_a_server_are_notified_in_order(manager, address, monkeypatch):
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     monkeypatch.setenv("WATCHDOG_USEC", "60000")
     shutdown, serving = asyncio.Event(), asyncio.Event()
@@ -170,7 +170,7 @@ async def test_the_life_of_a_server_is_told_in_order(manager, address, monkeypat
     assert stopping.count("STOPPING=1") == 1
     assert "WATCHDOG=1" in stopping
     assert "STOPPING=1" not in after
-    # The server has stopped: nobody is left to send anything.
+    # The server has stopped: no task is left to send anything.
     assert reports._task.done()
     assert manager.lines() == []
 
@@ -199,7 +199,7 @@ async def test_a_loop_that_hangs_is_silent(manager, address):
         assert manager.messages() == []
 
 
-async def test_an_end_that_comes_at_once_is_still_told(manager, address):
+async def test_a_stop_right_after_the_start_is_notified(manager, address):
     shutdown = asyncio.Event()
     async with Readiness(Notifier(address), None, shutdown, waiting):
         await manager.line("STATUS=waiting for the node")
@@ -208,7 +208,7 @@ async def test_an_end_that_comes_at_once_is_still_told(manager, address):
     assert manager.lines()[0] == "STOPPING=1"
 
 
-async def test_the_end_by_a_failure_is_told(manager, address):
+async def test_the_end_by_a_failure_is_notified(manager, address):
     async def fail():
         async with Readiness(Notifier(address), None, asyncio.Event(), waiting):
             raise ValueError("a part failed")
@@ -233,7 +233,7 @@ async def test_what_did_not_get_through_is_sent_again(short_tmp, quickly):
     assert lines.count("READY=1") == 1
 
 
-async def test_a_stop_that_never_ends_is_not_extended_for_ever(manager, address, monkeypatch):
+async def test_a_stop_that_never_ends_is_not_extended_indefinitely(manager, address, monkeypatch):
     monkeypatch.setattr(readiness, "MAX_STOPPING_SECS", 0.1)
     shutdown = asyncio.Event()
     shutdown.set()

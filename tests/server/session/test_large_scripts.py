@@ -9,7 +9,7 @@ import pytest
 from electrumx.lib.hash import double_sha256, hash_to_hex_str
 from electrumx.server.mempool import script_views as mempool_scripts
 from electrumx.server.mempool.index import MemPoolIndex, MemPoolTx
-from electrumx.server.mempool.script_views import CoinsView
+from electrumx.server.mempool.script_views import UTXOsView
 from electrumx.server.session.methods import scripthash
 from tests.fakes.session_world import make_tx_hash, script_hash, session_world, until, utxo
 
@@ -149,7 +149,7 @@ async def test_a_block_while_a_view_is_made_makes_the_answer_one_of_the_new_tip(
         await client.request(each, BOB_SH)
         await client.request(each, SH)
     index.large.clear()
-    views = index.large.coins if method in (METHODS[0], METHODS[3]) else index.large.histories
+    views = index.large.utxos if method in (METHODS[0], METHODS[3]) else index.large.histories
     begun, go_on = [], asyncio.Event()
     get = views.get
 
@@ -208,7 +208,7 @@ async def test_views_are_dropped_by_what_changes_them_and_nothing_else(index):
 
 
 async def test_a_view_that_failed_is_made_again(index, monkeypatch):
-    results = [OSError("no"), CoinsView(5, [], set())]
+    results = [OSError("no"), UTXOsView(5, [], set())]
 
     def make(_hashX, _tx_hashes):
         result = results.pop(0)
@@ -216,7 +216,7 @@ async def test_a_view_that_failed_is_made_again(index, monkeypatch):
             raise result
         return result
 
-    monkeypatch.setattr(index.large.coins, "_make", make)
+    monkeypatch.setattr(index.large.utxos, "_make", make)
     with pytest.raises(OSError, match="no"):
         await index.large.unspent(HASHX)
     assert (await index.large.unspent(HASHX)).delta == 5
@@ -227,17 +227,17 @@ async def test_a_script_that_changes_all_the_time_is_answered_all_the_same(index
 
     def make(_hashX, tx_hashes):
         made.append(tx_hashes)
-        return CoinsView(len(made), [], set())
+        return UTXOsView(len(made), [], set())
 
-    begin = index.large.coins._begin
+    begin = index.large.utxos._begin
 
     def begin_and_change(hashX, tx_hashes):
         task = begin(hashX, tx_hashes)
         asyncio.get_running_loop().call_soon(index.put, len(made) + 1000)
         return task
 
-    monkeypatch.setattr(index.large.coins, "_make", make)
-    monkeypatch.setattr(index.large.coins, "_begin", begin_and_change)
+    monkeypatch.setattr(index.large.utxos, "_make", make)
+    monkeypatch.setattr(index.large.utxos, "_begin", begin_and_change)
     assert (await index.large.unspent(HASHX)).delta == mempool_scripts.TRIES
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from electrumx.lib.hash import double_sha256, hash_to_hex_str, sha256
 from electrumx.server.session.notify import fanout
-from electrumx.server.session.shared import script_cache as scripts
+from electrumx.server.session.shared import script_history
 from electrumx.server.session.shared import tip_consistency as chaintip
 from tests.fakes.session_world import (
     Summary,
@@ -205,7 +205,7 @@ async def test_a_script_unsubscribed_from_while_statuses_are_worked_out_is_not_t
         for script, hashX in ((ALICE, ALICE_X), (BOB, BOB_X)):
             await client.request(SUBSCRIBE, script)
             world.mempool.summaries[hashX] = [Summary(make_tx_hash("b"), 100, False)]
-        world.manager.shared.scripts.histories.clear()
+        world.manager.shared.scripts.histories.hashes.clear()
         world.db.before_history_returns = wait
         session = world.session()
         notifying = asyncio.ensure_future(session.notify({ALICE_X, BOB_X}, False))
@@ -223,8 +223,8 @@ async def test_a_script_unsubscribed_from_while_statuses_are_worked_out_is_not_t
 
 @pytest.mark.parametrize("is_cached", [False, True])
 async def test_a_block_while_a_long_history_is_hashed_is_in_the_status(is_cached, monkeypatch):
-    monkeypatch.setattr(scripts, "INLINE_ITEMS", 0)
-    monkeypatch.setattr(scripts, "KEPT_HASH_ENTRIES", 0)
+    monkeypatch.setattr(script_history, "INLINE_ITEMS", 0)
+    monkeypatch.setattr(script_history, "KEPT_HASH_ENTRIES", 0)
     async with session_world() as world:
         client = await world.connect()
         old, new = make_tx_hash("old"), make_tx_hash("new")
@@ -233,7 +233,7 @@ async def test_a_block_while_a_long_history_is_hashed_is_in_the_status(is_cached
         histories = world.manager.shared.scripts.histories
         if is_cached:
             await histories.read(ALICE_X)
-        hashed, held, go_on = histories.hashed, asyncio.Event(), asyncio.Event()
+        hashed, held, go_on = histories.hashes.hash_history, asyncio.Event(), asyncio.Event()
 
         async def slowly(hashX, history):
             if not held.is_set():
@@ -241,7 +241,7 @@ async def test_a_block_while_a_long_history_is_hashed_is_in_the_status(is_cached
                 await go_on.wait()
             await hashed(hashX, history)
 
-        histories.hashed = slowly
+        histories.hashes.hash_history = slowly
         asking = asyncio.ensure_future(client.request(SUBSCRIBE, ALICE))
         await asyncio.wait_for(held.wait(), 60)
         world.mempool.summaries.clear()

@@ -7,7 +7,7 @@ import pytest
 from electrumx.server.db import read_pool as reader
 from electrumx.server.db.flusher import DB
 from electrumx.server.history.row_compaction import are_whole
-from electrumx.server.session.shared.caches import BlockCache
+from electrumx.server.session.shared.block_cache import BlockCache
 from electrumx.server.storage import damage
 from electrumx.server.storage.base import Storage
 from electrumx.server.storage.schema import (

@@ -14,7 +14,12 @@ LAYOUT = {
     for name, width in CONSTANT.findall((SERVER / "storage" / "_layout.pxd").read_text())
 }
 # Cython modules that take their widths from the layout
-SHARING = ("db/_fastquery.pyx",)
+SHARING = (
+    "db/_fastquery.pyx",
+    "block_processor/_fastblock.pyx",
+    "block_processor/_fasthistory.pyx",
+    "block_processor/_fastindex.pyx",
+)
 
 
 def test_the_layout_has_the_widths_of_keys_and_items():

@@ -12,13 +12,13 @@ from functools import partial
 from inspect import isawaitable
 from time import perf_counter
 from types import CoroutineType
-from typing import Any
+from typing import Any, Protocol
 
 from aiorpcx import JSONRPC, ProtocolError, ReplyAndDisconnect, RPCError
 
+from electrumx.lib.tasks import EagerFuture
 from electrumx.server.session.engine.method_registry import invoke
 from electrumx.server.session.engine.params import ServerFault, printed
-from electrumx.server.session.engine.pending_reply import Answer
 from electrumx.server.session.engine.send_queue import CLOSE_SECS, Outbox
 from electrumx.server.storage.schema import DBReadError
 
@@ -60,6 +60,13 @@ def is_large(result: Any) -> bool:
     return False
 
 
+class Cancellable(Protocol):
+    """A task, or a future that a handler returned."""
+
+    def cancel(self) -> object:
+        """End it soon, with a CancelledError."""
+
+
 class Work:
     """A request that could not be answered at once."""
 
@@ -71,7 +78,7 @@ class Work:
         self.awaitable = awaitable
         # By the event loop's clock; infinite if there is none, or it was met
         self.deadline = deadline
-        self.task: asyncio.Future[Any] | Answer | None = None
+        self.task: Cancellable | None = None
         self.timed_out = False
         # Bytes of memory that the request takes
         self.weight = weight_of(request)
@@ -166,7 +173,7 @@ class WorkingSession(Outbox):
 
     def _conclude_result(self, request: Any, result: Any) -> None:
         """Answer with a result, at once if it is there and small."""
-        if type(result) is Answer or isawaitable(result):
+        if isinstance(result, EagerFuture) or isawaitable(result):
             self._launch(self._new_work(request, result))
         elif is_large(result):
             self._launch(self._new_work(request, _at_once(result)))
@@ -271,16 +278,17 @@ class WorkingSession(Outbox):
                 result, is_last = self._outcome(work.request, e)
                 self._end_at_once(work, result, is_last=is_last)
                 return
-            if type(awaitable) is not Answer and not isawaitable(awaitable):
+            if not isinstance(awaitable, EagerFuture) and not isawaitable(awaitable):
                 if not is_large(awaitable):
                     self._end_at_once(work, awaitable)
                     return
                 awaitable = _at_once(awaitable)
             work.awaitable = awaitable
-        if type(awaitable) is Answer or isinstance(awaitable, asyncio.Future):
+        if isinstance(awaitable, (EagerFuture, asyncio.Future)):
             # Who waits for one only needs no task
-            work.awaitable, work.task = None, awaitable
-            awaitable.add_done_callback(partial(self._on_answer, work))
+            future: Any = awaitable
+            work.awaitable, work.task = None, future
+            future.add_done_callback(partial(self._on_answer, work))
             return
         self._start_task(work, self._run(work))
 
@@ -299,7 +307,7 @@ class WorkingSession(Outbox):
         self._leave(work)
         self._flush_soon()
 
-    def _on_answer(self, work: Work, answer: "asyncio.Future[Any] | Answer") -> None:
+    def _on_answer(self, work: Work, answer: "asyncio.Future[Any] | EagerFuture[Any]") -> None:
         """Answer with what became of a future, or the like."""
         request, is_last = work.request, False
         try:

@@ -10,7 +10,7 @@ from electrumx.server.session.engine.json_result import EncodedJSON
 from electrumx.server.session.engine.limits import header_proof_cost, headers_cost
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import bad_request, non_negative_integer
-from electrumx.server.session.shared.tip_consistency import ChainMovedError
+from electrumx.server.session.shared.tip_consistency import TipChangedError
 
 MAX_HEADERS = 2016
 
@@ -33,8 +33,8 @@ class HeaderMethods(SessionBase):
         if height <= self.db.db_height:
             header = await self.shared.blocks.header(height)
         if header is None:
-            if self.shared.tip.is_told(height):
-                raise ChainMovedError
+            if self.shared.tip.is_height_known(height):
+                raise TipChangedError
             raise bad_request(f"height {height:,d} out of range")
         return header
 
@@ -42,8 +42,8 @@ class HeaderMethods(SessionBase):
         """Return the proof that the header at a height is below the root at ``cp_height``."""
         max_height = self.db.db_height
         if not height <= cp_height <= max_height:
-            if max_height < cp_height and self.shared.tip.is_told(cp_height):
-                raise ChainMovedError
+            if max_height < cp_height and self.shared.tip.is_height_known(cp_height):
+                raise TipChangedError
             raise bad_request(
                 f"require header height {height:,d} <= cp_height {cp_height:,d} "
                 f"<= chain height {max_height:,d}"
@@ -64,12 +64,14 @@ class HeaderMethods(SessionBase):
         if cp_height == 0:
             self.bump_cost(0.25)
             header = self.db.cached_header(height)
-            if header is not None and self.shared.tip.is_settled(height):
+            if header is not None and self.shared.tip.is_block_known(height):
                 return self.presented_header(height, header, proven=False).hex()
         else:
             self.bump_cost(1.25)
         compute = partial(self._block_header, height, cp_height)
-        return self.shared.tip.settled(max(height, cp_height), compute, self.bump_cost)
+        return self.shared.tip.retry_at_known_blocks(
+            max(height, cp_height), compute, self.bump_cost
+        )
 
     async def _block_header(self, height: int, cp_height: int) -> str | dict[str, Any]:
         header = await self._header_or_error(height)
@@ -88,7 +90,7 @@ class HeaderMethods(SessionBase):
         count = min(count, MAX_HEADERS)
         compute = partial(self._block_headers, start_height, count, cp_height)
         top = max(start_height + count - 1, cp_height)
-        return await self.shared.tip.settled(top, compute, self.bump_cost)
+        return await self.shared.tip.retry_at_known_blocks(top, compute, self.bump_cost)
 
     async def _block_headers(self, start_height: int, count: int, cp_height: int) -> Any:
         headers, count = await self._read_headers(start_height, count)
@@ -107,8 +109,8 @@ class HeaderMethods(SessionBase):
             headers, found = b"", 0
         else:
             headers, found = await self.db.read_headers(start_height, count)
-        if found < count and self.shared.tip.is_told(start_height + found):
-            raise ChainMovedError
+        if found < count and self.shared.tip.is_height_known(start_height + found):
+            raise TipChangedError
         return headers, found
 
     @rpc_method("blockchain.headers.subscribe")

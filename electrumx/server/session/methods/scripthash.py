@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from inspect import isawaitable
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from aiorpcx import RPCError
@@ -22,9 +22,13 @@ from electrumx.server.session.engine.jsonrpc import notification_parts
 from electrumx.server.session.engine.limits import COST_CACHED
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import scripthash_to_hashX
-from electrumx.server.session.engine.pending_reply import Answer
 from electrumx.server.session.notify.subscriptions import SessionScripts
-from electrumx.server.session.shared.script_cache import INLINE_ITEMS, Answers, ScriptHistory
+from electrumx.server.session.shared.pending_reply import Finish, PendingReply
+from electrumx.server.session.shared.script_cache import Query
+from electrumx.server.session.shared.script_history import INLINE_ITEMS, ScriptHistory
+
+R = TypeVar("R")
+V = TypeVar("V")
 
 SUBSCRIBE = "blockchain.scripthash.subscribe"
 # An unspent output takes at least as many bytes of JSON.
@@ -95,26 +99,26 @@ class ScripthashMethods(SessionBase):
         """Return the number of subscribed scripts."""
         return len(self.hashX_subs)
 
-    def _at_one_tip(self, source: Answers, finish: Callable[..., Any], hashX: bytes) -> Any:
-        """Return ``finish(hashX, value, cost)`` of what the source has of a script, or an awaitable.
+    def _at_one_tip(self, query: Query[V], finish: Finish[V], hashX: bytes) -> Any:
+        """Return ``finish(hashX, value, cost)`` of a query of a script, or an awaitable of it.
 
-        What is in memory is answered at once: nothing can come between.  Otherwise the tip must be
+        A cached value is answered at once: nothing else runs in between.  Otherwise the tip must be
         the same before and after.  ``finish`` may itself return an awaitable.
         """
-        chain = self.shared.tip
-        if chain.is_known():
-            value = source.now(hashX)
+        tip = self.shared.tip
+        if tip.is_tip_known():
+            value = query.now(hashX)
             if value is not None:
                 return finish(hashX, value, COST_CACHED)
-        before = chain.state()
+        before = tip.state()
         if before is not None:
-            return Answer(chain, before, source, finish, hashX, self.bump_cost)
+            return PendingReply(tip, before, query, finish, hashX, self.bump_cost)
 
         async def compute() -> Any:
-            result = finish(hashX, *await source.read(hashX))
+            result = finish(hashX, *await query.read(hashX))
             return await result if isawaitable(result) else result
 
-        return chain.steady(compute, self.bump_cost)
+        return tip.retry_at_stable_tip(compute, self.bump_cost)
 
     # -- statuses
 
@@ -158,7 +162,7 @@ class ScripthashMethods(SessionBase):
         self, hashX: bytes, history: ScriptHistory, cost: float
     ) -> str | None:
         """Return the status of a script when threads have done what takes long."""
-        await self.shared.scripts.histories.hashed(hashX, history)
+        await self.shared.scripts.histories.hashes.hash_history(hashX, history)
         status: str | None
         if self.mempool.large.is_large(hashX):
             status, text_len = await self.mempool.large.status(hashX, history)
@@ -167,8 +171,8 @@ class ScripthashMethods(SessionBase):
         return status
 
     async def _at_known_tip(
-        self, make: Callable[[], Awaitable[Any]], make_again: Callable[[], Awaitable[Any]]
-    ) -> Any:
+        self, make: Callable[[], Awaitable[R]], make_again: Callable[[], Awaitable[R]]
+    ) -> R:
         """Return ``await make()``; if clients are notified of another tip meanwhile, make it again.
 
         What ``make`` begins with must belong to the tip that clients know.
@@ -176,13 +180,13 @@ class ScripthashMethods(SessionBase):
         chain = self.shared.tip
         before = chain.notified_tip, chain.reorg_count
         result = await make()
-        if chain.is_known() and (chain.notified_tip, chain.reorg_count) == before:
+        if chain.is_tip_known() and (chain.notified_tip, chain.reorg_count) == before:
             return result
-        return await chain.steady(make_again, self.bump_cost)
+        return await chain.retry_at_stable_tip(make_again, self.bump_cost)
 
     async def address_status(self, hashX: bytes) -> str | None:
         """Return the status of a script, and remember it if it depends on the mempool."""
-        history, cost = await self.shared.scripts.histories.read(hashX, hash_only=True)
+        history, cost = await self.shared.scripts.histories.hashes.read(hashX)
         return await self._status_after_hashing(hashX, history, cost)
 
     def unsubscribe_hashX(self, hashX: bytes) -> str | None:
@@ -273,14 +277,14 @@ class ScripthashMethods(SessionBase):
 
     def _tell_put_off(self, hashX: bytes) -> None:
         if not self._closing and hashX in self.hashX_subs:
-            self.shared.fan_out.tell_late(self, hashX)
+            self.shared.fan_out.notify_deferred(self, hashX)
 
     def _notify_at_once(self, own: list[bytes]) -> bool:
         """Notify if what the block touched is all confirmed and known; say if it was so."""
         shared, remembered = self.shared, self.mempool_statuses
         if len(own) + len(remembered) > STATUSES_AT_ONCE or any(map(self.mempool.has, own)):
             return False
-        known = shared.scripts.histories.known_statuses(own)
+        known = shared.scripts.histories.hashes.known_statuses(own)
         if known is None:
             return False
         others = remembered.keys() - own if remembered else ()
@@ -304,7 +308,7 @@ class ScripthashMethods(SessionBase):
         self.post_lines(lines, len(own))
         self._post_statuses(changed)
         self.flush()
-        shared.fan_out.told.append((self, len(own) + len(changed)))
+        shared.fan_out.notified.append((self, len(own) + len(changed)))
         return True
 
     async def _notify_after_wait(self, own: list[bytes]) -> None:
@@ -370,18 +374,18 @@ class ScripthashMethods(SessionBase):
 
     def _of_large(
         self,
-        make: Callable[[bytes, Any], Awaitable[Any]],
+        make: Callable[[bytes, V], Awaitable[EncodedJSON]],
         hashX: bytes,
-        source: Answers,
-        value: Any,
-    ) -> Awaitable[Any]:
+        query: Query[V],
+        value: V,
+    ) -> Awaitable[EncodedJSON]:
         """Return ``make(hashX, value)`` of a script with many unconfirmed transactions.
 
-        ``value`` is what the source has of the script now; it is read again if the tip changes.
+        ``value`` is the result of the query now; it is read again if the tip changes.
         """
 
-        async def make_again() -> Any:
-            return await make(hashX, (await source.read(hashX))[0])
+        async def make_again() -> EncodedJSON:
+            return await make(hashX, (await query.read(hashX))[0])
 
         return self._at_known_tip(lambda: make(hashX, value), make_again)
 
@@ -422,7 +426,7 @@ class ScripthashMethods(SessionBase):
     def scripthash_get_mempool(self, scripthash: Any) -> Any:
         """Return the unconfirmed transactions."""
         hashX = scripthash_to_hashX(scripthash)
-        if self.shared.tip.is_steady() and not self.mempool.large.is_large(hashX):
+        if self.shared.tip.is_tip_stable() and not self.mempool.large.is_large(hashX):
             return self._mempool(hashX)
 
         async def compute() -> Any:
@@ -432,7 +436,7 @@ class ScripthashMethods(SessionBase):
             self._charge_unconfirmed(view.count)
             return EncodedJSON(b"[%b]" % view.json)
 
-        return self.shared.tip.steady(compute, self.bump_cost)
+        return self.shared.tip.retry_at_stable_tip(compute, self.bump_cost)
 
     def _mempool(self, hashX: bytes) -> list[dict[str, Any]]:
         result = _unconfirmed(self.mempool.sync_summaries(hashX))
@@ -445,7 +449,7 @@ class ScripthashMethods(SessionBase):
     @rpc_method("blockchain.scripthash.listunspent")
     def scripthash_listunspent(self, scripthash: Any) -> Any:
         """Return the unspent outputs, without those that the mempool spends."""
-        coins = self.shared.scripts.coins
+        coins = self.shared.scripts.utxos
         return self._at_one_tip(coins, self._listunspent, scripthash_to_hashX(scripthash))
 
     def _listunspent(self, hashX: bytes, coins: bytes, _cost: float) -> Any:
@@ -456,7 +460,7 @@ class ScripthashMethods(SessionBase):
                 return EncodedJSON(b"[%b]" % wire_rows.coins_json(coins))
             return asyncio.to_thread(_unspent, coins, [], set())
         if self.mempool.large.is_large(hashX):
-            source = self.shared.scripts.coins
+            source = self.shared.scripts.utxos
             return self._of_large(self._large_listunspent, hashX, source, coins)
         mempool_utxos = self.mempool.sync_unspent(hashX)
         spent = self.mempool.sync_spends(hashX)
@@ -499,18 +503,15 @@ class ScripthashMethods(SessionBase):
         if self._unanswered is None:
             self._unanswered = {}
         self._unanswered[hashX] = False
-        if type(result) is not Answer:
+        if not isinstance(result, PendingReply):
             # Of a future even a cancellation before the first step is noticed.
             result = asyncio.ensure_future(result)
         result.add_done_callback(partial(self._answered, hashX))
         return result
 
-    def _answered(self, hashX: bytes, answer: "Answer | asyncio.Future[Any]") -> None:
+    def _answered(self, hashX: bytes, answer: "PendingReply | asyncio.Future[Any]") -> None:
         """End the wait for the status of a new subscription, which ends if it failed."""
-        if isinstance(answer, Answer):
-            failed = answer.failed()
-        else:
-            failed = answer.cancelled() or answer.exception() is not None
+        failed = answer.cancelled() or answer.exception() is not None
         self._end_wait(hashX, failed=failed)
 
     @rpc_method("blockchain.scripthash.unsubscribe")

@@ -23,7 +23,7 @@ from electrumx.server.session.engine.params import (
     named_boolean,
     non_negative_integer,
 )
-from electrumx.server.session.shared.caches import BlockTxs
+from electrumx.server.session.shared.block_cache import BlockTxs
 from electrumx.server.session.shared.packages import (
     COUNT_TEXT,
     MAX_PACKAGE_TXS,
@@ -31,7 +31,7 @@ from electrumx.server.session.shared.packages import (
     package_summary,
     rejection,
 )
-from electrumx.server.session.shared.tip_consistency import ChainMovedError
+from electrumx.server.session.shared.tip_consistency import TipChangedError
 
 Find = Callable[[BlockTxs], int]
 Finish = Callable[[bytes, int, list[str]], Any]
@@ -171,7 +171,7 @@ class TransactionMethods(SessionBase):
         belong to one block, whatever becomes of the chain meanwhile.
         """
         blocks, chain = self.shared.blocks, self.shared.tip
-        found = blocks.hashes_now(height) if chain.is_settled(height) else None
+        found = blocks.hashes_now(height) if chain.is_block_known(height) else None
         if found is not None:
             txs, header = found
             tx_pos = find(txs)
@@ -186,8 +186,8 @@ class TransactionMethods(SessionBase):
 
         async def compute() -> Any:
             header = await blocks.header(height)
-            if header is None and chain.is_told(height):
-                raise ChainMovedError
+            if header is None and chain.is_height_known(height):
+                raise TipChangedError
             try:
                 proof = await prove(header)
             except RPCError:
@@ -196,7 +196,7 @@ class TransactionMethods(SessionBase):
             else:
                 if await blocks.header(height) == header:
                     return proof
-            raise ChainMovedError
+            raise TipChangedError
 
         async def prove(header: bytes | None) -> Any:
             txs, cost = await blocks.hashes_at(height, header)
@@ -208,7 +208,7 @@ class TransactionMethods(SessionBase):
                 self.bump_cost(cost)
             return finish(txs[tx_pos], tx_pos, hashes)
 
-        return chain.settled(height, compute, self.bump_cost)
+        return chain.retry_at_known_blocks(height, compute, self.bump_cost)
 
     @rpc_method("blockchain.transaction.get_merkle")
     def transaction_merkle(self, tx_hash: Any, height: Any) -> Any:

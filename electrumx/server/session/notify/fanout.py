@@ -1,85 +1,91 @@
-"""Who is told of a block or a mempool refresh: those whom it concerns, each apart from the others.
+"""Notifies the sessions that a block or a mempool refresh concerns, each independently.
 
-First of all comes the new header, which is encoded once.  Meanwhile the histories of all touched
-scripts that anybody subscribed to are brought up to date together; after that most statuses need no
-waiting, and are sent at once, without a task, and with the header in one write, unless that would
-have had to wait for long.  A session that has to wait all the same gets a task with a time-out; what
-arises for it meanwhile is put together and follows.  Whatever goes wrong ends that session only.  On
-the event loop; a slice of a millisecond, then others have their turn.
+The header comes first; it is encoded once.  The histories of all touched scripts with subscribers
+are brought up to date together.  Then most statuses are cached: they are sent at once, without a
+task, in one write with the header if that did not take long.  A session that has to wait gets a task
+with a time-out; later notifications of it are combined and follow.  A failure ends only the session
+concerned.
+
+Runs on the event loop, and yields to it after each time slice of a millisecond.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import isawaitable
 from time import perf_counter
 from types import CoroutineType
-from typing import Any
+from typing import TypeVar
 
 from aiorpcx import RPCError, TaskTimeout, timeout_after
 
 from electrumx.lib import util
+from electrumx.server.session.notify.subscriber import ScriptSubscriber, Subscriber
 from electrumx.server.session.notify.subscriptions import ScriptIndex
 
+T = TypeVar("T")
+
 NOTIFY_SECS = 30.0
-# So long a header waits, at most, to be sent together with statuses.
+# A header waits so long, at most, to be sent together with statuses.
 HEADER_SECS = 0.1
 FORCE_AFTER_SECS = 1.0
 SLICE_SECS = 0.001
-# Sessions that want to be notified on every occasion are, between two blocks, so often at most: the
-# node is asked for each of them, and single transactions may come every moment.
+# Sessions that are notified whatever was touched are, between two blocks, notified so often at most:
+# each costs a request to the node, and single transactions may arrive at any rate.
 ALWAYS_SECS = 4.0
 
 
 @dataclass(slots=True)
-class News:
-    """What has not been told to a session yet."""
+class Backlog:
+    """The notifications that a session has not got yet, combined."""
 
     touched: set[bytes] = field(default_factory=set)
     height_changed: bool = False
 
     def add(self, touched: Iterable[bytes], height_changed: bool) -> None:
-        """Put later news to it."""
+        """Add a later notification."""
         self.touched.update(touched)
         self.height_changed |= height_changed
 
 
 class FanOut:
-    """Tells sessions what they subscribed to."""
+    """Notifies sessions of their subscriptions."""
 
     def __init__(
-        self, sessions: set[Any], refresh: Callable[[Iterable[bytes]], Awaitable[None]]
+        self,
+        sessions: Collection[Subscriber],
+        refresh: Callable[[Iterable[bytes]], Awaitable[None]],
     ) -> None:
-        """``sessions`` is the table of them all, which others change.
+        """``sessions`` is the live table of all sessions, which others change.
 
-        ``refresh(hashXs)`` brings what is remembered of scripts up to date.
+        ``refresh(hashXs)`` brings the cached histories of scripts up to date.
         """
         self.scripts = ScriptIndex()
         #: sessions to be notified whatever was touched, at most every ALWAYS_SECS between blocks
-        self.always: set[Any] = set()
+        self.always: set[Subscriber] = set()
         self.logger = util.class_logger(__name__, self.__class__.__name__)
         #: the tasks of notifications that have to wait
         self.tasks: set[asyncio.Task[None]] = set()
-        #: sessions that were told without waiting, and of how many scripts: for the log, afterwards
-        self.told: list[tuple[Any, int]] = []
+        #: sessions notified without a task, and of how many scripts, to be logged after the round
+        self.notified: list[tuple[ScriptSubscriber, int]] = []
         self._sessions = sessions
         self._refresh = refresh
-        # Sessions with such a task, and what is to be told after it
-        self._busy: dict[Any, News | None] = {}
+        # Sessions with such a task, and the notifications that follow it
+        self._busy: dict[Subscriber, Backlog | None] = {}
         # When those of ``always`` were last notified, by perf_counter
         self._always_at = float("-inf")
-        # Rounds come one after the other, so that no session hears of blocks out of order.
+        # Rounds follow one another, so that no session is notified of blocks out of order.
         self._round = asyncio.Lock()
 
-    async def tell(self, touched: set[bytes], height_changed: bool) -> None:
-        """Tell all whom it concerns; return when all were told or have a task that will."""
+    async def notify(self, touched: set[bytes], height_changed: bool) -> None:
+        """Notify all sessions concerned; return when each is notified or has a task for it."""
         async with self._round:
             own = await self.scripts.concerned(touched)
             refreshing = asyncio.ensure_future(self._refresh(set().union(*own.values())))
-            concerned: list[Any] = []
+            concerned: list[Subscriber] = []
             if height_changed:
-                async for session in _in_slices(self._sessions):
+                async for session in _in_time_slices(self._sessions):
                     if session not in own:
                         self._guarded(session, session.notify_height)
                         if session.is_concerned():
@@ -88,22 +94,22 @@ class FanOut:
             if own:
                 await asyncio.wait([refreshing], timeout=HEADER_SECS)
                 if header_due and not refreshing.done():
-                    async for session in _in_slices(own):
+                    async for session in _in_time_slices(own):
                         self._guarded(session, session.notify_height)
                     header_due = False
                 await asyncio.wait([refreshing], timeout=NOTIFY_SECS)
-            # Who still waits for it will do so alone.
+            # Sessions whose histories are not refreshed by now wait for them in their own tasks.
             refreshing.cancel()
             always = self.always if self._always_due(height_changed) else ()
-            async for session in _in_slices(set(always).union(own, concerned)):
+            async for session in _in_time_slices(set(always).union(own, concerned)):
                 scripts = own.get(session)
                 if scripts and header_due:
                     self._guarded(session, session.post_height)
-                self._tell_one(session, scripts or (), height_changed)
+                self._notify_one(session, scripts or (), height_changed)
                 self._guarded(session, session.flush)
-            told, self.told = self.told, []
-            async for session, count in _in_slices(told):
-                session.log_notified(count)
+            notified, self.notified = self.notified, []
+            async for subscriber, count in _in_time_slices(notified):
+                subscriber.log_notified(count)
 
     def _always_due(self, height_changed: bool) -> bool:
         """Return whether the sessions of ``always`` are to be notified in this round."""
@@ -113,47 +119,51 @@ class FanOut:
         self._always_at = now
         return True
 
-    def tell_late(self, session: Any, hashX: bytes) -> None:
-        """Tell a session of a script that was touched when it could not be told yet."""
-        self._tell_one(session, (hashX,), height_changed=False)
+    def notify_deferred(self, session: Subscriber, hashX: bytes) -> None:
+        """Notify a session of a script that was touched before its subscription was answered."""
+        self._notify_one(session, (hashX,), height_changed=False)
         self._guarded(session, session.flush)
 
-    def forget(self, session: Any) -> None:
-        """Tell a session nothing any more."""
+    def forget(self, session: Subscriber) -> None:
+        """Stop notifying a session."""
         self.always.discard(session)
 
     def cancel(self) -> None:
-        """Give up what is under way."""
+        """Cancel all notifications in progress."""
         for task in self.tasks:
             task.cancel()
 
-    def _guarded(self, session: Any, notify: Callable[..., Any], *args: Any) -> Any:
-        """Return what notifying a session returns; if it fails, end the session."""
+    def _guarded(self, session: Subscriber, notify: Callable[[], T]) -> T | None:
+        """Return the result of notifying a session; end the session if that fails."""
         if session.is_closing():
             return None
         try:
-            return notify(*args)
+            return notify()
         except Exception:
             self.logger.exception(f"closing session {session.session_id}: could not notify it")
             session.end(FORCE_AFTER_SECS)
             return None
 
-    def _tell_one(self, session: Any, touched: Iterable[bytes], height_changed: bool) -> None:
+    def _notify_one(
+        self, session: Subscriber, touched: Iterable[bytes], height_changed: bool
+    ) -> None:
         if session in self._busy:
-            news = self._busy[session]
-            if news is None:
-                news = self._busy[session] = News()
-            news.add(touched, height_changed)
+            backlog = self._busy[session]
+            if backlog is None:
+                backlog = self._busy[session] = Backlog()
+            backlog.add(touched, height_changed)
             return
-        waiting = self._guarded(session, session.notify, set(touched), height_changed)
-        if isawaitable(waiting):
+        waiting = self._guarded(session, partial(session.notify, set(touched), height_changed))
+        if waiting is not None and isawaitable(waiting):
             self._busy[session] = None
             task = asyncio.get_running_loop().create_task(self._wait_for(session, waiting))
             self.tasks.add(task)
             task.add_done_callback(partial(self._done, session, waiting))
 
-    def _done(self, session: Any, waiting: Any, task: asyncio.Task[None]) -> None:
-        """End a session whose notification was cancelled: it would never learn what it missed."""
+    def _done(
+        self, session: Subscriber, waiting: Awaitable[None], task: asyncio.Task[None]
+    ) -> None:
+        """End a session whose notification was cancelled: it would never get the lost ones."""
         self.tasks.discard(task)
         if isinstance(waiting, CoroutineType):
             # It may never have begun.
@@ -162,19 +172,20 @@ class FanOut:
             self._busy.pop(session, None)
             session.end(FORCE_AFTER_SECS)
 
-    async def _wait_for(self, session: Any, waiting: Any) -> None:
-        """Notify one session, and again as long as there is more to tell it."""
+    async def _wait_for(self, session: Subscriber, waiting: Awaitable[None]) -> None:
+        """Notify one session, and again for as long as it has a backlog."""
         try:
             while True:
                 async with timeout_after(NOTIFY_SECS):
                     await waiting
-                news = self._busy.get(session)
-                if news is None or session.is_closing():
+                backlog = self._busy.get(session)
+                if backlog is None or session.is_closing():
                     break
                 self._busy[session] = None
-                waiting = session.notify(news.touched, news.height_changed)
-                if not isawaitable(waiting):
+                following = session.notify(backlog.touched, backlog.height_changed)
+                if following is None or not isawaitable(following):
                     break
+                waiting = following
             return
         except (TaskTimeout, RPCError) as e:
             self.logger.warning(
@@ -188,8 +199,8 @@ class FanOut:
         await session.close(force_after=FORCE_AFTER_SECS)
 
 
-async def _in_slices(items: Iterable[Any]) -> AsyncIterator[Any]:
-    """Iterate over a copy; others have their turn after every slice."""
+async def _in_time_slices(items: Iterable[T]) -> AsyncIterator[T]:
+    """Iterate over a copy; yield to the event loop after each time slice."""
     deadline = perf_counter() + SLICE_SECS
     for item in list(items):
         yield item

@@ -1,24 +1,26 @@
-"""Who is subscribed to which script: by script for all sessions, and by session.
+"""Subscriptions to scripts: an index from script to sessions, and the scripts of each session.
 
-A subscription to a script that nobody else has takes about 140 bytes: an entry of the index with
-its key (100), and 32 bytes in the record of its session.  What a block touched is looked up in the
-index, so it costs nothing to have many sessions that it does not concern.  On the event loop.
+A subscription to a script without other subscribers takes about 140 bytes: an entry of the index
+with its key (100), and 32 bytes in the record of its session.  The scripts that a block touches are
+looked up in the index, so sessions that the block does not concern cost nothing.
 
-Scripts go by hashX, the first bytes of their hash.  Two script hashes that share those, or two
-spellings of one, are one subscription: the last spelling is the one that counts.
+The key of a script is its hashX, the first bytes of its hash.  Two script hashes with the same first
+bytes, or two spellings of one, are one subscription: the last spelling counts.
+
+Runs on the event loop.
 """
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 from electrumx.lib.hash import HASHX_LEN, hash_to_hex_str, hex_str_to_hash
 from electrumx.server.db import wire_rows
+from electrumx.server.session.notify.subscriber import Subscriber
 
 HASH_LEN = 32
 # A session with more scripts keeps a table of where their records are; others search.
 SEARCHED_RECORDS = 500
-# So many entries are looked up, or removed, in one go: about a millisecond.
+# Entries looked up, or removed, before yielding to the event loop: about a millisecond.
 AT_ONCE = 2_000
 
 
@@ -27,44 +29,44 @@ class ScriptIndex:
 
     def __init__(self) -> None:
         # A session, or a set of them: most often there is one.
-        self._sessions: dict[bytes, Any] = {}
+        self._sessions: dict[bytes, Subscriber | set[Subscriber]] = {}
 
     def __len__(self) -> int:
         """Return the number of different scripts."""
         return len(self._sessions)
 
-    def add(self, hashX: bytes, session: Any) -> None:
-        """Note a subscription."""
+    def add(self, hashX: bytes, session: Subscriber) -> None:
+        """Add a subscription."""
         found = self._sessions.setdefault(hashX, session)
         if found is session:
             return
-        if type(found) is set:
+        if isinstance(found, set):
             found.add(session)
         else:
             self._sessions[hashX] = {found, session}
 
-    def discard(self, hashX: bytes, session: Any) -> None:
-        """Forget a subscription, if there is one."""
+    def discard(self, hashX: bytes, session: Subscriber) -> None:
+        """Remove a subscription, if it exists."""
         found = self._sessions.get(hashX)
         if found is session:
             del self._sessions[hashX]
-        elif type(found) is set:
+        elif isinstance(found, set):
             found.discard(session)
             if len(found) == 1:
                 self._sessions[hashX] = found.pop()
 
-    def has(self, hashX: bytes, session: Any) -> bool:
-        """Say if a session is subscribed."""
+    def has(self, hashX: bytes, session: Subscriber) -> bool:
+        """Return whether a session is subscribed to a script."""
         found = self._sessions.get(hashX)
-        return found is session or (type(found) is set and session in found)
+        return found is session or (isinstance(found, set) and session in found)
 
-    async def concerned(self, touched: set[bytes]) -> dict[Any, list[bytes]]:
-        """Return {session: its scripts among those touched}; others have their turn meanwhile."""
-        result: dict[Any, list[bytes]] = {}
+    async def concerned(self, touched: set[bytes]) -> dict[Subscriber, list[bytes]]:
+        """Return {session: its scripts among those touched}; yield to the event loop now and then."""
+        result: dict[Subscriber, list[bytes]] = {}
         index = self._sessions
         for number, hashX in enumerate(index.keys() & touched, start=1):
             found = index.get(hashX)
-            if type(found) is set:
+            if isinstance(found, set):
                 for session in found:
                     result.setdefault(session, []).append(hashX)
             elif found in result:
@@ -81,14 +83,14 @@ class SessionScripts:
 
     __slots__ = ("_index", "_places", "_records", "_session", "_spellings")
 
-    def __init__(self, index: ScriptIndex, session: Any) -> None:
+    def __init__(self, index: ScriptIndex, session: Subscriber) -> None:
         self._index = index
-        self._session = session
-        # Script hashes, in natural order of bytes, one behind the other, in no order
+        self._session: Subscriber | None = session
+        # Script hashes in natural byte order, joined, in no order
         self._records = bytearray()
-        # hashX -> where its record begins, if there are many
+        # hashX -> start of its record, if there are many
         self._places: dict[bytes, int] | None = None
-        # hashX -> how the client wrote it, if not in lower-case hex
+        # hashX -> the client's spelling, if not in lower-case hex
         self._spellings: dict[bytes, str] | None = None
 
     def __len__(self) -> int:
@@ -96,11 +98,12 @@ class SessionScripts:
         return len(self._records) // HASH_LEN
 
     def __contains__(self, hashX: bytes) -> bool:
-        """Say if there is a subscription."""
-        return self._index.has(hashX, self._session)
+        """Return whether the session is subscribed to a script."""
+        session = self._session
+        return session is not None and self._index.has(hashX, session)
 
     def _find(self, hashX: bytes) -> int:
-        """Return where a record begins, -1 if there is none."""
+        """Return the start of a record, -1 if it is missing."""
         if self._places is not None:
             return self._places.get(hashX, -1)
         place = self._records.find(hashX)
@@ -113,7 +116,7 @@ class SessionScripts:
         """Return the script hash as the client last wrote it, None without subscription."""
         if self._spellings is not None and hashX in self._spellings:
             return self._spellings[hashX]
-        place = self._find(hashX) if self._index.has(hashX, self._session) else -1
+        place = self._find(hashX) if hashX in self else -1
         if place < 0:
             return None
         return hash_to_hex_str(bytes(self._records[place : place + HASH_LEN]))
@@ -124,9 +127,9 @@ class SessionScripts:
         hashXs: Sequence[bytes],
         statuses: list[str | None],
     ) -> bytes | None:
-        """Return what ``wire_rows.render_statuses`` makes of own scripts.
+        """Return ``wire_rows.render_statuses`` of own scripts.
 
-        None if a client has spelled one in its own way, or if one is not there.
+        None if the client has spelled one in its own way, or if one is missing.
         """
         places = list(map(self._find, hashXs))
         if self._spellings or -1 in places:
@@ -134,21 +137,22 @@ class SessionScripts:
         return wire_rows.render_statuses(parts, self._records, places, statuses)
 
     def add(self, hashX: bytes, script_hash: str) -> bool:
-        """Subscribe, and say if that is new.
+        """Subscribe to a script; return whether the subscription is new.
 
         ``script_hash`` is hex of 32 bytes, whose first are ``hashX``.
         """
-        if self._session is None:
+        session = self._session
+        if session is None:
             return True  # a request that outlived its session
         raw = hex_str_to_hash(script_hash)
-        place = self._find(hashX) if self._index.has(hashX, self._session) else -1
+        place = self._find(hashX) if hashX in self else -1
         if place >= 0:
             self._records[place : place + HASH_LEN] = raw
         else:
             if self._places is not None:
                 self._places[hashX] = len(self._records)
             self._records += raw
-            self._index.add(hashX, self._session)
+            self._index.add(hashX, session)
             if self._places is None and len(self) > SEARCHED_RECORDS:
                 self._places = {
                     bytes(self._records[at : at + HASHX_LEN]): at
@@ -163,11 +167,11 @@ class SessionScripts:
         return place < 0
 
     def discard(self, hashX: bytes) -> str | None:
-        """End a subscription; return its script hash if there was one."""
-        script_hash = self.get(hashX)
-        if script_hash is None:
+        """End a subscription; return its script hash, None if it did not exist."""
+        script_hash, session = self.get(hashX), self._session
+        if script_hash is None or session is None:
             return None
-        self._index.discard(hashX, self._session)
+        self._index.discard(hashX, session)
         if self._spellings is not None:
             self._spellings.pop(hashX, None)
         place = self._find(hashX)
@@ -182,17 +186,18 @@ class SessionScripts:
         return script_hash
 
     def end(self) -> None:
-        """End all subscriptions for good; of many, in slices between which others have their turn.
+        """End all subscriptions, in time slices if there are many; none can be added after it.
 
-        Session and subscriptions hold each other until then.
+        Session and subscriptions refer to each other until then.
         """
         records, self._records = bytes(self._records), bytearray()
         session, self._session = self._session, None
         self._places = self._spellings = None
-        _forget(self._index, session, records, 0)
+        if session is not None:
+            _forget(self._index, session, records, 0)
 
 
-def _forget(index: ScriptIndex, session: Any, records: bytes, start: int) -> None:
+def _forget(index: ScriptIndex, session: Subscriber, records: bytes, start: int) -> None:
     end = min(len(records), start + AT_ONCE * HASH_LEN)
     for at in range(start, end, HASH_LEN):
         index.discard(records[at : at + HASHX_LEN], session)

@@ -7,10 +7,12 @@ any moment, so its part is added to each answer.  Runs on the event loop.
 
 import asyncio
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
 
+from electrumx.lib.coins import Coin
 from electrumx.lib.errors import ElectrumXError
+from electrumx.server.storage.schema import UTXO
 
 # The words of the node's line on a masternode, in order.
 FIELDS = (
@@ -74,11 +76,36 @@ def with_positions(masternodes: list[dict[str, Any]], now: float) -> list[dict[s
     return masternodes
 
 
+class UTXOSource(Protocol):
+    """What the cache uses of the database."""
+
+    @property
+    def db_tip(self) -> bytes:
+        """The hash of the committed tip."""
+
+    async def all_utxos(self, hashX: bytes) -> Sequence[UTXO]:
+        """Return the UTXOs of a script."""
+
+
+class BalanceDeltas(Protocol):
+    """What the cache uses of the mempool."""
+
+    async def balance_delta(self, hashX: bytes) -> int:
+        """Return what the mempool changes in the balance of a script, in satoshis."""
+
+
 class MasternodeCache:
     """The list at the tip of the database, with balances that follow the mempool."""
 
-    def __init__(self, daemon: Any, db: Any, mempool: Any, coin: Any):
-        self._daemon = daemon
+    def __init__(
+        self,
+        fetch: Callable[[], Awaitable[Any]],
+        db: UTXOSource,
+        mempool: BalanceDeltas,
+        coin: type[Coin],
+    ) -> None:
+        """``fetch()`` returns the node's full list of masternodes, as JSON."""
+        self._fetch = fetch
         self._db = db
         self._mempool = mempool
         self._coin = coin
@@ -89,11 +116,11 @@ class MasternodeCache:
         self._confirmed: list[tuple[bytes, int] | None] = []
 
     async def get(self) -> list[dict[str, Any]]:
-        """Return the list, which callers must not change.  Raises DaemonError."""
+        """Return the list, which callers must not change; raises what ``fetch`` does."""
         async with self._lock:
             tip = self._db.db_tip
             if tip != self._tip:
-                lines = await self._daemon.masternode_list(["full"])
+                lines = await self._fetch()
                 self._masternodes = await asyncio.to_thread(
                     lambda: with_positions(parse_list(lines), time.time())
                 )

@@ -1,40 +1,39 @@
-"""What sessions share of scripts: histories and their statuses, balances, unspent outputs.
+"""Cached queries of scripts that sessions share: histories with their statuses, balances, UTXOs.
 
-Each of the three is asked for in two ways.  ``now`` answers from memory, or says None; ``read``
-waits for the database.  Reads of one script that are asked for together are one read, whose result
-all get.  Runs on the event loop; reading is done by threads.
+``now`` returns a cached value, or None; ``read`` and ``fetch`` read the database on a miss.  Reads
+of one script are single-flight: requests for it share one read.
 
-What is kept
-------------
-Histories and unspent outputs as the packed strings of ``wire_rows``, balances as numbers: at most
-50,000 entries and 32 MiB of each (8 MiB of balances), the least recently used goes first.
+Histories and UTXOs are cached as the packed strings of ``wire_rows``, balances as numbers: at most
+50,000 entries and 32 MiB of each (8 MiB of balances), least recently used evicted first.
 
-When a block touches a script, its balance and unspent outputs are forgotten.  Its history only
-became longer: it stays, is marked, and when it is asked for next, only what comes after its last
-transaction is read.  The running hash of its status goes on likewise, from a copy; so a new
-transaction costs an address with half a million of them no more than any other.  A
-reorganisation, which ``db.backup_count`` tells of, empties everything.
+When a block touches a script, its balance and UTXOs are dropped.  Its history only grew: it is
+marked stale, and the next request reads the entries after its last transaction (``script_history``).
+A reorganisation, which changes ``db.backup_count``, empties all caches.  A read that began before a
+script was touched may end after it: its result is returned but not cached, see the generations of
+``LRUCache``.
 
-A read that began before a script was touched may end after it: caches have generations, see
-``LRUCache``, and its result is given to who asked, but not kept.
+Runs on the event loop; the database reads in threads.
 """
 
 import asyncio
-import hashlib
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from aiorpcx import RPCError
 
-from electrumx.lib.hash import hash_to_hex_str
 from electrumx.lib.lru import LRUCache
+from electrumx.lib.tasks import EagerFuture
 from electrumx.lib.util import chunks
 from electrumx.server.db import wire_rows
+from electrumx.server.db.queries import Balance, Coins, PackedHistory
 from electrumx.server.session.engine.limits import COST_CACHED, history_cost
 from electrumx.server.session.engine.params import HISTORY_TOO_LARGE
+from electrumx.server.session.shared.script_history import ScriptHistory
 
+T_co = TypeVar("T_co", covariant=True)
 V = TypeVar("V")
+R = TypeVar("R")
 
 MAX_ENTRIES = 50_000
 MAX_BYTES = 32 << 20
@@ -42,346 +41,230 @@ MAX_BALANCE_BYTES = 8 << 20
 # A history entry takes about 99 bytes in a reply, the reply around it less than 100.
 HISTORY_ENTRY_BYTES = 99
 HISTORY_REPLY_BYTES = 100
-# Of a longer history only the hash is kept once it is known.
+# Of a longer history only the hash stays cached once it is known.
 KEPT_HISTORY_BYTES = 4 << 20
-# Longer histories are hashed, and more items encoded, in a thread: a millisecond's worth.
-INLINE_ITEMS = 5_000 if wire_rows.COMPILED else 500
-# The running hash takes 400 bytes; that of a short history is as soon made anew.
-KEPT_HASH_ENTRIES = 200
-# So many scripts are looked at, and so many extended in a thread, before others have their turn:
-# about a millisecond, and two.
+# Scripts examined, and histories extended in a thread, before yielding to the event loop: about a
+# millisecond, and two.
 EXAMINED_AT_ONCE = 2_000
 EXTENDED_AT_ONCE = 2_500
 
 
-class Awaited(Protocol):
-    """What the database gives for a read: a Reading, or a future."""
+class Read(Protocol[T_co]):
+    """A read of the database."""
 
-    def add_done_callback(self, callback: Any, /) -> object:
-        """Call back with this object when there is a result."""
+    def add_done_callback(self, callback: "Callable[[Read[T_co]], object]", /) -> object:
+        """Call ``callback`` with this object when the read has ended."""
 
-    def __await__(self) -> Generator[Any, None, Any]:
-        """Wait for the result."""
+    def result(self) -> T_co:
+        """Return the result, or raise the error."""
 
 
 class Database(Protocol):
-    """What is needed of the database."""
-
-    backup_count: int
-
-    def history_entries(self, hashX: bytes, *, limit: int | None, after: int) -> Awaited:
-        """Return what becomes PackedHistory."""
-
-    def coins(self, hashX: bytes) -> Awaited:
-        """Return what becomes Coins."""
-
-    def balance(self, hashX: bytes) -> Awaited:
-        """Return what becomes Balance."""
-
-
-#: told (value, what getting it costs, None) or (None, 0, why there is none)
-Arrived = Callable[[Any, float, BaseException | None], object]
-
-
-class ScriptHistory:
-    """The confirmed history of a script, and the hash of its status text so far."""
-
-    __slots__ = (
-        "_hash",
-        "_status",
-        "count",
-        "entries",
-        "hashing",
-        "last_tx_num",
-        "stale",
-        "stale_since",
-        "text_len",
-    )
-
-    def __init__(self, entries: bytes | None, count: int, last_tx_num: int) -> None:
-        #: packed; None if only the hash was kept
-        self.entries = entries
-        self.count = count
-        self.last_tx_num = last_tx_num
-        #: characters of the status text; known with the hash
-        self.text_len = 0
-        self._hash: Any = None
-        self._status: str | None = None
-        #: whether there may be more by now, and from which generation of the cache on
-        self.stale = False
-        self.stale_since = 0
-        #: the hashing of a long one, while it is under way in a thread
-        self.hashing: asyncio.Future[Any] | None = None
-
-    def followed_by(self, entries: bytes, last_tx_num: int) -> "ScriptHistory":
-        """Return the history that continues this one."""
-        whole = None if self.entries is None else self.entries + entries
-        result = ScriptHistory(
-            whole, self.count + len(entries) // wire_rows.HISTORY_ENTRY_LEN, last_tx_num
-        )
-        if not entries:
-            result._status = self._status
-            result._hash = self._hash
-            result.text_len = self.text_len
-        elif self._hash is not None:
-            text = wire_rows.status_text(entries)
-            result._hash = self._hash.copy()
-            result._hash.update(text)
-            result.text_len = self.text_len + len(text)
-        return result
+    """The database, as the caches use it."""
 
     @property
-    def known(self) -> bytes | None:
-        """What ``wire_rows.extend_histories`` has to know so that it can tell the status."""
-        return self.entries if self.count <= KEPT_HASH_ENTRIES else None
+    def backup_count(self) -> int:
+        """The number of times that blocks were undone."""
 
-    def extended(self, found: wire_rows.Extended) -> "ScriptHistory":
-        """Return the history that ``wire_rows.extend_histories`` has found to follow this one.
+    def history_entries(self, hashX: bytes, *, limit: int, after: int) -> Read[PackedHistory]:
+        """Read at most ``limit`` entries after a transaction number (-1: from the first)."""
 
-        Runs in: a thread.
-        """
-        entries, last_tx_num, status, text_len = found
-        if status is None:
-            result = self.followed_by(entries, last_tx_num)
-            if self.is_known and not result.is_known:
-                # It has just become one of those whose hash is kept.
-                result.hash_all()
-            return result
-        result = ScriptHistory(entries, len(entries) // wire_rows.HISTORY_ENTRY_LEN, last_tx_num)
-        result._status, result.text_len = status, text_len
-        return result
+    def coins(self, hashX: bytes) -> Read[Coins]:
+        """Read the UTXOs of a script."""
 
-    def without_entries(self) -> "ScriptHistory":
-        """Return a copy that knows the hash only."""
-        result = ScriptHistory(None, self.count, self.last_tx_num)
-        result._hash, result.text_len = self._hash, self.text_len
-        return result
-
-    @property
-    def is_hashed(self) -> bool:
-        """True if the hash is known, or made in no time."""
-        return self._hash is not None or self._status is not None or self.count <= INLINE_ITEMS
-
-    @property
-    def is_known(self) -> bool:
-        """True if the status without the mempool is a matter of course."""
-        return self._status is not None or self._hash is not None or not self.count
-
-    def hash_all(self) -> Any:
-        """Return the hash of the status text, not to be changed.  Runs in any thread."""
-        if self._hash is not None:
-            return self._hash
-        assert self.entries is not None
-        text = wire_rows.status_text(self.entries)
-        text_hash = hashlib.sha256(text)
-        self.text_len = len(text)
-        if self.count > KEPT_HASH_ENTRIES:
-            self._hash = text_hash
-        return text_hash
-
-    def status(self, summaries: list[Any]) -> tuple[str | None, int]:
-        """Return (status in hex, or None without history; length of the text hashed).
-
-        ``summaries`` are the mempool's transactions.  Quick if ``is_hashed``.
-        """
-        if not summaries:
-            if self._status is None and self.count:
-                if self._hash is None and self.count <= KEPT_HASH_ENTRIES and self.entries:
-                    self._status, self.text_len = wire_rows.status_of(self.entries)
-                else:
-                    self._status = self.hash_all().hexdigest()
-            return self._status, self.text_len
-        text = "".join(
-            [f"{hash_to_hex_str(tx.hash)}:{-tx.has_unconfirmed_inputs:d}:" for tx in summaries]
-        )
-        whole = self.hash_all().copy()
-        whole.update(text.encode())
-        return whole.hexdigest(), self.text_len + len(text)
-
-    @property
-    def memsize(self) -> int:
-        """Return about how many bytes it takes."""
-        return 700 + (0 if self.entries is None else len(self.entries))
+    def balance(self, hashX: bytes) -> Read[Balance]:
+        """Read the number and sum of the UTXOs of a script."""
 
 
-class Answers(Protocol):
-    """Where a method takes its answer from."""
+class PendingValue(EagerFuture[V]):
+    """A value of a script that is being read, for all requests for it."""
 
-    def now(self, hashX: bytes) -> Any:
-        """Return the value if it is in memory, else None."""
+    __slots__ = ("cost", "generation", "hashX", "hash_only")
 
-    async def read(self, hashX: bytes) -> tuple[Any, float]:
-        """Return (value, what getting it costs)."""
+    def __init__(self, hashX: bytes, generation: int) -> None:
+        super().__init__()
+        self.hashX = hashX
+        #: of the cache when the read began
+        self.generation = generation
+        #: of reading the value, charged to each request
+        self.cost = 0.0
+        #: whether it is a history that may lack its entries
+        self.hash_only = False
 
-    def ask(self, hashX: bytes, arrived: Arrived) -> None:
-        """Do as ``read``, and call ``arrived`` in the end."""
+
+class Query(Protocol[V]):
+    """A query of a script whose results are cached."""
+
+    def now(self, hashX: bytes) -> V | None:
+        """Return a cached value; raise RPCError if it is too large to send."""
+
+    async def read(self, hashX: bytes) -> tuple[V, float]:
+        """Return (value, cost of reading it); raise RPCError if it is too large to send."""
+
+    def fetch(self, hashX: bytes) -> PendingValue[V]:
+        """Start to read a value that is not cached, or join a read in progress."""
+
+    def check(self, value: V) -> None:
+        """Raise RPCError if a value is too large to send."""
 
 
-class Source(Generic[V]):
-    """Values of one kind by hashX: from memory at once, or from the database."""
+class CachedQuery(Generic[V, R]):
+    """The values of one query by hashX, over results ``R`` of database reads."""
 
     def __init__(self, db: Database, max_bytes: int) -> None:
         self._db = db
         self._backup_count = db.backup_count
         self.cache: LRUCache[bytes, V] = LRUCache(MAX_ENTRIES, max_bytes)
-        # Who waits for which script, by the generation in which its read began.
-        self._waiting: dict[tuple[bytes, int], list[Arrived]] = {}
+        # Reads in progress by script and generation of the cache
+        self._pending: dict[tuple[bytes, int], PendingValue[V]] = {}
 
     def clear(self) -> None:
-        """Forget everything: the chain was reorganised."""
+        """Drop everything: the chain was reorganised."""
         self._backup_count = self._db.backup_count
         self.cache.clear()
 
     def drop(self, touched: Iterable[bytes]) -> None:
-        """Forget what a new block has changed."""
+        """Drop values that a new block has changed."""
         self.cache.drop(touched)
 
     def peek(self, hashX: bytes) -> V | None:
-        """Return what is in memory, good or not."""
+        """Return a cached value, stale or not."""
         if self._backup_count != self._db.backup_count:
             self.clear()
         return self.cache.peek(hashX)
 
     def now(self, hashX: bytes) -> V | None:
-        """Return the value if it is in memory."""
+        """Return a cached value."""
         if self._backup_count != self._db.backup_count:
             self.clear()
         return self.cache.use(hashX)
 
     async def read(self, hashX: bytes) -> tuple[V, float]:
-        """Return (value, what getting it costs)."""
+        """Return (value, cost of reading it)."""
         value = self.now(hashX)
         if value is not None:
             return value, COST_CACHED
+        pending = self.fetch(hashX)
+        return await pending, pending.cost
+
+    def fetch(self, hashX: bytes) -> PendingValue[V]:
+        """Start to read a value that is not cached, or join a read in progress."""
         self.cache.lookups += 1
-        value = await self.begin(hashX)
-        return value, self._cost(value)
+        return self.prefetch(hashX)
 
-    def ask(self, hashX: bytes, arrived: Arrived) -> None:
-        """Read a value that is not in memory; call ``arrived`` in the end."""
-        self.cache.lookups += 1
-        self._join(hashX, arrived)
+    def check(self, value: V) -> None:
+        """Raise RPCError if a value is too large to send; the limit of UTXOs is elsewhere."""
 
-    def begin(self, hashX: bytes) -> "asyncio.Future[V]":
-        """Ask the database, or join those who did."""
-        waiter: asyncio.Future[V] = asyncio.get_running_loop().create_future()
+    def prefetch(self, hashX: bytes) -> PendingValue[V]:
+        """Do as ``fetch`` for another reason than a request: it does not count as a look-up."""
+        key = hashX, self.cache.generation
+        pending = self._pending.get(key)
+        if pending is None:
+            pending = self._pending[key] = PendingValue(*key)
+            self._start(pending)
+        return pending
 
-        def arrived(value: V, _cost: float, error: BaseException | None) -> None:
-            if waiter.done():
-                return
-            if error is None:
-                waiter.set_result(value)
-            else:
-                waiter.set_exception(error)
+    def _start(self, pending: PendingValue[V]) -> None:
+        """Start the read of a value, whose end calls ``_on_read``."""
+        self._read(pending.hashX).add_done_callback(partial(self._on_read, pending))
 
-        self._join(hashX, arrived)
-        return waiter
-
-    def _join(self, hashX: bytes, arrived: Arrived) -> None:
-        key = (hashX, self.cache.generation)
-        waiting = self._waiting.get(key)
-        if waiting is not None:
-            waiting.append(arrived)
-            return
-        self._waiting[key] = [arrived]
-        self._ask_database(key)
-
-    def _ask_database(self, key: tuple[bytes, int]) -> None:
+    def _read(self, hashX: bytes) -> Read[R]:
         raise NotImplementedError
 
-    def _cost(self, value: V) -> float:
-        return 0.0
-
-    def _found(self, key: tuple[bytes, int], reading: Any) -> Any:
-        """Return what the database found; None if it failed, which all who wait are told."""
+    def _on_read(self, pending: PendingValue[V], read: Read[R]) -> None:
+        """Cache the value that was read, and end all waiting for it."""
         try:
-            return reading.result()
+            result = read.result()
         except (Exception, asyncio.CancelledError) as error:
-            for arrived in self._waiting.pop(key):
-                arrived(None, 0.0, error)
-            return None
+            self._end(pending, None, error)
+        else:
+            self._on_result(pending, result)
 
-    def _arrived(self, key: tuple[bytes, int], value: V, size: int, backup_count: int) -> None:
-        """Keep a value, if it still holds, and give it to all who wait for it."""
-        hashX, generation = key
+    def _on_result(self, pending: PendingValue[V], result: R) -> None:
+        raise NotImplementedError
+
+    def _store(self, pending: PendingValue[V], value: V, size: int, backup_count: int) -> None:
+        """Cache a value, if it is still valid, and end the waiting for it."""
         if backup_count == self._db.backup_count == self._backup_count:
-            self.cache.put(hashX, value, generation, size)
-        self._give(self._waiting.pop(key), value)
+            self.cache.put(pending.hashX, value, pending.generation, size)
+        self._end(pending, value)
 
-    def _give(self, waiting: list[Arrived], value: V) -> None:
-        cost = self._cost(value)
-        for arrived in waiting:
-            arrived(value, cost, None)
-
-
-class Balances(Source[tuple[int, int]]):
-    """(number of unspent outputs, their sum in satoshis) of scripts."""
-
-    def _ask_database(self, key: tuple[bytes, int]) -> None:
-        def done(reading: Any) -> None:
-            found = self._found(key, reading)
-            if found is not None:
-                self._arrived(key, (found.coin_count, found.value), 0, found.backup_count)
-
-        self._db.balance(key[0]).add_done_callback(done)
+    def _end(
+        self, pending: PendingValue[V], value: V | None, error: BaseException | None = None
+    ) -> None:
+        del self._pending[pending.hashX, pending.generation]
+        pending.end(value, error)
 
 
-class CoinLists(Source[bytes]):
-    """The unspent outputs of scripts, wire_rows."""
+class Balances(CachedQuery[tuple[int, int], Balance]):
+    """(number of UTXOs, their sum in satoshis) of scripts."""
 
-    def _ask_database(self, key: tuple[bytes, int]) -> None:
-        def done(reading: Any) -> None:
-            found = self._found(key, reading)
-            if found is not None:
-                self._arrived(key, found.coins, len(found.coins), found.backup_count)
+    def _read(self, hashX: bytes) -> Read[Balance]:
+        return self._db.balance(hashX)
 
-        self._db.coins(key[0]).add_done_callback(done)
+    def _on_result(self, pending: PendingValue[tuple[int, int]], result: Balance) -> None:
+        value = result.coin_count, result.value
+        self._store(pending, value, 0, result.backup_count)
 
 
-class Histories(Source[ScriptHistory]):
-    """The confirmed histories of scripts; ``limit`` entries and more are too many."""
+class UTXOLists(CachedQuery[bytes, Coins]):
+    """The UTXOs of scripts, packed: see ``wire_rows``."""
+
+    def _read(self, hashX: bytes) -> Read[Coins]:
+        return self._db.coins(hashX)
+
+    def _on_result(self, pending: PendingValue[bytes], result: Coins) -> None:
+        self._store(pending, result.coins, len(result.coins), result.backup_count)
+
+
+class HistoryHashes(CachedQuery[ScriptHistory, PackedHistory]):
+    """The confirmed histories of scripts, of which some have a hash but no entries."""
 
     def __init__(self, db: Database, max_send: int) -> None:
         super().__init__(db, MAX_BYTES)
+        #: histories of so many entries and more are too large to send
         self.limit = (max_send - HISTORY_REPLY_BYTES) // HISTORY_ENTRY_BYTES
-        #: the same for whom the hashes are enough
-        self.hashes = _Hashes(self)
 
     def drop(self, touched: Iterable[bytes]) -> None:
-        """Mark what a new block made longer; what is too large remains so."""
+        """Mark histories that a new block made longer; those too large stay so."""
         self.cache.invalidate()
         generation = self.cache.generation
         for history in self.cache.among(touched):
             if not history.stale:
                 history.stale, history.stale_since = True, generation
 
-    def check(self, history: ScriptHistory) -> None:
-        """Raise RPCError if a history is too large to be sent."""
-        if history.count >= self.limit:
-            cost = history_cost(history.count)
+    def check(self, value: ScriptHistory) -> None:
+        """Raise RPCError if a history is too large to send."""
+        if value.count >= self.limit:
+            cost = history_cost(value.count)
             raise RPCError(HISTORY_TOO_LARGE, "history too large", cost=cost)
 
-    def now(self, hashX: bytes, *, hash_only: bool = False) -> ScriptHistory | None:
-        """Return the history if it is in memory; RPCError if it is too large.
-
-        With ``hash_only`` it may lack the entries.
-        """
+    def now(self, hashX: bytes) -> ScriptHistory | None:
+        """Return a cached history, with entries or not; RPCError if it is too large to send."""
         history = self.peek(hashX)
         if history is None:
             return None
-        if history.count < self.limit and (
-            history.stale or (history.entries is None and not hash_only)
-        ):
+        if history.count < self.limit and history.stale:
             return None
         self.cache.use(hashX)
         if history.count >= self.limit:
             self.check(history)
         return history
 
-    def known_statuses(self, hashXs: Sequence[bytes]) -> tuple[list[str | None], int] | None:
-        """Return the status of the confirmed history of each script, and the length of all texts.
+    async def read(self, hashX: bytes) -> tuple[ScriptHistory, float]:
+        """Return (history, cost of reading it); RPCError if it is too large to send."""
+        history = self.now(hashX)
+        if history is not None:
+            return history, COST_CACHED
+        pending = self.fetch(hashX)
+        history = await pending
+        self.check(history)
+        return history, pending.cost
 
-        None if any of them is not in memory, or not a matter of course.
+    def known_statuses(self, hashXs: Sequence[bytes]) -> tuple[list[str | None], int] | None:
+        """Return the status of each confirmed history, and the length of all status texts.
+
+        None if a status is not cached.
         """
         if self._backup_count != self._db.backup_count:
             return None
@@ -390,77 +273,23 @@ class Histories(Source[ScriptHistory]):
         for history in map(self.cache.peek, hashXs):
             if history is None or history.stale or history.count >= self.limit:
                 return None
-            if not history.is_known:
+            if not history.has_status:
                 return None
             statuses.append(history.status([])[0])
             text_len += history.text_len
-        # As if each had been looked up; none was left unused for long, as a block touched it.
+        # As if each had been looked up; none was unused for long, as a block touched it.
         self.cache.lookups += len(statuses)
         self.cache.hits += len(statuses)
         return statuses, text_len
 
-    async def read(self, hashX: bytes, *, hash_only: bool = False) -> tuple[ScriptHistory, float]:
-        """Return (history, what getting it costs); RPCError if it is too large."""
-        history = self.now(hashX, hash_only=hash_only)
-        if history is not None:
-            return history, COST_CACHED
-        self.cache.lookups += 1
-        history = await self.begin(hashX)
-        if history.entries is None and not hash_only and history.count < self.limit:
-            history = await self._read_whole(hashX)
-        self.check(history)
-        return history, history_cost(history.count)
-
-    async def _read_whole(self, hashX: bytes) -> ScriptHistory:
-        """Read a history that is longer than what is kept, for this once."""
-        return self._made_of(await self._db.history_entries(hashX, limit=self.limit, after=-1))
-
-    def ask(self, hashX: bytes, arrived: Arrived) -> None:
-        """Read a history that is not in memory; call ``arrived`` in the end."""
-
-        def checked(history: Any, cost: float, error: BaseException | None) -> None:
-            if error is None and history.entries is None:
-                self._ask_for_whole(hashX, arrived)
-            else:
-                arrived(history, cost, error)
-
-        self.ask_hash(hashX, checked)
-
-    #: the same of one that may lack the entries
-    ask_hash = Source.ask
-
-    def _give(self, waiting: list[Arrived], value: ScriptHistory) -> None:
-        if value.count < self.limit:
-            cost = history_cost(value.count)
-            for arrived in waiting:
-                arrived(value, cost, None)
-            return
-        for arrived in waiting:
-            try:
-                self.check(value)
-            except RPCError as e:
-                arrived(None, 0.0, e)
-
-    def _ask_for_whole(self, hashX: bytes, arrived: Arrived) -> None:
-        def done(reading: Any) -> None:
-            error = asyncio.CancelledError() if reading.cancelled() else reading.exception()
-            history = None if error else self._made_of(reading.result())
-            arrived(history, self._cost(history) if history else 0.0, error)
-
-        reading = self._db.history_entries(hashX, limit=self.limit, after=-1)
-        reading.add_done_callback(done)
-
-    def _cost(self, value: ScriptHistory) -> float:
-        return history_cost(value.count)
-
     def extend(self, extended: list[tuple[bytes, ScriptHistory]], generation: int) -> None:
-        """Keep histories that were brought up to date in a generation, if it lasts."""
+        """Cache histories that were brought up to date in a generation, if it is still current."""
         if self._backup_count == self._db.backup_count:
             for hashX, history in extended:
                 self.cache.put(hashX, history, generation, history.memsize)
 
-    async def hashed(self, hashX: bytes, history: ScriptHistory) -> None:
-        """See to it that ``history.status`` is quick."""
+    async def hash_history(self, hashX: bytes, history: ScriptHistory) -> None:
+        """Return when ``history.is_hashed``; a long history is hashed once, in a thread."""
         if history.is_hashed:
             return
         if history.hashing is None:
@@ -472,116 +301,201 @@ class Histories(Source[ScriptHistory]):
             short.stale = history.stale
             self.cache.put(hashX, short, self.cache.generation, short.memsize)
 
-    def _made_of(self, found: Any) -> ScriptHistory:
+    def _start(self, pending: PendingValue[ScriptHistory]) -> None:
+        known = self.peek(pending.hashX)
+        if known is not None and (not known.stale or not known.count):
+            known = None
+        pending.hash_only = known is not None and known.entries is None
+        self._read_after(pending, known)
+
+    def _read_after(
+        self, pending: PendingValue[ScriptHistory], known: ScriptHistory | None
+    ) -> None:
+        """Read the whole history, or the entries after those that are known."""
+        backup_count = self._db.backup_count
+        count, after = (known.count, known.last_tx_num) if known else (0, -1)
+        read = self._db.history_entries(pending.hashX, limit=self.limit - count, after=after)
+        if known is None:
+            read.add_done_callback(partial(self._on_read, pending))
+        else:
+            read.add_done_callback(partial(self._on_extension, pending, known, backup_count))
+
+    def _on_extension(
+        self,
+        pending: PendingValue[ScriptHistory],
+        known: ScriptHistory,
+        backup_count: int,
+        read: Read[PackedHistory],
+    ) -> None:
+        """Combine the entries that were read with those that were known."""
+        try:
+            result = read.result()
+        except (Exception, asyncio.CancelledError) as error:
+            self._end(pending, None, error)
+            return
+        if result.backup_count != backup_count:
+            # The known part is not the beginning of the history any more.
+            self._read_after(pending, None)
+            return
+        history = known.followed_by(result.entries, result.last_tx_num)
+        self._store_history(pending, history, result.backup_count)
+
+    def _on_result(self, pending: PendingValue[ScriptHistory], result: PackedHistory) -> None:
+        self._store_history(pending, self.unpacked(result), result.backup_count)
+
+    def _store_history(
+        self, pending: PendingValue[ScriptHistory], history: ScriptHistory, backup_count: int
+    ) -> None:
+        pending.cost = history_cost(history.count)
+        self._store(pending, history, history.memsize, backup_count)
+
+    def unpacked(self, found: PackedHistory) -> ScriptHistory:
+        """Return a history that was read from its first entry; without entries if too large."""
         count = len(found.entries) // wire_rows.HISTORY_ENTRY_LEN
         entries = None if count >= self.limit else found.entries
         return ScriptHistory(entries, count, found.last_tx_num)
 
-    def _ask_database(self, key: tuple[bytes, int]) -> None:
-        known = self.peek(key[0])
-        if known is not None and (not known.stale or not known.count):
-            known = None
-        self._ask_after(key, known)
-
-    def _ask_after(self, key: tuple[bytes, int], known: ScriptHistory | None) -> None:
-        """Ask for the whole, or for what follows the part that is known."""
-        backup_count = self._db.backup_count
-        count, after = (known.count, known.last_tx_num) if known else (0, -1)
-        reading = self._db.history_entries(key[0], limit=self.limit - count, after=after)
-        reading.add_done_callback(partial(self._take, key, known, backup_count))
-
-    def _take(
-        self, key: tuple[bytes, int], known: ScriptHistory | None, backup_count: int, reading: Any
-    ) -> None:
-        """Take what the database found that follows on what was known."""
-        found = self._found(key, reading)
-        if found is None:
-            return
-        if known is None:
-            history = self._made_of(found)
-        elif found.backup_count != backup_count:
-            # The part that was known is not the beginning any more.
-            self._ask_after(key, None)
-            return
-        else:
-            history = known.followed_by(found.entries, found.last_tx_num)
-        self._arrived(key, history, history.memsize, found.backup_count)
+    def is_hash_only(self, history: ScriptHistory | None) -> bool:
+        """Return whether a history has no entries, though it is not too large to send."""
+        return history is not None and history.entries is None and history.count < self.limit
 
 
-class _Hashes:
-    """Histories that may lack their entries."""
+class Histories:
+    """The confirmed histories of scripts with their entries."""
 
-    def __init__(self, histories: Histories) -> None:
-        self._histories = histories
+    def __init__(self, db: Database, max_send: int) -> None:
+        self._db = db
+        #: the same of which the hashes suffice
+        self.hashes = HistoryHashes(db, max_send)
+        self.cache = self.hashes.cache
+        self.limit = self.hashes.limit
+        self.check = self.hashes.check
 
     def now(self, hashX: bytes) -> ScriptHistory | None:
-        """Return the history if it is in memory; RPCError if it is too large."""
-        return self._histories.now(hashX, hash_only=True)
+        """Return a cached history; RPCError if it is too large to send."""
+        if self.hashes.is_hash_only(self.hashes.peek(hashX)):
+            return None
+        return self.hashes.now(hashX)
 
     async def read(self, hashX: bytes) -> tuple[ScriptHistory, float]:
-        """Return (history, what getting it costs); RPCError if it is too large."""
-        return await self._histories.read(hashX, hash_only=True)
+        """Return (history, cost of reading it); RPCError if it is too large to send."""
+        history = self.now(hashX)
+        if history is not None:
+            return history, COST_CACHED
+        pending = self.fetch(hashX)
+        history = await pending
+        self.check(history)
+        return history, pending.cost
 
-    def ask(self, hashX: bytes, arrived: Arrived) -> None:
-        """Read a history that is not in memory; call ``arrived`` in the end."""
-        self._histories.ask_hash(hashX, arrived)
+    def fetch(self, hashX: bytes) -> PendingValue[ScriptHistory]:
+        """Start to read a history that is not cached, or join a read in progress."""
+        pending = self.hashes.fetch(hashX)
+        if not pending.hash_only:
+            return pending
+        whole: PendingValue[ScriptHistory] = PendingValue(hashX, pending.generation)
+        pending.add_done_callback(partial(self._on_value, whole))
+        return whole
+
+    def _on_value(
+        self, whole: PendingValue[ScriptHistory], pending: PendingValue[ScriptHistory]
+    ) -> None:
+        error = pending.exception()
+        history = None if error is not None else pending.result()
+        if self.hashes.is_hash_only(history):
+            self._read_whole(whole)
+            return
+        whole.cost = pending.cost
+        whole.end(history, error)
+
+    def _read_whole(self, whole: PendingValue[ScriptHistory]) -> None:
+        """Read a history that is longer than those that stay cached, for one request."""
+
+        def on_read(read: Read[PackedHistory]) -> None:
+            try:
+                history = self.hashes.unpacked(read.result())
+            except (Exception, asyncio.CancelledError) as error:
+                whole.end(None, error)
+                return
+            whole.cost = history_cost(history.count)
+            whole.end(history)
+
+        self._db.history_entries(whole.hashX, limit=self.limit, after=-1).add_done_callback(on_read)
 
 
 class ScriptCache:
-    """All that is kept of scripts."""
+    """The cached queries of scripts."""
 
     def __init__(self, db: Database, max_send: int) -> None:
         self.histories = Histories(db, max_send)
-        self.coins = CoinLists(db, MAX_BYTES)
+        self.utxos = UTXOLists(db, MAX_BYTES)
         self.balances = Balances(db, MAX_BALANCE_BYTES)
-        # What the block did that made histories stale, and in which generation of their cache
+        # What the last block added to histories, and the generation of their cache since
         self._addition: wire_rows.Addition | None = None
         self._added_in = 0
 
-    def drop(self, touched: Iterable[bytes], addition: wire_rows.Addition | None = None) -> None:
-        """Forget, or mark, what new blocks touched.
+    def clear(self) -> None:
+        """Drop everything."""
+        for query in (self.histories.hashes, self.utxos, self.balances):
+            query.clear()
 
-        ``addition`` tells what they added, all of them since this was last called.
+    def drop(self, touched: Iterable[bytes], addition: wire_rows.Addition | None = None) -> None:
+        """Drop, or mark as stale, the values that new blocks touched.
+
+        ``addition`` has all entries that blocks added since the last call, if given.
         """
-        for source in (self.histories, self.coins, self.balances):
-            source.drop(touched)
+        for query in (self.histories.hashes, self.utxos, self.balances):
+            query.drop(touched)
         self._addition, self._added_in = addition, self.histories.cache.generation
 
     async def refresh(self, hashXs: Iterable[bytes]) -> None:
-        """Bring the histories of scripts up to date, those that are not, all at once.
+        """Bring the stale and missing histories of scripts up to date, in batches.
 
-        To be awaited before their statuses are worked out for many sessions.  What goes wrong
-        with one is met again by who asks for it.
+        To be awaited before the statuses of many sessions are computed.  A read that fails here is
+        repeated by the session that needs it.
         """
-        histories = self.histories
+        hashes = self.histories.hashes
         addition, added_in = self._addition, self._added_in
         stale: list[tuple[bytes, ScriptHistory]] = []
-        waiters = []
+        pending: list[PendingValue[ScriptHistory]] = []
         for number, hashX in enumerate(hashXs, start=1):
-            history = histories.peek(hashX)
+            history = hashes.peek(hashX)
             if history is None:
-                waiters.append(histories.begin(hashX))
-            elif history.stale and history.count < histories.limit:
+                pending.append(hashes.prefetch(hashX))
+            elif history.stale and history.count < hashes.limit:
                 if addition is not None and history.stale_since == added_in:
                     stale.append((hashX, history))
                 else:
-                    waiters.append(histories.begin(hashX))
+                    pending.append(hashes.prefetch(hashX))
             if number % EXAMINED_AT_ONCE == 0:
                 await asyncio.sleep(0)
         if addition is not None:
             for part in chunks(stale, EXTENDED_AT_ONCE):
-                histories.extend(await asyncio.to_thread(_extended, part, addition), added_in)
-        if waiters:
-            await asyncio.gather(*waiters, return_exceptions=True)
+                hashes.extend(await asyncio.to_thread(_extended, part, addition), added_in)
+        for value in pending:
+            await _wait_ended(value)
+
+
+async def _wait_ended(future: EagerFuture[V]) -> None:
+    """Wait until a future has ended, with a result or an error."""
+    if future.done():
+        return
+    waiter = asyncio.get_running_loop().create_future()
+
+    def wake(_future: EagerFuture[V]) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    future.add_done_callback(wake)
+    await waiter
 
 
 def _extended(
     stale: Sequence[tuple[bytes, ScriptHistory]], addition: wire_rows.Addition
 ) -> list[tuple[bytes, ScriptHistory]]:
-    """Return histories with what blocks added to them.  Runs in: a thread."""
+    """Return histories with the entries that blocks added to them.  Runs in: a thread."""
     found = wire_rows.extend_histories(
         [hashX for hashX, _history in stale],
-        [history.known for _hashX, history in stale],
+        [history.entries_for_status for _hashX, history in stale],
         [history.last_tx_num for _hashX, history in stale],
         addition,
     )

@@ -12,15 +12,15 @@ from typing import Protocol, TypeVar
 from aiorpcx import NetAddress
 
 from electrumx.server.session.engine import limits
+from electrumx.server.session.notify.subscriber import Subscriber
 
 # A connection that does not close by itself is aborted after so many seconds.
 FORCE_AFTER_SECS = 1.0
 
 
-class TableSession(Protocol):
-    """What the session table, the admin tables and housekeeping use of a session."""
+class TableSession(Subscriber, Protocol):
+    """A session as the session table, the admin tables and housekeeping use it."""
 
-    session_id: int
     limited: bool
     log_me: bool
     start_time: float  # monotonic clock, seconds
@@ -52,17 +52,11 @@ class TableSession(Protocol):
     def extra_cost(self) -> float:
         """Return what the other sessions of the same groups add to the cost."""
 
-    def sub_count(self) -> int:
-        """Return the number of subscriptions."""
-
     def unanswered_request_count(self) -> int:
         """Return the number of requests in progress."""
 
     def recalc_concurrency(self) -> None:
         """Decay the cost, and set how many requests may run at once."""
-
-    async def close(self, *, force_after: float = ...) -> None:
-        """Close the connection; return when it is closed."""
 
 
 S = TypeVar("S", bound=TableSession)

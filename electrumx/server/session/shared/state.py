@@ -19,12 +19,14 @@ from electrumx.server.session.engine import limits
 from electrumx.server.session.engine.oversized import OversizedResults
 from electrumx.server.session.notify.announced_header import AnnouncedHeader
 from electrumx.server.session.notify.fanout import FanOut
-from electrumx.server.session.shared.caches import BlockCache, FeeEstimates, RawTxs
+from electrumx.server.session.shared.block_cache import BlockCache
+from electrumx.server.session.shared.fee_estimates import FeeEstimates
 from electrumx.server.session.shared.masternodes import MasternodeCache
 from electrumx.server.session.shared.node import Node
+from electrumx.server.session.shared.raw_tx_cache import RawTxCache
 from electrumx.server.session.shared.script_cache import ScriptCache
 from electrumx.server.session.shared.session_table import SessionTable
-from electrumx.server.session.shared.tip_consistency import ChainTip
+from electrumx.server.session.shared.tip_consistency import TipConsistency
 
 # Replies are never bounded below this, whatever MAX_SEND is: a chunk of headers must fit.
 MIN_MAX_SEND = 350_000
@@ -44,12 +46,12 @@ class SharedState:
     #: the bound of replies to wallets, in bytes
     max_send: int
     #: the tip that clients know, and whether an answer belongs to it
-    tip: ChainTip
+    tip: TipConsistency
     #: histories, balances and UTXOs of scripts
     scripts: ScriptCache
     #: tx hashes and merkle trees of blocks
     blocks: BlockCache
-    raw_txs: RawTxs
+    raw_txs: RawTxCache
     fees: FeeEstimates
     oversized: OversizedResults
     masternodes: MasternodeCache
@@ -77,7 +79,7 @@ class SharedState:
         daemon: Daemon,
         mempool: MemPool,
         peers: PeerManager,
-        tip: ChainTip,
+        tip: TipConsistency,
         logger: logging.Logger,
     ) -> "SharedState":
         """Return the state over these parts, with empty caches; ``logger`` is the manager's."""
@@ -85,6 +87,7 @@ class SharedState:
         scripts = ScriptCache(db, max_send)
         table = SessionTable(_groups(env), logger, is_advertised=bool(env.report_services))
         drop = env.drop_client
+        node = Node(daemon, mempool)
 
         def notified_tip() -> bytes | None:
             return tip.notified_tip
@@ -99,11 +102,13 @@ class SharedState:
             tip=tip,
             scripts=scripts,
             blocks=BlockCache(db),
-            raw_txs=RawTxs(notified_tip, mempool.has_tx),
+            raw_txs=RawTxCache(notified_tip, mempool.has_tx),
             fees=FeeEstimates(lambda: bytes(db.db_tip), env.coin.bucket_estimatefee_block_target),
             oversized=OversizedResults(max_send, notified_tip),
-            masternodes=MasternodeCache(daemon, db, mempool, env.coin),
-            node=Node(daemon, mempool),
+            masternodes=MasternodeCache(
+                lambda: node.request("masternode_list", ["full"]), db, mempool, env.coin
+            ),
+            node=node,
             header=AnnouncedHeader(),
             fan_out=FanOut(table.sessions, scripts.refresh),
             table=table,

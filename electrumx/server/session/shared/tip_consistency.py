@@ -1,121 +1,158 @@
-"""Answers that belong to one chain tip.
+"""Makes each answer belong to one chain tip, the one that clients know.
 
-A balance or history is put together from database and mempool across several awaits, during which
-a block may come or go. ``ChainTip`` knows the tip that clients were last told of, and repeats a
-computation until the tip is the same before and after. One that does not await needs no repetition:
-``is_steady`` says if it may begin. What is in memory already needs less: ``is_known``, as a block
-that is in the processor, but not on disk, has changed nothing that clients see.
+A balance or history combines database and mempool across several awaits, during which a block may
+be added or undone.  ``TipConsistency`` knows the tip of the last notification, and retries a
+computation until the tip is the same before and after it.  A computation without an await needs no
+retry if ``is_tip_stable``.  One over cached values needs less, ``is_tip_known``: a block that the
+processor has indexed but not committed has changed nothing that clients see.
 
-What belongs to one block alone, its header or a proof that a transaction is in it, is steady as it
-is, except while a reorganisation replaces that block. It then waits until clients were told of the
-new chain (``settled``), because what they may be answered before they know the new headers is fatal
-to Electrum: after an error for a proof, or a proof that does not fit the header it knows, it holds
-the transaction for unconfirmed until it is started again. Runs on the event loop.
+What belongs to one block alone, its header or the proof of a transaction in it, is consistent in
+itself unless a reorganisation replaces the block.  Then it waits until clients are notified of the
+new chain (``retry_at_known_blocks``).  An answer from headers that clients do not know is fatal to
+Electrum: after an error for a proof, or a proof that does not fit the header it knows, it treats the
+transaction as unconfirmed until it is restarted.
+
+Runs on the event loop.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
 
 from electrumx.server.session.engine.limits import COST_FAILED_TRY
 from electrumx.server.session.engine.params import BAD_REQUEST, ServerFault
 
 T = TypeVar("T")
 
-# Before each try: how long to wait, at most, for clients to be notified of another height. The
-# last wait ends with the time-out of the request.
+# Before each try, wait so many seconds, at most, for a notification of another height. The last
+# wait ends with the time-out of the request.
 WAITS: tuple[float | None, ...] = (0, 0.5, 2.5, 5, 10, None)
 
-MOVED_TEXT = (
+RETRIES_EXHAUSTED_TEXT = (
     "chaintip moved too many times, or DB not in sync with daemon, while processing request"
 )
 
+#: (height, tip hash, number of reorganisations) during a computation
+TipState = tuple[int, bytes, int]
 
-class ChainMovedError(Exception):
-    """Raised by a computation that itself noticed a change of chain; it is repeated."""
+
+class ProcessorTip(Protocol):
+    """The tip that the block processor has indexed, committed or not."""
+
+    @property
+    def height(self) -> int:
+        """The height."""
+
+    @property
+    def tip(self) -> bytes:
+        """The hash of the block, in natural byte order."""
+
+    @property
+    def forks(self) -> Sequence[int]:
+        """The height of the last common block of each reorganisation so far."""
 
 
-class ChainTip:
-    """Watches the tip of processor, database and what was last notified, and counts reorgs."""
+class CommittedTip(Protocol):
+    """The tip of the database."""
 
-    def __init__(self, bp: Any, db: Any) -> None:
-        self._bp = bp
+    @property
+    def db_height(self) -> int:
+        """The height."""
+
+    @property
+    def db_tip(self) -> bytes:
+        """The hash of the block, in natural byte order."""
+
+
+class TipChangedError(Exception):
+    """Raised by a computation that itself noticed a change of chain; it is retried."""
+
+
+class TipConsistency:
+    """Compares the tips of processor, database and last notification, and counts reorgs."""
+
+    def __init__(self, processor: ProcessorTip, db: CommittedTip) -> None:
+        self._processor = processor
         self._db = db
         self.notified_height: int | None = None
         # Hash, in natural order, of the header at that height
         self.notified_tip: bytes | None = None
         self.reorg_count = 0
-        # How many of the processor's reorganisations clients were told of
-        self._told_forks = 0
-        # Set once, when clients were told of another one, and then replaced by a new one.
-        self._forks_told = asyncio.Event()
-        # Set once, at the next notified height, and then replaced by a new one.
+        # The number of the processor's reorganisations that clients were notified of
+        self._known_reorgs = 0
+        # Set when that number changes, and then replaced by a new one
+        self._reorg_known = asyncio.Event()
+        # Set at the next notification, and then replaced by a new one
         self.next_height = asyncio.Event()
 
     def notified(self, height: int, tip: bytes) -> None:
-        """Note the height and tip that clients are about to be told of."""
+        """Set the height and tip of a notification that is being sent."""
         self.notified_height = height
         self.notified_tip = tip
         self.next_height.set()
         self.next_height = asyncio.Event()
 
-    def state(self) -> tuple[int, bytes, int] | None:
-        """Return what must not change during a computation; None while still catching up."""
-        bp, db = self._bp, self._db
+    def state(self) -> TipState | None:
+        """Return what must not change during a computation; None if the tips differ."""
+        processor, db = self._processor, self._db
         height, tip = db.db_height, db.db_tip
-        if bp.height == height == self.notified_height and bp.tip == tip == self.notified_tip:
+        if (
+            processor.height == height == self.notified_height
+            and processor.tip == tip == self.notified_tip
+        ):
             return height, tip, self.reorg_count
         return None
 
-    def is_known(self) -> bool:
-        """Say if the committed tip is the one that clients know."""
+    def is_tip_known(self) -> bool:
+        """Return whether the committed tip is the one that clients know."""
         db = self._db
-        return bool(db.db_height == self.notified_height and db.db_tip == self.notified_tip)
+        return db.db_height == self.notified_height and db.db_tip == self.notified_tip
 
-    def is_steady(self) -> bool:
-        """Say if an answer computed now, at once, belongs to the tip that clients know."""
-        bp, db = self._bp, self._db
+    def is_tip_stable(self) -> bool:
+        """Return whether an answer computed now, at once, belongs to the tip that clients know."""
+        processor, db = self._processor, self._db
         height = db.db_height
-        return bool(
-            height == self.notified_height == bp.height and db.db_tip == self.notified_tip == bp.tip
+        return (
+            height == self.notified_height == processor.height
+            and db.db_tip == self.notified_tip == processor.tip
         )
 
-    def forks_told(self, count: int) -> None:
-        """Note that clients were told of the chain after the processor's first so many forks."""
-        if count != self._told_forks:
-            self._told_forks = count
-            self._forks_told.set()
-            self._forks_told = asyncio.Event()
+    def set_known_reorgs(self, count: int) -> None:
+        """Set how many of the processor's reorganisations clients were notified of."""
+        if count != self._known_reorgs:
+            self._known_reorgs = count
+            self._reorg_known.set()
+            self._reorg_known = asyncio.Event()
 
-    def is_settled(self, height: int) -> bool:
-        """Say if the block at a height is, or the lack of it, what clients were told of."""
-        forks = self._bp.forks
-        return self._told_forks == len(forks) or height <= min(forks[self._told_forks :])
+    def is_block_known(self, height: int) -> bool:
+        """Return whether no reorganisation unknown to clients affects the block at a height."""
+        forks = self._processor.forks
+        return self._known_reorgs == len(forks) or height <= min(forks[self._known_reorgs :])
 
-    def is_told(self, height: int) -> bool:
-        """Say if the chain that clients were told of has a block at a height."""
+    def is_height_known(self, height: int) -> bool:
+        """Return whether the chain of the last notification has a block at a height."""
         return self.notified_height is not None and height <= self.notified_height
 
-    async def settled(
+    async def retry_at_known_blocks(
         self, height: int, compute: Callable[[], Awaitable[T]], charge: Callable[[float], object]
     ) -> T:
         """Return ``await compute()``, about blocks up to a height, of a chain that clients know.
 
-        It is repeated if it raises ChainMovedError or a reorganisation begins meanwhile, as
-        :meth:`steady` does it.
+        Retry it, as :meth:`retry_at_stable_tip` does, if it raises TipChangedError or a
+        reorganisation begins during it.
         """
 
-        async def compute_settled() -> T:
-            while not self.is_settled(height):
-                await self._forks_told.wait()
+        async def compute_at_known_blocks() -> T:
+            while not self.is_block_known(height):
+                await self._reorg_known.wait()
             result = await compute()
-            if not self.is_settled(height):
-                raise ChainMovedError
+            if not self.is_block_known(height):
+                raise TipChangedError
             return result
 
-        return await self.steady(compute_settled, charge, check_tip=False)
+        return await self.retry_at_stable_tip(compute_at_known_blocks, charge, check_tip=False)
 
-    async def steady(
+    async def retry_at_stable_tip(
         self,
         compute: Callable[[], Awaitable[T]],
         charge: Callable[[float], object],
@@ -123,11 +160,11 @@ class ChainTip:
         check_tip: bool = True,
         after: asyncio.Event | None = None,
     ) -> T:
-        """Return ``await compute()``, repeated until the chain stood still during it.
+        """Return ``await compute()``, retried until the tip is the same before and after.
 
-        Each failed try is charged for. After the sixth an RPCError is raised. Without
-        ``check_tip`` only a ChainMovedError from the computation makes it repeat.  ``after`` is the
-        ``next_height`` of a first try, elsewhere, that has failed.
+        Each failed try is charged for.  Raise RPCError after the sixth.  Without ``check_tip`` only
+        a TipChangedError from the computation causes a retry.  ``after`` is the ``next_height`` of
+        a first try, elsewhere, that has failed.
         """
         next_height = after
         if after is not None:
@@ -140,17 +177,17 @@ class ChainTip:
             if before is not None or not check_tip:
                 try:
                     result = await compute()
-                except ChainMovedError:
+                except TipChangedError:
                     pass
                 else:
                     if not check_tip or self.state() == before:
                         return result
             charge(COST_FAILED_TRY)
-        raise ServerFault(BAD_REQUEST, MOVED_TEXT)
+        raise ServerFault(BAD_REQUEST, RETRIES_EXHAUSTED_TEXT)
 
 
 async def _wait_at_most(event: asyncio.Event, secs: float | None) -> None:
-    """Wait for an event, at most so many seconds (None: for ever)."""
+    """Wait for an event, at most so many seconds (None: without limit)."""
     waiter = asyncio.ensure_future(event.wait())
     try:
         await asyncio.wait([waiter], timeout=secs)

@@ -56,12 +56,12 @@ READ_AHEAD_BYTES = 16_384
 # What one turn of the event loop spends on input that waits, of all connections together.
 TURN_SECS = 0.002
 # Costs, by the measure that 10,000 buy about two seconds of CPU.  A read that completes no message:
-READ_COST = 0.05
+READ_COST = 0.15
 # A TLS handshake (1.3 ms with an RSA key of 2,048 bits)
 HANDSHAKE_COST = 8.0
 # A TLS record that came with others, and what one without content costs in addition
 RECORD_COST = 0.02
-EMPTY_RECORD_COST = 0.05
+EMPTY_RECORD_COST = 0.25
 
 
 class TurnQueue:

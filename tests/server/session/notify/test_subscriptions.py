@@ -96,7 +96,7 @@ def test_the_index_is_a_set_of_pairs(searched, monkeypatch):
     machine("runTest").runTest()
 
 
-async def test_many_subscriptions_are_forgotten_in_slices(monkeypatch):
+async def test_many_subscriptions_are_removed_in_time_slices(monkeypatch):
     monkeypatch.setattr(subscriptions, "AT_ONCE", 10)
     index = ScriptIndex()
     subs = SessionScripts(index, "session")
@@ -110,6 +110,15 @@ async def test_many_subscriptions_are_forgotten_in_slices(monkeypatch):
     while len(index) > 1:
         await asyncio.sleep(0)
     assert text == other.get(hashX)
+
+
+def test_a_session_that_ended_is_subscribed_to_no_script():
+    text, hashX = script_hash("any")
+    subs = SessionScripts(ScriptIndex(), "session")
+    subs.end()
+    assert hashX not in subs
+    subs.add(hashX, text)
+    assert hashX not in subs
 
 
 async def test_a_session_that_ends_is_in_the_index_no_more():
@@ -126,7 +135,7 @@ async def test_a_session_that_ends_is_in_the_index_no_more():
         assert len(index) == 2
 
 
-async def test_statuses_that_are_at_hand_take_no_task():
+async def test_cached_statuses_are_sent_without_a_task():
     async with session_world() as world:
         clients = [await world.connect() for _ in range(3)]
         sh, hashX = script_hash("popular")

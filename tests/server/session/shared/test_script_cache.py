@@ -10,6 +10,7 @@ from electrumx.lib.hash import hash_to_hex_str, sha256
 from electrumx.server.db import wire_rows as packed
 from electrumx.server.db.queries import Balance, Coins, PackedHistory
 from electrumx.server.session.shared import script_cache as scripts
+from electrumx.server.session.shared import script_history
 from electrumx.server.session.shared.script_cache import ScriptCache
 from tests.fakes.session_world import Summary, make_tx_hash
 
@@ -77,8 +78,8 @@ async def test_a_block_adds_to_a_history_and_its_status(count):
         db.history += entries(extra, first=len(db.history))
         known = len(db.history) - extra
         cache.drop([HASHX])
-        history, _cost = await histories.read(HASHX, hash_only=True)
-        await histories.hashed(HASHX, history)
+        history, _cost = await histories.hashes.read(HASHX)
+        await histories.hashes.hash_history(HASHX, history)
         assert history.status([]) == expected_status(db.history)
         assert history.status(summaries) == expected_status(db.history, summaries)
         assert packed.entries_of(history.entries) == db.history
@@ -112,7 +113,7 @@ async def test_what_a_block_added_is_not_read(count):
         assert histories.now(HASHX) is None
         await cache.refresh([HASHX])
         status, text_len = expected_status(db.history)
-        assert histories.known_statuses([HASHX]) == ([status], text_len)
+        assert histories.hashes.known_statuses([HASHX]) == ([status], text_len)
         assert packed.entries_of(histories.now(HASHX).entries) == db.history
         assert histories.now(HASHX).status([]) == (status, text_len)
     assert len(db.reads) == 1
@@ -160,18 +161,18 @@ async def test_what_was_extended_is_not_kept_if_another_block_or_reorganisation_
             cache.drop([HASHX])
         await refreshing
         assert cache.histories.now(HASHX) is None
-        assert cache.histories.known_statuses([HASHX]) is None
+        assert cache.histories.hashes.known_statuses([HASHX]) is None
 
 
 async def test_of_a_very_long_history_only_the_hash_is_kept_and_goes_on(monkeypatch):
     monkeypatch.setattr(scripts, "KEPT_HISTORY_BYTES", 1_000)
-    monkeypatch.setattr(scripts, "INLINE_ITEMS", 10)
+    monkeypatch.setattr(script_history, "INLINE_ITEMS", 10)
     db = Database()
     db.history = entries(500)
     cache = ScriptCache(db, MAX_SEND)
     histories = cache.histories
     history, _cost = await histories.hashes.read(HASHX)
-    await asyncio.gather(*(histories.hashed(HASHX, history) for _ in range(3)))
+    await asyncio.gather(*(histories.hashes.hash_history(HASHX, history) for _ in range(3)))
     assert histories.now(HASHX) is None
     db.history += entries(1, first=500)
     cache.drop([HASHX])
@@ -180,9 +181,25 @@ async def test_of_a_very_long_history_only_the_hash_is_kept_and_goes_on(monkeypa
     assert history.status([]) == expected_status(db.history)
     whole, _cost = await histories.read(HASHX)
     assert packed.entries_of(whole.entries) == db.history
-    asked = asyncio.get_running_loop().create_future()
-    histories.ask(HASHX, lambda *found: asked.set_result(found))
-    assert packed.entries_of((await asked)[0].entries) == db.history
+    assert packed.entries_of((await histories.fetch(HASHX)).entries) == db.history
+
+
+async def test_a_request_for_entries_does_not_share_a_read_without_them(monkeypatch):
+    monkeypatch.setattr(scripts, "KEPT_HISTORY_BYTES", 1_000)
+    monkeypatch.setattr(script_history, "INLINE_ITEMS", 10)
+    db = Database()
+    db.history = entries(500)
+    cache = ScriptCache(db, MAX_SEND)
+    hashes = cache.histories.hashes
+    history, _cost = await hashes.read(HASHX)
+    await hashes.hash_history(HASHX, history)
+    cache.drop([HASHX])
+    extension = hashes.fetch(HASHX)
+    hashes.cache.drop([HASHX])
+    hashes.cache.generation = extension.generation
+    whole = cache.histories.fetch(HASHX)
+    assert (await extension).entries is None
+    assert packed.entries_of((await whole).entries) == db.history
 
 
 async def test_a_history_that_is_too_large_stays_so_until_the_chain_is_undone():

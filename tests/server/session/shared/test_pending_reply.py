@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
-from electrumx.server.session.engine.pending_reply import Answer
-from electrumx.server.session.shared.tip_consistency import ChainTip
+from electrumx.server.session.shared.pending_reply import PendingReply
+from electrumx.server.session.shared.script_cache import PendingValue
+from electrumx.server.session.shared.tip_consistency import TipConsistency
 from tests.fakes.session_world import FakeBP, FakeDB
 
 HASHX = b"x" * 11
@@ -15,11 +16,15 @@ class Source:
     """What is asked of it arrives when the test says so."""
 
     def __init__(self):
-        self.arrived = []
+        self.pending = []
         self.value = "read"
 
-    def ask(self, _hashX, arrived):
-        self.arrived.append(arrived)
+    def fetch(self, hashX):
+        self.pending.append(PendingValue(hashX, 0))
+        return self.pending[-1]
+
+    def check(self, value):
+        pass
 
     async def read(self, _hashX):
         return self.value, 1.0
@@ -31,7 +36,7 @@ class Asked:
     def __init__(self):
         self.source = Source()
         self.db = FakeDB()
-        self.chain = ChainTip(FakeBP(self.db), self.db)
+        self.chain = TipConsistency(FakeBP(self.db), self.db)
         self.notify()
         self.charged = []
 
@@ -39,12 +44,14 @@ class Asked:
         self.chain.notified(self.db.db_height, self.db.db_tip)
 
     def fetch(self, finish=lambda hashX, value, cost: (hashX, value, cost)):
-        return Answer(
+        return PendingReply(
             self.chain, self.chain.state(), self.source, finish, HASHX, self.charged.append
         )
 
     def arrive(self, value="value", cost=0.5, error=None):
-        self.source.arrived.pop(0)(value, cost, error)
+        pending = self.source.pending.pop(0)
+        pending.cost = cost
+        pending.end(value, error)
 
 
 @pytest.fixture
@@ -55,7 +62,9 @@ async def asked():
 async def test_who_waits_is_called_at_once_and_in_order(asked):
     answer, told = asked.fetch(), []
     answer.add_done_callback(lambda answer: told.append(("first", answer.result())))
-    answer.add_done_callback(lambda answer: told.append(("second", answer.failed())))
+    answer.add_done_callback(
+        lambda answer: told.append(("second", (answer.exception() is not None)))
+    )
     asked.arrive()
     assert told == [("first", (HASHX, "value", 0.5)), ("second", False)]
     # Late comers are told, too.
@@ -115,7 +124,7 @@ async def test_errors_of_the_read_and_of_the_answer_are_raised(asked):
 
     answer = asked.fetch(refuse)
     asked.arrive()
-    assert answer.failed()
+    assert answer.exception() is not None
     with pytest.raises(ValueError, match="too large"):
         answer.result()
 
@@ -149,7 +158,7 @@ async def test_if_the_chain_moved_meanwhile_the_value_is_read_again(asked):
 @pytest.mark.parametrize("moved", [False, True])
 async def test_one_that_is_cancelled_is_told_of_once_and_a_turn_later(asked, moved):
     answer, told = asked.fetch(), []
-    answer.add_done_callback(lambda answer: told.append(answer.failed()))
+    answer.add_done_callback(lambda answer: told.append(answer.exception() is not None))
     if moved:
         asked.db.add_block()
         asked.arrive("old")
@@ -168,7 +177,7 @@ async def test_one_that_is_cancelled_is_told_of_once_and_a_turn_later(asked, mov
 
 async def test_who_stops_waiting_cancels_it(asked):
     answer, told = asked.fetch(), []
-    answer.add_done_callback(lambda answer: told.append(answer.failed()))
+    answer.add_done_callback(lambda answer: told.append(answer.exception() is not None))
 
     async def wait():
         await answer

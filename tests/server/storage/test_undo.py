@@ -1,8 +1,16 @@
 """How many undo items a block may have, and for what."""
 
+import pytest
+
 from electrumx.lib.script import is_unspendable_legacy
 from electrumx.lib.tx import Tx, TxInput, TxOutput
-from electrumx.server.storage.undo import coinbase_outputs, overwritten_count, spend_count
+from electrumx.server.storage.schema import DBDamagedError
+from electrumx.server.storage.undo import (
+    coinbase_outputs,
+    overwritten_count,
+    spend_count,
+    split_items,
+)
 from tests.fakes.chain import MINUS_1, NULL
 
 COINBASE = Tx(
@@ -33,3 +41,14 @@ def test_other_numbers_of_items_do_not_fit():
 def test_a_block_without_a_coinbase_overwrites_nothing():
     assert coinbase_outputs([], is_unspendable_legacy) == []
     assert coinbase_outputs(TXS[1:], is_unspendable_legacy) == []
+
+
+def test_joined_items_are_split():
+    assert split_items(b"") == []
+    assert split_items(b"a" * 24 + b"b" * 24) == [b"a" * 24, b"b" * 24]
+
+
+@pytest.mark.parametrize("extra", range(1, 24))
+def test_items_of_a_wrong_length_are_damage(extra):
+    with pytest.raises(DBDamagedError, match=f"{24 + extra} bytes"):
+        split_items(bytes(24 + extra))

@@ -1,36 +1,44 @@
-"""What sessions share so as not to read it twice: blocks' tx hashes and trees, raw txs, fees.
+"""A cache of the tx hashes of blocks and of the merkle trees over them, for proofs.
 
-Each cache holds at most 1,000 entries, those of blocks also at most 32 MiB each, that of raw txs
-16 MiB; the least recently used goes first. A read that began before an invalidation may end after it, hence the generations
-of ``LRUCache``. What is kept of scripts is in ``scripts``. Runs on the event loop; the database
-does its reading in threads.
+Holds at most 1,000 blocks and 32 MiB each of hashes and of trees, least recently used evicted first.
+A read that began before an invalidation may end after it, hence the generations of ``LRUCache``.
+Runs on the event loop; the database reads in threads.
 """
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable
+from typing import Protocol
 
 from aiorpcx import RPCError
 
 from electrumx.lib.lru import LRUCache
 from electrumx.server.db import wire_rows
 from electrumx.server.db.flusher import DBError
-from electrumx.server.session.engine.json_result import EncodedJSON, encode_result
 from electrumx.server.session.engine.limits import COST_CACHED, tx_hashes_cost
 from electrumx.server.session.engine.params import BAD_REQUEST
 from electrumx.server.storage.schema import DBReadError
 
-__all__ = ["BlockCache", "BlockTxs", "FeeEstimates", "LRUCache", "RawTxs"]
-
 CACHE_ENTRIES = 1_000
 CACHE_BYTES = 32 << 20
-RAW_TX_BYTES = 16 << 20
 # Blocks of at least this many txs get their merkle levels cached apart.
 MERKLE_CACHE_MIN_TXS = 200
 # Trees over more leaves are built in a thread: it takes about a millisecond.
 INLINE_LEAVES = 4_000 if wire_rows.COMPILED else 500
 HASH_LEN = 32
+
+
+class BlockSource(Protocol):
+    """What the cache uses of the database."""
+
+    def cached_header(self, height: int) -> bytes | None:
+        """Return the raw header of a block if it is in memory."""
+
+    async def raw_header(self, height: int) -> bytes:
+        """Return the raw header of a block; raise IndexError if there is none."""
+
+    def block_tx_hashes(self, height: int) -> Awaitable[bytes]:
+        """Return the joined tx hashes of a block; raise DBError if there is none."""
 
 
 class BlockTxs:
@@ -78,7 +86,7 @@ def branch_of(txs: BlockTxs, levels: bytes, tx_pos: int) -> list[str]:
 class BlockCache:
     """Tx hashes and merkle levels of blocks, by height and header, for proofs."""
 
-    def __init__(self, db: Any) -> None:
+    def __init__(self, db: BlockSource) -> None:
         self._db = db
         # The header says which block of that height the entry belongs to.
         self.tx_hashes: LRUCache[tuple[int, bytes | None], BlockTxs] = LRUCache(
@@ -96,7 +104,7 @@ class BlockCache:
     async def header(self, height: int) -> bytes | None:
         """Return the raw header of a block, None if there is none."""
         try:
-            return await self._db.raw_header(height)  # type: ignore[no-any-return]
+            return await self._db.raw_header(height)
         except IndexError:
             return None
 
@@ -160,121 +168,3 @@ class BlockCache:
         levels = await asyncio.to_thread(wire_rows.merkle_levels, txs.hashes)
         self._keep(height, header, levels)
         return branch_of(txs, levels, tx_pos), len(txs) / 2500
-
-
-class RawTxs:
-    """Raw transactions in hex, as the node sent them, encoded as JSON.
-
-    Several wallets ask for a transaction when it is new: the payer and the payee, each on several
-    devices.  An entry is valid while nothing can have removed the transaction from the node:
-
-    * a transaction in our mempool: while it is there;
-    * a confirmed transaction: until clients are notified of another tip.
-
-    A transaction that is not in our mempool may be confirmed, or so new that the mempool does not
-    have it yet; the latter may be replaced at any moment.  The first answer is therefore only
-    noted, not cached.  If it is asked for again at the same tip, the node's verbose form is
-    requested, once, as that states the number of confirmations.
-    """
-
-    #: hex digits of those that are cached, at most
-    MAX_DIGITS = 100_000
-    #: and of those whose verbose form is requested: it may have forty times as many bytes
-    MAX_VERBOSE_DIGITS = 20_000
-
-    def __init__(
-        self, tip: Callable[[], bytes | None], in_mempool: Callable[[bytes], bool]
-    ) -> None:
-        # hash -> (answer, tip, whether unconfirmed); without an answer if it was only noted
-        self.cache: LRUCache[bytes, tuple[EncodedJSON | None, bytes | None, bool]] = LRUCache(
-            CACHE_ENTRIES, RAW_TX_BYTES
-        )
-        self._tip = tip
-        self._in_mempool = in_mempool
-
-    def get(self, tx_hash: bytes) -> EncodedJSON | None:
-        """Return the answer for a transaction, None if the node must be asked."""
-        entry = self.cache.get(tx_hash)
-        if entry is None:
-            return None
-        answer, tip, unconfirmed = entry
-        valid = self._in_mempool(tx_hash) if unconfirmed else tip == self._tip()
-        if not valid:
-            # It may return later, with another witness.
-            self.cache.drop((tx_hash,))
-            return None
-        return answer
-
-    async def fetch(self, tx_hash: bytes, ask: Callable[[bool], Awaitable[Any]]) -> Any:
-        """Return the hex of a transaction, and cache it if that is safe.
-
-        ``ask(verbose)`` asks the node for it.
-        """
-        tip = self._tip()
-        noted = self.cache.peek(tx_hash)
-        if noted is not None and noted[1:] == (tip, False):
-            result = await ask(True)
-            if isinstance(result, dict) and isinstance(result.get("hex"), str):
-                confirmed = _is_positive(result.get("confirmations"))
-                return self._keep(tx_hash, result["hex"], tip, confirmed=confirmed)
-        return self._keep(tx_hash, await ask(False), tip, confirmed=False)
-
-    def _keep(self, tx_hash: bytes, result: Any, tip: bytes | None, *, confirmed: bool) -> Any:
-        """Return a result; cache it if it is confirmed or in our mempool, else note it."""
-        if not isinstance(result, str):
-            return result
-        unconfirmed = self._in_mempool(tx_hash)
-        safe = unconfirmed or confirmed
-        if len(result) <= (self.MAX_DIGITS if safe else self.MAX_VERBOSE_DIGITS):
-            answer = encode_result(result) if safe else None
-            entry = answer, tip, unconfirmed
-            self.cache.put(tx_hash, entry, self.cache.generation, len(answer or b""))
-        return result
-
-
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, int) and value > 0
-
-
-class FeeEstimates:
-    """Fee estimates by (block target, mode): one daemon call for each, per chain tip."""
-
-    def __init__(self, tip: Callable[[], bytes], bucket: Callable[[int], int]) -> None:
-        self._tip = tip
-        self._bucket = bucket
-        self.cache: LRUCache[tuple[int, str | None], _Estimate] = LRUCache()
-
-    def now(self, number: int, mode: str | None) -> Any:
-        """Return an estimate that is in memory, else None."""
-        entry = self.cache.get((self._bucket(number), mode))
-        if entry is None or entry.lock.locked() or entry.tip != self._tip():
-            return None
-        return entry.value
-
-    async def get(
-        self, number: int, mode: str | None, ask: Callable[[int, str | None], Any]
-    ) -> Any:
-        """Return an estimate; ``await ask(number, mode)`` fetches a missing one."""
-        key = (self._bucket(number), mode)
-        entry = self.cache.get(key)
-        if entry is None:
-            entry = _Estimate()
-            self.cache.put(key, entry, self.cache.generation)
-        async with entry.lock:
-            tip = self._tip()
-            if entry.tip == tip:
-                return entry.value
-            entry.value = await ask(*key)
-            entry.tip = tip
-            return entry.value
-
-
-class _Estimate:
-    """One remembered estimate, and the lock under which it is renewed."""
-
-    __slots__ = ("lock", "tip", "value")
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.tip: bytes | None = None
-        self.value: Any = None

@@ -10,7 +10,7 @@ from electrumx.server.notifications import Confirmed, ReportedTip
 from electrumx.server.session.notify.announced_header import AnnouncedHeader
 from electrumx.server.session.notify.fanout import FanOut
 from electrumx.server.session.shared.script_cache import ScriptCache
-from electrumx.server.session.shared.tip_consistency import ChainTip
+from electrumx.server.session.shared.tip_consistency import TipConsistency
 
 
 class TipSource(Protocol):
@@ -30,7 +30,7 @@ class Notifier:
     def __init__(
         self,
         processor: TipSource,
-        tip: ChainTip,
+        tip: TipConsistency,
         scripts: ScriptCache,
         header: AnnouncedHeader,
         fan_out: FanOut,
@@ -50,8 +50,8 @@ class Notifier:
         """
         changed = self._take_tip(touched)
         forks = 0 if self._notified is None else self._notified.forks
-        await self._fan_out.tell(touched, changed)
-        self._tip.forks_told(forks)
+        await self._fan_out.notify(touched, changed)
+        self._tip.set_known_reorgs(forks)
 
     def is_tip_known(self) -> bool:
         """Return whether clients were notified of the tip that the processor reported last."""

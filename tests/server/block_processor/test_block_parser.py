@@ -1,0 +1,99 @@
+"""Blocks are parsed in parts, ahead of what processes them."""
+
+import asyncio
+import gc
+import threading
+from contextlib import aclosing
+
+import pytest
+
+from electrumx.lib.errors import DeserializeError
+from electrumx.lib.hash import sha256
+from electrumx.server.block_processor.block_parser import BlockParser
+from electrumx.server.block_processor.errors import BlockParseError
+
+
+def parse(raw, height):
+    if raw.startswith(b"bad"):
+        raise DeserializeError("it is bad")
+    return raw, height
+
+
+class SmallParts(BlockParser):
+    PARSE_BYTES = 10
+
+
+async def parts_of(parser, raws, first_height=5):
+    async with aclosing(parser.parse_ahead(raws, first_height)) as parsed:
+        return [list(blocks) async for blocks in parsed]
+
+
+async def test_blocks_are_parsed_in_order_in_parts_of_a_bounded_size():
+    raws = [b"a" * 4, b"b" * 6, b"c", b"d" * 30, b"e" * 10]
+
+    parts = await parts_of(SmallParts(parse), raws)
+
+    assert parts == [
+        [(raws[0], 5), (raws[1], 6)],
+        [(raws[2], 7)],
+        [(raws[3], 8)],
+        [(raws[4], 9)],
+    ]
+
+
+async def test_no_blocks_are_no_parts():
+    assert await parts_of(SmallParts(parse), []) == []
+
+
+async def test_the_next_part_is_parsed_while_the_first_is_processed():
+    second_parsed = threading.Event()
+
+    def watched(raw, height):
+        if height == 6:
+            second_parsed.set()
+        return parse(raw, height)
+
+    async with aclosing(SmallParts(watched).parse_ahead([b"a" * 10, b"b" * 10], 5)) as parsed:
+        async for blocks in parsed:
+            if blocks[0][1] == 5:
+                assert await asyncio.to_thread(second_parsed.wait, 30)
+
+
+async def test_leaving_early_drops_what_was_parsed_ahead_even_if_it_is_invalid(caplog):
+    failed = threading.Event()
+
+    def watched(raw, height):
+        try:
+            return parse(raw, height)
+        finally:
+            if height == 6:
+                failed.set()
+
+    async with aclosing(SmallParts(watched).parse_ahead([b"a" * 10, b"bad"], 5)) as parsed:
+        async for _blocks in parsed:
+            break
+    await asyncio.to_thread(failed.wait, 30)
+    await asyncio.sleep(0)
+    gc.collect()
+    assert not caplog.records
+
+
+async def test_an_invalid_block_is_named_by_height_and_digest():
+    with pytest.raises(BlockParseError, match="it is bad, in block 6") as info:
+        await parts_of(SmallParts(parse), [b"a", b"bad block"])
+    assert (info.value.height, info.value.digest) == (6, sha256(b"bad block"))
+
+
+def test_the_same_invalid_block_is_repeated_after_three_times_in_a_row():
+    parser = BlockParser(parse)
+
+    def comes(raw):
+        return parser.is_repeated(BlockParseError(DeserializeError("x"), 6, sha256(raw)))
+
+    assert [comes(b"1"), comes(b"1"), comes(b"2"), comes(b"1"), comes(b"1")] == [False] * 5
+    assert comes(b"1")
+
+
+def test_an_error_without_a_block_is_never_repeated():
+    parser = BlockParser(parse)
+    assert not any(parser.is_repeated(DeserializeError("x")) for _ in range(5))
