@@ -95,6 +95,15 @@ class Progress(NamedTuple):
     #: seconds of the phase that are left, about; None if that is not known
     eta: float | None
 
+    def summary(self) -> dict[str, str | int | float | None]:
+        """Return what an operator is shown."""
+        return {
+            "phase": self.phase,
+            "percent": round(self.percent, 1),
+            "height": self.height,
+            "eta": None if self.eta is None else util.formatted_time(self.eta),
+        }
+
 
 class BlockFeed(Protocol):
     """Raw blocks that were fetched ahead: the block processor's prefetcher."""
