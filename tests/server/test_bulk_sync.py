@@ -1,6 +1,7 @@
 """The bulk sync leaves the database that the ordinary sync leaves, whatever the coin and engine."""
 
 import asyncio
+import errno
 import logging
 
 import pytest
@@ -8,9 +9,14 @@ import pytest
 from electrumx.lib.coins import BitcoinCashRegtest
 from electrumx.server.block_processor.variants import LTORBlockProcessor
 from electrumx.server.bulk_sync import choice, kernels
+from electrumx.server.bulk_sync.manifest import Manifest
+from electrumx.server.bulk_sync.run_files import RunFile
 from electrumx.server.bulk_sync.scan import Scan
 from electrumx.server.bulk_sync.space import SpaceNeeded
+from electrumx.server.bulk_sync.stores import StoreFiller
+from electrumx.server.db.flat_files import FlatFiles
 from electrumx.server.history import store as history_module
+from electrumx.server.storage.schema import DBError
 from tests.conftest import require
 from tests.fakes.bulk import contents, make_limits_small, sync
 from tests.fakes.chain import COIN, ChainMaker, Model, hashX_of
@@ -35,8 +41,8 @@ def short_rows(monkeypatch):
     """Have scripts with many transactions get several history rows."""
     init = history_module.History.__init__
 
-    def limited(self):
-        init(self)
+    def limited(self, *args):
+        init(self, *args)
         self.max_hist_row_entries = 7
 
     monkeypatch.setattr(history_module.History, "__init__", limited)
@@ -274,3 +280,43 @@ async def test_a_spend_of_no_output_is_refused_with_its_transaction(tmp_path):
     )
     with pytest.raises(Exception, match=f"{spender[::-1].hex()} spends output 5 of"):
         await sync(make_env(tmp_path, reorg_limit=5), ScriptedDaemon(chain))
+
+
+def fail_write(monkeypatch, owner, name, number):
+    """Have the ``number``-th call of a method fail as on a full disk, and those after it."""
+    write = getattr(owner, name)
+    calls = []
+
+    def full(*args, **kwargs):
+        calls.append(args)
+        if len(calls) >= number:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, full)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "number"),
+    [
+        (RunFile, "append", 1),
+        (RunFile, "append", 9),
+        (Manifest, "save", 4),
+        (FlatFiles, "append", 5),
+        (StoreFiller, "write", 2),
+        (StoreFiller, "write", 6),
+    ],
+)
+async def test_a_full_disk_stops_the_server_with_one_line_and_it_goes_on_when_there_is_room(
+    tmp_path, owner, name, number
+):
+    maker = ChainMaker(seed=6, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    env = make_env(tmp_path, reorg_limit=5)
+    with pytest.MonkeyPatch.context() as patch:
+        fail_write(patch, owner, name, number)
+        with pytest.raises(DBError, match="the disk is full: make room") as caught:
+            await sync(env, ScriptedDaemon(chain))
+    assert "\n" not in str(caught.value)
+    await sync(env, ScriptedDaemon(chain))
+    await _assert_is_chain(env, maker, chain)

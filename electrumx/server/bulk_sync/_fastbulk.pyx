@@ -23,14 +23,13 @@ import os
 
 from electrumx.server.block_processor._arrays cimport Array, grow, release
 from electrumx.server.block_processor._fastblock cimport (
-    HASHX_LEN,
-    OUTPOINT_LEN,
     SPENDABLE_GENESIS,
     SPENDABLE_LEGACY,
     FastBlock,
     TxShape,
 )
 from electrumx.server.block_processor._fasthistory cimport add_record, sort_records
+from electrumx.server.storage._layout cimport HASHX_LEN, OUTPOINT_LEN
 
 
 cdef enum:
