@@ -3,14 +3,17 @@
 import asyncio
 import errno
 import logging
+import os
+import random
 
 import pytest
 
 from electrumx.lib.coins import BitcoinCashRegtest
 from electrumx.server.block_processor.variants import LTORBlockProcessor
 from electrumx.server.bulk_sync import choice, kernels
-from electrumx.server.bulk_sync.manifest import Manifest
-from electrumx.server.bulk_sync.run_files import RunFile
+from electrumx.server.bulk_sync.manifest import Manifest, Section
+from electrumx.server.bulk_sync.records import HISTORY, KINDS
+from electrumx.server.bulk_sync.run_files import RunFile, Sorted, ranges
 from electrumx.server.bulk_sync.scan import Scan
 from electrumx.server.bulk_sync.space import SpaceNeeded
 from electrumx.server.bulk_sync.stores import StoreFiller
@@ -320,3 +323,54 @@ async def test_a_full_disk_stops_the_server_with_one_line_and_it_goes_on_when_th
     assert "\n" not in str(caught.value)
     await sync(env, ScriptedDaemon(chain))
     await _assert_is_chain(env, maker, chain)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("spread", [1, 1 << 20, None])
+@pytest.mark.parametrize("range_bytes", [1, 300, 10**9])
+def test_ranges_of_sorted_sections_hold_each_record_once(tmp_path, kind, spread, range_bytes):
+    """``spread``: how far keys are from each other at most; None for keys like hashes."""
+    choose = random.Random(f"{kind.name} {spread}")
+    file = RunFile(tmp_path, kind)
+    sections, records = [], []
+    for count in (0, 1, 40, 200):
+        keys = [
+            choose.randbytes(kind.bound_len)
+            if spread is None
+            else (choose.randrange(spread) + (1 << 20)).to_bytes(kind.bound_len, "big")
+            for _ in range(count)
+        ]
+        found = sorted(key.ljust(kind.length, b"\7") for key in keys)
+        first = sections[-1].end if sections else 0
+        sections.append(file.append(first, b"".join(found)))
+        records += found
+    start = choose.choice([0, int.from_bytes(choose.choice(records)[: kind.bound_len], "big")])
+    seen, end = [], start
+    for part in ranges([Sorted(file, sections)], start, range_bytes):
+        assert part.first == end
+        end = part.end
+        inside = [raw for section in part.parts[0] for raw in split(file.read(section), kind)]
+        bounds = [int.from_bytes(raw[: kind.bound_len], "big") for raw in inside]
+        assert all(part.first <= bound < part.end for bound in bounds)
+        assert len(inside) * kind.length <= 1.5 * range_bytes or len(set(bounds)) == 1
+        seen += inside
+    assert end == 1 << 8 * kind.bound_len
+    expected = [raw for raw in records if int.from_bytes(raw[: kind.bound_len], "big") >= start]
+    assert sorted(seen) == sorted(expected)
+    file.close()
+
+
+def split(raw, kind):
+    return [raw[n : n + kind.length] for n in range(0, len(raw), kind.length)]
+
+
+def test_a_freed_part_of_a_run_file_gives_its_room_back(tmp_path):
+    file = RunFile(tmp_path, HISTORY)
+    section = file.append(0, os.urandom(16 * 100_000))
+    before = os.stat(file.path).st_blocks
+    file.free(Section(0, 50_000))
+    if not file.can_punch:
+        pytest.skip("the file system cannot punch holes")
+    assert os.stat(file.path).st_blocks <= before * 0.6
+    assert len(file.read(section)) == 16 * 100_000
+    file.close()

@@ -238,12 +238,8 @@ class BulkSync:
         """Run what reads or writes the disk in a thread; its errors come with what to do."""
         try:
             return await asyncio.to_thread(func, *args)
-        except OSError as e:
-            self.db.raise_explained(e)
         except Exception as e:
-            if type(e) is Exception or type(e).__module__.startswith("plyvel"):
-                self.db.raise_explained(e)
-            raise
+            self.db.raise_explained(e)
 
     # -- the scan
 

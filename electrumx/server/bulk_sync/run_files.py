@@ -9,9 +9,10 @@ Runs in: a worker thread; reading in any number of them.
 
 import ctypes
 import os
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from math import ceil
+from math import ceil, isqrt
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,6 +67,16 @@ class RunFile:
         """Return the first bytes of a record, as many as divide the key space, as a number."""
         raw = os.pread(self._opened(), self.kind.bound_len, number * self.kind.length)
         return int.from_bytes(raw, "big")
+
+    def first_at(self, section: Section, bound: int) -> int:
+        """Return how many of a few sorted records are below a bound."""
+        length, bound_len = self.kind.length, self.kind.bound_len
+        raw = self.read(section)
+
+        def prefix(number: int) -> int:
+            return int.from_bytes(raw[number * length : number * length + bound_len], "big")
+
+        return bisect_left(range(section.records), bound, key=prefix)
 
     def holds(self, sections: Sequence[Section]) -> bool:
         """Return whether the file is long enough for sections."""
@@ -137,7 +148,22 @@ class Sorted(NamedTuple):
 
 
 def _position(file: RunFile, section: Section, bound: int, low: int) -> int:
+    """Return the first record of a section, from ``low`` on, that is at or above a bound.
+
+    Keys are hashes mostly, so where it is can be guessed: one read holds it then.
+    """
     high = section.end
+    guess = section.first + section.records * bound // (1 << 8 * file.kind.bound_len)
+    slack = isqrt(section.records) + 8
+    start, end = max(low, guess - slack), min(high, guess + slack)
+    if start < end:
+        found = start + file.first_at(Section(start, end - start), bound)
+        if start < found < end:
+            return found
+        if found == start:
+            high = start
+        else:
+            low = end
     while low < high:
         middle = (low + high) // 2
         if file.prefix(middle) < bound:
