@@ -20,6 +20,7 @@ def make_limits_small(monkeypatch, *, chunk=3_000, history=2_000, part=600, rang
     monkeypatch.setattr(choice, "MIN_BLOCKS", 5)
     # Of coins whose real chains are large, and small disks.
     monkeypatch.setattr(space, "RUN_BYTES_PER_TX", 0)
+    monkeypatch.setattr(space, "FLAT_BYTES_PER_TX", 0)
     monkeypatch.setattr(space, "DATABASE_BYTES_PER_TX", 0)
     monkeypatch.setattr(BulkSync, "PARSE_BYTES", part)
     init, merge_init = Scan.__init__, Merge.__init__

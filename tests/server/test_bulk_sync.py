@@ -260,10 +260,13 @@ async def test_a_disk_without_room_is_filled_in_the_ordinary_way(tmp_path, monke
     runs = count_runs(monkeypatch)
     maker = ChainMaker(seed=1)
     chain = maker.chain(maker.grow(maker.genesis_hash, 40))
-    monkeypatch.setattr(choice, "space_needed", lambda *args: SpaceNeeded(10**9, 2 * 10**9, 10**9))
+    monkeypatch.setattr(choice, "space_needed", lambda *args: SpaceNeeded(2 * 10**9, 10**9, 10**9))
     await sync(make_env(tmp_path, reorg_limit=5), ScriptedDaemon(chain))
     assert runs == []
-    assert "1.0 GB of temporary files and 2.0 GB of database; 1.0 GB are free" in caplog.text
+    assert (
+        "2.0 GB of disk at its most, and leaves a database of 1.0 GB; 1.0 GB are free"
+        in caplog.text
+    )
     assert "too little room" in caplog.text
 
 

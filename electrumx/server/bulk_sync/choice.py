@@ -22,7 +22,7 @@ def use_bulk_sync(env: Env, db: DB, daemon_height: int, logger: logging.Logger) 
     """
     workspace = Workspace(db.db_dir, logger)
     begun = workspace.folder.exists()
-    reason = _reason_against(env, db, daemon_height, begun, workspace, logger)
+    reason = _reason_against(env, db, daemon_height, begun, logger)
     if reason is None:
         return True
     if begun:
@@ -36,7 +36,6 @@ def _reason_against(
     db: DB,
     daemon_height: int,
     begun: bool,
-    workspace: Workspace,
     logger: logging.Logger,
 ) -> str | None:
     if db.db_height >= 0:
@@ -48,7 +47,7 @@ def _reason_against(
     if daemon_height - env.reorg_limit < MIN_BLOCKS:
         return "the daemon's chain is short"
     txs = txs_remaining(env.coin, -1, 0, daemon_height)
-    space = space_needed(db.db_dir, txs, workspace.temporary_bytes)
+    space = space_needed(db.db_dir, txs)
     logger.info(f"the bulk sync needs {space}")
     if not space.is_there:
         logger.warning(
