@@ -1,13 +1,13 @@
-## make run       a server to look at: on a private test network, or on DAEMON_URL's node
+## make run       a demonstration: on a private test network, or on DAEMON_URL's node
 ## make test      every check, with real nodes and wallets
 ## make test-all  the unit tests, on every supported Python that is installed
-## make lint      what the tools say of the source
-## make docs      the manual, in docs/_build/html
-## make bench     how fast it is, beside a peer: minutes; BENCH="sync --chain 4m" for a part
+## make lint      ruff and mypy
+## make docs      builds the manual in docs/_build/html
+## make bench     benchmarks against e-x: minutes; BENCH="sync --chain 4m" for a part
 ## make soak      hours of random events
 ## make fuzz      fuzzes the parsers, for minutes each
-## make sanitize  the Cython modules under address and undefined-behaviour sanitizers
-## make clean     remove all that these make
+## make sanitize  runs the Cython modules under address and undefined-behaviour sanitizers
+## make clean     removes all that these make
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -33,7 +33,7 @@ run: $(VENV)/.installed
 	@[ -n "$$DAEMON_URL" ] || contrib/demo/debian-install litecoind:litecoind openssl:openssl
 	@exec $(BIN)/python contrib/demo/run.py
 
-# Missing parts do not stop the tests: those that need them say so, or fail where CI is set.
+# Missing parts do not stop the tests: tests that need them skip with a reason, or fail under CI.
 parts: $(VENV)/.installed-test
 	@contrib/demo/debian-install openssl:openssl litecoind:litecoind electrum:electrum || true
 	@contrib/demo/debian-install node:nodejs npm:npm || true
@@ -82,7 +82,7 @@ $(BIN)/python:
 	@[ -n "$(PYTHON)" ] || contrib/demo/debian-install python3-venv:python3-venv
 	$(or $(PYTHON),python3) -m venv $(VENV)
 
-# What the compiled form of indexing is built with; without it pip says so and goes on.
+# A build of the Cython modules needs these; without them pip warns and continues.
 HEADER = $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
 BUILD_PARTS = contrib/demo/debian-install cc:gcc /usr/include/stdlib.h:libc6-dev \
 	/usr/include/openssl/sha.h:libssl-dev "$(HEADER):python3-dev" || true

@@ -1,4 +1,4 @@
-"""Packaging: what `pip install .` builds and needs."""
+"""Packaging: the builds and the requirements of `pip install .`."""
 
 import re
 from pathlib import Path
@@ -32,7 +32,7 @@ HASHES = {
 EXTRAS = {
     "rocksdb": ["rocksdict>=0.3.29,<0.4"],
     "uvloop": ["uvloop>=0.21,<1"],
-    # Always installed now; the name stays for those who ask for it.
+    # Always installed now; the name stays for existing commands.
     "orjson": [],
     # Wheels for every supported Python.
     "zmq": ["pyzmq>=26,<28"],
@@ -62,9 +62,9 @@ EXTRAS = {
     "docs": ["sphinx>=7,<10"],
 }
 
-# The compiled form of indexing, and that of answering (from packed rows to JSON).  Where one cannot
-# be built (no compiler, no headers of Python or OpenSSL) pip says so, and the server uses the
-# readable form, more slowly.
+# The Cython modules of indexing, and of answering (from packed rows to JSON).  Where one cannot
+# be built (no compiler, no headers of Python or OpenSSL) pip warns, and the server uses the
+# pure-Python implementation, more slowly.
 EXTENSIONS = [
     Extension(
         f"electrumx.server.{name}",

@@ -1,4 +1,4 @@
-"""The project's benchmarks: what it claims about speed, measured again on this machine.
+"""The project's benchmarks: its claims about speed, measured again on this machine.
 
     python -m benchmarks [sync] [--chain 100k] [--rounds 2] ...
 

@@ -1,6 +1,6 @@
-"""What new blocks and a full mempool cost a server that has clients, and what these notice of it.
+"""The cost of new blocks and a full mempool for a server with clients, and the clients' delays.
 
-Servers look for a new block every few seconds, unless they are told of it; that pause says nothing of
+Servers look for a new block every few seconds, unless they are notified of it; that pause is not
 their own work.  Times are therefore counted from when the server fetched the block from its node.
 """
 
@@ -27,7 +27,7 @@ SAMPLED = 8
 
 
 def _wait_for_block(server, audience, expected):
-    """Wait until everybody has been told, or nothing more comes."""
+    """Wait until every client is notified, or nothing more comes."""
     end = time.monotonic() + ARRIVAL_SECS
     count, since = -1, 0.0
     while time.monotonic() < end:
@@ -41,7 +41,7 @@ def _wait_for_block(server, audience, expected):
 
 
 def announce(server, part, subscriptions, rounds, *, expected=0, processes=1):
-    """A new block, and when clients with these subscriptions have been told of it.
+    """A new block, and when clients with these subscriptions are notified of it.
 
     expected: statuses that there must be for each block.  Means over the rounds.
     """
@@ -89,7 +89,7 @@ class Probes:
         return self
 
     def mark(self, at):
-        """What is asked from then on counts."""
+        """Count requests from then on."""
         self.ping.mark(at)
         self.subscribe.mark(at)
 
@@ -158,7 +158,7 @@ def _unconfirmed(port, scripthashes):
 
 
 def mempool(server, targets, fresh):
-    """All of the mempool becomes known at once: until it is served, and who waits meanwhile.
+    """All of the mempool becomes known at once: until it is served, and the waits during that time.
 
     It is there when scripts that only single transactions of it pay to have one each.
     """
@@ -184,10 +184,10 @@ def mempool(server, targets, fresh):
 
 
 def memory(server, known, sessions, subscriptions):
-    """What idle sessions cost, with subscriptions and without.
+    """The cost of idle sessions, with subscriptions and without.
 
-    One in five subscriptions is to a script of `known`, the others to scripts that nobody has paid
-    to yet, each of its own, as wallets have them.
+    One in five subscriptions is to a script of `known`, the others to scripts without a payment
+    yet, each of its own, as wallets have them.
     """
     before = memory_mb(server.pid)
     with Audience(server.port, [[]] * sessions):

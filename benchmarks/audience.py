@@ -2,7 +2,7 @@
 
 A process has no more sessions than its limit of open files bears; every session comes from one of
 many loopback addresses, as if from elsewhere.  When something arrives, a session only notes the time
-and the bytes: what they say is found out when it is over.
+and the bytes: these are parsed when it is over.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ SCRIPTS = b'"blockchain.scripthash.subscribe"'
 
 @dataclass
 class Heard:
-    """What a session was told: when the header came, when the last status, and how many."""
+    """A session's notifications: when the header came, when the last status, and how many."""
 
     header_at: float
     last_at: float
@@ -68,11 +68,11 @@ class Session(asyncio.Protocol):
         return sum(data.count(b'"method"') for _at, data in self._arrived)
 
     def clear(self):
-        """Forget what arrived."""
+        """Forget all arrivals."""
         self._arrived = []
 
     def heard(self):
-        """What arrived; times of CLOCK_MONOTONIC, 0 if nothing did."""
+        """The arrivals; times of CLOCK_MONOTONIC, 0 if nothing did."""
         result = Heard(0.0, 0.0, 0, 0)
         lines = Lines()
         for at, data in self._arrived:
@@ -87,7 +87,7 @@ class Session(asyncio.Protocol):
 
 
 async def _listen(port, first, subscriptions, pipe):
-    """The life of a process: connect everybody, then do what the pipe says."""
+    """The life of a process: connect all clients, then obey the pipe."""
     loop = asyncio.get_running_loop()
     sessions = []
     for start in range(0, len(subscriptions), WAVE):
@@ -177,11 +177,11 @@ class Audience:
         return sum(self._ask("count"))
 
     def clear(self):
-        """Forget what has arrived."""
+        """Forget all arrivals."""
         self._ask("clear")
 
     def heard(self):
-        """What each session was told since the last `clear`."""
+        """The notifications of each session since the last `clear`."""
         return [heard for part in self._ask("heard") for heard in part]
 
 
@@ -212,7 +212,7 @@ class Prober(asyncio.Protocol):
                 self.waits.append((at, now - at))
 
     def ask(self):
-        """Send the next request; False if there is none."""
+        """Send the next request; False after the last."""
         request = next(self._bodies, None)
         if request is None:
             return False
@@ -252,7 +252,7 @@ def _probe_process(*args):
 class Probe:
     """A process that asks at a steady pace while the block lasts; a context manager.
 
-    waits: seconds that each answer took, of those asked from the moment that `mark` was told of
+    waits: seconds that each answer took, of those sent from the time given to `mark` on
     """
 
     def __init__(self, port, bodies, pause):

@@ -1,10 +1,10 @@
-"""Generate a chain for benchmarks: Bitcoin's regtest, of any length, the same for everybody.
+"""Generate a chain for benchmarks: Bitcoin's regtest, of any length, the same on every machine.
 
     python -m benchmarks.chain FOLDER 400k [--seed 1] [--mempool 300000]
 
-Nothing in it can be told from a real chain by a server that trusts its node: headers link and have
+A server that trusts its node cannot distinguish it from a real chain: headers link and have
 their little proof of work, merkle roots and witness commitments are right, coinbases name their
-height and mature, and every coin is spent once.  Prints what was made as one JSON object.
+height and mature, and every UTXO is spent once.  Prints what was made as one JSON object.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from benchmarks.chain_files import BUSY, FORK, MAIN, ORDINARY, ChainWriter
 from benchmarks.population import P2PKH, P2TR, P2WPKH, Population
 from benchmarks.shape import Shape
 from benchmarks.targets import Sampler
-from benchmarks.transactions import Coins, MadeTx, TxMaker, varint
+from benchmarks.transactions import MadeTx, TxMaker, UTXOSet, varint
 from tests.fakes.chain import GENESIS_HEADER, merkle_root
 
 HEADER = struct.Struct("<i32s32sIII")
@@ -34,16 +34,16 @@ MOST_LAST_BYTE = 0x7F
 SUBSIDY, HALVING = 50_0000_0000, 150
 MATURITY = 100
 MOST_WEIGHT = 3_990_000
-#: what a busy block spends: 6,000 inputs of these and 12,000 outputs just fill it
+#: the outputs that a busy block spends: 6,000 of these and 12,000 new ones just fill it
 ONE_KEY = {P2PKH, P2WPKH, P2TR}
-#: a transaction fans out while there are fewer coins than this times those of a block
+#: a transaction fans out while there are fewer UTXOs than this times those of a block
 COINS_PER_SPEND = 20
 FAN = 30
 #: share of unconfirmed transactions that spend another one's output
 CHAINED_SHARE = 0.25
-#: coins that the mempool leaves to blocks
+#: UTXOs that the mempool leaves to blocks
 RESERVE = 5_000
-#: how much of what is left of the mempool an ordinary block confirms, if it is not too much
+#: the share of the rest of the mempool that an ordinary block confirms, if it is not too much
 CONFIRMED_SHARE = 0.1
 GENESIS_TX = bytes.fromhex(
     "01000000010000000000000000000000000000000000000000000000000000000000000000ffffffff4d04ffff001d"
@@ -59,19 +59,19 @@ def sha256d(data):
 
 
 class Tip:
-    """What the next block builds on: height, hash, coins, and coinbases that are not yet mature."""
+    """The base of the next block: height, hash, UTXOs, and coinbases that are not yet mature."""
 
-    def __init__(self, height, block_hash, coins, immature):
+    def __init__(self, height, block_hash, utxos, immature):
         self.height, self.block_hash = height, block_hash
-        self.coins, self.immature = coins, immature
+        self.utxos, self.immature = utxos, immature
 
     def copy(self):
-        return Tip(self.height, self.block_hash, self.coins.copy(), list(self.immature))
+        return Tip(self.height, self.block_hash, self.utxos.copy(), list(self.immature))
 
     def mature(self, draw):
         """Let coinbases be spent that the next block may spend."""
         while self.immature and self.immature[0][0] + MATURITY <= self.height + 1:
-            self.coins.add(self.immature.pop(0)[1], draw)
+            self.utxos.add(self.immature.pop(0)[1], draw)
 
 
 class ChainMaker:
@@ -91,14 +91,14 @@ class ChainMaker:
         """All parts, in the order in which they are on disk; the facts."""
         shape = self.shape
         genesis = MadeTx(GENESIS_TX, sha256d(GENESIS_TX), bytes(32), 0, 0, 1, [], [], set())
-        tip = Tip(0, sha256d(GENESIS_HEADER), Coins(), [])
+        tip = Tip(0, sha256d(GENESIS_HEADER), UTXOSet(), [])
         self._write(tip, MAIN, GENESIS_HEADER, [genesis])
         forked = None
         for height in range(1, shape.blocks + 1):
             if height == shape.blocks - shape.fork + 1:
                 forked = tip.copy()
             self._extend(tip, MAIN, lambda t=tip, h=height: self._spends(t, shape.spends(h)))
-        self._totals["coins"] = len(tip.coins)
+        self._totals["coins"] = len(tip.utxos)
         # Of the main chain only: no branch is counted
         touched = list(self._population.touched)
         if forked:
@@ -122,18 +122,18 @@ class ChainMaker:
     # --- transactions of a block
 
     def _spends(self, tip, count):
-        """As many transactions as are wanted, the coins of each there for the next."""
-        draw, coins, txs = self._draw, tip.coins, self._txs
+        """As many transactions as are wanted, the UTXOs of each there for the next."""
+        draw, utxos, txs = self._draw, tip.utxos, self._txs
         enough = COINS_PER_SPEND * max(count, 20)
         made = []
         for _ in range(count):
-            if len(coins) < enough and draw() < 0.3:
+            if len(utxos) < enough and draw() < 0.3:
                 payees = [self._population.choose() for _ in range(FAN)]
-                tx = txs.spend([coins.take(draw)], payees)
+                tx = txs.spend([utxos.take(draw)], payees)
             else:
-                inputs = min(txs.input_count(), 1 + len(coins) // 4)
-                tx = txs.spend([coins.take(draw) for _ in range(inputs)], txs.payees())
-            coins.add(tx.coins, draw)
+                inputs = min(txs.input_count(), 1 + len(utxos) // 4)
+                tx = txs.spend([utxos.take(draw) for _ in range(inputs)], txs.payees())
+            utxos.add(tx.utxos, draw)
             made.append(tx)
         return made
 
@@ -145,41 +145,41 @@ class ChainMaker:
             payees = [crowd.pop() for _ in range(min(2, len(crowd)))]
             payees = payees or [self._population.choose(), self._population.choose()]
             tx = self._txs.spend([self._small_coin(tip)], payees)
-            tip.coins.add(tx.coins, self._draw)
+            tip.utxos.add(tx.utxos, self._draw)
             weight += tx.weight
             made.append(tx)
         assert not crowd
         return made
 
     def _small_coin(self, tip):
-        """A coin that one key unlocks, which takes few bytes; any one, if none is found."""
+        """A UTXO that one key unlocks, which takes few bytes; any one, if none is found."""
         passed = []
-        coin = tip.coins.take(self._draw)
-        while coin.kind not in ONE_KEY and len(tip.coins) and len(passed) < 20:
-            passed.append(coin)
-            coin = tip.coins.take(self._draw)
-        tip.coins.add(passed, self._draw)
-        return coin
+        utxo = tip.utxos.take(self._draw)
+        while utxo.kind not in ONE_KEY and len(tip.utxos) and len(passed) < 20:
+            passed.append(utxo)
+            utxo = tip.utxos.take(self._draw)
+        tip.utxos.add(passed, self._draw)
+        return utxo
 
     def _unconfirmed(self, tip):
-        """The mempool, parents first; what it spends is gone from the coins."""
-        draw, txs, coins = self._draw, self._txs, tip.coins
+        """The mempool, parents first; its inputs are removed from the UTXOs."""
+        draw, txs, utxos = self._draw, self._txs, tip.utxos
         made, chainable = [], []
         for number in range(self.shape.mempool):
-            spare = max(0, len(coins) - RESERVE)
-            # Coins are made to last; then what is unconfirmed is spent.
+            spare = max(0, len(utxos) - RESERVE)
+            # UTXOs are made to last; then what is unconfirmed is spent.
             scarce = 1 - spare / (2 * (self.shape.mempool - number))
             if chainable and draw() < max(scarce, CHAINED_SHARE):
                 place = int(draw() * len(chainable))
                 chainable[place], chainable[-1] = chainable[-1], chainable[place]
                 spent = [chainable.pop()]
-            elif len(coins):
+            elif len(utxos):
                 inputs = min(txs.input_count(), max(1, spare))
-                spent = [coins.take(draw) for _ in range(min(inputs, len(coins)))]
+                spent = [utxos.take(draw) for _ in range(min(inputs, len(utxos)))]
             else:
                 break  # nothing can be spent
             tx = txs.spend(spent, txs.payees())
-            chainable += tx.coins
+            chainable += tx.utxos
             self._digest.update(tx.tx_hash)
             self._writer.add_unconfirmed(tx)
             made.append(tx)
@@ -205,7 +205,7 @@ class ChainMaker:
             header = HEADER.pack(0x20000000, tip.block_hash, root, stamp, REGTEST_BITS, nonce)
             nonce += 1
         tip.height, tip.block_hash = height, sha256d(header)
-        tip.immature.append((height, coinbase.coins))
+        tip.immature.append((height, coinbase.utxos))
         self._write(tip, part, header, txs)
 
     def _write(self, tip, part, header, txs):
@@ -216,7 +216,7 @@ class ChainMaker:
             self._totals["txs"] += len(txs)
             self._totals["bytes"] += len(head) + sum(len(tx.raw) for tx in txs)
             self._totals["inputs"] += sum(tx.inputs for tx in txs)
-            self._totals["outputs"] += sum(len(tx.coins) for tx in txs)
+            self._totals["outputs"] += sum(len(tx.utxos) for tx in txs)
             for tx in txs:
                 self._population.count(tx.members)
             self._sampler.see(tip.height, txs)

@@ -6,7 +6,7 @@ A folder holds
 * ``blocks.idx``: a record for each block, in that order;
 * ``txs.idx``: a record for each transaction in a block, sorted by the beginning of its hash;
 * ``mempool.idx``: a record for each unconfirmed transaction, parents first;
-* ``chain.json``: the shape and totals, and ``targets.json``: what is worth asking a server about.
+* ``chain.json``: the shape and totals, and ``targets.json``: the subjects of requests to a server.
 
 Little-endian; hashes as on the wire.  A folder without ``chain.json`` is incomplete.
 """
@@ -28,7 +28,7 @@ UNCONFIRMED = struct.Struct("<QIQI32s")
 
 
 class BlockRecord(NamedTuple):
-    """Where a block is, and what: see BLOCK."""
+    """The place and the contents of a block: see BLOCK."""
 
     offset: int
     size: int
@@ -39,7 +39,7 @@ class BlockRecord(NamedTuple):
 
 
 class UnconfirmedRecord(NamedTuple):
-    """Where an unconfirmed transaction is, and what: see UNCONFIRMED."""
+    """The place and the contents of an unconfirmed transaction: see UNCONFIRMED."""
 
     offset: int
     size: int
@@ -71,7 +71,7 @@ class ChainWriter:
         self._stack.close()
 
     def add_block(self, height, part, block_hash, head, txs):
-        """A block: what precedes its transactions, and those (MadeTx)."""
+        """A block: the bytes before its transactions, and those (MadeTx)."""
         number = len(self._blocks)
         start = offset = self._block_offset
         offset += len(head)
@@ -108,7 +108,7 @@ class ChainWriter:
 class ChainFiles:
     """Reads a folder.
 
-    facts: what chain.json says; blocks: BlockRecords; unconfirmed: UnconfirmedRecords
+    facts: the contents of chain.json; blocks: BlockRecords; unconfirmed: UnconfirmedRecords
     """
 
     def __init__(self, folder):

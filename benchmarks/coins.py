@@ -1,4 +1,4 @@
-"""What the coins cost: lines of code for each family, and the time to import and to look one up.
+"""The cost of the coins: lines of code for each family, and the time to import and look one up.
 
     python -m benchmarks.coins
 
@@ -59,7 +59,7 @@ def submodules(package):
 
 
 def print_families():
-    """A line for each module of coins: how many, of how many lines, and read by what."""
+    """A line for each module of coins: how many, of how many lines, and their readers."""
     reader_modules = submodules(readers)
     print(LAYOUT.format("coins", "nets", "lines", "a net", "read by"))
     for name, module in submodules(coins).items():

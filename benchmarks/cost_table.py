@@ -141,7 +141,7 @@ class Table:
         return f"127.{10 + self._subnet // 250}.{self._subnet % 250}.1"
 
     def _cost(self, source):
-        """What clients of an address's subnet have cost so far."""
+        """The cost so far of the clients of an address's subnet."""
         name = source.rpartition(".")[0] + ".0/24"
         for row in self.server.rpc("groups"):
             if row[0] == name:
@@ -301,7 +301,7 @@ def verbose_answers(node):
 
 
 def main():
-    """Measure what the command line says; 1 if a cost of 10,000 buys more than two seconds."""
+    """Measure by the command line; 1 if a cost of 10,000 buys more than two seconds."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--secs", type=float, default=0.3, help="of the server's CPU for each kind")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="kinds named like this")

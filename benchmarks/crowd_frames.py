@@ -72,7 +72,7 @@ def begin_fragments(port, source):
 
 
 def send_some(sock, data):
-    """Send frames, or key updates if there are none; ConnectionError if the server ends it."""
+    """Send frames, or key updates instead; ConnectionError if the server ends it."""
     if isinstance(sock, KeyUpdates):
         sock.update()
     else:

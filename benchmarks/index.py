@@ -1,4 +1,4 @@
-"""Time parsing and indexing: the readable form beside the compiled one, on the same blocks.
+"""Time parsing and indexing: the pure-Python and the Cython implementation on the same blocks.
 
     python -m benchmarks.index [--blocks 400] [--rounds 3]
 

@@ -3,9 +3,9 @@
 
     python -m benchmarks.large_script [--txs 20000] [--clients 50]
 
-A stand-in node has that many unconfirmed transactions of one script.  All clients subscribe to it at
+A fake node has that many unconfirmed transactions of one script.  All clients subscribe to it at
 once, then ask for its history, balance and unspent outputs, then are notified of one transaction
-more.  Meanwhile another client pings.  Prints for each phase how long it took, and the median, the
+more.  Another client pings all the time.  Prints each phase's duration, and the median, the
 99th percentile and the longest of the pings in milliseconds.
 """
 
@@ -28,7 +28,7 @@ PREFIX = "blockchain.scripthash."
 
 
 def spends_to_one_script(fan):
-    """The spends of a fan; what a hundred of them share is one script for all."""
+    """The spends of a fan, all to one script."""
     for tx in fan_spends(fan, sig_size=100):
         outputs = [tx.outputs[0], tx.outputs[1]._replace(pk_script=script_of(7))]
         yield tx._replace(outputs=outputs)

@@ -3,11 +3,11 @@
 
     python -m benchmarks.latency [--txs 300000] [--block-txs 6000] [--blocks 3] [--uvloop] [--real-time]
 
-A stand-in node, in a process of its own, is first without a mempool, then has all of it at once,
-and then mines parts of it, in blocks of about 4 MB.  Meanwhile four wallets ping and subscribe to a
-script with a history, again and again; one more is told of headers and of some hundred scripts of
-each block.  Prints one line for each phase, and for each block when the node had it, when the
-server's log says that it asked for it and that it was indexed, and when the last wallet heard.
+A fake node, in a process of its own, is first without a mempool, then has all of it at once,
+and then mines parts of it, in blocks of about 4 MB.  All the time four wallets ping and subscribe to a
+script with a history; one more is notified of headers and of some hundred scripts of each block.
+Prints one line for each phase, and for each block when the node had it, when the server requested
+and indexed it by its log, and when the last wallet was notified.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def own_script(number):
 
 
 def run_node(conn, txs, block_txs, blocks):
-    """The node's process: makes all beforehand, then does what it is told."""
+    """The node's process: makes all beforehand, then obeys its commands."""
     maker, tip = small_chain(20)
     mempool = []
     for first in range(0, txs, FAN):
@@ -81,7 +81,7 @@ def run_node(conn, txs, block_txs, blocks):
 
 
 class Stopwatch:
-    """Times requests of some wallets until told to stop; its figures in milliseconds."""
+    """Times requests of some wallets until stopped; its figures in milliseconds."""
 
     def __init__(self, clients, scripthash):
         self.clients, self.scripthash = clients, scripthash

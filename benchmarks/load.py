@@ -4,7 +4,7 @@
     python -m benchmarks.load crowd [--secs 60]
     python -m benchmarks.load churn [--secs 1800]
 
-The server runs over a stand-in node; wallets, idle clients and abusers run in processes of their
+The server runs over a fake node; wallets, idle clients and abusers run in processes of their
 own, so that none measures another's business. Prints its figures as one JSON object.
 """
 
@@ -98,7 +98,7 @@ class Helper:
         assert ready.wait(120)
 
     def finish(self):
-        """Stop it; what it found out."""
+        """Stop it; its figures."""
         self._stop.set()
         result = self._results.get(timeout=60)
         self._process.join(60)
@@ -120,7 +120,7 @@ def wallet_figures(wallets):
 
 
 def run_crowd(folder, *, secs, wallet_count, idle_count, abuser_count, alone_secs):
-    """Wallets alone, then among idle clients, then abused besides; the figures of each."""
+    """Wallets alone, then among idle clients, then with abusers too; the figures of each."""
     fresh = iter(scripts())
     figures = {"load average before": os.getloadavg()[0]}
     with make_node() as node, make_server(folder, node) as server:
@@ -207,7 +207,7 @@ def run_churn(folder, *, secs, parallel=10):
 
 
 def main():
-    """Measure what the command line says."""
+    """Measure by the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("crowd", "churn"))
     parser.add_argument("--secs", type=int)

@@ -1,4 +1,4 @@
-"""What a process costs: its CPU, memory and disk, as the kernel counts them; and the machine."""
+"""The cost of a process: its CPU, memory and disk, as the kernel counts them; and the machine."""
 
 import os
 import platform

@@ -5,13 +5,13 @@
 It answers as a node does: JSON-RPC over HTTP, single or batched, and blocks over REST.  Passwords
 are not looked at.  What a benchmark does to it are JSON-RPC methods, too:
 
-* ``bench.extend [part, count]``: let the next blocks of a part be found, see chain_files.py; what
-  they confirm leaves the mempool.  ``"busy"`` goes on from wherever the chain is;
+* ``bench.extend [part, count]``: let the next blocks of a part be found, see chain_files.py;
+  confirmed transactions leave the mempool.  ``"busy"`` goes on from wherever the chain is;
 * ``bench.mempool [count]``: let as many unconfirmed transactions be known as there are, all of them
   without a count;
 * ``bench.reorganise []``: switch to the other branch; the mempool is emptied;
-* ``bench.state []``: where it is; when its tip was found, when anybody was first told of it, and when
-  its block was first fetched.
+* ``bench.state []``: where it is; when its tip was found, when a server was first notified of it,
+  and when its block was first fetched.
 
 When it listens, it prints its port.  Times are those of CLOCK_MONOTONIC, which all processes share.
 One thread, the event loop, in a process of its own.
@@ -32,7 +32,7 @@ from tests.fakes.fake_node import parse_block_txs
 PARTS = {"ordinary": ORDINARY, "busy": BUSY}
 NOT_FOUND, BAD_PARAMETER, NO_METHOD, WRONG_CALL = -5, -8, -32601, -1
 RELAY_FEE = 0.00001
-#: the peer insists on the second one, and does not use it for what is measured
+#: the peer insists on the second one, and does not use it in these measurements
 INDEXES = ("txindex", "txospenderindex")
 MOST_HEADERS = 2_000
 #: the call that is answered later, which is never one of a batch, and where its name is
@@ -66,17 +66,17 @@ class Node:
         self.active = list(self._main)
         self._heights = {number: height for height, number in enumerate(self.active)}
         self._ahead = files.numbers(ORDINARY) + files.numbers(BUSY)
-        #: txid -> number, of what is known and unconfirmed
+        #: txid -> number, of the known unconfirmed transactions
         self.mempool = {}
         self._mempool_text = None
         self._next_unconfirmed = 0
         self._confirmed = set()
-        #: who is to be told of another tip -> when they are told without one
+        #: calls that wait for another tip -> when they end without one
         self._waiting = {}
         self.calls = Counter()
-        #: when the tip changed, when somebody was first told, and when its block was fetched
+        #: when the tip changed, when a server was first notified, and when its block was fetched
         self.found_at = self.told_at = self.fetched_at = time.monotonic()
-        #: when somebody was first told of all of the mempool
+        #: when a server first got all of the mempool
         self.mempool_told_at = None
         self.methods = {
             "getblockcount": self.block_count,
@@ -170,7 +170,7 @@ class Node:
         return self.state()
 
     def state(self):
-        """For those who measure."""
+        """The node's state, for the measurements."""
         return {
             "height": len(self.active) - 1,
             "tip": self._hash_at(-1),
@@ -322,7 +322,7 @@ class Node:
                 numbers = self.active[height : height + min(int(count), MOST_HEADERS)]
                 return 200, b"".join(map(self.files.header, numbers))
         except (Refusal, ValueError, KeyError):
-            pass  # as for what does not exist
+            pass  # as for a missing resource
         return 404, b"not found"
 
     # --- JSON-RPC
@@ -416,7 +416,7 @@ class Http(asyncio.Protocol):
 
 
 async def serve(node, port):
-    """Listen until told to end (SIGTERM, SIGINT)."""
+    """Listen until a signal to end (SIGTERM, SIGINT)."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):

@@ -1,8 +1,8 @@
-"""The parts of a first synchronisation, each timed by itself: CPU for a transaction.
+"""The parts of an initial sync, each timed by itself: CPU for a transaction.
 
 All of a chain's blocks are indexed from the first to the last, and flushed once to an engine in a
-folder of its own.  A part's time is that of the thread it runs in; what the engine does in threads
-of its own is a part too.  Fetching is none: it waits for the node.
+folder of its own.  A part's time is that of the thread it runs in; the work of the engine's own
+threads is a part too.  Fetching is none: it waits for the node.
 """
 
 import shutil
@@ -19,7 +19,7 @@ PARSE_BYTES = 1_000_000
 
 
 def none_on_disk(outpoints, _spent, exact=False):
-    """Find no coin: all that is spent is in memory."""
+    """Find no UTXO: all that is spent is in memory."""
     return [None] * len(outpoints)
 
 
@@ -58,7 +58,7 @@ def _index(clock, index, raws):
         )
         clock.time("find spends that are not in memory", index.prepare, blocks)
         for block in blocks:
-            clock.time("coins and history of blocks", index.advance, block, tx_count, len(hashes))
+            clock.time("UTXOs and history of blocks", index.advance, block, tx_count, len(hashes))
             tx_count += block.tx_count
             hashes.append(clock.time("take tx hashes", lambda block: block.tx_hashes, block))
     return tx_count, hashes
@@ -75,11 +75,11 @@ def _write_history(clock, index, engine, folder):
 
 def _write_coins(clock, index, engine, folder):
     store = engine(str(folder / "utxo"), True)
-    store.end_filling()
+    store.end_bulk_load()
     with store.write_batch() as batch:
-        clock.time("rows of coins to the batch", index.adds.put_rows, batch.put)
+        clock.time("rows of UTXOs to the batch", index.adds.put_rows, batch.put)
         start = time.thread_time()
-    clock.parts["the batch of coins to the engine"] = time.thread_time() - start
+    clock.parts["the batch of UTXOs to the engine"] = time.thread_time() - start
     index.adds.clear()
     clock.time("closing", store.close)
 

@@ -43,7 +43,7 @@ NOBODY = -1
 
 @dataclass(slots=True)
 class Owner:
-    """A script as it is paid to: length and script, what spends it, its place in the population."""
+    """A script as it is paid to: length and script, unlocking bytes, place in the population."""
 
     script: bytes
     kind: int
@@ -51,7 +51,7 @@ class Owner:
 
 
 class Population:
-    """Chooses whom to pay; counts the transactions of each.
+    """Chooses the payees; counts the transactions of each.
 
     random: a random.Random, which the whole chain draws from
     """
@@ -79,7 +79,7 @@ class Population:
         return before + self._bytes(length) + after, KINDS[number]
 
     def choose(self):
-        """Whom an output goes to: a triple as of Owner, which are too slow to make."""
+        """The payee of an output: a triple as of Owner, which are too slow to make."""
         draw = self._draw
         share = draw()
         if share >= HUB_SHARE + SERVICE_SHARE + REGULAR_SHARE + CROWD_SHARE:
@@ -98,7 +98,7 @@ class Population:
         return owner.script, owner.kind, owner.number
 
     def count(self, numbers):
-        """A transaction touches these members; a set, NOBODY in it or not."""
+        """A transaction touches these members; a set, with or without ``NOBODY``."""
         touched = self.touched
         for number in numbers:
             if number >= 0:

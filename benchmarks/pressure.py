@@ -1,11 +1,11 @@
-"""Send the requests of a scenario, and count what they cost the server.
+"""Send the requests of a scenario, and measure their cost for the server.
 
 * ``CPU us``: microseconds of the server's CPU for a request, all its threads: from /proc;
 * ``/s``: requests answered in a wall second;
 * ``p50 ms``, ``p99 ms``: from sending to the reply, the other requests under way included.
 
 The generator is one process.  ``client`` is the share of a processor that it used: near 1, it was
-the generator that limited ``/s``, and CPU is what tells servers apart.
+the generator that limited ``/s``, and servers differ in CPU.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ GRACE_SECS = 120
 
 
 class Pending:
-    """What is to be sent yet, and what came back; shared by the connections of a run."""
+    """The requests to send, and the replies; shared by the connections of a run."""
 
     def __init__(self, scenario, secs, kept):
         self._bodies = scenario.bodies
@@ -41,7 +41,7 @@ class Pending:
         self._end = time.perf_counter() + self._secs
 
     def next_line(self, now):
-        """The id and line of the next request; None if there is none."""
+        """The id and line of the next request; None after the last."""
         number = self.sent
         if number >= self._count if self._count is not None else now >= self._end:
             return None
@@ -108,7 +108,7 @@ class Connection(asyncio.Protocol):
 
 
 def percentile(values, part):
-    """What part (0 to 1) of the values do not exceed; 0 of none."""
+    """The bound that a part (0 to 1) of the values do not exceed; 0 without values."""
     values = sorted(values)
     return values[min(len(values) - 1, int(len(values) * part))] if values else 0.0
 

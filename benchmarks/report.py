@@ -61,7 +61,7 @@ LOADED = ("CPU us", "/s", "p99 ms")
 
 
 def serving_tables(results, servers):
-    """What requests cost, and everything else, as lines of two tables.
+    """The cost of requests, and everything else, as lines of two tables.
 
     results: scenario -> server -> figures; the ratio is that of the first server to the peer
     """
@@ -83,7 +83,7 @@ def _loaded_table(results, servers):
     for scenario, of_all in results.items():
         row = [number(of_all.get(name, {}).get(key)) for key in LOADED for name in servers]
         compared = _compared(of_all, servers, "CPU us")
-        # Of few requests, which the peer answers late, most CPU is what it uses all the time.
+        # Of few requests, which the peer answers late, most CPU is its constant use.
         ratios += [compared] if compared and scenario != SERIAL else []
         rows.append([scenario, *row, number(compared)])
     mean = number(geometric_mean(ratios))

@@ -87,7 +87,7 @@ def measure(folder, *, requests, loop):
 
 
 def main():
-    """Measure what the command line says."""
+    """Measure by the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")

@@ -1,4 +1,4 @@
-"""What is asked of a server, scenario by scenario, about the targets of a chain."""
+"""The requests to a server, scenario by scenario, about the targets of a chain."""
 
 import random
 from dataclasses import dataclass

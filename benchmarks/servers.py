@@ -1,6 +1,6 @@
 """The servers that are measured, each in a process of its own over a node of its own.
 
-A server is named by what it is and by the engine of its database, and may be given settings:
+A server is named by its program and by the engine of its database, and may be given settings:
 ``ours-leveldb``, ``ours-rocksdb``, ``ours-python`` (LevelDB, indexing in Python), ``e-x-leveldb``,
 ``e-x-rocksdb``, ``ours-leveldb:CACHE_MB=20,REORG_LIMIT=10``.
 
@@ -25,7 +25,7 @@ from tests.ports import free_ports
 
 PEER = REPOSITORY / ".run" / "peers" / "e-x-2.0.0"
 PEER_NAME = "e-x"
-#: what a server may be called -> its settings
+#: name of a server -> its settings
 ENGINES = {
     "leveldb": {"DB_ENGINE": "leveldb"},
     "rocksdb": {"DB_ENGINE": "rocksdb"},
@@ -53,7 +53,7 @@ STOP_SECS = 120
 
 
 class NodeProcess:
-    """The stand-in node; a context manager."""
+    """The fake node; a context manager."""
 
     def __init__(self, chain, folder, *, mempool=0):
         (folder / "node.log").unlink(missing_ok=True)  # it would name an earlier port
@@ -169,11 +169,11 @@ class Server:
         return self.child.pid
 
     def stop(self):
-        """Let it shut down; complains if it does not do so cleanly.  Its CPU seconds, all told."""
+        """Let it shut down; complains if it does not do so cleanly.  Its CPU seconds in total."""
         child, self.child = self.child, None
         if child is None:
             return 0.0
-        # Of all children that have ended: this is the only one that does, meanwhile.
+        # Of all children that have ended: this is the only one that does during this time.
         before = ended_children_cpu()
         status = child.terminate(STOP_SECS)
         if status:
@@ -215,7 +215,7 @@ GREETING = b"".join(
 
 
 def tip_height(port):
-    """The height that a server tells its clients; None while it does not listen.
+    """The height that a server sends its clients; None while it does not listen.
 
     Servers listen when they have caught up with their node and written everything to disk.
     """

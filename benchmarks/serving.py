@@ -1,4 +1,4 @@
-"""Servers that have caught up, and what their clients get: all scenarios, server beside server.
+"""Servers that have caught up, and their replies: all scenarios, server beside server.
 
 Each server runs on a copy of its database, for blocks are added to it, over a node of its own.  All
 of them run at the same time, and a scenario is put to one right after the other, so that both meet
@@ -28,7 +28,7 @@ class Serving:
 
     chain: its folder; folder: for databases and logs; options: secs of a scenario, blocks of each
     kind, sessions and subscriptions of the measurement of memory, and only: parts of the names of
-    what is wanted, or nothing for all
+    the wanted scenarios, or nothing for all
     """
 
     def __init__(self, chain, facts, folder, options, say):

@@ -3,7 +3,7 @@
 
     python -m benchmarks.sessions [--sessions 15000] [--subscriptions 50] [--protocol tcp]
 
-The server runs over a stand-in node; the clients run in a process of their own. Each script is
+The server runs over a fake node; the clients run in a process of their own. Each script is
 subscribed to once. Prints its figures as one JSON object. The limit of open files must allow it.
 """
 
@@ -22,7 +22,7 @@ BACKLOG = 50  # connections that are being opened at once
 
 
 class Client(asyncio.Protocol):
-    """Counts the replies to what it sends."""
+    """Counts the replies to its requests."""
 
     def __init__(self):
         self.wanted = 0
@@ -147,7 +147,7 @@ def measure(folder, *, sessions, subscriptions, protocol):
 
 
 def main():
-    """Measure what the command line says."""
+    """Measure by the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sessions", type=int, default=15_000)
     parser.add_argument("--subscriptions", type=int, default=50)

@@ -1,4 +1,4 @@
-"""What a generated chain is like: how many transactions, how many blocks, what is held back.
+"""The shape of a generated chain: how many transactions and blocks, and those held back.
 
 Two chains of one shape are equal byte for byte, on any machine; the seed is a part of the shape.
 """
@@ -6,7 +6,7 @@ Two chains of one shape are equal byte for byte, on any machine; the seed is a p
 import re
 from dataclasses import asdict, dataclass
 
-#: blocks of a chain of T transactions, unless told otherwise: BLOCKS_PER_ROOT * sqrt(T)
+#: blocks of a chain of T transactions, unless set otherwise: BLOCKS_PER_ROOT * sqrt(T)
 BLOCKS_PER_ROOT = 4.0
 #: height from which blocks hold more than a coinbase: the first coinbase has matured by then
 FIRST_SPEND = 101
@@ -58,7 +58,7 @@ class Shape:
         return cls(**{"txs": txs, "blocks": blocks} | changes)
 
     def spends(self, height):
-        """How many transactions a block of the main chain has besides its coinbase.
+        """How many transactions a block of the main chain has in addition to its coinbase.
 
         They become more with the height, the last block having twice the mean; their sum over all
         heights is txs exactly.
@@ -78,7 +78,7 @@ class Shape:
 
     @property
     def name(self):
-        """A folder's name that tells shapes apart."""
+        """A folder's name that differs between shapes."""
         changed = [
             f"{key}{value}"
             for key, value in asdict(self).items()

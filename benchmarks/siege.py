@@ -7,7 +7,7 @@ Two sieges: all abusers from one address, then from 25 subnets.  During each, 20
 and subscribe with a stopwatch, in a process that shares no processor with the server, and 1,000
 idle clients keep their connections.  The server has default limits, and groups loopback addresses
 as if they were public.  Prints one JSON object: honest clients lost or throttled, how long they
-waited, memory and descriptors over time, log lines by level, and what the abusers did.
+waited, memory and descriptors over time, log lines by level, and the abusers' counts.
 """
 
 import argparse
@@ -95,7 +95,7 @@ class Abuser:
             pass
 
     async def repeat(self, protocol, make, *, reads=True):
-        """Send what ``make(n)`` returns over and over, over one connection."""
+        """Send the bytes of ``make(n)`` repeatedly over one connection."""
         with await self.connect(protocol) as sock:
             if protocol == "ws":
                 await self.upgrade(sock)
@@ -280,7 +280,7 @@ class Process:
         self.is_ready = ready.wait(ready_secs)
 
     def finish(self, secs=120):
-        """Stop it; return what it found out, None if it does not say."""
+        """Stop it; return its figures, None without any."""
         self._stop.set()
         deadline = time.monotonic() + secs
         try:
@@ -315,7 +315,7 @@ class Samples(threading.Thread):
                 break
 
     def figures(self):
-        """Stop; return what was seen."""
+        """Stop; return the figures."""
         self._stopped.set()
         self.join()
         return {"MB": self.memory_mb, "descriptors": self.descriptors}
@@ -401,7 +401,7 @@ def measure(folder, args):
 
 
 def main():
-    """Measure what the command line says."""
+    """Measure by the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--secs", type=int, default=120, help="of each siege")
     parser.add_argument("--abusers", type=int, default=75)

@@ -1,8 +1,8 @@
 """The stages that a block and a request go through, each timed by itself, in one process.
 
 Microseconds of CPU for each unit, the best of some rounds.  Blocks are the last of a generated
-chain; databases are in a folder of their own.  What the whole costs, sync.py and serving.py tell;
-this is for finding out which stage has changed.
+chain; databases are in a folder of their own.  sync.py and serving.py measure the whole;
+this finds out which stage has changed.
 """
 
 import shutil
@@ -32,7 +32,7 @@ ENGINES = ("leveldb", "rocksdb")
 
 
 def best(func, *args):
-    """CPU seconds of the fastest round, and what it returned."""
+    """CPU seconds of the fastest round, and its result."""
     times, result = [], None
     for _ in range(ROUNDS):
         start = time.process_time()
@@ -126,7 +126,7 @@ def measure(files, folder, say):
 
 
 def _index(files, folder):
-    """Indexing from genesis, for which there is no part of a chain: no coin may be missing."""
+    """Indexing from genesis, for which there is no part of a chain: no UTXO may be missing."""
     raws = [files.raw_block(number) for number in files.numbers(MAIN)]
     raws[0] = raws[0][:80] + b"\0"  # as it is indexed
     total, end = 0, 0
@@ -144,7 +144,7 @@ def _index(files, folder):
 
 
 def _parts(raws, folder):
-    """What indexing and flushing are made of, with each engine, the compiled form alone."""
+    """The parts of indexing and flushing, with each engine, of the Cython implementation."""
     if fast_index.compiled is None:
         return {}
     return {

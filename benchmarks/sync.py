@@ -1,4 +1,4 @@
-"""Synchronisation from nothing: how long, at what cost in CPU, memory and disk.
+"""Synchronisation from nothing: its time, and its cost in CPU, memory and disk.
 
 Servers run one at a time, each against a fresh node and an empty folder, and take turns over the
 rounds, the order reversed every other one, so that no server has the machine's good moments for
@@ -18,7 +18,7 @@ from benchmarks.measuring import cpu_secs, folder_mb, memory_mb
 from benchmarks.servers import NodeProcess, Server
 from tests.integration.processes import ChildDied
 
-#: a file that tells that the database beside it is whole
+#: a file that marks the database beside it as whole
 COMPLETE = "complete"
 FIGURES = ("wall", "tx/s", "CPU/Mtx", "peak MB", "disk MB")
 

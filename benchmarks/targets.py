@@ -1,4 +1,4 @@
-"""What is worth asking a server about: scripts by the length of their history, and transactions.
+"""The subjects of requests: scripts by the length of their history, and transactions.
 
 ``targets.json`` is an object:
 
@@ -20,7 +20,7 @@ MOST_MEDIUM = 2_000
 
 
 def scripthash(output_script):
-    """What a client calls a script, given as in an output, with its length before it.
+    """A client's name of a script, given as in an output, with its length before it.
 
     The length is one byte, for no script of ours is longer.
     """
@@ -39,7 +39,7 @@ class Sampler:
     def see(self, height, txs):
         """The transactions of a block of the main chain, the coinbase first."""
         if not height:
-            return  # nobody indexes the genesis block
+            return  # no server indexes the genesis block
         start = -self._seen % self._every
         self._seen += len(txs)
         for tx in txs[start :: self._every]:

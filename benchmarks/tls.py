@@ -4,7 +4,7 @@
     python -m benchmarks.tls [--connections 2000] [--loop asyncio] [--key rsa:2048]
 
 One client connects, asks server.ping once and closes, again and again, over each kind of
-connection.  The difference between ``ssl`` and ``tcp`` is what TLS costs: the handshake, mostly.
+connection.  The difference between ``ssl`` and ``tcp`` is the cost of TLS: the handshake, mostly.
 Prints microseconds per connection as one JSON object.
 """
 
@@ -87,7 +87,7 @@ def measure(folder, *, connections, loop, key):
 
 
 def main():
-    """Measure what the command line says."""
+    """Measure by the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--connections", type=int, default=2_000)
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")

@@ -1,8 +1,8 @@
 """Transactions of a generated chain: of the sizes that real ones have, signed with noise.
 
-No server validates a signature, so what unlocks an output is one of some hundred prepared byte
-strings of the right length.  All else is right: every input spends a coin that exists and was not
-spent before, values balance, ids are the double SHA-256 of what they should be.  One thread; no I/O.
+No server validates a signature, so an output is unlocked by one of some hundred prepared byte
+strings of the right length.  All else is right: every input spends a UTXO, values balance, ids are
+the double SHA-256 of the right bytes.  One thread; no I/O.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ MOST_OUTPUTS = 250
 INDEX = [number.to_bytes(4, "little") for number in range(MOST_OUTPUTS + 2)]
 #: satoshis for an input, an output
 FEE_IN, FEE_OUT = 150, 60
-#: coins that are young, and the share of inputs that spend one of those
+#: UTXOs that are young, and the share of inputs that spend one of those
 YOUNG, YOUNG_SHARE = 10_000, 0.55
 OP_RETURN_SHARE = 0.10
 
@@ -39,8 +39,8 @@ def varint(number):
     return b"\xfd" + number.to_bytes(2, "little")
 
 
-class Coin(NamedTuple):
-    """An unspent output: what an input names it by, satoshis, what unlocks it, whose it is."""
+class UTXO(NamedTuple):
+    """An unspent output: its outpoint, satoshis, the unlocking bytes, its owner."""
 
     outpoint: bytes
     value: int
@@ -49,10 +49,10 @@ class Coin(NamedTuple):
 
 
 class MadeTx(NamedTuple):
-    """A transaction, serialised, and what is known of it.
+    """A transaction, serialised, and its properties.
 
-    fee in satoshis; payees: (script, kind, number) of each output; coins: the outputs; members: the
-    numbers of those whom it touches, NOBODY perhaps among them
+    fee in satoshis; payees: (script, kind, number) of each output; utxos: the outputs; members: the
+    numbers of the owners that it touches, ``NOBODY`` perhaps among them
     """
 
     raw: bytes
@@ -62,35 +62,35 @@ class MadeTx(NamedTuple):
     weight: int
     inputs: int
     payees: list
-    coins: list
+    utxos: list
     members: set
 
 
-class Coins:
-    """What is unspent, in two heaps: young coins, and the rest.
+class UTXOSet:
+    """The UTXOs, in two heaps: young ones, and the rest.
 
-    About half of the inputs spend a young coin, often one of the same block, and the others any
-    coin at all, so that an index finds some in its cache and must look for others.
+    About half of the inputs spend a young one, often of the same block, and the others any
+    at all, so that an index finds some in its cache and must look for others.
     """
 
     def __init__(self, young=(), old=()):
         self._young, self._old = list(young), list(old)
 
     def copy(self):
-        return Coins(self._young, self._old)
+        return UTXOSet(self._young, self._old)
 
     def __len__(self):
         return len(self._young) + len(self._old)
 
-    def add(self, coins, draw):
-        """New coins; as many young ones grow old when there are too many."""
+    def add(self, utxos, draw):
+        """New UTXOs; as many young ones grow old when there are too many."""
         young = self._young
-        young += coins
+        young += utxos
         while len(young) > YOUNG:
             self._old.append(_take(young, int(draw() * len(young))))
 
     def take(self, draw):
-        """Remove a coin and return it."""
+        """Remove a UTXO and return it."""
         young, old = self._young, self._old
         if young and (not old or draw() < YOUNG_SHARE):
             count = len(young)
@@ -110,7 +110,7 @@ def _take(heap, place):
 class TxMaker:
     """Makes transactions.
 
-    random: a random.Random; population: whom they pay
+    random: a random.Random; population: the payees
     """
 
     def __init__(self, random, population):
@@ -122,7 +122,7 @@ class TxMaker:
         ]
 
     def spend(self, spent, payees):
-        """A transaction from coins to payees (script, kind, number), the values at random."""
+        """A transaction from UTXOs to payees (script, kind, number), the values at random."""
         draw = self._draw
         total, any_witness = 0, False
         inputs, witnesses, members = [], [], set()
@@ -155,9 +155,9 @@ class TxMaker:
         if any_witness:
             raw = b"".join((SEGWIT, body, *witnesses, LOCKTIME))
             witness_hash = sha256(sha256(raw).digest()).digest()
-        coins = [Coin(tx_hash + INDEX[place], *owner) for place, owner in enumerate(owners)]
+        utxos = [UTXO(tx_hash + INDEX[place], *owner) for place, owner in enumerate(owners)]
         weight = 3 * len(base) + len(raw)
-        return MadeTx(raw, tx_hash, witness_hash, fee, weight, len(spent), payees, coins, members)
+        return MadeTx(raw, tx_hash, witness_hash, fee, weight, len(spent), payees, utxos, members)
 
     def coinbase(self, height, reward, commitment, branch):
         """The transaction that pays the miner; branch: a byte that sets forks apart."""
@@ -180,16 +180,16 @@ class TxMaker:
         base = VERSION + body + outputs + LOCKTIME
         raw = SEGWIT + body + outputs + b"\x01\x20" + bytes(32) + LOCKTIME
         tx_hash = hashlib.sha256(hashlib.sha256(base).digest()).digest()
-        coins = [Coin(tx_hash + INDEX[0], reward, kind, owner)]
+        utxos = [UTXO(tx_hash + INDEX[0], reward, kind, owner)]
         weight = 3 * len(base) + len(raw)
-        return MadeTx(raw, tx_hash, bytes(32), 0, weight, 1, [payee], coins, {owner})
+        return MadeTx(raw, tx_hash, bytes(32), 0, weight, 1, [payee], utxos, {owner})
 
     def input_count(self):
-        """How many coins a transaction spends: mostly one or two, now and then a great many."""
+        """How many UTXOs a transaction spends: mostly one or two, now and then a great many."""
         return _heavy_tailed(self._draw, 0.64, 200)
 
     def payees(self):
-        """Whom a transaction pays: mostly two, now and then a great many."""
+        """The payees of a transaction: mostly two, now and then a great many."""
         draw, choose = self._draw, self._population.choose
         count = 1 + _heavy_tailed(draw, 0.80, MOST_OUTPUTS - 1) if draw() < 0.82 else 1
         return [choose() for _ in range(count)]

@@ -5,7 +5,7 @@ import re
 
 #: negotiates a version that both servers know
 HELLO = b'{"jsonrpc":"2.0","id":0,"method":"server.version","params":["bench",["1.4","1.6"]]}\n'
-#: with what follows it, for an end of a line may hold the beginning of a number only
+#: with the next byte, because an end of a line may hold the beginning of a number only
 _ID = re.compile(rb'"id": ?(\d+)[,} ]')
 #: where an id is looked for, and an error: at either end of a line
 EDGE = 160
@@ -31,7 +31,7 @@ def id_of(reply):
 
 
 def _tail(reply):
-    # The peer fills its messages up with spaces, so that their lengths tell nobody what they say.
+    # The peer fills its messages up with spaces, so that their lengths reveal nothing.
     return reply.rstrip(b" }")[-EDGE:] + b"}"
 
 
@@ -44,7 +44,7 @@ def is_error(reply):
 
 
 class Lines:
-    """Puts lines together from what arrives."""
+    """Assembles lines from the bytes that arrive."""
 
     __slots__ = ("_parts",)
 

@@ -1,4 +1,4 @@
-"""What every test may ask for: a free port, a short temporary folder, a bare environment.
+"""Fixtures for every test: a free port, a short temporary folder, a bare environment.
 
 A test that lacks something outside the tree (a node, a wallet, an optional package) calls
 `require`: it is skipped with a printed reason on a developer's machine and fails where the
@@ -65,7 +65,7 @@ def in_tmp_dir(tmp_path, monkeypatch):
 
 @pytest.fixture
 def bare_environment(monkeypatch):
-    """No setting is in the environment; returns what sets some, for as long as the test runs."""
+    """No setting is in the environment; returns a MonkeyPatch to set some during the test."""
     for name in list(os.environ):
         if re.fullmatch(r"[A-Z][A-Z_0-9]*", name) and name not in ("PATH", "HOME"):
             monkeypatch.delenv(name)

@@ -20,7 +20,7 @@ BLOCKS = "blocks"
 
 
 class FactsError(Exception):
-    """What somebody wants to add is no fact."""
+    """The block to add is invalid."""
 
 
 class Block(NamedTuple):
@@ -60,7 +60,7 @@ class Transaction(NamedTuple):
 
 
 class SyntheticTransaction(NamedTuple):
-    """A transaction with random contents, and what a parser finds in it.
+    """A transaction with random contents, and the fields that a parser finds.
 
     more: the fields that only its format has, by the name of the parsed transaction's attribute.
     """
@@ -112,7 +112,7 @@ def blocks() -> tuple[Block, ...]:
 
 
 def block(coin: str, net: str, height: int) -> Block:
-    """Return one block; KeyError if there is none."""
+    """Return one block; KeyError if it is missing."""
     for item in blocks():
         if (item.coin.NAME, item.coin.NET, item.height) == (coin, net, height):
             return item
@@ -155,7 +155,7 @@ def as_line(row: dict[str, Any]) -> str:
 
 
 def by_height(row: dict[str, Any]) -> tuple[str, str, int]:
-    """Return what blocks are sorted by."""
+    """Return the sort key of a block."""
     return row["coin"].lower(), row["net"], row["height"]
 
 
@@ -200,7 +200,7 @@ def add_block(coin: str, net: str, described: str, raw: str) -> str:
 
 
 def main(arguments: list[str]) -> str:
-    """Run the command that the module's docstring names; return what to print."""
+    """Run the command that the module's docstring names; return its output."""
     parser = argparse.ArgumentParser(prog="python -m tests.facts", description=__doc__)
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("add-block", help="add a block, or replace it")

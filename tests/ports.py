@@ -1,7 +1,7 @@
-"""Port numbers for what tests start, each given to one test process of this machine only.
+"""Port numbers for the programs of tests, each given to one test process of this machine only.
 
-A program that a test starts is told its port and listens on it a little later, or again after a
-restart. In between nobody else may take it:
+A program that a test starts gets its port and listens on it a little later, or again after a
+restart. In between no other may take it:
 
 * not an outgoing connection, so ports are outside the range that the system gives to those;
 * not another test process, a worker of the same run or another run. So each process claims whole
@@ -17,7 +17,7 @@ from pathlib import Path
 BLOCK = 100
 # Below are services of other people; above, numbers end at 65,535.
 BLOCKS = range(10_000, 65_500, BLOCK)
-# A long run begins anew with its first block after so many.
+# A long run begins again with its first block after so many.
 MAX_BLOCKS = 10
 HOST = "127.0.0.1"
 RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -28,7 +28,7 @@ def outgoing_range():
     try:
         first, last = map(int, RANGE_FILE.read_text().split())
     except OSError:
-        # What IANA sets aside for this; not Linux, then.
+        # IANA's range for this; not Linux, then.
         first, last = 49_152, 65_535
     return range(first, last + 1)
 
@@ -78,7 +78,7 @@ class _Claims:
                 yield from block
 
     def next(self):
-        """The next port of ours, whether or not somebody listens there."""
+        """The next port of ours, with or without a listener."""
         if not self._sockets:
             self._numbers = self._run()
         return next(self._numbers)
@@ -88,7 +88,7 @@ _claims = _Claims()
 
 
 def _is_free(port):
-    # Nobody listens there, and no connection to it is still being wound up.
+    # There is no listener, and no connection to it is still being wound up.
     with socket.socket() as sock:
         try:
             sock.bind((HOST, port))
@@ -98,7 +98,7 @@ def _is_free(port):
 
 
 def free_ports(count):
-    """Different TCP ports on which nobody listens, and which no other test process is given."""
+    """Different TCP ports without a listener, which no other test process is given."""
     global _claims
     if _claims.pid != os.getpid():
         # After a fork the blocks are still the parent's.

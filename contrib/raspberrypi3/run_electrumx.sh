@@ -1,6 +1,6 @@
 #!/bin/sh
-# Run the server on a Raspberry Pi. Change the settings below; what the environment already has
-# counts first. It runs in the foreground; Ctrl-C stops it, which takes a while.
+# Run the server on a Raspberry Pi. Change the settings below; those of the environment
+# count first. It runs in the foreground; Ctrl-C stops it, which takes a while.
 set -eu
 
 : "${COIN:=Bitcoin}"

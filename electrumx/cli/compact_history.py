@@ -13,7 +13,7 @@ import sys
 import time
 
 from electrumx.cli.stopped import find_database, run_tool
-from electrumx.server.db.flusher import DB, DBError
+from electrumx.server.db import DB, DBError
 from electrumx.server.history.row_compaction import PREFIXES, compact_prefixes
 
 #: bytes of rows written in one batch, about

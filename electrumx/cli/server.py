@@ -110,9 +110,11 @@ def _serve(logger: logging.Logger, handler: logging.Handler, early: EarlySignals
     if early.received:
         logger.warning(f"received {early.received} signal before the start; nothing was done")
         return
-    controller = Controller(env)
-    controller.early_signal = lambda: early.received
-    controller.when_caught_up = lambda: keep_freed_memory(os.environ)
+    controller = Controller(
+        env,
+        early_signal=lambda: early.received,
+        when_caught_up=lambda: keep_freed_memory(os.environ),
+    )
     _run(_ignore_signals_after(controller.run()), env.loop_policy)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from electrumx.cli.logs import logging_to_stdout
 from electrumx.lib.env_base import shown
 from electrumx.lib.errors import OperatorError
-from electrumx.server.db.flusher import DB, DBError
+from electrumx.server.db import DB, DBError
 from electrumx.server.env import Env
 
 

@@ -11,7 +11,7 @@ import os
 import sys
 
 from electrumx.cli.stopped import find_database, run_tool
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.env import Env
 from electrumx.server.maintenance.verify import Verdict, verify
 

@@ -44,13 +44,16 @@ class ServerBase:
     SUPPRESS_TASK_REGEX = re.compile("accept_connection2")
     PYTHON_MIN_VERSION = (3, 10)
 
-    #: returns the name of a signal that came before ``run``, or None
-    early_signal: Callable[[], str | None] = staticmethod(lambda: None)
+    def __init__(
+        self, env: _Settings, *, early_signal: Callable[[], str | None] = lambda: None
+    ) -> None:
+        """Raise StartupError if Python is too old, or run by root without ALLOW_ROOT.
 
-    def __init__(self, env: _Settings) -> None:
-        """Raise StartupError if Python is too old, or run by root without leave."""
+        ``early_signal()`` returns the name of a signal that came before ``run``, or None.
+        """
         self.logger = class_logger(__name__, self.__class__.__name__)
         self.env: Any = env
+        self._early_signal = early_signal
         #: Seconds since the epoch, set when run begins.
         self.start_time: float = 0.0
 
@@ -96,7 +99,7 @@ class ServerBase:
         if os.name != "nt":
             for signum in stop_signals():
                 loop.add_signal_handler(signum, on_signal, signum.name)
-        early = self.early_signal()
+        early = self._early_signal()
         if early:
             on_signal(early)
 

@@ -45,7 +45,7 @@ class EagerFuture(Generic[T]):
         return isinstance(self._error, asyncio.CancelledError)
 
     def exception(self) -> BaseException | None:
-        """Return the error, None if there is none or not yet."""
+        """Return the error, None without one or before the end."""
         return self._error
 
     def result(self) -> T:
@@ -80,7 +80,7 @@ class EagerFuture(Generic[T]):
                 )
 
     def __await__(self) -> Generator[Any, None, T]:
-        """Wait for the result; whoever stops waiting does not cancel it."""
+        """Wait for the result; cancelling a waiting task does not cancel it."""
         if not self._done:
             waiter = asyncio.get_running_loop().create_future()
 

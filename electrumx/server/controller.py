@@ -25,7 +25,7 @@ from electrumx.server.daemon.client import Daemon
 from electrumx.server.daemon.mempool_listing import Listing
 from electrumx.server.daemon.responses import block_hash
 from electrumx.server.daemon.tip_watcher import TipWatcher
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.env import Env
 from electrumx.server.mempool.feed import MempoolFeed
 from electrumx.server.mempool.sync import MemPool, MemPoolAPI
@@ -204,8 +204,16 @@ class Controller(ServerBase):
     AIORPCX_MIN = (0, 25)
     AIORPCX_END = (0, 26)
 
-    #: called once, when the chain was caught up with
-    when_caught_up: Callable[[], object] = staticmethod(lambda: None)
+    def __init__(
+        self,
+        env: Env,
+        *,
+        early_signal: Callable[[], str | None] = lambda: None,
+        when_caught_up: Callable[[], object] = lambda: None,
+    ) -> None:
+        """``when_caught_up()`` is called once; for ``early_signal`` see ``ServerBase``."""
+        super().__init__(env, early_signal=early_signal)
+        self._when_caught_up = when_caught_up
 
     async def serve(self, shutdown_event: asyncio.Event) -> None:
         """Start everything and wait; the first part that fails ends the server with its error."""
@@ -216,7 +224,7 @@ class Controller(ServerBase):
         async with env.coin.DAEMON(env.coin, env.daemon_url) as daemon:
             server = _Server(env, daemon, shutdown_event)
             async with Readiness.from_environment(shutdown_event, server.status) as readiness:
-                await server.run(readiness, self.when_caught_up)
+                await server.run(readiness, self._when_caught_up)
 
     def _check_library(self) -> None:
         found = aiorpcx._version

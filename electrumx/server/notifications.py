@@ -1,20 +1,20 @@
-"""When to notify clients: pairs what blocks touched with what the mempool touched.
+"""When to notify clients: pairs the hashXs touched by blocks with those touched by the mempool.
 
-A wallet with a pending transaction shall be notified once, when its block is indexed *and* the
+A wallet with a pending transaction is to be notified once, when its block is indexed *and* the
 mempool agrees with that block: earlier it would find its transaction in neither, or in both.  So
 the touched hashXs of both sides wait here until the mempool reports the height of the last block.
 
-Clients never wait for the mempool longer than PAIR_SECS, whatever the node does.  One rule decides
+Clients never wait for the mempool longer than PAIR_SECS, whatever the daemon does.  One rule decides
 (``_is_due``), and it is evaluated after each report and when the time is over: the last reported
 tip is either known to clients, or they are notified as soon as the mempool agrees with it or
-PAIR_SECS have passed.  A mempool that was too late is not waited for again until a refresh is
-complete: then its partial reports, that of a mempool which followed the blocks but could not list
-the node's transactions, are enough.
+PAIR_SECS have passed.  A mempool that missed that deadline is not waited for again until a refresh
+is complete: its partial reports suffice until then (it followed the blocks, but could not list the
+daemon's transactions).
 
-One notification is under way at a time; whatever is reported during it is in the next one.  No
-hashX is lost: all that wait are in the next notification.
+One notification is in progress at a time; hashXs reported during it are in the next one, so none is
+lost.
 
-Runs in the event loop. State changes happen between awaits, hence need no lock.
+Runs in: the event loop.  State changes happen between awaits, hence need no lock.
 """
 
 import asyncio
@@ -27,24 +27,23 @@ NotifyFunc = Callable[[int, set[bytes]], Awaitable[None]]
 
 # How long a block waits for the mempool to agree with it, in seconds.
 PAIR_SECS = 1.0
-# Between two comparisons of the reported tip with the one that clients know, in seconds: each
-# report causes one; these find what a defect elsewhere would lose.
+# Between two comparisons of the reported tip with the one that clients know, in seconds.  Each report
+# causes one; these find tips that a defect elsewhere would lose.
 CHECK_SECS = 1.0
 
 
 @dataclass(slots=True, frozen=True)
 class Confirmed:
-    """One step from a tip to the next: what mempool and caches need to follow it.
+    """One step from a tip to the next, as far as mempool and caches follow it.
 
-    Blocks that were undone make a step too, from the old tip to one below it: nothing is confirmed
-    by it.
+    Undone blocks make a step too, from the old tip to one below it, which confirms nothing.
     """
 
     height: int
     tip: bytes  # hash of the last block
     tx_hashes: bytes  # of all transactions of the blocks, joined
     spent_outpoints: bytes  # of all their inputs but generation ones: hash and index LE4, joined
-    # what the blocks added to histories, and the tip's header; None if not known
+    # the additions of the blocks to histories, and the tip's header; None if unknown
     addition: Addition | None = None
     header: bytes | None = None
     undone: bool = False  # whether the step undoes blocks
@@ -57,11 +56,11 @@ class ReportedTip:
     height: int
     tip: bytes  # its hash
     header: bytes
-    forks: int  # how many reorganisations led to it
+    forks: int  # how many reorgs led to it
 
 
 async def _ignore(height: int, touched: set[bytes]) -> None:
-    """Notify nobody: there are no clients before start."""
+    """Do nothing: there are no clients before start."""
 
 
 class Notifications:
@@ -75,12 +74,12 @@ class Notifications:
         self._mempool_complete = False
         #: loop time at which the reported tip stopped being the one that clients know
         self._waiting_since: float | None = None
-        #: the mempool was not complete in time, and has not been since
+        #: whether the mempool was not complete in time, and has not been since
         self.mempool_late = False
         self._notifying = False
         self._changed = asyncio.Event()
         self._is_known: Callable[[], bool] = lambda: True
-        #: Where notifications go: the function given to start, and nowhere before.
+        #: notifies clients: the function given to start
         self.notify: NotifyFunc = _ignore
 
     async def start(
@@ -100,7 +99,7 @@ class Notifications:
             self._is_known = is_known
 
     async def run(self) -> None:
-        """Notify what is due without another report, until cancelled."""
+        """Notify when it is due without another report, until cancelled."""
         while True:
             await self._wait()
             if self._waiting_since is None and not self._is_known():
@@ -108,7 +107,7 @@ class Notifications:
             await self._notify_due()
 
     async def _wait(self) -> None:
-        """Return after a report, when the mempool is late, or when it is time to compare tips."""
+        """Return after a report, at the mempool's deadline, or when it is time to compare tips."""
         self._changed.clear()
         secs = CHECK_SECS
         if self._waiting_since is not None and not self._notifying:
@@ -125,17 +124,17 @@ class Notifications:
         return asyncio.get_running_loop().time()
 
     async def on_mempool(self, touched: Set[bytes], height: int, *, complete: bool = True) -> None:
-        """Take the hashXs that the mempool touched since its last report.
+        """Add the hashXs that the mempool touched since its last report.
 
-        complete: whether the mempool holds all that the node has at this height, or only follows
-        the blocks.
+        complete: whether the mempool has all transactions of the daemon's at this height, or only
+        follows the blocks.
         """
         self._touched |= touched
         self._mempool_height, self._mempool_complete = height, complete
         await self._notify_due()
 
     async def on_block(self, touched: Set[bytes], height: int) -> None:
-        """Take the hashXs that the blocks touched which led to another tip, of this height."""
+        """Add the hashXs touched by the blocks that led to another tip, of this height."""
         self._touched |= touched
         self._block_height = height
         if self._waiting_since is None:
@@ -152,7 +151,7 @@ class Notifications:
         return self._waiting_since is not None and self._now() >= self._waiting_since + PAIR_SECS
 
     async def _notify_due(self) -> None:
-        """Notify until nothing is due; return at once if that is being done already."""
+        """Notify until nothing is due; return at once if a notification is in progress."""
         if self._notifying:
             return
         self._notifying = True
@@ -164,7 +163,7 @@ class Notifications:
             self._changed.set()
 
     async def _notify_all(self) -> None:
-        """Notify of the last reported block with all that was touched."""
+        """Notify of the last reported block with all touched hashXs."""
         if self._mempool_height == self._block_height and self._mempool_complete:
             self.mempool_late = False
         elif self._waiting_since is not None:

@@ -1,1 +1,1 @@
-"""Kills, power cuts and mutations: what the database must survive, and proof that we would see."""
+"""Kills and power cuts that the database must survive, and mutations that the tests must detect."""

@@ -1,18 +1,18 @@
 """Everything that must hold of a database that was just opened: rows, files, answers.
 
-`problems` compares an open `DB` with the chain that its tip names and returns what is wrong as
-sentences; an empty list means that the database is exactly what an undisturbed server would have.
+`problems` compares an open `DB` with the chain that its tip names and returns the differences as
+sentences; an empty list means that the database is identical to that of an undisturbed server.
 """
 
 from collections import defaultdict
 
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.storage import schema
 from tests.crash.stories import expected, story
 
 
 async def problems(db: DB, seed: int) -> list[str]:
-    """What is wrong with a database over a chain of the story."""
+    """Return the differences between a database and a chain of the story."""
     the_story = story(seed)
     if db.db_height == -1:
         return _of_an_empty_database(db)
@@ -27,7 +27,7 @@ async def problems(db: DB, seed: int) -> list[str]:
     found += _undo(db, undo)
     found += _files(db, model)
     if found:
-        # A reader of such rows may wait for ever, for a reorganisation that is not.
+        # A reader of such rows may wait indefinitely, for a reorg that does not come.
         return found
     found += await _answers(db, model, the_story.scripts)
     return found

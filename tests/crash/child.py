@@ -1,4 +1,4 @@
-"""What runs in the process that is killed: our database and block processor over a scripted node.
+"""The process that is killed: our database and block processor over a scripted node.
 
 A *spec* is a dictionary:
 
@@ -7,14 +7,14 @@ A *spec* is a dictionary:
     path             indices of the story's targets that the node's chain goes through
     kill_point, kill_at   SIGKILL ourselves at that passing (from 1) of a named instant; or None
     mutation         how the code is to be broken, or None
-    flush_seed       which batches of the first synchronisation are flushed, and how
+    flush_seed       which batches of the initial sync are flushed, and how
     reorg_limit      REORG_LIMIT
-    variable_headers the coin says that its headers differ in length
+    variable_headers whether the headers of the coin differ in length
     compact          compact the history in the background, often
     bulk             begin with a bulk sync, of chunks of few blocks
-    leaving          name of what another server left, for the job "leave"
+    leaving          name of the state that another server left, for the job "leave"
 
-The journal, a file beside the database, tells what the process had committed when it died.
+The journal, a file beside the database, has the tips that the process had committed when it died.
 """
 
 import asyncio
@@ -30,8 +30,7 @@ from electrumx.cli import compact_history
 from electrumx.server.block_processor.flush_scheduler import FlushScheduler
 from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.bulk_sync.workspace import Workspace
-from electrumx.server.db import upgrade
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB, upgrade
 from electrumx.server.history.row_compaction import CompactionPass
 from electrumx.server.history.store import History
 from electrumx.server.runtime import fault_points as faults
@@ -42,7 +41,7 @@ from tests.fakes.bulk import make_limits_small
 from tests.fakes.chain import COIN
 from tests.fakes.world import ScriptedDaemon, World, make_env
 
-#: blocks in a batch of the first synchronisation
+#: blocks in a batch of the initial sync
 BATCH = 4
 
 
@@ -81,8 +80,8 @@ def set_up(spec, journal):
     Storage.is_small = property(lambda self: not reopen)
     flush_dbs, flush_backup, open_for_sync = DB.flush_dbs, DB.flush_backup, DB.open_for_sync
 
-    async def journalled_open(self):
-        await open_for_sync(self)
+    async def journalled_open(self, fetch_blocks=None):
+        await open_for_sync(self, fetch_blocks)
         journal.write("opened", self.db_tip.hex() if self.db_height >= 0 else "-")
 
     def journalled_flush(self, flush_data, flush_utxos, estimate):

@@ -6,8 +6,8 @@
 
 After a kill the database is opened, sometimes killed while it recovers, opened again and audited:
 it must be at the last state that the dead process had committed, or the one it was committing,
-and there equal an undisturbed server's, row by row.  The node may meanwhile have gone back to the
-branch that was being left.  At the end the whole story is indexed and audited.
+and there equal an undisturbed server's, row by row.  The node may have gone back to the
+branch that was being undone.  At the end the whole story is indexed and audited.
 """
 
 import json
@@ -26,7 +26,7 @@ SIGKILL = -9
 
 
 class Discrepancy(AssertionError):
-    """The database is not what it must be."""
+    """The database differs from that of an undisturbed server."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Kill:
 
 @dataclass
 class Stats:
-    """What a campaign did."""
+    """Counts of a campaign."""
 
     kills: int = 0
     #: kills of a process that was opening after a kill
@@ -140,7 +140,7 @@ class Campaign:
         start = self.reached
         self.furthest = max(self.furthest, start)
         # Going back twice would lead to an ancestor of where the database may be: a node that only
-        # lags, which the server leaves in peace.
+        # is behind, which undoes nothing.
         back = self.story.may_go_back(start) and start == self.furthest
         if back and self.random.random() < 0.7:
             start -= 1
@@ -177,7 +177,7 @@ class Campaign:
         self.stats.by_point[kill.point or "random"] += 1
 
     def job(self, name, kill=None, **more):
-        """Run a job; True if it was killed, as ``kill`` says."""
+        """Run a job; return whether it was killed, as ``kill`` demands."""
         if kill:
             more |= {"kill_point": kill.point, "kill_at": kill.at}
         before = len(self._journal())
@@ -191,7 +191,7 @@ class Campaign:
         return False
 
     def sync(self, last):
-        """Index the story up to a target, in peace."""
+        """Index the story up to a target, without kills."""
         self.job("follow", path=list(range(self.reached, last + 1)))
         self.reached = last
 
@@ -216,7 +216,7 @@ class Campaign:
         result = json.loads(answer["output"])
         if result["problems"]:
             self._fail("\n".join(result["problems"][:10]), answer)
-        # The journal tells where this and every earlier opening found the database.
+        # The journal has the tips at which this and every earlier opening found the database.
         self._allowed_tips()
         if final and result["tip"] != self.story.targets[-1].hex():
             self._fail(f"ended at height {result['height']}", answer)
@@ -259,7 +259,7 @@ class Campaign:
             self.stats.kills_in_recovery += 1
 
     def finish(self):
-        """Let the server end the story in peace and compare everything."""
+        """Let the server end the story without kills and compare everything."""
         answer = self.zygote.run("follow", self._spec(path=self._path()))
         if answer["status"] != 0:
             self._fail("the server failed", answer)

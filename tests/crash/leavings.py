@@ -1,7 +1,7 @@
 """Databases as others leave them: of an older version, or with something interrupted.
 
-Each function changes a closed database, written by us, into what the other one would have left.
-The layouts are written down here once more, so that the code under test is not its own judge.
+Each function changes a closed database, written by us, into one that another server left.
+The layouts are repeated here, so that the code under test does not check itself.
 """
 
 import ast
@@ -83,7 +83,7 @@ def version_7(stores):
 
 
 def cut_history(stores):
-    """What ElectrumX leaves that was killed between history and coins of a reorganisation."""
+    """Leave the state of an ElectrumX that was killed between history and UTXOs of a reorg."""
     raw = (stores.dir / "meta" / "txcounts00").read_bytes()
     height = stores.state["height"] - 3
     tx_count = int.from_bytes(raw[8 * height : 8 * height + 8], "little")
@@ -146,7 +146,7 @@ LEFT = {
 
 
 def leave(name, db_dir, engine):
-    """Change a closed database into what the other server would have left."""
+    """Change a closed database into one that another server left."""
     stores = Stores(db_dir, engine)
     LEFT[name](stores)
     stores.write_states()

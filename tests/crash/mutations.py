@@ -1,13 +1,14 @@
 """Ways to break the code on purpose, in a process under test: the harness must notice each.
 
-A harness that kills and finds nothing proves little: a server without the clearing of excess
-history survived twenty random kills unnoticed, for a re-sync writes the same rows again.
+A harness that kills and finds nothing proves little: a server that did not
+delete orphaned rows survived twenty random kills, since a new sync writes the same rows.
 """
 
 from dataclasses import replace
 
 from electrumx.lib import util
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
+from electrumx.server.db.flusher import Flusher
 from electrumx.server.history.store import History
 from electrumx.server.runtime import fault_points as faults
 from electrumx.server.storage.schema import STATE_KEY
@@ -53,38 +54,38 @@ def old_reorg_order():
 
 def state_before_coins():
     """The state row is committed in a batch of its own, before the coins that it promises."""
-    flush_utxos = DB._flush_utxos
+    flush_utxos = Flusher._flush_utxos
 
     def mutated(self, flush_data, with_coins):
         if with_coins:
             state = replace(
-                self.state,
+                self._stores.state,
                 height=flush_data.height,
                 tx_count=flush_data.tx_count,
                 tip=flush_data.tip,
-                utxo_flush_count=self.history.flush_count,
+                utxo_flush_count=self._history.flush_count,
             )
-            with self.utxo_db.write_batch() as batch:
+            with self._stores.utxo_db.write_batch() as batch:
                 batch.put(STATE_KEY, state.pack())
             faults.fault_point("flush: coins written")
         flush_utxos(self, flush_data, with_coins)
 
-    DB._flush_utxos = mutated
+    Flusher._flush_utxos = mutated
 
 
 def coins_before_history():
     """A forward flush commits the coins before the history."""
-    flush_history, flush_utxos = DB._flush_history, DB._flush_utxos
-    DB._flush_history = lambda self, _flush_data: setattr(
-        self.history, "flush_count", self.history.flush_count + 1
+    flush_history, flush_utxos = Flusher._flush_history, Flusher._flush_utxos
+    Flusher._flush_history = lambda self, _flush_data: setattr(
+        self._history, "flush_count", self._history.flush_count + 1
     )
 
     def mutated(self, flush_data, with_coins):
         flush_utxos(self, flush_data, with_coins)
-        self.history.flush_count -= 1
+        self._history.flush_count -= 1
         flush_history(self, flush_data)
 
-    DB._flush_utxos = mutated
+    Flusher._flush_utxos = mutated
 
 
 def no_fsync():

@@ -19,7 +19,7 @@ import signal
 import sys
 
 from electrumx.server.controller import Notifications
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.env import Env
 from electrumx.server.history.store import History
 

@@ -6,8 +6,8 @@
 # Those that tests use, or the one that benchmarks measure: the newest, with all that makes it fast.
 #
 # e-x lives in environments of its own, for it wants other versions of the libraries than we do.
-# The binding for RocksDB is compiled against Debian's library. What cannot be had is named, and
-# its tests are skipped, or fail where CI is set. An environment that is complete is left alone.
+# The binding for RocksDB is compiled against Debian's library. A missing part is named, and
+# its tests are skipped, or fail where CI is set. A complete environment stays unchanged.
 
 set -u
 top=$(cd "$(dirname "$0")/../.." && pwd)
@@ -24,7 +24,7 @@ make_venv() {
     echo "Making the environment of $name in $peers"
     rm -rf "${peers:?}/$name"
     mkdir -p "$peers"
-    # Not renamed into place: a venv's scripts know its path. The marker tells.
+    # Not renamed into place: a venv's scripts know its path. The marker shows that it is complete.
     "$python" -m venv "$peers/$name" &&
         "$peers/$name/bin/python" -m pip install -q "$@" &&
         touch "$peers/$name/.complete"

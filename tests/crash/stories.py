@@ -1,4 +1,4 @@
-"""What the node's chain does in a crash test: the states it goes through, one after another.
+"""The chain of the node in a crash test: the states it goes through, one after another.
 
 A story is made from its seed, so that the process under test and the one that checks it have the
 same without talking.
@@ -23,7 +23,7 @@ class Story:
 
     def __init__(self, seed):
         maker = ChainMaker(seed=seed, scripts=10)
-        #: what else may be indexed: every script of the chain
+        #: every script of the chain, all of which may be indexed
         self.maker = maker
         fork = maker.grow(anchor(maker), 25)
         self.fork = fork
@@ -57,7 +57,7 @@ class Story:
 
 
 def anchor(maker):
-    """Make a first block that pays a script which sorts after all others; nobody spends it.
+    """Make a first block that pays a script which sorts after all others, and is never spent.
 
     e-x on RocksDB never cuts the history of the script that sorts last: seeking beyond it finds
     no key, and its reverse iterator then yields nothing.  So the last one has nothing to cut.

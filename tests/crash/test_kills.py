@@ -23,7 +23,7 @@ NEEDS = {
 }
 #: instants that only coins with headers of different lengths have
 VARIABLE_HEADERS = {"flush: header offsets written"}
-#: instants of opening what another server left, and what that is
+#: instants of opening a database that another server left, and its state
 LEFT = {
     "open: cut history restored": "cut_history",
     "open: compaction forgotten": "compaction_under_way",
@@ -51,7 +51,7 @@ BULK_PASSINGS = {
     "bulk: joined records written": 4,
 }
 UPGRADE = [name for name in faults.NAMES if group(name) == "upgrade"]
-#: what a server passes in its ordinary life
+#: instants that an undisturbed server passes
 ORDINARY = [
     name
     for name in faults.NAMES
@@ -126,7 +126,7 @@ def test_kills_while_header_offsets_are_written_lose_nothing(zygote, tmp_path):
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("point", [name for name in faults.NAMES if group(name) == "backup"])
-def test_a_kill_while_backing_up_and_the_node_back_on_its_old_branch_loses_nothing(
+def test_a_kill_while_undoing_blocks_and_the_node_back_on_its_old_branch_loses_nothing(
     zygote, tmp_path, engine, point
 ):
     require_engine(engine)
@@ -233,7 +233,9 @@ def test_kills_while_upgrading_lose_nothing(zygote, tmp_path, version, engine):
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("point", LEFT)
-def test_kills_while_mending_what_another_server_left_lose_nothing(zygote, tmp_path, engine, point):
+def test_kills_while_repairing_the_database_of_another_server_lose_nothing(
+    zygote, tmp_path, engine, point
+):
     require_engine(engine)
     campaign = Campaign(zygote, tmp_path, engine=engine, seed=53)
     campaign.sync(campaign.story.before_reorg)

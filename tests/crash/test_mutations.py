@@ -4,7 +4,7 @@ import pytest
 
 from tests.crash.harness import Campaign, Discrepancy, Kill, Zygote
 
-#: how the code is broken, the kills that shall bring it to light, what the audit says
+#: how the code is broken, the kills that must reveal it, the audit's report
 BREAKS = {
     "no_excess_clearing": ([Kill("flush: history written", 3)], "is above flush|is not"),
     "old_reorg_order": ([Kill("backup: history parked")], "history of .* is not"),
@@ -50,7 +50,7 @@ def test_without_kills_the_order_of_writes_does_not_show(zygote, tmp_path):
 def test_the_old_order_loses_history_when_the_node_returns_to_its_old_branch(zygote, tmp_path):
     campaign = Campaign(zygote, tmp_path, engine="leveldb", seed=3, mutation="old_reorg_order")
     campaign.kill_once(Kill("backup: history parked"))
-    # No look in between: only the answers at the end tell.
+    # No check in between: only the final comparison shows it.
     campaign.reached = campaign.story.before_reorg
     path = list(range(campaign.reached, campaign.reached + 1))
     answer = campaign.zygote.run("follow", campaign._spec(path=path))

@@ -10,7 +10,7 @@ from electrumx.lib import util
 from electrumx.server.block_processor.flush_scheduler import FlushScheduler
 from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.bulk_sync.run_files import RunFile
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.history.store import History
 from electrumx.server.storage.schema import STATE_KEY, ChainState, DBError
 from tests.crash import audit
@@ -21,7 +21,7 @@ from tests.fakes.lossy_files import LossyDisk, LossyStore
 from tests.fakes.world import ScriptedDaemon, World, make_env
 
 SEED = 11
-#: images that the nightly run makes of every cut point, beside the one that loses most
+#: images of every cut point in the nightly run, in addition to the one that loses most
 SOAK_IMAGES = int(os.environ.get("SOAK_IMAGES", "8"))
 
 
@@ -84,7 +84,7 @@ def committed_tips(journal, cut):
 
 
 async def wrong_after(disk, cut, place, seed, resync):
-    """What is wrong with what a power cut left; a list of sentences."""
+    """Return the differences that a power cut left; a list of sentences."""
     disk.image(cut, place, seed)
     try:
         db = DB(env_of(place))
@@ -110,7 +110,7 @@ async def wrong_after(disk, cut, place, seed, resync):
         shutil.rmtree(place)
 
 
-async def test_every_cut_point_opens_and_is_what_was_committed(tmp_path):
+async def test_every_cut_point_opens_at_the_committed_state(tmp_path):
     disk = await record(tmp_path / "db")
     assert len(disk.journal) > 150
     kinds = {kind for kind, *_rest in disk.journal}

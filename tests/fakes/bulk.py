@@ -7,7 +7,7 @@ from electrumx.server.bulk_sync import choice, space
 from electrumx.server.bulk_sync.driver import BulkSync
 from electrumx.server.bulk_sync.merge import Merge
 from electrumx.server.bulk_sync.scan import Scan
-from electrumx.server.db.flusher import DB
+from electrumx.server.db.database import DB
 from electrumx.server.storage import schema
 from tests.fakes.world import World
 

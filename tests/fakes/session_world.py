@@ -15,9 +15,9 @@ from electrumx.lib.hash import HASHX_LEN, Base58Error, double_sha256, hash_to_he
 from electrumx.lib.merkle import Merkle
 from electrumx.server.daemon.client import DaemonError
 from electrumx.server.daemon.responses import ReplyTooLargeError
+from electrumx.server.db import DBError
 from electrumx.server.db import wire_rows as packed
-from electrumx.server.db.flusher import DBError
-from electrumx.server.db.queries import Balance, Coins, PackedHistory
+from electrumx.server.db.queries import Balance, PackedHistory, PackedUTXOs
 from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
 from electrumx.server.session import ElectrumX, SessionManager
 from electrumx.server.storage.schema import UTXO
@@ -218,12 +218,12 @@ class FakeDB:
     async def all_utxos(self, hashX):
         return list(self.utxos.get(hashX, []))
 
-    def coins(self, hashX):
+    def packed_utxos(self, hashX):
         async def read():
             backups = self.backup_count
             utxos = sorted(await self.all_utxos(hashX))
-            coins = [packed.pack_coin(u.tx_hash, u.height, u.tx_pos, u.value) for u in utxos]
-            return Coins(b"".join(coins), backups)
+            coins = [packed.pack_utxo(u.tx_hash, u.height, u.tx_pos, u.value) for u in utxos]
+            return PackedUTXOs(b"".join(coins), backups)
 
         return asyncio.ensure_future(read())
 

@@ -7,8 +7,8 @@ from electrumx.lib.coins import Coin
 from electrumx.lib.hash import double_sha256, hash_to_hex_str
 from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.daemon.client import DaemonError
+from electrumx.server.db import DB
 from electrumx.server.db import wire_rows as packed
-from electrumx.server.db.flusher import DB
 from electrumx.server.notifications import Notifications
 from tests.fakes.chain import COIN, Model
 
@@ -141,12 +141,12 @@ async def _assert_same_together(db, model, scripts_hashX):
     """Compare the requests of one loop iteration, which one job reads."""
     # Those that have nothing are among them, and one is asked twice.
     asked = [*scripts_hashX, b"\xff" * 11, *list(scripts_hashX)[:1], b"\0" * 11]
-    readings = [(db.history_entries(x), db.coins(x), db.balance(x)) for x in asked]
+    readings = [(db.history_entries(x), db.packed_utxos(x), db.balance(x)) for x in asked]
     for hashX, (history, coins, balance) in zip(asked, readings, strict=True):
         entries = packed.entries_of((await history).entries)
         assert model.history.get(hashX, []) == entries
         utxos = sorted(model.utxos(hashX))
-        assert packed.coins_of((await coins).coins) == [
+        assert packed.utxos_of((await coins).utxos) == [
             (tx_hash, height, idx, value) for _num, idx, tx_hash, height, value in utxos
         ]
         assert (await balance)[:2] == (len(utxos), sum(utxo[-1] for utxo in utxos))

@@ -23,7 +23,7 @@ LIMITS = ["-timeout=5", "-rss_limit_mb=1024", "-malloc_limit_mb=256", "-print_fi
 
 
 def fuzz(folder: Path, target: str) -> str:
-    """Fuzz one target for its time; return a line that says what came of it."""
+    """Fuzz one target for its time; return a line with the result."""
     corpus, findings = folder / "corpus" / target, folder / "findings" / target
     for path in (corpus, findings, folder / "logs"):
         path.mkdir(parents=True, exist_ok=True)

@@ -78,7 +78,7 @@ class _Connections:
     def exchange(
         self, protocol: str, connection_class: type[StreamConnection], pieces: list[bytes]
     ) -> bytes:
-        """Return what a client is sent in answer to the pieces."""
+        """Return the bytes that a client gets in reply to the pieces."""
         self.world.manager.groups.by_name.clear()
         sent = self.loop.run_until_complete(self._exchange(protocol, connection_class, pieces))
         assert not self.errors, f"an exception reached the event loop: {self.errors}"
@@ -97,7 +97,7 @@ def _server() -> _Connections:
 
 
 def _pieces(data: bytes) -> list[bytes]:
-    """Return the input after its first byte, cut into as many pieces as that says."""
+    """Return the input after its first byte, cut into as many pieces as that byte counts."""
     if not data:
         return []
     count, rest = data[0] % 5 + 1, data[1:]

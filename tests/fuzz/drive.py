@@ -17,7 +17,7 @@ with atheris.instrument_imports(include=INSTRUMENTED):
 
 
 def main() -> None:
-    """Fuzz until told to stop; libFuzzer ends the process."""
+    """Fuzz until stopped; libFuzzer ends the process."""
     name = sys.argv.pop(1)
     atheris.Setup([*sys.argv, f"-max_len={targets.MAX_LEN}"], targets.TARGETS[name])
     atheris.Fuzz()

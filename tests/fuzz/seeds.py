@@ -1,4 +1,4 @@
-"""What the fuzzer begins with: real and made-up blocks and transactions, cut to its length.
+"""The fuzzer's first inputs: real and made-up blocks and transactions, cut to its length.
 
 ``python -m tests.fuzz.seeds FOLDER`` writes a folder for every target.
 """

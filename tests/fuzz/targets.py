@@ -1,14 +1,14 @@
-"""What the fuzzer runs: for each family of formats a function of any bytes, and laws that it checks.
+"""The fuzz targets: for each family of formats a function of any bytes, and laws that it checks.
 
 A target takes bytes and returns nothing; whatever it raises is a finding.  The parsers may raise
 the one documented error, DeserializeError, and nothing else.  What they do accept has to obey:
 
-- a reader's cursor stays within the buffer, and what is read has no more items than bytes;
+- a reader's cursor stays within the buffer, and the result has no more items than bytes;
 - a transaction that was read, written and read again is the same;
-- a block's loop finds what one transaction after the other gives;
-- the compiled parser's verdict and content are the readable one's.
+- a block's loop gives the same as reading one transaction after the other;
+- the verdict and content of the Cython parser are the pure-Python one's.
 
-The first byte of the input chooses the coin and what of it is parsed, so that one run covers a
+The first byte of the input chooses the coin and the parsed part, so that one run covers a
 family.  Needs nothing that is not installed with the server.
 """
 
@@ -71,7 +71,7 @@ def _heights(coin: type[Coin]) -> list[int]:
 
 
 def _format_of(coin: type[Coin]) -> tuple[Any, ...]:
-    """Return what tells a coin's wire format from others'."""
+    """Return the properties in which coins' wire formats differ."""
     methods = tuple(getattr(coin, name).__func__ for name in ("block", "block_header"))
     sizes = tuple(getattr(coin, "HEADER_SIZES", ()))
     return coin.DESERIALIZER, *methods, coin.STATIC_BLOCK_HEADERS, coin.BASIC_HEADER_SIZE, sizes
@@ -180,8 +180,8 @@ COMPILED_COINS = [
 ]
 
 
-def _readable_content(coin: type[Coin], block: Any) -> Iterator[Any]:
-    """Yield of each transaction what the compiled form keeps."""
+def _pure_content(coin: type[Coin], block: Any) -> Iterator[Any]:
+    """Yield the fields of each transaction that the Cython parser keeps."""
     for tx, _hash in block.transactions:
         spent = [(txin.prev_hash, txin.prev_idx) for txin in tx.inputs if not txin.is_generation()]
         made = []
@@ -205,7 +205,7 @@ def _verdict(parse: Callable[[bytes], Any], raw: bytes) -> Any:
 
 
 def compiled(data: bytes) -> None:
-    """Compare the compiled parser with the readable one."""
+    """Compare the Cython parser with the pure-Python one."""
     from electrumx.server.block_processor import _fastblock
 
     if not data:
@@ -225,7 +225,7 @@ def compiled(data: bytes) -> None:
     assert len(readable.transactions) == fast.tx_count, "two counts"
     hashes = b"".join(tx_hash for _tx, tx_hash in readable.transactions)
     assert hashes == fast.tx_hashes, "two hashes"
-    assert list(_readable_content(coin, readable)) == fast.transactions(), "two contents"
+    assert list(_pure_content(coin, readable)) == fast.transactions(), "two contents"
 
 
 # -- scripts and addresses

@@ -69,7 +69,7 @@ async def _differences(client, oracle, questions):
 
 
 async def _wait_for_tip(server, client, oracle, deadline):
-    """Wait until the server's tip is the oracle's, by what it says to wallets and to us."""
+    """Wait until the server's tip is the oracle's, by its replies to wallets and to us."""
     want = {"hex": oracle.headers[-1], "height": oracle.height}
     while True:
         tip = await client.call("blockchain.headers.subscribe")
@@ -153,5 +153,5 @@ async def _assert_same_proofs(client, oracle, height):
 
 
 async def all_follow(servers, oracle, **kwargs):
-    """Every server says what the oracle says."""
+    """Every server agrees with the oracle."""
     await asyncio.gather(*(assert_follows(server, oracle, **kwargs) for server in servers))

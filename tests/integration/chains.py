@@ -1,6 +1,6 @@
 """Chains worth indexing, made on litecoind in seconds and the same in every run.
 
-Coins that anybody may spend (OP_TRUE, bare or behind a hash) make thousands of transactions
+Outputs without a key (OP_TRUE, bare or behind a hash) make thousands of transactions
 without a signature; a wallet adds some that are signed.
 """
 
@@ -14,7 +14,7 @@ HASH160_OP_TRUE = bytes.fromhex("da1745e9b549bd0bfa1a569971c77eba30cd5a4b")
 COIN = 10**8
 FEE = 2_000
 
-# How an OP_TRUE coin of each kind is paid to, and what its spender shows.
+# How an OP_TRUE output of each kind is paid to, and the spender's input script.
 SCRIPTS = {
     "bare": OP_TRUE,
     "p2sh": b"\xa9\x14" + HASH160_OP_TRUE + b"\x87",
@@ -24,7 +24,7 @@ SCRIPT_SIGS = {"bare": b"", "p2sh": b"\x01" + OP_TRUE, "p2wsh": b""}
 
 
 class FreeCoin(NamedTuple):
-    """An output that anybody may spend. txid as displayed, value in satoshis."""
+    """An output without a key. txid as displayed, value in satoshis."""
 
     txid: str
     index: int
@@ -44,9 +44,9 @@ def with_length(data):
 
 
 def make_tx(coins, outputs, *, sequence=0xFFFFFFFD):
-    """A transaction that spends free coins; (txid, hex). outputs: list of (satoshis, script).
+    """A transaction that spends FreeCoins; (txid, hex). outputs: list of (satoshis, script).
 
-    The sequence says that it may be replaced by one that pays more.
+    By the sequence it may be replaced by one that pays more.
     """
     inputs = compact(len(coins))
     for coin in coins:
@@ -97,7 +97,7 @@ class ChainBuilder:
         self.tx_count = 0
 
     def mine_free(self, count):
-        """Mine blocks whose rewards anybody may spend; the coins, not yet mature."""
+        """Mine blocks whose rewards need no key; the outputs, not yet mature."""
         kind = self.random.choice(list(SCRIPTS))
         hashes = self.node.rpc("generatetodescriptor", count, f"raw({SCRIPTS[kind].hex()})")
         blocks = self.node.rpc_batch([("getblock", block_hash, 2) for block_hash in hashes])
@@ -142,7 +142,7 @@ class ChainBuilder:
         self.tx_count += count
 
     def build(self, *, blocks=300, txs=2_100):
-        """A chain of at least so many blocks and transactions, besides coinbases."""
+        """A chain of at least so many blocks and transactions, without coinbases."""
         self.node.mine(5)
         first = self.mine_free(20)
         self.node.mine(100)

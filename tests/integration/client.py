@@ -1,6 +1,6 @@
 """An Electrum protocol client for tests: lines of JSON over TCP or TLS, or messages of WebSocket.
 
-Deliberately thin: it sends what it is told, also nonsense, and keeps what it gets.
+Deliberately thin: it sends the given messages, also nonsense, and keeps the replies.
 """
 
 import asyncio
@@ -119,7 +119,7 @@ class ElectrumClient:
             for future in self._waiting.values():
                 if not future.done():
                     future.set_exception(ConnectionError(str(e)))
-                    future.exception()  # somebody may have stopped waiting
+                    future.exception()  # the waiting task may have ended
         finally:
             self._closed.set()
 
@@ -142,7 +142,7 @@ class ElectrumClient:
         return request_id, future
 
     async def send_raw(self, text):
-        """Send text as one line or message, whatever it says."""
+        """Send text as one line or message, of any content."""
         await self._transport.send(text)
 
     async def request(self, method, params=(), *, timeout=REPLY_SECS):

@@ -1,4 +1,4 @@
-"""Ask a server about everything, and compare with what the oracle says."""
+"""Ask a server about everything, and compare with the oracle."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ def in_order(utxos):
 
 
 def expected_answers(oracle, scripthash):
-    """What the four queries and the status are to be."""
+    """The right results of the four queries, and the status."""
     return {
         "get_history": oracle.get_history(scripthash),
         "get_balance": oracle.get_balance(scripthash),
@@ -24,7 +24,7 @@ def expected_answers(oracle, scripthash):
 
 
 async def actual_answers(client, scripthash):
-    """What the server answers."""
+    """The server's results."""
     calls = [(f"blockchain.scripthash.{query}", scripthash) for query in QUERIES]
     answers = dict(zip(QUERIES, await client.call_many(calls), strict=True))
     answers["listunspent"] = in_order(answers["listunspent"])
@@ -55,7 +55,7 @@ async def _mempool_txids(client, scripthash):
 
 
 async def assert_same_index(server, oracle):
-    """Every scripthash that the oracle knows, and one that nobody paid, answer as it says."""
+    """Every scripthash of the oracle, and one without a payment, has the oracle's results."""
     await wait_synchronised(server, oracle)
     unknown = scripthash_of(b"nobody ever pays to this")
     wrong = []

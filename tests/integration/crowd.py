@@ -1,6 +1,6 @@
 """Crowds of clients: honest wallets with a stopwatch, idle ones, and five kinds of abusers.
 
-Each client comes from a loopback address of its own, so that a server told to group loopback
+Each client comes from a loopback address of its own, so that a server that groups loopback
 addresses (launcher.py) sees subnets: wallets and idle clients are spread over many, the abusers of
 one kind share one.
 """
@@ -162,7 +162,7 @@ class Idlers:
 
 
 class Abusers:
-    """Clients that do each one wrong thing over and over, and come back when thrown out."""
+    """Clients that each repeat one abuse, and reconnect when disconnected."""
 
     def __init__(self, tcp_port, ssl_port, count):
         """count is for all kinds together."""

@@ -46,7 +46,7 @@ class ForkedServers:
         return status
 
     def log(self):
-        """What the servers have printed so far."""
+        """The output of the servers so far."""
         return Path(self._log_file).read_text(errors="replace")
 
     def _answer(self):

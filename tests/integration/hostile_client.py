@@ -21,7 +21,7 @@ PIPELINE = 1_000
 SHORT_REPLY = 1_000
 NO_SUCH_VERSION = "0.1"
 TOO_BUSY = (-101, -102)
-# What a batch says of the members that it has no room for
+# The error of a batch's members that it has no room for
 TOO_LARGE = "response too large"
 
 
@@ -67,7 +67,7 @@ class LineConnection:
             await asyncio.sleep(pause)
 
     def half_close(self):
-        """Say that no more comes; False if this kind of connection cannot."""
+        """Send the end of the stream; False if this kind of connection cannot."""
         if not self._writer.can_write_eof():
             return False
         self._writer.write_eof()
@@ -216,7 +216,7 @@ class Hostile:
         return json.dumps({**version, "id": name, "method": method, "params": params}).encode()
 
     async def _finish(self, connection):
-        # What would come twice has come before the second.
+        # A reply that came twice would come before the second.
         for name in ("first", "second"):
             await self._send(connection, [self._request(name, "server.ping")])
             while self._ledger.due():

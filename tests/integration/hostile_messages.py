@@ -1,10 +1,10 @@
-"""What a hostile client sends, and what it must be answered: the oracle of the fuzzer.
+"""The messages of a hostile client, and the right replies: the oracle of the fuzzer.
 
-`Dialogue` makes messages at random, from a seed; `Ledger` says of each message, from its bytes
+`Dialogue` makes messages at random, from a seed; `Ledger` computes for each message, from its bytes
 alone, which replies are due, and strikes them off as they come. Neither knows anything of the
 server but the protocol:
 
-* the first message that is JSON fixes the dialect of a connection: 2.0, 1.0 or loose;
+* the first message that is JSON fixes the JSON-RPC version of a connection: 2.0, 1.0 or loose;
 * each request with an id gets exactly one reply with that id, notifications and replies get none;
 * what is no request gets an error whose id is null, unless its id could be read;
 * the replies to a batch come as one list.
@@ -14,8 +14,8 @@ import json
 
 PARSE_ERROR, INVALID_REQUEST, UNKNOWN_METHOD, INVALID_ARGUMENTS = -32700, -32600, -32601, -32602
 RESULT = "a result"
-# A request too many for now, a reply too large, a history too large, what the handler refuses and
-# what the node refuses. An internal error (-32603) is never an answer.
+# A request too many for now, a reply too large, a history too large, a refusal of the handler and
+# one of the node. An internal error (-32603) is never an answer.
 ANSWERS = frozenset(
     {RESULT, 1, 2, 10001, INVALID_REQUEST, UNKNOWN_METHOD, INVALID_ARGUMENTS, -101, -102}
 )
@@ -49,7 +49,7 @@ class Due:
         return f"[{names}]" if self.batch else names
 
     def key(self, form):
-        """What a reply that answers it has in common with it."""
+        """The properties that it shares with its reply."""
         return form, self.batch, *sorted(name for name, _codes in self.members)
 
     def allows(self, told):
@@ -69,7 +69,7 @@ def _member(payload, dialect, *, in_batch=False):
     if not isinstance(payload, dict):
         return NULL, {INVALID_REQUEST}
     if "method" not in payload and not in_batch:
-        return None  # a reply, which we asked nobody for
+        return None  # a reply, without a request of ours
     number = payload.get("id")
     if dialect == "1.0":
         if "id" not in payload:
@@ -109,7 +109,7 @@ class Ledger:
         self._dues = {}  # key -> list of Due
 
     def due(self):
-        """What is to come."""
+        """The replies to come."""
         return [due for dues in self._dues.values() for due in dues]
 
     def sent(self, message):
@@ -127,7 +127,7 @@ class Ledger:
         try:
             payload = json.loads(message.decode())
         except (ValueError, RecursionError):
-            # Also what is no UTF-8, and numbers of thousands of digits
+            # Also bytes that are no UTF-8, and numbers of thousands of digits
             return Due((NULL, {PARSE_ERROR}))
         self.dialect = self.dialect or _dialect(payload)
         if payload and isinstance(payload, list) and self.dialect != "1.0":
@@ -242,7 +242,7 @@ class Dialogue:
         self.asked = {}  # id text -> index of the well-formed call that has it
 
     def messages(self, count):
-        """So many messages; the first parsable one is in the dialect."""
+        """So many messages; the first parsable one is of the JSON-RPC version."""
         opening = [self.junk() for _ in range(self.rng.choice([0, 0, 1, 2]))]
         return [*opening, self.good(), *(self.any() for _ in range(count))]
 
@@ -311,7 +311,7 @@ class Dialogue:
         return self._text([self.rng.choice(kinds)() for _ in range(size)])
 
     def junk(self):
-        """What is no JSON."""
+        """A message that is no JSON."""
         rng = self.rng
         depth = rng.choice(DEPTHS)
         message = rng.choice(
@@ -335,7 +335,7 @@ class Dialogue:
                 rng.randbytes(rng.randrange(1, 200)),
             ]
         ).replace(b"\n", b"")
-        # What happened to become a number or the like would fix the dialect.
+        # A message that happened to be a number or the like would fix the version.
         return message if _is_junk(message) else b"{"
 
     def mutated(self):

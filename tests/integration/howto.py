@@ -45,9 +45,9 @@ def page_blocks(name):
 
 
 def block(start, *, page="HOWTO", replacing=()):
-    """The one block that begins so, with what belongs to the reader's machine replaced by ours.
+    """The one block that begins so, with the values of the reader's machine replaced by ours.
 
-    replacing: pairs of what the manual says, which must be there, and what stands for it.
+    replacing: pairs of a text of the manual, which must be there, and its replacement.
     """
     (found,) = [text for text in page_blocks(page) if text.startswith(start)]
     for old, new in replacing:

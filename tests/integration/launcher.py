@@ -3,7 +3,7 @@
 Run as ``python -m tests.integration.launcher PLAN`` where PLAN is a JSON file of these members, all
 of which may be missing:
 
-* names: host name -> IP address, what the process resolves besides real names.
+* names: host name -> IP address, which the process resolves in addition to real names.
 * peers: the coin's hard-coded peers, as real names.
 * public_but: peers on loopback count as public, except for these addresses, and are connected to
   from the address of our own first service, as they would be from a public one.
@@ -64,7 +64,7 @@ def _inject_peers(peers):
     coin.PEERS = peers
 
 
-# A class is forgotten when nobody but its parent knows it.
+# A class is collected when only its parent refers to it.
 _made_coins = []
 
 
@@ -76,7 +76,7 @@ def _inject_coin(maker, genesis_hash):
 
 
 def inject(plan):
-    """Change the process as the plan says."""
+    """Change the process by the plan."""
     if "names" in plan:
         _inject_names(plan["names"])
     if "public_but" in plan:

@@ -5,7 +5,7 @@ from tests.integration.oracle import Oracle, Output, ParsedTx, Spend, scripthash
 
 
 class MadeOracle(Oracle):
-    """What a correct server answers when a MadeBlock is the tip.
+    """The results of a correct server when a MadeBlock is the tip.
 
     unconfirmed are the MadeTxs of the mempool.
     """
@@ -15,7 +15,7 @@ class MadeOracle(Oracle):
         blocks = chain.made(tip)
         mempool = list(unconfirmed)
         if isinstance(self.maker, Decred):
-            # What the last block holds is not certain before it has a successor.
+            # The contents of the last block are not certain before it has a successor.
             last = blocks.pop()
             mempool += last.txs[1:] if last.regular else last.txs
             self.void_heights = {

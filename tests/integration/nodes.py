@@ -39,7 +39,7 @@ def _json_number(value):
 
 
 class Node:
-    """What all nodes share. Subclasses say how to start one and which COIN it serves."""
+    """The base of all nodes. Subclasses define how to start one and which COIN it serves."""
 
     COIN = ""
     NET = "regtest"
@@ -65,7 +65,7 @@ class Node:
 
     @property
     def url(self):
-        """What DAEMON_URL is to be."""
+        """The value of DAEMON_URL."""
         return f"http://{USER}:{PASSWORD}@127.0.0.1:{self.port}/"
 
     @property
@@ -83,7 +83,7 @@ class Node:
                 self.child.wait_for(self._answers, what="answer to RPC", timeout=START_SECS)
                 break
             except ChildDied:
-                # Somebody else may have taken the free port in the meantime.
+                # Another process may have taken the free port in the meantime.
                 if attempt == 2 or port:
                     raise
                 self.port = 0
@@ -191,7 +191,7 @@ class Node:
             self._known_blocks[block_hash] = bytes.fromhex(raw)
         return [self._known_blocks[h] for h in hashes]
 
-    # What getblock wants after the hash to give hex.
+    # The parameters of getblock after the hash for a result in hex.
     RAW_BLOCK = (0,)
 
     def reorganise(self, depth, extra=1):
@@ -244,10 +244,10 @@ class Litecoind(WalletNode):
         command += [f"-rpcuser={USER}", f"-rpcpassword={PASSWORD}", f"-rpcport={self.port}"]
         command += ["-rpcbind=127.0.0.1", "-rpcallowip=127.0.0.1", "-rpcworkqueue=64"]
         command += ["-fallbackfee=0.0001", "-acceptnonstdtxn=1", "-mempoolreplacement=1"]
-        # Long chains of unconfirmed transactions are what some tests are about.
+        # Some tests make long chains of unconfirmed transactions.
         command += ["-limitancestorcount=200", "-limitdescendantcount=200", *NO_SELF_CHECKS]
         if not self.mweb:
-            # Else the miner stops at height 431, waiting for somebody to peg in.
+            # Else the miner stops at height 431, waiting for a peg-in.
             command.append("-vbparams=mweb:4000000000:4000000001")
         return command
 
@@ -287,11 +287,11 @@ class Bcoin(Node):
     RAW_BLOCK = (False,)
     SEGWIT_HEIGHT = 432
 
-    # The hash of all zeros, whose key nobody has; tests that spend mine to a wallet's address.
+    # The hash of all zeros, without a known key; tests that spend mine to a wallet's address.
     MINING_ADDRESS = "mfWxJ45yp2SFn7UciZyNpvDKrzbhyfKrY8"
 
     def words(self):
-        """What starts its program, or None."""
+        """The command of its program, or None."""
         return parts.bcoin()
 
     def command(self):

@@ -1,4 +1,4 @@
-"""What a correct server must answer, from the node's own blocks, in plain slow code.
+"""The results of a correct server, from the node's own blocks, in plain slow code.
 
 Shares nothing with the server: it parses bytes by itself. Synchronous, in memory.
 """
@@ -95,7 +95,7 @@ class Reader:
 
 @functools.lru_cache(maxsize=2**15)
 def parse_block(raw):
-    """Transactions of a raw block. What follows them (an MWEB extension block) is left alone."""
+    """Transactions of a raw block, without the bytes behind them (an MWEB extension block)."""
     reader = Reader(raw)
     reader.take(80)
     return [reader.transaction() for _ in range(reader.compact())]
@@ -169,7 +169,7 @@ class Oracle:
                 self.confirmed[scripthash].append((tx.txid, height))
 
     def _looked_up_by(self, tx):
-        """Scripthashes of no output under which a transaction is found besides."""
+        """Scripthashes of no output under which a transaction is also found."""
         return ()
 
     def _own(self, script):

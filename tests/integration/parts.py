@@ -119,7 +119,7 @@ def _put_in_place(work, place):
 
 
 def main():
-    """Fetch what is missing. What cannot be had is reported, and its tests will say so too."""
+    """Fetch missing parts. A part that cannot be had is reported, and its tests report it too."""
     for name, find, fetch in (
         ("the Bitcoin SV node", bitcoin_sv, fetch_bitcoin_sv),
         ("bcoin", bcoin, fetch_bcoin),

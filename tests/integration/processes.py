@@ -108,7 +108,7 @@ class Child:
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
-            pass  # nobody is left
+            pass  # no process is left
         self.popen.poll()
         _alive.discard(self)
 

@@ -130,7 +130,7 @@ class ServerProcess:
     # --- watching
 
     def log(self):
-        """What it has printed since its last start."""
+        """Its output since its last start."""
         log = self.folder / "server.log"
         return log.read_text(errors="replace")[self._log_start :]
 

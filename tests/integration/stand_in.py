@@ -1,4 +1,4 @@
-"""The stand-in node of tests/fakes in a thread of its own, with chains made to measure.
+"""The fake node of tests/fakes in a thread of its own, with chains made to measure.
 
 For tests that need a node's answers in an instant, or blocks that no regtest miner would make.
 What the test does to the node goes through `StandIn.do`, which runs it in the node's thread.
@@ -84,7 +84,7 @@ def add_block(maker, prev_hash, txs):
 
 
 def chained_block(maker, prev_hash, count, *, script=None, sig_size=300):
-    """A block of count transactions besides the coinbase, each spending the one before.
+    """A block of count transactions and the coinbase, each spending the one before.
 
     Each has an input with a signature of sig_size bytes and two outputs: one to a script of its
     own, or to the one given, and the change to another. Its hash.

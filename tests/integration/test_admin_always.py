@@ -85,13 +85,13 @@ def test_a_server_is_pointed_to_another_node_while_the_first_is_away(launch, nod
     server.wait_log(f"caught up to height {HEIGHT}", timeout=60)
 
 
-def test_a_node_that_hangs_holds_up_no_command(launch, node):
+def test_a_node_that_hangs_delays_no_command(launch, node):
     node.do(lambda node: node.fail_next(*[Fault.HANG] * 50))
     server = launch(node.env)
     assert_every_command_is_answered(server, node.env["DAEMON_URL"])
 
 
-def test_a_node_that_is_starting_holds_up_no_command(launch, node):
+def test_a_node_that_is_starting_delays_no_command(launch, node):
     node.do(lambda node: node.fail_next(*[Fault.WARMING_UP] * 1000))
     server = launch(node.env)
     server.wait_log("starting up")

@@ -12,7 +12,7 @@ from tests.integration.stand_in import StandIn, small_chain
 
 # Of polls, which these tests would wait for in vain.
 HOUR = dict.fromkeys(("DAEMON_POLL_INTERVAL_BLOCKS", "DAEMON_POLL_INTERVAL_MEMPOOL"), 3_600_000)
-# What a slow machine may take
+# The time that a slow machine may take
 LIMIT_SECS = 20
 
 

@@ -1,4 +1,4 @@
-"""What clients and operators may do wrong, against the whole server process."""
+"""Errors of clients and operators, against the whole server process."""
 
 import contextlib
 import hashlib
@@ -37,7 +37,7 @@ BUSY_SCRIPT = script_of(1)
 
 @pytest.fixture
 def ends_with(tmp_path):
-    """Function: start the server with settings that are wrong; the one line that says so."""
+    """Function: start the server with wrong settings; the one line of the error."""
 
     def run(**settings):
         node_env = {"COIN": "Bitcoin", "NET": "regtest"}
@@ -137,7 +137,7 @@ def test_a_database_directory_without_permission_ends_the_server_with_one_line(t
         error = ends_with(DB_DIRECTORY=locked)
         assert error.startswith(f"envvar DB_DIRECTORY value {locked} is not writable")
         return
-    # Nothing keeps root out but the file system itself, which not every kernel says beforehand.
+    # Nothing keeps root out but the file system itself, which not every kernel reports before.
     maker, tip = small_chain(2)
     with StandIn(maker.chain(tip)) as node:
         error = ends_with(DB_DIRECTORY="/proc/self", DAEMON_URL=node.env["DAEMON_URL"])
@@ -201,7 +201,7 @@ class Raw:
         self.file = self.sock.makefile("rb")
 
     def send(self, data, *, text=True):
-        """Send a message. A websocket sends it as text unless told not to."""
+        """Send a message. A websocket sends it as text unless text is false."""
         if self.protocol in ("ws", "wss"):
             self.ws.send(data, text=text)
         else:
@@ -241,7 +241,7 @@ def huge_tx(maker, tip):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A server over a stand-in node, with a client that has done nothing wrong."""
+    """A server over a fake node, with a client that has done nothing wrong."""
     maker, tip = small_chain()
     tip = chained_block(maker, tip, MAX_SEND // 99, script=BUSY_SCRIPT, sig_size=10)
     tip = maker.grow(tip, 3)
@@ -490,7 +490,7 @@ def test_a_protocol_that_we_do_not_speak_is_an_error_and_the_end(version, protoc
     assert raw.receive() is None
 
 
-def test_answers_to_questions_that_nobody_asked_change_nothing(dial):
+def test_replies_without_a_request_change_nothing(dial):
     raw = dial("tcp")
     for reply in ({"id": 0, "result": 1}, {"id": [], "result": 1}, {"id": None, "error": {}}):
         raw.send(json.dumps({"jsonrpc": "2.0", **reply}).encode())
@@ -512,7 +512,7 @@ def test_junk_in_place_of_a_handshake_ends_only_that_connection(dial, world):
         assert sock.recv(100).startswith(b"HTTP/1.1 4")
 
 
-def test_connections_that_are_reset_or_left_half_open_hold_up_nobody(dial, world, stopping):
+def test_connections_that_are_reset_or_left_half_open_delay_no_others(dial, world, stopping):
     hello = bytes.fromhex("160301020001")  # the beginning of a TLS handshake
     socks = []
     for protocol in SERVICES:
@@ -533,7 +533,7 @@ def test_connections_that_are_reset_or_left_half_open_hold_up_nobody(dial, world
 
 def test_the_operators_port_survives_nonsense_too(dial, world):
     for message, _error in MALFORMED.values():
-        # Each ends its connection: what follows may have been sent by a web page.
+        # Each ends its connection: the rest may have been sent by a web page.
         raw = dial("rpc")
         raw.send(message)
         assert raw.receive()["error"]["code"] in (-32700, -32600)

@@ -1,4 +1,4 @@
-"""The whole server over a stand-in node with a made chain, held against the model of the index.
+"""The whole server over a fake node with a made chain, compared with the model of the index.
 
 No real node mines such blocks: transactions in the order of their hashes, outputs of any form,
 branches from anywhere.
@@ -79,7 +79,7 @@ def made_chain(request):
     return maker, tip
 
 
-async def test_every_script_of_a_made_chain_and_of_its_branches_is_as_the_model_says(
+async def test_every_script_of_a_made_chain_and_of_its_branches_agrees_with_the_model(
     made_chain, tmp_path, stopping
 ):
     maker, tip = made_chain

@@ -61,7 +61,7 @@ def node_and_server(folder, tmp_path, stopping):
 
 
 class BenchNode:
-    """The stand-in node, asked as the oracle asks a node."""
+    """The fake node, asked as the oracle asks a node."""
 
     def __init__(self, node):
         self._node = node
@@ -110,7 +110,7 @@ def test_a_shape_always_gives_the_same_chain_and_another_seed_another_one(tmp_pa
 
 
 @pytest.mark.parametrize("text", ["20k", "100k", "400k", "4m", "1234"])
-def test_a_chain_has_exactly_as_many_transactions_as_its_size_says(text):
+def test_a_chain_has_exactly_the_transactions_of_its_size(text):
     shape = Shape.sized(text)
     per_block = [shape.spends(height) for height in range(shape.blocks + 1)]
 
@@ -152,7 +152,7 @@ def test_headers_link_and_roots_and_commitments_are_those_of_the_transactions(fi
 
 
 @pytest.mark.parametrize("parts", [(MAIN, ORDINARY, BUSY), (MAIN, FORK)])
-def test_every_coin_is_spent_once_and_by_those_who_may(files, parts):
+def test_every_utxo_is_spent_once_and_when_mature(files, parts):
     raws = chain_of(files, *parts)
     if FORK in parts:
         del raws[SHAPE.blocks - SHAPE.fork + 1 : SHAPE.blocks + 1]
@@ -205,7 +205,7 @@ def test_a_busy_block_pays_to_each_of_the_crowd(files):
         assert crowd <= {hashlib.sha256(script).digest()[::-1].hex() for script in scripts}
 
 
-def test_targets_have_the_histories_that_are_said_of_them(folder, files):
+def test_targets_have_the_stated_histories(folder, files):
     with NodeProcess(folder, folder.parent / "node-of-targets") as node:
         oracle = BenchOracle(BenchNode(node))
     targets = files.targets()
@@ -221,7 +221,7 @@ def test_targets_have_the_histories_that_are_said_of_them(folder, files):
         assert oracle.position[txid][0] == height
 
 
-def test_the_stand_in_node_tells_at_once_who_waits_for_a_block(folder, tmp_path):
+def test_the_fake_node_notifies_calls_that_wait_for_a_block_at_once(folder, tmp_path):
     with NodeProcess(folder, tmp_path) as node, ThreadPoolExecutor() as pool:
         tip = {"height": SHAPE.blocks, "hash": node.call("getbestblockhash")}
         assert node.call("waitfornewblock", 1) == tip
@@ -294,7 +294,7 @@ ANSWERS = {
 
 
 @pytest.mark.slow
-def test_what_scenarios_ask_is_answered_as_the_oracle_says(folder, files, node_and_server):
+def test_requests_of_scenarios_have_the_oracles_results(folder, files, node_and_server):
     node, server = node_and_server
     oracle = BenchOracle(BenchNode(node))
     seen = set()
@@ -379,7 +379,7 @@ def test_a_reply_is_known_by_its_id_wherever_that_is_and_however_it_is_filled_up
 
 
 @pytest.mark.parametrize("cut", range(0, 12, 3))
-def test_lines_are_put_together_however_they_arrive(cut):
+def test_lines_are_assembled_however_they_arrive(cut):
     lines = wire.Lines()
     data = b"one\ntwo\n\nthree\n"
 

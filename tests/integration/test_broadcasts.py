@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.daemon, pytest.mark.xdist_group("litecoind")]
 
 # Of polls, which these tests would wait for in vain.
 HOUR = dict.fromkeys(("DAEMON_POLL_INTERVAL_BLOCKS", "DAEMON_POLL_INTERVAL_MEMPOOL"), 3_600_000)
-# What a slow machine may take
+# The time that a slow machine may take
 LIMIT_SECS = 20
 SUBSCRIBE = "blockchain.scripthash.subscribe"
 
@@ -133,12 +133,12 @@ async def test_a_chain_of_broadcasts_is_shown_as_it_is_sent(litecoind, server_fo
             assert [heights[txid] for txid in txids] == [0] + [-1] * (len(txids) - 1)
             (output,) = litecoind.rpc("decoderawtransaction", raw)["vout"]
             coin = {"txid": txid, "vout": 0, "amount": output["value"]}
-        # The list of the node says the same.
+        # The list of the node agrees.
         balance = await client.call("blockchain.scripthash.get_balance", script_hash)
         assert balance == {"confirmed": 0, "unconfirmed": int(output["value"] * 10**8)}
 
 
-async def test_a_node_without_packages_is_said_to_have_none(litecoind, server_for):
+async def test_a_node_without_packages_is_reported_as_such(litecoind, server_for):
     await asyncio.to_thread(litecoind.mine, 2)
     server = server_for(litecoind, protocols=("tcp",), **HOUR)
     for version in (None, "1.4", "1.4.2"):

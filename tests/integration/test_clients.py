@@ -44,7 +44,7 @@ async def deaf_server(protocol):
 
 
 async def electrum_client(protocol, port):
-    """A client, its transport and what it sends."""
+    """A client, its transport and its messages."""
     client = await ElectrumClient.open(protocol, port)
     line = client._transport
     transport = line.writer.transport if protocol == "tcp" else line.connection.transport
@@ -52,7 +52,7 @@ async def electrum_client(protocol, port):
 
 
 async def hostile_connection(protocol, port):
-    """A connection, its transport and what it sends."""
+    """A connection, its transport and its messages."""
     kind = LineConnection if protocol == "tcp" else WebSocketConnection
     connection = await kind.open(random.Random(0), protocol, port)
     transport = (connection._writer if protocol == "tcp" else connection._ws).transport
@@ -60,7 +60,7 @@ async def hostile_connection(protocol, port):
 
 
 async def crowd_line(_protocol, port):
-    """A line, its transport and what it sends."""
+    """A line, its transport and its messages."""
     line = await Line.open(port, "127.0.0.1")
     return line, line.writer.transport, line.call(UNREAD.decode())
 

@@ -1,4 +1,4 @@
-"""What is in contrib, tried as far as a machine without systemd and containers lets us."""
+"""The files of contrib, tried as far as a machine without systemd and containers allows."""
 
 import asyncio
 import getpass
@@ -35,7 +35,7 @@ START_SECS = 60
 
 @pytest.fixture
 def node(stopping):
-    """A stand-in node with a small chain."""
+    """A fake node with a small chain."""
     maker, tip = small_chain(HEIGHT)
     return stopping.enter_context(StandIn(maker.chain(tip)))
 
@@ -52,7 +52,7 @@ def assert_serves(port):
 
 
 class Service:
-    """The daemontools service of the manual, made as the manual says."""
+    """The daemontools service of the manual, made by its steps."""
 
     def __init__(self, home, node, stopping):
         require(shutil.which("svscan"), "daemontools is not installed")
@@ -172,7 +172,7 @@ def test_scripts_are_executable_and_parse(script):
     subprocess.run(["sh", "-n", script], check=True)
 
 
-def test_a_run_script_without_its_settings_says_which(short_tmp):
+def test_a_run_script_without_its_settings_names_them(short_tmp):
     require(shutil.which("envdir"), "daemontools is not installed")
     shutil.copytree(CONTRIB / "daemontools", short_tmp / "service")
     (short_tmp / "service" / "env" / "ELECTRUMX").unlink()
@@ -245,7 +245,7 @@ def unit_here(tmp_path):
 
 
 def analyze(*words):
-    # Its result, not its words, is what a version without a bus or a manual page changes.
+    # A version without a bus or a manual page has the same words and another result.
     return subprocess.run(["systemd-analyze", *words], capture_output=True, text=True, timeout=60)
 
 
@@ -308,7 +308,7 @@ class ServiceManager:
                 return lines
 
 
-def test_systemd_is_told_of_start_life_and_stop(short_tmp, node, stopping):
+def test_systemd_is_notified_of_start_life_and_stop(short_tmp, node, stopping):
     manager = stopping.enter_context(ServiceManager(short_tmp / "notify"))
     node.node.delay = 0.02
     server = ServerProcess(
@@ -323,7 +323,7 @@ def test_systemd_is_told_of_start_life_and_stop(short_tmp, node, stopping):
     stopping.callback(server.kill)
 
     starting = manager.until("READY=1")
-    # Ready is not said before wallets are served.
+    # READY is not sent before wallets are served.
     assert_serves(server.ports["tcp"])
     serving = manager.until(f"STATUS=height {HEIGHT}, 0 sessions")
     serving += manager.until("WATCHDOG=1")
@@ -421,7 +421,7 @@ async def test_a_renewed_certificate_needs_no_restart(policy, tmp_path, node, st
         assert await shown() == [old, old]
         new = make_certificate(tmp_path, "new.example.org")
         assert await shown() == [new, new]
-        # Those who were connected notice nothing.
+        # Connected clients notice nothing.
         for client in (tls, websocket):
             assert await client.call("server.ping") is None
     log = server.log()
@@ -469,7 +469,7 @@ def test_the_container_file_copies_what_is_there_and_needed():
             copied |= set(sources)
 
     assert all((REPOSITORY / source).exists() for source in copied)
-    # What setup.py reads, the code itself, and the versions and hashes of what it needs
+    # The files that setup.py reads, the code itself, and versions and hashes of its packages
     read = {"setup.py", "pyproject.toml", "README.rst", "LICENCE", "electrumx"}
     assert copied == read | {"contrib/constraints.txt", "contrib/container/requirements.txt"}
 
@@ -551,8 +551,8 @@ def test_the_container_s_command_serves_and_is_healthy(short_tmp, node, stopping
 # --- the Raspberry Pi
 
 
-def test_the_pi_s_installer_asks_for_what_it_needs(short_tmp):
-    """With stand-ins for what would change this machine, which note how they were called."""
+def test_the_pi_s_installer_requests_its_packages(short_tmp):
+    """With fakes of programs that would change this machine, which record their calls."""
     programs = short_tmp / "programs"
     programs.mkdir()
     calls = short_tmp / "calls"
@@ -702,7 +702,7 @@ def test_the_query_tool_obeys_its_limit_and_takes_several_items(database):
     ],
 )
 @pytest.mark.xdist_group("query")
-def test_the_query_tool_says_in_one_line_what_is_wrong(word, settings, complaint, database):
+def test_an_error_of_the_query_tool_is_one_line(word, settings, complaint, database):
     done = run_query(database[0], word, **settings)
 
     assert done.returncode == 1

@@ -94,7 +94,7 @@ async def test_when_all_nodes_are_dead_the_server_waits_calmly_and_resumes(pair,
         first.kill()
         deadline = time.monotonic() + OUTAGE_SECS
         while time.monotonic() < deadline:
-            # What the index knows is served.
+            # Indexed data is served.
             assert await client.call("server.ping") is None
             assert len(await client.call("blockchain.block.header", 110)) == 160
             await asyncio.sleep(0.5)

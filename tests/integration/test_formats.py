@@ -1,8 +1,8 @@
 """Whole servers over chains in every wire format: sync, mempool, reorganisation, queries.
 
 There is a node for few of the coins.  So each chain is made by a maker of its format, and served
-by a node that only looks up what was made; the coin is the real one but for its first block.  Every
-answer is compared with what was made, which nothing has parsed.
+by a node that only looks up the made blocks; the coin is the real one but for its first block.  Every
+answer is compared with the made chain, which nothing has parsed.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ from tests.integration.stand_in import StandIn
 # The coin's own hash is tested by DashItself.
 TESTED = [maker for maker in MAKERS if maker is not Dash] + PACKAGED
 
-# Protocols and what they are sent of a header that comes with a proof, in bytes.
+# Protocols and the bytes that they get of a header that comes with a proof.
 TRUNCATED = {AuxPow: 80, PlainAuxPow: 80, Dogecoin: 80, Names: 80, Emercoin: 80, XayaNames: 85}
 # Coins whose nodes are asked about masternodes.
 MASTERNODES = (DashItself, SmartCash, Odin, Zcoin)
@@ -117,7 +117,7 @@ async def assert_same_answers(story, oracle):
 
 
 def assert_chain_has_what_is_tested(oracle):
-    """Chance has made what the format is about."""
+    """The random chain has the format's special cases."""
     maker = oracle.maker
     if isinstance(maker, Decred):
         assert oracle.void_heights

@@ -44,7 +44,7 @@ def script_hash(script):
 
 
 class World:
-    """A server over a stand-in node, clients that have done nothing wrong, and what they know."""
+    """A server over a fake node, clients that have done nothing wrong, and their state."""
 
     def __init__(self, folder, stack, **settings):
         maker, tip = small_chain()
@@ -66,9 +66,9 @@ class World:
 
     @staticmethod
     def _keep_coins(maker, block_hash):
-        """Let no later block spend the coins of one with BUSY_SCRIPT.
+        """Let no later block spend the outputs of one with BUSY_SCRIPT.
 
-        The maker spends coins at random; to spend one of these would change the answers.
+        The maker spends outputs at random; to spend one of these would change the answers.
         """
         unspent = maker.blocks[block_hash][2]
         before = maker.blocks[maker.blocks[block_hash][1]][2]
@@ -127,7 +127,7 @@ class World:
         return self.server.rpc("getinfo")["sessions"]
 
     async def settled(self):
-        """Wait until nobody is connected but who asks."""
+        """Wait until only the asking client is connected."""
         deadline = time.monotonic() + SETTLING_SECS
         while (sessions := await asyncio.to_thread(self.sessions))["count"] > 1:
             assert time.monotonic() < deadline, sessions
@@ -142,7 +142,7 @@ class World:
 
 
 class Bystander:
-    """A wallet that goes on with what it does."""
+    """A wallet that continues its requests."""
 
     def __init__(self, world, protocol):
         self._world, self._protocol = world, protocol
@@ -219,7 +219,7 @@ async def crowd(world, seeds, *, on_connection=lambda number: None):
 
 
 @pytest.mark.parametrize("loop", [None, "uvloop"])
-async def test_every_request_of_a_hostile_crowd_is_answered_once_and_nobody_is_harmed(
+async def test_every_request_of_a_hostile_crowd_is_answered_once_and_no_other_is_harmed(
     loop, tmp_path
 ):
     start = int(os.environ.get("ELECTRUMX_FUZZ_SEED", "1"))

@@ -1,6 +1,6 @@
-"""What the HOWTO and the README want typed is typed, and what they say is printed is printed.
+"""The commands of the HOWTO and the README run, and print the output that these show.
 
-A block is typed as it stands but for what belongs to the reader's machine: paths, ports, the node.
+A block is run as it is but for the values of the reader's machine: paths, ports, the node.
 The sections on supervision are tried in test_deployment.
 """
 
@@ -65,7 +65,7 @@ TYPED = {
     },
     "README": {
         "make run": "test_make_knows_its_targets",
-        "pip install .": "test_the_server_runs_as_the_readme_says",
+        "pip install .": "test_the_server_runs_by_the_readme",
     },
 }
 NOT_TYPED = {
@@ -81,7 +81,7 @@ NOT_TYPED = {
     "HiddenServiceDir": "the configuration of another program",
     "REPORT_SERVICES=tcp": "it belongs to an onion address that does not exist",
 }
-# Lines of the log that appear only in trouble, or after half a minute, and the tests that see them.
+# Lines of the log that appear only after errors, or after half a minute, and their tests.
 NOT_SEEN_AT_ONCE = {
     "ERROR:Daemon:connection problem": "tests/server/daemon/test_client.py",
     "ERROR:Prefetcher:block 900,001": "tests/server/block_processor/test_prefetcher.py",
@@ -160,7 +160,7 @@ def test_the_server_is_installed(tmp_path):
 
 @pytest.mark.parametrize("page", ["HOWTO", "README"])
 def test_make_knows_its_targets(page):
-    """Run dry: what they do takes minutes, and is tried by those who call them."""
+    """Run dry: they take minutes, and other tests try them."""
     require(shutil.which("make"), "make is not installed")
     for line in block("make run", page=page).splitlines():
         command = line.partition("#")[0].strip()
@@ -172,7 +172,7 @@ def test_make_knows_its_targets(page):
 
 
 class Reader:
-    """Somebody who follows the manual, with a node, on ports and in folders of their own."""
+    """A reader who follows the manual, with a node, on ports and in folders of their own."""
 
     def __init__(self, folder, node):
         self.node = node
@@ -301,8 +301,8 @@ def test_a_small_experiment_needs_only_a_node(reader, stopping):
     assert server.popen.wait(START_SECS) == 0
 
 
-def test_the_server_runs_as_the_readme_says(reader, stopping):
-    """Having installed as the HOWTO says, in the same words."""
+def test_the_server_runs_by_the_readme(reader, stopping):
+    """After an installation by the HOWTO, with the same commands."""
     install = block("pip install .")
     _database, node, _net, services = reader.here
     database = ("/var/lib/electrumx", reader.database)

@@ -14,7 +14,7 @@ from tests.integration.turmoil import Turmoil, free_coins
 
 pytestmark = [pytest.mark.daemon, pytest.mark.xdist_group("bcash")]
 
-# The script hash of OP_TRUE: what is mined to it, anybody may spend.
+# The script hash of OP_TRUE: rewards to it need no key.
 FREE_ADDRESS = "2ND8PB9RrfCaAcjfjP1Y6nAgFd9zWHYX4DN"
 
 

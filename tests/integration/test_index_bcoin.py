@@ -11,7 +11,7 @@ from tests.integration.turmoil import Turmoil, follow_branches, free_coins
 
 pytestmark = [pytest.mark.daemon, pytest.mark.slow, pytest.mark.xdist_group("bcoin")]
 
-# The script hash of OP_TRUE: what is mined to it, anybody may spend.
+# The script hash of OP_TRUE: rewards to it need no key.
 FREE_ADDRESS = "2ND8PB9RrfCaAcjfjP1Y6nAgFd9zWHYX4DN"
 REORGS = 8
 DEEPEST = 9

@@ -27,7 +27,7 @@ FALSE_RETURN = b"\x00\x6a"
 
 
 def free_up(node, count=3, parts=40):
-    """Coins that anybody may spend, made of rewards by the node's wallet, and mined."""
+    """Outputs without a key, made of rewards by the node's wallet, and mined."""
     address = node.mining_address()
     hashes = node.mine(count, address)
     while node.height() < count + 100:
@@ -36,7 +36,7 @@ def free_up(node, count=3, parts=40):
     for block_hash in hashes:
         reward = node.rpc("getblock", block_hash, 2)["tx"][0]
         value = int(reward["vout"][0]["value"] * 10**8)
-        # Not yet signed: what a bare coin's spender shows is nothing.
+        # Not yet signed: the input script of a bare output's spender is empty.
         unsigned = FreeCoin(reward["txid"], 0, value, "bare")
         part = (value - 10 * FEE) // parts
         _txid, raw = make_tx([unsigned], [(part, SCRIPTS["bare"])] * parts)
@@ -113,7 +113,7 @@ async def test_random_branches_are_followed(chain, servers):
 
 
 def electrumx_rpc(server, *words):
-    """What the administrator's command prints."""
+    """The output of the administrator's command."""
     command = [sys.executable, REPOSITORY / "electrumx_rpc", "-p", server.ports["rpc"], *words]
     done = subprocess.run(
         [str(word) for word in command], capture_output=True, text=True, timeout=60, check=True
@@ -173,7 +173,7 @@ async def test_what_follows_on_op_return_is_spendable_from_the_activation_on(tmp
 
         # It is spent, which shows a coin that is gone, and not one that never was.
         other = coins.pop()
-        # Any true value in front of OP_RETURN satisfies the script: the one that P2SH coins show.
+        # Any true value in front of OP_RETURN satisfies the script: that of P2SH outputs' spenders.
         spender = spendable._replace(kind="return")
         SCRIPT_SIGS["return"] = b"\x51"
         _txid, raw = make_tx([spender, other], [(other.value - FEE, SCRIPTS["bare"])])

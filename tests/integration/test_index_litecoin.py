@@ -26,7 +26,7 @@ def small_chain(node):
 
 
 @pytest.mark.parametrize("engine", ["leveldb", "rocksdb"])
-async def test_a_big_chain_and_its_mempool_are_indexed_as_the_oracle_says(
+async def test_a_big_chain_and_its_mempool_are_indexed_as_by_the_oracle(
     engine, litecoind, server_for
 ):
     builder = await asyncio.to_thread(ChainBuilder(litecoind).build)
@@ -50,7 +50,7 @@ async def test_blocks_with_mweb_extensions_are_indexed(mweb_litecoind, server_fo
     await assert_same_index(server, await asyncio.to_thread(Oracle, node))
 
 
-async def test_an_unconfirmed_peg_in_spends_what_the_node_says(mweb_litecoind, server_for):
+async def test_an_unconfirmed_peg_in_spends_the_nodes_outputs(mweb_litecoind, server_for):
     node = mweb_litecoind
     node.mine(node.MWEB_HEIGHT - 1)
     server = await asyncio.to_thread(server_for, node)
@@ -114,7 +114,7 @@ async def test_a_chain_replaced_while_the_server_is_down_is_followed(litecoind, 
     await assert_same_index(server, await asyncio.to_thread(Oracle, litecoind))
 
 
-async def test_an_index_killed_at_any_moment_mends_itself(litecoind, server_for):
+async def test_an_index_killed_at_any_moment_repairs_itself(litecoind, server_for):
     builder = await asyncio.to_thread(small_chain, litecoind)
     server = await asyncio.to_thread(server_for, litecoind)
     moments = random.Random(4)
@@ -146,7 +146,7 @@ async def test_the_server_outlives_a_restart_of_its_node(litecoind, server_for):
     await asyncio.to_thread(litecoind.stop)
     async with server.connect() as client:
         await client.hello()
-        # What needs no node is answered without it.
+        # Requests that need no node are answered without it.
         assert len(await client.call("blockchain.block.header", 1)) == 160
     await asyncio.to_thread(litecoind.start)
     litecoind.mine(2)
@@ -161,7 +161,7 @@ async def test_a_node_that_is_away_is_replaced_by_the_next_in_the_list(litecoind
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "ssl", "ws", "wss"])
-async def test_a_subscriber_hears_of_a_payment_and_of_its_confirmation(
+async def test_a_subscriber_is_notified_of_a_payment_and_of_its_confirmation(
     protocol, litecoind, server_for
 ):
     litecoind.mine(101)

@@ -1,6 +1,6 @@
 """A long Litecoin chain with extension blocks: branches, restarts and a deep mempool.
 
-The tests share a node. Its chain goes on from test to test; each asks the oracle anew.
+The tests share a node. Its chain goes on from test to test; each makes a new oracle.
 """
 
 import random
@@ -38,7 +38,7 @@ def chain(tmp_path_factory):
     with Litecoind(tmp_path_factory.mktemp("litecoind"), mweb=True) as node:
         builder = ChainBuilder(node).build(blocks=BLOCKS, txs=TXS)
         build_mweb(node)
-        # What the builder has left is split, so that there are many beginnings of chains.
+        # The builder's outputs are split, so that there are many beginnings of chains.
         for coin in sorted(free_coins(Oracle(node)), key=lambda c: -c.value)[:5]:
             builder.fan_out(coin, 60)
         node.mine(max(1, LOWEST_TIP - node.height()))
@@ -132,7 +132,7 @@ class Life:
         self.chain.pay(free_coins(Oracle(self.node)), 8)
 
     def choose_branch(self, *, from_one=False):
-        """Depth and length of the next branch: longer, equal or shorter than what it replaces."""
+        """Depth and length of the next branch: longer, equal or shorter than the replaced one."""
         depth = self.random.randint(1, DEEPEST)
         length = depth + self.random.choice((-depth, -2, -1, 0, 0, 1, 1, 2, 3))
         length = max(int(from_one), length)

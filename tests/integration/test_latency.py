@@ -23,14 +23,14 @@ from tests.integration.stand_in import (
 pytestmark = pytest.mark.slow
 
 TX_COUNT = 8_000
-# What the server may work, by its own processor time, while a ping waits: a machine that is busy
+# The server's own processor time while a ping waits, at most: a machine that is busy
 # with other things is no fault of the server's.  `benchmarks.latency` measures real time.
 LIMIT_SECS = 0.3
 PINGERS = 4
 
 
 class Stopwatch:
-    """Times pings until told to stop, by the clock and by the processor time of a process."""
+    """Times pings until stopped, by the clock and by the processor time of a process."""
 
     def __init__(self, pid):
         self._stat = Path(f"/proc/{pid}/stat")
@@ -52,7 +52,7 @@ class Stopwatch:
             await asyncio.sleep(0.01)
 
     async def enough(self):
-        """Wait until what follows a block has been measured as well."""
+        """Wait until the work after a block has been measured as well."""
         goal = len(self.secs) + 100
         while len(self.secs) < goal:
             await asyncio.sleep(0.01)
@@ -108,7 +108,7 @@ async def test_pings_are_answered_while_a_full_block_is_processed(tmp_path, stop
         while not subscriber.notifications.empty():
             subscriber.notifications.get_nowait()
 
-        # Parsed beforehand: the node's work is not what is measured.
+        # Parsed beforehand: the node's work is not measured.
         node.do(lambda n: n._block_txs(raw))
         node.do(lambda n: n.append(raw))
         arrival = subscriber.notification("blockchain.headers.subscribe", timeout=60)

@@ -1,7 +1,7 @@
-"""Abusers harm nobody but themselves, and sessions leave nothing behind: at a size for every day.
+"""Abusers harm only themselves, and sessions leave nothing behind: at a size for every day.
 
 ``benchmarks/load.py`` does the same with a thousand clients and a stopwatch. Here the machine may
-be busy: what is asserted is isolation, not speed.
+be busy: the test asserts isolation, not speed.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ ABUSERS = 10
 WALLETS = 5
 SECS = 12
 CHURN_SECS = 20
-# Of what no request should take on the busiest machine; the benchmark wants 0.1 and 1 s
+# The longest time of a request on the busiest machine; the benchmark wants 0.1 and 1 s
 MAX_WAIT_SECS = 10
 
 
@@ -45,7 +45,7 @@ async def test_wallets_are_served_while_others_flood_stall_and_babble(node, tmp_
     assert len(wallets.pings) > WALLETS
     assert len(wallets.subscribes) > WALLETS
     assert max(wallets.pings + wallets.subscribes) < MAX_WAIT_SECS
-    # All kinds of abuse took place, and who sent junk was thrown out and came back.
+    # All kinds of abuse took place, and senders of junk were disconnected and came back.
     assert all(abusers.attempts.values())
     assert abusers.sent["flood"] > 10_000
     assert abusers.attempts["endless line"] > ABUSERS // len(abusers.KINDS)

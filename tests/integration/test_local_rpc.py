@@ -37,7 +37,7 @@ def server(node, tmp_path, stopping):
 
 @pytest.fixture
 def run(server):
-    """Function: run electrumx_rpc with some words; its output. status: what it should end with."""
+    """Function: run electrumx_rpc with some words; its output. status: the expected exit status."""
 
     def type_in(*words, status=0, port=None):
         env = {"PATH": os.environ["PATH"], "RPC_PORT": str(port or server.ports["rpc"])}
@@ -289,7 +289,7 @@ def test_reorg_of_more_than_there_is_is_refused(run):
     assert run("reorg", "-1", status=1) == refusal
 
 
-def test_stop_ends_the_server_and_then_nobody_answers(run, server):
+def test_stop_ends_the_server_and_then_no_port_answers(run, server):
     assert run("stop") == '"stopping"\n'
     assert server.wait_exit(10) == 0
     port = server.ports["rpc"]

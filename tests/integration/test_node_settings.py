@@ -20,7 +20,7 @@ ALLOWED = (
 
 
 class CautiousLitecoind(Litecoind):
-    """Litecoin Core with a second user, whom it allows few calls."""
+    """Litecoin Core with a second user with a whitelist of few calls."""
 
     def command(self):
         user, password = LOGIN

@@ -1,4 +1,4 @@
-"""Each real node starts, mines, reorganises and stops; and the chains made on them are as told."""
+"""Each real node starts, mines, reorganises and stops; chains made on them are as planned."""
 
 import pytest
 
@@ -50,7 +50,7 @@ def test_a_reorganisation_replaces_the_tip(node_class, tmp_path):
         assert node.rpc("getblockhash", 4) != old[3]
 
 
-def test_an_error_of_a_node_is_told_with_its_code(tmp_path):
+def test_an_error_of_a_node_is_raised_with_its_code(tmp_path):
     with Litecoind(tmp_path) as node:
         with pytest.raises(RPCFailure) as failure:
             node.rpc("getblockhash", 1)

@@ -1,7 +1,7 @@
 """A network of whole servers on loopback that find, lose and distrust each other.
 
-Every server has an address in a /16 of its own and a made-up name; launcher.py tells them the
-names, that loopback is public, and to be quick. Only one of them is known from the start.
+Every server has an address in a /16 of its own and a made-up name; launcher.py gives them the
+names, makes loopback public, and shortens pauses. Only one of them is known from the start.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ HEIGHT = 60
 STALE_SECS = 16
 CONSTANTS = {
     "electrumx.server.peers.manager:STALE_SECS": STALE_SECS,
+    "electrumx.server.peers.peer_set:STALE_SECS": STALE_SECS,
     "electrumx.server.peers.manager:WAKEUP_SECS": 1,
     "electrumx.server.peers.manager:MAX_TRIES_ONCE_GOOD": 4,
 }
@@ -41,13 +42,13 @@ HOSTILE = {
         ("genesis", "hosts", "huge", "error", "junk", "silent", "tall", "peers", "lister", "nested")
     )
 }
-# A name of the lister's that leads into what counts as somebody's own network
+# A name of the lister's in a network that counts as private
 INNER = {"inner.example": "127.99.0.1"}
 NAMES = {**NODES, **WRONG, **CROWD, **HOSTILE, **INNER}
 
 
 class Scripted:
-    """A peer that answers as told; ``requests`` counts what it was asked."""
+    """A peer that sends the given replies; ``requests`` counts its requests."""
 
     def __init__(self, name, blocks, **answers):
         self.name, self.requests = name, []
@@ -169,7 +170,7 @@ class Network:
                 PEER_ANNOUNCE="1",
                 BLACKLIST_URL="",
                 TOR_PROXY_PORT=free_port(),
-                # Names are resolved by what the launcher puts in the place of Python's resolver,
+                # Names are resolved by the launcher's replacement of Python's resolver,
                 # which uvloop does not ask.
                 EVENT_LOOP_POLICY="asyncio",
                 SSL_CERTFILE=cert,
@@ -259,7 +260,7 @@ async def test_servers_find_each_other_and_are_not_misled(chain, tmp_path, stopp
         await log_of_n1(
             rf"\[peers\.example:{PORT_T} TCP\] marking bad: \(bad server.peers.subscribe entry"
         )
-        # The lister is honest but for what it lists.
+        # The lister is honest but for its list.
         await log_of_n1(
             rf"\[inner\.example:{PORT_T} TCP\] marking bad: \(address 127\.99\.0\.1 is not public"
         )
@@ -275,7 +276,7 @@ async def test_servers_find_each_other_and_are_not_misled(chain, tmp_path, stopp
         for name, address in CROWD.items():
             features = scripts[name].answers["server.features"]
             assert await ask(first, "server.add_peer", features, source=address) is True
-        # Who asks for somebody else is refused.
+        # A request for another server is refused.
         features = {"hosts": {"ghost.example": {"tcp_port": PORT_T}}}
         assert await ask(first, "server.add_peer", features, source="127.66.0.1") is False
 
@@ -310,7 +311,7 @@ async def test_servers_find_each_other_and_are_not_misled(chain, tmp_path, stopp
         await eventually(forgotten, "end of the lost in the table", 120)
         assert "forgetting unreachable peer: n8.example" in n1.log()
 
-        # -- nobody is the worse for it
+        # -- no other server is the worse for it
         for name in rest:
             server = network.servers[name]
             assert server.child.running()

@@ -18,7 +18,7 @@ async def test_the_other_binding_keeps_the_promises_and_shares_files(tmp_path):
         for n in range(10):
             batch.put(b"k%d" % n, b"v" * n)
     theirs.close()
-    # Opened again, it moves the log into a table, whose format is what matters.
+    # Opened again, it moves the log into a table, whose format matters.
     db_class("rocksdb")(str(tmp_path / "theirs"), False).close()
     assert list((tmp_path / "theirs").glob("*.sst"))
     process = await asyncio.create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""The server is told to end: while it synchronises, while it serves, while it waits."""
+"""The server is stopped: while it synchronises, while it serves, while it waits."""
 
 import contextlib
 import hashlib
@@ -37,7 +37,7 @@ def send_stop(server):
 
 
 def insist(server):
-    """An operator who cannot wait: signals until there is nobody to hear them."""
+    """An operator who cannot wait: signals until the process has ended."""
     deadline = time.monotonic() + END_SECS
     while server.child.running() and time.monotonic() < deadline:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -49,7 +49,7 @@ WAYS = [send_int, send_term, send_hup, send_stop, insist]
 
 
 def assert_ends(server, way):
-    """Tell it to end, and see that it does so in order and in time."""
+    """Stop it, and see that it ends in order and in time."""
     start = time.monotonic()
     way(server)
     status = server.wait_exit(END_SECS)
@@ -106,7 +106,7 @@ def test_it_ends_while_it_synchronises_and_goes_on_from_there(way, tmp_path, sto
     server.start()
     server.wait_height(400)
     heights = [params[0] for method, params in node.node.calls[asked:] if method == "getblockhash"]
-    # What was flushed is not fetched again; block 0 tells the daemon's chain.
+    # Flushed blocks are not fetched again; block 0 identifies the daemon's chain.
     assert min(height for height in heights if height) >= 10
     assert_index_is(server, blocks)
     assert_ends(server, send_term)
@@ -126,7 +126,7 @@ def test_it_ends_while_clients_are_connected(way, tmp_path, stopping):
         sock.sendall(b'{"id": 0, "method": "server.ping"}\n')
         assert sock.recv(1000)
         lines.append(sock)
-    # Connections that have not said what they want, or half of it
+    # Connections without a request, or with half of one
     for protocol, start in (
         ("ssl", b"\x16\x03\x01"),
         ("wss", b""),

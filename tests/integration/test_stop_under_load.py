@@ -1,4 +1,4 @@
-"""A server that is told to end while it reads as much as it can ends in order, each time."""
+"""A server that is stopped while it reads as much as it can ends in order, each time."""
 
 import contextlib
 import hashlib
@@ -22,7 +22,7 @@ from tests.integration.stand_in import StandIn, add_block, coinbase, script_of, 
 #: unspent outputs of each of the scripts that are asked for
 UTXOS = 40_000
 SCRIPTS = 5
-#: after the first answer, so long at most until the server is told to end, in seconds
+#: after the first answer, so long at most until the server is stopped, in seconds
 LATEST_SECS = 0.3
 TRIALS = 3
 SOAK_TRIALS = int(os.environ.get("SOAK_TRIALS", "200"))
@@ -138,8 +138,8 @@ class LoadedServer:
         assert status == 0, f"{status} after {way.__name__}:\n{self.servers.log()[-5000:]}"
         return elapsed
 
-    def assert_is_sound(self):
-        """Start it again, and compare what it has with what it should have."""
+    def assert_is_intact(self):
+        """Start it again, and compare its index with the right one."""
         self.start()
         found = electrum.call(self.ports["rpc"], "verify", True)
         assert found["sound"], found["lines"]
@@ -160,7 +160,7 @@ def run_trials(folder, engine, stopping, trials):
     for _number, way in zip(range(trials), itertools.cycle(WAYS), strict=False):
         server.start()
         times.append(server.trial(way))
-    server.assert_is_sound()
+    server.assert_is_intact()
     log = server.servers.log()
     assert "Traceback" not in log
     assert log.count("INFO:electrumx:ElectrumX server terminated normally\n") == trials + 1

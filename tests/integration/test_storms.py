@@ -11,7 +11,7 @@ from tests.integration.oracle import scripthash_of
 from tests.integration.server import ServerProcess
 from tests.integration.stand_in import StandIn, small_chain
 
-# Promised for a new tip and for every answer, and what a busy machine may add to it
+# Promised for a new tip and for every answer, and a busy machine's share
 LIMIT_SECS = 5.0
 BUSY_SECS = 5.0
 HEADERS = "blockchain.headers.subscribe"
@@ -153,7 +153,7 @@ async def test_a_start_in_a_storm_is_served(tmp_path, stopping):
         raging.cancel()
 
 
-async def test_a_lost_block_behind_an_old_height_is_told(tmp_path, stopping):
+async def test_a_lost_block_behind_an_old_height_is_notified(tmp_path, stopping):
     """The node answers with the height that it had once more, and has lost that block by then."""
     maker, tip = small_chain(23)
     node = stopping.enter_context(StandIn(maker.chain(tip)))

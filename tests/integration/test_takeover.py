@@ -2,7 +2,7 @@
 
 Both servers write the version 8 layout of ElectrumX 1.15.  Each opens what the other wrote, goes
 on, reorganises and hands back; every row and flat file is compared where both indexed the same
-chain.  Also: what each leaves when it is killed at a bad instant.
+chain.  Also: the leavings of each when it is killed at a bad instant.
 """
 
 import ast
@@ -10,8 +10,8 @@ from collections import defaultdict
 
 import pytest
 
+from electrumx.server.db import DB
 from electrumx.server.db import foreign_reorg_repair as recovery
-from electrumx.server.db.flusher import DB
 from electrumx.server.storage.base import db_class
 from electrumx.server.storage.schema import HIST_STATE_KEY, STATE_KEY
 from tests.conftest import REPOSITORY
@@ -74,7 +74,7 @@ async def node():
 
 
 def set_chain(node, raw_blocks):
-    """Make the node's chain this one; what it had stays known by hash."""
+    """Make the node's chain this one; its former blocks stay known by hash."""
     same = 0
     for old, new in zip(node.blocks, raw_blocks, strict=False):
         if old != new:
@@ -224,7 +224,7 @@ async def test_history_that_they_cut_and_died_is_put_back(
             path.unlink()
         elif blocks == "of another branch":
             path.write_bytes(chains.raw(chains.new)[height])
-    # The node is back on its old branch: nobody undoes those blocks any more.
+    # The node is back on its old branch: these blocks are not undone any more.
     await run_ours(tmp_path, peer.engine, chains, chains.old)
     assert Rows(tmp_path, peer.engine).history == whole.history
     await run_ours(tmp_path, peer.engine, chains, chains.new, chains.old_again)

@@ -20,7 +20,7 @@ from tests.integration.server import ServerProcess
 pytestmark = [pytest.mark.daemon]
 
 # Those that begin with 00 6a are in the node's set alone, that of 10,001 bytes in ours alone, that
-# of 10,000 in both, and what begins with 6a in neither.
+# of 10,000 in both, and scripts that begin with 6a in neither.
 ODD_SCRIPTS = (
     b"\x00\x6a",
     b"\x00\x6a\x04none",
@@ -37,7 +37,7 @@ def engine(request):
 
 
 def type_in(program, *words, env, status=0):
-    """Run one of the programs; what it prints."""
+    """Run one of the programs; its output."""
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **env}
     command = [sys.executable, str(REPOSITORY / program), *words]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100)

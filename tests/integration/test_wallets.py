@@ -78,7 +78,7 @@ def test_electrum_follows_a_reorganisation(litecoind, server_for, electrum_for):
 
 
 def test_electrum_finds_in_its_folder_the_addresses_it_gave_out_just_before_it_stopped(tmp_path):
-    # What is new it writes by itself only when it is in step with a server: here never.
+    # It writes changes by itself only when it is synchronised with a server: here never.
     wallet = ElectrumWallet(tmp_path, f"127.0.0.1:{free_port()}:t", litecoin=True)
     with wallet:
         address = wallet.new_address()

@@ -21,7 +21,7 @@ TOO_LONG_CHAIN = "too-long-mempool-chain"
 
 
 def free_coins(oracle):
-    """Coins that anybody may spend now, confirmed or not, as the oracle sees them."""
+    """Outputs without a key, confirmed or not, as the oracle sees them."""
     spent = {spend for tx in oracle.mempool.values() for spend in tx.spends}
     found = []
     for key, height in oracle.unspent.items():
@@ -51,10 +51,10 @@ def address_of(key_hash):
 
 
 class Turmoil:
-    """Does things to a node. pool: scripts to pay to; kinds: of free coins to make besides.
+    """Acts on a node. pool: scripts to pay to; kinds: of outputs without a key to make as well.
 
-    most_ancestors: how many unconfirmed transactions may stand before one, if the node does not
-    tell when there are too many. new_addresses: whether to mine to addresses made here.
+    most_ancestors: how many unconfirmed transactions may precede one, if the node does not
+    refuse more. new_addresses: whether to mine to addresses made here.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Turmoil:
 
     def _outputs(self, value, fee):
         """Some small payments, sometimes a note, and the change last."""
-        # At least one besides the change, since nodes refuse transactions under 82 bytes.
+        # At least one beside the change, since nodes refuse transactions under 82 bytes.
         outputs = [
             (self.random.randrange(600, 2_000), self.random.choice(self.pool))
             for _ in range(self.random.choice((1, 1, 1, 2, 4)))
@@ -182,7 +182,7 @@ class Turmoil:
         """Replace depth blocks by length new ones; the hash of the first undone.
 
         held_back: the share of unconfirmed transactions that the new blocks do not take up.
-        pay: payments made with the coins meanwhile.
+        pay: payments made with the outputs in between.
         """
         undone = self.node.rpc("getblockhash", self.node.height() - depth + 1)
         self.node.rpc("invalidateblock", undone)
@@ -228,7 +228,7 @@ async def follow_branches(chain, servers, grow, *, rounds, deepest, held_back=(0
     """Servers follow branches of random depths, shorter and longer ones, and know them after a stop.
 
     grow(blocks): mine so many, with payments in them and others that wait.
-    held_back: the shares, of which one is chosen, of what a branch leaves unconfirmed.
+    held_back: the shares, of which one is chosen, that a branch leaves unconfirmed.
     """
     choose = random.Random(8)
     seen = set()

@@ -21,8 +21,8 @@ posix = pytest.mark.skipif(os.name == "nt", reason="loops cannot handle signals 
 class Server(ServerBase):
     """Serves until cancelled; subclasses of it end in other ways."""
 
-    def __init__(self, env=ENV):
-        super().__init__(env)
+    def __init__(self, env=ENV, **options):
+        super().__init__(env, **options)
         self.started = asyncio.Event()
         self.events = []
 
@@ -130,8 +130,7 @@ async def test_a_hangup_that_the_process_ignores_stays_ignored():
 
 
 async def test_a_signal_that_came_before_the_loop_shuts_down(caplog):
-    server = Server()
-    server.early_signal = lambda: "SIGTERM"
+    server = Server(early_signal=lambda: "SIGTERM")
     await server.run()
 
     assert "received SIGTERM signal, initiating shutdown" in messages(caplog)

@@ -76,7 +76,7 @@ WORDS = {
     r"lean(?:s|er|est)?": "low-overhead, with the figure",
     r"(?:is|are|was|were|comes?) late": "delayed, overdue",
     r"ha(?:s|ve|d) to say|(?:is|are|was|were) about to": "rewrite the sentence",
-    r"steady|settled": "consistent, stable",
+    r"steady(?! pace)|settled": "consistent, stable",
     r"there (?:is|are|was|were) none": "missing, no value",
     r"makes of|shall|unasked": "rewrite the sentence",
     # words that hide the subject

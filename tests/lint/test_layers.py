@@ -54,11 +54,6 @@ ROOT = "electrumx"
 # first use, when all modules are loaded.
 NAMES_THE_SERVER = "electrumx.lib.coins"
 MODULE_IN_TEXT = re.compile(r"(electrumx(?:\.\w+)+)(?::\w+)?")
-# Children of one package that import each other, to be separated: (package, one, other).
-CYCLES_TO_CUT = {
-    ("electrumx.server.session", "engine", "shared"),
-    ("electrumx.server.session", "shared", "notify"),
-}
 
 
 def module_name(path):
@@ -251,12 +246,7 @@ PACKAGES = sorted(name for name, path in SOURCES.items() if path.name == "__init
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_the_parts_of_a_package_import_each_other_one_way(package):
-    graph = children_graph(package)
-    for cut, one, other in CYCLES_TO_CUT:
-        if cut == package:
-            graph[one].discard(other)
-
-    assert cycle_through(graph) is None
+    assert cycle_through(children_graph(package)) is None
 
 
 # Forks before each import: as clean as a new process, and fast because the packages of others are

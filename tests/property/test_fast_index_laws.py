@@ -1,4 +1,4 @@
-"""The compiled form of indexing computes what the readable one does."""
+"""The Cython implementation of indexing computes the same as the pure-Python one."""
 
 import random
 
@@ -11,15 +11,14 @@ from electrumx.lib.errors import DeserializeError, SkipTxDeserialize
 from electrumx.lib.script import is_unspendable_genesis, is_unspendable_legacy
 from electrumx.lib.tx.cash_tokens import locking_script
 from electrumx.lib.util import pack_varint
-from electrumx.server.block_processor import compiled_indexer as fast_index
-from electrumx.server.block_processor import indexer
+from electrumx.server.block_processor import compiled_indexer, indexer
 from electrumx.server.block_processor.block_parser import spent_outpoints_of
 from electrumx.server.block_processor.compiled_indexer import CompiledIndex
 from electrumx.server.block_processor.errors import ChainError
 from electrumx.server.block_processor.utxo_cache import UTXOCache
 from electrumx.server.db import wire_rows as packed
 from electrumx.server.history.store import History
-from electrumx.server.storage.schema import CoinRow
+from electrumx.server.storage.schema import UTXORow
 from tests.conftest import require
 from tests.fakes.chain import ChainMaker, Model, hashX_of
 from tests.property import strategies
@@ -29,7 +28,7 @@ COINS = [BitcoinCashRegtest, BitcoinSegwitRegtest, LitecoinRegtest]
 
 @pytest.fixture(scope="module", autouse=True)
 def _built():
-    require(fast_index.compiled, "the compiled form of indexing was not built")
+    require(compiled_indexer.compiled, "the Cython modules were not built")
 
 
 def no_disk(_tx_hash, _idx, _spent, exact=False):
@@ -59,7 +58,7 @@ def verdict(parse, raw):
 
 
 def content(coin, block):
-    """What the compiled form keeps of a block that the readable one parsed."""
+    """The fields that Cython keeps of a block that the pure-Python implementation parsed."""
     has_tokens = coin.TOKENS_ACTIVATION == 0
     return [
         (
@@ -108,7 +107,7 @@ def test_blocks_of_all_formats_are_parsed_alike(coin, txs, trailing):
 
 
 @given(st.sampled_from(COINS), st.lists(any_tx, min_size=1, max_size=2), st.data())
-def test_damaged_blocks_get_the_same_verdict(coin, txs, data):
+def test_damaged_blocks_cause_the_same_error(coin, txs, data):
     raw = bytes(80) + pack_varint(len(txs)) + b"".join(tx.serialize() for tx in txs)
     at = data.draw(st.integers(80, len(raw) - 1))
     byte = data.draw(st.integers(0, 255))
@@ -117,7 +116,7 @@ def test_damaged_blocks_get_the_same_verdict(coin, txs, data):
 
 
 @given(st.sampled_from(COINS), st.binary(max_size=200))
-def test_arbitrary_bytes_get_the_same_verdict(coin, raw):
+def test_arbitrary_bytes_cause_the_same_error(coin, raw):
     assert_same_parse(coin, raw)
     assert_same_parse(coin, bytes(80) + raw)
 
@@ -136,7 +135,7 @@ class Disk:
             if key in spent or (exact and self.tx_hashes[tx_num] != tx_hash):
                 continue
             u_key = b"u" + self.rows[key] + key[5:]
-            return CoinRow(key, u_key, self.rows[key] + key[9:] + self.rows[u_key])
+            return UTXORow(key, u_key, self.rows[key] + key[9:] + self.rows[u_key])
         return None
 
     def flush(self, adds, deletes):
@@ -168,7 +167,7 @@ def rows_of(model):
 def test_chains_are_indexed_alike_whatever_the_flushes(
     seed, ltor, flush_odds, batch, keep, beside, duplicates
 ):
-    """``beside``: what a flush took is written after the next blocks were indexed."""
+    """``beside``: frozen arrays are written after the next blocks were indexed."""
     coin = BitcoinCashRegtest if ltor else BitcoinSegwitRegtest
     choose = random.Random(seed)
     maker = ChainMaker(seed=seed, scripts=5, ltor=ltor, tokens=ltor, duplicates=duplicates)
@@ -231,7 +230,7 @@ def test_history_is_written_in_the_order_of_keys_also_of_hashes_that_begin_alike
     choose = random.Random(entries)
     # Beginnings of 0 to 10 shared bytes, among which are many of four and more.
     hashXs = [bytes(n) + choose.randbytes(11 - n) for n in range(11) for _ in range(40)]
-    history = fast_index.compiled.FastIndex().history
+    history = compiled_indexer.compiled.FastIndex().history
     model = {}
     for tx_num in range(entries):
         hashX = choose.choice(hashXs)
@@ -256,7 +255,7 @@ def test_spending_what_does_not_exist_is_a_chain_error():
         index.advance(spending, 0, 0)
 
 
-def test_a_coin_on_disk_that_is_spent_is_not_spent_again():
+def test_a_utxo_on_disk_that_is_spent_is_not_spent_again():
     maker = ChainMaker(seed=4, scripts=3)
     tip = maker.grow(maker.genesis_hash, 12)
     chain = maker.chain(tip)
@@ -278,8 +277,8 @@ def test_a_coin_on_disk_that_is_spent_is_not_spent_again():
 
 
 @pytest.mark.parametrize("keep", [0, 100, 5_000, 100_000])
-def test_of_the_coins_on_disk_the_youngest_stay(keep):
-    index = fast_index.compiled.FastIndex()
+def test_the_youngest_utxos_on_disk_stay_cached(keep):
+    index = compiled_indexer.compiled.FastIndex()
     outpoints = [bytes([n % 251]) + n.to_bytes(31, "big") + bytes(4) for n in range(20_000)]
     order = random.Random(6).sample(range(20_000), 20_000)
     for n in order:
@@ -287,7 +286,7 @@ def test_of_the_coins_on_disk_the_youngest_stay(keep):
     # An entry and its slot take 72 bytes.
     index.evict_written(keep * 72)
     assert index.utxo_count <= keep
-    # Ages are told apart in some thousands of steps.
+    # Ages are distinguished in some thousands of steps.
     assert index.utxo_count >= min(keep, 20_000) - 20
     assert index.memsize < 72 * index.utxo_count * 2 + 100_000
     before = index.utxo_count
@@ -298,7 +297,7 @@ def test_of_the_coins_on_disk_the_youngest_stay(keep):
 
 def test_the_table_grows_and_keeps_one_entry_for_an_outpoint():
 
-    index = fast_index.compiled.FastIndex()
+    index = compiled_indexer.compiled.FastIndex()
     choose = random.Random(5)
     model = {}
     for n in range(60_000):
@@ -311,7 +310,7 @@ def test_the_table_grows_and_keeps_one_entry_for_an_outpoint():
     assert index.utxo_count == len(model)
 
 
-def test_coins_with_rules_of_their_own_are_left_to_the_readable_form():
+def test_coins_with_rules_of_their_own_are_indexed_in_pure_python():
     class OwnScript(BitcoinSegwitRegtest):
         NET = "own script"
 

@@ -1,4 +1,4 @@
-"""What the fuzzer runs runs here once, over what it begins with; and it would notice faults."""
+"""The fuzz targets run here once, over the fuzzer's first inputs; and they would notice faults."""
 
 import functools
 

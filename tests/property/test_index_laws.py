@@ -1,4 +1,4 @@
-"""Advancing and backing up are inverses, whatever the blocks."""
+"""Advancing and undoing are inverses, whatever the blocks."""
 
 import pytest
 from hypothesis import given
@@ -16,7 +16,7 @@ ORDERS = {
 }
 
 
-def no_coin_on_disk(_tx_hash, _idx, _spent, exact=False):
+def no_utxo_on_disk(_tx_hash, _idx, _spent, exact=False):
     return None
 
 
@@ -26,11 +26,11 @@ def no_coin_on_disk(_tx_hash, _idx, _spent, exact=False):
     ltor=st.booleans(),
     duplicates=st.sampled_from([0.0, 0.5]),
 )
-def test_backing_up_all_blocks_restores_each_earlier_state(seed, blocks, ltor, duplicates):
+def test_undoing_all_blocks_restores_each_earlier_state(seed, blocks, ltor, duplicates):
     maker = ChainMaker(seed=seed, scripts=4, ltor=ltor, duplicates=duplicates)
     advance, backup = ORDERS[ltor]
     chain = maker.chain(maker.grow(maker.genesis_hash, blocks))
-    cache = UTXOCache(no_coin_on_disk)
+    cache = UTXOCache(no_utxo_on_disk)
     parsed = [COIN.block(raw, height).transactions for height, raw in enumerate(chain)]
     states, undos, touches = [], [], []
     tx_num = 0
@@ -53,7 +53,7 @@ def test_a_topologically_ordered_block_is_indexed_alike_in_any_order(seed):
     chain = maker.chain(maker.grow(maker.genesis_hash, 5))
     results = []
     for advance, _backup in ORDERS.values():
-        cache = UTXOCache(no_coin_on_disk)
+        cache = UTXOCache(no_utxo_on_disk)
         answers = []
         for height, raw in enumerate(chain):
             txs = COIN.block(raw, height).transactions
@@ -65,7 +65,7 @@ def test_a_topologically_ordered_block_is_indexed_alike_in_any_order(seed):
 
 
 def test_spending_what_does_not_exist_is_a_chain_error():
-    cache = UTXOCache(no_coin_on_disk)
+    cache = UTXOCache(no_utxo_on_disk)
     with pytest.raises(ChainError, match='not found in "h" table'):
         cache.spend(b"\1" * 32, 7)
 
@@ -75,7 +75,7 @@ def test_undo_items_that_do_not_fit_the_block_are_a_chain_error():
     tip = maker.grow(maker.genesis_hash, 3)
     txs = COIN.block(maker.blocks[tip][0], 3).transactions
     for undo in ([b"x" * 24] * 100, []):
-        cache = UTXOCache(no_coin_on_disk)
+        cache = UTXOCache(no_utxo_on_disk)
         for height, raw in enumerate(maker.chain(tip)):
             block = COIN.block(raw, height).transactions
             indexer.advance_txs(block, height, cache, COIN.hashX_from_script, is_unspendable_legacy)

@@ -127,7 +127,7 @@ class Wallets:
 
 
 def acceptable(api, accepted):
-    """What the mempool must hold after a refresh if it held accepted before."""
+    """The transactions of the mempool after a refresh if it held ``accepted`` before."""
     result = {h: tx for h, tx in api.txs.items() if h in accepted}
     bad = api.missing | set(api.garbled)
     progress = True
@@ -230,7 +230,7 @@ async def run_blocks(seed, rounds):
         max_size=6,
     ),
 )
-def test_a_block_leaves_what_the_node_has_left(seed, rounds):
+def test_a_block_leaves_the_same_transactions_as_the_node(seed, rounds):
     asyncio.run(run_blocks(seed, rounds))
 
 
@@ -241,7 +241,7 @@ class Reporter:
         self.api, self.mempool, self.rng = api, mempool, rng
 
     def happen(self, event, *, loss=0.0):
-        """Call event() and report what came and what went; return those that came."""
+        """Call event() and report the added and removed transactions; return the added ones."""
         before = dict(self.api.txs)
         event()
         came = [tx for tx_hash, tx in self.api.txs.items() if tx_hash not in before]
@@ -352,7 +352,7 @@ async def run_anything(seed, steps):
         max_size=40,
     ),
 )
-def test_reports_refreshes_and_blocks_in_any_order_end_in_what_a_listing_says(seed, steps):
+def test_reports_refreshes_and_blocks_in_any_order_end_as_a_listing_does(seed, steps):
     asyncio.run(run_anything(seed, steps))
 
 

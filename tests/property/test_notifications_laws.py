@@ -1,4 +1,4 @@
-"""Laws of notifications: whatever is touched is told, and no earlier than both sides agree."""
+"""Laws of notifications: all touched hashXs are notified, not before both sides agree."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ STEPS = st.lists(
 
 
 def play(start, steps, final_height):
-    """Play the steps and then both sides at final_height; return what was touched and told.
+    """Play the steps and then both sides at final_height; return the hashXs touched and notified.
 
     Each hashX is touched once: (time, hashX) pairs, and (time, height, set) of notifications.
     """
@@ -41,7 +41,7 @@ def play(start, steps, final_height):
 
 
 @given(st.integers(0, 8), STEPS, st.integers(1, 8))
-def test_every_touched_hashX_is_told_once_after_it_was_touched(start, steps, final_height):
+def test_every_touched_hashX_is_notified_once_after_it_was_touched(start, steps, final_height):
     touches, told = play(start, steps, final_height)
     times = {}
     for time, _, touched in told:

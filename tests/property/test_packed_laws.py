@@ -1,4 +1,4 @@
-"""Laws of packed rows: the compiled form says what the readable one says, and both say it right."""
+"""Laws of packed rows: the Cython and pure-Python implementations agree, and are right."""
 
 import json
 import os
@@ -121,7 +121,7 @@ def test_histories_packed_together_are_those_packed_one_by_one(
 
 @settings(deadline=None, max_examples=60)
 @given(coins=coin_sets, tx_counts=counts)
-def test_packed_coins_are_sorted_and_add_up(files, coins, tx_counts):
+def test_packed_utxos_are_sorted_and_add_up(files, coins, tx_counts):
     rows = [coin_row(*coin) for coin in coins]
     expected = [
         (tx_hash(tx_num), bisect_right(tx_counts, tx_num), txout_idx, value)
@@ -132,17 +132,17 @@ def test_packed_coins_are_sorted_and_add_up(files, coins, tx_counts):
         for h, height, idx, value in expected
     ]
     for form in FORMS:
-        found = form["pack_coins"](rows, TX_COUNT, tx_counts, files.open, PER_FILE)
-        assert packed.coins_of(found) == expected
-        assert json.loads(b"[" + form["coins_json"](found) + b"]") == objects
+        found = form["pack_utxos"](rows, TX_COUNT, tx_counts, files.open, PER_FILE)
+        assert packed.utxos_of(found) == expected
+        assert json.loads(b"[" + form["utxos_json"](found) + b"]") == objects
         # Sums beyond 64 bits are beyond all the coins there are.
         if sum(value for _num, _idx, value in coins) < 2**64:
             total = sum(value for _num, _idx, value in coins)
-            assert form["sum_coins"](rows, TX_COUNT) == total
+            assert form["sum_utxos"](rows, TX_COUNT) == total
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_what_is_not_there_yet_is_told(files, form):
+def test_rows_that_are_not_committed_are_distinguished(files, form):
     tx_counts = array("Q", [TX_COUNT])
     for missing in (TX_COUNT, 40 * PER_FILE):
         rows = [coin_row(5, 0, 1), coin_row(missing, 0, 1)]
@@ -151,9 +151,9 @@ def test_what_is_not_there_yet_is_told(files, form):
             list(map(row_of, numbers)), 10**9, tx_counts, files.open, PER_FILE
         )
         assert [one and one[1] for one in found] == [5, None, None, 2 * PER_FILE, -1]
-        assert form["pack_coins"](rows, 10**9, tx_counts, files.open, PER_FILE) is None
-        assert form["pack_coins"](rows, missing, tx_counts, files.open, PER_FILE) is None
-        assert form["sum_coins"](rows, missing) is None
+        assert form["pack_utxos"](rows, 10**9, tx_counts, files.open, PER_FILE) is None
+        assert form["pack_utxos"](rows, missing, tx_counts, files.open, PER_FILE) is None
+        assert form["sum_utxos"](rows, missing) is None
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -163,9 +163,9 @@ def test_nothing_is_packed_to_nothing(files, form):
     nothing = form["pack_histories"]([b"", b""], 1, tx_counts, files.open, PER_FILE)
     assert nothing == [(b"", -1)] * 2
     assert form["status_of"](b"") == (None, 0)
-    assert form["pack_coins"]([], 1, tx_counts, files.open, PER_FILE) == b""
-    assert form["sum_coins"]([], 1) == 0
-    for name in ("history_json", "coins_json", "status_text", "merkle_levels"):
+    assert form["pack_utxos"]([], 1, tx_counts, files.open, PER_FILE) == b""
+    assert form["sum_utxos"]([], 1) == 0
+    for name in ("history_json", "utxos_json", "status_text", "merkle_levels"):
         assert form[name](b"") == b""
 
 
@@ -173,12 +173,12 @@ def test_nothing_is_packed_to_nothing(files, form):
 @given(entries=st.lists(st.tuples(st.binary(min_size=32, max_size=32), st.integers(0, 2**32 - 1))))
 def test_the_longest_numbers_have_room(entries):
     rows = b"".join(packed.pack_entry(*entry) for entry in entries)
-    coins = b"".join(packed.pack_coin(*entry, 2**32 - 1, 2**64 - 1) for entry in entries)
+    coins = b"".join(packed.pack_utxo(*entry, 2**32 - 1, 2**64 - 1) for entry in entries)
     first, *others = FORMS
     for form in others:
         assert form["history_json"](rows) == first["history_json"](rows)
         assert form["status_text"](rows) == first["status_text"](rows)
-        assert form["coins_json"](coins) == first["coins_json"](coins)
+        assert form["utxos_json"](coins) == first["utxos_json"](coins)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -222,7 +222,7 @@ def additions(draw):
 
 @settings(deadline=None, max_examples=150)
 @given(case=additions(), known_from=st.integers(0, 3), whole=st.lists(st.booleans(), min_size=9))
-def test_histories_are_extended_by_what_blocks_added_to_them(case, known_from, whole):
+def test_histories_are_extended_by_the_touch_records_of_blocks(case, known_from, whole):
     before, touched, addition = case
     first = addition.first_tx_num
     # Some histories were read when a part of the blocks was there already.
@@ -278,7 +278,7 @@ def test_records_of_other_transactions_than_the_blocks_are_refused_or_left_out(f
     expected = (packed.pack_entry(tx_hash(12), 5), 12, None, 0)
     assert form["extend_histories"]([hashX], [None], [11], addition) == [expected]
     if form is not packed.READABLE:
-        # The compiled form must not read beyond what it was given.
+        # The Cython implementation must not read beyond its arguments.
         with pytest.raises(ValueError, match="of no transaction"):
             form["extend_histories"]([hashX], [None], [9], addition)
         with pytest.raises(ValueError, match="not as many hashes"):

@@ -20,9 +20,9 @@ from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.controller import _MemPoolView
 from electrumx.server.daemon.client import DaemonError
 from electrumx.server.daemon.mempool_listing import listing_of
+from electrumx.server.db import DB
 from electrumx.server.db import read_pool as reader
 from electrumx.server.db import wire_rows as packed
-from electrumx.server.db.flusher import DB
 from electrumx.server.mempool import sync as mempool_module
 from electrumx.server.mempool.sync import MemPool
 from electrumx.server.notifications import Notifications
@@ -33,13 +33,13 @@ from tests.fakes.session_world import FakePeers, fake_env
 from tests.fakes.virtual_time import InlineExecutor, VirtualTimeLoop
 from tests.fakes.world import ScriptedDaemon, make_env
 
-# What is promised
+# The promise
 LIMIT_SECS = 5.0
 POLL_SECS = 1.0
 START_BLOCKS = 12
 # More than any storm undoes
 REORG_LIMIT = 100
-# After a storm: what was begun in it may take 20 seconds more
+# After a storm: requests started in it may take 20 seconds more
 CALM_SECS = 35.0
 
 
@@ -50,7 +50,7 @@ class StormyDaemon(ScriptedDaemon):
         self.maker, self.tip = maker, tip
         self.mempool_secs = 0.0
         self.mempool_fails = False
-        self.heights = deque()  # what height() answers or raises first
+        self.heights = deque()  # the first results of height(), or errors
         self.mempool = {}
         super().__init__(maker.chain(tip))
 
@@ -142,7 +142,7 @@ STORMS = st.lists(st.tuples(EVENTS, st.sampled_from([0.0, 0.05, 0.5, 1.0, 3.0]))
 
 
 class Simulation:
-    """A server without sockets, in simulated time, and the checks of what its clients see."""
+    """A server without sockets, in simulated time, and checks of its clients' view."""
 
     def __init__(self, seed, folder):
         self.choose = random.Random(seed)
@@ -264,7 +264,7 @@ class Simulation:
         while True:
             known = self.manager.shared.tip.notified_tip
             if known != before:
-                # Whatever has just been told was committed just before, perhaps between two looks.
+                # The tip notified last was committed just before, perhaps between two checks.
                 before = known
                 self.committed.append((now(), known))
             self.committed.append((now(), self.db.db_tip))
@@ -342,12 +342,12 @@ def test_a_height_from_before_a_loss_does_not_hide_the_loss():
     simulate(1, [(("add", 1), 3.0), (("lose_after_old_height", 1), 3.0)], False)
 
 
-def test_a_failing_mempool_after_a_reorganisation_holds_up_nobody():
+def test_a_failing_mempool_after_a_reorg_delays_no_client():
     blocks = [(("add", 1), 1.0)] * 20
     simulate(2, [(("mempool_fails", True), 0.0), (("replace", 1, 2), 1.0), *blocks], False)
 
 
-def test_a_slow_mempool_in_a_storm_holds_up_nobody():
+def test_a_slow_mempool_in_a_storm_delays_no_client():
     blocks = [(("add", 1), 1.0)] * 20
     simulate(3, [(("mempool_secs", 2.0), 0.0), (("replace", 1, 2), 1.0), *blocks], True)
 

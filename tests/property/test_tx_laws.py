@@ -1,4 +1,4 @@
-"""Laws of transaction parsing: what is written is read back, and nothing else ever happens."""
+"""Laws of transaction parsing: written transactions are read back; bad bytes raise one error."""
 
 import pytest
 from hypothesis import example, given, settings
@@ -46,7 +46,7 @@ def test_a_block_of_written_transactions_is_read_back_with_their_hashes(case):
 
 
 @given(ANY_FORMAT)
-def test_reading_one_by_one_gives_what_the_block_loop_gives(case):
+def test_reading_one_by_one_gives_the_same_as_the_block_loop(case):
     reader, txs = case
     raw = b"".join(tx.serialize() for tx in txs)
     block = reader(pack_varint(len(txs)) + raw).read_tx_block()

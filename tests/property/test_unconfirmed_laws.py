@@ -1,4 +1,4 @@
-"""The compiled parser of unconfirmed transactions returns what the readable one does, or nothing."""
+"""The Cython parser of unconfirmed transactions agrees with the pure one, or returns None."""
 
 import pytest
 from hypothesis import given

@@ -16,7 +16,7 @@ from electrumx.lib.coins import (
 from electrumx.lib.tx import Tx, TxInput, TxOutput
 from electrumx.server.block_processor import compiled_indexer as fast_index
 from electrumx.server.block_processor.variants import LTORBlockProcessor
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.mempool.acceptance import CandidateParser
 from tests.conftest import require
 from tests.fakes.chain import (

@@ -7,7 +7,7 @@ import pytest
 from electrumx.cli import compact_history
 from electrumx.cli.compact_history import main
 from electrumx.server.block_processor.processor import BlockProcessor
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.runtime import fault_points as faults
 from electrumx.server.storage.schema import HistState
 from tests.fakes.chain import ChainMaker, Model, hashX_of
@@ -36,7 +36,7 @@ async def make_database(env, first_sync=False):
         bp.state.advance_blocks(bp.parser.parse_blocks([raw], height))
         await bp.flusher.flush(True)
     if not first_sync:
-        db.write_first_sync_done()
+        db.write_caught_up()
     db.close_dbs()
 
 
@@ -116,7 +116,7 @@ async def test_a_compaction_that_electrumx_began_is_taken_up(tmp_path, engine, c
     await check(env, 1)
 
 
-async def test_a_first_synchronisation_that_is_not_finished_is_refused(tmp_path, engine, capsys):
+async def test_an_unfinished_initial_sync_is_refused(tmp_path, engine, capsys):
     await make_database(make_env(tmp_path, engine=engine), first_sync=True)
     assert await run_tool() == 1
     output = capsys.readouterr().out
@@ -124,7 +124,7 @@ async def test_a_first_synchronisation_that_is_not_finished_is_refused(tmp_path,
     assert "Traceback" not in output
 
 
-async def test_a_directory_without_a_database_is_refused_and_left_alone(tmp_path, capsys):
+async def test_a_directory_without_a_database_is_refused_and_unchanged(tmp_path, capsys):
     assert await run_tool() == 1
     assert "no database" in capsys.readouterr().out
     assert [] == list(tmp_path.iterdir())

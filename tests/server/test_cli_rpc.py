@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).parents[2] / "electrumx_rpc"
 
 
 async def run(world, capsys, *args):
-    """Run the tool in a thread; return (exit status, what it printed)."""
+    """Run the tool in a thread; return (exit status, its output)."""
     argv = ["-p", str(world.port("rpc")), *args]
     status = await asyncio.to_thread(rpc.main, argv)
     return status, capsys.readouterr().out
@@ -77,7 +77,7 @@ async def test_sessions_are_disconnected_and_logged(world, capsys):
     await until(lambda: world.manager.session_count() == 0)
 
 
-async def test_a_reorg_is_of_three_blocks_unless_told_otherwise(world, capsys):
+async def test_a_reorg_is_of_three_blocks_by_default(world, capsys):
     assert (0, '"scheduled a reorg of 3 blocks"\n') == await run(world, capsys, "reorg")
     assert (0, '"scheduled a reorg of 5 blocks"\n') == await run(world, capsys, "reorg", "5")
 
@@ -142,7 +142,7 @@ def test_no_server_is_exit_status_1(capsys, monkeypatch):
         (("/t", None, None), {"RPC_PORT": "1", "RPC_SOCKET": "/s"}, True, rpc.Server("/t")),
     ],
 )
-def test_options_go_before_the_environment_and_that_before_what_exists(
+def test_options_precede_the_environment_which_precedes_existing_sockets(
     options, environ, exists, expected, tmp_path, monkeypatch
 ):
     default = tmp_path / "rpc.sock"
@@ -188,7 +188,7 @@ def test_a_socket_that_cannot_be_reached_is_named(short_tmp, capsys):
 
 
 async def test_a_password_is_not_sent_to_another_address_of_the_same_name(world, capsys):
-    """Somebody else listens on ::1 at the port; the server only on 127.0.0.1."""
+    """Another program listens on ::1 at the port; the server only on 127.0.0.1."""
     heard = []
 
     async def listen(reader, writer):

@@ -40,7 +40,7 @@ def controlled(base):
 
     def install(run):
         class Controller:
-            def __init__(self, env):
+            def __init__(self, env, **_callbacks):
                 self.env = env
 
             async def run(self):
@@ -184,7 +184,7 @@ def test_running_twice_does_not_log_twice(controlled, capsys):
     assert out.count("ElectrumX server starting") == 1
 
 
-def test_the_script_tells_in_one_line_what_is_missing(tmp_path):
+def test_the_script_reports_in_one_line_the_missing_part(tmp_path):
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "COIN": "Bitcoin"}
     result = subprocess.run(
         [sys.executable, str(ROOT / "electrumx_server")],

@@ -11,7 +11,7 @@ from electrumx.server.block_processor import compiled_indexer as fast_index
 from electrumx.server.block_processor import indexer as indexer_module
 from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.block_processor.variants import LTORBlockProcessor
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.maintenance.verify import verify
 from tests.conftest import require
 from tests.fakes.chain import COIN, MINUS_1, NULL, ChainMaker, Model, hashX_of, make_block
@@ -92,7 +92,7 @@ async def make_database(env, chain, flush_heights, processor=BlockProcessor):
         if height in flush_heights:
             await bp.flusher.flush(True)
     await bp.flusher.flush(True)
-    db.write_first_sync_done()
+    db.write_caught_up()
     return bp
 
 

@@ -1,4 +1,4 @@
-"""Tests of every setting: default, value, and what is said of a value that cannot be used."""
+"""Tests of every setting: default, valid values, and the error for an invalid one."""
 
 import logging
 import re
@@ -37,7 +37,7 @@ class FakeResource:
 
 @pytest.fixture(autouse=True)
 def base(bare_environment):
-    """Set nothing but what is required; return the setter."""
+    """Set only the required variables; return the setter."""
     bare_environment.setattr(env_module, "resource", FakeResource())
     for name, value in {
         "DB_DIRECTORY": "/some/dir",

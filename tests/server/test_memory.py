@@ -1,4 +1,4 @@
-"""Memory stays within CACHE_MB and what is stated beside it, through a whole synchronisation.
+"""Memory stays within CACHE_MB and the stated overhead, during a whole sync.
 
 Each measurement is a process of its own, so that nothing of the others counts; it reads the chain
 from a file, as a server reads it from a node.
@@ -21,7 +21,7 @@ from tests.fakes.chain import GENESIS, GENESIS_HEADER, MINUS_1, NULL, make_block
 BLOCKS = 250
 TXS_PER_BLOCK = 160
 
-#: what a process takes that only waits for blocks, before any is there, is not counted
+#: the memory of a process that waits for its first block is not counted
 MEASURE = """
 import asyncio, sys
 from pathlib import Path
@@ -78,7 +78,7 @@ asyncio.run(main(Path(folder), db_dir, engine, indexer, int(cache_MB)))
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
-    """The folder of a chain whose coins and scripts are nearly all different."""
+    """The folder of a chain whose UTXOs and scripts are nearly all different."""
     folder = tmp_path_factory.mktemp("chain")
     choose = random.Random(61)
     prev_hash = double_sha256(GENESIS_HEADER)
@@ -113,7 +113,7 @@ CONSTANT_MB = {"leveldb": 45, "rocksdb": 60}
 @pytest.mark.parametrize("cache_MB", [4])
 @pytest.mark.parametrize("indexer", ["python", "compiled"])
 @pytest.mark.parametrize("engine", ["leveldb", "rocksdb"])
-def test_a_synchronisation_stays_within_its_cache(chain, tmp_path, engine, indexer, cache_MB):
+def test_a_sync_stays_within_its_cache(chain, tmp_path, engine, indexer, cache_MB):
     if engine == "rocksdb":
         pytest.importorskip("rocksdict", reason="the rocksdb extra is not installed")
     if indexer == "compiled" and fast_index.compiled is None:

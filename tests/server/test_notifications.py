@@ -103,7 +103,7 @@ async def test_traces(start, steps, expected):
     assert heard == [(height, set(touched)) for height, touched in expected]
 
 
-async def test_nobody_is_notified_before_start():
+async def test_no_client_is_notified_before_start():
     notifications = Notifications()
     await play(notifications, [("mempool", "a", 5), ("block", "b", 5)])
     listener = Listener()
@@ -167,7 +167,7 @@ def test_a_block_waits_one_second_for_the_mempool():
     in_virtual_time(scenario)
 
 
-def test_a_mempool_that_was_late_is_not_waited_for_until_it_is_complete():
+def test_a_mempool_that_missed_its_deadline_is_not_waited_for_until_it_is_complete():
     async def scenario(notifications, heard):
         await notifications.on_block({b"a"}, 6)
         await notifications.on_mempool({b"m"}, 6, complete=False)
@@ -203,7 +203,7 @@ def test_what_enters_the_mempool_at_a_known_tip_is_notified_at_once():
     in_virtual_time(scenario)
 
 
-def test_one_notification_is_under_way_at_a_time_and_the_next_has_what_came_meanwhile():
+def test_one_notification_is_in_progress_at_a_time_and_the_next_has_later_reports():
     async def scenario(notifications, heard):
         notify, gate = notifications.notify, asyncio.Event()
 

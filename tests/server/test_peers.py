@@ -98,7 +98,7 @@ def make_env(report=(), services=(), peers=(), **settings):
 
 
 class Clock:
-    """Unix time that goes forward only when told to."""
+    """Unix time that a test moves forward."""
 
     def __init__(self):
         self.now = 1_700_000_000.0
@@ -157,7 +157,7 @@ async def until(condition):
 
 
 class Script:
-    """What a peer server answers: a value, an exception to raise, or a function of the arguments."""
+    """The replies of a peer server: a value, an exception to raise, or a function of the arguments."""
 
     def __init__(self, host, port, **answers):
         self.requests = []
@@ -227,7 +227,7 @@ async def peer_server(host=LAN_HOST, *, listen_host=None, tls=None, **answers):
 
 @contextlib.asynccontextmanager
 async def raw_server(answer):
-    """Serve bytes: answer(line) is what is sent for each line received, None to hang up."""
+    """Serve bytes: answer(line) returns the bytes to send for each line received, None to hang up."""
 
     async def serve(reader, writer):
         with contextlib.suppress(ConnectionError):
@@ -526,7 +526,7 @@ async def test_a_connection_lost_later_is_a_failed_attempt(make_manager, method)
         assert (peer.bad, peer.try_count) == (False, 1)
 
 
-async def test_nobody_listening_is_a_failed_attempt(make_manager):
+async def test_a_closed_port_is_a_failed_attempt(make_manager):
     manager = make_manager()
     peer = await add(manager, f"{LAN_HOST} t{free_port()}")
 
@@ -566,7 +566,7 @@ async def test_a_peer_is_forgotten_after_some_failures(make_manager, caplog, was
         await until(lambda: not manager._tasks)
 
 
-# --- What peers report, and what we tell them
+# --- Peers that others report, and our registration
 
 
 async def test_few_of_the_reported_peers_are_taken(make_manager):
@@ -709,10 +709,10 @@ async def test_peers_of_unknown_address_share_no_bucket(make_manager):
     manager = make_manager()
     for name in ("a.com", "b.com"):
         peer = Peer.from_real_name(name, "test")
-        peer.last_good = manager._clock()
         manager.peers.add(peer)
+        manager.peer_set.mark_verified(peer)
 
-    manager._check_bucket(Peer.from_real_name("c.com", "test"))
+    manager.peer_set.check_bucket(Peer.from_real_name("c.com", "test"))
 
 
 @pytest.mark.parametrize(
@@ -727,10 +727,10 @@ def test_onion_peers_stay_a_minority_once_they_are_many(onion, clearnet, allowed
     newcomer = Peer.from_real_name("new.onion", "test")
 
     if allowed:
-        manager._check_bucket(newcomer)
+        manager.peer_set.check_bucket(newcomer)
     else:
         with pytest.raises(BadPeerError, match="too many onion peers already"):
-            manager._check_bucket(newcomer)
+            manager.peer_set.check_bucket(newcomer)
 
 
 async def test_a_verified_name_replaces_its_bare_address(make_manager):
@@ -902,11 +902,11 @@ async def test_a_blacklist_is_fetched_and_its_peers_are_tried_again(make_manager
 async def test_an_old_blacklist_outlasts_a_failed_refresh(make_manager, caplog, body, status):
     async with web_server(body, status) as url:
         manager = make_manager(make_env(blacklist_url=url))
-        manager.blacklist = {"old.com"}
+        manager.peer_set.blacklist = {"old.com"}
         async with discovering(manager):
             await until(lambda: "could not retrieve blacklist" in caplog.text)
 
-        assert manager.blacklist == {"old.com"}
+        assert manager.peer_set.blacklist == {"old.com"}
 
 
 @ignore_proxy_sockets
@@ -936,11 +936,11 @@ def test_blacklist_entries_are_lower_case_texts():
 )
 def test_the_blacklist_knows_names_domains_and_addresses(entry, is_listed):
     manager = PeerManager(make_env(), FakeDB())
-    manager.blacklist = {entry}
+    manager.peer_set.blacklist = {entry}
     peer = Peer.from_real_name("WWW.Evil.com", "test")
     peer.ip_addr = "6.6.6.6"
 
-    assert manager._is_blacklisted(peer) == is_listed
+    assert manager.peer_set.is_blacklisted(peer) == is_listed
 
 
 # --- The proxy
@@ -957,7 +957,7 @@ class SocksProxy:
     async def serve(self, reader, writer):
         greeting = await reader.read(2)
         if len(greeting) < 2:
-            # Somebody only looked whether we listen.
+            # A connection that only checks whether the port is open.
             writer.close()
             return
         count = greeting[1]
@@ -1061,14 +1061,14 @@ async def test_a_senseless_proxy_host_does_no_harm(make_manager, caplog):
     assert "proxy detection failed" in caplog.text
 
 
-# --- What clients are told
+# --- Peers reported to clients
 
 
 def note_good(manager, host, ip_addr=None):
     peer = Peer.from_real_name(f"{host} t1", "test")
     peer.ip_addr = ip_addr
-    peer.last_good = manager._clock()
     manager.peers.add(peer)
+    manager.peer_set.mark_verified(peer)
     return peer
 
 
@@ -1076,7 +1076,7 @@ def note_good(manager, host, ip_addr=None):
     ("clearnet", "is_tor", "onion"),
     [(0, False, 10), (8, False, 10), (60, False, 15), (60, True, 50)],
 )
-def test_clients_are_told_few_onion_peers_unless_they_are_on_tor(clearnet, is_tor, onion):
+def test_clients_get_few_onion_peers_unless_they_are_on_tor(clearnet, is_tor, onion):
     manager = PeerManager(make_env(), FakeDB())
     for n in range(clearnet):
         note_good(manager, f"host{n}.com", f"8.{n}.1.1")
@@ -1088,7 +1088,7 @@ def test_clients_are_told_few_onion_peers_unless_they_are_on_tor(clearnet, is_to
     assert sum(host.endswith(".onion") for host in hosts) == onion
 
 
-def test_clients_are_told_two_peers_of_a_network():
+def test_clients_get_two_peers_of_a_network():
     manager = PeerManager(make_env(), FakeDB())
     for n in range(5):
         note_good(manager, f"a{n}.com", f"8.8.{n}.1")
@@ -1099,7 +1099,7 @@ def test_clients_are_told_two_peers_of_a_network():
     assert sorted(host[0] for host in hosts) == ["a", "a", "b", "b", "c"]
 
 
-def test_clients_are_told_only_recent_good_public_peers_that_are_not_blacklisted():
+def test_clients_get_only_recent_good_public_peers_that_are_not_blacklisted():
     clock = Clock()
     manager = PeerManager(make_env(), FakeDB(), clock=clock)
     for host in ("never.com", "stale.com", "bad.com", "listed.com", "10.0.0.1", "good.com"):
@@ -1109,7 +1109,7 @@ def test_clients_are_told_only_recent_good_public_peers_that_are_not_blacklisted
     by_host["stale.com"].last_good = clock.now - STALE_SECS
     by_host["good.com"].last_good = clock.now - STALE_SECS + 1
     by_host["bad.com"].mark_bad()
-    manager.blacklist = {"listed.com"}
+    manager.peer_set.blacklist = {"listed.com"}
 
     assert [host for _, host, _ in manager.on_peers_subscribe(False)] == ["good.com"]
     assert manager.info() == {"bad": 1, "good": 3, "never": 1, "stale": 1, "total": 6}
@@ -1368,7 +1368,7 @@ async def test_the_first_failure_ends_the_others():
 
 
 async def test_a_name_that_leads_into_a_private_network_is_bad(make_manager, monkeypatch, caplog):
-    """Nothing is said to what listens there."""
+    """No byte is sent to the program that listens there."""
     async with peer_server(listen_host=LAN_HOST, host="stranger.example") as script:
         resolve = socket.getaddrinfo
         monkeypatch.setattr(
@@ -1459,13 +1459,13 @@ async def test_private_addresses_of_a_strangers_name_are_not_connected_to(make_m
         peer = await add(manager, f"mixed.example t{script.port}")
         assert peer.last_good
         assert peer.ip_addr == LAN_HOST
-        # Nobody listens there: it is bad without having been asked.
+        # No server listens there: it is bad without a request.
         peer = await add(manager, f"hidden.example t{free_port()}")
         assert peer.bad
         assert "marking bad: (address 127.0.0.2 is not public)" in caplog.text
 
 
-async def test_a_tls_peer_is_told_the_name_that_it_is_reached_by(make_manager, tls_context):
+async def test_a_tls_peer_gets_the_name_that_it_is_reached_by(make_manager, tls_context):
     asked = []
     tls_context.sni_callback = lambda _ssl, name, _context: asked.append(name)
     try:
@@ -1504,7 +1504,7 @@ async def test_a_forced_proxy_is_given_addresses_and_tls_the_name(make_manager, 
 # --- A clock that is set
 
 
-async def test_a_clock_set_back_lifts_no_peer_and_blocks_nobody_for_long(make_manager, clock):
+async def test_a_clock_set_back_lifts_no_peer_and_blocks_none_for_long(make_manager, clock):
     names = Names(a_example=["1.1.1.1"], b_example=["1.1.1.1"])
     manager = make_manager(clock=clock, resolver=names)
     clock.now += 1e9
@@ -1529,8 +1529,8 @@ async def test_a_clock_set_back_lifts_no_peer_and_blocks_nobody_for_long(make_ma
 @pytest.mark.parametrize("entry", ["bad.example", "*.bad.example"])
 def test_a_final_dot_does_not_hide_from_the_blacklist(entry):
     manager = PeerManager(make_env(), FakeDB())
-    manager.blacklist = {entry}
-    assert manager._is_blacklisted(Peer.from_real_name("Bad.Example.", "test"))
+    manager.peer_set.blacklist = {entry}
+    assert manager.peer_set.is_blacklisted(Peer.from_real_name("Bad.Example.", "test"))
 
 
 @ignore_proxy_sockets

@@ -84,7 +84,7 @@ def test_other_software_may_have_its_variables(names):
 
 @pytest.mark.parametrize("name", ["ANON_LOGS", "ALLOW_ROOT", "FORCE_PROXY", "PEER_ANNOUNCE"])
 @pytest.mark.parametrize("value", ["0", "no", "False", " off "])
-def test_a_boolean_that_says_no_and_is_true_is_warned_of(name, value):
+def test_a_boolean_that_reads_no_and_means_true_is_warned_of(name, value):
     assert hints(**{name: value}) == [f"{name}={value} means true: set it to nothing to say false"]
     for clear in ("", "1", "yes", "true"):
         assert hints(**{name: clear}) == []

@@ -1,4 +1,4 @@
-"""The block processor at a node that says nonsense, or follows another chain than ours.
+"""The block processor at a node that sends nonsense, or follows another chain than ours.
 
 And on a machine whose clock is set.
 """
@@ -16,7 +16,7 @@ from electrumx.server.block_processor.errors import ChainError
 from electrumx.server.block_processor.processor import BlockProcessor, UndoMissingError
 from electrumx.server.block_processor.reorg import ReorgFinder
 from electrumx.server.daemon.client import Daemon
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from tests.fakes.chain import COIN, GENESIS, ChainMaker, Model, make_block
 from tests.fakes.fake_node import FakeNode
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
@@ -137,22 +137,23 @@ async def test_blocks_undone_while_a_poll_compares_hashes_are_no_error(tmp_path)
         bp, db = world.bp, world.db
         await stop_polling(bp)
         daemon.set_chain(chain[:-1])
-        read = db._remember_headers
+        headers, stores = db.headers, db.stores
+        load = headers._load
 
         async def undo_meanwhile(start_height, count):
-            db._remember_headers = read
-            db.state = replace(db.state, height=7)
+            headers._load = load
+            stores.state = replace(stores.state, height=7)
             bp.state.height = 7
-            await read(start_height, count)
+            await load(start_height, count)
 
-        db._forget_headers()
-        db._remember_headers = undo_meanwhile
-        state, height = db.state, bp.height
+        headers._forget()
+        headers._load = undo_meanwhile
+        state, height = stores.state, bp.height
         try:
             assert not await bp.reorg_finder.daemon_left_our_chain()
-            assert db._remember_headers is read
+            assert headers._load is load
         finally:
-            db.state, bp.state.height = state, height
+            stores.state, bp.state.height = state, height
 
 
 async def test_a_long_error_of_the_node_is_cut_off_in_the_log(tmp_path, caplog):
@@ -211,7 +212,7 @@ async def test_no_more_blocks_are_replaced_on_demand_than_can_be_undone(tmp_path
         await world.until_at(chain)
 
 
-async def test_a_reorganisation_deeper_than_an_earlier_limit_says_so(tmp_path):
+async def test_a_reorg_deeper_than_an_earlier_limit_names_the_reason(tmp_path):
     maker = ChainMaker(seed=41)
     fork = maker.grow(maker.genesis_hash, 10)
     old = maker.grow(fork, 12)
@@ -229,7 +230,7 @@ async def test_a_reorganisation_deeper_than_an_earlier_limit_says_so(tmp_path):
     assert "restore a backup" in text
 
 
-async def test_a_database_above_the_node_waits_and_says_so(tmp_path, caplog, monkeypatch):
+async def test_a_database_above_the_node_waits_and_logs_it(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(ReorgFinder, "ABOVE_LOG_SECS", 0.05)
     maker = ChainMaker(seed=42)
     low = maker.grow(maker.genesis_hash, 10)
@@ -333,7 +334,7 @@ async def test_blocks_that_never_form_a_chain_are_not_asked_for_all_the_time(tmp
     daemon = Confused(chain)
     async with World(make_env(tmp_path), daemon) as world:
         world.bp.RETRY_SECS = 1000
-        # The node may only have changed branches meanwhile: at first it is asked again at once.
+        # The node may only have changed branches: the first retry is immediate.
         await world.until(lambda: caplog.text.count("do not form a chain") >= 2)
         for _ in range(20):
             await asyncio.sleep(0.01)
@@ -360,7 +361,7 @@ async def test_a_block_that_never_parses_ends_the_server_with_one_line(tmp_path,
     assert "\n" not in str(info.value)
     lines = [m for m in caplog.messages if "sent a block that does not parse" in m]
     assert len(lines) == 3
-    # What came before it is kept.
+    # The blocks before it are kept.
     await assert_unharmed(world, maker, tip)
 
 

@@ -7,15 +7,15 @@
 - ``_read_input`` or ``_read_output``, if only these are different;
 - ``TX_HASH_FN``, the hash itself.
 
-The rest is built upon these.  Whole blocks of the two formats here go through loops of their own,
-``_read_plain_txs`` and ``_read_segwit_txs``, which do the same with fewer calls; a subclass that
-defines one of the above does not inherit its parent's loop.
+The rest is built upon these.  Whole blocks of the two formats here go through one loop,
+``_read_txs``, which does the same with fewer calls; a subclass that defines one of the above does
+not inherit it.
 
 Pure; runs in whatever thread parses.
 """
 
 from struct import Struct
-from typing import Any, ClassVar, Optional
+from typing import Any, ClassVar
 
 from electrumx.lib.errors import DeserializeError
 from electrumx.lib.hash import double_sha256
@@ -61,13 +61,15 @@ class Deserializer(Reader):
     # Maps the bytes that identify a transaction to its 32-byte hash.
     TX_HASH_FN = staticmethod(double_sha256)
 
-    # Reads count transactions of a block in one loop; None if each is to be read by itself.
-    _txs_loop: ClassVar[Optional[str]] = "_read_plain_txs"
+    # Whether a zero count of inputs is the marker of a witness.
+    HAS_WITNESS: ClassVar[bool] = False
+    # Whether one loop reads the transactions of a block; else each is read by itself.
+    _has_loop: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "_txs_loop" not in cls.__dict__ and _FORMAT_METHODS & cls.__dict__.keys():
-            cls._txs_loop = None
+        if "_has_loop" not in cls.__dict__ and _FORMAT_METHODS & cls.__dict__.keys():
+            cls._has_loop = False
 
     def read_tx(self) -> AnyTx:
         """Return the next transaction."""
@@ -107,17 +109,15 @@ class Deserializer(Reader):
         Bytes behind the last transaction are ignored: some coins put signatures there.
         """
         count = self._read_size()
-        if self._txs_loop is None:
+        if not self._has_loop:
             read_tx_and_hash = self.read_tx_and_hash
             return [read_tx_and_hash() for _ in range(count)]
-        read_txs = getattr(self, self._txs_loop)
         try:
-            txs: TxsWithHashes = read_txs(count)
+            return self._read_txs(count)
         except OUT_OF_BOUNDS as e:
             raise DeserializeError(
                 f"truncated within the {count:,d} transactions of a block"
             ) from e
-        return txs
 
     def _read_tx_parts(self) -> tuple[AnyTx, bytes]:
         """Return the next transaction and those of its bytes that its hash covers."""
@@ -147,15 +147,30 @@ class Deserializer(Reader):
             raise self._truncated() from e
         return txout
 
-    def _read_plain_txs(self, count: int) -> TxsWithHashes:
-        """Return count transactions without witness.  OUT_OF_BOUNDS is the caller's to catch."""
+    def _read_txs(self, count: int) -> TxsWithHashes:
+        """Return count transactions, where HAS_WITNESS also ones with a witness.
+
+        One with a flag other than 1 is left to read_tx_and_hash, for the families that give
+        other flags a meaning.  OUT_OF_BOUNDS is the caller's to catch.
+        """
         buf, pos, hash_fn = self.binary, self.cursor, self.TX_HASH_FN
+        may_have_witness = self.HAS_WITNESS
         txs: TxsWithHashes = []
         for _ in range(count):
             start = pos
             (version,) = _unpack_int32(buf, pos)
             n = buf[pos + 4]
+            has_witness = not n and may_have_witness
+            if has_witness:
+                if buf[pos + 5] != 1:
+                    self.cursor = pos
+                    txs.append(self.read_tx_and_hash())
+                    pos = self.cursor
+                    continue
+                pos += 2
+                n = buf[pos + 4]
             pos += 5
+            body_start = pos - 1
             if n >= 253:
                 n, pos = read_size(buf, pos - 1)
             inputs, pos = read_inputs(buf, pos, n)
@@ -166,10 +181,19 @@ class Deserializer(Reader):
                 n, pos = read_size(buf, pos - 1)
             outputs, pos = read_outputs(buf, pos, n)
 
-            (locktime,) = _unpack_uint32(buf, pos)
-            pos += 4
-            tx = _new(Tx, (version, inputs, outputs, locktime))
-            txs.append((tx, hash_fn(buf[start:pos])))
+            if has_witness:
+                body_end = pos
+                witness, pos = read_witness(buf, pos, len(inputs))
+                (locktime,) = _unpack_uint32(buf, pos)
+                pos += 4
+                tx = _new(TxSegWit, (version, 0, 1, inputs, outputs, witness, locktime))
+                hashed = buf[start : start + 4] + buf[body_start:body_end] + buf[pos - 4 : pos]
+            else:
+                (locktime,) = _unpack_uint32(buf, pos)
+                pos += 4
+                tx = _new(Tx, (version, inputs, outputs, locktime))
+                hashed = buf[start:pos]
+            txs.append((tx, hash_fn(hashed)))
         self.cursor = pos
         return txs
 
@@ -177,7 +201,8 @@ class Deserializer(Reader):
 class DeserializerSegWit(Deserializer):
     """Reads transactions with witness (BIP144), and those without."""
 
-    _txs_loop = "_read_segwit_txs"
+    HAS_WITNESS = True
+    _has_loop = True
 
     def read_tx(self) -> AnyTx:
         """Return the next transaction, a Tx if it has no marker of a witness."""
@@ -225,52 +250,3 @@ class DeserializerSegWit(Deserializer):
         except OUT_OF_BOUNDS as e:
             raise self._truncated() from e
         return witness
-
-    def _read_segwit_txs(self, count: int) -> TxsWithHashes:
-        """Return count transactions, each with or without witness.
-
-        One with a flag other than 1 is left to read_tx_and_hash, for the families that give
-        other flags a meaning.  OUT_OF_BOUNDS is the caller's to catch.
-        """
-        buf, pos, hash_fn = self.binary, self.cursor, self.TX_HASH_FN
-        txs: TxsWithHashes = []
-        for _ in range(count):
-            start = pos
-            (version,) = _unpack_int32(buf, pos)
-            n = buf[pos + 4]
-            has_witness = not n
-            if has_witness:
-                if buf[pos + 5] != 1:
-                    self.cursor = pos
-                    txs.append(self.read_tx_and_hash())
-                    pos = self.cursor
-                    continue
-                pos += 2
-                n = buf[pos + 4]
-            pos += 5
-            body_start = pos - 1
-            if n >= 253:
-                n, pos = read_size(buf, pos - 1)
-            inputs, pos = read_inputs(buf, pos, n)
-
-            n = buf[pos]
-            pos += 1
-            if n >= 253:
-                n, pos = read_size(buf, pos - 1)
-            outputs, pos = read_outputs(buf, pos, n)
-
-            if has_witness:
-                body_end = pos
-                witness, pos = read_witness(buf, pos, len(inputs))
-                (locktime,) = _unpack_uint32(buf, pos)
-                pos += 4
-                tx = _new(TxSegWit, (version, 0, 1, inputs, outputs, witness, locktime))
-                hashed = buf[start : start + 4] + buf[body_start:body_end] + buf[pos - 4 : pos]
-            else:
-                (locktime,) = _unpack_uint32(buf, pos)
-                pos += 4
-                tx = _new(Tx, (version, inputs, outputs, locktime))
-                hashed = buf[start:pos]
-            txs.append((tx, hash_fn(hashed)))
-        self.cursor = pos
-        return txs

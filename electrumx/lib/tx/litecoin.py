@@ -39,7 +39,7 @@ class DeserializerLitecoin(DeserializerSegWit):
     """
 
     # Flags other than 1 come back to _read_tx_parts from there.
-    _txs_loop = "_read_segwit_txs"
+    _has_loop = True
 
     def read_unconfirmed(self) -> tuple[AnyTx, int]:
         """Return the transaction that ends with the buffer, and its virtual size in bytes.

@@ -19,7 +19,13 @@ from electrumx.lib.errors import DeserializeError, SkipTxDeserialize
 from electrumx.lib.tx.reader import trailing_bytes
 from electrumx.server.block_processor._arrays cimport Array, grow, release
 from electrumx.server.block_processor._layout cimport OUTPUT_FLAGS, OUTPUT_LEN
-from electrumx.server.storage._layout cimport HASH_LEN, HASHX_LEN, OUTPOINT_LEN, VALUE_LEN
+from electrumx.server.storage._layout cimport (
+    HASH_LEN,
+    HASHX_LEN,
+    OUTPOINT_LEN,
+    TXOUT_IDX_LEN,
+    VALUE_LEN,
+)
 from electrumx.lib._sha256 cimport SHA256_CTX, SHA256_Init, SHA256_Update, finish_twice, sha256
 
 
@@ -35,6 +41,12 @@ cdef enum:
     FORMAT_PLAIN = 0
     FORMAT_SEGWIT = 1
     FORMAT_LITECOIN = 2
+    # bits of the flag behind a marker; EXTENSION_FLAG is Litecoin's (MWEB)
+    WITNESS_FLAG = 1
+    EXTENSION_FLAG = 8
+    VERSION_LEN = 4
+    SEQUENCE_LEN = 4
+    LOCKTIME_LEN = 4
 
 PLAIN, SEGWIT, LITECOIN = FORMAT_PLAIN, FORMAT_SEGWIT, FORMAT_LITECOIN
 
@@ -182,6 +194,100 @@ cdef class FastBlock:
         return result
 
 
+# -- the parts of a transaction
+
+cdef struct Marker:
+    # whether the transaction has the marker of an extension, and which by its flag
+    bint present
+    uint8_t flag
+    bint has_witness
+
+
+cdef inline int read_marker(Cursor *c, int tx_format, Marker *marker) noexcept nogil:
+    """Read the version and, where the format has it, the marker and the flag."""
+    marker.present = marker.has_witness = False
+    marker.flag = 0
+    if c.end - c.at < VERSION_LEN + 1:
+        return TRUNCATED
+    c.at += VERSION_LEN
+    if tx_format == FORMAT_PLAIN or c.at[0] != 0:
+        return OK
+    if c.end - c.at < 2:
+        return TRUNCATED
+    marker.present = True
+    marker.flag = c.at[1]
+    marker.has_witness = True
+    c.at += 2
+    if tx_format == FORMAT_LITECOIN:
+        if marker.flag == 0:
+            return SKIP
+        if marker.flag & ~(WITNESS_FLAG | EXTENSION_FLAG):
+            return BAD_FLAG
+        marker.has_witness = (marker.flag & WITNESS_FLAG) != 0
+    return OK
+
+
+cdef inline bint has_extension(int tx_format, const Marker *marker) noexcept nogil:
+    """Return whether data of Litecoin's extension block follows the witness."""
+    return tx_format == FORMAT_LITECOIN and (marker.flag & EXTENSION_FLAG) != 0
+
+
+cdef inline int read_input(Cursor *c, const uint8_t **outpoint) noexcept nogil:
+    """Read an input; set its outpoint, NULL for a generation input."""
+    cdef uint64_t length
+    cdef int verdict
+    if c.end - c.at < OUTPOINT_LEN:
+        return TRUNCATED
+    outpoint[0] = c.at
+    if is_generation(c.at):
+        outpoint[0] = NULL
+    c.at += OUTPOINT_LEN
+    verdict = read_size(c, &length)
+    if verdict != OK:
+        return verdict
+    c.at += length
+    if c.end - c.at < SEQUENCE_LEN:
+        return TRUNCATED
+    c.at += SEQUENCE_LEN
+    return OK
+
+
+cdef inline int read_output(Cursor *c, bint tokens, const uint8_t **value,
+                            const uint8_t **script, uint64_t *length) noexcept nogil:
+    """Read an output; set its value LE8 and its script, without a token prefix if ``tokens``."""
+    cdef uint64_t prefix
+    cdef int verdict
+    if c.end - c.at < VALUE_LEN:
+        return TRUNCATED
+    value[0] = c.at
+    c.at += VALUE_LEN
+    verdict = read_size(c, length)
+    if verdict != OK:
+        return verdict
+    prefix = token_prefix_len(c.at, length[0]) if tokens else 0
+    script[0] = c.at + prefix
+    c.at += length[0]
+    length[0] -= prefix
+    return OK
+
+
+cdef inline int skip_witness(Cursor *c, uint64_t inputs) noexcept nogil:
+    cdef uint64_t n, m, items, length
+    cdef int verdict
+    for n in range(inputs):
+        verdict = read_size(c, &items)
+        if verdict != OK:
+            return verdict
+        for m in range(items):
+            verdict = read_size(c, &length)
+            if verdict != OK:
+                return verdict
+            c.at += length
+    return OK
+
+
+# -- blocks
+
 cdef int parse_all(FastBlock block, Cursor *c, int tx_format, bint tokens) noexcept nogil:
     cdef uint64_t count, n
     cdef int verdict = read_size(c, &count)
@@ -198,32 +304,15 @@ cdef int parse_all(FastBlock block, Cursor *c, int tx_format, bint tokens) noexc
 cdef int parse_tx(FastBlock block, Cursor *c, int tx_format, bint tokens) noexcept nogil:
     """Parse and hash one transaction."""
     cdef const uint8_t *start = c.at
-    cdef const uint8_t *body = NULL
-    cdef const uint8_t *body_end = NULL
+    cdef const uint8_t *body
+    cdef const uint8_t *body_end
     cdef uint64_t inputs
-    cdef uint8_t flag = 0
-    cdef bint has_witness = False
-    cdef bint has_marker = False
-    cdef int verdict
+    cdef Marker marker
     cdef TxShape *shape
     cdef SHA256_CTX ctx
-
-    if c.end - c.at < 5:
-        return TRUNCATED
-    has_marker = tx_format != FORMAT_PLAIN and c.at[4] == 0
-    c.at += 4
-    if has_marker:
-        if c.end - c.at < 2:
-            return TRUNCATED
-        flag = c.at[1]
-        c.at += 2
-        has_witness = True
-        if tx_format == FORMAT_LITECOIN:
-            if flag == 0:
-                return SKIP
-            if flag & ~9:
-                return BAD_FLAG
-            has_witness = (flag & 1) != 0
+    cdef int verdict = read_marker(c, tx_format, &marker)
+    if verdict != OK:
+        return verdict
     body = c.at
     if not grow(&block.shapes, sizeof(TxShape), 1):
         return NO_MEMORY
@@ -235,28 +324,28 @@ cdef int parse_tx(FastBlock block, Cursor *c, int tx_format, bint tokens) noexce
     if verdict != OK:
         return verdict
     body_end = c.at
-    if has_witness:
+    if marker.has_witness:
         verdict = skip_witness(c, inputs)
         if verdict != OK:
             return verdict
-    if has_marker and tx_format == FORMAT_LITECOIN and flag & 8:
+    if has_extension(tx_format, &marker):
         if c.at >= c.end:
             return TRUNCATED
         if c.at[0] != 0:
             return SKIP
         c.at += 1
-    if c.end - c.at < 4:
+    if c.end - c.at < LOCKTIME_LEN:
         return TRUNCATED
-    c.at += 4
+    c.at += LOCKTIME_LEN
     block.shapes.count += 1
 
     if not grow(&block.hashes, HASH_LEN, 1):
         return NO_MEMORY
     SHA256_Init(&ctx)
-    if has_marker:
-        SHA256_Update(&ctx, start, 4)
+    if marker.present:
+        SHA256_Update(&ctx, start, VERSION_LEN)
         SHA256_Update(&ctx, body, body_end - body)
-        SHA256_Update(&ctx, c.at - 4, 4)
+        SHA256_Update(&ctx, c.at - LOCKTIME_LEN, LOCKTIME_LEN)
     else:
         SHA256_Update(&ctx, start, c.at - start)
     finish_twice(&ctx, block.hashes.data + HASH_LEN * block.hashes.count)
@@ -265,24 +354,16 @@ cdef int parse_tx(FastBlock block, Cursor *c, int tx_format, bint tokens) noexce
 
 
 cdef int parse_inputs(FastBlock block, Cursor *c, TxShape *shape, uint64_t *count) noexcept nogil:
-    cdef uint64_t n, length
+    cdef uint64_t n
     cdef const uint8_t *outpoint
     cdef int verdict = read_size(c, count)
     if verdict != OK:
         return verdict
     for n in range(count[0]):
-        if c.end - c.at < OUTPOINT_LEN:
-            return TRUNCATED
-        outpoint = c.at
-        c.at += OUTPOINT_LEN
-        verdict = read_size(c, &length)
+        verdict = read_input(c, &outpoint)
         if verdict != OK:
             return verdict
-        c.at += length
-        if c.end - c.at < 4:
-            return TRUNCATED
-        c.at += 4
-        if is_generation(outpoint):
+        if outpoint == NULL:
             continue
         if not grow(&block.spends, OUTPOINT_LEN, 1):
             return NO_MEMORY
@@ -293,51 +374,30 @@ cdef int parse_inputs(FastBlock block, Cursor *c, TxShape *shape, uint64_t *coun
 
 
 cdef int parse_outputs(FastBlock block, Cursor *c, TxShape *shape, bint tokens) noexcept nogil:
-    cdef uint64_t n, count, length, prefix
+    cdef uint64_t n, count, length
+    cdef const uint8_t *value
+    cdef const uint8_t *script
     cdef uint8_t *output
     cdef uint8_t digest[HASH_LEN]
     cdef int verdict = read_size(c, &count)
     if verdict != OK:
         return verdict
     for n in range(count):
-        if c.end - c.at < VALUE_LEN:
-            return TRUNCATED
+        verdict = read_output(c, tokens, &value, &script, &length)
+        if verdict != OK:
+            return verdict
         if not grow(&block.outputs, OUTPUT_LEN, 1):
             return NO_MEMORY
         output = block.outputs.data + OUTPUT_LEN * block.outputs.count
-        memcpy(output + HASHX_LEN, c.at, VALUE_LEN)
-        c.at += VALUE_LEN
-        verdict = read_size(c, &length)
-        if verdict != OK:
-            return verdict
-        if tokens:
-            prefix = token_prefix_len(c.at, length)
-            c.at += prefix
-            length -= prefix
-        output[OUTPUT_FLAGS] = spendable(c.at, length)
+        memcpy(output + HASHX_LEN, value, VALUE_LEN)
+        output[OUTPUT_FLAGS] = spendable(script, length)
         if output[OUTPUT_FLAGS]:
-            sha256(c.at, length, digest)
+            sha256(script, length, digest)
             memcpy(output, digest, HASHX_LEN)
         else:
             memset(output, 0, HASHX_LEN)
-        c.at += length
         block.outputs.count += 1
         shape.outputs += 1
-    return OK
-
-
-cdef inline int skip_witness(Cursor *c, uint64_t inputs) noexcept nogil:
-    cdef uint64_t n, m, items, length
-    cdef int verdict
-    for n in range(inputs):
-        verdict = read_size(c, &items)
-        if verdict != OK:
-            return verdict
-        for m in range(items):
-            verdict = read_size(c, &length)
-            if verdict != OK:
-                return verdict
-            c.at += length
     return OK
 
 
@@ -379,15 +439,17 @@ def parse_unconfirmed(bytes raw not None, int tx_format, bint tokens):
     """Return the mempool's fields of a transaction: (prevouts, outputs, virtual size).
 
     Prevouts are (tx_hash, txout_idx), without generation inputs; outputs are (hashX, value) of all
-    of them, unspendable ones, too.  None if it is invalid: the reference implementation then says why.
+    of them, unspendable ones, too.  None if it is invalid: the reference
+    implementation then finds the reason.
     """
     cdef const uint8_t *start = <const uint8_t *> PyBytes_AS_STRING(raw)
     cdef const uint8_t *body
+    cdef const uint8_t *at
+    cdef const uint8_t *script
     cdef Cursor c
-    cdef uint64_t inputs, count, length, prefix, n
-    cdef uint8_t flag = 0
-    cdef bint has_marker
-    cdef bint has_witness
+    cdef Marker marker
+    cdef uint64_t inputs, count, length, n
+    cdef uint32_t idx
     cdef int64_t value
     cdef size_t stripped, total
     cdef uint8_t digest[HASH_LEN]
@@ -395,56 +457,31 @@ def parse_unconfirmed(bytes raw not None, int tx_format, bint tokens):
     cdef list outputs = []
 
     c.at, c.end = start, start + PyBytes_GET_SIZE(raw)
-    if c.end - c.at < 6:
+    if read_marker(&c, tx_format, &marker) != OK:
         return None
-    has_marker = tx_format != FORMAT_PLAIN and c.at[4] == 0
-    has_witness = has_marker
-    c.at += 4
-    if has_marker:
-        flag = c.at[1]
-        c.at += 2
-        if tx_format == FORMAT_LITECOIN:
-            if flag == 0 or flag & ~9:
-                return None
-            has_witness = (flag & 1) != 0
     body = c.at
     if read_size(&c, &inputs) != OK:
         return None
     for n in range(inputs):
-        if c.end - c.at < OUTPOINT_LEN:
+        if read_input(&c, &at) != OK:
             return None
-        if not is_generation(c.at):
-            prevouts.append((
-                PyBytes_FromStringAndSize(<const char *> c.at, HASH_LEN),
-                <uint64_t> c.at[32] | <uint64_t> c.at[33] << 8 | <uint64_t> c.at[34] << 16
-                | <uint64_t> c.at[35] << 24,
-            ))
-        c.at += OUTPOINT_LEN
-        if read_size(&c, &length) != OK:
-            return None
-        c.at += length
-        if c.end - c.at < 4:
-            return None
-        c.at += 4
+        if at != NULL:
+            memcpy(&idx, at + HASH_LEN, TXOUT_IDX_LEN)
+            prevouts.append((PyBytes_FromStringAndSize(<const char *> at, HASH_LEN), idx))
     if read_size(&c, &count) != OK:
         return None
     for n in range(count):
-        if c.end - c.at < VALUE_LEN:
+        if read_output(&c, tokens, &at, &script, &length) != OK:
             return None
-        memcpy(&value, c.at, VALUE_LEN)
-        c.at += VALUE_LEN
-        if read_size(&c, &length) != OK:
-            return None
-        prefix = token_prefix_len(c.at, length) if tokens else 0
-        sha256(c.at + prefix, length - prefix, digest)
-        c.at += length
+        memcpy(&value, at, VALUE_LEN)
+        sha256(script, length, digest)
         outputs.append((PyBytes_FromStringAndSize(<const char *> digest, HASHX_LEN), value))
     # Including version and locktime.
-    stripped = 8 + (c.at - body)
-    if has_witness and skip_witness(&c, inputs) != OK:
+    stripped = VERSION_LEN + LOCKTIME_LEN + (c.at - body)
+    if marker.has_witness and skip_witness(&c, inputs) != OK:
         return None
-    total = c.at + 4 - start
-    if flag & 8 and tx_format == FORMAT_LITECOIN:
+    total = c.at + LOCKTIME_LEN - start
+    if has_extension(tx_format, &marker):
         if c.at >= c.end:
             return None
         if c.at[0] == 0:
@@ -453,8 +490,8 @@ def parse_unconfirmed(bytes raw not None, int tx_format, bint tokens):
             return None
         else:
             # The marker, the flag and the extension's data do not count, see lib.tx.litecoin.
-            total -= 0 if has_witness else 2
+            total -= 0 if marker.has_witness else 2
         c.at += 1
-    if c.end - c.at < 4:
+    if c.end - c.at < LOCKTIME_LEN:
         return None
     return tuple(prevouts), tuple(outputs), (3 * stripped + total + 3) // 4

@@ -11,7 +11,7 @@ cdef class FastHistory:
     cdef Array records
     # the count of records when new ones were last returned
     cdef size_t touched_from
-    # what the flush in progress writes, and how many of those records it has written
+    # the records that the flush in progress writes, and how many of them it has written
     cdef readonly bint frozen
     cdef Array frozen_records
     cdef size_t written

@@ -2,9 +2,9 @@
 # cython: initializedcheck=False
 """Unflushed history in Cython: records of 16 bytes, hashX and tx_num BE5.
 
-They are in chain order, and are sorted by script before they are written.  What a flush writes is
-*frozen* (:meth:`FastHistory.freeze`) in an array of its own; from then on one thread may sort and
-write it while another advances blocks.
+They are in chain order, and are sorted by script before they are written.  A flush writes *frozen*
+records (:meth:`FastHistory.freeze`), which are in an array of their own; from then on one thread may sort and
+write them while another advances blocks.
 
 The reference implementation is ``History.unflushed``.
 """
@@ -143,7 +143,7 @@ cdef class FastHistory:
 
     @property
     def memsize(self):
-        """Bytes taken; what is allocated beyond that is not resident yet."""
+        """Bytes taken; memory allocated beyond that is not resident yet."""
         return len(self) * TOUCH_RECORD_LEN
 
     def new_records(self):

@@ -6,11 +6,11 @@ The reference implementation is pure Python (``indexer``, ``utxo_cache`` and ``H
 property tests feed both the same blocks and compare the results.  Blocks come parsed, from
 ``_fastblock``; history goes to ``_fasthistory``.
 
-The index holds what is not flushed:
+The index holds unflushed data:
 
 - a hash table from outpoint to UTXO.  Entries of 64 bytes are in one growing array, freed ones in a
   free list; a second array of 4-byte slots, at most two thirds full, finds them by linear probing.
-  The hash is seeded, so that nobody can create transactions that collide.  About 72 bytes a UTXO,
+  The hash is seeded, so that an attacker cannot create transactions that collide.  About 72 bytes a UTXO,
   against 205 of a Python dictionary of bytes.  An entry is *new*, to be written, or *written*: on
   disk, or in the flush in progress.  Written ones save a look-up when they are spent;
   :meth:`FastIndex.evict_written` drops the oldest;
@@ -18,15 +18,15 @@ The index holds what is not flushed:
   that shows whether a row on disk is already spent;
 - the history of all that (:class:`FastHistory`).
 
-What a flush writes is *frozen* (:meth:`FastIndex.freeze_utxos`, :meth:`FastHistory.freeze`) in arrays
-of its own: new UTXOs of 32 bytes, deletes, records.  From then on one thread may sort and write them
+A flush writes *frozen* arrays (:meth:`FastIndex.freeze_utxos`, :meth:`FastHistory.freeze`): new UTXOs
+of 32 bytes, deletes, records.  From then on one thread may sort and write them
 while another advances blocks.
 
 Spends that miss the table are looked up on disk before a batch of blocks is advanced
 (:meth:`FastIndex.missing`, :meth:`FastIndex.provide`), so that the loop that advances a block
 needs neither Python nor the disk and runs without the GIL.
 
-Runs in: one thread at a time, with the state lock held; one more may write what is frozen.
+Runs in: one thread at a time, with the state lock held; one more may write the frozen arrays.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -175,7 +175,7 @@ cdef class FastIndex:
     # hashes of rows on disk that are spent; 0 is free
     cdef uint64_t *spent
     cdef uint64_t spent_mask
-    # what the flush in progress writes
+    # arrays that the flush in progress writes
     cdef readonly bint utxos_frozen
     cdef Array frozen_utxos
     cdef Array frozen_deletes
@@ -478,7 +478,7 @@ cdef class FastIndex:
                 bint any_order):
         """Index a block; return its undo items, joined.
 
-        ``after_genesis`` selects the rule of what can be spent.  Raise KeyError with the outpoint
+        ``after_genesis`` selects the rule by which outputs are unspendable.  Raise KeyError with the outpoint
         if one that is spent does not exist; the index is then inconsistent.
         """
         cdef uint8_t rule = SPENDABLE_GENESIS if after_genesis else SPENDABLE_LEGACY
@@ -643,7 +643,7 @@ cdef class FastIndex:
         cdef Entry *entry
         cdef uint8_t *frozen
         cdef size_t k
-        # Exactly what is needed: it is held for as long as a flush takes.
+        # Not larger than necessary: it is held for as long as a flush takes.
         self.frozen_utxos.data = <uint8_t *> realloc(NULL, (<size_t> self.new_count + 1) * FROZEN_LEN)
         if self.frozen_utxos.data == NULL:
             return False

@@ -1,8 +1,7 @@
-"""Widths and offsets, in bytes, of what the Cython implementation of indexing has in memory.
+"""Widths and offsets, in bytes, of the items that the Cython implementation has in memory only.
 
-What is on disk, or has the form of a row, is in ``storage/_layout.pxd``.  Plain numbers, so that they
-can be lengths of C arrays; ``tests/server/block_processor/test_layout.py`` compares them with what
-they are the sums of.
+Those of rows are in ``storage/_layout.pxd``.  Plain numbers, so that they can be lengths of C
+arrays; ``tests/server/block_processor/test_layout.py`` compares each with the sum that it is.
 """
 
 cdef enum:
@@ -12,7 +11,7 @@ cdef enum:
     OUTPUT_FLAGS = 19
     # offset of the value in a UTXO: hashX, tx_num LE5, value LE8
     UTXO_VALUE = 16
-    # what identifies an ``h`` row: tx_hash[:4], txout_idx LE4, tx_num LE5
+    # the parts that identify an ``h`` row: tx_hash[:4], txout_idx LE4, tx_num LE5
     ROW_ID_LEN = 13
     # a UTXO to delete: row id, hashX
     DELETE_LEN = 24

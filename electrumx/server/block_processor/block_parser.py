@@ -69,7 +69,7 @@ class BlockParser:
     async def parse_ahead(
         self, raw_blocks: Sequence[bytes], first_height: int
     ) -> AsyncGenerator[Sequence[ParsedBlock], None]:
-        """Yield the blocks parsed, in parts; parse the next part meanwhile.
+        """Yield parsed blocks, in parts; parse the next part concurrently.
 
         Close the generator where it is left early (:func:`contextlib.aclosing`).
         """
@@ -84,7 +84,7 @@ class BlockParser:
                 yield blocks
         finally:
             if parsing is not None:
-                # It goes on in its thread; nobody awaits its result.
+                # It continues in its thread, and its result is dropped.
                 parsing.cancel()
                 parsing.add_done_callback(lambda done: done.cancelled() or done.exception())
 
@@ -103,7 +103,7 @@ class BlockParser:
     def _start(
         self, parts: deque[list[bytes]], first_height: int
     ) -> "asyncio.Future[Sequence[ParsedBlock]] | None":
-        """Start to parse the next part in a thread; return None if there is none."""
+        """Start to parse the next part in a thread; return None without one."""
         if not parts:
             return None
         return asyncio.ensure_future(

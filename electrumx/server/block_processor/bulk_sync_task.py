@@ -17,7 +17,7 @@ from electrumx.server.bulk_sync.choice import use_bulk_sync
 from electrumx.server.bulk_sync.driver import BulkSync, Progress
 from electrumx.server.bulk_sync.source import CoinBlocks
 from electrumx.server.daemon.client import Daemon
-from electrumx.server.db.flusher import DB
+from electrumx.server.db.database import DB
 from electrumx.server.env import Env
 
 

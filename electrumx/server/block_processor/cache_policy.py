@@ -1,20 +1,20 @@
-"""When the caches are flushed during a sync, and what stays cached then.
+"""When the caches are flushed during a sync, and how much stays cached then.
 
 Pure decisions: the flush scheduler measures the memory that is taken, and acts.  All figures are
-bytes and include what a flush will take.
+bytes and include the memory that a flush will take.
 """
 
 from typing import NamedTuple
 
 
 class CacheUse(NamedTuple):
-    """What the caches take."""
+    """The memory that the caches take."""
 
     #: all cached UTXOs, those that are on disk too, and undo information
     utxos: int
-    #: of that, what waits to be written
+    #: the part of that which waits to be written
     unwritten: int
-    #: history, hashes and headers: all that waits to be written besides UTXOs
+    #: history, hashes and headers: all else that waits to be written
     history: int
 
     @property
@@ -26,7 +26,7 @@ class CacheUse(NamedTuple):
 def flush_due(use: CacheUse, limit: int) -> bool | None:
     """Return None if no flush is due, else whether UTXOs are to be flushed, too.
 
-    ``limit`` is what the caches may take.  A flush of history alone is preferred: it frees all that
+    ``limit`` is the memory that the caches may take.  A flush of history alone is preferred: it frees all that
     it writes, while a UTXO that stays in memory may be spent before it reaches the disk.  But the
     fewer flushes of history, the fewer rows there are.
     """

@@ -24,8 +24,7 @@ from electrumx.server.block_processor.errors import ChainError, UndoMissingError
 from electrumx.server.block_processor.indexer import HashX, ParsedTx, Unspendable
 from electrumx.server.block_processor.strategies import Strategy
 from electrumx.server.block_processor.utxo_cache import UTXOCache
-from electrumx.server.db import wire_rows
-from electrumx.server.db.flusher import DB, FlushData
+from electrumx.server.db import DB, FlushData, wire_rows
 from electrumx.server.db.wire_rows import Addition
 from electrumx.server.notifications import Confirmed
 from electrumx.server.storage.schema import HASH_LEN
@@ -89,14 +88,14 @@ class ChainState:
         self.tx_count = 0
         #: hashXs touched and not yet reported
         self.touched: set[bytes] = set()
-        #: what the blocks indexed last touched, once caught up: records of ``wire_rows``
+        #: records of ``wire_rows``: the scripts that the blocks indexed last touched, once caught up
         self.records = b""
         self._new_records: list[bytes] = []
         #: how the scripts of the block being indexed are hashed
         self._hashX_from_script: HashX = coin.hashX_from_script
 
         # Unflushed.  Blocks are always undone by the pure-Python implementation.
-        self.utxo_cache = UTXOCache(db.lookup_coin)
+        self.utxo_cache = UTXOCache(db.find_utxo_row)
         self.headers: list[bytes] = []
         self.block_tx_hashes: list[bytes] = []
         self.undo_infos: list[tuple[list[bytes], int]] = []
@@ -110,7 +109,7 @@ class ChainState:
         self.tx_count = self._db.db_tx_count
 
     def set_caught_up(self) -> None:
-        """Record from now on what blocks touch, for clients."""
+        """Record the scripts that blocks touch from now on, for clients."""
         self.caught_up = True
 
     def take_touched(self) -> set[bytes]:
@@ -225,7 +224,7 @@ class ChainState:
         return split_items(undo_info)
 
     def _undo_missing_text(self, height: int) -> str:
-        """Return why a block cannot be undone, and what to do."""
+        """Return why a block cannot be undone, and the remedy."""
         depth, limit = self.height - height + 1, self._reorg_limit
         if depth > limit:
             return (
@@ -266,7 +265,7 @@ class ChainState:
     # -- flushing
 
     def flush_data(self, undoing: bool = False) -> FlushData:
-        """Return what waits to be flushed.  Lock held."""
+        """Return the unflushed data.  Lock held."""
         utxos = self.utxo_cache if undoing or not self.compiled else self.compiled
         return FlushData(
             self.height,
@@ -281,7 +280,7 @@ class ChainState:
         )
 
     def freeze(self, flush_utxos: bool, keep_bytes: int) -> FlushData:
-        """Return what waits to be flushed as frozen batches, so that blocks can be indexed beside.
+        """Return the unflushed data as frozen batches, so that blocks can be indexed concurrently.
 
         ``flush_utxos``: whether UTXOs and undo items are among it; then UTXOs that are on disk
         already stay cached up to ``keep_bytes``.  Runs in a thread, lock held; only with the Cython

@@ -1,6 +1,6 @@
 """Compacts the stores while the server serves: history rows, and the engine's tables.
 
-Owns the two tasks, not what they do (``row_compaction``, ``Storage``).
+Owns the two tasks, not the work (``row_compaction``, ``Storage``).
 
 Runs in: the event loop; the work in threads.
 """
@@ -10,7 +10,7 @@ import logging
 import time
 
 from electrumx.server.block_processor.flush_scheduler import FlushScheduler
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.runtime.fault_points import fault_point
 
 
@@ -75,13 +75,13 @@ class EngineCompactionTask:
 
     async def _run(self) -> None:
         try:
-            merged = await asyncio.to_thread(self._db.merge)
+            merged = await asyncio.to_thread(self._db.compact_tables)
             fault_point("caught up: merged")
             if merged:
                 async with self._lock:
-                    await asyncio.to_thread(self._db.write_merged)
+                    await asyncio.to_thread(self._db.write_compacted)
         except Exception:
-            # If the disk is full, the next flush says so.
+            # If the disk is full, the next flush raises the error.
             self._logger.exception("could not compact tables")
 
     async def stop(self) -> None:
@@ -93,5 +93,5 @@ class EngineCompactionTask:
             self._logger.info("waiting for the engine to compact tables")
             _done, pending = await asyncio.wait([self._task], timeout=self.GRACE_SECS)
             if pending:
-                self._db.stop_merging()
+                self._db.stop_table_compaction()
                 await asyncio.wait(pending)

@@ -11,7 +11,7 @@ Runs in: the block processor's worker thread, with the state lock held; parsing 
 
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from electrumx.lib.coins import Coin
 from electrumx.lib.coins.base import NEVER
@@ -19,7 +19,7 @@ from electrumx.lib.coins.mixins import CashTokensMixin
 from electrumx.lib.tx import Deserializer, DeserializerLitecoin, DeserializerSegWit
 from electrumx.lib.util import chunks
 from electrumx.server.block_processor.errors import utxo_not_found
-from electrumx.server.storage.schema import CoinRow
+from electrumx.server.storage.schema import UTXORow
 
 if TYPE_CHECKING:
     from electrumx.server.block_processor._fastblock import FastBlock
@@ -33,8 +33,8 @@ try:
 except ImportError:
     parser = compiled = None
 
-#: finds many UTXOs on disk, as :meth:`DB.lookup_coins` does
-Lookup = Callable[..., list[CoinRow | None]]
+#: finds many UTXOs on disk, as :meth:`DB.find_utxo_rows` does
+Lookup = Callable[..., list[UTXORow | None]]
 
 
 def _tx_format(coin: type[Coin]) -> int | None:
@@ -45,7 +45,7 @@ def _tx_format(coin: type[Coin]) -> int | None:
         return None
     if any(_overrides(coin, name) for name in ("block", "block_header")):
         return None
-    formats: dict[Any, int] = {
+    formats: dict[type, int] = {
         Deserializer: parser.PLAIN,
         DeserializerSegWit: parser.SEGWIT,
         DeserializerLitecoin: parser.LITECOIN,
@@ -59,14 +59,14 @@ def _overrides(coin: type[Coin], name: str) -> bool:
     return owner not in (Coin, CashTokensMixin)
 
 
-#: what is kept of an unconfirmed transaction: prevouts, (hashX, value) of its outputs, virtual size
+#: the indexed fields of an unconfirmed transaction: prevouts, (hashX, value) of its outputs, virtual size
 Unconfirmed = tuple[tuple[tuple[bytes, int], ...], tuple[tuple[bytes, int], ...], int]
 
 
 def unconfirmed_parser(coin: type[Coin]) -> Callable[[bytes], Unconfirmed | None] | None:
     """Return the Cython parser of unconfirmed transactions, or None if it does not serve the coin.
 
-    The parser returns None for what it cannot parse.
+    The parser returns None for invalid bytes.
     """
     tx_format = _tx_format(coin)
     if tx_format is None:
@@ -122,7 +122,7 @@ class CompiledIndex:
 
     #: outpoints, whose rows take 400 bytes each
     LOOKED_UP_AT_ONCE = 10_000
-    #: an entry, its slot, and what it takes while it is being flushed
+    #: an entry, its slot, and its copy while it is being flushed
     BYTES_PER_UTXO = 72 + 48
 
     def __init__(
@@ -185,7 +185,7 @@ class CompiledIndex:
             for outpoint, row in zip(part, rows, strict=True):
                 # Spending one that is not on disk either fails later.
                 if row is not None:
-                    index.provide(outpoint, row.coin)
+                    index.provide(outpoint, row.item)
 
     def advance(self, block: "FastBlock", first_tx_num: int, height: int) -> bytes:
         """Index a block passed to :meth:`prepare`; return its undo items, joined."""
@@ -207,7 +207,7 @@ class CompiledIndex:
         return utxos, deletes
 
     def freeze(self, utxos: bool) -> None:
-        """Freeze what waits to be flushed: history and, with ``utxos``, UTXOs and deletes.
+        """Freeze the history and, with ``utxos``, UTXOs and deletes, to be flushed.
 
         Blocks can be advanced while another thread writes that.
         """

@@ -1,18 +1,19 @@
-"""Schedules flushes: when the unflushed state is written, and what runs concurrently.
+"""Schedules flushes: when the unflushed state is written, and which steps run concurrently.
 
 Owns the critical sections that change state or disk, the flush in progress, and the decision when
-one is due (by the limits of ``cache_policy``).  With the Cython implementation, what a flush writes
-is frozen first, with the lock held, and is written in a thread without it while more blocks are
+one is due (by the limits of ``cache_policy``).  With the Cython implementation, the data of a
+flush is frozen first, with the lock held, and is written in a thread without it while more blocks are
 indexed *in memory*.  If a change of state *failed*, memory may be inconsistent, and nothing is
 flushed: the disk still holds the last consistent state.
 
-Runs in: the event loop.  What changes state, or writes, runs in a worker thread and is shielded
+Runs in: the event loop.  Changes of state, and writes, run in a worker thread and are shielded
 from cancellation.
 """
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 from electrumx.server.block_processor.cache_policy import (
     CacheUse,
@@ -21,21 +22,22 @@ from electrumx.server.block_processor.cache_policy import (
 )
 from electrumx.server.block_processor.chain_state import ChainState
 from electrumx.server.block_processor.sync_progress import SyncProgress
-from electrumx.server.db.flusher import DB, FlushData
+from electrumx.server.db import DB, FlushData
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class FlushScheduler:
-    """Runs what changes a chain state, and flushes it to the database."""
+    """Runs changes of a chain state, and flushes it to the database."""
 
-    #: What a flush takes, measured with both engines: the batch and the engine's own copy of two
+    #: Memory that a flush takes, measured with both engines: the batch and the engine's own copy of two
     #: rows for a UTXO, and of one for a key to delete.  History is written in bounded batches.
     FLUSH_BYTES_PER_UTXO = 180
     FLUSH_BYTES_PER_DELETE = 60
 
     def __init__(self, state: ChainState, db: DB, cache_bytes: int, progress: SyncProgress):
-        """``cache_bytes``: what the caches may take."""
+        """``cache_bytes``: the memory that the caches may take."""
         self._state = state
         self._db = db
         self._cache_bytes = cache_bytes
@@ -49,27 +51,27 @@ class FlushScheduler:
 
     # -- critical sections
 
-    async def run_locked(self, func: Callable[..., T], *args: Any) -> T:
-        """Run what changes state in a thread, under the lock, shielded from cancellation.
+    async def run_locked(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a change of state in a thread, under the lock, shielded from cancellation.
 
         Wait for the end of a flush beside indexing first.
         """
-        return await asyncio.shield(self._run_locked(True, func, *args))
+        return await asyncio.shield(self._run_locked(True, partial(func, *args, **kwargs)))
 
-    async def run_beside_flush(self, func: Callable[..., T], *args: Any) -> T:
+    async def run_beside_flush(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do the same beside a flush: ``func`` must change memory only."""
-        return await asyncio.shield(self._run_locked(False, func, *args))
+        return await asyncio.shield(self._run_locked(False, partial(func, *args, **kwargs)))
 
-    async def _run_locked(self, wait: bool, func: Callable[..., T], *args: Any) -> T:
+    async def _run_locked(self, wait: bool, func: Callable[[], T]) -> T:
         async with self._state.lock:
             if wait:
                 await self._end_writing()
-            return await self._run(func, *args)
+            return await self._run(func)
 
-    async def _run(self, func: Callable[..., T], *args: Any) -> T:
-        """Run what changes state, or the disk, in a thread; nothing is flushed after it failed."""
+    async def _run(self, func: Callable[[], T]) -> T:
+        """Run a change of state, or of the disk, in a thread; nothing is flushed after it failed."""
         try:
-            return await asyncio.to_thread(func, *args)
+            return await asyncio.to_thread(func)
         except BaseException as e:
             self.broken = True
             self._db.raise_explained(e)
@@ -99,7 +101,7 @@ class FlushScheduler:
             await self._end_writing()
             flush_utxos = self.due()
         if flush_utxos is not None:
-            if self._state.compiled and not self._db.must_flush_coins:
+            if self._state.compiled and not self._db.must_flush_utxos:
                 await asyncio.shield(self._start_writing(flush_utxos))
             else:
                 await self.flush(flush_utxos)
@@ -107,18 +109,20 @@ class FlushScheduler:
 
     async def _start_writing(self, flush_utxos: bool) -> None:
         """Start a flush beside indexing; none is in progress."""
-        flush_data = await self._run_locked(False, self._freeze, flush_utxos)
+        flush_data = await self._run_locked(False, partial(self._freeze, flush_utxos))
         self._writing = asyncio.ensure_future(
             self._run(
-                self._db.flush_dbs,
-                flush_data,
-                flush_utxos,
-                self._progress.estimate_txs_remaining,
+                partial(
+                    self._db.flush_dbs,
+                    flush_data,
+                    flush_utxos,
+                    self._progress.estimate_txs_remaining,
+                )
             )
         )
 
     def _freeze(self, flush_utxos: bool) -> FlushData:
-        self._db.end_filling_if_large()
+        self._db.end_bulk_load_if_large()
         return self._state.freeze(flush_utxos, written_bytes_to_keep(self._cache_bytes))
 
     async def _end_writing(self) -> None:
@@ -154,7 +158,7 @@ class FlushScheduler:
     # -- the decision
 
     def cache_use(self) -> CacheUse:
-        """Return what the caches take, and what flushing them will take."""
+        """Return the memory that the caches take, and that flushing them will take."""
         state, db = self._state, self._db
         history = (
             db.history.unflushed_memsize()

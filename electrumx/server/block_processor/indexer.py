@@ -1,4 +1,4 @@
-"""Advance and undo one block: the rules of what a transaction changes.
+"""Advance and undo one block: the rules by which a transaction changes UTXOs and histories.
 
 Pure but for the UTXOs in the :class:`UTXOCache` handed in: no I/O of its own, no logging, no
 chain state.  This is the reference implementation; ``_fastindex`` computes the same in Cython.
@@ -21,7 +21,7 @@ from electrumx.lib.tx import MINUS_1, ZERO, Tx
 from electrumx.server.block_processor.errors import ChainError
 from electrumx.server.block_processor.utxo_cache import UTXOCache
 from electrumx.server.storage.schema import TXNUM_LEN
-from electrumx.server.storage.undo import NO_COIN, coinbase_outputs, overwritten_count
+from electrumx.server.storage.undo import NO_UTXO, coinbase_outputs, overwritten_count
 
 #: a parsed transaction and its hash
 ParsedTx = tuple[Tx, bytes]
@@ -109,9 +109,9 @@ def _overwrite(
 ) -> list[bytes]:
     """Remove the UTXOs that a block's coinbase creates again; return the undo items for them."""
     utxos = [
-        cache.overwrite(txs[0][1], idx) or NO_COIN for idx in coinbase_outputs(txs, is_unspendable)
+        cache.overwrite(txs[0][1], idx) or NO_UTXO for idx in coinbase_outputs(txs, is_unspendable)
     ]
-    return utxos if any(utxo is not NO_COIN for utxo in utxos) else []
+    return utxos if any(utxo is not NO_UTXO for utxo in utxos) else []
 
 
 def undo_txs(
@@ -196,5 +196,5 @@ def _restore_overwritten(
         tx_hash = txs[0][1]
         indices = coinbase_outputs(txs, is_unspendable)
         for idx, utxo in zip(indices, overwritten, strict=True):
-            if utxo != NO_COIN:
+            if utxo != NO_UTXO:
                 cache.adds[tx_hash + _LE4(idx)] = utxo

@@ -1,11 +1,13 @@
 """Fetches raw blocks ahead of the block processor, bounded in bytes.
 
-Owns the blocks that are fetched but not yet taken.  Runs as one task on the event loop; the
-waiting for the node overlaps with the processing of earlier blocks in a thread.
+Owns the blocks that are fetched and not yet processed.  Waiting for the daemon overlaps with the
+processing of earlier blocks in a thread.
 
-How many blocks a request is for follows from the size of those that came last.  If they turn out
-to be larger than may be read at once, the request is split; a block that is too large alone is
-logged, and asked for again after TOO_LARGE_SECS, or when the node or its chain is another one.
+The size of the blocks received last decides how many blocks a request is for.  If they are larger
+than one reply may be, the request is split.  A block that is too large alone is logged, and requested
+again after TOO_LARGE_SECS, or when the daemon or its chain changes.
+
+Runs in: one task on the event loop.
 """
 
 import asyncio
@@ -24,7 +26,7 @@ from electrumx.server.daemon.retry import RepeatFilter
 
 @dataclass(slots=True, frozen=True)
 class _Refused:
-    """A block that is too large to be read: from which node, and until when it is not tried."""
+    """A block that is too large to be read: of which daemon, and until when it is not requested."""
 
     hex_hash: str
     url: str
@@ -32,7 +34,7 @@ class _Refused:
 
 
 def above_text(height: int, daemon_height: int) -> str:
-    """Return what is wrong if the database is above the daemon's height, and what happens."""
+    """Return the log text for a database that is above the daemon's height."""
     above = height - daemon_height
     plural = "" if above == 1 else "s"
     return (
@@ -42,25 +44,25 @@ def above_text(height: int, daemon_height: int) -> str:
 
 
 class Prefetcher:
-    """Keeps a list of blocks that follow on the processor's height.
+    """Keeps a list of blocks that follow the processor's height.
 
-    ``blocks_event`` is set whenever there are blocks to take.
+    ``blocks_event`` is set whenever there are blocks to process.
     """
 
-    #: bytes of raw blocks after which fetching pauses, until they are taken
+    #: bytes of raw blocks at which fetching pauses, until they are processed
     MIN_CACHE_BYTES = 10 * 1024 * 1024
-    #: bytes of raw blocks to ask for at once: as text they take twice that, and more than once
+    #: bytes of raw blocks in one request: as text they take twice that, in several copies
     REQUEST_BYTES = 2 * 1024 * 1024
     #: how much longer than the one before a request may be: blocks can become larger suddenly
     MAX_GROWTH = 2
-    #: by what a request is divided that is too large; until all that it was for is fetched, later
-    #: ones are not larger: the node, too, makes answers of gigabytes in memory
+    #: divisor of a request that is too large; until all its blocks are fetched, later requests are
+    #: not larger: the daemon, too, assembles replies of gigabytes in memory
     SPLIT = 8
-    #: hashes to ask for at once while there are many blocks to fetch
+    #: hashes in one request while there are many blocks to fetch
     HASHES_AT_ONCE = 500
     #: blocks over which the average size is kept
     AVERAGE_OVER = 10
-    #: seconds after which a block that was too large to be read is asked for again
+    #: seconds after which a block that was too large to be read is requested again
     TOO_LARGE_SECS = 600.0
 
     def __init__(
@@ -83,7 +85,7 @@ class Prefetcher:
         self.semaphore = asyncio.Semaphore()
         self.refill_event = asyncio.Event()
         self.cache_bytes = 0
-        #: hex hashes of the blocks above the fetched height, those of them that are known
+        #: hex hashes of the next blocks above the fetched height, as far as known
         self._hex_hashes: list[str] = []
         #: blocks in the last request, 0 before the first
         self._last_count = 0
@@ -91,29 +93,29 @@ class Prefetcher:
         self.ave_size = self.MIN_CACHE_BYTES // 10
         #: bytes, of a block in the last request
         self._last_size = 0
-        #: height up to which requests are for that many blocks at most, after one was too large
+        #: height up to which requests are for at most that many blocks, after one was too large
         self._cautious_to, self._cautious_count = -1, 0
         self._refused: _Refused | None = None
-        #: keeps an error that lasts from being logged at each poll
+        #: filters an error that lasts from the log
         self._repeats = RepeatFilter()
 
     async def main_loop(self, bp_height: int) -> None:
-        """Fetch for ever, beginning above the processor's height."""
+        """Fetch until cancelled, starting above the processor's height."""
         await self.reset_height(bp_height)
-        news = False
+        is_current = False
         while True:
             try:
                 await self.refill_event.wait()
-                heard, news = news, False
-                if not await self._prefetch_blocks(heard):
-                    news = await self._wait_for_news()
+                was_current, is_current = is_current, False
+                if not await self._prefetch_blocks(was_current):
+                    is_current = await self._wait_for_height()
             except DaemonError as e:
                 text = printable(e)
                 if self._repeats.passes(text):
                     self.logger.info(f"ignoring daemon error: {text}")
                 await asyncio.sleep(self.polling_delay)
             except OperatorError:
-                # A node of another chain, or a header hash whose package is missing.
+                # A daemon of another chain, or a header hash whose package is missing.
                 raise
             except asyncio.CancelledError as e:
                 self.logger.info(f"cancelled; prefetcher stopping {e}")
@@ -122,21 +124,21 @@ class Prefetcher:
                 self.logger.exception("ignoring unexpected exception")
                 await asyncio.sleep(self.polling_delay)
 
-    async def _wait_for_news(self) -> bool:
-        """Wait for the polling delay, or less if somebody else hears of a new height.
+    async def _wait_for_height(self) -> bool:
+        """Wait for the polling delay, or less if another request returns a new height.
 
-        True if so: the height need not be asked for again.
+        Return whether one did: the height need not be requested again.
         """
         # Not wait_for: before Python 3.12 it can lose a cancellation that comes with the wake-up.
-        news = asyncio.ensure_future(self.daemon.height_changed.wait())
+        new_height = asyncio.ensure_future(self.daemon.height_changed.wait())
         try:
-            await asyncio.wait([news], timeout=self.polling_delay)
-            return news.done()
+            await asyncio.wait([new_height], timeout=self.polling_delay)
+            return new_height.done()
         finally:
-            news.cancel()
+            new_height.cancel()
 
     def get_prefetched_blocks(self) -> list[bytes]:
-        """Take the blocks fetched so far, in height order."""
+        """Return the blocks fetched so far, in height order, and forget them."""
         blocks = self.blocks
         self.blocks = []
         self.cache_bytes = 0
@@ -144,7 +146,7 @@ class Prefetcher:
         return blocks
 
     async def reset_height(self, height: int) -> None:
-        """Drop what was fetched and go on above ``height``."""
+        """Drop fetched blocks and continue above ``height``."""
         async with self.semaphore:
             self.blocks.clear()
             self.cache_bytes = 0
@@ -166,12 +168,12 @@ class Prefetcher:
         else:
             self.logger.info(f"caught up to daemon height {daemon_height:,d}")
 
-    async def _prefetch_blocks(self, news: bool = False) -> bool:
-        """Fetch until the cache is full; False if the node has nothing more.
+    async def _prefetch_blocks(self, height_is_current: bool = False) -> bool:
+        """Fetch until the cache is full; return False if the daemon has no more blocks.
 
-        ``news`` says that the height last heard is of this moment.
+        ``height_is_current``: whether the cached height was received just now.
         """
-        daemon_height = self.daemon.cached_height() if news else None
+        daemon_height = self.daemon.cached_height() if height_is_current else None
         if daemon_height is None:
             daemon_height = await self.daemon.height()
         async with self.semaphore:
@@ -180,14 +182,14 @@ class Prefetcher:
                 count = self._batch_count(first, daemon_height)
                 if not count:
                     self.caught_up = True
-                    # The processor may only be waiting for the node to reach its height.
+                    # The processor may be waiting only for the daemon to reach its height.
                     self.blocks_event.set()
                     return False
                 try:
                     if not await self._fetch(first, count, daemon_height):
                         return False
                 except BaseException:
-                    # The node may have changed branches: its hashes are asked for again.
+                    # The daemon may have changed branches: its hashes are requested again.
                     self._hex_hashes = []
                     raise
         self.refill_event.clear()
@@ -207,7 +209,7 @@ class Prefetcher:
     async def _take_hex_hashes(self, first: int, count: int, daemon_height: int) -> list[str]:
         """Return the hashes of blocks to fetch.
 
-        Once the chain is caught up with, none is asked for before its block is.
+        Once the chain is caught up with, none is requested before its block is.
         """
         if len(self._hex_hashes) < count:
             ahead = min(daemon_height - self.fetched_height, self.HASHES_AT_ONCE)
@@ -221,7 +223,7 @@ class Prefetcher:
         return hex_hashes
 
     async def _fetch(self, first: int, count: int, daemon_height: int) -> bool:
-        """Fetch blocks; return whether there were any that can be read."""
+        """Fetch blocks; return whether any can be read."""
         hex_hashes = await self._take_hex_hashes(first, count, daemon_height)
         if self._is_refused(hex_hashes[0]):
             self._hex_hashes = []
@@ -242,9 +244,9 @@ class Prefetcher:
         return True
 
     async def _read(self, first: int, hex_hashes: list[str]) -> list[bytes]:
-        """Return the first of the blocks, as many as can be read at once.
+        """Return the first of the blocks, as many as one reply can have.
 
-        Raises ReplyTooLargeError if not even one can.
+        Raise ReplyTooLargeError if not even one fits.
         """
         count = len(hex_hashes)
         while True:
@@ -270,7 +272,7 @@ class Prefetcher:
         )
 
     def _refuse(self, height: int, hex_hash: str, error: ReplyTooLargeError) -> None:
-        """Log that a block is too large, and remember it."""
+        """Log that a block is too large, and do not request it for a time."""
         self._hex_hashes = []
         until = time.monotonic() + self.TOO_LARGE_SECS
         self._refused = _Refused(hex_hash, self.daemon.current_url(), until)
@@ -284,7 +286,7 @@ class Prefetcher:
         )
 
     def _take(self, blocks: list[bytes]) -> None:
-        """Add blocks to those that the processor may take."""
+        """Add blocks to those that the processor may process."""
         size, count = sum(map(len, blocks)), len(blocks)
         self._last_size = size // count
         if count >= self.AVERAGE_OVER:
@@ -299,7 +301,7 @@ class Prefetcher:
         self.blocks_event.set()
 
     def _check(self, first: int, hex_hashes: Sequence[str], blocks: Sequence[bytes]) -> None:
-        """Refuse an answer that is not the blocks asked for."""
+        """Raise DaemonError if a reply has other blocks than those requested."""
         try:
             last = self.coin.block_header(blocks[-1], first + len(blocks) - 1)
             last_hash = self.coin.header_hash(last)

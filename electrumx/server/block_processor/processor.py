@@ -1,7 +1,7 @@
 """Takes blocks in order, keeps the index at their tip, and undoes them in a reorg.
 
 Owns the tasks that follow the daemon's chain.  The parts: ``chain_state`` (the state in memory, and
-the steps that change it), ``strategies`` (what a coin's transactions change), ``block_parser``,
+the steps that change it), ``strategies`` (the rules of a coin's transactions), ``block_parser``,
 ``flush_scheduler`` (when the state is written), ``bulk_sync_task`` (how an empty database is
 filled), ``reorg`` (where the daemon's chain and ours
 diverge), ``prefetcher``, ``tip_reporter`` and ``compaction_tasks``.
@@ -11,18 +11,18 @@ Runs in: the event loop; blocks are parsed and indexed in worker threads.
 Theory of operation
 ===================
 
-Two tasks run on the event loop: the prefetcher fills its list, and the main loop takes what is
-there.  A batch of blocks is parsed in a worker thread, checked to be a chain on top of the tip,
+Two tasks run on the event loop: the prefetcher fills its list, and the main loop takes the
+blocks there.  A batch of blocks is parsed in a worker thread, checked to be a chain on top of the tip,
 and indexed in a worker thread.  Everything that changes state runs in such a thread with the state
 lock held, and is shielded from cancellation: a shutdown waits until the current step is done, then
 flushes.  If a step *failed*, memory may be inconsistent, and nothing is flushed: the disk still
 holds the last consistent state.
 
 During a sync, a flush comes when the caches have grown to CACHE_MB (``cache_policy``); once caught
-up, after every batch, so that clients see only what is on disk.  With the Cython implementation,
-what a flush writes is frozen first, with the lock held, and is written in a thread without it while
-more blocks are indexed *in memory*.  There is one such flush at a time, and whatever else writes or
-reads what it writes waits for its end: the disk sees the writes of a flush, in their order, and
+up, after every batch, so that clients see only committed data.  With the Cython implementation,
+the data of a flush is frozen first, with the lock held, and is written in a thread without it while
+more blocks are indexed *in memory*.  There is one such flush at a time, and all other writes, and
+reads of the rows it writes, wait for its end: the disk sees the writes of a flush, in their order, and
 nothing between them, as if indexing had stood still.
 
 Reorgs are found in three ways: a block whose predecessor is not our tip; the daemon naming another
@@ -65,7 +65,7 @@ from electrumx.server.block_processor.tip_reporter import TipReporter
 from electrumx.server.daemon.client import Daemon, DaemonError
 from electrumx.server.daemon.jsonrpc import pulse
 from electrumx.server.daemon.responses import in_parts
-from electrumx.server.db.flusher import DB, DBError
+from electrumx.server.db import DB, DBError
 from electrumx.server.env import Env
 from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
 from electrumx.server.runtime.fault_points import fault_point
@@ -90,7 +90,7 @@ class BlockProcessor:
         self.notifications = notifications
 
         height = daemon.cached_height
-        strategy = self.make_strategy()
+        self.strategy = strategy = self.make_strategy()
         compiled = self._make_compiled_index(strategy)
         self.state = ChainState(
             coin, db, env.reorg_limit, strategy, compiled, height, logger, steps=self
@@ -113,7 +113,7 @@ class BlockProcessor:
         self.prefetcher = Prefetcher(daemon, coin, self.blocks_event, polling_delay=self.poll_secs)
         #: set and cleared after each reorg
         self.backed_up_event = asyncio.Event()
-        #: set and cleared when blocks are about to be committed while caught up
+        #: set and cleared before blocks are committed while caught up
         self.processed_event = asyncio.Event()
         #: set and cleared when blocks were committed, or undone, while caught up
         self.advanced_event = asyncio.Event()
@@ -130,14 +130,22 @@ class BlockProcessor:
         """Return the strategy that indexes the coin's transactions."""
         return InOrderStrategy()
 
+    @classmethod
+    def replaces_steps(cls) -> bool:
+        """Return whether a subclass replaces a step, and so indexes in a way of its own."""
+        return (cls.advance_txs, cls.backup_txs) != (
+            BlockProcessor.advance_txs,
+            BlockProcessor.backup_txs,
+        )
+
     def _make_compiled_index(self, strategy: Strategy) -> CompiledIndex | None:
         """Return the Cython implementation, if it is built and computes what this class does."""
         index = None
-        if self.env.indexer != "python" and strategy.in_cython and not self._replaces_steps():
+        if self.env.indexer != "python" and strategy.in_cython and not self.replaces_steps():
             index = CompiledIndex.for_coin(
                 self.coin,
                 strategy.any_order,
-                self.db.lookup_coins,
+                self.db.find_utxo_rows,
                 lambda: self.db.state.tokens_from or 0,
             )
         if self.env.indexer == "compiled" and index is None:
@@ -148,14 +156,6 @@ class BlockProcessor:
             )
         self.logger.info(f"indexing with the {'compiled' if index else 'pure-Python'} form")
         return index
-
-    def _replaces_steps(self) -> bool:
-        """Return whether a subclass indexes in a way of its own."""
-        cls = type(self)
-        return (cls.advance_txs, cls.backup_txs) != (
-            BlockProcessor.advance_txs,
-            BlockProcessor.backup_txs,
-        )
 
     @property
     def height(self) -> int:
@@ -195,7 +195,7 @@ class BlockProcessor:
     def confirmed_after(self, tip: bytes) -> Confirmed | None:
         """Return the step from a tip to the next: blocks on top of it, or that it was undone.
 
-        None if there is none, or if it was not among the last since the chain was caught up with.
+        None if it is unknown: only the last steps are kept, since the chain was caught up with.
         """
         return self.reports.step_from(tip)
 
@@ -270,9 +270,7 @@ class BlockProcessor:
             fetching = asyncio.run_coroutine_threadsafe(self._fetch_blocks(hex_hashes), loop)
             return fetching.result()
 
-        self.db.fetch_blocks = fetch_blocks
-        await self.db.open_for_sync()
-        self.db.logs_speed = self.db.first_sync
+        await self.db.open_for_sync(fetch_blocks)
         self.state.read_committed()
         self.progress.start()
 
@@ -283,7 +281,7 @@ class BlockProcessor:
             raise DBError(f"the database needs blocks that the daemon does not give: {e}") from e
 
     async def _process_prefetched_blocks(self, caught_up_event: asyncio.Event) -> None:
-        if not self._replaces_steps():
+        if not self.replaces_steps():
             await self.bulk_sync.run(
                 self.prefetcher, self.parser, self.refuse_if_repeated, self.RETRY_SECS
             )
@@ -310,7 +308,7 @@ class BlockProcessor:
         if not self.parser.is_repeated(error):
             return
         assert isinstance(error, BlockParseError)
-        # What was indexed before it is valid.
+        # The blocks indexed before it are valid.
         await self.flusher.flush(True)
         raise OperatorError(
             f"the daemon's block {error.height:,d} does not parse as one of {self.coin.NAME} "
@@ -338,13 +336,12 @@ class BlockProcessor:
         """Flush, and reopen the database for serving."""
         self.logger.info(f"caught up to height {self.height:,d}")
         first_sync = self.db.first_sync
-        await self.flusher.run_locked(self.db.end_filling)
+        await self.flusher.run_locked(self.db.end_bulk_load)
         fault_point("caught up: filled")
-        self.db.first_sync = False
         await self.flusher.flush(True)
         fault_point("caught up: flushed")
         # The flush does nothing if the height is the committed one; the row is written anyway.
-        await self.flusher.run_locked(self.db.write_first_sync_done)
+        await self.flusher.run_locked(self.db.write_caught_up)
         if first_sync:
             self.logger.info(f"{electrumx.version} synced to height {self.height:,d}")
         await asyncio.shield(self._reopen_for_serving())

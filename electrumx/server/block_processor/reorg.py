@@ -8,16 +8,16 @@ Runs in: the event loop; blocks are read and parsed in a worker thread.
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
 
 from electrumx.lib.coins import Block, Coin
-from electrumx.lib.errors import DeserializeError, OperatorError
+from electrumx.lib.errors import OperatorError
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.block_processor.chain_state import ChainState
 from electrumx.server.block_processor.prefetcher import above_text
 from electrumx.server.daemon.client import Daemon, DaemonError
 from electrumx.server.daemon.responses import block_hash, in_parts
-from electrumx.server.db.flusher import DB, DBError
+from electrumx.server.db import DB, DBError
+from electrumx.server.db.raw_blocks import checked_block, stored_block
 
 
 class ReorgFinder:
@@ -163,7 +163,7 @@ class ReorgFinder:
     async def _first_difference(self, lower: int, upper: int) -> int:
         """Return the first height in a range at which the daemon's block is not ours.
 
-        ``upper`` + 1 if there is none.
+        ``upper`` + 1 if they are equal.
         """
         count = upper - lower + 1
         ours = await self._db.fs_block_hashes(lower, count)
@@ -177,28 +177,25 @@ class ReorgFinder:
         """Return blocks, the newest first, from disk or, where one is damaged, the daemon."""
         hashes = await self._db.fs_block_hashes(first, last - first + 1)
 
-        def parse(raw_blocks: Sequence[bytes]) -> list[Block] | None:
-            try:
-                block = self._coin.block
-                blocks = [block(raw, height) for height, raw in enumerate(raw_blocks, first)]
-            except DeserializeError:
-                return None
-            header_hash = self._coin.header_hash
-            if [header_hash(block.header) for block in blocks] != hashes:
-                return None
-            return blocks[::-1]
-
-        def read() -> list[Block] | None:
-            try:
-                return parse([self._db.read_raw_block(h) for h in range(first, last + 1)])
-            except OSError:
-                return None
+        def read() -> list[Block | None]:
+            read_raw, coin = self._db.read_raw_block, self._coin
+            return [
+                stored_block(coin, read_raw, height, block_hash)
+                for height, block_hash in enumerate(hashes, first)
+            ]
 
         blocks = await asyncio.to_thread(read)
-        if blocks is None:
-            hex_hashes = [hash_to_hex_str(block_hash) for block_hash in hashes]
-            raw_blocks = await in_parts(self._daemon.raw_blocks, hex_hashes)
-            blocks = await asyncio.to_thread(parse, raw_blocks)
-            if blocks is None:
-                raise DaemonError("the daemon sent other blocks than those asked for")
-        return blocks
+        missing = [index for index, block in enumerate(blocks) if block is None]
+        if missing:
+            hex_hashes = [hash_to_hex_str(hashes[index]) for index in missing]
+            raws = await in_parts(self._daemon.raw_blocks, hex_hashes)
+
+            def check() -> None:
+                for index, raw in zip(missing, raws, strict=True):
+                    blocks[index] = checked_block(self._coin, raw, first + index, hashes[index])
+
+            await asyncio.to_thread(check)
+        found = [block for block in reversed(blocks) if block is not None]
+        if len(found) < len(blocks):
+            raise DaemonError("the daemon sent other blocks than those asked for")
+        return found

@@ -1,7 +1,7 @@
 """Indexing strategies: how the transactions of a coin's blocks change UTXOs and histories.
 
-Owns what differs between coins: in which order a block creates and spends outputs, what a
-transaction touches besides the scripts of its inputs and outputs, and how its fields map to
+Owns what differs between coins: in which order a block creates and spends outputs, which
+scripts other than those of its inputs and outputs a transaction touches, and how its fields map to
 Bitcoin's.  A strategy holds no state of the chain.  The rules themselves are ``indexer``'s.
 
 A strategy that decorates another receives it as an argument::
@@ -19,12 +19,12 @@ from electrumx.server.block_processor import indexer
 from electrumx.server.block_processor.indexer import HashX, ParsedTx, Unspendable
 from electrumx.server.block_processor.utxo_cache import UTXOCache
 
-#: what a transaction touches besides the scripts of its inputs and outputs
+#: the hashXs that a transaction touches in addition to the scripts of its inputs and outputs
 ExtraHashXs = Callable[[Tx], set[bytes]]
 
 
 class Strategy(Protocol):
-    """What the block processor asks of an indexing strategy."""
+    """The interface of an indexing strategy."""
 
     #: whether a transaction may spend outputs of a later one of its block
     any_order: bool
@@ -35,7 +35,7 @@ class Strategy(Protocol):
 
     @property
     def extra_hashXs(self) -> ExtraHashXs | None:
-        """The function that returns what a transaction touches besides its scripts, or None."""
+        """The function that returns the additional hashXs of a transaction, or None."""
 
     # Coins' own transaction classes are read by their fields, hence Any.
     def bitcoin_txs(self, txs: Sequence[Any]) -> Sequence[ParsedTx]:
@@ -154,7 +154,7 @@ class NameIndexStrategy:
         hashX_from_script: HashX,
         is_unspendable: Unspendable,
     ) -> tuple[list[bytes], list[set[bytes]]]:
-        """Index a block's transactions, and add the names to what each of them touches."""
+        """Index a block's transactions, and add the names to the hashXs of each of them."""
         undo_items, hashXs_by_tx = self._inner.advance(
             txs, first_tx_num, cache, hashX_from_script, is_unspendable
         )
@@ -175,7 +175,7 @@ class NameIndexStrategy:
 
 
 def bitcoin_tx(tx: Any) -> Tx:
-    """Return what is indexed of a transaction, in Bitcoin's fields."""
+    """Return the indexed part of a transaction, in Bitcoin's fields."""
     inputs = [
         TxInput(ZERO, MINUS_1, b"", MINUS_1)
         if txin.is_generation()

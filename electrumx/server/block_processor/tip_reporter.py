@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Callable
 
 from electrumx.server.block_processor.chain_state import ChainState
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
 
 # How long the lower tip that undoing blocks leaves is not reported, in seconds.
@@ -98,7 +98,7 @@ class TipReporter:
                 await self.check()
 
     async def check(self) -> None:
-        """Report the committed tip with what was touched, if it is not the reported one."""
+        """Report the committed tip with the touched hashXs, if it is not the reported one."""
         if not self._is_due():
             return
         state = self._state

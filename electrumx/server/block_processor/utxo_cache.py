@@ -20,7 +20,7 @@ from electrumx.server.storage.schema import (
     OUTPOINT_PREFIX,
     TX_HASH_PREFIX_LEN,
     UTXO_PREFIX,
-    CoinRow,
+    UTXORow,
 )
 
 _LE4 = Struct("<I")
@@ -50,7 +50,7 @@ class UTXODeletes(set[bytes]):
 class UTXOCache:
     """Unflushed UTXOs over a database.
 
-    ``lookup(tx_hash, txout_idx, spent, exact)`` finds a UTXO on disk, as :meth:`DB.lookup_coin`
+    ``lookup(tx_hash, txout_idx, spent, exact)`` finds a UTXO on disk, as :meth:`DB.find_utxo_row`
     does.
     """
 
@@ -58,7 +58,7 @@ class UTXOCache:
     BYTES_PER_UTXO = 205
     BYTES_PER_DELETE = 90
 
-    def __init__(self, lookup: Callable[..., CoinRow | None]):
+    def __init__(self, lookup: Callable[..., UTXORow | None]):
         #: outpoint -> UTXO
         self.adds = UTXOAdds()
         #: keys of rows on disk to delete
@@ -84,9 +84,9 @@ class UTXOCache:
         row = self._lookup(tx_hash, txout_idx, self.deletes, exact=True)
         return None if row is None else self._delete(row, tx_hash, txout_idx)
 
-    def _delete(self, row: CoinRow | None, tx_hash: bytes, txout_idx: int) -> bytes:
+    def _delete(self, row: UTXORow | None, tx_hash: bytes, txout_idx: int) -> bytes:
         if row is None:
             raise utxo_not_found(tx_hash, txout_idx)
         self.deletes.add(row.outpoint_key)
         self.deletes.add(row.utxo_key)
-        return row.coin
+        return row.item

@@ -7,7 +7,7 @@ import logging
 
 from electrumx.server.bulk_sync.space import space_needed
 from electrumx.server.bulk_sync.workspace import Workspace
-from electrumx.server.db.flusher import DB
+from electrumx.server.db.database import DB
 from electrumx.server.env import Env
 from electrumx.server.sync_estimate import txs_remaining
 

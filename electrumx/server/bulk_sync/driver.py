@@ -76,11 +76,11 @@ from electrumx.server.bulk_sync.stores import filler
 from electrumx.server.bulk_sync.workspace import Workspace
 from electrumx.server.daemon.client import Daemon, DaemonError
 from electrumx.server.daemon.responses import block_hash
-from electrumx.server.db.flusher import DB
+from electrumx.server.db.database import DB
 from electrumx.server.env import Env
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage.schema import HIST_STATE_KEY, STATE_KEY, HistState
-from electrumx.server.storage.undo import NO_COIN
+from electrumx.server.storage.undo import NO_UTXO
 from electrumx.server.sync_estimate import txs_remaining
 
 
@@ -218,7 +218,7 @@ class BulkSync:
         )
 
     def _open(self) -> None:
-        self.workspace.open(self.coin.GENESIS_HASH, self.db.db_class.ENGINE)
+        self.workspace.open(self.coin.GENESIS_HASH, self.db.stores.engine.ENGINE)
         self._scan = Scan(
             self.workspace,
             self.kernels,
@@ -419,7 +419,8 @@ class BulkSync:
     async def _daemon_height(self) -> int:
         while True:
             try:
-                return await self.daemon.height()
+                height: int = await self.daemon.height()
+                return height
             except DaemonError as e:
                 self.logger.info(f"ignoring daemon error: {printable(e)}")
                 await asyncio.sleep(self.retry_secs)
@@ -473,7 +474,7 @@ class BulkSync:
 
         def overwritten_items(height: int, items: dict[int, bytes]) -> bytes:
             outputs = self.source.coinbase_outputs(files.read_raw_block(height), height)
-            return b"".join([items.get(idx, NO_COIN) for idx in outputs])
+            return b"".join([items.get(idx, NO_UTXO) for idx in outputs])
 
         return UndoBlocks(
             first,
@@ -486,13 +487,13 @@ class BulkSync:
     def _fill_stores(self, merge: Merge) -> None:
         folder, manifest = self.workspace.folder, self.workspace.manifest
         self.scan.count_time()
-        db_class = self.db.db_class
+        db_class = self.db.stores.engine
         utxo_store = db_class(str(folder / "utxo"), True)
         try:
             hist_store = db_class(str(folder / "hist"), True, compressible=False)
             try:
                 for store in (utxo_store, hist_store):
-                    store.begin_filling()
+                    store.begin_bulk_load()
                 merge.run(filler(utxo_store, folder, "utxo"), filler(hist_store, folder, "hist"))
                 flush_count = max(1, manifest.max_flush_id)
                 with hist_store.write_batch() as batch:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from electrumx.lib.coins import Block
 from electrumx.lib.errors import DeserializeError
 from electrumx.server.bulk_sync.contents import PackedBlock
-from electrumx.server.db.flusher import DB
+from electrumx.server.db.database import DB
 from electrumx.server.storage.undo import coinbase_outputs
 
 

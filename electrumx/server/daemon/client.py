@@ -12,7 +12,6 @@ DaemonError. Nothing else leaves this module.
 
 import asyncio
 import math
-import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -24,6 +23,7 @@ from electrumx.lib.errors import OperatorError
 from electrumx.lib.log_text import printable
 from electrumx.lib.util import class_logger
 from electrumx.server.daemon.checks import incomplete_indexes, judge_chain, judge_version
+from electrumx.server.daemon.info_cache import InfoCache
 from electrumx.server.daemon.jsonrpc import NodeRPC, pulse
 from electrumx.server.daemon.mempool_listing import Listing, listing_of, parse_reply
 from electrumx.server.daemon.responses import (
@@ -109,24 +109,6 @@ def _are_invalid_params(error: DaemonError) -> bool:
     )
 
 
-class _InfoCache:
-    """The last answer to a parameterless call, cached for some seconds; one call at a time."""
-
-    def __init__(self, secs: float) -> None:
-        self._secs = secs
-        self._lock = asyncio.Lock()
-        self._expires = float("-inf")
-        self._value: dict[str, Any] = {}
-
-    async def get(self, fetch: Callable[[], Any]) -> dict[str, Any]:
-        """Return a copy of the remembered dict, first awaiting fetch() if it is too old."""
-        async with self._lock:
-            if time.monotonic() >= self._expires:
-                self._value = await fetch()
-                self._expires = time.monotonic() + self._secs
-            return self._value.copy()
-
-
 class Daemon(NodeRPC):
     """The node, or several of them of which one is in use.
 
@@ -175,8 +157,8 @@ class Daemon(NodeRPC):
         #: URLs of nodes that want the verbosity of getblock as a number
         self._numeric_verbosity: set[str] = set()
         self._tx_batcher = tx_batcher(self._raw_txs_or_errors)
-        self._network_info = _InfoCache(INFO_CACHE_SECS)
-        self._mempool_info = _InfoCache(MEMPOOL_INFO_CACHE_SECS)
+        self._network_info = InfoCache(INFO_CACHE_SECS)
+        self._mempool_info = InfoCache(MEMPOOL_INFO_CACHE_SECS)
 
     async def __aexit__(self, *exc_info: object) -> None:
         self._rest.close()

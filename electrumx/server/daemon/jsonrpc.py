@@ -293,7 +293,7 @@ class NodeRPC:
             content_type = resp.headers.get("Content-Type") or ""
             if content_type.partition(";")[0].strip().lower() == "application/json":
                 try:
-                    # A fake session in tests has no other way to read.
+                    # A replaced session promises json() and text() only.
                     if isinstance(resp, BoundedResponse):
                         return await resp.parsed(reading.parse, reading.max_bytes, self._budget)
                     return await resp.json()

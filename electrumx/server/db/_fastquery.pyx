@@ -1,13 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False
-"""The compiled form of answering: from packed rows to JSON, text and proofs.
+"""The Cython implementation of replies: from packed rows to JSON, text and proofs.
 
-Its oracle, and its substitute where it is not built, is the pure-Python form in ``wire_rows``, which
-tells what each function takes and returns; property tests feed both the same rows.
+The reference implementation, and its substitute where it is not built, is the pure-Python one in
+``wire_rows``, which describes the arguments and results; property tests feed both the same rows.
 
 The loops over transaction hashes, and all encoding of many items, run without the GIL, so that
-neither the event loop nor the other readers wait for them.  Reading the cumulative counts holds
-it: that array grows at any moment, but only with the GIL.
+neither the event loop nor other readers wait for them.  Reading the cumulative counts holds it:
+that array may grow at any moment, but only with the GIL.
 """
 
 from cpython cimport array
@@ -52,7 +52,7 @@ cdef enum:
     # hashes read in one go at most, and how far apart two that are worth it may lie
     RUN = 2048
     GAP = 128
-    # items from which on the GIL is let go
+    # number of items from which on the GIL is released
     MANY = 500
 
 # Two hex digits for each byte.
@@ -214,7 +214,7 @@ def pack_histories(
 ):
     """Return (packed history, last number) of each row; None where a hash is missing.
 
-    All hashes are read in one go, so that the GIL is let go, and waited for, once.
+    All hashes are read in one go, so that the GIL is released, and acquired, once.
     """
     cdef Py_ssize_t total = 0, part_total = 0, part_count = 0, n, row, count, start
     cdef uint64_t number = 0
@@ -299,85 +299,85 @@ def pack_histories(
     return result
 
 
-# -- coins
+# -- UTXOs
 
-cdef struct Coin:
+cdef struct Utxo:
     uint64_t tx_num
     uint32_t txout_idx
     uint64_t value
 
 
 cdef int chain_order(const void *a, const void *b) noexcept nogil:
-    cdef const Coin *x = <const Coin *> a
-    cdef const Coin *y = <const Coin *> b
+    cdef const Utxo *x = <const Utxo *> a
+    cdef const Utxo *y = <const Utxo *> b
     if x.tx_num != y.tx_num:
         return 1 if x.tx_num > y.tx_num else -1
     return (x.txout_idx > y.txout_idx) - (x.txout_idx < y.txout_idx)
 
 
-cdef Py_ssize_t read_coins(list rows, uint64_t tx_count, Coin *coins) except -2:
+cdef Py_ssize_t read_utxos(list rows, uint64_t tx_count, Utxo *utxos) except -2:
     """Unpack rows; return how many, -1 if one is not committed."""
     cdef Py_ssize_t n = 0
     cdef bytes key, value
     cdef const uint8_t *at
     for key, value in rows:
         if PyBytes_GET_SIZE(key) != UTXO_KEY_LEN or PyBytes_GET_SIZE(value) != VALUE_LEN:
-            raise ValueError("this is no row of a coin")
+            raise ValueError("this is no row of a UTXO")
         at = <const uint8_t *> PyBytes_AS_STRING(key)
-        coins[n].txout_idx = le4(at + KEY_IDX)
-        coins[n].tx_num = le5(at + KEY_NUM)
-        coins[n].value = le8(<const uint8_t *> PyBytes_AS_STRING(value))
-        if coins[n].tx_num >= tx_count:
+        utxos[n].txout_idx = le4(at + KEY_IDX)
+        utxos[n].tx_num = le5(at + KEY_NUM)
+        utxos[n].value = le8(<const uint8_t *> PyBytes_AS_STRING(value))
+        if utxos[n].tx_num >= tx_count:
             return -1
         n += 1
     return n
 
 
-def sum_coins(list rows not None, uint64_t tx_count):
-    """Return the sum of the values; None if a coin is not committed."""
+def sum_utxos(list rows not None, uint64_t tx_count):
+    """Return the sum of the values; None if a UTXO is not committed."""
     cdef bytes key, value
     cdef uint64_t total = 0
     for key, value in rows:
         if PyBytes_GET_SIZE(key) != UTXO_KEY_LEN or PyBytes_GET_SIZE(value) != VALUE_LEN:
-            raise ValueError("this is no row of a coin")
+            raise ValueError("this is no row of a UTXO")
         if le5(<const uint8_t *> PyBytes_AS_STRING(key) + KEY_NUM) >= tx_count:
             return None
         total += le8(<const uint8_t *> PyBytes_AS_STRING(value))
     return total
 
 
-def pack_coins(
+def pack_utxos(
     list rows not None, uint64_t tx_count, array.array counts not None, open_file,
     Py_ssize_t per_file,
 ):
-    """Return packed coins in chain order; None if one is not committed."""
+    """Return packed UTXOs in chain order; None if one is not committed."""
     cdef Py_ssize_t count = len(rows), n
-    cdef Coin *coins
+    cdef Utxo *utxos
     cdef uint64_t *nums = NULL
     cdef uint8_t *out
     cdef bytes result
     if not count:
         return b""
-    coins = <Coin *> malloc(count * sizeof(Coin))
+    utxos = <Utxo *> malloc(count * sizeof(Utxo))
     nums = <uint64_t *> malloc(count * sizeof(uint64_t))
     try:
-        if coins == NULL or nums == NULL:
+        if utxos == NULL or nums == NULL:
             raise MemoryError
-        if read_coins(rows, tx_count, coins) < 0:
+        if read_utxos(rows, tx_count, utxos) < 0:
             return None
         with nogil:
-            qsort(coins, count, sizeof(Coin), chain_order)
+            qsort(utxos, count, sizeof(Utxo), chain_order)
         result = PyBytes_FromStringAndSize(NULL, count * PACKED_UTXO_LEN)
         out = <uint8_t *> PyBytes_AS_STRING(result)
         for n in range(count):
-            nums[n] = coins[n].tx_num
-            put4(out + n * PACKED_UTXO_LEN + UTXO_IDX, coins[n].txout_idx)
-            put4(out + n * PACKED_UTXO_LEN + UTXO_VALUE, coins[n].value & 0xffffffff)
-            put4(out + n * PACKED_UTXO_LEN + UTXO_VALUE + 4, coins[n].value >> 32)
+            nums[n] = utxos[n].tx_num
+            put4(out + n * PACKED_UTXO_LEN + UTXO_IDX, utxos[n].txout_idx)
+            put4(out + n * PACKED_UTXO_LEN + UTXO_VALUE, utxos[n].value & 0xffffffff)
+            put4(out + n * PACKED_UTXO_LEN + UTXO_VALUE + 4, utxos[n].value >> 32)
         if not fill(nums, count, counts, open_file, per_file, out, PACKED_UTXO_LEN):
             return None
     finally:
-        free(coins)
+        free(utxos)
         free(nums)
     return result
 
@@ -410,7 +410,7 @@ cdef uint8_t *write_status(const uint8_t *at, Py_ssize_t count, uint8_t *p) noex
     return p
 
 
-cdef uint8_t *write_coins(const uint8_t *at, Py_ssize_t count, uint8_t *p) noexcept nogil:
+cdef uint8_t *write_utxos(const uint8_t *at, Py_ssize_t count, uint8_t *p) noexcept nogil:
     cdef Py_ssize_t n
     for n in range(count):
         p = put_text(p, b'{"tx_hash":"', 12)
@@ -429,7 +429,7 @@ ctypedef uint8_t *(*Writer)(const uint8_t *, Py_ssize_t, uint8_t *) noexcept nog
 
 
 cdef bytes written(bytes packed, Py_ssize_t item_len, Py_ssize_t room, Writer write, int cut):
-    """Return what ``write`` makes of packed items, without the last ``cut`` bytes."""
+    """Return the output of ``write`` for packed items, without the last ``cut`` bytes."""
     cdef Py_ssize_t count = PyBytes_GET_SIZE(packed) // item_len
     cdef const uint8_t *at = <const uint8_t *> PyBytes_AS_STRING(packed)
     cdef uint8_t *out
@@ -464,9 +464,9 @@ def status_text(bytes packed not None):
     return written(packed, HISTORY_ENTRY_LEN, 64 + 1 + 10 + 1, write_status, 0)
 
 
-def coins_json(bytes packed not None):
-    """Return the objects of packed coins, joined by commas."""
-    return written(packed, PACKED_UTXO_LEN, 12 + 64 + 11 + 10 + 10 + 10 + 9 + 20 + 2, write_coins, 1)
+def utxos_json(bytes packed not None):
+    """Return the objects of packed UTXOs, joined by commas."""
+    return written(packed, PACKED_UTXO_LEN, 12 + 64 + 11 + 10 + 10 + 10 + 9 + 20 + 2, write_utxos, 1)
 
 
 # -- hex digits
@@ -503,7 +503,7 @@ cdef struct Job:
     # key of the first record that is wanted
     uint8_t key[TOUCH_RECORD_LEN]
     uint64_t last
-    # what is known, or NULL
+    # the history so far, or NULL
     const uint8_t *known
     Py_ssize_t known_len
     # the records, and where the history is written to

@@ -1,8 +1,8 @@
 """The files in ``meta/``: headers, transaction counts, transaction hashes, recent raw blocks.
 
 Owns their names, offsets and durability.  All are indexed by position, which a key-value store
-would do at ten times the space.  They are only ever appended to, and what lies beyond the
-committed height is garbage to be overwritten, so nothing here needs undoing.
+would do at ten times the space.  They are only ever appended to, and the
+bytes beyond the committed height are overwritten later, so nothing here needs undoing.
 
 Every method blocks and runs in a worker thread.  Writing is done by the block processor's thread
 alone; reading may happen in any number of threads at once.
@@ -26,7 +26,7 @@ from electrumx.server.storage.shortage import is_shortage
 COUNT_LEN = 8
 #: no coin's headers are longer, in bytes; Equihash solutions of 1,344 bytes make the longest
 MAX_HEADER_LEN = 1 << 16
-#: folder in the database directory in which a backup is put together
+#: folder in the database directory in which a backup is assembled
 STAGING = "backup.staging"
 
 
@@ -34,8 +34,12 @@ def _write_bytes(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
+def _once(write: Callable[[], None], _what: str) -> None:
+    write()
+
+
 class HeldFile:
-    """An open file, closed when nobody refers to it any more."""
+    """An open file, closed with the last reference to it."""
 
     __slots__ = ("fd",)
 
@@ -64,7 +68,7 @@ class HeldLogicalFile(LogicalFile):
         self.close()
 
     def close(self) -> None:
-        """Let go of all files; they are opened again as needed."""
+        """Close all files; they are opened again as needed."""
         self._held = {}
         if self._written:
             _name, file = self._written
@@ -72,7 +76,7 @@ class HeldLogicalFile(LogicalFile):
             file.close()
 
     def held(self, number: int) -> HeldFile | None:
-        """Return the physical file with a number, None if there is none.
+        """Return the physical file with a number, None if it is missing.
 
         It stays open while the caller holds it.  Any thread may call this.
         """
@@ -97,7 +101,7 @@ class HeldLogicalFile(LogicalFile):
         except OSError as e:
             if not is_shortage(e):
                 raise
-        # The others of our own are given up for the one that is needed now.
+        # Our other files are closed for the one that is needed now.
         self._held = {}
         return os.open(name, os.O_RDONLY)
 
@@ -133,7 +137,7 @@ class HeldLogicalFile(LogicalFile):
             yield file
             file.flush()
         except BaseException:
-            # What it has in its buffer must not be written by anything that comes later.
+            # The bytes in its buffer must not be written by a later write.
             self._written = None
             with suppress(OSError):
                 file.close()
@@ -159,7 +163,12 @@ class FlatFiles:
     #: tx hashes are written in pieces of so many bytes, about
     PIECE_BYTES = 4_000_000
 
-    def __init__(self, db_dir: str, coin: type[Coin]):
+    def __init__(
+        self,
+        db_dir: str,
+        coin: type[Coin],
+        retry: Callable[[Callable[[], None], str], None] = _once,
+    ):
         self.coin = coin
         self.folder = Path(db_dir) / "meta"
         most = self.MAX_HELD_FILES
@@ -169,8 +178,7 @@ class FlatFiles:
         self.headers_offsets = HeldLogicalFile(self.folder / "headers_offsets", 2, 16_000_000, most)
         #: transactions whose hashes are in one physical file
         self.hashes_per_file = self.hashes.file_size // HASH_LEN
-        #: calls another function with what waits for the disk; their owner sets this
-        self.patiently: Callable[[Callable[[], None], str], None] = lambda write, _what: write()
+        self._retry = retry
 
     def close(self) -> None:
         """Let go of the files held open; they are opened again as needed."""
@@ -302,7 +310,7 @@ class FlatFiles:
         return result
 
     def hash_file(self, number: int) -> HeldFile | None:
-        """Return a physical file of tx hashes, None if there is none.
+        """Return a physical file of tx hashes, None if it is missing.
 
         It stays open while the caller holds it.  Any thread may call this.
         """
@@ -325,7 +333,7 @@ class FlatFiles:
         """
         if headers:
             # Repeating it writes the same bytes to the same places.
-            self.patiently(
+            self._retry(
                 lambda: self._append(height, headers, first_tx_num, tx_counts, tx_hashes),
                 f"writing blocks from height {height:,d} on to {self.folder}",
             )
@@ -378,10 +386,10 @@ class FlatFiles:
     def write_raw_block(self, block: bytes, height: int) -> None:
         """Keep a raw block for undoing it later.
 
-        Not synced: who reads it checks the header, and asks the node if the file is damaged.
+        Not synced: readers check the hash, and ask the daemon if the file is damaged.
         """
         path = self.raw_block_path(height)
-        self.patiently(lambda: _write_bytes(path, block), f"writing {path.name}")
+        self._retry(lambda: _write_bytes(path, block), f"writing {path.name}")
 
     def delete_raw_blocks(self, heights: Iterable[int]) -> None:
         """Delete raw blocks, those of them that exist."""

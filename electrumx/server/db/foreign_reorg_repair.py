@@ -1,19 +1,19 @@
-"""Puts back history that another server cut and did not finish cutting.
+"""Restores history that another server removed in a reorganisation that it did not finish.
 
-Runs in the worker thread that opens the database, before excess history is cleared.
+Runs in: the worker thread that opens the database, before orphaned history rows are deleted.
 
-ElectrumX 1.15 and the e-x versions up to 1.20 undo blocks by cutting the history first and
-committing the coins second.  Killed in between, they leave the coins at the old tip without the
-history of the blocks that were being undone; if the node is back on its old branch by then, nobody
-undoes those blocks any more, and the entries are lost for ever.  (Our own order of writes has no
-such instant: see ``db.py``.)
+ElectrumX 1.15 and the e-x versions up to 1.20 undo blocks by removing the history first and
+committing the UTXOs second.  Killed in between, they leave the UTXOs at the old tip without the
+history of the blocks that were being undone; if the daemon is back on its old branch by then,
+nothing undoes those blocks any more, and the entries are lost.  (Our own order of writes has no
+such instant: see ``flusher``.)
 
-Such a database shows a history count that is one above the count in the ``utxo`` store, and no row
-that carries it.  A flush of blocks that touched no script, cut short, looks the same; then nothing
-is missing and nothing is changed.  What the blocks at the top touched is worked out again, from
-the raw blocks and the undo information, and entries that are missing are appended to each script's
-last row: no more than 50 heights, for that is what those servers undo at once, and none without
-undo information, for they could not have undone it.
+Such a database has a history count that is one above the count in the ``utxo`` store, and no row
+with that id.  An interrupted flush of blocks that touched no script looks the same; then nothing is
+missing and nothing is changed.  The scripts that the top blocks touched are computed again, from
+the raw blocks and the undo information, and missing entries are appended to each script's last row:
+for 50 heights at most, the number that those servers undo at once, and for none without undo
+information, without which they could not have undone it.
 """
 
 from collections import defaultdict
@@ -21,16 +21,17 @@ from collections.abc import Callable, Sequence
 from logging import Logger
 
 from electrumx.lib.coins import Block, Coin
-from electrumx.lib.errors import DeserializeError
 from electrumx.lib.hash import HASHX_LEN, hash_to_hex_str
 from electrumx.lib.tx import MINUS_1, ZERO
 from electrumx.server.db.flat_files import COUNT_LEN, FlatFiles
+from electrumx.server.db.raw_blocks import checked_block, stored_block
 from electrumx.server.history.store import History
 from electrumx.server.storage.base import Storage
 from electrumx.server.storage.schema import (
-    COIN_LEN,
     HIST_KEY_LEN,
     HIST_STATE_KEY,
+    UNDO_ITEM_LEN,
+    VALUE_LEN,
     ChainState,
     DBError,
     hist_key,
@@ -44,12 +45,12 @@ from electrumx.server.storage.undo import overwritten_count
 #: blocks that the other servers undo between two commits
 MAX_UNDONE = 50
 
-#: display hex of block hashes -> raw blocks, from the node; None where there is no node
+#: display hex of block hashes -> raw blocks, from the daemon
 FetchBlocks = Callable[[list[str]], Sequence[bytes]]
 
 
 def looks_cut(history: History, utxo_flush_count: int) -> bool:
-    """Tell whether an open history may lack entries.  Reads all keys where the counts say so."""
+    """Return whether an open history may lack entries.  Reads all keys where the counts allow it."""
     if history.flush_count != utxo_flush_count + 1:
         return False
     assert history.db
@@ -81,7 +82,7 @@ class CutHistory:
         self.logger = logger
 
     def restore(self) -> None:
-        """Append what is missing, and set the history count to the other one, in one batch."""
+        """Append the missing entries, and set the history count to the other one, in one batch."""
         heights = self._undoable_heights()
         self.logger.warning(
             "the history may have been cut by another server's interrupted reorganisation: "
@@ -150,18 +151,18 @@ class CutHistory:
         return expected
 
     def _hashXs_by_tx(self, height: int, block: Block) -> list[set[bytes]] | None:
-        """Return what each transaction touched; None if the undo row is of another block.
+        """Return the scripts each transaction touched; None if the undo row is of another block.
 
-        Rows of a branch that was left stay until their height is written again, and a server that
-        was far behind does not write them.
+        Rows of an abandoned branch stay until their height is written again, and a server that was
+        far behind does not write them.
         """
         undo_info = self.utxo_db.get(undo_key(height)) or b""
         rule = self.coin.output_rule(height, self.state.tokens_from or 0)
-        items = len(undo_info) // COIN_LEN
+        items = len(undo_info) // UNDO_ITEM_LEN
         overwritten = overwritten_count(items, block.transactions, rule.is_unspendable)
         if overwritten is None:
             return None
-        spent = iter(range(overwritten * COIN_LEN, len(undo_info), COIN_LEN))
+        spent = iter(range(overwritten * UNDO_ITEM_LEN, len(undo_info), UNDO_ITEM_LEN))
         name_hashX = getattr(self.coin, "name_hashX_from_script", None)
         result = []
         for tx, _tx_hash in block.transactions:
@@ -170,10 +171,10 @@ class CutHistory:
                 if txin.prev_idx == MINUS_1 and txin.prev_hash == ZERO:
                     continue
                 start = next(spent, len(undo_info))
-                coin = undo_info[start : start + COIN_LEN]
-                if not self._is_coin_of(coin, txin.prev_hash):
+                item = undo_info[start : start + UNDO_ITEM_LEN]
+                if not self._is_output_of(item, txin.prev_hash):
                     return None
-                hashXs.add(coin[:HASHX_LEN])
+                hashXs.add(item[:HASHX_LEN])
             for txout in tx.outputs:
                 if rule.is_unspendable(txout.pk_script):
                     continue
@@ -184,47 +185,32 @@ class CutHistory:
             result.append(hashXs)
         return result if next(spent, None) is None else None
 
-    def _is_coin_of(self, coin: bytes, tx_hash: bytes) -> bool:
-        if len(coin) != COIN_LEN:
+    def _is_output_of(self, item: bytes, tx_hash: bytes) -> bool:
+        if len(item) != UNDO_ITEM_LEN:
             return False
-        tx_num = int.from_bytes(coin[HASHX_LEN:-8], "little")
+        tx_num = int.from_bytes(item[HASHX_LEN:-VALUE_LEN], "little")
         return self.files.tx_hashes([tx_num]) == [tx_hash]
 
     # -- blocks
 
     def _blocks(self, heights: list[int]) -> list[Block]:
-        """Return the blocks of these heights, from disk or, where one is damaged, the node."""
-        found = {height: self._block_on_disk(height) for height in heights}
+        """Return the blocks of these heights, from disk or, where one is damaged, the daemon."""
+        coin, read_raw = self.coin, self.files.read_raw_block
+        hashes = {h: coin.header_hash(self.files.read_headers(h, 1)) for h in heights}
+        found = {h: stored_block(coin, read_raw, h, hashes[h]) for h in heights}
         missing = [height for height, block in found.items() if block is None]
         if missing:
-            found |= self._fetched(missing)
+            raws = self._fetched([hash_to_hex_str(hashes[height]) for height in missing])
+            for height, raw in zip(missing, raws, strict=True):
+                found[height] = checked_block(coin, raw, height, hashes[height])
+                if found[height] is None:
+                    raise DBError(f"the daemon sent another block than that of height {height:,d}")
         return [block for block in found.values() if block is not None]
 
-    def _block_on_disk(self, height: int) -> Block | None:
-        try:
-            return self._checked(self.files.read_raw_block(height), height)
-        except OSError:
-            return None
-
-    def _checked(self, raw: bytes, height: int) -> Block | None:
-        """Return the parsed block if it is the one whose header is on file."""
-        try:
-            block = self.coin.block(raw, height)
-        except DeserializeError:
-            return None
-        return block if block.header == self.files.read_headers(height, 1) else None
-
-    def _fetched(self, heights: list[int]) -> dict[int, Block | None]:
+    def _fetched(self, hex_hashes: list[str]) -> Sequence[bytes]:
         if self.fetch_blocks is None:
             raise DBError(
                 "another server was interrupted while it reorganised the database, and blocks "
                 "that are needed to repair it are missing: start the server once, with its node"
             )
-        headers = [self.files.read_headers(height, 1) for height in heights]
-        hex_hashes = [hash_to_hex_str(self.coin.header_hash(header)) for header in headers]
-        raws = self.fetch_blocks(hex_hashes)
-        blocks = {h: self._checked(raw, h) for h, raw in zip(heights, raws, strict=True)}
-        for height, block in blocks.items():
-            if block is None:
-                raise DBError(f"the daemon sent another block than that of height {height:,d}")
-        return blocks
+        return self.fetch_blocks(hex_hashes)

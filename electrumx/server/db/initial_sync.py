@@ -1,110 +1,97 @@
-"""What is special about a new database: it is filled in bulk, and tidied up in the end.
+"""The end of the initial sync: the engines leave bulk load, and compact their tables.
 
-Owns when the stores go from an engine's options for being filled to those for being in use, and
-the merging of what the flushes of the first synchronisation left behind.
+Owns when the stores go from an engine's options for bulk load to those for being in use, and the
+compaction of the tables that the flushes of the initial sync left behind.
 
-On disk the first synchronisation lasts until that is done: only then does the state row say so.
-A server that is stopped before, or killed, has the next one begin where it was, with the options
-for filling; if there are no blocks left to index, it merges right away.  Merging twice does no
-harm, and no row changes by it.
+On disk the initial sync lasts until that is done: only then does the state row record it.  A server
+that is stopped before, or killed, has the next one begin where it was, in bulk load; if there are
+no blocks left to index, it compacts right away.  Compacting twice does no harm, and changes no row.
 """
 
 import time
-from dataclasses import replace
+from logging import Logger
 
-from electrumx.server.db.stores import Committed
-from electrumx.server.env import Env
+from electrumx.server.db.stores import Stores
 from electrumx.server.runtime.fault_points import fault_point
-from electrumx.server.storage.base import Storage
-from electrumx.server.storage.schema import ChainState, DBClosedError
+from electrumx.server.storage.schema import DBClosedError
 
 
-class Filling(Committed):
-    """The database, filled for the first time."""
+class InitialSync:
+    """Ends the initial sync of open stores."""
 
-    def __init__(self, env: Env):
-        super().__init__(env)
-        #: the chain was caught up with, but not yet merged what several flushes left
-        self._merge_due = False
+    def __init__(self, stores: Stores, logger: Logger) -> None:
+        self._stores = stores
+        self._logger = logger
 
-    def _state_row(self, state: ChainState) -> bytes:
-        return replace(state, first_sync=state.first_sync or self._merge_due).pack()
+    def end_bulk_load(self) -> None:
+        """Go on with the engine's options for a store in use: the chain was caught up with.
 
-    def _read_state(self) -> None:
-        super()._read_state()
-        if self._merge_due:
-            self.first_sync = False
-
-    def close_dbs(self) -> None:
-        """Close both stores; harmless if they are closed.  Merging is stopped."""
-        self.gate.begin_closing()
-        self.stop_merging()
-        super().close_dbs()
-
-    def end_filling(self) -> None:
-        """Go on with the engine's options for a store in use, before the last flush of catching up.
-
-        Call it when nobody writes; who reads is waited for, or waits.
+        The flush that follows records it.  Call it when nothing is written; reads are waited for,
+        or wait.
         """
-        assert self.utxo_db
-        assert self.history.db
-        self._merge_due = self.first_sync and self.db_height >= 0
-        with self.gate.exclusive():
-            self.utxo_db.end_filling(merge=self._merge_due)
-            self.history.db.end_filling(merge=self._merge_due)
+        stores = self._stores
+        assert stores.utxo_db
+        assert stores.history.db
+        state = stores.state
+        due = state.first_sync and state.height >= 0
+        with stores.gate.exclusive():
+            stores.utxo_db.end_bulk_load(compact=due)
+            stores.history.db.end_bulk_load(compact=due)
+        stores.leave_initial_sync(tables_due=due)
 
-    def end_filling_if_large(self) -> None:
-        """Do so with the coins if they are more than will be merged at the end."""
-        assert self.utxo_db
-        store = self.utxo_db
-        if store.filling and store.table_bytes > store.MERGE_BYTES:
-            with self.gate.exclusive():
-                store.end_filling()
+    def end_bulk_load_if_large(self) -> None:
+        """End bulk load of the ``utxo`` store if it is too large to be compacted at the end."""
+        store = self._stores.utxo_db
+        assert store
+        if store.bulk_loading and store.table_bytes > store.COMPACT_BYTES:
+            with self._stores.gate.exclusive():
+                store.end_bulk_load()
 
-    def write_first_sync_done(self) -> None:
-        """Record on disk that the chain was caught up with once, unless tables are to be merged."""
-        self.first_sync = False
-        self._write_state_only()
+    def write_caught_up(self) -> None:
+        """Record on disk that the chain was caught up with, unless tables are to be compacted."""
+        self._stores.leave_initial_sync(tables_due=self._stores.tables_due)
+        self._stores.write_state()
         fault_point("caught up: state written")
 
-    def merge(self) -> bool:
-        """Drop what many flushes of a first synchronisation left behind, if it is not too much.
+    def compact_tables(self) -> bool:
+        """Compact the tables that many flushes of an initial sync left, if they are not too large.
 
-        With a small cache, coins that were written and then spent are nearly half of the store.
-        Runs in a thread, beside readers and flushes; closing the stores ends it.  A stop at any
+        With a small cache, UTXOs that were written and then spent are nearly half of the store.
+        Runs in a thread, beside readers and flushes; closing the stores ends it.  A kill at any
         instant is harmless: an engine exchanges tables when the new ones are whole.
 
-        Return True if that is to be recorded by :meth:`write_merged`.
+        Return True if :meth:`write_compacted` is to record it.
         """
-        if not self._merge_due:
+        stores = self._stores
+        if not stores.tables_due:
             return False
         start = time.monotonic()
         try:
-            for owner, name in ((self, "utxo_db"), (self.history, "db")):
-                with self.gate.reading():
-                    store: Storage | None = getattr(owner, name)
-                    merged = store is not None and store.merge()
-                if not merged:
-                    self.logger.info("merging tables goes on after the next start")
-                    return False
+            if not (self._compact_utxo_store() and self._compact_history_store()):
+                self._logger.info("the compaction of tables goes on after the next start")
+                return False
         except DBClosedError:
             return False
         except Exception:
             # Not tried again: the disk may be full.
-            self._merge_due = False
+            stores.tables_done()
             raise
-        self._merge_due = False
-        self.logger.info(f"merged tables in {time.monotonic() - start:.1f}s")
+        stores.tables_done()
+        self._logger.info(f"compacted tables in {time.monotonic() - start:.1f}s")
         return True
 
-    def stop_merging(self) -> None:
-        """Let merging end soon, to be done after the next start; closing must follow."""
-        for store in (self.utxo_db, self.history.db):
-            if store:
-                store.stop_merging()
+    def _compact_utxo_store(self) -> bool:
+        with self._stores.gate.reading():
+            store = self._stores.utxo_db
+            return store is not None and store.compact()
 
-    def write_merged(self) -> None:
-        """Record on disk that nothing is left to be merged; if it is closed, the next start does."""
-        if self.utxo_db:
-            self._write_state_only()
+    def _compact_history_store(self) -> bool:
+        with self._stores.gate.reading():
+            store = self._stores.history.db
+            return store is not None and store.compact()
+
+    def write_compacted(self) -> None:
+        """Record on disk that the tables are compacted; if it is closed, the next start does."""
+        if self._stores.utxo_db:
+            self._stores.write_state()
             fault_point("caught up: merging recorded")

@@ -1,197 +1,174 @@
-"""What is committed to disk: the chain state, the two stores and the flat files.
+"""The committed state, and its storage: the two key-value stores and the flat files.
 
 Owns the state (height, tip, transaction count), the ``utxo`` store, the flat files and, through
-:class:`History`, the ``hist`` store: how they are opened, checked, mended after a stop, and closed;
-what is kept for undoing blocks; and the compaction that is under way.  What a block changes in
-them is told by ``db``, at the end of the classes that build on this one.
+:class:`History`, the ``hist`` store: how they are opened, checked, repaired after a kill, and closed,
+and the history compaction that is under way.  ``flusher`` decides the order of the writes.
 
-What writes runs in a worker thread with the block processor's state lock held, or while the
-database is opened, before anybody else uses it.
+Writing runs in a worker thread with the block processor's state lock held, or while the database is
+opened, before anything else uses it.
 """
 
-import asyncio
 import os
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from logging import Logger
 from pathlib import Path
 from struct import Struct
 from typing import NoReturn
 
 import electrumx
 from electrumx.lib import util
+from electrumx.lib.coins import Coin
 from electrumx.lib.coins.base import NEVER, OutputRule
 from electrumx.lib.hash import hash_to_hex_str
-from electrumx.lib.merkle import Merkle, MerkleCache
 from electrumx.server.bulk_sync.workspace import finish_move
 from electrumx.server.db import foreign_reorg_repair
 from electrumx.server.db.flat_files import FlatFiles
-from electrumx.server.db.queries import Queries
+from electrumx.server.db.foreign_reorg_repair import FetchBlocks
+from electrumx.server.db.recent_blocks import RecentBlocks
 from electrumx.server.db.upgrade import OLD_VERSIONS, upgrade_utxo_store
-from electrumx.server.env import Env
 from electrumx.server.history.row_compaction import CompactionPass
 from electrumx.server.history.store import History
 from electrumx.server.runtime.fault_points import fault_point
-from electrumx.server.storage.base import Storage, WriteBatch, db_class
-from electrumx.server.storage.errors import explained
+from electrumx.server.storage.base import Storage
+from electrumx.server.storage.damage import DamageLog
+from electrumx.server.storage.errors import explained, read_error
 from electrumx.server.storage.gate import StoreGate
 from electrumx.server.storage.schema import (
-    COIN_LEN,
     DB_VERSION,
+    HASH_LEN,
     MAX_FLUSH_ID,
     STATE_KEY,
-    UNDO_PREFIX,
     ChainState,
     DBError,
-    undo_key,
-    undo_key_height,
+    DBReadError,
 )
 from electrumx.server.storage.shortage import Patience
 
 _LE8 = Struct("<Q")
 
 
-class Committed(Queries):
-    """The database in ``env.db_dir``; closed until one of the ``open_…`` methods is awaited."""
+class Stores:
+    """The database in ``db_dir``; closed until one of the ``open_…`` methods is called.
+
+    ``engine`` is the class of both key-value stores; undo rows of ``reorg_limit`` blocks are kept.
+    """
 
     DB_VERSIONS = [*OLD_VERSIONS, DB_VERSION]
 
-    def __init__(self, env: Env):
-        self.logger = util.class_logger(type(self).__module__, type(self).__name__)
-        self.env = env
-        self.coin = env.coin
-        self.db_dir = Path(env.db_dir)
-        self.db_class: type[Storage] = db_class(env.db_engine)
-        #: passed by who reads the stores or the flat files without the state lock
+    def __init__(
+        self,
+        db_dir: Path,
+        engine: type[Storage],
+        coin: type[Coin],
+        reorg_limit: int,
+        logger: Logger,
+    ) -> None:
+        self._logger = logger
+        self.db_dir = db_dir
+        self.engine = engine
+        self.coin = coin
+        #: to be entered to read the stores or the flat files without the state lock
         self.gate = StoreGate(is_open=False)
-        self.history = History(self.gate, self.set_flush_count, self._restore_cut_history)
-        #: asks the node for raw blocks by their display hashes, blocking; None without a node
-        self.fetch_blocks: foreign_reorg_repair.FetchBlocks | None = None
-        #: the compaction that is under way
-        self._compaction: CompactionPass | None = None
-        self.utxo_db: Storage | None = None
-        self.files = FlatFiles(str(env.db_dir), env.coin)
         #: repeats writes that a shortage of descriptors or memory made fail
-        self.patience = Patience(self.logger)
-        self.files.patiently = self.patience.run
-        #: what is committed to disk; replaced, never changed, so readers see one state
-        self.state = ChainState.new(self.coin.GENESIS_HASH)
-        #: heights and txs of which the flat files hold at least
+        self.patience = Patience(logger)
+        self.damage_log = DamageLog(logger)
+        self.history = History(self.gate, self.set_flush_count, self._restore_cut_history)
+        self.utxo_db: Storage | None = None
+        self.files = FlatFiles(str(db_dir), coin, self.patience.run)
+        self.recent_blocks = RecentBlocks(self.files, reorg_limit, self.damage_log, logger)
+        #: the committed state; replaced, never changed, so readers see one state
+        self.state = ChainState.new(coin.GENESIS_HASH)
+        #: the flat files hold at least the blocks up to this height, and so many transactions
         self.fs_height = -1
         self.fs_tx_count = 0
         #: cumulative tx count by height
         self.tx_counts: array[int] = array("Q")
-        #: counts the times that committed blocks were undone
+        #: number of times that committed blocks were undone
         self.backup_count = 0
-        #: odd while coins and state are being written; see ``queries``
+        #: odd while UTXOs and state are being written; see ``queries``
         self.commit_seq = 0
-        self.last_flush = time.monotonic()
-        self.last_flush_tx_count = 0
-        #: undo rows below this height are deleted
-        self._undo_floor = 0
-        self.merkle = Merkle()
-        self.header_mc = MerkleCache(self.merkle, self.fs_block_hashes)
-        self._init_queries(self.logger)
-
-    # -- committed state
-
-    @property
-    def db_height(self) -> int:
-        """Height of the last committed block, -1 if there is none."""
-        return self.state.height
+        #: whether the stores were last opened for the initial sync
+        self.opened_in_initial_sync = False
+        # Caught up; but on disk the initial sync lasts until the engine has compacted its tables.
+        self._tables_due = False
+        self._fetch_blocks: FetchBlocks | None = None
+        #: the history compaction under way, or the last one
+        self.compaction: CompactionPass | None = None
+        #: when the state's wall_time was last brought up to date
+        self.last_timed = time.monotonic()
 
     @property
-    def db_tip(self) -> bytes:
-        """Hash of the last committed block."""
-        return self.state.tip
-
-    @property
-    def db_tx_count(self) -> int:
-        """Transactions up to and including the last committed block."""
-        return self.state.tx_count
-
-    @property
-    def db_version(self) -> int:
-        """Version of the layout on disk."""
-        return self.state.db_version
-
-    @property
-    def wall_time(self) -> float:
-        """Seconds spent synchronising so far."""
-        return self.state.wall_time
-
-    @property
-    def first_sync(self) -> bool:
-        """True until the chain was first caught up with."""
-        return self.state.first_sync
-
-    @first_sync.setter
-    def first_sync(self, value: bool) -> None:
-        self.state = replace(self.state, first_sync=value)
+    def opened_for_sync(self) -> bool:
+        """Whether the stores are open with the options for indexing."""
+        return self.utxo_db is not None and self.utxo_db.for_sync
 
     # -- opening and closing
 
-    async def open_for_sync(self) -> None:
-        """Open the database for fast indexing.  Raise DBError if it cannot be used."""
-        await asyncio.to_thread(self._open, True, False)
+    def open_for_sync(self, fetch_blocks: FetchBlocks | None = None) -> None:
+        """Open the database for fast indexing.  Raise DBError if it cannot be used.
 
-    async def open_for_serving(self) -> None:
-        """Open the database for serving clients; one that is open is re-opened if it is large."""
-        await asyncio.to_thread(self._reopen_for_serving)
+        ``fetch_blocks`` asks the daemon for raw blocks by their display hashes, blocking; a repair
+        may need them.
+        """
+        self._fetch_blocks = fetch_blocks
+        self._open(for_sync=True)
+        self.opened_in_initial_sync = self.state.first_sync
 
-    async def open_for_compacting(self) -> None:
+    def open_for_compacting(self) -> None:
         """Open the database so that an interrupted history compaction can go on."""
-        await asyncio.to_thread(self._open, True, True)
+        self._open(for_sync=True, compacting=True)
 
-    def _reopen_for_serving(self) -> None:
-        if self.utxo_db:
-            if self._stores_are_small():
-                self._serve_as_it_is()
-                return
-            self.logger.info("closing DBs to re-open for serving")
+    def open_for_serving(self) -> None:
+        """Open the database for serving clients; one that is open is re-opened if it is large."""
+        if not self.utxo_db:
+            self._open(for_sync=False)
+        elif self._stores_are_small():
+            self._serve_without_reopening()
+        else:
+            self._logger.info("closing DBs to re-open for serving")
             # Reads of an administrator wait; those under way end first.
             with self.gate.exclusive():
                 self._close_stores()
                 fault_point("caught up: closed for re-opening")
-                self._open(False, False)
-            return
-        self._open(False, False)
+                self._open(for_sync=False)
 
     def _stores_are_small(self) -> bool:
         stores = (self.utxo_db, self.history.db)
         return all(store is not None and store.is_small for store in stores)
 
-    def _serve_as_it_is(self) -> None:
-        """Do what opening for serving does, without opening.
+    def _serve_without_reopening(self) -> None:
+        """Prepare open stores for serving as opening them would.
 
         LevelDB writes at opening what its log holds into tables; that takes a third of a second
-        after a short first synchronisation.
+        after a short initial sync.
         """
         assert self.utxo_db
         assert self.history.db
         self.utxo_db.for_sync = self.history.db.for_sync = False
         self._compact_if_overdue()
-        self._clear_excess_undo_info()
+        self.recent_blocks.delete_stale(self.utxo_db, self.state.height)
 
-    def _open(self, for_sync: bool, compacting: bool) -> None:
+    def _open(self, *, for_sync: bool, compacting: bool = False) -> None:
         with self.gate.exclusive():
             self._open_stores(for_sync, compacting)
             for store in (self.utxo_db, self.history.db):
                 assert store
-                store.patience, store.gate = self.patience, self.gate
+                store.retry_writes(self.patience, self.gate)
             self.patience.reserve.fill()
             self.gate.set_open()
 
     def _open_stores(self, for_sync: bool, compacting: bool) -> None:
         assert self.utxo_db is None
         first_time = not self.tx_counts
-        self.last_flush = time.monotonic()
+        self.last_timed = time.monotonic()
         try:
-            finish_move(self.db_dir, self.logger)
+            finish_move(self.db_dir, self._logger)
             self._refuse_half_a_database()
-            self.utxo_db = self.db_class(str(self.db_dir / "utxo"), for_sync)
+            self.utxo_db = self.engine(str(self.db_dir / "utxo"), for_sync)
             fault_point("open: utxo store opened")
             self._prepare_folder(self.utxo_db.is_new)
             fault_point("open: folder prepared")
@@ -200,29 +177,38 @@ class Committed(Queries):
             self.files.check_lengths(self.state.height, self.state.tx_count)
             self._open_history(for_sync, compacting)
             if self.state.height < 0:
-                # The folders' own entries, without which all that is synced below is lost.
+                # The folders' own entries, without which all that is synced below them is lost.
                 util.sync_directory(self.db_dir)
             fault_point("open: history store opened")
-            if for_sync and not compacting and self.first_sync:
-                self._begin_filling()
+            if for_sync and not compacting and self.state.first_sync:
+                self._begin_bulk_load()
             if not compacting:
                 self._compact_if_overdue()
-            self._clear_excess_undo_info()
+            self.recent_blocks.delete_stale(self.utxo_db, self.state.height)
             self.fs_height = self.state.height
-            self.fs_tx_count = self.last_flush_tx_count = self.state.tx_count
+            self.fs_tx_count = self.state.tx_count
             if first_time:
                 self._read_tx_counts()
                 self._log_state()
         except BaseException as e:
-            self.close_dbs()
+            self.close()
             self.raise_explained(e)
 
     def raise_explained(self, error: BaseException) -> NoReturn:
         """Raise a DBError in place of an error of the disk or the engine; others as they are."""
-        better = explained(error, str(self.db_dir), self.db_class)
+        better = explained(error, str(self.db_dir), self.engine)
         if better is error:
             raise error
         raise better from error
+
+    def explain_read(self, error: Exception) -> Exception:
+        """Return an error of the disk or the engine as a DBReadError, and log it once."""
+        reason = read_error(error, self.engine)
+        if reason is None:
+            return error
+        line = f"cannot read the database: {reason}"
+        self.damage_log.log(line)
+        return DBReadError(line)
 
     def _refuse_half_a_database(self) -> None:
         # A new store would make the next start clear the history that belongs to the lost one.
@@ -230,15 +216,15 @@ class Committed(Queries):
         rest = (self.db_dir / "hist" / "CURRENT", self.db_dir / "meta" / "txcounts00")
         if not (store / "CURRENT").exists() and all(path.exists() for path in rest):
             raise DBError(
-                f"the coin store {store} is missing or has lost its file CURRENT: restore a backup "
+                f"the UTXO store {store} is missing or has lost its file CURRENT: restore a backup "
                 f"of the whole database directory, or empty {self.db_dir} to synchronise anew"
             )
 
     def _prepare_folder(self, is_new: bool) -> None:
         try:
             if is_new:
-                self.logger.info("created new database")
-                self.logger.info("creating metadata directory")
+                self._logger.info("created new database")
+                self._logger.info("creating metadata directory")
             self.files.prepare()
             marker = self.db_dir / "COIN"
             if not marker.exists():
@@ -270,8 +256,10 @@ class Committed(Queries):
                 f"check COIN and NET, or use another DB_DIRECTORY than {self.db_dir}"
             )
         if state.db_version != DB_VERSION:
-            floor = self.min_undo_height(state.height)
-            state = upgrade_utxo_store(self.utxo_db, self.files, state, floor, self.logger)
+            floor = self.recent_blocks.lowest_height(state.height)
+            state = upgrade_utxo_store(self.utxo_db, self.files, state, floor, self._logger)
+        if self._tables_due:
+            state = replace(state, first_sync=False)
         self.state = state
 
     def _note_tokens(self) -> None:
@@ -283,10 +271,6 @@ class Committed(Queries):
         tokens_from = height + 1 if height >= activation else 0
         self.state = replace(self.state, tokens_from=tokens_from)
 
-    def output_rule(self, height: int) -> OutputRule:
-        """Return how outputs of the block at a height are, or were, indexed."""
-        return self.coin.output_rule(height, self.state.tokens_from or 0)
-
     def _open_history(self, for_sync: bool, compacting: bool) -> None:
         name = str(self.db_dir / "hist")
         if self.state.height >= 0 and not os.path.exists(os.path.join(name, "CURRENT")):
@@ -296,18 +280,18 @@ class Committed(Queries):
             )
         seen = self.state.utxo_flush_count
         tx_count = self.state.tx_count
-        count = self.history.open_db(self.db_class, for_sync, seen, compacting, name, tx_count)
+        count = self.history.open_db(self.engine, for_sync, seen, compacting, name, tx_count)
         seen = self.state.utxo_flush_count
         if count != seen:
-            # Written at once: with a stale higher count on disk, a stop after the next history
-            # flush would leave rows that nobody takes for excess.
+            # Written at once: with a stale higher count on disk, a kill after the next history
+            # flush would leave orphaned rows that the next opening keeps.
             self.state = replace(self.state, utxo_flush_count=count)
             if self.state.height >= 0:
-                self._write_state_only()
+                self.write_state()
                 fault_point("open: flush count lowered")
 
     def _restore_cut_history(self) -> None:
-        """Mend what an interrupted reorganisation of another server left."""
+        """Repair what an interrupted reorganisation of another server left."""
         assert self.utxo_db
         if not foreign_reorg_repair.looks_cut(self.history, self.state.utxo_flush_count):
             return
@@ -317,17 +301,17 @@ class Committed(Queries):
             self.files,
             self.utxo_db,
             self.history,
-            self.fetch_blocks,
-            self.logger,
+            self._fetch_blocks,
+            self._logger,
         ).restore()
         fault_point("open: cut history restored")
 
-    def _begin_filling(self) -> None:
-        """Set the stores to be filled in bulk, also where that was begun and interrupted."""
+    def _begin_bulk_load(self) -> None:
+        """Set the engines to bulk load, also where that was begun and interrupted."""
         assert self.utxo_db
         assert self.history.db
-        self.utxo_db.begin_filling()
-        self.history.db.begin_filling()
+        self.utxo_db.begin_bulk_load()
+        self.history.db.begin_bulk_load()
         fault_point("open: options for filling")
 
     def _read_tx_counts(self) -> None:
@@ -344,31 +328,33 @@ class Committed(Queries):
         self.tx_counts = tx_counts
 
     def _log_state(self) -> None:
-        self.logger.info(f"using {self.env.db_engine} for DB backend")
-        self.logger.info(f"software version: {electrumx.version}")
-        self.logger.info(f"DB version: {self.db_version:d}")
-        self.logger.info(f"coin: {self.coin.NAME}")
-        self.logger.info(f"network: {self.coin.NET}")
-        self.logger.info(f"height: {self.db_height:,d}")
-        self.logger.info(f"tip: {hash_to_hex_str(self.db_tip)}")
-        self.logger.info(f"tx count: {self.db_tx_count:,d}")
-        if self.first_sync:
-            self.logger.info(f"sync time so far: {util.formatted_time(self.wall_time)}")
-        tokens_from = self.state.tokens_from or 0
+        state = self.state
+        self._logger.info(f"using {self.engine.ENGINE} for DB backend")
+        self._logger.info(f"software version: {electrumx.version}")
+        self._logger.info(f"DB version: {state.db_version:d}")
+        self._logger.info(f"coin: {self.coin.NAME}")
+        self._logger.info(f"network: {self.coin.NET}")
+        self._logger.info(f"height: {state.height:,d}")
+        self._logger.info(f"tip: {hash_to_hex_str(state.tip)}")
+        self._logger.info(f"tx count: {state.tx_count:,d}")
+        if state.first_sync:
+            self._logger.info(f"sync time so far: {util.formatted_time(state.wall_time)}")
+        tokens_from = state.tokens_from or 0
         if tokens_from > self.coin.TOKENS_ACTIVATION:
-            self.logger.warning(
+            self._logger.warning(
                 f"blocks {self.coin.TOKENS_ACTIVATION:,d} to {tokens_from - 1:,d} were indexed by "
                 "a server that does not know tokens: their outputs that hold tokens are missing "
                 f"from histories and balances; empty {self.db_dir} to synchronise again"
             )
 
-    def close_dbs(self) -> None:
+    def close(self) -> None:
         """Close both stores; harmless if they are closed.
 
         Reads that wait, or are under way and long, fail with DBClosedError; the others are waited
-        for, which takes milliseconds.
+        for, which takes milliseconds.  A compaction of the engine's tables is stopped.
         """
         self.gate.begin_closing()
+        self.stop_table_compaction()
         with self.gate.exclusive():
             self._close_stores()
             self.patience.reserve.release()
@@ -381,126 +367,122 @@ class Committed(Queries):
             self.utxo_db.close()
             self.utxo_db = None
 
+    def stop_table_compaction(self) -> None:
+        """Make a compaction of the engine's tables end soon; closing must follow."""
+        for store in (self.utxo_db, self.history.db):
+            if store:
+                store.stop_compaction()
+
+    # -- the committed state
+
+    def output_rule(self, height: int) -> OutputRule:
+        """Return how outputs of the block at a height are, or were, indexed."""
+        return self.coin.output_rule(height, self.state.tokens_from or 0)
+
     @contextmanager
-    def _committing(self) -> Iterator[None]:
-        """Let readers know that coins and state are being written, for the length of a block."""
+    def committing(self) -> Iterator[None]:
+        """Mark UTXOs and state as being written, for readers, for the length of a block."""
         self.commit_seq += 1
         try:
             yield
         finally:
             self.commit_seq += 1
 
-    def _write_state_only(self) -> None:
+    def timed(self, state: ChainState) -> ChainState:
+        """Return a state with the time since the last call, or the opening, added to its own."""
+        now = time.monotonic()
+        elapsed = max(0.0, now - self.last_timed)
+        self.last_timed = now
+        return replace(state, wall_time=state.wall_time + elapsed)
+
+    def state_row(self, state: ChainState) -> bytes:
+        """Return the value of a state's row on disk."""
+        return replace(state, first_sync=state.first_sync or self._tables_due).pack()
+
+    def write_state(self) -> None:
+        """Write the state row, synced."""
         assert self.utxo_db
         with self.utxo_db.write_batch() as batch:
-            batch.put(STATE_KEY, self._state_row(self.state))
-
-    def _state_row(self, state: ChainState) -> bytes:
-        """Return how a state stands on disk."""
-        return state.pack()
+            batch.put(STATE_KEY, self.state_row(self.state))
 
     def set_flush_count(self, count: int) -> None:
-        """Write the number of history flushes that the coins have seen, synced."""
+        """Write the number of history flushes that the UTXOs have seen, synced."""
         self.state = replace(self.state, utxo_flush_count=count)
-        self._write_state_only()
+        self.write_state()
 
-    # -- undo information and raw blocks
+    def leave_initial_sync(self, *, tables_due: bool) -> None:
+        """Note that the chain was caught up with; the next write of the state records it.
 
-    def min_undo_height(self, max_height: int) -> int:
-        """Return the lowest height for which undo information is kept at ``max_height``."""
-        return max_height - self.env.reorg_limit + 1
-
-    def read_undo_info(self, height: int) -> bytes | None:
-        """Return a block's undo items, joined, or None if they are not kept.
-
-        Raise DBDamagedError if they are not whole.
+        With ``tables_due`` it does not before :meth:`tables_done`.
         """
-        assert self.utxo_db
-        undo_info = self.utxo_db.get(undo_key(height))
-        if undo_info is not None and len(undo_info) % COIN_LEN:
-            raise self.damage_log.error(
-                f"undo row {undo_key(height).hex()} of the utxo store, of height {height:,d}, has "
-                f"{len(undo_info):,d} bytes"
-            )
-        return undo_info
+        self._tables_due = tables_due
+        self.state = replace(self.state, first_sync=False)
 
-    def _prune_undo_rows(self, batch: WriteBatch, height: int) -> None:
-        """Delete the undo rows that fall out of the window at the new height."""
-        floor = self.min_undo_height(height)
-        if self.first_sync or floor <= self._undo_floor:
-            return
-        for old in range(max(0, self._undo_floor), floor):
-            batch.delete(undo_key(old))
-        self._undo_floor = floor
+    @property
+    def tables_due(self) -> bool:
+        """Whether the initial sync lasts, on disk, until the engine has compacted its tables."""
+        return self._tables_due
 
-    def _clear_excess_undo_info(self) -> None:
-        """Delete undo rows and raw blocks below the window, as may be left by another server."""
-        assert self.utxo_db
-        floor = self.min_undo_height(self.state.height)
-        keys = []
-        for key, _items in self.utxo_db.iterator(prefix=UNDO_PREFIX):
-            if undo_key_height(key) >= floor:
-                break
-            keys.append(key)
-        if keys:
-            with self.utxo_db.write_batch() as batch:
-                for key in keys:
-                    batch.delete(key)
-            fault_point("open: undo rows pruned")
-            self.logger.info(f"deleted {len(keys):,d} stale undo entries")
-        self._undo_floor = max(0, floor)
-        stale = [height for height in self.files.raw_block_heights() if height < floor]
-        if stale:
-            self.files.delete_raw_blocks(stale)
-            self.logger.info(f"deleted {len(stale):,d} stale block files")
+    def tables_done(self) -> None:
+        """Note that the engine's tables need no compaction; the next write of the state records it."""
+        self._tables_due = False
 
-    def read_raw_block(self, height: int) -> bytes:
-        """Return a recent raw block; FileNotFoundError if it is not kept."""
-        return self.files.read_raw_block(height)
+    # -- blocks
 
-    def write_raw_block(self, block: bytes, height: int) -> None:
-        """Keep a raw block, and drop the one that falls out of the window."""
-        self.files.write_raw_block(block, height)
-        fault_point("raw block: written")
-        self.files.delete_raw_blocks([height - self.env.reorg_limit])
-        fault_point("raw block: old one deleted")
+    def append_blocks(self, headers: Sequence[bytes], block_tx_hashes: Sequence[bytes]) -> None:
+        """Append blocks to the flat files, synced: headers, and the tx hashes of each, joined."""
+        counts = []
+        tx_count = self.fs_tx_count
+        for tx_hashes in block_tx_hashes:
+            tx_count += len(tx_hashes) // HASH_LEN
+            counts.append(tx_count)
+        self.files.append(
+            self.fs_height + 1,
+            headers,
+            self.fs_tx_count,
+            b"".join(map(_LE8.pack, counts)),
+            block_tx_hashes,
+        )
+        self.tx_counts.extend(counts)
+        self.fs_height += len(headers)
+        self.fs_tx_count = tx_count
 
-    # -- headers
+    def set_undone(self, state: ChainState) -> None:
+        """Note that blocks were undone down to a state that is on disk."""
+        # Readers: first the height falls, then what maps numbers to heights.
+        self.state = state
+        self.backup_count += 1
+        self.fs_height = state.height
+        self.fs_tx_count = state.tx_count
+        del self.tx_counts[state.height + 1 :]
 
-    async def populate_header_merkle_cache(self) -> None:
-        """Prepare header proofs; to be awaited once, when caught up."""
-        self.logger.info("populating header merkle cache...")
-        start = time.monotonic()
-        await self.header_mc.initialize(max(1, self.min_undo_height(self.db_height)))
-        self.logger.info(f"header merkle cache populated in {time.monotonic() - start:.1f}s")
-
-    # -- compaction
+    # -- history compaction
 
     @property
     def compaction_due(self) -> bool:
         """True if the history should be compacted, or is being."""
-        if self._compaction and not self._compaction.done:
+        if self.compaction and not self.compaction.done:
             return True
         return self.history.flush_count >= self.history.COMPACT_FLUSH_COUNT
 
     @property
     def _counts_agree(self) -> bool:
-        """True if no history flush waits for its coins."""
+        """True if no history flush waits for its UTXOs."""
         return self.state.utxo_flush_count == self.history.flush_count
 
     def begin_compaction(self) -> CompactionPass:
         """Return the compaction under way, or a new one.  Call it with the state lock held."""
-        if self._compaction is None or self._compaction.done:
-            self._compaction = CompactionPass(self.history, lambda: self._counts_agree)
-        return self._compaction
+        if self.compaction is None or self.compaction.done:
+            self.compaction = CompactionPass(self.history, lambda: self._counts_agree)
+        return self.compaction
 
     def _compact_if_overdue(self) -> None:
         if self.history.flush_count >= self.history.OPEN_COMPACT_FLUSH_COUNT:
-            self._compact_now()
+            self.compact_now()
 
-    def _compact_now(self) -> None:
-        """Compact the history, or finish a compaction, while nobody flushes."""
-        self.logger.warning(
+    def compact_now(self) -> None:
+        """Compact the history, or finish a compaction, while nothing is flushed."""
+        self._logger.warning(
             f"{self.history.flush_count:,d} of {MAX_FLUSH_ID:,d} history flushes are used: "
             "compacting the history first, which can take a long time"
         )

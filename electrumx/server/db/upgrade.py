@@ -1,9 +1,9 @@
 """Converts databases of versions 6 and 7 to version 8, in place, when they are opened.
 
-Owns what those versions look like.  Runs in a worker thread, before anything else reads.
+Owns the formats of those versions.  Runs in a worker thread, before anything else reads.
 
 =================  ==============  ==============  ==============
-what               version 6       version 7       version 8
+field              version 6       version 7       version 8
 =================  ==============  ==============  ==============
 txout_idx in keys  LE2             LE4             LE4
 tx_num             LE4             LE4             LE5
@@ -14,15 +14,15 @@ record of txcounts LE4             LE4             LE8
 history entry      LE4             LE4             LE5
 =================  ==============  ==============  ==============
 
-A stop between any two writes is harmless: the next start goes on.  What is done already is told
-by the content, so conversions that ElectrumX 1.15 began are taken up, too.
+A kill between any two writes is harmless: the next start continues.  The content shows how far a
+conversion came, so those that ElectrumX 1.15 began are continued, too.
 
 1. ``u`` rows, then ``h`` rows, in batches; a key of the new length is left as it is.
-2. ``txcounts``: written anew beside the old files and synced; a marker file says that they are
-   whole; then they are renamed over the old ones, and the marker goes.  Which format the file has
-   is told by its record of the tip's height, which must be the transaction count.
+2. ``txcounts``: new files are written beside the old ones and synced; a marker file shows that they
+   are whole; then they are renamed over the old ones, and the marker is deleted.  The record of the
+   tip's height, which must be the transaction count, shows the format of the file.
 3. Undo rows and the state row with the new version, in one batch: the length of an undo row does
-   not tell its format.
+   not show its format.
 4. History rows, in batches with the cursor ``upgrade_cursor`` in the history's state.
 """
 
@@ -97,7 +97,7 @@ def upgrade_utxo_store(
                 count += 1
         batch.put(STATE_KEY, state.pack())
     fault_point("upgrade: undo rows and state written")
-    logger.info(f"converted {count:,d} undo rows; the coins are upgraded")
+    logger.info(f"converted {count:,d} undo rows; the UTXOs are upgraded")
     return state
 
 

@@ -1,16 +1,16 @@
-"""Rows of the database as clients see them: entries, coins, texts, proofs.  Pure.
+"""Rows of the database as clients see them: entries, UTXOs, texts, proofs.  Pure.
 
 *Packed history* is a string of 36 bytes an entry: tx hash, height LE4; in chain order.  *Packed
-coins* are 48 bytes each: tx hash, height LE4, txout_idx LE4, value LE8; in chain order.  Both are
-made from the rows of the stores in one step, are what the caches hold, and become JSON in one
-step, with no Python object for an entry in between: an address can have half a million.
+UTXOs* are 48 bytes each: tx hash, height LE4, txout_idx LE4, value LE8; in chain order.  Both are
+made from the rows of the stores in one step, kept in the caches, and converted to JSON in one step,
+with no Python object for an entry in between: an address can have half a million.
 
-*Records* say which scripts the transactions of a block touch, in 16 bytes each: hashX, tx_num BE5;
-ascending, each once.  What they add to histories that are in memory is found without the stores.
+*Touch records* name the scripts that the transactions of a block touch, in 16 bytes each: hashX,
+tx_num BE5; ascending, each once.  From them cached histories are extended without the stores.
 
-The functions of this module are readable Python and the oracle of those with the same names in
-``_fastquery.pyx``, which take their place where they are built.  ``tests/property`` compares them.
-They may run in any thread; where hashes are read, they block.
+The functions of this module are the reference implementation, in pure Python, of those with the
+same names in ``_fastquery.pyx``, which replace them where they are built.  ``tests/property``
+compares both.  Runs in: any thread; functions that read hashes block.
 """
 
 import os
@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable, Iterator
 from struct import Struct
 from typing import NamedTuple, Protocol
 
-from electrumx.lib.hash import HASHX_LEN, double_sha256, hash_to_hex_str, sha256
+from electrumx.lib.hash import HASHX_LEN, hash_to_hex_str, sha256
+from electrumx.lib.merkle import Merkle
 from electrumx.server.storage.schema import (
     HASH_LEN,
     HISTORY_ENTRY_LEN,
@@ -36,38 +37,38 @@ __all__ = [
     "COMPILED",
     "HISTORY_ENTRY_LEN",
     "PACKED_UTXO_LEN",
-    "coins_json",
     "entries_of",
     "extend_histories",
     "hashXs_of",
     "hexlify",
     "history_json",
     "merkle_levels",
-    "pack_coins",
     "pack_histories",
+    "pack_utxos",
     "render_statuses",
     "status_of",
     "status_text",
-    "sum_coins",
+    "sum_utxos",
+    "utxos_json",
 ]
 
 _ENTRY = Struct("<32sI")
-_COIN = Struct("<32sIIQ")
+_UTXO = Struct("<32sIIQ")
 _SUFFIX_IDX = Struct("<I")
 _VALUE = Struct("<Q")
-assert (_ENTRY.size, _COIN.size) == (HISTORY_ENTRY_LEN, PACKED_UTXO_LEN)
+assert (_ENTRY.size, _UTXO.size) == (HISTORY_ENTRY_LEN, PACKED_UTXO_LEN)
 
 
 class OpenFile(Protocol):
-    """An open file, for as long as somebody holds the object."""
+    """An open file; it is closed with the last reference to the object."""
 
     fd: int
 
 
-# Return the physical file of hashes with a number, None if there is none.
+# Return the physical file of hashes with a number, None if it is missing.
 OpenHashes = Callable[[int], OpenFile | None]
 # key and value of a ``u`` row
-CoinRows = list[tuple[bytes, bytes]]
+UTXORows = list[tuple[bytes, bytes]]
 
 
 def _hashes(tx_nums: list[int], open_file: OpenHashes, per_file: int) -> Iterator[bytes]:
@@ -107,7 +108,7 @@ def _pack_history(
     return b"".join(parts), tx_nums[-1] if tx_nums else -1
 
 
-def _coins(rows: CoinRows) -> list[tuple[int, int, int]]:
+def _unpack(rows: UTXORows) -> list[tuple[int, int, int]]:
     """Return (tx number, txout_idx, value) of each row."""
     result = []
     for key, value in rows:
@@ -117,35 +118,35 @@ def _coins(rows: CoinRows) -> list[tuple[int, int, int]]:
     return result
 
 
-def sum_coins(rows: CoinRows, tx_count: int) -> int | None:
-    """Return the sum of the values of coins; None if one is of transaction ``tx_count`` or later."""
-    coins = _coins(rows)
-    if any(tx_num >= tx_count for tx_num, _idx, _value in coins):
+def sum_utxos(rows: UTXORows, tx_count: int) -> int | None:
+    """Return the sum of the values of UTXOs; None if one is of transaction ``tx_count`` or later."""
+    utxos = _unpack(rows)
+    if any(tx_num >= tx_count for tx_num, _idx, _value in utxos):
         return None
-    return sum(value for _num, _idx, value in coins)
+    return sum(value for _num, _idx, value in utxos)
 
 
-def pack_coins(
-    rows: CoinRows,
+def pack_utxos(
+    rows: UTXORows,
     tx_count: int,
     tx_counts: "array[int]",
     open_file: OpenHashes,
     per_file: int,
 ) -> bytes | None:
-    """Return packed coins, sorted; None if one is of transaction ``tx_count`` or later.
+    """Return packed UTXOs, sorted; None if one is of transaction ``tx_count`` or later.
 
     The other arguments, and the other reason for None, are those of :func:`pack_histories`.
     """
-    coins = sorted(_coins(rows))
-    tx_nums = [tx_num for tx_num, _idx, _value in coins]
+    utxos = sorted(_unpack(rows))
+    tx_nums = [tx_num for tx_num, _idx, _value in utxos]
     if tx_nums and tx_nums[-1] >= tx_count:
         return None
     parts = []
     hashes = _hashes(tx_nums, open_file, per_file)
-    for (tx_num, txout_idx, value), tx_hash in zip(coins, hashes, strict=True):
+    for (tx_num, txout_idx, value), tx_hash in zip(utxos, hashes, strict=True):
         if len(tx_hash) != HASH_LEN:
             return None
-        parts.append(_COIN.pack(tx_hash, bisect_right(tx_counts, tx_num), txout_idx, value))
+        parts.append(_UTXO.pack(tx_hash, bisect_right(tx_counts, tx_num), txout_idx, value))
     return b"".join(parts)
 
 
@@ -154,9 +155,9 @@ def entries_of(packed: bytes) -> list[tuple[bytes, int]]:
     return list(_ENTRY.iter_unpack(packed))
 
 
-def coins_of(packed: bytes) -> list[tuple[bytes, int, int, int]]:
-    """Return (tx hash, height, txout_idx, value) of each packed coin."""
-    return list(_COIN.iter_unpack(packed))
+def utxos_of(packed: bytes) -> list[tuple[bytes, int, int, int]]:
+    """Return (tx hash, height, txout_idx, value) of each packed UTXO."""
+    return list(_UTXO.iter_unpack(packed))
 
 
 def pack_entry(tx_hash: bytes, height: int) -> bytes:
@@ -164,9 +165,9 @@ def pack_entry(tx_hash: bytes, height: int) -> bytes:
     return _ENTRY.pack(tx_hash, height)
 
 
-def pack_coin(tx_hash: bytes, height: int, txout_idx: int, value: int) -> bytes:
-    """Return one packed coin."""
-    return _COIN.pack(tx_hash, height, txout_idx, value)
+def pack_utxo(tx_hash: bytes, height: int, txout_idx: int, value: int) -> bytes:
+    """Return one packed UTXO."""
+    return _UTXO.pack(tx_hash, height, txout_idx, value)
 
 
 def history_json(packed: bytes) -> bytes:
@@ -177,12 +178,12 @@ def history_json(packed: bytes) -> bytes:
     ).encode()
 
 
-def coins_json(packed: bytes) -> bytes:
-    """Return packed coins as JSON objects joined by commas, without the list's brackets."""
+def utxos_json(packed: bytes) -> bytes:
+    """Return packed UTXOs as JSON objects joined by commas, without the list's brackets."""
     return ",".join(
         f'{{"tx_hash":"{hash_to_hex_str(tx_hash)}","tx_pos":{txout_idx},'
         f'"height":{height},"value":{value}}}'
-        for tx_hash, height, txout_idx, value in _COIN.iter_unpack(packed)
+        for tx_hash, height, txout_idx, value in _UTXO.iter_unpack(packed)
     ).encode()
 
 
@@ -200,7 +201,7 @@ def status_of(packed: bytes) -> tuple[str | None, int]:
 
 
 class Addition(NamedTuple):
-    """What consecutive blocks added to the history of every script."""
+    """The touch records of consecutive blocks, which extend the history of every script."""
 
     #: see the module's docstring
     records: bytes
@@ -235,10 +236,10 @@ def hashXs_of(records: bytes) -> set[bytes]:
 def extend_histories(
     hashXs: list[bytes], known: list[bytes | None], last_tx_nums: list[int], addition: Addition
 ) -> list[Extended]:
-    """Return the histories of scripts with what was added beyond their last transactions.
+    """Return the histories of scripts, extended beyond their last transactions.
 
-    ``known`` has what is packed so far, and the result then has the whole, and its status; or
-    None, and the result has what is new, and None and 0 in place of the status.
+    ``known`` has the packed history so far, and the result then has the whole, and its status; or
+    None, and the result has the new entries, and None and 0 in place of the status.
     """
     records = addition.records
     lines = [records[n : n + TOUCH_RECORD_LEN] for n in range(0, len(records), TOUCH_RECORD_LEN)]
@@ -283,15 +284,16 @@ def merkle_levels(hashes: bytes) -> bytes:
 
     Each is half as long as the one below, rounded up.
     """
-    levels = []
-    level = [hashes[n : n + HASH_LEN] for n in range(0, len(hashes), HASH_LEN)]
-    while len(level) > 1:
-        if len(level) & 1:
-            level.append(level[-1])
-        pairs = iter(level)
-        level = [double_sha256(left + right) for left, right in zip(pairs, pairs, strict=True)]
-        levels += level
-    return b"".join(levels)
+    count = len(hashes) // HASH_LEN
+    if not count:
+        return b""
+    leaves = [hashes[n : n + HASH_LEN] for n in range(0, len(hashes), HASH_LEN)]
+    above = []
+    for level in Merkle().levels(leaves)[1:]:
+        # Without the copy of its last hash that an odd level ends with.
+        count = (count + 1) // 2
+        above += level[:count]
+    return b"".join(above)
 
 
 def hexlify(data: bytes) -> bytes:
@@ -299,42 +301,42 @@ def hexlify(data: bytes) -> bytes:
     return data.hex().encode()
 
 
-#: the readable form by name, for tests
+#: the pure-Python implementation by name, for tests
 READABLE = {
     name: globals()[name]
     for name in (
-        "coins_json",
+        "utxos_json",
         "extend_histories",
         "hashXs_of",
         "hexlify",
         "history_json",
         "merkle_levels",
-        "pack_coins",
+        "pack_utxos",
         "pack_histories",
         "render_statuses",
         "status_of",
         "status_text",
-        "sum_coins",
+        "sum_utxos",
     )
 }
 
 try:
     from electrumx.server.db._fastquery import (  # type: ignore[assignment]
-        coins_json,
         extend_histories,
         hashXs_of,
         hexlify,
         history_json,
         merkle_levels,
-        pack_coins,
         pack_histories,
+        pack_utxos,
         render_statuses,
         status_of,
         status_text,
-        sum_coins,
+        sum_utxos,
+        utxos_json,
     )
 
-    #: whether the compiled form is in use
+    #: whether the Cython implementation is in use
     COMPILED = True
 except ImportError:
     COMPILED = False

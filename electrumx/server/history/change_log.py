@@ -1,6 +1,6 @@
 """The scripts whose history rows change while a compaction runs.
 
-Owns two sets of hashXs.  A compaction reads rows without a lock; what is noted here it reads again.
+Owns two sets of hashXs.  A compaction reads rows without a lock, and reads those noted here again.
 
 Runs in: with the state lock held; looking up a hashX in any thread.
 """

@@ -13,7 +13,7 @@ done for every script, the flush count is lowered to the highest id in use.
 **While serving** (:class:`CompactionPass`) a pass goes through three stages.
 
 1. *Scan.* Scripts are read in key order without a lock, since an iterator is a consistent snapshot,
-   and the steps found are written in slices with the block processor's state lock held.  A slice is
+   and the steps found are written, a slice at a time, with the block processor's state lock held.  A slice is
    only a bounded batch of puts and deletes; all reading was done before.  Rows above the *limit*,
    the flush count when the scan started, are not read.
 2. *Catch up.* A script that was flushed or cut since is *dirty*.  In rounds, each of which sets a new
@@ -84,7 +84,7 @@ class CompactableHistory(Protocol):
     db: Storage | None
     state: HistState
     max_hist_row_entries: int
-    #: what changed since the limit was set
+    #: scripts that changed since the limit was set
     changes: ChangeLog
     #: passed by whatever reads the store without the state lock
     gate: StoreGate
@@ -234,13 +234,13 @@ class CompactionPass:
         self._highest = 1
         self._prefixes_read = 0
         self._scan_started = False
-        self._rounds = 0
+        self.rounds = 0
         self._tails: dict[bytes, Tail] = {}
         self._note_all_tails = False
         #: prepared and not yet written
         self._steps: list[Step] = []
         self._source: Iterator[Step | None] = iter(())
-        self._exhausted = False
+        self.exhausted = False
         self.done = False
         self.rows_deleted = 0
         self.bytes_written = 0
@@ -275,7 +275,7 @@ class CompactionPass:
             try:
                 step = next(self._source)
             except StopIteration:
-                self._exhausted = True
+                self.exhausted = True
                 return
             if step is not None:
                 self._steps.append(step)
@@ -348,12 +348,12 @@ class CompactionPass:
     @property
     def has_work(self) -> bool:
         """Whether there is something for ``write`` to do."""
-        return bool(self._steps) or self._exhausted
+        return bool(self._steps) or self.exhausted
 
     # -- writing, with the state lock held
 
     def write(self) -> bool:
-        """Write what is prepared, and start a round or finish where that is due.
+        """Write the steps prepared, and start a round or finish where that is due.
 
         Return False if nothing can be done before the UTXOs of a history flush are written.
         """
@@ -362,7 +362,7 @@ class CompactionPass:
         start = time.monotonic()
         self._write_steps()
         self.longest_slice = max(self.longest_slice, time.monotonic() - start)
-        if not self._exhausted:
+        if not self.exhausted:
             return True
         if not self._committed():
             return False
@@ -382,9 +382,9 @@ class CompactionPass:
             while not self.done:
                 self.prepare()
                 self._write_steps()
-                if self._exhausted and self._scan_started:
+                if self.exhausted and self._scan_started:
                     self._finish()
-                elif self._exhausted:
+                elif self.exhausted:
                     self._start_scan()
                 if time.monotonic() > next_log:
                     next_log = time.monotonic() + PROGRESS_LOG_SECS
@@ -403,7 +403,7 @@ class CompactionPass:
         history, changes = self._history, self._history.changes
         if changes.cut:
             return False
-        if self._rounds >= self.MAX_ROUNDS:
+        if self.rounds >= self.MAX_ROUNDS:
             return True
         dirty = changes.dirty
         if len(dirty) > self.FINISH_SCRIPTS:
@@ -420,7 +420,7 @@ class CompactionPass:
 
     def _start_round(self) -> None:
         """Start to read the dirty scripts."""
-        self._rounds += 1
+        self.rounds += 1
         hashXs = self._history.changes.dirty
         self._note_all_tails = len(hashXs) <= self.TAIL_SCRIPTS
         for hashX in self._history.changes.cut:
@@ -432,10 +432,10 @@ class CompactionPass:
         """Set the limit: all rows are committed now."""
         self._limit = self._history.state.flush_count
         self._history.changes.start()
-        self._exhausted = False
+        self.exhausted = False
 
     def _write_steps(self) -> None:
-        """Write what is prepared, except for scripts that were cut."""
+        """Write the steps prepared, except for scripts that were cut."""
         assert self._history.db
         steps = [step for step in self._steps if step.hashX not in self._history.changes.cut]
         self._steps = []
@@ -459,7 +459,7 @@ class CompactionPass:
         with history.gate.reading():
             while history.changes.dirty:
                 self._start_round()
-                while not self._exhausted:
+                while not self.exhausted:
                     self.prepare()
                     self._write_steps()
             before = history.state.flush_count

@@ -79,7 +79,7 @@ class History:
     #: flushes after which they are compacted at opening, before anything else
     OPEN_COMPACT_FLUSH_COUNT = 65_000
     #: flushes after which no block is processed before they are compacted.  A few ids are left for
-    #: the flush that makes both stores agree, and for parked rows.
+    #: the flush that makes both stores agree, and for staged rows.
     HOLD_FLUSH_COUNT = MAX_FLUSH_ID - 8
     #: approximate bytes of rows in one batch of a flush; an engine takes a multiple of it
     BATCH_BYTES = 4_000_000
@@ -103,7 +103,7 @@ class History:
         self.unflushed_count = 0
         self.state = HistState()
         self.db: Storage | None = None
-        #: what changed since a compaction read it
+        #: scripts that changed since a compaction read them
         self.changes = ChangeLog()
         self.gate = gate or StoreGate()
         self.set_utxo_flush_count = set_utxo_flush_count

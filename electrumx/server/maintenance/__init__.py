@@ -1,1 +1,1 @@
-"""What an operator runs on a database: snapshots, audits, verification."""
+"""Maintenance of a database by an operator: snapshots, audits, verification."""

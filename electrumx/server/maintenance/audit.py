@@ -1,24 +1,24 @@
-"""Reads a database through, and finds where its parts do not agree with each other.
+"""Reads all of a database, and finds where its parts do not agree with each other.
 
-Owns no data.  An :class:`Audit` reads a snapshot that is taken while nobody flushes, and works on
-in one worker thread, in slices between which it rests and lets the stores be closed; blocks may
-arrive meanwhile.  It knows no node: what that has is compared by ``audit_node``, and ``verify``
-runs both.
+Owns no data.  An :class:`Audit` reads a snapshot taken between two flushes, in one worker thread, in
+time slices between which it rests and the stores may be closed; blocks may be processed during it.
+It knows no node: ``audit_node`` compares the database with the node, and ``verify`` runs both.
 
-What is looked at
-=================
+The checks
+==========
 
 * The state rows: tip, height, counts; both stores name the same flush.
 * The flat files: long enough; transaction counts never fall; each header names its predecessor.
-* Coins: each ``h`` row has its ``u`` row and the other way round.  That is told without looking
-  up any: both kinds are read in order, and the sums of a keyed hash over what both say must be
-  equal.  Only if they are not, the odd ones are looked for.
+* UTXOs: each ``h`` row has its ``u`` row and the other way round.  That takes no look-ups: both
+  kinds are read in order, and the sums of a keyed hash over the fields of both must be equal.  Only
+  if they are not, the unpaired rows are searched for.
 * Histories: ascending, below the transaction count, no row of a flush that was not made; each
-  coin's transaction is in the history of its script.  Both kinds of rows are sorted by script, so
+  UTXO's transaction is in the history of its script.  Both kinds of rows are sorted by script, so
   they are read side by side.
-* Undo rows: there for each block from some height on, and of whole items.
-* *Deep*: the transaction hashes of each block give the merkle root in its header; each coin's key
-  begins as the hash of its transaction; raw blocks spend as many coins as their undo rows hold.
+* Undo rows: each block from some height on has one, of whole items.
+* *Deep*: the transaction hashes of each block give the merkle root in its header; each UTXO's
+  key begins like the hash of its transaction; raw blocks spend as many UTXOs as their undo rows
+  hold.
 """
 
 import logging
@@ -28,12 +28,11 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from electrumx.lib.errors import DeserializeError
 from electrumx.lib.hash import HASHX_LEN, hash_to_hex_str
 from electrumx.lib.merkle import Merkle
-from electrumx.server.db.flusher import DB, DBError
+from electrumx.server.db import DB, DBError
+from electrumx.server.db.raw_blocks import stored_block
 from electrumx.server.storage.schema import (
-    COIN_LEN,
     HASH_LEN,
     HIST_KEY_LEN,
     HIST_STATE_KEY,
@@ -43,6 +42,7 @@ from electrumx.server.storage.schema import (
     SUFFIX_LEN,
     TX_HASH_PREFIX_LEN,
     TXNUM_LEN,
+    UNDO_ITEM_LEN,
     UNDO_PREFIX,
     UTXO_KEY_LEN,
     UTXO_PREFIX,
@@ -56,8 +56,8 @@ from electrumx.server.storage.schema import (
 )
 from electrumx.server.storage.undo import overwritten_count, spend_count
 
-#: findings of one kind that are told one by one
-MAX_TOLD = 5
+#: findings of one kind that are reported one by one
+MAX_REPORTED = 5
 #: coins whose header names another root than that of the transaction ids
 OTHER_ROOTS = frozenset({"Decred"})
 
@@ -65,7 +65,7 @@ _MERKLE_ROOT = slice(36, 68)
 
 
 class AuditStopped(DBError):
-    """The audit was told to stop, or the database was closed or reopened."""
+    """The audit was stopped, or the database was closed or reopened."""
 
     def __init__(self) -> None:
         super().__init__("the audit was stopped; start it again")
@@ -85,9 +85,9 @@ class Totals:
 
 
 class Audit:
-    """One reading of a database; everything but :meth:`stop` runs in a thread and blocks.
+    """One pass over a database; everything but :meth:`stop` runs in a thread and blocks.
 
-    ``rest`` is how long it does nothing for each second of work.
+    ``rest`` is the seconds that it sleeps for each second of work.
     """
 
     SLICE_SECS = 0.02
@@ -101,17 +101,17 @@ class Audit:
         self.merkle = Merkle()
         self.findings: list[str] = []
         self.notes: list[str] = []
-        #: the node's count differs by what only a deep audit can account for
+        #: the node's count differs by outputs that only a deep audit can find
         self.undecided = False
-        self._told: dict[str, int] = {}
+        self._found: dict[str, int] = {}
         self._stopped = threading.Event()
         #: whether a slice is under way, and the gate's generation at the snapshot
         self._inside = False
         self._generation = -1
         self._slice_end = self._next_log = 0.0
-        #: all coins, those of the genesis block, and those whose outpoint a later coin has too, as
+        #: all UTXOs, those of the genesis block, and those whose outpoint a later UTXO has too, as
         #: other servers' databases may have of duplicate coinbases
-        self.coins, self.genesis, self.duplicates = Totals(), Totals(), Totals()
+        self.utxos, self.genesis, self.duplicates = Totals(), Totals(), Totals()
         self._outpoint_rows = self._outpoint_sum = self._script_sum = 0
         self._entries = 0
 
@@ -120,7 +120,7 @@ class Audit:
         self._stopped.set()
 
     def take_snapshot(self) -> None:
-        """Note what is on disk now.  Nobody may be flushing."""
+        """Take a snapshot of the stores, between two flushes."""
         db = self.db
         with db.gate.reading():
             self._generation = db.gate.generation
@@ -137,12 +137,12 @@ class Audit:
             self._hist_rows = db.history.db.iterator()
 
     def drop_snapshot(self) -> None:
-        """Let the engines forget the snapshot."""
+        """Release the snapshot of the engines."""
         nothing: Iterator[tuple[bytes, bytes]] = iter(())
         self._outpoints = self._utxos = self._undo_rows = self._hist_rows = nothing
 
     def run(self) -> None:
-        """Do everything that needs no node."""
+        """Make all checks that need no node."""
         try:
             self._enter()
             self._check_state()
@@ -173,7 +173,7 @@ class Audit:
             self._inside = False
             self.db.gate.leave()
 
-    # -- slices and what is told
+    # -- time slices and findings
 
     def _check_open(self) -> None:
         # Iterators over a store that was reopened since are closed.
@@ -197,17 +197,17 @@ class Audit:
         self._enter()
 
     def _find(self, kind: str, detail: str) -> None:
-        """Note a fault; only a few of a kind are told one by one."""
-        told = self._told[kind] = self._told.get(kind, 0) + 1
-        if told <= MAX_TOLD:
+        """Note a fault; only a few of a kind are reported one by one."""
+        count = self._found[kind] = self._found.get(kind, 0) + 1
+        if count <= MAX_REPORTED:
             self.findings.append(f"{kind}: {detail}")
 
     def fault_lines(self) -> list[str]:
         """Return all faults as lines."""
         more = [
-            f"{kind}: {count - MAX_TOLD:,d} more"
-            for kind, count in self._told.items()
-            if count > MAX_TOLD
+            f"{kind}: {count - MAX_REPORTED:,d} more"
+            for kind, count in self._found.items()
+            if count > MAX_REPORTED
         ]
         return self.findings + more
 
@@ -276,7 +276,7 @@ class Audit:
         files = self.db.files
         return files.split_headers(first, files.read_headers(first, count))
 
-    # -- coins and histories
+    # -- UTXOs and histories
 
     def _check_outpoints(self) -> None:
         """Read the ``h`` rows."""
@@ -341,8 +341,8 @@ class Audit:
             while history is not None and history[0] == hashX:
                 tx_nums.difference_update(history[1])
                 history = next(hist_rows, None)
-            self.coins.value += value
-            for tx_num in sorted(tx_nums)[:MAX_TOLD]:
+            self.utxos.value += value
+            for tx_num in sorted(tx_nums)[:MAX_REPORTED]:
                 self._find(
                     "history",
                     f"script {hashX.hex()} has a coin of transaction {tx_num:,d}, which it lacks",
@@ -351,7 +351,7 @@ class Audit:
             pass
 
     def _coins(self, in_genesis: int) -> Iterator[tuple[bytes, set[int], int]]:
-        """Yield (hashX, tx numbers, sum) of the coins of each script."""
+        """Yield (hashX, tx numbers, sum) of the UTXOs of each script."""
         current, tx_nums, total = b"", set[int](), 0
         for key, raw in self._utxos:
             if len(key) != UTXO_KEY_LEN or len(raw) != VALUE_LEN:
@@ -364,7 +364,7 @@ class Audit:
                 current, tx_nums, total = hashX, set(), 0
             tx_num = int.from_bytes(key[-TXNUM_LEN:], "little")
             value = int.from_bytes(raw, "little")
-            self.coins.count += 1
+            self.utxos.count += 1
             self._script_sum += hash(key[1:])
             if tx_num < in_genesis:
                 self.genesis.add(value)
@@ -380,7 +380,7 @@ class Audit:
         limit, flush_count = self.state.tx_count, self.hist_state.flush_count
         for key, row in self._hist_rows:
             if len(key) != HIST_KEY_LEN:
-                continue  # the state row, and what others may keep there
+                continue  # the state row, and rows of other programs
             hashX = key[:HASHX_LEN]
             if hashX != current:
                 current, before = hashX, -1
@@ -400,11 +400,11 @@ class Audit:
             self._tick("histories", int.from_bytes(key[:2], "big") / 65536)
 
     def _check_pairs(self) -> None:
-        if (self._outpoint_rows, self._outpoint_sum) == (self.coins.count, self._script_sum):
+        if (self._outpoint_rows, self._outpoint_sum) == (self.utxos.count, self._script_sum):
             return
         self._find(
             "coins",
-            f"{self._outpoint_rows:,d} rows by outpoint and {self.coins.count:,d} by script do "
+            f"{self._outpoint_rows:,d} rows by outpoint and {self.utxos.count:,d} by script do "
             "not pair",
         )
         if self.db.state.tip == self.state.tip:
@@ -434,10 +434,10 @@ class Audit:
             if height > self.state.height:
                 continue  # left by blocks that were undone
             heights.append(height)
-            if len(items) % COIN_LEN:
+            if len(items) % UNDO_ITEM_LEN:
                 self._find("undo rows", f"height {height:,d} has {len(items):,d} bytes")
             elif self.deep:
-                self._check_undone(height, len(items) // COIN_LEN)
+                self._check_undone(height, len(items) // UNDO_ITEM_LEN)
             self._tick("undo rows", 0.0)
         limit = self.db.min_undo_height(self.state.height)
         window = [height for height in heights if height >= limit]
@@ -451,13 +451,16 @@ class Audit:
             )
 
     def _check_undone(self, height: int, items: int) -> None:
-        """Compare the number of undo items with what the raw block spends, if it is kept."""
+        """Compare the number of undo items with the spends of the raw block, if it is kept."""
         try:
-            block = self.db.coin.block(self.db.files.read_raw_block(height), height)
             [header] = self.headers(height, 1)
-        except (OSError, DeserializeError, DBError):
-            return  # the node is asked for it
-        if block.header == header:
+        except (OSError, DBError):
+            return
+        coin = self.db.coin
+        block_hash = coin.header_hash(header)
+        block = stored_block(coin, self.db.files.read_raw_block, height, block_hash)
+        # Another one is fetched from the daemon when it is needed.
+        if block is not None:
             is_unspendable = self.db.output_rule(height).is_unspendable
             if overwritten_count(items, block.transactions, is_unspendable) is None:
                 spent = spend_count(block.transactions)
@@ -465,7 +468,7 @@ class Audit:
 
     def _check_merkle_roots(self) -> None:
         coin, counts = self.db.coin, self.tx_counts
-        if coin.NAME in OTHER_ROOTS or self._told.keys() & {"txcounts", "files", "headers"}:
+        if coin.NAME in OTHER_ROOTS or self._found.keys() & {"txcounts", "files", "headers"}:
             return
         first = 0
         for height, end in enumerate(counts):
@@ -478,9 +481,9 @@ class Audit:
 
     def summary(self) -> str:
         """Return the audited numbers as a line."""
-        amount = self.db.coin.decimal_value(self.coins.value)
+        amount = self.db.coin.decimal_value(self.utxos.value)
         return (
             f"height {self.state.height:,d}, {self.state.tx_count:,d} transactions, "
-            f"{self.coins.count:,d} coins of {amount:,f} {self.db.coin.SHORTNAME}, "
+            f"{self.utxos.count:,d} coins of {amount:,f} {self.db.coin.SHORTNAME}, "
             f"{self._entries:,d} history entries"
         )

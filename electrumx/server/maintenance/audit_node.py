@@ -1,15 +1,15 @@
-"""Compares the coins of an audited database with the node's unspent outputs, at the same block.
+"""Compares the UTXOs of an audited database with the node's, at the same block.
 
-Owns the node's count, and what only one of the two is known to keep.  Runs on the event loop;
+Owns the node's count, and the outputs that only one of the two is known to keep.  Runs on the event loop;
 blocks are parsed in worker threads.
 
-The node has as many outputs as we have coins, of the same sum, but for four differences.  It keeps
+The node has as many UTXOs as we have, of the same sum, but for four differences.  It keeps
 outputs whose script begins with 00 6a and drops those whose script is longer than 10,000 bytes; we
 do the reverse.  It leaves out the genesis block's, which some coins index.  And of two coinbases
 with one hash it keeps the later, as we do; other servers may have kept both, if a flush fell
 between them.  The last two are known from the database.  The first two are
 found by reading every block from the node, which only a deep audit does; another one accepts a
-small difference and says how large.
+small difference and reports it.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ class NodeSet:
 
 
 async def node_set(daemon: Daemon, coin: Any, hex_hash: str | None = None) -> NodeSet:
-    """Ask the node for its unspent outputs.  Raise DaemonError if its answer is no use."""
+    """Ask the node for its unspent outputs.  Raise DaemonError if its answer is invalid."""
     answer = await asyncio.wait_for(daemon.gettxoutsetinfo(hex_hash), NODE_SECS)
     try:
         amount = round(float(answer["total_amount"]) * coin.VALUE_PER_COIN)
@@ -57,20 +57,20 @@ async def node_set(daemon: Daemon, coin: Any, hex_hash: str | None = None) -> No
 
 
 class NodeComparison:
-    """Our coins and the node's outputs, at the same block."""
+    """Our UTXOs and the node's, at the same block."""
 
     def __init__(self, audit: Audit, daemon: Daemon, node: NodeSet):
         self.audit = audit
         self.daemon = daemon
         self.node = node
-        #: (hash, index) -> value of what the node keeps and we do not, and the reverse
+        #: (hash, index) -> value of outputs that the node keeps and we do not, and the reverse
         self.only_node: dict[tuple[bytes, int], int] = {}
         self.only_ours: dict[tuple[bytes, int], int] = {}
 
     def _difference(self) -> Totals:
-        """Return how much more the node has than it should, by what is known."""
+        """Return how much more the node has than the known differences explain."""
         audit = self.audit
-        ours = audit.coins
+        ours = audit.utxos
         return Totals(
             self.node.totals.count
             - (ours.count - audit.genesis.count - audit.duplicates.count)
@@ -93,7 +93,7 @@ class NodeComparison:
         if audit.deep and not self._exact(self._difference()):
             await self._read_blocks()
         difference = self._difference()
-        ours = audit.coins
+        ours = audit.utxos
         text = (
             f"the node has {self.node.totals.count:,d} outputs, we {ours.count:,d} coins, with "
             f"{audit.genesis.count:,d} of the genesis block and {audit.duplicates.count:,d} whose "

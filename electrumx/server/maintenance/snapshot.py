@@ -1,21 +1,21 @@
 """Copies the database of a running server, so that the copy starts as a server elsewhere.
 
-Owns the staging folder in the database directory, and what is written beside the backup's path.
+Owns the staging folder in the database directory, and the files beside the backup's path.
 :func:`back_up` is awaited on the event loop; its work is done in worker threads.
 
-1. Without the state lock: RocksDB writes what it holds in memory; LevelDB's tables are linked, so
-   that only those are left that it makes from now on.
-2. *With it*, so that nobody flushes: hard links and small copies are made in the staging folder,
+1. Without the state lock: RocksDB writes its memtables; LevelDB's tables are linked, so that only
+   those are left that it creates from now on.
+2. *With it*, so that nothing is flushed: hard links and small copies are made in the staging folder,
    which is on the database's own disk.  RocksDB makes a checkpoint.  Of LevelDB the tables are
    linked, which never change once they are written, and ``CURRENT``, the manifest and the logs
-   copied; if the manifest grew meanwhile, because LevelDB merged tables in the background, the
-   copy is made again.  Of the flat files those are linked that lie wholly below what can be
+   copied; if the manifest grew during it, because LevelDB compacted tables in the background,
+   the copy is repeated.  Of the flat files those are linked that lie wholly below what can be
    reorganised, and the last ones copied up to the committed height.
-3. Without it again: raw blocks are copied, which need not agree with the rest, since who reads
-   them compares the header and asks the node; the staging folder is moved, or copied if the path
+3. Without it again: raw blocks are copied, which need not agree with the rest, since readers check
+   their hashes and ask the daemon; the staging folder is moved, or copied if the path
    is on another disk, to PATH.partial; everything is synced; PATH.partial is renamed PATH.
 
-A stop before the rename leaves PATH.partial, which is never mistaken for a backup, and the staging
+A kill before the rename leaves PATH.partial, which is never mistaken for a backup, and the staging
 folder, which the next start of the server and the next backup remove.
 """
 
@@ -30,8 +30,8 @@ from pathlib import Path
 
 from electrumx.lib import util
 from electrumx.lib.errors import OperatorError
+from electrumx.server.db import DB
 from electrumx.server.db.flat_files import STAGING
-from electrumx.server.db.flusher import DB
 from electrumx.server.runtime.mounts import is_read_only, is_removed_at_stop
 from electrumx.server.storage.base import Storage
 from electrumx.server.storage.rocksdb import RocksDB
@@ -40,7 +40,7 @@ from electrumx.server.storage.rocksdb import RocksDB
 PARTIAL = ".partial"
 #: suffixes of the engines' immutable files
 TABLES = (".ldb", ".sst", ".blob")
-#: tries to copy a store while it merges tables, and seconds between them
+#: attempts to copy a store while it compacts tables, and seconds between them
 COPY_TRIES = 50
 COPY_RETRY_SECS = 0.02
 _CHUNK = 1 << 20
@@ -51,12 +51,12 @@ class BackupError(OperatorError):
 
 
 class _Stopped(Exception):
-    """Nobody waits for the backup any more."""
+    """The backup was cancelled."""
 
 
 @dataclass(slots=True)
 class BackupReport:
-    """What a backup took."""
+    """Size and duration of a backup."""
 
     path: str
     #: of the chain in the copy
@@ -142,7 +142,7 @@ class Backup:
             raise BackupError("the database is not open: try again when the server has started")
         return {"utxo": utxo, "hist": hist}
 
-    # -- while nobody flushes
+    # -- with the state lock
 
     def capture(self) -> None:
         """Make a consistent copy in the staging folder, mostly of hard links."""
@@ -157,7 +157,7 @@ class Backup:
 
     def _capture_flat_files(self) -> None:
         files, height = self.db.files, self.height
-        # What a reorganisation can rewrite must not be shared.
+        # Files that a reorganisation can rewrite must not be shared.
         floor = max(-1, self.db.min_undo_height(height) - 1)
         fixed = files.lengths(floor, self.db.tx_counts[floor] if floor >= 0 else 0)
         committed = files.lengths(height, self.db.db_tx_count)
@@ -225,7 +225,7 @@ class Backup:
             (self.partial / name).mkdir(exist_ok=True)
 
     def clean_up(self, failed: bool) -> None:
-        """Remove the staging folder, and what there is of a backup that failed."""
+        """Remove the staging folder, and the rest of a backup that failed."""
         shutil.rmtree(self.staging, ignore_errors=True)
         if failed and self._made_partial:
             shutil.rmtree(self.partial, ignore_errors=True)
@@ -270,7 +270,7 @@ def _copy(source: Path, target: Path, size: int | None = None) -> None:
 def _copy_store(source: Path, target: Path) -> None:
     """Copy a store that is open but not written to.
 
-    The engine may merge tables meanwhile.  That shows in its manifest, which names the live files;
+    The engine may compact tables during it.  That shows in its manifest, which names the live files;
     as long as it has not grown none of them was removed, so then the copy is whole.  Tables that
     are being made are copied in vain.
     """
@@ -281,7 +281,7 @@ def _copy_store(source: Path, target: Path) -> None:
         inodes = _inodes(source)
         linked = _inodes(target)
         for name, inode in linked.items():
-            # Copies stand for links where there are none; they are made anew.
+            # Copies replace links where hard links are impossible; they are made again.
             if not name.endswith(TABLES) or inodes.get(name) != inode:
                 os.unlink(target / name)
         try:
@@ -307,7 +307,7 @@ def _link_ahead(source: Path, target: Path) -> None:
             try:
                 os.link(source / name, target / name)
             except OSError:
-                pass  # it was merged just now, or there are no links
+                pass  # it was compacted away, or there are no links
 
 
 def _inodes(folder: Path) -> dict[str, int]:
@@ -322,7 +322,7 @@ def _manifest(folder: Path) -> tuple[str, int]:
 
 
 async def back_up(db: DB, lock: asyncio.Lock, path: str) -> BackupReport:
-    """Copy an open database to a path that must not exist; ``lock`` is what flushes hold.
+    """Copy an open database to a path that must not exist; flushes hold ``lock``.
 
     Raise BackupError if that fails; then nothing is left.  If the caller is cancelled, the step
     in hand is finished first.
@@ -333,7 +333,7 @@ async def back_up(db: DB, lock: asyncio.Lock, path: str) -> BackupReport:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         backup.stop()
-        # What it says is of no interest any more.
+        # Its result is not used.
         await asyncio.gather(task, return_exceptions=True)
         raise
 

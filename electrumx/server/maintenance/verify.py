@@ -1,9 +1,9 @@
-"""Runs audits of a database, and says how they ended.
+"""Runs audits of a database, and reports their verdicts.
 
 Owns no data.  :func:`verify` runs on the event loop, of a server or of the offline tool: it has the
 snapshot taken at the block at which the node counted its outputs, reads the database through in a
-worker thread (``audit`` says what is looked at), compares it with the node (``audit_node``), and
-starts again if blocks were undone meanwhile.
+worker thread (``audit`` lists the checks), compares it with the node (``audit_node``), and starts
+again if blocks were undone during the audit.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from electrumx.lib.errors import DeserializeError
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.daemon.client import Daemon, DaemonError
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.maintenance.audit import Audit, AuditStopped, Totals
 from electrumx.server.maintenance.audit_node import NodeComparison, NodeSet, node_set
 
@@ -38,10 +38,10 @@ NODE_ANSWER_SECS = 60.0
 
 @dataclass(slots=True)
 class Verdict:
-    """How an audit ended."""
+    """The result of an audit."""
 
     sound: bool
-    #: what was found, in lines for people; the last one is the verdict
+    #: the findings, in lines for people; the last one is the verdict
     lines: list[str]
 
 
@@ -57,7 +57,7 @@ async def _snapshot_with_node(
         try:
             node = await node_set(daemon, db.coin)
             if node.tip != db.db_tip and attempt == 0 and node.height > db.db_height:
-                # Perhaps the node can tell of older blocks.
+                # The node may have an index of older blocks.
                 try:
                     node = await node_set(daemon, db.coin, hash_to_hex_str(db.db_tip))
                 except DaemonError:
@@ -119,16 +119,16 @@ async def verify(
     logger: logging.Logger,
     rest: float = 0.0,
 ) -> Verdict:
-    """Audit an open database; ``lock`` is what flushes hold.
+    """Audit an open database; flushes hold ``lock``.
 
-    Raise DBError if the database cannot be read, or is closed meanwhile.
+    Raise DBError if the database cannot be read, or is closed during the audit.
     """
     start = time.monotonic()
     attempt = 0
     while True:
         if attempt:
-            # Flat files were rewritten under our eyes.
-            logger.info("verify: blocks were reorganised meanwhile; starting again")
+            # Flat files were rewritten during the audit.
+            logger.info("verify: blocks were reorganised; starting again")
         audit = Audit(db, deep=deep, logger=logger, rest=rest)
         try:
             await _audit_once(audit, daemon, lock)

@@ -29,7 +29,7 @@ import gc
 import logging
 import time
 from collections import ChainMap
-from collections.abc import Awaitable, Callable, Container, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -43,6 +43,7 @@ from electrumx.server.daemon.mempool_listing import Listing
 from electrumx.server.mempool.acceptance import CandidateParser, Candidates
 from electrumx.server.mempool.api import MemPoolAPI
 from electrumx.server.mempool.arrivals import Arrivals, Report
+from electrumx.server.mempool.fetcher import CandidateFetcher
 from electrumx.server.mempool.index import (
     Departure,
     MemPoolIndex,
@@ -59,18 +60,11 @@ __all__ = ["DBSyncError", "MemPool", "MemPoolAPI", "MemPoolTx", "MemPoolTxSummar
 
 T = TypeVar("T")
 
-# Transactions asked for in one batch, at most, and their bytes, as far as can be foretold.
-FETCH_CHUNK = 200
-FETCH_BYTES = 1_000_000
-# Batches in flight: as many as Daemon has slots.
-FETCH_WORKERS = 10
 # New transactions that are fetched before they are accepted.
 PORTION = 20_000
 # Single transactions in a batch, and seconds between two batches.
 ARRIVALS = 200
 ARRIVAL_PAUSE_SECS = 0.02
-# Raw transactions that are parsed on the event loop: well under a millisecond.
-INLINE_BYTES = 10_000
 # Before listing again because the node's height changed during a refresh, in seconds.
 RESTART_DELAY_SECS = 0.1
 # How long maps are kept when it is not known how to follow the database, in seconds.
@@ -120,9 +114,10 @@ class MemPool(MemPoolIndex):
         self.settle_secs = settle_secs
         # Held while the maps change, which takes several turns of the loop.
         self.lock = asyncio.Lock()
-        self._parser = CandidateParser(coin, compiled=compiled)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mempool")
-        self._looking_up = asyncio.Semaphore(1)
+        self._fetcher = CandidateFetcher(
+            api, CandidateParser(coin, compiled=compiled), self._in_thread
+        )
         self._arrivals = Arrivals()
         self._wake = asyncio.Event()  # ends the pause between refreshes
         #: height and tip that the maps are right for, except that transactions may be missing
@@ -141,8 +136,6 @@ class MemPool(MemPoolIndex):
         self._departure: Departure | None = None
         #: of changes that are not reported yet, also of failed refreshes
         self._touched: set[bytes] = set()
-        #: bytes of a transaction, an average of the last batches
-        self._average_bytes = 500.0
 
     async def _in_thread(self, func: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, func, *args)
@@ -396,7 +389,7 @@ class MemPool(MemPoolIndex):
             if raw_txs[tx_hash] is None:
                 self._arrivals.retry_later(tx_hash, entering[tx_hash])
         unconfirmed = ChainMap[bytes, object](self.txs, raw_txs)  # type: ignore[arg-type]
-        result = await self._parse(list(raw_txs), list(raw_txs.values()), unconfirmed)
+        result = await self._fetcher.parse(list(raw_txs), list(raw_txs.values()), unconfirmed)
         for tx_hash, report in entering.items():
             # Published with a block: a generation transaction, whose input is left out
             candidate = result.txs.get(tx_hash)
@@ -518,7 +511,7 @@ class MemPool(MemPoolIndex):
         self._steps, self._fetching = [], True
         try:
             for portion in chunks(new, PORTION):
-                await self._fetch_all(portion, listed, candidates)
+                await self._fetcher.fetch(portion, listed, candidates)
                 async with self.lock:
                     await self._accept(candidates, skipped)
                 if len(portion) == PORTION:
@@ -555,54 +548,6 @@ class MemPool(MemPoolIndex):
             skipped.add(tx_hash)
             return
         self._add(tx_hash, tx, self._touched)
-
-    async def _fetch_all(
-        self, new: Sequence[bytes], listed: set[bytes], candidates: Candidates
-    ) -> None:
-        """Fetch transactions, some batches at a time: starting all at once would hog the loop."""
-        start = 0
-
-        async def worker() -> None:
-            nonlocal start
-            while start < len(new):
-                hashes = new[start : start + self._batch_count()]
-                start += len(hashes)
-                candidates.merge(await self._fetch(hashes, listed))
-
-        await run_together(*(worker() for _ in range(FETCH_WORKERS)))
-
-    def _batch_count(self) -> int:
-        return max(1, min(FETCH_CHUNK, int(FETCH_BYTES / self._average_bytes)))
-
-    async def _fetch(self, hashes: Sequence[bytes], listed: set[bytes]) -> Candidates:
-        """Fetch transactions, parse them and look up what they spend."""
-        raw_txs = await self.api.raw_transactions([hash_to_hex_str(h) for h in hashes])
-        raw_txs = list(raw_txs)
-        average = sum(len(raw) for raw in raw_txs if raw) / len(hashes)
-        # Grows at once, and shrinks slowly.
-        self._average_bytes = max(average, 0.9 * self._average_bytes + 0.1 * average, 100.0)
-        return await self._parse(hashes, raw_txs, listed)
-
-    async def _parse(
-        self,
-        hashes: Sequence[bytes],
-        raw_txs: Sequence[bytes | None],
-        unconfirmed: Container[bytes],
-    ) -> Candidates:
-        """Parse transactions, and look up what they spend that is not unconfirmed itself."""
-        parse = self._parser.parse
-        if sum(len(raw) for raw in raw_txs if raw) <= INLINE_BYTES:
-            result, prevouts = parse(hashes, raw_txs, unconfirmed)
-        else:
-            result, prevouts = await self._in_thread(parse, hashes, raw_txs, unconfirmed)
-        if prevouts:
-            # One thread at a time here as well.
-            async with self._looking_up:
-                utxos = await self.api.lookup_utxos(prevouts)
-            for prevout, utxo in zip(prevouts, utxos, strict=True):
-                if utxo is not None:
-                    result.utxos[prevout] = utxo
-        return result
 
     # -- The public names of the queries
 

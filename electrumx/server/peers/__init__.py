@@ -1,6 +1,7 @@
 """The peer set: which other servers exist, which of them are verified, and which are reported.
 
-* `manager`: the set itself and the task that monitors each peer.
+* `peer_set`: the set itself: statuses, the blacklist, the peers that clients get.
+* `manager`: the task that monitors each peer.
 * `admission`: when a client may have a peer added.
 * `verify`: the answers of a peer that make it good; knows no other peers.
 * `session`: one outgoing connection, and the errors of a conversation.
@@ -11,14 +12,13 @@ server: a peer's fault costs that peer its attempt.
 """
 
 from electrumx.server.peers.admission import PEER_ADD_PAUSE
-from electrumx.server.peers.manager import (
+from electrumx.server.peers.manager import WAKEUP_SECS, PeerManager
+from electrumx.server.peers.peer_set import (
     PEER_BAD,
     PEER_GOOD,
     PEER_NEVER,
     PEER_STALE,
     STALE_SECS,
-    WAKEUP_SECS,
-    PeerManager,
 )
 from electrumx.server.peers.session import BadPeerError, PeerSession, assert_good
 

@@ -1,9 +1,8 @@
 """The peer set, and one task for each peer that verifies it again and again.
 
-`PeerManager.peers` owns every peer but the copies that a session has just received. A peer
-enters by `_note_peers`, which starts its monitoring task, and leaves when that task gives it up
-or a better-known name replaces it. A peer is *recent good* if it was verified within
-`STALE_SECS`; only such peers are reported to clients.
+`PeerSet` owns every peer but the copies that a session has just received. A peer enters by
+`_note_peers`, which starts its monitoring task, and leaves when that task gives it up or a
+better-known name replaces it.
 """
 
 import asyncio
@@ -11,7 +10,6 @@ import random
 import socket
 import ssl
 import time
-from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
 from ipaddress import IPv4Address, IPv6Address
@@ -24,6 +22,7 @@ from electrumx.lib.peer import Peer
 from electrumx.lib.util import class_logger, without_logins
 from electrumx.server.env import Env
 from electrumx.server.peers.admission import AddPeerRules
+from electrumx.server.peers.peer_set import STALE_SECS, PeerSet, is_public_peer
 from electrumx.server.peers.session import (
     BadPeerError,
     PeerConnectionLostError,
@@ -43,11 +42,6 @@ from electrumx.server.peers.sources import (
 )
 from electrumx.server.peers.verify import ChainDB, Ourselves, check_peer
 
-PEER_GOOD, PEER_STALE, PEER_NEVER, PEER_BAD = range(4)
-STATUS_TEXTS = {PEER_GOOD: "good", PEER_STALE: "stale", PEER_NEVER: "never", PEER_BAD: "bad"}
-
-# A peer verified longer ago than this is stale.
-STALE_SECS = 3 * 60 * 60
 # The unit of pauses between attempts; also the pause while a peer must wait for a proxy.
 WAKEUP_SECS = 300
 BLACKLIST_REFRESH_SECS = 600
@@ -59,18 +53,6 @@ MAX_TRIES_ONCE_GOOD = 10
 MAX_TRIES = 3
 # An honest session takes at most four requests in a row, and connecting.
 REQUESTS_PER_SESSION = 5
-
-# The peers reported to a client: for each bucket, and onion peers.
-MAX_PER_BUCKET = 2
-MAX_ONION_FOR_TOR = 50
-MIN_ONION_FOR_CLEARNET = 10
-# The onion rule begins to bite with this many onion peers.
-MIN_ONION_LIMIT = 100
-
-
-def is_public_peer(peer: Peer) -> bool:
-    """Return True if others could reach `peer`; tests let loopback count as public."""
-    return peer.is_public
 
 
 class PeerManager:
@@ -96,7 +78,6 @@ class PeerManager:
         self.logger = class_logger(__name__, self.__class__.__name__)
         self.env = env
         self.db = db
-        self._is_public = is_public
         self._request_timeout = request_timeout
         self._tor_request_timeout = tor_request_timeout
         self._clock = clock
@@ -121,12 +102,12 @@ class PeerManager:
         self._ssl_context.check_hostname = False
         self._ssl_context.verify_mode = ssl.CERT_NONE
 
-        self.peers: set[Peer] = set()
+        #: the peers that are known
+        self.peer_set = PeerSet(clock, is_public)
+        self.peers = self.peer_set.peers
         self.proxy: PeerProxy | None = None
         # The address connections from a proxy have; known once a proxy is.
         self._proxy_ip: str | None = None
-        # Lower-case host names, `*.domain.tld` and IP addresses.
-        self.blacklist: set[str] = set()
         self.add_peer_rules = AddPeerRules(resolver or ThreadResolver(), clock)
         # A separate one: requests to be added must not delay our own connections.
         self._names = names or ThreadResolver()
@@ -136,19 +117,11 @@ class PeerManager:
 
     def info(self) -> dict[str, int]:
         """Return the number of peers of each status, and in total."""
-        self._set_statuses()
-        counts = dict.fromkeys(("bad", "good", "never", "stale"), 0)
-        for peer in self.peers:
-            counts[STATUS_TEXTS[peer.status]] += 1
-        return {**counts, "total": len(self.peers)}
+        return self.peer_set.counts()
 
     async def rpc_data(self) -> list[dict[str, Any]]:
         """Return a row for each peer for LocalRPC: the bad last, then the latest good first."""
-        self._set_statuses()
-        return [
-            {**peer.serialize(), "status": STATUS_TEXTS[peer.status]}
-            for peer in sorted(self.peers, key=lambda peer: (peer.bad, -peer.last_good))
-        ]
+        return self.peer_set.rows()
 
     def proxy_address(self) -> str | None:
         """Return the IP address that connections through the proxy come from, as text.
@@ -168,25 +141,7 @@ class PeerManager:
             by_host = {peer.host.lower(): peer for peer in self.myselves}
             return [peer.to_tuple() for peer in by_host.values()]
 
-        # A dictionary for its order; we come first.
-        chosen = dict.fromkeys(peer for peer in self.myselves if self._is_recent(peer.last_good))
-        buckets: dict[str, list[Peer]] = defaultdict(list)
-        onion_peers = []
-        for peer in self._recent_good_peers():
-            if peer.is_tor:
-                onion_peers.append(peer)
-            else:
-                buckets[peer.bucket_for_external_interface()].append(peer)
-        for bucket_peers in buckets.values():
-            random.shuffle(bucket_peers)
-            chosen.update(dict.fromkeys(bucket_peers[:MAX_PER_BUCKET]))
-        if is_tor:
-            onion_count = MAX_ONION_FOR_TOR
-        else:
-            onion_count = max(MIN_ONION_FOR_CLEARNET, len(chosen) // 4)
-        random.shuffle(onion_peers)
-        chosen.update(dict.fromkeys(onion_peers[:onion_count]))
-        return [peer.to_tuple() for peer in chosen]
+        return [peer.to_tuple() for peer in self.peer_set.choose(self.myselves, is_tor)]
 
     async def add_localRPC_peer(self, real_name: str) -> None:
         """Add the peer that the operator wrote as a real name."""
@@ -227,35 +182,6 @@ class PeerManager:
 
     # --- The set
 
-    def _status(self, peer: Peer) -> int:
-        if peer.bad:
-            return PEER_BAD
-        if self._is_recent(peer.last_good):
-            return PEER_GOOD
-        return PEER_STALE if peer.last_good else PEER_NEVER
-
-    def _is_recent(self, last_good: float) -> bool:
-        # Either way: the clock may have been set back since.
-        return abs(self._clock() - last_good) < STALE_SECS
-
-    def _set_statuses(self) -> None:
-        for peer in self.peers:
-            peer.status = self._status(peer)
-
-    def _recent_good_peers(self) -> list[Peer]:
-        return [
-            peer
-            for peer in self.peers
-            if self._status(peer) == PEER_GOOD
-            and self._is_public(peer)
-            and not self._is_blacklisted(peer)
-        ]
-
-    def _is_blacklisted(self, peer: Peer) -> bool:
-        host = peer.host.lower().rstrip(".")
-        wildcard = "*." + ".".join(host.split(".")[-2:])
-        return not self.blacklist.isdisjoint((host, wildcard, peer.ip_addr or host))
-
     def _note_peers(
         self,
         peers: Iterable[Peer],
@@ -271,7 +197,7 @@ class PeerManager:
         known = set(self.peers)
         new_peers: list[Peer] = []
         for peer in peers:
-            if not self._is_public(peer) or (peer.is_tor and not self.proxy):
+            if not self.peer_set.is_public(peer) or (peer.is_tor and not self.proxy):
                 continue
             matches = peer.matches(known)
             if not matches:
@@ -360,13 +286,15 @@ class PeerManager:
         shown = without_logins(url)
         while True:
             try:
-                self.blacklist = await fetch_blacklist(url)
+                self.peer_set.blacklist = await fetch_blacklist(url)
             except (OSError, ValueError, asyncio.TimeoutError, aiohttp.ClientError) as e:
                 reason = quoted(without_logins(str(e)) or type(e).__name__)
                 self.logger.error(f"could not retrieve blacklist from {shown}: {reason}")
             else:
-                self.logger.info(f"blacklist from {shown} has {len(self.blacklist):,d} entries")
-                self._wake(peer for peer in self.peers if self._is_blacklisted(peer))
+                self.logger.info(
+                    f"blacklist from {shown} has {len(self.peer_set.blacklist):,d} entries"
+                )
+                self._wake(peer for peer in self.peers if self.peer_set.is_blacklisted(peer))
             await asyncio.sleep(BLACKLIST_REFRESH_SECS)
 
     async def _detect_proxy(self) -> None:
@@ -457,7 +385,7 @@ class PeerManager:
                 )
                 # Others may have been verified in the meantime; nothing runs between this check
                 # and marking this peer as good.
-                self._check_bucket(peer)
+                self.peer_set.check_bucket(peer)
             except BadPeerError as e:
                 self.logger.error(f"{text} marking bad: ({e})")
                 peer.mark_bad()
@@ -533,9 +461,9 @@ class PeerManager:
             if not peer.is_tor and address is not None:
                 peer.ip_addr = str(address.host)
                 self._check_address(peer)
-            if self._is_blacklisted(peer):
+            if self.peer_set.is_blacklisted(peer):
                 raise BadPeerError("blacklisted")
-            self._check_bucket(peer)
+            self.peer_set.check_bucket(peer)
             reported = await check_peer(session, peer, self._ours)
             self._note_peers(reported)
             features = self._features_to_register(peer, reported)
@@ -555,36 +483,11 @@ class PeerManager:
         """Return whether a peer may have this IP address."""
         if peer in self.myselves:
             return True
-        return self._is_public(Peer(address, {"hosts": {address: {}}}, peer.source))
-
-    def _check_bucket(self, peer: Peer) -> None:
-        """Raise BadPeerError if we have enough good peers of the same neighbourhood."""
-        others = [other for other in self._recent_good_peers() if other is not peer]
-        if peer.is_tor:
-            onion_count = sum(other.is_tor for other in others)
-            limit = len(others) // 2
-            if onion_count > limit >= MIN_ONION_LIMIT:
-                raise BadPeerError("too many onion peers already")
-            return
-        bucket = peer.bucket_for_internal_purposes()
-        # Peers whose address is not known have nothing in common.
-        if bucket and any(other.bucket_for_internal_purposes() == bucket for other in others):
-            raise BadPeerError(f"too many peers already in bucket {bucket}")
+        return self.peer_set.is_public(Peer(address, {"hosts": {address: {}}}, peer.source))
 
     def _on_verified(self, peer: Peer) -> None:
-        """Mark `peer` as good, and remove those that it makes superfluous."""
-        peer.try_count = 0
-        peer.last_good = self._clock()
-        peer.source = "peer"
-        # The peer itself is among its matches: one known by address alone gives way to a name.
-        matches = peer.matches(self.peers)
-        for match in matches:
-            if match.ip_address is not None:
-                if len(matches) > 1:
-                    self.peers.discard(match)
-                    self._wake([match])
-            elif peer.host in match.features["hosts"]:
-                match.update_features_from_peer(peer)
+        """Mark `peer` as good, and end the monitoring of those that it makes superfluous."""
+        self._wake(self.peer_set.mark_verified(peer))
         self.add_peer_rules.trim()
 
     # --- Registration with peers
@@ -597,7 +500,7 @@ class PeerManager:
         ourself = self._clearnet_self()
         if not self.env.peer_announce or peer in self.myselves:
             return None
-        if ourself is None or not self._is_public(ourself):
+        if ourself is None or not self.peer_set.is_public(ourself):
             return None
         for match in ourself.matches(reported):
             if (match.tcp_port, match.ssl_port) == (ourself.tcp_port, ourself.ssl_port):

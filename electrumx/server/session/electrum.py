@@ -1,5 +1,6 @@
 """The session of a wallet: the methods of all chapters, and its notifications."""
 
+from collections.abc import Awaitable
 from typing import Any
 
 from electrumx.server.session.engine.limits import CONNECT_COST
@@ -24,7 +25,7 @@ class ElectrumX(
 
     def is_concerned(self) -> bool:
         """Say if ``notify`` might have to do at another height, whatever was touched."""
-        return bool(self.mempool_statuses)
+        return bool(self.subscriptions.mempool_statuses)
 
     def notify_height(self) -> None:
         """Tell the client of the new header, if it wants to hear."""
@@ -36,12 +37,12 @@ class ElectrumX(
         if self.subscribe_headers:
             self.post_lines(self.shared.header.message(self.rpc_version), 1)
 
-    def notify(self, touched: set[bytes], height_changed: bool) -> Any:
+    def notify(self, touched: set[bytes], height_changed: bool) -> Awaitable[None] | None:
         """Send the statuses of own scripts that were touched or have changed."""
-        return self.notify_scripts(touched, height_changed)
+        return self.subscriptions.notify(touched, height_changed)
 
     def on_lost(self) -> None:
         """End; nobody is told of anything any more."""
         super().on_lost()
         self.shared.fan_out.forget(self)
-        self.hashX_subs.end()
+        self.subscriptions.scripts.end()

@@ -1,4 +1,4 @@
-"""What is done to all sessions now and then: silent ones are closed, costs decay, the log.
+"""Periodic work on all sessions: silent ones are closed, costs decay, the table is logged.
 
 Runs on the event loop.
 """
@@ -20,7 +20,7 @@ STALE_CHECK_SECS = 60.0
 
 
 class ReorgSource(Protocol):
-    """What housekeeping uses of the block processor."""
+    """The block processor, as housekeeping uses it."""
 
     #: pulsed when blocks were undone
     backed_up_event: asyncio.Event

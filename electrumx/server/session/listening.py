@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from electrumx.lib.tasks import wait_for_event
 from electrumx.server.env import Env
 from electrumx.server.session.engine.limits import SessionGroups
 from electrumx.server.session.transport.admission import Admission
@@ -29,7 +30,7 @@ class Listening:
         factory_for: Callable[[str], Callable[[Any], Any]],
         logger: logging.Logger,
     ) -> None:
-        """``factory_for(protocol)`` returns what makes a session of a transport."""
+        """``factory_for(protocol)`` returns the factory of sessions over a transport."""
         self._max_sessions = env.max_sessions
         self._rpc = [service for service in env.services if service.protocol == "rpc"]
         self._wallets = [service for service in env.services if service.protocol != "rpc"]
@@ -62,10 +63,7 @@ class Listening:
             )
             self.listeners.stop(self._wallets)
             while admission.count > low_mark and not admission.can_evict():
-                try:
-                    await asyncio.wait_for(self._changed.wait(), EVICTION_CHECK_SECS)
-                except asyncio.TimeoutError:
-                    pass
+                await wait_for_event(self._changed, EVICTION_CHECK_SECS)
                 self._changed.clear()
             self._logger.info("resuming listening for incoming connections")
             await self.listeners.resume(self._wallets)

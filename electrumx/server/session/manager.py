@@ -10,7 +10,7 @@ from electrumx.lib import util
 from electrumx.lib.tasks import run_together
 from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.daemon.client import Daemon
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.env import Env
 from electrumx.server.mempool.sync import MemPool
 from electrumx.server.notifications import Notifications
@@ -55,7 +55,7 @@ class SessionManager:
         self.logger = logger = util.class_logger(__name__, self.__class__.__name__)
         peers = PeerManager(env, db) if peers is None else peers
         tip = TipConsistency(bp, db)
-        #: what the sessions are given
+        #: the part that sessions use
         self.shared = shared = SharedState.build(env, db, daemon, mempool, peers, tip, logger)
         self.commands = AdminCommands(shared, bp, shutdown_event, loop_lag or LoopLag())
         self.notifier = Notifier(bp, tip, shared.scripts, shared.header, shared.fan_out)

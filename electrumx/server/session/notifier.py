@@ -14,7 +14,7 @@ from electrumx.server.session.shared.tip_consistency import TipConsistency
 
 
 class TipSource(Protocol):
-    """What the notifier uses of the block processor."""
+    """The block processor, as the notifier uses it."""
 
     @property
     def reported(self) -> ReportedTip | None:
@@ -60,7 +60,7 @@ class Notifier:
     def _take_tip(self, touched: set[bytes]) -> bool:
         """Take over the reported tip for all clients; return whether it is another block.
 
-        Nothing is awaited: the tip, what it touched, and the caches that lose it belong together.
+        Nothing is awaited: the tip, the touched scripts and the dropped cache entries change at once.
         """
         reported = self._processor.reported
         if reported is None or reported is self._notified:
@@ -73,7 +73,7 @@ class Notifier:
         return self._header.set(reported.height, reported.header)
 
     def _addition_to(self, reported: ReportedTip) -> Addition | None:
-        """Return what one step from the tip last notified added; None if it took several."""
+        """Return the additions of one step from the tip last notified; None of several steps."""
         tip = self._tip.notified_tip
         step = None if tip is None else self._processor.confirmed_after(tip)
         return step.addition if step is not None and step.tip == reported.tip else None

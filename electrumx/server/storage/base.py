@@ -1,4 +1,4 @@
-"""A key-value store in a folder: the interface of the engines, and what they have in common.
+"""A key-value store in a folder: the interface of the engines, and their common parts.
 
 Owns how a store is opened, read and written, and nothing of its contents.  All methods may be
 called from any thread; those that read or write block, so the event loop never calls them.
@@ -40,7 +40,7 @@ class WriteBatch(Protocol):
 
 
 class MissingEngineError(DBError, ImportError):
-    """An engine's Python binding is not installed; an ImportError for whoever expects one."""
+    """An engine's Python binding is not installed; also an ImportError, which callers may expect."""
 
 
 class Storage:
@@ -49,35 +49,33 @@ class Storage:
     ``name`` is the folder, absolute or relative to the current directory; it is created if
     missing.  ``for_sync`` allows the engine more open files.  ``compressible`` is false for rows
     that compression makes little smaller, that are not deleted, and that indexing does not read.
-    A store that is new is being filled, for which an engine may have other options, until
-    :meth:`end_filling`; see :meth:`begin_filling` for one that is not.  Raise DBError if it cannot
-    be opened.
+    A new store is in bulk load, for which an engine may have other options, until
+    :meth:`end_bulk_load`; see :meth:`begin_bulk_load` for others.  Raise DBError if it cannot be
+    opened.
     """
 
-    #: what DB_ENGINE calls it, in lower case
+    #: its value of DB_ENGINE, in lower case
     ENGINE = ""
-    #: open files while synchronising, and while serving clients
+    #: open files while syncing, and while serving clients
     MAX_OPEN_FILES_SYNC = 512
     MAX_OPEN_FILES_SERVING = 128
-    #: bytes of tables that :meth:`merge` merges, and of those that hardly become smaller: LevelDB
-    #: writes 20 MB/s, RocksDB 50
-    MERGE_BYTES = 256_000_000
-    MERGE_PLAIN_BYTES = 64_000_000
-    #: bytes of tables that are merged between two looks at whether to stop, about: a second's work
-    MERGE_STEP_BYTES = 16_000_000
-
-    #: what repeats a write that a shortage made fail, and the gate of who reads the store
-    patience: Patience | None = None
-    gate: StoreGate | None = None
+    #: bytes of tables that :meth:`compact` rewrites, and of those that hardly become smaller:
+    #: LevelDB writes 20 MB/s, RocksDB 50
+    COMPACT_BYTES = 256_000_000
+    COMPACT_PLAIN_BYTES = 64_000_000
+    #: bytes of tables compacted between two looks at whether to stop, about: a second's work
+    COMPACT_STEP_BYTES = 16_000_000
 
     def __init__(self, name: str, for_sync: bool, *, compressible: bool = True):
         self.compressible = compressible
         self.is_new = not os.path.exists(os.path.join(name, "CURRENT"))
         self.for_sync = for_sync or self.is_new
-        self.filling = self.is_new
-        self._compress = compressible and not self.filling
-        self._merge_stopped = False
+        self.bulk_loading = self.is_new
+        self._compress = compressible and not self.bulk_loading
+        self._compaction_stopped = False
         self._folder = os.path.abspath(name)
+        self._patience: Patience | None = None
+        self._gate: StoreGate | None = None
         self._refuse_other_engine(name)
         self.import_module()
         self.open(name)
@@ -103,20 +101,27 @@ class Storage:
         """Set one row, without waiting for the disk."""
         raise NotImplementedError
 
+    def retry_writes(self, patience: Patience, gate: StoreGate) -> None:
+        """Repeat writes that a shortage makes fail, from now on; ``gate`` is that of the readers.
+
+        Not to be called before the store is repaired: it may be reopened between two attempts.
+        """
+        self._patience, self._gate = patience, gate
+
     def _write_patiently(self, write: Callable[[], None]) -> None:
         """Write, again where there are no descriptors or no memory for it."""
-        if self.patience is None:
+        if self._patience is None:
             write()
         else:
-            self.patience.run(write, f"writing to {self._folder}", self._reopen_after_error)
+            self._patience.run(write, f"writing to {self._folder}", self._reopen_after_error)
 
     def _reopen_after_error(self) -> None:
         """Reopen the store: an engine that met an error in the background refuses all writes.
 
-        Nothing is done where who writes is reading, too, and could not be waited for.
+        Does nothing in a thread that is reading, too, which exclusive access would wait for.
         """
-        if self.gate is not None and not self.gate.is_inside():
-            with self.gate.exclusive():
+        if self._gate is not None and not self._gate.is_inside():
+            with self._gate.exclusive():
                 self._close_engine()
                 self.open(self._folder)
 
@@ -142,36 +147,36 @@ class Storage:
     def rows_of(self, prefixes: Sequence[bytes], max_bytes: int = NO_BOUND) -> list[list[Row]]:
         """Return the rows whose key begins with each of the prefixes, best in ascending order.
 
-        As many calls of :meth:`iterator` do, but quicker.  Of the rows of each only as many of the
-        first as it takes to have ``max_bytes`` of keys and values.
+        The same rows as from :meth:`iterator`, in less time.  Of each prefix only the first rows,
+        as many as it takes to have ``max_bytes`` of keys and values.
         """
         return [first_rows(self.iterator(prefix=prefix), max_bytes) for prefix in prefixes]
 
-    def begin_filling(self) -> None:
-        """Go back to the options for a store being filled, unless there is too much to be merged.
+    def begin_bulk_load(self) -> None:
+        """Go back to the options for bulk load, unless there is too much to compact afterwards.
 
-        The engine may be closed and opened for it, so nobody may use the store meanwhile.
+        The engine may be closed and opened for it, so nothing else may use the store.
         """
-        self.filling = self.table_bytes <= self.MERGE_BYTES
+        self.bulk_loading = self.table_bytes <= self.COMPACT_BYTES
 
-    def end_filling(self, *, merge: bool = False) -> None:
-        """Go on with the options for a store that is in use; ``merge`` says that it is next.
+    def end_bulk_load(self, *, compact: bool = False) -> None:
+        """Go on with the options for a store in use; ``compact``: :meth:`compact` is next.
 
-        The engine may be closed and opened for it, so nobody may use the store meanwhile.
+        The engine may be closed and opened for it, so nothing else may use the store.
         """
-        self.filling = False
+        self.bulk_loading = False
 
-    def merge(self) -> bool:
-        """Merge all tables, if that makes the store notably smaller and takes seconds at most.
+    def compact(self) -> bool:
+        """Rewrite all tables, if that makes the store notably smaller and takes seconds at most.
 
-        The store can be used meanwhile, but not closed.  Return False if :meth:`stop_merging` came
-        before the end; what was merged until then stays so.
+        The store can be used concurrently, but not closed.  Return False if :meth:`stop_compaction`
+        came before the end; tables rewritten until then stay so.
         """
         return True
 
-    def stop_merging(self) -> None:
-        """Make :meth:`merge` end within a second or three; from then on only close the store."""
-        self._merge_stopped = True
+    def stop_compaction(self) -> None:
+        """Make :meth:`compact` end within a second or three; from then on only close the store."""
+        self._compaction_stopped = True
 
     @property
     def table_bytes(self) -> int:
@@ -188,14 +193,14 @@ class Storage:
 
     @property
     def max_open_files(self) -> int:
-        """How many files the engine may hold open."""
+        """Number of files that the engine may hold open."""
         return self.MAX_OPEN_FILES_SYNC if self.for_sync else self.MAX_OPEN_FILES_SERVING
 
     @property
     def is_small(self) -> bool:
-        """Tell whether all of the store's tables can be open at once while serving clients.
+        """Return whether all of the store's tables can be open at once while serving clients.
 
-        Then a store opened for synchronising is as good for serving as it is.
+        Then a store opened for syncing needs no reopening to serve.
         """
         return len(self._tables()) <= self.MAX_OPEN_FILES_SERVING // 2
 
@@ -227,7 +232,7 @@ class Storage:
 def used_prefixes(store: Storage, kind: bytes = b"", first: int = 0) -> Iterator[int]:
     """Yield, ascending, the big-endian numbers of two bytes that may follow ``kind`` in a key.
 
-    Only numbers from ``first`` on; numbers that no key has are left out where that is cheap.
+    Only numbers from ``first`` on; numbers without a key are left out where that is cheap.
     """
     for high in range(first >> 8, 0x100):
         if next(store.iterator(prefix=kind + bytes([high])), None) is not None:
@@ -235,7 +240,10 @@ def used_prefixes(store: Storage, kind: bytes = b"", first: int = 0) -> Iterator
 
 
 def db_class(name: str) -> type[Storage]:
-    """Return the class of an engine by its name, in any case.  Raise RuntimeError if unknown."""
+    """Return the class of an engine by its name, in any case.  Raise RuntimeError if unknown.
+
+    The engines are the descendants of Storage that were imported: this package imports its own.
+    """
     engines = _descendants(Storage)
     candidates = [engine for engine in engines if engine.ENGINE == name.lower()]
     if not candidates:

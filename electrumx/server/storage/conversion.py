@@ -14,7 +14,7 @@ PREFIXES = 0x10000
 
 
 class Progress:
-    """Says every ten seconds how far a long loop is."""
+    """Logs every ten seconds how far a long loop is."""
 
     def __init__(self, logger: logging.Logger, what: str):
         self._logger = logger

@@ -1,7 +1,7 @@
-"""Reads rows through the engines' iterators and cursors, and lets no error of theirs go unseen.
+"""Reads rows through the engines' iterators and cursors, and checks them for errors.
 
-Both engines' iterators simply end where a table cannot be read; :func:`checked_rows` and the other
-functions tell that from the end of the rows.  A cursor is what an engine's binding has: ``seek``,
+Both engines' iterators end silently where a table cannot be read; :func:`checked_rows` and the other
+functions distinguish that from the end of the rows.  A cursor is the engine binding's own: ``seek``,
 ``valid``, ``key``, ``value``, ``next``, ``prev``, ``seek_to_last``.  Runs in: worker threads.
 """
 
@@ -13,7 +13,7 @@ Row = tuple[bytes, bytes]
 
 
 def first_rows(rows: Iterable[Row], max_bytes: int) -> list[Row]:
-    """Return the first rows that have so many bytes."""
+    """Return the first rows, until they have ``max_bytes`` of keys and values."""
     result = []
     size = 0
     for row in rows:
@@ -50,7 +50,7 @@ def rows_at(cursor: Any, prefixes: Sequence[bytes], max_bytes: int) -> list[list
 
 
 def _check_status(cursor: Any) -> None:
-    """Raise what made a cursor end, if that was an error; LevelDB's raises it by itself."""
+    """Raise the error that made a cursor end, if any; LevelDB's cursor raises it by itself."""
     status = getattr(cursor, "status", None)
     if status is not None:
         status()
@@ -65,8 +65,8 @@ def checked_rows(
 ) -> Iterator[Row]:
     """Yield rows, the first at or above ``first``, while their keys have a prefix.
 
-    Where the engine ends them, ``cursor``, which is as old as their snapshot, tells whether there
-    are more: then the engine met an error, and OSError is raised.
+    Where the engine ends them, ``cursor``, of the same snapshot, is asked for more rows.  If there
+    are any, the engine met an error: raise OSError.
     """
     last: bytes | None = None
     for row in rows:
@@ -79,7 +79,7 @@ def checked_rows(
         _check_status(cursor)
         return
     key = cursor.key()
-    # It may have been deleted between the making of the cursor and that of the iterator.
+    # The row may have been deleted after the cursor and before the iterator was created.
     if key.startswith(prefix) and get(key) is not None:
         raise OSError(f"the engine left out rows from {key.hex()} on: a table cannot be read")
 

@@ -1,9 +1,9 @@
-"""Says which row of the database is damaged, when a read found one that cannot be right.
+"""Names the damaged row of the database after a read found one that is invalid.
 
 A read that meets a transaction number beyond the committed ones, or a hash that is missing, has
-either raced a flush or a reorganisation, or the row is damaged.  ``queries`` tells the two apart;
-then the functions of this module look for the row, and :class:`DamageLog` logs each one once, so
-that clients who ask for it again and again do not fill the log.
+either raced a flush or a reorganisation, or the row is damaged.  ``queries`` distinguishes
+the two; then the functions of this module look for the row, and :class:`DamageLog` logs each one
+once, so that repeated requests do not fill the log.
 
 Pure but for the reading of transaction hashes.  Runs in: reader threads.
 """
@@ -33,7 +33,7 @@ TxHashes = Callable[[Sequence[int]], list[bytes]]
 
 
 def utxo_row_fault(row: Row, tx_count: int, tx_hashes: TxHashes) -> str | None:
-    """Return what is wrong with a ``u`` row of a committed UTXO, or None."""
+    """Return the fault of a ``u`` row of a committed UTXO, or None."""
     key, value = row
     if len(key) != UTXO_KEY_LEN or len(value) != VALUE_LEN:
         return f"row {key.hex()} of the utxo store has {len(key):,d} + {len(value):,d} bytes"
@@ -42,14 +42,14 @@ def utxo_row_fault(row: Row, tx_count: int, tx_hashes: TxHashes) -> str | None:
 
 
 def outpoint_row_fault(key: bytes, hashX: bytes) -> str | None:
-    """Return what is wrong with the lengths of an ``h`` row, or None."""
+    """Return the fault in the lengths of an ``h`` row, or None."""
     if len(key) == OUTPOINT_KEY_LEN and len(hashX) == HASHX_LEN:
         return None
     return f"row {key.hex()} of the utxo store has {len(key):,d} + {len(hashX):,d} bytes"
 
 
 def history_fault(rows: Iterable[Row], tx_count: int, tx_hashes: TxHashes) -> str | None:
-    """Return what is wrong with the first damaged row of a script's history, or None.
+    """Return the fault of the first damaged row of a script's history, or None.
 
     ``tx_count`` is the number of transactions that may be named.
     """
@@ -74,7 +74,7 @@ def history_fault(rows: Iterable[Row], tx_count: int, tx_hashes: TxHashes) -> st
 def _tx_num_fault(
     name: str, tx_nums: Sequence[int], tx_count: int, tx_hashes: TxHashes
 ) -> str | None:
-    """Return what is wrong with ascending transaction numbers, or None."""
+    """Return the fault of ascending transaction numbers, or None."""
     if tx_nums[-1] >= tx_count:
         return f"{name} names transaction {tx_nums[-1]:,d} of {tx_count:,d}"
     for tx_num, tx_hash in zip(tx_nums, tx_hashes(tx_nums), strict=True):

@@ -1,12 +1,12 @@
-"""What a disk or an engine raises, told in one line with what to do about it.
+"""Storage errors: the errors of a disk or an engine as one line with a remedy.
 
-Owns the words.  An engine tells its troubles apart by the text of its errors alone.
+Owns the texts.  The text of an engine's error is all that distinguishes it from others.
 """
 
 from electrumx.server.storage.schema import DBError
 from electrumx.server.storage.shortage import reason_of
 
-#: what the engines say of a store that is open elsewhere
+#: in the engines' errors for a store that is open elsewhere
 _HELD = ("temporarily unavailable", "already held", "lock hold by")
 _FULL = ("no space left", "disk quota", "file too large")
 _MORE_FILES = (
@@ -16,7 +16,7 @@ _MORE_FILES = (
 
 
 def open_error(name: str, error: Exception) -> DBError:
-    """Return an error of one line for what an engine raised when it opened a folder."""
+    """Return a one-line error in place of one that an engine raised when it opened a folder."""
     reason = reason_of(error)
     lower = reason.lower()
     if any(text in lower for text in _HELD):
@@ -38,7 +38,7 @@ def open_error(name: str, error: Exception) -> DBError:
 
 
 def read_error(error: BaseException, engine: object) -> str | None:
-    """Return what a disk or an engine raised as one line; None if the error is another one."""
+    """Return an error of a disk or an engine as one line; None if the error is another one."""
     module = getattr(engine, "module", None)
     engine_error = getattr(module, "Error", None)
     of_engine = isinstance(engine_error, type) and isinstance(error, engine_error)
@@ -49,10 +49,10 @@ def read_error(error: BaseException, engine: object) -> str | None:
 
 
 def explained(error: BaseException, folder: str, engine: object) -> BaseException:
-    """Return a DBError of one line in place of what a disk or an engine raised.
+    """Return a one-line DBError in place of an error of a disk or an engine.
 
-    ``folder`` is the database directory, ``engine`` the class of its stores.  Any other error is
-    returned as it is.
+    ``folder`` is the database directory, ``engine`` the class of its stores.  Other errors are
+    returned unchanged.
     """
     reason = read_error(error, engine)
     if reason is None:

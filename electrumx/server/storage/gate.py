@@ -8,7 +8,7 @@ the flat files.
 
 *Reopening* lets admitted reads end, and new ones wait.  *Closing* (:meth:`StoreGate.begin_closing`)
 makes waiting and new reads fail with ``DBClosedError``, and long ones that are under way, too: they
-look at :attr:`StoreGate.closing` every :data:`CHECK_ROWS` rows.
+check :attr:`StoreGate.closing` every :data:`CHECK_ROWS` rows.
 
 Runs in: any thread but the event loop's, because admission may wait.  An admitted read must not
 wait for the event loop: closing would then wait for the loop, which may be waiting for the closing.
@@ -25,7 +25,7 @@ from electrumx.server.storage.schema import DBClosedError
 
 T = TypeVar("T")
 
-#: rows that a long iteration reads between two looks at whether the store is being closed
+#: rows that a long iteration reads between two checks of whether the store is being closed
 CHECK_ROWS = 1_000
 
 
@@ -33,7 +33,7 @@ class StoreGate:
     """The gate of one database.  Both kinds of admission may be nested in one thread."""
 
     def __init__(self, *, is_open: bool = True) -> None:
-        # Entered itself, not through the condition: that takes a third of the time.
+        # Entered directly, not through the condition: that takes a third of the time.
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         #: thread id -> depth of nested admissions
@@ -44,7 +44,7 @@ class StoreGate:
         #: threads that wait for exclusive access; new reads yield to them
         self._waiting = 0
         self._is_open = is_open
-        #: the stores are about to be closed: reads under way end with DBClosedError
+        #: the stores will be closed next: reads under way end with DBClosedError
         self.closing = False
         #: number of exclusive sections so far: iterators of an earlier one must not be used
         self.generation = 0
@@ -86,12 +86,12 @@ class StoreGate:
         return threading.get_ident() in self._readers
 
     def check(self) -> None:
-        """Raise DBClosedError if the stores are about to be closed."""
+        """Raise DBClosedError if the stores will be closed next."""
         if self.closing and self._owner != threading.get_ident():
             raise DBClosedError
 
     def rows(self, iterable: Iterable[T]) -> list[T]:
-        """Return all rows, unless the stores are to be closed meanwhile: then DBClosedError."""
+        """Return all rows.  Raise DBClosedError if the stores are to be closed before the end."""
         iterator = iter(iterable)
         found: list[T] = []
         while chunk := list(islice(iterator, CHECK_ROWS)):

@@ -19,13 +19,13 @@ class LevelDB(Storage):
     #: bytes of uncompressed blocks held, filled by reading alone; LevelDB's own default is 8 MB.
     #: A small read of a block that is held takes 5 µs, otherwise 20.
     BLOCK_CACHE = 32 << 20
-    #: bytes of a block, uncompressed: what a small read of a compressed one has to decompress;
-    #: those of other tables are read in place, so that larger ones only spare room
+    #: bytes of a block, uncompressed: a small read of a compressed one decompresses all of it;
+    #: others are read in place, so that larger blocks only save room
     BLOCK_SIZE = 4 << 10
     PLAIN_BLOCK_SIZE = 16 << 10
-    #: files of tables that only merging reads: they are mapped, and count as memory
-    MAX_OPEN_FILES_MERGED = 64
-    #: bytes of a key by which the steps of merging are told apart
+    #: files of tables that only a compaction reads: they are mapped, and count as memory
+    MAX_OPEN_FILES_COMPACTED = 64
+    #: bytes of a key that separate the steps of a compaction
     STEP_KEY_LEN = 3
     module: ModuleType
     db: Any
@@ -47,8 +47,8 @@ class LevelDB(Storage):
                 max_open_files=self.max_open_files,
                 lru_cache_size=self.BLOCK_CACHE,
                 block_size=self.BLOCK_SIZE if self.compressible else self.PLAIN_BLOCK_SIZE,
-                # plyvel's wheels carry a slow build of snappy, 40 MB/s: what is to be merged soon
-                # goes without.  Tables say of each block if it is compressed.
+                # plyvel's wheels carry a slow build of snappy, 40 MB/s: tables that are compacted
+                # soon go without.  Each block of a table has a flag for compression.
                 compression="snappy" if self._compress else None,
             )
         except (OSError, self.module.Error) as e:
@@ -56,9 +56,9 @@ class LevelDB(Storage):
 
     def close(self) -> None:  # noqa: D102
         if not self.db.closed and self.is_small:
-            # Closing gives up a table that is being written and keeps the log of its rows, which
-            # the next opening has to read; compacting a range that is empty lets it be finished.
-            # In a large store it would wait for merging, too, which takes seconds.
+            # Closing abandons a table that is being written and keeps the log of its rows, which
+            # the next opening has to read; compacting an empty range finishes the table first.
+            # In a large store it would wait for other compactions, too, which take seconds.
             self.db.compact_range(start=b"\xff", stop=b"\xff")
         self.db.close()
 
@@ -66,47 +66,47 @@ class LevelDB(Storage):
     def max_open_files(self) -> int:
         """How many files the engine may hold open."""
         if self.for_sync and not self.compressible:
-            return self.MAX_OPEN_FILES_MERGED
+            return self.MAX_OPEN_FILES_COMPACTED
         return super().max_open_files
 
-    def begin_filling(self) -> None:  # noqa: D102
-        super().begin_filling()
-        if self.filling and self._compress:
+    def begin_bulk_load(self) -> None:  # noqa: D102
+        super().begin_bulk_load()
+        if self.bulk_loading and self._compress:
             self._compress = False
-            # Opening has made a table of what the log held, so there is nothing to wait for.
+            # Opening has made a table of the rows in the log, so there is nothing to wait for.
             self.db.close()
             self.open(self._folder)
 
-    def end_filling(self, *, merge: bool = False) -> None:  # noqa: D102
-        self.filling = False
-        compress = self.compressible or (merge and self.table_bytes <= self.MERGE_PLAIN_BYTES)
+    def end_bulk_load(self, *, compact: bool = False) -> None:  # noqa: D102
+        self.bulk_loading = False
+        compress = self.compressible or (compact and self.table_bytes <= self.COMPACT_PLAIN_BYTES)
         if compress and not self._compress:
             self._compress = True
             self.close()
             self.open(self._folder)
 
-    def merge(self) -> bool:  # noqa: D102
-        if self._compress and self.table_bytes <= self.MERGE_BYTES:
-            for start, stop in self._merge_steps(0, 1 << 8 * self.STEP_KEY_LEN):
-                if self._merge_stopped:
+    def compact(self) -> bool:  # noqa: D102
+        if self._compress and self.table_bytes <= self.COMPACT_BYTES:
+            for start, stop in self.compaction_steps(0, 1 << 8 * self.STEP_KEY_LEN):
+                if self._compaction_stopped:
                     return False
-                # Without bounds LevelDB merges what lies above the lowest level with none below it.
+                # Without bounds LevelDB does not rewrite tables of the lowest level.
                 self.db.compact_range(start=start, stop=stop)
         return True
 
-    def _merge_steps(self, first: int, end: int) -> Iterator[tuple[bytes, bytes]]:
+    def compaction_steps(self, first: int, end: int) -> Iterator[tuple[bytes, bytes]]:
         """Yield bounds of keys that together hold all those whose first bytes are in a range.
 
-        They come in order, and a table that was merged with one step's is not touched by the next.
+        They come in order, and a table that one step has rewritten is not touched by the next.
         """
         start = first.to_bytes(self.STEP_KEY_LEN, "big")
         stop = (end - 1).to_bytes(self.STEP_KEY_LEN, "big") + b"\xff" * 64
-        if end - first == 1 or self.db.approximate_size(start, stop) <= self.MERGE_STEP_BYTES:
+        if end - first == 1 or self.db.approximate_size(start, stop) <= self.COMPACT_STEP_BYTES:
             yield start, stop
             return
         middle = (first + end) // 2
-        yield from self._merge_steps(first, middle)
-        yield from self._merge_steps(middle, end)
+        yield from self.compaction_steps(first, middle)
+        yield from self.compaction_steps(middle, end)
 
     def _close_engine(self) -> None:
         self.db.close()
@@ -149,8 +149,8 @@ class LevelDB(Storage):
     def rows_of(  # noqa: D102
         self, prefixes: Sequence[bytes], max_bytes: int = NO_BOUND
     ) -> list[list[Row]]:
-        # Making an iterator takes three times as long as letting one seek.  Not so while tables are
-        # being merged all the time: synchronising with a small cache took 8 % more CPU with it.
+        # Making an iterator takes three times as long as a seek.  But while tables are compacted
+        # all the time it saves none: a sync with a small cache took 8 % more CPU with one iterator.
         if self.for_sync:
             return [rows for prefix in prefixes for rows in self._rows_at([prefix], max_bytes)]
         return self._rows_at(prefixes, max_bytes)

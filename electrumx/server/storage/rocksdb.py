@@ -39,8 +39,8 @@ def _open_patiently(name: str, open_store: Callable[[], Any]) -> Any:
 class RocksDB(Storage):
     """RocksDB, through rocksdict in raw mode.
 
-    Table format 5 and snappy are what RocksDB 6 and later read, so that servers linked with an
-    older library can open the store.
+    RocksDB 6 and later read table format 5 and snappy, so that servers linked with an older library
+    can open the store.
     """
 
     ENGINE = "rocksdb"
@@ -48,8 +48,8 @@ class RocksDB(Storage):
     TARGET_FILE_SIZE = 33_554_432
     #: bytes of rows in memory after which a table is written; there may be two such
     WRITE_BUFFER = 16 << 20
-    #: tables at level 0 after which they are merged, and writes slowed down and stopped: what one
-    #: reads has to look into each, but the more there are, the fewer times rows are merged
+    #: tables at level 0 after which they are compacted, and writes slowed down and stopped: a read
+    #: has to look into each, but the more there are, the fewer times rows are rewritten
     LEVEL0_SYNC = (12, 40, 60)
     LEVEL0_SERVING = (4, 20, 36)
     module: ModuleType
@@ -82,7 +82,7 @@ class RocksDB(Storage):
     def open(self, name: str) -> None:  # noqa: D102
         self.db = _open_patiently(name, lambda: self.module.Rdict(name, self._options()))
         self._closed = False
-        self._is_merging = False
+        self._is_compacting = False
         self._synced = self.module.WriteOptions()
         self._synced.sync = True
 
@@ -93,12 +93,12 @@ class RocksDB(Storage):
         try:
             self.db.close()
         except Exception:  # rocksdict raises bare Exceptions
-            # It writes out its memory first, which a full disk refuses.  The log has it all.
+            # It writes its memtables first, which a full disk refuses.  The log has all of them.
             self.db = None
             gc.collect()
 
-    def end_filling(self, *, merge: bool = False) -> None:  # noqa: D102
-        self.filling = False
+    def end_bulk_load(self, *, compact: bool = False) -> None:  # noqa: D102
+        self.bulk_loading = False
         few, slow, stop = self.LEVEL0_SERVING
         self.db.set_options(
             {
@@ -108,25 +108,25 @@ class RocksDB(Storage):
             }
         )
 
-    def merge(self) -> bool:  # noqa: D102
-        if not self.compressible or self.table_bytes > self.MERGE_BYTES:
+    def compact(self) -> bool:  # noqa: D102
+        if not self.compressible or self.table_bytes > self.COMPACT_BYTES:
             return True
         options = self.module.CompactOptions()
-        # Otherwise a table that is alone is moved to the lowest level as it is, tombstones and all.
+        # Otherwise a single table is moved to the lowest level unchanged, tombstones included.
         options.set_bottommost_level_compaction(self.module.BottommostLevelCompaction.force())
-        # Set before the other is looked at, as stop_merging does the other way round.
-        self._is_merging = True
+        # Set before the other flag is read; stop_compaction sets and reads in the other order.
+        self._is_compacting = True
         try:
-            if not self._merge_stopped:
+            if not self._compaction_stopped:
                 self.db.compact_range(None, None, options)
         finally:
-            self._is_merging = False
-        return not self._merge_stopped
+            self._is_compacting = False
+        return not self._compaction_stopped
 
-    def stop_merging(self) -> None:  # noqa: D102
-        super().stop_merging()
-        if self._is_merging:
-            # Tables are not written any more, not even those of rows in memory, which the log has.
+    def stop_compaction(self) -> None:  # noqa: D102
+        super().stop_compaction()
+        if self._is_compacting:
+            # No table is written any more, not even those of the memtables, which the log has.
             self.db.cancel_all_background(False)
 
     def checkpoint(self, path: str) -> None:
@@ -157,7 +157,7 @@ class RocksDB(Storage):
 
     @contextmanager
     def write_batch(self) -> Iterator[WriteBatch]:  # noqa: D102
-        kept_bytes = 0 if self.filling or self.patience is None else KEPT_BYTES
+        kept_bytes = 0 if self.bulk_loading or self._patience is None else KEPT_BYTES
         batch = RepeatableBatch(lambda: self.module.WriteBatch(raw_mode=True), kept_bytes)
         yield batch
         self._write_patiently(lambda: batch.write(self.db, self._synced))

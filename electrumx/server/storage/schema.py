@@ -4,9 +4,9 @@ Owns names, widths and byte orders; does no I/O.  ``docs/storage.rst`` shows the
 
 Two key-value stores.  ``utxo`` holds
 
-    ``u`` hashX(11) txout_idx LE4 tx_num LE5  ->  value LE8         21 + 8 bytes a coin
-    ``h`` tx_hash[:4] txout_idx LE4 tx_num LE5 ->  hashX(11)        14 + 11 bytes a coin
-    ``U`` height BE4                           ->  undo items       24 bytes a spent coin
+    ``u`` hashX(11) txout_idx LE4 tx_num LE5  ->  value LE8         21 + 8 bytes a UTXO
+    ``h`` tx_hash[:4] txout_idx LE4 tx_num LE5 ->  hashX(11)        14 + 11 bytes a UTXO
+    ``U`` height BE4                           ->  undo items       24 bytes a spent UTXO
     ``state``                                  ->  repr of a dict
 
 and ``hist`` holds
@@ -14,8 +14,8 @@ and ``hist`` holds
     hashX(11) flush_id BE2                     ->  tx_num LE5 ...   5 bytes a (script, tx) pair
     ``state`` 00 00                            ->  repr of a dict
 
-The nine bytes *txout_idx LE4 tx_num LE5* that end both coin keys are called the coin's *suffix*.
-``h`` keys carry only four bytes of the transaction hash: a look-up tells collisions apart by the
+The nine bytes *txout_idx LE4 tx_num LE5* that end both UTXO keys are called the UTXO's *suffix*.
+``h`` keys carry only four bytes of the transaction hash: a look-up distinguishes collisions by the
 tx_num, whose full hash is in the flat file ``meta/hashes``.  Heights of undo rows are big-endian
 so that rows sort by height and pruning is one short scan.  A tx_num of five bytes lasts for 10^12
 transactions.
@@ -47,7 +47,7 @@ HEIGHT_LEN = 4
 FLUSH_ID_LEN = 2
 #: of the transaction hash in an ``h`` key
 TX_HASH_PREFIX_LEN = 4
-#: tx_hash, txout_idx LE4: how a transaction's input names what it spends
+#: tx_hash, txout_idx LE4: how an input of a transaction names the output that it spends
 OUTPOINT_LEN = HASH_LEN + TXOUT_IDX_LEN
 #: txout_idx LE4, tx_num LE5
 SUFFIX_LEN = TXOUT_IDX_LEN + TXNUM_LEN
@@ -56,15 +56,14 @@ OUTPOINT_KEY_LEN = 1 + TX_HASH_PREFIX_LEN + SUFFIX_LEN
 HIST_KEY_LEN = HASHX_LEN + FLUSH_ID_LEN
 #: hashX, tx_num LE5, value LE8: one spent UTXO, also the value of a cached UTXO
 UNDO_ITEM_LEN = HASHX_LEN + TXNUM_LEN + VALUE_LEN
-COIN_LEN = UNDO_ITEM_LEN
 #: hashX, tx_num BE5: that a transaction touches a script; in memory only
 TOUCH_RECORD_LEN = HASHX_LEN + TXNUM_LEN
-#: tx_hash, height LE4: an entry of packed history, which is what the caches hold
+#: tx_hash, height LE4: an entry of packed history, as in the caches
 HISTORY_ENTRY_LEN = HASH_LEN + HEIGHT_LEN
 #: tx_hash, height LE4, txout_idx LE4, value LE8: a packed UTXO
 PACKED_UTXO_LEN = HISTORY_ENTRY_LEN + TXOUT_IDX_LEN + VALUE_LEN
 
-#: the last usable flush id: it is two bytes in a history key
+#: the last usable flush id, which has two bytes in a history key
 MAX_FLUSH_ID = 0xFFFF
 
 UTXO_PREFIX = b"u"
@@ -82,11 +81,11 @@ class DBError(OperatorError):
 
 
 class DBReadError(DBError):
-    """What a client asked for could not be read; the reason is in the log."""
+    """The data of a request could not be read; the reason is in the log."""
 
 
 class DBDamagedError(DBReadError):
-    """A row or a file cannot be what was written; ``fault`` says which, and what is wrong."""
+    """A row or a file was not written like this; ``fault`` names it, and its fault."""
 
     def __init__(self, fault: str) -> None:
         super().__init__(
@@ -185,7 +184,7 @@ def _integer(state: dict[str, Any], key: str, what: str, default: int | None = N
 
 @dataclass(slots=True)
 class ChainState:
-    """The ``state`` row of the ``utxo`` store: what the committed database holds."""
+    """The ``state`` row of the ``utxo`` store: the committed tip, and counts."""
 
     #: display hex of the genesis block's hash
     genesis: str
@@ -306,12 +305,12 @@ class UTXO(NamedTuple):
     value: int
 
 
-class CoinRow(NamedTuple):
+class UTXORow(NamedTuple):
     """An unspent output as it stands in the ``utxo`` store."""
 
     #: key of its ``h`` row
     outpoint_key: bytes
     #: key of its ``u`` row
     utxo_key: bytes
-    #: hashX, tx_num LE5, value LE8
-    coin: bytes
+    #: hashX, tx_num LE5, value LE8: the undo item of the block that spends it
+    item: bytes

@@ -1,9 +1,9 @@
-"""Lets writes of the database outlast a shortage of descriptors or memory.
+"""Retries writes of the database while descriptors or memory are short.
 
 A process that has too many files open cannot open another one, and clients may be the reason.
-That is no error of the disk: :meth:`Patience.run` repeats what failed, for a minute at most, with
-growing pauses, and the log has one line for the beginning and one for the end.  For that moment a
-:class:`Reserve` of descriptors is kept, which is given up first.
+That is no error of the disk: :meth:`Patience.run` repeats the write, for a minute at most, with
+growing pauses, and the log has one line for the beginning and one for the end.  A :class:`Reserve`
+of descriptors is kept for this case, and released first.
 
 Runs in: worker threads.
 """
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 #: descriptors in reserve: an engine that is reopened needs about ten
 RESERVE_FILES = 16
-#: pauses between tries, in seconds: the second one, the longest, and all together
+#: pauses between attempts, in seconds: the second one, the longest, and the sum
 FIRST_PAUSE_SECS = 0.05
 MAX_PAUSE_SECS = 2.0
 PATIENCE_SECS = 60.0
@@ -41,20 +41,20 @@ def is_shortage(error: BaseException) -> bool:
 
 
 class Reserve:
-    """Descriptors that are held open so that there are some when they are needed."""
+    """Descriptors held open, to be released when others are needed."""
 
     def __init__(self, count: int = RESERVE_FILES) -> None:
         self._count = count
         self._files: list[int] = []
 
     def fill(self) -> None:
-        """Open what is missing, as far as that is possible."""
+        """Open the missing ones, as many as the limit allows."""
         with suppress(OSError):
             while len(self._files) < self._count:
                 self._files.append(os.open(os.devnull, os.O_RDONLY))
 
     def release(self) -> None:
-        """Close all, so that others may be opened."""
+        """Close all, so that other files may be opened."""
         while self._files:
             os.close(self._files.pop())
 
@@ -63,7 +63,7 @@ class Reserve:
 
 
 class Patience:
-    """Repeats work that a shortage made fail, for one database."""
+    """Repeats work that failed for a shortage, for one database."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
@@ -72,10 +72,10 @@ class Patience:
     def run(
         self, work: Callable[[], T], what: str, before_retry: Callable[[], object] | None = None
     ) -> T:
-        """Return what ``work`` returns; it must be repeatable.
+        """Return the result of ``work``, which must be repeatable.
 
-        ``what`` says what is being done, for the log.  ``before_retry`` is called before each try
-        but the first two, and may raise, too.  Raise what the last try raised.
+        ``what`` names the work in the log.  ``before_retry`` is called before each attempt but the
+        first two, and may raise, too.  Raise the error of the last attempt.
         """
         try:
             return work()

@@ -1,4 +1,4 @@
-"""The undo information of a block: what undoing it restores.
+"""The undo information of a block: the UTXOs that undoing it restores.
 
 One item of 24 bytes, hashX(11) tx_num LE5 value LE8, for each UTXO that the block spent: transactions
 in block order, and inputs in their order.
@@ -10,7 +10,7 @@ Before BIP30 (March 2012) a coinbase transaction could be the same as an earlier
 two such pairs, at heights 91,722 and 91,880, and at 91,812 and 91,842.  As in Bitcoin Core, the later
 one's outputs overwrite those of the earlier one that are unspent.  Of a block that overwrites any,
 there are as many more items in front of the others as its coinbase has spendable outputs, in their
-order: the UTXOs overwritten, and ``NO_COIN`` for an output that overwrites none.
+order: the UTXOs overwritten, and ``NO_UTXO`` for an output that overwrites none.
 
 Pure; runs in any thread.
 """
@@ -21,9 +21,9 @@ from typing import Any, Final
 from electrumx.server.storage.schema import UNDO_ITEM_LEN, DBDamagedError
 
 #: stands for an output that overwrites nothing; no UTXO has these bytes
-NO_COIN: Final = bytes(UNDO_ITEM_LEN)
+NO_UTXO: Final = bytes(UNDO_ITEM_LEN)
 
-#: transactions with their hashes, and the rule of what cannot be spent
+#: transactions with their hashes, and the rule by which outputs are unspendable
 Txs = Sequence[tuple[Any, bytes]]
 Unspendable = Callable[[bytes], bool | bytes]
 

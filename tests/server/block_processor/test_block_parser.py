@@ -1,4 +1,4 @@
-"""Blocks are parsed in parts, ahead of what processes them."""
+"""Blocks are parsed in parts, before they are processed."""
 
 import asyncio
 import gc
@@ -59,7 +59,7 @@ async def test_the_next_part_is_parsed_while_the_first_is_processed():
                 assert await asyncio.to_thread(second_parsed.wait, 30)
 
 
-async def test_leaving_early_drops_what_was_parsed_ahead_even_if_it_is_invalid(caplog):
+async def test_leaving_early_drops_the_part_parsed_ahead_even_if_it_is_invalid(caplog):
     failed = threading.Event()
 
     def watched(raw, height):

@@ -1,4 +1,4 @@
-"""A flush comes when the caches are full, and takes what frees the most."""
+"""A flush comes when the caches are full, and frees the most memory."""
 
 import pytest
 
@@ -17,7 +17,7 @@ LIMIT = 100 * MB
         (70, 39, 30, False),
         (60, 40, 40, True),
         (100, 100, 0, True),
-        # Coins that are on disk go only when coins are flushed.
+        # UTXOs on disk are evicted only when UTXOs are flushed.
         (90, 5, 10, True),
     ],
 )
@@ -30,7 +30,7 @@ def test_the_smallest_cache_still_holds_some_history():
     assert flush_due(CacheUse(0, 0, 900_000), 1 * MB) is None
 
 
-def test_coins_that_stay_leave_room_for_what_comes():
+def test_utxos_that_stay_cached_leave_room_for_new_ones():
     kept = written_bytes_to_keep(LIMIT)
     assert flush_due(CacheUse(kept, 0, 0), LIMIT) is None
     assert 0 < kept < LIMIT // 2

@@ -1,4 +1,4 @@
-"""The state of the index in memory, over a database of which only what it asks is there."""
+"""The state of the index in memory, over a stub of the database."""
 
 import logging
 
@@ -18,7 +18,7 @@ REORG_LIMIT = 4
 
 
 class StubDB:
-    """Keeps what is written, and what is to be undone."""
+    """Keeps raw blocks and undone steps in memory."""
 
     db_height, db_tip, db_tx_count = -1, bytes(32), 0
 
@@ -28,10 +28,10 @@ class StubDB:
         self.undo_rows = {}
         self.undone = []
 
-    def lookup_coin(self, *_args, exact=False):
+    def find_utxo_row(self, *_args, exact=False):
         return None
 
-    def lookup_coins(self, outpoints, *_args, exact=False):
+    def find_utxo_rows(self, outpoints, *_args, exact=False):
         return [None] * len(outpoints)
 
     def min_undo_height(self, max_height):
@@ -58,7 +58,7 @@ class World:
         self.db = StubDB()
         compiled = None
         if indexer == "cython":
-            compiled = CompiledIndex.for_coin(COIN, False, self.db.lookup_coins)
+            compiled = CompiledIndex.for_coin(COIN, False, self.db.find_utxo_rows)
             if compiled is None:
                 pytest.skip("the Cython implementation is not built")
         parse = compiled.parse if compiled else COIN.block
@@ -82,7 +82,7 @@ indexers = pytest.mark.parametrize("indexer", ["python", "cython"])
 
 
 @indexers
-def test_advancing_moves_height_tip_and_count_and_keeps_what_is_to_be_written(indexer):
+def test_advancing_moves_height_tip_and_count_and_keeps_the_unflushed_data(indexer):
     world = World(indexer)
     state = world.state
 
@@ -235,7 +235,7 @@ def test_frozen_data_stays_as_it_is_while_more_blocks_are_advanced(flush_utxos):
         assert [height for _items, height in state.undo_infos] == [5, 6, 7, 8]
 
 
-def test_it_continues_from_what_is_committed():
+def test_it_continues_from_the_committed_block():
     world = World()
     world.db.db_height, world.db.db_tip, world.db.db_tx_count = 3, b"t" * 32, 17
     world.state.read_committed()

@@ -53,7 +53,7 @@ class StubDB:
         self.passes.append(StubPass(3))
         return self.passes[-1]
 
-    def merge(self):
+    def compact_tables(self):
         self.merging.set()
         assert self.may_end.wait(30)
         if self.error:
@@ -61,11 +61,11 @@ class StubDB:
         self.merged = not self.stopped
         return self.merged
 
-    def stop_merging(self):
+    def stop_table_compaction(self):
         self.stopped = True
         self.may_end.set()
 
-    def write_merged(self):
+    def write_compacted(self):
         self.recorded = True
 
 

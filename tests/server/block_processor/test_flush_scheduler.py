@@ -1,4 +1,4 @@
-"""When the unflushed state is written, and what runs concurrently; nothing is written for real."""
+"""When the unflushed state is written, and which steps run concurrently; over stubs."""
 
 import asyncio
 import logging
@@ -66,7 +66,7 @@ class StubState:
 class StubDB:
     """Notes flushes; a flush waits for ``may_write`` and raises ``error``."""
 
-    must_flush_coins = False
+    must_flush_utxos = False
     fs_tx_count, fs_height = 100, 10
 
     def __init__(self):
@@ -83,7 +83,7 @@ class StubDB:
             raise self.error
         self.flushed.append((flush_data, flush_utxos))
 
-    def end_filling_if_large(self):
+    def end_bulk_load_if_large(self):
         pass
 
     def raise_explained(self, error):
@@ -188,7 +188,7 @@ async def test_there_is_one_flush_at_a_time(scheduler, state, db):
 
 async def test_the_last_history_flushes_are_not_made_beside_indexing(scheduler, state, db):
     fill(state)
-    db.must_flush_coins = True
+    db.must_flush_utxos = True
     await scheduler.flush_if_due()
     assert (db.flushed, state.frozen) == ([("all up to 10", True)], [])
 

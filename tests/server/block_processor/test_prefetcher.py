@@ -90,7 +90,7 @@ async def test_a_request_becomes_smaller_when_the_blocks_become_larger(monkeypat
         assert [len(raw) for raw in taken] == [len(raw) for raw in blocks]
         assert taken[1:] == blocks[1:]
         if not rest:
-            # What was too large is not asked for again at that size, nor by growing again.
+            # Requests do not grow to the size that was too large.
             sizes = batch_sizes(node)
             assert max(sizes) > 100
             assert max(sizes[sizes.index(max(sizes)) + 1 :]) <= max(sizes) // Prefetcher.SPLIT
@@ -140,7 +140,9 @@ async def test_another_block_at_the_height_of_one_that_cannot_be_read_is_fetched
         assert (await take_all(prefetcher, 3))[2] == other
 
 
-async def test_rest_reads_what_is_too_large_as_hex_and_names_its_own_limit(caplog, monkeypatch):
+async def test_rest_reads_blocks_that_are_too_large_as_hex_and_names_its_own_limit(
+    caplog, monkeypatch
+):
     monkeypatch.setattr(Limited, "MAX_REST_BLOCK", LIMIT)
     monkeypatch.setattr(daemon_module, "BLOCK_BATCH_BYTES", LIMIT)
     blocks = make_blocks(100, 900_000, 1_000_001)

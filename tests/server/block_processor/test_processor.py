@@ -9,16 +9,15 @@ import pytest
 from electrumx.lib.coins import BitcoinCashRegtest
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.hash import double_sha256
-from electrumx.server.block_processor import compiled_indexer as fast_index
-from electrumx.server.block_processor import tip_reporter
+from electrumx.server.block_processor import compiled_indexer, tip_reporter
 from electrumx.server.block_processor.block_parser import BlockParser
 from electrumx.server.block_processor.compaction_tasks import EngineCompactionTask
 from electrumx.server.block_processor.errors import ChainError
 from electrumx.server.block_processor.flush_scheduler import FlushScheduler
 from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.block_processor.variants import LTORBlockProcessor
+from electrumx.server.db import DB
 from electrumx.server.db import wire_rows as packed
-from electrumx.server.db.flusher import DB
 from electrumx.server.storage.base import Storage, db_class
 from tests.conftest import require
 from tests.fakes.chain import COIN, GENESIS, ChainMaker, Model, hashX_of
@@ -32,7 +31,7 @@ def hashXs(maker):
 @pytest.fixture(params=["python", "compiled"])
 def indexer(request):
     if request.param == "compiled":
-        require(fast_index.compiled, "the compiled form of indexing was not built")
+        require(compiled_indexer.compiled, "the Cython modules were not built")
     return request.param
 
 
@@ -60,7 +59,7 @@ async def test_a_chain_is_indexed_and_survives_a_restart(tmp_path, engine, index
     db.close_dbs()
 
 
-async def test_a_coin_may_spend_outputs_in_its_own_way(tmp_path):
+async def test_the_processor_of_a_coin_may_spend_a_utxo(tmp_path):
     maker = ChainMaker(seed=1)
     chain = maker.chain(maker.grow(maker.genesis_hash, 10))
     async with World(make_env(tmp_path, indexer="python"), ScriptedDaemon(chain)) as world:
@@ -76,9 +75,7 @@ async def test_a_coin_may_spend_outputs_in_its_own_way(tmp_path):
         world.bp.state.utxo_cache.deletes.clear()
 
 
-async def test_random_reorganisations_leave_what_a_direct_sync_leaves(
-    tmp_path, engine, order, indexer
-):
+async def test_random_reorgs_leave_the_database_of_a_direct_sync(tmp_path, engine, order, indexer):
     processor_class, coin, ltor = order
     maker = ChainMaker(seed=2, ltor=ltor)
     choose = random.Random(3)
@@ -115,7 +112,7 @@ async def test_forks_low_in_a_short_chain_never_replace_the_genesis_block(tmp_pa
         await assert_equals_model(world.db, Model(maker.chain(tip)), hashXs(maker))
 
 
-async def test_what_the_last_blocks_confirmed_is_remembered(tmp_path, indexer):
+async def test_the_steps_of_the_last_blocks_are_remembered(tmp_path, indexer):
     maker = ChainMaker(seed=15)
     start = maker.grow(maker.genesis_hash, 5)
     daemon = ScriptedDaemon(maker.chain(start))
@@ -140,7 +137,7 @@ async def test_what_the_last_blocks_confirmed_is_remembered(tmp_path, indexer):
         )
         assert world.bp.confirmed_after(tips[0]) is None
         assert world.bp.confirmed_after(tips[-1]) is None
-        # The steps from what a reorganisation undid lead to the present tip as well.
+        # The steps from undone blocks lead to the current tip as well.
         fork = maker.grow(tips[-2], 2)
         daemon.set_chain(maker.chain(fork))
         await world.until_at(maker.chain(fork))
@@ -153,7 +150,7 @@ async def test_what_the_last_blocks_confirmed_is_remembered(tmp_path, indexer):
         assert steps <= 3
 
 
-async def test_what_a_block_confirms_is_known_while_it_is_being_written(tmp_path, indexer):
+async def test_the_step_of_a_block_is_known_while_it_is_being_written(tmp_path, indexer):
     maker = ChainMaker(seed=17)
     start = maker.grow(maker.genesis_hash, 5)
     daemon = ScriptedDaemon(maker.chain(start))
@@ -179,7 +176,7 @@ async def test_what_a_block_confirms_is_known_while_it_is_being_written(tmp_path
         await world.until_at(maker.chain(tip))
 
 
-async def test_what_blocks_added_extends_the_histories_from_before(tmp_path, order, indexer):
+async def test_the_additions_of_blocks_extend_earlier_histories(tmp_path, order, indexer):
     processor_class, coin, ltor = order
     maker = ChainMaker(seed=16, scripts=6, ltor=ltor)
     tip = maker.grow(maker.genesis_hash, 8)
@@ -209,7 +206,7 @@ async def test_what_blocks_added_extends_the_histories_from_before(tmp_path, ord
                 assert (after.entries, after.last_tx_num) == (entries, last_tx_num)
 
 
-async def test_a_node_that_gives_up_blocks_without_others_is_followed_down(tmp_path):
+async def test_a_node_that_undoes_blocks_without_new_ones_is_followed_down(tmp_path):
     maker = ChainMaker(seed=5)
     low = maker.grow(maker.genesis_hash, 10)
     high = maker.grow(low, 4)
@@ -222,7 +219,7 @@ async def test_a_node_that_gives_up_blocks_without_others_is_followed_down(tmp_p
         await assert_equals_model(world.db, Model(maker.chain(low)), hashXs(maker))
 
 
-async def test_another_node_that_lags_behind_undoes_nothing(tmp_path):
+async def test_another_node_that_is_behind_undoes_nothing(tmp_path):
     maker = ChainMaker(seed=6)
     low = maker.grow(maker.genesis_hash, 10)
     high = maker.grow(low, 4)
@@ -239,7 +236,7 @@ async def test_another_node_that_lags_behind_undoes_nothing(tmp_path):
         await world.until_at(maker.chain(tip))
 
 
-async def test_a_forced_reorganisation_of_any_permitted_depth_changes_nothing(tmp_path, order):
+async def test_a_forced_reorg_of_any_permitted_depth_changes_nothing(tmp_path, order):
     processor_class, coin, ltor = order
     maker = ChainMaker(seed=7, ltor=ltor)
     chain = maker.chain(maker.grow(maker.genesis_hash, 80))
@@ -257,7 +254,7 @@ async def test_a_forced_reorganisation_of_any_permitted_depth_changes_nothing(tm
                 await world.bp.force_chain_reorg(bad)
 
 
-async def test_it_is_known_up_to_where_a_reorganisation_left_the_chain_and_when_it_ended(tmp_path):
+async def test_forks_are_recorded_with_their_height_and_end(tmp_path):
     maker = ChainMaker(seed=16)
     low = maker.grow(maker.genesis_hash, 10)
     high = maker.grow(low, 4)
@@ -289,7 +286,7 @@ async def test_it_is_known_up_to_where_a_reorganisation_left_the_chain_and_when_
         assert [(10, 1), (10, 1), (7, 1)] == during
 
 
-async def test_a_forced_reorganisation_is_refused_while_catching_up(tmp_path):
+async def test_a_forced_reorg_is_refused_while_catching_up(tmp_path):
     daemon = ScriptedDaemon([GENESIS])
     world = World(make_env(tmp_path), daemon)
     bp = BlockProcessor(world.env, DB(world.env), daemon, None)
@@ -311,7 +308,7 @@ async def test_missing_raw_blocks_are_fetched_from_the_node_to_undo_them(tmp_pat
         await assert_equals_model(world.db, Model(maker.chain(new)), hashXs(maker))
 
 
-async def test_a_reorganisation_deeper_than_the_undo_data_says_what_to_do(tmp_path):
+async def test_a_reorg_deeper_than_the_undo_data_names_the_remedy(tmp_path):
     maker = ChainMaker(seed=9)
     fork = maker.grow(maker.genesis_hash, 10)
     old = maker.grow(fork, 12)
@@ -325,7 +322,7 @@ async def test_a_reorganisation_deeper_than_the_undo_data_says_what_to_do(tmp_pa
     # The command shows such an error as one line, and ends with status 1.
     assert isinstance(info.value, OperatorError)
     assert "\n" not in str(info.value)
-    # What is on disk is still whole.
+    # The disk is still whole.
     db = DB(world.env)
     await db.open_for_serving()
     await assert_equals_model(db, Model(maker.chain(old)), hashXs(maker))
@@ -362,7 +359,7 @@ async def test_a_daemon_error_is_waited_out(tmp_path):
         await world.until_at(maker.chain(tip))
 
 
-async def test_cancellation_during_the_first_sync_flushes_what_was_processed(tmp_path):
+async def test_cancellation_during_the_initial_sync_flushes_processed_blocks(tmp_path):
     maker = ChainMaker(seed=12)
     tip = maker.grow(maker.genesis_hash, 40)
     chain = maker.chain(tip)
@@ -385,7 +382,7 @@ async def test_cancellation_during_the_first_sync_flushes_what_was_processed(tmp
 
 
 @pytest.mark.parametrize("flushes", [False, True], ids=["once", "often"])
-async def test_a_first_sync_merges_what_many_flushes_left(
+async def test_the_initial_sync_compacts_tables_after_many_flushes(
     tmp_path, engine, indexer, flushes, caplog, monkeypatch
 ):
     caplog.set_level("INFO")
@@ -399,9 +396,9 @@ async def test_a_first_sync_merges_what_many_flushes_left(
     async with World(env, daemon) as world:
         await world.until_at(chain)
         await world.until(lambda: world.bp.engine_compaction.done)
-        assert ("merged tables" in caplog.text) is flushes
-        assert not world.db.utxo_db.filling
-        assert not world.db.history.db.filling
+        assert ("compacted tables" in caplog.text) is flushes
+        assert not world.db.utxo_db.bulk_loading
+        assert not world.db.history.db.bulk_loading
         caplog.clear()
         await assert_equals_model(world.db, Model(chain), hashXs(maker))
     # Later ones leave that to the engine.
@@ -411,10 +408,10 @@ async def test_a_first_sync_merges_what_many_flushes_left(
         await world.until_at(chain)
         await world.until(lambda: world.bp.engine_compaction.done)
         await assert_equals_model(world.db, Model(chain), hashXs(maker))
-    assert "merged tables" not in caplog.text
+    assert "compacted tables" not in caplog.text
 
 
-async def test_shutting_down_stops_merging_and_the_next_start_merges(
+async def test_shutting_down_stops_the_engine_compaction_and_the_next_start_repeats_it(
     tmp_path, engine, caplog, monkeypatch
 ):
     caplog.set_level("INFO")
@@ -423,14 +420,14 @@ async def test_shutting_down_stops_merging_and_the_next_start_merges(
     monkeypatch.setattr(EngineCompactionTask, "GRACE_SECS", 0)
     begun, may_end, closed = threading.Event(), threading.Event(), []
     engine_class = db_class(engine)
-    merge, close = engine_class.merge, engine_class.close
+    compact, close = engine_class.compact, engine_class.close
 
     def slow_merge(self):
         begun.set()
         assert may_end.wait(30)
-        # What is being done with the store is waited for.
+        # Closing waits for the work with the store.
         assert not closed
-        return merge(self)
+        return compact(self)
 
     def noted_close(self):
         closed.append(self)
@@ -439,17 +436,17 @@ async def test_shutting_down_stops_merging_and_the_next_start_merges(
     maker = ChainMaker(seed=17)
     chain = maker.chain(maker.grow(maker.genesis_hash, 40))
     async with World(make_env(tmp_path, engine=engine), ScriptedDaemon(chain)) as world:
-        monkeypatch.setattr(engine_class, "merge", slow_merge)
+        monkeypatch.setattr(engine_class, "compact", slow_merge)
         await world.until(begun.is_set)
-        # Blocks are processed, and clients answered, meanwhile.
+        # Blocks are processed, and clients answered, concurrently.
         await assert_equals_model(world.db, Model(chain), hashXs(maker))
         monkeypatch.setattr(engine_class, "close", noted_close)
         world.task.cancel()
-        await world.until(lambda: world.db.utxo_db._merge_stopped)
+        await world.until(lambda: world.db.utxo_db._compaction_stopped)
         may_end.set()
         await asyncio.wait([world.task])
     assert len(closed) == 2
-    assert "merged tables" not in caplog.text
+    assert "compacted tables" not in caplog.text
     monkeypatch.undo()
     caplog.set_level("INFO")
     db = DB(make_env(tmp_path, engine=engine))
@@ -462,24 +459,26 @@ async def test_shutting_down_stops_merging_and_the_next_start_merges(
         # There are no more blocks to index.
         async with World(make_env(tmp_path, engine=engine), ScriptedDaemon(chain)) as world:
             await world.until(lambda world=world: world.bp.engine_compaction.done)
-        assert ("merged tables" in caplog.text) is left
+        assert ("compacted tables" in caplog.text) is left
 
 
-async def test_shutting_down_gives_merging_the_time_to_end(tmp_path, engine, caplog, monkeypatch):
+async def test_shutting_down_gives_the_engine_compaction_time_to_end(
+    tmp_path, engine, caplog, monkeypatch
+):
     caplog.set_level("INFO")
     monkeypatch.setattr(BlockParser, "PARSE_BYTES", 1_000)
     monkeypatch.setattr(FlushScheduler, "due", lambda _self: True)
     monkeypatch.setattr(EngineCompactionTask, "GRACE_SECS", 60)
     begun, may_end = threading.Event(), threading.Event()
     engine_class = db_class(engine)
-    merge = engine_class.merge
+    compact = engine_class.compact
 
     def slow_merge(self):
         begun.set()
         assert may_end.wait(30)
-        return merge(self)
+        return compact(self)
 
-    monkeypatch.setattr(engine_class, "merge", slow_merge)
+    monkeypatch.setattr(engine_class, "compact", slow_merge)
     maker = ChainMaker(seed=19)
     chain = maker.chain(maker.grow(maker.genesis_hash, 40))
     env = make_env(tmp_path, engine=engine)
@@ -489,7 +488,7 @@ async def test_shutting_down_gives_merging_the_time_to_end(tmp_path, engine, cap
         await world.until(lambda: "waiting for the engine to compact tables" in caplog.text)
         may_end.set()
         await asyncio.wait([world.task])
-    assert "merged tables" in caplog.text
+    assert "compacted tables" in caplog.text
     db = DB(env)
     await db.open_for_serving()
     assert not db.first_sync
@@ -497,7 +496,7 @@ async def test_shutting_down_gives_merging_the_time_to_end(tmp_path, engine, cap
     db.close_dbs()
 
 
-async def test_a_first_sync_that_was_interrupted_goes_on_as_it_began(
+async def test_an_interrupted_initial_sync_continues_with_the_same_options(
     tmp_path, engine, indexer, caplog, monkeypatch
 ):
     caplog.set_level("INFO")
@@ -507,7 +506,7 @@ async def test_a_first_sync_that_was_interrupted_goes_on_as_it_began(
     flush_dbs = DB.flush_dbs
 
     def noted(self, flush_data, *args):
-        filling.append((self.utxo_db.filling, self.history.db.filling))
+        filling.append((self.utxo_db.bulk_loading, self.history.db.bulk_loading))
         flush_dbs(self, flush_data, *args)
 
     monkeypatch.setattr(DB, "flush_dbs", noted)
@@ -531,7 +530,7 @@ async def test_a_first_sync_that_was_interrupted_goes_on_as_it_began(
         assert len(before_last) > 3
         assert set(before_last) == {(True, True)}
         assert last == (False, False)
-        await world.until(lambda: "merged tables" in caplog.text)
+        await world.until(lambda: "compacted tables" in caplog.text)
         await world.until(lambda: world.bp.engine_compaction.done)
         await assert_equals_model(world.db, Model(chain), hashXs(maker))
     # From now on the store is in use, whatever there is to catch up with.
@@ -541,17 +540,19 @@ async def test_a_first_sync_that_was_interrupted_goes_on_as_it_began(
     async with World(env, daemon) as world:
         await world.until_at(chain)
     assert set(filling) == {(False, False)}
-    assert caplog.text.count("merged tables") == 1
+    assert caplog.text.count("compacted tables") == 1
 
 
-async def test_merging_that_fails_is_told_of_and_not_repeated(tmp_path, caplog, monkeypatch):
+async def test_an_engine_compaction_that_fails_is_logged_and_not_repeated(
+    tmp_path, caplog, monkeypatch
+):
     monkeypatch.setattr(BlockParser, "PARSE_BYTES", 1_000)
     monkeypatch.setattr(FlushScheduler, "due", lambda _self: True)
 
     def fail(_self):
         raise OSError("no space left")
 
-    monkeypatch.setattr(db_class("leveldb"), "merge", fail)
+    monkeypatch.setattr(db_class("leveldb"), "compact", fail)
     maker = ChainMaker(seed=19)
     fork = maker.grow(maker.genesis_hash, 20)
     daemon = ScriptedDaemon(maker.chain(fork))
@@ -568,19 +569,19 @@ async def test_merging_that_fails_is_told_of_and_not_repeated(tmp_path, caplog, 
     db.close_dbs()
 
 
-async def test_a_first_sync_compresses_when_there_is_too_much_to_merge(
+async def test_the_initial_sync_compresses_when_tables_are_too_large_to_compact(
     tmp_path, caplog, monkeypatch
 ):
-    require(fast_index.compiled, "the compiled form of indexing was not built")
+    require(compiled_indexer.compiled, "the Cython modules were not built")
     caplog.set_level("INFO")
     monkeypatch.setattr(BlockParser, "PARSE_BYTES", 1_000)
     monkeypatch.setattr(FlushScheduler, "due", lambda _self: True)
-    monkeypatch.setattr(Storage, "MERGE_BYTES", -1)
+    monkeypatch.setattr(Storage, "COMPACT_BYTES", -1)
     filling = []
     flush_dbs = DB.flush_dbs
 
     def noted(self, *args):
-        filling.append(self.utxo_db.filling)
+        filling.append(self.utxo_db.bulk_loading)
         flush_dbs(self, *args)
 
     monkeypatch.setattr(DB, "flush_dbs", noted)
@@ -588,11 +589,11 @@ async def test_a_first_sync_compresses_when_there_is_too_much_to_merge(
     chain = maker.chain(maker.grow(maker.genesis_hash, 40))
     async with World(make_env(tmp_path), ScriptedDaemon(chain)) as world:
         await world.until_at(chain)
-        await world.until(lambda: "merged tables" in caplog.text)
+        await world.until(lambda: "compacted tables" in caplog.text)
         await assert_equals_model(world.db, Model(chain), hashXs(maker))
     assert len(filling) > 3
     assert not any(filling)
-    assert "merged tables" in caplog.text
+    assert "compacted tables" in caplog.text
 
 
 async def test_any_flush_schedule_leaves_the_same_answers(tmp_path):
@@ -621,7 +622,7 @@ async def test_any_flush_schedule_leaves_the_same_answers(tmp_path):
         db.close_dbs()
 
 
-async def test_the_form_of_the_indexer_may_change_at_any_start(tmp_path):
+async def test_the_implementation_may_change_at_any_start(tmp_path):
     maker = ChainMaker(seed=17)
     tip = maker.grow(maker.genesis_hash, 10)
     daemon = ScriptedDaemon(maker.chain(tip))
@@ -635,7 +636,7 @@ async def test_the_form_of_the_indexer_may_change_at_any_start(tmp_path):
             await assert_equals_model(world.db, Model(maker.chain(tip)), hashXs(maker))
 
 
-def test_the_compiled_form_can_be_demanded_but_not_of_a_coin_that_it_does_not_serve(tmp_path):
+def test_the_cython_implementation_can_be_demanded_of_the_coins_that_it_serves(tmp_path):
     class OwnScript(COIN):
         NET = "own script rule"
 
@@ -648,7 +649,7 @@ def test_the_compiled_form_can_be_demanded_but_not_of_a_coin_that_it_does_not_se
         BlockProcessor(env, DB(env), ScriptedDaemon([GENESIS]), None)
 
 
-async def test_history_flushed_without_coins_is_cleared_at_the_next_opening(tmp_path):
+async def test_history_flushed_without_utxos_is_deleted_at_the_next_opening(tmp_path):
     maker = ChainMaker(seed=15)
     chain = maker.chain(maker.grow(maker.genesis_hash, 30))
     env = make_env(tmp_path)
@@ -705,8 +706,8 @@ async def test_a_node_of_another_chain_ends_the_server_with_one_line(tmp_path):
 
 @pytest.fixture
 def gated_flush(monkeypatch):
-    """Each part of the first synchronisation is flushed; the first flush waits to be let on."""
-    require(fast_index.compiled, "the compiled form of indexing was not built")
+    """Flush each part of the initial sync; the first flush waits for the gate."""
+    require(compiled_indexer.compiled, "the Cython modules were not built")
     gate = threading.Event()
     flush_dbs = DB.flush_dbs
     gate.heights = []

@@ -40,7 +40,7 @@ def finder_of(ours, daemon, margin=0):
 
 
 def branches(fork_height, ours=12, theirs=12, seed=3):
-    """Return two chains that diverge above a height, each with so many blocks besides genesis."""
+    """Return two chains that diverge above a height, each up to a height."""
     maker = ChainMaker(seed=seed)
     fork = maker.grow(maker.genesis_hash, fork_height)
     return [

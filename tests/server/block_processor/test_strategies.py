@@ -79,7 +79,7 @@ def test_a_block_is_advanced_and_undone(strategy, txs):
     assert cache.adds == {}
 
 
-def test_in_order_an_output_must_come_before_what_spends_it():
+def test_in_order_an_output_must_come_before_its_spend():
     with pytest.raises(ChainError, match="not found"):
         advance(InOrderStrategy(), CHILD_FIRST)
 
@@ -120,7 +120,7 @@ def test_only_bitcoins_own_rules_are_computed_in_cython():
     assert not NameIndexStrategy(inner, name_hashX).in_cython
 
 
-def test_a_decorating_strategy_keeps_what_it_does_not_change():
+def test_a_decorating_strategy_keeps_the_rest_of_the_inner_one():
     inner = ConvertingStrategy(AnyOrderStrategy(), reorg_margin=1)
     names = NameIndexStrategy(inner, name_hashX)
 

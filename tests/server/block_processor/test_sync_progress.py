@@ -1,4 +1,4 @@
-"""What is logged of the caches and of the progress, and when."""
+"""The log lines on caches and progress, and their intervals."""
 
 import logging
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""What the block processor reports of its tip, and when; time is simulated."""
+"""Which tips are reported, and when; time is simulated."""
 
 import asyncio
 from types import SimpleNamespace
@@ -80,7 +80,7 @@ def test_a_tip_is_reported_once_when_it_is_committed():
     simulate(scenario)
 
 
-def test_a_tip_that_nobody_asked_to_report_is_reported():
+def test_a_tip_is_reported_without_a_request():
     async def scenario(state, reporter, heard):
         state.move(11, b"11", b"a")
         state.commit()

@@ -5,15 +5,25 @@ import asyncio
 import pytest
 
 from electrumx.lib.coins import Coin
+from electrumx.lib.errors import OperatorError
 from electrumx.server import block_processor
-from electrumx.server.block_processor import variants as block_processor_variants
+from electrumx.server.block_processor import compiled_indexer, variants
 from electrumx.server.block_processor.processor import BlockProcessor
+from electrumx.server.block_processor.strategies import (
+    AnyOrderStrategy,
+    ConvertingStrategy,
+    InOrderStrategy,
+    NameIndexStrategy,
+)
 from electrumx.server.block_processor.variants import (
     ConvertingBlockProcessor,
     DecredBlockProcessor,
+    LTORBlockProcessor,
     NameIndexBlockProcessor,
 )
-from tests.fakes.chain import ChainMaker, Model, hashX_of
+from electrumx.server.db import DB
+from tests.conftest import require
+from tests.fakes.chain import GENESIS, ChainMaker, Model, hashX_of
 from tests.fakes.format_chain import MAKERS, FormatChain, FormatDaemon, FormatModel
 from tests.fakes.formats import NAMES, Decred, Names
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
@@ -145,9 +155,55 @@ async def test_a_processor_of_a_third_party_may_replace_the_steps_by_their_docum
         await assert_equals_model(world.db, Model(daemon.raw), hashXs)
 
 
+def test_a_processor_that_replaces_a_step_is_indexed_in_pure_python(tmp_path):
+    class Replaced(BlockProcessor):
+        def backup_txs(self, txs, undo_info, is_unspendable):
+            return super().backup_txs(txs, undo_info, is_unspendable)
+
+    class Ranged(BlockProcessor):
+        async def calc_reorg_range(self, count):
+            return await super().calc_reorg_range(count)
+
+    require(compiled_indexer.compiled, "the Cython modules were not built")
+    env, daemon = make_env(tmp_path), ScriptedDaemon([GENESIS])
+    processors = {
+        cls: cls(env, DB(env), daemon, None) for cls in (BlockProcessor, Replaced, Ranged)
+    }
+
+    assert processors[BlockProcessor].state.compiled
+    assert not processors[Replaced].state.compiled
+    assert processors[Ranged].state.compiled
+    with pytest.raises(OperatorError, match="INDEXER is compiled"):
+        Replaced(make_env(tmp_path, indexer="compiled"), DB(env), daemon, None)
+
+
+def test_processors_of_coins_name_their_strategies(tmp_path):
+    env, daemon = make_env(tmp_path), ScriptedDaemon([GENESIS])
+    names_env = make_env(tmp_path, coin=Coin.lookup_coin_class("Namecoin", "mainnet"))
+    strategies = [
+        cls(chosen, DB(chosen), daemon, None).strategy
+        for cls, chosen in (
+            (BlockProcessor, env),
+            (LTORBlockProcessor, env),
+            (ConvertingBlockProcessor, env),
+            (DecredBlockProcessor, env),
+            (NameIndexBlockProcessor, names_env),
+        )
+    ]
+
+    assert [type(strategy) for strategy in strategies] == [
+        InOrderStrategy,
+        AnyOrderStrategy,
+        ConvertingStrategy,
+        ConvertingStrategy,
+        NameIndexStrategy,
+    ]
+    assert [strategy.reorg_margin for strategy in strategies] == [0, 0, 0, 1, 0]
+
+
 def test_the_package_exports_the_processors_by_their_public_names():
     for name in ("DecredBlockProcessor", "LTORBlockProcessor", "NameIndexBlockProcessor"):
-        assert getattr(block_processor, name) is getattr(block_processor_variants, name)
+        assert getattr(block_processor, name) is getattr(variants, name)
 
 
 def test_coins_name_their_processors():

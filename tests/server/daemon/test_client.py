@@ -11,7 +11,8 @@ from aiohttp import web
 from electrumx.lib.coins import Coin
 from electrumx.lib.errors import ElectrumXError, OperatorError
 from electrumx.server.daemon import client as daemon_module
-from electrumx.server.daemon import retry as outage_module
+from electrumx.server.daemon import info_cache
+from electrumx.server.daemon import retry as retry_module
 from electrumx.server.daemon.client import BoundedResponse, Daemon, DaemonError
 from electrumx.server.daemon.responses import SMALL_REPLY, Reading, ReplyTooLargeError, parse_json
 from electrumx.server.daemon.retry import OUTAGE_LOG_SECS, OutageLog, Retry
@@ -45,7 +46,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     result = Clock()
-    for module in (daemon_module, outage_module):
+    for module in (info_cache, retry_module):
         monkeypatch.setattr(module, "time", result)
     return result
 

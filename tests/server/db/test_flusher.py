@@ -8,7 +8,8 @@ import pytest
 
 from electrumx.lib.coins import LitecoinRegtest
 from electrumx.server.block_processor.processor import BlockProcessor
-from electrumx.server.db.flusher import DB, DBError
+from electrumx.server.db import DB, DBError
+from electrumx.server.db.stores import Stores
 from electrumx.server.storage.schema import DBClosedError
 from tests.fakes.chain import GENESIS, ChainMaker, Model, hashX_of
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
@@ -129,12 +130,12 @@ async def test_undoing_the_second_block_leaves_the_documented_rows(env):
     utxo, utxo_state = split_state(rows(bp.db.utxo_db), b"state".hex())
     hist, hist_state = split_state(rows(bp.db.history.db), b"state\0\0".hex())
     assert hist == {"0ea5aa996d9cffea9ddd420001": "0000000000"}
-    # The coin is back under its original tx number; the stale undo row remains.
+    # The UTXO is back under its original tx number; the stale undo row remains.
     assert utxo["750ea5aa996d9cffea9ddd42000000000000000000"] == "00f2052a01000000"
     assert "5500000002" in utxo
     assert len(utxo) == 5
     assert (utxo_state["height"], utxo_state["tx_count"]) == (1, 1)
-    # Backing up uses no flush id.
+    # Undoing blocks uses no flush id.
     assert utxo_state["utxo_flush_count"] == hist_state["flush_count"] == 2
     bp.db.close_dbs()
 
@@ -169,9 +170,9 @@ async def test_a_stop_after_any_write_of_a_backup_is_harmless(tmp_path, step):
 
         return wrapper
 
-    db._write_state_only = counted(db._write_state_only)
+    db.stores.write_state = counted(db.stores.write_state)
     db.history.park = counted(db.history.park)
-    db._put_coins = counted(db._put_coins)
+    db.flusher._put_utxos = counted(db.flusher._put_utxos)
     db.history.drop_parked = counted(db.history.drop_parked)
     blocks = await bp.reorg_finder.blocks_to_undo(13, 18)
     try:
@@ -322,7 +323,7 @@ async def test_a_limited_history_is_the_beginning_of_the_whole(tmp_path):
             assert whole[:limit] == await world.db.limited_history(hashX, limit=limit)
 
 
-async def test_many_coins_are_looked_up_as_each_alone(env):
+async def test_many_utxos_are_looked_up_as_each_alone(env):
     bp = await two_flushes(env)
     db = bp.db
     keys = [key for key, _hashX in db.utxo_db.iterator(prefix=b"h")]
@@ -331,19 +332,19 @@ async def test_many_coins_are_looked_up_as_each_alone(env):
         tx_hash, _height = db.fs_tx_hash(int.from_bytes(key[-5:], "little"))
         outpoints.append(tx_hash + key[5:9])
     alone = [
-        db.lookup_coin(outpoint[:32], int.from_bytes(outpoint[32:], "little"))
+        db.find_utxo_row(outpoint[:32], int.from_bytes(outpoint[32:], "little"))
         for outpoint in outpoints
     ]
     assert None not in alone
-    assert db.lookup_coins(outpoints) == alone
+    assert db.find_utxo_rows(outpoints) == alone
     spent = set(keys[::2])
-    assert db.lookup_coins(outpoints, spent) == [
+    assert db.find_utxo_rows(outpoints, spent) == [
         None if row.outpoint_key in spent else row for row in alone
     ]
     db.close_dbs()
 
 
-async def test_colliding_outpoint_prefixes_are_told_apart_by_the_full_hash(env):
+async def test_colliding_outpoint_prefixes_are_distinguished_by_the_full_hash(env):
     bp = await two_flushes(env)
     db = bp.db
     # A second row for the first four bytes of a hash and the same index, as a collision leaves.
@@ -355,15 +356,15 @@ async def test_colliding_outpoint_prefixes_are_told_apart_by_the_full_hash(env):
         batch.put(fake, hashX)
         batch.put(b"u" + hashX + bytes(4) + other_num, (7).to_bytes(8, "little"))
     tx_hash = (await db.tx_hashes_at_blockheight(2))[0]
-    row = db.lookup_coin(tx_hash, 0)
+    row = db.find_utxo_row(tx_hash, 0)
     assert row.outpoint_key == real
     # The same for many at once, among which are some that are spent, and some that never were.
     absent = bytes(36), tx_hash + b"\1\0\0\0", b"\xff" * 36
     outpoints = sorted([tx_hash + bytes(4), *absent], key=lambda o: o[:4] + o[32:])
-    found = dict(zip(outpoints, db.lookup_coins(outpoints), strict=True))
+    found = dict(zip(outpoints, db.find_utxo_rows(outpoints), strict=True))
     assert found == {tx_hash + bytes(4): row} | dict.fromkeys(absent)
-    assert db.lookup_coins([tx_hash + bytes(4)], {real}) == [db.lookup_coin(tx_hash, 0, {real})]
-    assert db.lookup_coins([]) == []
+    assert db.find_utxo_rows([tx_hash + bytes(4)], {real}) == [db.find_utxo_row(tx_hash, 0, {real})]
+    assert db.find_utxo_rows([]) == []
     assert await db.lookup_utxos([(tx_hash, 0)]) == [
         (bytes.fromhex("eb2f5c94dedce91ecba6c7"), 5_000_000_000)
     ]
@@ -382,7 +383,7 @@ async def test_reads_go_on_while_the_stores_are_reopened_and_end_when_they_are_c
     async with World(env, ScriptedDaemon(chain)) as world:
         await world.until_at(chain)
     db = DB(env)
-    monkeypatch.setattr(DB, "_stores_are_small", lambda _db: False)
+    monkeypatch.setattr(Stores, "_stores_are_small", lambda _stores: False)
     await db.open_for_sync()
     model = Model(chain)
     reads = 0
@@ -400,8 +401,8 @@ async def test_reads_go_on_while_the_stores_are_reopened_and_end_when_they_are_c
     readers = [asyncio.ensure_future(read_on()) for _ in range(8)]
     for _ in range(5):
         await db.open_for_serving()
-        db.utxo_db.filling, db.utxo_db._compress = True, False
-        await asyncio.to_thread(db.end_filling)
+        db.utxo_db.bulk_loading, db.utxo_db._compress = True, False
+        await asyncio.to_thread(db.end_bulk_load)
         before = reads
         while reads < before + 50:
             await asyncio.sleep(0.001)

@@ -1,10 +1,10 @@
-"""History that another server cut and did not finish cutting: what is put back, and from where."""
+"""History that another server removed in an unfinished reorganisation is restored."""
 
 import ast
 
 import pytest
 
-from electrumx.server.db.flusher import DB, DBError
+from electrumx.server.db import DB, DBError
 from tests.crash import leavings
 from tests.fakes.chain import COIN, ChainMaker, Model, hashX_of
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
@@ -72,14 +72,13 @@ async def test_a_raw_block_that_is_of_no_use_is_fetched_by_its_hash(
         return [node.by_hash[hex_hash] for hex_hash in hex_hashes]
 
     db = DB(env)
-    db.fetch_blocks = fetch_blocks
-    await db.open_for_sync()
+    await db.open_for_sync(fetch_blocks)
     assert asked == [node.hashes[HEIGHT - 1]]
     await assert_whole(db, maker, chain)
     db.close_dbs()
 
 
-async def test_without_a_node_a_missing_block_is_an_error_that_says_what_to_do(env, tmp_path):
+async def test_without_a_node_a_missing_block_is_an_error_with_a_remedy(env, tmp_path):
     (tmp_path / "meta" / f"block{HEIGHT}").unlink()
     with pytest.raises(DBError, match="start the server once, with its node"):
         await DB(env).open_for_sync()
@@ -88,9 +87,8 @@ async def test_without_a_node_a_missing_block_is_an_error_that_says_what_to_do(e
 async def test_another_block_from_the_node_is_refused(env, tmp_path, chain):
     (tmp_path / "meta" / f"block{HEIGHT}").unlink()
     db = DB(env)
-    db.fetch_blocks = lambda hex_hashes: [chain[1] for _ in hex_hashes]
     with pytest.raises(DBError, match="sent another block than that of height 20"):
-        await db.open_for_sync()
+        await db.open_for_sync(lambda hex_hashes: [chain[1] for _ in hex_hashes])
 
 
 async def test_a_node_that_fails_is_one_clear_error(env, tmp_path, chain):

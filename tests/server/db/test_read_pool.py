@@ -7,14 +7,14 @@ import threading
 import pytest
 
 from electrumx.server.db import read_pool as reader_module
-from electrumx.server.db.read_pool import RACED, TOO_MUCH, Reader
+from electrumx.server.db.read_pool import RACED, TOO_MUCH, ReadPool
 from electrumx.server.storage.gate import StoreGate
 from electrumx.server.storage.schema import DBClosedError, DBReadError
 
 
 @pytest.fixture
 def reader():
-    return Reader(logging.getLogger("reader"))
+    return ReadPool(logging.getLogger("reader"))
 
 
 async def wait(reading):
@@ -29,7 +29,7 @@ async def test_each_read_has_its_own_result_or_error(reader):
     assert (await first, await third) == (1, 3)
     with pytest.raises(OSError, match="disk"):
         await second
-    # Also for who comes late
+    # Also for a callback added after the end
     assert await first == 1
 
 
@@ -39,7 +39,7 @@ async def test_reads_of_one_turn_run_in_one_thread_one_after_the_other(reader):
 
 
 async def test_while_a_job_is_under_way_others_gather(reader, monkeypatch):
-    monkeypatch.setattr(reader_module, "LATE_SECS", 60)
+    monkeypatch.setattr(reader_module, "OVERDUE_SECS", 60)
     begun, go_on = threading.Event(), threading.Event()
 
     def block(_bounded):
@@ -56,8 +56,8 @@ async def test_while_a_job_is_under_way_others_gather(reader, monkeypatch):
     assert len({await thread for thread in later}) == 1
 
 
-async def test_a_job_that_is_late_does_not_hold_up_the_others(reader, monkeypatch):
-    monkeypatch.setattr(reader_module, "LATE_SECS", 0.001)
+async def test_an_overdue_job_does_not_delay_the_others(reader, monkeypatch):
+    monkeypatch.setattr(reader_module, "OVERDUE_SECS", 0.001)
     begun, go_on = threading.Event(), threading.Event()
 
     def block(_bounded):
@@ -98,7 +98,7 @@ async def test_results_come_by_callback_and_a_bad_one_harms_no_other(reader, cap
     assert "my fault" in caplog.text
 
 
-async def test_reads_of_a_kind_are_one_call(reader):
+async def test_a_batch_of_reads_is_one_call(reader):
     calls = []
 
     def double(numbers, bounded):
@@ -115,7 +115,7 @@ async def test_reads_of_a_kind_are_one_call(reader):
     assert calls == [([1, 3, 5], True)]
 
 
-async def test_of_reads_made_together_one_that_fails_harms_no_other(reader):
+async def test_a_read_that_fails_harms_no_other_of_its_batch(reader):
     def invert(numbers, _bounded):
         return [12 // number for number in numbers]
 
@@ -125,7 +125,7 @@ async def test_of_reads_made_together_one_that_fails_harms_no_other(reader):
         await second
 
 
-async def test_of_reads_made_together_none_waits_for_a_result_that_was_left_out(reader):
+async def test_a_read_left_out_by_its_batch_does_not_wait_indefinitely(reader):
     def forgetful(numbers, _bounded):
         return numbers[:1]
 
@@ -133,7 +133,7 @@ async def test_of_reads_made_together_none_waits_for_a_result_that_was_left_out(
     assert [await reading for reading in readings] == [1, 2, 3]
 
 
-async def test_of_reads_made_together_only_what_is_too_much_is_done_again(reader, monkeypatch):
+async def test_only_a_read_that_is_too_large_for_its_batch_is_repeated(reader, monkeypatch):
     monkeypatch.setattr(reader_module, "RETRY_SECS", 0.001)
     calls, raced = [], [RACED]
 
@@ -150,9 +150,9 @@ async def test_of_reads_made_together_only_what_is_too_much_is_done_again(reader
 
 
 async def test_reads_that_wait_fail_with_one_typed_error_when_the_database_is_closed(monkeypatch):
-    monkeypatch.setattr(reader_module, "LATE_SECS", 600)
+    monkeypatch.setattr(reader_module, "OVERDUE_SECS", 600)
     gate = StoreGate()
-    reader = Reader(logging.getLogger("reader"), gate)
+    reader = ReadPool(logging.getLogger("reader"), gate)
     begun = threading.Event()
 
     def long_read(_bounded):
@@ -208,7 +208,7 @@ async def test_an_error_of_the_disk_is_explained_before_it_is_given():
     def fail(_bounded):
         raise OSError("disk")
 
-    reader = Reader(logging.getLogger("reader"), explain=explain)
+    reader = ReadPool(logging.getLogger("reader"), explain=explain)
     with pytest.raises(DBReadError, match="explained"):
         await reader.read(fail)
 

@@ -7,7 +7,7 @@ from array import array
 import pytest
 
 from electrumx.server.block_processor.processor import BlockProcessor
-from electrumx.server.db.flusher import DB, DBError
+from electrumx.server.db import DB, DBError
 from electrumx.server.runtime import fault_points as faults
 from electrumx.server.storage import conversion
 from electrumx.server.storage.base import db_class
@@ -50,12 +50,12 @@ async def make_current(env):
         if choose.random() < 0.3:
             await bp.flusher.flush(True)
     await bp.flusher.flush(True)
-    db.write_first_sync_done()
+    db.write_caught_up()
     db.close_dbs()
 
 
 def narrow(key, version):
-    """Return a coin's key as of an old version: tx_num LE4, and in version 6 an index LE2."""
+    """Return a UTXO's key as of an old version: tx_num LE4, and in version 6 an index LE2."""
     start, idx, tx_num = key[:-9], key[-9:-5], key[-5:]
     assert tx_num[4:] == b"\0"
     assert idx[2:] == b"\0\0"
@@ -70,7 +70,7 @@ def replace_rows(store, convert):
 
 
 def write_old(folder, engine, version, garbage=b""):
-    """Turn a database into what the layout of an old version is."""
+    """Convert a database to the layout of an old version."""
     store = db_class(engine)(str(folder / "utxo"), True)
 
     def old_utxo(key, value):
@@ -206,7 +206,7 @@ async def test_garbage_beyond_the_tip_does_not_hide_the_format_of_the_tx_counts(
     db.close_dbs()
 
 
-async def test_tx_counts_that_are_converted_already_are_left_alone(databases, engine):
+async def test_tx_counts_that_are_converted_already_are_unchanged(databases, engine):
     folder, expected, counts = databases
     # As ElectrumX leaves them if it is stopped after this step of its own upgrade.
     (folder / "meta" / "txcounts00").write_bytes(counts)
@@ -216,7 +216,7 @@ async def test_tx_counts_that_are_converted_already_are_left_alone(databases, en
     assert_converted(folder, engine, expected, counts)
 
 
-async def test_prefixes_that_electrumx_has_converted_already_are_left_alone(databases, engine):
+async def test_prefixes_that_electrumx_has_converted_already_are_unchanged(databases, engine):
     folder, expected, counts = databases
     store = db_class(engine)(str(folder / "utxo"), True)
     done = [key for key in expected["utxo"] if key[:1] == b"u" and key[1] < 0x80]

@@ -13,7 +13,7 @@ from electrumx.lib.hash import double_sha256
 from electrumx.lib.tx import Tx, TxInput, TxOutput
 from electrumx.lib.util import pack_le_uint32
 from electrumx.server.block_processor.processor import BlockProcessor
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.history.row_compaction import CompactionPass, RowMerger
 from electrumx.server.history.store import History
 from electrumx.server.runtime import fault_points as faults
@@ -153,7 +153,7 @@ def test_rows_that_are_full_already_need_no_step():
 
 
 class Opened:
-    """A history store and the flush count that the coins have seen, as two stores hold them."""
+    """A history store and the flush count that the UTXOs have seen, as in two stores."""
 
     def __init__(self, engine, folder):
         self.engine = engine
@@ -185,7 +185,7 @@ class Opened:
         return self.utxo_flush_count == self.opened.flush_count
 
     def flush(self, touched):
-        """One flush of a transaction, history and then coins."""
+        """One flush of a transaction: history, then UTXOs."""
         self.opened.add_unflushed([touched], self.tx_count)
         self.opened.flush()
         self.tx_count += 1
@@ -255,7 +255,7 @@ def test_a_pass_between_flushes_and_backups_shows_whole_histories_and_frees_the_
     compaction = SmallSlices(history, store.agree)
     while not compaction.done:
         compaction.prepare()
-        # Between reading and writing, so that what was read is out of date.
+        # Between reading and writing, so that the rows read are out of date.
         if choose.random() < 0.3 and store.tx_count < 500:
             fill(store, choose, hashXs, 1, model)
         elif choose.random() < 0.1:
@@ -305,7 +305,7 @@ def compact_counting(store, model, between):
         between(compaction)
         counted.count = 0
         compaction.prepare()
-        if compaction._rounds > 1:
+        if compaction.rounds > 1:
             caught_up += counted.count
         between(compaction)
         counted.count = 0
@@ -327,9 +327,9 @@ def test_few_rows_are_read_with_the_lock_held_however_many_scripts_in_use_have(s
     assert all(len(numbers) > 500 for numbers in model.values())
     fill_1 = lambda _compaction: fill(store, choose, hashXs, 1, model)  # noqa: E731
     compaction, most_locked, caught_up = compact_counting(store, model, fill_1)
-    # The slices before the finish hold, too: all these scripts were flushed meanwhile.
+    # The slices before the finish hold, too: all these scripts were flushed since.
     assert compaction.rows_deleted > 9_000
-    assert compaction._rounds <= 4
+    assert compaction.rounds <= 4
     assert 0 < most_locked < 60
     assert caught_up < 100
     fill(store, choose, hashXs, 20, model)
@@ -348,7 +348,7 @@ def test_scripts_that_a_reorganisation_cut_are_not_read_with_the_lock_held(store
     def reorganise(compaction):
         # At first among the steps of a slice, and then whenever it could finish.
         if len(reorganised) < 8 and compaction.has_work:
-            reorganised.append(compaction._rounds)
+            reorganised.append(compaction.rounds)
             store.tx_count -= 3
             history.backup(hashXs, store.tx_count)
             for numbers in model.values():
@@ -383,9 +383,9 @@ def test_what_is_known_of_a_script_is_kept_up_to_date_in_rounds_of_many_scripts(
     compaction = NoneAtTheEnd(history, store.agree)
     # In the round of one script it is noted where its rows end, and the next round adds some.
     for touched in ([a], [a, b], [a, b], [a, b], [a, b], [a], [a, b], [a]):
-        while not compaction._exhausted:
+        while not compaction.exhausted:
             compaction.prepare()
-            if not compaction._exhausted:
+            if not compaction.exhausted:
                 compaction.write()
         flush(*touched)
         compaction.write()
@@ -397,7 +397,7 @@ def test_what_is_known_of_a_script_is_kept_up_to_date_in_rounds_of_many_scripts(
     assert store.opened.flush_count == max(ids(store.opened)) == 18
 
 
-def test_a_finish_that_new_scripts_put_off_is_made_after_some_rounds(store, monkeypatch):
+def test_a_finish_that_new_scripts_delay_comes_after_some_rounds(store, monkeypatch):
     monkeypatch.setattr(SmallSlices, "MAX_ROUNDS", 5)
     choose = random.Random(8)
     model = {}
@@ -409,7 +409,7 @@ def test_a_finish_that_new_scripts_put_off_is_made_after_some_rounds(store, monk
         fill(store, choose, [choose.randbytes(11) for _ in range(4)], 1, model)
         compaction.write()
     # The finish is one round more.
-    assert compaction._rounds == 6
+    assert compaction.rounds == 6
     assert_whole(store.open(), model)
     assert store.opened.flush_count == store.utxo_flush_count == max(ids(store.opened)) < 30
 
@@ -474,7 +474,7 @@ def test_a_stop_at_any_write_of_a_pass_is_harmless(store):
     assert stops > 9
 
 
-def test_a_stop_in_the_finish_leaves_what_the_ordinary_clearing_mends(store):
+def test_a_stop_in_the_finish_is_repaired_by_the_ordinary_clearing(store):
     choose = random.Random(3)
     hashXs = [choose.randbytes(11) for _ in range(9)]
     for name in ("data written", "utxo flush count lowered", "flush count lowered"):
@@ -500,7 +500,7 @@ def test_a_stop_in_the_finish_leaves_what_the_ordinary_clearing_mends(store):
         assert_whole(store.open(), model)
 
 
-def test_a_pass_waits_for_the_coins_of_a_history_flush(store):
+def test_a_pass_waits_for_the_utxos_of_a_history_flush(store):
     choose = random.Random(4)
     hashXs = [choose.randbytes(11) for _ in range(9)]
     model = {}
@@ -520,7 +520,7 @@ def test_a_pass_waits_for_the_coins_of_a_history_flush(store):
 
 
 @pytest.mark.parametrize("row_entries", [5, 12_500])
-def test_a_script_that_would_need_higher_ids_than_there_are_flushes_is_left_alone(
+def test_a_script_that_would_need_higher_ids_than_there_are_flushes_is_unchanged(
     store, row_entries
 ):
     history = store.open()
@@ -768,7 +768,7 @@ class Reader(threading.Thread):
             start = time.perf_counter()
             found = list(self.history.get_txnums(hashX, 1000))
             self.times.append(time.perf_counter() - start)
-            # What is read is a beginning of what was added; the last block may be missing.
+            # The history read is a prefix of the one added; the last block may be missing.
             if found != self.chain.history[hashX][: len(found)] or len(found) < min(
                 1000, committed
             ):
@@ -785,7 +785,7 @@ async def many_flushes(tmp_path, engine, flushes):
     chain = TinyChain()
     bp.state.advance_blocks(bp.parser.parse_blocks([GENESIS], 0))
     await bp.flusher.flush(True)
-    db.write_first_sync_done()
+    db.write_caught_up()
     db.close_dbs()
     await db.open_for_serving()
     compacting = asyncio.ensure_future(bp.row_compaction.run())
@@ -805,7 +805,7 @@ async def many_flushes(tmp_path, engine, flushes):
             highest = max(highest, count)
             if count < last:
                 passes += 1
-                longest_slice = max(longest_slice, db._compaction.longest_slice)
+                longest_slice = max(longest_slice, db.stores.compaction.longest_slice)
             last = count
             if compacting.done():
                 compacting.result()

@@ -1,4 +1,4 @@
-"""Rows of transaction numbers: flushed, cut, parked and compacted."""
+"""Rows of transaction numbers: flushed, cut, staged and compacted."""
 
 import random
 
@@ -113,7 +113,7 @@ def test_histories_are_read_whole_and_limited(history):
 
 
 @pytest.mark.parametrize("tx_count", [0, 1, 57, 399, 400])
-def test_parking_hides_nothing_and_dropping_removes_what_was_parked(history, tx_count):
+def test_parking_hides_nothing_and_dropping_removes_the_parked_entries(history, tx_count):
     model = fill(history, 2)
     flush_count = history.flush_count
     removed = history.park(model, tx_count)
@@ -126,7 +126,7 @@ def test_parking_hides_nothing_and_dropping_removes_what_was_parked(history, tx_
     assert flush_count == history.flush_count
 
 
-def test_parked_rows_are_excess_if_the_coins_were_committed(history, tmp_path):
+def test_staged_rows_are_orphaned_if_the_utxos_were_committed(history, tmp_path):
     model = fill(history, 3)
     flush_count = history.flush_count
     history.park(model, 100)
@@ -180,7 +180,7 @@ def test_a_script_is_compacted_into_full_rows(history):
     assert keys == set(hist_map)
 
 
-def test_rows_that_are_compact_already_are_left_alone(history):
+def test_rows_that_are_compact_already_stay_unchanged(history):
     history.max_hist_row_entries = 40
     hashX = b"h" * 11
     hist_map = {hist_key(hashX, 0): pack(range(40)), hist_key(hashX, 1): pack(range(40, 50))}

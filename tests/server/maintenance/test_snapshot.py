@@ -1,4 +1,4 @@
-"""A backup of a running server is a database of its own, whatever the server does meanwhile."""
+"""A backup of a running server is a database of its own, whatever the server does during it."""
 
 import asyncio
 import errno
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from electrumx.server.db import DB
 from electrumx.server.db.flat_files import STAGING
-from electrumx.server.db.flusher import DB
 from electrumx.server.maintenance import snapshot as backup
 from electrumx.server.maintenance.snapshot import BackupError, back_up
 from electrumx.server.storage.leveldb import LevelDB
@@ -256,9 +256,7 @@ async def test_a_backup_that_fails_leaves_nothing_and_the_server_goes_on(
         await assert_equals_model(world.db, Model(CHAIN[:50]), HASHXS)
 
 
-async def test_a_backup_that_nobody_waits_for_is_given_up(
-    env, target, tmp_path, monkeypatch, caplog
-):
+async def test_a_cancelled_backup_is_abandoned(env, target, tmp_path, monkeypatch, caplog):
     reached, go_on = threading.Event(), threading.Event()
     whole = backup.Backup.capture
 
@@ -279,7 +277,7 @@ async def test_a_backup_that_nobody_waits_for_is_given_up(
         assert task.cancelled()
         del task
         gc.collect()
-        # Its error is no news: nobody asked any more.
+        # Its error is not logged: the backup was cancelled.
         assert "never retrieved" not in caplog.text
         assert os.listdir(tmp_path) == ["db"]
         assert STAGING not in os.listdir(env.db_dir)
@@ -313,7 +311,7 @@ async def test_what_a_killed_server_left_of_a_backup_goes_at_the_next_start(env)
 
 
 def test_a_store_that_merges_tables_while_it_is_copied_is_copied_again(tmp_path, monkeypatch):
-    # LevelDB merges in threads of its own, also while nobody writes.
+    # LevelDB compacts in threads of its own, also without a write.
     store = LevelDB(str(tmp_path / "store"), True)
     rows = {n.to_bytes(4, "big"): os.urandom(300) for n in range(3000)}
     with store.write_batch() as batch:

@@ -1,4 +1,4 @@
-"""An audit finds every kind of damage, and none where there is none."""
+"""An audit finds every kind of damage, and nothing in an intact database."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ from electrumx.lib.util import pack_le_uint32
 from electrumx.server.block_processor import indexer
 from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.daemon.client import DaemonError
-from electrumx.server.db.flusher import DB, DBError
+from electrumx.server.db import DB, DBError
 from electrumx.server.maintenance.verify import NODE_TRIES, Audit, verify
 from electrumx.server.storage.schema import pack_tx_num
 from tests.fakes.chain import MINUS_1, NULL, ChainMaker, Model, make_block
@@ -40,7 +40,7 @@ async def make_database(env, chain=CHAIN):
     for first in range(0, len(chain), 7):
         bp.state.advance_blocks(bp.parser.parse_blocks(chain[first : first + 7], first))
         await bp.flusher.flush(True)
-    db.write_first_sync_done()
+    db.write_caught_up()
     db.close_dbs()
 
 
@@ -88,7 +88,7 @@ class CountingNode(ScriptedDaemon):
 
 
 @pytest.mark.parametrize("deep", [False, True])
-async def test_a_sound_database_is_found_sound_and_counted(tmp_path, engine, deep):
+async def test_an_intact_database_is_found_intact_and_counted(tmp_path, engine, deep):
     env = make_env(tmp_path, engine=engine)
     await make_database(env)
     async with opened(env) as db:
@@ -303,8 +303,8 @@ async def test_an_audit_of_a_running_server_sees_one_state_while_blocks_come(tmp
         await asyncio.to_thread(audit.run)
         assert audit.fault_lines() == []
         model = Model(CHAIN[:30])
-        assert audit.coins.count == len(model.coins)
-        assert audit.coins.value == sum(coin[1] for coin in model.coins.values())
+        assert audit.utxos.count == len(model.coins)
+        assert audit.utxos.value == sum(coin[1] for coin in model.coins.values())
 
 
 async def test_an_audit_ends_when_the_database_is_closed(tmp_path, engine):
@@ -334,7 +334,7 @@ async def test_a_cancelled_audit_leaves_no_thread_at_work(tmp_path):
             await task
 
         def nobody_reads():
-            # Whoever still read would be waited for.
+            # A read that is still under way would be waited for.
             with db.gate.exclusive():
                 return True
 
@@ -384,7 +384,7 @@ async def test_a_deep_audit_accounts_for_every_output_of_the_node(tmp_path):
             for _value, script in tx.outputs
         )
         assert f"{only_node} are the node's alone (00 6a), 1 ours (over 10,000 bytes)" in line
-        # One that is not deep cannot tell, on so small a chain, and says what can.
+        # One that is not deep cannot decide, on so small a chain, and names the one that can.
         shallow = await audited(db, deep=False, daemon=node)
         assert not shallow.sound
         assert shallow.lines[-1].startswith("verdict: undecided; a deep audit tells")
@@ -407,7 +407,7 @@ async def test_a_coinbase_that_comes_twice_is_counted_as_the_node_counts_it(
     for height, raw in enumerate(chain):
         bp.state.advance_blocks(bp.parser.parse_blocks([raw], height))
         await bp.flusher.flush(True)
-    db.write_first_sync_done()
+    db.write_caught_up()
     verdict = await audited(db, daemon=daemon)
     db.close_dbs()
     assert verdict.sound
@@ -490,7 +490,7 @@ def settings(tool_environment, tmp_path, engine):
     return make_env(tmp_path, engine=engine)
 
 
-def test_the_tool_ends_with_0_for_a_sound_database(settings, capsys):
+def test_the_tool_ends_with_0_for_an_intact_database(settings, capsys):
     asyncio.run(make_database(settings))
     assert tool.main([]) == 0
     assert tool.main(["--deep"]) == 0

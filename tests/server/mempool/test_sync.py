@@ -10,8 +10,10 @@ import pytest
 from electrumx.lib import tasks
 from electrumx.lib.coins import Coin
 from electrumx.server.daemon.client import DaemonError
+from electrumx.server.mempool import fetcher
 from electrumx.server.mempool import sync as mempool_module
-from electrumx.server.mempool.sync import FETCH_CHUNK, MemPool, MemPoolAPI, MemPoolTx
+from electrumx.server.mempool.fetcher import FETCH_CHUNK
+from electrumx.server.mempool.sync import MemPool, MemPoolAPI, MemPoolTx
 from tests.fakes.fake_mempool import (
     FakeAPI,
     ModelTx,
@@ -718,7 +720,7 @@ async def test_a_parent_in_a_later_portion_is_waited_for(api, monkeypatch, caplo
 
 
 async def test_large_transactions_are_asked_for_a_few_at_a_time(api, monkeypatch):
-    monkeypatch.setattr(mempool_module, "FETCH_BYTES", 20_000)
+    monkeypatch.setattr(fetcher, "FETCH_BYTES", 20_000)
     batches = []
     raw_transactions = api.raw_transactions
 

@@ -1,4 +1,4 @@
-"""The operator's commands about the database: what they pass on, and what they refuse."""
+"""The operator's commands about the database: their arguments, replies and refusals."""
 
 import asyncio
 import json
@@ -7,7 +7,7 @@ import os
 import pytest
 
 from electrumx.cli import rpc
-from electrumx.server.db.flusher import DBError
+from electrumx.server.db import DBError
 from electrumx.server.maintenance.snapshot import BackupError, BackupReport
 from electrumx.server.maintenance.verify import Verdict
 from electrumx.server.session.admin import commands as admin
@@ -24,7 +24,7 @@ async def world():
 
 
 async def run(world, capsys, *args):
-    """Run electrumx_rpc in a thread; (exit status, what it printed)."""
+    """Run electrumx_rpc in a thread; return (exit status, its output)."""
     argv = ["-p", str(world.port("rpc")), *args]
     status = await asyncio.to_thread(rpc.main, argv)
     return status, capsys.readouterr().out

@@ -54,11 +54,11 @@ class Index(MemPoolIndex):
         return []
 
     def entered(self, tx_hash):
-        """Nobody follows the node here."""
+        """Do nothing: there is no node here."""
 
 
 async def answers(world, client):
-    """What each method answers, items without an order of their own sorted."""
+    """Return the result of each method; items without an order are sorted."""
     result = {}
     for method in METHODS:
         result[method] = await client.request(method, SH)
@@ -185,13 +185,13 @@ def index(everything_large):
     return Index(40)
 
 
-async def test_views_are_dropped_by_what_changes_them_and_nothing_else(index):
+async def test_views_are_dropped_only_by_transactions_that_change_them(index):
     large = index.large
     other = MemPoolTx((), (), ((b"x" * 11, 1),), 0, 100)
     view = await large.history(HASHX)
     index._add(b"o" * 32, other, set())
     assert await large.history(HASHX) is view
-    # A child of the other one: its script has not changed, but what it says of it has.
+    # A child of the other one: its script has not changed, but the view of it has.
     child = MemPoolTx(((b"p" * 32, 0),), ((b"y" * 11, 1),), ((HASHX, 1),), 0, 100)
     index._add(b"c" * 32, child, set())
     view = await large.history(HASHX)

@@ -27,7 +27,7 @@ from tests.ports import free_port
 
 
 async def connects(world):
-    """Say if a wallet can connect and is served."""
+    """Return whether a wallet can connect and is served."""
     try:
         client = await world.connect()
         await client.request("server.ping")
@@ -87,7 +87,7 @@ async def test_too_many_sessions_pause_listening_until_some_leave(protocol, capl
         )
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", services[0].port)
-        # Those who are in are served, and the administrator may come
+        # Connected clients are served, and the administrator may connect.
         for client in clients:
             await client.request("server.ping")
         admin = await world.connect("rpc")
@@ -181,7 +181,7 @@ async def test_the_session_table_is_logged(caplog):
 
 
 class Visitor:
-    """What a session needs to be put into groups."""
+    """A session, as its groups use it."""
 
     def __init__(self, host, cost=0.0):
         self.host = host
@@ -196,12 +196,12 @@ async def test_subscriptions_make_costs_linger():
         assert pytest.approx(1.0) == session.cost_decay_per_sec
         for n in range(2000):
             text, hashX = script_hash(str(n))
-            session.hashX_subs.add(hashX, text)
+            session.subscriptions.scripts.add(hashX, text)
         world.manager.housekeeping.recalc_costs(300)
         assert pytest.approx(0.5) == session.cost_decay_per_sec
 
 
-async def test_a_newcomer_bears_its_subnets_cost_at_once():
+async def test_a_new_session_bears_the_cost_of_its_subnet_at_once():
     async with session_world() as world:
         client = await world.connect()
         await client.request("server.ping")
@@ -253,7 +253,7 @@ async def test_the_settings_of_a_real_environment_suffice(monkeypatch, tmp_path)
             assert "1.4.2" == (await wallet.send_request("server.version", ["x", "1.4.2"]))[1]
             features = await wallet.send_request("server.features")
             assert {"electrum.example": {"tcp_port": 50001}} == features["hosts"]
-            # Nothing but reachable peers of ours could be told
+            # Only reachable peers of ours could be reported.
             assert isinstance(await wallet.send_request("server.peers.subscribe"), list)
             assert False is await wallet.send_request("server.add_peer", [{}])
             await wallet.send_request("blockchain.estimatefee", [1000])

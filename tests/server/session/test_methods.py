@@ -7,6 +7,7 @@ import pytest
 import electrumx
 from electrumx.lib.hash import double_sha256, hash_to_hex_str, sha256
 from electrumx.lib.log_limit import LINES
+from electrumx.server.session.shared.fee_estimates import FeeEstimates
 from tests.fakes.session_world import (
     FakeCoin,
     FakeDB,
@@ -346,7 +347,7 @@ async def test_the_status_of_the_published_example_is_reproduced(world, client):
     assert expected == await client.request("blockchain.scripthash.subscribe", scripthash)
 
 
-async def test_unsubscribing_says_if_there_was_a_subscription(world, client):
+async def test_unsubscribing_returns_whether_there_was_a_subscription(world, client):
     await client.request("server.version", "test", "1.4.2")
     method = "blockchain.scripthash.unsubscribe"
     assert False is await client.request(method, SH)
@@ -384,7 +385,7 @@ async def test_a_broadcast_returns_the_txid(world, client):
     await client.request("blockchain.transaction.broadcast", "")
 
 
-async def test_the_mempool_is_told_of_what_the_node_accepted(world, client, monkeypatch):
+async def test_accepted_transactions_are_reported_to_the_mempool(world, client, monkeypatch):
     await client.request("blockchain.transaction.broadcast", "beef")
     assert [double_sha256(bytes.fromhex("beef"))] == world.mempool.reported
     world.daemon.errors["sendrawtransaction"] = {"code": -25, "message": "missing inputs"}
@@ -405,7 +406,7 @@ async def test_a_rejected_broadcast_repeats_the_nodes_words(world, client):
     assert 0 == world.session().txs_sent
 
 
-async def test_an_old_client_is_warned_instead_of_told_the_txid(world, client):
+async def test_an_old_client_gets_a_warning_instead_of_the_txid(world, client):
     await client.request("server.version", "3.3.2", "1.4")
     assert "<br/>upgrade" == await client.request("blockchain.transaction.broadcast", "beef")
     assert 1 == world.session().txs_sent
@@ -446,7 +447,7 @@ async def test_packages_are_a_bounded_number_of_lines(world, client, caplog):
 
 
 @pytest.mark.parametrize("verbose", [False, 0])
-async def test_a_package_that_failed_in_part_says_why(world, client, verbose):
+async def test_a_package_that_failed_in_part_has_the_reasons(world, client, verbose):
     world.daemon.package = {
         "package_msg": "transaction failed",
         "tx-results": {**result_of("p", error=""), **result_of("c", error="min relay fee not met")},
@@ -515,7 +516,7 @@ async def test_a_subscription_to_headers_tolerates_surplus_arguments(world, clie
     assert 10 == (await client.recv())["result"]["height"]
 
 
-async def test_a_transaction_is_what_the_node_says(world, client):
+async def test_a_transaction_is_the_reply_of_the_node(world, client):
     assert "beef" * 4 == await client.request("blockchain.transaction.get", TXID)
     for verbose in (True, 1):
         details = await client.request("blockchain.transaction.get", TXID.upper(), verbose)
@@ -547,7 +548,7 @@ async def test_a_confirmed_transaction_is_fetched_twice_per_tip(world, client):
             assert "beef" * 4 == await client.request("blockchain.transaction.get", TXID)
         # The second time in detail, which states that it is confirmed.
         assert [False, True] == asked()
-        # What is told in detail depends on more than the transaction.
+        # The verbose form depends on more than the transaction.
         await client.request("blockchain.transaction.get", TXID, True)
         assert [False, True, True] == asked()
         world.daemon.calls.clear()
@@ -651,7 +652,7 @@ async def test_a_txid_is_found_by_its_position(client):
         )
 
 
-async def test_a_proof_is_made_again_if_the_block_was_replaced_meanwhile(world, client):
+async def test_a_proof_is_computed_again_if_the_block_was_replaced(world, client):
     db = world.db
     original = db.tx_hashes_at_blockheight
     replaced = [make_tx_hash("other", n) for n in range(3)]
@@ -691,7 +692,7 @@ async def test_what_is_asked_of_undone_blocks_waits_until_clients_know_those_tha
         return [asyncio.create_task(client.request(*request)) for client, request in pairs]
 
     asked = ask()
-    # What the reorganisation leaves alone is answered meanwhile.
+    # Requests about other blocks are answered during the reorganisation.
     assert db.headers[8].hex() == await client.request("blockchain.block.header", 8)
     # The new blocks are in the database, but clients do not know them.
     db.add_block(fork=1)
@@ -774,7 +775,8 @@ async def test_a_fee_estimate_is_asked_for_once_per_target_mode_and_tip(world, c
 
 async def test_no_number_is_passed_on_that_a_node_might_not_parse(world, client, monkeypatch):
     # As coins do whose nodes have no coarser targets.
-    monkeypatch.setattr(world.manager.shared.fees, "_bucket", lambda number: number)
+    fees = FeeEstimates(lambda: world.db.db_tip, lambda number: number)
+    monkeypatch.setattr(world.manager.shared, "fees", fees)
     for number in (2**31 - 1, 2**31, 10**400):
         assert 0.0002 == await client.request("blockchain.estimatefee", number)
     assert [("estimatefee", 2**31 - 1, None)] == world.daemon.calls
@@ -787,7 +789,7 @@ async def test_a_ping_is_answered_with_null(client):
     assert None is await client.request("server.ping")
 
 
-async def test_the_donation_address_is_told(client):
+async def test_the_donation_address_is_returned(client):
     assert "donate-here" == await client.request("server.donation_address")
 
 
@@ -797,7 +799,7 @@ async def test_a_peer_may_introduce_itself(world, client):
     assert ({"hosts": {}}, "127.0.0.1") == (features, source)
 
 
-async def test_peers_are_told_and_tor_clients_recognised(world, client):
+async def test_peers_are_returned_and_tor_clients_recognised(world, client):
     expected = [["1.2.3.4", "example.com", ["v1.4.2", "s50002"]]]
     assert expected == await client.request("server.peers.subscribe")
     world.manager.shared.peers.proxy = "127.0.0.1"
@@ -898,7 +900,7 @@ async def test_an_unreadable_banner_file_is_replaced_by_the_greeting(tmp_path, c
         ("server.version", [], 0.5),
     ],
 )
-async def test_a_method_costs_what_the_price_list_says(method, params, cost):
+async def test_each_method_has_its_cost(method, params, cost):
     async with session_world(bw_unit_cost=10**15, cost_hard_limit=0) as world:
         world.db.utxos[HASHX] = [utxo("a", 1), utxo("b", 2)]
         world.db.histories[HASHX] = [(make_tx_hash("a"), 3), (make_tx_hash("b"), 4)]

@@ -1,4 +1,4 @@
-"""What subscribers are told, when, in which order, and that one of them cannot harm the others."""
+"""Notifications: their content, time and order, and that one client cannot harm the others."""
 
 import asyncio
 import logging
@@ -43,7 +43,7 @@ async def test_a_header_notification_comes_before_those_of_scripts():
         assert header == await client.request(HEADERS)
 
 
-async def test_only_subscribers_are_told():
+async def test_only_subscribers_are_notified():
     async with session_world() as world:
         client = await world.connect()
         await client.request(SUBSCRIBE, ALICE)
@@ -51,7 +51,7 @@ async def test_only_subscribers_are_told():
         await client.no_notification()
 
 
-async def test_a_touched_script_is_always_told_even_if_equal(caplog):
+async def test_a_touched_script_is_notified_even_if_its_status_is_equal(caplog):
     caplog.set_level(logging.INFO)
     async with session_world() as world:
         client = await world.connect()
@@ -78,7 +78,7 @@ async def test_no_notification_precedes_the_answer_of_its_subscription():
             world.db.histories[ALICE_X] = [(tx_hash, 11)]
             await world.new_block([ALICE_X])
 
-        # Electrum ends a connection that tells it of what it did not subscribe to yet.
+        # Electrum closes a connection on a notification before the reply to the subscription.
         world.db.before_history_returns = block_comes
         status = status_of((tx_hash, 11))
         assert status == await client.request(SUBSCRIBE, ALICE)
@@ -182,7 +182,7 @@ async def test_a_history_grown_too_large_ends_the_subscription_with_null():
         await client.no_notification()
 
 
-async def test_an_unsubscribed_script_is_not_told():
+async def test_an_unsubscribed_script_is_not_notified():
     async with session_world() as world:
         client = await world.connect()
         await client.request("server.version", "x", "1.4.2")
@@ -192,7 +192,7 @@ async def test_an_unsubscribed_script_is_not_told():
         await client.no_notification()
 
 
-async def test_a_script_unsubscribed_from_while_statuses_are_worked_out_is_not_told():
+async def test_a_script_unsubscribed_from_while_statuses_are_computed_is_not_notified():
     async with session_world() as world:
         client = await world.connect()
         await client.request("server.version", "x", "1.4.2")
@@ -218,7 +218,7 @@ async def test_a_script_unsubscribed_from_while_statuses_are_worked_out_is_not_t
         gates[1].set()
         await notifying
         await client.no_notification()
-        assert {} == session.mempool_statuses
+        assert {} == session.subscriptions.mempool_statuses
 
 
 @pytest.mark.parametrize("is_cached", [False, True])
@@ -270,7 +270,7 @@ async def test_another_block_of_the_same_height_is_news():
         await client.no_notification()
 
 
-async def test_heights_above_the_database_are_not_told():
+async def test_heights_above_the_database_are_not_notified():
     async with session_world() as world:
         client = await world.connect()
         await client.request(HEADERS)
@@ -279,7 +279,7 @@ async def test_heights_above_the_database_are_not_told():
         assert 10 == world.manager.shared.tip.notified_height
 
 
-async def test_a_failing_session_is_closed_and_the_others_are_told(caplog):
+async def test_a_failing_session_is_closed_and_the_others_are_notified(caplog):
     async with session_world() as world:
         bad, good = await world.connect(), await world.connect()
         for client in (bad, good):
@@ -413,7 +413,7 @@ async def test_what_is_in_memory_is_answered_while_a_block_is_not_on_disk_yet():
         world.bp.lagging = True
         assert balance == await client.request("blockchain.scripthash.get_balance", ALICE)
         assert status == await client.request("blockchain.scripthash.subscribe", ALICE)
-        # But not once the disk has what clients were not told of.
+        # But not once a block is committed of which clients were not notified.
         world.bp.lagging = False
         world.db.add_block()
         asking = asyncio.create_task(client.request("blockchain.scripthash.subscribe", ALICE))

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from electrumx.server.db import DB
 from electrumx.server.db import read_pool as reader
-from electrumx.server.db.flusher import DB
 from electrumx.server.history.row_compaction import are_whole
 from electrumx.server.session.shared.block_cache import BlockCache
 from electrumx.server.storage import damage
@@ -103,11 +103,11 @@ async def test_a_history_row_that_is_cut_short_is_no_history_that_is_shorter(db,
     await refused(caplog, lambda: db.limited_history(HASHX), f"row {key.hex()} .* is cut short")
 
 
-async def test_history_that_waits_for_its_coins_is_left_out(db):
+async def test_history_that_waits_for_its_utxos_is_left_out(db):
     db.history.db.put(hist_key(MISSING, 1), pack_tx_num(1) + pack_tx_num(db.db_tx_count))
     # As a flush of the history alone leaves it, or one that is under way.
     db.files.hashes.write(32 * db.db_tx_count, bytes(32))
-    db.fs_tx_count += 1
+    db.stores.fs_tx_count += 1
     assert len(await db.limited_history(MISSING)) == 1
 
 
@@ -117,7 +117,7 @@ async def test_a_file_of_hashes_that_was_cut_short_is_named(db, caplog):
     await refused(caplog, lambda: db.limited_history(HASHX), "is missing from meta/hashes")
     await refused(caplog, lambda: db.all_utxos(HASHX), "is missing from meta/hashes")
     await refused(caplog, lambda: wait(db.block_tx_hashes(50)), "are missing from meta/hashes")
-    # What a session is told is no text of ours.
+    # A session gets another text.
     with pytest.raises(DBReadError):
         await BlockCache(db).hashes_at(50, None)
 
@@ -137,7 +137,7 @@ async def test_a_damaged_outpoint_row_is_named_and_the_mempool_goes_on(db, caplo
     key = b"h" + tx_hash[:4] + bytes(4) + pack_tx_num(1)
     db.utxo_db.put(key, b"short")
     with pytest.raises(DBDamagedError, match=f"row {key.hex()} of the utxo store"):
-        await asyncio.to_thread(db.lookup_coin, tx_hash, 0)
+        await asyncio.to_thread(db.find_utxo_row, tx_hash, 0)
     assert await db.lookup_utxos([(tx_hash, 0)]) == [None]
     assert len(caplog.records) == 1
 
@@ -148,26 +148,26 @@ async def test_a_damaged_undo_row_is_named(db):
         db.read_undo_info(60)
 
 
-async def test_a_read_that_races_a_flush_is_repeated_and_told_of_once(db, caplog, monkeypatch):
+async def test_a_read_that_races_a_flush_is_repeated_and_logged_once(db, caplog, monkeypatch):
     monkeypatch.setattr(reader, "RETRY_SECS", 0.001)
     key = utxo_key(MISSING, db.db_tx_count)
     db.utxo_db.put(key, (7).to_bytes(8, "little"))
-    db.commit_seq += 1
+    db.stores.commit_seq += 1
     reading = db.balance(MISSING)
     while reading.retries < 5:
         await asyncio.sleep(0.001)
     with db.utxo_db.write_batch() as batch:
         batch.delete(key)
-    db.commit_seq += 1
+    db.stores.commit_seq += 1
     assert (await reading).value == 0
     assert len(caplog.records) == 1
 
 
-async def test_a_read_is_not_repeated_for_ever(db, monkeypatch):
+async def test_a_read_is_not_repeated_indefinitely(db, monkeypatch):
     monkeypatch.setattr(reader, "RETRY_SECS", 0.0001)
     monkeypatch.setattr(reader, "MAX_RETRY_SECS", 0.001)
     db.utxo_db.put(utxo_key(MISSING, db.db_tx_count), bytes(8))
-    db.commit_seq += 1
+    db.stores.commit_seq += 1
     with pytest.raises(DBReadError, match="changed for too long"):
         await asyncio.wait_for(wait(db.balance(MISSING)), 30)
 

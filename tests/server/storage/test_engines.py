@@ -1,4 +1,4 @@
-"""Every engine does what Storage promises; runs over all its subclasses."""
+"""Every engine keeps the promises of Storage; runs over all its subclasses."""
 
 import itertools
 import os
@@ -160,36 +160,36 @@ def fill(store):
 def test_a_store_that_was_filled_keeps_its_rows_when_it_is_merged(engine, tmp_path, compressible):
     name = str(tmp_path / "store")
     store = engine(name, True, compressible=compressible)
-    assert store.filling
+    assert store.bulk_loading
     rows = fill(store)
-    store.end_filling(merge=True)
-    assert not store.filling
+    store.end_bulk_load(compact=True)
+    assert not store.bulk_loading
     assert dict(store.iterator()) == rows
     store.put(b"last", b"one")
-    store.merge()
+    store.compact()
     assert dict(store.iterator()) == {**rows, b"last": b"one"}
     store.put(b"last", b"two")
     store.close()
     store = engine(name, True, compressible=compressible)
-    assert not store.filling
+    assert not store.bulk_loading
     assert dict(store.iterator()) == {**rows, b"last": b"two"}
     store.close()
 
 
-def test_merging_drops_what_was_deleted_unless_that_would_take_long(engine, tmp_path, monkeypatch):
+def test_compaction_drops_deleted_rows_unless_that_would_take_long(engine, tmp_path, monkeypatch):
     live = 0
     sizes = {}
-    for limit in (0, engine.MERGE_BYTES):
-        monkeypatch.setattr(engine, "MERGE_BYTES", limit)
+    for limit in (0, engine.COMPACT_BYTES):
+        monkeypatch.setattr(engine, "COMPACT_BYTES", limit)
         store = engine(str(tmp_path / str(limit)), True)
         live = sum(len(key) + len(value) for key, value in fill(store).items())
         store.close()
         store = engine(str(tmp_path / str(limit)), True)
-        store.merge()
+        store.compact()
         sizes[limit] = store.table_bytes
         store.close()
     # A row has some bytes more in a table: its number, and lengths.
-    assert live < sizes[engine.MERGE_BYTES] < 1.6 * live < sizes[0]
+    assert live < sizes[engine.COMPACT_BYTES] < 1.6 * live < sizes[0]
 
 
 def test_a_store_can_be_filled_again_where_it_was_interrupted(engine, tmp_path, monkeypatch):
@@ -198,22 +198,22 @@ def test_a_store_can_be_filled_again_where_it_was_interrupted(engine, tmp_path, 
     rows = fill(store)
     store.close()
     store = engine(name, True)
-    assert not store.filling
-    store.begin_filling()
-    assert store.filling
+    assert not store.bulk_loading
+    store.begin_bulk_load()
+    assert store.bulk_loading
     store.put(b"more", b"rows")
-    store.end_filling(merge=True)
-    assert store.merge()
+    store.end_bulk_load(compact=True)
+    assert store.compact()
     assert dict(store.iterator()) == {**rows, b"more": b"rows"}
     # One that will not be merged stays as it is.
-    monkeypatch.setattr(engine, "MERGE_BYTES", 0)
-    store.begin_filling()
-    assert not store.filling
+    monkeypatch.setattr(engine, "COMPACT_BYTES", 0)
+    store.begin_bulk_load()
+    assert not store.bulk_loading
     store.close()
 
 
 def test_merging_can_be_stopped_at_any_instant_and_done_again(engine, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "MERGE_STEP_BYTES", 200_000)
+    monkeypatch.setattr(engine, "COMPACT_STEP_BYTES", 200_000)
     name = str(tmp_path / "store")
     store = engine(name, True)
     rows = fill(store)
@@ -223,30 +223,30 @@ def test_merging_can_be_stopped_at_any_instant_and_done_again(engine, tmp_path, 
     for work in (0, 0, 20_000, 100_000):
         store.put(b"in memory", str(work).encode())
         rows[b"in memory"] = str(work).encode()
-        merging = threading.Thread(target=store.merge)
+        merging = threading.Thread(target=store.compact)
         merging.start()
         # Some time passes, or none.
         sum(range(work))
-        store.stop_merging()
+        store.stop_compaction()
         merging.join()
-        assert not store.merge()
+        assert not store.compact()
         store.close()
         store = engine(name, True)
         assert dict(store.iterator()) == rows
-    assert store.merge()
+    assert store.compact()
     assert dict(store.iterator()) == rows
     assert store.table_bytes < filled / 2
     store.close()
 
 
 def test_leveldb_merges_in_steps_that_leave_out_no_key(tmp_path, monkeypatch):
-    monkeypatch.setattr(LevelDB, "MERGE_STEP_BYTES", 200_000)
+    monkeypatch.setattr(LevelDB, "COMPACT_STEP_BYTES", 200_000)
     store = LevelDB(str(tmp_path / "store"), True)
     # Nothing is there yet.
-    assert len(list(store._merge_steps(0, 1 << 24))) == 1
+    assert len(list(store.compaction_steps(0, 1 << 24))) == 1
     rows = fill(store)
-    store.end_filling(merge=True)
-    steps = list(store._merge_steps(0, 1 << 24))
+    store.end_bulk_load(compact=True)
+    steps = list(store.compaction_steps(0, 1 << 24))
     assert len(steps) > 10
     assert (steps[0][0], steps[-1][1]) == (b"\0\0\0", b"\xff" * 67)
     for (_start, stop), (start, _stop) in itertools.pairwise(steps):
@@ -259,18 +259,18 @@ def test_leveldb_merges_in_steps_that_leave_out_no_key(tmp_path, monkeypatch):
     def stop_before_the_sixth(_self, _first, _end):
         for step in steps:
             if len(done) == 5:
-                store.stop_merging()
+                store.stop_compaction()
             done.append(step)
             yield step
 
     with monkeypatch.context() as patch:
-        patch.setattr(LevelDB, "_merge_steps", stop_before_the_sixth)
-        assert not store.merge()
+        patch.setattr(LevelDB, "_compaction_steps", stop_before_the_sixth)
+        assert not store.compact()
     assert len(done) == 6
     assert store.table_bytes < whole
     store.close()
     store = LevelDB(str(tmp_path / "store"), True)
-    assert store.merge()
+    assert store.compact()
     assert dict(store.iterator()) == rows
     live = sum(len(key) + len(value) for key, value in rows.items())
     assert live < store.table_bytes < 1.6 * live
@@ -316,7 +316,7 @@ def test_a_rocksdb_store_whose_creation_was_cut_short_is_known_as_one(tmp_path):
     pytest.importorskip("rocksdict", reason="the rocksdb extra is not installed")
     folder = tmp_path / "store"
     db_class("rocksdb")(str(folder), False).close()
-    # What a kill leaves between the writing of CURRENT and that of OPTIONS.
+    # As a kill leaves it between the writing of CURRENT and that of OPTIONS.
     for path in folder.glob("OPTIONS-*"):
         path.unlink()
     with pytest.raises(DBError, match="was written by rocksdb"):

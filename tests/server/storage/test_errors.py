@@ -1,4 +1,4 @@
-"""Whatever is wrong with the disk is one line that says what to do, and nothing gets worse."""
+"""Every fault of the disk is one line with a remedy, and nothing gets worse."""
 
 import asyncio
 import os
@@ -12,7 +12,8 @@ import pytest
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.util import LogicalFile
 from electrumx.server import controller
-from electrumx.server.db.flusher import DB, DBError
+from electrumx.server.db import DB, DBError
+from electrumx.server.db.flusher import Flusher
 from electrumx.server.storage.errors import explained
 from electrumx.server.storage.leveldb import LevelDB
 from electrumx.server.storage.rocksdb import RocksDB
@@ -59,7 +60,7 @@ def one_line(error):
 
 
 def contents(folder):
-    """What the files below a folder hold, apart from the engines' own logs and locks."""
+    """The contents of the files below a folder, apart from the engines' own logs and locks."""
     return {
         path.relative_to(folder): path.read_bytes()
         for path in Path(folder).rglob("*")
@@ -80,7 +81,7 @@ async def assert_is_at(env, chain):
 
 
 async def assert_goes_on(env, chain=CHAIN):
-    """Let a server run on what is there, to the end of the chain."""
+    """Let a server continue with the files, to the end of the chain."""
     async with World(env, ScriptedDaemon(chain)) as world:
         await world.until_at(chain)
         await assert_equals_model(world.db, Model(chain), HASHXS)
@@ -124,7 +125,7 @@ async def test_a_disk_that_fills_stops_the_server_which_goes_on_when_there_is_ro
     await assert_goes_on(env)
 
 
-async def test_a_disk_that_fills_during_the_first_synchronisation_loses_no_flush(
+async def test_a_disk_that_fills_during_the_initial_sync_loses_no_flush(
     small_disk, engine, monkeypatch
 ):
     disk = small_disk("64m")
@@ -132,16 +133,16 @@ async def test_a_disk_that_fills_during_the_first_synchronisation_loses_no_flush
     (disk / "db").mkdir()
     env = make_env(disk / "db", engine=engine, reorg_limit=10)
     flushes = 0
-    flush_files = DB._flush_files
+    flush_files = Flusher._flush_files
 
-    def fill_later(db, flush_data):
+    def fill_later(flusher, flush_data):
         nonlocal flushes
         flushes += 1
         if flushes == 3:
             ballast.write_bytes(bytes(shutil.disk_usage(disk).free))
-        flush_files(db, flush_data)
+        flush_files(flusher, flush_data)
 
-    monkeypatch.setattr(DB, "_flush_files", fill_later)
+    monkeypatch.setattr(Flusher, "_flush_files", fill_later)
     monkeypatch.setattr(
         "electrumx.server.block_processor.block_parser.BlockParser.PARSE_BYTES", 20_000
     )
@@ -191,7 +192,7 @@ async def test_a_store_that_cannot_be_written_stops_the_server_in_order(env, mon
     await make_database(env, CHAIN[:50])
     klass = ENGINES[env.db_engine]
     klass.import_module()
-    # What the bindings raise.
+    # Errors of the bindings.
     error = (
         klass.module.Error(b"IO error: 000003.log: No space left on device")
         if env.db_engine == "leveldb"
@@ -338,7 +339,7 @@ async def test_a_missing_part_of_a_long_file_is_named(env, tmp_path):
 
 
 @pytest.mark.parametrize("store", ["utxo", "hist"])
-async def test_a_missing_store_is_refused_and_the_other_one_left_alone(env, tmp_path, store):
+async def test_a_missing_store_is_refused_and_the_other_one_unchanged(env, tmp_path, store):
     await make_database(env, CHAIN[:50])
     (tmp_path / store).rename(tmp_path / "moved")
     with pytest.raises(DBError, match=f"{store} is missing") as info:
@@ -401,7 +402,7 @@ async def test_a_refused_database_is_not_changed(env, tmp_path, trouble):
         await DB(other).open_for_sync()
     one_line(info.value)
     assert contents(tmp_path / "meta") == files
-    # What the operator repairs is what it was.
+    # After the repair the database is as it was.
     store = ENGINES[env.db_engine](str(tmp_path / "utxo"), True)
     store.put(b"state", before)
     assert dict(store.iterator()) == rows
@@ -412,7 +413,7 @@ async def test_a_refused_database_is_not_changed(env, tmp_path, trouble):
     await assert_is_at(env, CHAIN[:50])
 
 
-# What e-x 2.0.0 writes.
+# Written by e-x 2.0.0.
 EX_2_UTXO_STATE = {
     "genesis": CHAIN_GENESIS,
     "height": 50,

@@ -14,7 +14,7 @@ from electrumx.server.storage.gate import CHECK_ROWS, StoreGate
 from electrumx.server.storage.schema import DBClosedError
 from tests.conftest import REPOSITORY
 
-#: for what should happen at once, on a busy machine
+#: for an event that should happen at once, on a busy machine
 SECS = 30
 
 
@@ -47,7 +47,7 @@ def close(gate, store=None):
 
 
 def wait_for_owner(gate):
-    """Wait until somebody waits for exclusive access."""
+    """Wait until a thread waits for exclusive access."""
     for _ in range(SECS * 1000):
         if gate._waiting:
             return
@@ -101,7 +101,7 @@ def test_a_long_iteration_ends_when_the_store_is_to_be_closed():
     close(gate)
 
 
-def test_rows_are_all_there_when_nobody_closes():
+def test_all_rows_are_returned_while_the_gate_is_open():
     assert StoreGate().rows(range(2 * CHECK_ROWS + 1)) == list(range(2 * CHECK_ROWS + 1))
 
 
@@ -123,7 +123,7 @@ def test_a_read_that_waits_for_a_reopening_fails_when_the_store_is_closed_instea
     assert isinstance(outcome[0], DBClosedError)
 
 
-def test_a_nested_read_is_admitted_while_somebody_waits_for_its_end():
+def test_a_nested_read_is_admitted_while_a_thread_waits_for_its_end():
     gate = StoreGate()
     with gate.reading():
         thread, _outcome = in_thread(lambda: close(gate))

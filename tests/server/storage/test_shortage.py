@@ -53,7 +53,7 @@ def failing(times, error=NO_FILES):
         (ValueError("x"), False),
     ],
 )
-def test_a_shortage_is_told_from_an_error_of_the_disk(error, expected):
+def test_a_shortage_is_distinguished_from_an_error_of_the_disk(error, expected):
     assert is_shortage(error) is expected
 
 

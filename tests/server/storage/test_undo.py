@@ -1,4 +1,4 @@
-"""How many undo items a block may have, and for what."""
+"""The number of undo items that a block may have."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the administrator can ask of a running server, apart from the connection that asks.
+"""The administrator's commands to a running server, apart from the connection they come by.
 
 Runs on the event loop.
 """

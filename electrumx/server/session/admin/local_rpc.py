@@ -57,7 +57,7 @@ class LocalRPC(SessionBase):
         """Cost nothing."""
 
     def protocol_version_string(self) -> str:
-        """Return what stands in the column of protocols."""
+        """Return the text of the protocol column."""
         return "RPC"
 
     def accepts_first(self, message: bytes) -> bool:
@@ -74,12 +74,12 @@ class LocalRPC(SessionBase):
         return accepted
 
     def _answer_malformed(self, malformed: MalformedMessageError) -> None:
-        """Answer what is no request, and disconnect: the administrator's tool sends no such."""
+        """Answer an invalid message, and disconnect: the administrator's tool sends none."""
         super()._answer_malformed(malformed)
         self.end(LAST_WORD_SECS)
 
     def logged_text(self, message: bytes) -> str:
-        """Return what the log shows of a message: the arguments of known commands, and no password.
+        """Return the text of a message for the log: the arguments of known commands, no password.
 
         A misspelt command may be ``daemon_url``, so the arguments of unknown ones are not shown.
         """
@@ -128,7 +128,7 @@ class LocalRPC(SessionBase):
 
     @rpc_method("verify")
     async def rpc_verify(self, deep: Any = False) -> dict[str, Any]:
-        """Audit the database; return whether it is sound, and what was found, in lines."""
+        """Audit the database; return the verdict, and the findings in lines."""
         if not isinstance(deep, bool):
             raise bad_request("deep should be true or false")
         try:
@@ -162,24 +162,23 @@ class LocalRPC(SessionBase):
         """Try a peer, named as "host v1.4 s50002 t50001"."""
         if not isinstance(real_name, str):
             raise bad_request("expected the real name of a peer")
-        await self.peer_mgr.add_localRPC_peer(real_name)
+        await self.shared.peers.add_localRPC_peer(real_name)
         return f"peer '{real_name}' added"
 
     @rpc_method("peers")
-    async def rpc_peers(self) -> list[Any]:
+    async def rpc_peers(self) -> list[dict[str, Any]]:
         """Return a row for each peer known."""
-        rows: list[Any] = await self.peer_mgr.rpc_data()
-        return rows
+        return await self.shared.peers.rpc_data()
 
     # -- sessions
 
     @rpc_method("sessions")
-    async def rpc_sessions(self) -> list[Any]:
+    async def rpc_sessions(self) -> list[list[Any]]:
         """Return a row for each session."""
         return tables.session_rows(self.shared.table, for_log=False)
 
     @rpc_method("groups")
-    async def rpc_groups(self) -> list[Any]:
+    async def rpc_groups(self) -> list[list[Any]]:
         """Return a row for each group of sessions."""
         return tables.group_rows(self.shared.table)
 
@@ -201,7 +200,7 @@ class LocalRPC(SessionBase):
         if self not in sessions:
             await self.shared.table.disconnect(sessions, "local RPC request to disconnect")
             return lines
-        # The caller is told first
+        # The caller gets its reply first.
         others = [session for session in sessions if session is not self]
         await self.shared.table.disconnect(
             others, "local RPC request to disconnect", also_named=[self]
@@ -239,7 +238,7 @@ class LocalRPC(SessionBase):
             raise bad_request("expected a list of scripts, addresses or names")
         limit = non_negative_integer(limit)
         if self.db.utxo_db is None:
-            # The node has not answered yet, or the database is being opened anew.
+            # The node has not answered yet, or the database is being reopened.
             raise bad_request("still catching up with daemon")
         return await ScriptQuery(self.db, self.coin, self.logger).lines(items, limit)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from electrumx.lib.env_base import shown
 from electrumx.lib.hash import Base58Error, hash_to_hex_str
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 
 
 class ScriptQuery:

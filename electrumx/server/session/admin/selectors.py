@@ -1,4 +1,4 @@
-"""Whom an administrator means: session ids, group names and special words, as typed."""
+"""Selects sessions by the words of an administrator: session ids, group names, special words."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +29,7 @@ class SessionReferences:
 
 
 def parse_references(table: SessionTable, items: Any, special_words: set[str]) -> SessionReferences:
-    """Return what a list of texts refers to; RPCError if it is no such list."""
+    """Return the sessions and groups that a list of texts names; RPCError if it is no such list."""
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
         raise bad_request("expected a list of session IDs")
     ids = {session.session_id: session for session in table.sessions}

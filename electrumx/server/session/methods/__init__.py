@@ -1,1 +1,1 @@
-"""The requests of the protocol, one file for each chapter of its document."""
+"""The request handlers of the protocol, one module for each group of methods."""

@@ -6,8 +6,8 @@ from electrumx.server.session.base import SessionBase
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import estimate_mode, non_negative_integer
 
-# No node has an estimate for more blocks; not every node's parser has larger numbers, and what it
-# cannot parse is asked again, and then of another one.
+# No node has an estimate for more blocks; not every node parses larger numbers, and a request that it
+# cannot parse is repeated, then sent to another node.
 MAX_TARGET = 2**31 - 1
 
 

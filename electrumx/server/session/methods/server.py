@@ -1,4 +1,4 @@
-"""server.*: who the server is, whom else it knows, and which protocol is spoken."""
+"""server.*: the server's identity, its peers, and the negotiation of the protocol."""
 
 import asyncio
 import logging
@@ -10,6 +10,7 @@ from aiorpcx import ReplyAndDisconnect, RPCError
 import electrumx
 from electrumx.lib import util
 from electrumx.lib.bounded_match import MatchTimeoutError
+from electrumx.server.env import Env
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.engine.method_registry import ProtocolTuple, rpc_method
 from electrumx.server.session.engine.params import BAD_REQUEST, bad_request, printed
@@ -41,12 +42,12 @@ class ServerMethods(SessionBase):
         return [util.version_string(ver) for ver in (cls.PROTOCOL_MIN, cls.PROTOCOL_MAX)]
 
     @classmethod
-    def server_version_args(cls) -> list[Any]:
+    def server_version_args(cls) -> list[str | list[str]]:
         """Return the arguments of server.version when we are the client."""
         return [electrumx.version, cls.protocol_min_max_strings()]
 
     @classmethod
-    def server_features(cls, env: Any) -> dict[str, Any]:
+    def server_features(cls, env: Env) -> dict[str, Any]:
         """Return the features object that describes this server."""
         hosts: dict[str, dict[str, int]] = {}
         for service in env.report_services:
@@ -64,8 +65,8 @@ class ServerMethods(SessionBase):
         }
 
     def is_tor(self) -> bool:
-        """Say if the client comes from the Tor proxy that we know of."""
-        proxy = self.peer_mgr.proxy_address()
+        """Return whether the client connects through the Tor proxy."""
+        proxy = self.shared.peers.proxy_address()
         remote = self.remote_address()
         if not proxy or remote is None:
             return False
@@ -73,19 +74,17 @@ class ServerMethods(SessionBase):
 
     @rpc_method("server.add_peer")
     async def add_peer(self, features: Any) -> bool:
-        """Consider the client's server as a peer; say if it will be."""
+        """Consider the client's server as a peer; return whether it will be checked."""
         self.bump_cost(100.0)
         remote = self.remote_address()
         source_addr = None if remote is None else str(remote.host)
-        result: bool = await self.peer_mgr.on_add_peer(features, source_addr)
-        return result
+        return await self.shared.peers.on_add_peer(features, source_addr)
 
     @rpc_method("server.peers.subscribe")
-    def peers_subscribe(self) -> list[Any]:
+    def peers_subscribe(self) -> list[tuple[str, str, list[str]]]:
         """Return the peers as (ip, host, details)."""
         self.bump_cost(1.0)
-        result: list[Any] = self.peer_mgr.on_peers_subscribe(self.is_tor())
-        return result
+        return self.shared.peers.on_peers_subscribe(self.is_tor())
 
     @rpc_method("server.features")
     def server_features_request(self) -> dict[str, Any]:
@@ -97,8 +96,7 @@ class ServerMethods(SessionBase):
     def donation_address(self) -> str:
         """Return the operator's donation address."""
         self.bump_cost(0.1)
-        result: str = self.env.donation_address
-        return result
+        return self.env.donation_address
 
     @rpc_method("server.ping")
     def ping(self) -> None:
@@ -149,7 +147,7 @@ class ServerMethods(SessionBase):
         """Negotiate the protocol; return our version and the one that is spoken from now on.
 
         Further arguments, of whatever protocol they are, are ignored.
-        At once, so that what came in the same packet is answered in that version, and after this.
+        Answered at once, so that later requests of the same packet are answered in that version.
         """
         self.bump_cost(0.5)
         if self.sv_seen:
@@ -191,7 +189,7 @@ class ServerMethods(SessionBase):
         self.client = name
 
     def _crash_old_client(self, chosen: ProtocolTuple | None) -> None:
-        """Stop clients with a known theft bug: they do not survive these notifications."""
+        """Crash clients with a known theft bug by notifications that they do not survive."""
         last_bad = self.coin.CRASH_CLIENT_VER
         version = util.protocol_tuple(self.client)
         if not last_bad or version == (0,) or version > tuple(last_bad):

@@ -38,7 +38,7 @@ Finish = Callable[[bytes, int, list[str]], Any]
 
 
 def _daemon_message(error: DaemonError) -> str:
-    """Return the node's own words."""
+    """Return the message of the node's error."""
     reply = error.args[0] if error.args else ""
     if isinstance(reply, dict):
         return str(reply.get("message", reply))
@@ -110,7 +110,7 @@ class TransactionMethods(SessionBase):
 
     @rpc_method("blockchain.transaction.get")
     def transaction_get(self, tx_hash: Any, verbose: Any = False) -> Any:
-        """Return what the node says of a transaction: its hex, or an object if verbose."""
+        """Return a transaction from the node: its hex, or its JSON form if verbose."""
         wanted = assert_tx_hash(tx_hash)
         verbose = named_boolean("verbose", verbose)
         self.bump_cost(1.0 + (VERBOSE_COST if verbose else 0.0))
@@ -120,9 +120,9 @@ class TransactionMethods(SessionBase):
         self.shared.oversized.check((wanted, verbose))
         if verbose:
             return self._verbose_tx(wanted, tx_hash)
-        return raw_txs.fetch(wanted, partial(self._ask_node, wanted, tx_hash))
+        return raw_txs.fetch(wanted, partial(self._fetch_tx, wanted, tx_hash))
 
-    async def _ask_node(self, wanted: bytes, tx_hash: str, verbose: bool) -> Any:
+    async def _fetch_tx(self, wanted: bytes, tx_hash: str, verbose: bool) -> Any:
         """Return a transaction as the node has it: hex, or its JSON form if verbose.
 
         None if the JSON form is too large to be read; RPCError if the hex is too large to send.
@@ -167,8 +167,8 @@ class TransactionMethods(SessionBase):
     def _proof_in_block(self, height: int, find: Find, finish: Finish, *, branch: bool) -> Any:
         """Return ``finish(tx hash, its position, branch)``, or an awaitable of it.
 
-        ``find(txs)`` says at which position of the block the transaction is. Hashes and branch
-        belong to one block, whatever becomes of the chain meanwhile.
+        ``find(txs)`` returns the position of the transaction in the block. Hashes and branch
+        belong to one block, even if the chain changes during the computation.
         """
         blocks, chain = self.shared.blocks, self.shared.tip
         found = blocks.hashes_now(height) if chain.is_block_known(height) else None

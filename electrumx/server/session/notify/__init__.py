@@ -1,1 +1,1 @@
-"""Who has subscribed to what, and the notifications they get."""
+"""Subscriptions, and the notifications of their subscribers."""

@@ -21,6 +21,7 @@ from typing import TypeVar
 from aiorpcx import RPCError, TaskTimeout, timeout_after
 
 from electrumx.lib import util
+from electrumx.lib.tasks import TimeSlice
 from electrumx.server.session.notify.subscriber import ScriptSubscriber, Subscriber
 from electrumx.server.session.notify.subscriptions import ScriptIndex
 
@@ -201,9 +202,8 @@ class FanOut:
 
 async def _in_time_slices(items: Iterable[T]) -> AsyncIterator[T]:
     """Iterate over a copy; yield to the event loop after each time slice."""
-    deadline = perf_counter() + SLICE_SECS
+    time_slice = TimeSlice(SLICE_SECS)
     for item in list(items):
         yield item
-        if perf_counter() > deadline:
-            await asyncio.sleep(0)
-            deadline = perf_counter() + SLICE_SECS
+        if time_slice.is_over():
+            await time_slice.pause()

@@ -1,4 +1,4 @@
-"""What notifications need of a session."""
+"""A session, as notifications use it."""
 
 from collections.abc import Awaitable
 from typing import Protocol

@@ -1,1 +1,1 @@
-"""What sessions share: caches, and a consistent view of the tip."""
+"""The state that sessions share: caches, and a consistent view of the tip."""

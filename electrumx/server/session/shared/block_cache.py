@@ -13,8 +13,7 @@ from typing import Protocol
 from aiorpcx import RPCError
 
 from electrumx.lib.lru import LRUCache
-from electrumx.server.db import wire_rows
-from electrumx.server.db.flusher import DBError
+from electrumx.server.db import DBError, wire_rows
 from electrumx.server.session.engine.limits import COST_CACHED, tx_hashes_cost
 from electrumx.server.session.engine.params import BAD_REQUEST
 from electrumx.server.storage.schema import DBReadError
@@ -29,16 +28,16 @@ HASH_LEN = 32
 
 
 class BlockSource(Protocol):
-    """What the cache uses of the database."""
+    """The database, as the cache uses it."""
 
     def cached_header(self, height: int) -> bytes | None:
         """Return the raw header of a block if it is in memory."""
 
     async def raw_header(self, height: int) -> bytes:
-        """Return the raw header of a block; raise IndexError if there is none."""
+        """Return the raw header of a block; raise IndexError above the tip."""
 
     def block_tx_hashes(self, height: int) -> Awaitable[bytes]:
-        """Return the joined tx hashes of a block; raise DBError if there is none."""
+        """Return the joined tx hashes of a block; raise DBError above the tip."""
 
 
 class BlockTxs:
@@ -88,7 +87,7 @@ class BlockCache:
 
     def __init__(self, db: BlockSource) -> None:
         self._db = db
-        # The header says which block of that height the entry belongs to.
+        # The header identifies the block of that height.
         self.tx_hashes: LRUCache[tuple[int, bytes | None], BlockTxs] = LRUCache(
             CACHE_ENTRIES, CACHE_BYTES
         )
@@ -97,12 +96,12 @@ class BlockCache:
         )
 
     def clear(self) -> None:
-        """Forget all: the chain was reorganised."""
+        """Drop everything: the chain was reorganised."""
         self.tx_hashes.clear()
         self.levels.clear()
 
     async def header(self, height: int) -> bytes | None:
-        """Return the raw header of a block, None if there is none."""
+        """Return the raw header of a block, None above the tip."""
         try:
             return await self._db.raw_header(height)
         except IndexError:
@@ -139,7 +138,7 @@ class BlockCache:
     def branch_now(
         self, height: int, header: bytes | None, txs: BlockTxs, tx_pos: int
     ) -> tuple[list[str], float] | None:
-        """Return what ``branch`` does if that takes no thread."""
+        """Return ``branch`` if that needs no thread, else None."""
         count = len(txs)
         if count < MERKLE_CACHE_MIN_TXS:
             if txs.levels is None:

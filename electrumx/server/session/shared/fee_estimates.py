@@ -19,7 +19,7 @@ class FeeEstimates:
         self.cache: LRUCache[tuple[int, str | None], _Estimate] = LRUCache()
 
     def now(self, number: int, mode: str | None) -> float | None:
-        """Return a cached estimate, in coins per kB; None if there is none."""
+        """Return a cached estimate, in coins per kB; None if it is missing."""
         entry = self.cache.get((self._bucket(number), mode))
         if entry is None or entry.lock.locked() or entry.tip != self._tip():
             return None

@@ -27,7 +27,7 @@ FIELDS = (
 )
 # Those that are so far to the front of the queue may be paid next: this part of it.
 SELECTION_DIVISOR = 10
-# Balances computed before the event loop gets its turn: about a millisecond.
+# Balances computed before yielding to the event loop: about a millisecond.
 BALANCES_AT_ONCE = 500
 
 
@@ -77,7 +77,7 @@ def with_positions(masternodes: list[dict[str, Any]], now: float) -> list[dict[s
 
 
 class UTXOSource(Protocol):
-    """What the cache uses of the database."""
+    """The database, as the cache uses it."""
 
     @property
     def db_tip(self) -> bytes:
@@ -88,10 +88,10 @@ class UTXOSource(Protocol):
 
 
 class BalanceDeltas(Protocol):
-    """What the cache uses of the mempool."""
+    """The mempool, as the cache uses it."""
 
     async def balance_delta(self, hashX: bytes) -> int:
-        """Return what the mempool changes in the balance of a script, in satoshis."""
+        """Return the change of the balance of a script by the mempool, in satoshis."""
 
 
 class MasternodeCache:
@@ -140,7 +140,7 @@ class MasternodeCache:
         return hashX, sum(utxo.value for utxo in utxos)
 
     async def _with_balances(self) -> list[dict[str, Any]]:
-        """Return the masternodes with what each address has now, in coins; 0 if it is none."""
+        """Return the masternodes with the balance of each address, in coins; 0 if it is invalid."""
         result = []
         for number, (masternode, confirmed) in enumerate(
             zip(self._masternodes, self._confirmed, strict=True), start=1

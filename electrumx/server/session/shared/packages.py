@@ -1,11 +1,11 @@
-"""Packages of transactions: the node's answer to one, and what clients are answered.  Pure."""
+"""Packages of transactions: the node's reply to one, and the reply to the client.  Pure."""
 
 from collections.abc import Callable
 from typing import Any
 
 #: transactions in a package at most, as nodes have it
 MAX_PACKAGE_TXS = 25
-#: what Bitcoin Core says of a package without transactions, or with more than that
+#: Bitcoin Core's message for a package without transactions, or with more than that
 COUNT_TEXT = f"Array must contain between 1 and {MAX_PACKAGE_TXS} transactions."
 NOT_SUPPORTED_TEXT = "the daemon has no submitpackage"
 

@@ -26,7 +26,7 @@ from electrumx.lib.lru import LRUCache
 from electrumx.lib.tasks import EagerFuture
 from electrumx.lib.util import chunks
 from electrumx.server.db import wire_rows
-from electrumx.server.db.queries import Balance, Coins, PackedHistory
+from electrumx.server.db.queries import Balance, PackedHistory, PackedUTXOs
 from electrumx.server.session.engine.limits import COST_CACHED, history_cost
 from electrumx.server.session.engine.params import HISTORY_TOO_LARGE
 from electrumx.server.session.shared.script_history import ScriptHistory
@@ -69,7 +69,7 @@ class Database(Protocol):
     def history_entries(self, hashX: bytes, *, limit: int, after: int) -> Read[PackedHistory]:
         """Read at most ``limit`` entries after a transaction number (-1: from the first)."""
 
-    def coins(self, hashX: bytes) -> Read[Coins]:
+    def packed_utxos(self, hashX: bytes) -> Read[PackedUTXOs]:
         """Read the UTXOs of a script."""
 
     def balance(self, hashX: bytes) -> Read[Balance]:
@@ -203,18 +203,18 @@ class Balances(CachedQuery[tuple[int, int], Balance]):
         return self._db.balance(hashX)
 
     def _on_result(self, pending: PendingValue[tuple[int, int]], result: Balance) -> None:
-        value = result.coin_count, result.value
+        value = result.utxo_count, result.value
         self._store(pending, value, 0, result.backup_count)
 
 
-class UTXOLists(CachedQuery[bytes, Coins]):
+class UTXOLists(CachedQuery[bytes, PackedUTXOs]):
     """The UTXOs of scripts, packed: see ``wire_rows``."""
 
-    def _read(self, hashX: bytes) -> Read[Coins]:
-        return self._db.coins(hashX)
+    def _read(self, hashX: bytes) -> Read[PackedUTXOs]:
+        return self._db.packed_utxos(hashX)
 
-    def _on_result(self, pending: PendingValue[bytes], result: Coins) -> None:
-        self._store(pending, result.coins, len(result.coins), result.backup_count)
+    def _on_result(self, pending: PendingValue[bytes], result: PackedUTXOs) -> None:
+        self._store(pending, result.utxos, len(result.utxos), result.backup_count)
 
 
 class HistoryHashes(CachedQuery[ScriptHistory, PackedHistory]):
@@ -429,7 +429,7 @@ class ScriptCache:
         self.histories = Histories(db, max_send)
         self.utxos = UTXOLists(db, MAX_BYTES)
         self.balances = Balances(db, MAX_BALANCE_BYTES)
-        # What the last block added to histories, and the generation of their cache since
+        # The entries that the last block added to histories, and the generation of their cache
         self._addition: wire_rows.Addition | None = None
         self._added_in = 0
 

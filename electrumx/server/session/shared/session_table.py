@@ -50,7 +50,7 @@ class TableSession(Subscriber, Protocol):
         """Return the negotiated protocol."""
 
     def extra_cost(self) -> float:
-        """Return what the other sessions of the same groups add to the cost."""
+        """Return the cost that other sessions of the same groups add."""
 
     def unanswered_request_count(self) -> int:
         """Return the number of requests in progress."""

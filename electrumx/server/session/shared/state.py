@@ -1,4 +1,4 @@
-"""What all sessions of a server share: built once, and read by every request handler.
+"""The state that all sessions of a server share: built once, read by every request handler.
 
 Runs on the event loop.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from electrumx.lib.bounded_match import BoundedPattern
 from electrumx.lib.log_limit import RateLimitedLog
 from electrumx.server.daemon.client import Daemon
-from electrumx.server.db.flusher import DB
+from electrumx.server.db import DB
 from electrumx.server.env import Env
 from electrumx.server.mempool.sync import MemPool
 from electrumx.server.peers import PeerManager
@@ -55,7 +55,7 @@ class SharedState:
     fees: FeeEstimates
     oversized: OversizedResults
     masternodes: MasternodeCache
-    #: what only the full node can answer
+    #: requests that only the full node can answer
     node: Node
     #: the header that clients were last notified of
     header: AnnouncedHeader
@@ -123,6 +123,6 @@ def _groups(env: Env) -> limits.SessionGroups:
     return limits.SessionGroups(
         env.session_group_by_subnet_ipv4,
         env.session_group_by_subnet_ipv6,
-        # Nobody is limited if there is no range between the limits.
+        # Without a range between the limits no session is limited.
         env.cost_hard_limit if env.cost_hard_limit > env.cost_soft_limit else 0,
     )

@@ -19,6 +19,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
+from electrumx.lib.tasks import wait_for_event
 from electrumx.server.session.engine.limits import COST_FAILED_TRY
 from electrumx.server.session.engine.params import BAD_REQUEST, ServerFault
 
@@ -93,7 +94,7 @@ class TipConsistency:
         self.next_height = asyncio.Event()
 
     def state(self) -> TipState | None:
-        """Return what must not change during a computation; None if the tips differ."""
+        """Return the state that a computation depends on; None if the tips differ."""
         processor, db = self._processor, self._db
         height, tip = db.db_height, db.db_tip
         if (
@@ -171,7 +172,7 @@ class TipConsistency:
             charge(COST_FAILED_TRY)
         for wait in WAITS if after is None else WAITS[1:]:
             if next_height is not None and wait != 0:
-                await _wait_at_most(next_height, wait)
+                await wait_for_event(next_height, wait)
             next_height = self.next_height
             before = self.state() if check_tip else None
             if before is not None or not check_tip:
@@ -184,12 +185,3 @@ class TipConsistency:
                         return result
             charge(COST_FAILED_TRY)
         raise ServerFault(BAD_REQUEST, RETRIES_EXHAUSTED_TEXT)
-
-
-async def _wait_at_most(event: asyncio.Event, secs: float | None) -> None:
-    """Wait for an event, at most so many seconds (None: without limit)."""
-    waiter = asyncio.ensure_future(event.wait())
-    try:
-        await asyncio.wait([waiter], timeout=secs)
-    finally:
-        waiter.cancel()

@@ -175,7 +175,7 @@ async def test_sessions_and_groups_are_disconnected(world, admin, caplog):
     await until(lambda: world.manager.session_count() == 1)
 
 
-async def test_disconnecting_all_includes_the_caller_who_is_told_first(world, admin):
+async def test_disconnecting_all_includes_the_caller_which_gets_its_reply_first(world, admin):
     client, _id = await wallet(world)
     assert ["disconnecting all sessions"] == await admin.request("disconnect", ["ALL"])
     assert None is await client.recv()

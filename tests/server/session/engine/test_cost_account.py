@@ -569,6 +569,6 @@ async def test_notifications_of_blocks_go_only_to_whom_they_concern(monkeypatch)
         await world.new_block()
         # Nothing is to be told of a script that the block does not touch.
         assert notified[1:] == [ids[1]]
-        world.session(2).mempool_statuses[HASHX] = "changes when others are mined"
+        world.session(2).subscriptions.mempool_statuses[HASHX] = "changes when others are mined"
         await world.new_block()
         assert notified[2:] == ids[1:]

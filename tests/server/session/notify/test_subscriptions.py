@@ -1,4 +1,4 @@
-"""The index of subscriptions, held against sets; and who is told of what through it."""
+"""The index of subscriptions, compared with sets; and the notifications through it."""
 
 import asyncio
 import json
@@ -165,7 +165,7 @@ def status_of(history):
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "ws"])
-async def test_what_a_block_added_is_told_without_reading(protocol, caplog):
+async def test_additions_of_a_block_are_notified_without_a_read(protocol, caplog):
     caplog.set_level(logging.INFO)
     async with session_world(services=[FakeService(protocol), FakeService("rpc")]) as world:
         pairs = [script_hash(str(n)) for n in range(3)]
@@ -210,7 +210,7 @@ async def test_what_a_block_added_is_told_without_reading(protocol, caplog):
         assert world.db.history_reads == reads
 
 
-async def test_a_script_with_unconfirmed_transactions_is_told_of_with_them():
+async def test_the_status_of_a_script_with_unconfirmed_transactions_includes_them():
     async with session_world() as world:
         client = await world.connect()
         (one, one_x), (two, two_x) = script_hash("one"), script_hash("two")
@@ -225,7 +225,7 @@ async def test_a_script_with_unconfirmed_transactions_is_told_of_with_them():
         text = "".join(f"{hash_to_hex_str(h)}:{n}:" for h, n in world.db.histories[two_x])
         text += hash_to_hex_str(make_tx_hash("a")) + ":0:"
         assert told[two] == sha256(text.encode()).hex()
-        assert world.session().mempool_statuses == {two_x: told[two]}
+        assert world.session().subscriptions.mempool_statuses == {two_x: told[two]}
 
 
 async def test_a_block_that_confirms_all_or_some_of_a_wallets_transactions(caplog):
@@ -241,8 +241,12 @@ async def test_a_block_that_confirms_all_or_some_of_a_wallets_transactions(caplo
         await world.touch(mined_x, pending_x, other_x)
         for _ in range(3):
             await client.notification()
-        assert world.session().mempool_statuses.keys() == {mined_x, pending_x, other_x}
-        # What is pending has its parent confirmed, and is not touched itself.
+        assert world.session().subscriptions.mempool_statuses.keys() == {
+            mined_x,
+            pending_x,
+            other_x,
+        }
+        # The pending transaction has its parent confirmed, and is not touched itself.
         del summaries[mined_x]
         summaries[pending_x] = [Summary(make_tx_hash(pending_x), 1, False)]
         await world.new_confirmed_block([mined_x])
@@ -253,7 +257,7 @@ async def test_a_block_that_confirms_all_or_some_of_a_wallets_transactions(caplo
             [mined, status_of(world.db.histories[mined_x])],
             [pending, sha256(text).hex()],
         ]
-        assert world.session().mempool_statuses.keys() == {pending_x, other_x}
+        assert world.session().subscriptions.mempool_statuses.keys() == {pending_x, other_x}
         assert "notified of 2 addresses" in caplog.text
         summaries.clear()
         await world.new_confirmed_block([mined_x, pending_x, other_x])
@@ -262,10 +266,10 @@ async def test_a_block_that_confirms_all_or_some_of_a_wallets_transactions(caplo
             sh: status_of(world.db.histories[hashX])
             for sh, hashX in ((mined, mined_x), (pending, pending_x), (other, other_x))
         }
-        assert world.session().mempool_statuses == {}
+        assert world.session().subscriptions.mempool_statuses == {}
 
 
-async def test_a_block_is_told_of_when_the_next_is_on_disk_already():
+async def test_a_block_is_notified_when_the_next_is_already_committed():
     async with session_world() as world:
         client = await world.connect()
         sh, hashX = script_hash("a")

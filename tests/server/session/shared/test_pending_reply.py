@@ -1,4 +1,4 @@
-"""Answers that wait for the database: who waits is called, in order, once, whatever the others do."""
+"""Replies that wait for the database: each callback is called once, in order."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ HASHX = b"x" * 11
 
 
 class Source:
-    """What is asked of it arrives when the test says so."""
+    """A query whose values arrive when the test ends them."""
 
     def __init__(self):
         self.pending = []
@@ -31,7 +31,7 @@ class Source:
 
 
 class Asked:
-    """A source, a chain, and what its answers were charged."""
+    """A query, a chain, and the charges of its replies."""
 
     def __init__(self):
         self.source = Source()
@@ -59,7 +59,7 @@ async def asked():
     return Asked()
 
 
-async def test_who_waits_is_called_at_once_and_in_order(asked):
+async def test_callbacks_are_called_at_once_and_in_order(asked):
     answer, told = asked.fetch(), []
     answer.add_done_callback(lambda answer: told.append(("first", answer.result())))
     answer.add_done_callback(
@@ -67,14 +67,14 @@ async def test_who_waits_is_called_at_once_and_in_order(asked):
     )
     asked.arrive()
     assert told == [("first", (HASHX, "value", 0.5)), ("second", False)]
-    # Late comers are told, too.
+    # A callback added after the end is called, too.
     answer.add_done_callback(lambda _answer: told.append("third"))
     await asyncio.sleep(0)
     assert told[2:] == ["third"]
     assert await answer == (HASHX, "value", 0.5)
 
 
-async def test_a_callback_that_raises_keeps_nobody_from_hearing(asked):
+async def test_a_callback_that_raises_does_not_stop_the_others(asked):
     loop, troubles, told = asyncio.get_running_loop(), [], []
     loop.set_exception_handler(lambda _loop, context: troubles.append(str(context["exception"])))
     answer = asked.fetch()
@@ -89,7 +89,7 @@ async def test_a_callback_that_raises_keeps_nobody_from_hearing(asked):
     assert troubles == ["my fault"]
 
 
-async def test_who_awaits_goes_on_right_after_the_others_were_told(asked):
+async def test_the_awaiting_coroutine_resumes_right_after_the_callbacks(asked):
     answer, order = asked.fetch(), []
     loop = asyncio.get_running_loop()
 
@@ -129,7 +129,7 @@ async def test_errors_of_the_read_and_of_the_answer_are_raised(asked):
         answer.result()
 
 
-async def test_a_result_that_has_to_wait_is_waited_for(asked):
+async def test_an_awaitable_result_is_awaited(asked):
     async def later(value):
         await asyncio.sleep(0)
         if value == "bad":
@@ -146,7 +146,7 @@ async def test_a_result_that_has_to_wait_is_waited_for(asked):
                 await answer
 
 
-async def test_if_the_chain_moved_meanwhile_the_value_is_read_again(asked):
+async def test_a_value_is_read_again_if_the_tip_changed(asked):
     answer = asked.fetch()
     asked.db.add_block()
     asked.notify()
@@ -156,7 +156,7 @@ async def test_if_the_chain_moved_meanwhile_the_value_is_read_again(asked):
 
 
 @pytest.mark.parametrize("moved", [False, True])
-async def test_one_that_is_cancelled_is_told_of_once_and_a_turn_later(asked, moved):
+async def test_cancelling_calls_the_callbacks_once_in_the_next_turn(asked, moved):
     answer, told = asked.fetch(), []
     answer.add_done_callback(lambda answer: told.append(answer.exception() is not None))
     if moved:
@@ -175,7 +175,7 @@ async def test_one_that_is_cancelled_is_told_of_once_and_a_turn_later(asked, mov
         answer.result()
 
 
-async def test_who_stops_waiting_cancels_it(asked):
+async def test_cancelling_the_awaiting_coroutine_cancels_the_reply(asked):
     answer, told = asked.fetch(), []
     answer.add_done_callback(lambda answer: told.append(answer.exception() is not None))
 

@@ -1,4 +1,4 @@
-"""What is kept of scripts: read once, added to by blocks, dropped when the chain is undone."""
+"""The cached queries of scripts: read once, extended by blocks, dropped by a reorg."""
 
 import asyncio
 from array import array
@@ -8,7 +8,7 @@ from aiorpcx import RPCError
 
 from electrumx.lib.hash import hash_to_hex_str, sha256
 from electrumx.server.db import wire_rows as packed
-from electrumx.server.db.queries import Balance, Coins, PackedHistory
+from electrumx.server.db.queries import Balance, PackedHistory, PackedUTXOs
 from electrumx.server.session.shared import script_cache as scripts
 from electrumx.server.session.shared import script_history
 from electrumx.server.session.shared.script_cache import ScriptCache
@@ -52,9 +52,9 @@ class Database:
         self.reads.append("balance")
         return self._later(lambda: Balance(*self.balances, self.backup_count))
 
-    def coins(self, hashX):
+    def packed_utxos(self, hashX):
         self.reads.append("coins")
-        return self._later(lambda: Coins(b"", self.backup_count))
+        return self._later(lambda: PackedUTXOs(b"", self.backup_count))
 
 
 def entries(count, first=0):
@@ -90,7 +90,7 @@ async def test_a_block_adds_to_a_history_and_its_status(count):
 
 
 def added(hashXs_by_tx, first, height):
-    """What one block with these scripts' transactions added."""
+    """Return the additions of one block with these scripts' transactions."""
     hashes = b"".join(make_tx_hash("script", first + n) for n in range(len(hashXs_by_tx)))
     records = b"".join(sorted(packed.make_records(hashXs_by_tx, first)))
     ends = array("Q", [first + len(hashXs_by_tx)])
@@ -98,7 +98,7 @@ def added(hashXs_by_tx, first, height):
 
 
 @pytest.mark.parametrize("count", [0, 1, 150, 199, 1000])
-async def test_what_a_block_added_is_not_read(count):
+async def test_additions_of_a_block_are_not_read(count):
     db = Database()
     db.history = entries(count)
     cache = ScriptCache(db, MAX_SEND)
@@ -125,7 +125,7 @@ async def test_a_history_that_missed_a_block_is_read():
     cache = ScriptCache(db, MAX_SEND)
     await cache.refresh([HASHX])
     db.history += entries(1, first=3)
-    # Nobody needs it now.
+    # It is not refreshed at this block.
     cache.drop([HASHX], added([[HASHX]], 3, 3))
     db.history += entries(1, first=4)
     cache.drop([HASHX], added([[HASHX]], 4, 4))
@@ -138,7 +138,7 @@ async def test_a_history_that_was_read_with_the_block_in_it_is_not_extended_twic
     db = Database()
     db.history = entries(3)
     cache = ScriptCache(db, MAX_SEND)
-    # The block was committed, and is about to be told of.
+    # The block was committed before clients are notified of it.
     await cache.refresh([HASHX])
     cache.drop([HASHX], added([[HASHX]], 2, 2))
     await cache.refresh([HASHX])
@@ -146,7 +146,7 @@ async def test_a_history_that_was_read_with_the_block_in_it_is_not_extended_twic
     assert len(db.reads) == 1
 
 
-async def test_what_was_extended_is_not_kept_if_another_block_or_reorganisation_came():
+async def test_an_extended_history_is_not_cached_if_another_block_or_reorganisation_came():
     for undone in (False, True):
         db = Database()
         db.history = entries(3)
@@ -164,7 +164,7 @@ async def test_what_was_extended_is_not_kept_if_another_block_or_reorganisation_
         assert cache.histories.hashes.known_statuses([HASHX]) is None
 
 
-async def test_of_a_very_long_history_only_the_hash_is_kept_and_goes_on(monkeypatch):
+async def test_of_a_very_long_history_only_the_hash_stays_cached_and_is_continued(monkeypatch):
     monkeypatch.setattr(scripts, "KEPT_HISTORY_BYTES", 1_000)
     monkeypatch.setattr(script_history, "INLINE_ITEMS", 10)
     db = Database()
@@ -230,14 +230,14 @@ async def test_an_undone_block_takes_its_transactions_along():
     db.history = entries(3)
     db.backup_count += 1
     db.gate.set()
-    # That read ended in the old state of things, and is of use to nobody later.
+    # That read ended in the old state, and its result must not be cached.
     await reading
     history, _cost = await cache.histories.read(HASHX)
     assert packed.entries_of(history.entries) == db.history
     assert history.status([]) == expected_status(db.history)
 
 
-async def test_what_many_ask_for_is_read_once():
+async def test_concurrent_requests_share_one_read():
     db = Database()
     db.balances = (2, 70)
     cache = ScriptCache(db, MAX_SEND)
@@ -247,7 +247,7 @@ async def test_what_many_ask_for_is_read_once():
     assert cache.balances.now(HASHX) == (2, 70)
 
 
-async def test_what_was_read_before_a_block_is_answered_but_not_kept():
+async def test_a_value_read_before_a_block_is_returned_but_not_cached():
     db = Database()
     db.balances = (1, 5)
     cache = ScriptCache(db, MAX_SEND)
@@ -265,7 +265,7 @@ async def test_what_was_read_before_a_block_is_answered_but_not_kept():
     assert cache.balances.now(HASHX) == (2, 6)
 
 
-async def test_a_read_that_fails_fails_for_all_who_wait_and_is_tried_anew():
+async def test_a_read_that_fails_fails_for_all_its_requests_and_is_not_cached():
     db = Database()
     cache = ScriptCache(db, MAX_SEND)
 

@@ -1,0 +1,153 @@
+"""Finds unspent outputs by outpoint: for the blocks that spend them, and for the mempool.
+
+An ``h`` row has four bytes of the transaction's hash; where that does not suffice, the full hash is
+compared, which is read from the flat files.  Runs in: worker threads.
+"""
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import Container, Sequence
+from struct import Struct
+
+from electrumx.lib.hash import HASHX_LEN
+from electrumx.server.db.stores import Stores
+from electrumx.server.storage import damage
+from electrumx.server.storage.schema import (
+    HASH_LEN,
+    OUTPOINT_PREFIX,
+    SUFFIX_LEN,
+    TX_HASH_PREFIX_LEN,
+    TXNUM_LEN,
+    TXOUT_IDX_LEN,
+    UTXO_PREFIX,
+    VALUE_LEN,
+    DBDamagedError,
+    UTXORow,
+)
+
+_LE4 = Struct("<I")
+_LE8 = Struct("<Q")
+_TX_NUM = slice(TXOUT_IDX_LEN, SUFFIX_LEN)
+
+
+class UTXOLookup:
+    """Look-ups in the ``utxo`` store of open stores."""
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+
+    def tx_hash(self, tx_num: int) -> tuple[bytes | None, int]:
+        """Return (tx hash, height) of a tx number; the hash is None if it is not committed."""
+        stores = self._stores
+        height = bisect_right(stores.tx_counts, tx_num)
+        if height > stores.state.height:
+            return None, height
+        return stores.files.tx_hashes([tx_num])[0] or None, height
+
+    def row(
+        self,
+        tx_hash: bytes,
+        txout_idx: int,
+        spent: Container[bytes] = (),
+        *,
+        exact: bool = False,
+    ) -> UTXORow | None:
+        """Return the rows of an unspent output, or None.
+
+        ``spent`` has the keys of rows that are to be deleted but are still there.  An output that
+        is known to exist need not be looked up with ``exact``: then the transaction's hash, of
+        which the rows have four bytes, is compared only where there are several rows.
+        """
+        outpoint = tx_hash + _LE4.pack(txout_idx)
+        return self.rows([outpoint], spent, exact=exact)[0]
+
+    def rows(
+        self, outpoints: Sequence[bytes], spent: Container[bytes] = (), *, exact: bool = False
+    ) -> list[UTXORow | None]:
+        """Do as :meth:`row` for each of many outpoints (tx_hash, txout_idx LE4).
+
+        They are in the order of their rows: by four bytes of the hash, then by the index.
+        """
+        prefixes = [
+            OUTPOINT_PREFIX + outpoint[:TX_HASH_PREFIX_LEN] + outpoint[HASH_LEN:]
+            for outpoint in outpoints
+        ]
+        return self._stores.patience.run(
+            lambda: self._rows(outpoints, prefixes, spent, exact),
+            "looking up unspent outputs",
+        )
+
+    def _rows(
+        self,
+        outpoints: Sequence[bytes],
+        prefixes: list[bytes],
+        spent: Container[bytes],
+        exact: bool,
+    ) -> list[UTXORow | None]:
+        store = self._stores.utxo_db
+        assert store
+        return [
+            self._row_among(found, outpoint[:HASH_LEN], spent, exact) if found else None
+            for outpoint, found in zip(outpoints, store.rows_of(prefixes), strict=True)
+        ]
+
+    def _row_among(
+        self,
+        found: list[tuple[bytes, bytes]],
+        tx_hash: bytes,
+        spent: Container[bytes],
+        exact: bool,
+    ) -> UTXORow | None:
+        """Return the rows of the one that is of a transaction, among those of like outpoints.
+
+        Other servers' databases may have an output twice, of duplicate coinbases: the later one.
+        """
+        stores = self._stores
+        assert stores.utxo_db
+        rows = [row for row in found if row[0] not in spent]
+        exact = exact or len(rows) > 1
+        if len(rows) > 1:
+            rows.sort(key=lambda row: row[0][: -TXNUM_LEN - 1 : -1], reverse=True)
+        for key, hashX in rows:
+            fault = damage.outpoint_row_fault(key, hashX)
+            if fault:
+                raise stores.damage_log.error(fault)
+            suffix = key[-SUFFIX_LEN:]
+            if exact:
+                tx_num = int.from_bytes(suffix[_TX_NUM], "little")
+                if self.tx_hash(tx_num)[0] != tx_hash:
+                    continue
+            utxo_key = UTXO_PREFIX + hashX + suffix
+            value = stores.utxo_db.get(utxo_key)
+            if value is not None:
+                if len(value) != VALUE_LEN:
+                    raise stores.damage_log.error(
+                        f"row {utxo_key.hex()} of the utxo store has a value of {len(value):,d} "
+                        "bytes"
+                    )
+                return UTXORow(key, utxo_key, hashX + suffix[_TX_NUM] + value)
+        return None
+
+    async def hashXs_and_values(
+        self, prevouts: Sequence[tuple[bytes, int]]
+    ) -> list[tuple[bytes, int] | None]:
+        """Return (hashX, value) of each outpoint, None where it is not an unspent output."""
+        gate = self._stores.gate
+
+        def lookup(prevout: tuple[bytes, int]) -> tuple[bytes, int] | None:
+            gate.check()
+            # Always compared in full: an outpoint of the mempool need not exist here.
+            try:
+                row = self.row(*prevout, exact=True)
+            except DBDamagedError:
+                # It is in the log, and the mempool has to do without that output.
+                row = None
+            if row is None:
+                return None
+            return row.item[:HASHX_LEN], _LE8.unpack(row.item[-VALUE_LEN:])[0]
+
+        def lookup_all() -> list[tuple[bytes, int] | None]:
+            with gate.reading():
+                return [lookup(prevout) for prevout in prevouts]
+
+        return await asyncio.to_thread(lookup_all)

@@ -1,0 +1,110 @@
+"""The administrator's commands without a connection, and the query of scripts."""
+
+import asyncio
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from electrumx.lib.errors import OperatorError
+from electrumx.server.maintenance.snapshot import BackupReport
+from electrumx.server.maintenance.verify import Verdict
+from electrumx.server.session.admin import commands as commands_module
+from electrumx.server.session.admin.commands import AdminCommands, NotCaughtUpError
+from electrumx.server.session.admin.script_query import ScriptQuery
+from tests.fakes.session_world import FakeBP, FakeCoin, FakeDB, make_tx_hash, utxo
+
+
+class Server:
+    """The commands over fakes."""
+
+    def __init__(self):
+        self.db = FakeDB()
+        self.db.logger = logging.getLogger("db")
+        self.processor = FakeBP(self.db)
+        self.processor.state_lock = asyncio.Lock()
+        self.stop_event = asyncio.Event()
+        self.daemon = object()
+        shared = SimpleNamespace(db=self.db, daemon=self.daemon)
+        self.commands = AdminCommands(shared, self.processor, self.stop_event, None)
+
+
+@pytest.fixture
+async def server():
+    return Server()
+
+
+async def test_stop_asks_for_shutdown(server):
+    server.commands.stop()
+    assert server.stop_event.is_set()
+
+
+async def test_a_reorg_is_scheduled_or_refused_with_its_reason(server):
+    await server.commands.reorg(3)
+    assert server.processor.forced == [3]
+    with pytest.raises(OperatorError, match="undo information goes back 100"):
+        await server.commands.reorg(101)
+    server.processor.caught_up = False
+    with pytest.raises(NotCaughtUpError, match="still catching up with daemon"):
+        await server.commands.reorg(3)
+
+
+async def test_an_audit_needs_a_database_that_has_caught_up(server, monkeypatch):
+    asked = []
+
+    async def verify(db, **options):
+        asked.append((db, options["deep"], options["lock"], options["daemon"]))
+        return Verdict(True, ["verdict"])
+
+    monkeypatch.setattr(commands_module, "verify", verify)
+    assert (await server.commands.verify(deep=True)).lines == ["verdict"]
+    assert asked == [(server.db, True, server.processor.state_lock, server.daemon)]
+    server.processor.caught_up = False
+    with pytest.raises(NotCaughtUpError):
+        await server.commands.verify(deep=True)
+
+
+async def test_a_snapshot_is_reported_in_one_line(server, monkeypatch):
+    async def back_up(db, lock, path):
+        assert (db, lock) == (server.db, server.processor.state_lock)
+        return BackupReport(path, 1234, 5, 6_000, 1.25, 0.5)
+
+    monkeypatch.setattr(commands_module, "back_up", back_up)
+    assert await server.commands.back_up("/copy") == (
+        "height 1,234 is in /copy: 5 files, 6,000 bytes, in 1.2s, blocks held up for 0.500s"
+    )
+
+
+async def query(db, *items, limit=10):
+    return await ScriptQuery(db, FakeCoin, logging.getLogger("query")).lines(list(items), limit)
+
+
+async def test_a_query_lists_history_utxos_and_balance_up_to_a_limit():
+    db = FakeDB()
+    hashX = FakeCoin.hashX_from_script(b"\x51")
+    db.histories[hashX] = [(make_tx_hash(str(n)), n) for n in range(3)]
+    db.utxos[hashX] = [utxo("a", 10**8), utxo("b", 5 * 10**7)]
+    lines = await query(db, "51", limit=2)
+    assert lines[0] == "Script: 51"
+    assert [line.split(":")[0] for line in lines[1:]] == [
+        "History #1",
+        "History #2",
+        "UTXO #1",
+        "UTXO #2",
+        "Balance",
+    ]
+    assert lines[-1] == "Balance: 1.5 FAKE"
+
+
+async def test_a_query_goes_on_after_items_that_are_not_ours(caplog):
+    caplog.set_level("INFO")
+    lines = await query(FakeDB(), "foreign", "nonsense", "addr-1")
+    assert [line.partition(":")[0] for line in lines] == [
+        "unknown",
+        "unknown",
+        "Address",
+        "No history found",
+        "No UTXOs found",
+        "Balance",
+    ]
+    assert "query: foreign is not an address of ours" in caplog.text
