@@ -29,10 +29,10 @@ from types import SimpleNamespace
 from electrumx.cli import compact_history
 from electrumx.server.block_processor.flush_scheduler import FlushScheduler
 from electrumx.server.block_processor.processor import BlockProcessor
-from electrumx.server.bulk_sync.workspace import Workspace
 from electrumx.server.db import DB, upgrade
 from electrumx.server.history.row_compaction import CompactionPass
 from electrumx.server.history.store import History
+from electrumx.server.runs.workspace import Workspace
 from electrumx.server.runtime import fault_points as faults
 from electrumx.server.storage.base import Storage
 from tests.crash import audit, leavings, mutations

@@ -9,9 +9,9 @@ import pytest
 from electrumx.lib import util
 from electrumx.server.block_processor.flush_scheduler import FlushScheduler
 from electrumx.server.block_processor.processor import BlockProcessor
-from electrumx.server.bulk_sync.run_files import RunFile
 from electrumx.server.db import DB
 from electrumx.server.history.store import History
+from electrumx.server.runs.run_files import RunFile
 from electrumx.server.storage.schema import STATE_KEY, ChainState, DBError
 from tests.crash import audit
 from tests.crash.stories import REORG_LIMIT, UNDO_CHUNK, story

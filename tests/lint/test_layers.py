@@ -30,11 +30,7 @@ ROWS = [
     ["server.services", "server.setting_hints"],
     ["server.env", "server.runtime"],
     ["server.storage"],
-    [
-        # What opening a database needs to know of a bulk sync that was stopped in its last step.
-        *("server.bulk_sync.records", "server.bulk_sync.manifest", "server.bulk_sync.run_files"),
-        "server.bulk_sync.workspace",
-    ],
+    ["server.runs"],
     ["server.history"],
     ["server.db"],
     ["server.daemon"],

@@ -12,7 +12,7 @@ from electrumx.server.block_processor.compiled_indexer import CompiledIndex
 from electrumx.server.bulk_sync import reference
 from electrumx.server.bulk_sync.contents import PackedBlock
 from electrumx.server.bulk_sync.kernels import compiled_module
-from electrumx.server.bulk_sync.records import (
+from electrumx.server.runs.records import (
     HISTORY_LEN,
     LATE_LEN,
     OUTPOINT_ROW_LEN,

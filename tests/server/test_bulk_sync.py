@@ -11,14 +11,14 @@ import pytest
 from electrumx.lib.coins import BitcoinCashRegtest
 from electrumx.server.block_processor.variants import LTORBlockProcessor
 from electrumx.server.bulk_sync import choice, kernels
-from electrumx.server.bulk_sync.manifest import Manifest, Section
-from electrumx.server.bulk_sync.records import HISTORY, KINDS
-from electrumx.server.bulk_sync.run_files import RunFile, Sorted, ranges
 from electrumx.server.bulk_sync.scan import Scan
 from electrumx.server.bulk_sync.space import SpaceNeeded
 from electrumx.server.bulk_sync.stores import StoreFiller
 from electrumx.server.db.flat_files import FlatFiles
 from electrumx.server.history import store as history_module
+from electrumx.server.runs.manifest import Manifest, Section
+from electrumx.server.runs.records import HISTORY, KINDS
+from electrumx.server.runs.run_files import RunFile, Sorted, ranges
 from electrumx.server.storage.schema import DBError
 from tests.conftest import require
 from tests.fakes.bulk import contents, make_limits_small, sync

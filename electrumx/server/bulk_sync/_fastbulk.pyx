@@ -3,7 +3,7 @@
 """The hot loops of the bulk sync; ``bulk_sync.reference`` is the pure-Python implementation.
 
 Property tests feed both the same blocks and demand the same results.  Records are those of
-``bulk_sync.records``: fixed lengths, sorted by their bytes.
+``runs.records``: fixed lengths, sorted by their bytes.
 
 A chunk holds its unspent outputs in a hash table: records of 48 bytes lie in one growing array,
 freed ones in a list, and an array of 4-byte slots, at most two thirds full, finds them by linear
@@ -33,7 +33,7 @@ from electrumx.server.storage._layout cimport HASHX_LEN, OUTPOINT_LEN
 
 
 cdef enum:
-    # as in bulk_sync.records
+    # as in runs.records
     KEY_LEN = 24
     OUT_LEN = 48
     SPEND_LEN = 29

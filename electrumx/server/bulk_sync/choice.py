@@ -6,9 +6,9 @@ Owns the choice.  Runs in: a worker thread.
 import logging
 
 from electrumx.server.bulk_sync.space import space_needed
-from electrumx.server.bulk_sync.workspace import Workspace
 from electrumx.server.db.database import DB
 from electrumx.server.env import Env
+from electrumx.server.runs.workspace import Workspace
 from electrumx.server.sync_estimate import txs_remaining
 
 #: blocks that are to be indexed at least: fewer take no time in the ordinary way

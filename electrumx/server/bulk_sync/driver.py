@@ -68,16 +68,16 @@ from electrumx.lib.errors import DeserializeError, OperatorError
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.lib.log_text import printable
 from electrumx.server.bulk_sync.kernels import Kernels
-from electrumx.server.bulk_sync.manifest import SCAN, SWAP
 from electrumx.server.bulk_sync.merge import Merge, MergeStopped, UndoBlocks
-from electrumx.server.bulk_sync.records import UnmatchedSpendError
 from electrumx.server.bulk_sync.scan import ParsedPart, Scan, part_of
 from electrumx.server.bulk_sync.stores import filler
-from electrumx.server.bulk_sync.workspace import Workspace
 from electrumx.server.daemon.client import Daemon, DaemonError
 from electrumx.server.daemon.responses import block_hash
 from electrumx.server.db.database import DB
 from electrumx.server.env import Env
+from electrumx.server.runs.manifest import SCAN, SWAP
+from electrumx.server.runs.records import UnmatchedSpendError
+from electrumx.server.runs.workspace import Workspace
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage.schema import HIST_STATE_KEY, STATE_KEY, HistState
 from electrumx.server.storage.undo import NO_UTXO

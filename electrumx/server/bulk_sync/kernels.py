@@ -10,7 +10,7 @@ from typing import Any
 
 from electrumx.server.bulk_sync import reference
 from electrumx.server.bulk_sync.contents import BlockContents, PackedBlock
-from electrumx.server.bulk_sync.records import Joined, UnmatchedSpendError
+from electrumx.server.runs.records import Joined, UnmatchedSpendError
 
 
 def compiled_module() -> ModuleType | None:

@@ -24,10 +24,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
-from electrumx.server.bulk_sync import manifest as manifests
 from electrumx.server.bulk_sync.kernels import Kernels
-from electrumx.server.bulk_sync.manifest import JOIN, SCAN, SWAP, Section
-from electrumx.server.bulk_sync.records import (
+from electrumx.server.bulk_sync.stores import Put, StoreFiller
+from electrumx.server.runs import manifest as manifests
+from electrumx.server.runs.manifest import JOIN, SCAN, SWAP, Section
+from electrumx.server.runs.records import (
     HISTORY,
     HISTORY_LEN,
     KEY_LEN,
@@ -42,9 +43,8 @@ from electrumx.server.bulk_sync.records import (
     Joined,
     Kind,
 )
-from electrumx.server.bulk_sync.run_files import Range, Sorted, ranges
-from electrumx.server.bulk_sync.stores import Put, StoreFiller
-from electrumx.server.bulk_sync.workspace import Workspace
+from electrumx.server.runs.run_files import Range, Sorted, ranges
+from electrumx.server.runs.workspace import Workspace
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage.schema import undo_key
 

@@ -13,7 +13,7 @@ from struct import Struct
 
 from electrumx.lib.hash import HASHX_LEN
 from electrumx.server.bulk_sync.contents import BlockContents
-from electrumx.server.bulk_sync.records import (
+from electrumx.server.runs.records import (
     HISTORY_LEN,
     KEY_LEN,
     LATE_LEN,

@@ -25,10 +25,10 @@ from typing import Any
 
 from electrumx.server.bulk_sync.contents import BlockContents, PackedBlock
 from electrumx.server.bulk_sync.kernels import Kernels
-from electrumx.server.bulk_sync.manifest import Run, Section
-from electrumx.server.bulk_sync.records import HISTORY, LATE, OUTPUTS, SPENDS, UNDO, Kind
-from electrumx.server.bulk_sync.workspace import Workspace
 from electrumx.server.db.flat_files import FlatFiles
+from electrumx.server.runs.manifest import Run, Section
+from electrumx.server.runs.records import HISTORY, LATE, OUTPUTS, SPENDS, UNDO, Kind
+from electrumx.server.runs.workspace import Workspace
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage.schema import HASH_LEN
 

@@ -24,7 +24,6 @@ from electrumx.lib import util
 from electrumx.lib.coins import Coin
 from electrumx.lib.coins.base import NEVER, OutputRule
 from electrumx.lib.hash import hash_to_hex_str
-from electrumx.server.bulk_sync.workspace import finish_move
 from electrumx.server.db import foreign_reorg_repair
 from electrumx.server.db.flat_files import FlatFiles
 from electrumx.server.db.foreign_reorg_repair import FetchBlocks
@@ -32,6 +31,7 @@ from electrumx.server.db.recent_blocks import RecentBlocks
 from electrumx.server.db.upgrade import OLD_VERSIONS, upgrade_utxo_store
 from electrumx.server.history.row_compaction import CompactionPass
 from electrumx.server.history.store import History
+from electrumx.server.runs.workspace import finish_move
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage.base import Storage
 from electrumx.server.storage.damage import DamageLog

@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from electrumx.lib import util
-from electrumx.server.bulk_sync import manifest as manifests
-from electrumx.server.bulk_sync.manifest import JOIN, SCAN, SWAP, Manifest, Section
-from electrumx.server.bulk_sync.records import (
+from electrumx.server.runs import manifest as manifests
+from electrumx.server.runs.manifest import JOIN, SCAN, SWAP, Manifest, Section
+from electrumx.server.runs.records import (
     HISTORY,
     KINDS,
     LATE,
@@ -24,7 +24,7 @@ from electrumx.server.bulk_sync.records import (
     UTXOS,
     Kind,
 )
-from electrumx.server.bulk_sync.run_files import RunFile
+from electrumx.server.runs.run_files import RunFile
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage.schema import DBError
 

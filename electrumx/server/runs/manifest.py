@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from electrumx.lib import util
-from electrumx.server.bulk_sync.records import Kind
+from electrumx.server.runs.records import Kind
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage.schema import DBError
 

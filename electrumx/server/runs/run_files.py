@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from electrumx.lib import util
-from electrumx.server.bulk_sync.manifest import Section
-from electrumx.server.bulk_sync.records import Kind
+from electrumx.server.runs.manifest import Section
+from electrumx.server.runs.records import Kind
 
 #: a part of a range may be so much larger than what is aimed at before it is divided
 OVERSIZE = 1.5
