@@ -19,8 +19,9 @@ import time
 from pathlib import Path
 
 from electrumx.lib.hash import double_sha256
+from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import fan_block, fan_spends, script_of, small_chain
 from tests.integration.server import ServerProcess
-from tests.integration.stand_in import StandIn, fan_block, fan_spends, script_of, small_chain
 
 SHARED = hashlib.sha256(script_of(7)).digest()[::-1].hex()
 WAIT_SECS = 300
@@ -117,7 +118,7 @@ def main():
     spends = list(spends_to_one_script(fan))
     mempool = {double_sha256(tx.serialize()): tx.serialize() for tx in spends[:-1]}
     with (
-        StandIn(maker.chain(tip)) as node,
+        NodeThread(maker.chain(tip)) as node,
         tempfile.TemporaryDirectory(prefix="ex-script-") as name,
     ):
         node.do(lambda n: n.mempool.update(mempool))

@@ -22,9 +22,8 @@ from pathlib import Path
 
 from benchmarks.measuring import cpu_secs, memory_kb
 from electrumx.lib.hash import double_sha256
-from tests.integration.server import ServerProcess
-from tests.integration.stand_in import (
-    StandIn,
+from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import (
     add_block,
     coinbase,
     fan_block,
@@ -32,6 +31,7 @@ from tests.integration.stand_in import (
     script_of,
     small_chain,
 )
+from tests.integration.server import ServerProcess
 
 WALLETS = 4
 SUBSCRIPTIONS = 300
@@ -57,8 +57,8 @@ def run_node(conn, txs, block_txs, blocks):
         # Only those that go into blocks are long.
         long = first < block_txs * blocks
         mempool += fan_spends(fan, sig_size=500 if long else 107, first=first)
-    with StandIn(maker.chain(tip)) as stand_in:
-        node = stand_in.node
+    with NodeThread(maker.chain(tip)) as thread:
+        node = thread.node
         node.waits_for_blocks = True
         raws = [tx.serialize() for tx in mempool]
         hashes = [double_sha256(raw) for raw in raws]
@@ -67,14 +67,14 @@ def run_node(conn, txs, block_txs, blocks):
             part = mempool[n * block_txs : (n + 1) * block_txs]
             tip = add_block(maker, tip, [coinbase(maker, script_of(0)), *part])
             mined.append(maker.blocks[tip][0])
-            stand_in.do(lambda node, n=n: node._block_txs(mined[n]))
-        conn.send((stand_in.env, len(node.blocks) - 1))
+            thread.do(lambda node, n=n: node._block_txs(mined[n]))
+        conn.send((thread.env, len(node.blocks) - 1))
         while True:
             order = conn.recv()
             if order == "load":
-                stand_in.do(lambda node: node.mempool.update(zip(hashes, raws, strict=True)))
+                thread.do(lambda node: node.mempool.update(zip(hashes, raws, strict=True)))
             elif order == "mine":
-                stand_in.do(lambda node: node.append(mined.pop(0)))
+                thread.do(lambda node: node.append(mined.pop(0)))
             else:
                 return
             conn.send(time.time())

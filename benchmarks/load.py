@@ -19,9 +19,10 @@ import time
 from pathlib import Path
 
 from benchmarks.measuring import cpu_secs, memory_kb
+from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import fan_block, script_of, small_chain
 from tests.integration import crowd
 from tests.integration.launcher import InjectedServer
-from tests.integration.stand_in import StandIn, fan_block, script_of, small_chain
 
 SCRIPTS = 6_000
 
@@ -30,7 +31,7 @@ def make_node():
     """A node with a chain whose last block pays to many scripts, one each."""
     maker, tip = small_chain()
     tip, _tx = fan_block(maker, tip, SCRIPTS)
-    return StandIn(maker.chain(tip))
+    return NodeThread(maker.chain(tip))
 
 
 def make_server(folder, node, **settings):

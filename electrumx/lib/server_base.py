@@ -74,7 +74,7 @@ class ServerBase:
         raise NotImplementedError
 
     def on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Report what went wrong in a callback of the loop, unless it is known noise."""
+        """Report an error in a callback of the loop, unless it is known noise."""
         message = context.get("message")
         if message and self.SUPPRESS_MESSAGE_REGEX.match(message):
             return
@@ -106,7 +106,7 @@ class ServerBase:
     async def run(self) -> None:
         """Serve until a signal, the shutdown event or the end of serve; then shut down.
 
-        Raises what serve raised. Cancelling this, too, shuts down in order.
+        Raises the exceptions of ``serve``. Cancelling this, too, shuts down in order.
         """
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self.on_exception)

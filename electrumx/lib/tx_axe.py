@@ -1,4 +1,4 @@
-"""The special transactions of Axe by their public names; lib.tx.dip2 has what they are."""
+"""The special transactions of Axe by their public names; lib.tx.dip2 defines them."""
 
 from electrumx.lib.tx.dip2 import CbTx as AxeCbTx
 from electrumx.lib.tx.dip2 import DeserializerDIP2, TxOutPoint

@@ -21,6 +21,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass
 
+from electrumx.lib.tasks import wait_for_event
 from electrumx.server.db.wire_rows import Addition
 
 NotifyFunc = Callable[[int, set[bytes]], Awaitable[None]]
@@ -112,12 +113,7 @@ class Notifications:
         secs = CHECK_SECS
         if self._waiting_since is not None and not self._notifying:
             secs = min(secs, max(0.0, self._waiting_since + PAIR_SECS - self._now()))
-        # Not wait_for: before Python 3.12 it loses a cancellation that comes with the wake-up.
-        timer = asyncio.get_running_loop().call_later(secs, self._changed.set)
-        try:
-            await self._changed.wait()
-        finally:
-            timer.cancel()
+        await wait_for_event(self._changed, secs)
 
     @staticmethod
     def _now() -> float:

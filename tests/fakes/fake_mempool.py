@@ -160,7 +160,7 @@ class FakeAPI(MemPoolAPI):
         self._pulse(self.processed)
 
     def announce_block(self):
-        """Let the mempool hear that the database moved."""
+        """Notify the mempool that the database moved."""
         self._pulse(self.db_changed)
 
     def add_utxo(self, script, value, tx_hash=None, idx=0):

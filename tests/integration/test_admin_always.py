@@ -11,8 +11,9 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.fakes.chain import COIN
 from tests.fakes.fake_node import Fault
+from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import small_chain
 from tests.integration.server import ServerProcess
-from tests.integration.stand_in import StandIn, small_chain
 from tests.ports import free_port
 
 HEIGHT = 60
@@ -23,7 +24,7 @@ AT_ONCE_SECS = 25
 @pytest.fixture
 def node(stopping):
     maker, tip = small_chain(HEIGHT)
-    return stopping.enter_context(StandIn(maker.chain(tip)))
+    return stopping.enter_context(NodeThread(maker.chain(tip)))
 
 
 @pytest.fixture

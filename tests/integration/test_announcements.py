@@ -6,9 +6,10 @@ import time
 import pytest
 
 from tests.conftest import free_port
+from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import small_chain
 from tests.integration.nodes import BitcoinSVNode
 from tests.integration.server import ServerProcess
-from tests.integration.stand_in import StandIn, small_chain
 
 # Of polls, which these tests would wait for in vain.
 HOUR = dict.fromkeys(("DAEMON_POLL_INTERVAL_BLOCKS", "DAEMON_POLL_INTERVAL_MEMPOOL"), 3_600_000)
@@ -67,10 +68,10 @@ async def test_a_real_node_announces_blocks_by_zmq(tmp_path, stopping, server_fo
     assert "announces blocks by ZMQ" in server.log()
 
 
-async def test_a_stand_in_announces_blocks_by_zmq_only(tmp_path, stopping):
+async def test_the_fake_node_announces_blocks_by_zmq_only(tmp_path, stopping):
     zmq = pytest.importorskip("zmq")
     maker, tip = small_chain(5)
-    node = stopping.enter_context(StandIn(maker.chain(tip)))
+    node = stopping.enter_context(NodeThread(maker.chain(tip)))
     context = stopping.enter_context(zmq.Context())
     publisher = stopping.enter_context(context.socket(zmq.XPUB))
     port = publisher.bind_to_random_port("tcp://127.0.0.1")
@@ -108,7 +109,7 @@ async def test_a_node_without_announcements_is_polled(bcoin, server_for):
 
 def test_an_address_that_is_none_ends_the_start_with_one_line(tmp_path, stopping):
     maker, tip = small_chain(2)
-    node = stopping.enter_context(StandIn(maker.chain(tip)))
+    node = stopping.enter_context(NodeThread(maker.chain(tip)))
     server = ServerProcess(
         tmp_path, node.env, protocols=("tcp",), ZMQ_BLOCK_ADDRESS="127.0.0.1:28332"
     ).launch()

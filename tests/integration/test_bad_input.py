@@ -18,9 +18,10 @@ from websockets.sync.client import connect as ws_connect
 from electrumx.lib.hash import double_sha256
 from electrumx.lib.tx import Tx, TxInput, TxOutput
 from tests.fakes.chain import MINUS_1
+from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import chained_block, script_of, small_chain
 from tests.integration.client import trusting_context
 from tests.integration.server import ServerProcess
-from tests.integration.stand_in import StandIn, chained_block, script_of, small_chain
 from tests.ports import free_port
 
 SECS = 20
@@ -139,7 +140,7 @@ def test_a_database_directory_without_permission_ends_the_server_with_one_line(t
         return
     # Nothing keeps root out but the file system itself, which not every kernel reports before.
     maker, tip = small_chain(2)
-    with StandIn(maker.chain(tip)) as node:
+    with NodeThread(maker.chain(tip)) as node:
         error = ends_with(DB_DIRECTORY="/proc/self", DAEMON_URL=node.env["DAEMON_URL"])
     assert error.startswith(
         ("cannot open the database in /proc/", "envvar DB_DIRECTORY value /proc/self is not writ")
@@ -161,14 +162,14 @@ def test_a_database_that_cannot_be_opened_ends_the_server_with_one_line(spoil, t
     folder.mkdir()
     spoil(folder)
     maker, tip = small_chain(2)
-    with StandIn(maker.chain(tip)) as node:
+    with NodeThread(maker.chain(tip)) as node:
         error = ends_with(DAEMON_URL=node.env["DAEMON_URL"])
     assert error.startswith(f"cannot open the database in {folder}/utxo: ")
 
 
 def test_a_database_of_something_else_ends_the_server_with_one_line(tmp_path, ends_with):
     maker, tip = small_chain(2)
-    with StandIn(maker.chain(tip)) as node:
+    with NodeThread(maker.chain(tip)) as node:
         url = {"DAEMON_URL": node.env["DAEMON_URL"]}
         with ServerProcess(tmp_path, node.env, protocols=("tcp", "rpc")):
             error = ends_with(**url)
@@ -247,7 +248,7 @@ def world(tmp_path_factory):
     tip = maker.grow(tip, 3)
     tx = huge_tx(maker, tip)
     with contextlib.ExitStack() as stack:
-        node = stack.enter_context(StandIn(maker.chain(tip)))
+        node = stack.enter_context(NodeThread(maker.chain(tip)))
         node.node.mempool[double_sha256(tx)] = tx
         server = ServerProcess(
             tmp_path_factory.mktemp("bad-input"),

@@ -11,10 +11,10 @@ import pytest
 
 from electrumx.lib.hash import double_sha256, hash_to_hex_str
 from tests.fakes.chain import ChainMaker, Model, hashX_of
+from tests.fakes.node_thread import NodeThread
 from tests.integration.audit import assert_follows, assert_same_blocks
 from tests.integration.oracle import Oracle, scripthash_of
 from tests.integration.server import ServerProcess
-from tests.integration.stand_in import StandIn
 
 pytestmark = [pytest.mark.slow]
 
@@ -85,7 +85,7 @@ async def test_every_script_of_a_made_chain_and_of_its_branches_agrees_with_the_
     maker, tip = made_chain
     oracle = ModelOracle(maker, tip)
     assert sum(map(len, oracle.txids)) > 3_000
-    node = stopping.enter_context(StandIn(maker.chain(tip)))
+    node = stopping.enter_context(NodeThread(maker.chain(tip)))
     servers = []
     for coin, engine in SETUPS[maker.ltor]:
         settings = {"COIN": coin, "DB_ENGINE": engine, "REORG_LIMIT": 500}

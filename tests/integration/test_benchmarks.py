@@ -236,7 +236,7 @@ def test_the_fake_node_notifies_calls_that_wait_for_a_block_at_once(folder, tmp_
 
 
 @pytest.mark.slow
-async def test_a_server_over_the_stand_in_node_answers_as_the_oracle(node_and_server):
+async def test_a_server_over_the_fake_node_answers_as_the_oracle(node_and_server):
     node, server = node_and_server
 
     async def agree(*, mempool):
@@ -261,7 +261,7 @@ async def test_a_server_over_the_stand_in_node_answers_as_the_oracle(node_and_se
 
 
 @pytest.mark.slow
-async def test_a_reorganisation_of_the_stand_in_node_is_followed(node_and_server):
+async def test_a_reorganisation_of_the_fake_node_is_followed(node_and_server):
     node, server = node_and_server
     before = BenchOracle(BenchNode(node))
     assert node.call("bench.reorganise")["mempool"] == 0
@@ -326,7 +326,7 @@ def test_requests_of_scenarios_have_the_oracles_results(folder, files, node_and_
 
 
 @pytest.mark.slow
-def test_arrivals_are_heard_by_all_and_memory_is_measured(folder, files, tmp_path, stopping):
+def test_arrivals_are_notified_to_all_and_memory_is_measured(folder, files, tmp_path, stopping):
     spec, targets = Spec("ours-leveldb"), files.targets()
     settings = dict.fromkeys(POLLING, "100")
     server = stopping.enter_context(running(spec, folder, tmp_path, SHAPE.blocks, **settings))

@@ -7,11 +7,12 @@ import pytest
 
 from electrumx.lib.hash import double_sha256
 from tests.conftest import free_port
+from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import fan_block, fan_spends, small_chain
 from tests.integration.client import ElectrumError
 from tests.integration.nodes import BitcoinSVNode
 from tests.integration.oracle import scripthash_of
 from tests.integration.server import ServerProcess
-from tests.integration.stand_in import StandIn, fan_block, fan_spends, small_chain
 
 pytestmark = [pytest.mark.daemon, pytest.mark.xdist_group("litecoind")]
 
@@ -163,7 +164,7 @@ async def test_published_transactions_of_others_are_notified_before_any_poll(tmp
     zmq = pytest.importorskip("zmq")
     maker, tip = small_chain(5)
     tip, fan = fan_block(maker, tip, 10)
-    node = stopping.enter_context(StandIn(maker.chain(tip)))
+    node = stopping.enter_context(NodeThread(maker.chain(tip)))
     context = stopping.enter_context(zmq.Context())
     publisher = stopping.enter_context(context.socket(zmq.XPUB))
     port = publisher.bind_to_random_port("tcp://127.0.0.1")

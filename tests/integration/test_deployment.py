@@ -19,11 +19,12 @@ import pytest
 from electrumx.cli.rpc import DEFAULT_SOCKET
 from tests.conftest import REPOSITORY, require
 from tests.fakes.chain import COIN, Model
+from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import small_chain
 from tests.integration import client as electrum
 from tests.integration.howto import Shell, block
 from tests.integration.processes import Child
 from tests.integration.server import ServerProcess, _accepts, wait_until
-from tests.integration.stand_in import StandIn, small_chain
 from tests.lint.test_docs import directives
 from tests.ports import free_ports
 
@@ -37,7 +38,7 @@ START_SECS = 60
 def node(stopping):
     """A fake node with a small chain."""
     maker, tip = small_chain(HEIGHT)
-    return stopping.enter_context(StandIn(maker.chain(tip)))
+    return stopping.enter_context(NodeThread(maker.chain(tip)))
 
 
 def documented_variables():
@@ -345,7 +346,7 @@ def test_systemd_is_notified_of_start_life_and_stop(short_tmp, node, stopping):
     assert "service manager" not in server.log()
 
 
-def test_systemd_hears_nothing_of_a_server_that_hangs(short_tmp, node, stopping):
+def test_a_server_that_hangs_sends_systemd_nothing(short_tmp, node, stopping):
     manager = stopping.enter_context(ServiceManager(short_tmp / "notify"))
     server = ServerProcess(
         short_tmp,
@@ -614,7 +615,7 @@ def database(tmp_path_factory):
     blocks = maker.chain(tip)
     folder = tmp_path_factory.mktemp("query")
     with (
-        StandIn(blocks) as node,
+        NodeThread(blocks) as node,
         ServerProcess(folder, node.env, protocols=("tcp", "rpc")) as server,
     ):
         server.wait_height(HEIGHT)

@@ -29,13 +29,13 @@ from tests.fakes.formats import (
     XayaNames,
     Zcoin,
 )
+from tests.fakes.node_thread import NodeThread
 from tests.fakes.time_formats import Exos, GravityZeroCoin, Peercoin, TokenPay
 from tests.integration.client import ElectrumError
 from tests.integration.compare import assert_same_index, assert_same_proofs
 from tests.integration.launcher import InjectedServer
 from tests.integration.made_oracle import MadeOracle
 from tests.integration.oracle import scripthash_of
-from tests.integration.stand_in import StandIn
 
 # The coin's own hash is tested by DashItself.
 TESTED = [maker for maker in MAKERS if maker is not Dash] + PACKAGED
@@ -67,7 +67,7 @@ class Story:
         self.first = self.chain.grow(fork, 4)
         self.second = self.chain.grow(fork, 6)
         node = FormatNode(self.chain, self.first)
-        self.node = stopping.enter_context(StandIn(node=node))
+        self.node = stopping.enter_context(NodeThread(node=node))
         path = f"{maker_class.__module__}:{maker_class.__name__}"
         plan = {"maker": path, "genesis_hash": maker.coin.GENESIS_HASH}
         env = {"COIN": maker.coin.NAME, "NET": maker.coin.NET, "DAEMON_URL": node.url}

@@ -18,9 +18,10 @@ from benchmarks.measuring import memory_kb
 from electrumx.lib.hash import double_sha256
 from electrumx.lib.tx import Tx, TxInput, TxOutput
 from tests.fakes.chain import MINUS_1
+from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import chained_block, script_of, small_chain
 from tests.integration.hostile_client import Hostile
 from tests.integration.server import ServerProcess
-from tests.integration.stand_in import StandIn, chained_block, script_of, small_chain
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +53,7 @@ class World:
         self._keep_coins(maker, tip)
         self.maker, self.tip = maker, maker.grow(tip, 3)
         blocks = maker.chain(self.tip)
-        self.node = stack.enter_context(StandIn(blocks))
+        self.node = stack.enter_context(NodeThread(blocks))
         huge = self._huge_tx()
         self.node.node.mempool[double_sha256(huge)] = huge
         services = (*PROTOCOLS, "rpc")

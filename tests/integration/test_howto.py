@@ -18,12 +18,13 @@ import pytest
 from electrumx.lib.hash import double_sha256
 from tests.conftest import REPOSITORY, require
 from tests.fakes.chain import COIN
+from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import small_chain
 from tests.integration import client as electrum
 from tests.integration import nodes, parts, test_deployment
 from tests.integration.howto import Shell, block, literal_blocks, page_blocks
 from tests.integration.processes import Child
 from tests.integration.server import _accepts, wait_until
-from tests.integration.stand_in import StandIn, small_chain
 from tests.integration.test_deployment import certificate_shown
 from tests.lint.test_sourcecode import tracked_files
 from tests.ports import free_port, free_ports
@@ -211,7 +212,7 @@ def chain():
 @pytest.fixture
 def reader(short_tmp, chain, stopping):
     maker, tip = chain
-    return Reader(short_tmp, stopping.enter_context(StandIn(maker.chain(tip))))
+    return Reader(short_tmp, stopping.enter_context(NodeThread(maker.chain(tip))))
 
 
 def line_pattern(line):

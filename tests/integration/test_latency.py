@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from electrumx.lib.hash import double_sha256
-from tests.integration.server import ServerProcess
-from tests.integration.stand_in import (
-    StandIn,
+from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import (
     add_block,
     coinbase,
     fan_block,
@@ -19,6 +18,7 @@ from tests.integration.stand_in import (
     script_of,
     small_chain,
 )
+from tests.integration.server import ServerProcess
 
 pytestmark = pytest.mark.slow
 
@@ -79,7 +79,7 @@ async def timed(what, pid, clients, wait):
 async def test_pings_are_answered_while_a_full_block_is_processed(tmp_path, stopping):
     maker, tip = small_chain(20)
     tip, fan = fan_block(maker, tip, TX_COUNT)
-    node = stopping.enter_context(StandIn(maker.chain(tip)))
+    node = stopping.enter_context(NodeThread(maker.chain(tip)))
     height = len(node.node.blocks) - 1
     spends = fan_spends(fan)
     mempool = {double_sha256(tx.serialize()): tx.serialize() for tx in spends}

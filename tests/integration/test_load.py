@@ -108,7 +108,17 @@ async def test_no_object_of_a_session_outlives_it(collector):
         )
 
 
-CENSUS = ("ElectrumX", "RawTransport", "BoundedConnection", "LineFramer", "Work")
+CENSUS = (
+    "ElectrumX",
+    "ScripthashMethods",
+    "CostAccount",
+    "SendQueue",
+    "Dispatcher",
+    "Receiver",
+    "PendingRequest",
+    "RawTransport",
+    "LineFramer",
+)
 
 
 def _census():

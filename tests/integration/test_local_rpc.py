@@ -14,9 +14,10 @@ import pytest
 import electrumx
 from tests.conftest import REPOSITORY
 from tests.fakes.chain import COIN, Model
+from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import small_chain
 from tests.integration import client as electrum
 from tests.integration.server import ServerProcess
-from tests.integration.stand_in import StandIn, small_chain
 from tests.ports import free_port, free_ports
 
 HEIGHT = 60
@@ -27,7 +28,7 @@ SCRIPT = b"\x76\xa9\x14" + ADDRESS_HASH + b"\x88\xac"
 @pytest.fixture
 def node(stopping):
     maker, tip = small_chain(HEIGHT)
-    return stopping.enter_context(StandIn(maker.chain(tip)))
+    return stopping.enter_context(NodeThread(maker.chain(tip)))
 
 
 @pytest.fixture

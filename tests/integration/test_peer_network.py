@@ -12,10 +12,11 @@ import pytest
 
 from electrumx.lib.hash import double_sha256, hash_to_hex_str
 from tests.fakes.chain import GENESIS_HEADER, ChainMaker
+from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import small_chain
 from tests.integration import client as electrum
 from tests.integration.launcher import InjectedServer
 from tests.integration.server import certificate
-from tests.integration.stand_in import StandIn, small_chain
 from tests.ports import free_port, free_ports
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -201,10 +202,10 @@ def chain():
 
 
 async def test_servers_find_each_other_and_are_not_misled(chain, tmp_path, stopping):
-    node = stopping.enter_context(StandIn(chain))
+    node = stopping.enter_context(NodeThread(chain))
     other = ChainMaker(seed=11)
     foreign = other.chain(other.grow(other.genesis_hash, HEIGHT))
-    wrong_node = stopping.enter_context(StandIn(foreign))
+    wrong_node = stopping.enter_context(NodeThread(foreign))
     network = Network(tmp_path, stopping)
     first = NODES["n1.example"]
 

@@ -11,9 +11,10 @@ import pytest
 
 from tests.fakes.chain import COIN, Model
 from tests.fakes.fake_node import Fault
+from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import small_chain
 from tests.integration import client as electrum
 from tests.integration.server import ServerProcess
-from tests.integration.stand_in import StandIn, small_chain
 
 # Closing sessions by force takes one second, waiting for listeners three; the rest is for a machine
 # that is busy.
@@ -90,7 +91,7 @@ def assert_index_is(server, raw_blocks):
 def test_it_ends_while_it_synchronises_and_goes_on_from_there(way, tmp_path, stopping):
     maker, tip = small_chain(400)
     blocks = maker.chain(tip)
-    node = stopping.enter_context(StandIn(blocks))
+    node = stopping.enter_context(NodeThread(blocks))
     node.node.delay = 0.3
     server = ServerProcess(tmp_path, node.env, protocols=("tcp", "rpc")).launch()
     stopping.callback(server.kill)
@@ -115,7 +116,7 @@ def test_it_ends_while_it_synchronises_and_goes_on_from_there(way, tmp_path, sto
 @pytest.mark.parametrize("way", WAYS)
 def test_it_ends_while_clients_are_connected(way, tmp_path, stopping):
     maker, tip = small_chain(50)
-    node = stopping.enter_context(StandIn(maker.chain(tip)))
+    node = stopping.enter_context(NodeThread(maker.chain(tip)))
     server = stopping.enter_context(ServerProcess(tmp_path, node.env))
     lines = []
     for protocol in ("tcp", "ssl", "rpc"):
@@ -157,7 +158,7 @@ def test_it_ends_while_clients_are_connected(way, tmp_path, stopping):
 @pytest.mark.parametrize("trouble", [Fault.WARMING_UP, Fault.HANG])
 def test_it_ends_while_it_waits_for_the_node(trouble, tmp_path, stopping):
     maker, tip = small_chain(3)
-    node = stopping.enter_context(StandIn(maker.chain(tip)))
+    node = stopping.enter_context(NodeThread(maker.chain(tip)))
     node.node.fail_always(trouble)
     server = ServerProcess(tmp_path, node.env, protocols=("tcp", "rpc")).launch()
     stopping.callback(server.kill)
@@ -167,7 +168,7 @@ def test_it_ends_while_it_waits_for_the_node(trouble, tmp_path, stopping):
 
 def test_it_ends_while_the_node_hangs_in_the_middle_of_serving(tmp_path, stopping):
     maker, tip = small_chain(10)
-    node = stopping.enter_context(StandIn(maker.chain(tip)))
+    node = stopping.enter_context(NodeThread(maker.chain(tip)))
     server = stopping.enter_context(ServerProcess(tmp_path, node.env, protocols=("tcp", "rpc")))
     node.node.fail_always(Fault.HANG)
     seen = len(node.node.authorizations)

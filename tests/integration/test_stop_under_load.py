@@ -14,10 +14,11 @@ import time
 import pytest
 
 from electrumx.lib.tx import TxOutput
+from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import add_block, coinbase, script_of, small_chain
 from tests.integration import client as electrum
 from tests.integration.forked_server import ForkedServers
 from tests.integration.server import ServerProcess, wait_until
-from tests.integration.stand_in import StandIn, add_block, coinbase, script_of, small_chain
 
 #: unspent outputs of each of the scripts that are asked for
 UTXOS = 40_000
@@ -106,7 +107,7 @@ class LoadedServer:
     """A server over a rich chain, to be started and ended again and again."""
 
     def __init__(self, folder, engine, stopping):
-        node = stopping.enter_context(StandIn(rich_chain()))
+        node = stopping.enter_context(NodeThread(rich_chain()))
         # For the settings only: it is started by forking.
         process = ServerProcess(folder, node.env, protocols=("tcp", "rpc"), DB_ENGINE=engine)
         self.ports = process.ports

@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.fakes.fake_node import RPCFault
+from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import small_chain
 from tests.integration.oracle import scripthash_of
 from tests.integration.server import ServerProcess
-from tests.integration.stand_in import StandIn, small_chain
 
 # Promised for a new tip and for every answer, and a busy machine's share
 LIMIT_SECS = 5.0
@@ -106,7 +107,7 @@ def longest_behind(at, told):
 @pytest.mark.parametrize("trouble", [slow_mempool, failing_mempool])
 async def test_tips_and_answers_keep_coming_in_a_storm(tmp_path, stopping, trouble):
     maker, tip = small_chain(20)
-    node = stopping.enter_context(StandIn(maker.chain(tip)))
+    node = stopping.enter_context(NodeThread(maker.chain(tip)))
     server = await asyncio.to_thread(
         stopping.enter_context, ServerProcess(tmp_path, node.env, protocols=("tcp", "rpc"))
     )
@@ -137,7 +138,7 @@ async def test_tips_and_answers_keep_coming_in_a_storm(tmp_path, stopping, troub
 
 async def test_a_start_in_a_storm_is_served(tmp_path, stopping):
     maker, tip = small_chain(20)
-    node = stopping.enter_context(StandIn(maker.chain(tip)))
+    node = stopping.enter_context(NodeThread(maker.chain(tip)))
     storm = Storm(node, maker, tip)
     node.do(slow_mempool)
     server = ServerProcess(tmp_path, node.env, protocols=("tcp", "rpc"))
@@ -156,7 +157,7 @@ async def test_a_start_in_a_storm_is_served(tmp_path, stopping):
 async def test_a_lost_block_behind_an_old_height_is_notified(tmp_path, stopping):
     """The node answers with the height that it had once more, and has lost that block by then."""
     maker, tip = small_chain(23)
-    node = stopping.enter_context(StandIn(maker.chain(tip)))
+    node = stopping.enter_context(NodeThread(maker.chain(tip)))
     server = await asyncio.to_thread(
         stopping.enter_context, ServerProcess(tmp_path, node.env, protocols=("tcp", "rpc"))
     )

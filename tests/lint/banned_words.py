@@ -51,7 +51,7 @@ WORDS = {
     r"(?:the|a|its|their|no) bill|billed|pric(?:e|es|ed) (?:of|for) (?:a|an|the|each|its) "
     r"(?:call|message|method|reply|request)s?": "cost, charge",
     r"(?:the|no|any|of|have|has|bring|brings|for) news": "notification",
-    r"(?:hear|hears|heard|hearing) (?:of|about|from)": "is notified",
+    r"(?:hear|hears|heard|hearing)": "is notified",
     r"at hand|in no time|a matter of course": "cached",
     r"(?:is|are|be|was|were|un|looks?|a|and|not|of|as) ?sound": "valid, intact",
     r"set apart|sets apart|setting apart": "freeze",
@@ -78,7 +78,7 @@ WORDS = {
     r"ha(?:s|ve|d) to say|(?:is|are|was|were) about to": "rewrite the sentence",
     r"steady(?! pace)|settled": "consistent, stable",
     r"there (?:is|are|was|were) none": "missing, no value",
-    r"makes of|shall|unasked": "rewrite the sentence",
+    r"makes of|shall|unasked|makes? go|(?:all|those|anyone) who asks?": "rewrite the sentence",
     # words that hide the subject
     # At the start of a text, of a clause or of an item.
     r'(?:(?<=^)|(?<=""")|(?<=[#,;:(]\s))what(?!\s(?:to|happens|happened)\s)': "name the thing",

@@ -120,11 +120,18 @@ def documented_signatures():
     return result
 
 
+def handler_classes(session_class):
+    """The classes whose methods answer the requests of a session."""
+    return (*session_class.handler_groups, session_class)
+
+
 def served_signatures(cls, protocol):
     """The same, of the handlers."""
     result = {}
-    for name, attribute in handler_names(cls, protocol).items():
-        parameters = list(inspect.signature(getattr(cls, attribute)).parameters.values())[1:]
+    classes = handler_classes(cls)
+    for name, (attribute, position) in handler_names(classes, protocol).items():
+        handler = getattr(classes[position], attribute)
+        parameters = list(inspect.signature(handler).parameters.values())[1:]
         # Surplus arguments, which some tolerate, have no names.
         named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         result[name] = {p.name: default_text(p.default) for p in named}
@@ -285,20 +292,20 @@ def test_methods_newer_than_the_oldest_version_are_served_in_it_as_extras():
         "blockchain.transaction.broadcast_package",
         "mempool.get_info",
     }
-    assert set(handler_names(ElectrumX, OLDEST)) == set(documented_signatures())
+    assert set(handler_names(handler_classes(ElectrumX), OLDEST)) == set(documented_signatures())
 
 
 def test_removed_methods_are_not_served():
     removed = re.findall(r"^``(blockchain[\w.]+)`` ", manual("protocol-removed"), re.MULTILINE)
 
     assert len(removed) == 9
-    assert not set(removed) & set(handler_names(ElectrumX, NEWEST))
+    assert not set(removed) & set(handler_names(handler_classes(ElectrumX), NEWEST))
 
 
 def test_every_command_of_the_operators_port_is_documented_and_no_other():
     documented = directives("rpc-interface", "rpccommand")
 
-    assert set(handler_names(LocalRPC, (0,))) == set(documented)
+    assert set(handler_names(handler_classes(LocalRPC), (0,))) == set(documented)
     assert len(documented) == len(set(documented))
 
 

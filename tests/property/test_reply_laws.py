@@ -3,13 +3,14 @@
 import asyncio
 import json
 import selectors
+from dataclasses import replace
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from electrumx.server.session.engine.json_result import EncodedJSON
 from electrumx.server.session.engine.method_registry import rpc_method
-from tests.property.test_session_laws import Sent, Session
+from tests.property.test_session_laws import LIMITS, Handlers, Sent, Session
 
 TIMEOUT_SECS = 1.0
 
@@ -56,11 +57,11 @@ class LateLoop(asyncio.SelectorEventLoop):
         self.selector.threads -= 1
 
 
-class SlowSession(Session):
-    """Handlers that wait for so many seconds, in all ways a handler may wait."""
+SLOW_LIMITS = replace(LIMITS, processing_timeout=TIMEOUT_SECS, cost_sleep=0.5)
 
-    processing_timeout = TIMEOUT_SECS
-    cost_sleep = 0.5
+
+class SlowHandlers(Handlers):
+    """Handlers that wait for so many seconds, in all ways a handler may wait."""
 
     @rpc_method("sleeps")
     async def sleeps(self, secs, result=None):
@@ -129,7 +130,7 @@ async def _answered(session, arrivals, batched):
             messages = [messages]
         session.receive([json.dumps(message).encode() for message in messages])
     turns = 0
-    while session._works or session._items or session._backlog or session._running:
+    while session.is_busy():
         await asyncio.sleep(0.2)
         turns += 1
         assert turns < 500, "a request holds its slot"
@@ -175,9 +176,10 @@ def test_each_request_is_answered_once_and_its_slot_freed(
     try:
 
         async def converse():
-            session = SlowSession(Sent(), concurrency_target=slots)
+            session = Session(Sent(), handlers=SlowHandlers, limits=SLOW_LIMITS)
+            session.account.concurrency_target = slots
             if throttled:
-                session._cost_fraction = 0.5
+                session.account.cost_fraction = 0.5
             return await _answered(session, arrivals, batched)
 
         asked, answered = loop.run_until_complete(converse())

@@ -11,9 +11,18 @@ from hypothesis import strategies as st
 
 from electrumx.server.session.engine import dispatch as work
 from electrumx.server.session.engine import receive as requests
+from electrumx.server.session.engine.cost_account import CostAccount
+from electrumx.server.session.engine.dispatch import Dispatcher
+from electrumx.server.session.engine.first_message import is_http
 from electrumx.server.session.engine.json_result import encode_result
-from electrumx.server.session.engine.method_registry import handler_names, handler_table, rpc_method
-from electrumx.server.session.engine.receive import FAST_MESSAGE_BYTES, RequestSession
+from electrumx.server.session.engine.method_registry import (
+    SessionMethods,
+    handler_names,
+    rpc_method,
+)
+from electrumx.server.session.engine.receive import FAST_MESSAGE_BYTES, Receiver
+from electrumx.server.session.engine.send_queue import SendQueue
+from electrumx.server.session.engine.session_limits import SessionLimits
 from electrumx.server.session.transport.transport import RawTransport
 from tests.fakes.connections import FakeSocketTransport, connection_context
 
@@ -45,37 +54,25 @@ class Sent:
         asyncio.get_running_loop().call_soon(self.session.on_lost)
 
 
-class Session(RequestSession):
+LIMITS = SessionLimits(
+    cost_soft_limit=0,
+    cost_hard_limit=0,
+    bw_cost_per_byte=0.001,
+    cost_sleep=0,
+    initial_concurrent=3,
+    processing_timeout=30,
+)
+
+
+class Handlers:
     """Handlers of every kind."""
 
-    cost_soft_limit, cost_hard_limit, cost_decay_per_sec, cost_sleep = 0, 0, 0.0, 0.0
-    bw_cost_per_byte = 0.001
-    initial_concurrent = concurrency_target = 3
-    processing_timeout = 30
-
-    def __init__(self, transport, **settings):
-        super().__init__(transport, Counter())
-        transport.session = self
-        self.parsing_lock = asyncio.Lock()
-        self.logged = []
-        for name, value in settings.items():
-            setattr(self, name, value)
-        self.request_handlers = handler_names(type(self), (1, 4))
-        self._handlers = handler_table(type(self), (1, 4))
-
-    @property
-    def logger(self):
-        return self
-
-    def exception(self, text):
-        self.logged.append(text)
-
-    def log(self, level, text):
-        self.logged.append(text)
+    def __init__(self, account):
+        self.account = account
 
     @rpc_method("none")
     def none(self):
-        self.bump_cost(1)
+        self.account.bump_cost(1)
 
     @rpc_method("echo")
     def echo(self, value, other=None):
@@ -114,12 +111,86 @@ class Session(RequestSession):
         raise ReplyAndDisconnect(value)
 
 
-class SlowSession(Session):
+class Session:
+    """The engine of a session without anything else."""
+
+    def __init__(
+        self,
+        transport,
+        *,
+        handlers=Handlers,
+        receiver=Receiver,
+        limits=LIMITS,
+        max_reply_bytes=0,
+    ):
+        transport.session = self
+        self.transport = transport
+        self.logged = []
+        self.account = CostAccount(self, limits)
+        self.queue = SendQueue(transport, self.account, self)
+        self.methods = SessionMethods((handlers(self.account),), Counter())
+        self.methods.set_version((1, 4))
+        self.dispatcher = Dispatcher(self, self.account, self.queue, self.methods)
+        self.receiver = receiver(
+            self,
+            self.account,
+            self.queue,
+            self.dispatcher,
+            self.methods,
+            parsing_lock=asyncio.Lock(),
+            max_reply_bytes=max_reply_bytes,
+        )
+        self.on_slot_free, self.on_flushed = self.receiver.resume, self.receiver.on_flushed
+        self.on_hard_limit = self.receiver.on_hard_limit
+        self.received_bytes, self.receive = self.receiver.received_bytes, self.receiver.receive
+        self.on_eof, self.bump_cost = self.receiver.on_eof, self.account.bump_cost
+
+    @property
+    def logger(self):
+        return self
+
+    def exception(self, text):
+        self.logged.append(text)
+
+    def log_limited(self, kind, text, level=0):
+        self.logged.append(text)
+
+    def extra_cost(self):
+        return 0.0
+
+    def retry_secs(self):
+        return 1
+
+    def accepts_first(self, message):
+        return not is_http(message)
+
+    def max_message_size(self):
+        return 0
+
+    def on_malformed(self):
+        """Nothing else is done."""
+
+    def on_lost(self):
+        self.queue.on_lost()
+        self.dispatcher.on_lost()
+        self.receiver.on_lost()
+
+    def is_busy(self):
+        """Return whether anything is left to process or to send."""
+        return (
+            self.receiver.is_busy()
+            or self.dispatcher.running
+            or self.dispatcher.flush_due
+            or self.queue.has_messages()
+        )
+
+
+class SlowReceiver(Receiver):
     def _answer_fast(self, message):
         return False
 
 
-METHODS = [*handler_names(Session, (1, 4)), "unknown", "", 5, None, ["none"]]
+METHODS = [*handler_names((Handlers,), (1, 4)), "unknown", "", 5, None, ["none"]]
 INTEGERS = st.integers(-5, 5) | st.sampled_from(
     [2**53, 2**63 - 1, 2**63, 2**64 - 1, 2**64, -(2**63), -(2**63) - 1, 10**30]
 )
@@ -212,22 +283,18 @@ def _slices_end_by_count():
 
 
 async def _settled(session):
-    while (
-        session._works
-        or session._items
-        or session._backlog
-        or session._parse_task
-        or session._scheduled
-        or session._flush_due
-    ):
+    while session.is_busy():
         await asyncio.sleep(0)
+    # What is scheduled only
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
 
 
-def _conversation(loop, kind, messages, **settings):
+def _conversation(loop, receiver_class, messages, **settings):
     """What came of messages, received one after the other: all that can be observed."""
 
     async def converse():
-        session = kind(Sent(), **settings)
+        session = Session(Sent(), receiver=receiver_class, **settings)
         replies = []
         for message in messages:
             session.received_bytes(len(message) + 1)
@@ -235,11 +302,12 @@ def _conversation(loop, kind, messages, **settings):
             await _settled(session)
             replies.append([json.loads(reply) for reply in session.transport.messages])
             session.transport.messages.clear()
-        sizes = (session.recv_count, session.recv_size, session.send_count)
-        counts = {name: n for name, n in session.method_counts.items() if n}
-        state = (session.rpc_version.name, session.transport.ended, session.errors, session.logged)
+        queue, account = session.queue, session.account
+        sizes = (session.receiver.recv_count, session.receiver.recv_size, queue.send_count)
+        counts = {name: n for name, n in session.methods.counts.items() if n}
+        state = (queue.rpc_version.name, session.transport.ended, account.errors, session.logged)
         # What is escaped in one form only may differ in length.
-        return replies, sizes, counts, state, round(session.cost - 0.001 * session.send_size, 6)
+        return replies, sizes, counts, state, round(account.cost - 0.001 * queue.send_size, 6)
 
     return loop.run_until_complete(converse())
 
@@ -259,15 +327,15 @@ def _comparable(value):
 )
 @example(messages=[b'{"id":1,"method":"none"}', b'{"id":2,"method":"none"}'], max_size=0)
 def test_the_fast_path_answers_as_the_slow_path_does(loop, messages, max_size):
-    expected = _conversation(loop, SlowSession, messages, max_response_size=max_size)
+    expected = _conversation(loop, SlowReceiver, messages, max_reply_bytes=max_size)
     assert _comparable(expected) == _comparable(
-        _conversation(loop, Session, messages, max_response_size=max_size)
+        _conversation(loop, Receiver, messages, max_reply_bytes=max_size)
     )
 
 
 def test_both_paths_are_taken(loop):
     async def taken(message):
-        return Session(Sent())._answer_fast(message)
+        return Session(Sent()).receiver._answer_fast(message)
 
     def is_fast(message):
         return loop.run_until_complete(taken(message))

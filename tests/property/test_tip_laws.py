@@ -27,7 +27,6 @@ from electrumx.server.mempool import sync as mempool_module
 from electrumx.server.mempool.sync import MemPool
 from electrumx.server.notifications import Notifications
 from electrumx.server.session import SessionManager
-from electrumx.server.session import manager as manager_module
 from tests.fakes.chain import COIN, ChainMaker, Model, hashX_of
 from tests.fakes.session_world import FakePeers, fake_env
 from tests.fakes.virtual_time import InlineExecutor, VirtualTimeLoop
@@ -160,7 +159,13 @@ class Simulation:
         self.mempool = MemPool(COIN, view)
         settings_ = fake_env(services=[], report_services=[], coin=COIN)
         self.manager = SessionManager(
-            settings_, self.db, self.bp, self.daemon, self.mempool, asyncio.Event()
+            settings_,
+            self.db,
+            self.bp,
+            self.daemon,
+            self.mempool,
+            asyncio.Event(),
+            peers=FakePeers(settings_, self.db),
         )
         self.committed = deque()  # (time at which it was last seen, tip)
         self.answers = 0
@@ -318,7 +323,6 @@ def simulate(seed, storm, slow_disk):
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for module in (mempool_module, reader):
             stack.enter_context(mock.patch.object(module, "ThreadPoolExecutor", InlineExecutor))
-        stack.enter_context(mock.patch.object(manager_module, "PeerManager", FakePeers))
         stack.callback(loop.close)
         asyncio.set_event_loop(loop)
         stack.callback(asyncio.set_event_loop, None)

@@ -134,7 +134,7 @@ class Coin:
     TX_PER_BLOCK: ClassVar[int]  # about how many, from then on
 
     # --- Daemon.
-    # What a DAEMON_URL must match completely.
+    # The pattern that a DAEMON_URL must match completely.
     RPC_URL_REGEX: ClassVar[str] = r".+@(\[[0-9a-fA-F:]+\]|[^]\[@:/?#\s]+)(:[0-9]{1,5})?"
     # TCP port, where the URL has none; None if the coin has no usual one.
     RPC_PORT: ClassVar[Optional[int]] = None

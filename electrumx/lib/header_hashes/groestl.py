@@ -48,7 +48,7 @@ def _substitution() -> list[int]:
 
 @lru_cache(maxsize=1)
 def _tables() -> list[list[int]]:
-    """Return for each row what a byte there becomes: the mixed column, first row on top."""
+    """Return for each row the result of a byte there: the mixed column, first row on top."""
     box = _substitution()
     return [
         [

@@ -29,7 +29,7 @@ def _jh_linear(a: int, b: int) -> int:
 
 
 def _jh_tables(swap: bool) -> list[list[int]]:
-    """Return for each two bits of a round constant what a pair becomes; swapped if it is odd."""
+    """Return for each two bits of a round constant the result of a pair; swapped if it is odd."""
     tables = []
     for bits in range(4):
         first, second = _JH_BOXES[bits >> 1], _JH_BOXES[bits & 1]

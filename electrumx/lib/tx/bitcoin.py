@@ -1,6 +1,6 @@
 """Bitcoin's transactions, without witness and with (BIP144), alone and as lists in blocks.
 
-``Deserializer`` is also the frame of every other family.  A family defines what is different:
+``Deserializer`` is also the frame of every other family.  A family defines the differences:
 
 - ``read_tx``, if the hash of a transaction covers all of its bytes;
 - ``_read_tx_parts`` beside it, if the hash leaves some bytes out;

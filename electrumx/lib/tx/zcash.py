@@ -42,7 +42,7 @@ JOINSPLIT_TAIL_SIZE: Final = 32 + 64
 
 
 class TxJoinSplit(NamedTuple):
-    """A transaction of Zcash.  What is not indexed is kept as it stands on the wire."""
+    """A transaction of Zcash.  Fields that are not indexed are kept as they are on the wire."""
 
     version: int  # without the "overwintered" bit
     inputs: Sequence[TxInput]

@@ -19,6 +19,7 @@ from electrumx.lib import util
 from electrumx.lib.coins import Coin
 from electrumx.lib.errors import DeserializeError, OperatorError
 from electrumx.lib.log_text import printable
+from electrumx.lib.tasks import wait_for_event
 from electrumx.server.daemon.client import Daemon, DaemonError
 from electrumx.server.daemon.responses import ReplyTooLargeError, block_hash
 from electrumx.server.daemon.retry import RepeatFilter
@@ -129,13 +130,7 @@ class Prefetcher:
 
         Return whether one did: the height need not be requested again.
         """
-        # Not wait_for: before Python 3.12 it can lose a cancellation that comes with the wake-up.
-        new_height = asyncio.ensure_future(self.daemon.height_changed.wait())
-        try:
-            await asyncio.wait([new_height], timeout=self.polling_delay)
-            return new_height.done()
-        finally:
-            new_height.cancel()
+        return await wait_for_event(self.daemon.height_changed, self.polling_delay)
 
     def get_prefetched_blocks(self) -> list[bytes]:
         """Return the blocks fetched so far, in height order, and forget them."""

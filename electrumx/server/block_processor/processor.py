@@ -42,6 +42,7 @@ import electrumx
 from electrumx.lib import util
 from electrumx.lib.errors import DeserializeError, OperatorError
 from electrumx.lib.log_text import printable
+from electrumx.lib.tasks import wait_for_event
 from electrumx.server.block_processor.block_parser import BlockParser, ParsedBlock
 from electrumx.server.block_processor.bulk_sync_task import BulkSyncTask
 from electrumx.server.block_processor.chain_state import ChainState
@@ -452,11 +453,7 @@ class BlockProcessor:
 
     async def _poll_pause(self) -> None:
         """Sleep between two polls, less if the daemon is notified of another tip."""
-        new_tip = asyncio.ensure_future(self.daemon.tip_changed.wait())
-        try:
-            await asyncio.wait([new_tip], timeout=self.poll_secs)
-        finally:
-            new_tip.cancel()
+        await wait_for_event(self.daemon.tip_changed, self.poll_secs)
 
     async def reorg_chain(self, count: int | None) -> None:
         """Undo blocks that the daemon's chain no longer has, or the last ``count`` ones."""

@@ -201,7 +201,7 @@ class Daemon(NodeRPC):
     # -- Calls
 
     async def height(self) -> int:
-        """Ask the node for its height, and remember it."""
+        """Request the node's height, and cache it."""
         height = await self._send_single("getblockcount")
         if not is_int(height) or not 0 <= height < MAX_HEIGHT:
             raise unexpected("getblockcount")
@@ -222,7 +222,7 @@ class Daemon(NodeRPC):
         pulse(self.tip_changed)
 
     def cached_height(self) -> int | None:
-        """Return the height last heard, None before the first time."""
+        """Return the height last received, None before the first time."""
         return self._height
 
     async def block_hex_hashes(self, first: int, count: int) -> list[str]:
@@ -314,7 +314,7 @@ class Daemon(NodeRPC):
     async def mempool_listing(self) -> Listing:
         """Return the same as mempool_hashes, binary, without stalling the loop if it is long.
 
-        What is text, but no hash, is left out.
+        Texts that are no hash are left out.
         """
         listing = await self._send_single("getrawmempool", reading=_AS_LISTING)
         if isinstance(listing, Listing):

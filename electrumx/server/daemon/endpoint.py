@@ -56,7 +56,7 @@ def endpoint_of(url: str) -> Endpoint:
 
 
 def with_encoded_login(url: str) -> str:
-    """Encode what would end the user's name or password within a URL before the last @."""
+    """Encode characters that would end the user's name or password before the last @ of a URL."""
     scheme, _, rest = url.partition("://")
     login, _, host = rest.rpartition("@")
     login = re.sub(r"[/?#\[\]\\ \t]", lambda match: f"%{ord(match[0]):02X}", login)

@@ -61,7 +61,7 @@ from electrumx.server.daemon.retry import (
 _Self = TypeVar("_Self", bound="NodeRPC")
 
 HTTP_FORBIDDEN = 403
-# Warnings that are remembered, so that they are not logged again.
+# Warnings already logged, which are not repeated.
 MAX_LOGGED_ONCE = 1_000
 
 
@@ -196,7 +196,7 @@ class NodeRPC:
         pulse(self.url_changed)
 
     def _checked_endpoint(self, url: str) -> Endpoint:
-        """Refuse at once what would only fail, endlessly, when a request is sent."""
+        """Refuse a URL at once that would only fail, endlessly, when a request is sent."""
         try:
             return endpoint_of(url)
         except ValueError as e:
@@ -283,7 +283,7 @@ class NodeRPC:
         """Send data to url; return the parsed JSON of the answer."""
         if self.session is None:
             raise RuntimeError("the daemon's HTTP session is not open")
-        # An object in place of the session need not know of these.
+        # A replaced session need not accept these.
         if isinstance(self.session, aiohttp.ClientSession):
             # Requests are for the node that the operator named, and for no other machine.
             options["allow_redirects"] = False

@@ -55,7 +55,7 @@ def listing_of(hex_hashes: Iterable[str]) -> Listing:
 def parse_reply(body: bytearray, parse_json: Callable[[bytearray], Any]) -> Any:
     """Parse a reply as ``parse_json`` does, except that a list of hashes becomes a Listing.
 
-    Raises what ``parse_json`` raises.
+    Raises the exceptions of ``parse_json``.
     """
     head = _HEAD.match(body)
     if head is None:

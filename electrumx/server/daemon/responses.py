@@ -103,7 +103,7 @@ class BoundedResponse(aiohttp.ClientResponse):
     ) -> Any:
         """Return ``parse(body)``.  Raises ResponseTooLargeError, and the exceptions of ``parse``.
 
-        What is longer than SMALL_REPLY is read when ``budget`` has room for it.
+        A reply longer than SMALL_REPLY is read when ``budget`` has room for it.
         """
         max_bytes = min(max_bytes, self.max_bytes)
         announced = self._announced_bytes()

@@ -46,7 +46,7 @@ class _Allowance:
         self._budget.charge(nbytes)
 
     def end(self) -> None:
-        """Stop counting what was read."""
+        """Stop counting the bytes read."""
         self._budget.release(self._used)
 
 
@@ -153,7 +153,7 @@ class RestBlocks:
                 try:
                     body = await connection.get(full_path, allowance.admit)
                 except Disconnected:
-                    # The node closes what was idle for long; a new connection is another matter.
+                    # The node closes long idle connections; a new connection is another matter.
                     if connection.used:
                         continue
                     raise

@@ -110,7 +110,7 @@ class RestConnection(asyncio.BufferedProtocol):
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
 
-    # -- what the transport calls
+    # -- the protocol's methods, called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""

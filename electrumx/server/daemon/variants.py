@@ -36,7 +36,7 @@ __all__ = [
 
 
 class DashDaemon(Daemon):
-    """Nodes that know of masternodes.  Parameters and results are passed through."""
+    """Nodes with masternodes.  Parameters and results are passed through."""
 
     MASTERNODE_BROADCAST = "masternodebroadcast"
     MASTERNODE_LIST = "masternodelist"
@@ -178,7 +178,7 @@ class DecredDaemon(Daemon):
         super()._set_height(height - 1 if height > 0 else height)
 
     async def height(self) -> int:
-        """Ask the node for its height; return, and remember, one less."""
+        """Request the node's height; return, and cache, one less."""
         await super().height()
         height = self.cached_height()
         assert height is not None

@@ -51,6 +51,6 @@ def open_subscription(
 
 
 def close_subscription(context: Any, socket: Any) -> None:
-    """Close what :func:`open_subscription` returned."""
+    """Close the socket and context of :func:`open_subscription`."""
     socket.close(0)
     context.term()

@@ -21,7 +21,7 @@ class MemPoolAPI(ABC):
 
     @abstractmethod
     def cached_height(self) -> int | None:
-        """Return the node's height last heard, None if never."""
+        """Return the node's height last received, None if never."""
 
     @abstractmethod
     def db_height(self) -> int:

@@ -1,12 +1,12 @@
-"""Transactions that the node was heard to take into its mempool, or to remove from it.
+"""The queue of reports that the node added a transaction to its mempool, or removed one.
 
 Between two listings of the node's mempool, single transactions are reported: those that clients
-broadcast through us, and those that the node publishes by ZMQ.  They wait here until the mempool
-applies them, in batches, and notifies.  A report is only a hint: a transaction is added when the
-node has it and all its inputs are found.  Whatever is lost here is found by the next listing.
+broadcast through us, and those that the node publishes by ZMQ.  They queue here until the mempool
+applies them, in batches, and notifies.  A report is only a hint: the mempool adds a transaction
+when the node has it and all its inputs are found.  The next listing finds lost reports.
 
-What was applied since the last listing was requested is remembered, because that listing does not
-have it yet: without that a refresh would remove a transaction that was just broadcast.
+Reports applied since the last request of a listing are recorded, because that listing may lack
+them: without the record a refresh would remove a transaction that was just broadcast.
 
 Pure state; runs in: the event loop.
 """
@@ -98,7 +98,7 @@ class Arrivals:
             self._unresolved[tx_hash] = report
 
     def database_moved(self) -> None:
-        """Queue what waited for another block."""
+        """Queue the transactions that waited for another block."""
         unresolved, self._unresolved = self._unresolved, {}
         for tx_hash, report in unresolved.items():
             self._report_again(tx_hash, report)

@@ -1,13 +1,13 @@
-"""Hears by ZMQ which transactions enter and leave the node's mempool.
+"""Receives by ZMQ which transactions enter and leave the node's mempool.
 
 Optional: the operator sets the addresses at which nodes publish ``rawtx``, ``sequence`` or both.
 ``rawtx`` has the transactions that enter the mempool, and those of each new block; ``sequence``, of
 Bitcoin Core from 0.21 on, the hashes of those that enter and of those that are removed otherwise
-than by a block.  What is heard goes to the mempool as reports of single transactions, which it
-applies in batches.
+than by a block.  Each message goes to the mempool as a report of a single transaction; the
+mempool applies reports in batches.
 
 ZMQ publishers drop messages rather than wait for a slow subscriber, but number them.  After a gap in
-the numbers, and after a start, the mempool is listed.  Polling goes on all the same.
+the numbers, and after a start, the mempool is listed.  Polling continues in any case.
 
 Runs in: the event loop.  Each address has a socket of its own, as each publisher has its own numbers.
 """
@@ -54,7 +54,7 @@ class Mempool(Protocol):
 
 
 class MempoolFeed:
-    """Follows what nodes publish of their mempools.
+    """Subscribes to the messages that nodes publish of their mempools.
 
     Raises OperatorError if there are addresses and pyzmq is not installed, or if it refuses one.
     """

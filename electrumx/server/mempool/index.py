@@ -1,7 +1,7 @@
 """The transactions of the mempool, by hash and by script, and their fees: state and its queries.
 
 Owns the maps, the total size and the fee rates, which agree with each other between any two calls.
-Nothing here waits or reads; who fills the maps, and when, is ``mempool``'s business.
+Nothing here waits or reads; ``sync`` fills the maps.
 
 Runs in: the event loop.  Threads may read while nothing changes the state.
 """
@@ -100,7 +100,7 @@ class HashXMap(Mapping[bytes, set[bytes]]):
             stored.add(tx_hash)
 
     def remove(self, hashX: bytes, tx_hash: bytes) -> None:
-        """Take back what add did."""
+        """Undo ``add``."""
         part = self._parts[hashX[0]]
         stored = part[hashX]
         if isinstance(stored, bytes):
@@ -174,17 +174,17 @@ class Departure:
     confirmed: Confirmed
     tx_hashes: dict[bytes, None]
     touched: set[bytes]  # the hashXs of those
-    changes: int  # of the maps for which this was found out
+    changes: int  # of the maps for which this was computed
 
 
 class MemPoolIndex:
-    """Transactions, added and removed one by one, and the questions about them.
+    """Transactions, added and removed one by one, and the queries about them.
 
     txs: tx hash -> MemPoolTx;  hashXs: hashX -> set of tx hashes, never empty;  spenders: outpoint
     -> hash of the transaction that spends it. Only the owner may change them.
 
-    What a block makes go does so in one step, for all who ask: it is ``leaving`` from then on, and
-    is removed bit by bit.
+    The transactions that a block removes disappear from all queries in one step: they are
+    ``leaving`` from then on, and are removed from the maps in time slices.
     """
 
     def __init__(self) -> None:
@@ -242,7 +242,7 @@ class MemPoolIndex:
             self.large.changed(tx_hash, len(tx.out_pairs), tx_hashXs)
         touched |= tx_hashXs
 
-    # -- Single transactions that the node was heard to take or to remove
+    # -- Reports of single transactions that the node added or removed
 
     def _conflicts(self, tx: MemPoolTx) -> set[bytes]:
         """Return the transactions that spend an output that another one spends."""
@@ -312,7 +312,7 @@ class MemPoolIndex:
     def sync_unspent(self, hashX: bytes) -> list[UTXO]:
         """Return the outputs to hashX of transactions in the mempool, spent ones too.
 
-        What is spent there, of these and of the database's, is in sync_spends.
+        sync_spends has the outputs that they spend, of these and of the database's.
         """
         return [
             UTXO(-1, pos, tx_hash, 0, value)
@@ -321,7 +321,7 @@ class MemPoolIndex:
             if out_hashX == hashX
         ]
 
-    # -- What a block does. Runs in: a thread.
+    # -- The effects of a block. Runs in: a thread.
 
     def departure(self, confirmed: Confirmed) -> Departure:
         """Return the transactions to remove when these blocks are on top.
@@ -337,7 +337,7 @@ class MemPoolIndex:
         return Departure(confirmed, gone, touched, self._changes)
 
     def _add_with_descendants(self, pending: list[bytes], gone: dict[bytes, None]) -> None:
-        """Put transactions, and all that depend on them, to those that are gone."""
+        """Add transactions and all their descendants to ``gone``."""
         gone.update(dict.fromkeys(pending))
         while pending:
             parent = pending.pop()

@@ -1,7 +1,7 @@
-"""Views of scripts with many unconfirmed transactions, shared by all who ask.
+"""Views of scripts with many unconfirmed transactions, shared by all requests.
 
-The answers about an ordinary script are computed when they are asked for: it has a few unconfirmed
-transactions.  Of a script with 20,000 each answer takes tens of milliseconds.  These are computed
+The replies about an ordinary script are computed for each request: it has a few unconfirmed
+transactions.  For a script with 20,000 each reply takes tens of milliseconds.  These are computed
 in a thread, once for each state of the script in the mempool, and cached until a change of the
 mempool touches the script or a parent of one of its transactions.
 
@@ -74,7 +74,7 @@ class HistoryView:
         return None if making.cancelled() or making.exception() else making.result()
 
     async def made_status(self, history: Any) -> str:
-        """Compute the status of a confirmed history, once for all who ask."""
+        """Compute the status of a confirmed history, once for all requests."""
         making = self._making
         if history is not self._history or making is None:
             making = asyncio.ensure_future(asyncio.to_thread(self._make_status, history))
@@ -120,7 +120,7 @@ class _Views(Generic[V]):
         """Return the view of a script; ``tx_hashes()`` are those of its transactions now.
 
         If the script changes during each of some tries, the last view may lack the latest changes;
-        who is subscribed is notified of those afterwards.
+        a notification of those follows.
         """
         tries = 0
         while True:

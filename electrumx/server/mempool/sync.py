@@ -1,23 +1,23 @@
-"""Keeps an index of the node's unconfirmed transactions like the node's own.
+"""Synchronises an index of unconfirmed transactions with the node's mempool.
 
-Knows the node and the database only through MemPoolAPI.  What it holds, and the answers about it,
-are ``index``; new transactions are parsed and joined to their inputs in
-``acceptance``.
+Knows the node and the database only through MemPoolAPI.  ``index`` has the state and
+its queries, ``fetcher`` gets new transactions, ``acceptance`` parses them and finds their inputs.
 
 Runs in: the event loop, in the tasks of keep_synchronized.  The maps change on the loop only, with
 the lock held, and in time slices, each of which leaves them consistent; so queries,
-which also run on the loop and do not await, need no lock.  Everything that takes long and only
-reads is done in a thread, with the lock held where it reads the maps.  There is one such thread:
-several would not be faster, but each makes the loop wait longer for its turn.
+which also run on the loop and do not await, need no lock.  Long computations that only read run in
+a thread, with the lock held where they read the maps.  There is one such thread: several would not
+be faster, but each delays the event loop further.
 
 Two tasks change the maps.  A *refresh* lists the node's transactions, removes those that vanished
 and fetches the new ones, some ten thousands at a time; one that lacks a parent waits for the next
 portion, and at the end is dropped until the next refresh.  And the maps follow the database *step by
 step*: when blocks have been committed on top of the tip that the maps are at, their transactions and
-those that they made impossible go at once, without asking the node, so that clients need not wait
-until a node with a large mempool has listed it.  What has to go is found out while the block is on
-its way to the disk; then it is ``leaving``, in one step, and is removed when clients have been
-notified.  Undone blocks are a step too: their transactions are missing until the next refresh.
+those that they made impossible disappear at once, without a request to the node, so that clients
+need not wait until a node with a large mempool has listed it.  These transactions are determined
+while the block is written to disk; then they are ``leaving``, in one step, and are removed when
+clients have been notified.  Undone blocks are a step too: their transactions are missing until the
+next refresh.
 
 A refresh during which the tip moved, at the node or here, still adds new transactions: only a list
 that was made at the tip of the database shows that a transaction vanished, and makes the maps
@@ -168,7 +168,7 @@ class MemPool(MemPoolIndex):
             self._wake.set()
 
     async def _log_status(self, synchronized_event: asyncio.Event) -> None:
-        """Log when first synchronised, and from time to time what there is."""
+        """Log when the mempool is first synchronised, and its state from time to time."""
         self.logger.info("beginning processing of daemon mempool.  This can take some time...")
         start = time.monotonic()
         await synchronized_event.wait()

@@ -19,6 +19,7 @@ import aiohttp
 from aiorpcx import ProtocolError, RPCError, SOCKSError, TaskTimeout
 
 from electrumx.lib.peer import Peer
+from electrumx.lib.tasks import wait_for_event
 from electrumx.lib.util import class_logger, without_logins
 from electrumx.server.env import Env
 from electrumx.server.peers.admission import AddPeerRules
@@ -337,11 +338,7 @@ class PeerManager:
     @staticmethod
     async def _pause(peer: Peer, secs: float) -> None:
         """Return after `secs`, or as soon as the peer's retry event is set."""
-        timer = asyncio.get_running_loop().call_later(secs, peer.retry_event.set)
-        try:
-            await peer.retry_event.wait()
-        finally:
-            timer.cancel()
+        await wait_for_event(peer.retry_event, secs)
         peer.retry_event.clear()
 
     async def _attempt(self, peer: Peer) -> float | None:

@@ -7,7 +7,7 @@ implementation takes its place.
 
 from importlib import import_module
 
-#: Cython module, below electrumx.server -> what is slower without it
+#: Cython module, below electrumx.server -> the work that is slower without it
 COMPILED_MODULES = {
     "block_processor._fastblock": "parsing blocks",
     "bulk_sync._fastbulk": "the initial sync",

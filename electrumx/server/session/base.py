@@ -1,24 +1,29 @@
-"""What wallet and admin sessions have in common: identity, life, logging.
+"""A client's connection, of a wallet or of the administrator's tool: its identity and its parts.
 
-How a session answers is in ``requests``.  It has no task: the connection calls it.
+A session has no task: its transport calls it, which passes messages to the ``Receiver``.
 """
 
 import itertools
 import logging
-from collections.abc import Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from functools import cache
-from typing import Any
+from typing import Any, Protocol, TypeAlias
+
+from aiorpcx import NetAddress
 
 from electrumx.lib import util
-from electrumx.server.session.engine.dispatch import is_large
+from electrumx.lib.coins import Coin
+from electrumx.server.db import DB
+from electrumx.server.env import Env
+from electrumx.server.mempool.sync import MemPool
+from electrumx.server.peers import PeerManager
+from electrumx.server.session.engine.cost_account import CostAccount
+from electrumx.server.session.engine.dispatch import Dispatcher, is_large
+from electrumx.server.session.engine.first_message import is_http
 from electrumx.server.session.engine.json_result import encode_result
-from electrumx.server.session.engine.limits import SessionLimits
-from electrumx.server.session.engine.method_registry import (
-    ProtocolTuple,
-    handler_names,
-    handler_table,
-)
-from electrumx.server.session.engine.receive import RequestSession
+from electrumx.server.session.engine.method_registry import ProtocolTuple, SessionMethods
+from electrumx.server.session.engine.receive import Receiver
+from electrumx.server.session.engine.send_queue import CLOSE_SECS, MessageTransport, SendQueue
 from electrumx.server.session.shared.state import SharedState
 
 MASKED_ADDRESS = "xx.xx.xx.xx:xx"
@@ -33,42 +38,75 @@ def _logger_of(class_name: str) -> logging.Logger:
     return util.class_logger(__name__, class_name)
 
 
-class SessionBase(RequestSession):
-    """A connection of a client: a wallet, or the administrator's tool.
+class HasSharedState(Protocol):
+    """What a session needs of the session manager."""
 
-    ``kind`` is the protocol of the service it came through; ``transport`` is of ``transport``.
+    shared: SharedState
+
+
+HandlerGroups: TypeAlias = "tuple[Callable[[SessionBase, SharedState], object], ...]"
+
+
+class SessionBase:
+    """A connection of a client.
+
+    It has an account of its costs, a queue of messages to the client, the handlers of its requests,
+    a dispatcher of requests that wait, and a receiver of messages.  ``kind`` is the protocol of the
+    service it came through.
     """
+
+    __slots__ = (
+        "account",
+        "client",
+        "dispatcher",
+        "kind",
+        "methods",
+        "protocol_tuple",
+        "queue",
+        "receiver",
+        "session_id",
+        "session_mgr",
+        "shared",
+        "txs_sent",
+    )
+
+    #: classes of objects whose marked methods answer requests, each constructed for a session
+    handler_groups: HandlerGroups = ()
 
     def __init__(
         self,
-        session_mgr: Any,
-        db: Any,
-        mempool: Any,
-        peer_mgr: Any,
+        session_mgr: HasSharedState,
+        db: DB,
+        mempool: MemPool,
+        peer_mgr: PeerManager,
         kind: str,
-        transport: Any,
+        transport: MessageTransport,
     ) -> None:
-        shared: SharedState = session_mgr.shared
-        super().__init__(transport, shared.method_counts)
+        """``db``, ``mempool`` and ``peer_mgr`` are those of the manager's shared state."""
+        shared = session_mgr.shared
         self.session_mgr = session_mgr
         self.shared = shared
-        self.env = shared.env
-        if self.limited:
-            SessionLimits.from_env(self.env).apply(self)
-        self.concurrency_target = self.initial_concurrent
-        self.parsing_lock = shared.parsing_lock
-        self.db = db
-        self.mempool = mempool
-        self.peer_mgr = peer_mgr
         self.kind = kind
-        # Subclasses use what only their coins have.
-        self.coin: Any = self.env.coin
         self.client = "unknown"
         self.txs_sent = 0
-        self.log_me = shared.table.log_new
         self.protocol_tuple: ProtocolTuple = (0,)
-        self.request_handlers = {}
         self.session_id = next(_session_ids)
+        account = self.account = self.make_account()
+        queue = self.queue = SendQueue(transport, account, self)
+        groups = tuple(group(self, shared) for group in self.handler_groups)
+        # A subclass may itself have handlers.
+        self.methods = SessionMethods((*groups, self), shared.method_counts)
+        self.dispatcher = Dispatcher(self, account, queue, self.methods)
+        self.receiver = Receiver(
+            self,
+            account,
+            queue,
+            self.dispatcher,
+            self.methods,
+            parsing_lock=shared.parsing_lock,
+            max_reply_bytes=self.max_reply_bytes(),
+            log_me=shared.table.log_new,
+        )
         address = self.remote_address_string()
         # A health check of the administrator's comes every minute.
         level = logging.INFO if self.limited else logging.DEBUG
@@ -76,26 +114,49 @@ class SessionBase(RequestSession):
         self.log_limited("new connection", text, level)
         shared.table.add(self)
         if self.limited and (remote := self.remote_address()) is not None:
-            self.leniency = shared.table.leniency(remote.host)
+            account.leniency = shared.table.leniency(remote.host)
+
+    def make_account(self) -> CostAccount:
+        """Return the account of this session, in its construction."""
+        return CostAccount(self, self.shared.limits)
+
+    def max_reply_bytes(self) -> int:
+        """Return the bound on replies; 0 if there is none."""
+        return 0
 
     # -- identity
 
     @property
-    def logger(self) -> Any:
-        """The logger that names the session; made anew, as most sessions have little to say."""
+    def env(self) -> Env:
+        """The settings of the server."""
+        return self.shared.env
+
+    @property
+    def coin(self) -> type[Coin]:
+        """The currency that the server indexes."""
+        return self.shared.env.coin
+
+    @property
+    def logger(self) -> "logging.LoggerAdapter[logging.Logger]":
+        """The logger that names the session, constructed for each use: most sessions log little."""
         logger = _logger_of(type(self).__name__)
         return util.ConnectionLogger(logger, {"conn_id": str(self.session_id)})
 
     def log_limited(self, kind: str, text: str, level: int = logging.INFO) -> None:
-        """Log what a client can cause as often as it likes; ``kind`` is what such lines share."""
+        """Log what a client can cause any number of times; ``kind`` is common to such lines."""
         self.shared.log_limit.log(self.logger, kind, text, level)
 
-    def remote_address(self) -> Any:
-        """Return the peer's address (a NetAddress), or None."""
-        return self.transport.remote_address()
+    @property
+    def transport(self) -> MessageTransport:
+        """The connection."""
+        return self.queue.transport
+
+    def remote_address(self) -> NetAddress | None:
+        """Return the client's address; None if it is not known."""
+        return self.queue.transport.remote_address()
 
     def remote_address_string(self, *, for_log: bool = True) -> str:
-        """Return the peer's address; masked in logs if the operator wants that."""
+        """Return the client's address; masked in logs if the operator wants that."""
         if for_log and self.env.anon_logs:
             return MASKED_ADDRESS
         address = self.remote_address()
@@ -108,51 +169,97 @@ class SessionBase(RequestSession):
             status += "C"
         if self.log_me:
             status += "L"
-        return status + str(self.concurrency_target)
+        return status + str(self.account.concurrency_target)
 
     def client_text(self) -> str:
-        """Return how the client calls itself, short enough for a table."""
+        """Return the client's name, short enough for a table."""
         return self.client[:17]
 
     def protocol_version_string(self) -> str:
         """Return the negotiated protocol."""
         return util.version_string(self.protocol_tuple)
 
+    # -- what the session table shows
+
+    @property
+    def limited(self) -> bool:
+        """Whether the session is throttled and timed out: wallets are, the administrator is not."""
+        return self.account.limited
+
+    @property
+    def cost(self) -> float:
+        """What the session has cost, by itself."""
+        return self.account.cost
+
+    @property
+    def errors(self) -> int:
+        """How many errors it was sent."""
+        return self.account.errors
+
+    @property
+    def start_time(self) -> float:
+        """When it began, by the monotonic clock."""
+        return self.account.start_time
+
+    @property
+    def recv_count(self) -> int:
+        """Messages received and processed."""
+        return self.receiver.recv_count
+
+    @property
+    def recv_size(self) -> int:
+        """Bytes received."""
+        return self.receiver.recv_size
+
+    @property
+    def send_count(self) -> int:
+        """Messages sent."""
+        return self.queue.send_count
+
+    @property
+    def send_size(self) -> int:
+        """Bytes of those."""
+        return self.queue.send_size
+
+    @property
+    def last_recv(self) -> float:
+        """When a message was last received, by the monotonic clock."""
+        return self.receiver.last_recv
+
+    @last_recv.setter
+    def last_recv(self, when: float) -> None:
+        self.receiver.last_recv = when
+
+    @property
+    def log_me(self) -> bool:
+        """Whether its messages are logged."""
+        return self.receiver.log_me
+
+    @log_me.setter
+    def log_me(self, value: bool) -> None:
+        self.receiver.log_me = value
+
+    def unanswered_request_count(self) -> int:
+        """Return how many requests were taken on and not yet answered."""
+        return self.dispatcher.unanswered_request_count()
+
     def sub_count(self) -> int:
         """Return the number of subscriptions held."""
         return 0
 
-    def is_concerned(self) -> bool:
-        """Say if ``notify`` might have to do at another height, whatever was touched."""
-        return False
+    # -- costs
 
-    def notify_height(self) -> None:
-        """Tell the client of the new header, if it wants to hear."""
+    def bump_cost(self, delta: float) -> None:
+        """Charge ``delta``."""
+        self.account.bump_cost(delta)
 
-    def post_height(self) -> None:
-        """Put the same behind what is to be sent: see ``flush``."""
+    def recalc_concurrency(self) -> None:
+        """Decay the cost, and set how many requests may run at once."""
+        self.account.recalc_concurrency()
 
-    def notify(self, touched: set[bytes], height_changed: bool) -> Any:
-        """Tell the client of its scripts that were touched; return an awaitable if that waits."""
-        return None
-
-    # -- life
-
-    def max_message_size(self) -> int:
-        """Return the bound on messages that the transport keeps, in bytes."""
-        return int(self.env.max_recv)
-
-    def on_lost(self) -> None:
-        """Leave the session table, with a line in the log if there is something to say."""
-        super().on_lost()
-        self.shared.table.remove(self)
-        message = ""
-        if self.concurrency_target < self.initial_concurrent * 0.8:
-            message += " whilst throttled"
-        if self.send_size >= MUCH_SENT:
-            message += f".  Sent {self.send_size:,d} bytes in {self.send_count:,d} messages"
-        if message:
-            self.log_limited("disconnected", "disconnected" + message)
+    def set_cost_decay(self, per_sec: float) -> None:
+        """Set how fast the cost decays."""
+        self.account.cost_decay_per_sec = per_sec
 
     def extra_cost(self) -> float:
         """Return what the sessions of the same groups add to this one's cost."""
@@ -160,10 +267,14 @@ class SessionBase(RequestSession):
 
     def retry_secs(self) -> int:
         """Return after how many seconds a client over the limit is served again."""
-        return self.shared.table.groups.retry_secs(self, self.cost_hard_limit)
+        return self.shared.table.groups.retry_secs(self, self.account.limits.cost_hard_limit)
 
-    def on_disconnect_due_to_excessive_session_cost(self) -> None:
-        """Log who is being thrown out."""
+    def is_over_limit(self) -> bool:
+        """Return whether the session, with its groups, has reached the hard limit."""
+        return self.account.is_over_limit()
+
+    def log_excessive_cost(self) -> None:
+        """Log which session is closed for its cost."""
         address = self.remote_address()
         ip = None if address is None else str(address.host)
         groups = [group.name for group in self.shared.table.groups.of(self)]
@@ -172,21 +283,142 @@ class SessionBase(RequestSession):
         text = f"closing session over res usage. ip: {ip}. groups: {groups}"
         self.log_limited("closing session over res usage", text)
 
+    # -- called by the transport
+
+    def received_bytes(self, count: int) -> None:
+        """Charge for bytes received."""
+        self.receiver.received_bytes(count)
+
+    def receive(self, messages: list[bytes]) -> None:
+        """Process whole messages, in order."""
+        self.receiver.receive(messages)
+
+    def dropped_messages(self, count: int) -> None:
+        """Note that so many messages were too long."""
+        self.receiver.dropped_messages(count)
+
+    def unanswered_bytes(self) -> int:
+        """Return the memory that requests take that were received and not answered."""
+        return self.receiver.unanswered_bytes()
+
+    def on_unwritable(self) -> None:
+        """Note that the client does not read."""
+        self.receiver.on_unwritable()
+
+    def on_writable(self) -> None:
+        """Note that the client reads again."""
+        self.receiver.on_writable()
+
+    def on_eof(self) -> bool:
+        """Note that the client will ask no more; return whether it is still to be answered."""
+        return self.receiver.on_eof()
+
+    def on_lost(self) -> None:
+        """End: the connection has.  Leave the session table, and log if there is a reason."""
+        self.queue.on_lost()
+        self.dispatcher.on_lost()
+        self.receiver.on_lost()
+        self.methods.on_lost()
+        self.shared.table.remove(self)
+        self.account.on_lost()
+        message = ""
+        if self.account.concurrency_target < self.account.limits.initial_concurrent * 0.8:
+            message += " whilst throttled"
+        if self.send_size >= MUCH_SENT:
+            message += f".  Sent {self.send_size:,d} bytes in {self.send_count:,d} messages"
+        if message:
+            self.log_limited("disconnected", "disconnected" + message)
+
+    # -- called by the engine
+
+    def on_hard_limit(self) -> None:
+        """Note that no more requests may run."""
+        self.receiver.on_hard_limit()
+
+    def on_slot_free(self) -> None:
+        """Note that more requests may be taken on than before."""
+        self.receiver.resume()
+
+    def on_flushed(self) -> None:
+        """Note that replies were sent."""
+        self.receiver.on_flushed()
+
+    def accepts_first(self, message: bytes) -> bool:
+        """Return whether the connection may begin with a message; else nothing is executed."""
+        return not is_http(message)
+
+    def logged_text(self, message: bytes) -> str:
+        """Return what the log shows of a message, if the operator wants to see them."""
+        return repr(message)
+
+    def max_message_size(self) -> int:
+        """Return the bound on messages that the transport keeps, in bytes."""
+        return int(self.env.max_recv)
+
+    def on_malformed(self) -> None:
+        """Note that a message as a whole was malformed."""
+
+    # -- notifications
+
+    def is_concerned(self) -> bool:
+        """Return whether ``notify`` may have work at another height, whatever was touched."""
+        return False
+
+    def notify_height(self) -> None:
+        """Notify the client of the new header, if it has subscribed."""
+
+    def post_height(self) -> None:
+        """Queue the same notification: see ``flush``."""
+
+    def notify(self, touched: set[bytes], height_changed: bool) -> Awaitable[None] | None:
+        """Notify the client of its scripts that were touched; return an awaitable if that waits."""
+        return None
+
+    def log_notified(self, count: int) -> None:
+        """Log of how many scripts the client was notified."""
+        self.logger.info(f"notified of {count:,d} address{'' if count == 1 else 'es'}")
+
+    def flush(self) -> None:
+        """Send what is queued."""
+        self.queue.flush()
+
+    async def send_notification(self, method: str, args: Any = ()) -> None:
+        """Send a notification; returns at once, whether the client reads or not."""
+        self.queue.post_notification(method, args)
+        self.queue.flush()
+
+    # -- the end
+
+    def is_closing(self) -> bool:
+        """Return whether the connection has ended or is about to."""
+        return self.queue.is_closing()
+
+    def end(self, force_after: float) -> None:
+        """Close once all is sent, or after so many seconds; return at once."""
+        self.queue.end(force_after)
+
+    async def close(self, *, force_after: float = CLOSE_SECS) -> None:
+        """Close the connection; return when it is closed, at the latest after so many seconds."""
+        await self.queue.close(force_after=force_after)
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self.queue.abort()
+
     # -- requests
 
     async def bounded_json(self, key: Hashable, result: Any) -> Any:
-        """Return a result, encoded if it is large; RPCError, from then on, if it is too large.
+        """Return a result, encoded if it is large; raise RPCError if it is too large to send.
 
-        ``key`` says what was asked for; see ``OversizedResults``.
+        ``key`` is what was asked for: at the same tip it is refused from then on.
         """
         if not is_large(result):
             return result
-        encoded = await self.in_thread(0.0, encode_result, result)
-        self.shared.oversized.check_size(key, len(encoded), self.bw_cost_per_byte)
+        encoded = await self.account.in_thread(0.0, encode_result, result)
+        self.shared.oversized.check_size(key, len(encoded), self.account.bw_cost_per_byte)
         return encoded
 
     def set_request_handlers(self, ptuple: ProtocolTuple) -> None:
         """Serve the requests of a protocol version from now on."""
         self.protocol_tuple = ptuple
-        self.request_handlers = handler_names(type(self), ptuple)  # type: ignore[arg-type] # hashable
-        self._handlers = handler_table(type(self), ptuple)  # type: ignore[arg-type] # hashable
+        self.methods.set_version(ptuple)

@@ -1,16 +1,23 @@
-"""Sessions of coins that offer clients more than Bitcoin, or show them headers otherwise.
+"""Sessions of currencies with requests that Bitcoin has not, or with other headers.
 
-Coins name these classes.
+The currencies' classes name these.
 """
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
 from aiorpcx import RPCError
 
+from electrumx.server.daemon.client import DaemonError
+from electrumx.server.session.base import SessionBase
 from electrumx.server.session.electrum import ElectrumX
 from electrumx.server.session.engine.method_registry import rpc_method
-from electrumx.server.session.engine.params import bad_request
+from electrumx.server.session.engine.params import DAEMON_ERROR, bad_request
+from electrumx.server.session.methods.handler_group import HandlerGroup
+from electrumx.server.session.methods.headers import HeaderMethods
+from electrumx.server.session.shared.node import Node
+from electrumx.server.session.shared.state import SharedState
 
 # From this version on clients that ask for a proof do not want the whole of a long header.
 TRUNCATING_PROTOCOL = (1, 4, 1)
@@ -19,26 +26,29 @@ MAX_COLLATERAL_CHARS = 200
 
 
 def _require_words(value: Any, what: str) -> None:
-    """Refuse what is to be passed on to the node if it is no plain text.
+    """Raise RPCError if a value for the full node is not plain text.
 
-    A node that cannot parse a request, for half a character in it, or too many brackets, says so in
-    a way that has it repeated, and another node asked in the end.
+    A node that cannot parse a request, because of half a surrogate pair or too many brackets, answers
+    so that the request is repeated, and in the end sent to another node.
     """
     if not isinstance(value, str) or not value.isascii():
         raise bad_request(f"expected {what}")
 
 
-class AuxPoWElectrumX(ElectrumX):
-    """Merged mining: headers are long, and clients with a checkpoint need no proof of work."""
+class AuxPoWHeaderMethods(HeaderMethods):
+    """Requests about the long headers of merged mining: they are cut for clients with a checkpoint."""
+
+    __slots__ = ()
 
     def _truncates(self, proven: bool) -> bool:
-        return proven and self.protocol_tuple >= TRUNCATING_PROTOCOL
+        return proven and self.session.protocol_tuple >= TRUNCATING_PROTOCOL
 
     def presented_header(self, height: int, header: bytes, *, proven: bool) -> bytes:
         """Return a stored header, cut if it comes with a proof."""
         if not self._truncates(proven):
             return header
-        return header[: self.coin.TRUNCATED_HEADER_SIZE]
+        coin: Any = self.shared.env.coin
+        return header[: coin.TRUNCATED_HEADER_SIZE]
 
     async def presented_headers(self, start_height: int, headers: bytes, *, proven: bool) -> bytes:
         """Return concatenated headers, each cut if a proof comes with them."""
@@ -47,7 +57,7 @@ class AuxPoWElectrumX(ElectrumX):
         return await asyncio.to_thread(self._cut_each, headers)
 
     def _cut_each(self, headers: bytes) -> bytes:
-        coin = self.coin
+        coin: Any = self.shared.env.coin
         parts = []
         deserializer = coin.DESERIALIZER(headers)
         while deserializer.cursor < len(headers):
@@ -56,44 +66,38 @@ class AuxPoWElectrumX(ElectrumX):
         return b"".join(parts)
 
 
-class DashElectrumX(ElectrumX):
-    """Masternodes: their list, their states, and what the node tells of registered ones."""
+class AuxPoWElectrumX(ElectrumX):
+    """Merged mining: headers are long, and clients with a checkpoint need no proof of work."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        # Collateral outpoints of the masternodes whose state the client wants to hear of
-        self.mns: set[str] = set()
+    __slots__ = ()
 
-    def sub_count(self) -> int:
-        """Return the number of subscriptions held."""
-        return super().sub_count() + len(self.mns)
+    handler_groups = (*ElectrumX.handler_groups[1:], AuxPoWHeaderMethods)
 
-    def notify(self, touched: set[bytes], height_changed: bool) -> Any:
-        """Notify as every session does, and then of the masternodes' states."""
-        waiting = super().notify(touched, height_changed)
-        return self._notify_masternodes(waiting) if self.mns else waiting
 
-    async def _notify_masternodes(self, waiting: Any) -> None:
-        if waiting is not None:
-            await waiting
-        for collateral in tuple(self.mns):
-            try:
-                status = await self._status(collateral)
-            except RPCError as e:
-                # Other subscriptions are none the worse for it.
-                self.logger.info(f"masternode {collateral} not notified: {e.message}")
-                continue
-            await self.send_notification("masternode.subscribe", (collateral, status))
+async def _masternode_status(node: Node, collateral: str) -> Any:
+    """Return the node's answer to the state of a masternode; raises RPCError."""
+    return await node.request("masternode_list", ["status", collateral])
 
-    async def _status(self, collateral: str) -> Any:
-        result = await self.shared.node.request("masternode_list", ["status", collateral])
-        return result.get(collateral) if isinstance(result, dict) else None
+
+def _state_of(collateral: str, answer: Any) -> Any:
+    return answer.get(collateral) if isinstance(answer, dict) else None
+
+
+class MasternodeMethods(HandlerGroup):
+    """Requests about masternodes, which the full node answers."""
+
+    __slots__ = ("subscribed",)
+
+    def __init__(self, session: SessionBase, shared: SharedState) -> None:
+        super().__init__(session, shared)
+        #: collateral outpoints of the masternodes whose state the client has subscribed to
+        self.subscribed: set[str] = set()
 
     @rpc_method("masternode.announce.broadcast")
     async def masternode_announce_broadcast(self, signmnb: Any) -> Any:
-        """Pass on the signed announcement of a masternode; return the node's answer."""
+        """Send the signed announcement of a masternode; return the node's answer."""
         _require_words(signmnb, "a signed masternode broadcast")
-        self.bump_cost(1.0)
+        self.account.bump_cost(1.0)
         return await self.shared.node.request("masternode_broadcast", ["relay", signmnb])
 
     @rpc_method("masternode.subscribe")
@@ -102,22 +106,25 @@ class DashElectrumX(ElectrumX):
         _require_words(collateral, "a collateral outpoint")
         if len(collateral) > MAX_COLLATERAL_CHARS:
             raise bad_request("expected a collateral outpoint")
-        self.bump_cost(1.0)
-        result = await self.shared.node.request("masternode_list", ["status", collateral])
-        if result is None:
+        self.account.bump_cost(1.0)
+        answer = await _masternode_status(self.shared.node, collateral)
+        if answer is None:
             return None
-        self.mns.add(collateral)
-        self.shared.fan_out.always.add(self)
-        return result.get(collateral) if isinstance(result, dict) else None
+        self.subscribed.add(collateral)
+        self.shared.fan_out.always.add(self.session)
+        return _state_of(collateral, answer)
 
     @rpc_method("masternode.list")
     async def masternode_list(self, payees: Any) -> list[dict[str, Any]]:
         """Return all masternodes, or those that pay certain addresses."""
         if not isinstance(payees, list):
             raise bad_request("expected a list of payees")
-        self.bump_cost(1.0)
-        masternodes = await self.shared.masternodes.get()
-        self.bump_cost(len(masternodes) / 50)
+        self.account.bump_cost(1.0)
+        try:
+            masternodes: list[dict[str, Any]] = await self.shared.masternodes.get()
+        except DaemonError as e:
+            raise RPCError(DAEMON_ERROR, f"daemon error: {e!r}") from None
+        self.account.bump_cost(len(masternodes) / 50)
         if not payees:
             return masternodes
         wanted = {payee for payee in payees if isinstance(payee, str)}
@@ -128,41 +135,86 @@ class DashElectrumX(ElectrumX):
         """Return how the list of registered masternodes changed between two heights."""
         if not isinstance(base_height, int) or not isinstance(height, int):
             raise bad_request("expected a int block heights")
-        max_height = self.db.db_height
+        max_height = self.shared.db.db_height
         if not 1 <= base_height <= height <= max_height:
             raise bad_request(
                 f"require 1 <= base_height {base_height:,d} <= height {height:,d} "
                 f"<= chain height {max_height:,d}"
             )
-        self.bump_cost(1.0 + (height - base_height) / 100)
+        self.account.bump_cost(1.0 + (height - base_height) / 100)
         key = ("protx.diff", base_height, height)
         self.shared.oversized.check(key)
         result = await self.shared.node.request("protx", ("diff", base_height, height))
-        return await self.bounded_json(key, result)
+        return await self.session.bounded_json(key, result)
 
     @rpc_method("protx.info")
     async def protx_info(self, protx_hash: Any) -> Any:
-        """Return what the node tells of a registered masternode, without its own wallet's part."""
+        """Return a registered masternode as the node has it, without what its own wallet adds."""
         _require_words(protx_hash, "protx hash string")
-        self.bump_cost(1.0)
+        self.account.bump_cost(1.0)
         result = await self.shared.node.request("protx", ("info", protx_hash))
         if isinstance(result, dict):
             result.pop("wallet", None)
         return result
 
 
-class SmartCashElectrumX(DashElectrumX):
-    """SmartCash: rewards besides."""
+class DashElectrumX(ElectrumX):
+    """Masternodes: their list, their states, and registered ones as the node has them."""
+
+    __slots__ = ("mns",)
+
+    handler_groups = (*ElectrumX.handler_groups, MasternodeMethods)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        #: collateral outpoints of the masternodes whose state the client has subscribed to
+        self.mns = self.methods.find(MasternodeMethods).subscribed
+
+    def sub_count(self) -> int:
+        """Return the number of subscriptions held."""
+        return super().sub_count() + len(self.mns)
+
+    def notify(self, touched: set[bytes], height_changed: bool) -> Awaitable[None] | None:
+        """Notify as every session does, and then of the masternodes' states."""
+        waiting = super().notify(touched, height_changed)
+        return self._notify_masternodes(waiting) if self.mns else waiting
+
+    async def _notify_masternodes(self, waiting: Awaitable[None] | None) -> None:
+        if waiting is not None:
+            await waiting
+        for collateral in tuple(self.mns):
+            try:
+                answer = await _masternode_status(self.shared.node, collateral)
+            except RPCError as e:
+                # Other subscriptions are notified of all the same.
+                self.logger.info(f"masternode {collateral} not notified: {e.message}")
+                continue
+            status = _state_of(collateral, answer)
+            await self.send_notification("masternode.subscribe", (collateral, status))
+
+
+class RewardMethods(HandlerGroup):
+    """Requests about SmartCash's rewards, which the full node answers."""
+
+    __slots__ = ()
 
     @rpc_method("smartrewards.current")
     async def smartrewards_current(self) -> Any:
-        """Return what the node tells of the current rewards."""
-        self.bump_cost(1.0)
+        """Return the current rewards as the node has them."""
+        self.account.bump_cost(1.0)
         return await self.shared.node.request("smartrewards", ["current"])
 
     @rpc_method("smartrewards.check")
     async def smartrewards_check(self, addr: Any) -> Any:
-        """Return what the node tells of an address's rewards."""
+        """Return an address's rewards as the node has them."""
         _require_words(addr, "an address")
-        self.bump_cost(1.0)
+        self.account.bump_cost(1.0)
         return await self.shared.node.request("smartrewards", ["check", addr])
+
+
+class SmartCashElectrumX(DashElectrumX):
+    """SmartCash: masternodes, and rewards."""
+
+    __slots__ = ()
+
+    handler_groups = (*DashElectrumX.handler_groups, RewardMethods)

@@ -1,9 +1,14 @@
-"""The session of a wallet: the methods of all chapters, and its notifications."""
+"""The session of a wallet: the handlers of all its requests, and its notifications."""
 
 from collections.abc import Awaitable
 from typing import Any
 
+import electrumx
+from electrumx.lib import util
+from electrumx.server.env import Env
+from electrumx.server.session.base import HandlerGroups, SessionBase
 from electrumx.server.session.engine.limits import CONNECT_COST
+from electrumx.server.session.engine.method_registry import ProtocolTuple
 from electrumx.server.session.methods.headers import HeaderMethods
 from electrumx.server.session.methods.mempool import MempoolMethods
 from electrumx.server.session.methods.scripthash import ScripthashMethods
@@ -11,38 +16,89 @@ from electrumx.server.session.methods.server import ServerMethods
 from electrumx.server.session.methods.transaction import TransactionMethods
 
 
-class ElectrumX(
-    HeaderMethods, ScripthashMethods, TransactionMethods, MempoolMethods, ServerMethods
-):
-    """A client that speaks the Electrum protocol, 1.4 until it negotiates something else."""
+class ElectrumX(SessionBase):
+    """A client that speaks the Electrum protocol, 1.4 until it negotiates another version."""
+
+    __slots__ = ("headers", "scripts", "subscriptions")
+
+    PROTOCOL_MIN: ProtocolTuple = (1, 4)
+    PROTOCOL_MAX: ProtocolTuple = (1, 4, 2)
+
+    @classmethod
+    def protocol_min_max_strings(cls) -> list[str]:
+        """Return the range of protocols spoken."""
+        return [util.version_string(ver) for ver in (cls.PROTOCOL_MIN, cls.PROTOCOL_MAX)]
+
+    @classmethod
+    def server_version_args(cls) -> list[str | list[str]]:
+        """Return the arguments of server.version when we are the client."""
+        return [electrumx.version, cls.protocol_min_max_strings()]
+
+    @classmethod
+    def server_features(cls, env: Env) -> dict[str, Any]:
+        """Return the features object that describes this server."""
+        hosts: dict[str, dict[str, int]] = {}
+        for service in env.report_services:
+            hosts.setdefault(str(service.host), {})[f"{service.protocol}_port"] = service.port
+        min_str, max_str = cls.protocol_min_max_strings()
+        return {
+            "hosts": hosts,
+            "pruning": None,
+            "server_version": electrumx.version,
+            "protocol_min": min_str,
+            "protocol_max": max_str,
+            "genesis_hash": env.coin.GENESIS_HASH,
+            "hash_function": "sha256",
+            "services": [str(service) for service in env.report_services],
+        }
+
+    handler_groups: HandlerGroups = (
+        HeaderMethods,
+        ScripthashMethods,
+        TransactionMethods,
+        MempoolMethods,
+        ServerMethods,
+    )
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.max_response_size = self.shared.max_send
+        self.headers = self.methods.find(HeaderMethods)
+        self.subscriptions = self.methods.find(ScripthashMethods).subscriptions
+        self.scripts = self.subscriptions.scripts
         self.set_request_handlers(self.PROTOCOL_MIN)
-        self.bump_cost(CONNECT_COST)
-        self.recalc_concurrency()
+        self.account.bump_cost(CONNECT_COST)
+        self.account.recalc_concurrency()
+
+    def max_reply_bytes(self) -> int:
+        """Return the bound on replies."""
+        return self.shared.max_send
+
+    def sub_count(self) -> int:
+        """Return the number of subscribed scripts."""
+        return len(self.scripts)
 
     def is_concerned(self) -> bool:
-        """Say if ``notify`` might have to do at another height, whatever was touched."""
-        return bool(self.subscriptions.mempool_statuses)
+        """Return whether ``notify`` may have work at another height, whatever was touched."""
+        return not self.queue.ended and bool(self.subscriptions.mempool_statuses)
 
     def notify_height(self) -> None:
-        """Tell the client of the new header, if it wants to hear."""
-        if self.subscribe_headers:
-            self.send_message(self.shared.header.message(self.rpc_version))
+        """Notify the client of the new header, if it has subscribed."""
+        if self.headers.is_subscribed:
+            self.queue.send_message(self.shared.header.message(self.queue.rpc_version))
 
     def post_height(self) -> None:
-        """Put the same behind what is to be sent: see ``flush``."""
-        if self.subscribe_headers:
-            self.post_lines(self.shared.header.message(self.rpc_version), 1)
+        """Queue the same notification: see ``flush``."""
+        if self.headers.is_subscribed:
+            self.queue.post_lines(self.shared.header.message(self.queue.rpc_version), 1)
 
     def notify(self, touched: set[bytes], height_changed: bool) -> Awaitable[None] | None:
-        """Send the statuses of own scripts that were touched or have changed."""
+        """Notify the client of its scripts that were touched or have another status."""
         return self.subscriptions.notify(touched, height_changed)
 
     def on_lost(self) -> None:
-        """End; nobody is told of anything any more."""
+        """End; the client is not notified any more."""
         super().on_lost()
         self.shared.fan_out.forget(self)
-        self.subscriptions.scripts.end()
+        self.scripts.end()
+        # Handlers that still run have the session, and it must not have them.
+        del self.headers, self.subscriptions

@@ -14,6 +14,7 @@ from electrumx.lib.tasks import run_together
 from electrumx.lib.text import sessions_lines
 from electrumx.server.session.admin.tables import session_rows
 from electrumx.server.session.engine import limits
+from electrumx.server.session.engine.session_limits import decay_per_sec
 from electrumx.server.session.shared.state import SharedState
 
 STALE_CHECK_SECS = 60.0
@@ -92,7 +93,7 @@ class Housekeeping:
         table.groups.forget(elapsed_secs, hard_limit)
         for session in list(table.sessions):
             if session.limited:
-                session.cost_decay_per_sec = limits.decay_per_sec(hard_limit, session.sub_count())
+                session.set_cost_decay(decay_per_sec(hard_limit, session.sub_count()))
                 session.recalc_concurrency()
 
     async def _log_sessions(self) -> None:

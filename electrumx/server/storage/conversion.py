@@ -39,15 +39,20 @@ def convert_by_prefix(
 ) -> Iterator[int]:
     """Call ``convert`` for each two-byte prefix, several to a batch.
 
-    It returns the bytes it has put into the batch.  Yield the last prefix of each batch after it
-    was written.
+    It returns the bytes it has put into the batch.  Yield the cursor of each batch after it was
+    written: the last prefix converted, at the end the last of all.
     """
     cursor = -1
     while cursor < PREFIXES - 1:
         size = 0
         with store.write_batch() as batch:
             while size < BATCH_BYTES and cursor < PREFIXES - 1:
-                cursor = next(prefixes, PREFIXES - 1)
+                prefix = next(prefixes, None)
+                if prefix is None:
+                    # Not converted: a kill may have come after its batch.
+                    cursor = PREFIXES - 1
+                    break
+                cursor = prefix
                 size += convert(batch, cursor.to_bytes(2, "big"))
                 progress.at(cursor + 1, PREFIXES)
             finish_batch(batch, cursor)

@@ -1,15 +1,39 @@
 """Reads rows through the engines' iterators and cursors, and checks them for errors.
 
 Both engines' iterators end silently where a table cannot be read; :func:`checked_rows` and the other
-functions distinguish that from the end of the rows.  A cursor is the engine binding's own: ``seek``,
-``valid``, ``key``, ``value``, ``next``, ``prev``, ``seek_to_last``.  Runs in: worker threads.
+functions distinguish that from the end of the rows.  Runs in: worker threads.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Protocol
 
 #: key and value
 Row = tuple[bytes, bytes]
+
+
+class Cursor(Protocol):
+    """A position in a store, as the engines' bindings have it; each row in key order."""
+
+    def seek(self, key: bytes, /) -> None:
+        """Go to the first row at or above a key."""
+
+    def seek_to_last(self) -> None:
+        """Go to the last row."""
+
+    def valid(self) -> bool:
+        """Return whether there is a row at the position."""
+
+    def key(self) -> bytes:
+        """Return the key of the row."""
+
+    def value(self) -> bytes:
+        """Return the value of the row."""
+
+    def next(self) -> None:
+        """Go to the next row."""
+
+    def prev(self) -> None:
+        """Go to the row before."""
 
 
 def first_rows(rows: Iterable[Row], max_bytes: int) -> list[Row]:
@@ -24,7 +48,7 @@ def first_rows(rows: Iterable[Row], max_bytes: int) -> list[Row]:
     return result
 
 
-def rows_at(cursor: Any, prefixes: Sequence[bytes], max_bytes: int) -> list[list[Row]]:
+def rows_at(cursor: Cursor, prefixes: Sequence[bytes], max_bytes: int) -> list[list[Row]]:
     """Return the first rows under each prefix, by an engine's own cursor."""
     result = []
     seek, valid, key_of, value_of = cursor.seek, cursor.valid, cursor.key, cursor.value
@@ -49,7 +73,7 @@ def rows_at(cursor: Any, prefixes: Sequence[bytes], max_bytes: int) -> list[list
     return result
 
 
-def _check_status(cursor: Any) -> None:
+def _check_status(cursor: Cursor) -> None:
     """Raise the error that made a cursor end, if any; LevelDB's cursor raises it by itself."""
     status = getattr(cursor, "status", None)
     if status is not None:
@@ -58,7 +82,7 @@ def _check_status(cursor: Any) -> None:
 
 def checked_rows(
     rows: Iterable[Row],
-    cursor: Any,
+    cursor: Cursor,
     get: Callable[[bytes], bytes | None],
     first: bytes,
     prefix: bytes,
@@ -84,7 +108,7 @@ def checked_rows(
         raise OSError(f"the engine left out rows from {key.hex()} on: a table cannot be read")
 
 
-def rows_backwards(cursor: Any, end: bytes | None, prefix: bytes, start: bytes) -> Iterator[Row]:
+def rows_backwards(cursor: Cursor, end: bytes | None, prefix: bytes, start: bytes) -> Iterator[Row]:
     """Yield the rows below ``end`` (None: all) while they have a prefix and are not below ``start``.
 
     The last comes first.

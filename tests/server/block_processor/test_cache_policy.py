@@ -9,7 +9,7 @@ LIMIT = 100 * MB
 
 
 @pytest.mark.parametrize(
-    ("coins", "unwritten", "history", "due"),
+    ("utxos", "unwritten", "history", "due"),
     [
         (50, 30, 49, None),
         (99, 99, 0, None),
@@ -21,8 +21,8 @@ LIMIT = 100 * MB
         (90, 5, 10, True),
     ],
 )
-def test_flushes_come_when_the_caches_are_full(coins, unwritten, history, due):
-    use = CacheUse(coins * MB, unwritten * MB, history * MB)
+def test_flushes_come_when_the_caches_are_full(utxos, unwritten, history, due):
+    use = CacheUse(utxos * MB, unwritten * MB, history * MB)
     assert flush_due(use, LIMIT) is due
 
 

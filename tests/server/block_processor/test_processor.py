@@ -767,7 +767,12 @@ async def test_a_shutdown_waits_for_the_flush_beside_indexing(tmp_path, gated_fl
     world = World(make_env(tmp_path), ScriptedDaemon(chain))
     async with world:
         await world.until(lambda: world.bp.height == len(chain) - 1)
-        asyncio.get_running_loop().call_later(0.05, gated_flush.set)
+        assert len(gated_flush.heights) == 1
+        world.task.cancel()
+        await asyncio.sleep(0)
+        assert not world.task.done()
+        gated_flush.set()
+        await asyncio.wait([world.task])
     assert gated_flush.heights[0] < gated_flush.heights[-1] == len(chain) - 1
     db = DB(world.env)
     await db.open_for_serving()

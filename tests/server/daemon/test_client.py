@@ -1019,7 +1019,7 @@ class FakeResponse:
         return self._text
 
 
-class StandInSession:
+class FakeSession:
     """Answers from a list of responses, or raises those that are exceptions."""
 
     def __init__(self, *answers):
@@ -1043,8 +1043,8 @@ def bare_daemon():
     return make_daemon(*URLS)
 
 
-async def test_a_stand_in_session_is_enough(bare_daemon):
-    bare_daemon.session = StandInSession(good(5), good({"relayfee": 1, "other": "cruft"}))
+async def test_a_fake_session_is_enough(bare_daemon):
+    bare_daemon.session = FakeSession(good(5), good({"relayfee": 1, "other": "cruft"}))
     assert await bare_daemon.height() == 5
     assert await bare_daemon.relayfee() == 1
     assert [url for url, _request in bare_daemon.session.requests] == [URLS[0]] * 2
@@ -1052,7 +1052,7 @@ async def test_a_stand_in_session_is_enough(bare_daemon):
 
 async def test_hashes_are_passed_through_as_the_node_writes_them(bare_daemon):
     reply = [{"result": f"hash{n}", "error": None, "id": None} for n in range(3)]
-    bare_daemon.session = StandInSession(FakeResponse(value=reply), good(["tx1", "tx2"]))
+    bare_daemon.session = FakeSession(FakeResponse(value=reply), good(["tx1", "tx2"]))
     assert await bare_daemon.block_hex_hashes(7, 3) == ["hash0", "hash1", "hash2"]
     assert await bare_daemon.mempool_hashes() == ["tx1", "tx2"]
 
@@ -1072,8 +1072,8 @@ async def test_hashes_are_passed_through_as_the_node_writes_them(bare_daemon):
         (FakeResponse(value=json.JSONDecodeError("bad", "x", 0)), "malformed reply"),
     ],
 )
-async def test_failures_of_a_stand_in_session_are_retried(bare_daemon, caplog, failure, text):
-    bare_daemon.session = StandInSession(failure, good(9))
+async def test_failures_of_a_fake_session_are_retried(bare_daemon, caplog, failure, text):
+    bare_daemon.session = FakeSession(failure, good(9))
     assert await bare_daemon.height() == 9
     assert len(messages(caplog, text, logging.ERROR)) == 1
 

@@ -345,7 +345,7 @@ async def test_a_tip_that_is_not_known_is_not_compared(api):
         await first_refresh(api)
 
 
-async def test_a_height_never_heard_is_asked_for(api):
+async def test_a_height_never_received_is_requested(api):
     api.heard_height = None
     async with synchronizing(COIN, api):
         assert (await first_refresh(api))[1] == 100
@@ -457,7 +457,9 @@ async def test_slow_clients_do_not_keep_the_maps_from_being_put_in_order(with_ti
 
 
 @pytest.mark.parametrize("changed", [False, True])
-async def test_what_a_block_makes_go_is_found_out_while_it_is_written(with_tips, changed):
+async def test_the_transactions_that_a_block_removes_are_determined_while_it_is_written(
+    with_tips, changed
+):
     api = with_tips
     mined, kept = pay(api), pay(api)
     async with synchronizing(COIN, api) as mempool:

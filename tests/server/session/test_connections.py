@@ -1,4 +1,4 @@
-"""JSON-RPC dialects, batches, bounds on size and time, and every kind of transport."""
+"""JSON-RPC versions, batches, bounds on size and time, and every kind of transport."""
 
 import asyncio
 import json
@@ -144,7 +144,7 @@ async def test_a_port_in_use_is_an_error_in_the_log_and_no_more(caplog):
             assert f"TCP server failed to listen on 127.0.0.1:{taken}: " in caplog.text
 
 
-# -- dialects
+# -- JSON-RPC versions
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ async def test_a_port_in_use_is_an_error_in_the_log_and_no_more(caplog):
         ),
     ],
 )
-async def test_each_dialect_is_answered_in_kind(client, message, reply):
+async def test_each_json_rpc_version_is_answered_in_kind(client, message, reply):
     await client.send(message)
     assert reply == await client.recv()
 
@@ -228,7 +228,7 @@ async def test_each_dialect_is_answered_in_kind(client, message, reply):
         (b"\xff\xfe", "messages must be encoded in UTF-8"),
     ],
 )
-async def test_what_is_no_json_is_an_error_without_id(world, client, message, text):
+async def test_invalid_json_is_answered_with_an_error_without_id(world, client, message, text):
     await client.send(message)
     assert {
         "jsonrpc": "2.0",
@@ -236,11 +236,11 @@ async def test_what_is_no_json_is_an_error_without_id(world, client, message, te
         "id": None,
     } == await client.recv()
     assert 1100 <= world.session().cost < 1200
-    world.session().cost = 0
+    world.session().account.cost = 0
     await client.request("server.ping")
 
 
-async def test_the_dialect_is_settled_by_the_first_message_that_parses(client):
+async def test_the_first_message_that_parses_determines_the_json_rpc_version(client):
     await client.send(b"nonsense")
     await client.recv()
     await client.send({"jsonrpc": "1.0", "method": "server.ping", "params": [], "id": 1})
@@ -251,7 +251,7 @@ async def test_the_dialect_is_settled_by_the_first_message_that_parses(client):
     assert 'request has no "id"' == (await client.recv())["error"]["message"]
 
 
-async def test_notifications_in_the_first_dialect_carry_a_null_id(world, client):
+async def test_notifications_in_json_rpc_1_carry_a_null_id(world, client):
     await client.send(
         {"jsonrpc": "1.0", "method": "blockchain.headers.subscribe", "params": [], "id": 1}
     )
@@ -422,7 +422,7 @@ async def test_a_slow_request_times_out(caplog):
         await client.request("server.ping")
 
 
-async def test_requests_over_the_concurrency_wait_their_turn():
+async def test_requests_beyond_the_concurrency_wait_for_a_slot():
     async with session_world(initial_concurrent=2) as world:
         client = await world.connect()
         world.daemon.stall = asyncio.Event()

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
-from electrumx.server.session.engine import receive
+from electrumx.server.session.engine import receive, send_queue
 from electrumx.server.session.engine.jsonrpc import parse_message
 from tests.fakes.session_world import FakeService, script_hash, session_world, until
 
@@ -82,7 +83,8 @@ async def test_what_can_just_be_parsed_is_refused_like_anything_else(
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "ws"])
-async def test_a_client_that_does_not_read_is_cut_off(protocol):
+async def test_a_client_that_does_not_read_is_cut_off(protocol, monkeypatch):
+    monkeypatch.setattr(send_queue, "MAX_SEND_DELAY", 0.2)
     async with session_world(services=[FakeService(protocol), FakeService("rpc")]) as world:
         world.daemon.txs[TXID] = "ab" * 450_000
         client, good = await world.connect(protocol), await world.connect(protocol)
@@ -90,9 +92,8 @@ async def test_a_client_that_does_not_read_is_cut_off(protocol):
         await client.send({"method": "server.ping", "id": 0})
         await until(lambda: world.manager.session_count() == 2)
         session = world.session(0)
-        session.max_send_delay = 0.2
         client.stop_reading()
-        session.cost_hard_limit = 0
+        session.account.limits = replace(session.account.limits, cost_hard_limit=0)
         for n in range(30):
             await client.send({"method": "blockchain.transaction.get", "params": [TXID], "id": n})
         await until(lambda: world.manager.session_count() == 1, secs=20)
@@ -107,7 +108,7 @@ async def test_a_subscriber_that_does_not_read_does_not_delay_the_others():
         for client in (stuck, good):
             await client.request("blockchain.headers.subscribe")
         session = world.session(0)
-        session.cost_hard_limit = 0
+        session.account.limits = replace(session.account.limits, cost_hard_limit=0)
         request = {"jsonrpc": "2.0", "method": "blockchain.transaction.get", "params": [TXID]}
         stuck.stop_reading()
         for n in range(20):
@@ -116,7 +117,7 @@ async def test_a_subscriber_that_does_not_read_does_not_delay_the_others():
         for _ in range(3):
             await world.new_block()
             assert "blockchain.headers.subscribe" == (await good.notification())[0]
-        assert session._out
+        assert session.queue.has_messages()
         stuck.abort()
 
 
@@ -142,7 +143,7 @@ async def test_an_id_that_is_too_long_to_repeat_is_refused(request_id, client):
     assert len(json.dumps(reply)) < 6_000
 
 
-async def test_the_echo_of_what_is_malformed_is_bounded():
+async def test_errors_repeat_a_bounded_part_of_a_malformed_request():
     async with session_world(max_recv=5_000_000, max_send=350_000, cost_hard_limit=0) as world:
         client = await world.connect()
         for message in (

@@ -23,6 +23,9 @@ class Session:
     def sub_count(self):
         return self.subscriptions
 
+    def set_cost_decay(self, per_sec):
+        self.cost_decay_per_sec = per_sec
+
     def recalc_concurrency(self):
         self.recalculated += 1
 

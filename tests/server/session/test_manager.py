@@ -4,10 +4,12 @@ import asyncio
 import json
 import logging
 import re
+from ipaddress import ip_address
 
 import pytest
 from aiorpcx import connect_rs
 
+from electrumx.lib.log_limit import RateLimitedLog
 from electrumx.lib.util import CompactFormatter, make_logger
 from electrumx.server.env import Env
 from electrumx.server.notifications import Notifications
@@ -193,12 +195,12 @@ async def test_subscriptions_make_costs_linger():
         client = await world.connect()
         await client.request("server.ping")
         session = world.session()
-        assert pytest.approx(1.0) == session.cost_decay_per_sec
+        assert pytest.approx(1.0) == session.account.cost_decay_per_sec
         for n in range(2000):
             text, hashX = script_hash(str(n))
             session.subscriptions.scripts.add(hashX, text)
         world.manager.housekeeping.recalc_costs(300)
-        assert pytest.approx(0.5) == session.cost_decay_per_sec
+        assert pytest.approx(0.5) == session.account.cost_decay_per_sec
 
 
 async def test_a_new_session_bears_the_cost_of_its_subnet_at_once():
@@ -207,14 +209,12 @@ async def test_a_new_session_bears_the_cost_of_its_subnet_at_once():
         await client.request("server.ping")
         session = world.session()
         groups = world.manager.groups
-        from ipaddress import ip_address
-
         groups.leave(session)
         groups.join(Visitor(None, 6000), ip_address("1.2.3.4"))
         groups.join(session, ip_address("1.2.3.5"))
         session.recalc_concurrency()
         assert pytest.approx(6000) == session.extra_cost()
-        assert session.concurrency_target < 6
+        assert session.account.concurrency_target < 6
         world.manager.shared.table.remove(session)
         assert 0 == session.extra_cost()
 
@@ -276,13 +276,14 @@ async def test_the_settings_of_a_real_environment_suffice(monkeypatch, tmp_path)
 async def test_a_flood_of_connections_does_not_flood_the_log(caplog):
     caplog.set_level("INFO")
     async with session_world() as world:
-        limit = world.manager.shared.log_limit
-        limit._lines = 5
+        now = 0.0
+        limit = RateLimitedLog(world.manager.logger, lines=5, window_secs=60.0, clock=lambda: now)
+        world.manager.shared.log_limit = limit
         for _ in range(20):
             client = await world.connect()
             await client.request("server.ping")
         assert 5 == caplog.text.count(" total")
-        limit._window_secs = 0
+        now = 61.0
         limit.flush()
         assert "new connection: … 15 more like this" in caplog.text
 

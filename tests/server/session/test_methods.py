@@ -60,11 +60,11 @@ async def test_a_bad_script_hash_is_refused_by_every_script_hash_method(
         error = await client.error(f"blockchain.scripthash.{name}", value)
         assert (1, f"{shown} is not a valid script hash") == error
         # One error costs 100; these are all deserved
-        world.session().cost = 0
+        world.session().account.cost = 0
 
 
 @pytest.mark.parametrize(("value", "shown"), BAD_INTEGERS)
-async def test_what_is_no_non_negative_integer_is_refused(world, client, value, shown):
+async def test_other_values_than_non_negative_integers_are_refused(world, client, value, shown):
     expected = (1, f"{shown} should be a non-negative integer")
     for method, params in (
         ("blockchain.block.header", [value]),
@@ -78,7 +78,7 @@ async def test_what_is_no_non_negative_integer_is_refused(world, client, value, 
         ("blockchain.transaction.id_from_pos", [0, value]),
     ):
         assert expected == await client.error(method, *params)
-        world.session().cost = 0
+        world.session().account.cost = 0
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,7 @@ async def test_a_history_at_the_limit_is_too_large_also_when_cached(world, clien
     for name in ("get_history", "subscribe", "get_history"):
         error = await client.error(f"blockchain.scripthash.{name}", SH)
         assert (10001, "history too large") == error
-        world.session().cost = 0
+        world.session().account.cost = 0
     assert 1 == world.db.history_reads
     assert 0 == world.session().sub_count()
     bob, hashX = script_hash("bob")
@@ -440,7 +440,7 @@ async def test_packages_are_a_bounded_number_of_lines(world, client, caplog):
         if error:
             world.daemon.errors["submitpackage"] = error
         for _number in range(LINES + 20):
-            world.session().cost = 0
+            world.session().account.cost = 0
             await client.ask(method, ["beef", "feed"])
     for text in ("sent package of", "error sending package"):
         assert caplog.text.count(text) == LINES

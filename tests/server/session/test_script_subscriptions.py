@@ -31,13 +31,14 @@ def status_of(*entries):
 
 
 class Client:
-    """A session that records what it sends."""
+    """A session that records what it sends: its own account and send queue."""
 
     rpc_version = V2
     logger = logging.getLogger("client")
 
     def __init__(self):
         self.sent, self.cost, self.closing = [], 0.0, False
+        self.account = self.queue = self
         self.db = FakeDB()
         self.mempool = FakeMempool()
         tip = TipConsistency(FakeBP(self.db), self.db)

@@ -55,7 +55,7 @@ async def refused(caplog, ask, match):
     assert [record.getMessage() for record in caplog.records] == [text]
 
 
-@pytest.mark.parametrize("question", ["coins", "balance", "all_utxos"])
+@pytest.mark.parametrize("question", ["packed_utxos", "balance", "all_utxos"])
 @pytest.mark.parametrize("harm", ["number", "value", "key"])
 async def test_a_damaged_utxo_row_is_named(db, caplog, question, harm):
     count = db.db_tx_count

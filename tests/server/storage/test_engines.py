@@ -239,7 +239,7 @@ def test_merging_can_be_stopped_at_any_instant_and_done_again(engine, tmp_path, 
     store.close()
 
 
-def test_leveldb_merges_in_steps_that_leave_out_no_key(tmp_path, monkeypatch):
+def test_leveldb_compacts_in_steps_that_leave_out_no_key(tmp_path, monkeypatch):
     monkeypatch.setattr(LevelDB, "COMPACT_STEP_BYTES", 200_000)
     store = LevelDB(str(tmp_path / "store"), True)
     # Nothing is there yet.
@@ -264,7 +264,7 @@ def test_leveldb_merges_in_steps_that_leave_out_no_key(tmp_path, monkeypatch):
             yield step
 
     with monkeypatch.context() as patch:
-        patch.setattr(LevelDB, "_compaction_steps", stop_before_the_sixth)
+        patch.setattr(LevelDB, "compaction_steps", stop_before_the_sixth)
         assert not store.compact()
     assert len(done) == 6
     assert store.table_bytes < whole

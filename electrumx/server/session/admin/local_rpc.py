@@ -5,7 +5,7 @@ Its users are trusted: no costs, no time-outs, no bound on replies. They are cou
 
 import json
 import time
-from typing import Any
+from typing import Any, Protocol
 
 from aiorpcx import ReplyAndDisconnect
 
@@ -18,12 +18,13 @@ from electrumx.server.session.admin.selectors import (
     SessionReferences,
     parse_references,
 )
-from electrumx.server.session.base import SessionBase
+from electrumx.server.session.base import HasSharedState, SessionBase
+from electrumx.server.session.engine.cost_account import CostAccount, FreeAccount
 from electrumx.server.session.engine.dispatch import LAST_WORD_SECS
 from electrumx.server.session.engine.first_message import may_be_json_rpc
-from electrumx.server.session.engine.jsonrpc import MalformedMessageError
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import bad_request, non_negative_integer
+from electrumx.server.session.engine.session_limits import UNLIMITED
 from electrumx.server.session.shared.session_table import by_id
 
 # First messages that are not JSON-RPC are logged once in so many seconds, at most.
@@ -32,29 +33,29 @@ FOREIGN_LOG_SECS = 60.0
 LOGGED_NAMES_CHARS = 200
 
 
+class HasCommands(HasSharedState, Protocol):
+    """What the administrator's session needs of the session manager."""
+
+    commands: AdminCommands
+
+
 class LocalRPC(SessionBase):
     """A session of the ``rpc`` service."""
 
-    limited = False
-    cost_soft_limit = 0
-    cost_hard_limit = 0
-    cost_decay_per_sec = 0.0
-    bw_cost_per_byte = 0.0
-    cost_sleep = 0.0
+    __slots__ = ("commands",)
+
     # When a foreign first message is logged again, by the monotonic clock
     _next_warning = 0.0
-    # Shown, but not heeded
-    initial_concurrent = 20
-    processing_timeout = 30.0
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.commands: AdminCommands = self.session_mgr.commands
+    def __init__(self, session_mgr: HasCommands, *args: Any) -> None:
+        super().__init__(session_mgr, *args)
+        self.commands = session_mgr.commands
         self.client = "RPC"
         self.set_request_handlers((0,))
 
-    def bump_cost(self, delta: float) -> None:
-        """Cost nothing."""
+    def make_account(self) -> CostAccount:
+        """Return an account that nothing is charged to."""
+        return FreeAccount(self, UNLIMITED)
 
     def protocol_version_string(self) -> str:
         """Return the text of the protocol column."""
@@ -73,9 +74,8 @@ class LocalRPC(SessionBase):
             )
         return accepted
 
-    def _answer_malformed(self, malformed: MalformedMessageError) -> None:
-        """Answer an invalid message, and disconnect: the administrator's tool sends none."""
-        super()._answer_malformed(malformed)
+    def on_malformed(self) -> None:
+        """Disconnect: the administrator's tool sends no malformed messages."""
         self.end(LAST_WORD_SECS)
 
     def logged_text(self, message: bytes) -> str:
@@ -86,7 +86,7 @@ class LocalRPC(SessionBase):
         methods = _method_names(message)
         if methods is None:
             return f"a malformed message of {len(message):,d} bytes"
-        if methods <= self.request_handlers.keys() - {"daemon_url"}:
+        if methods <= self.methods.table.keys() - {"daemon_url"}:
             return super().logged_text(message)
         names = shown(", ".join(sorted(methods))[:LOGGED_NAMES_CHARS])
         return f"{names}, whose argument has a password"
@@ -237,10 +237,10 @@ class LocalRPC(SessionBase):
         if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
             raise bad_request("expected a list of scripts, addresses or names")
         limit = non_negative_integer(limit)
-        if self.db.utxo_db is None:
+        if self.shared.db.utxo_db is None:
             # The node has not answered yet, or the database is being reopened.
             raise bad_request("still catching up with daemon")
-        return await ScriptQuery(self.db, self.coin, self.logger).lines(items, limit)
+        return await ScriptQuery(self.shared.db, self.coin, self.logger).lines(items, limit)
 
 
 def _method_names(message: bytes) -> set[str] | None:

@@ -1,102 +1,93 @@
-"""The account of one session: what it cost, and how many requests it may therefore run at once.
+"""What one session has cost, and how many requests it may therefore run at once.
 
-``limits`` says what things cost and who shares in it; this is the arithmetic.  On the event loop.
+``limits`` has the prices and the groups of sessions that share costs; this is the arithmetic of one
+session.  Runs on the event loop.
 """
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from electrumx.server.session.engine.owner import ENDED, AccountOwner
 from electrumx.server.session.engine.params import ServerFault
+from electrumx.server.session.engine.session_limits import MAX_DEBT, SessionLimits, decay_per_sec
 
 T = TypeVar("T")
 
-# The cost is looked at again, with all that follows, when it has moved by so much.
+# Concurrency is computed again when the cost has changed by so much.
 RECALC_COST = 100
 # Of a second of processor time, where no price is known beforehand: two seconds cost the default
 # hard limit.
 CPU_SEC_COST = 5_000.0
-# Whatever a session or a group has cost, no more hard limits than this are remembered.
-MAX_DEBT = 1.2
+# Of an error, besides what its processing cost.
+ERROR_COST = 100.0
 
 
 class CostAccount:
-    """Costs that grow with use and are forgiven with time.
+    """A cost that grows with use and decays with time.
 
-    Above the soft limit requests sleep, for ``cost_sleep`` seconds times ``_cost_fraction``, and
+    Above the soft limit requests sleep, for ``cost_sleep`` seconds times ``cost_fraction``, and
     fewer run at once; at the hard limit none does, and the session ends.
     """
 
-    # Small, for there may be many thousands: subclasses keep the rest in their dictionaries.
+    # Small, for there may be many thousands.
     __slots__ = (
-        "_cost_fraction",
         "_cost_last",
         "_cost_time",
+        "_owner",
         "bw_cost_per_byte",
         "concurrency_target",
         "cost",
         "cost_decay_per_sec",
-        "cost_hard_limit",
-        "cost_sleep",
-        "cost_soft_limit",
+        "cost_fraction",
         "errors",
-        "initial_concurrent",
         "leniency",
-        "processing_timeout",
+        "limited",
+        "limits",
         "start_time",
     )
 
-    # An error costs this, and whatever it took to find out.
-    ERROR_COST = 100.0
-
-    logger: Any
-    # Set from the limits of the server, before anything is charged
-    cost_soft_limit: float
-    cost_hard_limit: float
-    cost_decay_per_sec: float
-    bw_cost_per_byte: float
-    cost_sleep: float
-    initial_concurrent: int
-    processing_timeout: float
-    #: how many requests may run at once
-    concurrency_target: int
-
-    def __init__(self) -> None:
-        # Only durations are made of it: the clock of the day may be set at any time.
+    def __init__(self, owner: AccountOwner, limits: SessionLimits) -> None:
+        self._owner = owner
+        self.limits = limits
+        #: whether it throttles
+        self.limited = limits.limited
+        self.bw_cost_per_byte = limits.bw_cost_per_byte
+        self.cost_decay_per_sec = decay_per_sec(limits.cost_hard_limit)
+        #: how many requests may run at once
+        self.concurrency_target = limits.initial_concurrent
+        #: by the monotonic clock, as that of the day may be set at any time
         self.start_time = time.monotonic()
         self.errors = 0
         self.cost = 0.0
+        #: how far the cost is from the soft to the hard limit: 0 to 1, and above
+        self.cost_fraction = 0.0
+        #: the factor by which its costs are divided
+        self.leniency = 1.0
+        # The cost when concurrency was last computed, and when that was
         self._cost_last = 0.0
         self._cost_time = self.start_time
-        self._cost_fraction = 0.0
-        # Its costs count for so many times less.
-        self.leniency = 1.0
 
-    def log_limited(self, kind: str, text: str, level: int = logging.INFO) -> None:
-        """Log what a client can cause as often as it likes; ``kind`` is what such lines share."""
-        self.logger.log(level, text)
-
-    def extra_cost(self) -> float:
-        """Return what others add to this session's cost."""
-        return 0.0
+    def on_lost(self) -> None:
+        """End: the session has."""
+        self._owner = ENDED
 
     def bump_cost(self, delta: float) -> None:
-        """Charge, or refund what is negative."""
+        """Charge ``delta``, or refund it if it is negative."""
         cost = self.cost + delta
         self.cost = cost if cost > 0 else 0.0
         if not -RECALC_COST <= cost - self._cost_last <= RECALC_COST:
             self.recalc_concurrency()
 
     def bump_errors(self, error: BaseException | None = None) -> None:
-        """Count an error; charge for it, and what it says it cost, unless the fault is ours."""
+        """Count an error; charge for it and for its ``cost``, unless the fault is ours."""
         self.errors += 1
-        price = 0.0 if isinstance(error, ServerFault) else self.ERROR_COST
+        price = 0.0 if isinstance(error, ServerFault) else ERROR_COST
         self.bump_cost(price + getattr(error, "cost", 0.0))
 
-    async def in_thread(self, covered: float, function: Callable[..., T], *args: Any) -> T:
+    async def in_thread(self, covered: float, function: Callable[..., T], *args: object) -> T:
         """Return ``function(*args)``, run in a thread, and charge for the processor time it took.
 
         ``covered`` is what was charged for that already.
@@ -117,30 +108,42 @@ class CostAccount:
             self.bump_cost(max(0.0, spent * CPU_SEC_COST - covered))
 
     def effective_cost(self) -> float:
-        """Return what is held against the limits: the own cost, and what groups add."""
-        return self.cost / self.leniency + self.extra_cost()
+        """Return the cost that the limits apply to: its own, and what its groups add."""
+        return self.cost / self.leniency + self._owner.extra_cost()
 
-    def retry_secs(self) -> int:
-        """Return after how many seconds a client over the limit is served again."""
-        return 1
+    def is_over_limit(self) -> bool:
+        """Return whether the session, with its groups, has reached the hard limit."""
+        return self.limited and self.concurrency_target <= 0
 
     def recalc_concurrency(self) -> None:
-        """Forgive what is due, and set how many requests may run and how long they sleep."""
+        """Decay the cost, and set how many requests may run and how long they sleep."""
         now = time.monotonic()
         decay = self.cost_decay_per_sec * self.leniency
         self.cost = max(0.0, self.cost - (now - self._cost_time) * decay)
         self._cost_time = now
-        cost_range = self.cost_hard_limit - self.cost_soft_limit
+        limits = self.limits
+        cost_range = limits.cost_hard_limit - limits.cost_soft_limit
         if cost_range <= 0:
             self._cost_last = self.cost
             return  # nobody is limited
-        self.cost = min(self.cost, MAX_DEBT * self.cost_hard_limit * self.leniency)
+        self.cost = min(self.cost, MAX_DEBT * limits.cost_hard_limit * self.leniency)
         self._cost_last = self.cost
         before = self.concurrency_target
         cost = self.effective_cost()
-        self._cost_fraction = max(0.0, (cost - self.cost_soft_limit) / cost_range)
-        target = max(0, math.ceil((1.0 - self._cost_fraction) * self.initial_concurrent))
+        self.cost_fraction = max(0.0, (cost - limits.cost_soft_limit) / cost_range)
+        target = max(0, math.ceil((1.0 - self.cost_fraction) * limits.initial_concurrent))
         if abs(target - before) > 1:
             text = f"changing task concurrency from {before} to {target}"
-            self.log_limited("changing task concurrency", text)
+            self._owner.log_limited("changing task concurrency", text)
         self.concurrency_target = target
+        if self.is_over_limit():
+            self._owner.on_hard_limit()
+
+
+class FreeAccount(CostAccount):
+    """An account that nothing is charged to; errors are counted."""
+
+    __slots__ = ()
+
+    def bump_cost(self, delta: float) -> None:
+        """Charge nothing."""

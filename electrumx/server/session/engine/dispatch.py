@@ -1,13 +1,13 @@
-"""Requests that cannot be answered at once: slots, waiting, time-outs, outcomes.
+"""Requests that cannot be answered at once: slots, waiting, time-outs, replies.
 
-Only what waits -- for the database, the node, a slot, a throttled session's sleep -- is work, and
-only what waits for more than a future has a task.
+Only what waits -- for the database, the node, a slot, a throttled session's sleep -- is a
+``PendingRequest``, and only what waits for more than a future has a task.
 """
 
 import asyncio
 import math
-from collections import Counter, deque
-from collections.abc import Coroutine
+from collections import deque
+from collections.abc import Awaitable, Coroutine
 from functools import partial
 from inspect import isawaitable
 from time import perf_counter
@@ -17,12 +17,18 @@ from typing import Any, Protocol
 from aiorpcx import JSONRPC, ProtocolError, ReplyAndDisconnect, RPCError
 
 from electrumx.lib.tasks import EagerFuture
-from electrumx.server.session.engine.method_registry import invoke
+from electrumx.server.session.engine.cost_account import CostAccount
+from electrumx.server.session.engine.jsonrpc import Notification, Request
+from electrumx.server.session.engine.method_registry import SessionMethods
+from electrumx.server.session.engine.owner import ENDED, DispatchOwner
 from electrumx.server.session.engine.params import ServerFault, printed
-from electrumx.server.session.engine.send_queue import CLOSE_SECS, Outbox
+from electrumx.server.session.engine.send_queue import CLOSE_SECS, SendQueue
 from electrumx.server.storage.schema import DBReadError
 
-INVALID_METHOD = "invalid method"
+# A session's pending requests; further ones wait unparsed.
+MAX_ADMITTED = 200
+# The memory that those take; one larger request may be pending alone.
+ADMITTED_BYTES = 262_144
 # Results of more items, or longer text, are turned into JSON in a thread.
 LARGE_RESULT_ITEMS = 2_000
 LARGE_RESULT_CHARS = 200_000
@@ -30,24 +36,14 @@ LARGE_RESULT_CHARS = 200_000
 LOGGED_REQUEST_CHARS = 1_000
 # Replies of so many bytes are written before more are made.
 WRITE_BYTES = 65_536
-# So much of a session is worked off before other sessions get their turn.
+# The time slice of a session, in seconds; then other sessions run.
 SLICE_SECS = 0.001
 # How long a session at the hard limit has to read why it is closed.
 LAST_WORD_SECS = 1.0
 
 
-def weight_of(request: Any) -> int:
-    """Return about how many bytes of memory a request takes: its text, and what it was parsed to."""
-    weight: int = request.weight
-    if not weight:
-        for arg in request.args:
-            if type(arg) is str:
-                weight += len(arg)
-    return weight
-
-
 def is_large(result: Any) -> bool:
-    """Say if encoding a result would hold up the event loop for milliseconds."""
+    """Return whether encoding a result would block the event loop for milliseconds."""
     if isinstance(result, str):
         return len(result) > LARGE_RESULT_CHARS
     if isinstance(result, (list, tuple)):
@@ -60,6 +56,16 @@ def is_large(result: Any) -> bool:
     return False
 
 
+def _weight_of(request: Request | Notification) -> int:
+    """Return about how many bytes of memory a request takes: its text, and what it was parsed to."""
+    weight = request.weight
+    if not weight:
+        for arg in request.args:
+            if type(arg) is str:
+                weight += len(arg)
+    return weight
+
+
 class Cancellable(Protocol):
     """A task, or a future that a handler returned."""
 
@@ -67,12 +73,14 @@ class Cancellable(Protocol):
         """End it soon, with a CancelledError."""
 
 
-class Work:
+class PendingRequest:
     """A request that could not be answered at once."""
 
     __slots__ = ("awaitable", "deadline", "request", "task", "timed_out", "weight")
 
-    def __init__(self, request: Any, awaitable: Any, deadline: float) -> None:
+    def __init__(
+        self, request: Request | Notification, awaitable: Awaitable[Any] | None, deadline: float
+    ) -> None:
         self.request = request
         # Of the result, if the handler was called already
         self.awaitable = awaitable
@@ -81,111 +89,106 @@ class Work:
         self.task: Cancellable | None = None
         self.timed_out = False
         # Bytes of memory that the request takes
-        self.weight = weight_of(request)
+        self.weight = _weight_of(request)
 
 
-class WorkingSession(Outbox):
-    """A session's requests that are under way, and how they end."""
+class Dispatcher:
+    """The pending requests of one session, and how each is answered."""
 
     __slots__ = (
-        "_at_eof",
-        "_flush_due",
-        "_running",
+        "_account",
+        "_methods",
+        "_owner",
+        "_queue",
         "_timer",
-        "_waiting",
-        "_weight",
-        "_works",
-        "method_counts",
+        "flush_due",
+        "pending",
+        "running",
+        "waiting",
+        "weight",
     )
 
-    # Clients are throttled and timed out; the administrator is not.
-    limited = True
-
-    # Request name -> attribute, of the protocol version that is spoken
-    request_handlers: dict[str, str]
-
-    def __init__(self, transport: Any, method_counts: Counter[str]) -> None:
-        super().__init__(transport)
-        self.method_counts = method_counts
-        # Requests under way; how many run; those that wait for a slot
-        self._works: dict[Work, None] | None = None
-        # Bytes of memory that they take
-        self._weight = 0
-        self._running = 0
-        self._waiting: deque[Work] | None = None
+    def __init__(
+        self,
+        owner: DispatchOwner,
+        account: CostAccount,
+        queue: SendQueue,
+        methods: SessionMethods,
+    ) -> None:
+        self._owner = owner
+        self._account = account
+        self._queue = queue
+        self._methods = methods
+        #: requests taken on and not yet answered, in order
+        self.pending: dict[PendingRequest, None] | None = None
+        #: bytes of memory that pending requests take
+        self.weight = 0
+        #: how many run, each in a slot
+        self.running = 0
+        #: those that wait for a slot
+        self.waiting: deque[PendingRequest] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        # Whether a flush is about to happen
-        self._flush_due = False
-        # Whether the client has ended its half of the connection
-        self._at_eof = False
-
-    def _go_on(self) -> None:
-        """Note that more may be taken on than before."""
-        raise NotImplementedError
-
-    def is_over_limit(self) -> bool:
-        """Say if the session, with its groups, has reached the hard limit."""
-        return self.limited and self.concurrency_target <= 0
-
-    def on_disconnect_due_to_excessive_session_cost(self) -> None:
-        """Log who is being thrown out."""
+        #: whether a flush is scheduled
+        self.flush_due = False
 
     def on_lost(self) -> None:
-        """End all that is under way: the connection has ended."""
-        super().on_lost()
+        """Cancel all that is pending: the connection has ended."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._waiting = None
-        works, self._works = self._works, None
-        for work in works or ():
-            if work.task is not None:
-                work.task.cancel()
-            if isinstance(work.awaitable, CoroutineType):
-                work.awaitable.close()
+        self._owner = ENDED
+        self.waiting = None
+        pending, self.pending = self.pending, None
+        for item in pending or ():
+            if item.task is not None:
+                item.task.cancel()
+            if isinstance(item.awaitable, CoroutineType):
+                item.awaitable.close()
+
+    def unanswered_request_count(self) -> int:
+        """Return how many requests were taken on and not yet answered."""
+        return 0 if self.pending is None else len(self.pending)
+
+    def is_full(self) -> bool:
+        """Return whether no request can be taken on for now."""
+        if self.pending is not None and len(self.pending) >= MAX_ADMITTED:
+            return True
+        return self.weight > ADMITTED_BYTES
 
     # -- one request
 
-    def _handle(self, request: Any) -> None:
-        """Answer one request or notification, or make it work to be done."""
-        if self.limited and (
-            self._cost_fraction or self._running >= self.concurrency_target or self._waiting
+    def handle(self, request: Request | Notification) -> None:
+        """Answer one request or notification, or make it pending."""
+        account = self._account
+        if account.limited and (
+            account.cost_fraction or self.running >= account.concurrency_target or self.waiting
         ):
-            self._enqueue(request)
+            self.enqueue(request)
             return
         try:
-            result = self._call(request)
+            result = self._methods.call(request)
         except Exception as e:
-            self._conclude_exception(request, e)
+            self.conclude_exception(request, e)
         else:
-            self._conclude_result(request, result)
-
-    def _call(self, request: Any) -> Any:
-        """Return the result of a request, or an awaitable of it; raises what is the client's."""
-        attribute = None
-        if request.expects_reply:
-            attribute = self.request_handlers.get(request.method)
-        handler = None if attribute is None else getattr(self, attribute)
-        self.method_counts[INVALID_METHOD if handler is None else request.method] += 1
-        return invoke(handler, request)
+            self.conclude_result(request, result)
 
     # -- outcomes
 
-    def _conclude_result(self, request: Any, result: Any) -> None:
+    def conclude_result(self, request: Request | Notification, result: Any) -> None:
         """Answer with a result, at once if it is there and small."""
         if isinstance(result, EagerFuture) or isawaitable(result):
-            self._launch(self._new_work(request, result))
+            self._launch(self._admit(request, result))
         elif is_large(result):
-            self._launch(self._new_work(request, _at_once(result)))
+            self._launch(self._admit(request, _at_once(result)))
         else:
             self._conclude(request, result)
 
-    def _conclude_exception(self, request: Any, error: Exception) -> None:
+    def conclude_exception(self, request: Request | Notification, error: Exception) -> None:
         """Answer with what a handler raised; call it from where that is being handled."""
         result, is_last = self._outcome(request, error)
         self._conclude(request, result, is_last=is_last)
 
-    def _outcome(self, request: Any, error: Exception) -> tuple[Any, bool]:
+    def _outcome(self, request: Request | Notification, error: Exception) -> tuple[Any, bool]:
         """Return (result, whether the session ends with it) of what a handler raised."""
         if isinstance(error, (ProtocolError, RPCError)):
             return error, False
@@ -193,284 +196,299 @@ class WorkingSession(Outbox):
             return error.args[0], True
         if not isinstance(error, DBReadError):
             # Those are logged where they arise, a bounded number of times.
-            self.logger.exception(f"exception handling {printed(request)[:LOGGED_REQUEST_CHARS]}")
+            text = f"exception handling {printed(request)[:LOGGED_REQUEST_CHARS]}"
+            self._owner.logger.exception(text)
         return RPCError(JSONRPC.INTERNAL_ERROR, "internal server error"), False
 
-    def _conclude(self, request: Any, result: Any, *, is_last: bool = False) -> None:
-        part = request.encode(result) if request.expects_reply else None
-        self._conclude_encoded(request, result, part, is_last=is_last)
-
-    def _conclude_encoded(
-        self, request: Any, result: Any, part: bytes | None, *, is_last: bool
+    def _conclude(
+        self, request: Request | Notification, result: Any, *, is_last: bool = False
     ) -> None:
-        if part is not None and not self._closing:
+        part = request.encode(result) if isinstance(request, Request) else None
+        self.conclude_encoded(request, result, part, is_last=is_last)
+
+    def conclude_encoded(
+        self,
+        request: Request | Notification,
+        result: Any,
+        part: bytes | None,
+        *,
+        is_last: bool = False,
+    ) -> None:
+        """Answer with a reply that is encoded already; a notification has none."""
+        queue, account = self._queue, self._account
+        if part is not None and isinstance(request, Request) and not queue.ended:
             if request.is_oversized(part):
                 # It was made all the same.
-                self.bump_cost(len(part) * self.bw_cost_per_byte)
+                account.bump_cost(len(part) * account.bw_cost_per_byte)
                 part = request.oversized()
             message = request.deliver(part)
             if message:
-                self.post(message)
+                queue.post(message)
         if isinstance(result, Exception):
-            self.bump_errors(result)
+            account.bump_errors(result)
             # Its traceback leads back to us
             result.__traceback__ = None
         if is_last:
-            self.end(CLOSE_SECS)
+            queue.end(CLOSE_SECS)
 
-    # -- work
+    # -- pending requests
 
-    def _new_work(self, request: Any, awaitable: Any) -> Work:
-        """Take a request among those that are under way."""
+    def _admit(
+        self, request: Request | Notification, awaitable: Awaitable[Any] | None
+    ) -> PendingRequest:
+        """Make a request pending."""
         deadline = math.inf
-        if self.limited:
+        account = self._account
+        if account.limited:
             loop = asyncio.get_running_loop()
-            deadline = loop.time() + self.processing_timeout
+            deadline = loop.time() + account.limits.processing_timeout
             if self._timer is None:
                 self._timer = loop.call_at(deadline, self._on_timer)
-        work = Work(request, awaitable, deadline)
-        if self._works is None:
-            self._works = {}
-        self._works[work] = None
-        self._weight += work.weight
-        return work
+        pending = PendingRequest(request, awaitable, deadline)
+        if self.pending is None:
+            self.pending = {}
+        self.pending[pending] = None
+        self.weight += pending.weight
+        return pending
 
-    def _enqueue(self, request: Any) -> None:
+    def enqueue(self, request: Request | Notification) -> None:
         """Let a request wait for a slot."""
-        if self._waiting is None:
-            self._waiting = deque()
-        self._waiting.append(self._new_work(request, None))
-        if self._running < max(1, self.concurrency_target):
-            self._start_waiting()
+        if self.waiting is None:
+            self.waiting = deque()
+        self.waiting.append(self._admit(request, None))
+        if self.running < max(1, self._account.concurrency_target):
+            self.start_waiting()
 
-    def _start_waiting(self) -> None:
-        """Start what waits, as long as there are slots; one is always left.
+    def start_waiting(self) -> None:
+        """Start requests that wait, as long as there are slots; one is always left.
 
-        Without it nobody would get the turn at which a session at the hard limit is ended.
+        Without it no request would start at the hard limit, which is where the session is ended.
         """
         deadline = perf_counter() + SLICE_SECS
-        while self._waiting and not self._closing and self.transport.is_writable:
+        queue, account = self._queue, self._account
+        while self.waiting and not queue.ended and queue.transport.is_writable:
             if perf_counter() > deadline:
                 asyncio.get_running_loop().call_soon(self._start_waiting_again)
                 break
-            if self._running >= max(1, self.concurrency_target):
+            if self.running >= max(1, account.concurrency_target):
                 break
-            work = self._waiting.popleft()
-            if self.concurrency_target <= 0:
-                self._end_excessive(work)
+            pending = self.waiting.popleft()
+            if account.concurrency_target <= 0:
+                self._end_excessive(pending)
             else:
-                self._launch(work)
+                self._launch(pending)
 
     def _start_waiting_again(self) -> None:
-        """Do as ``_start_waiting``, and take on more: requests may have ended meanwhile."""
-        self._start_waiting()
-        self._go_on()
+        """Start requests that wait, and take on more: some may have ended meanwhile."""
+        self.start_waiting()
+        self._owner.on_slot_free()
 
-    def _launch(self, work: Work) -> None:
-        """Begin work in a slot of its own."""
-        self._running += 1
-        awaitable = work.awaitable
-        if awaitable is None and not (self.limited and self._cost_fraction):
+    def _launch(self, pending: PendingRequest) -> None:
+        """Start a request in a slot of its own."""
+        self.running += 1
+        awaitable = pending.awaitable
+        account = self._account
+        if awaitable is None and not (account.limited and account.cost_fraction):
             # It waited for a slot, and for nothing else
             try:
-                awaitable = self._call(work.request)
+                awaitable = self._methods.call(pending.request)
             except Exception as e:
-                result, is_last = self._outcome(work.request, e)
-                self._end_at_once(work, result, is_last=is_last)
+                result, is_last = self._outcome(pending.request, e)
+                self._end_at_once(pending, result, is_last=is_last)
                 return
             if not isinstance(awaitable, EagerFuture) and not isawaitable(awaitable):
                 if not is_large(awaitable):
-                    self._end_at_once(work, awaitable)
+                    self._end_at_once(pending, awaitable)
                     return
                 awaitable = _at_once(awaitable)
-            work.awaitable = awaitable
+            pending.awaitable = awaitable
         if isinstance(awaitable, (EagerFuture, asyncio.Future)):
-            # Who waits for one only needs no task
+            # Waiting for one only needs no task.
             future: Any = awaitable
-            work.awaitable, work.task = None, future
-            future.add_done_callback(partial(self._on_answer, work))
+            pending.awaitable, pending.task = None, future
+            future.add_done_callback(partial(self._on_answer, pending))
             return
-        self._start_task(work, self._run(work))
+        self._start_task(pending, self._run(pending))
 
-    def _start_task(self, work: Work, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run work in a task, whose end gives the slot back.
+    def _start_task(self, pending: PendingRequest, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a request in a task, whose end frees the slot.
 
         The coroutine cannot do that itself: it never runs if its task is cancelled before the
         first step.
         """
-        task = work.task = asyncio.get_running_loop().create_task(coroutine)
-        task.add_done_callback(partial(self._on_task_done, work))
+        task = pending.task = asyncio.get_running_loop().create_task(coroutine)
+        task.add_done_callback(partial(self._on_task_done, pending))
 
-    def _end_at_once(self, work: Work, result: Any, *, is_last: bool = False) -> None:
-        """Answer what had to wait for a slot only; call it where others are started."""
-        self._conclude(work.request, result, is_last=is_last)
-        self._leave(work)
+    def _end_at_once(self, pending: PendingRequest, result: Any, *, is_last: bool = False) -> None:
+        """Answer what waited for a slot only; call it where others are started."""
+        self._conclude(pending.request, result, is_last=is_last)
+        self._leave(pending)
         self._flush_soon()
 
-    def _on_answer(self, work: Work, answer: "asyncio.Future[Any] | EagerFuture[Any]") -> None:
-        """Answer with what became of a future, or the like."""
-        request, is_last = work.request, False
+    def _on_answer(
+        self, pending: PendingRequest, answer: "asyncio.Future[Any] | EagerFuture[Any]"
+    ) -> None:
+        """Answer with the result of a future, or of what is like one."""
+        request, is_last = pending.request, False
         try:
             result = answer.result()
         except asyncio.CancelledError:
-            if self._closing:
-                self._finish(work)
+            if self._queue.ended:
+                self._finish(pending)
                 return
-            result = self._cancelled(work)
+            result = self._cancelled(pending)
         except Exception as e:
             result, is_last = self._outcome(request, e)
         if is_large(result):
-            work.awaitable = _at_once(result)
-            self._start_task(work, self._run(work))
+            pending.awaitable = _at_once(result)
+            self._start_task(pending, self._run(pending))
             return
-        work.deadline = math.inf
+        pending.deadline = math.inf
         try:
             self._conclude(request, result, is_last=is_last)
         finally:
-            self._finish(work)
+            self._finish(pending)
 
-    def _on_task_done(self, work: Work, task: "asyncio.Future[None]") -> None:
-        """Answer if the task was cancelled, and give back its slot."""
-        if isinstance(work.awaitable, CoroutineType):
+    def _on_task_done(self, pending: PendingRequest, task: "asyncio.Future[None]") -> None:
+        """Answer if the task was cancelled, and free its slot."""
+        if isinstance(pending.awaitable, CoroutineType):
             # The task never began.
-            work.awaitable.close()
+            pending.awaitable.close()
         try:
             if not task.cancelled():
                 task.result()
-            elif not self._closing:
-                self._conclude(work.request, self._cancelled(work))
+            elif not self._queue.ended:
+                self._conclude(pending.request, self._cancelled(pending))
         finally:
-            self._finish(work)
+            self._finish(pending)
 
-    def _cancelled(self, work: Work) -> RPCError:
+    def _cancelled(self, pending: PendingRequest) -> RPCError:
         """Return the error for a request whose processing was cancelled."""
-        if work.timed_out:
-            return self._timed_out(work.request)
+        if pending.timed_out:
+            return self._timed_out(pending.request)
         # Not by us: what it waited for was cancelled, as a read is when the database closes.
         return RPCError(JSONRPC.INTERNAL_ERROR, "internal server error")
 
-    async def _run(self, work: Work) -> None:
+    async def _run(self, pending: PendingRequest) -> None:
         """Process a request in a task, and answer it."""
-        request, is_last = work.request, False
+        request, is_last = pending.request, False
         try:
-            result = await self._result(work)
+            result = await self._result(pending)
         except Exception as e:
             result, is_last = self._outcome(request, e)
-        work.deadline = math.inf
+        pending.deadline = math.inf
         part = None
-        if request.expects_reply:
+        if isinstance(request, Request):
             if is_large(result):
-                part = await self.in_thread(0.0, request.encode, result)
+                part = await self._account.in_thread(0.0, request.encode, result)
             else:
                 part = request.encode(result)
-        self._conclude_encoded(request, result, part, is_last=is_last)
-        if not self._closing:
-            # Not when the task has ended, a turn later: long replies of several would be joined.
+        self.conclude_encoded(request, result, part, is_last=is_last)
+        if not self._queue.ended:
+            # Not when the task has ended, an iteration later: long replies of several would be joined.
             self._flush_soon()
 
-    async def _result(self, work: Work) -> Any:
-        awaitable, work.awaitable = work.awaitable, None
+    async def _result(self, pending: PendingRequest) -> Any:
+        awaitable, pending.awaitable = pending.awaitable, None
         if awaitable is not None:
             return await awaitable
-        if self.limited and self._cost_fraction:
-            await asyncio.sleep(self._cost_fraction * self.cost_sleep)
-        result = self._call(work.request)
+        account = self._account
+        if account.limited and account.cost_fraction:
+            await asyncio.sleep(account.cost_fraction * account.limits.cost_sleep)
+        result = self._methods.call(pending.request)
         return await result if isawaitable(result) else result
 
-    def _finish(self, work: Work) -> None:
-        """Give back the slot of work that was done, and go on with what waits."""
-        self._leave(work)
-        if not self._closing:
+    def _finish(self, pending: PendingRequest) -> None:
+        """Free the slot of a request that was answered, and go on with what waits."""
+        self._leave(pending)
+        if not self._queue.ended:
             self._flush_soon()
-            if self._waiting:
-                self._start_waiting()
-            self._go_on()
+            if self.waiting:
+                self.start_waiting()
+            self._owner.on_slot_free()
 
-    def _leave(self, work: Work) -> None:
-        self._running -= 1
-        self._forget(work)
+    def _leave(self, pending: PendingRequest) -> None:
+        self.running -= 1
+        self._forget(pending)
 
-    def _forget(self, work: Work) -> None:
-        """Take a request out of those that are under way."""
-        if self._works is not None and work in self._works:
-            del self._works[work]
-            self._weight -= work.weight
+    def _forget(self, pending: PendingRequest) -> None:
+        """Remove a request that is no longer pending."""
+        if self.pending is not None and pending in self.pending:
+            del self.pending[pending]
+            self.weight -= pending.weight
 
     def _flush_soon(self) -> None:
-        """Send what was posted once this turn of the loop has answered what it can."""
-        if self._out_size >= WRITE_BYTES:
-            self.flush()
-        elif self._out and not self._flush_due:
-            self._flush_due = True
+        """Send queued replies once this iteration of the event loop has answered what it can."""
+        queue = self._queue
+        if queue.size >= WRITE_BYTES:
+            queue.flush()
+        elif not self.flush_due and queue.has_messages():
+            self.flush_due = True
             asyncio.get_running_loop().call_soon(self._flush_now)
 
     def _flush_now(self) -> None:
-        self._flush_due = False
-        if not self._closing:
-            self.flush()
-            if self._at_eof:
-                self._go_on()
+        self.flush_due = False
+        if not self._queue.ended:
+            self._queue.flush()
+            self._owner.on_flushed()
+
+    # -- time-outs and limits
 
     def _on_timer(self) -> None:
-        """End the work whose time is over, and look again when the next might be."""
+        """End the requests whose time is over, and set the timer for the next."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         self._timer = None
-        for work in list(self._works or ()):
-            if work.deadline <= now:
-                self._expire(work)
-        deadline = min((work.deadline for work in self._works or ()), default=math.inf)
-        if deadline < math.inf and not self._closing and self._timer is None:
+        for pending in list(self.pending or ()):
+            if pending.deadline <= now:
+                self._expire(pending)
+        deadline = min((pending.deadline for pending in self.pending or ()), default=math.inf)
+        if deadline < math.inf and not self._queue.ended and self._timer is None:
             self._timer = loop.call_at(deadline, self._on_timer)
 
-    def _expire(self, work: Work) -> None:
-        work.timed_out = True
-        work.deadline = math.inf
-        if work.task is not None:
-            work.task.cancel()
-        elif self._waiting is not None and self._works is not None:
-            self._waiting.remove(work)
-            self._forget(work)
-            self._conclude(work.request, self._timed_out(work.request))
-            self.flush()
-            self._go_on()
+    def _expire(self, pending: PendingRequest) -> None:
+        pending.timed_out = True
+        pending.deadline = math.inf
+        if pending.task is not None:
+            pending.task.cancel()
+        elif self.waiting is not None and self.pending is not None:
+            self.waiting.remove(pending)
+            self._forget(pending)
+            self._conclude(pending.request, self._timed_out(pending.request))
+            self._queue.flush()
+            self._owner.on_slot_free()
 
-    def _timed_out(self, request: Any) -> RPCError:
+    def _timed_out(self, request: Request | Notification) -> RPCError:
+        account = self._account
         text = printed(request)[:LOGGED_REQUEST_CHARS]
-        secs = self.processing_timeout
-        text = f"incoming request {text} timed out after {secs} secs"
-        self.log_limited("incoming request timed out", text)
+        text = f"incoming request {text} timed out after {account.limits.processing_timeout} secs"
+        self._owner.log_limited("incoming request timed out", text)
         error = ServerFault(JSONRPC.SERVER_BUSY, "server busy - request timed out")
-        if self.limited and self._cost_fraction:
-            error.data = self.excess()
+        if account.limited and account.cost_fraction:
+            error.data = self._excess()
         return error
 
-    def excess(self) -> dict[str, int]:
+    def _excess(self) -> dict[str, int]:
         """Return what a throttled client should know: its cost, the limit, and when to retry."""
         return {
-            "cost": round(self.effective_cost()),
-            "limit": round(self.cost_hard_limit),
-            "retry_after": self.retry_secs(),
+            "cost": round(self._account.effective_cost()),
+            "limit": round(self._account.limits.cost_hard_limit),
+            "retry_after": self._owner.retry_secs(),
         }
 
-    def _end_excessive(self, work: Work) -> None:
+    def _end_excessive(self, pending: PendingRequest) -> None:
         """Send a client the reason why its session ends, and close."""
-        self.on_disconnect_due_to_excessive_session_cost()
+        self._owner.log_excessive_cost()
         error = RPCError(JSONRPC.EXCESSIVE_RESOURCE_USAGE, "excessive resource usage")
-        error.data = self.excess()
-        request = work.request
-        if request.expects_reply:
-            part = request.encode(error)
+        error.data = self._excess()
+        request, queue = pending.request, self._queue
+        if isinstance(request, Request):
             # A batch is not going to be complete.
-            self.post(request.deliver_last(part))
-        self.bump_errors(error)
-        self._forget(work)
-        # Those who do not read must not stay until they would be cut off anyway.
-        self.end(LAST_WORD_SECS)
-
-    def unanswered_request_count(self) -> int:
-        """Return how many requests were received and not yet answered."""
-        return 0 if self._works is None else len(self._works)
+            queue.post(request.deliver_last(request.encode(error)))
+        self._account.bump_errors(error)
+        self._forget(pending)
+        # A slow reader must not stay until it would be disconnected anyway.
+        queue.end(LAST_WORD_SECS)
 
 
 async def _at_once(result: Any) -> Any:

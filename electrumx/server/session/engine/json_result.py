@@ -1,4 +1,4 @@
-"""What a request handler may answer with, and how it becomes JSON.  Pure."""
+"""Results of request handlers, and their encoding as JSON.  Pure."""
 
 import json
 from typing import Any

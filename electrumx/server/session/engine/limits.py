@@ -1,8 +1,8 @@
-"""What a session may cost: price list, groups of sessions, and the rules of forgetting.
+"""Prices, the groups of sessions that share costs, and how costs decay.
 
 Theory of operation. Each session carries a *cost* that grows with the bytes, requests and errors
-it causes and decays with time. aiorpcX turns the cost into throttling: above a soft limit requests
-sleep and fewer run at once; at the hard limit the session is closed. An attacker would spread over
+it causes and decays with time. ``CostAccount`` turns the cost into throttling: above a soft limit requests
+sleep and fewer run at once; at the hard limit the session is closed. An attacker would use
 many connections, hence *groups*: sessions of one IP subnet each also bear the others' cost, and a
 group keeps ("retains") the cost of sessions that left. All of this lives on the event loop.
 
@@ -21,17 +21,14 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_network
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
-from electrumx.server.session.engine.cost_account import MAX_DEBT
+from electrumx.server.session.engine.session_limits import MAX_DEBT
 
 # What connecting costs by itself.
 CONNECT_COST = 5.0
-# A group, and a session without subscriptions, forget a hard limit's worth in this many seconds.
+# A group's cost decays by a hard limit in this many seconds.
 GROUP_FORGET_SECS = 5_000
-SESSION_FORGET_SECS = 10_000
-# How much longer a session's cost is remembered for each subscription it holds.
-FORGET_SECS_PER_SUB = 5
 RECALC_SECS = 300
 
 UNKNOWN_GROUP = "unknown_addr"
@@ -79,10 +76,15 @@ def header_proof_cost(hashes: int) -> float:
     return hashes / 150
 
 
+Host: TypeAlias = IPv4Address | IPv6Address
+
+
 class Costly(Protocol):
     """What groups need to know of a session."""
 
-    cost: float
+    @property
+    def cost(self) -> float:
+        """What the session has cost, by itself."""
 
 
 @dataclass(eq=False, slots=True)
@@ -122,19 +124,19 @@ class SessionGroup:
             self.retained_cost = min(self.retained_cost, most)
 
 
-def is_exempt(host: IPv4Address | IPv6Address) -> bool:
+def is_exempt(host: Host) -> bool:
     """Return whether clients of an address are in no subnet's group; tests group loopback too."""
     return host.is_private
 
 
-def _plain(host: Any) -> Any:
+def _plain(host: Host | str | None) -> Host | str | None:
     """Return an IPv6 address that stands for an IPv4 address as the latter."""
     if isinstance(host, IPv6Address) and host.ipv4_mapped is not None:
         return host.ipv4_mapped
     return host
 
 
-def subnet_name(host: Any, ipv4_prefix: int, ipv6_prefix: int) -> str | None:
+def subnet_name(host: Host | str | None, ipv4_prefix: int, ipv6_prefix: int) -> str | None:
     """Return the subnet of an address in CIDR text; None if the address is private.
 
     Hosts that are no IP address, or unknown, share one group.
@@ -147,19 +149,20 @@ def subnet_name(host: Any, ipv4_prefix: int, ipv6_prefix: int) -> str | None:
     return _cidr(host, ipv4_prefix, ipv6_prefix)
 
 
-def _cidr(host: IPv4Address | IPv6Address, ipv4_prefix: int, ipv6_prefix: int) -> str:
+def _cidr(host: Host, ipv4_prefix: int, ipv6_prefix: int) -> str:
     prefix = ipv4_prefix if isinstance(host, IPv4Address) else ipv6_prefix
     # As a number: the text of a link-local address may name an interface.
     return str(ip_network(f"{type(host)(int(host))}/{prefix}", strict=False))
 
 
-def private_name(host: Any) -> str:
+def private_name(host: Host | str | None) -> str:
     """Return the name of the soft group of a private address."""
     host = _plain(host)
+    assert isinstance(host, (IPv4Address, IPv6Address)), "not an address"
     return LOOPBACK_GROUP if host.is_loopback else _cidr(host, 32, PRIVATE_IPV6_PREFIX)
 
 
-def leniency(host: Any, *, is_advertised: bool) -> float:
+def leniency(host: Host | str | None, *, is_advertised: bool) -> float:
     """Return how many times less the costs of clients of an address count."""
     host = _plain(host)
     if is_advertised or not isinstance(host, (IPv4Address, IPv6Address)):
@@ -168,7 +171,7 @@ def leniency(host: Any, *, is_advertised: bool) -> float:
 
 
 class SessionGroups:
-    """The groups of one server, by name, and who is in which."""
+    """The groups of one server, by name, and the sessions in each."""
 
     def __init__(self, ipv4_prefix: int, ipv6_prefix: int, hard_limit: float = 0.0) -> None:
         """``hard_limit`` bounds what is retained; 0 is no bound."""
@@ -176,9 +179,9 @@ class SessionGroups:
         self._hard_limit = hard_limit
         self.by_name: dict[str, SessionGroup] = {}
         # A tuple per session, in the table for as long as the session is.
-        self._of_session: dict[Any, tuple[SessionGroup, ...]] = {}
+        self._of_session: dict[Costly, tuple[SessionGroup, ...]] = {}
 
-    def join(self, session: Any, host: Any) -> None:
+    def join(self, session: Costly, host: Host | str | None) -> None:
         """Put a session from ``host`` (an IP address object, text or None) into its groups."""
         name, weight = subnet_name(host, *self._prefixes), 1.0
         if name is None:
@@ -187,13 +190,13 @@ class SessionGroups:
         self._of_session[session] = (group,)
         group.sessions.add(session)
 
-    def leave(self, session: Any) -> None:
+    def leave(self, session: Costly) -> None:
         """Take a session out of its groups, which keep its cost."""
         for group in self._of_session.pop(session, ()):
             group.sessions.discard(session)
             group.retain(session.cost, self._hard_limit)
 
-    def charge(self, host: Any, cost: float) -> None:
+    def charge(self, host: Host | str | None, cost: float) -> None:
         """Charge the group of an address for a connection that had no session."""
         name = subnet_name(host, *self._prefixes)
         if name is not None:
@@ -206,17 +209,17 @@ class SessionGroups:
             group = self.by_name[name] = SessionGroup(name, weight)
         return group
 
-    def cost_of(self, host: Any) -> float:
+    def cost_of(self, host: Host | str | None) -> float:
         """Return the cost of the group that an address belongs to; 0 if it is in none."""
         name = subnet_name(host, *self._prefixes)
         group = None if name is None else self.by_name.get(name)
         return 0.0 if group is None else group.cost()
 
-    def of(self, session: Any) -> tuple[SessionGroup, ...]:
+    def of(self, session: Costly) -> tuple[SessionGroup, ...]:
         """Return the groups a session is in."""
         return self._of_session.get(session, ())
 
-    def extra_cost(self, session: Any) -> float:
+    def extra_cost(self, session: Costly) -> float:
         """Return what other members of its groups add to a session's cost; 0 once it has gone."""
         extra = sum(
             min((group.cost() - session.cost) * group.weight, group.most(self._hard_limit))
@@ -225,7 +228,7 @@ class SessionGroups:
         # The sum of a large group may be older than the cost of its member.
         return max(0.0, float(extra))
 
-    def retry_secs(self, session: Any, hard_limit: float) -> int:
+    def retry_secs(self, session: Costly, hard_limit: float) -> int:
         """Return after how many seconds a new connection is served instead of a session's."""
         cost = CONNECT_COST + sum(
             min(group.cost() * group.weight, group.most(hard_limit)) for group in self.of(session)
@@ -248,39 +251,3 @@ class SessionGroups:
     def values(self) -> Iterable[SessionGroup]:
         """Return all groups."""
         return self.by_name.values()
-
-
-def decay_per_sec(hard_limit: float, subscriptions: int = 0) -> float:
-    """Return the cost a session is forgiven each second."""
-    return hard_limit / (SESSION_FORGET_SECS + FORGET_SECS_PER_SUB * subscriptions)
-
-
-@dataclass(frozen=True, slots=True)
-class SessionLimits:
-    """The limits that the environment sets for client sessions."""
-
-    cost_soft_limit: int
-    cost_hard_limit: int
-    cost_decay_per_sec: float
-    bw_cost_per_byte: float
-    cost_sleep: float  # seconds, at the hard limit
-    initial_concurrent: int
-    processing_timeout: float  # seconds
-
-    @classmethod
-    def from_env(cls, env: Any) -> "SessionLimits":
-        """Convert the settings into the units of the session engine."""
-        return cls(
-            cost_soft_limit=env.cost_soft_limit,
-            cost_hard_limit=env.cost_hard_limit,
-            cost_decay_per_sec=decay_per_sec(env.cost_hard_limit),
-            bw_cost_per_byte=1 / env.bw_unit_cost,
-            cost_sleep=env.request_sleep / 1000,
-            initial_concurrent=env.initial_concurrent,
-            processing_timeout=env.request_timeout,
-        )
-
-    def apply(self, session: Any) -> None:
-        """Set the limits on one session, before its base class is constructed."""
-        for name in self.__slots__:
-            setattr(session, name, getattr(self, name))

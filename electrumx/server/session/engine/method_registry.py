@@ -1,9 +1,11 @@
-"""Which method of a session class answers which request, by protocol version.
+"""Which handler answers which request, by protocol version.
 
-Handlers are marked where they stand; the table of a version is collected once per session class.
+Handlers are methods of handler objects, such as ``HeaderMethods``, marked where they are defined.  The
+table of a version is collected once for each tuple of handler classes; a session adds its objects.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 from inspect import Parameter, signature
@@ -11,10 +13,17 @@ from typing import Any, TypeVar
 
 from aiorpcx import handler_invocation
 
+from electrumx.server.session.engine.jsonrpc import Notification, Request
+
 ProtocolTuple = tuple[int, ...]
-# Request name -> (function, fewest arguments, most arguments), the session apart
-HandlerTable = dict[str, tuple[Callable[..., Any], int, int]]
+HandlerClasses = tuple[type[object], ...]
+# Request name -> (function, fewest arguments, most arguments, position of its object)
+HandlerTable = dict[str, tuple[Callable[..., Any], int, int, int]]
+T = TypeVar("T")
 Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+#: counts requests without a handler
+INVALID_METHOD = "invalid method"
 
 _MARK = "_rpc_marks"
 # Surplus arguments, which a few methods tolerate
@@ -24,14 +33,14 @@ _VARIABLE = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 def rpc_method(
     name: str, *, since: ProtocolTuple = (0,), until: ProtocolTuple | None = None
 ) -> Callable[[Handler], Handler]:
-    """Mark a method of a session class as the handler of request ``name``.
+    """Mark a method of a handler class as the handler of request ``name``.
 
-    It is a coroutine function, or a plain one, which answers at once or returns an awaitable when
-    it has to wait.  A plain function runs on the event loop without a task of its own, so it must
-    not take milliseconds.  Its result is plain JSON values, or ``EncodedJSON``.
+    It is a coroutine function, or a plain one, which returns the result, or an awaitable of it.  A
+    plain function runs on the event loop without a task of its own, so it must not take milliseconds.
+    The result is plain JSON values, or ``EncodedJSON``.
 
-    It is served to clients that negotiated at least ``since`` and less than ``until``. One
-    function may carry several marks. A subclass that overrides the function need not repeat them.
+    It is served to clients that negotiated at least ``since`` and less than ``until``.  One function
+    may carry several marks.  A subclass that overrides the function need not repeat them.
     """
 
     def mark(func: Handler) -> Handler:
@@ -43,34 +52,35 @@ def rpc_method(
 
 
 @lru_cache(maxsize=64)
-def handler_names(cls: Any, ptuple: ProtocolTuple) -> dict[str, str]:
-    """Return {request name: attribute name} of a session class at a protocol version.
+def handler_names(classes: HandlerClasses, version: ProtocolTuple) -> dict[str, tuple[str, int]]:
+    """Return {request name: (attribute, position of its class)} at a protocol version.
 
-    The dictionary is shared: callers must not change it.
+    Where classes answer the same request, the last does.  The dictionary is shared: callers must not
+    change it.
     """
-    result: dict[str, str] = {}
-    for klass in reversed(cls.__mro__):
-        for attribute, value in vars(klass).items():
-            for name, since, until in getattr(value, _MARK, ()):
-                if ptuple >= since and (until is None or ptuple < until):
-                    result[name] = attribute
+    result: dict[str, tuple[str, int]] = {}
+    for position, handler_class in enumerate(classes):
+        for ancestor in reversed(handler_class.__mro__):
+            for attribute, value in vars(ancestor).items():
+                for name, since, until in getattr(value, _MARK, ()):
+                    if version >= since and (until is None or version < until):
+                        result[name] = attribute, position
     return result
 
 
 @lru_cache(maxsize=64)
-def handler_table(cls: Any, ptuple: ProtocolTuple) -> HandlerTable:
-    """Return the handlers of a session class at a protocol version; not to be changed."""
+def handler_table(classes: HandlerClasses, version: ProtocolTuple) -> HandlerTable:
+    """Return the handlers of these classes at a protocol version; callers must not change it."""
     table: HandlerTable = {}
-    for name, attribute in handler_names(cls, ptuple).items():
-        function = getattr(cls, attribute)
+    for name, (attribute, position) in handler_names(classes, version).items():
+        function = getattr(classes[position], attribute)
         counts = _positional_range(function)
-        table[name] = (function, counts.start, counts.stop - 1)
+        table[name] = function, counts.start, counts.stop - 1, position
     return table
 
 
-@lru_cache(maxsize=1024)
 def _positional_range(func: Callable[..., Any]) -> range:
-    """Return how many arguments a handler takes, besides its session."""
+    """Return how many arguments a handler takes, besides its object."""
     params = list(signature(func).parameters.values())[1:]
     by_position = [param for param in params if param.kind not in _VARIABLE]
     required = sum(param.default is param.empty for param in by_position)
@@ -79,17 +89,46 @@ def _positional_range(func: Callable[..., Any]) -> range:
     return range(required, len(by_position) + 1)
 
 
-def invoke(handler: Any, request: Any) -> Any:
-    """Call a handler (a bound method, or None) with a request's arguments.
+class SessionMethods:
+    """The handlers of one session, in the protocol version that it has negotiated."""
 
-    Returns its result, or an awaitable of it.  Raises RPCError if the arguments do not fit. The library would inspect the signature each time.
-    """
-    args = request.args
-    fits = (
-        handler is not None
-        and isinstance(args, list)
-        and len(args) in _positional_range(handler.__func__)
-    )
-    if fits:
-        return handler(*args)
-    return handler_invocation(handler, request)()
+    __slots__ = ("counts", "objects", "table")
+
+    def __init__(self, objects: tuple[object, ...], counts: Counter[str]) -> None:
+        """Take the handler objects; ``counts`` counts requests by method, of all sessions."""
+        self.objects = objects
+        self.counts = counts
+        self.table: HandlerTable = {}
+
+    def find(self, group: type[T]) -> T:
+        """Return the object of a class of handlers; raise KeyError if there is none."""
+        for item in self.objects:
+            if isinstance(item, group):
+                return item
+        raise KeyError(group)
+
+    def set_version(self, version: ProtocolTuple) -> None:
+        """Serve the requests of a protocol version from now on."""
+        self.table = handler_table(tuple(map(type, self.objects)), version)
+
+    def on_lost(self) -> None:
+        """Let go of the handlers: the session has ended."""
+        self.objects, self.table = (), {}
+
+    def call(self, request: Request | Notification) -> Any:
+        """Return the result of a request, or an awaitable of it; raise what its handler raises.
+
+        Notifications have no handlers.  Raises RPCError if there is no handler, or if the arguments do
+        not fit.
+        """
+        entry = self.table.get(request.method) if request.expects_reply else None
+        if entry is None:
+            self.counts[INVALID_METHOD] += 1
+            return handler_invocation(None, request)()
+        self.counts[request.method] += 1
+        function, fewest, most, position = entry
+        args = request.args
+        if isinstance(args, list) and fewest <= len(args) <= most:
+            return function(self.objects[position], *args)
+        # aiorpcX inspects the signature each time.
+        return handler_invocation(function.__get__(self.objects[position]), request)()

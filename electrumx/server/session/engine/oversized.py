@@ -1,7 +1,7 @@
-"""Results that are too large to be sent: the error for them, and which requests have had one.
+"""Results that are too large to send: the error for them, and the requests that had one.
 
-Making such a result costs as much as one that is sent, the node's part included; the second request
-for it need not make it again.  Runs on the event loop.
+Such a result costs as much to compute as one that is sent, the node's work included; it is not
+computed again for a second request.  Runs on the event loop.
 """
 
 from collections.abc import Callable, Hashable

@@ -1,4 +1,4 @@
-"""Untrusted JSON arguments become typed values here, or an error owed to the client.
+"""Conversion of untrusted JSON arguments to typed values, or to an error for the client.
 
 Every check raises an ``RPCError`` with code ``BAD_REQUEST`` that shows the value as Python prints
 it. Nothing here does I/O; all of it runs on the event loop, before any work is done for a request.
@@ -84,7 +84,7 @@ def assert_boolean(value: Any) -> bool:
 
 
 def is_boolean(value: Any) -> bool:
-    """Say if the value equals true or false."""
+    """Return whether the value equals true or false."""
     return isinstance(value, (bool, int, float)) and value in (0, 1)
 
 

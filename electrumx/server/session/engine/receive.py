@@ -1,67 +1,66 @@
 """From a message to its reply, with as little between as the limits of a session allow.
 
 Theory of operation.  A transport gives whole messages, several at a time if the client pipelines.
-``receive`` takes them in order, on the event loop, without a task:
+``Receiver.receive`` processes them in order, on the event loop, without a task:
 
 1. *The fast path*: one request on a short line, in JSON-RPC 2.0 (or without a version), of a known
    method with a list of plain arguments, from a session that may run one more.  orjson parses it,
-   the handler is called, and its result is put, encoded, behind the replies that are there already.
+   the handler is called, and its result is put, encoded, behind the replies that are queued already.
    What the client sent together is answered in one write.
-2. *The slow path*: all else -- batches, 1.0, notifications, errors in what is sent, numbers that
-   orjson rounds or refuses.  ``jsonrpc`` parses it.
-   A property test holds the two against each other.
-3. *Work*: a request whose handler has to wait (it returned an awaitable), whose result is large, or
-   whose session is throttled.  Only then is there a task; it holds one of the session's slots.
+2. *The slow path*: all else -- batches, 1.0, notifications, malformed messages, numbers that orjson
+   rounds or refuses.  ``jsonrpc`` parses it.  A property test compares the two paths.
+3. *Pending requests*: a request whose handler has to wait (it returned an awaitable), whose result is
+   large, or whose session is throttled.  The ``Dispatcher`` answers it, in one of the session's slots.
 
-Bounds, all per session but for ``ReceiveMemory``, which counts what all of them hold.  A slice of ``SLICE_SECS`` or ``SLICE_REQUESTS`` is worked off before other
-sessions get their turn.  ``MAX_ADMITTED`` requests of ``ADMITTED_BYTES`` are under way; what comes after waits unparsed,
-and above ``READ_HIGH_MARK`` bytes of that we do not read on.  Neither do we read or answer while the
-client does not take its replies, and after ``max_send_delay`` seconds of it with something to say
-the connection is dropped.  A request that takes longer than ``processing_timeout`` seconds,
-waiting for its slot included, is answered with an error; one timer a session serves all of them.
+Bounds, all per session but for ``ReceiveMemory``, which counts what all of them hold.  A session runs
+for a slice of ``SLICE_SECS`` or ``SLICE_REQUESTS``, then others do.  ``MAX_ADMITTED`` requests of
+``ADMITTED_BYTES`` are pending; what comes after waits unparsed, in the backlog, and above
+``READ_HIGH_MARK`` bytes of that reading stops.  Nothing is read from or answered to a slow reader, and
+after ``MAX_SEND_DELAY`` seconds of it with replies in the queue the connection is aborted.  A request
+that takes longer than ``processing_timeout`` seconds, waiting for its slot included, is answered with
+an error; one timer a session serves all of them.
 """
 
 import asyncio
 import logging
 import time
-from collections import Counter, deque
+from collections import deque
 from time import perf_counter
 from typing import Any
 
 import orjson
 from aiorpcx import JSONRPC, ProtocolError
 
+from electrumx.server.session.engine.cost_account import ERROR_COST, CostAccount
 from electrumx.server.session.engine.dispatch import (
     LARGE_RESULT_CHARS,
     LAST_WORD_SECS,
     SLICE_SECS,
     WRITE_BYTES,
-    WorkingSession,
+    Dispatcher,
 )
-from electrumx.server.session.engine.first_message import INVALID_JSON, is_http
+from electrumx.server.session.engine.first_message import INVALID_JSON
 from electrumx.server.session.engine.json_result import EncodedJSON, encode
 from electrumx.server.session.engine.jsonrpc import (
     AUTO,
     LOOSE,
     V2,
     MalformedMessageError,
+    Notification,
     ParsedMessage,
     Request,
     check_values,
     parse_message,
 )
-from electrumx.server.session.engine.method_registry import HandlerTable
-from electrumx.server.session.engine.send_queue import CLOSE_SECS
+from electrumx.server.session.engine.method_registry import SessionMethods
+from electrumx.server.session.engine.owner import ENDED, ReceiveOwner
+from electrumx.server.session.engine.send_queue import CLOSE_SECS, SendQueue
 
-# A session's requests that are under way; further ones wait unparsed.
-MAX_ADMITTED = 200
-# The memory that those take; one larger request may be under way alone.
-ADMITTED_BYTES = 262_144
 # The transport is asked to count what more than so many bytes of requests take.
 REPORTED_BYTES = 16_384
-# So many requests of a session are worked off before other sessions get their turn.
+# Requests of a session that are processed before other sessions run.
 SLICE_REQUESTS = 64
-# Messages not worked off yet: above so many bytes reading stops, below the other it goes on.
+# Messages in the backlog: above so many bytes reading stops, below the other it resumes.
 READ_HIGH_MARK = 65_536
 READ_LOW_MARK = 16_384
 # What a message that waits costs in memory, besides its bytes.
@@ -104,148 +103,180 @@ class FastRequest(Request):
         return super().encode(result)
 
 
-class RequestSession(WorkingSession):
-    """One client's requests, under way and yet to come.  See the top of this module."""
+class Receiver:
+    """The messages of one client, from the transport to their handlers.  See the top of this module."""
 
     __slots__ = (
+        "_account",
+        "_at_eof",
         "_backlog",
         "_backlog_size",
-        "_handlers",
+        "_dispatcher",
         "_is_reported",
         "_items",
         "_message_weight",
+        "_methods",
+        "_owner",
         "_parse_task",
+        "_parsing_lock",
+        "_queue",
         "_scheduled",
+        "_transport",
         "last_recv",
         "log_me",
-        "max_response_size",
+        "max_reply_bytes",
         "recv_count",
         "recv_size",
     )
 
-    #: held while a large message is parsed
-    parsing_lock: asyncio.Lock
+    def __init__(
+        self,
+        owner: ReceiveOwner,
+        account: CostAccount,
+        queue: SendQueue,
+        dispatcher: Dispatcher,
+        methods: SessionMethods,
+        *,
+        parsing_lock: asyncio.Lock,
+        max_reply_bytes: int = 0,
+        log_me: bool = False,
+    ) -> None:
+        """``parsing_lock`` is held while a large message is parsed, by all sessions.
 
-    def __init__(self, transport: Any, method_counts: Counter[str]) -> None:
-        super().__init__(transport, method_counts)
-        self.log_me = False
-        # Bytes; 0 is no bound
-        self.max_response_size = 0
-        self.last_recv = self.start_time
+        ``max_reply_bytes`` is 0 if replies are not bounded.
+        """
+        self._owner = owner
+        self._account = account
+        self._queue = queue
+        self._transport = queue.transport
+        self._dispatcher = dispatcher
+        self._methods = methods
+        self._parsing_lock = parsing_lock
+        self.max_reply_bytes = max_reply_bytes
+        #: whether messages are logged
+        self.log_me = log_me
+        #: by the monotonic clock
+        self.last_recv = account.start_time
         self.recv_count = self.recv_size = 0
-        self._handlers: HandlerTable = {}
-        # Messages, and the rest of a batch, that were not worked off yet
+        # Messages that were not parsed yet, and their size in memory
         self._backlog: deque[bytes] | None = None
         self._backlog_size = 0
-        self._items: deque[Any] | None = None
+        # Members of a batch that were not processed yet
+        self._items: deque[Request | Notification] | None = None
         self._parse_task: asyncio.Task[None] | None = None
         # Bytes of memory that the large message being parsed takes, or the batch being processed
         self._message_weight = 0
-        # Whether the transport was last told of more than ``REPORTED_BYTES``
+        # Whether the transport was last asked to count more than ``REPORTED_BYTES``
         self._is_reported = False
+        # Whether processing the backlog is scheduled
         self._scheduled = False
+        # Whether the client has ended its half of the connection
+        self._at_eof = False
 
-    # -- what the transport calls
+    # -- called by the transport
 
     def received_bytes(self, count: int) -> None:
         """Charge for bytes received."""
         self.recv_size += count
-        self.bump_cost(count * self.bw_cost_per_byte)
+        account = self._account
+        account.bump_cost(count * account.bw_cost_per_byte)
 
     def dropped_messages(self, count: int) -> None:
-        """Note that so many messages were over-long."""
+        """Note that so many messages were too long."""
+        size = self._owner.max_message_size()
+        text = f"dropping message over {size:,d} bytes and re-synchronizing"
         for _ in range(count):
-            self.log_limited(
-                "dropping message",
-                f"dropping message over {self.max_message_size():,d} bytes and re-synchronizing",
-                logging.WARNING,
-            )
-
-    def max_message_size(self) -> int:
-        """Return the bound on messages that the transport keeps, in bytes."""
-        return 0
+            self._owner.log_limited("dropping message", text, logging.WARNING)
 
     def receive(self, messages: list[bytes]) -> None:
-        """Take whole messages off the network, in order."""
-        if self._closing:
+        """Process whole messages, in order, or put them in the backlog."""
+        if self._queue.ended:
             return  # what was sent before the client noticed
         self.last_recv = time.monotonic()
-        if messages and not self.recv_count and not self.accepts_first(messages[0]):
+        if messages and not self.recv_count and not self._owner.accepts_first(messages[0]):
             self._refuse_first()
             return
         done = 0
         if not self._backlog and not self._is_stalled():
             done = self._serve(messages)
-        if done < len(messages) and not self._closing:
+        if done < len(messages) and not self._queue.ended:
             self._keep(messages[done:] if done else messages)
-
-    def accepts_first(self, message: bytes) -> bool:
-        """Return whether the connection may begin with a message; else nothing is executed."""
-        return not is_http(message)
 
     def _refuse_first(self) -> None:
         """Charge for a first message of another protocol, and disconnect."""
         self.recv_count += 1
         error = ProtocolError(JSONRPC.PARSE_ERROR, "invalid JSON")
-        error.cost = self.ERROR_COST * 10
-        self.bump_errors(error)
-        self.post(INVALID_JSON)
-        self.end(LAST_WORD_SECS)
+        error.cost = ERROR_COST * 10
+        self._account.bump_errors(error)
+        self._queue.post(INVALID_JSON)
+        self._queue.end(LAST_WORD_SECS)
 
     def on_unwritable(self) -> None:
-        """Read no more from a client that does not take what it is sent."""
+        """Stop reading from a slow reader."""
         self._update_reading()
 
     def on_writable(self) -> None:
-        """Go on with a client that takes what it is sent again."""
-        self._watch_no_more()
-        self.flush()
-        self._start_waiting()
-        self._go_on()
+        """Go on with a client that reads again."""
+        self._queue.unwatch_reader()
+        self._queue.flush()
+        self._dispatcher.start_waiting()
+        self.resume()
 
     def on_eof(self) -> bool:
         """Return whether there is something left to answer, after which the session ends.
 
         The client will ask no more.
         """
-        if not (self._backlog or self._items or self._parse_task or self._works or self._out):
+        if not (self.is_busy() or self._queue.has_messages()):
             return False
         self._at_eof = True
         return True
 
     def on_lost(self) -> None:
-        """End all that is under way: the connection has ended."""
-        super().on_lost()
+        """Discard what was received: the connection has ended."""
+        self._owner = ENDED
         self._backlog = self._items = None
         if self._parse_task is not None:
             self._parse_task.cancel()
 
-    def recalc_concurrency(self) -> None:
-        """Set how many requests may run; at the hard limit, end a session that does not read."""
-        super().recalc_concurrency()
-        if self.is_over_limit() and not self.transport.is_writable and not self._scheduled:
+    def on_hard_limit(self) -> None:
+        """End a session at the hard limit that does not read."""
+        if not self._transport.is_writable and not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._work_off)
+            asyncio.get_running_loop().call_soon(self._run_slice)
 
-    # -- working off what was received
+    def on_flushed(self) -> None:
+        """End the connection if the client has ended its half and all is answered."""
+        if self._at_eof:
+            self.resume()
 
-    def _is_stalled(self) -> bool:
-        """Say if no message can be taken on for now; what ends that calls ``_go_on``."""
-        return self._items is not None or self._parse_task is not None or self._is_blocked()
+    # -- processing what was received
 
-    def _is_blocked(self) -> bool:
-        """Say if no request can be taken on for now."""
-        if self._works is not None and len(self._works) >= MAX_ADMITTED:
-            return True
-        return self._weight > ADMITTED_BYTES or not self.transport.is_writable
+    def is_busy(self) -> bool:
+        """Return whether messages were not processed yet, or requests not answered."""
+        return bool(
+            self._backlog
+            or self._items
+            or self._parse_task
+            or self._dispatcher.unanswered_request_count()
+        )
 
     def unanswered_bytes(self) -> int:
         """Return the memory that requests take that were received and not answered."""
-        return self._backlog_size + self._message_weight + self._weight
+        return self._backlog_size + self._message_weight + self._dispatcher.weight
+
+    def _is_stalled(self) -> bool:
+        """Return whether no message can be processed for now; what ends that calls ``resume``."""
+        return self._items is not None or self._parse_task is not None or self._is_blocked()
+
+    def _is_blocked(self) -> bool:
+        """Return whether no request can be taken on for now."""
+        return self._dispatcher.is_full() or not self._transport.is_writable
 
     def _serve(self, messages: list[bytes]) -> int:
-        """Work off messages for at most a slice; return how many."""
+        """Process messages for at most a slice; return how many."""
         done = 0
+        queue, dispatcher = self._queue, self._dispatcher
         deadline = perf_counter() + SLICE_SECS
         for message in messages:
             done += 1
@@ -253,51 +284,51 @@ class RequestSession(WorkingSession):
                 self._answer(message)
                 if self._is_stalled():
                     break
-            elif self._works is not None and self._is_stalled():
+            elif dispatcher.pending and self._is_stalled():
                 break
-            if self._out_size >= WRITE_BYTES:
-                self.flush()
-                if not self.transport.is_writable:
+            if queue.size >= WRITE_BYTES:
+                queue.flush()
+                if not self._transport.is_writable:
                     break
-            if self._closing or done >= SLICE_REQUESTS or perf_counter() > deadline:
+            if queue.ended or done >= SLICE_REQUESTS or perf_counter() > deadline:
                 break
         self.recv_count += done
-        if self._out:
-            self.flush()
+        queue.flush()
         return done
 
     def _keep(self, messages: list[bytes]) -> None:
-        """Put off messages that came after those that are put off already."""
+        """Add messages to the backlog."""
         if self._backlog is None:
             self._backlog = deque()
         self._backlog.extend(messages)
         self._backlog_size += sum(map(len, messages)) + MESSAGE_OVERHEAD * len(messages)
-        self._go_on()
+        self.resume()
 
-    def _go_on(self) -> None:
-        """See to it that what was put off has its turn, once that is possible."""
-        if self._closing:
+    def resume(self) -> None:
+        """Schedule a slice of the backlog once that is possible; read on, or stop reading."""
+        queue = self._queue
+        if queue.ended:
             return
-        if self._backlog or self._items or self._waiting:
-            if not self.transport.is_writable:
-                if self.is_over_limit():
-                    # Otherwise it would be left alone until it reads
-                    self.on_disconnect_due_to_excessive_session_cost()
-                    self.end(LAST_WORD_SECS)
+        if self._backlog or self._items or self._dispatcher.waiting:
+            if not self._transport.is_writable:
+                if self._account.is_over_limit():
+                    # Otherwise it would stay until it reads.
+                    self._owner.log_excessive_cost()
+                    queue.end(LAST_WORD_SECS)
                     return
-                self._watch_writing()
+                queue.watch_reader()
             elif not self._scheduled and (self._items or self._backlog) and not self._is_blocked():
                 self._scheduled = True
-                asyncio.get_running_loop().call_soon(self._work_off)
-        elif self._at_eof and self._parse_task is None and not self._works:
-            self.end(CLOSE_SECS)
+                asyncio.get_running_loop().call_soon(self._run_slice)
+        elif self._at_eof and self._parse_task is None and not self._dispatcher.pending:
+            queue.end(CLOSE_SECS)
             return
         self._update_reading()
 
-    def _work_off(self) -> None:
-        """Work off a slice of what was put off."""
+    def _run_slice(self) -> None:
+        """Process a slice of the batch and the backlog."""
         self._scheduled = False
-        if self._closing:
+        if self._queue.ended:
             return
         if self._items is not None:
             self._serve_items(self._items)
@@ -307,23 +338,24 @@ class RequestSession(WorkingSession):
             done = self._serve(slice_)
             self._backlog_size -= sum(map(len, slice_[:done])) + MESSAGE_OVERHEAD * done
             backlog.extendleft(reversed(slice_[done:]))
-        self._go_on()
+        self.resume()
 
-    def _serve_items(self, items: deque[Any]) -> None:
-        """Work off members of a batch, at most a slice."""
+    def _serve_items(self, items: deque[Request | Notification]) -> None:
+        """Process members of a batch, at most a slice."""
+        queue = self._queue
         deadline = perf_counter() + SLICE_SECS
         for _ in range(SLICE_REQUESTS):
-            if not items or self._closing or self._is_blocked() or perf_counter() > deadline:
+            if not items or queue.ended or self._is_blocked() or perf_counter() > deadline:
                 break
-            self._handle(items.popleft())
+            self._dispatcher.handle(items.popleft())
         if not items:
             self._items = None
             self._message_weight = 0
-        self.flush()
+        queue.flush()
 
     def _update_reading(self) -> None:
-        transport = self.transport
-        held = self._weight + self._backlog_size + self._message_weight
+        transport = self._transport
+        held = self.unanswered_bytes()
         if held > REPORTED_BYTES or self._is_reported:
             self._is_reported = held > REPORTED_BYTES
             transport.note_unanswered()
@@ -336,7 +368,7 @@ class RequestSession(WorkingSession):
     # -- the fast path
 
     def _answer_fast(self, message: bytes) -> bool:  # noqa: C901, PLR0912  in one piece: each call costs
-        """Answer a message if it is of the most frequent kind; else change nothing and say so."""
+        """Answer a message of the most frequent kind and return True; else change nothing."""
         if len(message) > FAST_MESSAGE_BYTES or self.log_me:
             return False
         try:
@@ -358,28 +390,33 @@ class RequestSession(WorkingSession):
         for param in params:
             if type(param) not in _SCALARS:
                 return False
-        version = self.rpc_version
+        queue = self._queue
+        version = queue.rpc_version
         if version is not LOOSE:
             if request.get("jsonrpc") != "2.0":
                 return False
             if version is not V2:
                 if version is not AUTO:
                     return False
-                self.rpc_version = V2
-        handler = self._handlers.get(method)
+                queue.rpc_version = V2
+        methods = self._methods
+        handler = methods.table.get(method)
         if handler is None or not handler[1] <= len(params) <= handler[2]:
             return False
-        if self.limited and (
-            self._cost_fraction or self._running >= self.concurrency_target or self._waiting
+        dispatcher, account = self._dispatcher, self._account
+        if account.limited and (
+            account.cost_fraction
+            or dispatcher.running >= account.concurrency_target
+            or dispatcher.waiting
         ):
-            self._enqueue(FastRequest(method, params, request_id, tail, self.max_response_size))
+            dispatcher.enqueue(FastRequest(method, params, request_id, tail, self.max_reply_bytes))
             return True
-        self.method_counts[method] += 1
+        methods.counts[method] += 1
         try:
-            result = handler[0](self, *params)
+            result = handler[0](methods.objects[handler[3]], *params)
         except Exception as e:
-            request = FastRequest(method, params, request_id, tail, self.max_response_size)
-            self._conclude_exception(request, e)
+            request = FastRequest(method, params, request_id, tail, self.max_reply_bytes)
+            dispatcher.conclude_exception(request, e)
             return True
         kind = type(result)
         if result is None:
@@ -389,47 +426,33 @@ class RequestSession(WorkingSession):
         elif kind is str and len(result) <= LARGE_RESULT_CHARS:
             reply = _join((_RESULT, encode(result), _ID, tail))
         else:
-            request = FastRequest(method, params, request_id, tail, self.max_response_size)
-            self._conclude_result(request, result)
+            request = FastRequest(method, params, request_id, tail, self.max_reply_bytes)
+            dispatcher.conclude_result(request, result)
             return True
-        if len(reply) > self.max_response_size > 0:
-            request = FastRequest(method, params, request_id, tail, self.max_response_size)
-            self._conclude_encoded(request, result, reply, is_last=False)
+        if len(reply) > self.max_reply_bytes > 0:
+            request = FastRequest(method, params, request_id, tail, self.max_reply_bytes)
+            dispatcher.conclude_encoded(request, result, reply)
             return True
-        self.post(reply)
+        queue.post(reply)
         return True
-
-    def _call(self, request: Any) -> Any:
-        """Return the result of a request that had to wait, or an awaitable of it."""
-        if type(request) is FastRequest:
-            # Whatever protocol version is spoken by now
-            handler, args = self._handlers.get(request.method), request.args
-            if handler is not None and handler[1] <= len(args) <= handler[2]:
-                self.method_counts[request.method] += 1
-                return handler[0](self, *args)
-        return super()._call(request)
 
     # -- the slow path
 
-    def logged_text(self, message: bytes) -> str:
-        """Return what the log says of a message, if the operator wants to see them."""
-        return repr(message)
-
     def _answer(self, message: bytes) -> None:
-        """Answer a message of any kind, or see to it that it will be."""
+        """Answer a message of any kind, now or later."""
         if self.log_me:
-            self.logger.info(f"processing {self.logged_text(message)}")
-        weight = 0
+            self._owner.logger.info(f"processing {self._owner.logged_text(message)}")
+        version, weight = self._queue.rpc_version, 0
         try:
-            if self.limited:
-                weight = check_values(message, self.rpc_version, self.max_response_size)
+            if self._account.limited:
+                weight = check_values(message, version, self.max_reply_bytes)
             if len(message) > LARGE_MESSAGE_BYTES:
                 self._message_weight = len(message)
-                self.transport.note_unanswered()
+                self._transport.note_unanswered()
                 loop = asyncio.get_running_loop()
                 self._parse_task = loop.create_task(self._answer_large(message, weight))
                 return
-            parsed = parse_message(message, self.rpc_version, self.max_response_size)
+            parsed = parse_message(message, version, self.max_reply_bytes)
         except MalformedMessageError as e:
             self._answer_malformed(e)
         else:
@@ -437,15 +460,16 @@ class RequestSession(WorkingSession):
 
     async def _answer_large(self, message: bytes, weight: int) -> None:
         """Parse in a thread, while the session's other messages wait."""
+        account, queue = self._account, self._queue
         try:
             # One at a time: every busy thread delays the event loop's return from system calls.
-            async with self.parsing_lock:
-                parsed = await self.in_thread(
-                    len(message) * self.bw_cost_per_byte,
+            async with self._parsing_lock:
+                parsed = await account.in_thread(
+                    len(message) * account.bw_cost_per_byte,
                     parse_message,
                     message,
-                    self.rpc_version,
-                    self.max_response_size,
+                    queue.rpc_version,
+                    self.max_reply_bytes,
                 )
         except MalformedMessageError as e:
             self._parse_task, self._message_weight = None, 0
@@ -453,42 +477,43 @@ class RequestSession(WorkingSession):
         else:
             self._parse_task, self._message_weight = None, 0
             self._answer_parsed(parsed, weight)
-        self.flush()
-        self._go_on()
+        queue.flush()
+        self.resume()
 
     def _answer_malformed(self, malformed: MalformedMessageError) -> None:
-        self.rpc_version = malformed.version
+        self._queue.rpc_version = malformed.version
         error = ProtocolError(malformed.code, malformed.text)
         if malformed.code == JSONRPC.PARSE_ERROR:
-            error.cost = self.ERROR_COST * 10
+            error.cost = ERROR_COST * 10
         elif malformed.malformed:
-            error.cost = self.ERROR_COST * (malformed.malformed - 1)
-        self.bump_errors(error)
+            error.cost = ERROR_COST * (malformed.malformed - 1)
+        self._account.bump_errors(error)
         if malformed.reply:
-            self.post(malformed.reply)
-        self._after_malformed()
+            self._queue.post(malformed.reply)
+        self._end_if_over_limit()
+        self._owner.on_malformed()
 
     def _answer_parsed(self, parsed: ParsedMessage, weight: int) -> None:
         """Answer what was parsed; ``weight`` is what it takes in memory, in bytes."""
-        self.rpc_version = parsed.version
+        self._queue.rpc_version = parsed.version
         items = parsed.items
         if parsed.malformed:
             for _ in range(parsed.malformed):
-                self.bump_errors()
+                self._account.bump_errors()
             if parsed.reply:
-                self.post(parsed.reply)
-            self._after_malformed()
+                self._queue.post(parsed.reply)
+            self._end_if_over_limit()
         for item in items:
             item.weight = weight // len(items)
         if len(items) == 1:
-            self._handle(items[0])
-        elif items and not self._closing:
+            self._dispatcher.handle(items[0])
+        elif items and not self._queue.ended:
             self._items = deque(items)
             self._message_weight = weight
-            self._go_on()
+            self.resume()
 
-    def _after_malformed(self) -> None:
-        """End a session that has used up its limit: what is malformed never gets a turn."""
-        if self.is_over_limit() and not self.is_closing():
-            self.on_disconnect_due_to_excessive_session_cost()
-            self.end(LAST_WORD_SECS)
+    def _end_if_over_limit(self) -> None:
+        """End a session at the hard limit: a malformed message never waits for a slot."""
+        if self._account.is_over_limit() and not self._queue.is_closing():
+            self._owner.log_excessive_cost()
+            self._queue.end(LAST_WORD_SECS)

@@ -1,124 +1,179 @@
-"""What a session has to say: counted, charged, and kept until the client takes it.
+"""Messages to one client: counted, charged, and queued while the client does not read.
 
-Replies made together are written together.  On the event loop; nobody waits.
+Messages made in one iteration of the event loop are written together.  Runs on the event loop;
+nothing waits.
 """
 
 import asyncio
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from aiorpcx import NetAddress
 
 from electrumx.server.session.engine.cost_account import CostAccount
 from electrumx.server.session.engine.jsonrpc import AUTO, Version
+from electrumx.server.session.engine.owner import ENDED, LimitedLog
 
-# How long a client has to take what was sent before its connection was closed.
+# How long a client may take to read what was sent before its connection was closed.
 CLOSE_SECS = 30.0
+# A client that has not read its replies for so many seconds is disconnected.
+MAX_SEND_DELAY = 20.0
 
 
-class Outbox(CostAccount):
-    """The sending half of a session, and its end.
+class MessageTransport(Protocol):
+    """A connection that carries whole messages."""
 
-    While the client does not take what was sent before, messages stay here; after
-    ``max_send_delay`` seconds of that the connection is dropped.
+    #: whether the client reads what it is sent
+    is_writable: bool
+    #: whether reading is paused
+    is_held: bool
+    #: whether messages are lines, so that several can be one string
+    has_lines: bool
+
+    def send(self, messages: list[bytes]) -> None:
+        """Send messages; what the client does not read at once is kept for it."""
+
+    def hold(self, *, held: bool) -> None:
+        """Pause or resume reading."""
+
+    def note_queued(self, size: int) -> None:
+        """Note how many bytes the session keeps because the client does not read."""
+
+    def note_unanswered(self) -> None:
+        """Note that the session holds more or less of requests than before."""
+
+    def remote_address(self) -> NetAddress | None:
+        """Return the client's address; None if it is not known."""
+
+    def is_closing(self) -> bool:
+        """Return whether the connection has ended or is about to."""
+
+    def end(self, force_after: float) -> None:
+        """Close once all is sent, or after so many seconds; return at once."""
+
+    async def close(self, force_after: float) -> None:
+        """Close; return when closed, at the latest after so many seconds."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+
+class SendQueue:
+    """The messages to one client, and the end of its connection.
+
+    While the client does not read, messages stay here; after ``MAX_SEND_DELAY`` seconds of that the
+    connection is aborted.
     """
 
     __slots__ = (
-        "_closing",
-        "_out",
-        "_out_size",
+        "_account",
+        "_log",
+        "_messages",
         "_stuck_timer",
+        "ended",
         "rpc_version",
         "send_count",
         "send_size",
+        "size",
         "transport",
     )
 
-    # A client that has not taken its replies for so many seconds is cut off.
-    max_send_delay = 20.0
-
-    def __init__(self, transport: Any) -> None:
-        super().__init__()
+    def __init__(self, transport: MessageTransport, account: CostAccount, log: LimitedLog) -> None:
         self.transport = transport
+        self._account = account
+        self._log = log
+        #: messages sent, and their bytes
         self.send_count = self.send_size = 0
         #: how the client's messages are read, and ours written
         self.rpc_version: Version = AUTO
-        self._closing = False
+        #: whether nothing more is sent
+        self.ended = False
         # Messages that were not given to the transport yet
-        self._out: list[bytes] = []
-        self._out_size = 0
+        self._messages: list[bytes] = []
+        #: bytes of those
+        self.size = 0
         self._stuck_timer: asyncio.TimerHandle | None = None
 
     def post(self, message: bytes) -> None:
-        """Charge for a message and put it behind those that are to be sent: see ``flush``."""
+        """Charge for a message and queue it: see ``flush``."""
         size = len(message)
-        self._out.append(message)
-        self._out_size += size
+        self._messages.append(message)
+        self.size += size
         self.send_count += 1
         self.send_size += size
-        self.bump_cost(size * self.bw_cost_per_byte)
+        account = self._account
+        account.bump_cost(size * account.bw_cost_per_byte)
 
     def post_lines(self, lines: bytes, count: int) -> None:
-        """Do as ``post`` with several messages, joined by newlines; not if the connection ends."""
-        if self._closing:
+        """Queue ``count`` messages that are joined by newlines, unless the connection ends."""
+        if self.ended:
             return
         size = len(lines) - count + 1
         if self.transport.has_lines:
-            self._out.append(lines)
+            self._messages.append(lines)
         else:
-            self._out += lines.split(b"\n")
-        self._out_size += size
+            self._messages += lines.split(b"\n")
+        self.size += size
         self.send_count += count
         self.send_size += size
-        self.bump_cost(size * self.bw_cost_per_byte)
+        account = self._account
+        account.bump_cost(size * account.bw_cost_per_byte)
 
-    def flush(self) -> None:
-        """Give the transport what was posted, if the client takes it."""
-        if not self._out:
-            return
-        if self.transport.is_writable:
-            out, self._out, self._out_size = self._out, [], 0
-            self.transport.send(out)
-        else:
-            self.transport.note_queued(self._out_size)
-            self._watch_writing()
-
-    def _watch_writing(self) -> None:
-        """Cut the client off unless it soon takes what there is to say."""
-        if self._stuck_timer is None and not self._closing:
-            loop = asyncio.get_running_loop()
-            self._stuck_timer = loop.call_later(self.max_send_delay, self._on_stuck)
-
-    def _on_stuck(self) -> None:
-        text = "connection aborted: the client does not read its replies"
-        self.log_limited("connection aborted", text)
-        self.abort()
-
-    def post_notification(self, method: str, args: Any) -> None:
-        """Put a notification behind what is to be sent: see ``flush``."""
-        if not self._closing:
+    def post_notification(self, method: str, args: Sequence[Any]) -> None:
+        """Queue a notification, unless the connection ends."""
+        if not self.ended:
             self.post(self.rpc_version.notification(method, args))
 
     def send_message(self, message: bytes) -> None:
-        """Send an encoded message, without waiting for anybody."""
-        if not self._closing:
+        """Send an encoded message, unless the connection ends."""
+        if not self.ended:
             self.post(message)
             self.flush()
 
-    async def send_notification(self, method: str, args: Any = ()) -> None:
-        """Send a notification; for those who await it."""
-        self.post_notification(method, args)
-        self.flush()
+    def has_messages(self) -> bool:
+        """Return whether messages are queued."""
+        return bool(self._messages)
+
+    def flush(self) -> None:
+        """Give the transport what is queued, if the client reads."""
+        if not self._messages:
+            return
+        if self.transport.is_writable:
+            messages, self._messages, self.size = self._messages, [], 0
+            self.transport.send(messages)
+        else:
+            self.transport.note_queued(self.size)
+            self.watch_reader()
+
+    def watch_reader(self) -> None:
+        """Abort the connection unless the client soon reads."""
+        if self._stuck_timer is None and not self.ended:
+            loop = asyncio.get_running_loop()
+            self._stuck_timer = loop.call_later(MAX_SEND_DELAY, self._on_stuck)
+
+    def unwatch_reader(self) -> None:
+        """Note that the client reads again, or is gone."""
+        if self._stuck_timer is not None:
+            self._stuck_timer.cancel()
+            self._stuck_timer = None
+
+    def _on_stuck(self) -> None:
+        text = "connection aborted: the client does not read its replies"
+        self._log.log_limited("connection aborted", text)
+        self.abort()
 
     # -- the end
 
     def is_closing(self) -> bool:
-        """Say if the connection has ended or is about to."""
-        return self._closing or self.transport.is_closing()
+        """Return whether the connection has ended or is about to."""
+        return self.ended or self.transport.is_closing()
 
     def _last_flush(self) -> None:
-        """Give the transport all that is to be said, whether the client reads or not."""
-        self._closing = True
-        out, self._out = self._out, []
-        if out:
-            self.transport.send(out)
+        """Give the transport all that is queued, whether the client reads or not."""
+        self.ended = True
+        messages, self._messages = self._messages, []
+        if messages:
+            self.transport.send(messages)
 
     def end(self, force_after: float) -> None:
         """Close once all is sent, or after so many seconds; return at once."""
@@ -126,22 +181,18 @@ class Outbox(CostAccount):
         self.transport.end(force_after)
 
     async def close(self, *, force_after: float = CLOSE_SECS) -> None:
-        """Close the connection and return when closed, at the latest after so many seconds."""
+        """Close the connection; return when it is closed, at the latest after so many seconds."""
         self._last_flush()
         await self.transport.close(force_after)
 
     def abort(self) -> None:
-        """Drop the connection without ceremony."""
-        self._closing = True
+        """Drop the connection, and what is queued."""
+        self.ended = True
         self.transport.abort()
 
     def on_lost(self) -> None:
         """End: the connection has."""
-        self._closing = True
-        self._out = []
-        self._watch_no_more()
-
-    def _watch_no_more(self) -> None:
-        if self._stuck_timer is not None:
-            self._stuck_timer.cancel()
-            self._stuck_timer = None
+        self.ended = True
+        self._messages = []
+        self.unwatch_reader()
+        self._log = ENDED

@@ -10,15 +10,22 @@ from electrumx.server.session.engine.json_result import EncodedJSON
 from electrumx.server.session.engine.limits import header_proof_cost, headers_cost
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import bad_request, non_negative_integer
+from electrumx.server.session.methods.handler_group import HandlerGroup
+from electrumx.server.session.shared.state import SharedState
 from electrumx.server.session.shared.tip_consistency import TipChangedError
 
 MAX_HEADERS = 2016
 
 
-class HeaderMethods(SessionBase):
+class HeaderMethods(HandlerGroup):
     """Requests about block headers."""
 
-    subscribe_headers = False
+    __slots__ = ("is_subscribed",)
+
+    def __init__(self, session: SessionBase, shared: SharedState) -> None:
+        super().__init__(session, shared)
+        #: whether the client is notified of new headers
+        self.is_subscribed = False
 
     def presented_header(self, height: int, header: bytes, *, proven: bool) -> bytes:
         """Return a stored header as this client is to see it; coins with long headers cut them."""
@@ -30,7 +37,7 @@ class HeaderMethods(SessionBase):
 
     async def _header_or_error(self, height: int) -> bytes:
         header: bytes | None = None
-        if height <= self.db.db_height:
+        if height <= self.shared.db.db_height:
             header = await self.shared.blocks.header(height)
         if header is None:
             if self.shared.tip.is_height_known(height):
@@ -40,7 +47,7 @@ class HeaderMethods(SessionBase):
 
     async def _merkle_proof(self, cp_height: int, height: int) -> dict[str, Any]:
         """Return the proof that the header at a height is below the root at ``cp_height``."""
-        max_height = self.db.db_height
+        max_height = self.shared.db.db_height
         if not height <= cp_height <= max_height:
             if max_height < cp_height and self.shared.tip.is_height_known(cp_height):
                 raise TipChangedError
@@ -48,9 +55,9 @@ class HeaderMethods(SessionBase):
                 f"require header height {height:,d} <= cp_height {cp_height:,d} "
                 f"<= chain height {max_height:,d}"
             )
-        hashes = self.db.header_proof_hashes(cp_height + 1, height)
-        self.bump_cost(header_proof_cost(hashes))
-        branch, root = await self.db.header_branch_and_root(cp_height + 1, height)
+        hashes = self.shared.db.header_proof_hashes(cp_height + 1, height)
+        self.account.bump_cost(header_proof_cost(hashes))
+        branch, root = await self.shared.db.header_branch_and_root(cp_height + 1, height)
         return {
             "branch": [hash_to_hex_str(item) for item in branch],
             "root": hash_to_hex_str(root),
@@ -62,15 +69,15 @@ class HeaderMethods(SessionBase):
         height = non_negative_integer(height)
         cp_height = non_negative_integer(cp_height)
         if cp_height == 0:
-            self.bump_cost(0.25)
-            header = self.db.cached_header(height)
+            self.account.bump_cost(0.25)
+            header = self.shared.db.cached_header(height)
             if header is not None and self.shared.tip.is_block_known(height):
                 return self.presented_header(height, header, proven=False).hex()
         else:
-            self.bump_cost(1.25)
+            self.account.bump_cost(1.25)
         compute = partial(self._block_header, height, cp_height)
         return self.shared.tip.retry_at_known_blocks(
-            max(height, cp_height), compute, self.bump_cost
+            max(height, cp_height), compute, self.account.bump_cost
         )
 
     async def _block_header(self, height: int, cp_height: int) -> str | dict[str, Any]:
@@ -86,11 +93,11 @@ class HeaderMethods(SessionBase):
         start_height = non_negative_integer(start_height)
         count = non_negative_integer(count)
         cp_height = non_negative_integer(cp_height)
-        self.bump_cost(headers_cost(count))
+        self.account.bump_cost(headers_cost(count))
         count = min(count, MAX_HEADERS)
         compute = partial(self._block_headers, start_height, count, cp_height)
         top = max(start_height + count - 1, cp_height)
-        return await self.shared.tip.retry_at_known_blocks(top, compute, self.bump_cost)
+        return await self.shared.tip.retry_at_known_blocks(top, compute, self.account.bump_cost)
 
     async def _block_headers(self, start_height: int, count: int, cp_height: int) -> Any:
         headers, count = await self._read_headers(start_height, count)
@@ -100,15 +107,15 @@ class HeaderMethods(SessionBase):
             return EncodedJSON(
                 b'{"hex":"%b","count":%d,"max":%d}' % (hexlify(presented), count, MAX_HEADERS)
             )
-        self.bump_cost(1.0)
+        self.account.bump_cost(1.0)
         proof = await self._merkle_proof(cp_height, start_height + count - 1)
         return {"hex": presented.hex(), "count": count, "max": MAX_HEADERS, **proof}
 
     async def _read_headers(self, start_height: int, count: int) -> tuple[bytes, int]:
-        if start_height > self.db.db_height:
+        if start_height > self.shared.db.db_height:
             headers, found = b"", 0
         else:
-            headers, found = await self.db.read_headers(start_height, count)
+            headers, found = await self.shared.db.read_headers(start_height, count)
         if found < count and self.shared.tip.is_height_known(start_height + found):
             raise TipChangedError
         return headers, found
@@ -119,7 +126,7 @@ class HeaderMethods(SessionBase):
 
         Clients of protocol 1.3 passed whether they want the header raw, and some still do.
         """
-        self.bump_cost(0.25)
-        self.subscribe_headers = True
+        self.account.bump_cost(0.25)
+        self.is_subscribed = True
         result: dict[str, Any] = self.shared.header.result
         return result

@@ -2,36 +2,38 @@
 
 from typing import Any
 
-from electrumx.server.session.base import SessionBase
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import estimate_mode, non_negative_integer
+from electrumx.server.session.methods.handler_group import HandlerGroup
 
 # No node has an estimate for more blocks; not every node parses larger numbers, and a request that it
 # cannot parse is repeated, then sent to another node.
 MAX_TARGET = 2**31 - 1
 
 
-class MempoolMethods(SessionBase):
+class MempoolMethods(HandlerGroup):
     """Requests about fees."""
+
+    __slots__ = ()
 
     @rpc_method("mempool.get_fee_histogram")
     async def mempool_get_fee_histogram(self) -> list[Any]:
         """Return [[fee rate, virtual size at or above it and below the last], ...]."""
-        self.bump_cost(1.0)
-        result: list[Any] = await self.mempool.compact_fee_histogram()
+        self.account.bump_cost(1.0)
+        result: list[Any] = await self.shared.mempool.compact_fee_histogram()
         return result
 
     @rpc_method("mempool.get_info")
     async def mempool_get_info(self) -> dict[str, float]:
         """Return the fee rates, in coins per 1000 virtual bytes, that the node's mempool demands."""
-        self.bump_cost(1.0)
+        self.account.bump_cost(1.0)
         result: dict[str, float] = await self.shared.node.request("mempool_fees")
         return result
 
     @rpc_method("blockchain.relayfee")
     async def relayfee(self) -> float:
         """Return the least fee rate, in coins per kB, that the node relays."""
-        self.bump_cost(1.0)
+        self.account.bump_cost(1.0)
         result: float = await self.shared.node.request("relayfee")
         return result
 
@@ -40,10 +42,10 @@ class MempoolMethods(SessionBase):
         """Return the fee rate, in coins per kB, to be mined within so many blocks; or -1."""
         number = min(non_negative_integer(number), MAX_TARGET)
         mode = estimate_mode(mode)
-        self.bump_cost(0.1)
+        self.account.bump_cost(0.1)
 
         async def ask(target: int, mode: str | None) -> Any:
-            self.bump_cost(2.0)
+            self.account.bump_cost(2.0)
             args = (target,) if mode is None else (target, mode)
             return await self.shared.node.request("estimatefee", *args)
 

@@ -15,8 +15,10 @@ from typing import Any, Protocol, TypeVar
 
 from aiorpcx import RPCError
 
-from electrumx.server.session.engine.jsonrpc import Version, notification_parts
+from electrumx.server.session.engine.cost_account import CostAccount
+from electrumx.server.session.engine.jsonrpc import notification_parts
 from electrumx.server.session.engine.limits import COST_CACHED
+from electrumx.server.session.engine.send_queue import SendQueue
 from electrumx.server.session.notify.subscriber import ScriptSubscriber
 from electrumx.server.session.notify.subscriptions import SessionScripts
 from electrumx.server.session.shared.pending_reply import PendingReply
@@ -33,20 +35,12 @@ STATUSES_AT_ONCE = 100
 class Client(ScriptSubscriber, Protocol):
     """The session, as its subscriptions use it."""
 
-    rpc_version: Version
+    account: CostAccount
+    queue: SendQueue
 
     @property
     def logger(self) -> "logging.LoggerAdapter[Any]":
         """The logger that names the session."""
-
-    def bump_cost(self, delta: float) -> None:
-        """Charge the session."""
-
-    def post_lines(self, lines: bytes, count: int) -> None:
-        """Queue several messages, joined by newlines, for ``flush``."""
-
-    def post_notification(self, method: str, args: tuple[str, str | None]) -> None:
-        """Queue a notification for ``flush``."""
 
 
 async def _yield_sometimes(count: int) -> None:
@@ -84,6 +78,9 @@ class ScriptSubscriptions:
 
         ``cost`` is of reading the history, which must belong to the tip that clients know.
         """
+        if history.is_hashed and not self._mempool.has(hashX):
+            status, text_len = history.status([])
+            return self._noted(hashX, status, cost, text_len, unconfirmed=False)
         if self._is_ready(hashX, history):
             return self._ready_status(hashX, history, cost)
         return self.at_known_tip(
@@ -120,7 +117,7 @@ class ScriptSubscriptions:
         self, hashX: bytes, status: str | None, cost: float, text_len: int, *, unconfirmed: bool
     ) -> str | None:
         """Charge for a status, and note it if it depends on the mempool."""
-        self._client.bump_cost(cost + 0.1 + 0.00002 * text_len)
+        self._client.account.bump_cost(cost + 0.1 + 0.00002 * text_len)
         if unconfirmed and hashX in self.scripts:
             self.mempool_statuses[hashX] = status
         elif self.mempool_statuses:
@@ -149,7 +146,7 @@ class ScriptSubscriptions:
         result = await make()
         if tip.is_tip_known() and (tip.notified_tip, tip.reorg_count) == before:
             return result
-        return await tip.retry_at_stable_tip(make_again, self._client.bump_cost)
+        return await tip.retry_at_stable_tip(make_again, self._client.account.bump_cost)
 
     async def _read_status(self, hashX: bytes) -> str | None:
         """Return the status of a script, whose history may have to be read."""
@@ -272,16 +269,16 @@ class ScriptSubscriptions:
         if not all(map(self._has_cached_status, others)):
             return False
         statuses, text_len = known
-        parts = notification_parts(client.rpc_version, SUBSCRIBE)
+        parts = notification_parts(client.queue.rpc_version, SUBSCRIBE)
         lines = self.scripts.render(parts, own, statuses)
         if lines is None:
             return False
-        client.bump_cost(len(own) * (COST_CACHED + 0.1) + 0.00002 * text_len)
+        client.account.bump_cost(len(own) * (COST_CACHED + 0.1) + 0.00002 * text_len)
         if noted:
             for hashX in own:
                 noted.pop(hashX, None)
         changed = self._changed_statuses(others)
-        client.post_lines(lines, len(own))
+        client.queue.post_lines(lines, len(own))
         self._post_statuses(changed)
         client.flush()
         self._shared.fan_out.notified.append((client, len(own) + len(changed)))
@@ -314,7 +311,7 @@ class ScriptSubscriptions:
     def _post_statuses(self, changed: dict[str | None, str | None]) -> None:
         for alias, status in changed.items():
             if alias is not None:
-                self._client.post_notification(SUBSCRIBE, (alias, status))
+                self._client.queue.post_notification(SUBSCRIBE, (alias, status))
 
     def _send_statuses(self, changed: dict[str | None, str | None]) -> None:
         changed.pop(None, None)

@@ -15,6 +15,7 @@ from electrumx.server.session.engine.json_result import EncodedJSON
 from electrumx.server.session.engine.limits import COST_CACHED
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import scripthash_to_hashX
+from electrumx.server.session.methods.handler_group import HandlerGroup
 from electrumx.server.session.methods.script_subscriptions import (
     SUBSCRIBE,
     ScriptSubscriptions,
@@ -22,6 +23,7 @@ from electrumx.server.session.methods.script_subscriptions import (
 from electrumx.server.session.shared.pending_reply import Finish, PendingReply
 from electrumx.server.session.shared.script_cache import Query
 from electrumx.server.session.shared.script_history import INLINE_ITEMS, ScriptHistory
+from electrumx.server.session.shared.state import SharedState
 from electrumx.server.storage.schema import UTXO
 
 #: a JSON result, or an awaitable of it
@@ -77,16 +79,14 @@ def _unspent(utxos: bytes, mempool_utxos: Iterable[UTXO], spent: Set[Prevout]) -
     return EncodedJSON(b"[%b]" % wire_rows.utxos_json(utxos))
 
 
-class ScripthashMethods(SessionBase):
+class ScripthashMethods(HandlerGroup):
     """Requests about scripts, and the notifications of their statuses."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.subscriptions = ScriptSubscriptions(self, self.shared)
+    __slots__ = ("subscriptions",)
 
-    def sub_count(self) -> int:
-        """Return the number of subscribed scripts."""
-        return len(self.subscriptions.scripts)
+    def __init__(self, session: SessionBase, shared: SharedState) -> None:
+        super().__init__(session, shared)
+        self.subscriptions = ScriptSubscriptions(session, shared)
 
     def _at_one_tip(self, query: Query[V], finish: Finish[V], hashX: bytes) -> Any:
         """Return ``finish(hashX, value, cost)`` of a query of a script, or an awaitable of it.
@@ -101,17 +101,17 @@ class ScripthashMethods(SessionBase):
                 return finish(hashX, value, COST_CACHED)
         before = tip.state()
         if before is not None:
-            return PendingReply(tip, before, query, finish, hashX, self.bump_cost)
+            return PendingReply(tip, before, query, finish, hashX, self.account.bump_cost)
 
         async def compute() -> Any:
             result = finish(hashX, *await query.read(hashX))
             return await result if isawaitable(result) else result
 
-        return tip.retry_at_stable_tip(compute, self.bump_cost)
+        return tip.retry_at_stable_tip(compute, self.account.bump_cost)
 
     def log_notified(self, count: int) -> None:
         """Log that the client was notified of so many scripts."""
-        self.logger.info(f"notified of {count:,d} address{'' if count == 1 else 'es'}")
+        self.session.logger.info(f"notified of {count:,d} address{'' if count == 1 else 'es'}")
 
     # -- requests
 
@@ -123,17 +123,17 @@ class ScripthashMethods(SessionBase):
 
     def _balance(self, hashX: bytes, balance: tuple[int, int], _cost: float) -> Result:
         utxo_count, value = balance
-        self.bump_cost(1.0 + utxo_count / 50)
-        if not self.mempool.has(hashX):
+        self.account.bump_cost(1.0 + utxo_count / 50)
+        if not self.shared.mempool.has(hashX):
             return EncodedJSON(b'{"confirmed":%d,"unconfirmed":0}' % value)
-        if self.mempool.large.is_large(hashX):
+        if self.shared.mempool.large.is_large(hashX):
             query = self.shared.scripts.balances
             return self._of_large(self._large_balance, hashX, query, balance)
-        delta = self.mempool.sync_balance_delta(hashX)
+        delta = self.shared.mempool.sync_balance_delta(hashX)
         return EncodedJSON(b'{"confirmed":%d,"unconfirmed":%d}' % (value, delta))
 
     async def _large_balance(self, hashX: bytes, balance: tuple[int, int]) -> EncodedJSON:
-        view = await self.mempool.large.unspent(hashX)
+        view = await self.shared.mempool.large.unspent(hashX)
         return EncodedJSON(b'{"confirmed":%d,"unconfirmed":%d}' % (balance[1], view.delta))
 
     def _of_large(
@@ -161,13 +161,13 @@ class ScripthashMethods(SessionBase):
 
     def _history(self, hashX: bytes, history: ScriptHistory, cost: float) -> Result:
         assert history.entries is not None
-        if not self.mempool.has(hashX):
-            self.bump_cost(cost + UNCONFIRMED_COST)
+        if not self.shared.mempool.has(hashX):
+            self.account.bump_cost(cost + UNCONFIRMED_COST)
             if history.count <= INLINE_ITEMS:
                 return EncodedJSON(b"[%b]" % wire_rows.history_json(history.entries))
             return asyncio.to_thread(_history, history.entries, [])
-        self.bump_cost(cost)
-        if self.mempool.large.is_large(hashX):
+        self.account.bump_cost(cost)
+        if self.shared.mempool.large.is_large(hashX):
             query = self.shared.scripts.histories
             return self._of_large(self._large_history, hashX, query, history)
         unconfirmed = self._mempool(hashX)
@@ -177,7 +177,7 @@ class ScripthashMethods(SessionBase):
 
     async def _large_history(self, hashX: bytes, history: ScriptHistory) -> EncodedJSON:
         """Return the history of a script with many unconfirmed transactions."""
-        view = await self.mempool.large.history(hashX)
+        view = await self.shared.mempool.large.history(hashX)
         self._charge_unconfirmed(view.count)
         assert history.entries is not None
         if history.count > INLINE_ITEMS:
@@ -190,25 +190,25 @@ class ScripthashMethods(SessionBase):
     def scripthash_get_mempool(self, scripthash: Any) -> Any:
         """Return the unconfirmed transactions."""
         hashX = scripthash_to_hashX(scripthash)
-        if self.shared.tip.is_tip_stable() and not self.mempool.large.is_large(hashX):
+        if self.shared.tip.is_tip_stable() and not self.shared.mempool.large.is_large(hashX):
             return self._mempool(hashX)
 
         async def compute() -> EncodedJSON | list[dict[str, Any]]:
-            if not self.mempool.large.is_large(hashX):
+            if not self.shared.mempool.large.is_large(hashX):
                 return self._mempool(hashX)
-            view = await self.mempool.large.history(hashX)
+            view = await self.shared.mempool.large.history(hashX)
             self._charge_unconfirmed(view.count)
             return EncodedJSON(b"[%b]" % view.json)
 
-        return self.shared.tip.retry_at_stable_tip(compute, self.bump_cost)
+        return self.shared.tip.retry_at_stable_tip(compute, self.account.bump_cost)
 
     def _mempool(self, hashX: bytes) -> list[dict[str, Any]]:
-        result = _unconfirmed(self.mempool.sync_summaries(hashX))
+        result = _unconfirmed(self.shared.mempool.sync_summaries(hashX))
         self._charge_unconfirmed(len(result))
         return result
 
     def _charge_unconfirmed(self, count: int) -> None:
-        self.bump_cost(UNCONFIRMED_COST + count / 50)
+        self.account.bump_cost(UNCONFIRMED_COST + count / 50)
 
     @rpc_method("blockchain.scripthash.listunspent")
     def scripthash_listunspent(self, scripthash: Any) -> Any:
@@ -217,17 +217,17 @@ class ScripthashMethods(SessionBase):
         return self._at_one_tip(utxos, self._listunspent, scripthash_to_hashX(scripthash))
 
     def _listunspent(self, hashX: bytes, utxos: bytes, _cost: float) -> Result:
-        if not self.mempool.has(hashX):
+        if not self.shared.mempool.has(hashX):
             count = len(utxos) // wire_rows.PACKED_UTXO_LEN
             self._charge_unspent(count, 0)
             if count <= INLINE_ITEMS:
                 return EncodedJSON(b"[%b]" % wire_rows.utxos_json(utxos))
             return asyncio.to_thread(_unspent, utxos, [], set())
-        if self.mempool.large.is_large(hashX):
+        if self.shared.mempool.large.is_large(hashX):
             query = self.shared.scripts.utxos
             return self._of_large(self._large_listunspent, hashX, query, utxos)
-        mempool_utxos = self.mempool.sync_unspent(hashX)
-        spent = self.mempool.sync_spends(hashX)
+        mempool_utxos = self.shared.mempool.sync_unspent(hashX)
+        spent = self.shared.mempool.sync_spends(hashX)
         count = len(utxos) // wire_rows.PACKED_UTXO_LEN + len(mempool_utxos)
         self._charge_unspent(count, len(spent))
         # Leaving some out is done in Python.
@@ -237,14 +237,14 @@ class ScripthashMethods(SessionBase):
 
     async def _large_listunspent(self, hashX: bytes, utxos: bytes) -> EncodedJSON:
         """Return the UTXOs of a script with many unconfirmed transactions."""
-        view = await self.mempool.large.unspent(hashX)
+        view = await self.shared.mempool.large.unspent(hashX)
         count = len(utxos) // wire_rows.PACKED_UTXO_LEN + len(view.utxos)
         self._charge_unspent(count, len(view.spends))
         return await asyncio.to_thread(_unspent, utxos, view.utxos, view.spends)
 
     def _charge_unspent(self, count: int, spent: int) -> None:
         """Charge for a list of so many UTXOs; RPCError if it is too large without the spent ones."""
-        self.bump_cost(1.0 + count / 50)
+        self.account.bump_cost(1.0 + count / 50)
         oversized = self.shared.oversized
         if (count - spent) * MIN_UNSPENT_BYTES > oversized.max_send:
             raise oversized.error()
@@ -270,6 +270,6 @@ class ScripthashMethods(SessionBase):
     @rpc_method("blockchain.scripthash.unsubscribe")
     def scripthash_unsubscribe(self, scripthash: Any) -> bool:
         """End a subscription; return whether it existed."""
-        self.bump_cost(0.1)
+        self.account.bump_cost(0.1)
         hashX = scripthash_to_hashX(scripthash)
         return self.subscriptions.remove(hashX) is not None

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 from aiorpcx import ReplyAndDisconnect, RPCError
 
@@ -14,6 +14,8 @@ from electrumx.server.env import Env
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.engine.method_registry import ProtocolTuple, rpc_method
 from electrumx.server.session.engine.params import BAD_REQUEST, bad_request, printed
+from electrumx.server.session.methods.handler_group import HandlerGroup
+from electrumx.server.session.shared.state import SharedState
 
 # As much of a client's name as is kept.
 CLIENT_NAME_CHARS = 100
@@ -28,46 +30,36 @@ def daemon_version_text(version: Any) -> str:
     return f"{version // 10_000:d}.{version % 10_000 // 100:d}.{version % 100:d}"
 
 
-class ServerMethods(SessionBase):
+class ServedProtocol(Protocol):
+    """The protocol versions that a session class serves."""
+
+    @property
+    def PROTOCOL_MIN(self) -> ProtocolTuple:
+        """The lowest."""
+
+    @property
+    def PROTOCOL_MAX(self) -> ProtocolTuple:
+        """The highest."""
+
+    def server_features(self, env: Env) -> dict[str, Any]:
+        """Return the features object that describes this server."""
+
+
+class ServerMethods(HandlerGroup):
     """Requests about the server itself."""
 
-    PROTOCOL_MIN: ProtocolTuple = (1, 4)
-    PROTOCOL_MAX: ProtocolTuple = (1, 4, 2)
+    __slots__ = ("_protocol", "_sv_seen")
 
-    sv_seen = False
-
-    @classmethod
-    def protocol_min_max_strings(cls) -> list[str]:
-        """Return the range of protocols spoken."""
-        return [util.version_string(ver) for ver in (cls.PROTOCOL_MIN, cls.PROTOCOL_MAX)]
-
-    @classmethod
-    def server_version_args(cls) -> list[str | list[str]]:
-        """Return the arguments of server.version when we are the client."""
-        return [electrumx.version, cls.protocol_min_max_strings()]
-
-    @classmethod
-    def server_features(cls, env: Env) -> dict[str, Any]:
-        """Return the features object that describes this server."""
-        hosts: dict[str, dict[str, int]] = {}
-        for service in env.report_services:
-            hosts.setdefault(str(service.host), {})[f"{service.protocol}_port"] = service.port
-        min_str, max_str = cls.protocol_min_max_strings()
-        return {
-            "hosts": hosts,
-            "pruning": None,
-            "server_version": electrumx.version,
-            "protocol_min": min_str,
-            "protocol_max": max_str,
-            "genesis_hash": env.coin.GENESIS_HASH,
-            "hash_function": "sha256",
-            "services": [str(service) for service in env.report_services],
-        }
+    def __init__(self, session: SessionBase, shared: SharedState) -> None:
+        super().__init__(session, shared)
+        self._protocol = cast("ServedProtocol", session)
+        # Whether the client has negotiated
+        self._sv_seen = False
 
     def is_tor(self) -> bool:
         """Return whether the client connects through the Tor proxy."""
         proxy = self.shared.peers.proxy_address()
-        remote = self.remote_address()
+        remote = self.session.remote_address()
         if not proxy or remote is None:
             return False
         return bool(proxy == str(remote.host))
@@ -75,46 +67,46 @@ class ServerMethods(SessionBase):
     @rpc_method("server.add_peer")
     async def add_peer(self, features: Any) -> bool:
         """Consider the client's server as a peer; return whether it will be checked."""
-        self.bump_cost(100.0)
-        remote = self.remote_address()
+        self.account.bump_cost(100.0)
+        remote = self.session.remote_address()
         source_addr = None if remote is None else str(remote.host)
         return await self.shared.peers.on_add_peer(features, source_addr)
 
     @rpc_method("server.peers.subscribe")
     def peers_subscribe(self) -> list[tuple[str, str, list[str]]]:
         """Return the peers as (ip, host, details)."""
-        self.bump_cost(1.0)
+        self.account.bump_cost(1.0)
         return self.shared.peers.on_peers_subscribe(self.is_tor())
 
     @rpc_method("server.features")
     def server_features_request(self) -> dict[str, Any]:
         """Return the features of this server."""
-        self.bump_cost(0.2)
-        return self.server_features(self.env)
+        self.account.bump_cost(0.2)
+        return self._protocol.server_features(self.shared.env)
 
     @rpc_method("server.donation_address")
     def donation_address(self) -> str:
         """Return the operator's donation address."""
-        self.bump_cost(0.1)
-        return self.env.donation_address
+        self.account.bump_cost(0.1)
+        return self.shared.env.donation_address
 
     @rpc_method("server.ping")
     def ping(self) -> None:
         """Keep the connection alive."""
-        self.bump_cost(0.1)
+        self.account.bump_cost(0.1)
 
     @rpc_method("server.banner")
     async def banner(self) -> str:
         """Return the operator's greeting."""
-        self.bump_cost(0.5)
-        file = self.env.tor_banner_file if self.is_tor() else self.env.banner_file
+        self.account.bump_cost(0.5)
+        file = self.shared.env.tor_banner_file if self.is_tor() else self.shared.env.banner_file
         default = f"You are connected to an {electrumx.version} server."
         if not file:
             return default
         try:
             text = (await asyncio.to_thread(Path(file).read_bytes)).decode()
         except (OSError, ValueError) as e:
-            self.logger.error(f"reading banner file {file}: {e!r}")
+            self.session.logger.error(f"reading banner file {file}: {e!r}")
             return default
         return await self._with_variables(text)
 
@@ -128,7 +120,7 @@ class ServerMethods(SessionBase):
             ("$SERVER_SUBVERSION", electrumx.version),
             ("$DAEMON_VERSION", daemon_version_text(info.get("version"))),
             ("$DAEMON_SUBVERSION", str(info.get("subversion", "unknown"))),
-            ("$DONATION_ADDRESS", self.env.donation_address),
+            ("$DONATION_ADDRESS", self.shared.env.donation_address),
         ):
             text = text.replace(placeholder, value)
         return text
@@ -149,27 +141,27 @@ class ServerMethods(SessionBase):
         Further arguments, of whatever protocol they are, are ignored.
         Answered at once, so that later requests of the same packet are answered in that version.
         """
-        self.bump_cost(0.5)
-        if self.sv_seen:
+        self.account.bump_cost(0.5)
+        if self._sv_seen:
             raise bad_request("server.version already sent")
-        self.sv_seen = True
+        self._sv_seen = True
         if client_name:
             self._note_client_name(printed(client_name))
         chosen, client_min = util.protocol_version(
-            protocol_version, self.PROTOCOL_MIN, self.PROTOCOL_MAX
+            protocol_version, self._protocol.PROTOCOL_MIN, self._protocol.PROTOCOL_MAX
         )
         self._crash_old_client(chosen)
         if chosen is None:
-            if client_min > self.PROTOCOL_MIN:
-                self.logger.info(
+            if client_min > self._protocol.PROTOCOL_MIN:
+                self.session.logger.info(
                     "client requested future protocol version "
                     f"{util.version_string(client_min)} - is your software out of date?"
                 )
             raise ReplyAndDisconnect(
                 RPCError(BAD_REQUEST, f"unsupported protocol version: {printed(protocol_version)}")
             )
-        self.set_request_handlers(chosen)
-        return [electrumx.version, self.protocol_version_string()]
+        self.session.set_request_handlers(chosen)
+        return [electrumx.version, self.session.protocol_version_string()]
 
     def _note_client_name(self, name: str) -> None:
         # Cut first: matching takes time.
@@ -178,7 +170,7 @@ class ServerMethods(SessionBase):
         try:
             is_dropped = drop is not None and bool(drop.match(name))
         except MatchTimeoutError:
-            self.log_limited(
+            self.session.log_limited(
                 "DROP_CLIENT",
                 f"DROP_CLIENT takes too long to match a client's name, which is refused: {name!a}",
                 logging.WARNING,
@@ -186,15 +178,17 @@ class ServerMethods(SessionBase):
             is_dropped = True
         if is_dropped:
             raise ReplyAndDisconnect(RPCError(BAD_REQUEST, f"unsupported client: {name}"))
-        self.client = name
+        self.session.client = name
 
     def _crash_old_client(self, chosen: ProtocolTuple | None) -> None:
         """Crash clients with a known theft bug by notifications that they do not survive."""
-        last_bad = self.coin.CRASH_CLIENT_VER
-        version = util.protocol_tuple(self.client)
+        last_bad = self.shared.env.coin.CRASH_CLIENT_VER
+        version = util.protocol_tuple(self.session.client)
         if not last_bad or version == (0,) or version > tuple(last_bad):
             return
         if chosen is None or chosen <= CRASH_MAX_PROTOCOL:
-            self.logger.info(f"attempting to crash old client with version {self.client}")
-            self.post_notification("blockchain.relayfee", ())
-            self.post_notification("blockchain.estimatefee", ())
+            self.session.logger.info(
+                f"attempting to crash old client with version {self.session.client}"
+            )
+            self.session.queue.post_notification("blockchain.relayfee", ())
+            self.session.queue.post_notification("blockchain.estimatefee", ())

@@ -10,7 +10,6 @@ from electrumx.lib import util
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.daemon.client import DaemonError
 from electrumx.server.daemon.responses import ReplyTooLargeError
-from electrumx.server.session.base import SessionBase
 from electrumx.server.session.engine.json_result import EncodedJSON, encode_result
 from electrumx.server.session.engine.limits import COST_CACHED, VERBOSE_COST
 from electrumx.server.session.engine.method_registry import rpc_method
@@ -23,6 +22,7 @@ from electrumx.server.session.engine.params import (
     named_boolean,
     non_negative_integer,
 )
+from electrumx.server.session.methods.handler_group import HandlerGroup
 from electrumx.server.session.shared.block_cache import BlockTxs
 from electrumx.server.session.shared.packages import (
     COUNT_TEXT,
@@ -45,32 +45,36 @@ def _daemon_message(error: DaemonError) -> str:
     return str(reply)
 
 
-class TransactionMethods(SessionBase):
+class TransactionMethods(HandlerGroup):
     """Requests about single transactions."""
+
+    __slots__ = ()
 
     @rpc_method("blockchain.transaction.broadcast")
     async def transaction_broadcast(self, raw_tx: Any) -> str:
         """Hand a transaction (hex) to the node; return its txid, or a warning to old clients."""
         raw_tx = assert_hex(raw_tx)
-        self.bump_cost(0.25 + len(raw_tx) / 5000)
+        self.account.bump_cost(0.25 + len(raw_tx) / 5000)
         try:
             txid: str = await self.shared.node.broadcast_transaction(raw_tx)
         except DaemonError as e:
             message = _daemon_message(e)
-            self.log_limited("error sending transaction", f"error sending transaction: {message}")
+            self.session.log_limited(
+                "error sending transaction", f"error sending transaction: {message}"
+            )
             raise bad_request(
                 f"the transaction was rejected by network rules.\n\n{message}\n[{raw_tx}]"
             ) from None
-        self.txs_sent += 1
-        client_version = util.protocol_tuple(self.client)
+        self.session.txs_sent += 1
+        client_version = util.protocol_tuple(self.session.client)
         if client_version != (0,):
-            warning = self.coin.warn_old_client_on_tx_broadcast(client_version)
+            warning = self.shared.env.coin.warn_old_client_on_tx_broadcast(client_version)
             if warning:
-                self.logger.info(
-                    f"sent tx: {txid}. and warned user to upgrade their client from {self.client}"
+                self.session.logger.info(
+                    f"sent tx: {txid}. and warned user to upgrade their client from {self.session.client}"
                 )
                 return str(warning)
-        self.logger.info(f"sent tx: {txid}")
+        self.session.logger.info(f"sent tx: {txid}")
         return txid
 
     @rpc_method("blockchain.transaction.broadcast_package")
@@ -81,29 +85,31 @@ class TransactionMethods(SessionBase):
         """
         raw_txs = assert_list(raw_txs)
         if len(raw_txs) > MAX_PACKAGE_TXS:
-            self.bump_cost(0.25)
+            self.account.bump_cost(0.25)
             raise bad_request(rejection(COUNT_TEXT))
         raw_txs = [assert_hex(raw_tx) for raw_tx in raw_txs]
         verbose = named_boolean("verbose", verbose)
-        self.bump_cost(0.25 + sum(map(len, raw_txs)) / 5000)
+        self.account.bump_cost(0.25 + sum(map(len, raw_txs)) / 5000)
         try:
             answer = await self.shared.node.broadcast_package(raw_txs)
         except DaemonError as e:
             message = _daemon_message(e)
-            self.log_limited("error sending package", f"error sending package: {message}")
+            self.session.log_limited("error sending package", f"error sending package: {message}")
             if e.args[0].get("code") == JSONRPC.METHOD_NOT_FOUND:
                 raise bad_request(NOT_SUPPORTED_TEXT) from None
             raise bad_request(rejection(message)) from None
-        self.txs_sent += len(raw_txs)
+        self.session.txs_sent += len(raw_txs)
         summary = package_summary(answer, lambda: self._txid_of(raw_txs[-1] if raw_txs else ""))
         text = f"sent package of {len(raw_txs):,d} txs: {summary}"
-        self.log_limited("sent package", text)
+        self.session.log_limited("sent package", text)
         return answer if verbose else summary
 
     def _txid_of(self, raw_tx: str) -> str:
         """Return the txid of a transaction (hex), empty text if it is none."""
         try:
-            _tx, tx_hash = self.coin.DESERIALIZER(bytes.fromhex(raw_tx)).read_tx_and_hash()
+            _tx, tx_hash = self.shared.env.coin.DESERIALIZER(
+                bytes.fromhex(raw_tx)
+            ).read_tx_and_hash()
         except Exception:  # whatever a coin's parser raises, the node has accepted it
             return ""
         return hash_to_hex_str(tx_hash)
@@ -113,7 +119,7 @@ class TransactionMethods(SessionBase):
         """Return a transaction from the node: its hex, or its JSON form if verbose."""
         wanted = assert_tx_hash(tx_hash)
         verbose = named_boolean("verbose", verbose)
-        self.bump_cost(1.0 + (VERBOSE_COST if verbose else 0.0))
+        self.account.bump_cost(1.0 + (VERBOSE_COST if verbose else 0.0))
         raw_txs = self.shared.raw_txs
         if not verbose and (found := raw_txs.get(wanted)) is not None:
             return found
@@ -138,11 +144,11 @@ class TransactionMethods(SessionBase):
                 tx_hash, max_bytes=oversized.max_read
             )
         except ReplyTooLargeError:
-            raise oversized.note(key, oversized.max_read, self.bw_cost_per_byte) from None
+            raise oversized.note(key, oversized.max_read, self.account.bw_cost_per_byte) from None
         except DaemonError as e:
             raise RPCError(DAEMON_ERROR, f"daemon error: {e!r}") from None
         if isinstance(raw_tx, str):
-            oversized.check_size(key, len(raw_tx), self.bw_cost_per_byte)
+            oversized.check_size(key, len(raw_tx), self.account.bw_cost_per_byte)
         return raw_tx
 
     async def _node_json(self, tx_hash: str) -> Any:
@@ -161,8 +167,8 @@ class TransactionMethods(SessionBase):
         try:
             result = await self._node_json(tx_hash)
         except ReplyTooLargeError:
-            raise oversized.note(key, oversized.max_read, self.bw_cost_per_byte) from None
-        return await self.bounded_json(key, result)
+            raise oversized.note(key, oversized.max_read, self.account.bw_cost_per_byte) from None
+        return await self.session.bounded_json(key, result)
 
     def _proof_in_block(self, height: int, find: Find, finish: Finish, *, branch: bool) -> Any:
         """Return ``finish(tx hash, its position, branch)``, or an awaitable of it.
@@ -176,12 +182,12 @@ class TransactionMethods(SessionBase):
             txs, header = found
             tx_pos = find(txs)
             if not branch:
-                self.bump_cost(COST_CACHED)
+                self.account.bump_cost(COST_CACHED)
                 return finish(txs[tx_pos], tx_pos, [])
             made = blocks.branch_now(height, header, txs, tx_pos)
             if made is not None:
                 hashes, cost = made
-                self.bump_cost(COST_CACHED + cost)
+                self.account.bump_cost(COST_CACHED + cost)
                 return finish(txs[tx_pos], tx_pos, hashes)
 
         async def compute() -> Any:
@@ -200,15 +206,15 @@ class TransactionMethods(SessionBase):
 
         async def prove(header: bytes | None) -> Any:
             txs, cost = await blocks.hashes_at(height, header)
-            self.bump_cost(cost)
+            self.account.bump_cost(cost)
             tx_pos = find(txs)
             hashes: list[str] = []
             if branch:
                 hashes, cost = await blocks.branch(height, header, txs, tx_pos)
-                self.bump_cost(cost)
+                self.account.bump_cost(cost)
             return finish(txs[tx_pos], tx_pos, hashes)
 
-        return chain.retry_at_known_blocks(height, compute, self.bump_cost)
+        return chain.retry_at_known_blocks(height, compute, self.account.bump_cost)
 
     @rpc_method("blockchain.transaction.get_merkle")
     def transaction_merkle(self, tx_hash: Any, height: Any) -> Any:

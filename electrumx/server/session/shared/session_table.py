@@ -21,18 +21,41 @@ FORCE_AFTER_SECS = 1.0
 class TableSession(Subscriber, Protocol):
     """A session as the session table, the admin tables and housekeeping use it."""
 
-    limited: bool
     log_me: bool
-    start_time: float  # monotonic clock, seconds
-    last_recv: float  # monotonic clock, seconds
-    cost: float
-    cost_decay_per_sec: float
     txs_sent: int
-    errors: int
-    recv_count: int
-    recv_size: int
-    send_count: int
-    send_size: int
+    last_recv: float  # monotonic clock, seconds
+
+    @property
+    def limited(self) -> bool:
+        """Whether the session is throttled."""
+
+    @property
+    def start_time(self) -> float:
+        """When the session began, in seconds of the monotonic clock."""
+
+    @property
+    def cost(self) -> float:
+        """What the session has cost, by itself."""
+
+    @property
+    def errors(self) -> int:
+        """How many errors it was sent."""
+
+    @property
+    def recv_count(self) -> int:
+        """Messages received."""
+
+    @property
+    def recv_size(self) -> int:
+        """Bytes received."""
+
+    @property
+    def send_count(self) -> int:
+        """Messages sent."""
+
+    @property
+    def send_size(self) -> int:
+        """Bytes sent."""
 
     def remote_address(self) -> NetAddress | None:
         """Return the address of the client; None if it is not known."""
@@ -54,6 +77,9 @@ class TableSession(Subscriber, Protocol):
 
     def unanswered_request_count(self) -> int:
         """Return the number of requests in progress."""
+
+    def set_cost_decay(self, per_sec: float) -> None:
+        """Set how fast the cost decays."""
 
     def recalc_concurrency(self) -> None:
         """Decay the cost, and set how many requests may run at once."""

@@ -17,6 +17,7 @@ from electrumx.server.mempool.sync import MemPool
 from electrumx.server.peers import PeerManager
 from electrumx.server.session.engine import limits
 from electrumx.server.session.engine.oversized import OversizedResults
+from electrumx.server.session.engine.session_limits import SessionLimits
 from electrumx.server.session.notify.announced_header import AnnouncedHeader
 from electrumx.server.session.notify.fanout import FanOut
 from electrumx.server.session.shared.block_cache import BlockCache
@@ -43,6 +44,8 @@ class SharedState:
     daemon: Daemon
     mempool: MemPool
     peers: PeerManager
+    #: of wallets
+    limits: SessionLimits
     #: the bound of replies to wallets, in bytes
     max_send: int
     #: the tip that clients know, and whether an answer belongs to it
@@ -98,6 +101,7 @@ class SharedState:
             daemon=daemon,
             mempool=mempool,
             peers=peers,
+            limits=SessionLimits.from_env(env),
             max_send=max_send,
             tip=tip,
             scripts=scripts,

@@ -33,11 +33,14 @@ from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Any
+from typing import Protocol
 
 from electrumx.lib import util
+from electrumx.server.env import Env
 from electrumx.server.session.engine import limits
+from electrumx.server.session.engine.limits import Host
 from electrumx.server.session.transport.crowds import Crowds
+from electrumx.server.session.transport.parties import ConnectionSession
 
 # From accept to the session: TLS and WebSocket handshakes.
 HANDSHAKE_SECS = 10.0
@@ -60,19 +63,35 @@ LOG_SECS = 60.0
 SWEEP_SECS = 1.0
 
 
+class AdmittedConnection(Protocol):
+    """A connection, as the admission control uses it."""
+
+    session: ConnectionSession | None
+    ticket: "Ticket | None"
+
+    def early_cost(self) -> float:
+        """Return what it has cost without a session to charge."""
+
+    def late_cost(self) -> float:
+        """Return what it has cost since its session ended."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+
 class Ticket:
     """The entry of one connection."""
 
     __slots__ = ("accepted_at", "address", "connection", "deadline", "is_dropped", "is_rpc",
                  "stage", "subnet")  # fmt: skip
 
-    def __init__(self, address: Any, subnet: str, now: float, *, is_rpc: bool) -> None:
+    def __init__(self, address: Host | None, subnet: str, now: float, *, is_rpc: bool) -> None:
         #: an IP address object; None for a Unix socket
         self.address = address
         self.subnet = subnet
         self.accepted_at = now
         self.is_rpc = is_rpc
-        self.connection: Any = None
+        self.connection: AdmittedConnection | None = None
         self.stage = "pending"
         self.deadline = 0.0
         self.is_dropped = False
@@ -90,7 +109,7 @@ class Ticket:
             return self.accepted_at
         if session.unanswered_request_count():
             return None
-        return float(session.last_recv)
+        return session.last_recv
 
     def has_spoken(self) -> bool:
         """Return whether the client has sent a message."""
@@ -120,7 +139,7 @@ class Admission:
 
     def __init__(
         self,
-        env: Any,
+        env: Env,
         groups: limits.SessionGroups,
         on_change: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
@@ -174,7 +193,7 @@ class Admission:
             return True
         return self.subnets[self._largest_subnet()] > MIN_CROWD
 
-    def subnet_of(self, address: Any) -> str:
+    def subnet_of(self, address: Host | None) -> str:
         """Return the name of the subnet that an address is counted in, exempt or not."""
         if address is None:
             return limits.UNKNOWN_GROUP
@@ -203,10 +222,10 @@ class Admission:
         self._on_change()
         return ticket
 
-    def opened(self, connection: Any) -> None:
+    def opened(self, connection: AdmittedConnection) -> None:
         """Note that a connection has a session."""
         ticket = connection.ticket
-        if ticket not in self.pending:
+        if ticket is None or ticket not in self.pending:
             return
         self._end_pending(ticket)
         ticket.stage = "silent"
@@ -214,7 +233,7 @@ class Admission:
             self._watch(ticket, self.silent, FIRST_MESSAGE_SECS)
         self._on_change()
 
-    def lost(self, connection: Any) -> None:
+    def lost(self, connection: AdmittedConnection) -> None:
         """Note that a connection has ended."""
         ticket = connection.ticket
         if ticket is not None:
@@ -258,7 +277,7 @@ class Admission:
 
     # -- who may enter
 
-    def _may_enter(self, address: Any, subnet: str) -> bool:
+    def _may_enter(self, address: Host | None, subnet: str) -> bool:
         if address is not None and limits.is_exempt(address):
             return True
         if self.subnets[subnet] >= self.max_per_subnet:

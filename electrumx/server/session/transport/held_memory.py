@@ -9,10 +9,10 @@ Runs on the event loop.
 """
 
 import logging
-from typing import Any
 
 from electrumx.lib import util
 from electrumx.lib.log_limit import RateLimitedLog
+from electrumx.server.session.transport.parties import HoldingConnection
 from electrumx.server.setting_hints import memory_mb
 
 # Ordinary clients read at once; so much waits only if many do not.
@@ -44,21 +44,21 @@ class HeldMemory:
         self.limit = limit
         self.logger = util.class_logger(__name__, self.__class__.__name__)
         self._log_limit = RateLimitedLog(self.logger, lines=LOG_LINES)
-        self._sizes: dict[Any, int] = {}
+        self._sizes: dict[HoldingConnection, int] = {}
         self.total = 0
 
-    def measure(self, connection: Any) -> int:
+    def measure(self, connection: HoldingConnection) -> int:
         """Return how many bytes a connection holds now."""
         raise NotImplementedError
 
-    def note(self, connection: Any, size: int) -> None:
+    def note(self, connection: HoldingConnection, size: int) -> None:
         """Record how much a connection holds, and abort the largest above the bound."""
         self.total += size - self._sizes.get(connection, 0)
         self._sizes[connection] = size
         if self.total > self.limit:
             self._relieve()
 
-    def forget(self, connection: Any) -> None:
+    def forget(self, connection: HoldingConnection) -> None:
         """Record that a connection holds little, or is lost."""
         self.total -= self._sizes.pop(connection, 0)
 
@@ -94,9 +94,9 @@ class SendMemory(HeldMemory):
             limit = bounded_by_memory(MAX_UNSENT_BYTES, UNSENT_PART)
         super().__init__(limit)
 
-    def measure(self, connection: Any) -> int:
+    def measure(self, connection: HoldingConnection) -> int:
         """Return how many bytes wait to be sent to a connection."""
-        return int(connection.unsent_bytes())
+        return connection.unsent_bytes()
 
 
 class ReceiveMemory(HeldMemory):
@@ -110,6 +110,6 @@ class ReceiveMemory(HeldMemory):
             limit = bounded_by_memory(MAX_RECEIVED_BYTES, RECEIVED_PART)
         super().__init__(max(limit, RECEIVED_MESSAGES * max_recv))
 
-    def measure(self, connection: Any) -> int:
+    def measure(self, connection: HoldingConnection) -> int:
         """Return how many bytes of requests a connection holds."""
-        return int(connection.unanswered_bytes())
+        return connection.unanswered_bytes()

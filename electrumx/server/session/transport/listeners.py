@@ -13,10 +13,14 @@ import ssl
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from aiorpcx import Service
+
 from electrumx.lib import util
+from electrumx.server.env import Env
 from electrumx.server.services import Network, is_allowed
 from electrumx.server.session.transport.admission import Admission
 from electrumx.server.session.transport.held_memory import ReceiveMemory, SendMemory
+from electrumx.server.session.transport.parties import ConnectionSession
 from electrumx.server.session.transport.rpc_access import (
     bind_socket,
     log_refusal,
@@ -88,11 +92,14 @@ def _bind(sock: socket.socket, address: Any) -> None:
     sock.setblocking(False)
 
 
+SessionFactory = Callable[[StreamConnection], ConnectionSession]
+
+
 class Listener:
     """One service that accepts connections, from ``open`` to ``close``."""
 
     def __init__(
-        self, service: Any, context: ConnectionContext, *, rpc_allow: Iterable[Network] = ()
+        self, service: Service, context: ConnectionContext, *, rpc_allow: Iterable[Network] = ()
     ) -> None:
         """``rpc_allow`` are networks that may connect to ``rpc`` in addition to this machine."""
         self.service = service
@@ -218,7 +225,7 @@ class Listeners:
     """The services that are being listened on."""
 
     def __init__(
-        self, env: Any, factory_for: Callable[[str], Callable[..., Any]], admission: Admission
+        self, env: Env, factory_for: Callable[[str], SessionFactory], admission: Admission
     ) -> None:
         """``factory_for(protocol)`` returns what makes a session of a transport."""
         self._env = env
@@ -230,9 +237,9 @@ class Listeners:
         self._tls_context: ssl.SSLContext | None = None
         # Filters of logs and wait conditions of containers know these lines by that name.
         self.logger = util.class_logger(__name__, "SessionManager")
-        self.open: dict[Any, Listener] = {}
+        self.open: dict[Service, Listener] = {}
         # Services that could not be listened on again, and what tries
-        self._failed: set[Any] = set()
+        self._failed: set[Service] = set()
         self._retry_task: asyncio.Task[None] | None = None
 
     def _tls(self, protocol: str) -> ssl.SSLContext | None:
@@ -254,12 +261,12 @@ class Listeners:
             tls_context=self._tls(protocol),
         )
 
-    async def start(self, services: Iterable[Any]) -> None:
+    async def start(self, services: Iterable[Service]) -> None:
         """Listen on services; where that fails there is a line in the log, and the rest goes on."""
         for service in services:
             await self._start_one(service, logging.ERROR)
 
-    async def resume(self, services: Iterable[Any]) -> None:
+    async def resume(self, services: Iterable[Service]) -> None:
         """Listen again on services that ``stop`` ended; where that fails, try until it succeeds."""
         for service in services:
             if not await self._start_one(service, logging.ERROR):
@@ -279,7 +286,7 @@ class Listeners:
                         self.stop([service])
         self._retry_task = None
 
-    async def _start_one(self, service: Any, level: int) -> bool:
+    async def _start_one(self, service: Service, level: int) -> bool:
         """Listen on a service; log at a level, and return False, if that fails."""
         kind = service.protocol.upper()
         try:
@@ -295,7 +302,7 @@ class Listeners:
         self.logger.info(f"{kind} server listening on {service.address}")
         return True
 
-    def stop(self, services: Iterable[Any]) -> list[Listener]:
+    def stop(self, services: Iterable[Service]) -> list[Listener]:
         """Stop listening on services; return the listeners, whose connections go on."""
         stopped = []
         for service in services:

@@ -28,6 +28,7 @@ Sessions are fed by these calls:
 """
 
 import asyncio
+import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,8 +38,10 @@ from typing import Any
 from aiorpcx import NetAddress
 
 from electrumx.lib import util
+from electrumx.server.session.transport.admission import Admission, Ticket
 from electrumx.server.session.transport.framing import LineFramer
 from electrumx.server.session.transport.held_memory import ReceiveMemory, SendMemory
+from electrumx.server.session.transport.parties import ConnectionSession
 from electrumx.server.session.transport.tls import TLSError, TLSLayer
 
 _logger = util.class_logger(__name__, "TurnQueue")
@@ -102,18 +105,18 @@ class ConnectionContext:
     """What the connections of one service share."""
 
     #: ``session_factory(transport)`` makes the session
-    session_factory: Callable[[Any], Any]
+    session_factory: "Callable[[StreamConnection], ConnectionSession]"
     #: bytes; 0 is no bound
     max_recv: int
     #: counts connections and charges the groups of addresses; see ``admission``
-    admission: Any
+    admission: Admission
     send_memory: SendMemory
     receive_memory: ReceiveMemory
     turns: TurnQueue
     #: what a byte received costs
     byte_cost: float = 0.0
     #: an SSLContext on services with TLS
-    tls_context: Any = None
+    tls_context: ssl.SSLContext | None = None
 
 
 class StreamConnection(asyncio.Protocol):
@@ -143,13 +146,13 @@ class StreamConnection(asyncio.Protocol):
     #: whether messages are lines, so that several can be one string
     has_lines: bool
 
-    def __init__(self, context: ConnectionContext, ticket: Any = None) -> None:
+    def __init__(self, context: ConnectionContext, ticket: Ticket | None = None) -> None:
         """``ticket`` is the entry of ``context.admission`` for this connection."""
         self._context = context
         self.ticket = ticket
         self._transport: Any = None
         self._tls: TLSLayer | None = None
-        self.session: Any = None
+        self.session: ConnectionSession | None = None
         # Whether the client takes what is sent: less than 64 KiB wait for it
         self.is_writable = True
         # Whether the session wants no more input
@@ -385,7 +388,7 @@ class StreamConnection(asyncio.Protocol):
         """
         session = self.session
         if session is not None and session.is_over_limit() and not self.is_closing():
-            session.on_disconnect_due_to_excessive_session_cost()
+            session.log_excessive_cost()
             self._transport.abort()
 
     # -- writing and flow control
@@ -547,7 +550,7 @@ class RawTransport(StreamConnection):
 
     has_lines = True
 
-    def __init__(self, context: ConnectionContext, ticket: Any = None) -> None:
+    def __init__(self, context: ConnectionContext, ticket: Ticket | None = None) -> None:
         super().__init__(context, ticket)
         self._framer = LineFramer(context.max_recv)
 

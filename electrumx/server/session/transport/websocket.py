@@ -18,6 +18,7 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from electrumx.server.session.transport.admission import Ticket
 from electrumx.server.session.transport.transport import (
     JOINED_BYTES,
     LINGER_SECS,
@@ -68,7 +69,7 @@ class WebSocketTransport(StreamConnection):
 
     has_lines = False
 
-    def __init__(self, context: ConnectionContext, ticket: Any = None) -> None:
+    def __init__(self, context: ConnectionContext, ticket: Ticket | None = None) -> None:
         super().__init__(context, ticket)
         self._protocol: ServerProtocol | None = None
         # What the library was not given yet, from a position on

@@ -83,7 +83,7 @@ async def test_a_query_lists_history_utxos_and_balance_up_to_a_limit():
     db = FakeDB()
     hashX = FakeCoin.hashX_from_script(b"\x51")
     db.histories[hashX] = [(make_tx_hash(str(n)), n) for n in range(3)]
-    db.utxos[hashX] = [utxo("a", 10**8), utxo("b", 5 * 10**7)]
+    db.utxos[hashX] = [utxo("a", 10**8), utxo("b", 3 * 10**7), utxo("c", 2 * 10**7)]
     lines = await query(db, "51", limit=2)
     assert lines[0] == "Script: 51"
     assert [line.split(":")[0] for line in lines[1:]] == [

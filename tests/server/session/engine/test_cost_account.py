@@ -9,8 +9,8 @@ import pytest
 
 from electrumx.server.session import ElectrumX
 from electrumx.server.session.admin.tables import session_rows
-from electrumx.server.session.engine import limits
-from electrumx.server.session.engine import receive as requests
+from electrumx.server.session.engine import dispatch, limits, receive
+from electrumx.server.session.engine.send_queue import SendQueue
 from electrumx.server.session.methods import scripthash
 from tests.fakes.session_world import (
     FakeDB,
@@ -146,11 +146,11 @@ async def test_concurrency_shrinks_from_the_soft_to_the_hard_limit(cost, target)
         await world.connect()
         await until(lambda: world.manager.sessions)
         session = world.session()
-        session.cost_decay_per_sec = 0
-        session.cost = cost
+        session.account.cost_decay_per_sec = 0
+        session.account.cost = cost
         session.recalc_concurrency()
-        assert target == session.concurrency_target
-        assert pytest.approx(max(0, (cost - 1000) / 9000)) == session._cost_fraction
+        assert target == session.account.concurrency_target
+        assert pytest.approx(max(0, (cost - 1000) / 9000)) == session.account.cost_fraction
 
 
 async def test_costs_are_forgiven_with_time_and_more_slowly_with_subscriptions():
@@ -158,16 +158,16 @@ async def test_costs_are_forgiven_with_time_and_more_slowly_with_subscriptions()
         client = await world.connect()
         await client.request("server.ping")
         session = world.session()
-        assert 10_000 / 10_000 == session.cost_decay_per_sec
-        session.cost = 500.0
-        session._cost_time -= 100
+        assert 10_000 / 10_000 == session.account.cost_decay_per_sec
+        session.account.cost = 500.0
+        session.account._cost_time -= 100
         session.recalc_concurrency()
         assert pytest.approx(400, abs=0.5) == session.cost
         await client.request("blockchain.scripthash.subscribe", SH)
         world.manager.housekeeping.recalc_costs(300)
-        assert pytest.approx(10_000 / 10_005) == session.cost_decay_per_sec
-        session.cost = 1.0
-        session._cost_time -= 100
+        assert pytest.approx(10_000 / 10_005) == session.account.cost_decay_per_sec
+        session.account.cost = 1.0
+        session.account._cost_time -= 100
         session.recalc_concurrency()
         assert 0 == session.cost
 
@@ -180,7 +180,7 @@ async def test_setting_the_clock_charges_and_ends_no_session(monkeypatch, caplog
         client = await world.connect()
         await client.request("server.ping")
         session = world.session()
-        session.cost = 500.0
+        session.account.cost = 500.0
         monkeypatch.setattr(time, "time", lambda: now() + jump)
         session.recalc_concurrency()
         assert 400 < session.cost <= 500
@@ -196,7 +196,7 @@ async def test_above_the_soft_limit_requests_sleep():
         client = await world.connect()
         await client.request("server.ping")
         session = world.session()
-        session.cost = 1000 + 9000 * 0.65
+        session.account.cost = 1000 + 9000 * 0.65
         session.recalc_concurrency()
         loop = asyncio.get_running_loop()
         start = loop.time()
@@ -214,7 +214,7 @@ async def test_without_a_range_between_the_limits_nobody_is_throttled():
             assert "error" in await client.recv()
         await client.request("server.ping")
         assert world.session().cost > 30_000
-        assert 10 == world.session().concurrency_target
+        assert 10 == world.session().account.concurrency_target
 
 
 # -- what the operator's own machine, and private networks, may cost
@@ -226,7 +226,7 @@ async def test_ten_thousand_subscriptions_from_the_own_machine_are_not_throttled
         client = await world.connect()
         await client.request("server.ping")
         # However long it takes
-        world.session().cost_decay_per_sec = 0
+        world.session().account.cost_decay_per_sec = 0
         for first in range(0, 10_000, 5_000):
             batch = [
                 json.loads(request(n, "blockchain.scripthash.subscribe", [scripts[n]]))
@@ -237,8 +237,8 @@ async def test_ten_thousand_subscriptions_from_the_own_machine_are_not_throttled
         session = world.session()
         assert session.cost > 3_000
         session.recalc_concurrency()
-        assert session.effective_cost() < 100
-        assert (session._cost_fraction, session.concurrency_target) == (0, 10)
+        assert session.account.effective_cost() < 100
+        assert (session.account.cost_fraction, session.account.concurrency_target) == (0, 10)
 
 
 async def test_an_advertised_server_is_not_lenient_to_loopback():
@@ -246,7 +246,7 @@ async def test_an_advertised_server_is_not_lenient_to_loopback():
     async with session_world(lenient=True, report_services=[service]) as world:
         client = await world.connect()
         await client.request("server.ping")
-        assert world.session().leniency == 1
+        assert world.session().account.leniency == 1
         world.session().bump_cost(10_000)
         assert (await client.error("server.ping"))[0] == -101
 
@@ -260,12 +260,12 @@ async def test_abusers_throttle_others_of_a_private_address_and_lock_nobody_out(
         group.retained_cost = 25 * 10_000
         client = await world.connect()
         await client.request("server.ping")
-        assert world.session().concurrency_target >= 8
+        assert world.session().account.concurrency_target >= 8
         # However many there were, the others are still served.
         group.retained_cost = 1_000 * 10_000
         client = await world.connect()
         await client.request("server.ping")
-        assert world.session().concurrency_target == 6
+        assert world.session().account.concurrency_target == 6
         # What it spends itself ends a session, at half of the limit.
         world.session().bump_cost(5_000)
         assert (await client.error("server.ping"))[0] == -101
@@ -275,7 +275,7 @@ async def test_abusers_throttle_others_of_a_private_address_and_lock_nobody_out(
         world.manager.housekeeping.recalc_costs(limits.GROUP_FORGET_SECS)
         client = await world.connect()
         await client.request("server.ping")
-        assert world.session().concurrency_target == 10
+        assert world.session().account.concurrency_target == 10
 
 
 # -- the end of a session
@@ -300,7 +300,7 @@ async def test_the_end_names_the_cost_the_limit_and_when_to_retry(monkeypatch):
         await client.request("server.ping")
 
 
-async def test_a_batch_that_ends_a_session_is_told_why():
+async def test_a_batch_that_ends_a_session_is_answered_with_the_reason():
     async with session_world(request_sleep=0) as world:
         client = await world.connect()
         await client.request("server.ping")
@@ -322,7 +322,7 @@ async def test_a_request_that_the_node_delays_too_long_costs_the_client_nothing(
         assert world.session().cost < 20
 
 
-async def test_at_the_hard_limit_a_request_is_told_so_and_the_session_closed(caplog):
+async def test_at_the_hard_limit_a_request_gets_an_error_and_the_session_is_closed(caplog):
     caplog.set_level("INFO")
     async with session_world() as world:
         client = await world.connect()
@@ -334,7 +334,7 @@ async def test_at_the_hard_limit_a_request_is_told_so_and_the_session_closed(cap
     assert "closing session over res usage. ip: 127.0.0.1. groups: ['loopback']" in caplog.text
 
 
-async def test_who_reads_nothing_at_the_hard_limit_is_gone_in_seconds():
+async def test_a_slow_reader_at_the_hard_limit_is_disconnected_in_seconds():
     async with session_world(request_sleep=0) as world:
         world.daemon.txs["ab" * 32] = "00" * 400_000
         client = await world.connect()
@@ -369,7 +369,7 @@ async def test_requests_that_wait_when_the_limit_is_reached_end_the_session():
 
 
 @pytest.mark.parametrize("message", [b"junk", b"", b"[1,2,3,4,5,6,7,8,9]"])
-async def test_who_sends_nothing_but_junk_is_closed_at_the_hard_limit(message):
+async def test_a_client_that_sends_only_junk_is_disconnected_at_the_hard_limit(message):
     async with session_world(request_sleep=0) as world:
         client = await world.connect()
         for _ in range(100):
@@ -449,7 +449,7 @@ async def test_one_message_costs_no_more_than_a_limit(monkeypatch, size):
 
 
 @pytest.mark.parametrize("batch", [False, True])
-async def test_what_is_made_and_too_large_to_send_is_charged(batch):
+async def test_a_result_too_large_to_send_is_charged(batch):
     txid = "ab" * 32
     async with session_world(bw_unit_cost=1_000, cost_hard_limit=0) as world:
         world.daemon.txs[txid] = {"hex": "ab" * 600_000}
@@ -467,7 +467,7 @@ async def test_what_is_made_and_too_large_to_send_is_charged(batch):
     ("size", "verbose"),
     [(3_000_000, True), (600_000, True), (600_000, False), (3_000_000, False)],
 )
-async def test_the_node_is_asked_once_at_a_tip_for_what_is_too_large(size, verbose):
+async def test_the_node_is_asked_once_at_a_tip_for_an_oversized_result(size, verbose):
     txid = "ab" * 32
     async with session_world(bw_unit_cost=1_000, cost_hard_limit=0) as world:
         world.daemon.txs[txid] = {"hex": "ab" * size} if verbose else "ab" * size
@@ -515,15 +515,15 @@ async def test_a_flood_waits_in_the_senders_own_buffers(monkeypatch):
         world.daemon.stall = asyncio.Event()
         session = world.session(0)
         held = []
-        monkeypatch.setattr(requests, "READ_HIGH_MARK", 20_000)
+        monkeypatch.setattr(receive, "READ_HIGH_MARK", 20_000)
         txid = "ab" * 32
         flood = b"\n".join(request(n, "blockchain.transaction.get", [txid]) for n in range(5_000))
         sending = asyncio.create_task(client.send(flood))
-        await until(lambda: session.unanswered_request_count() >= requests.MAX_ADMITTED)
+        await until(lambda: session.unanswered_request_count() >= dispatch.MAX_ADMITTED)
         for _ in range(20):
             await other.request("server.ping")
             held.append(session.unanswered_request_count())
-        assert max(held) <= requests.MAX_ADMITTED + 1
+        assert max(held) <= dispatch.MAX_ADMITTED + 1
         assert session.transport.is_held
         world.daemon.stall.set()
         ids = set()
@@ -549,7 +549,7 @@ async def test_during_a_huge_batch_others_are_served():
         assert pings > 10
 
 
-async def test_notifications_of_blocks_go_only_to_whom_they_concern(monkeypatch):
+async def test_only_subscribers_are_notified_of_blocks(monkeypatch):
     async with session_world() as world:
         idle, headers, script = [await world.connect() for _ in range(3)]
         await idle.request("server.ping")
@@ -561,8 +561,12 @@ async def test_notifications_of_blocks_go_only_to_whom_they_concern(monkeypatch)
             notified.append(session.session_id)
 
         monkeypatch.setattr(ElectrumX, "notify", note)
-        monkeypatch.setattr(ElectrumX, "send_message", note)
-        ids = [world.session(n).session_id for n in range(3)]
+        sessions = [world.session(n) for n in range(3)]
+        ids = [session.session_id for session in sessions]
+        ids_by_queue = {session.queue: session.session_id for session in sessions}
+        monkeypatch.setattr(
+            SendQueue, "send_message", lambda queue, _: notified.append(ids_by_queue[queue])
+        )
         await world.touch(b"other")
         await world.touch(HASHX)
         assert notified == [ids[2]]

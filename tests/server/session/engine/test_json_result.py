@@ -82,12 +82,12 @@ async def test_the_errors_of_plain_functions_are_the_clients(world, client, capl
     assert "KeyError" in caplog.text
 
 
-@pytest.mark.parametrize("dialect", ["2.0", "1.0", None])
+@pytest.mark.parametrize("version", ["2.0", "1.0", None])
 @pytest.mark.parametrize("method", ["encoded", "encoded.coroutine"])
-async def test_an_encoded_result_reads_like_its_value(client, dialect, method):
+async def test_an_encoded_result_reads_like_its_value(client, version, method):
     request = {"method": method, "params": [], "id": "null"}
-    if dialect:
-        request["jsonrpc"] = dialect
+    if version:
+        request["jsonrpc"] = version
     await client.send(request)
     encoded = await client.recv()
     await client.send({**request, "method": "at.once"})
@@ -114,7 +114,7 @@ async def test_an_encoded_result_is_bound_in_size_like_others(client):
     ]
 
 
-def test_what_is_no_json_is_not_encoded():
+def test_a_value_without_a_form_in_json_is_not_encoded():
     with pytest.raises(TypeError):
         encode_result({"a": b"bytes"})
     assert VALUE == json.loads(encode_result(VALUE))

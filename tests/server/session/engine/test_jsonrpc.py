@@ -56,7 +56,7 @@ def test_any_message_is_parsed_or_malformed(sequence):
 
 @pytest.mark.parametrize("opening", [b"1", b'{"jsonrpc":"2.0"}', b'{"jsonrpc":"1.0","id":0}'])
 @pytest.mark.parametrize("number", [b"NaN", b"-Infinity", b"1e999", b"-1e999"])
-def test_an_id_that_json_has_no_words_for_is_refused(number, opening):
+def test_an_id_without_a_form_in_json_is_refused(number, opening):
     messages = [b'{"jsonrpc":"2.0","id":%b,"method":"x"}', b'{"id":%b,"method":"x","params":[]}']
     if b"1.0" in opening:
         messages.append(b'{"id":[{"a":%b}],"method":"x","params":[]}')

@@ -36,7 +36,7 @@ def test_the_sizes_of_subnets_can_be_chosen():
     assert "2a01:4f8:1:2::/64" == limits.subnet_name(ip_address("2a01:4f8:1:2::3"), 32, 64)
 
 
-def test_members_bear_the_cost_of_others_and_of_those_who_left():
+def test_members_bear_the_cost_of_present_and_departed_members():
     groups = limits.SessionGroups(24, 48)
     a, b, far = Visitor(100), Visitor(30), Visitor(1000)
     groups.join(a, ip_address("1.2.3.4"))

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import settings
@@ -334,15 +335,16 @@ async def test_a_subscription_that_times_out_before_it_began_does_not_silence_th
     session = world.session()
     scripthash, hashX = script_hash("alice")
     world.bp.lagging = True
-    session.processing_timeout = 0
+    limits = session.account.limits
+    session.account.limits = replace(limits, processing_timeout=0)
     message = {"jsonrpc": "2.0", "id": 5, "method": SUBSCRIBE, "params": [scripthash]}
     session.receive([json.dumps(message).encode()])
     # In the same turn of the loop: nothing that the request needs has begun.
-    session._on_timer()
+    session.dispatcher._on_timer()
     assert (await client.recv())["error"]["code"] == -102
     assert session.sub_count() == 0
     world.bp.lagging = False
-    session.processing_timeout = 30
+    session.account.limits = limits
     await client.request(SUBSCRIBE, scripthash)
     await world.touch(hashX)
     assert (await client.notification())[0] == SUBSCRIBE

@@ -285,7 +285,7 @@ async def test_a_flood_of_key_updates_is_charged_and_ends_the_connection(certifi
         b"\x00" * 1_000,
     ],
 )
-async def test_what_is_no_tls_ends_the_connection_and_is_not_logged(
+async def test_invalid_tls_ends_the_connection_and_is_not_logged(
     certificate, protocol, data, caplog
 ):
     async with tls_world(certificate, protocol) as world:
@@ -318,7 +318,7 @@ async def test_a_handshake_that_takes_too_long_ends_the_connection(
 # -- keys
 
 
-def test_an_encrypted_key_is_an_error_that_says_what_to_do(certificate, tmp_path):
+def test_the_error_for_an_encrypted_key_has_a_remedy(certificate, tmp_path):
     encrypted = tmp_path / "encrypted.pem"
     command = f"openssl pkey -in {certificate[1]} -aes256 -passout pass:secret -out {encrypted}"
     subprocess.run(command.split(), check=True, capture_output=True)

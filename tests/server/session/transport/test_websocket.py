@@ -236,7 +236,7 @@ async def test_neither_a_subprotocol_nor_compression_is_selected_unasked():
     ],
     ids=["no upgrade", "POST", "JSON", "TLS", "many headers", "long path"],
 )
-async def test_what_is_no_upgrade_ends_the_connection_and_is_not_logged(data, reply, caplog):
+async def test_an_invalid_upgrade_ends_the_connection_and_is_not_logged(data, reply, caplog):
     async with session_world(services=[FakeService("ws"), FakeService("rpc")]) as world:
         reader, writer = await asyncio.open_connection("127.0.0.1", world.port("ws"))
         caplog.clear()
@@ -292,7 +292,7 @@ async def test_a_silent_client_is_pinged_and_dropped_if_it_does_not_answer(monke
         writer.close()
 
 
-async def test_what_is_sent_after_a_protocol_error_is_bounded_and_charged():
+async def test_input_after_a_protocol_error_is_bounded_and_charged():
     """The connection lingers for a second, so that the client can read why it ended."""
     transport, socket = opened()
     transport._context.byte_cost = 0.01

@@ -1,4 +1,4 @@
-"""Requests as a message holds them, and their replies, alone or assembled into that of a batch.
+"""Requests of a message, and their replies, alone or assembled into that of a batch.
 
 ``encode`` is pure and may run in a thread; all else runs on the event loop.
 """

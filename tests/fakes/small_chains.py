@@ -1,55 +1,11 @@
-"""The fake node of tests/fakes in a thread of its own, with chains made to measure.
-
-For tests that need a node's answers in an instant, or blocks that no regtest miner would make.
-What the test does to the node goes through `StandIn.do`, which runs it in the node's thread.
-"""
-
-import asyncio
-import threading
+"""Short chains and single blocks made to measure, such as no regtest miner would make."""
 
 from electrumx.lib.hash import double_sha256
 from electrumx.lib.tx import Tx, TxInput, TxOutput
 from electrumx.lib.util import pack_le_uint32
 from tests.fakes.chain import MINUS_1, NULL, ChainMaker, make_block
-from tests.fakes.fake_node import FakeNode
 
 P2PKH = b"\x76\xa9\x14%b\x88\xac"
-
-
-class StandIn:
-    """A FakeNode, or one like it, that serves until the block is left."""
-
-    def __init__(self, blocks=(), *, node=None):
-        self.node = node or FakeNode(blocks)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-
-    def _await(self, coro):
-        return asyncio.run_coroutine_threadsafe(coro, self._loop).result(60)
-
-    def __enter__(self):
-        self._thread.start()
-        self._await(self.node.start())
-        return self
-
-    def __exit__(self, *_exc):
-        self._await(self.node.stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def do(self, func, *args):
-        """The result of a function of the node, run where the node runs."""
-
-        async def call():
-            return func(self.node, *args)
-
-        return self._await(call())
-
-    @property
-    def env(self):
-        """The server's settings that depend on the node."""
-        return {"COIN": "Bitcoin", "NET": "regtest", "DAEMON_URL": self.node.url}
 
 
 def script_of(number):

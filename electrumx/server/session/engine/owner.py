@@ -1,0 +1,112 @@
+"""What the parts of a session's engine need of the session that they belong to.
+
+When the session ends its parts belong to ``ENDED``: a part and its session would otherwise keep each
+other in memory until the collector runs.
+"""
+
+import logging
+from typing import Protocol, TypeAlias
+
+from electrumx.lib import util
+
+Logger: TypeAlias = "logging.Logger | logging.LoggerAdapter[logging.Logger]"
+
+
+class LimitedLog(Protocol):
+    """A log that a client cannot fill."""
+
+    def log_limited(self, kind: str, text: str, level: int = logging.INFO) -> None:
+        """Log what a client can cause any number of times; ``kind`` is common to such lines."""
+
+
+class AccountOwner(LimitedLog, Protocol):
+    """What a ``CostAccount`` needs."""
+
+    def extra_cost(self) -> float:
+        """Return what the other sessions of the same groups add to the cost."""
+
+    def on_hard_limit(self) -> None:
+        """Note that no more requests may run."""
+
+
+class DispatchOwner(LimitedLog, Protocol):
+    """What a ``Dispatcher`` needs."""
+
+    @property
+    def logger(self) -> Logger:
+        """The logger that names the session."""
+
+    def on_slot_free(self) -> None:
+        """Note that more requests may be taken on than before."""
+
+    def on_flushed(self) -> None:
+        """Note that replies were sent."""
+
+    def log_excessive_cost(self) -> None:
+        """Log that the session is closed for its cost."""
+
+    def retry_secs(self) -> int:
+        """Return after how many seconds a client over the limit is served again."""
+
+
+class ReceiveOwner(DispatchOwner, Protocol):
+    """What a ``Receiver`` needs."""
+
+    def accepts_first(self, message: bytes) -> bool:
+        """Return whether the connection may begin with a message; else nothing is executed."""
+
+    def logged_text(self, message: bytes) -> str:
+        """Return what the log shows of a message, if the operator wants to see them."""
+
+    def max_message_size(self) -> int:
+        """Return the bound on messages that the transport keeps, in bytes."""
+
+    def on_malformed(self) -> None:
+        """Note that a message as a whole was malformed, once its error is queued."""
+
+
+class _Ended:
+    """The owner of the parts of sessions that have ended."""
+
+    logger: Logger = util.class_logger(__name__, "Ended")
+
+    def log_limited(self, kind: str, text: str, level: int = logging.INFO) -> None:
+        """Log nothing."""
+
+    def extra_cost(self) -> float:
+        """Return 0: a session that has ended is in no group."""
+        return 0.0
+
+    def on_hard_limit(self) -> None:
+        """Do nothing."""
+
+    def on_slot_free(self) -> None:
+        """Do nothing."""
+
+    def on_flushed(self) -> None:
+        """Do nothing."""
+
+    def log_excessive_cost(self) -> None:
+        """Log nothing."""
+
+    def retry_secs(self) -> int:
+        """Return 1: nothing is sent."""
+        return 1
+
+    def accepts_first(self, message: bytes) -> bool:
+        """Return False: nothing is executed."""
+        return False
+
+    def logged_text(self, message: bytes) -> str:
+        """Return nothing to log."""
+        return ""
+
+    def max_message_size(self) -> int:
+        """Return 0."""
+        return 0
+
+    def on_malformed(self) -> None:
+        """Do nothing."""
+
+
+ENDED = _Ended()

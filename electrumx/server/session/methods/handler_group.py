@@ -1,0 +1,16 @@
+"""What the groups of request handlers have in common."""
+
+from electrumx.server.session.base import SessionBase
+from electrumx.server.session.shared.state import SharedState
+
+
+class HandlerGroup:
+    """Handlers of one session's requests about one subject; see ``rpc_method``."""
+
+    __slots__ = ("account", "session", "shared")
+
+    def __init__(self, session: SessionBase, shared: SharedState) -> None:
+        self.session = session
+        self.shared = shared
+        #: that of the session: requests are charged to it
+        self.account = session.account

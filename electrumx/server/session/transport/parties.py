@@ -1,0 +1,64 @@
+"""How connections, their sessions, the admission control and the bounds on memory see each other."""
+
+from typing import Protocol
+
+
+class ConnectionSession(Protocol):
+    """A session, as its connection and the admission control use it."""
+
+    @property
+    def last_recv(self) -> float:
+        """When a message was last received, by the monotonic clock."""
+
+    @property
+    def recv_count(self) -> int:
+        """Messages received and processed."""
+
+    def unanswered_request_count(self) -> int:
+        """Return how many requests were taken on and not yet answered."""
+
+    def unanswered_bytes(self) -> int:
+        """Return the memory that requests take that were received and not answered."""
+
+    def bump_cost(self, delta: float) -> None:
+        """Charge ``delta``."""
+
+    def is_over_limit(self) -> bool:
+        """Return whether the session, with its groups, has reached the hard limit."""
+
+    def log_excessive_cost(self) -> None:
+        """Log that the session is closed for its cost."""
+
+    def received_bytes(self, count: int) -> None:
+        """Charge for bytes received."""
+
+    def receive(self, messages: list[bytes]) -> None:
+        """Process whole messages, in order."""
+
+    def dropped_messages(self, count: int) -> None:
+        """Note that so many messages were too long."""
+
+    def on_unwritable(self) -> None:
+        """Note that the client does not read."""
+
+    def on_writable(self) -> None:
+        """Note that the client reads again."""
+
+    def on_eof(self) -> bool:
+        """Note that the client will ask no more; return whether it is still to be answered."""
+
+    def on_lost(self) -> None:
+        """End: the connection has."""
+
+
+class HoldingConnection(Protocol):
+    """A connection, as the bounds on memory use it."""
+
+    def unsent_bytes(self) -> int:
+        """Return how many bytes wait to be sent."""
+
+    def unanswered_bytes(self) -> int:
+        """Return how many bytes of requests are held."""
+
+    def abort(self) -> None:
+        """Close at once."""
