@@ -11,6 +11,7 @@ import pytest
 from electrumx.lib.coins import BitcoinCashRegtest
 from electrumx.server.block_processor.variants import LTORBlockProcessor
 from electrumx.server.bulk_sync import choice, kernels
+from electrumx.server.bulk_sync.driver import Progress
 from electrumx.server.bulk_sync.scan import Scan
 from electrumx.server.bulk_sync.space import SpaceNeeded
 from electrumx.server.bulk_sync.stores import StoreFiller
@@ -377,3 +378,9 @@ def test_a_freed_part_of_a_run_file_gives_its_room_back(tmp_path):
     assert os.stat(file.path).st_blocks <= before * 0.6
     assert len(file.read(section)) == 16 * 100_000
     file.close()
+
+
+def test_progress_is_one_line_for_the_service_manager():
+    progress = Progress("join", 12.345, 870_000, None)
+    assert str(progress) == "join 12.3%, height 870,000"
+    assert progress.summary()["eta"] is None

@@ -95,6 +95,9 @@ class Progress(NamedTuple):
     #: seconds of the phase that are left, about; None if that is not known
     eta: float | None
 
+    def __str__(self) -> str:
+        return f"{self.phase} {self.percent:.1f}%, height {self.height:,d}"
+
     def summary(self) -> dict[str, str | int | float | None]:
         """Return what an operator is shown."""
         return {
