@@ -5,13 +5,14 @@ import errno
 import logging
 import os
 import random
+import re
 
 import pytest
 
 from electrumx.lib.coins import BitcoinCashRegtest
 from electrumx.server.block_processor.variants import LTORBlockProcessor
 from electrumx.server.bulk_sync import choice, kernels
-from electrumx.server.bulk_sync.driver import Progress
+from electrumx.server.bulk_sync.progress import Progress
 from electrumx.server.bulk_sync.scan import Scan
 from electrumx.server.bulk_sync.space import SpaceNeeded
 from electrumx.server.bulk_sync.stores import StoreFiller
@@ -378,6 +379,15 @@ def test_a_freed_part_of_a_run_file_gives_its_room_back(tmp_path):
     assert os.stat(file.path).st_blocks <= before * 0.6
     assert len(file.read(section)) == 16 * 100_000
     file.close()
+
+
+async def test_the_time_of_each_phase_is_logged(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    maker = ChainMaker(seed=6, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    await sync(make_env(tmp_path, reorg_limit=5), ScriptedDaemon(chain))
+    times = re.findall(r"bulk sync: (\w+) took [\d.]+s", caplog.text)
+    assert times == ["scan", "join", "utxos", "undo", "history"]
 
 
 def test_progress_is_one_line_for_the_service_manager():

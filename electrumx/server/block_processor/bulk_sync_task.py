@@ -14,7 +14,8 @@ from electrumx.server.block_processor.chain_state import ChainState
 from electrumx.server.block_processor.prefetcher import Prefetcher
 from electrumx.server.block_processor.strategies import Strategy
 from electrumx.server.bulk_sync.choice import use_bulk_sync
-from electrumx.server.bulk_sync.driver import BulkSync, Progress
+from electrumx.server.bulk_sync.driver import BulkSync
+from electrumx.server.bulk_sync.progress import Progress
 from electrumx.server.bulk_sync.source import CoinBlocks
 from electrumx.server.daemon.client import Daemon
 from electrumx.server.db.database import DB

@@ -54,21 +54,21 @@ GIL where the Cython implementation is installed.
 import asyncio
 import os
 import sys
-import time
 from array import array
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from electrumx.lib import util
 from electrumx.lib.errors import DeserializeError, OperatorError
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.lib.log_text import printable
 from electrumx.server.bulk_sync.kernels import Kernels
-from electrumx.server.bulk_sync.merge import Merge, MergeStopped, UndoBlocks
+from electrumx.server.bulk_sync.merge import Merge, MergeStopped, UndoBlocks, part_done
+from electrumx.server.bulk_sync.progress import Progress, ProgressLog
 from electrumx.server.bulk_sync.scan import ParsedPart, Scan, part_of
 from electrumx.server.bulk_sync.stores import filler
 from electrumx.server.daemon.client import Daemon, DaemonError
@@ -82,30 +82,6 @@ from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage.schema import HIST_STATE_KEY, STATE_KEY, HistState
 from electrumx.server.storage.undo import NO_UTXO
 from electrumx.server.sync_estimate import txs_remaining
-
-
-class Progress(NamedTuple):
-    """How far a bulk sync is."""
-
-    #: scan, join, utxos, undo, history or swap
-    phase: str
-    #: of the phase
-    percent: float
-    height: int
-    #: seconds of the phase that are left, about; None if that is not known
-    eta: float | None
-
-    def __str__(self) -> str:
-        return f"{self.phase} {self.percent:.1f}%, height {self.height:,d}"
-
-    def summary(self) -> dict[str, str | int | float | None]:
-        """Return what an operator is shown."""
-        return {
-            "phase": self.phase,
-            "percent": round(self.percent, 1),
-            "height": self.height,
-            "eta": None if self.eta is None else util.formatted_time(self.eta),
-        }
 
 
 class BlockFeed(Protocol):
@@ -145,8 +121,6 @@ class BulkSync:
     MAX_THREADS = 8
     #: raw bytes of blocks that are parsed at a time
     PARSE_BYTES = 1_000_000
-    #: seconds between log lines on progress
-    LOG_SECS = 10.0
     #: polls that a node must be seen below our height before it counts as having undone blocks
     SHORT_POLLS = 3
 
@@ -172,7 +146,7 @@ class BulkSync:
         self.kernels = Kernels(compiled)
         self.threads = min(os.cpu_count() or 1, self.MAX_THREADS)
         self.workspace = Workspace(db.db_dir, self.logger)
-        self.progress = Progress(SCAN, 0.0, -1, None)
+        self.log = ProgressLog(self.logger, lambda: self.workspace.temporary_bytes)
         self._scan: Scan | None = None
         #: raw blocks that are taken from the prefetcher but not yet parsed, and the next one's height
         self._raw: deque[bytes] = deque()
@@ -182,10 +156,11 @@ class BulkSync:
         self._writing: asyncio.Future[None] | None = None
         self._adding: asyncio.Future[None] | None = None
         self._merge: Merge | None = None
-        self._next_log = time.monotonic() + self.LOG_SECS
-        self._phase_began = time.monotonic()
-        #: of the phase's beginning
-        self._first_part = 0.0
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is."""
+        return self.log.now
 
     @property
     def scan(self) -> Scan:
@@ -252,6 +227,7 @@ class BulkSync:
         if self.scan.height >= 0 or not self._is_first_scan:
             await self._start_over()
         self._is_first_scan = False
+        self.log.begin(SCAN, self.scan.height, self.scan.tx_count)
         try:
             while True:
                 try:
@@ -269,6 +245,7 @@ class BulkSync:
             if self.scan.has_news:
                 await self._spill(end_chunk=True)
             await self._end_writing()
+            self.log.scan_ended(len(self.workspace.manifest.runs))
         except asyncio.CancelledError:
             await asyncio.shield(self._write_the_rest())
             raise
@@ -441,7 +418,9 @@ class BulkSync:
     # -- the merge
 
     async def _merge_runs(self) -> None:
-        self._phase_began, self._first_part = time.monotonic(), -1.0
+        manifest = self.workspace.manifest
+        if manifest.phase != SCAN:
+            self.log.begin(manifest.phase, manifest.height, part_done(manifest))
         memory = self.env.cache_MB * 1_000_000
         entries = max(self.db.history.max_hist_row_entries, self.scan.tx_count // 20_000)
         self._merge = merge = Merge(
@@ -451,7 +430,7 @@ class BulkSync:
             self.threads,
             entries,
             await self._in_thread(self._undo_blocks),
-            self._report_merge,
+            self.log.merged,
         )
         merging = asyncio.ensure_future(self._in_thread(self._fill_stores, merge))
         try:
@@ -532,40 +511,8 @@ class BulkSync:
             "directory"
         )
 
-    # -- progress
-
     def _report_scan(self) -> None:
-        now = time.monotonic()
         scan = self.scan
-        if self._first_part < 0 or not self.progress.height >= 0:
-            self._phase_began, self._first_part = now, float(scan.tx_count)
-        left = txs_remaining(
-            self.coin, scan.height, scan.tx_count, self.daemon.cached_height() or 0
-        )
-        rate = (scan.tx_count - self._first_part) / max(now - self._phase_began, 0.001)
-        percent = 100 * scan.tx_count / max(scan.tx_count + left, 1)
-        self.progress = Progress(SCAN, percent, scan.height, left / rate if rate else None)
-        if now >= self._next_log:
-            self._next_log = now + self.LOG_SECS
-            eta = f"  ETA {util.formatted_time(left / rate)}" if rate else ""
-            self.logger.info(
-                f"bulk sync, scan {percent:.1f}%  height {scan.height:,d} of "
-                f"{self.daemon.cached_height() or 0:,d}  {rate:,.0f} tx/s{eta}  temporary files "
-                f"{self.workspace.temporary_bytes / 1_000_000:,.0f} MB"
-            )
-
-    def _report_merge(self, phase: str, part: float) -> None:
-        """Note how much of a phase of the merge is done.  Runs in the merging thread."""
-        now = time.monotonic()
-        if phase != self.progress.phase or self._first_part < 0:
-            self._phase_began, self._first_part = now, part
-        done = part - self._first_part
-        eta = (now - self._phase_began) * (1 - part) / done if done > 0 else None
-        self.progress = Progress(phase, 100 * part, self.scan.height, eta)
-        if now >= self._next_log:
-            self._next_log = now + self.LOG_SECS
-            text = f"  ETA {util.formatted_time(eta)}" if eta is not None else ""
-            self.logger.info(
-                f"bulk sync, {phase} {100 * part:.1f}%{text}  temporary files "
-                f"{self.workspace.temporary_bytes / 1_000_000:,.0f} MB"
-            )
+        daemon_height = self.daemon.cached_height() or 0
+        left = txs_remaining(self.coin, scan.height, scan.tx_count, daemon_height)
+        self.log.scanned(scan.height, scan.tx_count, left, daemon_height)

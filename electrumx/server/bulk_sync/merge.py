@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, TypeVar
 from electrumx.server.bulk_sync.kernels import Kernels
 from electrumx.server.bulk_sync.stores import Put, StoreFiller
 from electrumx.server.runs import manifest as manifests
-from electrumx.server.runs.manifest import JOIN, SCAN, SWAP, Section
+from electrumx.server.runs.manifest import JOIN, SCAN, SWAP, Manifest, Section
 from electrumx.server.runs.records import (
     HISTORY,
     HISTORY_LEN,
@@ -49,6 +49,21 @@ from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage.schema import undo_key
 
 T = TypeVar("T")
+
+
+#: phase -> by whose keys its ranges are made
+KINDS_OF_RANGES = {
+    JOIN: OUTPUTS,
+    manifests.UTXOS: UTXOS,
+    manifests.UNDO: UNDO,
+    manifests.HISTORY: HISTORY,
+}
+
+
+def part_done(manifest: Manifest) -> float:
+    """Return how much of its phase is done, from 0 to 1; 0 for one that is no part of a merge."""
+    kind = KINDS_OF_RANGES.get(manifest.phase)
+    return 0.0 if kind is None else manifest.cursor / (1 << 8 * kind.bound_len)
 
 
 class MergeStopped(Exception):
@@ -284,7 +299,7 @@ class Merge:
         self.workspace.save()
         for kind, sections in zip(kinds, part.parts, strict=True):
             self.workspace.free(kind, sections)
-        self.report(manifest.phase, part.end / (1 << 8 * kinds[0].bound_len))
+        self.report(manifest.phase, part_done(manifest))
         if self.stop.is_set():
             raise MergeStopped
 

@@ -7,7 +7,7 @@ import pytest
 
 import electrumx
 from electrumx.lib.hash import hash_to_hex_str
-from electrumx.server.bulk_sync.driver import Progress
+from electrumx.server.bulk_sync.progress import Progress
 from tests.fakes.session_world import FakeCoin, make_tx_hash, until, utxo
 
 
