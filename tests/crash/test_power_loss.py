@@ -191,9 +191,7 @@ def committed_after_bulk(journal, cut):
             exchanged = number
             break
     before, after = committed_tips(journal, cut), made[1]
-    if cut <= made[0]:
-        return {before}
-    if before is not None:
+    if cut <= made[0] or before is not None:
         return {before}
     return {after} if cut > exchanged else {None, after}
 

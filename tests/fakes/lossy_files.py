@@ -17,6 +17,7 @@ import os
 import random
 import shutil
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from electrumx.lib import util
@@ -28,8 +29,9 @@ class LossyStore(Storage):
     """An engine in memory, for DB_ENGINE=lossy."""
 
     ENGINE = "lossy"
-    #: folder of a store -> its rows
+    #: what the file CURRENT of a store says -> its rows
     stores: dict[str, dict[bytes, bytes]] = {}
+    numbers = count()
     #: the disk that is notified of every write, if any
     disk = None
 
@@ -43,9 +45,12 @@ class LossyStore(Storage):
     def open(self, name):
         self.name = name
         os.makedirs(name, exist_ok=True)
-        self.rows = self.stores.setdefault(name, {})
+        current = Path(name, "CURRENT")
+        if not current.exists():
+            # A folder may be renamed, and another one made in its place.
+            current.write_text(f"{name} {next(self.numbers)}")
+        self.rows = self.stores.setdefault(current.read_text(), {})
         if self.is_new:
-            Path(name, "CURRENT").touch()
             self._record("mkdir", name)
 
     def _record(self, *entry):
@@ -164,15 +169,12 @@ class LossyDisk:
 
         def recording_rename(path, target):
             rename(path, target)
-            stores = LossyStore.stores
-            stores[str(target)] = stores.pop(str(path))
             self.record("move", target, os.path.relpath(path, self.folder))
 
         def recording_rmtree(path, **kwargs):
             there = os.path.exists(path)
             rmtree(path, **kwargs)
             if there and str(path).startswith(self.folder):
-                LossyStore.stores.pop(str(path), None)
                 self.record("rmtree", path)
 
         def write_raw_block(files, block, height):
@@ -352,8 +354,9 @@ class _State:
             if not self._is_lost(path):
                 (place / path).mkdir(exist_ok=True, parents=True)
                 if os.path.basename(path) in ("utxo", "hist"):
-                    (place / path / "CURRENT").touch()
-                    LossyStore.stores[str(place / path)] = dict(self.stores.get(path, {}))
+                    name = f"{place / path} {next(LossyStore.numbers)}"
+                    (place / path / "CURRENT").write_text(name)
+                    LossyStore.stores[name] = dict(self.stores.get(path, {}))
         for path, content in self.durable.items():
             if not self._is_lost(path) and (place / path).parent.is_dir():
                 (place / path).write_bytes(content)
