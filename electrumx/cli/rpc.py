@@ -155,6 +155,8 @@ def make_parser() -> argparse.ArgumentParser:
         command.add_argument(
             "session_ids", nargs="+", help=f"session ids, group names, or {specials}"
         )
+    command = add("inspect_session", "print what there is to say of a client's session")
+    command.add_argument("session_id", type=int, help="the number of the session")
     command = add("query", "look up scripts in the database")
     command.add_argument(
         "-l",

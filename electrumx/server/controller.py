@@ -191,6 +191,9 @@ class _Server:
         known = self._daemon.cached_height()
         if known is None:
             return "waiting for the node"
+        progress = processor.bulk_sync.progress
+        if progress is not None:
+            return f"bulk sync: {progress} of {known:,d}"
         if processor.height > known:
             return above_text(processor.height, known)
         if processor.height == known:
@@ -236,10 +239,8 @@ class Controller(ServerBase):
             )
 
     def _log_start(self, env: Env) -> None:
-        low, high = env.coin.SESSIONCLS.protocol_min_max_strings()
         self.logger.info(f"software version: {electrumx.version}")
         self.logger.info(f"aiorpcX version: {version_string(aiorpcx._version)}")
-        self.logger.info(f"supported protocol versions: {low}-{high}")
         self.logger.info(f"event loop policy: {env.loop_policy or 'asyncio'}")
         self.logger.info(f"reorg limit is {env.reorg_limit:,d} blocks")
         missing = missing_modules()

@@ -18,6 +18,7 @@ from aiorpcx import Service, ServicePart
 from electrumx.lib.coins import Coin
 from electrumx.lib.env_base import EnvBase, shown
 from electrumx.lib.errors import OperatorError
+from electrumx.lib.protocol_versions import ProtocolVersion, maximum_of
 from electrumx.lib.util import class_logger
 from electrumx.server.services import (
     Network,
@@ -46,6 +47,8 @@ MAX_SESSIONS_WITHOUT_RESOURCE = 512
 
 DB_ENGINES = ("leveldb", "rocksdb")
 INDEXERS = ("auto", "compiled", "python")
+#: values of BULK_SYNC
+BULK_SYNC_CHOICES = ("auto", "off")
 
 # Where a node publishes: over TCP, or through a socket in the file system.
 ZMQ_ADDRESS = re.compile(
@@ -132,11 +135,14 @@ class Env(EnvBase):
     def _read_settings(self) -> None:
         self.db_engine: str = self._db_engine()
         self.indexer: str = self._indexer()
+        self.bulk_sync: str = self._bulk_sync()
         self.banner_file: str | None = self.default("BANNER_FILE", None)
         self.tor_banner_file: str | None = self.default("TOR_BANNER_FILE", self.banner_file)
         self.anon_logs: bool = self.boolean("ANON_LOGS", False)
         self.log_sessions: int = self.integer("LOG_SESSIONS", 3600, minimum=0)  # seconds; 0: never
         self.log_level: str = self._log_level()
+        #: None: the highest that the node allows
+        self.protocol_max: ProtocolVersion | None = self.custom("PROTOCOL_MAX", None, maximum_of)
         self.donation_address: str = self.default("DONATION_ADDRESS", "")
         #: Matched at the start of a client's name. Empty would match all of them: that is unset.
         self.drop_client: re.Pattern[str] | None = self.custom(
@@ -244,6 +250,12 @@ class Env(EnvBase):
                 f'unrecognised indexer "{shown(text)}": set INDEXER to {", ".join(INDEXERS[:-1])} '
                 f"or {INDEXERS[-1]}"
             )
+        return text.lower()
+
+    def _bulk_sync(self) -> str:
+        text = self.default("BULK_SYNC", "auto")
+        if text.lower() not in BULK_SYNC_CHOICES:
+            raise self.Error(f'unrecognised BULK_SYNC "{shown(text)}": set it to auto or off')
         return text.lower()
 
     def _zmq_addresses(self, envvar: str, setting: str) -> list[str]:

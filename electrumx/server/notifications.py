@@ -18,8 +18,9 @@ Runs in: the event loop.  State changes happen between awaits, hence need no loc
 """
 
 import asyncio
+from array import array
 from collections.abc import Awaitable, Callable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from electrumx.lib.tasks import wait_for_event
 from electrumx.server.db.wire_rows import Addition
@@ -48,6 +49,8 @@ class Confirmed:
     addition: Addition | None = None
     header: bytes | None = None
     undone: bool = False  # whether the step undoes blocks
+    # how many of the spent outpoints are of each transaction; empty if not known
+    spend_counts: "array[int]" = field(default_factory=lambda: array("I"))
 
 
 @dataclass(slots=True, frozen=True)

@@ -18,6 +18,7 @@ from electrumx.server.daemon.responses import ReplyTooLargeError
 from electrumx.server.db import DBError
 from electrumx.server.db import wire_rows as packed
 from electrumx.server.db.queries import Balance, PackedHistory, PackedUTXOs
+from electrumx.server.mempool.outpoint_watch import OutpointWatch
 from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
 from electrumx.server.session import ElectrumX, SessionManager
 from electrumx.server.storage.schema import UTXO
@@ -32,6 +33,7 @@ class FakeCoin:
     SHORTNAME = "FAKE"
     GENESIS_HASH = "00" * 32
     CRASH_CLIENT_VER = (3, 2, 3)
+    STATIC_BLOCK_HEADERS = True
     SESSIONCLS = ElectrumX
 
     @staticmethod
@@ -113,6 +115,7 @@ def fake_env(**settings):
         anon_logs=False,
         drop_client=None,
         donation_address="donate-here",
+        protocol_max=None,
         banner_file=None,
         tor_banner_file=None,
         daemon_url="http://user:pass@env-host:8332/",
@@ -146,6 +149,7 @@ class FakeDB:
         self.utxo_db = object()  # open
         self.before_history_returns = None
         self.backup_count = 0
+        self.utxo_rows = {}  # outpoint -> height at which it was created, of unspent ones
 
     @property
     def db_height(self):
@@ -177,6 +181,15 @@ class FakeDB:
     async def read_headers(self, start, count):
         headers = self.headers[start : start + count]
         return b"".join(headers), len(headers)
+
+    def split_headers(self, start, headers):
+        assert b"".join(self.headers[start:]).startswith(headers)
+        result = []
+        while headers:
+            size = len(self.headers[start + len(result)])
+            result.append(headers[:size])
+            headers = headers[size:]
+        return result
 
     async def header_branch_and_root(self, length, height):
         hashes = [double_sha256(header) for header in self.headers[:length]]
@@ -215,6 +228,9 @@ class FakeDB:
 
         return asyncio.ensure_future(read())
 
+    async def utxo_heights(self, outpoints):
+        return [self.utxo_rows.get(outpoint) for outpoint in outpoints]
+
     async def all_utxos(self, hashX):
         return list(self.utxos.get(hashX, []))
 
@@ -241,6 +257,7 @@ class FakeBP:
         self.db = db
         self.lagging = False
         self.backed_up_event = asyncio.Event()
+        self.bulk_sync = SimpleNamespace(progress=None)
         self.forced = []
         self.caught_up = True
         self.forks = []
@@ -297,12 +314,24 @@ class FakeDaemon:
         self.network_info = {"version": 290100, "subversion": "/Satoshi:29.1.0/"}
         self.txs = {}
         self.package = {"package_msg": "success", "tx-results": {}}
+        self.acceptances = []
+        self.blocks = {}  # hex hash of a transaction -> that of its block
+        self.heights = {}  # hex hash of a block -> its height
         self.unconfirmed = set()  # hex hashes of transactions that are in no block
+        self.methods = set()  # that tell which protocol can be served
+        self.indexes = {"txindex": {"synced": True}}
+        self.url_changed = asyncio.Event()
 
     def _call(self, name, *args):
         self.calls.append((name, *args))
         if name in self.errors:
             raise DaemonError(self.errors[name])
+
+    async def knows_method(self, method):
+        return method in self.methods
+
+    async def getindexinfo(self):
+        return self.indexes
 
     def logged_url(self, url=None):
         return self.url.rpartition("@")[2]
@@ -319,6 +348,10 @@ class FakeDaemon:
         self._call("sendrawtransaction", raw_tx)
         self.sent.append(raw_tx)
         return hash_to_hex_str(double_sha256(bytes.fromhex(raw_tx)))
+
+    async def testmempoolaccept(self, raw_txs):
+        self._call("testmempoolaccept", raw_txs)
+        return self.acceptances
 
     async def submitpackage(self, raw_txs):
         self._call("submitpackage", raw_txs)
@@ -337,9 +370,20 @@ class FakeDaemon:
             result = {"txid": hex_hash, "hex": result}
             if hex_hash not in self.unconfirmed:
                 result["confirmations"] = 1
+            if hex_hash in self.blocks:
+                result["blockhash"] = self.blocks[hex_hash]
         if max_bytes is not None and len(json.dumps(result)) > max_bytes:
             raise ReplyTooLargeError({"code": -32603, "message": "too large"})
         return result
+
+    async def getrawtransactions(self, hex_hashes):
+        self._call("getrawtransactions", *hex_hashes)
+        found = [self.txs.get(hex_hash) for hex_hash in hex_hashes]
+        return [None if raw is None else bytes.fromhex(raw) for raw in found]
+
+    async def getblockheader(self, hex_hash):
+        self._call("getblockheader", hex_hash)
+        return {"height": self.heights[hex_hash]}
 
     async def relayfee(self):
         self._call("relayfee")
@@ -371,6 +415,9 @@ class FakeMempool:
         self.failure = None
         self.tx_hashes = set()
         self.large = SimpleNamespace(is_large=lambda _hashX: False)
+        self.watch = OutpointWatch()
+        self.outpoints = {}  # outpoint -> what the mempool has of it
+        self.newest = []
         self.reported = []
 
     def entered(self, tx_hash, raw=None):
@@ -378,6 +425,12 @@ class FakeMempool:
 
     def has_tx(self, tx_hash):
         return tx_hash in self.tx_hashes
+
+    def outpoint(self, outpoint):
+        return self.outpoints.get(outpoint, (None, None, None))
+
+    def recent(self, count):
+        return self.newest[:count]
 
     def info(self):
         return {"behind": False, "height": 10, "txs": 0}
@@ -410,6 +463,7 @@ class FakeMempool:
 class FakePeers:
     def __init__(self, env, db):
         self.proxy = None
+        self.protocol_max = None
         self.added = []
         self.asked_by_tor = []
 
@@ -418,6 +472,9 @@ class FakePeers:
 
     def info(self):
         return {"bad": 0, "good": 1, "never": 0, "stale": 0, "total": 1}
+
+    def set_protocol_max(self, newest):
+        self.protocol_max = newest
 
     async def add_localRPC_peer(self, real_name):
         self.added.append(real_name)
@@ -642,15 +699,17 @@ async def until(condition, secs=WAIT_SECS):
 
 @asynccontextmanager
 async def session_world(
-    *, tls_client=None, db=None, mempool=None, ready=True, lenient=False, **settings
+    *, tls_client=None, db=None, mempool=None, ready=True, lenient=False, node=(), **settings
 ):
     """Yield a World that serves until the end of the block.
 
     Its clients are charged as all are, unless it is to be lenient to its own machine.
+    ``node`` names the methods that the node has of those which decide about the protocol.
     """
     env = fake_env(**settings)
     db = db or FakeDB()
     bp, daemon, mempool = FakeBP(db), FakeDaemon(), mempool or FakeMempool()
+    daemon.methods.update(node)
     shutdown_event, mempool_event = asyncio.Event(), asyncio.Event()
     manager = SessionManager(env, db, bp, daemon, mempool, shutdown_event, peers=FakePeers(env, db))
     if not lenient:
@@ -666,6 +725,8 @@ async def session_world(
     try:
         if ready:
             await until(lambda: serving.done() or len(manager.listeners.open) == len(env.services))
+        # What the server asked for itself
+        daemon.calls.clear()
         yield world
     finally:
         for client in world.clients:

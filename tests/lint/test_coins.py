@@ -179,6 +179,12 @@ CORRECTED_CLASSES = {
     ("DogecoinTestnet", "DESERIALIZER"): "DeserializerAuxPowSegWit",
     ("Emercoin", "SESSIONCLS"): "AuxPoWElectrumX",
     ("ViacoinTestnetSegWit", "DESERIALIZER"): "DeserializerAuxPowSegWit",
+    # Proofs of what names' values are.
+    **{
+        (name, "SESSIONCLS"): "NameElectrumX"
+        for name in ("Namecoin", "NamecoinTestnet", "NamecoinRegtest")
+    },
+    **{(name, "SESSIONCLS"): "NameElectrumX" for name in ("Xaya", "XayaTestnet", "XayaRegtest")},
     # Transactions without a time; raw blocks.
     ("Peercoin", "DESERIALIZER"): "DeserializerPeercoin",
     ("PeercoinTestnet", "DESERIALIZER"): "DeserializerPeercoin",

@@ -49,12 +49,19 @@ class StormyDaemon(ScriptedDaemon):
         self.maker, self.tip = maker, tip
         self.mempool_secs = 0.0
         self.mempool_fails = False
+        self.url_changed = asyncio.Event()
         self.heights = deque()  # the first results of height(), or errors
         self.mempool = {}
         super().__init__(maker.chain(tip))
 
     def logged_url(self, url=None):
         return "node"
+
+    async def knows_method(self, method):
+        return False
+
+    async def getindexinfo(self):
+        return {}
 
     async def _delay(self):
         await asyncio.sleep(0.002)
@@ -143,14 +150,16 @@ STORMS = st.lists(st.tuples(EVENTS, st.sampled_from([0.0, 0.05, 0.5, 1.0, 3.0]))
 class Simulation:
     """A server without sockets, in simulated time, and checks of its clients' view."""
 
-    def __init__(self, seed, folder):
+    daemon_class = StormyDaemon
+
+    def __init__(self, seed, folder, engine="leveldb"):
         self.choose = random.Random(seed)
         self.maker = ChainMaker(seed=seed, scripts=4)
-        self.daemon = StormyDaemon(
+        self.daemon = self.daemon_class(
             self.maker, self.maker.grow(self.maker.genesis_hash, START_BLOCKS)
         )
         self.daemon.move(self.daemon.tip)
-        env = make_env(folder, reorg_limit=REORG_LIMIT)
+        env = make_env(folder, engine=engine, reorg_limit=REORG_LIMIT)
         env.daemon_poll_interval_blocks_msec = int(POLL_SECS * 1000)
         self.db = DB(env)
         self.notifications = Notifications()
@@ -204,15 +213,7 @@ class Simulation:
             for event, pause in storm:
                 self.do(*event)
                 await asyncio.sleep(pause)
-            # A calm node: all follow it.
-            self.daemon.mempool_fails, self.daemon.mempool_secs = False, 0.0
-            self.daemon.heights.clear()
-            await asyncio.sleep(CALM_SECS)
-            assert self.manager.shared.tip.notified_tip == self.daemon.tip
-            assert self.db.db_tip == self.daemon.tip
-            assert set(self.mempool.txs) == set(self.daemon.mempool)
-            assert not self.mempool.info()["behind"]
-            assert self.answers
+            await self.become_calm()
 
         happening = asyncio.ensure_future(happen())
         done, _ = await asyncio.wait([happening, *parts], return_when=asyncio.FIRST_COMPLETED)
@@ -220,6 +221,17 @@ class Simulation:
         for task in done:
             task.result()
         assert happening in done
+
+    async def become_calm(self):
+        """Let the node be calm: all follow it."""
+        self.daemon.mempool_fails, self.daemon.mempool_secs = False, 0.0
+        self.daemon.heights.clear()
+        await asyncio.sleep(CALM_SECS)
+        assert self.manager.shared.tip.notified_tip == self.daemon.tip
+        assert self.db.db_tip == self.daemon.tip
+        assert set(self.mempool.txs) == set(self.daemon.mempool)
+        assert not self.mempool.info()["behind"]
+        assert self.answers
 
     def do(self, name, *args):
         """Let an event happen."""
@@ -316,7 +328,7 @@ class Simulation:
         self.answers += 1
 
 
-def simulate(seed, storm, slow_disk):
+def simulate(seed, storm, slow_disk, make=Simulation):
     choose = random.Random(seed)
     loop = VirtualTimeLoop((lambda: choose.choice([0, 0.001, 0.02])) if slow_disk else lambda: 0.0)
     with ExitStack() as stack:
@@ -328,7 +340,7 @@ def simulate(seed, storm, slow_disk):
         stack.callback(asyncio.set_event_loop, None)
 
         async def main():
-            await Simulation(seed, folder).run(storm)
+            await make(seed, folder).run(storm)
 
         loop.run_until_complete(main())
 

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from electrumx.lib.peer import MAX_FEATURES_SIZE, Peer
 from electrumx.lib.tasks import run_together
+from electrumx.lib.util import version_string
 from electrumx.server.peers import (
     PEER_ADD_PAUSE,
     STALE_SECS,
@@ -58,16 +59,20 @@ class FakeDB:
 
 class FakeSessionClass:
     @classmethod
-    def server_features(cls, env):
+    def server_features(cls, env, newest=(1, 4, 2)):
         hosts = {}
         for service in env.report_services:
             ports = hosts.setdefault(str(service.host), {})
             ports[f"{service.protocol}_port"] = service.port
-        return {"hosts": hosts, "genesis_hash": GENESIS_HASH, "protocol_max": "1.4.2"}
+        return {
+            "hosts": hosts,
+            "genesis_hash": GENESIS_HASH,
+            "protocol_max": version_string(newest),
+        }
 
     @classmethod
-    def server_version_args(cls):
-        return ["us 1.0", ["1.4", "1.4.2"]]
+    def server_version_args(cls, newest=(1, 4, 2)):
+        return ["us 1.0", ["1.4", version_string(newest)]]
 
 
 class FakeCoin:

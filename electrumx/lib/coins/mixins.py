@@ -24,6 +24,7 @@ from electrumx.lib.util import unpack_le_uint32_from
 # Classes of the server for the families that need their own.
 DASH_SESSION = ServerClass("electrumx.server.session:DashElectrumX")
 SMARTCASH_SESSION = ServerClass("electrumx.server.session:SmartCashElectrumX")
+NAME_SESSION = ServerClass("electrumx.server.session:NameElectrumX")
 AUXPOW_SESSION = ServerClass("electrumx.server.session:AuxPoWElectrumX")
 PLAIN_DAEMON = ServerClass("electrumx.server.daemon:Daemon")
 DASH_DAEMON = ServerClass("electrumx.server.daemon:DashDaemon")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Final, Optional, Union
 
 from electrumx.lib.coins.base import Coin, ServerClass
-from electrumx.lib.coins.mixins import NAME_INDEX_PROCESSOR
+from electrumx.lib.coins.mixins import NAME_INDEX_PROCESSOR, NAME_SESSION
 from electrumx.lib.script import OpCodes, Script, ScriptError
 
 DATA_PUSH: Final = -1
@@ -116,6 +116,9 @@ class NameIndexMixin(NameMixin):
     """Coins whose names can be looked up: each has a history like a script's."""
 
     BLOCK_PROCESSOR: ClassVar[ServerClass] = NAME_INDEX_PROCESSOR
+    SESSIONCLS: ClassVar[ServerClass] = NAME_SESSION
+    # A name that was not updated for so many blocks has no value any more; None: names stay.
+    NAME_EXPIRY_BLOCKS: ClassVar[Optional[int]] = None
     OP_NAME_UPDATE: ClassVar[int]
 
     @classmethod

@@ -46,6 +46,7 @@ class Namecoin(NameIndexMixin, AuxPowMixin, Coin):
     GENESIS_HASH = "000000000062b72c5e2ceb45fbc8587e807c155b0da735e6483dfba2f0a9c770"
     DESERIALIZER = DeserializerAuxPowSegWit
     OP_NAME_UPDATE = OpCodes.OP_3
+    NAME_EXPIRY_BLOCKS = 36_000
     NAME_SHAPES = [
         [OpCodes.OP_1, DATA_PUSH, OpCodes.OP_2DROP],
         [OpCodes.OP_2, "name", DATA_PUSH, DATA_PUSH, OpCodes.OP_2DROP, OpCodes.OP_2DROP],
@@ -75,6 +76,7 @@ class NamecoinTestnet(Namecoin):
 
 class NamecoinRegtest(NamecoinTestnet):
     NET = "regtest"
+    NAME_EXPIRY_BLOCKS = 30
     GENESIS_HASH = "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206"
     TX_COUNT = 1
     TX_COUNT_HEIGHT = 1

@@ -8,6 +8,7 @@ class FastBlock:
     tx_count: int
     tx_hashes: bytes
     spent_outpoints: bytes
+    spend_counts: bytes
     memsize: int
     def transactions(
         self,

@@ -171,6 +171,16 @@ cdef class FastBlock:
             <char *> self.spends.data, self.spends.count * OUTPOINT_LEN)
 
     @property
+    def spend_counts(self):
+        """How many of the outpoints spent are of each transaction, as bytes of array("I")."""
+        cdef TxShape *shapes = <TxShape *> self.shapes.data
+        cdef bytes result = PyBytes_FromStringAndSize(NULL, self.tx_count * sizeof(uint32_t))
+        cdef uint32_t *counts = <uint32_t *> PyBytes_AS_STRING(result)
+        for n in range(self.tx_count):
+            counts[n] = shapes[n].spends
+        return result
+
+    @property
     def memsize(self):
         """Bytes held beside the raw block."""
         return (self.hashes.room * HASH_LEN + self.shapes.room * sizeof(TxShape)

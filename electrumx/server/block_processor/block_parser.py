@@ -6,6 +6,7 @@ Runs in: the event loop; :meth:`BlockParser.parse_blocks` in any thread.
 """
 
 import asyncio
+from array import array
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, Union
@@ -37,6 +38,19 @@ def spent_outpoints_of(block: ParsedBlock) -> bytes:
             for txin in tx.inputs
             if not txin.is_generation()
         ]
+    )
+
+
+def spend_counts_of(block: ParsedBlock) -> "array[int]":
+    """Return how many of the outpoints spent are of each of a block's transactions."""
+    if not isinstance(block, Block):
+        return array("I", block.spend_counts)
+    return array(
+        "I",
+        [
+            sum(not txin.is_generation() for txin in tx.inputs)
+            for tx, _tx_hash in block.transactions
+        ],
     )
 
 

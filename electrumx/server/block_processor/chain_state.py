@@ -18,7 +18,11 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from electrumx.lib.coins import Block, Coin
 from electrumx.lib.hash import hash_to_hex_str
-from electrumx.server.block_processor.block_parser import ParsedBlock, spent_outpoints_of
+from electrumx.server.block_processor.block_parser import (
+    ParsedBlock,
+    spend_counts_of,
+    spent_outpoints_of,
+)
 from electrumx.server.block_processor.compiled_indexer import CompiledIndex
 from electrumx.server.block_processor.errors import ChainError, UndoMissingError, UnfitBlockError
 from electrumx.server.block_processor.indexer import HashX, ParsedTx, Unspendable
@@ -199,6 +203,7 @@ class ChainState:
             b"".join(map(spent_outpoints_of, blocks)),
             Addition(self.records, tx_hashes, first_tx_num, ends, first_height),
             blocks[-1].header,
+            spend_counts=sum(map(spend_counts_of, blocks), array("I")),
         )
 
     # -- undoing

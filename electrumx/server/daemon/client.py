@@ -182,6 +182,15 @@ class Daemon(NodeRPC):
             self._available_rpcs[method] = available
         return available
 
+    async def knows_method(self, method: str) -> bool:
+        """Return whether the node in use has a method, and lets us call it, as it says now."""
+        try:
+            await self._send_single(method)
+        except DaemonError as e:
+            # Other errors are the help text for the missing parameters.
+            return not (isinstance(e, ForbiddenCallError) or _is_unknown_method(e))
+        return True
+
     async def _send_for_dict(self, method: str, params: Sequence[Any] = ()) -> dict[str, Any]:
         result = await self._send_single(method, params)
         if not isinstance(result, dict):

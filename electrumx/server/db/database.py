@@ -319,6 +319,10 @@ class DB:
         """Return the rows of each of many outputs; see :meth:`UTXOLookup.rows`."""
         return self.utxo_lookup.rows(outpoints, spent, exact=exact)
 
+    async def utxo_heights(self, outpoints: Sequence[tuple[bytes, int]]) -> list[int | None]:
+        """Return the height at which each outpoint was created, None if it is no unspent output."""
+        return await self.utxo_lookup.heights(outpoints)
+
     async def lookup_utxos(
         self, prevouts: Sequence[tuple[bytes, int]]
     ) -> list[tuple[bytes, int] | None]:
@@ -349,6 +353,10 @@ class DB:
         Raise DBError for a negative height or count.
         """
         return await self.headers.read_headers(start_height, count)
+
+    def split_headers(self, start_height: int, headers: bytes) -> list[bytes]:
+        """Cut headers apart that ``read_headers`` has returned from ``start_height`` on."""
+        return self.headers.split(start_height, headers)
 
     async def fs_block_hashes(self, height: int, count: int) -> list[bytes]:
         """Return the hashes of ``count`` blocks, from ``height`` on.

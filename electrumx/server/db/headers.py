@@ -137,6 +137,10 @@ class Headers:
 
         return await asyncio.to_thread(read)
 
+    def split(self, start_height: int, headers: bytes) -> list[bytes]:
+        """Cut headers apart that ``read_headers`` has returned from ``start_height`` on."""
+        return self._stores.files.split_headers(start_height, headers)
+
     async def block_hashes(self, height: int, count: int) -> list[bytes]:
         """Return the hashes of ``count`` blocks, from ``height`` on.
 

@@ -128,6 +128,25 @@ class UTXOLookup:
                 return UTXORow(key, utxo_key, hashX + suffix[_TX_NUM] + value)
         return None
 
+    async def heights(self, outpoints: Sequence[tuple[bytes, int]]) -> list[int | None]:
+        """Return the height at which each outpoint was created, None if it is no unspent output.
+
+        Indexes are below 2**32.
+        """
+        wanted = [tx_hash + _LE4.pack(txout_idx) for tx_hash, txout_idx in outpoints]
+
+        def height_of(row: UTXORow | None) -> int | None:
+            if row is None:
+                return None
+            tx_num = int.from_bytes(row.item[HASHX_LEN : HASHX_LEN + TXNUM_LEN], "little")
+            return bisect_right(self._stores.tx_counts, tx_num)
+
+        def lookup() -> list[int | None]:
+            with self._stores.gate.reading():
+                return [height_of(row) for row in self.rows(wanted, exact=True)]
+
+        return await asyncio.to_thread(lookup)
+
     async def hashXs_and_values(
         self, prevouts: Sequence[tuple[bytes, int]]
     ) -> list[tuple[bytes, int] | None]:

@@ -8,8 +8,9 @@ Runs in: the event loop.  Threads may read while nothing changes the state.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 
+from electrumx.server.mempool.outpoint_watch import OutpointWatch
 from electrumx.server.mempool.script_views import LargeScripts
 from electrumx.server.notifications import Confirmed
 from electrumx.server.storage.schema import UTXO
@@ -198,6 +199,8 @@ class MemPoolIndex:
         self.large = LargeScripts(self)
         #: number of transactions added and removed
         self._changes = 0
+        #: the outpoints that clients are subscribed to
+        self.watch = OutpointWatch()
 
     @property
     def leaving(self) -> dict[bytes, None]:
@@ -206,6 +209,9 @@ class MemPoolIndex:
 
     @leaving.setter
     def leaving(self, tx_hashes: dict[bytes, None]) -> None:
+        if self.watch:
+            for tx_hash in tx_hashes:
+                self._touch_outpoints(tx_hash, self.txs[tx_hash])
         self._leaving = tx_hashes
         self.large.clear()
 
@@ -223,6 +229,8 @@ class MemPoolIndex:
             add(hashX, tx_hash)
         if self.large:
             self.large.changed(tx_hash, len(tx.out_pairs), tx_hashXs)
+        if self.watch:
+            self._touch_outpoints(tx_hash, tx)
         touched |= tx_hashXs
 
     def _remove(self, tx_hash: bytes, touched: set[bytes]) -> None:
@@ -240,7 +248,21 @@ class MemPoolIndex:
             remove(hashX, tx_hash)
         if self.large:
             self.large.changed(tx_hash, len(tx.out_pairs), tx_hashXs)
+        if self.watch:
+            self._touch_outpoints(tx_hash, tx)
         touched |= tx_hashXs
+
+    def _touch_outpoints(self, tx_hash: bytes, tx: MemPoolTx) -> None:
+        """Mark the watched outpoints that a transaction concerns which comes or goes.
+
+        What spends its outputs has another height from then on.
+        """
+        touch = self.watch.touch_tx
+        touch(tx_hash, tx.prevouts)
+        for idx in range(len(tx.out_pairs)):
+            child = self.spenders.get((tx_hash, idx))
+            if child is not None and child in self.txs:
+                touch(child, self.txs[child].prevouts)
 
     # -- Reports of single transactions that the node added or removed
 
@@ -308,6 +330,32 @@ class MemPoolIndex:
         if len(summaries) > 1:
             summaries.sort(key=lambda s: (s.has_unconfirmed_inputs, s.hash[::-1]))
         return summaries
+
+    def outpoint(self, outpoint: Prevout) -> tuple[int | None, bytes | None, int | None]:
+        """Return what the mempool has of an outpoint.
+
+        That is the height of its transaction, the hash of what spends it, and that one's height;
+        None for what is not there.  Heights are 0, or -1 with unconfirmed inputs.
+        """
+        tx_hash, idx = outpoint
+        funder_height: int | None = None
+        if self.has_tx(tx_hash) and idx < len(self.txs[tx_hash].out_pairs):
+            funder_height = self._height_of(tx_hash)
+        spender = self.spenders.get(outpoint)
+        if spender is not None and self.has_tx(spender):
+            return funder_height, spender, self._height_of(spender)
+        return funder_height, None, None
+
+    def _height_of(self, tx_hash: bytes) -> int:
+        return -any(self.has_tx(prev_hash) for prev_hash, _idx in self.txs[tx_hash].prevouts)
+
+    def recent(self, count: int) -> list[tuple[bytes, int, int]]:
+        """Return (hash, fee, virtual size) of those that came last, the newest first."""
+        newest = (tx_hash for tx_hash in reversed(self.txs) if tx_hash not in self._leaving)
+        return [
+            (tx_hash, self.txs[tx_hash].fee, self.txs[tx_hash].size)
+            for tx_hash in islice(newest, count)
+        ]
 
     def sync_unspent(self, hashX: bytes) -> list[UTXO]:
         """Return the outputs to hashX of transactions in the mempool, spent ones too.

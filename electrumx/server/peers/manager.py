@@ -6,6 +6,7 @@ better-known name replaces it.
 """
 
 import asyncio
+import dataclasses
 import random
 import socket
 import ssl
@@ -113,6 +114,15 @@ class PeerManager:
         # A separate one: requests to be added must not delay our own connections.
         self._names = names or ThreadResolver()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def set_protocol_max(self, newest: tuple[int, ...]) -> None:
+        """Announce another protocol as the highest that we serve from now on."""
+        session_class = self.env.coin.SESSIONCLS
+        args = session_class.server_version_args(newest)
+        self._ours = dataclasses.replace(self._ours, server_version_args=args)
+        features = session_class.server_features(self.env, newest)
+        for peer in self.myselves:
+            peer.update_features(features)
 
     # --- Queries
 

@@ -6,6 +6,7 @@ from electrumx.server.session.base import SessionBase
 from electrumx.server.session.coin_sessions import (
     AuxPoWElectrumX,
     DashElectrumX,
+    NameElectrumX,
     SmartCashElectrumX,
 )
 from electrumx.server.session.electrum import ElectrumX
@@ -27,6 +28,7 @@ __all__ = [
     "DashElectrumX",
     "ElectrumX",
     "LocalRPC",
+    "NameElectrumX",
     "SessionBase",
     "SessionGroup",
     "SessionManager",

@@ -13,6 +13,7 @@ from aiorpcx import NetAddress
 
 from electrumx.lib import util
 from electrumx.lib.coins import Coin
+from electrumx.lib.protocol_versions import defined_version
 from electrumx.server.db import DB
 from electrumx.server.env import Env
 from electrumx.server.mempool.sync import MemPool
@@ -247,6 +248,10 @@ class SessionBase:
         """Return the number of subscriptions held."""
         return 0
 
+    def outpoint_count(self) -> int:
+        """Return the number of subscriptions to outpoints, which are among them."""
+        return 0
+
     # -- costs
 
     def bump_cost(self, delta: float) -> None:
@@ -421,4 +426,4 @@ class SessionBase:
     def set_request_handlers(self, ptuple: ProtocolTuple) -> None:
         """Serve the requests of a protocol version from now on."""
         self.protocol_tuple = ptuple
-        self.methods.set_version(ptuple)
+        self.methods.set_version(defined_version(ptuple))

@@ -16,6 +16,7 @@ from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import DAEMON_ERROR, bad_request
 from electrumx.server.session.methods.handler_group import HandlerGroup
 from electrumx.server.session.methods.headers import HeaderMethods
+from electrumx.server.session.methods.names import NameMethods
 from electrumx.server.session.shared.node import Node
 from electrumx.server.session.shared.state import SharedState
 
@@ -72,6 +73,15 @@ class AuxPoWElectrumX(ElectrumX):
     __slots__ = ()
 
     handler_groups = (*ElectrumX.handler_groups[1:], AuxPoWHeaderMethods)
+
+
+class NameElectrumX(AuxPoWElectrumX):
+    """Names that have histories, of coins with merged mining."""
+
+    __slots__ = ()
+
+    HAS_NAMES = True
+    handler_groups = (*AuxPoWElectrumX.handler_groups, NameMethods)
 
 
 async def _masternode_status(node: Node, collateral: str) -> Any:

@@ -5,42 +5,50 @@ from typing import Any
 
 import electrumx
 from electrumx.lib import util
+from electrumx.lib.protocol_versions import OUTPOINTS
 from electrumx.server.env import Env
+from electrumx.server.mempool.outpoint_watch import Outpoint
 from electrumx.server.session.base import HandlerGroups, SessionBase
 from electrumx.server.session.engine.method_registry import ProtocolTuple
 from electrumx.server.session.engine.prices import CONNECT_COST
+from electrumx.server.session.methods.acceptance import AcceptanceMethods
 from electrumx.server.session.methods.headers import HeaderMethods
 from electrumx.server.session.methods.mempool import MempoolMethods
-from electrumx.server.session.methods.scripthash import ScripthashMethods
+from electrumx.server.session.methods.outpoint import OutpointMethods
+from electrumx.server.session.methods.scriptpubkey import ScriptpubkeyMethods
 from electrumx.server.session.methods.server import ServerMethods
-from electrumx.server.session.methods.transaction import TransactionMethods
+from electrumx.server.session.shared.outpoint_status import Status
 
 
 class ElectrumX(SessionBase):
     """A client that speaks the Electrum protocol, 1.4 until it negotiates another version."""
 
-    __slots__ = ("headers", "scripts", "subscriptions")
+    __slots__ = ("headers", "outpoints", "scripts", "subscriptions")
 
     PROTOCOL_MIN: ProtocolTuple = (1, 4)
-    PROTOCOL_MAX: ProtocolTuple = (1, 4, 2)
+    #: what is served at most; what is served at the moment depends on the node
+    PROTOCOL_MAX: ProtocolTuple = OUTPOINTS
+    #: whether the coin has names, which protocol 1.4.3 is about
+    HAS_NAMES = False
 
     @classmethod
-    def protocol_min_max_strings(cls) -> list[str]:
-        """Return the range of protocols spoken."""
-        return [util.version_string(ver) for ver in (cls.PROTOCOL_MIN, cls.PROTOCOL_MAX)]
+    def protocol_min_max_strings(cls, newest: ProtocolTuple | None = None) -> list[str]:
+        """Return the range of protocols spoken, up to ``newest`` if that is given."""
+        newest = newest or cls.PROTOCOL_MAX
+        return [util.version_string(ver) for ver in (cls.PROTOCOL_MIN, newest)]
 
     @classmethod
-    def server_version_args(cls) -> list[str | list[str]]:
+    def server_version_args(cls, newest: ProtocolTuple | None = None) -> list[str | list[str]]:
         """Return the arguments of server.version when we are the client."""
-        return [electrumx.version, cls.protocol_min_max_strings()]
+        return [electrumx.version, cls.protocol_min_max_strings(newest)]
 
     @classmethod
-    def server_features(cls, env: Env) -> dict[str, Any]:
+    def server_features(cls, env: Env, newest: ProtocolTuple | None = None) -> dict[str, Any]:
         """Return the features object that describes this server."""
         hosts: dict[str, dict[str, int]] = {}
         for service in env.report_services:
             hosts.setdefault(str(service.host), {})[f"{service.protocol}_port"] = service.port
-        min_str, max_str = cls.protocol_min_max_strings()
+        min_str, max_str = cls.protocol_min_max_strings(newest)
         return {
             "hosts": hosts,
             "pruning": None,
@@ -54,8 +62,9 @@ class ElectrumX(SessionBase):
 
     handler_groups: HandlerGroups = (
         HeaderMethods,
-        ScripthashMethods,
-        TransactionMethods,
+        ScriptpubkeyMethods,
+        OutpointMethods,
+        AcceptanceMethods,
         MempoolMethods,
         ServerMethods,
     )
@@ -63,7 +72,8 @@ class ElectrumX(SessionBase):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.headers = self.methods.find(HeaderMethods)
-        self.subscriptions = self.methods.find(ScripthashMethods).subscriptions
+        self.subscriptions = self.methods.find(ScriptpubkeyMethods).subscriptions
+        self.outpoints = self.methods.find(OutpointMethods)
         self.scripts = self.subscriptions.scripts
         self.set_request_handlers(self.PROTOCOL_MIN)
         self.account.bump_cost(CONNECT_COST)
@@ -74,8 +84,16 @@ class ElectrumX(SessionBase):
         return self.shared.max_send
 
     def sub_count(self) -> int:
-        """Return the number of subscribed scripts."""
-        return len(self.scripts)
+        """Return the number of subscribed scripts and outpoints."""
+        return len(self.scripts) + self.outpoint_count()
+
+    def outpoint_count(self) -> int:
+        """Return the number of subscribed outpoints."""
+        return 0 if self.queue.ended else len(self.outpoints)
+
+    def notify_outpoint(self, outpoint: Outpoint, status: Status) -> None:
+        """Queue a status if it is not the one that the client was last told."""
+        self.outpoints.notify(outpoint, status)
 
     def is_concerned(self) -> bool:
         """Return whether ``notify`` may have work at another height, whatever was touched."""
@@ -100,5 +118,6 @@ class ElectrumX(SessionBase):
         super().on_lost()
         self.shared.fan_out.forget(self)
         self.scripts.end()
+        self.outpoints.end()
         # Handlers that still run have the session, and it must not have them.
-        del self.headers, self.subscriptions
+        del self.headers, self.outpoints, self.subscriptions

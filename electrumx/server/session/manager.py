@@ -57,8 +57,18 @@ class SessionManager:
         tip = TipConsistency(bp, db)
         #: the part that sessions use
         self.shared = shared = SharedState.build(env, db, daemon, mempool, peers, tip, logger)
+        shared.protocol.on_change = peers.set_protocol_max
+        peers.set_protocol_max(shared.protocol.maximum)
         self.commands = AdminCommands(shared, bp, shutdown_event, loop_lag or LoopLag())
-        self.notifier = Notifier(bp, tip, shared.scripts, shared.header, shared.fan_out)
+        self.notifier = Notifier(
+            bp,
+            tip,
+            shared.scripts,
+            shared.header,
+            shared.fan_out,
+            shared.outpoints,
+            shared.outpoint_statuses,
+        )
         self.housekeeping = Housekeeping(shared, bp, self.commands.info, logger)
         self.listening = Listening(env, shared.table.groups, self._session_factory, logger)
         # Parts of parts that are looked at from outside
@@ -77,6 +87,7 @@ class SessionManager:
         try:
             await self.listening.start_rpc()
             await event.wait()
+            await self.shared.protocol.start()
             self._log_limits()
             notifier = self.notifier
             await notifications.start(self.db.db_height, notifier.notify, notifier.is_tip_known)
@@ -86,6 +97,8 @@ class SessionManager:
                 self._discover_peers(),
                 self.housekeeping.run(),
                 self.listening.run(),
+                self.shared.protocol.run(),
+                self.shared.outpoints.run(),
                 notifications.run(),
             )
         finally:

@@ -3,14 +3,20 @@
 Runs on the event loop.
 """
 
+import asyncio
 from typing import Protocol
 
 from electrumx.server.db.wire_rows import Addition
 from electrumx.server.notifications import Confirmed, ReportedTip
 from electrumx.server.session.notify.announced_header import AnnouncedHeader
 from electrumx.server.session.notify.fanout import FanOut
+from electrumx.server.session.notify.outpoints import OutpointSubscriptions
+from electrumx.server.session.shared.outpoint_status import BlockChanges, OutpointStatuses
 from electrumx.server.session.shared.script_cache import ScriptCache
 from electrumx.server.session.shared.tip_consistency import TipConsistency
+
+# Steps between two notifications that are followed one by one
+MAX_STEPS = 100
 
 
 class TipSource(Protocol):
@@ -34,12 +40,16 @@ class Notifier:
         scripts: ScriptCache,
         header: AnnouncedHeader,
         fan_out: FanOut,
+        outpoints: OutpointSubscriptions,
+        statuses: OutpointStatuses,
     ) -> None:
         self._processor = processor
         self._tip = tip
         self._scripts = scripts
         self._header = header
         self._fan_out = fan_out
+        self._outpoints = outpoints
+        self._statuses = statuses
         self._notified: ReportedTip | None = None
 
     async def notify(self, _height: int, touched: set[bytes]) -> None:
@@ -48,14 +58,58 @@ class Notifier:
         Returns when the shared state is up to date and each session is notified or has a task
         that will notify it. The height is that of the processor's reported tip.
         """
+        # Before the tip is taken over
+        steps = self._steps_to(self._processor.reported)
+        needs_outpoints = self._needs_outpoints()
+        if needs_outpoints and steps != []:
+            self._statuses.hold()
         changed = self._take_tip(touched)
         forks = 0 if self._notified is None else self._notified.forks
         await self._fan_out.notify(touched, changed)
+        if needs_outpoints:
+            await self._take_outpoints(steps)
+        self._outpoints.round_due(tip_changed=changed)
         self._tip.set_known_reorgs(forks)
 
     def is_tip_known(self) -> bool:
         """Return whether clients were notified of the tip that the processor reported last."""
         return self._notified is self._processor.reported
+
+    def _needs_outpoints(self) -> bool:
+        """Return whether any outpoint is watched or cached."""
+        return bool(self._outpoints.watch or self._statuses)
+
+    def _steps_to(self, reported: ReportedTip | None) -> list[Confirmed] | None:
+        """Return the steps from the tip that clients know to another; None if they are unknown."""
+        tip = self._tip.notified_tip
+        if tip is None or reported is None:
+            return None
+        steps: list[Confirmed] = []
+        while tip != reported.tip:
+            step = self._processor.confirmed_after(tip)
+            if step is None or len(steps) > MAX_STEPS:
+                return None
+            steps.append(step)
+            tip = step.tip
+        return steps
+
+    async def _take_outpoints(self, steps: list[Confirmed] | None) -> None:
+        """Take over what the steps to the tip did to outpoints, and have their status told."""
+        watch, statuses = self._outpoints.watch, self._statuses
+        if steps is None:
+            statuses.clear()
+            watch.touch_all()
+        for step in steps or ():
+            if step.undone:
+                statuses.undo_blocks(step.height)
+                watch.touch_all()
+                continue
+            changes = await asyncio.to_thread(BlockChanges.of_step, step)
+            statuses.add_blocks(changes)
+            for tx_hash in changes.heights.keys() & watch.by_tx.keys():
+                watch.touch_tx(tx_hash, ())
+            watch.touched.update(filter(watch.__contains__, changes.spenders))
+        statuses.release()
 
     def _take_tip(self, touched: set[bytes]) -> bool:
         """Take over the reported tip for all clients; return whether it is another block.

@@ -4,11 +4,14 @@ import pytest
 
 from tests.fakes.session_world import session_world
 
+# What the node has of the methods that decide about the protocol
+NODE_METHODS = ("submitpackage", "testmempoolaccept")
+
 
 @pytest.fixture
 async def world():
     """The server."""
-    async with session_world() as world:
+    async with session_world(node=NODE_METHODS) as world:
         yield world
 
 
@@ -16,3 +19,10 @@ async def world():
 async def client(world):
     """A wallet that is connected to it over TCP."""
     return await world.connect()
+
+
+@pytest.fixture
+async def client_16(client):
+    """A wallet that has negotiated protocol 1.6."""
+    await client.request("server.version", "x", "1.6")
+    return client

@@ -20,6 +20,7 @@ from tests.fakes.session_world import (
     utxo,
 )
 
+NEW_IN_1_6 = ("blockchain.transaction.broadcast_package", "mempool.get_info")
 SH, HASHX = script_hash("alice")
 TXID = hash_to_hex_str(make_tx_hash("some"))
 BLOCK_5_TXS = [make_tx_hash(5, n) for n in range(3)]
@@ -193,6 +194,8 @@ async def test_other_values_than_non_negative_integers_are_refused(world, client
     ],
 )
 async def test_a_bad_request_gets_its_exact_error(client, method, params, error):
+    if method in NEW_IN_1_6:
+        await client.request("server.version", "x", "1.6")
     assert error == await client.error(method, *params)
 
 
@@ -418,21 +421,18 @@ def result_of(name, **members):
     return {hash_to_hex_str(make_tx_hash("w", name)): {"txid": txid, **members}}
 
 
-async def test_a_package_is_handed_to_the_node_and_then_to_the_mempool(world, client):
+async def test_a_package_is_handed_to_the_node_and_then_to_the_mempool(world, client_16):
     answer = {"package_msg": "success", "tx-results": {**result_of("p"), **result_of("c")}}
     world.daemon.package = answer
     method = "blockchain.transaction.broadcast_package"
-    for version in (None, "1.4.2"):
-        if version:
-            await client.request("server.version", "x", version)
-        assert {"success": True} == await client.request(method, ["beef", "FEED"])
-    assert answer == await client.request(method, ["beef", "feed"], True)
+    assert {"success": True} == await client_16.request(method, ["beef", "FEED"])
+    assert answer == await client_16.request(method, ["beef", "feed"], True)
     assert ("submitpackage", ["beef", "FEED"]) == world.daemon.calls[0]
-    assert [make_tx_hash("p"), make_tx_hash("c")] * 3 == world.mempool.reported
-    assert (6, 6) == (world.session().txs_sent, world.manager.shared.node.txs_sent)
+    assert [make_tx_hash("p"), make_tx_hash("c")] * 2 == world.mempool.reported
+    assert (4, 4) == (world.session().txs_sent, world.manager.shared.node.txs_sent)
 
 
-async def test_packages_are_a_bounded_number_of_lines(world, client, caplog):
+async def test_packages_are_a_bounded_number_of_lines(world, client_16, caplog):
     caplog.set_level("INFO")
     method = "blockchain.transaction.broadcast_package"
     world.daemon.package = {"package_msg": "success", "tx-results": {}}
@@ -441,13 +441,13 @@ async def test_packages_are_a_bounded_number_of_lines(world, client, caplog):
             world.daemon.errors["submitpackage"] = error
         for _number in range(LINES + 20):
             world.session().account.cost = 0
-            await client.ask(method, ["beef", "feed"])
+            await client_16.ask(method, ["beef", "feed"])
     for text in ("sent package of", "error sending package"):
         assert caplog.text.count(text) == LINES
 
 
 @pytest.mark.parametrize("verbose", [False, 0])
-async def test_a_package_that_failed_in_part_has_the_reasons(world, client, verbose):
+async def test_a_package_that_failed_in_part_has_the_reasons(world, client_16, verbose):
     world.daemon.package = {
         "package_msg": "transaction failed",
         "tx-results": {**result_of("p", error=""), **result_of("c", error="min relay fee not met")},
@@ -456,14 +456,14 @@ async def test_a_package_that_failed_in_part_has_the_reasons(world, client, verb
     assert {
         "success": False,
         "errors": [{"txid": child, "error": "min relay fee not met"}],
-    } == await client.request("blockchain.transaction.broadcast_package", ["be", "ef"], verbose)
+    } == await client_16.request("blockchain.transaction.broadcast_package", ["be", "ef"], verbose)
     # The other one was accepted all the same.
     assert [make_tx_hash("p")] == world.mempool.reported
 
 
 @pytest.mark.parametrize("results", [{}, [], None, {"w": "no object"}])
 async def test_a_package_that_failed_without_a_reason_blames_the_child(
-    world, client, results, monkeypatch
+    world, client_16, results, monkeypatch
 ):
     class Parser:
         def __init__(self, raw_tx):
@@ -480,29 +480,29 @@ async def test_a_package_that_failed_without_a_reason_blames_the_child(
     ):
         monkeypatch.setattr(FakeCoin, "DESERIALIZER", deserializer, raising=False)
         error = {"txid": txid, "error": "package topology"}
-        assert {"success": False, "errors": [error]} == await client.request(method, ["", "beef"])
+        assert {"success": False, "errors": [error]} == await client_16.request(
+            method, ["", "beef"]
+        )
 
 
-async def test_a_package_that_the_node_refuses_repeats_its_words(world, client):
+async def test_a_package_that_the_node_refuses_repeats_its_words(world, client_16):
     method = "blockchain.transaction.broadcast_package"
     world.daemon.errors["submitpackage"] = {"code": -25, "message": "package topology disallowed."}
     text = "the tx package was rejected by network rules.\n\npackage topology disallowed.."
-    assert (1, text) == await client.error(method, ["beef"])
+    assert (1, text) == await client_16.error(method, ["beef"])
     # How many there must be is the node's rule, but no more are sent to it than it ever takes.
-    assert (1, text) == await client.error(method, [])
+    assert (1, text) == await client_16.error(method, [])
     world.daemon.errors["submitpackage"] = {"code": -32601, "message": "Method not found"}
-    assert (1, "the daemon has no submitpackage") == await client.error(method, ["beef"])
+    assert (1, "the daemon has no submitpackage") == await client_16.error(method, ["beef"])
     assert 0 == world.session().txs_sent
     assert [] == world.mempool.reported
 
 
-async def test_the_mempools_fees_are_served_in_every_version(world, client):
+async def test_the_mempools_fees_are_served_from_1_6_on(world, client_16):
     fees = {"mempoolminfee": 2e-5, "minrelaytxfee": 1e-5, "incrementalrelayfee": 1e-5}
-    assert fees == await client.request("mempool.get_info")
-    await client.request("server.version", "x", "1.4.2")
-    assert fees == await client.request("mempool.get_info")
+    assert fees == await client_16.request("mempool.get_info")
     world.daemon.errors["mempool_fees"] = {"code": -28, "message": "busy"}
-    code, message = await client.error("mempool.get_info")
+    code, message = await client_16.error("mempool.get_info")
     assert 2 == code
     assert "busy" in message
 
@@ -901,11 +901,16 @@ async def test_an_unreadable_banner_file_is_replaced_by_the_greeting(tmp_path, c
     ],
 )
 async def test_each_method_has_its_cost(method, params, cost):
-    async with session_world(bw_unit_cost=10**15, cost_hard_limit=0) as world:
+    async with session_world(
+        bw_unit_cost=10**15, cost_hard_limit=0, node=("submitpackage",)
+    ) as world:
         world.db.utxos[HASHX] = [utxo("a", 1), utxo("b", 2)]
         world.db.histories[HASHX] = [(make_tx_hash("a"), 3), (make_tx_hash("b"), 4)]
         world.mempool.summaries[HASHX] = [Summary(make_tx_hash("c"), 1, False)]
         world.mempool.utxos[HASHX] = [utxo("c", 1)]
         client = await world.connect()
+        if method in NEW_IN_1_6:
+            await client.request("server.version", "x", "1.6")
+            cost += 0.5
         await client.request(method, *params)
         assert pytest.approx(5.0 + cost, abs=0.0001) == world.session().cost

@@ -92,7 +92,6 @@ async def test_surplus_named_arguments_are_ignored():
         ("server.ping", []),
         ("server.features", []),
         ("blockchain.relayfee", []),
-        ("mempool.get_info", []),
         ("blockchain.estimatefee", [2]),
         ("blockchain.headers.subscribe", []),
         ("blockchain.scripthash.subscribe", ["ab" * 32]),
@@ -191,8 +190,8 @@ async def test_other_clients_are_not_sent_it(name, protocol):
 
 
 def test_the_range_of_protocols_is_reported_as_text():
-    assert ["1.4", "1.4.2"] == ElectrumX.protocol_min_max_strings()
-    assert [VERSION, ["1.4", "1.4.2"]] == ElectrumX.server_version_args()
+    assert ["1.4", "1.7.0"] == ElectrumX.protocol_min_max_strings()
+    assert [VERSION, ["1.4", "1.4.2"]] == ElectrumX.server_version_args((1, 4, 2))
 
 
 async def test_a_name_is_not_matched_for_long(caplog):

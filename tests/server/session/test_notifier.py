@@ -4,10 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from electrumx.server.mempool.outpoint_watch import OutpointWatch
 from electrumx.server.notifications import Confirmed, ReportedTip
 from electrumx.server.session.engine.jsonrpc import V2
 from electrumx.server.session.notifier import Notifier
 from electrumx.server.session.notify.announced_header import AnnouncedHeader
+from electrumx.server.session.notify.outpoints import OutpointSubscriptions
+from electrumx.server.session.shared.outpoint_status import OutpointStatuses
 from electrumx.server.session.shared.tip_consistency import TipConsistency
 
 
@@ -23,7 +26,11 @@ class Parts:
         self.tip = self.db_tip = b""
         self.consistency = TipConsistency(self, self)
         self.header = AnnouncedHeader()
-        self.notifier = Notifier(self, self.consistency, self, self.header, self)
+        statuses = OutpointStatuses(None, None, None, None, lambda: False)
+        outpoints = OutpointSubscriptions(OutpointWatch(), statuses, self.consistency)
+        self.notifier = Notifier(
+            self, self.consistency, self, self.header, self, outpoints, statuses
+        )
 
     # As the block processor
 

@@ -34,6 +34,7 @@ class Client:
     """A session that records what it sends: its own account and send queue."""
 
     rpc_version = V2
+    protocol_tuple = (1, 4)
     logger = logging.getLogger("client")
 
     def __init__(self):

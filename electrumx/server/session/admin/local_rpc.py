@@ -177,6 +177,17 @@ class LocalRPC(SessionBase):
         """Return a row for each session."""
         return tables.session_rows(self.shared.table, for_log=False)
 
+    @rpc_method("inspect_session")
+    async def rpc_inspect_session(self, session_id: Any) -> dict[str, Any]:
+        """Return what there is to say of a client's session."""
+        session_id = non_negative_integer(session_id)
+        for session in self.shared.table.sessions:
+            if session.session_id == session_id:
+                if not session.limited:
+                    raise bad_request(f"session with id={session_id} is not a client session")
+                return tables.session_details(session)
+        raise bad_request(f"no session with id={session_id}")
+
     @rpc_method("groups")
     async def rpc_groups(self) -> list[list[Any]]:
         """Return a row for each group of sessions."""

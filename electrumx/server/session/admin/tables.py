@@ -6,7 +6,7 @@ from typing import Any
 
 import electrumx
 from electrumx.lib import util
-from electrumx.server.session.shared.session_table import SessionTable
+from electrumx.server.session.shared.session_table import SessionTable, TableSession
 from electrumx.server.session.shared.state import SharedState
 
 
@@ -55,6 +55,23 @@ def group_rows(table: SessionTable) -> list[list[Any]]:
     ]
 
 
+def session_details(session: TableSession) -> dict[str, Any]:
+    """Return what there is to say of one session."""
+    outpoints = session.outpoint_count()
+    return {
+        "client_name": session.client_text(),
+        "conn_time": util.formatted_time(time.monotonic() - session.start_time),
+        "errors": session.errors,
+        "is_logged": bool(session.log_me),
+        "pending requests": session.unanswered_request_count(),
+        "protocol": session.protocol_version_string(),
+        "request total": session.recv_count,
+        "subs_sh": session.sub_count() - outpoints,
+        "subs_txo": outpoints,
+        "txs sent": session.txs_sent,
+    }
+
+
 def summary(shared: SharedState, *, loop_lag: dict[str, float], uptime: float) -> dict[str, Any]:
     """Return a summary of the server's state; ``loop_lag`` is of LoopLag, ``uptime`` in seconds."""
     sessions = shared.table.sessions
@@ -81,6 +98,7 @@ def summary(shared: SharedState, *, loop_lag: dict[str, float], uptime: float) -
             "logged": sum(bool(session.log_me) for session in sessions),
             "pending requests": sum(s.unanswered_request_count() for s in sessions),
             "subs": sum(subs),
+            "subs_txo": sum(session.outpoint_count() for session in sessions),
         },
         "tx hashes cache": shared.blocks.tx_hashes.summary(),
         "txs sent": shared.node.txs_sent,

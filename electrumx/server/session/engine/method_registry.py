@@ -26,6 +26,7 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 INVALID_METHOD = "invalid method"
 
 _MARK = "_rpc_marks"
+_NOTIFICATION_MARK = "_rpc_notification_marks"
 # Surplus arguments, which a few methods tolerate
 _VARIABLE = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
@@ -51,8 +52,20 @@ def rpc_method(
     return mark
 
 
+def rpc_notification(name: str, *, since: ProtocolTuple = (0,)) -> Callable[[Handler], Handler]:
+    """Mark a plain function as the handler of notification ``name``: nothing is answered."""
+
+    def mark(func: Handler) -> Handler:
+        setattr(func, _NOTIFICATION_MARK, [(name, since, None)])
+        return func
+
+    return mark
+
+
 @lru_cache(maxsize=64)
-def handler_names(classes: HandlerClasses, version: ProtocolTuple) -> dict[str, tuple[str, int]]:
+def handler_names(
+    classes: HandlerClasses, version: ProtocolTuple, mark: str = _MARK
+) -> dict[str, tuple[str, int]]:
     """Return {request name: (attribute, position of its class)} at a protocol version.
 
     Where classes answer the same request, the last does.  The dictionary is shared: callers must not
@@ -62,17 +75,19 @@ def handler_names(classes: HandlerClasses, version: ProtocolTuple) -> dict[str, 
     for position, handler_class in enumerate(classes):
         for ancestor in reversed(handler_class.__mro__):
             for attribute, value in vars(ancestor).items():
-                for name, since, until in getattr(value, _MARK, ()):
+                for name, since, until in getattr(value, mark, ()):
                     if version >= since and (until is None or version < until):
                         result[name] = attribute, position
     return result
 
 
 @lru_cache(maxsize=64)
-def handler_table(classes: HandlerClasses, version: ProtocolTuple) -> HandlerTable:
+def handler_table(
+    classes: HandlerClasses, version: ProtocolTuple, mark: str = _MARK
+) -> HandlerTable:
     """Return the handlers of these classes at a protocol version; callers must not change it."""
     table: HandlerTable = {}
-    for name, (attribute, position) in handler_names(classes, version).items():
+    for name, (attribute, position) in handler_names(classes, version, mark).items():
         function = getattr(classes[position], attribute)
         counts = _positional_range(function)
         table[name] = function, counts.start, counts.stop - 1, position
@@ -92,13 +107,14 @@ def _positional_range(func: Callable[..., Any]) -> range:
 class SessionMethods:
     """The handlers of one session, in the protocol version that it has negotiated."""
 
-    __slots__ = ("counts", "objects", "table")
+    __slots__ = ("counts", "notifications", "objects", "table")
 
     def __init__(self, objects: tuple[object, ...], counts: Counter[str]) -> None:
         """Take the handler objects; ``counts`` counts requests by method, of all sessions."""
         self.objects = objects
         self.counts = counts
         self.table: HandlerTable = {}
+        self.notifications: HandlerTable = {}
 
     def find(self, group: type[T]) -> T:
         """Return the object of a class of handlers; raise KeyError if it is missing."""
@@ -109,19 +125,22 @@ class SessionMethods:
 
     def set_version(self, version: ProtocolTuple) -> None:
         """Serve the requests of a protocol version from now on."""
-        self.table = handler_table(tuple(map(type, self.objects)), version)
+        classes = tuple(map(type, self.objects))
+        self.table = handler_table(classes, version)
+        self.notifications = handler_table(classes, version, _NOTIFICATION_MARK)
 
     def on_lost(self) -> None:
         """Let go of the handlers: the session has ended."""
-        self.objects, self.table = (), {}
+        self.objects, self.table, self.notifications = (), {}, {}
 
     def call(self, request: Request | Notification) -> Any:
         """Return the result of a request, or an awaitable of it; raise what its handler raises.
 
-        Notifications have no handlers.  Raises RPCError if there is no handler, or if the arguments do
+        Raises RPCError if there is no handler, or if the arguments do
         not fit.
         """
-        entry = self.table.get(request.method) if request.expects_reply else None
+        table = self.table if request.expects_reply else self.notifications
+        entry = table.get(request.method)
         if entry is None:
             self.counts[INVALID_METHOD] += 1
             return handler_invocation(None, request)()

@@ -110,11 +110,20 @@ def assert_hex(value: Any) -> str:
     raise bad_request(f"{printed(value)} should be a hex string")
 
 
+def assert_digits(value: Any) -> str:
+    """Return the value if it is text of hex digits, of any number."""
+    if isinstance(value, str) and _HEX_DIGITS.issuperset(value):
+        return value
+    raise bad_request(f"{printed(value)} should be a hex string")
+
+
 def estimate_mode(value: Any) -> str | None:
-    """Return the fee estimation mode in upper case; anything but text counts as none."""
+    """Return the fee estimation mode in upper case; anything but text, and "unset", is none."""
     if not isinstance(value, str):
         return None
     mode = value.upper()
+    if mode == "UNSET":
+        return None
     if mode not in ("CONSERVATIVE", "ECONOMICAL"):
         raise bad_request(f"unknown estimatefee mode: {mode}")
     return mode

@@ -1,5 +1,6 @@
 """blockchain.block.* and blockchain.headers.*: raw headers, and proofs that they are in the chain."""
 
+import asyncio
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,8 @@ from electrumx.server.session.shared.state import SharedState
 from electrumx.server.session.shared.tip_consistency import TipChangedError
 
 MAX_HEADERS = 2016
+# From this version on headers are a list.
+LISTING_PROTOCOL = (1, 6)
 
 
 class HeaderMethods(HandlerGroup):
@@ -75,12 +78,13 @@ class HeaderMethods(HandlerGroup):
                 return self.presented_header(height, header, proven=False).hex()
         else:
             self.account.bump_cost(1.25)
-        compute = partial(self._block_header, height, cp_height)
+        compute = partial(self.header_with_proof, height, cp_height)
         return self.shared.tip.retry_at_known_blocks(
             max(height, cp_height), compute, self.account.bump_cost
         )
 
-    async def _block_header(self, height: int, cp_height: int) -> str | dict[str, Any]:
+    async def header_with_proof(self, height: int, cp_height: int) -> str | dict[str, Any]:
+        """Return a raw header in hex, with a proof unless ``cp_height`` is 0; raise RPCError."""
         header = await self._header_or_error(height)
         text = self.presented_header(height, header, proven=cp_height != 0).hex()
         if cp_height == 0:
@@ -102,6 +106,8 @@ class HeaderMethods(HandlerGroup):
     async def _block_headers(self, start_height: int, count: int, cp_height: int) -> Any:
         headers, count = await self._read_headers(start_height, count)
         proven = bool(count and cp_height)
+        if self.session.protocol_tuple >= LISTING_PROTOCOL:
+            return await self._listed_headers(start_height, headers, count, cp_height)
         presented = await self.presented_headers(start_height, headers, proven=proven)
         if not proven:
             return EncodedJSON(
@@ -110,6 +116,28 @@ class HeaderMethods(HandlerGroup):
         self.account.bump_cost(1.0)
         proof = await self._merkle_proof(cp_height, start_height + count - 1)
         return {"hex": presented.hex(), "count": count, "max": MAX_HEADERS, **proof}
+
+    def _list_headers(self, start_height: int, headers: bytes, *, proven: bool) -> list[str]:
+        parts = self.shared.db.split_headers(start_height, headers)
+        return [
+            self.presented_header(height, header, proven=proven).hex()
+            for height, header in enumerate(parts, start=start_height)
+        ]
+
+    async def _listed_headers(
+        self, start_height: int, headers: bytes, count: int, cp_height: int
+    ) -> dict[str, Any]:
+        """Return joined headers as a list of hex, with a proof of the last if that is wanted."""
+        proven = bool(count and cp_height)
+        list_all = partial(self._list_headers, start_height, headers, proven=proven)
+        # Where they vary in length, that is read from a file.
+        is_static = self.shared.env.coin.STATIC_BLOCK_HEADERS
+        listed = list_all() if is_static else await asyncio.to_thread(list_all)
+        result: dict[str, Any] = {"headers": listed, "count": count, "max": MAX_HEADERS}
+        if proven:
+            self.account.bump_cost(1.0)
+            result.update(await self._merkle_proof(cp_height, start_height + count - 1))
+        return result
 
     async def _read_headers(self, start_height: int, count: int) -> tuple[bytes, int]:
         if start_height > self.shared.db.db_height:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import estimate_mode, non_negative_integer
 from electrumx.server.session.methods.handler_group import HandlerGroup
@@ -9,6 +10,7 @@ from electrumx.server.session.methods.handler_group import HandlerGroup
 # No node has an estimate for more blocks; not every node parses larger numbers, and a request that it
 # cannot parse is repeated, then sent to another node.
 MAX_TARGET = 2**31 - 1
+RECENT_TXS = 10
 
 
 class MempoolMethods(HandlerGroup):
@@ -23,14 +25,23 @@ class MempoolMethods(HandlerGroup):
         result: list[Any] = await self.shared.mempool.compact_fee_histogram()
         return result
 
-    @rpc_method("mempool.get_info")
+    @rpc_method("mempool.recent", since=(1, 7))
+    def mempool_recent(self) -> list[dict[str, Any]]:
+        """Return the transactions that entered the mempool last, the newest first."""
+        self.account.bump_cost(1.0)
+        return [
+            {"txid": hash_to_hex_str(tx_hash), "fee": fee, "vsize": size}
+            for tx_hash, fee, size in self.shared.mempool.recent(RECENT_TXS)
+        ]
+
+    @rpc_method("mempool.get_info", since=(1, 6))
     async def mempool_get_info(self) -> dict[str, float]:
         """Return the fee rates, in coins per 1000 virtual bytes, that the node's mempool demands."""
         self.account.bump_cost(1.0)
         result: dict[str, float] = await self.shared.node.request("mempool_fees")
         return result
 
-    @rpc_method("blockchain.relayfee")
+    @rpc_method("blockchain.relayfee", until=(1, 6))
     async def relayfee(self) -> float:
         """Return the least fee rate, in coins per kB, that the node relays."""
         self.account.bump_cost(1.0)

@@ -28,6 +28,8 @@ from electrumx.server.session.shared.state import SharedState
 R = TypeVar("R")
 
 SUBSCRIBE = "blockchain.scripthash.subscribe"
+# From protocol 1.7 on
+SUBSCRIBE_SCRIPT = "blockchain.scriptpubkey.subscribe"
 # Statuses computed before yielding to the event loop: about a millisecond.
 STATUSES_AT_ONCE = 100
 
@@ -36,6 +38,7 @@ class Client(ScriptSubscriber, Protocol):
     """The session, as its subscriptions use it."""
 
     account: CostAccount
+    protocol_tuple: tuple[int, ...]
     queue: SendQueue
 
     @property
@@ -63,6 +66,10 @@ class ScriptSubscriptions:
         self.mempool_statuses: dict[bytes, str | None] = {}
         # hashX of each new subscription whose reply is pending -> whether a notification follows it
         self._unanswered: dict[bytes, bool] | None = None
+
+    def _method(self) -> str:
+        """Return the method that notifications name."""
+        return SUBSCRIBE if self._client.protocol_tuple < (1, 7) else SUBSCRIBE_SCRIPT
 
     def remove(self, hashX: bytes) -> str | None:
         """Remove a subscription; return its script hash, None if it did not exist."""
@@ -269,7 +276,7 @@ class ScriptSubscriptions:
         if not all(map(self._has_cached_status, others)):
             return False
         statuses, text_len = known
-        parts = notification_parts(client.queue.rpc_version, SUBSCRIBE)
+        parts = notification_parts(client.queue.rpc_version, self._method())
         lines = self.scripts.render(parts, own, statuses)
         if lines is None:
             return False
@@ -311,7 +318,7 @@ class ScriptSubscriptions:
     def _post_statuses(self, changed: dict[str | None, str | None]) -> None:
         for alias, status in changed.items():
             if alias is not None:
-                self._client.queue.post_notification(SUBSCRIBE, (alias, status))
+                self._client.queue.post_notification(self._method(), (alias, status))
 
     def _send_statuses(self, changed: dict[str | None, str | None]) -> None:
         changed.pop(None, None)

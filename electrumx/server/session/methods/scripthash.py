@@ -115,7 +115,7 @@ class ScripthashMethods(HandlerGroup):
 
     # -- requests
 
-    @rpc_method("blockchain.scripthash.get_balance")
+    @rpc_method("blockchain.scripthash.get_balance", until=(1, 7))
     def scripthash_get_balance(self, scripthash: Any) -> Any:
         """Return the confirmed balance, and the change of it by the mempool."""
         balances = self.shared.scripts.balances
@@ -153,7 +153,7 @@ class ScripthashMethods(HandlerGroup):
 
         return self.subscriptions.at_known_tip(lambda: make(hashX, value), make_again)
 
-    @rpc_method("blockchain.scripthash.get_history")
+    @rpc_method("blockchain.scripthash.get_history", until=(1, 7))
     def scripthash_get_history(self, scripthash: Any) -> Any:
         """Return confirmed transactions in chain order, then those of the mempool."""
         histories = self.shared.scripts.histories
@@ -186,7 +186,7 @@ class ScripthashMethods(HandlerGroup):
             confirmed = wire_rows.history_json(history.entries)
         return EncodedJSON(b"[%b]" % b",".join(filter(None, (confirmed, view.json))))
 
-    @rpc_method("blockchain.scripthash.get_mempool")
+    @rpc_method("blockchain.scripthash.get_mempool", until=(1, 7))
     def scripthash_get_mempool(self, scripthash: Any) -> Any:
         """Return the unconfirmed transactions."""
         hashX = scripthash_to_hashX(scripthash)
@@ -210,7 +210,7 @@ class ScripthashMethods(HandlerGroup):
     def _charge_unconfirmed(self, count: int) -> None:
         self.account.bump_cost(UNCONFIRMED_COST + count / 50)
 
-    @rpc_method("blockchain.scripthash.listunspent")
+    @rpc_method("blockchain.scripthash.listunspent", until=(1, 7))
     def scripthash_listunspent(self, scripthash: Any) -> Any:
         """Return the UTXOs, without those that the mempool spends."""
         utxos = self.shared.scripts.utxos
@@ -249,7 +249,7 @@ class ScripthashMethods(HandlerGroup):
         if (count - spent) * MIN_UNSPENT_BYTES > oversized.max_send:
             raise oversized.error()
 
-    @rpc_method(SUBSCRIBE)
+    @rpc_method(SUBSCRIBE, until=(1, 7))
     def scripthash_subscribe(self, scripthash: Any) -> Any:
         """Return the status, and notify when it may have changed."""
         hashX = scripthash_to_hashX(scripthash)
@@ -267,7 +267,7 @@ class ScripthashMethods(HandlerGroup):
             return result
         return subscriptions.await_reply(hashX, result)
 
-    @rpc_method("blockchain.scripthash.unsubscribe")
+    @rpc_method("blockchain.scripthash.unsubscribe", until=(1, 7))
     def scripthash_unsubscribe(self, scripthash: Any) -> bool:
         """End a subscription; return whether it existed."""
         self.account.bump_cost(0.1)

@@ -12,8 +12,18 @@ from electrumx.lib import util
 from electrumx.lib.bounded_match import MatchTimeoutError
 from electrumx.server.env import Env
 from electrumx.server.session.base import SessionBase
-from electrumx.server.session.engine.method_registry import ProtocolTuple, rpc_method
-from electrumx.server.session.engine.params import BAD_REQUEST, bad_request, printed
+from electrumx.server.session.engine.method_registry import (
+    ProtocolTuple,
+    rpc_method,
+    rpc_notification,
+)
+from electrumx.server.session.engine.params import (
+    BAD_REQUEST,
+    assert_digits,
+    bad_request,
+    non_negative_integer,
+    printed,
+)
 from electrumx.server.session.methods.handler_group import HandlerGroup
 from electrumx.server.session.shared.state import SharedState
 
@@ -21,6 +31,8 @@ from electrumx.server.session.shared.state import SharedState
 CLIENT_NAME_CHARS = 100
 # Clients that stop at the crash notifications spoke at most this.
 CRASH_MAX_PROTOCOL = (1, 2)
+# Bytes that the reply to a ping takes beside its digits, with room for an ordinary id
+PONG_MARGIN = 100
 
 
 def daemon_version_text(version: Any) -> str:
@@ -37,11 +49,7 @@ class ServedProtocol(Protocol):
     def PROTOCOL_MIN(self) -> ProtocolTuple:
         """The lowest."""
 
-    @property
-    def PROTOCOL_MAX(self) -> ProtocolTuple:
-        """The highest."""
-
-    def server_features(self, env: Env) -> dict[str, Any]:
+    def server_features(self, env: Env, newest: ProtocolTuple | None = None) -> dict[str, Any]:
         """Return the features object that describes this server."""
 
 
@@ -82,7 +90,10 @@ class ServerMethods(HandlerGroup):
     def server_features_request(self) -> dict[str, Any]:
         """Return the features of this server."""
         self.account.bump_cost(0.2)
-        return self._protocol.server_features(self.shared.env)
+        features = self._protocol.server_features(self.shared.env, self.shared.protocol.maximum)
+        if self.session.protocol_tuple >= (1, 7):
+            del features["hash_function"]
+        return features
 
     @rpc_method("server.donation_address")
     def donation_address(self) -> str:
@@ -90,10 +101,26 @@ class ServerMethods(HandlerGroup):
         self.account.bump_cost(0.1)
         return self.shared.env.donation_address
 
-    @rpc_method("server.ping")
+    @rpc_method("server.ping", until=(1, 7))
     def ping(self) -> None:
         """Keep the connection alive."""
         self.account.bump_cost(0.1)
+
+    @rpc_method("server.ping", since=(1, 7))
+    def sized_ping(self, pong_len: Any = 0, data: Any = "") -> dict[str, str]:
+        """Return as many digits as the client wants, whatever it has sent: lengths tell nothing."""
+        self.account.bump_cost(0.1)
+        assert_digits(data)
+        pong_len = non_negative_integer(pong_len)
+        if pong_len > self.shared.max_send - PONG_MARGIN:
+            raise bad_request("pong_len value too high")
+        return {"data": "0" * pong_len}
+
+    @rpc_notification("server.ping", since=(1, 7))
+    def ping_notification(self, data: Any = "") -> None:
+        """Ignore a message that only has a length."""
+        self.account.bump_cost(0.1)
+        assert_digits(data)
 
     @rpc_method("server.banner")
     async def banner(self) -> str:
@@ -148,7 +175,7 @@ class ServerMethods(HandlerGroup):
         if client_name:
             self._note_client_name(printed(client_name))
         chosen, client_min = util.protocol_version(
-            protocol_version, self._protocol.PROTOCOL_MIN, self._protocol.PROTOCOL_MAX
+            protocol_version, self._protocol.PROTOCOL_MIN, self.shared.protocol.maximum
         )
         self._crash_old_client(chosen)
         if chosen is None:

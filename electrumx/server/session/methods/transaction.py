@@ -77,7 +77,7 @@ class TransactionMethods(HandlerGroup):
         self.session.logger.info(f"sent tx: {txid}")
         return txid
 
-    @rpc_method("blockchain.transaction.broadcast_package")
+    @rpc_method("blockchain.transaction.broadcast_package", since=(1, 6))
     async def transaction_broadcast_package(self, raw_txs: Any, verbose: Any = False) -> Any:
         """Hand transactions (hex), parents before their child, to the node as a package.
 

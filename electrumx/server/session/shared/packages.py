@@ -39,3 +39,18 @@ def package_summary(answer: dict[str, Any], child_txid: Callable[[], str]) -> di
     if not success and not errors:
         errors = [{"txid": child_txid(), "error": str(message)}]
     return {"success": success, "errors": errors} if errors else {"success": success}
+
+
+def acceptance(result: dict[str, Any]) -> dict[str, Any]:
+    """Return what clients are told of a member of the node's answer to testmempoolaccept.
+
+    Of packages the node may judge no single transaction: then ``allowed`` is absent.
+    """
+    told = {"txid": result.get("txid"), "wtxid": result.get("wtxid")}
+    if isinstance(result.get("allowed"), bool):
+        told["allowed"] = result["allowed"]
+    for name in ("package-error", "reject-details", "reject-reason"):
+        if result.get(name):
+            told["reason"] = result[name]
+            break
+    return told

@@ -75,6 +75,9 @@ class TableSession(Subscriber, Protocol):
     def extra_cost(self) -> float:
         """Return the cost that other sessions of the same groups add."""
 
+    def outpoint_count(self) -> int:
+        """Return the number of subscriptions to outpoints, which are among them."""
+
     def unanswered_request_count(self) -> int:
         """Return the number of requests in progress."""
 

@@ -20,12 +20,15 @@ from electrumx.server.session.engine.oversized import OversizedResults
 from electrumx.server.session.engine.session_limits import SessionLimits
 from electrumx.server.session.notify.announced_header import AnnouncedHeader
 from electrumx.server.session.notify.fanout import FanOut
+from electrumx.server.session.notify.outpoints import OutpointSubscriptions
 from electrumx.server.session.shared.block_cache import BlockCache
 from electrumx.server.session.shared.fee_estimates import FeeEstimates
 from electrumx.server.session.shared.masternodes import MasternodeCache
 from electrumx.server.session.shared.node import Node
+from electrumx.server.session.shared.outpoint_status import OutpointStatuses
 from electrumx.server.session.shared.raw_tx_cache import RawTxCache
 from electrumx.server.session.shared.script_cache import ScriptCache
+from electrumx.server.session.shared.served_protocol import ServedProtocol
 from electrumx.server.session.shared.session_table import SessionTable
 from electrumx.server.session.shared.tip_consistency import TipConsistency
 
@@ -60,10 +63,15 @@ class SharedState:
     masternodes: MasternodeCache
     #: requests that only the full node can answer
     node: Node
+    #: the highest protocol that is served
+    protocol: ServedProtocol
     #: the header that clients were last notified of
     header: AnnouncedHeader
     #: subscriptions, and their notifications
     fan_out: FanOut
+    #: subscriptions to outpoints, and what became of these
+    outpoints: OutpointSubscriptions
+    outpoint_statuses: OutpointStatuses
     table: SessionTable
     #: how often each method was called
     method_counts: Counter[str]
@@ -91,6 +99,10 @@ class SharedState:
         table = SessionTable(_groups(env), logger, is_advertised=bool(env.report_services))
         drop = env.drop_client
         node = Node(daemon, mempool)
+        protocol = _served_protocol(env, daemon, logger)
+        outpoint_statuses = OutpointStatuses(
+            db, daemon, mempool, env.coin, lambda: protocol.has_spender_index
+        )
 
         def notified_tip() -> bytes | None:
             return tip.notified_tip
@@ -113,14 +125,28 @@ class SharedState:
                 lambda: node.request("masternode_list", ["full"]), db, mempool, env.coin
             ),
             node=node,
+            protocol=protocol,
             header=AnnouncedHeader(),
             fan_out=FanOut(table.sessions, scripts.refresh),
+            outpoints=OutpointSubscriptions(mempool.watch, outpoint_statuses, tip),
+            outpoint_statuses=outpoint_statuses,
             table=table,
             method_counts=Counter(),
             parsing_lock=asyncio.Lock(),
             drop_client=None if drop is None else BoundedPattern(drop, MATCH_CPU_SECS),
             log_limit=RateLimitedLog(logger),
         )
+
+
+def _served_protocol(env: Env, daemon: Daemon, logger: logging.Logger) -> ServedProtocol:
+    session_class = env.coin.SESSIONCLS
+    return ServedProtocol(
+        daemon,
+        session_class.PROTOCOL_MAX,
+        has_names=session_class.HAS_NAMES,
+        setting=env.protocol_max,
+        logger=logger,
+    )
 
 
 def _groups(env: Env) -> session_groups.SessionGroups:

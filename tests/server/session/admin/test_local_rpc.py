@@ -7,6 +7,7 @@ import pytest
 
 import electrumx
 from electrumx.lib.hash import hash_to_hex_str
+from electrumx.server.bulk_sync.progress import Progress
 from tests.fakes.session_world import FakeCoin, make_tx_hash, until, utxo
 
 
@@ -55,11 +56,47 @@ async def test_getinfo_sums_the_server_up(world, admin):
             "logged": 0,
             "pending requests": 1,
             "subs": 1,
+            "subs_txo": 0,
         },
         "tx hashes cache": "0 lookups 0 hits 0 entries",
         "txs sent": 0,
         "version": electrumx.version,
     } == info
+
+
+async def test_a_session_is_inspected(world, admin):
+    client, number = await wallet(world)
+    await client.request("blockchain.scripthash.subscribe", "00" * 32)
+    details = await admin.request("inspect_session", number)
+    assert details.pop("conn_time").endswith("s")
+    assert {
+        "client_name": "wallet",
+        "errors": 0,
+        "is_logged": False,
+        "pending requests": 0,
+        "protocol": "1.4.2",
+        "request total": 2,
+        "subs_sh": 1,
+        "subs_txo": 0,
+        "txs sent": 0,
+    } == details
+    assert (1, "no session with id=999999999") == await admin.error("inspect_session", 999999999)
+    own = next(s.session_id for s in world.manager.sessions if s.kind == "rpc")
+    assert (1, f"session with id={own} is not a client session") == await admin.error(
+        "inspect_session", own
+    )
+
+
+async def test_getinfo_shows_the_progress_of_a_bulk_sync(world, admin):
+    assert "bulk sync" not in await admin.request("getinfo")
+    world.bp.bulk_sync.progress = Progress("join", 12.345, 870_000, 61.0)
+    info = await admin.request("getinfo")
+    assert info["bulk sync"] == {
+        "phase": "join",
+        "percent": 12.3,
+        "height": 870_000,
+        "eta": "01m 01s",
+    }
 
 
 async def test_sessions_are_listed_oldest_first(world, admin):

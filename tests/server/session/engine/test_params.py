@@ -96,9 +96,12 @@ def test_wallets_are_served_exactly_the_methods_of_their_protocol():
         "blockchain.headers": "subscribe",
         "blockchain": "estimatefee relayfee",
         "blockchain.scripthash": "get_balance get_history get_mempool listunspent subscribe unsubscribe",
-        "blockchain.transaction": "broadcast broadcast_package get get_merkle id_from_pos",
-        "mempool": "get_fee_histogram get_info",
+        "blockchain.transaction": "broadcast get get_merkle id_from_pos",
+        "mempool": "get_fee_histogram",
         "server": "add_peer banner donation_address features peers.subscribe ping version",
     }
     expected = {f"{name}.{verb}" for name, verbs in chapters.items() for verb in verbs.split()}
     assert expected == old
+    new = set(handler_names(session.ElectrumX.handler_groups, (1, 6)))
+    assert new - old == {"blockchain.transaction.broadcast_package", "mempool.get_info"}
+    assert old - new == {"blockchain.relayfee"}

@@ -1,0 +1,62 @@
+"""The outpoints that clients are subscribed to, and which of them may have another status.
+
+Whoever changes what is known of transactions marks what that touches: the mempool, transaction by
+transaction, and the notifications of blocks.  Too many are marked rather than too few: their status
+is worked out anew, and compared.  On the event loop.
+"""
+
+from collections.abc import Iterable
+
+#: (hash of the transaction in natural byte order, index of the output)
+Outpoint = tuple[bytes, int]
+
+
+class OutpointWatch:
+    """Watched outpoints, and those of them that were touched."""
+
+    def __init__(self) -> None:
+        #: tx hash -> the indexes of its watched outputs
+        self.by_tx: dict[bytes, set[int]] = {}
+        #: watched outpoints touched since they were last taken
+        self.touched: set[Outpoint] = set()
+
+    def __bool__(self) -> bool:
+        """Return whether anything is watched."""
+        return bool(self.by_tx)
+
+    def __contains__(self, outpoint: Outpoint) -> bool:
+        """Return whether an outpoint is watched."""
+        indexes = self.by_tx.get(outpoint[0])
+        return indexes is not None and outpoint[1] in indexes
+
+    def add(self, outpoint: Outpoint) -> None:
+        """Watch an outpoint, which may exist or not."""
+        self.by_tx.setdefault(outpoint[0], set()).add(outpoint[1])
+
+    def discard(self, outpoint: Outpoint) -> None:
+        """Watch an outpoint no more."""
+        indexes = self.by_tx.get(outpoint[0])
+        if indexes is not None:
+            indexes.discard(outpoint[1])
+            if not indexes:
+                del self.by_tx[outpoint[0]]
+        self.touched.discard(outpoint)
+
+    def touch_tx(self, tx_hash: bytes, prevouts: Iterable[Outpoint]) -> None:
+        """Mark what a transaction that came, went or changed its height funds and spends."""
+        by_tx = self.by_tx
+        for index in by_tx.get(tx_hash, ()):
+            self.touched.add((tx_hash, index))
+        for prevout in prevouts:
+            if prevout[0] in by_tx and prevout in self:
+                self.touched.add(prevout)
+
+    def touch_all(self) -> None:
+        """Mark all that is watched."""
+        for tx_hash, indexes in self.by_tx.items():
+            self.touched.update((tx_hash, index) for index in indexes)
+
+    def take(self) -> set[Outpoint]:
+        """Return what was touched, and begin anew."""
+        touched, self.touched = self.touched, set()
+        return touched

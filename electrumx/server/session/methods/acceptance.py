@@ -1,0 +1,22 @@
+"""blockchain.transaction.testmempoolaccept: whether the node would take transactions."""
+
+from typing import Any
+
+from electrumx.server.session.engine.method_registry import rpc_method
+from electrumx.server.session.engine.params import assert_hex, assert_list
+from electrumx.server.session.methods.transaction import TransactionMethods
+from electrumx.server.session.shared.packages import acceptance
+
+
+class AcceptanceMethods(TransactionMethods):
+    """Requests about single transactions, and about what the node would accept."""
+
+    __slots__ = ()
+
+    @rpc_method("blockchain.transaction.testmempoolaccept", since=(1, 7))
+    async def transaction_testmempoolaccept(self, raw_txs: Any) -> list[dict[str, Any]]:
+        """Return of each transaction (hex) whether the node's mempool would take it, and why not."""
+        raw_txs = [assert_hex(raw_tx) for raw_tx in assert_list(raw_txs)]
+        self.account.bump_cost(0.25 + sum(map(len, raw_txs)) / 5000)
+        results = await self.shared.node.request("testmempoolaccept", raw_txs)
+        return [acceptance(result) for result in results]

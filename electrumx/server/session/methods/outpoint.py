@@ -1,0 +1,154 @@
+"""blockchain.outpoint.*: whether an output exists, and what spends it.
+
+The status is worked out in ``shared.outpoint_status``; that clients hear of changes is the business
+of ``notify.outpoints``.  A session knows what its client was last told of each outpoint.
+"""
+
+import asyncio
+from functools import partial
+from typing import Any, cast
+
+from electrumx.lib.hash import hash_to_hex_str
+from electrumx.server.mempool.outpoint_watch import Outpoint
+from electrumx.server.session.base import SessionBase
+from electrumx.server.session.engine.method_registry import rpc_method
+from electrumx.server.session.engine.params import (
+    assert_hex,
+    assert_tx_hash,
+    non_negative_integer,
+)
+from electrumx.server.session.methods.handler_group import HandlerGroup
+from electrumx.server.session.notify.outpoints import OutpointSubscriber
+from electrumx.server.session.shared.outpoint_status import Status
+from electrumx.server.session.shared.state import SharedState
+
+SUBSCRIBE = "blockchain.outpoint.subscribe"
+# Of each request, of the look-up in the mempool, and of a notification
+COST = 0.1
+
+
+def _checked(tx_hash: Any, txout_idx: Any, spk_hint: Any) -> Outpoint:
+    """Return an outpoint; the hint is checked, and not needed."""
+    outpoint = assert_tx_hash(tx_hash), non_negative_integer(txout_idx)
+    assert_hex(spk_hint)
+    return outpoint
+
+
+class OutpointMethods(HandlerGroup):
+    """Requests about outpoints, and their notifications."""
+
+    __slots__ = ("_outpoints",)
+
+    def __init__(self, session: SessionBase, shared: SharedState) -> None:
+        super().__init__(session, shared)
+        # Outpoint -> the status that the client was last told; None as long as there is none
+        self._outpoints: dict[Outpoint, Status] | None = None
+
+    @property
+    def _subscriber(self) -> OutpointSubscriber:
+        return cast("OutpointSubscriber", self.session)
+
+    def __len__(self) -> int:
+        """Return the number of subscribed outpoints."""
+        return 0 if self._outpoints is None else len(self._outpoints)
+
+    def _status_now(self, outpoint: Outpoint) -> Status | None:
+        """Return the status if that needs no waiting, and charge for it."""
+        self.account.bump_cost(COST)
+        if not self.shared.tip.is_tip_known():
+            return None
+        status = self.shared.outpoint_statuses.now(outpoint)
+        if status is not None:
+            self.account.bump_cost(COST)
+        return status
+
+    async def _outpoint_status(self, outpoint: Outpoint) -> Status:
+        """Return the status at the tip that clients know."""
+        shared = self.shared
+        compute = partial(shared.outpoint_statuses.answer, outpoint, self.account.bump_cost)
+        return await shared.tip.retry_at_stable_tip(compute, self.account.bump_cost)
+
+    @rpc_method("blockchain.outpoint.get_status", since=(1, 7))
+    def outpoint_get_status(self, tx_hash: Any, txout_idx: Any, spk_hint: Any) -> Any:
+        """Return whether an output exists, and what spends it."""
+        outpoint = _checked(tx_hash, txout_idx, spk_hint)
+        status = self._status_now(outpoint)
+        return self._answer_later(outpoint) if status is None else status.answer()
+
+    async def _answer_later(self, outpoint: Outpoint) -> dict[str, Any]:
+        return (await self._outpoint_status(outpoint)).answer()
+
+    @rpc_method("blockchain.outpoint.subscribe", since=(1, 7))
+    def outpoint_subscribe(self, tx_hash: Any, txout_idx: Any, spk_hint: Any) -> Any:
+        """Return the same, and notify of each other status."""
+        outpoint = _checked(tx_hash, txout_idx, spk_hint)
+        status = self._status_now(outpoint)
+        if status is not None:
+            self._note_told(outpoint, status)
+            return status.answer()
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        task = asyncio.ensure_future(self._outpoint_status(outpoint))
+        task.add_done_callback(partial(self._end_subscribing, outpoint, answer))
+        answer.add_done_callback(lambda done: task.cancel() if done.cancelled() else None)
+        return answer
+
+    def _end_subscribing(
+        self,
+        outpoint: Outpoint,
+        answer: "asyncio.Future[dict[str, Any]]",
+        task: "asyncio.Future[Status]",
+    ) -> None:
+        """Answer with the status of a new subscription, which there is only if that is known.
+
+        Nothing comes between the subscription and its answer but what follows the answer: clients
+        end a connection that tells them of what they did not ask for.
+        """
+        if task.cancelled():
+            answer.cancel()
+        elif (error := task.exception()) is not None:
+            if not answer.done():
+                answer.set_exception(error)
+        elif not answer.done():
+            # The session notes it when the answer is sent: see below.
+            status = task.result()
+            answer.set_result(status.answer())
+            if not self.session.is_closing():
+                asyncio.get_running_loop().call_soon(self._note_told, outpoint, status)
+
+    def _note_told(self, outpoint: Outpoint, status: Status) -> None:
+        """Note what the client is told of an outpoint, to which it is subscribed from now on."""
+        if self.session.is_closing():
+            return
+        if self._outpoints is None:
+            self._outpoints = {}
+        self._outpoints[outpoint] = status
+        self.shared.outpoints.add(outpoint, self._subscriber)
+
+    @rpc_method("blockchain.outpoint.unsubscribe", since=(1, 7))
+    def outpoint_unsubscribe(self, tx_hash: Any, txout_idx: Any) -> bool:
+        """End a subscription; return whether there was one."""
+        self.account.bump_cost(COST)
+        outpoint = assert_tx_hash(tx_hash), non_negative_integer(txout_idx)
+        if self._outpoints is None or self._outpoints.pop(outpoint, None) is None:
+            return False
+        self.shared.outpoints.discard(outpoint, self._subscriber)
+        return True
+
+    def notify(self, outpoint: Outpoint, status: Status) -> None:
+        """Queue a status if it is not the one that the client was last told."""
+        told = None if self._outpoints is None else self._outpoints.get(outpoint)
+        if told is None or told == status:
+            return
+        assert self._outpoints is not None
+        self._outpoints[outpoint] = status
+        self.account.bump_cost(COST)
+        tx_hash, txout_idx = outpoint
+        self.session.queue.post_notification(
+            SUBSCRIBE, (hash_to_hex_str(tx_hash), txout_idx, status.answer())
+        )
+
+    def end(self) -> None:
+        """End all subscriptions: the session has ended."""
+        outpoints, self._outpoints = self._outpoints, None
+        for outpoint in outpoints or ():
+            self.shared.outpoints.discard(outpoint, self._subscriber)

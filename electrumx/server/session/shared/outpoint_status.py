@@ -1,0 +1,398 @@
+"""What became of an output: which block has its transaction, and what spends it.
+
+Works with what every node has.  A row of the ``utxo`` store says of an unspent output at which
+height it was created.  Of any other, the node is asked for its transaction, whose script leads to a
+history, in which the transaction is, if it is on our chain, and so is what spends it: the raw
+transactions behind it are searched, in batches.  A node with an index of spenders is asked instead.
+
+What is on the chain is cached until a block touches it; blocks also tell of what they spend.  What
+the mempool adds is looked up each time.  On the event loop.
+"""
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from aiorpcx import RPCError
+
+from electrumx.lib.hash import hash_to_hex_str
+from electrumx.server.daemon.client import DaemonError
+from electrumx.server.db import wire_rows
+from electrumx.server.mempool.outpoint_watch import Outpoint
+from electrumx.server.notifications import Confirmed
+from electrumx.server.session.engine.params import DAEMON_ERROR, HISTORY_TOO_LARGE, tx_hash_or_none
+from electrumx.server.session.shared.tip_consistency import TipChangedError
+
+HASH_LEN = 32
+MAX_INDEX = 2**32 - 1
+#: cached outpoints at most
+CACHE_ENTRIES = 100_000
+#: entries of a history that are read together
+PAGE_ENTRIES = 5_000
+#: transactions that are fetched together: few at first, as most outputs are spent soon
+FIRST_BATCH = 20
+BATCH = 100
+#: transactions that are searched at most for what spends an output
+MAX_SEARCHED = 200_000
+#: prices: of a call of the node, of a transaction that is searched, of an entry that is read
+CALL_COST = 1.0
+SEARCH_COST = 0.05
+ENTRY_COST = 0.002
+# What the node answers for a transaction that it does not have
+NO_SUCH_TX = -5
+
+Charge = Callable[[float], object]
+
+
+class OnChain(NamedTuple):
+    """What blocks say of an outpoint; None for what does not exist."""
+
+    funder_height: int | None
+    spender: bytes | None = None
+    spender_height: int | None = None
+
+
+NOWHERE = OnChain(None)
+
+
+class Status(NamedTuple):
+    """What clients are told of an outpoint: as ``OnChain``, of chain and mempool together.
+
+    Heights are 0 or -1 of unconfirmed transactions, as in histories.
+    """
+
+    funder_height: int | None
+    spender: bytes | None = None
+    spender_height: int | None = None
+
+    def is_settled(self) -> bool:
+        """Return whether only blocks can change it."""
+        heights = self.funder_height, self.spender_height
+        return all(height is None or height > 0 for height in heights)
+
+    def answer(self) -> dict[str, Any]:
+        """Return the status as it is answered."""
+        if self.funder_height is None:
+            return {}
+        answer: dict[str, Any] = {"funder_height": self.funder_height}
+        if self.spender is not None:
+            answer["spender_txhash"] = hash_to_hex_str(self.spender)
+            answer["spender_height"] = self.spender_height
+        return answer
+
+
+class BlockChanges(NamedTuple):
+    """What blocks created and spent."""
+
+    #: tx hash -> height
+    heights: dict[bytes, int]
+    #: outpoint -> what spends it, None if that is not known
+    spenders: dict[Outpoint, bytes | None]
+
+    @classmethod
+    def of_step(cls, step: Confirmed) -> "BlockChanges":
+        """Return the changes of a step that adds blocks.  Runs in: a thread."""
+        hashes = [
+            step.tx_hashes[at : at + HASH_LEN] for at in range(0, len(step.tx_hashes), HASH_LEN)
+        ]
+        addition = step.addition
+        heights = dict.fromkeys(hashes, step.height)
+        if addition is not None and len(addition.ends) > 1:
+            heights = {
+                tx_hash: addition.height + bisect_right(addition.ends, tx_num)
+                for tx_num, tx_hash in enumerate(hashes, start=addition.first_tx_num)
+            }
+        size = HASH_LEN + 4
+        spent = [
+            (
+                step.spent_outpoints[at : at + HASH_LEN],
+                int.from_bytes(step.spent_outpoints[at + HASH_LEN : at + size], "little"),
+            )
+            for at in range(0, len(step.spent_outpoints), size)
+        ]
+        spenders: dict[Outpoint, bytes | None] = dict.fromkeys(spent)
+        if sum(step.spend_counts) == len(spent) and len(step.spend_counts) == len(hashes):
+            each = iter(spent)
+            for tx_hash, count in zip(hashes, step.spend_counts, strict=True):
+                for _ in range(count):
+                    spenders[next(each)] = tx_hash
+        return cls(heights, spenders)
+
+
+class OutpointStatuses:
+    """The statuses of outpoints, from database, node and mempool."""
+
+    def __init__(
+        self, db: Any, daemon: Any, mempool: Any, coin: Any, has_spender_index: Callable[[], bool]
+    ) -> None:
+        """``has_spender_index()`` says if the node has an index of what spends each output."""
+        self._db = db
+        self._daemon = daemon
+        self._mempool = mempool
+        self._coin = coin
+        self._has_spender_index = has_spender_index
+        # tx hash -> index -> what blocks say; the oldest first
+        self._cache: dict[bytes, dict[int, OnChain]] = {}
+        self._cached = 0
+        # Counts the tips: what was begun at another one is not cached.
+        self._generation = 0
+        # Whether the tip has changed, and what its blocks did is not taken over yet
+        self._held = False
+
+    def __bool__(self) -> bool:
+        """Return whether anything is cached."""
+        return bool(self._cache)
+
+    # -- the cache
+
+    def cached(self, outpoint: Outpoint) -> OnChain | None:
+        """Return what blocks say of an outpoint if that is cached."""
+        if outpoint[1] > MAX_INDEX:
+            return NOWHERE
+        found = self._cache.get(outpoint[0])
+        return None if self._held or found is None else found.get(outpoint[1])
+
+    def _put(self, outpoint: Outpoint, on_chain: OnChain, generation: int) -> None:
+        if self._held or generation != self._generation or outpoint[1] > MAX_INDEX:
+            return
+        found = self._cache.setdefault(outpoint[0], {})
+        self._cached += outpoint[1] not in found
+        found[outpoint[1]] = on_chain
+        while self._cached > CACHE_ENTRIES:
+            self._drop(next(iter(self._cache)))
+
+    def _drop(self, tx_hash: bytes) -> None:
+        self._cached -= len(self._cache.pop(tx_hash, ()))
+
+    def clear(self) -> None:
+        """Forget all: it is not known what has changed."""
+        self._generation += 1
+        self._cache.clear()
+        self._cached = 0
+
+    def hold(self) -> None:
+        """Use nothing cached until ``release``: the tip changes now, blocks are taken over later."""
+        self._generation += 1
+        self._held = True
+
+    def release(self) -> None:
+        """Use what is cached again."""
+        self._held = False
+
+    def add_blocks(self, changes: BlockChanges) -> None:
+        """Take over what blocks have created and spent."""
+        self._generation += 1
+        for tx_hash in self._cache.keys() & changes.heights.keys():
+            self._drop(tx_hash)
+        by_tx = self._cache
+        for outpoint, spender in changes.spenders.items():
+            found = by_tx.get(outpoint[0])
+            if found is None or outpoint[1] not in found:
+                continue
+            known = found[outpoint[1]]
+            if spender is None or known.funder_height is None:
+                self._drop(outpoint[0])
+            else:
+                height = changes.heights[spender]
+                found[outpoint[1]] = OnChain(known.funder_height, spender, height)
+
+    def undo_blocks(self, height: int) -> None:
+        """Forget what blocks above a height have created or spent."""
+        self._generation += 1
+        gone = [
+            tx_hash
+            for tx_hash, found in self._cache.items()
+            if any(
+                (one.funder_height or 0) > height or (one.spender_height or 0) > height
+                for one in found.values()
+            )
+        ]
+        for tx_hash in gone:
+            self._drop(tx_hash)
+
+    # -- statuses
+
+    def now(self, outpoint: Outpoint) -> Status | None:
+        """Return the status of an outpoint if that needs no waiting."""
+        on_chain = self.cached(outpoint)
+        return None if on_chain is None else self.combined(outpoint, on_chain)
+
+    def combined(self, outpoint: Outpoint, on_chain: OnChain) -> Status:
+        """Return the status of an outpoint: what blocks say, completed by the mempool."""
+        if on_chain.spender is not None:
+            return Status(*on_chain)
+        funder_height, spender, spender_height = self._mempool.outpoint(outpoint)
+        if on_chain.funder_height is not None:
+            funder_height = on_chain.funder_height
+        if funder_height is None:
+            return Status(None)
+        return Status(funder_height, spender, spender_height)
+
+    async def load(self, outpoints: Sequence[Outpoint]) -> None:
+        """Cache what the database says of unspent outputs, so that it is read for all together."""
+        generation = self._generation
+        missing = [outpoint for outpoint in outpoints if self.cached(outpoint) is None]
+        if missing:
+            heights = await self._db.utxo_heights(missing)
+            for outpoint, height in zip(missing, heights, strict=True):
+                if height is not None:
+                    self._put(outpoint, OnChain(height), generation)
+
+    async def read(self, outpoint: Outpoint, charge: Charge) -> OnChain:
+        """Return what blocks say of an outpoint.
+
+        Raises TipChangedError if database and node disagree, DaemonError, and RPCError if too much
+        would have to be searched.
+        """
+        generation = self._generation
+        on_chain = self.cached(outpoint)
+        if on_chain is None:
+            on_chain = await self._read(outpoint, charge)
+            self._put(outpoint, on_chain, generation)
+        return on_chain
+
+    async def answer(self, outpoint: Outpoint, charge: Charge) -> Status:
+        """Return the status for a client: as ``read``, with RPCError for errors of the node."""
+        try:
+            on_chain = await self.read(outpoint, charge)
+        except DaemonError as e:
+            raise RPCError(DAEMON_ERROR, f"daemon error: {e!r}") from None
+        charge(0.1)
+        return self.combined(outpoint, on_chain)
+
+    # -- reading
+
+    async def _read(self, outpoint: Outpoint, charge: Charge) -> OnChain:
+        (height,) = await self._db.utxo_heights([outpoint])
+        if height is not None:
+            return OnChain(height)
+        charge(CALL_COST)
+        script = await self._script(outpoint)
+        if script is None:
+            return NOWHERE
+        search = _Search(self._db, self._daemon, self._coin, outpoint, charge)
+        found = await search.run(
+            self._coin.hashX_from_script(script), ask_node=self._has_spender_index()
+        )
+        if found is None:
+            # What cannot be spent has no history.
+            charge(2 * CALL_COST)
+            return OnChain(await self._height_by_node(outpoint[0]))
+        return found
+
+    async def _script(self, outpoint: Outpoint) -> bytes | None:
+        """Return an output's script as the node has it; None if there is no such output."""
+        tx_hash, index = outpoint
+        try:
+            raw_tx = await self._daemon.getrawtransaction(hash_to_hex_str(tx_hash))
+        except DaemonError as e:
+            if isinstance(e.args[0], dict) and e.args[0].get("code") == NO_SUCH_TX:
+                return None
+            raise
+        tx, _tx_hash = self._coin.DESERIALIZER(bytes.fromhex(raw_tx)).read_tx_and_hash()
+        return bytes(tx.outputs[index].pk_script) if index < len(tx.outputs) else None
+
+    async def _height_by_node(self, tx_hash: bytes) -> int | None:
+        """Return the height of a transaction in a block of ours, by what the node says of it."""
+        answer = await self._daemon.getrawtransaction(hash_to_hex_str(tx_hash), True)
+        block_hash = answer.get("blockhash") if isinstance(answer, dict) else None
+        if not isinstance(block_hash, str):
+            return None
+        height = (await self._daemon.getblockheader(block_hash)).get("height")
+        if type(height) is not int or not 0 <= height <= self._db.db_height:
+            return None
+        ours = self._coin.header_hash(await self._db.raw_header(height))
+        return height if hash_to_hex_str(ours) == block_hash else None
+
+
+class _Search:
+    """The search of a history for the transaction of an output, and for what spends it."""
+
+    def __init__(self, db: Any, daemon: Any, coin: Any, outpoint: Outpoint, charge: Charge) -> None:
+        self._db = db
+        self._daemon = daemon
+        self._coin = coin
+        self._outpoint = outpoint
+        self._charge = charge
+        self._needle = outpoint[0] + outpoint[1].to_bytes(4, "little")
+        self._searched = 0
+
+    async def run(self, hashX: bytes, *, ask_node: bool) -> OnChain | None:
+        """Return where the output was created and spent; None if that is not in the history.
+
+        Raises TipChangedError if what spends it is not there: it does not exist unspent.
+        """
+        funder_height: int | None = None
+        spender: bytes | None = None
+        # Of the height reached last: where the order in a block is not that of dependence, what
+        # spends an output may come before it.
+        before: list[tuple[bytes, int]] = []
+        after = -1
+        while True:
+            page = await self._db.history_entries(hashX, limit=PAGE_ENTRIES, after=after)
+            entries = await asyncio.to_thread(wire_rows.entries_of, page.entries)
+            if not entries:
+                break
+            after = page.last_tx_num
+            self._charge(len(entries) * ENTRY_COST)
+            entries = before + entries
+            if funder_height is None:
+                funder_height = dict(entries).get(self._outpoint[0])
+                if funder_height is not None and ask_node:
+                    spender = await self._spender_by_node()
+            if funder_height is None:
+                before = [entry for entry in entries if entry[1] == entries[-1][1]]
+                continue
+            before = []
+            candidates = [
+                entry
+                for entry in entries
+                if entry[1] >= funder_height and entry[0] != self._outpoint[0]
+            ]
+            found = await self._among(candidates, spender)
+            if found is not None:
+                return OnChain(funder_height, *found)
+        if funder_height is None:
+            return None
+        raise TipChangedError
+
+    async def _spender_by_node(self) -> bytes | None:
+        self._charge(CALL_COST)
+        tx_hash, index = self._outpoint
+        try:
+            answer = await self._daemon.gettxspendingprevout(hash_to_hex_str(tx_hash), index)
+        except DaemonError:
+            # Its index is not complete, or it has none after all: it is searched for.
+            return None
+        return tx_hash_or_none(answer.get("spendingtxid"))
+
+    async def _among(
+        self, candidates: list[tuple[bytes, int]], spender: bytes | None
+    ) -> tuple[bytes, int] | None:
+        """Return the transaction that spends the output, and its height, None if it is not there."""
+        if spender is not None:
+            height = dict(candidates).get(spender)
+            return None if height is None else (spender, height)
+        start, size = 0, FIRST_BATCH if not self._searched else BATCH
+        while start < len(candidates):
+            batch = candidates[start : start + size]
+            start, size = start + len(batch), BATCH
+            self._searched += len(batch)
+            if self._searched > MAX_SEARCHED:
+                raise RPCError(HISTORY_TOO_LARGE, "history too large")
+            self._charge(CALL_COST + len(batch) * SEARCH_COST)
+            raw_txs = await self._daemon.getrawtransactions(
+                [hash_to_hex_str(tx_hash) for tx_hash, _height in batch]
+            )
+            for entry, raw_tx in zip(batch, raw_txs, strict=True):
+                if raw_tx is None:
+                    # The node is on another chain.
+                    raise TipChangedError
+                if self._needle in raw_tx and self._spends(raw_tx):
+                    return entry
+        return None
+
+    def _spends(self, raw_tx: bytes) -> bool:
+        tx, _tx_hash = self._coin.DESERIALIZER(raw_tx).read_tx_and_hash()
+        return any((txin.prev_hash, txin.prev_idx) == self._outpoint for txin in tx.inputs)
