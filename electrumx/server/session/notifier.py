@@ -94,7 +94,7 @@ class Notifier:
         return steps
 
     async def _take_outpoints(self, steps: list[Confirmed] | None) -> None:
-        """Take over what the steps to the tip did to outpoints, and have their status told."""
+        """Apply the steps to the tip to outpoints, and have their status sent."""
         watch, statuses = self._outpoints.watch, self._statuses
         if steps is None:
             statuses.clear()

@@ -13,8 +13,8 @@ from electrumx.lib.protocol_versions import NAMES, OUTPOINTS, PACKAGES, PLAIN, P
 from electrumx.lib.util import version_string
 from electrumx.server.daemon.client import DaemonError
 
-# How long wallets wait at the start for the node to tell what it can do, in seconds, and when a
-# node that did not tell is asked again.
+# How long wallets wait at the start for the node to list its methods, in seconds, and when a
+# node that did not answer is asked again.
 PROBE_SECS = 10.0
 RETRY_SECS = 60.0
 # Bitcoin Core has had submitpackage before, for networks of one's own.
@@ -23,7 +23,7 @@ CORE_WITH_PACKAGES = 280_000
 
 
 class ProbedNode(Protocol):
-    """What is used of ``Daemon``."""
+    """The interface of ``Daemon`` that is used here."""
 
     #: pulsed when another node is in use
     url_changed: asyncio.Event
@@ -39,7 +39,7 @@ class ProbedNode(Protocol):
 
 
 class ServedProtocol:
-    """The highest protocol that is served, and what of the node it depends on."""
+    """The highest protocol that is served, and the node's abilities that it depends on."""
 
     def __init__(
         self,
@@ -52,19 +52,19 @@ class ServedProtocol:
     ) -> None:
         """Serve at most ``implemented``, the highest of the session class.
 
-        ``has_names`` says whether its coin has names.  ``setting`` is the operator's maximum: what the
-        node cannot do is then answered with errors.
+        ``has_names`` is whether its coin has names.  ``setting`` is the operator's maximum: requests
+        that the node cannot serve are then answered with errors.
         """
         self._daemon = daemon
         self._implemented = implemented
         self._plain = min(implemented, NAMES if has_names else PLAIN)
         self._setting = setting
         self._logger = logger
-        # What the node cannot do of the next protocol; empty if there is nothing
+        # The part of the next protocol that the node lacks; empty if it lacks nothing
         self._lacks = ""
         # Whether the node in use has not answered yet
         self._is_unknown = True
-        #: whether the node has an index of what spends each output, complete or not
+        #: whether the node has an index of the spender of each output, complete or not
         self.has_spender_index = False
         #: called when the maximum has changed
         self.on_change: Callable[[ProtocolVersion], object] = lambda _maximum: None
@@ -93,7 +93,7 @@ class ServedProtocol:
             await self._probe_or_later()
 
     async def _probe_or_later(self) -> None:
-        """Ask the node; if it does not answer, what it was known to do stays."""
+        """Ask the node; if it does not answer, its known abilities stay."""
         probe = asyncio.ensure_future(self.probe())
         try:
             done, _pending = await asyncio.wait([probe], timeout=PROBE_SECS)
@@ -134,7 +134,7 @@ class ServedProtocol:
         self._logger.info(f"serving protocols 1.4 to {version_string(self.maximum)}{reason}")
 
     async def _missing_for_packages(self) -> str:
-        """Return what the node lacks of protocol 1.6, empty text if nothing."""
+        """Return the part of protocol 1.6 that the node lacks, as text; empty if it lacks nothing."""
         if not await self._daemon.knows_method("submitpackage"):
             return "the daemon has no submitpackage"
         info = await self._daemon.getnetworkinfo()
@@ -145,7 +145,7 @@ class ServedProtocol:
         return ""
 
     async def _missing_for_outpoints(self) -> str:
-        """Return what the node lacks of protocol 1.7, empty text if nothing."""
+        """Return the part of protocol 1.7 that the node lacks, as text; empty if it lacks nothing."""
         if self._implemented < OUTPOINTS:
             return ""
         if not await self._daemon.knows_method("testmempoolaccept"):
