@@ -171,7 +171,7 @@ async def test_a_missing_fsync_is_noticed(tmp_path, mutation):
     assert found != []
 
 
-#: what is logged where a manifest names what is not there
+#: logged where a manifest names missing files
 BEGUN_AGAIN = "beginning the bulk sync again"
 
 

@@ -1,4 +1,4 @@
-"""What the bulk sync keeps of a parsed block, in flat arrays.
+"""The parts of a parsed block that the bulk sync keeps, in flat arrays.
 
 Owns the step from a block of the pure-Python parser to the arrays that ``_fastblock`` makes of the
 formats that it knows, so that one algorithm serves every coin.  Pure; any thread may run it.
@@ -42,7 +42,7 @@ class BlockContents(Protocol):
 
 
 class PackedBlock:
-    """A block of any coin: what ``_fastblock.FastBlock`` is for Bitcoin's formats."""
+    """A block of any coin, as ``_fastblock.FastBlock`` is for Bitcoin's formats."""
 
     __slots__ = ("extras", "header", "outputs", "raw", "shapes", "spends", "tx_hashes")
 

@@ -1,7 +1,7 @@
 """The bulk sync: the first sync of a chain, without a look-up on disk.
 
-Owns its course: the scan of the chain up to the node's tip, the merge of what that left, and the
-exchange of the empty stores for those that were made.  Blocks that come meanwhile are then indexed
+Owns its course: the scan of the chain up to the node's tip, the merge of its runs, and the
+exchange of the empty stores for those that were made.  Blocks that come until then are indexed
 in the ordinary way.
 
 Theory of operation
@@ -33,7 +33,7 @@ needs nothing of its own beyond the chunk.  A coinbase that was made twice overw
 one; the join sees all events of an outpoint that a coinbase made, in their order.
 
 Stops.  The manifest (``manifest``) names all that is valid.  A kill or a power cut during the scan
-costs the chunk in memory; ``scan`` and ``merge`` tell the order of their writes.  A shutdown writes
+costs the chunk in memory; ``scan`` and ``merge`` describe the order of their writes.  A shutdown writes
 the chunk as it is.  In the last phase, ``swap``, a stop between the exchange of the two stores
 leaves ``hist`` with rows and ``utxo`` empty: :func:`workspace.finish_move` completes it before the
 database is opened.
@@ -94,11 +94,11 @@ class BlockFeed(Protocol):
         """Take the blocks fetched so far, in height order."""
 
     async def reset_height(self, height: int) -> None:
-        """Drop what was fetched and go on above ``height``."""
+        """Drop fetched blocks and go on above ``height``."""
 
 
 class BlockSource(Protocol):
-    """What the block processor knows of its coin's blocks."""
+    """The block processor's view of its coin's blocks."""
 
     #: whether a transaction may spend what a later one of its block makes
     any_order: bool
@@ -111,7 +111,7 @@ class BlockSource(Protocol):
 
     @property
     def parse_failed(self) -> Callable[[DeserializeError], Awaitable[None]]:
-        """Is told of a block that does not parse; raises OperatorError if that does not change."""
+        """Note a block that does not parse; raises OperatorError if that does not change."""
 
 
 class BulkSync:

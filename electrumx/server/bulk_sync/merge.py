@@ -9,7 +9,7 @@ Order of writes, for each range
 1. rows to the store, durable;
 2. what the join found: utxos and history, appended to their run files and synced;
 3. the manifest, with the beginning of the next range;
-4. the room of what was read is given back.
+4. the space of the input is freed.
 
 A stop after 1 or 2 repeats the range, which writes the same rows again; what was appended is
 overwritten.  A stop after 3 leaves room that is freed at the end of the phase, with the file.
@@ -81,7 +81,7 @@ class BufferRows:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there are none."""
+        """Whether it is empty."""
         return not self._count
 
     def put_rows(self, put: Put, max_bytes: int) -> bool:
@@ -100,7 +100,7 @@ class UndoRows:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there are none."""
+        """Whether it is empty."""
         return not self._rows
 
     def put_rows(self, put: Put, max_bytes: int) -> bool:

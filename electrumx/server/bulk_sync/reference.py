@@ -48,9 +48,9 @@ def _be5(tx_num: int) -> bytes:
 
 
 class Chunk:
-    """What consecutive blocks left: unspent outputs, spends of older ones, and history.
+    """The result of consecutive blocks: unspent outputs, spends of older ones, and history.
 
-    Outputs of coinbase transactions are settled by the join alone, as one that was made twice
+    Outputs of coinbase transactions are decided by the join alone, as one that was made twice
     overwrites the first.
     """
 

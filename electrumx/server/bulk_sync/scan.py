@@ -51,7 +51,7 @@ class ParsedPart:
 
 @dataclass(slots=True)
 class Spill:
-    """What was taken from memory to be written, up to a block."""
+    """Data taken from memory to be written, up to a block."""
 
     height: int
     tip: bytes
@@ -100,7 +100,7 @@ class Scan:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what is in memory and go on from the manifest's last run."""
+        """Clear the memory and go on from the manifest's last run."""
         manifest = self.workspace.manifest
         #: of the block last added
         self.height = manifest.height
@@ -172,7 +172,7 @@ class Scan:
         return self.height > self.workspace.manifest.height
 
     def take_spill(self, end_chunk: bool) -> Spill:
-        """Take what is to be written; with ``end_chunk`` the chunk, too."""
+        """Take the data to write; with ``end_chunk`` the chunk, too."""
         spill = self._unspilled
         spill.height, spill.tip, spill.tx_count = self.height, self.tip, self.tx_count
         if end_chunk or self.chunk.history_memsize >= self.history_bytes:
@@ -188,7 +188,7 @@ class Scan:
     # -- writing
 
     def write(self, spill: Spill) -> None:
-        """Write what was taken; the calls are in the order of the taking, one at a time."""
+        """Write data that was taken; the calls are in the order of the taking, one at a time."""
         self.files.append(
             spill.first_height,
             spill.headers,
@@ -240,7 +240,7 @@ class Scan:
         fault_point("bulk: run ended")
 
     def count_time(self) -> None:
-        """Add the time since this was last called to what the manifest says."""
+        """Add the time since this was last called to the manifest's time."""
         now = time.monotonic()
         self.workspace.manifest.wall_time += now - self._mark
         self._mark = now

@@ -15,7 +15,7 @@ from electrumx.server.storage.undo import coinbase_outputs
 
 
 class Strategy(Protocol):
-    """What is asked of an indexing strategy (``block_processor.strategies``)."""
+    """The interface of an indexing strategy (``block_processor.strategies``)."""
 
     #: whether a transaction may spend outputs of a later one of its block
     any_order: bool

@@ -1,4 +1,4 @@
-"""The manifest of the bulk sync: what is complete on disk, and what is to be done next.
+"""The manifest of the bulk sync: the complete files on disk, and the next step.
 
 Owns the file ``manifest`` in the bulk sync's folder.  It names every part of a run file that is
 valid; whatever else lies in the folder is left over and is overwritten or removed.  It is replaced
@@ -42,7 +42,7 @@ class Section(NamedTuple):
 
 @dataclass(slots=True)
 class Run:
-    """What a chunk of blocks left on disk, and the block that it ends with."""
+    """The files of a chunk of blocks, and the block that it ends with."""
 
     height: int
     #: hash of that block, natural order, as hex
@@ -84,7 +84,7 @@ class Manifest:
 
     @property
     def height(self) -> int:
-        """The height up to which blocks are in runs, -1 if there are none."""
+        """The height up to which blocks are in runs, -1 without runs."""
         return self.runs[-1].height if self.runs else -1
 
     @property
@@ -131,7 +131,7 @@ class Manifest:
 
 
 def load(folder: Path) -> Manifest | None:
-    """Return the manifest of a folder, None if there is none.  Raise DBError if it is damaged."""
+    """Return the manifest of a folder, None if it is missing.  Raise DBError if it is damaged."""
     try:
         raw = (folder / NAME).read_bytes()
     except FileNotFoundError:

@@ -4,7 +4,7 @@ Owns what stands in the run files.  Every record has a fixed length, and records
 bytes, so numbers that decide the order are big-endian.  The *key* of an outpoint is 24 bytes:
 tx_hash[:4] ‖ txout_idx LE4 ‖ tx_hash[4:20].  It begins as the database's ``h`` rows do, so that
 what is joined by outpoint comes out in the order of those rows.  20 bytes of a transaction hash
-suffice to tell outpoints apart: making two that agree in them takes 2^80 hashes.
+suffice to distinguish outpoints: making two that agree in them takes 2^80 hashes.
 
 =========  =====  =====================================================================
 outputs    48     key(24) tx_num BE5 hashX(11) value LE8: an output not spent in its chunk

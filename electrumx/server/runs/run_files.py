@@ -20,7 +20,7 @@ from electrumx.lib import util
 from electrumx.server.runs.manifest import Section
 from electrumx.server.runs.records import Kind
 
-#: a part of a range may be so much larger than what is aimed at before it is divided
+#: a part of a range may be so much larger than the target before it is divided
 OVERSIZE = 1.5
 #: bytes written at once
 PIECE_BYTES = 4 << 20

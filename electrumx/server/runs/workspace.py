@@ -45,7 +45,7 @@ class Workspace:
         self.manifest = Manifest("", "")
 
     def open(self, genesis: str, engine: str) -> None:
-        """Go on with what is there, or begin; one of another chain, engine or format is removed."""
+        """Go on with the files there, or begin; one of another chain, engine or format is removed."""
         found = None
         try:
             found = manifests.load(self.folder)
@@ -88,7 +88,7 @@ class Workspace:
         return max((section.end for section in self.manifest.sections(kind)), default=0)
 
     def go_back(self, runs: int) -> None:
-        """Keep the first ``runs`` runs only, or none; what was merged is lost."""
+        """Keep the first ``runs`` runs only, or none; merged rows are lost."""
         if self.manifest.phase != SCAN:
             runs = 0
         if not runs:
@@ -141,7 +141,7 @@ class Workspace:
     def move_stores(self) -> None:
         """Put the stores that were filled in the places of the database's, which are empty.
 
-        Nobody may have them open.  May be repeated after a stop at any instant.
+        No task may have them open.  May be repeated after a stop at any instant.
         """
         for name in STORES:
             made, place = self.folder / name, self.db_dir / name

@@ -1,7 +1,7 @@
-"""blockchain.outpoint.*: whether an output exists, and what spends it.
+"""blockchain.outpoint.*: whether an output exists, and its spender.
 
-The status is worked out in ``shared.outpoint_status``; that clients hear of changes is the business
-of ``notify.outpoints``.  A session knows what its client was last told of each outpoint.
+``shared.outpoint_status`` computes the status; ``notify.outpoints`` sends changes to clients.
+A session keeps the status of each outpoint that its client got last.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ class OutpointMethods(HandlerGroup):
 
     def __init__(self, session: SessionBase, shared: SharedState) -> None:
         super().__init__(session, shared)
-        # Outpoint -> the status that the client was last told; None as long as there is none
+        # Outpoint -> the status that the client got last; None before the first
         self._outpoints: dict[Outpoint, Status] | None = None
 
     @property
@@ -70,7 +70,7 @@ class OutpointMethods(HandlerGroup):
 
     @rpc_method("blockchain.outpoint.get_status", since=(1, 7))
     def outpoint_get_status(self, tx_hash: Any, txout_idx: Any, spk_hint: Any) -> Any:
-        """Return whether an output exists, and what spends it."""
+        """Return whether an output exists, and its spender."""
         outpoint = _checked(tx_hash, txout_idx, spk_hint)
         status = self._status_now(outpoint)
         return self._answer_later(outpoint) if status is None else status.answer()
@@ -116,7 +116,7 @@ class OutpointMethods(HandlerGroup):
                 asyncio.get_running_loop().call_soon(self._note_told, outpoint, status)
 
     def _note_told(self, outpoint: Outpoint, status: Status) -> None:
-        """Note what the client is told of an outpoint, to which it is subscribed from now on."""
+        """Note the status that the client gets of an outpoint, to which it is subscribed from now on."""
         if self.session.is_closing():
             return
         if self._outpoints is None:
@@ -135,7 +135,7 @@ class OutpointMethods(HandlerGroup):
         return True
 
     def notify(self, outpoint: Outpoint, status: Status) -> None:
-        """Queue a status if it is not the one that the client was last told."""
+        """Queue a status if it is not the one that the client got last."""
         told = None if self._outpoints is None else self._outpoints.get(outpoint)
         if told is None or told == status:
             return

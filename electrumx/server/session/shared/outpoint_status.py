@@ -1,4 +1,4 @@
-"""What became of an output: which block has its transaction, and what spends it.
+"""The status of an output: the block of its transaction, and its spender.
 
 Works with what every node has.  A row of the ``utxo`` store says of an unspent output at which
 height it was created.  Of any other, the node is asked for its transaction, whose script leads to a
@@ -28,25 +28,25 @@ HASH_LEN = 32
 MAX_INDEX = 2**32 - 1
 #: cached outpoints at most
 CACHE_ENTRIES = 100_000
-#: entries of a history that are read together
+#: entries of a history that are read in one batch
 PAGE_ENTRIES = 5_000
 #: transactions that are fetched together: few at first, as most outputs are spent soon
 FIRST_BATCH = 20
 BATCH = 100
-#: transactions that are searched at most for what spends an output
+#: transactions that are searched at most for the spender of an output
 MAX_SEARCHED = 200_000
 #: prices: of a call of the node, of a transaction that is searched, of an entry that is read
 CALL_COST = 1.0
 SEARCH_COST = 0.05
 ENTRY_COST = 0.002
-# What the node answers for a transaction that it does not have
+# The node's error code for a transaction that it does not have
 NO_SUCH_TX = -5
 
 Charge = Callable[[float], object]
 
 
 class OnChain(NamedTuple):
-    """What blocks say of an outpoint; None for what does not exist."""
+    """The state of an outpoint in blocks; None for missing values."""
 
     funder_height: int | None
     spender: bytes | None = None
@@ -83,7 +83,7 @@ class Status(NamedTuple):
 
 
 class BlockChanges(NamedTuple):
-    """What blocks created and spent."""
+    """The outputs that blocks created and spent."""
 
     #: tx hash -> height
     heights: dict[bytes, int]
@@ -126,7 +126,7 @@ class OutpointStatuses:
     def __init__(
         self, db: Any, daemon: Any, mempool: Any, coin: Any, has_spender_index: Callable[[], bool]
     ) -> None:
-        """``has_spender_index()`` says if the node has an index of what spends each output."""
+        """``has_spender_index()`` returns whether the node has an index of spenders."""
         self._db = db
         self._daemon = daemon
         self._mempool = mempool
@@ -135,7 +135,7 @@ class OutpointStatuses:
         # tx hash -> index -> what blocks say; the oldest first
         self._cache: dict[bytes, dict[int, OnChain]] = {}
         self._cached = 0
-        # Counts the tips: what was begun at another one is not cached.
+        # Counts the tips: a look-up that began at another one is not cached.
         self._generation = 0
         # Whether the tip has changed, and what its blocks did is not taken over yet
         self._held = False
@@ -181,7 +181,7 @@ class OutpointStatuses:
         self._held = False
 
     def add_blocks(self, changes: BlockChanges) -> None:
-        """Take over what blocks have created and spent."""
+        """Take over the outputs that blocks have created and spent."""
         self._generation += 1
         for tx_hash in self._cache.keys() & changes.heights.keys():
             self._drop(tx_hash)
@@ -198,7 +198,7 @@ class OutpointStatuses:
                 found[outpoint[1]] = OnChain(known.funder_height, spender, height)
 
     def undo_blocks(self, height: int) -> None:
-        """Forget what blocks above a height have created or spent."""
+        """Forget outputs that blocks above a height have created or spent."""
         self._generation += 1
         gone = [
             tx_hash
@@ -219,7 +219,7 @@ class OutpointStatuses:
         return None if on_chain is None else self.combined(outpoint, on_chain)
 
     def combined(self, outpoint: Outpoint, on_chain: OnChain) -> Status:
-        """Return the status of an outpoint: what blocks say, completed by the mempool."""
+        """Return the status of an outpoint: its state in blocks, completed by the mempool."""
         if on_chain.spender is not None:
             return Status(*on_chain)
         funder_height, spender, spender_height = self._mempool.outpoint(outpoint)
@@ -276,7 +276,7 @@ class OutpointStatuses:
             self._coin.hashX_from_script(script), ask_node=self._has_spender_index()
         )
         if found is None:
-            # What cannot be spent has no history.
+            # An output that cannot be spent has no history.
             charge(2 * CALL_COST)
             return OnChain(await self._height_by_node(outpoint[0]))
         return found
