@@ -28,6 +28,8 @@ HASH_LEN = 32
 MAX_INDEX = 2**32 - 1
 #: cached outpoints at most
 CACHE_ENTRIES = 100_000
+#: entries of the cache that are looked at in one go: about a millisecond
+AT_ONCE = 1_000
 #: entries of a history that are read together
 PAGE_ENTRIES = 5_000
 #: transactions that are fetched together: few at first, as most outputs are spent soon
@@ -180,13 +182,15 @@ class OutpointStatuses:
         """Use what is cached again."""
         self._held = False
 
-    def add_blocks(self, changes: BlockChanges) -> None:
-        """Take over what blocks have created and spent."""
+    async def add_blocks(self, changes: BlockChanges) -> None:
+        """Take over what blocks have created and spent; ``hold`` comes before it."""
         self._generation += 1
         for tx_hash in self._cache.keys() & changes.heights.keys():
             self._drop(tx_hash)
         by_tx = self._cache
-        for outpoint, spender in changes.spenders.items():
+        for number, (outpoint, spender) in enumerate(changes.spenders.items(), start=1):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
             found = by_tx.get(outpoint[0])
             if found is None or outpoint[1] not in found:
                 continue
@@ -197,19 +201,16 @@ class OutpointStatuses:
                 height = changes.heights[spender]
                 found[outpoint[1]] = OnChain(known.funder_height, spender, height)
 
-    def undo_blocks(self, height: int) -> None:
-        """Forget what blocks above a height have created or spent."""
+    async def undo_blocks(self, height: int) -> None:
+        """Forget what blocks above a height have created or spent; ``hold`` comes before it."""
         self._generation += 1
-        gone = [
-            tx_hash
-            for tx_hash, found in self._cache.items()
-            if any(
-                (one.funder_height or 0) > height or (one.spender_height or 0) > height
-                for one in found.values()
-            )
-        ]
-        for tx_hash in gone:
-            self._drop(tx_hash)
+        for number, (tx_hash, found) in enumerate(list(self._cache.items()), start=1):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+            for on_chain in found.values():
+                if max(on_chain.funder_height or 0, on_chain.spender_height or 0) > height:
+                    self._drop(tx_hash)
+                    break
 
     # -- statuses
 
