@@ -77,6 +77,7 @@ EXTENSIONS = [
         "block_processor._fastblock",
         "block_processor._fasthistory",
         "block_processor._fastindex",
+        "bulk_sync._fastbulk",
         "db._fastquery",
     )
 ]
@@ -94,6 +95,7 @@ setup(
     package_data={
         "electrumx.lib": ["*.pxd"],
         "electrumx.server.block_processor": ["*.pyx", "*.pxd", "*.pyi"],
+        "electrumx.server.bulk_sync": ["*.pyx"],
         "electrumx.server.db": ["*.pyx", "*.pxd", "*.pyi"],
         "electrumx.server.storage": ["*.pxd"],
     },

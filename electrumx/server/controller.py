@@ -191,6 +191,9 @@ class _Server:
         known = self._daemon.cached_height()
         if known is None:
             return "waiting for the node"
+        progress = processor.bulk_sync.progress
+        if progress is not None:
+            return f"bulk sync: {progress} of {known:,d}"
         if processor.height > known:
             return above_text(processor.height, known)
         if processor.height == known:

@@ -47,6 +47,8 @@ MAX_SESSIONS_WITHOUT_RESOURCE = 512
 
 DB_ENGINES = ("leveldb", "rocksdb")
 INDEXERS = ("auto", "compiled", "python")
+#: values of BULK_SYNC
+BULK_SYNC_CHOICES = ("auto", "off")
 
 # Where a node publishes: over TCP, or through a socket in the file system.
 ZMQ_ADDRESS = re.compile(
@@ -133,6 +135,7 @@ class Env(EnvBase):
     def _read_settings(self) -> None:
         self.db_engine: str = self._db_engine()
         self.indexer: str = self._indexer()
+        self.bulk_sync: str = self._bulk_sync()
         self.banner_file: str | None = self.default("BANNER_FILE", None)
         self.tor_banner_file: str | None = self.default("TOR_BANNER_FILE", self.banner_file)
         self.anon_logs: bool = self.boolean("ANON_LOGS", False)
@@ -247,6 +250,12 @@ class Env(EnvBase):
                 f'unrecognised indexer "{shown(text)}": set INDEXER to {", ".join(INDEXERS[:-1])} '
                 f"or {INDEXERS[-1]}"
             )
+        return text.lower()
+
+    def _bulk_sync(self) -> str:
+        text = self.default("BULK_SYNC", "auto")
+        if text.lower() not in BULK_SYNC_CHOICES:
+            raise self.Error(f'unrecognised BULK_SYNC "{shown(text)}": set it to auto or off')
         return text.lower()
 
     def _zmq_addresses(self, envvar: str, setting: str) -> list[str]:

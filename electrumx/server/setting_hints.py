@@ -12,8 +12,15 @@ from electrumx.lib.env_base import shown
 
 #: the variables of the manual, which a test compares
 KNOWN = (
-    *("ALLOW_ROOT", "ANON_LOGS", "BANDWIDTH_UNIT_COST", "BANNER_FILE", "BLACKLIST_URL", "CACHE_MB"),
-    *("COIN", "COST_HARD_LIMIT", "COST_SOFT_LIMIT", "DAEMON_POLL_INTERVAL_BLOCKS"),
+    *(
+        "ALLOW_ROOT",
+        "ANON_LOGS",
+        "BANDWIDTH_UNIT_COST",
+        "BANNER_FILE",
+        "BLACKLIST_URL",
+        "BULK_SYNC",
+    ),
+    *("CACHE_MB", "COIN", "COST_HARD_LIMIT", "COST_SOFT_LIMIT", "DAEMON_POLL_INTERVAL_BLOCKS"),
     *("DAEMON_POLL_INTERVAL_MEMPOOL", "DAEMON_URL", "DB_DIRECTORY", "DB_ENGINE"),
     *("DONATION_ADDRESS", "DROP_CLIENT", "EVENT_LOOP_POLICY", "FORCE_PROXY", "INDEXER"),
     *("INITIAL_CONCURRENT", "LOG_FORMAT", "LOG_LEVEL", "LOG_SESSIONS", "MAX_RECV", "MAX_SEND"),

@@ -11,6 +11,7 @@ A *spec* is a dictionary:
     reorg_limit      REORG_LIMIT
     variable_headers whether the headers of the coin differ in length
     compact          compact the history in the background, often
+    bulk             begin with a bulk sync, of chunks of few blocks
     leaving          name of the state that another server left, for the job "leave"
 
 The journal, a file beside the database, has the tips that the process had committed when it died.
@@ -23,6 +24,7 @@ import os
 import random
 import signal
 from collections import Counter
+from types import SimpleNamespace
 
 from electrumx.cli import compact_history
 from electrumx.server.block_processor.flush_scheduler import FlushScheduler
@@ -30,10 +32,12 @@ from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.db import DB, upgrade
 from electrumx.server.history.row_compaction import CompactionPass
 from electrumx.server.history.store import History
+from electrumx.server.runs.workspace import Workspace
 from electrumx.server.runtime import fault_points as faults
 from electrumx.server.storage.base import Storage
 from tests.crash import audit, leavings, mutations
 from tests.crash.stories import UNDO_CHUNK, story
+from tests.fakes.bulk import make_limits_small
 from tests.fakes.chain import COIN
 from tests.fakes.world import ScriptedDaemon, World, make_env
 
@@ -56,6 +60,9 @@ def set_up(spec, journal):
     """Arm the kill, break the code if asked to, and make small chains behave like great ones."""
     mutations.apply(spec.get("mutation"))
     COIN.max_fetch_blocks = classmethod(lambda cls, height: BATCH)
+    if spec.get("bulk"):
+        make_limits_small(SimpleNamespace(setattr=setattr))
+        journal_bulk_sync(journal)
     if spec.get("variable_headers"):
         COIN.STATIC_BLOCK_HEADERS = False
         COIN.block_header = classmethod(lambda cls, block, height: block[:80])
@@ -101,6 +108,17 @@ def set_up(spec, journal):
 
     faults.hook = hook
     return passed
+
+
+def journal_bulk_sync(journal):
+    """Note what is committed when the stores are exchanged."""
+    move_stores = Workspace.move_stores
+
+    def journalled(self):
+        journal.write("begin", self.manifest.tip.hex())
+        move_stores(self)
+
+    Workspace.move_stores = journalled
 
 
 def limit_rows(compact):

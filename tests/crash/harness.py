@@ -89,7 +89,7 @@ class Campaign:
     """One database, and the kills that it has to bear."""
 
     def __init__(self, zygote, folder, *, engine, seed, **more):
-        """``more`` goes into every spec: mutation, variable_headers, compact."""
+        """``more`` goes into every spec: mutation, variable_headers, compact, bulk."""
         self.zygote = zygote
         self.folder = Path(folder)
         self.engine = engine

@@ -21,7 +21,7 @@ import sys
 from electrumx.server.controller import Notifications
 from electrumx.server.db import DB
 from electrumx.server.env import Env
-from electrumx.server.history.store import History
+from electrumx.server.history import History
 
 
 def arm_the_kill():

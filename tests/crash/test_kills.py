@@ -38,10 +38,24 @@ def group(name):
 
 
 COMPACTION = [name for name in faults.NAMES if group(name) == "compaction"]
+BULK = [name for name in faults.NAMES if group(name) == "bulk"]
+#: how often a bulk sync of a story passes those of its instants that it passes more than once
+BULK_PASSINGS = {
+    "bulk: manifest written": 10,
+    "bulk: manifest renamed": 10,
+    "bulk: history written": 3,
+    "bulk: outputs or spends written": 6,
+    "bulk: run ended": 2,
+    "bulk: phase entered": 4,
+    "bulk: rows written": 7,
+    "bulk: joined records written": 4,
+}
 UPGRADE = [name for name in faults.NAMES if group(name) == "upgrade"]
 #: instants that an undisturbed server passes
 ORDINARY = [
-    name for name in faults.NAMES if name not in {*VARIABLE_HEADERS, *LEFT, *COMPACTION, *UPGRADE}
+    name
+    for name in faults.NAMES
+    if name not in {*VARIABLE_HEADERS, *LEFT, *COMPACTION, *BULK, *UPGRADE}
 ]
 
 
@@ -125,6 +139,49 @@ def test_a_kill_while_undoing_blocks_and_the_node_back_on_its_old_branch_loses_n
         campaign.reached = campaign.story.before_reorg
         campaign.inspect()
         campaign.finish()
+
+
+def kills_in_a_bulk_sync(choose, rounds):
+    """Kills at each of its instants, at early and late passings, in random order."""
+    kills = []
+    for name in BULK:
+        most = BULK_PASSINGS.get(name, 1)
+        kills += [Kill(name, choose.randint(1, most)) for _ in range(rounds)]
+    choose.shuffle(kills)
+    return kills
+
+
+def bulk_round(zygote, folder, engine, seed, rounds, count_random):
+    """Kill bulk syncs, a few times each; the statistics."""
+    choose = random.Random(f"bulk {engine} {seed}")
+    kills = kills_in_a_bulk_sync(choose, rounds) + random_kills(choose, count_random)
+    total = Stats()
+    for number in range(0, len(kills), 4):
+        place = folder / f"bulk-{seed}-{number}"
+        place.mkdir()
+        campaign = Campaign(zygote, place, engine=engine, seed=seed + number, bulk=True)
+        stats = campaign.run(kills[number : number + 4])
+        total.kills += stats.kills
+        total.kills_in_recovery += stats.kills_in_recovery
+        total.by_point.update(stats.by_point)
+    return total
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_kills_during_a_bulk_sync_lose_nothing_that_is_complete(zygote, tmp_path, engine):
+    require_engine(engine)
+    total = bulk_round(zygote, tmp_path, engine, seed=200, rounds=1, count_random=4)
+    assert set(BULK) - set(total.by_point) == set()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("engine", ENGINES)
+def test_hundreds_of_kills_during_bulk_syncs_lose_nothing(zygote, tmp_path, engine, capsys):
+    require_engine(engine)
+    total = bulk_round(zygote, tmp_path, engine, seed=3000, rounds=10, count_random=40)
+    with capsys.disabled():
+        print(f"\nbulk sync, {engine}: {total.kills} kills, {dict(total.by_point)}")
+    assert total.kills >= 150
 
 
 @pytest.mark.parametrize("engine", ENGINES)

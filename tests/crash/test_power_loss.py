@@ -11,9 +11,11 @@ from electrumx.server.block_processor.flush_scheduler import FlushScheduler
 from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.db import DB
 from electrumx.server.history.store import History
+from electrumx.server.runs.run_files import RunFile
 from electrumx.server.storage.schema import STATE_KEY, ChainState, DBError
 from tests.crash import audit
 from tests.crash.stories import REORG_LIMIT, UNDO_CHUNK, story
+from tests.fakes.bulk import make_limits_small
 from tests.fakes.chain import COIN
 from tests.fakes.lossy_files import LossyDisk, LossyStore
 from tests.fakes.world import ScriptedDaemon, World, make_env
@@ -144,6 +146,20 @@ def no_folder_sync(patch):
     patch.setattr(util, "sync_directory", lambda path: None)
 
 
+def no_file_sync(patch):
+    append = RunFile.append
+
+    def without(function):
+        def unsynced(*args):
+            with pytest.MonkeyPatch.context() as inner:
+                inner.setattr(os, "fsync", lambda fd: None)
+                return function(*args)
+
+        return unsynced
+
+    patch.setattr(RunFile, "append", without(append))
+
+
 @pytest.mark.parametrize("mutation", [no_fsync, no_folder_sync])
 async def test_a_missing_fsync_is_noticed(tmp_path, mutation):
     with pytest.MonkeyPatch.context() as patch:
@@ -153,3 +169,89 @@ async def test_a_missing_fsync_is_noticed(tmp_path, mutation):
     for cut in range(0, len(disk.journal) + 1, 7):
         found += await wrong_after(disk, cut, tmp_path / "image", None, False)
     assert found != []
+
+
+#: what is logged where a manifest names what is not there
+BEGUN_AGAIN = "beginning the bulk sync again"
+
+
+@pytest.fixture
+def bulk(monkeypatch):
+    """Begin with a bulk sync, of chunks of few blocks."""
+    make_limits_small(monkeypatch, chunk=9_000, history=4_000, range_bytes=6_000)
+
+
+def committed_after_bulk(journal, cut):
+    """The tips that may be found after a cut of a run that began with a bulk sync."""
+    made = exchanged = None
+    for number, (kind, path, *rest) in enumerate(journal):
+        if kind == "batch" and path == "bulk_sync/utxo" and rest[0][0][0] == STATE_KEY:
+            made = number, ChainState.parse(rest[0][0][1]).tip
+        if kind == "move" and path == "utxo":
+            exchanged = number
+            break
+    before, after = committed_tips(journal, cut), made[1]
+    if cut <= made[0] or before is not None:
+        return {before}
+    return {after} if cut > exchanged else {None, after}
+
+
+async def wrong_after_bulk(disk, cut, place, seed):
+    """What is wrong with what a power cut left, and with what is made of it in the end."""
+    disk.image(cut, place, seed)
+    try:
+        db = DB(env_of(place))
+        await db.open_for_sync()
+        found = await audit.problems(db, SEED)
+        tip = db.db_tip if db.db_height >= 0 else None
+        if tip not in committed_after_bulk(disk.journal, cut):
+            found.append(f"height {db.db_height} is not what was committed")
+        db.close_dbs()
+        if not found:
+            await follow(place, story(SEED).targets[-1:])
+            db = DB(env_of(place))
+            await db.open_for_sync()
+            found = await audit.problems(db, SEED)
+            if db.db_tip != story(SEED).targets[-1]:
+                found.append("the final tip was not reached")
+            db.close_dbs()
+        return [f"cut {cut}: {problem}" for problem in found]
+    finally:
+        shutil.rmtree(place)
+
+
+def end_of_bulk(journal):
+    """The number of the entry after the last of the bulk sync."""
+    return 1 + max(n for n, (_kind, path, *_rest) in enumerate(journal) if "bulk_sync" in path)
+
+
+async def test_a_bulk_sync_survives_a_power_cut(tmp_path, bulk, caplog):
+    disk = await record(tmp_path / "db")
+    end = end_of_bulk(disk.journal)
+    assert {"replace", "move", "rmtree"} <= {kind for kind, *_rest in disk.journal}
+    for cut in range(0, end + 1, 9):
+        for seed in (None, cut):
+            assert await wrong_after_bulk(disk, cut, tmp_path / "image", seed) == []
+    assert BEGUN_AGAIN not in caplog.text
+
+
+@pytest.mark.soak
+async def test_a_bulk_sync_survives_a_power_cut_at_every_point(tmp_path, bulk, capsys):
+    disk = await record(tmp_path / "db")
+    end = end_of_bulk(disk.journal)
+    for cut in range(end + 1):
+        for seed in (None, *range(SOAK_IMAGES)):
+            assert await wrong_after_bulk(disk, cut, tmp_path / "image", seed) == []
+    with capsys.disabled():
+        print(f"\npower loss in a bulk sync: {end + 1} cut points")
+
+
+async def test_a_missing_fsync_of_run_files_is_noticed(tmp_path, bulk, caplog):
+    with pytest.MonkeyPatch.context() as patch:
+        no_file_sync(patch)
+        disk = await record(tmp_path / "db")
+    for cut in range(20, end_of_bulk(disk.journal), 20):
+        assert await wrong_after_bulk(disk, cut, tmp_path / "image", None) == []
+        if BEGUN_AGAIN in caplog.text:
+            return
+    raise AssertionError("no run was lost")

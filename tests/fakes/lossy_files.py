@@ -8,12 +8,16 @@ that a power cut after any entry of the journal may have left:
 * what was written to a file since its last fsync is there in part, in any order, or not at all;
 * a file or folder made since the last fsync of the folder above it may not exist, whatever was
   written into it; a file removed since then may exist again;
-* of a store's unsynced puts, the first few are there.
+* of a store's unsynced puts, the first few are there;
+* a file that was renamed may have its old name, and what it replaced be there, until the folder is
+  synced; the last few of the stores that were moved or removed may be where they were.
 """
 
 import os
 import random
+import shutil
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from electrumx.lib import util
@@ -25,8 +29,9 @@ class LossyStore(Storage):
     """An engine in memory, for DB_ENGINE=lossy."""
 
     ENGINE = "lossy"
-    #: folder of a store -> its rows
+    #: what the file CURRENT of a store says -> its rows
     stores: dict[str, dict[bytes, bytes]] = {}
+    numbers = count()
     #: the disk that is notified of every write, if any
     disk = None
 
@@ -40,9 +45,12 @@ class LossyStore(Storage):
     def open(self, name):
         self.name = name
         os.makedirs(name, exist_ok=True)
-        self.rows = self.stores.setdefault(name, {})
+        current = Path(name, "CURRENT")
+        if not current.exists():
+            # A folder may be renamed, and another one made in its place.
+            current.write_text(f"{name} {next(self.numbers)}")
+        self.rows = self.stores.setdefault(current.read_text(), {})
         if self.is_new:
-            Path(name, "CURRENT").touch()
             self._record("mkdir", name)
 
     def _record(self, *entry):
@@ -129,6 +137,7 @@ class LossyDisk:
     def install(self, monkeypatch):
         """Replace what the database writes files with."""
         open_file, fsync, mkdir, unlink = util.open_file, os.fsync, Path.mkdir, Path.unlink
+        replace, rename, rmtree = os.replace, Path.rename, shutil.rmtree
 
         def recording_open(filename, create=False):
             new = not os.path.exists(filename)
@@ -154,6 +163,20 @@ class LossyDisk:
             if there and str(path).startswith(self.folder):
                 self.record("unlink", path)
 
+        def recording_replace(source, target):
+            replace(source, target)
+            self.record("replace", target, os.path.relpath(source, self.folder))
+
+        def recording_rename(path, target):
+            rename(path, target)
+            self.record("move", target, os.path.relpath(path, self.folder))
+
+        def recording_rmtree(path, **kwargs):
+            there = os.path.exists(path)
+            rmtree(path, **kwargs)
+            if there and str(path).startswith(self.folder):
+                self.record("rmtree", path)
+
         def write_raw_block(files, block, height):
             path = files.raw_block_path(height)
             if not path.exists():
@@ -163,6 +186,9 @@ class LossyDisk:
 
         monkeypatch.setattr(util, "open_file", recording_open)
         monkeypatch.setattr(os, "fsync", recording_fsync)
+        monkeypatch.setattr(os, "replace", recording_replace)
+        monkeypatch.setattr(Path, "rename", recording_rename)
+        monkeypatch.setattr(shutil, "rmtree", recording_rmtree)
         monkeypatch.setattr(Path, "mkdir", recording_mkdir)
         monkeypatch.setattr(Path, "unlink", recording_unlink)
         monkeypatch.setattr(FlatFiles, "write_raw_block", write_raw_block)
@@ -191,6 +217,8 @@ class _State:
         self.puts = {}  # path -> [(key, value)] since the last batch
         self.new = set()  # paths whose entry in the folder above is not durable
         self.removed = {}  # path -> content, its removal not being durable
+        self.replaced = {}  # path -> what was there before a rename that is not durable, or None
+        self.moves = []  # what undoes each move and removal of a folder that is not durable
 
     # -- the entries of the journal
 
@@ -216,6 +244,9 @@ class _State:
         inside = "" if path == "." else path
         self.new = {p for p in self.new if os.path.dirname(p) != inside}
         self.removed = {p: c for p, c in self.removed.items() if os.path.dirname(p) != inside}
+        self.replaced = {p: c for p, c in self.replaced.items() if os.path.dirname(p) != inside}
+        if not inside:
+            self.moves = []
 
     def unlink(self, path):
         if path not in self.new:
@@ -223,6 +254,46 @@ class _State:
         self.durable.pop(path)
         self.pending.pop(path, None)
         self.new.discard(path)
+
+    def replace(self, path, source):
+        old = None if path in self.new else self.durable.get(path)
+        self.replaced.setdefault(path, old)
+        self.durable[path] = self.durable.pop(source)
+        self.pending[path] = self.pending.pop(source, [])
+        self.new -= {path, source}
+
+    def move(self, path, source):
+        rows, new = self.stores.pop(source, {}), source in self.new
+        self.folders = self.folders - {source} | {path}
+        self.new -= {source}
+        self.stores[path] = rows
+
+        def undo():
+            self.folders = self.folders - {path} | {source}
+            self.stores[source] = self.stores.pop(path)
+            self.new |= {source} if new else set()
+
+        self.moves.append(undo)
+
+    def rmtree(self, path):
+        inside = [p for p in self.durable if p.startswith(path + os.sep)]
+        files = {p: (self.durable.pop(p), self.pending.pop(p, [])) for p in inside}
+        gone = {p for p in self.folders if p == path or p.startswith(path + os.sep)}
+        rows = {p: self.stores.pop(p) for p in gone if p in self.stores}
+        new = self.new & (gone | set(inside))
+        self.folders -= gone
+        self.new -= new
+
+        def undo():
+            # Files whose removal is under way are gone or there.
+            for p, (content, pending) in files.items():
+                if self._chance():
+                    self.durable[p], self.pending[p] = content, pending
+            self.folders |= gone
+            self.stores.update(rows)
+            self.new |= new
+
+        self.moves.append(undo)
 
     def batch(self, path, changes):
         rows = self.stores.setdefault(path, {})
@@ -257,25 +328,35 @@ class _State:
         for path, changes in self.puts.items():
             count = self.choose.randint(0, len(changes)) if self.choose else 0
             apply_changes(self.stores.setdefault(path, {}), changes[:count])
+        kept = self.choose.randint(0, len(self.moves)) if self.choose else 0
+        for undo in self.moves[kept:][::-1]:
+            undo()
         for path, content in self.removed.items():
             if self._chance():
                 self.durable[path] = content
+        for path, content in self.replaced.items():
+            if path in self.durable and not self._chance():
+                self.durable.pop(path)
+                if content is not None:
+                    self.durable[path] = content
         self.lost = {path for path in self.new if not self._chance()}
 
     def _is_lost(self, path):
-        return path in self.lost or os.path.dirname(path) in self.lost
+        return bool(path) and (path in self.lost or self._is_lost(os.path.dirname(path)))
 
     def write_to(self, place):
         self._lose()
         place.mkdir()
-        for path in ("utxo", "hist"):
-            LossyStore.stores.pop(str(place / path), None)
-        for path in self.folders:
+        for path in list(LossyStore.stores):
+            if path.startswith(f"{place}{os.sep}"):
+                del LossyStore.stores[path]
+        for path in sorted(self.folders):
             if not self._is_lost(path):
-                (place / path).mkdir(exist_ok=True)
-                if path in ("utxo", "hist"):
-                    (place / path / "CURRENT").touch()
-                    LossyStore.stores[str(place / path)] = dict(self.stores.get(path, {}))
+                (place / path).mkdir(exist_ok=True, parents=True)
+                if os.path.basename(path) in ("utxo", "hist"):
+                    name = f"{place / path} {next(LossyStore.numbers)}"
+                    (place / path / "CURRENT").write_text(name)
+                    LossyStore.stores[name] = dict(self.stores.get(path, {}))
         for path, content in self.durable.items():
             if not self._is_lost(path) and (place / path).parent.is_dir():
                 (place / path).write_bytes(content)

@@ -257,6 +257,7 @@ class FakeBP:
         self.db = db
         self.lagging = False
         self.backed_up_event = asyncio.Event()
+        self.bulk_sync = SimpleNamespace(progress=None)
         self.forced = []
         self.caught_up = True
         self.forks = []

@@ -21,6 +21,7 @@ def make_env(
     reorg_limit=20,
     cache_MB=100,
     indexer="auto",
+    bulk_sync="auto",
 ):
     return SimpleNamespace(
         db_dir=str(db_dir),
@@ -30,6 +31,7 @@ def make_env(
         cache_MB=cache_MB,
         daemon_poll_interval_blocks_msec=10,
         indexer=indexer,
+        bulk_sync=bulk_sync,
     )
 
 

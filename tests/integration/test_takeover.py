@@ -12,12 +12,14 @@ import pytest
 
 from electrumx.server.db import DB
 from electrumx.server.db import foreign_reorg_repair as recovery
+from electrumx.server.runs.workspace import Workspace
 from electrumx.server.storage.base import db_class
 from electrumx.server.storage.schema import HIST_STATE_KEY, STATE_KEY
 from tests.conftest import REPOSITORY
 from tests.crash.harness import Zygote
 from tests.crash.peer import CASES, NEWEST, REORG_LIMIT, Peer, assert_answers
 from tests.crash.stories import anchor, story
+from tests.fakes.bulk import make_limits_small
 from tests.fakes.chain import ChainMaker, Model, hashX_of
 from tests.fakes.fake_node import FakeNode
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
@@ -200,6 +202,30 @@ async def test_our_database_is_taken_over_reorganised_and_handed_back(peer, tmp_
     await run_peer(peer, shared, node, chains, chains.old_again)
     await run_peer(peer, fresh, node, chains, chains.old_again)
     assert_same_database(Rows(shared, peer.engine), Rows(fresh, peer.engine))
+
+
+async def test_what_a_bulk_sync_made_is_the_same_and_is_taken_over(
+    peer, tmp_path, chains, node, monkeypatch
+):
+    make_limits_small(monkeypatch)
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours.mkdir()
+    theirs.mkdir()
+    exchanged = []
+    move_stores = Workspace.move_stores
+    monkeypatch.setattr(
+        Workspace, "move_stores", lambda self: (exchanged.append(self), move_stores(self))
+    )
+    await run_ours(ours, peer.engine, chains, chains.old)
+    assert exchanged
+    await run_peer(peer, theirs, node, chains, chains.old)
+    assert_same_database(Rows(ours, peer.engine), Rows(theirs, peer.engine))
+    # The first thing to come is a reorganisation, of blocks that the bulk sync indexed.
+    await run_peer(peer, ours, node, chains, chains.newer)
+    await run_ours(ours, peer.engine, chains, chains.old_again)
+    await run_peer(peer, ours, node, chains, chains.old_again)
+    await run_peer(peer, theirs, node, chains, chains.old_again)
+    assert_same_database(Rows(ours, peer.engine), Rows(theirs, peer.engine))
 
 
 # -- their kill

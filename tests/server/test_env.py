@@ -229,6 +229,14 @@ def test_the_database_engine_is_one_of_two(base):
     assert refusal().startswith('unrecognised DB engine "lmdb": ')
 
 
+def test_the_bulk_sync_is_automatic_or_off(base):
+    assert Env().bulk_sync == "auto"
+    base.setenv("BULK_SYNC", "OFF")
+    assert Env().bulk_sync == "off"
+    base.setenv("BULK_SYNC", "no")
+    assert refusal() == 'unrecognised BULK_SYNC "no": set it to auto or off'
+
+
 def test_the_tor_banner_is_the_banner_by_default(base):
     base.setenv("BANNER_FILE", "banner")
     assert Env().tor_banner_file == "banner"

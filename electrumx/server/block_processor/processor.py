@@ -2,7 +2,8 @@
 
 Owns the tasks that follow the daemon's chain.  The parts: ``chain_state`` (the state in memory, and
 the steps that change it), ``strategies`` (the rules of a coin's transactions), ``block_parser``,
-``flush_scheduler`` (when the state is written), ``reorg`` (where the daemon's chain and ours
+``flush_scheduler`` (when the state is written), ``bulk_sync_task`` (how an empty database is
+filled), ``reorg`` (where the daemon's chain and ours
 diverge), ``prefetcher``, ``tip_reporter`` and ``compaction_tasks``.
 
 Runs in: the event loop; blocks are parsed and indexed in worker threads.
@@ -43,6 +44,7 @@ from electrumx.lib.errors import DeserializeError, OperatorError
 from electrumx.lib.log_text import printable
 from electrumx.lib.tasks import wait_for_event
 from electrumx.server.block_processor.block_parser import BlockParser, ParsedBlock
+from electrumx.server.block_processor.bulk_sync_task import BulkSyncTask
 from electrumx.server.block_processor.chain_state import ChainState
 from electrumx.server.block_processor.compaction_tasks import (
     EngineCompactionTask,
@@ -105,6 +107,7 @@ class BlockProcessor:
         self.reports = TipReporter(self.state, db, height, notifications)
         #: of each reorg: the height up to which it left the chain as it was
         self.forks: list[int] = self.reports.forks
+        self.bulk_sync = BulkSyncTask(env, db, daemon, self.state, strategy)
         self.row_compaction = RowCompactionTask(db, self.flush_scheduler)
         self.engine_compaction = EngineCompactionTask(db, self.state.lock, logger)
 
@@ -281,6 +284,10 @@ class BlockProcessor:
             raise DBError(f"the database needs blocks that the daemon does not give: {e}") from e
 
     async def _process_prefetched_blocks(self, caught_up_event: asyncio.Event) -> None:
+        if not self.replaces_steps():
+            await self.bulk_sync.run(
+                self.prefetcher, self.parser, self.refuse_if_repeated, self.RETRY_SECS
+            )
         while True:
             if self.height == self.daemon.cached_height() and not self.caught_up:
                 await self._first_caught_up()

@@ -11,6 +11,7 @@ from electrumx.lib import util
 from electrumx.lib.coins import Coin
 from electrumx.server.block_processor.cache_policy import CacheUse
 from electrumx.server.block_processor.chain_state import ChainState
+from electrumx.server.sync_estimate import txs_remaining
 
 
 class SyncProgress:
@@ -73,10 +74,5 @@ class SyncProgress:
 
     def estimate_txs_remaining(self) -> float:
         """Return a rough number of transactions still to index."""
-        coin, height = self._coin, self._state.height
-        daemon_height = self._daemon_height() or 0
-        tail = max(0, daemon_height - max(height, coin.TX_COUNT_HEIGHT))
-        estimate = tail * coin.TX_PER_BLOCK + max(coin.TX_COUNT - self._state.tx_count, 0)
-        # Early blocks are emptier than the average; the figure shrinks as height grows.
-        optimism = max(2.0 - 0.9 * height / max(coin.TX_COUNT_HEIGHT, 1), 1.0)
-        return float(estimate * optimism) if daemon_height > height else 0.0
+        state = self._state
+        return txs_remaining(self._coin, state.height, state.tx_count, self._daemon_height() or 0)

@@ -31,6 +31,7 @@ from electrumx.server.db.recent_blocks import RecentBlocks
 from electrumx.server.db.upgrade import OLD_VERSIONS, upgrade_utxo_store
 from electrumx.server.history.row_compaction import CompactionPass
 from electrumx.server.history.store import History
+from electrumx.server.runs.workspace import finish_move
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage.base import Storage
 from electrumx.server.storage.damage import DamageLog
@@ -165,6 +166,7 @@ class Stores:
         first_time = not self.tx_counts
         self.last_timed = time.monotonic()
         try:
+            finish_move(self.db_dir, self._logger)
             self._refuse_half_a_database()
             self.utxo_db = self.engine(str(self.db_dir / "utxo"), for_sync)
             fault_point("open: utxo store opened")

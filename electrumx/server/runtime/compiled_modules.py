@@ -10,6 +10,7 @@ from importlib import import_module
 #: Cython module, below electrumx.server -> the work that is slower without it
 COMPILED_MODULES = {
     "block_processor._fastblock": "parsing blocks",
+    "bulk_sync._fastbulk": "the initial sync",
     "block_processor._fasthistory": "indexing",
     "block_processor._fastindex": "indexing",
     "db._fastquery": "answering clients",

@@ -133,6 +133,21 @@ class RocksDB(Storage):
         """Make a copy of hard links in a folder that must not exist, on the same disk."""
         self.module.Checkpoint(self.db).create_checkpoint(path)
 
+    def new_table(self, path: str) -> Any:
+        """Return a writer of a table outside of the store: ``writer[key] = value``, in key order.
+
+        ``finish()`` ends it; one without rows cannot be finished.
+        """
+        writer = self.module.SstFileWriter(options=self._options())
+        writer.open(path)
+        return writer
+
+    def take_table(self, path: str) -> None:
+        """Make a finished table a part of the store, durably; its rows are newer than others."""
+        options = self.module.IngestExternalFileOptions()
+        options.set_move_files(True)
+        self.db.ingest_external_file([path], options)
+
     def get(self, key: bytes) -> bytes | None:  # noqa: D102
         value: bytes | None = self.db.get(key)
         return value

@@ -46,7 +46,9 @@ class AdminCommands:
     def info(self) -> dict[str, Any]:
         """Return a summary of the server's state."""
         uptime = time.monotonic() - self._start_time
-        return summary(self._shared, loop_lag=self._loop_lag.summary(), uptime=uptime)
+        found = summary(self._shared, loop_lag=self._loop_lag.summary(), uptime=uptime)
+        progress = self._processor.bulk_sync.progress
+        return found if progress is None else {"bulk sync": progress.summary(), **found}
 
     def stop(self) -> None:
         """Have the server shut down cleanly."""

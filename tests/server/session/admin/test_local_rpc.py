@@ -7,6 +7,7 @@ import pytest
 
 import electrumx
 from electrumx.lib.hash import hash_to_hex_str
+from electrumx.server.bulk_sync.progress import Progress
 from tests.fakes.session_world import FakeCoin, make_tx_hash, until, utxo
 
 
@@ -84,6 +85,18 @@ async def test_a_session_is_inspected(world, admin):
     assert (1, f"session with id={own} is not a client session") == await admin.error(
         "inspect_session", own
     )
+
+
+async def test_getinfo_shows_the_progress_of_a_bulk_sync(world, admin):
+    assert "bulk sync" not in await admin.request("getinfo")
+    world.bp.bulk_sync.progress = Progress("join", 12.345, 870_000, 61.0)
+    info = await admin.request("getinfo")
+    assert info["bulk sync"] == {
+        "phase": "join",
+        "percent": 12.3,
+        "height": 870_000,
+        "eta": "01m 01s",
+    }
 
 
 async def test_sessions_are_listed_oldest_first(world, admin):

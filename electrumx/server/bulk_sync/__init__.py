@@ -1,0 +1,1 @@
+"""The bulk sync of an empty database; ``driver`` tells how it works."""

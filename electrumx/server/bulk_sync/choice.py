@@ -1,0 +1,58 @@
+"""Whether a database is filled by the bulk sync or in the ordinary way.
+
+Owns the choice.  Runs in: a worker thread.
+"""
+
+import logging
+
+from electrumx.server.bulk_sync.space import space_needed
+from electrumx.server.db.database import DB
+from electrumx.server.env import Env
+from electrumx.server.runs.workspace import Workspace
+from electrumx.server.sync_estimate import txs_remaining
+
+#: blocks that are to be indexed at least: fewer take no time in the ordinary way
+MIN_BLOCKS = 1_000
+
+
+def use_bulk_sync(env: Env, db: DB, daemon_height: int, logger: logging.Logger) -> bool:
+    """Return whether the database, which is open, is to be filled by a bulk sync.
+
+    If not, what an earlier one has left is removed.
+    """
+    workspace = Workspace(db.db_dir, logger)
+    begun = workspace.folder.exists()
+    reason = _reason_against(env, db, daemon_height, begun, logger)
+    if reason is None:
+        return True
+    if begun:
+        logger.warning(f"removing the unfinished bulk sync in {workspace.folder}: {reason}")
+        workspace.remove()
+    return False
+
+
+def _reason_against(
+    env: Env,
+    db: DB,
+    daemon_height: int,
+    begun: bool,
+    logger: logging.Logger,
+) -> str | None:
+    if db.db_height >= 0:
+        return "the database has blocks"
+    if env.bulk_sync == "off":
+        return "BULK_SYNC is off"
+    if begun:
+        return None
+    if daemon_height - env.reorg_limit < MIN_BLOCKS:
+        return "the daemon's chain is short"
+    txs = txs_remaining(env.coin, -1, 0, daemon_height)
+    space = space_needed(db.db_dir, txs)
+    logger.info(f"the bulk sync needs {space}")
+    if not space.is_there:
+        logger.warning(
+            "the disk has too little room for the bulk sync: synchronising in the ordinary way, "
+            "which takes longer"
+        )
+        return "the disk has too little room"
+    return None

@@ -1,0 +1,263 @@
+"""The scan of a bulk sync: from blocks to runs.
+
+Owns the block last added, the chunk in memory, and how it is written.  Blocks are added to a chunk
+until its outputs and spends take their share of memory; its history, and what the flat files get,
+is *spilled* more often.  A chunk ends with a block, and what it left becomes a run.
+
+Order of writes, for each spill
+
+1. flat files: headers, tx counts and tx hashes, synced.  *A stop after this* leaves bytes beyond
+   the height of the manifest, which are overwritten;
+2. a section of history, synced;
+3. at the end of a chunk: its outputs and spends, synced, and the manifest that names the run, with
+   all sections of history since the run before.
+
+A stop before the last step loses the chunk: blocks are asked for again from the last run on.
+
+Runs in: worker threads; one adds, and one other may write what was taken.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from struct import Struct
+from typing import Any
+
+from electrumx.server.bulk_sync.contents import BlockContents, PackedBlock
+from electrumx.server.bulk_sync.kernels import Kernels
+from electrumx.server.db.flat_files import FlatFiles
+from electrumx.server.runs.manifest import Run, Section
+from electrumx.server.runs.records import HISTORY, LATE, OUTPUTS, SPENDS, UNDO, Kind
+from electrumx.server.runs.workspace import Workspace
+from electrumx.server.runtime.fault_points import fault_point
+from electrumx.server.storage.schema import HASH_LEN
+
+_LE8 = Struct("<Q")
+
+
+@dataclass(slots=True)
+class ParsedPart:
+    """Consecutive blocks, parsed."""
+
+    blocks: list[BlockContents]
+    #: for each of them: (number of the transaction, hashX) of what else is touched
+    extras: list[list[tuple[int, bytes]]]
+    #: hashes of the blocks, and what they say of those before them, natural order
+    hashes: list[bytes]
+    prev_hashes: list[bytes]
+    #: bytes of the raw blocks
+    size: int
+
+
+@dataclass(slots=True)
+class Spill:
+    """What was taken from memory to be written, up to a block."""
+
+    height: int
+    tip: bytes
+    tx_count: int
+    first_height: int
+    first_tx_num: int
+    headers: list[bytes] = field(default_factory=list)
+    #: LE8 cumulative counts, one a block
+    tx_counts: list[bytes] = field(default_factory=list)
+    #: for each block its hashes, joined
+    tx_hashes: list[bytes] = field(default_factory=list)
+    history: Any = None
+    undo: Any = None
+    undo_from: int | None = None
+    #: the chunk, if it ends here
+    chunk: Any = None
+
+
+class Scan:
+    """Blocks in memory on top of the last run."""
+
+    #: parts of the memory: a chunk's outputs and spends, of which two may be there, and history,
+    #: likewise
+    CHUNK_SHARE = 0.33
+    HISTORY_SHARE = 0.14
+    #: bytes of tx hashes after which the flat files are written
+    HASH_BYTES = 4_000_000
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        kernels: Kernels,
+        files: FlatFiles,
+        memory: int,
+        *,
+        genesis_activation: int,
+        any_order: bool,
+    ):
+        self.workspace = workspace
+        self.kernels = kernels
+        self.files = files
+        self.chunk_bytes = int(memory * self.CHUNK_SHARE)
+        self.history_bytes = int(memory * self.HISTORY_SHARE)
+        self.genesis_activation = genesis_activation
+        self.any_order = any_order
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what is in memory and go on from the manifest's last run."""
+        manifest = self.workspace.manifest
+        #: of the block last added
+        self.height = manifest.height
+        self.tip = manifest.tip
+        self.tx_count = manifest.tx_count
+        self.chunk = self.kernels.Chunk()
+        self._unspilled = self._new_spill()
+        self._hash_bytes = 0
+        #: of the writing thread: sections of history since the last run, and where the next goes
+        self._sections: dict[Kind, list[Section]] = {HISTORY: [], UNDO: []}
+        self._ends = {kind: self.workspace.end(kind) for kind in self._sections}
+        #: height from which on undo records are made without a gap
+        self._undo_from = manifest.undo_from
+        self._mark = time.monotonic()
+
+    def _new_spill(self) -> Spill:
+        return Spill(
+            self.height, self.tip, self.tx_count, self.height + 1, first_tx_num=self.tx_count
+        )
+
+    # -- adding
+
+    def add(self, part: ParsedPart, min_undo_height: int) -> None:
+        """Add blocks that are known to follow on the tip.
+
+        Those from ``min_undo_height`` on may be undone later: they get undo records, and their raw
+        blocks are kept.
+        """
+        chunk, spill = self.chunk, self._unspilled
+        for block, extras in zip(part.blocks, part.extras, strict=True):
+            height = self.height + 1
+            undo_height = -1
+            if height < min_undo_height:
+                self._undo_from = None
+            else:
+                undo_height = height
+                self._undo_from = height if self._undo_from is None else self._undo_from
+                self.files.write_raw_block(block.raw, height)
+            after_genesis = height >= self.genesis_activation
+            chunk.add(block, self.tx_count, after_genesis, self.any_order, undo_height)
+            for number, hashX in extras:
+                chunk.add_history(hashX, self.tx_count + number)
+            hashes = block.tx_hashes
+            self.tx_count += len(hashes) // HASH_LEN
+            self.height += 1
+            spill.headers.append(block.header)
+            spill.tx_hashes.append(hashes)
+            spill.tx_counts.append(_LE8.pack(self.tx_count))
+            self._hash_bytes += len(hashes) + len(block.header)
+        self.tip = part.hashes[-1]
+
+    @property
+    def chunk_is_full(self) -> bool:
+        """Whether the chunk is to end here."""
+        return bool(self.chunk.memsize >= self.chunk_bytes)
+
+    @property
+    def spill_due(self) -> bool:
+        """Whether something is to be written."""
+        return (
+            self.chunk_is_full
+            or self._hash_bytes >= self.HASH_BYTES
+            or bool(self.chunk.history_memsize >= self.history_bytes)
+        )
+
+    @property
+    def has_news(self) -> bool:
+        """Whether blocks were added since the last run."""
+        return self.height > self.workspace.manifest.height
+
+    def take_spill(self, end_chunk: bool) -> Spill:
+        """Take what is to be written; with ``end_chunk`` the chunk, too."""
+        spill = self._unspilled
+        spill.height, spill.tip, spill.tx_count = self.height, self.tip, self.tx_count
+        if end_chunk or self.chunk.history_memsize >= self.history_bytes:
+            spill.history = self.chunk.take_history()
+            spill.undo = self.chunk.take_undo()
+            spill.undo_from = self._undo_from
+        if end_chunk:
+            spill.chunk, self.chunk = self.chunk, self.kernels.Chunk()
+        self._unspilled = self._new_spill()
+        self._hash_bytes = 0
+        return spill
+
+    # -- writing
+
+    def write(self, spill: Spill) -> None:
+        """Write what was taken; the calls are in the order of the taking, one at a time."""
+        self.files.append(
+            spill.first_height,
+            spill.headers,
+            spill.first_tx_num,
+            b"".join(spill.tx_counts),
+            spill.tx_hashes,
+        )
+        if spill.history is not None:
+            self._write_section(HISTORY, self.kernels.sort_history(spill.history))
+            self._write_section(UNDO, spill.undo)
+            spill.history = spill.undo = None
+            fault_point("bulk: history written")
+        if spill.chunk is not None:
+            self._end_run(spill)
+
+    def _write_section(self, kind: Kind, records: bytes) -> None:
+        """Write sorted records that are part of the next run."""
+        if len(records):
+            section = self.workspace.files[kind].append(self._ends[kind], records)
+            self._ends[kind] = section.end
+            self._sections[kind].append(section)
+
+    def _end_run(self, spill: Spill) -> None:
+        workspace = self.workspace
+        chunk, spill.chunk = spill.chunk, None
+        sections = []
+        taken = ((SPENDS, chunk.spends), (LATE, chunk.late), (OUTPUTS, chunk.outputs))
+        for kind, records in taken:
+            sections.append(workspace.files[kind].append(workspace.end(kind), records()))
+            fault_point("bulk: outputs or spends written")
+        spends, late, outputs = sections
+        self.count_time()
+        manifest = workspace.manifest
+        manifest.runs.append(
+            Run(
+                spill.height,
+                spill.tip.hex(),
+                spill.tx_count,
+                outputs,
+                spends,
+                late,
+                self._sections[HISTORY],
+                self._sections[UNDO],
+            )
+        )
+        manifest.undo_from = spill.undo_from
+        self._sections = {HISTORY: [], UNDO: []}
+        workspace.save()
+        fault_point("bulk: run ended")
+
+    def count_time(self) -> None:
+        """Add the time since this was last called to what the manifest says."""
+        now = time.monotonic()
+        self.workspace.manifest.wall_time += now - self._mark
+        self._mark = now
+
+
+def part_of(
+    kernels: Kernels,
+    blocks: Sequence[Any],
+    hashes: list[bytes],
+    prev_hashes: list[bytes],
+    size: int,
+) -> ParsedPart:
+    """Return parsed blocks, compiled ones or packed ones, as a scan takes them."""
+    contents: list[BlockContents] = []
+    extras: list[list[tuple[int, bytes]]] = []
+    for block in blocks:
+        packed = isinstance(block, PackedBlock)
+        extras.append(block.extras if packed else [])
+        contents.append(kernels.ready(block) if packed else block)
+    return ParsedPart(contents, extras, hashes, prev_hashes, size)

@@ -1,0 +1,1 @@
+"""What a bulk sync has on disk beside the database: sorted runs, and the manifest that names them."""

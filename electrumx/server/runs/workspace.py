@@ -1,0 +1,166 @@
+"""The folder of a bulk sync: its run files, its manifest, and the stores being filled.
+
+Owns how it is found, checked at a start, gone back in, and removed.  It lies in the database
+directory, so that it is on the same disk as the stores, which are renamed into their places.
+
+Runs in: a worker thread.
+"""
+
+import logging
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from electrumx.lib import util
+from electrumx.server.runs import manifest as manifests
+from electrumx.server.runs.manifest import JOIN, SCAN, SWAP, Manifest, Section
+from electrumx.server.runs.records import (
+    HISTORY,
+    KINDS,
+    LATE,
+    OUTPUTS,
+    SPENDS,
+    UNDO,
+    UTXOS,
+    Kind,
+)
+from electrumx.server.runs.run_files import RunFile
+from electrumx.server.runtime.fault_points import fault_point
+from electrumx.server.storage.schema import DBError
+
+#: the folder in the database directory
+FOLDER = "bulk_sync"
+#: stores, the one that decides what is true last
+STORES = ("hist", "utxo")
+
+
+class Workspace:
+    """The folder; it exists from :meth:`open` on."""
+
+    def __init__(self, db_dir: Path, logger: logging.Logger):
+        self.db_dir = db_dir
+        self.folder = db_dir / FOLDER
+        self.logger = logger
+        self.files = {kind: RunFile(self.folder, kind) for kind in KINDS}
+        self.manifest = Manifest("", "")
+
+    def open(self, genesis: str, engine: str) -> None:
+        """Go on with what is there, or begin; one of another chain, engine or format is removed."""
+        found = None
+        try:
+            found = manifests.load(self.folder)
+        except DBError as e:
+            self.logger.warning(f"beginning the bulk sync again: {e}")
+        if found is not None and (found.genesis, found.engine) != (genesis, engine):
+            self.logger.warning("beginning the bulk sync again: coin, net or DB engine changed")
+            found = None
+        if found is not None and not self._is_complete(found):
+            self.logger.warning("beginning the bulk sync again: files are missing or too short")
+            found = None
+        if found is None:
+            self.remove()
+            self.folder.mkdir(exist_ok=True)
+            util.sync_directory(self.db_dir)
+            self.manifest = Manifest(genesis, engine)
+            self.save()
+        else:
+            self.manifest = found
+
+    def _is_complete(self, found: Manifest) -> bool:
+        """Return whether the files have what the present phase still reads."""
+        needed: dict[str, tuple[Kind, ...]] = {
+            SCAN: (OUTPUTS, SPENDS, LATE, HISTORY, UNDO),
+            JOIN: (OUTPUTS, SPENDS, LATE, HISTORY, UTXOS, UNDO),
+            manifests.UTXOS: (HISTORY, UTXOS, UNDO),
+            manifests.UNDO: (HISTORY, UNDO),
+            manifests.HISTORY: (HISTORY,),
+            SWAP: (),
+        }
+        kinds = needed[found.phase]
+        return all(self.files[kind].holds(found.sections(kind)) for kind in kinds)
+
+    def save(self) -> None:
+        """Make the manifest durable."""
+        self.manifest.save(self.folder)
+
+    def end(self, kind: Kind) -> int:
+        """Return the number of the record behind the last valid one of a kind."""
+        return max((section.end for section in self.manifest.sections(kind)), default=0)
+
+    def go_back(self, runs: int) -> None:
+        """Keep the first ``runs`` runs only, or none; what was merged is lost."""
+        if self.manifest.phase != SCAN:
+            runs = 0
+        if not runs:
+            genesis, engine = self.manifest.genesis, self.manifest.engine
+            self.remove()
+            self.folder.mkdir(exist_ok=True)
+            self.manifest = Manifest(genesis, engine)
+        else:
+            del self.manifest.runs[runs:]
+            if (self.manifest.undo_from or 0) > self.manifest.height:
+                self.manifest.undo_from = None
+        self.save()
+
+    def free(self, kind: Kind, sections: list[Section]) -> None:
+        """Give room of merged sections back."""
+        for section in sections:
+            self.files[kind].free(section)
+
+    def remove(self) -> None:
+        """Remove the folder; the manifest first, so that nothing half-removed is gone on with."""
+        self.close()
+        if not self.folder.exists():
+            return
+        (self.folder / manifests.NAME).unlink(missing_ok=True)
+        util.sync_directory(self.folder)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.folder)
+
+    def files_done(self) -> None:
+        """Remove all run files: they are merged."""
+        for file in self.files.values():
+            file.delete()
+
+    def close(self) -> None:
+        """Close all files."""
+        for file in self.files.values():
+            file.close()
+
+    @property
+    def temporary_bytes(self) -> int:
+        """The disk taken by run files now."""
+        total = 0
+        for kind in KINDS:
+            with suppress(FileNotFoundError):
+                total += (self.folder / kind.name).stat().st_blocks * 512
+        return total
+
+    # -- the stores
+
+    def move_stores(self) -> None:
+        """Put the stores that were filled in the places of the database's, which are empty.
+
+        Nobody may have them open.  May be repeated after a stop at any instant.
+        """
+        for name in STORES:
+            made, place = self.folder / name, self.db_dir / name
+            if made.exists():
+                shutil.rmtree(place, ignore_errors=True)
+                fault_point("bulk: empty store removed")
+                made.rename(place)
+                util.sync_directory(self.db_dir)
+                fault_point("bulk: store moved")
+
+
+def finish_move(db_dir: Path, logger: logging.Logger) -> None:
+    """Complete the last step of a bulk sync that was stopped in it.  Call it before stores are opened."""
+    workspace = Workspace(db_dir, logger)
+    try:
+        found = manifests.load(workspace.folder)
+    except DBError:
+        return
+    if found is not None and found.phase == SWAP:
+        workspace.manifest = found
+        workspace.move_stores()
+        workspace.remove()

@@ -1,0 +1,396 @@
+"""The bulk sync leaves the database that the ordinary sync leaves, whatever the coin and engine."""
+
+import asyncio
+import errno
+import logging
+import os
+import random
+import re
+
+import pytest
+
+from electrumx.lib.coins import BitcoinCashRegtest
+from electrumx.server.block_processor.variants import LTORBlockProcessor
+from electrumx.server.bulk_sync import choice, kernels
+from electrumx.server.bulk_sync.progress import Progress
+from electrumx.server.bulk_sync.scan import Scan
+from electrumx.server.bulk_sync.space import SpaceNeeded
+from electrumx.server.bulk_sync.stores import StoreFiller
+from electrumx.server.db.flat_files import FlatFiles
+from electrumx.server.history import store as history_module
+from electrumx.server.runs.manifest import Manifest, Section
+from electrumx.server.runs.records import HISTORY, KINDS
+from electrumx.server.runs.run_files import RunFile, Sorted, ranges
+from electrumx.server.storage.schema import DBError
+from tests.conftest import require
+from tests.fakes.bulk import contents, make_limits_small, sync
+from tests.fakes.chain import COIN, ChainMaker, Model, hashX_of
+from tests.fakes.format_chain import MAKERS, FormatChain, FormatDaemon
+from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
+
+ENGINES = ["leveldb", "rocksdb"]
+
+
+def require_engine(engine):
+    if engine == "rocksdb":
+        pytest.importorskip("rocksdict", reason="the rocksdb extra is not installed")
+
+
+@pytest.fixture(autouse=True)
+def _small_limits(monkeypatch):
+    make_limits_small(monkeypatch)
+
+
+@pytest.fixture
+def short_rows(monkeypatch):
+    """Have scripts with many transactions get several history rows."""
+    init = history_module.History.__init__
+
+    def limited(self, *args):
+        init(self, *args)
+        self.max_hist_row_entries = 7
+
+    monkeypatch.setattr(history_module.History, "__init__", limited)
+
+
+def count_runs(monkeypatch):
+    """Return a list that has the height of each run, once a scan has ended it."""
+    heights = []
+    end_run = Scan._end_run
+
+    def counted(self, spill):
+        end_run(self, spill)
+        heights.append(self.workspace.manifest.height)
+
+    monkeypatch.setattr(Scan, "_end_run", counted)
+    return heights
+
+
+async def both(tmp_path, make_daemon, **settings):
+    """What the bulk sync and the ordinary sync leave of the same chain."""
+    processor_class = settings.pop("processor_class", None)
+    found = []
+    for choose in ("auto", "off"):
+        folder = tmp_path / choose
+        folder.mkdir()
+        env = make_env(folder, bulk_sync=choose, **settings)
+        await sync(env, make_daemon(), processor_class or env.coin.BLOCK_PROCESSOR)
+        assert not (folder / "bulk_sync").exists()
+        found.append(await contents(env))
+    return found
+
+
+@pytest.mark.parametrize("indexer", ["python", "compiled"])
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("seed", range(3))
+async def test_bulk_sync_leaves_what_the_ordinary_sync_leaves(
+    tmp_path, monkeypatch, engine, indexer, seed, short_rows
+):
+    require_engine(engine)
+    if indexer == "compiled":
+        require(kernels.compiled_module(), "the compiled modules were not built")
+    runs = count_runs(monkeypatch)
+    maker = ChainMaker(seed=seed, scripts=9, duplicates=0.15)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    bulk, ordinary = await both(
+        tmp_path, lambda: ScriptedDaemon(chain), engine=engine, indexer=indexer, reorg_limit=12
+    )
+    assert bulk == ordinary
+    # Nothing was proved if everything was in memory at once.
+    assert len(runs) > 4
+    assert runs[-1] == 60
+
+
+@pytest.mark.parametrize("indexer", ["python", "compiled"])
+async def test_bulk_sync_of_blocks_in_canonical_order_with_tokens(tmp_path, indexer):
+    if indexer == "compiled":
+        require(kernels.compiled_module(), "the compiled modules were not built")
+    maker = ChainMaker(seed=5, scripts=9, ltor=True, tokens=True)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 50))
+    bulk, ordinary = await both(
+        tmp_path,
+        lambda: ScriptedDaemon(chain),
+        coin=BitcoinCashRegtest,
+        indexer=indexer,
+        reorg_limit=12,
+        processor_class=LTORBlockProcessor,
+    )
+    assert bulk == ordinary
+
+
+@pytest.mark.parametrize("maker_class", MAKERS, ids=lambda maker: maker.__name__)
+async def test_bulk_sync_of_every_format_leaves_what_the_ordinary_sync_leaves(
+    tmp_path, monkeypatch, maker_class
+):
+    runs = count_runs(monkeypatch)
+    made = FormatChain(maker_class(seed=3))
+    chain = made.chain(made.grow(made.genesis_hash, 30))
+    bulk, ordinary = await both(
+        tmp_path, lambda: FormatDaemon(made, chain), coin=made.coin, reorg_limit=9
+    )
+    assert bulk == ordinary
+    assert len(runs) > 1
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_blocks_are_undone_after_a_bulk_sync(tmp_path, engine):
+    require_engine(engine)
+    maker = ChainMaker(seed=2, scripts=9)
+    fork = maker.grow(maker.genesis_hash, 40)
+    old, new = maker.grow(fork, 8), maker.grow(fork, 9)
+    daemon = ScriptedDaemon(maker.chain(old))
+    async with World(make_env(tmp_path, engine=engine, reorg_limit=10), daemon) as world:
+        await world.until_at(maker.chain(old))
+        daemon.set_chain(maker.chain(new))
+        await world.until_at(maker.chain(new))
+        scripts = [hashX_of(script) for script in maker.scripts]
+        await assert_equals_model(world.db, Model(maker.chain(new)), scripts)
+
+
+class GatedDaemon(ScriptedDaemon):
+    """A node that does not give a block of some height before it is told to."""
+
+    def __init__(self, chain, closed_from):
+        super().__init__(chain)
+        self.closed = set(chain[closed_from:])
+        self.opened = asyncio.Event()
+
+    async def raw_blocks(self, hex_hashes):
+        raws = await super().raw_blocks(hex_hashes)
+        if not self.closed.isdisjoint(raws):
+            await self.opened.wait()
+        return raws
+
+
+def fetch_three_at_once(monkeypatch):
+    monkeypatch.setattr(COIN, "max_fetch_blocks", classmethod(lambda cls, height: 3))
+
+
+@pytest.mark.parametrize("common", [0, 10, 25])
+async def test_a_fork_below_the_last_run_goes_back_to_one_that_the_node_has(
+    tmp_path, monkeypatch, caplog, common
+):
+    fetch_three_at_once(monkeypatch)
+    caplog.set_level(logging.WARNING)
+    runs = count_runs(monkeypatch)
+    maker = ChainMaker(seed=4, scripts=9)
+    fork = maker.grow(maker.genesis_hash, common)
+    old, new = maker.grow(fork, 40 - common), maker.grow(fork, 41 - common)
+    chain, other = maker.chain(old), maker.chain(new)
+    env = make_env(tmp_path, reorg_limit=5)
+    daemon = GatedDaemon(chain, 35)
+    async with World(env, daemon) as world:
+        await world.until(
+            lambda: world.bp.bulk_sync.progress and world.bp.bulk_sync.progress.height >= 30
+        )
+        daemon.set_chain(other)
+        daemon.opened.set()
+        await world.until_at(other)
+        await world.until(lambda: world.bp.engine_compaction.done)
+    # Up to the fork nothing is indexed twice.
+    kept = max((height for height in runs if height <= common), default=-1)
+    assert f"going back to height {kept:,d}" in caplog.text
+    assert runs[-1] == 41
+    folder = tmp_path / "ordinary"
+    folder.mkdir()
+    other_env = make_env(folder, reorg_limit=5, bulk_sync="off")
+    await sync(other_env, ScriptedDaemon(other))
+    assert await contents(env) == await contents(other_env)
+
+
+async def test_a_stopped_server_goes_on_from_its_last_chunk(tmp_path, monkeypatch):
+    runs = count_runs(monkeypatch)
+    maker = ChainMaker(seed=6, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    fetch_three_at_once(monkeypatch)
+    env = make_env(tmp_path, reorg_limit=5)
+    asked = []
+
+    class Daemon(ScriptedDaemon):
+        async def block_hex_hashes(self, first, count):
+            asked.append(first)
+            return await super().block_hex_hashes(first, count)
+
+    async with World(env, Daemon(chain)) as world:
+        await world.until(
+            lambda: world.bp.bulk_sync.progress and world.bp.bulk_sync.progress.height > 20
+        )
+    reached = runs[-1]
+    assert 20 < reached <= 60
+    asked.clear()
+    await sync(env, Daemon(chain))
+    assert [height for height in asked if height > 1] != []
+    assert min(height for height in asked if height > 1) >= reached
+    await _assert_is_chain(env, maker, chain)
+
+
+async def _assert_is_chain(env, maker, chain):
+    async with World(env, ScriptedDaemon(chain)) as world:
+        await world.until_at(chain)
+        scripts = [hashX_of(script) for script in maker.scripts]
+        await assert_equals_model(world.db, Model(chain), scripts)
+
+
+async def test_a_short_chain_is_indexed_block_by_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(choice, "MIN_BLOCKS", 1000)
+    runs = count_runs(monkeypatch)
+    maker = ChainMaker(seed=1)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 20))
+    await sync(make_env(tmp_path, reorg_limit=5), ScriptedDaemon(chain))
+    assert runs == []
+
+
+async def test_switching_the_bulk_sync_off_removes_an_unfinished_one(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.WARNING)
+    maker = ChainMaker(seed=6, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    fetch_three_at_once(monkeypatch)
+    async with World(make_env(tmp_path), ScriptedDaemon(chain)) as world:
+        await world.until(
+            lambda: world.bp.bulk_sync.progress and world.bp.bulk_sync.progress.height > 20
+        )
+    assert (tmp_path / "bulk_sync" / "manifest").exists()
+    env = make_env(tmp_path, bulk_sync="off")
+    await sync(env, ScriptedDaemon(chain))
+    assert not (tmp_path / "bulk_sync").exists()
+    assert "removing the unfinished bulk sync" in caplog.text
+    await _assert_is_chain(env, maker, chain)
+
+
+async def test_a_disk_without_room_is_filled_in_the_ordinary_way(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    runs = count_runs(monkeypatch)
+    maker = ChainMaker(seed=1)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 40))
+    monkeypatch.setattr(choice, "space_needed", lambda *args: SpaceNeeded(2 * 10**9, 10**9, 10**9))
+    await sync(make_env(tmp_path, reorg_limit=5), ScriptedDaemon(chain))
+    assert runs == []
+    assert (
+        "2.0 GB of disk at its most, and leaves a database of 1.0 GB; 1.0 GB are free"
+        in caplog.text
+    )
+    assert "too little room" in caplog.text
+
+
+async def test_a_spend_of_no_output_is_refused_with_its_transaction(tmp_path):
+    maker = ChainMaker(seed=8, scripts=9)
+    tip = maker.grow(maker.genesis_hash, 30)
+    raw, prev_hash, unspent = maker.blocks[tip]
+    maker.blocks[tip] = (raw, prev_hash, {**unspent, (b"\x77" * 32, 5): 10})
+    # The newest are favoured, so soon one spends it.
+    while b"\x77" * 32 not in maker.blocks[tip][0]:
+        tip = maker.extend(tip)
+    chain = maker.chain(tip)
+    spender = next(
+        tx_hash
+        for tx, tx_hash in make_env(tmp_path).coin.block(chain[-1], 1).transactions
+        if any(txin.prev_hash == b"\x77" * 32 for txin in tx.inputs)
+    )
+    with pytest.raises(Exception, match=f"{spender[::-1].hex()} spends output 5 of"):
+        await sync(make_env(tmp_path, reorg_limit=5), ScriptedDaemon(chain))
+
+
+def fail_write(monkeypatch, owner, name, number):
+    """Have the ``number``-th call of a method fail as on a full disk, and those after it."""
+    write = getattr(owner, name)
+    calls = []
+
+    def full(*args, **kwargs):
+        calls.append(args)
+        if len(calls) >= number:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, full)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "number"),
+    [
+        (RunFile, "append", 1),
+        (RunFile, "append", 9),
+        (Manifest, "save", 4),
+        (FlatFiles, "append", 5),
+        (StoreFiller, "write", 2),
+        (StoreFiller, "write", 6),
+    ],
+)
+async def test_a_full_disk_stops_the_server_with_one_line_and_it_goes_on_when_there_is_room(
+    tmp_path, owner, name, number
+):
+    maker = ChainMaker(seed=6, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    env = make_env(tmp_path, reorg_limit=5)
+    with pytest.MonkeyPatch.context() as patch:
+        fail_write(patch, owner, name, number)
+        with pytest.raises(DBError, match="the disk is full: make room") as caught:
+            await sync(env, ScriptedDaemon(chain))
+    assert "\n" not in str(caught.value)
+    await sync(env, ScriptedDaemon(chain))
+    await _assert_is_chain(env, maker, chain)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("spread", [1, 1 << 20, None])
+@pytest.mark.parametrize("range_bytes", [1, 300, 10**9])
+def test_ranges_of_sorted_sections_hold_each_record_once(tmp_path, kind, spread, range_bytes):
+    """``spread``: how far keys are from each other at most; None for keys like hashes."""
+    choose = random.Random(f"{kind.name} {spread}")
+    file = RunFile(tmp_path, kind)
+    sections, records = [], []
+    for count in (0, 1, 40, 200):
+        keys = [
+            choose.randbytes(kind.bound_len)
+            if spread is None
+            else (choose.randrange(spread) + (1 << 20)).to_bytes(kind.bound_len, "big")
+            for _ in range(count)
+        ]
+        found = sorted(key.ljust(kind.length, b"\7") for key in keys)
+        first = sections[-1].end if sections else 0
+        sections.append(file.append(first, b"".join(found)))
+        records += found
+    start = choose.choice([0, int.from_bytes(choose.choice(records)[: kind.bound_len], "big")])
+    seen, end = [], start
+    for part in ranges([Sorted(file, sections)], start, range_bytes):
+        assert part.first == end
+        end = part.end
+        inside = [raw for section in part.parts[0] for raw in split(file.read(section), kind)]
+        bounds = [int.from_bytes(raw[: kind.bound_len], "big") for raw in inside]
+        assert all(part.first <= bound < part.end for bound in bounds)
+        assert len(inside) * kind.length <= 1.5 * range_bytes or len(set(bounds)) == 1
+        seen += inside
+    assert end == 1 << 8 * kind.bound_len
+    expected = [raw for raw in records if int.from_bytes(raw[: kind.bound_len], "big") >= start]
+    assert sorted(seen) == sorted(expected)
+    file.close()
+
+
+def split(raw, kind):
+    return [raw[n : n + kind.length] for n in range(0, len(raw), kind.length)]
+
+
+def test_a_freed_part_of_a_run_file_gives_its_room_back(tmp_path):
+    file = RunFile(tmp_path, HISTORY)
+    section = file.append(0, os.urandom(16 * 100_000))
+    before = os.stat(file.path).st_blocks
+    file.free(Section(0, 50_000))
+    if not file.can_punch:
+        pytest.skip("the file system cannot punch holes")
+    assert os.stat(file.path).st_blocks <= before * 0.6
+    assert len(file.read(section)) == 16 * 100_000
+    file.close()
+
+
+async def test_the_time_of_each_phase_is_logged(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    maker = ChainMaker(seed=6, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    await sync(make_env(tmp_path, reorg_limit=5), ScriptedDaemon(chain))
+    times = re.findall(r"bulk sync: (\w+) took [\d.]+s", caplog.text)
+    assert times == ["scan", "join", "utxos", "undo", "history"]
+
+
+def test_progress_is_one_line_for_the_service_manager():
+    progress = Progress("join", 12.345, 870_000, None)
+    assert str(progress) == "join 12.3%, height 870,000"
+    assert progress.summary()["eta"] is None
