@@ -105,7 +105,7 @@ class Notifier:
         return steps
 
     async def _take_outpoints(self, steps: list[Confirmed] | None) -> None:
-        """Take over what the steps to the tip did to outpoints, and have their status told."""
+        """Apply the steps to the tip to the cached outpoints, and mark the watched ones."""
         watch, statuses = self._outpoints.watch, self._statuses
         if steps is None:
             statuses.clear()
