@@ -14,7 +14,7 @@ NAMES: ProtocolVersion = (1, 4, 3)
 PACKAGES: ProtocolVersion = (1, 6, 0)
 OUTPOINTS: ProtocolVersion = (1, 7, 0)
 
-# What a server may announce as its maximum, ascending
+# The maxima that a server may announce, ascending
 MAXIMA: tuple[ProtocolVersion, ...] = ((1, 4), (1, 4, 1), PLAIN, NAMES, PACKAGES, OUTPOINTS)
 # Those whose methods differ, ascending: there is no 1.5
 DEFINED: tuple[ProtocolVersion, ...] = ((1, 4), (1, 4, 1), PLAIN, NAMES, (1, 6), (1, 7))
@@ -28,8 +28,8 @@ def defined_version(version: ProtocolVersion) -> ProtocolVersion:
 def maximum_of(text: str) -> ProtocolVersion | None:
     """Return the maximum that a setting means: "1.6" is (1, 6, 0); None of empty text.
 
-    A version that is not defined means the highest one below it.  Raises ValueError for what is no
-    version, or below 1.4.
+    A version that is not defined means the highest one below it.  Raises ValueError for other
+    texts, and versions below 1.4.
     """
     if not text.strip():
         return None

@@ -1,8 +1,8 @@
 """The outpoints that clients are subscribed to, and which of them may have another status.
 
-Whoever changes what is known of transactions marks what that touches: the mempool, transaction by
-transaction, and the notifications of blocks.  Too many are marked rather than too few: their status
-is worked out anew, and compared.  On the event loop.
+The mempool marks the outpoints of each transaction that it adds or removes, and the notifier those
+of blocks.  Too many are marked rather than too few: their status
+is computed again, and compared.  On the event loop.
 """
 
 from collections.abc import Iterable
@@ -57,6 +57,6 @@ class OutpointWatch:
             self.touched.update((tx_hash, index) for index in indexes)
 
     def take(self) -> set[Outpoint]:
-        """Return what was touched, and begin anew."""
+        """Return the touched outpoints, and clear them."""
         touched, self.touched = self.touched, set()
         return touched
