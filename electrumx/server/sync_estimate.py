@@ -1,4 +1,4 @@
-"""How much of a chain is still to be indexed, estimated from what is known of the coin.
+"""How much of a chain is still to be indexed, estimated from the coin's figures.
 
 Pure; any thread may run it.
 """

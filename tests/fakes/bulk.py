@@ -44,7 +44,7 @@ async def sync(env, daemon, processor_class=BlockProcessor):
     """Follow a node's chain to its tip and shut down."""
     async with World(env, daemon, processor_class) as world:
         await world.until(world.caught_up.is_set)
-        # What is merged after the initial sync has its end.
+        # Compaction after the initial sync ends.
         await world.until(lambda: world.bp.engine_compaction.done)
 
 

@@ -42,7 +42,7 @@ def failed(*errors):
     }
 
 
-#: rows of the table of packages: name, the node's answer, what is answered if it is not verbose
+#: rows of the table of packages: name, the node's answer, our answer if it is not verbose
 PACKAGES = [
     ("1", package("success", p=accepted(0), c=accepted(1e-5)), {"success": True}),
     ("2 again", package("success", p={"vsize": 110}, c={"vsize": 110}), {"success": True}),
@@ -123,7 +123,7 @@ def told(txid, **members):
     return {"txid": txid, "wtxid": WTXIDS[txid], **members}
 
 
-#: rows of the table of testmempoolaccept: name, the node's answer, what is answered
+#: rows of the table of testmempoolaccept: name, the node's answer, our answer
 ACCEPTANCES = [
     ("good", [allowed(P), allowed(C)], [told(P, allowed=True), told(C, allowed=True)]),
     (

@@ -9,7 +9,7 @@ that a power cut after any entry of the journal may have left:
 * a file or folder made since the last fsync of the folder above it may not exist, whatever was
   written into it; a file removed since then may exist again;
 * of a store's unsynced puts, the first few are there;
-* a file that was renamed may have its old name, and what it replaced be there, until the folder is
+* a file that was renamed may have its old name, and the replaced one be there, until the folder is
   synced; the last few of the stores that were moved or removed may be where they were.
 """
 
@@ -29,7 +29,7 @@ class LossyStore(Storage):
     """An engine in memory, for DB_ENGINE=lossy."""
 
     ENGINE = "lossy"
-    #: what the file CURRENT of a store says -> its rows
+    #: content of a store's file CURRENT -> its rows
     stores: dict[str, dict[bytes, bytes]] = {}
     numbers = count()
     #: the disk that is notified of every write, if any
@@ -218,7 +218,7 @@ class _State:
         self.new = set()  # paths whose entry in the folder above is not durable
         self.removed = {}  # path -> content, its removal not being durable
         self.replaced = {}  # path -> what was there before a rename that is not durable, or None
-        self.moves = []  # what undoes each move and removal of a folder that is not durable
+        self.moves = []  # functions that undo each move and removal of a folder that is not durable
 
     # -- the entries of the journal
 

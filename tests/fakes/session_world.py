@@ -318,7 +318,7 @@ class FakeDaemon:
         self.blocks = {}  # hex hash of a transaction -> that of its block
         self.heights = {}  # hex hash of a block -> its height
         self.unconfirmed = set()  # hex hashes of transactions that are in no block
-        self.methods = set()  # that tell which protocol can be served
+        self.methods = set()  # that decide which protocol can be served
         self.indexes = {"txindex": {"synced": True}}
         self.url_changed = asyncio.Event()
 
@@ -725,7 +725,7 @@ async def session_world(
     try:
         if ready:
             await until(lambda: serving.done() or len(manager.listeners.open) == len(env.services))
-        # What the server asked for itself
+        # The server's own requests
         daemon.calls.clear()
         yield world
     finally:

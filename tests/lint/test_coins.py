@@ -179,7 +179,7 @@ CORRECTED_CLASSES = {
     ("DogecoinTestnet", "DESERIALIZER"): "DeserializerAuxPowSegWit",
     ("Emercoin", "SESSIONCLS"): "AuxPoWElectrumX",
     ("ViacoinTestnetSegWit", "DESERIALIZER"): "DeserializerAuxPowSegWit",
-    # Proofs of what names' values are.
+    # Proofs of names' values.
     **{
         (name, "SESSIONCLS"): "NameElectrumX"
         for name in ("Namecoin", "NamecoinTestnet", "NamecoinRegtest")

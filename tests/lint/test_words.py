@@ -2,7 +2,6 @@
 
 import ast
 import re
-from collections import Counter
 
 import pytest
 
@@ -29,20 +28,6 @@ FIXED = {
 TRIPLE_QUOTED = re.compile(r'(?P<indent>^[ \t]*r?)?(?P<text>"""(?:.*?)""")', re.M | re.S)
 # Comment lines that follow each other, or the comment that ends a line of code.
 COMMENT = re.compile(r"(?P<text>^[ \t]*#.*(?:\n[ \t]*#.*)*|(?<=  )#[: ].*)", re.M)
-# Banned words that are still there, by file or folder: an upper limit, lowered with every change.
-REMAINING = {
-    "docs": 11,
-    "electrumx/server/session": 152,
-    "tests/property": 11,
-    "tests/server": 8,
-    "tests/server/session": 38,
-}
-
-
-def area_of(name):
-    """The longest entry of REMAINING that holds a file, or the file's own name."""
-    holders = [area for area in REMAINING if name == area or name.startswith(area + "/")]
-    return max(holders, key=len, default=name)
 
 
 def comments_and_docstrings(source):
@@ -111,15 +96,9 @@ def checked_files():
             yield name, path
 
 
-def test_no_banned_word_is_added():
-    found = {name: banned_words_in(name, path.read_text()) for name, path in checked_files()}
-    counts = Counter()
-    for name, lines in found.items():
-        counts[area_of(name)] += len(lines)
-    above = {area for area, count in counts.items() if count > REMAINING.get(area, 0)}
-
-    guilty = [line for name, lines in found.items() if area_of(name) in above for line in lines]
-    assert guilty == []
+def test_no_banned_word_is_used():
+    found = [banned_words_in(name, path.read_text()) for name, path in checked_files()]
+    assert [line for lines in found for line in lines] == []
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def is_finite(value):
 
 
 def parsed(message):
-    """Return what a message means; texts that differ in escapes only are equal."""
+    """Return the meaning of a message; texts that differ in escapes only are equal."""
     return None if message is None else repr(json.loads(message))
 
 
@@ -169,7 +169,7 @@ def send_theirs(request, result):
     try:
         return request.send_result(as_their_result(result))
     except ProtocolError:
-        # What cannot be encoded: ours answers with an internal error
+        # A result that cannot be encoded: ours answers with an internal error
         error = RPCError(-32603, "internal server error")
         return request.send_result(error)
 

@@ -1,4 +1,4 @@
-"""Every request is answered once and gives its slot back, whatever is late or runs into a time-out."""
+"""Every request is answered once and gives its slot back, after delays and time-outs too."""
 
 import asyncio
 import json
@@ -90,7 +90,7 @@ class SlowHandlers(Handlers):
     @rpc_method("cancelled")
     async def cancelled(self, secs):
         await asyncio.sleep(secs)
-        # As of a read that somebody else has given up
+        # As of a shared read that another caller has cancelled
         raise asyncio.CancelledError
 
     @rpc_method("cancelled.future")

@@ -28,7 +28,7 @@ from tests.fakes.connections import FakeSocketTransport, connection_context
 
 
 class Sent:
-    """A transport that keeps what it is given."""
+    """A transport that keeps the messages it is given."""
 
     is_writable = True
     is_held = False
@@ -41,7 +41,7 @@ class Sent:
         self.messages += messages
 
     def note_unanswered(self):
-        """Nobody counts."""
+        """Count nothing."""
 
     def hold(self, *, held):
         self.is_held = held
@@ -285,13 +285,13 @@ def _slices_end_by_count():
 async def _settled(session):
     while session.is_busy():
         await asyncio.sleep(0)
-    # What is scheduled only
+    # Callbacks that are only scheduled
     await asyncio.sleep(0)
     await asyncio.sleep(0)
 
 
 def _conversation(loop, receiver_class, messages, **settings):
-    """What came of messages, received one after the other: all that can be observed."""
+    """Return all observable effects of messages, received one after the other."""
 
     async def converse():
         session = Session(Sent(), receiver=receiver_class, **settings)
@@ -306,7 +306,7 @@ def _conversation(loop, receiver_class, messages, **settings):
         sizes = (session.receiver.recv_count, session.receiver.recv_size, queue.send_count)
         counts = {name: n for name, n in session.methods.counts.items() if n}
         state = (queue.rpc_version.name, session.transport.ended, account.errors, session.logged)
-        # What is escaped in one form only may differ in length.
+        # Texts that are escaped in one form only may differ in length.
         return replies, sizes, counts, state, round(account.cost - 0.001 * queue.send_size, 6)
 
     return loop.run_until_complete(converse())

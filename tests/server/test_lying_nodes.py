@@ -1,4 +1,4 @@
-"""Whatever a node answers, a call returns what it promises or raises DaemonError."""
+"""Whatever a node answers, a call returns its promised result or raises DaemonError."""
 
 import asyncio
 import json
@@ -55,7 +55,7 @@ class Response:
 
 
 class Session:
-    """Answers what it is told to at first, and then with an error, so that each call ends."""
+    """Gives the set answers at first, and then an error, so that each call ends."""
 
     def __init__(self, answers, shape):
         self.answers = list(answers)
@@ -133,7 +133,7 @@ CLASSES = {
     answers=st.lists(values, min_size=1, max_size=3),
     shape=st.sampled_from(["result", "result", "error", "anything"]),
 )
-def test_an_answer_is_what_the_call_promises_or_a_daemon_error(name, answers, shape):
+def test_a_call_returns_its_promised_result_or_raises_a_daemon_error(name, answers, shape):
     call, is_promised = CALLS[name]
 
     async def run():
@@ -145,7 +145,7 @@ def test_an_answer_is_what_the_call_promises_or_a_daemon_error(name, answers, sh
         except DaemonError:
             return False, None
         except ConnectionError:
-            # What call_aside() raises for all that is no answer.
+            # call_aside() raises it for everything that is no answer.
             assert name == "aside"
             return False, None
 

@@ -10,18 +10,18 @@ from tests.fakes.virtual_time import VirtualTimeLoop
 
 class Listener:
     def __init__(self):
-        self.heard = []
+        self.received = []
 
     async def notify(self, height, touched):
-        self.heard.append((height, touched))
+        self.received.append((height, touched))
 
 
 async def started(height):
     notifications, listener = Notifications(), Listener()
     await notifications.start(height, listener.notify)
-    assert listener.heard == [(height, set())]
-    listener.heard.clear()
-    return notifications, listener.heard
+    assert listener.received == [(height, set())]
+    listener.received.clear()
+    return notifications, listener.received
 
 
 async def play(notifications, steps):
@@ -97,10 +97,10 @@ async def play(notifications, steps):
     ],
 )
 async def test_traces(start, steps, expected):
-    notifications, heard = await started(start)
+    notifications, received = await started(start)
     await play(notifications, steps)
 
-    assert heard == [(height, set(touched)) for height, touched in expected]
+    assert received == [(height, set(touched)) for height, touched in expected]
 
 
 async def test_no_client_is_notified_before_start():
@@ -109,16 +109,16 @@ async def test_no_client_is_notified_before_start():
     listener = Listener()
     await notifications.start(5, listener.notify)
 
-    assert listener.heard == [(5, set())]
+    assert listener.received == [(5, set())]
     assert notifications.notify == listener.notify
 
 
 async def test_the_callers_sets_stay_theirs():
-    notifications, heard = await started(5)
+    notifications, received = await started(5)
     mine, blocks = {b"a"}, {b"b"}
     await notifications.on_block(blocks, 6)
     await notifications.on_mempool(mine, 6)
-    heard[0][1].add(b"z")
+    received[0][1].add(b"z")
 
     assert (mine, blocks) == ({b"a"}, {b"b"})
 
@@ -127,21 +127,21 @@ async def test_the_callers_sets_stay_theirs():
 
 
 def in_virtual_time(scenario):
-    """Run scenario(notifications, heard) with notifications that are started at height 5."""
+    """Run scenario(notifications, received) with notifications that are started at height 5."""
 
     async def main():
         loop = asyncio.get_running_loop()
-        notifications, heard = Notifications(), []
+        notifications, received = Notifications(), []
         notifications.unknown = False
 
         async def notify(height, touched):
-            heard.append((round(loop.time(), 3), height, touched))
+            received.append((round(loop.time(), 3), height, touched))
 
         await notifications.start(5, notify, lambda: not notifications.unknown)
-        heard.clear()
+        received.clear()
         running = asyncio.ensure_future(notifications.run())
         try:
-            await scenario(notifications, heard)
+            await scenario(notifications, received)
         finally:
             running.cancel()
             await asyncio.wait([running])
@@ -154,29 +154,29 @@ def in_virtual_time(scenario):
 
 
 def test_a_block_waits_one_second_for_the_mempool():
-    async def scenario(notifications, heard):
+    async def scenario(notifications, received):
         await notifications.on_block({b"a"}, 6)
         await asyncio.sleep(PAIR_SECS - 0.01)
-        assert heard == []
+        assert received == []
         await notifications.on_block({b"b"}, 7)
         await asyncio.sleep(0.02)
         # That of the first block began
-        assert heard == [(PAIR_SECS, 7, {b"a", b"b"})]
+        assert received == [(PAIR_SECS, 7, {b"a", b"b"})]
         assert notifications.mempool_late
 
     in_virtual_time(scenario)
 
 
 def test_a_mempool_that_missed_its_deadline_is_not_waited_for_until_it_is_complete():
-    async def scenario(notifications, heard):
+    async def scenario(notifications, received):
         await notifications.on_block({b"a"}, 6)
         await notifications.on_mempool({b"m"}, 6, complete=False)
-        assert heard == []
+        assert received == []
         await asyncio.sleep(2)
         await notifications.on_block({b"b"}, 7)
-        assert len(heard) == 1
+        assert len(received) == 1
         await notifications.on_mempool(set(), 7, complete=False)
-        assert [(height, touched) for _time, height, touched in heard] == [
+        assert [(height, touched) for _time, height, touched in received] == [
             (6, {b"a", b"m"}),
             (7, {b"b"}),
         ]
@@ -184,19 +184,19 @@ def test_a_mempool_that_missed_its_deadline_is_not_waited_for_until_it_is_comple
         assert not notifications.mempool_late
         await notifications.on_block({b"c"}, 8)
         await notifications.on_mempool(set(), 8, complete=False)
-        assert len(heard) == 3
+        assert len(received) == 3
         await notifications.on_mempool({b"o"}, 8)
-        assert heard[-1] == (2, 8, {b"c", b"o"})
+        assert received[-1] == (2, 8, {b"c", b"o"})
 
     in_virtual_time(scenario)
 
 
 def test_what_enters_the_mempool_at_a_known_tip_is_notified_at_once():
-    async def scenario(notifications, heard):
+    async def scenario(notifications, received):
         for name in (b"a", b"b", b"c"):
             await notifications.on_mempool({name}, 5)
             await notifications.on_mempool({name + b"2"}, 5, complete=False)
-        assert heard == [
+        assert received == [
             (0, 5, {touched}) for name in (b"a", b"b", b"c") for touched in (name, name + b"2")
         ]
 
@@ -204,7 +204,7 @@ def test_what_enters_the_mempool_at_a_known_tip_is_notified_at_once():
 
 
 def test_one_notification_is_in_progress_at_a_time_and_the_next_has_later_reports():
-    async def scenario(notifications, heard):
+    async def scenario(notifications, received):
         notify, gate = notifications.notify, asyncio.Event()
 
         async def slow(height, touched):
@@ -218,25 +218,25 @@ def test_one_notification_is_in_progress_at_a_time_and_the_next_has_later_report
         await notifications.on_mempool({b"c"}, 6)
         await notifications.on_block({b"d"}, 7)
         await asyncio.sleep(30)
-        assert [(5, {b"a"})] == [item[1:] for item in heard]
+        assert [(5, {b"a"})] == [item[1:] for item in received]
         gate.set()
         await first
         await asyncio.sleep(1)
-        assert [(5, {b"a"}), (7, {b"b", b"c", b"d"})] == [item[1:] for item in heard]
+        assert [(5, {b"a"}), (7, {b"b", b"c", b"d"})] == [item[1:] for item in received]
 
     in_virtual_time(scenario)
 
 
 def test_a_tip_that_clients_do_not_know_is_notified_without_a_report():
-    async def scenario(notifications, heard):
+    async def scenario(notifications, received):
         notifications.unknown = True
 
         async def notify(height, touched):
             notifications.unknown = False
-            heard.append((height, touched))
+            received.append((height, touched))
 
         notifications.notify = notify
         await asyncio.sleep(60)
-        assert heard == [(5, set())]
+        assert received == [(5, set())]
 
     in_virtual_time(scenario)

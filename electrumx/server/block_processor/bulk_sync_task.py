@@ -35,7 +35,7 @@ class BulkSyncTask:
 
     @property
     def progress(self) -> Progress | None:
-        """How far the bulk sync is; None while there is none."""
+        """The progress of the bulk sync; None while it does not run."""
         return self._sync.progress if self._sync else None
 
     async def run(

@@ -1,1 +1,1 @@
-"""The bulk sync of an empty database; ``driver`` tells how it works."""
+"""The bulk sync of an empty database; ``driver`` describes how it works."""

@@ -18,7 +18,7 @@ MIN_BLOCKS = 1_000
 def use_bulk_sync(env: Env, db: DB, daemon_height: int, logger: logging.Logger) -> bool:
     """Return whether the database, which is open, is to be filled by a bulk sync.
 
-    If not, what an earlier one has left is removed.
+    If not, the files of an earlier bulk sync are removed.
     """
     workspace = Workspace(db.db_dir, logger)
     begun = workspace.folder.exists()

@@ -28,7 +28,7 @@ class Progress(NamedTuple):
         return f"{self.phase} {self.percent:.1f}%, height {self.height:,d}"
 
     def summary(self) -> dict[str, str | int | float | None]:
-        """Return what an operator is shown."""
+        """Return the values that an operator is shown."""
         return {
             "phase": self.phase,
             "percent": round(self.percent, 1),

@@ -38,6 +38,6 @@ class SpaceNeeded(NamedTuple):
 
 
 def space_needed(db_dir: Path, txs: float) -> SpaceNeeded:
-    """Return what ``txs`` transactions need."""
+    """Return the disk space that ``txs`` transactions need."""
     peak = int(txs * (RUN_BYTES_PER_TX + FLAT_BYTES_PER_TX))
     return SpaceNeeded(peak, int(txs * DATABASE_BYTES_PER_TX), shutil.disk_usage(db_dir).free)

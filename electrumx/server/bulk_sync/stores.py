@@ -23,7 +23,7 @@ class Rows(Protocol):
 
     @property
     def is_empty(self) -> bool:
-        """Whether there are none."""
+        """Whether no rows are left."""
 
     def put_rows(self, put: Put, max_bytes: int) -> bool:
         """Call ``put(key, value)`` for the next rows, for about ``max_bytes``; False at the end."""
@@ -75,7 +75,7 @@ class RocksDBFiller(StoreFiller):
 
 
 def filler(store: Storage, folder: Path, name: str) -> StoreFiller:
-    """Return what fills a store best; ``folder`` may hold a file for it."""
+    """Return the filler that suits a store's engine; ``folder`` may hold a file for it."""
     if isinstance(store, RocksDB):
         return RocksDBFiller(store, folder / f"{name}.table")
     return StoreFiller(store)

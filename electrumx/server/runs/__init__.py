@@ -1,1 +1,1 @@
-"""What a bulk sync has on disk beside the database: sorted runs, and the manifest that names them."""
+"""Files of a bulk sync beside the database: sorted runs, and the manifest that names them."""

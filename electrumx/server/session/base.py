@@ -40,7 +40,7 @@ def _logger_of(class_name: str) -> logging.Logger:
 
 
 class HasSharedState(Protocol):
-    """What a session needs of the session manager."""
+    """The interface of the session manager that a session uses."""
 
     shared: SharedState
 
@@ -122,7 +122,7 @@ class SessionBase:
         return CostAccount(self, self.shared.limits)
 
     def max_reply_bytes(self) -> int:
-        """Return the bound on replies; 0 if there is none."""
+        """Return the bound on replies in bytes; 0 if they are unbounded."""
         return 0
 
     # -- identity
@@ -189,7 +189,7 @@ class SessionBase:
 
     @property
     def cost(self) -> float:
-        """What the session has cost, by itself."""
+        """The session's own cost, without that of its groups."""
         return self.account.cost
 
     @property
@@ -267,7 +267,7 @@ class SessionBase:
         self.account.cost_decay_per_sec = per_sec
 
     def extra_cost(self) -> float:
-        """Return what the sessions of the same groups add to this one's cost."""
+        """Return the cost that the sessions of the same groups add to this one's."""
         return self.shared.table.groups.extra_cost(self) if self.limited else 0.0
 
     def retry_secs(self) -> int:
@@ -353,7 +353,7 @@ class SessionBase:
         return not is_http(message)
 
     def logged_text(self, message: bytes) -> str:
-        """Return what the log shows of a message, if the operator wants to see them."""
+        """Return the text that the log shows for a message, if the operator logs messages."""
         return repr(message)
 
     def max_message_size(self) -> int:
@@ -384,7 +384,7 @@ class SessionBase:
         self.logger.info(f"notified of {count:,d} address{'' if count == 1 else 'es'}")
 
     def flush(self) -> None:
-        """Send what is queued."""
+        """Send the queued messages."""
         self.queue.flush()
 
     async def send_notification(self, method: str, args: Any = ()) -> None:
@@ -395,7 +395,7 @@ class SessionBase:
     # -- the end
 
     def is_closing(self) -> bool:
-        """Return whether the connection has ended or is about to."""
+        """Return whether the connection has ended or is closing."""
         return self.queue.is_closing()
 
     def end(self, force_after: float) -> None:
@@ -415,7 +415,7 @@ class SessionBase:
     async def bounded_json(self, key: Hashable, result: Any) -> Any:
         """Return a result, encoded if it is large; raise RPCError if it is too large to send.
 
-        ``key`` is what was asked for: at the same tip it is refused from then on.
+        ``key`` identifies the query: at the same tip it is refused from then on.
         """
         if not is_large(result):
             return result

@@ -26,7 +26,7 @@ class ElectrumX(SessionBase):
     __slots__ = ("headers", "outpoints", "scripts", "subscriptions")
 
     PROTOCOL_MIN: ProtocolTuple = (1, 4)
-    #: what is served at most; what is served at the moment depends on the node
+    #: the highest version that may be served; the one that is served depends on the node
     PROTOCOL_MAX: ProtocolTuple = OUTPOINTS
     #: whether the coin has names, which protocol 1.4.3 is about
     HAS_NAMES = False
@@ -92,7 +92,7 @@ class ElectrumX(SessionBase):
         return 0 if self.queue.ended else len(self.outpoints)
 
     def notify_outpoint(self, outpoint: Outpoint, status: Status) -> None:
-        """Queue a status if it is not the one that the client was last told."""
+        """Queue a status if it is not the one that the client got last."""
         self.outpoints.notify(outpoint, status)
 
     def is_concerned(self) -> bool:

@@ -4,7 +4,7 @@ import pytest
 
 from tests.fakes.session_world import session_world
 
-# What the node has of the methods that decide about the protocol
+# The node's methods that decide about the protocol
 NODE_METHODS = ("submitpackage", "testmempoolaccept")
 
 

@@ -1,4 +1,4 @@
-"""What sessions of single coins add: masternodes, rewards, headers cut short."""
+"""Additions of the sessions of single coins: masternodes, rewards, truncated headers."""
 
 import pytest
 
@@ -32,7 +32,7 @@ def line(payee, *, status="ENABLED", active=100, paid=0):
 
 
 class Masternodes:
-    """What a node of Dash's family answers, added to the fake daemon."""
+    """The replies of a node of Dash's family, added to the fake daemon."""
 
     def __init__(self, daemon):
         self.daemon = daemon
@@ -242,7 +242,7 @@ async def test_what_a_node_could_not_parse_is_not_passed_on(value):
         assert [] == world.daemon.calls
 
 
-async def test_smartcash_tells_of_rewards():
+async def test_smartcash_serves_rewards():
     async with session_world(coin=SmartCoin) as world:
         Masternodes(world.daemon)
         client = await world.connect()

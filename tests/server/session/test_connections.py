@@ -5,6 +5,7 @@ import json
 import logging
 import socket
 import ssl
+import struct
 import subprocess
 
 import pytest
@@ -92,7 +93,7 @@ async def test_a_websocket_that_was_cut_is_soon_written_to_no_more(protocol, cer
         connection.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
         transport.send([b"1"] * 100)
         await until(lambda: not world.manager.sessions)
-    # asyncio says so from the sixth write on.
+    # asyncio logs it from the sixth write on.
     assert "socket.send() raised exception" not in caplog.text
 
 
@@ -450,13 +451,28 @@ async def test_a_session_over_the_hard_limit_is_closed(caplog):
         assert "disconnected whilst throttled" in caplog.text
 
 
-async def test_a_client_that_vanishes_leaves_nothing_behind(world):
+async def client_with_a_stalled_request(world):
     client = await world.connect()
     world.daemon.stall = asyncio.Event()
     await client.send({"method": "blockchain.transaction.get", "params": [TXID], "id": 1})
     await until(lambda: world.daemon.calls)
-    await client.close()
-    await until(lambda: world.manager.session_count() == 0)
+    return client
+
+
+async def test_a_client_that_vanishes_leaves_nothing_behind(world):
+    client = await client_with_a_stalled_request(world)
+    # A reset: after a plain close the server would still answer the request, or time it out.
+    sock = client.transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.abort()
+    await until(lambda: world.manager.session_count() == 0, secs=10)
+
+
+async def test_a_client_that_closes_is_gone_when_its_last_request_times_out():
+    async with session_world(request_timeout=1) as world:
+        client = await client_with_a_stalled_request(world)
+        await client.close()
+        await until(lambda: world.manager.session_count() == 0, secs=10)
 
 
 async def test_a_logged_session_shows_what_it_receives(world, client, caplog):

@@ -1,6 +1,7 @@
 """Whatever a client sends, or refuses to read, costs at most its own connection."""
 
 import asyncio
+import itertools
 import json
 from dataclasses import replace
 
@@ -27,6 +28,7 @@ METHODS = [
     ("server.add_peer", 1),
     ("server.version", 2),
 ]
+DISPATCH = "electrumx.server.session.engine.dispatch"
 NASTY = [None, True, -1, 0, 1.5, 10**400, "", "x", "9" * 5000, "٣", [], [[]], {}, {"a": [1]}]
 NASTY += ["ab" * 32, "\ud800", "\x00" * 64, float("nan"), float("-inf"), 1e308]
 
@@ -200,7 +202,7 @@ async def test_a_batch_of_more_values_than_requests_have_is_refused_before_it_is
 
 
 async def test_a_session_takes_on_no_more_requests_than_fit_in_its_memory():
-    """They wait for the node; what follows stays unread."""
+    """They wait for the node; later requests stay unread."""
     async with session_world() as world:
         world.daemon.stall = asyncio.Event()
         client = await world.connect()
@@ -220,8 +222,10 @@ async def test_a_session_takes_on_no_more_requests_than_fit_in_its_memory():
 
 
 async def test_requests_that_end_together_make_room_for_those_that_wait(monkeypatch):
-    """Sessions at a limit start what waits in slices of time; nothing is forgotten between them."""
-    monkeypatch.setattr("electrumx.server.session.engine.dispatch.SLICE_SECS", -1)
+    """Sessions at a limit start waiting requests in time slices; none is forgotten between them."""
+    # Each reading of the clock takes a second: a time slice has room for one request.
+    monkeypatch.setattr(f"{DISPATCH}.perf_counter", itertools.count().__next__)
+    monkeypatch.setattr(f"{DISPATCH}.SLICE_SECS", 1.5)
     async with session_world(initial_concurrent=1) as world:
         client = await world.connect()
         await client.request("server.version", "x", "1.4")
@@ -233,7 +237,12 @@ async def test_requests_that_end_together_make_room_for_those_that_wait(monkeypa
             await client.send(json.dumps(ping(number)).ljust(45_000).encode())
         await until(lambda: world.session().transport.is_held)
         world.daemon.stall.set()
-        assert {(await client.recv())["id"] for _ in range(21)} == set(range(-1, 20))
+        replies = [await client.recv() for _ in range(21)]
+        assert {reply["id"]: reply.get("result") for reply in replies} == {
+            -1: "00",
+            **dict.fromkeys(range(20)),
+        }
+        assert not any("error" in reply for reply in replies)
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "ws"])

@@ -1,4 +1,4 @@
-"""server.version: which protocol is chosen, who is refused, and what old clients are sent."""
+"""server.version: the protocol that is chosen, refused clients, and notices to old clients."""
 
 import json
 import logging
@@ -100,7 +100,7 @@ async def test_surplus_named_arguments_are_ignored():
         ("blockchain.block.headers", [0, 2]),
     ],
 )
-async def test_a_client_that_never_says_its_version_is_served(method, params):
+async def test_a_client_that_never_sends_its_version_is_served(method, params):
     async with session_world() as world:
         client = await world.connect()
         for _ in range(2):
@@ -189,7 +189,7 @@ async def test_other_clients_are_not_sent_it(name, protocol):
         assert [] == client.notifications
 
 
-def test_the_range_spoken_is_told_as_text():
+def test_the_range_of_protocols_is_reported_as_text():
     assert ["1.4", "1.7.0"] == ElectrumX.protocol_min_max_strings()
     assert [VERSION, ["1.4", "1.4.2"]] == ElectrumX.server_version_args((1, 4, 2))
 

@@ -1,4 +1,4 @@
-"""Requests about outpoints, and what subscribers are told; what is true of them is a law elsewhere."""
+"""Requests about outpoints, and notifications of subscribers; their laws are tested elsewhere."""
 
 import asyncio
 from array import array
@@ -44,7 +44,7 @@ async def client(world):
 
 
 async def told(world, client):
-    """What the client was notified of since the last time, once all of it has been sent."""
+    """Return the client's notifications since the last time, once all of it has been sent."""
     await world.manager.shared.outpoints.tell()
     await client.request("server.ping")
     found = [item["params"] for item in client.notifications if item["method"] == SUBSCRIBE]
@@ -97,7 +97,7 @@ async def test_the_life_of_an_outpoint(world, client):
     # 2: S too.
     change(world, F=(-1, S, -1))
     assert [[TXIDS["F"], 0, answer(-1, S, -1)]] == await told(world, client)
-    # 3: P is mined; what spends it has no unconfirmed inputs any more: sent of both.
+    # 3: P is mined; its spender has no unconfirmed inputs any more: sent of both.
     world.mempool.outpoints = {(P, 0): (None, F, 0), (F, 0): (0, S, -1)}
     await mine(world, (P, []))
     height = world.db.db_height
@@ -213,7 +213,7 @@ async def test_a_status_is_no_subscription_and_does_not_disturb_one(world, clien
     assert [[TXIDS["F"], 0, answer(0, S, 0)]] == await told(world, client)
 
 
-async def test_nothing_is_told_before_the_answer_or_after_the_end(world, client):
+async def test_no_notification_is_sent_before_the_answer_or_after_the_end(world, client):
     stall = world.daemon.stall = asyncio.Event()
     del world.daemon.errors["getrawtransaction"]
     world.daemon.txs[TXIDS["F"]] = Tx(1, [TxInput(P, 0, b"", 0)], [], 0).serialize().hex()
@@ -231,7 +231,7 @@ async def test_nothing_is_told_before_the_answer_or_after_the_end(world, client)
     assert not world.mempool.watch
 
 
-async def test_a_node_that_errs_is_told_of_and_no_subscription_made(world, client):
+async def test_an_error_of_the_node_is_returned_and_no_subscription_made(world, client):
     error = {"code": -1, "message": "a hiccup"}
     world.daemon.errors["getrawtransaction"] = error
     text = f"daemon error: {DaemonError(error)!r}"
@@ -241,7 +241,7 @@ async def test_a_node_that_errs_is_told_of_and_no_subscription_made(world, clien
     assert False is await client.request(UNSUBSCRIBE, TXIDS["F"], 0)
 
 
-async def test_a_node_that_errs_in_a_round_costs_nobody_the_session(world, client):
+async def test_a_node_that_errs_in_a_round_ends_no_session(world, client):
     assert {} == await client.request(SUBSCRIBE, TXIDS["F"], 0, "")
     world.daemon.errors["getrawtransaction"] = {"code": -1, "message": "a hiccup"}
     world.manager.shared.outpoint_statuses.clear()
@@ -251,7 +251,7 @@ async def test_a_node_that_errs_in_a_round_costs_nobody_the_session(world, clien
     assert [[TXIDS["F"], 0, answer(0)]] == await told(world, client)
 
 
-async def test_only_who_subscribed_is_told(world, client):
+async def test_only_the_subscriber_is_notified(world, client):
     other = await world.connect()
     await other.request("server.version", "x", "1.7")
     assert {} == await client.request(SUBSCRIBE, TXIDS["F"], 0, "")

@@ -1,4 +1,4 @@
-"""What protocol 1.7 has that others have not: scripts by scriptpubkey, pings, acceptance."""
+"""The additions of protocol 1.7: scripts by scriptpubkey, pings, acceptance."""
 
 import json
 
@@ -76,7 +76,7 @@ async def test_a_script_is_subscribed_to_and_notified_of_by_its_hash(world, clie
 
 
 async def notified(client):
-    """What a client was notified of since the last time."""
+    """Return a client's notifications since the last time."""
     await client.request("server.ping")
     found = [(item["method"], item["params"]) for item in client.notifications]
     client.notifications.clear()
@@ -139,7 +139,7 @@ async def test_acceptance_is_answered_as_core_31_judges_it(
         (["00"], {"code": -22, "message": core31.UNDECODED}),
     ],
 )
-async def test_the_nodes_errors_are_told(world, client_17, raw_txs, error):
+async def test_the_nodes_errors_are_returned(world, client_17, raw_txs, error):
     world.daemon.errors["testmempoolaccept"] = error
     text = f"daemon error: {DaemonError(error)!r}"
     assert text.startswith("daemon error: DaemonError({'code': -")
@@ -151,7 +151,7 @@ async def test_what_is_to_be_judged_is_checked(client_17):
     assert (1, "5 should be a hex string") == await client_17.error(ACCEPT, ["aa", 5])
 
 
-async def test_the_newest_transactions_are_told(world, client_17):
+async def test_the_newest_transactions_are_returned(world, client_17):
     assert [] == await client_17.request("mempool.recent")
     world.mempool.newest = [(make_tx_hash(n), n, 141) for n in range(12)]
     assert [

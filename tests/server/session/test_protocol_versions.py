@@ -1,4 +1,4 @@
-"""Which protocol is served at most, and what protocol 1.6 answers."""
+"""The highest protocol that is served, and the answers of protocol 1.6."""
 
 import logging
 
@@ -152,7 +152,7 @@ async def test_a_version_of_1_7_is_answered_as_one_that_was_seen(requested, chos
         ((), 310000, (1, 6, 0), "1.6.0"),
     ],
 )
-async def test_what_is_announced_is_what_is_served(methods, version, setting, maximum, caplog):
+async def test_the_announced_protocol_is_served(methods, version, setting, maximum, caplog):
     caplog.set_level(logging.INFO)
     async with session_world(ready=False, node=methods, protocol_max=setting) as world:
         world.daemon.network_info["version"] = version
@@ -169,7 +169,7 @@ async def test_what_is_announced_is_what_is_served(methods, version, setting, ma
         )
 
 
-async def test_another_node_changes_what_is_served_but_not_to_those_who_negotiated():
+async def test_another_node_changes_the_served_protocol_but_not_of_negotiated_sessions():
     async with session_world(node=PACKAGES) as world:
         before = await world.connect()
         assert "1.6.0" == await negotiated(before, ["1.4", "9.9"])
@@ -183,7 +183,7 @@ async def test_another_node_changes_what_is_served_but_not_to_those_who_negotiat
         await before.request("mempool.get_info")
 
 
-async def test_a_node_that_does_not_tell_what_it_can_does_not_keep_the_server_from_starting(caplog):
+async def test_a_node_that_does_not_list_its_methods_does_not_keep_the_server_from_starting(caplog):
     async with session_world(ready=False) as world:
 
         async def knows_method(method):
@@ -325,7 +325,7 @@ async def test_the_value_of_a_name_is_proven(cp_height, expiry, heights, monkeyp
     async with worlds as world:
         monkeypatch.setattr(world.env.coin, "NAME_EXPIRY_BLOCKS", expiry)
         world.db.histories[HASHX] = [(world.db.block_txs[h][1], h) for h in (2, 3, 8, 9)]
-        # What is unconfirmed proves nothing.
+        # An unconfirmed transaction proves nothing.
         world.mempool.summaries[HASHX] = [Summary(make_tx_hash("u"), 1, False)]
         client = await world.connect()
         assert "1.4.3" == await negotiated(client, ["1.4", "1.4.9"])

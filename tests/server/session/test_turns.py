@@ -1,4 +1,4 @@
-"""Connections whose input waits have their turns, whatever becomes of one of them."""
+"""Waiting input of each connection is processed, whatever becomes of one of them."""
 
 import asyncio
 

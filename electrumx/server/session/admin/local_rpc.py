@@ -34,7 +34,7 @@ LOGGED_NAMES_CHARS = 200
 
 
 class HasCommands(HasSharedState, Protocol):
-    """What the administrator's session needs of the session manager."""
+    """The interface of the session manager that the administrator's session uses."""
 
     commands: AdminCommands
 
@@ -179,7 +179,7 @@ class LocalRPC(SessionBase):
 
     @rpc_method("inspect_session")
     async def rpc_inspect_session(self, session_id: Any) -> dict[str, Any]:
-        """Return what there is to say of a client's session."""
+        """Return the details of a client's session."""
         session_id = non_negative_integer(session_id)
         for session in self.shared.table.sessions:
             if session.session_id == session_id:

@@ -56,7 +56,7 @@ def group_rows(table: SessionTable) -> list[list[Any]]:
 
 
 def session_details(session: TableSession) -> dict[str, Any]:
-    """Return what there is to say of one session."""
+    """Return the details of one session."""
     outpoints = session.outpoint_count()
     return {
         "client_name": session.client_text(),

@@ -1,4 +1,4 @@
-"""What one session has cost, and how many requests it may therefore run at once.
+"""The cost of one session, and how many requests it may therefore run at once.
 
 ``prices`` has the prices, ``session_groups`` the groups of sessions that share costs; this is the arithmetic of one
 session.  Runs on the event loop.
@@ -21,7 +21,7 @@ RECALC_COST = 100
 # Of a second of processor time, where no price is known beforehand: two seconds cost the default
 # hard limit.
 CPU_SEC_COST = 5_000.0
-# Of an error, besides what its processing cost.
+# Of an error, in addition to the cost of its processing.
 ERROR_COST = 100.0
 
 
@@ -90,7 +90,7 @@ class CostAccount:
     async def in_thread(self, covered: float, function: Callable[..., T], *args: object) -> T:
         """Return ``function(*args)``, run in a thread, and charge for the processor time it took.
 
-        ``covered`` is what was charged for that already.
+        ``covered`` is the cost that was charged for it already.
         """
         spent = 0.0
 
@@ -108,7 +108,7 @@ class CostAccount:
             self.bump_cost(max(0.0, spent * CPU_SEC_COST - covered))
 
     def effective_cost(self) -> float:
-        """Return the cost that the limits apply to: its own, and what its groups add."""
+        """Return the cost that the limits apply to: its own, plus the share of its groups."""
         return self.cost / self.leniency + self._owner.extra_cost()
 
     def is_over_limit(self) -> bool:
@@ -125,7 +125,7 @@ class CostAccount:
         cost_range = limits.cost_hard_limit - limits.cost_soft_limit
         if cost_range <= 0:
             self._cost_last = self.cost
-            return  # nobody is limited
+            return  # no session is limited
         self.cost = min(self.cost, MAX_DEBT * limits.cost_hard_limit * self.leniency)
         self._cost_last = self.cost
         before = self.concurrency_target

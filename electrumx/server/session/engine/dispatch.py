@@ -1,7 +1,7 @@
 """Requests that cannot be answered at once: slots, waiting, time-outs, replies.
 
-Only what waits -- for the database, the node, a slot, a throttled session's sleep -- is a
-``PendingRequest``, and only what waits for more than a future has a task.
+Only requests that wait -- for the database, the node, a slot, a throttled session's sleep -- are
+``PendingRequest`` objects, and only those that wait for more than a future have a task.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ def is_large(result: Any) -> bool:
 
 
 def _weight_of(request: Request | Notification) -> int:
-    """Return about how many bytes of memory a request takes: its text, and what it was parsed to."""
+    """Return about how many bytes of memory a request takes: its text and its parsed values."""
     weight = request.weight
     if not weight:
         for arg in request.args:
@@ -84,7 +84,7 @@ class PendingRequest:
         self.request = request
         # Of the result, if the handler was called already
         self.awaitable = awaitable
-        # By the event loop's clock; infinite if there is none, or it was met
+        # By the event loop's clock; infinite without a deadline, or once it was met
         self.deadline = deadline
         self.task: Cancellable | None = None
         self.timed_out = False
@@ -184,12 +184,12 @@ class Dispatcher:
             self._conclude(request, result)
 
     def conclude_exception(self, request: Request | Notification, error: Exception) -> None:
-        """Answer with what a handler raised; call it from where that is being handled."""
+        """Answer with an exception that a handler raised; call it while that is being handled."""
         result, is_last = self._outcome(request, error)
         self._conclude(request, result, is_last=is_last)
 
     def _outcome(self, request: Request | Notification, error: Exception) -> tuple[Any, bool]:
-        """Return (result, whether the session ends with it) of what a handler raised."""
+        """Return (result, whether the session ends with it) for a handler's exception."""
         if isinstance(error, (ProtocolError, RPCError)):
             return error, False
         if isinstance(error, ReplyAndDisconnect):
@@ -279,7 +279,7 @@ class Dispatcher:
                 self._launch(pending)
 
     def _start_waiting_again(self) -> None:
-        """Start requests that wait, and take on more: some may have ended meanwhile."""
+        """Start requests that wait, and take on more: some may have ended in the meantime."""
         self.start_waiting()
         self._owner.on_slot_free()
 
@@ -320,7 +320,7 @@ class Dispatcher:
         task.add_done_callback(partial(self._on_task_done, pending))
 
     def _end_at_once(self, pending: PendingRequest, result: Any, *, is_last: bool = False) -> None:
-        """Answer what waited for a slot only; call it where others are started."""
+        """Answer a request that waited for a slot only; call it where others are started."""
         self._conclude(pending.request, result, is_last=is_last)
         self._leave(pending)
         self._flush_soon()
@@ -328,7 +328,7 @@ class Dispatcher:
     def _on_answer(
         self, pending: PendingRequest, answer: "asyncio.Future[Any] | EagerFuture[Any]"
     ) -> None:
-        """Answer with the result of a future, or of what is like one."""
+        """Answer with the result of a future or an ``EagerFuture``."""
         request, is_last = pending.request, False
         try:
             result = answer.result()
@@ -366,7 +366,7 @@ class Dispatcher:
         """Return the error for a request whose processing was cancelled."""
         if pending.timed_out:
             return self._timed_out(pending.request)
-        # Not by us: what it waited for was cancelled, as a read is when the database closes.
+        # Not by us: the awaited future was cancelled, as a read is when the database closes.
         return RPCError(JSONRPC.INTERNAL_ERROR, "internal server error")
 
     async def _run(self, pending: PendingRequest) -> None:
@@ -399,7 +399,7 @@ class Dispatcher:
         return await result if isawaitable(result) else result
 
     def _finish(self, pending: PendingRequest) -> None:
-        """Free the slot of a request that was answered, and go on with what waits."""
+        """Free the slot of a request that was answered, and start requests that wait."""
         self._leave(pending)
         if not self._queue.ended:
             self._flush_soon()
@@ -469,7 +469,7 @@ class Dispatcher:
         return error
 
     def _excess(self) -> dict[str, int]:
-        """Return what a throttled client should know: its cost, the limit, and when to retry."""
+        """Return the data of a throttled client's error: its cost, the limit, and when to retry."""
         return {
             "cost": round(self._account.effective_cost()),
             "limit": round(self._account.limits.cost_hard_limit),

@@ -1,4 +1,4 @@
-"""What the first bytes of a connection must look like, so that no other protocol carries commands.
+"""The required first bytes of a connection, so that no other protocol carries commands.
 
 A web page can have a browser connect to any port of this machine and send lines of its choice: as
 the body of an HTTP request, in an address, in a TLS or TURN handshake.  Each of these begins with

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-# What the standard library refuses to encode is refused.
+# Values that the standard library refuses to encode are refused.
 _OPTIONS = (
     orjson.OPT_PASSTHROUGH_DATACLASS
     | orjson.OPT_PASSTHROUGH_DATETIME
@@ -17,14 +17,14 @@ class EncodedJSON(bytes):
     """A result that is JSON already: one complete value, in UTF-8.
 
     It stands in the reply as it is, in batches too, and counts towards the size of replies like
-    any other.  Whoever makes one vouches that it parses and has no newline in it.
+    any other.  Its maker guarantees that it parses and has no newline in it.
     """
 
     __slots__ = ()
 
 
 def encode(value: Any) -> bytes:
-    """Return a value as JSON in UTF-8, compact; raises TypeError for what has no such form.
+    """Return a value as JSON in UTF-8, compact; raise TypeError for a value without such a form.
 
     Runs on the loop or in a thread.
     """

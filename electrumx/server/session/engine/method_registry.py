@@ -95,7 +95,7 @@ def handler_table(
 
 
 def _positional_range(func: Callable[..., Any]) -> range:
-    """Return how many arguments a handler takes, besides its object."""
+    """Return how many arguments a handler takes, not counting its object."""
     params = list(signature(func).parameters.values())[1:]
     by_position = [param for param in params if param.kind not in _VARIABLE]
     required = sum(param.default is param.empty for param in by_position)
@@ -117,7 +117,7 @@ class SessionMethods:
         self.notifications: HandlerTable = {}
 
     def find(self, group: type[T]) -> T:
-        """Return the object of a class of handlers; raise KeyError if there is none."""
+        """Return the object of a class of handlers; raise KeyError if it is missing."""
         for item in self.objects:
             if isinstance(item, group):
                 return item

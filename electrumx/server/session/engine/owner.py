@@ -1,4 +1,4 @@
-"""What the parts of a session's engine need of the session that they belong to.
+"""The interfaces of a session that the parts of its engine use.
 
 When the session ends its parts belong to ``ENDED``: a part and its session would otherwise keep each
 other in memory until the collector runs.
@@ -20,17 +20,17 @@ class LimitedLog(Protocol):
 
 
 class AccountOwner(LimitedLog, Protocol):
-    """What a ``CostAccount`` needs."""
+    """The interface that a ``CostAccount`` uses."""
 
     def extra_cost(self) -> float:
-        """Return what the other sessions of the same groups add to the cost."""
+        """Return the cost that the other sessions of the same groups add."""
 
     def on_hard_limit(self) -> None:
         """Note that no more requests may run."""
 
 
 class DispatchOwner(LimitedLog, Protocol):
-    """What a ``Dispatcher`` needs."""
+    """The interface that a ``Dispatcher`` uses."""
 
     @property
     def logger(self) -> Logger:
@@ -50,13 +50,13 @@ class DispatchOwner(LimitedLog, Protocol):
 
 
 class ReceiveOwner(DispatchOwner, Protocol):
-    """What a ``Receiver`` needs."""
+    """The interface that a ``Receiver`` uses."""
 
     def accepts_first(self, message: bytes) -> bool:
         """Return whether the connection may begin with a message; else nothing is executed."""
 
     def logged_text(self, message: bytes) -> str:
-        """Return what the log shows of a message, if the operator wants to see them."""
+        """Return the text that the log shows for a message, if the operator logs messages."""
 
     def max_message_size(self) -> int:
         """Return the bound on messages that the transport keeps, in bytes."""

@@ -24,16 +24,16 @@ class ServerFault(RPCError):
 
 
 def bad_request(message: str, *, cost: float = 0.0) -> RPCError:
-    """Return the error for a request that cannot be served because of what it asks."""
+    """Return the error for a request that cannot be served because of its content."""
     return RPCError(BAD_REQUEST, message, cost=cost)
 
 
 def printed(value: Any) -> str:
-    """Return an untrusted value, or what holds some, as Python prints it."""
+    """Return an untrusted value, or an object that holds some, as Python prints it."""
     try:
         return str(value)
     except RecursionError:
-        # A thread, which parses large messages, can nest deeper than what handles them.
+        # A thread, which parses large messages, can nest deeper than the handlers can.
         return "what is nested too deeply"
 
 

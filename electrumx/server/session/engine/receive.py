@@ -12,9 +12,9 @@ Theory of operation.  A transport gives whole messages, several at a time if the
 3. *Pending requests*: a request whose handler has to wait (it returned an awaitable), whose result is
    large, or whose session is throttled.  The ``Dispatcher`` answers it, in one of the session's slots.
 
-Bounds, all per session but for ``ReceiveMemory``, which counts what all of them hold.  A session runs
+Bounds, all per session but for ``ReceiveMemory``, which counts the bytes of all of them.  A session runs
 for a slice of ``SLICE_SECS`` or ``SLICE_REQUESTS``, then others do.  ``MAX_ADMITTED`` requests of
-``ADMITTED_BYTES`` are pending; what comes after waits unparsed, in the backlog, and above
+``ADMITTED_BYTES`` are pending; later ones wait unparsed, in the backlog, and above
 ``READ_HIGH_MARK`` bytes of that reading stops.  Nothing is read from or answered to a slow reader, and
 after ``MAX_SEND_DELAY`` seconds of it with replies in the queue the connection is aborted.  A request
 that takes longer than ``processing_timeout`` seconds, waiting for its slot included, is answered with
@@ -56,14 +56,14 @@ from electrumx.server.session.engine.method_registry import SessionMethods
 from electrumx.server.session.engine.owner import ENDED, ReceiveOwner
 from electrumx.server.session.engine.send_queue import CLOSE_SECS, SendQueue
 
-# The transport is asked to count what more than so many bytes of requests take.
+# Above so many bytes of requests, the transport is asked to count them.
 REPORTED_BYTES = 16_384
 # Requests of a session that are processed before other sessions run.
 SLICE_REQUESTS = 64
 # Messages in the backlog: above so many bytes reading stops, below the other it resumes.
 READ_HIGH_MARK = 65_536
 READ_LOW_MARK = 16_384
-# What a message that waits costs in memory, besides its bytes.
+# Memory of a message that waits, in addition to its bytes.
 MESSAGE_OVERHEAD = 100
 # Longer messages are parsed in a thread.
 LARGE_MESSAGE_BYTES = 50_000
@@ -73,7 +73,7 @@ FAST_MESSAGE_BYTES = 4_096
 
 _SCALARS = frozenset((str, int, bool, type(None)))
 _NO_PARAMS: list[Any] = []
-# What stands before and behind a result.  They are joined: formatting took half as long again, and
+# The texts before and behind a result.  They are joined: formatting took half as long again, and
 # of megabytes 15 times as long.
 _RESULT = b'{"jsonrpc":"2.0","result":'
 _ID = b',"id":'
@@ -191,7 +191,7 @@ class Receiver:
     def receive(self, messages: list[bytes]) -> None:
         """Process whole messages, in order, or put them in the backlog."""
         if self._queue.ended:
-            return  # what was sent before the client noticed
+            return  # sent before the client noticed
         self.last_recv = time.monotonic()
         if messages and not self.recv_count and not self._owner.accepts_first(messages[0]):
             self._refuse_first()
@@ -266,7 +266,7 @@ class Receiver:
         return self._backlog_size + self._message_weight + self._dispatcher.weight
 
     def _is_stalled(self) -> bool:
-        """Return whether no message can be processed for now; what ends that calls ``resume``."""
+        """Return whether no message can be processed for now; ``resume`` ends that."""
         return self._items is not None or self._parse_task is not None or self._is_blocked()
 
     def _is_blocked(self) -> bool:
@@ -494,7 +494,7 @@ class Receiver:
         self._owner.on_malformed()
 
     def _answer_parsed(self, parsed: ParsedMessage, weight: int) -> None:
-        """Answer what was parsed; ``weight`` is what it takes in memory, in bytes."""
+        """Answer a parsed message; ``weight`` is its memory in bytes."""
         self._queue.rpc_version = parsed.version
         items = parsed.items
         if parsed.malformed:

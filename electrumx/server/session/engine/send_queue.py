@@ -14,7 +14,7 @@ from electrumx.server.session.engine.cost_account import CostAccount
 from electrumx.server.session.engine.jsonrpc import AUTO, Version
 from electrumx.server.session.engine.owner import ENDED, LimitedLog
 
-# How long a client may take to read what was sent before its connection was closed.
+# How long a client may take to read the rest when its connection is being closed.
 CLOSE_SECS = 30.0
 # A client that has not read its replies for so many seconds is disconnected.
 MAX_SEND_DELAY = 20.0
@@ -23,7 +23,7 @@ MAX_SEND_DELAY = 20.0
 class MessageTransport(Protocol):
     """A connection that carries whole messages."""
 
-    #: whether the client reads what it is sent
+    #: whether the client reads its messages; false for a slow reader
     is_writable: bool
     #: whether reading is paused
     is_held: bool
@@ -31,7 +31,7 @@ class MessageTransport(Protocol):
     has_lines: bool
 
     def send(self, messages: list[bytes]) -> None:
-        """Send messages; what the client does not read at once is kept for it."""
+        """Send messages; those that the client does not read at once are kept for it."""
 
     def hold(self, *, held: bool) -> None:
         """Pause or resume reading."""
@@ -46,7 +46,7 @@ class MessageTransport(Protocol):
         """Return the client's address; None if it is not known."""
 
     def is_closing(self) -> bool:
-        """Return whether the connection has ended or is about to."""
+        """Return whether the connection has ended or is closing."""
 
     def end(self, force_after: float) -> None:
         """Close once all is sent, or after so many seconds; return at once."""
@@ -165,7 +165,7 @@ class SendQueue:
     # -- the end
 
     def is_closing(self) -> bool:
-        """Return whether the connection has ended or is about to."""
+        """Return whether the connection has ended or is closing."""
         return self.ended or self.transport.is_closing()
 
     def _last_flush(self) -> None:
@@ -186,7 +186,7 @@ class SendQueue:
         await self.transport.close(force_after)
 
     def abort(self) -> None:
-        """Drop the connection, and what is queued."""
+        """Drop the connection and the queued messages."""
         self.ended = True
         self.transport.abort()
 

@@ -6,7 +6,7 @@ sleep and fewer run at once; at the hard limit the session is closed. An attacke
 many connections, hence *groups*: sessions of one IP subnet each also bear the others' cost, and a
 group keeps ("retains") the cost of sessions that left. All of this lives on the event loop.
 
-Clients with private addresses may be one person's, or everybody's: behind a proxy, the address
+Clients with private addresses may belong to one person, or be all there are: behind a proxy, the address
 translation of a container, or Tor all clients have the same address. They are in a *soft* group,
 one for each address and one for loopback, whose members bear a hundredth of each other's cost, and
 of that at most half a hard limit. One abuser does not throttle the others; many connections throttle
@@ -34,7 +34,7 @@ UNKNOWN_GROUP = "unknown_addr"
 LOOPBACK_GROUP = "loopback"
 # The part of each other's cost that clients of a private address bear.
 SOFT_WEIGHT = 0.01
-# What they bear of it at most, in hard limits: it throttles, and does not end a session.
+# Their share of it at most, in hard limits: it throttles, and does not end a session.
 SOFT_MOST = 0.5
 # Clients of the operator's own machine are charged this many times less.
 OWN_MACHINE_LENIENCY = 50.0
@@ -48,11 +48,11 @@ Host: TypeAlias = IPv4Address | IPv6Address
 
 
 class Costly(Protocol):
-    """What groups need to know of a session."""
+    """The interface of a session that groups use."""
 
     @property
     def cost(self) -> float:
-        """What the session has cost, by itself."""
+        """The session's own cost, without that of its groups."""
 
 
 @dataclass(eq=False, slots=True)
@@ -77,15 +77,15 @@ class SessionGroup:
         return self._sum
 
     def cost(self) -> float:
-        """Return the cost of present members and what departed ones left behind."""
+        """Return the cost of present members and the retained cost of departed ones."""
         return self.retained_cost + self.session_cost()
 
     def most(self, hard_limit: float) -> float:
-        """Return what a member bears of the others' cost at most; infinite without a limit."""
+        """Return the largest share of the others' cost a member bears; infinite without a limit."""
         return SOFT_MOST * hard_limit if self.weight < 1 and hard_limit else math.inf
 
     def retain(self, cost: float, hard_limit: float) -> None:
-        """Remember the cost of what has gone, up to a fifth more than is borne."""
+        """Retain the cost of a departed session, up to a fifth more than is borne."""
         self.retained_cost += cost
         if hard_limit:
             most = MAX_DEBT * min(hard_limit, self.most(hard_limit)) / self.weight
@@ -171,7 +171,7 @@ class SessionGroups:
             self._group(name, 1.0).retain(cost, self._hard_limit)
 
     def _group(self, name: str, weight: float) -> SessionGroup:
-        """Return the group of a name, which is made if there is none."""
+        """Return the group of a name, which is made if it is missing."""
         group = self.by_name.get(name)
         if group is None:
             group = self.by_name[name] = SessionGroup(name, weight)
@@ -188,7 +188,7 @@ class SessionGroups:
         return self._of_session.get(session, ())
 
     def extra_cost(self, session: Costly) -> float:
-        """Return what other members of its groups add to a session's cost; 0 once it has gone."""
+        """Return the cost that its groups' other members add to a session; 0 once it has gone."""
         extra = sum(
             min((group.cost() - session.cost) * group.weight, group.most(self._hard_limit))
             for group in self.of(session)
@@ -212,7 +212,7 @@ class SessionGroups:
         for name, group in list(self.by_name.items()):
             # As much as the members feel, whatever the weight
             group.retained_cost = max(0.0, group.retained_cost - refund / group.weight)
-            # Where nobody is limited costs matter to nobody, and are never forgotten.
+            # Where no session is limited, costs have no effect, and are never forgotten.
             if not group.sessions and not (group.retained_cost and hard_limit):
                 del self.by_name[name]
 

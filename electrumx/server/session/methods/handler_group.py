@@ -1,4 +1,4 @@
-"""What the groups of request handlers have in common."""
+"""The base class of the groups of request handlers."""
 
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.shared.state import SharedState

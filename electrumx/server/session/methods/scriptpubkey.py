@@ -28,7 +28,7 @@ def _hashX(scriptpubkey: Any) -> bytes:
 
 
 def _in_object(member: bytes, finish: Finish, hashX: bytes, value: Any, cost: float) -> Any:
-    """Return what ``finish`` returns as the member of an object, or an awaitable of that."""
+    """Return the result of ``finish`` as the member of an object, or an awaitable of that."""
     return _as_member(member, finish(hashX, value, cost))
 
 
@@ -52,7 +52,7 @@ class ScriptpubkeyMethods(ScripthashMethods):
 
     @rpc_method("blockchain.scriptpubkey.get_balance", since=(1, 7))
     def scriptpubkey_get_balance(self, scriptpubkey: Any) -> Any:
-        """Return the confirmed balance and what the mempool would change of it."""
+        """Return the confirmed balance and the mempool's change to it."""
         balances = self.shared.scripts.balances
         return self._at_one_tip(balances, self._balance, _hashX(scriptpubkey))
 

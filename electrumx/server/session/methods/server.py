@@ -108,7 +108,7 @@ class ServerMethods(HandlerGroup):
 
     @rpc_method("server.ping", since=(1, 7))
     def sized_ping(self, pong_len: Any = 0, data: Any = "") -> dict[str, str]:
-        """Return as many digits as the client wants, whatever it has sent: lengths tell nothing."""
+        """Return as many digits as the client wants, whatever it has sent: lengths leak nothing."""
         self.account.bump_cost(0.1)
         assert_digits(data)
         pong_len = non_negative_integer(pong_len)

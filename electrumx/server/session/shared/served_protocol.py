@@ -52,8 +52,8 @@ class ServedProtocol:
     ) -> None:
         """Serve at most ``implemented``, the highest of the session class.
 
-        ``has_names`` says whether its coin has names.  ``setting`` is the operator's maximum: what the
-        node cannot do is then answered with errors.
+        ``has_names`` is whether its coin has names.  ``setting`` is the operator's maximum: requests
+        that the node cannot serve are then answered with errors.
         """
         self._daemon = daemon
         self._implemented = implemented
@@ -64,7 +64,7 @@ class ServedProtocol:
         self._lacks = ""
         # Whether the node in use has not answered yet
         self._is_unknown = True
-        #: whether the node has an index of what spends each output, complete or not
+        #: whether the node has an index of the spender of each output, complete or not
         self.has_spender_index = False
         #: called when the maximum has changed
         self.on_change: Callable[[ProtocolVersion], object] = lambda _maximum: None
@@ -93,7 +93,7 @@ class ServedProtocol:
             await self._probe_or_later()
 
     async def _probe_or_later(self) -> None:
-        """Ask the node; if it does not answer, what it was known to do stays."""
+        """Ask the node; if it does not answer, its known abilities stay."""
         probe = asyncio.ensure_future(self.probe())
         try:
             done, _pending = await asyncio.wait([probe], timeout=PROBE_SECS)

@@ -35,7 +35,7 @@ class TableSession(Subscriber, Protocol):
 
     @property
     def cost(self) -> float:
-        """What the session has cost, by itself."""
+        """The session's own cost, without that of its groups."""
 
     @property
     def errors(self) -> int:

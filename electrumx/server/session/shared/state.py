@@ -69,7 +69,7 @@ class SharedState:
     header: AnnouncedHeader
     #: subscriptions, and their notifications
     fan_out: FanOut
-    #: subscriptions to outpoints, and what became of these
+    #: subscriptions to outpoints, and their statuses
     outpoints: OutpointSubscriptions
     outpoint_statuses: OutpointStatuses
     table: SessionTable

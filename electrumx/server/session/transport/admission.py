@@ -11,10 +11,10 @@ Theory of operation.  A connection passes three stages, and each costs the clien
 Connections of all stages count against MAX_SESSIONS, which is below the limit of open files by a
 reserve, so that clients never take the descriptors that the database needs.  At the maximum a
 newcomer takes the place of a pending connection or of the session that has been idle longest, of
-the subnet that has most connections; what is busy or was idle for less than ``IDLE_SECS`` stays,
-unless its subnet is a *crowd*: the largest of several, of more than ``MIN_CROWD`` connections, and
-of more than twice those of the newcomer's.  Hence sessions that are never idle cannot hold all places.
-If nothing can be evicted, the manager stops listening.
+the subnet that has most connections; a session that is busy or was idle for less than
+``IDLE_SECS`` stays, unless its subnet is a *crowd*: the largest of several, of more than
+``MIN_CROWD`` connections, and of more than twice those of the newcomer's.  Hence sessions that are
+never idle cannot hold all places.  If nothing can be evicted, the manager stops listening.
 
 One subnet has at most MAX_SESSIONS_PER_SUBNET connections, and none if the cost of its group is
 at the hard limit: these are refused at accept, before they cost a handshake.  Both do not apply
@@ -53,12 +53,12 @@ MIN_CROWD = 10
 # The part of MAX_SESSIONS that may be pending, and at least how many.
 PENDING_PART = 4
 MIN_PENDING = 8
-# Choosing whom to evict looks at all sessions, so several are chosen at a time.
+# The choice of a victim looks at all sessions, so several are chosen at a time.
 PLANNED_EVICTIONS = 32
 PLAN_SECS = 1.0
 # Administrators' tools connect for a command.
 MAX_RPC = 32
-# What was refused and evicted is logged once in so many seconds.
+# Refusals and evictions are logged once in so many seconds.
 LOG_SECS = 60.0
 SWEEP_SECS = 1.0
 
@@ -70,10 +70,10 @@ class AdmittedConnection(Protocol):
     ticket: "Ticket | None"
 
     def early_cost(self) -> float:
-        """Return what it has cost without a session to charge."""
+        """Return the cost of a connection without a session to charge."""
 
     def late_cost(self) -> float:
-        """Return what it has cost since its session ended."""
+        """Return the cost of a connection since its session ended."""
 
     def abort(self) -> None:
         """Close at once."""
@@ -119,7 +119,7 @@ class Ticket:
 
 @lru_cache(maxsize=4096)
 def parse_host(host: str) -> IPv4Address | IPv6Address | None:
-    """Return the address of a peer; an IPv4 address that came over IPv6 as what it is."""
+    """Return the address of a peer; an IPv4 address that came over IPv6 is returned as IPv4."""
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:
@@ -170,10 +170,10 @@ class Admission:
         self._largest = ""
         self._largest_time: float | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
-        # What is to be logged: reason -> how often
+        # Events to be logged: reason -> how often
         self._events: Counter[str] = Counter()
         self._log_time: float | None = None
-        # Set when there is no connection, if somebody waits for that
+        # Set when there is no connection, if a caller waits for that
         self._empty: asyncio.Event | None = None
 
     # -- questions
@@ -184,7 +184,7 @@ class Admission:
         return len(self.tickets)
 
     def is_full(self) -> bool:
-        """Return whether a newcomer needs another's place, and there is none to be had."""
+        """Return whether a newcomer needs another's place, and no connection can be evicted."""
         return self.count >= self.max_connections and not self.can_evict()
 
     def can_evict(self) -> bool:
@@ -359,7 +359,7 @@ class Admission:
         self.release(ticket)
         ticket.drop()
 
-    # -- whom to evict
+    # -- the choice of a victim
 
     def _next_victim(self) -> Ticket | None:
         """Return the session to evict first."""
@@ -434,7 +434,7 @@ class Admission:
                 self._note("dropped: silent for too long")
 
     def shed(self) -> int:
-        """Drop the connections that have said nothing: descriptors are short.  Return how many."""
+        """Drop the connections that have sent nothing: descriptors are short.  Return how many."""
         victims = [ticket for ticket in self.pending if not ticket.is_rpc]
         victims += [ticket for ticket in self.silent if not ticket.has_spoken()]
         for ticket in victims:
@@ -464,7 +464,7 @@ class Admission:
     # -- the log
 
     def _note(self, event: str) -> None:
-        """Count what was done; once in a while all of it is one line of the log."""
+        """Count an event; once in a while all of them are one line of the log."""
         self._events[event] += 1
         now = self._clock()
         if self._log_time is None or now - self._log_time >= LOG_SECS:

@@ -4,8 +4,8 @@
 class LineFramer:
     """Splits bytes at newlines; drops lines of more than ``max_size`` bytes (0 = unbounded).
 
-    A line is dropped, and counted in ``dropped``, as soon as it grows too long; what follows its
-    newline is received again.
+    A line is dropped, and counted in ``dropped``, as soon as it grows too long; the bytes behind
+    its newline are received again.
     """
 
     __slots__ = ("_part", "dropped", "max_size", "size")
@@ -13,7 +13,7 @@ class LineFramer:
     def __init__(self, max_size: int) -> None:
         self.max_size = max_size
         self.dropped = 0
-        # The line that has no end yet, unless it is being dropped; most often there is none.
+        # The line that has no end yet, unless it is being dropped; most often None.
         self._part: bytearray | None = None
         #: how many bytes of it were received
         self.size = 0

@@ -1,8 +1,8 @@
 """Bounds on the bytes that are held for clients, over all connections.
 
 Each connection alone is bounded, by tens of megabytes; a hundred of them would take the machine's
-memory.  Two kinds are counted apart: what waits to be sent to slow readers, and requests that
-are not complete or not answered.  Connections that hold much report it.  Above the bound the
+memory.  Two kinds are counted apart: data that waits to be sent to slow readers, and requests
+that are not complete or not answered.  Connections that hold much report it.  Above the bound the
 largest are aborted, until a quarter is free.
 
 Runs on the event loop.
@@ -63,7 +63,7 @@ class HeldMemory:
         self.total -= self._sizes.pop(connection, 0)
 
     def _relieve(self) -> None:
-        # What is held has changed since it was reported.
+        # The sizes have changed since they were reported.
         self._sizes = {connection: self.measure(connection) for connection in self._sizes}
         self.total = sum(self._sizes.values())
         if self.total <= self.limit:

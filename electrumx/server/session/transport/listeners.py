@@ -41,9 +41,9 @@ TLS_PROTOCOLS = ("ssl", "wss")
 
 # Connections that the system keeps until they are accepted.
 BACKLOG = 512
-# Accepted of one socket before others get their turn.
+# Connections accepted of one socket before those of other sockets.
 ACCEPTED_AT_ONCE = 16
-# What accept raises when there are no descriptors, or no memory, left.
+# Errors of accept when no descriptors, or no memory, are left.
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # How long a listener waits then, and between two lines of the log about it.
 SHORTAGE_SECS = 1.0
@@ -181,7 +181,7 @@ class Listener:
             self._accept(client, address)
 
     def _suspend(self, error: OSError) -> None:
-        """Close connections that have said nothing, and accept no others for a while."""
+        """Close connections that have sent nothing, and accept no others for a while."""
         self._stop_accepting()
         loop = asyncio.get_running_loop()
         self._resume_timer = loop.call_later(SHORTAGE_SECS, self._start_accepting)
@@ -191,7 +191,7 @@ class Listener:
             self._shortage_log_time = now
             self.logger.error(
                 f"cannot accept connections on {self.service}: {error.strerror}; closed "
-                f"{count:,d} that have said nothing, trying again every second"
+                f"{count:,d} that have sent nothing, trying again every second"
             )
 
     def _accept(self, client: socket.socket, address: Any) -> None:
@@ -227,7 +227,7 @@ class Listeners:
     def __init__(
         self, env: Env, factory_for: Callable[[str], SessionFactory], admission: Admission
     ) -> None:
-        """``factory_for(protocol)`` returns what makes a session of a transport."""
+        """``factory_for(protocol)`` returns the factory of a transport's sessions."""
         self._env = env
         self._factory_for = factory_for
         self._admission = admission
@@ -238,7 +238,7 @@ class Listeners:
         # Filters of logs and wait conditions of containers know these lines by that name.
         self.logger = util.class_logger(__name__, "SessionManager")
         self.open: dict[Service, Listener] = {}
-        # Services that could not be listened on again, and what tries
+        # Services that could not be listened on again, and the task that retries
         self._failed: set[Service] = set()
         self._retry_task: asyncio.Task[None] | None = None
 

@@ -1,7 +1,7 @@
 """Tries the certificate and every listening address before the initial sync, which takes days.
 
 What is wrong by then is the operator's to correct at once: one line, and the server does not
-start.  A port that somebody takes later is met by the listeners, with a line in the log.
+start.  A port that another program takes later is met by the listeners, with a line in the log.
 
 Runs on the event loop, once, at start-up.
 """
@@ -57,7 +57,7 @@ async def _try_to_bind(service: Any) -> None:
         return
     host = str(service.address.host)
     loop = asyncio.get_running_loop()
-    # Bound, but nobody can connect.
+    # Bound, but no client can connect.
     server = await loop.create_server(
         asyncio.Protocol,
         None if host == "all_interfaces" else host,

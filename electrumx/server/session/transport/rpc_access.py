@@ -1,7 +1,8 @@
 """How LocalRPC is reached: at a Unix socket of the server's user only, or from listed networks.
 
-Whoever reaches LocalRPC controls the server, and it has no password.  The listeners refuse at
-accept whom RPC_ALLOW does not list; this module has the log line of that, and Unix sockets.
+A client that reaches LocalRPC controls the server, without a password.  The listeners refuse at
+accept addresses that RPC_ALLOW does not list; this module has the log line of that, and Unix
+sockets.
 
 Runs on the event loop; system calls on a Unix socket do not block.
 """
@@ -35,8 +36,8 @@ def log_refusal(host: str) -> None:
 def bind_socket(path: str) -> socket.socket:
     """Return a Unix socket bound to a path, for the server's user only (mode 0600).
 
-    A socket there at which nobody answers was left by a server that was killed, and is removed.
-    Raise OSError if somebody answers, or if the path cannot be used.
+    A socket there at which no program answers was left by a server that was killed, and is removed.
+    Raise OSError if a program answers, or if the path cannot be used.
     """
     _remove_stale(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -74,7 +75,7 @@ def _remove_stale(path: str) -> None:
 
 
 def socket_identity(path: str) -> tuple[int, int] | None:
-    """Return what tells a file from a later one at the same path; None if there is none."""
+    """Return the device and inode of a file; None if it is missing."""
     try:
         status = os.lstat(path)
     except OSError:

@@ -1,7 +1,7 @@
 """TLS over bytes in memory: the certificate of the listeners, and the layer of one connection.
 
-``TLSLayer`` is fed the bytes of the network and gives the text of the client; what it is given to
-send it encrypts.  It owns no socket and no timer, so whoever feeds it knows, and can charge for,
+``TLSLayer`` is fed the bytes of the network and gives the text of the client; it encrypts the
+data to send.  It owns no socket and no timer, so its caller knows, and can charge for,
 every byte and every record, and decides how much is processed in one turn of the event loop.
 
 A record is the unit of work: however short, it costs a decryption.  A client can send records
@@ -23,7 +23,7 @@ SLICE_RECORDS = 64
 SLICE_BYTES = 65_536
 # More than a record holds, so that each read returns all of one.
 READ_BYTES = 32_768
-# Written at a time.  OpenSSL's buffers grow to what they are given once, and stay so.
+# Written at a time.  OpenSSL's buffers grow to the largest piece, and stay so.
 WRITE_BYTES = 65_536
 # A client's part of the handshake: certificates of clients are not asked for, and a ClientHello
 # with post-quantum keys has 2 KB.
@@ -50,7 +50,7 @@ class RenewedContext(ssl.SSLContext):
     """The context of TLS listeners: each new connection gets the certificate now on disk.
 
     Raises OSError (ssl.SSLError is one) if the files are bad.  If they are bad when they change,
-    new connections go on with what was last good.
+    new connections go on with the last good ones.
 
     Files are looked at when a connection comes, which is two system calls.  A change is read into
     a context of its own: one that failed half-way could be left with a certificate and no key.
@@ -73,7 +73,7 @@ class RenewedContext(ssl.SSLContext):
         return self._current.wrap_bio(*args, **kwargs)
 
     def _signature(self) -> list[tuple[int, int, int]]:
-        """Return what differs if a file was written again, or a link points to another one."""
+        """Return values that differ if a file was written again, or a link points to another one."""
         stats = [os.stat(file) for file in self._files]
         return [(stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats]
 
@@ -178,9 +178,9 @@ class TLSLayer:
         self.records = self.empty_records = 0
 
     def receive(self, data: bytes, start: int, pieces: list[bytes]) -> int:
-        """Process a slice of what was received; return the position behind it.
+        """Process a slice of the received bytes; return the position behind it.
 
-        Appends what the client says to ``pieces``; an empty piece is the end of it.  Raises
+        Appends the client's text to ``pieces``; an empty piece is the end of it.  Raises
         TLSError.
         """
         if not self.is_open:
@@ -267,7 +267,7 @@ class TLSLayer:
         return self._outgoing.read()
 
     def encrypt(self, data: bytes) -> list[bytes]:
-        """Return the encrypted form of what is to be sent, in pieces."""
+        """Return the encrypted form of the data to send, in pieces."""
         if len(data) <= WRITE_BYTES:
             return [self.encrypt_piece(data)]
         write, outgoing = self._ssl.write, self._outgoing
@@ -279,11 +279,11 @@ class TLSLayer:
         return pieces
 
     def to_send(self) -> bytes:
-        """Return what the layer itself has to send, such as its part of the handshake."""
+        """Return the layer's own bytes to send, such as its part of the handshake."""
         return self._outgoing.read() if self._outgoing.pending else b""
 
     def close(self) -> None:
-        """Announce the end of what is sent, if the handshake is done."""
+        """Announce the end of the data, if the handshake is done."""
         if self.is_open:
             try:
                 self._ssl.unwrap()

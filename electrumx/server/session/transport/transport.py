@@ -15,9 +15,8 @@ charges the group of the address for those that never become a session.
 
 Fairness: input of TLS and WebSocket is processed in steps of at most about half a millisecond.
 A connection gets one step when its bytes arrive; the rest waits in ``TurnQueue``, which spends
-``TURN_SECS`` of each turn of the event loop on all connections together.  Meanwhile the
-connection is not read if more than 16 KiB wait so.  Neither is it read while more than 64 KiB
-wait to be sent to it.
+``TURN_SECS`` of each turn of the event loop on all connections together.  A connection is not read
+while more than 16 KiB of its input wait, nor while more than 64 KiB wait to be sent to it.
 
 Sessions are fed by these calls:
 
@@ -52,17 +51,17 @@ NOTED_BYTES = 65_536
 JOINED_BYTES = 65_536
 # How long a connection that we end waits for the client to end it too.
 LINGER_SECS = 1.0
-# What the client may send until then: above it, the connection is aborted.
+# Bytes that the client may send until then: above it, the connection is aborted.
 LINGER_BYTES = 2_000_000
 # Above so much input that was not processed yet, a connection is not read.
 READ_AHEAD_BYTES = 16_384
-# What one turn of the event loop spends on input that waits, of all connections together.
+# The time that one turn of the event loop spends on waiting input, of all connections.
 TURN_SECS = 0.002
 # Costs, by the measure that 10,000 buy about two seconds of CPU.  A read that completes no message:
 READ_COST = 0.15
 # A TLS handshake (1.3 ms with an RSA key of 2,048 bits)
 HANDSHAKE_COST = 8.0
-# A TLS record that came with others, and what one without content costs in addition
+# A TLS record that came with others, and the additional cost of one without content
 RECORD_COST = 0.02
 EMPTY_RECORD_COST = 0.25
 
@@ -102,7 +101,7 @@ class TurnQueue:
 
 @dataclass(slots=True)
 class ConnectionContext:
-    """What the connections of one service share."""
+    """The settings and objects that the connections of one service share."""
 
     #: ``session_factory(transport)`` makes the session
     session_factory: "Callable[[StreamConnection], ConnectionSession]"
@@ -113,7 +112,7 @@ class ConnectionContext:
     send_memory: SendMemory
     receive_memory: ReceiveMemory
     turns: TurnQueue
-    #: what a byte received costs
+    #: cost of a received byte
     byte_cost: float = 0.0
     #: an SSLContext on services with TLS
     tls_context: ssl.SSLContext | None = None
@@ -153,11 +152,11 @@ class StreamConnection(asyncio.Protocol):
         self._transport: Any = None
         self._tls: TLSLayer | None = None
         self.session: ConnectionSession | None = None
-        # Whether the client takes what is sent: less than 64 KiB wait for it
+        # False for a slow reader, for which more than 64 KiB wait
         self.is_writable = True
         # Whether the session wants no more input
         self.is_held = False
-        # Whether the transport has been told not to read
+        # Whether the transport's reading is paused
         self._paused = False
         # Encrypted input not processed yet, and how far it is
         self._input = b""
@@ -170,10 +169,10 @@ class StreamConnection(asyncio.Protocol):
         self._queued_bytes = 0
         # Whether ``receive_memory`` knows of it
         self._is_noted = False
-        # Resolved when the connection has ended; most often nobody waits for it
+        # Resolved when the connection has ended; most often no task waits for it
         self._lost: asyncio.Future[None] | None = None
         self._force_timer: asyncio.TimerHandle | None = None
-        # Whether what the client still sends is read only to be discarded
+        # Whether the rest of the client's input is read only to be discarded
         self._ending = False
         # Whether the client has ended its half
         self._at_eof = False
@@ -232,7 +231,7 @@ class StreamConnection(asyncio.Protocol):
             self._update_reading()
 
     def eof_received(self) -> bool:
-        """Let the session answer what was asked; return whether it is going to."""
+        """Let the session answer the pending requests; return whether it is going to."""
         if self._ending or (self._tls is not None and not self._at_eof):
             return False  # the end of TLS is announced by an alert: without it this is a cut
         self._at_eof = True
@@ -241,7 +240,7 @@ class StreamConnection(asyncio.Protocol):
         return self._on_input_end()
 
     def pause_writing(self) -> None:
-        """Note that the client does not read what it is sent."""
+        """Note that the client is a slow reader."""
         self.is_writable = False
         self._context.send_memory.note(self, self.unsent_bytes())
         if self.session is not None:
@@ -292,12 +291,12 @@ class StreamConnection(asyncio.Protocol):
             session.bump_cost(HANDSHAKE_COST)
 
     def early_cost(self) -> float:
-        """Return what a connection has cost that has no session to charge."""
+        """Return the cost of a connection without a session to charge."""
         handshake = HANDSHAKE_COST if self._tls is not None and self._uncharged_bytes else 0.0
         return handshake + self._uncharged_bytes * self._context.byte_cost
 
     def late_cost(self) -> float:
-        """Return what a connection has cost since its session ended."""
+        """Return the cost of a connection since its session ended."""
         return self._uncharged_bytes * self._context.byte_cost if self._ending else 0.0
 
     def _received(self, data: bytes) -> None:
@@ -313,7 +312,7 @@ class StreamConnection(asyncio.Protocol):
         return len(self._input) - self._position
 
     def on_turn(self) -> None:
-        """Process a step of what waits."""
+        """Process a step of the waiting input."""
         self._queued = False
         self._step()
         self._after_step()
@@ -328,7 +327,7 @@ class StreamConnection(asyncio.Protocol):
             self._decrypt()
 
     def _after_step(self) -> None:
-        """Read on, or let the rest of the input have a turn."""
+        """Read on, or queue the rest of the input."""
         if self.has_input():
             if not self._queued and not self._is_stopped():
                 self._queued = True
@@ -357,7 +356,7 @@ class StreamConnection(asyncio.Protocol):
                 self._open()
             return
         if self.session is not None:
-            # Of what comes alone, the read is most of the work.
+            # Of a record that comes alone, the read is most of the work.
             cost = (tls.records - records - 1) * RECORD_COST
             self.session.bump_cost(cost + (tls.empty_records - empty) * EMPTY_RECORD_COST)
         if pieces:
@@ -371,20 +370,20 @@ class StreamConnection(asyncio.Protocol):
         self._input, self._position = b"", 0
 
     def _on_tls_error(self, tls: TLSLayer) -> None:
-        """Close, with an alert that says what was wrong."""
+        """Close, with an alert that names the error."""
         self._discard_input()
         self._write_raw(tls.to_send())
         self._transport.close()
         self._force_after(LINGER_SECS)
 
     def _on_input_end(self) -> bool:
-        """Tell the session that the client asks no more; return whether it is to be answered."""
+        """Notify the session that the client asks no more; return whether it is to be answered."""
         return self.session is not None and not self.is_closing() and bool(self.session.on_eof())
 
     def _end_if_over_limit(self) -> None:
         """Drop a client at its limit that sends nothing which would be answered with an error.
 
-        Limits take effect when a request gets its turn: here there is none to come.
+        Limits take effect when a request is processed: here no request is to come.
         """
         session = self.session
         if session is not None and session.is_over_limit() and not self.is_closing():
@@ -452,7 +451,7 @@ class StreamConnection(asyncio.Protocol):
     # -- called by the session
 
     def send(self, messages: list[bytes]) -> None:
-        """Send messages; what the client does not take at once is kept for it."""
+        """Send messages; those that the client does not read at once are kept for it."""
         raise NotImplementedError
 
     def hold(self, *, held: bool) -> None:
@@ -466,7 +465,7 @@ class StreamConnection(asyncio.Protocol):
             self._update_reading()
 
     def is_closing(self) -> bool:
-        """Return whether the connection has ended or is about to."""
+        """Return whether the connection has ended or is closing."""
         return self._ending or self._transport.is_closing()
 
     def remote_address(self) -> NetAddress | None:
@@ -476,7 +475,7 @@ class StreamConnection(asyncio.Protocol):
         return NetAddress(*peername[:2]) if isinstance(peername, tuple) else None
 
     def _announce_end(self) -> None:
-        """Send what says, within the layers, that we are done."""
+        """Send the closing message of each layer."""
         if self._tls is not None:
             self._tls.close()
             self._write_raw(self._tls.to_send())
@@ -485,8 +484,8 @@ class StreamConnection(asyncio.Protocol):
         """Close once all is sent, or after so many seconds; return at once.
 
         A socket that is closed while there is something left to read resets the connection, and
-        the client may never see what it was sent last.  Hence we say that we are done, and read on
-        for a moment.
+        the client may never see the last message.  Hence we announce the end, and read on for a
+        moment.
         """
         transport = self._transport
         if self.is_closing():
@@ -501,10 +500,10 @@ class StreamConnection(asyncio.Protocol):
         self._force_after(force_after)
 
     def _linger(self) -> None:
-        """Discard what the client still sends, until it ends the connection too."""
+        """Discard the rest of the client's input, until it ends the connection too."""
         self._ending = True
         self._discard_input()
-        # The session has no part in what is left of the connection.
+        # The session has no part in the rest of the connection.
         asyncio.get_running_loop().call_soon(self._end_session)
         self._update_reading()
 
@@ -576,7 +575,7 @@ class RawTransport(StreamConnection):
         return 0 if self._framer.is_dropping else self._framer.size
 
     def send(self, messages: list[bytes]) -> None:
-        """Send messages; what the client does not take at once is kept for it."""
+        """Send messages; those that the client does not read at once are kept for it."""
         transport = self._transport
         if transport.is_closing() or self._ending:
             return

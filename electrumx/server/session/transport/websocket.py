@@ -53,7 +53,7 @@ def _first_offered(_protocol: Any, offered: Any) -> Any:
 
 
 def frame_header(size: int) -> bytes:
-    """Return what precedes a text message of so many bytes; servers do not mask."""
+    """Return the header of a text message of so many bytes; servers do not mask."""
     if size < 126:
         return bytes((0x81, size))
     if size < 65_536:
@@ -72,7 +72,7 @@ class WebSocketTransport(StreamConnection):
     def __init__(self, context: ConnectionContext, ticket: Ticket | None = None) -> None:
         super().__init__(context, ticket)
         self._protocol: ServerProtocol | None = None
-        # What the library was not given yet, from a position on
+        # Bytes that the library was not given yet, from a position on
         self._plain = b""
         self._plain_at = 0
         # Whether what is decrypted is processed by the caller
@@ -182,7 +182,7 @@ class WebSocketTransport(StreamConnection):
         self._start_ping_timer()
 
     def _message(self, frame: Frame) -> bytes | None:
-        """Return the message that a frame ends, None if there is none."""
+        """Return the message that a frame ends, None if it ends no message."""
         opcode = frame.opcode
         if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
             self._is_text = opcode is Opcode.TEXT
@@ -208,16 +208,16 @@ class WebSocketTransport(StreamConnection):
     # -- output
 
     def _write_replies(self, protocol: ServerProtocol) -> None:
-        """Send what the library has queued, which may close the connection."""
+        """Send the data that the library has queued, which may close the connection."""
         data = protocol.data_to_send()
-        # An empty piece stands for the end of what is sent.
+        # An empty piece stands for the end of the data.
         if replies := b"".join(data):
             self._write(replies)
         if b"" in data:
             self.end(LINGER_SECS)
 
     def send(self, messages: list[bytes]) -> None:
-        """Send messages as text; what the client does not take at once is kept for it."""
+        """Send messages as text; those that the client does not read at once are kept for it."""
         protocol = self._protocol
         if protocol is None or protocol.state is not State.OPEN or self.is_closing():
             return

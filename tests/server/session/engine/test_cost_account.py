@@ -1,4 +1,4 @@
-"""The cost model over real connections: what is charged, how it throttles, and when it ends one."""
+"""The cost model over real connections: charges, throttling, and the end of a session."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ def request(number, method="server.ping", params=()):
 
 
 async def charged(world, client, method, *params, is_error=False):
-    """What one request costs its session."""
+    """Return the cost of one request to its session."""
     before = world.session().cost
     await (client.error if is_error else client.request)(method, *params)
     return world.session().cost - before
@@ -153,7 +153,7 @@ async def test_concurrency_shrinks_from_the_soft_to_the_hard_limit(cost, target)
         assert pytest.approx(max(0, (cost - 1000) / 9000)) == session.account.cost_fraction
 
 
-async def test_costs_are_forgiven_with_time_and_more_slowly_with_subscriptions():
+async def test_costs_decay_with_time_and_more_slowly_with_subscriptions():
     async with session_world(bw_unit_cost=FREE_BYTES) as world:
         client = await world.connect()
         await client.request("server.ping")
@@ -206,7 +206,7 @@ async def test_above_the_soft_limit_requests_sleep():
         assert session.flags() == "T4"
 
 
-async def test_without_a_range_between_the_limits_nobody_is_throttled():
+async def test_without_a_range_between_the_limits_no_session_is_throttled():
     async with session_world(cost_soft_limit=0, cost_hard_limit=0) as world:
         client = await world.connect()
         for number in range(30):
@@ -251,12 +251,12 @@ async def test_an_advertised_server_is_not_lenient_to_loopback():
         assert (await client.error("server.ping"))[0] == -101
 
 
-async def test_abusers_throttle_others_of_a_private_address_and_lock_nobody_out():
+async def test_abusers_throttle_others_of_a_private_address_and_lock_no_client_out():
     async with session_world() as world:
         client = await world.connect()
         await client.request("server.ping")
         (group,) = world.manager.groups.values()
-        # What 25 abusers left behind throttles nobody who came after much.
+        # The retained cost of 25 abusers throttles no later client much.
         group.retained_cost = 25 * 10_000
         client = await world.connect()
         await client.request("server.ping")
@@ -266,7 +266,7 @@ async def test_abusers_throttle_others_of_a_private_address_and_lock_nobody_out(
         client = await world.connect()
         await client.request("server.ping")
         assert world.session().account.concurrency_target == 6
-        # What it spends itself ends a session, at half of the limit.
+        # A session's own cost ends it, at half of the limit.
         world.session().bump_cost(5_000)
         assert (await client.error("server.ping"))[0] == -101
         # Forgotten as fast as any group's.
@@ -362,7 +362,7 @@ async def test_requests_that_wait_when_the_limit_is_reached_end_the_session():
         codes = []
         while (reply := await client.recv()) is not None:
             codes.append(reply.get("error", {}).get("code"))
-        # Two were being served; of those that waited one at least is told why it is the end.
+        # Two were being served; of those that waited, one at least gets the reason for the end.
         assert codes[:2] == [None, None]
         assert set(codes[2:]) == {-101}
         await until(lambda: not world.manager.sessions)
@@ -571,7 +571,7 @@ async def test_only_subscribers_are_notified_of_blocks(monkeypatch):
         await world.touch(HASHX)
         assert notified == [ids[2]]
         await world.new_block()
-        # Nothing is to be told of a script that the block does not touch.
+        # No notification is due for a script that the block does not touch.
         assert notified[1:] == [ids[1]]
         world.session(2).subscriptions.mempool_statuses[HASHX] = "changes when others are mined"
         await world.new_block()

@@ -36,7 +36,7 @@ NOT_HTTP = {
 
 
 async def exchange(world, protocol, *pieces):
-    """Send pieces one after the other; return what the server sent until it closed."""
+    """Send pieces one after the other; return the bytes that the server sent until it closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", world.port(protocol))
     try:
         for piece in pieces:
@@ -100,7 +100,7 @@ async def test_local_rpc_takes_objects_and_batches(request_):
         assert b'"coin"' in await admin.recv_raw()
 
 
-async def test_the_log_says_once_a_minute_that_something_other_than_json_rpc_came(
+async def test_the_log_reports_once_a_minute_that_something_other_than_json_rpc_came(
     caplog, monkeypatch
 ):
     monkeypatch.setattr(LocalRPC, "_next_warning", 0.0)

@@ -1,4 +1,4 @@
-"""What handlers may be and may answer with: coroutines or not, JSON values or JSON text."""
+"""Handlers are coroutines or plain functions, and answer with JSON values or JSON text."""
 
 import asyncio
 import json

@@ -104,7 +104,7 @@ def test_a_refund_never_makes_a_cost_negative():
     assert account.cost == 0
 
 
-def test_nobody_is_throttled_without_a_range_between_the_limits():
+def test_no_session_is_throttled_without_a_range_between_the_limits():
     account = CostAccount(Owner(), replace(LIMITS, cost_soft_limit=0, cost_hard_limit=0))
     account.bump_cost(10**9)
     assert (account.concurrency_target, account.is_over_limit()) == (10, False)

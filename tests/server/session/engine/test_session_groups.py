@@ -1,4 +1,4 @@
-"""Groups of sessions by subnet, what they retain, and the price list."""
+"""Groups of sessions by subnet, their retained costs, and the price list."""
 
 from ipaddress import ip_address
 
@@ -103,7 +103,7 @@ def test_connections_without_a_session_leave_no_more_than_about_a_limit():
     assert 12_000 == groups.by_name["1.2.3.0/24"].retained_cost
 
 
-def test_groups_without_members_go_where_nobody_is_limited():
+def test_groups_without_members_go_where_no_session_is_limited():
     groups = session_groups.SessionGroups(24, 48)
     groups.charge(ip_address("1.2.3.4"), 5)
     visitor = Visitor(700)

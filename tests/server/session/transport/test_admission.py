@@ -28,7 +28,7 @@ class Clock:
 
 
 class Connection:
-    """What admission knows of a transport."""
+    """The part of a transport that admission uses."""
 
     late = 0.0
 
@@ -330,7 +330,7 @@ async def test_the_administrator_can_connect_to_a_full_server_but_not_without_bo
     assert door.connect("127.0.0.1", is_rpc=True) is None
 
 
-async def test_a_shortage_closes_those_that_have_said_nothing():
+async def test_a_shortage_closes_connections_that_have_sent_nothing():
     door = Door()
     pending, silent = door.connect("1.2.3.4"), door.open("1.2.3.4", spoken=False)
     speaking, admin = door.open("1.2.3.4"), door.open(None, spoken=False, is_rpc=True)

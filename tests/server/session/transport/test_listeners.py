@@ -266,7 +266,7 @@ def test_the_largest_slow_readers_go_when_all_together_hold_too_much(caplog):
     assert "1,010 bytes wait for clients that do not read, over the bound of 1,000" in caplog.text
 
 
-def test_a_buffer_that_has_drained_meanwhile_does_not_count():
+def test_a_buffer_that_has_drained_since_does_not_count():
     memory = SendMemory(1_000)
     drained, other = SlowConnection(900), SlowConnection(200)
     memory.note(drained, 900)

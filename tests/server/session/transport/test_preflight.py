@@ -1,4 +1,4 @@
-"""What would keep a service from being served is found before anything else is done."""
+"""Errors that would keep a service from being served are found before anything else."""
 
 import asyncio
 import os

@@ -68,7 +68,7 @@ async def test_a_socket_that_a_killed_server_left_is_replaced(path):
         assert (await ask(path))["coin"] == "FakeCoin"
 
 
-async def test_a_socket_at_which_somebody_answers_is_left_to_it(path, caplog):
+async def test_a_socket_at_which_another_server_answers_is_left_to_it(path, caplog):
     async with session_world(services=[UnixService(path)]):
         async with session_world(services=[UnixService(path)], ready=False) as second:
             await asyncio.sleep(0)

@@ -257,7 +257,7 @@ async def test_a_flood_of_key_updates_is_charged_and_ends_the_connection(certifi
             await until(lambda: world.manager.session_count() == 2)
             session = world.session(1)
             before = session.cost
-            # What one read of its input returns is one command.
+            # Each read of its input returns one command.
             while session in world.manager.sessions:
                 with contextlib.suppress(ConnectionError):
                     flood.stdin.write(b"K\n")

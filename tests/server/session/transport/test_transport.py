@@ -1,4 +1,4 @@
-"""The certificate of TLS listeners: what is on disk now, or what was last good."""
+"""The certificate of TLS listeners: the files on disk now, or the last good ones."""
 
 import os
 import shutil

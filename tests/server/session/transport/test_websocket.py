@@ -40,7 +40,7 @@ def opened(max_recv=1_000_000, session=EchoSession):
 
 
 def messages_in(data):
-    """Return the messages in what a server sent."""
+    """Return the messages in the bytes of a server."""
     messages = []
     while data:
         assert data[0] == 0x81
@@ -215,7 +215,7 @@ async def test_the_subprotocol_first_offered_is_selected(offered):
         assert json.loads(await client.recv())["id"] == 1
 
 
-async def test_neither_a_subprotocol_nor_compression_is_selected_unasked():
+async def test_neither_a_subprotocol_nor_compression_is_selected():
     async with (
         session_world(services=[FakeService("ws")]) as world,
         connect(f"ws://127.0.0.1:{world.port('ws')}", compression="deflate") as client,

@@ -1,7 +1,7 @@
 """JSON-RPC without I/O: a message's bytes to requests, and results to the bytes of replies.
 
-``parser`` reads messages, ``requests`` holds what they ask and assembles replies, ``versions`` knows
-how versions 1.0 and 2.0, and a message without a version, differ.
+``parser`` reads messages, ``requests`` holds requests and assembles their replies, ``versions``
+knows how versions 1.0 and 2.0, and a message without a version, differ.
 """
 
 from electrumx.server.session.engine.jsonrpc.parser import (

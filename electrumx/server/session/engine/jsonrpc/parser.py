@@ -1,4 +1,4 @@
-"""A client's message parsed: its requests, or what is wrong with it.
+"""Parse a client's message: its requests, or the error to send.
 
 Input is hostile: whatever the bytes, the result is a ``ParsedMessage`` or a
 ``MalformedMessageError`` with the reply to send.  Batches are bounded in members and malformed

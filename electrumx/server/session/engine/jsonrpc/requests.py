@@ -51,8 +51,8 @@ class Notification:
 class Request:
     """A request, and how it is answered.
 
-    ``encode(result)`` makes the reply; if ``is_oversized`` says that it may not be sent,
-    ``oversized()`` replaces it; ``deliver`` returns the message to send, if there is one yet.
+    ``encode(result)`` makes the reply; if ``is_oversized`` returns true, ``oversized()``
+    replaces it; ``deliver`` returns the message to send, if there is one yet.
     """
 
     __slots__ = ("_max_reply_bytes", "_version", "args", "method", "request_id", "weight")
@@ -71,7 +71,7 @@ class Request:
         self.method = method
         self.args = args
         self.request_id = request_id
-        #: bytes of memory that it takes; 0 if nobody has counted
+        #: bytes of memory that it takes; 0 if they were not counted
         self.weight = 0
         self._version = version
         self._max_reply_bytes = max_reply_bytes

@@ -13,7 +13,7 @@ from electrumx.server.session.engine.jsonrpc.versions import Version
 # 30 bytes.  Three bytes of text, ``{},``, make 72 bytes of Python objects.
 MAX_VALUES = 1_000
 BATCH_BYTES_PER_VALUE = 6
-# What a parsed value takes in memory, on average of the worst texts.
+# Memory of a parsed value in bytes, on average of the worst texts.
 VALUE_BYTES = 100
 # Values are counted in pieces of a message, so that counting ends soon after the bound.
 _COUNTED_BYTES = 65_536

@@ -217,7 +217,7 @@ def _is_repeatable(request_id: Any) -> bool:
 
 @cache
 def notification_parts(version: Version, method: str) -> tuple[bytes, bytes, bytes]:
-    """Return what stands before, between and after the arguments of a notification with two.
+    """Return the bytes before, between and after the arguments of a notification with two.
 
     The first argument is a text that needs no escaping in JSON, without its quotes; the other any
     JSON value.
