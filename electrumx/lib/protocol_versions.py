@@ -28,8 +28,8 @@ def defined_version(version: ProtocolVersion) -> ProtocolVersion:
 def maximum_of(text: str) -> ProtocolVersion | None:
     """Return the maximum that a setting means: "1.6" is (1, 6, 0); None of empty text.
 
-    A version that is not defined means the highest one below it.  Raises ValueError for a text that
-    is no version, and for versions below 1.4.
+        A version that is not defined means the highest one below it.  Raises ValueError for other
+    texts, and versions below 1.4.
     """
     if not text.strip():
         return None

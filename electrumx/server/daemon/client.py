@@ -183,7 +183,7 @@ class Daemon(NodeRPC):
         return available
 
     async def knows_method(self, method: str) -> bool:
-        """Return whether the node in use has a method now, and lets us call it."""
+        """Return whether the node in use has a method, and allows the call, asked again each time."""
         try:
             await self._send_single(method)
         except DaemonError as e:

@@ -332,10 +332,10 @@ class MemPoolIndex:
         return summaries
 
     def outpoint(self, outpoint: Prevout) -> tuple[int | None, bytes | None, int | None]:
-        """Return the mempool's knowledge of an outpoint.
+        """Return the unconfirmed part of the status of an outpoint.
 
-        That is the height of its transaction, the hash of its spender, and the spender's height;
-        None for values that are missing.  Heights are 0, or -1 with unconfirmed inputs.
+        That is the height of its transaction, the hash of the spending one, and its height; None for
+        those that are not in the mempool.  Heights are 0, or -1 with unconfirmed inputs.
         """
         tx_hash, idx = outpoint
         funder_height: int | None = None

@@ -1,7 +1,7 @@
 """The outpoints that clients are subscribed to, and which of them may have another status.
 
-The sources of changes mark the outpoints that these touch: the mempool, transaction by
-transaction, and the notifications of blocks.  Too many are marked rather than too few: their status
+The mempool marks the outpoints of each transaction that it adds or removes, and the notifier those
+of blocks.  Too many are marked rather than too few: their status
 is computed again, and compared.  On the event loop.
 """
 
@@ -57,6 +57,6 @@ class OutpointWatch:
             self.touched.update((tx_hash, index) for index in indexes)
 
     def take(self) -> set[Outpoint]:
-        """Return the touched outpoints, and begin again with none."""
+        """Return the touched outpoints, and clear them."""
         touched, self.touched = self.touched, set()
         return touched

@@ -11,7 +11,11 @@ from electrumx.server.notifications import Confirmed, ReportedTip
 from electrumx.server.session.notify.announced_header import AnnouncedHeader
 from electrumx.server.session.notify.fanout import FanOut
 from electrumx.server.session.notify.outpoints import OutpointSubscriptions
-from electrumx.server.session.shared.outpoint_status import BlockChanges, OutpointStatuses
+from electrumx.server.session.shared.outpoint_status import (
+    AT_ONCE,
+    BlockChanges,
+    OutpointStatuses,
+)
 from electrumx.server.session.shared.script_cache import ScriptCache
 from electrumx.server.session.shared.tip_consistency import TipConsistency
 
@@ -61,13 +65,20 @@ class Notifier:
         # Before the tip is taken over
         steps = self._steps_to(self._processor.reported)
         needs_outpoints = self._needs_outpoints()
-        if needs_outpoints and steps != []:
+        if steps != []:
             self._statuses.hold()
         changed = self._take_tip(touched)
         forks = 0 if self._notified is None else self._notified.forks
-        await self._fan_out.notify(touched, changed)
-        if needs_outpoints:
-            await self._take_outpoints(steps)
+        try:
+            await self._fan_out.notify(touched, changed)
+            if needs_outpoints:
+                await self._take_outpoints(steps)
+        except BaseException:
+            self._statuses.clear()
+            self._outpoints.watch.touch_all()
+            raise
+        finally:
+            self._statuses.release()
         self._outpoints.round_due(tip_changed=changed)
         self._tip.set_known_reorgs(forks)
 
@@ -94,22 +105,25 @@ class Notifier:
         return steps
 
     async def _take_outpoints(self, steps: list[Confirmed] | None) -> None:
-        """Apply the steps to the tip to outpoints, and have their status sent."""
+        """Apply the steps to the tip to the cached outpoints, and mark the watched ones."""
         watch, statuses = self._outpoints.watch, self._statuses
         if steps is None:
             statuses.clear()
             watch.touch_all()
         for step in steps or ():
             if step.undone:
-                statuses.undo_blocks(step.height)
+                await statuses.undo_blocks(step.height)
                 watch.touch_all()
                 continue
             changes = await asyncio.to_thread(BlockChanges.of_step, step)
-            statuses.add_blocks(changes)
+            await statuses.add_blocks(changes)
             for tx_hash in changes.heights.keys() & watch.by_tx.keys():
                 watch.touch_tx(tx_hash, ())
-            watch.touched.update(filter(watch.__contains__, changes.spenders))
-        statuses.release()
+            for number, outpoint in enumerate(changes.spenders, start=1):
+                if number % AT_ONCE == 0:
+                    await asyncio.sleep(0)
+                if outpoint in watch:
+                    watch.touched.add(outpoint)
 
     def _take_tip(self, touched: set[bytes]) -> bool:
         """Take over the reported tip for all clients; return whether it is another block.

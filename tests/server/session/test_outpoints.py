@@ -309,7 +309,7 @@ async def test_blocks_change_what_is_cached_only_where_they_touch_it(world):
     height = world.db.db_height
     assert OnChain(3, S, height) == statuses.cached((F, 0))
     assert (OnChain(3), OnChain(4)) == (statuses.cached((F, 1)), statuses.cached((P, 0)))
-    statuses.undo_blocks(height - 1)
+    await statuses.undo_blocks(height - 1)
     assert None is statuses.cached((F, 0))
     assert OnChain(4) == statuses.cached((P, 0))
     # Where it is not known what has happened, all is forgotten.

@@ -9,7 +9,7 @@ from electrumx.server.session.shared.packages import acceptance
 
 
 class AcceptanceMethods(TransactionMethods):
-    """Requests about single transactions, and about acceptance by the node."""
+    """Requests about single transactions, and about their acceptance by the node."""
 
     __slots__ = ()
 

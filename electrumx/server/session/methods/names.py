@@ -1,4 +1,4 @@
-"""blockchain.name.*: proofs of a name's value, for coins whose names have histories."""
+"""blockchain.name.*: proofs of the values of names, for coins whose names have histories."""
 
 import json
 from functools import partial

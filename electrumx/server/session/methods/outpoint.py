@@ -1,7 +1,7 @@
-"""blockchain.outpoint.*: whether an output exists, and its spender.
+"""blockchain.outpoint.*: whether an output exists, and which transaction spends it.
 
-``shared.outpoint_status`` computes the status; ``notify.outpoints`` sends changes to clients.
-A session keeps the status of each outpoint that its client got last.
+The status is computed in ``shared.outpoint_status``; ``notify.outpoints`` sends notifications.  A
+session keeps the status that it last sent of each outpoint.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ class OutpointMethods(HandlerGroup):
 
     def __init__(self, session: SessionBase, shared: SharedState) -> None:
         super().__init__(session, shared)
-        # Outpoint -> the status that the client got last; None before the first
+        # Outpoint -> the status last sent; None without subscriptions
         self._outpoints: dict[Outpoint, Status] | None = None
 
     @property
@@ -70,7 +70,7 @@ class OutpointMethods(HandlerGroup):
 
     @rpc_method("blockchain.outpoint.get_status", since=(1, 7))
     def outpoint_get_status(self, tx_hash: Any, txout_idx: Any, spk_hint: Any) -> Any:
-        """Return whether an output exists, and its spender."""
+        """Return whether an output exists, and which transaction spends it."""
         outpoint = _checked(tx_hash, txout_idx, spk_hint)
         status = self._status_now(outpoint)
         return self._answer_later(outpoint) if status is None else status.answer()
@@ -100,8 +100,8 @@ class OutpointMethods(HandlerGroup):
     ) -> None:
         """Answer with the status of a new subscription, which there is only if that is known.
 
-        Nothing comes between the subscription and its answer but what follows the answer: clients
-        end a connection that tells them of what they did not ask for.
+        No notification precedes the answer: clients close a connection that sends one for an
+        outpoint without a subscription.
         """
         if task.cancelled():
             answer.cancel()
@@ -116,7 +116,7 @@ class OutpointMethods(HandlerGroup):
                 asyncio.get_running_loop().call_soon(self._note_told, outpoint, status)
 
     def _note_told(self, outpoint: Outpoint, status: Status) -> None:
-        """Note the status that the client gets of an outpoint, to which it is subscribed from now on."""
+        """Subscribe to an outpoint, whose status is being sent."""
         if self.session.is_closing():
             return
         if self._outpoints is None:
@@ -135,7 +135,7 @@ class OutpointMethods(HandlerGroup):
         return True
 
     def notify(self, outpoint: Outpoint, status: Status) -> None:
-        """Queue a status if it is not the one that the client got last."""
+        """Queue a status if it is not the one last sent."""
         told = None if self._outpoints is None else self._outpoints.get(outpoint)
         if told is None or told == status:
             return

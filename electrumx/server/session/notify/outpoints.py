@@ -1,4 +1,4 @@
-"""The subscribers of each outpoint, and the notifications of its next status.
+"""The sessions subscribed to each outpoint, and their notifications.
 
 Blocks and mempool mark the outpoints that they touch.  After each round of notifications those are
 worked out anew, each once for all its subscribers, and who was last told another status is told.
@@ -31,7 +31,7 @@ class OutpointSubscriber(Protocol):
     session_id: int
 
     def notify_outpoint(self, outpoint: Outpoint, status: Any) -> None:
-        """Queue a status if it is not the one that the client got last."""
+        """Queue a status if it is not the one last sent."""
 
     def flush(self) -> None:
         """Send the queued messages."""
@@ -47,23 +47,23 @@ class StatusSource(Protocol):
     """The source of statuses; see ``OutpointStatuses``."""
 
     def cached(self, outpoint: Outpoint) -> Any:
-        """Return the state of an outpoint in blocks if that is cached, else None."""
+        """Return the confirmed part of a status if it is cached, else None."""
 
     def now(self, outpoint: Outpoint) -> Any:
         """Return the status if that needs no waiting, else None."""
 
     async def load(self, outpoints: list[Outpoint]) -> None:
-        """Cache the database's rows of unspent outputs."""
+        """Cache the heights of unspent outputs."""
 
     async def read(self, outpoint: Outpoint, charge: Callable[[float], object]) -> Any:
-        """Cache and return the state of an outpoint in blocks."""
+        """Cache and return the confirmed part of a status."""
 
 
 class Tip(Protocol):
     """The tip that must not change while statuses are worked out."""
 
     def state(self) -> Any:
-        """Return its identity, None if clients do not know it."""
+        """Return a value that identifies it, None if clients do not know it."""
 
 
 class OutpointSubscriptions:
@@ -74,7 +74,7 @@ class OutpointSubscriptions:
         self._statuses = statuses
         self._tip = tip
         self._sessions: dict[Outpoint, set[OutpointSubscriber]] = {}
-        # Those whose status was not final when it was last computed
+        # Those whose status was not settled when it was last computed
         self._unsettled: set[Outpoint] = set()
         # Set when a round of notifications has ended
         self._due = asyncio.Event()
@@ -86,7 +86,7 @@ class OutpointSubscriptions:
         return len(self._sessions)
 
     def add(self, outpoint: Outpoint, session: OutpointSubscriber) -> None:
-        """Subscribe a session, whose client gets the status next."""
+        """Subscribe a session, to whose client the status is being sent."""
         self._sessions.setdefault(outpoint, set()).add(session)
         self.watch.add(outpoint)
         # It may have changed after the status was worked out.
@@ -104,7 +104,7 @@ class OutpointSubscriptions:
             self._unsettled.discard(outpoint)
 
     def round_due(self, *, tip_changed: bool) -> None:
-        """Have touched outpoints computed and notified."""
+        """Have the touched outpoints computed, and their subscribers notified."""
         self._tip_changed |= tip_changed
         self._due.set()
 
@@ -119,7 +119,7 @@ class OutpointSubscriptions:
                 self.logger.exception("could not notify of outpoints; trying again next time")
 
     async def tell(self) -> None:
-        """Work out what was touched, and tell those who were last told something else."""
+        """Compute the statuses of touched outpoints; notify subscribers with another last one."""
         touched = self.watch.take()
         if self._tip_changed:
             self._tip_changed = False
@@ -133,7 +133,7 @@ class OutpointSubscriptions:
                 missing = await self._look_up(touched)
                 left = touched - await self._tell_all(touched - missing, before)
         finally:
-            # The rest is computed in the next round.
+            # The others are computed in the next round.
             self.watch.touched |= {outpoint for outpoint in left if outpoint in self._sessions}
 
     async def _look_up(self, outpoints: set[Outpoint]) -> set[Outpoint]:
@@ -175,7 +175,7 @@ class OutpointSubscriptions:
         )
 
     async def _tell_all(self, outpoints: set[Outpoint], before: Any) -> set[Outpoint]:
-        """Tell the statuses of outpoints at a tip; return those that were."""
+        """Send the statuses of outpoints at a tip; return the outpoints whose status was sent."""
         told: set[Outpoint] = set()
         concerned: dict[OutpointSubscriber, None] = {}
         for number, outpoint in enumerate(outpoints, start=1):
@@ -212,4 +212,4 @@ class OutpointSubscriptions:
 
 
 def _free(_cost: float) -> None:
-    """Charge no session: the subscription was paid for."""
+    """Charge no session: the subscription was charged for."""

@@ -1,12 +1,12 @@
-"""The status of an output: the block of its transaction, and its spender.
+"""The status of an output: the block of its transaction, and the transaction that spends it.
 
-Works with what every node has.  A row of the ``utxo`` store says of an unspent output at which
-height it was created.  Of any other, the node is asked for its transaction, whose script leads to a
-history, in which the transaction is, if it is on our chain, and so is what spends it: the raw
+Needs no index of the node beyond ``txindex``.  A row of the ``utxo`` store has the height of an
+unspent output.  Of any other, the node is asked for its transaction, whose script leads to a
+history, which has the transaction, if it is on our chain, and the one that spends the output: the raw
 transactions behind it are searched, in batches.  A node with an index of spenders is asked instead.
 
-What is on the chain is cached until a block touches it; blocks also tell of what they spend.  What
-the mempool adds is looked up each time.  On the event loop.
+The confirmed part is cached until a block touches it; blocks also name the outputs that they spend.
+The unconfirmed part is computed each time.  On the event loop.
 """
 
 import asyncio
@@ -28,12 +28,14 @@ HASH_LEN = 32
 MAX_INDEX = 2**32 - 1
 #: cached outpoints at most
 CACHE_ENTRIES = 100_000
-#: entries of a history that are read in one batch
+#: entries of the cache that are looked at in one go: about a millisecond
+AT_ONCE = 1_000
+#: entries of a history that are read at once
 PAGE_ENTRIES = 5_000
 #: transactions that are fetched together: few at first, as most outputs are spent soon
 FIRST_BATCH = 20
 BATCH = 100
-#: transactions that are searched at most for the spender of an output
+#: transactions that are searched at most for the one that spends an output
 MAX_SEARCHED = 200_000
 #: prices: of a call of the node, of a transaction that is searched, of an entry that is read
 CALL_COST = 1.0
@@ -46,7 +48,7 @@ Charge = Callable[[float], object]
 
 
 class OnChain(NamedTuple):
-    """The state of an outpoint in blocks; None for missing values."""
+    """The confirmed part of a status; None for transactions that do not exist."""
 
     funder_height: int | None
     spender: bytes | None = None
@@ -57,7 +59,7 @@ NOWHERE = OnChain(None)
 
 
 class Status(NamedTuple):
-    """What clients are told of an outpoint: as ``OnChain``, of chain and mempool together.
+    """The status of an outpoint for clients: as ``OnChain``, of chain and mempool together.
 
     Heights are 0 or -1 of unconfirmed transactions, as in histories.
     """
@@ -87,7 +89,7 @@ class BlockChanges(NamedTuple):
 
     #: tx hash -> height
     heights: dict[bytes, int]
-    #: outpoint -> what spends it, None if that is not known
+    #: outpoint -> the transaction that spends it, None if that is not known
     spenders: dict[Outpoint, bytes | None]
 
     @classmethod
@@ -126,7 +128,7 @@ class OutpointStatuses:
     def __init__(
         self, db: Any, daemon: Any, mempool: Any, coin: Any, has_spender_index: Callable[[], bool]
     ) -> None:
-        """``has_spender_index()`` returns whether the node has an index of spenders."""
+        """``has_spender_index()`` returns whether the node has an index of spending transactions."""
         self._db = db
         self._daemon = daemon
         self._mempool = mempool
@@ -135,9 +137,9 @@ class OutpointStatuses:
         # tx hash -> index -> what blocks say; the oldest first
         self._cache: dict[bytes, dict[int, OnChain]] = {}
         self._cached = 0
-        # Counts the tips: a look-up that began at another one is not cached.
+        # Counts the tips: a read that began at another one is not cached.
         self._generation = 0
-        # Whether the tip has changed, and what its blocks did is not taken over yet
+        # Whether the tip has changed, and the changes of its blocks are not applied yet
         self._held = False
 
     def __bool__(self) -> bool:
@@ -147,7 +149,7 @@ class OutpointStatuses:
     # -- the cache
 
     def cached(self, outpoint: Outpoint) -> OnChain | None:
-        """Return what blocks say of an outpoint if that is cached."""
+        """Return the confirmed part of a status if it is cached, else None."""
         if outpoint[1] > MAX_INDEX:
             return NOWHERE
         found = self._cache.get(outpoint[0])
@@ -166,7 +168,7 @@ class OutpointStatuses:
         self._cached -= len(self._cache.pop(tx_hash, ()))
 
     def clear(self) -> None:
-        """Forget all: it is not known what has changed."""
+        """Drop all entries: the changes are not known."""
         self._generation += 1
         self._cache.clear()
         self._cached = 0
@@ -180,13 +182,15 @@ class OutpointStatuses:
         """Use what is cached again."""
         self._held = False
 
-    def add_blocks(self, changes: BlockChanges) -> None:
-        """Take over the outputs that blocks have created and spent."""
+    async def add_blocks(self, changes: BlockChanges) -> None:
+        """Apply the changes of blocks; call ``hold`` before."""
         self._generation += 1
         for tx_hash in self._cache.keys() & changes.heights.keys():
             self._drop(tx_hash)
         by_tx = self._cache
-        for outpoint, spender in changes.spenders.items():
+        for number, (outpoint, spender) in enumerate(changes.spenders.items(), start=1):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
             found = by_tx.get(outpoint[0])
             if found is None or outpoint[1] not in found:
                 continue
@@ -197,19 +201,16 @@ class OutpointStatuses:
                 height = changes.heights[spender]
                 found[outpoint[1]] = OnChain(known.funder_height, spender, height)
 
-    def undo_blocks(self, height: int) -> None:
-        """Forget outputs that blocks above a height have created or spent."""
+    async def undo_blocks(self, height: int) -> None:
+        """Drop entries with blocks above a height; call ``hold`` before."""
         self._generation += 1
-        gone = [
-            tx_hash
-            for tx_hash, found in self._cache.items()
-            if any(
-                (one.funder_height or 0) > height or (one.spender_height or 0) > height
-                for one in found.values()
-            )
-        ]
-        for tx_hash in gone:
-            self._drop(tx_hash)
+        for number, (tx_hash, found) in enumerate(list(self._cache.items()), start=1):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+            for on_chain in found.values():
+                if max(on_chain.funder_height or 0, on_chain.spender_height or 0) > height:
+                    self._drop(tx_hash)
+                    break
 
     # -- statuses
 
@@ -219,7 +220,7 @@ class OutpointStatuses:
         return None if on_chain is None else self.combined(outpoint, on_chain)
 
     def combined(self, outpoint: Outpoint, on_chain: OnChain) -> Status:
-        """Return the status of an outpoint: its state in blocks, completed by the mempool."""
+        """Return the status of an outpoint: its confirmed part, completed by the mempool."""
         if on_chain.spender is not None:
             return Status(*on_chain)
         funder_height, spender, spender_height = self._mempool.outpoint(outpoint)
@@ -230,7 +231,7 @@ class OutpointStatuses:
         return Status(funder_height, spender, spender_height)
 
     async def load(self, outpoints: Sequence[Outpoint]) -> None:
-        """Cache what the database says of unspent outputs, so that it is read for all together."""
+        """Cache the heights of unspent outputs, read from the database at once."""
         generation = self._generation
         missing = [outpoint for outpoint in outpoints if self.cached(outpoint) is None]
         if missing:
@@ -240,7 +241,7 @@ class OutpointStatuses:
                     self._put(outpoint, OnChain(height), generation)
 
     async def read(self, outpoint: Outpoint, charge: Charge) -> OnChain:
-        """Return what blocks say of an outpoint.
+        """Return the confirmed part of a status.
 
         Raises TipChangedError if database and node disagree, DaemonError, and RPCError if too much
         would have to be searched.
@@ -276,7 +277,7 @@ class OutpointStatuses:
             self._coin.hashX_from_script(script), ask_node=self._has_spender_index()
         )
         if found is None:
-            # An output that cannot be spent has no history.
+            # An unspendable output has no history.
             charge(2 * CALL_COST)
             return OnChain(await self._height_by_node(outpoint[0]))
         return found
@@ -294,7 +295,7 @@ class OutpointStatuses:
         return bytes(tx.outputs[index].pk_script) if index < len(tx.outputs) else None
 
     async def _height_by_node(self, tx_hash: bytes) -> int | None:
-        """Return the height of a transaction in a block of ours, by what the node says of it."""
+        """Return the height of a transaction in a block of ours, by the block that the node names."""
         answer = await self._daemon.getrawtransaction(hash_to_hex_str(tx_hash), True)
         block_hash = answer.get("blockhash") if isinstance(answer, dict) else None
         if not isinstance(block_hash, str):
@@ -307,7 +308,7 @@ class OutpointStatuses:
 
 
 class _Search:
-    """The search of a history for the transaction of an output, and for what spends it."""
+    """The search of a history for the transaction of an output, and the one that spends it."""
 
     def __init__(self, db: Any, daemon: Any, coin: Any, outpoint: Outpoint, charge: Charge) -> None:
         self._db = db

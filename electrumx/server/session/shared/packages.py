@@ -42,7 +42,7 @@ def package_summary(answer: dict[str, Any], child_txid: Callable[[], str]) -> di
 
 
 def acceptance(result: dict[str, Any]) -> dict[str, Any]:
-    """Return a client's form of a member of the node's answer to testmempoolaccept.
+    """Return the result for clients of a member of the node's answer to testmempoolaccept.
 
     Of packages the node may judge no single transaction: then ``allowed`` is absent.
     """

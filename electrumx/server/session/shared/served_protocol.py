@@ -13,7 +13,7 @@ from electrumx.lib.protocol_versions import NAMES, OUTPOINTS, PACKAGES, PLAIN, P
 from electrumx.lib.util import version_string
 from electrumx.server.daemon.client import DaemonError
 
-# How long wallets wait at the start for the node to list its methods, in seconds, and when a
+# How long wallets wait at the start for the answers of the node, in seconds, and the pause before a
 # node that did not answer is asked again.
 PROBE_SECS = 10.0
 RETRY_SECS = 60.0
@@ -23,7 +23,7 @@ CORE_WITH_PACKAGES = 280_000
 
 
 class ProbedNode(Protocol):
-    """The interface of ``Daemon`` that is used here."""
+    """The calls of ``Daemon`` that are used."""
 
     #: pulsed when another node is in use
     url_changed: asyncio.Event
@@ -39,7 +39,7 @@ class ProbedNode(Protocol):
 
 
 class ServedProtocol:
-    """The highest protocol that is served, and the node's abilities that it depends on."""
+    """The highest protocol that is served, by the methods of the node."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class ServedProtocol:
         self._plain = min(implemented, NAMES if has_names else PLAIN)
         self._setting = setting
         self._logger = logger
-        # The part of the next protocol that the node lacks; empty if it lacks nothing
+        # The reason why the next protocol is not served; empty if there is none
         self._lacks = ""
         # Whether the node in use has not answered yet
         self._is_unknown = True
@@ -134,7 +134,7 @@ class ServedProtocol:
         self._logger.info(f"serving protocols 1.4 to {version_string(self.maximum)}{reason}")
 
     async def _missing_for_packages(self) -> str:
-        """Return the part of protocol 1.6 that the node lacks, as text; empty if it lacks nothing."""
+        """Return the reason why the node cannot serve 1.6, empty text if it can."""
         if not await self._daemon.knows_method("submitpackage"):
             return "the daemon has no submitpackage"
         info = await self._daemon.getnetworkinfo()
@@ -145,7 +145,7 @@ class ServedProtocol:
         return ""
 
     async def _missing_for_outpoints(self) -> str:
-        """Return the part of protocol 1.7 that the node lacks, as text; empty if it lacks nothing."""
+        """Return the reason why the node cannot serve 1.7, empty text if it can."""
         if self._implemented < OUTPOINTS:
             return ""
         if not await self._daemon.knows_method("testmempoolaccept"):
