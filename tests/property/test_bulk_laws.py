@@ -187,7 +187,7 @@ def test_undo_rows_of_any_records_are_alike(items, first):
     assert list(rows[0]) == list(range(first, 7))
 
 
-def test_undo_records_and_rows_agree_with_what_blocks_spend():
+def test_undo_records_and_rows_agree_with_the_spends_of_blocks():
     maker = ChainMaker(seed=77, scripts=5)
     raws = maker.chain(maker.grow(maker.genesis_hash, 13))
     for one in scan(raws, BitcoinSegwitRegtest, False, 3, 0.3):

@@ -2,8 +2,8 @@
 
 A server in simulated time, as in ``test_tip_laws``, has a subscriber to many outpoints: of all
 branches, of the mempool, unspendable, with an index that is too large, and of transactions that
-never come.  Whatever it is told must be true at that moment of the tip that clients know and of the
-server's mempool, must differ from what it was told before, and must in the end be all there is.
+never come.  Every notification must be true at that moment of the tip that clients know and of the
+server's mempool, must differ from the one before, and must in the end be all there is.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ STORMS = st.lists(st.tuples(EVENTS, st.sampled_from([0.0, 0.05, 0.5, 1.0, 6.0]))
 
 
 class IndexedDaemon(tip_laws.StormyDaemon):
-    """Also has the transactions of its chain, and may have an index of what spends each output."""
+    """Also has the transactions of its chain, and may have an index of spenders."""
 
     def __init__(self, maker, tip):
         # Large blocks, so that transactions depend on each other
@@ -253,7 +253,7 @@ class Simulation(tip_laws.Simulation):
             self.failed_subscriptions += 1
             return
         if outpoint in self.told:
-            # What it was told before is what is to be checked.
+            # The earlier notification is to be checked.
             return
         # Nothing has happened since the status was worked out.
         self.told[outpoint] = status
@@ -279,7 +279,7 @@ class Simulation(tip_laws.Simulation):
         await self.check_cold(tip, unconfirmed)
 
     async def check_cold(self, tip, unconfirmed):
-        """What a server that has just started would tell, with and without the node's index."""
+        """The statuses of a server that has just started, with and without the node's index."""
         for has_index in (False, True):
             cold = OutpointStatuses(
                 self.db, self.daemon, self.mempool, COIN, lambda has=has_index: has
@@ -303,12 +303,12 @@ def simulate(seed, storm, *, slow_disk=False, engine="leveldb", subscriptions=40
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 10**6), STORMS, st.booleans())
-def test_subscribers_are_told_every_status_and_no_other_through_any_storm(seed, storm, slow_disk):
+def test_subscribers_get_every_status_and_no_other_through_any_storm(seed, storm, slow_disk):
     simulate(seed, storm, slow_disk=slow_disk)
 
 
 @pytest.mark.parametrize("engine", ["leveldb", "rocksdb"])
-def test_subscribers_are_told_of_blocks_reorganisations_and_replacements(engine):
+def test_subscribers_are_notified_of_blocks_reorganisations_and_replacements(engine):
     storm = [
         (("add", 1), 6.0),
         (("remix", 0), 6.0),
@@ -329,7 +329,7 @@ def test_subscribers_are_told_of_blocks_reorganisations_and_replacements(engine)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_what_depends_on_another_transaction_is_told_when_that_is_mined(seed):
+def test_a_dependent_transaction_is_notified_when_the_other_is_mined(seed):
     """Heights of -1 become 0 without anything of the outpoint itself being mined."""
     storm = [(("subscribe_to_mempool",), 6.0), (("mine_part", 0), 6.0)] * 6
     simulation = simulate(seed, storm)
@@ -337,14 +337,14 @@ def test_what_depends_on_another_transaction_is_told_when_that_is_mined(seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_blocks_of_what_the_mempool_never_had_are_told(seed):
+def test_blocks_of_transactions_the_mempool_never_had_are_notified(seed):
     """They come too fast for the mempool, and nothing is undone at the end."""
     storm = [(("subscribe", 60), 6.0), (("add", 3), 0.0)] * 4
     simulation = simulate(seed, storm)
     assert simulation.tellings > 10
 
 
-def test_what_a_failing_node_did_not_tell_is_told_later():
+def test_statuses_that_a_failing_node_withheld_are_sent_later():
     storm = [
         (("subscribe", 200), 1.0),
         (("node_fails", True), 0.0),

@@ -67,7 +67,7 @@ def count_runs(monkeypatch):
 
 
 async def both(tmp_path, make_daemon, **settings):
-    """What the bulk sync and the ordinary sync leave of the same chain."""
+    """Return the stores of the bulk sync and the ordinary sync of the same chain."""
     processor_class = settings.pop("processor_class", None)
     found = []
     for choose in ("auto", "off"):
@@ -83,7 +83,7 @@ async def both(tmp_path, make_daemon, **settings):
 @pytest.mark.parametrize("indexer", ["python", "compiled"])
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("seed", range(3))
-async def test_bulk_sync_leaves_what_the_ordinary_sync_leaves(
+async def test_bulk_sync_leaves_the_stores_of_the_ordinary_sync(
     tmp_path, monkeypatch, engine, indexer, seed, short_rows
 ):
     require_engine(engine)
@@ -119,7 +119,7 @@ async def test_bulk_sync_of_blocks_in_canonical_order_with_tokens(tmp_path, inde
 
 
 @pytest.mark.parametrize("maker_class", MAKERS, ids=lambda maker: maker.__name__)
-async def test_bulk_sync_of_every_format_leaves_what_the_ordinary_sync_leaves(
+async def test_bulk_sync_of_every_format_leaves_the_stores_of_the_ordinary_sync(
     tmp_path, monkeypatch, maker_class
 ):
     runs = count_runs(monkeypatch)
@@ -148,7 +148,7 @@ async def test_blocks_are_undone_after_a_bulk_sync(tmp_path, engine):
 
 
 class GatedDaemon(ScriptedDaemon):
-    """A node that does not give a block of some height before it is told to."""
+    """A node that does not give a block of some height before the test allows it."""
 
     def __init__(self, chain, closed_from):
         super().__init__(chain)
