@@ -197,7 +197,7 @@ def committed_after_bulk(journal, cut):
 
 
 async def wrong_after_bulk(disk, cut, place, seed):
-    """What is wrong with what a power cut left, and with what is made of it in the end."""
+    """Return the faults of the state after a power cut, and of the final database."""
     disk.image(cut, place, seed)
     try:
         db = DB(env_of(place))

@@ -7,7 +7,7 @@ Property tests feed both the same blocks and demand the same results.  Records a
 
 A chunk holds its unspent outputs in a hash table: records of 48 bytes lie in one growing array,
 freed ones in a list, and an array of 4-byte slots, at most two thirds full, finds them by linear
-probing: about 56 bytes an output.  The hash is seeded, so that nobody can make transactions that
+probing: about 56 bytes an output.  The hash is seeded, so that no transactions can be made that
 collide.
 
 All loops run without the GIL, except those that call Python for each row.  A chunk is used by one
@@ -287,7 +287,7 @@ cdef int fill(Array *array, bytes items, size_t length) except -1:
 
 
 cdef class Chunk:
-    """What consecutive blocks left: unspent outputs, spends of older ones, and history."""
+    """The remainder of consecutive blocks: unspent outputs, spends of older ones, and history."""
 
     # used outputs, freed ones among them
     cdef Array table
@@ -375,7 +375,7 @@ cdef class Chunk:
         return True
 
     cdef uint8_t *put(self, const uint8_t *key) noexcept nogil:
-        """Return the output of a key, a new one if there is none; NULL without memory."""
+        """Return the output of a key, a new one if it is missing; NULL without memory."""
         cdef uint64_t slot
         cdef uint32_t number
         cdef uint8_t *output
@@ -427,8 +427,8 @@ cdef class Chunk:
             bint any_order, int64_t undo_height=-1):
         """Add a block, whose first transaction has a number.
 
-        ``after_genesis`` chooses the rule of what can be spent; with ``any_order`` a transaction
-        may spend what a later one of the block makes.  ``undo_height`` is the block's height if
+        ``after_genesis`` selects the rule for spendable outputs; with ``any_order`` a transaction
+        may spend an output of a later one of the block.  ``undo_height`` is the block's height if
         undo records are to be made, or -1.
         """
         cdef uint8_t rule = SPENDABLE_GENESIS if after_genesis else SPENDABLE_LEGACY
@@ -629,7 +629,7 @@ def join(outputs, spends, late=()):
     """Match spends with the outputs of the same outpoints; ``late`` has some of them again.
 
     An output that is made again overwrites the one before; a spend is of the last output before
-    it.  Raise KeyError with the outpoint's key and the spender's number if there is none.  Return
+    it.  Raise KeyError with the outpoint's key and the spender's number if that is missing.  Return
     the fields of ``records.Joined``.
     """
     cdef Records made = join_buffers(outputs, OUT_LEN)

@@ -1,7 +1,7 @@
 """The parts of a parsed block that the bulk sync keeps, in flat arrays.
 
-Owns the step from a block of the pure-Python parser to the arrays that ``_fastblock`` makes of the
-formats that it knows, so that one algorithm serves every coin.  Pure; any thread may run it.
+Owns the step from a block of the pure-Python parser to the arrays that ``_fastblock`` returns for
+the formats it supports, so that one algorithm serves every coin.  Pure; any thread may run it.
 """
 
 from collections.abc import Callable, Sequence
@@ -56,8 +56,8 @@ class PackedBlock:
     ):
         """Take the transactions with their hashes, in the fields that Bitcoin's have.
 
-        ``extra_hashXs`` returns what else a transaction touches beside the scripts that it spends
-        from and pays to.
+        ``extra_hashXs`` returns the hashXs that a transaction touches in addition to the scripts
+        of its inputs and outputs.
         """
         self.header = header
         self.raw = raw

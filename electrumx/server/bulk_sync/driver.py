@@ -18,9 +18,9 @@ Where the UTXO set is larger than the cache that is most of its work.  Here noth
    the transaction that spends, as now its script is known; an output without a spend is a UTXO.
    The ``h`` rows come out in the order of their keys.
 3. **UTXOs**, sorted by script, become the ``u`` rows.
-4. **Undo.**  Spends of blocks that may yet be undone, the last REORG_LIMIT ones, are numbered; what
-   they spent, found in the chunk or by the join, is sorted by these numbers and becomes the undo
-   rows.  The raw blocks are kept as in the ordinary sync.
+4. **Undo.**  Spends of blocks that may yet be undone, the last REORG_LIMIT ones, are numbered; the
+   outputs that they spent, found in the chunk or by the join, are sorted by these numbers and become
+   the undo rows.  The raw blocks are kept as in the ordinary sync.
 5. **History** of all runs, and of the join, is merged by script: one row a script, or several of
    ``row_entries`` numbers.
 
@@ -213,7 +213,7 @@ class BulkSync:
             )
 
     async def _in_thread(self, func: Callable[..., Any], *args: Any) -> Any:
-        """Run what reads or writes the disk in a thread; its errors come with what to do."""
+        """Run a function that uses the disk in a thread; its errors name the remedy."""
         try:
             return await asyncio.to_thread(func, *args)
         except Exception as e:

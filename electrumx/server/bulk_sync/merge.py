@@ -1,8 +1,8 @@
 """The merge of a bulk sync: from runs to the rows of both stores, each written once, in key order.
 
 Owns its three phases and the progress within them.  The key space is divided into ranges of a
-bounded size.  Worker threads read, sort and join ranges without the GIL; one thread writes what
-they found, in order, and after each range notes in the manifest where the next one begins.
+bounded size.  Worker threads read, sort and join ranges without the GIL; one thread writes the
+results, in order, and after each range notes in the manifest where the next one begins.
 
 Order of writes, for each range
 
@@ -11,7 +11,7 @@ Order of writes, for each range
 3. the manifest, with the beginning of the next range;
 4. the space of the input is freed.
 
-A stop after 1 or 2 repeats the range, which writes the same rows again; what was appended is
+A stop after 1 or 2 repeats the range, which writes the same rows again; the appended bytes are
 overwritten.  A stop after 3 leaves room that is freed at the end of the phase, with the file.
 
 Runs in: a worker thread, and those that it starts.
@@ -121,7 +121,7 @@ class UndoBlocks(NamedTuple):
     last: int
     #: number of the first one's first transaction
     first_tx_num: int
-    #: returns items for what a block's coinbase overwrote: height, {txout_idx: item}
+    #: returns undo items for the outputs that a block's coinbase overwrote: height, {txout_idx: item}
     overwritten_items: Callable[[int, dict[int, bytes]], bytes]
     #: returns the height of a transaction
     height_of: Callable[[int], int]
@@ -130,7 +130,7 @@ class UndoBlocks(NamedTuple):
 class Merge:
     """Merges what a workspace holds into two stores."""
 
-    #: bytes that a range takes beside what was read: sorted copies, and what the join finds
+    #: memory of a range, in units of the bytes read: the input, sorted copies, results of the join
     COPIES = 3
 
     def __init__(
@@ -306,7 +306,7 @@ class Merge:
     def _each_range(
         self, kinds: tuple[Kind, ...], work: Callable[[Range], T]
     ) -> Iterator[tuple[Range, T]]:
-        """Yield each range that is left with what ``work`` returns for it, in order."""
+        """Yield each range that is left and its result of ``work``, in order."""
         manifest = self.workspace.manifest
         sources = [
             Sorted(self.workspace.files[kind], list(manifest.sections(kind))) for kind in kinds

@@ -88,8 +88,8 @@ class Chunk:
     ) -> None:
         """Add a block, whose first transaction has a number.
 
-        ``after_genesis`` chooses the rule of what can be spent; with ``any_order`` a transaction
-        may spend what a later one of the block makes.  ``undo_height`` is the block's height if
+        ``after_genesis`` selects the rule for spendable outputs; with ``any_order`` a transaction
+        may spend an output of a later one of the block.  ``undo_height`` is the block's height if
         undo records are to be made, or -1.
         """
         self._undo_height, self._undo_number = undo_height, 0
@@ -210,7 +210,7 @@ def join(
     """Match spends with the outputs of the same outpoints; ``late`` has some of them again.
 
     An output that is made again overwrites the one before; a spend is of the last output before
-    it.  Raise KeyError with the outpoint's key and the spender's number if there is none.  Return
+    it.  Raise KeyError with the outpoint's key and the spender's number if that is missing.  Return
     the fields of ``records.Joined``.
     """
     # Of equal numbers the output comes first.

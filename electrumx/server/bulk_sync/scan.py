@@ -1,8 +1,8 @@
 """The scan of a bulk sync: from blocks to runs.
 
 Owns the block last added, the chunk in memory, and how it is written.  Blocks are added to a chunk
-until its outputs and spends take their share of memory; its history, and what the flat files get,
-is *spilled* more often.  A chunk ends with a block, and what it left becomes a run.
+until its outputs and spends take their share of memory; its history, and its part of the flat
+files, are *spilled* more often.  A chunk ends with a block, and its remainder becomes a run.
 
 Order of writes, for each spill
 
@@ -14,7 +14,7 @@ Order of writes, for each spill
 
 A stop before the last step loses the chunk: blocks are asked for again from the last run on.
 
-Runs in: worker threads; one adds, and one other may write what was taken.
+Runs in: worker threads; one adds, and one other may write a finished chunk.
 """
 
 import time
@@ -40,9 +40,9 @@ class ParsedPart:
     """Consecutive blocks, parsed."""
 
     blocks: list[BlockContents]
-    #: for each of them: (number of the transaction, hashX) of what else is touched
+    #: for each of them: (number of the transaction, hashX) of additionally touched scripts
     extras: list[list[tuple[int, bytes]]]
-    #: hashes of the blocks, and what they say of those before them, natural order
+    #: hashes of the blocks, and of their predecessors by their headers, natural order
     hashes: list[bytes]
     prev_hashes: list[bytes]
     #: bytes of the raw blocks

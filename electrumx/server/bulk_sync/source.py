@@ -1,6 +1,7 @@
 """The blocks of a coin, as the bulk sync takes them.
 
-Owns the step from what the block processor's parser returns to what the scan adds, for every coin.
+Owns the step from a block as the block processor's parser returns it to the arrays of the scan, for
+every coin.
 Runs in: worker threads.
 """
 
@@ -22,7 +23,7 @@ class Strategy(Protocol):
 
     @property
     def extra_hashXs(self) -> Callable[[Any], set[bytes]] | None:
-        """The function that returns what a transaction touches besides its scripts, or None."""
+        """The function that returns the additional hashXs of a transaction, or None."""
 
     def bitcoin_txs(self, txs: Sequence[Any]) -> Sequence[tuple[Any, bytes]]:
         """Return transactions with their hashes, in Bitcoin's fields."""

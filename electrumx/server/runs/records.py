@@ -1,9 +1,9 @@
 """The records of the bulk sync: their fields, their order, and the parts of the key space.
 
-Owns what stands in the run files.  Every record has a fixed length, and records are sorted by their
+Owns the bytes of records.  Every record has a fixed length, and records are sorted by their
 bytes, so numbers that decide the order are big-endian.  The *key* of an outpoint is 24 bytes:
 tx_hash[:4] ‖ txout_idx LE4 ‖ tx_hash[4:20].  It begins as the database's ``h`` rows do, so that
-what is joined by outpoint comes out in the order of those rows.  20 bytes of a transaction hash
+a join by outpoint returns records in the order of those rows.  20 bytes of a transaction hash
 suffice to distinguish outpoints: making two that agree in them takes 2^80 hashes.
 
 =========  =====  =====================================================================
@@ -11,7 +11,7 @@ outputs    48     key(24) tx_num BE5 hashX(11) value LE8: an output not spent in
 spends     29     key(24) tx_num BE5: an input whose output is not of its chunk
 late       37     key(24) tx_num BE5 height BE4 number BE4: also one of the spends, of a block that
                   may be undone, and its number among the block's
-undo       32     height BE4 number BE4 hashX(11) tx_num LE5 value LE8: what such a spend spent
+undo       32     height BE4 number BE4 hashX(11) tx_num LE5 value LE8: the output of such a spend
 overwrit.  53     tx_num BE5, and one of the outputs: which coinbase made it again, unspent
 history    16     hashX(11) tx_num BE5: a transaction that touches a script
 utxos      28     hashX(11) txout_idx LE4 tx_num LE5 value LE8: a ``u`` row, key before value
@@ -74,7 +74,7 @@ class UnmatchedSpendError(Exception):
 
 
 class Joined(NamedTuple):
-    """What outputs and spends come to; each is a buffer of records."""
+    """The results of joining outputs and spends; each is a buffer of records."""
 
     #: ``h`` rows, in the order of their keys
     rows: bytes

@@ -1,7 +1,7 @@
 """Run files: one for each kind of records, each a sequence of sorted sections.
 
 Owns their bytes.  A section is appended and synced before the manifest names it, and never changes
-after that; what lies behind the last one that is named is overwritten.  Parts that were merged are
+after that; bytes behind the last named section are overwritten.  Parts that were merged are
 freed: where the system can punch holes, at once; otherwise with the file.
 
 Runs in: a worker thread; reading in any number of them.

@@ -1,9 +1,9 @@
 """The sessions subscribed to each outpoint, and their notifications.
 
-Blocks and mempool mark the outpoints that they touch.  After each round of notifications those are
-worked out anew, each once for all its subscribers, and who was last told another status is told.
-That is done in a task of its own: an outpoint that has to be looked up delays no header.  What could
-not be worked out keeps its old status until the next round.  On the event loop.
+Blocks and mempool mark the outpoints that they touch.  After each round of notifications their
+statuses are computed again, each once for all its subscribers, and subscribers that were last sent
+another status are notified.  A task of its own does that: an outpoint that has to be looked up delays
+no header.  An outpoint whose status cannot be computed keeps its old one until the next round.  On the event loop.
 """
 
 import asyncio
@@ -74,7 +74,7 @@ class OutpointSubscriptions:
         self._statuses = statuses
         self._tip = tip
         self._sessions: dict[Outpoint, set[OutpointSubscriber]] = {}
-        # Those whose status was not settled when it was last computed
+        # Those whose status was not final when it was last computed
         self._unsettled: set[Outpoint] = set()
         # Set when a round of notifications has ended
         self._due = asyncio.Event()

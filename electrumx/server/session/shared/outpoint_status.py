@@ -326,8 +326,8 @@ class _Search:
         """
         funder_height: int | None = None
         spender: bytes | None = None
-        # Of the height reached last: where the order in a block is not that of dependence, what
-        # spends an output may come before it.
+        # Of the height reached last: where a block does not order transactions by dependence,
+        # the spender of an output may come before it.
         before: list[tuple[bytes, int]] = []
         after = -1
         while True:

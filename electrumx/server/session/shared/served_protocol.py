@@ -60,7 +60,7 @@ class ServedProtocol:
         self._plain = min(implemented, NAMES if has_names else PLAIN)
         self._setting = setting
         self._logger = logger
-        # The reason why the next protocol is not served; empty if there is none
+        # The reason why the next protocol is not served, or an empty text
         self._lacks = ""
         # Whether the node in use has not answered yet
         self._is_unknown = True
