@@ -256,6 +256,7 @@ def world(tmp_path_factory):
             protocols=SERVICES,
             MAX_RECV=MAX_RECV,
             MAX_SEND=0,
+            PROTOCOL_MAX="1.6",
         )
         stack.enter_context(server)
         server.huge_txid = double_sha256(tx)[::-1].hex()
@@ -437,16 +438,6 @@ WRONG_ARGUMENTS = [
         1,
         "no tx at position 999 in block at height 5",
     ),
-    ("blockchain.transaction.broadcast_package", ["00"], 1, "00 should be a list"),
-    ("blockchain.transaction.broadcast_package", [["0"]], 1, "0 should be a hex string"),
-    ("blockchain.transaction.broadcast_package", [["00"], 2], 1, '"verbose" must be a boolean'),
-    (
-        "blockchain.transaction.broadcast_package",
-        [["00"]],
-        1,
-        "the tx package was rejected by network rules.\n\nTX decode failed.",
-    ),
-    ("mempool.get_info", [1], -32602, None),
     ("blockchain.relayfee", [1], -32602, None),
     ("mempool.get_fee_histogram", [1], -32602, None),
     ("server.banner", [1], -32602, None),
@@ -469,11 +460,30 @@ WRONG_ARGUMENTS = [
 ]
 
 
+# Of methods that protocol 1.6 added
+WRONG_ARGUMENTS_OF_1_6 = [
+    ("blockchain.transaction.broadcast_package", ["00"], 1, "00 should be a list"),
+    ("blockchain.transaction.broadcast_package", [["0"]], 1, "0 should be a hex string"),
+    ("blockchain.transaction.broadcast_package", [["00"], 2], 1, '"verbose" must be a boolean'),
+    (
+        "blockchain.transaction.broadcast_package",
+        [["00"]],
+        1,
+        "the tx package was rejected by network rules.\n\nTX decode failed.",
+    ),
+    ("mempool.get_info", [1], -32602, None),
+    ("blockchain.relayfee", [], -32601, 'unknown method "blockchain.relayfee"'),
+]
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_wrong_arguments_get_their_errors(protocol, dial):
+@pytest.mark.parametrize("version", ["1.4", "1.6"])
+def test_wrong_arguments_get_their_errors(version, protocol, dial):
     wrong = []
     raw = dial(protocol)
-    for method, params, code, text in WRONG_ARGUMENTS:
+    assert raw.request("server.version", "test", version)["result"][1] == version
+    cases = WRONG_ARGUMENTS if version == "1.4" else WRONG_ARGUMENTS_OF_1_6
+    for method, params, code, text in cases:
         request = {"jsonrpc": "2.0", "id": 9, "method": method, "params": params}
         raw.send(json.dumps(request).encode())
         error = raw.receive().get("error", {})
@@ -483,7 +493,7 @@ def test_wrong_arguments_get_their_errors(protocol, dial):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("version", ["0.9", "9.9", "one", ["1.5", "1.6"], 1.4, {}, [[], 1]])
+@pytest.mark.parametrize("version", ["0.9", "9.9", "one", ["1.7", "1.8"], 1.4, {}, [[], 1]])
 def test_a_protocol_that_we_do_not_speak_is_an_error_and_the_end(version, protocol, dial):
     raw = dial(protocol)
     error = raw.request("server.version", "test", version)["error"]

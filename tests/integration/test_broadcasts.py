@@ -139,22 +139,32 @@ async def test_a_chain_of_broadcasts_is_shown_as_it_is_sent(litecoind, server_fo
         assert balance == {"confirmed": 0, "unconfirmed": int(output["value"] * 10**8)}
 
 
-async def test_a_node_without_packages_is_reported_as_such(litecoind, server_for):
+async def test_a_node_without_packages_serves_1_6_only_where_the_operator_wants_it(
+    litecoind, server_for
+):
     await asyncio.to_thread(litecoind.mine, 2)
     server = server_for(litecoind, protocols=("tcp",), **HOUR)
-    for version in (None, "1.4", "1.4.2"):
-        async with server.connect() as client:
-            if version:
-                await client.hello(protocol=version)
-            with pytest.raises(ElectrumError, match="daemon has no submitpackage") as error:
-                await client.call("blockchain.transaction.broadcast_package", ["00"])
-            assert error.value.code == 1
-            # It states two of the three, and the increment elsewhere.
-            info = await client.call("mempool.get_info")
-            assert info == dict.fromkeys(
-                ("mempoolminfee", "minrelaytxfee", "incrementalrelayfee"), 0.00001
-            )
-            assert await client.call("blockchain.relayfee") == 0.00001
+    async with server.connect() as client:
+        assert (await client.hello(protocol=["1.4", "1.6"]))[1] in ("1.4.2", "1.4.3")
+        assert await client.call("blockchain.relayfee") == 0.00001
+        for method in ("blockchain.transaction.broadcast_package", "mempool.get_info"):
+            with pytest.raises(ElectrumError, match="unknown method"):
+                await client.call(method)
+
+
+async def test_a_node_without_packages_is_reported_as_such(litecoind, server_for):
+    await asyncio.to_thread(litecoind.mine, 2)
+    server = server_for(litecoind, protocols=("tcp",), PROTOCOL_MAX="1.6", **HOUR)
+    async with server.connect() as client:
+        assert (await client.hello(protocol="1.6"))[1] == "1.6"
+        with pytest.raises(ElectrumError, match="daemon has no submitpackage") as error:
+            await client.call("blockchain.transaction.broadcast_package", ["00"])
+        assert error.value.code == 1
+        # It states two of the three, and the increment elsewhere.
+        info = await client.call("mempool.get_info")
+        assert info == dict.fromkeys(
+            ("mempoolminfee", "minrelaytxfee", "incrementalrelayfee"), 0.00001
+        )
 
 
 # -- By ZMQ
