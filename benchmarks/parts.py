@@ -95,7 +95,7 @@ def measure(raws, engine, folder):
         file = LogicalFile(folder / "hashes", 4, 16_000_000)
         clock.time("write tx hashes", lambda: file.write(0, b"".join(hashes), sync=True))
         process, thread = time.process_time(), time.thread_time()
-        clock.time("set apart what is flushed", index.take, True)
+        clock.time("freeze the batch to be flushed", index.freeze, True)
         _write_history(clock, index, db_class(engine), folder)
         _write_coins(clock, index, db_class(engine), folder)
         own = time.thread_time() - thread

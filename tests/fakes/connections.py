@@ -1,7 +1,18 @@
 """Connections without sockets: fakes of asyncio and of the server's parts that a transport uses."""
 
+import contextlib
+
 from electrumx.server.session.transport.held_memory import ReceiveMemory, SendMemory
 from electrumx.server.session.transport.transport import ConnectionContext, TurnQueue
+
+
+def abort(transport):
+    """Abort a client's transport, also one that was lost.
+
+    Before Python 3.11.5 a TLS transport that was lost raises AttributeError.
+    """
+    with contextlib.suppress(AttributeError):
+        transport.abort()
 
 
 class FreeAdmission:

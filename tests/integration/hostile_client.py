@@ -8,6 +8,7 @@ import struct
 
 import websockets
 
+from tests.fakes.connections import abort
 from tests.integration.client import trusting_context
 from tests.integration.hostile_messages import Dialogue, Ledger, id_text
 
@@ -76,7 +77,7 @@ class LineConnection:
     def reset(self):
         sock = self._writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._writer.transport.abort()
+        abort(self._writer.transport)
 
     async def close(self):
         self._writer.close()
@@ -86,7 +87,7 @@ class LineConnection:
             pass
         finally:
             # If we are cancelled while the server reads nothing
-            self._writer.transport.abort()
+            abort(self._writer.transport)
 
 
 class WebSocketConnection:

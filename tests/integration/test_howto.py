@@ -50,7 +50,7 @@ TYPED = {
         "svstat": "test_daemontools_starts_restarts_and_stops_the_server",
         "tail -F": "test_daemontools_starts_restarts_and_stops_the_server",
         "useradd": "test_the_unit_and_its_settings_are_put_in_place",
-        "contrib/raspberrypi3/install": "test_the_pi_s_installer_asks_for_what_it_needs",
+        "contrib/raspberrypi3/install": "test_the_pi_s_installer_requests_its_packages",
         "contrib/raspberrypi3/run": "test_the_pi_s_other_script_runs_the_server",
         "openssl req": "test_a_certificate_is_made_used_and_renewed",
         "openssl pkey": "test_a_certificate_is_made_used_and_renewed",

@@ -139,6 +139,7 @@ def test_getinfo_shows_the_state_of_the_server(run, server, node):
     assert info["request total"] == 1
     assert set(info["sessions"]) == {
         *("count", "count with subs", "errors", "logged", "pending requests", "subs"),
+        "subs_txo",
     }
     assert info["txs sent"] == 0
     assert re.fullmatch(r"(\d\dm )?\d\ds", info["uptime"])

@@ -62,6 +62,7 @@ class ServedProtocol:
         self._logger = logger
         # The reason why the next protocol is not served, or an empty text
         self._lacks = ""
+        self._has_answered = False
         # Whether the node in use has not answered yet
         self._is_unknown = True
         #: whether the node has an index of the spender of each output, complete or not
@@ -103,11 +104,15 @@ class ServedProtocol:
         try:
             if done:
                 probe.result()
+                self._has_answered = True
                 return
             reason = "no answer"
         except DaemonError as e:
             self._is_unknown = True
             reason = str(e)[:200]
+        if self._has_answered and not done:
+            # The daemon logs its outages, and lost nodes fail over to each other every few seconds.
+            return
         self._logger.warning(
             f"serving protocols 1.4 to {version_string(self.maximum)}: could not find out what the "
             f"daemon can do, trying again in {RETRY_SECS:.0f}s: {reason}"
