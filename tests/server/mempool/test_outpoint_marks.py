@@ -1,0 +1,43 @@
+"""Which watched outpoints the mempool marks when a transaction comes or goes, and at what cost."""
+
+import pytest
+
+from electrumx.server.mempool.index import MemPoolIndex, MemPoolTx
+
+PARENT, CHILD, OTHER = (bytes([n]) * 32 for n in (1, 2, 3))
+SCRIPT = (bytes(11), 1)
+
+
+def transaction(prevouts, outputs):
+    prevouts = tuple(prevouts)
+    return MemPoolTx(prevouts, (SCRIPT,) * len(prevouts), (SCRIPT,) * outputs, 10, 100)
+
+
+@pytest.fixture
+def index():
+    """A mempool in which CHILD spends 300 outputs of PARENT, and an output of OTHER is watched."""
+    index = MemPoolIndex()
+    prevouts = [(PARENT, n) for n in range(300)]
+    index._add(CHILD, transaction([*prevouts, (OTHER, 5)], 1), set())
+    index.watch.add((OTHER, 5))
+    return index
+
+
+def test_what_a_child_spends_is_marked_when_its_parent_comes_or_goes(index):
+    index._add(PARENT, transaction([], 300), set())
+    assert {(OTHER, 5)} == index.watch.take()
+    index._remove(PARENT, set())
+    assert {(OTHER, 5)} == index.watch.take()
+
+
+def test_a_child_that_spends_many_outputs_of_a_parent_is_looked_at_once(index, monkeypatch):
+    looked_at = []
+    touch_tx = index.watch.touch_tx
+
+    def noted(tx_hash, prevouts):
+        looked_at.append(tx_hash)
+        touch_tx(tx_hash, prevouts)
+
+    monkeypatch.setattr(index.watch, "touch_tx", noted)
+    index._add(PARENT, transaction([], 300), set())
+    assert [PARENT, CHILD] == looked_at
