@@ -1,4 +1,4 @@
-"""Which watched outpoints the mempool marks when a transaction comes or goes, and at what cost."""
+"""Which watched outpoints the mempool marks when a transaction comes or goes, and how often it looks."""
 
 import pytest
 
