@@ -7,10 +7,11 @@ no header.  An outpoint whose status cannot be computed keeps its old one until 
 """
 
 import asyncio
+from collections.abc import Collection
 from typing import Any, Protocol
 
 from electrumx.lib import util
-from electrumx.lib.tasks import TimeSlice
+from electrumx.lib.tasks import TimeSlice, for_each
 from electrumx.server.mempool.outpoint_watch import Outpoint, OutpointWatch
 from electrumx.server.session.notify.outpoint_look_ups import ConfirmedParts, OutpointLookUps
 from electrumx.server.storage.schema import DBReadError
@@ -117,13 +118,17 @@ class OutpointSubscriptions:
 
         Those that are known come first; those that have to be searched for delay no others.
         """
-        left = self.watch.take()
-        if self._tip_changed:
-            self._tip_changed = False
-            left |= self._unsettled
-        if not left:
-            return
+        left, are_all = self.watch.take()
+        others: Collection[Outpoint] = ()
+        if are_all:
+            others = self._sessions
+        elif self._tip_changed:
+            others = self._unsettled
+        self._tip_changed = False
         try:
+            await for_each(others, left.add)
+            if not left:
+                return
             before = self._tip.state()
             if before is not None:
                 await self._tell_all(left, before)
