@@ -65,7 +65,8 @@ class OutpointSubscriptions:
         self._statuses = statuses
         self._look_ups = OutpointLookUps(statuses)
         self._tip = tip
-        self._sessions: dict[Outpoint, set[OutpointSubscriber]] = {}
+        # A session, or a set of them: most often there is one.
+        self._sessions: dict[Outpoint, OutpointSubscriber | set[OutpointSubscriber]] = {}
         # Those whose status was not final when it was last computed
         self._unsettled: set[Outpoint] = set()
         # Set when a round of notifications has ended
@@ -79,18 +80,23 @@ class OutpointSubscriptions:
 
     def add(self, outpoint: Outpoint, session: OutpointSubscriber) -> None:
         """Subscribe a session, to whose client the status is being sent."""
-        self._sessions.setdefault(outpoint, set()).add(session)
+        found = self._sessions.setdefault(outpoint, session)
+        if isinstance(found, set):
+            found.add(session)
+        elif found is not session:
+            self._sessions[outpoint] = {found, session}
         self.watch.add(outpoint)
         # It may have changed after the status was worked out.
         self.watch.touched.add(outpoint)
 
     def discard(self, outpoint: Outpoint, session: OutpointSubscriber) -> None:
         """End a subscription, if there is one."""
-        sessions = self._sessions.get(outpoint)
-        if sessions is None:
-            return
-        sessions.discard(session)
-        if not sessions:
+        found = self._sessions.get(outpoint)
+        if isinstance(found, set):
+            found.discard(session)
+            if len(found) == 1:
+                self._sessions[outpoint] = found.pop()
+        elif found is session:
             del self._sessions[outpoint]
             self.watch.discard(outpoint)
             self._unsettled.discard(outpoint)
@@ -165,9 +171,9 @@ class OutpointSubscriptions:
                 await time_slice.pause()
             if self._tip.state() != before:
                 break
-            sessions = self._sessions.get(outpoint)
-            status = None if sessions is None else self._statuses.now(outpoint)
-            if sessions is None:
+            is_wanted = outpoint in self._sessions
+            status = self._statuses.now(outpoint) if is_wanted else None
+            if not is_wanted:
                 left.discard(outpoint)
             elif status is not None:
                 left.discard(outpoint)
@@ -195,7 +201,8 @@ class OutpointSubscriptions:
 
         Return whether it has not changed in the meantime: the others are not to get an old one.
         """
-        for session in tuple(self._sessions[outpoint]):
+        found = self._sessions[outpoint]
+        for session in tuple(found) if isinstance(found, set) else (found,):
             if time_slice.is_over():
                 await time_slice.pause()
                 if self._tip.state() != before or self._statuses.now(outpoint) != status:
