@@ -34,7 +34,7 @@ def maximum_of(text: str) -> ProtocolVersion | None:
     if not text.strip():
         return None
     version = protocol_tuple(text)
-    if version < MAXIMA[0]:
+    if version < MAXIMA[0] or min(version) < 0:
         raise ValueError("it is no version of the protocol, or below 1.4")
     padded = (*version, 0, 0)[: max(3, len(version))]
     return max(known for known in MAXIMA if known <= padded)

@@ -209,9 +209,6 @@ class MemPoolIndex:
 
     @leaving.setter
     def leaving(self, tx_hashes: dict[bytes, None]) -> None:
-        if self.watch:
-            for tx_hash in tx_hashes:
-                self._touch_outpoints(tx_hash, self.txs[tx_hash])
         self._leaving = tx_hashes
         self.large.clear()
 
@@ -253,16 +250,24 @@ class MemPoolIndex:
         touched |= tx_hashXs
 
     def _touch_outpoints(self, tx_hash: bytes, tx: MemPoolTx) -> None:
-        """Mark the watched outpoints that a transaction concerns which comes or goes.
+        """Mark the watched outpoints that a transaction concerns which comes or goes."""
+        concerned: dict[bytes, MemPoolTx] = {}
+        self._add_with_children(tx_hash, tx, concerned)
+        for concerned_hash, concerned_tx in concerned.items():
+            self.watch.touch_tx(concerned_hash, concerned_tx.prevouts)
 
-        What spends its outputs has another height from then on.
+    def _add_with_children(
+        self, tx_hash: bytes, tx: MemPoolTx, concerned: dict[bytes, MemPoolTx]
+    ) -> None:
+        """Add a transaction and those that spend its outputs, which have another height without it.
+
+        Each is added once, however many of the outputs it spends.
         """
-        touch = self.watch.touch_tx
-        touch(tx_hash, tx.prevouts)
+        concerned[tx_hash] = tx
         for idx in range(len(tx.out_pairs)):
             child = self.spenders.get((tx_hash, idx))
-            if child is not None and child in self.txs:
-                touch(child, self.txs[child].prevouts)
+            if child is not None and child not in concerned and child in self.txs:
+                concerned[child] = self.txs[child]
 
     # -- Reports of single transactions that the node added or removed
 

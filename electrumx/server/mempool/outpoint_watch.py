@@ -15,10 +15,11 @@ class OutpointWatch:
     """Watched outpoints, and those of them that were touched."""
 
     def __init__(self) -> None:
-        #: tx hash -> the indexes of its watched outputs
-        self.by_tx: dict[bytes, set[int]] = {}
+        #: tx hash -> the index of its watched output, or a set of several: a set takes 216 bytes
+        self.by_tx: dict[bytes, int | set[int]] = {}
         #: watched outpoints touched since they were last taken
         self.touched: set[Outpoint] = set()
+        self._are_all_touched = False
 
     def __bool__(self) -> bool:
         """Return whether anything is watched."""
@@ -26,37 +27,46 @@ class OutpointWatch:
 
     def __contains__(self, outpoint: Outpoint) -> bool:
         """Return whether an outpoint is watched."""
-        indexes = self.by_tx.get(outpoint[0])
-        return indexes is not None and outpoint[1] in indexes
+        found = self.by_tx.get(outpoint[0])
+        return outpoint[1] in found if isinstance(found, set) else found == outpoint[1]
 
     def add(self, outpoint: Outpoint) -> None:
         """Watch an outpoint, which may exist or not."""
-        self.by_tx.setdefault(outpoint[0], set()).add(outpoint[1])
+        tx_hash, index = outpoint
+        found = self.by_tx.setdefault(tx_hash, index)
+        if isinstance(found, set):
+            found.add(index)
+        elif found != index:
+            self.by_tx[tx_hash] = {found, index}
 
     def discard(self, outpoint: Outpoint) -> None:
         """Watch an outpoint no more."""
-        indexes = self.by_tx.get(outpoint[0])
-        if indexes is not None:
-            indexes.discard(outpoint[1])
-            if not indexes:
-                del self.by_tx[outpoint[0]]
+        tx_hash, index = outpoint
+        found = self.by_tx.get(tx_hash)
+        if isinstance(found, set):
+            found.discard(index)
+            if len(found) == 1:
+                self.by_tx[tx_hash] = found.pop()
+        elif found == index:
+            del self.by_tx[tx_hash]
         self.touched.discard(outpoint)
 
     def touch_tx(self, tx_hash: bytes, prevouts: Iterable[Outpoint]) -> None:
         """Mark what a transaction that came, went or changed its height funds and spends."""
         by_tx = self.by_tx
-        for index in by_tx.get(tx_hash, ()):
+        found = by_tx.get(tx_hash, ())
+        for index in (found,) if isinstance(found, int) else found:
             self.touched.add((tx_hash, index))
         for prevout in prevouts:
             if prevout[0] in by_tx and prevout in self:
                 self.touched.add(prevout)
 
     def touch_all(self) -> None:
-        """Mark all that is watched."""
-        for tx_hash, indexes in self.by_tx.items():
-            self.touched.update((tx_hash, index) for index in indexes)
+        """Mark all that is watched: 200,000 one by one would take half a second."""
+        self._are_all_touched = True
 
-    def take(self) -> set[Outpoint]:
-        """Return the touched outpoints, and clear them."""
+    def take(self) -> tuple[set[Outpoint], bool]:
+        """Return the touched outpoints and whether all were touched, and clear both."""
         touched, self.touched = self.touched, set()
-        return touched
+        are_all, self._are_all_touched = self._are_all_touched, False
+        return touched, are_all

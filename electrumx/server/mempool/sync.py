@@ -255,6 +255,7 @@ class MemPool(MemPoolIndex):
             self._height, self._tip = step.height, step.tip
             if self._fetching:
                 self._steps.append(step)
+            await self._touch_leaving()
             touched, self._touched = self._touched | departure.touched, set()
             telling = asyncio.ensure_future(self._report(touched, step.height))
             try:
@@ -268,6 +269,16 @@ class MemPool(MemPoolIndex):
                 raise
         await telling
         return True
+
+    async def _touch_leaving(self) -> None:
+        """Mark the watched outpoints that a block's removals concern, in time slices."""
+        if not self.watch:
+            return
+        txs, touch_tx = self.txs, self.watch.touch_tx
+        concerned: dict[bytes, MemPoolTx] = {}
+        leaving = [tx_hash for tx_hash in self.leaving if tx_hash in txs]
+        await for_each(leaving, lambda h: self._add_with_children(h, txs[h], concerned))
+        await for_each(concerned.items(), lambda item: touch_tx(item[0], item[1].prevouts))
 
     async def _departure_for(self, step: Confirmed) -> Departure:
         """Return the transactions that a step removes, if possible as computed beforehand."""

@@ -315,3 +315,14 @@ async def test_blocks_change_what_is_cached_only_where_they_touch_it(world):
     # Where it is not known what has happened, all is forgotten.
     await world.new_block()
     assert None is statuses.cached((P, 0))
+
+
+async def test_many_subscriptions_of_a_session_end_in_parts(world, client):
+    assert {} == await client.request(SUBSCRIBE, TXIDS["F"], 0, "")
+    outpoints, subscriptions = world.session(0).outpoints, world.manager.shared.outpoints
+    for index in range(5_000):
+        outpoints._note_told((F, index), Status(None))
+    outpoints.end()
+    assert 0 < len(subscriptions)
+    await until(lambda: len(subscriptions) == 0)
+    assert not world.mempool.watch

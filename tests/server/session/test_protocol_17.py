@@ -151,6 +151,13 @@ async def test_what_is_to_be_judged_is_checked(client_17):
     assert (1, "5 should be a hex string") == await client_17.error(ACCEPT, ["aa", 5])
 
 
+async def test_more_transactions_than_a_node_judges_do_not_reach_it(world, client_17):
+    error = DaemonError({"code": -8, "message": core31.COUNT})
+    for raw_txs in (["00"] * 26, [""] * 900):
+        assert (2, f"daemon error: {error!r}") == await client_17.error(ACCEPT, raw_txs)
+    assert [] == world.daemon.calls
+
+
 async def test_the_newest_transactions_are_returned(world, client_17):
     assert [] == await client_17.request("mempool.recent")
     world.mempool.newest = [(make_tx_hash(n), n, 141) for n in range(12)]

@@ -1,5 +1,6 @@
 """The highest protocol that is served, and the answers of protocol 1.6."""
 
+import asyncio
 import logging
 
 import pytest
@@ -8,6 +9,7 @@ import electrumx
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.lib.protocol_versions import defined_version, maximum_of
 from electrumx.server.daemon.client import DaemonError
+from electrumx.server.daemon.jsonrpc import pulse
 from electrumx.server.session import ElectrumX
 from tests.fakes import core31
 from tests.fakes.formats import AuxPow, XayaNames
@@ -76,7 +78,7 @@ def test_a_setting_means_a_defined_version(text, maximum):
     assert maximum == maximum_of(text)
 
 
-@pytest.mark.parametrize("text", ["1.3", "x", "1", "-1.4"])
+@pytest.mark.parametrize("text", ["1.3", "x", "1", "-1.4", "1.6.-1"])
 def test_a_setting_that_is_no_version_is_refused(text):
     with pytest.raises(ValueError, match=r"below 1\.4"):
         maximum_of(text)
@@ -181,6 +183,24 @@ async def test_another_node_changes_the_served_protocol_but_not_of_negotiated_se
         assert (1, 4, 2) == world.manager.shared.peers.protocol_max
         assert "1.4.2" == await negotiated(await world.connect(), ["1.4", "9.9"])
         await before.request("mempool.get_info")
+
+
+async def test_a_node_that_changes_while_it_is_asked_is_asked_again():
+    async with session_world(node=PACKAGES) as world:
+        change, asked, go_on = world.daemon.url_changed, [], asyncio.Event()
+
+        async def knows_method(method):
+            asked.append(method)
+            await go_on.wait()
+            return len(asked) == 1
+
+        world.daemon.knows_method = knows_method
+        pulse(change)
+        await until(lambda: len(asked) == 1)
+        # The answer of the first node is on its way.
+        pulse(change)
+        go_on.set()
+        await until(lambda: world.manager.shared.protocol.maximum == (1, 4, 2))
 
 
 async def test_a_node_that_does_not_list_its_methods_does_not_keep_the_server_from_starting(caplog):

@@ -2,10 +2,16 @@
 
 from typing import Any
 
+from aiorpcx import RPCError
+
+from electrumx.server.daemon.client import DaemonError
 from electrumx.server.session.engine.method_registry import rpc_method
-from electrumx.server.session.engine.params import assert_hex, assert_list
+from electrumx.server.session.engine.params import DAEMON_ERROR, assert_hex, assert_list
 from electrumx.server.session.methods.transaction import TransactionMethods
-from electrumx.server.session.shared.packages import acceptance
+from electrumx.server.session.shared.packages import COUNT_TEXT, MAX_PACKAGE_TXS, acceptance
+
+# The node's error code for too many of them
+INVALID_PARAMETER = -8
 
 
 class AcceptanceMethods(TransactionMethods):
@@ -16,7 +22,13 @@ class AcceptanceMethods(TransactionMethods):
     @rpc_method("blockchain.transaction.testmempoolaccept", since=(1, 7))
     async def transaction_testmempoolaccept(self, raw_txs: Any) -> list[dict[str, Any]]:
         """Return of each transaction (hex) whether the node's mempool would take it, and why not."""
-        raw_txs = [assert_hex(raw_tx) for raw_tx in assert_list(raw_txs)]
+        raw_txs = assert_list(raw_txs)
+        if len(raw_txs) > MAX_PACKAGE_TXS:
+            # The error of the node, which is not asked.
+            self.account.bump_cost(0.25)
+            error = DaemonError({"code": INVALID_PARAMETER, "message": COUNT_TEXT})
+            raise RPCError(DAEMON_ERROR, f"daemon error: {error!r}")
+        raw_txs = [assert_hex(raw_tx) for raw_tx in raw_txs]
         self.account.bump_cost(0.25 + sum(map(len, raw_txs)) / 5000)
         results = await self.shared.node.request("testmempoolaccept", raw_txs)
         return [acceptance(result) for result in results]

@@ -5,7 +5,9 @@ session keeps the status that it last sent of each outpoint.
 """
 
 import asyncio
+from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from typing import Any, cast
 
 from electrumx.lib.hash import hash_to_hex_str
@@ -18,13 +20,15 @@ from electrumx.server.session.engine.params import (
     non_negative_integer,
 )
 from electrumx.server.session.methods.handler_group import HandlerGroup
-from electrumx.server.session.notify.outpoints import OutpointSubscriber
+from electrumx.server.session.notify.outpoints import OutpointSubscriber, OutpointSubscriptions
 from electrumx.server.session.shared.outpoint_status import Status
 from electrumx.server.session.shared.state import SharedState
 
 SUBSCRIBE = "blockchain.outpoint.subscribe"
 # Of each request, of the look-up in the mempool, and of a notification
 COST = 0.1
+# Subscriptions ended before yielding to the event loop: about a millisecond.
+AT_ONCE = 1_000
 
 
 def _checked(tx_hash: Any, txout_idx: Any, spk_hint: Any) -> Outpoint:
@@ -150,5 +154,19 @@ class OutpointMethods(HandlerGroup):
     def end(self) -> None:
         """End all subscriptions: the session has ended."""
         outpoints, self._outpoints = self._outpoints, None
-        for outpoint in outpoints or ():
-            self.shared.outpoints.discard(outpoint, self._subscriber)
+        if outpoints:
+            _forget(self.shared.outpoints, self._subscriber, iter(outpoints))
+
+
+def _forget(
+    subscriptions: OutpointSubscriptions,
+    subscriber: OutpointSubscriber,
+    outpoints: Iterator[Outpoint],
+) -> None:
+    """End subscriptions of a session that has ended, in time slices if there are many."""
+    part = list(islice(outpoints, AT_ONCE))
+    for outpoint in part:
+        subscriptions.discard(outpoint, subscriber)
+    if len(part) == AT_ONCE:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(_forget, subscriptions, subscriber, outpoints)

@@ -7,21 +7,18 @@ no header.  An outpoint whose status cannot be computed keeps its old one until 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Collection
 from typing import Any, Protocol
 
-from aiorpcx import RPCError
-
 from electrumx.lib import util
-from electrumx.server.daemon.client import DaemonError
+from electrumx.lib.tasks import TimeSlice, for_each
 from electrumx.server.mempool.outpoint_watch import Outpoint, OutpointWatch
+from electrumx.server.session.notify.outpoint_look_ups import ConfirmedParts, OutpointLookUps
 from electrumx.server.storage.schema import DBReadError
 
-#: outpoints handled before yielding to the event loop: about a millisecond
-SLICE = 100
-#: outpoints that are looked up at a time, and seconds for all of them
-LOOK_UPS = 8
-LOOK_UP_SECS = 60.0
+SLICE_SECS = 0.001
+#: outpoints that are read from the database at once: few, so that the cache holds them all
+AT_ONCE = 1_000
 FORCE_AFTER_SECS = 1.0
 
 
@@ -43,20 +40,14 @@ class OutpointSubscriber(Protocol):
         """Close the connection, by force after so many seconds; return at once."""
 
 
-class StatusSource(Protocol):
+class StatusSource(ConfirmedParts, Protocol):
     """The source of statuses; see ``OutpointStatuses``."""
-
-    def cached(self, outpoint: Outpoint) -> Any:
-        """Return the confirmed part of a status if it is cached, else None."""
 
     def now(self, outpoint: Outpoint) -> Any:
         """Return the status if that needs no waiting, else None."""
 
     async def load(self, outpoints: list[Outpoint]) -> None:
         """Cache the heights of unspent outputs."""
-
-    async def read(self, outpoint: Outpoint, charge: Callable[[float], object]) -> Any:
-        """Cache and return the confirmed part of a status."""
 
 
 class Tip(Protocol):
@@ -72,8 +63,10 @@ class OutpointSubscriptions:
     def __init__(self, watch: OutpointWatch, statuses: StatusSource, tip: Tip) -> None:
         self.watch = watch
         self._statuses = statuses
+        self._look_ups = OutpointLookUps(statuses)
         self._tip = tip
-        self._sessions: dict[Outpoint, set[OutpointSubscriber]] = {}
+        # A session, or a set of them: most often there is one.
+        self._sessions: dict[Outpoint, OutpointSubscriber | set[OutpointSubscriber]] = {}
         # Those whose status was not final when it was last computed
         self._unsettled: set[Outpoint] = set()
         # Set when a round of notifications has ended
@@ -87,18 +80,23 @@ class OutpointSubscriptions:
 
     def add(self, outpoint: Outpoint, session: OutpointSubscriber) -> None:
         """Subscribe a session, to whose client the status is being sent."""
-        self._sessions.setdefault(outpoint, set()).add(session)
+        found = self._sessions.setdefault(outpoint, session)
+        if isinstance(found, set):
+            found.add(session)
+        elif found is not session:
+            self._sessions[outpoint] = {found, session}
         self.watch.add(outpoint)
         # It may have changed after the status was worked out.
         self.watch.touched.add(outpoint)
 
     def discard(self, outpoint: Outpoint, session: OutpointSubscriber) -> None:
         """End a subscription, if there is one."""
-        sessions = self._sessions.get(outpoint)
-        if sessions is None:
-            return
-        sessions.discard(session)
-        if not sessions:
+        found = self._sessions.get(outpoint)
+        if isinstance(found, set):
+            found.discard(session)
+            if len(found) == 1:
+                self._sessions[outpoint] = found.pop()
+        elif found is session:
             del self._sessions[outpoint]
             self.watch.discard(outpoint)
             self._unsettled.discard(outpoint)
@@ -110,96 +108,108 @@ class OutpointSubscriptions:
 
     async def run(self) -> None:
         """Notify subscribers of changes, until cancelled."""
-        while True:
-            await self._due.wait()
-            self._due.clear()
-            try:
-                await self.tell()
-            except Exception:
-                self.logger.exception("could not notify of outpoints; trying again next time")
+        try:
+            while True:
+                await self._due.wait()
+                self._due.clear()
+                try:
+                    await self.tell()
+                except Exception:
+                    self.logger.exception("could not notify of outpoints; trying again next time")
+        finally:
+            self._look_ups.cancel()
 
     async def tell(self) -> None:
-        """Compute the statuses of touched outpoints; notify subscribers with another last one."""
-        touched = self.watch.take()
-        if self._tip_changed:
-            self._tip_changed = False
-            touched |= self._unsettled
-        if not touched:
-            return
-        before = self._tip.state()
-        left = touched
+        """Compute the statuses of touched outpoints; notify subscribers with another last one.
+
+        Those that are known come first; those that have to be searched for delay no others.
+        """
+        left, are_all = self.watch.take()
+        others: Collection[Outpoint] = ()
+        if are_all:
+            others = self._sessions
+        elif self._tip_changed:
+            others = self._unsettled
+        self._tip_changed = False
         try:
+            await for_each(others, left.add)
+            if not left:
+                return
+            before = self._tip.state()
             if before is not None:
-                missing = await self._look_up(touched)
-                left = touched - await self._tell_all(touched - missing, before)
+                await self._tell_all(left, before)
+                await self._load(left, before)
+                if left:
+                    await self._look_ups.run(list(left), self._due)
+                    await self._tell_all(left, before)
         finally:
             # The others are computed in the next round.
-            self.watch.touched |= {outpoint for outpoint in left if outpoint in self._sessions}
+            left -= self._look_ups.take_too_large()
+            left |= self.watch.touched
+            self.watch.touched = left
 
-    async def _look_up(self, outpoints: set[Outpoint]) -> set[Outpoint]:
-        """Cache what blocks say of outpoints; return those of which that is not known."""
-        missing = [outpoint for outpoint in outpoints if self._statuses.cached(outpoint) is None]
-        if not missing:
-            return set()
-        try:
-            await self._statuses.load(missing)
-        except DBReadError as e:
-            self._log(len(missing), e)
-            return set(missing)
-        missing = [outpoint for outpoint in missing if self._statuses.cached(outpoint) is None]
-        waiting = iter(missing)
+    async def _load(self, left: set[Outpoint], before: Any) -> None:
+        """Read outpoints from the database, and send their statuses: see ``_tell_all``."""
+        missing = list(left)
+        for start in range(0, len(missing), AT_ONCE):
+            part = missing[start : start + AT_ONCE]
+            try:
+                await self._statuses.load(part)
+            except DBReadError as e:
+                self._look_ups.log(f"trying again: {e}")
+                return
+            done = set(part)
+            await self._tell_all(done, before)
+            left.difference_update(outpoint for outpoint in part if outpoint not in done)
 
-        async def worker() -> None:
-            for outpoint in waiting:
-                try:
-                    await self._statuses.read(outpoint, _free)
-                except (DaemonError, RPCError, DBReadError) as e:
-                    self._log(1, e)
-                except Exception as e:
-                    # The tip has changed, or a transaction does not parse.
-                    self.logger.info(f"an outpoint is looked up again: {e!r}")
-
-        workers = [asyncio.ensure_future(worker()) for _ in range(min(LOOK_UPS, len(missing)))]
-        try:
-            if workers:
-                await asyncio.wait(workers, timeout=LOOK_UP_SECS)
-        finally:
-            for task in workers:
-                task.cancel()
-        return {outpoint for outpoint in missing if self._statuses.cached(outpoint) is None}
-
-    def _log(self, count: int, error: Exception) -> None:
-        self.logger.warning(
-            f"{count:,d} outpoint{'' if count == 1 else 's'} not looked up, trying again: "
-            f"{str(error)[:200]}"
-        )
-
-    async def _tell_all(self, outpoints: set[Outpoint], before: Any) -> set[Outpoint]:
-        """Send the statuses of outpoints at a tip; return the outpoints whose status was sent."""
-        told: set[Outpoint] = set()
+    async def _tell_all(self, left: set[Outpoint], before: Any) -> None:
+        """Send the known statuses of outpoints at a tip, and remove these outpoints from ``left``."""
         concerned: dict[OutpointSubscriber, None] = {}
-        for number, outpoint in enumerate(outpoints, start=1):
-            if number % SLICE == 0:
-                await asyncio.sleep(0)
+        time_slice = TimeSlice(SLICE_SECS)
+        for outpoint in list(left):
+            if time_slice.is_over():
+                await time_slice.pause()
             if self._tip.state() != before:
                 break
-            status = self._statuses.now(outpoint)
-            if status is None:
-                continue
-            told.add(outpoint)
-            if status.is_settled():
-                self._unsettled.discard(outpoint)
-            elif outpoint in self._sessions:
-                self._unsettled.add(outpoint)
-            for session in tuple(self._sessions.get(outpoint, ())):
-                self._guarded(session, outpoint, status)
-                concerned[session] = None
-        for number, session in enumerate(concerned, start=1):
-            if number % SLICE == 0:
-                await asyncio.sleep(0)
+            is_wanted = outpoint in self._sessions
+            status = self._statuses.now(outpoint) if is_wanted else None
+            if not is_wanted:
+                left.discard(outpoint)
+            elif status is not None:
+                left.discard(outpoint)
+                if status.is_settled():
+                    self._unsettled.discard(outpoint)
+                else:
+                    self._unsettled.add(outpoint)
+                if not await self._tell_sessions(outpoint, status, before, concerned, time_slice):
+                    left.add(outpoint)
+        for session in concerned:
+            if time_slice.is_over():
+                await time_slice.pause()
             if not session.is_closing():
                 session.flush()
-        return told
+
+    async def _tell_sessions(
+        self,
+        outpoint: Outpoint,
+        status: Any,
+        before: Any,
+        concerned: dict[OutpointSubscriber, None],
+        time_slice: TimeSlice,
+    ) -> bool:
+        """Send a status to all subscribers, who are added to ``concerned``.
+
+        Return whether it has not changed in the meantime: the others are not to get an old one.
+        """
+        found = self._sessions[outpoint]
+        for session in tuple(found) if isinstance(found, set) else (found,):
+            if time_slice.is_over():
+                await time_slice.pause()
+                if self._tip.state() != before or self._statuses.now(outpoint) != status:
+                    return False
+            self._guarded(session, outpoint, status)
+            concerned[session] = None
+        return True
 
     def _guarded(self, session: OutpointSubscriber, outpoint: Outpoint, status: Any) -> None:
         if session.is_closing():
@@ -209,7 +219,3 @@ class OutpointSubscriptions:
         except Exception:
             self.logger.exception(f"closing session {session.session_id}: could not notify it")
             session.end(FORCE_AFTER_SECS)
-
-
-def _free(_cost: float) -> None:
-    """Charge no session: the subscription was charged for."""

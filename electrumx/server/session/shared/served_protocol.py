@@ -85,13 +85,16 @@ class ServedProtocol:
 
     async def run(self) -> None:
         """Ask again whenever another node is in use, until cancelled."""
-        while True:
-            changed = asyncio.ensure_future(self._daemon.url_changed.wait())
-            try:
+        changed = asyncio.ensure_future(self._daemon.url_changed.wait())
+        try:
+            while True:
                 await asyncio.wait([changed], timeout=RETRY_SECS if self._is_unknown else None)
-            finally:
-                changed.cancel()
-            await self._probe_or_later()
+                if changed.done():
+                    # Before the node is asked: its answers may come from two of them.
+                    changed = asyncio.ensure_future(self._daemon.url_changed.wait())
+                await self._probe_or_later()
+        finally:
+            changed.cancel()
 
     async def _probe_or_later(self) -> None:
         """Ask the node; if it does not answer, its known abilities stay."""
