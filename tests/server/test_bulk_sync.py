@@ -6,12 +6,14 @@ import logging
 import os
 import random
 import re
+import shutil
 
 import pytest
 
 from electrumx.lib.coins import BitcoinCashRegtest
 from electrumx.server.block_processor.variants import LTORBlockProcessor
 from electrumx.server.bulk_sync import choice, kernels
+from electrumx.server.bulk_sync.driver import BulkSync
 from electrumx.server.bulk_sync.progress import Progress
 from electrumx.server.bulk_sync.scan import Scan
 from electrumx.server.bulk_sync.space import SpaceNeeded
@@ -394,3 +396,69 @@ def test_progress_is_one_line_for_the_service_manager():
     progress = Progress("join", 12.345, 870_000, None)
     assert str(progress) == "join 12.3%, height 870,000"
     assert progress.summary()["eta"] is None
+
+
+async def stop_in_the_scan(env, chain, height):
+    """Run a server until a run has ended above a height, and stop it."""
+    async with World(env, ScriptedDaemon(chain)) as world:
+        await world.until(
+            lambda: world.bp.bulk_sync.progress and world.bp.bulk_sync.progress.height > height
+        )
+
+
+def remove_flat_files(folder):
+    shutil.rmtree(folder)
+
+
+def empty_flat_files(folder):
+    for path in folder.glob("*0*"):
+        path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize("damage", [remove_flat_files, empty_flat_files])
+async def test_a_bulk_sync_whose_flat_files_are_lost_begins_again(
+    tmp_path, monkeypatch, caplog, damage
+):
+    caplog.set_level(logging.WARNING)
+    maker = ChainMaker(seed=6, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    fetch_three_at_once(monkeypatch)
+    (tmp_path / "bulk").mkdir()
+    env = make_env(tmp_path / "bulk", reorg_limit=5)
+    await stop_in_the_scan(env, chain, 20)
+    assert (tmp_path / "bulk" / "bulk_sync" / "manifest").exists()
+    damage(tmp_path / "bulk" / "meta")
+    await sync(env, ScriptedDaemon(chain))
+    assert "beginning the bulk sync again: the flat files do not have its blocks" in caplog.text
+    (tmp_path / "ordinary").mkdir()
+    other_env = make_env(tmp_path / "ordinary", reorg_limit=5, bulk_sync="off")
+    await sync(other_env, ScriptedDaemon(chain))
+    assert await contents(env) == await contents(other_env)
+
+
+async def test_blocks_that_do_not_follow_each_other_are_refused_from_the_first_part_on(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(BulkSync, "PARSE_BYTES", 1 << 20)
+    maker = ChainMaker(seed=4, scripts=9)
+    fork = maker.grow(maker.genesis_hash, 4)
+    old, new = maker.chain(maker.grow(fork, 30)), maker.chain(maker.grow(fork, 31))
+
+    class Torn(ScriptedDaemon):
+        """Has the blocks of another branch where it is first asked."""
+
+        torn = True
+
+        async def raw_blocks(self, hex_hashes):
+            raws = await super().raw_blocks(hex_hashes)
+            if self.torn and len(raws) > 10:
+                self.torn = False
+                raws[6] = old[self.hashes.index(hex_hashes[6])]
+            return raws
+
+    daemon = Torn(new)
+    env = make_env(tmp_path, reorg_limit=5)
+    await sync(env, daemon)
+    assert not daemon.torn
+    headers = (await contents(env))["headers"]
+    assert headers == b"".join(raw[:80] for raw in new)

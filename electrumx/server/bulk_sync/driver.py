@@ -75,11 +75,11 @@ from electrumx.server.daemon.client import Daemon, DaemonError
 from electrumx.server.daemon.responses import block_hash
 from electrumx.server.db.database import DB
 from electrumx.server.env import Env
-from electrumx.server.runs.manifest import SCAN, SWAP
+from electrumx.server.runs.manifest import SCAN, SWAP, Run
 from electrumx.server.runs.records import UnmatchedSpendError
 from electrumx.server.runs.workspace import Workspace
 from electrumx.server.runtime.fault_points import fault_point
-from electrumx.server.storage.schema import HIST_STATE_KEY, STATE_KEY, HistState
+from electrumx.server.storage.schema import HIST_STATE_KEY, STATE_KEY, DBError, HistState
 from electrumx.server.storage.undo import NO_UTXO
 from electrumx.server.sync_estimate import txs_remaining
 
@@ -196,7 +196,7 @@ class BulkSync:
         )
 
     def _open(self) -> None:
-        self.workspace.open(self.coin.GENESIS_HASH, self.db.stores.engine.ENGINE)
+        self.workspace.open(self.coin.GENESIS_HASH, self.db.stores.engine.ENGINE, self._has_files_of)
         self._scan = Scan(
             self.workspace,
             self.kernels,
@@ -211,6 +211,17 @@ class BulkSync:
                 f"going on with the bulk sync: phase {manifest.phase}, "
                 f"{len(manifest.runs):,d} runs up to height {manifest.height:,d}"
             )
+
+    def _has_files_of(self, run: Run) -> bool:
+        """Return whether the flat files have the blocks up to the end of a run."""
+        files = self.db.files
+        try:
+            files.check_lengths(run.height, run.tx_count)
+            header = files.read_headers(run.height, 1)
+            count = files.tx_count(run.height)
+        except DBError:
+            return False
+        return (self.coin.header_hash(header).hex(), count) == (run.tip, run.tx_count)
 
     async def _in_thread(self, func: Callable[..., Any], *args: Any) -> Any:
         """Run a function that uses the disk in a thread; its errors name the remedy."""
@@ -287,7 +298,7 @@ class BulkSync:
             return False
         part = await self._parsing.popleft()
         self._start_parsing()
-        if [self.scan.tip, *part.hashes[:-1]] != part.prev_hashes and self.scan.height >= 0:
+        if [self.scan.tip, *part.hashes[:-1]] != part.prev_hashes:
             await self._resolve_fork(part)
             return False
         floor = self._min_undo_height()
