@@ -7,10 +7,13 @@ import os
 import random
 import re
 import shutil
+import threading
+from contextlib import suppress
 
 import pytest
 
 from electrumx.lib.coins import BitcoinCashRegtest
+from electrumx.lib.hash import double_sha256
 from electrumx.server.block_processor.variants import LTORBlockProcessor
 from electrumx.server.bulk_sync import choice, kernels
 from electrumx.server.bulk_sync.driver import BulkSync
@@ -20,9 +23,11 @@ from electrumx.server.bulk_sync.space import SpaceNeeded
 from electrumx.server.bulk_sync.stores import StoreFiller
 from electrumx.server.db.flat_files import FlatFiles
 from electrumx.server.history import store as history_module
-from electrumx.server.runs.manifest import Manifest, Section
+from electrumx.server.runs import run_files
+from electrumx.server.runs.manifest import Manifest, Section, load
 from electrumx.server.runs.records import HISTORY, KINDS
 from electrumx.server.runs.run_files import RunFile, Sorted, ranges
+from electrumx.server.runs.workspace import Workspace
 from electrumx.server.storage.schema import DBError
 from tests.conftest import require
 from tests.fakes.bulk import contents, make_limits_small, sync
@@ -462,3 +467,115 @@ async def test_blocks_that_do_not_follow_each_other_are_refused_from_the_first_p
     assert not daemon.torn
     headers = (await contents(env))["headers"]
     assert headers == b"".join(raw[:80] for raw in new)
+
+
+def test_reading_in_threads_leaves_no_descriptor_open(tmp_path, monkeypatch):
+    file = RunFile(tmp_path, HISTORY)
+    section = file.append(0, bytes(16 * 10))
+    both_there = threading.Barrier(2)
+    opened, open_file = [], os.open
+
+    def slow_open(*args):
+        # Both threads are here at once, unless one waits for the other.
+        with suppress(threading.BrokenBarrierError):
+            both_there.wait(0.2)
+        opened.append(open_file(*args))
+        return opened[-1]
+
+    monkeypatch.setattr(run_files.os, "open", slow_open)
+    threads = [threading.Thread(target=file.read, args=(section,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    file.delete()
+    assert opened
+    for fd in opened:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+
+def test_holes_are_punched_with_offsets_of_64_bits(tmp_path, monkeypatch):
+    """fallocate of a 32-bit glibc takes 32-bit offsets: it would clear other parts of the file."""
+    path = tmp_path / "history"
+    path.write_bytes(bytes(10))
+    calls = []
+
+    class Function:
+        def __init__(self, name):
+            self.name = name
+
+        def __call__(self, fd, mode, start, length):
+            calls.append((self.name, mode, start, length))
+            return 0
+
+    class Glibc:
+        fallocate = Function("fallocate")
+        fallocate64 = Function("fallocate64")
+
+    class Musl:
+        fallocate = Function("fallocate")
+
+    for libc, name in ((Glibc, "fallocate64"), (Musl, "fallocate")):
+        monkeypatch.setattr(run_files.ctypes, "CDLL", lambda *args, libc=libc, **kwargs: libc)
+        assert run_files.punch_hole(path, 5 << 32, 4096)
+        assert calls.pop() == (name, 3, 5 << 32, 4096)
+
+
+async def test_a_stop_while_going_back_to_a_run_waits_for_it(tmp_path, monkeypatch):
+    fetch_three_at_once(monkeypatch)
+    maker = ChainMaker(seed=4, scripts=9)
+    fork = maker.grow(maker.genesis_hash, 10)
+    old, new = maker.chain(maker.grow(fork, 30)), maker.chain(maker.grow(fork, 31))
+    going_back, may_go_back = threading.Event(), threading.Event()
+    go_back = Workspace.go_back
+
+    def slowly(self, runs):
+        going_back.set()
+        may_go_back.wait(10)
+        go_back(self, runs)
+
+    monkeypatch.setattr(Workspace, "go_back", slowly)
+    env = make_env(tmp_path, reorg_limit=5)
+    daemon = GatedDaemon(old, 35)
+    async with World(env, daemon) as world:
+        await world.until(
+            lambda: world.bp.bulk_sync.progress and world.bp.bulk_sync.progress.height >= 30
+        )
+        daemon.set_chain(new)
+        daemon.opened.set()
+        await world.until(going_back.is_set)
+        # While the server is being stopped.
+        asyncio.get_running_loop().call_later(0.2, may_go_back.set)
+    # What is there are blocks of both chains: none was written on top of a run below it.
+    found = load(tmp_path / "bulk_sync")
+    assert found.height <= 10
+    assert all(run.tip == double_sha256(new[run.height][:80]).hex() for run in found.runs)
+
+
+async def test_a_stop_does_not_write_a_chunk_with_half_a_block(tmp_path, monkeypatch):
+    maker = ChainMaker(seed=6, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    fetch_three_at_once(monkeypatch)
+    adding, may_fail = threading.Event(), threading.Event()
+    add = Scan.add
+
+    def half(self, part, floor):
+        if self.height < 20:
+            return add(self, part, floor)
+        # The first outputs of a block are there when there is no memory for others.
+        adding.set()
+        may_fail.wait(10)
+        self.chunk.add_history(bytes(11), self.tx_count)
+        raise MemoryError
+
+    env = make_env(tmp_path, reorg_limit=5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Scan, "add", half)
+        async with World(env, ScriptedDaemon(chain)) as world:
+            await world.until(adding.is_set)
+            # While the server is being stopped.
+            asyncio.get_running_loop().call_later(0.2, may_fail.set)
+    await sync(env, ScriptedDaemon(chain))
+    assert bytes(11) not in (await contents(env))["history"]
+    await _assert_is_chain(env, maker, chain)
