@@ -21,6 +21,7 @@ from electrumx.server.bulk_sync.progress import Progress
 from electrumx.server.bulk_sync.scan import Scan
 from electrumx.server.bulk_sync.space import SpaceNeeded
 from electrumx.server.bulk_sync.stores import StoreFiller
+from electrumx.server.db.database import DB
 from electrumx.server.db.flat_files import FlatFiles
 from electrumx.server.history import store as history_module
 from electrumx.server.runs import run_files
@@ -579,3 +580,59 @@ async def test_a_stop_does_not_write_a_chunk_with_half_a_block(tmp_path, monkeyp
     await sync(env, ScriptedDaemon(chain))
     assert bytes(11) not in (await contents(env))["history"]
     await _assert_is_chain(env, maker, chain)
+
+
+async def test_a_disk_that_is_full_at_a_shutdown_ends_it_with_the_error(tmp_path, monkeypatch):
+    maker = ChainMaker(seed=6, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    env = make_env(tmp_path, reorg_limit=5)
+    daemon = GatedDaemon(chain, 35)
+    fetch_three_at_once(monkeypatch)
+
+    async def stop_when_the_disk_is_full(patch):
+        async with World(env, daemon) as world:
+            await world.until(
+                lambda: world.bp.bulk_sync.progress and world.bp.bulk_sync.progress.height >= 33
+            )
+            fail_write(patch, RunFile, "append", 1)
+
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(DBError, match="the disk is full: make room"),
+    ):
+        await stop_when_the_disk_is_full(patch)
+    await sync(env, ScriptedDaemon(chain))
+    await _assert_is_chain(env, maker, chain)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_stores_do_not_replace_those_that_another_server_has_filled(tmp_path, caplog, engine):
+    require_engine(engine)
+    caplog.set_level(logging.WARNING)
+    maker = ChainMaker(seed=6, scripts=9)
+    tip = maker.grow(maker.genesis_hash, 40)
+    chain, longer = maker.chain(tip), maker.chain(maker.grow(tip, 10))
+    env = make_env(tmp_path, engine=engine, reorg_limit=5)
+
+    def stop(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    # The server ends when the stores are complete, before it exchanges them.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Workspace, "move_stores", stop)
+        with pytest.raises(DBError, match="the disk is full: make room"):
+            await sync(env, ScriptedDaemon(chain))
+    assert load(tmp_path / "bulk_sync").phase == "swap"
+    # A version that knows nothing of bulk syncs takes the database for empty, and fills it.
+    folder = (tmp_path / "bulk_sync").rename(tmp_path / "unknown")
+    other_env = make_env(tmp_path, engine=engine, reorg_limit=5, bulk_sync="off")
+    await sync(other_env, ScriptedDaemon(longer))
+    folder.rename(tmp_path / "bulk_sync")
+    db = DB(env)
+    await db.open_for_sync()
+    height = db.db_height
+    db.close_dbs()
+    assert height == 50
+    assert "removing the unfinished bulk sync" in caplog.text
+    assert not (tmp_path / "bulk_sync").exists()
+    await _assert_is_chain(env, maker, longer)

@@ -166,7 +166,7 @@ class Stores:
         first_time = not self.tx_counts
         self.last_timed = time.monotonic()
         try:
-            finish_move(self.db_dir, self._logger)
+            finish_move(self.db_dir, self._logger, self._has_blocks)
             self._refuse_half_a_database()
             self.utxo_db = self.engine(str(self.db_dir / "utxo"), for_sync)
             fault_point("open: utxo store opened")
@@ -193,6 +193,18 @@ class Stores:
         except BaseException as e:
             self.close()
             self.raise_explained(e)
+
+    def _has_blocks(self) -> bool:
+        """Return whether the ``utxo`` store, which is closed, is there and has a block."""
+        path = self.db_dir / "utxo"
+        if not (path / "CURRENT").exists():
+            return False
+        store = self.engine(str(path), True)
+        try:
+            raw = store.get(STATE_KEY)
+        finally:
+            store.close()
+        return raw is not None and ChainState.parse(raw).height >= 0
 
     def raise_explained(self, error: BaseException) -> NoReturn:
         """Raise a DBError in place of an error of the disk or the engine; others as they are."""

@@ -162,14 +162,23 @@ class Workspace:
                 fault_point("bulk: store moved")
 
 
-def finish_move(db_dir: Path, logger: logging.Logger) -> None:
-    """Complete the last step of a bulk sync that was stopped in it.  Call it before stores are opened."""
+def finish_move(db_dir: Path, logger: logging.Logger, has_blocks: Callable[[], bool]) -> None:
+    """Complete the last step of a bulk sync that was stopped in it.  Call it before stores are opened.
+
+    If the database in their place ``has_blocks``, which another server has indexed since, it stays.
+    """
     workspace = Workspace(db_dir, logger)
     try:
         found = manifests.load(workspace.folder)
     except DBError:
         return
-    if found is not None and found.phase == SWAP:
+    if found is None or found.phase != SWAP:
+        return
+    if (workspace.folder / STORES[-1]).exists() and has_blocks():
+        logger.warning(
+            f"removing the unfinished bulk sync in {workspace.folder}: the database has blocks"
+        )
+    else:
         workspace.manifest = found
         workspace.move_stores()
-        workspace.remove()
+    workspace.remove()
