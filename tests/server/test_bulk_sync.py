@@ -548,7 +548,7 @@ async def test_a_stop_while_going_back_to_a_run_waits_for_it(tmp_path, monkeypat
         await world.until(going_back.is_set)
         # While the server is being stopped.
         asyncio.get_running_loop().call_later(0.2, may_go_back.set)
-    # What is there are blocks of both chains: none was written on top of a run below it.
+    # The runs have blocks of the node's chain only: none was written on top of a run below it.
     found = load(tmp_path / "bulk_sync")
     assert found.height <= 10
     assert all(run.tip == double_sha256(new[run.height][:80]).hex() for run in found.runs)
