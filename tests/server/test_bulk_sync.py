@@ -636,3 +636,29 @@ async def test_stores_do_not_replace_those_that_another_server_has_filled(tmp_pa
     assert "removing the unfinished bulk sync" in caplog.text
     assert not (tmp_path / "bulk_sync").exists()
     await _assert_is_chain(env, maker, longer)
+
+
+async def test_stores_are_not_exchanged_under_a_process_that_has_them_open(tmp_path):
+    maker = ChainMaker(seed=6, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 40))
+    env = make_env(tmp_path, reorg_limit=5)
+
+    def stop(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Workspace, "move_stores", stop)
+        with pytest.raises(DBError, match="the disk is full: make room"):
+            await sync(env, ScriptedDaemon(chain))
+    db = DB(env)
+    # The server that runs; a tool that is started beside it is refused before it moves anything.
+    running = db.stores.engine(str(tmp_path / "utxo"), True)
+    try:
+        with pytest.raises(DBError):
+            await db.open_for_compacting()
+        assert (tmp_path / "bulk_sync" / "utxo").exists()
+        assert (tmp_path / "bulk_sync" / "hist").exists()
+    finally:
+        running.close()
+    await sync(env, ScriptedDaemon(chain))
+    await _assert_is_chain(env, maker, chain)
