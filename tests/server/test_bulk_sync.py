@@ -662,3 +662,28 @@ async def test_stores_are_not_exchanged_under_a_process_that_has_them_open(tmp_p
         running.close()
     await sync(env, ScriptedDaemon(chain))
     await _assert_is_chain(env, maker, chain)
+
+
+async def test_history_that_another_server_has_cleared_is_not_joined_with_the_utxos(tmp_path):
+    maker = ChainMaker(seed=6, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 40))
+    env = make_env(tmp_path, reorg_limit=5)
+
+    def stop(self):
+        # As a kill between the two stores.
+        shutil.rmtree(tmp_path / "hist")
+        (tmp_path / "bulk_sync" / "hist").rename(tmp_path / "hist")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Workspace, "move_stores", stop)
+        with pytest.raises(DBError, match="the disk is full: make room"):
+            await sync(env, ScriptedDaemon(chain))
+    # To a version that knows nothing of bulk syncs it is history of flushes that were cut off.
+    folder = (tmp_path / "bulk_sync").rename(tmp_path / "unknown")
+    db = DB(env)
+    await db.open_for_sync()
+    db.close_dbs()
+    folder.rename(tmp_path / "bulk_sync")
+    await sync(env, ScriptedDaemon(chain))
+    await _assert_is_chain(env, maker, chain)

@@ -162,10 +162,16 @@ class Workspace:
                 fault_point("bulk: store moved")
 
 
-def finish_move(db_dir: Path, logger: logging.Logger, has_blocks: Callable[[], bool]) -> None:
+def finish_move(
+    db_dir: Path,
+    logger: logging.Logger,
+    has_blocks: Callable[[], bool],
+    flush_count: Callable[[], int],
+) -> None:
     """Complete the last step of a bulk sync that was stopped in it.  Call it before stores are opened.
 
-    If the database in their place ``has_blocks``, which another server has indexed since, it stays.
+    If the database in their place ``has_blocks``, which another server has indexed since, it stays;
+    so it does if that server cleared the ``hist`` store that was moved, by its ``flush_count``.
     """
     workspace = Workspace(db_dir, logger)
     try:
@@ -174,9 +180,13 @@ def finish_move(db_dir: Path, logger: logging.Logger, has_blocks: Callable[[], b
         return
     if found is None or found.phase != SWAP:
         return
-    if (workspace.folder / STORES[-1]).exists() and has_blocks():
+    hist, utxo = (workspace.folder / name for name in STORES)
+    if utxo.exists() and (
+        has_blocks() or (not hist.exists() and flush_count() != max(1, found.max_flush_id))
+    ):
         logger.warning(
-            f"removing the unfinished bulk sync in {workspace.folder}: the database has blocks"
+            f"removing the unfinished bulk sync in {workspace.folder}: another server has changed "
+            "the database"
         )
     else:
         workspace.manifest = found
