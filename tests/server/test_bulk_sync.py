@@ -6,21 +6,29 @@ import logging
 import os
 import random
 import re
+import shutil
+import threading
+from contextlib import suppress
 
 import pytest
 
 from electrumx.lib.coins import BitcoinCashRegtest
+from electrumx.lib.hash import double_sha256
 from electrumx.server.block_processor.variants import LTORBlockProcessor
 from electrumx.server.bulk_sync import choice, kernels
+from electrumx.server.bulk_sync.driver import BulkSync
 from electrumx.server.bulk_sync.progress import Progress
 from electrumx.server.bulk_sync.scan import Scan
 from electrumx.server.bulk_sync.space import SpaceNeeded
 from electrumx.server.bulk_sync.stores import StoreFiller
+from electrumx.server.db.database import DB
 from electrumx.server.db.flat_files import FlatFiles
 from electrumx.server.history import store as history_module
-from electrumx.server.runs.manifest import Manifest, Section
+from electrumx.server.runs import run_files
+from electrumx.server.runs.manifest import Manifest, Section, load
 from electrumx.server.runs.records import HISTORY, KINDS
 from electrumx.server.runs.run_files import RunFile, Sorted, ranges
+from electrumx.server.runs.workspace import Workspace
 from electrumx.server.storage.schema import DBError
 from tests.conftest import require
 from tests.fakes.bulk import contents, make_limits_small, sync
@@ -394,3 +402,288 @@ def test_progress_is_one_line_for_the_service_manager():
     progress = Progress("join", 12.345, 870_000, None)
     assert str(progress) == "join 12.3%, height 870,000"
     assert progress.summary()["eta"] is None
+
+
+async def stop_in_the_scan(env, chain, height):
+    """Run a server until a run has ended above a height, and stop it."""
+    async with World(env, ScriptedDaemon(chain)) as world:
+        await world.until(
+            lambda: world.bp.bulk_sync.progress and world.bp.bulk_sync.progress.height > height
+        )
+
+
+def remove_flat_files(folder):
+    shutil.rmtree(folder)
+
+
+def empty_flat_files(folder):
+    for path in folder.glob("*0*"):
+        path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize("damage", [remove_flat_files, empty_flat_files])
+async def test_a_bulk_sync_whose_flat_files_are_lost_begins_again(
+    tmp_path, monkeypatch, caplog, damage
+):
+    caplog.set_level(logging.WARNING)
+    maker = ChainMaker(seed=6, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    fetch_three_at_once(monkeypatch)
+    (tmp_path / "bulk").mkdir()
+    env = make_env(tmp_path / "bulk", reorg_limit=5)
+    await stop_in_the_scan(env, chain, 20)
+    assert (tmp_path / "bulk" / "bulk_sync" / "manifest").exists()
+    damage(tmp_path / "bulk" / "meta")
+    await sync(env, ScriptedDaemon(chain))
+    assert "beginning the bulk sync again: the flat files do not have its blocks" in caplog.text
+    (tmp_path / "ordinary").mkdir()
+    other_env = make_env(tmp_path / "ordinary", reorg_limit=5, bulk_sync="off")
+    await sync(other_env, ScriptedDaemon(chain))
+    assert await contents(env) == await contents(other_env)
+
+
+async def test_blocks_that_do_not_follow_each_other_are_refused_from_the_first_part_on(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(BulkSync, "PARSE_BYTES", 1 << 20)
+    maker = ChainMaker(seed=4, scripts=9)
+    fork = maker.grow(maker.genesis_hash, 4)
+    old, new = maker.chain(maker.grow(fork, 30)), maker.chain(maker.grow(fork, 31))
+
+    class Torn(ScriptedDaemon):
+        """Has the blocks of another branch where it is first asked."""
+
+        torn = True
+
+        async def raw_blocks(self, hex_hashes):
+            raws = await super().raw_blocks(hex_hashes)
+            if self.torn and len(raws) > 10:
+                self.torn = False
+                raws[6] = old[self.hashes.index(hex_hashes[6])]
+            return raws
+
+    daemon = Torn(new)
+    env = make_env(tmp_path, reorg_limit=5)
+    await sync(env, daemon)
+    assert not daemon.torn
+    headers = (await contents(env))["headers"]
+    assert headers == b"".join(raw[:80] for raw in new)
+
+
+def test_reading_in_threads_leaves_no_descriptor_open(tmp_path, monkeypatch):
+    file = RunFile(tmp_path, HISTORY)
+    section = file.append(0, bytes(16 * 10))
+    both_there = threading.Barrier(2)
+    opened, open_file = [], os.open
+
+    def slow_open(*args):
+        # Both threads are here at once, unless one waits for the other.
+        with suppress(threading.BrokenBarrierError):
+            both_there.wait(0.2)
+        opened.append(open_file(*args))
+        return opened[-1]
+
+    monkeypatch.setattr(run_files.os, "open", slow_open)
+    threads = [threading.Thread(target=file.read, args=(section,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    file.delete()
+    assert opened
+    for fd in opened:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+
+def test_holes_are_punched_with_offsets_of_64_bits(tmp_path, monkeypatch):
+    """fallocate of a 32-bit glibc takes 32-bit offsets: it would clear other parts of the file."""
+    path = tmp_path / "history"
+    path.write_bytes(bytes(10))
+    calls = []
+
+    class Function:
+        def __init__(self, name):
+            self.name = name
+
+        def __call__(self, fd, mode, start, length):
+            calls.append((self.name, mode, start, length))
+            return 0
+
+    class Glibc:
+        fallocate = Function("fallocate")
+        fallocate64 = Function("fallocate64")
+
+    class Musl:
+        fallocate = Function("fallocate")
+
+    for libc, name in ((Glibc, "fallocate64"), (Musl, "fallocate")):
+        monkeypatch.setattr(run_files.ctypes, "CDLL", lambda *args, libc=libc, **kwargs: libc)
+        assert run_files.punch_hole(path, 5 << 32, 4096)
+        assert calls.pop() == (name, 3, 5 << 32, 4096)
+
+
+async def test_a_stop_while_going_back_to_a_run_waits_for_it(tmp_path, monkeypatch):
+    fetch_three_at_once(monkeypatch)
+    maker = ChainMaker(seed=4, scripts=9)
+    fork = maker.grow(maker.genesis_hash, 10)
+    old, new = maker.chain(maker.grow(fork, 30)), maker.chain(maker.grow(fork, 31))
+    going_back, may_go_back = threading.Event(), threading.Event()
+    go_back = Workspace.go_back
+
+    def slowly(self, runs):
+        going_back.set()
+        may_go_back.wait(10)
+        go_back(self, runs)
+
+    monkeypatch.setattr(Workspace, "go_back", slowly)
+    env = make_env(tmp_path, reorg_limit=5)
+    daemon = GatedDaemon(old, 35)
+    async with World(env, daemon) as world:
+        await world.until(
+            lambda: world.bp.bulk_sync.progress and world.bp.bulk_sync.progress.height >= 30
+        )
+        daemon.set_chain(new)
+        daemon.opened.set()
+        await world.until(going_back.is_set)
+        # While the server is being stopped.
+        asyncio.get_running_loop().call_later(0.2, may_go_back.set)
+    # The runs have blocks of the node's chain only: none was written on top of a run below it.
+    found = load(tmp_path / "bulk_sync")
+    assert found.height <= 10
+    assert all(run.tip == double_sha256(new[run.height][:80]).hex() for run in found.runs)
+
+
+async def test_a_stop_does_not_write_a_chunk_with_half_a_block(tmp_path, monkeypatch):
+    maker = ChainMaker(seed=6, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    fetch_three_at_once(monkeypatch)
+    adding, may_fail = threading.Event(), threading.Event()
+    add = Scan.add
+
+    def half(self, part, floor):
+        if self.height < 20:
+            return add(self, part, floor)
+        # The first outputs of a block are there when there is no memory for others.
+        adding.set()
+        may_fail.wait(10)
+        self.chunk.add_history(bytes(11), self.tx_count)
+        raise MemoryError
+
+    env = make_env(tmp_path, reorg_limit=5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Scan, "add", half)
+        async with World(env, ScriptedDaemon(chain)) as world:
+            await world.until(adding.is_set)
+            # While the server is being stopped.
+            asyncio.get_running_loop().call_later(0.2, may_fail.set)
+    await sync(env, ScriptedDaemon(chain))
+    assert bytes(11) not in (await contents(env))["history"]
+    await _assert_is_chain(env, maker, chain)
+
+
+async def test_a_disk_that_is_full_at_a_shutdown_ends_it_with_the_error(tmp_path, monkeypatch):
+    maker = ChainMaker(seed=6, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    env = make_env(tmp_path, reorg_limit=5)
+    daemon = GatedDaemon(chain, 35)
+    fetch_three_at_once(monkeypatch)
+
+    async def stop_when_the_disk_is_full(patch):
+        async with World(env, daemon) as world:
+            await world.until(
+                lambda: world.bp.bulk_sync.progress and world.bp.bulk_sync.progress.height >= 33
+            )
+            fail_write(patch, RunFile, "append", 1)
+
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(DBError, match="the disk is full: make room"),
+    ):
+        await stop_when_the_disk_is_full(patch)
+    await sync(env, ScriptedDaemon(chain))
+    await _assert_is_chain(env, maker, chain)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_stores_do_not_replace_those_that_another_server_has_filled(tmp_path, caplog, engine):
+    require_engine(engine)
+    caplog.set_level(logging.WARNING)
+    maker = ChainMaker(seed=6, scripts=9)
+    tip = maker.grow(maker.genesis_hash, 40)
+    chain, longer = maker.chain(tip), maker.chain(maker.grow(tip, 10))
+    env = make_env(tmp_path, engine=engine, reorg_limit=5)
+
+    def stop(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    # The server ends when the stores are complete, before it exchanges them.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Workspace, "move_stores", stop)
+        with pytest.raises(DBError, match="the disk is full: make room"):
+            await sync(env, ScriptedDaemon(chain))
+    assert load(tmp_path / "bulk_sync").phase == "swap"
+    # A version that knows nothing of bulk syncs takes the database for empty, and fills it.
+    folder = (tmp_path / "bulk_sync").rename(tmp_path / "unknown")
+    other_env = make_env(tmp_path, engine=engine, reorg_limit=5, bulk_sync="off")
+    await sync(other_env, ScriptedDaemon(longer))
+    folder.rename(tmp_path / "bulk_sync")
+    db = DB(env)
+    await db.open_for_sync()
+    height = db.db_height
+    db.close_dbs()
+    assert height == 50
+    assert "removing the unfinished bulk sync" in caplog.text
+    assert not (tmp_path / "bulk_sync").exists()
+    await _assert_is_chain(env, maker, longer)
+
+
+async def test_stores_are_not_exchanged_under_a_process_that_has_them_open(tmp_path):
+    maker = ChainMaker(seed=6, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 40))
+    env = make_env(tmp_path, reorg_limit=5)
+
+    def stop(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Workspace, "move_stores", stop)
+        with pytest.raises(DBError, match="the disk is full: make room"):
+            await sync(env, ScriptedDaemon(chain))
+    db = DB(env)
+    # The server that runs; a tool that is started beside it is refused before it moves anything.
+    running = db.stores.engine(str(tmp_path / "utxo"), True)
+    try:
+        with pytest.raises(DBError):
+            await db.open_for_compacting()
+        assert (tmp_path / "bulk_sync" / "utxo").exists()
+        assert (tmp_path / "bulk_sync" / "hist").exists()
+    finally:
+        running.close()
+    await sync(env, ScriptedDaemon(chain))
+    await _assert_is_chain(env, maker, chain)
+
+
+async def test_history_that_another_server_has_cleared_is_not_joined_with_the_utxos(tmp_path):
+    maker = ChainMaker(seed=6, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 40))
+    env = make_env(tmp_path, reorg_limit=5)
+
+    def stop(self):
+        # As a kill between the two stores.
+        shutil.rmtree(tmp_path / "hist")
+        (tmp_path / "bulk_sync" / "hist").rename(tmp_path / "hist")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Workspace, "move_stores", stop)
+        with pytest.raises(DBError, match="the disk is full: make room"):
+            await sync(env, ScriptedDaemon(chain))
+    # To a version that knows nothing of bulk syncs it is history of flushes that were cut off.
+    folder = (tmp_path / "bulk_sync").rename(tmp_path / "unknown")
+    db = DB(env)
+    await db.open_for_sync()
+    db.close_dbs()
+    folder.rename(tmp_path / "bulk_sync")
+    await sync(env, ScriptedDaemon(chain))
+    await _assert_is_chain(env, maker, chain)

@@ -77,7 +77,10 @@ class BulkSyncTask:
         async def exchange() -> None:
             async with self._state.lock:
                 await asyncio.to_thread(self._db.close_dbs)
-                await asyncio.to_thread(move)
+                try:
+                    await asyncio.to_thread(move)
+                except OSError as e:
+                    self._db.raise_explained(e)
                 await self._db.open_for_sync()
                 self._state.read_committed()
 

@@ -252,8 +252,13 @@ class BlockProcessor:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            failed = any(not task.cancelled() and task.exception() for task in tasks)
-            await asyncio.shield(self._shut_down(failed))
+            failures = [task.exception() for task in tasks if not task.cancelled()]
+            failures = [failure for failure in failures if failure is not None]
+            await asyncio.shield(self._shut_down(bool(failures)))
+            # A task that was writing at a shutdown, and found the disk full.
+            for failure in failures:
+                if isinstance(failure, OperatorError):
+                    raise failure
 
     async def _shut_down(self, failed: bool) -> None:
         """Flush, unless a task failed, and close the database."""

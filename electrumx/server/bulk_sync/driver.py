@@ -75,11 +75,11 @@ from electrumx.server.daemon.client import Daemon, DaemonError
 from electrumx.server.daemon.responses import block_hash
 from electrumx.server.db.database import DB
 from electrumx.server.env import Env
-from electrumx.server.runs.manifest import SCAN, SWAP
+from electrumx.server.runs.manifest import SCAN, SWAP, Run
 from electrumx.server.runs.records import UnmatchedSpendError
 from electrumx.server.runs.workspace import Workspace
 from electrumx.server.runtime.fault_points import fault_point
-from electrumx.server.storage.schema import HIST_STATE_KEY, STATE_KEY, HistState
+from electrumx.server.storage.schema import HIST_STATE_KEY, STATE_KEY, DBError, HistState
 from electrumx.server.storage.undo import NO_UTXO
 from electrumx.server.sync_estimate import txs_remaining
 
@@ -154,7 +154,6 @@ class BulkSync:
         self._is_first_scan = True
         self._parsing: deque[asyncio.Future[ParsedPart]] = deque()
         self._writing: asyncio.Future[None] | None = None
-        self._adding: asyncio.Future[None] | None = None
         self._merge: Merge | None = None
 
     @property
@@ -196,7 +195,9 @@ class BulkSync:
         )
 
     def _open(self) -> None:
-        self.workspace.open(self.coin.GENESIS_HASH, self.db.stores.engine.ENGINE)
+        self.workspace.open(
+            self.coin.GENESIS_HASH, self.db.stores.engine.ENGINE, self._has_files_of
+        )
         self._scan = Scan(
             self.workspace,
             self.kernels,
@@ -212,12 +213,38 @@ class BulkSync:
                 f"{len(manifest.runs):,d} runs up to height {manifest.height:,d}"
             )
 
+    def _has_files_of(self, run: Run) -> bool:
+        """Return whether the flat files have the blocks up to the end of a run."""
+        files = self.db.files
+        try:
+            files.check_lengths(run.height, run.tx_count)
+            header = files.read_headers(run.height, 1)
+            count = files.tx_count(run.height)
+        except DBError:
+            return False
+        return (self.coin.header_hash(header).hex(), count) == (run.tip, run.tx_count)
+
     async def _in_thread(self, func: Callable[..., Any], *args: Any) -> Any:
         """Run a function that uses the disk in a thread; its errors name the remedy."""
         try:
             return await asyncio.to_thread(func, *args)
         except Exception as e:
             self.db.raise_explained(e)
+
+    async def _to_its_end(self, func: Callable[..., Any], *args: Any) -> None:
+        """Do the same; a cancellation waits for it, and its error comes first.
+
+        What it leaves half done is never written by a shutdown.
+        """
+        running = asyncio.ensure_future(self._in_thread(func, *args))
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            while not running.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([running])
+            running.result()
+            raise
 
     # -- the scan
 
@@ -258,8 +285,6 @@ class BulkSync:
     async def _write_the_rest(self) -> None:
         """Make a run of the chunk as it is."""
         self.logger.info("writing the bulk sync's chunk for a clean shutdown...")
-        if self._adding is not None:
-            await asyncio.wait([self._adding])
         if self.scan.has_news:
             await self._spill(end_chunk=True)
         await self._end_writing()
@@ -287,12 +312,11 @@ class BulkSync:
             return False
         part = await self._parsing.popleft()
         self._start_parsing()
-        if [self.scan.tip, *part.hashes[:-1]] != part.prev_hashes and self.scan.height >= 0:
+        if [self.scan.tip, *part.hashes[:-1]] != part.prev_hashes:
             await self._resolve_fork(part)
             return False
         floor = self._min_undo_height()
-        self._adding = asyncio.ensure_future(self._in_thread(self.scan.add, part, floor))
-        await asyncio.shield(self._adding)
+        await self._to_its_end(self.scan.add, part, floor)
         # A reorganisation does not cost what is below the blocks that it may undo.
         at_floor = self.scan.height + 1 == floor
         if self.scan.spill_due or at_floor:
@@ -391,10 +415,13 @@ class BulkSync:
                 break
             kept -= 1
         lost = f"the daemon's chain does not have our block of height {self.scan.height:,d}"
-        await self._in_thread(self.workspace.go_back, kept)
-        self.scan.reset()
+        await self._to_its_end(self._go_back, kept)
         self.logger.warning(f"{lost}: going back to height {self.scan.height:,d}")
         return True
+
+    def _go_back(self, runs: int) -> None:
+        self.workspace.go_back(runs)
+        self.scan.reset()
 
     async def _daemon_height(self) -> int:
         while True:

@@ -291,6 +291,10 @@ class FlatFiles:
             )
         return raw
 
+    def tx_count(self, height: int) -> int:
+        """Return the record of a height, whose block is written."""
+        return int.from_bytes(self.tx_counts.read(height * COUNT_LEN, COUNT_LEN), "little")
+
     # -- transaction hashes
 
     def read_tx_hashes(self, first: int, count: int) -> bytes:

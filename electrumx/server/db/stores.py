@@ -40,11 +40,13 @@ from electrumx.server.storage.gate import StoreGate
 from electrumx.server.storage.schema import (
     DB_VERSION,
     HASH_LEN,
+    HIST_STATE_KEY,
     MAX_FLUSH_ID,
     STATE_KEY,
     ChainState,
     DBError,
     DBReadError,
+    HistState,
 )
 from electrumx.server.storage.shortage import Patience
 
@@ -166,7 +168,7 @@ class Stores:
         first_time = not self.tx_counts
         self.last_timed = time.monotonic()
         try:
-            finish_move(self.db_dir, self._logger)
+            finish_move(self.db_dir, self._logger, self._has_blocks, self._flush_count)
             self._refuse_half_a_database()
             self.utxo_db = self.engine(str(self.db_dir / "utxo"), for_sync)
             fault_point("open: utxo store opened")
@@ -193,6 +195,26 @@ class Stores:
         except BaseException as e:
             self.close()
             self.raise_explained(e)
+
+    def _has_blocks(self) -> bool:
+        """Return whether the ``utxo`` store, which is closed, is there and has a block."""
+        raw = self._row_of_closed("utxo", STATE_KEY)
+        return raw is not None and ChainState.parse(raw).height >= 0
+
+    def _flush_count(self) -> int:
+        """Return the flush count of the ``hist`` store, which is closed; 0 if it is missing."""
+        raw = self._row_of_closed("hist", HIST_STATE_KEY)
+        return HistState.parse(raw).flush_count if raw else 0
+
+    def _row_of_closed(self, name: str, key: bytes) -> bytes | None:
+        path = self.db_dir / name
+        if not (path / "CURRENT").exists():
+            return None
+        store = self.engine(str(path), True, compressible=name == "utxo")
+        try:
+            return store.get(key)
+        finally:
+            store.close()
 
     def raise_explained(self, error: BaseException) -> NoReturn:
         """Raise a DBError in place of an error of the disk or the engine; others as they are."""

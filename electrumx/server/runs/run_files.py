@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from math import ceil, isqrt
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 from electrumx.lib import util
@@ -37,6 +38,7 @@ class RunFile:
         self.kind = kind
         self.path = folder / kind.name
         self._fd: int | None = None
+        self._opening = Lock()
         self.can_punch = True
 
     def append(self, first: int, records: bytes) -> Section:
@@ -106,15 +108,19 @@ class RunFile:
             os.close(fd)
 
     def _opened(self) -> int:
-        if self._fd is None:
-            self._fd = os.open(self.path, os.O_RDONLY)
-        return self._fd
+        # A second descriptor would never be closed, and hold the room of a file that was removed.
+        with self._opening:
+            if self._fd is None:
+                self._fd = os.open(self.path, os.O_RDONLY)
+            return self._fd
 
 
 def punch_hole(path: Path, start: int, length: int) -> bool:
     """Free a part of a file, which reads as zeros then; False if the system cannot."""
     with suppress(OSError, AttributeError):
-        fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+        libc = ctypes.CDLL(None, use_errno=True)
+        # The plain name takes offsets of 32 bits on 32-bit glibc, and would clear other parts.
+        fallocate = libc.fallocate64 if hasattr(libc, "fallocate64") else libc.fallocate
         fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
         fd = os.open(path, os.O_RDWR)
         try:

@@ -8,12 +8,13 @@ Runs in: a worker thread.
 
 import logging
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from electrumx.lib import util
 from electrumx.server.runs import manifest as manifests
-from electrumx.server.runs.manifest import JOIN, SCAN, SWAP, Manifest, Section
+from electrumx.server.runs.manifest import JOIN, SCAN, SWAP, Manifest, Run, Section
 from electrumx.server.runs.records import (
     HISTORY,
     KINDS,
@@ -44,8 +45,11 @@ class Workspace:
         self.files = {kind: RunFile(self.folder, kind) for kind in KINDS}
         self.manifest = Manifest("", "")
 
-    def open(self, genesis: str, engine: str) -> None:
-        """Go on with the files there, or begin; one of another chain, engine or format is removed."""
+    def open(self, genesis: str, engine: str, has_files_of: Callable[[Run], bool]) -> None:
+        """Go on with the files there, or begin; one of another chain, engine or format is removed.
+
+        So is one for whose runs ``has_files_of`` is not true: the blocks are not in the flat files.
+        """
         found = None
         try:
             found = manifests.load(self.folder)
@@ -56,6 +60,11 @@ class Workspace:
             found = None
         if found is not None and not self._is_complete(found):
             self.logger.warning("beginning the bulk sync again: files are missing or too short")
+            found = None
+        if found is not None and not all(map(has_files_of, found.runs)):
+            self.logger.warning(
+                "beginning the bulk sync again: the flat files do not have its blocks"
+            )
             found = None
         if found is None:
             self.remove()
@@ -153,14 +162,33 @@ class Workspace:
                 fault_point("bulk: store moved")
 
 
-def finish_move(db_dir: Path, logger: logging.Logger) -> None:
-    """Complete the last step of a bulk sync that was stopped in it.  Call it before stores are opened."""
+def finish_move(
+    db_dir: Path,
+    logger: logging.Logger,
+    has_blocks: Callable[[], bool],
+    flush_count: Callable[[], int],
+) -> None:
+    """Complete the last step of a bulk sync that was stopped in it.  Call it before stores are opened.
+
+    If the database in their place ``has_blocks``, which another server has indexed since, it stays;
+    so it does if that server cleared the ``hist`` store that was moved, by its ``flush_count``.
+    """
     workspace = Workspace(db_dir, logger)
     try:
         found = manifests.load(workspace.folder)
     except DBError:
         return
-    if found is not None and found.phase == SWAP:
+    if found is None or found.phase != SWAP:
+        return
+    hist, utxo = (workspace.folder / name for name in STORES)
+    if utxo.exists() and (
+        has_blocks() or (not hist.exists() and flush_count() != max(1, found.max_flush_id))
+    ):
+        logger.warning(
+            f"removing the unfinished bulk sync in {workspace.folder}: another server has changed "
+            "the database"
+        )
+    else:
         workspace.manifest = found
         workspace.move_stores()
-        workspace.remove()
+    workspace.remove()
