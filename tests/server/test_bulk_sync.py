@@ -280,6 +280,19 @@ async def test_a_disk_without_room_is_filled_in_the_ordinary_way(tmp_path, monke
     assert "too little room" in caplog.text
 
 
+async def test_a_cache_too_small_for_the_chain_is_filled_in_the_ordinary_way(
+    tmp_path, monkeypatch, caplog
+):
+    caplog.set_level(logging.INFO)
+    runs = count_runs(monkeypatch)
+    maker = ChainMaker(seed=1)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 40))
+    monkeypatch.setattr(choice, "MAX_TXS_PER_CACHE_MB", 0)
+    await sync(make_env(tmp_path, reorg_limit=5), ScriptedDaemon(chain))
+    assert runs == []
+    assert "CACHE_MB is too small" in caplog.text
+
+
 async def test_a_spend_of_no_output_is_refused_with_its_transaction(tmp_path):
     maker = ChainMaker(seed=8, scripts=9)
     tip = maker.grow(maker.genesis_hash, 30)
