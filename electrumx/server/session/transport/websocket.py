@@ -173,6 +173,10 @@ class WebSocketTransport(StreamConnection):
         return others
 
     def _upgrade(self, protocol: ServerProtocol, request: Request) -> None:
+        if protocol.eof_sent:
+            # Invalid frames came with the request, and the library has given the connection up.
+            self._transport.abort()
+            return
         protocol.send_response(protocol.accept(request))
         if protocol.state is not State.OPEN:
             return

@@ -307,3 +307,19 @@ async def test_input_after_a_protocol_error_is_bounded_and_charged():
     assert transport.late_cost() == LINGER_BYTES * 0.01
     transport.data_received(flood)
     assert socket.is_aborted
+
+
+@pytest.mark.parametrize("key", [b"AAAAAAAAAAAAAAAAAAAAAA==", b"no key"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_invalid_frames_behind_the_upgrade_request_end_the_connection(key, whole):
+    async def run():
+        connection = WebSocketTransport(connection_context(EchoSession))
+        connection.connection_made(socket := FakeSocketTransport())
+        data = UPGRADE.replace(b"AAAAAAAAAAAAAAAAAAAAAA==", key) + b"AAAAAAAAAA==\r\n"
+        for piece in [data] if whole else [data[:-5], data[-5:]]:
+            if not socket.is_closing():
+                connection.data_received(piece)
+        assert socket.is_closing()
+        connection.connection_lost(None)
+
+    asyncio.run(run())
