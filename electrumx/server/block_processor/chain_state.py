@@ -235,7 +235,7 @@ class ChainState:
             return (
                 f"no undo information found for height {height:,d}: the reorganisation is deeper "
                 f"than REORG_LIMIT ({limit:,d}); restore a backup of the database "
-                "directory, or empty it to synchronise anew with a higher REORG_LIMIT"
+                "directory, or empty it to synchronise again with a higher REORG_LIMIT"
             )
         return (
             f"no undo information found for height {height:,d}: the reorganisation is "

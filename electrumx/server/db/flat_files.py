@@ -219,7 +219,7 @@ class FlatFiles:
                     found = "is missing" if size < 0 else f"is truncated: {size:,d} bytes"
                     raise DBError(
                         f"{name} {found} where {wanted:,d} bytes are needed; restore a backup of "
-                        "the whole database directory, or empty it to synchronise anew"
+                        "the whole database directory, or empty it to synchronise again"
                     )
 
     # -- headers

@@ -239,7 +239,7 @@ class Stores:
         if not (store / "CURRENT").exists() and all(path.exists() for path in rest):
             raise DBError(
                 f"the UTXO store {store} is missing or has lost its file CURRENT: restore a backup "
-                f"of the whole database directory, or empty {self.db_dir} to synchronise anew"
+                f"of the whole database directory, or empty {self.db_dir} to synchronise again"
             )
 
     def _prepare_folder(self, is_new: bool) -> None:
@@ -298,7 +298,7 @@ class Stores:
         if self.state.height >= 0 and not os.path.exists(os.path.join(name, "CURRENT")):
             raise DBError(
                 f"the history store {name} is missing: restore a backup of the whole database "
-                f"directory, or empty {self.db_dir} to synchronise anew"
+                f"directory, or empty {self.db_dir} to synchronise again"
             )
         seen = self.state.utxo_flush_count
         tx_count = self.state.tx_count

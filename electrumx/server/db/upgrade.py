@@ -127,7 +127,7 @@ def _widen_undo(items: bytes, height: int) -> bytes:
     if len(items) % _OLD_UNDO_LEN:
         raise DBError(
             f"the undo row of height {height:,d} has {len(items):,d} bytes and is damaged: restore "
-            "a backup of the database directory, or empty it to synchronise anew"
+            "a backup of the database directory, or empty it to synchronise again"
         )
     num_end = HASHX_LEN + _OLD_TXNUM_LEN
     return b"".join(
@@ -153,7 +153,7 @@ def _convert_tx_counts(files: FlatFiles, state: ChainState, logger: logging.Logg
         raise DBError(
             f"{files.folder / 'txcounts'} does not hold the {state.tx_count:,d} transactions at "
             f"height {height:,d}: restore a backup of the database directory, or empty it to "
-            "synchronise anew"
+            "synchronise again"
         )
     logger.info(f"converting the transaction counts of {height + 1:,d} blocks")
     for path in files.folder.glob(NEW_TX_COUNTS + "*"):

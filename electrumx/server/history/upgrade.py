@@ -51,6 +51,6 @@ def _widen_history(key: bytes, row: bytes) -> bytes:
     if len(row) % _OLD_TXNUM_LEN:
         raise DBError(
             f"history row {key.hex()} has {len(row):,d} bytes and is damaged: restore a backup of "
-            "the database directory, or empty it to synchronise anew"
+            "the database directory, or empty it to synchronise again"
         )
     return b"".join(row[n : n + _OLD_TXNUM_LEN] + b"\0" for n in range(0, len(row), _OLD_TXNUM_LEN))

@@ -149,7 +149,7 @@ def _verdict(audit: Audit, secs: float) -> Verdict:
     elif faults:
         lines.append(
             f"verdict: DAMAGED, {len(faults):,d} findings; restore a backup of the whole database "
-            "directory, or empty it to synchronise anew"
+            "directory, or empty it to synchronise again"
         )
     else:
         lines.append(f"verdict: sound ({kind}, {secs:.1f}s)")

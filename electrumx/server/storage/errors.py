@@ -27,7 +27,7 @@ def open_error(name: str, error: Exception) -> DBError:
     if "corruption" in lower or "missing files" in lower:
         return DBError(
             f"cannot open the database in {name}: it is damaged ({reason}); restore a backup of "
-            "the whole database directory, or empty it to synchronise anew"
+            "the whole database directory, or empty it to synchronise again"
         )
     if "too many open files" in lower:
         return DBError(f"cannot open the database in {name}: {reason}; {_MORE_FILES}")
@@ -60,7 +60,7 @@ def explained(error: BaseException, folder: str, engine: object) -> BaseExceptio
     lower = reason.lower()
     if "corruption" in lower or "checksum" in lower:
         remedy = (
-            "restore a backup of the whole database directory, or empty it to synchronise anew, "
+            "restore a backup of the whole database directory, or empty it to synchronise again, "
             "and check the disk"
         )
     elif any(text in lower for text in _FULL):

@@ -90,7 +90,7 @@ class DBDamagedError(DBReadError):
     def __init__(self, fault: str) -> None:
         super().__init__(
             f"the database is damaged: {fault}; run electrumx_rpc verify, then restore a backup of "
-            "the whole database directory, or empty it to synchronise anew"
+            "the whole database directory, or empty it to synchronise again"
         )
 
 
@@ -153,7 +153,7 @@ def _parse_dict(raw: bytes, what: str) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise DBError(
             f"failed reading state from DB: the {what} state row is damaged; restore a backup "
-            "of the database directory, or remove it to synchronise anew"
+            "of the database directory, or remove it to synchronise again"
         )
     return state
 
