@@ -23,7 +23,7 @@ from tests.fakes.chain import COIN, MINUS_1, NULL, make_block
 from tests.property import test_tip_laws as tip_laws
 
 # Outpoints of a soak in all; the ordinary run has a fraction of them.
-SOAK = int(os.environ.get("OUTPOINT_SOAK", "0"))
+SOAK = int(os.environ.get("OUTPOINT_SOAK", "10000"))
 NO_SUCH_TX = {"code": -5, "message": "No such mempool or blockchain transaction."}
 EVENTS = st.one_of(
     st.tuples(st.just("add"), st.integers(1, 3)),
@@ -355,7 +355,7 @@ def test_statuses_that_a_failing_node_withheld_are_sent_later():
     assert simulate(7, storm).tellings > 10
 
 
-@pytest.mark.skipif(not SOAK, reason="OUTPOINT_SOAK says how many outpoints")
+@pytest.mark.soak
 @pytest.mark.parametrize("engine", ["leveldb", "rocksdb"])
 def test_soak(engine):
     count = tellings = seed = 0

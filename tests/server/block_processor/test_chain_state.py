@@ -12,6 +12,7 @@ from electrumx.server.block_processor.errors import ChainError, UndoMissingError
 from electrumx.server.block_processor.strategies import InOrderStrategy
 from electrumx.server.db import wire_rows
 from electrumx.server.history.store import History
+from tests.conftest import require
 from tests.fakes.chain import COIN, ChainMaker, Model
 
 REORG_LIMIT = 4
@@ -59,8 +60,7 @@ class World:
         compiled = None
         if indexer == "cython":
             compiled = CompiledIndex.for_coin(COIN, False, self.db.find_utxo_rows)
-            if compiled is None:
-                pytest.skip("the Cython implementation is not built")
+            require(compiled is not None, "the Cython implementation is not built")
         parse = compiled.parse if compiled else COIN.block
         self.state = ChainState(
             COIN,
