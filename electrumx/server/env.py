@@ -42,6 +42,8 @@ resource = _resource_module()
 
 # Open files that are not sessions: database tables, listeners, the daemon, peers.
 RESERVED_FILES = 350
+# The longest READY_DRAIN_SECS: supervisors kill a server that takes much longer to stop.
+MAX_DRAIN_SECS = 3600
 # The limit of Windows, which has no call to read it.
 MAX_SESSIONS_WITHOUT_RESOURCE = 512
 
@@ -100,6 +102,7 @@ class Env(EnvBase):
         self._read_peer_settings()
         self._read_settings()
         self._read_limits()
+        self._read_ready_limits()
         self._read_cost_limits()
         self._read_services()
         #: warnings about settings that probably do not mean what the operator thinks
@@ -176,6 +179,15 @@ class Env(EnvBase):
         self.max_sessions: int = self.sane_max_sessions()
         #: Connections of one subnet, as cost groups have them.
         self.max_sessions_per_subnet: int = self.integer("MAX_SESSIONS_PER_SUBNET", 100, minimum=1)
+
+    def _read_ready_limits(self) -> None:
+        #: when /readyz and getinfo report that wallets are better served elsewhere
+        self.ready_max_lag: int = self.integer("READY_MAX_LAG", 2, minimum=0)  # blocks
+        self.ready_node_secs: int = self.integer("READY_NODE_SECS", 120, minimum=1)
+        #: between reporting that the server stops, and stopping
+        self.ready_drain_secs: int = self.integer(
+            "READY_DRAIN_SECS", 0, minimum=0, maximum=MAX_DRAIN_SECS
+        )
 
     def _read_cost_limits(self) -> None:
         self.cost_soft_limit: int = self.integer("COST_SOFT_LIMIT", 1000, minimum=0)
