@@ -20,6 +20,7 @@ from electrumx.lib.env_base import EnvBase, shown
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.protocol_versions import ProtocolVersion, maximum_of
 from electrumx.lib.util import class_logger
+from electrumx.server.engine_choice import ENGINE_MODULES, default_engine
 from electrumx.server.services import (
     OPERATOR_PORTS,
     Network,
@@ -48,7 +49,6 @@ MAX_DRAIN_SECS = 3600
 # The limit of Windows, which has no call to read it.
 MAX_SESSIONS_WITHOUT_RESOURCE = 512
 
-DB_ENGINES = ("leveldb", "rocksdb")
 INDEXERS = ("auto", "compiled", "python")
 #: values of BULK_SYNC
 BULK_SYNC_CHOICES = ("auto", "off")
@@ -233,8 +233,10 @@ class Env(EnvBase):
         return self.PD_ON
 
     def _db_engine(self) -> str:
-        engine = self.default("DB_ENGINE", "leveldb")
-        if engine.lower() not in DB_ENGINES:
+        engine = self.default("DB_ENGINE", None)
+        if engine is None:
+            return default_engine(self.db_dir)
+        if engine.lower() not in ENGINE_MODULES:
             raise self.Error(
                 f'unrecognised DB engine "{shown(engine)}": set DB_ENGINE to leveldb or rocksdb'
             )
