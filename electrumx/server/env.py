@@ -22,6 +22,7 @@ from electrumx.lib.protocol_versions import ProtocolVersion, maximum_of
 from electrumx.lib.util import class_logger
 from electrumx.server.engine_choice import ENGINE_MODULES, default_engine
 from electrumx.server.services import (
+    OPERATOR_PORTS,
     Network,
     UnixService,
     is_local,
@@ -88,7 +89,7 @@ class Env(EnvBase):
 
     PD_OFF, PD_SELF, PD_ON = ("OFF", "SELF", "ON")
     SSL_PROTOCOLS = frozenset({"ssl", "wss"})
-    KNOWN_PROTOCOLS = frozenset({"ssl", "tcp", "ws", "wss", "rpc"})
+    KNOWN_PROTOCOLS = frozenset({"ssl", "tcp", "ws", "wss", *OPERATOR_PORTS})
 
     def __init__(self, coin: type[Coin] | None = None) -> None:
         super().__init__()
@@ -393,10 +394,10 @@ class Env(EnvBase):
     def services_to_run(self) -> list[Service]:
         """Return the services of SERVICES, defaults filled in."""
         defaults: dict[str | None, dict[ServicePart, Any]] = {
-            protocol: {ServicePart.HOST: "all_interfaces"}
-            for protocol in self.KNOWN_PROTOCOLS - {"rpc"}
+            protocol: {ServicePart.HOST: "all_interfaces"} for protocol in self.KNOWN_PROTOCOLS
         }
-        defaults["rpc"] = {ServicePart.HOST: "localhost", ServicePart.PORT: 8000}
+        for protocol, port in OPERATOR_PORTS.items():
+            defaults[protocol] = {ServicePart.HOST: "localhost", ServicePart.PORT: port}
 
         def default_part(protocol: str | None, part: ServicePart) -> Any:
             return defaults.get(protocol, {}).get(part)
@@ -430,9 +431,10 @@ class Env(EnvBase):
         return services
 
     def _check_report_service(self, service: Service) -> None:
-        if service.protocol == "rpc":
+        if service.protocol in OPERATOR_PORTS:
             raise ServiceError(
-                "bad protocol for REPORT_SERVICES: rpc; it is for this machine's administrator only"
+                f"bad protocol for REPORT_SERVICES: {service.protocol}; "
+                "it is for this machine's administrator only"
             )
         host = service.host
         if isinstance(host, (IPv4Address, IPv6Address)):

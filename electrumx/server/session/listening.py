@@ -10,6 +10,7 @@ from typing import Any
 
 from electrumx.lib.tasks import wait_for_event
 from electrumx.server.env import Env
+from electrumx.server.services import OPERATOR_PORTS
 from electrumx.server.session.engine.session_groups import SessionGroups
 from electrumx.server.session.transport.admission import Admission
 from electrumx.server.session.transport.listeners import Listeners
@@ -33,7 +34,9 @@ class Listening:
         """``factory_for(protocol)`` returns the factory of sessions over a transport."""
         self._max_sessions = env.max_sessions
         self._rpc = [service for service in env.services if service.protocol == "rpc"]
-        self._wallets = [service for service in env.services if service.protocol != "rpc"]
+        self._wallets = [
+            service for service in env.services if service.protocol not in OPERATOR_PORTS
+        ]
         self._logger = logger
         # Set when a connection came or went
         self._changed = asyncio.Event()
