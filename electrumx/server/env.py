@@ -20,6 +20,7 @@ from electrumx.lib.env_base import EnvBase, shown
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.protocol_versions import ProtocolVersion, maximum_of
 from electrumx.lib.util import class_logger
+from electrumx.server.engine_choice import ENGINE_MODULES, default_engine
 from electrumx.server.services import (
     Network,
     UnixService,
@@ -42,10 +43,11 @@ resource = _resource_module()
 
 # Open files that are not sessions: database tables, listeners, the daemon, peers.
 RESERVED_FILES = 350
+# The longest READY_DRAIN_SECS: supervisors kill a server that takes much longer to stop.
+MAX_DRAIN_SECS = 3600
 # The limit of Windows, which has no call to read it.
 MAX_SESSIONS_WITHOUT_RESOURCE = 512
 
-DB_ENGINES = ("leveldb", "rocksdb")
 INDEXERS = ("auto", "compiled", "python")
 #: values of BULK_SYNC
 BULK_SYNC_CHOICES = ("auto", "off")
@@ -100,6 +102,7 @@ class Env(EnvBase):
         self._read_peer_settings()
         self._read_settings()
         self._read_limits()
+        self._read_ready_limits()
         self._read_cost_limits()
         self._read_services()
         #: warnings about settings that probably do not mean what the operator thinks
@@ -177,6 +180,15 @@ class Env(EnvBase):
         #: Connections of one subnet, as cost groups have them.
         self.max_sessions_per_subnet: int = self.integer("MAX_SESSIONS_PER_SUBNET", 100, minimum=1)
 
+    def _read_ready_limits(self) -> None:
+        #: when /readyz and getinfo report that wallets are better served elsewhere
+        self.ready_max_lag: int = self.integer("READY_MAX_LAG", 2, minimum=0)  # blocks
+        self.ready_node_secs: int = self.integer("READY_NODE_SECS", 120, minimum=1)
+        #: between reporting that the server stops, and stopping
+        self.ready_drain_secs: int = self.integer(
+            "READY_DRAIN_SECS", 0, minimum=0, maximum=MAX_DRAIN_SECS
+        )
+
     def _read_cost_limits(self) -> None:
         self.cost_soft_limit: int = self.integer("COST_SOFT_LIMIT", 1000, minimum=0)
         self.cost_hard_limit: int = self.integer("COST_HARD_LIMIT", 10000, minimum=0)
@@ -220,8 +232,10 @@ class Env(EnvBase):
         return self.PD_ON
 
     def _db_engine(self) -> str:
-        engine = self.default("DB_ENGINE", "leveldb")
-        if engine.lower() not in DB_ENGINES:
+        engine = self.default("DB_ENGINE", None)
+        if engine is None:
+            return default_engine(self.db_dir)
+        if engine.lower() not in ENGINE_MODULES:
             raise self.Error(
                 f'unrecognised DB engine "{shown(engine)}": set DB_ENGINE to leveldb or rocksdb'
             )

@@ -326,17 +326,17 @@ def test_systemd_is_notified_of_start_life_and_stop(short_tmp, node, stopping):
     starting = manager.until("READY=1")
     # READY is not sent before wallets are served.
     assert_serves(server.ports["tcp"])
-    serving = manager.until(f"STATUS=height {HEIGHT}, 0 sessions")
+    serving = manager.until(f"STATUS=serving: height {HEIGHT}, 0 sessions")
     serving += manager.until("WATCHDOG=1")
     with socket.create_connection(("127.0.0.1", server.ports["tcp"])):
-        serving += manager.until(f"STATUS=height {HEIGHT}, 1 sessions")
+        serving += manager.until(f"STATUS=serving: height {HEIGHT}, 1 sessions")
     os.kill(server.child.pid, signal.SIGTERM)
     stopping_lines = manager.until("STOPPING=1")
     assert server.wait_exit() == 0
     last = manager.rest()
 
-    assert "STATUS=waiting for the node" in starting
-    assert any(re.match(r"STATUS=synchronising: height [-\d]+ of \d+", s) for s in starting)
+    assert "STATUS=starting: waiting for the node" in starting
+    assert any(re.match(r"STATUS=syncing: height [-\d]+ of \d+", s) for s in starting)
     assert "STOPPING=1" not in starting + serving
     assert starting.count("READY=1") == 1
     assert "READY=1" not in serving + stopping_lines + last

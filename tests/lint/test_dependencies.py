@@ -123,3 +123,23 @@ def test_the_image_has_the_tested_versions_and_a_hash_for_each():
     assert all("--hash=sha256:" in hashes for _name, _version, hashes in blocks)
     assert tested.keys() - locked.keys() == set()
     assert [name for name in tested if not tested[name].contains(locked[name])] == []
+
+
+def test_a_plain_installation_has_one_engine_and_a_wheel_for_it(project):
+    """plyvel has wheels for Linux on x86-64 alone, plyvel-next from 3.12 on, rocksdict all."""
+    engines = {"plyvel", "plyvel-next", "rocksdict"}
+    platforms = [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"), ("win32", "AMD64")]
+    for minor in range(10, 15):
+        for system, machine in platforms:
+            environment = {
+                "python_version": f"3.{minor}",
+                "sys_platform": system,
+                "platform_machine": machine,
+            }
+            chosen = engines & names(
+                requirement
+                for requirement in requirements(project)
+                if requirement.marker is None or requirement.marker.evaluate(environment)
+            )
+            wheels = "plyvel" if (system, machine) == ("linux", "x86_64") else "rocksdict"
+            assert chosen == {"plyvel-next" if minor >= 12 else wheels}, environment

@@ -118,7 +118,8 @@ class ServerStatus:
         """Return one line for people: the state, and the reason or the progress."""
         if self.state is State.SERVING:
             return f"{self.state}: height {self.height:,d}"
-        if self.state in (State.SYNCING, State.CATCHING_UP):
+        behind = self.state is State.CATCHING_UP and bool(self.lag)
+        if self.state is State.SYNCING or behind:
             return f"{self.state}: {self.progress_text()}"
         return f"{self.state}: {self.reason}"
 
@@ -193,6 +194,10 @@ class ServerState:
         lag = node_height - progress.flushed_height
         if lag > self._limits.max_lag:
             return State.CATCHING_UP, f"{lag:,d} blocks behind the node"
+        if not self._serving and lag < 0:
+            return State.CATCHING_UP, (
+                f"the node is at height {node_height:,d}, below ours, {progress.flushed_height:,d}"
+            )
         if not self._serving:
             return State.CATCHING_UP, "reading the mempool"
         return State.SERVING, ""

@@ -17,6 +17,7 @@ from electrumx.server.mempool.sync import MemPool
 from electrumx.server.notifications import Notifications
 from electrumx.server.peers import PeerManager
 from electrumx.server.runtime.loop_lag import LoopLag
+from electrumx.server.runtime.server_state import ServerState
 from electrumx.server.session.admin.ban_commands import BanCommands
 from electrumx.server.session.admin.commands import AdminCommands
 from electrumx.server.session.admin.local_rpc import LocalRPC
@@ -47,9 +48,12 @@ class SessionManager:
         shutdown_event: asyncio.Event,
         *,
         loop_lag: LoopLag | None = None,
+        server_state: ServerState | None = None,
         peers: PeerManager | None = None,
     ) -> None:
-        """``loop_lag`` is shown by getinfo; ``peers`` is made of ``env`` and ``db`` if not given.
+        """``loop_lag`` and ``server_state`` are shown by getinfo.
+
+        ``peers`` is made of ``env`` and ``db`` if not given.
 
         ``shutdown_event`` is set when the administrator stops the server.
         """
@@ -63,7 +67,9 @@ class SessionManager:
         self.shared = shared = SharedState.build(env, db, daemon, mempool, peers, tip, logger)
         shared.protocol.on_change = peers.set_protocol_max
         peers.set_protocol_max(shared.protocol.maximum)
-        self.commands = AdminCommands(shared, bp, shutdown_event, loop_lag or LoopLag())
+        self.commands = AdminCommands(
+            shared, bp, shutdown_event, loop_lag or LoopLag(), server_state
+        )
         self.notifier = Notifier(
             bp,
             tip,

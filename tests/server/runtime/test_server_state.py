@@ -95,6 +95,7 @@ def test_server_at_the_tip_is_not_ready_before_wallets_are_served(world):
     world.state.set_serving()
 
     assert (before.state, before.reason) == (State.CATCHING_UP, "reading the mempool")
+    assert before.text() == "catching up: reading the mempool"
     assert world.state.state is State.SERVING
     assert world.state.status().text() == "serving: height 100"
 
@@ -105,6 +106,13 @@ def test_node_below_our_height_is_no_lag(world):
 
     assert world.state.status().lag == 0
     assert world.state.status().ready
+
+
+def test_reason_names_a_node_that_is_below_our_height(world):
+    world.at_heights(100, 90)
+
+    text = "catching up: the node is at height 90, below ours, 100"
+    assert world.state.status().text() == text
 
 
 def test_silent_node_is_lost_after_its_time(world):
