@@ -120,6 +120,8 @@ def fake_env(**settings):
         banner_file=None,
         tor_banner_file=None,
         daemon_url="http://user:pass@env-host:8332/",
+        # Nothing is kept there unless a test sets a folder that exists.
+        db_dir="/nonexistent",
     )
     for name, value in settings.items():
         assert hasattr(env, name), name
@@ -467,6 +469,10 @@ class FakePeers:
         self.protocol_max = None
         self.added = []
         self.asked_by_tor = []
+        self.bans_retried = 0
+
+    def retry_banned(self):
+        self.bans_retried += 1
 
     async def discover_peers(self):
         await asyncio.Event().wait()
