@@ -162,6 +162,11 @@ class FakeDB:
     def db_tip(self):
         return double_sha256(self.headers[-1])
 
+    @property
+    def state(self):
+        """The committed tip."""
+        return SimpleNamespace(height=self.db_height, tip=self.db_tip)
+
     def add_block(self, fork=0, txs=3):
         height = len(self.headers)
         self.headers.append(make_header(height, fork))
@@ -295,6 +300,11 @@ class FakeBP:
     @property
     def tip(self):
         return b"ahead" if self.lagging else self.db.db_tip
+
+    @property
+    def state(self):
+        """The tip that is indexed."""
+        return self
 
     def confirmed_after(self, tip):
         return self.confirmed.get(tip)
