@@ -233,7 +233,9 @@ class Comparison:
 
     def _measure(self, scenario, servers, number):
         """Return the microseconds of each server for a request of a scenario."""
-        ports = [server.port if scenario.service == "tcp" else server.ssl_port for server in servers]
+        ports = [
+            server.port if scenario.service == "tcp" else server.ssl_port for server in servers
+        ]
         clients = [Client(port, scenario) for port in ports]
         spent = [0.0, 0.0]
         count = max(1, scenario.count // TURNS)

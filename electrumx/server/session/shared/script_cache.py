@@ -213,9 +213,7 @@ class UTXOLists(CachedQuery[bytes, PackedUTXOs]):
     def _read(self, hashX: bytes) -> Read[PackedUTXOs]:
         return self._db.packed_utxos(hashX)
 
-    def _value(
-        self, pending: PendingValue[bytes], result: PackedUTXOs
-    ) -> tuple[bytes, int, int]:
+    def _value(self, pending: PendingValue[bytes], result: PackedUTXOs) -> tuple[bytes, int, int]:
         return result.utxos, len(result.utxos), result.backup_count
 
 
