@@ -117,6 +117,7 @@ setup(
             "electrumx_server = electrumx.cli.start:main",
             "electrumx_rpc = electrumx.cli.rpc:main",
             "electrumx_compact_history = electrumx.cli.compact_history:main",
+            "electrumx_restore = electrumx.cli.restore:main",
             "electrumx_verify = electrumx.cli.verify:main",
         ],
     },
