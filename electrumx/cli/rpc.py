@@ -51,7 +51,10 @@ _PRINTERS: dict[str, Callable[[Any], Iterable[str]]] = {
 }
 
 # The finding of a command that succeeded, where that decides on the exit status.
-_FOUND: dict[str, Callable[[Any], bool]] = {"verify": lambda reply: bool(reply["sound"])}
+_FOUND: dict[str, Callable[[Any], bool]] = {
+    "query": lambda reply: not any(line.startswith("unknown: ") for line in reply),
+    "verify": lambda reply: bool(reply["sound"]),
+}
 
 
 @dataclass(frozen=True)

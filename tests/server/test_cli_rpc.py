@@ -64,6 +64,13 @@ async def test_a_query_prints_its_lines(world, capsys):
     assert "Address: addr" in out
 
 
+async def test_a_query_of_an_unknown_item_prints_the_reason_and_exits_with_1(world, capsys):
+    status, out = await run(world, capsys, "query", "addr", "nonsense")
+    assert 1 == status
+    assert "Address: addr" in out
+    assert "unknown: nonsense: neither a script in hex nor an address of Fakecoin mainnet" in out
+
+
 async def test_sessions_are_disconnected_and_logged(world, capsys):
     client = await world.connect()
     await client.request("server.ping")

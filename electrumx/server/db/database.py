@@ -33,7 +33,7 @@ from electrumx.server.history.row_compaction import CompactionPass
 from electrumx.server.history.store import History
 from electrumx.server.storage.base import Storage, db_class
 from electrumx.server.storage.gate import StoreGate
-from electrumx.server.storage.schema import UTXO, ChainState, DBError, UTXORow
+from electrumx.server.storage.schema import UTXO, CommittedState, DBError, UTXORow
 
 
 class DB:
@@ -64,7 +64,7 @@ class DB:
     # -- the committed state
 
     @property
-    def state(self) -> ChainState:
+    def state(self) -> CommittedState:
         """The committed state."""
         return self.stores.state
 
