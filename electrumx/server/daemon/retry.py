@@ -50,6 +50,10 @@ class ParseErrorReply(Exception):
     """Internal: the node reports that it could not parse our request, as bitcoind does at times."""
 
 
+class LoginFileError(Exception):
+    """Internal: the file with the node's login cannot be used; the text is the reason."""
+
+
 class WrongNodeError(Exception):
     """Internal: no node of the list can be used; the text is the reason."""
 
@@ -59,6 +63,7 @@ RETRIED = (
     asyncio.TimeoutError,
     aiohttp.ClientError,
     OSError,
+    LoginFileError,
     ServiceRefusedError,
     WarmingUpError,
     MalformedReplyError,
@@ -113,6 +118,8 @@ def failure_texts(exc: Exception) -> tuple[str, str | None]:
         cause = printable(_cause(exc))
         text = f"{CONNECTION_PROBLEM} ({cause})" if cause else CONNECTION_PROBLEM
         return text, CONNECTION_RESTORED
+    if isinstance(exc, LoginFileError):
+        return printable(exc), CONNECTION_RESTORED
     if isinstance(exc, WarmingUpError):
         return "starting up checking blocks", RUNNING_NORMALLY
     if isinstance(exc, ParseErrorReply):
