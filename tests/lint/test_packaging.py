@@ -60,7 +60,7 @@ def test_every_folder_of_code_is_a_package():
 @pytest.mark.slow
 @pytest.mark.xdist_group("packaging")
 def test_the_installed_version_is_the_package_s_own(installed):
-    code = "import importlib.metadata as m; print(m.version('electrumx'))"
+    code = "import importlib.metadata as m; print(m.version('electrumx-server'))"
     done = run(installed, "python", "-c", code)
 
     assert done.stdout.strip() == electrumx.version_short, done.stderr

@@ -33,6 +33,7 @@ from electrumx.lib.coins import Coin
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.log_text import MAX_LOGGED_TEXT, printable
 from electrumx.server.daemon.byte_budget import ByteBudget
+from electrumx.server.daemon.call_record import CallForbiddenError, CallRecord
 from electrumx.server.daemon.endpoint import Endpoint, endpoint_of, endpoints_of
 from electrumx.server.daemon.logins import Login, LoginFiles
 from electrumx.server.daemon.responses import (
@@ -79,10 +80,6 @@ def _encoded(payload: object) -> str:
     except TypeError:
         # A number that a client gave us, of more than 64 bits
         return json.dumps(payload)
-
-
-class _ForbiddenError(Exception):
-    """HTTP status 403; the text is the node's."""
 
 
 class _UnauthorizedError(ServiceRefusedError):
@@ -164,6 +161,8 @@ class NodeRPC:
         self.session: aiohttp.ClientSession | None = None
         self._outage = OutageLog(logger)
         self._budget = ByteBudget(TOTAL_REPLY_BYTES)
+        #: contact with the node, counts and durations of calls
+        self.calls = CallRecord()
 
     async def __aenter__(self: _Self) -> _Self:
         self.session = aiohttp.ClientSession(
@@ -222,6 +221,7 @@ class NodeRPC:
             if self._reason_left_out(self.urls[index]) is None:
                 self.url_index = index
                 self._unchecked.add(self.urls[index])
+                self.calls.url_switches += 1
                 pulse(self.url_changed)
                 self._outage.moved(self.logged_url())
                 return True
@@ -324,10 +324,12 @@ class NodeRPC:
             # bitcoind answers "Work queue depth exceeded" as text, and 401 with an empty body.
             text = (await resp.text()).strip()
             if status == HTTP_FORBIDDEN:
-                raise _ForbiddenError(text or resp.reason)
+                raise CallForbiddenError(text or resp.reason)
+            refused = ServiceRefusedError(text or resp.reason)
             if status == HTTP_UNAUTHORIZED and login is not None:
-                raise _UnauthorizedError(login.refusal() or text or resp.reason)
-            raise ServiceRefusedError(text or resp.reason)
+                refused = _UnauthorizedError(login.refusal() or text or resp.reason)
+            refused.status = status
+            raise refused
 
     async def _send(
         self, payload: object, processor: Callable[[Any], Any], reading: Reading
@@ -344,8 +346,9 @@ class NodeRPC:
             try:
                 if url in self._unchecked:
                     await self._check_unless_done(url)
-                result = processor(await self._post(url, data, reading))
-            except _ForbiddenError as e:
+                with self.calls.call(_method(payload)):
+                    result = processor(await self._post(url, data, reading))
+            except CallForbiddenError as e:
                 self._outage.succeeded()
                 raise self._forbidden(url, payload, e) from None
             except ResponseTooLargeError as e:
@@ -431,12 +434,13 @@ class NodeRPC:
         payload = {"method": method, "id": next(self.id_counter), "params": list(params)}
         reading = Reading(parse_json, reply_limit(method))
         try:
-            reply = await self._exchange(url, json.dumps(payload), reading, **options)
+            with self.calls.call(method):
+                reply = await self._exchange(url, json.dumps(payload), reading, **options)
+                error = self._check_error(reply)
         except ResponseTooLargeError as e:
             raise _too_large(payload, e.args[0]) from None
-        except _ForbiddenError as e:
+        except CallForbiddenError as e:
             raise self._forbidden(url, payload, e) from None
-        error = self._check_error(reply)
         if error is not None:
             raise DaemonError(error)
         return reply["result"]

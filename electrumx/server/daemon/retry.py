@@ -15,6 +15,7 @@ import time
 import aiohttp
 
 from electrumx.lib.log_text import printable
+from electrumx.server.runtime.node_contact import Cause
 
 # A logical request logs a failure at most this often, and all requests together at most that often.
 REQUEST_LOG_SECS = 60.0
@@ -40,6 +41,9 @@ class WarmingUpError(Exception):
 
 class ServiceRefusedError(Exception):
     """Internal: the node, or a proxy before it, replied with something other than JSON."""
+
+    #: the status of HTTP; None if it is not known
+    status: int | None = None
 
 
 class MalformedReplyError(Exception):
@@ -72,6 +76,7 @@ RETRIED = (
 )
 
 
+HTTP_UNAUTHORIZED = 401
 CONNECTION_PROBLEM = "connection problem - check your daemon is running"
 
 
@@ -132,6 +137,36 @@ def failure_texts(exc: Exception) -> tuple[str, str | None]:
         return f"malformed reply from daemon: {printable(exc)}", RUNNING_NORMALLY
     # Some aiohttp errors have no text of their own.
     return f"daemon error: {printable(exc) or type(exc).__name__}", RUNNING_NORMALLY
+
+
+def cause_of(exc: Exception) -> Cause:
+    """Return the kind of failure that an exception of RETRIED is."""
+    error = getattr(exc, "os_error", exc)
+    if isinstance(exc, asyncio.TimeoutError):
+        return Cause.TIMEOUT
+    if isinstance(exc, LoginFileError):
+        return Cause.UNAUTHORIZED
+    if isinstance(exc, ServiceRefusedError):
+        return Cause.UNAUTHORIZED if exc.status == HTTP_UNAUTHORIZED else Cause.OTHER
+    if isinstance(exc, WarmingUpError):
+        return Cause.STARTING_UP
+    if isinstance(exc, (MalformedReplyError, ParseErrorReply)):
+        return Cause.MALFORMED
+    if isinstance(exc, WrongNodeError):
+        return Cause.WRONG_NODE
+    if isinstance(exc, (aiohttp.ClientSSLError, ssl.SSLError)):
+        return Cause.TLS
+    if isinstance(error, socket.gaierror) or isinstance(exc, _DNS_ERRORS):
+        return Cause.UNKNOWN_HOST
+    if isinstance(error, ConnectionRefusedError) or (
+        getattr(error, "errno", None) == errno.ECONNREFUSED
+    ):
+        return Cause.REFUSED
+    if isinstance(exc, aiohttp.ClientConnectorError):
+        return Cause.UNREACHABLE
+    if isinstance(exc, (aiohttp.ClientConnectionError, OSError)):
+        return Cause.DISCONNECTED
+    return Cause.OTHER
 
 
 class RepeatFilter:

@@ -289,10 +289,9 @@ async def test_a_query_looks_scripts_and_addresses_up(world, admin):
         "No history found",
         "No UTXOs found",
         "Balance: 0 FAKE",
-        "unknown: foreign: neither a script in hex nor a Base58 address of Fakecoin mainnet; "
-        "of a newer address give the script",
-        "unknown: name: neither a script in hex nor a Base58 address of Fakecoin mainnet; "
-        "of a newer address give the script",
+        "unknown: foreign: neither a script in hex nor an address of Fakecoin mainnet: "
+        "invalid address: foreign",
+        "unknown: name: neither a script in hex nor an address of Fakecoin mainnet",
     ] == lines
 
 
