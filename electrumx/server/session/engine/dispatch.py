@@ -229,6 +229,7 @@ class Dispatcher:
             # Its traceback leads back to us
             result.__traceback__ = None
         if is_last:
+            self._owner.note_end("protocol")
             queue.end(CLOSE_SECS)
 
     # -- pending requests
