@@ -21,6 +21,7 @@ from electrumx.lib.errors import OperatorError
 from electrumx.lib.protocol_versions import ProtocolVersion, maximum_of
 from electrumx.lib.util import class_logger
 from electrumx.server.engine_choice import ENGINE_MODULES, default_engine
+from electrumx.server.memory_limits import default_cache_mb, memory_mb, physical_memory_mb
 from electrumx.server.services import (
     OPERATOR_PORTS,
     Network,
@@ -29,7 +30,7 @@ from electrumx.server.services import (
     parse_networks,
     parse_unix_service,
 )
-from electrumx.server.setting_hints import physical_memory_mb, setting_hints
+from electrumx.server.setting_hints import setting_hints
 
 
 def _resource_module() -> Any:
@@ -46,6 +47,8 @@ resource = _resource_module()
 RESERVED_FILES = 350
 # The longest READY_DRAIN_SECS: supervisors kill a server that takes much longer to stop.
 MAX_DRAIN_SECS = 3600
+# What counts as the open files that are left where the system sets no limit.
+UNLIMITED_FILES = 1 << 20
 # The limit of Windows, which has no call to read it.
 MAX_SESSIONS_WITHOUT_RESOURCE = 512
 
@@ -177,6 +180,8 @@ class Env(EnvBase):
             "ZMQ_MEMPOOL_ADDRESS", "zmqpubrawtx or zmqpubsequence"
         )
         self.daemon_wait_for_blocks: bool = self.boolean("DAEMON_WAIT_FOR_BLOCKS", True)
+        #: open files that neither sessions nor RESERVED_FILES need; the database may have some
+        self.spare_files: int = 0
         self.max_sessions: int = self.sane_max_sessions()
         #: Connections of one subnet, as cost groups have them.
         self.max_sessions_per_subnet: int = self.integer("MAX_SESSIONS_PER_SUBNET", 100, minimum=1)
@@ -243,7 +248,7 @@ class Env(EnvBase):
         return engine
 
     def _cache_mb(self) -> int:
-        value = self.integer("CACHE_MB", 1200, minimum=1)
+        value = self.integer("CACHE_MB", default_cache_mb(memory_mb()), minimum=1)
         memory = physical_memory_mb()
         if self.default("CACHE_MB", None) is not None and memory is not None and value > memory:
             raise self.Error(
@@ -341,8 +346,10 @@ class Env(EnvBase):
             return MAX_SESSIONS_WITHOUT_RESOURCE
         file_limit = self._raise_open_file_limit()
         if file_limit is None:
+            self.spare_files = UNLIMITED_FILES
             return wanted
         allowed = max(0, min(wanted, file_limit - RESERVED_FILES))
+        self.spare_files = max(0, file_limit - RESERVED_FILES - allowed)
         if allowed < wanted:
             self.logger.warning(
                 f"lowered maximum sessions from {wanted:,d} to {allowed:,d} "

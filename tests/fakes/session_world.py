@@ -120,6 +120,8 @@ def fake_env(**settings):
         banner_file=None,
         tor_banner_file=None,
         daemon_url="http://user:pass@env-host:8332/",
+        # Nothing is kept there unless a test sets a folder that exists.
+        db_dir="/nonexistent",
     )
     for name, value in settings.items():
         assert hasattr(env, name), name
@@ -159,6 +161,11 @@ class FakeDB:
     @property
     def db_tip(self):
         return double_sha256(self.headers[-1])
+
+    @property
+    def state(self):
+        """The committed tip."""
+        return SimpleNamespace(height=self.db_height, tip=self.db_tip)
 
     def add_block(self, fork=0, txs=3):
         height = len(self.headers)
@@ -293,6 +300,11 @@ class FakeBP:
     @property
     def tip(self):
         return b"ahead" if self.lagging else self.db.db_tip
+
+    @property
+    def state(self):
+        """The tip that is indexed."""
+        return self
 
     def confirmed_after(self, tip):
         return self.confirmed.get(tip)
@@ -467,6 +479,10 @@ class FakePeers:
         self.protocol_max = None
         self.added = []
         self.asked_by_tor = []
+        self.bans_retried = 0
+
+    def retry_banned(self):
+        self.bans_retried += 1
 
     async def discover_peers(self):
         await asyncio.Event().wait()

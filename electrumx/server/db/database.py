@@ -34,6 +34,7 @@ from electrumx.server.history.store import History
 from electrumx.server.storage.base import Storage, db_class
 from electrumx.server.storage.gate import StoreGate
 from electrumx.server.storage.schema import UTXO, CommittedState, DBError, UTXORow
+from electrumx.server.storage.tuning import Tuning
 
 
 class DB:
@@ -49,7 +50,12 @@ class DB:
         self.coin = env.coin
         self.db_dir = Path(env.db_dir)
         self.stores = Stores(
-            self.db_dir, db_class(env.db_engine), env.coin, env.reorg_limit, self.logger
+            self.db_dir,
+            db_class(env.db_engine),
+            env.coin,
+            env.reorg_limit,
+            self.logger,
+            Tuning.of_machine(env.cache_MB, env.spare_files),
         )
         self.history: History = self.stores.history
         self.files: FlatFiles = self.stores.files

@@ -43,12 +43,14 @@ from electrumx.server.storage.schema import (
     HIST_STATE_KEY,
     MAX_FLUSH_ID,
     STATE_KEY,
+    UTXO_LOOKUP_LEN,
     CommittedState,
     DBError,
     DBReadError,
     HistState,
 )
 from electrumx.server.storage.shortage import Patience
+from electrumx.server.storage.tuning import Tuning
 
 _LE8 = Struct("<Q")
 
@@ -68,17 +70,21 @@ class Stores:
         coin: type[Coin],
         reorg_limit: int,
         logger: Logger,
+        tuning: Tuning | None = None,
     ) -> None:
         self._logger = logger
         self.db_dir = db_dir
         self.engine = engine
+        self.tuning = tuning or Tuning()
         self.coin = coin
         #: to be entered to read the stores or the flat files without the state lock
         self.gate = StoreGate(is_open=False)
         #: repeats writes that a shortage of descriptors or memory made fail
         self.patience = Patience(logger)
         self.damage_log = DamageLog(logger)
-        self.history = History(self.gate, self.set_flush_count, self._restore_cut_history)
+        self.history = History(
+            self.gate, self.set_flush_count, self._restore_cut_history, self.tuning
+        )
         self.utxo_db: Storage | None = None
         self.files = FlatFiles(str(db_dir), coin, self.patience.run)
         self.recent_blocks = RecentBlocks(self.files, reorg_limit, self.damage_log, logger)
@@ -170,7 +176,7 @@ class Stores:
         try:
             finish_move(self.db_dir, self._logger, self._has_blocks, self._flush_count)
             self._refuse_half_a_database()
-            self.utxo_db = self.engine(str(self.db_dir / "utxo"), for_sync)
+            self.utxo_db = self.new_utxo_store(self.db_dir / "utxo", for_sync)
             fault_point("open: utxo store opened")
             self._prepare_folder(self.utxo_db.is_new)
             fault_point("open: folder prepared")
@@ -210,11 +216,20 @@ class Stores:
         path = self.db_dir / name
         if not (path / "CURRENT").exists():
             return None
-        store = self.engine(str(path), True, compressible=name == "utxo")
+        make = self.new_utxo_store if name == "utxo" else self.new_hist_store
+        store = make(path, True)
         try:
             return store.get(key)
         finally:
             store.close()
+
+    def new_utxo_store(self, path: Path, for_sync: bool) -> Storage:
+        """Open a store of UTXOs in a folder, with the options for those."""
+        return self.engine(str(path), for_sync, prefix_len=UTXO_LOOKUP_LEN, tuning=self.tuning)
+
+    def new_hist_store(self, path: Path, for_sync: bool) -> Storage:
+        """Open a store of histories in a folder, with the options for those."""
+        return self.history.new_store(self.engine, str(path), for_sync)
 
     def raise_explained(self, error: BaseException) -> NoReturn:
         """Raise a DBError in place of an error of the disk or the engine; others as they are."""

@@ -54,6 +54,9 @@ SUFFIX_LEN = TXOUT_IDX_LEN + TXNUM_LEN
 UTXO_KEY_LEN = 1 + HASHX_LEN + SUFFIX_LEN
 OUTPOINT_KEY_LEN = 1 + TX_HASH_PREFIX_LEN + SUFFIX_LEN
 HIST_KEY_LEN = HASHX_LEN + FLUSH_ID_LEN
+#: first bytes of a key by which rows are looked up: of an outpoint, and of a script
+UTXO_LOOKUP_LEN = 1 + TX_HASH_PREFIX_LEN + TXOUT_IDX_LEN
+HIST_LOOKUP_LEN = HASHX_LEN
 #: hashX, tx_num LE5, value LE8: one spent UTXO, also the value of a cached UTXO
 UNDO_ITEM_LEN = HASHX_LEN + TXNUM_LEN + VALUE_LEN
 #: hashX, tx_num BE5: that a transaction touches a script; in memory only
