@@ -57,6 +57,7 @@ from electrumx.server.block_processor.errors import (
     UndoMissingError,
 )
 from electrumx.server.block_processor.flush_scheduler import FlushScheduler
+from electrumx.server.block_processor.index_stats import IndexStats
 from electrumx.server.block_processor.indexer import ParsedTx, Unspendable
 from electrumx.server.block_processor.prefetcher import Prefetcher, above_text
 from electrumx.server.block_processor.reorg import ReorgFinder
@@ -105,6 +106,7 @@ class BlockProcessor:
         self.reorg_finder = ReorgFinder(
             coin, self.state, db, daemon, env.reorg_limit, strategy.reorg_margin, logger
         )
+        self.stats = IndexStats()
         self.reports = TipReporter(self.state, db, height, notifications)
         #: of each reorg: the height up to which it left the chain as it was
         self.forks: list[int] = self.reports.forks
@@ -313,9 +315,11 @@ class BlockProcessor:
 
     async def _process_prefetched_blocks(self, caught_up_event: asyncio.Event) -> None:
         if not self.replaces_steps():
+            start, height = time.monotonic(), self.height
             await self.bulk_sync.run(
                 self.prefetcher, self.parser, self.refuse_if_repeated, self.RETRY_SECS
             )
+            self.stats.indexed(self.height - height, time.monotonic() - start)
         while True:
             if self.height == self.daemon.cached_height() and not self.caught_up:
                 await self._first_caught_up()
@@ -427,8 +431,10 @@ class BlockProcessor:
             self.reports.add_step(prev_tip, await asyncio.to_thread(state.step_of, blocks))
             pulse(self.processed_event)
         await self.flush_scheduler.flush_if_due()
+        elapsed = time.monotonic() - start
+        self.stats.indexed(len(blocks), elapsed)
         if not self.db.first_sync:
-            self._log_processed(blocks, time.monotonic() - start)
+            self._log_processed(blocks, elapsed)
         if state.caught_up:
             self.reports.blocks_advanced(blocks[-1].header)
             pulse(self.advanced_event)
@@ -497,6 +503,7 @@ class BlockProcessor:
             # All or nothing: the operator may only have named the wrong node.
             await self.flush_scheduler.run_locked(self.state.read_undo_items, start)
             self.reports.reorg_begins(start - 1)
+            self.stats.undone(start, count)
             last = start + count - 1
             plural = "" if count == 1 else "s"
             self.logger.info(
