@@ -168,6 +168,7 @@ class DB:
         for, which takes milliseconds.  A compaction of the engine's tables is stopped.
         """
         self.stores.close()
+        self.utxo_lookup.close()
 
     def raise_explained(self, error: BaseException) -> NoReturn:
         """Raise a DBError in place of an error of the disk or the engine; others as they are."""
