@@ -19,9 +19,9 @@ from electrumx.lib.errors import OperatorError
 from electrumx.lib.server_base import ServerBase
 from electrumx.lib.tasks import run_together
 from electrumx.lib.util import class_logger, version_string
-from electrumx.server.block_processor.prefetcher import above_text
 from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.daemon.client import Daemon
+from electrumx.server.daemon.logins import LoginFiles
 from electrumx.server.daemon.mempool_listing import Listing
 from electrumx.server.daemon.responses import block_hash
 from electrumx.server.daemon.tip_watcher import TipWatcher
@@ -33,6 +33,7 @@ from electrumx.server.notifications import Confirmed, Notifications
 from electrumx.server.runtime.compiled_modules import missing_modules, missing_modules_warning
 from electrumx.server.runtime.loop_lag import LoopLag
 from electrumx.server.runtime.sd_notify import Readiness
+from electrumx.server.runtime.server_state import ReadyLimits, ServerState
 from electrumx.server.session import SessionManager
 from electrumx.server.session.transport.preflight import check_services
 from electrumx.server.storage.schema import DBClosedError
@@ -136,6 +137,14 @@ class _Server:
         )
         self._feed = MempoolFeed(env.coin, self._mempool, env.zmq_mempool_addresses)
         self._loop_lag = LoopLag()
+        #: the state that getinfo, the metrics and the service manager report
+        self.state = ServerState(
+            daemon.calls.contact,
+            daemon.cached_height,
+            self._processor.index_progress,
+            shutdown_event.is_set,
+            ReadyLimits(env.ready_max_lag, env.ready_node_secs),
+        )
         self._manager = SessionManager(
             env,
             self._db,
@@ -144,6 +153,7 @@ class _Server:
             self._mempool,
             shutdown_event,
             loop_lag=self._loop_lag,
+            server_state=self.state,
         )
         self._caught_up_event = asyncio.Event()
 
@@ -156,8 +166,13 @@ class _Server:
                 self._follow_node(),
                 self._serve_mempool(usable_event, when_caught_up),
                 readiness.announce(self._manager.serving_event),
+                self._note_serving(),
             ]
         )
+
+    async def _note_serving(self) -> None:
+        await self._manager.serving_event.wait()
+        self.state.set_serving()
 
     async def _follow_node(self) -> None:
         await self._daemon.check_at_start()
@@ -185,20 +200,9 @@ class _Server:
 
     def status(self) -> str:
         """Return the current state of the server in one line."""
-        processor, manager = self._processor, self._manager
-        if manager.serving_event.is_set():
-            return f"height {processor.height:,d}, {manager.session_count():,d} sessions"
-        known = self._daemon.cached_height()
-        if known is None:
-            return "waiting for the node"
-        progress = processor.bulk_sync.progress
-        if progress is not None:
-            return f"bulk sync: {progress} of {known:,d}"
-        if processor.height > known:
-            return above_text(processor.height, known)
-        if processor.height == known:
-            return f"height {known:,d}, reading the mempool"
-        return f"synchronising: height {processor.height:,d} of {known:,d}"
+        text = self.state.status().text()
+        count = self._manager.session_count()
+        return f"{text}, {count:,d} sessions" if self._manager.serving_event.is_set() else text
 
 
 class Controller(ServerBase):
@@ -224,7 +228,8 @@ class Controller(ServerBase):
         self._check_library()
         self._log_start(env)
         await check_services(env)
-        async with env.coin.DAEMON(env.coin, env.daemon_url) as daemon:
+        files = LoginFiles.of(env)
+        async with env.coin.DAEMON(env.coin, env.daemon_url, login_files=files) as daemon:
             server = _Server(env, daemon, shutdown_event)
             async with Readiness.from_environment(shutdown_event, server.status) as readiness:
                 await server.run(readiness, self._when_caught_up)

@@ -242,6 +242,8 @@ def test_the_clients_variables_are_documented_with_the_client():
 def test_defaults_of_integers_in_the_manual_are_those_of_the_code(monkeypatch):
     leave_open_files_alone(monkeypatch)
     monkeypatch.setattr(os, "environ", dict(COMPLETE))
+    # A machine with less memory has a smaller CACHE_MB.
+    monkeypatch.setattr("electrumx.server.env.memory_mb", lambda: 16_000)
     values = vars(Env())
     attributes = {"BANDWIDTH_UNIT_COST": "bw_unit_cost", "CACHE_MB": "cache_MB"}
     for name in ("DAEMON_POLL_INTERVAL_BLOCKS", "DAEMON_POLL_INTERVAL_MEMPOOL"):

@@ -70,6 +70,7 @@ from electrumx.server.db import DB, DBError
 from electrumx.server.env import Env
 from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
 from electrumx.server.runtime.fault_points import fault_point
+from electrumx.server.runtime.server_state import IndexProgress
 
 __all__ = ["BlockProcessor", "ChainError", "ParsedBlock", "Prefetcher", "UndoMissingError"]
 
@@ -124,6 +125,8 @@ class BlockProcessor:
         self._incoherent = False
         #: whether the daemon's chain was seen to differ from ours, at our height or below
         self._reorg_seen = False
+        #: whether the database was opened
+        self._opened = False
         #: number of blocks that the operator asked to replace
         self._forced_reorg: int | None = None
 
@@ -184,6 +187,25 @@ class BlockProcessor:
     def caught_up(self) -> bool:
         """Whether the daemon's chain was caught up with, and the database is open for serving."""
         return self.state.caught_up
+
+    def index_progress(self) -> IndexProgress | None:
+        """Return how far the index is; None while the database is not open."""
+        if not self._opened:
+            return None
+        db, bulk = self.db, self.bulk_sync.progress
+        if bulk is not None:
+            return IndexProgress(
+                bulk.height, -1, self.tx_count, bulk.percent, bulk.phase, bulk.eta, first_sync=True
+            )
+        return IndexProgress(
+            self.height,
+            db.db_height,
+            self.tx_count,
+            self.progress.percent(),
+            None,
+            self.progress.eta_secs(),
+            db.first_sync,
+        )
 
     @property
     def forks_ended(self) -> int:
@@ -281,6 +303,7 @@ class BlockProcessor:
         await self.db.open_for_sync(fetch_blocks)
         self.state.read_committed()
         self.progress.start()
+        self._opened = True
 
     async def _fetch_blocks(self, hex_hashes: Sequence[str]) -> Sequence[bytes]:
         try:

@@ -33,7 +33,8 @@ from electrumx.server.history.row_compaction import CompactionPass
 from electrumx.server.history.store import History
 from electrumx.server.storage.base import Storage, db_class
 from electrumx.server.storage.gate import StoreGate
-from electrumx.server.storage.schema import UTXO, ChainState, DBError, UTXORow
+from electrumx.server.storage.schema import UTXO, CommittedState, DBError, UTXORow
+from electrumx.server.storage.tuning import Tuning
 
 
 class DB:
@@ -49,7 +50,12 @@ class DB:
         self.coin = env.coin
         self.db_dir = Path(env.db_dir)
         self.stores = Stores(
-            self.db_dir, db_class(env.db_engine), env.coin, env.reorg_limit, self.logger
+            self.db_dir,
+            db_class(env.db_engine),
+            env.coin,
+            env.reorg_limit,
+            self.logger,
+            Tuning.of_machine(env.cache_MB, env.spare_files),
         )
         self.history: History = self.stores.history
         self.files: FlatFiles = self.stores.files
@@ -64,7 +70,7 @@ class DB:
     # -- the committed state
 
     @property
-    def state(self) -> ChainState:
+    def state(self) -> CommittedState:
         """The committed state."""
         return self.stores.state
 

@@ -74,7 +74,10 @@ class PendingRead(EagerFuture[T]):
     __slots__ = ("argument", "batch", "bounded", "retries")
 
     def __init__(self, batch: "BatchRead", argument: Any) -> None:
-        super().__init__()
+        self._callbacks = []
+        self._done = False
+        self._result: Any = None
+        self._error: BaseException | None = None
         #: what to call in a thread; see :meth:`ReadPool.join`
         self.batch = batch
         self.argument = argument

@@ -18,6 +18,7 @@ from aiorpcx import JSONRPC, ProtocolError, ReplyAndDisconnect, RPCError
 
 from electrumx.lib.tasks import EagerFuture
 from electrumx.server.session.engine.cost_account import CostAccount
+from electrumx.server.session.engine.json_result import EncodedJSON
 from electrumx.server.session.engine.jsonrpc import Notification, Request
 from electrumx.server.session.engine.method_registry import SessionMethods
 from electrumx.server.session.engine.owner import ENDED, DispatchOwner
@@ -44,6 +45,8 @@ LAST_WORD_SECS = 1.0
 
 def is_large(result: Any) -> bool:
     """Return whether encoding a result would block the event loop for milliseconds."""
+    if type(result) is EncodedJSON or result is None:
+        return False
     if isinstance(result, str):
         return len(result) > LARGE_RESULT_CHARS
     if isinstance(result, (list, tuple)):
@@ -54,16 +57,6 @@ def is_large(result: Any) -> bool:
             for value in result.values()
         )
     return False
-
-
-def _weight_of(request: Request | Notification) -> int:
-    """Return about how many bytes of memory a request takes: its text and its parsed values."""
-    weight = request.weight
-    if not weight:
-        for arg in request.args:
-            if type(arg) is str:
-                weight += len(arg)
-    return weight
 
 
 class Cancellable(Protocol):
@@ -89,7 +82,7 @@ class PendingRequest:
         self.task: Cancellable | None = None
         self.timed_out = False
         # Bytes of memory that the request takes
-        self.weight = _weight_of(request)
+        self.weight = request.weight
 
 
 class Dispatcher:
@@ -215,21 +208,27 @@ class Dispatcher:
         is_last: bool = False,
     ) -> None:
         """Answer with a reply that is encoded already; a notification has none."""
-        queue, account = self._queue, self._account
+        queue = self._queue
         if part is not None and isinstance(request, Request) and not queue.ended:
-            if request.is_oversized(part):
-                # It was made all the same.
-                account.bump_cost(len(part) * account.bw_cost_per_byte)
-                part = request.oversized()
-            message = request.deliver(part)
+            message: bytes | None = part
+            if request.in_batch or len(part) > request.max_reply_bytes > 0:
+                message = self._bounded(request, part)
             if message:
                 queue.post(message)
         if isinstance(result, Exception):
-            account.bump_errors(result)
+            self._account.bump_errors(result)
             # Its traceback leads back to us
             result.__traceback__ = None
         if is_last:
             queue.end(CLOSE_SECS)
+
+    def _bounded(self, request: Request, part: bytes) -> bytes | None:
+        """Return the message to send now that a request has its reply, or an error in its place."""
+        if request.is_oversized(part):
+            # It was made all the same.
+            self._account.bump_cost(len(part) * self._account.bw_cost_per_byte)
+            part = request.oversized()
+        return request.deliver(part)
 
     # -- pending requests
 
@@ -405,11 +404,13 @@ class Dispatcher:
             self._flush_soon()
             if self.waiting:
                 self.start_waiting()
-            self._owner.on_slot_free()
 
     def _leave(self, pending: PendingRequest) -> None:
+        """Free the slot of a request, which is no longer pending."""
         self.running -= 1
-        self._forget(pending)
+        if self.pending is not None and pending in self.pending:
+            del self.pending[pending]
+            self.weight -= pending.weight
 
     def _forget(self, pending: PendingRequest) -> None:
         """Remove a request that is no longer pending."""
@@ -418,11 +419,14 @@ class Dispatcher:
             self.weight -= pending.weight
 
     def _flush_soon(self) -> None:
-        """Send queued replies once this iteration of the event loop has answered what it can."""
+        """Send queued replies once this iteration of the event loop has answered what it can.
+
+        Then more requests are taken on: once an iteration, not once a reply.
+        """
         queue = self._queue
         if queue.size >= WRITE_BYTES:
             queue.flush()
-        elif not self.flush_due and queue.has_messages():
+        if not self.flush_due:
             self.flush_due = True
             asyncio.get_running_loop().call_soon(self._flush_now)
 

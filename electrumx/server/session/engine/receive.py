@@ -88,10 +88,21 @@ class FastRequest(Request):
     __slots__ = ("_tail",)
 
     def __init__(
-        self, method: str, args: list[Any], request_id: Any, tail: bytes, max_reply_bytes: int
+        self,
+        method: str,
+        args: list[Any],
+        request_id: Any,
+        tail: bytes,
+        max_reply_bytes: int,
+        weight: int,
     ) -> None:
         """``tail`` is the encoded id, and the end of the reply."""
-        super().__init__(method, args, request_id, V2, max_reply_bytes)
+        self.method = method
+        self.args = args
+        self.request_id = request_id
+        self.max_reply_bytes = max_reply_bytes
+        self.weight = weight
+        self._version = V2
         self._tail = tail
 
     def encode(self, result: Any) -> bytes:
@@ -246,9 +257,8 @@ class Receiver:
             asyncio.get_running_loop().call_soon(self._run_slice)
 
     def on_flushed(self) -> None:
-        """End the connection if the client has ended its half and all is answered."""
-        if self._at_eof:
-            self.resume()
+        """Take on more requests; end the connection if the client has and all is answered."""
+        self.resume()
 
     # -- processing what was received
 
@@ -409,13 +419,17 @@ class Receiver:
             or dispatcher.running >= account.concurrency_target
             or dispatcher.waiting
         ):
-            dispatcher.enqueue(FastRequest(method, params, request_id, tail, self.max_reply_bytes))
+            dispatcher.enqueue(
+                FastRequest(method, params, request_id, tail, self.max_reply_bytes, len(message))
+            )
             return True
         methods.counts[method] += 1
         try:
             result = handler[0](methods.objects[handler[3]], *params)
         except Exception as e:
-            request = FastRequest(method, params, request_id, tail, self.max_reply_bytes)
+            request = FastRequest(
+                method, params, request_id, tail, self.max_reply_bytes, len(message)
+            )
             dispatcher.conclude_exception(request, e)
             return True
         kind = type(result)
@@ -426,11 +440,15 @@ class Receiver:
         elif kind is str and len(result) <= LARGE_RESULT_CHARS:
             reply = _join((_RESULT, encode(result), _ID, tail))
         else:
-            request = FastRequest(method, params, request_id, tail, self.max_reply_bytes)
+            request = FastRequest(
+                method, params, request_id, tail, self.max_reply_bytes, len(message)
+            )
             dispatcher.conclude_result(request, result)
             return True
         if len(reply) > self.max_reply_bytes > 0:
-            request = FastRequest(method, params, request_id, tail, self.max_reply_bytes)
+            request = FastRequest(
+                method, params, request_id, tail, self.max_reply_bytes, len(message)
+            )
             dispatcher.conclude_encoded(request, result, reply)
             return True
         queue.post(reply)
@@ -442,7 +460,7 @@ class Receiver:
         """Answer a message of any kind, now or later."""
         if self.log_me:
             self._owner.logger.info(f"processing {self._owner.logged_text(message)}")
-        version, weight = self._queue.rpc_version, 0
+        version, weight = self._queue.rpc_version, len(message)
         try:
             if self._account.limited:
                 weight = check_values(message, version, self.max_reply_bytes)

@@ -52,6 +52,13 @@ async def _yield_sometimes(count: int) -> None:
         await asyncio.sleep(0)
 
 
+def _failed(reply: "PendingReply | asyncio.Future[str | None]") -> bool:
+    """Return whether a reply ended with an error, or by cancellation."""
+    if type(reply) is PendingReply:
+        return reply.failed()
+    return reply.cancelled() or reply.exception() is not None
+
+
 class ScriptSubscriptions:
     """The subscribed scripts of a session, and the statuses that its client has."""
 
@@ -210,7 +217,7 @@ class ScriptSubscriptions:
         if not unanswered:
             # An idle session takes no memory for it.
             self._unanswered = None
-        if reply.cancelled() or reply.exception() is not None:
+        if _failed(reply):
             self.remove(hashX)
         elif is_deferred:
             asyncio.get_running_loop().call_soon(self._notify_deferred, hashX)
