@@ -42,7 +42,7 @@ from electrumx.server.maintenance.snapshot_manifest import (
 from electrumx.server.runtime.mounts import is_read_only, is_removed_at_stop
 from electrumx.server.storage.base import Storage
 from electrumx.server.storage.rocksdb import RocksDB
-from electrumx.server.storage.schema import ChainState
+from electrumx.server.storage.schema import CommittedState
 
 #: suffix of a backup that is being made
 PARTIAL = ".partial"
@@ -86,7 +86,7 @@ class Backup:
         self.partial = Path(path + PARTIAL)
         self.staging = db.db_dir.resolve() / STAGING
         #: committed state of the copy, None before there is one
-        self.state: ChainState | None = None
+        self.state: CommittedState | None = None
         self._made_partial = False
         self._stopped = False
 
@@ -164,7 +164,7 @@ class Backup:
         self.state = self.db.state
         self._capture_flat_files(self.state)
 
-    def _capture_flat_files(self, state: ChainState) -> None:
+    def _capture_flat_files(self, state: CommittedState) -> None:
         files, height = self.db.files, state.height
         # Files that a reorganisation can rewrite must not be shared.
         floor = max(-1, self.db.min_undo_height(height) - 1)
