@@ -15,13 +15,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from electrumx.cli.stopped import run_tool
+from electrumx.lib.coins import Coin
 from electrumx.lib.env_base import shown
 from electrumx.server.maintenance.restore import FaultyFiles, Limits, Restore
 from electrumx.server.maintenance.snapshot_manifest import SnapshotManifest
 from electrumx.server.maintenance.snapshot_source import FolderSource, HttpSource, SnapshotSource
-
-#: settings of the server that a snapshot must agree with, where they are set
-SETTINGS = {"COIN": "coin", "NET": "net", "DB_ENGINE": "engine"}
 
 
 async def restore(
@@ -44,9 +42,17 @@ def is_url(source: str) -> bool:
 
 
 def settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the values that the manifest must have, by its names."""
-    found = {name: environment.get(variable, "") for variable, name in SETTINGS.items()}
-    return {name: value for name, value in found.items() if value}
+    """Return the values that the manifest must have, by its names, as far as variables set them.
+
+    Raise CoinError for a coin that does not exist.
+    """
+    found = {}
+    if name := environment.get("COIN"):
+        coin = Coin.lookup_coin_class(name, environment.get("NET") or "mainnet")
+        found = {"coin": coin.NAME, "net": coin.NET}
+    if engine := environment.get("DB_ENGINE"):
+        found["engine"] = engine
+    return found
 
 
 def _run(source_name: str, directory: Path, logger: logging.Logger) -> bool:
