@@ -4,6 +4,7 @@ The formats are those of ``prometheus_client``, of which nothing else counts or 
 Runs in: a thread, on copies of the values.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -16,7 +17,6 @@ from prometheus_client.metrics_core import (
     Metric,
 )
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from electrumx.server.metrics.catalogue import (
     COUNTER,
@@ -31,9 +31,9 @@ from electrumx.server.metrics.catalogue import (
 def _buckets(value: HistogramValue) -> list[tuple[str, float]]:
     """Return (upper bound as text, values up to it)."""
     total, buckets = 0, []
-    for bound, count in zip((*value.bounds, float("inf")), value.counts, strict=True):
+    for bound, count in zip((*value.bounds, math.inf), value.counts, strict=True):
         total += count
-        buckets.append((floatToGoString(bound), float(total)))
+        buckets.append(("+Inf" if bound == math.inf else repr(float(bound)), float(total)))
     return buckets
 
 

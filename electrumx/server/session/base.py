@@ -99,7 +99,7 @@ class SessionBase:
         queue = self.queue = SendQueue(transport, account, self)
         groups = tuple(group(self, shared) for group in self.handler_groups)
         # A subclass may itself have handlers.
-        self.methods = SessionMethods((*groups, self), shared.method_counts)
+        self.methods = SessionMethods((*groups, self), shared.requests)
         self.dispatcher = Dispatcher(self, account, queue, self.methods)
         self.receiver = Receiver(
             self,

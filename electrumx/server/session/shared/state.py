@@ -17,6 +17,7 @@ from electrumx.server.mempool.sync import MemPool
 from electrumx.server.peers import PeerManager
 from electrumx.server.session.engine import session_groups
 from electrumx.server.session.engine.oversized import OversizedResults
+from electrumx.server.session.engine.request_stats import RequestStats
 from electrumx.server.session.engine.session_limits import SessionLimits
 from electrumx.server.session.notify.announced_header import AnnouncedHeader
 from electrumx.server.session.notify.fanout import FanOut
@@ -73,8 +74,8 @@ class SharedState:
     outpoints: OutpointSubscriptions
     outpoint_statuses: OutpointStatuses
     table: SessionTable
-    #: how often each method was called
-    method_counts: Counter[str]
+    #: the requests of each method
+    requests: RequestStats
     #: notifications sent, by kind of subscription
     notified: Counter[str]
     #: held while a large message is parsed
@@ -133,7 +134,7 @@ class SharedState:
             outpoints=OutpointSubscriptions(mempool.watch, outpoint_statuses, tip),
             outpoint_statuses=outpoint_statuses,
             table=table,
-            method_counts=Counter(),
+            requests=RequestStats(),
             notified=Counter(),
             parsing_lock=asyncio.Lock(),
             drop_client=None if drop is None else BoundedPattern(drop, MATCH_CPU_SECS),
