@@ -419,13 +419,17 @@ class Receiver:
             or dispatcher.running >= account.concurrency_target
             or dispatcher.waiting
         ):
-            dispatcher.enqueue(FastRequest(method, params, request_id, tail, self.max_reply_bytes, len(message)))
+            dispatcher.enqueue(
+                FastRequest(method, params, request_id, tail, self.max_reply_bytes, len(message))
+            )
             return True
         methods.counts[method] += 1
         try:
             result = handler[0](methods.objects[handler[3]], *params)
         except Exception as e:
-            request = FastRequest(method, params, request_id, tail, self.max_reply_bytes, len(message))
+            request = FastRequest(
+                method, params, request_id, tail, self.max_reply_bytes, len(message)
+            )
             dispatcher.conclude_exception(request, e)
             return True
         kind = type(result)
@@ -436,11 +440,15 @@ class Receiver:
         elif kind is str and len(result) <= LARGE_RESULT_CHARS:
             reply = _join((_RESULT, encode(result), _ID, tail))
         else:
-            request = FastRequest(method, params, request_id, tail, self.max_reply_bytes, len(message))
+            request = FastRequest(
+                method, params, request_id, tail, self.max_reply_bytes, len(message)
+            )
             dispatcher.conclude_result(request, result)
             return True
         if len(reply) > self.max_reply_bytes > 0:
-            request = FastRequest(method, params, request_id, tail, self.max_reply_bytes, len(message))
+            request = FastRequest(
+                method, params, request_id, tail, self.max_reply_bytes, len(message)
+            )
             dispatcher.conclude_encoded(request, result, reply)
             return True
         queue.post(reply)

@@ -112,9 +112,7 @@ class TipConsistency:
     def is_tip_known(self) -> bool:
         """Return whether the committed tip is the one that clients know."""
         committed = self._db.state
-        return (
-            committed.height == self.notified_height and committed.tip == self.notified_tip
-        )
+        return committed.height == self.notified_height and committed.tip == self.notified_tip
 
     def is_tip_stable(self) -> bool:
         """Return whether an answer computed now, at once, belongs to the tip that clients know."""
