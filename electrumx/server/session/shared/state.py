@@ -98,7 +98,7 @@ class SharedState:
     ) -> "SharedState":
         """Return the state over these parts, with empty caches; ``logger`` is the manager's."""
         max_send = max(MIN_MAX_SEND, env.max_send)
-        scripts = ScriptCache(db, max_send)
+        scripts = ScriptCache(db.queries, max_send)
         table = SessionTable(_groups(env), logger, is_advertised=bool(env.report_services))
         drop = env.drop_client
         node = Node(daemon, mempool)
