@@ -21,6 +21,7 @@ from electrumx.lib.tasks import run_together
 from electrumx.lib.util import class_logger, version_string
 from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.daemon.client import Daemon
+from electrumx.server.daemon.logins import LoginFiles
 from electrumx.server.daemon.mempool_listing import Listing
 from electrumx.server.daemon.responses import block_hash
 from electrumx.server.daemon.tip_watcher import TipWatcher
@@ -227,7 +228,8 @@ class Controller(ServerBase):
         self._check_library()
         self._log_start(env)
         await check_services(env)
-        async with env.coin.DAEMON(env.coin, env.daemon_url) as daemon:
+        files = LoginFiles.of(env)
+        async with env.coin.DAEMON(env.coin, env.daemon_url, login_files=files) as daemon:
             server = _Server(env, daemon, shutdown_event)
             async with Readiness.from_environment(shutdown_event, server.status) as readiness:
                 await server.run(readiness, self._when_caught_up)

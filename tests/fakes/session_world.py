@@ -120,6 +120,8 @@ def fake_env(**settings):
         banner_file=None,
         tor_banner_file=None,
         daemon_url="http://user:pass@env-host:8332/",
+        daemon_cookie_file="",
+        daemon_password_file="",
         # Nothing is kept there unless a test sets a folder that exists.
         db_dir="/nonexistent",
     )
@@ -349,10 +351,10 @@ class FakeDaemon:
     def logged_url(self, url=None):
         return self.url.rpartition("@")[2]
 
-    def set_url(self, url):
-        if "@" not in url:
+    def set_url(self, url, login_files=None):
+        if "@" not in url and not (login_files and login_files.cookies):
             raise ValueError("invalid daemon URL")
-        self.url = url
+        self.url, self.login_files = url, login_files
 
     def cached_height(self):
         return 10

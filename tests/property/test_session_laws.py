@@ -152,6 +152,9 @@ class Session:
     def exception(self, text):
         self.logged.append(text)
 
+    def note_end(self, reason):
+        pass
+
     def log_limited(self, kind, text, level=0):
         self.logged.append(text)
 

@@ -170,5 +170,5 @@ class SessionManager:
         table = self.shared.table
         self.listening.stop()
         self.shared.fan_out.cancel()
-        await table.disconnect(table.sessions, "shutting down: closing")
+        await table.disconnect(table.sessions, "shutting down: closing", end_reason="shutdown")
         await self.listening.wait_closed()

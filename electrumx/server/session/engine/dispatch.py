@@ -220,6 +220,7 @@ class Dispatcher:
             # Its traceback leads back to us
             result.__traceback__ = None
         if is_last:
+            self._owner.note_end("protocol")
             queue.end(CLOSE_SECS)
 
     def _bounded(self, request: Request, part: bytes) -> bytes | None:

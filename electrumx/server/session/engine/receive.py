@@ -215,6 +215,7 @@ class Receiver:
 
     def _refuse_first(self) -> None:
         """Charge for a first message of another protocol, and disconnect."""
+        self._owner.note_end("protocol")
         self.recv_count += 1
         error = ProtocolError(JSONRPC.PARSE_ERROR, "invalid JSON")
         error.cost = ERROR_COST * 10

@@ -75,6 +75,8 @@ class SharedState:
     table: SessionTable
     #: how often each method was called
     method_counts: Counter[str]
+    #: notifications sent, by kind of subscription
+    notified: Counter[str]
     #: held while a large message is parsed
     parsing_lock: asyncio.Lock
     #: clients whose name it matches at the start are refused
@@ -132,6 +134,7 @@ class SharedState:
             outpoint_statuses=outpoint_statuses,
             table=table,
             method_counts=Counter(),
+            notified=Counter(),
             parsing_lock=asyncio.Lock(),
             drop_client=None if drop is None else BoundedPattern(drop, MATCH_CPU_SECS),
             log_limit=RateLimitedLog(logger),

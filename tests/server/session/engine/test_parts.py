@@ -39,6 +39,9 @@ class Owner:
     def extra_cost(self):
         return self.extra
 
+    def note_end(self, reason):
+        pass
+
     def log_limited(self, kind, text, level=0):
         self.logged.append(text)
 
