@@ -260,7 +260,7 @@ class Wallet:
         return found | {status_of(history) for history in self.expected()}
 
     def check(self):
-        """Lines about what was wrong, when all has ended."""
+        """Yield a line for each wrong answer, when all has ended."""
         possible = self.possible()
         for status, before, after in self.seen:
             if status not in possible:

@@ -1,4 +1,4 @@
-"""Servers behind HAProxy, as contrib/cluster has it: what is lost, added and restarted under load.
+"""Servers behind HAProxy, by contrib/cluster: they are lost, added and restarted under load.
 
 The short form has a few wallets; the long one, `make soak`, has 300.
 """
@@ -88,7 +88,7 @@ class Cluster:
             if replica.child:
                 replica.kill()
 
-    # What happens; each runs in a thread.
+    # The events; each runs in a thread.
 
     def lose(self, name):
         """A machine is lost."""
@@ -157,7 +157,7 @@ async def mine(world, secs):
 
 
 async def tips_and_statuses(replica, wallets):
-    """What a server answers, not through the balancer: its tip, and the status of each wallet."""
+    """A server's tip, and the status of each wallet, not through the balancer."""
     async with replica.connect("ws") as client:
         await client.hello()
         tip = (await client.call("blockchain.headers.subscribe"))["hex"]
@@ -185,7 +185,7 @@ async def live_through(cluster, world, wallets, *, block_secs, pause_secs):
         miner.cancel()
         await asyncio.gather(miner, return_exceptions=True)
         world.event = "the end"
-        # What is unconfirmed goes into one block, and the wallets begin nothing more.
+        # Unconfirmed transactions go into one block, and the wallets begin nothing more.
         world.ending = True
         while any(wallet.raw for wallet in wallets):
             await asyncio.sleep(0.1)
@@ -203,7 +203,7 @@ async def live_through(cluster, world, wallets, *, block_secs, pause_secs):
 
 
 def report(world, wallets):
-    """A line about what the wallets saw."""
+    """A line about the figures of the wallets."""
     longest, event = max(world.gaps, default=(0.0, "no event"))
     return (
         f"{len(wallets)} wallets: {world.answers:,d} answers, {world.notifications:,d} notifications, "
