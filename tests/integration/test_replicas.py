@@ -5,13 +5,18 @@ The short form has a few wallets; the long one, `make soak`, has 300.
 
 import asyncio
 import http.client
+import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 
 import pytest
 
+from electrumx.cli.restore import make_parser
+from tests.conftest import REPOSITORY, require
+from tests.integration.howto import Shell, block, literal_blocks
 from tests.integration.nodes import Litecoind
 from tests.integration.replicas import (
     CLUSTER,
@@ -366,3 +371,45 @@ def test_a_rolling_restart_stops_when_wallets_would_have_no_server(tmp_path):
             assert reason in done.stderr
             assert done.stderr.count("\n") == 1
     assert not (tmp_path / "restarted").exists()
+
+
+def test_the_commands_of_the_manual_fit_the_files(tmp_path):
+    blocks = literal_blocks((REPOSITORY / "docs" / "cluster.rst").read_text())
+    backup, restored, verified, checked, installed, rolled = blocks
+
+    assert backup == block("electrumx_rpc backup")
+    assert make_parser().parse_args(restored.split()[1:]).directory == "/var/lib/electrumx/4"
+    assert verified == "electrumx_verify --deep"
+    assert checked == "haproxy -c -f /etc/haproxy/haproxy.cfg"
+    assert rolled.split()[0] == str((CLUSTER / "rolling-restart").relative_to(REPOSITORY))
+    put, reload, _enable = installed.partition("systemctl daemon-reload")
+    assert reload
+    (tmp_path / "etc" / "systemd" / "system").mkdir(parents=True)
+    Shell(tmp_path).run(re.sub(r" (?=/etc/)", f" {tmp_path}", put))
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {
+        "etc/systemd/system/electrumx@.service",
+        "etc/systemd/system/electrumx@.service.d/instance.conf",
+        "etc/systemd/system/electrumx.target",
+        "etc/electrumx/common.conf",
+        "etc/electrumx/1.conf",
+    }
+
+
+def test_systemd_accepts_the_template(tmp_path):
+    require(shutil.which("systemd-analyze"), "systemd-analyze is not installed")
+    text = (CLUSTER.parent / "systemd" / "electrumx.service").read_text()
+    command = re.search(r"^ExecStart=(.*)$", text, re.MULTILINE)[1]
+    (tmp_path / "electrumx@.service").write_text(text.replace(command, sys.executable))
+    shutil.copytree(CLUSTER / "electrumx@.service.d", tmp_path / "electrumx@.service.d")
+    shutil.copy(CLUSTER / "electrumx.target", tmp_path)
+    (tmp_path / "electrumx@1.service").symlink_to("electrumx@.service")
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", tmp_path / "electrumx@1.service"],
+        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    ours = [line for line in done.stderr.splitlines() if "electrumx" in line]
+    assert (done.returncode, ours) == (0, []), done.stderr
