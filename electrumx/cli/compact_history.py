@@ -11,8 +11,7 @@ import logging
 import sys
 import time
 
-from electrumx.cli.logs import print_lines
-from electrumx.cli.options import SETTINGS_HELP, add_common_options, version_lines
+from electrumx.cli.options import SETTINGS_HELP, add_common_options, parsed
 from electrumx.cli.stopped import find_database, run_tool
 from electrumx.server.db import DB, DBError
 from electrumx.server.history.row_compaction import PREFIXES, compact_prefixes
@@ -78,9 +77,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; return the exit status, 0 or 1."""
-    args = make_parser().parse_args(argv)
-    if args.version:
-        return print_lines(version_lines(verbose=args.verbose))
+    args = parsed(make_parser(), argv)
+    if args is None:
+        return 0
     return run_tool(
         "history compaction",
         _run,

@@ -6,10 +6,12 @@ Importing this loads little, so that ``--help`` and ``--version`` answer at once
 import argparse
 import importlib
 import platform
+import sys
 from collections.abc import Sequence
 from importlib import metadata
 
 import electrumx
+from electrumx.cli.logs import print_lines
 
 MANUAL = "The manual is in docs/, or https://electrumx.readthedocs.io/."
 
@@ -32,6 +34,26 @@ def add_common_options(parser: argparse.ArgumentParser, *, config_help: str) -> 
         "-v", "--verbose", action="store_true", help="with --version: print those of all parts too"
     )
     parser.add_argument("--config", metavar="FILE", help=config_help)
+
+
+def parsed(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> argparse.Namespace | None:
+    """Return the arguments; None if the version was asked for, which is printed then.
+
+    ``argv`` are those after the program's name, by default the process's.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # Arguments that are required otherwise may be missing.
+    if set(arguments) <= {"--version", "-v", "--verbose"} and "--version" in arguments:
+        is_verbose = len(set(arguments)) > 1
+    else:
+        args = parser.parse_args(arguments)
+        if not args.version:
+            return args
+        is_verbose = args.verbose
+    print_lines(version_lines(verbose=is_verbose))
+    return None
 
 
 SETTINGS_HELP = (

@@ -17,7 +17,7 @@ from aiorpcx import NewlineFramer, RPCError, TaskTimeout, connect_rs, connect_us
 from aiorpcx.jsonrpc import ProtocolError
 
 from electrumx.cli.logs import print_lines
-from electrumx.cli.options import add_common_options, version_lines
+from electrumx.cli.options import add_common_options, parsed
 from electrumx.lib.env_base import shown
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.text import bans_lines, groups_lines, peers_lines, sessions_lines
@@ -276,10 +276,12 @@ def _server_environment(config: str | None) -> dict[str, str]:
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; return the exit status."""
     parser = make_parser()
-    args = vars(parser.parse_args(argv))
-    is_verbose, config = args.pop("verbose"), args.pop("config")
-    if args.pop("version"):
-        return print_lines(version_lines(verbose=is_verbose))
+    arguments = parsed(parser, argv)
+    if arguments is None:
+        return 0
+    args = vars(arguments)
+    config = args.pop("config")
+    del args["version"], args["verbose"]
     try:
         environ = _server_environment(config)
     except OperatorError as e:

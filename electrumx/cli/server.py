@@ -13,8 +13,8 @@ from collections.abc import Coroutine
 from typing import Any
 
 from electrumx.cli.db_directory import enter_db_directory
-from electrumx.cli.logs import logging_to_stdout, make_formatter, print_lines
-from electrumx.cli.options import SETTINGS_HELP, add_common_options, version_lines
+from electrumx.cli.logs import logging_to_stdout, make_formatter
+from electrumx.cli.options import SETTINGS_HELP, add_common_options, parsed
 from electrumx.lib.env_base import LoopPolicy, reading_from, shown
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.signals import EarlySignals, stop_signals
@@ -121,9 +121,9 @@ def main(argv: list[str] | None = None, *, early: EarlySignals | None = None) ->
     configuration is one line of the log; any other comes with its traceback.
     """
     early = early or EarlySignals().install()
-    args = make_parser().parse_args(argv)
-    if args.version:
-        return print_lines(version_lines(verbose=args.verbose))
+    args = parsed(make_parser(), argv)
+    if args is None:
+        return 0
     if args.check:
         from electrumx.cli.check import main as check
 

@@ -17,7 +17,7 @@ def run_tool(
     run: Callable[[logging.Logger], bool],
     *,
     config: str | None,
-    daemon_url: str | None,
+    daemon_url: str | None = None,
     interrupted: str,
 ) -> int:
     """Run a tool that logs to standard output; return the exit status, 0 if ``run`` returns True.

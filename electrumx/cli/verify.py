@@ -9,8 +9,7 @@ import asyncio
 import logging
 import sys
 
-from electrumx.cli.logs import print_lines
-from electrumx.cli.options import SETTINGS_HELP, add_common_options, version_lines
+from electrumx.cli.options import SETTINGS_HELP, add_common_options, parsed
 from electrumx.cli.stopped import find_database, run_tool
 from electrumx.server.daemon.logins import LoginFiles
 from electrumx.server.db import DB
@@ -55,14 +54,13 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; return the exit status: 0 if the database is intact, else 1."""
-    args = make_parser().parse_args(argv)
-    if args.version:
-        return print_lines(version_lines(verbose=args.verbose))
+    args = parsed(make_parser(), argv)
+    if args is None:
+        return 0
     return run_tool(
         "verify",
         lambda logger: _run(args.deep, logger),
         config=args.config,
-        daemon_url=None,
         interrupted="there is no verdict",
     )
 

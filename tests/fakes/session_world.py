@@ -157,6 +157,11 @@ class FakeDB:
         self.utxo_rows = {}  # outpoint -> height at which it was created, of unspent ones
 
     @property
+    def queries(self):
+        """The reads of scripts."""
+        return self
+
+    @property
     def db_height(self):
         return len(self.headers) - 1
 

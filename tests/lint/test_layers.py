@@ -42,7 +42,7 @@ ROWS = [
     ["server.block_processor"],
     ["server.mempool"],
     ["server.peers", "server.session"],
-    ["server.reload"],
+    ["server.reload", "server.metrics"],
     ["server.controller"],
     ["cli"],
 ]

@@ -4,6 +4,7 @@ Owned by the task that runs ``serve``; everything here runs on the event loop.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,7 +95,6 @@ class SessionManager:
         )
         # Parts of parts that are looked at from outside
         self.sessions, self.groups = shared.table.sessions, shared.table.groups
-        self.method_counts = shared.method_counts
         self.admission, self.listeners = self.listening.admission, self.listening.listeners
         #: of sessions, and the services: both can be reloaded
         self.reloadable = (
@@ -130,6 +130,11 @@ class SessionManager:
             )
         finally:
             await self._shut_down()
+
+    @property
+    def method_counts(self) -> Counter[str]:
+        """How often each method was called."""
+        return self.shared.requests.started()
 
     def session_count(self) -> int:
         """Return the number of sessions."""
@@ -176,5 +181,5 @@ class SessionManager:
         table = self.shared.table
         self.listening.stop()
         self.shared.fan_out.cancel()
-        await table.disconnect(table.sessions, "shutting down: closing")
+        await table.disconnect(table.sessions, "shutting down: closing", end_reason="shutdown")
         await self.listening.wait_closed()
