@@ -30,7 +30,7 @@ from electrumx.server.services import (
     parse_networks,
     parse_unix_service,
 )
-from electrumx.server.setting_hints import setting_hints
+from electrumx.server.setting_hints import OBSOLETE, setting_hints
 
 
 def _resource_module() -> Any:
@@ -59,24 +59,6 @@ BULK_SYNC_CHOICES = ("auto", "off")
 # Where a node publishes: over TCP, or through a socket in the file system.
 ZMQ_ADDRESS = re.compile(
     r"tcp://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(?P<port>[0-9]{1,5})|ipc://\S+"
-)
-
-OBSOLETE = (
-    "MAX_SUBSCRIPTIONS",
-    "MAX_SUBS",
-    "MAX_SESSION_SUBS",
-    "BANDWIDTH_LIMIT",
-    "HOST",
-    "TCP_PORT",
-    "SSL_PORT",
-    "RPC_HOST",
-    "RPC_PORT",
-    "REPORT_HOST",
-    "REPORT_TCP_PORT",
-    "REPORT_SSL_PORT",
-    "REPORT_HOST_TOR",
-    "REPORT_TCP_PORT_TOR",
-    "REPORT_SSL_PORT_TOR",
 )
 
 

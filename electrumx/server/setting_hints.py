@@ -29,16 +29,34 @@ KNOWN = (
     *("SERVICES", "SESSION_GROUP_BY_SUBNET_IPV4", "SESSION_GROUP_BY_SUBNET_IPV6"),
     *("SESSION_TIMEOUT", "SSL_CERTFILE", "SSL_KEYFILE", "TOR_BANNER_FILE", "TOR_PROXY_HOST"),
     *("TOR_PROXY_PORT", "PROTOCOL_MAX", "WATCHDOG_PID", "WATCHDOG_USEC", "ZMQ_BLOCK_ADDRESS"),
-    *("DAEMON_COOKIE_FILE", "DAEMON_PASSWORD_FILE"),
+    *("DAEMON_COOKIE_FILE", "DAEMON_PASSWORD_FILE", "ELECTRUMX_CONFIG", "JOURNAL_STREAM"),
     *("DAEMON_WAIT_FOR_BLOCKS", "MAX_SESSIONS_PER_SUBNET", "ZMQ_MEMPOOL_ADDRESS"),
     *("READY_DRAIN_SECS", "READY_MAX_LAG", "READY_NODE_SECS"),
+)
+#: variables of old versions, which stop the server unless they are empty
+OBSOLETE = (
+    "MAX_SUBSCRIPTIONS",
+    "MAX_SUBS",
+    "MAX_SESSION_SUBS",
+    "BANDWIDTH_LIMIT",
+    "HOST",
+    "TCP_PORT",
+    "SSL_PORT",
+    "RPC_HOST",
+    "RPC_PORT",
+    "REPORT_HOST",
+    "REPORT_TCP_PORT",
+    "REPORT_SSL_PORT",
+    "REPORT_HOST_TOR",
+    "REPORT_TCP_PORT_TOR",
+    "REPORT_SSL_PORT_TOR",
 )
 BOOLEANS = ("ALLOW_ROOT", "ANON_LOGS", "FORCE_PROXY", "PEER_ANNOUNCE")
 _MEANT_AS_FALSE = frozenset({"0", "no", "n", "false", "f", "off", "none"})
 # Names that other servers have, or had, too far from ours to be found.
 _RELATED = {"CACHE": "CACHE_MB", "DROP_CLIENT_UNKNOWN": "DROP_CLIENT"}
 # Variables of other software that are close to ours.
-_OTHERS = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR"})
+_OTHERS = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR", "NIX_SSL_CERT_FILE"})
 # Of all characters of two names, so many agree if one is the other misspelt.
 _SIMILARITY = 0.85
 _LEAST_LENGTH = 6

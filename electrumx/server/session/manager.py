@@ -26,6 +26,7 @@ from electrumx.server.session.base import SessionBase
 from electrumx.server.session.housekeeping import Housekeeping
 from electrumx.server.session.listening import Listening
 from electrumx.server.session.notifier import Notifier
+from electrumx.server.session.reconfigure import SessionSettings
 from electrumx.server.session.shared.state import SharedState
 from electrumx.server.session.shared.tip_consistency import TipConsistency
 from electrumx.server.session.transport.bans import BanList
@@ -95,6 +96,11 @@ class SessionManager:
         # Parts of parts that are looked at from outside
         self.sessions, self.groups = shared.table.sessions, shared.table.groups
         self.admission, self.listeners = self.listening.admission, self.listening.listeners
+        #: of sessions, and the services: both can be reloaded
+        self.reloadable = (
+            self.listening,
+            SessionSettings(shared, self.listening, self.housekeeping),
+        )
         #: set when wallets are served
         self.serving_event = asyncio.Event()
 

@@ -149,6 +149,10 @@ class SessionGroups:
         # A tuple per session, in the table for as long as the session is.
         self._of_session: dict[Costly, tuple[SessionGroup, ...]] = {}
 
+    def set_hard_limit(self, hard_limit: float) -> None:
+        """Change the bound on retained costs."""
+        self._hard_limit = hard_limit
+
     def join(self, session: Costly, host: Host | str | None) -> None:
         """Put a session from ``host`` (an IP address object, text or None) into its groups."""
         name, weight = subnet_name(host, *self._prefixes), 1.0

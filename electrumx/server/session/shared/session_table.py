@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 from aiorpcx import NetAddress
 
 from electrumx.server.session.engine import session_groups
+from electrumx.server.session.engine.session_limits import SessionLimits
 from electrumx.server.session.notify.subscriber import Subscriber
 
 # A connection that does not close by itself is aborted after so many seconds.
@@ -103,6 +104,9 @@ class TableSession(Subscriber, Protocol):
 
     def unanswered_request_count(self) -> int:
         """Return the number of requests in progress."""
+
+    def set_limits(self, limits: SessionLimits) -> None:
+        """Change the limits of the session."""
 
     def set_cost_decay(self, per_sec: float) -> None:
         """Set how fast the cost decays."""

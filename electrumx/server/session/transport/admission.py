@@ -152,11 +152,7 @@ class Admission:
         """``on_change()`` is called when connections came, went or have another stage."""
         #: networks that may not connect
         self.bans = BanList() if bans is None else bans
-        self.max_connections: int = env.max_sessions
-        self.max_per_subnet: int = env.max_sessions_per_subnet
-        self.max_pending = max(MIN_PENDING, env.max_sessions // PENDING_PART)
-        self._hard_limit: float = env.cost_hard_limit
-        self._is_limiting = env.cost_hard_limit > env.cost_soft_limit
+        self.set_limits(env)
         self._prefixes = (env.session_group_by_subnet_ipv4, env.session_group_by_subnet_ipv6)
         self._groups = groups
         self._on_change = on_change
@@ -184,6 +180,14 @@ class Admission:
         self.totals: Counter[str] = Counter()
         # Set when there is no connection, if a caller waits for that
         self._empty: asyncio.Event | None = None
+
+    def set_limits(self, env: Env) -> None:
+        """Set the limits; connections that exist stay."""
+        self.max_connections: int = env.max_sessions
+        self.max_per_subnet: int = env.max_sessions_per_subnet
+        self.max_pending = max(MIN_PENDING, env.max_sessions // PENDING_PART)
+        self._hard_limit: float = env.cost_hard_limit
+        self._is_limiting = env.cost_hard_limit > env.cost_soft_limit
 
     # -- questions
 
