@@ -161,7 +161,7 @@ class _Server:
         usable_event = asyncio.Event()
         await _run_together(
             [
-                self._manager.serve(self._notifications, usable_event),
+                self._manager.serve(self._notifications, usable_event, self._caught_up_event),
                 self._follow_node(),
                 self._serve_mempool(usable_event, when_caught_up),
                 readiness.announce(self._manager.serving_event),

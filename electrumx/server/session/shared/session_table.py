@@ -81,6 +81,13 @@ class TableSession(Subscriber, Protocol):
     def unanswered_request_count(self) -> int:
         """Return the number of requests in progress."""
 
+    @property
+    def protocol_tuple(self) -> tuple[int, ...]:
+        """The negotiated protocol."""
+
+    def set_request_handlers(self, ptuple: tuple[int, ...]) -> None:
+        """Serve the requests of a protocol version from now on."""
+
     def set_cost_decay(self, per_sec: float) -> None:
         """Set how fast the cost decays."""
 
@@ -130,6 +137,12 @@ class SessionTable:
         """Remove a session; its groups retain its cost."""
         self.sessions.discard(session)
         self.groups.leave(session)
+
+    def renew_handlers(self) -> None:
+        """Have each session serve all requests of its protocol version from now on."""
+        for session in self.sessions:
+            if session.limited:
+                session.set_request_handlers(session.protocol_tuple)
 
     def leniency(self, host: IPv4Address | IPv6Address | str) -> float:
         """Return the factor by which the costs of clients of an address are divided."""
