@@ -13,13 +13,14 @@ if int(setuptools.__version__.partition(".")[0]) < 77:
     )
 
 # The Cython modules of indexing, and of answering (from packed rows to JSON).  Where one cannot
-# be built (no compiler, no headers of Python or OpenSSL) pip warns, and the server uses the
+# be built (no compiler, no headers of Python) pip warns, and the server uses the
 # pure-Python implementation, more slowly.
 EXTENSIONS = [
     Extension(
         f"electrumx.server.{name}",
         [f"electrumx/server/{name.replace('.', '/')}.pyx"],
-        libraries=["crypto"],
+        include_dirs=["electrumx/lib"],
+        depends=["electrumx/lib/sha256.h"],
         extra_compile_args=["-O3"],
         optional=True,
     )

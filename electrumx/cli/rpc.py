@@ -136,6 +136,11 @@ class Server:
         )
 
 
+def _absolute_paths(text: str) -> str:
+    """Return a list of paths with commas, made absolute; empty ones stay empty."""
+    return ",".join(os.path.abspath(path) if path else "" for path in text.split(","))
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; arguments that are not options are the params."""
     parser = argparse.ArgumentParser(
@@ -179,7 +184,15 @@ def make_parser() -> argparse.ArgumentParser:
     )
     command = add("daemon_url", "replace the URL of the node")
     command.add_argument(
-        "daemon_url", nargs="?", default="", help="default: DAEMON_URL of the server's environment"
+        "daemon_url", nargs="?", default="", help="default: DAEMON_URL of the server's settings"
+    )
+    command.add_argument(
+        "cookie_file",
+        nargs="?",
+        default="",
+        # The server's current directory is another one.
+        type=_absolute_paths,
+        help="the node's cookie file, on the server's machine, for a URL without user:password@",
     )
     for name, text, specials in (
         ("disconnect", "disconnect sessions", "all"),
@@ -258,6 +271,9 @@ def main(argv: list[str] | None = None) -> int:
     if command is None:
         parser.print_usage(sys.stderr)
         return 2
+    # An optional argument that is missing; servers of older versions do not know it.
+    if args.get("cookie_file") == "":
+        del args["cookie_file"]
     default_secs = LONG_TIMEOUT_SECS.get(command, DEFAULT_TIMEOUT_SECS)
     timeout_secs = default_secs if given_secs is None else given_secs
     try:

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 import aiorpcx
@@ -21,6 +22,7 @@ from electrumx.lib.tasks import run_together
 from electrumx.lib.util import class_logger, version_string
 from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.daemon.client import Daemon
+from electrumx.server.daemon.logins import LoginFiles
 from electrumx.server.daemon.mempool_listing import Listing
 from electrumx.server.daemon.responses import block_hash
 from electrumx.server.daemon.tip_watcher import TipWatcher
@@ -119,6 +121,7 @@ class _Server:
     """The parts of a server, each given what it needs when it is constructed."""
 
     def __init__(self, env: Env, daemon: Daemon, shutdown_event: asyncio.Event) -> None:
+        self._env = env
         self._daemon = daemon
         self._notifications = Notifications()
         self._db = DB(env)
@@ -156,6 +159,32 @@ class _Server:
         )
         self._caught_up_event = asyncio.Event()
 
+    def metrics(self) -> AbstractAsyncContextManager[object]:
+        """Return the metrics service, which listens in an ``async with`` block.
+
+        It outlives the other services: what the server does while it stops shows there, too.
+        """
+        if not any(service.protocol == "metrics" for service in self._env.services):
+            return nullcontext()
+        # Its libraries take a while to load.
+        from electrumx.server.metrics.disk import DiskUse
+        from electrumx.server.metrics.endpoints import MetricsService
+        from electrumx.server.metrics.sources import Sources
+
+        return MetricsService(
+            Sources(
+                self._env,
+                self._db,
+                self._processor,
+                self._daemon,
+                self._mempool,
+                self._manager,
+                self.state,
+                self._loop_lag,
+                DiskUse(self._env.db_dir),
+            )
+        )
+
     async def run(self, readiness: Readiness, when_caught_up: Callable[[], object]) -> None:
         """Run all parts; the first that fails ends them all with its error."""
         usable_event = asyncio.Event()
@@ -166,6 +195,7 @@ class _Server:
                 self._serve_mempool(usable_event, when_caught_up),
                 readiness.announce(self._manager.serving_event),
                 self._note_serving(),
+                self._loop_lag.run(),
             ]
         )
 
@@ -193,7 +223,6 @@ class _Server:
                 _set_when(self._mempool.wait_until_usable(), usable_event),
                 self._watcher.run(),
                 self._feed.run(),
-                self._loop_lag.run(),
             ]
         )
 
@@ -227,10 +256,19 @@ class Controller(ServerBase):
         self._check_library()
         self._log_start(env)
         await check_services(env)
-        async with env.coin.DAEMON(env.coin, env.daemon_url) as daemon:
+        files = LoginFiles.of(env)
+        async with env.coin.DAEMON(env.coin, env.daemon_url, login_files=files) as daemon:
             server = _Server(env, daemon, shutdown_event)
-            async with Readiness.from_environment(shutdown_event, server.status) as readiness:
+            readiness = Readiness.from_environment(shutdown_event, server.status)
+            async with readiness, server.metrics():
                 await server.run(readiness, self._when_caught_up)
+
+    async def drain(self) -> None:
+        """Go on serving, no longer ready, for READY_DRAIN_SECS."""
+        secs = self.env.ready_drain_secs
+        if secs:
+            self.logger.info(f"serving for another {secs:,d} seconds before stopping")
+            await asyncio.sleep(secs)
 
     def _check_library(self) -> None:
         found = aiorpcx._version

@@ -103,6 +103,9 @@ class Env(EnvBase):
         self.daemon_url: str = self.required(
             "DAEMON_URL", "set it to http://user:password@host:port/ of your node"
         )
+        #: lists with commas: files with the logins of nodes whose URLs have none
+        self.daemon_cookie_file: str = self.default("DAEMON_COOKIE_FILE", "")
+        self.daemon_password_file: str = self.default("DAEMON_PASSWORD_FILE", "")
         self.coin: type[Coin] = coin or self._coin()
         self._read_peer_settings()
         self._read_settings()

@@ -120,6 +120,8 @@ def fake_env(**settings):
         banner_file=None,
         tor_banner_file=None,
         daemon_url="http://user:pass@env-host:8332/",
+        daemon_cookie_file="",
+        daemon_password_file="",
         # Nothing is kept there unless a test sets a folder that exists.
         db_dir="/nonexistent",
         serve_always=False,
@@ -154,6 +156,11 @@ class FakeDB:
         self.before_history_returns = None
         self.backup_count = 0
         self.utxo_rows = {}  # outpoint -> height at which it was created, of unspent ones
+
+    @property
+    def queries(self):
+        """The reads of scripts."""
+        return self
 
     @property
     def db_height(self):
@@ -352,10 +359,10 @@ class FakeDaemon:
     def logged_url(self, url=None):
         return self.url.rpartition("@")[2]
 
-    def set_url(self, url):
-        if "@" not in url:
+    def set_url(self, url, login_files=None):
+        if "@" not in url and not (login_files and login_files.cookies):
             raise ValueError("invalid daemon URL")
-        self.url = url
+        self.url, self.login_files = url, login_files
 
     def cached_height(self):
         return 10

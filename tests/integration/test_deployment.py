@@ -678,7 +678,7 @@ def test_the_pi_s_installer_requests_its_packages(short_tmp):
 
     update, install, _check, venv, pip, electrumx = calls.read_text().splitlines()
     assert update == "sudo apt-get update"
-    assert {"python3-venv", "build-essential", "libssl-dev"} <= set(install.split())
+    assert {"python3-venv", "python3-dev", "build-essential"} <= set(install.split())
     assert venv == f"python3 -m venv {short_tmp}/electrumx-venv"
     assert pip.endswith("pip install --upgrade pip")
     assert electrumx.endswith(f"pip install {REPOSITORY}[uvloop]")

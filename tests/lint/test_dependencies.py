@@ -126,7 +126,7 @@ def test_the_image_has_the_tested_versions_and_a_hash_for_each():
 
 
 def test_a_plain_installation_has_one_engine_and_a_wheel_for_it(project):
-    """plyvel has wheels for Linux on x86-64 alone, plyvel-next from 3.12 on, rocksdict all."""
+    """plyvel has wheels for Linux on x86-64 alone, plyvel-next from 3.12 on, rocksdict all of these."""
     engines = {"plyvel", "plyvel-next", "rocksdict"}
     platforms = [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"), ("win32", "AMD64")]
     for minor in range(10, 15):

@@ -42,6 +42,7 @@ ROWS = [
     ["server.block_processor"],
     ["server.mempool"],
     ["server.peers", "server.session"],
+    ["server.metrics"],
     ["server.controller"],
     ["cli"],
 ]

@@ -13,7 +13,13 @@ import electrumx
 from tests.conftest import REPOSITORY
 from tests.lint.test_sourcecode import tracked_files
 
-COMMANDS = ("electrumx_server", "electrumx_rpc", "electrumx_compact_history", "electrumx_verify")
+COMMANDS = (
+    "electrumx_server",
+    "electrumx_rpc",
+    "electrumx_compact_history",
+    "electrumx_restore",
+    "electrumx_verify",
+)
 INSTALL_SECS = 250
 
 

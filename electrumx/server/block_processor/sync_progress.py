@@ -84,6 +84,9 @@ class SyncProgress:
 
     def eta_secs(self) -> float | None:
         """Return about how long processing the rest takes; None if the speed is not known yet."""
+        remaining = self.estimate_txs_remaining()
+        if not remaining:
+            return 0.0
         rate = self._rate
         if rate is None:
             then, tx_count = self._mark
@@ -91,7 +94,7 @@ class SyncProgress:
             if elapsed < self.LEAST_RATE_SECS or self._state.tx_count <= tx_count:
                 return None
             rate = (self._state.tx_count - tx_count) / elapsed
-        return self.estimate_txs_remaining() / rate
+        return remaining / rate
 
     def estimate_txs_remaining(self) -> float:
         """Return a rough number of transactions still to index."""

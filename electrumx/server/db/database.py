@@ -60,7 +60,8 @@ class DB:
         self.history: History = self.stores.history
         self.files: FlatFiles = self.stores.files
         self.gate: StoreGate = self.stores.gate
-        read_pool = ReadPool(self.logger, self.gate, self.stores.explain_read)
+        #: the threads that make clients' reads
+        self.read_pool = read_pool = ReadPool(self.logger, self.gate, self.stores.explain_read)
         self.queries = Queries(self.stores, read_pool)
         self.headers = Headers(self.stores, self.queries.steady_read, self.logger)
         self.utxo_lookup = UTXOLookup(self.stores)
@@ -167,6 +168,7 @@ class DB:
         for, which takes milliseconds.  A compaction of the engine's tables is stopped.
         """
         self.stores.close()
+        self.utxo_lookup.close()
 
     def raise_explained(self, error: BaseException) -> NoReturn:
         """Raise a DBError in place of an error of the disk or the engine; others as they are."""

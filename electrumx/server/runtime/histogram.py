@@ -26,6 +26,11 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    def observe_equal(self, value: float, count: int) -> None:
+        """Count a value several times."""
+        self.counts[bisect_left(self.bounds, value)] += count
+        self.total += value * count
+
     @property
     def count(self) -> int:
         """The number of values."""

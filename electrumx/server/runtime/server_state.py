@@ -110,7 +110,7 @@ class ServerStatus:
         if progress.phase is not None:
             percent = f"{progress.phase} {percent}"
         text = f"height {progress.processed_height:,d} of {node} ({percent})"
-        if progress.eta_secs is not None:
+        if progress.eta_secs:
             text += f", about {rough_time(progress.eta_secs)} to go"
         return text
 

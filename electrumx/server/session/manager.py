@@ -4,6 +4,7 @@ Owned by the task that runs ``serve``; everything here runs on the event loop.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,6 @@ class SessionManager:
         )
         # Parts of parts that are looked at from outside
         self.sessions, self.groups = shared.table.sessions, shared.table.groups
-        self.method_counts = shared.method_counts
         self.admission, self.listeners = self.listening.admission, self.listening.listeners
         #: set when wallets are served
         self.serving_event = asyncio.Event()
@@ -188,6 +188,11 @@ class SessionManager:
             self.shared.outpoints.run(),
         ]
 
+    @property
+    def method_counts(self) -> Counter[str]:
+        """How often each method was called."""
+        return self.shared.requests.started()
+
     def session_count(self) -> int:
         """Return the number of sessions."""
         return len(self.shared.table)
@@ -233,5 +238,5 @@ class SessionManager:
         table = self.shared.table
         self.listening.stop()
         self.shared.fan_out.cancel()
-        await table.disconnect(table.sessions, "shutting down: closing")
+        await table.disconnect(table.sessions, "shutting down: closing", end_reason="shutdown")
         await self.listening.wait_closed()

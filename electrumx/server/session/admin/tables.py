@@ -77,6 +77,7 @@ def summary(shared: SharedState, *, loop_lag: dict[str, float], uptime: float) -
     """Return a summary of the server's state; ``loop_lag`` is of LoopLag, ``uptime`` in seconds."""
     sessions = shared.table.sessions
     subs = [session.sub_count() for session in sessions]
+    counts = shared.requests.started()
     return {
         "coin": shared.env.coin.__name__,
         "daemon": shared.daemon.logged_url(),
@@ -90,8 +91,8 @@ def summary(shared: SharedState, *, loop_lag: dict[str, float], uptime: float) -
         "merkle cache": shared.blocks.levels.summary(),
         "peers": shared.peers.info(),
         "pid": os.getpid(),
-        "request counts": dict(shared.method_counts),
-        "request total": sum(shared.method_counts.values()),
+        "request counts": counts,
+        "request total": sum(counts.values()),
         "sessions": {
             "count": len(sessions),
             "count with subs": sum(count > 0 for count in subs),

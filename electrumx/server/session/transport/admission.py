@@ -180,6 +180,8 @@ class Admission:
         # Events to be logged: reason -> how often
         self._events: Counter[str] = Counter()
         self._log_time: float | None = None
+        #: the same events since the start
+        self.totals: Counter[str] = Counter()
         # Set when there is no connection, if a caller waits for that
         self._empty: asyncio.Event | None = None
 
@@ -489,6 +491,7 @@ class Admission:
     def _note(self, event: str) -> None:
         """Count an event; once in a while all of them are one line of the log."""
         self._events[event] += 1
+        self.totals[event] += 1
         now = self._clock()
         if self._log_time is None or now - self._log_time >= LOG_SECS:
             self._log_time = now
