@@ -11,17 +11,21 @@ import itertools
 import json
 import random
 import re
+from decimal import Decimal
 from functools import cache
 
 import pytest
 
+from electrumx.lib.coins import Coin
 from electrumx.lib.hash import double_sha256, hash_to_hex_str
+from electrumx.lib.tx import Tx, TxInput, TxOutput
 from electrumx.server.session import ElectrumX
 from electrumx.server.session.engine.method_registry import handler_names
 from electrumx.server.session.shared.serving_stage import WITHOUT_INDEX
-from tests.fakes.chain import ChainMaker, Model, hashX_of
+from tests.fakes.chain import MINUS_1, ChainMaker, Model, hashX_of
 from tests.fakes.fake_node import FakeNode, ParsedTx, to_hex
 from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import add_block, coinbase
 from tests.integration.client import ElectrumClient
 from tests.integration.launcher import InjectedServer
 from tests.integration.server import wait_until
@@ -225,6 +229,7 @@ async def check_served(client, chain, protocol):
     assert isinstance(await call("server.banner"), str)
     assert await call("server.donation_address") == ""
     assert await call("server.peers.subscribe") == []
+    assert await call("mempool.get_fee_histogram") == []
     await call("server.ping")
     if protocol == "1.7":
         assert (await call("mempool.get_info"))["minrelaytxfee"] == 0.00001
@@ -456,3 +461,39 @@ def rpc_state(server):
     with contextlib.suppress(OSError):
         return state_of(server)
     return None
+
+
+# --- a real wallet
+
+
+@pytest.mark.wallet
+@pytest.mark.slow
+def test_electrum_connects_before_the_first_block_and_is_right_at_the_end(tmp_path, electrum_for):
+    maker = ChainMaker(seed=12)
+    tip = maker.grow(maker.genesis_hash, FIRST)
+    with holding_node(maker.chain(tip)) as node:
+        server = make_server(tmp_path, node, BULK_SYNC="off")
+        try:
+            open_port(server)
+            wallet = electrum_for(server)
+            # With a wallet it disconnects when its subscriptions are refused, and tries again.
+            wallet.command("close_wallet")
+            wallet.wait_connected()
+            wallet.command("load_wallet")
+            script = Coin.lookup_coin_class("Bitcoin", "regtest").pay_to_address_script(
+                wallet.new_address()
+            )
+            (tx_hash, index), value = next(iter(maker.blocks[tip][2].items()))
+            spend = TxInput(tx_hash, index, b"", MINUS_1)
+            payment = Tx(2, [spend], [TxOutput(value, script)], 0)
+            tip = add_block(maker, tip, [coinbase(maker, b"\x51"), payment])
+            node.do(lambda fake: fake.append(maker.blocks[tip][0]))
+            set_limit(node, FIRST // 2)
+            assert state_of(server) == "syncing"
+            set_limit(node, FIRST + 1)
+            wallet.wait_connected(FIRST + 1)
+            wallet.wait_balance(confirmed=Decimal(value) / 10**8)
+            wallet.wait_proven()
+            assert "Traceback" not in server.log()
+        finally:
+            server.kill()

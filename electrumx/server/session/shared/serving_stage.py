@@ -33,6 +33,9 @@ WITHOUT_INDEX = frozenset(
         "blockchain.transaction.broadcast_package",
         "blockchain.transaction.get",
         "blockchain.transaction.testmempoolaccept",
+        # Empty: no transaction is known yet.  Electrum asks whenever it connects, and disconnects on
+        # an error.
+        "mempool.get_fee_histogram",
         "mempool.get_info",
         "server.banner",
         "server.donation_address",
