@@ -55,6 +55,7 @@ MAX_SESSIONS_WITHOUT_RESOURCE = 512
 INDEXERS = ("auto", "compiled", "python")
 #: values of BULK_SYNC
 BULK_SYNC_CHOICES = ("auto", "off")
+SERVE_CHOICES = ("caught-up", "always")
 
 # Where a node publishes: over TCP, or through a socket in the file system.
 ZMQ_ADDRESS = re.compile(
@@ -128,6 +129,8 @@ class Env(EnvBase):
         self.db_engine: str = self._db_engine()
         self.indexer: str = self._indexer()
         self.bulk_sync: str = self._bulk_sync()
+        #: whether clients are served before the chain is caught up with
+        self.serve_always: bool = self._serve_always()
         self.banner_file: str | None = self.default("BANNER_FILE", None)
         self.tor_banner_file: str | None = self.default("TOR_BANNER_FILE", self.banner_file)
         self.anon_logs: bool = self.boolean("ANON_LOGS", False)
@@ -262,6 +265,12 @@ class Env(EnvBase):
         if text.lower() not in BULK_SYNC_CHOICES:
             raise self.Error(f'unrecognised BULK_SYNC "{shown(text)}": set it to auto or off')
         return text.lower()
+
+    def _serve_always(self) -> bool:
+        text = self.default("SERVE", SERVE_CHOICES[0])
+        if text.lower() not in SERVE_CHOICES:
+            raise self.Error(f'unrecognised SERVE "{shown(text)}": set it to caught-up or always')
+        return text.lower() == SERVE_CHOICES[1]
 
     def _zmq_addresses(self, envvar: str, setting: str) -> list[str]:
         """Return where nodes publish; ``setting`` is the name of the node's option."""

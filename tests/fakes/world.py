@@ -22,6 +22,7 @@ def make_env(
     cache_MB=100,
     indexer="auto",
     bulk_sync="auto",
+    serve_always=False,
 ):
     return SimpleNamespace(
         db_dir=str(db_dir),
@@ -33,6 +34,7 @@ def make_env(
         daemon_poll_interval_blocks_msec=10,
         indexer=indexer,
         bulk_sync=bulk_sync,
+        serve_always=serve_always,
     )
 
 

@@ -108,6 +108,9 @@ class TableSession(Subscriber, Protocol):
     def set_limits(self, limits: SessionLimits) -> None:
         """Change the limits of the session."""
 
+    def set_request_handlers(self, ptuple: tuple[int, ...]) -> None:
+        """Serve the requests of a protocol version from now on."""
+
     def set_cost_decay(self, per_sec: float) -> None:
         """Set how fast the cost decays."""
 
@@ -183,6 +186,12 @@ class SessionTable:
             self.sessions.discard(session)
             self.totals.ended(session)
         self.groups.leave(session)
+
+    def renew_handlers(self) -> None:
+        """Have each session serve all requests of its protocol version from now on."""
+        for session in self.sessions:
+            if session.limited:
+                session.set_request_handlers(session.protocol_tuple)
 
     def leniency(self, host: IPv4Address | IPv6Address | str) -> float:
         """Return the factor by which the costs of clients of an address are divided."""
