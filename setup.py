@@ -43,6 +43,7 @@ EXTRAS = {
         "cython>=3.0,<4",
         "hypothesis>=6.100,<7",
         "mypy>=1.10,<3",
+        "proxy-protocol==0.11.3",
         "pytest>=8,<10",
         "pytest-asyncio>=0.24,<2",
         "pytest-timeout>=2.3,<3",
@@ -53,6 +54,7 @@ EXTRAS = {
     # The tests that run on every supported Python, for `make test-all`.
     "test-unit": [
         "hypothesis>=6.100,<7",
+        "proxy-protocol==0.11.3",
         "pytest>=8,<10",
         "pytest-asyncio>=0.24,<2",
         "pytest-timeout>=2.3,<3",

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any
 
 from aiorpcx import Service, ServicePart
@@ -45,6 +45,14 @@ RESERVED_FILES = 350
 # The limit of Windows, which has no call to read it.
 MAX_SESSIONS_WITHOUT_RESOURCE = 512
 
+# Proxies in a row between a client and the server.
+MAX_PROXY_DEPTH = 4
+# Of MAX_SESSIONS: so many more are kept for trusted clients, and for connections whose PROXY header
+# has not arrived.
+EXTRA_SESSIONS_PART = 10
+# Whose PROXY headers are believed by default.
+LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1"))
+
 DB_ENGINES = ("leveldb", "rocksdb")
 INDEXERS = ("auto", "compiled", "python")
 #: values of BULK_SYNC
@@ -72,6 +80,14 @@ OBSOLETE = (
     "REPORT_TCP_PORT_TOR",
     "REPORT_SSL_PORT_TOR",
 )
+
+
+def parse_weight(text: str) -> float:
+    """Return a number from 0 to 1.  Raise ValueError if it is none."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError("set a number from 0 to 1")
+    return value
 
 
 class ServiceError(OperatorError):
@@ -173,9 +189,15 @@ class Env(EnvBase):
             "ZMQ_MEMPOOL_ADDRESS", "zmqpubrawtx or zmqpubsequence"
         )
         self.daemon_wait_for_blocks: bool = self.boolean("DAEMON_WAIT_FOR_BLOCKS", True)
+        #: networks whose clients have no cost, and may connect beyond MAX_SESSIONS
+        self.trusted_clients: list[Network] = self.custom("TRUSTED_CLIENTS", [], parse_networks)
         self.max_sessions: int = self.sane_max_sessions()
         #: Connections of one subnet, as cost groups have them.
         self.max_sessions_per_subnet: int = self.integer("MAX_SESSIONS_PER_SUBNET", 100, minimum=1)
+        #: Those of one address, of IPv6 a network of 64 bits.
+        self.max_sessions_per_address: int = self.integer(
+            "MAX_SESSIONS_PER_ADDRESS", self.max_sessions_per_subnet, minimum=1
+        )
 
     def _read_cost_limits(self) -> None:
         self.cost_soft_limit: int = self.integer("COST_SOFT_LIMIT", 1000, minimum=0)
@@ -207,6 +229,21 @@ class Env(EnvBase):
         #: networks that may reach rpc services, in addition to this machine
         self.rpc_allow: list[Network] = self.custom("RPC_ALLOW", [], parse_networks)
         self._check_rpc_services()
+        self._read_proxy_settings()
+
+    def _read_proxy_settings(self) -> None:
+        #: services whose connections begin with a PROXY header
+        self.proxy_protocol: list[Service] = self._listed_services("PROXY_PROTOCOL")
+        #: networks whose PROXY headers are believed
+        self.proxy_trusted: list[Network] = self.custom(
+            "PROXY_TRUSTED", list(LOOPBACK), parse_networks
+        )
+        #: PROXY headers of a connection, one for each proxy in a row
+        self.proxy_depth: int = self.integer("PROXY_DEPTH", 1, minimum=1, maximum=MAX_PROXY_DEPTH)
+        #: services whose clients are all trusted
+        self.trusted_services: list[Service] = self._listed_services("TRUSTED_SERVICES")
+        #: the part of each other's cost that clients of different Tor circuits bear
+        self.tor_group_weight: float = self.custom("TOR_GROUP_WEIGHT", 0.1, parse_weight)
 
     # Single settings
 
@@ -327,13 +364,21 @@ class Env(EnvBase):
         file_limit = self._raise_open_file_limit()
         if file_limit is None:
             return wanted
-        allowed = max(0, min(wanted, file_limit - RESERVED_FILES))
+        room = file_limit - RESERVED_FILES
+        if self._may_exceed():
+            room = room * EXTRA_SESSIONS_PART // (EXTRA_SESSIONS_PART + 1)
+        allowed = max(0, min(wanted, room))
         if allowed < wanted:
             self.logger.warning(
                 f"lowered maximum sessions from {wanted:,d} to {allowed:,d} "
                 f"because your open file limit is {file_limit:,d}"
             )
         return allowed
+
+    def _may_exceed(self) -> bool:
+        """Return whether connections beyond MAX_SESSIONS are possible."""
+        variables = ("PROXY_PROTOCOL", "TRUSTED_CLIENTS", "TRUSTED_SERVICES")
+        return any(self.default(name, "").strip() for name in variables)
 
     # Services
 
@@ -376,18 +421,32 @@ class Env(EnvBase):
             seen.add(service.address)
         return services
 
+    @classmethod
+    def _default_part(cls, protocol: str | None, part: ServicePart) -> Any:
+        """Return the part of a service that its entry in SERVICES leaves out; None without one."""
+        if protocol == "rpc":
+            return {ServicePart.HOST: "localhost", ServicePart.PORT: 8000}.get(part)
+        if protocol in cls.KNOWN_PROTOCOLS and part is ServicePart.HOST:
+            return "all_interfaces"
+        return None
+
+    def _listed_services(self, envvar: str) -> list[Service]:
+        """Return the services of SERVICES that another variable lists, for clients only."""
+        services = self._parse_services(envvar, self._default_part)
+        for service in services:
+            if service.protocol == "rpc":
+                raise ServiceError(
+                    f"bad protocol for {envvar}: rpc; it is for services of clients only"
+                )
+            if service not in self.services:
+                raise ServiceError(
+                    f"{envvar} has {service}, which is not in SERVICES: write entries as there"
+                )
+        return services
+
     def services_to_run(self) -> list[Service]:
         """Return the services of SERVICES, defaults filled in."""
-        defaults: dict[str | None, dict[ServicePart, Any]] = {
-            protocol: {ServicePart.HOST: "all_interfaces"}
-            for protocol in self.KNOWN_PROTOCOLS - {"rpc"}
-        }
-        defaults["rpc"] = {ServicePart.HOST: "localhost", ServicePart.PORT: 8000}
-
-        def default_part(protocol: str | None, part: ServicePart) -> Any:
-            return defaults.get(protocol, {}).get(part)
-
-        services = self._parse_services("SERVICES", default_part)
+        services = self._parse_services("SERVICES", self._default_part)
         for service in services:
             if isinstance(service, UnixService):
                 continue

@@ -49,24 +49,28 @@ class Listening:
         await self.listeners.start(self._wallets)
 
     async def run(self) -> None:
-        """Stop listening at MAX_SESSIONS, resume when there is room; until cancelled."""
+        """Stop listening at MAX_SESSIONS, resume when there is room; until cancelled.
+
+        Where a trusted client may come, listening goes on.
+        """
         maximum, admission = self._max_sessions, self.admission
+        closing = [item for item in self._wallets if not admission.trust.stays_open(item)]
         low_mark = maximum * 19 // 20
         while True:
             await self._changed.wait()
             self._changed.clear()
-            if not admission.is_full():
+            if not closing or not admission.is_full():
                 continue
             self._logger.info(
                 f"maximum sessions {maximum:,d} reached, stopping new connections until "
                 f"count drops to {low_mark:,d}"
             )
-            self.listeners.stop(self._wallets)
+            self.listeners.stop(closing)
             while admission.count > low_mark and not admission.can_evict():
                 await wait_for_event(self._changed, EVICTION_CHECK_SECS)
                 self._changed.clear()
             self._logger.info("resuming listening for incoming connections")
-            await self.listeners.resume(self._wallets)
+            await self.listeners.resume(closing)
 
     def stop(self) -> None:
         """Stop listening; connections go on."""

@@ -155,4 +155,5 @@ def _groups(env: Env) -> session_groups.SessionGroups:
         env.session_group_by_subnet_ipv6,
         # Without a range between the limits no session is limited.
         env.cost_hard_limit if env.cost_hard_limit > env.cost_soft_limit else 0,
+        env.tor_group_weight,
     )

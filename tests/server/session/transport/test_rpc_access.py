@@ -161,12 +161,14 @@ class Accepted:
 class Refusing:
     """The admission of a server: notes who came as far as that, and refuses."""
 
+    header_count, is_trusted = 0, False
+
     def __init__(self):
         self.asked = []
         self.admission = self
 
-    def admit(self, host, *, is_rpc):
-        assert is_rpc
+    def admit(self, host, *, is_rpc, is_proxied, is_trusted):
+        assert (is_rpc, is_proxied, is_trusted) == (True, False, False)
         self.asked.append(host)
 
 
