@@ -20,14 +20,17 @@ from electrumx.lib.env_base import EnvBase, shown
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.protocol_versions import ProtocolVersion, maximum_of
 from electrumx.lib.util import class_logger
+from electrumx.server.engine_choice import ENGINE_MODULES, default_engine
+from electrumx.server.memory_limits import default_cache_mb, memory_mb, physical_memory_mb
 from electrumx.server.services import (
+    OPERATOR_PORTS,
     Network,
     UnixService,
     is_local,
     parse_networks,
     parse_unix_service,
 )
-from electrumx.server.setting_hints import physical_memory_mb, setting_hints
+from electrumx.server.setting_hints import setting_hints
 
 
 def _resource_module() -> Any:
@@ -42,6 +45,10 @@ resource = _resource_module()
 
 # Open files that are not sessions: database tables, listeners, the daemon, peers.
 RESERVED_FILES = 350
+# The longest READY_DRAIN_SECS: supervisors kill a server that takes much longer to stop.
+MAX_DRAIN_SECS = 3600
+# What counts as the open files that are left where the system sets no limit.
+UNLIMITED_FILES = 1 << 20
 # The limit of Windows, which has no call to read it.
 MAX_SESSIONS_WITHOUT_RESOURCE = 512
 
@@ -53,7 +60,6 @@ EXTRA_SESSIONS_PART = 10
 # Whose PROXY headers are believed by default.
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1"))
 
-DB_ENGINES = ("leveldb", "rocksdb")
 INDEXERS = ("auto", "compiled", "python")
 #: values of BULK_SYNC
 BULK_SYNC_CHOICES = ("auto", "off")
@@ -102,7 +108,7 @@ class Env(EnvBase):
 
     PD_OFF, PD_SELF, PD_ON = ("OFF", "SELF", "ON")
     SSL_PROTOCOLS = frozenset({"ssl", "wss"})
-    KNOWN_PROTOCOLS = frozenset({"ssl", "tcp", "ws", "wss", "rpc"})
+    KNOWN_PROTOCOLS = frozenset({"ssl", "tcp", "ws", "wss", *OPERATOR_PORTS})
 
     def __init__(self, coin: type[Coin] | None = None) -> None:
         super().__init__()
@@ -112,10 +118,14 @@ class Env(EnvBase):
         self.daemon_url: str = self.required(
             "DAEMON_URL", "set it to http://user:password@host:port/ of your node"
         )
+        #: lists with commas: files with the logins of nodes whose URLs have none
+        self.daemon_cookie_file: str = self.default("DAEMON_COOKIE_FILE", "")
+        self.daemon_password_file: str = self.default("DAEMON_PASSWORD_FILE", "")
         self.coin: type[Coin] = coin or self._coin()
         self._read_peer_settings()
         self._read_settings()
         self._read_limits()
+        self._read_ready_limits()
         self._read_cost_limits()
         self._read_services()
         #: warnings about settings that probably do not mean what the operator thinks
@@ -191,12 +201,23 @@ class Env(EnvBase):
         self.daemon_wait_for_blocks: bool = self.boolean("DAEMON_WAIT_FOR_BLOCKS", True)
         #: networks whose clients have no cost, and may connect beyond MAX_SESSIONS
         self.trusted_clients: list[Network] = self.custom("TRUSTED_CLIENTS", [], parse_networks)
+        #: open files that neither sessions nor RESERVED_FILES need; the database may have some
+        self.spare_files: int = 0
         self.max_sessions: int = self.sane_max_sessions()
         #: Connections of one subnet, as cost groups have them.
         self.max_sessions_per_subnet: int = self.integer("MAX_SESSIONS_PER_SUBNET", 100, minimum=1)
         #: Those of one address, of IPv6 a network of 64 bits.
         self.max_sessions_per_address: int = self.integer(
             "MAX_SESSIONS_PER_ADDRESS", self.max_sessions_per_subnet, minimum=1
+        )
+
+    def _read_ready_limits(self) -> None:
+        #: when /readyz and getinfo report that wallets are better served elsewhere
+        self.ready_max_lag: int = self.integer("READY_MAX_LAG", 2, minimum=0)  # blocks
+        self.ready_node_secs: int = self.integer("READY_NODE_SECS", 120, minimum=1)
+        #: between reporting that the server stops, and stopping
+        self.ready_drain_secs: int = self.integer(
+            "READY_DRAIN_SECS", 0, minimum=0, maximum=MAX_DRAIN_SECS
         )
 
     def _read_cost_limits(self) -> None:
@@ -257,15 +278,17 @@ class Env(EnvBase):
         return self.PD_ON
 
     def _db_engine(self) -> str:
-        engine = self.default("DB_ENGINE", "leveldb")
-        if engine.lower() not in DB_ENGINES:
+        engine = self.default("DB_ENGINE", None)
+        if engine is None:
+            return default_engine(self.db_dir)
+        if engine.lower() not in ENGINE_MODULES:
             raise self.Error(
                 f'unrecognised DB engine "{shown(engine)}": set DB_ENGINE to leveldb or rocksdb'
             )
         return engine
 
     def _cache_mb(self) -> int:
-        value = self.integer("CACHE_MB", 1200, minimum=1)
+        value = self.integer("CACHE_MB", default_cache_mb(memory_mb()), minimum=1)
         memory = physical_memory_mb()
         if self.default("CACHE_MB", None) is not None and memory is not None and value > memory:
             raise self.Error(
@@ -363,11 +386,13 @@ class Env(EnvBase):
             return MAX_SESSIONS_WITHOUT_RESOURCE
         file_limit = self._raise_open_file_limit()
         if file_limit is None:
+            self.spare_files = UNLIMITED_FILES
             return wanted
-        room = file_limit - RESERVED_FILES
+        room = max(0, file_limit - RESERVED_FILES)
         if self._may_exceed():
             room = room * EXTRA_SESSIONS_PART // (EXTRA_SESSIONS_PART + 1)
-        allowed = max(0, min(wanted, room))
+        allowed = min(wanted, room)
+        self.spare_files = room - allowed
         if allowed < wanted:
             self.logger.warning(
                 f"lowered maximum sessions from {wanted:,d} to {allowed:,d} "
@@ -424,8 +449,9 @@ class Env(EnvBase):
     @classmethod
     def _default_part(cls, protocol: str | None, part: ServicePart) -> Any:
         """Return the part of a service that its entry in SERVICES leaves out; None without one."""
-        if protocol == "rpc":
-            return {ServicePart.HOST: "localhost", ServicePart.PORT: 8000}.get(part)
+        if protocol in OPERATOR_PORTS:
+            port = OPERATOR_PORTS[protocol]
+            return {ServicePart.HOST: "localhost", ServicePart.PORT: port}.get(part)
         if protocol in cls.KNOWN_PROTOCOLS and part is ServicePart.HOST:
             return "all_interfaces"
         return None
@@ -434,9 +460,10 @@ class Env(EnvBase):
         """Return the services of SERVICES that another variable lists, for clients only."""
         services = self._parse_services(envvar, self._default_part)
         for service in services:
-            if service.protocol == "rpc":
+            if service.protocol in OPERATOR_PORTS:
                 raise ServiceError(
-                    f"bad protocol for {envvar}: rpc; it is for services of clients only"
+                    f"bad protocol for {envvar}: {service.protocol}; "
+                    "it is for services of clients only"
                 )
             if service not in self.services:
                 raise ServiceError(
@@ -475,9 +502,10 @@ class Env(EnvBase):
         return services
 
     def _check_report_service(self, service: Service) -> None:
-        if service.protocol == "rpc":
+        if service.protocol in OPERATOR_PORTS:
             raise ServiceError(
-                "bad protocol for REPORT_SERVICES: rpc; it is for this machine's administrator only"
+                f"bad protocol for REPORT_SERVICES: {service.protocol}; "
+                "it is for this machine's administrator only"
             )
         host = service.host
         if isinstance(host, (IPv4Address, IPv6Address)):

@@ -5,10 +5,10 @@ cannot be changed, so the log warns of their effects.  Pure but for ``memory_mb`
 """
 
 import difflib
-import os
 from collections.abc import Iterable, Mapping
 
 from electrumx.lib.env_base import shown
+from electrumx.server.memory_limits import memory_mb, needed_mb
 
 #: the variables of the manual, which a test compares
 KNOWN = (
@@ -31,7 +31,9 @@ KNOWN = (
     *("TOR_PROXY_PORT", "PROTOCOL_MAX", "WATCHDOG_PID", "WATCHDOG_USEC", "ZMQ_BLOCK_ADDRESS"),
     *("PROXY_DEPTH", "PROXY_PROTOCOL", "PROXY_TRUSTED", "TOR_GROUP_WEIGHT", "TRUSTED_CLIENTS"),
     *("TRUSTED_SERVICES", "MAX_SESSIONS_PER_ADDRESS"),
+    *("DAEMON_COOKIE_FILE", "DAEMON_PASSWORD_FILE"),
     *("DAEMON_WAIT_FOR_BLOCKS", "MAX_SESSIONS_PER_SUBNET", "ZMQ_MEMPOOL_ADDRESS"),
+    *("READY_DRAIN_SECS", "READY_MAX_LAG", "READY_NODE_SECS"),
 )
 BOOLEANS = ("ALLOW_ROOT", "ANON_LOGS", "FORCE_PROXY", "PEER_ANNOUNCE")
 _MEANT_AS_FALSE = frozenset({"0", "no", "n", "false", "f", "off", "none"})
@@ -43,10 +45,6 @@ _OTHERS = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR"})
 _SIMILARITY = 0.85
 _LEAST_LENGTH = 6
 _MOST_NAMED = 10
-
-# The process takes at most a quarter more than the cache, and so many megabytes.
-_PROGRAM_MB = 250
-_CGROUP_LIMIT = "/sys/fs/cgroup/memory.max"
 
 
 def _plain(name: str) -> str:
@@ -115,29 +113,10 @@ def setting_hints(
 
 
 def _cache_hint(cache_mb: int, memory: int | None) -> str:
-    needed = cache_mb * 5 // 4 + _PROGRAM_MB
+    needed = needed_mb(cache_mb)
     if memory is None or needed <= memory:
         return ""
     return (
         f"CACHE_MB is {cache_mb:,d}, with which the server takes up to {needed:,d} MB, and there "
         f"are {memory:,d} MB of memory: it may be killed during the initial sync; set a lower value"
     )
-
-
-def physical_memory_mb() -> int | None:
-    """Return the machine's memory in megabytes; None where the system does not report it."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1_000_000
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
-def memory_mb() -> int | None:
-    """Return the memory in megabytes that the process may use: the machine's, or its cgroup's."""
-    found = [physical_memory_mb()]
-    try:
-        with open(_CGROUP_LIMIT) as file:
-            found.append(int(file.read()) // 1_000_000)
-    except (OSError, ValueError):
-        pass  # no cgroup, or "max"
-    return min((size for size in found if size), default=None)

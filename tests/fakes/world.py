@@ -29,6 +29,7 @@ def make_env(
         coin=coin,
         reorg_limit=reorg_limit,
         cache_MB=cache_MB,
+        spare_files=0,
         daemon_poll_interval_blocks_msec=10,
         indexer=indexer,
         bulk_sync=bulk_sync,

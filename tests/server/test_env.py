@@ -10,6 +10,7 @@ from electrumx.lib.env_base import EnvBase
 from electrumx.lib.errors import OperatorError
 from electrumx.server import env as env_module
 from electrumx.server.env import OBSOLETE, Env, ServiceError
+from electrumx.server.memory_limits import needed_mb
 
 BITCOIN = Coin.lookup_coin_class("Bitcoin", "mainnet")
 UNLIMITED = -1
@@ -39,6 +40,8 @@ class FakeResource:
 def base(bare_environment):
     """Set only the required variables; return the setter."""
     bare_environment.setattr(env_module, "resource", FakeResource())
+    # Defaults are those of a machine that is large enough.
+    bare_environment.setattr(env_module, "memory_mb", lambda: 16_000)
     for name, value in {
         "DB_DIRECTORY": "/some/dir",
         "DAEMON_URL": "http://user:secret@host:321/",
@@ -134,7 +137,6 @@ def test_an_integer_has_default_and_bounds(base, envvar, attr, default, least, g
 
 def test_a_cache_larger_than_the_machines_memory_is_refused(base):
     base.setattr(env_module, "physical_memory_mb", lambda: 1000)
-    assert Env().cache_MB == 1200
     base.setenv("CACHE_MB", "1000")
     assert Env().cache_MB == 1000
     base.setenv("CACHE_MB", "1001")
@@ -143,6 +145,28 @@ def test_a_cache_larger_than_the_machines_memory_is_refused(base):
     )
     base.setattr(env_module, "physical_memory_mb", lambda: None)
     assert Env().cache_MB == 1001
+
+
+@pytest.mark.parametrize(
+    ("memory", "cache"), [(None, 1200), (16_000, 1200), (2_919, 1200), (2_000, 760), (100, 20)]
+)
+def test_the_default_cache_suits_the_memory(base, memory, cache):
+    base.setattr(env_module, "memory_mb", lambda: memory)
+    assert Env().cache_MB == cache
+    if memory and cache > 20:
+        assert needed_mb(cache) <= 0.6 * memory
+    base.setenv("CACHE_MB", "300")
+    assert Env().cache_MB == 300
+
+
+def test_the_database_gets_the_open_files_that_are_left(base):
+    limits = base.setattr
+    limits(Env, "_raise_open_file_limit", lambda self: 5000)
+    assert Env().spare_files == 5000 - 350 - 1000
+    limits(Env, "_raise_open_file_limit", lambda self: 1000)
+    assert Env().spare_files == 0
+    limits(Env, "_raise_open_file_limit", lambda self: None)
+    assert Env().spare_files > 100_000
 
 
 def test_doubtful_settings_are_kept_for_the_log(base):
@@ -224,6 +248,7 @@ def test_peer_discovery_has_three_values(base, value, expected):
 
 
 def test_the_database_engine_is_one_of_two(base):
+    base.setenv("DB_ENGINE", "leveldb")
     assert Env().db_engine == "leveldb"
     base.setenv("DB_ENGINE", "RocksDB")
     assert Env().db_engine == "RocksDB"

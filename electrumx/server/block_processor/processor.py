@@ -45,6 +45,7 @@ from electrumx.lib.log_text import printable
 from electrumx.lib.tasks import wait_for_event
 from electrumx.server.block_processor.block_parser import BlockParser, ParsedBlock
 from electrumx.server.block_processor.bulk_sync_task import BulkSyncTask
+from electrumx.server.block_processor.cache_policy import known_bytes_to_keep
 from electrumx.server.block_processor.chain_state import ChainState
 from electrumx.server.block_processor.compaction_tasks import (
     EngineCompactionTask,
@@ -57,12 +58,14 @@ from electrumx.server.block_processor.errors import (
     UndoMissingError,
 )
 from electrumx.server.block_processor.flush_scheduler import FlushScheduler
+from electrumx.server.block_processor.index_stats import IndexStats
 from electrumx.server.block_processor.indexer import ParsedTx, Unspendable
 from electrumx.server.block_processor.prefetcher import Prefetcher, above_text
 from electrumx.server.block_processor.reorg import ReorgFinder
 from electrumx.server.block_processor.strategies import InOrderStrategy, Strategy
 from electrumx.server.block_processor.sync_progress import SyncProgress
 from electrumx.server.block_processor.tip_reporter import TipReporter
+from electrumx.server.block_processor.warm_up import WarmUp
 from electrumx.server.daemon.client import Daemon, DaemonError
 from electrumx.server.daemon.jsonrpc import pulse
 from electrumx.server.daemon.responses import in_parts
@@ -70,6 +73,7 @@ from electrumx.server.db import DB, DBError
 from electrumx.server.env import Env
 from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
 from electrumx.server.runtime.fault_points import fault_point
+from electrumx.server.runtime.server_state import IndexProgress
 
 __all__ = ["BlockProcessor", "ChainError", "ParsedBlock", "Prefetcher", "UndoMissingError"]
 
@@ -94,7 +98,15 @@ class BlockProcessor:
         self.strategy = strategy = self.make_strategy()
         compiled = self._make_compiled_index(strategy)
         self.state = ChainState(
-            coin, db, env.reorg_limit, strategy, compiled, height, logger, steps=self
+            coin,
+            db,
+            env.reorg_limit,
+            strategy,
+            compiled,
+            height,
+            logger,
+            steps=self,
+            known_bytes=known_bytes_to_keep(env.cache_MB * 1_000_000),
         )
         self.parser = BlockParser(compiled.parse if compiled else coin.block)
         self.progress = SyncProgress(coin, self.state, env.cache_MB, height, logger)
@@ -104,12 +116,14 @@ class BlockProcessor:
         self.reorg_finder = ReorgFinder(
             coin, self.state, db, daemon, env.reorg_limit, strategy.reorg_margin, logger
         )
+        self.stats = IndexStats()
         self.reports = TipReporter(self.state, db, height, notifications)
         #: of each reorg: the height up to which it left the chain as it was
         self.forks: list[int] = self.reports.forks
         self.bulk_sync = BulkSyncTask(env, db, daemon, self.state, strategy)
         self.row_compaction = RowCompactionTask(db, self.flush_scheduler)
         self.engine_compaction = EngineCompactionTask(db, self.state.lock, logger)
+        self.warm_up = WarmUp(db, self.state, self.flush_scheduler, logger)
 
         self.blocks_event = asyncio.Event()
         self.poll_secs = env.daemon_poll_interval_blocks_msec / 1000
@@ -124,6 +138,8 @@ class BlockProcessor:
         self._incoherent = False
         #: whether the daemon's chain was seen to differ from ours, at our height or below
         self._reorg_seen = False
+        #: whether the database was opened
+        self._opened = False
         #: number of blocks that the operator asked to replace
         self._forced_reorg: int | None = None
 
@@ -185,6 +201,25 @@ class BlockProcessor:
         """Whether the daemon's chain was caught up with, and the database is open for serving."""
         return self.state.caught_up
 
+    def index_progress(self) -> IndexProgress | None:
+        """Return how far the index is; None while the database is not open."""
+        if not self._opened:
+            return None
+        db, bulk = self.db, self.bulk_sync.progress
+        if bulk is not None:
+            return IndexProgress(
+                bulk.height, -1, self.tx_count, bulk.percent, bulk.phase, bulk.eta, first_sync=True
+            )
+        return IndexProgress(
+            self.height,
+            db.db_height,
+            self.tx_count,
+            self.progress.percent(),
+            None,
+            self.progress.eta_secs(),
+            db.first_sync,
+        )
+
     @property
     def forks_ended(self) -> int:
         """How many of the reorgs led to the reported tip."""
@@ -243,6 +278,7 @@ class BlockProcessor:
             asyncio.ensure_future(self._watch_tip()),
             asyncio.ensure_future(self.reports.run()),
             asyncio.ensure_future(self.row_compaction.run()),
+            asyncio.ensure_future(self._keep_warm(caught_up_event)),
         ]
         try:
             done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -259,6 +295,12 @@ class BlockProcessor:
             for failure in failures:
                 if isinstance(failure, OperatorError):
                     raise failure
+
+    async def _keep_warm(self, caught_up_event: asyncio.Event) -> None:
+        """Know the UTXOs of recent blocks, once the chain is caught up with."""
+        await caught_up_event.wait()
+        await self.warm_up.run(self.backed_up_event)
+        await asyncio.get_running_loop().create_future()
 
     async def _shut_down(self, failed: bool) -> None:
         """Flush, unless a task failed, and close the database."""
@@ -281,6 +323,7 @@ class BlockProcessor:
         await self.db.open_for_sync(fetch_blocks)
         self.state.read_committed()
         self.progress.start()
+        self._opened = True
 
     async def _fetch_blocks(self, hex_hashes: Sequence[str]) -> Sequence[bytes]:
         try:
@@ -290,9 +333,11 @@ class BlockProcessor:
 
     async def _process_prefetched_blocks(self, caught_up_event: asyncio.Event) -> None:
         if not self.replaces_steps():
+            start, height = time.monotonic(), self.height
             await self.bulk_sync.run(
                 self.prefetcher, self.parser, self.refuse_if_repeated, self.RETRY_SECS
             )
+            self.stats.indexed(self.height - height, time.monotonic() - start)
         while True:
             if self.height == self.daemon.cached_height() and not self.caught_up:
                 await self._first_caught_up()
@@ -404,8 +449,10 @@ class BlockProcessor:
             self.reports.add_step(prev_tip, await asyncio.to_thread(state.step_of, blocks))
             pulse(self.processed_event)
         await self.flush_scheduler.flush_if_due()
+        elapsed = time.monotonic() - start
+        self.stats.indexed(len(blocks), elapsed)
         if not self.db.first_sync:
-            self._log_processed(blocks, time.monotonic() - start)
+            self._log_processed(blocks, elapsed)
         if state.caught_up:
             self.reports.blocks_advanced(blocks[-1].header)
             pulse(self.advanced_event)
@@ -474,6 +521,7 @@ class BlockProcessor:
             # All or nothing: the operator may only have named the wrong node.
             await self.flush_scheduler.run_locked(self.state.read_undo_items, start)
             self.reports.reorg_begins(start - 1)
+            self.stats.undone(start, count)
             last = start + count - 1
             plural = "" if count == 1 else "s"
             self.logger.info(

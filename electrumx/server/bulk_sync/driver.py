@@ -496,10 +496,10 @@ class BulkSync:
     def _fill_stores(self, merge: Merge) -> None:
         folder, manifest = self.workspace.folder, self.workspace.manifest
         self.scan.count_time()
-        db_class = self.db.stores.engine
-        utxo_store = db_class(str(folder / "utxo"), True)
+        stores = self.db.stores
+        utxo_store = stores.new_utxo_store(folder / "utxo", True)
         try:
-            hist_store = db_class(str(folder / "hist"), True, compressible=False)
+            hist_store = stores.new_hist_store(folder / "hist", True)
             try:
                 for store in (utxo_store, hist_store):
                     store.begin_bulk_load()

@@ -37,6 +37,7 @@ from electrumx.server.storage.base import Storage
 from electrumx.server.storage.gate import StoreGate
 from electrumx.server.storage.schema import (
     HIST_KEY_LEN,
+    HIST_LOOKUP_LEN,
     HIST_STATE_KEY,
     HIST_VERSION,
     MAX_FLUSH_ID,
@@ -47,6 +48,7 @@ from electrumx.server.storage.schema import (
     hist_key,
     hist_key_flush_id,
 )
+from electrumx.server.storage.tuning import Tuning
 
 
 class PendingHistory(Protocol):
@@ -89,6 +91,7 @@ class History:
         gate: StoreGate | None = None,
         set_utxo_flush_count: Callable[[int], None] = lambda _count: None,
         before_clearing: Callable[[], None] = lambda: None,
+        tuning: Tuning | None = None,
     ) -> None:
         """``gate``: of the database that the store is part of; without it, a gate of its own.
 
@@ -108,6 +111,7 @@ class History:
         self.gate = gate or StoreGate()
         self.set_utxo_flush_count = set_utxo_flush_count
         self._before_clearing = before_clearing
+        self._tuning = tuning
 
     # -- opening
 
@@ -157,8 +161,7 @@ class History:
         ``utxo_flush_count`` and ``tx_count`` are the flushes and transactions that the ``utxo``
         store has seen; ``name`` is the store's folder.  Raise DBError if it cannot be used.
         """
-        # Hashes and numbers: a sixth smaller at most.
-        self.db = db_class(name, for_sync, compressible=False)
+        self.db = self.new_store(db_class, name, for_sync)
         self._read_state()
         if self.state.db_version != HIST_VERSION:
             upgrade.upgrade_history(self.db, self.state, self.logger)
@@ -166,6 +169,17 @@ class History:
         self.clear_excess(utxo_flush_count, tx_count)
         self._repair_compaction(compacting)
         return self.flush_count
+
+    def new_store(self, db_class: type[Storage], name: str, for_sync: bool) -> Storage:
+        """Open a store of histories in a folder."""
+        return db_class(
+            name,
+            for_sync,
+            # Hashes and numbers: a sixth smaller at most.
+            compressible=False,
+            prefix_len=HIST_LOOKUP_LEN,
+            tuning=self._tuning,
+        )
 
     def close_db(self) -> None:
         """Close the store; harmless if it is closed."""

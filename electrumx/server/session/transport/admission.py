@@ -25,9 +25,11 @@ at the hard limit: these are refused at accept, before they cost a handshake.  B
 to exempt addresses (``session_groups.is_exempt``), behind which there may be a proxy with many clients,
 unless a proxy named them; the other limits do.  A connection that ends without a session is charged to the group of its address.
 
-The administrator's connections count too, but are limited only in number, ``MAX_RPC``.  Trusted clients
-(``trust``) count, and are never evicted; they, and unnamed connections, may exceed MAX_SESSIONS by
-a tenth.
+Banned addresses (``bans``) are refused at accept before anything else.
+
+The administrator's connections count too, but are limited only in number, ``MAX_RPC``; bans do not
+apply to them.  Trusted clients (``trust``) count, and are never evicted; they, and unnamed connections,
+may exceed MAX_SESSIONS by a tenth.
 
 Runs on the event loop.
 """
@@ -46,6 +48,7 @@ from electrumx.server.env import EXTRA_SESSIONS_PART, Env
 from electrumx.server.session.engine import prices, session_groups
 from electrumx.server.session.engine.origin import Host, Origin
 from electrumx.server.session.engine.session_groups import TOR_GROUP, UNKNOWN_GROUP
+from electrumx.server.session.transport.bans import BanList
 from electrumx.server.session.transport.crowds import Crowds
 from electrumx.server.session.transport.parties import ConnectionSession
 from electrumx.server.session.transport.trust import Trust
@@ -187,8 +190,11 @@ class Admission:
         groups: session_groups.SessionGroups,
         on_change: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        bans: BanList | None = None,
     ) -> None:
         """``on_change()`` is called when connections came, went or have another stage."""
+        #: networks that may not connect
+        self.bans = BanList() if bans is None else bans
         self.max_connections: int = env.max_sessions
         self.max_per_subnet: int = env.max_sessions_per_subnet
         self.max_per_address: int = env.max_sessions_per_address
@@ -226,6 +232,8 @@ class Admission:
         # Events to be logged: reason -> how often
         self._events: Counter[str] = Counter()
         self._log_time: float | None = None
+        #: the same events since the start
+        self.totals: Counter[str] = Counter()
         # Set when there is no connection, if a caller waits for that
         self._empty: asyncio.Event | None = None
 
@@ -269,8 +277,11 @@ class Admission:
         """
         address = None if host is None else parse_host(host)
         if is_proxied:
-            if not self.trust.is_proxy(address):
+            if address is None or not self.trust.is_proxy(address):
                 self._note("refused: not in PROXY_TRUSTED")
+                return None
+            if self.bans.is_banned(address):
+                self._note("refused: banned")
                 return None
             ticket = Ticket(None, UNNAMED, self._clock())
             # Also for the places of trusted clients.
@@ -413,6 +424,9 @@ class Admission:
 
     def _may_enter(self, ticket: Ticket) -> bool:
         address = ticket.address
+        if address is not None and self.bans.is_banned(address):
+            self._note("refused: banned")
+            return False
         if ticket.is_trusted:
             return True
         if address is not None and session_groups.is_exempt(address) and not ticket.is_forwarded:
@@ -597,6 +611,19 @@ class Admission:
             self._drop(ticket)
         return len(victims)
 
+    def drop_banned(self) -> int:
+        """Drop the connections without a session whose address is banned.  Return how many."""
+        victims = [
+            ticket
+            for ticket in self.pending
+            if not ticket.is_rpc
+            and ticket.address is not None
+            and self.bans.is_banned(ticket.address)
+        ]
+        for ticket in victims:
+            self._drop(ticket)
+        return len(victims)
+
     async def wait_empty(self, secs: float) -> bool:
         """Drop connections without a session, and wait for the others to end, at most so long.
 
@@ -622,6 +649,7 @@ class Admission:
     def _note(self, event: str) -> None:
         """Count an event; once in a while all of them are one line of the log."""
         self._events[event] += 1
+        self.totals[event] += 1
         now = self._clock()
         if self._log_time is None or now - self._log_time >= LOG_SECS:
             self._log_time = now

@@ -71,9 +71,8 @@ async def test_a_socket_that_a_killed_server_left_is_replaced(path):
 async def test_a_socket_at_which_another_server_answers_is_left_to_it(path, caplog):
     async with session_world(services=[UnixService(path)]):
         async with session_world(services=[UnixService(path)], ready=False) as second:
-            await asyncio.sleep(0)
+            await until(lambda: f"RPC server failed to listen on {path}: " in caplog.text)
             assert not second.manager.listeners.open
-        assert f"RPC server failed to listen on {path}: " in caplog.text
         assert "another server listens there" in caplog.text
         assert (await ask(path))["coin"] == "FakeCoin"
 
