@@ -99,6 +99,8 @@ class SessionManager:
             shared.table,
             peers.retry_banned,
             logger,
+            # A proxy that is banned takes all of its clients with it.
+            trusted=(*env.trusted_clients, *env.proxy_trusted),
         )
         # Parts of parts that are looked at from outside
         self.sessions, self.groups = shared.table.sessions, shared.table.groups

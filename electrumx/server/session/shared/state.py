@@ -178,4 +178,5 @@ def _groups(env: Env) -> session_groups.SessionGroups:
         env.session_group_by_subnet_ipv4,
         env.session_group_by_subnet_ipv6,
         group_hard_limit(env),
+        env.tor_group_weight,
     )
