@@ -77,6 +77,7 @@ from electrumx.server.db.database import DB
 from electrumx.server.env import Env
 from electrumx.server.runs.manifest import SCAN, SWAP, Run
 from electrumx.server.runs.records import UnmatchedSpendError
+from electrumx.server.runs.run_files import DamagedRunError
 from electrumx.server.runs.workspace import Workspace
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage.schema import HIST_STATE_KEY, STATE_KEY, DBError, HistState
@@ -470,6 +471,16 @@ class BulkSync:
             raise
         except UnmatchedSpendError as e:
             raise await asyncio.to_thread(self._explained, e) from e
+        except DamagedRunError as e:
+            raise await self._in_thread(self._drop_damaged, e) from e
+
+    def _drop_damaged(self, error: DamagedRunError) -> DBError:
+        """Keep the runs before a damaged one, if they are still whole; return the error to end with."""
+        runs = self.workspace.sound_runs(error.kind, error.section)
+        self._go_back(runs)
+        height = self.scan.height
+        rest = f"goes on from height {height:,d}" if runs else "begins again"
+        return DBError(f"{error}: check the disk; after the next start the initial sync {rest}")
 
     def _undo_blocks(self) -> UndoBlocks:
         """Return the blocks that may be undone, all of whose spends were numbered."""
