@@ -19,7 +19,7 @@ from aiorpcx.jsonrpc import ProtocolError
 import electrumx
 from electrumx.cli.logs import never_fail_to_encode
 from electrumx.lib.env_base import shown
-from electrumx.lib.text import groups_lines, peers_lines, sessions_lines
+from electrumx.lib.text import bans_lines, groups_lines, peers_lines, sessions_lines
 
 # Of the unit in contrib/systemd and of the container.
 DEFAULT_SOCKET = "/run/electrumx/rpc.sock"
@@ -34,6 +34,7 @@ DEFAULT_REORG_BLOCKS = 3
 
 # Commands without arguments, with their help.
 _SIMPLE_COMMANDS = {
+    "bans": "print the addresses and subnets that may not connect",
     "getinfo": "print a summary of the server's state",
     "groups": "print the groups of sessions",
     "peers": "print the peer servers known",
@@ -43,15 +44,48 @@ _SIMPLE_COMMANDS = {
 
 # How replies that are no plain JSON are printed.
 _PRINTERS: dict[str, Callable[[Any], Iterable[str]]] = {
+    "ban": iter,
+    "bans": bans_lines,
     "groups": groups_lines,
     "peers": peers_lines,
     "query": iter,
     "sessions": sessions_lines,
+    "unban": iter,
     "verify": lambda reply: reply["lines"],
 }
 
 # The finding of a command that succeeded, where that decides on the exit status.
-_FOUND: dict[str, Callable[[Any], bool]] = {"verify": lambda reply: bool(reply["sound"])}
+_FOUND: dict[str, Callable[[Any], bool]] = {
+    "ban": lambda reply: _all_done(reply),
+    "query": lambda reply: _all_done(reply),
+    "unban": lambda reply: _all_done(reply),
+    "verify": lambda reply: bool(reply["sound"]),
+}
+
+
+# How lines begin about an item that was not understood or not carried out.
+_NOT_DONE = ("unknown: ", "refused: ", "not saved: ")
+# Units of the time of a ban, in seconds.
+_UNIT_SECS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+DEFAULT_BAN_SECS = 86_400
+
+
+def _all_done(lines: Iterable[str]) -> bool:
+    """Return whether no line of a reply is about an item that was not carried out."""
+    return not any(line.startswith(_NOT_DONE) for line in lines)
+
+
+def duration(text: str) -> int | None:
+    """Return the seconds of a time such as ``30m`` or ``7d``, None for ``forever``."""
+    if text == "forever":
+        return None
+    number, unit = text[:-1], text[-1:]
+    if not (number.isascii() and number.isdecimal()) or unit not in _UNIT_SECS or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 30m, 24h, 7d or forever")
+    secs = int(number) * _UNIT_SECS[unit]
+    if not secs:
+        raise argparse.ArgumentTypeError("a ban of no time")
+    return secs
 
 
 @dataclass(frozen=True)
@@ -102,6 +136,11 @@ class Server:
         )
 
 
+def _absolute_paths(text: str) -> str:
+    """Return a list of paths with commas, made absolute; empty ones stay empty."""
+    return ",".join(os.path.abspath(path) if path else "" for path in text.split(","))
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; arguments that are not options are the params."""
     parser = argparse.ArgumentParser(
@@ -145,7 +184,15 @@ def make_parser() -> argparse.ArgumentParser:
     )
     command = add("daemon_url", "replace the URL of the node")
     command.add_argument(
-        "daemon_url", nargs="?", default="", help="default: DAEMON_URL of the server's environment"
+        "daemon_url", nargs="?", default="", help="default: DAEMON_URL of the server's settings"
+    )
+    command.add_argument(
+        "cookie_file",
+        nargs="?",
+        default="",
+        # The server's current directory is another one.
+        type=_absolute_paths,
+        help="the node's cookie file, on the server's machine, for a URL without user:password@",
     )
     for name, text, specials in (
         ("disconnect", "disconnect sessions", "all"),
@@ -155,6 +202,21 @@ def make_parser() -> argparse.ArgumentParser:
         command.add_argument(
             "session_ids", nargs="+", help=f"session ids, group names, or {specials}"
         )
+    command = add("ban", "refuse connections of addresses and subnets, and close those they have")
+    command.add_argument(
+        "--time",
+        dest="secs",
+        type=duration,
+        default=DEFAULT_BAN_SECS,
+        metavar="TIME",
+        help="such as 30m, 24h, 7d, or forever (default 24h)",
+    )
+    command.add_argument(
+        "--force", action="store_true", help="even if this machine or network is among them"
+    )
+    command.add_argument("items", nargs="+", help="addresses, or subnets such as 203.0.113.0/24")
+    command = add("unban", "lift bans")
+    command.add_argument("items", nargs="+", help="addresses and subnets as banned, or all")
     command = add("inspect_session", "print what there is to say of a client's session")
     command.add_argument("session_id", type=int, help="the number of the session")
     command = add("query", "look up scripts in the database")
@@ -209,6 +271,9 @@ def main(argv: list[str] | None = None) -> int:
     if command is None:
         parser.print_usage(sys.stderr)
         return 2
+    # An optional argument that is missing; servers of older versions do not know it.
+    if args.get("cookie_file") == "":
+        del args["cookie_file"]
     default_secs = LONG_TIMEOUT_SECS.get(command, DEFAULT_TIMEOUT_SECS)
     timeout_secs = default_secs if given_secs is None else given_secs
     try:

@@ -11,6 +11,7 @@ import os
 import sys
 
 from electrumx.cli.stopped import find_database, run_tool
+from electrumx.server.daemon.logins import LoginFiles
 from electrumx.server.db import DB
 from electrumx.server.env import Env
 from electrumx.server.maintenance.verify import Verdict, verify
@@ -22,7 +23,8 @@ async def _verify(db: DB, env: Env, deep: bool, logger: logging.Logger) -> Verdi
         lock = asyncio.Lock()
         if not env.daemon_url:
             return await verify(db, deep=deep, lock=lock, daemon=None, logger=logger)
-        async with env.coin.DAEMON(env.coin, env.daemon_url) as daemon:
+        files = LoginFiles.of(env)
+        async with env.coin.DAEMON(env.coin, env.daemon_url, login_files=files) as daemon:
             return await verify(db, deep=deep, lock=lock, daemon=daemon, logger=logger)
     finally:
         db.close_dbs()

@@ -25,7 +25,8 @@ class EagerFuture(Generic[T]):
 
     ``asyncio.Future`` schedules its callbacks for the next turn of the event loop.  One future with
     one callback costs 1.05 µs of processor time that way, and 0.42 µs here (Python 3.11), and the
-    callback runs a turn earlier.  Subclasses add ``__slots__``.
+    callback runs a turn earlier.  Subclasses add ``__slots__``; those of which each request makes one
+    set the fields themselves, as a call of this ``__init__`` takes a tenth of their life.
     """
 
     __slots__ = ("_callbacks", "_done", "_error", "_result")
@@ -43,6 +44,10 @@ class EagerFuture(Generic[T]):
     def cancelled(self) -> bool:
         """Return whether it ended by cancellation."""
         return isinstance(self._error, asyncio.CancelledError)
+
+    def failed(self) -> bool:
+        """Return whether it ended with an error, or by cancellation."""
+        return self._error is not None
 
     def exception(self) -> BaseException | None:
         """Return the error, None without one or before the end."""

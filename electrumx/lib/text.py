@@ -1,4 +1,4 @@
-"""Tables for people: sessions, session groups and peers, from the rows that LocalRPC returns.
+"""Tables for people: sessions, session groups, peers and bans, from the rows that LocalRPC returns.
 
 Pure; runs in the RPC client, and in the event loop for the periodic session log. Text that came
 from clients or peers is made printable here, so that it cannot steer a terminal.
@@ -23,6 +23,8 @@ _PEERS_FORMAT = (
     f"{{:<{_HOST_WIDTH}}} {{:<6}} {{:>5}} {{:>5}} {{:<17}} {{:>4}} {{:>4}} {{:>8}} {{:>11}} "
     f"{{:>11}} {{:>5}} {{:>{_SOURCE_WIDTH}}} {{:<15}}"
 )
+
+_BANS_FORMAT = "{:<43} {:>13} {:>13}"
 
 
 def _printable(value: Any) -> str:
@@ -131,3 +133,15 @@ def peers_lines(data: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     now = time.time()
     for item in data:
         yield fmt.format(*(_printable(cell) for cell in _peer_cells(item, now)))
+
+
+def bans_lines(data: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """Yield the lines of the table of bans; times count from now.
+
+    A row is the network, and when its ban began and ends (seconds since the epoch; None: no end).
+    """
+    yield _BANS_FORMAT.format("Network", "Banned for", "Time left")
+    now = time.time()
+    for network, since, until in data:
+        left = "no end" if until is None else formatted_time(max(0.0, until - now))
+        yield _BANS_FORMAT.format(_printable(network), formatted_time(now - since), left)

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 import aiorpcx
@@ -19,9 +20,9 @@ from electrumx.lib.errors import OperatorError
 from electrumx.lib.server_base import ServerBase
 from electrumx.lib.tasks import run_together
 from electrumx.lib.util import class_logger, version_string
-from electrumx.server.block_processor.prefetcher import above_text
 from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.daemon.client import Daemon
+from electrumx.server.daemon.logins import LoginFiles
 from electrumx.server.daemon.mempool_listing import Listing
 from electrumx.server.daemon.responses import block_hash
 from electrumx.server.daemon.tip_watcher import TipWatcher
@@ -33,6 +34,7 @@ from electrumx.server.notifications import Confirmed, Notifications
 from electrumx.server.runtime.compiled_modules import missing_modules, missing_modules_warning
 from electrumx.server.runtime.loop_lag import LoopLag
 from electrumx.server.runtime.sd_notify import Readiness
+from electrumx.server.runtime.server_state import ReadyLimits, ServerState
 from electrumx.server.session import SessionManager
 from electrumx.server.session.transport.preflight import check_services
 from electrumx.server.storage.schema import DBClosedError
@@ -119,6 +121,7 @@ class _Server:
     """The parts of a server, each given what it needs when it is constructed."""
 
     def __init__(self, env: Env, daemon: Daemon, shutdown_event: asyncio.Event) -> None:
+        self._env = env
         self._daemon = daemon
         self._notifications = Notifications()
         self._db = DB(env)
@@ -136,6 +139,14 @@ class _Server:
         )
         self._feed = MempoolFeed(env.coin, self._mempool, env.zmq_mempool_addresses)
         self._loop_lag = LoopLag()
+        #: the state that getinfo, the metrics and the service manager report
+        self.state = ServerState(
+            daemon.calls.contact,
+            daemon.cached_height,
+            self._processor.index_progress,
+            shutdown_event.is_set,
+            ReadyLimits(env.ready_max_lag, env.ready_node_secs),
+        )
         self._manager = SessionManager(
             env,
             self._db,
@@ -144,8 +155,35 @@ class _Server:
             self._mempool,
             shutdown_event,
             loop_lag=self._loop_lag,
+            server_state=self.state,
         )
         self._caught_up_event = asyncio.Event()
+
+    def metrics(self) -> AbstractAsyncContextManager[object]:
+        """Return the metrics service, which listens in an ``async with`` block.
+
+        It outlives the other services: what the server does while it stops shows there, too.
+        """
+        if not any(service.protocol == "metrics" for service in self._env.services):
+            return nullcontext()
+        # Its libraries take a while to load.
+        from electrumx.server.metrics.disk import DiskUse
+        from electrumx.server.metrics.endpoints import MetricsService
+        from electrumx.server.metrics.sources import Sources
+
+        return MetricsService(
+            Sources(
+                self._env,
+                self._db,
+                self._processor,
+                self._daemon,
+                self._mempool,
+                self._manager,
+                self.state,
+                self._loop_lag,
+                DiskUse(self._env.db_dir),
+            )
+        )
 
     async def run(self, readiness: Readiness, when_caught_up: Callable[[], object]) -> None:
         """Run all parts; the first that fails ends them all with its error."""
@@ -156,8 +194,14 @@ class _Server:
                 self._follow_node(),
                 self._serve_mempool(usable_event, when_caught_up),
                 readiness.announce(self._manager.serving_event),
+                self._note_serving(),
+                self._loop_lag.run(),
             ]
         )
+
+    async def _note_serving(self) -> None:
+        await self._manager.serving_event.wait()
+        self.state.set_serving()
 
     async def _follow_node(self) -> None:
         await self._daemon.check_at_start()
@@ -179,26 +223,14 @@ class _Server:
                 _set_when(self._mempool.wait_until_usable(), usable_event),
                 self._watcher.run(),
                 self._feed.run(),
-                self._loop_lag.run(),
             ]
         )
 
     def status(self) -> str:
         """Return the current state of the server in one line."""
-        processor, manager = self._processor, self._manager
-        if manager.serving_event.is_set():
-            return f"height {processor.height:,d}, {manager.session_count():,d} sessions"
-        known = self._daemon.cached_height()
-        if known is None:
-            return "waiting for the node"
-        progress = processor.bulk_sync.progress
-        if progress is not None:
-            return f"bulk sync: {progress} of {known:,d}"
-        if processor.height > known:
-            return above_text(processor.height, known)
-        if processor.height == known:
-            return f"height {known:,d}, reading the mempool"
-        return f"synchronising: height {processor.height:,d} of {known:,d}"
+        text = self.state.status().text()
+        count = self._manager.session_count()
+        return f"{text}, {count:,d} sessions" if self._manager.serving_event.is_set() else text
 
 
 class Controller(ServerBase):
@@ -224,10 +256,19 @@ class Controller(ServerBase):
         self._check_library()
         self._log_start(env)
         await check_services(env)
-        async with env.coin.DAEMON(env.coin, env.daemon_url) as daemon:
+        files = LoginFiles.of(env)
+        async with env.coin.DAEMON(env.coin, env.daemon_url, login_files=files) as daemon:
             server = _Server(env, daemon, shutdown_event)
-            async with Readiness.from_environment(shutdown_event, server.status) as readiness:
+            readiness = Readiness.from_environment(shutdown_event, server.status)
+            async with readiness, server.metrics():
                 await server.run(readiness, self._when_caught_up)
+
+    async def drain(self) -> None:
+        """Go on serving, no longer ready, for READY_DRAIN_SECS."""
+        secs = self.env.ready_drain_secs
+        if secs:
+            self.logger.info(f"serving for another {secs:,d} seconds before stopping")
+            await asyncio.sleep(secs)
 
     def _check_library(self) -> None:
         found = aiorpcx._version

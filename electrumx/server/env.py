@@ -20,8 +20,10 @@ from electrumx.lib.env_base import EnvBase, shown
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.protocol_versions import ProtocolVersion, maximum_of
 from electrumx.lib.util import class_logger
+from electrumx.server.engine_choice import ENGINE_MODULES, default_engine
 from electrumx.server.memory_limits import default_cache_mb, memory_mb, physical_memory_mb
 from electrumx.server.services import (
+    OPERATOR_PORTS,
     Network,
     UnixService,
     is_local,
@@ -43,12 +45,13 @@ resource = _resource_module()
 
 # Open files that are not sessions: database tables, listeners, the daemon, peers.
 RESERVED_FILES = 350
+# The longest READY_DRAIN_SECS: supervisors kill a server that takes much longer to stop.
+MAX_DRAIN_SECS = 3600
 # What counts as the open files that are left where the system sets no limit.
 UNLIMITED_FILES = 1 << 20
 # The limit of Windows, which has no call to read it.
 MAX_SESSIONS_WITHOUT_RESOURCE = 512
 
-DB_ENGINES = ("leveldb", "rocksdb")
 INDEXERS = ("auto", "compiled", "python")
 #: values of BULK_SYNC
 BULK_SYNC_CHOICES = ("auto", "off")
@@ -89,7 +92,7 @@ class Env(EnvBase):
 
     PD_OFF, PD_SELF, PD_ON = ("OFF", "SELF", "ON")
     SSL_PROTOCOLS = frozenset({"ssl", "wss"})
-    KNOWN_PROTOCOLS = frozenset({"ssl", "tcp", "ws", "wss", "rpc"})
+    KNOWN_PROTOCOLS = frozenset({"ssl", "tcp", "ws", "wss", *OPERATOR_PORTS})
 
     def __init__(self, coin: type[Coin] | None = None) -> None:
         super().__init__()
@@ -99,10 +102,14 @@ class Env(EnvBase):
         self.daemon_url: str = self.required(
             "DAEMON_URL", "set it to http://user:password@host:port/ of your node"
         )
+        #: lists with commas: files with the logins of nodes whose URLs have none
+        self.daemon_cookie_file: str = self.default("DAEMON_COOKIE_FILE", "")
+        self.daemon_password_file: str = self.default("DAEMON_PASSWORD_FILE", "")
         self.coin: type[Coin] = coin or self._coin()
         self._read_peer_settings()
         self._read_settings()
         self._read_limits()
+        self._read_ready_limits()
         self._read_cost_limits()
         self._read_services()
         #: warnings about settings that probably do not mean what the operator thinks
@@ -182,6 +189,15 @@ class Env(EnvBase):
         #: Connections of one subnet, as cost groups have them.
         self.max_sessions_per_subnet: int = self.integer("MAX_SESSIONS_PER_SUBNET", 100, minimum=1)
 
+    def _read_ready_limits(self) -> None:
+        #: when /readyz and getinfo report that wallets are better served elsewhere
+        self.ready_max_lag: int = self.integer("READY_MAX_LAG", 2, minimum=0)  # blocks
+        self.ready_node_secs: int = self.integer("READY_NODE_SECS", 120, minimum=1)
+        #: between reporting that the server stops, and stopping
+        self.ready_drain_secs: int = self.integer(
+            "READY_DRAIN_SECS", 0, minimum=0, maximum=MAX_DRAIN_SECS
+        )
+
     def _read_cost_limits(self) -> None:
         self.cost_soft_limit: int = self.integer("COST_SOFT_LIMIT", 1000, minimum=0)
         self.cost_hard_limit: int = self.integer("COST_HARD_LIMIT", 10000, minimum=0)
@@ -225,8 +241,10 @@ class Env(EnvBase):
         return self.PD_ON
 
     def _db_engine(self) -> str:
-        engine = self.default("DB_ENGINE", "leveldb")
-        if engine.lower() not in DB_ENGINES:
+        engine = self.default("DB_ENGINE", None)
+        if engine is None:
+            return default_engine(self.db_dir)
+        if engine.lower() not in ENGINE_MODULES:
             raise self.Error(
                 f'unrecognised DB engine "{shown(engine)}": set DB_ENGINE to leveldb or rocksdb'
             )
@@ -386,10 +404,10 @@ class Env(EnvBase):
     def services_to_run(self) -> list[Service]:
         """Return the services of SERVICES, defaults filled in."""
         defaults: dict[str | None, dict[ServicePart, Any]] = {
-            protocol: {ServicePart.HOST: "all_interfaces"}
-            for protocol in self.KNOWN_PROTOCOLS - {"rpc"}
+            protocol: {ServicePart.HOST: "all_interfaces"} for protocol in self.KNOWN_PROTOCOLS
         }
-        defaults["rpc"] = {ServicePart.HOST: "localhost", ServicePart.PORT: 8000}
+        for protocol, port in OPERATOR_PORTS.items():
+            defaults[protocol] = {ServicePart.HOST: "localhost", ServicePart.PORT: port}
 
         def default_part(protocol: str | None, part: ServicePart) -> Any:
             return defaults.get(protocol, {}).get(part)
@@ -423,9 +441,10 @@ class Env(EnvBase):
         return services
 
     def _check_report_service(self, service: Service) -> None:
-        if service.protocol == "rpc":
+        if service.protocol in OPERATOR_PORTS:
             raise ServiceError(
-                "bad protocol for REPORT_SERVICES: rpc; it is for this machine's administrator only"
+                f"bad protocol for REPORT_SERVICES: {service.protocol}; "
+                "it is for this machine's administrator only"
             )
         host = service.host
         if isinstance(host, (IPv4Address, IPv6Address)):

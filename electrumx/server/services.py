@@ -1,6 +1,6 @@
 """Services that aiorpcX has no words for: LocalRPC at a Unix socket, and who may reach LocalRPC.
 
-Owns the written form ``rpc:///PATH``.  Pure; settings are read with it once, at start-up.
+Owns which protocols are for the operator, and the written form ``rpc:///PATH``.  Pure; settings are read with it once, at start-up.
 """
 
 import os
@@ -13,6 +13,9 @@ from aiorpcx import Service
 
 # Of sockaddr_un on Linux, less the NUL; other systems have 103.
 MAX_SOCKET_PATH_BYTES = 107
+
+#: of services for the operator, with their default ports; the others are for wallets
+OPERATOR_PORTS = {"rpc": 8000, "metrics": 4224}
 
 Network = IPv4Network | IPv6Network
 

@@ -120,6 +120,10 @@ def fake_env(**settings):
         banner_file=None,
         tor_banner_file=None,
         daemon_url="http://user:pass@env-host:8332/",
+        daemon_cookie_file="",
+        daemon_password_file="",
+        # Nothing is kept there unless a test sets a folder that exists.
+        db_dir="/nonexistent",
     )
     for name, value in settings.items():
         assert hasattr(env, name), name
@@ -153,12 +157,22 @@ class FakeDB:
         self.utxo_rows = {}  # outpoint -> height at which it was created, of unspent ones
 
     @property
+    def queries(self):
+        """The reads of scripts."""
+        return self
+
+    @property
     def db_height(self):
         return len(self.headers) - 1
 
     @property
     def db_tip(self):
         return double_sha256(self.headers[-1])
+
+    @property
+    def state(self):
+        """The committed tip."""
+        return SimpleNamespace(height=self.db_height, tip=self.db_tip)
 
     def add_block(self, fork=0, txs=3):
         height = len(self.headers)
@@ -294,6 +308,11 @@ class FakeBP:
     def tip(self):
         return b"ahead" if self.lagging else self.db.db_tip
 
+    @property
+    def state(self):
+        """The tip that is indexed."""
+        return self
+
     def confirmed_after(self, tip):
         return self.confirmed.get(tip)
 
@@ -337,10 +356,10 @@ class FakeDaemon:
     def logged_url(self, url=None):
         return self.url.rpartition("@")[2]
 
-    def set_url(self, url):
-        if "@" not in url:
+    def set_url(self, url, login_files=None):
+        if "@" not in url and not (login_files and login_files.cookies):
             raise ValueError("invalid daemon URL")
-        self.url = url
+        self.url, self.login_files = url, login_files
 
     def cached_height(self):
         return 10
@@ -467,6 +486,10 @@ class FakePeers:
         self.protocol_max = None
         self.added = []
         self.asked_by_tor = []
+        self.bans_retried = 0
+
+    def retry_banned(self):
+        self.bans_retried += 1
 
     async def discover_peers(self):
         await asyncio.Event().wait()

@@ -204,7 +204,7 @@ def test_the_summary_table_has_the_variables_in_the_order_of_their_entries():
 def stated_default(entry):
     """Return the default that an entry of the environment page states, as the table writes it."""
     head = " ".join(entry.partition("\n\n")[2].split("\n\n")[0].split())
-    words = r"set by the coin|the server's own|:envvar:`\w+`|``.+?``|\w[\w,]*\w|\w"
+    words = r"set by the coin|the (?:server's own|database's)|:envvar:`\w+`|``.+?``|\w[\w,]*\w|\w"
     found = re.search(rf"default ({words})", head)
     text = found[1] if found else "required"
     text = {"set by the coin": "by coin", "the server's own": "own"}.get(text, text)

@@ -246,6 +246,7 @@ def test_peer_discovery_has_three_values(base, value, expected):
 
 
 def test_the_database_engine_is_one_of_two(base):
+    base.setenv("DB_ENGINE", "leveldb")
     assert Env().db_engine == "leveldb"
     base.setenv("DB_ENGINE", "RocksDB")
     assert Env().db_engine == "RocksDB"

@@ -58,6 +58,7 @@ from electrumx.server.block_processor.errors import (
     UndoMissingError,
 )
 from electrumx.server.block_processor.flush_scheduler import FlushScheduler
+from electrumx.server.block_processor.index_stats import IndexStats
 from electrumx.server.block_processor.indexer import ParsedTx, Unspendable
 from electrumx.server.block_processor.prefetcher import Prefetcher, above_text
 from electrumx.server.block_processor.reorg import ReorgFinder
@@ -72,6 +73,7 @@ from electrumx.server.db import DB, DBError
 from electrumx.server.env import Env
 from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
 from electrumx.server.runtime.fault_points import fault_point
+from electrumx.server.runtime.server_state import IndexProgress
 
 __all__ = ["BlockProcessor", "ChainError", "ParsedBlock", "Prefetcher", "UndoMissingError"]
 
@@ -114,6 +116,7 @@ class BlockProcessor:
         self.reorg_finder = ReorgFinder(
             coin, self.state, db, daemon, env.reorg_limit, strategy.reorg_margin, logger
         )
+        self.stats = IndexStats()
         self.reports = TipReporter(self.state, db, height, notifications)
         #: of each reorg: the height up to which it left the chain as it was
         self.forks: list[int] = self.reports.forks
@@ -135,6 +138,8 @@ class BlockProcessor:
         self._incoherent = False
         #: whether the daemon's chain was seen to differ from ours, at our height or below
         self._reorg_seen = False
+        #: whether the database was opened
+        self._opened = False
         #: number of blocks that the operator asked to replace
         self._forced_reorg: int | None = None
 
@@ -195,6 +200,25 @@ class BlockProcessor:
     def caught_up(self) -> bool:
         """Whether the daemon's chain was caught up with, and the database is open for serving."""
         return self.state.caught_up
+
+    def index_progress(self) -> IndexProgress | None:
+        """Return how far the index is; None while the database is not open."""
+        if not self._opened:
+            return None
+        db, bulk = self.db, self.bulk_sync.progress
+        if bulk is not None:
+            return IndexProgress(
+                bulk.height, -1, self.tx_count, bulk.percent, bulk.phase, bulk.eta, first_sync=True
+            )
+        return IndexProgress(
+            self.height,
+            db.db_height,
+            self.tx_count,
+            self.progress.percent(),
+            None,
+            self.progress.eta_secs(),
+            db.first_sync,
+        )
 
     @property
     def forks_ended(self) -> int:
@@ -299,6 +323,7 @@ class BlockProcessor:
         await self.db.open_for_sync(fetch_blocks)
         self.state.read_committed()
         self.progress.start()
+        self._opened = True
 
     async def _fetch_blocks(self, hex_hashes: Sequence[str]) -> Sequence[bytes]:
         try:
@@ -308,9 +333,11 @@ class BlockProcessor:
 
     async def _process_prefetched_blocks(self, caught_up_event: asyncio.Event) -> None:
         if not self.replaces_steps():
+            start, height = time.monotonic(), self.height
             await self.bulk_sync.run(
                 self.prefetcher, self.parser, self.refuse_if_repeated, self.RETRY_SECS
             )
+            self.stats.indexed(self.height - height, time.monotonic() - start)
         while True:
             if self.height == self.daemon.cached_height() and not self.caught_up:
                 await self._first_caught_up()
@@ -422,8 +449,10 @@ class BlockProcessor:
             self.reports.add_step(prev_tip, await asyncio.to_thread(state.step_of, blocks))
             pulse(self.processed_event)
         await self.flush_scheduler.flush_if_due()
+        elapsed = time.monotonic() - start
+        self.stats.indexed(len(blocks), elapsed)
         if not self.db.first_sync:
-            self._log_processed(blocks, time.monotonic() - start)
+            self._log_processed(blocks, elapsed)
         if state.caught_up:
             self.reports.blocks_advanced(blocks[-1].header)
             pulse(self.advanced_event)
@@ -492,6 +521,7 @@ class BlockProcessor:
             # All or nothing: the operator may only have named the wrong node.
             await self.flush_scheduler.run_locked(self.state.read_undo_items, start)
             self.reports.reorg_begins(start - 1)
+            self.stats.undone(start, count)
             last = start + count - 1
             plural = "" if count == 1 else "s"
             self.logger.info(

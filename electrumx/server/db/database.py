@@ -33,7 +33,7 @@ from electrumx.server.history.row_compaction import CompactionPass
 from electrumx.server.history.store import History
 from electrumx.server.storage.base import Storage, db_class
 from electrumx.server.storage.gate import StoreGate
-from electrumx.server.storage.schema import UTXO, ChainState, DBError, UTXORow
+from electrumx.server.storage.schema import UTXO, CommittedState, DBError, UTXORow
 from electrumx.server.storage.tuning import Tuning
 
 
@@ -60,7 +60,8 @@ class DB:
         self.history: History = self.stores.history
         self.files: FlatFiles = self.stores.files
         self.gate: StoreGate = self.stores.gate
-        read_pool = ReadPool(self.logger, self.gate, self.stores.explain_read)
+        #: the threads that make clients' reads
+        self.read_pool = read_pool = ReadPool(self.logger, self.gate, self.stores.explain_read)
         self.queries = Queries(self.stores, read_pool)
         self.headers = Headers(self.stores, self.queries.steady_read, self.logger)
         self.utxo_lookup = UTXOLookup(self.stores)
@@ -70,7 +71,7 @@ class DB:
     # -- the committed state
 
     @property
-    def state(self) -> ChainState:
+    def state(self) -> CommittedState:
         """The committed state."""
         return self.stores.state
 

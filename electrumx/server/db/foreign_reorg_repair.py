@@ -32,7 +32,7 @@ from electrumx.server.storage.schema import (
     HIST_STATE_KEY,
     UNDO_ITEM_LEN,
     VALUE_LEN,
-    ChainState,
+    CommittedState,
     DBError,
     hist_key,
     hist_key_flush_id,
@@ -66,7 +66,7 @@ class CutHistory:
     def __init__(
         self,
         coin: type[Coin],
-        state: ChainState,
+        state: CommittedState,
         files: FlatFiles,
         utxo_db: Storage,
         history: History,

@@ -44,7 +44,7 @@ from electrumx.server.storage.schema import (
     MAX_FLUSH_ID,
     STATE_KEY,
     UTXO_LOOKUP_LEN,
-    ChainState,
+    CommittedState,
     DBError,
     DBReadError,
     HistState,
@@ -89,7 +89,7 @@ class Stores:
         self.files = FlatFiles(str(db_dir), coin, self.patience.run)
         self.recent_blocks = RecentBlocks(self.files, reorg_limit, self.damage_log, logger)
         #: the committed state; replaced, never changed, so readers see one state
-        self.state = ChainState.new(coin.GENESIS_HASH)
+        self.state = CommittedState.new(coin.GENESIS_HASH)
         #: the flat files hold at least the blocks up to this height, and so many transactions
         self.fs_height = -1
         self.fs_tx_count = 0
@@ -205,7 +205,7 @@ class Stores:
     def _has_blocks(self) -> bool:
         """Return whether the ``utxo`` store, which is closed, is there and has a block."""
         raw = self._row_of_closed("utxo", STATE_KEY)
-        return raw is not None and ChainState.parse(raw).height >= 0
+        return raw is not None and CommittedState.parse(raw).height >= 0
 
     def _flush_count(self) -> int:
         """Return the flush count of the ``hist`` store, which is closed; 0 if it is missing."""
@@ -278,9 +278,9 @@ class Stores:
         assert self.utxo_db
         raw = self.utxo_db.get(STATE_KEY)
         if raw is None:
-            self.state = ChainState.new(self.coin.GENESIS_HASH)
+            self.state = CommittedState.new(self.coin.GENESIS_HASH)
             return
-        state = ChainState.parse(raw)
+        state = CommittedState.parse(raw)
         if state.db_version not in self.DB_VERSIONS:
             raise DBError(
                 f"your UTXO DB version is {state.db_version} but this software only handles "
@@ -425,14 +425,14 @@ class Stores:
         finally:
             self.commit_seq += 1
 
-    def timed(self, state: ChainState) -> ChainState:
+    def timed(self, state: CommittedState) -> CommittedState:
         """Return a state with the time since the last call, or the opening, added to its own."""
         now = time.monotonic()
         elapsed = max(0.0, now - self.last_timed)
         self.last_timed = now
         return replace(state, wall_time=state.wall_time + elapsed)
 
-    def state_row(self, state: ChainState) -> bytes:
+    def state_row(self, state: CommittedState) -> bytes:
         """Return the value of a state's row on disk."""
         return replace(state, first_sync=state.first_sync or self._tables_due).pack()
 
@@ -484,7 +484,7 @@ class Stores:
         self.fs_height += len(headers)
         self.fs_tx_count = tx_count
 
-    def set_undone(self, state: ChainState) -> None:
+    def set_undone(self, state: CommittedState) -> None:
         """Note that blocks were undone down to a state that is on disk."""
         # Readers: first the height falls, then what maps numbers to heights.
         self.state = state

@@ -146,6 +146,6 @@ class Readiness:
 
     def _report_stopping(self) -> None:
         self._send(
-            "STATUS=writing to disk what is in memory",
+            "STATUS=stopping: writing to disk what is in memory",
             f"EXTEND_TIMEOUT_USEC={EXTENSION_SECS * 1_000_000}",
         )

@@ -60,6 +60,7 @@ class SessionBase:
         "account",
         "client",
         "dispatcher",
+        "end_reason",
         "kind",
         "methods",
         "protocol_tuple",
@@ -90,13 +91,15 @@ class SessionBase:
         self.kind = kind
         self.client = "unknown"
         self.txs_sent = 0
+        #: why it ends, for the metrics
+        self.end_reason = "client"
         self.protocol_tuple: ProtocolTuple = (0,)
         self.session_id = next(_session_ids)
         account = self.account = self.make_account()
         queue = self.queue = SendQueue(transport, account, self)
         groups = tuple(group(self, shared) for group in self.handler_groups)
         # A subclass may itself have handlers.
-        self.methods = SessionMethods((*groups, self), shared.method_counts)
+        self.methods = SessionMethods((*groups, self), shared.requests)
         self.dispatcher = Dispatcher(self, account, queue, self.methods)
         self.receiver = Receiver(
             self,
@@ -252,6 +255,15 @@ class SessionBase:
         """Return the number of subscriptions to outpoints, which are among them."""
         return 0
 
+    def header_count(self) -> int:
+        """Return 1 if the client has subscribed to headers, else 0; it is not among them."""
+        return 0
+
+    @property
+    def throttled(self) -> bool:
+        """Whether its requests sleep because of its cost."""
+        return self.account.cost_fraction > 0
+
     # -- costs
 
     def bump_cost(self, delta: float) -> None:
@@ -285,6 +297,7 @@ class SessionBase:
         groups = [group.name for group in self.shared.table.groups.of(self)]
         if self.env.anon_logs:
             ip, groups = "xx.xx.xx.xx", ["xx" for _group in groups]
+        self.note_end("cost")
         text = f"closing session over res usage. ip: {ip}. groups: {groups}"
         self.log_limited("closing session over res usage", text)
 
@@ -393,6 +406,11 @@ class SessionBase:
         self.queue.flush()
 
     # -- the end
+
+    def note_end(self, reason: str) -> None:
+        """Note why the server ends the session; the first reason counts."""
+        if self.end_reason == "client":
+            self.end_reason = reason
 
     def is_closing(self) -> bool:
         """Return whether the connection has ended or is closing."""

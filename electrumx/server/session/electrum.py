@@ -91,6 +91,10 @@ class ElectrumX(SessionBase):
         """Return the number of subscribed outpoints."""
         return 0 if self.queue.ended else len(self.outpoints)
 
+    def header_count(self) -> int:
+        """Return 1 if the client has subscribed to headers, else 0."""
+        return 0 if self.queue.ended else int(self.headers.is_subscribed)
+
     def notify_outpoint(self, outpoint: Outpoint, status: Status) -> None:
         """Queue a status if it is not the one that the client got last."""
         self.outpoints.notify(outpoint, status)
@@ -102,11 +106,13 @@ class ElectrumX(SessionBase):
     def notify_height(self) -> None:
         """Notify the client of the new header, if it has subscribed."""
         if self.headers.is_subscribed:
+            self.shared.notified["headers"] += 1
             self.queue.send_message(self.shared.header.message(self.queue.rpc_version))
 
     def post_height(self) -> None:
         """Queue the same notification: see ``flush``."""
         if self.headers.is_subscribed:
+            self.shared.notified["headers"] += 1
             self.queue.post_lines(self.shared.header.message(self.queue.rpc_version), 1)
 
     def notify(self, touched: set[bytes], height_changed: bool) -> Awaitable[None] | None:

@@ -68,7 +68,7 @@ class Housekeeping:
                 # The operator waits: an audit or a snapshot may take hours.
                 session.last_recv = now
         stale = [session for session in table.sessions if session.last_recv < cutoff]
-        await table.disconnect(stale, "closing stale")
+        await table.disconnect(stale, "closing stale", end_reason="timeout")
 
     async def _clear_caches_on_reorg(self) -> None:
         """Forget undone blocks, whenever the processor undoes some."""

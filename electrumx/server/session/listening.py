@@ -10,8 +10,10 @@ from typing import Any
 
 from electrumx.lib.tasks import wait_for_event
 from electrumx.server.env import Env
+from electrumx.server.services import OPERATOR_PORTS
 from electrumx.server.session.engine.session_groups import SessionGroups
 from electrumx.server.session.transport.admission import Admission
+from electrumx.server.session.transport.bans import BanList
 from electrumx.server.session.transport.listeners import Listeners
 
 # Sockets that were closed have so many seconds to end.
@@ -29,15 +31,19 @@ class Listening:
         groups: SessionGroups,
         factory_for: Callable[[str], Callable[[Any], Any]],
         logger: logging.Logger,
+        *,
+        bans: BanList | None = None,
     ) -> None:
         """``factory_for(protocol)`` returns the factory of sessions over a transport."""
         self._max_sessions = env.max_sessions
         self._rpc = [service for service in env.services if service.protocol == "rpc"]
-        self._wallets = [service for service in env.services if service.protocol != "rpc"]
+        self._wallets = [
+            service for service in env.services if service.protocol not in OPERATOR_PORTS
+        ]
         self._logger = logger
         # Set when a connection came or went
         self._changed = asyncio.Event()
-        self.admission = Admission(env, groups, self._changed.set)
+        self.admission = Admission(env, groups, self._changed.set, bans=bans)
         self.listeners = Listeners(env, factory_for, self.admission)
 
     async def start_rpc(self) -> None:

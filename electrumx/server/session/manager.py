@@ -4,7 +4,9 @@ Owned by the task that runs ``serve``; everything here runs on the event loop.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 from electrumx.lib import util
 from electrumx.lib.tasks import run_together
@@ -16,6 +18,8 @@ from electrumx.server.mempool.sync import MemPool
 from electrumx.server.notifications import Notifications
 from electrumx.server.peers import PeerManager
 from electrumx.server.runtime.loop_lag import LoopLag
+from electrumx.server.runtime.server_state import ServerState
+from electrumx.server.session.admin.ban_commands import BanCommands
 from electrumx.server.session.admin.commands import AdminCommands
 from electrumx.server.session.admin.local_rpc import LocalRPC
 from electrumx.server.session.base import SessionBase
@@ -24,6 +28,7 @@ from electrumx.server.session.listening import Listening
 from electrumx.server.session.notifier import Notifier
 from electrumx.server.session.shared.state import SharedState
 from electrumx.server.session.shared.tip_consistency import TipConsistency
+from electrumx.server.session.transport.bans import BanList
 from electrumx.server.session.transport.transport import StreamConnection
 
 
@@ -44,22 +49,28 @@ class SessionManager:
         shutdown_event: asyncio.Event,
         *,
         loop_lag: LoopLag | None = None,
+        server_state: ServerState | None = None,
         peers: PeerManager | None = None,
     ) -> None:
-        """``loop_lag`` is shown by getinfo; ``peers`` is made of ``env`` and ``db`` if not given.
+        """``loop_lag`` and ``server_state`` are shown by getinfo.
+
+        ``peers`` is made of ``env`` and ``db`` if not given.
 
         ``shutdown_event`` is set when the administrator stops the server.
         """
         self.env = env
         self.db = db
         self.logger = logger = util.class_logger(__name__, self.__class__.__name__)
-        peers = PeerManager(env, db) if peers is None else peers
+        bans = BanList()
+        peers = PeerManager(env, db, is_banned=bans.is_banned) if peers is None else peers
         tip = TipConsistency(bp, db)
         #: the part that sessions use
         self.shared = shared = SharedState.build(env, db, daemon, mempool, peers, tip, logger)
         shared.protocol.on_change = peers.set_protocol_max
         peers.set_protocol_max(shared.protocol.maximum)
-        self.commands = AdminCommands(shared, bp, shutdown_event, loop_lag or LoopLag())
+        self.commands = AdminCommands(
+            shared, bp, shutdown_event, loop_lag or LoopLag(), server_state
+        )
         self.notifier = Notifier(
             bp,
             tip,
@@ -70,10 +81,19 @@ class SessionManager:
             shared.outpoint_statuses,
         )
         self.housekeeping = Housekeeping(shared, bp, self.commands.info, logger)
-        self.listening = Listening(env, shared.table.groups, self._session_factory, logger)
+        self.listening = Listening(
+            env, shared.table.groups, self._session_factory, logger, bans=bans
+        )
+        self.bans = BanCommands(
+            bans,
+            Path(env.db_dir),
+            self.listening.admission,
+            shared.table,
+            peers.retry_banned,
+            logger,
+        )
         # Parts of parts that are looked at from outside
         self.sessions, self.groups = shared.table.sessions, shared.table.groups
-        self.method_counts = shared.method_counts
         self.admission, self.listeners = self.listening.admission, self.listening.listeners
         #: set when wallets are served
         self.serving_event = asyncio.Event()
@@ -85,6 +105,7 @@ class SessionManager:
         without progress (``mempool.lag``).
         """
         try:
+            await self.bans.load()
             await self.listening.start_rpc()
             await event.wait()
             await self.shared.protocol.start()
@@ -103,6 +124,11 @@ class SessionManager:
             )
         finally:
             await self._shut_down()
+
+    @property
+    def method_counts(self) -> Counter[str]:
+        """How often each method was called."""
+        return self.shared.requests.started()
 
     def session_count(self) -> int:
         """Return the number of sessions."""
@@ -149,5 +175,5 @@ class SessionManager:
         table = self.shared.table
         self.listening.stop()
         self.shared.fan_out.cancel()
-        await table.disconnect(table.sessions, "shutting down: closing")
+        await table.disconnect(table.sessions, "shutting down: closing", end_reason="shutdown")
         await self.listening.wait_closed()

@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager, suppress
 from types import ModuleType
 from typing import Protocol
 
+from electrumx.server.engine_choice import engine_of_store
 from electrumx.server.storage.cursors import Row, first_rows
 from electrumx.server.storage.gate import StoreGate
 from electrumx.server.storage.schema import DBError
@@ -219,13 +220,8 @@ class Storage:
         return len(self._tables()) <= self.MAX_OPEN_FILES_SERVING // 2
 
     def _refuse_other_engine(self, name: str) -> None:
-        # RocksDB writes an IDENTITY file before anything else, and an OPTIONS file at the end of
-        # every opening; LevelDB neither.
-        if self.is_new:
-            return
-        is_rocksdb = any(entry.startswith(("OPTIONS-", "IDENTITY")) for entry in os.listdir(name))
-        found = "rocksdb" if is_rocksdb else "leveldb"
-        if found != self.ENGINE:
+        found = None if self.is_new else engine_of_store(name)
+        if found is not None and found != self.ENGINE:
             raise DBError(
                 f"the database in {name} was written by {found}, not {self.ENGINE}: "
                 f"set DB_ENGINE={found}, or use another DB_DIRECTORY"

@@ -1,4 +1,4 @@
-"""LevelDB, the default engine."""
+"""LevelDB, the default engine where its binding can be imported."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from electrumx.lib import util
+from electrumx.server.engine_choice import ENGINE_MODULES
 from electrumx.server.storage.base import NO_BOUND, Storage, WriteBatch
 from electrumx.server.storage.cursors import Row, checked_rows, rows_at, rows_backwards
 from electrumx.server.storage.errors import open_error
@@ -35,7 +36,7 @@ class LevelDB(Storage):
     @classmethod
     def import_module(cls) -> None:  # noqa: D102
         cls.module = cls._import(
-            ("plyvel", "plyvel_next"), "pip install plyvel (plyvel-next from Python 3.12)"
+            ENGINE_MODULES["leveldb"], "pip install plyvel (plyvel-next from Python 3.12)"
         )
 
     def open(self, name: str) -> None:  # noqa: D102

@@ -67,7 +67,7 @@ class RocksDB(Storage):
 
     @classmethod
     def import_module(cls) -> None:  # noqa: D102
-        cls.module = cls._import(("rocksdict",), "pip install electrumx[rocksdb]")
+        cls.module = cls._import(("rocksdict",), "pip install rocksdict")
 
     def _options(self) -> Any:
         options = self.module.Options(raw_mode=True)
@@ -235,7 +235,7 @@ class RocksDBNG(Storage):
 
     @classmethod
     def import_module(cls) -> None:  # noqa: D102
-        cls.module = cls._import(("rocksdb",), "pip install electrumx[rocksdb]")
+        cls.module = cls._import(("rocksdb",), "pip install rocksdict")
 
     def open(self, name: str) -> None:  # noqa: D102
         few, slow, stop = RocksDB.LEVEL0_SYNC if self.for_sync else RocksDB.LEVEL0_SERVING

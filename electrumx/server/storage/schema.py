@@ -186,7 +186,7 @@ def _integer(state: dict[str, Any], key: str, what: str, default: int | None = N
 
 
 @dataclass(slots=True)
-class ChainState:
+class CommittedState:
     """The ``state`` row of the ``utxo`` store: the committed tip, and counts."""
 
     #: display hex of the genesis block's hash
@@ -209,12 +209,12 @@ class ChainState:
     tokens_from: int | None = None
 
     @classmethod
-    def new(cls, genesis: str) -> "ChainState":
+    def new(cls, genesis: str) -> "CommittedState":
         """Return the state of an empty database."""
         return cls(genesis, -1, 0, bytes(HASH_LEN), 0, 0, True)
 
     @classmethod
-    def parse(cls, raw: bytes) -> "ChainState":
+    def parse(cls, raw: bytes) -> "CommittedState":
         """Read a state row.  Raise DBError where it is damaged."""
         state = _parse_dict(raw, "utxo")
         _refuse_ex_2(state)

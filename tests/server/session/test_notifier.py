@@ -22,8 +22,7 @@ class Parts:
         self.steps = {}
         self.reported = None
         self.forks = []
-        self.height = self.db_height = 0
-        self.tip = self.db_tip = b""
+        self.height, self.tip = 0, b""
         self.consistency = TipConsistency(self, self)
         self.header = AnnouncedHeader()
         statuses = OutpointStatuses(None, None, None, None, lambda: False)
@@ -32,7 +31,11 @@ class Parts:
             self, self.consistency, self, self.header, self, outpoints, statuses
         )
 
-    # As the block processor
+    # As the block processor and the database
+
+    @property
+    def state(self):
+        return self
 
     def confirmed_after(self, tip):
         return self.steps.get(tip)

@@ -12,7 +12,8 @@ from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.maintenance.snapshot import back_up
 from electrumx.server.maintenance.verify import Verdict, verify
 from electrumx.server.runtime.loop_lag import LoopLag
-from electrumx.server.session.admin.tables import summary
+from electrumx.server.runtime.server_state import ServerState
+from electrumx.server.session.admin.tables import state_summary, summary
 from electrumx.server.session.shared.state import SharedState
 
 #: how long an audit pauses for each second of work: clients come first
@@ -35,12 +36,14 @@ class AdminCommands:
         processor: BlockProcessor,
         shutdown_event: asyncio.Event,
         loop_lag: LoopLag,
+        server_state: ServerState | None = None,
     ) -> None:
-        """``stop`` sets the event; ``info`` shows the lag."""
+        """``stop`` sets the event; ``info`` shows the lag and the state."""
         self._shared = shared
         self._processor = processor
         self._shutdown_event = shutdown_event
         self._loop_lag = loop_lag
+        self._server_state = server_state
         self._start_time = time.monotonic()
 
     def info(self) -> dict[str, Any]:
@@ -48,7 +51,11 @@ class AdminCommands:
         uptime = time.monotonic() - self._start_time
         found = summary(self._shared, loop_lag=self._loop_lag.summary(), uptime=uptime)
         progress = self._processor.bulk_sync.progress
-        return found if progress is None else {"bulk sync": progress.summary(), **found}
+        if progress is not None:
+            found = {"bulk sync": progress.summary(), **found}
+        if self._server_state is not None:
+            found |= state_summary(self._server_state.status())
+        return found
 
     def stop(self) -> None:
         """Have the server shut down cleanly."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import electrumx
 from electrumx.lib import util
+from electrumx.server.runtime.server_state import ServerStatus
 from electrumx.server.session.shared.session_table import SessionTable, TableSession
 from electrumx.server.session.shared.state import SharedState
 
@@ -76,6 +77,7 @@ def summary(shared: SharedState, *, loop_lag: dict[str, float], uptime: float) -
     """Return a summary of the server's state; ``loop_lag`` is of LoopLag, ``uptime`` in seconds."""
     sessions = shared.table.sessions
     subs = [session.sub_count() for session in sessions]
+    counts = shared.requests.started()
     return {
         "coin": shared.env.coin.__name__,
         "daemon": shared.daemon.logged_url(),
@@ -89,8 +91,8 @@ def summary(shared: SharedState, *, loop_lag: dict[str, float], uptime: float) -
         "merkle cache": shared.blocks.levels.summary(),
         "peers": shared.peers.info(),
         "pid": os.getpid(),
-        "request counts": dict(shared.method_counts),
-        "request total": sum(shared.method_counts.values()),
+        "request counts": counts,
+        "request total": sum(counts.values()),
         "sessions": {
             "count": len(sessions),
             "count with subs": sum(count > 0 for count in subs),
@@ -105,3 +107,41 @@ def summary(shared: SharedState, *, loop_lag: dict[str, float], uptime: float) -
         "uptime": util.formatted_time(uptime),
         "version": electrumx.version,
     }
+
+
+def state_summary(status: ServerStatus) -> dict[str, Any]:
+    """Return the members of getinfo about the server's state."""
+    progress, failure = status.progress, status.node_failure
+    found: dict[str, Any] = {
+        "state": status.state.value,
+        "ready": status.ready,
+        "reason": status.reason,
+        "status": status.text(),
+        "lag": status.lag,
+        "processed height": progress.processed_height if progress else None,
+        "progress": None,
+        "node": {
+            "last reply secs": _rounded(status.node_age_secs),
+            "failing": status.node_failing,
+            "last failure": None,
+        },
+    }
+    if progress is not None:
+        found["progress"] = {
+            "phase": progress.phase,
+            "percent": round(progress.percent, 1),
+            "eta": None if progress.eta_secs is None else util.formatted_time(progress.eta_secs),
+            "eta secs": _rounded(progress.eta_secs),
+        }
+    if failure is not None:
+        found["node"]["last failure"] = {
+            "cause": failure.cause.value,
+            "method": failure.method,
+            "text": failure.text,
+            "secs ago": round(time.monotonic() - failure.time, 1),
+        }
+    return found
+
+
+def _rounded(secs: float | None) -> float | None:
+    return None if secs is None else round(secs, 1)

@@ -18,10 +18,12 @@ from aiorpcx import JSONRPC, ProtocolError, ReplyAndDisconnect, RPCError
 
 from electrumx.lib.tasks import EagerFuture
 from electrumx.server.session.engine.cost_account import CostAccount
+from electrumx.server.session.engine.json_result import EncodedJSON
 from electrumx.server.session.engine.jsonrpc import Notification, Request
 from electrumx.server.session.engine.method_registry import SessionMethods
 from electrumx.server.session.engine.owner import ENDED, DispatchOwner
 from electrumx.server.session.engine.params import ServerFault, printed
+from electrumx.server.session.engine.request_stats import QUICK_SECS, MethodStats
 from electrumx.server.session.engine.send_queue import CLOSE_SECS, SendQueue
 from electrumx.server.storage.schema import DBReadError
 
@@ -42,6 +44,10 @@ SLICE_SECS = 0.001
 LAST_WORD_SECS = 1.0
 
 
+# Results that are encoded already, or as fast as can be.
+_SMALL = frozenset((EncodedJSON, bool, int, type(None)))
+
+
 def is_large(result: Any) -> bool:
     """Return whether encoding a result would block the event loop for milliseconds."""
     if isinstance(result, str):
@@ -56,16 +62,6 @@ def is_large(result: Any) -> bool:
     return False
 
 
-def _weight_of(request: Request | Notification) -> int:
-    """Return about how many bytes of memory a request takes: its text and its parsed values."""
-    weight = request.weight
-    if not weight:
-        for arg in request.args:
-            if type(arg) is str:
-                weight += len(arg)
-    return weight
-
-
 class Cancellable(Protocol):
     """A task, or a future that a handler returned."""
 
@@ -76,12 +72,28 @@ class Cancellable(Protocol):
 class PendingRequest:
     """A request that could not be answered at once."""
 
-    __slots__ = ("awaitable", "deadline", "request", "task", "timed_out", "weight")
+    __slots__ = (
+        "awaitable",
+        "began",
+        "deadline",
+        "request",
+        "stats",
+        "task",
+        "timed_out",
+        "weight",
+    )
 
     def __init__(
-        self, request: Request | Notification, awaitable: Awaitable[Any] | None, deadline: float
+        self,
+        request: Request | Notification,
+        awaitable: Awaitable[Any] | None,
+        deadline: float,
+        stats: MethodStats,
     ) -> None:
         self.request = request
+        # Where its end is counted, and when it began to wait
+        self.stats = stats
+        self.began = perf_counter()
         # Of the result, if the handler was called already
         self.awaitable = awaitable
         # By the event loop's clock; infinite without a deadline, or once it was met
@@ -89,7 +101,7 @@ class PendingRequest:
         self.task: Cancellable | None = None
         self.timed_out = False
         # Bytes of memory that the request takes
-        self.weight = _weight_of(request)
+        self.weight = request.weight
 
 
 class Dispatcher:
@@ -165,12 +177,18 @@ class Dispatcher:
         ):
             self.enqueue(request)
             return
+        stats = self._methods.stats_of(request)
+        start = perf_counter()
         try:
             result = self._methods.call(request)
         except Exception as e:
             self.conclude_exception(request, e)
         else:
             self.conclude_result(request, result)
+        secs = perf_counter() - start
+        stats.secs += secs
+        if secs > QUICK_SECS and not self.pending:
+            stats.slow(secs)
 
     # -- outcomes
 
@@ -215,21 +233,29 @@ class Dispatcher:
         is_last: bool = False,
     ) -> None:
         """Answer with a reply that is encoded already; a notification has none."""
-        queue, account = self._queue, self._account
+        queue = self._queue
         if part is not None and isinstance(request, Request) and not queue.ended:
-            if request.is_oversized(part):
-                # It was made all the same.
-                account.bump_cost(len(part) * account.bw_cost_per_byte)
-                part = request.oversized()
-            message = request.deliver(part)
+            message: bytes | None = part
+            if request.in_batch or len(part) > request.max_reply_bytes > 0:
+                message = self._bounded(request, part)
             if message:
                 queue.post(message)
         if isinstance(result, Exception):
-            account.bump_errors(result)
+            self._account.bump_errors(result)
+            self._methods.stats_of(request).fail(result)
             # Its traceback leads back to us
             result.__traceback__ = None
         if is_last:
+            self._owner.note_end("protocol")
             queue.end(CLOSE_SECS)
+
+    def _bounded(self, request: Request, part: bytes) -> bytes | None:
+        """Return the message to send now that a request has its reply, or an error in its place."""
+        if request.is_oversized(part):
+            # It was made all the same.
+            self._account.bump_cost(len(part) * self._account.bw_cost_per_byte)
+            part = request.oversized()
+        return request.deliver(part)
 
     # -- pending requests
 
@@ -244,7 +270,11 @@ class Dispatcher:
             deadline = loop.time() + account.limits.processing_timeout
             if self._timer is None:
                 self._timer = loop.call_at(deadline, self._on_timer)
-        pending = PendingRequest(request, awaitable, deadline)
+        stats = self._methods.stats_of(request)
+        if awaitable is not None:
+            # Its handler was called
+            stats.taken += 1
+        pending = PendingRequest(request, awaitable, deadline, stats)
         if self.pending is None:
             self.pending = {}
         self.pending[pending] = None
@@ -290,6 +320,7 @@ class Dispatcher:
         account = self._account
         if awaitable is None and not (account.limited and account.cost_fraction):
             # It waited for a slot, and for nothing else
+            pending.stats.taken += 1
             try:
                 awaitable = self._methods.call(pending.request)
             except Exception as e:
@@ -339,13 +370,16 @@ class Dispatcher:
             result = self._cancelled(pending)
         except Exception as e:
             result, is_last = self._outcome(request, e)
-        if is_large(result):
+        kind = type(result)
+        is_short = kind in _SMALL or (kind is str and len(result) <= LARGE_RESULT_CHARS)
+        if not is_short and is_large(result):
             pending.awaitable = _at_once(result)
             self._start_task(pending, self._run(pending))
             return
         pending.deadline = math.inf
         try:
-            self._conclude(request, result, is_last=is_last)
+            part = request.encode(result) if isinstance(request, Request) else None
+            self.conclude_encoded(request, result, part, is_last=is_last)
         finally:
             self._finish(pending)
 
@@ -395,6 +429,7 @@ class Dispatcher:
         account = self._account
         if account.limited and account.cost_fraction:
             await asyncio.sleep(account.cost_fraction * account.limits.cost_sleep)
+        pending.stats.taken += 1
         result = self._methods.call(pending.request)
         return await result if isawaitable(result) else result
 
@@ -402,27 +437,35 @@ class Dispatcher:
         """Free the slot of a request that was answered, and start requests that wait."""
         self._leave(pending)
         if not self._queue.ended:
-            self._flush_soon()
+            if not self.flush_due or self._queue.size >= WRITE_BYTES:
+                self._flush_soon()
             if self.waiting:
                 self.start_waiting()
-            self._owner.on_slot_free()
 
     def _leave(self, pending: PendingRequest) -> None:
+        """Free the slot of a request, which is no longer pending."""
         self.running -= 1
-        self._forget(pending)
+        if self.pending is not None and pending in self.pending:
+            del self.pending[pending]
+            self.weight -= pending.weight
+            pending.stats.observe(perf_counter() - pending.began)
 
     def _forget(self, pending: PendingRequest) -> None:
         """Remove a request that is no longer pending."""
         if self.pending is not None and pending in self.pending:
             del self.pending[pending]
             self.weight -= pending.weight
+            pending.stats.observe(perf_counter() - pending.began)
 
     def _flush_soon(self) -> None:
-        """Send queued replies once this iteration of the event loop has answered what it can."""
+        """Send queued replies once this iteration of the event loop has answered what it can.
+
+        Then more requests are taken on: once an iteration, not once a reply.
+        """
         queue = self._queue
         if queue.size >= WRITE_BYTES:
             queue.flush()
-        elif not self.flush_due and queue.has_messages():
+        if not self.flush_due:
             self.flush_due = True
             asyncio.get_running_loop().call_soon(self._flush_now)
 
@@ -486,6 +529,7 @@ class Dispatcher:
             # A batch is not going to be complete.
             queue.post(request.deliver_last(request.encode(error)))
         self._account.bump_errors(error)
+        pending.stats.fail(error)
         self._forget(pending)
         # A slow reader must not stay until it would be disconnected anyway.
         queue.end(LAST_WORD_SECS)

@@ -160,6 +160,7 @@ class SendQueue:
     def _on_stuck(self) -> None:
         text = "connection aborted: the client does not read its replies"
         self._log.log_limited("connection aborted", text)
+        self._log.note_end("slow")
         self.abort()
 
     # -- the end

@@ -86,8 +86,12 @@ class ScriptSubscriptions:
         ``cost`` is of reading the history, which must belong to the tip that clients know.
         """
         if history.is_hashed and not self._mempool.has(hashX):
-            status, text_len = history.status([])
-            return self._noted(hashX, status, cost, text_len, unconfirmed=False)
+            # As _noted does
+            status, text_len = history.status(())
+            self._client.account.bump_cost(cost + 0.1 + 0.00002 * text_len)
+            if self.mempool_statuses:
+                self.mempool_statuses.pop(hashX, None)
+            return status
         if self._is_ready(hashX, history):
             return self._ready_status(hashX, history, cost)
         return self.at_known_tip(
@@ -210,7 +214,11 @@ class ScriptSubscriptions:
         if not unanswered:
             # An idle session takes no memory for it.
             self._unanswered = None
-        if reply.cancelled() or reply.exception() is not None:
+        if type(reply) is PendingReply:
+            has_failed = reply.failed()
+        else:
+            has_failed = reply.cancelled() or reply.exception() is not None
+        if has_failed:
             self.remove(hashX)
         elif is_deferred:
             asyncio.get_running_loop().call_soon(self._notify_deferred, hashX)
@@ -286,6 +294,7 @@ class ScriptSubscriptions:
                 noted.pop(hashX, None)
         changed = self._changed_statuses(others)
         client.queue.post_lines(lines, len(own))
+        self._shared.notified["script"] += len(own)
         self._post_statuses(changed)
         client.flush()
         self._shared.fan_out.notified.append((client, len(own) + len(changed)))
@@ -318,6 +327,7 @@ class ScriptSubscriptions:
     def _post_statuses(self, changed: dict[str | None, str | None]) -> None:
         for alias, status in changed.items():
             if alias is not None:
+                self._shared.notified["script"] += 1
                 self._client.queue.post_notification(self._method(), (alias, status))
 
     def _send_statuses(self, changed: dict[str | None, str | None]) -> None:

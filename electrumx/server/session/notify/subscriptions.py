@@ -35,15 +35,21 @@ class ScriptIndex:
         """Return the number of different scripts."""
         return len(self._sessions)
 
-    def add(self, hashX: bytes, session: Subscriber) -> None:
-        """Add a subscription."""
-        found = self._sessions.setdefault(hashX, session)
-        if found is session:
-            return
-        if isinstance(found, set):
+    def add(self, hashX: bytes, session: Subscriber) -> bool:
+        """Add a subscription; return whether it is new."""
+        sessions = self._sessions
+        found = sessions.get(hashX)
+        if found is None:
+            sessions[hashX] = session
+        elif isinstance(found, set):
+            if session in found:
+                return False
             found.add(session)
+        elif found is session:
+            return False
         else:
-            self._sessions[hashX] = {found, session}
+            sessions[hashX] = {found, session}
+        return True
 
     def discard(self, hashX: bytes, session: Subscriber) -> None:
         """Remove a subscription, if it exists."""
@@ -145,15 +151,15 @@ class SessionScripts:
         if session is None:
             return True  # a request that outlived its session
         raw = hex_str_to_hash(script_hash)
-        place = self._find(hashX) if hashX in self else -1
-        if place >= 0:
+        is_new = self._index.add(hashX, session)
+        if not is_new:
+            place = self._find(hashX)
             self._records[place : place + HASH_LEN] = raw
         else:
             if self._places is not None:
                 self._places[hashX] = len(self._records)
             self._records += raw
-            self._index.add(hashX, session)
-            if self._places is None and len(self) > SEARCHED_RECORDS:
+            if self._places is None and len(self._records) > SEARCHED_RECORDS * HASH_LEN:
                 self._places = {
                     bytes(self._records[at : at + HASHX_LEN]): at
                     for at in range(0, len(self._records), HASH_LEN)
@@ -164,7 +170,7 @@ class SessionScripts:
             self._spellings[hashX] = script_hash
         elif self._spellings is not None:
             self._spellings.pop(hashX, None)
-        return place < 0
+        return is_new
 
     def discard(self, hashX: bytes) -> str | None:
         """End a subscription; return its script hash, None if it did not exist."""

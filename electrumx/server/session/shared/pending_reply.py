@@ -51,7 +51,10 @@ class PendingReply(EagerFuture[Any]):
         charge: Callable[[float], object],
     ) -> None:
         """``before`` is ``tip.state()`` now; failed tries are charged for."""
-        super().__init__()
+        self._callbacks = []
+        self._done = False
+        self._result: Any = None
+        self._error: BaseException | None = None
         self._tip, self._before, self._next_height = tip, before, tip.next_height
         self._query: Query[Any] = query
         self._finish: Finish[Any] = finish
@@ -82,10 +85,10 @@ class PendingReply(EagerFuture[Any]):
         except Exception as e:
             self.end(None, e)
             return
-        if type(result) not in _PLAIN and isawaitable(result):
-            self._follow(result)
-        else:
+        if type(result) in _PLAIN or not isawaitable(result):
             self.end(result)
+        else:
+            self._follow(result)
 
     async def _compute(self) -> Any:
         result = self._finish(self._hashX, *await self._query.read(self._hashX))

@@ -18,7 +18,7 @@ Runs on the event loop; the database reads in threads.
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from aiorpcx import RPCError
 
@@ -79,17 +79,20 @@ class Database(Protocol):
 class PendingValue(EagerFuture[V]):
     """A value of a script that is being read, for all requests for it."""
 
-    __slots__ = ("cost", "generation", "hashX", "hash_only")
+    __slots__ = ("cost", "generation", "hashX", "known")
 
     def __init__(self, hashX: bytes, generation: int) -> None:
-        super().__init__()
+        self._callbacks = []
+        self._done = False
+        self._result: Any = None
+        self._error: BaseException | None = None
         self.hashX = hashX
         #: of the cache when the read began
         self.generation = generation
         #: of reading the value, charged to each request
         self.cost = 0.0
-        #: whether it is a history that may lack its entries
-        self.hash_only = False
+        #: of a history, the part that is cached and continued
+        self.known: Any = None
 
 
 class Query(Protocol[V]):
@@ -102,7 +105,7 @@ class Query(Protocol[V]):
         """Return (value, cost of reading it); raise RPCError if it is too large to send."""
 
     def fetch(self, hashX: bytes) -> PendingValue[V]:
-        """Start to read a value that is not cached, or join a read in progress."""
+        """Start to read a value for which ``now`` returned None, or join a read in progress."""
 
     def check(self, value: V) -> None:
         """Raise RPCError if a value is too large to send."""
@@ -148,9 +151,10 @@ class CachedQuery(Generic[V, R]):
         return await pending, pending.cost
 
     def fetch(self, hashX: bytes) -> PendingValue[V]:
-        """Start to read a value that is not cached, or join a read in progress."""
+        """Start to read a value for which ``now`` returned None, or join a read in progress."""
         self.cache.lookups += 1
-        return self.prefetch(hashX)
+        key = hashX, self.cache.generation
+        return self._pending.get(key) or self._start(key)
 
     def check(self, value: V) -> None:
         """Raise RPCError if a value is too large to send; the limit of UTXOs is elsewhere."""
@@ -158,42 +162,37 @@ class CachedQuery(Generic[V, R]):
     def prefetch(self, hashX: bytes) -> PendingValue[V]:
         """Do as ``fetch`` for another reason than a request: it does not count as a look-up."""
         key = hashX, self.cache.generation
-        pending = self._pending.get(key)
-        if pending is None:
-            pending = self._pending[key] = PendingValue(*key)
-            self._start(pending)
-        return pending
+        return self._pending.get(key) or self._start(key)
 
-    def _start(self, pending: PendingValue[V]) -> None:
+    def _start(self, key: tuple[bytes, int]) -> PendingValue[V]:
         """Start the read of a value, whose end calls ``_on_read``."""
-        self._read(pending.hashX).add_done_callback(partial(self._on_read, pending))
+        pending: PendingValue[V] = PendingValue(*key)
+        self._pending[key] = pending
+        self._read(key[0]).add_done_callback(partial(self._on_read, pending))
+        return pending
 
     def _read(self, hashX: bytes) -> Read[R]:
         raise NotImplementedError
 
     def _on_read(self, pending: PendingValue[V], read: Read[R]) -> None:
-        """Cache the value that was read, and end all waiting for it."""
+        """Cache the value that was read, and end all waiting for it.
+
+        It is not cached if the chain was reorganised, or the script touched, since the read began.
+        """
+        hashX, generation = pending.hashX, pending.generation
+        del self._pending[hashX, generation]
         try:
-            result = read.result()
+            value, size, backup_count = self._value(pending, read.result())
         except (Exception, asyncio.CancelledError) as error:
-            self._end(pending, None, error)
-        else:
-            self._on_result(pending, result)
-
-    def _on_result(self, pending: PendingValue[V], result: R) -> None:
-        raise NotImplementedError
-
-    def _store(self, pending: PendingValue[V], value: V, size: int, backup_count: int) -> None:
-        """Cache a value, if it is still valid, and end the waiting for it."""
+            pending.end(None, error)
+            return
         if backup_count == self._db.backup_count == self._backup_count:
-            self.cache.put(pending.hashX, value, pending.generation, size)
-        self._end(pending, value)
+            self.cache.put(hashX, value, generation, size)
+        pending.end(value)
 
-    def _end(
-        self, pending: PendingValue[V], value: V | None, error: BaseException | None = None
-    ) -> None:
-        del self._pending[pending.hashX, pending.generation]
-        pending.end(value, error)
+    def _value(self, pending: PendingValue[V], result: R) -> tuple[V, int, int]:
+        """Return (value, its bytes, ``backup_count`` of the read); set the cost of ``pending``."""
+        raise NotImplementedError
 
 
 class Balances(CachedQuery[tuple[int, int], Balance]):
@@ -202,9 +201,10 @@ class Balances(CachedQuery[tuple[int, int], Balance]):
     def _read(self, hashX: bytes) -> Read[Balance]:
         return self._db.balance(hashX)
 
-    def _on_result(self, pending: PendingValue[tuple[int, int]], result: Balance) -> None:
-        value = result.utxo_count, result.value
-        self._store(pending, value, 0, result.backup_count)
+    def _value(
+        self, pending: PendingValue[tuple[int, int]], result: Balance
+    ) -> tuple[tuple[int, int], int, int]:
+        return result[:2], 0, result.backup_count
 
 
 class UTXOLists(CachedQuery[bytes, PackedUTXOs]):
@@ -213,8 +213,8 @@ class UTXOLists(CachedQuery[bytes, PackedUTXOs]):
     def _read(self, hashX: bytes) -> Read[PackedUTXOs]:
         return self._db.packed_utxos(hashX)
 
-    def _on_result(self, pending: PendingValue[bytes], result: PackedUTXOs) -> None:
-        self._store(pending, result.utxos, len(result.utxos), result.backup_count)
+    def _value(self, pending: PendingValue[bytes], result: PackedUTXOs) -> tuple[bytes, int, int]:
+        return result.utxos, len(result.utxos), result.backup_count
 
 
 class HistoryHashes(CachedQuery[ScriptHistory, PackedHistory]):
@@ -301,53 +301,52 @@ class HistoryHashes(CachedQuery[ScriptHistory, PackedHistory]):
             short.stale = history.stale
             self.cache.put(hashX, short, self.cache.generation, short.memsize)
 
-    def _start(self, pending: PendingValue[ScriptHistory]) -> None:
-        known = self.peek(pending.hashX)
-        if known is not None and (not known.stale or not known.count):
-            known = None
-        pending.hash_only = known is not None and known.entries is None
-        self._read_after(pending, known)
-
-    def _read_after(
-        self, pending: PendingValue[ScriptHistory], known: ScriptHistory | None
-    ) -> None:
-        """Read the whole history, or the entries after those that are known."""
-        backup_count = self._db.backup_count
-        count, after = (known.count, known.last_tx_num) if known else (0, -1)
-        read = self._db.history_entries(pending.hashX, limit=self.limit - count, after=after)
-        if known is None:
+    def _start(self, key: tuple[bytes, int]) -> PendingValue[ScriptHistory]:
+        hashX = key[0]
+        pending: PendingValue[ScriptHistory] = PendingValue(*key)
+        self._pending[key] = pending
+        known = self.cache.peek(hashX)
+        if known is None or not known.stale or not known.count:
+            read = self._db.history_entries(hashX, limit=self.limit, after=-1)
             read.add_done_callback(partial(self._on_read, pending))
         else:
-            read.add_done_callback(partial(self._on_extension, pending, known, backup_count))
+            pending.known = known
+            limit, after = self.limit - known.count, known.last_tx_num
+            read = self._db.history_entries(hashX, limit=limit, after=after)
+            read.add_done_callback(partial(self._on_extension, pending, self._backup_count))
+        return pending
+
+    def _read(self, hashX: bytes) -> Read[PackedHistory]:
+        return self._db.history_entries(hashX, limit=self.limit, after=-1)
 
     def _on_extension(
         self,
         pending: PendingValue[ScriptHistory],
-        known: ScriptHistory,
         backup_count: int,
         read: Read[PackedHistory],
     ) -> None:
         """Combine the entries that were read with those that were known."""
         try:
-            result = read.result()
-        except (Exception, asyncio.CancelledError) as error:
-            self._end(pending, None, error)
-            return
-        if result.backup_count != backup_count:
+            was_reorganised = read.result().backup_count != backup_count
+        except (Exception, asyncio.CancelledError):
+            was_reorganised = False
+        if was_reorganised:
             # The known part is not the beginning of the history any more.
-            self._read_after(pending, None)
-            return
-        history = known.followed_by(result.entries, result.last_tx_num)
-        self._store_history(pending, history, result.backup_count)
+            pending.known = None
+            self._read(pending.hashX).add_done_callback(partial(self._on_read, pending))
+        else:
+            self._on_read(pending, read)
 
-    def _on_result(self, pending: PendingValue[ScriptHistory], result: PackedHistory) -> None:
-        self._store_history(pending, self.unpacked(result), result.backup_count)
-
-    def _store_history(
-        self, pending: PendingValue[ScriptHistory], history: ScriptHistory, backup_count: int
-    ) -> None:
+    def _value(
+        self, pending: PendingValue[ScriptHistory], result: PackedHistory
+    ) -> tuple[ScriptHistory, int, int]:
+        known: ScriptHistory | None = pending.known
+        if known is None:
+            history = self.unpacked(result)
+        else:
+            history = known.followed_by(result.entries, result.last_tx_num)
         pending.cost = history_cost(history.count)
-        self._store(pending, history, history.memsize, backup_count)
+        return history, history.memsize, result.backup_count
 
     def unpacked(self, found: PackedHistory) -> ScriptHistory:
         """Return a history that was read from its first entry; without entries if too large."""
@@ -373,7 +372,8 @@ class Histories:
 
     def now(self, hashX: bytes) -> ScriptHistory | None:
         """Return a cached history; RPCError if it is too large to send."""
-        if self.hashes.is_hash_only(self.hashes.peek(hashX)):
+        known = self.hashes.peek(hashX)
+        if known is None or self.hashes.is_hash_only(known):
             return None
         return self.hashes.now(hashX)
 
@@ -390,7 +390,7 @@ class Histories:
     def fetch(self, hashX: bytes) -> PendingValue[ScriptHistory]:
         """Start to read a history that is not cached, or join a read in progress."""
         pending = self.hashes.fetch(hashX)
-        if not pending.hash_only:
+        if pending.known is None or pending.known.entries is not None:
             return pending
         whole: PendingValue[ScriptHistory] = PendingValue(hashX, pending.generation)
         pending.add_done_callback(partial(self._on_value, whole))

@@ -5,6 +5,7 @@ Runs on the event loop.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol, TypeVar
@@ -63,6 +64,28 @@ class TableSession(Subscriber, Protocol):
     def remote_address_string(self, *, for_log: bool = True) -> str:
         """Return that address as text, masked in logs if the operator wants that."""
 
+    @property
+    def kind(self) -> str:
+        """The protocol of the service that it came through."""
+
+    @property
+    def protocol_tuple(self) -> tuple[int, ...]:
+        """The negotiated protocol."""
+
+    @property
+    def end_reason(self) -> str:
+        """Why it ends: a label of ``SessionTotals.closed``."""
+
+    @property
+    def throttled(self) -> bool:
+        """Whether its requests sleep because of its cost."""
+
+    def header_count(self) -> int:
+        """Return 1 if it has subscribed to headers, else 0."""
+
+    def note_end(self, reason: str) -> None:
+        """Note why the server ends the session; the first reason counts."""
+
     def flags(self) -> str:
         """Return the status column of the sessions table."""
 
@@ -88,6 +111,28 @@ class TableSession(Subscriber, Protocol):
         """Decay the cost, and set how many requests may run at once."""
 
 
+class SessionTotals:
+    """Figures since the start of all sessions that have ended, and of the others' beginnings."""
+
+    def __init__(self) -> None:
+        #: sessions by the protocol of their service
+        self.opened: Counter[str] = Counter()
+        #: sessions by the reason of their end
+        self.closed: Counter[str] = Counter()
+        #: bytes of those that have ended
+        self.recv_size = self.send_size = 0
+
+    def began(self, session: TableSession) -> None:
+        """Count a session."""
+        self.opened[session.kind] += 1
+
+    def ended(self, session: TableSession) -> None:
+        """Count its end, and the bytes that it received and sent."""
+        self.closed[session.end_reason] += 1
+        self.recv_size += session.recv_size
+        self.send_size += session.send_size
+
+
 S = TypeVar("S", bound=TableSession)
 
 
@@ -109,6 +154,7 @@ class SessionTable:
         """``is_advertised``: whether the server reports services, so that a proxy may be local."""
         self.groups = groups
         self.sessions: set[TableSession] = set()
+        self.totals = SessionTotals()
         #: whether new sessions log their requests
         self.log_new = False
         self._logger = logger
@@ -121,6 +167,7 @@ class SessionTable:
     def add(self, session: TableSession) -> None:
         """Add a new session to the table and to its groups."""
         self.sessions.add(session)
+        self.totals.began(session)
         address = session.remote_address()
         # An administrator at a Unix socket has no address, and shares no group with the unknown.
         if address is not None or session.limited:
@@ -128,7 +175,9 @@ class SessionTable:
 
     def remove(self, session: TableSession) -> None:
         """Remove a session; its groups retain its cost."""
-        self.sessions.discard(session)
+        if session in self.sessions:
+            self.sessions.discard(session)
+            self.totals.ended(session)
         self.groups.leave(session)
 
     def leniency(self, host: IPv4Address | IPv6Address | str) -> float:
@@ -141,9 +190,12 @@ class SessionTable:
         reason: str,
         *,
         also_named: Iterable[TableSession] = (),
+        end_reason: str = "operator",
     ) -> None:
         """Close sessions, by force after a second; the log also names some closed elsewhere."""
         sessions = list(sessions)
+        for session in sessions:
+            session.note_end(end_reason)
         named = by_id([*sessions, *also_named])
         if named:
             ids = ", ".join(str(session.session_id) for session in named)

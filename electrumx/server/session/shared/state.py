@@ -17,6 +17,7 @@ from electrumx.server.mempool.sync import MemPool
 from electrumx.server.peers import PeerManager
 from electrumx.server.session.engine import session_groups
 from electrumx.server.session.engine.oversized import OversizedResults
+from electrumx.server.session.engine.request_stats import RequestStats
 from electrumx.server.session.engine.session_limits import SessionLimits
 from electrumx.server.session.notify.announced_header import AnnouncedHeader
 from electrumx.server.session.notify.fanout import FanOut
@@ -73,8 +74,10 @@ class SharedState:
     outpoints: OutpointSubscriptions
     outpoint_statuses: OutpointStatuses
     table: SessionTable
-    #: how often each method was called
-    method_counts: Counter[str]
+    #: the requests of each method
+    requests: RequestStats
+    #: notifications sent, by kind of subscription
+    notified: Counter[str]
     #: held while a large message is parsed
     parsing_lock: asyncio.Lock
     #: clients whose name it matches at the start are refused
@@ -95,7 +98,7 @@ class SharedState:
     ) -> "SharedState":
         """Return the state over these parts, with empty caches; ``logger`` is the manager's."""
         max_send = max(MIN_MAX_SEND, env.max_send)
-        scripts = ScriptCache(db, max_send)
+        scripts = ScriptCache(db.queries, max_send)
         table = SessionTable(_groups(env), logger, is_advertised=bool(env.report_services))
         drop = env.drop_client
         node = Node(daemon, mempool)
@@ -131,7 +134,8 @@ class SharedState:
             outpoints=OutpointSubscriptions(mempool.watch, outpoint_statuses, tip),
             outpoint_statuses=outpoint_statuses,
             table=table,
-            method_counts=Counter(),
+            requests=RequestStats(),
+            notified=Counter(),
             parsing_lock=asyncio.Lock(),
             drop_client=None if drop is None else BoundedPattern(drop, MATCH_CPU_SECS),
             log_limit=RateLimitedLog(logger),

@@ -37,8 +37,8 @@ RETRIES_EXHAUSTED_TEXT = (
 TipState = tuple[int, bytes, int]
 
 
-class ProcessorTip(Protocol):
-    """The tip that the block processor has indexed, committed or not."""
+class HeightAndTip(Protocol):
+    """A block: the last one that was indexed, or committed."""
 
     @property
     def height(self) -> int:
@@ -48,21 +48,25 @@ class ProcessorTip(Protocol):
     def tip(self) -> bytes:
         """The hash of the block, in natural byte order."""
 
+
+class Processor(Protocol):
+    """The block processor."""
+
+    @property
+    def state(self) -> HeightAndTip:
+        """The tip that it has indexed, committed or not."""
+
     @property
     def forks(self) -> Sequence[int]:
         """The height of the last common block of each reorganisation so far."""
 
 
-class CommittedTip(Protocol):
-    """The tip of the database."""
+class Database(Protocol):
+    """The database."""
 
     @property
-    def db_height(self) -> int:
-        """The height."""
-
-    @property
-    def db_tip(self) -> bytes:
-        """The hash of the block, in natural byte order."""
+    def state(self) -> HeightAndTip:
+        """The committed tip: another object after each commit."""
 
 
 class TipChangedError(Exception):
@@ -72,7 +76,7 @@ class TipChangedError(Exception):
 class TipConsistency:
     """Compares the tips of processor, database and last notification, and counts reorgs."""
 
-    def __init__(self, processor: ProcessorTip, db: CommittedTip) -> None:
+    def __init__(self, processor: Processor, db: Database) -> None:
         self._processor = processor
         self._db = db
         self.notified_height: int | None = None
@@ -95,28 +99,24 @@ class TipConsistency:
 
     def state(self) -> TipState | None:
         """Return the state that a computation depends on; None if the tips differ."""
-        processor, db = self._processor, self._db
-        height, tip = db.db_height, db.db_tip
+        # Attributes, as this is asked twice for each value that is not cached.
+        processed, committed = self._processor.state, self._db.state
+        height, tip = committed.height, committed.tip
         if (
-            processor.height == height == self.notified_height
-            and processor.tip == tip == self.notified_tip
+            processed.height == height == self.notified_height
+            and processed.tip == tip == self.notified_tip
         ):
             return height, tip, self.reorg_count
         return None
 
     def is_tip_known(self) -> bool:
         """Return whether the committed tip is the one that clients know."""
-        db = self._db
-        return db.db_height == self.notified_height and db.db_tip == self.notified_tip
+        committed = self._db.state
+        return committed.height == self.notified_height and committed.tip == self.notified_tip
 
     def is_tip_stable(self) -> bool:
         """Return whether an answer computed now, at once, belongs to the tip that clients know."""
-        processor, db = self._processor, self._db
-        height = db.db_height
-        return (
-            height == self.notified_height == processor.height
-            and db.db_tip == self.notified_tip == processor.tip
-        )
+        return self.state() is not None
 
     def set_known_reorgs(self, count: int) -> None:
         """Set how many of the processor's reorganisations clients were notified of."""

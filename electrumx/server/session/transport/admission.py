@@ -21,7 +21,10 @@ at the hard limit: these are refused at accept, before they cost a handshake.  B
 to exempt addresses (``session_groups.is_exempt``), behind which there may be a proxy with many clients;
 the others do.  A connection that ends without a session is charged to the group of its address.
 
-The administrator's connections count too, but are limited only in number, ``MAX_RPC``.
+Banned addresses (``bans``) are refused at accept before anything else.
+
+The administrator's connections count too, but are limited only in number, ``MAX_RPC``; bans do not
+apply to them.
 
 Runs on the event loop.
 """
@@ -39,6 +42,7 @@ from electrumx.lib import util
 from electrumx.server.env import Env
 from electrumx.server.session.engine import prices, session_groups
 from electrumx.server.session.engine.session_groups import Host
+from electrumx.server.session.transport.bans import BanList
 from electrumx.server.session.transport.crowds import Crowds
 from electrumx.server.session.transport.parties import ConnectionSession
 
@@ -143,8 +147,11 @@ class Admission:
         groups: session_groups.SessionGroups,
         on_change: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        bans: BanList | None = None,
     ) -> None:
         """``on_change()`` is called when connections came, went or have another stage."""
+        #: networks that may not connect
+        self.bans = BanList() if bans is None else bans
         self.max_connections: int = env.max_sessions
         self.max_per_subnet: int = env.max_sessions_per_subnet
         self.max_pending = max(MIN_PENDING, env.max_sessions // PENDING_PART)
@@ -173,6 +180,8 @@ class Admission:
         # Events to be logged: reason -> how often
         self._events: Counter[str] = Counter()
         self._log_time: float | None = None
+        #: the same events since the start
+        self.totals: Counter[str] = Counter()
         # Set when there is no connection, if a caller waits for that
         self._empty: asyncio.Event | None = None
 
@@ -278,6 +287,9 @@ class Admission:
     # -- who may enter
 
     def _may_enter(self, address: Host | None, subnet: str) -> bool:
+        if address is not None and self.bans.is_banned(address):
+            self._note("refused: banned")
+            return False
         if address is not None and session_groups.is_exempt(address):
             return True
         if self.subnets[subnet] >= self.max_per_subnet:
@@ -441,6 +453,19 @@ class Admission:
             self._drop(ticket)
         return len(victims)
 
+    def drop_banned(self) -> int:
+        """Drop the connections without a session whose address is banned.  Return how many."""
+        victims = [
+            ticket
+            for ticket in self.pending
+            if not ticket.is_rpc
+            and ticket.address is not None
+            and self.bans.is_banned(ticket.address)
+        ]
+        for ticket in victims:
+            self._drop(ticket)
+        return len(victims)
+
     async def wait_empty(self, secs: float) -> bool:
         """Drop connections without a session, and wait for the others to end, at most so long.
 
@@ -466,6 +491,7 @@ class Admission:
     def _note(self, event: str) -> None:
         """Count an event; once in a while all of them are one line of the log."""
         self._events[event] += 1
+        self.totals[event] += 1
         now = self._clock()
         if self._log_time is None or now - self._log_time >= LOG_SECS:
             self._log_time = now

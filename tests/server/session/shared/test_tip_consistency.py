@@ -16,8 +16,9 @@ class Chain:
 
     def __init__(self, height=10):
         self.processor = SimpleNamespace(height=height, tip=b"%d" % height, forks=[])
-        self.db = SimpleNamespace(db_height=height, db_tip=b"%d" % height)
-        self.tip = TipConsistency(self.processor, self.db)
+        self.processor.state = self.processor
+        self.db = SimpleNamespace(height=height, tip=b"%d" % height)
+        self.tip = TipConsistency(self.processor, SimpleNamespace(state=self.db))
         self.notify()
         self.charged = []
 
@@ -26,10 +27,10 @@ class Chain:
         self.processor.tip = name
 
     def commit(self):
-        self.db.db_height, self.db.db_tip = self.processor.height, self.processor.tip
+        self.db.height, self.db.tip = self.processor.height, self.processor.tip
 
     def notify(self):
-        self.tip.notified(self.db.db_height, self.db.db_tip)
+        self.tip.notified(self.db.height, self.db.tip)
 
     def add_block(self, name):
         self.process(name)
@@ -52,7 +53,7 @@ def test_a_block_that_is_not_committed_leaves_the_tip_known_but_not_stable():
 
 def test_another_block_of_the_same_height_is_another_tip():
     chain = Chain()
-    chain.processor.tip = chain.db.db_tip = b"other"
+    chain.processor.tip = chain.db.tip = b"other"
     assert not chain.tip.is_tip_known()
     assert chain.tip.state() is None
 
@@ -78,7 +79,7 @@ async def test_a_result_of_another_tip_is_computed_again_and_each_failure_is_cha
     chain, results = Chain(), []
 
     async def compute():
-        results.append(chain.db.db_height)
+        results.append(chain.db.height)
         if len(results) < 3:
             chain.add_block(b"block %d" % len(results))
         return results[-1]
@@ -117,7 +118,7 @@ async def test_a_block_that_is_being_replaced_is_waited_for():
     chain.processor.forks.append(9)
 
     async def compute():
-        return chain.db.db_tip
+        return chain.db.tip
 
     below = await chain.tip.retry_at_known_blocks(9, compute, chain.charged.append)
     assert below == b"10"
@@ -127,7 +128,7 @@ async def test_a_block_that_is_being_replaced_is_waited_for():
     for _ in range(5):
         await asyncio.sleep(0)
     assert not waiting.done()
-    chain.db.db_tip = b"replaced"
+    chain.db.tip = b"replaced"
     chain.tip.set_known_reorgs(1)
     assert await waiting == b"replaced"
     assert chain.charged == []

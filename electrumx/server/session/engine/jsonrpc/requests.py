@@ -55,9 +55,11 @@ class Request:
     replaces it; ``deliver`` returns the message to send, if there is one yet.
     """
 
-    __slots__ = ("_max_reply_bytes", "_version", "args", "method", "request_id", "weight")
+    __slots__ = ("_version", "args", "max_reply_bytes", "method", "request_id", "weight")
 
     expects_reply = True
+    #: whether its reply is a part of a message
+    in_batch = False
 
     def __init__(
         self,
@@ -71,10 +73,11 @@ class Request:
         self.method = method
         self.args = args
         self.request_id = request_id
+        #: the bound of its reply
+        self.max_reply_bytes = max_reply_bytes
         #: bytes of memory that it takes; 0 if they were not counted
         self.weight = 0
         self._version = version
-        self._max_reply_bytes = max_reply_bytes
 
     def __repr__(self) -> str:
         return f"Request({self.method!r}, {self.args!r})"
@@ -85,11 +88,11 @@ class Request:
 
     def is_oversized(self, reply: bytes) -> bool:
         """Return whether a reply is too large to be sent."""
-        return len(reply) > self._max_reply_bytes > 0
+        return len(reply) > self.max_reply_bytes > 0
 
     def oversized(self) -> bytes:
         """Return the error that replaces an oversized reply."""
-        text = oversized_text(self._max_reply_bytes)
+        text = oversized_text(self.max_reply_bytes)
         return self._version.error(JSONRPC.INVALID_REQUEST, text, self.request_id)
 
     def deliver(self, reply: bytes) -> bytes | None:
@@ -170,6 +173,8 @@ class BatchMember(Request):
     """A request of a batch; small, as there may be ten thousand of them waiting."""
 
     __slots__ = ("_batch", "_reserved")
+
+    in_batch = True
 
     def __init__(
         self,
