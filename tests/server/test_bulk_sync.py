@@ -7,6 +7,8 @@ import os
 import random
 import re
 import shutil
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 
@@ -826,3 +828,109 @@ async def test_history_that_another_server_has_cleared_is_not_joined_with_the_ut
     folder.rename(tmp_path / "bulk_sync")
     await sync(env, ScriptedDaemon(chain))
     await _assert_is_chain(env, maker, chain)
+
+
+async def test_a_node_in_its_own_download_is_followed_to_its_end(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(BulkSync, "TARGET_MARGIN", 3)
+    runs = count_runs(monkeypatch)
+    maker = ChainMaker(seed=41, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    # It has fewer blocks than a bulk sync is worth.
+    daemon = ScriptedDaemon(chain[:4])
+    daemon.target = 60
+    (tmp_path / "db").mkdir()
+    env = make_env(tmp_path / "db", reorg_limit=12)
+    async with World(env, daemon) as world:
+        for height in range(4, 61, 7):
+            await world.until(
+                lambda: world.bp.bulk_sync.progress and not world.bp.bulk_sync.progress.height < 0
+            )
+            daemon.set_chain(chain[: height + 1])
+            await world.until(lambda end=height: world.bp.bulk_sync.progress.height == end)
+            assert world.bp.bulk_sync.progress.phase == "scan"
+            assert not world.caught_up.is_set()
+        daemon.set_chain(chain)
+        daemon.target = None
+        await world.until_at(chain)
+        await world.until(lambda: world.bp.engine_compaction.done)
+        # All of the last blocks can be undone, and no others.
+        undo = [world.db.read_undo_info(height) is not None for height in range(61)]
+    assert undo == [False] * 49 + [True] * 12
+    assert "the daemon itself is synchronising" in caplog.text
+    assert runs[-1] == 60
+    (tmp_path / "other").mkdir()
+    other = make_env(tmp_path / "other", reorg_limit=12, bulk_sync="off")
+    await sync(other, ScriptedDaemon(chain))
+    assert await contents(env) == await contents(other)
+
+
+OPEN_IT = """
+import sys
+from electrumx.server.storage.base import db_class
+from electrumx.server.storage.schema import DBError
+try:
+    db_class(sys.argv[1])(sys.argv[2], True).close()
+except DBError as e:
+    assert "another process holds it" in str(e), e
+else:
+    sys.exit("opened")
+"""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_no_other_server_can_open_stores_that_are_exchanged(tmp_path, monkeypatch, engine):
+    require_engine(engine)
+    maker = ChainMaker(seed=42, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 30))
+    (tmp_path / "db").mkdir()
+    env = make_env(tmp_path / "db", reorg_limit=12, engine=engine)
+    tried = []
+
+    def open_elsewhere(name):
+        if name in ("bulk: empty store removed", "bulk: store moved"):
+            store = str(tmp_path / "db" / "utxo")
+            if os.path.exists(store):
+                tried.append(name)
+                subprocess.run([sys.executable, "-c", OPEN_IT, engine, store], check=True)
+
+    monkeypatch.setattr("electrumx.server.runs.workspace.fault_point", open_elsewhere)
+    await sync(env, ScriptedDaemon(chain))
+    # Beside the first store's removal and its move, and when the second one is in its place
+    assert len(tried) == 3
+    monkeypatch.undo()
+    assert (await contents(env))["state"][0] == 30
+
+
+async def test_stores_that_another_process_holds_are_not_exchanged(tmp_path, monkeypatch):
+    maker = ChainMaker(seed=42, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 30))
+    (tmp_path / "db").mkdir()
+    env = make_env(tmp_path / "db", reorg_limit=12)
+    holder = (
+        "import plyvel, sys; db = plyvel.DB(sys.argv[1]); print('held', flush=True); "
+        "sys.stdin.read()"
+    )
+    held = []
+    move_stores = Workspace.move_stores
+
+    def hold_first(self):
+        if not held:
+            held.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", holder, str(tmp_path / "db" / "utxo")],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                )
+            )
+            assert held[0].stdout.readline() == b"held\n"
+        move_stores(self)
+
+    monkeypatch.setattr(Workspace, "move_stores", hold_first)
+    pytest.importorskip("plyvel")
+    with pytest.raises(DBError, match="another process holds it, which must be stopped first"):
+        await sync(env, ScriptedDaemon(chain))
+    held[0].communicate()
+    # The next start completes it.
+    await sync(env, ScriptedDaemon(chain))
+    assert (await contents(env))["state"][0] == 30

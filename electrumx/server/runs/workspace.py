@@ -26,6 +26,7 @@ from electrumx.server.runs.records import (
     Kind,
 )
 from electrumx.server.runs.run_files import Part, RunFile
+from electrumx.server.runs.store_locks import StoreLocks
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage.schema import DBError
 
@@ -177,16 +178,22 @@ class Workspace:
     def move_stores(self) -> None:
         """Put the stores that were filled in the places of the database's, which are empty.
 
-        No task may have them open.  May be repeated after a stop at any instant.
+        No task may have them open, and no other process can open them until this is done.  May be
+        repeated after a stop at any instant.
         """
-        for name in STORES:
-            made, place = self.folder / name, self.db_dir / name
-            if made.exists():
-                shutil.rmtree(place, ignore_errors=True)
-                fault_point("bulk: empty store removed")
-                made.rename(place)
-                util.sync_directory(self.db_dir)
-                fault_point("bulk: store moved")
+        with StoreLocks() as locks:
+            # Every server opens the utxo store first.
+            for name in reversed(STORES):
+                locks.take(self.db_dir / name)
+                locks.take(self.folder / name)
+            for name in STORES:
+                made, place = self.folder / name, self.db_dir / name
+                if made.exists():
+                    shutil.rmtree(place, ignore_errors=True)
+                    fault_point("bulk: empty store removed")
+                    made.rename(place)
+                    util.sync_directory(self.db_dir)
+                    fault_point("bulk: store moved")
 
 
 def finish_move(
