@@ -38,6 +38,7 @@ parts: $(VENV)/.installed-test
 	@contrib/demo/debian-install openssl:openssl litecoind:litecoind electrum:electrum || true
 	@contrib/demo/debian-install node:nodejs npm:npm || true
 	@contrib/demo/debian-install svscan:daemontools || true
+	@contrib/demo/debian-install chromium:chromium || true
 	@sh tests/install_hash_packages.sh $(VENV)
 	@$(BIN)/python -m tests.integration.parts
 	@sh tests/crash/peer_env.sh $(BIN)/python || true
