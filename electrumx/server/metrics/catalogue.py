@@ -16,7 +16,7 @@ from electrumx.server.runtime.histogram import Histogram
 from electrumx.server.runtime.server_state import State
 
 COUNTER, GAUGE, HISTOGRAM, INFO = "counter", "gauge", "histogram", "info"
-# What the log has for connections that were refused or dropped -> label
+# Lines of the log for connections that were refused or dropped, with their labels
 REFUSALS = {
     "refused: too many of one subnet": "subnet",
     "refused: the cost of their subnet is at the limit": "cost",
