@@ -71,7 +71,7 @@ RESTART_DELAY_SECS = 0.1
 # How long maps are kept when it is not known how to follow the database, in seconds.
 LOST_SECS = 5.0
 # Upper bounds of the durations of refreshes, in seconds.
-REFRESH_BOUNDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+REFRESH_BOUNDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60)
 # Lines of the log in a minute about transactions that could not be added.
 DROPPED_LINES = 10
 

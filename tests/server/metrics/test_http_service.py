@@ -13,6 +13,7 @@ from electrumx.server.metrics.http_service import (
     HttpService,
     Reply,
 )
+from tests.fakes.session_world import until
 from tests.ports import free_port
 
 
@@ -222,11 +223,7 @@ async def test_new_connection_is_closed_if_all_are_busy(service):
         client = await Client.of(service)
         client.send("GET /slow HTTP/1.1\nHost: h\n\n")
         busy.append(client)
-    while (
-        not all(not connection.is_idle for connection in service._connections)
-        or len(service._connections) < MAX_CONNECTIONS
-    ):
-        await asyncio.sleep(0)
+    await until(lambda: service.busy_count() == MAX_CONNECTIONS)
     client = await Client.of(service)
 
     assert await client.rest() == b""
