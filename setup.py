@@ -15,7 +15,7 @@ if int(setuptools.__version__.partition(".")[0]) < 77:
 
 # The Cython modules of indexing, and of answering (from packed rows to JSON).  Where one cannot
 # be built (no compiler, no headers of Python) pip warns, and the server uses the
-# pure-Python implementation, more slowly.  A wheel must have them all: whoever builds one sets
+# pure-Python implementation, more slowly.  A wheel must have them all: its build sets
 # ELECTRUMX_REQUIRE_COMPILED, and a module that cannot be built is then an error.
 EXTENSIONS = [
     Extension(
