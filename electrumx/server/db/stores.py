@@ -83,7 +83,11 @@ class Stores:
         self.patience = Patience(logger)
         self.damage_log = DamageLog(logger)
         self.history = History(
-            self.gate, self.set_flush_count, self._restore_cut_history, self.tuning
+            self.gate,
+            self.set_flush_count,
+            self._restore_cut_history,
+            self.tuning,
+            lambda: self.state.utxo_flush_count,
         )
         self.utxo_db: Storage | None = None
         self.files = FlatFiles(str(db_dir), coin, self.patience.run)

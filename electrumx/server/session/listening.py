@@ -101,7 +101,7 @@ class Listening:
         """Return whether services such as this one are listened on at present."""
         kind = self._rpc if service.protocol == "rpc" else self._wallets
         is_started = self._is_rpc_started if kind is self._rpc else self._is_wallets_started
-        return is_started and not (kind is self._wallets and self._is_full)
+        return is_started and not (self._is_full and service in self._closing())
 
     def switch(self, env: Env, gone: list[Service], listeners: list[Listener]) -> None:
         """Listen on the services of new settings; connections to those gone stay."""
@@ -118,25 +118,34 @@ class Listening:
         self._rpc, self._wallets = _rpc_services(env), _wallet_services(env)
 
     async def run(self) -> None:
-        """Stop listening at MAX_SESSIONS, resume when there is room; until cancelled."""
+        """Stop listening at MAX_SESSIONS, resume when there is room; until cancelled.
+
+        Where a trusted client may come, listening goes on.
+        """
         admission = self.admission
         while True:
             await self._changed.wait()
             self._changed.clear()
-            if not admission.is_full():
+            closing = self._closing()
+            if not closing or not admission.is_full():
                 continue
             self._logger.info(
                 f"maximum sessions {self._max_sessions:,d} reached, stopping new connections until "
                 f"count drops to {self._low_mark():,d}"
             )
             self._is_full = True
-            self.listeners.stop(self._wallets)
+            self.listeners.stop(closing)
             while admission.count > self._low_mark() and not admission.can_evict():
                 await wait_for_event(self._changed, EVICTION_CHECK_SECS)
                 self._changed.clear()
             self._logger.info("resuming listening for incoming connections")
             self._is_full = False
-            await self.listeners.resume(self._wallets)
+            still = self.listeners.open
+            await self.listeners.resume([item for item in self._wallets if item not in still])
+
+    def _closing(self) -> list[Service]:
+        """Return the services that are not listened on while the server is full."""
+        return [item for item in self._wallets if not self.admission.trust.stays_open(item)]
 
     def _low_mark(self) -> int:
         """Return the number of connections at which a full server listens again."""

@@ -30,6 +30,7 @@ from electrumx.server.session.shared.outpoint_status import OutpointStatuses
 from electrumx.server.session.shared.raw_tx_cache import RawTxCache
 from electrumx.server.session.shared.script_cache import ScriptCache
 from electrumx.server.session.shared.served_protocol import ServedProtocol
+from electrumx.server.session.shared.serving_stage import ServingStage
 from electrumx.server.session.shared.session_table import SessionTable
 from electrumx.server.session.shared.tip_consistency import TipConsistency
 
@@ -84,6 +85,8 @@ class SharedState:
     drop_client: BoundedPattern | None
     #: of lines that clients can cause as often as they like
     log_limit: RateLimitedLog
+    #: how much of the protocol is served
+    stage: ServingStage
 
     @classmethod
     def build(
@@ -95,8 +98,13 @@ class SharedState:
         peers: PeerManager,
         tip: TipConsistency,
         logger: logging.Logger,
+        *,
+        stage: ServingStage | None = None,
     ) -> "SharedState":
-        """Return the state over these parts, with empty caches; ``logger`` is the manager's."""
+        """Return the state over these parts, with empty caches; ``logger`` is the manager's.
+
+        Without a ``stage`` all of the protocol is served.
+        """
         max_send = max(MIN_MAX_SEND, env.max_send)
         scripts = ScriptCache(db.queries, max_send)
         table = SessionTable(_groups(env), logger, is_advertised=bool(env.report_services))
@@ -138,6 +146,7 @@ class SharedState:
             parsing_lock=asyncio.Lock(),
             drop_client=drop_pattern(env),
             log_limit=RateLimitedLog(logger),
+            stage=ServingStage() if stage is None else stage,
         )
 
 
@@ -169,4 +178,5 @@ def _groups(env: Env) -> session_groups.SessionGroups:
         env.session_group_by_subnet_ipv4,
         env.session_group_by_subnet_ipv6,
         group_hard_limit(env),
+        env.tor_group_weight,
     )

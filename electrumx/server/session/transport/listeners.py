@@ -214,7 +214,13 @@ class Listener:
             log_refusal(host)
             client.close()
             return
-        ticket = self._context.admission.admit(host, is_rpc=self._is_rpc)
+        context = self._context
+        ticket = context.admission.admit(
+            host,
+            is_rpc=self._is_rpc,
+            is_proxied=context.header_count > 0,
+            is_trusted=context.is_trusted,
+        )
         if ticket is None:
             client.close()
             return
@@ -262,7 +268,8 @@ class Listeners:
             self._tls_context = RenewedContext(self._env.ssl_certfile, self._env.ssl_keyfile)
         return self._tls_context
 
-    def _context(self, protocol: str) -> ConnectionContext:
+    def _context(self, service: Service) -> ConnectionContext:
+        protocol, trust = service.protocol, self._admission.trust
         return ConnectionContext(
             session_factory=self._factory_for(protocol),
             max_recv=self._env.max_recv,
@@ -272,6 +279,8 @@ class Listeners:
             turns=self._turns,
             byte_cost=1 / self._env.bw_unit_cost,
             tls_context=self._tls(protocol),
+            header_count=trust.header_count(service),
+            is_trusted=trust.is_trusted_service(service),
         )
 
     async def start(self, services: Iterable[Service]) -> None:
@@ -303,9 +312,7 @@ class Listeners:
         """Listen on a service; log at a level, and return False, if that fails."""
         kind = service.protocol.upper()
         try:
-            listener = Listener(
-                service, self._context(service.protocol), rpc_allow=self._env.rpc_allow
-            )
+            listener = Listener(service, self._context(service), rpc_allow=self._env.rpc_allow)
             await listener.open()
         except OSError as e:
             # ssl.SSLError is one: a bad certificate
@@ -319,7 +326,7 @@ class Listeners:
         """Return a listener of a service that does not accept yet.  Raise OSError."""
         if service.protocol in TLS_PROTOCOLS and self._tls_context is None:
             self._tls_context = RenewedContext(env.ssl_certfile, env.ssl_keyfile)
-        context = replace(self._context(service.protocol), byte_cost=1 / env.bw_unit_cost)
+        context = replace(self._context(service), byte_cost=1 / env.bw_unit_cost)
         listener = Listener(service, context, rpc_allow=env.rpc_allow)
         await listener.bind()
         return listener
