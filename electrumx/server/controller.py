@@ -9,8 +9,8 @@ failed to be for some time.  If any of the three ends, the server ends.
 import asyncio
 import gc
 import sys
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Any
 
 import aiorpcx
@@ -31,12 +31,14 @@ from electrumx.server.env import Env
 from electrumx.server.mempool.feed import MempoolFeed
 from electrumx.server.mempool.sync import MemPool, MemPoolAPI
 from electrumx.server.notifications import Confirmed, Notifications
+from electrumx.server.reload import LogLevel, NodeList, Part, Reloader
 from electrumx.server.runtime.compiled_modules import missing_modules, missing_modules_warning
 from electrumx.server.runtime.loop_lag import LoopLag
 from electrumx.server.runtime.sd_notify import Readiness
 from electrumx.server.runtime.server_state import ReadyLimits, ServerState
 from electrumx.server.session import SessionManager
 from electrumx.server.session.transport.preflight import check_services
+from electrumx.server.settings import Settings
 from electrumx.server.storage.schema import DBClosedError
 
 # New objects between two collections of the youngest, such collections between two of the middle
@@ -202,6 +204,20 @@ class _Server:
             ]
         )
 
+    def make_reload(
+        self, settings: Settings, env: Env, readiness: Readiness
+    ) -> Callable[[], Awaitable[list[str]]]:
+        """Return the function that reads the settings again, which the administrator gets too."""
+        parts: list[Part] = [*self._manager.reloadable, NodeList(self._daemon, env), LogLevel()]
+        reloader = Reloader(settings, parts)
+
+        async def reload() -> list[str]:
+            with readiness.reloading():
+                return await reloader.reload()
+
+        self._manager.commands.set_reload(reload)
+        return reload
+
     async def _note_serving(self) -> None:
         await self._manager.serving_event.wait()
         self.state.set_serving()
@@ -250,10 +266,33 @@ class Controller(ServerBase):
         *,
         early_signal: Callable[[], str | None] = lambda: None,
         when_caught_up: Callable[[], object] = lambda: None,
+        settings: Settings | None = None,
     ) -> None:
-        """``when_caught_up()`` is called once; for ``early_signal`` see ``ServerBase``."""
+        """Build it; ``settings`` are those that ``env`` was read from, for a reload.
+
+        ``when_caught_up()`` is called once; for ``early_signal`` see ``ServerBase``.
+        """
         super().__init__(env, early_signal=early_signal)
+        self._settings = settings
         self._when_caught_up = when_caught_up
+        self._reload: Callable[[], Awaitable[list[str]]] | None = None
+        self._reload_tasks: set[asyncio.Task[None]] = set()
+
+    def on_hangup(self) -> bool:
+        """Read the settings file again, if there is one, when the server has been built."""
+        if self._settings is None or self._settings.path is None:
+            return False
+        self.logger.info("received SIGHUP signal, reading the settings file again")
+        if self._reload is not None:
+            task = asyncio.get_running_loop().create_task(self._reload_logged(self._reload))
+            self._reload_tasks.add(task)
+            task.add_done_callback(self._reload_tasks.discard)
+        return True
+
+    @staticmethod
+    async def _reload_logged(reload: Callable[[], Awaitable[list[str]]]) -> None:
+        with suppress(OperatorError):  # in the log
+            await reload()
 
     async def serve(self, shutdown_event: asyncio.Event) -> None:
         """Start everything and wait; the first part that fails ends the server with its error."""
@@ -265,6 +304,8 @@ class Controller(ServerBase):
         async with env.coin.DAEMON(env.coin, env.daemon_url, login_files=files) as daemon:
             server = _Server(env, daemon, shutdown_event)
             readiness = Readiness.from_environment(shutdown_event, server.status)
+            if self._settings is not None:
+                self._reload = server.make_reload(self._settings, env, readiness)
             async with readiness, server.metrics():
                 await server.run(readiness, self._when_caught_up)
 

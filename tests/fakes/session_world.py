@@ -8,6 +8,7 @@ from array import array
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from ipaddress import ip_network
 from types import SimpleNamespace
 
 from websockets.asyncio.client import connect as websocket_connect
@@ -97,12 +98,19 @@ def fake_env(**settings):
         services=[FakeService("tcp"), FakeService("rpc")],
         report_services=[],
         rpc_allow=[],
+        proxy_protocol=[],
+        proxy_trusted=[ip_network("127.0.0.0/8"), ip_network("::1")],
+        proxy_depth=1,
+        trusted_clients=[],
+        trusted_services=[],
+        tor_group_weight=0.1,
         ssl_certfile=None,
         ssl_keyfile=None,
         max_send=1_000_000,
         max_recv=1_000_000,
         max_sessions=1000,
         max_sessions_per_subnet=100,
+        max_sessions_per_address=100,
         session_timeout=600,
         session_group_by_subnet_ipv4=24,
         session_group_by_subnet_ipv6=48,

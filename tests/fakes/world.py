@@ -75,6 +75,12 @@ class ScriptedDaemon:
         self._cached = len(self.raw) - 1
         return self._cached
 
+    #: the height that the node itself still synchronises to
+    target = None
+
+    async def sync_target(self):
+        return self.target
+
     def cached_height(self):
         return self._cached
 

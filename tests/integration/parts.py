@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -118,20 +119,30 @@ def _put_in_place(work, place):
     os.rename(work, place)
 
 
+PARTS = {
+    "bitcoin-sv": ("the Bitcoin SV node", bitcoin_sv, fetch_bitcoin_sv),
+    "bcoin": ("bcoin", bcoin, fetch_bcoin),
+    "bcash": ("bcash", bcash, fetch_bcash),
+}
+
+
+def fetch_part(part):
+    """Fetch a part that is missing. One that cannot be had is reported; its tests report it too."""
+    name, find, fetch = PARTS[part]
+    if find():
+        return
+    print(f"Fetching {name} into {CACHE}", flush=True)
+    try:
+        fetch()
+    except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as e:
+        print(f"cannot get {name}: {e}", flush=True)
+
+
 def main():
-    """Fetch missing parts. A part that cannot be had is reported, and its tests report it too."""
-    for name, find, fetch in (
-        ("the Bitcoin SV node", bitcoin_sv, fetch_bitcoin_sv),
-        ("bcoin", bcoin, fetch_bcoin),
-        ("bcash", bcash, fetch_bcash),
-    ):
-        if find():
-            continue
-        print(f"Fetching {name} into {CACHE}", flush=True)
-        try:
-            fetch()
-        except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as e:
-            print(f"cannot get {name}: {e}", flush=True)
+    """Fetch the parts that the command line names, all without one, concurrently."""
+    with ThreadPoolExecutor() as pool:
+        # list() raises what no part may raise.
+        list(pool.map(fetch_part, sys.argv[1:] or PARTS))
 
 
 if __name__ == "__main__":

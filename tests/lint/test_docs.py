@@ -101,7 +101,7 @@ def variables_read(monkeypatch):
     leave_open_files_alone(monkeypatch)
     monkeypatch.setattr(os, "environ", environment)
     Env()
-    elsewhere = ("cli/server.py", "server/runtime/sd_notify.py")
+    elsewhere = ("cli/logs.py", "server/settings.py", "server/runtime/sd_notify.py")
     by_others = [variables_named_in(REPOSITORY / "electrumx" / path) for path in elsewhere]
     return environment.asked.union(*by_others)
 

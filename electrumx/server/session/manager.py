@@ -28,6 +28,7 @@ from electrumx.server.session.early_service import CommittedTip, HeaderService
 from electrumx.server.session.housekeeping import Housekeeping
 from electrumx.server.session.listening import Listening
 from electrumx.server.session.notifier import Notifier
+from electrumx.server.session.reconfigure import SessionSettings
 from electrumx.server.session.shared.serving_stage import ServingStage
 from electrumx.server.session.shared.state import SharedState
 from electrumx.server.session.shared.tip_consistency import TipConsistency
@@ -98,10 +99,17 @@ class SessionManager:
             shared.table,
             peers.retry_banned,
             logger,
+            # A proxy that is banned takes all of its clients with it.
+            trusted=(*env.trusted_clients, *env.proxy_trusted),
         )
         # Parts of parts that are looked at from outside
         self.sessions, self.groups = shared.table.sessions, shared.table.groups
         self.admission, self.listeners = self.listening.admission, self.listening.listeners
+        #: of sessions, and the services: both can be reloaded
+        self.reloadable = (
+            self.listening,
+            SessionSettings(shared, self.listening, self.housekeeping),
+        )
         #: set when wallets are served
         self.serving_event = asyncio.Event()
 

@@ -108,6 +108,14 @@ class LocalRPC(SessionBase):
         self.commands.stop()
         return "stopping"
 
+    @rpc_method("reload")
+    async def rpc_reload(self) -> list[str]:
+        """Read the settings file again; return lines about the changes."""
+        try:
+            return await self.commands.reload()
+        except OperatorError as e:
+            raise bad_request(f"reload refused, nothing was changed: {e}") from None
+
     @rpc_method("daemon_url")
     async def rpc_daemon_url(self, daemon_url: Any, cookie_file: Any = "") -> str:
         """Replace the list of nodes, with their cookie files; empty means that of the settings."""

@@ -65,7 +65,9 @@ class ServerMethods(HandlerGroup):
         self._sv_seen = False
 
     def is_tor(self) -> bool:
-        """Return whether the client connects through the Tor proxy."""
+        """Return whether the client connects through Tor: by its circuit, or the Tor proxy."""
+        if self.session.origin().circuit() is not None:
+            return True
         proxy = self.shared.peers.proxy_address()
         remote = self.session.remote_address()
         if not proxy or remote is None:
