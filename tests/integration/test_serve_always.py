@@ -566,6 +566,7 @@ async def test_a_crowd_is_answered_rightly_through_every_kind_of_start(tmp_path)
             try:
                 open_port(server)
                 await crowd(server, node, chain, range(0, FIRST + 1, 4), check_any)
+                wait_until(lambda server=server: state_of(server) == "serving", what="service")
                 assert server.terminate() == 0
                 node.do(lambda fake: fake.append(*chain.blocks[FIRST + 1 :]))
                 for _ in range(4):
@@ -605,7 +606,10 @@ async def crowd(server, node, chain, limits, check, *, count=200):
         for limit in limits:
             set_limit(node, limit)
             await asyncio.sleep(0.5)
+        await until(is_all_checked)
         done.set()
 
+    async def is_all_checked():
+        return min(checked) > 0
+
     await asyncio.gather(raise_limit(), *(run(number) for number in range(count)))
-    assert min(checked) > 0
