@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 JOBS ?= 3
 PYTEST := $(BIN)/python -m pytest
 SUPPORTED := 3.10 3.11 3.12 3.13
-COMPILED := $(wildcard electrumx/server/*/*.pyx electrumx/server/*/*.pxd electrumx/lib/*.pxd)
+COMPILED := $(wildcard electrumx/server/*/*.pyx electrumx/server/*/*.pxd electrumx/lib/*.pxd electrumx/lib/*.h)
 UNIT_TESTS := $(wildcard tests/lib tests/server tests/property)
 
 # The first Python that is new enough and can make a virtual environment.
@@ -38,6 +38,7 @@ parts: $(VENV)/.installed-test
 	@contrib/demo/debian-install openssl:openssl litecoind:litecoind electrum:electrum || true
 	@contrib/demo/debian-install node:nodejs npm:npm || true
 	@contrib/demo/debian-install svscan:daemontools || true
+	@contrib/demo/debian-install chromium:chromium || true
 	@sh tests/install_hash_packages.sh $(VENV)
 	@$(BIN)/python -m tests.integration.parts
 	@sh tests/crash/peer_env.sh $(BIN)/python || true
@@ -85,7 +86,7 @@ $(BIN)/python:
 # A build of the Cython modules needs these; without them pip warns and continues.
 HEADER = $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
 BUILD_PARTS = contrib/demo/debian-install cc:gcc /usr/include/stdlib.h:libc6-dev \
-	/usr/include/openssl/sha.h:libssl-dev "$(HEADER):python3-dev" || true
+	"$(HEADER):python3-dev" || true
 
 $(VENV)/.installed: setup.py pyproject.toml contrib/constraints.txt $(COMPILED) | $(BIN)/python
 	@$(BUILD_PARTS)

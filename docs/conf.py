@@ -13,7 +13,7 @@ version = release = re.findall(r'^version_short = "(.+)"$', _PACKAGE.read_text("
 
 extensions = []
 root_doc = "index"
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "changes"]
 highlight_language = "none"
 nitpicky = True
 

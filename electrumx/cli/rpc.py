@@ -16,10 +16,12 @@ from typing import Any
 from aiorpcx import NewlineFramer, RPCError, TaskTimeout, connect_rs, connect_us, timeout_after
 from aiorpcx.jsonrpc import ProtocolError
 
-import electrumx
-from electrumx.cli.logs import never_fail_to_encode
+from electrumx.cli.logs import print_lines
+from electrumx.cli.options import add_common_options, parsed
 from electrumx.lib.env_base import shown
-from electrumx.lib.text import groups_lines, peers_lines, sessions_lines
+from electrumx.lib.errors import OperatorError
+from electrumx.lib.text import bans_lines, groups_lines, peers_lines, sessions_lines
+from electrumx.server.settings import Settings
 
 # Of the unit in contrib/systemd and of the container.
 DEFAULT_SOCKET = "/run/electrumx/rpc.sock"
@@ -34,24 +36,60 @@ DEFAULT_REORG_BLOCKS = 3
 
 # Commands without arguments, with their help.
 _SIMPLE_COMMANDS = {
+    "bans": "print the addresses and subnets that may not connect",
     "getinfo": "print a summary of the server's state",
     "groups": "print the groups of sessions",
     "peers": "print the peer servers known",
+    "reload": "read the settings file again, and apply what can be changed",
     "sessions": "print the sessions",
     "stop": "flush everything to disk and shut the server down",
 }
 
 # How replies that are no plain JSON are printed.
 _PRINTERS: dict[str, Callable[[Any], Iterable[str]]] = {
+    "ban": iter,
+    "bans": bans_lines,
     "groups": groups_lines,
     "peers": peers_lines,
     "query": iter,
+    "reload": iter,
     "sessions": sessions_lines,
+    "unban": iter,
     "verify": lambda reply: reply["lines"],
 }
 
 # The finding of a command that succeeded, where that decides on the exit status.
-_FOUND: dict[str, Callable[[Any], bool]] = {"verify": lambda reply: bool(reply["sound"])}
+_FOUND: dict[str, Callable[[Any], bool]] = {
+    "ban": lambda reply: _all_done(reply),
+    "query": lambda reply: _all_done(reply),
+    "unban": lambda reply: _all_done(reply),
+    "verify": lambda reply: bool(reply["sound"]),
+}
+
+
+# How lines begin about an item that was not understood or not carried out.
+_NOT_DONE = ("unknown: ", "refused: ", "not saved: ")
+# Units of the time of a ban, in seconds.
+_UNIT_SECS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+DEFAULT_BAN_SECS = 86_400
+
+
+def _all_done(lines: Iterable[str]) -> bool:
+    """Return whether no line of a reply is about an item that was not carried out."""
+    return not any(line.startswith(_NOT_DONE) for line in lines)
+
+
+def duration(text: str) -> int | None:
+    """Return the seconds of a time such as ``30m`` or ``7d``, None for ``forever``."""
+    if text == "forever":
+        return None
+    number, unit = text[:-1], text[-1:]
+    if not (number.isascii() and number.isdecimal()) or unit not in _UNIT_SECS or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 30m, 24h, 7d or forever")
+    secs = int(number) * _UNIT_SECS[unit]
+    if not secs:
+        raise argparse.ArgumentTypeError("a ban of no time")
+    return secs
 
 
 @dataclass(frozen=True)
@@ -102,12 +140,19 @@ class Server:
         )
 
 
+def _absolute_paths(text: str) -> str:
+    """Return a list of paths with commas, made absolute; empty ones stay empty."""
+    return ",".join(os.path.abspath(path) if path else "" for path in text.split(","))
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; arguments that are not options are the params."""
     parser = argparse.ArgumentParser(
         "electrumx_rpc", description="Send a command to a running ElectrumX server."
     )
-    parser.add_argument("--version", action="version", version=electrumx.version)
+    add_common_options(
+        parser, config_help="file of the server's settings, for RPC_SOCKET, RPC_PORT and SERVICES"
+    )
     parser.add_argument(
         "-p",
         "--port",
@@ -145,7 +190,15 @@ def make_parser() -> argparse.ArgumentParser:
     )
     command = add("daemon_url", "replace the URL of the node")
     command.add_argument(
-        "daemon_url", nargs="?", default="", help="default: DAEMON_URL of the server's environment"
+        "daemon_url", nargs="?", default="", help="default: DAEMON_URL of the server's settings"
+    )
+    command.add_argument(
+        "cookie_file",
+        nargs="?",
+        default="",
+        # The server's current directory is another one.
+        type=_absolute_paths,
+        help="the node's cookie file, on the server's machine, for a URL without user:password@",
     )
     for name, text, specials in (
         ("disconnect", "disconnect sessions", "all"),
@@ -155,6 +208,21 @@ def make_parser() -> argparse.ArgumentParser:
         command.add_argument(
             "session_ids", nargs="+", help=f"session ids, group names, or {specials}"
         )
+    command = add("ban", "refuse connections of addresses and subnets, and close those they have")
+    command.add_argument(
+        "--time",
+        dest="secs",
+        type=duration,
+        default=DEFAULT_BAN_SECS,
+        metavar="TIME",
+        help="such as 30m, 24h, 7d, or forever (default 24h)",
+    )
+    command.add_argument(
+        "--force", action="store_true", help="even if this machine or network is among them"
+    )
+    command.add_argument("items", nargs="+", help="addresses, or subnets such as 203.0.113.0/24")
+    command = add("unban", "lift bans")
+    command.add_argument("items", nargs="+", help="addresses and subnets as banned, or all")
     command = add("inspect_session", "print what there is to say of a client's session")
     command.add_argument("session_id", type=int, help="the number of the session")
     command = add("query", "look up scripts in the database")
@@ -195,27 +263,49 @@ def reply_lines(command: str, reply: Any, *, as_json: bool) -> Iterable[str]:
     return printer(reply)
 
 
+def _server_environment(config: str | None) -> dict[str, str]:
+    """Return the variables that name the server: the environment's, or those of a settings file."""
+    environ = Settings.read(config, os.environ).variables
+    if not environ.get("RPC_SOCKET") and not environ.get("RPC_PORT"):
+        for entry in environ.get("SERVICES", "").split(","):
+            if entry.startswith("rpc:///"):
+                environ["RPC_SOCKET"] = entry.removeprefix("rpc://")
+    return environ
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; return the exit status."""
     parser = make_parser()
-    args = vars(parser.parse_args(argv))
+    arguments = parsed(parser, argv)
+    if arguments is None:
+        return 0
+    args = vars(arguments)
+    config = args.pop("config")
+    del args["version"], args["verbose"]
+    try:
+        environ = _server_environment(config)
+    except OperatorError as e:
+        return _failed(e)
     socket, host, port = (args.pop(name) for name in ("socket", "host", "port"))
     if socket and (host or port):
         parser.error("--socket cannot be combined with --host or --port")
-    server = Server.chosen(socket, host, port, os.environ)
+    server = Server.chosen(socket, host, port, environ)
     given_secs = args.pop("timeout")
     as_json = args.pop("json")
     command = args.pop("command")
     if command is None:
         parser.print_usage(sys.stderr)
         return 2
+    # An optional argument that is missing; servers of older versions do not know it.
+    if args.get("cookie_file") == "":
+        del args["cookie_file"]
     default_secs = LONG_TIMEOUT_SECS.get(command, DEFAULT_TIMEOUT_SECS)
     timeout_secs = default_secs if given_secs is None else given_secs
     try:
         reply = asyncio.run(request(server, timeout_secs, command, args))
     except (OSError, OverflowError) as e:
         # OverflowError: the port is no 16-bit number
-        _print([server.failure(e)])
+        print_lines([server.failure(e)])
         return 1
     except (RPCError, ProtocolError) as e:
         return _failed(e.message)
@@ -225,26 +315,13 @@ def main(argv: list[str] | None = None) -> int:
         return _failed("the connection was lost")
     except ValueError as e:
         return _failed(str(e))
-    _print(reply_lines(command, reply, as_json=as_json))
+    print_lines(reply_lines(command, reply, as_json=as_json))
     found = _FOUND.get(command)
     return 0 if found is None or found(reply) else 1
 
 
-def _print(lines: Iterable[str]) -> None:
-    """Print lines; a reader that closes the pipe early, as ``| head``, is no error."""
-    never_fail_to_encode(sys.stdout)
-    try:
-        for line in lines:
-            print(line)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The interpreter flushes once more when it exits.
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, sys.stdout.fileno())
-
-
 def _failed(reason: object) -> int:
-    _print([f"error making request: {shown(str(reason))}"])
+    print_lines([f"error making request: {shown(str(reason))}"])
     return 1
 
 

@@ -16,6 +16,7 @@ Errors are sorted by whose fault they are; each is defined beside the code that 
      |    +-- SkipTxDeserialize   a transaction that is valid but not for us (MWEB-only)
      +-- ScriptError           lib.script: a script that does not parse
      +-- Base58Error           lib.hash: not Base58, or a wrong checksum
+     +-- AddressError          lib.bech32: an address of a newer form that has a fault
      +-- DaemonError           server.daemon.responses: the node answered with an error
      +-- ChainError            server.block_processor.errors: blocks and index disagree: stop, do not flush
      +-- BadPeerError          server.peers: a peer that lies or does not speak the protocol

@@ -5,11 +5,11 @@ the wire; its display form is the hex text of the reversed bytes.
 """
 
 import hashlib
-import hmac
 import struct
 from collections.abc import Callable
 from typing import ClassVar, Final
 
+from electrumx.lib.compat import hmac_sha512  # noqa: F401 - a name of 1.15
 from electrumx.lib.errors import ElectrumXError
 
 _sha256 = hashlib.sha256
@@ -26,11 +26,6 @@ def sha256(x: bytes) -> bytes:
 def double_sha256(x: bytes) -> bytes:
     """Return SHA-256 applied twice to x, 32 bytes: Bitcoin's hash of blocks and transactions."""
     return _sha256(_sha256(x).digest()).digest()
-
-
-def hmac_sha512(key: bytes, msg: bytes) -> bytes:
-    """Return the 64-byte HMAC-SHA-512 of msg under key."""
-    return hmac.digest(key, msg, "sha512")
 
 
 # RIPEMD-160 runs two lines of 80 steps over each 64-byte block.  For each line, one hex digit a

@@ -66,12 +66,27 @@ class ServerBase:
                 "or set environment variable ALLOW_ROOT to 1 to do so all the same"
             )
 
+    async def drain(self) -> None:
+        """Return when a server that was asked to shut down has served long enough."""
+
+    async def _drain_with(self, server_task: asyncio.Task[None]) -> None:
+        """Drain, at most until the server ends by itself."""
+        draining = asyncio.ensure_future(self.drain())
+        try:
+            await asyncio.wait([server_task, draining], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            draining.cancel()
+
     async def serve(self, shutdown_event: asyncio.Event) -> None:
         """Do the server's work until cancelled; setting the event asks for shutdown.
 
         Returning or raising ends the server.
         """
         raise NotImplementedError
+
+    def on_hangup(self) -> bool:
+        """Act on SIGHUP; return False if the server is to shut down instead, as by default."""
+        return False
 
     def on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Report an error in a callback of the loop, unless it is known noise."""
@@ -92,6 +107,8 @@ class ServerBase:
         """
 
         def on_signal(name: str) -> None:
+            if name == "SIGHUP" and self.on_hangup():
+                return
             # A second signal finds the event set and changes nothing: the flush goes on.
             self.logger.warning(f"received {name} signal, initiating shutdown")
             shutdown_event.set()
@@ -118,6 +135,8 @@ class ServerBase:
         server_task.add_done_callback(lambda _task: shutdown_event.set())
         try:
             await shutdown_event.wait()
+            if not server_task.done():
+                await self._drain_with(server_task)
         finally:
             self.logger.info("shutting down")
             server_task.cancel()

@@ -1,4 +1,4 @@
-"""Tables for people: sessions, session groups and peers, from the rows that LocalRPC returns.
+"""Tables for people: sessions, session groups, peers and bans, from the rows that LocalRPC returns.
 
 Pure; runs in the RPC client, and in the event loop for the periodic session log. Text that came
 from clients or peers is made printable here, so that it cannot steer a terminal.
@@ -14,6 +14,7 @@ _SESSIONS_FORMAT = (
     "{:<6} {:<5} {:>17} {:>5} {:>7} {:>7} {:>5} {:>5} {:>7} {:>7} {:>7} {:>7} {:>7} {:>9} {:>21}"
 )
 # There is no space between Subs and Recv: scripts that read the table count on its columns.
+_SESSIONS_COLUMNS = 15
 _GROUPS_FORMAT = "{:<14} {:>9} {:>8} {:>8} {:>6} {:>6} {:>8}{:>7} {:>9} {:>7} {:>9}"
 # An onion name of version 3 has 62 characters.
 _HOST_WIDTH = 62
@@ -23,6 +24,8 @@ _PEERS_FORMAT = (
     f"{{:<{_HOST_WIDTH}}} {{:<6}} {{:>5}} {{:>5}} {{:<17}} {{:>4}} {{:>4}} {{:>8}} {{:>11}} "
     f"{{:>11}} {{:>5}} {{:>{_SOURCE_WIDTH}}} {{:<15}}"
 )
+
+_BANS_FORMAT = "{:<43} {:>13} {:>13}"
 
 
 def _printable(value: Any) -> str:
@@ -46,7 +49,8 @@ def sessions_lines(data: Iterable[Sequence[Any]]) -> Iterator[str]:
     """Yield the lines of the sessions table.
 
     A row is id, flags, address, client, protocol, cost, extra cost, pending requests, txs sent,
-    subscriptions, messages received, bytes received, messages sent, bytes sent, seconds.
+    subscriptions, messages received, bytes received, messages sent, bytes sent, seconds; of a client
+    behind a proxy also the proxy's address, which is not shown.
     """
     fmt = _SESSIONS_FORMAT
     yield fmt.format(
@@ -54,7 +58,7 @@ def sessions_lines(data: Iterable[Sequence[Any]]) -> Iterator[str]:
         *("Recv", "Recv KB", "Sent", "Sent KB", "Time", "Peer"),
     )
     for row in data:
-        (session_id, flags, address, client, protocol, *counts) = row
+        (session_id, flags, address, client, protocol, *counts) = row[:_SESSIONS_COLUMNS]
         *numbers, recv_count, recv_size, sent_count, sent_size, seconds = counts
         yield fmt.format(
             session_id,
@@ -131,3 +135,15 @@ def peers_lines(data: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     now = time.time()
     for item in data:
         yield fmt.format(*(_printable(cell) for cell in _peer_cells(item, now)))
+
+
+def bans_lines(data: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """Yield the lines of the table of bans; times count from now.
+
+    A row is the network, and when its ban began and ends (seconds since the epoch; None: no end).
+    """
+    yield _BANS_FORMAT.format("Network", "Banned for", "Time left")
+    now = time.time()
+    for network, since, until in data:
+        left = "no end" if until is None else formatted_time(max(0.0, until - now))
+        yield _BANS_FORMAT.format(_printable(network), formatted_time(now - since), left)

@@ -5,19 +5,34 @@ physical files), text forms of times, addresses and protocol versions. Knows not
 the network or the event loop. Runs in whatever thread calls it: no function here keeps state.
 """
 
-import array
-import inspect
 import logging
 import os
 import re
-import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager
-from ipaddress import ip_address
 from pathlib import Path
 from struct import Struct
-from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+# Names of 1.15; nothing here uses them.
+from electrumx.lib.compat import (  # noqa: F401
+    address_string,
+    cachedproperty,
+    deep_getsizeof,
+    hex_to_bytes,
+    int_to_bytes,
+    open_truncate,
+    pack_be_uint32,
+    subclasses,
+    unpack_be_uint16_from,
+    unpack_be_uint32,
+    unpack_be_uint32_from,
+    unpack_le_int32_from,
+    unpack_le_int64_from,
+    unpack_le_uint32,
+    unpack_le_uint64,
+    unpack_le_uint64_from,
+)
 
 T = TypeVar("T")
 
@@ -70,76 +85,6 @@ def class_logger(path: str, classname: str) -> logging.Logger:
 # Classes and objects
 
 
-class cachedproperty(Generic[T]):  # noqa: N801 - a decorator, spelt like property
-    """A property computed once and then stored on the instance, or the class if read there.
-
-    A non-data descriptor: the stored value hides it, so later reads cost a plain look-up. On a
-    class the value replaces the descriptor itself, hence for all instances too.
-    """
-
-    def __init__(self, f: Callable[[Any], T]) -> None:
-        self.f = f
-        self.__doc__ = f.__doc__
-
-    def __get__(self, obj: Any, owner: type | None = None) -> T:
-        obj = owner if obj is None else obj
-        value = self.f(obj)
-        setattr(obj, self.f.__name__, value)
-        return value
-
-
-def subclasses(base_class: type[T], strict: bool = True) -> list[type[T]]:
-    """Return all loaded subclasses of base_class, at any depth, sorted by name.
-
-    With strict false base_class itself is included. Classes are found through
-    ``__subclasses__``, so they may live in any module that has been imported.
-    """
-    found: dict[type[T], None] = {} if strict else {base_class: None}
-    pending = [base_class]
-    while pending:
-        for cls in pending.pop().__subclasses__():
-            if cls not in found:
-                found[cls] = None
-                pending.append(cls)
-    return sorted(found, key=lambda cls: cls.__name__)
-
-
-def deep_getsizeof(obj: Any) -> int:
-    """Return the memory in bytes of an object and its contents; shared parts count once.
-
-    An estimate: containers, instance dictionaries and slots are followed; classes, functions and
-    modules are not.
-    """
-    atomic = (str, bytes, bytearray, int, float, complex, bool, type(None), range, array.array)
-    seen: set[int] = set()
-    total = 0
-    pending: deque[Any] = deque([obj])
-    while pending:
-        item = pending.pop()
-        if id(item) in seen or isinstance(item, type) or inspect.isroutine(item):
-            continue
-        if inspect.ismodule(item):
-            continue
-        seen.add(id(item))
-        total += sys.getsizeof(item)
-        if isinstance(item, atomic):
-            continue
-        if isinstance(item, Mapping):
-            for key, value in item.items():
-                pending.append(key)
-                pending.append(value)
-        elif isinstance(item, (list, tuple, set, frozenset, deque)):
-            pending.extend(item)
-        if hasattr(item, "__dict__"):
-            pending.append(vars(item))
-        for cls in type(item).__mro__:
-            slots = cls.__dict__.get("__slots__", ())
-            for slot in (slots,) if isinstance(slots, str) else slots:
-                if slot not in ("__dict__", "__weakref__") and hasattr(item, slot):
-                    pending.append(getattr(item, slot))
-    return total
-
-
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Yield slices of items, each of this size; the last may be shorter."""
     for start in range(0, len(items), size):
@@ -161,11 +106,6 @@ def bytes_to_int(be_bytes: bytes) -> int:
     return int.from_bytes(be_bytes, "big")
 
 
-def int_to_bytes(value: int) -> bytes:
-    """Return a non-negative integer as big-endian bytes of the least length; 0 gives b''."""
-    return value.to_bytes((value.bit_length() + 7) // 8, "big")
-
-
 def increment_byte_string(bs: bytes) -> bytes | None:
     """Return the next byte string of equal length in lexical order; None if all are 0xff."""
     value = bytes_to_int(bs) + 1
@@ -184,17 +124,9 @@ struct_be_H = Struct(">H")  # noqa: N816
 struct_be_I = Struct(">I")  # noqa: N816
 structB = Struct("B")  # noqa: N816
 
-unpack_le_int32_from = struct_le_i.unpack_from
-unpack_le_int64_from = struct_le_q.unpack_from
 unpack_le_uint16_from = struct_le_H.unpack_from
 unpack_le_uint32_from = struct_le_I.unpack_from
-unpack_le_uint64_from = struct_le_Q.unpack_from
-unpack_be_uint16_from = struct_be_H.unpack_from
-unpack_be_uint32_from = struct_be_I.unpack_from
 
-unpack_le_uint32 = struct_le_I.unpack
-unpack_le_uint64 = struct_le_Q.unpack
-unpack_be_uint32 = struct_be_I.unpack
 
 pack_le_int32 = struct_le_i.pack
 pack_le_int64 = struct_le_q.pack
@@ -202,10 +134,7 @@ pack_le_uint16 = struct_le_H.pack
 pack_le_uint32 = struct_le_I.pack
 pack_le_uint64 = struct_le_Q.pack
 pack_be_uint16 = struct_be_H.pack
-pack_be_uint32 = struct_be_I.pack
 pack_byte = structB.pack
-
-hex_to_bytes = bytes.fromhex
 
 
 def pack_varint(n: int) -> bytes:
@@ -242,11 +171,6 @@ def open_file(filename: str | os.PathLike[str], create: bool = False) -> BinaryI
             # Not "wb+": another thread may have made and filled the file just now.
             return os.fdopen(os.open(filename, os.O_RDWR | os.O_CREAT | _O_BINARY, 0o666), "rb+")
         raise
-
-
-def open_truncate(filename: str | os.PathLike[str]) -> BinaryIO:
-    """Open a file for reading and writing, empty; it is created if missing."""
-    return open(filename, "wb+")
 
 
 # Windows would otherwise translate line ends below Python's own file object.
@@ -376,16 +300,6 @@ def formatted_time(t: float, sep: str = " ") -> str:
     if len(parts) < 3:
         parts.append(f"{total:02d}s")
     return sep.join(parts)
-
-
-def address_string(address: tuple[Any, Any]) -> str:
-    """Return ``host:port`` of a pair; an IP address in its shortest form, IPv6 in brackets."""
-    host, port = address
-    try:
-        ip = ip_address(host)
-    except ValueError:
-        return f"{host}:{port}"
-    return f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
 
 
 # No version that anyone means has longer numbers; int() of a long text is slow.

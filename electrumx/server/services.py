@@ -1,6 +1,6 @@
 """Services that aiorpcX has no words for: LocalRPC at a Unix socket, and who may reach LocalRPC.
 
-Owns the written form ``rpc:///PATH``.  Pure; settings are read with it once, at start-up.
+Owns which protocols are for the operator, and the written form ``rpc:///PATH``.  Pure; settings are read with it once, at start-up.
 """
 
 import os
@@ -13,6 +13,9 @@ from aiorpcx import Service
 
 # Of sockaddr_un on Linux, less the NUL; other systems have 103.
 MAX_SOCKET_PATH_BYTES = 107
+
+#: of services for the operator, with their default ports; the others are for wallets
+OPERATOR_PORTS = {"rpc": 8000, "metrics": 4224}
 
 Network = IPv4Network | IPv6Network
 
@@ -78,6 +81,11 @@ def is_local(service: Any) -> bool:
     return str(host).lower().rstrip(".") == "localhost"
 
 
+def contains(networks: Iterable[Network], address: IPv4Address | IPv6Address) -> bool:
+    """Return whether an address is in one of the networks."""
+    return any(address in network for network in networks)
+
+
 def is_allowed(host: object, networks: Iterable[Network]) -> bool:
     """Return whether an address is a loopback address or in one of the networks."""
     try:
@@ -86,4 +94,4 @@ def is_allowed(host: object, networks: Iterable[Network]) -> bool:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     address = mapped or address
-    return address.is_loopback or any(address in network for network in networks)
+    return address.is_loopback or contains(networks, address)

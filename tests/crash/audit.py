@@ -47,7 +47,7 @@ def _counts(db, model):
     tx_count = sum(map(len, model.tx_hashes))
     if db.db_tx_count != tx_count:
         yield f"{db.db_tx_count} transactions, {tx_count} expected"
-    utxo = schema.ChainState.parse(db.utxo_db.get(schema.STATE_KEY))
+    utxo = schema.CommittedState.parse(db.utxo_db.get(schema.STATE_KEY))
     raw = db.history.db.get(schema.HIST_STATE_KEY)
     if utxo.utxo_flush_count != db.history.flush_count:
         yield f"flush counts {utxo.utxo_flush_count} (utxo), {db.history.flush_count} (memory)"

@@ -6,11 +6,26 @@ FOLDER/theirs is a store that rocksdict wrote; FOLDER/ours is left for rocksdict
 """
 
 import gc
+import glob
+import re
 import sys
 
 from electrumx.server.storage.base import db_class
 from electrumx.server.storage.rocksdb import RocksDBNG
 from electrumx.server.storage.schema import DBError
+
+
+def check_options(folder):
+    """Read back the options that the engine runs with."""
+    newest = max(glob.glob(f"{folder}/OPTIONS-*"), key=lambda path: int(path.rpartition("-")[2]))
+    with open(newest) as file:
+        found = dict(re.findall(r"^  (\w+)=(.*)$", file.read(), re.MULTILINE))
+    assert found["filter_policy"].startswith("bloomfilter")
+    assert found["cache_index_and_filter_blocks"] == "true"
+    assert found["format_version"] == "5"
+    assert found["compression"] == "kSnappyCompression"
+    assert found["level0_file_num_compaction_trigger"] == "12"
+    assert found["max_open_files"] == "512"
 
 
 def main(folder):
@@ -22,6 +37,7 @@ def main(folder):
 
     store = engine(f"{folder}/ours", True)
     assert store.is_new
+    check_options(f"{folder}/ours")
     with store.write_batch() as batch:
         for key in (b"a", b"b1", b"b2", b"b3", b"c", b"\xff\xff", b"\xff\xff1"):
             batch.put(key, key)

@@ -12,7 +12,7 @@ from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.db import DB
 from electrumx.server.history.store import History
 from electrumx.server.runs.run_files import RunFile
-from electrumx.server.storage.schema import STATE_KEY, ChainState, DBError
+from electrumx.server.storage.schema import STATE_KEY, CommittedState, DBError
 from tests.crash import audit
 from tests.crash.stories import REORG_LIMIT, UNDO_CHUNK, story
 from tests.fakes.bulk import make_limits_small
@@ -78,7 +78,7 @@ def committed_tips(journal, cut):
         if kind == "batch" and path == "utxo":
             for key, value in rest[0]:
                 if key == STATE_KEY:
-                    state = ChainState.parse(value)
+                    state = CommittedState.parse(value)
                     tip = state.tip if state.height >= 0 else None
     return tip
 
@@ -186,7 +186,7 @@ def committed_after_bulk(journal, cut):
     made = exchanged = None
     for number, (kind, path, *rest) in enumerate(journal):
         if kind == "batch" and path == "bulk_sync/utxo" and rest[0][0][0] == STATE_KEY:
-            made = number, ChainState.parse(rest[0][0][1]).tip
+            made = number, CommittedState.parse(rest[0][0][1]).tip
         if kind == "move" and path == "utxo":
             exchanged = number
             break

@@ -121,13 +121,13 @@ def local_rpc(data: bytes) -> None:
     """Send LocalRPC anything."""
     server = _server()
     server.world.shutdown_event.clear()
-    counts = server.world.manager.method_counts
-    counts.clear()
+    requests = server.world.manager.shared.requests
+    requests.clear()
     pieces = _pieces(data)
     _check_lines(server.exchange("rpc", RawTransport, pieces))
     first, _newline, _rest = b"".join(pieces).partition(b"\n")
     if not may_be_json_rpc(first):
-        assert not counts, "a command of something that is not JSON-RPC"
+        assert not requests.started(), "a command of something that is not JSON-RPC"
         assert not server.world.shutdown_event.is_set(), "a server that was stopped"
 
 

@@ -13,6 +13,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -239,7 +240,7 @@ def unit_here(tmp_path):
     """The unit as it would be on this machine."""
     require(shutil.which("systemd-analyze"), "systemd-analyze is not installed")
     text = (CONTRIB / "systemd" / "electrumx.service").read_text()
-    command = unit_settings()["ExecStart"]
+    command = unit_settings()["ExecStart"].split()[0]
     path = tmp_path / "electrumx.service"
     path.write_text(text.replace(command, sys.executable))
     return path
@@ -326,17 +327,17 @@ def test_systemd_is_notified_of_start_life_and_stop(short_tmp, node, stopping):
     starting = manager.until("READY=1")
     # READY is not sent before wallets are served.
     assert_serves(server.ports["tcp"])
-    serving = manager.until(f"STATUS=height {HEIGHT}, 0 sessions")
+    serving = manager.until(f"STATUS=serving: height {HEIGHT}, 0 sessions")
     serving += manager.until("WATCHDOG=1")
     with socket.create_connection(("127.0.0.1", server.ports["tcp"])):
-        serving += manager.until(f"STATUS=height {HEIGHT}, 1 sessions")
+        serving += manager.until(f"STATUS=serving: height {HEIGHT}, 1 sessions")
     os.kill(server.child.pid, signal.SIGTERM)
     stopping_lines = manager.until("STOPPING=1")
     assert server.wait_exit() == 0
     last = manager.rest()
 
-    assert "STATUS=waiting for the node" in starting
-    assert any(re.match(r"STATUS=synchronising: height [-\d]+ of \d+", s) for s in starting)
+    assert "STATUS=starting: waiting for the node" in starting
+    assert any(re.match(r"STATUS=syncing: height [-\d]+ of \d+", s) for s in starting)
     assert "STOPPING=1" not in starting + serving
     assert starting.count("READY=1") == 1
     assert "READY=1" not in serving + stopping_lines + last
@@ -462,31 +463,45 @@ def arguments_of(name):
     return [argument.strip() for instruction, argument in instructions() if instruction == name]
 
 
-def test_the_container_file_copies_what_is_there_and_needed():
+def copied_files():
+    """The sources of the container file that come from the tree."""
     copied = set()
     for argument in arguments_of("COPY"):
         *sources, _target = argument.split()
         if not sources[0].startswith("--from"):
             copied |= set(sources)
+    return copied
 
+
+def test_the_container_file_copies_what_is_there_and_needed():
+    copied = copied_files()
     assert all((REPOSITORY / source).exists() for source in copied)
-    # The files that setup.py reads, the code itself, and versions and hashes of its packages
+    # The files that the build reads, the code itself, versions and hashes of its packages, and
+    # the image's first program
     read = {"setup.py", "pyproject.toml", "README.rst", "LICENCE", "electrumx"}
-    assert copied == read | {"contrib/constraints.txt", "contrib/container/requirements.txt"}
+    read |= {"contrib/constraints.txt", "contrib/container/requirements.txt"}
+    assert copied == read | {"contrib/container/entrypoint"}
+
+
+def test_the_builder_receives_the_copied_files_and_no_others():
+    lines = (REPOSITORY / ".dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    assert {rule[1:] for rule in rules if rule.startswith("!")} == copied_files()
+    assert "**/*.so" in rules
 
 
 def test_the_container_s_stages_and_extras_are_ours():
     from_lines = arguments_of("FROM")
-    setup = (REPOSITORY / "setup.py").read_text()
+    project = (REPOSITORY / "pyproject.toml").read_text()
     (extras,) = [line for line in arguments_of("ARG") if line.startswith("EXTRAS=")]
 
-    assert len(from_lines) == 2
-    assert from_lines[0].endswith(" AS build")
+    assert from_lines == ["${BASE} AS build", "${BASE}"]
     assert "/opt/electrumx" in "".join(arguments_of("COPY"))
     named = [extra for extra in extras.partition("=")[2].split(",") if extra]
-    assert all(f'"{extra}":' in setup for extra in named)
+    assert all(f"\n{extra} = [" in project for extra in named)
     assert any("--require-hashes -r requirements.txt" in script for script in arguments_of("RUN"))
-    known = {"ARG", "FROM", "RUN", "WORKDIR", "COPY", "ENV", "USER", "VOLUME", "EXPOSE"}
+    known = {"ARG", "FROM", "RUN", "WORKDIR", "COPY", "ENV", "VOLUME", "EXPOSE", "LABEL"}
     known |= {"HEALTHCHECK", "STOPSIGNAL", "ENTRYPOINT", "CMD"}
     assert {instruction for instruction, _argument in instructions()} <= known
 
@@ -515,34 +530,126 @@ def test_the_container_s_packages_exist():
     assert packages == set(re.findall(r"^Package: (.*)$", done.stdout, re.MULTILINE))
 
 
-def test_the_container_s_command_serves_and_is_healthy(short_tmp, node, stopping):
-    environment = dict(
+def image_environment():
+    return dict(
         pair.split("=", 1) for argument in arguments_of("ENV") for pair in shlex.split(argument)
     )
-    assert set(environment) - {"PATH", "PYTHONUNBUFFERED"} <= documented_variables()
-    (tcp,) = free_ports(1)
-    (short_tmp / "db").mkdir()
-    assert environment["SERVICES"] == f"tcp://:50001,rpc://{DEFAULT_SOCKET}"
-    (made,) = [line for line in arguments_of("RUN") if os.path.dirname(DEFAULT_SOCKET) in line]
-    assert "install -d -o electrumx -m 700" in made
-    assert environment["DB_DIRECTORY"] == arguments_of("VOLUME")[0] == "/db"
+
+
+def test_the_image_replaces_the_one_that_applications_use():
+    """The environment, ports and paths of lukechilds/electrumx."""
+    environment = image_environment()
+    expected = {
+        "ALLOW_ROOT": "1",
+        "COIN": "Bitcoin",
+        "EVENT_LOOP_POLICY": "uvloop",
+        "DB_DIRECTORY": "/data",
+        "SERVICES": "tcp://:50001,ssl://:50002,wss://:50004,rpc://0.0.0.0:8000",
+        "SSL_CERTFILE": "/data/electrumx.crt",
+        "SSL_KEYFILE": "/data/electrumx.key",
+        "HOST": "",
+        "HOME": "/data",
+    }
+    assert expected.items() <= environment.items()
+    assert set(environment) - {"PATH", "PYTHONUNBUFFERED", "HOME", "HOST"} <= documented_variables()
+    assert arguments_of("VOLUME") == ["/data"]
+    assert arguments_of("WORKDIR")[-1] == "/data"
+    assert arguments_of("EXPOSE")[0].split() == ["50001", "50002", "50004", "8000", "4224"]
+    assert arguments_of("STOPSIGNAL") == ["SIGTERM"]
+    (labels,) = arguments_of("LABEL")
+    wanted = "title description licenses version revision created source documentation"
+    for name in [*wanted.split(), "base.name", "base.digest"]:
+        assert f"org.opencontainers.image.{name}=" in labels
+
+
+ENTRYPOINT = CONTRIB / "container" / "entrypoint"
+
+
+def test_the_image_s_first_program_parses_and_runs_other_commands(tmp_path):
+    subprocess.run(["sh", "-n", ENTRYPOINT], check=True)
+    shell = Shell(tmp_path, DB_DIRECTORY=tmp_path, HOST="set by the platform")
+    assert shell.run(f"{ENTRYPOINT} sh -c 'echo ${{HOST-unset}}'") == "unset\n"
+
+
+def test_a_pair_of_certificate_and_key_is_made_only_if_there_is_neither(tmp_path):
+    require(shutil.which("openssl"), "this system has no openssl")
+    certificate, key = tmp_path / "electrumx.crt", tmp_path / "electrumx.key"
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    (commands / "electrumx_server").write_text("#!/bin/sh\necho started\n")
+    (commands / "electrumx_server").chmod(0o755)
+    shell = Shell(
+        tmp_path,
+        DB_DIRECTORY=tmp_path,
+        SSL_CERTFILE=certificate,
+        SSL_KEYFILE=key,
+        SERVICES="tcp://:50001,ssl://:50002",
+    )
+    shell.env["PATH"] = f"{commands}:{shell.env['PATH']}"
+    start = f"{ENTRYPOINT} electrumx_server"
+
+    shell.env["SERVICES"] = "tcp://:50001"
+    assert shell.run(start) == "started\n"
+    assert not certificate.exists()
+    shell.env["SERVICES"] = "tcp://:50001,ssl://:50002"
+    assert shell.run(start) == f"made a self-signed certificate: {certificate}\nstarted\n"
+    ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
+    assert key.stat().st_mode & 0o777 == 0o600
+    made = certificate.read_bytes()
+    assert shell.run(start) == "started\n"
+    key.unlink()
+    # Half a pair is not replaced; the server reports what is wrong with it.
+    assert shell.run(start) == "started\n"
+    assert certificate.read_bytes() == made
+    assert not key.exists()
+
+
+def test_the_image_runs_as_the_owner_of_its_volume(tmp_path):
+    require(os.getuid() == 0, "only root can be another user")
+    require(shutil.which("setpriv"), "this system has no setpriv")
+    # A path that this user may search
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        program = shutil.copy(ENTRYPOINT, folder)
+        volume = os.path.join(folder, "data")
+        os.mkdir(volume)
+        shell = Shell(tmp_path, DB_DIRECTORY=volume)
+        assert shell.run(f"{program} id -u") == "0\n"
+        os.chown(volume, 1000, 1000)
+        assert shell.run(f"{program} sh -c 'id -u; id -g; id -G'") == "1000\n1000\n1000\n"
+
+
+def test_the_container_s_command_serves_and_is_healthy(short_tmp, node, stopping):
+    tcp, tls, rpc = free_ports(3)
+    volume = short_tmp / "data"
+    volume.mkdir()
+    ours = {"DB_DIRECTORY", "SSL_CERTFILE", "SSL_KEYFILE", "SERVICES"}
+    environment = {k: v for k, v in image_environment().items() if k not in {"PATH", "HOME", *ours}}
     shell = Shell(
         short_tmp,
-        SERVICES=f"tcp://127.0.0.1:{tcp},rpc://{short_tmp}/rpc.sock",
-        DB_DIRECTORY=short_tmp / "db",
-        HOST="set by the platform",
-        RPC_PORT="",
-        PEER_DISCOVERY="off",
-        **node.env,
+        **{
+            **environment,
+            "SERVICES": f"tcp://127.0.0.1:{tcp},ssl://127.0.0.1:{tls},rpc://0.0.0.0:{rpc}",
+            "DB_DIRECTORY": volume,
+            "SSL_CERTFILE": volume / "electrumx.crt",
+            "SSL_KEYFILE": volume / "electrumx.key",
+            "PEER_DISCOVERY": "off",
+            **node.env,
+        },
     )
+    shell.env["PATH"] = f"{short_tmp}/bin:{shell.env['PATH']}"
+    (short_tmp / "bin").mkdir()
+    (short_tmp / "bin" / "electrumx-container").symlink_to(ENTRYPOINT)
     command = json.loads(arguments_of("ENTRYPOINT")[0]) + json.loads(arguments_of("CMD")[0])
 
     server = shell.start("server", f"exec {shlex.join(command)}")
     stopping.callback(server.kill)
     server.wait_for(lambda: _accepts(tcp), what="tcp port", timeout=START_SECS)
     assert_serves(tcp)
+    made = ssl.PEM_cert_to_DER_cert((volume / "electrumx.crt").read_text())
+    assert certificate_shown(tls) == made
     check = json.loads(arguments_of("HEALTHCHECK")[0].partition("CMD")[2])
-    shell.env["RPC_SOCKET"] = f"{short_tmp}/rpc.sock"
+    shell.env["RPC_PORT"] = str(rpc)
     assert json.loads(shell.run(shlex.join(check)))["db height"] == HEIGHT
 
     stop = getattr(signal, arguments_of("STOPSIGNAL")[0])
@@ -571,7 +678,7 @@ def test_the_pi_s_installer_requests_its_packages(short_tmp):
 
     update, install, _check, venv, pip, electrumx = calls.read_text().splitlines()
     assert update == "sudo apt-get update"
-    assert {"python3-venv", "build-essential", "libssl-dev"} <= set(install.split())
+    assert {"python3-venv", "python3-dev", "build-essential"} <= set(install.split())
     assert venv == f"python3 -m venv {short_tmp}/electrumx-venv"
     assert pip.endswith("pip install --upgrade pip")
     assert electrumx.endswith(f"pip install {REPOSITORY}[uvloop]")

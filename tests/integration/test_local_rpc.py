@@ -124,7 +124,14 @@ def test_getinfo_shows_the_state_of_the_server(run, server, node):
         *("history cache", "merkle cache", "tx hashes cache", "peers", "pid", "request counts"),
         *("request total", "sessions", "txs sent", "uptime", "version"),
         *("loop lag", "mempool"),
+        *("state", "status", "ready", "reason", "lag", "processed height", "progress", "node"),
     }
+    assert (info["state"], info["ready"], info["reason"], info["lag"]) == ("serving", True, "", 0)
+    assert info["status"] == f"serving: height {HEIGHT}"
+    assert info["processed height"] == HEIGHT
+    assert info["progress"]["percent"] == 100
+    assert info["node"]["last reply secs"] < 60
+    assert info["node"]["failing"] is False
     assert info["mempool"] == {"behind": False, "height": HEIGHT, "txs": 0}
     assert set(info["loop lag"]) == {"median ms", "p99 ms", "longest ms"}
     assert info["coin"] == COIN.__name__

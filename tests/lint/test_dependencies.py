@@ -2,7 +2,6 @@
 
 import ast
 import re
-import subprocess
 import sys
 from importlib import metadata
 
@@ -11,6 +10,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.conftest import REPOSITORY
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 CONSTRAINTS = REPOSITORY / "contrib" / "constraints.txt"
 LOCKED = REPOSITORY / "contrib" / "container" / "requirements.txt"
@@ -25,24 +29,15 @@ DISTRIBUTION_OF = {"plyvel_next": "plyvel-next", "zmq": "pyzmq"}
 
 
 @pytest.fixture(scope="module")
-def setup_arguments():
-    """The arguments that setup.py gives to setuptools."""
-    code = (
-        "import json, setuptools; setuptools.setup = lambda **kw: print(json.dumps("
-        "{k: kw[k] for k in ('install_requires', 'extras_require')}));"
-        "exec(compile(open('setup.py').read(), 'setup.py', 'exec'), "
-        "{'__file__': 'setup.py', '__name__': '__main__'})"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
-    return ast.literal_eval(done.stdout)
+def project():
+    """The table that describes the package to pip."""
+    return tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
 
-def requirements(setup_arguments, *extras):
-    texts = list(setup_arguments["install_requires"])
+def requirements(project, *extras):
+    texts = list(project["dependencies"])
     for extra in extras:
-        texts += setup_arguments["extras_require"][extra]
+        texts += project["optional-dependencies"][extra]
     return [Requirement(text) for text in texts]
 
 
@@ -69,23 +64,23 @@ def constraints():
     return [Requirement(line) for line in lines if line.strip()]
 
 
-def test_every_imported_package_is_declared(setup_arguments):
-    declared = names(requirements(setup_arguments, *SERVER_EXTRAS))
+def test_every_imported_package_is_declared(project):
+    declared = names(requirements(project, *SERVER_EXTRAS))
     imported = {canonicalize_name(DISTRIBUTION_OF.get(n, n)) for n in imported_packages()}
 
     assert imported - declared == set()
 
 
-def test_every_declared_package_is_imported(setup_arguments):
+def test_every_declared_package_is_imported(project):
     imported = {canonicalize_name(DISTRIBUTION_OF.get(n, n)) for n in imported_packages()}
-    declared = names(requirements(setup_arguments, *SERVER_EXTRAS))
+    declared = names(requirements(project, *SERVER_EXTRAS))
 
     assert declared - imported == set()
 
 
-def test_every_dependency_has_a_tested_version_within_its_range(setup_arguments):
+def test_every_dependency_has_a_tested_version_within_its_range(project):
     tested = constraints()
-    for requirement in requirements(setup_arguments, *SERVER_EXTRAS):
+    for requirement in requirements(project, *SERVER_EXTRAS):
         pins = [pin for pin in tested if names([pin]) == names([requirement])]
         assert pins, f"{requirement} is not in {CONSTRAINTS.name}"
         for pin in pins:
@@ -128,3 +123,23 @@ def test_the_image_has_the_tested_versions_and_a_hash_for_each():
     assert all("--hash=sha256:" in hashes for _name, _version, hashes in blocks)
     assert tested.keys() - locked.keys() == set()
     assert [name for name in tested if not tested[name].contains(locked[name])] == []
+
+
+def test_a_plain_installation_has_one_engine_and_a_wheel_for_it(project):
+    """plyvel has wheels for Linux on x86-64 alone, plyvel-next from 3.12 on, rocksdict all of these."""
+    engines = {"plyvel", "plyvel-next", "rocksdict"}
+    platforms = [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"), ("win32", "AMD64")]
+    for minor in range(10, 15):
+        for system, machine in platforms:
+            environment = {
+                "python_version": f"3.{minor}",
+                "sys_platform": system,
+                "platform_machine": machine,
+            }
+            chosen = engines & names(
+                requirement
+                for requirement in requirements(project)
+                if requirement.marker is None or requirement.marker.evaluate(environment)
+            )
+            wheels = "plyvel" if (system, machine) == ("linux", "x86_64") else "rocksdict"
+            assert chosen == {"plyvel-next" if minor >= 12 else wheels}, environment

@@ -101,7 +101,7 @@ def variables_read(monkeypatch):
     leave_open_files_alone(monkeypatch)
     monkeypatch.setattr(os, "environ", environment)
     Env()
-    elsewhere = ("cli/server.py", "server/runtime/sd_notify.py")
+    elsewhere = ("cli/logs.py", "server/settings.py", "server/runtime/sd_notify.py")
     by_others = [variables_named_in(REPOSITORY / "electrumx" / path) for path in elsewhere]
     return environment.asked.union(*by_others)
 
@@ -204,7 +204,7 @@ def test_the_summary_table_has_the_variables_in_the_order_of_their_entries():
 def stated_default(entry):
     """Return the default that an entry of the environment page states, as the table writes it."""
     head = " ".join(entry.partition("\n\n")[2].split("\n\n")[0].split())
-    words = r"set by the coin|the server's own|:envvar:`\w+`|``.+?``|\w[\w,]*\w|\w"
+    words = r"set by the coin|the (?:server's own|database's)|:envvar:`\w+`|``.+?``|\w[\w,]*\w|\w"
     found = re.search(rf"default ({words})", head)
     text = found[1] if found else "required"
     text = {"set by the coin": "by coin", "the server's own": "own"}.get(text, text)
@@ -242,6 +242,8 @@ def test_the_clients_variables_are_documented_with_the_client():
 def test_defaults_of_integers_in_the_manual_are_those_of_the_code(monkeypatch):
     leave_open_files_alone(monkeypatch)
     monkeypatch.setattr(os, "environ", dict(COMPLETE))
+    # A machine with less memory has a smaller CACHE_MB.
+    monkeypatch.setattr("electrumx.server.env.memory_mb", lambda: 16_000)
     values = vars(Env())
     attributes = {"BANDWIDTH_UNIT_COST": "bw_unit_cost", "CACHE_MB": "cache_MB"}
     for name in ("DAEMON_POLL_INTERVAL_BLOCKS", "DAEMON_POLL_INTERVAL_MEMPOOL"):

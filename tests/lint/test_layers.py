@@ -20,14 +20,15 @@ PACKAGE = REPOSITORY / "electrumx"
 # From the bottom up; a row may import from itself and from rows above it in this list. A name
 # stands for the module and, if it is a package, for all that is in it.
 ROWS = [
-    ["lib.errors"],
+    ["lib.errors", "lib.compat"],
     ["lib.util", "lib.enum", "lib.lru", "lib.tasks", "lib.signals"],
     ["lib.log_limit", "lib.log_text", "lib.bounded_match", "lib.protocol_versions"],
-    ["lib.hash", "lib.script", "lib.peer", "lib.text"],
+    ["lib.hash", "lib.script", "lib.peer", "lib.text", "lib.bech32", "lib.cash_address"],
     ["lib.header_hashes"],
     ["lib.tx", "lib.tx_axe", "lib.tx_dash", "lib.merkle"],
-    ["lib.coins", "lib.env_base", "lib.server_base"],
-    ["server.services", "server.setting_hints"],
+    ["lib.coins", "lib.env_base", "lib.server_base", "lib.settings_file"],
+    ["server.memory_limits"],
+    ["server.engine_choice", "server.services", "server.setting_hints", "server.settings"],
     ["server.env", "server.runtime"],
     ["server.storage"],
     ["server.runs"],
@@ -41,6 +42,7 @@ ROWS = [
     ["server.block_processor"],
     ["server.mempool"],
     ["server.peers", "server.session"],
+    ["server.reload", "server.metrics"],
     ["server.controller"],
     ["cli"],
 ]

@@ -13,7 +13,13 @@ import electrumx
 from tests.conftest import REPOSITORY
 from tests.lint.test_sourcecode import tracked_files
 
-COMMANDS = ("electrumx_server", "electrumx_rpc", "electrumx_compact_history", "electrumx_verify")
+COMMANDS = (
+    "electrumx_server",
+    "electrumx_rpc",
+    "electrumx_compact_history",
+    "electrumx_restore",
+    "electrumx_verify",
+)
 INSTALL_SECS = 250
 
 
@@ -60,7 +66,7 @@ def test_every_folder_of_code_is_a_package():
 @pytest.mark.slow
 @pytest.mark.xdist_group("packaging")
 def test_the_installed_version_is_the_package_s_own(installed):
-    code = "import importlib.metadata as m; print(m.version('electrumx'))"
+    code = "import importlib.metadata as m; print(m.version('electrumx-server'))"
     done = run(installed, "python", "-c", code)
 
     assert done.stdout.strip() == electrumx.version_short, done.stderr

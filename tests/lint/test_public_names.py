@@ -1,11 +1,13 @@
 """The names that third-party code imports from ElectrumX 1.15 are still there."""
 
+import ast
 import importlib
 import inspect
 
 import pytest
 
 from electrumx.lib import coins
+from tests.conftest import REPOSITORY
 
 NAMES = {
     "electrumx": "version version_short Controller Env",
@@ -134,3 +136,30 @@ def test_the_named_pushes_of_a_prefix_are_opcodes_with_their_data():
         None,
         b"\x51",
     )
+
+
+NAMES_OF_IMPORTERS = {name for names in NAMES.values() for name in names.split()}
+
+
+def defined_in_compat():
+    tree = ast.parse((REPOSITORY / "electrumx/lib/compat.py").read_text())
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.Assign):
+            yield node.targets[0].id
+
+
+def test_the_compat_module_has_promised_names_only():
+    assert set(defined_in_compat()) - {"T"} <= NAMES_OF_IMPORTERS
+
+
+def test_nothing_in_the_package_uses_a_name_of_the_compat_module():
+    names = set(defined_in_compat()) - {"T"}
+    for path in sorted((REPOSITORY / "electrumx").rglob("*.py")):
+        if path.name == "compat.py":
+            continue
+        tree = ast.parse(path.read_text())
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        used |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert not used & names, path

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections import Counter
 
 import pytest
 from aiorpcx import ReplyAndDisconnect, RPCError
@@ -21,6 +20,7 @@ from electrumx.server.session.engine.method_registry import (
     rpc_method,
 )
 from electrumx.server.session.engine.receive import FAST_MESSAGE_BYTES, Receiver
+from electrumx.server.session.engine.request_stats import RequestStats
 from electrumx.server.session.engine.send_queue import SendQueue
 from electrumx.server.session.engine.session_limits import SessionLimits
 from electrumx.server.session.transport.transport import RawTransport
@@ -128,7 +128,7 @@ class Session:
         self.logged = []
         self.account = CostAccount(self, limits)
         self.queue = SendQueue(transport, self.account, self)
-        self.methods = SessionMethods((handlers(self.account),), Counter())
+        self.methods = SessionMethods((handlers(self.account),), RequestStats())
         self.methods.set_version((1, 4))
         self.dispatcher = Dispatcher(self, self.account, self.queue, self.methods)
         self.receiver = receiver(
@@ -151,6 +151,9 @@ class Session:
 
     def exception(self, text):
         self.logged.append(text)
+
+    def note_end(self, reason):
+        pass
 
     def log_limited(self, kind, text, level=0):
         self.logged.append(text)
@@ -187,7 +190,7 @@ class Session:
 
 class SlowReceiver(Receiver):
     def _answer_fast(self, message):
-        return False
+        return None
 
 
 METHODS = [*handler_names((Handlers,), (1, 4)), "unknown", "", 5, None, ["none"]]
@@ -304,7 +307,7 @@ def _conversation(loop, receiver_class, messages, **settings):
             session.transport.messages.clear()
         queue, account = session.queue, session.account
         sizes = (session.receiver.recv_count, session.receiver.recv_size, queue.send_count)
-        counts = {name: n for name, n in session.methods.counts.items() if n}
+        counts = session.methods.stats.started()
         state = (queue.rpc_version.name, session.transport.ended, account.errors, session.logged)
         # Texts that are escaped in one form only may differ in length.
         return replies, sizes, counts, state, round(account.cost - 0.001 * queue.send_size, 6)

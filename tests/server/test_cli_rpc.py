@@ -64,6 +64,52 @@ async def test_a_query_prints_its_lines(world, capsys):
     assert "Address: addr" in out
 
 
+async def test_a_query_of_an_unknown_item_prints_the_reason_and_exits_with_1(world, capsys):
+    status, out = await run(world, capsys, "query", "addr", "nonsense")
+    assert 1 == status
+    assert "Address: addr" in out
+    assert "unknown: nonsense: neither a script in hex nor an address of Fakecoin mainnet" in out
+
+
+async def test_bans_are_made_listed_and_lifted(capsys, tmp_path):
+    async with session_world(db_dir=str(tmp_path)) as world:
+        status, out = await run(world, capsys, "ban", "--time", "7d", "203.0.113.0/24")
+        assert (status, out) == (0, "banned 203.0.113.0/24 for 7d 00h 00m\n")
+        status, out = await run(world, capsys, "ban", "127.0.0.1", "--time", "forever")
+        assert status == 1
+        assert out.startswith("refused: 127.0.0.1: ")
+        status, out = await run(world, capsys, "ban", "2001:db8::7", "--time", "forever")
+        status, out = await run(world, capsys, "bans")
+        assert status == 0
+        heading, first, second = out.splitlines()
+        assert heading.split() == ["Network", "Banned", "for", "Time", "left"]
+        assert first.split()[:2] == ["203.0.113.0/24", "00s"]
+        assert second.endswith("no end")
+        assert await run(world, capsys, "unban", "203.0.113.0/24") == (
+            0,
+            "lifted the ban of 203.0.113.0/24\n",
+        )
+        status, out = await run(world, capsys, "unban", "203.0.113.0/24")
+        assert (status, out) == (1, "unknown: 203.0.113.0/24: it is not banned\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "secs"),
+    [("30s", 30), ("30m", 1800), ("24h", 86_400), ("7d", 604_800), ("2w", 1_209_600)],
+)
+def test_the_time_of_a_ban_has_a_unit(text, secs):
+    assert rpc.duration(text) == secs
+    assert rpc.duration("forever") is None
+
+
+@pytest.mark.parametrize("text", ["", "24", "h", "0h", "-1h", "1.5h", "1y", "9999999999d", "²h"])
+def test_other_times_are_a_usage_error(text, capsys):
+    with pytest.raises(SystemExit) as caught:
+        rpc.main(["ban", f"--time={text}", "1.2.3.4"])
+    assert caught.value.code == 2
+    assert "--time" in capsys.readouterr().err
+
+
 async def test_sessions_are_disconnected_and_logged(world, capsys):
     client = await world.connect()
     await client.request("server.ping")
@@ -244,9 +290,7 @@ async def test_an_error_is_printed_without_control_characters(world, capsys):
 
 
 def test_the_version_can_be_asked_for(capsys):
-    with pytest.raises(SystemExit) as info:
-        rpc.main(["--version"])
-    assert (info.value.code, capsys.readouterr().out) == (0, f"{electrumx.version}\n")
+    assert (rpc.main(["--version"]), capsys.readouterr().out) == (0, f"{electrumx.version}\n")
 
 
 def test_without_a_command_the_usage_is_shown(capsys):

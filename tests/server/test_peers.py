@@ -35,6 +35,7 @@ from electrumx.server.peers.session import (
     run_bounded,
 )
 from electrumx.server.peers.sources import ThreadResolver, parse_blacklist
+from electrumx.server.session.transport.bans import BanList, parse_network
 from tests.conftest import require
 from tests.lib.test_peer import hostile_features, json_values
 from tests.ports import free_port
@@ -862,6 +863,37 @@ async def test_discovery_outlives_its_parts(make_manager, caplog):
 
             assert peer.last_good
             assert not task.done()
+
+
+# --- Bans
+
+
+async def test_a_peer_that_was_banned_is_neither_connected_to_nor_reported(make_manager, caplog):
+    bans = BanList()
+    async with peer_server() as script:
+        manager = make_manager(is_banned=bans.is_banned)
+        peer = await add(manager, f"{LAN_HOST} t{script.port}")
+        assert peer.last_good
+        bans.add(parse_network(LAN_HOST), None)
+        manager.retry_banned()
+        await until(lambda: peer.bad)
+
+        assert f"marking bad: (address {LAN_HOST} is banned)" in caplog.text
+        assert manager.on_peers_subscribe(False) == []
+        assert len(script.clients) == 1
+
+
+async def test_a_name_is_connected_to_at_its_addresses_that_are_not_banned(make_manager, caplog):
+    bans = BanList()
+    bans.add(parse_network("203.0.113.0/24"), None)
+    names = Names(some_host_com=["203.0.113.7", LAN_HOST], other_host_com=["203.0.113.8"])
+    async with peer_server(host="some.host.com", listen_host=LAN_HOST) as script:
+        manager = make_manager(is_banned=bans.is_banned, names=names)
+        peer = await add(manager, f"some.host.com t{script.port}")
+        assert peer.last_good
+        other = await add(manager, f"other.host.com t{script.port}")
+        assert other.bad
+        assert "(address 203.0.113.8 is banned)" in caplog.text
 
 
 # --- The blacklist

@@ -106,13 +106,8 @@ def test_a_cache_that_memory_cannot_hold_is_warned_of(memory):
     assert hints(cache_mb=3001) == []
 
 
-def test_the_memory_is_the_lesser_of_machine_and_cgroup(memory, tmp_path):
-    memory.undo()
-    limit = tmp_path / "memory.max"
-    memory.setattr(module, "_CGROUP_LIMIT", str(limit))
-    machine = module.memory_mb()
-    assert machine == module.physical_memory_mb()
-    limit.write_text("max\n")
-    assert module.memory_mb() == machine
-    limit.write_text("50000000\n")
-    assert module.memory_mb() == 50
+def test_proxies_anywhere_are_warned_of():
+    for value in ("0.0.0.0/0", "10.0.0.0/8, ::/0"):
+        (hint,) = hints(PROXY_TRUSTED=value)
+        assert hint.startswith("PROXY_TRUSTED has every address")
+    assert hints(PROXY_TRUSTED="10.0.0.0/8,::1") == []

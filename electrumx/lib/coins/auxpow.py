@@ -131,6 +131,7 @@ class Myriadcoin(AuxPowMixin, Coin):
     NAME = "Myriadcoin"
     SHORTNAME = "XMY"
     NET = "mainnet"
+    SEGWIT_HRP = "my"
     P2PKH_VERBYTE = bytes.fromhex("32")
     P2SH_VERBYTES = [bytes.fromhex("09")]
     WIF_BYTE = bytes.fromhex("b2")
@@ -148,6 +149,7 @@ class Myriadcoin(AuxPowMixin, Coin):
 class MyriadcoinTestnet(Myriadcoin):
     SHORTNAME = "XMT"
     NET = "testnet"
+    SEGWIT_HRP = ""
     P2PKH_VERBYTE = bytes.fromhex("58")
     P2SH_VERBYTES = [bytes.fromhex("bc")]
     WIF_BYTE = bytes.fromhex("ef")
@@ -200,6 +202,7 @@ class Syscoin(AuxPowMixin, Coin):
     NAME = "Syscoin"
     SHORTNAME = "SYS"
     NET = "mainnet"
+    SEGWIT_HRP = "sys"
     P2PKH_VERBYTE = bytes.fromhex("3f")
     GENESIS_HASH = "0000022642db0346b6e01c2a397471f4f12e65d4f4251ec96c1f85367a61a7ab"
     CHUNK_SIZE = 360
@@ -232,6 +235,7 @@ class Viacoin(AuxPowMixin, Coin):
     NAME = "Viacoin"
     SHORTNAME = "VIA"
     NET = "mainnet"
+    SEGWIT_HRP = "via"
     P2PKH_VERBYTE = bytes.fromhex("47")
     P2SH_VERBYTES = [bytes.fromhex("21")]
     WIF_BYTE = bytes.fromhex("c7")
@@ -253,6 +257,7 @@ class Viacoin(AuxPowMixin, Coin):
 class ViacoinTestnet(Viacoin):
     SHORTNAME = "TVI"
     NET = "testnet"
+    SEGWIT_HRP = "tvia"
     P2PKH_VERBYTE = bytes.fromhex("7f")
     P2SH_VERBYTES = [bytes.fromhex("c4")]
     WIF_BYTE = bytes.fromhex("ff")

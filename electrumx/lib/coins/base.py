@@ -16,10 +16,15 @@ from importlib import import_module
 from struct import Struct
 from typing import Any, ClassVar, NamedTuple, Optional, Union
 
+from electrumx.lib.bech32 import AddressError, has_prefix, witness_script
+from electrumx.lib.bech32 import decode as decode_bech32
+from electrumx.lib.cash_address import cash_script
+from electrumx.lib.cash_address import is_alike as is_cash_address_alike
 from electrumx.lib.errors import DeserializeError, OperatorError
 from electrumx.lib.hash import (
     HASHX_LEN,
     Base58,
+    Base58Error,
     double_sha256,
     hash160,
     hash_to_hex_str,
@@ -121,6 +126,10 @@ class Coin:
     # All that are understood; the first one is written.
     P2SH_VERBYTES: ClassVar[Sequence[bytes]] = [bytes.fromhex("05")]
     WIF_BYTE: ClassVar[bytes] = bytes.fromhex("80")
+    # The human-readable part of segregated-witness addresses, and the prefix of Bitcoin Cash's;
+    # empty if the coin has no such addresses, or if theirs is not known.
+    SEGWIT_HRP: ClassVar[str] = ""
+    CASH_ADDRESS_PREFIX: ClassVar[str] = ""
     # Four bytes each; the default stands for unknown.
     XPUB_VERBYTES: ClassVar[bytes] = b"????"
     XPRV_VERBYTES: ClassVar[bytes] = b"????"
@@ -344,7 +353,7 @@ class Coin:
 
     @classmethod
     def address_to_hashX(cls, address: str) -> bytes:
-        """Return the hashX of a Base58 address; raises as pay_to_address_script does."""
+        """Return the hashX of an address; raises as pay_to_address_script does."""
         return cls.hashX_from_script(cls.pay_to_address_script(address))
 
     @classmethod
@@ -376,18 +385,40 @@ class Coin:
 
     @classmethod
     def pay_to_address_script(cls, address: str) -> bytes:
-        """Return the script that pays to a Base58 address.
+        """Return the script that pays to an address in any of the coin's forms.
 
         Raises TypeError if it is no str, Base58Error if it is no Base58Check text, CoinError if
-        it is of another coin.
+        it is of another coin, and AddressError if it has one of the newer forms, but a fault.
         """
-        raw = cls.DECODE_CHECK(address)
+        if not isinstance(address, str):
+            raise TypeError("a str is required")
+        if cls.SEGWIT_HRP and has_prefix(address, cls.SEGWIT_HRP):
+            return witness_script(address, cls.SEGWIT_HRP)
+        if cls.CASH_ADDRESS_PREFIX and is_cash_address_alike(address, cls.CASH_ADDRESS_PREFIX):
+            return cash_script(address, cls.CASH_ADDRESS_PREFIX)
+        try:
+            raw = cls.DECODE_CHECK(address)
+        except Base58Error:
+            cls._refuse_foreign_hrp(address)
+            raise
         verbyte, hash160 = raw[:-20], raw[-20:]
         if verbyte == cls.P2PKH_VERBYTE:
             return ScriptPubKey.P2PKH_script(hash160)
         if verbyte in cls.P2SH_VERBYTES:
             return ScriptPubKey.P2SH_script(hash160)
         raise CoinError(f"{address} is not an address of {cls.NAME} {cls.NET}")
+
+    @classmethod
+    def _refuse_foreign_hrp(cls, address: str) -> None:
+        """Raise CoinError if a text is a Bech32 address, which then is of another coin."""
+        try:
+            hrp = decode_bech32(address)[0]
+        except AddressError:
+            return
+        ours = f"begin with {cls.SEGWIT_HRP}1" if cls.SEGWIT_HRP else "have no known prefix"
+        raise CoinError(
+            f"{address} begins with {hrp}1: such addresses of {cls.NAME} {cls.NET} {ours}"
+        )
 
     @classmethod
     def privkey_WIF(cls, privkey_bytes: bytes, compressed: bool) -> str:

@@ -9,6 +9,7 @@ from electrumx.lib.coins.mixins import BitcoinCoreMixin, BitcoinMixin, BitcoinTe
 
 class BitcoinSegwit(BitcoinCoreMixin, BitcoinMixin, Coin):
     NAME = "BitcoinSegwit"
+    SEGWIT_HRP = "bc"
     TX_COUNT = 1_368_093_517
     TX_COUNT_HEIGHT = 951_801
     TX_PER_BLOCK = 3000
@@ -43,6 +44,7 @@ class BitcoinSegwit(BitcoinCoreMixin, BitcoinMixin, Coin):
 class BitcoinSegwitTestnet(BitcoinCoreMixin, BitcoinTestnetMixin, Coin):
     NAME = "BitcoinSegwit"
     NET = "testnet"
+    SEGWIT_HRP = "tb"
     TX_COUNT = 536_377_099
     TX_COUNT_HEIGHT = 4_966_614
     TX_PER_BLOCK = 100
@@ -107,6 +109,7 @@ class BitcoinSegwitMutinynet(BitcoinSegwitSignet):
 class BitcoinSegwitRegtest(BitcoinSegwitTestnet):
     NAME = "BitcoinSegwit"
     NET = "regtest"
+    SEGWIT_HRP = "bcrt"
     GENESIS_HASH = "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206"
     RPC_PORT = 18443
     TX_COUNT = 1

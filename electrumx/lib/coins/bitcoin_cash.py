@@ -14,6 +14,7 @@ LTOR = ServerClass("electrumx.server.block_processor:LTORBlockProcessor")
 class BitcoinCash(BitcoinMixin, CashTokensMixin):
     NAME = "BitcoinCashABC"
     SHORTNAME = "BCH"
+    CASH_ADDRESS_PREFIX = "bitcoincash"
     # The upgrade of May 2023; the block before is the first with a median time after 12:00 UTC.
     TOKENS_ACTIVATION = 792_773
     TX_COUNT = 265_479_628
@@ -31,6 +32,7 @@ class BitcoinCash(BitcoinMixin, CashTokensMixin):
 
 class BitcoinCashTestnet(BitcoinTestnetMixin, CashTokensMixin):
     NAME = "BitcoinCashABC"
+    CASH_ADDRESS_PREFIX = "bchtest"
     # Before the activation such an output could not be spent, so the exact height is of no use.
     TOKENS_ACTIVATION = 0
     PEERS = [
@@ -45,6 +47,7 @@ class BitcoinCashTestnet(BitcoinTestnetMixin, CashTokensMixin):
 
 class BitcoinNolnet(BitcoinCash):
     NET = "nolnet"
+    CASH_ADDRESS_PREFIX = ""
     GENESIS_HASH = "0000000057e31bd2066c939a63b7b8623bd0f10d8c001304bdfc1a7902ae6d35"
     REORG_LIMIT = 8000
     TX_COUNT = 583_589
@@ -58,6 +61,7 @@ class BitcoinNolnet(BitcoinCash):
 class BitcoinCashRegtest(BitcoinTestnetMixin, CashTokensMixin):
     NAME = "BitcoinCashABC"
     NET = "regtest"
+    CASH_ADDRESS_PREFIX = "bchreg"
     TOKENS_ACTIVATION = 0
     GENESIS_HASH = "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206"
     TX_COUNT = 1

@@ -27,6 +27,7 @@ class BitcoinAtom(BitcoinAtomMixin, Coin):
 class BitcoinDiamond(BitcoinSegwit):
     NAME = "BitcoinDiamond"
     SHORTNAME = "BCD"
+    SEGWIT_HRP = ""
     VALUE_PER_COIN = 10_000_000
     # Version 12 names a block.
     DESERIALIZER = DeserializerBitcoinDiamondSegWit
@@ -40,6 +41,7 @@ class BitcoinDiamond(BitcoinSegwit):
 class BitcoinGold(BitcoinGoldMixin, EquihashMixin, BitcoinMixin, Coin):
     NAME = "BitcoinGold"
     SHORTNAME = "BTG"
+    SEGWIT_HRP = "btg"
     P2PKH_VERBYTE = bytes.fromhex("26")
     P2SH_VERBYTES = [bytes.fromhex("17")]
     FORK_HEIGHT = 491_407
@@ -58,6 +60,7 @@ class BitcoinGold(BitcoinGoldMixin, EquihashMixin, BitcoinMixin, Coin):
 class BitcoinGoldRegtest(BitcoinGold):
     SHORTNAME = "TBTG"
     NET = "regtest"
+    SEGWIT_HRP = "tbtg"
     P2PKH_VERBYTE = bytes.fromhex("6f")
     P2SH_VERBYTES = [bytes.fromhex("c4")]
     WIF_BYTE = bytes.fromhex("ef")
@@ -74,6 +77,7 @@ class BitcoinGoldRegtest(BitcoinGold):
 class BitcoinGoldTestnet(BitcoinGold):
     SHORTNAME = "TBTG"
     NET = "testnet"
+    SEGWIT_HRP = "tbtg"
     P2PKH_VERBYTE = bytes.fromhex("6f")
     P2SH_VERBYTES = [bytes.fromhex("c4")]
     WIF_BYTE = bytes.fromhex("ef")

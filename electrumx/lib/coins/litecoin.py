@@ -8,6 +8,7 @@ class Litecoin(Coin):
     NAME = "Litecoin"
     SHORTNAME = "LTC"
     NET = "mainnet"
+    SEGWIT_HRP = "ltc"
     P2PKH_VERBYTE = bytes.fromhex("30")
     P2SH_VERBYTES = [bytes.fromhex("32"), bytes.fromhex("05")]
     WIF_BYTE = bytes.fromhex("b0")
@@ -34,6 +35,7 @@ class Litecoin(Coin):
 class LitecoinTestnet(Litecoin):
     SHORTNAME = "XLT"
     NET = "testnet"
+    SEGWIT_HRP = "tltc"
     P2PKH_VERBYTE = bytes.fromhex("6f")
     P2SH_VERBYTES = [bytes.fromhex("3a"), bytes.fromhex("c4")]
     WIF_BYTE = bytes.fromhex("ef")
@@ -54,6 +56,7 @@ class LitecoinTestnet(Litecoin):
 
 class LitecoinRegtest(LitecoinTestnet):
     NET = "regtest"
+    SEGWIT_HRP = "rltc"
     GENESIS_HASH = "530827f38f93b43ed12af0b3ad25a288dc02ed74d6d7857862df51fc56c416f9"
     TX_COUNT = 1
     TX_COUNT_HEIGHT = 1

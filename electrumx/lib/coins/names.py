@@ -38,6 +38,7 @@ class Namecoin(NameIndexMixin, AuxPowMixin, Coin):
     NAME = "Namecoin"
     SHORTNAME = "NMC"
     NET = "mainnet"
+    SEGWIT_HRP = "nc"
     P2PKH_VERBYTE = bytes.fromhex("34")
     P2SH_VERBYTES = [bytes.fromhex("0d")]
     WIF_BYTE = bytes.fromhex("e4")
@@ -68,6 +69,7 @@ class Namecoin(NameIndexMixin, AuxPowMixin, Coin):
 class NamecoinTestnet(Namecoin):
     SHORTNAME = "XNM"
     NET = "testnet"
+    SEGWIT_HRP = "tn"
     P2PKH_VERBYTE = bytes.fromhex("6f")
     P2SH_VERBYTES = [bytes.fromhex("c4")]
     WIF_BYTE = bytes.fromhex("ef")
@@ -76,6 +78,7 @@ class NamecoinTestnet(Namecoin):
 
 class NamecoinRegtest(NamecoinTestnet):
     NET = "regtest"
+    SEGWIT_HRP = "ncrt"
     NAME_EXPIRY_BLOCKS = 30
     GENESIS_HASH = "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206"
     TX_COUNT = 1
@@ -87,6 +90,7 @@ class Xaya(SpendableGenesisMixin, NameIndexMixin, AuxPowMixin, Coin):
     NAME = "Xaya"
     SHORTNAME = "CHI"
     NET = "mainnet"
+    SEGWIT_HRP = "chi"
     P2PKH_VERBYTE = bytes.fromhex("1c")
     P2SH_VERBYTES = [bytes.fromhex("1e")]
     WIF_BYTE = bytes.fromhex("82")
@@ -114,6 +118,7 @@ class Xaya(SpendableGenesisMixin, NameIndexMixin, AuxPowMixin, Coin):
 class XayaTestnet(Xaya):
     SHORTNAME = "XCH"
     NET = "testnet"
+    SEGWIT_HRP = "chitn"
     P2PKH_VERBYTE = bytes.fromhex("58")
     P2SH_VERBYTES = [bytes.fromhex("5a")]
     WIF_BYTE = bytes.fromhex("e6")
@@ -127,5 +132,6 @@ class XayaTestnet(Xaya):
 
 class XayaRegtest(XayaTestnet):
     NET = "regtest"
+    SEGWIT_HRP = "chirt"
     GENESIS_HASH = "6f750b36d22f1dc3d0a6e483af45301022646dfc3b3ba2187865f5a7d6d83ab1"
     RPC_PORT = 18493

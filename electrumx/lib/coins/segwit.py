@@ -89,6 +89,7 @@ class Beyondcoin(Coin):
 class Bitcore(BitcoinMixin, Coin):
     NAME = "Bitcore"
     SHORTNAME = "BTX"
+    SEGWIT_HRP = "btx"
     P2PKH_VERBYTE = bytes.fromhex("03")
     P2SH_VERBYTES = [bytes.fromhex("7d")]
     GENESIS_HASH = "604148281e5c4b7f2487e5d03cd60d8e6f69411d613f6448034508cea52e9574"
@@ -131,6 +132,7 @@ class Bitzeny(Coin):
     NAME = "Bitzeny"
     SHORTNAME = "ZNY"
     NET = "mainnet"
+    SEGWIT_HRP = "bz"
     P2PKH_VERBYTE = bytes.fromhex("51")
     XPUB_VERBYTES = bytes.fromhex("0488b21e")
     XPRV_VERBYTES = bytes.fromhex("0488ade4")
@@ -148,6 +150,7 @@ class CPUchain(Coin):
     NAME = "CPUchain"
     SHORTNAME = "CPU"
     NET = "mainnet"
+    SEGWIT_HRP = "cpu"
     P2PKH_VERBYTE = bytes.fromhex("1c")
     P2SH_VERBYTES = [bytes.fromhex("1e")]
     GENESIS_HASH = "000024d8766043ea0e1c9ad42e7ea4b5fdb459887bd80b8f9756f3d87e128f12"
@@ -183,6 +186,7 @@ class DigiByte(Coin):
     NAME = "DigiByte"
     SHORTNAME = "DGB"
     NET = "mainnet"
+    SEGWIT_HRP = "dgb"
     P2PKH_VERBYTE = bytes.fromhex("1e")
     GENESIS_HASH = "7497ea1b465eb39f1c8f507bc877078fe016d6fcb6dfad3a64c98dcc6e1e8496"
     DESERIALIZER = DeserializerSegWit
@@ -194,6 +198,7 @@ class DigiByte(Coin):
 
 class DigiByteTestnet(DigiByte):
     NET = "testnet"
+    SEGWIT_HRP = "dgbt"
     P2PKH_VERBYTE = bytes.fromhex("6f")
     P2SH_VERBYTES = [bytes.fromhex("c4")]
     WIF_BYTE = bytes.fromhex("ef")
@@ -260,6 +265,7 @@ class Feathercoin(Coin):
     NAME = "Feathercoin"
     SHORTNAME = "FTC"
     NET = "mainnet"
+    SEGWIT_HRP = "fc"
     P2PKH_VERBYTE = bytes.fromhex("0e")
     WIF_BYTE = bytes.fromhex("8e")
     XPUB_VERBYTES = bytes.fromhex("0488bc26")
@@ -321,6 +327,7 @@ class Fujicoin(Coin):
     NAME = "Fujicoin"
     SHORTNAME = "FJC"
     NET = "mainnet"
+    SEGWIT_HRP = "fc"
     P2PKH_VERBYTE = bytes.fromhex("24")
     P2SH_VERBYTES = [bytes.fromhex("10")]
     WIF_BYTE = bytes.fromhex("a4")
@@ -413,6 +420,7 @@ class Lbry(Coin):
     NAME = "Lbry"
     SHORTNAME = "LBC"
     NET = "mainnet"
+    SEGWIT_HRP = "lbc"
     P2PKH_VERBYTE = bytes.fromhex("55")
     P2SH_VERBYTES = [bytes.fromhex("7a")]
     GENESIS_HASH = "9c89283ba0f3227f6c03b70216b9f665f0118d5e0fa729cedf4fb34d6a34f463"
@@ -489,6 +497,7 @@ class Monacoin(Coin):
     NAME = "Monacoin"
     SHORTNAME = "MONA"
     NET = "mainnet"
+    SEGWIT_HRP = "mona"
     P2PKH_VERBYTE = bytes.fromhex("32")
     P2SH_VERBYTES = [bytes.fromhex("37"), bytes.fromhex("05")]
     WIF_BYTE = bytes.fromhex("b0")
@@ -515,6 +524,7 @@ class Monacoin(Coin):
 class MonacoinTestnet(Monacoin):
     SHORTNAME = "XMN"
     NET = "testnet"
+    SEGWIT_HRP = "tmona"
     P2PKH_VERBYTE = bytes.fromhex("6f")
     P2SH_VERBYTES = [bytes.fromhex("75"), bytes.fromhex("c4")]
     WIF_BYTE = bytes.fromhex("ef")
@@ -534,6 +544,7 @@ class MonacoinTestnet(Monacoin):
 
 class MonacoinRegtest(MonacoinTestnet):
     NET = "regtest"
+    SEGWIT_HRP = "rmona"
     GENESIS_HASH = "7543a69d7c2fcdb29a5ebec2fc064c074a35253b6f3072c8a749473aa590a29c"
     TX_COUNT = 1
     TX_COUNT_HEIGHT = 1
@@ -544,6 +555,7 @@ class NIX(Coin):
     NAME = "NIX"
     SHORTNAME = "NIX"
     NET = "mainnet"
+    SEGWIT_HRP = "nix"
     P2PKH_VERBYTE = bytes.fromhex("26")
     P2SH_VERBYTES = [bytes.fromhex("35")]
     XPUB_VERBYTES = bytes.fromhex("0488b21e")
@@ -560,6 +572,7 @@ class NIX(Coin):
 class NIXTestnet(NIX):
     SHORTNAME = "tNIX"
     NET = "testnet"
+    SEGWIT_HRP = ""
     P2PKH_VERBYTE = bytes.fromhex("01")
     # The first was in force for long and is still written, the second is the network's own.
     P2SH_VERBYTES = [bytes.fromhex("35"), bytes.fromhex("03")]
@@ -652,6 +665,7 @@ class Vertcoin(Coin):
     NAME = "Vertcoin"
     SHORTNAME = "VTC"
     NET = "mainnet"
+    SEGWIT_HRP = "vtc"
     P2PKH_VERBYTE = bytes.fromhex("47")
     XPUB_VERBYTES = bytes.fromhex("0488b21e")
     XPRV_VERBYTES = bytes.fromhex("0488ade4")
@@ -667,6 +681,7 @@ class Vertcoin(Coin):
 class VertcoinTestnet(Vertcoin):
     SHORTNAME = "TVTC"
     NET = "testnet"
+    SEGWIT_HRP = "tvtc"
     P2PKH_VERBYTE = bytes.fromhex("4a")
     P2SH_VERBYTES = [bytes.fromhex("c4")]
     WIF_BYTE = bytes.fromhex("ef")

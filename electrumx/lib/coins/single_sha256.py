@@ -13,6 +13,7 @@ class Groestlcoin(Coin):
     NAME = "Groestlcoin"
     SHORTNAME = "GRS"
     NET = "mainnet"
+    SEGWIT_HRP = "grs"
     P2PKH_VERBYTE = bytes.fromhex("24")
     XPUB_VERBYTES = bytes.fromhex("0488b21e")
     XPRV_VERBYTES = bytes.fromhex("0488ade4")
@@ -37,6 +38,7 @@ class Groestlcoin(Coin):
 class GroestlcoinTestnet(Groestlcoin):
     SHORTNAME = "TGRS"
     NET = "testnet"
+    SEGWIT_HRP = "tgrs"
     P2PKH_VERBYTE = bytes.fromhex("6f")
     P2SH_VERBYTES = [bytes.fromhex("c4")]
     WIF_BYTE = bytes.fromhex("ef")
@@ -57,6 +59,7 @@ class GroestlcoinTestnet(Groestlcoin):
 class GroestlcoinRegtest(GroestlcoinTestnet):
     SHORTNAME = "GRSRT"
     NET = "regtest"
+    SEGWIT_HRP = "grsrt"
     P2PKH_VERBYTE = bytes.fromhex("6f")
     P2SH_VERBYTES = [bytes.fromhex("c4")]
     GENESIS_HASH = "000000ffbb50fc9898cdd36ec163e6ba23230164c0052a28876255b7dcf2cd36"

@@ -127,6 +127,7 @@ class DeepOnion(Coin):
     NAME = "DeepOnion"
     SHORTNAME = "ONION"
     NET = "mainnet"
+    SEGWIT_HRP = "dpn"
     P2PKH_VERBYTE = bytes.fromhex("1f")
     P2SH_VERBYTES = [bytes.fromhex("4e")]
     WIF_BYTE = bytes.fromhex("9f")
@@ -320,6 +321,7 @@ class Peercoin(Coin):
     NAME = "Peercoin"
     SHORTNAME = "PPC"
     NET = "mainnet"
+    SEGWIT_HRP = "pc"
     P2PKH_VERBYTE = bytes.fromhex("37")
     P2SH_VERBYTES = [bytes.fromhex("75")]
     WIF_BYTE = bytes.fromhex("b7")
@@ -343,6 +345,7 @@ class PeercoinTestnet(Peercoin):
     NAME = "PeercoinTestnet"
     SHORTNAME = "tPPC"
     NET = "testnet"
+    SEGWIT_HRP = "tpc"
     P2PKH_VERBYTE = bytes.fromhex("6f")
     P2SH_VERBYTES = [bytes.fromhex("c4")]
     WIF_BYTE = bytes.fromhex("ef")

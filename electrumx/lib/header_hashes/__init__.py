@@ -4,7 +4,7 @@ Every function takes the header's bytes and returns 32 bytes in natural order.  
 standard library lacks and that are small are written here, one module each.  The others come from
 optional packages, which are imported when a header is first hashed with them and not before; a
 package that is not there, or was built so that its calls fail, raises HeaderHashError, which
-names it.  The packages are extras of setup.py.
+names it.  The packages are extras of pyproject.toml.
 
 Pure functions; any thread may run them.  The compiled ones may hold the interpreter's lock.
 """

@@ -26,13 +26,19 @@ class RowCompactionTask:
     def __init__(self, db: DB, flusher: FlushScheduler):
         self._db = db
         self._flusher = flusher
+        #: whether a pass is in progress
+        self.running = False
 
     async def run(self) -> None:
         """Compact whenever it is due, until cancelled."""
         flushed = self._flusher.flushed_event
         while True:
             if self._db.compaction_due:
-                await self._compact()
+                self.running = True
+                try:
+                    await self._compact()
+                finally:
+                    self.running = False
             flushed.clear()
             await flushed.wait()
 
@@ -68,6 +74,11 @@ class EngineCompactionTask:
     def done(self) -> bool:
         """Whether a compaction was started and has ended."""
         return self._task is not None and self._task.done()
+
+    @property
+    def running(self) -> bool:
+        """Whether a compaction is in progress."""
+        return self._task is not None and not self._task.done()
 
     def start(self) -> None:
         """Start the compaction."""

@@ -20,6 +20,8 @@ class SyncProgress:
     #: seconds between log lines on the caches, and on progress
     CACHE_LOG_SECS = 30.0
     PROGRESS_LOG_SECS = 10.0
+    #: a speed is measured over so many seconds at least
+    LEAST_RATE_SECS = 1.0
 
     def __init__(
         self,
@@ -38,6 +40,8 @@ class SyncProgress:
         self._next_cache_log = now
         self._next_progress_log = now + self.PROGRESS_LOG_SECS
         self._mark = (now, 0)
+        #: transactions a second between the last two marks; None before the second
+        self._rate: float | None = None
 
     def start(self) -> None:
         """Measure the speed from here on."""
@@ -63,14 +67,34 @@ class SyncProgress:
         then, tx_count = self._mark
         self._mark = (now, self._state.tx_count)
         rate = max((self._state.tx_count - tx_count) / max(now - then, 0.001), 0.001)
+        self._rate = rate
         remaining = self.estimate_txs_remaining()
-        percent = 100 * self._state.tx_count / max(self._state.tx_count + remaining, 1)
         self.logger.info(
-            f"sync {percent:.1f}%  height {self._state.height:,d} of "
+            f"sync {self.percent():.1f}%  height {self._state.height:,d} of "
             f"{self._daemon_height() or 0:,d}  {rate:,.0f} tx/s  "
             f"ETA {util.formatted_time(remaining / rate)}  "
             f"cache {cache_use().total // 1_000_000:,d} of {self._cache_MB:,d} MB"
         )
+
+    def percent(self) -> float:
+        """Return how much of the chain's transactions is processed."""
+        remaining = self.estimate_txs_remaining()
+        done = self._state.tx_count
+        return 100.0 * done / (done + remaining) if remaining else 100.0
+
+    def eta_secs(self) -> float | None:
+        """Return about how long processing the rest takes; None if the speed is not known yet."""
+        remaining = self.estimate_txs_remaining()
+        if not remaining:
+            return 0.0
+        rate = self._rate
+        if rate is None:
+            then, tx_count = self._mark
+            elapsed = time.monotonic() - then
+            if elapsed < self.LEAST_RATE_SECS or self._state.tx_count <= tx_count:
+                return None
+            rate = (self._state.tx_count - tx_count) / elapsed
+        return remaining / rate
 
     def estimate_txs_remaining(self) -> float:
         """Return a rough number of transactions still to index."""

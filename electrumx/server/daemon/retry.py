@@ -15,6 +15,7 @@ import time
 import aiohttp
 
 from electrumx.lib.log_text import printable
+from electrumx.server.runtime.node_contact import Cause
 
 # A logical request logs a failure at most this often, and all requests together at most that often.
 REQUEST_LOG_SECS = 60.0
@@ -41,6 +42,9 @@ class WarmingUpError(Exception):
 class ServiceRefusedError(Exception):
     """Internal: the node, or a proxy before it, replied with something other than JSON."""
 
+    #: the status of HTTP; None if it is not known
+    status: int | None = None
+
 
 class MalformedReplyError(Exception):
     """Internal: the body is no JSON, or JSON but no JSON-RPC reply."""
@@ -48,6 +52,10 @@ class MalformedReplyError(Exception):
 
 class ParseErrorReply(Exception):
     """Internal: the node reports that it could not parse our request, as bitcoind does at times."""
+
+
+class LoginFileError(Exception):
+    """Internal: the file with the node's login cannot be used; the text is the reason."""
 
 
 class WrongNodeError(Exception):
@@ -59,6 +67,7 @@ RETRIED = (
     asyncio.TimeoutError,
     aiohttp.ClientError,
     OSError,
+    LoginFileError,
     ServiceRefusedError,
     WarmingUpError,
     MalformedReplyError,
@@ -67,6 +76,7 @@ RETRIED = (
 )
 
 
+HTTP_UNAUTHORIZED = 401
 CONNECTION_PROBLEM = "connection problem - check your daemon is running"
 
 
@@ -113,6 +123,8 @@ def failure_texts(exc: Exception) -> tuple[str, str | None]:
         cause = printable(_cause(exc))
         text = f"{CONNECTION_PROBLEM} ({cause})" if cause else CONNECTION_PROBLEM
         return text, CONNECTION_RESTORED
+    if isinstance(exc, LoginFileError):
+        return printable(exc), CONNECTION_RESTORED
     if isinstance(exc, WarmingUpError):
         return "starting up checking blocks", RUNNING_NORMALLY
     if isinstance(exc, ParseErrorReply):
@@ -125,6 +137,36 @@ def failure_texts(exc: Exception) -> tuple[str, str | None]:
         return f"malformed reply from daemon: {printable(exc)}", RUNNING_NORMALLY
     # Some aiohttp errors have no text of their own.
     return f"daemon error: {printable(exc) or type(exc).__name__}", RUNNING_NORMALLY
+
+
+def cause_of(exc: Exception) -> Cause:
+    """Return the kind of failure that an exception of RETRIED is."""
+    error = getattr(exc, "os_error", exc)
+    if isinstance(exc, asyncio.TimeoutError):
+        return Cause.TIMEOUT
+    if isinstance(exc, LoginFileError):
+        return Cause.UNAUTHORIZED
+    if isinstance(exc, ServiceRefusedError):
+        return Cause.UNAUTHORIZED if exc.status == HTTP_UNAUTHORIZED else Cause.OTHER
+    if isinstance(exc, WarmingUpError):
+        return Cause.STARTING_UP
+    if isinstance(exc, (MalformedReplyError, ParseErrorReply)):
+        return Cause.MALFORMED
+    if isinstance(exc, WrongNodeError):
+        return Cause.WRONG_NODE
+    if isinstance(exc, (aiohttp.ClientSSLError, ssl.SSLError)):
+        return Cause.TLS
+    if isinstance(error, socket.gaierror) or isinstance(exc, _DNS_ERRORS):
+        return Cause.UNKNOWN_HOST
+    if isinstance(error, ConnectionRefusedError) or (
+        getattr(error, "errno", None) == errno.ECONNREFUSED
+    ):
+        return Cause.REFUSED
+    if isinstance(exc, aiohttp.ClientConnectorError):
+        return Cause.UNREACHABLE
+    if isinstance(exc, (aiohttp.ClientConnectionError, OSError)):
+        return Cause.DISCONNECTED
+    return Cause.OTHER
 
 
 class RepeatFilter:

@@ -87,7 +87,8 @@ class TipWatcher:
         self._zmq_delivers = False
         self._zmq_changed = asyncio.Event()
         if self._zmq_addresses:
-            close_subscription(*self._open_zmq())
+            # Without a topic: a publisher would take it for that of the socket that follows.
+            close_subscription(*self._open_zmq(topics=()))
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -218,12 +219,12 @@ class TipWatcher:
 
     # -- ZMQ
 
-    def _open_zmq(self) -> tuple[Any, Any]:
+    def _open_zmq(self, topics: Sequence[bytes] = (TOPIC,)) -> tuple[Any, Any]:
         """Return a context and a socket that is, or will be, connected to the addresses."""
         return open_subscription(
             "ZMQ_BLOCK_ADDRESS",
             self._zmq_addresses,
-            [TOPIC],
+            topics,
             max_messages=100,
             max_bytes=MAX_MESSAGE_BYTES,
         )

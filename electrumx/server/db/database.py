@@ -33,7 +33,8 @@ from electrumx.server.history.row_compaction import CompactionPass
 from electrumx.server.history.store import History
 from electrumx.server.storage.base import Storage, db_class
 from electrumx.server.storage.gate import StoreGate
-from electrumx.server.storage.schema import UTXO, ChainState, DBError, UTXORow
+from electrumx.server.storage.schema import UTXO, CommittedState, DBError, UTXORow
+from electrumx.server.storage.tuning import Tuning
 
 
 class DB:
@@ -49,12 +50,18 @@ class DB:
         self.coin = env.coin
         self.db_dir = Path(env.db_dir)
         self.stores = Stores(
-            self.db_dir, db_class(env.db_engine), env.coin, env.reorg_limit, self.logger
+            self.db_dir,
+            db_class(env.db_engine),
+            env.coin,
+            env.reorg_limit,
+            self.logger,
+            Tuning.of_machine(env.cache_MB, env.spare_files),
         )
         self.history: History = self.stores.history
         self.files: FlatFiles = self.stores.files
         self.gate: StoreGate = self.stores.gate
-        read_pool = ReadPool(self.logger, self.gate, self.stores.explain_read)
+        #: the threads that make clients' reads
+        self.read_pool = read_pool = ReadPool(self.logger, self.gate, self.stores.explain_read)
         self.queries = Queries(self.stores, read_pool)
         self.headers = Headers(self.stores, self.queries.steady_read, self.logger)
         self.utxo_lookup = UTXOLookup(self.stores)
@@ -64,7 +71,7 @@ class DB:
     # -- the committed state
 
     @property
-    def state(self) -> ChainState:
+    def state(self) -> CommittedState:
         """The committed state."""
         return self.stores.state
 
@@ -161,6 +168,7 @@ class DB:
         for, which takes milliseconds.  A compaction of the engine's tables is stopped.
         """
         self.stores.close()
+        self.utxo_lookup.close()
 
     def raise_explained(self, error: BaseException) -> NoReturn:
         """Raise a DBError in place of an error of the disk or the engine; others as they are."""
@@ -364,6 +372,12 @@ class DB:
         Raise DBError if the chain does not have all of them.
         """
         return await self.headers.block_hashes(height, count)
+
+    async def header_branch_and_root_uncached(
+        self, length: int, height: int
+    ) -> tuple[list[bytes], bytes]:
+        """Return the same before :meth:`populate_header_merkle_cache`, slowly."""
+        return await self.headers.branch_and_root_uncached(length, height)
 
     async def header_branch_and_root(self, length: int, height: int) -> tuple[list[bytes], bytes]:
         """Return (branch, root) that prove the header of ``height`` among ``length`` headers."""

@@ -28,6 +28,8 @@ COUNT_LEN = 8
 MAX_HEADER_LEN = 1 << 16
 #: folder in the database directory in which a backup is assembled
 STAGING = "backup.staging"
+#: file in a snapshot that lists its files with their SHA-256
+MANIFEST = "manifest.json"
 
 
 def _write_bytes(path: Path, data: bytes) -> None:
@@ -190,6 +192,8 @@ class FlatFiles:
         self.folder.mkdir(exist_ok=True)
         # Left by a server that was killed while it made a backup.
         shutil.rmtree(self.folder.parent / STAGING, ignore_errors=True)
+        # From here on the directory is no longer the snapshot that it may have been.
+        (self.folder.parent / MANIFEST).unlink(missing_ok=True)
         if not self.coin.STATIC_BLOCK_HEADERS and not self.headers_offsets.read(0, COUNT_LEN):
             self.headers_offsets.write(0, bytes(COUNT_LEN), sync=True)
 

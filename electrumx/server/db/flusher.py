@@ -59,6 +59,7 @@ from logging import Logger
 from electrumx.lib import util
 from electrumx.lib.merkle import MerkleCache
 from electrumx.server.db.flush_data import FlushData
+from electrumx.server.db.flush_stats import FlushStats
 from electrumx.server.db.stores import Stores
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage.base import WriteBatch
@@ -72,6 +73,7 @@ class Flusher:
         self._stores = stores
         self._history = stores.history
         self._header_mc = header_mc
+        self.stats = FlushStats()
         self._logger = logger
 
     # -- flushing forward
@@ -109,9 +111,14 @@ class Flusher:
         # without which the history cannot be compacted.
         hold = self.must_flush_utxos
         prior_flush, prior_tx_count = stores.last_timed, stores.fs_tx_count
+        marks = [start]
         self._flush_files(flush_data)
+        marks.append(time.monotonic())
         self._flush_history(flush_data)
+        marks.append(time.monotonic())
         self._flush_utxos(flush_data, flush_utxos or hold)
+        marks.append(time.monotonic())
+        self.stats.ended(flush_data.height, marks)
         now = stores.last_timed
         tx_delta = stores.fs_tx_count - prior_tx_count
         self._logger.info(

@@ -32,7 +32,7 @@ from electrumx.server.storage.schema import (
     HIST_STATE_KEY,
     UNDO_ITEM_LEN,
     VALUE_LEN,
-    ChainState,
+    CommittedState,
     DBError,
     hist_key,
     hist_key_flush_id,
@@ -50,8 +50,11 @@ FetchBlocks = Callable[[list[str]], Sequence[bytes]]
 
 
 def looks_cut(history: History, utxo_flush_count: int) -> bool:
-    """Return whether an open history may lack entries.  Reads all keys where the counts allow it."""
-    if history.flush_count != utxo_flush_count + 1:
+    """Return whether an open history may lack entries.
+
+    Reads all keys where the counts allow it, unless the last flush was our own.
+    """
+    if history.flush_count != utxo_flush_count + 1 or history.has_noted_since(utxo_flush_count):
         return False
     assert history.db
     return not any(
@@ -66,7 +69,7 @@ class CutHistory:
     def __init__(
         self,
         coin: type[Coin],
-        state: ChainState,
+        state: CommittedState,
         files: FlatFiles,
         utxo_db: Storage,
         history: History,

@@ -144,16 +144,22 @@ class ReadPool:
         self._next_retry_log = self._next_thread_log = 0.0
         # Everything else belongs to one loop, and is made by the first read on it.
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: list[PendingRead[Any]] = []
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: list[PendingRead[Any]] = []
+        self._waiting = []
         self._running = 0
         # Whether a job is scheduled, and whether a check that the last one is not overdue is
         self._due = self._watched = False
         self._last_begun = 0.0  # the loop's time
         self._small = ThreadPoolExecutor(SMALL_JOBS, "small-reads")
         self._large = ThreadPoolExecutor(LARGE_JOBS, "large-reads")
+
+    @property
+    def queued(self) -> int:
+        """How many reads wait for a thread."""
+        return len(self._waiting)
 
     def read(self, function: Callable[[bool], Any]) -> PendingRead[Any]:
         """Call ``function(bounded)`` in a thread, soon; return its future.

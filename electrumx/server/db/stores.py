@@ -43,12 +43,14 @@ from electrumx.server.storage.schema import (
     HIST_STATE_KEY,
     MAX_FLUSH_ID,
     STATE_KEY,
-    ChainState,
+    UTXO_LOOKUP_LEN,
+    CommittedState,
     DBError,
     DBReadError,
     HistState,
 )
 from electrumx.server.storage.shortage import Patience
+from electrumx.server.storage.tuning import Tuning
 
 _LE8 = Struct("<Q")
 
@@ -68,22 +70,30 @@ class Stores:
         coin: type[Coin],
         reorg_limit: int,
         logger: Logger,
+        tuning: Tuning | None = None,
     ) -> None:
         self._logger = logger
         self.db_dir = db_dir
         self.engine = engine
+        self.tuning = tuning or Tuning()
         self.coin = coin
         #: to be entered to read the stores or the flat files without the state lock
         self.gate = StoreGate(is_open=False)
         #: repeats writes that a shortage of descriptors or memory made fail
         self.patience = Patience(logger)
         self.damage_log = DamageLog(logger)
-        self.history = History(self.gate, self.set_flush_count, self._restore_cut_history)
+        self.history = History(
+            self.gate,
+            self.set_flush_count,
+            self._restore_cut_history,
+            self.tuning,
+            lambda: self.state.utxo_flush_count,
+        )
         self.utxo_db: Storage | None = None
         self.files = FlatFiles(str(db_dir), coin, self.patience.run)
         self.recent_blocks = RecentBlocks(self.files, reorg_limit, self.damage_log, logger)
         #: the committed state; replaced, never changed, so readers see one state
-        self.state = ChainState.new(coin.GENESIS_HASH)
+        self.state = CommittedState.new(coin.GENESIS_HASH)
         #: the flat files hold at least the blocks up to this height, and so many transactions
         self.fs_height = -1
         self.fs_tx_count = 0
@@ -170,7 +180,7 @@ class Stores:
         try:
             finish_move(self.db_dir, self._logger, self._has_blocks, self._flush_count)
             self._refuse_half_a_database()
-            self.utxo_db = self.engine(str(self.db_dir / "utxo"), for_sync)
+            self.utxo_db = self.new_utxo_store(self.db_dir / "utxo", for_sync)
             fault_point("open: utxo store opened")
             self._prepare_folder(self.utxo_db.is_new)
             fault_point("open: folder prepared")
@@ -199,7 +209,7 @@ class Stores:
     def _has_blocks(self) -> bool:
         """Return whether the ``utxo`` store, which is closed, is there and has a block."""
         raw = self._row_of_closed("utxo", STATE_KEY)
-        return raw is not None and ChainState.parse(raw).height >= 0
+        return raw is not None and CommittedState.parse(raw).height >= 0
 
     def _flush_count(self) -> int:
         """Return the flush count of the ``hist`` store, which is closed; 0 if it is missing."""
@@ -210,11 +220,20 @@ class Stores:
         path = self.db_dir / name
         if not (path / "CURRENT").exists():
             return None
-        store = self.engine(str(path), True, compressible=name == "utxo")
+        make = self.new_utxo_store if name == "utxo" else self.new_hist_store
+        store = make(path, True)
         try:
             return store.get(key)
         finally:
             store.close()
+
+    def new_utxo_store(self, path: Path, for_sync: bool) -> Storage:
+        """Open a store of UTXOs in a folder, with the options for those."""
+        return self.engine(str(path), for_sync, prefix_len=UTXO_LOOKUP_LEN, tuning=self.tuning)
+
+    def new_hist_store(self, path: Path, for_sync: bool) -> Storage:
+        """Open a store of histories in a folder, with the options for those."""
+        return self.history.new_store(self.engine, str(path), for_sync)
 
     def raise_explained(self, error: BaseException) -> NoReturn:
         """Raise a DBError in place of an error of the disk or the engine; others as they are."""
@@ -259,13 +278,8 @@ class Stores:
                 "space on its disk"
             ) from e
 
-    def _read_state(self) -> None:
-        assert self.utxo_db
-        raw = self.utxo_db.get(STATE_KEY)
-        if raw is None:
-            self.state = ChainState.new(self.coin.GENESIS_HASH)
-            return
-        state = ChainState.parse(raw)
+    def check_state(self, state: CommittedState) -> None:
+        """Raise DBError if the state of a database is of another version, or coin."""
         if state.db_version not in self.DB_VERSIONS:
             raise DBError(
                 f"your UTXO DB version is {state.db_version} but this software only handles "
@@ -277,6 +291,15 @@ class Stores:
                 f"DB genesis hash {state.genesis} does not match coin {self.coin.GENESIS_HASH}: "
                 f"check COIN and NET, or use another DB_DIRECTORY than {self.db_dir}"
             )
+
+    def _read_state(self) -> None:
+        assert self.utxo_db
+        raw = self.utxo_db.get(STATE_KEY)
+        if raw is None:
+            self.state = CommittedState.new(self.coin.GENESIS_HASH)
+            return
+        state = CommittedState.parse(raw)
+        self.check_state(state)
         if state.db_version != DB_VERSION:
             floor = self.recent_blocks.lowest_height(state.height)
             state = upgrade_utxo_store(self.utxo_db, self.files, state, floor, self._logger)
@@ -410,14 +433,14 @@ class Stores:
         finally:
             self.commit_seq += 1
 
-    def timed(self, state: ChainState) -> ChainState:
+    def timed(self, state: CommittedState) -> CommittedState:
         """Return a state with the time since the last call, or the opening, added to its own."""
         now = time.monotonic()
         elapsed = max(0.0, now - self.last_timed)
         self.last_timed = now
         return replace(state, wall_time=state.wall_time + elapsed)
 
-    def state_row(self, state: ChainState) -> bytes:
+    def state_row(self, state: CommittedState) -> bytes:
         """Return the value of a state's row on disk."""
         return replace(state, first_sync=state.first_sync or self._tables_due).pack()
 
@@ -469,7 +492,7 @@ class Stores:
         self.fs_height += len(headers)
         self.fs_tx_count = tx_count
 
-    def set_undone(self, state: ChainState) -> None:
+    def set_undone(self, state: CommittedState) -> None:
         """Note that blocks were undone down to a state that is on disk."""
         # Readers: first the height falls, then what maps numbers to heights.
         self.state = state

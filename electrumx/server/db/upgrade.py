@@ -43,7 +43,7 @@ from electrumx.server.storage.schema import (
     TX_HASH_PREFIX_LEN,
     UNDO_PREFIX,
     UTXO_PREFIX,
-    ChainState,
+    CommittedState,
     DBError,
     undo_key_height,
 )
@@ -68,10 +68,10 @@ _OLD_UNDO_LEN = HASHX_LEN + _OLD_TXNUM_LEN + 8
 def upgrade_utxo_store(
     store: Storage,
     files: FlatFiles,
-    state: ChainState,
+    state: CommittedState,
     undo_floor: int,
     logger: logging.Logger,
-) -> ChainState:
+) -> CommittedState:
     """Convert the ``utxo`` store and the flat files; return the new state, which is on disk.
 
     Undo rows below the height ``undo_floor`` are dropped.  Raise DBError where the database is
@@ -102,7 +102,7 @@ def upgrade_utxo_store(
 
 
 def _convert_coins(
-    store: Storage, kind: bytes, id_len: int, state: ChainState, progress: Progress
+    store: Storage, kind: bytes, id_len: int, state: CommittedState, progress: Progress
 ) -> None:
     """Rewrite the keys *kind, id, txout_idx, tx_num*, ``id_len`` being the length of the id."""
     # Version 6 has a shorter index, too.
@@ -139,7 +139,7 @@ def _widen_undo(items: bytes, height: int) -> bytes:
 # -- tx counts
 
 
-def _convert_tx_counts(files: FlatFiles, state: ChainState, logger: logging.Logger) -> None:
+def _convert_tx_counts(files: FlatFiles, state: CommittedState, logger: logging.Logger) -> None:
     if (files.folder / MARKER).exists():
         _replace_tx_counts(files)
     if state.height < 0:

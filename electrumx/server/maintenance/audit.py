@@ -47,7 +47,7 @@ from electrumx.server.storage.schema import (
     UTXO_KEY_LEN,
     UTXO_PREFIX,
     VALUE_LEN,
-    ChainState,
+    CommittedState,
     DBClosedError,
     HistState,
     hist_key_flush_id,
@@ -127,7 +127,7 @@ class Audit:
             self._check_open()
             assert db.utxo_db
             assert db.history.db
-            self.state = ChainState.parse(db.utxo_db.get(STATE_KEY) or b"")
+            self.state = CommittedState.parse(db.utxo_db.get(STATE_KEY) or b"")
             self.hist_state = HistState.parse(db.history.db.get(HIST_STATE_KEY) or b"")
             self.tx_counts: array[int] = db.tx_counts[: self.state.height + 1]
             self.backups = db.backup_count

@@ -30,11 +30,19 @@ from pathlib import Path
 
 from electrumx.lib import util
 from electrumx.lib.errors import OperatorError
+from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.db import DB
 from electrumx.server.db.flat_files import STAGING
+from electrumx.server.maintenance.snapshot_manifest import (
+    SnapshotFile,
+    SnapshotManifest,
+    file_digest,
+    write_manifest,
+)
 from electrumx.server.runtime.mounts import is_read_only, is_removed_at_stop
 from electrumx.server.storage.base import Storage
 from electrumx.server.storage.rocksdb import RocksDB
+from electrumx.server.storage.schema import CommittedState
 
 #: suffix of a backup that is being made
 PARTIAL = ".partial"
@@ -77,7 +85,8 @@ class Backup:
         self.path = Path(path)
         self.partial = Path(path + PARTIAL)
         self.staging = db.db_dir.resolve() / STAGING
-        self.height = -1
+        #: committed state of the copy, None before there is one
+        self.state: CommittedState | None = None
         self._made_partial = False
         self._stopped = False
 
@@ -152,15 +161,15 @@ class Backup:
                 store.checkpoint(str(self.staging / name))
             else:
                 _copy_store(self.db.db_dir / name, self.staging / name)
-        self.height = self.db.db_height
-        self._capture_flat_files()
+        self.state = self.db.state
+        self._capture_flat_files(self.state)
 
-    def _capture_flat_files(self) -> None:
-        files, height = self.db.files, self.height
+    def _capture_flat_files(self, state: CommittedState) -> None:
+        files, height = self.db.files, state.height
         # Files that a reorganisation can rewrite must not be shared.
         floor = max(-1, self.db.min_undo_height(height) - 1)
         fixed = files.lengths(floor, self.db.tx_counts[floor] if floor >= 0 else 0)
-        committed = files.lengths(height, self.db.db_tx_count)
+        committed = files.lengths(height, state.tx_count)
         for (logical, length), (_logical, fixed_length) in zip(committed, fixed, strict=True):
             end = 0
             for name, size in logical.physical_sizes(length):
@@ -180,19 +189,35 @@ class Backup:
             _copy(marker, self.staging / "COIN")
         self._copy_raw_blocks()
         self._move()
-        count = total = 0
+        found = []
         for path in _files_below(self.partial):
-            self._check_stopped()
             util.sync_path(path)
-            count += 1
-            total += path.stat().st_size
+            size, sha256 = file_digest(path, self._check_stopped)
+            name = path.relative_to(self.partial).as_posix()
+            found.append(SnapshotFile(name, size, sha256))
         for folder in (*(self.partial / name for name in ("utxo", "hist", "meta")), self.partial):
             util.sync_directory(folder)
+        manifest = self._manifest(found)
+        total = manifest.total_bytes + write_manifest(manifest, self.partial)
         if os.path.lexists(self.path):
             raise BackupError(f"{self.path} exists by now: give a path that does not")
         self.partial.rename(self.path)
         util.sync_directory(self.path.parent)
-        return count, total
+        return len(found) + 1, total
+
+    def _manifest(self, files: list[SnapshotFile]) -> SnapshotManifest:
+        state, coin = self.state, self.db.coin
+        assert state
+        return SnapshotManifest(
+            coin=coin.NAME,
+            net=coin.NET,
+            engine=self.db.env.db_engine.lower(),
+            db_version=state.db_version,
+            height=state.height,
+            tip=hash_to_hex_str(state.tip),
+            tx_count=state.tx_count,
+            files=tuple(files),
+        )
 
     def _copy_raw_blocks(self) -> None:
         files = self.db.files
@@ -356,8 +381,10 @@ async def _back_up(backup: Backup, lock: asyncio.Lock) -> BackupReport:
             pause_secs = time.monotonic() - paused
         count, total = await asyncio.to_thread(backup.finish)
         failed = False
+        assert backup.state
+        height = backup.state.height
         return BackupReport(
-            str(backup.path), backup.height, count, total, time.monotonic() - start, pause_secs
+            str(backup.path), height, count, total, time.monotonic() - start, pause_secs
         )
     except _Stopped:
         raise BackupError("the backup was stopped: nothing of it is left") from None

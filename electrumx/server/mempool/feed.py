@@ -67,7 +67,8 @@ class MempoolFeed:
         self._listing: asyncio.TimerHandle | None = None
         self._listed_at = float("-inf")
         for address in self._addresses:
-            close_subscription(*_open(address))
+            # Without topics: a publisher would take them for those of the socket that follows.
+            close_subscription(*_open(address, topics=()))
 
     async def run(self) -> None:
         """Follow all addresses until cancelled."""
@@ -152,12 +153,12 @@ class MempoolFeed:
         return bytes(tx_hash)
 
 
-def _open(address: str) -> tuple[Any, Any]:
+def _open(address: str, topics: Sequence[bytes] = (RAW_TX, SEQUENCE)) -> tuple[Any, Any]:
     """Return a context, and a socket that is, or will be, connected to an address."""
     return open_subscription(
         VARIABLE,
         [address],
-        (RAW_TX, SEQUENCE),
+        topics,
         max_messages=MAX_MESSAGES,
         max_bytes=MAX_MESSAGE_BYTES,
     )

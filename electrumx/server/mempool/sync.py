@@ -54,6 +54,7 @@ from electrumx.server.mempool.index import (
 )
 from electrumx.server.mempool.lag import MempoolLag
 from electrumx.server.notifications import Confirmed
+from electrumx.server.runtime.histogram import Histogram
 from electrumx.server.storage.schema import UTXO
 
 __all__ = ["DBSyncError", "MemPool", "MemPoolAPI", "MemPoolTx", "MemPoolTxSummary"]
@@ -69,6 +70,8 @@ ARRIVAL_PAUSE_SECS = 0.02
 RESTART_DELAY_SECS = 0.1
 # How long maps are kept when it is not known how to follow the database, in seconds.
 LOST_SECS = 5.0
+# Upper bounds of the durations of refreshes, in seconds.
+REFRESH_BOUNDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 # Lines of the log in a minute about transactions that could not be added.
 DROPPED_LINES = 10
 
@@ -131,7 +134,11 @@ class MemPool(MemPoolIndex):
         #: steps made while new transactions are fetched
         self._steps: list[Confirmed] = []
         self._fetching = False
+        #: new transactions of the last listing, and those of them that were read
+        self._to_read = self._read = 0
         self._lag = MempoolLag(self.logger, refresh_secs)
+        #: durations of refreshes
+        self.refresh_histogram = Histogram(REFRESH_BOUNDS)
         #: the transactions that a block on its way to the disk will remove
         self._departure: Departure | None = None
         #: of changes that are not reported yet, also of failed refreshes
@@ -295,15 +302,30 @@ class MemPool(MemPoolIndex):
         report = self.api.on_mempool if self._complete else self.api.on_mempool_partial
         await report(touched, height)
 
+    @property
+    def total_size(self) -> int:
+        """The virtual bytes of all transactions."""
+        return self._total_size
+
     # -- Being behind
 
     async def wait_until_usable(self) -> None:
         """Return when clients may be served, see MempoolLag."""
-        await self._lag.wait_until_usable(lambda: self._fetching)
+
+        def reading() -> str:
+            return f" ({self._read:,d} of {self._to_read:,d} transactions read)"
+
+        await self._lag.wait_until_usable(reading)
 
     def info(self) -> dict[str, Any]:
-        """Return for administrators: whether it is behind, its height, number of transactions."""
-        return {"behind": self._lag.is_behind(), "height": self._height, "txs": len(self.txs)}
+        """Return for administrators: whether it is behind, its height, number of transactions.
+
+        While new transactions are read, also how many of how many there are.
+        """
+        info = {"behind": self._lag.is_behind(), "height": self._height, "txs": len(self.txs)}
+        if self._fetching:
+            info["reading"] = f"{self._read:,d} of {self._to_read:,d}"
+        return info
 
     async def _watch_lag(self) -> None:
         """Log when the mempool falls behind, and drop maps that do not follow the database."""
@@ -424,6 +446,7 @@ class MemPool(MemPoolIndex):
         while True:
             self._wake.clear()
             pause = self.refresh_secs
+            start = time.monotonic()
             try:
                 complete = await self._refresh()
             except DBSyncError:
@@ -433,6 +456,7 @@ class MemPool(MemPoolIndex):
             except DaemonError as e:
                 self.logger.warning(f"ignoring daemon error: {str(e)[:200]!r}")
             else:
+                self.refresh_histogram.observe(time.monotonic() - start)
                 if complete:
                     self._lag.note_complete()
                     synchronized_event.set()
@@ -520,9 +544,11 @@ class MemPool(MemPoolIndex):
         candidates = Candidates()
         skipped: set[bytes] = set()
         self._steps, self._fetching = [], True
+        self._to_read, self._read = len(new), 0
         try:
             for portion in chunks(new, PORTION):
                 await self._fetcher.fetch(portion, listed, candidates)
+                self._read += len(portion)
                 async with self.lock:
                     await self._accept(candidates, skipped)
                 if len(portion) == PORTION:

@@ -13,7 +13,7 @@ import ssl
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 import aiohttp
@@ -61,8 +61,8 @@ class PeerManager:
     """Discovers and verifies peers, and returns those that clients may use.
 
     `resolver` resolves the names of hosts that ask to be added, `names` those to connect to;
-    `is_public` returns whether a peer is worth connecting to. The times are in seconds. `db` gives
-    our height and headers.
+    `is_public` returns whether a peer is worth connecting to, `is_banned` whether the operator banned
+    an address. The times are in seconds. `db` gives our height and headers.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class PeerManager:
         resolver: Resolver | None = None,
         names: Resolver | None = None,
         is_public: Callable[[Peer], bool] = is_public_peer,
+        is_banned: Callable[[IPv4Address | IPv6Address], bool] = lambda _address: False,
         request_timeout: float = 30.0,
         tor_request_timeout: float = 120.0,
         clock: Callable[[], float] = time.time,
@@ -80,6 +81,7 @@ class PeerManager:
         self.logger = class_logger(__name__, self.__class__.__name__)
         self.env = env
         self.db = db
+        self._is_banned = is_banned
         self._request_timeout = request_timeout
         self._tor_request_timeout = tor_request_timeout
         self._clock = clock
@@ -147,12 +149,16 @@ class PeerManager:
         With discovery off that is the coin's list; with "self", ourselves.
         """
         if self.env.peer_discovery == self.env.PD_OFF:
-            return [peer.to_tuple() for peer in self._hard_coded_peers]
+            return self.coin_peers()
         if self.env.peer_discovery == self.env.PD_SELF:
             by_host = {peer.host.lower(): peer for peer in self.myselves}
             return [peer.to_tuple() for peer in by_host.values()]
 
         return [peer.to_tuple() for peer in self.peer_set.choose(self.myselves, is_tor)]
+
+    def coin_peers(self) -> list[tuple[str, str, list[str]]]:
+        """Return the peers of the coin's list, to report to a client."""
+        return [peer.to_tuple() for peer in self._hard_coded_peers]
 
     async def add_localRPC_peer(self, real_name: str) -> None:
         """Add the peer that the operator wrote as a real name."""
@@ -190,6 +196,21 @@ class PeerManager:
         self.logger.info(f"accepted add_peer request from {source} for {peer.host}")
         self._note_peers([peer], check_ports=True, source=source)
         return True
+
+    def retry_banned(self) -> None:
+        """Try the peers at banned addresses at once, which marks them as bad."""
+        self._wake(
+            peer
+            for peer in self.peers
+            if any(self._is_banned_text(text) for text in (peer.host, peer.ip_addr) if text)
+        )
+
+    def _is_banned_text(self, address: str) -> bool:
+        """Return whether a text is a banned IP address."""
+        try:
+            return self._is_banned(ip_address(address))
+        except ValueError:
+            return False
 
     # --- The set
 
@@ -414,9 +435,15 @@ class PeerManager:
         Raises OSError for a name that leads nowhere, and BadPeerError for a stranger's that leads
         to no public address.
         """
-        if peer.is_tor or peer.ip_address is not None:
+        if peer.is_tor:
             return [peer.host]
-        found = await self._names(peer.host)
+        found = [peer.host] if peer.ip_address is not None else await self._names(peer.host)
+        allowed = [address for address in found if not self._is_banned_text(address)]
+        if found and not allowed:
+            raise BadPeerError(f"address {found[0]} is banned")
+        if peer.ip_address is not None:
+            return allowed
+        found = allowed
         public = [address for address in found if self._may_be_at(peer, address)]
         if found and not public:
             raise BadPeerError(f"address {found[0]} is not public")
@@ -483,6 +510,8 @@ class PeerManager:
         No other server could reach it, and a program that listens there may trust us. Our own
         name may lead to such an address, inside our network.
         """
+        if peer.ip_addr is not None and self._is_banned_text(peer.ip_addr):
+            raise BadPeerError(f"address {peer.ip_addr} is banned")
         if peer.ip_addr is not None and not self._may_be_at(peer, peer.ip_addr):
             raise BadPeerError(f"address {peer.ip_addr} is not public")
 

@@ -12,6 +12,7 @@ import time
 from collections import deque
 
 from electrumx.lib.util import class_logger
+from electrumx.server.runtime.histogram import Histogram
 
 # Between two measurements, in seconds.  A measured lag lacks the part that falls into the sleep.
 PERIOD_SECS = 0.025
@@ -20,6 +21,8 @@ WINDOW_SECS = 60.0
 # A delay of at least this is logged, at most once in LOG_INTERVAL_SECS.
 LOGGED_SECS = 0.25
 LOG_INTERVAL_SECS = 60.0
+# Upper bounds of the delays that are counted since the start.
+LAG_SECS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
 class LoopLag:
@@ -30,6 +33,8 @@ class LoopLag:
         #: of the last minute, in seconds, oldest first
         self._delays: deque[float] = deque(maxlen=round(WINDOW_SECS / PERIOD_SECS))
         self._next_log = 0.0
+        #: delays since the start
+        self.histogram = Histogram(LAG_SECS)
 
     async def run(self) -> None:
         """Measure until cancelled."""
@@ -41,7 +46,9 @@ class LoopLag:
 
     def note(self, delay: float) -> None:
         """Record a measurement, in seconds."""
-        self._delays.append(max(0.0, delay))
+        delay = max(0.0, delay)
+        self._delays.append(delay)
+        self.histogram.observe(delay)
         if delay >= LOGGED_SECS and time.monotonic() >= self._next_log:
             self._next_log = time.monotonic() + LOG_INTERVAL_SECS
             self.logger.warning(f"the event loop was blocked for {delay:.2f}s")

@@ -5,7 +5,7 @@ from typing import Any
 
 import electrumx
 from electrumx.lib import util
-from electrumx.lib.protocol_versions import OUTPOINTS
+from electrumx.lib.protocol_versions import OUTPOINTS, defined_version
 from electrumx.server.env import Env
 from electrumx.server.mempool.outpoint_watch import Outpoint
 from electrumx.server.session.base import HandlerGroups, SessionBase
@@ -18,6 +18,7 @@ from electrumx.server.session.methods.outpoint import OutpointMethods
 from electrumx.server.session.methods.scriptpubkey import ScriptpubkeyMethods
 from electrumx.server.session.methods.server import ServerMethods
 from electrumx.server.session.shared.outpoint_status import Status
+from electrumx.server.session.shared.serving_stage import WITHOUT_INDEX, refuse
 
 
 class ElectrumX(SessionBase):
@@ -79,6 +80,12 @@ class ElectrumX(SessionBase):
         self.account.bump_cost(CONNECT_COST)
         self.account.recalc_concurrency()
 
+    def set_request_handlers(self, ptuple: ProtocolTuple) -> None:
+        """Serve the requests of a protocol version, or those of them that need no index."""
+        super().set_request_handlers(ptuple)
+        if self.shared.stage.is_indexing:
+            self.methods.restrict(defined_version(ptuple), WITHOUT_INDEX, refuse)
+
     def max_reply_bytes(self) -> int:
         """Return the bound on replies."""
         return self.shared.max_send
@@ -91,6 +98,10 @@ class ElectrumX(SessionBase):
         """Return the number of subscribed outpoints."""
         return 0 if self.queue.ended else len(self.outpoints)
 
+    def header_count(self) -> int:
+        """Return 1 if the client has subscribed to headers, else 0."""
+        return 0 if self.queue.ended else int(self.headers.is_subscribed)
+
     def notify_outpoint(self, outpoint: Outpoint, status: Status) -> None:
         """Queue a status if it is not the one that the client got last."""
         self.outpoints.notify(outpoint, status)
@@ -102,11 +113,13 @@ class ElectrumX(SessionBase):
     def notify_height(self) -> None:
         """Notify the client of the new header, if it has subscribed."""
         if self.headers.is_subscribed:
+            self.shared.notified["headers"] += 1
             self.queue.send_message(self.shared.header.message(self.queue.rpc_version))
 
     def post_height(self) -> None:
         """Queue the same notification: see ``flush``."""
         if self.headers.is_subscribed:
+            self.shared.notified["headers"] += 1
             self.queue.post_lines(self.shared.header.message(self.queue.rpc_version), 1)
 
     def notify(self, touched: set[bytes], height_changed: bool) -> Awaitable[None] | None:

@@ -20,10 +20,12 @@ from contextlib import AbstractContextManager, suppress
 from types import ModuleType
 from typing import Protocol
 
+from electrumx.server.engine_choice import engine_of_store
 from electrumx.server.storage.cursors import Row, first_rows
 from electrumx.server.storage.gate import StoreGate
 from electrumx.server.storage.schema import DBError
 from electrumx.server.storage.shortage import Patience
+from electrumx.server.storage.tuning import Tuning
 
 #: more bytes than there are
 NO_BOUND = 1 << 62
@@ -49,6 +51,8 @@ class Storage:
     ``name`` is the folder, absolute or relative to the current directory; it is created if
     missing.  ``for_sync`` allows the engine more open files.  ``compressible`` is false for rows
     that compression makes little smaller, that are not deleted, and that indexing does not read.
+    ``prefix_len`` is the number of bytes by which rows are looked up (0: no particular one), for
+    which an engine may have filters.  ``tuning`` limits memory, threads and files.
     A new store is in bulk load, for which an engine may have other options, until
     :meth:`end_bulk_load`; see :meth:`begin_bulk_load` for others.  Raise DBError if it cannot be
     opened.
@@ -66,8 +70,18 @@ class Storage:
     #: bytes of tables compacted between two looks at whether to stop, about: a second's work
     COMPACT_STEP_BYTES = 16_000_000
 
-    def __init__(self, name: str, for_sync: bool, *, compressible: bool = True):
+    def __init__(
+        self,
+        name: str,
+        for_sync: bool,
+        *,
+        compressible: bool = True,
+        prefix_len: int = 0,
+        tuning: Tuning | None = None,
+    ):
         self.compressible = compressible
+        self.prefix_len = prefix_len
+        self.tuning = tuning or Tuning()
         self.is_new = not os.path.exists(os.path.join(name, "CURRENT"))
         self.for_sync = for_sync or self.is_new
         self.bulk_loading = self.is_new
@@ -194,7 +208,8 @@ class Storage:
     @property
     def max_open_files(self) -> int:
         """Number of files that the engine may hold open."""
-        return self.MAX_OPEN_FILES_SYNC if self.for_sync else self.MAX_OPEN_FILES_SERVING
+        least = self.MAX_OPEN_FILES_SYNC if self.for_sync else self.MAX_OPEN_FILES_SERVING
+        return self.tuning.open_files(least)
 
     @property
     def is_small(self) -> bool:
@@ -205,13 +220,8 @@ class Storage:
         return len(self._tables()) <= self.MAX_OPEN_FILES_SERVING // 2
 
     def _refuse_other_engine(self, name: str) -> None:
-        # RocksDB writes an IDENTITY file before anything else, and an OPTIONS file at the end of
-        # every opening; LevelDB neither.
-        if self.is_new:
-            return
-        is_rocksdb = any(entry.startswith(("OPTIONS-", "IDENTITY")) for entry in os.listdir(name))
-        found = "rocksdb" if is_rocksdb else "leveldb"
-        if found != self.ENGINE:
+        found = None if self.is_new else engine_of_store(name)
+        if found is not None and found != self.ENGINE:
             raise DBError(
                 f"the database in {name} was written by {found}, not {self.ENGINE}: "
                 f"set DB_ENGINE={found}, or use another DB_DIRECTORY"

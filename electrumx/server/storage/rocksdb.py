@@ -41,6 +41,14 @@ class RocksDB(Storage):
 
     RocksDB 6 and later read table format 5 and snappy, so that servers linked with an older library
     can open the store.
+
+    rocksdict takes the options of a store that exists from its OPTIONS file, and ours only for the
+    whole, unless they are given for the column family: then they are in force at every opening.
+    What concerns the format of tables applies to those that are written from then on.
+
+    With ``prefix_len`` tables have filters of keys and of their first bytes.  A cursor for a prefix
+    at least that long passes over tables without one; it is undefined beyond the prefix, so
+    others get the order of all keys.
     """
 
     ENGINE = "rocksdb"
@@ -52,12 +60,14 @@ class RocksDB(Storage):
     #: has to look into each, but the more there are, the fewer times rows are rewritten
     LEVEL0_SYNC = (12, 40, 60)
     LEVEL0_SERVING = (4, 20, 36)
+    #: bits a key in filters; one in a hundred errs
+    FILTER_BITS = 10
     module: ModuleType
     db: Any
 
     @classmethod
     def import_module(cls) -> None:  # noqa: D102
-        cls.module = cls._import(("rocksdict",), "pip install electrumx[rocksdb]")
+        cls.module = cls._import(("rocksdict",), "pip install rocksdict")
 
     def _options(self) -> Any:
         options = self.module.Options(raw_mode=True)
@@ -74,13 +84,37 @@ class RocksDB(Storage):
         # RocksDB's info log is of no use to an operator and grows without bound by default.
         options.set_keep_log_file_num(2)
         options.set_max_log_file_size(1_000_000)
+        options.set_max_background_jobs(self.tuning.background_jobs)
         table = self.module.BlockBasedOptions()
         table.set_format_version(self.TABLE_FORMAT)
+        # Index and filters are in the cache, so that CACHE_MB bounds them, too.
+        table.set_block_cache(self._cache)
+        table.set_cache_index_and_filter_blocks(True)
+        table.set_pin_l0_filter_and_index_blocks_in_cache(True)
+        if self.prefix_len:
+            table.set_bloom_filter(self.FILTER_BITS, False)
+            options.set_prefix_extractor(
+                self.module.SliceTransform.create_fixed_prefix(self.prefix_len)
+            )
+            options.set_memtable_prefix_bloom_ratio(0.05)
+            # None in the lowest level, nine tenths of the keys: nearly all that is looked up exists,
+            # and filters of all of Bitcoin's keys would take a gigabyte.
+            options.set_optimize_filters_for_hits(True)
         options.set_block_based_table_factory(table)
         return options
 
     def open(self, name: str) -> None:  # noqa: D102
-        self.db = _open_patiently(name, lambda: self.module.Rdict(name, self._options()))
+        self._cache = self.module.Cache(self.tuning.block_cache(self.for_sync))
+
+        def open_store() -> Any:
+            options = self._options()
+            return self.module.Rdict(name, options, column_families={"default": options})
+
+        self.db = _open_patiently(name, open_store)
+        self._all_keys = self.module.ReadOptions()
+        self._all_keys.set_total_order_seek(True)
+        self._of_prefix = self.module.ReadOptions()
+        self._of_prefix.set_prefix_same_as_start(True)
         self._closed = False
         self._is_compacting = False
         self._synced = self.module.WriteOptions()
@@ -168,24 +202,31 @@ class RocksDB(Storage):
         # The iterator must be a snapshot of now, so it is made here and not at the first next().
         # rocksdict's iterate bounds do not outlive its ReadOptions object (0.3.29 read freed
         # memory), so the prefix is checked here.
-        cursor = self.db.iter()
+        options = self._all_keys if reverse else self._read_options(prefix)
+        cursor = self.db.iter(options)
         if reverse:
-            end = util.increment_byte_string(prefix)
+            end = util.increment_byte_string(prefix.rstrip(b"\xff"))
             return rows_backwards(cursor, end, prefix, start)
         first = max(prefix, start)
-        rows = self.db.items(from_key=first) if first else self.db.items()
+        rows = self.db.items(from_key=first or None, read_opt=options)
         return checked_rows(rows, cursor, self.get, first, prefix)
+
+    def _read_options(self, prefix: bytes) -> Any:
+        """Return the options of a cursor over the rows whose key begins with a prefix."""
+        return self._of_prefix if 0 < self.prefix_len <= len(prefix) else self._all_keys
 
     def rows_of(  # noqa: D102
         self, prefixes: Sequence[bytes], max_bytes: int = NO_BOUND
     ) -> list[list[Row]]:
-        return rows_at(self.db.iter(), prefixes, max_bytes)
+        shortest = min(prefixes, key=len, default=b"")
+        return rows_at(self.db.iter(self._read_options(shortest)), prefixes, max_bytes)
 
 
 class RocksDBNG(Storage):
     """RocksDB where rocksdict is not installed but the module ``rocksdb`` (rocksdb-ng) is.
 
-    An operator who comes from e-x has it.
+    An operator who comes from e-x has it.  Its prefix extractors are written in Python, and called
+    for each key: filters are of whole keys only.
     """
 
     ENGINE = "rocksdb"
@@ -194,14 +235,28 @@ class RocksDBNG(Storage):
 
     @classmethod
     def import_module(cls) -> None:  # noqa: D102
-        cls.module = cls._import(("rocksdb",), "pip install electrumx[rocksdb]")
+        cls.module = cls._import(("rocksdb",), "pip install rocksdict")
 
     def open(self, name: str) -> None:  # noqa: D102
+        few, slow, stop = RocksDB.LEVEL0_SYNC if self.for_sync else RocksDB.LEVEL0_SERVING
+        module = self.module
         options = {
             "create_if_missing": True,
             "use_fsync": True,
             "target_file_size_base": RocksDB.TARGET_FILE_SIZE,
+            "write_buffer_size": RocksDB.WRITE_BUFFER,
             "max_open_files": self.max_open_files,
+            "max_background_jobs": self.tuning.background_jobs,
+            "level0_file_num_compaction_trigger": few,
+            "level0_slowdown_writes_trigger": slow,
+            "level0_stop_writes_trigger": stop,
+            "compression": module.CompressionType.snappy_compression,
+            "table_factory": module.BlockBasedTableFactory(
+                block_cache=module.LRUCache(self.tuning.block_cache(self.for_sync)),
+                filter_policy=module.BloomFilterPolicy(RocksDB.FILTER_BITS),
+                cache_index_and_filter_blocks=True,
+                format_version=RocksDB.TABLE_FORMAT,
+            ),
         }
         self.db = _open_patiently(
             name, lambda: self.module.DB(name, self.module.Options(**options))
@@ -232,7 +287,7 @@ class RocksDBNG(Storage):
         rows = self.db.iteritems()
         if reverse:
             rows = reversed(rows)
-            end = util.increment_byte_string(prefix)
+            end = util.increment_byte_string(prefix.rstrip(b"\xff"))
             if end:
                 # The last key at or below the end; there may be none above it.
                 rows.seek_for_prev(end)

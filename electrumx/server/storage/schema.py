@@ -54,6 +54,9 @@ SUFFIX_LEN = TXOUT_IDX_LEN + TXNUM_LEN
 UTXO_KEY_LEN = 1 + HASHX_LEN + SUFFIX_LEN
 OUTPOINT_KEY_LEN = 1 + TX_HASH_PREFIX_LEN + SUFFIX_LEN
 HIST_KEY_LEN = HASHX_LEN + FLUSH_ID_LEN
+#: first bytes of a key by which rows are looked up: of an outpoint, and of a script
+UTXO_LOOKUP_LEN = 1 + TX_HASH_PREFIX_LEN + TXOUT_IDX_LEN
+HIST_LOOKUP_LEN = HASHX_LEN
 #: hashX, tx_num LE5, value LE8: one spent UTXO, also the value of a cached UTXO
 UNDO_ITEM_LEN = HASHX_LEN + TXNUM_LEN + VALUE_LEN
 #: hashX, tx_num BE5: that a transaction touches a script; in memory only
@@ -183,7 +186,7 @@ def _integer(state: dict[str, Any], key: str, what: str, default: int | None = N
 
 
 @dataclass(slots=True)
-class ChainState:
+class CommittedState:
     """The ``state`` row of the ``utxo`` store: the committed tip, and counts."""
 
     #: display hex of the genesis block's hash
@@ -206,12 +209,12 @@ class ChainState:
     tokens_from: int | None = None
 
     @classmethod
-    def new(cls, genesis: str) -> "ChainState":
+    def new(cls, genesis: str) -> "CommittedState":
         """Return the state of an empty database."""
         return cls(genesis, -1, 0, bytes(HASH_LEN), 0, 0, True)
 
     @classmethod
-    def parse(cls, raw: bytes) -> "ChainState":
+    def parse(cls, raw: bytes) -> "CommittedState":
         """Read a state row.  Raise DBError where it is damaged."""
         state = _parse_dict(raw, "utxo")
         _refuse_ex_2(state)

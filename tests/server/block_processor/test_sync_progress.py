@@ -68,3 +68,32 @@ def test_transactions_remaining_are_those_known_and_those_of_later_blocks(progre
 def test_at_the_daemons_height_nothing_remains(progress, state):
     state.height = 1_200
     assert progress.estimate_txs_remaining() == 0.0
+
+
+def test_percent_and_time_left_are_known_after_a_second(progress, clock, state):
+    progress.start()
+    clock.now += 0.9
+    state.tx_count += 90
+    early = progress.eta_secs()
+    clock.now += 0.1
+    state.tx_count += 10
+    remaining = progress.estimate_txs_remaining()
+
+    assert early is None
+    assert progress.eta_secs() == pytest.approx(remaining / 100)
+    assert progress.percent() == pytest.approx(100 * 400_100 / (400_100 + remaining))
+
+
+def test_time_left_follows_the_speed_of_the_last_interval(progress, clock, state):
+    progress.start()
+    clock.now += 10
+    state.tx_count += 100_000
+    progress.log_progress(lambda: USE)
+    clock.now += 5
+
+    assert progress.eta_secs() == pytest.approx(progress.estimate_txs_remaining() / 10_000)
+
+
+def test_nothing_left_is_all_of_it(progress, state):
+    state.height = 1_200
+    assert progress.percent() == 100

@@ -3,7 +3,7 @@
 import pytest
 
 from electrumx.server.db.initial_sync import InitialSync
-from electrumx.server.storage.schema import STATE_KEY, ChainState
+from electrumx.server.storage.schema import STATE_KEY, CommittedState
 from tests.server.db.parts import LOGGER, add_blocks, stores_in
 
 
@@ -21,7 +21,7 @@ def initial_sync(stores):
 
 
 def first_sync_on_disk(stores):
-    return ChainState.parse(stores.utxo_db.get(STATE_KEY)).first_sync
+    return CommittedState.parse(stores.utxo_db.get(STATE_KEY)).first_sync
 
 
 def test_catching_up_ends_bulk_load_and_compacts_once(stores, initial_sync):

@@ -11,7 +11,7 @@ from electrumx.server.db import DB, DBError
 from electrumx.server.runtime import fault_points as faults
 from electrumx.server.storage import conversion
 from electrumx.server.storage.base import db_class
-from electrumx.server.storage.schema import HIST_KEY_LEN, ChainState, HistState
+from electrumx.server.storage.schema import HIST_KEY_LEN, CommittedState, HistState
 from tests.fakes.chain import ChainMaker, Model, hashX_of
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
 
@@ -82,7 +82,7 @@ def write_old(folder, engine, version, garbage=b""):
         return narrow(key, version), value
 
     replace_rows(store, old_utxo)
-    state = ChainState.parse(store.get(b"state"))
+    state = CommittedState.parse(store.get(b"state"))
     assert state.db_version == version
     lengths = {len(key) for key, _ in store.iterator() if key[:1] in (b"u", b"h")}
     assert lengths == ({18, 11} if version == 6 else {20, 13})

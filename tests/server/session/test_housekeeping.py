@@ -61,7 +61,8 @@ class Parts:
         logger = logging.getLogger("housekeeping")
         self.housekeeping = Housekeeping(shared, self.processor, dict, logger)
 
-    async def disconnect(self, sessions, reason):
+    async def disconnect(self, sessions, reason, *, end_reason):
+        assert end_reason == "timeout"
         self.closed.append((sessions, reason))
 
     def forget(self, secs, hard_limit):

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -52,6 +53,7 @@ class Client:
             scripts=ScriptCache(self.db, 350_000),
             tip=tip,
             fan_out=self.fan_out,
+            notified=Counter(),
         )
         self.shared = shared
         self.subscriptions = ScriptSubscriptions(self, shared)
@@ -113,6 +115,7 @@ async def test_confirmed_and_cached_statuses_are_sent_without_waiting(client):
     assert ALICE.encode() in lines
     assert BOB.encode() in lines
     assert client.fan_out.notified == [(client, 2)]
+    assert client.shared.notified == {"script": 2}
 
 
 async def test_a_status_that_another_block_changed_is_sent_though_the_script_is_not_touched(client):

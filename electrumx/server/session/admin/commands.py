@@ -5,6 +5,7 @@ Runs on the event loop.
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from electrumx.lib.errors import OperatorError
@@ -12,7 +13,8 @@ from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.maintenance.snapshot import back_up
 from electrumx.server.maintenance.verify import Verdict, verify
 from electrumx.server.runtime.loop_lag import LoopLag
-from electrumx.server.session.admin.tables import summary
+from electrumx.server.runtime.server_state import ServerState
+from electrumx.server.session.admin.tables import state_summary, summary
 from electrumx.server.session.shared.state import SharedState
 
 #: how long an audit pauses for each second of work: clients come first
@@ -35,20 +37,37 @@ class AdminCommands:
         processor: BlockProcessor,
         shutdown_event: asyncio.Event,
         loop_lag: LoopLag,
+        server_state: ServerState | None = None,
     ) -> None:
-        """``stop`` sets the event; ``info`` shows the lag."""
+        """``stop`` sets the event; ``info`` shows the lag and the state."""
         self._shared = shared
         self._processor = processor
         self._shutdown_event = shutdown_event
         self._loop_lag = loop_lag
+        self._server_state = server_state
         self._start_time = time.monotonic()
+        self._reload: Callable[[], Awaitable[list[str]]] | None = None
+
+    def set_reload(self, reload: Callable[[], Awaitable[list[str]]]) -> None:
+        """Set the function that reads the settings again; it returns lines about that."""
+        self._reload = reload
+
+    async def reload(self) -> list[str]:
+        """Read the settings file again; return lines about that.  Raise OperatorError."""
+        if self._reload is None:
+            raise OperatorError("the server is not ready to read its settings again")
+        return await self._reload()
 
     def info(self) -> dict[str, Any]:
         """Return a summary of the server's state."""
         uptime = time.monotonic() - self._start_time
         found = summary(self._shared, loop_lag=self._loop_lag.summary(), uptime=uptime)
         progress = self._processor.bulk_sync.progress
-        return found if progress is None else {"bulk sync": progress.summary(), **found}
+        if progress is not None:
+            found = {"bulk sync": progress.summary(), **found}
+        if self._server_state is not None:
+            found |= state_summary(self._server_state.status())
+        return found
 
     def stop(self) -> None:
         """Have the server shut down cleanly."""

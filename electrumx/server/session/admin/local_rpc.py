@@ -11,7 +11,9 @@ from aiorpcx import ReplyAndDisconnect
 
 from electrumx.lib.env_base import shown
 from electrumx.lib.errors import OperatorError
+from electrumx.server.daemon.logins import LoginFiles
 from electrumx.server.session.admin import tables
+from electrumx.server.session.admin.ban_commands import BanCommands
 from electrumx.server.session.admin.commands import AdminCommands
 from electrumx.server.session.admin.script_query import ScriptQuery
 from electrumx.server.session.admin.selectors import (
@@ -37,12 +39,13 @@ class HasCommands(HasSharedState, Protocol):
     """The interface of the session manager that the administrator's session uses."""
 
     commands: AdminCommands
+    bans: BanCommands
 
 
 class LocalRPC(SessionBase):
     """A session of the ``rpc`` service."""
 
-    __slots__ = ("commands",)
+    __slots__ = ("bans", "commands")
 
     # When a foreign first message is logged again, by the monotonic clock
     _next_warning = 0.0
@@ -50,6 +53,7 @@ class LocalRPC(SessionBase):
     def __init__(self, session_mgr: HasCommands, *args: Any) -> None:
         super().__init__(session_mgr, *args)
         self.commands = session_mgr.commands
+        self.bans = session_mgr.bans
         self.client = "RPC"
         self.set_request_handlers((0,))
 
@@ -104,12 +108,27 @@ class LocalRPC(SessionBase):
         self.commands.stop()
         return "stopping"
 
-    @rpc_method("daemon_url")
-    async def rpc_daemon_url(self, daemon_url: Any) -> str:
-        """Replace the list of nodes; empty means that of the environment."""
-        daemon = self.shared.daemon
+    @rpc_method("reload")
+    async def rpc_reload(self) -> list[str]:
+        """Read the settings file again; return lines about the changes."""
         try:
-            daemon.set_url(daemon_url or self.env.daemon_url)
+            return await self.commands.reload()
+        except OperatorError as e:
+            raise bad_request(f"reload refused, nothing was changed: {e}") from None
+
+    @rpc_method("daemon_url")
+    async def rpc_daemon_url(self, daemon_url: Any, cookie_file: Any = "") -> str:
+        """Replace the list of nodes, with their cookie files; empty means that of the settings."""
+        daemon = self.shared.daemon
+        if not isinstance(daemon_url, str) or not isinstance(cookie_file, str):
+            raise bad_request("expected a URL, and a path of a cookie file")
+        if cookie_file and not daemon_url:
+            raise bad_request("a cookie file needs a URL before it")
+        try:
+            if daemon_url:
+                daemon.set_url(daemon_url, LoginFiles.parse(cookie_file))
+            else:
+                daemon.set_url(self.env.daemon_url, LoginFiles.of(self.env))
         except Exception as e:
             raise bad_request(f"an error occured: {e}") from None
         return f"now using daemon at {daemon.logged_url()}"
@@ -218,6 +237,26 @@ class LocalRPC(SessionBase):
         )
         raise ReplyAndDisconnect(lines)
 
+    @rpc_method("ban")
+    async def rpc_ban(self, items: Any, secs: Any = None, force: Any = False) -> list[str]:
+        """Refuse connections of addresses and subnets, for some seconds or (None) without an end."""
+        items = _texts(items)
+        if secs is not None and not non_negative_integer(secs):
+            raise bad_request("the time of a ban should be a positive number of seconds")
+        if not isinstance(force, bool):
+            raise bad_request("force should be true or false")
+        return await self.bans.ban(items, secs, force=force)
+
+    @rpc_method("unban")
+    async def rpc_unban(self, items: Any) -> list[str]:
+        """Lift the bans of addresses and subnets, or all."""
+        return await self.bans.unban(_texts(items))
+
+    @rpc_method("bans")
+    async def rpc_bans(self) -> list[list[Any]]:
+        """Return a row for each ban."""
+        return self.bans.rows()
+
     @rpc_method("log")
     async def rpc_log(self, session_ids: Any) -> list[str]:
         """Toggle the logging of requests: by session id or group name, all, none or new."""
@@ -252,6 +291,13 @@ class LocalRPC(SessionBase):
             # The node has not answered yet, or the database is being reopened.
             raise bad_request("still catching up with daemon")
         return await ScriptQuery(self.shared.db, self.coin, self.logger).lines(items, limit)
+
+
+def _texts(items: Any) -> list[str]:
+    """Return a list of addresses and subnets; RPCError if it is no list of texts."""
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise bad_request("expected a list of addresses or subnets")
+    return items
 
 
 def _method_names(message: bytes) -> set[str] | None:

@@ -7,9 +7,18 @@ import asyncio
 import logging
 from typing import Any
 
+from electrumx.lib.bech32 import AddressError
 from electrumx.lib.env_base import shown
+from electrumx.lib.errors import ElectrumXError
 from electrumx.lib.hash import Base58Error, hash_to_hex_str
 from electrumx.server.db import DB
+
+# How the line of an item begins that is not understood; ``electrumx_rpc`` then exits with 1.
+UNKNOWN = "unknown: "
+
+
+class UnknownItemError(ElectrumXError):
+    """An item is neither a script, an address nor a name of the coin; the text is the reason."""
 
 
 class ScriptQuery:
@@ -25,41 +34,39 @@ class ScriptQuery:
         """Return lines about each item, at most ``limit`` transactions and UTXOs of each."""
         lines: list[str] = []
         for item in items:
-            found = await asyncio.to_thread(self._hashX_of, item)
-            if found is None:
-                lines.append(f"unknown: {shown(item)}: {self._expected_items()}")
+            try:
+                kind, hashX = await asyncio.to_thread(self._hashX_of, item)
+            except UnknownItemError as e:
+                lines.append(f"{UNKNOWN}{shown(item)}: {shown(str(e))}")
                 continue
-            kind, hashX = found
             lines.append(f"{kind}: {item}")
             lines += await self._script_lines(hashX, limit)
         return lines
 
-    def _expected_items(self) -> str:
-        coin = self._coin
-        return (
-            f"neither a script in hex nor a Base58 address of {coin.NAME} {coin.NET}; "
-            "of a newer address give the script"
-        )
-
-    def _hashX_of(self, item: str) -> tuple[str, bytes] | None:
-        """Return (kind of item, its index key); None if it is none of ours."""
+    def _hashX_of(self, item: str) -> tuple[str, bytes]:
+        """Return (kind of item, its index key); UnknownItemError if it is none of ours."""
         coin = self._coin
         try:
             return "Script", coin.hashX_from_script(bytes.fromhex(item))
         except ValueError:
             pass
+        reason = f"neither a script in hex nor an address of {coin.NAME} {coin.NET}"
         try:
             return "Address", coin.address_to_hashX(item)
+        except AddressError as e:
+            # No name either: it begins as an address does.
+            raise UnknownItemError(f"invalid address: {e}") from None
         except (Base58Error, ValueError):
             pass
         except Exception as e:
-            # Foreign version bytes are no reason to fail the other items.
+            # An address of another coin is no reason to fail the other items.
             self._logger.info(shown(f"query: {item} is not an address of ours: {e}"))
+            reason = f"{reason}: {e}"
         try:
             script = coin.build_name_index_script(item.encode("ascii"))
             return "Name", coin.name_hashX_from_script(script)
         except (AttributeError, UnicodeEncodeError):
-            return None
+            raise UnknownItemError(reason) from None
 
     async def _script_lines(self, hashX: bytes, limit: int) -> list[str]:
         history = await self._db.limited_history(hashX, limit=limit)

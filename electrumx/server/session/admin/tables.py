@@ -6,12 +6,16 @@ from typing import Any
 
 import electrumx
 from electrumx.lib import util
+from electrumx.server.runtime.server_state import ServerStatus
 from electrumx.server.session.shared.session_table import SessionTable, TableSession
 from electrumx.server.session.shared.state import SharedState
 
 
 def session_rows(table: SessionTable, *, for_log: bool) -> list[list[Any]]:
-    """Return a row for each session, oldest first; see ``lib.text`` for the columns."""
+    """Return a row for each session, oldest first; see ``lib.text`` for the columns.
+
+    Rows of clients behind a proxy end with its address, but in the log.
+    """
     now = time.monotonic()
     return [
         [
@@ -30,6 +34,7 @@ def session_rows(table: SessionTable, *, for_log: bool) -> list[list[Any]]:
             session.send_count,
             session.send_size,
             now - session.start_time,
+            *([] if for_log or (proxy := session.proxy_string()) is None else [proxy]),
         ]
         for session in sorted(table.sessions, key=lambda s: (s.start_time, s.session_id))
     ]
@@ -76,6 +81,7 @@ def summary(shared: SharedState, *, loop_lag: dict[str, float], uptime: float) -
     """Return a summary of the server's state; ``loop_lag`` is of LoopLag, ``uptime`` in seconds."""
     sessions = shared.table.sessions
     subs = [session.sub_count() for session in sessions]
+    counts = shared.requests.started()
     return {
         "coin": shared.env.coin.__name__,
         "daemon": shared.daemon.logged_url(),
@@ -89,8 +95,8 @@ def summary(shared: SharedState, *, loop_lag: dict[str, float], uptime: float) -
         "merkle cache": shared.blocks.levels.summary(),
         "peers": shared.peers.info(),
         "pid": os.getpid(),
-        "request counts": dict(shared.method_counts),
-        "request total": sum(shared.method_counts.values()),
+        "request counts": counts,
+        "request total": sum(counts.values()),
         "sessions": {
             "count": len(sessions),
             "count with subs": sum(count > 0 for count in subs),
@@ -105,3 +111,41 @@ def summary(shared: SharedState, *, loop_lag: dict[str, float], uptime: float) -
         "uptime": util.formatted_time(uptime),
         "version": electrumx.version,
     }
+
+
+def state_summary(status: ServerStatus) -> dict[str, Any]:
+    """Return the members of getinfo about the server's state."""
+    progress, failure = status.progress, status.node_failure
+    found: dict[str, Any] = {
+        "state": status.state.value,
+        "ready": status.ready,
+        "reason": status.reason,
+        "status": status.text(),
+        "lag": status.lag,
+        "processed height": progress.processed_height if progress else None,
+        "progress": None,
+        "node": {
+            "last reply secs": _rounded(status.node_age_secs),
+            "failing": status.node_failing,
+            "last failure": None,
+        },
+    }
+    if progress is not None:
+        found["progress"] = {
+            "phase": progress.phase,
+            "percent": round(progress.percent, 1),
+            "eta": None if progress.eta_secs is None else util.formatted_time(progress.eta_secs),
+            "eta secs": _rounded(progress.eta_secs),
+        }
+    if failure is not None:
+        found["node"]["last failure"] = {
+            "cause": failure.cause.value,
+            "method": failure.method,
+            "text": failure.text,
+            "secs ago": round(time.monotonic() - failure.time, 1),
+        }
+    return found
+
+
+def _rounded(secs: float | None) -> float | None:
+    return None if secs is None else round(secs, 1)

@@ -23,6 +23,7 @@ from electrumx.server.session.engine.jsonrpc import Notification, Request
 from electrumx.server.session.engine.method_registry import SessionMethods
 from electrumx.server.session.engine.owner import ENDED, DispatchOwner
 from electrumx.server.session.engine.params import ServerFault, printed
+from electrumx.server.session.engine.request_stats import QUICK_SECS, MethodStats
 from electrumx.server.session.engine.send_queue import CLOSE_SECS, SendQueue
 from electrumx.server.storage.schema import DBReadError
 
@@ -71,12 +72,28 @@ class Cancellable(Protocol):
 class PendingRequest:
     """A request that could not be answered at once."""
 
-    __slots__ = ("awaitable", "deadline", "request", "task", "timed_out", "weight")
+    __slots__ = (
+        "awaitable",
+        "began",
+        "deadline",
+        "request",
+        "stats",
+        "task",
+        "timed_out",
+        "weight",
+    )
 
     def __init__(
-        self, request: Request | Notification, awaitable: Awaitable[Any] | None, deadline: float
+        self,
+        request: Request | Notification,
+        awaitable: Awaitable[Any] | None,
+        deadline: float,
+        stats: MethodStats,
     ) -> None:
         self.request = request
+        # Where its end is counted, and when it began to wait
+        self.stats = stats
+        self.began = perf_counter()
         # Of the result, if the handler was called already
         self.awaitable = awaitable
         # By the event loop's clock; infinite without a deadline, or once it was met
@@ -160,12 +177,18 @@ class Dispatcher:
         ):
             self.enqueue(request)
             return
+        stats = self._methods.stats_of(request)
+        start = perf_counter()
         try:
             result = self._methods.call(request)
         except Exception as e:
             self.conclude_exception(request, e)
         else:
             self.conclude_result(request, result)
+        secs = perf_counter() - start
+        stats.secs += secs
+        if secs > QUICK_SECS and not self.pending:
+            stats.slow(secs)
 
     # -- outcomes
 
@@ -219,9 +242,11 @@ class Dispatcher:
                 queue.post(message)
         if isinstance(result, Exception):
             self._account.bump_errors(result)
+            self._methods.stats_of(request).fail(result)
             # Its traceback leads back to us
             result.__traceback__ = None
         if is_last:
+            self._owner.note_end("protocol")
             queue.end(CLOSE_SECS)
 
     def _bounded(self, request: Request, part: bytes) -> bytes | None:
@@ -245,7 +270,11 @@ class Dispatcher:
             deadline = loop.time() + account.limits.processing_timeout
             if self._timer is None:
                 self._timer = loop.call_at(deadline, self._on_timer)
-        pending = PendingRequest(request, awaitable, deadline)
+        stats = self._methods.stats_of(request)
+        if awaitable is not None:
+            # Its handler was called
+            stats.taken += 1
+        pending = PendingRequest(request, awaitable, deadline, stats)
         if self.pending is None:
             self.pending = {}
         self.pending[pending] = None
@@ -291,6 +320,7 @@ class Dispatcher:
         account = self._account
         if awaitable is None and not (account.limited and account.cost_fraction):
             # It waited for a slot, and for nothing else
+            pending.stats.taken += 1
             try:
                 awaitable = self._methods.call(pending.request)
             except Exception as e:
@@ -399,6 +429,7 @@ class Dispatcher:
         account = self._account
         if account.limited and account.cost_fraction:
             await asyncio.sleep(account.cost_fraction * account.limits.cost_sleep)
+        pending.stats.taken += 1
         result = self._methods.call(pending.request)
         return await result if isawaitable(result) else result
 
@@ -417,12 +448,14 @@ class Dispatcher:
         if self.pending is not None and pending in self.pending:
             del self.pending[pending]
             self.weight -= pending.weight
+            pending.stats.observe(perf_counter() - pending.began)
 
     def _forget(self, pending: PendingRequest) -> None:
         """Remove a request that is no longer pending."""
         if self.pending is not None and pending in self.pending:
             del self.pending[pending]
             self.weight -= pending.weight
+            pending.stats.observe(perf_counter() - pending.began)
 
     def _flush_soon(self) -> None:
         """Send queued replies once this iteration of the event loop has answered what it can.
@@ -496,6 +529,7 @@ class Dispatcher:
             # A batch is not going to be complete.
             queue.post(request.deliver_last(request.encode(error)))
         self._account.bump_errors(error)
+        pending.stats.fail(error)
         self._forget(pending)
         # A slow reader must not stay until it would be disconnected anyway.
         queue.end(LAST_WORD_SECS)

@@ -5,7 +5,6 @@ table of a version is collected once for each tuple of handler classes; a sessio
 """
 
 import sys
-from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 from inspect import Parameter, signature
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 from aiorpcx import handler_invocation
 
 from electrumx.server.session.engine.jsonrpc import Notification, Request
+from electrumx.server.session.engine.request_stats import MethodStats, RequestStats
 
 ProtocolTuple = tuple[int, ...]
 HandlerClasses = tuple[type[object], ...]
@@ -94,6 +94,23 @@ def handler_table(
     return table
 
 
+@lru_cache(maxsize=64)
+def restricted_table(
+    classes: HandlerClasses,
+    version: ProtocolTuple,
+    served: frozenset[str],
+    refuse: Callable[..., Any],
+) -> HandlerTable:
+    """Return the handlers at a protocol version, with ``refuse`` for requests not in ``served``.
+
+    It is called with the handler's object, and raises.  Callers must not change the table.
+    """
+    return {
+        name: entry if name in served else (refuse, 0, sys.maxsize, entry[3])
+        for name, entry in handler_table(classes, version).items()
+    }
+
+
 def _positional_range(func: Callable[..., Any]) -> range:
     """Return how many arguments a handler takes, not counting its object."""
     params = list(signature(func).parameters.values())[1:]
@@ -107,12 +124,12 @@ def _positional_range(func: Callable[..., Any]) -> range:
 class SessionMethods:
     """The handlers of one session, in the protocol version that it has negotiated."""
 
-    __slots__ = ("counts", "notifications", "objects", "table")
+    __slots__ = ("notifications", "objects", "stats", "table")
 
-    def __init__(self, objects: tuple[object, ...], counts: Counter[str]) -> None:
-        """Take the handler objects; ``counts`` counts requests by method, of all sessions."""
+    def __init__(self, objects: tuple[object, ...], stats: RequestStats) -> None:
+        """Take the handler objects; ``stats`` counts the requests of all sessions."""
         self.objects = objects
-        self.counts = counts
+        self.stats = stats
         self.table: HandlerTable = {}
         self.notifications: HandlerTable = {}
 
@@ -129,6 +146,17 @@ class SessionMethods:
         self.table = handler_table(classes, version)
         self.notifications = handler_table(classes, version, _NOTIFICATION_MARK)
 
+    def restrict(
+        self, version: ProtocolTuple, served: frozenset[str], refuse: Callable[..., Any]
+    ) -> None:
+        """Serve only some of the requests of a protocol version, until ``set_version``."""
+        self.table = restricted_table(tuple(map(type, self.objects)), version, served, refuse)
+
+    def stats_of(self, request: Request | Notification) -> MethodStats:
+        """Return the figures that a request is counted in."""
+        table = self.table if request.expects_reply else self.notifications
+        return self.stats[request.method if request.method in table else INVALID_METHOD]
+
     def on_lost(self) -> None:
         """Let go of the handlers: the session has ended."""
         self.objects, self.table, self.notifications = (), {}, {}
@@ -142,9 +170,9 @@ class SessionMethods:
         table = self.table if request.expects_reply else self.notifications
         entry = table.get(request.method)
         if entry is None:
-            self.counts[INVALID_METHOD] += 1
+            self.stats[INVALID_METHOD].started += 1
             return handler_invocation(None, request)()
-        self.counts[request.method] += 1
+        self.stats[request.method].started += 1
         function, fewest, most, position = entry
         args = request.args
         if isinstance(args, list) and fewest <= len(args) <= most:

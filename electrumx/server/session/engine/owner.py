@@ -13,10 +13,13 @@ Logger: TypeAlias = "logging.Logger | logging.LoggerAdapter[logging.Logger]"
 
 
 class LimitedLog(Protocol):
-    """A log that a client cannot fill."""
+    """A log that a client cannot fill, and the reason why a session ends."""
 
     def log_limited(self, kind: str, text: str, level: int = logging.INFO) -> None:
         """Log what a client can cause any number of times; ``kind`` is common to such lines."""
+
+    def note_end(self, reason: str) -> None:
+        """Note why the server ends the session; the first reason counts."""
 
 
 class AccountOwner(LimitedLog, Protocol):
@@ -72,6 +75,9 @@ class _Ended:
 
     def log_limited(self, kind: str, text: str, level: int = logging.INFO) -> None:
         """Log nothing."""
+
+    def note_end(self, reason: str) -> None:
+        """Note nothing."""
 
     def extra_cost(self) -> float:
         """Return 0: a session that has ended is in no group."""

@@ -54,6 +54,7 @@ from electrumx.server.session.engine.jsonrpc import (
 )
 from electrumx.server.session.engine.method_registry import SessionMethods
 from electrumx.server.session.engine.owner import ENDED, ReceiveOwner
+from electrumx.server.session.engine.request_stats import QUICK_SECS, MethodStats
 from electrumx.server.session.engine.send_queue import CLOSE_SECS, SendQueue
 
 # Above so many bytes of requests, the transport is asked to count them.
@@ -215,6 +216,7 @@ class Receiver:
 
     def _refuse_first(self) -> None:
         """Charge for a first message of another protocol, and disconnect."""
+        self._owner.note_end("protocol")
         self.recv_count += 1
         error = ProtocolError(JSONRPC.PARSE_ERROR, "invalid JSON")
         error.cost = ERROR_COST * 10
@@ -287,20 +289,27 @@ class Receiver:
         """Process messages for at most a slice; return how many."""
         done = 0
         queue, dispatcher = self._queue, self._dispatcher
-        deadline = perf_counter() + SLICE_SECS
+        last = perf_counter()
+        deadline = last + SLICE_SECS
         for message in messages:
             done += 1
-            if not self._answer_fast(message):
+            stats = self._answer_fast(message)
+            if stats is None:
                 self._answer(message)
-                if self._is_stalled():
-                    break
-            elif dispatcher.pending and self._is_stalled():
+            now = perf_counter()
+            if stats is not None:
+                secs = now - last
+                stats.secs += secs
+                if secs > QUICK_SECS and not dispatcher.pending:
+                    stats.slow(secs)
+            last = now
+            if (stats is None or dispatcher.pending) and self._is_stalled():
                 break
             if queue.size >= WRITE_BYTES:
                 queue.flush()
                 if not self._transport.is_writable:
                     break
-            if queue.ended or done >= SLICE_REQUESTS or perf_counter() > deadline:
+            if queue.ended or done >= SLICE_REQUESTS or now > deadline:
                 break
         self.recv_count += done
         queue.flush()
@@ -377,43 +386,47 @@ class Receiver:
 
     # -- the fast path
 
-    def _answer_fast(self, message: bytes) -> bool:  # noqa: C901, PLR0912  in one piece: each call costs
-        """Answer a message of the most frequent kind and return True; else change nothing."""
+    def _answer_fast(self, message: bytes) -> MethodStats | None:  # noqa: C901, PLR0912  in one piece: each call costs
+        """Answer a message of the most frequent kind, and return where it is counted.
+
+        Otherwise return None, and change nothing.
+        """
         if len(message) > FAST_MESSAGE_BYTES or self.log_me:
-            return False
+            return None
         try:
             request = _loads(message)
             method = request["method"]
             request_id = request["id"]
             params = request.get("params", _NO_PARAMS)
         except (ValueError, KeyError, TypeError, AttributeError):
-            return False
+            return None
         kind = type(request_id)
         if kind is int:
             tail = b"%d}" % request_id
         elif kind is str:
             tail = encode(request_id) + b"}"
         else:
-            return False
+            return None
         if type(method) is not str or type(params) is not list:
-            return False
+            return None
         for param in params:
             if type(param) not in _SCALARS:
-                return False
+                return None
         queue = self._queue
         version = queue.rpc_version
         if version is not LOOSE:
             if request.get("jsonrpc") != "2.0":
-                return False
+                return None
             if version is not V2:
                 if version is not AUTO:
-                    return False
+                    return None
                 queue.rpc_version = V2
         methods = self._methods
         handler = methods.table.get(method)
         if handler is None or not handler[1] <= len(params) <= handler[2]:
-            return False
+            return None
         dispatcher, account = self._dispatcher, self._account
+        stats = methods.stats[method]
         if account.limited and (
             account.cost_fraction
             or dispatcher.running >= account.concurrency_target
@@ -422,8 +435,8 @@ class Receiver:
             dispatcher.enqueue(
                 FastRequest(method, params, request_id, tail, self.max_reply_bytes, len(message))
             )
-            return True
-        methods.counts[method] += 1
+            return stats
+        stats.started += 1
         try:
             result = handler[0](methods.objects[handler[3]], *params)
         except Exception as e:
@@ -431,7 +444,7 @@ class Receiver:
                 method, params, request_id, tail, self.max_reply_bytes, len(message)
             )
             dispatcher.conclude_exception(request, e)
-            return True
+            return stats
         kind = type(result)
         if result is None:
             reply = _NULL_HEAD + tail
@@ -444,15 +457,15 @@ class Receiver:
                 method, params, request_id, tail, self.max_reply_bytes, len(message)
             )
             dispatcher.conclude_result(request, result)
-            return True
+            return stats
         if len(reply) > self.max_reply_bytes > 0:
             request = FastRequest(
                 method, params, request_id, tail, self.max_reply_bytes, len(message)
             )
             dispatcher.conclude_encoded(request, result, reply)
-            return True
+            return stats
         queue.post(reply)
-        return True
+        return stats
 
     # -- the slow path
 

@@ -147,6 +147,7 @@ class OutpointMethods(HandlerGroup):
         self._outpoints[outpoint] = status
         self.account.bump_cost(COST)
         tx_hash, txout_idx = outpoint
+        self.shared.notified["outpoint"] += 1
         self.session.queue.post_notification(
             SUBSCRIBE, (hash_to_hex_str(tx_hash), txout_idx, status.answer())
         )

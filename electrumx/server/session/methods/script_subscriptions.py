@@ -294,6 +294,7 @@ class ScriptSubscriptions:
                 noted.pop(hashX, None)
         changed = self._changed_statuses(others)
         client.queue.post_lines(lines, len(own))
+        self._shared.notified["script"] += len(own)
         self._post_statuses(changed)
         client.flush()
         self._shared.fan_out.notified.append((client, len(own) + len(changed)))
@@ -326,6 +327,7 @@ class ScriptSubscriptions:
     def _post_statuses(self, changed: dict[str | None, str | None]) -> None:
         for alias, status in changed.items():
             if alias is not None:
+                self._shared.notified["script"] += 1
                 self._client.queue.post_notification(self._method(), (alias, status))
 
     def _send_statuses(self, changed: dict[str | None, str | None]) -> None:

@@ -3,6 +3,7 @@
 Runs on the event loop.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,6 +23,8 @@ class Node:
         self._mempool = mempool
         #: transactions that the node has accepted from clients
         self.txs_sent = 0
+        #: broadcasts by outcome: accepted, rejected by the node
+        self.broadcasts: Counter[str] = Counter()
 
     async def request(self, method: str, *args: Any, **options: Any) -> Any:
         """Return the result of a method of ``Daemon``; raise RPCError for its errors."""
@@ -32,17 +35,28 @@ class Node:
 
     async def broadcast_transaction(self, raw_tx: str) -> str:
         """Send a transaction (hex); return its txid. Raises DaemonError."""
-        txid: str = await self._daemon.broadcast_transaction(raw_tx)
+        try:
+            txid: str = await self._daemon.broadcast_transaction(raw_tx)
+        except DaemonError:
+            self.broadcasts["rejected"] += 1
+            raise
+        self.broadcasts["accepted"] += 1
         self.txs_sent += 1
         self._report_accepted([txid])
         return txid
 
     async def broadcast_package(self, raw_txs: list[str]) -> dict[str, Any]:
         """Send a package of transactions (hex); return the node's answer. Raises DaemonError."""
-        answer: dict[str, Any] = await self._daemon.submitpackage(raw_txs)
+        try:
+            answer: dict[str, Any] = await self._daemon.submitpackage(raw_txs)
+        except DaemonError:
+            self.broadcasts["rejected"] += len(raw_txs)
+            raise
         self.txs_sent += len(raw_txs)
         # Also where the package as a whole failed, some may have been accepted.
         results = package_results(answer)
+        for result in results:
+            self.broadcasts["rejected" if result.get("error") else "accepted"] += 1
         self._report_accepted(result.get("txid") for result in results if not result.get("error"))
         return answer
 

@@ -5,13 +5,15 @@ Runs on the event loop.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol, TypeVar
 
 from aiorpcx import NetAddress
 
 from electrumx.server.session.engine import session_groups
+from electrumx.server.session.engine.origin import Origin
+from electrumx.server.session.engine.session_limits import SessionLimits
 from electrumx.server.session.notify.subscriber import Subscriber
 
 # A connection that does not close by itself is aborted after so many seconds.
@@ -60,8 +62,36 @@ class TableSession(Subscriber, Protocol):
     def remote_address(self) -> NetAddress | None:
         """Return the address of the client; None if it is not known."""
 
+    def origin(self) -> Origin:
+        """Return the address of the client, and who vouches for it."""
+
+    def proxy_string(self) -> str | None:
+        """Return the address of the proxy that named the client, None without one."""
+
     def remote_address_string(self, *, for_log: bool = True) -> str:
         """Return that address as text, masked in logs if the operator wants that."""
+
+    @property
+    def kind(self) -> str:
+        """The protocol of the service that it came through."""
+
+    @property
+    def protocol_tuple(self) -> tuple[int, ...]:
+        """The negotiated protocol."""
+
+    @property
+    def end_reason(self) -> str:
+        """Why it ends: a label of ``SessionTotals.closed``."""
+
+    @property
+    def throttled(self) -> bool:
+        """Whether its requests sleep because of its cost."""
+
+    def header_count(self) -> int:
+        """Return 1 if it has subscribed to headers, else 0."""
+
+    def note_end(self, reason: str) -> None:
+        """Note why the server ends the session; the first reason counts."""
 
     def flags(self) -> str:
         """Return the status column of the sessions table."""
@@ -81,11 +111,39 @@ class TableSession(Subscriber, Protocol):
     def unanswered_request_count(self) -> int:
         """Return the number of requests in progress."""
 
+    def set_limits(self, limits: SessionLimits) -> None:
+        """Change the limits of the session."""
+
+    def set_request_handlers(self, ptuple: tuple[int, ...]) -> None:
+        """Serve the requests of a protocol version from now on."""
+
     def set_cost_decay(self, per_sec: float) -> None:
         """Set how fast the cost decays."""
 
     def recalc_concurrency(self) -> None:
         """Decay the cost, and set how many requests may run at once."""
+
+
+class SessionTotals:
+    """Figures since the start of all sessions that have ended, and of the others' beginnings."""
+
+    def __init__(self) -> None:
+        #: sessions by the protocol of their service
+        self.opened: Counter[str] = Counter()
+        #: sessions by the reason of their end
+        self.closed: Counter[str] = Counter()
+        #: bytes of those that have ended
+        self.recv_size = self.send_size = 0
+
+    def began(self, session: TableSession) -> None:
+        """Count a session."""
+        self.opened[session.kind] += 1
+
+    def ended(self, session: TableSession) -> None:
+        """Count its end, and the bytes that it received and sent."""
+        self.closed[session.end_reason] += 1
+        self.recv_size += session.recv_size
+        self.send_size += session.send_size
 
 
 S = TypeVar("S", bound=TableSession)
@@ -109,6 +167,7 @@ class SessionTable:
         """``is_advertised``: whether the server reports services, so that a proxy may be local."""
         self.groups = groups
         self.sessions: set[TableSession] = set()
+        self.totals = SessionTotals()
         #: whether new sessions log their requests
         self.log_new = False
         self._logger = logger
@@ -121,19 +180,28 @@ class SessionTable:
     def add(self, session: TableSession) -> None:
         """Add a new session to the table and to its groups."""
         self.sessions.add(session)
-        address = session.remote_address()
+        self.totals.began(session)
+        origin = session.origin()
         # An administrator at a Unix socket has no address, and shares no group with the unknown.
-        if address is not None or session.limited:
-            self.groups.join(session, None if address is None else address.host)
+        if origin.host is not None or session.limited:
+            self.groups.join(session, origin)
 
     def remove(self, session: TableSession) -> None:
         """Remove a session; its groups retain its cost."""
-        self.sessions.discard(session)
+        if session in self.sessions:
+            self.sessions.discard(session)
+            self.totals.ended(session)
         self.groups.leave(session)
 
-    def leniency(self, host: IPv4Address | IPv6Address | str) -> float:
-        """Return the factor by which the costs of clients of an address are divided."""
-        return session_groups.leniency(host, is_advertised=self._is_advertised)
+    def renew_handlers(self) -> None:
+        """Have each session serve all requests of its protocol version from now on."""
+        for session in self.sessions:
+            if session.limited:
+                session.set_request_handlers(session.protocol_tuple)
+
+    def leniency(self, client: session_groups.Client) -> float:
+        """Return the factor by which the costs of a client are divided."""
+        return session_groups.leniency(client, is_advertised=self._is_advertised)
 
     async def disconnect(
         self,
@@ -141,9 +209,12 @@ class SessionTable:
         reason: str,
         *,
         also_named: Iterable[TableSession] = (),
+        end_reason: str = "operator",
     ) -> None:
         """Close sessions, by force after a second; the log also names some closed elsewhere."""
         sessions = list(sessions)
+        for session in sessions:
+            session.note_end(end_reason)
         named = by_id([*sessions, *also_named])
         if named:
             ids = ", ".join(str(session.session_id) for session in named)

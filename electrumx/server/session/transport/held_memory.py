@@ -12,8 +12,8 @@ import logging
 
 from electrumx.lib import util
 from electrumx.lib.log_limit import RateLimitedLog
+from electrumx.server.memory_limits import memory_mb
 from electrumx.server.session.transport.parties import HoldingConnection
-from electrumx.server.setting_hints import memory_mb
 
 # Ordinary clients read at once; so much waits only if many do not.
 MAX_UNSENT_BYTES = 128 << 20

@@ -9,7 +9,10 @@ import pytest
 from electrumx.lib.errors import OperatorError
 from electrumx.server.maintenance.snapshot import BackupReport
 from electrumx.server.maintenance.verify import Verdict
+from electrumx.server.runtime.node_contact import Cause, NodeContact
+from electrumx.server.runtime.server_state import IndexProgress, ReadyLimits, ServerState
 from electrumx.server.session.admin import commands as commands_module
+from electrumx.server.session.admin import tables
 from electrumx.server.session.admin.commands import AdminCommands, NotCaughtUpError
 from electrumx.server.session.admin.script_query import ScriptQuery
 from tests.fakes.session_world import FakeBP, FakeCoin, FakeDB, make_tx_hash, utxo
@@ -108,3 +111,44 @@ async def test_a_query_goes_on_after_items_that_are_not_ours(caplog):
         "Balance",
     ]
     assert "query: foreign is not an address of ours" in caplog.text
+
+
+def status_of(progress, contact, node_height=930_120):
+    state = ServerState(
+        contact, lambda: node_height, lambda: progress, lambda: False, ReadyLimits()
+    )
+    return tables.state_summary(state.status())
+
+
+def test_getinfo_shows_the_progress_of_the_initial_sync():
+    contact = NodeContact()
+    contact.replied()
+    progress = IndexProgress(412_000, -1, 5_000_000, 44.44, None, 10_800.0, first_sync=True)
+    info = status_of(progress, contact)
+
+    assert (info["state"], info["ready"], info["processed height"]) == ("syncing", False, 412_000)
+    assert info["status"] == "syncing: height 412,000 of 930,120 (44 %), about 3 h to go"
+    assert info["lag"] == 930_121
+    assert info["progress"] == {
+        "phase": None,
+        "percent": 44.4,
+        "eta": "03h 00m 00s",
+        "eta secs": 10_800.0,
+    }
+
+
+def test_getinfo_shows_why_the_node_does_not_answer():
+    contact = NodeContact()
+    contact.asked()
+    contact.failed(Cause.UNKNOWN_HOST, "getblockcount", "unknown host")
+    info = status_of(None, contact, node_height=None)
+
+    assert info["status"] == "starting: waiting for the node: unknown host (getblockcount)"
+    assert info["node"].pop("last failure") == {
+        "cause": "unknown host",
+        "method": "getblockcount",
+        "text": "unknown host",
+        "secs ago": 0.0,
+    }
+    assert info["node"] == {"last reply secs": None, "failing": True}
+    assert (info["progress"], info["processed height"], info["lag"]) == (None, None, None)

@@ -149,6 +149,8 @@ async def test_peers_are_listed_and_added(world, admin):
 async def test_the_daemon_url_can_be_replaced(world, admin):
     assert "now using daemon at new:1/" == await admin.request("daemon_url", "http://u:p@new:1/")
     assert "now using daemon at env-host:8332/" == await admin.request("daemon_url", "")
+    assert "now using daemon at host:1/" == await admin.request("daemon_url", "host:1/", "/cookie")
+    assert world.daemon.login_files.cookies == ["/cookie"]
     assert (1, "an error occured: invalid daemon URL") == await admin.error(
         "daemon_url", daemon_url="nonsense"
     )
@@ -287,10 +289,9 @@ async def test_a_query_looks_scripts_and_addresses_up(world, admin):
         "No history found",
         "No UTXOs found",
         "Balance: 0 FAKE",
-        "unknown: foreign: neither a script in hex nor a Base58 address of Fakecoin mainnet; "
-        "of a newer address give the script",
-        "unknown: name: neither a script in hex nor a Base58 address of Fakecoin mainnet; "
-        "of a newer address give the script",
+        "unknown: foreign: neither a script in hex nor an address of Fakecoin mainnet: "
+        "invalid address: foreign",
+        "unknown: name: neither a script in hex nor an address of Fakecoin mainnet",
     ] == lines
 
 

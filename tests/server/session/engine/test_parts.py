@@ -1,7 +1,6 @@
 """The parts of a session, each without the others' server: account, send queue, handlers."""
 
 import asyncio
-from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -15,6 +14,7 @@ from electrumx.server.session.engine.method_registry import (
     SessionMethods,
     rpc_method,
 )
+from electrumx.server.session.engine.request_stats import RequestStats
 from electrumx.server.session.engine.send_queue import SendQueue
 from electrumx.server.session.engine.session_limits import UNLIMITED, SessionLimits
 
@@ -38,6 +38,9 @@ class Owner:
 
     def extra_cost(self):
         return self.extra
+
+    def note_end(self, reason):
+        pass
 
     def log_limited(self, kind, text, level=0):
         self.logged.append(text)
@@ -214,25 +217,25 @@ def ask(methods, method, /, *args, **named):
 
 
 def test_of_handlers_of_one_request_the_last_object_answers():
-    methods = SessionMethods((Greetings(), Extended()), Counter())
+    methods = SessionMethods((Greetings(), Extended()), RequestStats())
     methods.set_version((1, 4))
     assert ask(methods, "hello", "there") == "welcome there"
     assert ask(methods, "hello", name="there") == "welcome there"
     assert ask(methods, "old") == "old"
-    assert methods.counts == {"hello": 2, "old": 1}
+    assert methods.stats.started() == {"hello": 2, "old": 1}
 
 
 def test_a_version_has_its_own_requests():
-    methods = SessionMethods((Greetings(),), Counter())
+    methods = SessionMethods((Greetings(),), RequestStats())
     methods.set_version((1, 5))
     with pytest.raises(RPCError) as info:
         ask(methods, "old")
     assert (info.value.code, info.value.message) == (-32601, 'unknown method "old"')
-    assert methods.counts == {INVALID_METHOD: 1}
+    assert methods.stats.started() == {INVALID_METHOD: 1}
 
 
 def test_arguments_that_do_not_fit_are_refused():
-    methods = SessionMethods((Greetings(),), Counter())
+    methods = SessionMethods((Greetings(),), RequestStats())
     methods.set_version((1, 4))
     with pytest.raises(RPCError) as info:
         ask(methods, "hello", 1, 2)
@@ -242,14 +245,14 @@ def test_arguments_that_do_not_fit_are_refused():
 
 
 def test_notifications_of_clients_have_no_handlers():
-    methods = SessionMethods((Greetings(),), Counter())
+    methods = SessionMethods((Greetings(),), RequestStats())
     methods.set_version((1, 4))
     with pytest.raises(RPCError):
         methods.call(Notification("hello", []))
 
 
 def test_handlers_are_found_by_class():
-    methods = SessionMethods((greetings := Greetings(), Extended()), Counter())
+    methods = SessionMethods((greetings := Greetings(), Extended()), RequestStats())
     assert methods.find(Greetings) is greetings
     with pytest.raises(KeyError):
         methods.find(int)

@@ -2,10 +2,10 @@
 
 import logging
 from ipaddress import ip_address
-from types import SimpleNamespace
 
 import pytest
 
+from electrumx.server.session.engine.origin import Origin
 from electrumx.server.session.engine.session_groups import SessionGroups
 from electrumx.server.session.shared.session_table import SessionTable, by_id
 
@@ -16,11 +16,16 @@ class Session:
     def __init__(self, number, host=None, limited=True, error=None):
         self.session_id, self.limited, self.error = number, limited, error
         self.host = host
+        self.kind, self.end_reason = "tcp", "client"
+        self.recv_size, self.send_size = 100, 1_000
         self.cost = 0.0
         self.closed = []
 
-    def remote_address(self):
-        return None if self.host is None else SimpleNamespace(host=ip_address(self.host))
+    def origin(self):
+        return Origin(None if self.host is None else ip_address(self.host))
+
+    def note_end(self, reason):
+        self.end_reason = reason
 
     async def close(self, *, force_after):
         self.closed.append(force_after)
@@ -68,6 +73,7 @@ async def test_disconnecting_names_the_sessions_and_survives_errors(table, caplo
     assert "testing session ids 1, 2, 3" in caplog.text
     assert "closing a session: OSError('gone')" in caplog.text
     assert ([1.0], [1.0], []) == (good.closed, bad.closed, named.closed)
+    assert (good.end_reason, named.end_reason) == ("operator", "client")
 
 
 async def test_disconnecting_no_session_is_not_logged(table, caplog):
@@ -78,3 +84,17 @@ async def test_disconnecting_no_session_is_not_logged(table, caplog):
 
 def test_sessions_are_ordered_by_id():
     assert [session.session_id for session in by_id({Session(n) for n in (3, 1, 2)})] == [1, 2, 3]
+
+
+async def test_totals_have_the_bytes_and_the_ends_of_sessions_that_left(table):
+    first, second = Session(1), Session(2)
+    table.add(first)
+    table.add(second)
+    await table.disconnect([first], "testing", end_reason="timeout")
+    table.remove(first)
+    table.remove(first)
+    totals = table.totals
+
+    assert totals.opened == {"tcp": 2}
+    assert totals.closed == {"timeout": 1}
+    assert (totals.recv_size, totals.send_size) == (100, 1_000)

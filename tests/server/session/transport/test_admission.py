@@ -1,6 +1,6 @@
 """Connections are counted from accept, by subnet, and give way to others in a fixed order."""
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from types import SimpleNamespace
 
 import pytest
@@ -92,6 +92,21 @@ async def test_a_subnet_has_a_bound_and_others_are_not_affected():
     assert door.open("1.2.4.1")
     assert door.connect("::ffff:1.2.3.4") is None
     assert door.open("2001:db8::1")
+
+
+async def test_banned_addresses_are_refused_and_the_administrator_is_not():
+    door = Door()
+    door.admission.bans.add(ip_network("1.2.3.0/24"), None)
+    door.admission.bans.add(ip_network("127.0.0.0/8"), None)
+
+    assert door.connect("1.2.3.4") is None
+    assert door.connect("::ffff:1.2.3.4") is None
+    assert door.connect("127.0.0.1") is None
+    assert door.connect("127.0.0.1", is_rpc=True)
+    assert door.connect(None)
+    assert door.connect("1.2.4.1")
+    # A refusal is no connection: it costs the subnet nothing.
+    assert door.groups.cost_of(ip_address("1.2.3.4")) == 0
 
 
 async def test_a_place_that_was_left_can_be_taken():

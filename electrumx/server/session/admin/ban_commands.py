@@ -1,0 +1,174 @@
+"""The administrator's bans: which networks may be banned, which connections close, the replies.
+
+Runs on the event loop.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from electrumx.lib.env_base import shown
+from electrumx.lib.util import formatted_time
+from electrumx.server.services import Network
+from electrumx.server.session.shared.session_table import SessionTable, TableSession
+from electrumx.server.session.transport.admission import Admission, parse_host
+from electrumx.server.session.transport.ban_file import BanFile
+from electrumx.server.session.transport.bans import BanList, parse_network
+
+# Beginnings of lines about items that were not carried out; ``electrumx_rpc`` then exits with 1.
+REFUSED = "refused: "
+UNKNOWN = "unknown: "
+NOT_SAVED = "not saved: "
+LIFTED = "lifted "
+
+# Banned with ``force`` only: the operator's own machine and network, proxies there, Tor.
+OWN_NETWORKS: tuple[tuple[Network, str], ...] = tuple(
+    (parse_network(text), name)
+    for text, name in (
+        ("127.0.0.0/8", "this machine"),
+        ("::1", "this machine"),
+        ("10.0.0.0/8", "private addresses"),
+        ("172.16.0.0/12", "private addresses"),
+        ("192.168.0.0/16", "private addresses"),
+        ("169.254.0.0/16", "addresses of a link"),
+        ("fc00::/7", "private addresses"),
+        ("fe80::/10", "addresses of a link"),
+    )
+)
+
+
+class BanCommands:
+    """Bans and lifts bans, and keeps the list on disk."""
+
+    def __init__(
+        self,
+        bans: BanList,
+        folder: Path,
+        admission: Admission,
+        table: SessionTable,
+        on_change: Callable[[], object],
+        logger: logging.Logger,
+        *,
+        trusted: Iterable[Network] = (),
+    ) -> None:
+        """``folder`` is that of the database; ``on_change()`` is called after each new ban.
+
+        ``trusted`` are networks of the operator's, such as those of proxies.
+        """
+        self._bans = bans
+        self._file = BanFile(folder, logger)
+        self._admission = admission
+        self._table = table
+        self._on_change = on_change
+        self._logger = logger
+        self._protected = (
+            *OWN_NETWORKS,
+            *((network, "trusted addresses") for network in trusted),
+        )
+
+    async def load(self) -> None:
+        """Take over the bans on disk; to be called before clients connect."""
+        self._bans.replace_all(await self._file.load())
+        count = len(self._bans.in_order())
+        if count:
+            self._logger.info(f"bans: {count:,d} addresses and subnets may not connect")
+
+    async def ban(self, items: list[str], secs: int | None, *, force: bool) -> list[str]:
+        """Ban addresses and subnets for some seconds (None: no end); return a line about each."""
+        lines: list[str] = []
+        networks: list[Network] = []
+        for item in items:
+            try:
+                network = self._to_ban(item, force=force)
+                ban = self._bans.add(network, secs)
+            except ValueError as e:
+                lines.append(f"{REFUSED}{shown(item)}: {e}")
+                continue
+            networks.append(network)
+            lines.append(f"banned {network} {_end_text(ban.until)}")
+        if networks:
+            lines += await self._close(networks)
+            self._on_change()
+            lines += await self._save()
+        return self._logged(lines)
+
+    def _to_ban(self, item: str, *, force: bool) -> Network:
+        """Return the network to ban; ValueError if that is none, or is protected."""
+        network = parse_network(item)
+        if force:
+            return network
+        for other, name in self._protected:
+            if network.version == other.version and network.overlaps(other):
+                raise ValueError(f"it has {name} ({other}); --force bans it all the same")
+        return network
+
+    async def _close(self, networks: list[Network]) -> list[str]:
+        """Close the connections of banned networks; return a line if there were some."""
+        sessions = [item for item in self._table.sessions if _is_within(item, networks)]
+        dropped = self._admission.drop_banned()
+        if sessions:
+            await self._table.disconnect(sessions, "banned: closing")
+        count = len(sessions) + dropped
+        return [f"closed {count:,d} connections"] if count else []
+
+    async def unban(self, items: list[str]) -> list[str]:
+        """Lift bans; return a line about each item."""
+        lines = [self._lift(item) for item in items]
+        if any(line.startswith(LIFTED) for line in lines):
+            lines += await self._save()
+        return self._logged(lines)
+
+    def _lift(self, item: str) -> str:
+        """Lift the ban of an item, or all; return a line about it."""
+        if item.lower() == "all":
+            for ban in self._bans.in_order():
+                self._bans.remove(ban.network)
+            return f"{LIFTED}all bans"
+        try:
+            network = parse_network(item)
+        except ValueError as e:
+            return f"{UNKNOWN}{shown(item)}: {e}"
+        was_banned = self._bans.remove(network)
+        covering = self._bans.covering(network.network_address)
+        still = "" if covering is None else f"it is banned as part of {covering.network}"
+        if was_banned:
+            return f"{LIFTED}the ban of {network}{still and '; '}{still}"
+        return f"{UNKNOWN}{shown(item)}: {still or 'it is not banned'}"
+
+    def rows(self) -> list[list[Any]]:
+        """Return a row for each ban: network, Unix times of its beginning and end (None: none)."""
+        return [[str(ban.network), ban.since, ban.until] for ban in self._bans.in_order()]
+
+    async def _save(self) -> list[str]:
+        """Write the bans to disk; return a line if that failed."""
+        try:
+            await self._file.save(self._bans.in_order())
+        except OSError as e:
+            reason = f"{self._file.path}: {e.strerror}"
+            self._logger.error(f"cannot save the bans: {reason}")
+            return [f"{NOT_SAVED}{reason}: the change holds until the server stops"]
+        return []
+
+    def _logged(self, lines: list[str]) -> list[str]:
+        for line in lines:
+            self._logger.info(f"bans: {line}")
+        return lines
+
+
+def _is_within(session: TableSession, networks: list[Network]) -> bool:
+    """Return whether a client's session is from one of some networks."""
+    address = session.remote_address()
+    if address is None or not session.limited:
+        return False
+    host = parse_host(str(address.host))
+    return host is not None and any(
+        host in network for network in networks if network.version == host.version
+    )
+
+
+def _end_text(until: float | None) -> str:
+    if until is None:
+        return "until it is lifted"
+    return f"for {formatted_time(until - time.time() + 0.5)}"

@@ -1,0 +1,93 @@
+"""How many requests of each method there were, how they ended, and how long they took.
+
+Theory of operation.  Most requests are answered in less than ``QUICK_SECS``, in the callback that
+received them, at a cost of microseconds.  Of those only a number and a sum are kept:
+``started`` less ``taken`` is the number of them, all in the first bucket.  A request that has to wait
+is ``taken`` out of it, and observed when it is answered; one whose client is gone is not.
+
+Runs on the event loop.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator
+
+from aiorpcx import JSONRPC
+
+from electrumx.server.runtime.histogram import Histogram
+
+# Upper bounds of the durations, in seconds.
+REQUEST_SECS = (
+    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0),
+)  # fmt: skip
+QUICK_SECS = REQUEST_SECS[0]
+OK, ERROR, COST, TIMEOUT = "ok", "error", "cost", "timeout"
+OUTCOMES = {JSONRPC.EXCESSIVE_RESOURCE_USAGE: COST, JSONRPC.SERVER_BUSY: TIMEOUT}
+
+
+class MethodStats:
+    """The requests of one method."""
+
+    __slots__ = ("counts", "failed", "secs", "started", "taken")
+
+    def __init__(self) -> None:
+        #: whose handler was called
+        self.started = 0
+        #: those of them that are observed when they are answered
+        self.taken = 0
+        #: processor time of the quick ones, and durations of the others, in seconds
+        self.secs = 0.0
+        #: of those observed, by bucket
+        self.counts = [0] * (len(REQUEST_SECS) + 1)
+        #: by outcome
+        self.failed: dict[str, int] = {}
+
+    def observe(self, secs: float) -> None:
+        """Count a request that was taken and is answered now."""
+        self.counts[bisect_left(REQUEST_SECS, secs)] += 1
+        self.secs += secs
+
+    def slow(self, secs: float) -> None:
+        """Count a request that was answered at once, but not quickly; it is part of ``secs``."""
+        self.taken += 1
+        self.counts[bisect_left(REQUEST_SECS, secs)] += 1
+
+    def fail(self, error: object) -> None:
+        """Count an answer that is an error."""
+        outcome = OUTCOMES.get(getattr(error, "code", None), ERROR)
+        self.failed[outcome] = self.failed.get(outcome, 0) + 1
+
+    def answered(self) -> int:
+        """Return how many requests were answered."""
+        return self._quick() + sum(self.counts)
+
+    def outcomes(self) -> dict[str, int]:
+        """Return the number of requests that were answered, by outcome."""
+        return {OK: max(0, self.answered() - sum(self.failed.values())), **self.failed}
+
+    def histogram(self) -> Histogram:
+        """Return the durations of all requests that were answered."""
+        result = Histogram(REQUEST_SECS)
+        result.counts = [self._quick() + self.counts[0], *self.counts[1:]]
+        result.total = self.secs
+        return result
+
+    def _quick(self) -> int:
+        return max(0, self.started - self.taken)
+
+
+class RequestStats(dict[str, MethodStats]):
+    """The requests of all sessions, by method; a method is added when it is first looked up."""
+
+    def __missing__(self, method: str) -> MethodStats:
+        stats = self[method] = MethodStats()
+        return stats
+
+    def started(self) -> Counter[str]:
+        """Return how many requests of each method were started."""
+        return Counter({method: stats.started for method, stats in self.items() if stats.started})
+
+    def by_method(self) -> Iterator[tuple[str, MethodStats]]:
+        """Yield each method with its requests."""
+        yield from self.items()
