@@ -13,8 +13,10 @@ round to round.  So both meet the machine in the same mood, and cold requests ar
 ``cold`` requests name each script once; ``lone`` ones wait for the reply before the next is sent.
 Handshakes are counted with the connection and one ping.
 
-CPU is that of all threads of the server, from the kernel.  Prints, for each scenario, the medians of
-the microseconds a request and the median, lowest and highest ratio of the rounds.  ``--only`` takes
+Both use copies of one database.  CPU is that of all threads of the server, from the kernel.  Prints,
+for each scenario, the medians of the microseconds a request of the rounds, the median, lowest and
+highest ratio of a round, and the ratio of the lower quartiles of all turns: other work on the machine
+makes turns longer, never shorter, so this one is the least disturbed.  ``--only`` takes
 parts of scenario names, ``--cpu`` pins the servers to one processor and the client to the others.
 """
 
@@ -43,7 +45,7 @@ from tests.ports import free_ports
 
 FOLDER = REPOSITORY / ".run" / "bench"
 SCRIPT = "blockchain.scripthash."
-TURNS = 10
+TURNS = 20
 SYNC_SECS = 900
 
 
@@ -193,26 +195,38 @@ class Comparison:
         self._checkouts, self._chain, self._folder = checkouts, ChainFiles(chain), folder
         self._height = self._chain.targets()["height"]
         self._cpu = cpu
-        #: scenario -> [(microseconds of the first, of the second) of each round]
+        #: scenario -> for each round (microseconds of each turn of the first, of the second)
         self.rounds = {}
 
     def run(self, node, rounds, chosen):
         """Measure so many rounds."""
-        for checkout in self._checkouts:
-            # It synchronises, and leaves a database at rest.
-            with self._server(checkout, node):
-                pass
-        for number in range(rounds):
+        self._make_databases(node)
+        for round_number in range(rounds):
             with contextlib.ExitStack() as stack:
                 servers = [stack.enter_context(self._server(c, node)) for c in self._checkouts]
                 for scenario in chosen:
-                    spent = self._measure(scenario, servers, number)
+                    spent = self._measure(scenario, servers, round_number)
                     self.rounds.setdefault(scenario.name, []).append(spent)
-            print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+            print(f"round {round_number + 1} of {rounds}", file=sys.stderr, flush=True)
+
+    def _make_databases(self, node):
+        """Let the other version synchronise, and give a copy of its database to this one.
+
+        Reads of another layout of the tables would be compared else.
+        """
+        folders = [self._folder / f"server-{number}" / "db" for number in (0, 1)]
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        with self._server(self._checkouts[1], node):
+            pass
+        shutil.copytree(folders[1], folders[0])
+        # A version may convert what another one has left.
+        with self._server(self._checkouts[0], node):
+            pass
 
     @contextlib.contextmanager
     def _server(self, checkout, node):
-        folder = self._folder / f"{checkout}-{abs(hash(checkout.path)) % 10**6}"
+        folder = self._folder / f"server-{self._checkouts.index(checkout)}"
         folder.mkdir(parents=True, exist_ok=True)
         (ssl_port,) = free_ports(1)
         server = Server(checkout, node, folder)
@@ -232,34 +246,48 @@ class Comparison:
             yield server
 
     def _measure(self, scenario, servers, number):
-        """Return the microseconds of each server for a request of a scenario."""
+        """Return the microseconds of each server for a request, in each turn of a scenario."""
         ports = [
             server.port if scenario.service == "tcp" else server.ssl_port for server in servers
         ]
         clients = [Client(port, scenario) for port in ports]
-        spent = [0.0, 0.0]
+        spent = [], []
         count = max(1, scenario.count // TURNS)
         try:
             for turn in range(TURNS):
                 for index in (0, 1) if (turn + number) % 2 else (1, 0):
                     start = cpu_secs(servers[index].pid)
                     clients[index].turn(count)
-                    spent[index] += cpu_secs(servers[index].pid) - start
+                    secs = cpu_secs(servers[index].pid) - start
+                    spent[index].append(secs / count * 1e6)
         finally:
             for client in clients:
                 client.close()
-        return tuple(secs / count / TURNS * 1e6 for secs in spent)
+        return spent
+
+
+def quartile(values):
+    """Return the lower quartile."""
+    return sorted(values)[len(values) // 4]
 
 
 def table(rounds, checkouts):
     """Return the lines of the result."""
-    heads = ["us of CPU a request", *map(str, checkouts), "ratio", "lowest", "highest"]
+    heads = [
+        "us of CPU a request",
+        *map(str, checkouts),
+        "ratio",
+        "lowest",
+        "highest",
+        "of quartiles",
+    ]
     rows = []
     for name, pairs in rounds.items():
-        ratios = sorted(mine / other for mine, other in pairs)
-        values = [statistics.median(pair[n] for pair in pairs) for n in (0, 1)]
+        ratios = sorted(sum(mine) / sum(other) for mine, other in pairs)
+        values = [statistics.median(statistics.mean(pair[n]) for pair in pairs) for n in (0, 1)]
         values += [statistics.median(ratios), ratios[0], ratios[-1]]
-        rows.append([name, *map(number, values)])
+        mine, other = (quartile([turn for pair in pairs for turn in pair[n]]) for n in (0, 1))
+        rows.append([name, *map(number, [*values, mine / other])])
     return columns(heads, rows)
 
 

@@ -14,14 +14,13 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from electrumx.cli.options import SETTINGS_HELP, add_common_options, parsed
 from electrumx.cli.stopped import run_tool
-from electrumx.lib.env_base import shown
+from electrumx.lib.coins import Coin
+from electrumx.lib.env_base import EnvBase, shown
 from electrumx.server.maintenance.restore import FaultyFiles, Limits, Restore
 from electrumx.server.maintenance.snapshot_manifest import SnapshotManifest
 from electrumx.server.maintenance.snapshot_source import FolderSource, HttpSource, SnapshotSource
-
-#: settings of the server that a snapshot must agree with, where they are set
-SETTINGS = {"COIN": "coin", "NET": "net", "DB_ENGINE": "engine"}
 
 
 async def restore(
@@ -44,15 +43,25 @@ def is_url(source: str) -> bool:
 
 
 def settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the values that the manifest must have, by its names."""
-    found = {name: environment.get(variable, "") for variable, name in SETTINGS.items()}
-    return {name: value for name, value in found.items() if value}
+    """Return the values that the manifest must have, by its names, as far as variables set them.
+
+    Raise CoinError for a coin that does not exist.
+    """
+    found = {}
+    if name := environment.get("COIN"):
+        coin = Coin.lookup_coin_class(name, environment.get("NET") or "mainnet")
+        found = {"coin": coin.NAME, "net": coin.NET}
+    if engine := environment.get("DB_ENGINE"):
+        found["engine"] = engine
+    return found
 
 
 def _run(source_name: str, directory: Path, logger: logging.Logger) -> bool:
     start = time.monotonic()
     try:
-        manifest = asyncio.run(restore(source_name, directory, settings(os.environ), logger))
+        manifest = asyncio.run(
+            restore(source_name, directory, settings(EnvBase.variables()), logger)
+        )
     except FaultyFiles as e:
         for line in e.lines:
             logger.critical(f"restore: {shown(line)}")
@@ -76,6 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
         "with the snapshot's manifest; the directory becomes a database when all are there. After "
         "an interruption the same command continues.",
     )
+    add_common_options(parser, config_help=SETTINGS_HELP)
     parser.add_argument(
         "source", help="folder of the snapshot, or http(s) URL at which a web server serves it"
     )
@@ -87,12 +97,15 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; return the exit status: 0 if the directory is a database, else 1."""
-    args = make_parser().parse_args(argv)
+    args = parsed(make_parser(), argv)
+    if args is None:
+        return 0
     source = args.source if is_url(args.source) else os.path.abspath(args.source)
     directory = Path(os.path.abspath(args.directory))
     return run_tool(
         "restore",
         lambda logger: _run(source, directory, logger),
+        config=args.config,
         interrupted="the next run continues from here",
     )
 

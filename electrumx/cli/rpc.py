@@ -16,10 +16,12 @@ from typing import Any
 from aiorpcx import NewlineFramer, RPCError, TaskTimeout, connect_rs, connect_us, timeout_after
 from aiorpcx.jsonrpc import ProtocolError
 
-import electrumx
-from electrumx.cli.logs import never_fail_to_encode
+from electrumx.cli.logs import print_lines
+from electrumx.cli.options import add_common_options, parsed
 from electrumx.lib.env_base import shown
+from electrumx.lib.errors import OperatorError
 from electrumx.lib.text import bans_lines, groups_lines, peers_lines, sessions_lines
+from electrumx.server.settings import Settings
 
 # Of the unit in contrib/systemd and of the container.
 DEFAULT_SOCKET = "/run/electrumx/rpc.sock"
@@ -38,6 +40,7 @@ _SIMPLE_COMMANDS = {
     "groups": "print the groups of sessions",
     "peers": "print the peer servers known",
     "ready": "print whether the server is ready for wallets; the exit status is 0 if it is, else 1",
+    "reload": "read the settings file again, and apply what can be changed",
     "sessions": "print the sessions",
     "stop": "flush everything to disk and shut the server down",
 }
@@ -50,6 +53,7 @@ _PRINTERS: dict[str, Callable[[Any], Iterable[str]]] = {
     "peers": peers_lines,
     "query": iter,
     "ready": lambda reply: [_ready_line(reply)],
+    "reload": iter,
     "sessions": sessions_lines,
     "unban": iter,
     "verify": lambda reply: reply["lines"],
@@ -147,12 +151,19 @@ class Server:
         )
 
 
+def _absolute_paths(text: str) -> str:
+    """Return a list of paths with commas, made absolute; empty ones stay empty."""
+    return ",".join(os.path.abspath(path) if path else "" for path in text.split(","))
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; arguments that are not options are the params."""
     parser = argparse.ArgumentParser(
         "electrumx_rpc", description="Send a command to a running ElectrumX server."
     )
-    parser.add_argument("--version", action="version", version=electrumx.version)
+    add_common_options(
+        parser, config_help="file of the server's settings, for RPC_SOCKET, RPC_PORT and SERVICES"
+    )
     parser.add_argument(
         "-p",
         "--port",
@@ -196,7 +207,15 @@ def make_parser() -> argparse.ArgumentParser:
     )
     command = add("daemon_url", "replace the URL of the node")
     command.add_argument(
-        "daemon_url", nargs="?", default="", help="default: DAEMON_URL of the server's environment"
+        "daemon_url", nargs="?", default="", help="default: DAEMON_URL of the server's settings"
+    )
+    command.add_argument(
+        "cookie_file",
+        nargs="?",
+        default="",
+        # The server's current directory is another one.
+        type=_absolute_paths,
+        help="the node's cookie file, on the server's machine, for a URL without user:password@",
     )
     for name, text, specials in (
         ("disconnect", "disconnect sessions", "all"),
@@ -261,14 +280,33 @@ def reply_lines(command: str, reply: Any, *, as_json: bool) -> Iterable[str]:
     return printer(reply)
 
 
+def _server_environment(config: str | None) -> dict[str, str]:
+    """Return the variables that name the server: the environment's, or those of a settings file."""
+    environ = Settings.read(config, os.environ).variables
+    if not environ.get("RPC_SOCKET") and not environ.get("RPC_PORT"):
+        for entry in environ.get("SERVICES", "").split(","):
+            if entry.startswith("rpc:///"):
+                environ["RPC_SOCKET"] = entry.removeprefix("rpc://")
+    return environ
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; return the exit status."""
     parser = make_parser()
-    args = vars(parser.parse_args(argv))
+    arguments = parsed(parser, argv)
+    if arguments is None:
+        return 0
+    args = vars(arguments)
+    config = args.pop("config")
+    del args["version"], args["verbose"]
+    try:
+        environ = _server_environment(config)
+    except OperatorError as e:
+        return _failed(e)
     socket, host, port = (args.pop(name) for name in ("socket", "host", "port"))
     if socket and (host or port):
         parser.error("--socket cannot be combined with --host or --port")
-    server = Server.chosen(socket, host, port, os.environ)
+    server = Server.chosen(socket, host, port, environ)
     given_secs = args.pop("timeout")
     as_json = args.pop("json")
     command = args.pop("command")
@@ -276,13 +314,16 @@ def main(argv: list[str] | None = None) -> int:
     if command is None:
         parser.print_usage(sys.stderr)
         return 2
+    # An optional argument that is missing; servers of older versions do not know it.
+    if args.get("cookie_file") == "":
+        del args["cookie_file"]
     default_secs = LONG_TIMEOUT_SECS.get(command, DEFAULT_TIMEOUT_SECS)
     timeout_secs = default_secs if given_secs is None else given_secs
     try:
         reply = asyncio.run(request(server, timeout_secs, command, args))
     except (OSError, OverflowError) as e:
         # OverflowError: the port is no 16-bit number
-        _print([server.failure(e)])
+        print_lines([server.failure(e)])
         return 1
     except (RPCError, ProtocolError) as e:
         return _failed(e.message)
@@ -292,28 +333,15 @@ def main(argv: list[str] | None = None) -> int:
         return _failed("the connection was lost")
     except ValueError as e:
         return _failed(str(e))
-    _print(reply_lines(command, reply, as_json=as_json))
+    print_lines(reply_lines(command, reply, as_json=as_json))
     if is_check:
         return int(reply.get("state") in _UNHEALTHY)
     found = _FOUND.get(command)
     return 0 if found is None or found(reply) else 1
 
 
-def _print(lines: Iterable[str]) -> None:
-    """Print lines; a reader that closes the pipe early, as ``| head``, is no error."""
-    never_fail_to_encode(sys.stdout)
-    try:
-        for line in lines:
-            print(line)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The interpreter flushes once more when it exits.
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, sys.stdout.fileno())
-
-
 def _failed(reason: object) -> int:
-    _print([f"error making request: {shown(str(reason))}"])
+    print_lines([f"error making request: {shown(str(reason))}"])
     return 1
 
 

@@ -1,29 +1,20 @@
-"""SHA-256 of OpenSSL, for the compiled modules."""
+"""SHA-256 for the compiled modules, from ``sha256.h`` beside this file."""
 
-cdef extern from *:
-    """
-    /* The one-shot and EVP calls of OpenSSL 3 look the algorithm up at each call, about 300 ns;
-       the low-level ones are called deprecated, but do not. */
-    #define OPENSSL_SUPPRESS_DEPRECATED 1
-    #include <openssl/sha.h>
-    """
-    ctypedef struct SHA256_CTX:
+from libc.stdint cimport uint8_t
+
+
+cdef extern from "sha256.h" nogil:
+    ctypedef struct SHA256_CTX "ex_sha256_ctx":
         pass
-    int SHA256_Init(SHA256_CTX *c) nogil
-    int SHA256_Update(SHA256_CTX *c, const void *data, size_t len) nogil
-    int SHA256_Final(unsigned char *md, SHA256_CTX *c) nogil
+    void SHA256_Init "ex_sha256_init" (SHA256_CTX *ctx)
+    void SHA256_Update "ex_sha256_update" (SHA256_CTX *ctx, const void *data, size_t length)
+    void SHA256_Final "ex_sha256_final" (uint8_t *digest, SHA256_CTX *ctx)
+    # Write the 32 bytes of the hash.
+    void sha256 "ex_sha256" (const void *data, size_t length, uint8_t *digest)
 
 
-cdef inline void sha256(const void *data, size_t length, unsigned char *digest) noexcept nogil:
-    """Write the 32 bytes of the hash."""
-    cdef SHA256_CTX context
-    SHA256_Init(&context)
-    SHA256_Update(&context, data, length)
-    SHA256_Final(digest, &context)
-
-
-cdef inline void finish_twice(SHA256_CTX *context, unsigned char *digest) noexcept nogil:
+cdef inline void finish_twice(SHA256_CTX *context, uint8_t *digest) noexcept nogil:
     """Write the hash of the hash of the bytes that the context was given."""
-    cdef unsigned char once[32]
+    cdef uint8_t once[32]
     SHA256_Final(once, context)
     sha256(once, 32, digest)

@@ -141,6 +141,7 @@ class FakeNode:
     gate:     requests wait for this asyncio.Event before they are answered (set by default)
     delay:    seconds to wait before each answer
     waits_for_blocks: whether it knows waitfornewblock
+    login:    user:password that is demanded, in bytes; None accepts any
     parse_txs: set to False for blocks whose transactions are no transactions
     """
 
@@ -161,6 +162,7 @@ class FakeNode:
         self._new_block = asyncio.Event()
         self.gate = asyncio.Event()
         self.gate.set()
+        self.login = None
         self.authorizations = []  # user:password of each HTTP request
         self.calls = []  # (method, params) in order of arrival
         self.bodies = []  # parsed JSON of each HTTP request
@@ -494,6 +496,8 @@ class FakeNode:
                 await asyncio.sleep(self.delay)
             await self.gate.wait()
             fault = self._faults.popleft() if self._faults else self._lasting_fault
+            if self.login is not None and base64.b64decode(auth) != self.login:
+                fault = Fault.UNAUTHORIZED
             if self.threads is None:
                 return await self._respond(writer, body, fault)
             async with self.threads:

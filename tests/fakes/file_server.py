@@ -84,7 +84,7 @@ async def send(server, writer, data):
 
 
 async def serve(server, path, headers, writer, *, limit=None):
-    """Serve a file, or only ``limit`` bytes of what was requested."""
+    """Serve a file, or only the first ``limit`` of the bytes requested."""
     file = server.folder / path
     if not file.is_file():
         writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")

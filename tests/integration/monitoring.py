@@ -118,8 +118,9 @@ listen electrum
 """
 
     def __init__(self, folder, server_port, metrics_port):
-        program = parts.haproxy()
-        require(program, "HAProxy is not there: make parts")
+        found = parts.haproxy()
+        require(found, "HAProxy is not there: make parts")
+        program, environment = found
         folder.mkdir()
         self.port = free_port()
         config = folder / "haproxy.cfg"
@@ -132,7 +133,9 @@ listen electrum
             )
         )
         command = [program, "-W", "-db", "-f", str(config)]
-        self.child = Child("haproxy", command, folder=folder, env=parts.haproxy_env())
+        self.child = Child(
+            "haproxy", command, folder=folder, env={"PATH": "/usr/bin:/bin"} | environment
+        )
 
     def __enter__(self):
         return self

@@ -240,7 +240,7 @@ def unit_here(tmp_path):
     """The unit as it would be on this machine."""
     require(shutil.which("systemd-analyze"), "systemd-analyze is not installed")
     text = (CONTRIB / "systemd" / "electrumx.service").read_text()
-    command = unit_settings()["ExecStart"]
+    command = unit_settings()["ExecStart"].split()[0]
     path = tmp_path / "electrumx.service"
     path.write_text(text.replace(command, sys.executable))
     return path
@@ -678,7 +678,7 @@ def test_the_pi_s_installer_requests_its_packages(short_tmp):
 
     update, install, _check, venv, pip, electrumx = calls.read_text().splitlines()
     assert update == "sudo apt-get update"
-    assert {"python3-venv", "build-essential", "libssl-dev"} <= set(install.split())
+    assert {"python3-venv", "python3-dev", "build-essential"} <= set(install.split())
     assert venv == f"python3 -m venv {short_tmp}/electrumx-venv"
     assert pip.endswith("pip install --upgrade pip")
     assert electrumx.endswith(f"pip install {REPOSITORY}[uvloop]")

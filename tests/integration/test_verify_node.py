@@ -143,7 +143,7 @@ def test_a_backup_made_while_blocks_arrive_serves_elsewhere(
     ).groups()
     assert 130 <= int(height.replace(",", "")) <= litecoind.height()
     assert float(pause) < 5
-    assert sorted(os.listdir(target)) == ["COIN", "hist", "meta", "utxo"]
+    assert sorted(os.listdir(target)) == ["COIN", "hist", "manifest.json", "meta", "utxo"]
     server.wait_log("backup: height")
 
     refusal = rpc(server, "backup", str(target), status=1)

@@ -9,6 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from electrumx.lib.header_hashes import WORKING_PACKAGES
 from tests.conftest import REPOSITORY
 
 if sys.version_info >= (3, 11):
@@ -125,8 +126,24 @@ def test_the_image_has_the_tested_versions_and_a_hash_for_each():
     assert [name for name in tested if not tested[name].contains(locked[name])] == []
 
 
+def test_the_extras_of_header_hashes_are_the_packages_that_plain_pip_makes_work(project):
+    extras = project["optional-dependencies"]
+    named = names(Requirement(text) for extra in ("x11", "groestl") for text in extras[extra])
+
+    assert named == {canonicalize_name(package) for package in WORKING_PACKAGES}
+
+
+def test_every_package_of_a_header_hash_is_in_the_manual():
+    source = (REPOSITORY / "electrumx" / "lib" / "header_hashes" / "__init__.py").read_text()
+    page = (REPOSITORY / "docs" / "features.rst").read_text()
+    packages = re.findall(r'package="([\w-]+)"', source)
+
+    assert len(packages) > 10
+    assert [package for package in packages if f"``{package}``" not in page] == []
+
+
 def test_a_plain_installation_has_one_engine_and_a_wheel_for_it(project):
-    """plyvel has wheels for Linux on x86-64 alone, plyvel-next from 3.12 on, rocksdict all."""
+    """plyvel has wheels for Linux on x86-64 alone, plyvel-next from 3.12 on, rocksdict all of these."""
     engines = {"plyvel", "plyvel-next", "rocksdict"}
     platforms = [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"), ("win32", "AMD64")]
     for minor in range(10, 15):

@@ -14,7 +14,9 @@ The index holds unflushed data:
   against 205 of a Python dictionary of bytes.  An entry is *new*, to be written, or *written*: on
   disk, or in the flush in progress.  Written ones save a look-up when they are spent;
   :meth:`FastIndex.evict_written` drops the oldest;
-- the spent UTXOs that are on disk (24 bytes each), to be deleted there, and a set of their hashes
+- the numbers of the entries that became new, while they are few: a flush of one block then
+  need not look at every entry;
+- the spent UTXOs that are on disk (24 bytes each), to be deleted there, and a set of their rows
   that shows whether a row on disk is already spent;
 - the history of all that (:class:`FastHistory`).
 
@@ -74,11 +76,24 @@ cdef enum:
     WRITTEN = 1
     # number of buckets by age
     AGES = 4096
+    # new entries are noted while they are less than one in so many of all, and some more
+    FEW_NEWS = 4
+    MANY_NEWS = 4096
     # first bytes of the keys, ``h`` and ``u``
     OUTPOINT_PREFIX = 0x68
     UTXO_PREFIX = 0x75
     # offset of an item's number in a record that is sorted
     ORDER_NUMBER = TOUCH_RECORD_LEN - 4
+
+
+# above the five bytes of a tx_num
+cdef uint64_t TAKEN = <uint64_t> 1 << 40
+
+
+cdef struct SpentRow:
+    # tx_hash[:4] and txout_idx LE4; tx_num LE5, and a bit above it that shows that a slot is taken
+    uint64_t head
+    uint64_t tail
 
 
 cdef struct Entry:
@@ -117,6 +132,13 @@ cdef inline void write_keys(uint8_t *item, const Entry *entry) noexcept nogil:
     memcpy(item + TXNUM_LEN, entry.utxo, HASHX_LEN)
 
 
+cdef inline void fill_entry(Entry *entry, const uint8_t *output, uint64_t tx_num) noexcept nogil:
+    """Set the UTXO of an output of a transaction."""
+    memcpy(entry.utxo, output, HASHX_LEN)
+    memcpy(entry.utxo + HASHX_LEN, &tx_num, TXNUM_LEN)
+    memcpy(entry.utxo + UTXO_VALUE, output + HASHX_LEN, VALUE_LEN)
+
+
 cdef bint order_by(Array *order, Array *items, size_t length, size_t at) noexcept nogil:
     """List the numbers of items, sorted by their eleven bytes at ``at``."""
     cdef size_t n
@@ -148,12 +170,14 @@ cdef inline uint32_t coinbase_output_count(FastBlock block) noexcept:
     return 0 if not block.tx_count or first.spends else first.outputs
 
 
-cdef bint has_row(Array *deletes, const uint8_t *row) noexcept nogil:
-    cdef size_t n
-    for n in range(deletes.count):
-        if memcmp(deletes.data + DELETE_LEN * n, row, ROW_ID_LEN) == 0:
-            return True
-    return False
+cdef inline SpentRow spent_row(const uint8_t *row) noexcept nogil:
+    """Return the row of an outpoint from tx_hash[:4], txout_idx LE4, tx_num LE5."""
+    cdef SpentRow result
+    result.head = load8(row)
+    result.tail = 0
+    memcpy(&result.tail, row + ROW_ID_LEN - TXNUM_LEN, TXNUM_LEN)
+    result.tail |= TAKEN
+    return result
 
 
 cdef class FastIndex:
@@ -172,9 +196,14 @@ cdef class FastIndex:
     cdef uint64_t slot_mask
     cdef uint64_t seed
     cdef Array deletes
-    # hashes of rows on disk that are spent; 0 is free
-    cdef uint64_t *spent
+    # rows on disk that are spent; one of zeros is free.  Rows of a flush stay there after its end, when
+    # they are no longer on disk, until the thread that indexes drops them
+    cdef SpentRow *spent
     cdef uint64_t spent_mask
+    cdef bint spent_stale
+    # numbers of entries that became new; lost when they are too many
+    cdef Array news
+    cdef bint news_lost
     # arrays that the flush in progress writes
     cdef readonly bint utxos_frozen
     cdef Array frozen_utxos
@@ -185,7 +214,8 @@ cdef class FastIndex:
         self.entries = NULL
         self.used = self.room = self.freed = self.utxo_count = self.new_count = 0
         self.slots, self.spent = NULL, NULL
-        self.utxos_frozen = False
+        self.utxos_frozen = self.news_lost = self.spent_stale = False
+        memset(&self.news, 0, sizeof(Array))
         memset(&self.deletes, 0, sizeof(Array))
         memset(&self.frozen_utxos, 0, sizeof(Array))
         memset(&self.frozen_deletes, 0, sizeof(Array))
@@ -197,7 +227,7 @@ cdef class FastIndex:
         """Allocate the smallest tables, empty."""
         self.slot_mask = self.spent_mask = (1 << 12) - 1
         self.slots = <uint32_t *> calloc(self.slot_mask + 1, sizeof(uint32_t))
-        self.spent = <uint64_t *> calloc(self.spent_mask + 1, sizeof(uint64_t))
+        self.spent = <SpentRow *> calloc(self.spent_mask + 1, sizeof(SpentRow))
         if self.slots == NULL or self.spent == NULL:
             raise MemoryError
         return 0
@@ -206,6 +236,7 @@ cdef class FastIndex:
         free(self.entries)
         free(self.slots)
         free(self.spent)
+        release(&self.news)
         release(&self.deletes)
         release(&self.frozen_utxos)
         release(&self.frozen_deletes)
@@ -284,7 +315,20 @@ cdef class FastIndex:
             self.new_count -= 1
         if mark == NEW:
             self.new_count += 1
+            self.note_new(<uint32_t> (entry - self.entries))
         entry.mark = mark
+
+    cdef inline void note_new(self, uint32_t number) noexcept nogil:
+        """Note the number of an entry that becomes new, unless they are too many."""
+        if self.news_lost:
+            return
+        if self.news.count * FEW_NEWS > self.utxo_count + MANY_NEWS or not grow(
+                &self.news, sizeof(uint32_t), 1):
+            self.news_lost = True
+            release(&self.news)
+            return
+        (<uint32_t *> self.news.data)[self.news.count] = number
+        self.news.count += 1
 
     cdef void remove(self, uint64_t slot) noexcept nogil:
         """Free an entry, and close the gap that its slot leaves in the run of probes."""
@@ -309,52 +353,60 @@ cdef class FastIndex:
 
     # rows on disk that are spent
 
-    cdef inline uint64_t spent_hash(self, const uint8_t *row) noexcept nogil:
-        """Hash tx_hash[:4], txout_idx LE4, tx_num LE5; never 0."""
-        cdef uint64_t tail = 0
-        memcpy(&tail, row + ROW_ID_LEN - TXNUM_LEN, TXNUM_LEN)
-        return mix(load8(row) ^ self.seed ^ mix(tail)) | 1
+    cdef inline uint64_t spent_slot(self, const SpentRow *row, uint64_t mask) noexcept nogil:
+        """Return the slot where the search for a row begins."""
+        return mix(row.head ^ self.seed ^ mix(row.tail)) & mask
 
     cdef bint note_spent(self, const uint8_t *row) noexcept nogil:
-        cdef uint64_t *bigger
-        cdef uint64_t size, n, slot, value
+        cdef SpentRow *bigger
+        cdef uint64_t size, n, slot
+        self.drop_stale()
         if 2 * (self.deletes.count + self.frozen_deletes.count + 1) > self.spent_mask:
             size = 2 * (self.spent_mask + 1)
-            bigger = <uint64_t *> calloc(size, sizeof(uint64_t))
+            bigger = <SpentRow *> calloc(size, sizeof(SpentRow))
             if bigger == NULL:
                 return False
             for n in range(self.spent_mask + 1):
-                value = self.spent[n]
-                if value:
-                    slot = value >> 1 & (size - 1)
-                    while bigger[slot]:
+                if self.spent[n].tail:
+                    slot = self.spent_slot(&self.spent[n], size - 1)
+                    while bigger[slot].tail:
                         slot = (slot + 1) & (size - 1)
-                    bigger[slot] = value
+                    bigger[slot] = self.spent[n]
             free(self.spent)
             self.spent, self.spent_mask = bigger, size - 1
         self.put_spent(row)
         return True
 
+    cdef inline void drop_stale(self) noexcept nogil:
+        """Keep only the rows that are still to be deleted, after a flush has ended."""
+        cdef size_t k
+        if not self.spent_stale:
+            return
+        self.spent_stale = False
+        memset(self.spent, 0, (self.spent_mask + 1) * sizeof(SpentRow))
+        for k in range(self.deletes.count):
+            self.put_spent(self.deletes.data + DELETE_LEN * k)
+
     cdef void put_spent(self, const uint8_t *row) noexcept nogil:
         """Note a row; room was allocated."""
-        cdef uint64_t value = self.spent_hash(row)
-        cdef uint64_t slot = value >> 1 & self.spent_mask
-        while self.spent[slot]:
+        cdef SpentRow value = spent_row(row)
+        cdef uint64_t slot = self.spent_slot(&value, self.spent_mask)
+        while self.spent[slot].tail:
             slot = (slot + 1) & self.spent_mask
         self.spent[slot] = value
 
     def __contains__(self, bytes key not None):
         """Return whether the ``h`` row with this key, 14 bytes, is spent but still on disk."""
-        cdef const uint8_t *row = <const uint8_t *> PyBytes_AS_STRING(key) + 1
-        cdef uint64_t value, slot
+        cdef SpentRow value
+        cdef uint64_t slot
         if PyBytes_GET_SIZE(key) != OUTPOINT_KEY_LEN:
             return False
-        value = self.spent_hash(row)
-        slot = value >> 1 & self.spent_mask
-        while self.spent[slot]:
-            if self.spent[slot] == value:
-                # Equal hashes are nearly always equal rows; the lists decide.
-                return has_row(&self.deletes, row) or has_row(&self.frozen_deletes, row)
+        self.drop_stale()
+        value = spent_row(<const uint8_t *> PyBytes_AS_STRING(key) + 1)
+        slot = self.spent_slot(&value, self.spent_mask)
+        while self.spent[slot].tail:
+            if self.spent[slot].head == value.head and self.spent[slot].tail == value.tail:
+                return True
             slot = (slot + 1) & self.spent_mask
         return False
 
@@ -569,9 +621,7 @@ cdef class FastIndex:
             if entry == NULL:
                 return False
             self.mark(entry, NEW)
-            memcpy(entry.utxo, output, HASHX_LEN)
-            memcpy(entry.utxo + HASHX_LEN, &tx_num, TXNUM_LEN)
-            memcpy(entry.utxo + UTXO_VALUE, output + HASHX_LEN, VALUE_LEN)
+            fill_entry(entry, output, tx_num)
             add_record(&self.history.records, output, tx_num)
         return True
 
@@ -623,7 +673,8 @@ cdef class FastIndex:
         """Bytes of memory that UTXOs and deletes take, frozen or not."""
         return (self.room * sizeof(Entry) + (self.slot_mask + 1) * sizeof(uint32_t)
                 + (self.deletes.room + self.frozen_deletes.room) * DELETE_LEN
-                + self.frozen_utxos.room * FROZEN_LEN + (self.spent_mask + 1) * sizeof(uint64_t))
+                + self.frozen_utxos.room * FROZEN_LEN + self.news.room * sizeof(uint32_t)
+                + (self.spent_mask + 1) * sizeof(SpentRow))
 
     def freeze_utxos(self):
         """Freeze UTXOs and deletes for a flush, until :meth:`clear_utxos`.
@@ -638,32 +689,45 @@ cdef class FastIndex:
             raise MemoryError
         self.utxos_frozen = True
 
+    cdef inline void freeze_entry(self, uint32_t number) noexcept nogil:
+        """Copy an entry in use to the frozen UTXOs, if it is new."""
+        cdef Entry *entry = &self.entries[number]
+        cdef uint8_t *frozen
+        if entry.mark != NEW:
+            return
+        frozen = self.frozen_utxos.data + FROZEN_LEN * self.frozen_utxos.count
+        write_keys(frozen, entry)
+        memcpy(frozen + DELETE_LEN, entry.utxo + UTXO_VALUE, VALUE_LEN)
+        self.frozen_utxos.count += 1
+        entry.mark = WRITTEN
+
     cdef bint freeze_new(self) noexcept nogil:
         cdef uint64_t n
-        cdef Entry *entry
-        cdef uint8_t *frozen
+        cdef uint32_t number
         cdef size_t k
         # Not larger than necessary: it is held for as long as a flush takes.
         self.frozen_utxos.data = <uint8_t *> realloc(NULL, (<size_t> self.new_count + 1) * FROZEN_LEN)
         if self.frozen_utxos.data == NULL:
             return False
         self.frozen_utxos.room = self.new_count + 1
-        for n in range(self.slot_mask + 1):
-            if not self.slots[n]:
-                continue
-            entry = &self.entries[self.slots[n] - 1]
-            if entry.mark != NEW:
-                continue
-            frozen = self.frozen_utxos.data + FROZEN_LEN * self.frozen_utxos.count
-            write_keys(frozen, entry)
-            memcpy(frozen + DELETE_LEN, entry.utxo + UTXO_VALUE, VALUE_LEN)
-            self.frozen_utxos.count += 1
-            entry.mark = WRITTEN
+        if self.news_lost:
+            for n in range(self.slot_mask + 1):
+                if self.slots[n]:
+                    self.freeze_entry(self.slots[n] - 1)
+        else:
+            for n in range(self.news.count):
+                number = (<uint32_t *> self.news.data)[n]
+                # It may have been freed since, and taken again by another.
+                if self.slots[self.find_slot(self.entries[number].outpoint)] == number + 1:
+                    self.freeze_entry(number)
+        self.news_lost = False
+        release(&self.news)
         self.new_count = 0
         self.frozen_deletes = self.deletes
         memset(&self.deletes, 0, sizeof(Array))
-        # Deleted rows are no longer on disk, so they need no hashes.
-        memset(self.spent, 0, (self.spent_mask + 1) * sizeof(uint64_t))
+        # Rows deleted before are no longer on disk.
+        self.spent_stale = False
+        memset(self.spent, 0, (self.spent_mask + 1) * sizeof(SpentRow))
         for k in range(self.frozen_deletes.count):
             self.put_spent(self.frozen_deletes.data + DELETE_LEN * k)
         return True
@@ -723,8 +787,12 @@ cdef class FastIndex:
         return 0
 
     def clear_utxos(self):
-        """Free the frozen UTXOs and deletes: they are on disk."""
+        """Free the frozen UTXOs and deletes: they are on disk.
+
+        Beside another thread that indexes, whose set of spent rows this leaves alone.
+        """
         self.utxos_frozen = False
+        self.spent_stale = True
         release(&self.frozen_utxos)
         release(&self.frozen_deletes)
 
@@ -739,7 +807,7 @@ cdef class FastIndex:
         if not self.deletes.count and self.spent_mask >= 1 << 12:
             free(self.spent)
             self.spent_mask = (1 << 12) - 1
-            self.spent = <uint64_t *> calloc(self.spent_mask + 1, sizeof(uint64_t))
+            self.spent = <SpentRow *> calloc(self.spent_mask + 1, sizeof(SpentRow))
             if self.spent == NULL:
                 raise MemoryError
         if self.utxo_count - self.new_count <= keep and keep:
@@ -804,4 +872,94 @@ cdef class FastIndex:
         self.used = self.utxo_count = count
         self.room = count + 1
         self.freed = 0
+        # Entries have other numbers now.
+        self.news_lost = self.new_count != 0
+        release(&self.news)
         return True
+
+    # UTXOs of recent blocks
+
+    @property
+    def written_bytes(self):
+        """Bytes that entries take which are on disk."""
+        return <size_t> (self.utxo_count - self.new_count) * (sizeof(Entry) + 8)
+
+    def note_committed(self, FastBlock block not None, uint64_t first_tx_num, bint after_genesis,
+                       bint any_order):
+        """Put the UTXOs of a block that is on disk, and drop those that it spends.
+
+        For an index of its own, which takes consecutive blocks up to the tip, and which then
+        :meth:`adopt` takes over.
+        """
+        cdef uint8_t rule = SPENDABLE_GENESIS if after_genesis else SPENDABLE_LEGACY
+        cdef bint done
+        with nogil:
+            done = self.note_block(block, first_tx_num, rule, any_order)
+        if not done:
+            raise MemoryError
+
+    cdef bint note_block(self, FastBlock block, uint64_t first_tx_num, uint8_t rule,
+                         bint any_order) noexcept nogil:
+        cdef TxShape *shapes = <TxShape *> block.shapes.data
+        cdef size_t spend = 0
+        cdef size_t output = 0
+        cdef size_t k
+        cdef uint32_t n
+        for n in range(block.tx_count):
+            if not any_order:
+                for k in range(spend, spend + shapes[n].spends):
+                    self.drop_known(block.spends.data + OUTPOINT_LEN * k)
+                spend += shapes[n].spends
+            if not self.note_outputs(block, n, output, shapes[n].outputs, first_tx_num + n, rule):
+                return False
+            output += shapes[n].outputs
+        if any_order:
+            for k in range(block.spends.count):
+                self.drop_known(block.spends.data + OUTPOINT_LEN * k)
+        return True
+
+    cdef void drop_known(self, const uint8_t *outpoint) noexcept nogil:
+        cdef uint64_t slot = self.find_slot(outpoint)
+        if self.slots[slot]:
+            self.remove(slot)
+
+    cdef bint note_outputs(self, FastBlock block, uint32_t tx, size_t first, uint32_t count,
+                           uint64_t tx_num, uint8_t rule) noexcept nogil:
+        cdef uint8_t outpoint[OUTPOINT_LEN]
+        cdef const uint8_t *output
+        cdef Entry *entry
+        cdef uint32_t idx
+        memcpy(outpoint, block.hashes.data + HASH_LEN * tx, HASH_LEN)
+        for idx in range(count):
+            output = block.outputs.data + OUTPUT_LEN * (first + idx)
+            if not output[OUTPUT_FLAGS] & rule:
+                continue
+            memcpy(outpoint + HASH_LEN, &idx, TXOUT_IDX_LEN)
+            entry = self.put(outpoint)
+            if entry == NULL:
+                return False
+            fill_entry(entry, output, tx_num)
+        return True
+
+    def adopt(self, FastIndex other not None):
+        """Put the UTXOs of another index, which are all on disk, as written ones.
+
+        Both are at the same tip, and nothing here waits to be written.
+        """
+        cdef uint64_t n
+        cdef Entry *entry
+        cdef Entry *mine
+        cdef bint done = True
+        assert not self.new_count and not self.deletes.count and not self.utxos_frozen
+        with nogil:
+            for n in range(other.slot_mask + 1):
+                if not other.slots[n]:
+                    continue
+                entry = &other.entries[other.slots[n] - 1]
+                mine = self.put(entry.outpoint)
+                if mine == NULL:
+                    done = False
+                    break
+                memcpy(mine.utxo, entry.utxo, UNDO_ITEM_LEN)
+        if not done:
+            raise MemoryError

@@ -35,6 +35,15 @@ def flush_due(use: CacheUse, limit: int) -> bool | None:
     return use.unwritten >= limit * 2 // 5 or use.history < limit // 5
 
 
+#: bytes of known UTXOs at the tip, at most: about a week of Bitcoin's
+MOST_KNOWN_BYTES = 200_000_000
+
+
+def known_bytes_to_keep(limit: int) -> int:
+    """Return how much of the UTXOs that are on disk may stay cached once the chain is caught up with."""
+    return min(limit // 5, MOST_KNOWN_BYTES)
+
+
 def written_bytes_to_keep(limit: int) -> int:
     """Return how much of the UTXOs that are on disk may stay cached when UTXOs are flushed."""
     return limit // 3

@@ -17,13 +17,14 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol, cast
 
 from electrumx.lib.coins import Block, Coin
+from electrumx.lib.errors import DeserializeError
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.block_processor.block_parser import (
     ParsedBlock,
     spend_counts_of,
     spent_outpoints_of,
 )
-from electrumx.server.block_processor.compiled_indexer import CompiledIndex
+from electrumx.server.block_processor.compiled_indexer import CompiledIndex, RecentUTXOs
 from electrumx.server.block_processor.errors import ChainError, UndoMissingError, UnfitBlockError
 from electrumx.server.block_processor.indexer import HashX, ParsedTx, Unspendable
 from electrumx.server.block_processor.strategies import Strategy
@@ -66,8 +67,12 @@ class ChainState:
         daemon_height: Callable[[], int | None],
         logger: logging.Logger,
         steps: BlockSteps | None = None,
+        *,
+        known_bytes: int = 0,
     ):
         """``compiled``: the Cython implementation, if that is used to index blocks.
+
+        It keeps ``known_bytes`` of UTXOs that are on disk when everything is flushed.
 
         ``daemon_height`` returns the daemon's height where it is known.  ``steps`` replaces
         :meth:`advance_txs` and :meth:`backup_txs`.
@@ -80,11 +85,14 @@ class ChainState:
         self._strategy = strategy
         self._daemon_height = daemon_height
         self._steps = steps or self
+        self._known_bytes = known_bytes
 
         #: held while this state, or the disk, is being changed
         self.lock = asyncio.Lock()
         #: whether the daemon's chain was caught up with, and the database is open for serving
         self.caught_up = False
+        # Whether the scripts that blocks touch are recorded, for clients
+        self._tracks_touched = False
 
         # Of the block processed last.
         self.height = -1
@@ -92,7 +100,7 @@ class ChainState:
         self.tx_count = 0
         #: hashXs touched and not yet reported
         self.touched: set[bytes] = set()
-        #: records of ``wire_rows``: the scripts that the blocks indexed last touched, once caught up
+        #: records of ``wire_rows``: the scripts that the blocks indexed last touched, if tracked
         self.records = b""
         self._new_records: list[bytes] = []
         #: how the scripts of the block being indexed are hashed
@@ -113,8 +121,13 @@ class ChainState:
         self.tx_count = self._db.db_tx_count
 
     def set_caught_up(self) -> None:
-        """Record the scripts that blocks touch from now on, for clients."""
+        """Note that the chain is caught up with."""
         self.caught_up = True
+        self.track_touched()
+
+    def track_touched(self) -> None:
+        """Record the scripts that blocks touch from now on, for clients."""
+        self._tracks_touched = True
 
     def take_touched(self) -> set[bytes]:
         """Return the hashXs touched since this was last called."""
@@ -142,7 +155,7 @@ class ChainState:
             self.headers.append(block.header)
         self.height = height
         self.tip = self.coin.header_hash(blocks[-1].header)
-        if self.caught_up:
+        if self._tracks_touched:
             if self.compiled:
                 self.records = self.compiled.new_records()
             else:
@@ -180,7 +193,7 @@ class ChainState:
             txs, self.tx_count, self.utxo_cache, self._hashX_from_script, is_unspendable
         )
         self._db.history.add_unflushed(hashXs_by_tx, self.tx_count)
-        if self.caught_up:
+        if self._tracks_touched:
             self._new_records += wire_rows.make_records(hashXs_by_tx, self.tx_count)
         self.tx_count += len(txs)
         return undo_info
@@ -215,6 +228,9 @@ class ChainState:
         """
         # Whatever may be missing is read before anything is changed.
         undo_infos = [self.read_undo_items(self.height - n) for n in range(len(blocks))]
+        if self.compiled:
+            # Whatever it knows of UTXOs may be of blocks that are undone.
+            self.compiled.evict_written(0)
         touched: set[bytes] = set()
         for block, undo_info in zip(blocks, undo_infos, strict=True):
             touched |= self._undo_block(block, undo_info)
@@ -307,5 +323,33 @@ class ChainState:
         if not self.undo_infos:
             self.undo_bytes = 0
             if self.compiled:
-                # Blocks may be undone next, or clients be served: all of it is on disk.
-                self.compiled.evict_written(0)
+                self.compiled.keep_written(self._known_bytes)
+
+    # -- UTXOs of recent blocks
+
+    def _tx_count_below(self, height: int) -> int:
+        """Return the number of transactions below a committed height."""
+        return self._db.tx_counts[height - 1] if height else 0
+
+    def note_recent(self, recent: RecentUTXOs, first: int, last: int) -> None:
+        """Note the blocks of committed heights that are kept on disk, as far as they are sound.
+
+        Where one is not, only those above it are known.
+        """
+        assert self.compiled
+        for height in range(first, last + 1):
+            try:
+                block = self.compiled.parse(self._db.read_raw_block(height), height)
+            except (OSError, DeserializeError):
+                recent.clear()
+                continue
+            if block.header != self._db.files.read_headers(height, 1):
+                recent.clear()
+                continue
+            recent.note(block, self._tx_count_below(height), height, self._known_bytes)
+
+    def adopt_recent(self, recent: RecentUTXOs) -> None:
+        """Take over the UTXOs of the blocks up to the tip.  Lock held; everything is flushed."""
+        assert self.compiled
+        self.compiled.adopt(recent)
+        self.compiled.keep_written(self._known_bytes)

@@ -19,6 +19,7 @@ from electrumx.lib.coins.mixins import CashTokensMixin
 from electrumx.lib.tx import Deserializer, DeserializerLitecoin, DeserializerSegWit
 from electrumx.lib.util import chunks
 from electrumx.server.block_processor.errors import utxo_not_found
+from electrumx.server.db.utxo_lookup import row_order
 from electrumx.server.storage.schema import UTXORow
 
 if TYPE_CHECKING:
@@ -117,6 +118,29 @@ class CompiledDeletes:
         self._index.clear_utxos()
 
 
+class RecentUTXOs:
+    """The UTXOs of recent blocks, all of which are on disk, in an index of its own.
+
+    Blocks are noted in their order; when those up to the tip are, a :class:`CompiledIndex` adopts it.
+    """
+
+    def __init__(self, owner: "CompiledIndex"):
+        self._owner = owner
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        assert compiled
+        self.index = compiled.FastIndex()
+
+    def note(self, block: "FastBlock", first_tx_num: int, height: int, most_bytes: int) -> None:
+        """Note a block; the oldest UTXOs are dropped where they take more than ``most_bytes``."""
+        after_genesis = height >= self._owner.genesis_activation
+        self.index.note_committed(block, first_tx_num, after_genesis, self._owner.any_order)
+        if self.index.written_bytes > most_bytes:
+            self.index.evict_written(most_bytes * 3 // 4)
+
+
 class CompiledIndex:
     """Parses blocks and indexes them; has UTXOs and history until they are flushed."""
 
@@ -143,7 +167,8 @@ class CompiledIndex:
         self._parse_block = parser.parse_block
         self._coin = coin
         self._tx_format = tx_format
-        self._any_order = any_order
+        self.any_order = any_order
+        self.genesis_activation = coin.GENESIS_ACTIVATION
         self._lookup = lookup
         self._tokens_from = tokens_from
 
@@ -179,7 +204,7 @@ class CompiledIndex:
     def _fetch(self, outpoints: list[bytes], *, exact: bool) -> None:
         """Read those UTXOs that are on disk, in the order of their keys."""
         index = self.index
-        outpoints.sort(key=_row_order)
+        outpoints.sort(key=row_order)
         for part in chunks(outpoints, self.LOOKED_UP_AT_ONCE):
             rows = self._lookup(part, index, exact=exact)
             for outpoint, row in zip(part, rows, strict=True):
@@ -189,9 +214,9 @@ class CompiledIndex:
 
     def advance(self, block: "FastBlock", first_tx_num: int, height: int) -> bytes:
         """Index a block passed to :meth:`prepare`; return its undo items, joined."""
-        after_genesis = height >= self._coin.GENESIS_ACTIVATION
+        after_genesis = height >= self.genesis_activation
         try:
-            undo: bytes = self.index.advance(block, first_tx_num, after_genesis, self._any_order)
+            undo: bytes = self.index.advance(block, first_tx_num, after_genesis, self.any_order)
         except KeyError as e:
             outpoint = e.args[0]
             raise utxo_not_found(outpoint[:32], int.from_bytes(outpoint[32:], "little")) from None
@@ -222,6 +247,22 @@ class CompiledIndex:
         """
         self.index.evict_written(keep_bytes)
 
+    def keep_written(self, most_bytes: int) -> None:
+        """Drop the oldest UTXOs that are on disk if they take more than ``most_bytes``.
+
+        Then a quarter of them goes, so that this is seldom due.  Not while a flush is in progress.
+        """
+        full = self.index.written_bytes > most_bytes
+        self.index.evict_written(most_bytes * 3 // 4 if full else most_bytes)
+
+    def recent(self) -> "RecentUTXOs":
+        """Return an empty index of the UTXOs of recent blocks."""
+        return RecentUTXOs(self)
+
+    def adopt(self, recent: "RecentUTXOs") -> None:
+        """Take over the UTXOs of the blocks up to the tip, all of which are on disk."""
+        self.index.adopt(recent.index)
+
     # The methods of PendingHistory.
 
     def history_memsize(self) -> int:
@@ -241,6 +282,11 @@ class CompiledIndex:
         """Sort the history by script, before rows are put."""
         self._history.sort()
 
+    def packed_hashXs(self) -> bytes:
+        """Return the hashXs of the scripts that have history to be flushed, joined, once it is sorted."""
+        hashXs: bytes = self._history.packed_hashXs()
+        return hashXs
+
     def put_history(
         self, put: Callable[[bytes, bytes], None], flush_id: bytes, max_bytes: int
     ) -> int:
@@ -255,8 +301,3 @@ class CompiledIndex:
         """Return the hashXs touched since the last call, as records of ``wire_rows``."""
         records: bytes = self._history.new_records()
         return records
-
-
-def _row_order(outpoint: bytes) -> bytes:
-    """Sort as the ``h`` rows are: by four bytes of the hash, then by the index."""
-    return outpoint[:4] + outpoint[32:]

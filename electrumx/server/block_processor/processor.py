@@ -45,6 +45,7 @@ from electrumx.lib.log_text import printable
 from electrumx.lib.tasks import wait_for_event
 from electrumx.server.block_processor.block_parser import BlockParser, ParsedBlock
 from electrumx.server.block_processor.bulk_sync_task import BulkSyncTask
+from electrumx.server.block_processor.cache_policy import known_bytes_to_keep
 from electrumx.server.block_processor.chain_state import ChainState
 from electrumx.server.block_processor.compaction_tasks import (
     EngineCompactionTask,
@@ -64,6 +65,7 @@ from electrumx.server.block_processor.reorg import ReorgFinder
 from electrumx.server.block_processor.strategies import InOrderStrategy, Strategy
 from electrumx.server.block_processor.sync_progress import SyncProgress
 from electrumx.server.block_processor.tip_reporter import TipReporter
+from electrumx.server.block_processor.warm_up import WarmUp
 from electrumx.server.daemon.client import Daemon, DaemonError
 from electrumx.server.daemon.jsonrpc import pulse
 from electrumx.server.daemon.responses import in_parts
@@ -72,6 +74,9 @@ from electrumx.server.env import Env
 from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.runtime.server_state import IndexProgress
+
+# While clients are served from an index that is behind, it is committed so often, in seconds.
+COMMIT_SECS = 10.0
 
 __all__ = ["BlockProcessor", "ChainError", "ParsedBlock", "Prefetcher", "UndoMissingError"]
 
@@ -96,7 +101,15 @@ class BlockProcessor:
         self.strategy = strategy = self.make_strategy()
         compiled = self._make_compiled_index(strategy)
         self.state = ChainState(
-            coin, db, env.reorg_limit, strategy, compiled, height, logger, steps=self
+            coin,
+            db,
+            env.reorg_limit,
+            strategy,
+            compiled,
+            height,
+            logger,
+            steps=self,
+            known_bytes=known_bytes_to_keep(env.cache_MB * 1_000_000),
         )
         self.parser = BlockParser(compiled.parse if compiled else coin.block)
         self.progress = SyncProgress(coin, self.state, env.cache_MB, height, logger)
@@ -113,6 +126,7 @@ class BlockProcessor:
         self.bulk_sync = BulkSyncTask(env, db, daemon, self.state, strategy)
         self.row_compaction = RowCompactionTask(db, self.flush_scheduler)
         self.engine_compaction = EngineCompactionTask(db, self.state.lock, logger)
+        self.warm_up = WarmUp(db, self.state, self.flush_scheduler, logger)
 
         self.blocks_event = asyncio.Event()
         self.poll_secs = env.daemon_poll_interval_blocks_msec / 1000
@@ -127,8 +141,8 @@ class BlockProcessor:
         self._incoherent = False
         #: whether the daemon's chain was seen to differ from ours, at our height or below
         self._reorg_seen = False
-        #: whether the database was opened
-        self._opened = False
+        #: set when the database is open
+        self.opened_event = asyncio.Event()
         #: number of blocks that the operator asked to replace
         self._forced_reorg: int | None = None
 
@@ -192,7 +206,7 @@ class BlockProcessor:
 
     def index_progress(self) -> IndexProgress | None:
         """Return how far the index is; None while the database is not open."""
-        if not self._opened:
+        if not self.opened_event.is_set():
             return None
         db, bulk = self.db, self.bulk_sync.progress
         if bulk is not None:
@@ -267,6 +281,7 @@ class BlockProcessor:
             asyncio.ensure_future(self._watch_tip()),
             asyncio.ensure_future(self.reports.run()),
             asyncio.ensure_future(self.row_compaction.run()),
+            asyncio.ensure_future(self._keep_warm(caught_up_event)),
         ]
         try:
             done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -283,6 +298,12 @@ class BlockProcessor:
             for failure in failures:
                 if isinstance(failure, OperatorError):
                     raise failure
+
+    async def _keep_warm(self, caught_up_event: asyncio.Event) -> None:
+        """Know the UTXOs of recent blocks, once the chain is caught up with."""
+        await caught_up_event.wait()
+        await self.warm_up.run(self.backed_up_event)
+        await asyncio.get_running_loop().create_future()
 
     async def _shut_down(self, failed: bool) -> None:
         """Flush, unless a task failed, and close the database."""
@@ -305,7 +326,19 @@ class BlockProcessor:
         await self.db.open_for_sync(fetch_blocks)
         self.state.read_committed()
         self.progress.start()
-        self._opened = True
+        if self.serves_while_behind():
+            self.state.track_touched()
+            self.flush_scheduler.commit_secs = COMMIT_SECS
+            # The tip of the last run, which clients see until there is another.
+            await self.reports.check()
+        self.opened_event.set()
+
+    def serves_while_behind(self) -> bool:
+        """Return whether clients are served from an index that is complete, but behind the node's.
+
+        Each committed tip is then reported as it is once caught up.
+        """
+        return self.env.serve_always and not self.caught_up and not self.db.first_sync
 
     async def _fetch_blocks(self, hex_hashes: Sequence[str]) -> Sequence[bytes]:
         try:
@@ -438,6 +471,9 @@ class BlockProcessor:
         if state.caught_up:
             self.reports.blocks_advanced(blocks[-1].header)
             pulse(self.advanced_event)
+            await self.reports.check()
+        elif self.serves_while_behind():
+            self.reports.blocks_advanced(blocks[-1].header)
             await self.reports.check()
         self._incoherent = False
         self.reorg_finder.note_followed()

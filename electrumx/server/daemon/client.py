@@ -25,6 +25,7 @@ from electrumx.lib.util import class_logger
 from electrumx.server.daemon.checks import incomplete_indexes, judge_chain, judge_version
 from electrumx.server.daemon.info_cache import InfoCache
 from electrumx.server.daemon.jsonrpc import NodeRPC, pulse
+from electrumx.server.daemon.logins import LoginFiles
 from electrumx.server.daemon.mempool_listing import Listing, listing_of, parse_reply
 from electrumx.server.daemon.responses import (
     BATCH_ITEM,
@@ -116,6 +117,7 @@ class Daemon(NodeRPC):
     url:         comma-separated URLs with user and password; the first is used first
     max_workqueue: most HTTP requests in flight (bitcoind's own queue is 16; a batch is one)
     init_retry, max_retry: first and longest wait between attempts, in seconds
+    login_files: the cookie or password files of URLs without a password
 
     Use as an async context manager, which opens and closes the HTTP session.
     Three events are set and cleared at once, so that waiting for one means waiting for the next
@@ -138,6 +140,7 @@ class Daemon(NodeRPC):
         max_workqueue: int = 10,
         init_retry: float = 0.25,
         max_retry: float = 4.0,
+        login_files: LoginFiles | None = None,
     ) -> None:
         super().__init__(
             class_logger(__name__, self.__class__.__name__),
@@ -146,6 +149,7 @@ class Daemon(NodeRPC):
             max_workqueue=max_workqueue,
             init_retry=init_retry,
             max_retry=max_retry,
+            login_files=login_files,
         )
         self.height_changed = asyncio.Event()
         self.tip_changed = asyncio.Event()
@@ -512,6 +516,23 @@ class Daemon(NodeRPC):
             if hex_hash is not None:
                 raise
             return await self._send_for_dict("gettxoutsetinfo")
+
+    async def sync_target(self) -> int | None:
+        """Return the height of the chain that the node itself still downloads.
+
+        None if it has all of it, and for a node that does not answer this call.
+        """
+        try:
+            info = await self._send_for_dict("getblockchaininfo")
+        except DaemonError as e:
+            self.logger.debug(f"ignoring daemon error: {printable(e)}")
+            return None
+        headers, blocks = info.get("headers"), info.get("blocks")
+        if info.get("initialblockdownload") is not True:
+            return None
+        if not (is_int(headers) and is_int(blocks) and 0 <= blocks < headers < MAX_HEIGHT):
+            return None
+        return int(headers)
 
     async def getindexinfo(self) -> dict[str, Any]:
         """Return the indexes that the node keeps: name to a dict with "synced"."""

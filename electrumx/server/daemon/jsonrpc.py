@@ -34,7 +34,8 @@ from electrumx.lib.errors import OperatorError
 from electrumx.lib.log_text import MAX_LOGGED_TEXT, printable
 from electrumx.server.daemon.byte_budget import ByteBudget
 from electrumx.server.daemon.call_record import CallForbiddenError, CallRecord
-from electrumx.server.daemon.endpoint import Endpoint, endpoint_of, with_encoded_login
+from electrumx.server.daemon.endpoint import Endpoint, endpoint_of, endpoints_of
+from electrumx.server.daemon.logins import Login, LoginFiles
 from electrumx.server.daemon.responses import (
     TOTAL_REPLY_BYTES,
     BoundedResponse,
@@ -61,6 +62,7 @@ from electrumx.server.daemon.retry import (
 
 _Self = TypeVar("_Self", bound="NodeRPC")
 
+HTTP_UNAUTHORIZED = 401
 HTTP_FORBIDDEN = 403
 # Warnings already logged, which are not repeated.
 MAX_LOGGED_ONCE = 1_000
@@ -78,6 +80,10 @@ def _encoded(payload: object) -> str:
     except TypeError:
         # A number that a client gave us, of more than 64 bits
         return json.dumps(payload)
+
+
+class _UnauthorizedError(ServiceRefusedError):
+    """HTTP status 401: the node does not accept the login."""
 
 
 class _LeftOut(NamedTuple):
@@ -107,6 +113,7 @@ class NodeRPC:
     url:         comma-separated URLs with user and password; the first is used first
     max_workqueue: most HTTP requests in flight (bitcoind's own queue is 16; a batch is one)
     init_retry, max_retry: first and longest wait between attempts, in seconds
+    login_files: the cookie or password files of URLs without a password
 
     Use as an async context manager, which opens and closes the HTTP session.
     The event url_changed is set and cleared at once when another URL is in use, so that waiting
@@ -132,6 +139,7 @@ class NodeRPC:
         max_workqueue: int,
         init_retry: float,
         max_retry: float,
+        login_files: LoginFiles | None = None,
     ) -> None:
         self.logger = logger
         self.coin = coin
@@ -146,7 +154,7 @@ class NodeRPC:
         self._check_lock = asyncio.Lock()
         self._logged_once: set[str] = set()
         self.url_changed = asyncio.Event()
-        self.set_url(url)
+        self.set_url(url, login_files)
         self.workqueue_semaphore = asyncio.Semaphore(max_workqueue)
         self.init_retry = init_retry
         self.max_retry = max_retry
@@ -176,32 +184,26 @@ class NodeRPC:
 
     # -- URLs
 
-    def set_url(self, url: str) -> None:
+    def set_url(self, url: str, login_files: LoginFiles | None = None) -> None:
         """Replace the list of nodes by the comma-separated url and use its first.
 
-        Raises OperatorError (CoinError) if any of them is bad; then nothing is changed.
+        ``login_files`` has their logins, where a URL has none.  Raises OperatorError (CoinError) if
+        any of them is bad; then nothing is changed.
         """
-        urls = [with_encoded_login(self.coin.sanitize_url(one)) for one in url.split(",")]
-        endpoints = {one: self._checked_endpoint(one) for one in urls}
+        endpoints = endpoints_of(self.coin, url, login_files or LoginFiles())
+        urls = list(endpoints)
         for n, one in enumerate(urls):
             current = "" if n else " (current)"
             self.logger.info(f"daemon #{n + 1} at {self.logged_url(one)}{current}")
+        # Requests in progress still name a URL of the old list.
+        old = {one: self._endpoints[one] for one in self.urls}
         self.url_index = 0
         self.urls = urls
-        self._endpoints = endpoints
+        self._endpoints = old | endpoints
         # The first one is checked at the start.
         self._unchecked = set(urls if self._started else urls[1:])
         self._left_out = {}
         pulse(self.url_changed)
-
-    def _checked_endpoint(self, url: str) -> Endpoint:
-        """Refuse a URL at once that would only fail, endlessly, when a request is sent."""
-        try:
-            return endpoint_of(url)
-        except ValueError as e:
-            raise OperatorError(
-                f"DAEMON_URL: cannot use daemon URL with host {self.logged_url(url)}: {e}"
-            ) from None
 
     def current_url(self) -> str:
         """Return the URL in use, with its credentials."""
@@ -283,14 +285,34 @@ class NodeRPC:
         """Send data to url; return the parsed JSON of the answer."""
         if self.session is None:
             raise RuntimeError("the daemon's HTTP session is not open")
+        login: Login | None = None
         # A replaced session need not accept these.
-        if isinstance(self.session, aiohttp.ClientSession):
+        session: object = self.session
+        if isinstance(session, aiohttp.ClientSession):
             # Requests are for the node that the operator named, and for no other machine.
             options["allow_redirects"] = False
-            url, authorization = self._endpoints.get(url) or self._checked_endpoint(url)
+            url, login = self._endpoints.get(url) or endpoint_of(url)
+        if login is None:
+            return await self._exchange_once(url, data, reading, None, options)
+        authorization = await login.authorization()
+        try:
             options["headers"] = {"Authorization": authorization}
+            return await self._exchange_once(url, data, reading, login, options)
+        except _UnauthorizedError:
+            # A node writes a new cookie at each start.
+            renewed = await login.renewed(authorization)
+            if renewed is None:
+                raise
+            options["headers"] = {"Authorization": renewed}
+            return await self._exchange_once(url, data, reading, login, options)
+
+    async def _exchange_once(
+        self, url: str, data: str, reading: Reading, login: Login | None, options: dict[str, Any]
+    ) -> Any:
+        assert self.session is not None
         async with self.session.post(url, data=data, **options) as resp:
             content_type = resp.headers.get("Content-Type") or ""
+            status = getattr(resp, "status", None)
             if content_type.partition(";")[0].strip().lower() == "application/json":
                 try:
                     # A replaced session promises json() and text() only.
@@ -301,10 +323,12 @@ class NodeRPC:
                     raise MalformedReplyError(f"not JSON: {e}") from None
             # bitcoind answers "Work queue depth exceeded" as text, and 401 with an empty body.
             text = (await resp.text()).strip()
-            if getattr(resp, "status", None) == HTTP_FORBIDDEN:
+            if status == HTTP_FORBIDDEN:
                 raise CallForbiddenError(text or resp.reason)
             refused = ServiceRefusedError(text or resp.reason)
-            refused.status = getattr(resp, "status", None)
+            if status == HTTP_UNAUTHORIZED and login is not None:
+                refused = _UnauthorizedError(login.refusal() or text or resp.reason)
+            refused.status = status
             raise refused
 
     async def _send(

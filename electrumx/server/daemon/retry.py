@@ -54,6 +54,10 @@ class ParseErrorReply(Exception):
     """Internal: the node reports that it could not parse our request, as bitcoind does at times."""
 
 
+class LoginFileError(Exception):
+    """Internal: the file with the node's login cannot be used; the text is the reason."""
+
+
 class WrongNodeError(Exception):
     """Internal: no node of the list can be used; the text is the reason."""
 
@@ -63,6 +67,7 @@ RETRIED = (
     asyncio.TimeoutError,
     aiohttp.ClientError,
     OSError,
+    LoginFileError,
     ServiceRefusedError,
     WarmingUpError,
     MalformedReplyError,
@@ -118,6 +123,8 @@ def failure_texts(exc: Exception) -> tuple[str, str | None]:
         cause = printable(_cause(exc))
         text = f"{CONNECTION_PROBLEM} ({cause})" if cause else CONNECTION_PROBLEM
         return text, CONNECTION_RESTORED
+    if isinstance(exc, LoginFileError):
+        return printable(exc), CONNECTION_RESTORED
     if isinstance(exc, WarmingUpError):
         return "starting up checking blocks", RUNNING_NORMALLY
     if isinstance(exc, ParseErrorReply):
@@ -137,6 +144,8 @@ def cause_of(exc: Exception) -> Cause:
     error = getattr(exc, "os_error", exc)
     if isinstance(exc, asyncio.TimeoutError):
         return Cause.TIMEOUT
+    if isinstance(exc, LoginFileError):
+        return Cause.UNAUTHORIZED
     if isinstance(exc, ServiceRefusedError):
         return Cause.UNAUTHORIZED if exc.status == HTTP_UNAUTHORIZED else Cause.OTHER
     if isinstance(exc, WarmingUpError):

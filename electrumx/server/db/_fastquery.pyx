@@ -575,6 +575,7 @@ cdef void extend(
 ) noexcept nogil:
     cdef uint8_t *p = job.out
     cdef const uint8_t *record
+    cdef const uint8_t *entries
     cdef Py_ssize_t n, block = 0
     cdef uint64_t tx_num
     if job.count:
@@ -591,8 +592,8 @@ cdef void extend(
             p += HISTORY_ENTRY_LEN
         job.last = tx_num
     if job.known != NULL:
-        hash_text(job.out if job.count else job.known,
-                  job.known_len // HISTORY_ENTRY_LEN + job.count, job)
+        entries = job.out if job.count else <uint8_t *> job.known
+        hash_text(entries, job.known_len // HISTORY_ENTRY_LEN + job.count, job)
 
 
 def extend_histories(

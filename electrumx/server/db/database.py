@@ -168,6 +168,7 @@ class DB:
         for, which takes milliseconds.  A compaction of the engine's tables is stopped.
         """
         self.stores.close()
+        self.utxo_lookup.close()
 
     def raise_explained(self, error: BaseException) -> NoReturn:
         """Raise a DBError in place of an error of the disk or the engine; others as they are."""
@@ -371,6 +372,12 @@ class DB:
         Raise DBError if the chain does not have all of them.
         """
         return await self.headers.block_hashes(height, count)
+
+    async def header_branch_and_root_uncached(
+        self, length: int, height: int
+    ) -> tuple[list[bytes], bytes]:
+        """Return the same before :meth:`populate_header_merkle_cache`, slowly."""
+        return await self.headers.branch_and_root_uncached(length, height)
 
     async def header_branch_and_root(self, length: int, height: int) -> tuple[list[bytes], bytes]:
         """Return (branch, root) that prove the header of ``height`` among ``length`` headers."""

@@ -86,6 +86,11 @@ class Queries:
         self._stores = stores
         self._read_pool = read_pool
 
+    @property
+    def backup_count(self) -> int:
+        """The number of times that committed blocks were undone."""
+        return self._stores.backup_count
+
     def steady_read(self, read: Callable[[bool], T | ReadStatus | None]) -> PendingRead[T]:
         """Run a read in a thread, again if a reorganisation came between, or it returns None.
 

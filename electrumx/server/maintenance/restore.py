@@ -48,15 +48,15 @@ from electrumx.server.storage.schema import DB_VERSION
 RESTORING = ".restoring"
 #: faults of files after which the others are no longer tried
 MAX_FAULTS = 20
-#: share of the files' size that must be free in addition, and bytes of it at least: folders, and what
-#: the engine writes when it opens the database
+#: share of the files' size that must be free in addition, and bytes of it at least: for folders, and
+#: for files that the engine creates when it opens the database
 SPARE_SHARE = 0.01
 SPARE_BYTES = 64 << 20
-_WRITE_BYTES = 1 << 20
+_WRITE_BYTES = 1 << 18
 
 
 class RestoreError(OperatorError):
-    """The snapshot is not restored; what was received stays for the next attempt."""
+    """The snapshot is not restored; the received files stay for the next attempt."""
 
 
 class FaultyFiles(RestoreError):
@@ -158,7 +158,7 @@ class _Received:
             return True
 
     def discard(self) -> None:
-        """Remove what was received."""
+        """Remove the received part."""
         self._part.unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The manifest of a snapshot: what it is a copy of, and its files with their sizes and SHA-256.
+"""The manifest of a snapshot: its chain and height, and its files with their sizes and SHA-256.
 
 Owns the format of the file ``manifest.json`` in a snapshot's folder, which is written last, so that
 a folder with a manifest is complete.  :func:`write_manifest` and :func:`file_digest` block and run in
@@ -67,7 +67,7 @@ class SnapshotFile:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotManifest:
-    """What a snapshot is a copy of, and its files."""
+    """The chain and the height of a snapshot, and its files."""
 
     coin: str
     net: str

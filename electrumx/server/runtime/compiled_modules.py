@@ -1,7 +1,7 @@
 """The Cython modules of the server: the list, and those that this installation lacks.
 
-pip builds them where it finds a C compiler and the headers of Python and OpenSSL, and installs the
-server without them where it does not.  A missing one costs speed, never a function: the pure-Python
+pip builds them where it finds a C compiler and the headers of Python, and installs the server
+without them where it does not.  A missing one costs speed, never a function: the pure-Python
 implementation takes its place.
 """
 
@@ -16,7 +16,7 @@ COMPILED_MODULES = {
     "db._fastquery": "answering clients",
 }
 #: packages of Debian and its derivatives that a build needs
-BUILD_PACKAGES = "gcc, libc6-dev, python3-dev and libssl-dev"
+BUILD_PACKAGES = "gcc, libc6-dev and python3-dev"
 
 
 def missing_modules() -> list[str]:

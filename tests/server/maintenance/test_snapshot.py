@@ -3,16 +3,22 @@
 import asyncio
 import errno
 import gc
+import hashlib
+import logging
 import os
 import threading
 from pathlib import Path
 
 import pytest
 
+from electrumx.lib.hash import double_sha256
 from electrumx.server.db import DB
 from electrumx.server.db.flat_files import STAGING
 from electrumx.server.maintenance import snapshot as backup
+from electrumx.server.maintenance.restore import Restore
 from electrumx.server.maintenance.snapshot import BackupError, back_up
+from electrumx.server.maintenance.snapshot_manifest import MANIFEST, parse_manifest
+from electrumx.server.maintenance.snapshot_source import FolderSource
 from electrumx.server.storage.leveldb import LevelDB
 from tests.fakes.chain import ChainMaker, Model, hashX_of
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
@@ -60,7 +66,7 @@ async def test_a_backup_opens_elsewhere_with_the_same_answers_and_goes_on(env, t
         files = [path for path in target.rglob("*") if path.is_file()]
         assert done.files == len(files)
         assert done.bytes == sum(path.stat().st_size for path in files)
-        assert sorted(os.listdir(target)) == ["COIN", "hist", "meta", "utxo"]
+        assert sorted(os.listdir(target)) == ["COIN", "hist", "manifest.json", "meta", "utxo"]
         assert not (Path(env.db_dir) / STAGING).exists()
         assert not Path(f"{target}.partial").exists()
     await assert_serves(env, target, start)
@@ -71,6 +77,71 @@ async def test_a_backup_opens_elsewhere_with_the_same_answers_and_goes_on(env, t
         daemon.set_chain(OTHER[:90])
         await copy.until_at(OTHER[:90])
         await assert_equals_model(copy.db, Model(OTHER[:90]), HASHXS)
+
+
+async def test_a_backup_has_a_manifest_until_it_is_opened(env, target):
+    start = CHAIN[:100]
+    async with World(env, ScriptedDaemon(start)) as world:
+        await world.until_at(start)
+        await back_up(world.db, world.bp.state_lock, str(target))
+        tx_count = world.db.db_tx_count
+    manifest = parse_manifest((target / MANIFEST).read_bytes())
+    assert (manifest.coin, manifest.net, manifest.engine) == (
+        env.coin.NAME,
+        "regtest",
+        env.db_engine,
+    )
+    assert (manifest.height, manifest.tx_count, manifest.db_version) == (99, tx_count, 8)
+    assert manifest.tip == double_sha256(start[-1][:80])[::-1].hex()
+    found = {
+        path.relative_to(target).as_posix(): path.read_bytes()
+        for path in target.rglob("*")
+        if path.is_file() and path.name != MANIFEST
+    }
+    assert {file.name: (file.size, file.sha256) for file in manifest.files} == {
+        name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in found.items()
+    }
+    # An engine may change its files when it opens them.
+    await assert_serves(env, target, start)
+    assert not (target / MANIFEST).exists()
+
+
+async def test_files_are_hashed_in_a_worker_thread_and_no_longer_after_a_stop(
+    env, target, monkeypatch
+):
+    threads = []
+    whole = backup.file_digest
+
+    def digest(path, go_on):
+        threads.append(threading.get_ident())
+        return whole(path, go_on)
+
+    monkeypatch.setattr(backup, "file_digest", digest)
+    async with World(env, ScriptedDaemon(CHAIN[:30])) as world:
+        await world.until_at(CHAIN[:30])
+        await back_up(world.db, world.bp.state_lock, str(target))
+        assert threads
+        assert threading.get_ident() not in threads
+        one = backup.Backup(world.db, f"{target}-2")
+        one.prepare()
+        one.capture()
+        one.stop()
+        with pytest.raises(backup._Stopped):
+            one.finish()
+        one.clean_up(True)
+
+
+async def test_a_backup_is_restored_and_serves(env, target, tmp_path):
+    start = CHAIN[:100]
+    async with World(env, ScriptedDaemon(start)) as world:
+        await world.until_at(start)
+        await back_up(world.db, world.bp.state_lock, str(target))
+    restored = tmp_path / "restored"
+    await Restore(FolderSource(target), restored, logging.getLogger("test")).run(
+        {"coin": env.coin.NAME, "engine": env.db_engine}
+    )
+    assert sorted(os.listdir(restored)) == ["COIN", "hist", "meta", "utxo"]
+    await assert_serves(env, restored, start)
 
 
 async def test_backups_made_while_blocks_arrive_and_go_are_each_one_state(env, tmp_path):

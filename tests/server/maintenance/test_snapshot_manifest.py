@@ -1,4 +1,4 @@
-"""A manifest states what a snapshot holds; one from elsewhere cannot name other files."""
+"""A manifest lists the files of a snapshot; one from elsewhere cannot name other files."""
 
 import hashlib
 import json

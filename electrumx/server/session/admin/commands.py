@@ -5,6 +5,7 @@ Runs on the event loop.
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from electrumx.lib.errors import OperatorError
@@ -45,6 +46,17 @@ class AdminCommands:
         self._loop_lag = loop_lag
         self._server_state = server_state
         self._start_time = time.monotonic()
+        self._reload: Callable[[], Awaitable[list[str]]] | None = None
+
+    def set_reload(self, reload: Callable[[], Awaitable[list[str]]]) -> None:
+        """Set the function that reads the settings again; it returns lines about that."""
+        self._reload = reload
+
+    async def reload(self) -> list[str]:
+        """Read the settings file again; return lines about that.  Raise OperatorError."""
+        if self._reload is None:
+            raise OperatorError("the server is not ready to read its settings again")
+        return await self._reload()
 
     def info(self) -> dict[str, Any]:
         """Return a summary of the server's state."""

@@ -11,6 +11,7 @@ from aiorpcx import ReplyAndDisconnect
 
 from electrumx.lib.env_base import shown
 from electrumx.lib.errors import OperatorError
+from electrumx.server.daemon.logins import LoginFiles
 from electrumx.server.session.admin import tables
 from electrumx.server.session.admin.ban_commands import BanCommands
 from electrumx.server.session.admin.commands import AdminCommands
@@ -112,12 +113,27 @@ class LocalRPC(SessionBase):
         self.commands.stop()
         return "stopping"
 
-    @rpc_method("daemon_url")
-    async def rpc_daemon_url(self, daemon_url: Any) -> str:
-        """Replace the list of nodes; empty means that of the environment."""
-        daemon = self.shared.daemon
+    @rpc_method("reload")
+    async def rpc_reload(self) -> list[str]:
+        """Read the settings file again; return lines about the changes."""
         try:
-            daemon.set_url(daemon_url or self.env.daemon_url)
+            return await self.commands.reload()
+        except OperatorError as e:
+            raise bad_request(f"reload refused, nothing was changed: {e}") from None
+
+    @rpc_method("daemon_url")
+    async def rpc_daemon_url(self, daemon_url: Any, cookie_file: Any = "") -> str:
+        """Replace the list of nodes, with their cookie files; empty means that of the settings."""
+        daemon = self.shared.daemon
+        if not isinstance(daemon_url, str) or not isinstance(cookie_file, str):
+            raise bad_request("expected a URL, and a path of a cookie file")
+        if cookie_file and not daemon_url:
+            raise bad_request("a cookie file needs a URL before it")
+        try:
+            if daemon_url:
+                daemon.set_url(daemon_url, LoginFiles.parse(cookie_file))
+            else:
+                daemon.set_url(self.env.daemon_url, LoginFiles.of(self.env))
         except Exception as e:
             raise bad_request(f"an error occured: {e}") from None
         return f"now using daemon at {daemon.logged_url()}"

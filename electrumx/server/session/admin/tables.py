@@ -12,7 +12,10 @@ from electrumx.server.session.shared.state import SharedState
 
 
 def session_rows(table: SessionTable, *, for_log: bool) -> list[list[Any]]:
-    """Return a row for each session, oldest first; see ``lib.text`` for the columns."""
+    """Return a row for each session, oldest first; see ``lib.text`` for the columns.
+
+    Rows of clients behind a proxy end with its address, but in the log.
+    """
     now = time.monotonic()
     return [
         [
@@ -31,6 +34,7 @@ def session_rows(table: SessionTable, *, for_log: bool) -> list[list[Any]]:
             session.send_count,
             session.send_size,
             now - session.start_time,
+            *([] if for_log or (proxy := session.proxy_string()) is None else [proxy]),
         ]
         for session in sorted(table.sessions, key=lambda s: (s.start_time, s.session_id))
     ]

@@ -44,10 +44,12 @@ SLICE_SECS = 0.001
 LAST_WORD_SECS = 1.0
 
 
+# Results that are encoded already, or as fast as can be.
+_SMALL = frozenset((EncodedJSON, bool, int, type(None)))
+
+
 def is_large(result: Any) -> bool:
     """Return whether encoding a result would block the event loop for milliseconds."""
-    if type(result) is EncodedJSON or result is None:
-        return False
     if isinstance(result, str):
         return len(result) > LARGE_RESULT_CHARS
     if isinstance(result, (list, tuple)):
@@ -368,13 +370,16 @@ class Dispatcher:
             result = self._cancelled(pending)
         except Exception as e:
             result, is_last = self._outcome(request, e)
-        if is_large(result):
+        kind = type(result)
+        is_short = kind in _SMALL or (kind is str and len(result) <= LARGE_RESULT_CHARS)
+        if not is_short and is_large(result):
             pending.awaitable = _at_once(result)
             self._start_task(pending, self._run(pending))
             return
         pending.deadline = math.inf
         try:
-            self._conclude(request, result, is_last=is_last)
+            part = request.encode(result) if isinstance(request, Request) else None
+            self.conclude_encoded(request, result, part, is_last=is_last)
         finally:
             self._finish(pending)
 
@@ -432,7 +437,8 @@ class Dispatcher:
         """Free the slot of a request that was answered, and start requests that wait."""
         self._leave(pending)
         if not self._queue.ended:
-            self._flush_soon()
+            if not self.flush_due or self._queue.size >= WRITE_BYTES:
+                self._flush_soon()
             if self.waiting:
                 self.start_waiting()
 

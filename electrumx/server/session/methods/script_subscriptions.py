@@ -52,13 +52,6 @@ async def _yield_sometimes(count: int) -> None:
         await asyncio.sleep(0)
 
 
-def _failed(reply: "PendingReply | asyncio.Future[str | None]") -> bool:
-    """Return whether a reply ended with an error, or by cancellation."""
-    if type(reply) is PendingReply:
-        return reply.failed()
-    return reply.cancelled() or reply.exception() is not None
-
-
 class ScriptSubscriptions:
     """The subscribed scripts of a session, and the statuses that its client has."""
 
@@ -93,8 +86,12 @@ class ScriptSubscriptions:
         ``cost`` is of reading the history, which must belong to the tip that clients know.
         """
         if history.is_hashed and not self._mempool.has(hashX):
-            status, text_len = history.status([])
-            return self._noted(hashX, status, cost, text_len, unconfirmed=False)
+            # As _noted does
+            status, text_len = history.status(())
+            self._client.account.bump_cost(cost + 0.1 + 0.00002 * text_len)
+            if self.mempool_statuses:
+                self.mempool_statuses.pop(hashX, None)
+            return status
         if self._is_ready(hashX, history):
             return self._ready_status(hashX, history, cost)
         return self.at_known_tip(
@@ -217,7 +214,11 @@ class ScriptSubscriptions:
         if not unanswered:
             # An idle session takes no memory for it.
             self._unanswered = None
-        if _failed(reply):
+        if type(reply) is PendingReply:
+            has_failed = reply.failed()
+        else:
+            has_failed = reply.cancelled() or reply.exception() is not None
+        if has_failed:
             self.remove(hashX)
         elif is_deferred:
             asyncio.get_running_loop().call_soon(self._notify_deferred, hashX)

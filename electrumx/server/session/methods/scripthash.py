@@ -95,10 +95,9 @@ class ScripthashMethods(HandlerGroup):
         the same before and after.  ``finish`` may itself return an awaitable.
         """
         tip = self.shared.tip
-        if tip.is_tip_known():
-            value = query.now(hashX)
-            if value is not None:
-                return finish(hashX, value, COST_CACHED)
+        value = query.now(hashX)
+        if value is not None and tip.is_tip_known():
+            return finish(hashX, value, COST_CACHED)
         before = tip.state()
         if before is not None:
             return PendingReply(tip, before, query, finish, hashX, self.account.bump_cost)

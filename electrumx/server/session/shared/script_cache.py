@@ -302,15 +302,18 @@ class HistoryHashes(CachedQuery[ScriptHistory, PackedHistory]):
             self.cache.put(hashX, short, self.cache.generation, short.memsize)
 
     def _start(self, key: tuple[bytes, int]) -> PendingValue[ScriptHistory]:
-        known = self.cache.peek(key[0])
-        if known is None or not known.stale or not known.count:
-            return super()._start(key)
+        hashX = key[0]
         pending: PendingValue[ScriptHistory] = PendingValue(*key)
         self._pending[key] = pending
-        pending.known = known
-        limit, after = self.limit - known.count, known.last_tx_num
-        read = self._db.history_entries(key[0], limit=limit, after=after)
-        read.add_done_callback(partial(self._on_extension, pending, self._backup_count))
+        known = self.cache.peek(hashX)
+        if known is None or not known.stale or not known.count:
+            read = self._db.history_entries(hashX, limit=self.limit, after=-1)
+            read.add_done_callback(partial(self._on_read, pending))
+        else:
+            pending.known = known
+            limit, after = self.limit - known.count, known.last_tx_num
+            read = self._db.history_entries(hashX, limit=limit, after=after)
+            read.add_done_callback(partial(self._on_extension, pending, self._backup_count))
         return pending
 
     def _read(self, hashX: bytes) -> Read[PackedHistory]:
@@ -369,7 +372,8 @@ class Histories:
 
     def now(self, hashX: bytes) -> ScriptHistory | None:
         """Return a cached history; RPCError if it is too large to send."""
-        if self.hashes.is_hash_only(self.hashes.peek(hashX)):
+        known = self.hashes.peek(hashX)
+        if known is None or self.hashes.is_hash_only(known):
             return None
         return self.hashes.now(hashX)
 

@@ -149,6 +149,8 @@ async def test_peers_are_listed_and_added(world, admin):
 async def test_the_daemon_url_can_be_replaced(world, admin):
     assert "now using daemon at new:1/" == await admin.request("daemon_url", "http://u:p@new:1/")
     assert "now using daemon at env-host:8332/" == await admin.request("daemon_url", "")
+    assert "now using daemon at host:1/" == await admin.request("daemon_url", "host:1/", "/cookie")
+    assert world.daemon.login_files.cookies == ["/cookie"]
     assert (1, "an error occured: invalid daemon URL") == await admin.error(
         "daemon_url", daemon_url="nonsense"
     )

@@ -1,0 +1,106 @@
+"""Learns the UTXOs of recent blocks again: after a start, a bulk sync and a reorg.
+
+Owns the task.  Most outputs are spent within a day, by blocks whose raw bytes are kept to be undone.
+Without this each of them would be looked up on disk: after a start everything is forgotten, and
+after a reorg it has to be.
+
+Blocks are read and parsed in a thread, into an index of their own, while blocks are processed and
+clients are served; only the blocks that came meanwhile are noted, and the whole taken over, with the
+state lock held.
+"""
+
+import asyncio
+import logging
+import time
+
+from electrumx.server.block_processor.chain_state import ChainState
+from electrumx.server.block_processor.compiled_indexer import RecentUTXOs
+from electrumx.server.block_processor.flush_scheduler import FlushScheduler
+from electrumx.server.db import DB
+from electrumx.server.storage.schema import DBClosedError
+
+
+class WarmUp:
+    """Has a chain state know the UTXOs of recent blocks."""
+
+    #: blocks noted between two turns in which others may read the disk, and left for the last step
+    STEP_BLOCKS = 4
+    #: raw bytes of blocks that are read, at most
+    MOST_BYTES = 400_000_000
+
+    def __init__(
+        self, db: DB, state: ChainState, scheduler: FlushScheduler, logger: logging.Logger
+    ):
+        self._db = db
+        self._state = state
+        self._scheduler = scheduler
+        self._logger = logger
+        #: how often it was done
+        self.done = 0
+
+    async def run(self, reorged: asyncio.Event) -> None:
+        """Begin when the chain is caught up with, and again after each reorg; until cancelled.
+
+        ``reorged`` is set and cleared after a reorg.
+        """
+        if self._state.compiled is None:
+            return
+        while True:
+            backups = self._db.backup_count
+            await self._warm(backups)
+            # Without a pause for others between the look and the wait.
+            if self._db.backup_count == backups:
+                await reorged.wait()
+
+    async def _warm(self, backups: int) -> None:
+        assert self._state.compiled
+        start = time.monotonic()
+        recent = self._state.compiled.recent()
+        height = self._db.db_height
+        first = await asyncio.to_thread(self._first_height, height)
+        count = height - first + 1
+        while first <= self._db.db_height - self.STEP_BLOCKS:
+            last = first + self.STEP_BLOCKS - 1
+            try:
+                await asyncio.to_thread(self._note, recent, first, last)
+            except DBClosedError:
+                return
+            first = last + 1
+            if self._db.backup_count != backups:
+                return
+        if await self._scheduler.run_locked(self._adopt, recent, first, backups):
+            self.done += 1
+            self._logger.info(
+                f"read {count:,d} recent blocks for their UTXOs in {time.monotonic() - start:.1f}s"
+            )
+
+    def _note(self, recent: RecentUTXOs, first: int, last: int) -> None:
+        with self._db.gate.reading():
+            self._state.note_recent(recent, first, last)
+
+    def _first_height(self, height: int) -> int:
+        """Return the lowest height whose block is read."""
+        lowest = max(0, self._db.min_undo_height(height))
+        size = 0
+        while height >= lowest:
+            try:
+                size += self._db.files.raw_block_path(height).stat().st_size
+            except OSError:
+                break
+            if size > self.MOST_BYTES:
+                break
+            height -= 1
+        return height + 1
+
+    def _adopt(self, recent: RecentUTXOs, first: int, backups: int) -> bool:
+        """Note the last blocks and take everything over, unless there was a reorg."""
+        state = self._state
+        if self._db.backup_count != backups or state.height != self._db.db_height:
+            return False
+        try:
+            state.note_recent(recent, first, state.height)
+            state.adopt_recent(recent)
+        except MemoryError:
+            # What is missing is looked up.
+            self._logger.exception("no memory for the UTXOs of recent blocks")
+        return True
