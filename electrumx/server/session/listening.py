@@ -107,10 +107,11 @@ class Listening:
         """Listen on the services of new settings; connections to those gone stay."""
         self._set_services(env)
         self._max_sessions = env.max_sessions
-        self.listeners.set_env(env)
+        self.admission.set_limits(env)
         self.listeners.stop(gone)
         for listener in listeners:
             self.listeners.add(listener)
+        self.listeners.set_env(env)
         # There may be room now.
         self._changed.set()
 

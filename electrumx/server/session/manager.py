@@ -109,7 +109,7 @@ class SessionManager:
         #: of sessions, and the services: both can be reloaded
         self.reloadable = (
             self.listening,
-            SessionSettings(shared, self.listening, self.housekeeping),
+            SessionSettings(shared, self.bans, self.housekeeping),
         )
         #: set when wallets are served
         self.serving_event = asyncio.Event()

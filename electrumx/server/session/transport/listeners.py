@@ -11,7 +11,6 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any
 
 from aiorpcx import Service
@@ -119,9 +118,9 @@ class Listener:
         self._shortage_log_time: float | None = None
         self.logger = util.class_logger(__name__, self.__class__.__name__)
 
-    def set_byte_cost(self, byte_cost: float) -> None:
-        """Set the cost of a received byte, of connections to come."""
-        self._context = replace(self._context, byte_cost=byte_cost)
+    def set_context(self, context: ConnectionContext) -> None:
+        """Use other settings for connections to come."""
+        self._context = context
 
     @property
     def port(self) -> int:
@@ -326,8 +325,7 @@ class Listeners:
         """Return a listener of a service that does not accept yet.  Raise OSError."""
         if service.protocol in TLS_PROTOCOLS and self._tls_context is None:
             self._tls_context = RenewedContext(env.ssl_certfile, env.ssl_keyfile)
-        context = replace(self._context(service), byte_cost=1 / env.bw_unit_cost)
-        listener = Listener(service, context, rpc_allow=env.rpc_allow)
+        listener = Listener(service, self._context(service), rpc_allow=env.rpc_allow)
         await listener.bind()
         return listener
 
@@ -339,12 +337,12 @@ class Listeners:
         self.logger.info(f"{kind} server listening on {listener.service.address}")
 
     def set_env(self, env: Env) -> None:
-        """Use new settings for listeners and connections to come, and for the certificate."""
+        """Use new settings, those of the admission control included, for connections to come."""
         self._env = env
         if self._tls_context is not None and env.ssl_certfile:
             self._tls_context.use(env.ssl_certfile, env.ssl_keyfile)
-        for listener in self.open.values():
-            listener.set_byte_cost(1 / env.bw_unit_cost)
+        for service, listener in self.open.items():
+            listener.set_context(self._context(service))
 
     def stop(self, services: Iterable[Service]) -> list[Listener]:
         """Stop listening on services; return the listeners, whose connections go on."""
