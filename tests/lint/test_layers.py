@@ -28,7 +28,7 @@ ROWS = [
     ["lib.tx", "lib.tx_axe", "lib.tx_dash", "lib.merkle"],
     ["lib.coins", "lib.env_base", "lib.server_base"],
     ["server.memory_limits"],
-    ["server.engine_choice", "server.services", "server.setting_hints"],
+    ["server.engine_choice", "server.origins", "server.services", "server.setting_hints"],
     ["server.env", "server.runtime"],
     ["server.storage"],
     ["server.runs"],

@@ -21,6 +21,7 @@ from electrumx.server.services import Network, is_allowed
 from electrumx.server.session.transport.admission import Admission
 from electrumx.server.session.transport.held_memory import ReceiveMemory, SendMemory
 from electrumx.server.session.transport.parties import ConnectionSession
+from electrumx.server.session.transport.preflight import certificate_files
 from electrumx.server.session.transport.rpc_access import (
     bind_socket,
     log_refusal,
@@ -240,7 +241,8 @@ class Listeners:
         self.send_memory = SendMemory()
         self.receive_memory = ReceiveMemory(env.max_recv)
         self._turns = TurnQueue()
-        self._tls_context: ssl.SSLContext | None = None
+        # By the files of certificate and key
+        self._tls_contexts: dict[tuple[str, str], ssl.SSLContext] = {}
         # Filters of logs and wait conditions of containers know these lines by that name.
         self.logger = util.class_logger(__name__, "SessionManager")
         self.open: dict[Service, Listener] = {}
@@ -251,9 +253,10 @@ class Listeners:
     def _tls(self, protocol: str) -> ssl.SSLContext | None:
         if protocol not in TLS_PROTOCOLS:
             return None
-        if self._tls_context is None:
-            self._tls_context = RenewedContext(self._env.ssl_certfile, self._env.ssl_keyfile)
-        return self._tls_context
+        files = certificate_files(self._env, protocol)
+        if files not in self._tls_contexts:
+            self._tls_contexts[files] = RenewedContext(*files)
+        return self._tls_contexts[files]
 
     def _context(self, service: Service) -> ConnectionContext:
         protocol, trust = service.protocol, self._admission.trust
@@ -268,6 +271,7 @@ class Listeners:
             tls_context=self._tls(protocol),
             header_count=trust.header_count(service),
             is_trusted=trust.is_trusted_service(service),
+            origins=self._env.ws_origins,
         )
 
     async def start(self, services: Iterable[Service]) -> None:
