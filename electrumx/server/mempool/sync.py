@@ -322,7 +322,11 @@ class MemPool(MemPoolIndex):
 
         While new transactions are read, also how many of how many there are.
         """
-        info = {"behind": self._lag.is_behind(), "height": self._height, "txs": len(self.txs)}
+        info: dict[str, Any] = {
+            "behind": self._lag.is_behind(),
+            "height": self._height,
+            "txs": len(self.txs),
+        }
         if self._fetching:
             info["reading"] = f"{self._read:,d} of {self._to_read:,d}"
         return info
