@@ -48,7 +48,7 @@ resource = _resource_module()
 RESERVED_FILES = 350
 # The longest READY_DRAIN_SECS: supervisors kill a server that takes much longer to stop.
 MAX_DRAIN_SECS = 3600
-# What counts as the open files that are left where the system sets no limit.
+# Open files that count as left where the system sets no limit.
 UNLIMITED_FILES = 1 << 20
 # The limit of Windows, which has no call to read it.
 MAX_SESSIONS_WITHOUT_RESOURCE = 512
