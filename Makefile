@@ -3,6 +3,7 @@
 ## make test-all  the unit tests, on every supported Python that is installed
 ## make lint      ruff and mypy
 ## make docs      builds the manual in docs/_build/html
+## make man      builds man pages in docs/_build/man, and completion scripts beside it
 ## make bench     benchmarks against e-x: minutes; BENCH="sync --chain 4m" for a part
 ## make soak      hours of random events
 ## make fuzz      fuzzes the parsers, for minutes each
@@ -25,7 +26,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; 
 comma := ,
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: run test test-all lint docs bench soak fuzz sanitize clean help venv
+.PHONY: run test test-all lint docs man bench soak fuzz sanitize clean help venv
 .PHONY: parts part-hashes part-nodes part-peers
 
 help:
@@ -69,6 +70,12 @@ docs: $(VENV)/.installed-test
 	$(BIN)/sphinx-build -W -n -q -b html docs docs/_build/html
 
 # The peer is measured in an environment of its own; without it there are no ratios.
+man: $(VENV)/.installed-test
+	$(BIN)/sphinx-build -W -n -q -b man docs docs/_build/man
+	for shell in bash zsh fish; do \
+		$(BIN)/python -m electrumx.cli.completion $$shell > docs/_build/completion.$$shell || exit; \
+	done
+
 bench: $(VENV)/.installed-test
 	@sh tests/crash/peer_env.sh $(BIN)/python bench || true
 	@$(BIN)/python -m benchmarks $(BENCH)
@@ -105,6 +112,7 @@ BUILD_PACKAGES = "cc:gcc:builds the Cython modules" \
 TEST_PACKAGES = "openssl:openssl:makes certificates" "litecoind:litecoind:a node" \
 	"electrum:electrum:a wallet" "node:nodejs:runs bcoin and bcash, nodes from npm" \
 	"npm:npm:fetches them" "svscan:daemontools:supervises the server" \
+	"chromium:chromium:shows the status page" \
 	"/usr/include/rocksdb/version.h:librocksdb-dev:builds a peer server's binding"
 
 # The name of the distribution was another one; left installed, it would own the same commands.

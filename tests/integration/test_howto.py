@@ -368,18 +368,20 @@ def test_the_unit_and_its_settings_are_put_in_place(tmp_path):
     """The commands before them make a user, and install as the installation's test does."""
     etc = tmp_path / "etc"
     (etc / "systemd" / "system").mkdir(parents=True)
-    lines = block("useradd", replacing=[("/etc/", f"{etc}/")]).splitlines()
+    group = ("-g electrumx", f"-g {os.getgid()}")
+    lines = block("useradd", replacing=[("/etc/", f"{etc}/"), group]).splitlines()
     install = [line for line in lines if line.startswith("install ")]
     assert len(install) == 2
 
     Shell(tmp_path).run("\n".join(install))
 
-    assert (etc / "electrumx.conf").stat().st_mode & 0o777 == 0o600
+    assert (etc / "electrumx.conf").stat().st_mode & 0o777 == 0o640
     assert (etc / "systemd" / "system" / "electrumx.service").stat().st_mode & 0o777 == 0o644
     unit = test_deployment.unit_settings()
-    assert unit["EnvironmentFile"] == "/etc/electrumx.conf"
     (venv,) = [line for line in lines if line.startswith("python3 -m venv")]
-    assert unit["ExecStart"] == f"{venv.split()[-1]}/bin/electrumx_server"
+    assert unit["ExecStart"] == (
+        f"{venv.split()[-1]}/bin/electrumx_server --config /etc/electrumx.conf"
+    )
     (user,) = [line for line in lines if line.startswith("useradd")]
     assert unit["User"] == user.split()[-1]
 

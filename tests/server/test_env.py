@@ -88,6 +88,8 @@ INTEGERS = [
     ("DAEMON_POLL_INTERVAL_MEMPOOL", "daemon_poll_interval_mempool_msec", 5000, 1, None),
     ("MAX_SESSIONS", "max_sessions", 1000, 0, None),
     ("MAX_SESSIONS_PER_SUBNET", "max_sessions_per_subnet", 100, 1, None),
+    ("MAX_SESSIONS_PER_ADDRESS", "max_sessions_per_address", 100, 1, None),
+    ("PROXY_DEPTH", "proxy_depth", 1, 1, 4),
     ("COST_SOFT_LIMIT", "cost_soft_limit", 1000, 0, None),
     ("COST_HARD_LIMIT", "cost_hard_limit", 10000, 0, None),
     ("BANDWIDTH_UNIT_COST", "bw_unit_cost", 5000, 1, None),
@@ -254,6 +256,16 @@ def test_the_database_engine_is_one_of_two(base):
     assert refusal().startswith('unrecognised DB engine "lmdb": ')
 
 
+def test_clients_are_served_once_caught_up_or_always(base):
+    assert not Env().serve_always
+    base.setenv("SERVE", "Caught-Up")
+    assert not Env().serve_always
+    base.setenv("SERVE", "ALWAYS")
+    assert Env().serve_always
+    base.setenv("SERVE", "")
+    assert refusal() == 'unrecognised SERVE "": set it to caught-up or always'
+
+
 def test_the_bulk_sync_is_automatic_or_off(base):
     assert Env().bulk_sync == "auto"
     base.setenv("BULK_SYNC", "OFF")
@@ -342,6 +354,13 @@ def test_sessions_are_lowered_to_the_open_file_limit(base, caplog):
         "open file limit is 1,350",
         "lowered maximum sessions from 9,000 to 1,000 because your open file limit is 1,350",
     ]
+
+
+@pytest.mark.parametrize("envvar", ["TRUSTED_CLIENTS", "TRUSTED_SERVICES", "PROXY_PROTOCOL"])
+def test_the_tenth_beyond_the_sessions_fits_the_open_file_limit_too(base, caplog, envvar):
+    base.setenv("SERVICES", "tcp://:5")
+    base.setenv(envvar, "10.0.0.0/8" if envvar == "TRUSTED_CLIENTS" else "tcp://:5")
+    assert sessions_with(base, caplog, FakeResource(1450, 1450))[0] == 1000
 
 
 def test_sessions_are_never_negative(base, caplog):
@@ -476,6 +495,57 @@ def test_an_rpc_service_on_loopback_needs_none(base, host):
 def test_rpc_allow_is_a_list_of_networks(base, text):
     base.setenv("RPC_ALLOW", text)
     assert refusal().startswith(f"cannot parse envvar RPC_ALLOW value {text}: ")
+
+
+def test_services_behind_proxies_and_trusted_ones_are_among_the_services(base):
+    assert (Env().proxy_protocol, Env().trusted_services) == ([], [])
+    base.setenv("SERVICES", "tcp://:50001,ssl://127.0.0.1:50002,rpc://")
+    base.setenv("SSL_CERTFILE", "cert")
+    base.setenv("SSL_KEYFILE", "key")
+    base.setenv("PROXY_PROTOCOL", "ssl://127.0.0.1:50002,TCP://:50001")
+    base.setenv("TRUSTED_SERVICES", "tcp://:50001")
+    env = Env()
+    assert env.proxy_protocol == [env.services[1], env.services[0]]
+    assert env.trusted_services == [env.services[0]]
+
+
+@pytest.mark.parametrize("envvar", ["PROXY_PROTOCOL", "TRUSTED_SERVICES"])
+def test_a_list_of_services_names_services_of_clients_as_they_are_written(base, envvar):
+    base.setenv("SERVICES", "tcp://:50001,rpc://")
+    for text in ("tcp://:50002", "tcp://127.0.0.1:50001", "ws://:50001"):
+        base.setenv(envvar, text)
+        assert refusal(ServiceError).startswith(f"{envvar} has {text.split(':')[0]}://")
+    base.setenv(envvar, "rpc://")
+    assert refusal(ServiceError).startswith(f"bad protocol for {envvar}: rpc")
+    base.setenv(envvar, "quic://a:1")
+    assert refusal(ServiceError).startswith('"quic://a:1" invalid: unknown protocol')
+
+
+def test_networks_of_proxies_and_of_trusted_clients(base):
+    env = Env()
+    assert [str(network) for network in env.proxy_trusted] == ["127.0.0.0/8", "::1/128"]
+    assert env.trusted_clients == []
+    for envvar, attribute in (
+        ("PROXY_TRUSTED", "proxy_trusted"),
+        ("TRUSTED_CLIENTS", "trusted_clients"),
+    ):
+        base.setenv(envvar, "10.0.0.0/8, 2001:db8::1")
+        found = [str(network) for network in getattr(Env(), attribute)]
+        assert found == ["10.0.0.0/8", "2001:db8::1/128"]
+        base.setenv(envvar, "all")
+        assert refusal().startswith(f"cannot parse envvar {envvar} value all: ")
+        base.setenv(envvar, "")
+        assert getattr(Env(), attribute) == []
+
+
+def test_the_weight_of_tor_is_a_number_from_0_to_1(base):
+    assert Env().tor_group_weight == 0.1
+    for text, value in (("0", 0.0), ("1", 1.0), (" 0.25", 0.25)):
+        base.setenv("TOR_GROUP_WEIGHT", text)
+        assert Env().tor_group_weight == value
+    for text in ("-0.1", "1.1", "nan", "inf", "half", ""):
+        base.setenv("TOR_GROUP_WEIGHT", text)
+        assert refusal().startswith(f"cannot parse envvar TOR_GROUP_WEIGHT value {text}: ")
 
 
 def test_a_bad_host_is_refused(base):

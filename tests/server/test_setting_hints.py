@@ -104,3 +104,10 @@ def test_a_cache_that_memory_cannot_hold_is_warned_of(memory):
     assert hint.startswith("CACHE_MB is 3,001, with which the server takes up to 4,001 MB")
     memory.setattr(module, "memory_mb", lambda: None)
     assert hints(cache_mb=3001) == []
+
+
+def test_proxies_anywhere_are_warned_of():
+    for value in ("0.0.0.0/0", "10.0.0.0/8, ::/0"):
+        (hint,) = hints(PROXY_TRUSTED=value)
+        assert hint.startswith("PROXY_TRUSTED has every address")
+    assert hints(PROXY_TRUSTED="10.0.0.0/8,::1") == []

@@ -18,13 +18,15 @@ from electrumx.server.db import DB
 from electrumx.server.env import Env
 from electrumx.server.mempool.sync import MemPool
 from electrumx.server.peers import PeerManager
-from electrumx.server.session.engine.cost_account import CostAccount
+from electrumx.server.session.engine.cost_account import CostAccount, FreeAccount
 from electrumx.server.session.engine.dispatch import Dispatcher, is_large
 from electrumx.server.session.engine.first_message import is_http
 from electrumx.server.session.engine.json_result import encode_result
 from electrumx.server.session.engine.method_registry import ProtocolTuple, SessionMethods
+from electrumx.server.session.engine.origin import Origin
 from electrumx.server.session.engine.receive import Receiver
 from electrumx.server.session.engine.send_queue import CLOSE_SECS, MessageTransport, SendQueue
+from electrumx.server.session.engine.session_limits import SessionLimits
 from electrumx.server.session.shared.state import SharedState
 
 MASKED_ADDRESS = "xx.xx.xx.xx:xx"
@@ -95,7 +97,10 @@ class SessionBase:
         self.end_reason = "client"
         self.protocol_tuple: ProtocolTuple = (0,)
         self.session_id = next(_session_ids)
-        account = self.account = self.make_account()
+        origin = transport.origin()
+        account = self.account = (
+            FreeAccount(self, shared.limits) if origin.is_trusted else self.make_account()
+        )
         queue = self.queue = SendQueue(transport, account, self)
         groups = tuple(group(self, shared) for group in self.handler_groups)
         # A subclass may itself have handlers.
@@ -117,8 +122,8 @@ class SessionBase:
         text = f"{kind.upper()} {address}, {len(shared.table):,d} total"
         self.log_limited("new connection", text, level)
         shared.table.add(self)
-        if self.limited and (remote := self.remote_address()) is not None:
-            account.leniency = shared.table.leniency(remote.host)
+        if self.limited:
+            account.leniency = shared.table.leniency(origin)
 
     def make_account(self) -> CostAccount:
         """Return the account of this session, in its construction."""
@@ -155,6 +160,10 @@ class SessionBase:
         """The connection."""
         return self.queue.transport
 
+    def origin(self) -> Origin:
+        """Return the client's address, and who vouches for it."""
+        return self.queue.transport.origin()
+
     def remote_address(self) -> NetAddress | None:
         """Return the client's address; None if it is not known."""
         return self.queue.transport.remote_address()
@@ -166,9 +175,16 @@ class SessionBase:
         address = self.remote_address()
         return "unknown" if address is None else str(address)
 
+    def proxy_string(self) -> str | None:
+        """Return the address of the proxy that named the client, None without one."""
+        address = self.queue.transport.proxy_address()
+        return None if address is None else str(address)
+
     def flags(self) -> str:
         """Return the status column of the sessions table."""
         status = self.kind[0].upper()
+        if self.queue.transport.had_tls:
+            status += "S"
         if self.is_closing():
             status += "C"
         if self.log_me:
@@ -265,6 +281,10 @@ class SessionBase:
         return self.account.cost_fraction > 0
 
     # -- costs
+
+    def set_limits(self, limits: SessionLimits) -> None:
+        """Change the limits of the session."""
+        self.account.set_limits(limits)
 
     def bump_cost(self, delta: float) -> None:
         """Charge ``delta``."""

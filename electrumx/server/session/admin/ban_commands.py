@@ -63,6 +63,10 @@ class BanCommands:
         self._table = table
         self._on_change = on_change
         self._logger = logger
+        self.set_trusted(trusted)
+
+    def set_trusted(self, trusted: Iterable[Network]) -> None:
+        """Set the networks of the operator's, which are banned by force only."""
         self._protected = (
             *OWN_NETWORKS,
             *((network, "trusted addresses") for network in trusted),

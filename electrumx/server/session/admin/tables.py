@@ -12,7 +12,10 @@ from electrumx.server.session.shared.state import SharedState
 
 
 def session_rows(table: SessionTable, *, for_log: bool) -> list[list[Any]]:
-    """Return a row for each session, oldest first; see ``lib.text`` for the columns."""
+    """Return a row for each session, oldest first; see ``lib.text`` for the columns.
+
+    Rows of clients behind a proxy end with its address, but in the log.
+    """
     now = time.monotonic()
     return [
         [
@@ -31,6 +34,7 @@ def session_rows(table: SessionTable, *, for_log: bool) -> list[list[Any]]:
             session.send_count,
             session.send_size,
             now - session.start_time,
+            *([] if for_log or (proxy := session.proxy_string()) is None else [proxy]),
         ]
         for session in sorted(table.sessions, key=lambda s: (s.start_time, s.session_id))
     ]
@@ -106,6 +110,19 @@ def summary(shared: SharedState, *, loop_lag: dict[str, float], uptime: float) -
         "txs sent": shared.node.txs_sent,
         "uptime": util.formatted_time(uptime),
         "version": electrumx.version,
+    }
+
+
+def readiness(status: ServerStatus) -> dict[str, Any]:
+    """Return whether the server is ready, and why not: the answer of ``/readyz``."""
+    return {
+        "ready": status.ready,
+        "state": status.state.value,
+        "height": status.height,
+        "node_height": status.node_height,
+        "lag": status.lag,
+        "node_age_s": _rounded(status.node_age_secs),
+        "reason": status.reason,
     }
 
 

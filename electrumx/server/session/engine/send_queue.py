@@ -12,6 +12,7 @@ from aiorpcx import NetAddress
 
 from electrumx.server.session.engine.cost_account import CostAccount
 from electrumx.server.session.engine.jsonrpc import AUTO, Version
+from electrumx.server.session.engine.origin import Origin
 from electrumx.server.session.engine.owner import ENDED, LimitedLog
 
 # How long a client may take to read the rest when its connection is being closed.
@@ -42,8 +43,18 @@ class MessageTransport(Protocol):
     def note_unanswered(self) -> None:
         """Note that the session holds more or less of requests than before."""
 
+    @property
+    def had_tls(self) -> bool:
+        """Whether a proxy reports that the client connected to it over TLS."""
+
+    def origin(self) -> Origin:
+        """Return the client's address, and who vouches for it."""
+
     def remote_address(self) -> NetAddress | None:
         """Return the client's address; None if it is not known."""
+
+    def proxy_address(self) -> NetAddress | None:
+        """Return the address of the proxy that named the client, None without one."""
 
     def is_closing(self) -> bool:
         """Return whether the connection has ended or is closing."""

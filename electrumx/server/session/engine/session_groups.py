@@ -14,6 +14,10 @@ them, and each has only half of a hard limit left, but they never exclude the ot
 bound a few cheap requests from one address would exclude all of its clients for half an hour.
 What comes from the server's own machine is the operator's own use, unless the server is advertised
 (Tor's hidden services and proxies connect from loopback), and costs so much less.
+
+A client that a proxy named (``Origin.is_forwarded``) is in the group of its subnet, be the address
+private or not.  Clients of Tor that are named by their circuit have a group for each circuit; as
+circuits cost an attacker little, all are also in a soft group, ``tor``.  Trusted clients have no group.
 """
 
 import math
@@ -23,6 +27,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any, Protocol, TypeAlias
 
+from electrumx.server.session.engine.origin import Host, Origin, as_origin
 from electrumx.server.session.engine.prices import CONNECT_COST
 from electrumx.server.session.engine.session_limits import MAX_DEBT
 
@@ -32,10 +37,13 @@ RECALC_SECS = 300
 
 UNKNOWN_GROUP = "unknown_addr"
 LOOPBACK_GROUP = "loopback"
+TOR_GROUP = "tor"
 # The part of each other's cost that clients of a private address bear.
 SOFT_WEIGHT = 0.01
 # Their share of it at most, in hard limits: it throttles, and does not end a session.
 SOFT_MOST = 0.5
+# The part of each other's cost that clients of different Tor circuits bear.
+TOR_WEIGHT = 0.1
 # Clients of the operator's own machine are charged this many times less.
 OWN_MACHINE_LENIENCY = 50.0
 # Bits of private IPv6 addresses that make a group: a host can take any address in its subnet.
@@ -44,7 +52,8 @@ PRIVATE_IPV6_PREFIX = 64
 SUMMED_MEMBERS = 50
 SUM_SECS = 1.0
 
-Host: TypeAlias = IPv4Address | IPv6Address
+#: a client by its origin, or by its address alone
+Client: TypeAlias = Origin | Host | str | None
 
 
 class Costly(Protocol):
@@ -104,15 +113,18 @@ def _plain(host: Host | str | None) -> Host | str | None:
     return host
 
 
-def subnet_name(host: Host | str | None, ipv4_prefix: int, ipv6_prefix: int) -> str | None:
-    """Return the subnet of an address in CIDR text; None if the address is private.
+def subnet_name(
+    host: Host | str | None, ipv4_prefix: int, ipv6_prefix: int, *, is_forwarded: bool = False
+) -> str | None:
+    """Return the subnet of an address in CIDR text.
 
-    Hosts that are no IP address, or unknown, share one group.
+    Return None if the address is private, unless it is ``is_forwarded``, named by a proxy.  Hosts
+    that are no IP address, or unknown, share one group.
     """
     host = _plain(host)
     if not isinstance(host, (IPv4Address, IPv6Address)):
         return UNKNOWN_GROUP
-    if is_exempt(host):
+    if is_exempt(host) and not is_forwarded:
         return None
     return _cidr(host, ipv4_prefix, ipv6_prefix)
 
@@ -130,10 +142,11 @@ def private_name(host: Host | str | None) -> str:
     return LOOPBACK_GROUP if host.is_loopback else _cidr(host, 32, PRIVATE_IPV6_PREFIX)
 
 
-def leniency(host: Host | str | None, *, is_advertised: bool) -> float:
-    """Return how many times less the costs of clients of an address count."""
-    host = _plain(host)
-    if is_advertised or not isinstance(host, (IPv4Address, IPv6Address)):
+def leniency(client: Client, *, is_advertised: bool) -> float:
+    """Return how many times less the costs of a client count."""
+    origin = as_origin(client)
+    host = _plain(origin.host)
+    if is_advertised or origin.is_forwarded or not isinstance(host, (IPv4Address, IPv6Address)):
         return 1.0
     return OWN_MACHINE_LENIENCY if host.is_loopback and is_exempt(host) else 1.0
 
@@ -141,22 +154,55 @@ def leniency(host: Host | str | None, *, is_advertised: bool) -> float:
 class SessionGroups:
     """The groups of one server, by name, and the sessions in each."""
 
-    def __init__(self, ipv4_prefix: int, ipv6_prefix: int, hard_limit: float = 0.0) -> None:
+    def __init__(
+        self,
+        ipv4_prefix: int,
+        ipv6_prefix: int,
+        hard_limit: float = 0.0,
+        tor_weight: float = TOR_WEIGHT,
+    ) -> None:
         """``hard_limit`` bounds what is retained; 0 is no bound."""
         self._prefixes = (ipv4_prefix, ipv6_prefix)
         self._hard_limit = hard_limit
+        self._tor_weight = tor_weight
         self.by_name: dict[str, SessionGroup] = {}
         # A tuple per session, in the table for as long as the session is.
         self._of_session: dict[Costly, tuple[SessionGroup, ...]] = {}
 
-    def join(self, session: Costly, host: Host | str | None) -> None:
-        """Put a session from ``host`` (an IP address object, text or None) into its groups."""
-        name, weight = subnet_name(host, *self._prefixes), 1.0
+    def set_hard_limit(self, hard_limit: float) -> None:
+        """Change the bound on retained costs."""
+        self._hard_limit = hard_limit
+
+    def main_name(self, client: Client) -> str | None:
+        """Return the name of the group whose members bear the whole cost; None without one."""
+        origin = as_origin(client)
+        if origin.is_trusted:
+            return None
+        circuit = origin.circuit()
+        if circuit is not None:
+            return f"{TOR_GROUP}:{circuit}"
+        return subnet_name(origin.host, *self._prefixes, is_forwarded=origin.is_forwarded)
+
+    def _memberships(self, origin: Origin) -> list[tuple[str, float]]:
+        """Return the names and weights of the groups of a client."""
+        if origin.is_trusted:
+            return []
+        name = self.main_name(origin)
         if name is None:
-            name, weight = private_name(host), SOFT_WEIGHT
-        group = self._group(name, weight)
-        self._of_session[session] = (group,)
-        group.sessions.add(session)
+            return [(private_name(origin.host), SOFT_WEIGHT)]
+        names = [(name, 1.0)]
+        if origin.circuit() is not None and self._tor_weight:
+            names.append((TOR_GROUP, self._tor_weight))
+        return names
+
+    def join(self, session: Costly, client: Client) -> None:
+        """Put the session of a client into its groups."""
+        names = self._memberships(as_origin(client))
+        groups = tuple(self._group(name, weight) for name, weight in names)
+        if groups:
+            self._of_session[session] = groups
+        for group in groups:
+            group.sessions.add(session)
 
     def leave(self, session: Costly) -> None:
         """Take a session out of its groups, which keep its cost."""
@@ -164,11 +210,12 @@ class SessionGroups:
             group.sessions.discard(session)
             group.retain(session.cost, self._hard_limit)
 
-    def charge(self, host: Host | str | None, cost: float) -> None:
-        """Charge the group of an address for a connection that had no session."""
-        name = subnet_name(host, *self._prefixes)
-        if name is not None:
-            self._group(name, 1.0).retain(cost, self._hard_limit)
+    def charge(self, client: Client, cost: float) -> None:
+        """Charge the groups of a client for a connection that had no session."""
+        origin = as_origin(client)
+        if self.main_name(origin) is not None:
+            for name, weight in self._memberships(origin):
+                self._group(name, weight).retain(cost, self._hard_limit)
 
     def _group(self, name: str, weight: float) -> SessionGroup:
         """Return the group of a name, which is made if it is missing."""
@@ -177,9 +224,9 @@ class SessionGroups:
             group = self.by_name[name] = SessionGroup(name, weight)
         return group
 
-    def cost_of(self, host: Host | str | None) -> float:
-        """Return the cost of the group that an address belongs to; 0 if it is in none."""
-        name = subnet_name(host, *self._prefixes)
+    def cost_of(self, client: Client) -> float:
+        """Return the cost of the group of a client's subnet or circuit; 0 if it is in none."""
+        name = self.main_name(client)
         group = None if name is None else self.by_name.get(name)
         return 0.0 if group is None else group.cost()
 

@@ -65,7 +65,9 @@ class ServerMethods(HandlerGroup):
         self._sv_seen = False
 
     def is_tor(self) -> bool:
-        """Return whether the client connects through the Tor proxy."""
+        """Return whether the client connects through Tor: by its circuit, or the Tor proxy."""
+        if self.session.origin().circuit() is not None:
+            return True
         proxy = self.shared.peers.proxy_address()
         remote = self.session.remote_address()
         if not proxy or remote is None:
@@ -84,6 +86,8 @@ class ServerMethods(HandlerGroup):
     def peers_subscribe(self) -> list[tuple[str, str, list[str]]]:
         """Return the peers as (ip, host, details)."""
         self.account.bump_cost(1.0)
+        if not self.shared.stage.is_complete:
+            return self.shared.peers.coin_peers()
         return self.shared.peers.on_peers_subscribe(self.is_tor())
 
     @rpc_method("server.features")

@@ -7,12 +7,13 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol, TypeVar
 
 from aiorpcx import NetAddress
 
 from electrumx.server.session.engine import session_groups
+from electrumx.server.session.engine.origin import Origin
+from electrumx.server.session.engine.session_limits import SessionLimits
 from electrumx.server.session.notify.subscriber import Subscriber
 
 # A connection that does not close by itself is aborted after so many seconds.
@@ -61,6 +62,12 @@ class TableSession(Subscriber, Protocol):
     def remote_address(self) -> NetAddress | None:
         """Return the address of the client; None if it is not known."""
 
+    def origin(self) -> Origin:
+        """Return the address of the client, and who vouches for it."""
+
+    def proxy_string(self) -> str | None:
+        """Return the address of the proxy that named the client, None without one."""
+
     def remote_address_string(self, *, for_log: bool = True) -> str:
         """Return that address as text, masked in logs if the operator wants that."""
 
@@ -103,6 +110,12 @@ class TableSession(Subscriber, Protocol):
 
     def unanswered_request_count(self) -> int:
         """Return the number of requests in progress."""
+
+    def set_limits(self, limits: SessionLimits) -> None:
+        """Change the limits of the session."""
+
+    def set_request_handlers(self, ptuple: tuple[int, ...]) -> None:
+        """Serve the requests of a protocol version from now on."""
 
     def set_cost_decay(self, per_sec: float) -> None:
         """Set how fast the cost decays."""
@@ -168,10 +181,10 @@ class SessionTable:
         """Add a new session to the table and to its groups."""
         self.sessions.add(session)
         self.totals.began(session)
-        address = session.remote_address()
+        origin = session.origin()
         # An administrator at a Unix socket has no address, and shares no group with the unknown.
-        if address is not None or session.limited:
-            self.groups.join(session, None if address is None else address.host)
+        if origin.host is not None or session.limited:
+            self.groups.join(session, origin)
 
     def remove(self, session: TableSession) -> None:
         """Remove a session; its groups retain its cost."""
@@ -180,9 +193,15 @@ class SessionTable:
             self.totals.ended(session)
         self.groups.leave(session)
 
-    def leniency(self, host: IPv4Address | IPv6Address | str) -> float:
-        """Return the factor by which the costs of clients of an address are divided."""
-        return session_groups.leniency(host, is_advertised=self._is_advertised)
+    def renew_handlers(self) -> None:
+        """Have each session serve all requests of its protocol version from now on."""
+        for session in self.sessions:
+            if session.limited:
+                session.set_request_handlers(session.protocol_tuple)
+
+    def leniency(self, client: session_groups.Client) -> float:
+        """Return the factor by which the costs of a client are divided."""
+        return session_groups.leniency(client, is_advertised=self._is_advertised)
 
     async def disconnect(
         self,

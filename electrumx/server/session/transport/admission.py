@@ -1,7 +1,10 @@
 """Who may connect: connections counted from accept, by subnet, with deadlines and eviction.
 
-Theory of operation.  A connection passes three stages, and each costs the client something:
+Theory of operation.  A connection passes these stages, and each costs the client something:
 
+0. *Unnamed*: accepted on a service behind a proxy, but the proxy has not named the client yet.  It has
+   ``HEADER_SECS``.  Limits that depend on the client are applied when its name arrives; a connection
+   that ends before, or turns out to be the proxy's own check, costs nothing.
 1. *Pending*: accepted, but no session yet, because the TLS handshake or the WebSocket upgrade is
    under way.  It has ``HANDSHAKE_SECS``, and at most a quarter of all connections may be pending:
    beyond that the oldest one of the subnet that has most of them is dropped.
@@ -16,15 +19,17 @@ the subnet that has most connections; a session that is busy or was idle for les
 ``MIN_CROWD`` connections, and of more than twice those of the newcomer's.  Hence sessions that are
 never idle cannot hold all places.  If nothing can be evicted, the manager stops listening.
 
-One subnet has at most MAX_SESSIONS_PER_SUBNET connections, and none if the cost of its group is
+One subnet has at most MAX_SESSIONS_PER_SUBNET connections, an address in it at most
+MAX_SESSIONS_PER_ADDRESS, and a subnet has none if the cost of its group is
 at the hard limit: these are refused at accept, before they cost a handshake.  Both do not apply
-to exempt addresses (``session_groups.is_exempt``), behind which there may be a proxy with many clients;
-the others do.  A connection that ends without a session is charged to the group of its address.
+to exempt addresses (``session_groups.is_exempt``), behind which there may be a proxy with many clients,
+unless a proxy named them; the other limits do.  A connection that ends without a session is charged to the group of its address.
 
 Banned addresses (``bans``) are refused at accept before anything else.
 
 The administrator's connections count too, but are limited only in number, ``MAX_RPC``; bans do not
-apply to them.
+apply to them.  Trusted clients (``trust``) count, and are never evicted; they, and unnamed connections,
+may exceed MAX_SESSIONS by a tenth.
 
 Runs on the event loop.
 """
@@ -36,17 +41,21 @@ from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Protocol
+from typing import Any, Protocol
 
 from electrumx.lib import util
-from electrumx.server.env import Env
+from electrumx.server.env import EXTRA_SESSIONS_PART, Env
 from electrumx.server.session.engine import prices, session_groups
-from electrumx.server.session.engine.session_groups import Host
+from electrumx.server.session.engine.origin import Host, Origin
+from electrumx.server.session.engine.session_groups import TOR_GROUP, UNKNOWN_GROUP
 from electrumx.server.session.transport.bans import BanList
 from electrumx.server.session.transport.crowds import Crowds
 from electrumx.server.session.transport.parties import ConnectionSession
+from electrumx.server.session.transport.trust import Trust
 
-# From accept to the session: TLS and WebSocket handshakes.
+# From accept to the end of the PROXY header.
+HEADER_SECS = 3.0
+# From there, or from accept, to the session: TLS and WebSocket handshakes.
 HANDSHAKE_SECS = 10.0
 # From there to the first message.
 FIRST_MESSAGE_SECS = 60.0
@@ -65,6 +74,10 @@ MAX_RPC = 32
 # Refusals and evictions are logged once in so many seconds.
 LOG_SECS = 60.0
 SWEEP_SECS = 1.0
+# An IPv6 host has a network of so many bits to itself.
+HOST_IPV6_PREFIX = 64
+# The subnet that unnamed connections are counted in.
+UNNAMED = "unnamed"
 
 
 class AdmittedConnection(Protocol):
@@ -86,19 +99,49 @@ class AdmittedConnection(Protocol):
 class Ticket:
     """The entry of one connection."""
 
-    __slots__ = ("accepted_at", "address", "connection", "deadline", "is_dropped", "is_rpc",
-                 "stage", "subnet")  # fmt: skip
+    __slots__ = ("accepted_at", "address", "connection", "deadline", "is_dropped", "is_forwarded",
+                 "is_free", "is_rpc", "is_trusted", "stage", "subnet")  # fmt: skip
 
-    def __init__(self, address: Host | None, subnet: str, now: float, *, is_rpc: bool) -> None:
-        #: an IP address object; None for a Unix socket
+    def __init__(
+        self,
+        address: Host | None,
+        subnet: str,
+        now: float,
+        *,
+        is_rpc: bool = False,
+        is_trusted: bool = False,
+    ) -> None:
+        #: an IP address object; None for a Unix socket, and if the client is not known
         self.address = address
         self.subnet = subnet
         self.accepted_at = now
         self.is_rpc = is_rpc
+        self.is_trusted = is_trusted
+        #: whether a proxy named the address
+        self.is_forwarded = False
+        #: whether nothing is charged for it: the proxy has not named a client
+        self.is_free = False
         self.connection: AdmittedConnection | None = None
         self.stage = "pending"
         self.deadline = 0.0
         self.is_dropped = False
+
+    @property
+    def place(self) -> str | Host | None:
+        """The address, or the network of a host that can take any address in it."""
+        address = self.address
+        if not isinstance(address, IPv6Address) or self.subnet == TOR_GROUP:
+            return address
+        return _network(address, HOST_IPV6_PREFIX)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it counts among the connections of its subnet, and may be evicted."""
+        return not (self.is_rpc or self.is_trusted)
+
+    def origin(self) -> Origin:
+        """Return the client's address, and who vouches for it."""
+        return Origin(self.address, self.is_forwarded, self.is_trusted)
 
     def drop(self) -> None:
         """End the connection, or see to it that it ends when it is made."""
@@ -152,24 +195,22 @@ class Admission:
         """``on_change()`` is called when connections came, went or have another stage."""
         #: networks that may not connect
         self.bans = BanList() if bans is None else bans
-        self.max_connections: int = env.max_sessions
-        self.max_per_subnet: int = env.max_sessions_per_subnet
-        self.max_pending = max(MIN_PENDING, env.max_sessions // PENDING_PART)
-        self._hard_limit: float = env.cost_hard_limit
-        self._is_limiting = env.cost_hard_limit > env.cost_soft_limit
+        self.set_limits(env)
         self._prefixes = (env.session_group_by_subnet_ipv4, env.session_group_by_subnet_ipv6)
         self._groups = groups
         self._on_change = on_change
         self._clock = clock
         self.logger = util.class_logger(__name__, self.__class__.__name__)
-        # In order of accept; pending ones and silent ones also in order of their deadlines
+        # In order of accept; those of a stage also in order of their deadlines
         self.tickets: dict[Ticket, None] = {}
+        self.unnamed: dict[Ticket, None] = {}
         self.pending: dict[Ticket, None] = {}
         self.silent: dict[Ticket, None] = {}
-        # Pending ones but the administrator's, by subnet
+        # Pending and unnamed ones that are counted, by subnet
         self._pending_crowds: Crowds[Ticket] = Crowds()
         self._pending_count = 0
         self.subnets: Counter[str] = Counter()
+        self.addresses: Counter[str | Host | None] = Counter()
         self._rpc_count = 0
         self._plan: list[Ticket] = []
         self._plan_time: float | None = None
@@ -184,6 +225,21 @@ class Admission:
         self.totals: Counter[str] = Counter()
         # Set when there is no connection, if a caller waits for that
         self._empty: asyncio.Event | None = None
+
+    def set_limits(self, env: Env) -> None:
+        """Set the limits; connections that exist stay."""
+        self.max_connections: int = env.max_sessions
+        self.max_per_subnet: int = env.max_sessions_per_subnet
+        self.max_per_address: int = env.max_sessions_per_address
+        self.max_pending = max(MIN_PENDING, env.max_sessions // PENDING_PART)
+        self._hard_limit: float = env.cost_hard_limit
+        self._is_limiting = env.cost_hard_limit > env.cost_soft_limit
+        #: which proxies are believed and which clients are trusted
+        self.trust = trust = Trust(env)
+        exceeding = trust.may_exceed or trust.has_proxies
+        self.max_with_extra = self.max_connections + exceeding * max(
+            1, self.max_connections // EXTRA_SESSIONS_PART
+        )
 
     # -- questions
 
@@ -205,31 +261,86 @@ class Admission:
     def subnet_of(self, address: Host | None) -> str:
         """Return the name of the subnet that an address is counted in, exempt or not."""
         if address is None:
-            return session_groups.UNKNOWN_GROUP
+            return UNKNOWN_GROUP
         return _network(address, self._prefixes[isinstance(address, IPv6Address)])
 
     # -- from accept to the end
 
-    def admit(self, host: str | None, *, is_rpc: bool = False) -> Ticket | None:
-        """Return the entry of a new connection; None if it is to be closed at once."""
+    def admit(
+        self,
+        host: str | None,
+        *,
+        is_rpc: bool = False,
+        is_proxied: bool = False,
+        is_trusted: bool = False,
+    ) -> Ticket | None:
+        """Return the entry of a new connection; None if it is to be closed at once.
+
+        If it ``is_proxied`` the address is that of a proxy, and ``identify`` is to follow.  If it
+        ``is_trusted`` the service is one of trusted clients.
+        """
         address = None if host is None else parse_host(host)
-        subnet = self.subnet_of(address)
-        if is_rpc:
-            admitted = self._rpc_count < MAX_RPC or self._evict_rpc()
+        if is_proxied:
+            if address is None or not self.trust.is_proxy(address):
+                self._note("refused: not in PROXY_TRUSTED")
+                return None
+            if self.bans.is_banned(address):
+                self._note("refused: banned")
+                return None
+            ticket = Ticket(None, UNNAMED, self._clock())
+            # Also for the places of trusted clients.
+            ticket.is_free = True
+            admitted = self._has_place(ticket)
         else:
-            admitted = self._may_enter(address, subnet) and self._has_place(subnet)
+            is_trusted = not is_rpc and (is_trusted or self.trust.is_trusted_client(address))
+            subnet = self.subnet_of(address)
+            ticket = Ticket(address, subnet, self._clock(), is_rpc=is_rpc, is_trusted=is_trusted)
+            if is_rpc:
+                admitted = self._rpc_count < MAX_RPC or self._evict_rpc()
+            else:
+                admitted = self._may_enter(ticket) and self._has_place(ticket)
         if not admitted:
             return None
-        ticket = Ticket(address, subnet, self._clock(), is_rpc=is_rpc)
         self.tickets[ticket] = None
         self._rpc_count += is_rpc
-        self.subnets[subnet] += not is_rpc
-        self._watch(ticket, self.pending, HANDSHAKE_SECS)
-        if not is_rpc:
-            self._pending_crowds.add(subnet, ticket)
-            self._pending_count += 1
+        if is_proxied:
+            self._watch(ticket, self.unnamed, HEADER_SECS)
+        else:
+            self._watch(ticket, self.pending, HANDSHAKE_SECS)
+        self._count_pending(ticket)
         self._on_change()
         return ticket
+
+    def identify(self, ticket: Ticket, address: Host | None, *, is_trusted: bool) -> bool:
+        """Note the client that a proxy named; return whether it may enter, else drop it.
+
+        ``address`` is None if the proxy does not know it.  ``is_trusted`` is that of ``admit``.
+        """
+        if not self._uncount_pending(ticket):
+            return False
+        ticket.address, ticket.is_forwarded = address, True
+        ticket.is_trusted = is_trusted or self.trust.is_trusted_client(address)
+        # Circuits cost little: all of Tor gives way when the server is full.
+        is_tor = ticket.origin().circuit() is not None
+        ticket.subnet = TOR_GROUP if is_tor else self.subnet_of(address)
+        if not self._may_enter(ticket) or not self._keeps_place(ticket):
+            self._leave(ticket)
+            ticket.drop()
+            return False
+        ticket.is_free = False
+        self._watch(ticket, self.pending, HANDSHAKE_SECS)
+        self._count_pending(ticket)
+        return True
+
+    def note_check(self, ticket: Ticket) -> None:
+        """Note that a connection is a check of the proxy's: it gets as long as a handshake."""
+        if ticket in self.unnamed:
+            del self.unnamed[ticket]
+            self._watch(ticket, self.pending, HANDSHAKE_SECS)
+
+    def note_bad_header(self) -> None:
+        """Note that a proxy sent no valid header."""
+        self._note("closed: no valid PROXY header")
 
     def opened(self, connection: AdmittedConnection) -> None:
         """Note that a connection has a session."""
@@ -247,8 +358,9 @@ class Admission:
         ticket = connection.ticket
         if ticket is not None:
             self.release(ticket)
-            if not ticket.is_rpc and (cost := connection.late_cost()):
-                self._groups.charge(ticket.address, cost)
+            is_charged = not ticket.is_rpc and not ticket.is_free
+            if is_charged and (cost := connection.late_cost()):
+                self._groups.charge(ticket.origin(), cost)
             # Otherwise the two would keep each other until the collector finds them.
             ticket.connection = None
 
@@ -256,57 +368,104 @@ class Admission:
         """Forget a connection; if it never had a session, charge the group of its address."""
         if ticket not in self.tickets:
             return
-        del self.tickets[ticket]
         self.silent.pop(ticket, None)
-        if ticket in self.pending:
+        if ticket in self.pending or ticket in self.unnamed:
             self._end_pending(ticket)
             self._charge_pending(ticket)
         if ticket.is_rpc:
             self._rpc_count -= 1
-        else:
-            self.subnets[ticket.subnet] -= 1
-            if not self.subnets[ticket.subnet]:
-                del self.subnets[ticket.subnet]
+        self._uncount(ticket)
+        self._leave(ticket)
+
+    def _leave(self, ticket: Ticket) -> None:
+        del self.tickets[ticket]
         if self._empty is not None and not self.tickets:
             self._empty.set()
         self._on_change()
 
+    def _count_pending(self, ticket: Ticket) -> None:
+        """Count a connection in its subnet, and among the pending ones there."""
+        if ticket.is_counted:
+            self.subnets[ticket.subnet] += 1
+            self.addresses[ticket.place] += 1
+            self._pending_crowds.add(ticket.subnet, ticket)
+            self._pending_count += 1
+
+    def _uncount_pending(self, ticket: Ticket) -> bool:
+        """Undo that for an unnamed connection; return False if there is no such connection."""
+        if ticket not in self.unnamed:
+            return False
+        self._end_pending(ticket)
+        self._uncount(ticket)
+        return True
+
+    def _uncount(self, ticket: Ticket) -> None:
+        if ticket.is_counted:
+            counted: tuple[tuple[Counter[Any], Any], ...] = (
+                (self.subnets, ticket.subnet),
+                (self.addresses, ticket.place),
+            )
+            for counter, name in counted:
+                counter[name] -= 1
+                if not counter[name]:
+                    del counter[name]
+
     def _end_pending(self, ticket: Ticket) -> None:
-        del self.pending[ticket]
-        if not ticket.is_rpc:
+        self.unnamed.pop(ticket, None)
+        self.pending.pop(ticket, None)
+        if ticket.is_counted:
             self._pending_crowds.remove(ticket.subnet, ticket)
             self._pending_count -= 1
 
     def _charge_pending(self, ticket: Ticket) -> None:
-        if ticket.is_rpc:
+        if ticket.is_rpc or ticket.is_free:
             return
         connection = ticket.connection
         cost = prices.CONNECT_COST + (0.0 if connection is None else connection.early_cost())
-        self._groups.charge(ticket.address, cost)
+        self._groups.charge(ticket.origin(), cost)
 
     # -- who may enter
 
-    def _may_enter(self, address: Host | None, subnet: str) -> bool:
+    def _may_enter(self, ticket: Ticket) -> bool:
+        address = ticket.address
         if address is not None and self.bans.is_banned(address):
             self._note("refused: banned")
             return False
-        if address is not None and session_groups.is_exempt(address):
+        if ticket.is_trusted:
             return True
-        if self.subnets[subnet] >= self.max_per_subnet:
+        if address is not None and session_groups.is_exempt(address) and not ticket.is_forwarded:
+            return True
+        if self.addresses[ticket.place] >= self.max_per_address:
+            self._note("refused: too many of one address")
+            return False
+        if self.subnets[ticket.subnet] >= self.max_per_subnet and ticket.subnet != TOR_GROUP:
             self._note("refused: too many of one subnet")
             return False
-        if self._is_limiting and self._groups.cost_of(address) >= self._hard_limit:
+        if self._is_limiting and self._groups.cost_of(ticket.origin()) >= self._hard_limit:
             self._note("refused: the cost of their subnet is at the limit")
             return False
         return True
 
-    def _has_place(self, subnet: str) -> bool:
-        if self._pending_count >= self.max_pending:
+    def _has_place(self, ticket: Ticket) -> bool:
+        """Return whether there is a place for a new connection, or one could be made."""
+        if self._pending_count >= self.max_pending and ticket.is_counted:
             self._drop_pending()
         if self.count < self.max_connections:
             return True
-        if self._evict(subnet):
+        if ticket.is_trusted or ticket.is_free:
+            if self.count < self.max_with_extra or self._drop_pending():
+                return True
+        elif self._evict(ticket.subnet):
             return True
+        return self._refuse_full()
+
+    def _keeps_place(self, ticket: Ticket) -> bool:
+        """Return whether a connection that has got its name may stay."""
+        if ticket.is_trusted or self.count <= self.max_connections or self._evict(ticket.subnet):
+            return True
+        return self._refuse_full()
+
+    def _refuse_full(self) -> bool:
         self._note("refused: the server is full")
         self._on_change()
         return False
@@ -339,7 +498,7 @@ class Admission:
         """Drop a session of a crowd, if possible one that waits for no answer."""
         victim = None
         for ticket in self.tickets:
-            if ticket.subnet == subnet and not ticket.is_rpc:
+            if ticket.subnet == subnet and ticket.is_counted:
                 if ticket.idle_since() is not None:
                     victim = ticket
                     break
@@ -398,7 +557,7 @@ class Admission:
         """
         idle: dict[str, list[tuple[bool, float, Ticket]]] = {}
         for ticket in self.tickets:
-            if ticket.stage != "pending" and not ticket.is_rpc:
+            if ticket.stage != "pending" and ticket.is_counted:
                 since = ticket.idle_since()
                 if since is not None and now - since >= IDLE_SECS:
                     entry = (ticket.has_spoken(), since, ticket)
@@ -429,25 +588,28 @@ class Admission:
     def _on_sweep_timer(self) -> None:
         self._sweep_timer = None
         self.sweep()
-        if self.pending or self.silent:
+        if self.unnamed or self.pending or self.silent:
             loop = asyncio.get_running_loop()
             self._sweep_timer = loop.call_later(SWEEP_SECS, self._on_sweep_timer)
 
     def sweep(self) -> None:
         """Drop the connections that have taken too long."""
         now = self._clock()
-        for stage in (self.pending, self.silent):
+        for stage in (self.unnamed, self.pending, self.silent):
             # All of a stage have as long, so the first is the next.
             while stage and (ticket := next(iter(stage))).deadline <= now:
                 if stage is self.silent and ticket.has_spoken():
                     del stage[ticket]
                     continue
                 self._drop(ticket)
-                self._note("dropped: silent for too long")
+                if stage is self.unnamed:
+                    self._note("dropped: no PROXY header in time")
+                elif not ticket.is_free:
+                    self._note("dropped: silent for too long")
 
     def shed(self) -> int:
         """Drop the connections that have sent nothing: descriptors are short.  Return how many."""
-        victims = [ticket for ticket in self.pending if not ticket.is_rpc]
+        victims = [*self.unnamed, *(ticket for ticket in self.pending if not ticket.is_rpc)]
         victims += [ticket for ticket in self.silent if not ticket.has_spoken()]
         for ticket in victims:
             self._drop(ticket)
@@ -471,7 +633,7 @@ class Admission:
 
         Returns whether all have.
         """
-        for ticket in list(self.pending):
+        for ticket in [*self.unnamed, *self.pending]:
             self._drop(ticket)
         if self.tickets:
             self._empty = asyncio.Event()

@@ -118,6 +118,10 @@ class Listener:
         self._shortage_log_time: float | None = None
         self.logger = util.class_logger(__name__, self.__class__.__name__)
 
+    def set_context(self, context: ConnectionContext) -> None:
+        """Use other settings for connections to come."""
+        self._context = context
+
     @property
     def port(self) -> int:
         """The port listened on (the system's choice if the service named port 0)."""
@@ -125,7 +129,15 @@ class Listener:
 
     async def open(self) -> None:
         """Start to listen; raises OSError if that is impossible."""
+        await self.bind()
+        self.start()
+
+    async def bind(self) -> None:
+        """Make the sockets, at which connections wait; raises OSError if that is impossible."""
         self._sockets = await self._make_sockets()
+
+    def start(self) -> None:
+        """Begin to accept connections."""
         self._start_accepting()
 
     async def _make_sockets(self) -> list[socket.socket]:
@@ -201,7 +213,13 @@ class Listener:
             log_refusal(host)
             client.close()
             return
-        ticket = self._context.admission.admit(host, is_rpc=self._is_rpc)
+        context = self._context
+        ticket = context.admission.admit(
+            host,
+            is_rpc=self._is_rpc,
+            is_proxied=context.header_count > 0,
+            is_trusted=context.is_trusted,
+        )
         if ticket is None:
             client.close()
             return
@@ -234,7 +252,7 @@ class Listeners:
         self.send_memory = SendMemory()
         self.receive_memory = ReceiveMemory(env.max_recv)
         self._turns = TurnQueue()
-        self._tls_context: ssl.SSLContext | None = None
+        self._tls_context: RenewedContext | None = None
         # Filters of logs and wait conditions of containers know these lines by that name.
         self.logger = util.class_logger(__name__, "SessionManager")
         self.open: dict[Service, Listener] = {}
@@ -249,7 +267,8 @@ class Listeners:
             self._tls_context = RenewedContext(self._env.ssl_certfile, self._env.ssl_keyfile)
         return self._tls_context
 
-    def _context(self, protocol: str) -> ConnectionContext:
+    def _context(self, service: Service) -> ConnectionContext:
+        protocol, trust = service.protocol, self._admission.trust
         return ConnectionContext(
             session_factory=self._factory_for(protocol),
             max_recv=self._env.max_recv,
@@ -259,6 +278,8 @@ class Listeners:
             turns=self._turns,
             byte_cost=1 / self._env.bw_unit_cost,
             tls_context=self._tls(protocol),
+            header_count=trust.header_count(service),
+            is_trusted=trust.is_trusted_service(service),
         )
 
     async def start(self, services: Iterable[Service]) -> None:
@@ -290,9 +311,7 @@ class Listeners:
         """Listen on a service; log at a level, and return False, if that fails."""
         kind = service.protocol.upper()
         try:
-            listener = Listener(
-                service, self._context(service.protocol), rpc_allow=self._env.rpc_allow
-            )
+            listener = Listener(service, self._context(service), rpc_allow=self._env.rpc_allow)
             await listener.open()
         except OSError as e:
             # ssl.SSLError is one: a bad certificate
@@ -301,6 +320,29 @@ class Listeners:
         self.open[service] = listener
         self.logger.info(f"{kind} server listening on {service.address}")
         return True
+
+    async def bound(self, env: Env, service: Service) -> Listener:
+        """Return a listener of a service that does not accept yet.  Raise OSError."""
+        if service.protocol in TLS_PROTOCOLS and self._tls_context is None:
+            self._tls_context = RenewedContext(env.ssl_certfile, env.ssl_keyfile)
+        listener = Listener(service, self._context(service), rpc_allow=env.rpc_allow)
+        await listener.bind()
+        return listener
+
+    def add(self, listener: Listener) -> None:
+        """Start a listener that is bound."""
+        listener.start()
+        self.open[listener.service] = listener
+        kind = listener.service.protocol.upper()
+        self.logger.info(f"{kind} server listening on {listener.service.address}")
+
+    def set_env(self, env: Env) -> None:
+        """Use new settings, those of the admission control included, for connections to come."""
+        self._env = env
+        if self._tls_context is not None and env.ssl_certfile:
+            self._tls_context.use(env.ssl_certfile, env.ssl_keyfile)
+        for service, listener in self.open.items():
+            listener.set_context(self._context(service))
 
     def stop(self, services: Iterable[Service]) -> list[Listener]:
         """Stop listening on services; return the listeners, whose connections go on."""

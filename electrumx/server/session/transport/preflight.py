@@ -31,6 +31,9 @@ _REMEDIES = {
 class ListenError(OperatorError):
     """A service of SERVICES cannot be listened on."""
 
+    #: whether the reason is that a program listens there
+    is_in_use = False
+
 
 class CertificateError(OperatorError):
     """SSL_CERTFILE or SSL_KEYFILE cannot be used."""
@@ -41,13 +44,34 @@ async def check_services(env: Any) -> None:
     if any(service.protocol in TLS_PROTOCOLS for service in env.services):
         check_certificate(env.ssl_certfile, env.ssl_keyfile)
     for service in env.services:
-        try:
+        await check_service(service)
+
+
+async def check_service(service: Any, *, leave_files: bool = False) -> None:
+    """Raise ListenError if a service cannot be listened on.
+
+    With ``leave_files`` no file of a Unix socket is made or removed; only its directory is checked.
+    """
+    try:
+        if leave_files and isinstance(service, UnixService):
+            _check_directory(service.path)
+        else:
             await _try_to_bind(service)
-        except OSError as e:
-            raise ListenError(
-                f"{service.protocol.upper()} server failed to listen on {service.address}: "
-                f"{_reason(service, e)}"
-            ) from e
+    except OSError as e:
+        error = ListenError(
+            f"{service.protocol.upper()} server failed to listen on {service.address}: "
+            f"{_reason(service, e)}"
+        )
+        error.is_in_use = e.errno == errno.EADDRINUSE
+        raise error from e
+
+
+def _check_directory(path: str) -> None:
+    directory = os.path.dirname(path)
+    if not os.path.isdir(directory):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), directory)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), directory)
 
 
 async def _try_to_bind(service: Any) -> None:

@@ -4,8 +4,8 @@ Every connection is an asyncio Protocol over a plain TCP transport, with no task
 idle connection costs memory only.  TLS and WebSocket are layers of ours above it, so that every
 byte is known and charged from the first on.  Input passes these stages, in this order:
 
-1. ``data_received``: the bytes of the network.  A stage that precedes TLS, such as a header of a
-   proxy, belongs here: it takes the first bytes and gives the rest to the next stage.
+1. ``data_received``: the bytes of the network.  On services behind a proxy the PROXY headers
+   (``proxy_header``) come first; the rest goes to the next stage.
 2. TLS (``tls``), on services that have it.
 3. Messages: lines (``RawTransport``) or WebSocket frames (``websocket``).
 
@@ -37,10 +37,16 @@ from typing import Any
 from aiorpcx import NetAddress
 
 from electrumx.lib import util
+from electrumx.server.session.engine.origin import Origin
 from electrumx.server.session.transport.admission import Admission, Ticket
 from electrumx.server.session.transport.framing import LineFramer
 from electrumx.server.session.transport.held_memory import ReceiveMemory, SendMemory
 from electrumx.server.session.transport.parties import ConnectionSession
+from electrumx.server.session.transport.proxy_header import (
+    HeaderReader,
+    ProxyHeader,
+    ProxyHeaderError,
+)
 from electrumx.server.session.transport.tls import TLSError, TLSLayer
 
 _logger = util.class_logger(__name__, "TurnQueue")
@@ -116,6 +122,19 @@ class ConnectionContext:
     byte_cost: float = 0.0
     #: an SSLContext on services with TLS
     tls_context: ssl.SSLContext | None = None
+    #: PROXY headers that a connection begins with
+    header_count: int = 0
+    #: whether all clients of the service are trusted
+    is_trusted: bool = False
+
+
+class ForwardedAddress(NetAddress):
+    """The address of a client as a proxy names it: its port may be 0."""
+
+    def __init__(self, header: ProxyHeader) -> None:
+        # Not the base's, which refuses that port.
+        self._host = header.address
+        self._port = header.port
 
 
 class StreamConnection(asyncio.Protocol):
@@ -126,6 +145,8 @@ class StreamConnection(asyncio.Protocol):
         "_context",
         "_ending",
         "_force_timer",
+        "_header",
+        "_header_reader",
         "_input",
         "_is_noted",
         "_lost",
@@ -151,6 +172,9 @@ class StreamConnection(asyncio.Protocol):
         self.ticket = ticket
         self._transport: Any = None
         self._tls: TLSLayer | None = None
+        # The PROXY headers being received, and the last one after that
+        self._header_reader: HeaderReader | None = None
+        self._header: ProxyHeader | None = None
         self.session: ConnectionSession | None = None
         # False for a slow reader, for which more than 64 KiB wait
         self.is_writable = True
@@ -180,24 +204,25 @@ class StreamConnection(asyncio.Protocol):
     # -- called by the event loop
 
     def connection_made(self, transport: Any) -> None:
-        """Start TLS, or the next stage."""
+        """Wait for PROXY headers, or go on with the next stage."""
         self._transport = transport
         if self.ticket is not None and self.ticket.is_dropped:
             transport.abort()
-        elif self._context.tls_context is None:
-            self._open()
+        elif self._context.header_count:
+            self._header_reader = HeaderReader(self._context.header_count)
         else:
-            self._tls = TLSLayer(self._context.tls_context)
+            self._begin()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes off the network."""
-        if self._ending:
-            self._uncharged_bytes += len(data)
-            if self._uncharged_bytes > LINGER_BYTES:
-                self.abort()
-            return
         session = self.session
+        if self._ending:
+            self._discard(data)
+            return
         if session is None:
+            if self._header_reader is not None:
+                self._receive_headers(self._header_reader, data)
+                return
             self._uncharged_bytes += len(data)
         else:
             session.received_bytes(len(data))
@@ -276,6 +301,50 @@ class StreamConnection(asyncio.Protocol):
             self._lost.set_result(None)
 
     # -- stages
+
+    def _receive_headers(self, reader: HeaderReader, data: bytes) -> None:
+        """Take PROXY headers off the input; go on with the rest once they are complete."""
+        if self._transport.is_closing():
+            return
+        try:
+            rest = reader.feed(data)
+        except ProxyHeaderError:
+            self._context.admission.note_bad_header()
+            self.abort()
+            return
+        header = reader.header
+        if rest is None or header is None:
+            return
+        self._header_reader = None
+        if self._is_client(header):
+            self._header = header
+            self._begin()
+            if rest:
+                self.data_received(rest)
+
+    def _is_client(self, header: ProxyHeader) -> bool:
+        """Return whether a header names a client that may enter."""
+        ticket, admission = self.ticket, self._context.admission
+        if header.is_local:
+            # A check of the proxy's: input until it closes is discarded.
+            self._ending = True
+            if ticket is not None:
+                admission.note_check(ticket)
+            return False
+        is_trusted = self._context.is_trusted
+        return ticket is None or admission.identify(ticket, header.address, is_trusted=is_trusted)
+
+    def _discard(self, data: bytes) -> None:
+        self._uncharged_bytes += len(data)
+        if self._uncharged_bytes > LINGER_BYTES:
+            self.abort()
+
+    def _begin(self) -> None:
+        """Start TLS, or the next stage."""
+        if self._context.tls_context is None:
+            self._open()
+        else:
+            self._tls = TLSLayer(self._context.tls_context)
 
     def _open(self) -> None:
         """Go on after TLS, if there is any."""
@@ -468,8 +537,31 @@ class StreamConnection(asyncio.Protocol):
         """Return whether the connection has ended or is closing."""
         return self._ending or self._transport.is_closing()
 
+    @property
+    def had_tls(self) -> bool:
+        """Whether a proxy reports that the client connected to it over TLS."""
+        return self._header is not None and self._header.had_tls
+
+    def origin(self) -> Origin:
+        """Return the client's address, and who vouches for it."""
+        if self.ticket is not None:
+            return self.ticket.origin()
+        address = self.remote_address()
+        return Origin(None if address is None else address.host)
+
     def remote_address(self) -> NetAddress | None:
-        """Return the peer's address, None if it went before it was known."""
+        """Return the client's address, None if it is not known, or went before it was."""
+        header = self._header
+        if header is None:
+            return self.peer_address()
+        return None if header.address is None else ForwardedAddress(header)
+
+    def proxy_address(self) -> NetAddress | None:
+        """Return the address of the proxy that named the client, None without one."""
+        return None if self._header is None else self.peer_address()
+
+    def peer_address(self) -> NetAddress | None:
+        """Return the address at the other end, which may be a proxy's."""
         peername = self._transport.get_extra_info("peername")
         # Of a Unix socket it is a path, mostly empty.
         return NetAddress(*peername[:2]) if isinstance(peername, tuple) else None

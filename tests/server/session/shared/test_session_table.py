@@ -2,10 +2,10 @@
 
 import logging
 from ipaddress import ip_address
-from types import SimpleNamespace
 
 import pytest
 
+from electrumx.server.session.engine.origin import Origin
 from electrumx.server.session.engine.session_groups import SessionGroups
 from electrumx.server.session.shared.session_table import SessionTable, by_id
 
@@ -21,8 +21,8 @@ class Session:
         self.cost = 0.0
         self.closed = []
 
-    def remote_address(self):
-        return None if self.host is None else SimpleNamespace(host=ip_address(self.host))
+    def origin(self):
+        return Origin(None if self.host is None else ip_address(self.host))
 
     def note_end(self, reason):
         self.end_reason = reason

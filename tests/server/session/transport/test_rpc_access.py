@@ -71,9 +71,8 @@ async def test_a_socket_that_a_killed_server_left_is_replaced(path):
 async def test_a_socket_at_which_another_server_answers_is_left_to_it(path, caplog):
     async with session_world(services=[UnixService(path)]):
         async with session_world(services=[UnixService(path)], ready=False) as second:
-            await asyncio.sleep(0)
+            await until(lambda: f"RPC server failed to listen on {path}: " in caplog.text)
             assert not second.manager.listeners.open
-        assert f"RPC server failed to listen on {path}: " in caplog.text
         assert "another server listens there" in caplog.text
         assert (await ask(path))["coin"] == "FakeCoin"
 
@@ -161,12 +160,14 @@ class Accepted:
 class Refusing:
     """The admission of a server: notes who came as far as that, and refuses."""
 
+    header_count, is_trusted = 0, False
+
     def __init__(self):
         self.asked = []
         self.admission = self
 
-    def admit(self, host, *, is_rpc):
-        assert is_rpc
+    def admit(self, host, *, is_rpc, is_proxied, is_trusted):
+        assert (is_rpc, is_proxied, is_trusted) == (True, False, False)
         self.asked.append(host)
 
 
