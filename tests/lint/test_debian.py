@@ -49,7 +49,7 @@ def test_the_unit_of_the_package_starts_the_package_s_command():
     made = subprocess.run(["sed", script, unit], capture_output=True, text=True, check=True).stdout
 
     assert made.lstrip().startswith("[Unit]")
-    assert "\nExecStart=/usr/bin/electrumx_server\n" in made
+    assert "\nExecStart=/usr/bin/electrumx_server --config /etc/electrumx.conf\n" in made
     assert "/opt/" not in made
 
 
