@@ -129,7 +129,7 @@ def _fetch_npm_node(name):
     for file_name in ("package.json", "package-lock.json"):
         shutil.copy(RECIPES / name / file_name, work)
     npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-    subprocess.run(npm, cwd=work, check=True, timeout=FETCH_SECS)
+    subprocess.run(npm, cwd=work, check=True, timeout=FETCH_SECS, stdout=subprocess.DEVNULL)
     _put_in_place(work, CACHE / name)
 
 
