@@ -13,6 +13,7 @@ import random
 import re
 from decimal import Decimal
 from functools import cache
+from http.client import HTTPConnection
 
 import pytest
 
@@ -125,7 +126,7 @@ def script_hash(script):
     return hashlib.sha256(script).digest()[::-1].hex()
 
 
-def make_server(folder, node, **settings):
+def make_server(folder, node, protocols=("tcp", "rpc"), **settings):
     plan = {
         "constants": {
             "electrumx.server.block_processor.processor:COMMIT_SECS": 0.05,
@@ -135,7 +136,7 @@ def make_server(folder, node, **settings):
         }
     }
     settings = {"SERVE": "always", "REORG_LIMIT": 10, **settings}
-    return InjectedServer(folder, node.env, plan, protocols=("tcp", "rpc"), **settings)
+    return InjectedServer(folder, node.env, plan, protocols=protocols, **settings)
 
 
 @contextlib.contextmanager
@@ -545,6 +546,44 @@ def test_electrum_connects_before_the_first_block_and_is_right_at_the_end(tmp_pa
             wallet.wait_balance(confirmed=Decimal(value) / 10**8)
             wallet.wait_proven()
             assert "Traceback" not in server.log()
+        finally:
+            server.kill()
+
+
+@pytest.mark.wallet
+def test_bdk_reports_the_text_of_the_error_and_scans_later(tmp_path, bdk_for, chain):
+    with holding_node(chain.blocks[: FIRST + 1]) as node:
+        server = make_server(tmp_path, node, BULK_SYNC="off")
+        try:
+            open_port(server)
+            wallet = bdk_for(server)
+            with pytest.raises(Exception, match="the server is still indexing: height"):
+                wallet.full_scan()
+            set_limit(node, FIRST)
+            wait_until(lambda: state_of(server) == "serving", what="service")
+            wallet.full_scan()
+        finally:
+            server.kill()
+
+
+def test_balancers_send_clients_only_once_the_server_is_complete(tmp_path, chain):
+    with holding_node(chain.blocks[: FIRST + 1]) as node:
+        server = make_server(tmp_path, node, protocols=("tcp", "rpc", "metrics"))
+        try:
+            open_port(server)
+
+            def status():
+                connection = HTTPConnection("127.0.0.1", server.ports["metrics"], timeout=30)
+                try:
+                    connection.request("GET", "/readyz")
+                    response = connection.getresponse()
+                    return response.status, json.loads(response.read())["state"]
+                finally:
+                    connection.close()
+
+            assert status() == (503, "syncing")
+            set_limit(node, FIRST)
+            wait_until(lambda: status() == (200, "serving"), what="readiness")
         finally:
             server.kill()
 

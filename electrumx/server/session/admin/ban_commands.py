@@ -52,11 +52,14 @@ class BanCommands:
         logger: logging.Logger,
         *,
         trusted: Iterable[Network] = (),
+        names_in_log: bool = True,
     ) -> None:
         """``folder`` is that of the database; ``on_change()`` is called after each new ban.
 
-        ``trusted`` are networks of the operator's, such as those of proxies.
+        ``trusted`` are networks of the operator's, such as those of proxies.  ``names_in_log``:
+        whether the log has addresses.
         """
+        self._names_in_log = names_in_log
         self._bans = bans
         self._file = BanFile(folder, logger)
         self._admission = admission
@@ -156,8 +159,11 @@ class BanCommands:
         return []
 
     def _logged(self, lines: list[str]) -> list[str]:
-        for line in lines:
-            self._logger.info(f"bans: {line}")
+        if self._names_in_log:
+            for line in lines:
+                self._logger.info(f"bans: {line}")
+        else:
+            self._logger.info(f"bans: changed, now {len(self._bans.in_order()):,d}")
         return lines
 
 

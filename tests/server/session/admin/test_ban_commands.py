@@ -117,6 +117,17 @@ async def test_clients_that_a_proxy_names_are_banned_by_their_own_address(tmp_pa
         assert await ask(await connect(world, named("203.0.113.8")))
 
 
+@pytest.mark.parametrize("anonymous", [False, True])
+async def test_the_log_has_the_addresses_unless_it_is_to_have_none(tmp_path, caplog, anonymous):
+    caplog.set_level(logging.INFO)
+    async with session_world(db_dir=str(tmp_path), anon_logs=anonymous) as world:
+        admin = await world.connect("rpc")
+        await admin.request("ban", ["203.0.113.7"], 60)
+        await admin.request("unban", ["203.0.113.7"])
+    assert ("203.0.113.7" in caplog.text) != anonymous
+    assert ("bans: changed, now 1" in caplog.text) == anonymous
+
+
 async def test_items_that_are_no_network_do_not_stop_the_others(admin):
     lines = await admin.request("ban", ["x\ny", "203.0.113.1/24", "198.51.100.0/24"], None)
     assert lines[0].startswith("refused: x\\ny: ")
