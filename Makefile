@@ -69,13 +69,13 @@ lint: $(VENV)/.installed-test
 docs: $(VENV)/.installed-test
 	$(BIN)/sphinx-build -W -n -q -b html docs docs/_build/html
 
-# The peer is measured in an environment of its own; without it there are no ratios.
 man: $(VENV)/.installed-test
 	$(BIN)/sphinx-build -W -n -q -b man docs docs/_build/man
 	for shell in bash zsh fish; do \
 		$(BIN)/python -m electrumx.cli.completion $$shell > docs/_build/completion.$$shell || exit; \
 	done
 
+# The peer is measured in an environment of its own; without it there are no ratios.
 bench: $(VENV)/.installed-test
 	@sh tests/crash/peer_env.sh $(BIN)/python bench || true
 	@$(BIN)/python -m benchmarks $(BENCH)

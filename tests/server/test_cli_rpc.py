@@ -315,6 +315,27 @@ def test_the_script_is_executable_and_has_help_for_each_command():
     assert SCRIPT.stat().st_mode & 0o111
 
 
+@pytest.mark.parametrize(
+    ("text", "environ", "expected"),
+    [
+        ("SERVICES=tcp://:1,rpc:///run/x.sock", {}, "/run/x.sock"),
+        ("RPC_SOCKET=/run/y.sock\nSERVICES=rpc:///run/x.sock", {}, "/run/y.sock"),
+        ("SERVICES=rpc:///run/x.sock", {"RPC_SOCKET": "/run/z.sock"}, "/run/z.sock"),
+        ("SERVICES=rpc:///run/x.sock", {"RPC_PORT": "9"}, None),
+        ("SERVICES=rpc://", {}, None),
+    ],
+)
+def test_the_settings_file_names_the_socket(bare_environment, tmp_path, text, environ, expected):
+    path = tmp_path / "conf"
+    path.write_text(text)
+    for name, value in environ.items():
+        bare_environment.setenv(name, value)
+
+    found = rpc._server_environment(str(path))
+
+    assert found.get("RPC_SOCKET") == expected
+
+
 def ready_reply(**changes):
     return {
         "ready": True,

@@ -108,7 +108,7 @@ class MetricsService:
         await run_together(self._rates.run(), self._sources.disk.run(), self._read_certificate())
 
     async def _read_certificate(self) -> None:
-        path = self._sources.env.ssl_certfile
+        path = self._sources.env.ssl_certfile or self._sources.env.wss_certfile
         while path:
             self._sources.certificate_expiry = await asyncio.to_thread(expiry_of_file, path)
             await asyncio.sleep(CERTIFICATE_SECS)

@@ -18,9 +18,8 @@ from electrumx.server.session.transport.admission import Admission
 from electrumx.server.session.transport.bans import BanList
 from electrumx.server.session.transport.listeners import Listener, Listeners
 from electrumx.server.session.transport.preflight import (
-    TLS_PROTOCOLS,
     ListenError,
-    check_certificate,
+    check_certificates,
     check_service,
 )
 
@@ -78,12 +77,12 @@ class Listening:
 
         Raise OperatorError if one cannot be used.
         """
-        if any(service.protocol in TLS_PROTOCOLS for service in env.services):
-            check_certificate(env.ssl_certfile, env.ssl_keyfile)
+        check_certificates(env)
         current = {*self._rpc, *self._wallets}
         wanted = _rpc_services(env) + _wallet_services(env)
         new = _NewServices(self, env, [service for service in current if service not in wanted])
         try:
+            self.listeners.load_certificates(env)
             for service in wanted:
                 if service not in current:
                     await check_service(service)

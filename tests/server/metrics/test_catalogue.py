@@ -317,7 +317,7 @@ def parsed(families, parse):
 
 
 def expected_samples(families):
-    """Return what a parser must find of families, but for those of the process."""
+    """Return the samples that a parser must find in families, but for those of the process."""
     result = {}
     for metric, samples in families:
         for values, value in samples:

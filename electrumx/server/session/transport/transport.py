@@ -126,6 +126,8 @@ class ConnectionContext:
     header_count: int = 0
     #: whether all clients of the service are trusted
     is_trusted: bool = False
+    #: origins of web pages that may connect, on WebSocket services; None: all
+    origins: list[str] | None = None
 
 
 class ForwardedAddress(NetAddress):
