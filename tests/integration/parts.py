@@ -17,6 +17,13 @@ CACHE = REPOSITORY / ".run" / "cache"
 # A folder for each node that comes from npm; its files package.json and package-lock.json.
 RECIPES = Path(__file__).resolve().parent
 
+# Balancers, proxies and Tor, with the libraries that a small installation of Debian lacks.
+DEBIAN_PACKAGES = (
+    *("haproxy", "liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1"),
+    *("nginx", "libnginx-mod-stream", "stunnel4", "libwrap0", "tor"),
+)
+DEBIAN = CACHE / "debian"
+
 SV_VERSION = "0.0.27"
 SV_SHA256 = "a9aff6348db0c596234798e229cf1cf2fe87424c9610907dbd46aa3d49b1045e"
 FETCH_SECS = 300
@@ -61,6 +68,37 @@ def bcoin():
 def bcash():
     """The words that start bcash's node, without options, or None."""
     return _npm_node("bcash")
+
+
+def debian_file(path):
+    """Path of a file of DEBIAN_PACKAGES, installed or fetched, or None."""
+    for root in (Path("/"), DEBIAN):
+        if (root / path).exists():
+            return str(root / path)
+    return None
+
+
+def debian_environment():
+    """The environment in which fetched programs of Debian find their libraries."""
+    folders = [str(folder) for folder in DEBIAN.glob("usr/lib/*-linux-gnu")]
+    return {**os.environ, "LD_LIBRARY_PATH": ":".join(folders)}
+
+
+def _has_debian_packages():
+    return debian_file("usr/sbin/haproxy") and debian_file("usr/bin/tor")
+
+
+def fetch_debian_packages():
+    """Download packages of Debian and unpack them, without installing anything."""
+    if not (shutil.which("apt-get") and shutil.which("dpkg")):
+        raise RuntimeError("apt-get or dpkg is missing")
+    work = _fresh_folder(CACHE / "fetching-debian")
+    quiet = {"check": True, "timeout": FETCH_SECS, "cwd": work, "stderr": subprocess.DEVNULL}
+    subprocess.run(["apt-get", "-qq", "download", *DEBIAN_PACKAGES], **quiet)
+    for package in work.glob("*.deb"):
+        subprocess.run(["dpkg", "-x", package, work], **quiet)
+        package.unlink()
+    _put_in_place(work, DEBIAN)
 
 
 def _fresh_folder(path):
@@ -124,6 +162,7 @@ def main():
         ("the Bitcoin SV node", bitcoin_sv, fetch_bitcoin_sv),
         ("bcoin", bcoin, fetch_bcoin),
         ("bcash", bcash, fetch_bcash),
+        ("HAProxy, nginx, stunnel and Tor", _has_debian_packages, fetch_debian_packages),
     ):
         if find():
             continue
