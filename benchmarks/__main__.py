@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 
-from benchmarks import report, stages, sync
+from benchmarks import lookups, report, stages, sync
 from benchmarks.audience import raise_file_limit
 from benchmarks.chain import make_chain
 from benchmarks.chain_files import ChainFiles
@@ -22,6 +22,8 @@ from benchmarks.shape import Shape
 from tests.conftest import REPOSITORY
 
 PARTS = ("sync", "serving", "stages")
+#: on request only, as they take long
+MORE_PARTS = ("hard", "lookups")
 FOLDER = REPOSITORY / ".run" / "bench"
 SYNC_SERVERS = [
     "ours-leveldb",
@@ -32,6 +34,15 @@ SYNC_SERVERS = [
     "ours-leveldb:CACHE_MB=20",
     "e-x-leveldb:CACHE_MB=20",
 ]
+#: a UTXO set that does not fit the smaller caches, filled in both ways
+HARD_SERVERS = [
+    f"ours-{engine}:CACHE_MB={cache},BULK_SYNC={bulk}"
+    for engine in ("leveldb", "rocksdb")
+    for cache in (30, 120, 1200)
+    for bulk in ("off", "auto")
+]
+#: UTXOs of the hard chain, for each transaction
+HARD_UTXOS = 1.0
 SERVING_SERVERS = ["ours-leveldb", "e-x-leveldb"]
 _start = time.monotonic()
 
@@ -56,10 +67,17 @@ def usable(names):
 
 def parser():
     result = argparse.ArgumentParser(prog="benchmarks", description=__doc__.partition("\n")[0])
-    result.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    result.add_argument(
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help=f"of {', '.join(PARTS)}; on request {', '.join(MORE_PARTS)}",
+    )
     result.add_argument("--chain", default="100k", help="its transactions: 20k, 400k, 4m")
     result.add_argument("--seed", type=int, default=1, help="another chain of that shape")
     result.add_argument("--mempool", type=int, default=60_000, help="unconfirmed transactions")
+    result.add_argument("--utxos", type=int, default=2_000_000, help="of the store of lookups")
+    result.add_argument("--cache-mb", type=int, default=120, help="CACHE_MB of lookups")
     result.add_argument("--rounds", type=int, default=2, help="of the synchronisation")
     result.add_argument("--servers", nargs="+", metavar="SERVER", help="ours-leveldb:CACHE_MB=20")
     result.add_argument("--seconds", type=float, default=3, help="of each scenario")
@@ -70,6 +88,17 @@ def parser():
     return result
 
 
+def _hard(args, shape):
+    """Synchronise the chain whose UTXO set is larger than a small cache."""
+    utxos = int(shape.txs * HARD_UTXOS)
+    hard = Shape.sized(args.chain, mempool=0, seed=args.seed, utxos=utxos)
+    chain = FOLDER / "chains" / hard.name
+    say(f"chain {args.chain} with {utxos:,d} UTXOs in {chain}")
+    facts = make_chain(chain, hard)
+    specs = usable(args.servers or HARD_SERVERS)
+    return sync.sync_all(specs, chain, facts, FOLDER / "hard" / hard.name, args.rounds, say)
+
+
 def main():
     raise_file_limit()
     # Ended in order, it takes its servers and nodes with it.
@@ -77,14 +106,21 @@ def main():
     args = parser().parse_args()
     parts = args.parts or PARTS
     for part in parts:
-        if part not in PARTS:
-            raise SystemExit(f"{part!r} is no part: {', '.join(PARTS)}")
+        if part not in PARTS + MORE_PARTS:
+            raise SystemExit(f"{part!r} is no part: {', '.join(PARTS + MORE_PARTS)}")
     shape = Shape.sized(args.chain, mempool=args.mempool, seed=args.seed)
     chain = FOLDER / "chains" / shape.name
     results = {"machine": machine()}
-    say(f"chain {args.chain} in {chain}")
-    results["chain"] = facts = make_chain(chain, shape)
     lines = []
+    if "lookups" in parts:
+        results["lookups"] = lookups.measure(args.utxos, args.cache_mb, FOLDER / "lookups", say)
+        lines += report.lookup_table(results["lookups"])
+    if "hard" in parts:
+        results["hard"] = _hard(args, shape)
+        lines += ["", *report.sync_table(results["hard"], sync.FIGURES)]
+    if set(parts) & set(PARTS):
+        say(f"chain {args.chain} in {chain}")
+        results["chain"] = facts = make_chain(chain, shape)
     if "sync" in parts:
         specs = usable(args.servers or SYNC_SERVERS)
         results["sync"] = sync.sync_all(

@@ -124,7 +124,7 @@ class ChainMaker:
     def _spends(self, tip, count):
         """As many transactions as are wanted, the UTXOs of each there for the next."""
         draw, utxos, txs = self._draw, tip.utxos, self._txs
-        enough = COINS_PER_SPEND * max(count, 20)
+        enough = max(COINS_PER_SPEND * max(count, 20), self.shape.enough_utxos(tip.height + 1))
         made = []
         for _ in range(count):
             if len(utxos) < enough and draw() < 0.3:

@@ -106,6 +106,12 @@ def stage_table(results):
     return columns(["stage", "CPU us"], rows)
 
 
+def lookup_table(results):
+    """Microseconds of each kind of look-up."""
+    rows = [[name, number(value)] for name, value in results.items()]
+    return columns(["look-up of an unspent output", "us"], rows)
+
+
 def save(folder, results):
     """Write the JSON beside earlier ones; its path."""
     folder.mkdir(parents=True, exist_ok=True)

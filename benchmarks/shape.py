@@ -26,6 +26,8 @@ class Shape:
     busy_txs: most transactions of a busy block
     crowd:    scripts of the crowd, twice busy_txs at most
     fork:     blocks of the main chain that a reorganisation undoes; the branch is one longer
+    utxos:    UTXOs that half of the blocks accumulate, to which nearly half of all inputs spend any
+              one; 0: as many as transactions need
     """
 
     txs: int
@@ -37,6 +39,7 @@ class Shape:
     busy_txs: int = 6_000
     crowd: int = 10_000
     fork: int = 6
+    utxos: int = 0
 
     def __post_init__(self):
         spending = self.blocks - FIRST_SPEND + 1
@@ -64,6 +67,10 @@ class Shape:
         heights is txs exactly.
         """
         return self._spent_below(height + 1) - self._spent_below(height)
+
+    def enough_utxos(self, height):
+        """How many UTXOs there should be at a height."""
+        return self.utxos * min(2 * height, self.blocks) // self.blocks
 
     @property
     def mean_spends(self):

@@ -8,10 +8,10 @@ ElectrumX.  It may be interrupted at any time, and goes on where it was when sta
 import argparse
 import asyncio
 import logging
-import os
 import sys
 import time
 
+from electrumx.cli.options import SETTINGS_HELP, add_common_options, parsed
 from electrumx.cli.stopped import find_database, run_tool
 from electrumx.server.db import DB, DBError
 from electrumx.server.history.row_compaction import PREFIXES, compact_prefixes
@@ -54,8 +54,6 @@ def compact(db: DB, logger: logging.Logger) -> None:
 
 
 def _run(logger: logging.Logger) -> bool:
-    # Env requires it, and nothing here asks a node.
-    os.environ["DAEMON_URL"] = ""
     _env, db = find_database(logger)
     asyncio.run(db.open_for_compacting())
     try:
@@ -66,14 +64,30 @@ def _run(logger: logging.Logger) -> bool:
     return True
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the tool; return the exit status, 0 or 1."""
-    argparse.ArgumentParser(
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
         "electrumx_compact_history",
         description="Compact the history in the database of a stopped ElectrumX server. The "
-        "settings are the server's environment variables: COIN, NET, DB_DIRECTORY, DB_ENGINE.",
-    ).parse_args(argv)
-    return run_tool("history compaction", _run, interrupted="the next run goes on from here")
+        "settings are the server's: COIN, NET, DB_DIRECTORY, DB_ENGINE.",
+    )
+    add_common_options(parser, config_help=SETTINGS_HELP)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool; return the exit status, 0 or 1."""
+    args = parsed(make_parser(), argv)
+    if args is None:
+        return 0
+    return run_tool(
+        "history compaction",
+        _run,
+        config=args.config,
+        # Nothing here asks a node.
+        daemon_url="",
+        interrupted="the next run goes on from here",
+    )
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from electrumx.cli.options import SETTINGS_HELP, add_common_options, parsed
 from electrumx.cli.stopped import run_tool
 from electrumx.lib.coins import Coin
-from electrumx.lib.env_base import shown
+from electrumx.lib.env_base import EnvBase, shown
 from electrumx.server.maintenance.restore import FaultyFiles, Limits, Restore
 from electrumx.server.maintenance.snapshot_manifest import SnapshotManifest
 from electrumx.server.maintenance.snapshot_source import FolderSource, HttpSource, SnapshotSource
@@ -58,7 +59,9 @@ def settings(environment: Mapping[str, str]) -> dict[str, str]:
 def _run(source_name: str, directory: Path, logger: logging.Logger) -> bool:
     start = time.monotonic()
     try:
-        manifest = asyncio.run(restore(source_name, directory, settings(os.environ), logger))
+        manifest = asyncio.run(
+            restore(source_name, directory, settings(EnvBase.variables()), logger)
+        )
     except FaultyFiles as e:
         for line in e.lines:
             logger.critical(f"restore: {shown(line)}")
@@ -82,6 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
         "with the snapshot's manifest; the directory becomes a database when all are there. After "
         "an interruption the same command continues.",
     )
+    add_common_options(parser, config_help=SETTINGS_HELP)
     parser.add_argument(
         "source", help="folder of the snapshot, or http(s) URL at which a web server serves it"
     )
@@ -93,12 +97,15 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; return the exit status: 0 if the directory is a database, else 1."""
-    args = make_parser().parse_args(argv)
+    args = parsed(make_parser(), argv)
+    if args is None:
+        return 0
     source = args.source if is_url(args.source) else os.path.abspath(args.source)
     directory = Path(os.path.abspath(args.directory))
     return run_tool(
         "restore",
         lambda logger: _run(source, directory, logger),
+        config=args.config,
         interrupted="the next run continues from here",
     )
 

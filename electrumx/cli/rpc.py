@@ -16,10 +16,12 @@ from typing import Any
 from aiorpcx import NewlineFramer, RPCError, TaskTimeout, connect_rs, connect_us, timeout_after
 from aiorpcx.jsonrpc import ProtocolError
 
-import electrumx
-from electrumx.cli.logs import never_fail_to_encode
+from electrumx.cli.logs import print_lines
+from electrumx.cli.options import add_common_options, parsed
 from electrumx.lib.env_base import shown
+from electrumx.lib.errors import OperatorError
 from electrumx.lib.text import bans_lines, groups_lines, peers_lines, sessions_lines
+from electrumx.server.settings import Settings
 
 # Of the unit in contrib/systemd and of the container.
 DEFAULT_SOCKET = "/run/electrumx/rpc.sock"
@@ -35,9 +37,10 @@ DEFAULT_REORG_BLOCKS = 3
 # Commands without arguments, with their help.
 _SIMPLE_COMMANDS = {
     "bans": "print the addresses and subnets that may not connect",
-    "getinfo": "print a summary of the server's state",
     "groups": "print the groups of sessions",
     "peers": "print the peer servers known",
+    "ready": "print whether the server is ready for wallets; the exit status is 0 if it is, else 1",
+    "reload": "read the settings file again, and apply what can be changed",
     "sessions": "print the sessions",
     "stop": "flush everything to disk and shut the server down",
 }
@@ -49,6 +52,8 @@ _PRINTERS: dict[str, Callable[[Any], Iterable[str]]] = {
     "groups": groups_lines,
     "peers": peers_lines,
     "query": iter,
+    "ready": lambda reply: [_ready_line(reply)],
+    "reload": iter,
     "sessions": sessions_lines,
     "unban": iter,
     "verify": lambda reply: reply["lines"],
@@ -58,11 +63,14 @@ _PRINTERS: dict[str, Callable[[Any], Iterable[str]]] = {
 _FOUND: dict[str, Callable[[Any], bool]] = {
     "ban": lambda reply: _all_done(reply),
     "query": lambda reply: _all_done(reply),
+    "ready": lambda reply: bool(reply["ready"]),
     "unban": lambda reply: _all_done(reply),
     "verify": lambda reply: bool(reply["sound"]),
 }
 
 
+# The states in which getinfo --check fails: the operator has to do something.
+_UNHEALTHY = ("node lost", "stopping")
 # How lines begin about an item that was not understood or not carried out.
 _NOT_DONE = ("unknown: ", "refused: ", "not saved: ")
 # Units of the time of a ban, in seconds.
@@ -73,6 +81,13 @@ DEFAULT_BAN_SECS = 86_400
 def _all_done(lines: Iterable[str]) -> bool:
     """Return whether no line of a reply is about an item that was not carried out."""
     return not any(line.startswith(_NOT_DONE) for line in lines)
+
+
+def _ready_line(reply: Any) -> str:
+    """Return the reply to ``ready`` in one line."""
+    if reply["ready"]:
+        return f"ready: height {reply['height']:,d}"
+    return f"not ready: {reply['state']}, {reply['reason']}"
 
 
 def duration(text: str) -> int | None:
@@ -146,7 +161,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "electrumx_rpc", description="Send a command to a running ElectrumX server."
     )
-    parser.add_argument("--version", action="version", version=electrumx.version)
+    add_common_options(
+        parser, config_help="file of the server's settings, for RPC_SOCKET, RPC_PORT and SERVICES"
+    )
     parser.add_argument(
         "-p",
         "--port",
@@ -176,6 +193,12 @@ def make_parser() -> argparse.ArgumentParser:
 
     for name, text in _SIMPLE_COMMANDS.items():
         add(name, text)
+    command = add("getinfo", "print a summary of the server's state")
+    command.add_argument(
+        "--check",
+        action="store_true",
+        help="exit with status 1 if the server has lost its node, or is stopping",
+    )
     command = add("add_peer", "try a peer server")
     command.add_argument("real_name", help='such as "ecdsa.net v1.4 s50002 t50001"')
     command = add("backup", "copy the database, while the server runs")
@@ -257,17 +280,37 @@ def reply_lines(command: str, reply: Any, *, as_json: bool) -> Iterable[str]:
     return printer(reply)
 
 
+def _server_environment(config: str | None) -> dict[str, str]:
+    """Return the variables that name the server: the environment's, or those of a settings file."""
+    environ = Settings.read(config, os.environ).variables
+    if not environ.get("RPC_SOCKET") and not environ.get("RPC_PORT"):
+        for entry in environ.get("SERVICES", "").split(","):
+            if entry.startswith("rpc:///"):
+                environ["RPC_SOCKET"] = entry.removeprefix("rpc://")
+    return environ
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; return the exit status."""
     parser = make_parser()
-    args = vars(parser.parse_args(argv))
+    arguments = parsed(parser, argv)
+    if arguments is None:
+        return 0
+    args = vars(arguments)
+    config = args.pop("config")
+    del args["version"], args["verbose"]
+    try:
+        environ = _server_environment(config)
+    except OperatorError as e:
+        return _failed(e)
     socket, host, port = (args.pop(name) for name in ("socket", "host", "port"))
     if socket and (host or port):
         parser.error("--socket cannot be combined with --host or --port")
-    server = Server.chosen(socket, host, port, os.environ)
+    server = Server.chosen(socket, host, port, environ)
     given_secs = args.pop("timeout")
     as_json = args.pop("json")
     command = args.pop("command")
+    is_check = args.pop("check", False)
     if command is None:
         parser.print_usage(sys.stderr)
         return 2
@@ -280,7 +323,7 @@ def main(argv: list[str] | None = None) -> int:
         reply = asyncio.run(request(server, timeout_secs, command, args))
     except (OSError, OverflowError) as e:
         # OverflowError: the port is no 16-bit number
-        _print([server.failure(e)])
+        print_lines([server.failure(e)])
         return 1
     except (RPCError, ProtocolError) as e:
         return _failed(e.message)
@@ -290,26 +333,15 @@ def main(argv: list[str] | None = None) -> int:
         return _failed("the connection was lost")
     except ValueError as e:
         return _failed(str(e))
-    _print(reply_lines(command, reply, as_json=as_json))
+    print_lines(reply_lines(command, reply, as_json=as_json))
+    if is_check:
+        return int(reply.get("state") in _UNHEALTHY)
     found = _FOUND.get(command)
     return 0 if found is None or found(reply) else 1
 
 
-def _print(lines: Iterable[str]) -> None:
-    """Print lines; a reader that closes the pipe early, as ``| head``, is no error."""
-    never_fail_to_encode(sys.stdout)
-    try:
-        for line in lines:
-            print(line)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The interpreter flushes once more when it exits.
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, sys.stdout.fileno())
-
-
 def _failed(reason: object) -> int:
-    _print([f"error making request: {shown(str(reason))}"])
+    print_lines([f"error making request: {shown(str(reason))}"])
     return 1
 
 

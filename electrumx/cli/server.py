@@ -1,7 +1,6 @@
 """The server's command: logging, settings, then the controller until it ends.
 
-Runs before and around the event loop. The only change of working directory is here: relative
-paths in settings and in the database count from DB_DIRECTORY.
+Runs before and around the event loop.
 """
 
 import argparse
@@ -13,45 +12,13 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
-import electrumx
-from electrumx.cli.logs import DEFAULT_LOG_FORMAT, logging_to_stdout
-from electrumx.lib.env_base import EnvBase, LoopPolicy, shown
+from electrumx.cli.db_directory import enter_db_directory
+from electrumx.cli.logs import logging_to_stdout, make_formatter
+from electrumx.cli.options import SETTINGS_HELP, add_common_options, parsed
+from electrumx.lib.env_base import LoopPolicy, reading_from, shown
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.signals import EarlySignals, stop_signals
-from electrumx.lib.util import CompactFormatter
-
-
-def _make_formatter() -> logging.Formatter:
-    """Return the formatter that LOG_FORMAT asks for; EnvBase.Error if it is no format."""
-    text = EnvBase.default("LOG_FORMAT", DEFAULT_LOG_FORMAT)
-    try:
-        formatter = CompactFormatter(text)
-        # A wrong field name shows only when something is logged.
-        formatter.format(logging.makeLogRecord({"name": "electrumx", "msg": "", "args": None}))
-    except (ValueError, KeyError, TypeError) as e:
-        raise EnvBase.Error(
-            f"envvar LOG_FORMAT value {shown(text)} is not a log format ({shown(str(e))}): "
-            f"set one like {DEFAULT_LOG_FORMAT}"
-        ) from e
-    return formatter
-
-
-def _enter_db_directory(db_dir: str) -> None:
-    """Make the database directory the working directory.
-
-    Raises EnvBase.Error if it is missing, no directory, or not ours to write in.
-    """
-    name = f"envvar DB_DIRECTORY value {shown(db_dir)}"
-    if not os.path.exists(db_dir):
-        raise EnvBase.Error(f"{name} does not exist: create the directory, or set another")
-    if not os.path.isdir(db_dir):
-        raise EnvBase.Error(f"{name} is not a directory: set one")
-    if not os.access(db_dir, os.R_OK | os.W_OK | os.X_OK):
-        raise EnvBase.Error(f"{name} is not writable: let the user who runs the server write in it")
-    try:
-        os.chdir(db_dir)
-    except OSError as e:
-        raise EnvBase.Error(f"{name} cannot be entered: {e.strerror}") from e
+from electrumx.server.settings import Settings
 
 
 async def _ignore_signals_after(main_coro: Coroutine[Any, Any, None]) -> None:
@@ -92,56 +59,78 @@ def _run(main_coro: Coroutine[Any, Any, None], policy: LoopPolicy | None) -> Non
             asyncio.set_event_loop_policy(None)
 
 
-def _serve(logger: logging.Logger, handler: logging.Handler, early: EarlySignals) -> None:
+def _serve(
+    settings: Settings, logger: logging.Logger, handler: logging.Handler, early: EarlySignals
+) -> None:
     """Build everything and run it until it ends; raises what ended it, if not a request."""
-    handler.setFormatter(_make_formatter())
-    logger.info("ElectrumX server starting")
-    # Imported here, so that an error in importing is logged, too; and settings come first, as
-    # their errors are the likely ones.
-    from electrumx.server.env import Env
-    from electrumx.server.runtime.malloc_tuning import keep_freed_memory, keep_little_freed_memory
+    with reading_from(settings.variables):
+        handler.setFormatter(make_formatter(sys.stdout))
+        logger.info("ElectrumX server starting")
+        # Imported here, so that an error in importing is logged, too; and settings come first, as
+        # their errors are the likely ones.
+        from electrumx.server.env import Env
+        from electrumx.server.runtime.malloc_tuning import (
+            keep_freed_memory,
+            keep_little_freed_memory,
+        )
 
-    keep_little_freed_memory(os.environ)
-    env = Env()
+        keep_little_freed_memory(os.environ)
+        env = Env()
     logger.setLevel(env.log_level)
+    for warning in settings.warnings:
+        logger.warning(warning)
     from electrumx.server.controller import Controller
 
-    _enter_db_directory(env.db_dir)
-    if early.received:
+    enter_db_directory(env.db_dir)
+    # With a settings file SIGHUP asks to read it again, and it has been read just now.
+    if early.received and not (early.received == "SIGHUP" and settings.path):
         logger.warning(f"received {early.received} signal before the start; nothing was done")
         return
     controller = Controller(
         env,
         early_signal=lambda: early.received,
         when_caught_up=lambda: keep_freed_memory(os.environ),
+        settings=settings,
     )
     _run(_ignore_signals_after(controller.run()), env.loop_policy)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of a command line that takes only ``--help`` and ``--version``."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         "electrumx_server",
-        description="Index the chain of a full node, and serve wallets. All settings are "
-        "environment variables, of which COIN, DAEMON_URL and DB_DIRECTORY are required: see "
-        "docs/environment.rst.",
+        description="Index the chain of a full node, and serve wallets. Settings are variables of "
+        "the environment or of a file; COIN, DAEMON_URL and DB_DIRECTORY are required.",
+        allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=electrumx.version)
+    add_common_options(parser, config_help=SETTINGS_HELP)
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="check settings, certificates, ports, the database and the node, print a line for "
+        "each problem, and exit: 0 without any, 1 otherwise; nothing is changed",
+    )
     return parser
 
 
 def main(argv: list[str] | None = None, *, early: EarlySignals | None = None) -> int:
     """Run the server; return the process's exit status, 0 or 1.
 
-    ``early`` has noted signals since the process began, if it was made by then.  Arguments are
-    refused, but for ``--help`` and ``--version``: SystemExit.  An error of the
+    ``early`` has noted signals since the process began, if it was made by then.  Arguments that are
+    not options of ``make_parser`` are refused: SystemExit.  An error of the
     configuration is one line of the log; any other comes with its traceback.
     """
     early = early or EarlySignals().install()
-    make_parser().parse_args(argv)
+    args = parsed(make_parser(), argv)
+    if args is None:
+        return 0
+    if args.check:
+        from electrumx.cli.check import main as check
+
+        return check(args.config, os.environ)
     with logging_to_stdout() as (logger, handler):
         try:
-            _serve(logger, handler, early)
+            _serve(Settings.read(args.config, os.environ), logger, handler, early)
         except OperatorError as e:
             logger.critical(f"ElectrumX server terminated abnormally: {shown(str(e))}")
             return 1

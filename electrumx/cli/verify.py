@@ -7,9 +7,9 @@ database recovers from an unclean stop, as the server's next start would; nothin
 import argparse
 import asyncio
 import logging
-import os
 import sys
 
+from electrumx.cli.options import SETTINGS_HELP, add_common_options, parsed
 from electrumx.cli.stopped import find_database, run_tool
 from electrumx.server.daemon.logins import LoginFiles
 from electrumx.server.db import DB
@@ -31,28 +31,37 @@ async def _verify(db: DB, env: Env, deep: bool, logger: logging.Logger) -> Verdi
 
 
 def _run(deep: bool, logger: logging.Logger) -> bool:
-    # Env requires it, and the node is optional here.
-    os.environ.setdefault("DAEMON_URL", "")
     env, db = find_database(logger)
     return asyncio.run(_verify(db, env, deep, logger)).sound
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the tool; return the exit status: 0 if the database is intact, else 1."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         "electrumx_verify",
         description="Audit the database of a stopped ElectrumX server. The settings are the "
-        "server's environment variables: COIN, NET, DB_DIRECTORY, DB_ENGINE, REORG_LIMIT, and "
-        "DAEMON_URL to compare with the node.",
+        "server's: COIN, NET, DB_DIRECTORY, DB_ENGINE, REORG_LIMIT, and DAEMON_URL to compare with "
+        "the node.",
     )
+    add_common_options(parser, config_help=SETTINGS_HELP)
     parser.add_argument(
         "--deep",
         action="store_true",
         help="check transaction hashes and raw blocks, and account for every output of the node",
     )
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool; return the exit status: 0 if the database is intact, else 1."""
+    args = parsed(make_parser(), argv)
+    if args is None:
+        return 0
     return run_tool(
-        "verify", lambda logger: _run(args.deep, logger), interrupted="there is no verdict"
+        "verify",
+        lambda logger: _run(args.deep, logger),
+        config=args.config,
+        interrupted="there is no verdict",
     )
 
 

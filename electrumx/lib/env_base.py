@@ -1,18 +1,38 @@
-"""Typed readers of environment variables.
+"""Typed readers of environment variables, or of others in their place.
 
-The only place, with the command line, that reads the process environment. What each variable
-means is for subclasses to say. Runs once, at start-up, before any event loop exists.
+The only place, with the command line, that reads the process environment.  What each variable
+means is for subclasses to define.  Runs at start-up, and when settings are read again.
 """
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
 from electrumx.lib.errors import OperatorError
 
 T = TypeVar("T")
+
+# In place of the process's environment, while ``reading_from`` is in effect.
+_variables: ContextVar[Mapping[str, str] | None] = ContextVar("variables", default=None)
+
+
+@contextmanager
+def reading_from(variables: Mapping[str, str]) -> Iterator[None]:
+    """Let readers take these variables in place of the process's environment."""
+    token = _variables.set(variables)
+    try:
+        yield
+    finally:
+        _variables.reset(token)
+
+
+def _current() -> Mapping[str, str]:
+    variables = _variables.get()
+    return os.environ if variables is None else variables
 
 
 class EnvError(OperatorError):
@@ -56,12 +76,12 @@ class EnvBase:
     @classmethod
     def default(cls, envvar: str, default: Any) -> Any:
         """Return the text of a variable as it is, or the default if it is not set."""
-        return os.environ.get(envvar, default)
+        return _current().get(envvar, default)
 
     @classmethod
     def variables(cls) -> Mapping[str, str]:
-        """Return all variables of the process."""
-        return os.environ
+        """Return all variables."""
+        return _current()
 
     @classmethod
     def boolean(cls, envvar: str, default: bool) -> bool:
@@ -69,13 +89,13 @@ class EnvBase:
 
         So "0" and "no" are true: unset a variable, or leave it empty, to say no.
         """
-        value = os.environ.get(envvar)
+        value = _current().get(envvar)
         return default if value is None else bool(value.strip())
 
     @classmethod
     def required(cls, envvar: str, hint: str = "") -> str:
         """Return the text of a variable; if it is not set raise Error, with the hint."""
-        value = os.environ.get(envvar)
+        value = _current().get(envvar)
         if value is None:
             raise cls.Error(f"required envvar {envvar} not set" + (f": {hint}" if hint else ""))
         return value
@@ -103,7 +123,7 @@ class EnvBase:
 
         Raises Error if it is set but not an integer (empty is not), or is out of bounds.
         """
-        text = os.environ.get(envvar)
+        text = _current().get(envvar)
         if text is None:
             return default
         try:
@@ -125,7 +145,7 @@ class EnvBase:
 
         Raises Error if parse raises.
         """
-        text = os.environ.get(envvar)
+        text = _current().get(envvar)
         if text is None:
             return default
         try:
@@ -138,7 +158,7 @@ class EnvBase:
     @classmethod
     def obsolete(cls, envvars: Iterable[str]) -> None:
         """Raise Error, naming them, if any of these variables is set and not empty."""
-        found = [envvar for envvar in envvars if os.environ.get(envvar)]
+        found = [envvar for envvar in envvars if _current().get(envvar)]
         if found:
             raise cls.Error(
                 f"remove obsolete environment variables {found}: "
@@ -152,7 +172,7 @@ class EnvBase:
         EVENT_LOOP_POLICY names them; without it they are uvloop's if that is installed, which
         take half the time of asyncio's for a small request.
         """
-        name = os.environ.get("EVENT_LOOP_POLICY")
+        name = _current().get("EVENT_LOOP_POLICY")
         if name not in (None, "uvloop", "asyncio"):
             raise cls.Error(
                 f'unknown event loop policy "{shown(name)}": '

@@ -84,6 +84,10 @@ class ServerBase:
         """
         raise NotImplementedError
 
+    def on_hangup(self) -> bool:
+        """Act on SIGHUP; return False if the server is to shut down instead, as by default."""
+        return False
+
     def on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Report an error in a callback of the loop, unless it is known noise."""
         message = context.get("message")
@@ -103,6 +107,8 @@ class ServerBase:
         """
 
         def on_signal(name: str) -> None:
+            if name == "SIGHUP" and self.on_hangup():
+                return
             # A second signal finds the event set and changes nothing: the flush goes on.
             self.logger.warning(f"received {name} signal, initiating shutdown")
             shutdown_event.set()

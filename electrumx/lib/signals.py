@@ -40,4 +40,6 @@ class EarlySignals:
         return self
 
     def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
-        self.received = self.received or signal.Signals(signum).name
+        # A hang-up may be no request to end.
+        if self.received in (None, "SIGHUP"):
+            self.received = signal.Signals(signum).name

@@ -9,8 +9,8 @@ failed to be for some time.  If any of the three ends, the server ends.
 import asyncio
 import gc
 import sys
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Any
 
 import aiorpcx
@@ -31,12 +31,14 @@ from electrumx.server.env import Env
 from electrumx.server.mempool.feed import MempoolFeed
 from electrumx.server.mempool.sync import MemPool, MemPoolAPI
 from electrumx.server.notifications import Confirmed, Notifications
+from electrumx.server.reload import LogLevel, NodeList, Part, Reloader
 from electrumx.server.runtime.compiled_modules import missing_modules, missing_modules_warning
 from electrumx.server.runtime.loop_lag import LoopLag
 from electrumx.server.runtime.sd_notify import Readiness
 from electrumx.server.runtime.server_state import ReadyLimits, ServerState
 from electrumx.server.session import SessionManager
 from electrumx.server.session.transport.preflight import check_services
+from electrumx.server.settings import Settings
 from electrumx.server.storage.schema import DBClosedError
 
 # New objects between two collections of the youngest, such collections between two of the middle
@@ -162,7 +164,7 @@ class _Server:
     def metrics(self) -> AbstractAsyncContextManager[object]:
         """Return the metrics service, which listens in an ``async with`` block.
 
-        It outlives the other services: what the server does while it stops shows there, too.
+        It outlives the other services: the state while the server stops shows there, too.
         """
         if not any(service.protocol == "metrics" for service in self._env.services):
             return nullcontext()
@@ -188,9 +190,12 @@ class _Server:
     async def run(self, readiness: Readiness, when_caught_up: Callable[[], object]) -> None:
         """Run all parts; the first that fails ends them all with its error."""
         usable_event = asyncio.Event()
+        if self._env.serve_always:
+            # Clients do not wait for the threads that index.
+            sys.setswitchinterval(SWITCH_SECS)
         await _run_together(
             [
-                self._manager.serve(self._notifications, usable_event),
+                self._manager.serve(self._notifications, usable_event, self._caught_up_event),
                 self._follow_node(),
                 self._serve_mempool(usable_event, when_caught_up),
                 readiness.announce(self._manager.serving_event),
@@ -198,6 +203,20 @@ class _Server:
                 self._loop_lag.run(),
             ]
         )
+
+    def make_reload(
+        self, settings: Settings, env: Env, readiness: Readiness
+    ) -> Callable[[], Awaitable[list[str]]]:
+        """Return the function that reads the settings again, which the administrator gets too."""
+        parts: list[Part] = [*self._manager.reloadable, NodeList(self._daemon, env), LogLevel()]
+        reloader = Reloader(settings, parts)
+
+        async def reload() -> list[str]:
+            with readiness.reloading():
+                return await reloader.reload()
+
+        self._manager.commands.set_reload(reload)
+        return reload
 
     async def _note_serving(self) -> None:
         await self._manager.serving_event.wait()
@@ -213,13 +232,15 @@ class _Server:
         """Follow the mempool and new tips once the chain is caught up with."""
         await self._caught_up_event.wait()
         when_caught_up()
-        _favour_latency()
+        # Clients would wait for a collection of all generations: 0.1 s with 400,000 transactions.
+        collect = not self._env.serve_always
+        _favour_latency(collect=collect)
         mempool_event = asyncio.Event()
         await _run_together(
             [
                 self._db.populate_header_merkle_cache(),
                 self._mempool.keep_synchronized(mempool_event),
-                _favour_latency_again(mempool_event),
+                _favour_latency_again(mempool_event, collect=collect),
                 _set_when(self._mempool.wait_until_usable(), usable_event),
                 self._watcher.run(),
                 self._feed.run(),
@@ -245,10 +266,33 @@ class Controller(ServerBase):
         *,
         early_signal: Callable[[], str | None] = lambda: None,
         when_caught_up: Callable[[], object] = lambda: None,
+        settings: Settings | None = None,
     ) -> None:
-        """``when_caught_up()`` is called once; for ``early_signal`` see ``ServerBase``."""
+        """Build it; ``settings`` are those that ``env`` was read from, for a reload.
+
+        ``when_caught_up()`` is called once; for ``early_signal`` see ``ServerBase``.
+        """
         super().__init__(env, early_signal=early_signal)
+        self._settings = settings
         self._when_caught_up = when_caught_up
+        self._reload: Callable[[], Awaitable[list[str]]] | None = None
+        self._reload_tasks: set[asyncio.Task[None]] = set()
+
+    def on_hangup(self) -> bool:
+        """Read the settings file again, if there is one, when the server has been built."""
+        if self._settings is None or self._settings.path is None:
+            return False
+        self.logger.info("received SIGHUP signal, reading the settings file again")
+        if self._reload is not None:
+            task = asyncio.get_running_loop().create_task(self._reload_logged(self._reload))
+            self._reload_tasks.add(task)
+            task.add_done_callback(self._reload_tasks.discard)
+        return True
+
+    @staticmethod
+    async def _reload_logged(reload: Callable[[], Awaitable[list[str]]]) -> None:
+        with suppress(OperatorError):  # in the log
+            await reload()
 
     async def serve(self, shutdown_event: asyncio.Event) -> None:
         """Start everything and wait; the first part that fails ends the server with its error."""
@@ -260,6 +304,8 @@ class Controller(ServerBase):
         async with env.coin.DAEMON(env.coin, env.daemon_url, login_files=files) as daemon:
             server = _Server(env, daemon, shutdown_event)
             readiness = Readiness.from_environment(shutdown_event, server.status)
+            if self._settings is not None:
+                self._reload = server.make_reload(self._settings, env, readiness)
             async with readiness, server.metrics():
                 await server.run(readiness, self._when_caught_up)
 
@@ -291,24 +337,26 @@ class Controller(ServerBase):
             self.logger.warning(hint)
 
 
-def _favour_latency() -> None:
+def _favour_latency(*, collect: bool) -> None:
     """Tune the interpreter for low latency.
 
     Each system call of the loop may have to wait for a thread.  And a full garbage collection stops
     all threads while it visits every object: with a thousand clients, for a tenth of a second.
-    Nearly all of ours are freed by their reference counts.
+    Nearly all of ours are freed by their reference counts.  Without ``collect`` garbage that is there
+    now stays.
     """
-    gc.collect()
+    if collect:
+        gc.collect()
     # The program's own objects are never garbage.
     gc.freeze()
     gc.set_threshold(*COLLECTOR_THRESHOLDS)
     sys.setswitchinterval(SWITCH_SECS)
 
 
-async def _favour_latency_again(mempool_event: asyncio.Event) -> None:
+async def _favour_latency_again(mempool_event: asyncio.Event, *, collect: bool) -> None:
     """Exclude the mempool's initial objects from garbage collection, before wallets connect."""
     await mempool_event.wait()
-    _favour_latency()
+    _favour_latency(collect=collect)
 
 
 async def _set_when(waiting: Coroutine[Any, Any, None], event: asyncio.Event) -> None:

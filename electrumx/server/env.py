@@ -31,7 +31,7 @@ from electrumx.server.services import (
     parse_networks,
     parse_unix_service,
 )
-from electrumx.server.setting_hints import setting_hints
+from electrumx.server.setting_hints import OBSOLETE, setting_hints
 
 
 def _resource_module() -> Any:
@@ -48,7 +48,7 @@ resource = _resource_module()
 RESERVED_FILES = 350
 # The longest READY_DRAIN_SECS: supervisors kill a server that takes much longer to stop.
 MAX_DRAIN_SECS = 3600
-# What counts as the open files that are left where the system sets no limit.
+# Open files that count as left where the system sets no limit.
 UNLIMITED_FILES = 1 << 20
 # The limit of Windows, which has no call to read it.
 MAX_SESSIONS_WITHOUT_RESOURCE = 512
@@ -64,28 +64,11 @@ LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1"))
 INDEXERS = ("auto", "compiled", "python")
 #: values of BULK_SYNC
 BULK_SYNC_CHOICES = ("auto", "off")
+SERVE_CHOICES = ("caught-up", "always")
 
 # Where a node publishes: over TCP, or through a socket in the file system.
 ZMQ_ADDRESS = re.compile(
     r"tcp://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(?P<port>[0-9]{1,5})|ipc://\S+"
-)
-
-OBSOLETE = (
-    "MAX_SUBSCRIPTIONS",
-    "MAX_SUBS",
-    "MAX_SESSION_SUBS",
-    "BANDWIDTH_LIMIT",
-    "HOST",
-    "TCP_PORT",
-    "SSL_PORT",
-    "RPC_HOST",
-    "RPC_PORT",
-    "REPORT_HOST",
-    "REPORT_TCP_PORT",
-    "REPORT_SSL_PORT",
-    "REPORT_HOST_TOR",
-    "REPORT_TCP_PORT_TOR",
-    "REPORT_SSL_PORT_TOR",
 )
 
 
@@ -163,6 +146,8 @@ class Env(EnvBase):
         self.db_engine: str = self._db_engine()
         self.indexer: str = self._indexer()
         self.bulk_sync: str = self._bulk_sync()
+        #: whether clients are served before the chain is caught up with
+        self.serve_always: bool = self._serve_always()
         self.banner_file: str | None = self.default("BANNER_FILE", None)
         self.tor_banner_file: str | None = self.default("TOR_BANNER_FILE", self.banner_file)
         self.anon_logs: bool = self.boolean("ANON_LOGS", False)
@@ -334,6 +319,12 @@ class Env(EnvBase):
         if text.lower() not in BULK_SYNC_CHOICES:
             raise self.Error(f'unrecognised BULK_SYNC "{shown(text)}": set it to auto or off')
         return text.lower()
+
+    def _serve_always(self) -> bool:
+        text = self.default("SERVE", SERVE_CHOICES[0])
+        if text.lower() not in SERVE_CHOICES:
+            raise self.Error(f'unrecognised SERVE "{shown(text)}": set it to caught-up or always')
+        return text.lower() == SERVE_CHOICES[1]
 
     def _zmq_addresses(self, envvar: str, setting: str) -> list[str]:
         """Return where nodes publish; ``setting`` is the name of the node's option."""

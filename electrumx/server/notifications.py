@@ -78,6 +78,8 @@ class Notifications:
         self._mempool_complete = False
         #: loop time at which the reported tip stopped being the one that clients know
         self._waiting_since: float | None = None
+        #: whether a block waits for the mempool at all: not before it is read for the first time
+        self.waits_for_mempool = True
         #: whether the mempool was not complete in time, and has not been since
         self.mempool_late = False
         self._notifying = False
@@ -146,8 +148,10 @@ class Notifications:
         paired = self._mempool_height == self._block_height
         if paired and (self._mempool_complete or self.mempool_late or self._waiting_since is None):
             return True
+        if self._waiting_since is None:
+            return False
         # Compared as _wait computes it: a sum may round differently.
-        return self._waiting_since is not None and self._now() >= self._waiting_since + PAIR_SECS
+        return not self.waits_for_mempool or self._now() >= self._waiting_since + PAIR_SECS
 
     async def _notify_due(self) -> None:
         """Notify until nothing is due; return at once if a notification is in progress."""

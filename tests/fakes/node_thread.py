@@ -31,6 +31,10 @@ class NodeThread:
         self._thread.join()
         self._loop.close()
 
+    def stop_node(self):
+        """End the node's connections, and accept no others."""
+        self._await(self.node.stop())
+
     def do(self, func, *args):
         """The result of a function of the node, run where the node runs."""
 

@@ -135,6 +135,7 @@ def fake_env(**settings):
         daemon_password_file="",
         # Nothing is kept there unless a test sets a folder that exists.
         db_dir="/nonexistent",
+        serve_always=False,
     )
     for name, value in settings.items():
         assert hasattr(env, name), name
@@ -286,6 +287,8 @@ class FakeBP:
         self.db = db
         self.lagging = False
         self.backed_up_event = asyncio.Event()
+        self.opened_event = asyncio.Event()
+        self.opened_event.set()
         self.bulk_sync = SimpleNamespace(progress=None)
         self.forced = []
         self.caught_up = True
@@ -524,6 +527,9 @@ class FakePeers:
     def on_peers_subscribe(self, is_tor):
         self.asked_by_tor.append(is_tor)
         return [["1.2.3.4", "example.com", ["v1.4.2", "s50002"]]]
+
+    def coin_peers(self):
+        return [["coin.example", "coin.example", ["v1.4", "s50002"]]]
 
     def proxy_address(self):
         return self.proxy

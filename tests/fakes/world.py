@@ -22,6 +22,7 @@ def make_env(
     cache_MB=100,
     indexer="auto",
     bulk_sync="auto",
+    serve_always=False,
 ):
     return SimpleNamespace(
         db_dir=str(db_dir),
@@ -33,6 +34,7 @@ def make_env(
         daemon_poll_interval_blocks_msec=10,
         indexer=indexer,
         bulk_sync=bulk_sync,
+        serve_always=serve_always,
     )
 
 
@@ -72,6 +74,12 @@ class ScriptedDaemon:
         self._maybe_fail()
         self._cached = len(self.raw) - 1
         return self._cached
+
+    #: the height that the node itself still synchronises to
+    target = None
+
+    async def sync_target(self):
+        return self.target
 
     def cached_height(self):
         return self._cached

@@ -8,7 +8,7 @@ of which may be missing:
 * public_but: peers on loopback count as public, except for these addresses, and are connected to
   from the address of our own first service, as they would be from a public one.
 * loopback_has_groups: clients from loopback share costs by subnet, as those from elsewhere do.
-* constants: "module:NAME" -> value.
+* constants: "module:NAME", or "module:Class.NAME" -> value.
 * maker: "module:Class", a maker of a coin's format, whose made-up coin COIN and NET find.
 * genesis_hash: that coin's.
 """
@@ -89,9 +89,11 @@ def inject(plan):
         _inject_peers(plan["peers"])
     for name, value in plan.get("constants", {}).items():
         module_name, _colon, attribute = name.partition(":")
-        module = importlib.import_module(module_name)
-        assert hasattr(module, attribute), name
-        setattr(module, attribute, value)
+        class_name, _dot, attribute = attribute.rpartition(".")
+        owner = importlib.import_module(module_name)
+        owner = getattr(owner, class_name) if class_name else owner
+        assert hasattr(owner, attribute), name
+        setattr(owner, attribute, value)
 
 
 class InjectedServer(ServerProcess):

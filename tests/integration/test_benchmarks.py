@@ -7,11 +7,12 @@ import argparse
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from operator import ne
 
 import pytest
 
-from benchmarks import arrivals, report, stages, wire
+from benchmarks import arrivals, lookups, report, stages, wire
 from benchmarks.chain import make_chain
 from benchmarks.chain_files import BUSY, FORK, MAIN, ORDINARY, ChainFiles
 from benchmarks.pressure import run_scenario
@@ -401,6 +402,26 @@ def test_a_table_compares_with_the_peer_that_has_the_same_settings():
     assert table[2].split() == ["ours-leveldb", "2.00", "300", "0.250", "3.00"]
     assert table[4].split() == ["ours-leveldb:CACHE_MB=20", "2.00", "300", "0.500", "2.00"]
     assert report.geometric_mean([2, 8]) == pytest.approx(4)
+
+
+def test_a_hard_chain_has_as_many_utxos_as_asked_for(tmp_path):
+    plain = Shape(txs=1_500, blocks=160, mempool=0, ordinary=0, busy=0, crowd=100)
+    hard = Shape(**asdict(plain) | {"utxos": 4_000})
+    assert plain.name != hard.name
+    found = [make_chain(tmp_path / shape.name, shape)["coins"] for shape in (plain, hard)]
+    assert found[0] < 2_500
+    assert 3_500 < found[1] < 6_000
+
+
+def test_lookups_of_a_store_are_measured_hot_and_cold(tmp_path, monkeypatch):
+    monkeypatch.setattr(lookups, "BATCH", 100)
+    monkeypatch.setattr(lookups, "ENGINES", ("leveldb",))
+    said = []
+    figures = lookups.measure(3_000, 30, tmp_path / "lookups", said.append)
+    assert len(figures) == 3
+    assert all(0 < value < 1e6 for value in figures.values())
+    assert len(report.lookup_table(figures)) >= 4
+    assert not (tmp_path / "lookups").exists()
 
 
 @pytest.mark.slow

@@ -240,7 +240,7 @@ def unit_here(tmp_path):
     """The unit as it would be on this machine."""
     require(shutil.which("systemd-analyze"), "systemd-analyze is not installed")
     text = (CONTRIB / "systemd" / "electrumx.service").read_text()
-    command = unit_settings()["ExecStart"]
+    command = unit_settings()["ExecStart"].split()[0]
     path = tmp_path / "electrumx.service"
     path.write_text(text.replace(command, sys.executable))
     return path

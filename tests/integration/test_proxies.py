@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import os
 
 import pytest
 
@@ -30,19 +31,18 @@ CHECKS = 400
 SOAK_CHECKS = 10_000
 
 
-def program(path):
-    """Return the path of a program; skip without it."""
-    found = parts.debian_file(path)
-    require(
-        found, f"{path} of Debian is neither installed nor fetched (python -m {parts.__name__})"
-    )
-    return found
+def found(part, name):
+    """Return the path of a program and the variables that it needs; skip without it."""
+    require(part, f"{name} of Debian is neither installed nor fetched (python -m {parts.__name__})")
+    return part
 
 
 @contextlib.asynccontextmanager
-async def running(name, command, folder, port):
-    """Run a program until the end of the block, from when it listens on a port."""
-    child = Child(name, command, folder=folder, env=parts.debian_environment())
+async def running(program, arguments, folder, port):
+    """Run a program, as ``found``, until the end of the block, from when it listens on a port."""
+    path, environment = program
+    command = [path, *arguments]
+    child = Child("proxy", command, folder=folder, env={**os.environ, **environment})
     try:
         for _ in range(400):
             assert child.running(), child.log_tail()
@@ -79,8 +79,8 @@ async def haproxy(folder, to, options="", *, bind="", servers=1):
         *(f"  server s{n} 127.0.0.1:{to} {options}" for n in range(servers)),
     ]
     config.write_text("\n".join(lines) + "\n")
-    command = [program("usr/sbin/haproxy"), "-db", "-f", config]
-    async with running("haproxy", command, folder, port):
+    program = found(parts.haproxy(), "HAProxy")
+    async with running(program, ["-db", "-f", config], folder, port):
         yield port
 
 
@@ -172,7 +172,8 @@ async def test_two_haproxys_in_a_row(tmp_path):
 
 
 async def test_nginx_names_the_client(tmp_path):
-    module = program("usr/lib/nginx/modules/ngx_stream_module.so")
+    program = found(parts.proxies("usr/sbin/nginx"), "nginx")
+    module, _ = found(parts.proxies("usr/lib/nginx/modules/ngx_stream_module.so"), "nginx")
     async with world_behind_proxies() as world:
         port = free_port()
         (tmp_path / "nginx.conf").write_text(
@@ -181,13 +182,13 @@ async def test_nginx_names_the_client(tmp_path):
             f"stream {{ server {{ listen 127.0.0.1:{port}; proxy_protocol on;"
             f" proxy_pass 127.0.0.1:{world.port('tcp')}; }} }}\n"
         )
-        command = [program("usr/sbin/nginx"), "-p", tmp_path, "-c", tmp_path / "nginx.conf"]
-        command += ["-e", "stderr"]
-        async with running("nginx", command, tmp_path, port):
+        arguments = ["-p", tmp_path, "-c", tmp_path / "nginx.conf", "-e", "stderr"]
+        async with running(program, arguments, tmp_path, port):
             await check_identity(world, port)
 
 
 async def test_stunnel_names_the_client(tmp_path):
+    program = found(parts.proxies("usr/bin/stunnel4"), "stunnel")
     cert, key = certificate()
     async with world_behind_proxies() as world:
         port = free_port()
@@ -196,8 +197,7 @@ async def test_stunnel_names_the_client(tmp_path):
             f"connect = 127.0.0.1:{world.port('tcp')}\ncert = {cert}\nkey = {key}\n"
             "protocol = proxy\n"
         )
-        command = [program("usr/bin/stunnel4"), tmp_path / "stunnel.conf"]
-        async with running("stunnel", command, tmp_path, port):
+        async with running(program, [tmp_path / "stunnel.conf"], tmp_path, port):
             await check_identity(world, port, tls=trusting_context())
 
 

@@ -7,6 +7,8 @@ import os
 import random
 import re
 import shutil
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 
@@ -17,6 +19,7 @@ from electrumx.lib.hash import double_sha256
 from electrumx.server.block_processor.variants import LTORBlockProcessor
 from electrumx.server.bulk_sync import choice, kernels
 from electrumx.server.bulk_sync.driver import BulkSync
+from electrumx.server.bulk_sync.merge import Merge
 from electrumx.server.bulk_sync.progress import Progress
 from electrumx.server.bulk_sync.scan import Scan
 from electrumx.server.bulk_sync.space import SpaceNeeded
@@ -26,8 +29,8 @@ from electrumx.server.db.flat_files import FlatFiles
 from electrumx.server.history import store as history_module
 from electrumx.server.runs import run_files
 from electrumx.server.runs.manifest import Manifest, Section, load
-from electrumx.server.runs.records import HISTORY, KINDS
-from electrumx.server.runs.run_files import RunFile, Sorted, ranges
+from electrumx.server.runs.records import HISTORY, KINDS, OUTPUTS
+from electrumx.server.runs.run_files import DamagedRunError, Part, RunFile, Sorted, ranges
 from electrumx.server.runs.workspace import Workspace
 from electrumx.server.storage.schema import DBError
 from tests.conftest import require
@@ -280,19 +283,6 @@ async def test_a_disk_without_room_is_filled_in_the_ordinary_way(tmp_path, monke
     assert "too little room" in caplog.text
 
 
-async def test_a_cache_too_small_for_the_chain_is_filled_in_the_ordinary_way(
-    tmp_path, monkeypatch, caplog
-):
-    caplog.set_level(logging.INFO)
-    runs = count_runs(monkeypatch)
-    maker = ChainMaker(seed=1)
-    chain = maker.chain(maker.grow(maker.genesis_hash, 40))
-    monkeypatch.setattr(choice, "MAX_TXS_PER_CACHE_MB", 0)
-    await sync(make_env(tmp_path, reorg_limit=5), ScriptedDaemon(chain))
-    assert runs == []
-    assert "CACHE_MB is too small" in caplog.text
-
-
 async def test_a_spend_of_no_output_is_refused_with_its_transaction(tmp_path):
     maker = ChainMaker(seed=8, scripts=9)
     tip = maker.grow(maker.genesis_hash, 30)
@@ -367,15 +357,15 @@ def test_ranges_of_sorted_sections_hold_each_record_once(tmp_path, kind, spread,
             for _ in range(count)
         ]
         found = sorted(key.ljust(kind.length, b"\7") for key in keys)
-        first = sections[-1].end if sections else 0
-        sections.append(file.append(first, b"".join(found)))
+        last = sections[-1] if sections else Section(0, 0)
+        sections.append(file.append(last, b"".join(found)))
         records += found
     start = choose.choice([0, int.from_bytes(choose.choice(records)[: kind.bound_len], "big")])
     seen, end = [], start
     for part in ranges([Sorted(file, sections)], start, range_bytes):
         assert part.first == end
         end = part.end
-        inside = [raw for section in part.parts[0] for raw in split(file.read(section), kind)]
+        inside = [raw for piece in part.parts[0] for raw in split(file.read(piece), kind)]
         bounds = [int.from_bytes(raw[: kind.bound_len], "big") for raw in inside]
         assert all(part.first <= bound < part.end for bound in bounds)
         assert len(inside) * kind.length <= 1.5 * range_bytes or len(set(bounds)) == 1
@@ -392,14 +382,151 @@ def split(raw, kind):
 
 def test_a_freed_part_of_a_run_file_gives_its_room_back(tmp_path):
     file = RunFile(tmp_path, HISTORY)
-    section = file.append(0, os.urandom(16 * 100_000))
+    raw = os.urandom(16 * 100_000)
+    section = file.append(Section(0, 0), raw)
     before = os.stat(file.path).st_blocks
-    file.free(Section(0, 50_000))
+    # The freed part ends within the records of one checksum, which are read with those that follow.
+    for first in range(0, 50_001, 7_143):
+        part = Part(first, 7_143, section)
+        assert file.read(part) == raw[16 * first : 16 * part.end]
+        file.free(part)
     if not file.can_punch:
         pytest.skip("the file system cannot punch holes")
     assert os.stat(file.path).st_blocks <= before * 0.6
-    assert len(file.read(section)) == 16 * 100_000
+    rest = Part(part.end, section.end - part.end, section)
+    assert file.read(rest) == raw[16 * part.end :]
     file.close()
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_every_flipped_bit_of_a_run_file_is_found(tmp_path, kind):
+    choose = random.Random(kind.name)
+    file = RunFile(tmp_path, kind)
+    sections = [Section(0, 0)]
+    raws = [b""]
+    for pieces in (0.2, 1, 2.5, 0.01):
+        records = max(1, int(pieces * kind.piece_records))
+        raws.append(choose.randbytes(records * kind.length))
+        with file.writer(sections[-1]) as writer:
+            # In parts that do not end where a checksum does
+            for start in range(0, records, 97):
+                writer.write(raws[-1][start * kind.length : (start + 97) * kind.length])
+        sections.append(writer.section)
+    for path in (file.path, file.sums_path):
+        whole = path.read_bytes()
+        for _ in range(40):
+            bit = choose.randrange(8 * len(whole))
+            broken = bytearray(whole)
+            broken[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(broken)
+            damaged = 0
+            for section, raw in zip(sections[1:], raws[1:], strict=True):
+                middle = section.records // 2
+                for part in (
+                    Part(section.first, middle, section),
+                    Part(section.first + middle, section.records - middle, section),
+                ):
+                    expected = raw[(part.first - section.first) * kind.length :]
+                    expected = expected[: part.records * kind.length]
+                    try:
+                        assert file.read(part) == expected
+                    except DamagedRunError as e:
+                        damaged += e.section == section
+            # A piece may be read for both halves.
+            assert damaged in (1, 2)
+        path.write_bytes(whole)
+        with path.open("r+b") as f:
+            f.truncate(len(whole) - 1)
+        with pytest.raises(DamagedRunError, match="is damaged on disk"):
+            file.read(Part.whole(sections[-1]))
+        assert not file.holds(sections)
+        path.write_bytes(whole)
+    assert file.holds(sections)
+    file.close()
+
+
+@pytest.mark.parametrize("when", ["the first range", "later"])
+async def test_a_flipped_bit_ends_the_merge_and_the_next_start_gets_there(
+    tmp_path, monkeypatch, when
+):
+    maker = ChainMaker(seed=31, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    env = make_env(tmp_path / "db", reorg_limit=12)
+    (tmp_path / "db").mkdir()
+    runs = count_runs(monkeypatch)
+    flipped = []
+    read = RunFile.read
+
+    def read_flipped(self, part):
+        # The first record of the third run's outputs, read in the first range; or of its history.
+        manifest = load(tmp_path / "db" / "bulk_sync")
+        kind = OUTPUTS if when == "the first range" else HISTORY
+        if self.kind == kind and not flipped and manifest.phase in ("join", "history"):
+            section = manifest.runs[2].outputs if kind == OUTPUTS else manifest.runs[2].history[0]
+            with self.path.open("r+b") as f:
+                f.seek(section.first * kind.length)
+                byte = f.read(1)
+                f.seek(-1, os.SEEK_CUR)
+                f.write(bytes([byte[0] ^ 1]))
+            flipped.append(section)
+        return read(self, part)
+
+    monkeypatch.setattr(RunFile, "read", read_flipped)
+    monkeypatch.setattr(Merge, "LEAST_SECTIONS", 10**6)
+    with pytest.raises(DBError, match="is damaged on disk: check the disk; after the") as caught:
+        await sync(env, ScriptedDaemon(chain))
+    assert "\n" not in str(caught.value)
+    first_runs = list(runs)
+    assert len(first_runs) > 4
+    kept = [run.height for run in load(tmp_path / "db" / "bulk_sync").runs]
+    assert kept == (first_runs[:2] if when == "the first range" else [])
+    await sync(env, ScriptedDaemon(chain))
+    # The runs that were kept were not scanned again.
+    assert runs[len(first_runs)] > (kept[-1] if kept else 0)
+    monkeypatch.undo()
+    make_limits_small(monkeypatch)
+    (tmp_path / "other").mkdir()
+    other = make_env(tmp_path / "other", reorg_limit=12, bulk_sync="off")
+    await sync(other, ScriptedDaemon(chain))
+    assert await contents(env) == await contents(other)
+
+
+@pytest.mark.parametrize("indexer", ["python", "compiled"])
+@pytest.mark.parametrize("stop", [False, True])
+async def test_many_small_sections_are_merged_into_few(tmp_path, monkeypatch, indexer, stop):
+    if indexer == "compiled":
+        require(kernels.compiled_module(), "the compiled modules were not built")
+    make_limits_small(monkeypatch, chunk=1_500, history=500, range_bytes=6_000)
+    monkeypatch.setattr(Merge, "LEAST_SECTIONS", 3)
+    merged = []
+    save = Workspace.save
+    seen = []
+
+    def saved(self):
+        save(self)
+        for name, sections in self.manifest.merged.items():
+            merged.append((name, len(sections)))
+            if stop and len(merged) in (2, 9):
+                # As a kill: nothing is written after that.
+                seen.append(name)
+                raise ZeroDivisionError
+
+    monkeypatch.setattr(Workspace, "save", saved)
+    maker = ChainMaker(seed=9, scripts=9, duplicates=0.15)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    env = make_env(tmp_path / "db", reorg_limit=12, indexer=indexer)
+    (tmp_path / "db").mkdir()
+    for _ in range(3):
+        with suppress(ZeroDivisionError):
+            await sync(env, ScriptedDaemon(chain))
+            break
+    assert len(seen) == (2 if stop else 0)
+    assert {"outputs", "spends", "history", "utxos"} <= {name for name, _count in merged}
+    assert {count for name, count in merged if name == "history"} & {1, 2, 3}
+    (tmp_path / "other").mkdir()
+    other = make_env(tmp_path / "other", reorg_limit=12, bulk_sync="off")
+    await sync(other, ScriptedDaemon(chain))
+    assert await contents(env) == await contents(other)
 
 
 async def test_the_time_of_each_phase_is_logged(tmp_path, caplog):
@@ -485,7 +612,7 @@ async def test_blocks_that_do_not_follow_each_other_are_refused_from_the_first_p
 
 def test_reading_in_threads_leaves_no_descriptor_open(tmp_path, monkeypatch):
     file = RunFile(tmp_path, HISTORY)
-    section = file.append(0, bytes(16 * 10))
+    section = Part.whole(file.append(Section(0, 0), bytes(16 * 10)))
     both_there = threading.Barrier(2)
     opened, open_file = [], os.open
 
@@ -503,7 +630,8 @@ def test_reading_in_threads_leaves_no_descriptor_open(tmp_path, monkeypatch):
     for thread in threads:
         thread.join()
     file.delete()
-    assert opened
+    # One for the records, one for their checksums
+    assert len(opened) == 2
     for fd in opened:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(fd)
@@ -700,3 +828,109 @@ async def test_history_that_another_server_has_cleared_is_not_joined_with_the_ut
     folder.rename(tmp_path / "bulk_sync")
     await sync(env, ScriptedDaemon(chain))
     await _assert_is_chain(env, maker, chain)
+
+
+async def test_a_node_in_its_own_download_is_followed_to_its_end(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(BulkSync, "TARGET_MARGIN", 3)
+    runs = count_runs(monkeypatch)
+    maker = ChainMaker(seed=41, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    # It has fewer blocks than a bulk sync is worth.
+    daemon = ScriptedDaemon(chain[:4])
+    daemon.target = 60
+    (tmp_path / "db").mkdir()
+    env = make_env(tmp_path / "db", reorg_limit=12)
+    async with World(env, daemon) as world:
+        for height in range(4, 61, 7):
+            await world.until(
+                lambda: world.bp.bulk_sync.progress and not world.bp.bulk_sync.progress.height < 0
+            )
+            daemon.set_chain(chain[: height + 1])
+            await world.until(lambda end=height: world.bp.bulk_sync.progress.height == end)
+            assert world.bp.bulk_sync.progress.phase == "scan"
+            assert not world.caught_up.is_set()
+        daemon.set_chain(chain)
+        daemon.target = None
+        await world.until_at(chain)
+        await world.until(lambda: world.bp.engine_compaction.done)
+        # All of the last blocks can be undone, and no others.
+        undo = [world.db.read_undo_info(height) is not None for height in range(61)]
+    assert undo == [False] * 49 + [True] * 12
+    assert "the daemon itself is synchronising" in caplog.text
+    assert runs[-1] == 60
+    (tmp_path / "other").mkdir()
+    other = make_env(tmp_path / "other", reorg_limit=12, bulk_sync="off")
+    await sync(other, ScriptedDaemon(chain))
+    assert await contents(env) == await contents(other)
+
+
+OPEN_IT = """
+import sys
+from electrumx.server.storage.base import db_class
+from electrumx.server.storage.schema import DBError
+try:
+    db_class(sys.argv[1])(sys.argv[2], True).close()
+except DBError as e:
+    assert "another process holds it" in str(e), e
+else:
+    sys.exit("opened")
+"""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_no_other_server_can_open_stores_that_are_exchanged(tmp_path, monkeypatch, engine):
+    require_engine(engine)
+    maker = ChainMaker(seed=42, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 30))
+    (tmp_path / "db").mkdir()
+    env = make_env(tmp_path / "db", reorg_limit=12, engine=engine)
+    tried = []
+
+    def open_elsewhere(name):
+        if name in ("bulk: empty store removed", "bulk: store moved"):
+            store = str(tmp_path / "db" / "utxo")
+            if os.path.exists(store):
+                tried.append(name)
+                subprocess.run([sys.executable, "-c", OPEN_IT, engine, store], check=True)
+
+    monkeypatch.setattr("electrumx.server.runs.workspace.fault_point", open_elsewhere)
+    await sync(env, ScriptedDaemon(chain))
+    # Beside the first store's removal and its move, and when the second one is in its place
+    assert len(tried) == 3
+    monkeypatch.undo()
+    assert (await contents(env))["state"][0] == 30
+
+
+async def test_stores_that_another_process_holds_are_not_exchanged(tmp_path, monkeypatch):
+    maker = ChainMaker(seed=42, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 30))
+    (tmp_path / "db").mkdir()
+    env = make_env(tmp_path / "db", reorg_limit=12)
+    holder = (
+        "import plyvel, sys; db = plyvel.DB(sys.argv[1]); print('held', flush=True); "
+        "sys.stdin.read()"
+    )
+    held = []
+    move_stores = Workspace.move_stores
+
+    def hold_first(self):
+        if not held:
+            held.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", holder, str(tmp_path / "db" / "utxo")],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                )
+            )
+            assert held[0].stdout.readline() == b"held\n"
+        move_stores(self)
+
+    monkeypatch.setattr(Workspace, "move_stores", hold_first)
+    pytest.importorskip("plyvel")
+    with pytest.raises(DBError, match="another process holds it, which must be stopped first"):
+        await sync(env, ScriptedDaemon(chain))
+    held[0].communicate()
+    # The next start completes it.
+    await sync(env, ScriptedDaemon(chain))
+    assert (await contents(env))["state"][0] == 30

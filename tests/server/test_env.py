@@ -256,6 +256,16 @@ def test_the_database_engine_is_one_of_two(base):
     assert refusal().startswith('unrecognised DB engine "lmdb": ')
 
 
+def test_clients_are_served_once_caught_up_or_always(base):
+    assert not Env().serve_always
+    base.setenv("SERVE", "Caught-Up")
+    assert not Env().serve_always
+    base.setenv("SERVE", "ALWAYS")
+    assert Env().serve_always
+    base.setenv("SERVE", "")
+    assert refusal() == 'unrecognised SERVE "": set it to caught-up or always'
+
+
 def test_the_bulk_sync_is_automatic_or_off(base):
     assert Env().bulk_sync == "auto"
     base.setenv("BULK_SYNC", "OFF")

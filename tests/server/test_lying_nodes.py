@@ -111,6 +111,7 @@ CALLS = {
     "spender": (lambda d: d.gettxspendingprevout(HASH, 0), lambda v: isinstance(v, dict)),
     "header": (lambda d: d.getblockheader(HASH), lambda v: isinstance(v, dict)),
     "outputs": (Daemon.gettxoutsetinfo, lambda v: isinstance(v, dict)),
+    "target": (Daemon.sync_target, lambda v: v is None or isinstance(v, int)),
     "indexes": (Daemon.getindexinfo, lambda v: isinstance(v, dict)),
     "aside": (
         lambda d: d.call_aside(d.current_url(), "waitfornewblock", (1,), 1),

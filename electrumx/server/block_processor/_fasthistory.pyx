@@ -194,6 +194,28 @@ cdef class FastHistory:
             sort_records(&self.frozen_records)
         self.written = 0
 
+    def packed_hashXs(self):
+        """Return the hashXs in the frozen history, which is sorted, each once, joined."""
+        cdef uint8_t *data = self.frozen_records.data
+        cdef size_t count = self.frozen_records.count
+        cdef size_t n
+        cdef size_t scripts = 0
+        cdef uint8_t *out
+        with nogil:
+            for n in range(count):
+                if not n or memcmp(data + TOUCH_RECORD_LEN * n, data + TOUCH_RECORD_LEN * (n - 1),
+                                   HASHX_LEN) != 0:
+                    scripts += 1
+        result = PyBytes_FromStringAndSize(NULL, scripts * HASHX_LEN)
+        out = <uint8_t *> PyBytes_AS_STRING(result)
+        with nogil:
+            for n in range(count):
+                if not n or memcmp(data + TOUCH_RECORD_LEN * n, data + TOUCH_RECORD_LEN * (n - 1),
+                                   HASHX_LEN) != 0:
+                    memcpy(out, data + TOUCH_RECORD_LEN * n, HASHX_LEN)
+                    out += HASHX_LEN
+        return result
+
     def put_rows(self, put, bytes flush_id not None, size_t max_bytes):
         """Call ``put(hashX + flush_id, row)`` for scripts, in key order, for ``max_bytes`` or more.
 

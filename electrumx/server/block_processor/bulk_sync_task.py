@@ -51,6 +51,9 @@ class BulkSyncTask:
         ``retry_secs`` is the pause after an error of the daemon.
         """
         height = self._daemon.cached_height() or 0
+        if self._db.db_height < 0:
+            # For a node that is synchronising itself, its target counts.
+            height = max(height, await self._daemon.sync_target() or 0)
         if not await asyncio.to_thread(
             use_bulk_sync, self._env, self._db, height, self._state.logger
         ):

@@ -36,12 +36,12 @@ def flush_due(use: CacheUse, limit: int) -> bool | None:
 
 
 #: bytes of known UTXOs at the tip, at most: about a week of Bitcoin's
-MOST_KNOWN_BYTES = 150_000_000
+MOST_KNOWN_BYTES = 200_000_000
 
 
 def known_bytes_to_keep(limit: int) -> int:
     """Return how much of the UTXOs that are on disk may stay cached once the chain is caught up with."""
-    return min(limit // 8, MOST_KNOWN_BYTES)
+    return min(limit // 5, MOST_KNOWN_BYTES)
 
 
 def written_bytes_to_keep(limit: int) -> int:

@@ -91,6 +91,8 @@ class ChainState:
         self.lock = asyncio.Lock()
         #: whether the daemon's chain was caught up with, and the database is open for serving
         self.caught_up = False
+        # Whether the scripts that blocks touch are recorded, for clients
+        self._tracks_touched = False
 
         # Of the block processed last.
         self.height = -1
@@ -98,7 +100,7 @@ class ChainState:
         self.tx_count = 0
         #: hashXs touched and not yet reported
         self.touched: set[bytes] = set()
-        #: records of ``wire_rows``: the scripts that the blocks indexed last touched, once caught up
+        #: records of ``wire_rows``: the scripts that the blocks indexed last touched, if tracked
         self.records = b""
         self._new_records: list[bytes] = []
         #: how the scripts of the block being indexed are hashed
@@ -119,8 +121,13 @@ class ChainState:
         self.tx_count = self._db.db_tx_count
 
     def set_caught_up(self) -> None:
-        """Record the scripts that blocks touch from now on, for clients."""
+        """Note that the chain is caught up with."""
         self.caught_up = True
+        self.track_touched()
+
+    def track_touched(self) -> None:
+        """Record the scripts that blocks touch from now on, for clients."""
+        self._tracks_touched = True
 
     def take_touched(self) -> set[bytes]:
         """Return the hashXs touched since this was last called."""
@@ -148,7 +155,7 @@ class ChainState:
             self.headers.append(block.header)
         self.height = height
         self.tip = self.coin.header_hash(blocks[-1].header)
-        if self.caught_up:
+        if self._tracks_touched:
             if self.compiled:
                 self.records = self.compiled.new_records()
             else:
@@ -186,7 +193,7 @@ class ChainState:
             txs, self.tx_count, self.utxo_cache, self._hashX_from_script, is_unspendable
         )
         self._db.history.add_unflushed(hashXs_by_tx, self.tx_count)
-        if self.caught_up:
+        if self._tracks_touched:
             self._new_records += wire_rows.make_records(hashXs_by_tx, self.tx_count)
         self.tx_count += len(txs)
         return undo_info
@@ -325,7 +332,7 @@ class ChainState:
         return self._db.tx_counts[height - 1] if height else 0
 
     def note_recent(self, recent: RecentUTXOs, first: int, last: int) -> None:
-        """Note the blocks of committed heights that are kept on disk, as far as they are sound.
+        """Note the blocks of committed heights that are kept on disk, as far as they are intact.
 
         Where one is not, only those above it are known.
         """

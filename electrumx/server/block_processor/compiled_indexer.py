@@ -282,6 +282,11 @@ class CompiledIndex:
         """Sort the history by script, before rows are put."""
         self._history.sort()
 
+    def packed_hashXs(self) -> bytes:
+        """Return the hashXs of the scripts that have history to be flushed, joined, once it is sorted."""
+        hashXs: bytes = self._history.packed_hashXs()
+        return hashXs
+
     def put_history(
         self, put: Callable[[bytes, bytes], None], flush_id: bytes, max_bytes: int
     ) -> int:

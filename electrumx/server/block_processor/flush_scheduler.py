@@ -46,6 +46,10 @@ class FlushScheduler:
         self.flushed_event = asyncio.Event()
         #: whether a change of state raised: memory may be inconsistent and must not be flushed
         self.broken = False
+        #: while clients are served, an index that catches up is committed at least so often, in
+        #: seconds: they see committed blocks only; None if no clients are
+        self.commit_secs: float | None = None
+        self._committed_at = float("-inf")
         #: the flush in progress beside indexing
         self._writing: asyncio.Future[None] | None = None
 
@@ -94,6 +98,10 @@ class FlushScheduler:
         if self._state.caught_up:
             await self.flush(True)
             return
+        if self.commit_secs is not None:
+            await self._commit_if_due(self.commit_secs)
+            self._progress.log_progress(self.cache_use)
+            return
         if self._writing is not None and self._writing.done():
             await self._end_writing()
         flush_utxos = self.due()
@@ -106,6 +114,13 @@ class FlushScheduler:
             else:
                 await self.flush(flush_utxos)
         self._progress.log_progress(self.cache_use)
+
+    async def _commit_if_due(self, secs: float) -> None:
+        """Commit everything, with no flush beside indexing, so that the tip can be reported."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._committed_at + secs or self.due() is not None:
+            await self.flush(True)
+            self._committed_at = asyncio.get_running_loop().time()
 
     async def _start_writing(self, flush_utxos: bool) -> None:
         """Start a flush beside indexing; none is in progress."""

@@ -75,6 +75,9 @@ from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.runtime.server_state import IndexProgress
 
+# While clients are served from an index that is behind, it is committed so often, in seconds.
+COMMIT_SECS = 10.0
+
 __all__ = ["BlockProcessor", "ChainError", "ParsedBlock", "Prefetcher", "UndoMissingError"]
 
 
@@ -138,8 +141,8 @@ class BlockProcessor:
         self._incoherent = False
         #: whether the daemon's chain was seen to differ from ours, at our height or below
         self._reorg_seen = False
-        #: whether the database was opened
-        self._opened = False
+        #: set when the database is open
+        self.opened_event = asyncio.Event()
         #: number of blocks that the operator asked to replace
         self._forced_reorg: int | None = None
 
@@ -203,7 +206,7 @@ class BlockProcessor:
 
     def index_progress(self) -> IndexProgress | None:
         """Return how far the index is; None while the database is not open."""
-        if not self._opened:
+        if not self.opened_event.is_set():
             return None
         db, bulk = self.db, self.bulk_sync.progress
         if bulk is not None:
@@ -323,7 +326,19 @@ class BlockProcessor:
         await self.db.open_for_sync(fetch_blocks)
         self.state.read_committed()
         self.progress.start()
-        self._opened = True
+        if self.serves_while_behind():
+            self.state.track_touched()
+            self.flush_scheduler.commit_secs = COMMIT_SECS
+            # The tip of the last run, which clients see until there is another.
+            await self.reports.check()
+        self.opened_event.set()
+
+    def serves_while_behind(self) -> bool:
+        """Return whether clients are served from an index that is complete, but behind the node's.
+
+        Each committed tip is then reported as it is once caught up.
+        """
+        return self.env.serve_always and not self.caught_up and not self.db.first_sync
 
     async def _fetch_blocks(self, hex_hashes: Sequence[str]) -> Sequence[bytes]:
         try:
@@ -456,6 +471,9 @@ class BlockProcessor:
         if state.caught_up:
             self.reports.blocks_advanced(blocks[-1].header)
             pulse(self.advanced_event)
+            await self.reports.check()
+        elif self.serves_while_behind():
+            self.reports.blocks_advanced(blocks[-1].header)
             await self.reports.check()
         self._incoherent = False
         self.reorg_finder.note_followed()

@@ -206,6 +206,16 @@ def merge_utxos(buffers):
     return found
 
 
+def merge_records(buffers, size_t length):
+    """Return the records of several buffers, sorted by all their bytes."""
+    cdef Records found = join_buffers(buffers, length)
+    if length > MAX_LEN:
+        raise ValueError
+    with nogil:
+        sort_from(found.items.data, found.items.count, length, 0, length)
+    return found
+
+
 def merge_undo(buffers):
     """Return the undo records of several buffers, sorted."""
     cdef Records found = join_buffers(buffers, UNDO_LEN)

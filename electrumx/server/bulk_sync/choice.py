@@ -13,9 +13,6 @@ from electrumx.server.sync_estimate import txs_remaining
 
 #: blocks that are to be indexed at least: fewer take no time in the ordinary way
 MIN_BLOCKS = 1_000
-#: transactions for each MB of CACHE_MB at most: a small cache makes so many short sections of
-#: history that their merge takes longer than the ordinary sync
-MAX_TXS_PER_CACHE_MB = 15_000_000
 
 
 def use_bulk_sync(env: Env, db: DB, daemon_height: int, logger: logging.Logger) -> bool:
@@ -50,12 +47,6 @@ def _reason_against(
     if daemon_height - env.reorg_limit < MIN_BLOCKS:
         return "the daemon's chain is short"
     txs = txs_remaining(env.coin, -1, 0, daemon_height)
-    if txs > env.cache_MB * MAX_TXS_PER_CACHE_MB:
-        logger.warning(
-            "CACHE_MB is too small for a bulk sync of this chain: synchronising in the ordinary way, "
-            "which takes longer"
-        )
-        return "CACHE_MB is too small"
     space = space_needed(db.db_dir, txs)
     logger.info(f"the bulk sync needs {space}")
     if not space.is_there:

@@ -38,6 +38,9 @@ the chunk as it is.  In the last phase, ``swap``, a stop between the exchange of
 leaves ``hist`` with rows and ``utxo`` empty: :func:`workspace.finish_move` completes it before the
 database is opened.
 
+A node that is in its own initial block download is followed: its blocks are added as it has them,
+and the merge begins when it has all.
+
 Reorganisations.  A run ends below the blocks that may be undone.  When a block does not follow on
 ours, the runs whose last block the node's chain still has are kept, and the others dropped.  The
 same is asked before the merge begins.  A fork that comes during the merge is seen afterwards, and
@@ -77,6 +80,7 @@ from electrumx.server.db.database import DB
 from electrumx.server.env import Env
 from electrumx.server.runs.manifest import SCAN, SWAP, Run
 from electrumx.server.runs.records import UnmatchedSpendError
+from electrumx.server.runs.run_files import DamagedRunError
 from electrumx.server.runs.workspace import Workspace
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage.schema import HIST_STATE_KEY, STATE_KEY, DBError, HistState
@@ -121,6 +125,8 @@ class BulkSync:
     MAX_THREADS = 8
     #: raw bytes of blocks that are parsed at a time
     PARSE_BYTES = 1_000_000
+    #: blocks below the height that a node downloads itself, at which it may end
+    TARGET_MARGIN = 300
     #: polls that a node must be seen below our height before it counts as having undone blocks
     SHORT_POLLS = 3
 
@@ -151,6 +157,8 @@ class BulkSync:
         #: raw blocks that are taken from the prefetcher but not yet parsed, and the next one's height
         self._raw: deque[bytes] = deque()
         self._next_height = 0
+        #: height that the node is to reach, while it downloads the chain itself
+        self._node_target = 0
         self._is_first_scan = True
         self._parsing: deque[asyncio.Future[ParsedPart]] = deque()
         self._writing: asyncio.Future[None] | None = None
@@ -254,6 +262,7 @@ class BulkSync:
         if self.scan.height >= 0 or not self._is_first_scan:
             await self._start_over()
         self._is_first_scan = False
+        await self._node_is_syncing()
         self.log.begin(SCAN, self.scan.height, self.scan.tx_count)
         try:
             while True:
@@ -294,18 +303,33 @@ class BulkSync:
             await asyncio.wait([self._writing])
 
     def _target(self) -> int:
-        """Return the height to which blocks are added."""
+        """Return the height to which blocks can be added."""
         return self.daemon.cached_height() or 0
 
     def _min_undo_height(self) -> int:
-        """Return the lowest height that may be undone, as far as is known now."""
-        return max(0, self.db.min_undo_height(self._target()))
+        """Return the lowest height that may be undone, as far as is known now.
+
+        A node that downloads the chain may call itself ready some blocks below its target.
+        """
+        target = max(self._target(), self._node_target - self.TARGET_MARGIN)
+        return max(0, self.db.min_undo_height(target))
+
+    async def _node_is_syncing(self) -> bool:
+        """Return whether the node still downloads the chain itself, and so will have more blocks."""
+        target = await self.daemon.sync_target() or 0
+        if target and not self._node_target:
+            self.logger.info(
+                f"the daemon itself is synchronising, at height {self._target():,d} of "
+                f"{target:,d}: the bulk sync goes on as it does"
+            )
+        self._node_target = target
+        return target > self._target()
 
     async def _scan_part(self) -> bool:
         """Add the next part of the chain; return whether it was the last."""
         self._start_parsing()
         if not self._parsing:
-            if self.scan.height >= self._target():
+            if self.scan.height >= self._target() and not await self._node_is_syncing():
                 return True
             await self.prefetcher.blocks_event.wait()
             self.prefetcher.blocks_event.clear()
@@ -470,6 +494,16 @@ class BulkSync:
             raise
         except UnmatchedSpendError as e:
             raise await asyncio.to_thread(self._explained, e) from e
+        except DamagedRunError as e:
+            raise await self._in_thread(self._drop_damaged, e) from e
+
+    def _drop_damaged(self, error: DamagedRunError) -> DBError:
+        """Keep the runs before a damaged one, if they are still whole; return the error to end with."""
+        runs = self.workspace.intact_runs(error.kind, error.section)
+        self._go_back(runs)
+        height = self.scan.height
+        rest = f"goes on from height {height:,d}" if runs else "begins again"
+        return DBError(f"{error}: check the disk; after the next start the initial sync {rest}")
 
     def _undo_blocks(self) -> UndoBlocks:
         """Return the blocks that may be undone, all of whose spends were numbered."""
@@ -540,6 +574,6 @@ class BulkSync:
 
     def _report_scan(self) -> None:
         scan = self.scan
-        daemon_height = self.daemon.cached_height() or 0
+        daemon_height = max(self._target(), self._node_target)
         left = txs_remaining(self.coin, scan.height, scan.tx_count, daemon_height)
         self.log.scanned(scan.height, scan.tx_count, left, daemon_height)

@@ -34,6 +34,7 @@ class Kernels:
         self.merge_history = module.merge_history
         self.merge_utxos = module.merge_utxos
         self.merge_undo = module.merge_undo
+        self.merge_records = module.merge_records
         self._join = module.join
         self.put_outpoint_rows = module.put_outpoint_rows
         self.put_utxo_rows = module.put_utxo_rows

@@ -1,7 +1,8 @@
 """The merge of a bulk sync: from runs to the rows of both stores, each written once, in key order.
 
 Owns its three phases and the progress within them.  The key space is divided into ranges of a
-bounded size.  Worker threads read, sort and join ranges without the GIL; one thread writes the
+bounded size.  Where there are very many sections, because CACHE_MB is small for the chain, groups of
+them are first merged into larger ones, as often as it takes.  Worker threads read, sort and join ranges without the GIL; one thread writes the
 results, in order, and after each range notes in the manifest where the next one begins.
 
 Order of writes, for each range
@@ -43,7 +44,7 @@ from electrumx.server.runs.records import (
     Joined,
     Kind,
 )
-from electrumx.server.runs.run_files import Range, Sorted, ranges
+from electrumx.server.runs.run_files import Part, Range, Sorted, ranges
 from electrumx.server.runs.workspace import Workspace
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage.schema import undo_key
@@ -130,6 +131,9 @@ class UndoBlocks(NamedTuple):
 class Merge:
     """Merges what a workspace holds into two stores."""
 
+    #: sections that are merged at once, at least, and bytes of each that a range has then
+    LEAST_SECTIONS = 16
+    PART_BYTES = 1 << 16
     #: memory of a range, in units of the bytes read: the input, sorted copies, results of the join
     COPIES = 3
 
@@ -281,14 +285,14 @@ class Merge:
 
     # -- ranges
 
-    def _read(self, kind: Kind, sections: Iterable[Section]) -> list[bytes]:
+    def _read(self, kind: Kind, parts: Iterable[Part]) -> list[bytes]:
         file = self.workspace.files[kind]
-        return [file.read(section) for section in sections if section.records]
+        return [file.read(part) for part in parts if part.records]
 
     def _appended(self, kind: Kind, records: bytes) -> list[Section]:
         if not len(records):
             return []
-        section = self.workspace.files[kind].append(self.workspace.end(kind), records)
+        section = self.workspace.files[kind].append(self.workspace.last(kind), records)
         fault_point("bulk: joined records written")
         return [section]
 
@@ -297,8 +301,8 @@ class Merge:
         manifest = self.workspace.manifest
         manifest.cursor = part.end
         self.workspace.save()
-        for kind, sections in zip(kinds, part.parts, strict=True):
-            self.workspace.free(kind, sections)
+        for kind, parts in zip(kinds, part.parts, strict=True):
+            self.workspace.free(kind, parts)
         self.report(manifest.phase, part_done(manifest))
         if self.stop.is_set():
             raise MergeStopped
@@ -308,13 +312,51 @@ class Merge:
     ) -> Iterator[tuple[Range, T]]:
         """Yield each range that is left and its result of ``work``, in order."""
         manifest = self.workspace.manifest
+        if not manifest.cursor:
+            for kind in kinds:
+                self._merge_sections(kind)
         sources = [
             Sorted(self.workspace.files[kind], list(manifest.sections(kind))) for kind in kinds
         ]
         top = 1 << 8 * kinds[0].bound_len
         if manifest.cursor >= top:
             return
-        todo = ranges(sources, manifest.cursor, self.range_bytes)
+        yield from self._in_threads(ranges(sources, manifest.cursor, self.range_bytes), work)
+
+    def _merge_sections(self, kind: Kind) -> None:
+        """Merge sections of a kind into larger ones until they are few.
+
+        With a small cache there are thousands, of which each range would read some bytes each.  A
+        stop costs the section that is being written.
+        """
+        manifest = self.workspace.manifest
+        file = self.workspace.files[kind]
+        most = max(self.LEAST_SECTIONS, self.range_bytes // self.PART_BYTES)
+        sections = manifest.sections(kind)
+
+        def work(part: Range) -> bytes:
+            merged: bytes = self.kernels.merge_records(self._read(kind, part.parts[0]), kind.length)
+            return merged
+
+        while len(sections) > most:
+            group, sections = sections[:most], sections[most:]
+            with file.writer(self.workspace.last(kind)) as writer:
+                parts = ranges([Sorted(file, group)], 0, self.range_bytes)
+                for _part, records in self._in_threads(parts, work):
+                    writer.write(records)
+                    if self.stop.is_set():
+                        raise MergeStopped
+            fault_point("bulk: sections merged")
+            sections.append(writer.section)
+            manifest.merged[kind.name] = list(sections)
+            self.workspace.save()
+            self.workspace.free(kind, map(Part.whole, group))
+            self.report(manifest.phase, part_done(manifest))
+
+    def _in_threads(
+        self, todo: Iterator[Range], work: Callable[[Range], T]
+    ) -> Iterator[tuple[Range, T]]:
+        """Yield each range and its result of ``work``, in order."""
         with ThreadPoolExecutor(self.threads, "bulk-merge") as pool:
             under_way: deque[tuple[Range, Future[Any]]] = deque()
 

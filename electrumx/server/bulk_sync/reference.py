@@ -199,6 +199,11 @@ def merge_utxos(buffers: Sequence[bytes]) -> bytes:
     return b"".join(sorted(_records(buffers, UTXO_LEN)))
 
 
+def merge_records(buffers: Sequence[bytes], length: int) -> bytes:
+    """Return the records of several buffers, sorted by all their bytes."""
+    return b"".join(sorted(_records(buffers, length)))
+
+
 def merge_undo(buffers: Sequence[bytes]) -> bytes:
     """Return the undo records of several buffers, sorted."""
     return b"".join(sorted(_records(buffers, UNDO_LEN)))

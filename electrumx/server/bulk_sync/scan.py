@@ -111,7 +111,7 @@ class Scan:
         self._hash_bytes = 0
         #: of the writing thread: sections of history since the last run, and where the next goes
         self._sections: dict[Kind, list[Section]] = {HISTORY: [], UNDO: []}
-        self._ends = {kind: self.workspace.end(kind) for kind in self._sections}
+        self._last = {kind: self.workspace.last(kind) for kind in self._sections}
         #: height from which on undo records are made without a gap
         self._undo_from = manifest.undo_from
         self._mark = time.monotonic()
@@ -207,8 +207,8 @@ class Scan:
     def _write_section(self, kind: Kind, records: bytes) -> None:
         """Write sorted records that are part of the next run."""
         if len(records):
-            section = self.workspace.files[kind].append(self._ends[kind], records)
-            self._ends[kind] = section.end
+            section = self.workspace.files[kind].append(self._last[kind], records)
+            self._last[kind] = section
             self._sections[kind].append(section)
 
     def _end_run(self, spill: Spill) -> None:
@@ -217,7 +217,7 @@ class Scan:
         sections = []
         taken = ((SPENDS, chunk.spends), (LATE, chunk.late), (OUTPUTS, chunk.outputs))
         for kind, records in taken:
-            sections.append(workspace.files[kind].append(workspace.end(kind), records()))
+            sections.append(workspace.files[kind].append(workspace.last(kind), records()))
             fault_point("bulk: outputs or spends written")
         spends, late, outputs = sections
         self.count_time()

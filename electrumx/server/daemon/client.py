@@ -517,6 +517,23 @@ class Daemon(NodeRPC):
                 raise
             return await self._send_for_dict("gettxoutsetinfo")
 
+    async def sync_target(self) -> int | None:
+        """Return the height of the chain that the node itself still downloads.
+
+        None if it has all of it, and for a node that does not answer this call.
+        """
+        try:
+            info = await self._send_for_dict("getblockchaininfo")
+        except DaemonError as e:
+            self.logger.debug(f"ignoring daemon error: {printable(e)}")
+            return None
+        headers, blocks = info.get("headers"), info.get("blocks")
+        if info.get("initialblockdownload") is not True:
+            return None
+        if not (is_int(headers) and is_int(blocks) and 0 <= blocks < headers < MAX_HEIGHT):
+            return None
+        return int(headers)
+
     async def getindexinfo(self) -> dict[str, Any]:
         """Return the indexes that the node keeps: name to a dict with "synced"."""
         return await self._send_for_dict("getindexinfo")

@@ -373,6 +373,12 @@ class DB:
         """
         return await self.headers.block_hashes(height, count)
 
+    async def header_branch_and_root_uncached(
+        self, length: int, height: int
+    ) -> tuple[list[bytes], bytes]:
+        """Return the same before :meth:`populate_header_merkle_cache`, slowly."""
+        return await self.headers.branch_and_root_uncached(length, height)
+
     async def header_branch_and_root(self, length: int, height: int) -> tuple[list[bytes], bytes]:
         """Return (branch, root) that prove the header of ``height`` among ``length`` headers."""
         return await self.headers.branch_and_root(length, height)

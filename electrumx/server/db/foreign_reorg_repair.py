@@ -50,8 +50,11 @@ FetchBlocks = Callable[[list[str]], Sequence[bytes]]
 
 
 def looks_cut(history: History, utxo_flush_count: int) -> bool:
-    """Return whether an open history may lack entries.  Reads all keys where the counts allow it."""
-    if history.flush_count != utxo_flush_count + 1:
+    """Return whether an open history may lack entries.
+
+    Reads all keys where the counts allow it, unless the last flush was our own.
+    """
+    if history.flush_count != utxo_flush_count + 1 or history.has_noted_since(utxo_flush_count):
         return False
     assert history.db
     return not any(

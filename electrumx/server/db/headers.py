@@ -164,13 +164,20 @@ class Headers:
         """Return (branch, root) that prove the header of ``height`` among ``length`` headers."""
         return await self.merkle_cache.branch_and_root(length, height)
 
+    async def branch_and_root_uncached(self, length: int, height: int) -> tuple[list[bytes], bytes]:
+        """Return the same before the cache is populated: every header is hashed, in a thread."""
+        hashes = await self.block_hashes(0, length)
+        return await asyncio.to_thread(Merkle().branch_and_root, hashes, height)
+
     def proof_hashes(self, length: int, height: int) -> int:
         """Return how many hashes ``branch_and_root`` would make now, of leaves included."""
         return self.merkle_cache.hashes_needed(length, height)
 
     async def populate_merkle_cache(self) -> None:
-        """Prepare header proofs; to be awaited once, when caught up."""
+        """Prepare header proofs; to be awaited when caught up, or before that once."""
         stores = self._stores
+        if self.merkle_cache.initialized.is_set():
+            return
         self._logger.info("populating header merkle cache...")
         start = time.monotonic()
         length = stores.recent_blocks.lowest_height(stores.state.height)

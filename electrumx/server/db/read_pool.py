@@ -96,7 +96,9 @@ def _each(functions: list[Callable[[bool], Any]], bounded: bool) -> list[Any]:
     return [function(bounded) for function in functions]
 
 
-def _results(job: list[PendingRead[Any]]) -> list[Result]:
+def _results(
+    job: list[PendingRead[Any]], explain: Callable[[Exception], Exception]
+) -> list[Result]:
     """Make the reads of a job, batched by kind.  Runs in: a thread."""
     kinds: dict[BatchRead, list[int]] = {}
     for number, read in enumerate(job):
@@ -112,18 +114,18 @@ def _results(job: list[PendingRead[Any]]) -> list[Result]:
             except Exception:  # noqa: S110  the loop below finds the one to blame
                 pass
         for number in numbers:
-            results[number] = _alone(job[number])
+            results[number] = _alone(job[number], explain)
     return results
 
 
-def _alone(read: PendingRead[Any]) -> Result:
+def _alone(read: PendingRead[Any], explain: Callable[[Exception], Exception]) -> Result:
     try:
         return read.batch([read.argument], read.bounded)[0], None
     except DBClosedError as e:
         # Its frames hold iterators, which must be gone when the store is closed.
-        return None, e.with_traceback(None)
+        return None, explain(e.with_traceback(None))
     except Exception as e:
-        return None, e
+        return None, explain(e)
 
 
 class ReadPool:
@@ -242,9 +244,7 @@ class ReadPool:
             results: list[Result] = [(None, e.with_traceback(None))] * len(job)
         else:
             try:
-                results = [
-                    (result, error and self._explain(error)) for result, error in _results(job)
-                ]
+                results = _results(job, self._explain)
             finally:
                 self._gate.leave()
         try:

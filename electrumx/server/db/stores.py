@@ -83,7 +83,11 @@ class Stores:
         self.patience = Patience(logger)
         self.damage_log = DamageLog(logger)
         self.history = History(
-            self.gate, self.set_flush_count, self._restore_cut_history, self.tuning
+            self.gate,
+            self.set_flush_count,
+            self._restore_cut_history,
+            self.tuning,
+            lambda: self.state.utxo_flush_count,
         )
         self.utxo_db: Storage | None = None
         self.files = FlatFiles(str(db_dir), coin, self.patience.run)
@@ -274,13 +278,8 @@ class Stores:
                 "space on its disk"
             ) from e
 
-    def _read_state(self) -> None:
-        assert self.utxo_db
-        raw = self.utxo_db.get(STATE_KEY)
-        if raw is None:
-            self.state = CommittedState.new(self.coin.GENESIS_HASH)
-            return
-        state = CommittedState.parse(raw)
+    def check_state(self, state: CommittedState) -> None:
+        """Raise DBError if the state of a database is of another version, or coin."""
         if state.db_version not in self.DB_VERSIONS:
             raise DBError(
                 f"your UTXO DB version is {state.db_version} but this software only handles "
@@ -292,6 +291,15 @@ class Stores:
                 f"DB genesis hash {state.genesis} does not match coin {self.coin.GENESIS_HASH}: "
                 f"check COIN and NET, or use another DB_DIRECTORY than {self.db_dir}"
             )
+
+    def _read_state(self) -> None:
+        assert self.utxo_db
+        raw = self.utxo_db.get(STATE_KEY)
+        if raw is None:
+            self.state = CommittedState.new(self.coin.GENESIS_HASH)
+            return
+        state = CommittedState.parse(raw)
+        self.check_state(state)
         if state.db_version != DB_VERSION:
             floor = self.recent_blocks.lowest_height(state.height)
             state = upgrade_utxo_store(self.utxo_db, self.files, state, floor, self._logger)

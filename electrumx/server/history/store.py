@@ -31,6 +31,7 @@ from electrumx.lib import util
 from electrumx.lib.hash import HASHX_LEN
 from electrumx.server.history import row_compaction, upgrade
 from electrumx.server.history.change_log import ChangeLog
+from electrumx.server.history.flush_journal import FlushJournal
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage import schema
 from electrumx.server.storage.base import Storage
@@ -63,6 +64,9 @@ class PendingHistory(Protocol):
     def sort_history(self) -> None:
         """Sort it by script, before rows are put."""
 
+    def packed_hashXs(self) -> bytes:
+        """Return the hashXs of its scripts, joined, once it is sorted."""
+
     def put_history(
         self, put: Callable[[bytes, bytes], None], flush_id: bytes, max_bytes: int
     ) -> int:
@@ -92,11 +96,14 @@ class History:
         set_utxo_flush_count: Callable[[int], None] = lambda _count: None,
         before_clearing: Callable[[], None] = lambda: None,
         tuning: Tuning | None = None,
+        utxo_flush_count: Callable[[], int] | None = None,
     ) -> None:
         """``gate``: of the database that the store is part of; without it, a gate of its own.
 
         ``set_utxo_flush_count`` writes the flush count of the ``utxo`` store, synced.
         ``before_clearing`` repairs the open store before orphaned rows are deleted.
+        ``utxo_flush_count`` returns the flush count of the ``utxo`` store; without it no flush is
+        noted in the :class:`FlushJournal`.
         """
         self.logger = util.class_logger(__name__, self.__class__.__name__)
         #: entries that a compacted row holds at most
@@ -112,6 +119,8 @@ class History:
         self.set_utxo_flush_count = set_utxo_flush_count
         self._before_clearing = before_clearing
         self._tuning = tuning
+        self._utxo_flush_count = utxo_flush_count
+        self._journal: FlushJournal | None = None
 
     # -- opening
 
@@ -161,6 +170,8 @@ class History:
         ``utxo_flush_count`` and ``tx_count`` are the flushes and transactions that the ``utxo``
         store has seen; ``name`` is the store's folder.  Raise DBError if it cannot be used.
         """
+        # Before the engine changes what shows who opened it last.
+        self._journal = FlushJournal(name)
         self.db = self.new_store(db_class, name, for_sync)
         self._read_state()
         if self.state.db_version != HIST_VERSION:
@@ -232,9 +243,7 @@ class History:
         self.logger.info("DB shut down uncleanly.  Scanning for excess history flushes...")
         keys = []
         limit = utxo_flush_count
-        for key, row in self.db.iterator():
-            if len(key) != HIST_KEY_LEN or hist_key_flush_id(key) <= utxo_flush_count:
-                continue
+        for key, row in self._rows_since(utxo_flush_count):
             if int.from_bytes(row[:TXNUM_LEN], "little") >= tx_count:
                 keys.append(key)
             else:
@@ -250,6 +259,43 @@ class History:
             batch.put(HIST_STATE_KEY, state.pack())
         fault_point("open: excess history deleted")
         self.logger.info("deleted excess history entries")
+
+    def has_noted_since(self, utxo_flush_count: int) -> bool:
+        """Return whether all flushes that the ``utxo`` store has not seen are this program's.
+
+        Then nothing else has opened the store since.
+        """
+        assert self._journal
+        return self._journal.hashXs(utxo_flush_count + 1, self.state.flush_count) is not None
+
+    def _rows_since(self, utxo_flush_count: int) -> Iterator[tuple[bytes, bytes]]:
+        """Yield all rows, key and value, of flushes that the ``utxo`` store has not seen."""
+        assert self.db
+        assert self._journal
+        first_id = utxo_flush_count + 1
+        noted = self._journal.hashXs(first_id, self.state.flush_count)
+        if noted is None:
+            for key, row in self.db.iterator():
+                if len(key) == HIST_KEY_LEN and hist_key_flush_id(key) >= first_id:
+                    yield key, row
+            return
+        keys = {
+            hist_key(hashXs[n : n + HASHX_LEN], flush_id)
+            for flush_id, hashXs in enumerate(noted, start=first_id)
+            for n in range(0, len(hashXs), HASHX_LEN)
+        }
+        self.logger.info(f"looking at the {len(keys):,d} rows of the flushes that were interrupted")
+        for key in sorted(keys):
+            value = self.db.get(key)
+            if value is not None:
+                yield key, value
+
+    def _note_flush(self, hashXs: bytes) -> None:
+        """Note the scripts of a flush whose rows are written next."""
+        if self._utxo_flush_count is not None and self._journal is not None:
+            is_first = self._utxo_flush_count() >= self.flush_count - 1
+            self._journal.write(self.flush_count, hashXs, is_first=is_first)
+            fault_point("flush: history noted")
 
     # -- forward
 
@@ -292,7 +338,11 @@ class History:
         if pending and self.changes.active:
             self.changes.note_flush(pending.history_hashXs())
         flush_id = schema.hist_key(b"", self.flush_count)
+        touched = sorted(self.unflushed)
         put_rows = self._row_writers(flush_id, pending)
+        if pending and pending.has_history():
+            touched.append(pending.packed_hashXs())
+        self._note_flush(b"".join(touched))
         count = 0
         # The state row is in the first batch: a stop after it leaves a count above the one that
         # the UTXOs have seen, so opening deletes whichever rows are there.  Rows leave memory as
@@ -351,6 +401,7 @@ class History:
         hashXs = sorted(hashXs)
         self.changes.note_cut(hashXs)
         self.flush_count = parked_id
+        self._note_flush(b"".join(hashXs))
         count = 0
         with self.db.write_batch() as batch:
             for hashX in hashXs:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from electrumx.lib.tasks import wait_for_event
 
-# How long clients wait, after the start, for a first complete refresh that makes no progress.
+# How long clients wait, after the start, for a first complete refresh.
 FIRST_SECS = 15.0
 # After so long without a complete refresh, and two pauses between refreshes, the mempool counts as
 # behind, in seconds.
@@ -40,17 +40,18 @@ class MempoolLag:
             return True
         return time.monotonic() - self._last_complete > self._behind_secs
 
-    async def wait_until_usable(self, makes_progress: Callable[[], bool]) -> None:
+    async def wait_until_usable(self, reading: Callable[[], str] = str) -> None:
         """Return when clients may be served: normally after the first complete refresh.
 
-        Where that makes no progress, because blocks come too fast or the node fails, they are
-        served after FIRST_SECS without it.
+        Where that takes long, because the mempool is large or the disk slow, blocks come too fast or
+        the node fails, they are served after FIRST_SECS without it.  ``reading`` returns how far it
+        is, for the log.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + FIRST_SECS
-        while makes_progress() or loop.time() < deadline:
-            if await wait_for_event(self._first_complete, 0.25):
-                break
+        if not await wait_for_event(self._first_complete, FIRST_SECS):
+            self._logger.warning(
+                f"serving before the mempool is complete{reading()}: until then unconfirmed "
+                "transactions are missing in answers"
+            )
         self._is_served = True
 
     def log_change(self) -> None:

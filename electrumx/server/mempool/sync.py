@@ -71,7 +71,7 @@ RESTART_DELAY_SECS = 0.1
 # How long maps are kept when it is not known how to follow the database, in seconds.
 LOST_SECS = 5.0
 # Upper bounds of the durations of refreshes, in seconds.
-REFRESH_BOUNDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+REFRESH_BOUNDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60)
 # Lines of the log in a minute about transactions that could not be added.
 DROPPED_LINES = 10
 
@@ -134,6 +134,8 @@ class MemPool(MemPoolIndex):
         #: steps made while new transactions are fetched
         self._steps: list[Confirmed] = []
         self._fetching = False
+        #: new transactions of the last listing, and those of them that were read
+        self._to_read = self._read = 0
         self._lag = MempoolLag(self.logger, refresh_secs)
         #: durations of refreshes
         self.refresh_histogram = Histogram(REFRESH_BOUNDS)
@@ -309,11 +311,25 @@ class MemPool(MemPoolIndex):
 
     async def wait_until_usable(self) -> None:
         """Return when clients may be served, see MempoolLag."""
-        await self._lag.wait_until_usable(lambda: self._fetching)
+
+        def reading() -> str:
+            return f" ({self._read:,d} of {self._to_read:,d} transactions read)"
+
+        await self._lag.wait_until_usable(reading)
 
     def info(self) -> dict[str, Any]:
-        """Return for administrators: whether it is behind, its height, number of transactions."""
-        return {"behind": self._lag.is_behind(), "height": self._height, "txs": len(self.txs)}
+        """Return for administrators: whether it is behind, its height, number of transactions.
+
+        While new transactions are read, also how many of how many there are.
+        """
+        info: dict[str, Any] = {
+            "behind": self._lag.is_behind(),
+            "height": self._height,
+            "txs": len(self.txs),
+        }
+        if self._fetching:
+            info["reading"] = f"{self._read:,d} of {self._to_read:,d}"
+        return info
 
     async def _watch_lag(self) -> None:
         """Log when the mempool falls behind, and drop maps that do not follow the database."""
@@ -532,9 +548,11 @@ class MemPool(MemPoolIndex):
         candidates = Candidates()
         skipped: set[bytes] = set()
         self._steps, self._fetching = [], True
+        self._to_read, self._read = len(new), 0
         try:
             for portion in chunks(new, PORTION):
                 await self._fetcher.fetch(portion, listed, candidates)
+                self._read += len(portion)
                 async with self.lock:
                     await self._accept(candidates, skipped)
                 if len(portion) == PORTION:

@@ -20,8 +20,9 @@ from electrumx.server.metrics.certificate import expiry_of_file
 from electrumx.server.metrics.exposition import Exposition
 from electrumx.server.metrics.http_service import HttpService, Reply
 from electrumx.server.metrics.rates import RequestRates
-from electrumx.server.metrics.report import readiness, report
+from electrumx.server.metrics.report import report
 from electrumx.server.metrics.sources import Sources
+from electrumx.server.session.admin.tables import readiness
 
 T = TypeVar("T")
 

@@ -149,12 +149,16 @@ class PeerManager:
         With discovery off that is the coin's list; with "self", ourselves.
         """
         if self.env.peer_discovery == self.env.PD_OFF:
-            return [peer.to_tuple() for peer in self._hard_coded_peers]
+            return self.coin_peers()
         if self.env.peer_discovery == self.env.PD_SELF:
             by_host = {peer.host.lower(): peer for peer in self.myselves}
             return [peer.to_tuple() for peer in by_host.values()]
 
         return [peer.to_tuple() for peer in self.peer_set.choose(self.myselves, is_tor)]
+
+    def coin_peers(self) -> list[tuple[str, str, list[str]]]:
+        """Return the peers of the coin's list, to report to a client."""
+        return [peer.to_tuple() for peer in self._hard_coded_peers]
 
     async def add_localRPC_peer(self, real_name: str) -> None:
         """Add the peer that the operator wrote as a real name."""

@@ -20,7 +20,7 @@ from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage.schema import DBError
 
 #: of the manifest and of the records that it names
-FORMAT = 1
+FORMAT = 2
 NAME = "manifest"
 
 #: phases, in their order
@@ -29,10 +29,14 @@ PHASES = (SCAN, JOIN, UTXOS, UNDO, HISTORY, SWAP)
 
 
 class Section(NamedTuple):
-    """Consecutive records in a run file that are sorted: number of the first, and how many."""
+    """Consecutive records in a run file that are sorted: number of the first, and how many.
+
+    ``sums`` is the number of the first of its checksums.
+    """
 
     first: int
     records: int
+    sums: int = 0
 
     @property
     def end(self) -> int:
@@ -70,6 +74,8 @@ class Manifest:
     utxos: list[Section] = field(default_factory=list)
     joined_history: list[Section] = field(default_factory=list)
     joined_undo: list[Section] = field(default_factory=list)
+    #: kind -> its sections, where many small ones were merged into these
+    merged: dict[str, list[Section]] = field(default_factory=dict)
     #: records of outputs that a coinbase among the last blocks overwrote, as hex
     overwritten: list[str] = field(default_factory=list)
     #: height from which on, up to the last run's, all spends have undo records; None if none do
@@ -99,6 +105,8 @@ class Manifest:
 
     def sections(self, kind: Kind) -> list[Section]:
         """Return the valid sections of a kind's file, in the order that they have there."""
+        if kind.name in self.merged:
+            return list(self.merged[kind.name])
         found: list[Section] = []
         for run in self.runs:
             part: Section | list[Section] = getattr(run, kind.name, [])
@@ -166,6 +174,7 @@ def _parsed(values: dict[str, Any]) -> Manifest:
         )
         for run in values["runs"]
     ]
+    values["merged"] = {str(kind): sections(items) for kind, items in values["merged"].items()}
     values["utxos"] = sections(values["utxos"])
     values["joined_undo"] = sections(values["joined_undo"])
     values["joined_history"] = sections(values["joined_history"])

@@ -40,6 +40,9 @@ UTXO_LEN: Final = 28
 OUTPOINT_ROW_LEN: Final = 24
 OUTPOINT_ROW_KEY_LEN: Final = 13
 
+#: bytes of a run file that one checksum is of, about
+CHECKED_BYTES: Final = 1 << 14
+
 
 class Kind(NamedTuple):
     """A kind of records."""
@@ -51,6 +54,15 @@ class Kind(NamedTuple):
     #: first bytes by which the key space is divided: records that are to be treated together agree
     #: in them
     bound_len: int
+
+    @property
+    def piece_records(self) -> int:
+        """The records that one checksum is of."""
+        return CHECKED_BYTES // self.length
+
+    def pieces(self, records: int) -> int:
+        """Return how many checksums so many records have."""
+        return -(-records // self.piece_records)
 
 
 OUTPUTS: Final = Kind("outputs", OUTPUT_LEN, 8)

@@ -1,6 +1,6 @@
 """Run files: one for each kind of records, each a sequence of sorted sections.
 
-Owns their bytes.  A section is appended and synced before the manifest names it, and never changes
+Owns their bytes and checksums.  A section is appended and synced before the manifest names it, and never changes
 after that; bytes behind the last named section are overwritten.  Parts that were merged are
 freed: where the system can punch holes, at once; otherwise with the file.
 
@@ -14,12 +14,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from math import ceil, isqrt
 from pathlib import Path
+from struct import Struct
 from threading import Lock
 from typing import NamedTuple
+from zlib import crc32
 
 from electrumx.lib import util
 from electrumx.server.runs.manifest import Section
 from electrumx.server.runs.records import Kind
+from electrumx.server.storage.schema import DBError
 
 #: a part of a range may be so much larger than the target before it is divided
 OVERSIZE = 1.5
@@ -29,90 +32,213 @@ PIECE_BYTES = 4 << 20
 _PUNCH_HOLE = 1 | 2
 #: holes smaller than a block of the file system free nothing
 _BLOCK = 4096
+_SUM = Struct("<I")
+
+
+class DamagedRunError(DBError):
+    """Records are not those that were written: the disk is wrong."""
+
+    def __init__(self, path: Path, kind: Kind, section: Section):
+        super().__init__(f"the file {path} of the initial sync is damaged on disk")
+        self.kind = kind
+        self.section = section
+
+
+class Part(NamedTuple):
+    """Some of a section's records: number of the first, and how many."""
+
+    first: int
+    records: int
+    section: Section
+
+    @classmethod
+    def whole(cls, section: Section) -> "Part":
+        """Return all of a section."""
+        return cls(section.first, section.records, section)
+
+    @property
+    def end(self) -> int:
+        """The number of the record after the last."""
+        return self.first + self.records
 
 
 class RunFile:
-    """The records of a kind."""
+    """The records of a kind, and in a second file the checksums of their pieces.
+
+    A *piece* is so many records, counted from the beginning of a section, as one checksum (CRC-32,
+    little-endian) is of; the last one of a section is shorter.
+    """
 
     def __init__(self, folder: Path, kind: Kind):
         self.kind = kind
         self.path = folder / kind.name
-        self._fd: int | None = None
+        self.sums_path = folder / f"{kind.name}.sums"
+        self._fds: dict[Path, int] = {}
         self._opening = Lock()
         self.can_punch = True
 
-    def append(self, first: int, records: bytes) -> Section:
-        """Write records behind the first ``first`` ones; they are valid once synced and named."""
-        view = memoryview(records)
-        with util.open_file(self.path, create=True) as file:
-            file.seek(first * self.kind.length)
-            for start in range(0, len(view), PIECE_BYTES):
-                file.write(view[start : start + PIECE_BYTES])
-            file.flush()
-            os.fsync(file.fileno())
-        return Section(first, len(view) // self.kind.length)
+    def append(self, after: Section, records: bytes) -> Section:
+        """Write records behind a section; they are valid once synced and named."""
+        with self.writer(after) as writer:
+            writer.write(records)
+        return writer.section
 
-    def read(self, section: Section) -> bytes:
-        """Return records."""
-        length = self.kind.length
-        size = section.records * length
-        raw = os.pread(self._opened(), size, section.first * length)
+    def writer(self, after: Section) -> "SectionWriter":
+        """Return a writer of the section behind another one."""
+        return SectionWriter(self, after)
+
+    def read(self, part: Part) -> bytes:
+        """Return records.  Raise DamagedRunError if they are not those that were written."""
+        kind, section = self.kind, part.section
+        length, step = kind.length, kind.piece_records
+        # Whole pieces are read: a range of the key space may begin and end within one.
+        first_piece = (part.first - section.first) // step
+        end_piece = kind.pieces(part.end - section.first)
+        start = section.first + first_piece * step
+        end = min(section.first + end_piece * step, section.end)
+        raw = self._read_at(self.path, start * length, (end - start) * length, section)
+        count = end_piece - first_piece
+        sums = self._read_at(self.sums_path, (section.sums + first_piece) * 4, count * 4, section)
+        view = memoryview(raw)
+        for n, (expected,) in enumerate(_SUM.iter_unpack(sums)):
+            if crc32(view[n * step * length : (n + 1) * step * length]) != expected:
+                raise DamagedRunError(self.path, kind, section)
+        if (start, end) == (part.first, part.end):
+            return raw
+        return raw[(part.first - start) * length : (part.end - start) * length]
+
+    def _read_at(self, path: Path, offset: int, size: int, section: Section) -> bytes:
+        raw = os.pread(self._opened(path), size, offset) if size else b""
         while len(raw) < size:
             # The system returns at most 2 GiB at once.
-            more = os.pread(self._opened(), size - len(raw), section.first * length + len(raw))
+            more = os.pread(self._opened(path), size - len(raw), offset + len(raw))
             if not more:
-                raise OSError(f"{self.path} is shorter than its manifest says")
+                raise DamagedRunError(path, self.kind, section)
             raw += more
         return raw
 
     def prefix(self, number: int) -> int:
-        """Return the first bytes of a record, as many as divide the key space, as a number."""
-        raw = os.pread(self._opened(), self.kind.bound_len, number * self.kind.length)
+        """Return the first bytes of a record, as many as divide the key space, as a number.
+
+        Not checked: where a bit is wrong, so are the bounds of a range, which is noticed when the
+        range is read.
+        """
+        kind = self.kind
+        raw = os.pread(self._opened(self.path), kind.bound_len, number * kind.length)
         return int.from_bytes(raw, "big")
 
-    def first_at(self, section: Section, bound: int) -> int:
-        """Return how many of a few sorted records are below a bound."""
+    def first_at(self, first: int, records: int, bound: int) -> int:
+        """Return how many of a few sorted records are below a bound; not checked either."""
         length, bound_len = self.kind.length, self.kind.bound_len
-        raw = self.read(section)
+        raw = os.pread(self._opened(self.path), records * length, first * length)
 
         def prefix(number: int) -> int:
             return int.from_bytes(raw[number * length : number * length + bound_len], "big")
 
-        return bisect_left(range(section.records), bound, key=prefix)
+        return bisect_left(range(records), bound, key=prefix)
 
     def holds(self, sections: Sequence[Section]) -> bool:
-        """Return whether the file is long enough for sections."""
+        """Return whether the files are long enough for sections."""
+        kind = self.kind
         end = max((section.end for section in sections), default=0)
+        sums = max((section.sums + kind.pieces(section.records) for section in sections), default=0)
         try:
-            return not end or os.stat(self.path).st_size >= end * self.kind.length
+            return not end or (
+                os.stat(self.path).st_size >= end * kind.length
+                and os.stat(self.sums_path).st_size >= sums * 4
+            )
         except FileNotFoundError:
             return False
 
-    def free(self, section: Section) -> None:
-        """Give the room of records back to the disk, which are not read again; if it can be."""
-        length = self.kind.length
-        start = -(-section.first * length // _BLOCK) * _BLOCK
-        end = section.end * length // _BLOCK * _BLOCK
+    def free(self, part: Part) -> None:
+        """Give the room of records back to the disk, which are not read again; if it can be.
+
+        The piece in which they end is kept for the records that follow, which free it.
+        """
+        length, step = self.kind.length, self.kind.piece_records
+        section = part.section
+
+        def piece_start(number: int) -> int:
+            return section.first + (number - section.first) // step * step
+
+        first = piece_start(part.first)
+        last = section.end if part.end == section.end else piece_start(part.end)
+        start = -(-first * length // _BLOCK) * _BLOCK
+        end = last * length // _BLOCK * _BLOCK
         if self.can_punch and end > start:
             self.can_punch = punch_hole(self.path, start, end - start)
 
     def delete(self) -> None:
-        """Remove the file."""
+        """Remove the files."""
         self.close()
-        self.path.unlink(missing_ok=True)
+        for path in (self.path, self.sums_path):
+            path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the file; it is opened again as needed."""
-        fd, self._fd = self._fd, None
-        if fd is not None:
+        """Close the files; they are opened again as needed."""
+        with self._opening:
+            fds, self._fds = self._fds, {}
+        for fd in fds.values():
             os.close(fd)
 
-    def _opened(self) -> int:
+    def _opened(self, path: Path) -> int:
         # A second descriptor would never be closed, and hold the room of a file that was removed.
         with self._opening:
-            if self._fd is None:
-                self._fd = os.open(self.path, os.O_RDONLY)
-            return self._fd
+            if path not in self._fds:
+                self._fds[path] = os.open(path, os.O_RDONLY)
+            return self._fds[path]
+
+
+class SectionWriter:
+    """Writes a section; a context manager, at whose end ``section`` is valid and durable."""
+
+    def __init__(self, file: RunFile, after: Section):
+        self._file = file
+        kind = file.kind
+        self.section = Section(after.end, 0, after.sums + kind.pieces(after.records))
+        self._rest = b""
+        self._sums: list[int] = []
+
+    def __enter__(self) -> "SectionWriter":
+        self._out = util.open_file(self._file.path, create=True)
+        self._out.seek(self.section.first * self._file.kind.length)
+        return self
+
+    def write(self, records: bytes) -> None:
+        """Write records that follow on those before."""
+        kind = self._file.kind
+        view = memoryview(records)
+        for start in range(0, len(view), PIECE_BYTES):
+            self._out.write(view[start : start + PIECE_BYTES])
+        first, found, _sums = self.section
+        self.section = Section(first, found + len(view) // kind.length, self.section.sums)
+        size = kind.piece_records * kind.length
+        if self._rest:
+            missing = size - len(self._rest)
+            self._rest += bytes(view[:missing])
+            view = view[missing:]
+            if len(self._rest) < size:
+                return
+            self._sums.append(crc32(self._rest))
+        whole = len(view) // size * size
+        self._sums += [crc32(view[n : n + size]) for n in range(0, whole, size)]
+        self._rest = bytes(view[whole:])
+
+    def __exit__(self, kind: type[BaseException] | None, *_exc_info: object) -> None:
+        try:
+            if kind is not None:
+                return
+            self._out.flush()
+            os.fsync(self._out.fileno())
+        finally:
+            self._out.close()
+        if self._rest:
+            self._sums.append(crc32(self._rest))
+        with util.open_file(self._file.sums_path, create=True) as out:
+            out.seek(self.section.sums * 4)
+            out.write(b"".join(map(_SUM.pack, self._sums)))
+            out.flush()
+            os.fsync(out.fileno())
 
 
 def punch_hole(path: Path, start: int, length: int) -> bool:
@@ -136,7 +262,7 @@ class Range(NamedTuple):
     first: int
     #: the first key beyond it
     end: int
-    parts: list[list[Section]]
+    parts: list[list[Part]]
 
 
 class Sorted(NamedTuple):
@@ -163,7 +289,7 @@ def _position(file: RunFile, section: Section, bound: int, low: int) -> int:
     slack = isqrt(section.records) + 8
     start, end = max(low, guess - slack), min(high, guess + slack)
     if start < end:
-        found = start + file.first_at(Section(start, end - start), bound)
+        found = start + file.first_at(start, end - start, bound)
         if start < found < end:
             return found
         if found == start:
@@ -204,8 +330,12 @@ def ranges(sources: Sequence[Sorted], start: int, max_bytes: int) -> Iterator[Ra
             for s, low in zip(sources, lows, strict=True)
         ]
         parts = [
-            [Section(a, b - a) for a, b in zip(low, high, strict=True)]
-            for low, high in zip(lows, highs, strict=True)
+            # Ascending even where a wrong bit made the search err.
+            [
+                Part(a, max(a, b) - a, section)
+                for a, b, section in zip(low, high, source.sections, strict=True)
+            ]
+            for source, low, high in zip(sources, lows, highs, strict=True)
         ]
         size = sum(
             part.records * source.file.kind.length
@@ -217,4 +347,4 @@ def ranges(sources: Sequence[Sorted], start: int, max_bytes: int) -> Iterator[Ra
             continue
         bounds.pop()
         yield Range(first, end, parts)
-        first, lows = end, highs
+        first, lows = end, [[part.end for part in cut] for cut in parts]

@@ -8,7 +8,7 @@ Runs in: a worker thread.
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,7 +25,8 @@ from electrumx.server.runs.records import (
     UTXOS,
     Kind,
 )
-from electrumx.server.runs.run_files import RunFile
+from electrumx.server.runs.run_files import Part, RunFile
+from electrumx.server.runs.store_locks import StoreLocks
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage.schema import DBError
 
@@ -92,12 +93,34 @@ class Workspace:
         """Make the manifest durable."""
         self.manifest.save(self.folder)
 
-    def end(self, kind: Kind) -> int:
-        """Return the number of the record behind the last valid one of a kind."""
-        return max((section.end for section in self.manifest.sections(kind)), default=0)
+    def last(self, kind: Kind) -> Section:
+        """Return the valid section of a kind that lies behind all others; an empty one without any.
+
+        The next one is written behind it.
+        """
+        sections = self.manifest.sections(kind)
+        return max(sections, key=lambda section: (section.end, section.sums), default=Section(0, 0))
+
+    def intact_runs(self, kind: Kind, section: Section) -> int:
+        """Return how many runs can be gone on with when a section of a kind is damaged.
+
+        It is 0 once the merge has begun, as the room of merged records is freed.
+        """
+        manifest = self.manifest
+        if manifest.phase not in (SCAN, JOIN) or manifest.cursor or manifest.merged:
+            return 0
+        for number, run in enumerate(manifest.runs):
+            part: Section | list[Section] = getattr(run, kind.name)
+            if section in (part if isinstance(part, list) else [part]):
+                return number
+        return 0
 
     def go_back(self, runs: int) -> None:
         """Keep the first ``runs`` runs only, or none; merged rows are lost."""
+        if self.manifest.phase == JOIN and not self.manifest.cursor and not self.manifest.merged:
+            # Nothing of it was freed; rows that are in the stores are written again.
+            self.remove_stores()
+            self.manifest.enter(SCAN)
         if self.manifest.phase != SCAN:
             runs = 0
         if not runs:
@@ -111,10 +134,15 @@ class Workspace:
                 self.manifest.undo_from = None
         self.save()
 
-    def free(self, kind: Kind, sections: list[Section]) -> None:
-        """Give room of merged sections back."""
-        for section in sections:
-            self.files[kind].free(section)
+    def free(self, kind: Kind, parts: Iterable[Part]) -> None:
+        """Give room of merged records back."""
+        for part in parts:
+            self.files[kind].free(part)
+
+    def remove_stores(self) -> None:
+        """Remove the stores that are being filled."""
+        for name in STORES:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def remove(self) -> None:
         """Remove the folder; the manifest first, so that nothing half-removed is gone on with."""
@@ -150,16 +178,22 @@ class Workspace:
     def move_stores(self) -> None:
         """Put the stores that were filled in the places of the database's, which are empty.
 
-        No task may have them open.  May be repeated after a stop at any instant.
+        No task may have them open, and no other process can open them until this is done.  May be
+        repeated after a stop at any instant.
         """
-        for name in STORES:
-            made, place = self.folder / name, self.db_dir / name
-            if made.exists():
-                shutil.rmtree(place, ignore_errors=True)
-                fault_point("bulk: empty store removed")
-                made.rename(place)
-                util.sync_directory(self.db_dir)
-                fault_point("bulk: store moved")
+        with StoreLocks() as locks:
+            # Every server opens the utxo store first.
+            for name in reversed(STORES):
+                locks.take(self.db_dir / name)
+                locks.take(self.folder / name)
+            for name in STORES:
+                made, place = self.folder / name, self.db_dir / name
+                if made.exists():
+                    shutil.rmtree(place, ignore_errors=True)
+                    fault_point("bulk: empty store removed")
+                    made.rename(place)
+                    util.sync_directory(self.db_dir)
+                    fault_point("bulk: store moved")
 
 
 def finish_move(

@@ -10,7 +10,9 @@ ends.  A report proves that the loop runs, so systemd finds a server that hangs 
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from electrumx.lib.env_base import EnvBase
@@ -92,6 +94,7 @@ class Readiness:
         #: assignments that must arrive once: sent again until they do
         self._owed: list[str] = []
         self._task: asyncio.Task[None] | None = None
+        self._is_ready = False
 
     @classmethod
     def from_environment(
@@ -118,8 +121,26 @@ class Readiness:
     async def announce(self, event: asyncio.Event) -> None:
         """Report that the server is ready when the event is set."""
         await event.wait()
+        self._is_ready = True
         self._owed.append("READY=1")
         self._report()
+
+    @contextmanager
+    def reloading(self) -> Iterator[None]:
+        """Report that settings are read again, while a block runs, and then that the server serves.
+
+        Before it serves there is nothing to report: it is starting, and that goes on.
+        """
+        if self._is_ready:
+            # By the clock of systemd, so that it can relate the message to its own signal.
+            usec = time.monotonic_ns() // 1000
+            self._send("RELOADING=1", f"MONOTONIC_USEC={usec}")
+        try:
+            yield
+        finally:
+            if self._is_ready:
+                self._owed.append("READY=1")
+                self._report()
 
     def _send(self, *assignments: str) -> None:
         if self._notifier.send(*self._owed, *assignments, *self._heartbeat):

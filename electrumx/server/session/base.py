@@ -26,6 +26,7 @@ from electrumx.server.session.engine.method_registry import ProtocolTuple, Sessi
 from electrumx.server.session.engine.origin import Origin
 from electrumx.server.session.engine.receive import Receiver
 from electrumx.server.session.engine.send_queue import CLOSE_SECS, MessageTransport, SendQueue
+from electrumx.server.session.engine.session_limits import SessionLimits
 from electrumx.server.session.shared.state import SharedState
 
 MASKED_ADDRESS = "xx.xx.xx.xx:xx"
@@ -280,6 +281,10 @@ class SessionBase:
         return self.account.cost_fraction > 0
 
     # -- costs
+
+    def set_limits(self, limits: SessionLimits) -> None:
+        """Change the limits of the session."""
+        self.account.set_limits(limits)
 
     def bump_cost(self, delta: float) -> None:
         """Charge ``delta``."""

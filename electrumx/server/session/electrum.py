@@ -5,7 +5,7 @@ from typing import Any
 
 import electrumx
 from electrumx.lib import util
-from electrumx.lib.protocol_versions import OUTPOINTS
+from electrumx.lib.protocol_versions import OUTPOINTS, defined_version
 from electrumx.server.env import Env
 from electrumx.server.mempool.outpoint_watch import Outpoint
 from electrumx.server.session.base import HandlerGroups, SessionBase
@@ -18,6 +18,7 @@ from electrumx.server.session.methods.outpoint import OutpointMethods
 from electrumx.server.session.methods.scriptpubkey import ScriptpubkeyMethods
 from electrumx.server.session.methods.server import ServerMethods
 from electrumx.server.session.shared.outpoint_status import Status
+from electrumx.server.session.shared.serving_stage import WITHOUT_INDEX, refuse
 
 
 class ElectrumX(SessionBase):
@@ -78,6 +79,12 @@ class ElectrumX(SessionBase):
         self.set_request_handlers(self.PROTOCOL_MIN)
         self.account.bump_cost(CONNECT_COST)
         self.account.recalc_concurrency()
+
+    def set_request_handlers(self, ptuple: ProtocolTuple) -> None:
+        """Serve the requests of a protocol version, or those of them that need no index."""
+        super().set_request_handlers(ptuple)
+        if self.shared.stage.is_indexing:
+            self.methods.restrict(defined_version(ptuple), WITHOUT_INDEX, refuse)
 
     def max_reply_bytes(self) -> int:
         """Return the bound on replies."""

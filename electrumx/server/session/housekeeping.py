@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from electrumx.lib.tasks import run_together
+from electrumx.lib.tasks import run_together, wait_for_event
 from electrumx.lib.text import sessions_lines
 from electrumx.server.session.admin.tables import session_rows
 from electrumx.server.session.engine import session_groups
@@ -42,6 +42,12 @@ class Housekeeping:
         self._processor = processor
         self._info = info
         self._logger = logger
+        self._settings_changed = asyncio.Event()
+
+    def settings_changed(self) -> None:
+        """Take note that the settings of the shared state were replaced."""
+        self._settings_changed.set()
+        self._settings_changed.clear()
 
     async def run(self) -> None:
         """Run all tasks until cancelled, or until one fails."""
@@ -97,10 +103,12 @@ class Housekeeping:
                 session.recalc_concurrency()
 
     async def _log_sessions(self) -> None:
-        interval = self._shared.env.log_sessions
-        while interval:
-            await asyncio.sleep(interval)
-            self.log_sessions()
+        while True:
+            interval = self._shared.env.log_sessions
+            if not interval:
+                await self._settings_changed.wait()
+            elif not await wait_for_event(self._settings_changed, interval):
+                self.log_sessions()
 
     def log_sessions(self) -> None:
         """Write the sessions table and the summary to the log."""

@@ -5,8 +5,9 @@ Owned by the task that runs ``serve``; everything here runs on the event loop.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from electrumx.lib import util
 from electrumx.lib.tasks import run_together
@@ -23,9 +24,12 @@ from electrumx.server.session.admin.ban_commands import BanCommands
 from electrumx.server.session.admin.commands import AdminCommands
 from electrumx.server.session.admin.local_rpc import LocalRPC
 from electrumx.server.session.base import SessionBase
+from electrumx.server.session.early_service import CommittedTip, HeaderService
 from electrumx.server.session.housekeeping import Housekeeping
 from electrumx.server.session.listening import Listening
 from electrumx.server.session.notifier import Notifier
+from electrumx.server.session.reconfigure import SessionSettings
+from electrumx.server.session.shared.serving_stage import ServingStage
 from electrumx.server.session.shared.state import SharedState
 from electrumx.server.session.shared.tip_consistency import TipConsistency
 from electrumx.server.session.transport.bans import BanList
@@ -60,12 +64,16 @@ class SessionManager:
         """
         self.env = env
         self.db = db
+        self._processor = bp
         self.logger = logger = util.class_logger(__name__, self.__class__.__name__)
         bans = BanList()
         peers = PeerManager(env, db, is_banned=bans.is_banned) if peers is None else peers
         tip = TipConsistency(bp, db)
+        stage = ServingStage(None if server_state is None else server_state.status)
         #: the part that sessions use
-        self.shared = shared = SharedState.build(env, db, daemon, mempool, peers, tip, logger)
+        self.shared = shared = SharedState.build(
+            env, db, daemon, mempool, peers, tip, logger, stage=stage
+        )
         shared.protocol.on_change = peers.set_protocol_max
         peers.set_protocol_max(shared.protocol.maximum)
         self.commands = AdminCommands(
@@ -93,39 +101,101 @@ class SessionManager:
             logger,
             # A proxy that is banned takes all of its clients with it.
             trusted=(*env.trusted_clients, *env.proxy_trusted),
+            names_in_log=not env.anon_logs,
         )
         # Parts of parts that are looked at from outside
         self.sessions, self.groups = shared.table.sessions, shared.table.groups
         self.admission, self.listeners = self.listening.admission, self.listening.listeners
+        #: of sessions, and the services: both can be reloaded
+        self.reloadable = (
+            self.listening,
+            SessionSettings(shared, self.bans, self.housekeeping),
+        )
         #: set when wallets are served
         self.serving_event = asyncio.Event()
 
-    async def serve(self, notifications: Notifications, event: asyncio.Event) -> None:
+    async def serve(
+        self,
+        notifications: Notifications,
+        event: asyncio.Event,
+        caught_up: asyncio.Event | None = None,
+    ) -> None:
         """Serve until cancelled: at once to the administrator, to wallets once ``event`` is set.
 
         ``event`` is the mempool's: set when it first agrees with the daemon's, or after some seconds
-        without progress (``mempool.lag``).
+        without progress (``mempool.lag``).  ``caught_up`` is set before, when the chain is caught up
+        with; if it is given and SERVE is ``always``, wallets are served once the database is open.
         """
         try:
             await self.bans.load()
             await self.listening.start_rpc()
+            if caught_up is not None and self.env.serve_always:
+                await self._serve_always(notifications, event, caught_up)
+                return
             await event.wait()
             await self.shared.protocol.start()
             self._log_limits()
-            notifier = self.notifier
-            await notifications.start(self.db.db_height, notifier.notify, notifier.is_tip_known)
+            await self._start_notifications(notifications)
             await self.listening.start_wallets()
             self.serving_event.set()
             await run_together(
-                self._discover_peers(),
-                self.housekeeping.run(),
-                self.listening.run(),
-                self.shared.protocol.run(),
-                self.shared.outpoints.run(),
-                notifications.run(),
+                self._discover_peers(), notifications.run(), *self._permanent_tasks()
             )
         finally:
             await self._shut_down()
+
+    async def _serve_always(
+        self, notifications: Notifications, usable: asyncio.Event, caught_up: asyncio.Event
+    ) -> None:
+        """Serve wallets from now on; see ``early_service`` for the time before ``caught_up``."""
+        stage, tip = self.shared.stage, self.shared.tip
+        await self._processor.opened_event.wait()
+        stage.is_complete = False
+        await self.shared.protocol.start()
+        self._log_limits()
+        headers = HeaderService(self.shared, self.logger)
+        if self.db.first_sync:
+            stage.is_indexing = True
+            await headers.begin()
+        else:
+            tip.compare_with(CommittedTip(self.db, self._processor.forks))
+            notifications.waits_for_mempool = False
+            await self._start_notifications(notifications)
+        await self.listening.start_wallets()
+
+        async def notify() -> None:
+            if stage.is_indexing:
+                await headers.run(caught_up)
+                await self._start_notifications(notifications)
+                stage.is_indexing = False
+                self.shared.table.renew_handlers()
+                await notifications.run()
+            else:
+                await run_together(self.db.populate_header_merkle_cache(), notifications.run())
+
+        async def complete() -> None:
+            await caught_up.wait()
+            tip.compare_with(self._processor)
+            await usable.wait()
+            notifications.waits_for_mempool = True
+            stage.is_complete = True
+            self.serving_event.set()
+            await self._discover_peers()
+
+        await run_together(notify(), complete(), *self._permanent_tasks())
+
+    async def _start_notifications(self, notifications: Notifications) -> None:
+        notifier = self.notifier
+        await notifications.start(self.db.db_height, notifier.notify, notifier.is_tip_known)
+
+    def _permanent_tasks(self) -> list[Coroutine[Any, Any, None]]:
+        """Return the tasks that run for as long as wallets are served."""
+        return [
+            self.housekeeping.run(),
+            self.listening.run(),
+            self.shared.protocol.run(),
+            self.shared.outpoints.run(),
+        ]
 
     @property
     def method_counts(self) -> Counter[str]:

@@ -183,5 +183,5 @@ def test_a_row_that_is_deleted_and_written_again_is_not_taken_for_spent():
 
 
 def test_the_share_of_the_cache_is_bounded():
-    assert known_bytes_to_keep(80_000_000) == 10_000_000
+    assert known_bytes_to_keep(80_000_000) == 16_000_000
     assert known_bytes_to_keep(1 << 40) == MOST_KNOWN_BYTES

@@ -259,6 +259,29 @@ async def test_a_result_of_another_form_is_a_daemon_error(node, daemon, method, 
         await call(daemon)
 
 
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({"initialblockdownload": True, "blocks": 5, "headers": 900}, 900),
+        ({"initialblockdownload": True, "blocks": 5, "headers": 5}, None),
+        ({"initialblockdownload": False, "blocks": 5, "headers": 900}, None),
+        ({"initialblockdownload": "yes", "blocks": 5, "headers": 900}, None),
+        ({"initialblockdownload": True, "blocks": 5, "headers": 1 << 80}, None),
+        ({"initialblockdownload": True, "blocks": 5, "headers": 9.5}, None),
+        ({}, None),
+        ("none", None),
+    ],
+)
+async def test_a_node_that_downloads_the_chain_names_its_target(node, daemon, answer, expected):
+    node.overrides["getblockchaininfo"] = lambda *_args: answer
+    assert await daemon.sync_target() == expected
+
+
+async def test_a_node_without_that_call_has_no_target(daemon):
+    # The fake node does not have it.
+    assert await daemon.sync_target() is None
+
+
 async def test_a_wrong_height_is_not_remembered(node, daemon):
     await daemon.height()
     node.overrides["getblockcount"] = lambda: "many"

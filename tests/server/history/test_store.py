@@ -57,6 +57,9 @@ class Pending:
     def history_hashXs(self):
         return set(self.rows)
 
+    def packed_hashXs(self):
+        return b"".join(sorted(self.rows))
+
     def sort_history(self):
         self.ordered = sorted(self.rows)
 

@@ -5,6 +5,7 @@ import pytest
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.session import ElectrumX, NameElectrumX
 from electrumx.server.session.engine.method_registry import handler_names
+from electrumx.server.session.shared.serving_stage import WITHOUT_INDEX
 from tests.fakes.session_world import FakeCoin, make_tx_hash, script_hash, session_world, sha256
 
 VERSIONS = ["1.4", "1.4.2", "1.4.3", "1.6", "1.7"]
@@ -113,6 +114,42 @@ async def test_each_version_serves_its_methods_and_no_other(version):
                 assert (await client.error(method, *bad)) == (1, error), method
             if cost is not ANY:
                 assert charged == pytest.approx(cost, abs=0.0001), method
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_while_the_index_is_built_each_version_serves_the_methods_that_do_not_need_it(
+    version,
+):
+    async with session_world(
+        coin=NameCoin, protocol_max=(1, 7, 0), bw_unit_cost=10**15, cost_hard_limit=0
+    ) as world:
+        stage = world.manager.shared.stage
+        stage.is_indexing = True
+        client = await world.connect()
+        await client.request("server.version", "x", version)
+        account = world.session().account
+        for method, params, versions, answer, bad, error, cost in ROWS:
+            account.cost = 0.0
+            reply = await client.ask(method, *params)
+            charged = account.cost
+            if version not in versions:
+                assert reply["error"]["code"] == -32601, method
+            elif method in WITHOUT_INDEX:
+                assert answer is ANY or reply["result"] == answer, method
+                assert cost is ANY or charged == pytest.approx(cost, abs=0.0001), method
+                if bad is not None:
+                    assert (await client.error(method, *bad)) == (1, error), method
+            else:
+                assert reply["error"]["code"] == 4, method
+                assert charged == pytest.approx(0.5, abs=0.0001), method
+                # Whatever the arguments are
+                assert (await client.error(method))[0] == 4
+                assert (await client.error(method, nonsense=1))[0] == 4
+        stage.is_indexing = False
+        world.manager.shared.table.renew_handlers()
+        for method, params, versions, *_others in ROWS:
+            reply = await client.ask(method, *params)
+            assert ("result" in reply) == (version in versions), method
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ Runs on the event loop.
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from electrumx.lib.errors import OperatorError
@@ -13,7 +14,7 @@ from electrumx.server.maintenance.snapshot import back_up
 from electrumx.server.maintenance.verify import Verdict, verify
 from electrumx.server.runtime.loop_lag import LoopLag
 from electrumx.server.runtime.server_state import ServerState
-from electrumx.server.session.admin.tables import state_summary, summary
+from electrumx.server.session.admin.tables import readiness, state_summary, summary
 from electrumx.server.session.shared.state import SharedState
 
 #: how long an audit pauses for each second of work: clients come first
@@ -45,6 +46,17 @@ class AdminCommands:
         self._loop_lag = loop_lag
         self._server_state = server_state
         self._start_time = time.monotonic()
+        self._reload: Callable[[], Awaitable[list[str]]] | None = None
+
+    def set_reload(self, reload: Callable[[], Awaitable[list[str]]]) -> None:
+        """Set the function that reads the settings again; it returns lines about that."""
+        self._reload = reload
+
+    async def reload(self) -> list[str]:
+        """Read the settings file again; return lines about that.  Raise OperatorError."""
+        if self._reload is None:
+            raise OperatorError("the server is not ready to read its settings again")
+        return await self._reload()
 
     def info(self) -> dict[str, Any]:
         """Return a summary of the server's state."""
@@ -56,6 +68,12 @@ class AdminCommands:
         if self._server_state is not None:
             found |= state_summary(self._server_state.status())
         return found
+
+    def ready(self) -> dict[str, Any]:
+        """Return whether the server is ready, and why not."""
+        if self._server_state is None:
+            raise OperatorError("the state of this server is not known")
+        return readiness(self._server_state.status())
 
     def stop(self) -> None:
         """Have the server shut down cleanly."""

@@ -102,11 +102,24 @@ class LocalRPC(SessionBase):
         """Return a summary of the server's state."""
         return self.commands.info()
 
+    @rpc_method("ready")
+    async def rpc_ready(self) -> dict[str, Any]:
+        """Return whether the server is ready, and why not."""
+        return self.commands.ready()
+
     @rpc_method("stop")
     async def rpc_stop(self) -> str:
         """Shut the server down cleanly."""
         self.commands.stop()
         return "stopping"
+
+    @rpc_method("reload")
+    async def rpc_reload(self) -> list[str]:
+        """Read the settings file again; return lines about the changes."""
+        try:
+            return await self.commands.reload()
+        except OperatorError as e:
+            raise bad_request(f"reload refused, nothing was changed: {e}") from None
 
     @rpc_method("daemon_url")
     async def rpc_daemon_url(self, daemon_url: Any, cookie_file: Any = "") -> str:

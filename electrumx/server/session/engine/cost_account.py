@@ -70,6 +70,15 @@ class CostAccount:
         self._cost_last = 0.0
         self._cost_time = self.start_time
 
+    def set_limits(self, limits: SessionLimits) -> None:
+        """Change the limits; the cost stays."""
+        self.limits = limits
+        self.bw_cost_per_byte = limits.bw_cost_per_byte
+        # Where no session is limited, the target is not computed.
+        self.concurrency_target = limits.initial_concurrent
+        self.cost_fraction = 0.0
+        self.recalc_concurrency()
+
     def on_lost(self) -> None:
         """End: the session has."""
         self._owner = ENDED

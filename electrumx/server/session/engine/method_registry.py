@@ -94,6 +94,23 @@ def handler_table(
     return table
 
 
+@lru_cache(maxsize=64)
+def restricted_table(
+    classes: HandlerClasses,
+    version: ProtocolTuple,
+    served: frozenset[str],
+    refuse: Callable[..., Any],
+) -> HandlerTable:
+    """Return the handlers at a protocol version, with ``refuse`` for requests not in ``served``.
+
+    It is called with the handler's object, and raises.  Callers must not change the table.
+    """
+    return {
+        name: entry if name in served else (refuse, 0, sys.maxsize, entry[3])
+        for name, entry in handler_table(classes, version).items()
+    }
+
+
 def _positional_range(func: Callable[..., Any]) -> range:
     """Return how many arguments a handler takes, not counting its object."""
     params = list(signature(func).parameters.values())[1:]
@@ -128,6 +145,12 @@ class SessionMethods:
         classes = tuple(map(type, self.objects))
         self.table = handler_table(classes, version)
         self.notifications = handler_table(classes, version, _NOTIFICATION_MARK)
+
+    def restrict(
+        self, version: ProtocolTuple, served: frozenset[str], refuse: Callable[..., Any]
+    ) -> None:
+        """Serve only some of the requests of a protocol version, until ``set_version``."""
+        self.table = restricted_table(tuple(map(type, self.objects)), version, served, refuse)
 
     def stats_of(self, request: Request | Notification) -> MethodStats:
         """Return the figures that a request is counted in."""

@@ -169,6 +169,10 @@ class SessionGroups:
         # A tuple per session, in the table for as long as the session is.
         self._of_session: dict[Costly, tuple[SessionGroup, ...]] = {}
 
+    def set_hard_limit(self, hard_limit: float) -> None:
+        """Change the bound on retained costs."""
+        self._hard_limit = hard_limit
+
     def main_name(self, client: Client) -> str | None:
         """Return the name of the group whose members bear the whole cost; None without one."""
         origin = as_origin(client)

@@ -42,6 +42,8 @@ class HeaderMethods(HandlerGroup):
         header: bytes | None = None
         if height <= self.shared.db.db_height:
             header = await self.shared.blocks.header(height)
+        elif height == 0:
+            header = self.shared.stage.genesis_header
         if header is None:
             if self.shared.tip.is_height_known(height):
                 raise TipChangedError
@@ -60,7 +62,12 @@ class HeaderMethods(HandlerGroup):
             )
         hashes = self.shared.db.header_proof_hashes(cp_height + 1, height)
         self.account.bump_cost(header_proof_cost(hashes))
-        branch, root = await self.shared.db.header_branch_and_root(cp_height + 1, height)
+        prove = self.shared.db.header_branch_and_root
+        if self.shared.stage.is_indexing:
+            # The cache of proofs is made once there are all headers.
+            self.account.bump_cost(header_proof_cost(2 * (cp_height + 1)))
+            prove = self.shared.db.header_branch_and_root_uncached
+        branch, root = await prove(cp_height + 1, height)
         return {
             "branch": [hash_to_hex_str(item) for item in branch],
             "root": hash_to_hex_str(root),
@@ -117,8 +124,11 @@ class HeaderMethods(HandlerGroup):
         proof = await self._merkle_proof(cp_height, start_height + count - 1)
         return {"hex": presented.hex(), "count": count, "max": MAX_HEADERS, **proof}
 
-    def _list_headers(self, start_height: int, headers: bytes, *, proven: bool) -> list[str]:
-        parts = self.shared.db.split_headers(start_height, headers)
+    def _list_headers(
+        self, start_height: int, headers: bytes, count: int, *, proven: bool
+    ) -> list[str]:
+        # A single one may be of a block that is not in the database.
+        parts = [headers] if count == 1 else self.shared.db.split_headers(start_height, headers)
         return [
             self.presented_header(height, header, proven=proven).hex()
             for height, header in enumerate(parts, start=start_height)
@@ -129,7 +139,7 @@ class HeaderMethods(HandlerGroup):
     ) -> dict[str, Any]:
         """Return joined headers as a list of hex, with a proof of the last if that is wanted."""
         proven = bool(count and cp_height)
-        list_all = partial(self._list_headers, start_height, headers, proven=proven)
+        list_all = partial(self._list_headers, start_height, headers, count, proven=proven)
         # Where they vary in length, that is read from a file.
         is_static = self.shared.env.coin.STATIC_BLOCK_HEADERS
         listed = list_all() if is_static else await asyncio.to_thread(list_all)
@@ -140,7 +150,10 @@ class HeaderMethods(HandlerGroup):
         return result
 
     async def _read_headers(self, start_height: int, count: int) -> tuple[bytes, int]:
+        genesis_header = self.shared.stage.genesis_header
         if start_height > self.shared.db.db_height:
+            if genesis_header is not None and start_height == 0 and count:
+                return genesis_header, 1
             headers, found = b"", 0
         else:
             headers, found = await self.shared.db.read_headers(start_height, count)

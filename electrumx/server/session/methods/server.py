@@ -86,6 +86,8 @@ class ServerMethods(HandlerGroup):
     def peers_subscribe(self) -> list[tuple[str, str, list[str]]]:
         """Return the peers as (ip, host, details)."""
         self.account.bump_cost(1.0)
+        if not self.shared.stage.is_complete:
+            return self.shared.peers.coin_peers()
         return self.shared.peers.on_peers_subscribe(self.is_tor())
 
     @rpc_method("server.features")

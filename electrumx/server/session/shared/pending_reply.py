@@ -86,7 +86,11 @@ class PendingReply(EagerFuture[Any]):
             self.end(None, e)
             return
         if type(result) in _PLAIN or not isawaitable(result):
-            self.end(result)
+            if self._waiter is None:
+                # Most often: a call less
+                EagerFuture.end(self, result)
+            else:
+                self.end(result)
         else:
             self._follow(result)
 

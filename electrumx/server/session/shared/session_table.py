@@ -13,6 +13,7 @@ from aiorpcx import NetAddress
 
 from electrumx.server.session.engine import session_groups
 from electrumx.server.session.engine.origin import Origin
+from electrumx.server.session.engine.session_limits import SessionLimits
 from electrumx.server.session.notify.subscriber import Subscriber
 
 # A connection that does not close by itself is aborted after so many seconds.
@@ -110,6 +111,12 @@ class TableSession(Subscriber, Protocol):
     def unanswered_request_count(self) -> int:
         """Return the number of requests in progress."""
 
+    def set_limits(self, limits: SessionLimits) -> None:
+        """Change the limits of the session."""
+
+    def set_request_handlers(self, ptuple: tuple[int, ...]) -> None:
+        """Serve the requests of a protocol version from now on."""
+
     def set_cost_decay(self, per_sec: float) -> None:
         """Set how fast the cost decays."""
 
@@ -185,6 +192,12 @@ class SessionTable:
             self.sessions.discard(session)
             self.totals.ended(session)
         self.groups.leave(session)
+
+    def renew_handlers(self) -> None:
+        """Have each session serve all requests of its protocol version from now on."""
+        for session in self.sessions:
+            if session.limited:
+                session.set_request_handlers(session.protocol_tuple)
 
     def leniency(self, client: session_groups.Client) -> float:
         """Return the factor by which the costs of a client are divided."""

@@ -30,6 +30,7 @@ from electrumx.server.session.shared.outpoint_status import OutpointStatuses
 from electrumx.server.session.shared.raw_tx_cache import RawTxCache
 from electrumx.server.session.shared.script_cache import ScriptCache
 from electrumx.server.session.shared.served_protocol import ServedProtocol
+from electrumx.server.session.shared.serving_stage import ServingStage
 from electrumx.server.session.shared.session_table import SessionTable
 from electrumx.server.session.shared.tip_consistency import TipConsistency
 
@@ -84,6 +85,8 @@ class SharedState:
     drop_client: BoundedPattern | None
     #: of lines that clients can cause as often as they like
     log_limit: RateLimitedLog
+    #: how much of the protocol is served
+    stage: ServingStage
 
     @classmethod
     def build(
@@ -95,17 +98,23 @@ class SharedState:
         peers: PeerManager,
         tip: TipConsistency,
         logger: logging.Logger,
+        *,
+        stage: ServingStage | None = None,
     ) -> "SharedState":
-        """Return the state over these parts, with empty caches; ``logger`` is the manager's."""
+        """Return the state over these parts, with empty caches; ``logger`` is the manager's.
+
+        Without a ``stage`` all of the protocol is served.
+        """
         max_send = max(MIN_MAX_SEND, env.max_send)
         scripts = ScriptCache(db.queries, max_send)
         table = SessionTable(_groups(env), logger, is_advertised=bool(env.report_services))
-        drop = env.drop_client
         node = Node(daemon, mempool)
         protocol = _served_protocol(env, daemon, logger)
         outpoint_statuses = OutpointStatuses(
             db, daemon, mempool, env.coin, lambda: protocol.has_spender_index
         )
+
+        stage = ServingStage() if stage is None else stage
 
         def notified_tip() -> bytes | None:
             return tip.notified_tip
@@ -122,7 +131,9 @@ class SharedState:
             scripts=scripts,
             blocks=BlockCache(db),
             raw_txs=RawTxCache(notified_tip, mempool.has_tx),
-            fees=FeeEstimates(lambda: bytes(db.db_tip), env.coin.bucket_estimatefee_block_target),
+            fees=FeeEstimates(
+                lambda: stage.estimates_tip(db.db_tip), env.coin.bucket_estimatefee_block_target
+            ),
             oversized=OversizedResults(max_send, notified_tip),
             masternodes=MasternodeCache(
                 lambda: node.request("masternode_list", ["full"]), db, mempool, env.coin
@@ -137,8 +148,9 @@ class SharedState:
             requests=RequestStats(),
             notified=Counter(),
             parsing_lock=asyncio.Lock(),
-            drop_client=None if drop is None else BoundedPattern(drop, MATCH_CPU_SECS),
+            drop_client=drop_pattern(env),
             log_limit=RateLimitedLog(logger),
+            stage=stage,
         )
 
 
@@ -153,11 +165,22 @@ def _served_protocol(env: Env, daemon: Daemon, logger: logging.Logger) -> Served
     )
 
 
+def drop_pattern(env: Env) -> BoundedPattern | None:
+    """Return the pattern of DROP_CLIENT."""
+    drop = env.drop_client
+    return None if drop is None else BoundedPattern(drop, MATCH_CPU_SECS)
+
+
+def group_hard_limit(env: Env) -> float:
+    """Return the bound on the costs of groups; 0 where no session is limited."""
+    # Without a range between the limits none is.
+    return env.cost_hard_limit if env.cost_hard_limit > env.cost_soft_limit else 0
+
+
 def _groups(env: Env) -> session_groups.SessionGroups:
     return session_groups.SessionGroups(
         env.session_group_by_subnet_ipv4,
         env.session_group_by_subnet_ipv6,
-        # Without a range between the limits no session is limited.
-        env.cost_hard_limit if env.cost_hard_limit > env.cost_soft_limit else 0,
+        group_hard_limit(env),
         env.tor_group_weight,
     )

@@ -90,6 +90,14 @@ class TipConsistency:
         # Set at the next notification, and then replaced by a new one
         self.next_height = asyncio.Event()
 
+    def compare_with(self, processor: Processor) -> None:
+        """Compare with another tip, in place of the block processor's, from now on."""
+        self._processor = processor
+
+    def reorgs(self) -> int:
+        """Return the number of the processor's reorganisations."""
+        return len(self._processor.forks)
+
     def notified(self, height: int, tip: bytes) -> None:
         """Set the height and tip of a notification that is being sent."""
         self.notified_height = height

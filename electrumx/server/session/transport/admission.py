@@ -195,22 +195,11 @@ class Admission:
         """``on_change()`` is called when connections came, went or have another stage."""
         #: networks that may not connect
         self.bans = BanList() if bans is None else bans
-        self.max_connections: int = env.max_sessions
-        self.max_per_subnet: int = env.max_sessions_per_subnet
-        self.max_per_address: int = env.max_sessions_per_address
-        self.max_pending = max(MIN_PENDING, env.max_sessions // PENDING_PART)
-        self._hard_limit: float = env.cost_hard_limit
-        self._is_limiting = env.cost_hard_limit > env.cost_soft_limit
+        self.set_limits(env)
         self._prefixes = (env.session_group_by_subnet_ipv4, env.session_group_by_subnet_ipv6)
         self._groups = groups
         self._on_change = on_change
         self._clock = clock
-        #: which proxies are believed and which clients are trusted
-        self.trust = trust = Trust(env)
-        exceeding = trust.may_exceed or trust.has_proxies
-        self.max_with_extra = self.max_connections + exceeding * max(
-            1, self.max_connections // EXTRA_SESSIONS_PART
-        )
         self.logger = util.class_logger(__name__, self.__class__.__name__)
         # In order of accept; those of a stage also in order of their deadlines
         self.tickets: dict[Ticket, None] = {}
@@ -236,6 +225,21 @@ class Admission:
         self.totals: Counter[str] = Counter()
         # Set when there is no connection, if a caller waits for that
         self._empty: asyncio.Event | None = None
+
+    def set_limits(self, env: Env) -> None:
+        """Set the limits; connections that exist stay."""
+        self.max_connections: int = env.max_sessions
+        self.max_per_subnet: int = env.max_sessions_per_subnet
+        self.max_per_address: int = env.max_sessions_per_address
+        self.max_pending = max(MIN_PENDING, env.max_sessions // PENDING_PART)
+        self._hard_limit: float = env.cost_hard_limit
+        self._is_limiting = env.cost_hard_limit > env.cost_soft_limit
+        #: which proxies are believed and which clients are trusted
+        self.trust = trust = Trust(env)
+        exceeding = trust.may_exceed or trust.has_proxies
+        self.max_with_extra = self.max_connections + exceeding * max(
+            1, self.max_connections // EXTRA_SESSIONS_PART
+        )
 
     # -- questions
 

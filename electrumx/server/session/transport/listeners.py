@@ -35,6 +35,7 @@ from electrumx.server.session.transport.transport import (
     StreamConnection,
     TurnQueue,
 )
+from electrumx.server.session.transport.trust import Trust
 from electrumx.server.session.transport.websocket import WebSocketTransport
 
 WEBSOCKET_PROTOCOLS = ("ws", "wss")
@@ -119,6 +120,10 @@ class Listener:
         self._shortage_log_time: float | None = None
         self.logger = util.class_logger(__name__, self.__class__.__name__)
 
+    def set_context(self, context: ConnectionContext) -> None:
+        """Use other settings for connections to come."""
+        self._context = context
+
     @property
     def port(self) -> int:
         """The port listened on (the system's choice if the service named port 0)."""
@@ -126,7 +131,15 @@ class Listener:
 
     async def open(self) -> None:
         """Start to listen; raises OSError if that is impossible."""
+        await self.bind()
+        self.start()
+
+    async def bind(self) -> None:
+        """Make the sockets, at which connections wait; raises OSError if that is impossible."""
         self._sockets = await self._make_sockets()
+
+    def start(self) -> None:
+        """Begin to accept connections."""
         self._start_accepting()
 
     async def _make_sockets(self) -> list[socket.socket]:
@@ -250,28 +263,34 @@ class Listeners:
         self._failed: set[Service] = set()
         self._retry_task: asyncio.Task[None] | None = None
 
-    def _tls(self, protocol: str) -> ssl.SSLContext | None:
+    def _tls(self, env: Env, protocol: str) -> ssl.SSLContext | None:
         if protocol not in TLS_PROTOCOLS:
             return None
-        files = certificate_files(self._env, protocol)
+        files = certificate_files(env, protocol)
         if files not in self._tls_contexts:
             self._tls_contexts[files] = RenewedContext(*files)
         return self._tls_contexts[files]
 
-    def _context(self, service: Service) -> ConnectionContext:
-        protocol, trust = service.protocol, self._admission.trust
+    def load_certificates(self, env: Env) -> None:
+        """Load the certificates of new settings, so that ``set_env`` finds them.  Raise OSError."""
+        for service in env.services:
+            self._tls(env, service.protocol)
+
+    def _context(self, service: Service, env: Env) -> ConnectionContext:
+        """Return the settings and parts that connections of a service share."""
+        protocol, trust = service.protocol, Trust(env)
         return ConnectionContext(
             session_factory=self._factory_for(protocol),
-            max_recv=self._env.max_recv,
+            max_recv=env.max_recv,
             admission=self._admission,
             send_memory=self.send_memory,
             receive_memory=self.receive_memory,
             turns=self._turns,
-            byte_cost=1 / self._env.bw_unit_cost,
-            tls_context=self._tls(protocol),
+            byte_cost=1 / env.bw_unit_cost,
+            tls_context=self._tls(env, protocol),
             header_count=trust.header_count(service),
             is_trusted=trust.is_trusted_service(service),
-            origins=self._env.ws_origins,
+            origins=env.ws_origins,
         )
 
     async def start(self, services: Iterable[Service]) -> None:
@@ -303,7 +322,9 @@ class Listeners:
         """Listen on a service; log at a level, and return False, if that fails."""
         kind = service.protocol.upper()
         try:
-            listener = Listener(service, self._context(service), rpc_allow=self._env.rpc_allow)
+            listener = Listener(
+                service, self._context(service, self._env), rpc_allow=self._env.rpc_allow
+            )
             await listener.open()
         except OSError as e:
             # ssl.SSLError is one: a bad certificate
@@ -312,6 +333,25 @@ class Listeners:
         self.open[service] = listener
         self.logger.info(f"{kind} server listening on {service.address}")
         return True
+
+    async def bound(self, env: Env, service: Service) -> Listener:
+        """Return a listener of a service that does not accept yet.  Raise OSError."""
+        listener = Listener(service, self._context(service, env), rpc_allow=env.rpc_allow)
+        await listener.bind()
+        return listener
+
+    def add(self, listener: Listener) -> None:
+        """Start a listener that is bound."""
+        listener.start()
+        self.open[listener.service] = listener
+        kind = listener.service.protocol.upper()
+        self.logger.info(f"{kind} server listening on {listener.service.address}")
+
+    def set_env(self, env: Env) -> None:
+        """Use new settings, those of the admission control included, for connections to come."""
+        self._env = env
+        for service, listener in self.open.items():
+            listener.set_context(self._context(service, env))
 
     def stop(self, services: Iterable[Service]) -> list[Listener]:
         """Stop listening on services; return the listeners, whose connections go on."""

@@ -31,6 +31,9 @@ _REMEDIES = {
 class ListenError(OperatorError):
     """A service of SERVICES cannot be listened on."""
 
+    #: whether the reason is that a program listens there
+    is_in_use = False
+
 
 class CertificateError(OperatorError):
     """A certificate or its key cannot be used."""
@@ -43,8 +46,8 @@ def certificate_files(env: Any, protocol: str) -> tuple[str, str]:
     return env.ssl_certfile, env.ssl_keyfile
 
 
-async def check_services(env: Any) -> None:
-    """Try what the services of SERVICES need.  Raise OperatorError if a service cannot work."""
+def check_certificates(env: Any) -> None:
+    """Raise CertificateError unless the services with TLS have certificates that can be used."""
     checked = set()
     for protocol in TLS_PROTOCOLS:
         files = certificate_files(env, protocol)
@@ -52,14 +55,40 @@ async def check_services(env: Any) -> None:
             checked.add(files)
             is_own = files != certificate_files(env, "ssl")
             check_certificate(*files, kind="WSS" if is_own else "SSL")
+
+
+async def check_services(env: Any) -> None:
+    """Try what the services of SERVICES need.  Raise OperatorError if a service cannot work."""
+    check_certificates(env)
     for service in env.services:
-        try:
+        await check_service(service)
+
+
+async def check_service(service: Any, *, leave_files: bool = False) -> None:
+    """Raise ListenError if a service cannot be listened on.
+
+    With ``leave_files`` no file of a Unix socket is made or removed; only its directory is checked.
+    """
+    try:
+        if leave_files and isinstance(service, UnixService):
+            _check_directory(service.path)
+        else:
             await _try_to_bind(service)
-        except OSError as e:
-            raise ListenError(
-                f"{service.protocol.upper()} server failed to listen on {service.address}: "
-                f"{_reason(service, e)}"
-            ) from e
+    except OSError as e:
+        error = ListenError(
+            f"{service.protocol.upper()} server failed to listen on {service.address}: "
+            f"{_reason(service, e)}"
+        )
+        error.is_in_use = e.errno == errno.EADDRINUSE
+        raise error from e
+
+
+def _check_directory(path: str) -> None:
+    directory = os.path.dirname(path)
+    if not os.path.isdir(directory):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), directory)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), directory)
 
 
 async def _try_to_bind(service: Any) -> None:

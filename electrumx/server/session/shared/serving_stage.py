@@ -1,0 +1,109 @@
+"""How much of the protocol is served: little while the index is built for the first time.
+
+With ``SERVE=always`` clients connect before the index is complete.  Until then the methods of
+``WITHOUT_INDEX`` are answered; all others get the error ``NOT_INDEXED``, which states how far the
+index is.  An empty history, or a wrong balance, is never sent.
+
+Owns the stage.  Runs on the event loop.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from electrumx.server.runtime.server_state import ServerStatus
+from electrumx.server.session.engine.params import ServerFault
+
+# The code of the error; 1 and 2 are those of ``params``.
+NOT_INDEXED = 4
+# Its cost: wallets retry, and it is no fault of theirs.
+REFUSAL_COST = 0.5
+# How long fee estimates are used again while the tip does not follow the node's.
+ESTIMATE_SECS = 60.0
+# How long the text of the error is used again.
+TEXT_SECS = 1.0
+
+#: methods that need no index, or that of headers only
+WITHOUT_INDEX = frozenset(
+    {
+        "blockchain.block.header",
+        "blockchain.block.headers",
+        "blockchain.estimatefee",
+        "blockchain.headers.subscribe",
+        "blockchain.relayfee",
+        "blockchain.transaction.broadcast",
+        "blockchain.transaction.broadcast_package",
+        "blockchain.transaction.get",
+        "blockchain.transaction.testmempoolaccept",
+        # Empty: no transaction is known yet.  Electrum asks whenever it connects, and disconnects on
+        # an error.
+        "mempool.get_fee_histogram",
+        "mempool.get_info",
+        "server.banner",
+        "server.donation_address",
+        "server.features",
+        "server.peers.subscribe",
+        "server.ping",
+        "server.version",
+    }
+)
+
+
+class NotIndexedError(ServerFault):
+    """The error of a request that needs the index."""
+
+    def __init__(self, message: str, data: dict[str, int | None]) -> None:
+        super().__init__(NOT_INDEXED, message, cost=REFUSAL_COST)
+        #: sent as the error's member ``data``
+        self.data = data
+
+
+class ServingStage:
+    """Whether the index is being built for the first time, and whether the server is announced."""
+
+    def __init__(self, status: Callable[[], ServerStatus] | None = None) -> None:
+        """``status`` returns the state of the server, for the text of the error."""
+        self._status = status
+        #: whether only the methods of ``WITHOUT_INDEX`` are served
+        self.is_indexing = False
+        #: whether the chain and the mempool were caught up with; always, unless SERVE is ``always``
+        self.is_complete = True
+        #: the header of the first block, for as long as no block is committed
+        self.genesis_header: bytes | None = None
+        self._error: tuple[str, dict[str, int | None]] | None = None
+        self._error_until = float("-inf")
+
+    def estimates_tip(self, tip: bytes) -> bytes:
+        """Return the key by which fee estimates are cached: a tip of ours, or another each minute.
+
+        In a first sync ours stays the same for hours.
+        """
+        if self.is_complete:
+            return bytes(tip)
+        return b"%d" % (time.monotonic() // ESTIMATE_SECS)
+
+    def refusal(self) -> NotIndexedError:
+        """Return the error of a request that needs the index."""
+        now = time.monotonic()
+        if self._error is None or now >= self._error_until:
+            self._error = self._describe()
+            self._error_until = now + TEXT_SECS
+        return NotIndexedError(*self._error)
+
+    def _describe(self) -> tuple[str, dict[str, int | None]]:
+        status = self._status() if self._status is not None else None
+        progress = None if status is None else status.progress
+        if status is None or progress is None:
+            return "the server is still indexing", {}
+        eta = progress.eta_secs
+        data = {
+            "height": progress.processed_height,
+            "node_height": status.node_height,
+            "eta_s": None if eta is None else round(eta),
+        }
+        return f"the server is still indexing: {status.progress_text()}", data
+
+
+def refuse(handler: Any, *_args: Any, **_named: Any) -> None:
+    """Answer a request that needs the index, in place of its handler."""
+    raise handler.shared.stage.refusal()
