@@ -279,6 +279,7 @@ class Listeners:
             turns=self._turns,
             byte_cost=1 / self._env.bw_unit_cost,
             tls_context=self._tls(protocol),
+            is_padded=protocol in self._env.padded_protocols,
             header_count=trust.header_count(service),
             is_trusted=trust.is_trusted_service(service),
         )
