@@ -3,6 +3,7 @@
 ## make test-all  the unit tests, on every supported Python that is installed
 ## make lint      ruff and mypy
 ## make docs      builds the manual in docs/_build/html
+## make man      builds man pages in docs/_build/man, and completion scripts beside it
 ## make bench     benchmarks against e-x: minutes; BENCH="sync --chain 4m" for a part
 ## make soak      hours of random events
 ## make fuzz      fuzzes the parsers, for minutes each
@@ -22,25 +23,35 @@ USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; do \
 	$$p -c '$(USABLE)' 2>/dev/null && { echo $$p; break; }; done)
 
+comma := ,
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: run test test-all lint docs bench soak fuzz sanitize parts clean help
+.PHONY: run test test-all lint docs man bench soak fuzz sanitize clean help venv
+.PHONY: parts part-hashes part-nodes part-peers
 
 help:
 	@sed -n 's/^## //p' Makefile
 
+# Where Debian has no litecoind, the demonstration runs on a node from PyPI.
 run: $(VENV)/.installed
-	@[ -n "$$DAEMON_URL" ] || contrib/demo/debian-install litecoind:litecoind openssl:openssl
+	@contrib/demo/debian-install "openssl:openssl:makes a certificate"
+	@[ -n "$$DAEMON_URL" ] || contrib/demo/debian-install "litecoind:litecoind:a node to index" || \
+		$(BIN)/python -m tests.integration.parts bitcoin-sv
 	@exec $(BIN)/python contrib/demo/run.py
 
 # Missing parts do not stop the tests: tests that need them skip with a reason, or fail under CI.
-parts: $(VENV)/.installed-test
-	@contrib/demo/debian-install openssl:openssl litecoind:litecoind electrum:electrum || true
-	@contrib/demo/debian-install node:nodejs npm:npm || true
-	@contrib/demo/debian-install svscan:daemontools || true
-	@contrib/demo/debian-install chromium:chromium || true
-	@sh tests/install_hash_packages.sh $(VENV)
+parts: venv
+	@contrib/demo/debian-install $(BUILD_PACKAGES) $(TEST_PACKAGES) || true
+	@$(MAKE) --no-print-directory -j 3 part-hashes part-nodes part-peers
+
+part-hashes: $(VENV)/.installed-test
+	@contrib/demo/step "Installing the header hashes of the fixtures" \
+		sh tests/install_hash_packages.sh $(VENV)
+
+part-nodes: venv
 	@$(BIN)/python -m tests.integration.parts
+
+part-peers: venv
 	@sh tests/crash/peer_env.sh $(BIN)/python || true
 
 # Ruff, mypy and the manual are among the tests (tests/lint), so that one run shows all faults.
@@ -57,6 +68,12 @@ lint: $(VENV)/.installed-test
 
 docs: $(VENV)/.installed-test
 	$(BIN)/sphinx-build -W -n -q -b html docs docs/_build/html
+
+man: $(VENV)/.installed-test
+	$(BIN)/sphinx-build -W -n -q -b man docs docs/_build/man
+	for shell in bash zsh fish; do \
+		$(BIN)/python -m electrumx.cli.completion $$shell > docs/_build/completion.$$shell || exit; \
+	done
 
 # The peer is measured in an environment of its own; without it there are no ratios.
 bench: $(VENV)/.installed-test
@@ -79,21 +96,36 @@ clean:
 	rm -rf $(VENV) $(SUPPORTED:%=.venv-%) .run build *.egg-info docs/_build
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-$(BIN)/python:
-	@[ -n "$(PYTHON)" ] || contrib/demo/debian-install python3-venv:python3-venv
-	$(or $(PYTHON),python3) -m venv $(VENV)
+# Without pip it is one whose making was interrupted.
+venv:
+	@$(BIN)/python -c 'import pip' 2>/dev/null || { \
+		[ -n "$(PYTHON)" ] || contrib/demo/debian-install "-:python3-venv:virtual environments"; \
+		echo "Making the virtual environment $(VENV)"; \
+		$(or $(PYTHON),python3) -m venv --clear $(VENV); }
 
 # A build of the Cython modules needs these; without them pip warns and continues.
 HEADER = $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
-BUILD_PARTS = contrib/demo/debian-install cc:gcc /usr/include/stdlib.h:libc6-dev \
-	"$(HEADER):python3-dev" || true
+BUILD_PACKAGES = "cc:gcc:builds the Cython modules" \
+	"/usr/include/stdlib.h:libc6-dev:builds the Cython modules" \
+	"$(HEADER):python3-dev:builds the Cython modules"
+# Nodes, wallets and peers that the tests run the server with.
+TEST_PACKAGES = "openssl:openssl:makes certificates" "litecoind:litecoind:a node" \
+	"electrum:electrum:a wallet" "node:nodejs:runs bcoin and bcash, nodes from npm" \
+	"npm:npm:fetches them" "svscan:daemontools:supervises the server" \
+	"chromium:chromium:shows the status page" \
+	"/usr/include/rocksdb/version.h:librocksdb-dev:builds a peer server's binding"
 
-$(VENV)/.installed: setup.py pyproject.toml contrib/constraints.txt $(COMPILED) | $(BIN)/python
-	@$(BUILD_PARTS)
-	$(BIN)/python -m pip install -q -c contrib/constraints.txt -e .
+# The name of the distribution was another one; left installed, it would own the same commands.
+install = contrib/demo/step "Installing the server into $(VENV), with its Cython modules$(2)" sh -c \
+	'$(BIN)/python -m pip uninstall -q -y electrumx; \
+	$(BIN)/python -m pip install -q -c contrib/constraints.txt -e ".$(1)"'
+
+$(VENV)/.installed: setup.py pyproject.toml contrib/constraints.txt $(COMPILED) | venv
+	@contrib/demo/debian-install $(BUILD_PACKAGES) || true
+	@$(call install,,)
 	@touch $@
 
-$(VENV)/.installed-test: setup.py pyproject.toml contrib/constraints.txt $(COMPILED) | $(BIN)/python
-	@$(BUILD_PARTS)
-	$(BIN)/python -m pip install -q -c contrib/constraints.txt -e '.[test,docs,rocksdb,uvloop]'
+$(VENV)/.installed-test: setup.py pyproject.toml contrib/constraints.txt $(COMPILED) | venv
+	@contrib/demo/debian-install $(BUILD_PACKAGES) || true
+	@$(call install,[test$(comma)docs$(comma)rocksdb$(comma)uvloop],$(comma) and the tools of the tests)
 	@touch $@ $(VENV)/.installed

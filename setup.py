@@ -1,5 +1,6 @@
 """The Cython modules, which pyproject.toml cannot describe; all else about the package is there."""
 
+import os
 import sys
 
 import setuptools
@@ -14,7 +15,8 @@ if int(setuptools.__version__.partition(".")[0]) < 77:
 
 # The Cython modules of indexing, and of answering (from packed rows to JSON).  Where one cannot
 # be built (no compiler, no headers of Python) pip warns, and the server uses the
-# pure-Python implementation, more slowly.
+# pure-Python implementation, more slowly.  A wheel must have them all: its build sets
+# ELECTRUMX_REQUIRE_COMPILED, and a module that cannot be built is then an error.
 EXTENSIONS = [
     Extension(
         f"electrumx.server.{name}",
@@ -22,7 +24,7 @@ EXTENSIONS = [
         include_dirs=["electrumx/lib"],
         depends=["electrumx/lib/sha256.h"],
         extra_compile_args=["-O3"],
-        optional=True,
+        optional=not os.environ.get("ELECTRUMX_REQUIRE_COMPILED"),
     )
     for name in (
         "block_processor._fastblock",

@@ -17,6 +17,21 @@ exclude_patterns = ["_build", "changes"]
 highlight_language = "none"
 nitpicky = True
 
+# (page, name, description, authors, section); `make man` builds them.
+man_pages = [
+    ("electrumx_server", "electrumx_server", "Electrum protocol server", author, 1),
+    ("rpc-interface", "electrumx_rpc", "send a command to a running Electrum server", author, 1),
+    ("electrumx_verify", "electrumx_verify", "audit the database of an Electrum server", author, 1),
+    (
+        "electrumx_compact_history",
+        "electrumx_compact_history",
+        "compact the history of an Electrum server",
+        author,
+        1,
+    ),
+    ("environment", "electrumx.conf", "settings of the Electrum server", author, 5),
+]
+
 html_theme = "alabaster"
 html_theme_options = {"description": "An Electrum protocol server", "page_width": "1100px"}
 # The theme itself includes custom.css.

@@ -30,39 +30,63 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 [ -x "$PYTHON" ] || { echo "$0: there is no $PYTHON" >&2; exit 2; }
 mkdir -p "$LOGS" || exit 2
 
-missing=
+TAG=$("$PYTHON" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')
+# Built wheels, which outlive the virtual environment.
+CACHE=.run/cache/hash-wheels-$TAG
+mkdir -p "$CACHE" || exit 2
+
 importable() { "$PYTHON" -c "import $1" 2>/dev/null; }
 
-fetch() {  # package module pip-arguments...
-    package=$1 module=$2
-    shift 2
-    importable "$module" && return
-    if "$PYTHON" -m pip install -q "$@" "$package" >"$LOGS/$package" 2>&1 && importable "$module"
-    then
-        echo "$package: installed"
+# Each result is a file of LOGS: the output, named for the package, and NAME.failed.
+report() {  # package module
+    if importable "$2"; then
+        echo "$1: installed"
     else
-        echo "$package: failed, see $LOGS/$package" >&2
-        missing="$missing $package"
+        echo "$1: failed, see $LOGS/$1" >&2
+        touch "$LOGS/$1.failed"
     fi
 }
 
-for pair in $PLAIN; do
-    fetch "${pair%%:*}" "${pair#*:}"
-done
+build() {  # package module
+    wheel=$(echo "$1" | sed 's/[-.]/_/g')
+    [ -e "$CACHE/$wheel.built" ] ||
+        { "$PYTHON" -m pip wheel -q --no-deps --no-binary :all: --no-build-isolation --no-cache-dir \
+            -w "$CACHE/$wheel" "$1" && touch "$CACHE/$wheel.built"; } >"$LOGS/$1" 2>&1
+}
+
+todo=
 for pair in $BUILT; do
-    importable "${pair#*:}" || { todo=yes; break; }
+    importable "${pair#*:}" || todo="$todo $pair"
 done
 if [ -n "$todo" ]; then
     "$PYTHON" -m pip install -q setuptools wheel >"$LOGS/setuptools" 2>&1
     CFLAGS="-DPY_SSIZE_T_CLEAN ${CFLAGS:-} -w"
     export CFLAGS
-    for pair in $BUILT; do
-        fetch "${pair%%:*}" "${pair#*:}" --no-binary :all: --no-build-isolation --no-cache-dir --no-deps
+    # Two lists of builds run concurrently; pip installs one thing at a time.
+    even=
+    odd=
+    for pair in $todo; do
+        swap=$even
+        even="$odd $pair"
+        odd=$swap
+    done
+    ( for pair in $even; do build "${pair%%:*}" "${pair#*:}"; done ) &
+    for pair in $odd; do build "${pair%%:*}" "${pair#*:}"; done
+    wait
+    "$PYTHON" -m pip install -q --no-deps --no-index "$CACHE"/*/*.whl >"$LOGS/install" 2>&1
+    for pair in $todo; do
+        report "${pair%%:*}" "${pair#*:}"
     done
 fi
+for pair in $PLAIN; do
+    importable "${pair#*:}" && continue
+    "$PYTHON" -m pip install -q "${pair%%:*}" >"$LOGS/${pair%%:*}" 2>&1
+    report "${pair%%:*}" "${pair#*:}"
+done
 
+missing=$(cd "$LOGS" && ls | sed -n 's/\.failed$//p' | tr '\n' ' ')
 if [ -n "$missing" ]; then
-    echo "header hashes without a package, the blocks that need them are not checked:$missing" >&2
+    echo "header hashes without a package, the blocks that need them are not checked: $missing" >&2
     [ -z "$CI" ] || exit 1
 else
     rm -rf "$LOGS"

@@ -1,7 +1,8 @@
 """`make run`: the server in the foreground, by default on a private Litecoin test network.
 
 Without DAEMON_URL it keeps a litecoind (regtest) of its own under .run/demo, with a first chain
-of a few payments, and stops it again; with DAEMON_URL it serves the operator's node. Either way
+of a few payments, and stops it again; where there is no litecoind, the Bitcoin SV node that
+`python -m tests.integration.parts` fetches.  With DAEMON_URL it serves the operator's node. Either way
 it makes a self-signed certificate, fills in the settings that are not given, prints the addresses
 and passes on a request to stop. Standard library only; one thread.
 
@@ -26,6 +27,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
@@ -94,10 +96,74 @@ def end(process, name, patience_secs):
 # --- the node -------------------------------------------------------------------------------
 
 
-class Node:
-    """A litecoind on regtest that keeps its chain in a folder."""
+@dataclass(frozen=True)
+class Program:
+    """A node that the demonstration can run on, and how it differs from others."""
 
-    def __init__(self, folder):
+    coin: str
+    path: str
+    #: of its files in the data folder
+    config_name: str
+    pid_name: str
+    options: str
+    #: wallets have names, and addresses have kinds
+    named_wallets: bool
+    #: the section of the configuration that options of the test network must be in
+    section: str
+    #: the command that mines a block, without the data folder
+    mine: tuple[str, ...]
+
+    @property
+    def name(self):
+        """The name of the program."""
+        return Path(self.path).name
+
+
+def find_program():
+    """The node to run on.  Raise DemoError if there is none."""
+    litecoind = shutil.which("litecoind")
+    if litecoind:
+        return Program(
+            coin="Litecoin",
+            path=litecoind,
+            config_name="litecoin.conf",
+            pid_name="litecoind.pid",
+            # MWEB stays off: with it the miner stops at height 431 for want of a peg-in.
+            options="fallbackfee=0.0001\nvbparams=mweb:4000000000:4000000001\n",
+            named_wallets=True,
+            section="[regtest]\n",
+            mine=("litecoin-cli", "-rpcwallet=demo", "-generate", "1"),
+        )
+    sys.path.insert(0, str(TOP))
+    from tests.integration.parts import bitcoin_sv
+
+    path = bitcoin_sv()
+    if not path:
+        raise DemoError(
+            "there is no node to run on: neither litecoind nor the Bitcoin SV node of PyPI can be "
+            "installed here. Serve your own instead: make run DAEMON_URL=http://user:password@host:port/ "
+            "COIN=... NET=... DB_DIRECTORY=..."
+        )
+    return Program(
+        coin="BitcoinSV",
+        path=path,
+        config_name="bitcoin.conf",
+        pid_name="bitcoind.pid",
+        options=(
+            "excessiveblocksize=1000000000\nmaxstackmemoryusageconsensus=100000000\n"
+            "minminingtxfee=0.00000500\n"
+        ),
+        named_wallets=False,
+        section="",
+        mine=(str(Path(path).with_name("bitcoin-cli")), "generate", "1"),
+    )
+
+
+class Node:
+    """A node on regtest that keeps its chain in a folder."""
+
+    def __init__(self, program, folder):
+        self.program = program
         self.folder = folder
         self.process = None
         self.port = 0
@@ -110,7 +176,9 @@ class Node:
 
     def rpc(self, method, *params, wallet=False):
         """Result of an RPC call; RuntimeError with the node's words if it refuses."""
-        url = f"http://127.0.0.1:{self.port}/" + ("wallet/demo" if wallet else "")
+        url = f"http://127.0.0.1:{self.port}/" + (
+            "wallet/demo" if wallet and self.program.named_wallets else ""
+        )
         body = json.dumps({"id": 0, "method": method, "params": params}).encode()
         token = base64.b64encode(f"demo:{self.password}".encode()).decode()
         request = urllib.request.Request(url, body, {"Authorization": f"Basic {token}"})
@@ -128,34 +196,35 @@ class Node:
             sock.bind(("127.0.0.1", 0))
             self.port = sock.getsockname()[1]
         # In a file, so that the password is not on a command line for all to read.
-        config = self.folder / "litecoin.conf"
+        config = self.folder / self.program.config_name
         config.touch(mode=0o600)
         config.write_text(
             "regtest=1\nserver=1\ntxindex=1\nlisten=0\ndnsseed=0\nprinttoconsole=0\n"
-            "fallbackfee=0.0001\nrpcuser=demo\nrpcworkqueue=64\n"
-            f"rpcpassword={self.password}\n"
-            # MWEB stays off: with it the miner stops at height 431 for want of a peg-in.
-            "vbparams=mweb:4000000000:4000000001\n"
-            f"[regtest]\nrpcport={self.port}\nrpcbind=127.0.0.1\nrpcallowip=127.0.0.1\n"
+            f"rpcuser=demo\nrpcworkqueue=64\nrpcpassword={self.password}\n"
+            f"{self.program.options}{self.program.section}"
+            f"rpcport={self.port}\nrpcbind=127.0.0.1\nrpcallowip=127.0.0.1\n"
         )
-        self.process = start(["litecoind", f"-datadir={self.folder}"], stdout=subprocess.DEVNULL)
+        command = [self.program.path, f"-datadir={self.folder}"]
+        self.process = start(command, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + NODE_START_SECS
         while True:
             stop.check()
             if self.process.poll() is not None:
-                raise DemoError(f"litecoind ended at once; see {self.folder}/regtest/debug.log")
+                raise DemoError(
+                    f"{self.program.name} ended at once; see {self.folder}/regtest/debug.log"
+                )
             try:
                 self.rpc("getblockcount")
                 return
             except (OSError, RuntimeError):  # not yet listening, or still warming up
                 if time.monotonic() > deadline:
-                    raise DemoError("litecoind does not answer") from None
+                    raise DemoError(f"{self.program.name} does not answer") from None
             time.sleep(0.1)
 
     def end_leftover(self):
-        """Stop a litecoind on the same folder that outlived its driver."""
+        """Stop a node on the same folder that outlived its driver."""
         try:
-            pid = int((self.folder / "regtest" / "litecoind.pid").read_text())
+            pid = int((self.folder / "regtest" / self.program.pid_name).read_text())
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except (OSError, ValueError):
             return
@@ -171,7 +240,7 @@ class Node:
 
     def populate(self):
         """A first chain with payments to each kind of address; later one block a start."""
-        if "demo" not in self.rpc("listwallets"):
+        if self.program.named_wallets and "demo" not in self.rpc("listwallets"):
             known = [w["name"] for w in self.rpc("listwalletdir")["wallets"]]
             self.rpc("loadwallet" if "demo" in known else "createwallet", "demo")
         miner = self.rpc("getnewaddress", wallet=True)
@@ -181,7 +250,8 @@ class Node:
             return
         self.rpc("generatetoaddress", 110 - self.rpc("getblockcount"), miner)
         for number, kind in enumerate(("legacy", "p2sh-segwit", "bech32") * 2, start=1):
-            address = self.rpc("getnewaddress", "", kind, wallet=True)
+            kinds = ("", kind) if self.program.named_wallets else ()
+            address = self.rpc("getnewaddress", *kinds, wallet=True)
             self.rpc("sendtoaddress", address, number, wallet=True)
             if number % 2 == 0:
                 self.rpc("generatetoaddress", 1, miner)
@@ -266,15 +336,14 @@ def server_environment(run_folder, node):
             raise DemoError(f"DAEMON_URL is set, so {' and '.join(missing)} must be set too")
         Path(env["DB_DIRECTORY"]).mkdir(parents=True, exist_ok=True)
         return env
-    db_directory = run_folder / "db"
+    db_directory = run_folder / ("db" if node.program.named_wallets else "db-sv")
     db_directory.mkdir(parents=True, exist_ok=True)
     env.pop("HOST", None)  # some shells set it, and the server refuses it as obsolete
     env.update(
-        COIN="Litecoin",
+        COIN=node.program.coin,
         NET="regtest",
         DAEMON_URL=node.url,
         DB_DIRECTORY=str(db_directory),
-        DB_ENGINE="leveldb",
         PEER_DISCOVERY="off",
         PEER_ANNOUNCE="",
     )
@@ -302,7 +371,8 @@ def describe(services, node, command_folder):
             say("  " + shlex.join([*rpc, "sessions"]))
             break
     if node:
-        mine = ["litecoin-cli", f"-datadir={node.folder}", "-rpcwallet=demo", "-generate", "1"]
+        client, *words = node.program.mine
+        mine = [client, f"-datadir={node.folder}", *words]
         say("Mine a block:")
         say("  " + shlex.join(mine))
     say("\nStop it: press Ctrl-C here" + (f", or:  kill {os.getpid()}" if node else ""))
@@ -367,15 +437,16 @@ def run(run_folder, command_folder, stop):
     try:
         if not os.environ.get("DAEMON_URL"):
             check_ports(parsed_services(os.environ.get("SERVICES", SERVICES)))
-            say("Starting litecoind on a private test network (regtest)")
-            node = Node(run_folder / "node")
+            program = find_program()
+            say(f"Starting {program.name}, a node of {program.coin}, on a private test network")
+            node = Node(program, run_folder / ("node" if program.named_wallets else "node-sv"))
             node.start(stop)
             node.populate()
             say(f"The node is at height {node.rpc('getblockcount')}")
         return serve(server_environment(run_folder, node), node, command_folder, stop)
     finally:
         if node and node.process:
-            end(node.process, "litecoind", NODE_STOP_SECS)
+            end(node.process, node.program.name, NODE_STOP_SECS)
         handle.close()
         say("Stopped. `make run` goes on from here." if node else "Stopped.")
 

@@ -21,9 +21,8 @@ from electrumx.server.daemon.retry import RETRIED, failure_texts
 from electrumx.server.db.closed_state import check_closed_database
 from electrumx.server.env import Env
 from electrumx.server.session.transport.preflight import (
-    TLS_PROTOCOLS,
     ListenError,
-    check_certificate,
+    check_certificates,
     check_service,
 )
 from electrumx.server.setting_hints import KNOWN, OBSOLETE
@@ -130,13 +129,12 @@ def is_in_use(db_dir: str) -> bool:
 
 
 def _certificate_problems(env: Env, wrong: set[str]) -> Iterator[str]:
-    if wrong & {"SSL_CERTFILE", "SSL_KEYFILE"}:
+    if wrong & {"SSL_CERTFILE", "SSL_KEYFILE", "WSS_CERTFILE", "WSS_KEYFILE"}:
         return
-    if any(service.protocol in TLS_PROTOCOLS for service in env.services):
-        try:
-            check_certificate(env.ssl_certfile, env.ssl_keyfile)
-        except OperatorError as e:
-            yield str(e)
+    try:
+        check_certificates(env)
+    except OperatorError as e:
+        yield str(e)
 
 
 async def _listen_problems(env: Env, is_served: bool) -> AsyncIterator[str]:

@@ -37,9 +37,9 @@ DEFAULT_REORG_BLOCKS = 3
 # Commands without arguments, with their help.
 _SIMPLE_COMMANDS = {
     "bans": "print the addresses and subnets that may not connect",
-    "getinfo": "print a summary of the server's state",
     "groups": "print the groups of sessions",
     "peers": "print the peer servers known",
+    "ready": "print whether the server is ready for wallets; the exit status is 0 if it is, else 1",
     "reload": "read the settings file again, and apply what can be changed",
     "sessions": "print the sessions",
     "stop": "flush everything to disk and shut the server down",
@@ -52,6 +52,7 @@ _PRINTERS: dict[str, Callable[[Any], Iterable[str]]] = {
     "groups": groups_lines,
     "peers": peers_lines,
     "query": iter,
+    "ready": lambda reply: [_ready_line(reply)],
     "reload": iter,
     "sessions": sessions_lines,
     "unban": iter,
@@ -62,11 +63,14 @@ _PRINTERS: dict[str, Callable[[Any], Iterable[str]]] = {
 _FOUND: dict[str, Callable[[Any], bool]] = {
     "ban": lambda reply: _all_done(reply),
     "query": lambda reply: _all_done(reply),
+    "ready": lambda reply: bool(reply["ready"]),
     "unban": lambda reply: _all_done(reply),
     "verify": lambda reply: bool(reply["sound"]),
 }
 
 
+# The states in which getinfo --check fails: the operator has to do something.
+_UNHEALTHY = ("node lost", "stopping")
 # How lines begin about an item that was not understood or not carried out.
 _NOT_DONE = ("unknown: ", "refused: ", "not saved: ")
 # Units of the time of a ban, in seconds.
@@ -77,6 +81,13 @@ DEFAULT_BAN_SECS = 86_400
 def _all_done(lines: Iterable[str]) -> bool:
     """Return whether no line of a reply is about an item that was not carried out."""
     return not any(line.startswith(_NOT_DONE) for line in lines)
+
+
+def _ready_line(reply: Any) -> str:
+    """Return the reply to ``ready`` in one line."""
+    if reply["ready"]:
+        return f"ready: height {reply['height']:,d}"
+    return f"not ready: {reply['state']}, {reply['reason']}"
 
 
 def duration(text: str) -> int | None:
@@ -182,6 +193,12 @@ def make_parser() -> argparse.ArgumentParser:
 
     for name, text in _SIMPLE_COMMANDS.items():
         add(name, text)
+    command = add("getinfo", "print a summary of the server's state")
+    command.add_argument(
+        "--check",
+        action="store_true",
+        help="exit with status 1 if the server has lost its node, or is stopping",
+    )
     command = add("add_peer", "try a peer server")
     command.add_argument("real_name", help='such as "ecdsa.net v1.4 s50002 t50001"')
     command = add("backup", "copy the database, while the server runs")
@@ -293,6 +310,7 @@ def main(argv: list[str] | None = None) -> int:
     given_secs = args.pop("timeout")
     as_json = args.pop("json")
     command = args.pop("command")
+    is_check = args.pop("check", False)
     if command is None:
         parser.print_usage(sys.stderr)
         return 2
@@ -316,6 +334,8 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as e:
         return _failed(str(e))
     print_lines(reply_lines(command, reply, as_json=as_json))
+    if is_check:
+        return int(reply.get("state") in _UNHEALTHY)
     found = _FOUND.get(command)
     return 0 if found is None or found(reply) else 1
 

@@ -10,6 +10,10 @@ Errors are sorted by whose fault they are; each is defined beside the code that 
      |    +-- StartupError        lib.server_base: run as root, or by a Python too old
      |    +-- DBError             server.storage.schema: the database on disk does not fit
      |    |    +-- MissingEngineError  server.storage.base: an engine's binding, also an ImportError
+     |    +-- BackupError         server.maintenance.snapshot: a snapshot cannot be made
+     |    +-- ManifestError       server.maintenance.snapshot_manifest: a manifest is none
+     |    +-- SourceFault         server.maintenance.snapshot_source: a file is not that of the manifest
+     |    +-- RestoreError        server.maintenance.restore: a snapshot cannot be restored
      |    +-- ListenError         server.session.transport.preflight: an address cannot be listened on
      |    +-- CertificateError    server.session.transport.preflight: a bad certificate or key
      +-- DeserializeError      bytes that do not have the claimed format (node, client or disk)

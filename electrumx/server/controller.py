@@ -164,7 +164,7 @@ class _Server:
     def metrics(self) -> AbstractAsyncContextManager[object]:
         """Return the metrics service, which listens in an ``async with`` block.
 
-        It outlives the other services: what the server does while it stops shows there, too.
+        It outlives the other services: the state while the server stops shows there, too.
         """
         if not any(service.protocol == "metrics" for service in self._env.services):
             return nullcontext()

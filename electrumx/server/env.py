@@ -22,6 +22,7 @@ from electrumx.lib.protocol_versions import ProtocolVersion, maximum_of
 from electrumx.lib.util import class_logger
 from electrumx.server.engine_choice import ENGINE_MODULES, default_engine
 from electrumx.server.memory_limits import default_cache_mb, memory_mb, physical_memory_mb
+from electrumx.server.origins import parse_origins
 from electrumx.server.services import (
     OPERATOR_PORTS,
     Network,
@@ -47,7 +48,7 @@ resource = _resource_module()
 RESERVED_FILES = 350
 # The longest READY_DRAIN_SECS: supervisors kill a server that takes much longer to stop.
 MAX_DRAIN_SECS = 3600
-# What counts as the open files that are left where the system sets no limit.
+# Open files that count as left where the system sets no limit.
 UNLIMITED_FILES = 1 << 20
 # The limit of Windows, which has no call to read it.
 MAX_SESSIONS_WITHOUT_RESOURCE = 512
@@ -234,18 +235,34 @@ class Env(EnvBase):
 
     def _read_services(self) -> None:
         self.services: list[Service] = self.services_to_run()
-        #: Empty unless a service needs them.
-        self.ssl_certfile: str = ""
-        self.ssl_keyfile: str = ""
-        if any(service.protocol in self.SSL_PROTOCOLS for service in self.services):
-            hint = "SERVICES has an ssl or wss service, which needs the path of "
-            self.ssl_certfile = self._path("SSL_CERTFILE", hint + "a certificate")
-            self.ssl_keyfile = self._path("SSL_KEYFILE", hint + "the certificate's key")
+        self._read_certificates()
+        #: web pages that may connect to ws and wss services, by their origins; None: all
+        self.ws_origins: list[str] | None = self.custom("WS_ORIGINS", None, parse_origins)
         self.report_services: list[Service] = self.services_to_report()
         #: networks that may reach rpc services, in addition to this machine
         self.rpc_allow: list[Network] = self.custom("RPC_ALLOW", [], parse_networks)
         self._check_rpc_services()
         self._read_proxy_settings()
+
+    def _read_certificates(self) -> None:
+        """Read the files of certificates and their keys; they are empty unless a service needs them."""
+        self.ssl_certfile: str = ""
+        self.ssl_keyfile: str = ""
+        self.wss_certfile: str = ""
+        self.wss_keyfile: str = ""
+        protocols = {service.protocol for service in self.services} & self.SSL_PROTOCOLS
+        own = [name for name in ("WSS_CERTFILE", "WSS_KEYFILE") if self.default(name, "")]
+        if "wss" in protocols and own:
+            hint = f"{own[0]} is set, which needs the path of "
+            self.wss_certfile = self._path("WSS_CERTFILE", hint + "a certificate")
+            self.wss_keyfile = self._path("WSS_KEYFILE", hint + "the certificate's key")
+            protocols.discard("wss")
+        if protocols:
+            hint = "SERVICES has an ssl or wss service, which needs the path of "
+            self.ssl_certfile = self._path("SSL_CERTFILE", hint + "a certificate")
+            self.ssl_keyfile = self._path("SSL_KEYFILE", hint + "the certificate's key")
+        if "wss" in protocols:
+            self.wss_certfile, self.wss_keyfile = self.ssl_certfile, self.ssl_keyfile
 
     def _read_proxy_settings(self) -> None:
         #: services whose connections begin with a PROXY header

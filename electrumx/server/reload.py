@@ -28,7 +28,7 @@ RELOADABLE = frozenset(
         *("BANNER_FILE", "TOR_BANNER_FILE", "DONATION_ADDRESS", "DROP_CLIENT"),
         # limits
         *("BANDWIDTH_UNIT_COST", "COST_HARD_LIMIT", "COST_SOFT_LIMIT", "INITIAL_CONCURRENT"),
-        *("MAX_SESSIONS", "MAX_SESSIONS_PER_SUBNET"),
+        *("MAX_SESSIONS", "MAX_SESSIONS_PER_ADDRESS", "MAX_SESSIONS_PER_SUBNET"),
         *("REQUEST_SLEEP", "REQUEST_TIMEOUT", "SESSION_TIMEOUT"),
         # the log
         *("ANON_LOGS", "LOG_LEVEL", "LOG_SESSIONS"),
@@ -36,6 +36,8 @@ RELOADABLE = frozenset(
         *("DAEMON_COOKIE_FILE", "DAEMON_PASSWORD_FILE", "DAEMON_URL"),
         # listening
         *("SERVICES", "SSL_CERTFILE", "SSL_KEYFILE"),
+        # proxies and trusted clients
+        *("PROXY_DEPTH", "PROXY_PROTOCOL", "PROXY_TRUSTED", "TRUSTED_CLIENTS", "TRUSTED_SERVICES"),
     }
 )
 

@@ -61,7 +61,7 @@ def set_up(spec, journal):
     mutations.apply(spec.get("mutation"))
     COIN.max_fetch_blocks = classmethod(lambda cls, height: BATCH)
     if spec.get("bulk"):
-        make_limits_small(SimpleNamespace(setattr=setattr))
+        make_limits_small(SimpleNamespace(setattr=setattr), sections=3)
         journal_bulk_sync(journal)
     if spec.get("variable_headers"):
         COIN.STATIC_BLOCK_HEADERS = False

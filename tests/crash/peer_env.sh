@@ -49,7 +49,8 @@ if [ "$purpose" = bench ]; then
     add_rocksdb e-x-2.0.0 || { echo "cannot get rocksdb-ng 2.0.0"; status=1; }
     exit $status
 fi
+make_venv e-x-1.16.0 e-x==1.16.0 plyvel &
 make_venv e-x-1.20.0 e-x==1.20.0 plyvel || { echo "cannot get e-x 1.20.0"; status=1; }
-make_venv e-x-1.16.0 e-x==1.16.0 plyvel || { echo "cannot get e-x 1.16.0"; status=1; }
 add_rocksdb e-x-1.20.0 || { echo "cannot get rocksdb-ng 2.0.0"; status=1; }
+wait $! || { echo "cannot get e-x 1.16.0"; status=1; }
 exit $status

@@ -12,11 +12,14 @@ from electrumx.server.storage import schema
 from tests.fakes.world import World
 
 
-def make_limits_small(monkeypatch, *, chunk=3_000, history=2_000, part=600, range_bytes=1_500):
+def make_limits_small(
+    monkeypatch, *, chunk=3_000, history=2_000, part=600, range_bytes=1_500, sections=16
+):
     """Have chunks of few blocks, several spills of history in each, and many ranges.
 
-    All in bytes; ``part`` is of raw blocks parsed at a time.
+    All in bytes; ``part`` is of raw blocks parsed at a time.  More than ``sections`` are merged first.
     """
+    monkeypatch.setattr(Merge, "LEAST_SECTIONS", sections)
     monkeypatch.setattr(choice, "MIN_BLOCKS", 5)
     # Of coins whose real chains are large, and small disks.
     monkeypatch.setattr(space, "RUN_BYTES_PER_TX", 0)

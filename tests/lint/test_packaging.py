@@ -4,13 +4,15 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 from pathlib import Path
 
 import pytest
 
 import electrumx
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, require
+from tests.lint.test_compiled_sources import COMPILERS
 from tests.lint.test_sourcecode import tracked_files
 
 COMMANDS = (
@@ -21,28 +23,45 @@ COMMANDS = (
     "electrumx_verify",
 )
 INSTALL_SECS = 250
+FOR_THE_FORGE = (".github/", ".gitignore", ".dockerignore", ".pre-commit", ".readthedocs")
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """The folder of commands of a fresh virtual environment with the project installed."""
-    folder = tmp_path_factory.mktemp("packaging")
-    source = folder / "source"
+def distribution(tmp_path_factory):
+    """The archive of the source distribution."""
+    source = tmp_path_factory.mktemp("distribution") / "source"
     for path in tracked_files():
         target = source / path.relative_to(REPOSITORY)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
-    venv.create(folder / "venv", with_pip=True)
-    commands = folder / "venv" / "bin"
     done = subprocess.run(
-        [commands / "python", "-m", "pip", "install", "-q", source],
+        [sys.executable, "setup.py", "-q", "sdist"],
+        cwd=source,
         capture_output=True,
         text=True,
         timeout=INSTALL_SECS,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    (archive,) = (source / "dist").iterdir()
     # From here on nothing may be found in the source by chance.
+    moved = archive.rename(source.parent / archive.name)
     shutil.rmtree(source)
+    return moved
+
+
+@pytest.fixture(scope="module")
+def installed(distribution, tmp_path_factory):
+    """The folder of commands of a fresh virtual environment with the distribution installed."""
+    folder = tmp_path_factory.mktemp("packaging")
+    venv.create(folder / "venv", with_pip=True)
+    commands = folder / "venv" / "bin"
+    done = subprocess.run(
+        [commands / "python", "-m", "pip", "install", "-q", distribution],
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_SECS,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
     return commands
 
 
@@ -55,6 +74,20 @@ def run(installed, name, *arguments, **env):
         text=True,
         timeout=60,
     )
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("packaging")
+def test_the_source_distribution_has_the_files_of_the_repository(distribution):
+    """All of them but those for the forge and for git: with it one can build, test and document."""
+    with tarfile.open(distribution) as archive:
+        files = {m.name.partition("/")[2] for m in archive.getmembers() if m.isfile()}
+    tracked = {str(path.relative_to(REPOSITORY)) for path in tracked_files()}
+    made = {name for name in files if name.startswith("electrumx_server.egg-info/")}
+
+    left_out = {name for name in tracked - files if not name.startswith(FOR_THE_FORGE)}
+    assert left_out == set()
+    assert files - tracked - made == {"PKG-INFO", "setup.cfg"}
 
 
 def test_every_folder_of_code_is_a_package():
@@ -86,13 +119,14 @@ def test_every_module_is_installed(installed):
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("packaging")
-def test_the_installed_server_asks_for_its_settings_in_one_line(installed):
-    done = run(installed, "electrumx_server", ALLOW_ROOT="1")
-    output = done.stdout + done.stderr
+def test_the_installation_works_without_the_repository(installed):
+    """As the wheels are checked: Cython modules, database engine, commands."""
+    require(COMPILERS, "there is no C compiler")
+    check = REPOSITORY / "tests" / "check_installation.py"
+    done = run(installed, "python", "-I", check)
 
-    assert done.returncode == 1
-    assert "DB_DIRECTORY" in output
-    assert "Traceback" not in output
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{electrumx.version} in {installed.parent}" in done.stdout
 
 
 @pytest.mark.slow

@@ -481,7 +481,7 @@ async def test_a_flipped_bit_ends_the_merge_and_the_next_start_gets_there(
     kept = [run.height for run in load(tmp_path / "db" / "bulk_sync").runs]
     assert kept == (first_runs[:2] if when == "the first range" else [])
     await sync(env, ScriptedDaemon(chain))
-    # What was sound was not scanned again.
+    # The runs that were kept were not scanned again.
     assert runs[len(first_runs)] > (kept[-1] if kept else 0)
     monkeypatch.undo()
     make_limits_small(monkeypatch)
@@ -507,7 +507,7 @@ async def test_many_small_sections_are_merged_into_few(tmp_path, monkeypatch, in
         for name, sections in self.manifest.merged.items():
             merged.append((name, len(sections)))
             if stop and len(merged) in (2, 9):
-                # As a kill: what comes after is not written.
+                # As a kill: nothing is written after that.
                 seen.append(name)
                 raise ZeroDivisionError
 

@@ -313,3 +313,78 @@ def test_the_script_is_executable_and_has_help_for_each_command():
         )
         assert "usage: electrumx_rpc" in result.stdout
     assert SCRIPT.stat().st_mode & 0o111
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "expected"),
+    [
+        ("SERVICES=tcp://:1,rpc:///run/x.sock", {}, "/run/x.sock"),
+        ("RPC_SOCKET=/run/y.sock\nSERVICES=rpc:///run/x.sock", {}, "/run/y.sock"),
+        ("SERVICES=rpc:///run/x.sock", {"RPC_SOCKET": "/run/z.sock"}, "/run/z.sock"),
+        ("SERVICES=rpc:///run/x.sock", {"RPC_PORT": "9"}, None),
+        ("SERVICES=rpc://", {}, None),
+    ],
+)
+def test_the_settings_file_names_the_socket(bare_environment, tmp_path, text, environ, expected):
+    path = tmp_path / "conf"
+    path.write_text(text)
+    for name, value in environ.items():
+        bare_environment.setenv(name, value)
+
+    found = rpc._server_environment(str(path))
+
+    assert found.get("RPC_SOCKET") == expected
+
+
+def ready_reply(**changes):
+    return {
+        "ready": True,
+        "state": "serving",
+        "height": 870_001,
+        "node_height": 870_001,
+        "lag": 0,
+        "node_age_s": 1.0,
+        "reason": "",
+    } | changes
+
+
+def answering(monkeypatch, reply):
+    """Let the tool receive a reply without a server."""
+
+    async def request(_server, _secs, _command, params):
+        assert params == {}
+        return reply
+
+    monkeypatch.setattr(rpc, "request", request)
+
+
+def test_ready_is_one_line_and_an_exit_status(monkeypatch, capsys):
+    answering(monkeypatch, ready_reply())
+    assert rpc.main(["ready"]) == 0
+    assert capsys.readouterr().out == "ready: height 870,001\n"
+
+    reason = "41 blocks behind the node"
+    answering(monkeypatch, ready_reply(ready=False, state="catching up", reason=reason))
+    assert rpc.main(["ready"]) == 1
+    assert capsys.readouterr().out == f"not ready: catching up, {reason}\n"
+    assert rpc.main(["--json", "ready"]) == 1
+    assert json.loads(capsys.readouterr().out)["state"] == "catching up"
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        ("starting", 0),
+        ("syncing", 0),
+        ("catching up", 0),
+        ("serving", 0),
+        ("node lost", 1),
+        ("stopping", 1),
+    ],
+)
+def test_check_fails_where_the_operator_has_to_act(monkeypatch, capsys, state, status):
+    answering(monkeypatch, {"state": state})
+
+    assert rpc.main(["getinfo", "--check"]) == status
+    assert json.loads(capsys.readouterr().out) == {"state": state}
+    assert rpc.main(["getinfo"]) == 0

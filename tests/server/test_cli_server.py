@@ -1,6 +1,7 @@
 """Tests of the server's command, with a controller that ends in the way under test."""
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 import electrumx
 from electrumx.cli.server import main
 from electrumx.lib.errors import OperatorError
+from electrumx.server.runtime.compiled_modules import COMPILED_MODULES, missing_modules
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -230,3 +232,76 @@ def test_a_signal_while_the_server_is_being_loaded_ends_it_with_status_0(base, t
     assert f"received {signum.name} signal before the start; nothing was done" in out
     assert out.endswith("INFO:electrumx:ElectrumX server terminated normally\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_a_hang_up_while_a_server_with_a_settings_file_is_being_loaded_ends_nothing(base, tmp_path):
+    """The file is read a moment later anyway; the server goes on to its next error."""
+    base.setenv("ALLOW_ROOT", "1")
+    (tmp_path / "conf").write_text("SERVICES=tcp://203.0.113.1:1\n")
+    server = subprocess.Popen(
+        [sys.executable, ROOT / "electrumx_server", "--config", tmp_path / "conf"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while server.poll() is None and not catches(server.pid, signal.SIGHUP):
+        time.sleep(0.001)
+    server.send_signal(signal.SIGHUP)
+    out, _err = server.communicate(timeout=60)
+
+    assert server.returncode == 1, out
+    assert "nothing was done" not in out
+    assert "TCP server failed to listen on 203.0.113.1:1" in out
+
+
+# -- options
+
+
+def test_the_settings_may_be_in_a_file(base, controlled, capsys, tmp_path):
+    seen = []
+    controlled(lambda env: seen.append((env.coin.NAME, env.max_send)))
+    base.delenv("COIN")
+    (tmp_path / "conf").write_text("COIN=Litecoin\nMAX_SEND=400000\nLOG_FORMAT=json\n")
+    base.setenv("MAX_SEND", "500000")
+
+    assert main(["--config", str(tmp_path / "conf")]) == 0
+    assert seen == [("Litecoin", 500_000)]
+    lines = capsys.readouterr().out.splitlines()
+    assert all(json.loads(line)["level"] for line in lines)
+
+
+def test_an_error_in_the_file_is_one_line_and_status_1(base, controlled, capsys, tmp_path):
+    controlled(lambda env: None)
+    (tmp_path / "conf").write_text("COIN=Bitcoin\nMAX_SESSION=1\n")
+
+    assert main(["--config", str(tmp_path / "conf")]) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == (
+        "CRITICAL:electrumx:ElectrumX server terminated abnormally: settings file "
+        f"{tmp_path}/conf: line 2: there is no setting MAX_SESSION; the nearest one is MAX_SESSIONS"
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [["--version", "-v"], ["-v", "--version"], ["--version", "--verbose"]]
+)
+def test_the_versions_of_the_parts_are_printed(capsys, words):
+    assert main(words) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+
+    assert first == electrumx.version
+    names = [line.partition(":")[0] for line in lines]
+    assert "engine leveldb" in names
+    assert "engine rocksdb" in names
+    for module in COMPILED_MODULES:
+        assert (
+            f"compiled module {module}: {'no' if module in missing_modules() else 'yes'}" in lines
+        )
+
+
+@pytest.mark.parametrize("words", [["--config"], ["--check", "x"], ["--vers"], ["-x"]])
+def test_a_wrong_command_line_is_exit_status_2(capsys, words):
+    with pytest.raises(SystemExit) as info:
+        main(words)
+    assert info.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: electrumx_server ")

@@ -497,6 +497,46 @@ def test_rpc_allow_is_a_list_of_networks(base, text):
     assert refusal().startswith(f"cannot parse envvar RPC_ALLOW value {text}: ")
 
 
+def test_wss_may_have_a_certificate_of_its_own(base):
+    base.setenv("SERVICES", "ssl://:50002,wss://:50004")
+    base.setenv("SSL_CERTFILE", "cert")
+    base.setenv("SSL_KEYFILE", "key")
+    env = Env()
+    assert (env.wss_certfile, env.wss_keyfile) == ("cert", "key")
+    base.setenv("WSS_CERTFILE", "other")
+    assert refusal().startswith("required envvar WSS_KEYFILE not set: ")
+    base.setenv("WSS_KEYFILE", "its key")
+    env = Env()
+    assert (env.wss_certfile, env.wss_keyfile) == ("other", "its key")
+    assert (env.ssl_certfile, env.ssl_keyfile) == ("cert", "key")
+    base.setenv("WSS_CERTFILE", "")
+    assert refusal().startswith("envvar WSS_CERTFILE value is empty: ")
+
+
+def test_a_server_with_wss_alone_needs_its_certificate_only(base):
+    base.setenv("SERVICES", "wss://:50004")
+    base.setenv("WSS_CERTFILE", "other")
+    base.setenv("WSS_KEYFILE", "its key")
+    env = Env()
+    assert (env.wss_certfile, env.ssl_certfile) == ("other", "")
+
+
+def test_origins_of_web_pages_are_as_browsers_write_them(base):
+    assert Env().ws_origins is None
+    base.setenv("WS_ORIGINS", " ,")
+    assert Env().ws_origins is None
+    base.setenv("WS_ORIGINS", "HTTPS://Wallet.Example/, http://localhost:8080,https://a.b:443,null")
+    assert Env().ws_origins == [
+        "https://wallet.example",
+        "http://localhost:8080",
+        "https://a.b",
+        "null",
+    ]
+    for text in ("wallet.example", "https://a.b/page", "*", "https://"):
+        base.setenv("WS_ORIGINS", text)
+        assert refusal().startswith(f"cannot parse envvar WS_ORIGINS value {text}: ")
+
+
 def test_services_behind_proxies_and_trusted_ones_are_among_the_services(base):
     assert (Env().proxy_protocol, Env().trusted_services) == ([], [])
     base.setenv("SERVICES", "tcp://:50001,ssl://127.0.0.1:50002,rpc://")

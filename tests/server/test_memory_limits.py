@@ -32,7 +32,7 @@ def test_a_container_sees_its_limit_at_the_top(cgroups):
     assert module.memory_mb() == 50
 
 
-def test_the_limit_of_a_service_and_of_what_it_is_in_count(cgroups):
+def test_the_limits_of_a_service_and_of_its_slice_count(cgroups):
     cgroups("self", "0::/system.slice/electrumx.service\n")
     cgroups("cgroup/system.slice/electrumx.service/memory.max", "3000000000\n")
     assert module.memory_mb() == 3_000

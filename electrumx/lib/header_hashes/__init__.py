@@ -27,13 +27,21 @@ HeaderHash = Callable[[bytes], bytes]
 VERSION_AT = 0
 TIME_AT = 68
 
-BUILD_HINT = (
-    "CFLAGS=-DPY_SSIZE_T_CLEAN pip install --no-binary :all: --no-build-isolation --no-cache-dir"
-)
-
-
+#: packages that plain pip makes work; the others define too little for Python 3.10 and later
+WORKING_PACKAGES = {"dash-hash", "groestlcoin-hash"}
 #: the modules that header hashes may come from, none of which is imported before it is needed
 OPTIONAL_MODULES = {"groestlcoin_hash", "verushash"}
+
+
+def install_command(package: str) -> str:
+    """Return the one command that installs a package so that its calls work."""
+    if package in WORKING_PACKAGES:
+        return f"pip install {package}"
+    # From source, with the macro that its source lacks, and not from a cache without it.
+    return (
+        f"CFLAGS=-DPY_SSIZE_T_CLEAN pip install --no-cache-dir --no-binary {package} "
+        f"--force-reinstall {package}"
+    )
 
 
 class HeaderHashError(OperatorError):
@@ -57,8 +65,7 @@ def _imported(algorithm: str, modules: tuple[str, ...], package: str) -> list[He
             "which no package that is known provides"
         )
     raise HeaderHashError(
-        f"the header hash {algorithm} needs the package {package}: pip install {package}, "
-        f"or, if its calls fail, {BUILD_HINT} {package}"
+        f"the header hash {algorithm} needs the package {package}: {install_command(package)}"
     )
 
 
@@ -78,7 +85,7 @@ def _packaged(algorithm: str, *modules: str, package: str = "") -> HeaderHash:
                 continue
         raise HeaderHashError(
             f"the package of the header hash {algorithm} must be built otherwise: "
-            f"{BUILD_HINT} {package}"
+            f"{install_command(package)}"
         )
 
     header_hash.__name__ = header_hash.__qualname__ = algorithm

@@ -789,7 +789,7 @@ cdef class FastIndex:
     def clear_utxos(self):
         """Free the frozen UTXOs and deletes: they are on disk.
 
-        Beside another thread that indexes, whose set of spent rows this leaves alone.
+        Runs concurrently with a thread that indexes, so the set of spent rows stays unchanged.
         """
         self.utxos_frozen = False
         self.spent_stale = True

@@ -52,7 +52,7 @@ class BulkSyncTask:
         """
         height = self._daemon.cached_height() or 0
         if self._db.db_height < 0:
-            # Where the node itself synchronises, what counts is how far it will get.
+            # For a node that is synchronising itself, its target counts.
             height = max(height, await self._daemon.sync_target() or 0)
         if not await asyncio.to_thread(
             use_bulk_sync, self._env, self._db, height, self._state.logger

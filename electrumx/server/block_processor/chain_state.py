@@ -332,7 +332,7 @@ class ChainState:
         return self._db.tx_counts[height - 1] if height else 0
 
     def note_recent(self, recent: RecentUTXOs, first: int, last: int) -> None:
-        """Note the blocks of committed heights that are kept on disk, as far as they are sound.
+        """Note the blocks of committed heights that are kept on disk, as far as they are intact.
 
         Where one is not, only those above it are known.
         """

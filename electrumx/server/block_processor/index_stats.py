@@ -10,7 +10,7 @@ from typing import NamedTuple
 from electrumx.server.runtime.histogram import Histogram
 
 # Upper bounds of the time that a block takes, in seconds: during a sync it is milliseconds.
-BLOCK_SECS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+BLOCK_SECS = (0.001, 0.01, 0.05, 0.1, 0.5, 1, 5, 30)
 # Reorgs that are remembered.
 RECENT_REORGS = 20
 

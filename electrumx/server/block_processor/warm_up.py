@@ -5,7 +5,7 @@ Without this each of them would be looked up on disk: after a start everything i
 after a reorg it has to be.
 
 Blocks are read and parsed in a thread, into an index of their own, while blocks are processed and
-clients are served; only the blocks that came meanwhile are noted, and the whole taken over, with the
+clients are served; only the blocks that came in the meantime are noted, and the whole taken over, with the
 state lock held.
 """
 
@@ -101,6 +101,6 @@ class WarmUp:
             state.note_recent(recent, first, state.height)
             state.adopt_recent(recent)
         except MemoryError:
-            # What is missing is looked up.
+            # The others are looked up.
             self._logger.exception("no memory for the UTXOs of recent blocks")
         return True

@@ -499,7 +499,7 @@ class BulkSync:
 
     def _drop_damaged(self, error: DamagedRunError) -> DBError:
         """Keep the runs before a damaged one, if they are still whole; return the error to end with."""
-        runs = self.workspace.sound_runs(error.kind, error.section)
+        runs = self.workspace.intact_runs(error.kind, error.section)
         self._go_back(runs)
         height = self.scan.height
         rest = f"goes on from height {height:,d}" if runs else "begins again"

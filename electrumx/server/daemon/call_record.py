@@ -15,7 +15,7 @@ from electrumx.server.runtime.histogram import Histogram
 from electrumx.server.runtime.node_contact import Cause, NodeContact
 
 # Upper bounds of the durations of calls, in seconds.
-CALL_SECS = (0.005, 0.025, 0.1, 0.5, 2.5, 10, 60)
+CALL_SECS = (0.01, 0.1, 1, 10)
 # Methods that are counted by their names; coins have a few of their own.
 MAX_METHODS = 40
 OTHER_METHODS = "other"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from electrumx.server.runtime.histogram import Histogram
 
 # Upper bounds of the durations of a phase, in seconds.
-FLUSH_SECS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 120)
+FLUSH_SECS = (0.05, 0.5, 1, 5, 30, 120)
 PHASES = ("files", "history", "utxo")
 # Flushes that are remembered.
 RECENT_FLUSHES = 20

@@ -71,7 +71,7 @@ RESTART_DELAY_SECS = 0.1
 # How long maps are kept when it is not known how to follow the database, in seconds.
 LOST_SECS = 5.0
 # Upper bounds of the durations of refreshes, in seconds.
-REFRESH_BOUNDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+REFRESH_BOUNDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60)
 # Lines of the log in a minute about transactions that could not be added.
 DROPPED_LINES = 10
 
@@ -322,7 +322,11 @@ class MemPool(MemPoolIndex):
 
         While new transactions are read, also how many of how many there are.
         """
-        info = {"behind": self._lag.is_behind(), "height": self._height, "txs": len(self.txs)}
+        info: dict[str, Any] = {
+            "behind": self._lag.is_behind(),
+            "height": self._height,
+            "txs": len(self.txs),
+        }
         if self._fetching:
             info["reading"] = f"{self._read:,d} of {self._to_read:,d}"
         return info

@@ -6,6 +6,7 @@ as text.  Values of labels are bounded: no address, no name of a client.
 
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -14,9 +15,10 @@ from electrumx.lib.lru import LRUCache
 from electrumx.server.metrics.sources import Reading
 from electrumx.server.runtime.histogram import Histogram
 from electrumx.server.runtime.server_state import State
+from electrumx.server.session.engine.method_registry import INVALID_METHOD
 
 COUNTER, GAUGE, HISTOGRAM, INFO = "counter", "gauge", "histogram", "info"
-# What the log has for connections that were refused or dropped -> label
+# Lines of the log for connections that were refused or dropped, with their labels
 REFUSALS = {
     "refused: too many of one subnet": "subnet",
     "refused: the cost of their subnet is at the limit": "cost",
@@ -170,17 +172,33 @@ def _sent(reading: Reading) -> float:
     return reading.parts.manager.shared.table.totals.send_size + reading.sessions.send_size
 
 
-def _requests(reading: Reading) -> dict[tuple[str, str], float]:
-    return {
-        (method, outcome): count
-        for method, stats in reading.parts.manager.shared.requests.by_method()
-        for outcome, count in stats.outcomes().items()
-    }
+def _method_label(method: str) -> str:
+    """Return the label of a method: one for all commands of the administrator."""
+    if method == INVALID_METHOD:
+        return "invalid"
+    # All methods of the protocol have a dot.
+    return method if "." in method else "rpc"
 
 
-def _request_secs(reading: Reading) -> Iterator[Sample]:
-    for method, stats in reading.parts.manager.shared.requests.by_method():
-        yield (method,), copy_of(stats.histogram())
+def _requests(reading: Reading) -> Counter[tuple[str, str]]:
+    counts: Counter[tuple[str, str]] = Counter()
+    for method, stats in reading.parts.manager.shared.requests.items():
+        for outcome, count in stats.outcomes().items():
+            counts[_method_label(method), outcome] += count
+    return counts
+
+
+def _request_secs(reading: Reading) -> dict[str, Histogram]:
+    found: dict[str, Histogram] = {}
+    for method, stats in reading.parts.manager.shared.requests.items():
+        histogram, label = stats.histogram(), _method_label(method)
+        # They do the same work, and would be another hundred series.
+        label = label.replace(".scriptpubkey.", ".scripthash.")
+        if label in found:
+            found[label].add(histogram)
+        else:
+            found[label] = histogram
+    return found
 
 
 def _progress(name: str) -> Callable[[Reading], float | None]:
@@ -316,7 +334,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "electrumx_request_seconds", HISTOGRAM, ("method",),
-        "Time from receiving a request to its reply.", _request_secs,
+        "Time from receiving a request to its reply.", _histograms(_request_secs),
     ),
     Metric(
         "electrumx_notifications", COUNTER, ("kind",), "Notifications sent.",

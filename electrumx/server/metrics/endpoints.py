@@ -20,8 +20,9 @@ from electrumx.server.metrics.certificate import expiry_of_file
 from electrumx.server.metrics.exposition import Exposition
 from electrumx.server.metrics.http_service import HttpService, Reply
 from electrumx.server.metrics.rates import RequestRates
-from electrumx.server.metrics.report import readiness, report
+from electrumx.server.metrics.report import report
 from electrumx.server.metrics.sources import Sources
+from electrumx.server.session.admin.tables import readiness
 
 T = TypeVar("T")
 
@@ -107,7 +108,7 @@ class MetricsService:
         await run_together(self._rates.run(), self._sources.disk.run(), self._read_certificate())
 
     async def _read_certificate(self) -> None:
-        path = self._sources.env.ssl_certfile
+        path = self._sources.env.ssl_certfile or self._sources.env.wss_certfile
         while path:
             self._sources.certificate_expiry = await asyncio.to_thread(expiry_of_file, path)
             await asyncio.sleep(CERTIFICATE_SECS)

@@ -23,6 +23,8 @@ MAX_CONNECTIONS = 8
 IDLE_SECS = 5.0
 MAX_HEAD_BYTES = 8_192
 METHODS = ("GET", "HEAD")
+# After an answer with one of these statuses the connection is closed.
+CLOSING = (400, 405, 500)
 # Pages load nothing from elsewhere, and are not shown inside others.
 COMMON_HEADERS = {
     "Cache-Control": "no-store",
@@ -133,6 +135,8 @@ class HttpService:
         self._servers: list[asyncio.Server] = []
         # In the order in which they became idle, busy ones anywhere
         self._connections: dict[HttpConnection, None] = {}
+        #: they answer requests
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> "HttpService":
         for service in self._services:
@@ -144,15 +148,22 @@ class HttpService:
             server.close()
         for connection in list(self._connections):
             connection.abort()
-        if self._factory is not None:
-            await self._factory.shutdown(0)
-        # Aborted transports close their sockets in the next iteration of the loop.
+        # Aborted transports close their sockets in the next iteration of the loop, which cancels
+        # the tasks of their requests.
         await asyncio.sleep(0)
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     @property
     def ports(self) -> list[int]:
         """The ports that are listened on."""
         return [sock.getsockname()[1] for server in self._servers for sock in server.sockets]
+
+    def busy_count(self) -> int:
+        """Return how many connections wait for their answer."""
+        return sum(not connection.is_idle for connection in self._connections)
 
     async def _listen(self, service: Service) -> None:
         """Listen on a service; where that fails there is a line in the log, and the rest goes on."""
@@ -161,6 +172,7 @@ class HttpService:
             self,
             self._handle,
             loop=loop,
+            handler_cancellation=True,
             logger=logging.getLogger("aiohttp.server"),
             access_log=None,
             keepalive_timeout=IDLE_SECS,
@@ -205,13 +217,19 @@ class HttpService:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = request.protocol
+        task = asyncio.current_task()
         assert isinstance(connection, HttpConnection)
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         connection.answering()
         reply = await self._reply_to(request)
         response = web.Response(body=reply.body, status=reply.status)
         response.headers.update(COMMON_HEADERS)
         response.headers["Content-Type"] = reply.content_type
         response.headers.update(reply.headers)
+        if reply.status in CLOSING:
+            response.force_close()
         try:
             await response.prepare(request)
             await response.write_eof()

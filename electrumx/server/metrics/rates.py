@@ -43,7 +43,7 @@ class RequestRates:
         self._samples.append((asyncio.get_running_loop().time(), self._counts()))
 
     def _counts(self) -> dict[str, list[int]]:
-        return {method: stats.histogram().counts for method, stats in self._requests.by_method()}
+        return {method: stats.histogram().counts for method, stats in self._requests.items()}
 
     def now(self) -> list[MethodRate]:
         """Return each method that was requested in the last minute, the most frequent first."""

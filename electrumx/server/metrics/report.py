@@ -11,19 +11,7 @@ import electrumx
 from electrumx.server.metrics.rates import RequestRates
 from electrumx.server.metrics.sources import Reading
 from electrumx.server.runtime.server_state import ServerStatus
-
-
-def readiness(status: ServerStatus) -> dict[str, Any]:
-    """Return the answer of ``/readyz``."""
-    return {
-        "ready": status.ready,
-        "state": status.state.value,
-        "height": status.height,
-        "node_height": status.node_height,
-        "lag": status.lag,
-        "node_age_s": _rounded(status.node_age_secs),
-        "reason": status.reason,
-    }
+from electrumx.server.session.admin.tables import readiness
 
 
 def report(reading: Reading, rates: RequestRates, *, uptime_secs: float) -> dict[str, Any]:

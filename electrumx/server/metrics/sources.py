@@ -61,7 +61,7 @@ KNOWN_LABELS = {(1, 4, 1), (1, 4, 2), (1, 4, 3)}
 
 @dataclass(slots=True)
 class Sources:
-    """The parts of the server, and what was read of them for one answer."""
+    """The parts of the server."""
 
     env: Env
     db: DB
@@ -76,7 +76,7 @@ class Sources:
     certificate_expiry: float | None = None
 
     async def read(self) -> "Reading":
-        """Read what takes long, in time slices."""
+        """Return the state and the sessions as of now, read in time slices."""
         sessions = SessionSummary()
         await for_each(self.manager.sessions, sessions.add)
         return Reading(self, self.state.status(), sessions)

@@ -1,4 +1,4 @@
-"""Holds the locks of stores that are moved, so that no other process opens them meanwhile.
+"""Holds the locks of stores that are moved, so that no other process opens them during the move.
 
 Both engines lock the file ``LOCK`` in a store's folder, by ``fcntl``, while they have it open.  The
 stores of a bulk sync are closed when they are put in their places: without this another server that is

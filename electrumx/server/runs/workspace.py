@@ -94,17 +94,17 @@ class Workspace:
         self.manifest.save(self.folder)
 
     def last(self, kind: Kind) -> Section:
-        """Return the valid section of a kind that lies behind all others; an empty one if there is none.
+        """Return the valid section of a kind that lies behind all others; an empty one without any.
 
         The next one is written behind it.
         """
         sections = self.manifest.sections(kind)
         return max(sections, key=lambda section: (section.end, section.sums), default=Section(0, 0))
 
-    def sound_runs(self, kind: Kind, section: Section) -> int:
+    def intact_runs(self, kind: Kind, section: Section) -> int:
         """Return how many runs can be gone on with when a section of a kind is damaged.
 
-        Once the merge has begun, the room of what it read is freed: then there are none.
+        It is 0 once the merge has begun, as the room of merged records is freed.
         """
         manifest = self.manifest
         if manifest.phase not in (SCAN, JOIN) or manifest.cursor or manifest.merged:

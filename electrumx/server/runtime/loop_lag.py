@@ -22,7 +22,7 @@ WINDOW_SECS = 60.0
 LOGGED_SECS = 0.25
 LOG_INTERVAL_SECS = 60.0
 # Upper bounds of the delays that are counted since the start.
-LAG_SECS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+LAG_SECS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 
 class LoopLag:

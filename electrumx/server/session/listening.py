@@ -18,9 +18,8 @@ from electrumx.server.session.transport.admission import Admission
 from electrumx.server.session.transport.bans import BanList
 from electrumx.server.session.transport.listeners import Listener, Listeners
 from electrumx.server.session.transport.preflight import (
-    TLS_PROTOCOLS,
     ListenError,
-    check_certificate,
+    check_certificates,
     check_service,
 )
 
@@ -78,12 +77,12 @@ class Listening:
 
         Raise OperatorError if one cannot be used.
         """
-        if any(service.protocol in TLS_PROTOCOLS for service in env.services):
-            check_certificate(env.ssl_certfile, env.ssl_keyfile)
+        check_certificates(env)
         current = {*self._rpc, *self._wallets}
         wanted = _rpc_services(env) + _wallet_services(env)
         new = _NewServices(self, env, [service for service in current if service not in wanted])
         try:
+            self.listeners.load_certificates(env)
             for service in wanted:
                 if service not in current:
                     await check_service(service)
@@ -107,10 +106,11 @@ class Listening:
         """Listen on the services of new settings; connections to those gone stay."""
         self._set_services(env)
         self._max_sessions = env.max_sessions
-        self.listeners.set_env(env)
+        self.admission.set_limits(env)
         self.listeners.stop(gone)
         for listener in listeners:
             self.listeners.add(listener)
+        self.listeners.set_env(env)
         # There may be room now.
         self._changed.set()
 

@@ -101,6 +101,7 @@ class SessionManager:
             logger,
             # A proxy that is banned takes all of its clients with it.
             trusted=(*env.trusted_clients, *env.proxy_trusted),
+            names_in_log=not env.anon_logs,
         )
         # Parts of parts that are looked at from outside
         self.sessions, self.groups = shared.table.sessions, shared.table.groups
@@ -108,7 +109,7 @@ class SessionManager:
         #: of sessions, and the services: both can be reloaded
         self.reloadable = (
             self.listening,
-            SessionSettings(shared, self.listening, self.housekeeping),
+            SessionSettings(shared, self.bans, self.housekeeping),
         )
         #: set when wallets are served
         self.serving_event = asyncio.Event()

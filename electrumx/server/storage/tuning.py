@@ -25,7 +25,7 @@ MOST_FILES: Final = 2_048
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What a store may use."""
+    """The limits of a store."""
 
     #: CACHE_MB, in bytes
     memory: int = 1_200 * MEGABYTE

@@ -128,6 +128,24 @@ async def test_once_caught_up_everything_is_flushed_every_time(scheduler, state,
     assert state.noted
 
 
+async def test_while_clients_are_served_an_index_that_is_behind_is_committed_at_intervals(
+    scheduler, state, db
+):
+    scheduler.commit_secs = 1_000_000.0
+    await scheduler.flush_if_due()
+    await scheduler.flush_if_due()
+    assert db.flushed == [("all up to 10", True)]
+    # Also when the caches are full, and never beside indexing: the tip is to be reported.
+    fill(state)
+    await scheduler.flush_if_due()
+    assert db.flushed == [("all up to 10", True)] * 2
+    assert state.frozen == []
+    scheduler.commit_secs = 0.0
+    state.compiled.utxos = 0
+    await scheduler.flush_if_due()
+    assert len(db.flushed) == 3
+
+
 async def test_the_cache_includes_what_a_flush_takes(scheduler, state):
     state.compiled.utxos, state.compiled.deletes, state.compiled.history = 1_000, 10, 77
     state.tx_count, state.height, state.undo_bytes = 110, 12, 5

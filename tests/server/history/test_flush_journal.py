@@ -128,7 +128,7 @@ def test_rows_below_the_committed_transactions_stay(tmp_path, engine):
     history.close_db()
 
 
-def test_parked_rows_are_dropped_without_a_scan(tmp_path, engine, scans):
+def test_staged_rows_are_dropped_without_a_scan(tmp_path, engine, scans):
     choose = random.Random(2)
     world = World(tmp_path, engine)
     world.open()

@@ -52,17 +52,24 @@ class BanCommands:
         logger: logging.Logger,
         *,
         trusted: Iterable[Network] = (),
+        names_in_log: bool = True,
     ) -> None:
         """``folder`` is that of the database; ``on_change()`` is called after each new ban.
 
-        ``trusted`` are networks of the operator's, such as those of proxies.
+        ``trusted`` are networks of the operator's, such as those of proxies.  ``names_in_log``:
+        whether the log has addresses.
         """
+        self._names_in_log = names_in_log
         self._bans = bans
         self._file = BanFile(folder, logger)
         self._admission = admission
         self._table = table
         self._on_change = on_change
         self._logger = logger
+        self.set_trusted(trusted)
+
+    def set_trusted(self, trusted: Iterable[Network]) -> None:
+        """Set the networks of the operator's, which are banned by force only."""
         self._protected = (
             *OWN_NETWORKS,
             *((network, "trusted addresses") for network in trusted),
@@ -152,8 +159,11 @@ class BanCommands:
         return []
 
     def _logged(self, lines: list[str]) -> list[str]:
-        for line in lines:
-            self._logger.info(f"bans: {line}")
+        if self._names_in_log:
+            for line in lines:
+                self._logger.info(f"bans: {line}")
+        else:
+            self._logger.info(f"bans: changed, now {len(self._bans.in_order()):,d}")
         return lines
 
 

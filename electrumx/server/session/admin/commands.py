@@ -14,7 +14,7 @@ from electrumx.server.maintenance.snapshot import back_up
 from electrumx.server.maintenance.verify import Verdict, verify
 from electrumx.server.runtime.loop_lag import LoopLag
 from electrumx.server.runtime.server_state import ServerState
-from electrumx.server.session.admin.tables import state_summary, summary
+from electrumx.server.session.admin.tables import readiness, state_summary, summary
 from electrumx.server.session.shared.state import SharedState
 
 #: how long an audit pauses for each second of work: clients come first
@@ -68,6 +68,12 @@ class AdminCommands:
         if self._server_state is not None:
             found |= state_summary(self._server_state.status())
         return found
+
+    def ready(self) -> dict[str, Any]:
+        """Return whether the server is ready, and why not."""
+        if self._server_state is None:
+            raise OperatorError("the state of this server is not known")
+        return readiness(self._server_state.status())
 
     def stop(self) -> None:
         """Have the server shut down cleanly."""

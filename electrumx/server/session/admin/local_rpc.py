@@ -102,6 +102,11 @@ class LocalRPC(SessionBase):
         """Return a summary of the server's state."""
         return self.commands.info()
 
+    @rpc_method("ready")
+    async def rpc_ready(self) -> dict[str, Any]:
+        """Return whether the server is ready, and why not."""
+        return self.commands.ready()
+
     @rpc_method("stop")
     async def rpc_stop(self) -> str:
         """Shut the server down cleanly."""

@@ -114,6 +114,19 @@ def summary(shared: SharedState, *, loop_lag: dict[str, float], uptime: float) -
     }
 
 
+def readiness(status: ServerStatus) -> dict[str, Any]:
+    """Return whether the server is ready, and why not: the answer of ``/readyz``."""
+    return {
+        "ready": status.ready,
+        "state": status.state.value,
+        "height": status.height,
+        "node_height": status.node_height,
+        "lag": status.lag,
+        "node_age_s": _rounded(status.node_age_secs),
+        "reason": status.reason,
+    }
+
+
 def state_summary(status: ServerStatus) -> dict[str, Any]:
     """Return the members of getinfo about the server's state."""
     progress, failure = status.progress, status.node_failure

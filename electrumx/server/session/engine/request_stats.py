@@ -10,7 +10,6 @@ Runs on the event loop.
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
 
 from aiorpcx import JSONRPC
 
@@ -87,7 +86,3 @@ class RequestStats(dict[str, MethodStats]):
     def started(self) -> Counter[str]:
         """Return how many requests of each method were started."""
         return Counter({method: stats.started for method, stats in self.items() if stats.started})
-
-    def by_method(self) -> Iterator[tuple[str, MethodStats]]:
-        """Yield each method with its requests."""
-        yield from self.items()

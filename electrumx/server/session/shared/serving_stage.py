@@ -18,6 +18,8 @@ from electrumx.server.session.engine.params import ServerFault
 NOT_INDEXED = 4
 # Its cost: wallets retry, and it is no fault of theirs.
 REFUSAL_COST = 0.5
+# How long fee estimates are used again while the tip does not follow the node's.
+ESTIMATE_SECS = 60.0
 # How long the text of the error is used again.
 TEXT_SECS = 1.0
 
@@ -70,6 +72,15 @@ class ServingStage:
         self.genesis_header: bytes | None = None
         self._error: tuple[str, dict[str, int | None]] | None = None
         self._error_until = float("-inf")
+
+    def estimates_tip(self, tip: bytes) -> bytes:
+        """Return the key by which fee estimates are cached: a tip of ours, or another each minute.
+
+        In a first sync ours stays the same for hours.
+        """
+        if self.is_complete:
+            return bytes(tip)
+        return b"%d" % (time.monotonic() // ESTIMATE_SECS)
 
     def refusal(self) -> NotIndexedError:
         """Return the error of a request that needs the index."""

@@ -114,6 +114,8 @@ class SharedState:
             db, daemon, mempool, env.coin, lambda: protocol.has_spender_index
         )
 
+        stage = ServingStage() if stage is None else stage
+
         def notified_tip() -> bytes | None:
             return tip.notified_tip
 
@@ -129,7 +131,9 @@ class SharedState:
             scripts=scripts,
             blocks=BlockCache(db),
             raw_txs=RawTxCache(notified_tip, mempool.has_tx),
-            fees=FeeEstimates(lambda: bytes(db.db_tip), env.coin.bucket_estimatefee_block_target),
+            fees=FeeEstimates(
+                lambda: stage.estimates_tip(db.db_tip), env.coin.bucket_estimatefee_block_target
+            ),
             oversized=OversizedResults(max_send, notified_tip),
             masternodes=MasternodeCache(
                 lambda: node.request("masternode_list", ["full"]), db, mempool, env.coin
@@ -146,7 +150,7 @@ class SharedState:
             parsing_lock=asyncio.Lock(),
             drop_client=drop_pattern(env),
             log_limit=RateLimitedLog(logger),
-            stage=ServingStage() if stage is None else stage,
+            stage=stage,
         )
 
 

@@ -11,7 +11,6 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any
 
 from aiorpcx import Service
@@ -22,6 +21,7 @@ from electrumx.server.services import Network, is_allowed
 from electrumx.server.session.transport.admission import Admission
 from electrumx.server.session.transport.held_memory import ReceiveMemory, SendMemory
 from electrumx.server.session.transport.parties import ConnectionSession
+from electrumx.server.session.transport.preflight import certificate_files
 from electrumx.server.session.transport.rpc_access import (
     bind_socket,
     log_refusal,
@@ -35,6 +35,7 @@ from electrumx.server.session.transport.transport import (
     StreamConnection,
     TurnQueue,
 )
+from electrumx.server.session.transport.trust import Trust
 from electrumx.server.session.transport.websocket import WebSocketTransport
 
 WEBSOCKET_PROTOCOLS = ("ws", "wss")
@@ -119,9 +120,9 @@ class Listener:
         self._shortage_log_time: float | None = None
         self.logger = util.class_logger(__name__, self.__class__.__name__)
 
-    def set_byte_cost(self, byte_cost: float) -> None:
-        """Set the cost of a received byte, of connections to come."""
-        self._context = replace(self._context, byte_cost=byte_cost)
+    def set_context(self, context: ConnectionContext) -> None:
+        """Use other settings for connections to come."""
+        self._context = context
 
     @property
     def port(self) -> int:
@@ -253,7 +254,8 @@ class Listeners:
         self.send_memory = SendMemory()
         self.receive_memory = ReceiveMemory(env.max_recv)
         self._turns = TurnQueue()
-        self._tls_context: RenewedContext | None = None
+        # By the files of certificate and key
+        self._tls_contexts: dict[tuple[str, str], ssl.SSLContext] = {}
         # Filters of logs and wait conditions of containers know these lines by that name.
         self.logger = util.class_logger(__name__, "SessionManager")
         self.open: dict[Service, Listener] = {}
@@ -261,27 +263,35 @@ class Listeners:
         self._failed: set[Service] = set()
         self._retry_task: asyncio.Task[None] | None = None
 
-    def _tls(self, protocol: str) -> ssl.SSLContext | None:
+    def _tls(self, env: Env, protocol: str) -> ssl.SSLContext | None:
         if protocol not in TLS_PROTOCOLS:
             return None
-        if self._tls_context is None:
-            self._tls_context = RenewedContext(self._env.ssl_certfile, self._env.ssl_keyfile)
-        return self._tls_context
+        files = certificate_files(env, protocol)
+        if files not in self._tls_contexts:
+            self._tls_contexts[files] = RenewedContext(*files)
+        return self._tls_contexts[files]
 
-    def _context(self, service: Service) -> ConnectionContext:
-        protocol, trust = service.protocol, self._admission.trust
+    def load_certificates(self, env: Env) -> None:
+        """Load the certificates of new settings, so that ``set_env`` finds them.  Raise OSError."""
+        for service in env.services:
+            self._tls(env, service.protocol)
+
+    def _context(self, service: Service, env: Env) -> ConnectionContext:
+        """Return the settings and parts that connections of a service share."""
+        protocol, trust = service.protocol, Trust(env)
         return ConnectionContext(
             session_factory=self._factory_for(protocol),
-            max_recv=self._env.max_recv,
+            max_recv=env.max_recv,
             admission=self._admission,
             send_memory=self.send_memory,
             receive_memory=self.receive_memory,
             turns=self._turns,
-            byte_cost=1 / self._env.bw_unit_cost,
-            tls_context=self._tls(protocol),
-            is_padded=protocol in self._env.padded_protocols,
+            byte_cost=1 / env.bw_unit_cost,
+            tls_context=self._tls(env, protocol),
+            is_padded=protocol in env.padded_protocols,
             header_count=trust.header_count(service),
             is_trusted=trust.is_trusted_service(service),
+            origins=env.ws_origins,
         )
 
     async def start(self, services: Iterable[Service]) -> None:
@@ -313,7 +323,9 @@ class Listeners:
         """Listen on a service; log at a level, and return False, if that fails."""
         kind = service.protocol.upper()
         try:
-            listener = Listener(service, self._context(service), rpc_allow=self._env.rpc_allow)
+            listener = Listener(
+                service, self._context(service, self._env), rpc_allow=self._env.rpc_allow
+            )
             await listener.open()
         except OSError as e:
             # ssl.SSLError is one: a bad certificate
@@ -325,10 +337,7 @@ class Listeners:
 
     async def bound(self, env: Env, service: Service) -> Listener:
         """Return a listener of a service that does not accept yet.  Raise OSError."""
-        if service.protocol in TLS_PROTOCOLS and self._tls_context is None:
-            self._tls_context = RenewedContext(env.ssl_certfile, env.ssl_keyfile)
-        context = replace(self._context(service), byte_cost=1 / env.bw_unit_cost)
-        listener = Listener(service, context, rpc_allow=env.rpc_allow)
+        listener = Listener(service, self._context(service, env), rpc_allow=env.rpc_allow)
         await listener.bind()
         return listener
 
@@ -340,12 +349,10 @@ class Listeners:
         self.logger.info(f"{kind} server listening on {listener.service.address}")
 
     def set_env(self, env: Env) -> None:
-        """Use new settings for listeners and connections to come, and for the certificate."""
+        """Use new settings, those of the admission control included, for connections to come."""
         self._env = env
-        if self._tls_context is not None and env.ssl_certfile:
-            self._tls_context.use(env.ssl_certfile, env.ssl_keyfile)
-        for listener in self.open.values():
-            listener.set_byte_cost(1 / env.bw_unit_cost)
+        for service, listener in self.open.items():
+            listener.set_context(self._context(service, env))
 
     def stop(self, services: Iterable[Service]) -> list[Listener]:
         """Stop listening on services; return the listeners, whose connections go on."""

@@ -36,13 +36,30 @@ class ListenError(OperatorError):
 
 
 class CertificateError(OperatorError):
-    """SSL_CERTFILE or SSL_KEYFILE cannot be used."""
+    """A certificate or its key cannot be used."""
+
+
+def certificate_files(env: Any, protocol: str) -> tuple[str, str]:
+    """Return the certificate and the key of the services of a protocol with TLS."""
+    if protocol == "wss":
+        return env.wss_certfile, env.wss_keyfile
+    return env.ssl_certfile, env.ssl_keyfile
+
+
+def check_certificates(env: Any) -> None:
+    """Raise CertificateError unless the services with TLS have certificates that can be used."""
+    checked = set()
+    for protocol in TLS_PROTOCOLS:
+        files = certificate_files(env, protocol)
+        if files not in checked and any(item.protocol == protocol for item in env.services):
+            checked.add(files)
+            is_own = files != certificate_files(env, "ssl")
+            check_certificate(*files, kind="WSS" if is_own else "SSL")
 
 
 async def check_services(env: Any) -> None:
     """Try what the services of SERVICES need.  Raise OperatorError if a service cannot work."""
-    if any(service.protocol in TLS_PROTOCOLS for service in env.services):
-        check_certificate(env.ssl_certfile, env.ssl_keyfile)
+    check_certificates(env)
     for service in env.services:
         await check_service(service)
 
@@ -113,9 +130,12 @@ def _no_passphrase() -> str:
     raise _EncryptedKeyError
 
 
-def check_certificate(certfile: str, keyfile: str) -> None:
-    """Load a certificate and its key.  Raise CertificateError, which names the bad file."""
-    for name, path in (("SSL_CERTFILE", certfile), ("SSL_KEYFILE", keyfile)):
+def check_certificate(certfile: str, keyfile: str, kind: str = "SSL") -> None:
+    """Load a certificate and its key.  Raise CertificateError, which names the bad file.
+
+    ``kind`` is the first part of the variables' names.
+    """
+    for name, path in ((f"{kind}_CERTFILE", certfile), (f"{kind}_KEYFILE", keyfile)):
         try:
             with open(path, "rb") as file:
                 file.read(1)
@@ -128,32 +148,36 @@ def check_certificate(certfile: str, keyfile: str) -> None:
         context.load_verify_locations(certfile)
     except ssl.SSLError as e:
         raise _file_error(
-            "SSL_CERTFILE", certfile, f"holds no certificate in PEM form ({_text(e)})"
+            f"{kind}_CERTFILE", certfile, f"holds no certificate in PEM form ({_text(e)})"
         ) from e
     try:
         context.load_cert_chain(certfile, keyfile, _no_passphrase)
     except _EncryptedKeyError:
         raise _file_error(
-            "SSL_KEYFILE",
+            f"{kind}_KEYFILE",
             keyfile,
             "needs a passphrase, which the server never asks for: write a copy without one by "
             f"`openssl pkey -in {keyfile} -out NEW_FILE`, and name that",
         ) from None
     except ssl.SSLError as e:
-        raise _pair_error(certfile, keyfile, e) from e
+        raise _pair_error(certfile, keyfile, kind, e) from e
 
 
-def _pair_error(certfile: str, keyfile: str, error: ssl.SSLError) -> CertificateError:
+def _pair_error(certfile: str, keyfile: str, kind: str, error: ssl.SSLError) -> CertificateError:
     reason = str(error.reason)
     if reason == "KEY_VALUES_MISMATCH":
         return _file_error(
-            "SSL_KEYFILE", keyfile, f"is not the key of the certificate {shown(certfile)}"
+            f"{kind}_KEYFILE", keyfile, f"is not the key of the certificate {shown(certfile)}"
         )
     if "TOO_SMALL" in reason or "TOO_WEAK" in reason:
         return _file_error(
-            "SSL_CERTFILE", certfile, f"is refused by OpenSSL ({_text(error)}): make a stronger one"
+            f"{kind}_CERTFILE",
+            certfile,
+            f"is refused by OpenSSL ({_text(error)}): make a stronger one",
         )
-    return _file_error("SSL_KEYFILE", keyfile, f"holds no private key in PEM form ({_text(error)})")
+    return _file_error(
+        f"{kind}_KEYFILE", keyfile, f"holds no private key in PEM form ({_text(error)})"
+    )
 
 
 def _file_error(name: str, path: str, reason: str) -> CertificateError:

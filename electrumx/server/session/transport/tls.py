@@ -67,12 +67,6 @@ class RenewedContext(ssl.SSLContext):
         self._seen = self._signature()
         self._current = self._load()
 
-    def use(self, certfile: str, keyfile: str) -> None:
-        """Use these files for connections to come; if they are bad, the old certificate stays."""
-        if (certfile, keyfile) != self._files:
-            self._files = (certfile, keyfile)
-            self._renew()
-
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
         """Return the TLS layer of a new connection."""
         self._renew()

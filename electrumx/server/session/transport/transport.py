@@ -130,6 +130,8 @@ class ConnectionContext:
     is_trusted: bool = False
     #: whether writes are filled up: see ``padding``
     is_padded: bool = False
+    #: origins of web pages that may connect, on WebSocket services; None: all
+    origins: list[str] | None = None
 
 
 class ForwardedAddress(NetAddress):

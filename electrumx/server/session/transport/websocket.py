@@ -4,6 +4,10 @@ The library is given bytes and gives frames; this module decides when, and does 
 frame costs some ten microseconds however short it is, so input is processed ``SLICE_BYTES`` at a
 time (a frame from a client has at least six), and every frame that is not a message is charged.
 
+Most frames are whole text messages that arrive whole.  These are taken before the library sees them
+(``take_messages``), for a tenth of that, while it is between two frames and no fragmented message
+is under way; it remains the reference implementation, which a test compares.
+
 Compression is never agreed: it would take tens of milliseconds for a large reply, on the event
 loop, and a message of a few bytes could become one of the greatest size.
 """
@@ -17,6 +21,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
+from websockets.typing import Origin
 
 from electrumx.server.session.transport.admission import Ticket
 from electrumx.server.session.transport.transport import (
@@ -26,6 +31,11 @@ from electrumx.server.session.transport.transport import (
     ConnectionContext,
     StreamConnection,
 )
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:
+    from websockets.utils import apply_mask
 
 # Given to the library at a time, and for how long a step goes on with that.
 SLICE_BYTES = 1_024
@@ -40,6 +50,12 @@ MESSAGE_COST = 0.2
 # the connection; one that does not answer for another period is gone.
 PING_SECS = 20.0
 SILENT_PERIODS = 1
+
+# Of a plain frame: its first byte, and the rest of its header (RFC 6455, section 5.2).
+PLAIN_TEXT = 0x81
+MASKED = 0x80
+LENGTH_IN_TWO_BYTES = 126
+MIN_FRAME_BYTES = 6
 
 NORMAL_CLOSURE = 1_000
 INVALID_DATA = 1_007
@@ -61,6 +77,35 @@ def frame_header(size: int) -> bytes:
     if size < 65_536:
         return b"\x81\x7e" + size.to_bytes(2, "big")
     return b"\x81\x7f" + size.to_bytes(8, "big")
+
+
+def take_messages(data: bytes, start: int, max_bytes: int, most: int) -> tuple[list[bytes], int]:
+    """Return the messages of plain text frames that bytes have from ``start`` on, and the end of them.
+
+    Plain frames are whole, final, masked, without extension, in the shortest form, and of at most
+    65,535 bytes and ``max_bytes`` (0 is no bound).  Ends at the first other frame, and when ``most``
+    bytes were taken.
+    """
+    messages = []
+    position, size = start, len(data)
+    stop = min(start + most, size - MIN_FRAME_BYTES + 1)
+    while position < stop and data[position] == PLAIN_TEXT:
+        length = data[position + 1] - MASKED
+        mask_at = position + 2
+        if length == LENGTH_IN_TWO_BYTES:
+            length = data[mask_at] << 8 | data[mask_at + 1]
+            mask_at += 2
+            if length < LENGTH_IN_TWO_BYTES:
+                break
+        elif not 0 <= length < LENGTH_IN_TWO_BYTES:
+            break
+        content_at = mask_at + 4
+        end = content_at + length
+        if end > size or length > max_bytes > 0:
+            break
+        messages.append(apply_mask(data[content_at:end], data[mask_at:content_at]))
+        position = end
+    return messages, position
 
 
 class WebSocketTransport(StreamConnection):
@@ -92,7 +137,10 @@ class WebSocketTransport(StreamConnection):
 
     def _open(self) -> None:
         """Wait for the HTTP request."""
+        origins = self._context.origins
         self._protocol = ServerProtocol(
+            # Programs that are no browsers send no origin.
+            origins=None if origins is None else [None, *map(Origin, origins)],
             select_subprotocol=_first_offered,
             max_size=self._context.max_recv or None,
             logger=_quiet_logger,
@@ -129,14 +177,9 @@ class WebSocketTransport(StreamConnection):
             return
         deadline = perf_counter() + STEP_SECS
         other_frames = 0
-        while (size := len(self._plain)) > self._plain_at and not self._is_stopped():
-            start = self._plain_at
-            self._plain_at = end = min(start + SLICE_BYTES, size)
-            whole = start == 0 and end == size
-            protocol.receive_data(self._plain if whole else self._plain[start:end])
-            if self.session is None:
-                self._upgrade_bytes += end - start
-            other_frames += self._on_events(protocol)
+        while len(self._plain) > self._plain_at and not self._is_stopped():
+            if not self._take_plain(protocol):
+                other_frames += self._take_slice(protocol)
             if protocol.writes:
                 self._write_replies(protocol)
             if perf_counter() > deadline:
@@ -150,6 +193,41 @@ class WebSocketTransport(StreamConnection):
             self._transport.abort()
         if self._incomplete_bytes() > NOTED_BYTES or self._is_noted:
             self.note_unanswered()
+
+    def _take_slice(self, protocol: ServerProtocol) -> int:
+        """Give the library a slice; return how many frames were no whole message."""
+        start, size = self._plain_at, len(self._plain)
+        self._plain_at = end = min(start + SLICE_BYTES, size)
+        whole = start == 0 and end == size
+        protocol.receive_data(self._plain if whole else self._plain[start:end])
+        if self.session is None:
+            self._upgrade_bytes += end - start
+        return self._on_events(protocol)
+
+    def _take_plain(self, protocol: ServerProtocol) -> bool:
+        """Take messages that are plain frames; return whether there were some."""
+        session = self.session
+        if session is None or self._fragments is not None or protocol.reader.buffer:
+            return False
+        if protocol.state is not State.OPEN:
+            return False
+        messages, self._plain_at = take_messages(
+            self._plain, self._plain_at, self._context.max_recv, SLICE_BYTES
+        )
+        if not messages:
+            return False
+        if not all(map(bytes.isascii, messages)):
+            messages = self._valid_messages(protocol, messages)
+        if messages:
+            session.receive(messages)
+        return True
+
+    def _valid_messages(self, protocol: ServerProtocol, messages: list[bytes]) -> list[bytes]:
+        """Return the messages before the first that is not UTF-8, which ends the connection."""
+        for number, message in enumerate(messages):
+            if not message.isascii() and not self._is_utf8(protocol, message):
+                return messages[:number]
+        return messages
 
     def _incomplete_bytes(self) -> int:
         """Return the size of the fragments received, and of the frame that is not complete."""

@@ -1,11 +1,19 @@
 """Bans by the administrator, with real connections; the clients are on this machine."""
 
 import logging
+from ipaddress import ip_network
 
 import pytest
 
 from electrumx.server.session.transport.admission import parse_host
 from tests.fakes.session_world import session_world
+from tests.server.session.transport.test_proxies import (
+    ask,
+    connect,
+    is_closed,
+    named,
+    proxied_world,
+)
 
 OWN = "127.0.0.1"
 
@@ -75,6 +83,49 @@ async def test_own_addresses_are_not_banned_without_force(world, admin, item, re
     assert line == f"refused: {item}: it has {reason}; --force bans it all the same"
     assert await client.request("server.ping") is None
     assert await admin.request("bans") == []
+
+
+async def test_addresses_of_proxies_and_trusted_clients_are_not_banned_without_force(tmp_path):
+    settings = {
+        "proxy_trusted": [ip_network("203.0.113.7/32")],
+        "trusted_clients": [ip_network("2001:db8::/48")],
+    }
+    async with session_world(db_dir=str(tmp_path), **settings) as world:
+        admin = await world.connect("rpc")
+        lines = await admin.request("ban", ["203.0.113.0/24", "2001:db8::7", "198.51.100.1"], 60)
+        assert lines == [
+            "refused: 203.0.113.0/24: it has trusted addresses (203.0.113.7/32); "
+            "--force bans it all the same",
+            "refused: 2001:db8::7: it has trusted addresses (2001:db8::/48); "
+            "--force bans it all the same",
+            "banned 198.51.100.1/32 for 01m 00s",
+        ]
+
+
+async def test_clients_that_a_proxy_names_are_banned_by_their_own_address(tmp_path):
+    async with proxied_world(db_dir=str(tmp_path)) as world:
+        admin = await world.connect("rpc")
+        streams = await connect(world, named("198.51.100.7"))
+        other = await connect(world, named("203.0.113.7"))
+        assert await ask(streams)
+        assert await ask(other)
+        lines = await admin.request("ban", ["198.51.100.0/24"], 60)
+        assert lines[1] == "closed 1 connections"
+        assert await is_closed(streams)
+        assert await ask(other)
+        assert await ask(await connect(world, named("198.51.100.8"))) is None
+        assert await ask(await connect(world, named("203.0.113.8")))
+
+
+@pytest.mark.parametrize("anonymous", [False, True])
+async def test_the_log_has_the_addresses_unless_it_is_to_have_none(tmp_path, caplog, anonymous):
+    caplog.set_level(logging.INFO)
+    async with session_world(db_dir=str(tmp_path), anon_logs=anonymous) as world:
+        admin = await world.connect("rpc")
+        await admin.request("ban", ["203.0.113.7"], 60)
+        await admin.request("unban", ["203.0.113.7"])
+    assert ("203.0.113.7" in caplog.text) != anonymous
+    assert ("bans: changed, now 1" in caplog.text) == anonymous
 
 
 async def test_items_that_are_no_network_do_not_stop_the_others(admin):

@@ -137,6 +137,28 @@ def test_getinfo_shows_the_progress_of_the_initial_sync():
     }
 
 
+async def test_readiness_is_that_of_the_state(server):
+    contact = NodeContact()
+    contact.replied()
+    progress = IndexProgress(100, 97, 10, 99.0, None, 1.0, first_sync=False)
+    state = ServerState(contact, lambda: 100, lambda: progress, lambda: False, ReadyLimits())
+    shared = SimpleNamespace(db=server.db, daemon=server.daemon)
+    commands = AdminCommands(shared, server.processor, server.stop_event, None, state)
+
+    reply = commands.ready()
+    assert reply.pop("node_age_s") == 0
+    assert reply == {
+        "ready": False,
+        "state": "catching up",
+        "height": 97,
+        "node_height": 100,
+        "lag": 3,
+        "reason": "3 blocks behind the node",
+    }
+    with pytest.raises(OperatorError, match="not known"):
+        server.commands.ready()
+
+
 def test_getinfo_shows_why_the_node_does_not_answer():
     contact = NodeContact()
     contact.asked()

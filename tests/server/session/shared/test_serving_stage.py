@@ -68,6 +68,30 @@ def test_the_text_is_made_once_in_a_second(monkeypatch):
     assert len(made) == 2
 
 
+async def test_fee_estimates_are_renewed_though_the_tip_stays(monkeypatch):
+    async with session_world() as world:
+        client = await world.connect()
+        now = [6_000.0]
+        monkeypatch.setattr(serving_stage.time, "monotonic", lambda: now[0])
+        stage = world.manager.shared.stage
+
+        async def requests():
+            world.daemon.calls.clear()
+            for _ in range(3):
+                assert await client.request("blockchain.estimatefee", 2) == 0.0002
+            return sum(call[0] == "estimatefee" for call in world.daemon.calls)
+
+        assert await requests() == 1
+        now[0] += 61
+        assert await requests() == 0
+        stage.is_complete = False
+        assert await requests() == 1
+        now[0] += 30
+        assert await requests() == 0
+        now[0] += 31
+        assert await requests() == 1
+
+
 async def test_refusals_are_cheap_and_the_connection_stays():
     async with session_world() as world:
         world.manager.shared.stage.is_indexing = True

@@ -87,8 +87,11 @@ async def test_a_certificate_is_looked_at_only_where_a_service_needs_it():
     await check_services(env)
     for protocol in ("ssl", "wss"):
         env.services = [FakeService(protocol, port=port)]
-        with pytest.raises(CertificateError, match="SSL_CERTFILE value no cannot be read"):
+        with pytest.raises(CertificateError, match="envvar SSL_CERTFILE value no cannot be read"):
             await check_services(env)
+    env.wss_certfile = "other"
+    with pytest.raises(CertificateError, match="envvar WSS_CERTFILE value other cannot be read"):
+        await check_services(env)
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "ws", "rpc"])

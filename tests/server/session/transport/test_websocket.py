@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import struct
@@ -10,7 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.asyncio.client import connect
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.uri import parse_uri
 
 from electrumx.server.session.transport import websocket
 from electrumx.server.session.transport.transport import LINGER_BYTES
@@ -29,9 +34,13 @@ def frame(opcode, data=b"", *, fin=True):
     return Frame(opcode, data, fin).serialize(mask=True)
 
 
+class FreeWebSocketTransport(WebSocketTransport):
+    """One whose methods a test can replace."""
+
+
 def opened(max_recv=1_000_000, session=EchoSession):
     """Return (connection, socket) after the upgrade."""
-    connection = WebSocketTransport(connection_context(session, max_recv))
+    connection = FreeWebSocketTransport(connection_context(session, max_recv))
     connection.connection_made(socket := FakeSocketTransport())
     connection.data_received(UPGRADE)
     assert socket.sent.startswith(b"HTTP/1.1 101 ")
@@ -105,6 +114,168 @@ def test_messages_do_not_depend_on_where_the_bytes_are_cut(parts, cuts):
         connection.connection_lost(None)
 
     asyncio.run(run())
+
+
+def raw_frame(first, payload, *, length=None, is_masked=True, mask=b"\x01\x02\x03\x04"):
+    """Return a frame with any first byte; ``length`` chooses the form of its length."""
+    size, flag = len(payload), 0x80 if is_masked else 0
+    form = length or (1 if size < 126 else 2)
+    header = {
+        1: bytes([first, flag | size & 127]),
+        2: bytes([first, flag | 126]) + (size & 65_535).to_bytes(2, "big"),
+        8: bytes([first, flag | 127]) + size.to_bytes(8, "big"),
+    }[form]
+    if not is_masked:
+        return header + payload
+    return header + mask + bytes(c ^ mask[n % 4] for n, c in enumerate(payload))
+
+
+# Text that is not UTF-8 has a test of its own: behind it the library alone takes the rest of a slice.
+any_frames = st.builds(
+    raw_frame,
+    st.sampled_from([0x81, 0x81, 0x81, 0x82, 0x01, 0x00, 0x80, 0x89, 0x8A, 0x88, 0xC1, 0x83]),
+    st.sampled_from([b"", b'{"id": 1}', b"x" * 125, b"x" * 126, b"y" * 700])
+    | st.text(max_size=100).map(str.encode),
+    length=st.sampled_from([None, None, None, None, 2, 8]),
+    is_masked=st.sampled_from([True] * 9 + [False]),
+    mask=st.binary(min_size=4, max_size=4),
+)
+
+
+def control_frames(data):
+    """Return the frames of a server that are no text."""
+    client = ClientProtocol(parse_uri("ws://h/"), state=State.OPEN, max_size=None)
+    client.receive_data(data)
+    return [frame for frame in client.events_received() if frame.opcode is not Opcode.TEXT]
+
+
+def outcome_of(pieces, max_recv, *, with_library_alone):
+    """Return what a session and a client see of a connection.
+
+    But for replies: of messages in front of an error the library alone answers those only that came in
+    an earlier slice.
+    """
+
+    async def run():
+        connection, socket = opened(max_recv)
+        session = connection.session
+        if with_library_alone:
+            connection._take_plain = lambda protocol: False
+        for piece in pieces:
+            if not socket.is_closing():
+                connection.data_received(piece)
+        await settle(connection)
+        ends = (socket.is_closing(), socket.eof_sent)
+        seen = (session.messages, session.size, control_frames(socket.sent), ends)
+        connection.connection_lost(None)
+        return seen
+
+    return asyncio.run(run())
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    frames=st.lists(any_frames, max_size=8).map(b"".join),
+    cuts=st.lists(st.integers(0, 1_500), max_size=3),
+    max_recv=st.sampled_from([1_000_000, 300]),
+)
+def test_frames_mean_the_same_with_and_without_the_library(frames, cuts, max_recv):
+    cuts = sorted({0, len(frames), *(min(cut, len(frames)) for cut in cuts)})
+    pieces = [frames[a:b] for a, b in itertools.pairwise(cuts)]
+
+    expected, *others = outcome_of(pieces, max_recv, with_library_alone=True)
+    messages, *others_without = outcome_of(pieces, max_recv, with_library_alone=False)
+
+    assert (messages, others_without) == (expected, others)
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535])
+def test_plain_text_frames_are_taken_without_the_library(size):
+    message = bytes(range(32, 127)) * 700
+    data = frame(Opcode.TEXT, message[:size]) + frame(Opcode.TEXT, b"next")
+
+    assert ([message[:size], b"next"], len(data)) == websocket.take_messages(data, 0, 0, 1 << 20)
+    for cut in (*range(min(size, 12)), len(data) - 1):
+        taken, end = websocket.take_messages(data[:cut], 0, 0, 1 << 20)
+        assert taken == ([message[:size]] if end else [])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        raw_frame(0x01, b"part"),
+        raw_frame(0x82, b"binary"),
+        raw_frame(0xC1, b"compressed"),
+        raw_frame(0x89, b"ping"),
+        raw_frame(0x81, b"unmasked", is_masked=False),
+        raw_frame(0x81, b"long form", length=2),
+        raw_frame(0x81, b"longer form", length=8),
+        raw_frame(0x81, b"x" * 101),
+    ],
+)
+def test_other_frames_are_left_to_the_library(data):
+    assert websocket.take_messages(data, 0, 100, 1 << 20) == ([], 0)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_text_that_is_not_utf8_ends_the_connection_at_once(alone):
+    pieces = [raw_frame(0x81, b"good"), raw_frame(0x81, b"\xff"), raw_frame(0x81, b"more")]
+    messages, _size, control, (_closing, eof_sent) = outcome_of(
+        pieces, 1_000, with_library_alone=alone
+    )
+    assert messages == [b"good"]
+    assert [bytes(frame.data) for frame in control] == [b"\x03\xefnot UTF-8"]
+    assert eof_sent
+
+
+# -- web pages
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("https://wallet.example", True),
+        ("http://localhost:8080", True),
+        (None, True),
+        ("https://wallet.example:444", False),
+        ("http://wallet.example", False),
+        ("https://wallet.example.evil", False),
+        ("null", False),
+        ("", False),
+    ],
+)
+async def test_pages_of_listed_origins_and_programs_may_connect(origin, allowed):
+    origins = ["https://wallet.example", "http://localhost:8080"]
+    async with session_world(services=[FakeService("ws")], ws_origins=origins) as world:
+        uri = f"ws://127.0.0.1:{world.port('ws')}"
+        headers = None if origin is None else {"Origin": origin}
+        if allowed:
+            async with connect(uri, additional_headers=headers) as client:
+                await client.send('{"jsonrpc": "2.0", "id": 1, "method": "server.ping"}')
+                assert json.loads(await client.recv())["id"] == 1
+        else:
+            with pytest.raises(InvalidStatus) as caught:
+                await connect(uri, additional_headers=headers)
+            assert caught.value.response.status_code == 403
+            assert not world.manager.sessions
+
+
+async def test_two_origins_are_refused():
+    async with session_world(services=[FakeService("ws")], ws_origins=["https://a.b"]) as world:
+        reader, writer = await asyncio.open_connection("127.0.0.1", world.port("ws"))
+        header = b"Origin: https://a.b\r\n"
+        writer.write(UPGRADE[:-2] + header * 2 + b"\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 4")
+        writer.close()
+        await until(lambda: world.manager.admission.count == 0)
+
+
+async def test_every_page_may_connect_by_default():
+    async with session_world(services=[FakeService("ws")]) as world:
+        uri = f"ws://127.0.0.1:{world.port('ws')}"
+        async with connect(uri, additional_headers={"Origin": "https://any.page"}) as client:
+            await client.send('{"jsonrpc": "2.0", "id": 1, "method": "server.ping"}')
+            assert json.loads(await client.recv())["id"] == 1
 
 
 async def test_replies_of_one_call_are_frames_of_one_write():
