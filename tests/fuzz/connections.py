@@ -1,4 +1,4 @@
-"""Fuzz targets of connections: first bytes and lines, WebSocket frames, LocalRPC.
+"""Fuzz targets of connections: first bytes and lines, WebSocket frames, LocalRPC, PROXY headers.
 
 The first byte of an input chooses into how many pieces the rest is cut.  The pieces go to the
 server's own transport and session, over an object in place of a socket.  Whatever a client sends:
@@ -21,10 +21,15 @@ from websockets.frames import Opcode
 from websockets.uri import parse_uri
 
 from electrumx.server.session.engine.first_message import may_be_json_rpc
+from electrumx.server.session.transport.proxy_header import (
+    MAX_HEADER_BYTES,
+    HeaderReader,
+    ProxyHeaderError,
+)
 from electrumx.server.session.transport.transport import RawTransport, StreamConnection
 from electrumx.server.session.transport.websocket import WebSocketTransport
 from tests.fakes.connections import FakeSocketTransport
-from tests.fakes.session_world import session_world
+from tests.fakes.session_world import FakeService, session_world
 
 # Turns of the event loop that an input gets: none of it waits for time.
 TURNS = 60
@@ -52,11 +57,18 @@ class _Connections:
         self.loop.close()
 
     async def _exchange(
-        self, protocol: str, connection_class: type[StreamConnection], pieces: list[bytes]
+        self,
+        protocol: str,
+        connection_class: type[StreamConnection],
+        pieces: list[bytes],
+        header_count: int,
     ) -> bytes:
         manager = self.world.manager
-        context = manager.listeners._context(protocol)
-        ticket = manager.admission.admit("127.0.0.1", is_rpc=protocol == "rpc")
+        context = manager.listeners._context(FakeService(protocol))
+        context.header_count = header_count
+        ticket = manager.admission.admit(
+            "127.0.0.1", is_rpc=protocol == "rpc", is_proxied=header_count > 0
+        )
         assert ticket is not None, "no place for a connection"
         connection = connection_class(context, ticket)
         ticket.connection = connection
@@ -76,11 +88,18 @@ class _Connections:
         return socket.sent
 
     def exchange(
-        self, protocol: str, connection_class: type[StreamConnection], pieces: list[bytes]
+        self,
+        protocol: str,
+        connection_class: type[StreamConnection],
+        pieces: list[bytes],
+        *,
+        header_count: int = 0,
     ) -> bytes:
         """Return the bytes that a client gets in reply to the pieces."""
         self.world.manager.groups.by_name.clear()
-        sent = self.loop.run_until_complete(self._exchange(protocol, connection_class, pieces))
+        sent = self.loop.run_until_complete(
+            self._exchange(protocol, connection_class, pieces, header_count)
+        )
         assert not self.errors, f"an exception reached the event loop: {self.errors}"
         assert INTERNAL_ERROR not in sent, "a handler raised"
         return sent
@@ -152,6 +171,31 @@ def websocket(data: bytes) -> None:
             json.loads(frame.data)
 
 
+def proxy_header(data: bytes) -> None:
+    """Read anything as PROXY headers, whole and in pieces; then send it to a service behind proxies."""
+    if not data:
+        return
+    depth, stream = data[0] % 4 + 1, data[1:]
+    outcomes = []
+    for pieces in (_pieces(data), [stream], [stream[:1], stream[1:]]):
+        reader = HeaderReader(depth)
+        rest: bytes | None = None
+        try:
+            for number, piece in enumerate(pieces):
+                rest = reader.feed(piece)
+                if rest is not None:
+                    rest += b"".join(pieces[number + 1 :])
+                    break
+        except ProxyHeaderError:
+            outcomes.append(None)
+        else:
+            assert rest is None or (len(rest) < len(stream) and stream.endswith(rest))
+            outcomes.append((reader.header, rest))
+    # A header that is too long may be noticed before the next one is seen to be malformed.
+    assert len(set(outcomes)) == 1 or len(stream) >= MAX_HEADER_BYTES, "a cut makes a difference"
+    _check_lines(_server().exchange("tcp", RawTransport, _pieces(data), header_count=depth))
+
+
 REQUESTS = (
     b'{"jsonrpc":"2.0","id":1,"method":"server.version","params":["x","1.4"]}\n',
     b'[{"id":1,"method":"server.ping"},{"id":2,"method":"blockchain.headers.subscribe"},3,{}]\n',
@@ -159,6 +203,16 @@ REQUESTS = (
     b'{"id":1,"method":"blockchain.scripthash.get_history","params":["' + b"ab" * 32 + b'"]}\n',
     b'{"id":1,"method":"blockchain.transaction.id_from_pos","params":{"height":1,"tx_pos":0}}\n',
     b'{"id":null,"method":"mempool.get_fee_histogram"}\n',
+)
+_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
+HEADERS = (
+    b"PROXY TCP4 192.0.2.1 203.0.113.9 5000 50002\r\n",
+    b"PROXY TCP6 fc00:dead:beef:4dad::1:29 ::1 65535 80\r\n",
+    b"PROXY UNKNOWN\r\n",
+    _SIGNATURE + b"\x20\x00\x00\x00",
+    _SIGNATURE + b"\x21\x11\x00\x14" + bytes(range(12)) + b"\x20\x00\x05\x01\x00\x00\x00\x00",
+    _SIGNATURE + b"\x21\x21\x00\x2b" + bytes(36) + b"\x03\x00\x04abcd",
+    _SIGNATURE + b"\x21\x31\x00\xd8" + bytes(216),
 )
 COMMANDS = (
     b'{"id":1,"method":"getinfo","params":[]}\n',
@@ -194,5 +248,16 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         yield "websocket", bytes([pieces]) + _frame(8, b"\x03\xe8")
         yield "websocket", bytes([pieces + 1]) + UPGRADE
 
+    for count, header in enumerate(HEADERS):
+        for depth in (0, 1):
+            for pieces in (b"", REQUESTS[0]):
+                yield "proxy_header", bytes([depth]) + header * (depth + 1) + pieces
+        yield "proxy_header", bytes([1]) + header + HEADERS[count - 1]
 
-TARGETS = {"first_bytes": first_bytes, "local_rpc": local_rpc, "websocket": websocket}
+
+TARGETS = {
+    "first_bytes": first_bytes,
+    "local_rpc": local_rpc,
+    "websocket": websocket,
+    "proxy_header": proxy_header,
+}

@@ -23,6 +23,8 @@ SV_VERSION = "0.0.27"
 SV_SHA256 = "a9aff6348db0c596234798e229cf1cf2fe87424c9610907dbd46aa3d49b1045e"
 # Debian's package, and the libraries that no other part of a small system needs.
 HAPROXY = ("haproxy", "liblua5.3-0", "libopentracing1", "libopentracing-c-wrapper0")
+# Debian's packages, with a library that a small system lacks.
+PROXIES = ("nginx", "libnginx-mod-stream", "stunnel4", "libwrap0", "tor")
 FETCH_SECS = 300
 
 
@@ -77,6 +79,16 @@ def bcoin():
 def bcash():
     """The words that start bcash's node, without options, or None."""
     return _npm_node("bcash")
+
+
+def proxies(path):
+    """Return a file of PROXIES, by its path in a system, and the variables that it needs, or None."""
+    for root in (Path("/"), CACHE / "proxies"):
+        if (root / path).exists():
+            libraries = sorted({str(file.parent) for file in root.glob("usr/lib/*/*.so*")})
+            environment = {"LD_LIBRARY_PATH": ":".join(libraries)} if root != Path("/") else {}
+            return str(root / path), environment
+    return None
 
 
 def _prometheus_program(name):
@@ -164,6 +176,11 @@ def fetch_haproxy():
     _fetch_debian("haproxy", *HAPROXY)
 
 
+def fetch_proxies():
+    """Unpack nginx, stunnel and Tor."""
+    _fetch_debian("proxies", *PROXIES)
+
+
 def fetch_prometheus():
     """Unpack Prometheus and promtool."""
     _fetch_debian("prometheus", "prometheus")
@@ -180,6 +197,7 @@ PARTS = {
     "bcoin": ("bcoin", bcoin, fetch_bcoin),
     "bcash": ("bcash", bcash, fetch_bcash),
     "haproxy": ("HAProxy", haproxy, fetch_haproxy),
+    "proxies": ("nginx, stunnel and Tor", lambda: proxies("usr/bin/tor"), fetch_proxies),
     "prometheus": ("Prometheus", prometheus, fetch_prometheus),
 }
 

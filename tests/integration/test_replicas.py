@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ import pytest
 
 from electrumx.cli.restore import make_parser
 from tests.conftest import REPOSITORY, require
+from tests.integration.client import ElectrumClient
 from tests.integration.howto import Shell, block, literal_blocks
 from tests.integration.nodes import Litecoind
 from tests.integration.replicas import (
@@ -105,6 +107,20 @@ class Cluster:
         self.replicas[name].kill()
         wait_until(lambda: self.balancer.status(name).startswith("DOWN"), what="loss", timeout=30)
 
+    def hang(self, name):
+        """A machine does not answer at all for a while."""
+        os.kill(self.replicas[name].child.pid, signal.SIGSTOP)
+        try:
+            wait_until(
+                lambda: self.balancer.status(name).startswith("DOWN"), what="loss", timeout=30
+            )
+            wait_until(
+                lambda: self.balancer.sessions(name) == 0, what="end of sessions", timeout=30
+            )
+        finally:
+            os.kill(self.replicas[name].child.pid, signal.SIGCONT)
+        self.balancer.wait_status(name, "UP")
+
     def return_(self, name):
         """It is there again."""
         self.replicas[name].launch().wait_ready()
@@ -175,7 +191,7 @@ async def tips_and_statuses(replica, wallets):
         return tip, await client.call_many(calls)
 
 
-async def live_through(cluster, world, wallets, *, block_secs, pause_secs):
+async def live_through(cluster, world, wallets, *, block_secs, pause_secs, hangs):
     """All that happens to the cluster, while wallets use it."""
     tasks = [asyncio.ensure_future(wallet.run()) for wallet in wallets]
     miner = asyncio.ensure_future(mine(world, block_secs))
@@ -186,6 +202,8 @@ async def live_through(cluster, world, wallets, *, block_secs, pause_secs):
         ("one is upgraded", cluster.upgrade, "e3"),
         ("the killed one is back", cluster.return_, "e1"),
     ]
+    if hangs:
+        events.append(("one hangs", cluster.hang, "e3"))
     try:
         wait_secs = 0.0
         while any(wallet.status is None for wallet in wallets):
@@ -236,7 +254,20 @@ def report(world, wallets):
     )
 
 
-async def scenario(folder, count, *, block_secs, pause_secs):
+async def assert_served_while_none_is_ready(cluster):
+    """Wallets get to servers that run, though the balancer finds none ready."""
+    for name in cluster.replicas:
+        cluster.balancer.set_state(name, "maint")
+    async with ElectrumClient.connect("tcp", cluster.balancer.ports["tcp"]) as client:
+        await client.hello()
+        tip = await client.call("blockchain.headers.subscribe")
+    assert tip["height"] == cluster.node.height()
+    stat = cluster.balancer.stat()
+    for name in cluster.replicas:
+        assert stat["servers_tcp", name]["status"].startswith("MAINT")
+
+
+async def scenario(folder, count, **how):
     """Run it, and check all."""
     with Litecoind(folder / "litecoind") as node:
         txid, value = fund(node, count)
@@ -246,9 +277,7 @@ async def scenario(folder, count, *, block_secs, pause_secs):
         world.tip = node.height()
         with Cluster(folder, node) as cluster:
             wallets = [Wallet(world, cluster.balancer, n, txid, value) for n in range(count)]
-            await live_through(
-                cluster, world, wallets, block_secs=block_secs, pause_secs=pause_secs
-            )
+            await live_through(cluster, world, wallets, **how)
             print(report(world, wallets))
             assert world.wrong == []
             assert [line for wallet in wallets for line in wallet.check()] == []
@@ -256,6 +285,7 @@ async def scenario(folder, count, *, block_secs, pause_secs):
             found = [await tips_and_statuses(replica, wallets) for replica in replicas]
             assert found[0][1] == [wallet.status for wallet in wallets]
             assert found[1:] == found[:-1]
+            await assert_served_while_none_is_ready(cluster)
             for replica in replicas:
                 assert "Traceback" not in replica.log()
     return world
@@ -264,7 +294,7 @@ async def scenario(folder, count, *, block_secs, pause_secs):
 @pytest.mark.daemon
 @pytest.mark.slow
 async def test_wallets_get_every_answer_while_servers_come_and_go(short_tmp):
-    world = await scenario(short_tmp, 30, block_secs=1.0, pause_secs=0.5)
+    world = await scenario(short_tmp, 30, block_secs=1.0, pause_secs=0.5, hangs=False)
     assert world.broadcasts > 60
     assert world.proofs > 60
 
@@ -272,7 +302,7 @@ async def test_wallets_get_every_answer_while_servers_come_and_go(short_tmp):
 @pytest.mark.daemon
 @pytest.mark.soak
 async def test_300_wallets_get_every_answer_while_servers_come_and_go(short_tmp):
-    world = await scenario(short_tmp, 300, block_secs=6.0, pause_secs=20.0)
+    world = await scenario(short_tmp, 300, block_secs=6.0, pause_secs=15.0, hangs=True)
     assert world.broadcasts > 3_000
 
 
