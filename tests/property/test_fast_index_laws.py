@@ -331,7 +331,7 @@ def test_coins_with_rules_of_their_own_are_indexed_in_pure_python():
 
 
 class KnownWorld:
-    """A chain that is followed, undone and begun again at random; what is flushed is in ``disk``."""
+    """A chain that is followed, undone and begun again at random; ``disk`` has the flushed rows."""
 
     def __init__(self, seed, *, ltor, duplicates):
         self.choose = random.Random(seed)
