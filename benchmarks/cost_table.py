@@ -32,6 +32,8 @@ HARD_LIMIT = 10_000
 AIM_SECS = 2.0
 HEADERS = 900_000
 MAX_SEND = 1_000_000
+#: longer requests are not measured alone
+SMALL_BYTES = 500
 TXID = "ab" * 32
 LARGE_TXID = "cd" * 32
 
@@ -184,6 +186,32 @@ class Table:
 
             self.measure(name, source, send, times=few)
 
+    def lone(self, name, make, open_, port):
+        """Measure a kind of request, each sent when the one before it was answered."""
+        source = self.source()
+        with open_(port, source) as sock:
+            sock.settimeout(60)
+
+            def send(count):
+                sock.sendall(make(count))
+                receive_lines(sock, 1)
+
+            self.measure(name, source, send)
+
+    def lone_websocket(self, name, port):
+        """Measure pings over WebSocket, each sent when the one before it was answered."""
+        source = self.source()
+        ping = line("server.ping").strip()
+        frame = bytes((0x81, 0x80 | len(ping), 0, 0, 0, 0)) + ping
+        with frames.connect_websocket(port, source) as sock:
+            sock.settimeout(60)
+
+            def send(_count):
+                sock.sendall(frame)
+                sock.recv(65_536)
+
+            self.measure(name, source, send)
+
     def connections(self, name, connect):
         """Measure connecting: ``connect(source)`` connects once, and leaves."""
         source = self.source()
@@ -222,6 +250,16 @@ def measure_all(server, secs, only):
         name: (lambda name=name, make=make: table.requests(name, make, tcp))
         for name, make in request_kinds(scripts()).items()
     }
+    for name, make in request_kinds(scripts()).items():
+        if len(make(0)) <= SMALL_BYTES:
+            for kind, open_ in (("tcp", frames.connect), ("ssl", frames.connect_tls)):
+                port = server.ports[kind]
+                measures[f"lone {kind}, {name}"] = (
+                    lambda name=f"lone {kind}, {name}", make=make, open_=open_, port=port: (
+                        table.lone(name, make, open_, port)
+                    )
+                )
+    measures["lone ws, ping"] = lambda: table.lone_websocket("lone ws, ping", ws)
     measures |= {
         "connect": lambda: table.connections("connect", lambda s: frames.come_and_go(tcp, s)),
         "connect to TLS, no byte": lambda: table.connections(

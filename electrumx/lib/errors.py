@@ -5,6 +5,7 @@ Errors are sorted by whose fault they are; each is defined beside the code that 
     ElectrumXError
      +-- OperatorError         the configuration or the machine: one line, exit status 1
      |    +-- EnvBase.Error       lib.env_base: an environment variable
+     |    +-- SettingsFileError   lib.settings_file: the settings file
      |    +-- ServiceError        server.env: SERVICES and REPORT_SERVICES
      |    +-- CoinError           lib.coins: unknown coin, bad daemon URL, wrong genesis block
      |    +-- StartupError        lib.server_base: run as root, or by a Python too old

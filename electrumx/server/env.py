@@ -206,12 +206,22 @@ class Env(EnvBase):
             "READY_DRAIN_SECS", 0, minimum=0, maximum=MAX_DRAIN_SECS
         )
 
+    def _padded_protocols(self) -> frozenset[str]:
+        """Return the raw protocols whose messages are padded: by default those that are encrypted."""
+        padded = {
+            "tcp": self.boolean("PAD_MESSAGES", False),
+            "ssl": self.boolean("PAD_MESSAGES", True),
+        }
+        return frozenset(protocol for protocol, is_padded in padded.items() if is_padded)
+
     def _read_cost_limits(self) -> None:
         #: New connections of one subnet; 0: no limit but that of costs.
         self.max_connects_per_minute: int = self.integer("MAX_CONNECTS_PER_MINUTE", 0, minimum=0)
         self.cost_soft_limit: int = self.integer("COST_SOFT_LIMIT", 1000, minimum=0)
         self.cost_hard_limit: int = self.integer("COST_HARD_LIMIT", 10000, minimum=0)
         self._check_cost_limits()
+        #: protocols of services whose messages are filled up
+        self.padded_protocols: frozenset[str] = self._padded_protocols()
         self.bw_unit_cost: int = self.integer("BANDWIDTH_UNIT_COST", 5000, minimum=1)  # bytes
         self.initial_concurrent: int = self.integer("INITIAL_CONCURRENT", 10, minimum=1)
         self.request_sleep: int = self.integer("REQUEST_SLEEP", 2500, minimum=0)  # milliseconds

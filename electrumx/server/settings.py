@@ -77,7 +77,7 @@ def _content(path: str) -> tuple[str, int]:
     """Return the text of the file, and its mode."""
     try:
         # A pipe without a writer would block.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise SettingsFileError("this is no regular file")

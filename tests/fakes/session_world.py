@@ -121,6 +121,7 @@ def fake_env(**settings):
         cost_soft_limit=1000,
         cost_hard_limit=10000,
         bw_unit_cost=5000,
+        padded_protocols=frozenset(),
         initial_concurrent=10,
         request_sleep=2500,
         request_timeout=30,

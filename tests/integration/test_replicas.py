@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ import pytest
 
 from electrumx.cli.restore import make_parser
 from tests.conftest import REPOSITORY, require
+from tests.integration.client import ElectrumClient
 from tests.integration.howto import Shell, block, literal_blocks
 from tests.integration.nodes import Litecoind
 from tests.integration.replicas import (
@@ -37,6 +39,7 @@ from tests.integration.test_verify_node import rpc, type_in
 #: until every wallet has what it waits for, after the last block
 END_SECS = 60
 SERVICES = ("tcp", "ssl", "ws", "wss", "rpc", "metrics")
+DROP_IN = CLUSTER / "electrumx@.service.d" / "instance.conf"
 BEHIND = ("tcp", "ssl", "wss")
 
 
@@ -104,6 +107,20 @@ class Cluster:
         """A machine is lost."""
         self.replicas[name].kill()
         wait_until(lambda: self.balancer.status(name).startswith("DOWN"), what="loss", timeout=30)
+
+    def hang(self, name):
+        """A machine does not answer at all for a while."""
+        os.kill(self.replicas[name].child.pid, signal.SIGSTOP)
+        try:
+            wait_until(
+                lambda: self.balancer.status(name).startswith("DOWN"), what="loss", timeout=30
+            )
+            wait_until(
+                lambda: self.balancer.sessions(name) == 0, what="end of sessions", timeout=30
+            )
+        finally:
+            os.kill(self.replicas[name].child.pid, signal.SIGCONT)
+        self.balancer.wait_status(name, "UP")
 
     def return_(self, name):
         """It is there again."""
@@ -175,7 +192,7 @@ async def tips_and_statuses(replica, wallets):
         return tip, await client.call_many(calls)
 
 
-async def live_through(cluster, world, wallets, *, block_secs, pause_secs):
+async def live_through(cluster, world, wallets, *, block_secs, pause_secs, hangs):
     """All that happens to the cluster, while wallets use it."""
     tasks = [asyncio.ensure_future(wallet.run()) for wallet in wallets]
     miner = asyncio.ensure_future(mine(world, block_secs))
@@ -186,6 +203,8 @@ async def live_through(cluster, world, wallets, *, block_secs, pause_secs):
         ("one is upgraded", cluster.upgrade, "e3"),
         ("the killed one is back", cluster.return_, "e1"),
     ]
+    if hangs:
+        events.append(("one hangs", cluster.hang, "e3"))
     try:
         wait_secs = 0.0
         while any(wallet.status is None for wallet in wallets):
@@ -236,7 +255,20 @@ def report(world, wallets):
     )
 
 
-async def scenario(folder, count, *, block_secs, pause_secs):
+async def assert_served_while_none_is_ready(cluster):
+    """Wallets get to servers that run, though the balancer finds none ready."""
+    for name in cluster.replicas:
+        cluster.balancer.set_state(name, "maint")
+    async with ElectrumClient.connect("tcp", cluster.balancer.ports["tcp"]) as client:
+        await client.hello()
+        tip = await client.call("blockchain.headers.subscribe")
+    assert tip["height"] == cluster.node.height()
+    stat = cluster.balancer.stat()
+    for name in cluster.replicas:
+        assert stat["servers_tcp", name]["status"].startswith("MAINT")
+
+
+async def scenario(folder, count, **how):
     """Run it, and check all."""
     with Litecoind(folder / "litecoind") as node:
         txid, value = fund(node, count)
@@ -245,10 +277,8 @@ async def scenario(folder, count, *, block_secs, pause_secs):
             world.learn_block(height)
         world.tip = node.height()
         with Cluster(folder, node) as cluster:
-            wallets = [Wallet(world, cluster.balancer, n, txid, value) for n in range(count)]
-            await live_through(
-                cluster, world, wallets, block_secs=block_secs, pause_secs=pause_secs
-            )
+            wallets = [Wallet(world, cluster.balancer, n, count, txid, value) for n in range(count)]
+            await live_through(cluster, world, wallets, **how)
             print(report(world, wallets))
             assert world.wrong == []
             assert [line for wallet in wallets for line in wallet.check()] == []
@@ -256,6 +286,7 @@ async def scenario(folder, count, *, block_secs, pause_secs):
             found = [await tips_and_statuses(replica, wallets) for replica in replicas]
             assert found[0][1] == [wallet.status for wallet in wallets]
             assert found[1:] == found[:-1]
+            await assert_served_while_none_is_ready(cluster)
             for replica in replicas:
                 assert "Traceback" not in replica.log()
     return world
@@ -264,7 +295,7 @@ async def scenario(folder, count, *, block_secs, pause_secs):
 @pytest.mark.daemon
 @pytest.mark.slow
 async def test_wallets_get_every_answer_while_servers_come_and_go(short_tmp):
-    world = await scenario(short_tmp, 30, block_secs=1.0, pause_secs=0.5)
+    world = await scenario(short_tmp, 30, block_secs=1.0, pause_secs=0.5, hangs=False)
     assert world.broadcasts > 60
     assert world.proofs > 60
 
@@ -272,14 +303,14 @@ async def test_wallets_get_every_answer_while_servers_come_and_go(short_tmp):
 @pytest.mark.daemon
 @pytest.mark.soak
 async def test_300_wallets_get_every_answer_while_servers_come_and_go(short_tmp):
-    world = await scenario(short_tmp, 300, block_secs=6.0, pause_secs=20.0)
+    world = await scenario(short_tmp, 300, block_secs=6.0, pause_secs=15.0, hangs=True)
     assert world.broadcasts > 3_000
 
 
 def test_a_wallet_notices_statuses_that_no_right_server_reports(tmp_path):
     world = World(node=None, heights={"aa": 5, "bb": 7}, tip=7)
     balancer = Balancer(tmp_path, {})
-    wallet = Wallet(world, balancer, 0, "aa", 1_000)
+    wallet = Wallet(world, balancer, 0, 1, "aa", 1_000)
     wallet.txids = ["aa", "bb"]
     first, both = status_of([("aa", 5)]), status_of([("aa", 5), ("bb", 7)])
     waiting = status_of([("aa", 5), ("bb", 0)])
@@ -335,11 +366,12 @@ def settings_of(*files):
 
 
 def test_each_server_of_a_machine_has_files_of_its_own():
-    drop_in = CLUSTER / "electrumx@.service.d" / "instance.conf"
-    unit = merged(CLUSTER.parent / "systemd" / "electrumx.service", drop_in)
-    settings = settings_of(CLUSTER / "common.conf", CLUSTER / "1.conf")
+    unit = merged(CLUSTER.parent / "systemd" / "electrumx.service", DROP_IN)
+    settings = settings_of(CLUSTER / "1.conf")
 
-    assert unit["EnvironmentFile"] == ["/etc/electrumx/common.conf", "/etc/electrumx/%i.conf"]
+    assert "EnvironmentFile" not in unit
+    (command,) = unit["ExecStart"]
+    assert command.endswith("/electrumx_server --config /etc/electrumx/%i.conf")
     for directory, setting in (("State", "DB_DIRECTORY"), ("Runtime", "SERVICES")):
         (name,) = unit[f"{directory}Directory"]
         place = {"State": "/var/lib", "Runtime": "rpc:///run"}[directory]
@@ -350,14 +382,14 @@ def test_each_server_of_a_machine_has_files_of_its_own():
 
 
 def test_the_settings_of_the_cluster_are_documented_and_valid():
-    settings = settings_of(CLUSTER / "common.conf", CLUSTER / "1.conf")
+    settings = settings_of(CLUSTER / "1.conf")
 
     assert set(settings) <= documented_variables()
     assert_settings_are_valid(settings)
 
 
 def test_the_balancer_and_the_settings_agree():
-    settings = settings_of(CLUSTER / "common.conf", CLUSTER / "1.conf")
+    settings = settings_of(CLUSTER / "1.conf")
     services = settings["SERVICES"].split(",")
     text = (CLUSTER / "haproxy.cfg").read_text()
 
@@ -402,23 +434,30 @@ def test_the_commands_of_the_manual_fit_the_files(tmp_path):
     put, reload, _enable = installed.partition("systemctl daemon-reload")
     assert reload
     (tmp_path / "etc" / "systemd" / "system").mkdir(parents=True)
+    # There may be no such group.
+    put = put.replace("-g electrumx ", "")
     Shell(tmp_path).run(re.sub(r" (?=/etc/)", f" {tmp_path}", put))
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert found == {
         "etc/systemd/system/electrumx@.service",
         "etc/systemd/system/electrumx@.service.d/instance.conf",
         "etc/systemd/system/electrumx.target",
-        "etc/electrumx/common.conf",
         "etc/electrumx/1.conf",
     }
 
 
 def test_systemd_accepts_the_template(tmp_path):
     require(shutil.which("systemd-analyze"), "systemd-analyze is not installed")
-    text = (CLUSTER.parent / "systemd" / "electrumx.service").read_text()
-    command = re.search(r"^ExecStart=(.*)$", text, re.MULTILINE)[1]
-    (tmp_path / "electrumx@.service").write_text(text.replace(command, sys.executable))
-    shutil.copytree(CLUSTER / "electrumx@.service.d", tmp_path / "electrumx@.service.d")
+    (tmp_path / "electrumx@.service.d").mkdir()
+    for source, target in (
+        (CLUSTER.parent / "systemd" / "electrumx.service", tmp_path / "electrumx@.service"),
+        (DROP_IN, tmp_path / "electrumx@.service.d" / DROP_IN.name),
+    ):
+        # The program is not installed here.
+        text = re.sub(
+            r"^(ExecStart=)\S+", rf"\g<1>{sys.executable}", source.read_text(), flags=re.M
+        )
+        target.write_text(text)
     shutil.copy(CLUSTER / "electrumx.target", tmp_path)
     (tmp_path / "electrumx@1.service").symlink_to("electrumx@.service")
     done = subprocess.run(

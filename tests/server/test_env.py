@@ -692,3 +692,13 @@ def test_what_is_no_zmq_address_is_refused(base, address):
     base.setenv("ZMQ_MEMPOOL_ADDRESS", address)
     with pytest.raises(Env.Error, match=r"ZMQ_MEMPOOL_ADDRESS value .* daemon's zmqpubrawtx or"):
         Env()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(None, {"ssl"}), ("", set()), (" ", set()), ("1", {"tcp", "ssl"}), ("yes", {"tcp", "ssl"})],
+)
+def test_messages_are_padded_where_they_are_encrypted_or_as_set(base, value, expected):
+    if value is not None:
+        base.setenv("PAD_MESSAGES", value)
+    assert expected == Env().padded_protocols

@@ -259,6 +259,10 @@ class SessionBase:
     def log_me(self, value: bool) -> None:
         self.receiver.log_me = value
 
+    def request_counts(self) -> dict[str, int]:
+        """Return how many requests of each method it has sent."""
+        return dict(sorted(self.methods.counts.items()))
+
     def unanswered_request_count(self) -> int:
         """Return how many requests were taken on and not yet answered."""
         return self.dispatcher.unanswered_request_count()

@@ -44,6 +44,7 @@ class _NewSettings:
         shared.drop_client = self._drop
         shared.table.groups.set_hard_limit(group_hard_limit(env))
         self._bans.set_trusted((*env.trusted_clients, *env.proxy_trusted))
+        self._bans.names_in_log = not env.anon_logs
         for session in list(shared.table.sessions):
             if session.limited:
                 session.set_limits(self._limits)

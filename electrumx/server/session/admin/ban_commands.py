@@ -59,7 +59,8 @@ class BanCommands:
         ``trusted`` are networks of the operator's, such as those of proxies.  ``names_in_log``:
         whether the log has addresses.
         """
-        self._names_in_log = names_in_log
+        #: whether the log has addresses
+        self.names_in_log = names_in_log
         self._bans = bans
         self._file = BanFile(folder, logger)
         self._admission = admission
@@ -159,7 +160,7 @@ class BanCommands:
         return []
 
     def _logged(self, lines: list[str]) -> list[str]:
-        if self._names_in_log:
+        if self.names_in_log:
             for line in lines:
                 self._logger.info(f"bans: {line}")
         else:

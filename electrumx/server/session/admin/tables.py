@@ -70,6 +70,7 @@ def session_details(session: TableSession) -> dict[str, Any]:
         "is_logged": bool(session.log_me),
         "pending requests": session.unanswered_request_count(),
         "protocol": session.protocol_version_string(),
+        "request counts": session.request_counts(),
         "request total": session.recv_count,
         "subs_sh": session.sub_count() - outpoints,
         "subs_txo": outpoints,

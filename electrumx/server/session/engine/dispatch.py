@@ -23,6 +23,7 @@ from electrumx.server.session.engine.jsonrpc import Notification, Request
 from electrumx.server.session.engine.method_registry import SessionMethods
 from electrumx.server.session.engine.owner import ENDED, DispatchOwner
 from electrumx.server.session.engine.params import ServerFault, printed
+from electrumx.server.session.engine.prices import LONE_WAIT_COST
 from electrumx.server.session.engine.request_stats import QUICK_SECS, MethodStats
 from electrumx.server.session.engine.send_queue import CLOSE_SECS, SendQueue
 from electrumx.server.storage.schema import DBReadError
@@ -333,6 +334,8 @@ class Dispatcher:
                     return
                 awaitable = _at_once(awaitable)
             pending.awaitable = awaitable
+        if self.running == 1:
+            account.bump_cost(LONE_WAIT_COST)
         if isinstance(awaitable, (EagerFuture, asyncio.Future)):
             # Waiting for one only needs no task.
             future: Any = awaitable

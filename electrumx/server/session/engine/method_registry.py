@@ -124,12 +124,14 @@ def _positional_range(func: Callable[..., Any]) -> range:
 class SessionMethods:
     """The handlers of one session, in the protocol version that it has negotiated."""
 
-    __slots__ = ("notifications", "objects", "stats", "table")
+    __slots__ = ("counts", "notifications", "objects", "stats", "table")
 
     def __init__(self, objects: tuple[object, ...], stats: RequestStats) -> None:
         """Take the handler objects; ``stats`` counts the requests of all sessions."""
         self.objects = objects
         self.stats = stats
+        #: requests of this session by method
+        self.counts: dict[str, int] = {}
         self.table: HandlerTable = {}
         self.notifications: HandlerTable = {}
 
@@ -169,10 +171,11 @@ class SessionMethods:
         """
         table = self.table if request.expects_reply else self.notifications
         entry = table.get(request.method)
+        name = INVALID_METHOD if entry is None else request.method
+        self.stats[name].started += 1
+        self.counts[name] = self.counts.get(name, 0) + 1
         if entry is None:
-            self.stats[INVALID_METHOD].started += 1
             return handler_invocation(None, request)()
-        self.stats[request.method].started += 1
         function, fewest, most, position = entry
         args = request.args
         if isinstance(args, list) and fewest <= len(args) <= most:

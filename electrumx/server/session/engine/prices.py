@@ -6,6 +6,12 @@ there: the caches of ``session.shared`` return the cost of a value with it.
 
 # Of a connection by itself.
 CONNECT_COST = 5.0
+# Of each read from the network, whether it completes messages or not: waking up, receiving and
+# sending take 30 µs.  Requests that come together share it.
+READ_COST = 0.2
+# Of a request that waits while no other of its session does: it has the way to a thread or to the
+# node and back, 100 µs and more, for itself.
+LONE_WAIT_COST = 0.6
 # Prices that do not depend on the size of the answer.
 COST_CACHED = 0.1
 COST_FAILED_TRY = 0.1

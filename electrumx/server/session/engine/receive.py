@@ -54,6 +54,7 @@ from electrumx.server.session.engine.jsonrpc import (
 )
 from electrumx.server.session.engine.method_registry import SessionMethods
 from electrumx.server.session.engine.owner import ENDED, ReceiveOwner
+from electrumx.server.session.engine.prices import READ_COST
 from electrumx.server.session.engine.request_stats import QUICK_SECS, MethodStats
 from electrumx.server.session.engine.send_queue import CLOSE_SECS, SendQueue
 
@@ -188,10 +189,10 @@ class Receiver:
     # -- called by the transport
 
     def received_bytes(self, count: int) -> None:
-        """Charge for bytes received."""
+        """Charge for bytes received in one read."""
         self.recv_size += count
         account = self._account
-        account.bump_cost(count * account.bw_cost_per_byte)
+        account.bump_cost(READ_COST + count * account.bw_cost_per_byte)
 
     def dropped_messages(self, count: int) -> None:
         """Note that so many messages were too long."""
@@ -386,7 +387,7 @@ class Receiver:
 
     # -- the fast path
 
-    def _answer_fast(self, message: bytes) -> MethodStats | None:  # noqa: C901, PLR0912  in one piece: each call costs
+    def _answer_fast(self, message: bytes) -> MethodStats | None:  # noqa: C901, PLR0912, PLR0915  in one piece: each call costs
         """Answer a message of the most frequent kind, and return where it is counted.
 
         Otherwise return None, and change nothing.
@@ -437,6 +438,7 @@ class Receiver:
             )
             return stats
         stats.started += 1
+        methods.counts[method] = methods.counts.get(method, 0) + 1
         try:
             result = handler[0](methods.objects[handler[3]], *params)
         except Exception as e:

@@ -122,6 +122,39 @@ class BlockChanges(NamedTuple):
         return cls(heights, spenders)
 
 
+class _SharedRead:
+    """A read that is in progress, and the charges of those that wait for it."""
+
+    __slots__ = ("_charges", "_spent", "task")
+
+    def __init__(self) -> None:
+        self._charges: list[Charge] = []
+        # The cost so far, which is charged to those that join
+        self._spent = 0.0
+        self.task: asyncio.Future[OnChain] | None = None
+
+    def charge(self, cost: float) -> None:
+        """Charge a cost of the read to each that waits."""
+        self._spent += cost
+        for charge in self._charges:
+            charge(cost)
+
+    async def wait(self, charge: Charge) -> OnChain:
+        """Return the result; the read is cancelled when nothing waits for it any more."""
+        task = self.task
+        assert task is not None
+        charge(self._spent)
+        self._charges.append(charge)
+        try:
+            return await asyncio.shield(task)
+        finally:
+            self._charges.remove(charge)
+            if not self._charges and not task.done():
+                # To be joined by none
+                self.task = None
+                task.cancel()
+
+
 class OutpointStatuses:
     """The statuses of outpoints, from database, node and mempool."""
 
@@ -141,6 +174,8 @@ class OutpointStatuses:
         self._generation = 0
         # Whether the tip has changed, and the changes of its blocks are not applied yet
         self._held = False
+        # Reads in progress, by outpoint and tip
+        self._reads: dict[tuple[Outpoint, int], _SharedRead] = {}
 
     def __bool__(self) -> bool:
         """Return whether anything is cached."""
@@ -243,14 +278,29 @@ class OutpointStatuses:
     async def read(self, outpoint: Outpoint, charge: Charge) -> OnChain:
         """Return the confirmed part of a status.
 
+        Concurrent reads of one outpoint are single-flight; each is charged for all of it.
         Raises TipChangedError if database and node disagree, DaemonError, and RPCError if too much
         would have to be searched.
         """
-        generation = self._generation
         on_chain = self.cached(outpoint)
-        if on_chain is None:
-            on_chain = await self._read(outpoint, charge)
-            self._put(outpoint, on_chain, generation)
+        if on_chain is not None:
+            return on_chain
+        key = outpoint, self._generation
+        shared = self._reads.get(key)
+        if shared is None or shared.task is None:
+            shared = self._reads[key] = _SharedRead()
+            shared.task = asyncio.ensure_future(self._read_shared(key, shared))
+        return await shared.wait(charge)
+
+    async def _read_shared(self, key: tuple[Outpoint, int], shared: "_SharedRead") -> OnChain:
+        """Read and cache the confirmed part of a status for all that wait for it."""
+        outpoint, generation = key
+        try:
+            on_chain = await self._read(outpoint, shared.charge)
+        finally:
+            if self._reads.get(key) is shared:
+                del self._reads[key]
+        self._put(outpoint, on_chain, generation)
         return on_chain
 
     async def answer(self, outpoint: Outpoint, charge: Charge) -> Status:

@@ -108,6 +108,9 @@ class TableSession(Subscriber, Protocol):
     def outpoint_count(self) -> int:
         """Return the number of subscriptions to outpoints, which are among them."""
 
+    def request_counts(self) -> dict[str, int]:
+        """Return the number of requests that were processed, by method."""
+
     def unanswered_request_count(self) -> int:
         """Return the number of requests in progress."""
 

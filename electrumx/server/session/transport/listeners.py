@@ -288,6 +288,7 @@ class Listeners:
             turns=self._turns,
             byte_cost=1 / env.bw_unit_cost,
             tls_context=self._tls(env, protocol),
+            is_padded=protocol in env.padded_protocols,
             header_count=trust.header_count(service),
             is_trusted=trust.is_trusted_service(service),
             origins=env.ws_origins,

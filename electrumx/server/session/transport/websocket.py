@@ -44,6 +44,8 @@ STEP_SECS = 0.000_5
 MAX_UPGRADE_BYTES = 65_536
 # A frame that is not a whole message: ping, pong, or a fragment.
 FRAME_COST = 0.05
+# A message, in addition to the request in it: the library's frames.
+MESSAGE_COST = 0.2
 # A client that was silent for a whole period is sent a ping, which also keeps proxies from ending
 # the connection; one that does not answer for another period is gone.
 PING_SECS = 20.0
@@ -247,6 +249,7 @@ class WebSocketTransport(StreamConnection):
                 elif not self._is_text or message.isascii() or self._is_utf8(protocol, message):
                     messages.append(message)
         if messages and self.session is not None:
+            self.session.bump_cost(len(messages) * MESSAGE_COST)
             self.session.receive(messages)
         return others
 

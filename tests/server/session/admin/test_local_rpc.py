@@ -75,6 +75,7 @@ async def test_a_session_is_inspected(world, admin):
         "is_logged": False,
         "pending requests": 0,
         "protocol": "1.4.2",
+        "request counts": {"blockchain.scripthash.subscribe": 1, "server.version": 1},
         "request total": 2,
         "subs_sh": 1,
         "subs_txo": 0,
@@ -109,8 +110,8 @@ async def test_sessions_are_listed_oldest_first(world, admin):
     assert number == rows[1][0]
     assert 15 == len(rows[1])
     assert rows[1][2].startswith("127.0.0.1:")
-    # Half a unit for the request, five for coming, a little for bytes
-    assert 5.5 < rows[1][5] < 5.6
+    # Half a unit for the request, 0.2 for its way, five for coming, a little for bytes
+    assert 5.7 < rows[1][5] < 5.8
     assert [0, 0, 0, 0, 1] == rows[1][6:11]
 
 

@@ -10,6 +10,7 @@ import pytest
 from electrumx.server.session import ElectrumX
 from electrumx.server.session.admin.tables import session_rows
 from electrumx.server.session.engine import dispatch, receive, session_groups
+from electrumx.server.session.engine.prices import LONE_WAIT_COST, READ_COST
 from electrumx.server.session.engine.send_queue import SendQueue
 from electrumx.server.session.methods import scripthash
 from tests.fakes.session_world import (
@@ -33,11 +34,12 @@ def request(number, method="server.ping", params=()):
     ).encode()
 
 
-async def charged(world, client, method, *params, is_error=False):
-    """Return the cost of one request to its session."""
+async def charged(world, client, method, *params, is_error=False, waits=False):
+    """Return the cost of one request to its session, without that of its way."""
     before = world.session().cost
     await (client.error if is_error else client.request)(method, *params)
-    return world.session().cost - before
+    way = READ_COST + (LONE_WAIT_COST if waits else 0)
+    return world.session().cost - before - way
 
 
 # -- what is charged
@@ -51,7 +53,7 @@ async def test_what_was_read_before_costs_less():
         client = await world.connect()
         subscribe = 0.1 + 0.00002 * 67 * 1000
         assert pytest.approx(0.2 + 1.0 + subscribe, abs=1e-4) == await charged(
-            world, client, "blockchain.scripthash.subscribe", SH
+            world, client, "blockchain.scripthash.subscribe", SH, waits=True
         )
         assert pytest.approx(0.1 + subscribe, abs=1e-4) == await charged(
             world, client, "blockchain.scripthash.subscribe", SH
@@ -68,13 +70,15 @@ async def test_what_was_read_before_costs_less():
         merkle = ("blockchain.transaction.get_merkle", make_tx_hash(5, 7)[::-1].hex(), 5)
         # All 300 hashes are read and hashed, then neither.
         assert pytest.approx(0.25 + 0.03 + 300 / 2500, abs=1e-4) == await charged(
-            world, client, *merkle
+            world, client, *merkle, waits=True
         )
         assert pytest.approx(0.1 + 10 * math.sqrt(300) / 2500, abs=1e-4) == await charged(
-            world, client, *merkle
+            world, client, *merkle, waits=True
         )
         # Asked of the node once
-        assert pytest.approx(2.1) == await charged(world, client, "blockchain.estimatefee", 5)
+        assert pytest.approx(2.1) == await charged(
+            world, client, "blockchain.estimatefee", 5, waits=True
+        )
         assert pytest.approx(0.1) == await charged(world, client, "blockchain.estimatefee", 5)
 
 
@@ -83,7 +87,7 @@ async def test_a_header_proof_costs_the_hashes_it_takes(monkeypatch):
         monkeypatch.setattr(world.db, "header_proof_hashes", lambda *args: 5_000, raising=True)
         client = await world.connect()
         assert pytest.approx(1.25 + 5_000 / 150, abs=1e-4) == await charged(
-            world, client, "blockchain.block.header", 3, 5
+            world, client, "blockchain.block.header", 3, 5, waits=True
         )
 
 
@@ -96,7 +100,7 @@ async def test_bytes_cost_in_both_directions():
         # The terminator of a message sent is not charged.
         size = len(message) + 1 + len(reply) - 1
         await until(lambda: world.session().send_count == 1)
-        assert pytest.approx(5.0 + 0.1 + size / 10, abs=0.01) == world.session().cost
+        assert pytest.approx(5.0 + 0.1 + READ_COST + size / 10, abs=0.01) == world.session().cost
 
 
 @pytest.mark.parametrize(
@@ -119,7 +123,7 @@ async def test_errors_cost_a_hundred_and_junk_eleven_times_that(message, cost):
         client = await world.connect()
         await client.send(message)
         await until(lambda: world.session().cost > 50)
-        assert pytest.approx(5.0 + cost, abs=0.01) == world.session().cost
+        assert pytest.approx(5.0 + READ_COST + cost, abs=0.01) == world.session().cost
 
 
 async def test_a_history_too_large_costs_the_reading_of_it():
@@ -131,7 +135,21 @@ async def test_a_history_too_large_costs_the_reading_of_it():
             "history too large" in (await client.error("blockchain.scripthash.get_history", SH))[1]
         )
         await until(lambda: world.session().cost > 50)
-        assert pytest.approx(5 + 100 + 0.2 + 0.001 * limit, abs=0.01) == world.session().cost
+        way = READ_COST + LONE_WAIT_COST
+        expected = 5 + way + 100 + 0.2 + 0.001 * limit
+        assert pytest.approx(expected, abs=0.01) == world.session().cost
+
+
+async def test_requests_that_come_together_share_the_cost_of_their_way():
+    async with session_world(bw_unit_cost=FREE_BYTES, cost_hard_limit=0) as world:
+        client = await world.connect()
+        await client.request("server.ping")
+        before = world.session().cost
+        lines = [request(n, "blockchain.scripthash.get_balance", [f"{n:064x}"]) for n in range(5)]
+        await client.send(b"\n".join(lines))
+        await until(lambda: world.session().send_count == 6)
+        cost = world.session().cost - before
+        assert pytest.approx(5 * 1.0 + READ_COST + LONE_WAIT_COST, abs=1e-4) == cost
 
 
 # -- decay and throttling
