@@ -114,6 +114,7 @@ def fake_env(**settings):
         max_sessions=1000,
         max_sessions_per_subnet=100,
         max_sessions_per_address=100,
+        max_connects_per_minute=0,
         session_timeout=600,
         session_group_by_subnet_ipv4=24,
         session_group_by_subnet_ipv6=48,
