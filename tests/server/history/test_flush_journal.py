@@ -1,5 +1,6 @@
 """Orphaned rows are found by the scripts of the interrupted flush, without reading all history."""
 
+import errno
 import random
 
 import pytest
@@ -268,4 +269,40 @@ def test_a_stop_between_the_batches_of_a_deletion_is_harmless(
     assert writes > 2
     assert world.rows() == expected
     assert count == world.seen == (seen + 3 if raised else seen)
+    world.history.close_db()
+
+
+@pytest.mark.parametrize("whole_before", [True, False])
+@pytest.mark.parametrize("written", [0, 3, 40])
+def test_a_full_disk_while_scripts_are_noted_costs_only_the_flush(
+    tmp_path, engine, monkeypatch, whole_before, written
+):
+    choose = random.Random(written)
+    world = World(tmp_path, engine)
+    world.open()
+    world.flush(choose, whole=True)
+    expected = world.rows()
+    world.flush(choose, whole=whole_before)
+    if whole_before:
+        expected = world.rows()
+    rows = world.rows()
+    write = FlushJournal.write
+
+    def full(self, flush_id, hashXs, *, is_first):
+        path = tmp_path / "hist_flushes"
+        before, end = path.read_bytes(), self._end
+        write(self, flush_id, hashXs, is_first=is_first)
+        start = 0 if is_first else end
+        now = path.read_bytes()
+        path.write_bytes(now[: start + written] + before[start + written :])
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FlushJournal, "write", full)
+        with pytest.raises(OSError, match="full"):
+            world.flush(choose, whole=False)
+    assert world.rows() == rows
+    world.history.close_db()
+    assert world.open() == world.seen
+    assert world.rows() == expected
     world.history.close_db()
