@@ -83,7 +83,11 @@ NOT_TYPED = {
     "docker build": "there is no container engine; test_deployment tries what the file says",
     "apt-get install": "it would install packages on this machine",
     "stream {": "the configuration of another program",
+    "frontend electrum": "the configuration of another program",
     "HiddenServiceDir": "the configuration of another program",
+    "HiddenServicePort": "the configuration of another program",
+    "export SERVICES=tcp://127.0.0.1:50011": "it belongs to that configuration; test_proxies has such",
+    "seconds =": "a formula",
     "REPORT_SERVICES=tcp": "it belongs to an onion address that does not exist",
 }
 # Lines of the log that appear only after errors, or after half a minute, and their tests.
