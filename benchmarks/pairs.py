@@ -319,7 +319,8 @@ def main():
     comparison = Comparison(checkouts, chain, folder, cpu=args.cpu)
     if args.cpu is not None:
         os.sched_setaffinity(0, os.sched_getaffinity(0) - {args.cpu})
-    with NodeProcess(chain, folder) as node:
+    with NodeProcess(chain, folder) as node, contextlib.suppress(KeyboardInterrupt):
+        # Interrupted, it shows the rounds so far.
         comparison.run(node, args.rounds, chosen)
     print("\n".join(table(comparison.rounds, checkouts)))
     shutil.rmtree(folder, ignore_errors=True)

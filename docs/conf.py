@@ -22,6 +22,7 @@ man_pages = [
     ("electrumx_server", "electrumx_server", "Electrum protocol server", author, 1),
     ("rpc-interface", "electrumx_rpc", "send a command to a running Electrum server", author, 1),
     ("electrumx_verify", "electrumx_verify", "audit the database of an Electrum server", author, 1),
+    ("electrumx_restore", "electrumx_restore", "make a database of a snapshot", author, 1),
     (
         "electrumx_compact_history",
         "electrumx_compact_history",

@@ -215,6 +215,8 @@ class Env(EnvBase):
         return frozenset(protocol for protocol, is_padded in padded.items() if is_padded)
 
     def _read_cost_limits(self) -> None:
+        #: New connections of one subnet; 0: no limit but that of costs.
+        self.max_connects_per_minute: int = self.integer("MAX_CONNECTS_PER_MINUTE", 0, minimum=0)
         self.cost_soft_limit: int = self.integer("COST_SOFT_LIMIT", 1000, minimum=0)
         self.cost_hard_limit: int = self.integer("COST_HARD_LIMIT", 10000, minimum=0)
         self._check_cost_limits()

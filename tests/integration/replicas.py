@@ -33,7 +33,8 @@ PORTS = {"4224": "metrics", "50001": "tcp", "50002": "ssl", "50004": "wss"}
 FEE = 1_000
 #: how long a notification may take while the machine is busy
 NOTIFY_SECS = 25
-PING_SECS = 0.25
+#: between two pings of a wallet, for each wallet: more would keep the test's own process busy
+PING_SECS = 0.008
 
 
 def balancer_text(servers, binds, admin):
@@ -209,11 +210,12 @@ def status_of(history):
 class Wallet:
     """Sends its coin to itself, and checks every answer."""
 
-    def __init__(self, world, balancer, number, txid, value):
+    def __init__(self, world, balancer, number, count, txid, value):
         self.world, self.number = world, number
         self.service = "ssl" if number % 4 == 3 else "tcp"
         self.port = balancer.ports[self.service]
         self.source = f"127.{10 + number // 200}.{number % 200 + 1}.1"
+        self.ping_secs = PING_SECS * count
         self.redeem = redeem_script(number + 1)
         self.script = p2sh(self.redeem)
         self.scripthash = scripthash_of(self.script)
@@ -333,7 +335,8 @@ class Wallet:
             if self.raw or (self.is_right() and not self.world.ending):
                 await self._send(client)
             try:
-                method, params = await asyncio.wait_for(client.notifications.get(), PING_SECS)
+                got = client.notifications.get()
+                method, params = await asyncio.wait_for(got, self.ping_secs)
             except asyncio.TimeoutError:
                 await self._ask(client, "server.ping")
                 self._check_in_time()

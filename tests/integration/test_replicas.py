@@ -39,6 +39,7 @@ from tests.integration.test_verify_node import rpc, type_in
 #: until every wallet has what it waits for, after the last block
 END_SECS = 60
 SERVICES = ("tcp", "ssl", "ws", "wss", "rpc", "metrics")
+DROP_IN = CLUSTER / "electrumx@.service.d" / "instance.conf"
 BEHIND = ("tcp", "ssl", "wss")
 
 
@@ -276,7 +277,7 @@ async def scenario(folder, count, **how):
             world.learn_block(height)
         world.tip = node.height()
         with Cluster(folder, node) as cluster:
-            wallets = [Wallet(world, cluster.balancer, n, txid, value) for n in range(count)]
+            wallets = [Wallet(world, cluster.balancer, n, count, txid, value) for n in range(count)]
             await live_through(cluster, world, wallets, **how)
             print(report(world, wallets))
             assert world.wrong == []
@@ -309,7 +310,7 @@ async def test_300_wallets_get_every_answer_while_servers_come_and_go(short_tmp)
 def test_a_wallet_notices_statuses_that_no_right_server_reports(tmp_path):
     world = World(node=None, heights={"aa": 5, "bb": 7}, tip=7)
     balancer = Balancer(tmp_path, {})
-    wallet = Wallet(world, balancer, 0, "aa", 1_000)
+    wallet = Wallet(world, balancer, 0, 1, "aa", 1_000)
     wallet.txids = ["aa", "bb"]
     first, both = status_of([("aa", 5)]), status_of([("aa", 5), ("bb", 7)])
     waiting = status_of([("aa", 5), ("bb", 0)])
@@ -365,11 +366,12 @@ def settings_of(*files):
 
 
 def test_each_server_of_a_machine_has_files_of_its_own():
-    drop_in = CLUSTER / "electrumx@.service.d" / "instance.conf"
-    unit = merged(CLUSTER.parent / "systemd" / "electrumx.service", drop_in)
-    settings = settings_of(CLUSTER / "common.conf", CLUSTER / "1.conf")
+    unit = merged(CLUSTER.parent / "systemd" / "electrumx.service", DROP_IN)
+    settings = settings_of(CLUSTER / "1.conf")
 
-    assert unit["EnvironmentFile"] == ["/etc/electrumx/common.conf", "/etc/electrumx/%i.conf"]
+    assert "EnvironmentFile" not in unit
+    (command,) = unit["ExecStart"]
+    assert command.endswith("/electrumx_server --config /etc/electrumx/%i.conf")
     for directory, setting in (("State", "DB_DIRECTORY"), ("Runtime", "SERVICES")):
         (name,) = unit[f"{directory}Directory"]
         place = {"State": "/var/lib", "Runtime": "rpc:///run"}[directory]
@@ -380,14 +382,14 @@ def test_each_server_of_a_machine_has_files_of_its_own():
 
 
 def test_the_settings_of_the_cluster_are_documented_and_valid():
-    settings = settings_of(CLUSTER / "common.conf", CLUSTER / "1.conf")
+    settings = settings_of(CLUSTER / "1.conf")
 
     assert set(settings) <= documented_variables()
     assert_settings_are_valid(settings)
 
 
 def test_the_balancer_and_the_settings_agree():
-    settings = settings_of(CLUSTER / "common.conf", CLUSTER / "1.conf")
+    settings = settings_of(CLUSTER / "1.conf")
     services = settings["SERVICES"].split(",")
     text = (CLUSTER / "haproxy.cfg").read_text()
 
@@ -432,23 +434,30 @@ def test_the_commands_of_the_manual_fit_the_files(tmp_path):
     put, reload, _enable = installed.partition("systemctl daemon-reload")
     assert reload
     (tmp_path / "etc" / "systemd" / "system").mkdir(parents=True)
+    # There may be no such group.
+    put = put.replace("-g electrumx ", "")
     Shell(tmp_path).run(re.sub(r" (?=/etc/)", f" {tmp_path}", put))
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert found == {
         "etc/systemd/system/electrumx@.service",
         "etc/systemd/system/electrumx@.service.d/instance.conf",
         "etc/systemd/system/electrumx.target",
-        "etc/electrumx/common.conf",
         "etc/electrumx/1.conf",
     }
 
 
 def test_systemd_accepts_the_template(tmp_path):
     require(shutil.which("systemd-analyze"), "systemd-analyze is not installed")
-    text = (CLUSTER.parent / "systemd" / "electrumx.service").read_text()
-    command = re.search(r"^ExecStart=(.*)$", text, re.MULTILINE)[1]
-    (tmp_path / "electrumx@.service").write_text(text.replace(command, sys.executable))
-    shutil.copytree(CLUSTER / "electrumx@.service.d", tmp_path / "electrumx@.service.d")
+    (tmp_path / "electrumx@.service.d").mkdir()
+    for source, target in (
+        (CLUSTER.parent / "systemd" / "electrumx.service", tmp_path / "electrumx@.service"),
+        (DROP_IN, tmp_path / "electrumx@.service.d" / DROP_IN.name),
+    ):
+        # The program is not installed here.
+        text = re.sub(
+            r"^(ExecStart=)\S+", rf"\g<1>{sys.executable}", source.read_text(), flags=re.M
+        )
+        target.write_text(text)
     shutil.copy(CLUSTER / "electrumx.target", tmp_path)
     (tmp_path / "electrumx@1.service").symlink_to("electrumx@.service")
     done = subprocess.run(

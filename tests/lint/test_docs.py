@@ -362,14 +362,14 @@ def test_the_man_pages_build_without_a_warning(tmp_path):
     )
 
     assert (done.returncode, done.stderr) == (0, "")
-    programs = {make_parser().prog for make_parser in PARSERS} - {"electrumx_restore"}
+    programs = {make_parser().prog for make_parser in PARSERS}
     built = {path.name for path in (tmp_path / "man").iterdir()}
     assert built == {f"{program}.1" for program in programs} | {"electrumx.conf.5"}
 
 
 @pytest.mark.parametrize(
     "make_parser",
-    [make for make in PARSERS if make().prog != "electrumx_restore"],
+    PARSERS,
     ids=lambda make_parser: make_parser.__module__,
 )
 def test_the_options_of_the_programs_are_documented(make_parser):

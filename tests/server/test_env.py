@@ -89,6 +89,7 @@ INTEGERS = [
     ("MAX_SESSIONS", "max_sessions", 1000, 0, None),
     ("MAX_SESSIONS_PER_SUBNET", "max_sessions_per_subnet", 100, 1, None),
     ("MAX_SESSIONS_PER_ADDRESS", "max_sessions_per_address", 100, 1, None),
+    ("MAX_CONNECTS_PER_MINUTE", "max_connects_per_minute", 0, 0, None),
     ("PROXY_DEPTH", "proxy_depth", 1, 1, 4),
     ("COST_SOFT_LIMIT", "cost_soft_limit", 1000, 0, None),
     ("COST_HARD_LIMIT", "cost_hard_limit", 10000, 0, None),

@@ -267,7 +267,8 @@ async def test_a_restore_that_is_cancelled_at_random_continues_with_the_rest(
     total = write_snapshot(tmp_path / "snapshot", sizes=sizes).total_bytes
     rng = random.Random(5)
     received = 0
-    async with FileServer(tmp_path / "snapshot", chunk=1 << 14) as server:
+    # Slowly, so that no write has more than a small part of it.
+    async with FileServer(tmp_path / "snapshot", chunk=1 << 13, pause=0.002) as server:
         for _ in range(10):
             async with HttpSource(server.url, 4) as source:
                 one = Restore(source, target, LOGGER, LIMITS)
@@ -281,6 +282,7 @@ async def test_a_restore_that_is_cancelled_at_random_continues_with_the_rest(
             assert task.cancelled()
             assert not target.exists()
             received += one.progress.received_bytes
+        server.pause = 0
         async with HttpSource(server.url, 4) as source:
             one = Restore(source, target, LOGGER, LIMITS)
             await one.run({})

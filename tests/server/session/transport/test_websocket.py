@@ -150,10 +150,10 @@ def control_frames(data):
 
 
 def outcome_of(pieces, max_recv, *, with_library_alone):
-    """Return what a session and a client see of a connection.
+    """Return the messages of a session, and the control frames and the end that its client sees.
 
-    But for replies: of messages in front of an error the library alone answers those only that came in
-    an earlier slice.
+    Replies are left out: the library alone drops those to messages that precede an error in the same
+    slice.
     """
 
     async def run():

@@ -1,0 +1,240 @@
+#!/usr/bin/env python3
+"""Measures subscriptions to outpoints: a block that spends many of them, and cold look-ups.
+
+    python -m benchmarks.outpoints block [--sessions 1000] [--each 10]
+    python -m benchmarks.outpoints cold [--distances 10 1000 100000] [--index]
+
+``block``: sessions subscribe to outpoints, each to others, and a block spends all of them.  Prints how
+long after the node had the block the first and the last notification came, how long another client
+waited for pings in the meantime, and the server's CPU.
+
+``cold``: an output is spent so many entries of its script's history later.  Prints the CPU of one
+``get_status`` that is not cached, how long it took, whether it was answered before it timed out, and the
+calls of the node.  With
+``--index`` the node has an index of spenders.  The server runs over a fake node without limits.
+"""
+
+import argparse
+import asyncio
+import collections
+import sys
+import time
+
+from benchmarks.audience import raise_file_limit
+from benchmarks.load import print_figures
+from benchmarks.measuring import cpu_secs
+from benchmarks.pressure import percentile
+from benchmarks.sessions import Client, line
+from electrumx.lib.hash import double_sha256
+from electrumx.lib.tx.bitcoin import Tx, TxInput, TxOutput
+from tests.fakes.node_thread import NodeThread
+from tests.fakes.small_chains import (
+    MINUS_1,
+    add_block,
+    coinbase,
+    fan_block,
+    fan_spends,
+    script_of,
+    small_chain,
+)
+from tests.integration.server import ServerProcess
+
+SETTINGS = {
+    "COST_SOFT_LIMIT": "0",
+    "COST_HARD_LIMIT": "0",
+    "LOG_LEVEL": "warning",
+    "MAX_SESSIONS": "5000",
+    "MAX_SESSIONS_PER_SUBNET": "5000",
+    "PROTOCOL_MAX": "1.7",
+    "EVENT_LOOP_POLICY": "uvloop",
+}
+HELLO = line(0, "server.version", "bench", "1.7")
+SUBSCRIBE, STATUS = "blockchain.outpoint.subscribe", "blockchain.outpoint.get_status"
+PER_BLOCK = 2_000
+WAIT_SECS = 60
+
+
+class Subscriber(Client):
+    """Counts replies, and notes when notifications come."""
+
+    def __init__(self):
+        super().__init__()
+        self.told = []
+        self.errors = 0
+
+    def data_received(self, data):
+        notifications = data.count(b'"method"')
+        self.errors += data.count(b'"error"')
+        self.told += [time.perf_counter()] * notifications
+        self.wanted -= data.count(b"\n") - notifications
+        if self.wanted <= 0:
+            self.done.set()
+
+
+async def connect(port):
+    """A session that has negotiated protocol 1.7."""
+    loop = asyncio.get_running_loop()
+    _transport, client = await loop.create_connection(Subscriber, "127.0.0.1", port)
+    await client.ask([HELLO])
+    return client
+
+
+async def ping_until(client, end, waits):
+    """Ping again and again, and note how long each takes."""
+    while not end.is_set():
+        start = time.perf_counter()
+        await client.ask([line(1, "server.ping")])
+        waits.append(time.perf_counter() - start)
+        await asyncio.sleep(0.002)
+
+
+def measure_block(folder, *, sessions, each):
+    """Figures of a block that spends an outpoint of each subscription."""
+    maker, tip = small_chain(110)
+    tip, fan = fan_block(maker, tip, sessions * each)
+    txid = double_sha256(fan.serialize())[::-1].hex()
+    before = maker.chain(tip)
+    tip = add_block(maker, tip, [coinbase(maker, script_of(0)), *fan_spends(fan, sig_size=20)])
+    last = maker.chain(tip)[-1]
+
+    async def run(node, server):
+        port, pid = server.ports["tcp"], server.child.pid
+        clients = []
+        for number in range(sessions):
+            client = await connect(port)
+            lines = [
+                line(n, SUBSCRIBE, txid, n, "") for n in range(number * each, (number + 1) * each)
+            ]
+            await client.ask(lines)
+            clients.append(client)
+        other, waits, end = await connect(port), [], asyncio.Event()
+        pings = asyncio.create_task(ping_until(other, end, waits))
+        await asyncio.sleep(2)
+        quiet, waits[:] = list(waits), []
+        cpu, start = cpu_secs(pid), time.perf_counter()
+        await asyncio.to_thread(node.do, lambda fake: fake.append(last))
+        deadline = start + WAIT_SECS
+        count = sessions * each
+        while (  # noqa: ASYNC110  many clients, none of which knows of the others
+            sum(len(client.told) for client in clients) < count and time.perf_counter() < deadline
+        ):
+            await asyncio.sleep(0.01)
+        cpu = cpu_secs(pid) - cpu
+        end.set()
+        await pings
+        times = sorted(at - start for client in clients for at in client.told)
+        for client in [*clients, other]:
+            client.transport.abort()
+        return {
+            "notifications": len(times),
+            "first ms": round(times[0] * 1e3, 1),
+            "last ms": round(times[-1] * 1e3, 1),
+            "first to last ms": round((times[-1] - times[0]) * 1e3, 1),
+            "ping p99 ms before": round(percentile(quiet, 0.99) * 1e3, 1),
+            "ping p99 ms": round(percentile(waits, 0.99) * 1e3, 1),
+            "longest ping ms": round(max(waits) * 1e3, 1),
+            "CPU s": round(cpu, 2),
+        }
+
+    with NodeThread(before) as node:
+        node.do(lambda fake: setattr(fake, "waits_for_blocks", True))
+        server = ServerProcess(folder, node.env, protocols=("tcp", "rpc"), **SETTINGS)
+        with server:
+            return asyncio.run(run(node, server))
+
+
+def history_chain(distance):
+    """A chain in which an output is spent ``distance`` entries of its script's history later.
+
+    Return the blocks, and the txid of the output.
+    """
+    script = script_of(77)
+    maker, tip = small_chain(110)
+    fund = coinbase(maker, script)
+    tip = add_block(maker, tip, [fund])
+    tip, fan = fan_block(maker, tip, max(1, distance - 1))
+    fan_hash = double_sha256(fan.serialize())
+    txs = [
+        Tx(2, [TxInput(fan_hash, index, b"", MINUS_1)], [TxOutput(txout.value, script)], 0)
+        for index, txout in enumerate(fan.outputs)
+    ]
+    for start in range(0, len(txs), PER_BLOCK):
+        part = txs[start : start + PER_BLOCK]
+        tip = add_block(maker, tip, [coinbase(maker, script_of(0)), *part])
+    fund_hash = double_sha256(fund.serialize())
+    spend = Tx(
+        2,
+        [TxInput(fund_hash, 0, b"", MINUS_1)],
+        [TxOutput(fund.outputs[0].value, script_of(78))],
+        0,
+    )
+    tip = add_block(maker, tip, [coinbase(maker, script_of(0)), spend])
+    return maker.chain(tip), fund_hash[::-1].hex()
+
+
+def measure_cold(folder, *, distances, index):
+    """Figures of one cold look-up for each distance."""
+    figures = {}
+    for distance in distances:
+        blocks, txid = history_chain(distance)
+        with NodeThread(blocks) as node:
+            calls = collections.Counter()
+            node.do(count_calls, calls)
+            if index:
+                entry = {"synced": True, "best_block_height": len(blocks) - 1}
+                indexes = {"txindex": entry, "txospenderindex": entry}
+                node.do(setattr, "indexes", indexes)
+            place = folder / str(distance)
+            with ServerProcess(place, node.env, protocols=("tcp", "rpc"), **SETTINGS) as server:
+                figures[f"{distance:,d} later"] = asyncio.run(look_up(server, txid, calls))
+    return figures
+
+
+def count_calls(fake, calls):
+    """Count the node's calls by method."""
+    for name in ("getrawtransaction", "gettxspendingprevout"):
+        method = getattr(fake, f"rpc_{name}")
+
+        def counted(*args, name=name, method=method):
+            calls[name] += 1
+            return method(*args)
+
+        setattr(fake, f"rpc_{name}", counted)
+
+
+async def look_up(server, txid, calls):
+    """Figures of the first get_status of an output."""
+    client = await connect(server.ports["tcp"])
+    await asyncio.sleep(1)
+    calls.clear()
+    cpu, start = cpu_secs(server.child.pid), time.perf_counter()
+    await client.ask([line(1, STATUS, txid, 0, "")])
+    wall, cpu = time.perf_counter() - start, cpu_secs(server.child.pid) - cpu
+    client.transport.abort()
+    return {
+        "is answered": not client.errors,
+        "CPU ms": round(cpu * 1e3, 1),
+        "ms": round(wall * 1e3, 1),
+        "node calls": dict(calls),
+    }
+
+
+def main():
+    """Measure by the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    commands = parser.add_subparsers(dest="what", required=True)
+    block = commands.add_parser("block")
+    block.add_argument("--sessions", type=int, default=1_000)
+    block.add_argument("--each", type=int, default=10)
+    cold = commands.add_parser("cold")
+    cold.add_argument("--distances", type=int, nargs="+", default=[10, 1_000, 100_000])
+    cold.add_argument("--index", action="store_true", help="the node has an index of spenders")
+    options = vars(parser.parse_args())
+    raise_file_limit()
+    measure = {"block": measure_block, "cold": measure_cold}[options.pop("what")]
+    print_figures("outpoints", measure, **options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
