@@ -458,7 +458,7 @@ async def test_blocks_that_the_node_left_in_the_meantime_are_replaced_while_clie
             server.kill()
 
 
-async def test_the_mempool_reaches_those_who_subscribed_before_it_was_read(tmp_path, chain):
+async def test_the_mempool_reaches_subscriptions_made_before_it_was_read(tmp_path, chain):
     """A subscription from the time of catching up: a script that is paid, one that pays, an output."""
     lasting = {
         (tx_hash, index): (script, value)
