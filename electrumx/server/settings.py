@@ -31,7 +31,7 @@ class Settings:
     """The settings from both sources."""
 
     #: of the process, as they were at its start
-    environ: Mapping[str, str]
+    environment: Mapping[str, str]
     #: absolute; None without a file
     path: str | None = None
     #: the settings of the file
@@ -66,12 +66,12 @@ class Settings:
 
     def read_again(self) -> "Settings":
         """Return the settings with the present content of the file.  Raise SettingsFileError."""
-        return Settings.read(self.path, self.environ)
+        return Settings.read(self.path, self.environment)
 
     @property
     def variables(self) -> dict[str, str]:
         """All settings, and the other variables of the environment."""
-        return {**self.of_file, **self.environ}
+        return {**self.of_file, **self.environment}
 
 
 def _content(path: str) -> tuple[str, int]:
