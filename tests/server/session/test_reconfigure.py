@@ -3,11 +3,20 @@
 import asyncio
 import copy
 import re
+import shutil
+import subprocess
+from ipaddress import ip_address
 
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
+from electrumx.server.session.engine.origin import Origin
+from electrumx.server.session.engine.session_groups import TOR_GROUP
 from electrumx.server.session.transport.preflight import ListenError
 from tests.fakes.session_world import FakeService, session_world, until
+
+CIRCUIT = Origin(ip_address("fc00:dead:beef:4dad::1:2"), is_forwarded=True)
 
 
 async def switch(world, **settings):
@@ -78,6 +87,73 @@ async def test_a_service_that_cannot_be_listened_on_leaves_the_others():
             await switch(world, services=[*services, FakeService("ws"), taken])
 
         assert world.manager.listeners.open == before
+
+
+class Member:
+    """A session, as groups know it."""
+
+    cost = 0.0
+
+
+async def test_origins_padding_and_the_weight_of_tor_are_those_of_the_new_settings():
+    service = FakeService("ws")
+    async with session_world(services=[service, FakeService("tcp")]) as world:
+        uri = f"ws://127.0.0.1:{world.port('ws')}"
+        listeners, groups = world.manager.listeners.open, world.manager.groups
+        session = Member()
+        groups.join(session, CIRCUIT)
+        page = {"Origin": "https://a.page"}
+        async with connect(uri, additional_headers=page):
+            pass
+
+        await switch(
+            world,
+            ws_origins=["https://other.page"],
+            padded_protocols=frozenset({"tcp"}),
+            tor_group_weight=0.5,
+        )
+
+        with pytest.raises(InvalidStatus):
+            await connect(uri, additional_headers=page)
+        assert {
+            service.protocol: listener._context.is_padded for service, listener in listeners.items()
+        } == {"ws": False, "tcp": True}
+        assert groups.by_name[TOR_GROUP].weight == 0.5
+        await switch(world, tor_group_weight=0)
+        groups.leave(session)
+        groups.forget(0, 0)
+        groups.join(session, CIRCUIT)
+        assert TOR_GROUP not in groups.by_name
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """Return (certificate file, key file)."""
+    cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 "
+        f"-subj /CN=localhost -keyout {key} -out {cert}"
+    )
+    subprocess.run(command.split(), check=True, capture_output=True)
+    return cert, key
+
+
+async def test_wss_can_come_with_a_certificate_of_its_own(certificate):
+    cert, key = certificate
+    other_cert, other_key = (shutil.copy(path, path + ".new") for path in (cert, key))
+    async with session_world() as world:
+        services = [*world.manager.env.services, FakeService("wss")]
+        await switch(world, services=services, wss_certfile=cert, wss_keyfile=key)
+        first = world.manager.listeners.open[services[-1]]._context.tls_context
+        await switch(world, services=services, wss_certfile=other_cert, wss_keyfile=other_key)
+        assert world.manager.listeners.open[services[-1]]._context.tls_context is not first
+
+
+async def test_peers_log_no_address_once_logs_are_anonymous():
+    async with session_world(anon_logs=False) as world:
+        assert not world.manager.shared.peers.anon_logs
+        await switch(world, anon_logs=True)
+        assert world.manager.shared.peers.anon_logs
 
 
 async def test_services_come_and_go_and_sessions_stay():
