@@ -36,9 +36,11 @@ RELOADABLE = frozenset(
         # the node
         *("DAEMON_COOKIE_FILE", "DAEMON_PASSWORD_FILE", "DAEMON_URL"),
         # listening
-        *("SERVICES", "SSL_CERTFILE", "SSL_KEYFILE"),
+        *("SERVICES", "SSL_CERTFILE", "SSL_KEYFILE", "WSS_CERTFILE", "WSS_KEYFILE"),
+        *("PAD_MESSAGES", "WS_ORIGINS"),
         # proxies and trusted clients
-        *("PROXY_DEPTH", "PROXY_PROTOCOL", "PROXY_TRUSTED", "TRUSTED_CLIENTS", "TRUSTED_SERVICES"),
+        *("PROXY_DEPTH", "PROXY_PROTOCOL", "PROXY_TRUSTED", "TOR_GROUP_WEIGHT"),
+        *("TRUSTED_CLIENTS", "TRUSTED_SERVICES"),
     }
 )
 

@@ -505,6 +505,7 @@ class FakePeers:
     def __init__(self, env, db):
         self.proxy = None
         self.protocol_max = None
+        self.anon_logs = env.anon_logs
         self.added = []
         self.asked_by_tor = []
         self.bans_retried = 0

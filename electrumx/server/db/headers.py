@@ -72,7 +72,7 @@ class Headers:
         return b"".join(parts)
 
     def forget(self) -> None:
-        """Empty the cache of headers; what is cached from now on belongs to the current chain."""
+        """Empty the cache of headers; headers cached later belong to the chain after the last undo."""
         self._chunks.clear()
         self._chunks.generation = self._stores.backup_count
 

@@ -108,9 +108,13 @@ class MetricsService:
         await run_together(self._rates.run(), self._sources.disk.run(), self._read_certificate())
 
     async def _read_certificate(self) -> None:
-        path = self._sources.env.ssl_certfile or self._sources.env.wss_certfile
-        while path:
-            self._sources.certificate_expiry = await asyncio.to_thread(expiry_of_file, path)
+        while True:
+            # A reload can name others.
+            env = self._sources.manager.shared.env
+            path = env.ssl_certfile or env.wss_certfile
+            self._sources.certificate_expiry = (
+                await asyncio.to_thread(expiry_of_file, path) if path else None
+            )
             await asyncio.sleep(CERTIFICATE_SECS)
 
     # -- the pages

@@ -80,6 +80,8 @@ class PeerManager:
     ) -> None:
         self.logger = class_logger(__name__, self.__class__.__name__)
         self.env = env
+        #: whether addresses of clients are kept out of the log; changed by a reload
+        self.anon_logs: bool = env.anon_logs
         self.db = db
         self._is_banned = is_banned
         self._request_timeout = request_timeout
@@ -176,7 +178,7 @@ class PeerManager:
         if not source_addr:
             self.logger.info("ignored add_peer request: no source info")
             return False
-        source = "xx.xx.xx.xx" if self.env.anon_logs else source_addr
+        source = "xx.xx.xx.xx" if self.anon_logs else source_addr
         peers = Peer.peers_from_features(features, source_addr)
         if not peers or not peers[0].is_valid:
             self.logger.info(f"ignored add_peer request from {source}: no usable host")

@@ -1,5 +1,6 @@
 """Every metric: documented, valid text in both formats, of bounded labels and number."""
 
+import copy
 import math
 import re
 from dataclasses import dataclass, field
@@ -249,6 +250,17 @@ async def test_sessions_are_read_in_a_summary(sources):
 
     assert reading.sessions.by_protocol.total() == len(sources.manager.sessions)
     assert reading.status.ready
+
+
+async def test_report_shows_settings_that_a_reload_changed(sources):
+    shared = sources.manager.shared
+    shared.env = copy.copy(shared.env)
+    shared.env.max_sessions, shared.env.services = 7, []
+    reading = Reading(sources, sources.state.status(), SessionSummary())
+    rates = RequestRates(shared.requests)
+    found = report(reading, rates, uptime_secs=1)
+    assert found["sessions"]["maximum"] == 7
+    assert found["server"]["services"] == []
 
 
 async def test_report_has_all_that_a_page_needs(sources):
