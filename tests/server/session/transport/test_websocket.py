@@ -155,7 +155,7 @@ def control_frames(data):
 
 
 def outcome_of(pieces, max_recv, *, with_library_alone):
-    """Return what a session and a client see of a connection.
+    """Return the messages, bytes, control frames and end that the two sides see of a connection.
 
     But for replies: of messages in front of an error the library alone answers those only that came in
     an earlier slice.
