@@ -115,7 +115,8 @@ class Reloader:
     def __init__(self, settings: Settings, parts: Sequence[Part]) -> None:
         self.logger = class_logger(__name__, self.__class__.__name__)
         self._settings = settings
-        self._parts = parts
+        #: prepared, and committed, in this order
+        self.parts = parts
         # Those in effect
         self._variables: Mapping[str, str] = settings.variables
         self._lock = asyncio.Lock()
@@ -158,7 +159,7 @@ class Reloader:
     async def _switch(self, env: Env) -> None:
         prepared: list[Prepared] = []
         try:
-            for part in self._parts:
+            for part in self.parts:
                 prepared.append(await part.prepare(env))  # noqa: PERF401 - those before a failure count
         except BaseException:
             for change in prepared:

@@ -248,13 +248,15 @@ class FakeDB:
             await self.before_history_returns()
         return result
 
-    def history_entries(self, hashX, *, limit=None, after=-1):
+    def history_entries(self, hashX, *, limit=None, after=-1, only_below=False):
         """A transaction's number is its place in the history."""
 
         async def read():
             backups = self.backup_count
             whole = None if limit is None else limit + after + 1
             found = (await self.limited_history(hashX, limit=whole))[after + 1 :]
+            if only_below and len(found) == limit:
+                return PackedHistory(b"", after + len(found), backups, only_counted=True)
             entries = b"".join(packed.pack_entry(*entry) for entry in found)
             return PackedHistory(entries, after + len(found), backups)
 

@@ -522,7 +522,10 @@ async def test_many_small_sections_are_merged_into_few(tmp_path, monkeypatch, in
             break
     assert len(seen) == (2 if stop else 0)
     assert {"outputs", "spends", "history", "utxos"} <= {name for name, _count in merged}
-    assert {count for name, count in merged if name == "history"} & {1, 2, 3}
+    # No more than necessary: sections that are merged lie on the disk twice for a time.
+    assert {name: min(n for other, n in merged if other == name) for name, _count in merged} == (
+        dict.fromkeys((name for name, _count in merged), 3)
+    )
     (tmp_path / "other").mkdir()
     other = make_env(tmp_path / "other", reorg_limit=12, bulk_sync="off")
     await sync(other, ScriptedDaemon(chain))

@@ -459,12 +459,12 @@ class PeerManager:
         if self._needs_proxy(peer):
             args["proxy"] = self.proxy
         else:
-            local_host = self._local_host(peer, family)
+            local_host = self.local_host_for(peer, family)
             if local_host:
                 args["local_addr"] = (local_host, 0)
         return args
 
-    def _local_host(self, peer: Peer, family: int) -> str | None:
+    def local_host_for(self, peer: Peer, family: int) -> str | None:
         """Return the address of ours to connect from, so that the peer sees the one we serve on.
 
         It must be of the connection's family. A loopback address reaches only loopback.

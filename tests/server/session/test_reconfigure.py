@@ -1,5 +1,6 @@
 """Settings that change while sessions exist: texts, limits, services."""
 
+import asyncio
 import copy
 import re
 import shutil
@@ -174,3 +175,66 @@ async def test_an_interval_of_the_log_that_was_off_can_be_switched_on(caplog):
         world.manager.housekeeping.log_sessions = lambda: lines.append("logged")
         await switch(world, log_sessions=0.01)
         await until(lambda: len(lines) >= 2)
+
+
+async def test_a_reload_while_services_start_is_not_lost(monkeypatch):
+    async with session_world(ready=False) as world:
+        listening = world.manager.listening
+        services, added = list(world.manager.env.services), FakeService("ws")
+        (gone,) = [item for item in services if item.protocol == "tcp"]
+        began, go_on = asyncio.Event(), asyncio.Event()
+        start = listening.listeners.start
+
+        async def slow_start(services):
+            began.set()
+            await go_on.wait()
+            await start(services)
+
+        await until(lambda: len(listening.listeners.open) == 1)
+        monkeypatch.setattr(listening.listeners, "start", slow_start)
+        world.mempool_event.set()
+        await began.wait()
+        wanted = [item for item in services if item is not gone] + [added]
+        switching = asyncio.ensure_future(switch(world, services=wanted))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        go_on.set()
+        await switching
+
+        assert set(listening.listeners.open) == set(wanted)
+
+
+async def test_services_that_start_during_a_reload_are_those_of_the_new_settings():
+    async with session_world(ready=False) as world:
+        listening, added = world.manager.listening, FakeService("ws")
+        services = list(world.manager.env.services)
+        (gone,) = [item for item in services if item.protocol == "tcp"]
+        await until(lambda: len(listening.listeners.open) == 1)
+        env = copy.copy(world.manager.env)
+        env.services = wanted = [item for item in services if item is not gone] + [added]
+        change = await listening.prepare(env)
+        world.mempool_event.set()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        change.commit()
+
+        await until(lambda: set(listening.listeners.open) == set(wanted))
+
+
+async def test_a_stopped_server_does_not_listen_again():
+    async with session_world() as world:
+        listening = world.manager.listening
+        env = copy.copy(world.manager.env)
+        env.services = [*env.services, FakeService("ws")]
+        change = await listening.prepare(env)
+        (port,) = [listener.port for listener in change.listeners]
+        listening.stop()
+        change.commit()
+        assert not listening.listeners.open
+        with pytest.raises(OSError):
+            await asyncio.open_connection("127.0.0.1", port)
+        with pytest.raises(ListenError, match="the server is stopping"):
+            await listening.prepare(env)
+        # The refused one holds nothing.
+        with pytest.raises(ListenError, match="the server is stopping"):
+            await listening.prepare(env)

@@ -24,6 +24,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Origin
 
+from electrumx.server.session.engine.prices import FRAME_COST, MESSAGE_COST
 from electrumx.server.session.transport.admission import Ticket
 from electrumx.server.session.transport.frame_cutter import FrameCutter
 from electrumx.server.session.transport.transport import (
@@ -44,10 +45,6 @@ SLICE_BYTES = 1_024
 STEP_SECS = 0.000_5
 # The HTTP request: browsers send cookies too.
 MAX_UPGRADE_BYTES = 65_536
-# A frame that is not a whole message: ping, pong, or a fragment.
-FRAME_COST = 0.05
-# A message, in addition to the request in it: the library's frames.
-MESSAGE_COST = 0.2
 # A client that was silent for a whole period is sent a ping, which also keeps proxies from ending
 # the connection; one that does not answer for another period is gone.
 PING_SECS = 20.0

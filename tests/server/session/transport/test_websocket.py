@@ -17,6 +17,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
+from electrumx.server.session.engine.prices import FRAME_COST
 from electrumx.server.session.transport import websocket
 from electrumx.server.session.transport.transport import LINGER_BYTES
 from electrumx.server.session.transport.websocket import WebSocketTransport, frame_header
@@ -155,10 +156,10 @@ def control_frames(data):
 
 
 def outcome_of(pieces, max_recv, *, with_library_alone):
-    """Return the messages, bytes, control frames and end that the two sides see of a connection.
+    """Return the messages of a session, and the control frames and the end that its client sees.
 
-    But for replies: of messages in front of an error the library alone answers those only that came in
-    an earlier slice.
+    Replies are left out: the library alone drops those to messages that precede an error in the same
+    slice.
     """
 
     async def run():
@@ -338,7 +339,7 @@ async def test_frames_are_processed_in_steps_and_charged():
     assert not socket.is_reading
     await settle(connection)
     assert socket.sent.count(b"\x8a") == 20_000
-    assert connection.session.cost - before == pytest.approx(20_000 * websocket.FRAME_COST)
+    assert connection.session.cost - before == pytest.approx(20_000 * FRAME_COST)
 
 
 async def test_empty_fragments_take_no_memory_and_are_charged():
@@ -347,7 +348,7 @@ async def test_empty_fragments_take_no_memory_and_are_charged():
     connection.data_received(frame(Opcode.TEXT, fin=False) + frame(Opcode.CONT, fin=False) * 5_000)
     await settle(connection)
     assert connection._fragments == b""
-    assert connection.session.cost - before == pytest.approx(5_001 * websocket.FRAME_COST)
+    assert connection.session.cost - before == pytest.approx(5_001 * FRAME_COST)
     connection.data_received(frame(Opcode.CONT, b"end"))
     await settle(connection)
     assert connection.session.messages == [b"end"]
