@@ -24,6 +24,7 @@ from benchmarks.shape import Shape
 from benchmarks.targets import Sampler
 from benchmarks.transactions import MadeTx, TxMaker, UTXOSet, varint
 from tests.fakes.chain import GENESIS_HEADER, merkle_root
+from tests.fakes.fake_node import double_sha256
 
 HEADER = struct.Struct("<i32s32sIII")
 REGTEST_BITS = 0x207FFFFF
@@ -52,10 +53,6 @@ GENESIS_TX = bytes.fromhex(
     "48271967f1a67130b7105cd6a828e03909a67962e0ea1f61deb649f6bc3f4cef38c4f35504e51ec112de5c384df7ba"
     "0b8d578a4c702b6bf11d5fac00000000"
 )
-
-
-def sha256d(data):
-    return hashlib.sha256(hashlib.sha256(data).digest()).digest()
 
 
 class Tip:
@@ -90,8 +87,8 @@ class ChainMaker:
     def make(self):
         """All parts, in the order in which they are on disk; the facts."""
         shape = self.shape
-        genesis = MadeTx(GENESIS_TX, sha256d(GENESIS_TX), bytes(32), 0, 0, 1, [], [], set())
-        tip = Tip(0, sha256d(GENESIS_HEADER), UTXOSet(), [])
+        genesis = MadeTx(GENESIS_TX, double_sha256(GENESIS_TX), bytes(32), 0, 0, 1, [], [], set())
+        tip = Tip(0, double_sha256(GENESIS_HEADER), UTXOSet(), [])
         self._write(tip, MAIN, GENESIS_HEADER, [genesis])
         forked = None
         for height in range(1, shape.blocks + 1):
@@ -195,16 +192,16 @@ class ChainMaker:
         height = tip.height + 1
         reward = (SUBSIDY >> height // HALVING) + sum(tx.fee for tx in txs)
         hashes = [bytes(32), *(tx.witness_hash for tx in txs)]
-        commitment = sha256d(merkle_root(hashes) + bytes(32))
+        commitment = double_sha256(merkle_root(hashes) + bytes(32))
         coinbase = self._txs.coinbase(height, reward, commitment, part)
         txs.insert(0, coinbase)
         root = merkle_root([tx.tx_hash for tx in txs])
         stamp = GENESIS_TIME + BLOCK_SECS * height
         header, nonce = b"", 0
-        while not header or sha256d(header)[31] > MOST_LAST_BYTE:
+        while not header or double_sha256(header)[31] > MOST_LAST_BYTE:
             header = HEADER.pack(0x20000000, tip.block_hash, root, stamp, REGTEST_BITS, nonce)
             nonce += 1
-        tip.height, tip.block_hash = height, sha256d(header)
+        tip.height, tip.block_hash = height, double_sha256(header)
         tip.immature.append((height, coinbase.utxos))
         self._write(tip, part, header, txs)
 

@@ -27,10 +27,17 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.chain_files import BUSY, FORK, MAIN, ORDINARY, ChainFiles
-from tests.fakes.fake_node import parse_block_txs
+from tests.fakes.fake_node import (
+    INVALID_ADDRESS_OR_KEY,
+    INVALID_PARAMETER,
+    METHOD_NOT_FOUND,
+    MISC_ERROR,
+    RPCFault,
+    parse_block_txs,
+    to_hex,
+)
 
 PARTS = {"ordinary": ORDINARY, "busy": BUSY}
-NOT_FOUND, BAD_PARAMETER, NO_METHOD, WRONG_CALL = -5, -8, -32601, -1
 RELAY_FEE = 0.00001
 #: the peer insists on the second one, and does not use it in these measurements
 INDEXES = ("txindex", "txospenderindex")
@@ -40,19 +47,10 @@ WAIT, WAIT_WITHIN = "waitfornewblock", 120
 COIN = 10**8
 
 
-class Refusal(Exception):
-    """An error to answer with: code and message."""
-
-
 class Encoded(bytes):
     """A result that is JSON already."""
 
     __slots__ = ()
-
-
-def display(hash_):
-    """A hash as people see it."""
-    return hash_[::-1].hex()
 
 
 class Node:
@@ -109,7 +107,7 @@ class Node:
             self._connect(ahead.pop(0))
         for _ in range(count):
             if not ahead:
-                raise Refusal(BAD_PARAMETER, "no block is left")
+                raise RPCFault(INVALID_PARAMETER, "no block is left")
             self._connect(ahead.pop(0))
         return self._tip_changed()
 
@@ -119,7 +117,7 @@ class Node:
         if self.files.unconfirmed:
             for tx in parse_block_txs(self.files.raw_block(number)):
                 self._confirmed.add(tx.tx_hash)
-                self.mempool.pop(display(tx.tx_hash), None)
+                self.mempool.pop(to_hex(tx.tx_hash), None)
             self._mempool_text = None
 
     def reorganise(self):
@@ -164,7 +162,7 @@ class Node:
         for number in range(self._next_unconfirmed, end):
             tx_hash = self.files.unconfirmed[number].tx_hash
             if tx_hash not in self._confirmed:
-                self.mempool[display(tx_hash)] = number
+                self.mempool[to_hex(tx_hash)] = number
         self._next_unconfirmed = end
         self._mempool_text = self.mempool_told_at = None
         return self.state()
@@ -185,7 +183,7 @@ class Node:
     # --- look-ups
 
     def _hash_at(self, height):
-        return display(self.files.blocks[self.active[height]].block_hash)
+        return to_hex(self.files.blocks[self.active[height]].block_hash)
 
     def _fetched(self, number):
         if self.fetched_at is None and number == self.active[-1]:
@@ -196,7 +194,7 @@ class Node:
         try:
             return self._number[bytes.fromhex(hex_hash)[::-1]]
         except (KeyError, ValueError, TypeError):
-            raise Refusal(NOT_FOUND, "Block not found") from None
+            raise RPCFault(INVALID_ADDRESS_OR_KEY, "Block not found") from None
 
     def raw_tx(self, txid):
         """A transaction, and the number of the active block that holds it or None."""
@@ -206,26 +204,26 @@ class Node:
         for block, raw in self.files.find_tx(bytes.fromhex(txid)[::-1]):
             if block in self._heights:
                 return raw, block
-        raise Refusal(NOT_FOUND, "No such mempool or blockchain transaction")
+        raise RPCFault(INVALID_ADDRESS_OR_KEY, "No such mempool or blockchain transaction")
 
     def _about_block(self, number):
         header, record = self.files.header(number), self.files.blocks[number]
         height, stamp = record.height, int.from_bytes(header[68:72], "little")
         active = number in self._heights
         about = {
-            "hash": display(record.block_hash),
+            "hash": to_hex(record.block_hash),
             "height": height,
             "confirmations": len(self.active) - height if active else -1,
             "version": int.from_bytes(header[:4], "little"),
-            "merkleroot": display(header[36:68]),
+            "merkleroot": to_hex(header[36:68]),
             "time": stamp,
             "mediantime": stamp,
             "nonce": int.from_bytes(header[76:], "little"),
-            "bits": display(header[72:76]),
+            "bits": to_hex(header[72:76]),
             "nTx": record.tx_count,
         }
         if height:
-            about["previousblockhash"] = display(header[4:36])
+            about["previousblockhash"] = to_hex(header[4:36])
         return about
 
     # --- what nodes answer
@@ -237,7 +235,7 @@ class Node:
 
     def block_hash(self, height):
         if not 0 <= height < len(self.active):
-            raise Refusal(BAD_PARAMETER, "Block height out of range")
+            raise RPCFault(INVALID_PARAMETER, "Block height out of range")
         return self._hash_at(height)
 
     def block(self, hex_hash, verbosity=1):
@@ -245,7 +243,7 @@ class Node:
         raw = self._fetched(number)
         if not verbosity:
             return Encoded(b'"%b"' % raw.hex().encode())
-        txids = [display(tx.tx_hash) for tx in parse_block_txs(raw)]
+        txids = [to_hex(tx.tx_hash) for tx in parse_block_txs(raw)]
         return self._about_block(number) | {"size": len(raw), "tx": txids}
 
     def block_header(self, hex_hash, verbose=True):
@@ -296,7 +294,7 @@ class Node:
         try:
             raw, number = self.raw_tx(txid)
         except (ValueError, TypeError):
-            raise Refusal(BAD_PARAMETER, "txid must be hexadecimal") from None
+            raise RPCFault(INVALID_PARAMETER, "txid must be hexadecimal") from None
         if not verbosity:
             return Encoded(b'"%b"' % raw.hex().encode())
         about = {"txid": txid, "hex": raw.hex(), "size": len(raw)}
@@ -321,7 +319,7 @@ class Node:
                 height = self._heights[self._find(hex_hash)]
                 numbers = self.active[height : height + min(int(count), MOST_HEADERS)]
                 return 200, b"".join(map(self.files.header, numbers))
-        except (Refusal, ValueError, KeyError):
+        except (RPCFault, ValueError, KeyError):
             pass  # as for a missing resource
         return 404, b"not found"
 
@@ -344,12 +342,12 @@ class Node:
         error = None
         try:
             if method not in self.methods:
-                raise Refusal(NO_METHOD, "Method not found")
+                raise RPCFault(METHOD_NOT_FOUND, "Method not found")
             result = self.methods[method](*params)
-        except Refusal as e:
-            error = dict(zip(("code", "message"), e.args, strict=True))
+        except RPCFault as e:
+            error = {"code": e.code, "message": e.message}
         except TypeError as e:
-            error = {"code": WRONG_CALL, "message": str(e)}
+            error = {"code": MISC_ERROR, "message": str(e)}
         if error:
             return b'{"result":null,"error":%b,"id":%b}' % (json.dumps(error).encode(), request_id)
         text = result if isinstance(result, Encoded) else json.dumps(result).encode()

@@ -120,7 +120,7 @@ class Program:
 
 
 def find_program():
-    """The node to run on.  Raise DemoError if there is none."""
+    """Return the program of an installed node.  Raise DemoError if no node is installed."""
     litecoind = shutil.which("litecoind")
     if litecoind:
         return Program(

@@ -20,6 +20,7 @@ from electrumx.server.daemon.logins import LoginFiles
 from electrumx.server.daemon.retry import RETRIED, failure_texts
 from electrumx.server.db.closed_state import check_closed_database
 from electrumx.server.env import Env
+from electrumx.server.services import UnixService
 from electrumx.server.session.transport.preflight import (
     ListenError,
     check_certificates,
@@ -29,6 +30,8 @@ from electrumx.server.setting_hints import KNOWN, OBSOLETE
 from electrumx.server.settings import Settings
 
 NODE_SECS = 5.0
+# The directory of sockets, empty after each start of the machine
+RUN = "/run"
 # In place of required settings that are missing or wrong, so that others can be checked.
 _SUBSTITUTES = {
     "COIN": "Bitcoin",
@@ -52,7 +55,7 @@ def main(config: str | None, environ: Mapping[str, str]) -> int:
     with reading_from(settings.variables):
         env, problems, wrong = read_settings(settings.variables)
     hints = [hint for hint in env.hints if not wrong & set(_NAME.findall(hint))]
-    warnings = [*settings.warnings, *hints]
+    warnings = [*settings.warnings, *hints, *map(_missing_text, _made_at_start(env))]
     if os.name != "nt" and os.geteuid() == 0 and not env.allow_root:
         warnings.append(
             "checked as root: permissions are known only if the server's user runs this"
@@ -137,8 +140,27 @@ def _certificate_problems(env: Env, wrong: set[str]) -> Iterator[str]:
         yield str(e)
 
 
+def _made_at_start(env: Env) -> set[str]:
+    """Return the directories of sockets that are missing, and below /run.
+
+    A service manager makes these when it starts the server, and removes them when it stops.
+    """
+    folders = {os.path.dirname(item.path) for item in env.services if isinstance(item, UnixService)}
+    return {item for item in folders if item.startswith(f"{RUN}/") and not os.path.exists(item)}
+
+
+def _missing_text(folder: str) -> str:
+    return (
+        f"the directory {folder} is missing: the server's service manager has to make it, as "
+        "RuntimeDirectory of a systemd unit does"
+    )
+
+
 async def _listen_problems(env: Env, is_served: bool) -> AsyncIterator[str]:
+    later = _made_at_start(env)
     for service in env.services:
+        if isinstance(service, UnixService) and os.path.dirname(service.path) in later:
+            continue
         try:
             await check_service(service, leave_files=True)
         except ListenError as e:

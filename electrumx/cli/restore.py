@@ -97,9 +97,13 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; return the exit status: 0 if the directory is a database, else 1."""
-    args = parsed(make_parser(), argv)
+    parser = make_parser()
+    args = parsed(parser, argv)
     if args is None:
         return 0
+    if not args.source or not args.directory:
+        # An unset variable of a script would be the current directory.
+        parser.error("the source and the directory must not be empty")
     source = args.source if is_url(args.source) else os.path.abspath(args.source)
     directory = Path(os.path.abspath(args.directory))
     return run_tool(

@@ -73,7 +73,7 @@ def _ripemd160_line(
     return a, b, c, d, e
 
 
-def _ripemd160_python(x: bytes) -> bytes:
+def ripemd160_python(x: bytes) -> bytes:
     """Return the 20-byte RIPEMD-160 digest of x, slowly and with no library.
 
     Distributions that build OpenSSL 3 without its legacy provider take RIPEMD-160 out of
@@ -105,16 +105,17 @@ def _ripemd160_hashlib(x: bytes) -> bytes:
     return hashlib.new("ripemd160", x, usedforsecurity=False).digest()
 
 
-def _choose_ripemd160() -> Callable[[bytes], bytes]:
+def choose_ripemd160() -> Callable[[bytes], bytes]:
+    """Return OpenSSL's implementation, or the pure-Python one where OpenSSL refuses."""
     # hashlib.algorithms_available may list it though OpenSSL refuses it: only a trial shows it.
     try:
         _ripemd160_hashlib(b"")
     except ValueError:
-        return _ripemd160_python
+        return ripemd160_python
     return _ripemd160_hashlib
 
 
-_ripemd160 = _choose_ripemd160()
+_ripemd160 = choose_ripemd160()
 
 
 def ripemd160(x: bytes) -> bytes:

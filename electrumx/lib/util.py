@@ -5,9 +5,11 @@ physical files), text forms of times, addresses and protocol versions. Knows not
 the network or the event loop. Runs in whatever thread calls it: no function here keeps state.
 """
 
+import errno
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -195,6 +197,24 @@ def sync_directory(path: Path) -> None:
     """Make the directory entries of new files durable; Windows has no way to, nor needs it."""
     if os.name != "nt":
         sync_path(path)
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file for reading.  Raise OSError, also if it is anything else.
+
+    A pipe without a writer would block the caller indefinitely.
+    """
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "this is no regular file", os.fspath(path))
+        return open(fd, "rb")
+    except BaseException:
+        os.close(fd)
+        raise
 
 
 class LogicalFile:

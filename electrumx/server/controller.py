@@ -277,17 +277,28 @@ class Controller(ServerBase):
         self._when_caught_up = when_caught_up
         self._reload: Callable[[], Awaitable[list[str]]] | None = None
         self._reload_tasks: set[asyncio.Task[None]] = set()
+        # Whether SIGHUP came before the server was built
+        self._is_reload_due = False
 
     def on_hangup(self) -> bool:
         """Read the settings file again, if there is one, when the server has been built."""
         if self._settings is None or self._settings.path is None:
             return False
         self.logger.info("received SIGHUP signal, reading the settings file again")
-        if self._reload is not None:
+        if self._reload is None:
+            self._is_reload_due = True
+        # Of two, one waits for the other, and will read the file as it is then.
+        elif len(self._reload_tasks) < 2:
             task = asyncio.get_running_loop().create_task(self._reload_logged(self._reload))
             self._reload_tasks.add(task)
             task.add_done_callback(self._reload_tasks.discard)
         return True
+
+    def use_reload(self, reload: Callable[[], Awaitable[list[str]]]) -> None:
+        """Set what reads the settings file again, and call it if that was wanted before."""
+        self._reload = reload
+        if self._is_reload_due:
+            self.on_hangup()
 
     @staticmethod
     async def _reload_logged(reload: Callable[[], Awaitable[list[str]]]) -> None:
@@ -305,7 +316,7 @@ class Controller(ServerBase):
             server = _Server(env, daemon, shutdown_event)
             readiness = Readiness.from_environment(shutdown_event, server.status)
             if self._settings is not None:
-                self._reload = server.make_reload(self._settings, env, readiness)
+                self.use_reload(server.make_reload(self._settings, env, readiness))
             async with readiness, server.metrics():
                 await server.run(readiness, self._when_caught_up)
 

@@ -6,9 +6,13 @@ Reads the system's files once, at start-up.
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 PROC_CGROUP = Path("/proc/self/cgroup")
 CGROUPS = Path("/sys/fs/cgroup")
+#: beyond the second limit processes are not ended, but nearly stopped
+V2_FILES: Final[tuple[str, ...]] = ("memory.max", "memory.high")
+V1_FILES: Final[tuple[str, ...]] = ("memory.limit_in_bytes",)
 
 #: the process takes at most a quarter more than the cache, and so many megabytes
 PROGRAM_MB = 250
@@ -36,7 +40,7 @@ def memory_mb() -> int | None:
             found.append(int(path.read_text()) // 1_000_000)
         except (OSError, ValueError):
             continue  # not there, or "max"
-    return min((size for size in found if size), default=None)
+    return min((size for size in found if size is not None and size > 0), default=None)
 
 
 def needed_mb(cache_mb: int) -> int:
@@ -58,8 +62,10 @@ def _limit_files() -> Iterator[Path]:
     Version 2 has one hierarchy, version 1 one for memory.  In a container the process's own may be
     the top, and its path as seen from outside may not exist.
     """
-    yield CGROUPS / "memory.max"
-    yield CGROUPS / "memory" / "memory.limit_in_bytes"
+    for name in V2_FILES:
+        yield CGROUPS / name
+    for name in V1_FILES:
+        yield CGROUPS / "memory" / name
     try:
         lines = PROC_CGROUP.read_text().splitlines()
     except (OSError, ValueError):
@@ -68,11 +74,12 @@ def _limit_files() -> Iterator[Path]:
         number, _colon, rest = line.partition(":")
         controllers, _colon, path = rest.partition(":")
         if number == "0" and not controllers:
-            top, name = CGROUPS, "memory.max"
+            top, names = CGROUPS, V2_FILES
         elif "memory" in controllers.split(","):
-            top, name = CGROUPS / "memory", "memory.limit_in_bytes"
+            top, names = CGROUPS / "memory", V1_FILES
         else:
             continue
         folder = Path(path.lstrip("/"))
         for part in (folder, *folder.parents):
-            yield top / part / name
+            for name in names:
+                yield top / part / name

@@ -29,15 +29,18 @@ RELOADABLE = frozenset(
         # limits
         *("BANDWIDTH_UNIT_COST", "COST_HARD_LIMIT", "COST_SOFT_LIMIT", "INITIAL_CONCURRENT"),
         *("MAX_SESSIONS", "MAX_SESSIONS_PER_ADDRESS", "MAX_SESSIONS_PER_SUBNET"),
+        *("MAX_CONNECTS_PER_MINUTE",),
         *("REQUEST_SLEEP", "REQUEST_TIMEOUT", "SESSION_TIMEOUT"),
         # the log
         *("ANON_LOGS", "LOG_LEVEL", "LOG_SESSIONS"),
         # the node
         *("DAEMON_COOKIE_FILE", "DAEMON_PASSWORD_FILE", "DAEMON_URL"),
         # listening
-        *("SERVICES", "SSL_CERTFILE", "SSL_KEYFILE"),
+        *("SERVICES", "SSL_CERTFILE", "SSL_KEYFILE", "WSS_CERTFILE", "WSS_KEYFILE"),
+        *("PAD_MESSAGES", "WS_ORIGINS"),
         # proxies and trusted clients
-        *("PROXY_DEPTH", "PROXY_PROTOCOL", "PROXY_TRUSTED", "TRUSTED_CLIENTS", "TRUSTED_SERVICES"),
+        *("PROXY_DEPTH", "PROXY_PROTOCOL", "PROXY_TRUSTED", "TOR_GROUP_WEIGHT"),
+        *("TRUSTED_CLIENTS", "TRUSTED_SERVICES"),
     }
 )
 
@@ -112,7 +115,8 @@ class Reloader:
     def __init__(self, settings: Settings, parts: Sequence[Part]) -> None:
         self.logger = class_logger(__name__, self.__class__.__name__)
         self._settings = settings
-        self._parts = parts
+        #: prepared, and committed, in this order
+        self.parts = parts
         # Those in effect
         self._variables: Mapping[str, str] = settings.variables
         self._lock = asyncio.Lock()
@@ -155,7 +159,7 @@ class Reloader:
     async def _switch(self, env: Env) -> None:
         prepared: list[Prepared] = []
         try:
-            for part in self._parts:
+            for part in self.parts:
                 prepared.append(await part.prepare(env))  # noqa: PERF401 - those before a failure count
         except BaseException:
             for change in prepared:

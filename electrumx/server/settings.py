@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from electrumx.lib.env_base import shown
 from electrumx.lib.settings_file import SettingsFileError, parse_settings
+from electrumx.lib.util import open_regular
 from electrumx.server.setting_hints import KNOWN, OBSOLETE
 
 #: variables that only the environment can have: the service manager's, and the name of the file
@@ -30,7 +31,7 @@ class Settings:
     """The settings from both sources."""
 
     #: of the process, as they were at its start
-    environ: Mapping[str, str]
+    environment: Mapping[str, str]
     #: absolute; None without a file
     path: str | None = None
     #: the settings of the file
@@ -65,22 +66,19 @@ class Settings:
 
     def read_again(self) -> "Settings":
         """Return the settings with the present content of the file.  Raise SettingsFileError."""
-        return Settings.read(self.path, self.environ)
+        return Settings.read(self.path, self.environment)
 
     @property
     def variables(self) -> dict[str, str]:
         """All settings, and the other variables of the environment."""
-        return {**self.of_file, **self.environ}
+        return {**self.of_file, **self.environment}
 
 
 def _content(path: str) -> tuple[str, int]:
     """Return the text of the file, and its mode."""
     try:
-        # A pipe without a writer would block.
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+        with open_regular(path) as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise SettingsFileError("this is no regular file")
             content = file.read(MAX_FILE_BYTES + 1)
     except PermissionError as e:
         raise SettingsFileError(

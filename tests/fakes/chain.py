@@ -121,7 +121,7 @@ class ChainMaker:
         if self.coinbases and choose.random() < self.duplicates:
             txs = [choose.choice(self.coinbases[-4:])]
         self.coinbases.append(txs[0])
-        self._add_outputs(unspent, txs[0])
+        self.add_outputs(unspent, txs[0])
         for _ in range(choose.randint(0, max_txs)):
             if not unspent:
                 break
@@ -132,7 +132,7 @@ class ChainMaker:
             total = sum(unspent.pop(outpoint) for outpoint in spent)
             inputs = [TxInput(h, n, b"", choose.randint(0, MINUS_1)) for h, n in spent]
             tx = Tx(2, inputs, self._outputs(total), choose.randint(0, 99))
-            self._add_outputs(unspent, tx)
+            self.add_outputs(unspent, tx)
             txs.append(tx)
         if self.ltor:
             txs[1:] = sorted(txs[1:], key=lambda tx: double_sha256(tx.serialize())[::-1])
@@ -141,7 +141,7 @@ class ChainMaker:
         self.blocks[block_hash] = (raw, prev_hash, unspent)
         return block_hash
 
-    def _add_outputs(self, unspent, tx):
+    def add_outputs(self, unspent, tx):
         tx_hash = double_sha256(tx.serialize())
         for idx, txout in enumerate(tx.outputs):
             # An output with tokens is spendable from the start, unless it is data.

@@ -114,6 +114,7 @@ def fake_env(**settings):
         max_sessions=1000,
         max_sessions_per_subnet=100,
         max_sessions_per_address=100,
+        max_connects_per_minute=0,
         session_timeout=600,
         session_group_by_subnet_ipv4=24,
         session_group_by_subnet_ipv6=48,
@@ -252,13 +253,15 @@ class FakeDB:
             await self.before_history_returns()
         return result
 
-    def history_entries(self, hashX, *, limit=None, after=-1):
+    def history_entries(self, hashX, *, limit=None, after=-1, only_below=False):
         """A transaction's number is its place in the history."""
 
         async def read():
             backups = self.backup_count
             whole = None if limit is None else limit + after + 1
             found = (await self.limited_history(hashX, limit=whole))[after + 1 :]
+            if only_below and len(found) == limit:
+                return PackedHistory(b"", after + len(found), backups, only_counted=True)
             entries = b"".join(packed.pack_entry(*entry) for entry in found)
             return PackedHistory(entries, after + len(found), backups)
 
@@ -507,6 +510,7 @@ class FakePeers:
     def __init__(self, env, db):
         self.proxy = None
         self.protocol_max = None
+        self.anon_logs = env.anon_logs
         self.added = []
         self.asked_by_tor = []
         self.bans_retried = 0

@@ -39,7 +39,7 @@ def _inject_public_loopback(private):
     from electrumx.server.session import manager
 
     class LoopbackPeerManager(PeerManager):
-        def _local_host(self, _peer, family):
+        def local_host_for(self, _peer, family):
             hosts = [s.host for s in self.env.services if s.protocol != "rpc"]
             return str(hosts[0]) if family == socket.AF_INET else None
 

@@ -83,7 +83,11 @@ NOT_TYPED = {
     "docker build": "there is no container engine; test_deployment tries what the file says",
     "apt-get install": "it would install packages on this machine",
     "stream {": "the configuration of another program",
+    "frontend electrum": "the configuration of another program",
     "HiddenServiceDir": "the configuration of another program",
+    "HiddenServicePort": "the configuration of another program",
+    "export SERVICES=tcp://127.0.0.1:50011": "it belongs to that configuration; test_proxies has such",
+    "seconds =": "a formula",
     "REPORT_SERVICES=tcp": "it belongs to an onion address that does not exist",
 }
 # Lines of the log that appear only after errors, or after half a minute, and their tests.
@@ -373,12 +377,16 @@ def test_the_unit_and_its_settings_are_put_in_place(tmp_path):
     """The commands before them make a user, and install as the installation's test does."""
     etc = tmp_path / "etc"
     (etc / "systemd" / "system").mkdir(parents=True)
-    group = ("-g electrumx", f"-g {os.getgid()}")
-    lines = block("useradd", replacing=[("/etc/", f"{etc}/"), group]).splitlines()
+    owner = [("-g electrumx", f"-g {os.getgid()}"), ("-o electrumx", f"-o {os.getuid()}")]
+    places = [("/etc/", f"{etc}/"), ("/var/lib/", f"{tmp_path}/")]
+    lines = block("useradd", replacing=[*places, *owner]).splitlines()
     install = [line for line in lines if line.startswith("install ")]
-    assert len(install) == 2
+    assert len(install) == 3
 
     Shell(tmp_path).run("\n".join(install))
+
+    # The check needs it before systemd has started the server once.
+    assert (tmp_path / "electrumx").stat().st_mode & 0o777 == 0o700
 
     assert (etc / "electrumx.conf").stat().st_mode & 0o777 == 0o640
     assert (etc / "systemd" / "system" / "electrumx.service").stat().st_mode & 0o777 == 0o644

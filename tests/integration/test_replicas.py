@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -424,9 +425,18 @@ def test_a_rolling_restart_stops_when_wallets_would_have_no_server(tmp_path):
 
 def test_the_commands_of_the_manual_fit_the_files(tmp_path):
     blocks = literal_blocks((REPOSITORY / "docs" / "cluster.rst").read_text())
-    backup, restored, verified, checked, installed, rolled = blocks
+    backup, opened, restored, verified, checked, installed, rolled = blocks
 
     assert backup == block("electrumx_rpc backup")
+    # As the systemd unit's umask makes it, and open to a web server afterwards.
+    snapshot = tmp_path / "backups" / "electrumx-1"
+    (snapshot / "utxo").mkdir(parents=True)
+    (snapshot / "utxo" / "CURRENT").touch()
+    Shell(tmp_path).run(f"chmod -R go= {snapshot.parent}")
+    Shell(tmp_path).run(opened.replace("/srv/", f"{tmp_path}/"))
+    modes = [stat.S_IMODE(p.stat().st_mode) for p in (snapshot.parent, *snapshot.rglob("*"))]
+    assert modes == [0o711, 0o755, 0o644]
+    shutil.rmtree(snapshot.parent)
     assert make_parser().parse_args(restored.split()[1:]).directory == "/var/lib/electrumx/4"
     assert verified == "electrumx_verify --deep"
     assert checked == "haproxy -c -f /etc/haproxy/haproxy.cfg"

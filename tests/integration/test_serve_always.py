@@ -458,6 +458,74 @@ async def test_blocks_that_the_node_left_in_the_meantime_are_replaced_while_clie
             server.kill()
 
 
+async def test_the_mempool_reaches_subscriptions_made_before_it_was_read(tmp_path, chain):
+    """A subscription from the time of catching up: a script that is paid, one that pays, an output."""
+    lasting = {
+        (tx_hash, index): (script, value)
+        for script in chain.scripts
+        for _num, index, tx_hash, height, value in chain.model(LAST).utxos(hashX_of(script))
+        if height <= FIRST - 10 and value
+    }
+    (tx_hash, index), (payer, value) = min(lasting.items())
+    payee = b"\x51\x75\x6a\x51"
+    spend = TxInput(tx_hash, index, b"", MINUS_1)
+    payment = Tx(2, [spend], [TxOutput(value - 1, payee)], 0)
+    raw = payment.serialize()
+    payment_hash = double_sha256(raw)
+    txid = hash_to_hex_str(payment_hash)
+    line = f"{txid}:0:"
+    history = "".join(f"{item['tx_hash']}:{item['height']}:" for item in chain.history(payer, LAST))
+    wanted = {
+        script_hash(payer): hashlib.sha256((history + line).encode()).hexdigest(),
+        script_hash(payee): hashlib.sha256(line.encode()).hexdigest(),
+    }
+    with holding_node(chain.blocks[: FIRST + 1]) as node:
+        set_limit(node, FIRST)
+        server = make_server(tmp_path, node)
+        try:
+            server.start()
+            server.wait_height(FIRST)
+            assert server.terminate() == 0
+            node.do(lambda fake: fake.append(*chain.blocks[FIRST + 1 :]))
+            node.do(lambda fake: fake.mempool.update({payment_hash: raw}))
+            open_port(server)
+            assert state_of(server) == "catching up"
+            async with contextlib.AsyncExitStack() as stack:
+                watcher = await connect(stack, server, "1.4.2")
+                modern = await connect(stack, server, "1.7")
+                statuses = {}
+                for script in (payer, payee):
+                    shown = script_hash(script)
+                    statuses[shown] = await watcher.call("blockchain.scripthash.subscribe", shown)
+                    assert statuses[shown] == chain.status(script, FIRST)
+                output = (hash_to_hex_str(tx_hash), index, payer.hex())
+                found = await modern.call("blockchain.outpoint.subscribe", *output)
+                assert "spender_txhash" not in found
+                set_limit(node, LAST)
+
+                async def has_all():
+                    for method, params in drain(watcher):
+                        if method == "blockchain.scripthash.subscribe":
+                            statuses[params[0]] = params[1]
+                    for method, params in drain(modern):
+                        if method == "blockchain.outpoint.subscribe":
+                            found.update(params[-1])
+                    # Notifications are received with replies.
+                    for client in (watcher, modern):
+                        await client.call("blockchain.headers.subscribe")
+                    return statuses == wanted and found.get("spender_txhash") == txid
+
+                await until(has_all, secs=40)
+                shown = script_hash(payee)
+                assert await watcher.call("blockchain.scripthash.get_balance", shown) == {
+                    "confirmed": 0,
+                    "unconfirmed": value - 1,
+                }
+            assert "Traceback" not in server.log()
+        finally:
+            server.kill()
+
+
 async def test_clients_are_served_during_a_bulk_sync(tmp_path, chain):
     with holding_node(chain.blocks[: FIRST + 1]) as node:
         server = make_server(tmp_path, node)

@@ -16,7 +16,7 @@ from electrumx.lib.header_hashes import (
 )
 from electrumx.lib.header_hashes.blake import blake256, blake512
 from electrumx.lib.header_hashes.groestl import groestl512
-from electrumx.lib.header_hashes.keccak import _keccak, _permute, keccak256, keccak512
+from electrumx.lib.header_hashes.keccak import keccak, keccak256, keccak512, permute
 from electrumx.lib.header_hashes.nist5 import jh512, skein512
 from tests import facts
 
@@ -79,7 +79,7 @@ def test_keccak_differs_from_sha3_only_in_its_padding(length):
     padded = data[:length]
     # SHA-3 puts the bits 01 behind the message; as whole bytes that is 06 in place of 01.
     assert keccak256(padded) != hashlib.sha3_256(padded).digest()
-    assert len(_keccak(padded, 32)) == 32
+    assert len(keccak(padded, 32)) == 32
     lanes = [0] * 25
     message = bytearray(padded) + b"\6" + bytes(-(length + 1) % 136)
     message[-1] |= 0x80
@@ -87,7 +87,7 @@ def test_keccak_differs_from_sha3_only_in_its_padding(length):
         for n in range(17):
             at = start + 8 * n
             lanes[n] ^= int.from_bytes(message[at : at + 8], "little")
-        _permute(lanes, 64, 24)
+        permute(lanes, 64, 24)
     assert hashlib.sha3_256(padded).digest() == b"".join(
         lane.to_bytes(8, "little") for lane in lanes[:4]
     )
@@ -132,10 +132,10 @@ def test_rules_choose_by_the_field_of_the_header():
 
 def test_a_hash_whose_package_is_missing_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "no_such_hash", None)
-    function = header_hashes._packaged("fancy", "no_such_hash", package="fancy-hash")
+    function = header_hashes.packaged("fancy", "no_such_hash", package="fancy-hash")
     with pytest.raises(HeaderHashError, match=r"fancy needs the package fancy-hash: CFLAGS="):
         function(bytes(80))
-    function = header_hashes._packaged("fancy", "no_such_hash")
+    function = header_hashes.packaged("fancy", "no_such_hash")
     with pytest.raises(HeaderHashError, match="no_such_hash, which no package"):
         function(bytes(80))
 
@@ -152,7 +152,7 @@ def test_the_error_for_a_wrongly_built_package_has_the_build_command(monkeypatch
             raise SystemError("PY_SSIZE_T_CLEAN macro must be defined for '#' formats")
 
     monkeypatch.setitem(sys.modules, "old_hash", Module)
-    function = header_hashes._packaged("old", "old_hash", package="old-hash")
+    function = header_hashes.packaged("old", "old_hash", package="old-hash")
     with pytest.raises(HeaderHashError, match=r"CFLAGS=-DPY_SSIZE_T_CLEAN .* old-hash"):
         function(bytes(80))
 
@@ -169,7 +169,7 @@ def test_a_module_that_works_is_found_behind_one_that_does_not(monkeypatch):
     monkeypatch.setitem(sys.modules, "broken_hash", Broken)
     monkeypatch.setitem(sys.modules, "sound_hash", Sound)
     modules = ("no_such_hash", "broken_hash", "sound_hash")
-    assert b"sound" == header_hashes._packaged("two", *modules, package="two-hash")(bytes(80))
+    assert b"sound" == header_hashes.packaged("two", *modules, package="two-hash")(bytes(80))
 
 
 def test_verushash_warns_of_the_package_of_that_name_and_needs_none_for_the_first_block():

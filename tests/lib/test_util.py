@@ -216,6 +216,21 @@ def test_open_file_creates_only_on_demand_and_never_truncates(tmp_path):
         assert f.read() == b""
 
 
+def test_only_a_regular_file_is_opened_and_nothing_stays_open(tmp_path):
+    (tmp_path / "file").write_bytes(b"text")
+    os.mkfifo(tmp_path / "pipe")
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
+    with util.open_regular(tmp_path / "file") as file:
+        assert file.read() == b"text"
+    with pytest.raises(OSError, match="no regular file"):
+        util.open_regular(tmp_path / "pipe")
+    with pytest.raises(IsADirectoryError):
+        util.open_regular(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        util.open_regular(tmp_path / "missing")
+    assert before is None or len(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_logical_file_is_spread_over_padded_names(tmp_path):
     file = util.LogicalFile(tmp_path / "log", 2, 6)
     file.write(4, b"abcdefghij")

@@ -23,6 +23,7 @@ from electrumx.server.reload import RELOADABLE
 from electrumx.server.session import ElectrumX, LocalRPC
 from electrumx.server.session.engine.method_registry import handler_names
 from tests.conftest import REPOSITORY, require
+from tests.lint.test_layers import ROWS
 
 DOCS = REPOSITORY / "docs"
 OLDEST, NEWEST = ElectrumX.PROTOCOL_MIN, ElectrumX.PROTOCOL_MAX
@@ -386,6 +387,14 @@ def test_the_settings_that_a_reload_applies_are_listed():
     listed = re.findall(r":envvar:`(\w+)`", section.split("Otherwise these settings")[1])
 
     assert sorted(listed) == sorted(RELOADABLE)
+
+
+def test_the_architecture_page_shows_the_layers_that_are_enforced():
+    text = (REPOSITORY / "docs" / "architecture.rst").read_text(encoding="utf-8")
+    block = text.split("that a coin names. ::\n\n")[1].split("\n\n")[0]
+    rows = [line.split() for line in block.splitlines()]
+
+    assert rows == [[name.removeprefix("server.") for name in row] for row in reversed(ROWS)]
 
 
 def test_the_files_that_the_architecture_page_names_exist():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from electrumx.lib.coins import BitcoinCashRegtest, BitcoinSegwitRegtest, LitecoinRegtest
 from electrumx.lib.errors import DeserializeError, SkipTxDeserialize
+from electrumx.lib.hash import double_sha256
 from electrumx.lib.script import is_unspendable_genesis, is_unspendable_legacy
 from electrumx.lib.tx.cash_tokens import locking_script
 from electrumx.lib.util import pack_varint
@@ -20,7 +21,7 @@ from electrumx.server.db import wire_rows as packed
 from electrumx.server.history.store import History
 from electrumx.server.storage.schema import UTXORow
 from tests.conftest import require
-from tests.fakes.chain import ChainMaker, Model, hashX_of
+from tests.fakes.chain import ChainMaker, Model, hashX_of, make_block
 from tests.property import strategies
 
 COINS = [BitcoinCashRegtest, BitcoinSegwitRegtest, LitecoinRegtest]
@@ -239,6 +240,11 @@ def test_history_is_written_in_the_order_of_keys_also_of_hashes_that_begin_alike
         model.setdefault(hashX, []).append(tx_num.to_bytes(5, "little"))
     rows = []
     history.sort()
+    for most in (1, 7, 1 << 30):
+        pieces = [
+            history.packed_hashXs(first, most) for first in range(0, history.frozen_count, most)
+        ]
+        assert b"".join(pieces) == b"".join(sorted(model))
     while history.put_rows(lambda key, row: rows.append((key, row)), b"\1\2", 1000):
         pass
     assert sorted((hashX + b"\1\2", b"".join(row)) for hashX, row in model.items()) == rows
@@ -327,3 +333,158 @@ def test_coins_with_rules_of_their_own_are_indexed_in_pure_python():
     assert CompiledIndex.for_coin(BitcoinSegwitRegtest, False, no_disk)
     assert CompiledIndex.for_coin(OwnScript, False, no_disk) is None
     assert CompiledIndex.for_coin(OwnFormat, False, no_disk) is None
+
+
+class KnownWorld:
+    """A chain that is followed, undone and begun again at random; ``disk`` has the flushed rows."""
+
+    def __init__(self, seed, *, ltor, duplicates):
+        self.choose = random.Random(seed)
+        self.coin = BitcoinCashRegtest if ltor else BitcoinSegwitRegtest
+        self.ltor = ltor
+        self.maker = ChainMaker(seed=seed, scripts=4, ltor=ltor, tokens=ltor, duplicates=duplicates)
+        self.tip = self.maker.genesis_hash
+        #: of each height
+        self.raws, self.undo = [], []
+        self.disk = Disk([])
+        #: ends of the blocks, as numbers of transactions
+        self.ends = [0]
+        self.looked_up = 0
+        #: blocks that were undone last, the newest first
+        self.undone = []
+        self.start()
+        self.advance([self.maker.blocks[self.tip][0]])
+
+    def start(self):
+        """Begin as after a start, knowing nothing."""
+
+        def lookup(*args, **kwargs):
+            self.looked_up += 1
+            return self.disk.lookup(*args, **kwargs)
+
+        self.index, _ = both(self.coin, self.ltor, lookup)
+        #: index of recent blocks, the next height that it notes
+        self.recent = None
+
+    def advance(self, raws):
+        """Index blocks and flush them; the pure-Python implementation computes the same."""
+        first = self.ends[-1]
+        cache = UTXOCache(self.disk.lookup)
+        advance = indexer.advance_txs_any_order if self.ltor else indexer.advance_txs
+        blocks = [self.index.parse(raw, 0) for raw in raws]
+        self.index.prepare(blocks)
+        for raw, block in zip(raws, blocks, strict=True):
+            txs = self.coin.block(raw, 0).transactions
+            rule = self.coin.output_rule(0)
+            hashes = [tx_hash for _tx, tx_hash in txs]
+            # As on disk, where a row may be compared in full.
+            self.disk.tx_hashes[self.ends[-1] :] = hashes
+            undo, _hashXs = advance(
+                txs, self.ends[-1], cache, rule.hashX_from_script, rule.is_unspendable
+            )
+            assert b"".join(undo) == self.index.advance(block, self.ends[-1], 0)
+            self.raws.append(raw)
+            self.undo.append(undo)
+            self.ends.append(self.ends[-1] + len(txs))
+        assert first < self.ends[-1] or not blocks[-1].tx_count
+        self.index.freeze(True)
+        self.index.clear_history()
+        self.disk.flush(self.index.adds, self.index.deletes)
+        self.index.keep_written(self.choose.choice([0, 72, 72 * 12, 1 << 30, 1 << 30]))
+
+    def extend(self):
+        raws = []
+        for _ in range(self.choose.randint(1, 3)):
+            if self.undone and self.choose.random() < 0.8:
+                self.tip = self.mined_again(self.undone.pop())
+            else:
+                self.tip = self.maker.extend(self.tip)
+                self.undone = []
+            raws.append(self.maker.blocks[self.tip][0])
+        self.advance(raws)
+
+    def mined_again(self, undone):
+        """Make a block of the same transactions on another one; return its hash."""
+        raw, _prev_hash, unspent = self.maker.blocks[undone]
+        self.maker.nonce += 1
+        txs = [tx for tx, _tx_hash in self.coin.block(raw, 0).transactions]
+        again = make_block(self.tip, txs, self.maker.nonce)
+        block_hash = double_sha256(again[:80])
+        self.maker.blocks[block_hash] = again, self.tip, unspent
+        return block_hash
+
+    def undo_blocks(self):
+        self.index.evict_written(0)
+        self.recent = None
+        self.undone = []
+        undo_txs = indexer.undo_txs_any_order if self.ltor else indexer.undo_txs
+        depth = min(self.choose.randint(1, 9), len(self.raws) - 1)
+        cache = UTXOCache(self.disk.lookup)
+        for _ in range(depth):
+            txs = self.coin.block(self.raws.pop(), 0).transactions
+            undo_txs(txs, self.undo.pop(), cache, self.coin.output_rule(0).is_unspendable)
+            self.ends.pop()
+            self.undone.append(self.tip)
+            self.tip = self.maker.blocks[self.tip][1]
+            if self.choose.random() < 0.3:
+                self.disk.flush(cache.adds, cache.deletes)
+        self.disk.flush(cache.adds, cache.deletes)
+        del self.disk.tx_hashes[self.ends[-1] :]
+
+    def warm_up(self):
+        """Note some more recent blocks; take them over once they reach the tip."""
+        if self.recent is None:
+            self.recent = self.index.recent(), self.choose.randrange(len(self.raws))
+        recent, at = self.recent
+        end = min(len(self.raws), at + self.choose.randint(1, 8))
+        for height in range(at, end):
+            block = self.index.parse(self.raws[height], 0)
+            if self.choose.random() < 0.03:
+                # As a block whose file is damaged.
+                recent.clear()
+            else:
+                recent.note(block, self.ends[height], height, 72 * self.choose.choice([9, 1 << 20]))
+        self.recent = recent, end
+        if end == len(self.raws):
+            self.index.adopt(recent)
+            self.recent = None
+
+
+@given(
+    seed=st.integers(0, 10**9),
+    ltor=st.booleans(),
+    duplicates=st.sampled_from([0.0, 0.3]),
+    steps=st.lists(
+        st.sampled_from(
+            ["extend", "extend", "extend", "undo_blocks", "warm_up", "warm_up", "start"]
+        ),
+        min_size=5,
+        max_size=25,
+    ),
+)
+def test_known_utxos_change_nothing_whatever_is_undone(seed, ltor, duplicates, steps):
+    world = KnownWorld(seed, ltor=ltor, duplicates=duplicates)
+    for step in steps:
+        getattr(world, step)()
+        assert world.disk.rows == rows_of(Model(world.raws, world.coin))
+    # A row that is on disk is not taken for spent.
+    assert not any(key in world.index.index for key in world.disk.rows)
+
+
+@pytest.mark.parametrize("ltor", [False, True])
+def test_a_warm_up_saves_look_ups(ltor):
+    world = KnownWorld(5, ltor=ltor, duplicates=0.0)
+    for _ in range(20):
+        world.extend()
+    world.start()
+    # From the first block on, all at once.
+    world.recent = world.index.recent(), 0
+    world.choose.randint = lambda _low, high: high
+    world.choose.random = lambda: 1.0
+    world.choose.choice = max
+    while world.recent:
+        world.warm_up()
+    before = world.looked_up
+    world.extend()
+    # Only coinbases are: each could be a duplicate.
+    assert world.looked_up - before <= 3 * 5

@@ -258,7 +258,7 @@ async def settled(mempool):
     """Wait until all reports have been applied."""
     for _ in range(2):
         mempool.left(bytes(32))
-        while mempool._arrivals.event.is_set():
+        while mempool.arrivals.event.is_set():
             await asyncio.sleep(0.001)
 
 
@@ -387,7 +387,7 @@ def test_chains_of_hundreds_in_any_order_are_accepted_in_one_refresh(seed, lengt
 def test_a_compact_histogram_falls_and_counts_no_byte_twice(fees, bin_size):
     mempool = MemPool(COIN, FakeAPI())
     for n, (fee, size) in enumerate(fees):
-        mempool._add(n.to_bytes(32, "big"), MemPoolTx((), (), (), fee, size), set())
+        mempool.add_tx(n.to_bytes(32, "big"), MemPoolTx((), (), (), fee, size), set())
     mempool._update_histogram(bin_size)
     histogram = mempool.cached_compact_histogram
     rates = [rate for rate, _size in histogram]

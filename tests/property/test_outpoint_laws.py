@@ -81,7 +81,7 @@ class IndexedDaemon(tip_laws.StormyDaemon):
         for tx in block:
             for txin in tx.inputs:
                 unspent.pop((txin.prev_hash, txin.prev_idx), None)
-            self.maker._add_outputs(unspent, tx)
+            self.maker.add_outputs(unspent, tx)
         raw = make_block(self.tip, block, self.maker.nonce)
         block_hash = COIN.header_hash(raw[:80])
         self.maker.blocks[block_hash] = raw, self.tip, unspent

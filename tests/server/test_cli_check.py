@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from electrumx.cli import check as check_module
 from electrumx.cli.server import main
 from tests.fakes.chain import GENESIS
 from tests.fakes.node_thread import NodeThread
@@ -55,6 +56,27 @@ def test_a_usable_configuration_has_no_problem_and_changes_nothing(base, capsys,
 
     assert check(capsys) == (0, [], [])
     assert files(tmp_path) == before
+
+
+def test_the_directory_that_systemd_makes_at_the_start_is_no_problem(
+    base, capsys, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    run.mkdir()
+    monkeypatch.setattr(check_module, "RUN", str(run))
+    for folder in (f"{run}/electrumx", f"{run}/electrumx/1"):
+        base.setenv("SERVICES", f"rpc://{folder}/rpc.sock")
+        status, problems, (warning,) = check(capsys)
+        assert (status, problems) == (0, [])
+        assert warning.startswith(f"the directory {folder} is missing: the server's service")
+    # Another one has to be there.
+    path = f"{tmp_path}/electrumx/rpc.sock"
+    base.setenv("SERVICES", f"rpc://{path}")
+    status, (problem,), warnings = check(capsys)
+    assert (status, warnings) == (1, [])
+    assert f"failed to listen on {path}: No such file or directory" in problem
+    # Nothing is made.
+    assert not list(run.iterdir())
 
 
 def test_all_wrong_settings_are_reported_together(base, capsys):

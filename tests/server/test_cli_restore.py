@@ -89,6 +89,26 @@ def test_a_source_that_cannot_be_used_is_a_line(tmp_path, capsys, source):
     assert lines[0].startswith("CRITICAL:electrumx:restore ended: ")
 
 
+def test_the_root_directory_is_refused_in_a_line(snapshot, capsys):
+    status, lines = run(capsys, snapshot, "/")
+
+    assert status == 1
+    assert lines == [
+        "CRITICAL:electrumx:restore ended: / cannot be replaced: give a directory in it"
+    ]
+
+
+@pytest.mark.parametrize("words", [("", "db"), ("snapshot", "")])
+def test_an_unset_variable_is_not_the_current_directory(tmp_path, capsys, monkeypatch, words):
+    # Empty, so a restore to it would replace it.
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+
+    assert ended.value.code == 2
+    assert "must not be empty" in capsys.readouterr().err
+
+
 async def start(url, target):
     env = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "TMPDIR")}
     return await asyncio.create_subprocess_exec(

@@ -89,6 +89,7 @@ INTEGERS = [
     ("MAX_SESSIONS", "max_sessions", 1000, 0, None),
     ("MAX_SESSIONS_PER_SUBNET", "max_sessions_per_subnet", 100, 1, None),
     ("MAX_SESSIONS_PER_ADDRESS", "max_sessions_per_address", 100, 1, None),
+    ("MAX_CONNECTS_PER_MINUTE", "max_connects_per_minute", 0, 0, None),
     ("PROXY_DEPTH", "proxy_depth", 1, 1, 4),
     ("COST_SOFT_LIMIT", "cost_soft_limit", 1000, 0, None),
     ("COST_HARD_LIMIT", "cost_hard_limit", 10000, 0, None),
@@ -535,6 +536,15 @@ def test_origins_of_web_pages_are_as_browsers_write_them(base):
     for text in ("wallet.example", "https://a.b/page", "*", "https://"):
         base.setenv("WS_ORIGINS", text)
         assert refusal().startswith(f"cannot parse envvar WS_ORIGINS value {text}: ")
+
+
+def test_names_of_the_metrics_service_have_no_port_and_no_path(base):
+    assert Env().metrics_hosts == []
+    base.setenv("METRICS_HOSTS", "Status.Example.org, b.example.,")
+    assert Env().metrics_hosts == ["status.example.org", "b.example"]
+    for text in ("a.b:80", "https://a.b", "a.b/c", "*.a.b", "a b.c"):
+        base.setenv("METRICS_HOSTS", text)
+        assert refusal().startswith(f"cannot parse envvar METRICS_HOSTS value {text}: ")
 
 
 def test_services_behind_proxies_and_trusted_ones_are_among_the_services(base):

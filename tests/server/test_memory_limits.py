@@ -51,6 +51,22 @@ def test_version_1_has_a_hierarchy_for_memory(cgroups):
     assert module.memory_mb() == 700
 
 
+def test_a_limit_beyond_which_processes_are_slowed_down_counts(cgroups):
+    cgroups("self", "0::/system.slice/electrumx.service\n")
+    cgroups("cgroup/system.slice/electrumx.service/memory.max", "3000000000\n")
+    cgroups("cgroup/system.slice/electrumx.service/memory.high", "max\n")
+    assert module.memory_mb() == 3_000
+    cgroups("cgroup/system.slice/electrumx.service/memory.high", "1000000000\n")
+    assert module.memory_mb() == 1_000
+
+
+@pytest.mark.parametrize("text", ["-1", "0", "4096", "9" * 5_000, "\xb2", "0x10"])
+def test_figures_that_are_no_limit_are_ignored(cgroups, text):
+    cgroups("self", f"0::/../{'x' * 5_000}\n0::/a\x00b\n")
+    cgroups("cgroup/memory.max", text)
+    assert module.memory_mb() == 8_000
+
+
 def test_unreadable_files_limit_nothing(cgroups):
     cgroups("self", "0::/x\n")
     cgroups("cgroup/memory.max", "")

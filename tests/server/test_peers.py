@@ -682,9 +682,9 @@ async def test_a_loopback_service_address_is_not_used_for_hosts_elsewhere(make_m
     elsewhere = Peer.from_real_name("example.com", "test")
     here = Peer.from_real_name("127.0.0.3", "test")
 
-    assert manager._local_host(elsewhere, socket.AF_INET) == "192.0.2.1"
-    assert manager._local_host(elsewhere, socket.AF_INET6) is None
-    assert manager._local_host(here, socket.AF_INET) == "127.0.0.1"
+    assert manager.local_host_for(elsewhere, socket.AF_INET) == "192.0.2.1"
+    assert manager.local_host_for(elsewhere, socket.AF_INET6) is None
+    assert manager.local_host_for(here, socket.AF_INET) == "127.0.0.1"
 
 
 # --- Peers among themselves

@@ -72,7 +72,7 @@ async def test_all_parts_prepare_before_one_commits(reloader, path, events):
 
 
 async def test_a_part_that_refuses_leaves_all_as_they_were(reloader, path, events, caplog):
-    reloader._parts[1].fails = "the port is taken"
+    reloader.parts[1].fails = "the port is taken"
     write(path, DONATION_ADDRESS="x")
 
     with pytest.raises(OperatorError, match="the port is taken"):
@@ -81,7 +81,7 @@ async def test_a_part_that_refuses_leaves_all_as_they_were(reloader, path, event
     assert events == [("prepare", "a"), ("prepare", "b"), ("abandon", "a")]
     assert "reload refused, nothing was changed: the port is taken" in caplog.messages
     # The change is still to be made.
-    reloader._parts[1].fails = None
+    reloader.parts[1].fails = None
     assert await reloader.reload() == [f"reloaded {path}: changed DONATION_ADDRESS"]
 
 
@@ -101,7 +101,7 @@ async def test_a_setting_that_needs_a_restart_keeps_its_value_and_is_named_until
         write(path, CACHE_MB="30", REORG_LIMIT="7", DONATION_ADDRESS="x")
         lines = await reloader.reload()
         assert lines[1:] == ["changed only by a restart: CACHE_MB, REORG_LIMIT"]
-        env = reloader._parts[0].env
+        env = reloader.parts[0].env
         assert (env.cache_MB, env.reorg_limit) == (20, 200)
     write(path, DONATION_ADDRESS="x")
     assert await reloader.reload() == [f"reloaded {path}: no change"]
@@ -110,10 +110,10 @@ async def test_a_setting_that_needs_a_restart_keeps_its_value_and_is_named_until
 async def test_a_removed_setting_has_its_default_again(reloader, path):
     write(path, SESSION_TIMEOUT="5")
     await reloader.reload()
-    assert reloader._parts[0].env.session_timeout == 5
+    assert reloader.parts[0].env.session_timeout == 5
     write(path)
     await reloader.reload()
-    assert reloader._parts[0].env.session_timeout == 600
+    assert reloader.parts[0].env.session_timeout == 600
 
 
 async def test_the_environment_is_not_read_again_and_wins(reloader, path, monkeypatch):
@@ -121,11 +121,11 @@ async def test_the_environment_is_not_read_again_and_wins(reloader, path, monkey
     write(path, MAX_SEND="500000")
 
     assert await reloader.reload() == [f"reloaded {path}: no change"]
-    assert reloader._parts[0].env.max_send == 400_000
+    assert reloader.parts[0].env.max_send == 400_000
 
 
 async def test_the_log_level_changes(reloader, path):
-    reloader._parts = [LogLevel()]
+    reloader.parts = [LogLevel()]
     write(path, LOG_LEVEL="error")
     await reloader.reload()
     assert logging.getLogger("electrumx").level == logging.ERROR
@@ -145,7 +145,7 @@ async def test_nodes_are_replaced_only_if_they_change(reloader, path, bare_envir
     daemon = FakeDaemon()
     for name, value in Settings.read(str(path), {}).variables.items():
         bare_environment.setenv(name, value)
-    reloader._parts = [NodeList(daemon, Env())]
+    reloader.parts = [NodeList(daemon, Env())]
     write(path, DONATION_ADDRESS="x")
     await reloader.reload()
     assert daemon.lists == []

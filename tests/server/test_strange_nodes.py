@@ -138,20 +138,20 @@ async def test_blocks_undone_while_a_poll_compares_hashes_are_no_error(tmp_path)
         await stop_polling(bp)
         daemon.set_chain(chain[:-1])
         headers, stores = db.headers, db.stores
-        load = headers._load
+        load = headers.load
 
         async def undo_meanwhile(start_height, count):
-            headers._load = load
+            headers.load = load
             stores.state = replace(stores.state, height=7)
             bp.state.height = 7
             await load(start_height, count)
 
-        headers._forget()
-        headers._load = undo_meanwhile
+        headers.forget()
+        headers.load = undo_meanwhile
         state, height = stores.state, bp.height
         try:
             assert not await bp.reorg_finder.daemon_left_our_chain()
-            assert headers._load is load
+            assert headers.load is load
         finally:
             stores.state, bp.state.height = state, height
 

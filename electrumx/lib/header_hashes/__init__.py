@@ -69,7 +69,7 @@ def _imported(algorithm: str, modules: tuple[str, ...], package: str) -> list[He
     )
 
 
-def _packaged(algorithm: str, *modules: str, package: str = "") -> HeaderHash:
+def packaged(algorithm: str, *modules: str, package: str = "") -> HeaderHash:
     """Return the hash of that name; its modules are tried in order, when it is first called.
 
     package is the one to name to an operator who has none of them; empty if no package exists.
@@ -93,21 +93,21 @@ def _packaged(algorithm: str, *modules: str, package: str = "") -> HeaderHash:
     return header_hash
 
 
-x11 = _packaged("x11", "x11_hash", "dash_hash", package="dash-hash")
-x11_gost = _packaged("x11_gost", "x11_gost_hash")
-x13 = _packaged("x13", "x13_hash", "deeponion_x13_hash", package="deeponion-x13-hash")
-quark = _packaged("quark", "quark_hash", "pivx_quark_hash", package="quark-hash")
-xevan = _packaged("xevan", "xevan_hash", package="xevan-hash")
-x16r = _packaged("x16r", "x16r_hash", package="x16r-hash")
-x16rv2 = _packaged("x16rv2", "x16rv2_hash", package="x16rv2-hash")
-x16rt = _packaged("x16rt", "x16rt_hash", package="x16rt-hash")
-x21s = _packaged("x21s", "x21s_hash")
-lyra2z = _packaged("lyra2z", "lyra2z_hash")
-neoscrypt = _packaged("neoscrypt", "neoscrypt", package="neoscrypt")
-tribus = _packaged("tribus", "tribushashm", package="tribushashm")
-yespower_zny = _packaged("yespower_zny", "zny_yespower_0_5", package="zny-yespower-0-5")
-yespower_bell = _packaged("yespower_bell", "bell_yespower", package="bell-yespower")
-cpupower = _packaged("cpupower", "cpupower", package="cpupower")
+x11 = packaged("x11", "x11_hash", "dash_hash", package="dash-hash")
+x11_gost = packaged("x11_gost", "x11_gost_hash")
+x13 = packaged("x13", "x13_hash", "deeponion_x13_hash", package="deeponion-x13-hash")
+quark = packaged("quark", "quark_hash", "pivx_quark_hash", package="quark-hash")
+xevan = packaged("xevan", "xevan_hash", package="xevan-hash")
+x16r = packaged("x16r", "x16r_hash", package="x16r-hash")
+x16rv2 = packaged("x16rv2", "x16rv2_hash", package="x16rv2-hash")
+x16rt = packaged("x16rt", "x16rt_hash", package="x16rt-hash")
+x21s = packaged("x21s", "x21s_hash")
+lyra2z = packaged("lyra2z", "lyra2z_hash")
+neoscrypt = packaged("neoscrypt", "neoscrypt", package="neoscrypt")
+tribus = packaged("tribus", "tribushashm", package="tribushashm")
+yespower_zny = packaged("yespower_zny", "zny_yespower_0_5", package="zny-yespower-0-5")
+yespower_bell = packaged("yespower_bell", "bell_yespower", package="bell-yespower")
+cpupower = packaged("cpupower", "cpupower", package="cpupower")
 
 
 def scrypt(header: bytes) -> bytes:

@@ -28,7 +28,7 @@ _MOVES: Final = (
 )  # fmt: skip
 
 
-def _permute(lanes: list[int], width: int, rounds: int) -> None:
+def permute(lanes: list[int], width: int, rounds: int) -> None:
     """Apply Keccak-f to 25 lanes of width bits, in place."""
     mask = (1 << width) - 1
     moves = [(target, count % width) for target, count in _MOVES]
@@ -54,7 +54,8 @@ def _permute(lanes: list[int], width: int, rounds: int) -> None:
         lanes[0] ^= constant & mask
 
 
-def _keccak(data: bytes, digest_size: int) -> bytes:
+def keccak(data: bytes, digest_size: int) -> bytes:
+    """Return the Keccak digest of data, with the padding that preceded SHA-3."""
     rate = 200 - 2 * digest_size
     padded = bytearray(data) + b"\1" + bytes(-(len(data) + 1) % rate)
     padded[-1] |= 0x80
@@ -63,18 +64,18 @@ def _keccak(data: bytes, digest_size: int) -> bytes:
     for start in range(0, len(padded), rate):
         for n, word in enumerate(unpack(padded, start)):
             lanes[n] ^= word
-        _permute(lanes, 64, 24)
+        permute(lanes, 64, 24)
     return b"".join([lane.to_bytes(8, "little") for lane in lanes[: digest_size // 8]])
 
 
 def keccak256(data: bytes) -> bytes:
     """Return the 32-byte Keccak hash of data, with Keccak's own padding."""
-    return _keccak(data, 32)
+    return keccak(data, 32)
 
 
 def keccak512(data: bytes) -> bytes:
     """Return the 64-byte Keccak hash of data, with Keccak's own padding."""
-    return _keccak(data, 64)
+    return keccak(data, 64)
 
 
 _words8 = Struct("<8I")
@@ -95,7 +96,7 @@ def kawpow(header: bytes) -> bytes:
     nonce = (int.from_bytes(header[80:84], "little"), int.from_bytes(header[84:88], "little"))
     mix = _words8.unpack(header[88:120][::-1])
     lanes = [*seed, *nonce, *_KAWPOW_PADDING]
-    _permute(lanes, 32, 22)
+    permute(lanes, 32, 22)
     lanes = [*lanes[:8], *mix, *_KAWPOW_PADDING[:9]]
-    _permute(lanes, 32, 22)
+    permute(lanes, 32, 22)
     return _words8.pack(*lanes[:8])[::-1]

@@ -802,14 +802,15 @@ cdef class FastIndex:
         Call it when no flush is in progress, and no UTXO was provided that is still to be spent.
         """
         cdef bint done
+        cdef SpentRow *smallest
         cdef size_t keep = keep_bytes // (sizeof(Entry) + 8)
         assert not self.utxos_frozen
         if not self.deletes.count and self.spent_mask >= 1 << 12:
-            free(self.spent)
-            self.spent_mask = (1 << 12) - 1
-            self.spent = <SpentRow *> calloc(self.spent_mask + 1, sizeof(SpentRow))
-            if self.spent == NULL:
+            smallest = <SpentRow *> calloc(1 << 12, sizeof(SpentRow))
+            if smallest == NULL:
                 raise MemoryError
+            free(self.spent)
+            self.spent, self.spent_mask = smallest, (1 << 12) - 1
         if self.utxo_count - self.new_count <= keep and keep:
             return
         with nogil:

@@ -32,7 +32,7 @@ from electrumx.server.block_processor.utxo_cache import UTXOCache
 from electrumx.server.db import DB, FlushData, wire_rows
 from electrumx.server.db.wire_rows import Addition
 from electrumx.server.notifications import Confirmed
-from electrumx.server.storage.schema import HASH_LEN
+from electrumx.server.storage.schema import HASH_LEN, DBError
 from electrumx.server.storage.undo import split_items
 
 if TYPE_CHECKING:
@@ -340,10 +340,11 @@ class ChainState:
         for height in range(first, last + 1):
             try:
                 block = self.compiled.parse(self._db.read_raw_block(height), height)
-            except (OSError, DeserializeError):
+                header = self._db.files.read_headers(height, 1)
+            except (OSError, DBError, DeserializeError):
                 recent.clear()
                 continue
-            if block.header != self._db.files.read_headers(height, 1):
+            if block.header != header:
                 recent.clear()
                 continue
             recent.note(block, self._tx_count_below(height), height, self._known_bytes)

@@ -27,6 +27,8 @@ class WarmUp:
     STEP_BLOCKS = 4
     #: raw bytes of blocks that are read, at most
     MOST_BYTES = 400_000_000
+    #: seconds before the last step is tried again
+    RETRY_SECS = 0.05
 
     def __init__(
         self, db: DB, state: ChainState, scheduler: FlushScheduler, logger: logging.Logger
@@ -68,11 +70,15 @@ class WarmUp:
             first = last + 1
             if self._db.backup_count != backups:
                 return
-        if await self._scheduler.run_locked(self._adopt, recent, first, backups):
-            self.done += 1
-            self._logger.info(
-                f"read {count:,d} recent blocks for their UTXOs in {time.monotonic() - start:.1f}s"
-            )
+        while not await self._scheduler.run_locked(self._adopt, recent, first, backups):
+            # A block is indexed and not flushed yet.
+            await asyncio.sleep(self.RETRY_SECS)
+            if self._db.backup_count != backups:
+                return
+        self.done += 1
+        self._logger.info(
+            f"read {count:,d} recent blocks for their UTXOs in {time.monotonic() - start:.1f}s"
+        )
 
     def _note(self, recent: RecentUTXOs, first: int, last: int) -> None:
         with self._db.gate.reading():

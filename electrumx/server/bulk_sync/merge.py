@@ -339,7 +339,9 @@ class Merge:
             return merged
 
         while len(sections) > most:
-            group, sections = sections[:most], sections[most:]
+            # No more than necessary: the last ones are large, and lie on the disk twice for a time.
+            size = min(most, len(sections) - most + 1)
+            group, sections = sections[:size], sections[size:]
             with file.writer(self.workspace.last(kind)) as writer:
                 parts = ranges([Sorted(file, group)], 0, self.range_bytes)
                 for _part, records in self._in_threads(parts, work):

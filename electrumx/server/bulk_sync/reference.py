@@ -8,7 +8,6 @@ does I/O.  Runs in: worker threads; a chunk in one at a time.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
 from struct import Struct
 
 from electrumx.lib.hash import HASHX_LEN
@@ -341,8 +340,3 @@ class HistoryRows:
             put(hashX + _BE2(self.flush_id), row)
             size += len(row) + HIST_KEY_LEN
         return first
-
-
-def is_sorted(buffer: bytes, length: int) -> bool:
-    """Return whether the records of a buffer are in order."""
-    return all(a <= b for a, b in pairwise(_records([buffer], length)))

@@ -80,10 +80,17 @@ def endpoints_of(coin: type[Coin], urls: str, files: LoginFiles) -> dict[str, En
     """
     texts = urls.split(",")
     files.check_count(len(texts))
-    found = {}
+    found: dict[str, Endpoint] = {}
+    files_of: dict[str, tuple[str, str]] = {}
     for position, text in enumerate(texts):
         cookie_file, password_file = files.at(position)
         url = _normal_form(coin, text, position + 1, cookie_file, password_file)
+        # The second login would replace the first.
+        if files_of.setdefault(url, files.at(position)) != files.at(position):
+            raise OperatorError(
+                f"DAEMON_URL {position + 1} is a node that is named before, with another login "
+                "file: name it once"
+            )
         try:
             found[url] = endpoint_of(url, cookie_file, password_file)
         except ValueError as e:

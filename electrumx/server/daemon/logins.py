@@ -19,6 +19,7 @@ from typing import Protocol
 
 from electrumx.lib.env_base import shown
 from electrumx.lib.errors import OperatorError
+from electrumx.lib.util import open_regular
 from electrumx.server.daemon.retry import LoginFileError
 from electrumx.server.env import Env
 
@@ -116,7 +117,8 @@ class FileLogin:
 
     def _content(self) -> bytes:
         try:
-            with open(self._path, "rb") as file:
+            # It may have been replaced since it was looked at.
+            with open_regular(self._path) as file:
                 return file.read(MAX_FILE_BYTES + 1)
         except OSError as e:
             raise self._error(e) from None

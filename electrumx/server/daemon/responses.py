@@ -163,9 +163,6 @@ def parse_json(body: bytearray) -> Any:
         raise MalformedReplyError(f"not JSON: {printable(e)}") from None
 
 
-AS_JSON = Reading(parse_json)
-
-
 async def in_parts(
     ask: Callable[[Sequence[_T]], Awaitable[Sequence[_R]]], items: Sequence[_T]
 ) -> list[_R]:

@@ -271,10 +271,13 @@ class DB:
     # -- queries
 
     def history_entries(
-        self, hashX: bytes, *, limit: int | None = None, after: int = -1
+        self, hashX: bytes, *, limit: int | None = None, after: int = -1, only_below: bool = False
     ) -> PendingRead[PackedHistory]:
-        """Return the first ``limit`` entries (None: all) beyond transaction number ``after``."""
-        return self.queries.history_entries(hashX, limit=limit, after=after)
+        """Return the first ``limit`` entries (None: all) beyond transaction number ``after``.
+
+        With ``only_below`` they are no more than counted where there are that many.
+        """
+        return self.queries.history_entries(hashX, limit=limit, after=after, only_below=only_below)
 
     async def limited_history(
         self, hashX: bytes, *, limit: int | None = 1000

@@ -49,7 +49,7 @@ class Headers:
     def cached_header(self, height: int) -> bytes | None:
         """Return the header of a height if it is cached; does not block."""
         if self._chunks.generation != self._stores.backup_count:
-            self._forget()
+            self.forget()
         if not 0 <= height <= self._stores.state.height:
             return None
         chunk = self._chunks.get(height // HEADER_CHUNK)
@@ -59,7 +59,7 @@ class Headers:
     def cached_headers(self, start_height: int, count: int) -> bytes | None:
         """Return headers joined, all committed, if they are all cached; does not block."""
         if self._chunks.generation != self._stores.backup_count:
-            self._forget()
+            self.forget()
         end = start_height + count
         parts: list[bytes] = []
         first = start_height // HEADER_CHUNK
@@ -71,7 +71,8 @@ class Headers:
             parts += chunk[max(0, start_height - base) : end - base]
         return b"".join(parts)
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Empty the cache of headers; headers cached later belong to the chain after the last undo."""
         self._chunks.clear()
         self._chunks.generation = self._stores.backup_count
 
@@ -86,7 +87,7 @@ class Headers:
                 found.append((number, self._stores.files.split_headers(start, headers)))
         return found
 
-    async def _load(self, start_height: int, count: int) -> None:
+    async def load(self, start_height: int, count: int) -> None:
         """Read headers of committed heights that are not cached."""
         first, last = start_height // HEADER_CHUNK, (start_height + count - 1) // HEADER_CHUNK
         backups = self._stores.backup_count
@@ -121,7 +122,7 @@ class Headers:
         if available <= (MAX_CHUNKS - 1) * HEADER_CHUNK:
             cached = self.cached_headers(start_height, available)
             if cached is None:
-                await self._load(start_height, available)
+                await self.load(start_height, available)
                 cached = self.cached_headers(start_height, available)
             if cached is not None:
                 return cached, available

@@ -37,6 +37,7 @@ from electrumx.server.storage.schema import (
     UTXO_PREFIX,
     VALUE_LEN,
     DBError,
+    cut_row,
 )
 
 T = TypeVar("T")
@@ -46,6 +47,8 @@ SMALL_HISTORY_BYTES = 2_000 * TXNUM_LEN
 SMALL_UTXOS = 1_000
 #: bytes of a ``u`` row, key and value
 UTXO_ROW_LEN = UTXO_KEY_LEN + VALUE_LEN
+#: hashX, bytes of numbers at most, number before the first, whether so many are only counted
+WantedHistory = tuple[bytes, int | None, int, bool]
 
 
 class PackedHistory(NamedTuple):
@@ -57,6 +60,8 @@ class PackedHistory(NamedTuple):
     last_tx_num: int
     #: of the database when it was read
     backup_count: int
+    #: whether there are as many as were asked for, or more, and only their numbers were read
+    only_counted: bool = False
 
 
 class PackedUTXOs(NamedTuple):
@@ -108,40 +113,57 @@ class Queries:
     # -- history
 
     def history_entries(
-        self, hashX: bytes, *, limit: int | None = None, after: int = -1
+        self, hashX: bytes, *, limit: int | None = None, after: int = -1, only_below: bool = False
     ) -> PendingRead[PackedHistory]:
-        """Return the first ``limit`` entries (None: all) beyond transaction number ``after``."""
+        """Return the first ``limit`` entries (None: all) beyond transaction number ``after``.
+
+        With ``only_below`` they are no more than counted where there are that many: each hash would
+        be a read of the disk.
+        """
         max_bytes = None if limit is None else limit * TXNUM_LEN
-        return self._read_pool.join(self._read_histories, (hashX, max_bytes, after))
+        return self._read_pool.join(self._read_histories, (hashX, max_bytes, after, only_below))
 
     def _read_histories(
-        self, wanted: list[tuple[bytes, int | None, int]], bounded: bool
+        self, wanted: list[WantedHistory], bounded: bool
     ) -> list[PackedHistory | ReadStatus]:
-        """Return a history for each (hashX, bytes of numbers at most, number before the first)."""
+        """Return the histories that are wanted."""
         stores = self._stores
         backups, seq = stores.backup_count, stores.commit_seq
         rows = self._history_rows(wanted, bounded)
         too_much = SMALL_HISTORY_BYTES if bounded else NO_BOUND
         files = stores.files
+        # After the read: see the module's docstring.
+        tx_count = stores.state.tx_count
+        full = {
+            number
+            for number, (_hashX, most, _after, only_below) in enumerate(wanted)
+            if only_below and most and len(rows[number]) == most == cut_row(rows[number], tx_count)
+        }
         try:
             found = wire_rows.pack_histories(
-                [row if len(row) <= too_much else b"" for row in rows],
-                # After the read: see the module's docstring.
-                stores.state.tx_count,
+                [
+                    row if len(row) <= too_much and number not in full else b""
+                    for number, row in enumerate(rows)
+                ],
+                tx_count,
                 stores.tx_counts,
                 files.hash_file,
                 files.hashes_per_file,
             )
         except (ValueError, struct_error):
             # In a batch each is read again alone.
-            for hashX, _most, _after in wanted:
+            for hashX, *_rest in wanted:
                 self._refuse_damaged_history(hashX, seq)
             raise
         if backups != stores.backup_count:
             return [RACED] * len(wanted)
         result: list[PackedHistory | ReadStatus] = []
-        for row, history, (hashX, _most, after) in zip(rows, found, wanted, strict=True):
-            if history is None:
+        for number, (row, history) in enumerate(zip(rows, found, strict=True)):
+            hashX, _most, after, _only_below = wanted[number]
+            if number in full:
+                last_tx_num = int.from_bytes(row[-TXNUM_LEN:], "little")
+                result.append(PackedHistory(b"", last_tx_num, backups, only_counted=True))
+            elif history is None:
                 self._refuse_damaged_history(hashX, seq)
                 result.append(RACED)
             elif len(row) > too_much:
@@ -172,19 +194,17 @@ class Queries:
         if fault and not self._raced_since(seq):
             raise stores.damage_log.error(fault)
 
-    def _history_rows(
-        self, wanted: list[tuple[bytes, int | None, int]], bounded: bool
-    ) -> list[bytes]:
+    def _history_rows(self, wanted: list[WantedHistory], bounded: bool) -> list[bytes]:
         """Return the numbers of each that is wanted; of long ones, if bounded, too many."""
         history = self._stores.history
         small = SMALL_HISTORY_BYTES + TXNUM_LEN
         if not bounded:
-            return [history.packed_tx_nums(*one) for one in wanted]
-        whole = [hashX for hashX, _most, after in wanted if after < 0]
+            return [history.packed_tx_nums(*one[:3]) for one in wanted]
+        whole = [hashX for hashX, _most, after, _only_below in wanted if after < 0]
         first = iter(history.first_tx_nums(whole, small))
         return [
             (next(first) if after < 0 else history.packed_tx_nums(hashX, small, after))[:most]
-            for hashX, most, after in wanted
+            for hashX, most, after, _only_below in wanted
         ]
 
     async def limited_history(

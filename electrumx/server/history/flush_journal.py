@@ -9,17 +9,22 @@ scripts LE8, stamp(8), CRC-32 LE4 of all that and of the scripts, then their has
 It is written and synced before the rows.
 
 The *stamp* is of the store's file ``CURRENT``, which an engine replaces whenever it opens the store:
-where another server, or a program, has opened it since, the file is not used.  Without it, or where a
-flush is missing in it, all rows are read as before.
+where another server, or a program, has opened it since, the file is not used.  Its contents alone, a
+number that begins at the same one in each new store, could be those of another store that was put in
+the place; the time of the replacement is not.  Without the file, or where a flush is missing in it,
+all rows are read as before.
+
+Flushes of an initial sync can have tens of millions of scripts, so sections are read in pieces.
 
 Runs in: the thread that writes.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from struct import Struct
+from typing import BinaryIO, NamedTuple
 from zlib import crc32
 
 from electrumx.lib import util
@@ -30,14 +35,31 @@ _MAGIC = b"HFJ1"
 _HEAD = Struct("<4sHQ8s")
 _CRC = Struct("<I")
 STAMP_LEN = 8
+#: of a store whose file cannot be read; no section with it is used
+NO_STAMP = bytes(STAMP_LEN)
+#: scripts that are read at once
+PIECE_SCRIPTS = 100_000
 
 
 def stamp_of(store: str) -> bytes:
-    """Return the stamp of a store's folder; zeros if it has none."""
+    """Return the stamp of a store's folder; NO_STAMP if it has none."""
     try:
-        return sha256((Path(store) / "CURRENT").read_bytes()).digest()[:STAMP_LEN]
+        path = Path(store) / "CURRENT"
+        replaced_at = path.stat().st_mtime_ns
+        return sha256(b"%d %b" % (replaced_at, path.read_bytes())).digest()[:STAMP_LEN]
     except OSError:
-        return bytes(STAMP_LEN)
+        return NO_STAMP
+
+
+class Section(NamedTuple):
+    """A section of the file."""
+
+    flush_id: int
+    stamp: bytes
+    #: offset of the first script
+    start: int
+    #: how many there are
+    scripts: int
 
 
 class FlushJournal:
@@ -50,56 +72,93 @@ class FlushJournal:
         #: of the store before this process opened it
         self._stamp = stamp_of(store)
 
-    def write(self, flush_id: int, hashXs: bytes, *, is_first: bool) -> None:
+    def write(
+        self, flush_id: int, hashXs: Callable[[], Iterable[bytes]], *, is_first: bool
+    ) -> None:
         """Note the scripts of the next flush, durably.
 
-        ``is_first``: the flush before it was whole, so its sections are no longer needed.
+        ``hashXs`` returns them in pieces, of one or more; it is called twice, as all together may
+        take too much memory.  ``is_first``: the flush before it was whole, so its sections are no
+        longer needed.
         """
         if is_first:
             self._end = 0
-        count = len(hashXs) // HASHX_LEN
-        head = _HEAD.pack(_MAGIC, flush_id, count, stamp_of(self._store))
+        size = sum(map(len, hashXs()))
+        head = _HEAD.pack(_MAGIC, flush_id, size // HASHX_LEN, stamp_of(self._store))
         is_new = not self._path.exists()
+        start = self._end + _HEAD.size + _CRC.size
         with util.open_file(self._path, create=True) as file:
+            file.seek(start)
+            crc = crc32(head)
+            for piece in hashXs():
+                file.write(piece)
+                crc = crc32(piece, crc)
             file.seek(self._end)
-            file.write(head + _CRC.pack(crc32(hashXs, crc32(head))))
-            file.write(hashXs)
+            file.write(head + _CRC.pack(crc))
             file.flush()
             os.fsync(file.fileno())
         if is_new:
             util.sync_directory(self._path.parent)
-        self._end += _HEAD.size + _CRC.size + len(hashXs)
+        self._end = start + size
 
-    def hashXs(self, first_id: int, last_id: int) -> list[bytes] | None:
-        """Return the scripts of each of these flushes, joined; None if they are not all there."""
-        found = [
-            (flush_id, hashXs)
-            for flush_id, stamp, hashXs in self._sections()
-            if stamp == self._stamp and first_id <= flush_id <= last_id
-        ]
-        if [flush_id for flush_id, _hashXs in found] != list(range(first_id, last_id + 1)):
+    def sections(self, first_id: int, last_id: int) -> list[Section] | None:
+        """Return the sections of these flushes, ascending; None if they are not all there."""
+        if self._stamp == NO_STAMP:
             return None
-        return [hashXs for _flush_id, hashXs in found]
-
-    def _sections(self) -> Iterator[tuple[int, bytes, bytes]]:
-        """Yield (flush id, stamp, hashXs) of the sections, as far as they follow on each other."""
         try:
-            raw = self._path.read_bytes()
+            with self._path.open("rb") as file:
+                found = [
+                    section
+                    for section in self._valid_sections(file)
+                    if section.stamp == self._stamp and first_id <= section.flush_id <= last_id
+                ]
         except OSError:
-            return
+            return None
+        if [section.flush_id for section in found] != list(range(first_id, last_id + 1)):
+            return None
+        return found
+
+    def hashXs(self, section: Section) -> Iterator[bytes]:
+        """Yield the scripts of a section that :meth:`sections` has returned.  Raise OSError."""
+        with self._path.open("rb") as file:
+            for piece in _pieces(file, section):
+                for n in range(0, len(piece), HASHX_LEN):
+                    yield piece[n : n + HASHX_LEN]
+
+    @staticmethod
+    def _valid_sections(file: BinaryIO) -> Iterator[Section]:
+        """Yield the sections as far as they follow on each other."""
         at = 0
         last: int | None = None
-        while len(raw) - at >= _HEAD.size + _CRC.size:
-            head = raw[at : at + _HEAD.size]
+        while True:
+            file.seek(at)
+            head = file.read(_HEAD.size)
+            raw_crc = file.read(_CRC.size)
+            if len(raw_crc) < _CRC.size:
+                return
             magic, flush_id, count, stamp = _HEAD.unpack(head)
-            at += _HEAD.size
-            (expected,) = _CRC.unpack_from(raw, at)
-            at += _CRC.size
             if magic != _MAGIC or (last is not None and flush_id != last + 1):
                 return
-            hashXs = raw[at : at + count * HASHX_LEN]
-            at += count * HASHX_LEN
-            if at > len(raw) or crc32(hashXs, crc32(head)) != expected:
+            at += _HEAD.size + _CRC.size
+            section = Section(flush_id, stamp, at, count)
+            found, crc = 0, crc32(head)
+            for piece in _pieces(file, section):
+                found += len(piece)
+                crc = crc32(piece, crc)
+            if found != count * HASHX_LEN or crc != _CRC.unpack(raw_crc)[0]:
                 return
+            at += found
             last = flush_id
-            yield flush_id, stamp, hashXs
+            yield section
+
+
+def _pieces(file: BinaryIO, section: Section) -> Iterator[bytes]:
+    """Yield the scripts of a section, joined, many at a time; fewer where the file is too short."""
+    file.seek(section.start)
+    left = section.scripts
+    while left:
+        piece = file.read(min(left, PIECE_SCRIPTS) * HASHX_LEN)
+        if not piece:
+            return
+        left -= min(left, PIECE_SCRIPTS)
+        yield piece

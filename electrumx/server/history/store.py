@@ -24,7 +24,7 @@ stop between any two steps is harmless.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Protocol
 
 from electrumx.lib import util
@@ -64,8 +64,8 @@ class PendingHistory(Protocol):
     def sort_history(self) -> None:
         """Sort it by script, before rows are put."""
 
-    def packed_hashXs(self) -> bytes:
-        """Return the hashXs of its scripts, joined, once it is sorted."""
+    def packed_hashXs(self) -> Iterable[bytes]:
+        """Return the hashXs of its scripts, joined, in pieces, once it is sorted."""
 
     def put_history(
         self, put: Callable[[bytes, bytes], None], flush_id: bytes, max_bytes: int
@@ -89,6 +89,8 @@ class History:
     HOLD_FLUSH_COUNT = MAX_FLUSH_ID - 8
     #: approximate bytes of rows in one batch of a flush; an engine takes a multiple of it
     BATCH_BYTES = 4_000_000
+    #: orphaned rows deleted in one batch
+    CLEAR_KEYS = 100_000
 
     def __init__(
         self,
@@ -241,24 +243,38 @@ class History:
             return
         assert self.db
         self.logger.info("DB shut down uncleanly.  Scanning for excess history flushes...")
-        keys = []
+        count = 0
+        keys: list[bytes] = []
         limit = utxo_flush_count
         for key, row in self._rows_since(utxo_flush_count):
-            if int.from_bytes(row[:TXNUM_LEN], "little") >= tx_count:
-                keys.append(key)
-            else:
+            if int.from_bytes(row[:TXNUM_LEN], "little") < tx_count:
                 limit = max(limit, hist_key_flush_id(key))
+                continue
+            if len(keys) == self.CLEAR_KEYS:
+                # The counts stay, so that a stop here makes the next opening go on.
+                self._delete(keys)
+                keys.clear()
+            keys.append(key)
+            count += 1
         if limit > utxo_flush_count:
+            # First: under the raised count rows with lower ids are taken for committed ones.
+            self._delete(keys)
+            keys.clear()
             self.set_utxo_flush_count(limit)
             fault_point("open: flush count raised over a compaction's rows")
-        self.logger.info(f"deleting {len(keys):,d} history entries")
         state.flush_count = limit
+        self._delete(keys, state)
+        fault_point("open: excess history deleted")
+        self.logger.info(f"deleted {count:,d} excess history entries")
+
+    def _delete(self, keys: list[bytes], state: HistState | None = None) -> None:
+        """Delete rows, and write the state in the same batch if it is given."""
+        assert self.db
         with self.db.write_batch() as batch:
             for key in keys:
                 batch.delete(key)
-            batch.put(HIST_STATE_KEY, state.pack())
-        fault_point("open: excess history deleted")
-        self.logger.info("deleted excess history entries")
+            if state is not None:
+                batch.put(HIST_STATE_KEY, state.pack())
 
     def has_noted_since(self, utxo_flush_count: int) -> bool:
         """Return whether all flushes that the ``utxo`` store has not seen are this program's.
@@ -266,32 +282,30 @@ class History:
         Then nothing else has opened the store since.
         """
         assert self._journal
-        return self._journal.hashXs(utxo_flush_count + 1, self.state.flush_count) is not None
+        return self._journal.sections(utxo_flush_count + 1, self.state.flush_count) is not None
 
     def _rows_since(self, utxo_flush_count: int) -> Iterator[tuple[bytes, bytes]]:
         """Yield all rows, key and value, of flushes that the ``utxo`` store has not seen."""
         assert self.db
         assert self._journal
         first_id = utxo_flush_count + 1
-        noted = self._journal.hashXs(first_id, self.state.flush_count)
+        noted = self._journal.sections(first_id, self.state.flush_count)
         if noted is None:
             for key, row in self.db.iterator():
                 if len(key) == HIST_KEY_LEN and hist_key_flush_id(key) >= first_id:
                     yield key, row
             return
-        keys = {
-            hist_key(hashXs[n : n + HASHX_LEN], flush_id)
-            for flush_id, hashXs in enumerate(noted, start=first_id)
-            for n in range(0, len(hashXs), HASHX_LEN)
-        }
-        self.logger.info(f"looking at the {len(keys):,d} rows of the flushes that were interrupted")
-        for key in sorted(keys):
-            value = self.db.get(key)
-            if value is not None:
-                yield key, value
+        count = sum(section.scripts for section in noted)
+        self.logger.info(f"looking at the {count:,d} rows of the flushes that were interrupted")
+        for section in noted:
+            flush_id = hist_key(b"", section.flush_id)
+            for hashX in self._journal.hashXs(section):
+                value = self.db.get(hashX + flush_id)
+                if value is not None:
+                    yield hashX + flush_id, value
 
-    def _note_flush(self, hashXs: bytes) -> None:
-        """Note the scripts of a flush whose rows are written next."""
+    def _note_flush(self, hashXs: Callable[[], Iterable[bytes]]) -> None:
+        """Note the scripts of a flush whose rows are written next; ``hashXs`` as the journal's."""
         if self._utxo_flush_count is not None and self._journal is not None:
             is_first = self._utxo_flush_count() >= self.flush_count - 1
             self._journal.write(self.flush_count, hashXs, is_first=is_first)
@@ -341,8 +355,9 @@ class History:
         touched = sorted(self.unflushed)
         put_rows = self._row_writers(flush_id, pending)
         if pending and pending.has_history():
-            touched.append(pending.packed_hashXs())
-        self._note_flush(b"".join(touched))
+            self._note_flush(lambda: chain(touched, pending.packed_hashXs()))
+        else:
+            self._note_flush(lambda: touched)
         count = 0
         # The state row is in the first batch: a stop after it leaves a count above the one that
         # the UTXOs have seen, so opening deletes whichever rows are there.  Rows leave memory as
@@ -401,7 +416,7 @@ class History:
         hashXs = sorted(hashXs)
         self.changes.note_cut(hashXs)
         self.flush_count = parked_id
-        self._note_flush(b"".join(hashXs))
+        self._note_flush(lambda: hashXs)
         count = 0
         with self.db.write_batch() as batch:
             for hashX in hashXs:

@@ -180,6 +180,9 @@ class Restore:
     def __init__(
         self, source: SnapshotSource, directory: Path, logger: Logger, limits: Limits | None = None
     ):
+        """Raise RestoreError if the directory has no name, and so none beside it."""
+        if not directory.name:
+            raise RestoreError(f"{directory} cannot be replaced: give a directory in it")
         self.source = source
         self.directory = directory
         self.staging = directory.with_name(directory.name + RESTORING)

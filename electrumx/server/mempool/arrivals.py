@@ -97,6 +97,10 @@ class Arrivals:
         if len(self._unresolved) < MAX_REPORTS:
             self._unresolved[tx_hash] = report
 
+    def has_unresolved(self) -> bool:
+        """Return whether a transaction waits for a block with its inputs."""
+        return bool(self._unresolved)
+
     def database_moved(self) -> None:
         """Queue the transactions that waited for another block."""
         unresolved, self._unresolved = self._unresolved, {}

@@ -212,7 +212,7 @@ class MemPoolIndex:
         self._leaving = tx_hashes
         self.large.clear()
 
-    def _add(self, tx_hash: bytes, tx: MemPoolTx, touched: set[bytes]) -> None:
+    def add_tx(self, tx_hash: bytes, tx: MemPoolTx, touched: set[bytes]) -> None:
         """Take a transaction that was not there; its hashXs go into touched."""
         self._changes += 1
         self.txs[tx_hash] = tx
@@ -230,7 +230,7 @@ class MemPoolIndex:
             self._touch_outpoints(tx_hash, tx)
         touched |= tx_hashXs
 
-    def _remove(self, tx_hash: bytes, touched: set[bytes]) -> None:
+    def remove_tx(self, tx_hash: bytes, touched: set[bytes]) -> None:
         """Forget a transaction; its hashXs go into touched."""
         self._changes += 1
         tx = self.txs.pop(tx_hash)
@@ -283,7 +283,7 @@ class MemPoolIndex:
         gone: dict[bytes, None] = {}
         self._add_with_descendants([h for h in tx_hashes if h in self.txs], gone)
         for tx_hash in gone:
-            self._remove(tx_hash, touched)
+            self.remove_tx(tx_hash, touched)
         return set(gone)
 
     # -- Queries. None of them awaits, so that each sees one state.

@@ -121,7 +121,7 @@ class MemPool(MemPoolIndex):
         self._fetcher = CandidateFetcher(
             api, CandidateParser(coin, compiled=compiled), self._in_thread
         )
-        self._arrivals = Arrivals()
+        self.arrivals = Arrivals()
         self._wake = asyncio.Event()  # ends the pause between refreshes
         #: height and tip at which all transactions in the maps are valid; some may be missing
         self._height = -1
@@ -228,7 +228,7 @@ class MemPool(MemPoolIndex):
             while await self._make_step():
                 # Clients wait for a refresh if the maps are not complete.
                 delay = min(self.settle_secs, self.refresh_secs) if self._complete else 0.0
-            self._arrivals.database_moved()
+            self.arrivals.database_moved()
             if timer is not None:
                 timer.cancel()
             timer = asyncio.get_running_loop().call_later(delay, self._wake.set)
@@ -269,7 +269,7 @@ class MemPool(MemPoolIndex):
                 # A slow receiver of the report does not delay the cleaning of the maps.
                 await asyncio.wait([telling], timeout=self.settle_secs)
                 known: set[bytes] = set()
-                await for_each(list(self.leaving), lambda h: self._remove(h, known))
+                await for_each(list(self.leaving), lambda h: self.remove_tx(h, known))
                 self.leaving = {}
             except BaseException:
                 telling.cancel()
@@ -357,7 +357,7 @@ class MemPool(MemPoolIndex):
         self._wake.set()
 
     def _remove_one(self, tx_hash: bytes) -> None:
-        self._remove(tx_hash, self._touched)
+        self.remove_tx(tx_hash, self._touched)
 
     # -- Single transactions
 
@@ -367,11 +367,11 @@ class MemPool(MemPoolIndex):
         Without the raw transaction the node is asked for it.
         """
         # Also if it is here: it may have left and come back.
-        self._arrivals.report(tx_hash, Report(True, raw))
+        self.arrivals.report(tx_hash, Report(True, raw))
 
     def left(self, tx_hash: bytes) -> None:
         """Take note that the node removed a transaction that no block confirmed."""
-        self._arrivals.report(tx_hash, Report(False))
+        self.arrivals.report(tx_hash, Report(False))
 
     def refresh_soon(self) -> None:
         """Have the node's mempool listed: reports of single transactions may have been lost."""
@@ -380,9 +380,9 @@ class MemPool(MemPoolIndex):
     async def _follow_arrivals(self) -> None:
         """Apply reports of single transactions, in batches, indefinitely."""
         while True:
-            await self._arrivals.event.wait()
-            reports = self._arrivals.take(ARRIVALS)
-            if self._arrivals.overflowed:
+            await self.arrivals.event.wait()
+            reports = self.arrivals.take(ARRIVALS)
+            if self.arrivals.overflowed:
                 self.refresh_soon()
             try:
                 await self._apply_reports(reports)
@@ -392,7 +392,7 @@ class MemPool(MemPoolIndex):
 
     async def _apply_reports(self, reports: dict[bytes, Report]) -> None:
         """Add and remove single transactions, and notify."""
-        api, arrivals = self.api, self._arrivals
+        api, arrivals = self.api, self.arrivals
         place = api.db_height(), api.db_tip()
         entering = {h: r for h, r in reports.items() if r.entered and h not in self.txs}
         candidates = await self._candidates_of(entering)
@@ -424,7 +424,7 @@ class MemPool(MemPoolIndex):
             raw_txs.update(zip(missing, found, strict=True))
         for tx_hash in missing:
             if raw_txs[tx_hash] is None:
-                self._arrivals.retry_later(tx_hash, entering[tx_hash])
+                self.arrivals.retry_later(tx_hash, entering[tx_hash])
         unconfirmed = ChainMap[bytes, object](self.txs, raw_txs)  # type: ignore[arg-type]
         result = await self._fetcher.parse(list(raw_txs), list(raw_txs.values()), unconfirmed)
         for tx_hash, report in entering.items():
@@ -439,9 +439,9 @@ class MemPool(MemPoolIndex):
         if tx_hash in self.txs:
             return
         for replaced in self._remove_with_descendants(self._conflicts(tx), touched):
-            self._arrivals.applied(replaced, entered=False)
-        self._add(tx_hash, tx, touched)
-        self._arrivals.applied(tx_hash, entered=True)
+            self.arrivals.applied(replaced, entered=False)
+        self.add_tx(tx_hash, tx, touched)
+        self.arrivals.applied(tx_hash, entered=True)
 
     # -- Refreshing
 
@@ -487,7 +487,7 @@ class MemPool(MemPoolIndex):
         if height is None or height != api.db_height():
             height = await api.height()
             self._check_in_sync(height, None)
-        self._arrivals.listing_requested()
+        self.arrivals.listing_requested()
         listing = await api.mempool_listing()
         tip = await api.daemon_tip_hash()
         moved = height != await api.height()
@@ -533,7 +533,7 @@ class MemPool(MemPoolIndex):
         """Return the hashes that vanished and those that are new. Runs in: a thread."""
         txs, members = self.txs, listing.members
         # Changes of single reports after the listing was requested are applied already.
-        entered, left = self._arrivals.entered_since, self._arrivals.left_since
+        entered, left = self.arrivals.entered_since, self.arrivals.left_since
         new = [h for h in listing.hashes if h not in txs and h not in left]
         if len(members) < len(listing.hashes):
             # No node lists one twice.
@@ -582,13 +582,13 @@ class MemPool(MemPoolIndex):
         if tx_hash in self.txs:
             return
         if (
-            tx_hash in self._arrivals.left_since
+            tx_hash in self.arrivals.left_since
             or self._conflicts(tx)
             or any(prev_hash in skipped for prev_hash, _idx in tx.prevouts)
         ):
             skipped.add(tx_hash)
             return
-        self._add(tx_hash, tx, self._touched)
+        self.add_tx(tx_hash, tx, self._touched)
 
     # -- The public names of the queries
 

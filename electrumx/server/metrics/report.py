@@ -30,7 +30,7 @@ def report(reading: Reading, rates: RequestRates, *, uptime_secs: float) -> dict
             "db_engine": env.db_engine.lower(),
             "services": [
                 {"protocol": service.protocol, "listening": service in parts.manager.listeners.open}
-                for service in env.services
+                for service in shared.env.services
                 if service.protocol != "metrics"
             ],
         },
@@ -106,7 +106,7 @@ def _sessions(reading: Reading) -> dict[str, Any]:
     totals = manager.shared.table.totals
     return {
         "count": sessions.by_protocol.total(),
-        "maximum": reading.parts.env.max_sessions,
+        "maximum": manager.shared.env.max_sessions,
         "by_service": [
             {"service": service, "protocol": protocol, "count": count}
             for (service, protocol), count in sorted(sessions.by_protocol.items())

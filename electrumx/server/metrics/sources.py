@@ -63,6 +63,7 @@ KNOWN_LABELS = {(1, 4, 1), (1, 4, 2), (1, 4, 3)}
 class Sources:
     """The parts of the server."""
 
+    #: of the start; settings that a reload can change are read from the session manager
     env: Env
     db: DB
     processor: BlockProcessor

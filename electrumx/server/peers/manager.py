@@ -80,6 +80,8 @@ class PeerManager:
     ) -> None:
         self.logger = class_logger(__name__, self.__class__.__name__)
         self.env = env
+        #: whether addresses of clients are kept out of the log; changed by a reload
+        self.anon_logs: bool = env.anon_logs
         self.db = db
         self._is_banned = is_banned
         self._request_timeout = request_timeout
@@ -176,7 +178,7 @@ class PeerManager:
         if not source_addr:
             self.logger.info("ignored add_peer request: no source info")
             return False
-        source = "xx.xx.xx.xx" if self.env.anon_logs else source_addr
+        source = "xx.xx.xx.xx" if self.anon_logs else source_addr
         peers = Peer.peers_from_features(features, source_addr)
         if not peers or not peers[0].is_valid:
             self.logger.info(f"ignored add_peer request from {source}: no usable host")
@@ -457,12 +459,12 @@ class PeerManager:
         if self._needs_proxy(peer):
             args["proxy"] = self.proxy
         else:
-            local_host = self._local_host(peer, family)
+            local_host = self.local_host_for(peer, family)
             if local_host:
                 args["local_addr"] = (local_host, 0)
         return args
 
-    def _local_host(self, peer: Peer, family: int) -> str | None:
+    def local_host_for(self, peer: Peer, family: int) -> str | None:
         """Return the address of ours to connect from, so that the peer sees the one we serve on.
 
         It must be of the connection's family. A loopback address reaches only loopback.

@@ -61,13 +61,13 @@ class HeaderService:
     async def begin(self) -> None:
         """Announce the committed tip, or the first block of the chain without one."""
         await self._read_genesis()
-        await self._announce()
+        await self.announce()
 
     async def run(self, caught_up: asyncio.Event) -> None:
         """Announce each committed tip until the chain is caught up with."""
         while not caught_up.is_set():
             await wait_for_event(caught_up, CHECK_SECS)
-            await self._announce()
+            await self.announce()
 
     async def _read_genesis(self) -> None:
         """Get the header of the first block from the node, as long as it takes."""
@@ -85,7 +85,7 @@ class HeaderService:
             self._shared.stage.genesis_header = coin.block_header(raw_block, 0)
             return
 
-    async def _announce(self) -> None:
+    async def announce(self) -> None:
         """Announce the committed tip, if it is another one."""
         shared = self._shared
         state = shared.db.state

@@ -56,6 +56,10 @@ class Listening:
         self._set_services(env)
         # Which of them are listened on
         self._is_rpc_started = self._is_wallets_started = self._is_full = False
+        self._is_stopped = False
+        # Held while services start, and from the preparation of a reload to its end: otherwise a
+        # service that begins in between would be one that is gone, and a new one would not begin.
+        self._changing = asyncio.Lock()
         self._logger = logger
         # Set when a connection came or went
         self._changed = asyncio.Event()
@@ -64,19 +68,31 @@ class Listening:
 
     async def start_rpc(self) -> None:
         """Listen for the administrator."""
-        await self.listeners.start(self._rpc)
-        self._is_rpc_started = True
+        async with self._changing:
+            await self.listeners.start(self._rpc)
+            self._is_rpc_started = True
 
     async def start_wallets(self) -> None:
         """Listen for wallets."""
-        await self.listeners.start(self._wallets)
-        self._is_wallets_started = True
+        async with self._changing:
+            await self.listeners.start(self._wallets)
+            self._is_wallets_started = True
 
     async def prepare(self, env: Env) -> "_NewServices":
         """Check SERVICES and the certificate, and bind the sockets of services that are new.
 
         Raise OperatorError if one cannot be used.
         """
+        await self._changing.acquire()
+        try:
+            return await self._prepare(env)
+        except BaseException:
+            self._changing.release()
+            raise
+
+    async def _prepare(self, env: Env) -> "_NewServices":
+        if self._is_stopped:
+            raise ListenError("the server is stopping")
         check_certificates(env)
         current = {*self._rpc, *self._wallets}
         wanted = _rpc_services(env) + _wallet_services(env)
@@ -89,12 +105,16 @@ class Listening:
                     if self._is_listening(service):
                         new.listeners.append(await self.listeners.bound(env, service))
         except OSError as e:
-            new.abandon()
+            new.close()
             raise ListenError(f"a service cannot be listened on: {e}") from e
         except BaseException:
-            new.abandon()
+            new.close()
             raise
         return new
+
+    def end_change(self) -> None:
+        """Let services start again: a prepared change was made, or abandoned."""
+        self._changing.release()
 
     def _is_listening(self, service: Service) -> bool:
         """Return whether services such as this one are listened on at present."""
@@ -104,6 +124,10 @@ class Listening:
 
     def switch(self, env: Env, gone: list[Service], listeners: list[Listener]) -> None:
         """Listen on the services of new settings; connections to those gone stay."""
+        if self._is_stopped:
+            for listener in listeners:
+                listener.close()
+            return
         self._set_services(env)
         self._max_sessions = env.max_sessions
         self.admission.set_limits(env)
@@ -139,9 +163,10 @@ class Listening:
                 await wait_for_event(self._changed, EVICTION_CHECK_SECS)
                 self._changed.clear()
             self._logger.info("resuming listening for incoming connections")
-            self._is_full = False
-            still = self.listeners.open
-            await self.listeners.resume([item for item in self._wallets if item not in still])
+            async with self._changing:
+                self._is_full = False
+                still = self.listeners.open
+                await self.listeners.resume([item for item in self._wallets if item not in still])
 
     def _closing(self) -> list[Service]:
         """Return the services that are not listened on while the server is full."""
@@ -152,7 +177,8 @@ class Listening:
         return self._max_sessions * 19 // 20
 
     def stop(self) -> None:
-        """Stop listening; connections go on."""
+        """Stop listening, for good; connections go on."""
+        self._is_stopped = True
         self.listeners.close()
 
     async def wait_closed(self) -> None:
@@ -173,8 +199,14 @@ class _NewServices:
     def commit(self) -> None:
         """Listen on the new services only."""
         self._listening.switch(self._env, self._gone, self.listeners)
+        self._listening.end_change()
 
     def abandon(self) -> None:
+        """Make no change."""
+        self.close()
+        self._listening.end_change()
+
+    def close(self) -> None:
         """Close the sockets that were bound."""
         for listener in self.listeners:
             listener.close()

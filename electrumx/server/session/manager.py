@@ -75,7 +75,6 @@ class SessionManager:
         self.shared = shared = SharedState.build(
             env, db, daemon, mempool, peers, tip, logger, stage=stage
         )
-        shared.protocol.on_change = peers.set_protocol_max
         peers.set_protocol_max(shared.protocol.maximum)
         self.commands = AdminCommands(
             shared, bp, shutdown_event, loop_lag or LoopLag(), server_state

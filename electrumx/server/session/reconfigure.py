@@ -43,6 +43,8 @@ class _NewSettings:
         shared.limits = self._limits
         shared.drop_client = self._drop
         shared.table.groups.set_hard_limit(group_hard_limit(env))
+        shared.table.groups.set_tor_weight(env.tor_group_weight)
+        shared.peers.anon_logs = env.anon_logs
         self._bans.set_trusted((*env.trusted_clients, *env.proxy_trusted))
         self._bans.names_in_log = not env.anon_logs
         for session in list(shared.table.sessions):

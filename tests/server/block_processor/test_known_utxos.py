@@ -11,6 +11,7 @@ from electrumx.server.block_processor.cache_policy import MOST_KNOWN_BYTES, know
 from electrumx.server.block_processor.compiled_indexer import CompiledIndex
 from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.block_processor.variants import LTORBlockProcessor
+from electrumx.server.db import DBError
 from tests.conftest import require
 from tests.fakes.chain import COIN, ChainMaker, Model, hashX_of
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
@@ -185,3 +186,69 @@ def test_a_row_that_is_deleted_and_written_again_is_not_taken_for_spent():
 def test_the_share_of_the_cache_is_bounded():
     assert known_bytes_to_keep(80_000_000) == 16_000_000
     assert known_bytes_to_keep(1 << 40) == MOST_KNOWN_BYTES
+
+
+async def test_a_block_that_is_not_flushed_yet_only_delays_it(tmp_path, chain, monkeypatch):
+    maker, raws = chain
+    env = make_env(tmp_path, reorg_limit=30)
+    async with World(env, ScriptedDaemon(raws[:51])) as world:
+        await world.until_at(raws[:51])
+    daemon = ScriptedDaemon(raws[:51])
+    async with World(env, daemon) as world:
+        # The last step comes between the indexing of a block and its flush.
+        due, indexed, tried = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        warm_up, scheduler = world.bp.warm_up, world.bp.flush_scheduler
+        adopt, flush_if_due = warm_up._adopt, scheduler.flush_if_due
+        loop = asyncio.get_running_loop()
+        outcomes = []
+
+        async def run_locked(func, *args, run=scheduler.run_locked):
+            if func is noted and not due.is_set():
+                due.set()
+                daemon.set_chain(raws[:52])
+                await indexed.wait()
+            return await run(func, *args)
+
+        def noted(*args):
+            outcomes.append(adopt(*args))
+            loop.call_soon_threadsafe(tried.set)
+            return outcomes[-1]
+
+        async def flush_late():
+            if due.is_set():
+                indexed.set()
+                await tried.wait()
+            await flush_if_due()
+
+        monkeypatch.setattr(warm_up, "_adopt", noted)
+        monkeypatch.setattr(scheduler, "run_locked", run_locked)
+        monkeypatch.setattr(scheduler, "flush_if_due", flush_late)
+        await world.until(lambda: warm_up.done)
+        assert outcomes[0] is False
+        assert outcomes[-1] is True
+        await world.until_at(daemon.raw)
+        await assert_equals_model(world.db, Model(raws[:52]), [hashX_of(s) for s in maker.scripts])
+
+
+@pytest.mark.parametrize("error", [OSError("no descriptor"), DBError("too short")])
+async def test_headers_that_cannot_be_read_cost_no_more_than_the_utxos(
+    tmp_path, chain, monkeypatch, error
+):
+    _maker, raws = chain
+    env = make_env(tmp_path, reorg_limit=30)
+    async with World(env, ScriptedDaemon(raws[:51])) as world:
+        await world.until_at(raws[:51])
+    async with World(env, ScriptedDaemon(raws[:51])) as world:
+        note = world.bp.state.note_recent
+
+        def failing(*args):
+            def read_headers(_height, _count):
+                raise error
+
+            with monkeypatch.context() as patch:
+                patch.setattr(world.db.files, "read_headers", read_headers)
+                note(*args)
+
+        monkeypatch.setattr(world.bp.state, "note_recent", failing)
+        await world.until(lambda: world.bp.warm_up.done)
+        assert world.bp.state.compiled.index.utxo_count == 0

@@ -225,6 +225,7 @@ def test_any_content_gives_a_header_or_an_error_that_does_not_show_it(tmp_path, 
         ("https//h", (("c",), ()), "invalid daemon URL"),
         ("ftp://h", (("c",), ()), "neither http nor https"),
         ("h:99999", (("c",), ()), "port is missing or wrong"),
+        ("h:1,h:1/", (("c", "d"), ()), "DAEMON_URL 2 is a node that is named before"),
     ],
 )
 def test_urls_and_files_that_do_not_agree_are_refused(urls, files, reason):

@@ -50,6 +50,32 @@ async def test_a_history_without_entries_names_the_number_asked_from(queries):
     assert (found.entries, found.last_tx_num) == (b"", 3)
 
 
+@pytest.mark.parametrize("bounded", [True, False])
+async def test_a_history_that_is_too_long_is_only_counted(stores, queries, monkeypatch, bounded):
+    if not bounded:
+        monkeypatch.setattr("electrumx.server.db.queries.SMALL_HISTORY_BYTES", 2 * 5)
+    read = []
+    find = stores.files.hash_file
+    monkeypatch.setattr(
+        stores.files, "hash_file", lambda number: read.append(number) or find(number)
+    )
+    for after, limit in [(-1, 6), (-1, 5), (-1, 3), (2, 3), (4, 1)]:
+        found = await queries.history_entries(HASHX, limit=limit, after=after, only_below=True)
+        assert found == (b"", after + limit, 0, True)
+    assert not read
+    for after, limit in [(-1, 7), (2, 4), (5, 1)]:
+        found = await queries.history_entries(HASHX, limit=limit, after=after, only_below=True)
+        assert not found.only_counted
+        assert [height for _hash, height in wire_rows.entries_of(found.entries)] == list(
+            range(after + 1, 6)
+        )
+    assert read
+    # Entries that are not committed do not count.
+    add_blocks(stores, 6, 8, utxos=False)
+    found = await queries.history_entries(HASHX, limit=7, only_below=True)
+    assert (len(wire_rows.entries_of(found.entries)), found.only_counted) == (6, False)
+
+
 async def test_history_whose_utxos_are_not_committed_is_left_out(stores, queries):
     add_blocks(stores, 6, 8, utxos=False)
 

@@ -1,9 +1,11 @@
 """Orphaned rows are found by the scripts of the interrupted flush, without reading all history."""
 
+import errno
 import random
 
 import pytest
 
+from electrumx.server.history import flush_journal
 from electrumx.server.history.flush_journal import FlushJournal
 from electrumx.server.history.store import History
 from electrumx.server.storage.base import Storage, db_class
@@ -152,8 +154,155 @@ def test_sections_are_those_since_the_last_whole_flush(tmp_path):
     (tmp_path / "hist" / "CURRENT").write_text("MANIFEST-1\n")
     journal = FlushJournal(str(tmp_path / "hist"))
     for flush_id, is_first in ((1, True), (2, False), (3, True), (4, False)):
-        journal.write(flush_id, bytes([flush_id]) * 22, is_first=is_first)
-    assert journal.hashXs(3, 4) == [b"\3" * 22, b"\4" * 22]
-    assert journal.hashXs(3, 3) == [b"\3" * 22]
-    assert journal.hashXs(2, 3) is None
-    assert journal.hashXs(4, 5) is None
+        journal.write(flush_id, lambda n=flush_id: [bytes([n]) * 22], is_first=is_first)
+
+    def noted(first_id, last_id):
+        found = journal.sections(first_id, last_id)
+        return found and [list(journal.hashXs(section)) for section in found]
+
+    assert noted(3, 4) == [[b"\3" * 11] * 2, [b"\4" * 11] * 2]
+    assert noted(3, 3) == [[b"\3" * 11] * 2]
+    assert noted(2, 3) is None
+    assert noted(4, 5) is None
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7])
+def test_sections_are_read_in_pieces(tmp_path, monkeypatch, count):
+    monkeypatch.setattr(flush_journal, "PIECE_SCRIPTS", 2)
+    (tmp_path / "hist").mkdir()
+    (tmp_path / "hist" / "CURRENT").write_text("MANIFEST-1\n")
+    journal = FlushJournal(str(tmp_path / "hist"))
+    scripts = [bytes([n]) * 11 for n in range(count)]
+    journal.write(1, lambda: iter(scripts), is_first=True)
+    journal.write(2, lambda: [b"".join(reversed(scripts))], is_first=False)
+    first, second = journal.sections(1, 2)
+    assert list(journal.hashXs(first)) == scripts
+    assert list(journal.hashXs(second)) == scripts[::-1]
+    path = tmp_path / "hist_flushes"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert journal.sections(1, 2) is None
+    assert journal.sections(1, 1) == [first]
+
+
+def test_a_store_whose_stamp_cannot_be_read_has_none(tmp_path):
+    journal = FlushJournal(str(tmp_path / "hist"))
+    journal.write(1, lambda: [bytes(11)], is_first=True)
+    assert journal.sections(1, 1) is None
+
+
+def test_a_store_put_in_the_place_of_the_one_noted_is_read_whole(tmp_path, engine, scans):
+    """Both are new, so their engines count alike."""
+    stores = []
+    for seed in (1, 2):
+        (tmp_path / str(seed)).mkdir()
+        world = World(tmp_path / str(seed), engine)
+        world.open()
+        choose = random.Random(seed)
+        world.flush(choose, whole=True)
+        expected = world.rows()
+        world.flush(choose, whole=False)
+        world.history.close_db()
+        stores.append((world, expected))
+    (world, _rows), (other, expected) = stores
+    assert (tmp_path / "1/hist/CURRENT").read_bytes() == (tmp_path / "2/hist/CURRENT").read_bytes()
+    # As another server that notes nothing left it; the file is still that of the first store.
+    (tmp_path / "2/hist_flushes").unlink()
+    (tmp_path / "1/hist_flushes").rename(tmp_path / "2/hist_flushes")
+    scans.clear()
+    other.open()
+    assert b"" in scans
+    assert other.rows() == expected
+    other.history.close_db()
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("raised", [False, True])
+def test_a_stop_between_the_batches_of_a_deletion_is_harmless(
+    tmp_path, engine, monkeypatch, seed, raised
+):
+    choose = random.Random(seed)
+    world = World(tmp_path, engine)
+    world.open()
+    for _ in range(3):
+        world.flush(choose, whole=True)
+    for _ in range(3):
+        world.flush(choose, whole=False)
+    if raised:
+        # A row of a compaction, with an id that the UTXOs have not seen.
+        key = b"\x11" * 11 + (world.history.flush_count).to_bytes(2, "big")
+        world.history.db.put(key, pack_tx_num(0))
+    seen, first_new = world.seen, world.tx_count
+    expected = {
+        key: row
+        for key, row in world.rows().items()
+        if int.from_bytes(row[:5], "little") < first_new
+    }
+    world.history.close_db()
+    if raised:
+        # Where rows of others are possible the file does not fit.
+        (tmp_path / "hist_flushes").unlink()
+    monkeypatch.setattr(History, "CLEAR_KEYS", 5)
+    delete = History._delete
+    for writes in range(99):
+        left = [writes % 3]
+
+        def stopping(self, keys, state=None, left=left):
+            if not left[0]:
+                raise InterruptedError
+            left[0] -= 1
+            delete(self, keys, state)
+
+        monkeypatch.setattr(History, "_delete", stopping)
+
+        def set_count(count):
+            # Nothing else is left of the interrupted flushes by then.
+            assert world.rows() == expected
+            world.seen = count
+
+        world.history = History(set_utxo_flush_count=set_count, utxo_flush_count=lambda: world.seen)
+        try:
+            args = (world.engine, True, world.seen, False, world.name, world.tx_count)
+            count = world.history.open_db(*args)
+            break
+        except InterruptedError:
+            world.history.close_db()
+    assert writes > 2
+    assert world.rows() == expected
+    assert count == world.seen == (seen + 3 if raised else seen)
+    world.history.close_db()
+
+
+@pytest.mark.parametrize("whole_before", [True, False])
+@pytest.mark.parametrize("written", [0, 3, 40])
+def test_a_full_disk_while_scripts_are_noted_costs_only_the_flush(
+    tmp_path, engine, monkeypatch, whole_before, written
+):
+    choose = random.Random(written)
+    world = World(tmp_path, engine)
+    world.open()
+    world.flush(choose, whole=True)
+    expected = world.rows()
+    world.flush(choose, whole=whole_before)
+    if whole_before:
+        expected = world.rows()
+    rows = world.rows()
+    write = FlushJournal.write
+
+    def full(self, flush_id, hashXs, *, is_first):
+        path = tmp_path / "hist_flushes"
+        before, end = path.read_bytes(), self._end
+        write(self, flush_id, hashXs, is_first=is_first)
+        start = 0 if is_first else end
+        now = path.read_bytes()
+        path.write_bytes(now[: start + written] + before[start + written :])
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FlushJournal, "write", full)
+        with pytest.raises(OSError, match="full"):
+            world.flush(choose, whole=False)
+    assert world.rows() == rows
+    world.history.close_db()
+    assert world.open() == world.seen
+    assert world.rows() == expected
+    world.history.close_db()

@@ -59,10 +59,10 @@ async def eventually(condition):
 
 async def applied(mempool):
     """Wait until all reports have been applied."""
-    await eventually(lambda: not mempool._arrivals.event.is_set())
+    await eventually(lambda: not mempool.arrivals.event.is_set())
     # The next batch is taken only when this one is done.
     mempool.left(bytes(32))
-    await eventually(lambda: not mempool._arrivals.event.is_set())
+    await eventually(lambda: not mempool.arrivals.event.is_set())
 
 
 async def test_a_reported_transaction_is_added_and_notified_without_a_listing(api):
@@ -185,7 +185,7 @@ async def test_a_block_while_the_inputs_are_looked_up_makes_it_begin_again(api):
         other = pay(api)
         for each in (tx, other):
             mempool.entered(each.hash, each.raw)
-        await eventually(lambda: mempool._arrivals._unresolved)
+        await eventually(lambda: mempool.arrivals.has_unresolved())
         await check_against_model(mempool, {})
         api.announce_block()
         # Of the block, which found nothing of it here
@@ -201,7 +201,7 @@ async def test_a_transaction_that_spends_from_a_block_not_yet_indexed_waits_for_
         spend = ModelTx(funding.spendables(), [(ALICE, 8_000)])
         api.add(spend)
         mempool.entered(spend.hash)
-        await eventually(lambda: mempool._arrivals._unresolved)
+        await eventually(lambda: mempool.arrivals.has_unresolved())
         txs = dict(api.txs)
         api.txs.clear()
         api.index_block(others=[funding])

@@ -23,15 +23,15 @@ def index():
     """A mempool in which CHILD spends 300 outputs of PARENT, and an output of OTHER is watched."""
     index = MemPoolIndex()
     prevouts = [(PARENT, n) for n in range(300)]
-    index._add(CHILD, transaction([*prevouts, (OTHER, 5)], 1), set())
+    index.add_tx(CHILD, transaction([*prevouts, (OTHER, 5)], 1), set())
     index.watch.add((OTHER, 5))
     return index
 
 
 def test_what_a_child_spends_is_marked_when_its_parent_comes_or_goes(index):
-    index._add(PARENT, transaction([], 300), set())
+    index.add_tx(PARENT, transaction([], 300), set())
     assert {(OTHER, 5)} == index.watch.take()[0]
-    index._remove(PARENT, set())
+    index.remove_tx(PARENT, set())
     assert {(OTHER, 5)} == index.watch.take()[0]
 
 
@@ -44,7 +44,7 @@ def test_a_child_that_spends_many_outputs_of_a_parent_is_looked_at_once(index, m
         touch_tx(tx_hash, prevouts)
 
     monkeypatch.setattr(index.watch, "touch_tx", noted)
-    index._add(PARENT, transaction([], 300), set())
+    index.add_tx(PARENT, transaction([], 300), set())
     assert [PARENT, CHILD] == looked_at
 
 

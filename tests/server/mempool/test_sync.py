@@ -484,8 +484,8 @@ async def test_the_transactions_that_a_block_removes_are_determined_while_it_is_
         if changed:
             # As if a refresh had been under way
             late = pay(api)
-            mempool._add(late.hash, MemPoolTx((), (), ((hashX_of(BOB), 5),), 0, 100), set())
-            mempool._remove(late.hash, set())
+            mempool.add_tx(late.hash, MemPoolTx((), (), ((hashX_of(BOB), 5),), 0, 100), set())
+            mempool.remove_tx(late.hash, set())
             api.txs.pop(late.hash)
         assert await told_of_block(api) == (mined.hashXs(), 101)
         assert found == [api.confirmed[previous]] * (2 if changed else 1)
@@ -892,7 +892,7 @@ async def test_the_status_line_counts_the_bytes_of_the_present_transactions(api,
         api.txs = {}
         await refreshed(api)
         await eventually(lambda: "0 txs 0.00 MB touching 0 addresses" in caplog.messages)
-        assert mempool._total_size == 0
+        assert mempool.total_size == 0
 
 
 # -- The fee histogram
@@ -928,7 +928,7 @@ def test_the_histogram_of_known_fees_is_known(sizes, bin_size, expected):
     mempool = MemPool(COIN, FakeAPI())
     for n, (rate, size) in enumerate(sizes.items()):
         tx = MemPoolTx((), (), (), round(rate * 10) * size // 10, size)
-        mempool._add(bytes([n]), tx, set())
+        mempool.add_tx(bytes([n]), tx, set())
     mempool._update_histogram(bin_size)
     assert mempool.cached_compact_histogram == expected
 
@@ -938,7 +938,7 @@ def test_the_histogram_of_known_fees_is_known(sizes, bin_size, expected):
 )
 def test_fee_rates_are_rounded_down_to_tenths(fee, size, rate):
     mempool = MemPool(COIN, FakeAPI())
-    mempool._add(b"x", MemPoolTx((), (), (), fee, size), set())
+    mempool.add_tx(b"x", MemPoolTx((), (), (), fee, size), set())
     mempool._update_histogram(1)
     assert mempool.cached_compact_histogram == [(rate, size)]
 

@@ -1,5 +1,7 @@
 """Every metric: documented, valid text in both formats, of bounded labels and number."""
 
+import copy
+import inspect
 import math
 import re
 from dataclasses import dataclass, field
@@ -41,6 +43,7 @@ from electrumx.server.runtime.server_state import IndexProgress, ReadyLimits, Se
 from electrumx.server.session import ElectrumX, LocalRPC
 from electrumx.server.session.engine.method_registry import INVALID_METHOD, handler_names
 from electrumx.server.session.engine.request_stats import OUTCOMES, REQUEST_SECS
+from electrumx.server.session.transport import admission
 from tests.conftest import REPOSITORY
 from tests.fakes.session_world import session_world
 
@@ -235,6 +238,15 @@ async def test_values_in_the_text_are_those_of_the_parts(sources):
     assert abs(value("electrumx_node_last_reply_timestamp_seconds") - 1.7e9) < 1e9
 
 
+def test_every_reason_of_the_admission_control_has_its_label():
+    """Of a reason that is missing there would be no alert."""
+    source = inspect.getsource(admission)
+    assert set(re.findall(r'_note\("([^"]+)"\)', source)) == set(REFUSALS)
+    manual = (REPOSITORY / "docs" / "metrics.rst").read_text()
+    for label in REFUSALS.values():
+        assert f"``{label}``" in manual
+
+
 async def test_version_that_a_client_invents_is_no_label(sources):
     summary = SessionSummary()
     for number in range(50):
@@ -249,6 +261,17 @@ async def test_sessions_are_read_in_a_summary(sources):
 
     assert reading.sessions.by_protocol.total() == len(sources.manager.sessions)
     assert reading.status.ready
+
+
+async def test_report_shows_settings_that_a_reload_changed(sources):
+    shared = sources.manager.shared
+    shared.env = copy.copy(shared.env)
+    shared.env.max_sessions, shared.env.services = 7, []
+    reading = Reading(sources, sources.state.status(), SessionSummary())
+    rates = RequestRates(shared.requests)
+    found = report(reading, rates, uptime_secs=1)
+    assert found["sessions"]["maximum"] == 7
+    assert found["server"]["services"] == []
 
 
 async def test_report_has_all_that_a_page_needs(sources):

@@ -140,10 +140,10 @@ async def test_a_header_that_cannot_be_read_is_read_again(fault):
     shared.db.state, shared.db.fault = committed(5), fault
     caught_up = asyncio.Event()
     caught_up.set()
-    await service._announce()
+    await service.announce()
     assert shared.header.result["height"] == 0
     shared.db.fault = None
-    await service._announce()
+    await service.announce()
     assert shared.header.result == {"height": 5, "hex": b"header 5".hex()}
 
 
@@ -157,9 +157,9 @@ async def test_a_tip_that_moves_while_its_header_is_read_is_not_announced():
         shared.db.state = committed(4)
 
     shared.db.before_read = move
-    await service._announce()
+    await service.announce()
     assert shared.header.result["height"] == 0
-    await service._announce()
+    await service.announce()
     assert shared.header.result["height"] == 4
 
 

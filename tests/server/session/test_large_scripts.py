@@ -43,12 +43,12 @@ class Index(MemPoolIndex):
             free = [(make_tx_hash("confirmed", name), 0)]
         outputs = ((HASHX, self.rng.randrange(10**6)), (BOB, 5))
         tx = MemPoolTx((free[0],), ((HASHX, 700),), outputs, self.rng.randrange(9000), 200)
-        self._add(tx_hash, tx, set())
+        self.add_tx(tx_hash, tx, set())
         return tx_hash
 
     def take(self, tx_hash):
         """Remove a transaction."""
-        self._remove(tx_hash, set())
+        self.remove_tx(tx_hash, set())
 
     async def compact_fee_histogram(self):
         return []
@@ -189,13 +189,13 @@ async def test_views_are_dropped_only_by_transactions_that_change_them(index):
     large = index.large
     other = MemPoolTx((), (), ((b"x" * 11, 1),), 0, 100)
     view = await large.history(HASHX)
-    index._add(b"o" * 32, other, set())
+    index.add_tx(b"o" * 32, other, set())
     assert await large.history(HASHX) is view
     # A child of the other one: its script has not changed, but the view of it has.
     child = MemPoolTx(((b"p" * 32, 0),), ((b"y" * 11, 1),), ((HASHX, 1),), 0, 100)
-    index._add(b"c" * 32, child, set())
+    index.add_tx(b"c" * 32, child, set())
     view = await large.history(HASHX)
-    index._add(b"p" * 32, other, set())
+    index.add_tx(b"p" * 32, other, set())
     assert large.histories.ready(HASHX) is None
     after = await large.history(HASHX)
     line = f"{hash_to_hex_str(b'c' * 32)}:-1:".encode()

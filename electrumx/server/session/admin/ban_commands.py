@@ -3,6 +3,7 @@
 Runs on the event loop.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -15,13 +16,16 @@ from electrumx.server.services import Network
 from electrumx.server.session.shared.session_table import SessionTable, TableSession
 from electrumx.server.session.transport.admission import Admission, parse_host
 from electrumx.server.session.transport.ban_file import BanFile
-from electrumx.server.session.transport.bans import BanList, parse_network
+from electrumx.server.session.transport.bans import Ban, BanList, ordered, parse_network
 
 # Beginnings of lines about items that were not carried out; ``electrumx_rpc`` then exits with 1.
 REFUSED = "refused: "
 UNKNOWN = "unknown: "
 NOT_SAVED = "not saved: "
 LIFTED = "lifted "
+
+# Sessions that are compared with the bans before other work is done.
+LOOKED_AT_ONCE = 100
 
 # Banned with ``force`` only: the operator's own machine and network, proxies there, Tor.
 OWN_NETWORKS: tuple[tuple[Network, str], ...] = tuple(
@@ -79,25 +83,33 @@ class BanCommands:
     async def load(self) -> None:
         """Take over the bans on disk; to be called before clients connect."""
         self._bans.replace_all(await self._file.load())
-        count = len(self._bans.in_order())
+        count = len(self._bans.in_force())
         if count:
             self._logger.info(f"bans: {count:,d} addresses and subnets may not connect")
 
     async def ban(self, items: list[str], secs: int | None, *, force: bool) -> list[str]:
-        """Ban addresses and subnets for some seconds (None: no end); return a line about each."""
+        """Ban addresses and subnets for some seconds (None: no end); return a line about each.
+
+        It is carried out even if the caller is cancelled, as when the administrator hangs up.
+        """
+        return await asyncio.shield(self._ban(items, secs, force=force))
+
+    async def _ban(self, items: list[str], secs: int | None, *, force: bool) -> list[str]:
         lines: list[str] = []
-        networks: list[Network] = []
+        is_changed = False
         for item in items:
+            # There may be thousands.
+            await asyncio.sleep(0)
             try:
                 network = self._to_ban(item, force=force)
                 ban = self._bans.add(network, secs)
             except ValueError as e:
                 lines.append(f"{REFUSED}{shown(item)}: {e}")
                 continue
-            networks.append(network)
+            is_changed = True
             lines.append(f"banned {network} {_end_text(ban.until)}")
-        if networks:
-            lines += await self._close(networks)
+        if is_changed:
+            lines += await self._close()
             self._on_change()
             lines += await self._save()
         return self._logged(lines)
@@ -112,18 +124,38 @@ class BanCommands:
                 raise ValueError(f"it has {name} ({other}); --force bans it all the same")
         return network
 
-    async def _close(self, networks: list[Network]) -> list[str]:
+    async def _close(self) -> list[str]:
         """Close the connections of banned networks; return a line if there were some."""
-        sessions = [item for item in self._table.sessions if _is_within(item, networks)]
+        # Those that come from now on are refused at accept.
         dropped = self._admission.drop_banned()
+        sessions = []
+        for number, session in enumerate(list(self._table.sessions), start=1):
+            if number % LOOKED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            if self._is_banned(session):
+                sessions.append(session)
         if sessions:
             await self._table.disconnect(sessions, "banned: closing")
         count = len(sessions) + dropped
         return [f"closed {count:,d} connections"] if count else []
 
+    def _is_banned(self, session: TableSession) -> bool:
+        """Return whether a session is of a client at a banned address."""
+        address = session.remote_address()
+        if address is None or not session.limited:
+            return False
+        host = parse_host(str(address.host))
+        return host is not None and self._bans.is_banned(host)
+
     async def unban(self, items: list[str]) -> list[str]:
-        """Lift bans; return a line about each item."""
-        lines = [self._lift(item) for item in items]
+        """Lift bans, as ``ban`` sets them; return a line about each item."""
+        return await asyncio.shield(self._unban(items))
+
+    async def _unban(self, items: list[str]) -> list[str]:
+        lines = []
+        for item in items:
+            await asyncio.sleep(0)
+            lines.append(self._lift(item))
         if any(line.startswith(LIFTED) for line in lines):
             lines += await self._save()
         return self._logged(lines)
@@ -131,28 +163,30 @@ class BanCommands:
     def _lift(self, item: str) -> str:
         """Lift the ban of an item, or all; return a line about it."""
         if item.lower() == "all":
-            for ban in self._bans.in_order():
-                self._bans.remove(ban.network)
+            self._bans.replace_all([])
             return f"{LIFTED}all bans"
         try:
             network = parse_network(item)
         except ValueError as e:
             return f"{UNKNOWN}{shown(item)}: {e}"
         was_banned = self._bans.remove(network)
-        covering = self._bans.covering(network.network_address)
+        covering = self._bans.covering_network(network)
         still = "" if covering is None else f"it is banned as part of {covering.network}"
+        if not still and (parts := self._bans.count_within(network)):
+            still = f"parts of it are banned: {parts:,d}, which `bans` lists"
         if was_banned:
             return f"{LIFTED}the ban of {network}{still and '; '}{still}"
         return f"{UNKNOWN}{shown(item)}: {still or 'it is not banned'}"
 
-    def rows(self) -> list[list[Any]]:
+    async def rows(self) -> list[list[Any]]:
         """Return a row for each ban: network, Unix times of its beginning and end (None: none)."""
-        return [[str(ban.network), ban.since, ban.until] for ban in self._bans.in_order()]
+        # The text of thousands of networks takes a tenth of a second.
+        return await asyncio.to_thread(_rows, self._bans.in_force())
 
     async def _save(self) -> list[str]:
         """Write the bans to disk; return a line if that failed."""
         try:
-            await self._file.save(self._bans.in_order())
+            await self._file.save(self._bans.in_force())
         except OSError as e:
             reason = f"{self._file.path}: {e.strerror}"
             self._logger.error(f"cannot save the bans: {reason}")
@@ -164,19 +198,12 @@ class BanCommands:
             for line in lines:
                 self._logger.info(f"bans: {line}")
         else:
-            self._logger.info(f"bans: changed, now {len(self._bans.in_order()):,d}")
+            self._logger.info(f"bans: changed, now {len(self._bans.in_force()):,d}")
         return lines
 
 
-def _is_within(session: TableSession, networks: list[Network]) -> bool:
-    """Return whether a client's session is from one of some networks."""
-    address = session.remote_address()
-    if address is None or not session.limited:
-        return False
-    host = parse_host(str(address.host))
-    return host is not None and any(
-        host in network for network in networks if network.version == host.version
-    )
+def _rows(bans: Iterable[Ban]) -> list[list[Any]]:
+    return [[str(ban.network), ban.since, ban.until] for ban in ordered(bans)]
 
 
 def _end_text(until: float | None) -> str:

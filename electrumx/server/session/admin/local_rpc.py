@@ -260,7 +260,7 @@ class LocalRPC(SessionBase):
     @rpc_method("bans")
     async def rpc_bans(self) -> list[list[Any]]:
         """Return a row for each ban."""
-        return self.bans.rows()
+        return await self.bans.rows()
 
     @rpc_method("log")
     async def rpc_log(self, session_ids: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""The prices of requests and connections, in units of cost.
+"""The prices of requests and connections, in units of cost: 10,000 buy about two seconds of CPU.
 
 ``session_groups`` describes the effect of cost.  A price that depends on work done elsewhere is made
 there: the caches of ``session.shared`` return the cost of a value with it.
@@ -6,6 +6,18 @@ there: the caches of ``session.shared`` return the cost of a value with it.
 
 # Of a connection by itself.
 CONNECT_COST = 5.0
+# Of a TLS handshake: 1.3 ms with an RSA key of 2,048 bits.
+HANDSHAKE_COST = 8.0
+# Of each read of a connection with TLS, in addition to that of a read: decryption, and encryption of
+# the replies.
+TLS_READ_COST = 0.1
+# Of a TLS record that came with others, and the additional cost of one without content.
+RECORD_COST = 0.02
+EMPTY_RECORD_COST = 0.25
+# Of a WebSocket frame that is not a whole message: ping, pong, or a fragment.
+FRAME_COST = 0.05
+# Of a WebSocket message, in addition to the request in it: the library's frames.
+MESSAGE_COST = 0.2
 # Of each read from the network, whether it completes messages or not: waking up, receiving and
 # sending take 30 µs.  Requests that come together share it.
 READ_COST = 0.2

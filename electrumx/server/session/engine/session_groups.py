@@ -173,6 +173,16 @@ class SessionGroups:
         """Change the bound on retained costs."""
         self._hard_limit = hard_limit
 
+    def set_tor_weight(self, weight: float) -> None:
+        """Change the part of each other's cost that clients of different circuits bear.
+
+        With 0 clients to come bear none.
+        """
+        self._tor_weight = weight
+        group = self.by_name.get(TOR_GROUP)
+        if weight and group is not None:
+            group.weight = weight
+
     def main_name(self, client: Client) -> str | None:
         """Return the name of the group whose members bear the whole cost; None without one."""
         origin = as_origin(client)

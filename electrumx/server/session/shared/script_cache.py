@@ -66,8 +66,13 @@ class Database(Protocol):
     def backup_count(self) -> int:
         """The number of times that blocks were undone."""
 
-    def history_entries(self, hashX: bytes, *, limit: int, after: int) -> Read[PackedHistory]:
-        """Read at most ``limit`` entries after a transaction number (-1: from the first)."""
+    def history_entries(
+        self, hashX: bytes, *, limit: int, after: int, only_below: bool
+    ) -> Read[PackedHistory]:
+        """Read at most ``limit`` entries after a transaction number (-1: from the first).
+
+        With ``only_below`` they are only counted where there are so many.
+        """
 
     def packed_utxos(self, hashX: bytes) -> Read[PackedUTXOs]:
         """Read the UTXOs of a script."""
@@ -307,17 +312,17 @@ class HistoryHashes(CachedQuery[ScriptHistory, PackedHistory]):
         self._pending[key] = pending
         known = self.cache.peek(hashX)
         if known is None or not known.stale or not known.count:
-            read = self._db.history_entries(hashX, limit=self.limit, after=-1)
+            read = self._read(hashX)
             read.add_done_callback(partial(self._on_read, pending))
         else:
             pending.known = known
             limit, after = self.limit - known.count, known.last_tx_num
-            read = self._db.history_entries(hashX, limit=limit, after=after)
+            read = self._db.history_entries(hashX, limit=limit, after=after, only_below=True)
             read.add_done_callback(partial(self._on_extension, pending, self._backup_count))
         return pending
 
     def _read(self, hashX: bytes) -> Read[PackedHistory]:
-        return self._db.history_entries(hashX, limit=self.limit, after=-1)
+        return self._db.history_entries(hashX, limit=self.limit, after=-1, only_below=True)
 
     def _on_extension(
         self,
@@ -341,7 +346,7 @@ class HistoryHashes(CachedQuery[ScriptHistory, PackedHistory]):
         self, pending: PendingValue[ScriptHistory], result: PackedHistory
     ) -> tuple[ScriptHistory, int, int]:
         known: ScriptHistory | None = pending.known
-        if known is None:
+        if known is None or result.only_counted:
             history = self.unpacked(result)
         else:
             history = known.followed_by(result.entries, result.last_tx_num)
@@ -350,6 +355,8 @@ class HistoryHashes(CachedQuery[ScriptHistory, PackedHistory]):
 
     def unpacked(self, found: PackedHistory) -> ScriptHistory:
         """Return a history that was read from its first entry; without entries if too large."""
+        if found.only_counted:
+            return ScriptHistory(None, self.limit, found.last_tx_num)
         count = len(found.entries) // wire_rows.HISTORY_ENTRY_LEN
         entries = None if count >= self.limit else found.entries
         return ScriptHistory(entries, count, found.last_tx_num)
@@ -419,7 +426,7 @@ class Histories:
             whole.cost = history_cost(history.count)
             whole.end(history)
 
-        self._db.history_entries(whole.hashX, limit=self.limit, after=-1).add_done_callback(on_read)
+        self.hashes._read(whole.hashX).add_done_callback(on_read)
 
 
 class ScriptCache:

@@ -16,7 +16,8 @@ reserve, so that clients never take the descriptors that the database needs.  At
 newcomer takes the place of a pending connection or of the session that has been idle longest, of
 the subnet that has most connections; a session that is busy or was idle for less than
 ``IDLE_SECS`` stays, unless its subnet is a *crowd*: the largest of several, of more than
-``MIN_CROWD`` connections, and of more than twice those of the newcomer's.  Hence sessions that are
+``MIN_CROWD`` connections, and of more than twice those of the newcomer's, or it has been silent for
+``GRACE_SECS``.  Hence sessions that are
 never idle cannot hold all places.  If nothing can be evicted, the manager stops listening.
 
 One subnet has at most MAX_SESSIONS_PER_SUBNET connections, an address in it at most
@@ -36,6 +37,7 @@ Runs on the event loop.
 
 import asyncio
 import heapq
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -49,6 +51,7 @@ from electrumx.server.session.engine import prices, session_groups
 from electrumx.server.session.engine.origin import Host, Origin
 from electrumx.server.session.engine.session_groups import TOR_GROUP, UNKNOWN_GROUP
 from electrumx.server.session.transport.bans import BanList
+from electrumx.server.session.transport.connection_rate import ConnectionRate
 from electrumx.server.session.transport.crowds import Crowds
 from electrumx.server.session.transport.parties import ConnectionSession
 from electrumx.server.session.transport.trust import Trust
@@ -59,6 +62,10 @@ HEADER_SECS = 3.0
 HANDSHAKE_SECS = 10.0
 # From there to the first message.
 FIRST_MESSAGE_SECS = 60.0
+# A session has so long to speak when the server is full.
+GRACE_SECS = 0.25
+# Of those that spoke since, so many are passed over at a time.
+SILENT_CHECKED = 100
 # A session that sent something more recently is not evicted.
 IDLE_SECS = 10.0
 # Only larger subnets are crowds, which give way to others though they are not idle.
@@ -195,11 +202,11 @@ class Admission:
         """``on_change()`` is called when connections came, went or have another stage."""
         #: networks that may not connect
         self.bans = BanList() if bans is None else bans
+        self._clock = clock
         self.set_limits(env)
         self._prefixes = (env.session_group_by_subnet_ipv4, env.session_group_by_subnet_ipv6)
         self._groups = groups
         self._on_change = on_change
-        self._clock = clock
         self.logger = util.class_logger(__name__, self.__class__.__name__)
         # In order of accept; those of a stage also in order of their deadlines
         self.tickets: dict[Ticket, None] = {}
@@ -231,6 +238,7 @@ class Admission:
         self.max_connections: int = env.max_sessions
         self.max_per_subnet: int = env.max_sessions_per_subnet
         self.max_per_address: int = env.max_sessions_per_address
+        self._rate = ConnectionRate(env.max_connects_per_minute, self._clock)
         self.max_pending = max(MIN_PENDING, env.max_sessions // PENDING_PART)
         self._hard_limit: float = env.cost_hard_limit
         self._is_limiting = env.cost_hard_limit > env.cost_soft_limit
@@ -254,7 +262,7 @@ class Admission:
 
     def can_evict(self) -> bool:
         """Return whether a place can be made for a newcomer."""
-        if self.pending or self._next_victim() is not None:
+        if self.pending or self._next_victim() is not None or self._longest_silent() is not None:
             return True
         return self.subnets[self._largest_subnet()] > MIN_CROWD
 
@@ -435,6 +443,10 @@ class Admission:
             return True
         if address is not None and session_groups.is_exempt(address) and not ticket.is_forwarded:
             return True
+        place = str(ticket.place) if ticket.subnet == TOR_GROUP else ticket.subnet
+        if not self._rate.admits(place):
+            self._note("refused: too many of one subnet in a minute")
+            return False
         if self.addresses[ticket.place] >= self.max_per_address:
             self._note("refused: too many of one address")
             return False
@@ -479,9 +491,33 @@ class Admission:
         self._note("dropped in the handshake, for others")
         return True
 
+    def _drop_silent(self) -> bool:
+        """Drop the session that has been silent longest, for a moment at least, if there is one.
+
+        Return whether it did.  A wallet speaks as soon as it is connected.  So a flood of silent
+        connections, from however many addresses, displaces itself, and not the next client.
+        """
+        ticket = self._longest_silent()
+        if ticket is None or self._clock() < ticket.deadline - FIRST_MESSAGE_SECS + GRACE_SECS:
+            return False
+        self._drop(ticket)
+        self._note("evicted: silent, and the server is full")
+        return True
+
+    def _longest_silent(self) -> Ticket | None:
+        """Return the session that has been silent longest, None without one; forget the others."""
+        for ticket in list(itertools.islice(self.silent, SILENT_CHECKED)):
+            if ticket.has_spoken():
+                del self.silent[ticket]
+            elif ticket.is_counted:
+                return ticket
+        return None
+
     def _evict(self, subnet: str) -> bool:
         """Make a place for a newcomer of a subnet; return whether that was possible."""
         victim = self._next_victim()
+        if victim is None and self._drop_silent():
+            return True
         if victim is None:
             largest = self._largest_subnet()
             size = self.subnets[largest]
@@ -588,6 +624,8 @@ class Admission:
     def _on_sweep_timer(self) -> None:
         self._sweep_timer = None
         self.sweep()
+        # Sessions that have spoken since are not evicted as silent any more: the server may be full now.
+        self._on_change()
         if self.unnamed or self.pending or self.silent:
             loop = asyncio.get_running_loop()
             self._sweep_timer = loop.call_later(SWEEP_SECS, self._on_sweep_timer)

@@ -4,7 +4,8 @@ A JSON object: ``format`` is 1; ``bans`` is a list of objects with ``network`` (
 and ``until`` (Unix times in seconds; ``until`` is null for a ban without an end).
 
 It is replaced as a whole, durably, whenever a ban changes: a crash leaves the old file or the new
-one.  A damaged file does not stop the server: it is set aside, with one line in the log.
+one.  A file that is damaged, or cannot be read, does not stop the server: it is set aside, with one
+line in the log, since the next change would replace it.
 
 Reading and writing take milliseconds: both run in a thread.
 """
@@ -20,7 +21,7 @@ from typing import Any
 
 from electrumx.lib import util
 from electrumx.lib.env_base import shown
-from electrumx.server.session.transport.bans import MAX_BANS, Ban, parse_network
+from electrumx.server.session.transport.bans import MAX_BANS, Ban, ordered, parse_network
 
 NAME = "bans.json"
 FORMAT = 1
@@ -42,19 +43,25 @@ class BanFile:
 
     def _load(self) -> list[Ban]:
         try:
-            with open(self.path, "rb") as file:
-                raw = file.read(MAX_BYTES + 1)
-            return _parsed(raw)
+            return _parsed(self._content())
         except FileNotFoundError:
             return []
         except OSError as e:
-            self._logger.error(f"cannot read {self.path}: {e.strerror}: no address is banned")
-        except (ValueError, TypeError, KeyError, RecursionError) as e:
+            kept = self._set_aside()
+            self._logger.error(
+                f"cannot read {self.path}: {e.strerror}: no address is banned; {kept}"
+            )
+        # OverflowError: an integer beyond all floating-point numbers
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as e:
             kept = self._set_aside()
             self._logger.error(
                 f"{self.path} is damaged ({shown(str(e))[:200]}): no address is banned; {kept}"
             )
         return []
+
+    def _content(self) -> bytes:
+        with util.open_regular(self.path) as file:
+            return file.read(MAX_BYTES + 1)
 
     def _set_aside(self) -> str:
         """Rename the file, and return where it is."""
@@ -66,18 +73,24 @@ class BanFile:
         return f"it is kept as {aside}"
 
     async def save(self, bans: Sequence[Ban]) -> None:
-        """Replace the file, durably.  Raises OSError."""
+        """Replace the file, durably.  Raises OSError.
+
+        A save that has begun is completed even if the caller is cancelled.
+        """
+        await asyncio.shield(self._save_in_turn(bans))
+
+    async def _save_in_turn(self, bans: Sequence[Ban]) -> None:
+        async with self._saving:
+            await asyncio.to_thread(self._save, bans)
+
+    def _save(self, bans: Sequence[Ban]) -> None:
         content = {
             "format": FORMAT,
             "bans": [
                 {"network": str(ban.network), "since": ban.since, "until": ban.until}
-                for ban in bans
+                for ban in ordered(bans)
             ],
         }
-        async with self._saving:
-            await asyncio.shield(asyncio.to_thread(self._save, content))
-
-    def _save(self, content: dict[str, Any]) -> None:
         draft = self.path.with_name(f"{NAME}.new")
         with open(draft, "wb") as file:
             file.write(json.dumps(content, indent=1).encode())

@@ -49,6 +49,18 @@ def parse_network(text: str) -> Network:
     return network
 
 
+def ordered(bans: Iterable[Ban]) -> list[Ban]:
+    """Return bans by network, IPv4 first.  With thousands it takes milliseconds."""
+    return sorted(
+        bans,
+        key=lambda ban: (
+            ban.network.version,
+            int(ban.network.network_address),
+            ban.network.prefixlen,
+        ),
+    )
+
+
 class BanList:
     """The bans that are in force."""
 
@@ -63,9 +75,10 @@ class BanList:
 
     def covering(self, address: Address) -> Ban | None:
         """Return a ban that an address falls under; None if it may connect."""
+        number, bits = int(address), address.max_prefixlen
         for length, bans in self._by_length[address.version].items():
-            shift = address.max_prefixlen - length
-            ban = bans.get(int(address) >> shift << shift)
+            shift = bits - length
+            ban = bans.get(number >> shift << shift)
             if ban is not None and not self._is_over(ban):
                 return ban
         return None
@@ -77,25 +90,43 @@ class BanList:
     def _is_over(self, ban: Ban) -> bool:
         return ban.until is not None and ban.until <= self._clock()
 
-    def in_order(self) -> list[Ban]:
-        """Drop the bans whose time is over, and return the others by network, IPv4 first."""
+    def covering_network(self, network: Network) -> Ban | None:
+        """Return a ban that all of a network falls under; None without one."""
+        number, bits = int(network.network_address), network.max_prefixlen
+        for length, bans in self._by_length[network.version].items():
+            shift = bits - length
+            ban = bans.get(number >> shift << shift) if length <= network.prefixlen else None
+            if ban is not None and not self._is_over(ban):
+                return ban
+        return None
+
+    def count_within(self, network: Network) -> int:
+        """Return the number of bans of parts of a network."""
+        number, bits = int(network.network_address), network.max_prefixlen
+        shift = bits - network.prefixlen
+        return sum(
+            first >> shift == number >> shift and not self._is_over(ban)
+            for length, bans in self._by_length[network.version].items()
+            if length > network.prefixlen
+            for first, ban in bans.items()
+        )
+
+    def in_force(self) -> list[Ban]:
+        """Drop the bans whose time is over, and return the others, in no order."""
         for ban in [ban for ban in self._bans.values() if self._is_over(ban)]:
             self.remove(ban.network)
-        return sorted(
-            self._bans.values(),
-            key=lambda ban: (
-                ban.network.version,
-                int(ban.network.network_address),
-                ban.network.prefixlen,
-            ),
-        )
+        return list(self._bans.values())
+
+    def in_order(self) -> list[Ban]:
+        """Drop the bans whose time is over, and return the others by network, IPv4 first."""
+        return ordered(self.in_force())
 
     def add(self, network: Network, secs: int | None) -> Ban:
         """Ban a network for a time, None for no end; a former ban of the same network is replaced.
 
         Raises ValueError if there are too many.
         """
-        if network not in self._bans and len(self) >= MAX_BANS and len(self.in_order()) >= MAX_BANS:
+        if network not in self._bans and len(self) >= MAX_BANS and len(self.in_force()) >= MAX_BANS:
             raise ValueError(f"there are {MAX_BANS:,d} bans: lift some, or ban larger subnets")
         now = self._clock()
         ban = Ban(network, now, None if secs is None else now + min(secs, MAX_SECS))

@@ -21,7 +21,7 @@ from electrumx.server.services import Network, is_allowed
 from electrumx.server.session.transport.admission import Admission
 from electrumx.server.session.transport.held_memory import ReceiveMemory, SendMemory
 from electrumx.server.session.transport.parties import ConnectionSession
-from electrumx.server.session.transport.preflight import certificate_files
+from electrumx.server.session.transport.preflight import certificate_files, certificate_kind
 from electrumx.server.session.transport.rpc_access import (
     bind_socket,
     log_refusal,
@@ -268,7 +268,7 @@ class Listeners:
             return None
         files = certificate_files(env, protocol)
         if files not in self._tls_contexts:
-            self._tls_contexts[files] = RenewedContext(*files)
+            self._tls_contexts[files] = RenewedContext(*files, certificate_kind(env, files))
         return self._tls_contexts[files]
 
     def load_certificates(self, env: Env) -> None:

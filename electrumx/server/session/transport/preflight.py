@@ -46,6 +46,11 @@ def certificate_files(env: Any, protocol: str) -> tuple[str, str]:
     return env.ssl_certfile, env.ssl_keyfile
 
 
+def certificate_kind(env: Any, files: tuple[str, str]) -> str:
+    """Return the first part of the names of the settings of these files: SSL or WSS."""
+    return "SSL" if files == certificate_files(env, "ssl") else "WSS"
+
+
 def check_certificates(env: Any) -> None:
     """Raise CertificateError unless the services with TLS have certificates that can be used."""
     checked = set()
@@ -53,8 +58,7 @@ def check_certificates(env: Any) -> None:
         files = certificate_files(env, protocol)
         if files not in checked and any(item.protocol == protocol for item in env.services):
             checked.add(files)
-            is_own = files != certificate_files(env, "ssl")
-            check_certificate(*files, kind="WSS" if is_own else "SSL")
+            check_certificate(*files, kind=certificate_kind(env, files))
 
 
 async def check_services(env: Any) -> None:

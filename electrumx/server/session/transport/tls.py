@@ -56,11 +56,13 @@ class RenewedContext(ssl.SSLContext):
     a context of its own: one that failed half-way could be left with a certificate and no key.
     """
 
-    def __new__(cls, certfile: str, keyfile: str) -> "RenewedContext":
+    def __new__(cls, certfile: str, keyfile: str, kind: str = "SSL") -> "RenewedContext":
         """Return a context for servers; arguments are ``__init__``'s."""
         return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
 
-    def __init__(self, certfile: str, keyfile: str) -> None:
+    def __init__(self, certfile: str, keyfile: str, kind: str = "SSL") -> None:
+        """``kind`` is the first part of the names of the settings of the files."""
+        self._kind = kind
         self.logger = util.class_logger(__name__, self.__class__.__name__)
         self._files = (certfile, keyfile)
         # Before reading, so that a change in between is noticed.
@@ -94,7 +96,7 @@ class RenewedContext(ssl.SSLContext):
         raise PassphraseError(
             f"the private key {keyfile} needs a passphrase, which the server never asks for.  "
             f"Write a copy without one by `openssl pkey -in {keyfile} -out NEW_FILE`, readable "
-            f"by the server's user only, and set SSL_KEYFILE to it"
+            f"by the server's user only, and set {self._kind}_KEYFILE to it"
         )
 
     def _renew(self) -> None:

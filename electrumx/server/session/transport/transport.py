@@ -38,6 +38,12 @@ from aiorpcx import NetAddress
 
 from electrumx.lib import util
 from electrumx.server.session.engine.origin import Origin
+from electrumx.server.session.engine.prices import (
+    EMPTY_RECORD_COST,
+    HANDSHAKE_COST,
+    RECORD_COST,
+    TLS_READ_COST,
+)
 from electrumx.server.session.transport.admission import Admission, Ticket
 from electrumx.server.session.transport.framing import LineFramer
 from electrumx.server.session.transport.held_memory import ReceiveMemory, SendMemory
@@ -64,14 +70,6 @@ LINGER_BYTES = 2_000_000
 READ_AHEAD_BYTES = 16_384
 # The time that one turn of the event loop spends on waiting input, of all connections.
 TURN_SECS = 0.002
-# Costs, by the measure that 10,000 buy about two seconds of CPU.  Of each read of a connection with
-# TLS, in addition to that of a read: decryption, and encryption of the replies.
-TLS_READ_COST = 0.1
-# A TLS handshake (1.3 ms with an RSA key of 2,048 bits)
-HANDSHAKE_COST = 8.0
-# A TLS record that came with others, and the additional cost of one without content
-RECORD_COST = 0.02
-EMPTY_RECORD_COST = 0.25
 
 
 class TurnQueue:

@@ -5,8 +5,9 @@ frame costs some ten microseconds however short it is, so input is processed ``S
 time (a frame from a client has at least six), and every frame that is not a message is charged.
 
 Most frames are whole text messages that arrive whole.  These are taken before the library sees them
-(``take_messages``), for a tenth of that, while it is between two frames and no fragmented message
-is under way; it remains the reference implementation, which a test compares.
+(``take_messages``), while it is between two frames and no fragmented message is under way: for two
+fifths of that if a message comes alone, for an eighth if twenty come together, as
+``benchmarks/messages.py`` measures.  The library remains the reference implementation, which a test compares.
 
 Compression is never agreed: it would take tens of milliseconds for a large reply, on the event
 loop, and a message of a few bytes could become one of the greatest size.
@@ -23,7 +24,9 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Origin
 
+from electrumx.server.session.engine.prices import FRAME_COST, MESSAGE_COST
 from electrumx.server.session.transport.admission import Ticket
+from electrumx.server.session.transport.frame_cutter import FrameCutter
 from electrumx.server.session.transport.transport import (
     JOINED_BYTES,
     LINGER_SECS,
@@ -42,10 +45,6 @@ SLICE_BYTES = 1_024
 STEP_SECS = 0.000_5
 # The HTTP request: browsers send cookies too.
 MAX_UPGRADE_BYTES = 65_536
-# A frame that is not a whole message: ping, pong, or a fragment.
-FRAME_COST = 0.05
-# A message, in addition to the request in it: the library's frames.
-MESSAGE_COST = 0.2
 # A client that was silent for a whole period is sent a ping, which also keeps proxies from ending
 # the connection; one that does not answer for another period is gone.
 PING_SECS = 20.0
@@ -111,7 +110,7 @@ def take_messages(data: bytes, start: int, max_bytes: int, most: int) -> tuple[l
 class WebSocketTransport(StreamConnection):
     """A connection whose messages are WebSocket messages, over TCP or TLS."""
 
-    __slots__ = ("_fragments", "_is_stepping", "_is_text", "_ping_timer", "_plain", "_plain_at",
+    __slots__ = ("_cutter", "_fragments", "_is_stepping", "_is_text", "_ping_timer", "_plain", "_plain_at",
                  "_protocol", "_silent_periods", "_upgrade_bytes")  # fmt: skip
 
     has_lines = False
@@ -119,6 +118,8 @@ class WebSocketTransport(StreamConnection):
     def __init__(self, context: ConnectionContext, ticket: Ticket | None = None) -> None:
         super().__init__(context, ticket)
         self._protocol: ServerProtocol | None = None
+        # Follows the bytes that the library was given
+        self._cutter = FrameCutter()
         # Bytes that the library was not given yet, from a position on
         self._plain = b""
         self._plain_at = 0
@@ -199,7 +200,9 @@ class WebSocketTransport(StreamConnection):
         start, size = self._plain_at, len(self._plain)
         self._plain_at = end = min(start + SLICE_BYTES, size)
         whole = start == 0 and end == size
-        protocol.receive_data(self._plain if whole else self._plain[start:end])
+        data = self._plain if whole else self._plain[start:end]
+        self._cutter.feed(data)
+        protocol.receive_data(data)
         if self.session is None:
             self._upgrade_bytes += end - start
         return self._on_events(protocol)
@@ -207,7 +210,9 @@ class WebSocketTransport(StreamConnection):
     def _take_plain(self, protocol: ServerProtocol) -> bool:
         """Take messages that are plain frames; return whether there were some."""
         session = self.session
-        if session is None or self._fragments is not None or protocol.reader.buffer:
+        if session is None or self._fragments is not None:
+            return False
+        if not self._cutter.is_between_frames():
             return False
         if protocol.state is not State.OPEN:
             return False

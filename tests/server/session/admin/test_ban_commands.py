@@ -1,12 +1,14 @@
 """Bans by the administrator, with real connections; the clients are on this machine."""
 
+import asyncio
+import json
 import logging
 from ipaddress import ip_network
 
 import pytest
 
 from electrumx.server.session.transport.admission import parse_host
-from tests.fakes.session_world import session_world
+from tests.fakes.session_world import session_world, until
 from tests.server.session.transport.test_proxies import (
     ask,
     connect,
@@ -179,6 +181,52 @@ async def test_an_address_is_not_lifted_out_of_a_banned_subnet(admin):
         "unknown: 198.51.100.1: it is not banned",
         "unknown: z: 'z' does not appear to be an IPv4 or IPv6 network",
     ]
+
+
+async def test_a_subnet_of_which_parts_are_banned_is_not_reported_as_within_them(admin):
+    await admin.request("ban", ["203.0.113.0", "203.0.113.9", "203.0.112.0/21"], 60)
+    assert await admin.request("unban", ["203.0.113.0/24", "203.0.112.0/21", "203.0.112.0/20"]) == [
+        "unknown: 203.0.113.0/24: it is banned as part of 203.0.112.0/21",
+        "lifted the ban of 203.0.112.0/21; parts of it are banned: 2, which `bans` lists",
+        "unknown: 203.0.112.0/20: parts of it are banned: 2, which `bans` lists",
+    ]
+
+
+async def test_a_ban_is_carried_out_although_the_administrator_hangs_up(world, tmp_path):
+    client = await world.connect()
+    await client.request("server.ping")
+    task = asyncio.ensure_future(
+        world.manager.bans.ban([f"198.51.100.{n}" for n in range(200)] + [OWN], 60, force=True)
+    )
+    await asyncio.sleep(0)
+    task.cancel()
+    assert await client.recv() is None
+    await until(lambda: (tmp_path / "bans.json").exists())
+    assert len(json.loads((tmp_path / "bans.json").read_bytes())["bans"]) == 201
+
+
+async def test_thousands_of_bans_leave_others_their_turns(world, admin):
+    # Networks of IPv6 take the longest to write.
+    items = [f"2001:db8:{n:x}::/48" for n in range(1, 2_001)]
+    turns, going = 0, True
+
+    async def count():
+        nonlocal turns
+        while going:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.ensure_future(count())
+    lines = await world.manager.bans.ban(items, None, force=False)
+    assert len(lines) == len(items)
+    assert turns >= len(items)
+    rows = await world.manager.bans.rows()
+    assert [row[0] for row in rows] == items
+    lines = await world.manager.bans.unban(items)
+    assert turns >= 2 * len(items)
+    going = False
+    await counting
+    assert await world.manager.bans.rows() == []
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ OUTPOINT = (b"o" * 32, 0)
 
 
 class World:
-    """A database and a node that know no transaction; the node answers when the test says so."""
+    """A database and a node that know no transaction; the node answers when the test opens a gate."""
 
     def __init__(self):
         self.calls = self.cancelled = 0

@@ -38,11 +38,14 @@ class Database:
 
         return asyncio.ensure_future(read())
 
-    def history_entries(self, hashX, *, limit, after):
+    def history_entries(self, hashX, *, limit, after, only_below):
+        assert only_below
         self.reads.append((limit, after))
 
         def make():
             found = self.history[after + 1 :][:limit]
+            if len(found) == limit:
+                return PackedHistory(b"", after + len(found), self.backup_count, only_counted=True)
             entries = b"".join(packed.pack_entry(*entry) for entry in found)
             return PackedHistory(entries, after + len(found), self.backup_count)
 

@@ -4,6 +4,7 @@ import pytest
 
 from electrumx.server.runtime.server_state import IndexProgress, ServerStatus, State
 from electrumx.server.session.engine.cost_account import ERROR_COST
+from electrumx.server.session.engine.prices import READ_COST
 from electrumx.server.session.shared import serving_stage
 from electrumx.server.session.shared.serving_stage import (
     NOT_INDEXED,
@@ -102,9 +103,20 @@ async def test_refusals_are_cheap_and_the_connection_stays():
         before = account.cost
         for _ in range(100):
             await client.error("blockchain.scripthash.get_balance", "00" * 32)
-        # Bytes cost a little
-        assert 50 <= account.cost - before < 60 < ERROR_COST
+        # Each message is read by itself, and bytes cost a little.
+        assert 50 <= account.cost - before - 100 * READ_COST < 60 < ERROR_COST
         assert account.errors == 100
+        # Members of a batch, too; they are read at once.
+        before = account.cost
+        batch = [
+            {"jsonrpc": "2.0", "id": n, "method": "blockchain.scripthash.subscribe", "params": [n]}
+            for n in range(100)
+        ]
+        await client.send(batch)
+        replies = await client.recv()
+        assert [reply["error"]["code"] for reply in replies] == [NOT_INDEXED] * 100
+        assert 50 <= account.cost - before < 60
+        assert account.errors == 200
         reply = await client.ask("blockchain.scripthash.subscribe", "00" * 32)
         assert reply["error"] == {
             "code": 4,

@@ -8,14 +8,17 @@ import pytest
 from electrumx.server.session.engine.prices import CONNECT_COST
 from electrumx.server.session.engine.session_groups import SessionGroups
 from electrumx.server.session.transport import admission as admission_module
+from electrumx.server.session.transport import connection_rate
 from electrumx.server.session.transport.admission import (
     FIRST_MESSAGE_SECS,
+    GRACE_SECS,
     HANDSHAKE_SECS,
     IDLE_SECS,
     LOG_SECS,
     PLAN_SECS,
     Admission,
 )
+from electrumx.server.session.transport.connection_rate import PERIOD_SECS
 from tests.fakes.session_world import fake_env
 
 
@@ -81,6 +84,60 @@ def no_timer(monkeypatch):
 
 
 pytestmark = pytest.mark.usefixtures("no_timer")
+
+
+async def test_a_flood_of_silent_connections_from_many_addresses_displaces_itself():
+    door = Door(max_sessions=40)
+    wallets = [door.open(f"9.9.{n}.1") for n in range(10)]
+    flood = [door.open(f"1.{n}.3.4", spoken=False) for n in range(200)]
+    assert sum(connection is not None for connection in flood) == 30
+    # Each wallet of a minute finds a place, though the flood has no end.
+    for second in range(60):
+        for connection in wallets:
+            connection.session.last_recv = door.clock.now
+        door.clock.now += 0.3
+        assert not door.admission.is_full()
+        newcomer = door.open(f"9.{second + 10}.1.1", spoken=False)
+        assert newcomer is not None
+        newcomer.session.recv_count = 1
+        newcomer.session.last_recv = door.clock.now
+        for n in range(30):
+            door.open(f"2.{second}.{n}.1", spoken=False)
+        assert not newcomer.aborted
+        door.admission.lost(newcomer)
+    assert not any(wallet.aborted for wallet in wallets)
+
+
+async def test_a_session_has_a_moment_to_speak_when_the_server_is_full():
+    door = Door(max_sessions=1)
+    silent = door.open("1.2.3.4", spoken=False)
+    door.clock.now += GRACE_SECS * 0.9
+
+    assert door.open("5.6.7.8") is None
+    assert not silent.aborted
+    door.clock.now += GRACE_SECS * 0.2
+    assert door.open("5.6.7.8")
+    assert silent.aborted
+
+
+async def test_the_rate_of_connections_of_a_subnet_is_bounded():
+    door = Door(max_connects_per_minute=3)
+    for n in range(3):
+        door.admission.lost(door.open(f"1.2.3.{n}"))
+    assert door.connect("1.2.3.9") is None
+    assert door.open("1.2.4.1")
+    assert all(door.open("127.0.0.1") for _ in range(9))
+    door.clock.now += PERIOD_SECS
+    assert door.open("1.2.3.9")
+
+
+async def test_the_memory_of_rates_is_bounded(monkeypatch):
+    monkeypatch.setattr(connection_rate, "MAX_SUBNETS", 10)
+    rate = connection_rate.ConnectionRate(1, lambda: 0.0)
+    for n in range(10):
+        assert rate.admits(str(n))
+    assert not rate.admits("9") or len(rate._counts) <= 10
+    assert len(rate._counts) <= 10
 
 
 async def test_a_subnet_has_a_bound_and_others_are_not_affected():

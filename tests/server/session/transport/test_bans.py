@@ -1,13 +1,16 @@
 """Which addresses are banned, until when, and the file that keeps the bans."""
 
+import asyncio
 import json
 import logging
 import os
 import random
+import threading
 from ipaddress import ip_address, ip_network
 
 import pytest
 
+from electrumx.lib import util
 from electrumx.server.session.transport import ban_file as ban_file_module
 from electrumx.server.session.transport import bans as bans_module
 from electrumx.server.session.transport.ban_file import MAX_BYTES, BanFile
@@ -99,6 +102,23 @@ def test_any_set_of_bans_agrees_with_a_search_of_all_of_them():
                 )
 
 
+def test_bans_around_and_within_a_network_are_found():
+    bans = BanList(Clock())
+    for text in ("1.2.0.0/16", "9.9.9.0/32", "9.9.9.128/25", "::/0"):
+        bans.add(parse_network(text), None)
+
+    def around(text):
+        ban = bans.covering_network(parse_network(text))
+        return ban and str(ban.network)
+
+    assert around("1.2.3.0/24") == around("1.2.0.0/16") == "1.2.0.0/16"
+    assert around("1.0.0.0/8") is around("9.9.9.0/24") is None
+    assert around("2001:db8::/32") == "::/0"
+    counts = [bans.count_within(parse_network(text)) for text in ("9.9.9.0/24", "0.0.0.0/0")]
+    assert counts == [2, 3]
+    assert bans.count_within(parse_network("1.2.0.0/16")) == 0
+
+
 def test_the_number_of_bans_is_bounded_and_expired_ones_make_room(monkeypatch):
     monkeypatch.setattr(bans_module, "MAX_BANS", 3)
     clock = Clock()
@@ -161,6 +181,9 @@ DAMAGED = {
     "text as time": b'{"format": 1, "bans": [{"network": "1.2.3.4", "since": 1, "until": "2"}]}',
     "truth as time": b'{"format": 1, "bans": [{"network": "1.2.3.4", "since": 1, "until": true}]}',
     "no time": b'{"format": 1, "bans": [{"network": "1.2.3.4", "since": null, "until": 2}]}',
+    "an integer that is no float": b'{"format": 1, "bans": [{"network": "1.2.3.4", "since": 1'
+    + b"0" * 400
+    + b', "until": 2}]}',
     "infinity": b'{"format": 1, "bans": [{"network": "1.2.3.4", "since": 1, "until": Infinity}]}',
     "missing": b'{"format": 1, "bans": [{"network": "1.2.3.4"}]}',
     "a text in the list": b'{"format": 1, "bans": ["1.2.3.4"]}',
@@ -193,10 +216,60 @@ async def test_more_bans_than_allowed_are_damage(tmp_path, caplog, monkeypatch):
     assert "not a list of at most 2 bans" in caplog.text
 
 
-async def test_a_file_that_cannot_be_read_is_reported(tmp_path, caplog):
-    (tmp_path / "bans.json").mkdir()
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo], ids=["directory", "pipe"])
+async def test_what_cannot_be_read_is_reported_and_not_replaced(tmp_path, caplog, make):
+    make(tmp_path / "bans.json")
     assert await make_file(tmp_path).load() == []
-    assert "cannot read" in caplog.text
+    (line,) = caplog.messages
+    assert "cannot read" in line
+    # The next change must not destroy it: it may have the bans of a year.
+    await make_file(tmp_path).save([Ban(parse_network("1.2.3.4"), 1.0, None)])
+    assert sorted(os.listdir(tmp_path)) == ["bans.json", "bans.json.damaged"]
+    assert not (tmp_path / "bans.json.damaged").is_file()
+
+
+async def test_a_file_without_permission_is_kept(tmp_path, caplog, monkeypatch):
+    old = [Ban(parse_network("5.6.7.8"), 1.0, None)]
+    await make_file(tmp_path).save(old)
+    with monkeypatch.context() as patch:
+        # The tests may run as root, who may read anything.
+        patch.setattr(util, "open_regular", refuse)
+        assert await make_file(tmp_path).load() == []
+    assert "Permission denied: no address is banned; it is kept as" in caplog.text
+    await make_file(tmp_path).save([])
+    (tmp_path / "bans.json.damaged").rename(tmp_path / "bans.json")
+    assert await make_file(tmp_path).load() == old
+
+
+def refuse(_path):
+    raise PermissionError(13, "Permission denied")
+
+
+async def test_a_save_that_was_cancelled_does_not_overlap_the_next(tmp_path, monkeypatch):
+    bans = [[Ban(parse_network(f"1.2.3.{n}"), 1.0, None)] for n in range(2)]
+    file, running, most = make_file(tmp_path), [], []
+    begun, go_on = threading.Event(), threading.Event()
+    save = file._save
+
+    def slow_save(content):
+        running.append(content)
+        most.append(len(running))
+        begun.set()
+        assert go_on.wait(60)
+        save(content)
+        running.remove(content)
+
+    monkeypatch.setattr(file, "_save", slow_save)
+    first = asyncio.ensure_future(file.save(bans[0]))
+    await asyncio.to_thread(begun.wait, 60)
+    first.cancel()
+    second = asyncio.ensure_future(file.save(bans[1]))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    go_on.set()
+    await second
+    assert most == [1, 1]
+    assert await make_file(tmp_path).load() == bans[1]
 
 
 async def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):

@@ -136,6 +136,11 @@ async def test_when_nothing_can_be_evicted_listening_pauses_until_something_can(
         clients = [await world.connect() for _ in range(2)]
         for client in clients:
             await client.request("server.ping")
+        # While one was silent it could be evicted; now the next client finds no place.
+        reader, writer = await raw_connection(world.port("tcp"))
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
         await until(lambda: len(world.manager.listeners.open) == 1)
         assert "maximum sessions 2 reached" in caplog.text
         world.session(0).last_recv -= admission.IDLE_SECS

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from electrumx.server.session.engine.prices import EMPTY_RECORD_COST
 from electrumx.server.session.transport import admission, tls
 from electrumx.server.session.transport.tls import (
     PassphraseError,
     RecordCutter,
     RenewedContext,
 )
-from electrumx.server.session.transport.transport import EMPTY_RECORD_COST, RawTransport
+from electrumx.server.session.transport.transport import RawTransport
 from tests.conftest import require
 from tests.fakes.connections import FakeSocketTransport, connection_context
 from tests.fakes.session_world import FakeService, session_world, until
@@ -181,6 +182,32 @@ def test_messages_do_not_depend_on_where_tls_is_cut(certificate, cuts, texts):
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("offset", [None, -20, -1, 0, 1, 3, 5, 100])
+async def test_tls_begins_behind_the_proxy_header_wherever_they_are_cut(certificate, offset):
+    """A balancer may send its header and the ClientHello in one segment, or in any others."""
+    header = b"PROXY TCP4 198.51.100.7 203.0.113.9 5000 50002\r\n"
+    context = connection_context(
+        EchoSession, tls_context=RenewedContext(*certificate), header_count=1
+    )
+    connection = RawTransport(context)
+    client = MemoryClient(connection)
+    before = [header]
+
+    async def deliver(data):
+        start = before.pop() if before else b""
+        cut = len(start) + offset if start and offset is not None else 0
+        for piece in ((start + data)[:cut], (start + data)[cut:]):
+            if piece:
+                connection.data_received(piece)
+                await settle(connection)
+
+    await client.shake_hands(deliver)
+    await deliver(client.encrypt(b"text\n"))
+    assert client.read_all() == b"text\n"
+    assert str(connection.remote_address()) == "198.51.100.7:5000"
+    connection.connection_lost(None)
+
+
 async def test_every_byte_of_tls_is_charged(certificate):
     context = connection_context(EchoSession, tls_context=RenewedContext(*certificate))
     connection = RawTransport(context)
@@ -332,6 +359,25 @@ def test_the_error_for_an_encrypted_key_has_a_remedy(certificate, tmp_path):
         RenewedContext(certificate[0], str(encrypted))
     assert f"the private key {encrypted} needs a passphrase" in str(info.value)
     assert f"openssl pkey -in {encrypted} -out " in str(info.value)
+    assert str(info.value).endswith("and set SSL_KEYFILE to it")
+
+
+async def test_an_encrypted_key_of_wss_is_named_by_its_own_setting(certificate, tmp_path, caplog):
+    encrypted = tmp_path / "encrypted.pem"
+    command = f"openssl pkey -in {certificate[1]} -aes256 -passout pass:secret -out {encrypted}"
+    subprocess.run(command.split(), check=True, capture_output=True)
+    async with session_world(
+        services=[FakeService("ssl"), FakeService("wss")],
+        ssl_certfile=certificate[0],
+        ssl_keyfile=certificate[1],
+        wss_certfile=certificate[0],
+        wss_keyfile=str(encrypted),
+        ready=False,
+    ) as world:
+        world.mempool_event.set()
+        await until(lambda: world.manager.listeners.open)
+    assert "set WSS_KEYFILE to it" in caplog.text
+    assert "SSL_KEYFILE" not in caplog.text
 
 
 async def test_an_encrypted_key_stops_only_its_listener(certificate, tmp_path, caplog):

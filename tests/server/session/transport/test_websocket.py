@@ -17,6 +17,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
+from electrumx.server.session.engine.prices import FRAME_COST
 from electrumx.server.session.transport import websocket
 from electrumx.server.session.transport.transport import LINGER_BYTES
 from electrumx.server.session.transport.websocket import WebSocketTransport, frame_header
@@ -130,15 +131,20 @@ def raw_frame(first, payload, *, length=None, is_masked=True, mask=b"\x01\x02\x0
     return header + mask + bytes(c ^ mask[n % 4] for n, c in enumerate(payload))
 
 
+MASK = b"\x80\x80\0\0"
+# Twelve characters, which under a mask are a frame.
+LIKE_A_FRAME = bytes(
+    c ^ MASK[n % 4] for n, c in enumerate(raw_frame(0x81, b"inner!", mask=b"\x01\x02\x83\x84"))
+)
 # Text that is not UTF-8 has a test of its own: behind it the library alone takes the rest of a slice.
 any_frames = st.builds(
     raw_frame,
     st.sampled_from([0x81, 0x81, 0x81, 0x82, 0x01, 0x00, 0x80, 0x89, 0x8A, 0x88, 0xC1, 0x83]),
-    st.sampled_from([b"", b'{"id": 1}', b"x" * 125, b"x" * 126, b"y" * 700])
+    st.sampled_from([b"", b'{"id": 1}', b"x" * 125, b"x" * 126, b"y" * 700, LIKE_A_FRAME])
     | st.text(max_size=100).map(str.encode),
     length=st.sampled_from([None, None, None, None, 2, 8]),
     is_masked=st.sampled_from([True] * 9 + [False]),
-    mask=st.binary(min_size=4, max_size=4),
+    mask=st.just(MASK) | st.binary(min_size=4, max_size=4),
 )
 
 
@@ -150,10 +156,10 @@ def control_frames(data):
 
 
 def outcome_of(pieces, max_recv, *, with_library_alone):
-    """Return what a session and a client see of a connection.
+    """Return the messages of a session, and the control frames and the end that its client sees.
 
-    But for replies: of messages in front of an error the library alone answers those only that came in
-    an earlier slice.
+    Replies are left out: the library alone drops those to messages that precede an error in the same
+    slice.
     """
 
     async def run():
@@ -175,11 +181,15 @@ def outcome_of(pieces, max_recv, *, with_library_alone):
 
 @settings(max_examples=100, deadline=None)
 @given(
-    frames=st.lists(any_frames, max_size=8).map(b"".join),
+    frames=st.lists(any_frames, max_size=8),
     cuts=st.lists(st.integers(0, 1_500), max_size=3),
+    in_headers=st.lists(st.tuples(st.integers(0, 7), st.integers(1, 14)), max_size=3),
     max_recv=st.sampled_from([1_000_000, 300]),
 )
-def test_frames_mean_the_same_with_and_without_the_library(frames, cuts, max_recv):
+def test_frames_mean_the_same_with_and_without_the_library(frames, cuts, in_headers, max_recv):
+    starts = [0, *itertools.accumulate(map(len, frames))]
+    cuts += [starts[number] + offset for number, offset in in_headers if number < len(frames)]
+    frames = b"".join(frames)
     cuts = sorted({0, len(frames), *(min(cut, len(frames)) for cut in cuts)})
     pieces = [frames[a:b] for a, b in itertools.pairwise(cuts)]
 
@@ -187,6 +197,28 @@ def test_frames_mean_the_same_with_and_without_the_library(frames, cuts, max_rec
     messages, *others_without = outcome_of(pieces, max_recv, with_library_alone=False)
 
     assert (messages, others_without) == (expected, others)
+
+
+@pytest.mark.parametrize("blocks", [1, 10, 11, 60])
+@pytest.mark.parametrize("first", [0x81, 0x82, 0x89, 0x01])
+def test_content_that_looks_like_a_frame_is_none_wherever_it_is_cut(first, blocks):
+    """Clients may write the header of a frame and its content separately."""
+    # A ping has at most 125 bytes.
+    content = LIKE_A_FRAME * (min(blocks, 10) if first == 0x89 else blocks)
+    assert content.isascii()
+    outer = raw_frame(first, content, mask=MASK)
+    last = raw_frame(0x80, b"end") if first == 0x01 else raw_frame(0x81, b"last")
+    expected = {0x89: [b"last"], 0x01: [content + b"end"]}.get(first, [content, b"last"])
+
+    for cut in range(1, min(len(outer), 30)):
+        pieces = [outer[:cut], outer[cut:] + last]
+        for alone in (True, False):
+            messages, size_, _control, ends = outcome_of(
+                pieces, 1_000_000, with_library_alone=alone
+            )
+            assert messages == expected
+            assert ends == (False, False)
+            assert size_ == len(UPGRADE) + len(outer + last)
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535])
@@ -307,7 +339,7 @@ async def test_frames_are_processed_in_steps_and_charged():
     assert not socket.is_reading
     await settle(connection)
     assert socket.sent.count(b"\x8a") == 20_000
-    assert connection.session.cost - before == pytest.approx(20_000 * websocket.FRAME_COST)
+    assert connection.session.cost - before == pytest.approx(20_000 * FRAME_COST)
 
 
 async def test_empty_fragments_take_no_memory_and_are_charged():
@@ -316,7 +348,7 @@ async def test_empty_fragments_take_no_memory_and_are_charged():
     connection.data_received(frame(Opcode.TEXT, fin=False) + frame(Opcode.CONT, fin=False) * 5_000)
     await settle(connection)
     assert connection._fragments == b""
-    assert connection.session.cost - before == pytest.approx(5_001 * websocket.FRAME_COST)
+    assert connection.session.cost - before == pytest.approx(5_001 * FRAME_COST)
     connection.data_received(frame(Opcode.CONT, b"end"))
     await settle(connection)
     assert connection.session.messages == [b"end"]
