@@ -22,7 +22,7 @@ from electrumx.lib.protocol_versions import ProtocolVersion, maximum_of
 from electrumx.lib.util import class_logger
 from electrumx.server.engine_choice import ENGINE_MODULES, default_engine
 from electrumx.server.memory_limits import default_cache_mb, memory_mb, physical_memory_mb
-from electrumx.server.origins import parse_origins
+from electrumx.server.origins import parse_hosts, parse_origins
 from electrumx.server.services import (
     OPERATOR_PORTS,
     Network,
@@ -240,6 +240,8 @@ class Env(EnvBase):
         self._read_certificates()
         #: web pages that may connect to ws and wss services, by their origins; None: all
         self.ws_origins: list[str] | None = self.custom("WS_ORIGINS", None, parse_origins)
+        #: names in the public DNS under which the metrics service is reached
+        self.metrics_hosts: list[str] = self.custom("METRICS_HOSTS", [], parse_hosts)
         self.report_services: list[Service] = self.services_to_report()
         #: networks that may reach rpc services, in addition to this machine
         self.rpc_allow: list[Network] = self.custom("RPC_ALLOW", [], parse_networks)

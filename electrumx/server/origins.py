@@ -1,4 +1,4 @@
-"""Origins of web pages: scheme, host and port, as browsers send them.  Pure; runs at start-up.
+"""Origins of web pages: scheme, host and port, as browsers send them; names of hosts.  Pure.
 
 Source: RFC 6454 and the HTML standard; an origin is compared as text.
 """
@@ -27,3 +27,20 @@ def _parse_origin(text: str) -> str:
     if not _ORIGIN.fullmatch(origin):
         raise ValueError(f"{text} is no origin: write https://HOST or https://HOST:PORT")
     return origin.removesuffix(_DEFAULT_PORTS.get(origin.partition(":")[0], "none"))
+
+
+def host_name(host: str) -> str:
+    """Return the name or address of a Host header or of a setting, without port, in lower case."""
+    host = host.strip().lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0].removesuffix(".")
+
+
+def parse_hosts(text: str) -> list[str]:
+    """Return the host names of a list with commas.  Raise ValueError if one has a port or a path."""
+    names = [item.strip() for item in text.split(",") if item.strip()]
+    for name in names:
+        if not name.isprintable() or any(c in name for c in ":/[]*@ "):
+            raise ValueError(f"{name} is no host name: write it without port and path")
+    return [host_name(name) for name in names]

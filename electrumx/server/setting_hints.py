@@ -34,7 +34,7 @@ KNOWN = (
     *("WSS_CERTFILE", "WSS_KEYFILE", "WS_ORIGINS"),
     *("TRUSTED_SERVICES", "MAX_SESSIONS_PER_ADDRESS", "MAX_CONNECTS_PER_MINUTE"),
     *("DAEMON_WAIT_FOR_BLOCKS", "MAX_SESSIONS_PER_SUBNET", "ZMQ_MEMPOOL_ADDRESS"),
-    "PAD_MESSAGES",
+    *("METRICS_HOSTS", "PAD_MESSAGES"),
     *("READY_DRAIN_SECS", "READY_MAX_LAG", "READY_NODE_SECS"),
 )
 #: variables of old versions, which stop the server unless they are empty

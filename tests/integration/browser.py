@@ -28,10 +28,11 @@ class Page:
 
 
 @contextlib.contextmanager
-def browser_page(**options):
+def browser_page(*, resolver_rules=None, **options):
     """A new page in a browser of its own; skips without Playwright or Chromium.
 
-    Options are those of a browser context: viewport, color_scheme and so on.
+    ``resolver_rules`` are Chromium's, such as ``MAP a.name 127.0.0.1``.  Options are those of a browser
+    context: viewport, color_scheme and so on.
     """
     try:
         from playwright.sync_api import sync_playwright
@@ -40,6 +41,8 @@ def browser_page(**options):
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     require(program, "chromium is not installed")
     arguments = ["--no-sandbox"] if os.getuid() == 0 else []
+    if resolver_rules:
+        arguments.append(f"--host-resolver-rules={resolver_rules}")
     with (
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=program, args=arguments) as browser,

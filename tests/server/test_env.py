@@ -538,6 +538,15 @@ def test_origins_of_web_pages_are_as_browsers_write_them(base):
         assert refusal().startswith(f"cannot parse envvar WS_ORIGINS value {text}: ")
 
 
+def test_names_of_the_metrics_service_have_no_port_and_no_path(base):
+    assert Env().metrics_hosts == []
+    base.setenv("METRICS_HOSTS", "Status.Example.org, b.example.,")
+    assert Env().metrics_hosts == ["status.example.org", "b.example"]
+    for text in ("a.b:80", "https://a.b", "a.b/c", "*.a.b", "a b.c"):
+        base.setenv("METRICS_HOSTS", text)
+        assert refusal().startswith(f"cannot parse envvar METRICS_HOSTS value {text}: ")
+
+
 def test_services_behind_proxies_and_trusted_ones_are_among_the_services(base):
     assert (Env().proxy_protocol, Env().trusted_services) == ([], [])
     base.setenv("SERVICES", "tcp://:50001,ssl://127.0.0.1:50002,rpc://")

@@ -20,13 +20,20 @@ from electrumx.server.session.engine.method_registry import INVALID_METHOD
 COUNTER, GAUGE, HISTOGRAM, INFO = "counter", "gauge", "histogram", "info"
 # Lines of the log for connections that were refused or dropped, with their labels
 REFUSALS = {
+    "refused: banned": "banned",
+    "refused: too many of one address": "address",
     "refused: too many of one subnet": "subnet",
+    "refused: too many of one subnet in a minute": "rate",
     "refused: the cost of their subnet is at the limit": "cost",
     "refused: the server is full": "full",
     "dropped in the handshake, for others": "handshake",
     "dropped: silent for too long": "silent",
     "evicted: idle, and the server is full": "evicted_idle",
+    "evicted: silent, and the server is full": "evicted_silent",
     "evicted: of a crowd, and the server is full": "evicted_crowd",
+    "refused: not in PROXY_TRUSTED": "proxy",
+    "closed: no valid PROXY header": "proxy",
+    "dropped: no PROXY header in time": "proxy",
 }
 
 

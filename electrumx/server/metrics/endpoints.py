@@ -7,6 +7,7 @@ Runs in: the event loop.
 """
 
 import asyncio
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TypeVar
 import orjson
 
 from electrumx.lib.tasks import run_together
+from electrumx.server.env import Env
 from electrumx.server.metrics.catalogue import values_of
 from electrumx.server.metrics.certificate import expiry_of_file
 from electrumx.server.metrics.exposition import Exposition
@@ -22,6 +24,7 @@ from electrumx.server.metrics.http_service import HttpService, Reply
 from electrumx.server.metrics.rates import RequestRates
 from electrumx.server.metrics.report import report
 from electrumx.server.metrics.sources import Sources
+from electrumx.server.origins import host_name
 from electrumx.server.session.admin.tables import readiness
 
 T = TypeVar("T")
@@ -87,7 +90,7 @@ class MetricsService:
         }
         self._files = _page_files()
         services = [s for s in sources.env.services if s.protocol == "metrics"]
-        self.http = HttpService(services, self.respond)
+        self.http = HttpService(services, self.respond, hosts_of(sources.env))
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "MetricsService":
@@ -144,6 +147,13 @@ class MetricsService:
         uptime = time.monotonic() - self._start_time
         body = orjson.dumps(report(reading, self._rates, uptime_secs=uptime)) + b"\n"
         return Reply(body, JSON)
+
+
+def hosts_of(env: Env) -> set[str]:
+    """Return the names in the public DNS under which the pages are served."""
+    services = [*env.report_services, *(s for s in env.services if s.protocol == "metrics")]
+    hosts = {host_name(str(service.host)) for service in services}
+    return {*hosts, *env.metrics_hosts, host_name(socket.gethostname())}
 
 
 def _page_files() -> dict[str, Reply]:

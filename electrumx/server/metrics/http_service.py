@@ -2,7 +2,8 @@
 
 Owns its sockets and connections, and knows nothing of the pages.  Only GET and HEAD.  A request, the
 pause before it and its reply have ``IDLE_SECS`` each; a head has ``MAX_HEAD_BYTES`` at most.  There
-are ``MAX_CONNECTIONS``; for another one the connection is closed that has been idle longest.
+are ``MAX_CONNECTIONS``; for another one the connection is closed that has waited longest for its client:
+for a request, or to read a reply.  Web pages of other origins are refused (``web_pages``).
 
 Runs in: the event loop.
 """
@@ -17,6 +18,7 @@ from aiohttp import web
 from aiorpcx import Service
 
 from electrumx.lib.util import class_logger
+from electrumx.server.metrics.web_pages import refusal
 from electrumx.server.session.transport.listeners import bound_sockets
 
 MAX_CONNECTIONS = 8
@@ -24,11 +26,12 @@ IDLE_SECS = 5.0
 MAX_HEAD_BYTES = 8_192
 METHODS = ("GET", "HEAD")
 # After an answer with one of these statuses the connection is closed.
-CLOSING = (400, 405, 500)
+CLOSING = (400, 403, 405, 421, 500)
 # Pages load nothing from elsewhere, and are not shown inside others.
 COMMON_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Server": "ElectrumX",
@@ -59,7 +62,7 @@ class HttpConnection(web.RequestHandler):
         self._owner = owner
         self._head_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
-        #: whether no request is being answered
+        #: whether it waits for its client: for a request, or to read a reply
         self.is_idle = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -96,12 +99,16 @@ class HttpConnection(web.RequestHandler):
         self.is_idle = False
         self._restart_deadline()
 
+    def sending(self) -> None:
+        """Note that a reply was made, which the client is to read."""
+        self.is_idle = True
+        self._owner.idle(self)
+
     def answered(self) -> None:
         """Note that a reply was sent."""
-        self.is_idle = True
+        self.sending()
         self._head_bytes = 0
         self._restart_deadline()
-        self._owner.idle(self)
 
     def _restart_deadline(self) -> None:
         if self._deadline is not None:
@@ -127,13 +134,17 @@ class _Factory(web.Server):
 class HttpService:
     """Listens on services, and answers with ``respond``."""
 
-    def __init__(self, services: Iterable[Service], respond: Respond) -> None:
+    def __init__(
+        self, services: Iterable[Service], respond: Respond, hosts: Iterable[str] = ()
+    ) -> None:
+        """``hosts`` are names of the service in the public DNS."""
         self.logger = class_logger(__name__, self.__class__.__name__)
         self._services = list(services)
         self._respond = respond
+        self._hosts = frozenset(hosts)
         self._factory: _Factory | None = None
         self._servers: list[asyncio.Server] = []
-        # In the order in which they became idle, busy ones anywhere
+        # In the order in which they began to wait, busy ones anywhere
         self._connections: dict[HttpConnection, None] = {}
         #: they answer requests
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -162,7 +173,7 @@ class HttpService:
         return [sock.getsockname()[1] for server in self._servers for sock in server.sockets]
 
     def busy_count(self) -> int:
-        """Return how many connections wait for their answer."""
+        """Return for how many connections a reply is being made."""
         return sum(not connection.is_idle for connection in self._connections)
 
     async def _listen(self, service: Service) -> None:
@@ -195,7 +206,7 @@ class HttpService:
     # -- called by connections
 
     def opened(self, connection: HttpConnection) -> None:
-        """Take in a connection, if need be in the place of an idle one."""
+        """Take in a connection, if need be in the place of one that waits for its client."""
         if len(self._connections) >= MAX_CONNECTIONS:
             victim = next((item for item in self._connections if item.is_idle), connection)
             self.lost(victim)
@@ -205,7 +216,7 @@ class HttpService:
         self._connections[connection] = None
 
     def idle(self, connection: HttpConnection) -> None:
-        """Note that a connection is the last that became idle."""
+        """Note that a connection is the last that began to wait for its client."""
         if self._connections.pop(connection, self) is None:
             self._connections[connection] = None
 
@@ -230,6 +241,7 @@ class HttpService:
         response.headers.update(reply.headers)
         if reply.status in CLOSING:
             response.force_close()
+        connection.sending()
         try:
             await response.prepare(request)
             await response.write_eof()
@@ -241,6 +253,15 @@ class HttpService:
         if request.method not in METHODS:
             text = b"only GET and HEAD\n"
             return Reply(text, status=405, headers={"Allow": ", ".join(METHODS)})
+        headers = request.headers
+        refused = refusal(
+            headers.getall("Host", []),
+            headers.get("Sec-Fetch-Site", ""),
+            headers.get("Sec-Fetch-Mode", ""),
+            self._hosts,
+        )
+        if refused is not None:
+            return Reply(refused[1], status=refused[0])
         if request.can_read_body:
             return Reply(b"no request here has a body\n", status=400)
         try:

@@ -1,6 +1,7 @@
 """Every metric: documented, valid text in both formats, of bounded labels and number."""
 
 import copy
+import inspect
 import math
 import re
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ from electrumx.server.runtime.server_state import IndexProgress, ReadyLimits, Se
 from electrumx.server.session import ElectrumX, LocalRPC
 from electrumx.server.session.engine.method_registry import INVALID_METHOD, handler_names
 from electrumx.server.session.engine.request_stats import OUTCOMES, REQUEST_SECS
+from electrumx.server.session.transport import admission
 from tests.conftest import REPOSITORY
 from tests.fakes.session_world import session_world
 
@@ -234,6 +236,15 @@ async def test_values_in_the_text_are_those_of_the_parts(sources):
     assert value("electrumx_certificate_expiry_timestamp_seconds") == 1.5e9
     assert value("electrumx_worker_queue") == 3
     assert abs(value("electrumx_node_last_reply_timestamp_seconds") - 1.7e9) < 1e9
+
+
+def test_every_reason_of_the_admission_control_has_its_label():
+    """Of a reason that is missing there would be no alert."""
+    source = inspect.getsource(admission)
+    assert set(re.findall(r'_note\("([^"]+)"\)', source)) == set(REFUSALS)
+    manual = (REPOSITORY / "docs" / "metrics.rst").read_text()
+    for label in REFUSALS.values():
+        assert f"``{label}``" in manual
 
 
 async def test_version_that_a_client_invents_is_no_label(sources):

@@ -22,7 +22,17 @@ async def respond(path, accept):
         raise ValueError("oops")
     if path == "/slow":
         await asyncio.sleep(3600)
+    if path == "/large":
+        # More than the buffers of sockets hold
+        return Reply(bytes(30_000_000))
     return Reply(f"{path} {accept}".encode(), status=503 if path == "/busy" else 200)
+
+
+@pytest.fixture
+async def named_service():
+    address = Service.from_string(f"metrics://127.0.0.1:{free_port()}")
+    async with HttpService([address], respond, ["status.example.org"]) as service:
+        yield service
 
 
 @pytest.fixture
@@ -215,6 +225,72 @@ async def test_idle_connection_gives_way_to_a_new_one(service):
         client.send("GET / HTTP/1.1\nHost: h\n\n")
         assert "200 OK" in await client.head()
         client.writer.close()
+
+
+async def test_slow_readers_give_way_to_a_new_connection(service):
+    readers = []
+    for _ in range(MAX_CONNECTIONS):
+        client = await Client.of(service)
+        client.reader._limit = 1_000
+        client.send("GET /large HTTP/1.1\nHost: h\n\n")
+        await client.reader.readexactly(1)
+        readers.append(client)
+    await until(lambda: not service.busy_count())
+
+    first, _headers, _body = await ask(service, "GET / HTTP/1.0\n\n")
+
+    assert first == "HTTP/1.0 200 OK"
+    for client in readers:
+        client.writer.transport.abort()
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:4224", 200),
+        ("[::1]:4224", 200),
+        ("localhost:4224", 200),
+        ("electrumx:4224", 200),
+        ("node.lan.home.arpa", 200),
+        ("Status.Example.ORG:80", 200),
+        ("status.example.org.", 200),
+        ("rebinding.example", 421),
+        ("status.example.org.evil.example", 421),
+        ("127.0.0.1.evil.example:4224", 421),
+        ("localhost.evil.example", 421),
+    ],
+)
+async def test_only_names_of_the_service_are_answered(named_service, host, status):
+    first, headers, body = await ask(
+        named_service, f"GET /x HTTP/1.1\nHost: {host}\nConnection: close\n\n"
+    )
+    assert first.split()[1] == str(status)
+    assert (b"METRICS_HOSTS" in body) == (status == 421)
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+
+
+async def test_two_names_are_refused(service):
+    first, _headers, _body = await ask(service, "GET / HTTP/1.1\nHost: a\nHost: b\n\n")
+    assert first.split()[1] in ("400", "421")
+
+
+@pytest.mark.parametrize(
+    ("site", "mode", "status"),
+    [
+        ("cross-site", "no-cors", 403),
+        ("cross-site", "cors", 403),
+        ("same-site", "no-cors", 403),
+        ("cross-site", "navigate", 200),
+        ("same-origin", "cors", 200),
+        ("none", "navigate", 200),
+    ],
+)
+async def test_pages_of_other_origins_are_refused_but_for_links(service, site, mode, status):
+    fetch = f"Sec-Fetch-Site: {site}\nSec-Fetch-Mode: {mode}\n"
+    first, _headers, _body = await ask(
+        service, f"GET /x HTTP/1.1\nHost: h\n{fetch}Connection: close\n\n"
+    )
+    assert first.split()[1] == str(status)
 
 
 async def test_new_connection_is_closed_if_all_are_busy(service):

@@ -69,7 +69,7 @@ def test_records_are_counted_however_they_are_cut(sizes, cuts, max_records, max_
             position = end
         start = cut
     assert count == len(sizes)
-    assert cutter.is_between_records()
+    assert cutter.is_between_records
 
 
 class EchoSession:
@@ -80,8 +80,13 @@ class EchoSession:
         self.messages = []
         self.cost = self.size = 0
 
-    def received_bytes(self, count):
+    @property
+    def receiver(self):
+        return self
+
+    def received_bytes(self, count, extra_cost=0.0):
         self.size += count
+        self.cost += extra_cost
 
     def bump_cost(self, cost):
         self.cost += cost
@@ -175,6 +180,32 @@ def test_messages_do_not_depend_on_where_tls_is_cut(certificate, cuts, texts):
         connection.connection_lost(None)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("offset", [None, -20, -1, 0, 1, 3, 5, 100])
+async def test_tls_begins_behind_the_proxy_header_wherever_they_are_cut(certificate, offset):
+    """A balancer may send its header and the ClientHello in one segment, or in any others."""
+    header = b"PROXY TCP4 198.51.100.7 203.0.113.9 5000 50002\r\n"
+    context = connection_context(
+        EchoSession, tls_context=RenewedContext(*certificate), header_count=1
+    )
+    connection = RawTransport(context)
+    client = MemoryClient(connection)
+    before = [header]
+
+    async def deliver(data):
+        start = before.pop() if before else b""
+        cut = len(start) + offset if start and offset is not None else 0
+        for piece in ((start + data)[:cut], (start + data)[cut:]):
+            if piece:
+                connection.data_received(piece)
+                await settle(connection)
+
+    await client.shake_hands(deliver)
+    await deliver(client.encrypt(b"text\n"))
+    assert client.read_all() == b"text\n"
+    assert str(connection.remote_address()) == "198.51.100.7:5000"
+    connection.connection_lost(None)
 
 
 async def test_every_byte_of_tls_is_charged(certificate):
