@@ -179,6 +179,11 @@ class FakeDB:
         return self
 
     @property
+    def stores(self):
+        """The committed state."""
+        return self
+
+    @property
     def db_height(self):
         return len(self.headers) - 1
 

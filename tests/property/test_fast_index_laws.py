@@ -240,6 +240,11 @@ def test_history_is_written_in_the_order_of_keys_also_of_hashes_that_begin_alike
         model.setdefault(hashX, []).append(tx_num.to_bytes(5, "little"))
     rows = []
     history.sort()
+    for most in (1, 7, 1 << 30):
+        pieces = [
+            history.packed_hashXs(first, most) for first in range(0, history.frozen_count, most)
+        ]
+        assert b"".join(pieces) == b"".join(sorted(model))
     while history.put_rows(lambda key, row: rows.append((key, row)), b"\1\2", 1000):
         pass
     assert sorted((hashX + b"\1\2", b"".join(row)) for hashX, row in model.items()) == rows

@@ -128,7 +128,7 @@ async def _answered(session, arrivals, batched):
             messages.append({"jsonrpc": "2.0", "id": asked[-1], "method": method, "params": params})
         if batched and messages:
             messages = [messages]
-        session.receive([json.dumps(message).encode() for message in messages])
+        session.receiver.receive([json.dumps(message).encode() for message in messages])
     turns = 0
     while session.is_busy():
         await asyncio.sleep(0.2)

@@ -937,3 +937,48 @@ async def test_stores_that_another_process_holds_are_not_exchanged(tmp_path, mon
     # The next start completes it.
     await sync(env, ScriptedDaemon(chain))
     assert (await contents(env))["state"][0] == 30
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_a_node_that_downloads_stalls_and_reorganises_is_followed(
+    tmp_path, monkeypatch, seed
+):
+    make_limits_small(monkeypatch)
+    choose = random.Random(seed)
+    maker = ChainMaker(seed=seed, scripts=9)
+    tip = maker.grow(maker.genesis_hash, 12)
+    daemon = ScriptedDaemon(maker.chain(tip))
+    daemon.target = 60
+    env = make_env(tmp_path / "db", reorg_limit=12)
+    (tmp_path / "db").mkdir()
+    async with World(env, daemon) as world:
+        while len(daemon.raw) <= 60:
+            step = choose.choice(["grow", "grow", "fork", "stall", "fail", "target"])
+            if step == "fork":
+                for _ in range(choose.randint(1, 9)):
+                    tip = maker.blocks[tip][1]
+                tip = maker.grow(tip, choose.randint(1, 12))
+            elif step == "grow":
+                tip = maker.grow(tip, choose.randint(1, 9))
+            elif step == "fail":
+                daemon.fail = "warming up"
+            elif step == "target":
+                daemon.target = choose.choice([60, 63, 70])
+            daemon.set_chain(maker.chain(tip))
+            for _ in range(choose.randint(0, 9)):
+                await asyncio.sleep(0.003)
+                assert not world.task.done()
+            daemon.fail = None
+        daemon.target = None
+        await world.until(world.caught_up.is_set)
+        await world.until_at(daemon.raw)
+        await world.until(lambda: world.bp.engine_compaction.done)
+        # The blocks of its end can be undone.
+        for _ in range(5):
+            tip = maker.blocks[tip][1]
+        tip = maker.grow(tip, 6)
+        daemon.set_chain(maker.chain(tip))
+        await world.until_at(daemon.raw)
+        await assert_equals_model(
+            world.db, Model(daemon.raw), [hashX_of(script) for script in maker.scripts]
+        )

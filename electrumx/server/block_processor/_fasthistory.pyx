@@ -194,22 +194,30 @@ cdef class FastHistory:
             sort_records(&self.frozen_records)
         self.written = 0
 
-    def packed_hashXs(self):
-        """Return the hashXs in the frozen history, which is sorted, each once, joined."""
+    @property
+    def frozen_count(self):
+        """The number of records in the frozen history."""
+        return self.frozen_records.count
+
+    def packed_hashXs(self, size_t first, size_t most):
+        """Return the hashXs in the frozen history, which is sorted, each once, joined.
+
+        Those of which the first record is among ``most`` records from number ``first`` on.
+        """
         cdef uint8_t *data = self.frozen_records.data
-        cdef size_t count = self.frozen_records.count
+        cdef size_t end = min(self.frozen_records.count, first + most)
         cdef size_t n
         cdef size_t scripts = 0
         cdef uint8_t *out
         with nogil:
-            for n in range(count):
+            for n in range(first, end):
                 if not n or memcmp(data + TOUCH_RECORD_LEN * n, data + TOUCH_RECORD_LEN * (n - 1),
                                    HASHX_LEN) != 0:
                     scripts += 1
         result = PyBytes_FromStringAndSize(NULL, scripts * HASHX_LEN)
         out = <uint8_t *> PyBytes_AS_STRING(result)
         with nogil:
-            for n in range(count):
+            for n in range(first, end):
                 if not n or memcmp(data + TOUCH_RECORD_LEN * n, data + TOUCH_RECORD_LEN * (n - 1),
                                    HASHX_LEN) != 0:
                     memcpy(out, data + TOUCH_RECORD_LEN * n, HASHX_LEN)

@@ -9,7 +9,7 @@ the tests.
 Runs in: the block processor's worker thread, with the state lock held; parsing alone in any thread.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -146,6 +146,8 @@ class CompiledIndex:
 
     #: outpoints, whose rows take 400 bytes each
     LOOKED_UP_AT_ONCE = 10_000
+    #: records of history whose scripts are noted together
+    RECORDS_AT_ONCE = 100_000
     #: an entry, its slot, and its copy while it is being flushed
     BYTES_PER_UTXO = 72 + 48
 
@@ -282,10 +284,10 @@ class CompiledIndex:
         """Sort the history by script, before rows are put."""
         self._history.sort()
 
-    def packed_hashXs(self) -> bytes:
-        """Return the hashXs of the scripts that have history to be flushed, joined, once it is sorted."""
-        hashXs: bytes = self._history.packed_hashXs()
-        return hashXs
+    def packed_hashXs(self) -> Iterator[bytes]:
+        """Yield the hashXs of the scripts that have history to be flushed, joined, once it is sorted."""
+        for first in range(0, self._history.frozen_count, self.RECORDS_AT_ONCE):
+            yield self._history.packed_hashXs(first, self.RECORDS_AT_ONCE)
 
     def put_history(
         self, put: Callable[[bytes, bytes], None], flush_id: bytes, max_bytes: int

@@ -20,7 +20,7 @@ Runs in: the thread that writes.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from struct import Struct
@@ -72,25 +72,34 @@ class FlushJournal:
         #: of the store before this process opened it
         self._stamp = stamp_of(store)
 
-    def write(self, flush_id: int, hashXs: bytes, *, is_first: bool) -> None:
+    def write(
+        self, flush_id: int, hashXs: Callable[[], Iterable[bytes]], *, is_first: bool
+    ) -> None:
         """Note the scripts of the next flush, durably.
 
-        ``is_first``: the flush before it was whole, so its sections are no longer needed.
+        ``hashXs`` returns them in pieces, of one or more; it is called twice, as all together may
+        take too much memory.  ``is_first``: the flush before it was whole, so its sections are no
+        longer needed.
         """
         if is_first:
             self._end = 0
-        count = len(hashXs) // HASHX_LEN
-        head = _HEAD.pack(_MAGIC, flush_id, count, stamp_of(self._store))
+        size = sum(map(len, hashXs()))
+        head = _HEAD.pack(_MAGIC, flush_id, size // HASHX_LEN, stamp_of(self._store))
         is_new = not self._path.exists()
+        start = self._end + _HEAD.size + _CRC.size
         with util.open_file(self._path, create=True) as file:
+            file.seek(start)
+            crc = crc32(head)
+            for piece in hashXs():
+                file.write(piece)
+                crc = crc32(piece, crc)
             file.seek(self._end)
-            file.write(head + _CRC.pack(crc32(hashXs, crc32(head))))
-            file.write(hashXs)
+            file.write(head + _CRC.pack(crc))
             file.flush()
             os.fsync(file.fileno())
         if is_new:
             util.sync_directory(self._path.parent)
-        self._end += _HEAD.size + _CRC.size + len(hashXs)
+        self._end = start + size
 
     def sections(self, first_id: int, last_id: int) -> list[Section] | None:
         """Return the sections of these flushes, ascending; None if they are not all there."""

@@ -24,7 +24,7 @@ stop between any two steps is harmless.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Protocol
 
 from electrumx.lib import util
@@ -64,8 +64,8 @@ class PendingHistory(Protocol):
     def sort_history(self) -> None:
         """Sort it by script, before rows are put."""
 
-    def packed_hashXs(self) -> bytes:
-        """Return the hashXs of its scripts, joined, once it is sorted."""
+    def packed_hashXs(self) -> Iterable[bytes]:
+        """Return the hashXs of its scripts, joined, in pieces, once it is sorted."""
 
     def put_history(
         self, put: Callable[[bytes, bytes], None], flush_id: bytes, max_bytes: int
@@ -304,8 +304,8 @@ class History:
                 if value is not None:
                     yield hashX + flush_id, value
 
-    def _note_flush(self, hashXs: bytes) -> None:
-        """Note the scripts of a flush whose rows are written next."""
+    def _note_flush(self, hashXs: Callable[[], Iterable[bytes]]) -> None:
+        """Note the scripts of a flush whose rows are written next; ``hashXs`` as the journal's."""
         if self._utxo_flush_count is not None and self._journal is not None:
             is_first = self._utxo_flush_count() >= self.flush_count - 1
             self._journal.write(self.flush_count, hashXs, is_first=is_first)
@@ -355,8 +355,9 @@ class History:
         touched = sorted(self.unflushed)
         put_rows = self._row_writers(flush_id, pending)
         if pending and pending.has_history():
-            touched.append(pending.packed_hashXs())
-        self._note_flush(b"".join(touched))
+            self._note_flush(lambda: chain(touched, pending.packed_hashXs()))
+        else:
+            self._note_flush(lambda: touched)
         count = 0
         # The state row is in the first batch: a stop after it leaves a count above the one that
         # the UTXOs have seen, so opening deletes whichever rows are there.  Rows leave memory as
@@ -415,7 +416,7 @@ class History:
         hashXs = sorted(hashXs)
         self.changes.note_cut(hashXs)
         self.flush_count = parked_id
-        self._note_flush(b"".join(hashXs))
+        self._note_flush(lambda: hashXs)
         count = 0
         with self.db.write_batch() as batch:
             for hashX in hashXs:

@@ -327,14 +327,6 @@ class SessionBase:
 
     # -- called by the transport
 
-    def received_bytes(self, count: int) -> None:
-        """Charge for bytes received."""
-        self.receiver.received_bytes(count)
-
-    def receive(self, messages: list[bytes]) -> None:
-        """Process whole messages, in order."""
-        self.receiver.receive(messages)
-
     def dropped_messages(self, count: int) -> None:
         """Note that so many messages were too long."""
         self.receiver.dropped_messages(count)

@@ -68,13 +68,13 @@ class SessionManager:
         self.logger = logger = util.class_logger(__name__, self.__class__.__name__)
         bans = BanList()
         peers = PeerManager(env, db, is_banned=bans.is_banned) if peers is None else peers
-        tip = TipConsistency(bp, db)
+        # Not the database itself, where each look would be a call more.
+        tip = TipConsistency(bp, db.stores)
         stage = ServingStage(None if server_state is None else server_state.status)
         #: the part that sessions use
         self.shared = shared = SharedState.build(
             env, db, daemon, mempool, peers, tip, logger, stage=stage
         )
-        shared.protocol.on_change = peers.set_protocol_max
         peers.set_protocol_max(shared.protocol.maximum)
         self.commands = AdminCommands(
             shared, bp, shutdown_event, loop_lag or LoopLag(), server_state

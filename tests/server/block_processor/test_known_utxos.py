@@ -196,14 +196,15 @@ async def test_a_block_that_is_not_flushed_yet_only_delays_it(tmp_path, chain, m
     daemon = ScriptedDaemon(raws[:51])
     async with World(env, daemon) as world:
         # The last step comes between the indexing of a block and its flush.
-        indexed, tried = asyncio.Event(), asyncio.Event()
+        due, indexed, tried = asyncio.Event(), asyncio.Event(), asyncio.Event()
         warm_up, scheduler = world.bp.warm_up, world.bp.flush_scheduler
         adopt, flush_if_due = warm_up._adopt, scheduler.flush_if_due
         loop = asyncio.get_running_loop()
         outcomes = []
 
         async def run_locked(func, *args, run=scheduler.run_locked):
-            if func is noted and not indexed.is_set():
+            if func is noted and not due.is_set():
+                due.set()
                 daemon.set_chain(raws[:52])
                 await indexed.wait()
             return await run(func, *args)
@@ -214,13 +215,13 @@ async def test_a_block_that_is_not_flushed_yet_only_delays_it(tmp_path, chain, m
             return outcomes[-1]
 
         async def flush_late():
-            indexed.set()
-            await tried.wait()
+            if due.is_set():
+                indexed.set()
+                await tried.wait()
             await flush_if_due()
 
         monkeypatch.setattr(warm_up, "_adopt", noted)
         monkeypatch.setattr(scheduler, "run_locked", run_locked)
-        await world.until_at(daemon.raw)
         monkeypatch.setattr(scheduler, "flush_if_due", flush_late)
         await world.until(lambda: warm_up.done)
         assert outcomes[0] is False

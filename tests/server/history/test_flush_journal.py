@@ -1,5 +1,6 @@
 """Orphaned rows are found by the scripts of the interrupted flush, without reading all history."""
 
+import errno
 import random
 
 import pytest
@@ -153,7 +154,7 @@ def test_sections_are_those_since_the_last_whole_flush(tmp_path):
     (tmp_path / "hist" / "CURRENT").write_text("MANIFEST-1\n")
     journal = FlushJournal(str(tmp_path / "hist"))
     for flush_id, is_first in ((1, True), (2, False), (3, True), (4, False)):
-        journal.write(flush_id, bytes([flush_id]) * 22, is_first=is_first)
+        journal.write(flush_id, lambda n=flush_id: [bytes([n]) * 22], is_first=is_first)
 
     def noted(first_id, last_id):
         found = journal.sections(first_id, last_id)
@@ -172,8 +173,8 @@ def test_sections_are_read_in_pieces(tmp_path, monkeypatch, count):
     (tmp_path / "hist" / "CURRENT").write_text("MANIFEST-1\n")
     journal = FlushJournal(str(tmp_path / "hist"))
     scripts = [bytes([n]) * 11 for n in range(count)]
-    journal.write(1, b"".join(scripts), is_first=True)
-    journal.write(2, b"".join(reversed(scripts)), is_first=False)
+    journal.write(1, lambda: iter(scripts), is_first=True)
+    journal.write(2, lambda: [b"".join(reversed(scripts))], is_first=False)
     first, second = journal.sections(1, 2)
     assert list(journal.hashXs(first)) == scripts
     assert list(journal.hashXs(second)) == scripts[::-1]
@@ -185,7 +186,7 @@ def test_sections_are_read_in_pieces(tmp_path, monkeypatch, count):
 
 def test_a_store_whose_stamp_cannot_be_read_has_none(tmp_path):
     journal = FlushJournal(str(tmp_path / "hist"))
-    journal.write(1, bytes(11), is_first=True)
+    journal.write(1, lambda: [bytes(11)], is_first=True)
     assert journal.sections(1, 1) is None
 
 
@@ -268,4 +269,40 @@ def test_a_stop_between_the_batches_of_a_deletion_is_harmless(
     assert writes > 2
     assert world.rows() == expected
     assert count == world.seen == (seen + 3 if raised else seen)
+    world.history.close_db()
+
+
+@pytest.mark.parametrize("whole_before", [True, False])
+@pytest.mark.parametrize("written", [0, 3, 40])
+def test_a_full_disk_while_scripts_are_noted_costs_only_the_flush(
+    tmp_path, engine, monkeypatch, whole_before, written
+):
+    choose = random.Random(written)
+    world = World(tmp_path, engine)
+    world.open()
+    world.flush(choose, whole=True)
+    expected = world.rows()
+    world.flush(choose, whole=whole_before)
+    if whole_before:
+        expected = world.rows()
+    rows = world.rows()
+    write = FlushJournal.write
+
+    def full(self, flush_id, hashXs, *, is_first):
+        path = tmp_path / "hist_flushes"
+        before, end = path.read_bytes(), self._end
+        write(self, flush_id, hashXs, is_first=is_first)
+        start = 0 if is_first else end
+        now = path.read_bytes()
+        path.write_bytes(now[: start + written] + before[start + written :])
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FlushJournal, "write", full)
+        with pytest.raises(OSError, match="full"):
+            world.flush(choose, whole=False)
+    assert world.rows() == rows
+    world.history.close_db()
+    assert world.open() == world.seen
+    assert world.rows() == expected
     world.history.close_db()

@@ -58,7 +58,7 @@ class Pending:
         return set(self.rows)
 
     def packed_hashXs(self):
-        return b"".join(sorted(self.rows))
+        return [b"".join(sorted(self.rows))]
 
     def sort_history(self):
         self.ordered = sorted(self.rows)

@@ -892,7 +892,7 @@ async def test_the_status_line_counts_the_bytes_of_the_present_transactions(api,
         api.txs = {}
         await refreshed(api)
         await eventually(lambda: "0 txs 0.00 MB touching 0 addresses" in caplog.messages)
-        assert mempool._total_size == 0
+        assert mempool.total_size == 0
 
 
 # -- The fee histogram

@@ -2,10 +2,18 @@
 
 import pytest
 
+from electrumx.server.session.engine import dispatch, receive
 from tests.fakes.session_world import session_world
 
 # The node's methods that decide about the protocol
 NODE_METHODS = ("submitpackage", "testmempoolaccept")
+
+
+@pytest.fixture
+def free_way(monkeypatch):
+    """Charge nothing for reads and lone waits, so that a method's own cost remains."""
+    monkeypatch.setattr(receive, "READ_COST", 0.0)
+    monkeypatch.setattr(dispatch, "LONE_WAIT_COST", 0.0)
 
 
 @pytest.fixture

@@ -92,6 +92,7 @@ def test_the_table_has_every_method():
     assert "blockchain.name.get_value_proof" not in handler_names(ElectrumX.handler_groups, (1, 7))
 
 
+@pytest.mark.usefixtures("free_way")
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_each_version_serves_its_methods_and_no_other(version):
     async with session_world(
@@ -116,6 +117,7 @@ async def test_each_version_serves_its_methods_and_no_other(version):
                 assert charged == pytest.approx(cost, abs=0.0001), method
 
 
+@pytest.mark.usefixtures("free_way")
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_while_the_index_is_built_each_version_serves_the_methods_that_do_not_need_it(
     version,
@@ -165,6 +167,7 @@ async def test_the_form_of_headers_goes_by_the_version(version, kind):
         assert type(answer[member]) is kind
 
 
+@pytest.mark.usefixtures("free_way")
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_a_history_that_is_too_large_has_one_code_in_every_version(version):
     async with session_world(protocol_max=(1, 7, 0), max_send=350_000) as world:

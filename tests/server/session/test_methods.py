@@ -900,6 +900,7 @@ async def test_an_unreadable_banner_file_is_replaced_by_the_greeting(tmp_path, c
         ("server.version", [], 0.5),
     ],
 )
+@pytest.mark.usefixtures("free_way")
 async def test_each_method_has_its_cost(method, params, cost):
     async with session_world(
         bw_unit_cost=10**15, cost_hard_limit=0, node=("submitpackage",)

@@ -173,19 +173,19 @@ class Dispatcher:
     def handle(self, request: Request | Notification) -> None:
         """Answer one request or notification, or make it pending."""
         account = self._account
+        stats = self._methods.stats_of(request)
         if account.limited and (
             account.cost_fraction or self.running >= account.concurrency_target or self.waiting
         ):
-            self.enqueue(request)
+            self.enqueue(request, stats)
             return
-        stats = self._methods.stats_of(request)
         start = perf_counter()
         try:
             result = self._methods.call(request)
         except Exception as e:
             self.conclude_exception(request, e)
         else:
-            self.conclude_result(request, result)
+            self.conclude_result(request, result, stats)
         secs = perf_counter() - start
         stats.secs += secs
         if secs > QUICK_SECS and not self.pending:
@@ -193,12 +193,14 @@ class Dispatcher:
 
     # -- outcomes
 
-    def conclude_result(self, request: Request | Notification, result: Any) -> None:
-        """Answer with a result, at once if it is there and small."""
+    def conclude_result(
+        self, request: Request | Notification, result: Any, stats: MethodStats
+    ) -> None:
+        """Answer with a result, at once if it is there and small; it is counted in ``stats``."""
         if isinstance(result, EagerFuture) or isawaitable(result):
-            self._launch(self._admit(request, result))
+            self._launch(self._admit(request, result, stats))
         elif is_large(result):
-            self._launch(self._admit(request, _at_once(result)))
+            self._launch(self._admit(request, _at_once(result), stats))
         else:
             self._conclude(request, result)
 
@@ -261,7 +263,10 @@ class Dispatcher:
     # -- pending requests
 
     def _admit(
-        self, request: Request | Notification, awaitable: Awaitable[Any] | None
+        self,
+        request: Request | Notification,
+        awaitable: Awaitable[Any] | None,
+        stats: MethodStats,
     ) -> PendingRequest:
         """Make a request pending."""
         deadline = math.inf
@@ -271,7 +276,6 @@ class Dispatcher:
             deadline = loop.time() + account.limits.processing_timeout
             if self._timer is None:
                 self._timer = loop.call_at(deadline, self._on_timer)
-        stats = self._methods.stats_of(request)
         if awaitable is not None:
             # Its handler was called
             stats.taken += 1
@@ -282,11 +286,11 @@ class Dispatcher:
         self.weight += pending.weight
         return pending
 
-    def enqueue(self, request: Request | Notification) -> None:
-        """Let a request wait for a slot."""
+    def enqueue(self, request: Request | Notification, stats: MethodStats) -> None:
+        """Let a request, which is counted in ``stats``, wait for a slot."""
         if self.waiting is None:
             self.waiting = deque()
-        self.waiting.append(self._admit(request, None))
+        self.waiting.append(self._admit(request, None, stats))
         if self.running < max(1, self._account.concurrency_target):
             self.start_waiting()
 
@@ -356,7 +360,8 @@ class Dispatcher:
     def _end_at_once(self, pending: PendingRequest, result: Any, *, is_last: bool = False) -> None:
         """Answer a request that waited for a slot only; call it where others are started."""
         self._conclude(pending.request, result, is_last=is_last)
-        self._leave(pending)
+        self.running -= 1
+        self._forget(pending)
         self._flush_soon()
 
     def _on_answer(
@@ -438,20 +443,14 @@ class Dispatcher:
 
     def _finish(self, pending: PendingRequest) -> None:
         """Free the slot of a request that was answered, and start requests that wait."""
-        self._leave(pending)
-        if not self._queue.ended:
-            if not self.flush_due or self._queue.size >= WRITE_BYTES:
+        self.running -= 1
+        self._forget(pending)
+        queue = self._queue
+        if not queue.ended:
+            if not self.flush_due or queue.size >= WRITE_BYTES:
                 self._flush_soon()
             if self.waiting:
                 self.start_waiting()
-
-    def _leave(self, pending: PendingRequest) -> None:
-        """Free the slot of a request, which is no longer pending."""
-        self.running -= 1
-        if self.pending is not None and pending in self.pending:
-            del self.pending[pending]
-            self.weight -= pending.weight
-            pending.stats.observe(perf_counter() - pending.began)
 
     def _forget(self, pending: PendingRequest) -> None:
         """Remove a request that is no longer pending."""

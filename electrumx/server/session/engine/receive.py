@@ -23,9 +23,8 @@ an error; one timer a session serves all of them.
 
 import asyncio
 import logging
-import time
 from collections import deque
-from time import perf_counter
+from time import monotonic
 from typing import Any
 
 import orjson
@@ -188,11 +187,11 @@ class Receiver:
 
     # -- called by the transport
 
-    def received_bytes(self, count: int) -> None:
-        """Charge for bytes received in one read."""
+    def received_bytes(self, count: int, extra_cost: float = 0.0) -> None:
+        """Charge for bytes received in one read, which costs ``extra_cost`` more than others."""
         self.recv_size += count
         account = self._account
-        account.bump_cost(READ_COST + count * account.bw_cost_per_byte)
+        account.bump_cost(READ_COST + extra_cost + count * account.bw_cost_per_byte)
 
     def dropped_messages(self, count: int) -> None:
         """Note that so many messages were too long."""
@@ -205,13 +204,13 @@ class Receiver:
         """Process whole messages, in order, or put them in the backlog."""
         if self._queue.ended:
             return  # sent before the client noticed
-        self.last_recv = time.monotonic()
+        now = self.last_recv = monotonic()
         if messages and not self.recv_count and not self._owner.accepts_first(messages[0]):
             self._refuse_first()
             return
         done = 0
         if not self._backlog and not self._is_stalled():
-            done = self._serve(messages)
+            done = self._serve(messages, now)
         if done < len(messages) and not self._queue.ended:
             self._keep(messages[done:] if done else messages)
 
@@ -280,27 +279,41 @@ class Receiver:
 
     def _is_stalled(self) -> bool:
         """Return whether no message can be processed for now; ``resume`` ends that."""
-        return self._items is not None or self._parse_task is not None or self._is_blocked()
+        if self._items is not None or self._parse_task is not None:
+            return True
+        if not self._transport.is_writable:
+            return True
+        # Without a call where nothing is pending
+        return bool(self._dispatcher.pending) and self._dispatcher.is_full()
 
     def _is_blocked(self) -> bool:
         """Return whether no request can be taken on for now."""
         return self._dispatcher.is_full() or not self._transport.is_writable
 
-    def _serve(self, messages: list[bytes]) -> int:
-        """Process messages for at most a slice; return how many."""
+    def _serve(self, messages: list[bytes], began: float) -> int:
+        """Process messages for at most a slice, which ``began`` now; return how many.
+
+        The time of successive requests of one method is added to its figures at once.
+        """
         done = 0
         queue, dispatcher = self._queue, self._dispatcher
-        last = perf_counter()
-        deadline = last + SLICE_SECS
+        last = began
+        deadline = began + SLICE_SECS
+        # No message was slow before that.
+        slow_from = began + QUICK_SECS
+        current: MethodStats | None = None
         for message in messages:
             done += 1
             stats = self._answer_fast(message)
+            if stats is not current:
+                if current is not None:
+                    current.secs += last - began
+                current, began = stats, last
             if stats is None:
                 self._answer(message)
-            now = perf_counter()
-            if stats is not None:
+            now = monotonic()
+            if now > slow_from and stats is not None:
                 secs = now - last
-                stats.secs += secs
                 if secs > QUICK_SECS and not dispatcher.pending:
                     stats.slow(secs)
             last = now
@@ -312,6 +325,8 @@ class Receiver:
                     break
             if queue.ended or done >= SLICE_REQUESTS or now > deadline:
                 break
+        if current is not None:
+            current.secs += last - began
         self.recv_count += done
         queue.flush()
         return done
@@ -355,7 +370,7 @@ class Receiver:
         backlog = self._backlog
         if backlog and not self._is_stalled():
             slice_ = [backlog.popleft() for _ in range(min(len(backlog), SLICE_REQUESTS))]
-            done = self._serve(slice_)
+            done = self._serve(slice_, monotonic())
             self._backlog_size -= sum(map(len, slice_[:done])) + MESSAGE_OVERHEAD * done
             backlog.extendleft(reversed(slice_[done:]))
         self.resume()
@@ -363,9 +378,9 @@ class Receiver:
     def _serve_items(self, items: deque[Request | Notification]) -> None:
         """Process members of a batch, at most a slice."""
         queue = self._queue
-        deadline = perf_counter() + SLICE_SECS
+        deadline = monotonic() + SLICE_SECS
         for _ in range(SLICE_REQUESTS):
-            if not items or queue.ended or self._is_blocked() or perf_counter() > deadline:
+            if not items or queue.ended or self._is_blocked() or monotonic() > deadline:
                 break
             self._dispatcher.handle(items.popleft())
         if not items:
@@ -434,11 +449,13 @@ class Receiver:
             or dispatcher.waiting
         ):
             dispatcher.enqueue(
-                FastRequest(method, params, request_id, tail, self.max_reply_bytes, len(message))
+                FastRequest(method, params, request_id, tail, self.max_reply_bytes, len(message)),
+                stats,
             )
             return stats
         stats.started += 1
-        methods.counts[method] = methods.counts.get(method, 0) + 1
+        counts = methods.counts
+        counts[method] = counts.get(method, 0) + 1
         try:
             result = handler[0](methods.objects[handler[3]], *params)
         except Exception as e:
@@ -458,7 +475,7 @@ class Receiver:
             request = FastRequest(
                 method, params, request_id, tail, self.max_reply_bytes, len(message)
             )
-            dispatcher.conclude_result(request, result)
+            dispatcher.conclude_result(request, result, stats)
             return stats
         if len(reply) > self.max_reply_bytes > 0:
             request = FastRequest(

@@ -48,9 +48,12 @@ class ServedProtocol:
         *,
         has_names: bool = False,
         setting: ProtocolVersion | None = None,
+        on_change: Callable[[ProtocolVersion], object] = lambda _maximum: None,
         logger: logging.Logger,
     ) -> None:
         """Serve at most ``implemented``, the highest of the session class.
+
+        ``on_change(maximum)`` is called when the maximum has changed.
 
         ``has_names`` is whether its coin has names.  ``setting`` is the operator's maximum: requests
         that the node cannot serve are then answered with errors.
@@ -67,8 +70,7 @@ class ServedProtocol:
         self._is_unknown = True
         #: whether the node has an index of the spender of each output, complete or not
         self.has_spender_index = False
-        #: called when the maximum has changed
-        self.on_change: Callable[[ProtocolVersion], object] = lambda _maximum: None
+        self._on_change = on_change
         self._of_node = self._plain
         self.maximum: ProtocolVersion = self._chosen()
 
@@ -133,7 +135,7 @@ class ServedProtocol:
         before, self.maximum = self.maximum, self._chosen()
         self._log()
         if self.maximum != before:
-            self.on_change(self.maximum)
+            self._on_change(self.maximum)
 
     def _log(self) -> None:
         reason = f" ({self._lacks})" if self._lacks else ""

@@ -109,7 +109,7 @@ class SharedState:
         scripts = ScriptCache(db.queries, max_send)
         table = SessionTable(_groups(env), logger, is_advertised=bool(env.report_services))
         node = Node(daemon, mempool)
-        protocol = _served_protocol(env, daemon, logger)
+        protocol = _served_protocol(env, daemon, peers, logger)
         outpoint_statuses = OutpointStatuses(
             db, daemon, mempool, env.coin, lambda: protocol.has_spender_index
         )
@@ -154,13 +154,16 @@ class SharedState:
         )
 
 
-def _served_protocol(env: Env, daemon: Daemon, logger: logging.Logger) -> ServedProtocol:
+def _served_protocol(
+    env: Env, daemon: Daemon, peers: PeerManager, logger: logging.Logger
+) -> ServedProtocol:
     session_class = env.coin.SESSIONCLS
     return ServedProtocol(
         daemon,
         session_class.PROTOCOL_MAX,
         has_names=session_class.HAS_NAMES,
         setting=env.protocol_max,
+        on_change=peers.set_protocol_max,
         logger=logger,
     )
 

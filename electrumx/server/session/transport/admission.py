@@ -624,6 +624,8 @@ class Admission:
     def _on_sweep_timer(self) -> None:
         self._sweep_timer = None
         self.sweep()
+        # Sessions that have spoken since are not evicted as silent any more: the server may be full now.
+        self._on_change()
         if self.unnamed or self.pending or self.silent:
             loop = asyncio.get_running_loop()
             self._sweep_timer = loop.call_later(SWEEP_SECS, self._on_sweep_timer)

@@ -26,6 +26,12 @@ def padded(lines: bytes, count: int | None = None) -> bytes:
     """
     if not lines.endswith(_BRACKETS):
         return lines
-    if count is None:
-        count = padded_size(len(lines)) - len(lines)
-    return b"".join((lines[:-2], b" " * count, lines[-2:]))
+    size = len(lines)
+    if count is not None:
+        size += count
+    elif size <= SMALLEST_BYTES:
+        # Most often
+        size = SMALLEST_BYTES
+    else:
+        size = padded_size(size)
+    return lines[:-2].ljust(size - 2) + lines[-2:]

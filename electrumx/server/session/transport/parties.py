@@ -3,8 +3,22 @@
 from typing import Protocol
 
 
+class MessageReceiver(Protocol):
+    """The part of a session that its connection gives messages to."""
+
+    def received_bytes(self, count: int, extra_cost: float = 0.0) -> None:
+        """Charge for bytes received in one read, which costs ``extra_cost`` more than others."""
+
+    def receive(self, messages: list[bytes]) -> None:
+        """Process whole messages, in order."""
+
+
 class ConnectionSession(Protocol):
     """A session, as its connection and the admission control use it."""
+
+    @property
+    def receiver(self) -> MessageReceiver:
+        """Where its messages go; asked at once, as each message would be a call more else."""
 
     @property
     def last_recv(self) -> float:
@@ -28,12 +42,6 @@ class ConnectionSession(Protocol):
 
     def log_excessive_cost(self) -> None:
         """Log that the session is closed for its cost."""
-
-    def received_bytes(self, count: int) -> None:
-        """Charge for bytes received."""
-
-    def receive(self, messages: list[bytes]) -> None:
-        """Process whole messages, in order."""
 
     def dropped_messages(self, count: int) -> None:
         """Note that so many messages were too long."""

@@ -126,16 +126,14 @@ class RenewedContext(ssl.SSLContext):
 class RecordCutter:
     """Finds where TLS records end in the bytes of a stream, however these are cut."""
 
-    __slots__ = ("_header", "_rest")
+    __slots__ = ("_header", "_rest", "is_between_records")
 
     def __init__(self) -> None:
         # Bytes of the current record still to come, and the part of a header that came
         self._rest = 0
         self._header = b""
-
-    def is_between_records(self) -> bool:
-        """Return whether the next byte begins a record."""
-        return not self._rest and not self._header
+        #: whether the next byte begins a record
+        self.is_between_records = True
 
     def cut(self, data: bytes, start: int, max_records: int, max_bytes: int) -> tuple[int, int]:
         """Return (position behind, records ended): at most so many, from ``start`` on."""
@@ -156,6 +154,7 @@ class RecordCutter:
             position += taken
             self._rest -= taken
             records += not self._rest
+        self.is_between_records = not self._rest and not self._header
         return min(position, len(data)), records
 
 
@@ -202,7 +201,7 @@ class TLSLayer:
         return (
             size > _HEADER_BYTES
             and size == (data[3] << 8 | data[4]) + _HEADER_BYTES
-            and self._cutter.is_between_records()
+            and self._cutter.is_between_records
             and self.is_open
         )
 

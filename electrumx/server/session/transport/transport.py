@@ -20,7 +20,7 @@ while more than 16 KiB of its input wait, nor while more than 64 KiB wait to be 
 
 Sessions are fed by these calls:
 
-* ``received_bytes(count)``, ``receive(messages)`` and ``dropped_messages(count)``,
+* ``receiver.received_bytes(count)``, ``receiver.receive(messages)`` and ``dropped_messages(count)``,
 * ``on_unwritable()`` and ``on_writable()`` when the client reads no more, and when it does again,
 * ``on_eof()`` when the client will send no more; returns whether it is still to be answered,
 * ``on_lost()`` once, at the end.
@@ -228,8 +228,10 @@ class StreamConnection(asyncio.Protocol):
                 self._receive_headers(self._header_reader, data)
                 return
             self._uncharged_bytes += len(data)
+        elif self._tls is None:
+            session.receiver.received_bytes(len(data))
         else:
-            session.received_bytes(len(data))
+            session.receiver.received_bytes(len(data), TLS_READ_COST)
         tls = self._tls
         if tls is None:
             self._received(data)
@@ -239,9 +241,14 @@ class StreamConnection(asyncio.Protocol):
     def _receive_tls(self, tls: TLSLayer, data: bytes) -> None:
         """Take encrypted bytes off the network."""
         session = self.session
-        if session is not None:
-            session.bump_cost(TLS_READ_COST)
-        if not self._input and tls.is_record(data) and not self._is_stopped():
+        # Not by ``_is_stopped``: each call costs.
+        if (
+            not self._input
+            and self.is_writable
+            and not self.is_held
+            and tls.is_record(data)
+            and not self._transport.is_closing()
+        ):
             try:
                 content = tls.receive_record(data)
             except TLSError:
@@ -365,7 +372,7 @@ class StreamConnection(asyncio.Protocol):
         session = self.session = self._context.session_factory(self)
         self._context.admission.opened(self)
         if self._uncharged_bytes:
-            session.received_bytes(self._uncharged_bytes)
+            session.receiver.received_bytes(self._uncharged_bytes)
             self._uncharged_bytes = 0
         if self._tls is not None:
             session.bump_cost(HANDSHAKE_COST)
@@ -430,10 +437,12 @@ class StreamConnection(asyncio.Protocol):
             return
         if self._position >= len(self._input):
             self._input, self._position = b"", 0
-        self._write_raw(tls.to_send())
         if not was_open:
             if tls.is_open:
                 self._open()
+                # What came with the end of the handshake is answered with it, in one write.
+                self._step()
+            self._write_raw(tls.to_send())
             return
         if self.session is not None:
             # Of a record that comes alone, the read is most of the work.
@@ -445,6 +454,8 @@ class StreamConnection(asyncio.Protocol):
             self._received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         else:
             self._end_if_over_limit()
+        # Encrypted replies take the layer's own bytes along.
+        self._write_raw(tls.to_send())
 
     def _discard_input(self) -> None:
         self._input, self._position = b"", 0
@@ -666,7 +677,7 @@ class RawTransport(StreamConnection):
             session.dropped_messages(framer.dropped)
             framer.dropped = 0
         if lines:
-            session.receive(lines)
+            session.receiver.receive(lines)
             return
         if framer.is_dropping:
             self._end_if_over_limit()

@@ -224,7 +224,7 @@ class WebSocketTransport(StreamConnection):
         if not all(map(bytes.isascii, messages)):
             messages = self._valid_messages(protocol, messages)
         if messages:
-            session.receive(messages)
+            session.receiver.receive(messages)
         return True
 
     def _valid_messages(self, protocol: ServerProtocol, messages: list[bytes]) -> list[bytes]:
@@ -255,7 +255,7 @@ class WebSocketTransport(StreamConnection):
                     messages.append(message)
         if messages and self.session is not None:
             self.session.bump_cost(len(messages) * MESSAGE_COST)
-            self.session.receive(messages)
+            self.session.receiver.receive(messages)
         return others
 
     def _upgrade(self, protocol: ServerProtocol, request: Request) -> None:

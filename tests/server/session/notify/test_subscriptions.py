@@ -338,7 +338,7 @@ async def test_a_subscription_that_times_out_before_it_began_does_not_silence_th
     limits = session.account.limits
     session.account.limits = replace(limits, processing_timeout=0)
     message = {"jsonrpc": "2.0", "id": 5, "method": SUBSCRIBE, "params": [scripthash]}
-    session.receive([json.dumps(message).encode()])
+    session.receiver.receive([json.dumps(message).encode()])
     # In the same turn of the loop: nothing that the request needs has begun.
     session.dispatcher._on_timer()
     assert (await client.recv())["error"]["code"] == -102

@@ -93,6 +93,7 @@ async def test_fee_estimates_are_renewed_though_the_tip_stays(monkeypatch):
         assert await requests() == 1
 
 
+@pytest.mark.usefixtures("free_way")
 async def test_refusals_are_cheap_and_the_connection_stays():
     async with session_world() as world:
         world.manager.shared.stage.is_indexing = True

@@ -69,7 +69,7 @@ def test_records_are_counted_however_they_are_cut(sizes, cuts, max_records, max_
             position = end
         start = cut
     assert count == len(sizes)
-    assert cutter.is_between_records()
+    assert cutter.is_between_records
 
 
 class EchoSession:
@@ -80,8 +80,13 @@ class EchoSession:
         self.messages = []
         self.cost = self.size = 0
 
-    def received_bytes(self, count):
+    @property
+    def receiver(self):
+        return self
+
+    def received_bytes(self, count, extra_cost=0.0):
         self.size += count
+        self.cost += extra_cost
 
     def bump_cost(self, cost):
         self.cost += cost
