@@ -327,7 +327,7 @@ def header_proof(secs):
 def verbose_answers(node):
     """Have the node answer verbose requests for two transactions, one larger than MAX_SEND."""
     output = {"value": 0.001, "n": 0, "scriptPubKey": {"hex": "00" * 22, "type": "witness"}}
-    small = {"txid": TXID, "vout": [output] * 2, "vin": []}
+    small = {"txid": TXID, "hex": "00" * 250, "vout": [output] * 2, "vin": []}
     large = {"txid": LARGE_TXID, "vout": [output] * 15_000, "vin": []}
 
     def answer(hex_hash, verbose=0):

@@ -3,6 +3,7 @@
 import pytest
 
 from electrumx.server.session.engine import dispatch, receive
+from electrumx.server.session.methods import transaction
 from tests.fakes.session_world import session_world
 
 # The node's methods that decide about the protocol
@@ -14,6 +15,7 @@ def free_way(monkeypatch):
     """Charge nothing for reads and lone waits, so that a method's own cost remains."""
     monkeypatch.setattr(receive, "READ_COST", 0.0)
     monkeypatch.setattr(dispatch, "LONE_WAIT_COST", 0.0)
+    monkeypatch.setattr(transaction, "LONE_NODE_COST", 0.0)
 
 
 @pytest.fixture

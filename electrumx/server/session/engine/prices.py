@@ -24,6 +24,8 @@ READ_COST = 0.2
 # Of a request that waits while no other of its session does: it has the way to a thread or to the
 # node and back, 100 µs and more, for itself.
 LONE_WAIT_COST = 0.6
+# Of a transaction that the node is asked for alone, in addition: the HTTP request is not shared.
+LONE_NODE_COST = 1.0
 # Prices that do not depend on the size of the answer.
 COST_CACHED = 0.1
 COST_FAILED_TRY = 0.1

@@ -21,7 +21,7 @@ from electrumx.server.session.engine.params import (
     named_boolean,
     non_negative_integer,
 )
-from electrumx.server.session.engine.prices import COST_CACHED, VERBOSE_COST
+from electrumx.server.session.engine.prices import COST_CACHED, LONE_NODE_COST, VERBOSE_COST
 from electrumx.server.session.methods.handler_group import HandlerGroup
 from electrumx.server.session.shared.block_cache import BlockTxs
 from electrumx.server.session.shared.packages import (
@@ -124,6 +124,8 @@ class TransactionMethods(HandlerGroup):
         if not verbose and (found := raw_txs.get(wanted)) is not None:
             return found
         self.shared.oversized.check((wanted, verbose))
+        if not self.session.unanswered_request_count():
+            self.account.bump_cost(LONE_NODE_COST)
         if verbose:
             return self._verbose_tx(wanted, tx_hash)
         return raw_txs.fetch(wanted, partial(self._fetch_tx, wanted, tx_hash))

@@ -440,7 +440,7 @@ class StreamConnection(asyncio.Protocol):
         if not was_open:
             if tls.is_open:
                 self._open()
-                # Input that came with the end of the handshake is answered with it, in one write.
+                # Requests that came with the end of the handshake are answered with it, in one write.
                 self._step()
             self._write_raw(tls.to_send())
             return
