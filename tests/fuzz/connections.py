@@ -64,7 +64,7 @@ class _Connections:
         header_count: int,
     ) -> bytes:
         manager = self.world.manager
-        context = manager.listeners._context(FakeService(protocol), manager.env)
+        context = manager.listeners.context_for(FakeService(protocol), manager.env)
         context.header_count = header_count
         ticket = manager.admission.admit(
             "127.0.0.1", is_rpc=protocol == "rpc", is_proxied=header_count > 0

@@ -91,6 +91,12 @@ def check_page(page, server):
     assert page.page.locator("h1").count() == 1
     # A phone's width: nothing makes the page wider than its window.
     page.page.set_viewport_size({"width": 360, "height": 740})
+    too_wide = page.page.evaluate(
+        """() => [...document.querySelectorAll("body *")]
+            .filter((e) => !e.closest(".scroll") && e.getBoundingClientRect().right > 360)
+            .map((e) => e.tagName + "#" + e.id + "." + e.className)"""
+    )
+    assert too_wide == []
     assert page.page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
@@ -173,6 +179,41 @@ def test_a_lost_node_and_a_lost_server_are_shown(node, server):
         server.kill()
         wait_for_state(page, "no answer")
         assert page.page.locator("#lost").is_visible()
+
+
+HOSTILE = (
+    "<img src=x onerror=document.title='run'><script>document.title='run'</script>\"'&amp;\u202e\0"
+)
+
+
+def with_hostile_strings(found):
+    """Return a report in which each string that is not a state is hostile, and long."""
+    if isinstance(found, dict):
+        kept = ("state", "reason", "phase")
+        return {k: v if k in kept else with_hostile_strings(v) for k, v in found.items()}
+    if isinstance(found, list):
+        return [with_hostile_strings(item) for item in found]
+    return HOSTILE + "x" * 500 if isinstance(found, str) else found
+
+
+def test_hostile_strings_of_the_node_and_of_clients_are_shown_as_text(server):
+    server.start()
+    with browser_page() as page, Wallet(server.ports["tcp"]) as wallet:
+        wallet.call("blockchain.headers.subscribe")
+
+        def answer(route):
+            report = route.fetch().json()
+            failure = {"cause": "refused", "method": "m", "text": "t", "age_s": 1.0}
+            report["node"]["last_failure"] = failure
+            route.fulfill(json=with_hostile_strings(report))
+
+        page.page.route("**/status.json", answer)
+        page.page.goto(url_of(server))
+        wait_for_state(page, "serving")
+        page.page.locator("body", has_text="onerror").wait_for(timeout=WAIT_MSECS)
+        assert page.page.locator("img").count() == 0
+        assert page.page.title() != "run"
+        check_page(page, server)
 
 
 def test_a_text_of_the_node_is_never_markup(server):

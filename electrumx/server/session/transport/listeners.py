@@ -276,7 +276,7 @@ class Listeners:
         for service in env.services:
             self._tls(env, service.protocol)
 
-    def _context(self, service: Service, env: Env) -> ConnectionContext:
+    def context_for(self, service: Service, env: Env) -> ConnectionContext:
         """Return the settings and parts that connections of a service share."""
         protocol, trust = service.protocol, Trust(env)
         return ConnectionContext(
@@ -324,7 +324,7 @@ class Listeners:
         kind = service.protocol.upper()
         try:
             listener = Listener(
-                service, self._context(service, self._env), rpc_allow=self._env.rpc_allow
+                service, self.context_for(service, self._env), rpc_allow=self._env.rpc_allow
             )
             await listener.open()
         except OSError as e:
@@ -337,7 +337,7 @@ class Listeners:
 
     async def bound(self, env: Env, service: Service) -> Listener:
         """Return a listener of a service that does not accept yet.  Raise OSError."""
-        listener = Listener(service, self._context(service, env), rpc_allow=env.rpc_allow)
+        listener = Listener(service, self.context_for(service, env), rpc_allow=env.rpc_allow)
         await listener.bind()
         return listener
 
@@ -352,7 +352,7 @@ class Listeners:
         """Use new settings, those of the admission control included, for connections to come."""
         self._env = env
         for service, listener in self.open.items():
-            listener.set_context(self._context(service, env))
+            listener.set_context(self.context_for(service, env))
 
     def stop(self, services: Iterable[Service]) -> list[Listener]:
         """Stop listening on services; return the listeners, whose connections go on."""
