@@ -88,6 +88,8 @@ async def test_when_all_nodes_are_dead_the_server_waits_calmly_and_resumes(pair,
     first, second = pair
     async with server.connect() as client:
         await client.call("blockchain.headers.subscribe")
+        # The last line of a start
+        server.wait_log("recent blocks for their UTXOs")
         before, begun = len(server.log().splitlines()), time.monotonic()
         # The one that is to come back ends in order: killed, it would forget its last blocks.
         second.stop()

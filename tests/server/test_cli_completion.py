@@ -34,7 +34,7 @@ def bash():
         ("electrumx_server --c", ["--config", "--check"]),
         ("electrumx_server --config x --ch", ["--check"]),
         ("electrumx_verify --d", ["--deep"]),
-        ("electrumx_rpc re", ["reload", "reorg"]),
+        ("electrumx_rpc re", ["ready", "reload", "reorg"]),
         ("electrumx_rpc --json get", ["getinfo"]),
         ("electrumx_rpc query --l", ["--limit"]),
         ("electrumx_rpc verify --", ["--help", "--deep"]),

@@ -341,13 +341,15 @@ class ChainState:
             try:
                 block = self.compiled.parse(self._db.read_raw_block(height), height)
                 header = self._db.files.read_headers(height, 1)
-            except (OSError, DBError, DeserializeError):
+                first_tx_num = self._tx_count_below(height)
+            except (OSError, DBError, DeserializeError, IndexError):
+                # IndexError: it was undone just now, and the result is not wanted any more.
                 recent.clear()
                 continue
             if block.header != header:
                 recent.clear()
                 continue
-            recent.note(block, self._tx_count_below(height), height, self._known_bytes)
+            recent.note(block, first_tx_num, height, self._known_bytes)
 
     def adopt_recent(self, recent: RecentUTXOs) -> None:
         """Take over the UTXOs of the blocks up to the tip.  Lock held; everything is flushed."""

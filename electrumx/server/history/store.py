@@ -24,6 +24,7 @@ stop between any two steps is harmless.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain, islice
 from typing import Protocol
 
@@ -308,7 +309,9 @@ class History:
         """Note the scripts of a flush whose rows are written next; ``hashXs`` as the journal's."""
         if self._utxo_flush_count is not None and self._journal is not None:
             is_first = self._utxo_flush_count() >= self.flush_count - 1
-            self._journal.write(self.flush_count, hashXs, is_first=is_first)
+            note = partial(self._journal.write, self.flush_count, hashXs, is_first=is_first)
+            assert self.db
+            self.db.write_beside(note, "noting the scripts of a flush")
             fault_point("flush: history noted")
 
     # -- forward

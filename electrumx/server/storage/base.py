@@ -122,6 +122,13 @@ class Storage:
         """
         self._patience, self._gate = patience, gate
 
+    def write_beside(self, write: Callable[[], None], what: str) -> None:
+        """Write a file beside the store, again where there are no descriptors or no memory for it."""
+        if self._patience is None:
+            write()
+        else:
+            self._patience.run(write, what)
+
     def _write_patiently(self, write: Callable[[], None]) -> None:
         """Write, again where there are no descriptors or no memory for it."""
         if self._patience is None:

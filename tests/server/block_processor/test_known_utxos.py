@@ -252,3 +252,20 @@ async def test_headers_that_cannot_be_read_cost_no_more_than_the_utxos(
         monkeypatch.setattr(world.bp.state, "note_recent", failing)
         await world.until(lambda: world.bp.warm_up.done)
         assert world.bp.state.compiled.index.utxo_count == 0
+
+
+async def test_blocks_that_are_undone_while_they_are_read_are_not_known(tmp_path, chain):
+    """A reorg in the midst of it: their raw bytes and headers are still there to be read."""
+    _maker, raws = chain
+    async with World(make_env(tmp_path, reorg_limit=30), ScriptedDaemon(raws[:51])) as world:
+        await world.until_at(raws[:51])
+        db = world.db
+        recent = world.bp.state.compiled.recent()
+        counts = db.tx_counts[:]
+        del db.tx_counts[45:]
+        try:
+            world.bp.state.note_recent(recent, 40, 50)
+        finally:
+            db.tx_counts[:] = counts
+        world.bp.state.note_recent(recent, 50, 50)
+        assert recent.index.utxo_count > 0
