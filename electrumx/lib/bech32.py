@@ -69,13 +69,16 @@ def to_bytes(values: Sequence[int]) -> bytes:
     return (number >> padding).to_bytes(bits // 8, "big")
 
 
-def _residue(values: Sequence[int]) -> int:
-    """Return the remainder of the checksum's polynomial over values."""
+def remainder(values: Sequence[int], generator: Sequence[int] = GENERATOR, bits: int = 25) -> int:
+    """Return the remainder of a checksum's polynomial over values of 5 bits.
+
+    ``bits`` is the length of the remainder less 5: 25 for Bech32's ``generator``.
+    """
     check = 1
     for value in values:
-        top = check >> 25
-        check = (check & 0x1FFFFFF) << 5 ^ value
-        for bit, term in enumerate(GENERATOR):
+        top = check >> bits
+        check = (check & ((1 << bits) - 1)) << 5 ^ value
+        for bit, term in enumerate(generator):
             if top >> bit & 1:
                 check ^= term
     return check
@@ -100,7 +103,7 @@ def decode(text: str) -> tuple[str, list[int], int]:
     values = digits(data)
     codes = hrp.encode("ascii")
     expanded = [code >> 5 for code in codes] + [0] + [code & 31 for code in codes]
-    residue = _residue(expanded + values)
+    residue = remainder(expanded + values)
     if residue not in (BECH32_RESIDUE, BECH32M_RESIDUE):
         raise AddressError("wrong checksum")
     return hrp, values[:-CHECKSUM_CHARS], residue

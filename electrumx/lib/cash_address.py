@@ -5,9 +5,7 @@ Specified in the upgrades of Bitcoin Cash ("cashaddr.md"; the types 2 and 3 in C
 CashTokens, the 32-byte script hashes in CHIP-2022-05 P2SH32).
 """
 
-from collections.abc import Sequence
-
-from electrumx.lib.bech32 import AddressError, digits, single_case, to_bytes
+from electrumx.lib.bech32 import AddressError, digits, remainder, single_case, to_bytes
 from electrumx.lib.script import ScriptPubKey
 
 MAX_LENGTH = 128
@@ -31,18 +29,6 @@ def is_alike(text: str, prefix: str) -> bool:
     return text in (lower, text.upper()) and lower[:1] in tuple(FIRST_CHARS)
 
 
-def _residue(values: Sequence[int]) -> int:
-    """Return the remainder of the checksum's polynomial over values; 0 if the checksum is right."""
-    check = 1
-    for value in values:
-        top = check >> 35
-        check = (check & 0x07FFFFFFFF) << 5 ^ value
-        for bit, term in enumerate(GENERATOR):
-            if top >> bit & 1:
-                check ^= term
-    return check ^ 1
-
-
 def payload(address: str, prefix: str) -> tuple[int, bytes]:
     """Return (type, hash) of an address; the prefix may be missing.  Raises AddressError."""
     if len(address) > MAX_LENGTH:
@@ -53,7 +39,8 @@ def payload(address: str, prefix: str) -> tuple[int, bytes]:
     values = digits(data)
     if len(values) <= CHECKSUM_CHARS:
         raise AddressError("too short")
-    if _residue([ord(char) & 31 for char in prefix] + [0] + values):
+    # A right checksum leaves 1.
+    if remainder([ord(char) & 31 for char in prefix] + [0] + values, GENERATOR, 35) != 1:
         raise AddressError("wrong checksum")
     raw = to_bytes(values[:-CHECKSUM_CHARS])
     if not raw or raw[0] & 0x80 or len(raw) - 1 != LENGTHS[raw[0] & 7]:

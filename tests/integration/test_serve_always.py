@@ -249,15 +249,20 @@ async def check_served(client, chain, protocol):
     return height
 
 
+async def connect_all(stack, server):
+    """Return CLIENTS pairs of a client and its protocol, and another client that watches."""
+    clients = [
+        (await connect(stack, server, protocol), protocol)
+        for _, protocol in zip(range(CLIENTS), itertools.cycle(PROTOCOLS))
+    ]
+    return clients, await connect(stack, server, "1.4.2")
+
+
 async def follow_first_sync(server, node, chain, *, crash_at=None):
     """Poll while the index is built up to FIRST; return the heights that were announced."""
     heights = set()
     async with contextlib.AsyncExitStack() as stack:
-        clients = [
-            (await connect(stack, server, protocol), protocol)
-            for _, protocol in zip(range(CLIENTS), itertools.cycle(PROTOCOLS))
-        ]
-        watcher = await connect(stack, server, "1.4.2")
+        clients, watcher = await connect_all(stack, server)
         tip = await watcher.call("blockchain.headers.subscribe")
         assert tip == {"height": 0, "hex": chain.header(0)}
         refused = 0
@@ -354,11 +359,7 @@ async def follow_catching_up(server, node, chain, *, crash_at=None):
     """Poll while the server goes from FIRST to LAST; return the heights that were announced."""
     heights = set()
     async with contextlib.AsyncExitStack() as stack:
-        clients = [
-            (await connect(stack, server, protocol), protocol)
-            for _, protocol in zip(range(CLIENTS), itertools.cycle(PROTOCOLS))
-        ]
-        watcher = await connect(stack, server, "1.4.2")
+        clients, watcher = await connect_all(stack, server)
         statuses = {}
         for script in chain.scripts:
             shown = script_hash(script)

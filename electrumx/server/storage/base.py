@@ -122,19 +122,24 @@ class Storage:
         """
         self._patience, self._gate = patience, gate
 
-    def write_beside(self, write: Callable[[], None], what: str) -> None:
-        """Write a file beside the store, again where there are no descriptors or no memory for it."""
+    def write_beside(
+        self,
+        write: Callable[[], None],
+        what: str,
+        before_retry: Callable[[], None] | None = None,
+    ) -> None:
+        """Write a file beside the store, again where there are no descriptors or no memory for it.
+
+        ``what`` and ``before_retry`` are those of ``Patience.run``.
+        """
         if self._patience is None:
             write()
         else:
-            self._patience.run(write, what)
+            self._patience.run(write, what, before_retry)
 
     def _write_patiently(self, write: Callable[[], None]) -> None:
         """Write, again where there are no descriptors or no memory for it."""
-        if self._patience is None:
-            write()
-        else:
-            self._patience.run(write, f"writing to {self._folder}", self._reopen_after_error)
+        self.write_beside(write, f"writing to {self._folder}", self._reopen_after_error)
 
     def _reopen_after_error(self) -> None:
         """Reopen the store: an engine that met an error in the background refuses all writes.
