@@ -20,6 +20,7 @@ from electrumx.server.env import Env
 from electrumx.server.services import Network, is_allowed
 from electrumx.server.session.transport.admission import Admission
 from electrumx.server.session.transport.held_memory import ReceiveMemory, SendMemory
+from electrumx.server.session.transport.line_transport import RawTransport
 from electrumx.server.session.transport.parties import ConnectionSession
 from electrumx.server.session.transport.preflight import certificate_files, certificate_kind
 from electrumx.server.session.transport.rpc_access import (
@@ -29,13 +30,9 @@ from electrumx.server.session.transport.rpc_access import (
     socket_identity,
 )
 from electrumx.server.session.transport.tls import RenewedContext
-from electrumx.server.session.transport.transport import (
-    ConnectionContext,
-    RawTransport,
-    StreamConnection,
-    TurnQueue,
-)
+from electrumx.server.session.transport.transport import ConnectionContext, StreamConnection
 from electrumx.server.session.transport.trust import Trust
+from electrumx.server.session.transport.turns import TurnQueue
 from electrumx.server.session.transport.websocket import WebSocketTransport
 
 WEBSOCKET_PROTOCOLS = ("ws", "wss")

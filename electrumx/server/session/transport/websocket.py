@@ -25,8 +25,8 @@ from websockets.server import ServerProtocol
 from websockets.typing import Origin
 
 from electrumx.server.session.engine.prices import FRAME_COST, MESSAGE_COST
-from electrumx.server.session.transport.admission import Ticket
 from electrumx.server.session.transport.frame_cutter import FrameCutter
+from electrumx.server.session.transport.ticket import Ticket
 from electrumx.server.session.transport.transport import (
     JOINED_BYTES,
     LINGER_SECS,
