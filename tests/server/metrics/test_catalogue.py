@@ -109,8 +109,7 @@ def sources_over(world):
         ),
         SimpleNamespace(calls=calls, logged_url=lambda: "node:8332/"),
         SimpleNamespace(
-            txs={},
-            total_size=0,
+            index=SimpleNamespace(txs={}, total_size=0),
             refresh_histogram=Histogram(REFRESH_BOUNDS),
             info=lambda: {"behind": False},
             cached_compact_histogram=[],

@@ -31,7 +31,7 @@ class MempoolMethods(HandlerGroup):
         self.account.bump_cost(1.0)
         return [
             {"txid": hash_to_hex_str(tx_hash), "fee": fee, "vsize": size}
-            for tx_hash, fee, size in self.shared.mempool.recent(RECENT_TXS)
+            for tx_hash, fee, size in self.shared.unconfirmed.recent(RECENT_TXS)
         ]
 
     @rpc_method("mempool.get_info", since=(1, 6))

@@ -123,16 +123,16 @@ class ScripthashMethods(HandlerGroup):
     def _balance(self, hashX: bytes, balance: tuple[int, int], _cost: float) -> Result:
         utxo_count, value = balance
         self.account.bump_cost(1.0 + utxo_count / 50)
-        if not self.shared.mempool.has(hashX):
+        if not self.shared.unconfirmed.has(hashX):
             return EncodedJSON(b'{"confirmed":%d,"unconfirmed":0}' % value)
-        if self.shared.mempool.large.is_large(hashX):
+        if self.shared.unconfirmed.large.is_large(hashX):
             query = self.shared.scripts.balances
             return self._of_large(self._large_balance, hashX, query, balance)
-        delta = self.shared.mempool.sync_balance_delta(hashX)
+        delta = self.shared.unconfirmed.sync_balance_delta(hashX)
         return EncodedJSON(b'{"confirmed":%d,"unconfirmed":%d}' % (value, delta))
 
     async def _large_balance(self, hashX: bytes, balance: tuple[int, int]) -> EncodedJSON:
-        view = await self.shared.mempool.large.unspent(hashX)
+        view = await self.shared.unconfirmed.large.unspent(hashX)
         return EncodedJSON(b'{"confirmed":%d,"unconfirmed":%d}' % (balance[1], view.delta))
 
     def _of_large(
@@ -160,13 +160,13 @@ class ScripthashMethods(HandlerGroup):
 
     def _history(self, hashX: bytes, history: ScriptHistory, cost: float) -> Result:
         assert history.entries is not None
-        if not self.shared.mempool.has(hashX):
+        if not self.shared.unconfirmed.has(hashX):
             self.account.bump_cost(cost + UNCONFIRMED_COST)
             if history.count <= INLINE_ITEMS:
                 return EncodedJSON(b"[%b]" % wire_rows.history_json(history.entries))
             return asyncio.to_thread(_history, history.entries, [])
         self.account.bump_cost(cost)
-        if self.shared.mempool.large.is_large(hashX):
+        if self.shared.unconfirmed.large.is_large(hashX):
             query = self.shared.scripts.histories
             return self._of_large(self._large_history, hashX, query, history)
         unconfirmed = self._mempool(hashX)
@@ -176,7 +176,7 @@ class ScripthashMethods(HandlerGroup):
 
     async def _large_history(self, hashX: bytes, history: ScriptHistory) -> EncodedJSON:
         """Return the history of a script with many unconfirmed transactions."""
-        view = await self.shared.mempool.large.history(hashX)
+        view = await self.shared.unconfirmed.large.history(hashX)
         self._charge_unconfirmed(view.count)
         assert history.entries is not None
         if history.count > INLINE_ITEMS:
@@ -189,20 +189,20 @@ class ScripthashMethods(HandlerGroup):
     def scripthash_get_mempool(self, scripthash: Any) -> Any:
         """Return the unconfirmed transactions."""
         hashX = scripthash_to_hashX(scripthash)
-        if self.shared.tip.is_tip_stable() and not self.shared.mempool.large.is_large(hashX):
+        if self.shared.tip.is_tip_stable() and not self.shared.unconfirmed.large.is_large(hashX):
             return self._mempool(hashX)
 
         async def compute() -> EncodedJSON | list[dict[str, Any]]:
-            if not self.shared.mempool.large.is_large(hashX):
+            if not self.shared.unconfirmed.large.is_large(hashX):
                 return self._mempool(hashX)
-            view = await self.shared.mempool.large.history(hashX)
+            view = await self.shared.unconfirmed.large.history(hashX)
             self._charge_unconfirmed(view.count)
             return EncodedJSON(b"[%b]" % view.json)
 
         return self.shared.tip.retry_at_stable_tip(compute, self.account.bump_cost)
 
     def _mempool(self, hashX: bytes) -> list[dict[str, Any]]:
-        result = _unconfirmed(self.shared.mempool.sync_summaries(hashX))
+        result = _unconfirmed(self.shared.unconfirmed.sync_summaries(hashX))
         self._charge_unconfirmed(len(result))
         return result
 
@@ -216,17 +216,17 @@ class ScripthashMethods(HandlerGroup):
         return self._at_one_tip(utxos, self._listunspent, scripthash_to_hashX(scripthash))
 
     def _listunspent(self, hashX: bytes, utxos: bytes, _cost: float) -> Result:
-        if not self.shared.mempool.has(hashX):
+        if not self.shared.unconfirmed.has(hashX):
             count = len(utxos) // wire_rows.PACKED_UTXO_LEN
             self._charge_unspent(count, 0)
             if count <= INLINE_ITEMS:
                 return EncodedJSON(b"[%b]" % wire_rows.utxos_json(utxos))
             return asyncio.to_thread(_unspent, utxos, [], set())
-        if self.shared.mempool.large.is_large(hashX):
+        if self.shared.unconfirmed.large.is_large(hashX):
             query = self.shared.scripts.utxos
             return self._of_large(self._large_listunspent, hashX, query, utxos)
-        mempool_utxos = self.shared.mempool.sync_unspent(hashX)
-        spent = self.shared.mempool.sync_spends(hashX)
+        mempool_utxos = self.shared.unconfirmed.sync_unspent(hashX)
+        spent = self.shared.unconfirmed.sync_spends(hashX)
         count = len(utxos) // wire_rows.PACKED_UTXO_LEN + len(mempool_utxos)
         self._charge_unspent(count, len(spent))
         # Leaving some out is done in Python.
@@ -236,7 +236,7 @@ class ScripthashMethods(HandlerGroup):
 
     async def _large_listunspent(self, hashX: bytes, utxos: bytes) -> EncodedJSON:
         """Return the UTXOs of a script with many unconfirmed transactions."""
-        view = await self.shared.mempool.large.unspent(hashX)
+        view = await self.shared.unconfirmed.large.unspent(hashX)
         count = len(utxos) // wire_rows.PACKED_UTXO_LEN + len(view.utxos)
         self._charge_unspent(count, len(view.spends))
         return await asyncio.to_thread(_unspent, utxos, view.utxos, view.spends)

@@ -159,12 +159,17 @@ class OutpointStatuses:
     """The statuses of outpoints, from database, node and mempool."""
 
     def __init__(
-        self, db: Any, daemon: Any, mempool: Any, coin: Any, has_spender_index: Callable[[], bool]
+        self,
+        db: Any,
+        daemon: Any,
+        unconfirmed: Any,
+        coin: Any,
+        has_spender_index: Callable[[], bool],
     ) -> None:
         """``has_spender_index()`` returns whether the node has an index of spending transactions."""
         self._db = db
         self._daemon = daemon
-        self._mempool = mempool
+        self._unconfirmed = unconfirmed
         self._coin = coin
         self._has_spender_index = has_spender_index
         # tx hash -> index -> what blocks say; the oldest first
@@ -258,7 +263,7 @@ class OutpointStatuses:
         """Return the status of an outpoint: its confirmed part, completed by the mempool."""
         if on_chain.spender is not None:
             return Status(*on_chain)
-        funder_height, spender, spender_height = self._mempool.outpoint(outpoint)
+        funder_height, spender, spender_height = self._unconfirmed.outpoint(outpoint)
         if on_chain.funder_height is not None:
             funder_height = on_chain.funder_height
         if funder_height is None:
