@@ -49,7 +49,7 @@ class MempoolMethods(HandlerGroup):
         return result
 
     @rpc_method("blockchain.estimatefee")
-    def estimatefee(self, number: Any, mode: Any = None) -> Any:
+    def estimatefee(self, number: object, mode: object = None) -> Any:
         """Return the fee rate, in coins per kB, to be mined within so many blocks; or -1."""
         number = min(non_negative_integer(number), MAX_TARGET)
         mode = estimate_mode(mode)

@@ -49,7 +49,7 @@ def _unconfirmed(summaries: Iterable[MemPoolTxSummary]) -> list[dict[str, Any]]:
     ]
 
 
-def _history(entries: bytes, unconfirmed: list[dict[str, Any]]) -> EncodedJSON:
+def _history(entries: bytes, unconfirmed: list[dict[str, object]]) -> EncodedJSON:
     """Return the result of get_history: confirmed transactions, then those of the mempool."""
     confirmed = wire_rows.history_json(entries)
     if not unconfirmed:
@@ -115,7 +115,7 @@ class ScripthashMethods(HandlerGroup):
     # -- requests
 
     @rpc_method("blockchain.scripthash.get_balance", until=(1, 7))
-    def scripthash_get_balance(self, scripthash: Any) -> Any:
+    def scripthash_get_balance(self, scripthash: object) -> Any:
         """Return the confirmed balance, and the change of it by the mempool."""
         balances = self.shared.scripts.balances
         return self._at_one_tip(balances, self._balance, scripthash_to_hashX(scripthash))
@@ -153,7 +153,7 @@ class ScripthashMethods(HandlerGroup):
         return self.subscriptions.at_known_tip(lambda: make(hashX, value), make_again)
 
     @rpc_method("blockchain.scripthash.get_history", until=(1, 7))
-    def scripthash_get_history(self, scripthash: Any) -> Any:
+    def scripthash_get_history(self, scripthash: object) -> Any:
         """Return confirmed transactions in chain order, then those of the mempool."""
         histories = self.shared.scripts.histories
         return self._at_one_tip(histories, self._history, scripthash_to_hashX(scripthash))
@@ -186,7 +186,7 @@ class ScripthashMethods(HandlerGroup):
         return EncodedJSON(b"[%b]" % b",".join(filter(None, (confirmed, view.json))))
 
     @rpc_method("blockchain.scripthash.get_mempool", until=(1, 7))
-    def scripthash_get_mempool(self, scripthash: Any) -> Any:
+    def scripthash_get_mempool(self, scripthash: object) -> Any:
         """Return the unconfirmed transactions."""
         hashX = scripthash_to_hashX(scripthash)
         if self.shared.tip.is_tip_stable() and not self.shared.unconfirmed.large.is_large(hashX):
@@ -210,7 +210,7 @@ class ScripthashMethods(HandlerGroup):
         self.account.bump_cost(UNCONFIRMED_COST + count / 50)
 
     @rpc_method("blockchain.scripthash.listunspent", until=(1, 7))
-    def scripthash_listunspent(self, scripthash: Any) -> Any:
+    def scripthash_listunspent(self, scripthash: object) -> Any:
         """Return the UTXOs, without those that the mempool spends."""
         utxos = self.shared.scripts.utxos
         return self._at_one_tip(utxos, self._listunspent, scripthash_to_hashX(scripthash))
@@ -249,9 +249,10 @@ class ScripthashMethods(HandlerGroup):
             raise oversized.error()
 
     @rpc_method(SUBSCRIBE, until=(1, 7))
-    def scripthash_subscribe(self, scripthash: Any) -> Any:
+    def scripthash_subscribe(self, scripthash: object) -> Any:
         """Return the status, and notify when it may have changed."""
         hashX = scripthash_to_hashX(scripthash)
+        assert isinstance(scripthash, str)  # as it is a hash
         subscriptions = self.subscriptions
         # Subscribed first, so that no change during the computation is missed
         is_new = subscriptions.scripts.add(hashX, scripthash)
@@ -267,7 +268,7 @@ class ScripthashMethods(HandlerGroup):
         return subscriptions.await_reply(hashX, result)
 
     @rpc_method("blockchain.scripthash.unsubscribe", until=(1, 7))
-    def scripthash_unsubscribe(self, scripthash: Any) -> bool:
+    def scripthash_unsubscribe(self, scripthash: object) -> bool:
         """End a subscription; return whether it existed."""
         self.account.bump_cost(0.1)
         hashX = scripthash_to_hashX(scripthash)

@@ -16,9 +16,12 @@ from typing import Any, NamedTuple
 
 from aiorpcx import RPCError
 
+from electrumx.lib.coins import Coin
 from electrumx.lib.hash import hash_to_hex_str
-from electrumx.server.daemon.client import DaemonError
+from electrumx.server.daemon.client import Daemon, DaemonError
 from electrumx.server.db import wire_rows
+from electrumx.server.db.database import DB
+from electrumx.server.mempool.index import MemPoolIndex
 from electrumx.server.mempool.outpoint_watch import Outpoint
 from electrumx.server.notifications import Confirmed
 from electrumx.server.session.engine.params import DAEMON_ERROR, HISTORY_TOO_LARGE, tx_hash_or_none
@@ -160,10 +163,10 @@ class OutpointStatuses:
 
     def __init__(
         self,
-        db: Any,
-        daemon: Any,
-        unconfirmed: Any,
-        coin: Any,
+        db: DB,
+        daemon: Daemon,
+        unconfirmed: MemPoolIndex,
+        coin: type[Coin],
         has_spender_index: Callable[[], bool],
     ) -> None:
         """``has_spender_index()`` returns whether the node has an index of spending transactions."""
@@ -365,7 +368,9 @@ class OutpointStatuses:
 class _Search:
     """The search of a history for the transaction of an output, and the one that spends it."""
 
-    def __init__(self, db: Any, daemon: Any, coin: Any, outpoint: Outpoint, charge: Charge) -> None:
+    def __init__(
+        self, db: DB, daemon: Daemon, coin: type[Coin], outpoint: Outpoint, charge: Charge
+    ) -> None:
         self._db = db
         self._daemon = daemon
         self._coin = coin

@@ -11,7 +11,6 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from aiorpcx import Service
 
@@ -76,7 +75,7 @@ async def bound_sockets(host: str | None, port: int) -> list[socket.socket]:
     return sockets
 
 
-def _bind(sock: socket.socket, address: Any) -> None:
+def _bind(sock: socket.socket, address: tuple[object, ...]) -> None:
     if os.name == "posix":
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if sock.family == socket.AF_INET6:
@@ -205,7 +204,7 @@ class Listener:
                 f"{count:,d} that have sent nothing, trying again every second"
             )
 
-    def _accept(self, client: socket.socket, address: Any) -> None:
+    def _accept(self, client: socket.socket, address: object) -> None:
         """Begin a connection, or refuse it."""
         host = address[0] if isinstance(address, tuple) else None
         if self._is_rpc and host is not None and not is_allowed(host, self._rpc_allow):
