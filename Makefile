@@ -113,6 +113,7 @@ TEST_PACKAGES = "openssl:openssl:makes certificates" "litecoind:litecoind:a node
 	"electrum:electrum:a wallet" "node:nodejs:runs bcoin and bcash, nodes from npm" \
 	"npm:npm:fetches them" "svscan:daemontools:supervises the server" \
 	"chromium:chromium:shows the status page" \
+	"c++:g++:builds a peer server's binding" \
 	"/usr/include/rocksdb/version.h:librocksdb-dev:builds a peer server's binding"
 
 # The name of the distribution was another one; left installed, it would own the same commands.
