@@ -180,19 +180,20 @@ class Daemon:
         self._mempool_info = InfoCache(MEMPOOL_INFO_CACHE_SECS)
 
     async def __aenter__(self: _Self) -> _Self:
-        self.rpc.http = OpenHTTP(
+        http = OpenHTTP(
             connector=self.connector(),
             response_class=self.RESPONSE_CLASS,
             timeout_secs=self.TIMEOUT_SECS,
             endpoint=self.rpc.endpoint,
             budget=self.rpc.budget,
         )
+        self.rpc.use(http)
         return self
 
     async def __aexit__(self, *_exc_info: object) -> None:
         self._rest.close()
         await self.rpc.http.close()
-        self.rpc.http = ClosedHTTP()
+        self.rpc.use(ClosedHTTP())
 
     def connector(self) -> aiohttp.BaseConnector | None:
         """Return the connector for the HTTP session; None means aiohttp's default."""
@@ -205,7 +206,7 @@ class Daemon:
 
     @session.setter
     def session(self, session: Any) -> None:
-        self.rpc.http = ClosedHTTP() if session is None else ReplacedHTTP(session)
+        self.rpc.use(ClosedHTTP() if session is None else ReplacedHTTP(session))
 
     # -- The nodes
 
@@ -259,11 +260,7 @@ class Daemon:
         replace_errs: bool = False,
         reading: Reading | None = None,
     ) -> list[Any]:
-        """Call method once for each item of params_iterable, in one HTTP request.
-
-        Return the results in the same order. Failed ones are None if replace_errs, otherwise
-        DaemonError is raised with the list of the error objects.
-        """
+        """Call method once for each item, in one HTTP request: see ``NodeRPC.send_vector``."""
         return await self.rpc.send_vector(method, params_iterable, replace_errs, reading)
 
     async def call_aside(

@@ -158,6 +158,10 @@ class NodeRPC:
         #: contact with the node, counts and durations of calls
         self.calls = CallRecord()
 
+    def use(self, http: NodeHTTP) -> None:
+        """Send requests over another session from now on."""
+        self.http = http
+
     # -- URLs
 
     def set_url(self, url: str, login_files: LoginFiles | None = None) -> None:

@@ -4,7 +4,7 @@ Runs in: the event loop.  Long answers are parsed in worker threads.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import aiohttp
 
@@ -17,6 +17,8 @@ from electrumx.server.daemon.retry import MalformedReplyError, ServiceRefusedErr
 
 HTTP_UNAUTHORIZED = 401
 HTTP_FORBIDDEN = 403
+Timeout: TypeAlias = aiohttp.ClientTimeout | None
+
 # From asking for a connection to having it, in seconds.
 CONNECT_SECS = 30
 
@@ -26,7 +28,7 @@ class UnauthorizedError(ServiceRefusedError):
 
 
 class NodeHTTP(Protocol):
-    """Sends requests to a node."""
+    """Sends requests to a node; without a time-out they may take as long as any."""
 
     @property
     def session(self) -> Any:
@@ -36,13 +38,7 @@ class NodeHTTP(Protocol):
     def has_rest(self) -> bool:
         """Whether blocks may be read over the REST interface of the node as well."""
 
-    async def post(
-        self,
-        url: str,
-        data: str,
-        reading: Reading,
-        timeout: aiohttp.ClientTimeout | None = None,
-    ) -> Any:
+    async def post(self, url: str, data: str, reading: Reading, timeout: Timeout = None) -> Any:
         """Send data to url; return the parsed JSON of the answer."""
 
     async def close(self) -> None:
@@ -55,13 +51,7 @@ class ClosedHTTP:
     session = None
     has_rest = False
 
-    async def post(
-        self,
-        _url: str,
-        _data: str,
-        _reading: Reading,
-        _timeout: aiohttp.ClientTimeout | None = None,
-    ) -> Any:
+    async def post(self, _url: str, _data: str, _reading: Reading, _timeout: Timeout = None) -> Any:
         """Raise RuntimeError."""
         raise RuntimeError("the daemon's HTTP session is not open")
 
@@ -97,13 +87,7 @@ class OpenHTTP:
         """Close the session."""
         await self.session.close()
 
-    async def post(
-        self,
-        url: str,
-        data: str,
-        reading: Reading,
-        timeout: aiohttp.ClientTimeout | None = None,
-    ) -> Any:
+    async def post(self, url: str, data: str, reading: Reading, timeout: Timeout = None) -> Any:
         """Send data to url; return the parsed JSON of the answer."""
         address, login = self._endpoint(url)
         # Requests are for the node that the operator named, and for no other machine.
@@ -159,13 +143,7 @@ class ReplacedHTTP:
         """Close the session."""
         await self.session.close()
 
-    async def post(
-        self,
-        url: str,
-        data: str,
-        _reading: Reading,
-        _timeout: aiohttp.ClientTimeout | None = None,
-    ) -> Any:
+    async def post(self, url: str, data: str, _reading: Reading, _timeout: Timeout = None) -> Any:
         """Send data to url; return the parsed JSON of the answer."""
         async with self.session.post(url, data=data) as response:
             if is_json(response.headers):

@@ -124,6 +124,10 @@ class SessionBase:
         shared.table.add(self)
         if self.limited:
             account.leniency = shared.table.leniency(origin)
+        self.set_up()
+
+    def set_up(self) -> None:
+        """Construct the parts of a kind of session.  Called once, at the end of the construction."""
 
     def make_account(self) -> CostAccount:
         """Return the account of this session, in its construction."""

@@ -10,14 +10,10 @@ from typing import Any
 from aiorpcx import RPCError
 
 from electrumx.server.daemon.client import DaemonError
-from electrumx.server.db import DB
-from electrumx.server.mempool.sync import MemPool
-from electrumx.server.peers import PeerManager
-from electrumx.server.session.base import HasSharedState, SessionBase
+from electrumx.server.session.base import SessionBase
 from electrumx.server.session.electrum import ElectrumX
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import DAEMON_ERROR, bad_request
-from electrumx.server.session.engine.send_queue import MessageTransport
 from electrumx.server.session.methods.handler_group import HandlerGroup
 from electrumx.server.session.methods.headers import HeaderMethods
 from electrumx.server.session.methods.names import NameMethods
@@ -180,16 +176,9 @@ class DashElectrumX(ElectrumX):
 
     handler_groups = (*ElectrumX.handler_groups, MasternodeMethods)
 
-    def __init__(
-        self,
-        session_mgr: HasSharedState,
-        db: DB,
-        mempool: MemPool,
-        peer_mgr: PeerManager,
-        kind: str,
-        transport: MessageTransport,
-    ) -> None:
-        super().__init__(session_mgr, db, mempool, peer_mgr, kind, transport)
+    def set_up(self) -> None:
+        """Find the parts that this kind of session uses by name."""
+        super().set_up()
         #: collateral outpoints of the masternodes whose state the client has subscribed to
         self.mns = self.methods.find(MasternodeMethods).subscribed
 
