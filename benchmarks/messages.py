@@ -32,6 +32,7 @@ class CountingSession:
 
     def __init__(self, _transport):
         self.count = 0
+        self.receiver = self
 
     def receive(self, messages):
         self.count += len(messages)
