@@ -20,7 +20,6 @@ from tests.integration.client import (
     MAX_LINE,
     ElectrumClient,
     ElectrumError,
-    _LineTransport,
     trusting_context,
 )
 from tests.integration.oracle import scripthash_of, sha256d
@@ -297,7 +296,7 @@ class Wallet:
         streams = await asyncio.open_connection(
             "127.0.0.1", self.port, local_addr=(self.source, 0), ssl=context, limit=MAX_LINE
         )
-        return ElectrumClient(_LineTransport(*streams))
+        return ElectrumClient.from_streams(*streams)
 
     async def _ask(self, client, method, *params):
         start = time.monotonic()
