@@ -154,7 +154,7 @@ def open_port(server):
     server.wait_serving()
 
 
-async def until(condition, *, secs=60):
+async def until(condition, *, secs=150):
     deadline = asyncio.get_running_loop().time() + secs
     while not await condition():
         assert asyncio.get_running_loop().time() < deadline, "waited in vain"

@@ -82,7 +82,7 @@ async def until(condition):
         while not condition():
             await asyncio.sleep(0.001)
 
-    await asyncio.wait_for(poll(), 30)
+    await asyncio.wait_for(poll(), 120)
 
 
 async def test_rows_are_compacted_after_a_flush_when_that_is_due():

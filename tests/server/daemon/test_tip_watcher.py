@@ -17,7 +17,7 @@ from tests.fakes.fake_node import METHOD_NOT_FOUND, FakeNode, Fault
 
 COIN = Coin.lookup_coin_class("Bitcoin", "regtest")
 BLOCKS = [GENESIS] + [n.to_bytes(4, "little") + bytes([n]) * 76 + b"\x00" for n in range(1, 8)]
-WAIT_SECS = 30
+WAIT_SECS = 120
 
 
 @pytest.fixture
