@@ -642,7 +642,7 @@ def test_balancers_send_clients_only_once_the_server_is_complete(tmp_path, chain
             open_port(server)
 
             def status():
-                connection = HTTPConnection("127.0.0.1", server.ports["metrics"], timeout=30)
+                connection = HTTPConnection("127.0.0.1", server.ports["metrics"], timeout=120)
                 try:
                     connection.request("GET", "/readyz")
                     response = connection.getresponse()

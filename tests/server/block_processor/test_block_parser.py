@@ -56,7 +56,7 @@ async def test_the_next_part_is_parsed_while_the_first_is_processed():
     async with aclosing(SmallParts(watched).parse_ahead([b"a" * 10, b"b" * 10], 5)) as parsed:
         async for blocks in parsed:
             if blocks[0][1] == 5:
-                assert await asyncio.to_thread(second_parsed.wait, 30)
+                assert await asyncio.to_thread(second_parsed.wait, 120)
 
 
 async def test_leaving_early_drops_the_part_parsed_ahead_even_if_it_is_invalid(caplog):
