@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.crash.stories import REORG_LIMIT, story
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-TIMEOUT = 60
+TIMEOUT = 150
 SIGKILL = -9
 
 

@@ -128,7 +128,7 @@ class World:
             if not self.failure_seen:
                 raise
 
-    async def until(self, condition, timeout=30):
+    async def until(self, condition, timeout=120):
         """Wait until a condition holds; raise what the processor raised."""
 
         async def poll():

@@ -677,7 +677,7 @@ async def test_a_stop_while_going_back_to_a_run_waits_for_it(tmp_path, monkeypat
 
     def slowly(self, runs):
         going_back.set()
-        may_go_back.wait(10)
+        may_go_back.wait(120)
         go_back(self, runs)
 
     monkeypatch.setattr(Workspace, "go_back", slowly)
@@ -710,7 +710,7 @@ async def test_a_stop_does_not_write_a_chunk_with_half_a_block(tmp_path, monkeyp
             return add(self, part, floor)
         # The first outputs of a block are there when there is no memory for others.
         adding.set()
-        may_fail.wait(10)
+        may_fail.wait(120)
         self.chunk.add_history(bytes(11), self.tx_count)
         raise MemoryError
 

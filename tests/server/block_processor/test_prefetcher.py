@@ -54,7 +54,7 @@ async def fetching(blocks, *, rest=0, **options):
             await asyncio.wait([task])
 
 
-async def until(condition, timeout=30):
+async def until(condition, timeout=120):
     async def poll():
         while not condition():
             await asyncio.sleep(0.005)
@@ -66,7 +66,7 @@ async def take_all(prefetcher, count):
     """Take blocks as they come until there are so many."""
     taken = []
     while len(taken) < count:
-        await asyncio.wait_for(prefetcher.blocks_event.wait(), 30)
+        await asyncio.wait_for(prefetcher.blocks_event.wait(), 120)
         prefetcher.blocks_event.clear()
         taken += prefetcher.get_prefetched_blocks()
     return taken
