@@ -259,6 +259,10 @@ class Daemon(NodeRPC):
 
         return await self._with_verbosity(ask)
 
+    def has_rest(self) -> bool:
+        """Return whether blocks come over REST, as far as is known: each by itself."""
+        return self._rest.is_known(self.current_url())
+
     async def raw_blocks(self, hex_hashes: Iterable[str]) -> list[bytes]:
         """Return the raw blocks with the given hashes, all of them and in the same order.
 

@@ -86,6 +86,10 @@ class RestBlocks:
         while self._idle:
             self._idle.pop().close()
 
+    def is_known(self, url: str) -> bool:
+        """Return whether a URL has shown that it has the interface."""
+        return self._retry_at.get(url) == 0
+
     async def raw_blocks(
         self, url: str, hex_hashes: Sequence[str], max_bytes: int
     ) -> list[bytes] | None:
