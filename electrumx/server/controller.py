@@ -209,14 +209,9 @@ class _Server:
     ) -> Callable[[], Awaitable[list[str]]]:
         """Return the function that reads the settings again, which the administrator gets too."""
         parts: list[Part] = [*self._manager.reloadable, NodeList(self._daemon, env), LogLevel()]
-        reloader = Reloader(settings, parts)
-
-        async def reload() -> list[str]:
-            with readiness.reloading():
-                return await reloader.reload()
-
-        self._manager.commands.set_reload(reload)
-        return reload
+        reloader = Reloader(settings, parts, readiness.reloading)
+        self._manager.commands.set_reload(reloader.reload)
+        return reloader.reload
 
     async def _note_serving(self) -> None:
         await self._manager.serving_event.wait()
