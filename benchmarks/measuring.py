@@ -15,6 +15,13 @@ def cpu_secs(pid):
     return time.clock_gettime((~pid << 3) | 2)
 
 
+def pin(pid, cpu):
+    """Pin all threads of a process to one processor, and this process to the others."""
+    for task in os.listdir(f"/proc/{pid}/task"):
+        os.sched_setaffinity(int(task), {cpu})
+    os.sched_setaffinity(0, os.sched_getaffinity(0) - {cpu})
+
+
 def ended_children_cpu():
     """CPU seconds of all child processes that have ended and were waited for."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
