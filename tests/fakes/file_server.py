@@ -45,9 +45,7 @@ class FileServer:
 
     async def __aenter__(self):
         self.port = free_port()
-        self._server = await asyncio.start_server(
-            self._serve, self._host, self.port, ssl=self._tls
-        )
+        self._server = await asyncio.start_server(self._serve, self._host, self.port, ssl=self._tls)
         return self
 
     async def __aexit__(self, *_exc):

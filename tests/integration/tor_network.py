@@ -209,14 +209,16 @@ class TorNetwork:
 
     async def connect(self, identity):
         """The streams of a connection to the service.  Each identity has circuits of its own."""
+        failures = []
         deadline = time.monotonic() + START_SECS
-        while True:
+        # The service may not have announced itself yet, and circuits fail now and then.
+        while time.monotonic() < deadline:
             try:
                 return await asyncio.wait_for(self._connect(identity), START_SECS)
             except (SocksError, asyncio.IncompleteReadError) as e:
-                # The service may not have announced itself yet, and circuits fail now and then.
-                assert time.monotonic() < deadline, f"no circuit to the service: {e!r}"
+                failures.append(repr(e))
                 await asyncio.sleep(1)
+        raise AssertionError(f"no circuit to the service: {failures}")
 
     async def _connect(self, identity):
         reader, writer = await asyncio.open_connection(
