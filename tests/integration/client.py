@@ -11,7 +11,7 @@ import ssl
 
 import websockets
 
-REPLY_SECS = 30
+REPLY_SECS = 120
 MAX_LINE = 64 * 2**20
 
 

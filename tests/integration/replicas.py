@@ -32,7 +32,7 @@ CLUSTER = REPOSITORY / "contrib" / "cluster"
 PORTS = {"4224": "metrics", "50001": "tcp", "50002": "ssl", "50004": "wss"}
 FEE = 1_000
 #: how long a notification may take while the machine is busy
-NOTIFY_SECS = 25
+NOTIFY_SECS = 60
 #: between two looks at the event loop
 LAG_SECS = 0.02
 #: between two pings of a wallet, for each wallet: more would keep the test's own process busy
@@ -115,7 +115,7 @@ class Balancer:
         """The connections that a server has by all services."""
         return sum(int(row["scur"]) for (_, server), row in self.stat().items() if server == name)
 
-    def wait_status(self, name, status, *, timeout=60):
+    def wait_status(self, name, status, *, timeout=120):
         wait_until(lambda: self.status(name) == status, what=f"{status} {name}", timeout=timeout)
 
     def set_state(self, name, state):
