@@ -520,10 +520,7 @@ def test_the_container_s_packages_exist():
         for word in part.split()
         if not word.startswith("-")
     }
-    release = "/etc/debian_version"
-    require(os.path.exists(release), "this system is not Debian")
-    with open(release) as file:
-        require(file.read().startswith("12"), "the image's Debian is 12")
+    require(os.path.exists("/etc/debian_version"), "this system is not Debian")
     done = subprocess.run(["apt-cache", "show", *packages], capture_output=True, text=True)
 
     assert packages

@@ -24,7 +24,7 @@ class UnknownItemError(ElectrumXError):
 class ScriptQuery:
     """Answers queries in lines for people."""
 
-    def __init__(self, db: DB, coin: Any, logger: logging.Logger | logging.LoggerAdapter[Any]):
+    def __init__(self, db: DB, coin: Any, logger: "logging.Logger | logging.LoggerAdapter[Any]"):
         """``coin`` is the coin class; some have an index of names."""
         self._db = db
         self._coin = coin
