@@ -6,6 +6,7 @@
 ## make man      builds man pages in docs/_build/man, and completion scripts beside it
 ## make bench     benchmarks against e-x: minutes; BENCH="sync --chain 4m" for a part
 ## make soak      hours of random events
+## make races     the tests with threads, sockets and files that are late: RACES_SEED=2 for others
 ## make fuzz      fuzzes the parsers, for minutes each
 ## make sanitize  runs the Cython modules under address and undefined-behaviour sanitizers
 ## make clean     removes all that these make
@@ -25,7 +26,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3.1
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: run test test-all lint docs man bench soak fuzz sanitize clean help venv
+.PHONY: run test test-all lint docs man bench soak races fuzz sanitize clean help venv
 .PHONY: parts part-hashes part-nodes part-peers
 
 help:
@@ -81,6 +82,9 @@ bench: $(VENV)/.installed-test
 
 soak: parts
 	$(PYTEST) -m soak --timeout=0 tests
+
+races: $(VENV)/.installed-test
+	$(PYTEST) -p tests.races -n $(JOBS) --dist loadgroup tests/server tests/property
 
 # Atheris has wheels for 3.11 to 3.13 only.  Inputs that are worth keeping stay in .run/fuzz, where
 # the next run begins.

@@ -187,7 +187,7 @@ def test_prometheus_scrapes_without_an_error(make_server, tmp_path, stopping):
     assert [target["lastError"] for target in prometheus.targets()] == [""]
     assert prometheus.value("electrumx_height") == HEIGHT
     assert 50 < prometheus.value("scrape_samples_scraped") < 1_000
-    assert prometheus.value("scrape_duration_seconds") < 1
+    assert prometheus.value("scrape_duration_seconds") < 5
     dashboard = json.loads(DASHBOARD.read_text())
     for panel in dashboard["panels"]:
         for target in panel["targets"]:
