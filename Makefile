@@ -14,13 +14,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 3
 PYTEST := $(BIN)/python -m pytest
-SUPPORTED := 3.10 3.11 3.12 3.13
+SUPPORTED := 3.10 3.11 3.12 3.13 3.14
 COMPILED := $(wildcard electrumx/server/*/*.pyx electrumx/server/*/*.pxd electrumx/lib/*.pxd electrumx/lib/*.h)
 UNIT_TESTS := $(wildcard tests/lib tests/server tests/property)
 
 # The first Python that is new enough and can make a virtual environment.
 USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))
-PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; do \
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3.10 python3; do \
 	$$p -c '$(USABLE)' 2>/dev/null && { echo $$p; break; }; done)
 
 comma := ,
@@ -113,6 +113,7 @@ TEST_PACKAGES = "openssl:openssl:makes certificates" "litecoind:litecoind:a node
 	"electrum:electrum:a wallet" "node:nodejs:runs bcoin and bcash, nodes from npm" \
 	"npm:npm:fetches them" "svscan:daemontools:supervises the server" \
 	"chromium:chromium:shows the status page" \
+	"c++:g++:builds a peer server's binding" \
 	"/usr/include/rocksdb/version.h:librocksdb-dev:builds a peer server's binding"
 
 # The name of the distribution was another one; left installed, it would own the same commands.

@@ -35,11 +35,13 @@ def memory_mb(pid, field="VmRSS"):
 def folder_mb(folder):
     """Disk space below a folder, in MB."""
     blocks = 0
-    for path in folder.rglob("*"):
-        try:
-            blocks += path.lstat().st_blocks
-        except FileNotFoundError:
-            pass  # LevelDB was deleting it
+    # Passes over folders that vanish, too
+    for path, _folders, names in os.walk(folder):
+        for name in names:
+            try:
+                blocks += os.lstat(os.path.join(path, name)).st_blocks
+            except FileNotFoundError:
+                pass  # the engine was deleting it
     return blocks * 512 / 1e6
 
 

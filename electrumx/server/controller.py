@@ -307,7 +307,9 @@ class Controller(ServerBase):
         self._log_start(env)
         await check_services(env)
         files = LoginFiles.of(env)
-        async with env.coin.DAEMON(env.coin, env.daemon_url, login_files=files) as daemon:
+        async with env.coin.DAEMON(
+            env.coin, env.daemon_url, login_files=files, spool_folder=str(env.db_dir)
+        ) as daemon:
             server = _Server(env, daemon, shutdown_event)
             readiness = Readiness.from_environment(shutdown_event, server.status)
             if self._settings is not None:

@@ -7,6 +7,7 @@ installed by Debian's packages. Nothing here is needed to run the server.
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,10 +22,13 @@ RECIPES = Path(__file__).resolve().parent
 
 SV_VERSION = "0.0.27"
 SV_SHA256 = "a9aff6348db0c596234798e229cf1cf2fe87424c9610907dbd46aa3d49b1045e"
-# Debian's package, and the libraries that no other part of a small system needs.
-HAPROXY = ("haproxy", "liblua5.3-0", "libopentracing1", "libopentracing-c-wrapper0")
-# Debian's packages, with a library that a small system lacks.
-PROXIES = ("nginx", "libnginx-mod-stream", "stunnel4", "libwrap0", "tor")
+# Debian's packages, by the file that each is there for.
+PROXIES = {
+    "usr/sbin/nginx": "nginx",
+    "usr/lib/nginx/modules/ngx_stream_module.so": "libnginx-mod-stream",
+    "usr/bin/stunnel4": "stunnel4",
+    "usr/bin/tor": "tor",
+}
 FETCH_SECS = 300
 
 
@@ -155,15 +159,34 @@ def fetch_bcash():
     _fetch_npm_node("bcash")
 
 
+def debian_closure(simulation):
+    """The packages that apt's simulation of an installation would install, without those of data.
+
+    A library has another name in each release of Debian, and a program moves to another package:
+    apt knows both.
+    """
+    found = re.findall(r"^Inst (\S+) .*\[(\w+)\]\)", simulation, re.MULTILINE)
+    return [package for package, architecture in found if architecture != "all"]
+
+
 def _fetch_debian(name, *packages):
     """Download packages of Debian and unpack them, without installing anything.
 
-    apt checks the packages by its keys.
+    What they depend on comes along where the system lacks it. apt checks the packages by its keys.
     """
     if not shutil.which("apt-get") or not shutil.which("dpkg"):
         raise RuntimeError("this system has no apt-get")
     work = _fresh_folder(CACHE / f"fetching-{name}")
-    apt = ["apt-get", "-qq", "download", *packages]
+    simulation = subprocess.run(
+        ["apt-get", "-qq", "-s", "--no-install-recommends", "install", *packages],
+        check=True,
+        timeout=FETCH_SECS,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "LC_ALL": "C"},
+    ).stdout
+    apt = ["apt-get", "-qq", "download", *debian_closure(simulation)]
     subprocess.run(apt, cwd=work, check=True, timeout=FETCH_SECS, stderr=subprocess.DEVNULL)
     for package in work.glob("*.deb"):
         subprocess.run(["dpkg", "-x", package, work], check=True, timeout=FETCH_SECS)
@@ -173,12 +196,12 @@ def _fetch_debian(name, *packages):
 
 def fetch_haproxy():
     """Unpack HAProxy."""
-    _fetch_debian("haproxy", *HAPROXY)
+    _fetch_debian("haproxy", "haproxy")
 
 
 def fetch_proxies():
     """Unpack nginx, stunnel and Tor."""
-    _fetch_debian("proxies", *PROXIES)
+    _fetch_debian("proxies", *PROXIES.values())
 
 
 def fetch_prometheus():
@@ -197,7 +220,7 @@ PARTS = {
     "bcoin": ("bcoin", bcoin, fetch_bcoin),
     "bcash": ("bcash", bcash, fetch_bcash),
     "haproxy": ("HAProxy", haproxy, fetch_haproxy),
-    "proxies": ("nginx, stunnel and Tor", lambda: proxies("usr/bin/tor"), fetch_proxies),
+    "proxies": ("nginx, stunnel and Tor", lambda: all(map(proxies, PROXIES)), fetch_proxies),
     "prometheus": ("Prometheus", prometheus, fetch_prometheus),
 }
 

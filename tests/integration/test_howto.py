@@ -30,7 +30,7 @@ from tests.lint.test_sourcecode import tracked_files
 from tests.ports import free_port, free_ports
 
 HEIGHT = 30
-START_SECS = 60
+START_SECS = 150
 INSTALL_SECS = 250
 
 # The beginning of each block that is typed, and the test that does.
@@ -79,7 +79,7 @@ NOT_TYPED = {
     "electrumx_rpc reload": "these settings are variables; test_reload has a file of them",
     "rpcwhitelist": "a setting of the node; test_node_settings gives one to a node",
     "zmqpubhashblock": "a setting of the node; test_announcements gives it to one",
-    "zmqpubrawtx": "a setting of the node; tests/server/test_mempool_feed reads its messages",
+    "zmqpubrawtx": "a setting of the node; tests/server/mempool/test_feed reads its messages",
     "docker build": "there is no container engine; test_deployment tries what the file says",
     "apt-get install": "it would install packages on this machine",
     "stream {": "the configuration of another program",

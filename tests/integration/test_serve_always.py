@@ -155,7 +155,7 @@ def open_port(server):
     server.wait_serving()
 
 
-async def until(condition, *, secs=60):
+async def until(condition, *, secs=150):
     deadline = asyncio.get_running_loop().time() + secs
     while not await condition():
         assert asyncio.get_running_loop().time() < deadline, "waited in vain"
@@ -643,7 +643,7 @@ def test_balancers_send_clients_only_once_the_server_is_complete(tmp_path, chain
             open_port(server)
 
             def status():
-                connection = HTTPConnection("127.0.0.1", server.ports["metrics"], timeout=30)
+                connection = HTTPConnection("127.0.0.1", server.ports["metrics"], timeout=120)
                 try:
                     connection.request("GET", "/readyz")
                     response = connection.getresponse()

@@ -43,7 +43,7 @@ class Wallet:
     """A connection that stays, and asks one thing at a time."""
 
     def __init__(self, port, *, tls=False):
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=120)
         if tls:
             self._socket = trusting_context().wrap_socket(self._socket)
         self._file = self._socket.makefile("rb")

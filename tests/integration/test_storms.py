@@ -79,7 +79,7 @@ async def asking(server):
         async with server.connect() as client:
             while True:
                 start = time.monotonic()
-                await client.call("blockchain.scripthash.get_history", SCRIPTHASH, timeout=60)
+                await client.call("blockchain.scripthash.get_history", SCRIPTHASH, timeout=120)
                 took.append(time.monotonic() - start)
                 await asyncio.sleep(0.1)
 
@@ -144,7 +144,7 @@ async def test_a_start_in_a_storm_is_served(tmp_path, stopping):
     server = ServerProcess(tmp_path, node.env, protocols=("tcp", "rpc"))
     raging = asyncio.create_task(storm.rage(600))
     try:
-        await asyncio.to_thread(server.start, timeout=45)
+        await asyncio.to_thread(server.start, timeout=150)
         stopping.callback(server.terminate)
         async with server.connect() as client:
             answer = await client.call(HEADERS)

@@ -42,6 +42,25 @@ def requirements(project, *extras):
     return [Requirement(text) for text in texts]
 
 
+def versions(pattern, text):
+    """The versions of Python, as (major, minor), that a pattern finds."""
+    return [(int(major), int(minor)) for major, minor in re.findall(pattern, text)]
+
+
+def test_every_place_names_the_same_versions_of_python(project):
+    makefile = (REPOSITORY / "Makefile").read_text()
+    pyproject = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    classified = versions(r"Python :: (\d)\.(\d+)", "\n".join(project["classifiers"]))
+    (supported,) = re.findall(r"^SUPPORTED := (.*)$", makefile, re.MULTILINE)
+    (tried,) = re.findall(r"for p in ([\w. ]+);", makefile)
+    wheels = pyproject["tool"]["cibuildwheel"]["build"]
+
+    assert classified[0] == versions(r"^>=(\d)\.(\d+)$", project["requires-python"])[0]
+    assert versions(r"(\d)\.(\d+)", supported) == classified
+    assert versions(r"cp(\d)(\d+)-\*", wheels) == classified
+    assert sorted(versions(r"(\d)\.(\d+)", tried)) == classified
+
+
 def names(found):
     return {canonicalize_name(requirement.name) for requirement in found}
 

@@ -397,6 +397,22 @@ def test_the_architecture_page_shows_the_layers_that_are_enforced():
     assert rows == [[name.removeprefix("server.") for name in row] for row in reversed(ROWS)]
 
 
+def test_the_files_of_the_repository_that_the_documents_name_exist():
+    pages = [*DOCS.glob("*.rst"), *REPOSITORY.glob("*.rst"), *REPOSITORY.glob("*.md")]
+    named = {
+        path
+        for page in pages
+        # The changelog tells of files that are gone.
+        if page.name != "changelog.rst"
+        for path in re.findall(
+            r"``((?:benchmarks|contrib|docs|electrumx|tests)/[\w./-]+)``", page.read_text()
+        )
+    }
+
+    assert len(named) > 20
+    assert [path for path in sorted(named) if not (REPOSITORY / path).exists()] == []
+
+
 def test_the_files_that_the_architecture_page_names_exist():
     text = (REPOSITORY / "docs" / "architecture.rst").read_text(encoding="utf-8")
     table = text.split("Where to look")[1].split("Layers")[0]
