@@ -14,7 +14,7 @@ import time
 
 from websockets.frames import Frame, Opcode
 
-from electrumx.server.session.transport.transport import RawTransport
+from electrumx.server.session.transport.line_transport import RawTransport
 from electrumx.server.session.transport.websocket import WebSocketTransport
 from tests.fakes.connections import FakeSocketTransport, connection_context
 

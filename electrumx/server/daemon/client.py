@@ -1,8 +1,8 @@
 """The node: the calls that the server makes, and the checks of their replies.
 
 Owns the last height received, and replies that are cached for a while. Knows nothing of the
-callers, nor of blocks and transactions beyond their hex. How requests are
-sent, repeated and moved to another node is in ``jsonrpc``.
+callers, nor of blocks and transactions beyond their hex. How requests are sent, repeated and moved to
+another node is in ``jsonrpc``; ``node_http`` has the HTTP session.
 
 Runs in: the event loop. Parsing of big bodies and of long hex goes to worker threads.
 
@@ -22,11 +22,13 @@ from electrumx.lib.coins import Coin
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.log_text import printable
 from electrumx.lib.util import class_logger
+from electrumx.server.daemon.call_record import CallRecord
 from electrumx.server.daemon.checks import incomplete_indexes, judge_chain, judge_version
 from electrumx.server.daemon.info_cache import InfoCache
 from electrumx.server.daemon.jsonrpc import NodeRPC, pulse
 from electrumx.server.daemon.logins import LoginFiles
 from electrumx.server.daemon.mempool_listing import Listing, listing_of, parse_reply
+from electrumx.server.daemon.node_http import ClosedHTTP, OpenHTTP, ReplacedHTTP
 from electrumx.server.daemon.responses import (
     BATCH_ITEM,
     BLOCK_BATCH_BYTES,
@@ -72,6 +74,7 @@ MEMPOOL_INFO_CACHE_SECS = 1.0
 
 
 _R = TypeVar("_R")
+_Self = TypeVar("_Self", bound="Daemon")
 
 # Heights take four bytes in the database.
 MAX_HEIGHT = 1 << 32
@@ -110,7 +113,7 @@ def _are_invalid_params(error: DaemonError) -> bool:
     )
 
 
-class Daemon(NodeRPC):
+class Daemon:
     """The node, or several of them of which one is in use.
 
     coin:        its sanitize_url() and parameters are used
@@ -127,6 +130,11 @@ class Daemon(NodeRPC):
     another URL is in use.
     """
 
+    #: the code of the error of a node that is starting
+    WARMING_UP = -28
+    RESPONSE_CLASS = BoundedResponse
+    # Of one HTTP exchange from connecting to the last byte of the body.
+    TIMEOUT_SECS = 300.0
     # To fetch blocks by, where the node has REST.
     REST_CONNECTIONS = 4
     # The largest block that can be read, in bytes: over REST, and as hex over JSON-RPC.
@@ -144,14 +152,19 @@ class Daemon(NodeRPC):
         login_files: LoginFiles | None = None,
         spool_folder: str | None = None,
     ) -> None:
-        super().__init__(
-            class_logger(__name__, self.__class__.__name__),
+        self.coin = coin
+        self.logger = class_logger(__name__, self.__class__.__name__)
+        #: sends the requests
+        self.rpc = NodeRPC(
+            self.logger,
             coin,
             url,
             max_workqueue=max_workqueue,
             init_retry=init_retry,
             max_retry=max_retry,
             login_files=login_files,
+            warming_up=self.WARMING_UP,
+            check_node=self.check_node,
         )
         self.height_changed = asyncio.Event()
         self.tip_changed = asyncio.Event()
@@ -159,7 +172,11 @@ class Daemon(NodeRPC):
         # One place is left for other requests.
         connections = min(self.REST_CONNECTIONS, max_workqueue - 1)
         self._rest = RestBlocks(
-            self.logger, self.workqueue_semaphore, self._budget, connections, spool_folder
+            self.logger,
+            self.rpc.workqueue_semaphore,
+            self.rpc.budget,
+            connections,
+            spool_folder,
         )
         self._available_rpcs: dict[str, bool] = {}
         #: URLs of nodes that want the verbosity of getblock as a number
@@ -168,11 +185,102 @@ class Daemon(NodeRPC):
         self._network_info = InfoCache(INFO_CACHE_SECS)
         self._mempool_info = InfoCache(MEMPOOL_INFO_CACHE_SECS)
 
-    async def __aexit__(self, *exc_info: object) -> None:
+    async def __aenter__(self: _Self) -> _Self:
+        self.rpc.http = OpenHTTP(
+            connector=self.connector(),
+            response_class=self.RESPONSE_CLASS,
+            timeout_secs=self.TIMEOUT_SECS,
+            endpoint=self.rpc.endpoint,
+            budget=self.rpc.budget,
+        )
+        return self
+
+    async def __aexit__(self, *_exc_info: object) -> None:
         self._rest.close()
-        await super().__aexit__(*exc_info)
+        await self.rpc.http.close()
+        self.rpc.http = ClosedHTTP()
+
+    def connector(self) -> aiohttp.BaseConnector | None:
+        """Return the connector for the HTTP session; None means aiohttp's default."""
+        return None
+
+    @property
+    def session(self) -> Any:
+        """The HTTP session, None while it is not open; another one may be put in its place."""
+        return self.rpc.http.session
+
+    @session.setter
+    def session(self, session: Any) -> None:
+        self.rpc.http = ClosedHTTP() if session is None else ReplacedHTTP(session)
+
+    # -- The nodes
+
+    @property
+    def urls(self) -> list[str]:
+        """The URLs of all nodes, with their credentials."""
+        return self.rpc.urls
+
+    @property
+    def url_changed(self) -> asyncio.Event:
+        """Set and cleared at once when another URL is in use."""
+        return self.rpc.url_changed
+
+    @property
+    def calls(self) -> CallRecord:
+        """Contact with the node, counts and durations of calls."""
+        return self.rpc.calls
+
+    def set_url(self, url: str, login_files: LoginFiles | None = None) -> None:
+        """Replace the list of nodes by the comma-separated url and use its first.
+
+        ``login_files`` has their logins, where a URL has none.  Raises OperatorError (CoinError) if
+        any of them is bad; then nothing is changed.
+        """
+        self.rpc.set_url(url, login_files)
+
+    def current_url(self) -> str:
+        """Return the URL in use, with its credentials."""
+        return self.rpc.current_url()
+
+    def logged_url(self, url: str | None = None) -> str:
+        """Return url (default: the one in use) without scheme and credentials, for people."""
+        return self.rpc.logged_url(url)
+
+    def failover(self) -> bool:
+        """Use the next URL that is not left out; return False if there is no other."""
+        return self.rpc.failover()
 
     # -- Asking
+
+    async def _send_single(
+        self, method: str, params: Sequence[Any] = (), reading: Reading | None = None
+    ) -> Any:
+        """Call method; return its result. Raises DaemonError with the node's error object."""
+        return await self.rpc.send_single(method, params, reading)
+
+    async def _send_vector(
+        self,
+        method: str,
+        params_iterable: Iterable[Sequence[Any]],
+        replace_errs: bool = False,
+        reading: Reading | None = None,
+    ) -> list[Any]:
+        """Call method once for each item of params_iterable, in one HTTP request.
+
+        Return the results in the same order. Failed ones are None if replace_errs, otherwise
+        DaemonError is raised with the list of the error objects.
+        """
+        return await self.rpc.send_vector(method, params_iterable, replace_errs, reading)
+
+    async def call_aside(
+        self, url: str, method: str, params: Sequence[Any], timeout_secs: float
+    ) -> Any:
+        """Call method at url once, beside the slots for requests; return its result.
+
+        For calls that wait at the node.  Raises DaemonError with the node's error object, and
+        ConnectionError for whatever keeps it from answering, which is not logged.
+        """
+        return await self.rpc.call_aside(url, method, params, timeout_secs)
 
     async def _is_rpc_available(self, method: str) -> bool:
         """Return whether the node supports method. The reply is cached indefinitely."""
@@ -275,8 +383,7 @@ class Daemon(NodeRPC):
         """
         hex_hashes = list(hex_hashes)
         alone = len(hex_hashes) == 1
-        # An object in place of the session has no REST.
-        if hex_hashes and isinstance(self.session, aiohttp.ClientSession):
+        if hex_hashes and self.rpc.http.has_rest:
             max_bytes = self.MAX_REST_BLOCK if alone else BLOCK_BATCH_BYTES
             try:
                 blocks = await self._rest.raw_blocks(self.current_url(), hex_hashes, max_bytes)
@@ -436,7 +543,7 @@ class Daemon(NodeRPC):
         params = [(hex_hash, 0) for hex_hash, _max_bytes in wanted]
         if len(params) > 1:
             try:
-                return await self._send_each("getrawtransaction", params, _AS_TX_BATCH)
+                return await self.rpc.send_each("getrawtransaction", params, _AS_TX_BATCH)
             except DaemonError:
                 # Of the batch as a whole: not allowed, or too large an answer.
                 pass
@@ -478,7 +585,7 @@ class Daemon(NodeRPC):
             if len(params) > 1:
                 raise
             # The others are not to suffer for it.
-            self._log_once(f"transaction {hex_hashes[0]}: {e.args[0][0]['message']}")
+            self.rpc.log_once(f"transaction {hex_hashes[0]}: {e.args[0][0]['message']}")
             return [None]
         return [raw_tx or None for raw_tx in await unhex_list(raw_txs)]
 
@@ -567,14 +674,14 @@ class Daemon(NodeRPC):
                 reason = self._no_node(e)
             except OperatorError as e:
                 reason = str(e)
-            if not self.leave_out(self.current_url(), reason):
+            if not self.rpc.leave_out(self.current_url(), reason):
                 raise OperatorError(reason)
-        self._started = True
+        self.rpc.note_started()
         await self._try_rest()
 
     async def _try_rest(self) -> None:
         """Find out, and log, whether blocks can be read over REST."""
-        if isinstance(self.session, aiohttp.ClientSession):
+        if self.rpc.http.has_rest:
             genesis = [self.coin.GENESIS_HASH]
             try:
                 await self._rest.raw_blocks(self.current_url(), genesis, BLOCK_BATCH_BYTES)
@@ -591,11 +698,11 @@ class Daemon(NodeRPC):
     async def check_node(self, url: str) -> None:
         """Raise OperatorError if the node at url is none for this coin."""
         try:
-            genesis = await self.call_once(url, "getblockhash", (0,))
+            genesis = await self.rpc.call_once(url, "getblockhash", (0,))
             judge_chain(self.coin, genesis, self.logged_url(url))
             if self.coin.MIN_REQUIRED_DAEMON_VERSION:
-                judge_version(self.coin, await self.call_once(url, "getnetworkinfo"))
-            await self._check_indexes(url, lambda: self.call_once(url, "getindexinfo"))
+                judge_version(self.coin, await self.rpc.call_once(url, "getnetworkinfo"))
+            await self._check_indexes(url, lambda: self.rpc.call_once(url, "getindexinfo"))
         except DaemonError as e:
             raise OperatorError(self._no_node(e, url)) from e
 

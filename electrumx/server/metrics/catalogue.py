@@ -375,11 +375,11 @@ METRICS: tuple[Metric, ...] = (
     # mempool
     Metric(
         "electrumx_mempool_transactions", GAUGE, (), "Unconfirmed transactions.",
-        _one(lambda r: len(r.parts.mempool.txs)),
+        _one(lambda r: len(r.parts.mempool.index.txs)),
     ),
     Metric(
         "electrumx_mempool_bytes", GAUGE, (), "Their virtual bytes.",
-        _one(lambda r: r.parts.mempool.total_size),
+        _one(lambda r: r.parts.mempool.index.total_size),
     ),
     Metric(
         "electrumx_mempool_refresh_seconds", HISTOGRAM, (), "Time of a refresh of the mempool.",

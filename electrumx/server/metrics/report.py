@@ -48,8 +48,8 @@ def report(reading: Reading, rates: RequestRates, *, uptime_secs: float) -> dict
         ],
         "loop_lag": parts.loop_lag.summary(),
         "mempool": {
-            "transactions": len(parts.mempool.txs),
-            "bytes": parts.mempool.total_size,
+            "transactions": len(parts.mempool.index.txs),
+            "bytes": parts.mempool.index.total_size,
             "behind": parts.mempool.info()["behind"],
             "fee_histogram": parts.mempool.cached_compact_histogram,
         },

@@ -5,7 +5,7 @@ A session has no task: its transport calls it, which passes messages to the ``Re
 
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import cache
 from typing import Any, Protocol, TypeAlias
 
@@ -416,7 +416,7 @@ class SessionBase:
         """Send the queued messages."""
         self.queue.flush()
 
-    async def send_notification(self, method: str, args: Any = ()) -> None:
+    async def send_notification(self, method: str, args: Sequence[object] = ()) -> None:
         """Send a notification; returns at once, whether the client reads or not."""
         self.queue.post_notification(method, args)
         self.queue.flush()
@@ -446,7 +446,7 @@ class SessionBase:
 
     # -- requests
 
-    async def bounded_json(self, key: Hashable, result: Any) -> Any:
+    async def bounded_json(self, key: Hashable, result: object) -> Any:
         """Return a result, encoded if it is large; raise RPCError if it is too large to send.
 
         ``key`` identifies the query: at the same tip it is refused from then on.

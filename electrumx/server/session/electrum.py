@@ -6,11 +6,15 @@ from typing import Any
 import electrumx
 from electrumx.lib import util
 from electrumx.lib.protocol_versions import OUTPOINTS, defined_version
+from electrumx.server.db import DB
 from electrumx.server.env import Env
 from electrumx.server.mempool.outpoint_watch import Outpoint
-from electrumx.server.session.base import HandlerGroups, SessionBase
+from electrumx.server.mempool.sync import MemPool
+from electrumx.server.peers import PeerManager
+from electrumx.server.session.base import HandlerGroups, HasSharedState, SessionBase
 from electrumx.server.session.engine.method_registry import ProtocolTuple
 from electrumx.server.session.engine.prices import CONNECT_COST
+from electrumx.server.session.engine.send_queue import MessageTransport
 from electrumx.server.session.methods.acceptance import AcceptanceMethods
 from electrumx.server.session.methods.headers import HeaderMethods
 from electrumx.server.session.methods.mempool import MempoolMethods
@@ -70,8 +74,16 @@ class ElectrumX(SessionBase):
         ServerMethods,
     )
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(
+        self,
+        session_mgr: HasSharedState,
+        db: DB,
+        mempool: MemPool,
+        peer_mgr: PeerManager,
+        kind: str,
+        transport: MessageTransport,
+    ) -> None:
+        super().__init__(session_mgr, db, mempool, peer_mgr, kind, transport)
         self.headers = self.methods.find(HeaderMethods)
         self.subscriptions = self.methods.find(ScriptpubkeyMethods).subscriptions
         self.outpoints = self.methods.find(OutpointMethods)

@@ -6,7 +6,6 @@ Runs on the event loop.
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
 
 from aiorpcx import Service
 
@@ -16,7 +15,7 @@ from electrumx.server.services import OPERATOR_PORTS
 from electrumx.server.session.engine.session_groups import SessionGroups
 from electrumx.server.session.transport.admission import Admission
 from electrumx.server.session.transport.bans import BanList
-from electrumx.server.session.transport.listeners import Listener, Listeners
+from electrumx.server.session.transport.listeners import Listener, Listeners, SessionFactory
 from electrumx.server.session.transport.preflight import (
     ListenError,
     check_certificates,
@@ -44,7 +43,7 @@ class Listening:
         self,
         env: Env,
         groups: SessionGroups,
-        factory_for: Callable[[str], Callable[[Any], Any]],
+        factory_for: Callable[[str], SessionFactory],
         logger: logging.Logger,
         *,
         bans: BanList | None = None,

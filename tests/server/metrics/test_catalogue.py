@@ -103,8 +103,7 @@ def sources_over(world):
         ),
         SimpleNamespace(calls=calls, logged_url=lambda: "node:8332/"),
         SimpleNamespace(
-            txs={},
-            total_size=0,
+            index=SimpleNamespace(txs={}, total_size=0),
             refresh_histogram=Histogram(REFRESH_BOUNDS),
             info=lambda: {"behind": False},
             cached_compact_histogram=[],
@@ -235,7 +234,7 @@ async def test_values_in_the_text_are_those_of_the_parts(sources):
 def test_every_reason_of_the_admission_control_has_its_label():
     """Of a reason that is missing there would be no alert."""
     source = inspect.getsource(admission)
-    assert set(re.findall(r'_note\("([^"]+)"\)', source)) == set(REFUSALS)
+    assert set(re.findall(r'note\("([^"]+)"\)', source)) == set(REFUSALS)
     manual = (REPOSITORY / "docs" / "metrics.rst").read_text()
     for label in REFUSALS.values():
         assert f"``{label}``" in manual

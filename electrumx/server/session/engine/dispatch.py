@@ -49,7 +49,7 @@ LAST_WORD_SECS = 1.0
 _SMALL = frozenset((EncodedJSON, bool, int, type(None)))
 
 
-def is_large(result: Any) -> bool:
+def is_large(result: object) -> bool:
     """Return whether encoding a result would block the event loop for milliseconds."""
     if isinstance(result, str):
         return len(result) > LARGE_RESULT_CHARS
@@ -87,7 +87,7 @@ class PendingRequest:
     def __init__(
         self,
         request: Request | Notification,
-        awaitable: Awaitable[Any] | None,
+        awaitable: Awaitable[object] | None,
         secs: float,
         stats: MethodStats,
     ) -> None:
@@ -195,7 +195,7 @@ class Dispatcher:
     # -- outcomes
 
     def conclude_result(
-        self, request: Request | Notification, result: Any, stats: MethodStats
+        self, request: Request | Notification, result: object, stats: MethodStats
     ) -> None:
         """Answer with a result, at once if it is there and small; it is counted in ``stats``."""
         if isinstance(result, EagerFuture):
@@ -227,7 +227,7 @@ class Dispatcher:
         return RPCError(JSONRPC.INTERNAL_ERROR, "internal server error"), False
 
     def _conclude(
-        self, request: Request | Notification, result: Any, *, is_last: bool = False
+        self, request: Request | Notification, result: object, *, is_last: bool = False
     ) -> None:
         part = request.encode(result) if isinstance(request, Request) else None
         self.conclude_encoded(request, result, part, is_last=is_last)
@@ -235,7 +235,7 @@ class Dispatcher:
     def conclude_encoded(
         self,
         request: Request | Notification,
-        result: Any,
+        result: object,
         part: bytes | None,
         *,
         is_last: bool = False,
@@ -270,7 +270,7 @@ class Dispatcher:
     def _admit(
         self,
         request: Request | Notification,
-        awaitable: Awaitable[Any] | None,
+        awaitable: Awaitable[object] | None,
         stats: MethodStats,
     ) -> PendingRequest:
         """Make a request pending."""
@@ -356,7 +356,9 @@ class Dispatcher:
         pending.awaitable, pending.task = None, future
         future.add_done_callback(partial(self._on_answer, pending))
 
-    def _start_task(self, pending: PendingRequest, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _start_task(
+        self, pending: PendingRequest, coroutine: Coroutine[object, None, None]
+    ) -> None:
         """Run a request in a task, whose end frees the slot.
 
         The coroutine cannot do that itself: it never runs if its task is cancelled before the
@@ -365,7 +367,9 @@ class Dispatcher:
         task = pending.task = asyncio.get_running_loop().create_task(coroutine)
         task.add_done_callback(partial(self._on_task_done, pending))
 
-    def _end_at_once(self, pending: PendingRequest, result: Any, *, is_last: bool = False) -> None:
+    def _end_at_once(
+        self, pending: PendingRequest, result: object, *, is_last: bool = False
+    ) -> None:
         """Answer a request that waited for a slot only; call it where others are started."""
         self._conclude(pending.request, result, is_last=is_last)
         self.running -= 1
@@ -373,7 +377,7 @@ class Dispatcher:
         self._flush_soon()
 
     def _on_answer(
-        self, pending: PendingRequest, answer: "asyncio.Future[Any] | EagerFuture[Any]"
+        self, pending: PendingRequest, answer: "asyncio.Future[object] | EagerFuture[object]"
     ) -> None:
         """Answer with the result of a future or an ``EagerFuture``."""
         request, is_last = pending.request, False
@@ -387,7 +391,7 @@ class Dispatcher:
         except Exception as e:
             result, is_last = self._outcome(request, e)
         kind = type(result)
-        is_short = kind in _SMALL or (kind is str and len(result) <= LARGE_RESULT_CHARS)
+        is_short = kind in _SMALL or (type(result) is str and len(result) <= LARGE_RESULT_CHARS)
         if not is_short and is_large(result):
             pending.awaitable = _at_once(result)
             self._start_task(pending, self._run(pending))
@@ -546,5 +550,5 @@ class Dispatcher:
         queue.end(LAST_WORD_SECS)
 
 
-async def _at_once(result: Any) -> Any:
+async def _at_once(result: object) -> Any:
     return result

@@ -100,7 +100,7 @@ def restricted_table(
     classes: HandlerClasses,
     version: ProtocolTuple,
     served: frozenset[str],
-    refuse: Callable[..., Any],
+    refuse: Callable[..., object],
 ) -> HandlerTable:
     """Return the handlers at a protocol version, with ``refuse`` for requests not in ``served``.
 
@@ -112,7 +112,7 @@ def restricted_table(
     }
 
 
-def _positional_range(func: Callable[..., Any]) -> range:
+def _positional_range(func: Callable[..., object]) -> range:
     """Return how many arguments a handler takes, not counting its object."""
     params = list(signature(func).parameters.values())[1:]
     by_position = [param for param in params if param.kind not in _VARIABLE]
@@ -150,7 +150,7 @@ class SessionMethods:
         self.notifications = handler_table(classes, version, _NOTIFICATION_MARK)
 
     def restrict(
-        self, version: ProtocolTuple, served: frozenset[str], refuse: Callable[..., Any]
+        self, version: ProtocolTuple, served: frozenset[str], refuse: Callable[..., object]
     ) -> None:
         """Serve only some of the requests of a protocol version, until ``set_version``."""
         self.table = restricted_table(tuple(map(type, self.objects)), version, served, refuse)

@@ -91,8 +91,8 @@ class FastRequest(Request):
     def __init__(
         self,
         method: str,
-        args: list[Any],
-        request_id: Any,
+        args: list[object],
+        request_id: object,
         tail: bytes,
         max_reply_bytes: int,
         weight: int,
@@ -106,7 +106,7 @@ class FastRequest(Request):
         self._version = V2
         self._tail = tail
 
-    def encode(self, result: Any) -> bytes:
+    def encode(self, result: object) -> bytes:
         """Return the reply to this request; pure."""
         if type(result) is str:
             return _join((_RESULT, encode(result), _ID, self._tail))
