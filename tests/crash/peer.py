@@ -14,7 +14,7 @@ VERSIONS = {"1.20.0": ("leveldb", "rocksdb"), "1.16.0": ("leveldb",)}
 NEWEST = "1.20.0"
 CASES = [(version, engine) for version, engines in VERSIONS.items() for engine in engines]
 REORG_LIMIT = 20
-TIMEOUT = 60
+TIMEOUT = 150
 
 
 class PeerFailed(AssertionError):

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from electrumx.server.mempool.sync import MemPool, MemPoolAPI
 from electrumx.server.notifications import Confirmed
 
-WAIT_SECS = 60
+WAIT_SECS = 120
 
 
 def hashX_of(script):

@@ -26,7 +26,7 @@ from electrumx.server.session import ElectrumX, SessionManager
 from electrumx.server.storage.schema import UTXO
 
 # For operations that take no time: only a fault makes a test wait so long, on any machine
-WAIT_SECS = 60
+WAIT_SECS = 120
 
 
 class FakeCoin:
@@ -576,11 +576,12 @@ def utxo(name, value, *, tx_num=1, tx_pos=0, height=5):
 class Client:
     """A client that sends the given bytes, and sorts the replies."""
 
-    def __init__(self, send, recv, close, transport):
+    def __init__(self, send, recv, close, transport, at_end=lambda: False):
         self._send = send
         self._recv = recv
         self.close = close
         self.transport = transport
+        self.has_ended = lambda: at_end() or transport.is_closing()
         self.stop_reading = transport.pause_reading
         self.abort = transport.abort
         self.notifications = []
@@ -662,6 +663,7 @@ class World:
         raise AssertionError(f"not listening: {protocol}")
 
     async def connect(self, protocol="tcp"):
+        """Return a client that the server has taken, or refused."""
         port = self.port(protocol)
         tls = self.tls_client if protocol in ("ssl", "wss") else None
         if protocol in ("ws", "wss"):
@@ -669,7 +671,14 @@ class World:
         else:
             client = await self._connect_raw(port, tls)
         self.clients.append(client)
+        own_port = client.transport.get_extra_info("sockname")[1]
+        # The system answers a connection before the server sees it.
+        await until(lambda: self._has_session(own_port) or client.has_ended())
         return client
+
+    def _has_session(self, client_port):
+        addresses = (session.remote_address() for session in self.manager.sessions)
+        return any(address is not None and address.port == client_port for address in addresses)
 
     async def _connect_raw(self, port, tls):
         reader, writer = await asyncio.open_connection(
@@ -693,7 +702,7 @@ class World:
             except (ConnectionError, ssl.SSLError):
                 pass
 
-        return Client(send, recv, close, writer.transport)
+        return Client(send, recv, close, writer.transport, reader.at_eof)
 
     async def _connect_websocket(self, uri, tls):
         ws = await websocket_connect(uri, ssl=tls, max_size=None)

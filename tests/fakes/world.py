@@ -87,6 +87,9 @@ class ScriptedDaemon:
     def current_url(self):
         return self.url
 
+    def has_rest(self):
+        return False
+
     async def block_hex_hashes(self, first, count):
         self._maybe_fail()
         if first + count > len(self.raw):
@@ -128,7 +131,7 @@ class World:
             if not self.failure_seen:
                 raise
 
-    async def until(self, condition, timeout=30):
+    async def until(self, condition, timeout=120):
         """Wait until a condition holds; raise what the processor raised."""
 
         async def poll():

@@ -13,7 +13,7 @@ import pytest
 from tests.integration.client import ElectrumError
 from tests.integration.oracle import scripthash_of
 
-FOLLOW_SECS = 60
+FOLLOW_SECS = 150
 UNKNOWN = scripthash_of(b"nobody ever pays to this")
 # A status digests all of a history, and unspent outputs add up to a balance.
 CHEAP = ("listunspent", "subscribe")

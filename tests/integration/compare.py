@@ -33,7 +33,7 @@ async def actual_answers(client, scripthash):
     return answers
 
 
-async def wait_synchronised(server, oracle, *, timeout=60):
+async def wait_synchronised(server, oracle, *, timeout=150):
     """Wait until the server serves the oracle's tip and knows all of its mempool."""
     async with server.connect() as client:
         await client.hello()

@@ -9,7 +9,7 @@ from textwrap import dedent
 from tests.conftest import REPOSITORY
 from tests.integration.processes import Child
 
-COMMAND_SECS = 60
+COMMAND_SECS = 150
 
 
 def indentation(line):

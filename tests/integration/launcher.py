@@ -46,7 +46,7 @@ def _inject_public_loopback(private):
     manager.PeerManager = partial(
         LoopbackPeerManager,
         is_public=lambda peer: peer.is_valid and peer.host not in private,
-        request_timeout=10.0,
+        request_timeout=30.0,
     )
 
 

@@ -17,7 +17,7 @@ def get(port, path, accept=""):
     """Return (status, content type, text) of a page."""
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Accept": accept})
     try:
-        with urllib.request.urlopen(request, timeout=10) as reply:
+        with urllib.request.urlopen(request, timeout=60) as reply:
             return reply.status, reply.headers["Content-Type"], reply.read().decode()
     except urllib.error.HTTPError as e:
         with e:
@@ -36,7 +36,7 @@ def promtool(*arguments, text=None, cwd=None):
     require(program, "promtool is not there: make parts")
     command = [program, *map(str, arguments)]
     done = subprocess.run(
-        command, input=text, capture_output=True, text=True, timeout=60, cwd=cwd, check=False
+        command, input=text, capture_output=True, text=True, timeout=120, cwd=cwd, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -89,7 +89,7 @@ scrape_configs:
             except OSError:
                 return None
 
-        return wait_until(holds, what=what, timeout=60)
+        return wait_until(holds, what=what, timeout=120)
 
     def __enter__(self):
         return self

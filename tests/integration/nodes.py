@@ -16,7 +16,7 @@ from tests.integration import parts
 from tests.integration.processes import Child, ChildDied
 from tests.ports import free_port
 
-START_SECS = 60
+START_SECS = 150
 USER = "u"
 PASSWORD = "p"
 # On regtest a node checks all that it holds after every block and transaction, which takes ever

@@ -57,7 +57,7 @@ class Child:
         """The last lines of the log, for messages."""
         return "\n".join(self.log_text().splitlines()[-lines:])
 
-    def wait_log(self, pattern, *, timeout=30, start=0):
+    def wait_log(self, pattern, *, timeout=120, start=0):
         """Wait until the log, from offset start, matches a regular expression; the match."""
 
         def match():
@@ -65,7 +65,7 @@ class Child:
 
         return self.wait_for(match, what=f"{pattern!r} in its log", timeout=timeout)
 
-    def wait_for(self, condition, *, what, timeout=30):
+    def wait_for(self, condition, *, what, timeout=120):
         """Poll until condition() is true; its value. ChildDied if the child ends before."""
         deadline = time.monotonic() + timeout
         while True:
@@ -83,11 +83,11 @@ class Child:
                 )
             time.sleep(0.02)
 
-    def terminate(self, timeout=60):
+    def terminate(self, timeout=120):
         """Ask it to end (SIGTERM), kill it after timeout; its exit status, negative if killed."""
         return self.interrupt(signal.SIGTERM, timeout)
 
-    def interrupt(self, signum, timeout=60):
+    def interrupt(self, signum, timeout=120):
         """Send a signal that should end it; its exit status."""
         if self.running():
             os.kill(self.pid, signum)
@@ -101,7 +101,7 @@ class Child:
     def kill(self):
         """End it and its children at once (SIGKILL); its exit status."""
         self._end_group()
-        return self.popen.wait(30)
+        return self.popen.wait(120)
 
     def _end_group(self):
         # The group outlives its leader while it has members.

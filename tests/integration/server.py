@@ -17,7 +17,7 @@ from tests.integration.processes import Child
 from tests.ports import free_ports
 
 PROTOCOLS = ("tcp", "ssl", "ws", "wss", "rpc")
-START_SECS = 60
+START_SECS = 150
 
 
 @functools.cache
@@ -99,7 +99,7 @@ class ServerProcess:
             )
         return self
 
-    def terminate(self, timeout=60):
+    def terminate(self, timeout=120):
         """Ask it to stop; its exit status."""
         child, self.child = self.child, None
         return child.terminate(timeout) if child else None
@@ -109,7 +109,7 @@ class ServerProcess:
         child, self.child = self.child, None
         return child.kill() if child else None
 
-    def wait_exit(self, timeout=60):
+    def wait_exit(self, timeout=120):
         """Wait until it ends by itself; its exit status."""
         status = self.child.popen.wait(timeout)
         self.child.kill()
@@ -134,7 +134,7 @@ class ServerProcess:
         log = self.folder / "server.log"
         return log.read_text(errors="replace")[self._log_start :]
 
-    def wait_log(self, pattern, *, timeout=30):
+    def wait_log(self, pattern, *, timeout=120):
         """Wait until its log since the last start matches; the match."""
         return self.child.wait_log(pattern, timeout=timeout, start=self._log_start)
 
@@ -146,7 +146,7 @@ class ServerProcess:
         """The result of an administration command."""
         return client.call(self.ports["rpc"], method, *params)
 
-    def wait_height(self, height, *, timeout=60):
+    def wait_height(self, height, *, timeout=120):
         """Wait until it serves a height."""
 
         def served():
@@ -167,7 +167,7 @@ def _accepts(port):
         return False
 
 
-def wait_until(condition, *, what, timeout=30):
+def wait_until(condition, *, what, timeout=120):
     """Poll until condition() is true; its value."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):

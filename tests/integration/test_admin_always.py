@@ -45,7 +45,7 @@ def run(server, *words, status=0):
     env = {"PATH": os.environ["PATH"], "RPC_PORT": str(server.ports["rpc"])}
     command = [sys.executable, str(REPOSITORY / "electrumx_rpc"), *words]
     start = time.monotonic()
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
     assert time.monotonic() - start < AT_ONCE_SECS
     assert done.returncode == status, done
     assert "Traceback" not in done.stderr
@@ -83,7 +83,7 @@ def test_a_server_is_pointed_to_another_node_while_the_first_is_away(launch, nod
     url = f"http://user:password@127.0.0.1:{free_port()}/"
     server = launch({"COIN": "Bitcoin", "NET": "regtest", "DAEMON_URL": url})
     assert "now using daemon at" in run(server, "daemon_url", node.env["DAEMON_URL"])
-    server.wait_log(f"caught up to height {HEIGHT}", timeout=60)
+    server.wait_log(f"caught up to height {HEIGHT}", timeout=120)
 
 
 def test_a_node_that_hangs_delays_no_command(launch, node):

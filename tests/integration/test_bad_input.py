@@ -24,7 +24,7 @@ from tests.integration.client import trusting_context
 from tests.integration.server import ServerProcess
 from tests.ports import free_port
 
-SECS = 20
+SECS = 120
 MAX_RECV = 200_000
 # The least that MAX_SEND may be
 MAX_SEND = 350_000
@@ -281,7 +281,7 @@ def dial(world, stopping):
     start = time.monotonic()
     assert world.bystander.request("server.ping") == {"jsonrpc": "2.0", "result": None, "id": 5}
     # At once, on a machine that may be busy
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 30
     assert world.child.running()
     assert "Traceback" not in world.log()
 

@@ -232,7 +232,7 @@ def test_the_fake_node_notifies_calls_that_wait_for_a_block_at_once(folder, tmp_
         )
         state = node.call("bench.extend")
 
-        assert waiting.result(10) == {"height": SHAPE.blocks + 1, "hash": state["tip"]}
+        assert waiting.result(120) == {"height": SHAPE.blocks + 1, "hash": state["tip"]}
         assert node.call("bench.state")["told_at"] >= state["found_at"]
 
 

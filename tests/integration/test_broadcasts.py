@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.daemon, pytest.mark.xdist_group("litecoind")]
 # Of polls, which these tests would wait for in vain.
 HOUR = dict.fromkeys(("DAEMON_POLL_INTERVAL_BLOCKS", "DAEMON_POLL_INTERVAL_MEMPOOL"), 3_600_000)
 # The time that a slow machine may take
-LIMIT_SECS = 20
+LIMIT_SECS = 120
 SUBSCRIBE = "blockchain.scripthash.subscribe"
 
 

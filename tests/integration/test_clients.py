@@ -96,7 +96,7 @@ async def test_a_connection_is_closed_though_closing_it_is_cancelled(opened, pro
         client, transport, sending = await opened(protocol, port)
         await cancel(sending)
         await cancel(client.close())
-        await asyncio.wait_for(closed(transport), 5)
+        await asyncio.wait_for(closed(transport), SECS)
 
 
 async def test_a_socket_is_closed_though_connecting_it_is_cancelled(monkeypatch):

@@ -66,7 +66,7 @@ async def test_restarts_of_the_node_under_load_lose_no_request(tmp_path, node, s
     node.stop()
     server.launch()
     stopping.callback(server.kill)
-    await asyncio.to_thread(server.wait_log, "cookie file .* is missing", timeout=60)
+    await asyncio.to_thread(server.wait_log, "cookie file .* is missing", timeout=120)
     await asyncio.to_thread(node.start, port=node.port)
     await asyncio.to_thread(server.wait_serving)
     is_over = False

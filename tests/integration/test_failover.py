@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.daemon, pytest.mark.slow]
 
 OUTAGE_SECS = 20
 # The node in use is given 3.75 s in all before the other is tried.
-FAILOVER_SECS = 15
+FAILOVER_SECS = 60
 
 
 def feed(source, target):

@@ -35,7 +35,7 @@ MESSAGES = 25
 CONNECTIONS = 48
 AT_ONCE = 8
 BLOCKS = 3
-SETTLING_SECS = 60
+SETTLING_SECS = 150
 # Between the middle and the end, when caches and the allocator's pools are full
 MAX_GROWTH_KB = 30_000
 

@@ -30,7 +30,7 @@ from tests.lint.test_sourcecode import tracked_files
 from tests.ports import free_port, free_ports
 
 HEIGHT = 30
-START_SECS = 60
+START_SECS = 150
 INSTALL_SECS = 250
 
 # The beginning of each block that is typed, and the test that does.

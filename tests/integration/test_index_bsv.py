@@ -116,7 +116,7 @@ def electrumx_rpc(server, *words):
     """The output of the administrator's command."""
     command = [sys.executable, REPOSITORY / "electrumx_rpc", "-p", server.ports["rpc"], *words]
     done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, timeout=60, check=True
+        [str(word) for word in command], capture_output=True, text=True, timeout=120, check=True
     )
     return done.stdout
 

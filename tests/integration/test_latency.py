@@ -111,7 +111,7 @@ async def test_pings_are_answered_while_a_full_block_is_processed(tmp_path, stop
         # Parsed beforehand: the node's work is not measured.
         node.do(lambda n: n._block_txs(raw))
         node.do(lambda n: n.append(raw))
-        arrival = subscriber.notification("blockchain.headers.subscribe", timeout=60)
+        arrival = subscriber.notification("blockchain.headers.subscribe", timeout=150)
         params = await timed("block", pid, clients, arrival)
         assert params[0]["height"] == height + 1
         history = await subscriber.call("blockchain.scripthash.get_history", shared)
@@ -123,7 +123,7 @@ async def test_pings_are_answered_while_a_full_block_is_processed(tmp_path, stop
 
 async def mempool_arrival(client, scripthash, count):
     """Wait until the server knows so many unconfirmed transactions of a script."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150
     while len(await client.call("blockchain.scripthash.get_mempool", scripthash)) < count:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.1)

@@ -23,7 +23,7 @@ WALLETS = 5
 SECS = 12
 CHURN_SECS = 20
 # The longest time of a request on the busiest machine; the benchmark wants 0.1 and 1 s
-MAX_WAIT_SECS = 10
+MAX_WAIT_SECS = 30
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def run(server):
     def type_in(*words, status=0, port=None):
         env = {"PATH": os.environ["PATH"], "RPC_PORT": str(port or server.ports["rpc"])}
         command = [sys.executable, str(REPOSITORY / "electrumx_rpc"), *words]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
         assert done.returncode == status, done
         assert "Traceback" not in done.stderr
         return done.stdout if status != 2 else done.stderr
@@ -70,7 +70,7 @@ def test_a_unix_socket_serves_the_operator_alone(policy, node, short_tmp, stoppi
     def type_in(*words):
         command = [sys.executable, str(REPOSITORY / "electrumx_rpc"), "--socket", path, *words]
         done = subprocess.run(
-            command, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=60
+            command, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=120
         )
         assert (done.returncode, done.stderr) == (0, ""), done
         return done.stdout

@@ -53,13 +53,15 @@ def tool(server, *words):
     """Run electrumx_rpc; return its exit status and output."""
     command = [sys.executable, str(REPOSITORY / "electrumx_rpc"), *words]
     env = {"PATH": os.environ["PATH"], "RPC_PORT": str(server.ports["rpc"])}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=120, check=False
+    )
     return done.returncode, done.stdout
 
 
 def test_pages_answer_from_the_start_to_the_end(node, make_server):
     node.do(lambda n: n.fail_always(Fault.WARMING_UP))
-    server = make_server(READY_NODE_SECS=1, READY_DRAIN_SECS=3)
+    server = make_server(READY_NODE_SECS=4, READY_DRAIN_SECS=10)
     server.launch()
     port = server.ports["metrics"]
     server.child.wait_for(lambda: accepts(port), what="metrics port")
@@ -100,7 +102,7 @@ def test_pages_answer_from_the_start_to_the_end(node, make_server):
 
     # It accepts requests and never answers, as one that was stopped does.
     node.do(lambda n: n.fail_always(Fault.HANG))
-    wait_until(lambda: readiness(server)[0] == 503, what="node lost", timeout=10)
+    wait_until(lambda: readiness(server)[0] == 503, what="node lost")
     assert readiness(server)[1]["state"] == "node lost"
     assert get(port, "/livez")[0] == 200
     assert tool(server, "ready")[0] == 1
@@ -108,11 +110,11 @@ def test_pages_answer_from_the_start_to_the_end(node, make_server):
 
     # It is stopped: not ready at once, and served until the balancer has noticed.
     os.kill(server.child.pid, signal.SIGTERM)
-    wait_until(lambda: readiness(server)[1]["state"] == "stopping", what="stopping", timeout=2)
+    wait_until(lambda: readiness(server)[1]["state"] == "stopping", what="stopping")
     assert readiness(server)[0] == 503
     assert client.call(server.ports["tcp"], "server.ping") is None
     assert server.wait_exit() == 0
-    assert "serving for another 3 seconds before stopping" in server.log()
+    assert "serving for another 10 seconds before stopping" in server.log()
 
 
 def accepts(port):
@@ -185,7 +187,7 @@ def test_prometheus_scrapes_without_an_error(make_server, tmp_path, stopping):
     assert [target["lastError"] for target in prometheus.targets()] == [""]
     assert prometheus.value("electrumx_height") == HEIGHT
     assert 50 < prometheus.value("scrape_samples_scraped") < 1_000
-    assert prometheus.value("scrape_duration_seconds") < 1
+    assert prometheus.value("scrape_duration_seconds") < 5
     dashboard = json.loads(DASHBOARD.read_text())
     for panel in dashboard["panels"]:
         for target in panel["targets"]:

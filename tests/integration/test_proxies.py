@@ -107,7 +107,7 @@ async def ask(streams, request=PING):
     reader, writer = streams
     try:
         writer.write(json.dumps(request).encode() + b"\n")
-        line = await asyncio.wait_for(reader.readline(), 60)
+        line = await asyncio.wait_for(reader.readline(), 120)
     except ConnectionError:
         return None
     return json.loads(line) if line else None

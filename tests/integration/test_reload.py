@@ -55,7 +55,7 @@ class Configured(ServerProcess):
             env={k: v for k, v in self.env.items() if k != "ELECTRUMX_CONFIG"},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout.splitlines()

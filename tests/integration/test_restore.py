@@ -23,7 +23,7 @@ def served(folder):
     thread.start()
 
     def do(coro):
-        return asyncio.run_coroutine_threadsafe(coro, loop).result(30)
+        return asyncio.run_coroutine_threadsafe(coro, loop).result(120)
 
     do(server.__aenter__())
     try:

@@ -29,7 +29,7 @@ async def test_the_other_binding_keeps_the_promises_and_shares_files(tmp_path):
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
+    out, err = await asyncio.wait_for(process.communicate(), 120)
     assert (process.returncode, out.decode().strip()) == (0, "fine"), err.decode()
     ours = db_class("rocksdb")(str(tmp_path / "ours"), False)
     assert dict(ours.iterator()) == {key: key for key in (b"a", b"b1", b"b3", b"c", b"d")}

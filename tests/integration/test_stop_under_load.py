@@ -86,7 +86,7 @@ class Load(contextlib.ExitStack):
     def _ask(self, protocol, method, params):
         with contextlib.suppress(OSError):
             address = ("127.0.0.1", self.ports[protocol])
-            with socket.create_connection(address, timeout=60) as sock:
+            with socket.create_connection(address, timeout=120) as sock:
                 reader = sock.makefile("rb")
                 for number in itertools.count():
                     # Several at once, so that some always wait.
@@ -120,7 +120,7 @@ class LoadedServer:
     def start(self):
         """Start it and wait until it serves the whole chain."""
         self.pid = self.servers.start()
-        wait_until(self._serves, what="server", timeout=60)
+        wait_until(self._serves, what="server", timeout=120)
 
     def _serves(self):
         with contextlib.suppress(OSError):

@@ -19,7 +19,7 @@ from tests.integration import parts
 from tests.integration.processes import Child
 from tests.ports import free_port
 
-START_SECS = 60
+START_SECS = 150
 STOP_SECS = 30
 PASSWORD = "p"
 LITECOIN_LAUNCHER = Path(__file__).resolve().parent / "electrum_litecoin.py"
@@ -105,7 +105,7 @@ class ElectrumWallet:
         headers = {"Authorization": f"Basic {token}"}
         request = urllib.request.Request(url, json.dumps(payload).encode(), headers)
         try:
-            with urllib.request.urlopen(request, timeout=60) as reply:
+            with urllib.request.urlopen(request, timeout=120) as reply:
                 answer = json.loads(reply.read())
         except urllib.error.HTTPError as e:
             with e:
@@ -116,11 +116,11 @@ class ElectrumWallet:
 
     # --- what a user does
 
-    def wait(self, condition, *, what, timeout=60):
+    def wait(self, condition, *, what, timeout=120):
         """Poll until condition() is true, with the wallet's log in the message if it is not."""
         return self.child.wait_for(condition, what=what, timeout=timeout)
 
-    def wait_connected(self, height=None, *, timeout=60):
+    def wait_connected(self, height=None, *, timeout=120):
         """Wait until it is connected and follows the chain, up to a height if given."""
 
         def ready():
@@ -140,7 +140,7 @@ class ElectrumWallet:
         kinds = ("confirmed", "unconfirmed", "unmatured")
         return {kind: Decimal(told.get(kind, "0")) for kind in kinds}
 
-    def wait_balance(self, *, timeout=60, **expected):
+    def wait_balance(self, *, timeout=120, **expected):
         """Wait until balances are as expected: wait_balance(confirmed="1.5")."""
         wanted = {kind: Decimal(value) for kind, value in expected.items()}
 
@@ -206,7 +206,7 @@ class BDKWallet:
         request = self.wallet.start_sync_with_revealed_spks().build()
         self.wallet.apply_update(self.client.sync(request, 10, True))
 
-    def wait_total(self, satoshis, *, timeout=60):
+    def wait_total(self, satoshis, *, timeout=120):
         """Sync until the balance is as expected."""
         deadline = time.monotonic() + timeout
         while True:

@@ -142,7 +142,7 @@ def test_a_call_returns_its_promised_result_or_raises_a_daemon_error(name, answe
         daemon = cls(COIN, "http://u:p@127.0.0.1:8332/", init_retry=0.0, max_retry=0.0)
         daemon.session = Session(answers, shape)
         try:
-            return True, await asyncio.wait_for(call(daemon), 30)
+            return True, await asyncio.wait_for(call(daemon), 120)
         except DaemonError:
             return False, None
         except ConnectionError:

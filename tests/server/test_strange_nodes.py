@@ -51,7 +51,7 @@ async def stop_polling(bp):
         await asyncio.Event().wait()
 
     bp._poll_pause = pause
-    await asyncio.wait_for(paused.wait(), 30)
+    await asyncio.wait_for(paused.wait(), 120)
 
 
 async def poll(bp):

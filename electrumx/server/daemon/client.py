@@ -47,7 +47,7 @@ from electrumx.server.daemon.responses import (
     unhex_list,
 )
 from electrumx.server.daemon.rest import RestBlocks
-from electrumx.server.daemon.rest_connection import RestTooLargeError
+from electrumx.server.daemon.rest_connection import NoRoomError, RestTooLargeError
 from electrumx.server.daemon.retry import (
     MalformedReplyError,
     ParseErrorReply,
@@ -121,6 +121,7 @@ class Daemon:
     max_workqueue: most HTTP requests in flight (bitcoind's own queue is 16; a batch is one)
     init_retry, max_retry: first and longest wait between attempts, in seconds
     login_files: the cookie or password files of URLs without a password
+    spool_folder: where large blocks are received into files, which have no names
 
     Use as an async context manager, which opens and closes the HTTP session.
     Three events are set and cleared at once, so that waiting for one means waiting for the next
@@ -137,7 +138,7 @@ class Daemon:
     # To fetch blocks by, where the node has REST.
     REST_CONNECTIONS = 4
     # The largest block that can be read, in bytes: over REST, and as hex over JSON-RPC.
-    MAX_REST_BLOCK = 1 << 30
+    MAX_REST_BLOCK = 1 << 33
     MAX_HEX_BLOCK = REPLY_LIMITS["getblock"] // 2
 
     def __init__(
@@ -149,6 +150,7 @@ class Daemon:
         init_retry: float = 0.25,
         max_retry: float = 4.0,
         login_files: LoginFiles | None = None,
+        spool_folder: str | None = None,
     ) -> None:
         self.coin = coin
         self.logger = class_logger(__name__, self.__class__.__name__)
@@ -170,7 +172,11 @@ class Daemon:
         # One place is left for other requests.
         connections = min(self.REST_CONNECTIONS, max_workqueue - 1)
         self._rest = RestBlocks(
-            self.logger, self.rpc.workqueue_semaphore, self.rpc.budget, connections
+            self.logger,
+            self.rpc.workqueue_semaphore,
+            self.rpc.budget,
+            connections,
+            spool_folder,
         )
         self._available_rpcs: dict[str, bool] = {}
         #: URLs of nodes that want the verbosity of getblock as a number
@@ -362,6 +368,10 @@ class Daemon:
 
         return await self._with_verbosity(ask)
 
+    def has_rest(self) -> bool:
+        """Return whether blocks come over REST, as far as is known: each by itself."""
+        return self._rest.is_known(self.current_url())
+
     async def raw_blocks(self, hex_hashes: Iterable[str]) -> list[bytes]:
         """Return the raw blocks with the given hashes, all of them and in the same order.
 
@@ -379,6 +389,8 @@ class Daemon:
                     f"the daemon's REST interface has more than {e.args[0]:,d} bytes"
                     + (", the most that a block may have here" if alone else "")
                 ) from None
+            except NoRoomError as e:
+                raise _too_large_blocks(str(e)) from None
             if blocks is not None:
                 return blocks
         try:

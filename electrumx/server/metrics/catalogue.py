@@ -300,7 +300,7 @@ METRICS: tuple[Metric, ...] = (
     # sessions
     Metric(
         "electrumx_sessions", GAUGE, ("service", "protocol"), "Sessions connected.",
-        _counts(lambda r: r.sessions.by_protocol),
+        _counts(lambda r: r.sessions.by_protocol()),
     ),
     Metric(
         "electrumx_sessions_opened", COUNTER, ("service",), "Sessions that began.",
@@ -316,7 +316,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "electrumx_subscriptions", GAUGE, ("kind",), "Subscriptions of all sessions.",
-        _counts(lambda r: r.sessions.subscriptions),
+        _counts(lambda r: r.sessions.subscriptions()),
     ),
     Metric(
         "electrumx_subscribed_scripts", GAUGE, (), "Different scripts among them.",

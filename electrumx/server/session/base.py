@@ -279,9 +279,9 @@ class SessionBase:
         """Return the number of subscriptions to outpoints, which are among them."""
         return 0
 
-    def header_count(self) -> int:
-        """Return 1 if the client has subscribed to headers, else 0; it is not among them."""
-        return 0
+    def subscription_counts(self) -> tuple[int, int, int]:
+        """Return the number of subscriptions to headers, to scripts and others, to outpoints."""
+        return 0, 0, 0
 
     @property
     def throttled(self) -> bool:

@@ -186,6 +186,11 @@ class DashElectrumX(ElectrumX):
         """Return the number of subscriptions held."""
         return super().sub_count() + len(self.mns)
 
+    def subscription_counts(self) -> tuple[int, int, int]:
+        """Return the same by kind, those to masternodes among those to scripts."""
+        headers, scripts, outpoints = super().subscription_counts()
+        return headers, scripts + len(self.mns), outpoints
+
     def notify(self, touched: set[bytes], height_changed: bool) -> Awaitable[None] | None:
         """Notify as every session does, and then of the masternodes' states."""
         waiting = super().notify(touched, height_changed)

@@ -56,7 +56,7 @@ async def test_the_next_part_is_parsed_while_the_first_is_processed():
     async with aclosing(SmallParts(watched).parse_ahead([b"a" * 10, b"b" * 10], 5)) as parsed:
         async for blocks in parsed:
             if blocks[0][1] == 5:
-                assert await asyncio.to_thread(second_parsed.wait, 30)
+                assert await asyncio.to_thread(second_parsed.wait, 120)
 
 
 async def test_leaving_early_drops_the_part_parsed_ahead_even_if_it_is_invalid(caplog):
@@ -70,7 +70,7 @@ async def test_leaving_early_drops_the_part_parsed_ahead_even_if_it_is_invalid(c
     async with aclosing(RecordedParts(parse).parse_ahead([b"a" * 10, b"bad"], 5)) as parsed:
         async for _blocks in parsed:
             # Without this the second part would be cancelled before its thread runs.
-            await asyncio.wait([started[1]], timeout=30)
+            await asyncio.wait([started[1]], timeout=120)
             assert started[1].done()
             assert not started[1].cancelled()
             break

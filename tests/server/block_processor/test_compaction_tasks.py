@@ -55,7 +55,7 @@ class StubDB:
 
     def compact_tables(self):
         self.merging.set()
-        assert self.may_end.wait(30)
+        assert self.may_end.wait(120)
         if self.error:
             raise self.error
         self.merged = not self.stopped
@@ -82,7 +82,7 @@ async def until(condition):
         while not condition():
             await asyncio.sleep(0.001)
 
-    await asyncio.wait_for(poll(), 30)
+    await asyncio.wait_for(poll(), 120)
 
 
 async def test_rows_are_compacted_after_a_flush_when_that_is_due():
@@ -135,7 +135,7 @@ async def test_stopping_waits_for_the_end_and_stops_it_after_the_grace_time(db):
     task = EngineCompactionTask(db, asyncio.Lock(), logging.getLogger("engine"))
     task.GRACE_SECS = 0.0
     task.start()
-    await asyncio.to_thread(db.merging.wait, 30)
+    await asyncio.to_thread(db.merging.wait, 120)
     await task.stop()
     assert task.done
     assert db.stopped

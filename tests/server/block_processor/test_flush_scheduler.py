@@ -78,7 +78,7 @@ class StubDB:
         self.is_closed = False
 
     def flush_dbs(self, flush_data, flush_utxos, _estimate):
-        assert self.may_write.wait(30)
+        assert self.may_write.wait(120)
         if self.error:
             raise self.error
         self.flushed.append((flush_data, flush_utxos))
@@ -261,11 +261,11 @@ async def test_a_change_goes_on_when_its_caller_is_cancelled(scheduler, state):
 
     def change():
         begun.set()
-        assert may_end.wait(30)
+        assert may_end.wait(120)
         done.append(True)
 
     caller = asyncio.ensure_future(scheduler.run_locked(change))
-    assert await asyncio.to_thread(begun.wait, 30)
+    assert await asyncio.to_thread(begun.wait, 120)
     caller.cancel()
     await asyncio.wait([caller])
     assert caller.cancelled()

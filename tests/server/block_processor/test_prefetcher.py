@@ -54,7 +54,7 @@ async def fetching(blocks, *, rest=0, **options):
             await asyncio.wait([task])
 
 
-async def until(condition, timeout=30):
+async def until(condition, timeout=120):
     async def poll():
         while not condition():
             await asyncio.sleep(0.005)
@@ -66,7 +66,7 @@ async def take_all(prefetcher, count):
     """Take blocks as they come until there are so many."""
     taken = []
     while len(taken) < count:
-        await asyncio.wait_for(prefetcher.blocks_event.wait(), 30)
+        await asyncio.wait_for(prefetcher.blocks_event.wait(), 120)
         prefetcher.blocks_event.clear()
         taken += prefetcher.get_prefetched_blocks()
     return taken
@@ -95,6 +95,30 @@ async def test_a_request_becomes_smaller_when_the_blocks_become_larger(monkeypat
             assert max(sizes) > 100
             assert max(sizes[sizes.index(max(sizes)) + 1 :]) <= max(sizes) // Prefetcher.SPLIT
             assert sum(sizes) < 3 * len(blocks)
+
+
+@pytest.mark.parametrize("size", [1_700_000, 4_000_000])
+async def test_large_blocks_are_requested_for_all_connections_where_the_node_has_rest(
+    monkeypatch, size
+):
+    monkeypatch.setattr(Limited, "MAX_REST_BLOCK", 100_000_000)
+    counts, raw_blocks = [], Daemon.raw_blocks
+
+    async def counted(daemon, hex_hashes):
+        counts.append(len(hex_hashes))
+        return await raw_blocks(daemon, hex_hashes)
+
+    monkeypatch.setattr(Daemon, "raw_blocks", counted)
+    blocks = make_blocks(*[size] * 40)
+    async with fetching(blocks, rest=1000) as (prefetcher, node):
+        assert (await take_all(prefetcher, len(blocks)))[1:] == blocks[1:]
+        assert batch_sizes(node) == []
+    # The size of blocks is not known at first, and few are left at last.
+    later = counts[-4:-1]
+    assert len(later) == 3
+    for count in later:
+        assert count >= Daemon.REST_CONNECTIONS
+        assert count * size < 20_000_000
 
 
 async def test_requests_grow_again_when_the_blocks_become_smaller():

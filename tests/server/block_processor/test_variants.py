@@ -104,7 +104,7 @@ async def test_decred_undoes_one_block_more_than_differs(tmp_path):
         assert (1, 6) == await world.bp.calc_reorg_range(6)
         assert (0) == (await world.bp.calc_reorg_range(0))[1]
         assert await world.bp.force_chain_reorg(2)
-        await asyncio.wait_for(world.bp.backed_up_event.wait(), 30)
+        await asyncio.wait_for(world.bp.backed_up_event.wait(), 120)
         await until_at(world, chain, tip)
         model = FormatModel(chain.chain(tip), chain.coin)
         await assert_equals_model(world.db, model, all_hashXs(model))
@@ -118,7 +118,7 @@ async def test_decred_refuses_to_undo_as_many_blocks_as_it_just_could_not(tmp_pa
         with pytest.raises(ValueError, match="no undo information"):
             await world.bp.force_chain_reorg(4)
         assert await world.bp.force_chain_reorg(3)
-        await asyncio.wait_for(world.bp.backed_up_event.wait(), 30)
+        await asyncio.wait_for(world.bp.backed_up_event.wait(), 120)
         await until_at(world, chain, tip)
 
 

@@ -61,7 +61,7 @@ def logged(caplog, text, level=None):
     ]
 
 
-async def until(condition, timeout=30):
+async def until(condition, timeout=120):
     async def poll():
         while not condition():
             await asyncio.sleep(0.005)
@@ -310,7 +310,7 @@ async def test_when_no_node_can_be_used_requests_wait_for_one(caplog):
         await until(lambda: logged(caplog, "another chain", logging.ERROR))
         assert not task.done()
         foreign.blocks = BLOCKS[:2]
-        assert await asyncio.wait_for(task, 30) == 1
+        assert await asyncio.wait_for(task, 120) == 1
 
 
 async def test_a_first_node_of_another_chain_is_left_out_at_the_start(caplog):

@@ -101,7 +101,7 @@ async def test_a_read_that_a_reorganisation_races_is_repeated(stores, queries):
             undo_blocks(stores, 4, 5)
         return stores.state.height
 
-    assert await asyncio.wait_for(queries.steady_read(read), 30) == 3
+    assert await asyncio.wait_for(queries.steady_read(read), 120) == 3
     assert calls == [5, 3]
 
 

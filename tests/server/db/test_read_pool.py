@@ -44,10 +44,10 @@ async def test_while_a_job_is_under_way_others_gather(reader, monkeypatch):
 
     def block(_bounded):
         begun.set()
-        go_on.wait(10)
+        go_on.wait(120)
 
     blocked = reader.read(block)
-    await asyncio.to_thread(begun.wait, 10)
+    await asyncio.to_thread(begun.wait, 120)
     later = [reader.read(lambda _: threading.get_ident()) for _ in range(20)]
     for _ in range(3):
         await asyncio.sleep(0)
@@ -65,7 +65,7 @@ async def test_an_overdue_job_does_not_delay_the_others(reader, monkeypatch):
         return go_on.wait(60)
 
     blocked = reader.read(block)
-    await asyncio.to_thread(begun.wait, 60)
+    await asyncio.to_thread(begun.wait, 120)
     assert "quick" == await asyncio.wait_for(wait(reader.read(lambda _: "quick")), 60)
     go_on.set()
     assert await blocked
@@ -161,7 +161,7 @@ async def test_reads_that_wait_fail_with_one_typed_error_when_the_database_is_cl
             gate.check()
 
     under_way = reader.read(long_read)
-    await asyncio.to_thread(begun.wait, 60)
+    await asyncio.to_thread(begun.wait, 120)
     waiting = [reader.read(lambda _: "never") for _ in range(100)]
 
     def close():

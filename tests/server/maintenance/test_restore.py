@@ -39,6 +39,7 @@ from tests.fakes.file_server import (
 
 LOGGER = logging.getLogger("test")
 # Without waiting between attempts, and with an attempt for each kilobyte
+PAUSED = "the server paused for 1 seconds"
 LIMITS = Limits(attempts=4, progress_bytes=1000, first_pause_secs=0.0)
 TABLE = "utxo/000005.ldb"
 
@@ -86,12 +87,16 @@ def target(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    """Servers have a moment to answer."""
-    monkeypatch.setattr(HttpSource, "PAUSE_SECS", 0.3)
-    monkeypatch.setattr(HttpSource, "SPEED_SECS", 0.2)
-    # Whatever arrives is written at once.
+def _nothing_held_back(monkeypatch):
+    """Whatever arrives is written at once."""
     monkeypatch.setattr(restore_module, "_WRITE_BYTES", 1)
+
+
+@pytest.fixture
+def patience(monkeypatch, reason):
+    """A server that is silent has a moment to answer; others have all the time they need."""
+    if reason == PAUSED:
+        monkeypatch.setattr(HttpSource, "PAUSE_SECS", 1.0)
 
 
 async def restore(source, target, **wanted):
@@ -416,7 +421,7 @@ async def test_after_many_faults_the_other_files_are_not_tried(manifest, tmp_pat
             [answer("200 OK", bytes(50_000), headers="Content-Encoding: gzip\r\n")],
             "the server encodes it",
         ),
-        ([silent()], "paused for 0.3 seconds"),
+        ([silent()], PAUSED),
         ([answer("500 Wrong")], "the server answers 500 Wrong"),
         ([answer("200 OK", headers="X: y\r\n" * 5000)], "cannot be read"),
         ([answer("200 OK", headers="X: " + "y" * 100_000 + "\r\n")], "cannot be read"),
@@ -424,7 +429,7 @@ async def test_after_many_faults_the_other_files_are_not_tried(manifest, tmp_pat
     ],
 )
 async def test_a_server_that_misbehaves_about_a_file_ends_in_a_line(
-    manifest, tmp_path, target, behaviours, reason
+    manifest, tmp_path, target, patience, behaviours, reason
 ):
     async with FileServer(tmp_path / "snapshot") as server:
         server.script[TABLE] = behaviours
@@ -452,7 +457,8 @@ async def test_a_server_that_sends_another_range_is_refused(manifest, tmp_path, 
     assert line == f"{TABLE}: the server answers with another range than 10,000 to 49,999"
 
 
-async def test_a_slow_server_ends_the_restore(manifest, tmp_path, target):
+async def test_a_slow_server_ends_the_restore(manifest, tmp_path, target, monkeypatch):
+    monkeypatch.setattr(HttpSource, "SPEED_SECS", 0.5)
     async with FileServer(tmp_path / "snapshot", chunk=10, pause=0.1) as server:
         server.script[MANIFEST] = [
             answer("200 OK", (tmp_path / "snapshot" / MANIFEST).read_bytes())
@@ -495,12 +501,12 @@ def test_a_redirect_from_https_to_http_is_refused():
         (answer("404 Not Found"), "the server answers 404 Not Found"),
         (answer("200 OK", b"<html>"), "it is not JSON"),
         (endless(), "it has more than 100,000 bytes"),
-        (silent(), "paused for 0.3 seconds"),
+        (silent(), PAUSED),
         (redirect(f"/{MANIFEST}"), "redirects more than 5 times"),
     ],
 )
 async def test_a_source_without_a_manifest_is_refused(
-    manifest, tmp_path, target, monkeypatch, behaviour, reason
+    manifest, tmp_path, target, monkeypatch, patience, behaviour, reason
 ):
     monkeypatch.setattr(snapshot_source, "MAX_MANIFEST_BYTES", 100_000)
     async with FileServer(tmp_path / "snapshot") as server:

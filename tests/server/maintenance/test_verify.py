@@ -338,7 +338,7 @@ async def test_a_cancelled_audit_leaves_no_thread_at_work(tmp_path):
             with db.gate.exclusive():
                 return True
 
-        assert await asyncio.wait_for(asyncio.to_thread(nobody_reads), 10)
+        assert await asyncio.wait_for(asyncio.to_thread(nobody_reads), 120)
 
 
 # -- the node

@@ -16,7 +16,7 @@ from tests.fakes.fake_mempool import FakeAPI, ModelTx, check_against_model, sync
 
 COIN = Coin.lookup_coin_class("Bitcoin", "regtest")
 ALICE, BOB = b"\x51", b"\x52\x52"
-WAIT_SECS = 60
+WAIT_SECS = 120
 
 
 class Publisher:

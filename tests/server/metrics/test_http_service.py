@@ -58,14 +58,14 @@ class Client:
     async def rest(self):
         """Return all that comes until the server closes."""
         try:
-            data = await asyncio.wait_for(self.reader.read(), 30)
+            data = await asyncio.wait_for(self.reader.read(), 120)
         except ConnectionResetError:
             data = b""
         self.writer.close()
         return data
 
     async def head(self):
-        return (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 30)).decode()
+        return (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 120)).decode()
 
 
 async def ask(service, text):

@@ -144,7 +144,7 @@ async def test_a_client_that_does_not_read_cannot_delay_the_end():
             )
         await until(lambda: len(world.daemon.calls) >= 10)
         world.serving.cancel()
-        _done, pending = await asyncio.wait([world.serving], timeout=15)
+        _done, pending = await asyncio.wait([world.serving], timeout=25)
         assert not pending
         client.abort()
 

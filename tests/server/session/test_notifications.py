@@ -311,7 +311,8 @@ async def test_a_failing_session_is_closed_and_the_others_are_notified(caplog, m
 
 
 async def test_a_session_that_takes_too_long_to_notify_is_closed(caplog, monkeypatch):
-    monkeypatch.setattr(fanout, "NOTIFY_SECS", 0.05)
+    # Time enough for the other, however busy the machine is
+    monkeypatch.setattr(fanout, "NOTIFY_SECS", 1.0)
     async with session_world() as world:
         slow, good = await world.connect(), await world.connect()
         for client in (slow, good):

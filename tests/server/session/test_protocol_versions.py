@@ -11,9 +11,11 @@ from electrumx.lib.protocol_versions import defined_version, maximum_of
 from electrumx.server.daemon.client import DaemonError
 from electrumx.server.daemon.jsonrpc import pulse
 from electrumx.server.session import ElectrumX
+from electrumx.server.session.shared.served_protocol import ServedProtocol
 from tests.fakes import core31
 from tests.fakes.formats import AuxPow, XayaNames
 from tests.fakes.session_world import (
+    FakeDaemon,
     FakeDB,
     Summary,
     make_tx_hash,
@@ -183,6 +185,21 @@ async def test_another_node_changes_the_served_protocol_but_not_of_negotiated_se
         assert (1, 4, 2) == world.manager.shared.peers.protocol_max
         assert "1.4.2" == await negotiated(await world.connect(), ["1.4", "9.9"])
         await before.request("mempool.get_info")
+
+
+async def test_a_node_that_changes_before_wallets_are_served_is_asked():
+    daemon = FakeDaemon()
+    daemon.methods.update(PACKAGES)
+    protocol = ServedProtocol(daemon, (1, 6, 0), logger=logging.getLogger("electrumx"))
+    await protocol.start()
+    assert protocol.maximum == (1, 6, 0)
+    daemon.methods.clear()
+    pulse(daemon.url_changed)
+    following = asyncio.ensure_future(protocol.run())
+    try:
+        await until(lambda: protocol.maximum == (1, 4, 2))
+    finally:
+        following.cancel()
 
 
 async def test_a_node_that_changes_while_it_is_asked_is_asked_again():

@@ -48,7 +48,7 @@ async def refused(caplog, ask, match):
     caplog.clear()
     for _ in range(5):
         with pytest.raises(DBDamagedError, match=match) as info:
-            await asyncio.wait_for(ask(), 10)
+            await asyncio.wait_for(ask(), 120)
     text = str(info.value)
     assert "run electrumx_rpc verify, then restore a backup" in text
     assert "\n" not in text
@@ -169,7 +169,7 @@ async def test_a_read_is_not_repeated_indefinitely(db, monkeypatch):
     db.utxo_db.put(utxo_key(MISSING, db.db_tx_count), bytes(8))
     db.stores.commit_seq += 1
     with pytest.raises(DBReadError, match="changed for too long"):
-        await asyncio.wait_for(wait(db.balance(MISSING)), 30)
+        await asyncio.wait_for(wait(db.balance(MISSING)), 120)
 
 
 def test_the_log_of_damage_is_bounded(caplog):

@@ -15,7 +15,7 @@ from electrumx.server.storage.schema import DBClosedError
 from tests.conftest import REPOSITORY
 
 #: for an event that should happen at once, on a busy machine
-SECS = 30
+SECS = 120
 
 
 def in_thread(function):

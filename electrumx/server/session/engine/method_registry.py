@@ -5,6 +5,7 @@ table of a version is collected once for each tuple of handler classes; a sessio
 """
 
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from functools import lru_cache
 from inspect import Parameter, signature
@@ -131,7 +132,7 @@ class SessionMethods:
         self.objects = objects
         self.stats = stats
         #: requests of this session by method
-        self.counts: dict[str, int] = {}
+        self.counts: defaultdict[str, int] = defaultdict(int)
         self.table: HandlerTable = {}
         self.notifications: HandlerTable = {}
 
@@ -173,7 +174,7 @@ class SessionMethods:
         entry = table.get(request.method)
         name = INVALID_METHOD if entry is None else request.method
         self.stats[name].started += 1
-        self.counts[name] = self.counts.get(name, 0) + 1
+        self.counts[name] += 1
         if entry is None:
             return handler_invocation(None, request)()
         function, fewest, most, position = entry

@@ -69,6 +69,8 @@ class ServedProtocol:
         self._has_answered = False
         # Whether the node in use has not answered yet
         self._is_unknown = True
+        # Waits for another node to be in use, from the first probe on
+        self._changed: asyncio.Future[Any] | None = None
         #: whether the node has an index of the spender of each output, complete or not
         self.has_spender_index = False
         self._on_change = on_change
@@ -83,18 +85,23 @@ class ServedProtocol:
         return min(chosen, self._plain) if chosen < PACKAGES else chosen
 
     async def start(self) -> None:
-        """Ask the node, but do not wait long for it."""
+        """Ask the node, but do not wait long for it.  :meth:`run` does what follows."""
+        self._await_change()
         await self._probe_or_later()
+
+    def _await_change(self) -> asyncio.Future[Any]:
+        self._changed = asyncio.ensure_future(self._daemon.url_changed.wait())
+        return self._changed
 
     async def run(self) -> None:
         """Ask again whenever another node is in use, until cancelled."""
-        changed = asyncio.ensure_future(self._daemon.url_changed.wait())
+        changed = self._changed or self._await_change()
         try:
             while True:
                 await asyncio.wait([changed], timeout=RETRY_SECS if self._is_unknown else None)
                 if changed.done():
                     # Before the node is asked: its answers may come from two of them.
-                    changed = asyncio.ensure_future(self._daemon.url_changed.wait())
+                    changed = self._await_change()
                 await self._probe_or_later()
         finally:
             changed.cancel()

@@ -118,11 +118,14 @@ def test_wallets_are_served_exactly_the_methods_of_their_protocol():
 def test_long_hex_is_checked_without_looking_at_each_digit(check, spoilt):
     """One by one the digits of a request of the largest size take 11 ms, during which all wait."""
     text = "aB" * 500_000 + spoilt
-    started = time.process_time()
+    took = []
     for _ in range(10):
+        started = time.thread_time()
         if spoilt:
             with pytest.raises(RPCError):
                 check(text)
         else:
             assert text == check(text)
-    assert time.process_time() - started < 0.06
+        took.append(time.thread_time() - started)
+    # Of the quickest: what else the machine does makes some slower.
+    assert min(took) < 0.006

@@ -75,7 +75,7 @@ async def test_fee_estimates_are_renewed_though_the_tip_stays(monkeypatch):
     async with session_world() as world:
         client = await world.connect()
         now = [6_000.0]
-        # Of this module alone: the event loop reads the same clock.
+        # Only there: the event loop's clock goes on.
         monkeypatch.setattr(serving_stage, "time", SimpleNamespace(monotonic=lambda: now[0]))
         stage = world.manager.shared.stage
 

@@ -261,7 +261,7 @@ async def test_a_save_that_was_cancelled_does_not_overlap_the_next(tmp_path, mon
 
     monkeypatch.setattr(file, "_save", slow_save)
     first = asyncio.ensure_future(file.save(bans[0]))
-    await asyncio.to_thread(begun.wait, 60)
+    await asyncio.to_thread(begun.wait, 120)
     first.cancel()
     second = asyncio.ensure_future(file.save(bans[1]))
     for _ in range(5):
