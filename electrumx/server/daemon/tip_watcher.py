@@ -111,18 +111,18 @@ class TipWatcher:
                 continue
             patience = self._ask_again.get(url, 0.0) - time.monotonic()
             if patience > 0:
-                await self._unless_changed(asyncio.sleep(patience))
+                await self._unless_changed(url, asyncio.sleep(patience))
                 continue
             start = time.monotonic()
             try:
-                answer = await self._unless_changed(self._hold(url))
+                answer = await self._unless_changed(url, self._hold(url))
             except DaemonError as e:
                 self._refused(url, e)
                 continue
             except ConnectionError as e:
                 # The polling task logs it, and moves to another node when it is time.
                 self.logger.debug(f"{METHOD}: {e}")
-                await self._unless_changed(asyncio.sleep(retry_secs))
+                await self._unless_changed(url, asyncio.sleep(retry_secs))
                 retry_secs = min(retry_secs * 2, MAX_RETRY_SECS)
                 continue
             retry_secs = MIN_WAIT_SECS
@@ -175,10 +175,10 @@ class TipWatcher:
         if height != self._daemon.cached_height():
             await self._daemon.notify_tip()
 
-    async def _unless_changed(self, waiting: Awaitable[Any]) -> Any:
+    async def _unless_changed(self, url: str, waiting: Awaitable[Any]) -> Any:
         """Return the awaited result; None, and cancel it, if it is not needed any more.
 
-        That is if another URL comes into use, or if ZMQ begins to deliver.
+        That is if another URL than ``url`` comes into use, or if ZMQ begins to deliver.
         """
         task = asyncio.ensure_future(waiting)
         changes = [
@@ -186,7 +186,10 @@ class TipWatcher:
             for event in (self._daemon.url_changed, self._zmq_changed)
         ]
         try:
-            await asyncio.wait([task, *changes], return_when=asyncio.FIRST_COMPLETED)
+            # Events are pulses: one before the tasks have begun to wait for it is seen by none.
+            await asyncio.sleep(0)
+            if url == self._daemon.current_url() and not self._zmq_delivers:
+                await asyncio.wait([task, *changes], return_when=asyncio.FIRST_COMPLETED)
             return task.result() if task.done() else None
         finally:
             for each in (task, *changes):

@@ -180,6 +180,26 @@ async def test_a_held_call_is_dropped_when_another_node_comes_into_use(node, fas
             await eventually(lambda: daemon.cached_height() == 3)
 
 
+async def test_another_node_that_comes_into_use_as_a_call_begins_is_not_overlooked(
+    node, fast, monkeypatch
+):
+    monkeypatch.setattr(tip_watcher, "PROBE_SECS", 3600)
+    async with FakeNode(BLOCKS[:3]) as other:
+        other.waits_for_blocks = True
+        async with Daemon(COIN, f"{node.url},{other.url}") as daemon:
+            asked, current_url = [], daemon.current_url
+
+            def then_fail_over():
+                if not asked:
+                    asyncio.get_running_loop().call_soon(daemon.failover)
+                asked.append(current_url())
+                return asked[-1]
+
+            monkeypatch.setattr(daemon, "current_url", then_fail_over)
+            async with Watching(daemon):
+                await eventually(lambda: other.waiting)
+
+
 @pytest.mark.parametrize(
     "fault", [Fault.DISCONNECT, Fault.WARMING_UP, Fault.GARBAGE, Fault.UNAUTHORIZED, Fault.RESET]
 )
