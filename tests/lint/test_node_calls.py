@@ -10,7 +10,7 @@ from tests.lint.test_docs import manual
 CALLERS = {
     "_send_single": 0,
     "_send_vector": 0,
-    "_send_each": 0,
+    "send_each": 0,
     "_send_for_dict": 0,
     "_hex_batch": 0,
     "_is_rpc_available": 0,
