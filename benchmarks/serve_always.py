@@ -43,11 +43,12 @@ REQUESTS = [
 ]
 
 
-async def _poll(port, number, answers):
+async def _poll(port, number, connected, answers):
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(HELLO)
         await reader.readline()
+        connected.release()
         # Spread over the second
         await asyncio.sleep(number % 100 / 100)
         for count in range(1, SYNC_SECS):
@@ -64,7 +65,13 @@ async def _poll(port, number, answers):
 
 async def _crowd(port, clients, stop, pipe):
     answers = [0]
-    tasks = [asyncio.create_task(_poll(port, number, answers)) for number in range(clients)]
+    connected = asyncio.Semaphore(0)
+    tasks = [
+        asyncio.create_task(_poll(port, number, connected, answers)) for number in range(clients)
+    ]
+    for _ in range(clients):
+        await connected.acquire()
+    pipe.send("ready")
     await asyncio.to_thread(stop.wait)
     for task in tasks:
         task.cancel()
@@ -89,6 +96,9 @@ class Crowd:
 
     def __enter__(self):
         self._process.start()
+        if not self._pipe.poll(60):
+            raise TimeoutError("the clients are not connected")
+        self._pipe.recv()
         return self
 
     def __exit__(self, *_exc):
