@@ -158,7 +158,7 @@ def _unconfirmed(port, scripthashes):
 
 
 def _is_read(rpc_port):
-    """Whether ``getinfo`` says that the mempool is being read; a peer does not say so."""
+    """Whether ``getinfo`` reports that the mempool is being read; a peer never does."""
     request = {"jsonrpc": "2.0", "id": 0, "method": "getinfo", "params": []}
     with socket.create_connection(("127.0.0.1", rpc_port), ARRIVAL_SECS) as sock:
         sock.sendall(json.dumps(request).encode() + b"\n")
@@ -171,7 +171,7 @@ def _is_read(rpc_port):
 def mempool(server, targets, fresh):
     """All of the mempool becomes known at once: until it is served, and the waits during that time.
 
-    It is there when scripts that only single transactions of it pay to have one each.  "said" is the
+    It is there when scripts that only single transactions of it pay to have one each.  "reported" is the
     share of looks at ``getinfo`` until then that had a note of it.
     """
     known = {name for group in ("huge", "medium", "small") for name, _ in targets[group]}
@@ -185,17 +185,17 @@ def mempool(server, targets, fresh):
             told = server.node.call("bench.state")["mempool_told_at"]
         probes.mark(told)
         wanted = _mempool_scripts(server.node, known)
-        said = []
+        reported = []
         while len(_unconfirmed(server.port, wanted)) < len(set(wanted)):
             if time.monotonic() > end:
                 raise TimeoutError(f"{server.spec} does not know all of the mempool")
-            said.append(_is_read(server.rpc_port))
+            reported.append(_is_read(server.rpc_port))
             time.sleep(0.3)
         seconds = time.monotonic() - told
     figures = {"transactions": count, "seconds": seconds, "CPU us a tx": spent.cpu / count * 1e6}
     figures["bytes a tx"] = (memory_mb(server.pid) - before) / count * 1e6
     figures["MB"], figures["peak MB"] = memory_mb(server.pid), memory_mb(server.pid, "VmHWM")
-    figures["said"] = sum(said) / len(said) if said else 0.0
+    figures["reported"] = sum(reported) / len(reported) if reported else 0.0
     return figures | probes.figures()
 
 

@@ -1,6 +1,6 @@
-"""What a bulk sync leaves to be measured: the time of its phases, its temporary files, its rows.
+"""Figures of a bulk sync: the time of its phases, its temporary files, its rows.
 
-Figures of a server from its log and its database folder, whoever started it.
+They come from the log and the database folder of a server, which any program may have started.
 """
 
 import re

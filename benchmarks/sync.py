@@ -9,7 +9,7 @@ itself.  What is reported is the median of the rounds.
 * ``CPU/Mtx``: CPU seconds for a million transactions, all threads, also those of the shutdown;
 * ``MB/CPU s``: megabytes of blocks in each of these CPU seconds;
 * ``peak MB``: the most memory that it ever had resident; ``disk MB``: the database afterwards;
-* ``temp MB``: what the files and the stores of a bulk sync take at their most, sampled.
+* ``temp MB``: the disk that files and stores of a bulk sync take at their most, sampled.
 
 Of a bulk sync also the seconds of each phase, and how many scripts and rows of history it made, are
 noted in the results.

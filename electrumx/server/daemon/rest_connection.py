@@ -30,7 +30,7 @@ class RestTooLargeError(Exception):
 
 
 class NoRoomError(Exception):
-    """Internal: a reply that is to be received into a file finds no room; args[0] says so."""
+    """Internal: a reply that is to be received into a file finds no room; args[0] is the text."""
 
 
 class Spool:
@@ -319,7 +319,7 @@ class RestConnection(asyncio.BufferedProtocol):
         self._spooling = False
         failure = None if writing.cancelled() else writing.exception()
         if self._transport is None or self._answer is None or self._answer.done():
-            # It has failed meanwhile.
+            # It failed during the write.
             self._end_spool()
         elif failure is not None:
             self._fail(NoRoomError(str(failure)))
