@@ -24,7 +24,6 @@ USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3.10 python3; do \
 	$$p -c '$(USABLE)' 2>/dev/null && { echo $$p; break; }; done)
 
-comma := ,
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: run test test-all lint docs man bench soak races fuzz sanitize clean help venv
@@ -120,17 +119,17 @@ TEST_PACKAGES = "openssl:openssl:makes certificates" "litecoind:litecoind:a node
 	"c++:g++:builds a peer server's binding" \
 	"/usr/include/rocksdb/version.h:librocksdb-dev:builds a peer server's binding"
 
-# The name of the distribution was another one; left installed, it would own the same commands.
-install = contrib/demo/step "Installing the server into $(VENV), with its Cython modules$(2)" sh -c \
-	'$(BIN)/python -m pip uninstall -q -y electrumx; \
-	$(BIN)/python -m pip install -q -c contrib/constraints.txt -e ".$(1)"'
+PIP_INSTALL = $(BIN)/python -m pip install -q -c contrib/constraints.txt
 
+# The name of the distribution was another one; left installed, it would own the same commands.
 $(VENV)/.installed: setup.py pyproject.toml contrib/constraints.txt $(COMPILED) | venv
 	@contrib/demo/debian-install $(BUILD_PACKAGES) || true
-	@$(call install,,)
+	@contrib/demo/step "Installing the server into $(VENV), with its Cython modules" sh -c \
+		'$(BIN)/python -m pip uninstall -q -y electrumx; $(PIP_INSTALL) -e .'
 	@touch $@
 
-$(VENV)/.installed-test: setup.py pyproject.toml contrib/constraints.txt $(COMPILED) | venv
-	@contrib/demo/debian-install $(BUILD_PACKAGES) || true
-	@$(call install,[test$(comma)docs$(comma)rocksdb$(comma)uvloop],$(comma) and the tools of the tests)
-	@touch $@ $(VENV)/.installed
+# By its name, the server is there already, and its modules are not compiled again.
+$(VENV)/.installed-test: $(VENV)/.installed
+	@contrib/demo/step "Installing the tools of the tests into $(VENV)" \
+		$(PIP_INSTALL) "electrumx-server[test,docs,rocksdb,uvloop]"
+	@touch $@

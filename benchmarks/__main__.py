@@ -10,6 +10,7 @@ import argparse
 import signal
 import sys
 import time
+from dataclasses import replace
 
 from benchmarks import lookups, report, stages, sync
 from benchmarks.audience import raise_file_limit
@@ -75,6 +76,9 @@ def parser():
     )
     result.add_argument("--chain", default="100k", help="its transactions: 20k, 400k, 4m")
     result.add_argument("--seed", type=int, default=1, help="another chain of that shape")
+    result.add_argument(
+        "--many-utxos", action="store_true", help="the other parts on a chain like that of hard"
+    )
     result.add_argument("--mempool", type=int, default=60_000, help="unconfirmed transactions")
     result.add_argument("--utxos", type=int, default=2_000_000, help="of the store of lookups")
     result.add_argument("--cache-mb", type=int, default=120, help="CACHE_MB of lookups")
@@ -109,6 +113,8 @@ def main():
         if part not in PARTS + MORE_PARTS:
             raise SystemExit(f"{part!r} is no part: {', '.join(PARTS + MORE_PARTS)}")
     shape = Shape.sized(args.chain, mempool=args.mempool, seed=args.seed)
+    if args.many_utxos:
+        shape = replace(shape, utxos=int(shape.txs * HARD_UTXOS))
     chain = FOLDER / "chains" / shape.name
     results = {"machine": machine()}
     lines = []

@@ -157,10 +157,22 @@ def _unconfirmed(port, scripthashes):
     return known
 
 
+def _is_read(rpc_port):
+    """Whether ``getinfo`` says that the mempool is being read; a peer does not say so."""
+    request = {"jsonrpc": "2.0", "id": 0, "method": "getinfo", "params": []}
+    with socket.create_connection(("127.0.0.1", rpc_port), ARRIVAL_SECS) as sock:
+        sock.sendall(json.dumps(request).encode() + b"\n")
+        with sock.makefile("rb") as lines:
+            info = json.loads(lines.readline())["result"]
+    state = info.get("mempool")
+    return isinstance(state, dict) and bool(state.get("reading"))
+
+
 def mempool(server, targets, fresh):
     """All of the mempool becomes known at once: until it is served, and the waits during that time.
 
-    It is there when scripts that only single transactions of it pay to have one each.
+    It is there when scripts that only single transactions of it pay to have one each.  "said" is the
+    share of looks at ``getinfo`` until then that had a note of it.
     """
     known = {name for group in ("huge", "medium", "small") for name, _ in targets[group]}
     known |= {*targets["crowd"], *targets["single"]}
@@ -173,13 +185,17 @@ def mempool(server, targets, fresh):
             told = server.node.call("bench.state")["mempool_told_at"]
         probes.mark(told)
         wanted = _mempool_scripts(server.node, known)
+        said = []
         while len(_unconfirmed(server.port, wanted)) < len(set(wanted)):
             if time.monotonic() > end:
                 raise TimeoutError(f"{server.spec} does not know all of the mempool")
+            said.append(_is_read(server.rpc_port))
             time.sleep(0.3)
         seconds = time.monotonic() - told
     figures = {"transactions": count, "seconds": seconds, "CPU us a tx": spent.cpu / count * 1e6}
     figures["bytes a tx"] = (memory_mb(server.pid) - before) / count * 1e6
+    figures["MB"], figures["peak MB"] = memory_mb(server.pid), memory_mb(server.pid, "VmHWM")
+    figures["said"] = sum(said) / len(said) if said else 0.0
     return figures | probes.figures()
 
 

@@ -1,28 +1,30 @@
 #!/usr/bin/env python3
 """Measures what CPU time a cost of one hard limit buys, for each kind of request and connection.
 
-    python -m benchmarks.cost_table [--secs 0.3] [--only WORD ...]
+    python -m benchmarks.cost_table [--secs 0.3] [--only WORD ...] [--cpu 1]
 
 A server without limits runs over a fake node.  Each kind is sent over and over from a subnet of its
 own until it has taken the server so many CPU seconds; then the cost of that subnet is read by the
 administrator's ``groups``.  The table has CPU microseconds and cost of one, and the CPU seconds
-that a cost of 10,000 buys, which should be at most 2.
+that a cost of 10,000 buys, which should be at most 2.  What the server takes when idle is subtracted.
+
+Small requests are sent over each protocol, 50 at a time, and then ``lone``: each once the one before
+it was answered.  ``--cpu`` pins the server to one processor and the client to the others.
 """
 
 import argparse
 import asyncio
 import json
 import os
-import socket
-import ssl
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from benchmarks import crowd_frames as frames
-from benchmarks.load import SCRIPTS, make_node, scripts
-from benchmarks.measuring import cpu_secs
+from benchmarks.load import make_node, scripts
+from benchmarks.measuring import cpu_secs, pin
 from electrumx.lib.hash import double_sha256
 from electrumx.lib.merkle import Merkle, MerkleCache
 from electrumx.server.session.engine.prices import header_proof_cost
@@ -32,8 +34,22 @@ HARD_LIMIT = 10_000
 AIM_SECS = 2.0
 HEADERS = 900_000
 MAX_SEND = 1_000_000
+OPENERS = {
+    "tcp": frames.connect,
+    "ssl": frames.connect_tls,
+    "ws": frames.connect_websocket,
+    "wss": frames.connect_secure_websocket,
+}
+#: how long the server is watched when idle
+IDLE_SECS = 3.0
+#: between two looks whether the cost still grows, and how many there are
+SETTLE_SECS = 0.2
+SETTLE_TRIES = 100
 #: longer requests are not measured alone
 SMALL_BYTES = 500
+#: scripts with a history that each kind asks for, and for how many kinds there are others
+KNOWN_SCRIPTS = 3_000
+KNOWN_PARTS = 16
 TXID = "ab" * 32
 LARGE_TXID = "cd" * 32
 
@@ -49,23 +65,31 @@ def array(member, count):
     return b"[" + b",".join([member] * count) + b"]\n"
 
 
-def request_kinds(known):
-    """Name -> function of a counter that gives the line to send; each line has one reply."""
+def request_kinds(known, part=0):
+    """Name -> function of a counter that gives the line to send; each line has one reply.
+
+    ``known`` are scripts with a history.  Scripts of another ``part`` are others, so not cached.
+    """
 
     def script(number):
-        return f"{number:064x}"
+        return f"{part << 32 | number:064x}"
+
+    def one(number):
+        return known[(2 * part * KNOWN_SCRIPTS + number) % len(known)]
 
     ping = line("server.ping").strip()
     return {
         "ping": lambda n: line("server.ping"),
         "subscribe, unknown script": lambda n: line("blockchain.scripthash.subscribe", script(n)),
         "subscribe, one transaction": lambda n: line(
-            "blockchain.scripthash.subscribe", known[n % SCRIPTS]
+            "blockchain.scripthash.subscribe", one(n % KNOWN_SCRIPTS)
         ),
         "subscribe, again": lambda n: line("blockchain.scripthash.subscribe", known[0]),
         "get_balance, unknown": lambda n: line("blockchain.scripthash.get_balance", script(n)),
         "get_history, unknown": lambda n: line("blockchain.scripthash.get_history", script(n)),
-        "get_history, one": lambda n: line("blockchain.scripthash.get_history", known[n % SCRIPTS]),
+        "get_history, one": lambda n: line(
+            "blockchain.scripthash.get_history", one(KNOWN_SCRIPTS + n % KNOWN_SCRIPTS)
+        ),
         "listunspent, unknown": lambda n: line("blockchain.scripthash.listunspent", script(n)),
         "get_mempool": lambda n: line("blockchain.scripthash.get_mempool", script(n)),
         "block.header": lambda n: line("blockchain.block.header", n % 100),
@@ -119,13 +143,32 @@ def request_kinds(known):
     }
 
 
-def receive_lines(sock, count):
-    """Read so many lines; ConnectionError if the connection ends first."""
-    while count > 0:
-        data = sock.recv(1 << 20)
-        if not data:
-            raise ConnectionError("closed")
-        count -= data.count(b"\n")
+class Client:
+    """A connection that carries whole messages."""
+
+    def __init__(self, protocol, port, source):
+        self._sock = OPENERS[protocol](port, source)
+        self._sock.settimeout(60)
+        self._is_websocket = protocol in ("ws", "wss")
+        self._frames = frames.FrameCounter()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_exc):
+        self._sock.close()
+
+    def ask(self, lines):
+        """Send lines, and wait until each has its reply; ConnectionError if the connection ends."""
+        if self._is_websocket:
+            lines = [frames.text_frame(line[:-1]) for line in lines]
+        self._sock.sendall(b"".join(lines))
+        count = len(lines)
+        while count > 0:
+            data = self._sock.recv(1 << 20)
+            if not data:
+                raise ConnectionError("closed")
+            count -= self._frames.feed(data) if self._is_websocket else data.count(b"\n")
 
 
 class Table:
@@ -135,7 +178,11 @@ class Table:
         self.server, self.secs = server, secs
         self.rows = []
         self._subnet = 0
-        self._context = ssl._create_unverified_context()
+        # The share of a processor that the server takes when it has nothing to do
+        self._idle = 0.0
+        start = self._now()
+        time.sleep(IDLE_SECS)
+        self._idle = self._busy_secs(*start) / IDLE_SECS
 
     def source(self):
         """An address in a subnet that has cost nothing yet."""
@@ -150,17 +197,36 @@ class Table:
                 return row[2] + row[3]
         return 0.0
 
-    def measure(self, name, source, send, *, settle=0.0, times=1):
+    def _now(self):
+        """The CPU seconds of the server so far, and the time."""
+        return cpu_secs(self.server.child.pid), time.monotonic()
+
+    def _busy_secs(self, cpu, began):
+        """The CPU seconds of the server since then, without those it takes when idle."""
+        idle = self._idle * (time.monotonic() - began)
+        return cpu_secs(self.server.child.pid) - cpu - idle
+
+    def _settle(self, source):
+        """Wait until nothing of what was sent is left to be charged: of streams megabytes wait."""
+        last = -1.0
+        for _ in range(SETTLE_TRIES):
+            cost = self._cost(source)
+            if cost == last:
+                break
+            last = cost
+            time.sleep(SETTLE_SECS)
+
+    def measure(self, name, source, send, *, settle=False, times=1):
         """Call ``send(n)``, which sends a kind so many times, until it has taken its time."""
-        pid = self.server.child.pid
         send(0)
-        cost, start, count = self._cost(source), cpu_secs(pid), 0
+        cost, start, count = self._cost(source), self._now(), 0
         ended = time.monotonic() + 30 * self.secs
-        while cpu_secs(pid) - start < self.secs and time.monotonic() < ended and count < 50_000:
+        while self._busy_secs(*start) < self.secs and time.monotonic() < ended and count < 50_000:
             count += 1
             send(count)
-        time.sleep(settle)
-        cpu = cpu_secs(pid) - start
+        if settle:
+            self._settle(source)
+        cpu = self._busy_secs(*start)
         cost = self._cost(source) - cost
         count *= times
         bought = cpu / cost * HARD_LIMIT if cost > 0 else float("inf")
@@ -172,52 +238,30 @@ class Table:
             flush=True,
         )
 
-    def requests(self, name, make, port):
+    def requests(self, name, make, protocol):
         """Measure a kind of request, many at a time."""
         source = self.source()
-        with socket.create_connection(("127.0.0.1", port), source_address=(source, 0)) as sock:
-            sock.settimeout(60)
-            few = 1 if len(make(0)) > 5_000 else 50
+        few = 1 if len(make(0)) > 5_000 else 50
+        with Client(protocol, self.server.ports[protocol], source) as client:
 
             def send(count):
                 first = 1 + few * count
-                sock.sendall(b"".join(make(number) for number in range(first, first + few)))
-                receive_lines(sock, few)
+                client.ask([make(number) for number in range(first, first + few)])
 
             self.measure(name, source, send, times=few)
 
-    def lone(self, name, make, open_, port):
+    def lone(self, name, make, protocol):
         """Measure a kind of request, each sent when the one before it was answered."""
         source = self.source()
-        with open_(port, source) as sock:
-            sock.settimeout(60)
-
-            def send(count):
-                sock.sendall(make(count))
-                receive_lines(sock, 1)
-
-            self.measure(name, source, send)
-
-    def lone_websocket(self, name, port):
-        """Measure pings over WebSocket, each sent when the one before it was answered."""
-        source = self.source()
-        ping = line("server.ping").strip()
-        frame = bytes((0x81, 0x80 | len(ping), 0, 0, 0, 0)) + ping
-        with frames.connect_websocket(port, source) as sock:
-            sock.settimeout(60)
-
-            def send(_count):
-                sock.sendall(frame)
-                sock.recv(65_536)
-
-            self.measure(name, source, send)
+        with Client(protocol, self.server.ports[protocol], source) as client:
+            self.measure(name, source, lambda count: client.ask([make(count)]))
 
     def connections(self, name, connect):
         """Measure connecting: ``connect(source)`` connects once, and leaves."""
         source = self.source()
-        self.measure(name, source, lambda _count: connect(source), settle=0.5)
+        self.measure(name, source, lambda _count: connect(source), settle=True)
 
-    def frames(self, name, open_, data, settle=0.5):
+    def frames(self, name, open_, data):
         """Measure what is sent over one open connection, and not answered."""
         source = self.source()
 
@@ -237,56 +281,65 @@ class Table:
 
         sock = open_again()
         try:
-            self.measure(name, source, send, settle=settle)
+            self.measure(name, source, send, settle=True)
         finally:
             sock.__exit__()
+
+
+def measures(table):
+    """Name -> function that measures this kind."""
+    known = scripts(KNOWN_SCRIPTS * KNOWN_PARTS)
+    found = {}
+    for part, (protocol, measure) in enumerate(
+        (protocol, measure) for measure in (table.requests, table.lone) for protocol in OPENERS
+    ):
+        is_lone = measure == table.lone
+        for name, make in request_kinds(known, part).items():
+            full = f"{'lone ' * is_lone}{protocol}, {name}"
+            if len(make(0)) <= SMALL_BYTES or full.startswith("tcp"):
+                found[full] = partial(measure, full, make, protocol)
+    ports = table.server.ports
+    tcp, tls, ws, wss = (ports[protocol] for protocol in OPENERS)
+    hello, upgrade = frames.hello(), frames.upgrade(ws)
+    comers = {
+        "connect": lambda s: frames.come_and_go(tcp, s),
+        "connect to TLS, no byte": lambda s: frames.come_and_go(tls, s),
+        "connect to websocket, no byte": lambda s: frames.come_and_go(ws, s),
+        "connect, an HTTP request": lambda s: frames.say_and_go(tcp, s, upgrade),
+        "TLS, no handshake": lambda s: frames.say_and_go(tls, s, upgrade),
+        "TLS hello, then gone": lambda s: frames.say_and_go(tls, s, hello),
+        "TLS handshake": lambda s: frames.connect_tls(tls, s).close(),
+        "websocket handshake": lambda s: frames.connect_websocket(ws, s).close(),
+        "websocket handshake over TLS": lambda s: frames.connect_secure_websocket(wss, s).close(),
+        "websocket, bad request": lambda s: frames.say_and_go(ws, s, b"GET / HTTP/1.1\r\n\r\n"),
+        "websocket, request of 60 kB": lambda s: frames.say_and_go(
+            ws, s, upgrade[:-2] + b"A: " + b"x" * 8_000 + b"\r\n" + b"A: b\r\n" * 8_500 + b"\r\n"
+        ),
+        "websocket, forbidden frame": lambda s: frames.say_and_go(
+            ws, s, upgrade + frames.BAD_FRAME
+        ),
+    }
+    for name, connect in comers.items():
+        found[name] = partial(table.connections, name, connect)
+    part = b'{"id":0,"method":' * 120
+    streams = {
+        "websocket pings, not read": (partial(OPENERS["ws"], ws), frames.PINGS),
+        "websocket pings over TLS, not read": (partial(OPENERS["wss"], wss), frames.PINGS),
+        "websocket pongs": (partial(OPENERS["ws"], ws), frames.PONGS),
+        "websocket empty fragments": (partial(frames.begin_fragments, ws), frames.EMPTY_FRAGMENTS),
+        "TLS key updates": (partial(frames.KeyUpdates, tls), b""),
+        "TLS records of one byte": (partial(frames.ShortRecords, tls), part + b"\n"),
+        "TLS records of one byte, no line": (partial(frames.ShortRecords, tls), part),
+    }
+    for name, (open_, data) in streams.items():
+        found[name] = partial(table.frames, name, open_, data)
+    return found
 
 
 def measure_all(server, secs, only):
     """Measure each kind whose name has one of the words."""
     table = Table(server, secs)
-    tcp, tls, ws = (server.ports[protocol] for protocol in ("tcp", "ssl", "ws"))
-    measures = {
-        name: (lambda name=name, make=make: table.requests(name, make, tcp))
-        for name, make in request_kinds(scripts()).items()
-    }
-    for name, make in request_kinds(scripts()).items():
-        if len(make(0)) <= SMALL_BYTES:
-            for kind, open_ in (("tcp", frames.connect), ("ssl", frames.connect_tls)):
-                port = server.ports[kind]
-                measures[f"lone {kind}, {name}"] = (
-                    lambda name=f"lone {kind}, {name}", make=make, open_=open_, port=port: (
-                        table.lone(name, make, open_, port)
-                    )
-                )
-    measures["lone ws, ping"] = lambda: table.lone_websocket("lone ws, ping", ws)
-    measures |= {
-        "connect": lambda: table.connections("connect", lambda s: frames.come_and_go(tcp, s)),
-        "connect to TLS, no byte": lambda: table.connections(
-            "connect to TLS, no byte", lambda s: frames.come_and_go(tls, s)
-        ),
-        "TLS handshake": lambda: table.connections(
-            "TLS handshake", lambda s: frames.connect_tls(tls, s).close()
-        ),
-        "websocket handshake": lambda: table.connections(
-            "websocket handshake", lambda s: frames.connect_websocket(ws, s).close()
-        ),
-        "websocket pings, not read": lambda: table.frames(
-            "websocket pings, not read", lambda s: frames.connect_websocket(ws, s), frames.PINGS
-        ),
-        "websocket pongs": lambda: table.frames(
-            "websocket pongs", lambda s: frames.connect_websocket(ws, s), frames.PONGS
-        ),
-        "websocket empty fragments": lambda: table.frames(
-            "websocket empty fragments",
-            lambda s: frames.begin_fragments(ws, s),
-            frames.EMPTY_FRAGMENTS,
-        ),
-        "TLS key updates": lambda: table.frames(
-            "TLS key updates", lambda s: frames.KeyUpdates(tls, s), b""
-        ),
-    }
-    for name, measure in measures.items():
+    for name, measure in measures(table).items():
         if not only or any(word in name for word in only):
             try:
                 measure()
@@ -343,18 +396,31 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--secs", type=float, default=0.3, help="of the server's CPU for each kind")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="kinds named like this")
+    parser.add_argument("--cpu", type=int, help="the processor of the server")
     args = parser.parse_args()
-    settings = {"LOG_LEVEL": "warning", "MAX_SEND": str(MAX_SEND), "MAX_SESSIONS": "5000"}
+    settings = {
+        "LOG_LEVEL": "warning",
+        "MAX_SEND": str(MAX_SEND),
+        "MAX_SESSIONS": "5000",
+        # The defaults: the server should do little for itself.
+        "DAEMON_POLL_INTERVAL_BLOCKS": None,
+        "DAEMON_POLL_INTERVAL_MEMPOOL": None,
+    }
     print(f"load average before: {os.getloadavg()[0]:.1f}")
-    with tempfile.TemporaryDirectory(prefix="ex-costs-") as folder, make_node() as node:
+    with (
+        tempfile.TemporaryDirectory(prefix="ex-costs-") as folder,
+        make_node(KNOWN_SCRIPTS * KNOWN_PARTS) as node,
+    ):
         node.do(verbose_answers)
         with InjectedServer(
             Path(folder),
             node.env,
             {"loopback_has_groups": True},
-            protocols=("tcp", "ssl", "ws", "rpc"),
+            protocols=(*OPENERS, "rpc"),
             **settings,
         ) as server:
+            if args.cpu is not None:
+                pin(server.child.pid, args.cpu)
             print(f"{'kind':40} {'times':>7} {'CPU each':>15} {'cost each':>12} {'bought':>12}")
             rows = measure_all(server, args.secs, args.only)
     over = [row[0] for row in rows if row[-1] > AIM_SECS]

@@ -8,11 +8,15 @@ import ssl
 import subprocess
 import time
 
+from electrumx.server.session.transport.frame_cutter import MAX_HEADER_BYTES, frame_size
+
 # A masked control frame without content; of ping the server has to answer each with a pong.
 PINGS = bytes.fromhex("8980") + bytes(4)
 PINGS *= 2_000
 PONGS = (bytes.fromhex("8a80") + bytes(4)) * 2_000
 # A message that begins and never ends: its first frame, and those that follow
+# A whole frame that the protocol forbids: an unknown opcode
+BAD_FRAME = bytes.fromhex("8380") + bytes(4)
 BEGIN_FRAGMENTS = bytes.fromhex("0180") + bytes(4)
 EMPTY_FRAGMENTS = (bytes.fromhex("0080") + bytes(4)) * 2_000
 CONNECT_SECS = 20
@@ -41,6 +45,27 @@ def connect_tls(port, source):
     return ssl._create_unverified_context().wrap_socket(connect(port, source))
 
 
+def say_and_go(port, source, data):
+    """Connect, send some bytes, wait for an answer or the end, and leave."""
+    with connect(port, source) as sock:
+        sock.sendall(data)
+        try:
+            sock.recv(65_536)
+        except ConnectionError:
+            pass
+
+
+def hello():
+    """The first message of a TLS handshake."""
+    outgoing = ssl.MemoryBIO()
+    layer = ssl._create_unverified_context().wrap_bio(ssl.MemoryBIO(), outgoing)
+    try:
+        layer.do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    return outgoing.read()
+
+
 def upgrade(port):
     """The request of a websocket."""
     key = base64.b64encode(os.urandom(16)).decode()
@@ -53,7 +78,15 @@ def upgrade(port):
 
 def connect_websocket(port, source):
     """The same with a websocket, after the handshake."""
-    sock = connect(port, source)
+    return _upgraded(connect(port, source), port)
+
+
+def connect_secure_websocket(port, source):
+    """The same over TLS."""
+    return _upgraded(connect_tls(port, source), port)
+
+
+def _upgraded(sock, port):
     sock.sendall(upgrade(port))
     reply = b""
     while b"\r\n\r\n" not in reply:
@@ -62,6 +95,37 @@ def connect_websocket(port, source):
             raise ConnectionError("the websocket was refused")
         reply += data
     return sock
+
+
+def text_frame(message):
+    """The frame of a text message of a client's."""
+    size = len(message)
+    if size < 126:
+        header = bytes((0x81, 0x80 | size))
+    elif size < 65_536:
+        header = b"\x81\xfe" + size.to_bytes(2, "big")
+    else:
+        header = b"\x81\xff" + size.to_bytes(8, "big")
+    return header + bytes(4) + message
+
+
+class FrameCounter:
+    """Counts the frames that the server sends."""
+
+    def __init__(self):
+        self._data = b""
+
+    def feed(self, data):
+        """Return how many frames these bytes complete."""
+        data = self._data + data
+        count, position = 0, 0
+        while (size := frame_size(data[position : position + MAX_HEADER_BYTES])) is not None:
+            if position + size > len(data):
+                break
+            position += size
+            count += 1
+        self._data = data[position:]
+        return count
 
 
 def begin_fragments(port, source):
@@ -75,8 +139,39 @@ def send_some(sock, data):
     """Send frames, or key updates instead; ConnectionError if the server ends it."""
     if isinstance(sock, KeyUpdates):
         sock.update()
+    elif isinstance(sock, ShortRecords):
+        sock.send_text(data)
     else:
         sock.sendall(data)
+
+
+class ShortRecords:
+    """A connection with TLS whose text is sent in records of one byte, many at a time."""
+
+    def __init__(self, port, source):
+        incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._layer = ssl._create_unverified_context().wrap_bio(incoming, self._outgoing)
+        self._sock = connect(port, source)
+        while True:
+            try:
+                self._layer.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                self._sock.sendall(self._outgoing.read())
+                incoming.write(self._sock.recv(65_536))
+
+    def __exit__(self, *_exc):
+        self._sock.close()
+
+    def settimeout(self, secs):
+        """Bound each wait."""
+        self._sock.settimeout(secs)
+
+    def send_text(self, text):
+        """Send a text."""
+        for byte in text:
+            self._layer.write(bytes((byte,)))
+        self._sock.sendall(self._outgoing.read())
 
 
 class KeyUpdates:

@@ -27,10 +27,10 @@ from tests.integration.launcher import InjectedServer
 SCRIPTS = 6_000
 
 
-def make_node():
-    """A node with a chain whose last block pays to many scripts, one each."""
+def make_node(count=SCRIPTS):
+    """A node with a chain whose last block pays to so many scripts, one each."""
     maker, tip = small_chain()
-    tip, _tx = fan_block(maker, tip, SCRIPTS)
+    tip, _tx = fan_block(maker, tip, count)
     return NodeThread(maker.chain(tip))
 
 
@@ -51,9 +51,9 @@ def make_server(folder, node, **settings):
     )
 
 
-def scripts():
+def scripts(count=SCRIPTS):
     """Script hashes that each have a history."""
-    return [crowd.script_hash(script_of(n + 1)) for n in range(SCRIPTS)]
+    return [crowd.script_hash(script_of(n + 1)) for n in range(count)]
 
 
 def print_figures(name, measure, **options):

@@ -15,6 +15,13 @@ def cpu_secs(pid):
     return time.clock_gettime((~pid << 3) | 2)
 
 
+def pin(pid, cpu):
+    """Pin all threads of a process to one processor, and this process to the others."""
+    for task in os.listdir(f"/proc/{pid}/task"):
+        os.sched_setaffinity(int(task), {cpu})
+    os.sched_setaffinity(0, os.sched_getaffinity(0) - {cpu})
+
+
 def ended_children_cpu():
     """CPU seconds of all child processes that have ended and were waited for."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -35,11 +42,13 @@ def memory_mb(pid, field="VmRSS"):
 def folder_mb(folder):
     """Disk space below a folder, in MB."""
     blocks = 0
-    for path in folder.rglob("*"):
-        try:
-            blocks += path.lstat().st_blocks
-        except FileNotFoundError:
-            pass  # LevelDB was deleting it
+    # Passes over folders that vanish, too
+    for path, _folders, names in os.walk(folder):
+        for name in names:
+            try:
+                blocks += os.lstat(os.path.join(path, name)).st_blocks
+            except FileNotFoundError:
+                pass  # the engine was deleting it
     return blocks * 512 / 1e6
 
 

@@ -14,7 +14,7 @@ import time
 
 from websockets.frames import Frame, Opcode
 
-from electrumx.server.session.transport.transport import RawTransport
+from electrumx.server.session.transport.line_transport import RawTransport
 from electrumx.server.session.transport.websocket import WebSocketTransport
 from tests.fakes.connections import FakeSocketTransport, connection_context
 
@@ -32,6 +32,7 @@ class CountingSession:
 
     def __init__(self, _transport):
         self.count = 0
+        self.receiver = self
 
     def receive(self, messages):
         self.count += len(messages)

@@ -2,6 +2,7 @@
 """Compares the CPU time of requests between this checkout and another one, pair by pair.
 
     python -m benchmarks.pairs CHECKOUT [--rounds 9] [--chain 100k] [--only WORD ...] [--cpu 1]
+    python -m benchmarks.pairs . --metrics [...]
 
 CHECKOUT is a directory with an earlier or later version of the project, whose compiled modules have
 been built there (``setup.py build_ext --inplace``).  It is started by its own ``.venv`` if there is
@@ -18,6 +19,7 @@ for each scenario, the medians of the microseconds a request of the rounds, the 
 highest ratio of a round, and the ratio of the lower quartiles of all turns: other work on the machine
 makes turns longer, never shorter, so this one is the least disturbed.  ``--only`` takes
 parts of scenario names, ``--cpu`` pins the servers to one processor and the client to the others.
+With ``--metrics`` the first server has the ``metrics`` service, and the other has not.
 """
 
 import argparse
@@ -111,12 +113,13 @@ class Checkout:
 
     is_peer = False
 
-    def __init__(self, path):
+    def __init__(self, path, *, has_metrics=False):
         self.path = Path(path).resolve()
+        self.has_metrics = has_metrics
         self.settings = {"DB_ENGINE": "leveldb", "EVENT_LOOP_POLICY": "uvloop"}
 
     def __str__(self):
-        return self.path.name
+        return self.path.name + ("+metrics" if self.has_metrics else "")
 
     def command(self):
         """The command line of its server."""
@@ -228,7 +231,7 @@ class Comparison:
     def _server(self, checkout, node):
         folder = self._folder / f"server-{self._checkouts.index(checkout)}"
         folder.mkdir(parents=True, exist_ok=True)
-        (ssl_port,) = free_ports(1)
+        ssl_port, metrics_port = free_ports(2)
         server = Server(checkout, node, folder)
         settings = {
             "SERVICES": f"tcp://127.0.0.1:{server.port},ssl://127.0.0.1:{ssl_port},"
@@ -236,6 +239,8 @@ class Comparison:
             "SSL_CERTFILE": str(self._folder / "cert.pem"),
             "SSL_KEYFILE": str(self._folder / "key.pem"),
         }
+        if checkout.has_metrics:
+            settings["SERVICES"] += f",metrics://127.0.0.1:{metrics_port}"
         server._settings.update(settings)
         server.ssl_port = ssl_port
         with server:
@@ -300,6 +305,7 @@ def main():
     parser.add_argument("--size", type=int, default=5_000, help="requests of a kind in a round")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="scenarios named like this")
     parser.add_argument("--cpu", type=int, help="the processor of the servers")
+    parser.add_argument("--metrics", action="store_true", help="served by the first only")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     args = parser.parse_args()
     if not (args.checkout / "electrumx_server").exists():
@@ -315,7 +321,7 @@ def main():
         for scenario in scenarios(ChainFiles(chain).targets(), args.size)
         if not args.only or any(word in scenario.name for word in args.only)
     ]
-    checkouts = [Checkout(REPOSITORY), Checkout(args.checkout)]
+    checkouts = [Checkout(REPOSITORY, has_metrics=args.metrics), Checkout(args.checkout)]
     comparison = Comparison(checkouts, chain, folder, cpu=args.cpu)
     if args.cpu is not None:
         os.sched_setaffinity(0, os.sched_getaffinity(0) - {args.cpu})

@@ -5,6 +5,8 @@
 * ``first sync``: from an empty folder until wallets are served;
 * ``backup``: the command of the running server, and how long pings of a client take in that time;
 * ``restore``: ``electrumx_restore`` from ``python -m http.server`` on loopback, which has no ranges;
+* ``killed``: the same, with SIGKILL ten times after random parts of it; all files are compared;
+* ``flipped``: the lines about a snapshot in which one random byte is another;
 * ``start``: of a server on the restored database, until wallets are served;
 * ``verify``: ``electrumx_verify`` of the restored database, without a node.
 
@@ -15,6 +17,7 @@ import argparse
 import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -35,6 +38,7 @@ from tests.integration.processes import Child
 from tests.ports import free_port
 
 BACKUP_SECS = 3600
+KILLS = 10
 
 
 class Pings:
@@ -99,6 +103,77 @@ def run(program, *words, **env):
     return round(time.monotonic() - start, 2), round(ended_children_cpu() - before, 2)
 
 
+def start_restore(url, target):
+    """An ``electrumx_restore`` that runs."""
+    return subprocess.Popen(
+        [sys.executable, REPOSITORY / "electrumx_restore", url, target],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def contents(folder):
+    """{name: content} of the files of a database."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "manifest.json"
+    }
+
+
+def received_bytes(target):
+    """What a restore has received so far."""
+    folder, total = target.with_name(f"{target.name}.restoring"), 0
+    for path in folder.rglob("*"):
+        # A part is renamed when it is complete.
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
+
+
+def restore_with_kills(url, snapshot, target, total, rng):
+    """The figures of a restore that is killed ``KILLS`` times."""
+    start, kills = time.monotonic(), []
+    for number in range(KILLS):
+        # Within the number's share of the bytes.
+        end = total * (number + rng.random()) / (KILLS + 1)
+        process = start_restore(url, target)
+        while process.poll() is None and received_bytes(target) < end:
+            time.sleep(0.001)
+        kills.append(round(received_bytes(target) / 1e6, 1))
+        process.kill()
+        process.communicate()
+        if target.exists():
+            raise AssertionError("a restore that was killed has made a database")
+    process = start_restore(url, target)
+    output = process.communicate()[0]
+    if process.returncode or contents(target) != contents(snapshot):
+        raise AssertionError(f"the restored files are not those of the snapshot: {output}")
+    return {
+        "killed at MB": kills,
+        "wall of all": round(time.monotonic() - start, 2),
+        "files compared": len(contents(target)),
+    }
+
+
+def restore_flipped(url, snapshot, target, rng):
+    """Where a byte was changed, and the lines of the restore."""
+    path = rng.choice(sorted(p for p in contents(snapshot).items() if p[1]))[0]
+    data = bytearray((snapshot / path).read_bytes())
+    at = rng.randrange(len(data))
+    data[at] ^= 1 << rng.randrange(8)
+    # The database of the running server has links to the same files.
+    (snapshot / path).unlink()
+    (snapshot / path).write_bytes(data)
+    process = start_restore(url, target)
+    lines = process.communicate()[0].splitlines()
+    if process.returncode != 1 or target.exists():
+        raise AssertionError(f"a flipped byte was not found: {lines}")
+    return {"file": path, "byte": at, "line": lines[-1]}
+
+
 def measure(engine, chain, facts, folder):
     """The figures of one engine."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -125,7 +200,13 @@ def measure(engine, chain, facts, folder):
         size = sum(path.stat().st_size for path in snapshot.rglob("*") if path.is_file())
         with static_server(snapshot, folder) as url:
             wall, cpu = run("electrumx_restore", url, str(restored))
-        found["restore"] = {"wall": wall, "CPU": cpu, "MB": round(size / 1e6, 1)}
+            found["restore"] = {"wall": wall, "CPU": cpu, "MB": round(size / 1e6, 1)}
+            rng = random.Random(1)
+            killed, flipped = (folder / name / "db" for name in ("killed", "flipped"))
+            killed.parent.mkdir()
+            flipped.parent.mkdir()
+            found["killed"] = restore_with_kills(url, snapshot, killed, size, rng)
+            found["flipped"] = restore_flipped(url, snapshot, flipped, rng)
         found["restore"]["MB a second"] = round(size / 1e6 / wall)
         where = {**SETTINGS, **spec.settings, "DB_DIRECTORY": str(restored.absolute())}
         wall, cpu = run("electrumx_verify", **where, DAEMON_URL="")

@@ -7,43 +7,58 @@ itself.  What is reported is the median of the rounds.
 * ``wall``: seconds from the start of the process until its port answers with the node's height;
 * ``tx/s``: transactions in a wall second;
 * ``CPU/Mtx``: CPU seconds for a million transactions, all threads, also those of the shutdown;
-* ``peak MB``: the most memory that it ever had resident; ``disk MB``: the database afterwards.
+* ``MB/CPU s``: megabytes of blocks in each of these CPU seconds;
+* ``peak MB``: the most memory that it ever had resident; ``disk MB``: the database afterwards;
+* ``temp MB``: what the files and the stores of a bulk sync take at their most, sampled.
+
+Of a bulk sync also the seconds of each phase, and how many scripts and rows of history it made, are
+noted in the results.
 """
 
 import shutil
 import statistics
 import time
 
+from benchmarks import bulk
 from benchmarks.measuring import cpu_secs, folder_mb, memory_mb
 from benchmarks.servers import NodeProcess, Server
 from tests.integration.processes import ChildDied
 
 #: a file that marks the database beside it as whole
 COMPLETE = "complete"
-FIGURES = ("wall", "tx/s", "CPU/Mtx", "peak MB", "disk MB")
+FIGURES = ("wall", "tx/s", "CPU/Mtx", "MB/CPU s", "peak MB", "disk MB", "temp MB")
 
 
 def sync_once(spec, chain, facts, folder, *, timeout=3600):
     """The figures of one synchronisation; the database stays in the folder."""
     shutil.rmtree(folder, ignore_errors=True)
     txs = facts["txs"]
-    with NodeProcess(chain, folder) as node:
+    with NodeProcess(chain, folder) as node, bulk.DiskWatch(folder / "db") as disk:
         start = time.monotonic()
         with Server(spec, node, folder) as server:
             server.wait_height(facts["shape"]["blocks"], timeout=timeout)
             wall = time.monotonic() - start
             peak = memory_mb(server.pid, "VmHWM")
+            log = server.child.log_text()
             cpu = server.stop()
         node_cpu = cpu_secs(node.child.pid)
     (folder / COMPLETE).touch()
-    return {
+    figures = {
         "wall": wall,
         "tx/s": txs / wall,
         "CPU/Mtx": cpu / txs * 1e6,
+        "MB/CPU s": facts["bytes"] / 1e6 / cpu,
         "peak MB": peak,
         "disk MB": folder_mb(folder / "db"),
+        "temp MB": disk.temporary_mb,
+        "peak disk MB": disk.peak_mb,
         "node CPU": node_cpu,
     }
+    secs = bulk.phases(log)
+    if secs:
+        figures |= {f"{phase} s": value for phase, value in secs.items()}
+        figures |= bulk.history_rows(folder / "db", spec.settings["DB_ENGINE"])
+    return figures
 
 
 def sync_all(specs, chain, facts, folder, rounds, say):
@@ -60,7 +75,7 @@ def sync_all(specs, chain, facts, folder, rounds, say):
                 say(f"sync {number + 1}/{rounds} {spec} FAILED: {e}")
                 continue
             runs[str(spec)].append(figures)
-            shown = ", ".join(f"{name} {figures[name]:,.1f}" for name in FIGURES)
+            shown = ", ".join(f"{name} {value:,.1f}" for name, value in figures.items())
             say(f"sync {number + 1}/{rounds} {spec}: {shown}")
     return {
         name: {key: statistics.median(run[key] for run in of_one) for key in of_one[0]}

@@ -74,14 +74,16 @@ class LRUCache(Generic[K, V]):
         """
         if generation != self.generation:
             return
-        self._remove(key)
+        entries = self._entries
+        if key in entries:
+            self._remove(key)
         size += ENTRY_BYTES
         if size > self._max_bytes // 4:
             return
-        self._entries[key] = (value, size)
+        entries[key] = (value, size)
         self._bytes += size
-        while len(self._entries) > self._max_entries or self._bytes > self._max_bytes:
-            _key, (_value, oldest) = self._entries.popitem(last=False)
+        while self._bytes > self._max_bytes or len(entries) > self._max_entries:
+            _key, (_value, oldest) = entries.popitem(last=False)
             self._bytes -= oldest
 
     def _remove(self, key: K) -> None:

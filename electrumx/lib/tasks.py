@@ -18,6 +18,8 @@ SLICE_SECS = 0.002
 #: items between two looks at the clock
 SLICE_ITEMS = 64
 _Future = TypeVar("_Future", bound="EagerFuture[Any]")
+# Of futures that have ended: none is added to it.
+_NO_CALLBACKS: list[Callable[[Any], object]] = []
 
 
 class EagerFuture(Generic[T]):
@@ -75,7 +77,7 @@ class EagerFuture(Generic[T]):
         if self._done:
             return
         self._result, self._error, self._done = result, error, True
-        callbacks, self._callbacks = self._callbacks, []
+        callbacks, self._callbacks = self._callbacks, _NO_CALLBACKS
         for callback in callbacks:
             try:
                 callback(self)

@@ -209,14 +209,9 @@ class _Server:
     ) -> Callable[[], Awaitable[list[str]]]:
         """Return the function that reads the settings again, which the administrator gets too."""
         parts: list[Part] = [*self._manager.reloadable, NodeList(self._daemon, env), LogLevel()]
-        reloader = Reloader(settings, parts)
-
-        async def reload() -> list[str]:
-            with readiness.reloading():
-                return await reloader.reload()
-
-        self._manager.commands.set_reload(reload)
-        return reload
+        reloader = Reloader(settings, parts, readiness.reloading)
+        self._manager.commands.set_reload(reloader.reload)
+        return reloader.reload
 
     async def _note_serving(self) -> None:
         await self._manager.serving_event.wait()
@@ -312,7 +307,9 @@ class Controller(ServerBase):
         self._log_start(env)
         await check_services(env)
         files = LoginFiles.of(env)
-        async with env.coin.DAEMON(env.coin, env.daemon_url, login_files=files) as daemon:
+        async with env.coin.DAEMON(
+            env.coin, env.daemon_url, login_files=files, spool_folder=str(env.db_dir)
+        ) as daemon:
             server = _Server(env, daemon, shutdown_event)
             readiness = Readiness.from_environment(shutdown_event, server.status)
             if self._settings is not None:

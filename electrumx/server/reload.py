@@ -9,7 +9,8 @@ Runs in: the event loop; settings are read in a worker thread.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from electrumx.lib.env_base import reading_from, shown
@@ -112,13 +113,20 @@ class NodeList:
 class Reloader:
     """Reloads the settings of a running server."""
 
-    def __init__(self, settings: Settings, parts: Sequence[Part]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        parts: Sequence[Part],
+        reloading: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """Each reload, but not its wait for another, runs in the context that ``reloading()`` returns."""
         self.logger = class_logger(__name__, self.__class__.__name__)
         self._settings = settings
         #: prepared, and committed, in this order
         self.parts = parts
         # Those in effect
         self._variables: Mapping[str, str] = settings.variables
+        self._reloading = reloading
         self._lock = asyncio.Lock()
 
     async def reload(self) -> list[str]:
@@ -128,7 +136,8 @@ class Reloader:
         """
         try:
             async with self._lock:
-                lines = await self._reload()
+                with self._reloading():
+                    lines = await self._reload()
         except OperatorError as e:
             self.logger.error(f"reload refused, nothing was changed: {shown(str(e))}")
             raise

@@ -53,6 +53,8 @@ class Stats:
     kills: int = 0
     #: kills of a process that was opening after a kill
     kills_in_recovery: int = 0
+    #: kills at random instants of a bulk sync
+    random_in_bulk: int = 0
     audits: int = 0
     by_point: Counter[str] = field(default_factory=Counter)
 
@@ -175,6 +177,8 @@ class Campaign:
         self.history.append(str(kill))
         self.stats.kills += 1
         self.stats.by_point[kill.point or "random"] += 1
+        if kill.point is None and (self.dir / "bulk_sync").exists():
+            self.stats.random_in_bulk += 1
 
     def job(self, name, kill=None, **more):
         """Run a job; return whether it was killed, as ``kill`` demands."""
@@ -239,6 +243,15 @@ class Campaign:
                     raise Discrepancy(f"opened at {rest[0]}, which is none of {tips}")
                 tips = rest
         return set(tips)
+
+    def bulk_secs(self):
+        """Seconds from the start of a process to the end of its bulk sync, on a database of its own."""
+        spec = self._spec(path=self._path(), kill_point="bulk: database opened", kill_at=1)
+        answer = self.zygote.run("follow", spec)
+        if answer["status"] != SIGKILL:
+            self._fail("the bulk sync has no end", answer)
+        self._new_database()
+        return answer["seconds"]
 
     # -- all
 

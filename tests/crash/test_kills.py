@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 
 import pytest
 
@@ -14,6 +15,8 @@ ENGINES = ["leveldb", "rocksdb"]
 RUN_SECS = 0.35
 #: how often the nightly run repeats what the short one does, with other seeds
 SOAK_ROUNDS = int(os.environ.get("SOAK_ROUNDS", "18"))
+#: kills at random instants of bulk syncs in the nightly run, for each engine
+BULK_KILLS = int(os.environ.get("BULK_KILLS", "300"))
 
 #: instants of an opening that only another kill, or other settings, bring about
 NEEDS = {
@@ -79,8 +82,8 @@ def kills_at_named_instants(choose):
     return kills
 
 
-def random_kills(choose, count):
-    return [Kill(after=choose.uniform(0, RUN_SECS)) for _ in range(count)]
+def random_kills(choose, count, run_secs=RUN_SECS):
+    return [Kill(after=choose.uniform(0, run_secs)) for _ in range(count)]
 
 
 def one_round(zygote, folder, engine, seed, count_random):
@@ -182,6 +185,33 @@ def test_hundreds_of_kills_during_bulk_syncs_lose_nothing(zygote, tmp_path, engi
     with capsys.disabled():
         print(f"\nbulk sync, {engine}: {total.kills} kills, {dict(total.by_point)}")
     assert total.kills >= 150
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("engine", ENGINES)
+def test_hundreds_of_kills_at_random_instants_of_bulk_syncs_lose_nothing(
+    zygote, tmp_path, engine, capsys
+):
+    require_engine(engine)
+    choose = random.Random(f"random instants {engine}")
+    kills = in_bulk = in_recovery = campaigns = 0
+    while in_bulk < BULK_KILLS:
+        place = tmp_path / str(campaigns)
+        place.mkdir()
+        campaign = Campaign(zygote, place, engine=engine, seed=5000 + campaigns, bulk=True)
+        # Measured each time, as the machine is not equally fast all the time.
+        stats = campaign.run(random_kills(choose, 5, campaign.bulk_secs()))
+        kills += stats.kills
+        in_bulk += stats.random_in_bulk
+        in_recovery += stats.kills_in_recovery
+        campaigns += 1
+        assert campaigns <= BULK_KILLS
+        shutil.rmtree(place)
+    with capsys.disabled():
+        print(
+            f"\nbulk sync, {engine}: {in_bulk} random kills in it ({kills} in all, {in_recovery} of"
+        )
+        print(f"them while opening after a kill) in {campaigns} databases")
 
 
 @pytest.mark.parametrize("engine", ENGINES)

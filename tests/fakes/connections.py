@@ -3,7 +3,8 @@
 import contextlib
 
 from electrumx.server.session.transport.held_memory import ReceiveMemory, SendMemory
-from electrumx.server.session.transport.transport import ConnectionContext, TurnQueue
+from electrumx.server.session.transport.transport import ConnectionContext
+from electrumx.server.session.transport.turns import TurnQueue
 
 
 def abort(transport):

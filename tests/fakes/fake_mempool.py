@@ -264,14 +264,15 @@ async def refreshed(api):
 
 async def check_answers(mempool, accepted):
     """Compare the replies with those of the accepted ModelTxs; hash -> tx."""
+    index = mempool.index
     by_hashX = {hashX: [] for hashX in list(mempool.hashXs)}
     for tx in accepted.values():
         for hashX in tx.hashXs():
             by_hashX.setdefault(hashX, []).append(tx)
     for tx_hash in list(mempool.txs):
-        assert mempool.has_tx(tx_hash) == (tx_hash in accepted)
+        assert index.has_tx(tx_hash) == (tx_hash in accepted)
     for hashX, txs in by_hashX.items():
-        assert mempool.has(hashX) == bool(txs)
+        assert index.has(hashX) == bool(txs)
         delta = 0
         spends = set()
         summaries = []
@@ -302,7 +303,7 @@ async def check_against_model(mempool, accepted):
     What a block made go is no answer any more, but may still have to be removed from the maps.
     """
     await check_answers(mempool, accepted)
-    while mempool.leaving:
+    while mempool.index.leaving:
         await asyncio.sleep(0)
     assert set(mempool.txs) == set(accepted)
     by_hashX = {}
@@ -313,7 +314,7 @@ async def check_against_model(mempool, accepted):
 
     await check_answers(mempool, accepted)
     spenders = {i[:2]: tx.hash for tx in accepted.values() for i in tx.inputs}
-    assert mempool.spenders == spenders
+    assert mempool.index.spenders == spenders
     for tx_hash, tx in accepted.items():
         assert mempool.txs[tx_hash].size == tx.size
         assert mempool.txs[tx_hash].fee == tx.fee

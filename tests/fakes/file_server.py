@@ -20,10 +20,16 @@ class FileServer:
 
     ranges: whether the Range header is understood
     chunk, pause: bytes sent at a time, and seconds after each
+    host: its address
+    tls: its TLS context, None for plain HTTP
     """
 
-    def __init__(self, folder, *, ranges=True, chunk=1 << 16, pause=0.0):
+    def __init__(
+        self, folder, *, ranges=True, chunk=1 << 16, pause=0.0, host="127.0.0.1", tls=None
+    ):
         self.folder = folder
+        self._host = host
+        self._tls = tls
         self.ranges = ranges
         self.chunk, self.pause = chunk, pause
         self.script = {}
@@ -35,11 +41,11 @@ class FileServer:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://{self._host}:{self.port}"
 
     async def __aenter__(self):
         self.port = free_port()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, self._host, self.port, ssl=self._tls)
         return self
 
     async def __aexit__(self, *_exc):

@@ -499,6 +499,10 @@ class FakeMempool:
     def sync_unspent(self, hashX):
         return list(self.utxos.get(hashX, []))
 
+    @property
+    def index(self):
+        return self
+
     async def balance_delta(self, hashX):
         return self.sync_balance_delta(hashX)
 

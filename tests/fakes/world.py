@@ -87,6 +87,9 @@ class ScriptedDaemon:
     def current_url(self):
         return self.url
 
+    def has_rest(self):
+        return False
+
     async def block_hex_hashes(self, first, count):
         self._maybe_fail()
         if first + count > len(self.raw):

@@ -21,12 +21,13 @@ from websockets.frames import Opcode
 from websockets.uri import parse_uri
 
 from electrumx.server.session.engine.first_message import may_be_json_rpc
+from electrumx.server.session.transport.line_transport import RawTransport
 from electrumx.server.session.transport.proxy_header import (
     MAX_HEADER_BYTES,
     HeaderReader,
     ProxyHeaderError,
 )
-from electrumx.server.session.transport.transport import RawTransport, StreamConnection
+from electrumx.server.session.transport.transport import StreamConnection
 from electrumx.server.session.transport.websocket import WebSocketTransport
 from tests.fakes.connections import FakeSocketTransport
 from tests.fakes.session_world import FakeService, session_world

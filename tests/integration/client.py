@@ -16,12 +16,13 @@ MAX_LINE = 64 * 2**20
 
 
 class ElectrumError(Exception):
-    """The server answered with an error: code and message."""
+    """The server answered with an error: code, message and data."""
 
     def __init__(self, error):
         super().__init__(error)
         self.code = error.get("code")
         self.message = error.get("message")
+        self.data = error.get("data")
 
 
 def trusting_context():
@@ -107,7 +108,12 @@ class ElectrumClient:
             connection = await websockets.connect(uri, ssl=context, max_size=MAX_LINE)
             return cls(_WebSocketTransport(connection))
         streams = await asyncio.open_connection(host, port, ssl=context, limit=MAX_LINE)
-        return cls(_LineTransport(*streams))
+        return cls.from_streams(*streams)
+
+    @classmethod
+    def from_streams(cls, reader, writer):
+        """A client by tcp or ssl over a connection that the caller has made; the caller closes it."""
+        return cls(_LineTransport(reader, writer))
 
     async def _receive_all(self):
         try:

@@ -6,6 +6,7 @@ transaction at a time, each status that a right server can report is known.
 """
 
 import asyncio
+import functools
 import hashlib
 import re
 import socket
@@ -20,7 +21,6 @@ from tests.integration.client import (
     MAX_LINE,
     ElectrumClient,
     ElectrumError,
-    _LineTransport,
     trusting_context,
 )
 from tests.integration.oracle import scripthash_of, sha256d
@@ -33,6 +33,8 @@ PORTS = {"4224": "metrics", "50001": "tcp", "50002": "ssl", "50004": "wss"}
 FEE = 1_000
 #: how long a notification may take while the machine is busy
 NOTIFY_SECS = 60
+#: between two looks at the event loop
+LAG_SECS = 0.02
 #: between two pings of a wallet, for each wallet: more would keep the test's own process busy
 PING_SECS = 0.008
 
@@ -138,6 +140,8 @@ class World:
     gaps: list = field(default_factory=list)
     #: the longest wait for an answer on a connection that lives, in seconds
     longest_wait: float = 0.0
+    #: the longest time for which the wallets' own event loop was late, in seconds
+    longest_lag: float = 0.0
     event: str = "start"
     answers: int = 0
     notifications: int = 0
@@ -158,6 +162,26 @@ class World:
         self.learn_block(height)
         self.found_at[height] = time.monotonic()
         self.tip = height
+
+    async def watch_lag(self):
+        """Note how late the wallets' event loop is, until this is cancelled."""
+        while True:
+            due = time.monotonic() + LAG_SECS
+            await asyncio.sleep(LAG_SECS)
+            self.longest_lag = max(self.longest_lag, time.monotonic() - due)
+
+    def longest_gaps(self):
+        """{event: the longest gap after it, in seconds}"""
+        found = {}
+        for secs, event in self.gaps:
+            found[event] = max(secs, found.get(event, 0.0))
+        return found
+
+
+@functools.cache
+def _tls():
+    """The TLS context of all wallets: to make one takes as long as many requests."""
+    return trusting_context()
 
 
 def redeem_script(number):
@@ -293,11 +317,11 @@ class Wallet:
                     await client.close()
 
     async def _connect(self):
-        context = trusting_context() if self.service == "ssl" else None
+        context = _tls() if self.service == "ssl" else None
         streams = await asyncio.open_connection(
             "127.0.0.1", self.port, local_addr=(self.source, 0), ssl=context, limit=MAX_LINE
         )
-        return ElectrumClient(_LineTransport(*streams))
+        return ElectrumClient.from_streams(*streams)
 
     async def _ask(self, client, method, *params):
         start = time.monotonic()

@@ -337,7 +337,7 @@ def test_systemd_is_notified_of_start_life_and_stop(short_tmp, node, stopping):
     last = manager.rest()
 
     assert "STATUS=starting: waiting for the node" in starting
-    assert any(re.match(r"STATUS=syncing: height [-\d]+ of \d+", s) for s in starting)
+    assert any(re.match(r"STATUS=syncing: (height \d+ of|no block of) \d+", s) for s in starting)
     assert "STOPPING=1" not in starting + serving
     assert starting.count("READY=1") == 1
     assert "READY=1" not in serving + stopping_lines + last
@@ -520,10 +520,7 @@ def test_the_container_s_packages_exist():
         for word in part.split()
         if not word.startswith("-")
     }
-    release = "/etc/debian_version"
-    require(os.path.exists(release), "this system is not Debian")
-    with open(release) as file:
-        require(file.read().startswith("12"), "the image's Debian is 12")
+    require(os.path.exists("/etc/debian_version"), "this system is not Debian")
     done = subprocess.run(["apt-cache", "show", *packages], capture_output=True, text=True)
 
     assert packages

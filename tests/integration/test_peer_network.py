@@ -124,7 +124,7 @@ async def ask(address, method, *params, source=None):
     """The result of one request to a server's address, from an address of ours."""
     local = (source, 0) if source else None
     reader, writer = await asyncio.open_connection(address, PORT_T, local_addr=local, limit=1 << 22)
-    client = electrum.ElectrumClient(electrum._LineTransport(reader, writer))
+    client = electrum.ElectrumClient.from_streams(reader, writer)
     try:
         await client.hello()
         return await client.call(method, *params)

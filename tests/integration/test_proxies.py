@@ -13,7 +13,7 @@ import os
 import pytest
 
 from electrumx.server.session.engine import session_groups
-from electrumx.server.session.transport.admission import Ticket
+from electrumx.server.session.transport.ticket import Ticket
 from electrumx.server.session.transport.transport import StreamConnection
 from tests.conftest import require
 from tests.fakes.session_world import FakeService, session_world, until

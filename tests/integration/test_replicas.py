@@ -193,6 +193,7 @@ async def live_through(cluster, world, wallets, *, block_secs, pause_secs, hangs
     """All that happens to the cluster, while wallets use it."""
     tasks = [asyncio.ensure_future(wallet.run()) for wallet in wallets]
     miner = asyncio.ensure_future(mine(world, block_secs))
+    lag = asyncio.ensure_future(world.watch_lag())
     events = [
         ("a server is killed", cluster.lose, "e1"),
         ("one is added", cluster.add, "e4", "e2"),
@@ -230,7 +231,7 @@ async def live_through(cluster, world, wallets, *, block_secs, pause_secs, hangs
         ]
         await asyncio.gather(*tasks)
     finally:
-        await end_all([*tasks, miner])
+        await end_all([*tasks, miner, lag])
 
 
 async def end_all(tasks):
@@ -243,12 +244,12 @@ async def end_all(tasks):
 
 def report(world, wallets):
     """A line about the figures of the wallets."""
-    longest, event = max(world.gaps, default=(0.0, "no event"))
+    gaps = ", ".join(f"{event} {secs:.2f} s" for event, secs in world.longest_gaps().items())
     return (
         f"{len(wallets)} wallets: {world.answers:,d} answers, {world.notifications:,d} notifications, "
         f"{world.broadcasts:,d} broadcasts, {world.proofs:,d} proofs; {len(world.gaps):,d} gaps, the "
-        f"longest {longest:.2f} s ({event}); the longest wait for an answer "
-        f"{world.longest_wait:.2f} s"
+        f"longest: {gaps}; the longest wait for an answer {world.longest_wait:.2f} s; the wallets' "
+        f"own loop was late by {world.longest_lag:.2f} s at most"
     )
 
 

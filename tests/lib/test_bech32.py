@@ -158,13 +158,13 @@ def test_the_networks_that_share_a_prefix_are_known():
         # The two chose the same one.
         "fc": {"Feathercoin", "Fujicoin"}
     }
-    assert len(shared) >= 35
+    assert len(shared) >= 29
 
 
 def test_addresses_of_every_coin_with_a_prefix_have_their_scripts():
     rng = random.Random(1)
     coins = [coin for coin in all_coins() if coin.SEGWIT_HRP]
-    assert len(coins) >= 38
+    assert len(coins) >= 31
     for coin in coins:
         assert coin.SEGWIT_HRP == coin.SEGWIT_HRP.lower()
         for version, length in ((0, 20), (0, 32), (1, 32), (16, 40)):
@@ -174,6 +174,35 @@ def test_addresses_of_every_coin_with_a_prefix_have_their_scripts():
             script = bytes([0x50 + version if version else 0, length]) + program
             assert coin.pay_to_address_script(address) == script
             assert coin.address_to_hashX(address) == coin.hashX_from_script(script)
+
+
+# Of the test networks only these are used: other software, or the node itself, confirms them.
+TEST_NETWORKS = {
+    "BitcoinGoldTestnet": "tbtg",
+    "BitcoinSegwitRegtest": "bcrt",
+    "BitcoinSegwitTestnet": "tb",
+    "GroestlcoinRegtest": "grsrt",
+    "GroestlcoinSignet": "tgrs",
+    "GroestlcoinTestnet": "tgrs",
+    "LitecoinRegtest": "rltc",
+    "LitecoinTestnet": "tltc",
+    "MonacoinTestnet": "tmona",
+    "PeercoinTestnet": "tpc",
+    "VertcoinTestnet": "tvtc",
+    "ViacoinTestnet": "tvia",
+    "ViacoinTestnetSegWit": "tvia",
+}
+
+
+def test_a_test_network_has_its_own_prefix_or_none():
+    tests = [coin for coin in all_coins() if coin.SEGWIT_HRP and coin.NET != "mainnet"]
+    # Further test networks of Bitcoin have its addresses.
+    found = {
+        coin.__name__: coin.SEGWIT_HRP
+        for coin in tests
+        if coin.SEGWIT_HRP != "tb" or coin.__name__ in TEST_NETWORKS
+    }
+    assert found == TEST_NETWORKS
 
 
 def test_each_wrong_character_of_an_address_is_found():

@@ -16,6 +16,8 @@ PACKAGE = REPOSITORY / "electrumx"
 MACHINE_PATH = re.compile(
     r"(^|[^\w.])/(" + "|".join(["wo" + "rk", "ro" + "ot", "fa" + "rm"]) + ")/"
 )
+# Generic in the stubs, and in Python from 3.11 or 3.12 on
+NOT_SUBSCRIPTED = ("LoggerAdapter", "StreamHandler", "array.array")
 READS_ENVIRONMENT = {"electrumx/lib/env_base.py"}
 
 
@@ -86,6 +88,47 @@ def test_only_the_environment_reader_and_the_commands_read_the_environment():
         ]
 
     assert guilty == []
+
+
+class RuntimeSubscripts(ast.NodeVisitor):
+    """The names that are subscripted when a module is imported or run."""
+
+    def __init__(self):
+        self.found = set()
+
+    def visit_Subscript(self, node):
+        self.found.add(ast.unparse(node.value))
+        self.generic_visit(node)
+
+    def visit_If(self, node):
+        for child in node.orelse if ast.unparse(node.test) == "TYPE_CHECKING" else [node]:
+            self.generic_visit(child)
+
+
+def runtime_subscripts(source):
+    visitor = RuntimeSubscripts()
+    visitor.visit(ast.parse(source))
+    return visitor.found
+
+
+def test_no_class_is_subscripted_that_the_oldest_python_cannot_subscript():
+    """Python 3.10 stops at the import; mypy knows the classes of its stubs, where they are generic."""
+    subscripted = {
+        f"{path}: {name}"
+        for path in PACKAGE.rglob("*.py")
+        for name in runtime_subscripts(path.read_text())
+    }
+
+    assert [text for text in subscripted if text.endswith(NOT_SUBSCRIPTED)] == []
+
+
+def test_the_search_for_subscripts_finds_those_of_the_run_and_no_others():
+    before = "if TYPE_CHECKING:\n    Log = logging.LoggerAdapter[int]\n"
+
+    assert runtime_subscripts(before + "def log(to: 'logging.LoggerAdapter[int]'): ...") == set()
+    assert runtime_subscripts(before + "def log(to: logging.LoggerAdapter[int]): ...") == {
+        "logging.LoggerAdapter"
+    }
 
 
 def test_nothing_is_tracked_that_a_tool_makes():

@@ -387,7 +387,7 @@ def test_chains_of_hundreds_in_any_order_are_accepted_in_one_refresh(seed, lengt
 def test_a_compact_histogram_falls_and_counts_no_byte_twice(fees, bin_size):
     mempool = MemPool(COIN, FakeAPI())
     for n, (fee, size) in enumerate(fees):
-        mempool.add_tx(n.to_bytes(32, "big"), MemPoolTx((), (), (), fee, size), set())
+        mempool.index.add_tx(n.to_bytes(32, "big"), MemPoolTx((), (), (), fee, size), set())
     mempool._update_histogram(bin_size)
     histogram = mempool.cached_compact_histogram
     rates = [rate for rate, _size in histogram]

@@ -164,7 +164,9 @@ class Simulation(tip_laws.Simulation):
         """The tip that clients know, and the transactions of the server's mempool."""
         shared = self.shared
         unconfirmed = {
-            tx_hash: tx for tx_hash, tx in self.mempool.txs.items() if self.mempool.has_tx(tx_hash)
+            tx_hash: tx
+            for tx_hash, tx in self.mempool.txs.items()
+            if self.mempool.index.has_tx(tx_hash)
         }
         return shared.tip.notified_tip, unconfirmed
 
@@ -282,7 +284,7 @@ class Simulation(tip_laws.Simulation):
         """The statuses of a server that has just started, with and without the node's index."""
         for has_index in (False, True):
             cold = OutpointStatuses(
-                self.db, self.daemon, self.mempool, COIN, lambda has=has_index: has
+                self.db, self.daemon, self.mempool.index, COIN, lambda has=has_index: has
             )
             for outpoint in [*self.told][:60]:
                 answer = await cold.answer(outpoint, lambda _cost: None)

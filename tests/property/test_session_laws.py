@@ -23,7 +23,7 @@ from electrumx.server.session.engine.receive import FAST_MESSAGE_BYTES, Receiver
 from electrumx.server.session.engine.request_stats import RequestStats
 from electrumx.server.session.engine.send_queue import SendQueue
 from electrumx.server.session.engine.session_limits import SessionLimits
-from electrumx.server.session.transport.transport import RawTransport
+from electrumx.server.session.transport.line_transport import RawTransport
 from tests.fakes.connections import FakeSocketTransport, connection_context
 
 

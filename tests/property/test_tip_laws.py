@@ -313,7 +313,7 @@ class Simulation:
 
         async def compute():
             history, _cost = await self.manager.shared.scripts.histories.read(hashX)
-            unconfirmed = self.mempool.sync_summaries(hashX)
+            unconfirmed = self.mempool.index.sync_summaries(hashX)
             seen.append((self.db.db_tip, self.manager.shared.tip.notified_tip))
             return packed.entries_of(history.entries), {tx.hash for tx in unconfirmed}
 

@@ -24,6 +24,8 @@ from electrumx.server.bulk_sync.progress import Progress
 from electrumx.server.bulk_sync.scan import Scan
 from electrumx.server.bulk_sync.space import SpaceNeeded
 from electrumx.server.bulk_sync.stores import StoreFiller
+from electrumx.server.daemon.client import Daemon
+from electrumx.server.daemon.rest_connection import RestConnection, Spool
 from electrumx.server.db.database import DB
 from electrumx.server.db.flat_files import FlatFiles
 from electrumx.server.history import store as history_module
@@ -36,6 +38,7 @@ from electrumx.server.storage.schema import DBError
 from tests.conftest import require
 from tests.fakes.bulk import contents, make_limits_small, sync
 from tests.fakes.chain import COIN, ChainMaker, Model, hashX_of
+from tests.fakes.fake_node import FakeNode
 from tests.fakes.format_chain import MAKERS, FormatChain, FormatDaemon
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
 
@@ -982,3 +985,34 @@ async def test_a_node_that_downloads_stalls_and_reorganises_is_followed(
         await assert_equals_model(
             world.db, Model(daemon.raw), [hashX_of(script) for script in maker.scripts]
         )
+
+
+@pytest.mark.parametrize("bulk_sync", ["auto", "off"])
+@pytest.mark.parametrize("indexer", ["python", "compiled"])
+async def test_blocks_that_are_received_into_files_are_indexed_and_undone(
+    tmp_path, monkeypatch, indexer, bulk_sync
+):
+    if indexer == "compiled":
+        require(kernels.compiled_module(), "the compiled modules were not built")
+    monkeypatch.setattr(RestConnection, "SPOOL_BYTES", 200)
+    monkeypatch.setattr(Spool, "LEFT_FREE", 0)
+    mapped = []
+    body = Spool.body
+    monkeypatch.setattr(Spool, "body", lambda self: mapped.append(self) or body(self))
+    maker = ChainMaker(seed=43, scripts=9)
+    fork = maker.grow(maker.genesis_hash, 40)
+    old, new = maker.grow(fork, 4), maker.grow(fork, 6)
+    env = make_env(tmp_path, indexer=indexer, bulk_sync=bulk_sync, reorg_limit=9)
+    async with (
+        FakeNode(maker.chain(old)) as node,
+        Daemon(COIN, node.url, spool_folder=str(tmp_path)) as daemon,
+    ):
+        node.rest = 10_000
+        async with World(env, daemon) as world:
+            await world.until_at(maker.chain(old))
+            assert len(mapped) > 20
+            node.fork(41, maker.chain(new)[41:])
+            await daemon.height()
+            await world.until_at(maker.chain(new))
+            scripts = [hashX_of(script) for script in maker.scripts]
+            await assert_equals_model(world.db, Model(maker.chain(new)), scripts)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import re
+import ssl
 import sys
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from electrumx.cli.restore import main
 from tests.conftest import REPOSITORY
 from tests.fakes.file_server import FileServer
+from tests.integration.server import certificate
 from tests.server.maintenance.test_restore import TABLE, contents, write_snapshot
 
 
@@ -109,8 +111,9 @@ def test_an_unset_variable_is_not_the_current_directory(tmp_path, capsys, monkey
     assert "must not be empty" in capsys.readouterr().err
 
 
-async def start(url, target):
+async def start(url, target, **variables):
     env = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "TMPDIR")}
+    env |= variables
     return await asyncio.create_subprocess_exec(
         sys.executable,
         REPOSITORY / "electrumx_restore",
@@ -146,3 +149,30 @@ async def test_a_restore_that_is_killed_ten_times_is_complete_in_the_end(tmp_pat
     assert os.listdir(tmp_path).count("db.restoring") == 0
     assert resumed
     assert all(re.fullmatch(r"bytes=\d+-", range_) for range_ in resumed)
+
+
+async def test_over_https_the_certificate_is_verified(tmp_path, snapshot):
+    cert, key = certificate()
+    target = tmp_path / "db"
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(cert, key)
+
+    async def run_from(host, **variables):
+        async with FileServer(snapshot, host=host, tls=tls) as server:
+            process = await start(server.url, target, **variables)
+            output, _none = await process.communicate()
+        return process.returncode, output.decode(), server.requests
+
+    # Nobody whom this machine trusts has signed it; it is for another address.
+    for host, variables, reason in (
+        ("127.0.0.1", {}, "self-signed certificate"),
+        ("127.0.0.2", {"SSL_CERT_FILE": str(cert)}, "not valid for '127.0.0.2'"),
+    ):
+        status, output, requests = await run_from(host, **variables)
+        assert (status, requests) == (1, [])
+        assert output.count("\n") == 1
+        assert reason in output
+        assert not target.exists()
+
+    status, output, _requests = await run_from("127.0.0.1", SSL_CERT_FILE=str(cert))
+    assert (status, contents(target)) == (0, contents(snapshot)), output

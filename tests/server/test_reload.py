@@ -1,6 +1,8 @@
 """A reload is prepared by all parts before any of them changes; a failure undoes the preparation."""
 
+import asyncio
 import logging
+from contextlib import contextmanager
 
 import pytest
 
@@ -156,3 +158,26 @@ async def test_nodes_are_replaced_only_if_they_change(reloader, path, bare_envir
     with pytest.raises(OperatorError, match="user:password@ is missing"):
         await reloader.reload()
     assert len(daemon.lists) == 1
+
+
+async def test_reloads_one_after_the_other_are_reported_as_such(path, events):
+    """systemd takes a report for the answer to a signal if it is later than the signal."""
+
+    @contextmanager
+    def reloading():
+        events.append("reloading")
+        yield
+        events.append("ready")
+
+    settings = Settings.read(str(path), {"MAX_SEND": "400000"})
+    reloader = Reloader(settings, [Part(events, "a")], reloading)
+    first = asyncio.create_task(reloader.reload())
+    while not events:
+        await asyncio.sleep(0)
+    write(path, DONATION_ADDRESS="x")
+    second = asyncio.create_task(reloader.reload())
+    await asyncio.gather(first, second)
+
+    reports = [event for event in events if isinstance(event, str)]
+    assert reports == ["reloading", "ready"] * 2
+    assert events[-1] == "ready"

@@ -60,7 +60,7 @@ class BitcoinGold(BitcoinGoldMixin, EquihashMixin, BitcoinMixin, Coin):
 class BitcoinGoldRegtest(BitcoinGold):
     SHORTNAME = "TBTG"
     NET = "regtest"
-    SEGWIT_HRP = "tbtg"
+    SEGWIT_HRP = ""
     P2PKH_VERBYTE = bytes.fromhex("6f")
     P2SH_VERBYTES = [bytes.fromhex("c4")]
     WIF_BYTE = bytes.fromhex("ef")

@@ -69,7 +69,7 @@ class Namecoin(NameIndexMixin, AuxPowMixin, Coin):
 class NamecoinTestnet(Namecoin):
     SHORTNAME = "XNM"
     NET = "testnet"
-    SEGWIT_HRP = "tn"
+    SEGWIT_HRP = ""
     P2PKH_VERBYTE = bytes.fromhex("6f")
     P2SH_VERBYTES = [bytes.fromhex("c4")]
     WIF_BYTE = bytes.fromhex("ef")
@@ -78,7 +78,7 @@ class NamecoinTestnet(Namecoin):
 
 class NamecoinRegtest(NamecoinTestnet):
     NET = "regtest"
-    SEGWIT_HRP = "ncrt"
+    SEGWIT_HRP = ""
     NAME_EXPIRY_BLOCKS = 30
     GENESIS_HASH = "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206"
     TX_COUNT = 1
@@ -118,7 +118,7 @@ class Xaya(SpendableGenesisMixin, NameIndexMixin, AuxPowMixin, Coin):
 class XayaTestnet(Xaya):
     SHORTNAME = "XCH"
     NET = "testnet"
-    SEGWIT_HRP = "chitn"
+    SEGWIT_HRP = ""
     P2PKH_VERBYTE = bytes.fromhex("58")
     P2SH_VERBYTES = [bytes.fromhex("5a")]
     WIF_BYTE = bytes.fromhex("e6")
@@ -132,6 +132,6 @@ class XayaTestnet(Xaya):
 
 class XayaRegtest(XayaTestnet):
     NET = "regtest"
-    SEGWIT_HRP = "chirt"
+    SEGWIT_HRP = ""
     GENESIS_HASH = "6f750b36d22f1dc3d0a6e483af45301022646dfc3b3ba2187865f5a7d6d83ab1"
     RPC_PORT = 18493

@@ -198,7 +198,7 @@ class DigiByte(Coin):
 
 class DigiByteTestnet(DigiByte):
     NET = "testnet"
-    SEGWIT_HRP = "dgbt"
+    SEGWIT_HRP = ""
     P2PKH_VERBYTE = bytes.fromhex("6f")
     P2SH_VERBYTES = [bytes.fromhex("c4")]
     WIF_BYTE = bytes.fromhex("ef")
@@ -544,7 +544,7 @@ class MonacoinTestnet(Monacoin):
 
 class MonacoinRegtest(MonacoinTestnet):
     NET = "regtest"
-    SEGWIT_HRP = "rmona"
+    SEGWIT_HRP = ""
     GENESIS_HASH = "7543a69d7c2fcdb29a5ebec2fc064c074a35253b6f3072c8a749473aa590a29c"
     TX_COUNT = 1
     TX_COUNT_HEIGHT = 1

@@ -16,6 +16,7 @@ Why nothing reads past the end, or loops for longer than the buffer is long:
 Pure functions over bytes; any thread may run them.
 """
 
+from mmap import mmap
 from struct import Struct
 from struct import error as struct_error
 from typing import Any, Final
@@ -144,13 +145,14 @@ def read_witness(buf: bytes, pos: int, count: int) -> tuple[list[list[bytes]], i
 class Reader:
     """Reads values one after the other from a buffer.
 
-    binary must be bytes and is not copied; reading begins at offset start, and cursor is the
-    offset of the next byte.  Every reader raises DeserializeError, and nothing else, if the
-    buffer ends too early.  After an error the cursor is of no use.
+    binary must be bytes, or a map of a file, whose slices are bytes, and is not copied; reading
+    begins at offset start, and cursor is the offset of the next byte.  Every reader raises
+    DeserializeError, and nothing else, if the buffer ends too early.  After an error the cursor is
+    of no use.
     """
 
     def __init__(self, binary: bytes, start: int = 0) -> None:
-        assert isinstance(binary, bytes), "a deserializer reads bytes"
+        assert isinstance(binary, (bytes, mmap)), "a deserializer reads bytes"
         assert start >= 0
         self.binary = binary
         self.binary_length = len(binary)

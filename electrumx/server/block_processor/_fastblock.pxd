@@ -17,7 +17,8 @@ cdef struct TxShape:
 
 
 cdef class FastBlock:
-    cdef readonly bytes raw
+    # bytes, or a map of a file
+    cdef readonly object raw
     cdef readonly bytes header
     cdef readonly uint32_t tx_count
     cdef Array hashes

@@ -11,6 +11,7 @@ outputs (hashX 11, value LE8, flags 1).  None of it is a Python object.  Parsing
 and may run in any thread; that of a block releases the GIL.
 """
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -414,9 +415,8 @@ cdef int parse_outputs(FastBlock block, Cursor *c, TxShape *shape, bint tokens) 
     return OK
 
 
-def parse_block(bytes raw not None, Py_ssize_t header_len, int tx_format, bint tokens,
-                bint whole):
-    """Parse a raw block whose header has ``header_len`` bytes.
+def parse_block(raw not None, Py_ssize_t header_len, int tx_format, bint tokens, bint whole):
+    """Parse a raw block, bytes or a map of a file, whose header has ``header_len`` bytes.
 
     With ``tokens``, scripts are those behind a token prefix; with ``whole``, nothing may follow
     the last transaction.
@@ -424,17 +424,20 @@ def parse_block(bytes raw not None, Py_ssize_t header_len, int tx_format, bint t
     """
     cdef FastBlock block = FastBlock.__new__(FastBlock)
     cdef Cursor c
+    cdef Py_buffer view
     cdef int verdict
-    if PyBytes_GET_SIZE(raw) < header_len:
+    if len(raw) < header_len:
         raise DeserializeError(f"a block of {len(raw):,d} bytes is shorter than its header")
     block.raw = raw
     block.header = raw[:header_len]
-    c.at = <const uint8_t *> PyBytes_AS_STRING(raw) + header_len
-    c.end = <const uint8_t *> PyBytes_AS_STRING(raw) + PyBytes_GET_SIZE(raw)
+    PyObject_GetBuffer(raw, &view, PyBUF_SIMPLE)
+    c.at = <const uint8_t *> view.buf + header_len
+    c.end = <const uint8_t *> view.buf + view.len
     with nogil:
         verdict = parse_all(block, &c, tx_format, tokens)
         if verdict == OK and whole and c.at != c.end:
             verdict = TRAILING
+    PyBuffer_Release(&view)
     if verdict == OK:
         return block
     if verdict == TRAILING:

@@ -3,8 +3,9 @@
 Owns the blocks that are fetched and not yet processed.  Waiting for the daemon overlaps with the
 processing of earlier blocks in a thread.
 
-The size of the blocks received last decides how many blocks a request is for.  If they are larger
-than one reply may be, the request is split.  A block that is too large alone is logged, and requested
+The size of the blocks received last decides how many blocks a request is for: over REST, where each
+comes by itself, so many that all connections are busy with blocks of today's size.  If they are
+larger than one reply may be, the request is split.  A block that is too large alone is logged, and requested
 again after TOO_LARGE_SECS, or when the daemon or its chain changes.
 
 Runs in: one task on the event loop.
@@ -54,6 +55,9 @@ class Prefetcher:
     MIN_CACHE_BYTES = 10 * 1024 * 1024
     #: bytes of raw blocks in one request: as text they take twice that, in several copies
     REQUEST_BYTES = 2 * 1024 * 1024
+    #: of those that are requested together over REST, which has no copies: four of the largest blocks
+    #: of Bitcoin, for as many connections
+    REST_REQUEST_BYTES = 16 * 1024 * 1024
     #: how much longer than the one before a request may be: blocks can become larger suddenly
     MAX_GROWTH = 2
     #: divisor of a request that is too large; until all its blocks are fetched, later requests are
@@ -192,10 +196,13 @@ class Prefetcher:
 
     def _batch_count(self, first: int, daemon_height: int) -> int:
         size = max(self.ave_size, self._last_size, 1)
-        room = max(self.MIN_CACHE_BYTES // size, 1)
+        if self.daemon.has_rest():
+            most = self.REST_REQUEST_BYTES
+        else:
+            most = self.REQUEST_BYTES if self._last_count else self.MIN_CACHE_BYTES
+        room = max(most // size, 1)
         if self._last_count:
-            expected = max(self.REQUEST_BYTES // size, 1)
-            room = min(room, expected, self.MAX_GROWTH * self._last_count)
+            room = min(room, self.MAX_GROWTH * self._last_count)
         if first <= self._cautious_to:
             room = min(room, self._cautious_count)
         count = max(0, min(daemon_height - self.fetched_height, room))

@@ -272,7 +272,7 @@ cdef inline bint is_freed(const uint8_t *output) noexcept nogil:
             & output[KEY_LEN + 4]) == 0xff
 
 
-def fast_block(bytes header not None, bytes raw not None, bytes tx_hashes not None,
+def fast_block(bytes header not None, raw not None, bytes tx_hashes not None,
                bytes shapes not None, bytes spends not None, bytes outputs not None):
     """Return a parsed block of the arrays of a ``PackedBlock``."""
     cdef FastBlock block = FastBlock.__new__(FastBlock)

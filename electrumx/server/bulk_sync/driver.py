@@ -48,7 +48,7 @@ undone in the ordinary way.
 
 Memory.  CACHE_MB is divided: two chunks (one is being written) and two buffers of history during
 the scan; ranges being merged later.  What comes beside it does not depend on CACHE_MB: the
-prefetcher's blocks (10 MB), those being parsed (1 MB a thread), the engine's own.
+prefetcher's blocks (10 MB, and a request's 16), those being parsed (1 MB a thread), the engine's own.
 
 Runs in: the event loop.  Parsing, adding, writing and merging run in worker threads, without the
 GIL where the Cython implementation is installed.

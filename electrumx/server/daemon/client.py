@@ -1,8 +1,8 @@
 """The node: the calls that the server makes, and the checks of their replies.
 
 Owns the last height received, and replies that are cached for a while. Knows nothing of the
-callers, nor of blocks and transactions beyond their hex. How requests are
-sent, repeated and moved to another node is in ``jsonrpc``.
+callers, nor of blocks and transactions beyond their hex. How requests are sent, repeated and moved to
+another node is in ``jsonrpc``; ``node_http`` has the HTTP session.
 
 Runs in: the event loop. Parsing of big bodies and of long hex goes to worker threads.
 
@@ -22,11 +22,13 @@ from electrumx.lib.coins import Coin
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.log_text import printable
 from electrumx.lib.util import class_logger
+from electrumx.server.daemon.call_record import CallRecord
 from electrumx.server.daemon.checks import incomplete_indexes, judge_chain, judge_version
 from electrumx.server.daemon.info_cache import InfoCache
 from electrumx.server.daemon.jsonrpc import NodeRPC, pulse
 from electrumx.server.daemon.logins import LoginFiles
 from electrumx.server.daemon.mempool_listing import Listing, listing_of, parse_reply
+from electrumx.server.daemon.node_http import ClosedHTTP, OpenHTTP, ReplacedHTTP
 from electrumx.server.daemon.responses import (
     BATCH_ITEM,
     BLOCK_BATCH_BYTES,
@@ -45,7 +47,7 @@ from electrumx.server.daemon.responses import (
     unhex_list,
 )
 from electrumx.server.daemon.rest import RestBlocks
-from electrumx.server.daemon.rest_connection import RestTooLargeError
+from electrumx.server.daemon.rest_connection import NoRoomError, RestTooLargeError
 from electrumx.server.daemon.retry import (
     MalformedReplyError,
     ParseErrorReply,
@@ -72,6 +74,7 @@ MEMPOOL_INFO_CACHE_SECS = 1.0
 
 
 _R = TypeVar("_R")
+_Self = TypeVar("_Self", bound="Daemon")
 
 # Heights take four bytes in the database.
 MAX_HEIGHT = 1 << 32
@@ -110,7 +113,7 @@ def _are_invalid_params(error: DaemonError) -> bool:
     )
 
 
-class Daemon(NodeRPC):
+class Daemon:
     """The node, or several of them of which one is in use.
 
     coin:        its sanitize_url() and parameters are used
@@ -118,6 +121,7 @@ class Daemon(NodeRPC):
     max_workqueue: most HTTP requests in flight (bitcoind's own queue is 16; a batch is one)
     init_retry, max_retry: first and longest wait between attempts, in seconds
     login_files: the cookie or password files of URLs without a password
+    spool_folder: where large blocks are received into files, which have no names
 
     Use as an async context manager, which opens and closes the HTTP session.
     Three events are set and cleared at once, so that waiting for one means waiting for the next
@@ -126,10 +130,15 @@ class Daemon(NodeRPC):
     another URL is in use.
     """
 
+    #: the code of the error of a node that is starting
+    WARMING_UP = -28
+    RESPONSE_CLASS = BoundedResponse
+    # Of one HTTP exchange from connecting to the last byte of the body.
+    TIMEOUT_SECS = 300.0
     # To fetch blocks by, where the node has REST.
     REST_CONNECTIONS = 4
     # The largest block that can be read, in bytes: over REST, and as hex over JSON-RPC.
-    MAX_REST_BLOCK = 1 << 30
+    MAX_REST_BLOCK = 1 << 33
     MAX_HEX_BLOCK = REPLY_LIMITS["getblock"] // 2
 
     def __init__(
@@ -141,22 +150,34 @@ class Daemon(NodeRPC):
         init_retry: float = 0.25,
         max_retry: float = 4.0,
         login_files: LoginFiles | None = None,
+        spool_folder: str | None = None,
     ) -> None:
-        super().__init__(
-            class_logger(__name__, self.__class__.__name__),
+        self.coin = coin
+        self.logger = class_logger(__name__, self.__class__.__name__)
+        #: sends the requests
+        self.rpc = NodeRPC(
+            self.logger,
             coin,
             url,
             max_workqueue=max_workqueue,
             init_retry=init_retry,
             max_retry=max_retry,
             login_files=login_files,
+            warming_up=self.WARMING_UP,
+            check_node=self.check_node,
         )
         self.height_changed = asyncio.Event()
         self.tip_changed = asyncio.Event()
         self._height: int | None = None
         # One place is left for other requests.
         connections = min(self.REST_CONNECTIONS, max_workqueue - 1)
-        self._rest = RestBlocks(self.logger, self.workqueue_semaphore, self._budget, connections)
+        self._rest = RestBlocks(
+            self.logger,
+            self.rpc.workqueue_semaphore,
+            self.rpc.budget,
+            connections,
+            spool_folder,
+        )
         self._available_rpcs: dict[str, bool] = {}
         #: URLs of nodes that want the verbosity of getblock as a number
         self._numeric_verbosity: set[str] = set()
@@ -164,11 +185,99 @@ class Daemon(NodeRPC):
         self._network_info = InfoCache(INFO_CACHE_SECS)
         self._mempool_info = InfoCache(MEMPOOL_INFO_CACHE_SECS)
 
-    async def __aexit__(self, *exc_info: object) -> None:
+    async def __aenter__(self: _Self) -> _Self:
+        http = OpenHTTP(
+            connector=self.connector(),
+            response_class=self.RESPONSE_CLASS,
+            timeout_secs=self.TIMEOUT_SECS,
+            endpoint=self.rpc.endpoint,
+            budget=self.rpc.budget,
+        )
+        self.rpc.use(http)
+        return self
+
+    async def __aexit__(self, *_exc_info: object) -> None:
         self._rest.close()
-        await super().__aexit__(*exc_info)
+        await self.rpc.http.close()
+        self.rpc.use(ClosedHTTP())
+
+    def connector(self) -> aiohttp.BaseConnector | None:
+        """Return the connector for the HTTP session; None means aiohttp's default."""
+        return None
+
+    @property
+    def session(self) -> Any:
+        """The HTTP session, None while it is not open; another one may be put in its place."""
+        return self.rpc.http.session
+
+    @session.setter
+    def session(self, session: Any) -> None:
+        self.rpc.use(ClosedHTTP() if session is None else ReplacedHTTP(session))
+
+    # -- The nodes
+
+    @property
+    def urls(self) -> list[str]:
+        """The URLs of all nodes, with their credentials."""
+        return self.rpc.urls
+
+    @property
+    def url_changed(self) -> asyncio.Event:
+        """Set and cleared at once when another URL is in use."""
+        return self.rpc.url_changed
+
+    @property
+    def calls(self) -> CallRecord:
+        """Contact with the node, counts and durations of calls."""
+        return self.rpc.calls
+
+    def set_url(self, url: str, login_files: LoginFiles | None = None) -> None:
+        """Replace the list of nodes by the comma-separated url and use its first.
+
+        ``login_files`` has their logins, where a URL has none.  Raises OperatorError (CoinError) if
+        any of them is bad; then nothing is changed.
+        """
+        self.rpc.set_url(url, login_files)
+
+    def current_url(self) -> str:
+        """Return the URL in use, with its credentials."""
+        return self.rpc.current_url()
+
+    def logged_url(self, url: str | None = None) -> str:
+        """Return url (default: the one in use) without scheme and credentials, for people."""
+        return self.rpc.logged_url(url)
+
+    def failover(self) -> bool:
+        """Use the next URL that is not left out; return False if there is no other."""
+        return self.rpc.failover()
 
     # -- Asking
+
+    async def _send_single(
+        self, method: str, params: Sequence[Any] = (), reading: Reading | None = None
+    ) -> Any:
+        """Call method; return its result. Raises DaemonError with the node's error object."""
+        return await self.rpc.send_single(method, params, reading)
+
+    async def _send_vector(
+        self,
+        method: str,
+        params_iterable: Iterable[Sequence[Any]],
+        replace_errs: bool = False,
+        reading: Reading | None = None,
+    ) -> list[Any]:
+        """Call method once for each item, in one HTTP request: see ``NodeRPC.send_vector``."""
+        return await self.rpc.send_vector(method, params_iterable, replace_errs, reading)
+
+    async def call_aside(
+        self, url: str, method: str, params: Sequence[Any], timeout_secs: float
+    ) -> Any:
+        """Call method at url once, beside the slots for requests; return its result.
+
+        For calls that wait at the node.  Raises DaemonError with the node's error object, and
+        ConnectionError for whatever keeps it from answering, which is not logged.
+        """
+        return await self.rpc.call_aside(url, method, params, timeout_secs)
 
     async def _is_rpc_available(self, method: str) -> bool:
         """Return whether the node supports method. The reply is cached indefinitely."""
@@ -259,6 +368,10 @@ class Daemon(NodeRPC):
 
         return await self._with_verbosity(ask)
 
+    def has_rest(self) -> bool:
+        """Return whether blocks come over REST, as far as is known: each by itself."""
+        return self._rest.is_known(self.current_url())
+
     async def raw_blocks(self, hex_hashes: Iterable[str]) -> list[bytes]:
         """Return the raw blocks with the given hashes, all of them and in the same order.
 
@@ -267,8 +380,7 @@ class Daemon(NodeRPC):
         """
         hex_hashes = list(hex_hashes)
         alone = len(hex_hashes) == 1
-        # An object in place of the session has no REST.
-        if hex_hashes and isinstance(self.session, aiohttp.ClientSession):
+        if hex_hashes and self.rpc.http.has_rest:
             max_bytes = self.MAX_REST_BLOCK if alone else BLOCK_BATCH_BYTES
             try:
                 blocks = await self._rest.raw_blocks(self.current_url(), hex_hashes, max_bytes)
@@ -277,6 +389,8 @@ class Daemon(NodeRPC):
                     f"the daemon's REST interface has more than {e.args[0]:,d} bytes"
                     + (", the most that a block may have here" if alone else "")
                 ) from None
+            except NoRoomError as e:
+                raise _too_large_blocks(str(e)) from None
             if blocks is not None:
                 return blocks
         try:
@@ -426,7 +540,7 @@ class Daemon(NodeRPC):
         params = [(hex_hash, 0) for hex_hash, _max_bytes in wanted]
         if len(params) > 1:
             try:
-                return await self._send_each("getrawtransaction", params, _AS_TX_BATCH)
+                return await self.rpc.send_each("getrawtransaction", params, _AS_TX_BATCH)
             except DaemonError:
                 # Of the batch as a whole: not allowed, or too large an answer.
                 pass
@@ -468,7 +582,7 @@ class Daemon(NodeRPC):
             if len(params) > 1:
                 raise
             # The others are not to suffer for it.
-            self._log_once(f"transaction {hex_hashes[0]}: {e.args[0][0]['message']}")
+            self.rpc.log_once(f"transaction {hex_hashes[0]}: {e.args[0][0]['message']}")
             return [None]
         return [raw_tx or None for raw_tx in await unhex_list(raw_txs)]
 
@@ -557,14 +671,14 @@ class Daemon(NodeRPC):
                 reason = self._no_node(e)
             except OperatorError as e:
                 reason = str(e)
-            if not self.leave_out(self.current_url(), reason):
+            if not self.rpc.leave_out(self.current_url(), reason):
                 raise OperatorError(reason)
-        self._started = True
+        self.rpc.note_started()
         await self._try_rest()
 
     async def _try_rest(self) -> None:
         """Find out, and log, whether blocks can be read over REST."""
-        if isinstance(self.session, aiohttp.ClientSession):
+        if self.rpc.http.has_rest:
             genesis = [self.coin.GENESIS_HASH]
             try:
                 await self._rest.raw_blocks(self.current_url(), genesis, BLOCK_BATCH_BYTES)
@@ -581,11 +695,11 @@ class Daemon(NodeRPC):
     async def check_node(self, url: str) -> None:
         """Raise OperatorError if the node at url is none for this coin."""
         try:
-            genesis = await self.call_once(url, "getblockhash", (0,))
+            genesis = await self.rpc.call_once(url, "getblockhash", (0,))
             judge_chain(self.coin, genesis, self.logged_url(url))
             if self.coin.MIN_REQUIRED_DAEMON_VERSION:
-                judge_version(self.coin, await self.call_once(url, "getnetworkinfo"))
-            await self._check_indexes(url, lambda: self.call_once(url, "getindexinfo"))
+                judge_version(self.coin, await self.rpc.call_once(url, "getnetworkinfo"))
+            await self._check_indexes(url, lambda: self.rpc.call_once(url, "getindexinfo"))
         except DaemonError as e:
             raise OperatorError(self._no_node(e, url)) from e
 

@@ -1,7 +1,7 @@
 """Requests to the node: JSON-RPC over a pool of HTTP connections, with retry and fail-over.
 
-Owns the list of node URLs, which of them is in use, and the HTTP session.  Knows no methods but
-the form of requests and replies; ``Daemon`` builds on it.
+Owns the list of node URLs, and which of them is in use.  Knows no methods but the form of requests and
+replies; ``Daemon`` makes its calls through it.  ``node_http`` has the HTTP session.
 
 Runs in: the event loop.  Long answers are parsed in worker threads.
 
@@ -22,8 +22,8 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import aiohttp
 import orjson
@@ -35,10 +35,10 @@ from electrumx.lib.log_text import MAX_LOGGED_TEXT, printable
 from electrumx.server.daemon.byte_budget import ByteBudget
 from electrumx.server.daemon.call_record import CallForbiddenError, CallRecord
 from electrumx.server.daemon.endpoint import Endpoint, endpoint_of, endpoints_of
-from electrumx.server.daemon.logins import Login, LoginFiles
+from electrumx.server.daemon.logins import LoginFiles
+from electrumx.server.daemon.node_http import ClosedHTTP, NodeHTTP
 from electrumx.server.daemon.responses import (
     TOTAL_REPLY_BYTES,
-    BoundedResponse,
     DaemonError,
     ForbiddenCallError,
     Reading,
@@ -54,16 +54,11 @@ from electrumx.server.daemon.retry import (
     OutageLog,
     ParseErrorReply,
     Retry,
-    ServiceRefusedError,
     WarmingUpError,
     WrongNodeError,
     failure_texts,
 )
 
-_Self = TypeVar("_Self", bound="NodeRPC")
-
-HTTP_UNAUTHORIZED = 401
-HTTP_FORBIDDEN = 403
 # Warnings already logged, which are not repeated.
 MAX_LOGGED_ONCE = 1_000
 
@@ -80,10 +75,6 @@ def _encoded(payload: object) -> str:
     except TypeError:
         # A number that a client gave us, of more than 64 bits
         return json.dumps(payload)
-
-
-class _UnauthorizedError(ServiceRefusedError):
-    """HTTP status 401: the node does not accept the login."""
 
 
 class _LeftOut(NamedTuple):
@@ -115,16 +106,13 @@ class NodeRPC:
     init_retry, max_retry: first and longest wait between attempts, in seconds
     login_files: the cookie or password files of URLs without a password
 
-    Use as an async context manager, which opens and closes the HTTP session.
+    warming_up:  the code of the error of a node that is starting
+    check_node:  ``await check_node(url)`` raises OperatorError if the node at url cannot be used
+
     The event url_changed is set and cleared at once when another URL is in use, so that waiting
     for it means waiting for the next time.
     """
 
-    WARMING_UP = -28
-    PARSE_ERROR = JSONRPC.PARSE_ERROR
-    RESPONSE_CLASS = BoundedResponse
-    # Of one HTTP exchange from connecting to the last byte of the body.
-    TIMEOUT_SECS = 300.0
     # For which a node that cannot be used is left out of the list, before it is checked again.
     LEFT_OUT_SECS = 60.0
 
@@ -139,10 +127,14 @@ class NodeRPC:
         max_workqueue: int,
         init_retry: float,
         max_retry: float,
-        login_files: LoginFiles | None = None,
+        login_files: LoginFiles | None,
+        warming_up: int,
+        check_node: Callable[[str], Awaitable[None]],
     ) -> None:
         self.logger = logger
-        self.coin = coin
+        self._coin = coin
+        self._warming_up = warming_up
+        self._check_node = check_node
         self.url_index = 0
         self.urls: list[str] = []
         self._endpoints: dict[str, Endpoint] = {}
@@ -158,29 +150,17 @@ class NodeRPC:
         self.workqueue_semaphore = asyncio.Semaphore(max_workqueue)
         self.init_retry = init_retry
         self.max_retry = max_retry
-        self.session: aiohttp.ClientSession | None = None
+        #: the HTTP session, once it is open
+        self.http: NodeHTTP = ClosedHTTP()
         self._outage = OutageLog(logger)
-        self._budget = ByteBudget(TOTAL_REPLY_BYTES)
+        #: bounds the bytes that are read concurrently
+        self.budget = ByteBudget(TOTAL_REPLY_BYTES)
         #: contact with the node, counts and durations of calls
         self.calls = CallRecord()
 
-    async def __aenter__(self: _Self) -> _Self:
-        self.session = aiohttp.ClientSession(
-            connector=self.connector(),
-            response_class=self.RESPONSE_CLASS,
-            timeout=aiohttp.ClientTimeout(total=self.TIMEOUT_SECS, sock_connect=30),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
-        return self
-
-    async def __aexit__(self, *_exc_info: object) -> None:
-        assert self.session is not None
-        await self.session.close()
-        self.session = None
-
-    def connector(self) -> aiohttp.BaseConnector | None:
-        """Return the connector for the HTTP session; None means aiohttp's default."""
-        return None
+    def use(self, http: NodeHTTP) -> None:
+        """Send requests over another session from now on."""
+        self.http = http
 
     # -- URLs
 
@@ -190,7 +170,7 @@ class NodeRPC:
         ``login_files`` has their logins, where a URL has none.  Raises OperatorError (CoinError) if
         any of them is bad; then nothing is changed.
         """
-        endpoints = endpoints_of(self.coin, url, login_files or LoginFiles())
+        endpoints = endpoints_of(self._coin, url, login_files or LoginFiles())
         urls = list(endpoints)
         for n, one in enumerate(urls):
             current = "" if n else " (current)"
@@ -227,8 +207,13 @@ class NodeRPC:
                 return True
         return False
 
-    async def check_node(self, url: str) -> None:
-        """Raise OperatorError if the node at url cannot be used; asks it with call_once()."""
+    def note_started(self) -> None:
+        """Note that the node in use was checked: from now on others are checked before their use."""
+        self._started = True
+
+    def endpoint(self, url: str) -> Endpoint:
+        """Return the address and login of a URL."""
+        return self._endpoints.get(url) or endpoint_of(url)
 
     def _reason_left_out(self, url: str) -> str | None:
         left_out = self._left_out.get(url)
@@ -244,7 +229,7 @@ class NodeRPC:
             reason = self._reason_left_out(url)
             if reason is None:
                 try:
-                    await self.check_node(url)
+                    await self._check_node(url)
                 except OperatorError as e:
                     reason = str(e)
             if reason is None:
@@ -266,7 +251,7 @@ class NodeRPC:
         self._unchecked.add(url)
         return url != self.current_url() or self.failover()
 
-    def _log_once(self, text: str) -> None:
+    def log_once(self, text: str) -> None:
         """Log a warning that was not logged before."""
         if text not in self._logged_once:
             if len(self._logged_once) >= MAX_LOGGED_ONCE:
@@ -279,57 +264,7 @@ class NodeRPC:
     async def _post(self, url: str, data: str, reading: Reading) -> Any:
         """Send data to url when a slot is free; return the parsed JSON of the answer."""
         async with self.workqueue_semaphore:
-            return await self._exchange(url, data, reading)
-
-    async def _exchange(self, url: str, data: str, reading: Reading, **options: Any) -> Any:
-        """Send data to url; return the parsed JSON of the answer."""
-        if self.session is None:
-            raise RuntimeError("the daemon's HTTP session is not open")
-        login: Login | None = None
-        # A replaced session need not accept these.
-        session: object = self.session
-        if isinstance(session, aiohttp.ClientSession):
-            # Requests are for the node that the operator named, and for no other machine.
-            options["allow_redirects"] = False
-            url, login = self._endpoints.get(url) or endpoint_of(url)
-        if login is None:
-            return await self._exchange_once(url, data, reading, None, options)
-        authorization = await login.authorization()
-        try:
-            options["headers"] = {"Authorization": authorization}
-            return await self._exchange_once(url, data, reading, login, options)
-        except _UnauthorizedError:
-            # A node writes a new cookie at each start.
-            renewed = await login.renewed(authorization)
-            if renewed is None:
-                raise
-            options["headers"] = {"Authorization": renewed}
-            return await self._exchange_once(url, data, reading, login, options)
-
-    async def _exchange_once(
-        self, url: str, data: str, reading: Reading, login: Login | None, options: dict[str, Any]
-    ) -> Any:
-        assert self.session is not None
-        async with self.session.post(url, data=data, **options) as resp:
-            content_type = resp.headers.get("Content-Type") or ""
-            status = getattr(resp, "status", None)
-            if content_type.partition(";")[0].strip().lower() == "application/json":
-                try:
-                    # A replaced session promises json() and text() only.
-                    if isinstance(resp, BoundedResponse):
-                        return await resp.parsed(reading.parse, reading.max_bytes, self._budget)
-                    return await resp.json()
-                except ValueError as e:
-                    raise MalformedReplyError(f"not JSON: {e}") from None
-            # bitcoind answers "Work queue depth exceeded" as text, and 401 with an empty body.
-            text = (await resp.text()).strip()
-            if status == HTTP_FORBIDDEN:
-                raise CallForbiddenError(text or resp.reason)
-            refused = ServiceRefusedError(text or resp.reason)
-            if status == HTTP_UNAUTHORIZED and login is not None:
-                refused = _UnauthorizedError(login.refusal() or text or resp.reason)
-            refused.status = status
-            raise refused
+            return await self.http.post(url, data, reading)
 
     async def _send(
         self, payload: object, processor: Callable[[Any], Any], reading: Reading
@@ -379,7 +314,7 @@ class NodeRPC:
     def _forbidden(self, url: str, payload: Any, reason: object) -> ForbiddenCallError:
         """Return the error for a call that the node does not allow, which is logged once."""
         method = _method(payload)
-        self._log_once(
+        self.log_once(
             f"the daemon at {self.logged_url(url)} does not allow {method} ({printable(reason)}): "
             "see its rpcwhitelist and rpcallowip"
         )
@@ -399,14 +334,14 @@ class NodeRPC:
         if not isinstance(error, dict):
             raise MalformedReplyError("error is not an object")
         code = error.get("code")
-        if code == self.WARMING_UP:
+        if code == self._warming_up:
             raise WarmingUpError
-        if code == self.PARSE_ERROR:
+        if code == JSONRPC.PARSE_ERROR:
             message = printable(error.get("message"))
             raise ParseErrorReply(f"received RPC_PARSE_ERROR ({message})")
         return error
 
-    async def _send_single(
+    async def send_single(
         self, method: str, params: Sequence[Any] = (), reading: Reading | None = None
     ) -> Any:
         """Call method; return its result. Raises DaemonError with the node's error object."""
@@ -425,17 +360,22 @@ class NodeRPC:
         return await self._send(payload, processor, reading)
 
     async def call_once(
-        self, url: str, method: str, params: Sequence[Any] = (), **options: Any
+        self,
+        url: str,
+        method: str,
+        params: Sequence[Any] = (),
+        *,
+        timeout: aiohttp.ClientTimeout | None = None,
     ) -> Any:
         """Call method at url once, beside the slots for requests; return its result.
 
-        Raises DaemonError with the node's error object, and one of RETRIED if there is no answer.
+        Without a ``timeout`` it may take as long as any request.  Raises DaemonError with the node's error object, and one of RETRIED if there is no answer.
         """
         payload = {"method": method, "id": next(self.id_counter), "params": list(params)}
         reading = Reading(parse_json, reply_limit(method))
         try:
             with self.calls.call(method):
-                reply = await self._exchange(url, json.dumps(payload), reading, **options)
+                reply = await self.http.post(url, json.dumps(payload), reading, timeout)
                 error = self._check_error(reply)
         except ResponseTooLargeError as e:
             raise _too_large(payload, e.args[0]) from None
@@ -459,7 +399,7 @@ class NodeRPC:
         except RETRIED as e:
             raise ConnectionError(failure_texts(e)[0]) from e
 
-    async def _send_vector(
+    async def send_vector(
         self,
         method: str,
         params_iterable: Iterable[Sequence[Any]],
@@ -501,7 +441,7 @@ class NodeRPC:
             raise MalformedReplyError("not one response for each request of a batch")
         return reply
 
-    async def _send_each(
+    async def send_each(
         self, method: str, params: Iterable[Sequence[Any]], reading: Reading
     ) -> list[Any]:
         """Call method for each item of params, in one HTTP request.

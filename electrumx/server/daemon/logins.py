@@ -4,18 +4,23 @@ A node with cookie authentication writes a new ``user:password`` to its cookie f
 ``FileLogin`` reads such a file at first use, when its modification time, size or inode has changed,
 and after the node has refused the login.  A password file holds only the password.
 
-No error, representation or log line shows a login.  Runs in: the event loop; files are read in
-worker threads.
+The file may be on a network, which can hang: it is looked at in a thread of its own, one at a time,
+``LOOK_EVERY_SECS`` after the last look at the earliest.  After ``PATIENCE_SECS`` requests go on with
+the login that is known.  The end of the server does not wait for that thread.
+
+No error, representation or log line shows a login.  Runs in: the event loop, but for ``_load``.
 """
 
 import asyncio
 import base64
 import os
 import stat
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar, cast
 
 from electrumx.lib.env_base import shown
 from electrumx.lib.errors import OperatorError
@@ -25,6 +30,10 @@ from electrumx.server.env import Env
 
 # A cookie has some 75 bytes.
 MAX_FILE_BYTES = 4096
+LOOK_EVERY_SECS = 0.5
+PATIENCE_SECS = 2.0
+
+T = TypeVar("T")
 
 _Signature = tuple[int, int, int]
 
@@ -78,19 +87,45 @@ class FileLogin:
         self._user = user
         self._header: str | None = None
         self._seen: _Signature | None = None
+        #: the last look at the file: its signature and the header if it was read
+        self._look: asyncio.Future[tuple[_Signature, str] | None] | None = None
+        self._patient_until = self._look_due_at = float("-inf")
 
     async def authorization(self) -> str:
         """Return the header for the file's current login.  Raise LoginFileError if it has none."""
-        # One system call; a thread would take ten times as long as the rest.
-        if self._header is None or self._signature() != self._seen:
-            await self._read()
-        assert self._header is not None
+        if self._header is None or asyncio.get_running_loop().time() >= self._look_due_at:
+            await self._look_at(self._seen)
+        if self._header is None:
+            raise LoginFileError(
+                f"the {self._kind} {shown(self._path)} cannot be read: "
+                "its file system does not answer"
+            )
         return self._header
 
     async def renewed(self, refused: str) -> str | None:
         """Read the file again; return its login if it is another one."""
-        await self._read()
+        if self._look is not None and not self._look.done():
+            # It may have begun before the file was written.
+            await self._look_at(None)
+        if self._header == refused:
+            await self._look_at(None)
         return self._header if self._header != refused else None
+
+    async def _look_at(self, seen: _Signature | None) -> None:
+        """Read the file if its signature is not ``seen``, or wait for the look that goes on.
+
+        Gives up, and changes nothing, if that takes too long.
+        """
+        look, now = self._look, asyncio.get_running_loop().time()
+        if look is None or look.done():
+            look = self._look = _in_thread_of_its_own(lambda: self._load(seen))
+            self._patient_until = now + PATIENCE_SECS
+        await asyncio.wait([look], timeout=max(0.0, self._patient_until - now))
+        if look.done():
+            found = look.result()
+            if found is not None:
+                self._seen, self._header = found
+            self._look_due_at = asyncio.get_running_loop().time() + LOOK_EVERY_SECS
 
     def refusal(self) -> str | None:
         """Return the reason to log when the node refuses the login."""
@@ -109,11 +144,11 @@ class FileLogin:
             raise LoginFileError(f"the {self._kind} {shown(self._path)} is no regular file")
         return status.st_mtime_ns, status.st_size, status.st_ino
 
-    async def _read(self) -> None:
+    def _load(self, seen: _Signature | None) -> tuple[_Signature, str] | None:
+        """Return the signature and the header of a file that was written again, else None."""
         # Before reading, so that a change in between is noticed.
-        seen = self._signature()
-        content = await asyncio.to_thread(self._content)
-        self._header, self._seen = self._parsed(content), seen
+        signature = self._signature()
+        return None if signature == seen else (signature, self._parsed(self._content()))
 
     def _content(self) -> bytes:
         try:
@@ -153,6 +188,34 @@ class FileLogin:
                 f"that the group may enter), and put the server's user into the group {group}"
             )
         return LoginFileError(f"{name} cannot be read: {error.strerror}; {remedy}")
+
+
+def _in_thread_of_its_own(func: Callable[[], T]) -> "asyncio.Future[T]":
+    """Call a function in a thread that may hang for ever: nothing at the end waits for it."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def end(result: T | None, error: Exception | None) -> None:
+        if future.cancelled():
+            return
+        if error is None:
+            future.set_result(cast("T", result))
+        else:
+            future.set_exception(error)
+            # A request that was cancelled does not ask for it.
+            future.exception()
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = func()
+        except Exception as e:
+            error = e
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(end, result, error)
+
+    threading.Thread(target=run, name="login file", daemon=True).start()
+    return future
 
 
 def _group_of(path: str) -> str:

@@ -30,31 +30,37 @@ _BLOCK_HASH = re.compile("[0-9A-Fa-f]{64}").fullmatch
 
 
 class _Allowance:
-    """The bytes that the blocks of one call may have together; they count in the budget."""
+    """The bytes that the blocks of one call may have together.
+
+    They count in the budget, unless they are received into files.
+    """
 
     def __init__(self, max_bytes: int, budget: ByteBudget) -> None:
         self._max_bytes = max_bytes
         self._budget = budget
-        self._used = 0
+        self._used = self._charged = 0
 
     def admit(self, nbytes: int) -> None:
         """Count a block.  Raise RestTooLargeError if it is too much."""
         if self._used + nbytes > self._max_bytes:
             raise RestTooLargeError(self._max_bytes)
         self._used += nbytes
-        # Blocks are fetched by few callers, whose allowances are small: they do not wait.
-        self._budget.charge(nbytes)
+        if nbytes <= RestConnection.SPOOL_BYTES:
+            # Blocks are fetched by few callers, whose allowances are small: they do not wait.
+            self._budget.charge(nbytes)
+            self._charged += nbytes
 
     def end(self) -> None:
         """Stop counting the bytes read."""
-        self._budget.release(self._used)
+        self._budget.release(self._charged)
 
 
 class RestBlocks:
     """Fetches blocks from whichever URL has the interface.
 
     ``semaphore`` bounds the requests in flight, together with other ones, and ``budget`` counts
-    the bytes being read; ``connections`` is their maximum.
+    the bytes being read; ``connections`` is their maximum.  Large blocks are received into files in
+    ``spool_folder``.
     """
 
     #: seconds after which a URL that failed is tried again
@@ -70,8 +76,10 @@ class RestBlocks:
         semaphore: asyncio.Semaphore,
         budget: ByteBudget,
         connections: int = 4,
+        spool_folder: str | None = None,
     ) -> None:
         self.logger = logger
+        self._spool_folder = spool_folder
         self._semaphore = semaphore
         self._budget = budget
         self._connections = max(1, connections)
@@ -86,12 +94,17 @@ class RestBlocks:
         while self._idle:
             self._idle.pop().close()
 
+    def is_known(self, url: str) -> bool:
+        """Return whether a URL has shown that it has the interface."""
+        return self._retry_at.get(url) == 0
+
     async def raw_blocks(
         self, url: str, hex_hashes: Sequence[str], max_bytes: int
     ) -> list[bytes] | None:
         """Return the blocks in order, None if they cannot be had this way.
 
-        Raises RestTooLargeError if they have more than ``max_bytes`` together.
+        Raises RestTooLargeError if they have more than ``max_bytes`` together, NoRoomError if the
+        disk has no room for one.
         """
         # They become part of a request's first line.
         if not hex_hashes or not all(map(_BLOCK_HASH, hex_hashes)):
@@ -173,4 +186,4 @@ class RestBlocks:
         address = (target.host or "", target.port or 80)
         tls = target.scheme == "https"
         host = target.raw_authority.rpartition("@")[2]
-        return await RestConnection.open(address, tls, host, self.TIMEOUT_SECS)
+        return await RestConnection.open(address, tls, host, self.TIMEOUT_SECS, self._spool_folder)

@@ -4,13 +4,21 @@ Owns the socket and the answer that is being received.  A body is received where
 buffer of the announced size, and costs the event loop about a third of a general
 client's time: during the initial sync there is a request for every block.
 
+A body of more than SPOOL_BYTES, such as the blocks of gigabytes that Bitcoin SV has, goes through a
+small buffer to a file without a name, piece by piece, and is returned as a map of that: memory that the
+system can reclaim.  Pieces are written in a thread, while nothing is read from the socket.
+
 Used on the event loop, for one request at a time.  Whatever is not as expected ends the connection
 and is a :class:`RestError`.
 """
 
 import asyncio
+import mmap
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
-from typing import cast
+from typing import BinaryIO, cast
 
 
 class RestError(Exception):
@@ -19,6 +27,51 @@ class RestError(Exception):
 
 class RestTooLargeError(Exception):
     """Internal: a reply is larger than the limit, which is args[0] in bytes."""
+
+
+class NoRoomError(Exception):
+    """Internal: a reply that is to be received into a file finds no room; args[0] says so."""
+
+
+class Spool:
+    """A body in a file without a name, written piece by piece."""
+
+    #: bytes of the disk that are left to others
+    LEFT_FREE = 1 << 30
+
+    def __init__(self, folder: str | None, length: int) -> None:
+        """Make the file in a folder, or in the system's for temporary files."""
+        folder = folder or tempfile.gettempdir()
+        if shutil.disk_usage(folder).free < length + self.LEFT_FREE:
+            raise NoRoomError(f"the disk of {folder} has no room for {length:,d} bytes")
+        self._length = length
+        self._file: BinaryIO = cast(
+            "BinaryIO",
+            tempfile.TemporaryFile(dir=folder, buffering=0),  # noqa: SIM115
+        )
+        #: bytes written
+        self.filled = 0
+
+    @property
+    def missing(self) -> int:
+        """Return the bytes that are to come."""
+        return self._length - self.filled
+
+    def write(self, piece: memoryview) -> None:
+        """Append a piece.  Runs in: a thread."""
+        while piece:
+            count = os.pwrite(self._file.fileno(), piece, self.filled)
+            self.filled += count
+            piece = piece[count:]
+
+    def body(self) -> bytes:
+        """Return the whole, a read-only map, which is used as bytes are.  Runs in: a thread."""
+        mapped = mmap.mmap(self._file.fileno(), self._length, access=mmap.ACCESS_READ)
+        return cast("bytes", mapped)
+
+    def close(self) -> None:
+        """Close the file; a map of it stays."""
+        self._file.close()
 
 
 class Disconnected(RestError):
@@ -35,11 +88,19 @@ class RestConnection(asyncio.BufferedProtocol):
     MAX_HEAD = 16_384
     #: bytes of a body that are allocated before any of it came
     FIRST_ROOM = 4_194_304
+    #: a larger body is received into a file, in pieces of so many bytes
+    SPOOL_BYTES = 1 << 25
+    PIECE_BYTES = 1 << 22
     #: seconds for making a connection
     CONNECT_SECS = 30.0
 
-    def __init__(self, host: str, timeout: float) -> None:
+    def __init__(self, host: str, timeout: float, spool_folder: str | None = None) -> None:
         self._host = host
+        self._spool_folder = spool_folder
+        #: the file of a large body; then ``_body`` has the piece that is being received
+        self._spool: Spool | None = None
+        #: whether a thread is writing it
+        self._spooling = False
         #: called with the announced length of the body, to raise RestTooLargeError
         self._admit: Callable[[int], None] | None = None
         self._timeout = timeout
@@ -58,13 +119,23 @@ class RestConnection(asyncio.BufferedProtocol):
 
     @classmethod
     async def open(
-        cls, address: tuple[str, int], tls: bool, host: str, timeout: float
+        cls,
+        address: tuple[str, int],
+        tls: bool,
+        host: str,
+        timeout: float,
+        spool_folder: str | None = None,
     ) -> "RestConnection":
-        """Connect.  Raise RestError if that fails."""
+        """Connect.  Raise RestError if that fails.
+
+        Large bodies are received into files in ``spool_folder``, or where the system has such files.
+        """
         loop = asyncio.get_running_loop()
         try:
             _transport, protocol = await asyncio.wait_for(
-                loop.create_connection(lambda: cls(host, timeout), *address, ssl=tls or None),
+                loop.create_connection(
+                    lambda: cls(host, timeout, spool_folder), *address, ssl=tls or None
+                ),
                 cls.CONNECT_SECS,
             )
         except (OSError, ValueError, asyncio.TimeoutError) as e:
@@ -84,7 +155,8 @@ class RestConnection(asyncio.BufferedProtocol):
         """Return the body of the answer to ``GET path``.  Raise RestError, also if it is no 200.
 
         ``admit`` is called with the length of the body before it is read; it may raise
-        RestTooLargeError, which ends the connection.
+        RestTooLargeError, which ends the connection.  NoRoomError does so where a large body finds no
+        room on the disk.
         """
         if self._transport is None:
             raise Disconnected("disconnected")
@@ -103,10 +175,12 @@ class RestConnection(asyncio.BufferedProtocol):
                 self.close()
             self._answer = None
 
-    def _fail(self, error: RestError | RestTooLargeError) -> None:
+    def _fail(self, error: RestError | RestTooLargeError | NoRoomError) -> None:
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
+        if self._spool is not None and not self._spooling:
+            self._end_spool()
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
 
@@ -126,6 +200,8 @@ class RestConnection(asyncio.BufferedProtocol):
         """Return where the next bytes go."""
         if self._body is None:
             return memoryview(self._head)[self._filled :]
+        if self._spool is not None:
+            return memoryview(self._body)[self._filled : self._piece_len]
         have = len(self._body)
         if self._filled == have:
             # No more is allocated than a peer has shown to have.
@@ -146,7 +222,10 @@ class RestConnection(asyncio.BufferedProtocol):
                 self._end_of_head(bytes(self._head[:end]), end + 4)
             elif self._filled == self.MAX_HEAD:
                 self._fail(RestError("the headers are too large"))
-        if self._body is not None and self._filled == self._length:
+        if self._spool is not None:
+            if self._filled == self._piece_len:
+                self._end_of_piece()
+        elif self._body is not None and self._filled == self._length:
             self._end_of_body()
 
     def _end_of_head(self, head: bytes, body_start: int) -> None:
@@ -161,6 +240,16 @@ class RestConnection(asyncio.BufferedProtocol):
         begun = self._filled - body_start
         if begun > self._length:
             self._fail(RestError("more than the answer came"))
+            return
+        if self._length > self.SPOOL_BYTES:
+            try:
+                self._spool = Spool(self._spool_folder, self._length)
+            except (NoRoomError, OSError) as e:
+                self._fail(NoRoomError(str(e)))
+                return
+            self._body = bytearray(max(self.PIECE_BYTES, self.MAX_HEAD))
+            self._body[:begun] = memoryview(self._head)[body_start : self._filled]
+            self._filled = begun
             return
         self._body = bytearray(max(begun, min(self._length, self.FIRST_ROOM)))
         self._body[:begun] = memoryview(self._head)[body_start : self._filled]
@@ -192,10 +281,65 @@ class RestConnection(asyncio.BufferedProtocol):
         return int(length)
 
     def _end_of_body(self) -> None:
-        assert self._answer is not None
         assert self._body is not None
-        body, self._body, self._filled = self._body, None, 0
+        self._answer_with(bytes(self._body))
+
+    def _answer_with(self, body: bytes) -> None:
+        assert self._answer is not None
+        self._body, self._filled = None, 0
         self.used = True
-        self._answer.set_result(bytes(body))
+        self._answer.set_result(body)
         if not self._keep:
             self._fail(RestError("closed"))
+
+    # -- large bodies
+
+    @property
+    def _piece_len(self) -> int:
+        """The bytes of the piece that is being received."""
+        assert self._spool is not None
+        assert self._body is not None
+        return min(len(self._body), self._spool.missing)
+
+    def _end_of_piece(self) -> None:
+        """Have the piece written, and the next one received after that."""
+        assert self._spool is not None
+        assert self._body is not None
+        assert self._transport is not None
+        self._transport.pause_reading()
+        self._spooling = True
+        piece = memoryview(self._body)[: self._filled]
+        loop = asyncio.get_running_loop()
+        loop.run_in_executor(None, _write_piece, self._spool, piece).add_done_callback(
+            self._piece_written
+        )
+
+    def _piece_written(self, writing: "asyncio.Future[bytes | None]") -> None:
+        """Go on when a piece is written."""
+        self._spooling = False
+        failure = None if writing.cancelled() else writing.exception()
+        if self._transport is None or self._answer is None or self._answer.done():
+            # It has failed meanwhile.
+            self._end_spool()
+        elif failure is not None:
+            self._fail(NoRoomError(str(failure)))
+        else:
+            self._filled = 0
+            body = writing.result()
+            if body is not None:
+                self._end_spool()
+                self._answer_with(body)
+            if self._transport is not None:
+                self._transport.resume_reading()
+
+    def _end_spool(self) -> None:
+        assert self._spool is not None
+        self._spool.close()
+        self._spool = None
+
+
+def _write_piece(spool: Spool, piece: memoryview) -> bytes | None:
+    """Write a piece; return the body if it was the last.  Runs in: a thread."""
+    spool.write(piece)
+    piece.release()
+    return None if spool.missing else spool.body()

@@ -182,7 +182,7 @@ class MemPoolIndex:
     """Transactions, added and removed one by one, and the queries about them.
 
     txs: tx hash -> MemPoolTx;  hashXs: hashX -> set of tx hashes, never empty;  spenders: outpoint
-    -> hash of the transaction that spends it. Only the owner may change them.
+    -> hash of the transaction that spends it. Only the owner, ``MemPool``, may change them.
 
     The transactions that a block removes disappear from all queries in one step: they are
     ``leaving`` from then on, and are removed from the maps in time slices.
@@ -193,12 +193,13 @@ class MemPoolIndex:
         self.hashXs = HashXMap()
         self.spenders: dict[Prevout, bytes] = {}
         self._fee_rates = FeeRates()
-        self._total_size = 0  # virtual bytes of all txs
+        #: virtual bytes of all transactions
+        self.total_size = 0
         self._leaving: dict[bytes, None] = {}
         #: cached answers about scripts with many transactions
         self.large = LargeScripts(self)
         #: number of transactions added and removed
-        self._changes = 0
+        self.changes = 0
         #: the outpoints that clients are subscribed to
         self.watch = OutpointWatch()
 
@@ -212,11 +213,15 @@ class MemPoolIndex:
         self._leaving = tx_hashes
         self.large.clear()
 
+    def fee_histogram(self) -> dict[float, int]:
+        """Return a copy: fee rate in satoshis per virtual byte -> virtual bytes."""
+        return self._fee_rates.histogram()
+
     def add_tx(self, tx_hash: bytes, tx: MemPoolTx, touched: set[bytes]) -> None:
         """Take a transaction that was not there; its hashXs go into touched."""
-        self._changes += 1
+        self.changes += 1
         self.txs[tx_hash] = tx
-        self._total_size += tx.size
+        self.total_size += tx.size
         self._fee_rates.add(tx)
         tx_hashXs = tx.hashXs()
         for prevout in tx.prevouts:
@@ -232,9 +237,9 @@ class MemPoolIndex:
 
     def remove_tx(self, tx_hash: bytes, touched: set[bytes]) -> None:
         """Forget a transaction; its hashXs go into touched."""
-        self._changes += 1
+        self.changes += 1
         tx = self.txs.pop(tx_hash)
-        self._total_size -= tx.size
+        self.total_size -= tx.size
         self._fee_rates.remove(tx)
         tx_hashXs = tx.hashXs()
         for prevout in tx.prevouts:
@@ -252,11 +257,11 @@ class MemPoolIndex:
     def _touch_outpoints(self, tx_hash: bytes, tx: MemPoolTx) -> None:
         """Mark the watched outpoints that a transaction concerns which comes or goes."""
         concerned: dict[bytes, MemPoolTx] = {}
-        self._add_with_children(tx_hash, tx, concerned)
+        self.add_with_children(tx_hash, tx, concerned)
         for concerned_hash, concerned_tx in concerned.items():
             self.watch.touch_tx(concerned_hash, concerned_tx.prevouts)
 
-    def _add_with_children(
+    def add_with_children(
         self, tx_hash: bytes, tx: MemPoolTx, concerned: dict[bytes, MemPoolTx]
     ) -> None:
         """Add a transaction and those that spend its outputs, which have another height without it.
@@ -271,12 +276,12 @@ class MemPoolIndex:
 
     # -- Reports of single transactions that the node added or removed
 
-    def _conflicts(self, tx: MemPoolTx) -> set[bytes]:
+    def conflicts(self, tx: MemPoolTx) -> set[bytes]:
         """Return the transactions that spend an output that another one spends."""
         found = {self.spenders.get(prevout) for prevout in tx.prevouts}
         return {tx_hash for tx_hash in found if tx_hash is not None}
 
-    def _remove_with_descendants(
+    def remove_with_descendants(
         self, tx_hashes: Iterable[bytes], touched: set[bytes]
     ) -> set[bytes]:
         """Forget transactions and all that depend on them; return their hashes."""
@@ -387,7 +392,7 @@ class MemPoolIndex:
         touched: set[bytes] = set()
         for tx_hash in gone:
             touched |= self.txs[tx_hash].hashXs()
-        return Departure(confirmed, gone, touched, self._changes)
+        return Departure(confirmed, gone, touched, self.changes)
 
     def _add_with_descendants(self, pending: list[bytes], gone: dict[bytes, None]) -> None:
         """Add transactions and all their descendants to ``gone``."""

@@ -46,6 +46,7 @@ from electrumx.server.mempool.arrivals import Arrivals, Report
 from electrumx.server.mempool.fetcher import CandidateFetcher
 from electrumx.server.mempool.index import (
     Departure,
+    HashXMap,
     MemPoolIndex,
     MemPoolTx,
     MemPoolTxSummary,
@@ -84,8 +85,8 @@ class _HeightMovedError(Exception):
     """Internal: the node's height changed while its transactions were listed."""
 
 
-class MemPool(MemPoolIndex):
-    """An index of the node's mempool.
+class MemPool:
+    """Keeps an index of unconfirmed transactions like the node's mempool.
 
     coin:            its DESERIALIZER and hashX_from_script are used, and histogram parameters
     refresh_secs:    pause between refreshes
@@ -106,7 +107,8 @@ class MemPool(MemPoolIndex):
         compiled: bool = True,
     ) -> None:
         assert isinstance(api, MemPoolAPI)
-        super().__init__()
+        #: the transactions, and all queries about them
+        self.index = MemPoolIndex()
         self.coin = coin
         self.api = api
         self.logger = class_logger(__name__, self.__class__.__name__)
@@ -182,8 +184,8 @@ class MemPool(MemPoolIndex):
         self.logger.info(f"synced in {time.monotonic() - start:,.2f}s")
         while True:
             self.logger.info(
-                f"{len(self.txs):,d} txs {self._total_size / 1_000_000:.2f} MB "
-                f"touching {len(self.hashXs):,d} addresses"
+                f"{len(self.index.txs):,d} txs {self.index.total_size / 1_000_000:.2f} MB "
+                f"touching {len(self.index.hashXs):,d} addresses"
             )
             await asyncio.sleep(self.log_status_secs)
             await synchronized_event.wait()
@@ -195,14 +197,14 @@ class MemPool(MemPoolIndex):
             # A copy of some hundred fee rates; later changes show next time.
             self.cached_compact_histogram = await asyncio.to_thread(
                 self._compact_histogram_of,
-                self._fee_rates.histogram(),
+                self.index.fee_histogram(),
                 self.coin.MEMPOOL_COMPACT_HISTOGRAM_BINSIZE,
             )
             await asyncio.sleep(self.coin.MEMPOOL_HISTOGRAM_REFRESH_SECS)
 
     def _update_histogram(self, bin_size: float) -> None:
         self.cached_compact_histogram = self._compact_histogram_of(
-            self._fee_rates.histogram(), bin_size
+            self.index.fee_histogram(), bin_size
         )
 
     def _compact_histogram_of(
@@ -240,7 +242,7 @@ class MemPool(MemPoolIndex):
             async with self.lock:
                 confirmed = None if self._tip is None else self.api.processed_after(self._tip)
                 if confirmed is not None:
-                    self._departure = await self._in_thread(self.departure, confirmed)
+                    self._departure = await self._in_thread(self.index.departure, confirmed)
 
     def _next_step(self) -> Confirmed | None:
         """Return the step from the maps' tip to the next one, None if the database is not ahead."""
@@ -258,7 +260,7 @@ class MemPool(MemPoolIndex):
                 self._departure = None
             departure = await self._departure_for(step)
             # From here on all answers are of the new tip.
-            self.leaving = departure.tx_hashes
+            self.index.leaving = departure.tx_hashes
             self._height, self._tip = step.height, step.tip
             if self._fetching:
                 self._steps.append(step)
@@ -269,8 +271,8 @@ class MemPool(MemPoolIndex):
                 # A slow receiver of the report does not delay the cleaning of the maps.
                 await asyncio.wait([telling], timeout=self.settle_secs)
                 known: set[bytes] = set()
-                await for_each(list(self.leaving), lambda h: self.remove_tx(h, known))
-                self.leaving = {}
+                await for_each(list(self.index.leaving), lambda h: self.index.remove_tx(h, known))
+                self.index.leaving = {}
             except BaseException:
                 telling.cancel()
                 raise
@@ -279,12 +281,12 @@ class MemPool(MemPoolIndex):
 
     async def _touch_leaving(self) -> None:
         """Mark the watched outpoints that a block's removals concern, in time slices."""
-        if not self.watch:
+        if not self.index.watch:
             return
-        txs, touch_tx = self.txs, self.watch.touch_tx
+        txs, touch_tx = self.index.txs, self.index.watch.touch_tx
         concerned: dict[bytes, MemPoolTx] = {}
-        leaving = [tx_hash for tx_hash in self.leaving if tx_hash in txs]
-        await for_each(leaving, lambda h: self._add_with_children(h, txs[h], concerned))
+        leaving = [tx_hash for tx_hash in self.index.leaving if tx_hash in txs]
+        await for_each(leaving, lambda h: self.index.add_with_children(h, txs[h], concerned))
         await for_each(concerned.items(), lambda item: touch_tx(item[0], item[1].prevouts))
 
     async def _departure_for(self, step: Confirmed) -> Departure:
@@ -293,19 +295,14 @@ class MemPool(MemPoolIndex):
         if (
             departure is None
             or departure.confirmed is not step
-            or departure.changes != self._changes
+            or departure.changes != self.index.changes
         ):
-            departure = await self._in_thread(self.departure, step)
+            departure = await self._in_thread(self.index.departure, step)
         return departure
 
     async def _report(self, touched: set[bytes], height: int) -> None:
         report = self.api.on_mempool if self._complete else self.api.on_mempool_partial
         await report(touched, height)
-
-    @property
-    def total_size(self) -> int:
-        """The virtual bytes of all transactions."""
-        return self._total_size
 
     # -- Being behind
 
@@ -325,7 +322,7 @@ class MemPool(MemPoolIndex):
         info: dict[str, Any] = {
             "behind": self._lag.is_behind(),
             "height": self._height,
-            "txs": len(self.txs),
+            "txs": len(self.index.txs),
         }
         if self._fetching:
             info["reading"] = f"{self._read:,d} of {self._to_read:,d}"
@@ -353,11 +350,11 @@ class MemPool(MemPoolIndex):
         async with self.lock:
             if not self._is_following():
                 self._complete = False
-                await for_each(list(self.txs), self._remove_one)
+                await for_each(list(self.index.txs), self._remove_one)
         self._wake.set()
 
     def _remove_one(self, tx_hash: bytes) -> None:
-        self.remove_tx(tx_hash, self._touched)
+        self.index.remove_tx(tx_hash, self._touched)
 
     # -- Single transactions
 
@@ -394,16 +391,16 @@ class MemPool(MemPoolIndex):
         """Add and remove single transactions, and notify."""
         api, arrivals = self.api, self.arrivals
         place = api.db_height(), api.db_tip()
-        entering = {h: r for h, r in reports.items() if r.entered and h not in self.txs}
+        entering = {h: r for h, r in reports.items() if r.entered and h not in self.index.txs}
         candidates = await self._candidates_of(entering)
         async with self.lock:
             touched: set[bytes] = set()
             left = [h for h, report in reports.items() if not report.entered]
-            for tx_hash in [*left, *self._remove_with_descendants(left, touched)]:
+            for tx_hash in [*left, *self.index.remove_with_descendants(left, touched)]:
                 arrivals.applied(tx_hash, entered=False)
             # The outputs found are worth nothing if the database has moved since.
             if (api.db_height(), api.db_tip()) == place and self._tip == place[1]:
-                accepted = candidates.take_acceptable(self.txs)
+                accepted = candidates.take_acceptable(self.index.txs)
                 await for_each(
                     list(accepted.items()), lambda item: self._add_arrival(*item, touched)
                 )
@@ -425,7 +422,7 @@ class MemPool(MemPoolIndex):
         for tx_hash in missing:
             if raw_txs[tx_hash] is None:
                 self.arrivals.retry_later(tx_hash, entering[tx_hash])
-        unconfirmed = ChainMap[bytes, object](self.txs, raw_txs)  # type: ignore[arg-type]
+        unconfirmed = ChainMap[bytes, object](self.index.txs, raw_txs)  # type: ignore[arg-type]
         result = await self._fetcher.parse(list(raw_txs), list(raw_txs.values()), unconfirmed)
         for tx_hash, report in entering.items():
             # Published with a block: a generation transaction, whose input is left out
@@ -436,11 +433,11 @@ class MemPool(MemPoolIndex):
 
     def _add_arrival(self, tx_hash: bytes, tx: MemPoolTx, touched: set[bytes]) -> None:
         """Add a transaction in place of those that spend the same."""
-        if tx_hash in self.txs:
+        if tx_hash in self.index.txs:
             return
-        for replaced in self._remove_with_descendants(self._conflicts(tx), touched):
+        for replaced in self.index.remove_with_descendants(self.index.conflicts(tx), touched):
             self.arrivals.applied(replaced, entered=False)
-        self.add_tx(tx_hash, tx, touched)
+        self.index.add_tx(tx_hash, tx, touched)
         self.arrivals.applied(tx_hash, entered=True)
 
     # -- Refreshing
@@ -510,10 +507,10 @@ class MemPool(MemPoolIndex):
             # At the same height, another block: ours will be undone.
             if not moved and height == self.api.db_height():
                 raise DBSyncError
-            followed = self._is_following() or not self.txs
+            followed = self._is_following() or not self.index.txs
             if self.api.db_tip() is None or not followed:
                 raise _HeightMovedError if moved else DBSyncError
-        if at_tip or not self.txs:
+        if at_tip or not self.index.txs:
             self._height, self._tip = self.api.db_height(), self.api.db_tip()
 
     def _check_in_sync(self, height: int, tip: bytes | None) -> None:
@@ -531,7 +528,7 @@ class MemPool(MemPoolIndex):
 
     def _differences(self, listing: Listing) -> tuple[list[bytes], list[bytes]]:
         """Return the hashes that vanished and those that are new. Runs in: a thread."""
-        txs, members = self.txs, listing.members
+        txs, members = self.index.txs, listing.members
         # Changes of single reports after the listing was requested are applied already.
         entered, left = self.arrivals.entered_since, self.arrivals.left_since
         new = [h for h in listing.hashes if h not in txs and h not in left]
@@ -574,38 +571,48 @@ class MemPool(MemPoolIndex):
             raise DBSyncError
         if self._steps:
             await self._in_thread(candidates.drop_confirmed, self._steps)
-        accepted = await self._in_thread(candidates.take_acceptable, self.txs)
+        accepted = await self._in_thread(candidates.take_acceptable, self.index.txs)
         await for_each(list(accepted.items()), lambda item: self._add_listed(*item, skipped))
 
     def _add_listed(self, tx_hash: bytes, tx: MemPoolTx, skipped: set[bytes]) -> None:
         """Add a transaction of a listing, unless a later report has made it impossible."""
-        if tx_hash in self.txs:
+        if tx_hash in self.index.txs:
             return
         if (
             tx_hash in self.arrivals.left_since
-            or self._conflicts(tx)
+            or self.index.conflicts(tx)
             or any(prev_hash in skipped for prev_hash, _idx in tx.prevouts)
         ):
             skipped.add(tx_hash)
             return
-        self.add_tx(tx_hash, tx, self._touched)
+        self.index.add_tx(tx_hash, tx, self._touched)
 
-    # -- The public names of the queries
+    # -- The public names of the maps and the queries
+
+    @property
+    def txs(self) -> dict[bytes, MemPoolTx]:
+        """The transactions of the index, by hash; not to be changed."""
+        return self.index.txs
+
+    @property
+    def hashXs(self) -> HashXMap:
+        """The hashes of the index's transactions, by hashX; not to be changed."""
+        return self.index.hashXs
 
     async def balance_delta(self, hashX: bytes) -> int:
         """Return the result of sync_balance_delta."""
-        if self.large.is_large(hashX):
-            return (await self.large.unspent(hashX)).delta
-        return self.sync_balance_delta(hashX)
+        if self.index.large.is_large(hashX):
+            return (await self.index.large.unspent(hashX)).delta
+        return self.index.sync_balance_delta(hashX)
 
     async def potential_spends(self, hashX: bytes) -> set[Prevout]:
         """Return the result of sync_spends."""
-        return self.sync_spends(hashX)
+        return self.index.sync_spends(hashX)
 
     async def transaction_summaries(self, hashX: bytes) -> list[MemPoolTxSummary]:
         """Return the result of sync_summaries."""
-        return self.sync_summaries(hashX)
+        return self.index.sync_summaries(hashX)
 
     async def unordered_UTXOs(self, hashX: bytes) -> list[UTXO]:
         """Return the result of sync_unspent."""
-        return self.sync_unspent(hashX)
+        return self.index.sync_unspent(hashX)

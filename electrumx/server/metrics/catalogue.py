@@ -300,7 +300,7 @@ METRICS: tuple[Metric, ...] = (
     # sessions
     Metric(
         "electrumx_sessions", GAUGE, ("service", "protocol"), "Sessions connected.",
-        _counts(lambda r: r.sessions.by_protocol),
+        _counts(lambda r: r.sessions.by_protocol()),
     ),
     Metric(
         "electrumx_sessions_opened", COUNTER, ("service",), "Sessions that began.",
@@ -316,7 +316,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "electrumx_subscriptions", GAUGE, ("kind",), "Subscriptions of all sessions.",
-        _counts(lambda r: r.sessions.subscriptions),
+        _counts(lambda r: r.sessions.subscriptions()),
     ),
     Metric(
         "electrumx_subscribed_scripts", GAUGE, (), "Different scripts among them.",
@@ -375,11 +375,11 @@ METRICS: tuple[Metric, ...] = (
     # mempool
     Metric(
         "electrumx_mempool_transactions", GAUGE, (), "Unconfirmed transactions.",
-        _one(lambda r: len(r.parts.mempool.txs)),
+        _one(lambda r: len(r.parts.mempool.index.txs)),
     ),
     Metric(
         "electrumx_mempool_bytes", GAUGE, (), "Their virtual bytes.",
-        _one(lambda r: r.parts.mempool.total_size),
+        _one(lambda r: r.parts.mempool.index.total_size),
     ),
     Metric(
         "electrumx_mempool_refresh_seconds", HISTOGRAM, (), "Time of a refresh of the mempool.",

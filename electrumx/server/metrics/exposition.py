@@ -7,7 +7,7 @@ Runs in: a thread, on copies of the values.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
@@ -26,6 +26,7 @@ from electrumx.server.metrics.catalogue import (
     HistogramValue,
     Sample,
 )
+from electrumx.server.metrics.process import ProcessFigures
 
 
 def _buckets(value: HistogramValue) -> list[tuple[str, float]]:
@@ -78,7 +79,7 @@ class Exposition:
 
     def __init__(self) -> None:
         self._process = CollectorRegistry()
-        ProcessCollector(registry=self._process)
+        ProcessFigures(self._process)
         PlatformCollector(registry=self._process)
         GCCollector(registry=self._process)
 

@@ -48,8 +48,8 @@ def report(reading: Reading, rates: RequestRates, *, uptime_secs: float) -> dict
         ],
         "loop_lag": parts.loop_lag.summary(),
         "mempool": {
-            "transactions": len(parts.mempool.txs),
-            "bytes": parts.mempool.total_size,
+            "transactions": len(parts.mempool.index.txs),
+            "bytes": parts.mempool.index.total_size,
             "behind": parts.mempool.info()["behind"],
             "fee_histogram": parts.mempool.cached_compact_histogram,
         },
@@ -104,16 +104,17 @@ def _node(reading: Reading) -> dict[str, Any]:
 def _sessions(reading: Reading) -> dict[str, Any]:
     sessions, manager = reading.sessions, reading.parts.manager
     totals = manager.shared.table.totals
+    by_protocol = sessions.by_protocol()
     return {
-        "count": sessions.by_protocol.total(),
+        "count": by_protocol.total(),
         "maximum": manager.shared.env.max_sessions,
         "by_service": [
             {"service": service, "protocol": protocol, "count": count}
-            for (service, protocol), count in sorted(sessions.by_protocol.items())
+            for (service, protocol), count in sorted(by_protocol.items())
         ],
         "opened": dict(totals.opened),
         "closed": dict(totals.closed),
-        "subscriptions": dict(sessions.subscriptions),
+        "subscriptions": sessions.subscriptions(),
         "throttled": sessions.throttled,
         "received_bytes": totals.recv_size + sessions.recv_size,
         "sent_bytes": totals.send_size + sessions.send_size,

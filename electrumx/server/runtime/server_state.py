@@ -109,7 +109,10 @@ class ServerStatus:
         percent = f"{progress.percent:.0f} %"
         if progress.phase is not None:
             percent = f"{progress.phase} {percent}"
-        text = f"height {progress.processed_height:,d} of {node} ({percent})"
+        if progress.processed_height < 0:
+            text = f"no block of {node} yet ({percent})"
+        else:
+            text = f"height {progress.processed_height:,d} of {node} ({percent})"
         if progress.eta_secs:
             text += f", about {rough_time(progress.eta_secs)} to go"
         return text

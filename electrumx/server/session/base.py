@@ -5,7 +5,7 @@ A session has no task: its transport calls it, which passes messages to the ``Re
 
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import cache
 from typing import Any, Protocol, TypeAlias
 
@@ -124,6 +124,10 @@ class SessionBase:
         shared.table.add(self)
         if self.limited:
             account.leniency = shared.table.leniency(origin)
+        self.set_up()
+
+    def set_up(self) -> None:
+        """Construct the parts of a kind of session.  Called once, at the end of the construction."""
 
     def make_account(self) -> CostAccount:
         """Return the account of this session, in its construction."""
@@ -275,9 +279,9 @@ class SessionBase:
         """Return the number of subscriptions to outpoints, which are among them."""
         return 0
 
-    def header_count(self) -> int:
-        """Return 1 if the client has subscribed to headers, else 0; it is not among them."""
-        return 0
+    def subscription_counts(self) -> tuple[int, int, int]:
+        """Return the number of subscriptions to headers, to scripts and others, to outpoints."""
+        return 0, 0, 0
 
     @property
     def throttled(self) -> bool:
@@ -416,7 +420,7 @@ class SessionBase:
         """Send the queued messages."""
         self.queue.flush()
 
-    async def send_notification(self, method: str, args: Any = ()) -> None:
+    async def send_notification(self, method: str, args: Sequence[object] = ()) -> None:
         """Send a notification; returns at once, whether the client reads or not."""
         self.queue.post_notification(method, args)
         self.queue.flush()
@@ -446,7 +450,7 @@ class SessionBase:
 
     # -- requests
 
-    async def bounded_json(self, key: Hashable, result: Any) -> Any:
+    async def bounded_json(self, key: Hashable, result: object) -> Any:
         """Return a result, encoded if it is large; raise RPCError if it is too large to send.
 
         ``key`` identifies the query: at the same tip it is refused from then on.

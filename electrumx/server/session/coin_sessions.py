@@ -26,14 +26,15 @@ TRUNCATING_PROTOCOL = (1, 4, 1)
 MAX_COLLATERAL_CHARS = 200
 
 
-def _require_words(value: Any, what: str) -> None:
-    """Raise RPCError if a value for the full node is not plain text.
+def _words(value: object, what: str) -> str:
+    """Return a value for the full node if it is plain text, otherwise raise RPCError.
 
     A node that cannot parse a request, because of half a surrogate pair or too many brackets, answers
     so that the request is repeated, and in the end sent to another node.
     """
     if not isinstance(value, str) or not value.isascii():
         raise bad_request(f"expected {what}")
+    return value
 
 
 class AuxPoWHeaderMethods(HeaderMethods):
@@ -89,7 +90,7 @@ async def _masternode_status(node: Node, collateral: str) -> Any:
     return await node.request("masternode_list", ["status", collateral])
 
 
-def _state_of(collateral: str, answer: Any) -> Any:
+def _state_of(collateral: str, answer: object) -> Any:
     return answer.get(collateral) if isinstance(answer, dict) else None
 
 
@@ -104,28 +105,28 @@ class MasternodeMethods(HandlerGroup):
         self.subscribed: set[str] = set()
 
     @rpc_method("masternode.announce.broadcast")
-    async def masternode_announce_broadcast(self, signmnb: Any) -> Any:
+    async def masternode_announce_broadcast(self, signmnb: object) -> Any:
         """Send the signed announcement of a masternode; return the node's answer."""
-        _require_words(signmnb, "a signed masternode broadcast")
+        _words(signmnb, "a signed masternode broadcast")
         self.account.bump_cost(1.0)
         return await self.shared.node.request("masternode_broadcast", ["relay", signmnb])
 
     @rpc_method("masternode.subscribe")
-    async def masternode_subscribe(self, collateral: Any) -> Any:
+    async def masternode_subscribe(self, collateral: object) -> Any:
         """Return the state of a masternode, and notify of it from now on."""
-        _require_words(collateral, "a collateral outpoint")
-        if len(collateral) > MAX_COLLATERAL_CHARS:
+        outpoint = _words(collateral, "a collateral outpoint")
+        if len(outpoint) > MAX_COLLATERAL_CHARS:
             raise bad_request("expected a collateral outpoint")
         self.account.bump_cost(1.0)
-        answer = await _masternode_status(self.shared.node, collateral)
+        answer = await _masternode_status(self.shared.node, outpoint)
         if answer is None:
             return None
-        self.subscribed.add(collateral)
+        self.subscribed.add(outpoint)
         self.shared.fan_out.always.add(self.session)
-        return _state_of(collateral, answer)
+        return _state_of(outpoint, answer)
 
     @rpc_method("masternode.list")
-    async def masternode_list(self, payees: Any) -> list[dict[str, Any]]:
+    async def masternode_list(self, payees: object) -> list[dict[str, Any]]:
         """Return all masternodes, or those that pay certain addresses."""
         if not isinstance(payees, list):
             raise bad_request("expected a list of payees")
@@ -141,7 +142,7 @@ class MasternodeMethods(HandlerGroup):
         return [masternode for masternode in masternodes if masternode["payee"] in wanted]
 
     @rpc_method("protx.diff")
-    async def protx_diff(self, base_height: Any, height: Any) -> Any:
+    async def protx_diff(self, base_height: object, height: object) -> Any:
         """Return how the list of registered masternodes changed between two heights."""
         if not isinstance(base_height, int) or not isinstance(height, int):
             raise bad_request("expected a int block heights")
@@ -158,9 +159,9 @@ class MasternodeMethods(HandlerGroup):
         return await self.session.bounded_json(key, result)
 
     @rpc_method("protx.info")
-    async def protx_info(self, protx_hash: Any) -> Any:
+    async def protx_info(self, protx_hash: object) -> Any:
         """Return a registered masternode as the node has it, without what its own wallet adds."""
-        _require_words(protx_hash, "protx hash string")
+        _words(protx_hash, "protx hash string")
         self.account.bump_cost(1.0)
         result = await self.shared.node.request("protx", ("info", protx_hash))
         if isinstance(result, dict):
@@ -175,14 +176,20 @@ class DashElectrumX(ElectrumX):
 
     handler_groups = (*ElectrumX.handler_groups, MasternodeMethods)
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def set_up(self) -> None:
+        """Find the parts that this kind of session uses by name."""
+        super().set_up()
         #: collateral outpoints of the masternodes whose state the client has subscribed to
         self.mns = self.methods.find(MasternodeMethods).subscribed
 
     def sub_count(self) -> int:
         """Return the number of subscriptions held."""
         return super().sub_count() + len(self.mns)
+
+    def subscription_counts(self) -> tuple[int, int, int]:
+        """Return the same by kind, those to masternodes among those to scripts."""
+        headers, scripts, outpoints = super().subscription_counts()
+        return headers, scripts + len(self.mns), outpoints
 
     def notify(self, touched: set[bytes], height_changed: bool) -> Awaitable[None] | None:
         """Notify as every session does, and then of the masternodes' states."""
@@ -215,9 +222,9 @@ class RewardMethods(HandlerGroup):
         return await self.shared.node.request("smartrewards", ["current"])
 
     @rpc_method("smartrewards.check")
-    async def smartrewards_check(self, addr: Any) -> Any:
+    async def smartrewards_check(self, addr: object) -> Any:
         """Return an address's rewards as the node has them."""
-        _require_words(addr, "an address")
+        _words(addr, "an address")
         self.account.bump_cost(1.0)
         return await self.shared.node.request("smartrewards", ["check", addr])
 

@@ -70,8 +70,9 @@ class ElectrumX(SessionBase):
         ServerMethods,
     )
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def set_up(self) -> None:
+        """Find the parts that this kind of session uses by name."""
+        super().set_up()
         self.headers = self.methods.find(HeaderMethods)
         self.subscriptions = self.methods.find(ScriptpubkeyMethods).subscriptions
         self.outpoints = self.methods.find(OutpointMethods)
@@ -98,9 +99,11 @@ class ElectrumX(SessionBase):
         """Return the number of subscribed outpoints."""
         return 0 if self.queue.ended else len(self.outpoints)
 
-    def header_count(self) -> int:
-        """Return 1 if the client has subscribed to headers, else 0."""
-        return 0 if self.queue.ended else int(self.headers.is_subscribed)
+    def subscription_counts(self) -> tuple[int, int, int]:
+        """Return the number of subscriptions to headers, to scripts and to outpoints."""
+        if self.queue.ended:
+            return 0, len(self.scripts), 0
+        return int(self.headers.is_subscribed), len(self.scripts), len(self.outpoints)
 
     def notify_outpoint(self, outpoint: Outpoint, status: Status) -> None:
         """Queue a status if it is not the one that the client got last."""

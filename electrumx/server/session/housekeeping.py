@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from electrumx.lib.tasks import run_together, wait_for_event
 from electrumx.lib.text import sessions_lines
@@ -34,7 +34,7 @@ class Housekeeping:
         self,
         shared: SharedState,
         processor: ReorgSource,
-        info: Callable[[], dict[str, Any]],
+        info: Callable[[], dict[str, object]],
         logger: logging.Logger,
     ) -> None:
         """``info()`` returns the summary that is logged with the session table."""

@@ -6,7 +6,6 @@ Runs on the event loop.
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
 
 from aiorpcx import Service
 
@@ -16,7 +15,7 @@ from electrumx.server.services import OPERATOR_PORTS
 from electrumx.server.session.engine.session_groups import SessionGroups
 from electrumx.server.session.transport.admission import Admission
 from electrumx.server.session.transport.bans import BanList
-from electrumx.server.session.transport.listeners import Listener, Listeners
+from electrumx.server.session.transport.listeners import Listener, Listeners, SessionFactory
 from electrumx.server.session.transport.preflight import (
     ListenError,
     check_certificates,
@@ -44,7 +43,7 @@ class Listening:
         self,
         env: Env,
         groups: SessionGroups,
-        factory_for: Callable[[str], Callable[[Any], Any]],
+        factory_for: Callable[[str], SessionFactory],
         logger: logging.Logger,
         *,
         bans: BanList | None = None,
@@ -61,10 +60,15 @@ class Listening:
         # service that begins in between would be one that is gone, and a new one would not begin.
         self._changing = asyncio.Lock()
         self._logger = logger
-        # Set when a connection came or went
+        # Set when a connection came or went, and the server was or is full
         self._changed = asyncio.Event()
-        self.admission = Admission(env, groups, self._changed.set, bans=bans)
+        self.admission = Admission(env, groups, self._on_change, bans=bans)
         self.listeners = Listeners(env, factory_for, self.admission)
+
+    def _on_change(self) -> None:
+        """Look whether to listen: only at the maximum a connection more or less matters."""
+        if self._is_full or self.admission.count >= self._max_sessions:
+            self._changed.set()
 
     async def start_rpc(self) -> None:
         """Listen for the administrator."""

@@ -97,6 +97,30 @@ async def test_a_request_becomes_smaller_when_the_blocks_become_larger(monkeypat
             assert sum(sizes) < 3 * len(blocks)
 
 
+@pytest.mark.parametrize("size", [1_700_000, 4_000_000])
+async def test_large_blocks_are_requested_for_all_connections_where_the_node_has_rest(
+    monkeypatch, size
+):
+    monkeypatch.setattr(Limited, "MAX_REST_BLOCK", 100_000_000)
+    counts, raw_blocks = [], Daemon.raw_blocks
+
+    async def counted(daemon, hex_hashes):
+        counts.append(len(hex_hashes))
+        return await raw_blocks(daemon, hex_hashes)
+
+    monkeypatch.setattr(Daemon, "raw_blocks", counted)
+    blocks = make_blocks(*[size] * 40)
+    async with fetching(blocks, rest=1000) as (prefetcher, node):
+        assert (await take_all(prefetcher, len(blocks)))[1:] == blocks[1:]
+        assert batch_sizes(node) == []
+    # The size of blocks is not known at first, and few are left at last.
+    later = counts[-4:-1]
+    assert len(later) == 3
+    for count in later:
+        assert count >= Daemon.REST_CONNECTIONS
+        assert count * size < 20_000_000
+
+
 async def test_requests_grow_again_when_the_blocks_become_smaller():
     blocks = make_blocks(*[400_000] * 5, *[100] * 3000)
     async with fetching(blocks) as (prefetcher, node):

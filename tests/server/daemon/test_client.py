@@ -817,7 +817,7 @@ def test_going_round_dead_nodes_is_logged_calmly(caplog, clock):
     caplog.set_level(logging.INFO)
     daemon = Daemon(COIN, ",".join(URLS))
     caplog.clear()
-    log = daemon._outage
+    log = daemon.rpc._outage
     for _second in range(60):
         log.failed("connection problem", "connection restored")
         daemon.failover()
@@ -1007,7 +1007,7 @@ async def test_a_request_goes_nowhere_else_than_to_the_node_of_the_url(caplog, s
             async with make_daemon(url, elsewhere.url) as daemon:
                 assert await daemon.height() == 5
                 # It was asked as the second node of the list, not for the first.
-                assert daemon.url_index == 1
+                assert daemon.rpc.url_index == 1
         finally:
             await runner.cleanup()
     assert elsewhere.counts()["getblockcount"] == 1

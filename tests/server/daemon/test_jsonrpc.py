@@ -255,7 +255,7 @@ async def test_a_node_of_another_chain_is_left_out_and_named_once(caplog):
         FakeNode(BLOCKS[:3]) as third,
         daemon_of(first, foreign, third) as daemon,
     ):
-        daemon.LEFT_OUT_SECS = 0.0
+        daemon.rpc.LEFT_OUT_SECS = 0.0
         await daemon.check_at_start()
         for _ in range(3):
             first.fail_always(Fault.WORK_QUEUE)
@@ -290,8 +290,8 @@ async def test_a_second_node_without_an_index_is_not_used(caplog):
         assert "restart it with txindex=1 in its configuration; it builds the index" in line
         # It has one now.
         second.indexes = first.indexes
-        daemon.LEFT_OUT_SECS = 0.0
-        daemon._left_out.clear()
+        daemon.rpc.LEFT_OUT_SECS = 0.0
+        daemon.rpc._left_out.clear()
         first.fail_always(Fault.WORK_QUEUE)
         assert await daemon.height() == 5
         assert second.counts()["getblockcount"] == 1
@@ -303,7 +303,7 @@ async def test_when_no_node_can_be_used_requests_wait_for_one(caplog):
         FakeNode([OTHER_GENESIS]) as foreign,
         daemon_of(first, foreign) as daemon,
     ):
-        daemon.LEFT_OUT_SECS = 0.01
+        daemon.rpc.LEFT_OUT_SECS = 0.01
         await daemon.check_at_start()
         daemon.set_url(foreign.url)
         task = asyncio.ensure_future(daemon.height())

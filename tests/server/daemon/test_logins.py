@@ -5,12 +5,14 @@ import contextlib
 import gc
 import logging
 import os
+import threading
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from electrumx.lib.errors import OperatorError
+from electrumx.server.daemon import logins
 from electrumx.server.daemon.client import Daemon
 from electrumx.server.daemon.endpoint import endpoints_of
 from electrumx.server.daemon.logins import MAX_FILE_BYTES, FileLogin, LoginFiles
@@ -188,6 +190,66 @@ async def test_a_file_without_a_login_is_refused_without_its_content(tmp_path, c
     assert str(error.value) == f"the cookie file {path} does not hold user:password in one line"
 
 
+class HangingFiles:
+    """``os.stat`` of a network that hangs while ``hang`` is set."""
+
+    def __init__(self, monkeypatch):
+        self.released = threading.Event()
+        self.released.set()
+        self.threads = set()
+        self.waiting = 0
+        self._stat = os.stat
+        monkeypatch.setattr(logins.os, "stat", self.stat)
+
+    def stat(self, *args, **kwargs):
+        self.threads.add(threading.current_thread())
+        self.waiting += 1
+        self.released.wait()
+        self.waiting -= 1
+        return self._stat(*args, **kwargs)
+
+
+@pytest.fixture
+def files(monkeypatch):
+    hanging = HangingFiles(monkeypatch)
+    monkeypatch.setattr(logins, "LOOK_EVERY_SECS", 0.0)
+    monkeypatch.setattr(logins, "PATIENCE_SECS", 0.05)
+    yield hanging
+    hanging.released.set()
+
+
+async def test_a_file_system_that_hangs_delays_neither_the_loop_nor_a_known_login(
+    node, cookie, files
+):
+    async with make_daemon(node, cookies=cookie) as daemon:
+        assert await daemon.height() == 5
+        files.released.clear()
+        assert [await daemon.height() for _ in range(20)] == [5] * 20
+        assert files.waiting == 1
+
+        rotate(node, cookie, 1)
+        files.released.set()
+        assert await daemon.height() == 5
+    assert threading.main_thread() not in files.threads
+
+
+async def test_a_file_that_was_never_read_and_hangs_is_reported_and_read_later(
+    node, cookie, files, caplog
+):
+    files.released.clear()
+    async with make_daemon(node, cookies=cookie) as daemon:
+        request = asyncio.create_task(daemon.height())
+        while not messages(caplog, "Retrying"):
+            await asyncio.sleep(0.001)
+        assert files.waiting == 1
+        assert not request.done()
+        files.released.set()
+        assert await request == 5
+
+    (line,) = messages(caplog, "Retrying")
+    assert f"the cookie file {cookie} cannot be read: its file system does not answer" in line
+
+
 async def test_a_directory_or_a_pipe_is_no_login_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe"):
@@ -267,4 +329,4 @@ async def test_no_exception_of_a_request_shows_the_login(node, cookie):
             await daemon.call_aside(daemon.current_url(), "getblockcount", (), 0.2)
         raised = [item for item in gc.get_objects() if isinstance(item, BaseException)]
         assert not [item for item in raised if SECRET in f"{item!r} {item} {item.args}"]
-        assert SECRET not in repr(daemon._endpoints)
+        assert SECRET not in repr(daemon.rpc._endpoints)

@@ -1,15 +1,20 @@
 """A connection for blocks takes answers of any size in any pieces, and nothing that it did not ask."""
 
 import asyncio
+import errno
+import mmap
+import os
 from contextlib import asynccontextmanager
 
 import pytest
 
 from electrumx.server.daemon.rest_connection import (
     Disconnected,
+    NoRoomError,
     RestConnection,
     RestError,
     RestTooLargeError,
+    Spool,
 )
 
 MAX_BYTES = 50_000_000
@@ -27,7 +32,7 @@ def answer(body, *, status="200 OK", version="1.1", kind="application/octet-stre
 
 
 @asynccontextmanager
-async def peer(*answers, pieces=None, end=False, timeout=5.0):
+async def peer(*answers, pieces=None, end=False, timeout=5.0, spool=None):
     """A connection to a peer that sends these replies, in order, and the requests that it gets."""
     requests = []
     waiting = list(answers)
@@ -50,7 +55,7 @@ async def peer(*answers, pieces=None, end=False, timeout=5.0):
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()[:2]
-    connection = await RestConnection.open(address, False, "node:8332", timeout)
+    connection = await RestConnection.open(address, False, "node:8332", timeout, spool)
     connection.requests = requests
     try:
         yield connection
@@ -74,6 +79,64 @@ async def test_a_body_larger_than_the_first_allocation_comes_whole(monkeypatch):
     body = bytes(range(251)) * 1000
     async with peer(answer(body)) as connection:
         assert body == await connection.get("/", admit)
+
+
+@pytest.fixture
+def small_spools(monkeypatch):
+    monkeypatch.setattr(RestConnection, "SPOOL_BYTES", 1_000)
+    monkeypatch.setattr(RestConnection, "PIECE_BYTES", 5_000)
+    monkeypatch.setattr(RestConnection, "MAX_HEAD", 500)
+
+
+@pytest.mark.parametrize("pieces", [None, 7, 1_003])
+async def test_large_bodies_are_received_into_files_without_names(tmp_path, small_spools, pieces):
+    bodies = [bytes(range(251)) * 100, b"small", b"a" * 1_001, bytes(5_000), bytes(10_000)]
+    async with peer(*map(answer, bodies), pieces=pieces, spool=tmp_path) as connection:
+        for body in bodies:
+            received = await connection.get("/", admit)
+            assert isinstance(received, mmap.mmap) == (len(body) > 1_000)
+            assert received[:] == body
+        assert connection.is_open
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_large_body_for_which_the_disk_has_no_room_is_not_read(
+    tmp_path, small_spools, monkeypatch
+):
+    monkeypatch.setattr(Spool, "LEFT_FREE", 1 << 60)
+    async with peer(answer(bytes(9_000)), spool=tmp_path) as connection:
+        with pytest.raises(NoRoomError, match="has no room for 9,000 bytes"):
+            await connection.get("/", admit)
+        assert not connection.is_open
+
+
+async def test_a_disk_that_becomes_full_ends_a_large_body(tmp_path, small_spools, monkeypatch):
+    def full(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    async with peer(answer(bytes(9_000)), spool=tmp_path) as connection:
+        with pytest.raises(NoRoomError, match="No space left"):
+            await connection.get("/", admit)
+        assert not connection.is_open
+
+
+async def test_a_large_body_that_is_cut_off_is_an_error(tmp_path, small_spools):
+    for cut in (1, 4_500, 8_999):
+        async with peer(answer(bytes(9_000))[:-cut], end=True, spool=tmp_path) as connection:
+            with pytest.raises(RestError):
+                await connection.get("/", admit)
+
+
+async def test_a_cancelled_large_body_ends_the_connection(tmp_path, small_spools):
+    async with peer(answer(bytes(9_000))[:-10], spool=tmp_path) as connection:
+        getting = asyncio.ensure_future(connection.get("/", admit))
+        while not connection.requests:
+            await asyncio.sleep(0.001)
+        getting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await getting
+        assert not connection.is_open
 
 
 @pytest.mark.parametrize(

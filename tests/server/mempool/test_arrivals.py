@@ -330,13 +330,13 @@ async def test_answers_about_large_scripts_follow_reports_and_blocks(api, monkey
             mempool.entered(tx.hash)
         await notified(api)
         await check_against_model(mempool, by_hash(*txs))
-        view = await mempool.large.history(hashX_of(ALICE))
+        view = await mempool.index.large.history(hashX_of(ALICE))
         assert view.count == 5
         api.index_block([txs[0].hash])
         api.announce_block()
         await notified(api)
         # Of the new block at once, though it may not be out of the maps yet
-        assert (await mempool.large.history(hashX_of(ALICE))).count == 4
+        assert (await mempool.index.large.history(hashX_of(ALICE))).count == 4
         await check_against_model(mempool, by_hash(*txs[1:]))
 
 

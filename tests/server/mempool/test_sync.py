@@ -431,7 +431,9 @@ async def test_answers_are_of_the_new_block_from_the_notification_on(with_tips):
 
     async with synchronizing(COIN, api) as mempool:
         await first_refresh(api)
-        (summary,) = [s for s in mempool.sync_summaries(hashX_of(ALICE)) if s.hash == child.hash]
+        (summary,) = [
+            s for s in mempool.index.sync_summaries(hashX_of(ALICE)) if s.hash == child.hash
+        ]
         assert summary.has_unconfirmed_inputs
         api.on_mempool = slow
         api.index_block([mined.hash])
@@ -466,27 +468,27 @@ async def test_the_transactions_that_a_block_removes_are_determined_while_it_is_
     async with synchronizing(COIN, api) as mempool:
         await first_refresh(api)
         found = []
-        departure = mempool.departure
+        departure = mempool.index.departure
 
         def noted(confirmed):
             found.append(confirmed)
             return departure(confirmed)
 
-        mempool.departure = noted
+        mempool.index.departure = noted
         previous = api.database_tip
         api.index_block([mined.hash])
         api.process_block()
         while not found or mempool.lock.locked():
             await asyncio.sleep(0.001)
         # But it is not reported before it is there.
-        assert mempool.has_tx(mined.hash)
+        assert mempool.index.has_tx(mined.hash)
         assert api.refreshes.empty()
         left = {kept.hash: kept}
         if changed:
             # As if a refresh had been under way
             late = pay(api)
-            mempool.add_tx(late.hash, MemPoolTx((), (), ((hashX_of(BOB), 5),), 0, 100), set())
-            mempool.remove_tx(late.hash, set())
+            mempool.index.add_tx(late.hash, MemPoolTx((), (), ((hashX_of(BOB), 5),), 0, 100), set())
+            mempool.index.remove_tx(late.hash, set())
             api.txs.pop(late.hash)
         assert await told_of_block(api) == (mined.hashXs(), 101)
         assert found == [api.confirmed[previous]] * (2 if changed else 1)
@@ -701,7 +703,7 @@ async def test_a_load_that_a_block_interrupts_keeps_its_transactions(
         assert (await first_refresh(api))[1] == 101
         assert (await first_refresh(api))[1] == 101
         # Clients are notified first, and then the maps are put in order.
-        await eventually(lambda: not mempool.leaving)
+        await eventually(lambda: not mempool.index.leaving)
         assert len(mempool.txs) == 19
         await refreshed(api)
         await check_against_model(mempool, api.txs)
@@ -893,7 +895,7 @@ async def test_the_status_line_counts_the_bytes_of_the_present_transactions(api,
         api.txs = {}
         await refreshed(api)
         await eventually(lambda: "0 txs 0.00 MB touching 0 addresses" in caplog.messages)
-        assert mempool.total_size == 0
+        assert mempool.index.total_size == 0
 
 
 # -- The fee histogram
@@ -929,7 +931,7 @@ def test_the_histogram_of_known_fees_is_known(sizes, bin_size, expected):
     mempool = MemPool(COIN, FakeAPI())
     for n, (rate, size) in enumerate(sizes.items()):
         tx = MemPoolTx((), (), (), round(rate * 10) * size // 10, size)
-        mempool.add_tx(bytes([n]), tx, set())
+        mempool.index.add_tx(bytes([n]), tx, set())
     mempool._update_histogram(bin_size)
     assert mempool.cached_compact_histogram == expected
 
@@ -939,7 +941,7 @@ def test_the_histogram_of_known_fees_is_known(sizes, bin_size, expected):
 )
 def test_fee_rates_are_rounded_down_to_tenths(fee, size, rate):
     mempool = MemPool(COIN, FakeAPI())
-    mempool.add_tx(b"x", MemPoolTx((), (), (), fee, size), set())
+    mempool.index.add_tx(b"x", MemPoolTx((), (), (), fee, size), set())
     mempool._update_histogram(1)
     assert mempool.cached_compact_histogram == [(rate, size)]
 

@@ -72,14 +72,8 @@ class Session:
     send_size: int = 20
     counts: dict = field(default_factory=dict)
 
-    def outpoint_count(self):
-        return self.counts.get("outpoint", 0)
-
-    def sub_count(self):
-        return self.counts.get("script", 0) + self.outpoint_count()
-
-    def header_count(self):
-        return self.counts.get("headers", 0)
+    def subscription_counts(self):
+        return tuple(self.counts.get(kind, 0) for kind in ("headers", "script", "outpoint"))
 
 
 def sources_over(world):
@@ -109,8 +103,7 @@ def sources_over(world):
         ),
         SimpleNamespace(calls=calls, logged_url=lambda: "node:8332/"),
         SimpleNamespace(
-            txs={},
-            total_size=0,
+            index=SimpleNamespace(txs={}, total_size=0),
             refresh_histogram=Histogram(REFRESH_BOUNDS),
             info=lambda: {"behind": False},
             cached_compact_histogram=[],
@@ -241,7 +234,7 @@ async def test_values_in_the_text_are_those_of_the_parts(sources):
 def test_every_reason_of_the_admission_control_has_its_label():
     """Of a reason that is missing there would be no alert."""
     source = inspect.getsource(admission)
-    assert set(re.findall(r'_note\("([^"]+)"\)', source)) == set(REFUSALS)
+    assert set(re.findall(r'note\("([^"]+)"\)', source)) == set(REFUSALS)
     manual = (REPOSITORY / "docs" / "metrics.rst").read_text()
     for label in REFUSALS.values():
         assert f"``{label}``" in manual
@@ -253,13 +246,13 @@ async def test_version_that_a_client_invents_is_no_label(sources):
         summary.add(Session(protocol_tuple=(1, 4, 2, number)))
         summary.add(Session(protocol_tuple=(1, 6, number)))
 
-    assert summary.by_protocol == {("tcp", "1.4"): 50, ("tcp", "1.6"): 50}
+    assert summary.by_protocol() == {("tcp", "1.4"): 50, ("tcp", "1.6"): 50}
 
 
 async def test_sessions_are_read_in_a_summary(sources):
     reading = await sources.read()
 
-    assert reading.sessions.by_protocol.total() == len(sources.manager.sessions)
+    assert reading.sessions.by_protocol().total() == len(sources.manager.sessions)
     assert reading.status.ready
 
 

@@ -241,3 +241,44 @@ async def test_a_stop_that_never_ends_is_not_extended_indefinitely(manager, addr
         await asyncio.wait_for(reports._task, 120)
 
         assert "STOPPING=1" in manager.lines()
+
+
+async def test_a_reload_is_notified_as_systemd_has_it(manager, address):
+    """RELOADING=1 with the time, in one message, later than the signal; at the end READY=1."""
+    serving = asyncio.Event()
+    async with Readiness(Notifier(address), None, asyncio.Event(), waiting) as reports:
+        await manager.line("STATUS=waiting for the node")
+        with reports.reloading():
+            pass
+        # It has not started yet: systemd asks for no reload before.
+        assert manager.messages() == []
+        serving.set()
+        await reports.announce(serving)
+        await manager.line("READY=1")
+        manager.messages()
+
+        signal = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        with reports.reloading():
+            (message,) = manager.messages()
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        ended = manager.messages()
+
+    assert message[0] == "RELOADING=1"
+    name, _, usec = message[1].partition("=")
+    assert name == "MONOTONIC_USEC"
+    assert signal <= int(usec) <= now
+    assert "READY=1" not in message
+    assert ended == [["READY=1", "STATUS=waiting for the node"]]
+
+
+async def test_a_reload_that_is_refused_ends_for_systemd_as_well(manager, address):
+    serving = asyncio.Event()
+    serving.set()
+    async with Readiness(Notifier(address), None, asyncio.Event(), waiting) as reports:
+        await reports.announce(serving)
+        await manager.line("READY=1")
+        manager.messages()
+        with pytest.raises(ValueError, match="wrong"), reports.reloading():
+            raise ValueError("wrong")
+
+        assert [message[0] for message in manager.messages()] == ["RELOADING=1", "READY=1"]

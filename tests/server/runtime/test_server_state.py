@@ -71,6 +71,12 @@ def test_first_sync_has_its_progress_in_words(world):
     assert status.text() == ("syncing: height 412,000 of 930,120 (44 %), about 3 h to go")
 
 
+def test_before_the_first_block_there_is_no_height(world):
+    world.at_heights(-1, 930_120, processed=-1, first_sync=True, percent=0.0, eta_secs=None)
+
+    assert world.state.status().text() == "syncing: no block of 930,120 yet (0 %)"
+
+
 def test_phase_of_a_bulk_sync_is_part_of_the_progress(world):
     world.at_heights(-1, 500, processed=500, first_sync=True, phase="history", eta_secs=None)
 

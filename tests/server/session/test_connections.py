@@ -13,7 +13,7 @@ import pytest
 import electrumx
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.session.admin.tables import session_rows
-from electrumx.server.session.transport.transport import RawTransport
+from electrumx.server.session.transport.line_transport import RawTransport
 from electrumx.server.storage.schema import DBDamagedError
 from tests.fakes.session_world import (
     FakeDB,

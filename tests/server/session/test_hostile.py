@@ -227,7 +227,7 @@ async def test_a_session_takes_on_no_more_requests_than_fit_in_its_memory():
 async def test_requests_that_end_together_make_room_for_those_that_wait(monkeypatch):
     """Sessions at a limit start waiting requests in time slices; none is forgotten between them."""
     # Each reading of the clock takes a second: a time slice has room for one request.
-    monkeypatch.setattr(f"{DISPATCH}.perf_counter", itertools.count().__next__)
+    monkeypatch.setattr(f"{DISPATCH}.monotonic", itertools.count().__next__)
     monkeypatch.setattr(f"{DISPATCH}.SLICE_SECS", 1.5)
     async with session_world(initial_concurrent=1) as world:
         client = await world.connect()

@@ -50,6 +50,10 @@ class Index(MemPoolIndex):
         """Remove a transaction."""
         self.remove_tx(tx_hash, set())
 
+    @property
+    def index(self):
+        return self
+
     async def compact_fee_histogram(self):
         return []
 

@@ -49,7 +49,7 @@ class Client:
             scripts=ScriptIndex(), notified=[], notify_deferred=self.notify_deferred
         )
         shared = SimpleNamespace(
-            mempool=self.mempool,
+            unconfirmed=self.mempool,
             scripts=ScriptCache(self.db, 350_000),
             tip=tip,
             fan_out=self.fan_out,

@@ -6,6 +6,14 @@
 const PERIOD_MSEC = 2000;
 const TIMEOUT_MSEC = 10000;
 const PLOT_POINTS = 150;
+const STORES = { utxo: "UTXOs", hist: "Histories", meta: "Headers and hashes" };
+const PEERS = [
+  ["good", "Verified"],
+  ["stale", "Verified earlier"],
+  ["never", "Not reached yet"],
+  ["bad", "Bad"],
+  ["total", "All"],
+];
 const ROWS = 12;
 const PILLS = { serving: "good", "node lost": "bad", stopping: "bad" };
 const SVG = "http://www.w3.org/2000/svg";
@@ -166,7 +174,7 @@ function showIndex(report) {
     ["Behind", report.lag === null ? "unknown" : `${number(report.lag)} blocks`],
     ["Node's last reply", report.node_age_s === null ? "none yet" : `${duration(report.node_age_s)} ago`],
     ["Node", node.address],
-    ["Ready for wallets", report.ready ? "yes" : report.reason || "no"],
+    ["Ready for wallets", report.ready ? "yes" : "no"],
   ]);
 }
 
@@ -238,10 +246,10 @@ function showRest(report) {
     ]),
   ]);
   pairs("disk", [
-    ...Object.entries(disk.stores || {}).map(([store, size]) => [`Store ${store}`, bytes(size)]),
+    ...Object.entries(disk.stores || {}).map(([store, size]) => [STORES[store] || store, bytes(size)]),
     ["Free", bytes(disk.free)],
   ]);
-  pairs("peers", Object.entries(report.peers).map(([status, count]) => [status, number(count)]));
+  pairs("peers", PEERS.map(([state, name]) => [name, number(report.peers[state] || 0)]));
   const newest = (rows) => [...rows].reverse().slice(0, ROWS);
   table(
     "flushes",

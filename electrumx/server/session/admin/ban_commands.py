@@ -14,9 +14,10 @@ from electrumx.lib.env_base import shown
 from electrumx.lib.util import formatted_time
 from electrumx.server.services import Network
 from electrumx.server.session.shared.session_table import SessionTable, TableSession
-from electrumx.server.session.transport.admission import Admission, parse_host
+from electrumx.server.session.transport.admission import Admission
 from electrumx.server.session.transport.ban_file import BanFile
 from electrumx.server.session.transport.bans import Ban, BanList, ordered, parse_network
+from electrumx.server.session.transport.ticket import parse_host
 
 # Beginnings of lines about items that were not carried out; ``electrumx_rpc`` then exits with 1.
 REFUSED = "refused: "

@@ -12,6 +12,9 @@ from aiorpcx import ReplyAndDisconnect
 from electrumx.lib.env_base import shown
 from electrumx.lib.errors import OperatorError
 from electrumx.server.daemon.logins import LoginFiles
+from electrumx.server.db import DB
+from electrumx.server.mempool.sync import MemPool
+from electrumx.server.peers import PeerManager
 from electrumx.server.session.admin import tables
 from electrumx.server.session.admin.ban_commands import BanCommands
 from electrumx.server.session.admin.commands import AdminCommands
@@ -26,6 +29,7 @@ from electrumx.server.session.engine.dispatch import LAST_WORD_SECS
 from electrumx.server.session.engine.first_message import may_be_json_rpc
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import bad_request, non_negative_integer
+from electrumx.server.session.engine.send_queue import MessageTransport
 from electrumx.server.session.engine.session_limits import UNLIMITED
 from electrumx.server.session.shared.session_table import by_id
 
@@ -50,8 +54,16 @@ class LocalRPC(SessionBase):
     # When a foreign first message is logged again, by the monotonic clock
     _next_warning = 0.0
 
-    def __init__(self, session_mgr: HasCommands, *args: Any) -> None:
-        super().__init__(session_mgr, *args)
+    def __init__(
+        self,
+        session_mgr: HasCommands,
+        db: DB,
+        mempool: MemPool,
+        peer_mgr: PeerManager,
+        kind: str,
+        transport: MessageTransport,
+    ) -> None:
+        super().__init__(session_mgr, db, mempool, peer_mgr, kind, transport)
         self.commands = session_mgr.commands
         self.bans = session_mgr.bans
         self.client = "RPC"
@@ -122,7 +134,7 @@ class LocalRPC(SessionBase):
             raise bad_request(f"reload refused, nothing was changed: {e}") from None
 
     @rpc_method("daemon_url")
-    async def rpc_daemon_url(self, daemon_url: Any, cookie_file: Any = "") -> str:
+    async def rpc_daemon_url(self, daemon_url: object, cookie_file: object = "") -> str:
         """Replace the list of nodes, with their cookie files; empty means that of the settings."""
         daemon = self.shared.daemon
         if not isinstance(daemon_url, str) or not isinstance(cookie_file, str):
@@ -139,7 +151,7 @@ class LocalRPC(SessionBase):
         return f"now using daemon at {daemon.logged_url()}"
 
     @rpc_method("reorg")
-    async def rpc_reorg(self, count: Any) -> str:
+    async def rpc_reorg(self, count: object) -> str:
         """Undo so many blocks and index them again."""
         count = non_negative_integer(count)
         try:
@@ -151,7 +163,7 @@ class LocalRPC(SessionBase):
     # -- the database
 
     @rpc_method("verify")
-    async def rpc_verify(self, deep: Any = False) -> dict[str, Any]:
+    async def rpc_verify(self, deep: object = False) -> dict[str, Any]:
         """Audit the database; return the verdict, and the findings in lines."""
         if not isinstance(deep, bool):
             raise bad_request("deep should be true or false")
@@ -162,7 +174,7 @@ class LocalRPC(SessionBase):
         return {"sound": verdict.sound, "lines": verdict.lines}
 
     @rpc_method("backup")
-    async def rpc_backup(self, path: Any) -> str:
+    async def rpc_backup(self, path: object) -> str:
         """Copy the database to an absolute path that does not exist."""
         if not isinstance(path, str) or not path or "\0" in path:
             raise bad_request("expected a path")
@@ -182,7 +194,7 @@ class LocalRPC(SessionBase):
     # -- peers
 
     @rpc_method("add_peer")
-    async def rpc_add_peer(self, real_name: Any) -> str:
+    async def rpc_add_peer(self, real_name: object) -> str:
         """Try a peer, named as "host v1.4 s50002 t50001"."""
         if not isinstance(real_name, str):
             raise bad_request("expected the real name of a peer")
@@ -202,7 +214,7 @@ class LocalRPC(SessionBase):
         return tables.session_rows(self.shared.table, for_log=False)
 
     @rpc_method("inspect_session")
-    async def rpc_inspect_session(self, session_id: Any) -> dict[str, Any]:
+    async def rpc_inspect_session(self, session_id: object) -> dict[str, Any]:
         """Return the details of a client's session."""
         session_id = non_negative_integer(session_id)
         for session in self.shared.table.sessions:
@@ -217,11 +229,11 @@ class LocalRPC(SessionBase):
         """Return a row for each group of sessions."""
         return tables.group_rows(self.shared.table)
 
-    def _references(self, items: Any, special_words: set[str]) -> SessionReferences:
+    def _references(self, items: object, special_words: set[str]) -> SessionReferences:
         return parse_references(self.shared.table, items, special_words)
 
     @rpc_method("disconnect")
-    async def rpc_disconnect(self, session_ids: Any) -> list[str]:
+    async def rpc_disconnect(self, session_ids: object) -> list[str]:
         """Disconnect sessions by id or group name, or all."""
         refs = self._references(session_ids, {"all"})
         if "all" in refs.specials:
@@ -243,17 +255,17 @@ class LocalRPC(SessionBase):
         raise ReplyAndDisconnect(lines)
 
     @rpc_method("ban")
-    async def rpc_ban(self, items: Any, secs: Any = None, force: Any = False) -> list[str]:
+    async def rpc_ban(self, items: object, secs: object = None, force: object = False) -> list[str]:
         """Refuse connections of addresses and subnets, for some seconds or (None) without an end."""
-        items = _texts(items)
-        if secs is not None and not non_negative_integer(secs):
+        period = None if secs is None else non_negative_integer(secs)
+        if period == 0:
             raise bad_request("the time of a ban should be a positive number of seconds")
         if not isinstance(force, bool):
             raise bad_request("force should be true or false")
-        return await self.bans.ban(items, secs, force=force)
+        return await self.bans.ban(_texts(items), period, force=force)
 
     @rpc_method("unban")
-    async def rpc_unban(self, items: Any) -> list[str]:
+    async def rpc_unban(self, items: object) -> list[str]:
         """Lift the bans of addresses and subnets, or all."""
         return await self.bans.unban(_texts(items))
 
@@ -263,7 +275,7 @@ class LocalRPC(SessionBase):
         return await self.bans.rows()
 
     @rpc_method("log")
-    async def rpc_log(self, session_ids: Any) -> list[str]:
+    async def rpc_log(self, session_ids: object) -> list[str]:
         """Toggle the logging of requests: by session id or group name, all, none or new."""
         refs = self._references(session_ids, {"all", "none", "new"})
         lines = []
@@ -287,7 +299,7 @@ class LocalRPC(SessionBase):
     # -- the chain
 
     @rpc_method("query")
-    async def rpc_query(self, items: Any, limit: Any) -> list[str]:
+    async def rpc_query(self, items: object, limit: object) -> list[str]:
         """Return lines about scripts (hex), addresses and names; ``limit`` of each kind."""
         if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
             raise bad_request("expected a list of scripts, addresses or names")
@@ -298,7 +310,7 @@ class LocalRPC(SessionBase):
         return await ScriptQuery(self.shared.db, self.coin, self.logger).lines(items, limit)
 
 
-def _texts(items: Any) -> list[str]:
+def _texts(items: object) -> list[str]:
     """Return a list of addresses and subnets; RPCError if it is no list of texts."""
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
         raise bad_request("expected a list of addresses or subnets")

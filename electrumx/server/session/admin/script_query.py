@@ -5,9 +5,9 @@ Runs on the event loop; items are parsed in a thread.
 
 import asyncio
 import logging
-from typing import Any
 
 from electrumx.lib.bech32 import AddressError
+from electrumx.lib.coins import Coin
 from electrumx.lib.env_base import shown
 from electrumx.lib.errors import ElectrumXError
 from electrumx.lib.hash import Base58Error, hash_to_hex_str
@@ -24,7 +24,12 @@ class UnknownItemError(ElectrumXError):
 class ScriptQuery:
     """Answers queries in lines for people."""
 
-    def __init__(self, db: DB, coin: Any, logger: logging.Logger | logging.LoggerAdapter[Any]):
+    def __init__(
+        self,
+        db: DB,
+        coin: type[Coin],
+        logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
+    ):
         """``coin`` is the coin class; some have an index of names."""
         self._db = db
         self._coin = coin
@@ -63,8 +68,12 @@ class ScriptQuery:
             self._logger.info(shown(f"query: {item} is not an address of ours: {e}"))
             reason = f"{reason}: {e}"
         try:
-            script = coin.build_name_index_script(item.encode("ascii"))
-            return "Name", coin.name_hashX_from_script(script)
+            # Coins without names have no such method.
+            script = coin.build_name_index_script(  # type: ignore[attr-defined]
+                item.encode("ascii")
+            )
+            hashX: bytes = coin.name_hashX_from_script(script)  # type: ignore[attr-defined]
+            return "Name", hashX
         except (AttributeError, UnicodeEncodeError):
             raise UnknownItemError(reason) from None
 

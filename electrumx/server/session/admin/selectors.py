@@ -1,7 +1,6 @@
 """Selects sessions by the words of an administrator: session ids, group names, special words."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from electrumx.server.session.engine.params import bad_request
 from electrumx.server.session.engine.session_groups import SessionGroup
@@ -28,7 +27,9 @@ class SessionReferences:
         return by_id(sessions)
 
 
-def parse_references(table: SessionTable, items: Any, special_words: set[str]) -> SessionReferences:
+def parse_references(
+    table: SessionTable, items: object, special_words: set[str]
+) -> SessionReferences:
     """Return the sessions and groups that a list of texts names; RPCError if it is no such list."""
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
         raise bad_request("expected a list of session IDs")

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Coroutine
 from functools import partial
 from inspect import isawaitable
-from time import perf_counter
+from time import monotonic
 from types import CoroutineType
 from typing import Any, Protocol
 
@@ -49,7 +49,7 @@ LAST_WORD_SECS = 1.0
 _SMALL = frozenset((EncodedJSON, bool, int, type(None)))
 
 
-def is_large(result: Any) -> bool:
+def is_large(result: object) -> bool:
     """Return whether encoding a result would block the event loop for milliseconds."""
     if isinstance(result, str):
         return len(result) > LARGE_RESULT_CHARS
@@ -87,18 +87,19 @@ class PendingRequest:
     def __init__(
         self,
         request: Request | Notification,
-        awaitable: Awaitable[Any] | None,
-        deadline: float,
+        awaitable: Awaitable[object] | None,
+        secs: float,
         stats: MethodStats,
     ) -> None:
+        """``secs`` is the time until its deadline."""
         self.request = request
         # Where its end is counted, and when it began to wait
         self.stats = stats
-        self.began = perf_counter()
+        began = self.began = monotonic()
         # Of the result, if the handler was called already
         self.awaitable = awaitable
-        # By the event loop's clock; infinite without a deadline, or once it was met
-        self.deadline = deadline
+        # Infinite without a deadline, or once it was met
+        self.deadline = began + secs
         self.task: Cancellable | None = None
         self.timed_out = False
         # Bytes of memory that the request takes
@@ -179,14 +180,14 @@ class Dispatcher:
         ):
             self.enqueue(request, stats)
             return
-        start = perf_counter()
+        start = monotonic()
         try:
             result = self._methods.call(request)
         except Exception as e:
             self.conclude_exception(request, e)
         else:
             self.conclude_result(request, result, stats)
-        secs = perf_counter() - start
+        secs = monotonic() - start
         stats.secs += secs
         if secs > QUICK_SECS and not self.pending:
             stats.slow(secs)
@@ -194,10 +195,14 @@ class Dispatcher:
     # -- outcomes
 
     def conclude_result(
-        self, request: Request | Notification, result: Any, stats: MethodStats
+        self, request: Request | Notification, result: object, stats: MethodStats
     ) -> None:
         """Answer with a result, at once if it is there and small; it is counted in ``stats``."""
-        if isinstance(result, EagerFuture) or isawaitable(result):
+        if isinstance(result, EagerFuture):
+            # Most often: without ``_launch``
+            self.running += 1
+            self._await_future(self._admit(request, result, stats), result)
+        elif isawaitable(result):
             self._launch(self._admit(request, result, stats))
         elif is_large(result):
             self._launch(self._admit(request, _at_once(result), stats))
@@ -222,7 +227,7 @@ class Dispatcher:
         return RPCError(JSONRPC.INTERNAL_ERROR, "internal server error"), False
 
     def _conclude(
-        self, request: Request | Notification, result: Any, *, is_last: bool = False
+        self, request: Request | Notification, result: object, *, is_last: bool = False
     ) -> None:
         part = request.encode(result) if isinstance(request, Request) else None
         self.conclude_encoded(request, result, part, is_last=is_last)
@@ -230,7 +235,7 @@ class Dispatcher:
     def conclude_encoded(
         self,
         request: Request | Notification,
-        result: Any,
+        result: object,
         part: bytes | None,
         *,
         is_last: bool = False,
@@ -265,21 +270,20 @@ class Dispatcher:
     def _admit(
         self,
         request: Request | Notification,
-        awaitable: Awaitable[Any] | None,
+        awaitable: Awaitable[object] | None,
         stats: MethodStats,
     ) -> PendingRequest:
         """Make a request pending."""
-        deadline = math.inf
+        secs = math.inf
         account = self._account
         if account.limited:
-            loop = asyncio.get_running_loop()
-            deadline = loop.time() + account.limits.processing_timeout
+            secs = account.limits.processing_timeout
             if self._timer is None:
-                self._timer = loop.call_at(deadline, self._on_timer)
+                self._timer = asyncio.get_running_loop().call_later(secs, self._on_timer)
         if awaitable is not None:
             # Its handler was called
             stats.taken += 1
-        pending = PendingRequest(request, awaitable, deadline, stats)
+        pending = PendingRequest(request, awaitable, secs, stats)
         if self.pending is None:
             self.pending = {}
         self.pending[pending] = None
@@ -299,10 +303,10 @@ class Dispatcher:
 
         Without it no request would start at the hard limit, which is where the session is ended.
         """
-        deadline = perf_counter() + SLICE_SECS
+        deadline = monotonic() + SLICE_SECS
         queue, account = self._queue, self._account
         while self.waiting and not queue.ended and queue.transport.is_writable:
-            if perf_counter() > deadline:
+            if monotonic() > deadline:
                 asyncio.get_running_loop().call_soon(self._start_waiting_again)
                 break
             if self.running >= max(1, account.concurrency_target):
@@ -338,17 +342,23 @@ class Dispatcher:
                     return
                 awaitable = _at_once(awaitable)
             pending.awaitable = awaitable
+        if isinstance(awaitable, (EagerFuture, asyncio.Future)):
+            self._await_future(pending, awaitable)
+            return
         if self.running == 1:
             account.bump_cost(LONE_WAIT_COST)
-        if isinstance(awaitable, (EagerFuture, asyncio.Future)):
-            # Waiting for one only needs no task.
-            future: Any = awaitable
-            pending.awaitable, pending.task = None, future
-            future.add_done_callback(partial(self._on_answer, pending))
-            return
         self._start_task(pending, self._run(pending))
 
-    def _start_task(self, pending: PendingRequest, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _await_future(self, pending: PendingRequest, future: Any) -> None:
+        """Answer a request that has a slot when a future or ``EagerFuture`` ends, without a task."""
+        if self.running == 1:
+            self._account.bump_cost(LONE_WAIT_COST)
+        pending.awaitable, pending.task = None, future
+        future.add_done_callback(partial(self._on_answer, pending))
+
+    def _start_task(
+        self, pending: PendingRequest, coroutine: Coroutine[object, None, None]
+    ) -> None:
         """Run a request in a task, whose end frees the slot.
 
         The coroutine cannot do that itself: it never runs if its task is cancelled before the
@@ -357,7 +367,9 @@ class Dispatcher:
         task = pending.task = asyncio.get_running_loop().create_task(coroutine)
         task.add_done_callback(partial(self._on_task_done, pending))
 
-    def _end_at_once(self, pending: PendingRequest, result: Any, *, is_last: bool = False) -> None:
+    def _end_at_once(
+        self, pending: PendingRequest, result: object, *, is_last: bool = False
+    ) -> None:
         """Answer a request that waited for a slot only; call it where others are started."""
         self._conclude(pending.request, result, is_last=is_last)
         self.running -= 1
@@ -365,7 +377,7 @@ class Dispatcher:
         self._flush_soon()
 
     def _on_answer(
-        self, pending: PendingRequest, answer: "asyncio.Future[Any] | EagerFuture[Any]"
+        self, pending: PendingRequest, answer: "asyncio.Future[object] | EagerFuture[object]"
     ) -> None:
         """Answer with the result of a future or an ``EagerFuture``."""
         request, is_last = pending.request, False
@@ -379,7 +391,7 @@ class Dispatcher:
         except Exception as e:
             result, is_last = self._outcome(request, e)
         kind = type(result)
-        is_short = kind in _SMALL or (kind is str and len(result) <= LARGE_RESULT_CHARS)
+        is_short = kind in _SMALL or (type(result) is str and len(result) <= LARGE_RESULT_CHARS)
         if not is_short and is_large(result):
             pending.awaitable = _at_once(result)
             self._start_task(pending, self._run(pending))
@@ -454,10 +466,11 @@ class Dispatcher:
 
     def _forget(self, pending: PendingRequest) -> None:
         """Remove a request that is no longer pending."""
-        if self.pending is not None and pending in self.pending:
-            del self.pending[pending]
+        taken_on = self.pending
+        if taken_on is not None and pending in taken_on:
+            del taken_on[pending]
             self.weight -= pending.weight
-            pending.stats.observe(perf_counter() - pending.began)
+            pending.stats.observe(monotonic() - pending.began)
 
     def _flush_soon(self) -> None:
         """Send queued replies once this iteration of the event loop has answered what it can.
@@ -481,15 +494,15 @@ class Dispatcher:
 
     def _on_timer(self) -> None:
         """End the requests whose time is over, and set the timer for the next."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = monotonic()
         self._timer = None
         for pending in list(self.pending or ()):
             if pending.deadline <= now:
                 self._expire(pending)
         deadline = min((pending.deadline for pending in self.pending or ()), default=math.inf)
         if deadline < math.inf and not self._queue.ended and self._timer is None:
-            self._timer = loop.call_at(deadline, self._on_timer)
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(deadline - now, self._on_timer)
 
     def _expire(self, pending: PendingRequest) -> None:
         pending.timed_out = True
@@ -537,5 +550,5 @@ class Dispatcher:
         queue.end(LAST_WORD_SECS)
 
 
-async def _at_once(result: Any) -> Any:
+async def _at_once(result: object) -> Any:
     return result

@@ -1,7 +1,6 @@
 """Results of request handlers, and their encoding as JSON.  Pure."""
 
 import json
-from typing import Any
 
 import orjson
 
@@ -23,7 +22,7 @@ class EncodedJSON(bytes):
     __slots__ = ()
 
 
-def encode(value: Any) -> bytes:
+def encode(value: object) -> bytes:
     """Return a value as JSON in UTF-8, compact; raise TypeError for a value without such a form.
 
     Runs on the loop or in a thread.
@@ -35,7 +34,7 @@ def encode(value: Any) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
-def encode_result(value: Any) -> EncodedJSON:
+def encode_result(value: object) -> EncodedJSON:
     """Return plain JSON values encoded, to be answered many times; raises TypeError.
 
     Runs on the loop or in a thread.

@@ -5,6 +5,7 @@ table of a version is collected once for each tuple of handler classes; a sessio
 """
 
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from functools import lru_cache
 from inspect import Parameter, signature
@@ -99,7 +100,7 @@ def restricted_table(
     classes: HandlerClasses,
     version: ProtocolTuple,
     served: frozenset[str],
-    refuse: Callable[..., Any],
+    refuse: Callable[..., object],
 ) -> HandlerTable:
     """Return the handlers at a protocol version, with ``refuse`` for requests not in ``served``.
 
@@ -111,7 +112,7 @@ def restricted_table(
     }
 
 
-def _positional_range(func: Callable[..., Any]) -> range:
+def _positional_range(func: Callable[..., object]) -> range:
     """Return how many arguments a handler takes, not counting its object."""
     params = list(signature(func).parameters.values())[1:]
     by_position = [param for param in params if param.kind not in _VARIABLE]
@@ -131,7 +132,7 @@ class SessionMethods:
         self.objects = objects
         self.stats = stats
         #: requests of this session by method
-        self.counts: dict[str, int] = {}
+        self.counts: defaultdict[str, int] = defaultdict(int)
         self.table: HandlerTable = {}
         self.notifications: HandlerTable = {}
 
@@ -149,7 +150,7 @@ class SessionMethods:
         self.notifications = handler_table(classes, version, _NOTIFICATION_MARK)
 
     def restrict(
-        self, version: ProtocolTuple, served: frozenset[str], refuse: Callable[..., Any]
+        self, version: ProtocolTuple, served: frozenset[str], refuse: Callable[..., object]
     ) -> None:
         """Serve only some of the requests of a protocol version, until ``set_version``."""
         self.table = restricted_table(tuple(map(type, self.objects)), version, served, refuse)
@@ -173,7 +174,7 @@ class SessionMethods:
         entry = table.get(request.method)
         name = INVALID_METHOD if entry is None else request.method
         self.stats[name].started += 1
-        self.counts[name] = self.counts.get(name, 0) + 1
+        self.counts[name] += 1
         if entry is None:
             return handler_invocation(None, request)()
         function, fewest, most, position = entry

@@ -18,7 +18,7 @@ MAX_REMEMBERED = 1_000
 class OversizedResults:
     """Requests whose result was too large, each for as long as clients know the same tip."""
 
-    def __init__(self, max_send: int, tip: Callable[[], Any]) -> None:
+    def __init__(self, max_send: int, tip: Callable[[], object]) -> None:
         """``max_send`` is the bound of replies in bytes; ``tip()`` changes with each new block."""
         self.max_send = max_send
         #: more bytes are not read from the node: numbers become shorter when they are encoded again

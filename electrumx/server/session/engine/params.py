@@ -27,7 +27,7 @@ def bad_request(message: str, *, cost: float = 0.0) -> RPCError:
     return RPCError(BAD_REQUEST, message, cost=cost)
 
 
-def printed(value: Any) -> str:
+def printed(value: object) -> str:
     """Return an untrusted value, or an object that holds some, as Python prints it."""
     try:
         return str(value)
@@ -36,16 +36,16 @@ def printed(value: Any) -> str:
         return "what is nested too deeply"
 
 
-def tx_hash_or_none(value: Any) -> bytes | None:
+def tx_hash_or_none(value: object) -> bytes | None:
     """Return the 32 bytes, in internal byte order, of a hash in 64 hex digits; None if it is none."""
     try:
-        raw = hex_str_to_hash(value)
+        raw = hex_str_to_hash(value)  # type: ignore[arg-type]  # of another type it raises
     except (TypeError, ValueError, AttributeError):
         return None
     return raw if len(raw) == _HASH_LEN else None
 
 
-def scripthash_to_hashX(scripthash: Any) -> bytes:
+def scripthash_to_hashX(scripthash: object) -> bytes:
     """Return the index key (the first 11 bytes of the SHA-256) of a script hash in hex."""
     raw = tx_hash_or_none(scripthash)
     if raw is None:
@@ -53,48 +53,49 @@ def scripthash_to_hashX(scripthash: Any) -> bytes:
     return raw[:HASHX_LEN]
 
 
-def assert_list(value: Any) -> list[Any]:
+def assert_list(value: object) -> list[Any]:
     """Return the value if it is a list."""
     if isinstance(value, list):
         return value
     raise bad_request(f"{printed(value)} should be a list")
 
 
-def non_negative_integer(value: Any) -> int:
+def non_negative_integer(value: object) -> int:
     """Return the value as an integer of at least zero.
 
     Whatever Python's ``int`` takes will pass: numeric text, fractions (cut), booleans. A
     convertible but negative value is shown converted in the error.
     """
     try:
-        value = int(value)
-        if value >= 0:
-            return value  # type: ignore[no-any-return] # int(Any) stays Any to the checker
+        # What is of no such type raises.
+        value = number = int(value)  # type: ignore[call-overload]
+        if number >= 0:
+            return int(number)
     except (ValueError, TypeError, OverflowError):
         pass
     raise bad_request(f"{printed(value)} should be a non-negative integer")
 
 
-def assert_boolean(value: Any) -> bool:
+def assert_boolean(value: object) -> bool:
     """Return the value if it equals true or false (1 and 0 do)."""
     if is_boolean(value):
         return bool(value)
     raise bad_request(f"{printed(value)} should be a boolean value")
 
 
-def is_boolean(value: Any) -> bool:
+def is_boolean(value: object) -> bool:
     """Return whether the value equals true or false."""
     return isinstance(value, (bool, int, float)) and value in (0, 1)
 
 
-def named_boolean(name: str, value: Any) -> bool:
+def named_boolean(name: str, value: object) -> bool:
     """Return the value of parameter ``name`` if it equals true or false."""
     if is_boolean(value):
         return bool(value)
     raise bad_request(f'"{name}" must be a boolean')
 
 
-def assert_tx_hash(value: Any) -> bytes:
+def assert_tx_hash(value: object) -> bytes:
     """Return the 32 bytes, in natural order, of a displayed transaction hash."""
     raw = tx_hash_or_none(value)
     if raw is None:
@@ -111,21 +112,21 @@ def _is_hex(text: str) -> bool:
         return False
 
 
-def assert_hex(value: Any) -> str:
+def assert_hex(value: object) -> str:
     """Return the value if it is text of an even number of hex digits, without spaces."""
     if isinstance(value, str) and _is_hex(value):
         return value
     raise bad_request(f"{printed(value)} should be a hex string")
 
 
-def assert_digits(value: Any) -> str:
+def assert_digits(value: object) -> str:
     """Return the value if it is text of hex digits, of any number."""
     if isinstance(value, str) and _is_hex(value + "0" * (len(value) % 2)):
         return value
     raise bad_request(f"{printed(value)} should be a hex string")
 
 
-def estimate_mode(value: Any) -> str | None:
+def estimate_mode(value: object) -> str | None:
     """Return the fee estimation mode in upper case; anything but text, and "unset", is none."""
     if not isinstance(value, str):
         return None

@@ -6,33 +6,33 @@ there: the caches of ``session.shared`` return the cost of a value with it.
 
 # Of a connection by itself.
 CONNECT_COST = 5.0
-# Of a TLS handshake: 1.3 ms with an RSA key of 2,048 bits.
-HANDSHAKE_COST = 8.0
+# Of a TLS handshake: 1.3 ms with an RSA key of 2,048 bits, and more on a busy machine.
+HANDSHAKE_COST = 10.0
 # Of each read of a connection with TLS, in addition to that of a read: decryption, and encryption of
 # the replies.
-TLS_READ_COST = 0.1
+TLS_READ_COST = 0.15
 # Of a TLS record that came with others, and the additional cost of one without content.
-RECORD_COST = 0.02
+RECORD_COST = 0.025
 EMPTY_RECORD_COST = 0.25
 # Of a WebSocket frame that is not a whole message: ping, pong, or a fragment.
-FRAME_COST = 0.05
+FRAME_COST = 0.06
 # Of a WebSocket message, in addition to the request in it: the library's frames.
 MESSAGE_COST = 0.2
 # Of each read from the network, whether it completes messages or not: waking up, receiving and
 # sending take 30 µs.  Requests that come together share it.
-READ_COST = 0.2
+READ_COST = 0.25
 # Of a request that waits while no other of its session does: it has the way to a thread or to the
 # node and back, 100 µs and more, for itself.
-LONE_WAIT_COST = 0.6
+LONE_WAIT_COST = 0.7
 # Of a transaction that the node is asked for alone, in addition: the HTTP request is not shared.
-LONE_NODE_COST = 1.0
+LONE_NODE_COST = 1.5
 # Prices that do not depend on the size of the answer.
 COST_CACHED = 0.1
 COST_FAILED_TRY = 0.1
 # Of a range of headers, however short it is.
 MIN_HEADERS_COST = 0.25
 # Of the node's JSON form of a transaction, beside the request: it is decoded and encoded again.
-VERBOSE_COST = 0.25
+VERBOSE_COST = 0.4
 # The largest count a price is computed from: keeps floats finite whatever a client asks.
 MAX_PRICED_COUNT = 10**9
 

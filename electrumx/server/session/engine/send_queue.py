@@ -6,7 +6,7 @@ nothing waits.
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from aiorpcx import NetAddress
 
@@ -130,7 +130,7 @@ class SendQueue:
         account = self._account
         account.bump_cost(size * account.bw_cost_per_byte)
 
-    def post_notification(self, method: str, args: Sequence[Any]) -> None:
+    def post_notification(self, method: str, args: Sequence[object]) -> None:
         """Queue a notification, unless the connection ends."""
         if not self.ended:
             self.post(self.rpc_version.notification(method, args))

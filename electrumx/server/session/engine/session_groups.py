@@ -18,10 +18,16 @@ What comes from the server's own machine is the operator's own use, unless the s
 A client that a proxy named (``Origin.is_forwarded``) is in the group of its subnet, be the address
 private or not.  Clients of Tor that are named by their circuit have a group for each circuit; as
 circuits cost an attacker little, all are also in a soft group, ``tor``.  Trusted clients have no group.
+
+Groups with members are as many as sessions at most.  A group without members stays for its retained cost;
+of these there are ``MAX_EMPTY_GROUPS``, however many subnets or circuits an attacker has: of the few
+that have been empty for longest the cheapest goes first, so that abusers are remembered.
 """
 
+import itertools
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_network
@@ -51,6 +57,10 @@ PRIVATE_IPV6_PREFIX = 64
 # Larger groups are summed up at most once in so many seconds.
 SUMMED_MEMBERS = 50
 SUM_SECS = 1.0
+# Each takes some 600 bytes, and a pass over all of them ``forget`` some milliseconds.
+MAX_EMPTY_GROUPS = 10_000
+# Of so many that have been empty for longest one goes.
+COMPARED_GROUPS = 8
 
 #: a client by its origin, or by its address alone
 Client: TypeAlias = Origin | Host | str | None
@@ -166,6 +176,8 @@ class SessionGroups:
         self._hard_limit = hard_limit
         self._tor_weight = tor_weight
         self.by_name: dict[str, SessionGroup] = {}
+        # Those without members, from the one that has been so for longest.
+        self._empty: OrderedDict[str, SessionGroup] = OrderedDict()
         # A tuple per session, in the table for as long as the session is.
         self._of_session: dict[Costly, tuple[SessionGroup, ...]] = {}
 
@@ -213,19 +225,37 @@ class SessionGroups:
             self._of_session[session] = groups
         for group in groups:
             group.sessions.add(session)
+            self._empty.pop(group.name, None)
 
     def leave(self, session: Costly) -> None:
         """Take a session out of its groups, which keep its cost."""
         for group in self._of_session.pop(session, ()):
             group.sessions.discard(session)
             group.retain(session.cost, self._hard_limit)
+            self._note_empty(group)
 
     def charge(self, client: Client, cost: float) -> None:
         """Charge the groups of a client for a connection that had no session."""
         origin = as_origin(client)
         if self.main_name(origin) is not None:
             for name, weight in self._memberships(origin):
-                self._group(name, weight).retain(cost, self._hard_limit)
+                group = self._group(name, weight)
+                group.retain(cost, self._hard_limit)
+                self._note_empty(group)
+
+    def _note_empty(self, group: SessionGroup) -> None:
+        """Put a group that may have no members behind the others without; drop one of too many."""
+        if group.sessions:
+            return
+        self._empty[group.name] = group
+        self._empty.move_to_end(group.name)
+        if len(self._empty) > MAX_EMPTY_GROUPS:
+            longest = itertools.islice(self._empty.values(), COMPARED_GROUPS)
+            self._drop(min(longest, key=lambda group: group.retained_cost * group.weight).name)
+
+    def _drop(self, name: str) -> None:
+        self.by_name.pop(name, None)
+        self._empty.pop(name, None)
 
     def _group(self, name: str, weight: float) -> SessionGroup:
         """Return the group of a name, which is made if it is missing."""
@@ -271,7 +301,7 @@ class SessionGroups:
             group.retained_cost = max(0.0, group.retained_cost - refund / group.weight)
             # Where no session is limited, costs have no effect, and are never forgotten.
             if not group.sessions and not (group.retained_cost and hard_limit):
-                del self.by_name[name]
+                self._drop(name)
 
     def values(self) -> Iterable[SessionGroup]:
         """Return all groups."""

@@ -20,7 +20,7 @@ class AcceptanceMethods(TransactionMethods):
     __slots__ = ()
 
     @rpc_method("blockchain.transaction.testmempoolaccept", since=(1, 7))
-    async def transaction_testmempoolaccept(self, raw_txs: Any) -> list[dict[str, Any]]:
+    async def transaction_testmempoolaccept(self, raw_txs: object) -> list[dict[str, Any]]:
         """Return of each transaction (hex) whether the node's mempool would take it, and why not."""
         raw_txs = assert_list(raw_txs)
         if len(raw_txs) > MAX_PACKAGE_TXS:

@@ -74,7 +74,7 @@ class HeaderMethods(HandlerGroup):
         }
 
     @rpc_method("blockchain.block.header")
-    def block_header(self, height: Any, cp_height: Any = 0) -> Any:
+    def block_header(self, height: object, cp_height: object = 0) -> Any:
         """Return a raw header in hex; with a proof if a checkpoint height is given."""
         height = non_negative_integer(height)
         cp_height = non_negative_integer(cp_height)
@@ -99,7 +99,9 @@ class HeaderMethods(HandlerGroup):
         return {"header": text, **await self._merkle_proof(cp_height, height)}
 
     @rpc_method("blockchain.block.headers")
-    async def block_headers(self, start_height: Any, count: Any, cp_height: Any = 0) -> Any:
+    async def block_headers(
+        self, start_height: object, count: object, cp_height: object = 0
+    ) -> Any:
         """Return up to 2,016 headers; with a proof of the last if a checkpoint is given."""
         start_height = non_negative_integer(start_height)
         count = non_negative_integer(count)
@@ -162,7 +164,7 @@ class HeaderMethods(HandlerGroup):
         return headers, found
 
     @rpc_method("blockchain.headers.subscribe")
-    def headers_subscribe(self, /, *_surplus: Any, **_named: Any) -> dict[str, Any]:
+    def headers_subscribe(self, /, *_surplus: object, **_named: object) -> dict[str, Any]:
         """Return the tip's header and height, and notify of each new one.
 
         Clients of protocol 1.3 passed whether they want the header raw, and some still do.

@@ -31,7 +31,7 @@ class MempoolMethods(HandlerGroup):
         self.account.bump_cost(1.0)
         return [
             {"txid": hash_to_hex_str(tx_hash), "fee": fee, "vsize": size}
-            for tx_hash, fee, size in self.shared.mempool.recent(RECENT_TXS)
+            for tx_hash, fee, size in self.shared.unconfirmed.recent(RECENT_TXS)
         ]
 
     @rpc_method("mempool.get_info", since=(1, 6))
@@ -49,7 +49,7 @@ class MempoolMethods(HandlerGroup):
         return result
 
     @rpc_method("blockchain.estimatefee")
-    def estimatefee(self, number: Any, mode: Any = None) -> Any:
+    def estimatefee(self, number: object, mode: object = None) -> Any:
         """Return the fee rate, in coins per kB, to be mined within so many blocks; or -1."""
         number = min(non_negative_integer(number), MAX_TARGET)
         mode = estimate_mode(mode)

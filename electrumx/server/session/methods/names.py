@@ -23,14 +23,16 @@ class NameMethods(HandlerGroup):
     __slots__ = ()
 
     @rpc_method("blockchain.name.get_value_proof", since=(1, 4, 3))
-    async def name_get_value_proof(self, scripthash: Any, cp_height: Any = 0) -> dict[str, Any]:
+    async def name_get_value_proof(
+        self, scripthash: object, cp_height: object = 0
+    ) -> dict[str, Any]:
         """Return the transactions of a name, the newest first, with proofs, down to a checkpoint.
 
         They end, as well, where the name had expired before the next newer one.
         """
         hashX = scripthash_to_hashX(scripthash)
-        cp_height = non_negative_integer(cp_height)
-        compute = partial(self._value_proofs, hashX, cp_height)
+        assert isinstance(scripthash, str)  # as it is a hash
+        compute = partial(self._value_proofs, hashX, non_negative_integer(cp_height))
         return {
             scripthash: await self.shared.tip.retry_at_stable_tip(compute, self.account.bump_cost)
         }

@@ -31,7 +31,7 @@ COST = 0.1
 AT_ONCE = 1_000
 
 
-def _checked(tx_hash: Any, txout_idx: Any, spk_hint: Any) -> Outpoint:
+def _checked(tx_hash: object, txout_idx: object, spk_hint: object) -> Outpoint:
     """Return an outpoint; the hint is checked, and not needed."""
     outpoint = assert_tx_hash(tx_hash), non_negative_integer(txout_idx)
     assert_hex(spk_hint)
@@ -73,7 +73,7 @@ class OutpointMethods(HandlerGroup):
         return await shared.tip.retry_at_stable_tip(compute, self.account.bump_cost)
 
     @rpc_method("blockchain.outpoint.get_status", since=(1, 7))
-    def outpoint_get_status(self, tx_hash: Any, txout_idx: Any, spk_hint: Any) -> Any:
+    def outpoint_get_status(self, tx_hash: object, txout_idx: object, spk_hint: object) -> Any:
         """Return whether an output exists, and which transaction spends it."""
         outpoint = _checked(tx_hash, txout_idx, spk_hint)
         status = self._status_now(outpoint)
@@ -83,14 +83,14 @@ class OutpointMethods(HandlerGroup):
         return (await self._outpoint_status(outpoint)).answer()
 
     @rpc_method("blockchain.outpoint.subscribe", since=(1, 7))
-    def outpoint_subscribe(self, tx_hash: Any, txout_idx: Any, spk_hint: Any) -> Any:
+    def outpoint_subscribe(self, tx_hash: object, txout_idx: object, spk_hint: object) -> Any:
         """Return the same, and notify of each other status."""
         outpoint = _checked(tx_hash, txout_idx, spk_hint)
         status = self._status_now(outpoint)
         if status is not None:
             self._note_told(outpoint, status)
             return status.answer()
-        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[dict[str, object]] = asyncio.get_running_loop().create_future()
         task = asyncio.ensure_future(self._outpoint_status(outpoint))
         task.add_done_callback(partial(self._end_subscribing, outpoint, answer))
         answer.add_done_callback(lambda done: task.cancel() if done.cancelled() else None)
@@ -99,7 +99,7 @@ class OutpointMethods(HandlerGroup):
     def _end_subscribing(
         self,
         outpoint: Outpoint,
-        answer: "asyncio.Future[dict[str, Any]]",
+        answer: "asyncio.Future[dict[str, object]]",
         task: "asyncio.Future[Status]",
     ) -> None:
         """Answer with the status of a new subscription, which there is only if that is known.
@@ -129,7 +129,7 @@ class OutpointMethods(HandlerGroup):
         self.shared.outpoints.add(outpoint, self._subscriber)
 
     @rpc_method("blockchain.outpoint.unsubscribe", since=(1, 7))
-    def outpoint_unsubscribe(self, tx_hash: Any, txout_idx: Any) -> bool:
+    def outpoint_unsubscribe(self, tx_hash: object, txout_idx: object) -> bool:
         """End a subscription; return whether there was one."""
         self.account.bump_cost(COST)
         outpoint = assert_tx_hash(tx_hash), non_negative_integer(txout_idx)

@@ -55,12 +55,12 @@ async def _yield_sometimes(count: int) -> None:
 class ScriptSubscriptions:
     """The subscribed scripts of a session, and the statuses that its client has."""
 
-    __slots__ = ("_client", "_mempool", "_shared", "_unanswered", "mempool_statuses", "scripts")
+    __slots__ = ("_client", "_shared", "_unanswered", "_unconfirmed", "mempool_statuses", "scripts")
 
     def __init__(self, client: Client, shared: SharedState) -> None:
         self._client = client
         self._shared = shared
-        self._mempool = shared.mempool
+        self._unconfirmed = shared.unconfirmed
         self.scripts = SessionScripts(shared.fan_out.scripts, client)
         #: hashX -> last status, of subscriptions with mempool transactions
         self.mempool_statuses: dict[bytes, str | None] = {}
@@ -85,7 +85,7 @@ class ScriptSubscriptions:
 
         ``cost`` is of reading the history, which must belong to the tip that clients know.
         """
-        if history.is_hashed and not self._mempool.has(hashX):
+        if history.is_hashed and not self._unconfirmed.has(hashX):
             # As _noted does
             status, text_len = history.status(())
             self._client.account.bump_cost(cost + 0.1 + 0.00002 * text_len)
@@ -103,24 +103,24 @@ class ScriptSubscriptions:
         """Return whether the status of a script needs no computation in a thread."""
         if not history.is_hashed:
             return False
-        if not self._mempool.has(hashX) or not self._mempool.large.is_large(hashX):
+        if not self._unconfirmed.has(hashX) or not self._unconfirmed.large.is_large(hashX):
             return True
-        view = self._mempool.large.histories.ready(hashX)
+        view = self._unconfirmed.large.histories.ready(hashX)
         return view is not None and view.status_of(history) is not None
 
     def _ready_status(self, hashX: bytes, history: ScriptHistory, cost: float) -> str | None:
         """Return a status that is ready, with its charge."""
         status: str | None
-        if not self._mempool.has(hashX):
+        if not self._unconfirmed.has(hashX):
             status, text_len = history.status([])
             return self._noted(hashX, status, cost, text_len, unconfirmed=False)
-        if self._mempool.large.is_large(hashX):
-            view = self._mempool.large.histories.ready(hashX)
+        if self._unconfirmed.large.is_large(hashX):
+            view = self._unconfirmed.large.histories.ready(hashX)
             assert view is not None
             status = view.status_of(history)
             text_len = history.text_len + len(view.status_text)
             return self._noted(hashX, status, cost, text_len, unconfirmed=True)
-        summaries = self._mempool.sync_summaries(hashX)
+        summaries = self._unconfirmed.sync_summaries(hashX)
         status, text_len = history.status(summaries)
         return self._noted(hashX, status, cost, text_len, unconfirmed=bool(summaries))
 
@@ -140,8 +140,8 @@ class ScriptSubscriptions:
     ) -> str | None:
         """Return the status of a script after the computations in threads."""
         await self._shared.scripts.histories.hashes.hash_history(hashX, history)
-        if self._mempool.large.is_large(hashX):
-            status, text_len = await self._mempool.large.status(hashX, history)
+        if self._unconfirmed.large.is_large(hashX):
+            status, text_len = await self._unconfirmed.large.status(hashX, history)
             return self._noted(hashX, status, cost, text_len, unconfirmed=True)
         return self._ready_status(hashX, history, cost)
 
@@ -275,7 +275,7 @@ class ScriptSubscriptions:
     def _notify_confirmed(self, own: list[bytes]) -> bool:
         """Notify if all statuses are confirmed and cached; return whether they are."""
         client, noted = self._client, self.mempool_statuses
-        if len(own) + len(noted) > STATUSES_AT_ONCE or any(map(self._mempool.has, own)):
+        if len(own) + len(noted) > STATUSES_AT_ONCE or any(map(self._unconfirmed.has, own)):
             return False
         known = self._shared.scripts.histories.hashes.known_statuses(own)
         if known is None:

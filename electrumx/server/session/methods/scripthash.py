@@ -49,7 +49,7 @@ def _unconfirmed(summaries: Iterable[MemPoolTxSummary]) -> list[dict[str, Any]]:
     ]
 
 
-def _history(entries: bytes, unconfirmed: list[dict[str, Any]]) -> EncodedJSON:
+def _history(entries: bytes, unconfirmed: list[dict[str, object]]) -> EncodedJSON:
     """Return the result of get_history: confirmed transactions, then those of the mempool."""
     confirmed = wire_rows.history_json(entries)
     if not unconfirmed:
@@ -115,7 +115,7 @@ class ScripthashMethods(HandlerGroup):
     # -- requests
 
     @rpc_method("blockchain.scripthash.get_balance", until=(1, 7))
-    def scripthash_get_balance(self, scripthash: Any) -> Any:
+    def scripthash_get_balance(self, scripthash: object) -> Any:
         """Return the confirmed balance, and the change of it by the mempool."""
         balances = self.shared.scripts.balances
         return self._at_one_tip(balances, self._balance, scripthash_to_hashX(scripthash))
@@ -123,16 +123,16 @@ class ScripthashMethods(HandlerGroup):
     def _balance(self, hashX: bytes, balance: tuple[int, int], _cost: float) -> Result:
         utxo_count, value = balance
         self.account.bump_cost(1.0 + utxo_count / 50)
-        if not self.shared.mempool.has(hashX):
+        if not self.shared.unconfirmed.has(hashX):
             return EncodedJSON(b'{"confirmed":%d,"unconfirmed":0}' % value)
-        if self.shared.mempool.large.is_large(hashX):
+        if self.shared.unconfirmed.large.is_large(hashX):
             query = self.shared.scripts.balances
             return self._of_large(self._large_balance, hashX, query, balance)
-        delta = self.shared.mempool.sync_balance_delta(hashX)
+        delta = self.shared.unconfirmed.sync_balance_delta(hashX)
         return EncodedJSON(b'{"confirmed":%d,"unconfirmed":%d}' % (value, delta))
 
     async def _large_balance(self, hashX: bytes, balance: tuple[int, int]) -> EncodedJSON:
-        view = await self.shared.mempool.large.unspent(hashX)
+        view = await self.shared.unconfirmed.large.unspent(hashX)
         return EncodedJSON(b'{"confirmed":%d,"unconfirmed":%d}' % (balance[1], view.delta))
 
     def _of_large(
@@ -153,20 +153,20 @@ class ScripthashMethods(HandlerGroup):
         return self.subscriptions.at_known_tip(lambda: make(hashX, value), make_again)
 
     @rpc_method("blockchain.scripthash.get_history", until=(1, 7))
-    def scripthash_get_history(self, scripthash: Any) -> Any:
+    def scripthash_get_history(self, scripthash: object) -> Any:
         """Return confirmed transactions in chain order, then those of the mempool."""
         histories = self.shared.scripts.histories
         return self._at_one_tip(histories, self._history, scripthash_to_hashX(scripthash))
 
     def _history(self, hashX: bytes, history: ScriptHistory, cost: float) -> Result:
         assert history.entries is not None
-        if not self.shared.mempool.has(hashX):
+        if not self.shared.unconfirmed.has(hashX):
             self.account.bump_cost(cost + UNCONFIRMED_COST)
             if history.count <= INLINE_ITEMS:
                 return EncodedJSON(b"[%b]" % wire_rows.history_json(history.entries))
             return asyncio.to_thread(_history, history.entries, [])
         self.account.bump_cost(cost)
-        if self.shared.mempool.large.is_large(hashX):
+        if self.shared.unconfirmed.large.is_large(hashX):
             query = self.shared.scripts.histories
             return self._of_large(self._large_history, hashX, query, history)
         unconfirmed = self._mempool(hashX)
@@ -176,7 +176,7 @@ class ScripthashMethods(HandlerGroup):
 
     async def _large_history(self, hashX: bytes, history: ScriptHistory) -> EncodedJSON:
         """Return the history of a script with many unconfirmed transactions."""
-        view = await self.shared.mempool.large.history(hashX)
+        view = await self.shared.unconfirmed.large.history(hashX)
         self._charge_unconfirmed(view.count)
         assert history.entries is not None
         if history.count > INLINE_ITEMS:
@@ -186,23 +186,23 @@ class ScripthashMethods(HandlerGroup):
         return EncodedJSON(b"[%b]" % b",".join(filter(None, (confirmed, view.json))))
 
     @rpc_method("blockchain.scripthash.get_mempool", until=(1, 7))
-    def scripthash_get_mempool(self, scripthash: Any) -> Any:
+    def scripthash_get_mempool(self, scripthash: object) -> Any:
         """Return the unconfirmed transactions."""
         hashX = scripthash_to_hashX(scripthash)
-        if self.shared.tip.is_tip_stable() and not self.shared.mempool.large.is_large(hashX):
+        if self.shared.tip.is_tip_stable() and not self.shared.unconfirmed.large.is_large(hashX):
             return self._mempool(hashX)
 
         async def compute() -> EncodedJSON | list[dict[str, Any]]:
-            if not self.shared.mempool.large.is_large(hashX):
+            if not self.shared.unconfirmed.large.is_large(hashX):
                 return self._mempool(hashX)
-            view = await self.shared.mempool.large.history(hashX)
+            view = await self.shared.unconfirmed.large.history(hashX)
             self._charge_unconfirmed(view.count)
             return EncodedJSON(b"[%b]" % view.json)
 
         return self.shared.tip.retry_at_stable_tip(compute, self.account.bump_cost)
 
     def _mempool(self, hashX: bytes) -> list[dict[str, Any]]:
-        result = _unconfirmed(self.shared.mempool.sync_summaries(hashX))
+        result = _unconfirmed(self.shared.unconfirmed.sync_summaries(hashX))
         self._charge_unconfirmed(len(result))
         return result
 
@@ -210,23 +210,23 @@ class ScripthashMethods(HandlerGroup):
         self.account.bump_cost(UNCONFIRMED_COST + count / 50)
 
     @rpc_method("blockchain.scripthash.listunspent", until=(1, 7))
-    def scripthash_listunspent(self, scripthash: Any) -> Any:
+    def scripthash_listunspent(self, scripthash: object) -> Any:
         """Return the UTXOs, without those that the mempool spends."""
         utxos = self.shared.scripts.utxos
         return self._at_one_tip(utxos, self._listunspent, scripthash_to_hashX(scripthash))
 
     def _listunspent(self, hashX: bytes, utxos: bytes, _cost: float) -> Result:
-        if not self.shared.mempool.has(hashX):
+        if not self.shared.unconfirmed.has(hashX):
             count = len(utxos) // wire_rows.PACKED_UTXO_LEN
             self._charge_unspent(count, 0)
             if count <= INLINE_ITEMS:
                 return EncodedJSON(b"[%b]" % wire_rows.utxos_json(utxos))
             return asyncio.to_thread(_unspent, utxos, [], set())
-        if self.shared.mempool.large.is_large(hashX):
+        if self.shared.unconfirmed.large.is_large(hashX):
             query = self.shared.scripts.utxos
             return self._of_large(self._large_listunspent, hashX, query, utxos)
-        mempool_utxos = self.shared.mempool.sync_unspent(hashX)
-        spent = self.shared.mempool.sync_spends(hashX)
+        mempool_utxos = self.shared.unconfirmed.sync_unspent(hashX)
+        spent = self.shared.unconfirmed.sync_spends(hashX)
         count = len(utxos) // wire_rows.PACKED_UTXO_LEN + len(mempool_utxos)
         self._charge_unspent(count, len(spent))
         # Leaving some out is done in Python.
@@ -236,7 +236,7 @@ class ScripthashMethods(HandlerGroup):
 
     async def _large_listunspent(self, hashX: bytes, utxos: bytes) -> EncodedJSON:
         """Return the UTXOs of a script with many unconfirmed transactions."""
-        view = await self.shared.mempool.large.unspent(hashX)
+        view = await self.shared.unconfirmed.large.unspent(hashX)
         count = len(utxos) // wire_rows.PACKED_UTXO_LEN + len(view.utxos)
         self._charge_unspent(count, len(view.spends))
         return await asyncio.to_thread(_unspent, utxos, view.utxos, view.spends)
@@ -249,9 +249,10 @@ class ScripthashMethods(HandlerGroup):
             raise oversized.error()
 
     @rpc_method(SUBSCRIBE, until=(1, 7))
-    def scripthash_subscribe(self, scripthash: Any) -> Any:
+    def scripthash_subscribe(self, scripthash: object) -> Any:
         """Return the status, and notify when it may have changed."""
         hashX = scripthash_to_hashX(scripthash)
+        assert isinstance(scripthash, str)  # as it is a hash
         subscriptions = self.subscriptions
         # Subscribed first, so that no change during the computation is missed
         is_new = subscriptions.scripts.add(hashX, scripthash)
@@ -267,7 +268,7 @@ class ScripthashMethods(HandlerGroup):
         return subscriptions.await_reply(hashX, result)
 
     @rpc_method("blockchain.scripthash.unsubscribe", until=(1, 7))
-    def scripthash_unsubscribe(self, scripthash: Any) -> bool:
+    def scripthash_unsubscribe(self, scripthash: object) -> bool:
         """End a subscription; return whether it existed."""
         self.account.bump_cost(0.1)
         hashX = scripthash_to_hashX(scripthash)

@@ -35,7 +35,7 @@ CRASH_MAX_PROTOCOL = (1, 2)
 PONG_MARGIN = 100
 
 
-def daemon_version_text(version: Any) -> str:
+def daemon_version_text(version: object) -> str:
     """Return 290100 as 29.1.0."""
     if not isinstance(version, int):
         return "unknown"
@@ -75,7 +75,7 @@ class ServerMethods(HandlerGroup):
         return bool(proxy == str(remote.host))
 
     @rpc_method("server.add_peer")
-    async def add_peer(self, features: Any) -> bool:
+    async def add_peer(self, features: object) -> bool:
         """Consider the client's server as a peer; return whether it will be checked."""
         self.account.bump_cost(100.0)
         remote = self.session.remote_address()
@@ -111,7 +111,7 @@ class ServerMethods(HandlerGroup):
         self.account.bump_cost(0.1)
 
     @rpc_method("server.ping", since=(1, 7))
-    def sized_ping(self, pong_len: Any = 0, data: Any = "") -> dict[str, str]:
+    def sized_ping(self, pong_len: object = 0, data: object = "") -> dict[str, str]:
         """Return as many digits as the client wants, whatever it has sent: lengths leak nothing."""
         self.account.bump_cost(0.1)
         assert_digits(data)
@@ -121,7 +121,7 @@ class ServerMethods(HandlerGroup):
         return {"data": "0" * pong_len}
 
     @rpc_notification("server.ping", since=(1, 7))
-    def ping_notification(self, data: Any = "") -> None:
+    def ping_notification(self, data: object = "") -> None:
         """Ignore a message that only has a length."""
         self.account.bump_cost(0.1)
         assert_digits(data)
@@ -162,10 +162,10 @@ class ServerMethods(HandlerGroup):
     def server_version(
         self,
         /,
-        client_name: Any = "",
-        protocol_version: Any = None,
-        *_surplus: Any,
-        **_named: Any,
+        client_name: object = "",
+        protocol_version: object = None,
+        *_surplus: object,
+        **_named: object,
     ) -> list[str]:
         """Negotiate the protocol; return our version and the one that is spoken from now on.
 

@@ -51,7 +51,7 @@ class TransactionMethods(HandlerGroup):
     __slots__ = ()
 
     @rpc_method("blockchain.transaction.broadcast")
-    async def transaction_broadcast(self, raw_tx: Any) -> str:
+    async def transaction_broadcast(self, raw_tx: object) -> str:
         """Hand a transaction (hex) to the node; return its txid, or a warning to old clients."""
         raw_tx = assert_hex(raw_tx)
         self.account.bump_cost(0.25 + len(raw_tx) / 5000)
@@ -78,7 +78,7 @@ class TransactionMethods(HandlerGroup):
         return txid
 
     @rpc_method("blockchain.transaction.broadcast_package", since=(1, 6))
-    async def transaction_broadcast_package(self, raw_txs: Any, verbose: Any = False) -> Any:
+    async def transaction_broadcast_package(self, raw_txs: object, verbose: object = False) -> Any:
         """Hand transactions (hex), parents before their child, to the node as a package.
 
         Return whether all were accepted, and why not; or, if verbose, the node's own answer.
@@ -115,7 +115,7 @@ class TransactionMethods(HandlerGroup):
         return hash_to_hex_str(tx_hash)
 
     @rpc_method("blockchain.transaction.get")
-    def transaction_get(self, tx_hash: Any, verbose: Any = False) -> Any:
+    def transaction_get(self, tx_hash: object, verbose: object = False) -> Any:
         """Return a transaction from the node: its hex, or its JSON form if verbose."""
         wanted = assert_tx_hash(tx_hash)
         verbose = named_boolean("verbose", verbose)
@@ -123,6 +123,7 @@ class TransactionMethods(HandlerGroup):
         raw_txs = self.shared.raw_txs
         if not verbose and (found := raw_txs.get(wanted)) is not None:
             return found
+        assert isinstance(tx_hash, str)  # as it is a hash
         self.shared.oversized.check((wanted, verbose))
         if not self.session.unanswered_request_count():
             self.account.bump_cost(LONE_NODE_COST)
@@ -219,7 +220,7 @@ class TransactionMethods(HandlerGroup):
         return chain.retry_at_known_blocks(height, compute, self.account.bump_cost)
 
     @rpc_method("blockchain.transaction.get_merkle")
-    def transaction_merkle(self, tx_hash: Any, height: Any) -> Any:
+    def transaction_merkle(self, tx_hash: object, height: object) -> Any:
         """Return the proof that a transaction is in the block at a height."""
         wanted = assert_tx_hash(tx_hash)
         height = non_negative_integer(height)
@@ -238,7 +239,9 @@ class TransactionMethods(HandlerGroup):
         return self._proof_in_block(height, find, finish, branch=True)
 
     @rpc_method("blockchain.transaction.id_from_pos")
-    def transaction_id_from_pos(self, height: Any, tx_pos: Any, merkle: Any = False) -> Any:
+    def transaction_id_from_pos(
+        self, height: object, tx_pos: object, merkle: object = False
+    ) -> Any:
         """Return the txid at a position in a block; with a proof if ``merkle``."""
         tx_pos = non_negative_integer(tx_pos)
         height = non_negative_integer(height)

@@ -53,7 +53,7 @@ class StatusSource(ConfirmedParts, Protocol):
 class Tip(Protocol):
     """The tip that must not change while statuses are worked out."""
 
-    def state(self) -> Any:
+    def state(self) -> object:
         """Return a value that identifies it, None if clients do not know it."""
 
 
@@ -148,7 +148,7 @@ class OutpointSubscriptions:
             left |= self.watch.touched
             self.watch.touched = left
 
-    async def _load(self, left: set[Outpoint], before: Any) -> None:
+    async def _load(self, left: set[Outpoint], before: object) -> None:
         """Read outpoints from the database, and send their statuses: see ``_tell_all``."""
         missing = list(left)
         for start in range(0, len(missing), AT_ONCE):
@@ -162,7 +162,7 @@ class OutpointSubscriptions:
             await self._tell_all(done, before)
             left.difference_update(outpoint for outpoint in part if outpoint not in done)
 
-    async def _tell_all(self, left: set[Outpoint], before: Any) -> None:
+    async def _tell_all(self, left: set[Outpoint], before: object) -> None:
         """Send the known statuses of outpoints at a tip, and remove these outpoints from ``left``."""
         concerned: dict[OutpointSubscriber, None] = {}
         time_slice = TimeSlice(SLICE_SECS)
@@ -193,7 +193,7 @@ class OutpointSubscriptions:
         self,
         outpoint: Outpoint,
         status: Any,
-        before: Any,
+        before: object,
         concerned: dict[OutpointSubscriber, None],
         time_slice: TimeSlice,
     ) -> bool:

@@ -39,7 +39,7 @@ def _number(text: str) -> int:
         return 0
 
 
-def parse_list(lines: Any) -> list[dict[str, Any]]:
+def parse_list(lines: object) -> list[dict[str, Any]]:
     """Return the masternodes of the node's answer, {outpoint: line}, each with all FIELDS."""
     if not isinstance(lines, dict):
         return []
@@ -99,7 +99,7 @@ class MasternodeCache:
 
     def __init__(
         self,
-        fetch: Callable[[], Awaitable[Any]],
+        fetch: Callable[[], Awaitable[object]],
         db: UTXOSource,
         mempool: BalanceDeltas,
         coin: type[Coin],

@@ -26,7 +26,7 @@ class Node:
         #: broadcasts by outcome: accepted, rejected by the node
         self.broadcasts: Counter[str] = Counter()
 
-    async def request(self, method: str, *args: Any, **options: Any) -> Any:
+    async def request(self, method: str, *args: object, **options: object) -> Any:
         """Return the result of a method of ``Daemon``; raise RPCError for its errors."""
         try:
             return await getattr(self._daemon, method)(*args, **options)
@@ -60,7 +60,7 @@ class Node:
         self._report_accepted(result.get("txid") for result in results if not result.get("error"))
         return answer
 
-    def _report_accepted(self, txids: Iterable[Any]) -> None:
+    def _report_accepted(self, txids: Iterable[object]) -> None:
         """Let the mempool add transactions that the node has just accepted."""
         for tx_hash in map(tx_hash_or_none, txids):
             if tx_hash is not None:

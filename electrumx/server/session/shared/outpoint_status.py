@@ -16,9 +16,12 @@ from typing import Any, NamedTuple
 
 from aiorpcx import RPCError
 
+from electrumx.lib.coins import Coin
 from electrumx.lib.hash import hash_to_hex_str
-from electrumx.server.daemon.client import DaemonError
+from electrumx.server.daemon.client import Daemon, DaemonError
 from electrumx.server.db import wire_rows
+from electrumx.server.db.database import DB
+from electrumx.server.mempool.index import MemPoolIndex
 from electrumx.server.mempool.outpoint_watch import Outpoint
 from electrumx.server.notifications import Confirmed
 from electrumx.server.session.engine.params import DAEMON_ERROR, HISTORY_TOO_LARGE, tx_hash_or_none
@@ -159,12 +162,17 @@ class OutpointStatuses:
     """The statuses of outpoints, from database, node and mempool."""
 
     def __init__(
-        self, db: Any, daemon: Any, mempool: Any, coin: Any, has_spender_index: Callable[[], bool]
+        self,
+        db: DB,
+        daemon: Daemon,
+        unconfirmed: MemPoolIndex,
+        coin: type[Coin],
+        has_spender_index: Callable[[], bool],
     ) -> None:
         """``has_spender_index()`` returns whether the node has an index of spending transactions."""
         self._db = db
         self._daemon = daemon
-        self._mempool = mempool
+        self._unconfirmed = unconfirmed
         self._coin = coin
         self._has_spender_index = has_spender_index
         # tx hash -> index -> what blocks say; the oldest first
@@ -258,7 +266,7 @@ class OutpointStatuses:
         """Return the status of an outpoint: its confirmed part, completed by the mempool."""
         if on_chain.spender is not None:
             return Status(*on_chain)
-        funder_height, spender, spender_height = self._mempool.outpoint(outpoint)
+        funder_height, spender, spender_height = self._unconfirmed.outpoint(outpoint)
         if on_chain.funder_height is not None:
             funder_height = on_chain.funder_height
         if funder_height is None:
@@ -360,7 +368,9 @@ class OutpointStatuses:
 class _Search:
     """The search of a history for the transaction of an output, and the one that spends it."""
 
-    def __init__(self, db: Any, daemon: Any, coin: Any, outpoint: Outpoint, charge: Charge) -> None:
+    def __init__(
+        self, db: DB, daemon: Daemon, coin: type[Coin], outpoint: Outpoint, charge: Charge
+    ) -> None:
         self._db = db
         self._daemon = daemon
         self._coin = coin

@@ -98,18 +98,18 @@ class PendingReply(EagerFuture[Any]):
         result = self._finish(self._hashX, *await self._query.read(self._hashX))
         return await result if isawaitable(result) else result
 
-    def _follow(self, awaitable: Awaitable[Any]) -> None:
+    def _follow(self, awaitable: Awaitable[object]) -> None:
         """End as an awaitable does."""
         self._task = asyncio.ensure_future(awaitable)
         self._task.add_done_callback(self._on_task_done)
 
-    def _on_task_done(self, task: "asyncio.Future[Any]") -> None:
+    def _on_task_done(self, task: "asyncio.Future[object]") -> None:
         if self._is_cancelled:
             return
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         self.end(None if error else task.result(), error)
 
-    def end(self, result: Any, error: BaseException | None = None) -> None:
+    def end(self, result: object, error: BaseException | None = None) -> None:
         """Set the result or the error, and call the callbacks.
 
         If a coroutine awaits the reply, callbacks are called right before it is resumed, in the

@@ -57,7 +57,7 @@ class RawTxCache:
             return None
         return answer
 
-    async def fetch(self, tx_hash: bytes, request: Callable[[bool], Awaitable[Any]]) -> Any:
+    async def fetch(self, tx_hash: bytes, request: Callable[[bool], Awaitable[object]]) -> Any:
         """Return the hex of a transaction, and cache it if that is safe.
 
         ``request(verbose)`` requests it from the node, whose JSON it returns.
@@ -71,7 +71,7 @@ class RawTxCache:
                 return self._keep(tx_hash, result["hex"], tip, confirmed=confirmed)
         return self._keep(tx_hash, await request(False), tip, confirmed=False)
 
-    def _keep(self, tx_hash: bytes, result: Any, tip: bytes | None, *, confirmed: bool) -> Any:
+    def _keep(self, tx_hash: bytes, result: object, tip: bytes | None, *, confirmed: bool) -> Any:
         """Return a result; cache it if it is confirmed or in our mempool, else note it."""
         if not isinstance(result, str):
             return result
@@ -84,5 +84,5 @@ class RawTxCache:
         return result
 
 
-def _is_positive(value: Any) -> bool:
+def _is_positive(value: object) -> bool:
     return isinstance(value, int) and value > 0

@@ -25,8 +25,9 @@ CORE_WITH_PACKAGES = 280_000
 class ProbedNode(Protocol):
     """The calls of ``Daemon`` that are used."""
 
-    #: pulsed when another node is in use
-    url_changed: asyncio.Event
+    @property
+    def url_changed(self) -> asyncio.Event:
+        """Set and cleared at once when another node is in use."""
 
     async def knows_method(self, method: str) -> bool:
         """Return whether the node has a method, and lets us call it. Raises DaemonError."""

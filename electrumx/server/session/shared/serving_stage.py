@@ -9,7 +9,7 @@ Owns the stage.  Runs on the event loop.
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 from electrumx.server.runtime.server_state import ServerStatus
 from electrumx.server.session.engine.params import ServerFault
@@ -104,6 +104,22 @@ class ServingStage:
         return f"the server is still indexing: {status.progress_text()}", data
 
 
-def refuse(handler: Any, *_args: Any, **_named: Any) -> None:
+class HasStage(Protocol):
+    """The part of the shared state that has the stage."""
+
+    @property
+    def stage(self) -> ServingStage:
+        """How much of the protocol is served."""
+
+
+class HasShared(Protocol):
+    """An object with handlers."""
+
+    @property
+    def shared(self) -> HasStage:
+        """The state that its session shares with the others."""
+
+
+def refuse(handler: HasShared, *_args: object, **_named: object) -> None:
     """Answer a request that needs the index, in place of its handler."""
     raise handler.shared.stage.refusal()

@@ -87,8 +87,8 @@ class TableSession(Subscriber, Protocol):
     def throttled(self) -> bool:
         """Whether its requests sleep because of its cost."""
 
-    def header_count(self) -> int:
-        """Return 1 if it has subscribed to headers, else 0."""
+    def subscription_counts(self) -> tuple[int, int, int]:
+        """Return the number of subscriptions to headers, to scripts and to outpoints."""
 
     def note_end(self, reason: str) -> None:
         """Note why the server ends the session; the first reason counts."""

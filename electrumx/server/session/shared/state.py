@@ -13,6 +13,7 @@ from electrumx.lib.log_limit import RateLimitedLog
 from electrumx.server.daemon.client import Daemon
 from electrumx.server.db import DB
 from electrumx.server.env import Env
+from electrumx.server.mempool.index import MemPoolIndex
 from electrumx.server.mempool.sync import MemPool
 from electrumx.server.peers import PeerManager
 from electrumx.server.session.engine import session_groups
@@ -48,6 +49,8 @@ class SharedState:
     db: DB
     daemon: Daemon
     mempool: MemPool
+    #: its transactions, and the queries about them
+    unconfirmed: MemPoolIndex
     peers: PeerManager
     #: of wallets
     limits: SessionLimits
@@ -108,10 +111,10 @@ class SharedState:
         max_send = max(MIN_MAX_SEND, env.max_send)
         scripts = ScriptCache(db.queries, max_send)
         table = SessionTable(_groups(env), logger, is_advertised=bool(env.report_services))
-        node = Node(daemon, mempool)
+        node, unconfirmed = Node(daemon, mempool), mempool.index
         protocol = _served_protocol(env, daemon, peers, logger)
         outpoint_statuses = OutpointStatuses(
-            db, daemon, mempool, env.coin, lambda: protocol.has_spender_index
+            db, daemon, unconfirmed, env.coin, lambda: protocol.has_spender_index
         )
 
         stage = ServingStage() if stage is None else stage
@@ -124,13 +127,14 @@ class SharedState:
             db=db,
             daemon=daemon,
             mempool=mempool,
+            unconfirmed=unconfirmed,
             peers=peers,
             limits=SessionLimits.from_env(env),
             max_send=max_send,
             tip=tip,
             scripts=scripts,
             blocks=BlockCache(db),
-            raw_txs=RawTxCache(notified_tip, mempool.has_tx),
+            raw_txs=RawTxCache(notified_tip, unconfirmed.has_tx),
             fees=FeeEstimates(
                 lambda: stage.estimates_tip(db.db_tip), env.coin.bucket_estimatefee_block_target
             ),
@@ -142,7 +146,7 @@ class SharedState:
             protocol=protocol,
             header=AnnouncedHeader(),
             fan_out=FanOut(table.sessions, scripts.refresh),
-            outpoints=OutpointSubscriptions(mempool.watch, outpoint_statuses, tip),
+            outpoints=OutpointSubscriptions(unconfirmed.watch, outpoint_statuses, tip),
             outpoint_statuses=outpoint_statuses,
             table=table,
             requests=RequestStats(),

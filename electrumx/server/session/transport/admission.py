@@ -36,25 +36,30 @@ Runs on the event loop.
 """
 
 import asyncio
-import heapq
 import itertools
 import time
 from collections import Counter
 from collections.abc import Callable
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Any, Protocol
+from ipaddress import IPv6Address
+from typing import Any
 
 from electrumx.lib import util
 from electrumx.server.env import EXTRA_SESSIONS_PART, Env
 from electrumx.server.session.engine import prices, session_groups
-from electrumx.server.session.engine.origin import Host, Origin
+from electrumx.server.session.engine.origin import Host
 from electrumx.server.session.engine.session_groups import TOR_GROUP, UNKNOWN_GROUP
 from electrumx.server.session.transport.bans import BanList
 from electrumx.server.session.transport.connection_rate import ConnectionRate
 from electrumx.server.session.transport.crowds import Crowds
-from electrumx.server.session.transport.parties import ConnectionSession
+from electrumx.server.session.transport.event_log import EventLog
+from electrumx.server.session.transport.ticket import (
+    AdmittedConnection,
+    Ticket,
+    network_of,
+    parse_host,
+)
 from electrumx.server.session.transport.trust import Trust
+from electrumx.server.session.transport.victims import Victims
 
 # From accept to the end of the PROXY header.
 HEADER_SECS = 3.0
@@ -66,126 +71,16 @@ FIRST_MESSAGE_SECS = 60.0
 GRACE_SECS = 0.25
 # Of those that spoke since, so many are passed over at a time.
 SILENT_CHECKED = 100
-# A session that sent something more recently is not evicted.
-IDLE_SECS = 10.0
 # Only larger subnets are crowds, which give way to others though they are not idle.
 MIN_CROWD = 10
 # The part of MAX_SESSIONS that may be pending, and at least how many.
 PENDING_PART = 4
 MIN_PENDING = 8
-# The choice of a victim looks at all sessions, so several are chosen at a time.
-PLANNED_EVICTIONS = 32
-PLAN_SECS = 1.0
 # Administrators' tools connect for a command.
 MAX_RPC = 32
-# Refusals and evictions are logged once in so many seconds.
-LOG_SECS = 60.0
 SWEEP_SECS = 1.0
-# An IPv6 host has a network of so many bits to itself.
-HOST_IPV6_PREFIX = 64
 # The subnet that unnamed connections are counted in.
 UNNAMED = "unnamed"
-
-
-class AdmittedConnection(Protocol):
-    """A connection, as the admission control uses it."""
-
-    session: ConnectionSession | None
-    ticket: "Ticket | None"
-
-    def early_cost(self) -> float:
-        """Return the cost of a connection without a session to charge."""
-
-    def late_cost(self) -> float:
-        """Return the cost of a connection since its session ended."""
-
-    def abort(self) -> None:
-        """Close at once."""
-
-
-class Ticket:
-    """The entry of one connection."""
-
-    __slots__ = ("accepted_at", "address", "connection", "deadline", "is_dropped", "is_forwarded",
-                 "is_free", "is_rpc", "is_trusted", "stage", "subnet")  # fmt: skip
-
-    def __init__(
-        self,
-        address: Host | None,
-        subnet: str,
-        now: float,
-        *,
-        is_rpc: bool = False,
-        is_trusted: bool = False,
-    ) -> None:
-        #: an IP address object; None for a Unix socket, and if the client is not known
-        self.address = address
-        self.subnet = subnet
-        self.accepted_at = now
-        self.is_rpc = is_rpc
-        self.is_trusted = is_trusted
-        #: whether a proxy named the address
-        self.is_forwarded = False
-        #: whether nothing is charged for it: the proxy has not named a client
-        self.is_free = False
-        self.connection: AdmittedConnection | None = None
-        self.stage = "pending"
-        self.deadline = 0.0
-        self.is_dropped = False
-
-    @property
-    def place(self) -> str | Host | None:
-        """The address, or the network of a host that can take any address in it."""
-        address = self.address
-        if not isinstance(address, IPv6Address) or self.subnet == TOR_GROUP:
-            return address
-        return _network(address, HOST_IPV6_PREFIX)
-
-    @property
-    def is_counted(self) -> bool:
-        """Whether it counts among the connections of its subnet, and may be evicted."""
-        return not (self.is_rpc or self.is_trusted)
-
-    def origin(self) -> Origin:
-        """Return the client's address, and who vouches for it."""
-        return Origin(self.address, self.is_forwarded, self.is_trusted)
-
-    def drop(self) -> None:
-        """End the connection, or see to it that it ends when it is made."""
-        self.is_dropped = True
-        if self.connection is not None:
-            self.connection.abort()
-
-    def idle_since(self) -> float | None:
-        """Return when the client was last active; None if it is now."""
-        session = None if self.connection is None else self.connection.session
-        if session is None:
-            return self.accepted_at
-        if session.unanswered_request_count():
-            return None
-        return session.last_recv
-
-    def has_spoken(self) -> bool:
-        """Return whether the client has sent a message."""
-        session = None if self.connection is None else self.connection.session
-        return session is not None and bool(session.recv_count)
-
-
-@lru_cache(maxsize=4096)
-def parse_host(host: str) -> IPv4Address | IPv6Address | None:
-    """Return the address of a peer; an IPv4 address that came over IPv6 is returned as IPv4."""
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
-
-
-@lru_cache(maxsize=4096)
-def _network(address: IPv4Address | IPv6Address, prefix: int) -> str:
-    return str(ip_network(f"{address}/{prefix}", strict=False))
 
 
 class Admission:
@@ -219,17 +114,9 @@ class Admission:
         self.subnets: Counter[str] = Counter()
         self.addresses: Counter[str | Host | None] = Counter()
         self._rpc_count = 0
-        self._plan: list[Ticket] = []
-        self._plan_time: float | None = None
-        # The largest subnet, and when it was
-        self._largest = ""
-        self._largest_time: float | None = None
+        self._victims = Victims(self.tickets, self.subnets, clock)
         self._sweep_timer: asyncio.TimerHandle | None = None
-        # Events to be logged: reason -> how often
-        self._events: Counter[str] = Counter()
-        self._log_time: float | None = None
-        #: the same events since the start
-        self.totals: Counter[str] = Counter()
+        self._events = EventLog(self.logger, clock)
         # Set when there is no connection, if a caller waits for that
         self._empty: asyncio.Event | None = None
 
@@ -252,6 +139,11 @@ class Admission:
     # -- questions
 
     @property
+    def totals(self) -> Counter[str]:
+        """Refusals and evictions since the start, by the text of the log."""
+        return self._events.totals
+
+    @property
     def count(self) -> int:
         """The number of connections of all stages, the administrator's included."""
         return len(self.tickets)
@@ -262,15 +154,15 @@ class Admission:
 
     def can_evict(self) -> bool:
         """Return whether a place can be made for a newcomer."""
-        if self.pending or self._next_victim() is not None or self._longest_silent() is not None:
+        if self.pending or self._victims.next() is not None or self._longest_silent() is not None:
             return True
-        return self.subnets[self._largest_subnet()] > MIN_CROWD
+        return self.subnets[self._victims.largest_subnet()] > MIN_CROWD
 
     def subnet_of(self, address: Host | None) -> str:
         """Return the name of the subnet that an address is counted in, exempt or not."""
         if address is None:
             return UNKNOWN_GROUP
-        return _network(address, self._prefixes[isinstance(address, IPv6Address)])
+        return network_of(address, self._prefixes[isinstance(address, IPv6Address)])
 
     # -- from accept to the end
 
@@ -290,10 +182,10 @@ class Admission:
         address = None if host is None else parse_host(host)
         if is_proxied:
             if address is None or not self.trust.is_proxy(address):
-                self._note("refused: not in PROXY_TRUSTED")
+                self._events.note("refused: not in PROXY_TRUSTED")
                 return None
             if self.bans.is_banned(address):
-                self._note("refused: banned")
+                self._events.note("refused: banned")
                 return None
             ticket = Ticket(None, UNNAMED, self._clock())
             # Also for the places of trusted clients.
@@ -348,7 +240,7 @@ class Admission:
 
     def note_bad_header(self) -> None:
         """Note that a proxy sent no valid header."""
-        self._note("closed: no valid PROXY header")
+        self._events.note("closed: no valid PROXY header")
 
     def opened(self, connection: AdmittedConnection) -> None:
         """Note that a connection has a session."""
@@ -437,7 +329,7 @@ class Admission:
     def _may_enter(self, ticket: Ticket) -> bool:
         address = ticket.address
         if address is not None and self.bans.is_banned(address):
-            self._note("refused: banned")
+            self._events.note("refused: banned")
             return False
         if ticket.is_trusted:
             return True
@@ -445,16 +337,16 @@ class Admission:
             return True
         place = str(ticket.place) if ticket.subnet == TOR_GROUP else ticket.subnet
         if not self._rate.admits(place):
-            self._note("refused: too many of one subnet in a minute")
+            self._events.note("refused: too many of one subnet in a minute")
             return False
         if self.addresses[ticket.place] >= self.max_per_address:
-            self._note("refused: too many of one address")
+            self._events.note("refused: too many of one address")
             return False
         if self.subnets[ticket.subnet] >= self.max_per_subnet and ticket.subnet != TOR_GROUP:
-            self._note("refused: too many of one subnet")
+            self._events.note("refused: too many of one subnet")
             return False
         if self._is_limiting and self._groups.cost_of(ticket.origin()) >= self._hard_limit:
-            self._note("refused: the cost of their subnet is at the limit")
+            self._events.note("refused: the cost of their subnet is at the limit")
             return False
         return True
 
@@ -478,7 +370,7 @@ class Admission:
         return self._refuse_full()
 
     def _refuse_full(self) -> bool:
-        self._note("refused: the server is full")
+        self._events.note("refused: the server is full")
         self._on_change()
         return False
 
@@ -488,7 +380,7 @@ class Admission:
         if ticket is None:
             return False
         self._drop(ticket)
-        self._note("dropped in the handshake, for others")
+        self._events.note("dropped in the handshake, for others")
         return True
 
     def _drop_silent(self) -> bool:
@@ -501,7 +393,7 @@ class Admission:
         if ticket is None or self._clock() < ticket.deadline - FIRST_MESSAGE_SECS + GRACE_SECS:
             return False
         self._drop(ticket)
-        self._note("evicted: silent, and the server is full")
+        self._events.note("evicted: silent, and the server is full")
         return True
 
     def _longest_silent(self) -> Ticket | None:
@@ -515,102 +407,40 @@ class Admission:
 
     def _evict(self, subnet: str) -> bool:
         """Make a place for a newcomer of a subnet; return whether that was possible."""
-        victim = self._next_victim()
+        victim = self._victims.next()
         if victim is None and self._drop_silent():
             return True
         if victim is None:
-            largest = self._largest_subnet()
+            largest = self._victims.largest_subnet()
             size = self.subnets[largest]
             if size <= MIN_CROWD:
                 return self._drop_pending()
             # A crowd takes no place of others, be they pending.
             return size > 2 * (self.subnets[subnet] + 1) and self._evict_of(largest)
-        self._plan.remove(victim)
         self._drop(victim)
-        self._note("evicted: idle, and the server is full")
+        self._events.note("evicted: idle, and the server is full")
         return True
 
     def _evict_of(self, subnet: str) -> bool:
-        """Drop a session of a crowd, if possible one that waits for no answer."""
-        victim = None
-        for ticket in self.tickets:
-            if ticket.subnet == subnet and ticket.is_counted:
-                if ticket.idle_since() is not None:
-                    victim = ticket
-                    break
-                victim = victim or ticket
+        """Drop a session of a crowd; return whether there was one."""
+        victim = self._victims.idle_member(subnet)
         if victim is None:
             return False
         self._drop(victim)
-        self._note("evicted: of a crowd, and the server is full")
+        self._events.note("evicted: of a crowd, and the server is full")
         return True
 
-    def _largest_subnet(self) -> str:
-        """Return the subnet with most connections, "" if all are of one; it may be a second old."""
-        now = self._clock()
-        if self._largest_time is None or now - self._largest_time >= PLAN_SECS:
-            self._largest_time = now
-            sizes = self.subnets
-            self._largest = max(sizes, key=sizes.__getitem__) if len(sizes) > 1 else ""
-        return self._largest
-
     def _evict_rpc(self) -> bool:
-        for ticket in self.tickets:
-            if ticket.is_rpc and ticket.idle_since() is not None:
-                self._drop(ticket)
-                return True
-        return False
+        victim = self._victims.idle_administrator()
+        if victim is None:
+            return False
+        self._drop(victim)
+        return True
 
     def _drop(self, ticket: Ticket) -> None:
         """End a connection, which is counted no more."""
         self.release(ticket)
         ticket.drop()
-
-    # -- the choice of a victim
-
-    def _next_victim(self) -> Ticket | None:
-        """Return the session to evict first."""
-        now = self._clock()
-        while self._plan:
-            if self._is_idle(self._plan[0], now):
-                return self._plan[0]
-            del self._plan[0]
-        if self._plan_time is not None and now - self._plan_time < PLAN_SECS:
-            return None
-        self._plan_time = now
-        self._plan = self._make_plan(now)
-        return self._plan[0] if self._plan else None
-
-    def _is_idle(self, ticket: Ticket, now: float) -> bool:
-        since = ticket.idle_since() if ticket in self.tickets else None
-        return since is not None and now - since >= IDLE_SECS
-
-    def _make_plan(self, now: float) -> list[Ticket]:
-        """Return sessions in the order in which to evict them.
-
-        Each is the longest idle of the subnet that has most connections by then; those that have
-        sent no message come first.
-        """
-        idle: dict[str, list[tuple[bool, float, Ticket]]] = {}
-        for ticket in self.tickets:
-            if ticket.stage != "pending" and ticket.is_counted:
-                since = ticket.idle_since()
-                if since is not None and now - since >= IDLE_SECS:
-                    entry = (ticket.has_spoken(), since, ticket)
-                    idle.setdefault(ticket.subnet, []).append(entry)
-        heap = []
-        for subnet, entries in idle.items():
-            entries.sort(key=lambda entry: entry[:2], reverse=True)
-            heap.append((-self.subnets[subnet], entries[-1][1], subnet))
-        heapq.heapify(heap)
-        plan: list[Ticket] = []
-        while heap and len(plan) < PLANNED_EVICTIONS:
-            size, _since, subnet = heapq.heappop(heap)
-            entries = idle[subnet]
-            plan.append(entries.pop()[2])
-            if entries:
-                heapq.heappush(heap, (size + 1, entries[-1][1], subnet))
-        return plan
 
     # -- deadlines
 
@@ -641,9 +471,9 @@ class Admission:
                     continue
                 self._drop(ticket)
                 if stage is self.unnamed:
-                    self._note("dropped: no PROXY header in time")
+                    self._events.note("dropped: no PROXY header in time")
                 elif not ticket.is_free:
-                    self._note("dropped: silent for too long")
+                    self._events.note("dropped: silent for too long")
 
     def shed(self) -> int:
         """Drop the connections that have sent nothing: descriptors are short.  Return how many."""
@@ -685,16 +515,3 @@ class Admission:
         # Transports that were aborted close their sockets in the next turn of the loop
         await asyncio.sleep(0)
         return True
-
-    # -- the log
-
-    def _note(self, event: str) -> None:
-        """Count an event; once in a while all of them are one line of the log."""
-        self._events[event] += 1
-        self.totals[event] += 1
-        now = self._clock()
-        if self._log_time is None or now - self._log_time >= LOG_SECS:
-            self._log_time = now
-            parts = ", ".join(f"{count:,d} {text}" for text, count in self._events.items())
-            self._events.clear()
-            self.logger.info(f"connections {parts}")

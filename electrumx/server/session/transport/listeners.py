@@ -11,7 +11,6 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from aiorpcx import Service
 
@@ -20,6 +19,7 @@ from electrumx.server.env import Env
 from electrumx.server.services import Network, is_allowed
 from electrumx.server.session.transport.admission import Admission
 from electrumx.server.session.transport.held_memory import ReceiveMemory, SendMemory
+from electrumx.server.session.transport.line_transport import RawTransport
 from electrumx.server.session.transport.parties import ConnectionSession
 from electrumx.server.session.transport.preflight import certificate_files, certificate_kind
 from electrumx.server.session.transport.rpc_access import (
@@ -29,13 +29,9 @@ from electrumx.server.session.transport.rpc_access import (
     socket_identity,
 )
 from electrumx.server.session.transport.tls import RenewedContext
-from electrumx.server.session.transport.transport import (
-    ConnectionContext,
-    RawTransport,
-    StreamConnection,
-    TurnQueue,
-)
+from electrumx.server.session.transport.transport import ConnectionContext, StreamConnection
 from electrumx.server.session.transport.trust import Trust
+from electrumx.server.session.transport.turns import TurnQueue
 from electrumx.server.session.transport.websocket import WebSocketTransport
 
 WEBSOCKET_PROTOCOLS = ("ws", "wss")
@@ -79,7 +75,7 @@ async def bound_sockets(host: str | None, port: int) -> list[socket.socket]:
     return sockets
 
 
-def _bind(sock: socket.socket, address: Any) -> None:
+def _bind(sock: socket.socket, address: tuple[object, ...]) -> None:
     if os.name == "posix":
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if sock.family == socket.AF_INET6:
@@ -208,7 +204,7 @@ class Listener:
                 f"{count:,d} that have sent nothing, trying again every second"
             )
 
-    def _accept(self, client: socket.socket, address: Any) -> None:
+    def _accept(self, client: socket.socket, address: object) -> None:
         """Begin a connection, or refuse it."""
         host = address[0] if isinstance(address, tuple) else None
         if self._is_rpc and host is not None and not is_allowed(host, self._rpc_allow):

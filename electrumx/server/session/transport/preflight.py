@@ -11,10 +11,12 @@ import errno
 import os
 import socket
 import ssl
-from typing import Any
+
+from aiorpcx import Service
 
 from electrumx.lib.env_base import shown
 from electrumx.lib.errors import OperatorError
+from electrumx.server.env import Env
 from electrumx.server.services import UnixService
 from electrumx.server.session.transport.rpc_access import bind_socket
 
@@ -39,19 +41,19 @@ class CertificateError(OperatorError):
     """A certificate or its key cannot be used."""
 
 
-def certificate_files(env: Any, protocol: str) -> tuple[str, str]:
+def certificate_files(env: Env, protocol: str) -> tuple[str, str]:
     """Return the certificate and the key of the services of a protocol with TLS."""
     if protocol == "wss":
         return env.wss_certfile, env.wss_keyfile
     return env.ssl_certfile, env.ssl_keyfile
 
 
-def certificate_kind(env: Any, files: tuple[str, str]) -> str:
+def certificate_kind(env: Env, files: tuple[str, str]) -> str:
     """Return the first part of the names of the settings of these files: SSL or WSS."""
     return "SSL" if files == certificate_files(env, "ssl") else "WSS"
 
 
-def check_certificates(env: Any) -> None:
+def check_certificates(env: Env) -> None:
     """Raise CertificateError unless the services with TLS have certificates that can be used."""
     checked = set()
     for protocol in TLS_PROTOCOLS:
@@ -61,14 +63,14 @@ def check_certificates(env: Any) -> None:
             check_certificate(*files, kind=certificate_kind(env, files))
 
 
-async def check_services(env: Any) -> None:
+async def check_services(env: Env) -> None:
     """Try what the services of SERVICES need.  Raise OperatorError if a service cannot work."""
     check_certificates(env)
     for service in env.services:
         await check_service(service)
 
 
-async def check_service(service: Any, *, leave_files: bool = False) -> None:
+async def check_service(service: Service, *, leave_files: bool = False) -> None:
     """Raise ListenError if a service cannot be listened on.
 
     With ``leave_files`` no file of a Unix socket is made or removed; only its directory is checked.
@@ -95,7 +97,7 @@ def _check_directory(path: str) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), directory)
 
 
-async def _try_to_bind(service: Any) -> None:
+async def _try_to_bind(service: Service) -> None:
     if isinstance(service, UnixService):
         bind_socket(service.path).close()
         os.unlink(service.path)
@@ -113,7 +115,7 @@ async def _try_to_bind(service: Any) -> None:
     await server.wait_closed()
 
 
-def _reason(service: Any, error: OSError) -> str:
+def _reason(service: Service, error: OSError) -> str:
     if isinstance(error, socket.gaierror):
         return f"{error.strerror}; name a host of this machine in SERVICES"
     # asyncio puts sentences there; of a number the system's are known.

@@ -135,6 +135,14 @@ class RecordCutter:
         #: whether the next byte begins a record
         self.is_between_records = True
 
+    def whole_record(self, data: bytes, start: int = 0) -> int:
+        """Return the end of the whole record that begins at ``start``, 0 if there is none."""
+        content_at = start + _HEADER_BYTES
+        if not self.is_between_records or content_at >= len(data):
+            return 0
+        end = content_at + (data[start + 3] << 8 | data[start + 4])
+        return end if end <= len(data) else 0
+
     def cut(self, data: bytes, start: int, max_records: int, max_bytes: int) -> tuple[int, int]:
         """Return (position behind, records ended): at most so many, from ``start`` on."""
         position, end = start, min(len(data), start + max_bytes)
@@ -197,13 +205,7 @@ class TLSLayer:
 
     def is_record(self, data: bytes) -> bool:
         """Return whether what was received is one whole record: most often it is."""
-        size = len(data)
-        return (
-            size > _HEADER_BYTES
-            and size == (data[3] << 8 | data[4]) + _HEADER_BYTES
-            and self._cutter.is_between_records
-            and self.is_open
-        )
+        return self.is_open and 0 < self._cutter.whole_record(data) == len(data)
 
     def receive_record(self, data: bytes) -> bytes | None:
         """Do as ``receive`` with one whole record; return its content, None if it has none."""
@@ -244,13 +246,15 @@ class TLSLayer:
 
         Records are fed one by one, until it is done: those that follow are counted as content.
         """
-        position = start
+        position, cutter = start, self._cutter
         while position < len(data) and not self.is_open:
-            end, _records = self._cutter.cut(data, position, 1, SLICE_BYTES)
+            end = cutter.whole_record(data, position)
+            if not end:
+                end, _records = cutter.cut(data, position, 1, SLICE_BYTES)
             self._handshake_bytes += end - position
             if self._handshake_bytes > MAX_HANDSHAKE_BYTES:
                 raise TLSError("handshake too long")
-            self._incoming.write(memoryview(data)[position:end])
+            self._incoming.write(data[position:end])
             position = end
             try:
                 self._ssl.do_handshake()

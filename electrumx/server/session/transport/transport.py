@@ -5,18 +5,17 @@ idle connection costs memory only.  TLS and WebSocket are layers of ours above i
 byte is known and charged from the first on.  Input passes these stages, in this order:
 
 1. ``data_received``: the bytes of the network.  On services behind a proxy the PROXY headers
-   (``proxy_header``) come first; the rest goes to the next stage.
+   (``proxied_client``) come first; the rest goes to the next stage.
 2. TLS (``tls``), on services that have it.
-3. Messages: lines (``RawTransport``) or WebSocket frames (``websocket``).
+3. Messages: lines (``line_transport``) or WebSocket frames (``websocket``).
 
 A session exists once a client could send messages: after the TLS handshake and the WebSocket
 upgrade.  ``admission`` counts connections from accept, drops those that take too long, and
 charges the group of the address for those that never become a session.
 
 Fairness: input of TLS and WebSocket is processed in steps of at most about half a millisecond.
-A connection gets one step when its bytes arrive; the rest waits in ``TurnQueue``, which spends
-``TURN_SECS`` of each turn of the event loop on all connections together.  A connection is not read
-while more than 16 KiB of its input wait, nor while more than 64 KiB wait to be sent to it.
+A connection gets one step when its bytes arrive; the rest waits in ``turns``.  A connection is not
+read while more than 16 KiB of its input wait, nor while more than 64 KiB wait to be sent to it.
 
 Sessions are fed by these calls:
 
@@ -28,15 +27,12 @@ Sessions are fed by these calls:
 
 import asyncio
 import ssl
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Any
 
 from aiorpcx import NetAddress
 
-from electrumx.lib import util
 from electrumx.server.session.engine.origin import Origin
 from electrumx.server.session.engine.prices import (
     EMPTY_RECORD_COST,
@@ -44,19 +40,13 @@ from electrumx.server.session.engine.prices import (
     RECORD_COST,
     TLS_READ_COST,
 )
-from electrumx.server.session.transport.admission import Admission, Ticket
-from electrumx.server.session.transport.framing import LineFramer
+from electrumx.server.session.transport.admission import Admission
 from electrumx.server.session.transport.held_memory import ReceiveMemory, SendMemory
-from electrumx.server.session.transport.padding import padded, padded_size
 from electrumx.server.session.transport.parties import ConnectionSession
-from electrumx.server.session.transport.proxy_header import (
-    HeaderReader,
-    ProxyHeader,
-    ProxyHeaderError,
-)
+from electrumx.server.session.transport.proxied_client import ProxiedClient, RefusedError
+from electrumx.server.session.transport.ticket import Ticket
 from electrumx.server.session.transport.tls import TLSError, TLSLayer
-
-_logger = util.class_logger(__name__, "TurnQueue")
+from electrumx.server.session.transport.turns import TurnQueue
 
 # A connection that holds more bytes of requests than this counts for ``ReceiveMemory``.
 NOTED_BYTES = 65_536
@@ -68,41 +58,6 @@ LINGER_SECS = 1.0
 LINGER_BYTES = 2_000_000
 # Above so much input that was not processed yet, a connection is not read.
 READ_AHEAD_BYTES = 16_384
-# The time that one turn of the event loop spends on waiting input, of all connections.
-TURN_SECS = 0.002
-
-
-class TurnQueue:
-    """Connections with input to process, each for a step, in turn."""
-
-    def __init__(self) -> None:
-        self._queue: deque[StreamConnection] = deque()
-        self._scheduled = False
-
-    def add(self, connection: "StreamConnection") -> None:
-        """Let a connection process a step of its input, soon."""
-        self._queue.append(connection)
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._run)
-
-    def _run(self) -> None:
-        self._scheduled = False
-        queue = self._queue
-        deadline = perf_counter() + TURN_SECS
-        for _ in range(len(queue)):
-            connection = queue.popleft()
-            try:
-                connection.on_turn()
-            except Exception:
-                # A transport's own callbacks do the same.
-                _logger.exception("processing input failed, a connection is dropped")
-                connection.abort()
-            if perf_counter() > deadline:
-                break
-        if queue and not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._run)
 
 
 @dataclass(slots=True)
@@ -132,15 +87,6 @@ class ConnectionContext:
     origins: list[str] | None = None
 
 
-class ForwardedAddress(NetAddress):
-    """The address of a client as a proxy names it: its port may be 0."""
-
-    def __init__(self, header: ProxyHeader) -> None:
-        # Not the base's, which refuses that port.
-        self._host = header.address
-        self._port = header.port
-
-
 class StreamConnection(asyncio.Protocol):
     """A connection, of bytes; subclasses make messages of them."""
 
@@ -149,13 +95,12 @@ class StreamConnection(asyncio.Protocol):
         "_context",
         "_ending",
         "_force_timer",
-        "_header",
-        "_header_reader",
         "_input",
         "_is_noted",
         "_lost",
         "_paused",
         "_position",
+        "_proxied",
         "_queued",
         "_queued_bytes",
         "_tls",
@@ -176,9 +121,8 @@ class StreamConnection(asyncio.Protocol):
         self.ticket = ticket
         self._transport: Any = None
         self._tls: TLSLayer | None = None
-        # The PROXY headers being received, and the last one after that
-        self._header_reader: HeaderReader | None = None
-        self._header: ProxyHeader | None = None
+        # On services behind a proxy: the client that it names
+        self._proxied: ProxiedClient | None = None
         self.session: ConnectionSession | None = None
         # False for a slow reader, for which more than 64 KiB wait
         self.is_writable = True
@@ -212,8 +156,15 @@ class StreamConnection(asyncio.Protocol):
         self._transport = transport
         if self.ticket is not None and self.ticket.is_dropped:
             transport.abort()
-        elif self._context.header_count:
-            self._header_reader = HeaderReader(self._context.header_count)
+            return
+        context = self._context
+        if context.header_count:
+            self._proxied = ProxiedClient(
+                context.header_count,
+                context.admission,
+                self.ticket,
+                is_trusted=context.is_trusted,
+            )
         else:
             self._begin()
 
@@ -224,8 +175,9 @@ class StreamConnection(asyncio.Protocol):
             self._discard(data)
             return
         if session is None:
-            if self._header_reader is not None:
-                self._receive_headers(self._header_reader, data)
+            proxied = self._proxied
+            if proxied is not None and proxied.header is None:
+                self._receive_headers(proxied, data)
                 return
             self._uncharged_bytes += len(data)
         elif self._tls is None:
@@ -320,37 +272,22 @@ class StreamConnection(asyncio.Protocol):
 
     # -- stages
 
-    def _receive_headers(self, reader: HeaderReader, data: bytes) -> None:
+    def _receive_headers(self, proxied: ProxiedClient, data: bytes) -> None:
         """Take PROXY headers off the input; go on with the rest once they are complete."""
         if self._transport.is_closing():
             return
         try:
-            rest = reader.feed(data)
-        except ProxyHeaderError:
-            self._context.admission.note_bad_header()
+            rest = proxied.receive(data)
+        except RefusedError:
             self.abort()
             return
-        header = reader.header
-        if rest is None or header is None:
-            return
-        self._header_reader = None
-        if self._is_client(header):
-            self._header = header
+        if proxied.is_check:
+            # Input until the proxy closes is discarded.
+            self._ending = True
+        elif rest is not None:
             self._begin()
             if rest:
                 self.data_received(rest)
-
-    def _is_client(self, header: ProxyHeader) -> bool:
-        """Return whether a header names a client that may enter."""
-        ticket, admission = self.ticket, self._context.admission
-        if header.is_local:
-            # A check of the proxy's: input until it closes is discarded.
-            self._ending = True
-            if ticket is not None:
-                admission.note_check(ticket)
-            return False
-        is_trusted = self._context.is_trusted
-        return ticket is None or admission.identify(ticket, header.address, is_trusted=is_trusted)
 
     def _discard(self, data: bytes) -> None:
         self._uncharged_bytes += len(data)
@@ -562,7 +499,7 @@ class StreamConnection(asyncio.Protocol):
     @property
     def had_tls(self) -> bool:
         """Whether a proxy reports that the client connected to it over TLS."""
-        return self._header is not None and self._header.had_tls
+        return self._proxied is not None and self._proxied.had_tls
 
     def origin(self) -> Origin:
         """Return the client's address, and who vouches for it."""
@@ -573,14 +510,13 @@ class StreamConnection(asyncio.Protocol):
 
     def remote_address(self) -> NetAddress | None:
         """Return the client's address, None if it is not known, or went before it was."""
-        header = self._header
-        if header is None:
+        if self._proxied is None:
             return self.peer_address()
-        return None if header.address is None else ForwardedAddress(header)
+        return self._proxied.address()
 
     def proxy_address(self) -> NetAddress | None:
         """Return the address of the proxy that named the client, None without one."""
-        return None if self._header is None else self.peer_address()
+        return None if self._proxied is None else self.peer_address()
 
     def peer_address(self) -> NetAddress | None:
         """Return the address at the other end, which may be a proxy's."""
@@ -654,65 +590,3 @@ class StreamConnection(asyncio.Protocol):
         """Close the connection at once, whatever is under way."""
         if self._transport is not None:
             self._transport.abort()
-
-
-class RawTransport(StreamConnection):
-    """A connection whose messages are lines, over TCP or TLS."""
-
-    __slots__ = ("_framer",)
-
-    has_lines = True
-
-    def __init__(self, context: ConnectionContext, ticket: Ticket | None = None) -> None:
-        super().__init__(context, ticket)
-        self._framer = LineFramer(context.max_recv)
-
-    def _received(self, data: bytes) -> None:
-        session = self.session
-        if session is None:
-            return
-        framer = self._framer
-        lines = framer.split(data)
-        if framer.dropped:
-            session.dropped_messages(framer.dropped)
-            framer.dropped = 0
-        if lines:
-            session.receiver.receive(lines)
-            return
-        if framer.is_dropping:
-            self._end_if_over_limit()
-        if framer.size > NOTED_BYTES or self._is_noted:
-            self.note_unanswered()
-
-    def _incomplete_bytes(self) -> int:
-        return 0 if self._framer.is_dropping else self._framer.size
-
-    def send(self, messages: list[bytes]) -> None:
-        """Send messages; those that the client does not read at once are kept for it."""
-        transport = self._transport
-        if transport.is_closing() or self._ending:
-            return
-        if len(messages) == 1 and len(messages[0]) > JOINED_BYTES:
-            self._send_large(messages[0])
-        else:
-            messages.append(b"")
-            data = b"\n".join(messages)
-            if self._context.is_padded:
-                data = padded(data)
-            if self._tls is None:
-                transport.write(data)
-            elif len(data) <= JOINED_BYTES:
-                transport.write(self._tls.encrypt_piece(data))
-            else:
-                self._write(data)
-
-    def _send_large(self, message: bytes) -> None:
-        """Send one message without a copy of all of it."""
-        if self._context.is_padded:
-            self._write(message[:-JOINED_BYTES])
-            size = len(message) + 1
-            tail = message[-JOINED_BYTES:] + b"\n"
-            self._write(padded(tail, padded_size(size) - size))
-        else:
-            self._write(message)
-            self._write(b"\n")

@@ -15,18 +15,18 @@ loop, and a message of a few bytes could become one of the greatest size.
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from time import perf_counter
-from typing import Any
 
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
-from websockets.typing import Origin
+from websockets.typing import Origin, Subprotocol
 
 from electrumx.server.session.engine.prices import FRAME_COST, MESSAGE_COST
-from electrumx.server.session.transport.admission import Ticket
 from electrumx.server.session.transport.frame_cutter import FrameCutter
+from electrumx.server.session.transport.ticket import Ticket
 from electrumx.server.session.transport.transport import (
     JOINED_BYTES,
     LINGER_SECS,
@@ -64,7 +64,7 @@ _quiet_logger = logging.getLogger("electrumx.websockets")
 _quiet_logger.setLevel(logging.CRITICAL)
 
 
-def _first_offered(_protocol: Any, offered: Any) -> Any:
+def _first_offered(_protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
     """Return the subprotocol to use: some clients fail unless one of theirs is selected."""
     return offered[0] if offered else None
 

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from electrumx.server.session.transport.admission import parse_host
+from electrumx.server.session.transport.ticket import parse_host
 from tests.fakes.session_world import session_world, until
 from tests.server.session.transport.test_proxies import (
     ask,

@@ -66,6 +66,38 @@ def test_a_group_with_members_stays():
     assert ["1.2.3.0/24"] == list(groups.by_name)
 
 
+def test_groups_without_members_are_bounded_and_the_costly_ones_stay(monkeypatch):
+    monkeypatch.setattr(session_groups, "MAX_EMPTY_GROUPS", 100)
+    groups = session_groups.SessionGroups(24, 48, 10_000)
+    member, abuser = Visitor(5), Visitor(9_000)
+    groups.join(member, ip_address("8.1.0.1"))
+    groups.join(abuser, ip_address("8.2.0.1"))
+    groups.leave(abuser)
+    for number in range(1_000):
+        host = ip_address(f"2a01:{number:x}::1")
+        if number % 2:
+            groups.charge(host, 5)
+        else:
+            visitor = Visitor(5)
+            groups.join(visitor, host)
+            groups.leave(visitor)
+        # Whoever comes again is not the oldest.
+        groups.charge(ip_address("8.3.0.1"), 0.5)
+
+    assert len(groups.by_name) == 101
+    assert groups.by_name["8.1.0.0/24"].sessions == {member}
+    assert groups.cost_of(ip_address("8.2.0.1")) == 9_000
+    assert groups.cost_of(ip_address("8.3.0.1")) == 500
+    assert groups.cost_of(ip_address("2a01:3e7::1")) == 5
+    assert groups.cost_of(ip_address("2a01:0::1")) == 0
+    # None is counted twice.
+    groups.leave(member)
+    groups.forget(10, 10_000)
+    assert groups.by_name.keys() == {"8.2.0.0/24", "8.3.0.0/24"}
+    groups.forget(5_000, 10_000)
+    assert not groups.by_name
+
+
 def test_prices_grow_with_size_and_stay_finite():
     assert pytest.approx(0.21) == prices.history_cost(10)
     assert pytest.approx(0.26) == prices.tx_hashes_cost(100)

@@ -13,12 +13,11 @@ from electrumx.server.session.transport.admission import (
     FIRST_MESSAGE_SECS,
     GRACE_SECS,
     HANDSHAKE_SECS,
-    IDLE_SECS,
-    LOG_SECS,
-    PLAN_SECS,
     Admission,
 )
 from electrumx.server.session.transport.connection_rate import PERIOD_SECS
+from electrumx.server.session.transport.event_log import LOG_SECS
+from electrumx.server.session.transport.victims import IDLE_SECS, PLAN_SECS
 from tests.fakes.session_world import fake_env
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.session.engine import session_groups
-from electrumx.server.session.transport import admission
+from electrumx.server.session.transport import victims
 from electrumx.server.session.transport.held_memory import SendMemory
 from electrumx.server.session.transport.listeners import Listener, bound_sockets
 from tests.conftest import REPOSITORY
@@ -109,7 +109,7 @@ async def test_a_subnet_is_bounded_and_others_connect(monkeypatch):
 
 async def test_one_subnet_cannot_shut_others_out(monkeypatch):
     monkeypatch.setattr(session_groups, "is_exempt", lambda host: False)
-    monkeypatch.setattr(admission, "IDLE_SECS", 0.0)
+    monkeypatch.setattr(victims, "IDLE_SECS", 0.0)
     async with session_world(max_sessions=30, max_sessions_per_subnet=20) as world:
         port = world.port("tcp")
         wallets = [await raw_connection(port, f"127.2.{n}.1") for n in range(10)]
@@ -131,7 +131,7 @@ async def test_when_nothing_can_be_evicted_listening_pauses_until_something_can(
 ):
     caplog.set_level("INFO")
     monkeypatch.setattr("electrumx.server.session.listening.EVICTION_CHECK_SECS", 0.05)
-    monkeypatch.setattr(admission, "PLAN_SECS", 0.0)
+    monkeypatch.setattr(victims, "PLAN_SECS", 0.0)
     async with session_world(max_sessions=2) as world:
         clients = [await world.connect() for _ in range(2)]
         for client in clients:
@@ -143,7 +143,7 @@ async def test_when_nothing_can_be_evicted_listening_pauses_until_something_can(
         writer.close()
         await until(lambda: len(world.manager.listeners.open) == 1)
         assert "maximum sessions 2 reached" in caplog.text
-        world.session(0).last_recv -= admission.IDLE_SECS
+        world.session(0).last_recv -= victims.IDLE_SECS
         await until(lambda: len(world.manager.listeners.open) == 2)
         assert "resuming listening for incoming connections" in caplog.text
 
@@ -352,7 +352,7 @@ async def test_a_service_that_cannot_listen_again_after_a_pause_is_tried_until_i
     caplog.set_level("INFO")
     monkeypatch.setattr("electrumx.server.session.listening.EVICTION_CHECK_SECS", 0.05)
     monkeypatch.setattr("electrumx.server.session.transport.listeners.RETRY_SECS", 0.02)
-    monkeypatch.setattr(admission, "PLAN_SECS", 0.0)
+    monkeypatch.setattr(victims, "PLAN_SECS", 0.0)
     failures = 3
     make_sockets = Listener._make_sockets
 
@@ -369,7 +369,7 @@ async def test_a_service_that_cannot_listen_again_after_a_pause_is_tried_until_i
             await client.request("server.ping")
         await until(lambda: len(world.manager.listeners.open) == 1)
         monkeypatch.setattr(Listener, "_make_sockets", fail)
-        world.session(0).last_recv -= admission.IDLE_SECS
+        world.session(0).last_recv -= victims.IDLE_SECS
         await until(lambda: len(world.manager.listeners.open) == 2)
         assert not failures
         assert caplog.text.count("failed to listen") == 1

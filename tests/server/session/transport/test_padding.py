@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from electrumx.server.session.transport.line_transport import RawTransport
 from electrumx.server.session.transport.padding import padded, padded_size
-from electrumx.server.session.transport.transport import JOINED_BYTES, RawTransport
+from electrumx.server.session.transport.transport import JOINED_BYTES
 
 
 @given(st.integers(1, 5_000_000))

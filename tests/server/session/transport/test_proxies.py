@@ -9,6 +9,7 @@ import pytest
 
 from electrumx.server.session.engine.prices import CONNECT_COST
 from electrumx.server.session.transport import admission as admission_module
+from electrumx.server.session.transport import victims
 from tests.fakes.session_world import FakeService, session_world, until
 from tests.server.session.transport.test_proxy_header import SSL_ON, V6_ADDRESSES, addresses, block
 
@@ -297,7 +298,7 @@ async def test_a_client_that_ends_without_a_session_is_charged_not_the_proxy():
 
 
 async def test_a_full_server_takes_no_place_away_for_a_client_that_is_refused(monkeypatch):
-    monkeypatch.setattr(admission_module, "IDLE_SECS", 0.0)
+    monkeypatch.setattr(victims, "IDLE_SECS", 0.0)
     settings = {"max_sessions": 10, "max_sessions_per_subnet": 2, "max_sessions_per_address": 2}
     async with proxied_world(**settings) as world:
         flood = [await connect(world, named("10.0.0.7", n)) for n in (1, 2)]

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from electrumx.server.session.engine.prices import EMPTY_RECORD_COST
 from electrumx.server.session.transport import admission, tls
+from electrumx.server.session.transport.line_transport import RawTransport
 from electrumx.server.session.transport.tls import (
     PassphraseError,
     RecordCutter,
     RenewedContext,
 )
-from electrumx.server.session.transport.transport import RawTransport
 from tests.conftest import require
 from tests.fakes.connections import FakeSocketTransport, connection_context
 from tests.fakes.session_world import FakeService, session_world, until

@@ -7,7 +7,7 @@ members.  Pure; large messages are parsed in a thread.
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from aiorpcx import JSONRPC
 
@@ -115,7 +115,7 @@ class _Parser:
             self.refuse("request object must be a dictionary")
         return self._parse_batch(payload)
 
-    def _parse_single(self, payload: dict[str, Any]) -> ParsedMessage:
+    def _parse_single(self, payload: dict[str, object]) -> ParsedMessage:
         if "method" not in payload:
             self._refuse_response()
         version = self._version
@@ -128,7 +128,7 @@ class _Parser:
         request = Request(method, args, request_id, version, self._max_reply_bytes)
         return ParsedMessage(version, [request])
 
-    def _parse_batch(self, payloads: list[Any]) -> ParsedMessage:
+    def _parse_batch(self, payloads: list[object]) -> ParsedMessage:
         if not payloads:
             self.refuse("batch is empty")
         if len(payloads) > MAX_BATCH_MEMBERS:
@@ -156,5 +156,5 @@ class _Parser:
         return parsed
 
 
-def _is_response(payload: Any) -> bool:
+def _is_response(payload: object) -> bool:
     return isinstance(payload, dict) and ("result" in payload or "error" in payload)

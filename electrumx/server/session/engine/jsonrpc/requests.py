@@ -3,8 +3,6 @@
 ``encode`` is pure and may run in a thread; all else runs on the event loop.
 """
 
-from typing import Any
-
 from aiorpcx import JSONRPC, ProtocolError, RPCError
 
 from electrumx.server.session.engine.json_result import EncodedJSON, encode
@@ -16,7 +14,7 @@ def oversized_text(max_bytes: int) -> str:
     return f"response too large (over {max_bytes:,d} bytes"
 
 
-def encode_reply(version: Version, request_id: Any, result: Any) -> bytes:
+def encode_reply(version: Version, request_id: object, result: object) -> bytes:
     """Return the reply with a result, or with an error if the result is one.
 
     A result that has no form in JSON is answered with an internal error.
@@ -38,7 +36,7 @@ class Notification:
 
     expects_reply = False
 
-    def __init__(self, method: str, args: list[Any] | dict[str, Any]) -> None:
+    def __init__(self, method: str, args: list[object] | dict[str, object]) -> None:
         self.method = method
         self.args = args
         #: see ``Request.weight``
@@ -64,8 +62,8 @@ class Request:
     def __init__(
         self,
         method: str,
-        args: list[Any] | dict[str, Any],
-        request_id: Any,
+        args: list[object] | dict[str, object],
+        request_id: object,
         version: Version,
         max_reply_bytes: int,
     ) -> None:
@@ -82,7 +80,7 @@ class Request:
     def __repr__(self) -> str:
         return f"Request({self.method!r}, {self.args!r})"
 
-    def encode(self, result: Any) -> bytes:
+    def encode(self, result: object) -> bytes:
         """Return the reply to this request; an RPCError becomes an error."""
         return encode_reply(self._version, self.request_id, result)
 
@@ -130,7 +128,7 @@ class BatchReply:
         self._expected += 1
         self._add(reply)
 
-    def expect(self, request_id: Any) -> int:
+    def expect(self, request_id: object) -> int:
         """Expect a reply; return how many bytes are reserved for an error."""
         self._expected += 1
         reserved = self._error_bytes + len(encode(request_id))
@@ -179,8 +177,8 @@ class BatchMember(Request):
     def __init__(
         self,
         method: str,
-        args: list[Any] | dict[str, Any],
-        request_id: Any,
+        args: list[object] | dict[str, object],
+        request_id: object,
         batch: BatchReply,
     ) -> None:
         super().__init__(method, args, request_id, batch.version, batch.max_bytes)

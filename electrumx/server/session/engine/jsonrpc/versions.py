@@ -23,7 +23,7 @@ _join = b"".join
 class InvalidRequestError(Exception):
     """A JSON value that is not a request; replies carry ``code``, ``text`` and ``request_id``."""
 
-    def __init__(self, code: int, text: str, request_id: Any = None) -> None:
+    def __init__(self, code: int, text: str, request_id: object = None) -> None:
         super().__init__(code, text)
         self.code = code
         self.text = text
@@ -41,32 +41,32 @@ class Version:
     name: str
     allows_batches = True
 
-    def read_id(self, payload: dict[str, Any]) -> Any:
+    def read_id(self, payload: dict[str, object]) -> Any:
         """Return the id of a request, None of a notification; raise InvalidRequestError."""
         raise NotImplementedError
 
-    def check(self, payload: dict[str, Any]) -> None:
+    def check(self, payload: dict[str, object]) -> None:
         """Raise InvalidRequestError if a message does not claim this version."""
 
-    def read_params(self, payload: dict[str, Any]) -> list[Any] | dict[str, Any]:
+    def read_params(self, payload: dict[str, object]) -> list[Any] | dict[str, Any]:
         """Return the arguments of a request; raise InvalidRequestError."""
         raise NotImplementedError
 
-    def result(self, encoded: bytes, request_id: Any) -> bytes:
+    def result(self, encoded: bytes, request_id: object) -> bytes:
         """Return the reply with a result that is JSON already."""
         raise NotImplementedError
 
-    def error(self, code: int, text: str, request_id: Any, data: Any = None) -> bytes:
+    def error(self, code: int, text: str, request_id: object, data: object = None) -> bytes:
         """Return the reply with an error; ``data`` is left out if it is None."""
         error = {"code": code, "message": text}
         if data is not None:
             error["data"] = data
         return self._error(encode(error), request_id)
 
-    def _error(self, encoded: bytes, request_id: Any) -> bytes:
+    def _error(self, encoded: bytes, request_id: object) -> bytes:
         raise NotImplementedError
 
-    def notification(self, method: str, params: Sequence[Any]) -> bytes:
+    def notification(self, method: str, params: Sequence[object]) -> bytes:
         """Return a notification of ours."""
         raise NotImplementedError
 
@@ -80,24 +80,24 @@ class _Version1(Version):
     name = "1.0"
     allows_batches = False
 
-    def read_id(self, payload: dict[str, Any]) -> Any:
+    def read_id(self, payload: dict[str, object]) -> Any:
         if "id" not in payload:
             raise _invalid('request has no "id"')
         return payload["id"]
 
-    def read_params(self, payload: dict[str, Any]) -> list[Any] | dict[str, Any]:
+    def read_params(self, payload: dict[str, object]) -> list[Any] | dict[str, Any]:
         params = payload.get("params")
         if not isinstance(params, list):
             raise InvalidRequestError(JSONRPC.INVALID_ARGS, f"invalid request arguments: {params}")
         return params
 
-    def result(self, encoded: bytes, request_id: Any) -> bytes:
+    def result(self, encoded: bytes, request_id: object) -> bytes:
         return _join((b'{"result":', encoded, b',"error":null,"id":', encode(request_id), b"}"))
 
-    def _error(self, encoded: bytes, request_id: Any) -> bytes:
+    def _error(self, encoded: bytes, request_id: object) -> bytes:
         return _join((b'{"result":null,"error":', encoded, b',"id":', encode(request_id), b"}"))
 
-    def notification(self, method: str, params: Sequence[Any]) -> bytes:
+    def notification(self, method: str, params: Sequence[object]) -> bytes:
         return encode({"method": method, "params": params, "id": None})
 
 
@@ -106,30 +106,30 @@ class _Version2(Version):
 
     name = "2.0"
 
-    def read_id(self, payload: dict[str, Any]) -> Any:
+    def read_id(self, payload: dict[str, object]) -> Any:
         request_id = payload.get("id")
         if isinstance(request_id, (list, dict)):
             raise _invalid(f'invalid "id": {request_id}')
         return request_id
 
-    def check(self, payload: dict[str, Any]) -> None:
+    def check(self, payload: dict[str, object]) -> None:
         if payload.get("jsonrpc") != "2.0":
             raise _invalid('"jsonrpc" is not "2.0"')
 
-    def read_params(self, payload: dict[str, Any]) -> list[Any] | dict[str, Any]:
+    def read_params(self, payload: dict[str, object]) -> list[Any] | dict[str, Any]:
         params = payload.get("params", [])
         if not isinstance(params, (dict, list)):
             raise InvalidRequestError(JSONRPC.INVALID_ARGS, f"invalid request arguments: {params}")
         return params
 
-    def result(self, encoded: bytes, request_id: Any) -> bytes:
+    def result(self, encoded: bytes, request_id: object) -> bytes:
         id_text = encode(request_id)
         return _join((b'{"jsonrpc":"2.0","result":', encoded, b',"id":', id_text, b"}"))
 
-    def _error(self, encoded: bytes, request_id: Any) -> bytes:
+    def _error(self, encoded: bytes, request_id: object) -> bytes:
         return _join((b'{"jsonrpc":"2.0","error":', encoded, b',"id":', encode(request_id), b"}"))
 
-    def notification(self, method: str, params: Sequence[Any]) -> bytes:
+    def notification(self, method: str, params: Sequence[object]) -> bytes:
         payload = {"jsonrpc": "2.0", "method": method}
         return encode({**payload, "params": params} if params else payload)
 
@@ -139,7 +139,7 @@ class _Loose(_Version2):
 
     name = "loose"
 
-    def check(self, payload: dict[str, Any]) -> None:
+    def check(self, payload: dict[str, object]) -> None:
         """Accept any version."""
 
 
@@ -155,7 +155,7 @@ LOOSE: Version = _Loose()
 AUTO: Version = _Auto()
 
 
-def _version_of(payload: Any) -> Version:
+def _version_of(payload: object) -> Version:
     if not isinstance(payload, dict):
         return LOOSE
     version = payload.get("jsonrpc")
@@ -167,7 +167,7 @@ def _version_of(payload: Any) -> Version:
     return LOOSE
 
 
-def detect_version(payload: Any) -> Version:
+def detect_version(payload: object) -> Version:
     """Return the version of a client's first message; of a batch, the strictest of its members."""
     if not isinstance(payload, list):
         return _version_of(payload)
@@ -175,7 +175,7 @@ def detect_version(payload: Any) -> Version:
     return next((version for version in (V2, V1) if version in versions), LOOSE)
 
 
-def read_call(version: Version, payload: Any) -> tuple[str, list[Any] | dict[str, Any], Any]:
+def read_call(version: Version, payload: object) -> tuple[str, list[Any] | dict[str, Any], Any]:
     """Return (method, arguments, id) of a request, whose id is None if it is a notification.
 
     Raises InvalidRequestError.
@@ -195,7 +195,7 @@ def read_call(version: Version, payload: Any) -> tuple[str, list[Any] | dict[str
     return method, params, request_id
 
 
-def _repeatable(request_id: Any) -> Any:
+def _repeatable(request_id: object) -> Any:
     """Return an id; raise InvalidRequestError if a reply could not repeat it."""
     if isinstance(request_id, (str, list, dict)) and len(str(request_id)) > MAX_ID_CHARS:
         raise _invalid(f'"id" has more than {MAX_ID_CHARS:,d} characters')
@@ -204,7 +204,7 @@ def _repeatable(request_id: Any) -> Any:
     return request_id
 
 
-def _is_repeatable(request_id: Any) -> bool:
+def _is_repeatable(request_id: object) -> bool:
     """Return whether JSON can express an id; 1.0 allows ids of any kind."""
     if isinstance(request_id, float):
         return math.isfinite(request_id)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from electrumx.server.session.transport.transport import TurnQueue
+from electrumx.server.session.transport.turns import TurnQueue
 
 
 class Waiting:
