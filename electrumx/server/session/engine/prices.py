@@ -25,21 +25,21 @@ READ_COST = 0.25
 # node and back, 100 µs and more, for itself.
 LONE_WAIT_COST = 0.7
 # Of a transaction that the node is asked for alone, in addition: the HTTP request is not shared.
-LONE_NODE_COST = 1.5
+LONE_NODE_COST = 2.0
 # Prices that do not depend on the size of the answer.
 COST_CACHED = 0.1
 COST_FAILED_TRY = 0.1
 # Of a range of headers, however short it is.
 MIN_HEADERS_COST = 0.25
 # Of the node's JSON form of a transaction, beside the request: it is decoded and encoded again.
-VERBOSE_COST = 0.4
+VERBOSE_COST = 0.8
 # The largest count a price is computed from: keeps floats finite whatever a client asks.
 MAX_PRICED_COUNT = 10**9
 
 
 def history_cost(entries: int) -> float:
     """Return the price of reading a history of that many entries from disk."""
-    return 0.2 + 0.001 * entries
+    return 0.25 + 0.001 * entries
 
 
 def tx_hashes_cost(count: int) -> float:

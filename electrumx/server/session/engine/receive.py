@@ -436,13 +436,13 @@ class Receiver:
                 return None
         queue = self._queue
         version = queue.rpc_version
-        if version is not LOOSE:
+        if version is V2:
             if request.get("jsonrpc") != "2.0":
                 return None
-            if version is not V2:
-                if version is not AUTO:
-                    return None
-                queue.rpc_version = V2
+        elif version is not LOOSE:
+            if version is not AUTO or request.get("jsonrpc") != "2.0":
+                return None
+            queue.rpc_version = V2
         methods = self._methods
         handler = methods.table.get(method)
         if handler is None or not handler[1] <= len(params) <= handler[2]:

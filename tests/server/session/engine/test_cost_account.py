@@ -52,7 +52,7 @@ async def test_what_was_read_before_costs_less():
         world.db.histories[HASHX] = [(make_tx_hash(n), 3) for n in range(1000)]
         client = await world.connect()
         subscribe = 0.1 + 0.00002 * 67 * 1000
-        assert pytest.approx(0.2 + 1.0 + subscribe, abs=1e-4) == await charged(
+        assert pytest.approx(0.25 + 1.0 + subscribe, abs=1e-4) == await charged(
             world, client, "blockchain.scripthash.subscribe", SH, waits=True
         )
         assert pytest.approx(0.1 + subscribe, abs=1e-4) == await charged(
@@ -136,7 +136,7 @@ async def test_a_history_too_large_costs_the_reading_of_it():
         )
         await until(lambda: world.session().cost > 50)
         way = READ_COST + LONE_WAIT_COST
-        expected = 5 + way + 100 + 0.2 + 0.001 * limit
+        expected = 5 + way + 100 + 0.25 + 0.001 * limit
         assert pytest.approx(expected, abs=0.01) == world.session().cost
 
 
@@ -499,7 +499,7 @@ async def test_the_node_is_asked_once_at_a_tip_for_an_oversized_result(size, ver
         again = await charged(world, client, *ask, is_error=True)
         # No more is read from the node than twice what could be sent.
         assert first - again == pytest.approx(min(2 * size, 2_000_000) / 1_000, rel=0.05)
-        assert 100 < again < 102
+        assert 100 < again < 103
         await world.new_block()
         assert expected == await client.error("blockchain.transaction.get", txid, verbose)
         assert len(world.daemon.calls) == 2

@@ -99,7 +99,7 @@ def test_groups_without_members_are_bounded_and_the_costly_ones_stay(monkeypatch
 
 
 def test_prices_grow_with_size_and_stay_finite():
-    assert pytest.approx(0.21) == prices.history_cost(10)
+    assert pytest.approx(0.26) == prices.history_cost(10)
     assert pytest.approx(0.26) == prices.tx_hashes_cost(100)
     assert (0.25, 2) == (prices.headers_cost(1), prices.headers_cost(100))
     assert prices.headers_cost(10**400) < float("inf")
