@@ -17,7 +17,7 @@ purpose=${2:-tests}
 peers=$top/.run/peers
 status=0
 
-# What the peers import as plyvel. Built from a copy, so that the source has no new files.
+# The package that the peers import as plyvel. Built from a copy, so that the source has no new files.
 plyvel=plyvel
 if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then
     plyvel=$peers/plyvel/plyvel-1.5.1-py3-none-any.whl

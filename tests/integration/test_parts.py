@@ -1,4 +1,4 @@
-"""What is fetched of Debian's packages: apt's words about an installation, as releases have them."""
+"""Packages of Debian to fetch: chosen from apt's simulations of releases."""
 
 from tests.integration.parts import debian_closure
 

@@ -402,7 +402,7 @@ def test_the_files_of_the_repository_that_the_documents_name_exist():
     named = {
         path
         for page in pages
-        # The changelog tells of files that are gone.
+        # The changelog names files that are gone.
         if page.name != "changelog.rst"
         for path in re.findall(
             r"``((?:benchmarks|contrib|docs|electrumx|tests)/[\w./-]+)``", page.read_text()
