@@ -17,10 +17,15 @@ import pytest
 
 from tests.ports import free_port
 
-# No deadline: a loaded machine is no fault of the code's.  A build judges a change, not luck, so it
-# tries the same examples each time; everywhere else each run looks for new ones.
+# No deadline, and slow draws are no failure: a loaded machine is no fault of the code's.  A build
+# judges a change, not luck, so it tries the same examples each time; everywhere else each run looks
+# for new ones.
 hypothesis.settings.register_profile(
-    "repository", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True
+    "repository",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("repository")
 

@@ -19,7 +19,7 @@ from tests.integration.launcher import InjectedServer
 from tests.integration.server import certificate
 from tests.ports import free_port, free_ports
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(800)]
 
 HONEST = 8
 SYBILS = 24

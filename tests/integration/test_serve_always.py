@@ -31,7 +31,7 @@ from tests.integration.client import ElectrumClient
 from tests.integration.launcher import InjectedServer
 from tests.integration.server import wait_until
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("serve_always")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("serve_always")]
 
 FIRST, LAST = 60, 100
 CLIENTS = 4

@@ -24,7 +24,7 @@ from tests.fakes.chain import ChainMaker, Model, hashX_of
 from tests.fakes.fake_node import FakeNode
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 def peer_of(version, engine):

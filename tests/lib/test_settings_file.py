@@ -184,7 +184,10 @@ def compare(folder, text):
     return True
 
 
-@settings(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=250,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.lists(PIECES, max_size=14).map("".join))
 @example("TA=x\\")
 @example("TA=x \\\n y")
@@ -196,7 +199,10 @@ def test_whatever_is_accepted_has_the_values_that_systemd_reads(folder, text):
         compare(folder, text)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.dictionaries(st.sampled_from(["TA", "TB", "TC"]), VALUE.filter(bool), min_size=1))
 def test_a_quoted_value_is_read_as_it_was(folder, values):
     text = "".join(f"{name}={quoted(value)}\n" for name, value in values.items())

@@ -39,7 +39,7 @@ def program(request, tmp_path_factory):
     warnings = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-std=c11"]
     include = f"-I{REPOSITORY / 'electrumx' / 'lib'}"
     command = [*compiler, *warnings, include, PROGRAM, "-o", binary]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
     if name == "sanitized" and "cannot find" in done.stderr:
         pytest.skip("the sanitizers' libraries are not installed")
     assert done.returncode == 0, done.stderr
@@ -64,7 +64,7 @@ def test_every_form_has_the_hashes_of_the_standard_library(program, form):
     made = messages()
     text = b"".join(struct.pack("<IH", len(message), part) + message for message, part in made)
 
-    done = subprocess.run([*command, form], input=text, capture_output=True, timeout=100)
+    done = subprocess.run([*command, form], input=text, capture_output=True, timeout=400)
 
     if done.returncode == MISSING_FORM and form not in certain:
         pytest.skip(f"this processor does not have the form {form}")
@@ -88,6 +88,6 @@ def test_the_bits_of_a_long_message_are_counted_in_64_bits(program):
         for _ in range(length // len(message)):
             process.stdin.write(message)
             expected.update(message)
-        digest, _ = process.communicate(timeout=100)
+        digest, _ = process.communicate(timeout=400)
 
     assert digest == expected.digest()

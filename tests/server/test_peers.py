@@ -1302,7 +1302,9 @@ async def test_a_verified_peer_does_not_lift_the_rate_limit(make_manager, clock)
         assert not await manager.on_add_peer(features_of("a.com"), "8.8.8.8")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+)
 @given(features=json_values | hostile_features, source=st.none() | st.text(max_size=20))
 def test_hostile_requests_to_add_a_peer_are_answered(features, source):
     async def ask():

@@ -258,7 +258,10 @@ async def test_a_directory_or_a_pipe_is_no_login_file(tmp_path):
 
 
 @given(content=st.binary(max_size=60))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=50,
+)
 def test_any_content_gives_a_header_or_an_error_that_does_not_show_it(tmp_path, content):
     path = tmp_path / "cookie"
     path.write_bytes(b"1" * 8 + content)

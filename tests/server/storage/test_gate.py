@@ -270,6 +270,6 @@ def test_a_store_that_is_closed_while_threads_iterate_over_it_harms_no_process(e
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=500,
     )
     assert (done.returncode, done.stdout) == (0, "100000\n"), done.stderr

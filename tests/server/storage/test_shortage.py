@@ -246,7 +246,7 @@ def test_blocks_that_come_while_no_descriptor_is_left_are_written_later(
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=500,
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
     assert done.stdout.endswith("all is there\n")
