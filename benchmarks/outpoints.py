@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Measures subscriptions to outpoints: a block that spends many of them, and cold look-ups.
 
-    python -m benchmarks.outpoints block [--sessions 1000] [--each 10]
+    python -m benchmarks.outpoints block [--sessions 1000] [--each 10] [--engine leveldb] [--times 3]
     python -m benchmarks.outpoints cold [--distances 10 1000 100000] [--index]
 
 ``block``: sessions subscribe to outpoints, each to others, and a block spends all of them.  Prints how
 long after the node had the block the first and the last notification came, how long another client
-waited for pings in the meantime, and the server's CPU.
+waited for pings in the meantime, and the server's CPU.  Subscribers, that client and the server are
+processes of their own.
 
 ``cold``: an output is spent so many entries of its script's history later.  Prints the CPU of one
 ``get_status`` that is not cached, how long it took, whether it was answered before it timed out, and the
@@ -17,6 +18,7 @@ calls of the node.  With
 import argparse
 import asyncio
 import collections
+import multiprocessing
 import sys
 import time
 
@@ -27,6 +29,7 @@ from benchmarks.pressure import percentile
 from benchmarks.sessions import Client, line
 from electrumx.lib.hash import double_sha256
 from electrumx.lib.tx.bitcoin import Tx, TxInput, TxOutput
+from tests.fakes.fake_node import FakeNode, to_hex
 from tests.fakes.node_thread import NodeThread
 from tests.fakes.small_chains import (
     MINUS_1,
@@ -80,67 +83,130 @@ async def connect(port):
 
 
 async def ping_until(client, end, waits):
-    """Ping again and again, and note how long each takes."""
+    """Ping again and again, and note when each was sent and how long it took."""
     while not end.is_set():
         start = time.perf_counter()
         await client.ask([line(1, "server.ping")])
-        waits.append(time.perf_counter() - start)
+        waits.append((start, time.perf_counter() - start))
         await asyncio.sleep(0.002)
 
 
-def measure_block(folder, *, sessions, each):
-    """Figures of a block that spends an outpoint of each subscription."""
+async def _subscribed(port, txid, sessions, each):
+    """Sessions that are each subscribed to other outpoints of a transaction."""
+    clients = []
+    for number in range(sessions):
+        client = await connect(port)
+        indexes = range(number * each, (number + 1) * each)
+        await client.ask([line(n, SUBSCRIBE, txid, n, "") for n in indexes])
+        clients.append(client)
+    return clients
+
+
+def _audience(port, txid, sessions, each, pipe):
+    """The subscribers' process: when each notification came, once all have or it takes too long."""
+
+    async def run():
+        clients = await _subscribed(port, txid, sessions, each)
+        pipe.send("ready")
+        await asyncio.to_thread(pipe.recv)
+        deadline, count = time.perf_counter() + WAIT_SECS, sessions * each
+        while (  # noqa: ASYNC110  many clients, none of which knows of the others
+            sum(len(client.told) for client in clients) < count and time.perf_counter() < deadline
+        ):
+            await asyncio.sleep(0.02)
+        pipe.send(sorted(at for client in clients for at in client.told))
+
+    raise_file_limit()
+    asyncio.run(run())
+
+
+def _pinger(port, pipe):
+    """The process of a client that pings: when each ping was sent and how long it took."""
+
+    async def run():
+        client, waits, end = await connect(port), [], asyncio.Event()
+        pings = asyncio.create_task(ping_until(client, end, waits))
+        pipe.send("ready")
+        await asyncio.to_thread(pipe.recv)
+        end.set()
+        await pings
+        pipe.send(waits)
+
+    asyncio.run(run())
+
+
+class Party:
+    """A process of clients, which says when it is ready, waits for an order, and sends its result."""
+
+    def __init__(self, target, *args):
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=target, args=(*args, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._receive()
+
+    def _receive(self):
+        if not self._pipe.poll(2 * WAIT_SECS):
+            raise TimeoutError("clients do not answer")
+        return self._pipe.recv()
+
+    def begin(self):
+        """Give the order."""
+        self._pipe.send("go")
+
+    def result(self):
+        """The result, once there is one."""
+        result = self._receive()
+        self._process.join(10)
+        return result
+
+
+def measure_block(folder, *, sessions, each, engine, times):
+    """Figures of blocks that each spend an outpoint of each subscription."""
+    runs = [_one_block(folder / str(number), sessions, each, engine) for number in range(times)]
+    last = [run["last ms"] for run in runs]
+    return {"mean of last ms": round(sum(last) / times, 1), "runs": runs}
+
+
+def _one_block(folder, sessions, each, engine):
     maker, tip = small_chain(110)
     tip, fan = fan_block(maker, tip, sessions * each)
     txid = double_sha256(fan.serialize())[::-1].hex()
     before = maker.chain(tip)
     tip = add_block(maker, tip, [coinbase(maker, script_of(0)), *fan_spends(fan, sig_size=20)])
     last = maker.chain(tip)[-1]
-
-    async def run(node, server):
-        port, pid = server.ports["tcp"], server.child.pid
-        clients = []
-        for number in range(sessions):
-            client = await connect(port)
-            lines = [
-                line(n, SUBSCRIBE, txid, n, "") for n in range(number * each, (number + 1) * each)
-            ]
-            await client.ask(lines)
-            clients.append(client)
-        other, waits, end = await connect(port), [], asyncio.Event()
-        pings = asyncio.create_task(ping_until(other, end, waits))
-        await asyncio.sleep(2)
-        quiet, waits[:] = list(waits), []
-        cpu, start = cpu_secs(pid), time.perf_counter()
-        await asyncio.to_thread(node.do, lambda fake: fake.append(last))
-        deadline = start + WAIT_SECS
-        count = sessions * each
-        while (  # noqa: ASYNC110  many clients, none of which knows of the others
-            sum(len(client.told) for client in clients) < count and time.perf_counter() < deadline
-        ):
-            await asyncio.sleep(0.01)
-        cpu = cpu_secs(pid) - cpu
-        end.set()
-        await pings
-        times = sorted(at - start for client in clients for at in client.told)
-        for client in [*clients, other]:
-            client.transport.abort()
-        return {
-            "notifications": len(times),
-            "first ms": round(times[0] * 1e3, 1),
-            "last ms": round(times[-1] * 1e3, 1),
-            "first to last ms": round((times[-1] - times[0]) * 1e3, 1),
-            "ping p99 ms before": round(percentile(quiet, 0.99) * 1e3, 1),
-            "ping p99 ms": round(percentile(waits, 0.99) * 1e3, 1),
-            "longest ping ms": round(max(waits) * 1e3, 1),
-            "CPU s": round(cpu, 2),
-        }
-
+    settings = SETTINGS | {"DB_ENGINE": engine}
     with NodeThread(before) as node:
         node.do(lambda fake: setattr(fake, "waits_for_blocks", True))
-        server = ServerProcess(folder, node.env, protocols=("tcp", "rpc"), **SETTINGS)
-        with server:
-            return asyncio.run(run(node, server))
+        # A real node has parsed a block when it announces it.
+        node.do(lambda fake: fake._block_txs(last))
+        with ServerProcess(folder, node.env, protocols=("tcp", "rpc"), **settings) as server:
+            port, pid = server.ports["tcp"], server.child.pid
+            audience = Party(_audience, port, txid, sessions, each)
+            pinger = Party(_pinger, port)
+            time.sleep(2)
+            audience.begin()
+            time.sleep(0.2)
+            cpu, start = cpu_secs(pid), time.perf_counter()
+            node.do(lambda fake: fake.append(last))
+            told = audience.result()
+            cpu = cpu_secs(pid) - cpu
+            pinger.begin()
+            pings = pinger.result()
+    quiet = [secs for at, secs in pings if at + secs < start]
+    busy = [secs for at, secs in pings if start <= at + secs and at <= told[-1]]
+    first, end = told[0] - start, told[-1] - start
+    return {
+        "notifications": len(told),
+        "first ms": round(first * 1e3, 1),
+        "last ms": round(end * 1e3, 1),
+        "first to last ms": round((end - first) * 1e3, 1),
+        "ping p99 ms before": round(percentile(quiet, 0.99) * 1e3, 1),
+        "ping p99 ms": round(percentile(busy, 0.99) * 1e3, 1),
+        "longest ping ms": round(max(busy) * 1e3, 1),
+        "CPU s": round(cpu, 2),
+    }
 
 
 def history_chain(distance):
@@ -177,7 +243,7 @@ def measure_cold(folder, *, distances, index):
     figures = {}
     for distance in distances:
         blocks, txid = history_chain(distance)
-        with NodeThread(blocks) as node:
+        with NodeThread(node=IndexedNode(blocks)) as node:
             calls = collections.Counter()
             node.do(count_calls, calls)
             if index:
@@ -188,6 +254,34 @@ def measure_cold(folder, *, distances, index):
             with ServerProcess(place, node.env, protocols=("tcp", "rpc"), **SETTINGS) as server:
                 figures[f"{distance:,d} later"] = asyncio.run(look_up(server, txid, calls))
     return figures
+
+
+class IndexedNode(FakeNode):
+    """A fake node that finds a transaction, or what spends an output, at once, as its indexes let a real one."""
+
+    def __init__(self, blocks):
+        super().__init__(blocks)
+        self._txs, self._spends = {}, {}
+        for height, raw_block in enumerate(blocks):
+            for tx in self._block_txs(raw_block):
+                self._txs[tx.tx_hash] = tx.raw, height
+                self._spends.update(dict.fromkeys(tx.prevouts, (tx.tx_hash, raw_block)))
+
+    def _find_tx(self, hex_hash):
+        found = self._txs.get(bytes.fromhex(hex_hash)[::-1])
+        return super()._find_tx(hex_hash) if found is None else found
+
+    def rpc_gettxspendingprevout(self, outpoints, _options=None):
+        answers = []
+        for outpoint in outpoints:
+            prevout = bytes.fromhex(outpoint["txid"])[::-1], outpoint["vout"]
+            answer = dict(outpoint)
+            if prevout in self._spends:
+                tx_hash, raw_block = self._spends[prevout]
+                answer["spendingtxid"] = to_hex(tx_hash)
+                answer["blockhash"] = to_hex(self.block_hash(raw_block))
+            answers.append(answer)
+        return answers
 
 
 def count_calls(fake, calls):
@@ -226,6 +320,8 @@ def main():
     block = commands.add_parser("block")
     block.add_argument("--sessions", type=int, default=1_000)
     block.add_argument("--each", type=int, default=10)
+    block.add_argument("--engine", default="leveldb", choices=("leveldb", "rocksdb"))
+    block.add_argument("--times", type=int, default=3)
     cold = commands.add_parser("cold")
     cold.add_argument("--distances", type=int, nargs="+", default=[10, 1_000, 100_000])
     cold.add_argument("--index", action="store_true", help="the node has an index of spenders")

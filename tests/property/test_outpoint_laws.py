@@ -152,11 +152,13 @@ class Simulation(tip_laws.Simulation):
     def end(self, force_after):
         raise AssertionError("ended")
 
-    def notify_outpoint(self, outpoint, status):
-        if outpoint in self.told and self.told[outpoint] != status:
-            self.tellings += 1
-            self.check(outpoint, status)
-            self.told[outpoint] = status
+    def notify_outpoints(self, news):
+        for item in news:
+            outpoint, status = item.outpoint, item.status
+            if outpoint in self.told and self.told[outpoint] != status:
+                self.tellings += 1
+                self.check(outpoint, status)
+                self.told[outpoint] = status
 
     # -- the model
 

@@ -1,13 +1,12 @@
 """The session of a wallet: the handlers of all its requests, and its notifications."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import electrumx
 from electrumx.lib import util
 from electrumx.lib.protocol_versions import OUTPOINTS, defined_version
 from electrumx.server.env import Env
-from electrumx.server.mempool.outpoint_watch import Outpoint
 from electrumx.server.session.base import HandlerGroups, SessionBase
 from electrumx.server.session.engine.method_registry import ProtocolTuple
 from electrumx.server.session.engine.prices import CONNECT_COST
@@ -17,7 +16,7 @@ from electrumx.server.session.methods.mempool import MempoolMethods
 from electrumx.server.session.methods.outpoint import OutpointMethods
 from electrumx.server.session.methods.scriptpubkey import ScriptpubkeyMethods
 from electrumx.server.session.methods.server import ServerMethods
-from electrumx.server.session.shared.outpoint_status import Status
+from electrumx.server.session.notify.outpoint_news import OutpointNews
 from electrumx.server.session.shared.serving_stage import WITHOUT_INDEX, refuse
 
 
@@ -105,9 +104,10 @@ class ElectrumX(SessionBase):
             return 0, len(self.scripts), 0
         return int(self.headers.is_subscribed), len(self.scripts), len(self.outpoints)
 
-    def notify_outpoint(self, outpoint: Outpoint, status: Status) -> None:
-        """Queue a status if it is not the one that the client got last."""
-        self.outpoints.notify(outpoint, status)
+    def notify_outpoints(self, news: Sequence[OutpointNews]) -> None:
+        """Queue those statuses that are not the ones that the client got last."""
+        if not self.queue.ended:
+            self.outpoints.notify(news)
 
     def is_concerned(self) -> bool:
         """Return whether ``notify`` may have work at another height, whatever was touched."""

@@ -115,7 +115,10 @@ class Notifier:
                 await statuses.undo_blocks(step.height)
                 watch.touch_all()
                 continue
-            changes = await asyncio.to_thread(BlockChanges.of_step, step)
+            # What is watched from now on is marked then, and nothing is cached until ``release``.
+            changes = await asyncio.to_thread(
+                BlockChanges.of_step, step, watch.by_tx, statuses.cached_txs
+            )
             await statuses.add_blocks(changes)
             for tx_hash in changes.heights.keys() & watch.by_tx.keys():
                 watch.touch_tx(tx_hash, ())

@@ -5,12 +5,11 @@ session keeps the status that it last sent of each outpoint.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, cast
 
-from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.mempool.outpoint_watch import Outpoint
 from electrumx.server.session.base import SessionBase
 from electrumx.server.session.engine.method_registry import rpc_method
@@ -20,11 +19,11 @@ from electrumx.server.session.engine.params import (
     non_negative_integer,
 )
 from electrumx.server.session.methods.handler_group import HandlerGroup
+from electrumx.server.session.notify.outpoint_news import OutpointNews
 from electrumx.server.session.notify.outpoints import OutpointSubscriber, OutpointSubscriptions
 from electrumx.server.session.shared.outpoint_status import Status
 from electrumx.server.session.shared.state import SharedState
 
-SUBSCRIBE = "blockchain.outpoint.subscribe"
 # Of each request, of the look-up in the mempool, and of a notification
 COST = 0.1
 # Subscriptions ended before yielding to the event loop: about a millisecond.
@@ -138,19 +137,23 @@ class OutpointMethods(HandlerGroup):
         self.shared.outpoints.discard(outpoint, self._subscriber)
         return True
 
-    def notify(self, outpoint: Outpoint, status: Status) -> None:
-        """Queue a status if it is not the one last sent."""
-        told = None if self._outpoints is None else self._outpoints.get(outpoint)
-        if told is None or told == status:
+    def notify(self, news: Sequence[OutpointNews]) -> None:
+        """Queue those statuses that are not the ones last sent."""
+        last_sent = self._outpoints
+        if last_sent is None:
             return
-        assert self._outpoints is not None
-        self._outpoints[outpoint] = status
-        self.account.bump_cost(COST)
-        tx_hash, txout_idx = outpoint
-        self.shared.notified["outpoint"] += 1
-        self.session.queue.post_notification(
-            SUBSCRIBE, (hash_to_hex_str(tx_hash), txout_idx, status.answer())
-        )
+        queue = self.session.queue
+        version = queue.rpc_version
+        messages: list[bytes] = []
+        for item in news:
+            last = last_sent.get(item.outpoint)
+            if last is not None and last != item.status:
+                last_sent[item.outpoint] = item.status
+                messages.append(item.message(version))
+        if messages:
+            self.account.bump_cost(COST * len(messages))
+            self.shared.notified["outpoint"] += len(messages)
+            queue.post_lines(b"\n".join(messages), len(messages))
 
     def end(self) -> None:
         """End all subscriptions: the session has ended."""

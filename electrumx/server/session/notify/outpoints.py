@@ -7,19 +7,23 @@ no header.  An outpoint whose status cannot be computed keeps its old one until 
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 from electrumx.lib import util
 from electrumx.lib.tasks import TimeSlice, for_each
+from electrumx.lib.util import chunks
 from electrumx.server.mempool.outpoint_watch import Outpoint, OutpointWatch
 from electrumx.server.session.notify.outpoint_look_ups import ConfirmedParts, OutpointLookUps
+from electrumx.server.session.notify.outpoint_news import OutpointNews
 from electrumx.server.storage.schema import DBReadError
 
 SLICE_SECS = 0.001
 #: outpoints that are read from the database at once: few, so that the cache holds them all
 AT_ONCE = 1_000
 FORCE_AFTER_SECS = 1.0
+#: outpoints of a session between two looks at the clock: a fraction of a millisecond
+PART = 32
 
 
 class OutpointSubscriber(Protocol):
@@ -27,8 +31,8 @@ class OutpointSubscriber(Protocol):
 
     session_id: int
 
-    def notify_outpoint(self, outpoint: Outpoint, status: Any) -> None:
-        """Queue a status if it is not the one last sent."""
+    def notify_outpoints(self, news: Sequence[OutpointNews]) -> None:
+        """Queue those statuses that are not the ones last sent."""
 
     def flush(self) -> None:
         """Send the queued messages."""
@@ -138,8 +142,9 @@ class OutpointSubscriptions:
             before = self._tip.state()
             if before is not None:
                 await self._tell_all(left, before)
-                await self._load(left, before)
-                if left:
+                if left and self._tip.state() == before:
+                    await self._load(left, before)
+                if left and self._tip.state() == before:
                     await self._look_ups.run(list(left), self._due)
                     await self._tell_all(left, before)
         finally:
@@ -163,59 +168,64 @@ class OutpointSubscriptions:
             left.difference_update(outpoint for outpoint in part if outpoint not in done)
 
     async def _tell_all(self, left: set[Outpoint], before: object) -> None:
-        """Send the known statuses of outpoints at a tip, and remove these outpoints from ``left``."""
-        concerned: dict[OutpointSubscriber, None] = {}
+        """Send the known statuses of outpoints at a tip, and remove these outpoints from ``left``.
+
+        Each session gets its own in one write.
+        """
         time_slice = TimeSlice(SLICE_SECS)
-        for outpoint in list(left):
-            if time_slice.is_over():
-                await time_slice.pause()
-            if self._tip.state() != before:
-                break
-            is_wanted = outpoint in self._sessions
-            status = self._statuses.now(outpoint) if is_wanted else None
-            if not is_wanted:
-                left.discard(outpoint)
-            elif status is not None:
-                left.discard(outpoint)
-                if status.is_settled():
-                    self._unsettled.discard(outpoint)
-                else:
-                    self._unsettled.add(outpoint)
-                if not await self._tell_sessions(outpoint, status, before, concerned, time_slice):
-                    left.add(outpoint)
-        for session in concerned:
-            if time_slice.is_over():
-                await time_slice.pause()
+        untold: set[Outpoint] = set()
+        known: dict[Outpoint, OutpointNews | None] = {}
+        for session, outpoints in (await self._by_session(left)).items():
+            for part in chunks(outpoints, PART):
+                if time_slice.is_over():
+                    await time_slice.pause()
+                    if self._tip.state() != before:
+                        # They are told the rest in the next round.
+                        return
+                    # Statuses may have changed: nobody gets an old one.
+                    known.clear()
+                found = [self._news(outpoint, known) for outpoint in part]
+                if None in found:
+                    untold.update(outpoint for outpoint in part if known[outpoint] is None)
+                self._guarded(session, [news for news in found if news is not None])
             if not session.is_closing():
                 session.flush()
+        left &= untold
 
-    async def _tell_sessions(
-        self,
-        outpoint: Outpoint,
-        status: Any,
-        before: object,
-        concerned: dict[OutpointSubscriber, None],
-        time_slice: TimeSlice,
-    ) -> bool:
-        """Send a status to all subscribers, who are added to ``concerned``.
+    async def _by_session(
+        self, outpoints: Iterable[Outpoint]
+    ) -> dict[OutpointSubscriber, list[Outpoint]]:
+        """Return the subscribers of outpoints, with those of them that each is subscribed to."""
+        by_session: dict[OutpointSubscriber, list[Outpoint]] = {}
 
-        Return whether it has not changed in the meantime: the others are not to get an old one.
-        """
-        found = self._sessions[outpoint]
-        for session in tuple(found) if isinstance(found, set) else (found,):
-            if time_slice.is_over():
-                await time_slice.pause()
-                if self._tip.state() != before or self._statuses.now(outpoint) != status:
-                    return False
-            self._guarded(session, outpoint, status)
-            concerned[session] = None
-        return True
+        def add(outpoint: Outpoint) -> None:
+            found = self._sessions.get(outpoint, ())
+            for session in found if isinstance(found, (set, tuple)) else (found,):
+                by_session.setdefault(session, []).append(outpoint)
 
-    def _guarded(self, session: OutpointSubscriber, outpoint: Outpoint, status: Any) -> None:
+        await for_each(outpoints, add)
+        return by_session
+
+    def _news(
+        self, outpoint: Outpoint, known: dict[Outpoint, OutpointNews | None]
+    ) -> OutpointNews | None:
+        """Return the status to send of an outpoint, None if it is not known; add it to ``known``."""
+        if outpoint in known:
+            return known[outpoint]
+        status = self._statuses.now(outpoint)
+        news = known[outpoint] = None if status is None else OutpointNews(outpoint, status)
+        if status is not None:
+            if status.is_settled() or outpoint not in self._sessions:
+                self._unsettled.discard(outpoint)
+            else:
+                self._unsettled.add(outpoint)
+        return news
+
+    def _guarded(self, session: OutpointSubscriber, news: Sequence[OutpointNews]) -> None:
         if session.is_closing():
             return
         try:
-            session.notify_outpoint(outpoint, status)
+            session.notify_outpoints(news)
         except Exception:
             self.logger.exception(f"closing session {session.session_id}: could not notify it")
             session.end(FORCE_AFTER_SECS)

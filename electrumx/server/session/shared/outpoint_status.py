@@ -11,13 +11,15 @@ The unconfirmed part is computed each time.  On the event loop.
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Container, Sequence
 from typing import Any, NamedTuple
 
 from aiorpcx import RPCError
 
 from electrumx.lib.coins import Coin
 from electrumx.lib.hash import hash_to_hex_str
+from electrumx.lib.util import chunks
 from electrumx.server.daemon.client import Daemon, DaemonError
 from electrumx.server.db import wire_rows
 from electrumx.server.db.database import DB
@@ -38,6 +40,10 @@ PAGE_ENTRIES = 5_000
 #: transactions that are fetched together: few at first, as most outputs are spent soon
 FIRST_BATCH = 20
 BATCH = 100
+#: batches that one search has fetched ahead, and that all of them together fetch at a time: the node has
+#: other work for us
+AHEAD = 3
+BATCHES_AT_ONCE = 4
 #: transactions that are searched at most for the one that spends an output
 MAX_SEARCHED = 200_000
 #: prices: of a call of the node, of a transaction that is searched, of an entry that is read
@@ -48,6 +54,8 @@ ENTRY_COST = 0.002
 NO_SUCH_TX = -5
 
 Charge = Callable[[float], object]
+#: of a history: (tx hash, height)
+Entry = tuple[bytes, int]
 
 
 class OnChain(NamedTuple):
@@ -73,8 +81,10 @@ class Status(NamedTuple):
 
     def is_settled(self) -> bool:
         """Return whether only blocks can change it."""
-        heights = self.funder_height, self.spender_height
-        return all(height is None or height > 0 for height in heights)
+        funder_height, _spender, spender_height = self
+        return (funder_height is None or funder_height > 0) and (
+            spender_height is None or spender_height > 0
+        )
 
     def answer(self) -> dict[str, Any]:
         """Return the status as it is answered."""
@@ -88,16 +98,21 @@ class Status(NamedTuple):
 
 
 class BlockChanges(NamedTuple):
-    """The outputs that blocks created and spent."""
+    """The outputs that blocks created and spent, as far as they concern anybody."""
 
-    #: tx hash -> height
+    #: tx hash -> height, of all transactions
     heights: dict[bytes, int]
     #: outpoint -> the transaction that spends it, None if that is not known
     spenders: dict[Outpoint, bytes | None]
 
     @classmethod
-    def of_step(cls, step: Confirmed) -> "BlockChanges":
-        """Return the changes of a step that adds blocks.  Runs in: a thread."""
+    def of_step(
+        cls, step: Confirmed, watched: Container[bytes], cached: Container[bytes]
+    ) -> "BlockChanges":
+        """Return the changes of a step that adds blocks.  Runs in: a thread.
+
+        Of spent outputs, only those of transactions in one of the containers.
+        """
         hashes = [
             step.tx_hashes[at : at + HASH_LEN] for at in range(0, len(step.tx_hashes), HASH_LEN)
         ]
@@ -109,19 +124,21 @@ class BlockChanges(NamedTuple):
                 for tx_num, tx_hash in enumerate(hashes, start=addition.first_tx_num)
             }
         size = HASH_LEN + 4
-        spent = [
-            (
-                step.spent_outpoints[at : at + HASH_LEN],
-                int.from_bytes(step.spent_outpoints[at + HASH_LEN : at + size], "little"),
-            )
-            for at in range(0, len(step.spent_outpoints), size)
-        ]
-        spenders: dict[Outpoint, bytes | None] = dict.fromkeys(spent)
-        if sum(step.spend_counts) == len(spent) and len(step.spend_counts) == len(hashes):
-            each = iter(spent)
-            for tx_hash, count in zip(hashes, step.spend_counts, strict=True):
-                for _ in range(count):
-                    spenders[next(each)] = tx_hash
+        spent = step.spent_outpoints
+        counts: Sequence[int] = step.spend_counts
+        by: Sequence[bytes | None] = hashes
+        if sum(counts) * size != len(spent) or len(counts) != len(hashes):
+            counts, by = [len(spent) // size], [None]
+        spenders: dict[Outpoint, bytes | None] = {}
+        start = 0
+        for spender, count in zip(by, counts, strict=True):
+            end = start + count * size
+            for at in range(start, end, size):
+                tx_hash = spent[at : at + HASH_LEN]
+                if tx_hash in watched or tx_hash in cached:
+                    index = int.from_bytes(spent[at + HASH_LEN : at + size], "little")
+                    spenders[tx_hash, index] = spender
+            start = end
         return cls(heights, spenders)
 
 
@@ -182,6 +199,7 @@ class OutpointStatuses:
         self._generation = 0
         # Whether the tip has changed, and the changes of its blocks are not applied yet
         self._held = False
+        self._slots = asyncio.Semaphore(BATCHES_AT_ONCE)
         # Reads in progress, by outpoint and tip
         self._reads: dict[tuple[Outpoint, int], _SharedRead] = {}
 
@@ -190,6 +208,11 @@ class OutpointStatuses:
         return bool(self._cache)
 
     # -- the cache
+
+    @property
+    def cached_txs(self) -> Container[bytes]:
+        """The transactions of which outputs are cached."""
+        return self._cache
 
     def cached(self, outpoint: Outpoint) -> OnChain | None:
         """Return the confirmed part of a status if it is cached, else None."""
@@ -330,7 +353,7 @@ class OutpointStatuses:
         script = await self._script(outpoint)
         if script is None:
             return NOWHERE
-        search = _Search(self._db, self._daemon, self._coin, outpoint, charge)
+        search = _Search(self._db, self._daemon, self._coin, outpoint, charge, self._slots)
         found = await search.run(
             self._coin.hashX_from_script(script), ask_node=self._has_spender_index()
         )
@@ -369,8 +392,16 @@ class _Search:
     """The search of a history for the transaction of an output, and the one that spends it."""
 
     def __init__(
-        self, db: DB, daemon: Daemon, coin: type[Coin], outpoint: Outpoint, charge: Charge
+        self,
+        db: DB,
+        daemon: Daemon,
+        coin: type[Coin],
+        outpoint: Outpoint,
+        charge: Charge,
+        slots: asyncio.Semaphore,
     ) -> None:
+        """``slots`` bounds the batches that are fetched at a time, of all searches."""
+        self._slots = slots
         self._db = db
         self._daemon = daemon
         self._coin = coin
@@ -435,23 +466,48 @@ class _Search:
         if spender is not None:
             height = dict(candidates).get(spender)
             return None if height is None else (spender, height)
-        start, size = 0, FIRST_BATCH if not self._searched else BATCH
-        while start < len(candidates):
-            batch = candidates[start : start + size]
-            start, size = start + len(batch), BATCH
-            self._searched += len(batch)
-            if self._searched > MAX_SEARCHED:
-                raise RPCError(HISTORY_TOO_LARGE, "history too large")
-            self._charge(CALL_COST + len(batch) * SEARCH_COST)
-            raw_txs = await self._daemon.getrawtransactions(
-                [hash_to_hex_str(tx_hash) for tx_hash, _height in batch]
-            )
-            for entry, raw_tx in zip(batch, raw_txs, strict=True):
-                if raw_tx is None:
-                    # The node is on another chain.
-                    raise TipChangedError
-                if self._needle in raw_tx and self._spends(raw_tx):
-                    return entry
+        if not self._searched:
+            first, candidates = candidates[:FIRST_BATCH], candidates[FIRST_BATCH:]
+            found = self._spender_in(first, await self._fetch(first))
+            if found is not None:
+                return found
+        batches = chunks(candidates, BATCH)
+        # While one batch is looked at, the node works on the next ones.
+        ahead: deque[tuple[Sequence[Entry], asyncio.Future[list[bytes | None]]]] = deque()
+        try:
+            while True:
+                while len(ahead) < AHEAD and (batch := next(batches, None)) is not None:
+                    ahead.append((batch, asyncio.ensure_future(self._fetch(batch))))
+                if not ahead:
+                    return None
+                batch, fetching = ahead.popleft()
+                found = self._spender_in(batch, await fetching)
+                if found is not None:
+                    return found
+        finally:
+            for _batch, fetching in ahead:
+                fetching.cancel()
+            await asyncio.gather(*(fetching for _, fetching in ahead), return_exceptions=True)
+
+    async def _fetch(self, batch: Sequence[Entry]) -> list[bytes | None]:
+        """Return the raw transactions of a batch, and charge for it."""
+        self._searched += len(batch)
+        if self._searched > MAX_SEARCHED:
+            raise RPCError(HISTORY_TOO_LARGE, "history too large")
+        self._charge(CALL_COST + len(batch) * SEARCH_COST)
+        hex_hashes = [hash_to_hex_str(tx_hash) for tx_hash, _height in batch]
+        async with self._slots:
+            raw_txs: list[bytes | None] = await self._daemon.getrawtransactions(hex_hashes)
+        return raw_txs
+
+    def _spender_in(self, batch: Sequence[Entry], raw_txs: Sequence[bytes | None]) -> Entry | None:
+        """Return the entry of a batch that spends the output, None if there is none."""
+        for entry, raw_tx in zip(batch, raw_txs, strict=True):
+            if raw_tx is None:
+                # The node is on another chain.
+                raise TipChangedError
+            if self._needle in raw_tx and self._spends(raw_tx):
+                return entry
         return None
 
     def _spends(self, raw_tx: bytes) -> bool:

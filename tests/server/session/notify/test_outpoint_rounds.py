@@ -55,9 +55,10 @@ class Session:
         self.told = []
         self.secs = secs
 
-    def notify_outpoint(self, outpoint, _status):
-        time.sleep(self.secs)
-        self.told.append(outpoint)
+    def notify_outpoints(self, news):
+        for item in news:
+            time.sleep(self.secs)
+            self.told.append(item.outpoint)
 
     def flush(self):
         pass

@@ -4,15 +4,26 @@ import asyncio
 
 import pytest
 
+from electrumx.lib.hash import double_sha256
+from electrumx.lib.tx import Tx, TxInput, TxOutput
 from electrumx.server.daemon.client import DaemonError
+from electrumx.server.db import wire_rows
+from electrumx.server.db.queries import PackedHistory
 from electrumx.server.session.shared.outpoint_status import (
+    BATCHES_AT_ONCE,
     CALL_COST,
     NO_SUCH_TX,
     NOWHERE,
+    OnChain,
     OutpointStatuses,
 )
+from electrumx.server.session.shared.tip_consistency import TipChangedError
+from tests.fakes.chain import COIN
 
 OUTPOINT = (b"o" * 32, 0)
+SCRIPT = b"\x51"
+FUNDING = Tx(1, [TxInput(bytes(32), 0, b"", 0)], [TxOutput(1, SCRIPT)], 0)
+FUNDING_HASH = double_sha256(FUNDING.serialize())
 
 
 class World:
@@ -107,3 +118,72 @@ async def test_a_read_of_another_tip_is_not_joined(world):
     assert world.calls == 2
     world.gate.set()
     await asyncio.gather(first, second)
+
+
+class HistoryWorld:
+    """A script's history, in which one entry spends the output of the first, and a node that has it."""
+
+    def __init__(self, count, spender):
+        txs = [
+            Tx(1, [TxInput(b"i" * 32, n, b"", 0)], [TxOutput(1, SCRIPT)], 0) for n in range(count)
+        ]
+        txs[0] = FUNDING
+        if spender is not None:
+            txs[spender] = Tx(1, [TxInput(FUNDING_HASH, 0, b"", 0)], [TxOutput(1, SCRIPT)], 0)
+        raws = [tx.serialize() for tx in txs]
+        self.hashes = [double_sha256(raw) for raw in raws]
+        self.raws = {
+            tx_hash[::-1].hex(): raw for tx_hash, raw in zip(self.hashes, raws, strict=True)
+        }
+        self.in_flight = self.most_in_flight = self.fetched = 0
+        self.statuses = OutpointStatuses(self, self, None, COIN, lambda: False)
+
+    async def utxo_heights(self, outpoints):
+        return [None] * len(outpoints)
+
+    async def history_entries(self, _hashX, *, limit, after):
+        numbers = range(after + 1, min(after + 1 + limit, len(self.hashes)))
+        packed = b"".join(wire_rows.pack_entry(self.hashes[n], 5 + n) for n in numbers)
+        last = numbers[-1] if numbers else after
+        return PackedHistory(packed, last, backup_count=0)
+
+    async def getrawtransaction(self, hex_hash):
+        return self.raws[hex_hash].hex()
+
+    async def getrawtransactions(self, hex_hashes):
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await asyncio.sleep(0.001)
+        finally:
+            self.in_flight -= 1
+        self.fetched += len(hex_hashes)
+        return [self.raws.get(hex_hash) for hex_hash in hex_hashes]
+
+
+@pytest.mark.parametrize("spender", [1, 20, 21, 120, 121, 5_000, 6_499])
+async def test_the_spender_is_found_wherever_it_is(spender):
+    world = HistoryWorld(6_500, spender)
+    charged = []
+    found = await world.statuses.read((FUNDING_HASH, 0), charged.append)
+    assert OnChain(5, world.hashes[spender], 5 + spender) == found
+    # A few batches more are fetched than are needed, and charged for.
+    assert spender <= world.fetched <= spender + 400
+    assert sum(charged) > world.fetched * 0.05
+    assert world.in_flight == 0
+
+
+async def test_searches_together_take_few_of_the_nodes_connections():
+    world = HistoryWorld(3_000, 2_999)
+    worlds = [world.statuses.read((FUNDING_HASH, n), lambda _cost: None) for n in (0, 0)]
+    await asyncio.gather(*worlds)
+    assert 1 < world.most_in_flight <= BATCHES_AT_ONCE
+
+
+async def test_a_transaction_that_the_node_lacks_ends_the_search_and_what_it_has_ahead():
+    world = HistoryWorld(3_000, 2_999)
+    del world.raws[world.hashes[50][::-1].hex()]
+    with pytest.raises(TipChangedError):
+        await world.statuses.read((FUNDING_HASH, 0), lambda _cost: None)
+    assert world.in_flight == 0
+    assert world.fetched < 500
