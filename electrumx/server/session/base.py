@@ -32,6 +32,8 @@ from electrumx.server.session.shared.state import SharedState
 MASKED_ADDRESS = "xx.xx.xx.xx:xx"
 # A session that sent so many bytes is worth a line when it ends.
 MUCH_SENT = 1_000_000
+# The data of a ping that only is to be seen.
+NOISE = "0" * 128
 
 _session_ids = itertools.count()
 
@@ -411,6 +413,15 @@ class SessionBase:
     def notify(self, touched: set[bytes], height_changed: bool) -> Awaitable[None] | None:
         """Notify the client of its scripts that were touched; return an awaitable if that waits."""
         return None
+
+    def takes_noise(self) -> bool:
+        """Return whether the client understands pings, and its messages are padded."""
+        return False
+
+    def post_noise(self, count: int) -> None:
+        """Queue so many pings."""
+        noise = self.queue.rpc_version.notification("server.ping", (NOISE,))
+        self.queue.post_lines(b"\n".join([noise] * count), count)
 
     def log_notified(self, count: int) -> None:
         """Log of how many scripts the client was notified."""

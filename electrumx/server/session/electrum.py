@@ -109,6 +109,16 @@ class ElectrumX(SessionBase):
         if not self.queue.ended:
             self.outpoints.notify(news)
 
+    def takes_noise(self) -> bool:
+        """Return whether the client understands pings, and its messages are padded."""
+        padded = self.shared.env.padded_protocols
+        return self.kind in padded and self.protocol_tuple >= (1, 7)
+
+    def post_noise(self, count: int) -> None:
+        """Queue so many pings."""
+        super().post_noise(count)
+        self.shared.notified["noise"] += count
+
     def is_concerned(self) -> bool:
         """Return whether ``notify`` may have work at another height, whatever was touched."""
         return not self.queue.ended and bool(self.subscriptions.mempool_statuses)

@@ -87,6 +87,7 @@ class SessionManager:
             shared.fan_out,
             shared.outpoints,
             shared.outpoint_statuses,
+            shared.noise,
         )
         self.housekeeping = Housekeeping(shared, bp, self.commands.info, logger)
         self.listening = Listening(
@@ -195,6 +196,7 @@ class SessionManager:
             self.listening.run(),
             self.shared.protocol.run(),
             self.shared.outpoints.run(),
+            self.shared.noise.run(),
         ]
 
     @property

@@ -10,6 +10,7 @@ from electrumx.server.db.wire_rows import Addition
 from electrumx.server.notifications import Confirmed, ReportedTip
 from electrumx.server.session.notify.announced_header import AnnouncedHeader
 from electrumx.server.session.notify.fanout import FanOut
+from electrumx.server.session.notify.noise import Noise
 from electrumx.server.session.notify.outpoints import OutpointSubscriptions
 from electrumx.server.session.shared.outpoint_status import (
     AT_ONCE,
@@ -46,6 +47,7 @@ class Notifier:
         fan_out: FanOut,
         outpoints: OutpointSubscriptions,
         statuses: OutpointStatuses,
+        noise: Noise,
     ) -> None:
         self._processor = processor
         self._tip = tip
@@ -54,6 +56,7 @@ class Notifier:
         self._fan_out = fan_out
         self._outpoints = outpoints
         self._statuses = statuses
+        self._noise = noise
         self._notified: ReportedTip | None = None
 
     async def notify(self, _height: int, touched: set[bytes]) -> None:
@@ -70,7 +73,7 @@ class Notifier:
         changed = self._take_tip(touched)
         forks = 0 if self._notified is None else self._notified.forks
         try:
-            await self._fan_out.notify(touched, changed)
+            told = await self._fan_out.notify(touched, changed)
             if needs_outpoints:
                 await self._take_outpoints(steps)
         except BaseException:
@@ -80,6 +83,7 @@ class Notifier:
         finally:
             self._statuses.release()
         self._outpoints.round_due(tip_changed=changed)
+        self._noise.round_ended(told, is_block=changed)
         self._tip.set_known_reorgs(forks)
 
     def is_tip_known(self) -> bool:

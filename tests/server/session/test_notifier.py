@@ -9,6 +9,7 @@ from electrumx.server.notifications import Confirmed, ReportedTip
 from electrumx.server.session.engine.jsonrpc import V2
 from electrumx.server.session.notifier import Notifier
 from electrumx.server.session.notify.announced_header import AnnouncedHeader
+from electrumx.server.session.notify.noise import Noise
 from electrumx.server.session.notify.outpoints import OutpointSubscriptions
 from electrumx.server.session.shared.outpoint_status import OutpointStatuses
 from electrumx.server.session.shared.tip_consistency import TipConsistency
@@ -28,7 +29,7 @@ class Parts:
         statuses = OutpointStatuses(None, None, None, None, lambda: False)
         outpoints = OutpointSubscriptions(OutpointWatch(), statuses, self.consistency)
         self.notifier = Notifier(
-            self, self.consistency, self, self.header, self, outpoints, statuses
+            self, self.consistency, self, self.header, self, outpoints, statuses, Noise(set())
         )
 
     # As the block processor and the database
@@ -49,6 +50,7 @@ class Parts:
 
     async def notify(self, touched, height_changed):
         self.calls.append(("notify", touched, height_changed, self.consistency.notified_height))
+        return ()
 
     def report(self, height, tip, header=b"header"):
         self.reported = ReportedTip(height, tip, header, len(self.forks))

@@ -79,8 +79,11 @@ class FanOut:
         # Rounds follow one another, so that no session is notified of blocks out of order.
         self._round = asyncio.Lock()
 
-    async def notify(self, touched: set[bytes], height_changed: bool) -> None:
-        """Notify all sessions concerned; return when each is notified or has a task for it."""
+    async def notify(self, touched: set[bytes], height_changed: bool) -> Collection[Subscriber]:
+        """Notify all sessions concerned; return when each is notified or has a task for it.
+
+        The result is those of whose scripts some were touched.
+        """
         async with self._round:
             own = await self.scripts.concerned(touched)
             refreshing = asyncio.ensure_future(self._refresh(set().union(*own.values())))
@@ -111,6 +114,7 @@ class FanOut:
             notified, self.notified = self.notified, []
             async for subscriber, count in _in_time_slices(notified):
                 subscriber.log_notified(count)
+        return own.keys()
 
     def _always_due(self, height_changed: bool) -> bool:
         """Return whether the sessions of ``always`` are to be notified in this round."""

@@ -14,13 +14,13 @@ from aiorpcx import NetAddress
 from electrumx.server.session.engine import session_groups
 from electrumx.server.session.engine.origin import Origin
 from electrumx.server.session.engine.session_limits import SessionLimits
-from electrumx.server.session.notify.subscriber import Subscriber
+from electrumx.server.session.notify.noise import NoiseReceiver
 
 # A connection that does not close by itself is aborted after so many seconds.
 FORCE_AFTER_SECS = 1.0
 
 
-class TableSession(Subscriber, Protocol):
+class TableSession(NoiseReceiver, Protocol):
     """A session as the session table, the admin tables and housekeeping use it."""
 
     log_me: bool

@@ -22,6 +22,7 @@ from electrumx.server.session.engine.request_stats import RequestStats
 from electrumx.server.session.engine.session_limits import SessionLimits
 from electrumx.server.session.notify.announced_header import AnnouncedHeader
 from electrumx.server.session.notify.fanout import FanOut
+from electrumx.server.session.notify.noise import Noise
 from electrumx.server.session.notify.outpoints import OutpointSubscriptions
 from electrumx.server.session.shared.block_cache import BlockCache
 from electrumx.server.session.shared.fee_estimates import FeeEstimates
@@ -77,6 +78,8 @@ class SharedState:
     #: subscriptions to outpoints, and their statuses
     outpoints: OutpointSubscriptions
     outpoint_statuses: OutpointStatuses
+    #: pings that hide how many notifications there are
+    noise: Noise
     table: SessionTable
     #: the requests of each method
     requests: RequestStats
@@ -148,6 +151,7 @@ class SharedState:
             fan_out=FanOut(table.sessions, scripts.refresh),
             outpoints=OutpointSubscriptions(unconfirmed.watch, outpoint_statuses, tip),
             outpoint_statuses=outpoint_statuses,
+            noise=Noise(table.sessions),
             table=table,
             requests=RequestStats(),
             notified=Counter(),
