@@ -6,7 +6,7 @@
 ## make man      builds man pages in docs/_build/man, and completion scripts beside it
 ## make bench     benchmarks against e-x: minutes; BENCH="sync --chain 4m" for a part
 ## make soak      hours of random events
-## make races     the tests with threads, sockets and files that are late: RACES_SEED=2 for others
+## make races     the tests with threads, sockets and files delayed at random: RACES_SEED=2 for others
 ## make fuzz      fuzzes the parsers, for minutes each
 ## make sanitize  runs the Cython modules under address and undefined-behaviour sanitizers
 ## make clean     removes all that these make

@@ -207,7 +207,7 @@ class Table:
         return cpu_secs(self.server.child.pid) - cpu - idle
 
     def _settle(self, source):
-        """Wait until nothing of what was sent is left to be charged: of streams megabytes wait."""
+        """Wait until all that was sent is charged: of streams, megabytes are still queued."""
         last = -1.0
         for _ in range(SETTLE_TRIES):
             cost = self._cost(source)

@@ -136,7 +136,7 @@ def _pinger(port, pipe):
 
 
 class Party:
-    """A process of clients, which says when it is ready, waits for an order, and sends its result."""
+    """A process of clients, which reports that it is ready, waits for an order, and sends its result."""
 
     def __init__(self, target, *args):
         context = multiprocessing.get_context("spawn")
@@ -257,7 +257,7 @@ def measure_cold(folder, *, distances, index):
 
 
 class IndexedNode(FakeNode):
-    """A fake node that finds a transaction, or what spends an output, at once, as its indexes let a real one."""
+    """A fake node that finds a transaction, or the spender of an output, at once, as a real one does by its indexes."""
 
     def __init__(self, blocks):
         super().__init__(blocks)

@@ -124,7 +124,7 @@ def contents(folder):
 
 
 def received_bytes(target):
-    """What a restore has received so far."""
+    """The bytes that a restore has received so far."""
     folder, total = target.with_name(f"{target.name}.restoring"), 0
     for path in folder.rglob("*"):
         # A part is renamed when it is complete.

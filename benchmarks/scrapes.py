@@ -6,10 +6,10 @@
 Sessions that subscribe to headers and to one script each wait in processes of their own, while one more
 pings every 5 ms.  Then the metrics are read:
 
-* ``alone``: once a second, so that each text is made anew: how long a scrape takes, and the CPU time
+* ``alone``: once a second, so that each text is made again: how long a scrape takes, and the CPU time
   of the server for one, less what it uses without scrapes;
 * ``many``: ``--rate`` scrapes a second over four connections, as Prometheus, balancers and
-  dashboards together never do: how many came, their CPU time, and how long pings took meanwhile.
+  dashboards together never do: how many came, their CPU time, and how long pings took in the meantime.
 
 Prints milliseconds and the series of a text as one JSON object.
 """
@@ -100,7 +100,7 @@ def without_scrapes(server, secs):
 
 
 def alone(server):
-    """Return the figures of scrapes of which each is made anew."""
+    """Return the figures of scrapes of which each is made again."""
     connection = http.client.HTTPConnection("127.0.0.1", server.ports["metrics"])
     times = []
     with Pings(server) as pings:

@@ -140,7 +140,7 @@ class World:
     gaps: list = field(default_factory=list)
     #: the longest wait for an answer on a connection that lives, in seconds
     longest_wait: float = 0.0
-    #: the longest time for which the wallets' own event loop was late, in seconds
+    #: the longest time by which the wallets' own event loop was delayed, in seconds
     longest_lag: float = 0.0
     event: str = "start"
     answers: int = 0

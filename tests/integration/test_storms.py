@@ -17,7 +17,7 @@ LIMIT_SECS = 5.0
 BUSY_SECS = 20.0
 HEADERS = "blockchain.headers.subscribe"
 SCRIPTHASH = scripthash_of(b"\x76\xa9\x14" + bytes([1]) * 20 + b"\x88\xac")
-# Longer than both: one who hears of its first block only at its end has heard of it too late.
+# Longer than both: a client that is notified of its first block only at its end is notified too late.
 STORM_BLOCKS = 30
 
 

@@ -21,7 +21,7 @@ from tests.ports import free_ports
 AUTHORITIES = 3
 # Authorities relay too.  A circuit to an onion service has six hops.
 RELAYS = 4
-# Authorities agree on the list of relays in rounds.  Whoever misses one takes part in the next.
+# Authorities agree on the list of relays in rounds.  A relay that misses one takes part in the next.
 ROUND_SECS = 20
 START_SECS = 240
 COMMAND_SECS = 60

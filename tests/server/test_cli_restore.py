@@ -163,7 +163,7 @@ async def test_over_https_the_certificate_is_verified(tmp_path, snapshot):
             output, _none = await process.communicate()
         return process.returncode, output.decode(), server.requests
 
-    # Nobody whom this machine trusts has signed it; it is for another address.
+    # No authority that this machine trusts has signed it; it is for another address.
     for host, variables, reason in (
         ("127.0.0.1", {}, "self-signed certificate"),
         ("127.0.0.2", {"SSL_CERT_FILE": str(cert)}, "not valid for '127.0.0.2'"),

@@ -191,7 +191,7 @@ class FileLogin:
 
 
 def _in_thread_of_its_own(func: Callable[[], T]) -> "asyncio.Future[T]":
-    """Call a function in a thread that may hang for ever: nothing at the end waits for it."""
+    """Call a function in a thread that may hang indefinitely: nothing at the end waits for it."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 

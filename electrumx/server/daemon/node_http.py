@@ -32,7 +32,7 @@ class NodeHTTP(Protocol):
 
     @property
     def session(self) -> Any:
-        """The HTTP session; None if there is none."""
+        """The HTTP session; None before it is opened."""
 
     @property
     def has_rest(self) -> bool:

@@ -2,7 +2,7 @@
 
 The collector of that library lists all open files, one by one: with 5,000 sessions 8 ms, most of the
 cost of a scrape.  Linux 6.2 and later state their number as the size of the directory; elsewhere they
-are listed, and the number serves for ``OPEN_FDS_SECS``.  Of a system without ``/proc`` there are none.
+are listed, and the number serves for ``OPEN_FDS_SECS``.  A system without ``/proc`` has no such figures.
 
 Runs in: a thread.
 """

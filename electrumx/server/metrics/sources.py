@@ -27,7 +27,7 @@ VERSION_NUMBERS = 2
 class SessionSummary:
     """The sessions that are connected.
 
-    With thousands of them, adding them up is what a scrape costs the event loop: a microsecond each.
+    With thousands of them, adding them up takes the most of a scrape on the event loop: a microsecond each.
     """
 
     #: sessions by service and negotiated protocol

@@ -119,7 +119,7 @@ class Notifier:
                 await statuses.undo_blocks(step.height)
                 watch.touch_all()
                 continue
-            # What is watched from now on is marked then, and nothing is cached until ``release``.
+            # Scripts that are watched from now on are marked then, and nothing is cached until ``release``.
             changes = await asyncio.to_thread(
                 BlockChanges.of_step, step, watch.by_tx, statuses.cached_txs
             )

@@ -57,7 +57,7 @@ def test_all_are_marked_at_once_whatever_their_number():
         started = time.thread_time()
         watch.touch_all()
         took.append(time.thread_time() - started)
-    # Of the quickest: what else the machine does makes some slower.
+    # Of the quickest: other work of the machine makes some slower.
     assert min(took) < 0.002
     assert (set(), True) == watch.take()
     assert (set(), False) == watch.take()

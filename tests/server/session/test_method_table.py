@@ -36,7 +36,7 @@ def scripts(prefix, param, bad, versions, *, in_object):
     balance = {"confirmed": 0, "unconfirmed": 0}
     for verb, answer, cost in (
         ("get_balance", balance, 1.0),
-        ("get_history", history, 0.45),
+        ("get_history", history, 0.5),
         ("get_mempool", history, 0.25),
         ("listunspent", utxos, 1.0),
         ("subscribe", None, ANY),

@@ -28,7 +28,7 @@ class ScriptQuery:
         self,
         db: DB,
         coin: type[Coin],
-        logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
+        logger: "logging.Logger | logging.LoggerAdapter[logging.Logger]",
     ):
         """``coin`` is the coin class; some have an index of names."""
         self._db = db

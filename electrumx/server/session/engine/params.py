@@ -67,7 +67,7 @@ def non_negative_integer(value: object) -> int:
     convertible but negative value is shown converted in the error.
     """
     try:
-        # What is of no such type raises.
+        # A value of no such type raises.
         value = number = int(value)  # type: ignore[call-overload]
         if number >= 0:
             return int(number)

@@ -1,10 +1,10 @@
 """Pings without meaning, so that an observer of encrypted traffic cannot count a client's notifications.
 
-Padded messages (``transport.padding``) have few lengths, but that there is one says that a script of the
+Padded messages (``transport.padding``) have few lengths, but that there is one reveals that a script of the
 client was touched.  So a client of protocol 1.7 on a padded service gets a ping at a new block unless it
 got at least two messages, sometimes more, and now and then one between blocks.
 
-Clients charge for what they did not ask for, so noise is rare: no session gets more than
+Clients charge for messages that they did not ask for, so noise is rare: no session gets more than
 ``MOST_PER_HOUR`` of it in a period of an hour, nor twice that in any hour.  Runs on the event loop.
 """
 

@@ -180,9 +180,9 @@ class OutpointSubscriptions:
                 if time_slice.is_over():
                     await time_slice.pause()
                     if self._tip.state() != before:
-                        # They are told the rest in the next round.
+                        # They get the rest in the next round.
                         return
-                    # Statuses may have changed: nobody gets an old one.
+                    # Statuses may have changed: no session gets an old one.
                     known.clear()
                 found = [self._news(outpoint, known) for outpoint in part]
                 if None in found:

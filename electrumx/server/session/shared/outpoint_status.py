@@ -98,7 +98,7 @@ class Status(NamedTuple):
 
 
 class BlockChanges(NamedTuple):
-    """The outputs that blocks created and spent, as far as they concern anybody."""
+    """The outputs that blocks created and spent, as far as a session or the cache holds their transactions."""
 
     #: tx hash -> height, of all transactions
     heights: dict[bytes, int]
@@ -501,7 +501,7 @@ class _Search:
         return raw_txs
 
     def _spender_in(self, batch: Sequence[Entry], raw_txs: Sequence[bytes | None]) -> Entry | None:
-        """Return the entry of a batch that spends the output, None if there is none."""
+        """Return the entry of a batch that spends the output, None if none does."""
         for entry, raw_tx in zip(batch, raw_txs, strict=True):
             if raw_tx is None:
                 # The node is on another chain.

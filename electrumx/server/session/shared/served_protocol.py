@@ -85,7 +85,7 @@ class ServedProtocol:
         return min(chosen, self._plain) if chosen < PACKAGES else chosen
 
     async def start(self) -> None:
-        """Ask the node, but do not wait long for it.  :meth:`run` does what follows."""
+        """Ask the node, but do not wait long for it.  :meth:`run` goes on."""
         self._await_change()
         await self._probe_or_later()
 

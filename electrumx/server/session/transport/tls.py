@@ -136,7 +136,7 @@ class RecordCutter:
         self.is_between_records = True
 
     def whole_record(self, data: bytes, start: int = 0) -> int:
-        """Return the end of the whole record that begins at ``start``, 0 if there is none."""
+        """Return the end of the whole record that begins at ``start``, 0 if it is not whole."""
         content_at = start + _HEADER_BYTES
         if not self.is_between_records or content_at >= len(data):
             return 0

@@ -127,5 +127,5 @@ def test_long_hex_is_checked_without_looking_at_each_digit(check, spoilt):
         else:
             assert text == check(text)
         took.append(time.thread_time() - started)
-    # Of the quickest: what else the machine does makes some slower.
+    # Of the quickest: other work of the machine makes some slower.
     assert min(took) < 0.006

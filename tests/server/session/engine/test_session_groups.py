@@ -81,7 +81,7 @@ def test_groups_without_members_are_bounded_and_the_costly_ones_stay(monkeypatch
             visitor = Visitor(5)
             groups.join(visitor, host)
             groups.leave(visitor)
-        # Whoever comes again is not the oldest.
+        # A group that comes again is not the oldest.
         groups.charge(ip_address("8.3.0.1"), 0.5)
 
     assert len(groups.by_name) == 101

@@ -180,7 +180,7 @@ async def test_searches_together_take_few_of_the_nodes_connections():
     assert 1 < world.most_in_flight <= BATCHES_AT_ONCE
 
 
-async def test_a_transaction_that_the_node_lacks_ends_the_search_and_what_it_has_ahead():
+async def test_a_transaction_that_the_node_lacks_ends_the_search_and_its_batches_ahead():
     world = HistoryWorld(3_000, 2_999)
     del world.raws[world.hashes[50][::-1].hex()]
     with pytest.raises(TipChangedError):
