@@ -283,6 +283,8 @@ def test_a_synchronisation_has_all_its_figures(folder, files, tmp_path):
     assert len(said) == 2
     for figures in results.values():
         assert set(FIGURES) <= set(figures)
+        # The temporary files of so small a chain may be gone before they are measured.
+        assert figures.pop("temp MB") >= 0
         assert all(value > 0 for value in figures.values())
 
 

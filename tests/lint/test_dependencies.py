@@ -179,3 +179,10 @@ def test_a_plain_installation_has_one_engine_and_a_wheel_for_it(project):
             )
             wheels = "plyvel" if (system, machine) == ("linux", "x86_64") else "rocksdict"
             assert chosen == {"plyvel-next" if minor >= 12 else wheels}, environment
+
+
+@pytest.mark.xdist_group("dependencies")
+def test_the_parallel_tests_are_grouped(request):
+    """With some versions of pytest, pytest-xdist marks no groups: each worker starts each node then."""
+    if request.config.getoption("loadgroup", default=False):
+        assert request.node.nodeid.endswith("@dependencies")
