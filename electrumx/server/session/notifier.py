@@ -101,7 +101,7 @@ class Notifier:
             return None
         known = self._notified
         if tip == reported.tip and known is not None and known.forks != reported.forks:
-            # Blocks were undone and indexed again: what was read in between is of neither step.
+            # Blocks were undone and indexed again: statuses may have been read without them.
             return None
         steps: list[Confirmed] = []
         while tip != reported.tip:

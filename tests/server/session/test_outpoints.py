@@ -237,7 +237,7 @@ async def test_an_outpoint_subscribed_to_again_is_answered_again_whatever_the_hi
     assert 1 == world.session(0).sub_count()
     change(world, F=(0, None, None))
     assert answer(0) == await client.request(SUBSCRIBE, TXIDS["F"], 0, "ab")
-    # The answer told the status.
+    # The answer had the status.
     assert [] == await told(world, client)
     change(world, F=(0, S, 0))
     assert [[TXIDS["F"], 0, answer(0, S, 0)]] == await told(world, client)
@@ -275,7 +275,7 @@ async def test_an_outpoint_subscribed_to_while_a_block_is_taken_over_is_true_of_
     go_on.set()
     await mining
     assert [] == await told(world, client)
-    # And it is computed again, of what is then cached.
+    # And it is computed again, and cached.
     statuses = world.manager.shared.outpoint_statuses
     await until(lambda: statuses.cached((F, 0)) == OnChain(3, spender, height))
     assert [] == await told(world, client)

@@ -179,7 +179,7 @@ class OutpointSubscriptions:
         known: dict[Outpoint, OutpointNews | None] = {}
         by_session = await self._by_session(left)
         if self._tip.state() != before:
-            # The mempool may be of the new one, and what is cached of blocks is not.
+            # The mempool may be at the new tip, and the cached confirmed parts at the old one.
             return
         for session, outpoints in by_session.items():
             for part in chunks(outpoints, PART):

@@ -196,7 +196,7 @@ async def test_subscriptions_that_ended_are_neither_read_nor_kept(subscriptions,
 async def test_what_was_found_while_the_tip_changed_is_sent_at_the_new_one(
     subscriptions, statuses, tip, way
 ):
-    """Then the mempool may be of the new tip, and what blocks say of the old one."""
+    """Then the mempool may be at the new tip, and confirmed parts at the old one."""
     outpoints = UNKNOWN[:3]
 
     async def tip_changes(_what):
@@ -248,7 +248,7 @@ async def test_what_was_queued_before_the_tip_changed_is_sent(subscriptions, sta
     assert set(outpoints) == subscriptions.watch.touched
 
 
-async def test_a_session_that_closes_during_a_round_is_told_nothing_more(subscriptions, statuses):
+async def test_a_session_that_closes_during_a_round_is_not_notified(subscriptions, statuses):
     closing, staying = Session(), Session()
 
     async def read_now(_outpoint):
@@ -261,9 +261,7 @@ async def test_a_session_that_closes_during_a_round_is_told_nothing_more(subscri
     assert ([], UNKNOWN[:1]) == (closing.told, staying.told)
 
 
-async def test_a_subscription_that_ends_during_a_round_is_told_nothing_more(
-    subscriptions, statuses
-):
+async def test_a_subscription_that_ends_during_a_round_is_not_notified(subscriptions, statuses):
     session = Session()
 
     async def read_now(_outpoint):
