@@ -153,6 +153,8 @@ class Simulation(tip_laws.Simulation):
         raise AssertionError("ended")
 
     def notify_outpoints(self, news):
+        # Blocks and mempool are of one tip, which clients know.
+        assert self.shared.tip.state() is not None
         for item in news:
             outpoint, status = item.outpoint, item.status
             if outpoint in self.told and self.told[outpoint] != status:

@@ -99,6 +99,10 @@ class Notifier:
         tip = self._tip.notified_tip
         if tip is None or reported is None:
             return None
+        known = self._notified
+        if tip == reported.tip and known is not None and known.forks != reported.forks:
+            # Blocks were undone and indexed again: statuses may have been read without them.
+            return None
         steps: list[Confirmed] = []
         while tip != reported.tip:
             step = self._processor.confirmed_after(tip)

@@ -11,7 +11,7 @@ from electrumx.server.session.notifier import Notifier
 from electrumx.server.session.notify.announced_header import AnnouncedHeader
 from electrumx.server.session.notify.noise import Noise
 from electrumx.server.session.notify.outpoints import OutpointSubscriptions
-from electrumx.server.session.shared.outpoint_status import OutpointStatuses
+from electrumx.server.session.shared.outpoint_status import OnChain, OutpointStatuses
 from electrumx.server.session.shared.tip_consistency import TipConsistency
 
 
@@ -26,7 +26,8 @@ class Parts:
         self.height, self.tip = 0, b""
         self.consistency = TipConsistency(self, self)
         self.header = AnnouncedHeader()
-        statuses = OutpointStatuses(None, None, None, None, lambda: False)
+        self.statuses = statuses = OutpointStatuses(self, None, None, None, lambda: False)
+        self.utxo_height = 3
         outpoints = OutpointSubscriptions(OutpointWatch(), statuses, self.consistency)
         self.notifier = Notifier(
             self, self.consistency, self, self.header, self, outpoints, statuses, Noise(set())
@@ -40,6 +41,9 @@ class Parts:
 
     def confirmed_after(self, tip):
         return self.steps.get(tip)
+
+    async def utxo_heights(self, outpoints):
+        return [self.utxo_height] * len(outpoints)
 
     # As the script cache
 
@@ -104,6 +108,21 @@ async def test_blocks_undone_and_indexed_again_are_no_new_height(parts):
     await parts.notifier.notify(5, set())
     assert parts.calls[-1] == ("notify", set(), False, 5)
     assert parts.consistency.is_block_known(5)
+
+
+async def test_what_was_read_while_blocks_were_undone_is_not_kept(parts):
+    parts.report(5, b"tip")
+    await parts.notifier.notify(5, set())
+    parts.forks.append(4)
+    await parts.statuses.load([(b"a" * 32, 0)])
+    assert parts.statuses.cached((b"a" * 32, 0)) == OnChain(3)
+    parts.report(5, b"tip")
+    await parts.notifier.notify(5, set())
+    assert parts.statuses.cached((b"a" * 32, 0)) is None
+    # Of an unchanged chain it is.
+    await parts.statuses.load([(b"a" * 32, 0)])
+    await parts.notifier.notify(5, {b"x"})
+    assert parts.statuses.cached((b"a" * 32, 0)) == OnChain(3)
 
 
 def test_the_notification_of_a_header_is_encoded_once_for_each_version():

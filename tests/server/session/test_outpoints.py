@@ -9,7 +9,7 @@ from electrumx.lib.hash import double_sha256, hash_to_hex_str
 from electrumx.lib.tx import Tx, TxInput, TxOutput
 from electrumx.server.daemon.client import DaemonError
 from electrumx.server.notifications import Confirmed
-from electrumx.server.session.shared.outpoint_status import OnChain, Status
+from electrumx.server.session.shared.outpoint_status import BlockChanges, OnChain, Status
 from tests.fakes.chain import COIN
 from tests.fakes.session_world import FakeCoin, make_tx_hash, session_world, until
 
@@ -189,6 +189,24 @@ async def test_the_nodes_index_is_asked_where_there_is_one(world, client):
     assert ["getrawtransaction", "gettxspendingprevout"] == [c[0] for c in world.daemon.calls]
 
 
+@pytest.mark.parametrize("outcome", ["no index", "not spent"])
+async def test_where_the_nodes_index_knows_no_spender_the_history_is_searched(
+    world, client, outcome
+):
+    world.manager.shared.protocol.has_spender_index = True
+    world.daemon.errors.clear()
+    spender = spending(world, (F, 0), 7)
+
+    async def gettxspendingprevout(txid, txout_idx):
+        if outcome == "not spent":
+            return {"txid": txid, "vout": txout_idx}
+        text = f"No spending tx for the outpoint {txid}:{txout_idx} in mempool, and "
+        raise DaemonError({"code": -1, "message": text + "txospenderindex is unavailable."})
+
+    world.daemon.gettxspendingprevout = gettxspendingprevout
+    assert answer(7, spender, 7) == await client.request(STATUS, TXIDS["F"], 0, "")
+
+
 async def test_an_output_that_cannot_be_spent_is_found_by_its_block(world, client):
     world.daemon.errors.clear()
     tx = Tx(1, [TxInput(bytes(32), 0, b"", 0)], [TxOutput(0, b"\x6a")], 0)
@@ -211,6 +229,56 @@ async def test_a_status_is_no_subscription_and_does_not_disturb_one(world, clien
     change(world, F=(0, S, 0))
     assert answer(0, S, 0) == await client.request(STATUS, TXIDS["F"], 0, "")
     assert [[TXIDS["F"], 0, answer(0, S, 0)]] == await told(world, client)
+
+
+async def test_an_outpoint_subscribed_to_again_is_answered_again_whatever_the_hint(world, client):
+    for hint in ("", "51", "6a"):
+        assert {} == await client.request(SUBSCRIBE, TXIDS["F"], 0, hint)
+    assert 1 == world.session(0).sub_count()
+    change(world, F=(0, None, None))
+    assert answer(0) == await client.request(SUBSCRIBE, TXIDS["F"], 0, "ab")
+    # The answer had the status.
+    assert [] == await told(world, client)
+    change(world, F=(0, S, 0))
+    assert [[TXIDS["F"], 0, answer(0, S, 0)]] == await told(world, client)
+    assert [True, False] == [await client.request(UNSUBSCRIBE, TXIDS["F"], 0) for _ in range(2)]
+    change(world, F=(0, S2, 0))
+    assert [] == await told(world, client)
+
+
+async def test_an_outpoint_subscribed_to_while_a_block_is_taken_over_is_true_of_it(
+    world, client, monkeypatch
+):
+    """The block spends it, and is being read for those that were subscribed to before."""
+    world.db.utxo_rows[F, 0] = 3
+    # Something is watched, so that blocks are read at all.
+    assert {} == await client.request(SUBSCRIBE, TXIDS["P"], 0, "")
+    reading, go_on = asyncio.Event(), asyncio.Event()
+    to_thread = asyncio.to_thread
+
+    async def slow_to_thread(func, *args):
+        result = await to_thread(func, *args)
+        if func == BlockChanges.of_step:
+            reading.set()
+            await go_on.wait()
+        return result
+
+    monkeypatch.setattr(asyncio, "to_thread", slow_to_thread)
+    world.daemon.errors.clear()
+    height = world.db.db_height + 1
+    spender = spending(world, (F, 0), height)
+    world.db.histories[world.env.coin.hashX_from_script(b"\x51")][0] = (F, 3)
+    mining = asyncio.ensure_future(mine(world, (spender, [(F, 0)])))
+    await asyncio.wait_for(reading.wait(), 30)
+    expected = answer(3, spender, height)
+    assert expected == await client.request(SUBSCRIBE, TXIDS["F"], 0, "")
+    go_on.set()
+    await mining
+    assert [] == await told(world, client)
+    # And it is computed again, and cached.
+    statuses = world.manager.shared.outpoint_statuses
+    await until(lambda: statuses.cached((F, 0)) == OnChain(3, spender, height))
+    assert [] == await told(world, client)
 
 
 async def test_no_notification_is_sent_before_the_answer_or_after_the_end(world, client):

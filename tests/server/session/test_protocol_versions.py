@@ -6,7 +6,7 @@ import logging
 import pytest
 
 import electrumx
-from electrumx.lib.hash import hash_to_hex_str
+from electrumx.lib.hash import hash_to_hex_str, hex_str_to_hash
 from electrumx.lib.protocol_versions import defined_version, maximum_of
 from electrumx.server.daemon.client import DaemonError
 from electrumx.server.daemon.jsonrpc import pulse
@@ -202,6 +202,30 @@ async def test_a_node_that_changes_before_wallets_are_served_is_asked():
         following.cancel()
 
 
+@pytest.mark.parametrize(
+    ("indexes", "has_index"),
+    [
+        (["txindex", "txospenderindex"], True),
+        (["txindex"], False),
+        ([], False),
+    ],
+)
+async def test_an_index_of_spenders_is_used_where_the_node_has_one(indexes, has_index):
+    daemon = FakeDaemon()
+    daemon.indexes = {name: {"synced": True, "best_block_height": 126} for name in indexes}
+    protocol = ServedProtocol(daemon, (1, 7, 0), logger=logging.getLogger("electrumx"))
+    await protocol.start()
+    assert protocol.has_spender_index is has_index
+    # bcoin and the Bitcoin SV node know no such method.
+
+    async def getindexinfo():
+        raise DaemonError({"code": -32601, "message": "Method not found"})
+
+    daemon.getindexinfo = getindexinfo
+    await protocol.probe()
+    assert protocol.has_spender_index is False
+
+
 async def test_a_node_that_changes_while_it_is_asked_is_asked_again():
     async with session_world(node=PACKAGES) as world:
         change, asked, go_on = world.daemon.url_changed, [], asyncio.Event()
@@ -263,6 +287,12 @@ async def test_a_package_is_answered_as_core_31_judges_it(world, client_16, name
     assert expected == reply["result"]
     assert answer == await client_16.request(PACKAGE_METHOD, ["aa", "bb"], True)
     assert 4 == world.session().txs_sent
+
+
+async def test_more_transactions_than_a_package_has_do_not_reach_the_node(world, client_16):
+    text = f"the tx package was rejected by network rules.\n\n{core31.COUNT}."
+    assert (1, text) == await client_16.error(PACKAGE_METHOD, ["00"] * 26)
+    assert [] == world.daemon.calls
 
 
 async def test_headers_are_a_list(world, client_16):
@@ -334,6 +364,42 @@ async def test_the_status_vectors(version):
         assert [(hash_to_hex_str(LETTERS[letter]), -(letter in "CD")) for letter in "ABDC"] == [
             (item["tx_hash"], item["height"]) for item in tail
         ]
+
+
+# txid: height, and the status of each history
+SEEN = [
+    ("cc410036a4a7b2af4688154a97a4f5520b9256520c3d4ba235de31784827551f", 111),
+    ("b023f98f5c834b25213803ab42de9e8d068be19b818078309fc42757cb827874", 111),
+    ("36b0a00a6fae5d713c121671440b34e5e40ba38aa5a44463b25fcd6c248db89e", 111),
+    ("1ce3a70dc11fe3c43069d4a5b8da1ca5f0d4e640684b9e4ae66417dc30956dc8", 0),
+    ("2c445545b335053c69574482f8497d7c30193607222ebc46aed1881c32d3e122", 0),
+    ("80e6a4ce73f5578348f709e5cc06e0d97fab440843d6758945ebed1300f6acb6", 0),
+    ("95d810b7272f32cd6f58b72e5bf69c47e8c3318e19046e93438fae14a5b9af78", -1),
+    ("c5e83389c81cddc8b9da8f8bb1c6186083ea8735de4a18f6e8799dfbc177155e", -1),
+]
+
+
+@pytest.mark.parametrize(
+    ("history", "status"),
+    [
+        (SEEN, "883e3b8c771facb155b8cda2a000a0d53cff6c158562e8acb0c4be21d724c570"),
+        (
+            [("df7e70e5021544f4834bbee64a9e3789febc4be81470df629cad6ddb03320a5c", 0)],
+            "092553dc4cc953b2b9129b8fdbc86529d3b58d44350b7537da8a5dc57e1f1d46",
+        ),
+    ],
+)
+async def test_the_status_of_a_history_that_was_seen(history, status):
+    async with session_world(node=PACKAGES) as world:
+        client = await world.connect()
+        await negotiated(client, "1.6")
+        world.db.histories[HASHX] = [(hex_str_to_hash(txid), h) for txid, h in history if h > 0]
+        world.mempool.summaries[HASHX] = [
+            Summary(hex_str_to_hash(txid), 1, h < 0) for txid, h in history if h <= 0
+        ]
+        assert status == await client.request("blockchain.scripthash.subscribe", SH)
+        answer = await client.request("blockchain.scripthash.get_history", SH)
+        assert history == [(item["tx_hash"], item["height"]) for item in answer]
 
 
 # -- protocol 1.4.3

@@ -166,6 +166,8 @@ class OutpointSubscriptions:
             done = set(part)
             await self._tell_all(done, before)
             left.difference_update(outpoint for outpoint in part if outpoint not in done)
+            if self._tip.state() != before:
+                return
 
     async def _tell_all(self, left: set[Outpoint], before: object) -> None:
         """Send the known statuses of outpoints at a tip, and remove these outpoints from ``left``.
@@ -175,12 +177,17 @@ class OutpointSubscriptions:
         time_slice = TimeSlice(SLICE_SECS)
         untold: set[Outpoint] = set()
         known: dict[Outpoint, OutpointNews | None] = {}
-        for session, outpoints in (await self._by_session(left)).items():
+        by_session = await self._by_session(left)
+        if self._tip.state() != before:
+            # The mempool may be at the new tip, and the cached confirmed parts at the old one.
+            return
+        for session, outpoints in by_session.items():
             for part in chunks(outpoints, PART):
                 if time_slice.is_over():
                     await time_slice.pause()
                     if self._tip.state() != before:
                         # They get the rest in the next round.
+                        session.flush()
                         return
                     # Statuses may have changed: no session gets an old one.
                     known.clear()

@@ -9,7 +9,12 @@ from aiorpcx import RPCError
 
 from electrumx.server.daemon.client import DaemonError
 from electrumx.server.mempool.outpoint_watch import OutpointWatch
-from electrumx.server.session.notify.outpoints import OutpointSubscriptions
+from electrumx.server.session.notify.outpoints import (
+    AT_ONCE,
+    PART,
+    SLICE_SECS,
+    OutpointSubscriptions,
+)
 from electrumx.server.session.shared.outpoint_status import Status
 
 KNOWN = bytes(32), 0
@@ -21,8 +26,10 @@ class Statuses:
 
     def __init__(self):
         self.known = {KNOWN: Status(5)}
+        self.in_database = []
+        self.loads = []
         self.reads = []
-        self.read_now = self.nothing
+        self.load_now = self.read_now = self.nothing
 
     async def nothing(self, _outpoint):
         pass
@@ -33,7 +40,9 @@ class Statuses:
     now = cached
 
     async def load(self, outpoints):
-        pass
+        self.known.update(dict.fromkeys(self.in_database, Status(7)))
+        self.loads.append(len(outpoints))
+        await self.load_now(outpoints)
 
     async def read(self, outpoint, _charge):
         self.reads.append(outpoint)
@@ -42,8 +51,13 @@ class Statuses:
 
 
 class Tip:
+    """A tip that a test changes."""
+
+    def __init__(self):
+        self.number = 1
+
     def state(self):
-        return 1
+        return self.number
 
 
 class Session:
@@ -53,6 +67,7 @@ class Session:
 
     def __init__(self, secs=0.0):
         self.told = []
+        self.flushed = 0
         self.secs = secs
 
     def notify_outpoints(self, news):
@@ -61,7 +76,7 @@ class Session:
             self.told.append(item.outpoint)
 
     def flush(self):
-        pass
+        self.flushed = len(self.told)
 
     def is_closing(self):
         return False
@@ -73,8 +88,13 @@ def statuses():
 
 
 @pytest.fixture
-def subscriptions(statuses):
-    return OutpointSubscriptions(OutpointWatch(), statuses, Tip())
+def tip():
+    return Tip()
+
+
+@pytest.fixture
+def subscriptions(statuses, tip):
+    return OutpointSubscriptions(OutpointWatch(), statuses, tip)
 
 
 async def run(subscriptions):
@@ -170,3 +190,99 @@ async def test_subscriptions_that_ended_are_neither_read_nor_kept(subscriptions,
     subscriptions.watch.touched.add(UNKNOWN[0])
     await run(subscriptions)
     assert ([], set(), []) == (statuses.reads, subscriptions.watch.touched, session.told)
+
+
+@pytest.mark.parametrize("way", ["load", "read"])
+async def test_what_was_found_while_the_tip_changed_is_sent_at_the_new_one(
+    subscriptions, statuses, tip, way
+):
+    """Then the mempool may be at the new tip, and confirmed parts at the old one."""
+    outpoints = UNKNOWN[:3]
+
+    async def tip_changes(_what):
+        tip.number = 2
+
+    if way == "load":
+        statuses.in_database = outpoints
+        statuses.load_now = tip_changes
+    else:
+        statuses.read_now = tip_changes
+    session = Session()
+    for outpoint in outpoints:
+        subscriptions.add(outpoint, session)
+    await run(subscriptions)
+    assert [] == session.told
+    assert set(outpoints) == subscriptions.watch.touched
+    await run(subscriptions)
+    assert sorted(outpoints) == sorted(session.told)
+    assert set() == subscriptions.watch.touched
+
+
+async def test_nothing_more_is_read_from_the_database_at_another_tip(subscriptions, statuses, tip):
+    async def tip_changes(_outpoints):
+        tip.number = 2
+
+    statuses.load_now = tip_changes
+    session = Session()
+    for number in range(AT_ONCE + 1):
+        subscriptions.add((bytes(32), 1 + number), session)
+    await run(subscriptions)
+    assert [AT_ONCE] == statuses.loads
+    assert AT_ONCE + 1 == len(subscriptions.watch.touched)
+
+
+async def test_what_was_queued_before_the_tip_changed_is_sent(subscriptions, statuses, tip):
+    outpoints = [(bytes(32), n) for n in range(2 * PART)]
+    statuses.known = dict.fromkeys(outpoints, Status(5))
+
+    class SlowSession(Session):
+        def notify_outpoints(self, news):
+            super().notify_outpoints(news)
+            asyncio.get_running_loop().call_soon(setattr, tip, "number", 2)
+
+    session = SlowSession(SLICE_SECS / 16)
+    for outpoint in outpoints:
+        subscriptions.add(outpoint, session)
+    await run(subscriptions)
+    assert PART == len(session.told) == session.flushed
+    assert set(outpoints) == subscriptions.watch.touched
+
+
+async def test_a_session_that_closes_during_a_round_is_not_notified(subscriptions, statuses):
+    closing, staying = Session(), Session()
+
+    async def read_now(_outpoint):
+        closing.is_closing = lambda: True
+
+    statuses.read_now = read_now
+    for session in (closing, staying):
+        subscriptions.add(UNKNOWN[0], session)
+    await run(subscriptions)
+    assert ([], UNKNOWN[:1]) == (closing.told, staying.told)
+
+
+async def test_a_subscription_that_ends_during_a_round_is_not_notified(subscriptions, statuses):
+    session = Session()
+
+    async def read_now(_outpoint):
+        subscriptions.discard(UNKNOWN[0], session)
+
+    statuses.read_now = read_now
+    subscriptions.add(UNKNOWN[0], session)
+    await run(subscriptions)
+    assert ([], set()) == (session.told, subscriptions.watch.touched)
+
+
+async def test_a_subscription_that_begins_during_a_round_is_in_the_next(subscriptions, statuses):
+    session = Session()
+
+    async def read_now(_outpoint):
+        subscriptions.add(KNOWN, session)
+
+    statuses.read_now = read_now
+    subscriptions.add(UNKNOWN[0], session)
+    await run(subscriptions)
+    assert UNKNOWN[:1] == session.told
+    assert {KNOWN} == subscriptions.watch.touched
+    await run(subscriptions)
+    assert [UNKNOWN[0], KNOWN] == session.told
