@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,43 @@ def test_a_node_that_is_away_or_silent_or_wrong_is_a_problem(base, capsys, node,
     assert problems[1].endswith("did not answer within 2 seconds")
     assert "follows the chain of" in problems[2]
     assert "secret" not in "".join(problems)
+
+
+def test_a_name_server_that_hangs_delays_the_outcome_by_no_more_than_its_time(
+    base, capsys, monkeypatch
+):
+    """Of a service, and of a node; the thread that asks it cannot be ended, and is left alone."""
+    released, resolve = threading.Event(), socket.getaddrinfo
+    asked = []
+
+    def getaddrinfo(host, *args, **kwargs):
+        if host != "slow.example":
+            return resolve(host, *args, **kwargs)
+        asked.append(host)
+        assert released.wait(120)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(check_module, "NAME_SECS", 0.5)
+    monkeypatch.setattr(check_module, "NODE_SECS", 0.5)
+    base.setenv("SERVICES", "tcp://slow.example:1,tcp://slow.example:2")
+    base.setenv("DAEMON_URL", "http://u:secret@slow.example:1/")
+    timer = threading.Timer(20, released.set)
+    timer.start()
+    try:
+        status, problems, _warnings = check(capsys)
+        assert not released.is_set()
+    finally:
+        timer.cancel()
+        released.set()
+
+    assert status == 1
+    assert problems == [
+        "TCP server failed to listen on slow.example:1: its name was not found within 0.5 seconds",
+        "TCP server failed to listen on slow.example:2: its name was not found within 0.5 seconds",
+        "the daemon at slow.example:1/ did not answer within 0.5 seconds",
+    ]
+    assert len(asked) == 3
 
 
 def test_a_cookie_that_is_missing_is_a_problem(base, capsys, node, tmp_path):
