@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 from websockets.asyncio.client import connect as websocket_connect
 
+from electrumx.lib.errors import OperatorError
 from electrumx.lib.hash import HASHX_LEN, Base58Error, double_sha256, hash_to_hex_str, sha256
 from electrumx.lib.merkle import Merkle
 from electrumx.server.daemon.client import DaemonError
@@ -384,7 +385,7 @@ class FakeDaemon:
 
     def set_url(self, url, login_files=None):
         if "@" not in url and not (login_files and login_files.cookies):
-            raise ValueError("invalid daemon URL")
+            raise OperatorError("invalid daemon URL")
         self.url, self.login_files = url, login_files
 
     def cached_height(self):
