@@ -3,6 +3,8 @@
 import logging
 import os
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -123,6 +125,30 @@ def test_a_port_in_use_and_a_bad_certificate_are_problems(base, capsys, tmp_path
     assert status == 1
     assert [problem for problem in problems if f"SSL_CERTFILE value {tmp_path}/missing" in problem]
     assert [problem for problem in problems if "TCP server failed to listen on" in problem]
+
+
+def test_the_port_of_the_server_that_runs_is_no_problem(base, capsys, tmp_path):
+    """It holds the lock of the database, as its engine does."""
+    store = tmp_path / "db" / "utxo"
+    store.mkdir()
+    holder = (
+        "import fcntl, sys; file = open(sys.argv[1], 'wb'); "
+        "fcntl.lockf(file, fcntl.LOCK_EX); print('locked', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", holder, str(store / "LOCK")]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        base.setenv("SERVICES", f"tcp://127.0.0.1:{taken.getsockname()[1]}")
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as server:
+            assert server.stdout.readline() == "locked\n"
+            assert check(capsys) == (0, [], [])
+            server.stdin.close()
+        # It has ended: the port is another program's.
+        status, (problem,), _warnings = check(capsys)
+
+    assert status == 1
+    assert "Address already in use" in problem
 
 
 def test_a_node_that_is_away_or_silent_or_wrong_is_a_problem(base, capsys, node, monkeypatch):
