@@ -171,7 +171,7 @@ def test_a_node_that_is_away_or_silent_or_wrong_is_a_problem(base, capsys, node,
 def test_a_name_server_that_hangs_delays_the_outcome_by_no_more_than_its_time(
     base, capsys, monkeypatch
 ):
-    """Of a service, and of a node; the thread that asks it cannot be ended, and is left alone."""
+    """Of a service, and of a node; the thread that asks it cannot be ended, and nothing waits for it."""
     released, resolve = threading.Event(), socket.getaddrinfo
     asked = []
 

@@ -51,7 +51,7 @@ async def test_the_administrator_is_served_before_the_wallets(caplog):
 
 
 @pytest.mark.parametrize("first_sync", [True, False])
-async def test_peers_are_told_of_a_server_that_serves_always_only_once_it_is_complete(first_sync):
+async def test_a_server_that_serves_always_is_announced_to_peers_once_it_is_complete(first_sync):
     db, caught_up = FakeDB(), asyncio.Event()
     db.first_sync = first_sync
     async with session_world(db=db, ready=False, caught_up=caught_up, serve_always=True) as world:
