@@ -10,7 +10,10 @@ import logging
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
 
 from electrumx.cli.db_directory import enter_db_directory
 from electrumx.cli.logs import make_formatter, print_lines
@@ -30,6 +33,8 @@ from electrumx.server.setting_hints import KNOWN, OBSOLETE
 from electrumx.server.settings import Settings
 
 NODE_SECS = 5.0
+#: how long the host of a service may take to be found
+NAME_SECS = 5.0
 # The directory of sockets, empty after each start of the machine
 RUN = "/run"
 # In place of required settings that are missing or wrong, so that others can be checked.
@@ -41,6 +46,32 @@ _SUBSTITUTES = {
     "SSL_KEYFILE": "missing",
 }
 _NAME = re.compile(r"\b[A-Z][A-Z0-9_]+\b")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _ThreadForEachCall(ThreadPoolExecutor):
+    """Runs each call in a thread of its own, which no one waits for at the end.
+
+    A name server, or the file system of a database, can hang; nothing ends a thread that asks it.
+    """
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Start a thread; return the future of its result."""
+        future: Future[T] = Future()
+        future.set_running_or_notify_cancel()
+
+        def run() -> None:
+            try:
+                result = fn(*args, **kwargs)
+            except BaseException as e:
+                future.set_exception(e)
+            else:
+                future.set_result(result)
+
+        threading.Thread(target=run, name="check", daemon=True).start()
+        return future
 
 
 def main(config: str | None, environ: Mapping[str, str]) -> int:
@@ -100,6 +131,7 @@ def read_settings(variables: Mapping[str, str]) -> tuple[Env, list[str], set[str
 
 
 async def _all_problems(env: Env, wrong: set[str]) -> list[str]:
+    asyncio.get_running_loop().set_default_executor(_ThreadForEachCall())
     problems = []
     is_served = False
     if "DB_DIRECTORY" not in wrong:
@@ -162,7 +194,12 @@ async def _listen_problems(env: Env, is_served: bool) -> AsyncIterator[str]:
         if isinstance(service, UnixService) and os.path.dirname(service.path) in later:
             continue
         try:
-            await check_service(service, leave_files=True)
+            await asyncio.wait_for(check_service(service, leave_files=True), NAME_SECS)
+        except asyncio.TimeoutError:
+            yield (
+                f"{service.protocol.upper()} server failed to listen on {service.address}: "
+                f"its name was not found within {NAME_SECS:g} seconds"
+            )
         except ListenError as e:
             # The running server is there; it has the port that is in use.
             if not (is_served and e.is_in_use):

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 from websockets.asyncio.client import connect as websocket_connect
 
+from electrumx.lib.errors import OperatorError
 from electrumx.lib.hash import HASHX_LEN, Base58Error, double_sha256, hash_to_hex_str, sha256
 from electrumx.lib.merkle import Merkle
 from electrumx.server.daemon.client import DaemonError
@@ -201,6 +202,9 @@ class FakeDB:
         self.headers.append(make_header(height, fork))
         self.block_txs.append([make_tx_hash(height, n, fork) for n in range(txs)])
 
+    async def populate_header_merkle_cache(self):
+        """There is nothing to read."""
+
     def pop_block(self):
         self.headers.pop()
         self.block_txs.pop()
@@ -384,7 +388,7 @@ class FakeDaemon:
 
     def set_url(self, url, login_files=None):
         if "@" not in url and not (login_files and login_files.cookies):
-            raise ValueError("invalid daemon URL")
+            raise OperatorError("invalid daemon URL")
         self.url, self.login_files = url, login_files
 
     def cached_height(self):
@@ -518,11 +522,13 @@ class FakePeers:
         self.added = []
         self.asked_by_tor = []
         self.bans_retried = 0
+        self.is_discovering = False
 
     def retry_banned(self):
         self.bans_retried += 1
 
     async def discover_peers(self):
+        self.is_discovering = True
         await asyncio.Event().wait()
 
     def info(self):
@@ -768,11 +774,20 @@ async def until(condition, secs=WAIT_SECS):
 
 @asynccontextmanager
 async def session_world(
-    *, tls_client=None, db=None, mempool=None, ready=True, lenient=False, node=(), **settings
+    *,
+    tls_client=None,
+    db=None,
+    mempool=None,
+    ready=True,
+    caught_up=None,
+    lenient=False,
+    node=(),
+    **settings,
 ):
     """Yield a World that serves until the end of the block.
 
     Its clients are charged as all are, unless it is to be lenient to its own machine.
+    ``caught_up`` is the event of the chain, for ``serve_always``; ``ready`` is that of the mempool.
     ``node`` names the methods that the node has of those which decide about the protocol.
     """
     env = fake_env(**settings)
@@ -786,7 +801,7 @@ async def session_world(
     if ready:
         mempool_event.set()
     notifications = Notifications()
-    serving = asyncio.create_task(manager.serve(notifications, mempool_event))
+    serving = asyncio.create_task(manager.serve(notifications, mempool_event, caught_up))
     world = World(
         env, db, bp, daemon, mempool, manager, notifications, shutdown_event, serving, tls_client
     )

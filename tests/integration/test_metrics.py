@@ -248,6 +248,8 @@ def test_a_thousand_scrapes_a_second_delay_pings_by_less_than_50_ms(make_server)
     p99 = times[len(times) * 99 // 100]
 
     print(f"{count / 20:.0f} scrapes/s, ping p99 {p99 * 1000:.1f} ms of {len(times):,d}")
+    # 20,000 are due.  The scrapers and the clients share the processors with the server: a machine that
+    # cannot keep the pace for all of them is still under as many scrapes as it can make.
     assert count > 15_000
     assert p99 < 0.05
 

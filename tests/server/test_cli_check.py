@@ -3,6 +3,9 @@
 import logging
 import os
 import socket
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -124,6 +127,30 @@ def test_a_port_in_use_and_a_bad_certificate_are_problems(base, capsys, tmp_path
     assert [problem for problem in problems if "TCP server failed to listen on" in problem]
 
 
+def test_the_port_of_the_server_that_runs_is_no_problem(base, capsys, tmp_path):
+    """It holds the lock of the database, as its engine does."""
+    store = tmp_path / "db" / "utxo"
+    store.mkdir()
+    holder = (
+        "import fcntl, sys; file = open(sys.argv[1], 'wb'); "
+        "fcntl.lockf(file, fcntl.LOCK_EX); print('locked', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", holder, str(store / "LOCK")]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        base.setenv("SERVICES", f"tcp://127.0.0.1:{taken.getsockname()[1]}")
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as server:
+            assert server.stdout.readline() == "locked\n"
+            assert check(capsys) == (0, [], [])
+            server.stdin.close()
+        # It has ended: the port is another program's.
+        status, (problem,), _warnings = check(capsys)
+
+    assert status == 1
+    assert "Address already in use" in problem
+
+
 def test_a_node_that_is_away_or_silent_or_wrong_is_a_problem(base, capsys, node, monkeypatch):
     monkeypatch.setattr("electrumx.cli.check.NODE_SECS", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -139,6 +166,43 @@ def test_a_node_that_is_away_or_silent_or_wrong_is_a_problem(base, capsys, node,
     assert problems[1].endswith("did not answer within 2 seconds")
     assert "follows the chain of" in problems[2]
     assert "secret" not in "".join(problems)
+
+
+def test_a_name_server_that_hangs_delays_the_outcome_by_no_more_than_its_time(
+    base, capsys, monkeypatch
+):
+    """Of a service, and of a node; the thread that asks it cannot be ended, and nothing waits for it."""
+    released, resolve = threading.Event(), socket.getaddrinfo
+    asked = []
+
+    def getaddrinfo(host, *args, **kwargs):
+        if host != "slow.example":
+            return resolve(host, *args, **kwargs)
+        asked.append(host)
+        assert released.wait(120)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(check_module, "NAME_SECS", 0.5)
+    monkeypatch.setattr(check_module, "NODE_SECS", 0.5)
+    base.setenv("SERVICES", "tcp://slow.example:1,tcp://slow.example:2")
+    base.setenv("DAEMON_URL", "http://u:secret@slow.example:1/")
+    timer = threading.Timer(20, released.set)
+    timer.start()
+    try:
+        status, problems, _warnings = check(capsys)
+        assert not released.is_set()
+    finally:
+        timer.cancel()
+        released.set()
+
+    assert status == 1
+    assert problems == [
+        "TCP server failed to listen on slow.example:1: its name was not found within 0.5 seconds",
+        "TCP server failed to listen on slow.example:2: its name was not found within 0.5 seconds",
+        "the daemon at slow.example:1/ did not answer within 0.5 seconds",
+    ]
+    assert len(asked) == 3
 
 
 def test_a_cookie_that_is_missing_is_a_problem(base, capsys, node, tmp_path):

@@ -216,6 +216,29 @@ def catches(pid, signum):
     return int(caught.split()[1], 16) >> (signum - 1) & 1
 
 
+def test_next_to_nothing_is_loaded_before_signals_are_noted():
+    """Until then a signal kills the process."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import electrumx.cli.start; "
+        "print(*(name for name in sys.modules if name.startswith('electrumx'))); "
+        "print(*({'argparse', 'asyncio', 'logging', 're', 'typing'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, str(ROOT)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    ours, others = done.stdout.split("\n")[:2]
+
+    assert set(ours.split()) == {
+        *("electrumx", "electrumx.cli", "electrumx.cli.start"),
+        *("electrumx.lib", "electrumx.lib.signals"),
+    }
+    assert others == ""
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_the_server_is_being_loaded_ends_it_with_status_0(base, tmp_path, signum):

@@ -50,6 +50,26 @@ async def test_the_administrator_is_served_before_the_wallets(caplog):
         assert await connects(world)
 
 
+@pytest.mark.parametrize("first_sync", [True, False])
+async def test_a_server_that_serves_always_is_announced_to_peers_once_it_is_complete(first_sync):
+    db, caught_up = FakeDB(), asyncio.Event()
+    db.first_sync = first_sync
+    async with session_world(db=db, ready=False, caught_up=caught_up, serve_always=True) as world:
+        peers = world.manager.shared.peers
+        await until(lambda: len(world.manager.listeners.open) == 2)
+        client = await world.connect()
+        assert await client.request("server.peers.subscribe") == peers.coin_peers()
+        caught_up.set()
+        await until(lambda: not world.manager.shared.stage.is_indexing)
+        assert await client.request("server.peers.subscribe") == peers.coin_peers()
+        assert not peers.is_discovering
+        assert not world.manager.serving_event.is_set()
+        world.mempool_event.set()
+        await until(lambda: peers.is_discovering)
+        assert world.manager.serving_event.is_set()
+        assert await client.request("server.peers.subscribe") != peers.coin_peers()
+
+
 async def test_the_limits_are_logged(caplog):
     caplog.set_level(logging.INFO)
     report = [FakeService("ssl", "h.example", 50002)]

@@ -146,8 +146,8 @@ class LocalRPC(SessionBase):
                 daemon.set_url(daemon_url, LoginFiles.parse(cookie_file))
             else:
                 daemon.set_url(self.env.daemon_url, LoginFiles.of(self.env))
-        except Exception as e:
-            raise bad_request(f"an error occured: {e}") from None
+        except OperatorError as e:
+            raise bad_request(str(e)) from None
         return f"now using daemon at {daemon.logged_url()}"
 
     @rpc_method("reorg")

@@ -52,8 +52,10 @@ class RenewedContext(ssl.SSLContext):
     Raises OSError (ssl.SSLError is one) if the files are bad.  If they are bad when they change,
     new connections go on with the last good ones.
 
-    Files are looked at when a connection comes, which is two system calls.  A change is read into
-    a context of its own: one that failed half-way could be left with a certificate and no key.
+    Files are looked at when a connection comes, on the event loop: two system calls, some 5 µs on a
+    local file system.  On one of a network that hangs they would stop the server, so the manual asks
+    for local files.  A change is read into a context of its own: one that failed half-way could be
+    left with a certificate and no key.
     """
 
     def __new__(cls, certfile: str, keyfile: str, kind: str = "SSL") -> "RenewedContext":

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from electrumx.lib.coins import Coin
 from electrumx.lib.errors import OperatorError
 from electrumx.server.maintenance.snapshot import BackupReport
 from electrumx.server.maintenance.verify import Verdict
@@ -97,6 +98,36 @@ async def test_a_query_lists_history_utxos_and_balance_up_to_a_limit():
         "Balance",
     ]
     assert lines[-1] == "Balance: 1.5 FAKE"
+
+
+@pytest.mark.parametrize(
+    ("address", "script"),
+    [
+        # The examples of BIP 173 and of BIP 350
+        (
+            "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4",
+            "0014751e76e8199196d454941c45d1b3a323f1433bd6",
+        ),
+        (
+            "BC1QW508D6QEJXTDG4Y5R3ZARVARY0C5XW7KV8F3T4",
+            "0014751e76e8199196d454941c45d1b3a323f1433bd6",
+        ),
+        (
+            "bc1p0xlxvlhemja6c4dqv22uapctqupfhlxm9h8z3k2e72q4k9hcz7vqzk5jj0",
+            "512079be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798",
+        ),
+    ],
+)
+async def test_a_query_takes_addresses_in_bech32_and_bech32m(address, script):
+    db, coin = FakeDB(), Coin.lookup_coin_class("Bitcoin", "mainnet")
+    hashX = coin.hashX_from_script(bytes.fromhex(script))
+    db.utxos[hashX] = [utxo("a", 10**8)]
+    found = ScriptQuery(db, coin, logging.getLogger("query"))
+    lines = await found.lines([address], 10)
+    assert (lines[0], lines[-1]) == (f"Address: {address}", "Balance: 1 BTC")
+    wrong = address[:-1] + ("q" if address[-1] != "q" else "p")
+    (line,) = await found.lines([wrong], 10)
+    assert line.startswith(f"unknown: {wrong}: ")
 
 
 async def test_a_query_goes_on_after_items_that_are_not_ours(caplog):

@@ -152,9 +152,7 @@ async def test_the_daemon_url_can_be_replaced(world, admin):
     assert "now using daemon at env-host:8332/" == await admin.request("daemon_url", "")
     assert "now using daemon at host:1/" == await admin.request("daemon_url", "host:1/", "/cookie")
     assert world.daemon.login_files.cookies == ["/cookie"]
-    assert (1, "an error occured: invalid daemon URL") == await admin.error(
-        "daemon_url", daemon_url="nonsense"
-    )
+    assert (1, "invalid daemon URL") == await admin.error("daemon_url", daemon_url="nonsense")
 
 
 async def test_a_reorg_is_scheduled_unless_catching_up(world, admin):

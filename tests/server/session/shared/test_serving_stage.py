@@ -146,6 +146,15 @@ async def test_peers_are_those_of_the_coin_until_the_server_is_complete():
         )
 
 
+async def test_the_features_are_the_same_from_the_start_on():
+    async with session_world() as world:
+        stage = world.manager.shared.stage
+        client = await world.connect()
+        serving = await client.request("server.features")
+        stage.is_complete, stage.is_indexing = False, True
+        assert await client.request("server.features") == serving
+
+
 def test_the_manual_lists_the_methods_that_are_served():
     text = (REPOSITORY / "docs/protocol-basics.rst").read_text()
     start = text.index("Error 4 is given by a server")
