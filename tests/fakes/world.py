@@ -81,6 +81,12 @@ class ScriptedDaemon:
     async def sync_target(self):
         return self.target
 
+    #: the size of its blocks on its disk, if known
+    block_bytes = None
+
+    async def size_on_disk(self):
+        return self.block_bytes
+
     def cached_height(self):
         return self._cached
 
@@ -131,7 +137,7 @@ class World:
             if not self.failure_seen:
                 raise
 
-    async def until(self, condition, timeout=120):
+    async def until(self, condition, timeout=540):
         """Wait until a condition holds; raise what the processor raised."""
 
         async def poll():

@@ -25,7 +25,8 @@ from electrumx.server.bulk_sync.scan import Scan
 from electrumx.server.bulk_sync.space import SpaceNeeded
 from electrumx.server.bulk_sync.stores import StoreFiller
 from electrumx.server.daemon.client import Daemon
-from electrumx.server.daemon.rest_connection import RestConnection, Spool
+from electrumx.server.daemon.rest_connection import RestConnection
+from electrumx.server.daemon.spool import Spool
 from electrumx.server.db.database import DB
 from electrumx.server.db.flat_files import FlatFiles
 from electrumx.server.history import store as history_module
@@ -284,6 +285,22 @@ async def test_a_disk_without_room_is_filled_in_the_ordinary_way(tmp_path, monke
         in caplog.text
     )
     assert "too little room" in caplog.text
+
+
+async def test_the_disk_needed_on_regtest_is_estimated_from_the_blocks_of_the_node(
+    tmp_path, monkeypatch, caplog
+):
+    caplog.set_level(logging.INFO)
+    runs = count_runs(monkeypatch)
+    maker = ChainMaker(seed=1)
+    daemon = ScriptedDaemon(maker.chain(maker.grow(maker.genesis_hash, 40)))
+    daemon.block_bytes = 980_000_000
+    await sync(make_env(tmp_path, reorg_limit=5), daemon)
+    assert runs != []
+    assert (
+        "the bulk sync needs about 588 MB of disk at its most, and leaves a database of 490 MB; "
+        in caplog.text
+    )
 
 
 async def test_a_spend_of_no_output_is_refused_with_its_transaction(tmp_path):
@@ -997,8 +1014,15 @@ async def test_blocks_that_are_received_into_files_are_indexed_and_undone(
     monkeypatch.setattr(RestConnection, "SPOOL_BYTES", 200)
     monkeypatch.setattr(Spool, "LEFT_FREE", 0)
     mapped = []
-    body = Spool.body
-    monkeypatch.setattr(Spool, "body", lambda self: mapped.append(self) or body(self))
+    write = Spool.write
+
+    def counted(self, piece):
+        body = write(self, piece)
+        if body is not None:
+            mapped.append(len(body))
+        return body
+
+    monkeypatch.setattr(Spool, "write", counted)
     maker = ChainMaker(seed=43, scripts=9)
     fork = maker.grow(maker.genesis_hash, 40)
     old, new = maker.grow(fork, 4), maker.grow(fork, 6)

@@ -112,6 +112,7 @@ CALLS = {
     "header": (lambda d: d.getblockheader(HASH), lambda v: isinstance(v, dict)),
     "outputs": (Daemon.gettxoutsetinfo, lambda v: isinstance(v, dict)),
     "target": (Daemon.sync_target, lambda v: v is None or isinstance(v, int)),
+    "size": (Daemon.size_on_disk, lambda v: v is None or (isinstance(v, int) and v >= 0)),
     "indexes": (Daemon.getindexinfo, lambda v: isinstance(v, dict)),
     "aside": (
         lambda d: d.call_aside(d.current_url(), "waitfornewblock", (1,), 1),

@@ -50,12 +50,13 @@ class BulkSyncTask:
         ``parse_failed`` is called with each error of a block, and raises if it does not end;
         ``retry_secs`` is the pause after an error of the daemon.
         """
-        height = self._daemon.cached_height() or 0
+        height, block_bytes = self._daemon.cached_height() or 0, 0
         if self._db.db_height < 0:
             # For a node that is synchronising itself, its target counts.
             height = max(height, await self._daemon.sync_target() or 0)
+            block_bytes = await self._daemon.size_on_disk() or 0
         if not await asyncio.to_thread(
-            use_bulk_sync, self._env, self._db, height, self._state.logger
+            use_bulk_sync, self._env, self._db, height, block_bytes, self._state.logger
         ):
             return
         blocks = CoinBlocks(self._db, self._strategy, parser.parse_blocks, parse_failed)

@@ -47,13 +47,14 @@ from electrumx.server.daemon.responses import (
     unhex_list,
 )
 from electrumx.server.daemon.rest import RestBlocks
-from electrumx.server.daemon.rest_connection import NoRoomError, RestTooLargeError
+from electrumx.server.daemon.rest_connection import RestTooLargeError
 from electrumx.server.daemon.retry import (
     MalformedReplyError,
     ParseErrorReply,
     ServiceRefusedError,
     WarmingUpError,
 )
+from electrumx.server.daemon.spool import NoRoomError
 from electrumx.server.daemon.tx_batcher import WantedTx, tx_batcher
 
 __all__ = [
@@ -636,17 +637,27 @@ class Daemon:
 
         None if it has all of it, and for a node that does not answer this call.
         """
-        try:
-            info = await self._send_for_dict("getblockchaininfo")
-        except DaemonError as e:
-            self.logger.debug(f"ignoring daemon error: {printable(e)}")
-            return None
+        info = await self._chain_info()
         headers, blocks = info.get("headers"), info.get("blocks")
         if info.get("initialblockdownload") is not True:
             return None
         if not (is_int(headers) and is_int(blocks) and 0 <= blocks < headers < MAX_HEIGHT):
             return None
         return int(headers)
+
+    async def size_on_disk(self) -> int | None:
+        """Return the bytes of the blocks that the node keeps; None if it does not say."""
+        nbytes = (await self._chain_info()).get("size_on_disk")
+        # A file system has fewer; and more would not be a number of bytes.
+        return int(nbytes) if is_int(nbytes) and 0 <= nbytes < 1 << 63 else None
+
+    async def _chain_info(self) -> dict[str, Any]:
+        """Return the node's answer to a call that old nodes do not have, {} after an error."""
+        try:
+            return await self._send_for_dict("getblockchaininfo")
+        except DaemonError as e:
+            self.logger.debug(f"ignoring daemon error: {printable(e)}")
+            return {}
 
     async def getindexinfo(self) -> dict[str, Any]:
         """Return the indexes that the node keeps: name to a dict with "synced"."""

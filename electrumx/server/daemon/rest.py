@@ -65,9 +65,9 @@ class RestBlocks:
 
     #: seconds after which a URL that failed is tried again
     RECHECK_SECS = 600.0
-    #: seconds that the first question may take
+    #: seconds within which the first answer must begin
     PROBE_SECS = 5.0
-    #: seconds that a block may take
+    #: seconds that a block may take, for each GiB that it has begun
     TIMEOUT_SECS = 300.0
 
     def __init__(
@@ -117,14 +117,12 @@ class RestBlocks:
             if known == 0:
                 return await self._fetch(url, hex_hashes, allowance)
             # The question is for a block that is needed anyway.
-            first = await asyncio.wait_for(
-                self._block(url, hex_hashes[0], allowance), self.PROBE_SECS
-            )
+            first = await self._block(url, hex_hashes[0], allowance, self.PROBE_SECS)
             self._retry_at[url] = 0
             self.logger.info("fetching blocks over the daemon's REST interface")
             return [first, *await self._fetch(url, hex_hashes[1:], allowance)]
-        except (RestError, asyncio.TimeoutError) as e:
-            why = str(e) or "timeout"
+        except RestError as e:
+            why = str(e)
             if self._retry_at.get(url) == 0:
                 self.logger.info(f"the daemon's REST interface failed ({why}); using JSON-RPC")
             elif url not in self._retry_at:
@@ -153,10 +151,14 @@ class RestBlocks:
         await run_together(*(fetch_some() for _ in range(count)))
         return blocks
 
-    async def _block(self, url: str, hex_hash: str, allowance: _Allowance) -> bytes:
-        return await self._get(url, f"rest/block/{hex_hash}.bin", allowance)
+    async def _block(
+        self, url: str, hex_hash: str, allowance: _Allowance, head_secs: float | None = None
+    ) -> bytes:
+        return await self._get(url, f"rest/block/{hex_hash}.bin", allowance, head_secs)
 
-    async def _get(self, url: str, path: str, allowance: _Allowance) -> bytes:
+    async def _get(
+        self, url: str, path: str, allowance: _Allowance, head_secs: float | None
+    ) -> bytes:
         """Return the resource at a path of the interface."""
         target = yarl.URL(url)
         full_path = f"{target.raw_path.rstrip('/')}/{path}"
@@ -164,7 +166,7 @@ class RestBlocks:
             while True:
                 connection = await self._connection(url, target)
                 try:
-                    body = await connection.get(full_path, allowance.admit)
+                    body = await connection.get(full_path, allowance.admit, head_secs)
                 except Disconnected:
                     # The node closes long idle connections; a new connection is another matter.
                     if connection.used:

@@ -6,19 +6,17 @@ client's time: during the initial sync there is a request for every block.
 
 A body of more than SPOOL_BYTES, such as the blocks of gigabytes that Bitcoin SV has, goes through a
 small buffer to a file without a name, piece by piece, and is returned as a map of that: memory that the
-system can reclaim.  Pieces are written in a thread, while nothing is read from the socket.
+system can reclaim.  The file is made and written in a thread, while nothing is read from the socket.
 
 Used on the event loop, for one request at a time.  Whatever is not as expected ends the connection
 and is a :class:`RestError`.
 """
 
 import asyncio
-import mmap
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
-from typing import BinaryIO, cast
+from typing import cast
+
+from electrumx.server.daemon.spool import NoRoomError, Spool
 
 
 class RestError(Exception):
@@ -29,51 +27,6 @@ class RestTooLargeError(Exception):
     """Internal: a reply is larger than the limit, which is args[0] in bytes."""
 
 
-class NoRoomError(Exception):
-    """Internal: a reply that is to be received into a file finds no room; args[0] is the text."""
-
-
-class Spool:
-    """A body in a file without a name, written piece by piece."""
-
-    #: bytes of the disk that are left to others
-    LEFT_FREE = 1 << 30
-
-    def __init__(self, folder: str | None, length: int) -> None:
-        """Make the file in a folder, or in the system's for temporary files."""
-        folder = folder or tempfile.gettempdir()
-        if shutil.disk_usage(folder).free < length + self.LEFT_FREE:
-            raise NoRoomError(f"the disk of {folder} has no room for {length:,d} bytes")
-        self._length = length
-        self._file: BinaryIO = cast(
-            "BinaryIO",
-            tempfile.TemporaryFile(dir=folder, buffering=0),  # noqa: SIM115
-        )
-        #: bytes written
-        self.filled = 0
-
-    @property
-    def missing(self) -> int:
-        """Return the bytes that are to come."""
-        return self._length - self.filled
-
-    def write(self, piece: memoryview) -> None:
-        """Append a piece.  Runs in: a thread."""
-        while piece:
-            count = os.pwrite(self._file.fileno(), piece, self.filled)
-            self.filled += count
-            piece = piece[count:]
-
-    def body(self) -> bytes:
-        """Return the whole, a read-only map, which is used as bytes are.  Runs in: a thread."""
-        mapped = mmap.mmap(self._file.fileno(), self._length, access=mmap.ACCESS_READ)
-        return cast("bytes", mapped)
-
-    def close(self) -> None:
-        """Close the file; a map of it stays."""
-        self._file.close()
-
-
 class Disconnected(RestError):
     """Internal: the connection ended before any of the answer came; it may have been idle long."""
 
@@ -81,7 +34,8 @@ class Disconnected(RestError):
 class RestConnection(asyncio.BufferedProtocol):
     """A connection; made by :meth:`open`.
 
-    ``host`` is the value of the Host header; ``timeout`` (seconds) bounds an exchange.
+    ``host`` is the value of the Host header.  An answer must begin within ``timeout`` seconds, and end
+    within as many, for each GiB that it has begun.
     """
 
     #: bytes of a status line and headers at most
@@ -151,8 +105,12 @@ class RestConnection(asyncio.BufferedProtocol):
         """Close the connection at once; harmless if it is closed."""
         self._fail(RestError("closed"))
 
-    async def get(self, path: str, admit: Callable[[int], None]) -> bytes:
+    async def get(
+        self, path: str, admit: Callable[[int], None], head_secs: float | None = None
+    ) -> bytes:
         """Return the body of the answer to ``GET path``.  Raise RestError, also if it is no 200.
+
+        It must begin within ``head_secs``, if given.
 
         ``admit`` is called with the length of the body before it is read; it may raise
         RestTooLargeError, which ends the connection.  NoRoomError does so where a large body finds no
@@ -163,17 +121,26 @@ class RestConnection(asyncio.BufferedProtocol):
         assert self._answer is None
         loop = asyncio.get_running_loop()
         self._answer = loop.create_future()
-        self._timer = loop.call_later(self._timeout, self._fail, RestError("timeout"))
+        self._time_out_after(self._timeout if head_secs is None else head_secs)
         self._body, self._filled, self._admit = None, 0, admit
         request = f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\nAccept: */*\r\n\r\n"
         self._transport.write(request.encode("latin-1"))
         try:
             return await self._answer
         finally:
-            self._timer.cancel()
+            self._stop_timer()
             if self._answer.cancelled():
                 self.close()
             self._answer = None
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _time_out_after(self, secs: float) -> None:
+        self._stop_timer()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(secs, self._fail, RestError("timeout"))
 
     def _fail(self, error: RestError | RestTooLargeError | NoRoomError) -> None:
         if self._transport is not None:
@@ -241,12 +208,9 @@ class RestConnection(asyncio.BufferedProtocol):
         if begun > self._length:
             self._fail(RestError("more than the answer came"))
             return
+        self._time_out_after(self._timeout * (1 + self._length // (1 << 30)))
         if self._length > self.SPOOL_BYTES:
-            try:
-                self._spool = Spool(self._spool_folder, self._length)
-            except (NoRoomError, OSError) as e:
-                self._fail(NoRoomError(str(e)))
-                return
+            self._spool = Spool(self._spool_folder, self._length)
             self._body = bytearray(max(self.PIECE_BYTES, self.MAX_HEAD))
             self._body[:begun] = memoryview(self._head)[body_start : self._filled]
             self._filled = begun
@@ -310,9 +274,7 @@ class RestConnection(asyncio.BufferedProtocol):
         self._spooling = True
         piece = memoryview(self._body)[: self._filled]
         loop = asyncio.get_running_loop()
-        loop.run_in_executor(None, _write_piece, self._spool, piece).add_done_callback(
-            self._piece_written
-        )
+        loop.run_in_executor(None, self._spool.write, piece).add_done_callback(self._piece_written)
 
     def _piece_written(self, writing: "asyncio.Future[bytes | None]") -> None:
         """Go on when a piece is written."""
@@ -336,10 +298,3 @@ class RestConnection(asyncio.BufferedProtocol):
         assert self._spool is not None
         self._spool.close()
         self._spool = None
-
-
-def _write_piece(spool: Spool, piece: memoryview) -> bytes | None:
-    """Write a piece; return the body if it was the last.  Runs in: a thread."""
-    spool.write(piece)
-    piece.release()
-    return None if spool.missing else spool.body()

@@ -277,9 +277,26 @@ async def test_a_node_that_downloads_the_chain_names_its_target(node, daemon, an
     assert await daemon.sync_target() == expected
 
 
-async def test_a_node_without_that_call_has_no_target(daemon):
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({"size_on_disk": 850_000_000_000}, 850_000_000_000),
+        ({"size_on_disk": -1}, None),
+        ({"size_on_disk": 1 << 70}, None),
+        ({"size_on_disk": "5"}, None),
+        ({}, None),
+        ([], None),
+    ],
+)
+async def test_a_node_states_the_size_of_its_blocks(node, daemon, answer, expected):
+    node.overrides["getblockchaininfo"] = lambda *_args: answer
+    assert await daemon.size_on_disk() == expected
+
+
+async def test_a_node_without_that_call_has_neither_target_nor_size(daemon):
     # The fake node does not have it.
     assert await daemon.sync_target() is None
+    assert await daemon.size_on_disk() is None
 
 
 async def test_a_wrong_height_is_not_remembered(node, daemon):

@@ -4,18 +4,19 @@ import asyncio
 import errno
 import mmap
 import os
+import tempfile
+import threading
 from contextlib import asynccontextmanager
 
 import pytest
 
 from electrumx.server.daemon.rest_connection import (
     Disconnected,
-    NoRoomError,
     RestConnection,
     RestError,
     RestTooLargeError,
-    Spool,
 )
+from electrumx.server.daemon.spool import MappedBody, NoRoomError, Spool
 
 MAX_BYTES = 50_000_000
 
@@ -98,6 +99,100 @@ async def test_large_bodies_are_received_into_files_without_names(tmp_path, smal
             assert received[:] == body
         assert connection.is_open
     assert list(tmp_path.iterdir()) == []
+
+
+class FileWork:
+    """Records in which threads files are made, written and closed."""
+
+    def __init__(self, monkeypatch):
+        self.threads = {}
+        make, pwrite = tempfile.TemporaryFile, os.pwrite
+        record = self._record
+
+        class File:
+            def __init__(self, **kwargs):
+                record("make")
+                self._file = make(**kwargs)
+                self.fileno = self._file.fileno
+
+            def close(self):
+                self._file.close()
+                record("close")
+
+        def write(*args):
+            record("write")
+            return pwrite(*args)
+
+        def unmap(body):
+            mmap.mmap.close(body)
+            record("unmap")
+
+        monkeypatch.setattr(tempfile, "TemporaryFile", File)
+        monkeypatch.setattr(os, "pwrite", write)
+        monkeypatch.setattr(MappedBody, "close", unmap)
+
+    def _record(self, action):
+        self.threads.setdefault(action, set()).add(threading.get_ident())
+
+    async def until(self, actions):
+        while self.threads.keys() != actions:
+            await asyncio.sleep(0.001)
+        assert threading.get_ident() not in set().union(*self.threads.values())
+
+
+async def test_the_event_loop_neither_makes_nor_writes_nor_frees_a_file(
+    tmp_path, small_spools, monkeypatch
+):
+    work = FileWork(monkeypatch)
+    async with peer(answer(bytes(9_000)), spool=tmp_path) as connection:
+        received = await connection.get("/", admit)
+        await work.until({"make", "write", "close"})
+        part = memoryview(received)[4_000:]
+        del received
+        assert part[0] == 0
+        del part
+        await work.until({"make", "write", "close", "unmap"})
+
+
+async def test_the_file_of_a_body_that_is_cut_off_is_closed_in_a_thread(
+    tmp_path, small_spools, monkeypatch
+):
+    work = FileWork(monkeypatch)
+    async with peer(answer(bytes(9_000))[:-1], end=True, spool=tmp_path) as connection:
+        with pytest.raises(RestError):
+            await connection.get("/", admit)
+        await work.until({"make", "write", "close"})
+
+
+async def test_only_the_head_must_come_within_the_time_for_the_head():
+    body_due = asyncio.Event()
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        reply = answer(b"body")
+        writer.write(reply[:-4])
+        await body_due.wait()
+        writer.write(reply[-4:])
+        writer.close()
+
+    def admit_and_wait(_length):
+        asyncio.get_running_loop().call_later(1.5, body_due.set)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()[:2]
+    connection = await RestConnection.open(address, False, "node", 60.0)
+    try:
+        assert await connection.get("/", admit_and_wait, head_secs=1.0) == b"body"
+    finally:
+        connection.close()
+        server.close()
+
+
+async def test_a_head_that_does_not_come_in_time_ends_the_connection():
+    async with peer(b"", timeout=60.0) as connection:
+        with pytest.raises(RestError, match="timeout"):
+            await connection.get("/", admit, head_secs=0.05)
+        assert not connection.is_open
 
 
 async def test_a_large_body_for_which_the_disk_has_no_room_is_not_read(
