@@ -390,7 +390,8 @@ async def test_all_clients_of_a_trusted_service_are_trusted():
         assert world.session(-1).cost > 0
 
 
-async def test_clients_of_a_trusted_service_connect_to_a_full_server():
+async def test_clients_of_a_trusted_service_connect_to_a_full_server(monkeypatch):
+    monkeypatch.setattr(victims, "IDLE_SECS", 3_600.0)
     settings = {"services": [TCP, WS], "trusted_services": [WS], "max_sessions": 10}
     async with proxied_world(**settings) as world:
         wallets = [await connect(world, named(f"198.51.{n}.7")) for n in range(10)]
