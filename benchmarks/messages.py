@@ -4,12 +4,16 @@
     python -m benchmarks.messages [--messages 20000]
 
 The connection is real, its socket and its session are not.  ``tcp`` splits lines; ``ws`` takes frames
-by its own code, ``ws by the library`` by the ``websockets`` library alone.  Messages come one at a time,
+by its own code, ``ws by the library`` by the ``websockets`` library alone, and ``picows`` is that
+library's protocol, if it is installed, without anything of ours.  Messages come one at a time,
 or 20 in one read.  Prints microseconds a message, the best of five rounds.
 """
 
 import argparse
 import asyncio
+import importlib.util
+import logging
+import socket
 import time
 
 from websockets.frames import Frame, Opcode
@@ -60,6 +64,56 @@ class LibraryTransport(WebSocketTransport):
         return False
 
 
+class PicowsTransport(FakeSocketTransport):
+    """A transport with a socket whose options can be set."""
+
+    def __init__(self):
+        super().__init__()
+        self._socket = socket.socket()
+
+    def get_extra_info(self, name):
+        return self._socket if name == "socket" else super().get_extra_info(name)
+
+    def abort(self):
+        super().abort()
+        self._socket.close()
+
+
+class PicowsConnection:
+    """The server's side of a connection by ``picows``, as far as it is measured."""
+
+    def __init__(self, _context):
+        picows = importlib.import_module("picows")
+        protocol_class = importlib.import_module("picows.picows").WSProtocol
+        session = self.session = CountingSession(None)
+
+        class Listener(picows.WSListener):
+            def on_ws_frame(self, _transport, frame):
+                if frame.msg_type == picows.WSMsgType.TEXT and frame.fin:
+                    session.receive([frame.get_payload_as_bytes()])
+
+        logger = logging.getLogger("picows")
+        logger.setLevel(logging.CRITICAL)
+        # Time-outs, automatic pings and pongs, and bounds, in their order
+        settings = (logger, False, None, False, 10, 10, 1, True, 1_000_000, None, 65_536)
+        self._protocol = protocol_class(None, None, False, lambda _request: Listener(), *settings)
+        self._transport = PicowsTransport()
+
+    def connection_made(self, _transport):
+        self._protocol.connection_made(self._transport)
+
+    def data_received(self, data):
+        self._protocol.get_buffer(-1)[: len(data)] = data
+        self._protocol.buffer_updated(len(data))
+
+    def has_input(self):
+        return False
+
+    def connection_lost(self, exc):
+        self._transport.abort()
+        self._protocol.connection_lost(exc)
+
+
 async def micros(connection_class, message, count, together):
     """Microseconds of CPU a message."""
     connection = connection_class(connection_context(CountingSession))
@@ -88,6 +142,8 @@ async def main(count):
         "ws": (WebSocketTransport, frame),
         "ws by the library": (LibraryTransport, frame),
     }
+    if importlib.util.find_spec("picows"):
+        kinds["picows"] = (PicowsConnection, frame)
     for name, (connection_class, message) in kinds.items():
         figures = [await micros(connection_class, message, count, n) for n in (1, TOGETHER)]
         print(f"{name:18} alone {figures[0]:6.2f}  {TOGETHER} together {figures[1]:6.2f}")

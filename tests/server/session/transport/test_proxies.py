@@ -89,6 +89,7 @@ def groups(world):
         (named("127.0.0.1"), "127.0.0.1:5000", "127.0.0.0/24"),
         (block(0x21, V6_ADDRESSES), "[2001:db8::7]:5000", "2001:db8::/48"),
         (b"PROXY UNKNOWN\r\n", "unknown", "unknown_addr"),
+        (block(0x00, b""), "unknown", "unknown_addr"),
         (block(0x31, bytes(216)), "unknown", "unknown_addr"),
     ],
 )
@@ -264,6 +265,37 @@ async def test_limits_are_those_of_the_clients_subnet():
         assert await ask(other)
 
 
+async def test_connections_that_are_not_named_yet_count_and_are_bounded():
+    async with proxied_world(max_sessions=10) as world:
+        admission = world.manager.admission
+        oldest = await connect(world, named("198.51.100.7")[:-1])
+        await until(lambda: admission.count == 1)
+        assert world.manager.session_count() == 0
+        for _ in range(30):
+            await connect(world)
+        # The oldest one without a name gives way.
+        assert await is_closed(oldest)
+        wallet = await connect(world, named("198.51.100.8"))
+        assert await ask(wallet)
+        assert admission.count <= admission.max_pending < 10
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3", "192.168.1.7", "127.0.0.1", "fd00::7"])
+async def test_a_private_address_that_a_proxy_names_has_the_costs_of_any_other(address):
+    async with proxied_world(lenient=True) as world:
+        streams = await connect(world, named(address))
+        assert await ask(streams)
+        world.session().bump_cost(20_000)
+        error = (await ask(streams))["error"]
+        assert error["code"] == -101
+        assert error["data"]["cost"] > error["data"]["limit"] == 10_000
+        assert error["data"]["retry_after"] > 0
+        assert await is_closed(streams)
+        assert await is_closed(await connect(world, named(address)))
+        other = await connect(world, named("172.16.0.7"))
+        assert "result" in await ask(other)
+
+
 async def test_an_address_has_a_limit_of_its_own():
     async with proxied_world(max_sessions_per_address=1) as world:
         first = await connect(world, named("2001:db8::7"))
@@ -358,6 +390,20 @@ async def test_all_clients_of_a_trusted_service_are_trusted():
         assert world.session(-1).cost > 0
 
 
+async def test_clients_of_a_trusted_service_connect_to_a_full_server(monkeypatch):
+    monkeypatch.setattr(victims, "IDLE_SECS", 3_600.0)
+    settings = {"services": [TCP, WS], "trusted_services": [WS], "max_sessions": 10}
+    async with proxied_world(**settings) as world:
+        wallets = [await connect(world, named(f"198.51.{n}.7")) for n in range(10)]
+        for streams in wallets:
+            assert await ask(streams)
+        assert await is_closed(await connect(world, named("203.0.113.7")))
+        trusted = await world.connect("ws")
+        await trusted.request("server.ping")
+        for streams in wallets:
+            assert await ask(streams)
+
+
 # -- Tor
 
 
@@ -381,6 +427,14 @@ async def test_circuits_of_tor_are_groups_under_one_weight(tmp_path):
         # Without an end to it, all of Tor is throttled and not excluded.
         abuser.account.cost = 1e9
         assert other.extra_cost() == 5_000
+
+
+async def test_clients_on_a_circuit_get_the_peers_of_tor_clients():
+    async with proxied_world() as world:
+        request = b'{"jsonrpc": "2.0", "id": 1, "method": "server.peers.subscribe", "params": []}\n'
+        for header in (circuit(7), named("198.51.100.7")):
+            assert (await ask(await connect(world, header), request))["result"]
+        assert world.manager.shared.peers.asked_by_tor == [True, False]
 
 
 async def test_an_abusers_circuit_is_refused_and_others_are_not():
