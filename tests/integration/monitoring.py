@@ -5,6 +5,7 @@ import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
+from http import HTTPStatus
 
 from tests.conftest import require
 from tests.integration import parts
@@ -64,10 +65,16 @@ scrape_configs:
         command += [f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=warn"]
         self.child = Child("prometheus", command, folder=folder, env={"PATH": "/usr/bin:/bin"})
 
+    def _reply(self, path):
+        """Return the parsed reply of a page; it raises an OSError while Prometheus starts."""
+        status, _type, text = get(self.port, path)
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            raise ConnectionError(text)
+        return json.loads(text)
+
     def query(self, expression):
         """Return {labels without the name: value} of an expression."""
-        path = "/api/v1/query?" + urllib.parse.urlencode({"query": expression})
-        _status, reply = get_json(self.port, path)
+        reply = self._reply("/api/v1/query?" + urllib.parse.urlencode({"query": expression}))
         assert reply["status"] == "success", reply
         return [(item["metric"], float(item["value"][1])) for item in reply["data"]["result"]]
 
@@ -78,7 +85,7 @@ scrape_configs:
 
     def targets(self):
         """Return the targets that are scraped."""
-        return get_json(self.port, "/api/v1/targets")[1]["data"]["activeTargets"]
+        return self._reply("/api/v1/targets")["data"]["activeTargets"]
 
     def wait_for(self, condition, what):
         """Wait until it answers, and a condition holds."""
