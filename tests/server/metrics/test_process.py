@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from electrumx.server.metrics import process
 from electrumx.server.metrics.process import ProcessFigures
+from tests.conftest import require
 
 CHANGING = {"process_cpu_seconds_total", "process_resident_memory_bytes"}
 
@@ -30,8 +31,7 @@ def both():
 
 
 def test_the_figures_are_those_of_the_library():
-    if not Path("/proc/self/stat").exists():
-        pytest.skip("this system has no /proc")
+    require(Path("/proc/self/stat").exists(), "this system has no /proc")
     ours, theirs = both()
 
     assert {name: found[:2] for name, found in ours.items()} == {
