@@ -127,7 +127,7 @@ def sync(spec, chain, height, folder, clients):
                 Crowd(server.port, clients) as crowd,
             ):
                 probe.mark(start)
-                server.wait_height(height, timeout=SYNC_SECS, pause=0.25)
+                server.wait_height(height, timeout=SYNC_SECS, pause=0.05)
                 secs, cpu = time.monotonic() - start, cpu_secs(server.pid)
             found = {
                 "answers": crowd.answers,
@@ -137,7 +137,7 @@ def sync(spec, chain, height, folder, clients):
                 "ping longest ms": quantile(probe.waits, 1),
             }
         else:
-            server.wait_height(height, timeout=SYNC_SECS, pause=0.25)
+            server.wait_height(height, timeout=SYNC_SECS, pause=0.05)
             secs, cpu = time.monotonic() - start, cpu_secs(server.pid)
     return {"secs": round(secs, 2), "cpu secs": round(cpu, 2)} | found
 

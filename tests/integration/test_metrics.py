@@ -248,9 +248,8 @@ def test_a_thousand_scrapes_a_second_delay_pings_by_less_than_50_ms(make_server)
     p99 = times[len(times) * 99 // 100]
 
     print(f"{count / 20:.0f} scrapes/s, ping p99 {p99 * 1000:.1f} ms of {len(times):,d}")
-    # 20,000 are due.  The scrapers and the clients share the processors with the server: a machine that
-    # cannot keep the pace for all of them is still under as many scrapes as it can make.
-    assert count > 15_000
+    # 20,000 are due; each scraper may have one left to make.
+    assert count >= 19_990
     assert p99 < 0.05
 
 
@@ -265,17 +264,21 @@ def test_a_scrape_with_five_thousand_sessions_is_short(make_server):
             sockets.append(sock)
         for sock in sockets:
             assert sock.recv(1_000)
-        times = []
-        for _ in range(10):
-            start = time.perf_counter()
-            text = get(server.ports["metrics"], "/metrics")[2]
-            times.append(time.perf_counter() - start)
-            time.sleep(0.6)
+        texts, times = {}, {"text/plain": [], OPENMETRICS: []}
+        for _ in range(15):
+            for accept, taken in times.items():
+                # Not the text that was made for the last one
+                time.sleep(0.6)
+                start = time.perf_counter()
+                texts[accept] = get(server.ports["metrics"], "/metrics", accept)[2]
+                taken.append(time.perf_counter() - start)
         lag = server.rpc("getinfo")["loop lag"]
     finally:
         for sock in sockets:
             sock.close()
 
-    print(f"scrapes of {sorted(times)[5] * 1000:.1f} ms, loop lag {lag}")
-    assert 'electrumx_sessions{protocol="1.4",service="tcp"} 5000.0' in text
-    assert sorted(times)[5] < 0.5
+    medians = {accept: sorted(taken)[7] for accept, taken in times.items()}
+    print(f"scrapes of {[f'{secs * 1000:.1f} ms' for secs in medians.values()]}, loop lag {lag}")
+    for accept, median in medians.items():
+        assert 'electrumx_sessions{protocol="1.4",service="tcp"} 5000.0' in texts[accept]
+        assert median < 0.02
