@@ -8,11 +8,12 @@ many that connect as soon as the port is open, and each send a request every sec
 turn: those that are answered, and those of which the answer is that the index is not complete.  Each
 answer must be that error, or the right one of the complete index.  Another client pings every 20 ms.
 Prints the seconds and the CPU seconds of each sync, the ratios of the medians, and how long pings took,
-as one JSON object.
+as one JSON object.  The processes of the clients are started before the server.
 """
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import json
 import multiprocessing
@@ -22,7 +23,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.audience import Probe
+from benchmarks.audience import probe
 from benchmarks.chain import make_chain
 from benchmarks.chain_files import MAIN, ChainFiles
 from benchmarks.measuring import cpu_secs, machine
@@ -133,16 +134,34 @@ async def _poll(port, number, every, questions, connected, counts):
         writer.close()
 
 
+async def _until_open(port, pipe):
+    """Send that this process runs; return once a port is open."""
+    pipe.send("started")
+    while True:
+        try:
+            _reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.01)
+        else:
+            writer.close()
+            return
+
+
+async def _ping(port, stop, pipe):
+    await _until_open(port, pipe)
+    await probe(port, itertools.repeat(body("server.ping")), PING_SECS, stop, pipe)
+
+
 async def _crowd(port, clients, every, questions, stop, pipe):
     counts = Counter()
     connected = asyncio.Semaphore(0)
+    await _until_open(port, pipe)
     tasks = [
         asyncio.create_task(_poll(port, number, every, questions, connected, counts))
         for number in range(clients)
     ]
     for _ in range(clients):
         await connected.acquire()
-    pipe.send("ready")
     await asyncio.to_thread(stop.wait)
     for task in tasks:
         task.cancel()
@@ -154,69 +173,85 @@ async def _crowd(port, clients, every, questions, stop, pipe):
     pipe.send(dict(counts) | {"wrong": wrong})
 
 
-def _crowd_process(*args):
-    asyncio.run(_crowd(*args))
+def _run(main, *args):
+    asyncio.run(main(*args))
 
 
-class Crowd:
-    """Clients in a process of their own, while the block lasts; ``answers`` counts those they got."""
+class Clients:
+    """Processes of the clients and of the one that pings, while the block lasts."""
 
     def __init__(self, port, clients, every, questions):
         context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
         self._stop = context.Event()
-        args = (port, clients, every, questions, self._stop, theirs)
-        self._process = context.Process(target=_crowd_process, args=args, daemon=True)
+        self._pipes, self._processes = [], []
+        for args in ((_crowd, port, clients, every, questions), (_ping, port)):
+            pipe, theirs = context.Pipe()
+            process = context.Process(target=_run, args=(*args, self._stop, theirs), daemon=True)
+            self._pipes.append(pipe)
+            self._processes.append(process)
+        #: how many of each kind there were
         self.answers = {}
+        #: seconds that each ping took
+        self.waits = []
+
+    def _received(self, pipe):
+        if not pipe.poll(60):
+            raise TimeoutError("a process of the clients is silent")
+        return pipe.recv()
 
     def __enter__(self):
-        self._process.start()
-        if not self._pipe.poll(60):
-            raise TimeoutError("the clients are not connected")
-        self._pipe.recv()
+        for process in self._processes:
+            process.start()
+        for pipe in self._pipes:
+            self._received(pipe)
         return self
+
+    def stop(self):
+        """Stop them, and take their figures."""
+        self._stop.set()
+        crowd, pings = self._pipes
+        self.answers = self._received(crowd)
+        assert self._received(pings) == "ready"
+        waits, _unanswered = self._received(pings)
+        self.waits = [wait for _at, wait in waits]
 
     def __exit__(self, *_exc):
         self._stop.set()
-        self.answers = self._pipe.recv() if self._pipe.poll(60) else {}
-        self._process.join(30)
+        for process in self._processes:
+            process.join(30)
 
 
 def sync(spec, chain, height, folder, clients, every):
     """Return the figures of one sync."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    with (
-        NodeProcess(chain, folder) as node,
-        Server(spec, node, folder, SERVE="always", SESSION_TIMEOUT="3600") as server,
-    ):
+    with NodeProcess(chain, folder) as node, contextlib.ExitStack() as stack:
+        server = Server(spec, node, folder, SERVE="always", SESSION_TIMEOUT="3600")
+        crowd = None
+        if clients:
+            crowd = Clients(server.port, clients, every, Questions(chain))
+            stack.enter_context(crowd)
+        stack.enter_context(server)
         while tip_height(server.port) is None:
             if not server.child.running():
                 raise RuntimeError(server.child.log_tail())
             time.sleep(0.01)
         start = time.monotonic()
-        found = {}
-        if clients:
-            with (
-                Probe(server.port, [body("server.ping")] * 1_000_000, PING_SECS) as probe,
-                Crowd(server.port, clients, every, Questions(chain)) as crowd,
-            ):
-                probe.mark(start)
-                server.wait_height(height, timeout=SYNC_SECS, pause=0.05)
-                secs, cpu = time.monotonic() - start, cpu_secs(server.pid)
-            if crowd.answers.get("wrong"):
-                raise RuntimeError(crowd.answers["wrong"][0])
-            found = {
-                "answers": crowd.answers,
-                "pings": len(probe.waits),
-                "ping p50 ms": quantile(probe.waits, 0.5),
-                "ping p99 ms": quantile(probe.waits, 0.99),
-                "ping longest ms": quantile(probe.waits, 1),
-            }
-        else:
-            server.wait_height(height, timeout=SYNC_SECS, pause=0.05)
-            secs, cpu = time.monotonic() - start, cpu_secs(server.pid)
-    return {"secs": round(secs, 2), "cpu secs": round(cpu, 2)} | found
+        server.wait_height(height, timeout=SYNC_SECS, pause=0.05)
+        secs, cpu = time.monotonic() - start, cpu_secs(server.pid)
+        found = {"secs": round(secs, 2), "cpu secs": round(cpu, 2)}
+        if crowd is None:
+            return found
+        crowd.stop()
+        if crowd.answers["wrong"]:
+            raise RuntimeError(crowd.answers["wrong"][0])
+        return found | {
+            "answers": crowd.answers,
+            "pings": len(crowd.waits),
+            "ping p50 ms": quantile(crowd.waits, 0.5),
+            "ping p99 ms": quantile(crowd.waits, 0.99),
+            "ping longest ms": quantile(crowd.waits, 1),
+        }
 
 
 def main():
