@@ -174,13 +174,14 @@ def test_every_alert_has_a_test():
     assert set(tested) == set(named)
 
 
-def test_prometheus_scrapes_without_an_error(make_server, tmp_path, stopping):
+@pytest.mark.parametrize("scrapes", [4, pytest.param(30, marks=pytest.mark.soak)])
+def test_prometheus_scrapes_without_an_error(make_server, tmp_path, stopping, scrapes):
     server = make_server().start()
     prometheus = stopping.enter_context(
         Prometheus(tmp_path / "prometheus", server.ports["metrics"], RULES / "alerts.yml")
     )
     prometheus.wait_for(
-        lambda: (prometheus.value("count_over_time(up[1m])") or 0) >= 4, "four scrapes"
+        lambda: (prometheus.value("count_over_time(up[1m])") or 0) >= scrapes, "scrapes"
     )
 
     assert prometheus.value("min_over_time(up[1m])") == 1
