@@ -226,7 +226,8 @@ class Prober(asyncio.Protocol):
         return len(self._under_way)
 
 
-async def _probe(port, bodies, pause, stop, pipe):
+async def probe(port, bodies, pause, stop, pipe):
+    """Ask at a steady pace until stopped; send "ready", and at the end (waits, how many unanswered)."""
     loop = asyncio.get_running_loop()
     _transport, prober = await loop.create_connection(
         lambda: Prober(bodies), "127.0.0.1", port, local_addr=("127.250.0.1", 0)
@@ -246,7 +247,7 @@ async def _probe(port, bodies, pause, stop, pipe):
 
 
 def _probe_process(*args):
-    asyncio.run(_probe(*args))
+    asyncio.run(probe(*args))
 
 
 class Probe:

@@ -75,11 +75,20 @@ def make_stats():
     return RequestStats()
 
 
+def make_counts():
+    """Return the counter of traffic, if this version of the server takes one."""
+    try:
+        from electrumx.server.session.engine.session_counts import SessionCounts
+    except ImportError:
+        return ()
+    return (SessionCounts(),)
+
+
 def make_receiver():
     """Return a session's receiver, and the queue that it answers to."""
     owner = Owner()
     account = CostAccount(owner, LIMITS)
-    queue = SendQueue(Discarding(), account, owner)
+    queue = SendQueue(Discarding(), account, owner, *make_counts())
     methods = SessionMethods((Pings(),), make_stats())
     methods.set_version((1, 4))
     dispatcher = Dispatcher(owner, account, queue, methods)

@@ -6,8 +6,9 @@
 Sessions that subscribe to headers and to one script each wait in processes of their own, while one more
 pings every 5 ms.  Then the metrics are read:
 
-* ``alone``: once a second, so that each text is made again: how long a scrape takes, and the CPU time
-  of the server for one, less what it uses without scrapes;
+* ``alone`` and ``openmetrics``: once a second, so that each text is made again, in the format of Prometheus
+  and in OpenMetrics: how long a scrape takes, and the CPU time of the server for one, less what it uses
+  without scrapes;
 * ``many``: ``--rate`` scrapes a second over four connections, as Prometheus, balancers and
   dashboards together never do: how many came, their CPU time, and how long pings took in the meantime.
 
@@ -32,6 +33,7 @@ from tests.integration.server import ServerProcess
 SCRAPERS = 4
 PING_SECS = 0.005
 ALONE, ALONE_RATE = 15, 1.0
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
 def script_of(number):
@@ -45,10 +47,10 @@ def quantile(times, part):
     return round(times[min(len(times) - 1, int(len(times) * part))] * 1000, 2)
 
 
-def scrape(connection):
+def scrape(connection, accept="*/*"):
     """Read the metrics once; return them and the seconds that it took."""
     start = time.perf_counter()
-    connection.request("GET", "/metrics")
+    connection.request("GET", "/metrics", headers={"Accept": accept})
     text = connection.getresponse().read()
     return text, time.perf_counter() - start
 
@@ -99,13 +101,13 @@ def without_scrapes(server, secs):
     return pings.figures
 
 
-def alone(server):
+def alone(server, accept="*/*"):
     """Return the figures of scrapes of which each is made again."""
     connection = http.client.HTTPConnection("127.0.0.1", server.ports["metrics"])
     times = []
     with Pings(server) as pings:
         for _ in range(ALONE):
-            text, secs = scrape(connection)
+            text, secs = scrape(connection, accept)
             times.append(secs)
             time.sleep(max(0, 1 / ALONE_RATE - secs))
     series = sum(not line.startswith(b"#") for line in text.splitlines())
@@ -146,8 +148,10 @@ def measure(folder, sessions, rate, secs):
     ):
         figures["without"] = without_scrapes(server, secs)
         figures["alone"] = alone(server)
+        figures["openmetrics"] = alone(server, OPENMETRICS)
         figures["many"] = many(server, rate, secs)
-    for name, count in (("alone", ALONE_RATE), ("many", figures["many"]["scrapes a second"])):
+    rates = {"alone": ALONE_RATE, "openmetrics": ALONE_RATE}
+    for name, count in (rates | {"many": figures["many"]["scrapes a second"]}).items():
         more = figures[name]["cpu ms a second"] - figures["without"]["cpu ms a second"]
         figures[name]["cpu ms a scrape"] = round(more / count, 3)
     return figures

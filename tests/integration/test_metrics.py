@@ -174,13 +174,14 @@ def test_every_alert_has_a_test():
     assert set(tested) == set(named)
 
 
-def test_prometheus_scrapes_without_an_error(make_server, tmp_path, stopping):
+@pytest.mark.parametrize("scrapes", [4, pytest.param(30, marks=pytest.mark.soak)])
+def test_prometheus_scrapes_without_an_error(make_server, tmp_path, stopping, scrapes):
     server = make_server().start()
     prometheus = stopping.enter_context(
         Prometheus(tmp_path / "prometheus", server.ports["metrics"], RULES / "alerts.yml")
     )
     prometheus.wait_for(
-        lambda: (prometheus.value("count_over_time(up[1m])") or 0) >= 4, "four scrapes"
+        lambda: (prometheus.value("count_over_time(up[1m])") or 0) >= scrapes, "scrapes"
     )
 
     assert prometheus.value("min_over_time(up[1m])") == 1
@@ -248,9 +249,8 @@ def test_a_thousand_scrapes_a_second_delay_pings_by_less_than_50_ms(make_server)
     p99 = times[len(times) * 99 // 100]
 
     print(f"{count / 20:.0f} scrapes/s, ping p99 {p99 * 1000:.1f} ms of {len(times):,d}")
-    # 20,000 are due.  The scrapers and the clients share the processors with the server: a machine that
-    # cannot keep the pace for all of them is still under as many scrapes as it can make.
-    assert count > 15_000
+    # 20,000 are due; each scraper may have one left to make.
+    assert count >= 19_990
     assert p99 < 0.05
 
 
@@ -265,17 +265,21 @@ def test_a_scrape_with_five_thousand_sessions_is_short(make_server):
             sockets.append(sock)
         for sock in sockets:
             assert sock.recv(1_000)
-        times = []
-        for _ in range(10):
-            start = time.perf_counter()
-            text = get(server.ports["metrics"], "/metrics")[2]
-            times.append(time.perf_counter() - start)
-            time.sleep(0.6)
+        texts, times = {}, {"text/plain": [], OPENMETRICS: []}
+        for _ in range(15):
+            for accept, taken in times.items():
+                # Not the text that was made for the last one
+                time.sleep(0.6)
+                start = time.perf_counter()
+                texts[accept] = get(server.ports["metrics"], "/metrics", accept)[2]
+                taken.append(time.perf_counter() - start)
         lag = server.rpc("getinfo")["loop lag"]
     finally:
         for sock in sockets:
             sock.close()
 
-    print(f"scrapes of {sorted(times)[5] * 1000:.1f} ms, loop lag {lag}")
-    assert 'electrumx_sessions{protocol="1.4",service="tcp"} 5000.0' in text
-    assert sorted(times)[5] < 0.5
+    medians = {accept: sorted(taken)[7] for accept, taken in times.items()}
+    print(f"scrapes of {[f'{secs * 1000:.1f} ms' for secs in medians.values()]}, loop lag {lag}")
+    for accept, median in medians.items():
+        assert 'electrumx_sessions{protocol="1.4",service="tcp"} 5000.0' in texts[accept]
+        assert median < 0.02

@@ -431,7 +431,8 @@ async def test_blocks_that_the_node_left_in_the_meantime_are_replaced_while_clie
         server = make_server(tmp_path, node)
         try:
             server.start()
-            server.wait_height(FIRST)
+            # Once it has recorded that the index is complete
+            wait_until(lambda: state_of(server) == "serving", what="service")
             assert server.terminate() == 0
             node.do(lambda fake: fake.fork(fork + 1, other.blocks[fork + 1 :]))
             set_limit(node, fork)
@@ -486,7 +487,8 @@ async def test_the_mempool_reaches_subscriptions_made_before_it_was_read(tmp_pat
         server = make_server(tmp_path, node)
         try:
             server.start()
-            server.wait_height(FIRST)
+            # Once it has recorded that the index is complete
+            wait_until(lambda: state_of(server) == "serving", what="service")
             assert server.terminate() == 0
             node.do(lambda fake: fake.append(*chain.blocks[FIRST + 1 :]))
             node.do(lambda fake: fake.mempool.update({payment_hash: raw}))

@@ -22,6 +22,7 @@ from electrumx.server.session.engine.method_registry import (
 from electrumx.server.session.engine.receive import FAST_MESSAGE_BYTES, Receiver
 from electrumx.server.session.engine.request_stats import RequestStats
 from electrumx.server.session.engine.send_queue import SendQueue
+from electrumx.server.session.engine.session_counts import SessionCounts
 from electrumx.server.session.engine.session_limits import SessionLimits
 from electrumx.server.session.transport.line_transport import RawTransport
 from tests.fakes.connections import FakeSocketTransport, connection_context
@@ -127,7 +128,7 @@ class Session:
         self.transport = transport
         self.logged = []
         self.account = CostAccount(self, limits)
-        self.queue = SendQueue(transport, self.account, self)
+        self.queue = SendQueue(transport, self.account, self, SessionCounts())
         self.methods = SessionMethods((handlers(self.account),), RequestStats())
         self.methods.set_version((1, 4))
         self.dispatcher = Dispatcher(self, self.account, self.queue, self.methods)
@@ -160,6 +161,9 @@ class Session:
 
     def extra_cost(self):
         return 0.0
+
+    def on_throttled(self, *, throttled):
+        """Nothing is counted."""
 
     def retry_secs(self):
         return 1

@@ -16,6 +16,7 @@ import pytest
 
 from electrumx.lib.coins import BitcoinCashRegtest
 from electrumx.lib.hash import double_sha256
+from electrumx.server.block_processor.bulk_sync_task import BulkSyncTask
 from electrumx.server.block_processor.variants import LTORBlockProcessor
 from electrumx.server.bulk_sync import choice, kernels
 from electrumx.server.bulk_sync.driver import BulkSync
@@ -29,6 +30,7 @@ from electrumx.server.daemon.rest_connection import RestConnection
 from electrumx.server.daemon.spool import Spool
 from electrumx.server.db.database import DB
 from electrumx.server.db.flat_files import FlatFiles
+from electrumx.server.db.stores import Stores
 from electrumx.server.history import store as history_module
 from electrumx.server.runs import run_files
 from electrumx.server.runs.manifest import Manifest, Section, load
@@ -923,6 +925,43 @@ async def test_no_other_server_can_open_stores_that_are_exchanged(tmp_path, monk
     assert len(tried) == 3
     monkeypatch.undo()
     assert (await contents(env))["state"][0] == 30
+
+
+async def test_a_header_requested_while_the_stores_are_exchanged_is_read_afterwards(
+    tmp_path, monkeypatch
+):
+    """Clients are served during an initial sync, and know the new height before the stores are open."""
+    maker = ChainMaker(seed=42, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 30))
+    (tmp_path / "db").mkdir()
+    env = make_env(tmp_path / "db", reorg_limit=12)
+    loop = asyncio.get_running_loop()
+    requests, databases = [], []
+    run, read_tx_counts = BulkSyncTask.run, Stores._read_tx_counts
+
+    async def noting_run(self, *args):
+        databases.append(self._db)
+        await run(self, *args)
+
+    def request_header(self):
+        read_tx_counts(self)
+        if databases and self.state.height == 30:
+            (db,) = databases
+            is_entered, enter = threading.Event(), db.gate.enter
+
+            def noting_enter():
+                is_entered.set()
+                enter()
+
+            monkeypatch.setattr(db.gate, "enter", noting_enter)
+            requests.append(asyncio.run_coroutine_threadsafe(db.raw_header(30), loop))
+            assert is_entered.wait(60)
+
+    monkeypatch.setattr(BulkSyncTask, "run", noting_run)
+    monkeypatch.setattr(Stores, "_read_tx_counts", request_header)
+    await sync(env, ScriptedDaemon(chain))
+    (request,) = requests
+    assert await asyncio.wrap_future(request) == chain[30][:80]
 
 
 async def test_stores_that_another_process_holds_are_not_exchanged(tmp_path, monkeypatch):

@@ -80,12 +80,7 @@ class BulkSyncTask:
 
         async def exchange() -> None:
             async with self._state.lock:
-                await asyncio.to_thread(self._db.close_dbs)
-                try:
-                    await asyncio.to_thread(move)
-                except OSError as e:
-                    self._db.raise_explained(e)
-                await self._db.open_for_sync()
+                await self._db.exchange_stores(move)
                 self._state.read_committed()
 
         await asyncio.shield(exchange())

@@ -161,6 +161,15 @@ class DB:
         """Open the database so that an interrupted history compaction can go on."""
         await asyncio.to_thread(self.stores.open_for_compacting)
 
+    async def exchange_stores(self, move: Callable[[], None]) -> None:
+        """Replace both stores by ``move``, and open them for fast indexing; reads wait."""
+
+        def exchange() -> None:
+            self.utxo_lookup.close()
+            self.stores.exchange(move)
+
+        await asyncio.to_thread(exchange)
+
     def close_dbs(self) -> None:
         """Close both stores; harmless if they are closed.
 

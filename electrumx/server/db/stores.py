@@ -11,7 +11,7 @@ opened, before anything else uses it.
 import os
 import time
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from logging import Logger
@@ -129,6 +129,25 @@ class Stores:
         self._fetch_blocks = fetch_blocks
         self._open(for_sync=True)
         self.opened_in_initial_sync = self.state.first_sync
+
+    def exchange(self, move: Callable[[], None]) -> None:
+        """Close both stores, call ``move``, which replaces them, and open them for fast indexing.
+
+        Reads wait, as the height is known before the stores are open; if it fails, they fail too.
+        """
+        self.stop_table_compaction()
+        with self.gate.exclusive():
+            try:
+                self._close_stores()
+                self.patience.reserve.release()
+                try:
+                    move()
+                except OSError as e:
+                    self.raise_explained(e)
+                self.open_for_sync()
+            except BaseException:
+                self.gate.set_closed()
+                raise
 
     def open_for_compacting(self) -> None:
         """Open the database so that an interrupted history compaction can go on."""

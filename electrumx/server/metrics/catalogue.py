@@ -171,14 +171,6 @@ def _compacting(reading: Reading) -> float:
     return float(processor.row_compaction.running or processor.engine_compaction.running)
 
 
-def _received(reading: Reading) -> float:
-    return reading.parts.manager.shared.table.totals.recv_size + reading.sessions.recv_size
-
-
-def _sent(reading: Reading) -> float:
-    return reading.parts.manager.shared.table.totals.send_size + reading.sessions.send_size
-
-
 def _method_label(method: str) -> str:
     """Return the label of a method: one for all commands of the administrator."""
     if method == INVALID_METHOD:
@@ -300,15 +292,15 @@ METRICS: tuple[Metric, ...] = (
     # sessions
     Metric(
         "electrumx_sessions", GAUGE, ("service", "protocol"), "Sessions connected.",
-        _counts(lambda r: r.sessions.by_protocol()),
+        _counts(lambda r: r.sessions.by_protocol),
     ),
     Metric(
         "electrumx_sessions_opened", COUNTER, ("service",), "Sessions that began.",
-        _counts(lambda r: r.parts.manager.shared.table.totals.opened),
+        _counts(lambda r: r.sessions.opened),
     ),
     Metric(
         "electrumx_sessions_closed", COUNTER, ("reason",), "Sessions that ended.",
-        _counts(lambda r: r.parts.manager.shared.table.totals.closed),
+        _counts(lambda r: r.sessions.closed),
     ),
     Metric(
         "electrumx_connections_refused", COUNTER, ("reason",),
@@ -316,7 +308,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "electrumx_subscriptions", GAUGE, ("kind",), "Subscriptions of all sessions.",
-        _counts(lambda r: r.sessions.subscriptions()),
+        _counts(lambda r: r.subscriptions()),
     ),
     Metric(
         "electrumx_subscribed_scripts", GAUGE, (), "Different scripts among them.",
@@ -331,9 +323,13 @@ METRICS: tuple[Metric, ...] = (
         _one(lambda r: r.sessions.throttled),
     ),
     Metric(
-        "electrumx_received_bytes", COUNTER, (), "Bytes received from clients.", _one(_received)
+        "electrumx_received_bytes", COUNTER, (), "Bytes received from clients.",
+        _one(lambda r: r.sessions.received),
     ),
-    Metric("electrumx_sent_bytes", COUNTER, (), "Bytes sent to clients.", _one(_sent)),
+    Metric(
+        "electrumx_sent_bytes", COUNTER, (), "Bytes sent to clients.",
+        _one(lambda r: r.sessions.sent),
+    ),
     # requests
     Metric(
         "electrumx_requests", COUNTER, ("method", "outcome"), "Requests answered.",

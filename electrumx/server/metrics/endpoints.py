@@ -1,7 +1,8 @@
 """The pages of the ``metrics`` service: liveness, readiness, metrics, status.
 
-Values are read on the event loop, in time slices, and written as text in a thread.  Concurrent requests
-share one reading, and later ones the same for ``SHARED_SECS``, so that many of them cost little.
+Values are read on the event loop, which takes less than a millisecond, and written as text in a thread.
+Concurrent requests share one reading, and later ones the same for ``SHARED_SECS``, so that many of them
+cost little.
 
 Runs in: the event loop.
 """
@@ -138,12 +139,12 @@ class MetricsService:
         return self._files.get(path) or Reply(b"not found\n", status=404)
 
     async def _metrics(self, accept: str) -> Reply:
-        families = values_of(await self._sources.read())
+        families = values_of(self._sources.read())
         text, content_type = await asyncio.to_thread(self._exposition.text, families, accept)
         return Reply(text, content_type)
 
     async def _status(self) -> Reply:
-        reading = await self._sources.read()
+        reading = self._sources.read()
         uptime = time.monotonic() - self._start_time
         body = orjson.dumps(report(reading, self._rates, uptime_secs=uptime)) + b"\n"
         return Reply(body, JSON)

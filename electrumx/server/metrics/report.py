@@ -103,21 +103,19 @@ def _node(reading: Reading) -> dict[str, Any]:
 
 def _sessions(reading: Reading) -> dict[str, Any]:
     sessions, manager = reading.sessions, reading.parts.manager
-    totals = manager.shared.table.totals
-    by_protocol = sessions.by_protocol()
     return {
-        "count": by_protocol.total(),
+        "count": sessions.by_protocol.total(),
         "maximum": manager.shared.env.max_sessions,
         "by_service": [
             {"service": service, "protocol": protocol, "count": count}
-            for (service, protocol), count in sorted(by_protocol.items())
+            for (service, protocol), count in sorted(sessions.by_protocol.items())
         ],
-        "opened": dict(totals.opened),
-        "closed": dict(totals.closed),
-        "subscriptions": sessions.subscriptions(),
+        "opened": dict(sessions.opened),
+        "closed": dict(sessions.closed),
+        "subscriptions": reading.subscriptions(),
         "throttled": sessions.throttled,
-        "received_bytes": totals.recv_size + sessions.recv_size,
-        "sent_bytes": totals.send_size + sessions.send_size,
+        "received_bytes": sessions.received,
+        "sent_bytes": sessions.sent,
         "notifications": dict(manager.shared.notified),
         "broadcasts": dict(manager.shared.node.broadcasts),
     }

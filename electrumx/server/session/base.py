@@ -103,7 +103,7 @@ class SessionBase:
         account = self.account = (
             FreeAccount(self, shared.limits) if origin.is_trusted else self.make_account()
         )
-        queue = self.queue = SendQueue(transport, account, self)
+        queue = self.queue = SendQueue(transport, account, self, shared.table.counts)
         groups = tuple(group(self, shared) for group in self.handler_groups)
         # A subclass may itself have handlers.
         self.methods = SessionMethods((*groups, self), shared.requests)
@@ -281,10 +281,6 @@ class SessionBase:
         """Return the number of subscriptions to outpoints, which are among them."""
         return 0
 
-    def subscription_counts(self) -> tuple[int, int, int]:
-        """Return the number of subscriptions to headers, to scripts and others, to outpoints."""
-        return 0, 0, 0
-
     @property
     def throttled(self) -> bool:
         """Whether its requests sleep because of its cost."""
@@ -374,6 +370,10 @@ class SessionBase:
     def on_hard_limit(self) -> None:
         """Note that no more requests may run."""
         self.receiver.on_hard_limit()
+
+    def on_throttled(self, *, throttled: bool) -> None:
+        """Count the sessions that are throttled."""
+        self.shared.table.counts.throttled += 1 if throttled else -1
 
     def on_slot_free(self) -> None:
         """Note that more requests may be taken on than before."""
@@ -474,5 +474,6 @@ class SessionBase:
 
     def set_request_handlers(self, ptuple: ProtocolTuple) -> None:
         """Serve the requests of a protocol version from now on."""
+        self.shared.table.negotiated(self, ptuple)
         self.protocol_tuple = ptuple
         self.methods.set_version(defined_version(ptuple))

@@ -121,7 +121,9 @@ class MasternodeMethods(HandlerGroup):
         answer = await _masternode_status(self.shared.node, outpoint)
         if answer is None:
             return None
-        self.subscribed.add(outpoint)
+        if outpoint not in self.subscribed:
+            self.subscribed.add(outpoint)
+            self.shared.table.counts.masternodes += 1
         self.shared.fan_out.always.add(self.session)
         return _state_of(outpoint, answer)
 
@@ -186,10 +188,11 @@ class DashElectrumX(ElectrumX):
         """Return the number of subscriptions held."""
         return super().sub_count() + len(self.mns)
 
-    def subscription_counts(self) -> tuple[int, int, int]:
-        """Return the same by kind, those to masternodes among those to scripts."""
-        headers, scripts, outpoints = super().subscription_counts()
-        return headers, scripts + len(self.mns), outpoints
+    def on_lost(self) -> None:
+        """End; the client is not notified any more."""
+        super().on_lost()
+        self.shared.table.counts.masternodes -= len(self.mns)
+        self.mns.clear()
 
     def notify(self, touched: set[bytes], height_changed: bool) -> Awaitable[None] | None:
         """Notify as every session does, and then of the masternodes' states."""

@@ -98,12 +98,6 @@ class ElectrumX(SessionBase):
         """Return the number of subscribed outpoints."""
         return 0 if self.queue.ended else len(self.outpoints)
 
-    def subscription_counts(self) -> tuple[int, int, int]:
-        """Return the number of subscriptions to headers, to scripts and to outpoints."""
-        if self.queue.ended:
-            return 0, len(self.scripts), 0
-        return int(self.headers.is_subscribed), len(self.scripts), len(self.outpoints)
-
     def notify_outpoints(self, news: Sequence[OutpointNews]) -> None:
         """Queue those statuses that are not the ones that the client got last."""
         if not self.queue.ended:
@@ -143,6 +137,7 @@ class ElectrumX(SessionBase):
         """End; the client is not notified any more."""
         super().on_lost()
         self.shared.fan_out.forget(self)
+        self.headers.end()
         self.scripts.end()
         self.outpoints.end()
         # Handlers that still run have the session, and it must not have them.

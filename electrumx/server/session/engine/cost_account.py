@@ -76,7 +76,7 @@ class CostAccount:
         self.bw_cost_per_byte = limits.bw_cost_per_byte
         # Where no session is limited, the target is not computed.
         self.concurrency_target = limits.initial_concurrent
-        self.cost_fraction = 0.0
+        self._set_fraction(0.0)
         self.recalc_concurrency()
 
     def on_lost(self) -> None:
@@ -139,7 +139,7 @@ class CostAccount:
         self._cost_last = self.cost
         before = self.concurrency_target
         cost = self.effective_cost()
-        self.cost_fraction = max(0.0, (cost - limits.cost_soft_limit) / cost_range)
+        self._set_fraction(max(0.0, (cost - limits.cost_soft_limit) / cost_range))
         target = max(0, math.ceil((1.0 - self.cost_fraction) * limits.initial_concurrent))
         if abs(target - before) > 1:
             text = f"changing task concurrency from {before} to {target}"
@@ -147,6 +147,11 @@ class CostAccount:
         self.concurrency_target = target
         if self.is_over_limit():
             self._owner.on_hard_limit()
+
+    def _set_fraction(self, fraction: float) -> None:
+        was_throttled, self.cost_fraction = self.cost_fraction > 0, fraction
+        if (fraction > 0) != was_throttled:
+            self._owner.on_throttled(throttled=fraction > 0)
 
 
 class FreeAccount(CostAccount):

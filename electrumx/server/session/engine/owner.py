@@ -31,6 +31,9 @@ class AccountOwner(LimitedLog, Protocol):
     def on_hard_limit(self) -> None:
         """Note that no more requests may run."""
 
+    def on_throttled(self, *, throttled: bool) -> None:
+        """Note that requests sleep from now on, or that they no longer do."""
+
 
 class DispatchOwner(LimitedLog, Protocol):
     """The interface that a ``Dispatcher`` uses."""
@@ -85,6 +88,9 @@ class _Ended:
 
     def on_hard_limit(self) -> None:
         """Do nothing."""
+
+    def on_throttled(self, *, throttled: bool) -> None:
+        """Count nothing."""
 
     def on_slot_free(self) -> None:
         """Do nothing."""

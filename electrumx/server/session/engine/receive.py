@@ -190,6 +190,7 @@ class Receiver:
     def received_bytes(self, count: int, extra_cost: float = 0.0) -> None:
         """Charge for bytes received in one read, which costs ``extra_cost`` more than others."""
         self.recv_size += count
+        self._queue.counts.received += count
         account = self._account
         account.bump_cost(READ_COST + extra_cost + count * account.bw_cost_per_byte)
 

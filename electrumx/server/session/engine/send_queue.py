@@ -14,6 +14,7 @@ from electrumx.server.session.engine.cost_account import CostAccount
 from electrumx.server.session.engine.jsonrpc import AUTO, Version
 from electrumx.server.session.engine.origin import Origin
 from electrumx.server.session.engine.owner import ENDED, LimitedLog
+from electrumx.server.session.engine.session_counts import SessionCounts
 
 # How long a client may take to read the rest when its connection is being closed.
 CLOSE_SECS = 30.0
@@ -81,6 +82,7 @@ class SendQueue:
         "_log",
         "_messages",
         "_stuck_timer",
+        "counts",
         "ended",
         "rpc_version",
         "send_count",
@@ -89,10 +91,18 @@ class SendQueue:
         "transport",
     )
 
-    def __init__(self, transport: MessageTransport, account: CostAccount, log: LimitedLog) -> None:
+    def __init__(
+        self,
+        transport: MessageTransport,
+        account: CostAccount,
+        log: LimitedLog,
+        counts: SessionCounts,
+    ) -> None:
         self.transport = transport
         self._account = account
         self._log = log
+        #: of all sessions
+        self.counts = counts
         #: messages sent, and their bytes
         self.send_count = self.send_size = 0
         #: how the client's messages are read, and ours written
@@ -150,6 +160,8 @@ class SendQueue:
         if not self._messages:
             return
         if self.transport.is_writable:
+            # Counted for many messages together
+            self.counts.sent += self.size
             messages, self._messages, self.size = self._messages, [], 0
             self.transport.send(messages)
         else:
@@ -185,6 +197,8 @@ class SendQueue:
         self.ended = True
         messages, self._messages = self._messages, []
         if messages:
+            self.counts.sent += self.size
+            self.size = 0
             self.transport.send(messages)
 
     def end(self, force_after: float) -> None:

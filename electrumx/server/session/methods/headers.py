@@ -170,6 +170,14 @@ class HeaderMethods(HandlerGroup):
         Clients of protocol 1.3 passed whether they want the header raw, and some still do.
         """
         self.account.bump_cost(0.25)
-        self.is_subscribed = True
+        if not self.is_subscribed:
+            self.is_subscribed = True
+            self.shared.table.counts.headers += 1
         result: dict[str, Any] = self.shared.header.result
         return result
+
+    def end(self) -> None:
+        """End the subscription: the session has ended."""
+        if self.is_subscribed:
+            self.is_subscribed = False
+            self.shared.table.counts.headers -= 1

@@ -71,6 +71,8 @@ class OutpointSubscriptions:
         self._tip = tip
         # A session, or a set of them: most often there is one.
         self._sessions: dict[Outpoint, OutpointSubscriber | set[OutpointSubscriber]] = {}
+        #: pairs of an outpoint and a session
+        self.subscription_count = 0
         # Those whose status was not final when it was last computed
         self._unsettled: set[Outpoint] = set()
         # Set when a round of notifications has ended
@@ -84,11 +86,16 @@ class OutpointSubscriptions:
 
     def add(self, outpoint: Outpoint, session: OutpointSubscriber) -> None:
         """Subscribe a session, to whose client the status is being sent."""
-        found = self._sessions.setdefault(outpoint, session)
-        if isinstance(found, set):
+        found = self._sessions.get(outpoint)
+        if found is None:
+            self._sessions[outpoint] = session
+            self.subscription_count += 1
+        elif isinstance(found, set):
+            self.subscription_count += session not in found
             found.add(session)
         elif found is not session:
             self._sessions[outpoint] = {found, session}
+            self.subscription_count += 1
         self.watch.add(outpoint)
         # It may have changed after the status was worked out.
         self.watch.touched.add(outpoint)
@@ -97,11 +104,13 @@ class OutpointSubscriptions:
         """End a subscription, if there is one."""
         found = self._sessions.get(outpoint)
         if isinstance(found, set):
+            self.subscription_count -= session in found
             found.discard(session)
             if len(found) == 1:
                 self._sessions[outpoint] = found.pop()
         elif found is session:
             del self._sessions[outpoint]
+            self.subscription_count -= 1
             self.watch.discard(outpoint)
             self._unsettled.discard(outpoint)
 

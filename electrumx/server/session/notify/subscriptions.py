@@ -30,6 +30,8 @@ class ScriptIndex:
     def __init__(self) -> None:
         # A session, or a set of them: most often there is one.
         self._sessions: dict[bytes, Subscriber | set[Subscriber]] = {}
+        #: pairs of a script and a session
+        self.subscription_count = 0
 
     def __len__(self) -> int:
         """Return the number of different scripts."""
@@ -49,6 +51,7 @@ class ScriptIndex:
             return False
         else:
             sessions[hashX] = {found, session}
+        self.subscription_count += 1
         return True
 
     def discard(self, hashX: bytes, session: Subscriber) -> None:
@@ -56,10 +59,13 @@ class ScriptIndex:
         found = self._sessions.get(hashX)
         if found is session:
             del self._sessions[hashX]
-        elif isinstance(found, set):
+        elif isinstance(found, set) and session in found:
             found.discard(session)
             if len(found) == 1:
                 self._sessions[hashX] = found.pop()
+        else:
+            return
+        self.subscription_count -= 1
 
     def has(self, hashX: bytes, session: Subscriber) -> bool:
         """Return whether a session is subscribed to a script."""

@@ -5,7 +5,6 @@ Runs on the event loop.
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
@@ -13,6 +12,7 @@ from aiorpcx import NetAddress
 
 from electrumx.server.session.engine import session_groups
 from electrumx.server.session.engine.origin import Origin
+from electrumx.server.session.engine.session_counts import SessionCounts
 from electrumx.server.session.engine.session_limits import SessionLimits
 from electrumx.server.session.notify.noise import NoiseReceiver
 
@@ -81,14 +81,11 @@ class TableSession(NoiseReceiver, Protocol):
 
     @property
     def end_reason(self) -> str:
-        """Why it ends: a label of ``SessionTotals.closed``."""
+        """Why it ends: a label of ``SessionCounts.closed``."""
 
     @property
     def throttled(self) -> bool:
         """Whether its requests sleep because of its cost."""
-
-    def subscription_counts(self) -> tuple[int, int, int]:
-        """Return the number of subscriptions to headers, to scripts and to outpoints."""
 
     def note_end(self, reason: str) -> None:
         """Note why the server ends the session; the first reason counts."""
@@ -127,28 +124,6 @@ class TableSession(NoiseReceiver, Protocol):
         """Decay the cost, and set how many requests may run at once."""
 
 
-class SessionTotals:
-    """Figures since the start of all sessions that have ended, and of the others' beginnings."""
-
-    def __init__(self) -> None:
-        #: sessions by the protocol of their service
-        self.opened: Counter[str] = Counter()
-        #: sessions by the reason of their end
-        self.closed: Counter[str] = Counter()
-        #: bytes of those that have ended
-        self.recv_size = self.send_size = 0
-
-    def began(self, session: TableSession) -> None:
-        """Count a session."""
-        self.opened[session.kind] += 1
-
-    def ended(self, session: TableSession) -> None:
-        """Count its end, and the bytes that it received and sent."""
-        self.closed[session.end_reason] += 1
-        self.recv_size += session.recv_size
-        self.send_size += session.send_size
-
-
 S = TypeVar("S", bound=TableSession)
 
 
@@ -170,7 +145,7 @@ class SessionTable:
         """``is_advertised``: whether the server reports services, so that a proxy may be local."""
         self.groups = groups
         self.sessions: set[TableSession] = set()
-        self.totals = SessionTotals()
+        self.counts = SessionCounts()
         #: whether new sessions log their requests
         self.log_new = False
         self._logger = logger
@@ -183,7 +158,7 @@ class SessionTable:
     def add(self, session: TableSession) -> None:
         """Add a new session to the table and to its groups."""
         self.sessions.add(session)
-        self.totals.began(session)
+        self.counts.began(session.kind, session.protocol_tuple)
         origin = session.origin()
         # An administrator at a Unix socket has no address, and shares no group with the unknown.
         if origin.host is not None or session.limited:
@@ -193,8 +168,15 @@ class SessionTable:
         """Remove a session; its groups retain its cost."""
         if session in self.sessions:
             self.sessions.discard(session)
-            self.totals.ended(session)
+            self.counts.ended(session.kind, session.protocol_tuple, session.end_reason)
+            if session.throttled:
+                self.counts.throttled -= 1
         self.groups.leave(session)
+
+    def negotiated(self, session: TableSession, version: tuple[int, ...]) -> None:
+        """Note that a session will speak another version of the protocol."""
+        if session in self.sessions:
+            self.counts.negotiated(session.kind, session.protocol_tuple, version)
 
     def renew_handlers(self) -> None:
         """Have each session serve all requests of its protocol version from now on."""

@@ -16,6 +16,7 @@ from electrumx.server.session.engine.method_registry import (
 )
 from electrumx.server.session.engine.request_stats import RequestStats
 from electrumx.server.session.engine.send_queue import SendQueue
+from electrumx.server.session.engine.session_counts import SessionCounts
 from electrumx.server.session.engine.session_limits import UNLIMITED, SessionLimits
 
 LIMITS = SessionLimits(
@@ -35,6 +36,7 @@ class Owner:
         self.extra = 0.0
         self.logged = []
         self.hard_limits = 0
+        self.throttlings = []
 
     def extra_cost(self):
         return self.extra
@@ -47,6 +49,9 @@ class Owner:
 
     def on_hard_limit(self):
         self.hard_limits += 1
+
+    def on_throttled(self, *, throttled):
+        self.throttlings.append(throttled)
 
 
 class Transport:
@@ -83,6 +88,18 @@ def test_a_cost_between_the_limits_halves_the_concurrency():
     assert account.cost_fraction == pytest.approx(0.511, abs=1e-3)
     assert owner.logged == ["changing task concurrency from 10 to 5"]
     assert not account.is_over_limit()
+
+
+def test_the_owner_learns_when_throttling_begins_and_ends():
+    account = CostAccount(owner := Owner(), LIMITS)
+    account.bump_cost(5_600)
+    account.bump_cost(1_000)
+    account.bump_cost(-6_600)
+    assert owner.throttlings == [True, False]
+    account.bump_cost(5_600)
+    account.set_limits(UNLIMITED)
+    assert owner.throttlings == [True, False, True, False]
+    assert account.cost_fraction == 0
 
 
 def test_what_the_group_adds_counts_towards_the_hard_limit():
@@ -133,7 +150,7 @@ def test_an_account_outlives_its_session():
 
 def make_queue():
     account = CostAccount(owner := Owner(), LIMITS)
-    return SendQueue(Transport(), account, owner), account, owner
+    return SendQueue(Transport(), account, owner, SessionCounts()), account, owner
 
 
 def test_messages_are_charged_by_the_byte_and_written_together():
@@ -141,8 +158,10 @@ def test_messages_are_charged_by_the_byte_and_written_together():
     queue.post(b"first")
     queue.post(b"second")
     assert queue.transport.sent == []
+    assert queue.counts.sent == 0
     queue.flush()
     assert queue.transport.sent == [b"first", b"second"]
+    assert queue.counts.sent == 11
     assert (queue.send_count, queue.send_size, account.cost) == (2, 11, 5.5)
 
 

@@ -17,7 +17,7 @@ class Session:
         self.session_id, self.limited, self.error = number, limited, error
         self.host = host
         self.kind, self.end_reason = "tcp", "client"
-        self.recv_size, self.send_size = 100, 1_000
+        self.protocol_tuple, self.throttled = (1, 4), False
         self.cost = 0.0
         self.closed = []
 
@@ -86,15 +86,26 @@ def test_sessions_are_ordered_by_id():
     assert [session.session_id for session in by_id({Session(n) for n in (3, 1, 2)})] == [1, 2, 3]
 
 
-async def test_totals_have_the_bytes_and_the_ends_of_sessions_that_left(table):
+async def test_counts_have_the_beginnings_and_the_ends_of_sessions(table):
     first, second = Session(1), Session(2)
     table.add(first)
     table.add(second)
+    table.negotiated(second, (1, 6))
+    assert table.counts.by_protocol == {("tcp", "1.4"): 1, ("tcp", "1.6"): 1}
     await table.disconnect([first], "testing", end_reason="timeout")
     table.remove(first)
     table.remove(first)
-    totals = table.totals
+    table.negotiated(first, (1, 6))
+    counts = table.counts
 
-    assert totals.opened == {"tcp": 2}
-    assert totals.closed == {"timeout": 1}
-    assert (totals.recv_size, totals.send_size) == (100, 1_000)
+    assert counts.opened == {"tcp": 2}
+    assert counts.closed == {"timeout": 1}
+    assert counts.by_protocol == {("tcp", "1.6"): 1}
+
+
+async def test_a_throttled_session_that_ends_is_no_longer_counted(table):
+    session = Session(1)
+    table.add(session)
+    session.throttled, table.counts.throttled = True, 1
+    table.remove(session)
+    assert table.counts.throttled == 0

@@ -316,6 +316,8 @@ async def test_a_flood_of_key_updates_is_charged_and_ends_the_connection(certifi
         b"\x16\x03\x01\x00\x01\x01" * 20_000,
         b"\x00" * 1_000,
     ],
+    # The name of a test is in the environment of its child processes, which is bounded.
+    ids=["plain text", "HTTP", "too long a record", "short records", "zeros"],
 )
 async def test_invalid_tls_ends_the_connection_and_is_not_logged(
     certificate, protocol, data, caplog
