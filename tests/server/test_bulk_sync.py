@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections import Counter
 from contextlib import suppress
 
 import pytest
@@ -116,6 +117,40 @@ async def test_bulk_sync_leaves_the_stores_of_the_ordinary_sync(
     assert runs[-1] == 60
 
 
+def count_manifests(monkeypatch):
+    """Return a list that gets the phase of each manifest that is written."""
+    phases = []
+    save = Workspace.save
+
+    def counted(self):
+        save(self)
+        phases.append(self.manifest.phase)
+
+    monkeypatch.setattr(Workspace, "save", counted)
+    return phases
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_manifest_names_several_small_runs_and_ranges(tmp_path, monkeypatch, engine):
+    require_engine(engine)
+    maker = ChainMaker(seed=4, scripts=9, duplicates=0.15)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    manifests = count_manifests(monkeypatch)
+    found = []
+    for commit in (0, 9_000, 10**9):
+        make_limits_small(monkeypatch, commit=commit)
+        folder = tmp_path / str(commit)
+        folder.mkdir()
+        env = make_env(folder, engine=engine, reorg_limit=12)
+        await sync(env, ScriptedDaemon(chain))
+        found.append((Counter(manifests), await contents(env)))
+        manifests.clear()
+    (each, first), (some, second), (few, third) = found
+    assert first == second == third
+    for phase in ("scan", "join", "history"):
+        assert each[phase] > some[phase] > few[phase]
+
+
 @pytest.mark.parametrize("indexer", ["python", "compiled"])
 async def test_bulk_sync_of_blocks_in_canonical_order_with_tokens(tmp_path, indexer):
     if indexer == "compiled":
@@ -213,7 +248,9 @@ async def test_a_fork_below_the_last_run_goes_back_to_one_that_the_node_has(
     assert await contents(env) == await contents(other_env)
 
 
-async def test_a_stopped_server_goes_on_from_its_last_chunk(tmp_path, monkeypatch):
+@pytest.mark.parametrize("commit", [0, 10**9])
+async def test_a_stopped_server_goes_on_from_its_last_chunk(tmp_path, monkeypatch, commit):
+    make_limits_small(monkeypatch, commit=commit)
     runs = count_runs(monkeypatch)
     maker = ChainMaker(seed=6, scripts=9)
     chain = maker.chain(maker.grow(maker.genesis_hash, 60))
