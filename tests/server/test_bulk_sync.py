@@ -18,7 +18,7 @@ import pytest
 from electrumx.lib.coins import BitcoinCashRegtest
 from electrumx.lib.hash import double_sha256
 from electrumx.server.block_processor.variants import LTORBlockProcessor
-from electrumx.server.bulk_sync import choice, kernels
+from electrumx.server.bulk_sync import choice, kernels, space
 from electrumx.server.bulk_sync.driver import BulkSync
 from electrumx.server.bulk_sync.merge import Merge
 from electrumx.server.bulk_sync.progress import Progress
@@ -290,6 +290,21 @@ async def test_a_short_chain_is_indexed_block_by_block(tmp_path, monkeypatch):
     chain = maker.chain(maker.grow(maker.genesis_hash, 20))
     await sync(make_env(tmp_path, reorg_limit=5), ScriptedDaemon(chain))
     assert runs == []
+
+
+@pytest.mark.parametrize(("cache", "in_bulk"), [(100, False), (90, True)])
+async def test_a_chain_that_fits_the_cache_several_times_is_indexed_block_by_block(
+    tmp_path, monkeypatch, cache, in_bulk
+):
+    monkeypatch.setattr(choice, "MIN_SHARE_OF_CACHE", 1 / 8)
+    monkeypatch.setattr(choice, "txs_in_chain", lambda coin, height: 120_000)
+    monkeypatch.setattr(space, "RUN_BYTES_PER_TX", 100)
+    runs = count_runs(monkeypatch)
+    maker = ChainMaker(seed=1)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 20))
+    env = make_env(tmp_path, reorg_limit=5, cache_MB=cache)
+    await sync(env, ScriptedDaemon(chain))
+    assert (runs != []) is in_bulk
 
 
 async def test_switching_the_bulk_sync_off_removes_an_unfinished_one(tmp_path, monkeypatch, caplog):
