@@ -12,6 +12,7 @@ A *spec* is a dictionary:
     variable_headers whether the headers of the coin differ in length
     compact          compact the history in the background, often
     bulk             begin with a bulk sync, of chunks of few blocks
+    commit           bytes of its run files after which a manifest names them
     leaving          name of the state that another server left, for the job "leave"
 
 The journal, a file beside the database, has the tips that the process had committed when it died.
@@ -61,7 +62,9 @@ def set_up(spec, journal):
     mutations.apply(spec.get("mutation"))
     COIN.max_fetch_blocks = classmethod(lambda cls, height: BATCH)
     if spec.get("bulk"):
-        make_limits_small(SimpleNamespace(setattr=setattr), sections=3)
+        make_limits_small(
+            SimpleNamespace(setattr=setattr), sections=3, commit=spec.get("commit", 0)
+        )
         journal_bulk_sync(journal)
     if spec.get("variable_headers"):
         COIN.STATIC_BLOCK_HEADERS = False

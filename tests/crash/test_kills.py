@@ -44,6 +44,7 @@ COMPACTION = [name for name in faults.NAMES if group(name) == "compaction"]
 BULK = [name for name in faults.NAMES if group(name) == "bulk"]
 #: how often a bulk sync of a story passes those of its instants that it passes more than once
 BULK_PASSINGS = {
+    "bulk: run files synced": 10,
     "bulk: manifest written": 10,
     "bulk: manifest renamed": 10,
     "bulk: history written": 3,
@@ -52,6 +53,7 @@ BULK_PASSINGS = {
     "bulk: phase entered": 4,
     "bulk: rows written": 7,
     "bulk: joined records written": 4,
+    "bulk: rows durable": 4,
 }
 UPGRADE = [name for name in faults.NAMES if group(name) == "upgrade"]
 #: instants that an undisturbed server passes
@@ -198,7 +200,8 @@ def test_hundreds_of_kills_at_random_instants_of_bulk_syncs_lose_nothing(
     while in_bulk < BULK_KILLS:
         place = tmp_path / str(campaigns)
         place.mkdir()
-        campaign = Campaign(zygote, place, engine=engine, seed=5000 + campaigns, bulk=True)
+        more = {"bulk": True, "commit": choose.choice([0, 6_000])}
+        campaign = Campaign(zygote, place, engine=engine, seed=5000 + campaigns, **more)
         # Measured each time, as the machine is not equally fast all the time.
         stats = campaign.run(random_kills(choose, 5, campaign.bulk_secs()))
         kills += stats.kills

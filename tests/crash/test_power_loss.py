@@ -147,17 +147,7 @@ def no_folder_sync(patch):
 
 
 def no_file_sync(patch):
-    append = RunFile.append
-
-    def without(function):
-        def unsynced(*args):
-            with pytest.MonkeyPatch.context() as inner:
-                inner.setattr(os, "fsync", lambda fd: None)
-                return function(*args)
-
-        return unsynced
-
-    patch.setattr(RunFile, "append", without(append))
+    patch.setattr(RunFile, "sync", lambda self: None)
 
 
 @pytest.mark.parametrize("mutation", [no_fsync, no_folder_sync])
@@ -175,10 +165,12 @@ async def test_a_missing_fsync_is_noticed(tmp_path, mutation):
 BEGUN_AGAIN = "beginning the bulk sync again"
 
 
-@pytest.fixture
-def bulk(monkeypatch):
-    """Begin with a bulk sync, of chunks of few blocks."""
-    make_limits_small(monkeypatch, chunk=9_000, history=4_000, range_bytes=6_000)
+@pytest.fixture(params=[0, 25_000], ids=["each run", "several runs"])
+def bulk(monkeypatch, request):
+    """Begin with a bulk sync, of chunks of few blocks; a manifest names one more, or several."""
+    make_limits_small(
+        monkeypatch, chunk=9_000, history=4_000, range_bytes=6_000, commit=request.param
+    )
 
 
 def committed_after_bulk(journal, cut):

@@ -3,7 +3,7 @@
 from collections import defaultdict
 
 from electrumx.server.block_processor.processor import BlockProcessor
-from electrumx.server.bulk_sync import choice, space
+from electrumx.server.bulk_sync import choice, merge, scan, space
 from electrumx.server.bulk_sync.driver import BulkSync
 from electrumx.server.bulk_sync.merge import Merge
 from electrumx.server.bulk_sync.scan import Scan
@@ -13,14 +13,25 @@ from tests.fakes.world import World
 
 
 def make_limits_small(
-    monkeypatch, *, chunk=3_000, history=2_000, part=600, range_bytes=1_500, sections=16
+    monkeypatch,
+    *,
+    chunk=3_000,
+    history=2_000,
+    part=600,
+    range_bytes=1_500,
+    sections=16,
+    commit=0,
 ):
     """Have chunks of few blocks, several spills of history in each, and many ranges.
 
-    All in bytes; ``part`` is of raw blocks parsed at a time.  More than ``sections`` are merged first.
+    All in bytes; ``part`` is of raw blocks parsed at a time, and a manifest is written when ``commit``
+    have come together.  More than ``sections`` sections are merged first.
     """
+    monkeypatch.setattr(scan, "COMMIT_BYTES", commit)
+    monkeypatch.setattr(merge, "COMMIT_BYTES", commit)
     monkeypatch.setattr(Merge, "LEAST_SECTIONS", sections)
     monkeypatch.setattr(choice, "MIN_BLOCKS", 5)
+    monkeypatch.setattr(choice, "MIN_SHARE_OF_CACHE", 0)
     # Of coins whose real chains are large, and small disks.
     monkeypatch.setattr(space, "RUN_BYTES_PER_TX", 0)
     monkeypatch.setattr(space, "FLAT_BYTES_PER_TX", 0)

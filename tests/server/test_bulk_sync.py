@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections import Counter
 from contextlib import suppress
 
 import pytest
@@ -18,7 +19,7 @@ from electrumx.lib.coins import BitcoinCashRegtest
 from electrumx.lib.hash import double_sha256
 from electrumx.server.block_processor.bulk_sync_task import BulkSyncTask
 from electrumx.server.block_processor.variants import LTORBlockProcessor
-from electrumx.server.bulk_sync import choice, kernels
+from electrumx.server.bulk_sync import choice, kernels, space
 from electrumx.server.bulk_sync.driver import BulkSync
 from electrumx.server.bulk_sync.merge import Merge
 from electrumx.server.bulk_sync.progress import Progress
@@ -118,6 +119,40 @@ async def test_bulk_sync_leaves_the_stores_of_the_ordinary_sync(
     assert runs[-1] == 60
 
 
+def count_manifests(monkeypatch):
+    """Return a list that gets the phase of each manifest that is written."""
+    phases = []
+    save = Workspace.save
+
+    def counted(self):
+        save(self)
+        phases.append(self.manifest.phase)
+
+    monkeypatch.setattr(Workspace, "save", counted)
+    return phases
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_manifest_names_several_small_runs_and_ranges(tmp_path, monkeypatch, engine):
+    require_engine(engine)
+    maker = ChainMaker(seed=4, scripts=9, duplicates=0.15)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    manifests = count_manifests(monkeypatch)
+    found = []
+    for commit in (0, 9_000, 10**9):
+        make_limits_small(monkeypatch, commit=commit)
+        folder = tmp_path / str(commit)
+        folder.mkdir()
+        env = make_env(folder, engine=engine, reorg_limit=12)
+        await sync(env, ScriptedDaemon(chain))
+        found.append((Counter(manifests), await contents(env)))
+        manifests.clear()
+    (each, first), (some, second), (few, third) = found
+    assert first == second == third
+    for phase in ("scan", "join", "history"):
+        assert each[phase] > some[phase] > few[phase]
+
+
 @pytest.mark.parametrize("indexer", ["python", "compiled"])
 async def test_bulk_sync_of_blocks_in_canonical_order_with_tokens(tmp_path, indexer):
     if indexer == "compiled":
@@ -215,7 +250,9 @@ async def test_a_fork_below_the_last_run_goes_back_to_one_that_the_node_has(
     assert await contents(env) == await contents(other_env)
 
 
-async def test_a_stopped_server_goes_on_from_its_last_chunk(tmp_path, monkeypatch):
+@pytest.mark.parametrize("commit", [0, 10**9])
+async def test_a_stopped_server_goes_on_from_its_last_chunk(tmp_path, monkeypatch, commit):
+    make_limits_small(monkeypatch, commit=commit)
     runs = count_runs(monkeypatch)
     maker = ChainMaker(seed=6, scripts=9)
     chain = maker.chain(maker.grow(maker.genesis_hash, 60))
@@ -255,6 +292,21 @@ async def test_a_short_chain_is_indexed_block_by_block(tmp_path, monkeypatch):
     chain = maker.chain(maker.grow(maker.genesis_hash, 20))
     await sync(make_env(tmp_path, reorg_limit=5), ScriptedDaemon(chain))
     assert runs == []
+
+
+@pytest.mark.parametrize(("cache", "in_bulk"), [(100, False), (90, True)])
+async def test_a_chain_that_fits_the_cache_several_times_is_indexed_block_by_block(
+    tmp_path, monkeypatch, cache, in_bulk
+):
+    monkeypatch.setattr(choice, "MIN_SHARE_OF_CACHE", 1 / 8)
+    monkeypatch.setattr(choice, "txs_in_chain", lambda coin, height: 120_000)
+    monkeypatch.setattr(space, "RUN_BYTES_PER_TX", 100)
+    runs = count_runs(monkeypatch)
+    maker = ChainMaker(seed=1)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 20))
+    env = make_env(tmp_path, reorg_limit=5, cache_MB=cache)
+    await sync(env, ScriptedDaemon(chain))
+    assert (runs != []) is in_bulk
 
 
 async def test_switching_the_bulk_sync_off_removes_an_unfinished_one(tmp_path, monkeypatch, caplog):

@@ -13,6 +13,11 @@ from electrumx.server.sync_estimate import txs_in_chain
 
 #: blocks that are to be indexed at least: fewer take no time in the ordinary way
 MIN_BLOCKS = 1_000
+#: its temporary files would take this share of CACHE_MB at least: what is smaller fits the cache several
+#: times, and the ordinary way looks nothing up either.  Measured with the default cache: 405,711
+#: transactions (124 MB of files) take 1.4 s in the ordinary way and 2.2 s in bulk, 1,345,075 (594 MB)
+#: take 10.8 and 8.4 s
+MIN_SHARE_OF_CACHE = 1 / 8
 
 
 def use_bulk_sync(
@@ -52,6 +57,8 @@ def _reason_against(
     # Each regtest chain is another one: the coin has no figures of it.
     measured = block_bytes if env.coin.NET == "regtest" else 0
     space = space_needed(db.db_dir, txs_in_chain(env.coin, daemon_height), measured)
+    if space.peak < env.cache_MB * 1_000_000 * MIN_SHARE_OF_CACHE:
+        return "the daemon's chain fits the cache"
     logger.info(f"the bulk sync needs {space}")
     if not space.is_there:
         logger.warning(

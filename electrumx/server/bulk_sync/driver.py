@@ -297,6 +297,7 @@ class BulkSync:
         if self.scan.has_news:
             await self._spill(end_chunk=True)
         await self._end_writing()
+        await self._in_thread(self.scan.commit)
 
     async def _abandon_writing(self) -> None:
         if self._writing is not None:

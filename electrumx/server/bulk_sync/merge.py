@@ -3,17 +3,18 @@
 Owns its three phases and the progress within them.  The key space is divided into ranges of a
 bounded size.  Where there are very many sections, because CACHE_MB is small for the chain, groups of
 them are first merged into larger ones, as often as it takes.  Worker threads read, sort and join ranges without the GIL; one thread writes the
-results, in order, and after each range notes in the manifest where the next one begins.
+results, in order, and after ranges of :data:`COMMIT_BYTES` notes in the manifest where the next one begins.
 
-Order of writes, for each range
+Order of writes
 
-1. rows to the store, durable;
-2. what the join found: utxos and history, appended to their run files and synced;
+1. for each range: rows to the store, and what the join found, utxos and history, appended to their
+   run files;
+2. after some ranges: the rows are made durable, then the run files are synced;
 3. the manifest, with the beginning of the next range;
 4. the space of the input is freed.
 
-A stop after 1 or 2 repeats the range, which writes the same rows again; the appended bytes are
-overwritten.  A stop after 3 leaves room that is freed at the end of the phase, with the file.
+A stop after 1 or 2 repeats the ranges since the manifest, which writes the same rows again; the appended
+bytes are overwritten.  A stop after 3 leaves room that is freed at the end of the phase, with the file.
 
 Runs in: a worker thread, and those that it starts.
 """
@@ -48,6 +49,10 @@ from electrumx.server.runs.run_files import Part, Range, Sorted, ranges
 from electrumx.server.runs.workspace import Workspace
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage.schema import undo_key
+
+#: bytes of merged records after which the manifest says so: each one waits several times for the disk,
+#: and the ranges of a small cache are small
+COMMIT_BYTES = 64_000_000
 
 T = TypeVar("T")
 
@@ -157,6 +162,10 @@ class Merge:
         self.range_bytes = max(4096, memory // (self.COPIES * (threads + 1)))
         #: ends the merge after the range that is being written
         self.stop = threading.Event()
+        #: what was merged since the manifest on the disk: of each section the end, as the number of a
+        #: record; and its bytes
+        self._merged: dict[tuple[Kind, Section], int] = {}
+        self._merged_bytes = 0
 
     def run(self, utxo_store: StoreFiller, hist_store: StoreFiller) -> None:
         """Go on from the phase that the manifest names to the end of the last one.
@@ -168,19 +177,23 @@ class Merge:
             self._enter(JOIN)
         if manifest.phase == JOIN:
             self._join(utxo_store)
+            self._commit(utxo_store)
             self._enter(manifests.UTXOS)
         if manifest.phase == manifests.UTXOS:
             for kind in (OUTPUTS, SPENDS, LATE):
                 self.workspace.files[kind].delete()
             self._write_utxos(utxo_store)
+            self._commit(utxo_store)
             self._enter(manifests.UNDO)
         if manifest.phase == manifests.UNDO:
             self.workspace.files[UTXOS].delete()
             self._write_undo(utxo_store)
+            self._commit(utxo_store)
             self._enter(manifests.HISTORY)
         if manifest.phase == manifests.HISTORY:
             self.workspace.files[UNDO].delete()
             self._write_history(hist_store)
+            self._commit(hist_store)
         assert manifest.phase != SWAP
 
     def _enter(self, phase: str) -> None:
@@ -209,7 +222,7 @@ class Merge:
             manifest.joined_history += self._appended(HISTORY, joined.history)
             manifest.joined_undo += self._appended(UNDO, joined.undo)
             manifest.overwritten += self._late_ones(joined.overwritten)
-            self._done(part, kinds)
+            self._done(store, part, kinds)
 
     def _late_ones(self, overwritten: bytes) -> list[str]:
         """Return those overwritten outputs whose blocks may be undone."""
@@ -228,7 +241,7 @@ class Merge:
         for part, utxos in self._each_range((UTXOS,), work):
             store.write(BufferRows(kernels.put_utxo_rows, utxos, UTXO_LEN))
             fault_point("bulk: rows written")
-            self._done(part, (UTXOS,))
+            self._done(store, part, (UTXOS,))
 
     def _write_undo(self, store: StoreFiller) -> None:
         kernels, blocks = self.kernels, self.undo
@@ -252,7 +265,7 @@ class Merge:
         for part, rows in self._each_range((UNDO,), work):
             store.write(UndoRows(rows))
             fault_point("bulk: rows written")
-            self._done(part, (UNDO,))
+            self._done(store, part, (UNDO,))
 
     def _overwritten_by_height(self) -> dict[int, dict[int, bytes]]:
         """Return the undo items of overwritten outputs, by height and output of the coinbase."""
@@ -281,7 +294,7 @@ class Merge:
             fault_point("bulk: rows written")
             manifest.last_hashX, manifest.last_flush_id = maker.hashX.hex(), maker.flush_id
             manifest.max_flush_id = max(manifest.max_flush_id, maker.max_flush_id)
-            self._done(part, (HISTORY,))
+            self._done(store, part, (HISTORY,))
 
     # -- ranges
 
@@ -296,16 +309,35 @@ class Merge:
         fault_point("bulk: joined records written")
         return [section]
 
-    def _done(self, part: Range, kinds: tuple[Kind, ...]) -> None:
-        """Note that a range is written, and free what it was made of."""
+    def _done(self, store: StoreFiller, part: Range, kinds: tuple[Kind, ...]) -> None:
+        """Note that a range is written, in the manifest on the disk too when it is time."""
         manifest = self.workspace.manifest
         manifest.cursor = part.end
-        self.workspace.save()
         for kind, parts in zip(kinds, part.parts, strict=True):
-            self.workspace.free(kind, parts)
+            self._merged.update(((kind, part.section), part.end) for part in parts)
+            self._merged_bytes += sum(part.records for part in parts) * kind.length
+        stopping = self.stop.is_set()
+        if stopping or self._merged_bytes >= COMMIT_BYTES:
+            self._commit(store)
         self.report(manifest.phase, part_done(manifest))
-        if self.stop.is_set():
+        if stopping:
             raise MergeStopped
+
+    def _commit(self, store: StoreFiller) -> None:
+        """Make what was merged durable, and free what it was made of.
+
+        A section is freed from its beginning: the blocks that parts share would stay, and files of
+        thousands of small pieces take seconds to remove.
+        """
+        if not self._merged:
+            return
+        store.commit()
+        fault_point("bulk: rows durable")
+        self.workspace.save()
+        for (kind, section), end in self._merged.items():
+            self.workspace.free(kind, [Part(section.first, end - section.first, section)])
+        self._merged.clear()
+        self._merged_bytes = 0
 
     def _each_range(
         self, kinds: tuple[Kind, ...], work: Callable[[Range], T]

@@ -8,11 +8,13 @@ Order of writes, for each spill
 
 1. flat files: headers, tx counts and tx hashes, synced.  *A stop after this* leaves bytes beyond
    the height of the manifest, which are overwritten;
-2. a section of history, synced;
-3. at the end of a chunk: its outputs and spends, synced, and the manifest that names the run, with
-   all sections of history since the run before.
+2. a section of history;
+3. at the end of a chunk its outputs and spends;
+4. when runs of :data:`COMMIT_BYTES` have come together, or the scan is stopped: all run files are
+   synced, then the manifest is replaced, which names the runs with all sections of their history.
 
-A stop before the last step loses the chunk: blocks are asked for again from the last run on.
+A stop before the last step loses the chunks since the manifest: blocks are asked for again from its
+last run on.
 
 Runs in: worker threads; one adds, and one other may write a finished chunk.
 """
@@ -31,6 +33,10 @@ from electrumx.server.runs.records import HISTORY, LATE, OUTPUTS, SPENDS, UNDO, 
 from electrumx.server.runs.workspace import Workspace
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage.schema import HASH_LEN
+
+#: bytes of run files after which a manifest names them: each one waits several times for the disk, and
+#: the chunks of a small cache are small
+COMMIT_BYTES = 64_000_000
 
 _LE8 = Struct("<Q")
 
@@ -115,6 +121,8 @@ class Scan:
         #: height from which on undo records are made without a gap
         self._undo_from = manifest.undo_from
         self._mark = time.monotonic()
+        #: of the writing thread: bytes in run files since the manifest on the disk
+        self._uncommitted = 0
 
     def _new_spill(self) -> Spill:
         return Spill(
@@ -210,6 +218,7 @@ class Scan:
             section = self.workspace.files[kind].append(self._last[kind], records)
             self._last[kind] = section
             self._sections[kind].append(section)
+            self._uncommitted += section.records * kind.length
 
     def _end_run(self, spill: Spill) -> None:
         workspace = self.workspace
@@ -217,7 +226,9 @@ class Scan:
         sections = []
         taken = ((SPENDS, chunk.spends), (LATE, chunk.late), (OUTPUTS, chunk.outputs))
         for kind, records in taken:
-            sections.append(workspace.files[kind].append(workspace.last(kind), records()))
+            section = workspace.files[kind].append(workspace.last(kind), records())
+            sections.append(section)
+            self._uncommitted += section.records * kind.length
             fault_point("bulk: outputs or spends written")
         spends, late, outputs = sections
         self.count_time()
@@ -236,7 +247,13 @@ class Scan:
         )
         manifest.undo_from = spill.undo_from
         self._sections = {HISTORY: [], UNDO: []}
-        workspace.save()
+        if self._uncommitted >= COMMIT_BYTES:
+            self.commit()
+
+    def commit(self) -> None:
+        """Make the runs durable."""
+        self.workspace.save()
+        self._uncommitted = 0
         fault_point("bulk: run ended")
 
     def count_time(self) -> None:

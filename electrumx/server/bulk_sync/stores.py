@@ -1,7 +1,8 @@
 """How a new store is filled with rows in the order of their keys.
 
 Owns what an engine is good at: RocksDB takes whole tables, which are made beside it; others take
-batches.  A write is durable when it returns, and may be repeated: it then writes the same rows.
+batches.  Rows are durable once :meth:`StoreFiller.commit` has returned; those written since may be
+written again after a stop, and are the same ones then.
 
 Runs in: a worker thread.
 """
@@ -9,7 +10,7 @@ Runs in: a worker thread.
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from electrumx.lib import util
 from electrumx.server.storage.base import NO_BOUND, Storage
@@ -39,11 +40,14 @@ class StoreFiller:
         self.store = store
 
     def write(self, rows: Rows) -> None:
-        """Write rows, and wait for the disk."""
+        """Write rows."""
         more = True
         while more:
             with self.store.write_batch() as batch:
                 more = rows.put_rows(batch.put, self.BATCH_BYTES)
+
+    def commit(self) -> None:
+        """Make the rows durable: an engine that takes batches has waited for the disk already."""
 
     def close(self) -> None:
         """Close the store."""
@@ -51,22 +55,30 @@ class StoreFiller:
 
 
 class RocksDBFiller(StoreFiller):
-    """Makes a table of each write, and has RocksDB take it as it is: no log, no compaction."""
+    """Makes a table of the rows between commits, and has RocksDB take it: no log, no compaction."""
 
     store: RocksDB
 
     def __init__(self, store: RocksDB, table: Path):
         super().__init__(store)
         self._table = table
+        self._writer: Any = None
 
     def write(self, rows: Rows) -> None:
-        """Write rows, and wait for the disk."""
-        self._table.unlink(missing_ok=True)
+        """Write rows."""
         if rows.is_empty:
             return
-        writer = self.store.new_table(str(self._table))
-        while rows.put_rows(writer.__setitem__, NO_BOUND):
+        if self._writer is None:
+            self._table.unlink(missing_ok=True)
+            self._writer = self.store.new_table(str(self._table))
+        while rows.put_rows(self._writer.__setitem__, NO_BOUND):
             pass
+
+    def commit(self) -> None:
+        """Have the store take the table."""
+        if self._writer is None:
+            return
+        writer, self._writer = self._writer, None
         writer.finish()
         util.sync_path(self._table)
         self.store.take_table(str(self._table))

@@ -1,7 +1,7 @@
 """Run files: one for each kind of records, each a sequence of sorted sections.
 
-Owns their bytes and checksums.  A section is appended and synced before the manifest names it, and never changes
-after that; bytes behind the last named section are overwritten.  Parts that were merged are
+Owns their bytes and checksums.  A section is appended, and its file synced, before a manifest on the disk names
+it, and never changes after that; bytes behind the last named section are overwritten.  Parts that were merged are
 freed: where the system can punch holes, at once; otherwise with the file.
 
 Runs in: a worker thread; reading in any number of them.
@@ -76,9 +76,11 @@ class RunFile:
         self._fds: dict[Path, int] = {}
         self._opening = Lock()
         self.can_punch = True
+        #: whether something was written that may not be on the disk
+        self.is_unsynced = False
 
     def append(self, after: Section, records: bytes) -> Section:
-        """Write records behind a section; they are valid once synced and named."""
+        """Write records behind a section; they are valid once :meth:`sync` was called, and named."""
         with self.writer(after) as writer:
             writer.write(records)
         return writer.section
@@ -168,9 +170,17 @@ class RunFile:
         if self.can_punch and end > start:
             self.can_punch = punch_hole(self.path, start, end - start)
 
+    def sync(self) -> None:
+        """Make what was written durable."""
+        if self.is_unsynced:
+            for path in (self.path, self.sums_path):
+                util.sync_path(path)
+            self.is_unsynced = False
+
     def delete(self) -> None:
         """Remove the files."""
         self.close()
+        self.is_unsynced = False
         for path in (self.path, self.sums_path):
             path.unlink(missing_ok=True)
 
@@ -190,7 +200,7 @@ class RunFile:
 
 
 class SectionWriter:
-    """Writes a section; a context manager, at whose end ``section`` is valid and durable."""
+    """Writes a section; a context manager, at whose end ``section`` can be read, but may not be durable."""
 
     def __init__(self, file: RunFile, after: Section):
         self._file = file
@@ -200,6 +210,7 @@ class SectionWriter:
         self._sums: list[int] = []
 
     def __enter__(self) -> "SectionWriter":
+        self._file.is_unsynced = True
         self._out = util.open_file(self._file.path, create=True)
         self._out.seek(self.section.first * self._file.kind.length)
         return self
@@ -225,20 +236,14 @@ class SectionWriter:
         self._rest = bytes(view[whole:])
 
     def __exit__(self, kind: type[BaseException] | None, *_exc_info: object) -> None:
-        try:
-            if kind is not None:
-                return
-            self._out.flush()
-            os.fsync(self._out.fileno())
-        finally:
-            self._out.close()
+        self._out.close()
+        if kind is not None:
+            return
         if self._rest:
             self._sums.append(crc32(self._rest))
         with util.open_file(self._file.sums_path, create=True) as out:
             out.seek(self.section.sums * 4)
             out.write(b"".join(map(_SUM.pack, self._sums)))
-            out.flush()
-            os.fsync(out.fileno())
 
 
 def punch_hole(path: Path, start: int, length: int) -> bool:

@@ -90,7 +90,10 @@ class Workspace:
         return all(self.files[kind].holds(found.sections(kind)) for kind in kinds)
 
     def save(self) -> None:
-        """Make the manifest durable."""
+        """Make the run files durable, then the manifest that names their sections."""
+        for file in self.files.values():
+            file.sync()
+        fault_point("bulk: run files synced")
         self.manifest.save(self.folder)
 
     def last(self, kind: Kind) -> Section:

@@ -46,6 +46,7 @@ NAMES = (
     "caught up: merging recorded",
     "caught up: closed for re-opening",
     # the bulk sync
+    "bulk: run files synced",
     "bulk: manifest written",
     "bulk: manifest renamed",
     "bulk: history written",
@@ -54,6 +55,7 @@ NAMES = (
     "bulk: phase entered",
     "bulk: rows written",
     "bulk: joined records written",
+    "bulk: rows durable",
     "bulk: sections merged",
     "bulk: state written",
     "bulk: empty store removed",

@@ -191,7 +191,9 @@ class RocksDB(Storage):
 
     @contextmanager
     def write_batch(self) -> Iterator[WriteBatch]:  # noqa: D102
-        kept_bytes = 0 if self.bulk_loading or self._patience is None else KEPT_BYTES
+        # Up to its end a first sync writes millions of rows, and keeping them costs as much again.
+        filling = self.bulk_loading or (self.is_new and self.for_sync)
+        kept_bytes = 0 if filling or self._patience is None else KEPT_BYTES
         batch = RepeatableBatch(lambda: self.module.WriteBatch(raw_mode=True), kept_bytes)
         yield batch
         self._write_patiently(lambda: batch.write(self.db, self._synced))
