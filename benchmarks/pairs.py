@@ -77,8 +77,11 @@ def scenarios(targets, size):
 
     fresh = [*targets["single"], *targets["crowd"]]
     mixed.shuffle(fresh)
-    few = min(size, len(fresh) // 4)
+    # Four parts of so many scripts, then four half as large
+    few = min(size, len(fresh) // 6)
     parts = [fresh[n * few : (n + 1) * few] for n in range(4)]
+    rest, half = fresh[4 * few :], few // 2
+    lone_parts = [rest[n * half : (n + 1) * half] for n in range(4)]
     small = [name for name, _count in targets["small"]]
     mixed.shuffle(small)
     ping = [body("server.ping")]
@@ -100,6 +103,10 @@ def scenarios(targets, size):
         Scenario("subscribe, cold", about("subscribe", parts[3]), few),
         Scenario("ping, lone", ping, size // 2, **lone),
         Scenario("header, lone", header, size // 2, **lone),
+        Scenario("balance, cold, lone", about("get_balance", lone_parts[0]), half, **lone),
+        Scenario("history, cold, lone", about("get_history", lone_parts[1]), half, **lone),
+        Scenario("unspent, cold, lone", about("listunspent", lone_parts[2]), half, **lone),
+        Scenario("subscribe, cold, lone", about("subscribe", lone_parts[3]), half, **lone),
         Scenario("ping, ssl", ping, size, service="ssl"),
         Scenario("ping, ssl, lone", ping, size // 2, service="ssl", **lone),
         Scenario("history, ssl", about("get_history", small[:50]), size, service="ssl"),

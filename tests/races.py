@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from electrumx.server.db.reader_threads import ReaderThreads
 from tests.fakes.world import ScriptedDaemon
 
 SEED = os.environ.get("RACES_SEED", "1")
@@ -125,6 +126,7 @@ def _disturb_node(call):
 
 DISTURBED = (
     (ThreadPoolExecutor, "submit", _disturb_threads),
+    (ReaderThreads, "submit", _disturb_threads),
     (selector_events.BaseSelectorEventLoop, "_process_events", _disturb_sockets),
     (base_events.BaseEventLoop, "_run_once", _disturb_loop),
     (asyncio.Lock, "acquire", _disturb_locks),

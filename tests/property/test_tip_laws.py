@@ -333,8 +333,11 @@ def simulate(seed, storm, slow_disk, make=Simulation):
     loop = VirtualTimeLoop((lambda: choose.choice([0, 0.001, 0.02])) if slow_disk else lambda: 0.0)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        for module in (mempool_module, reader):
-            stack.enter_context(mock.patch.object(module, "ThreadPoolExecutor", InlineExecutor))
+        for module, name in (
+            (mempool_module, "ThreadPoolExecutor"),
+            (reader, "ReaderThreads"),
+        ):
+            stack.enter_context(mock.patch.object(module, name, InlineExecutor))
         stack.callback(loop.close)
         asyncio.set_event_loop(loop)
         stack.callback(asyncio.set_event_loop, None)

@@ -23,12 +23,12 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from time import perf_counter
 from typing import Any, TypeVar
 
 from electrumx.lib.tasks import EagerFuture
+from electrumx.server.db.reader_threads import ReaderThreads
 from electrumx.server.storage.gate import StoreGate
 from electrumx.server.storage.schema import DBClosedError, DBReadError
 
@@ -100,6 +100,8 @@ def _results(
     job: list[PendingRead[Any]], explain: Callable[[Exception], Exception]
 ) -> list[Result]:
     """Make the reads of a job, batched by kind.  Runs in: a thread."""
+    if len(job) == 1:
+        return [_alone(job[0], explain)]
     kinds: dict[BatchRead, list[int]] = {}
     for number, read in enumerate(job):
         kinds.setdefault(read.batch, []).append(number)
@@ -153,8 +155,8 @@ class ReadPool:
         # Whether a job is scheduled, and whether a check that the last one is not overdue is
         self._due = self._watched = False
         self._last_begun = 0.0  # the loop's time
-        self._small = ThreadPoolExecutor(SMALL_JOBS, "small-reads")
-        self._large = ThreadPoolExecutor(LARGE_JOBS, "large-reads")
+        self._small = ReaderThreads(SMALL_JOBS, "small-reads")
+        self._large = ReaderThreads(LARGE_JOBS, "large-reads")
 
     @property
     def queued(self) -> int:
@@ -215,7 +217,7 @@ class ReadPool:
             self._watched = True
             self._loop.call_at(late_at, self._if_overdue)
 
-    def _submit(self, pool: ThreadPoolExecutor, job: list[PendingRead[Any]]) -> None:
+    def _submit(self, pool: ReaderThreads, job: list[PendingRead[Any]]) -> None:
         assert self._loop
         try:
             pool.submit(self._run, self._loop, pool is self._small, job)
@@ -226,11 +228,11 @@ class ReadPool:
                 self._logger.warning("too few threads: reads of the database may have to wait")
             self._loop.call_later(THREAD_RETRY_SECS, self._start_thread, pool)
 
-    def _start_thread(self, pool: ThreadPoolExecutor) -> None:
+    def _start_thread(self, pool: ReaderThreads) -> None:
         """Make a pool try again to start a thread for the queued jobs."""
         assert self._loop
         try:
-            pool.submit(int)
+            pool.start_thread()
         except RuntimeError:
             self._loop.call_later(THREAD_RETRY_SECS, self._start_thread, pool)
 
@@ -261,7 +263,10 @@ class ReadPool:
             self._due = True
             assert self._loop
             self._loop.call_soon(self._dispatch)
-        self._give_results(deque(zip(job, results, strict=True)))
+        if len(job) == 1:
+            self._give(job[0], *results[0])
+        else:
+            self._give_results(deque(zip(job, results, strict=True)))
 
     def _give_results(self, results: "deque[tuple[PendingRead[Any], Result]]") -> None:
         """Give results to callbacks for a time slice: some may have much to do."""
@@ -269,17 +274,22 @@ class ReadPool:
         deadline = perf_counter() + SLICE_SECS
         while results and perf_counter() < deadline:
             read, (result, error) = results.popleft()
-            if result is TOO_MUCH:
-                read.bounded = False
-                self._submit(self._large, [read])
-            elif result is RACED and read.retries < MAX_RETRIES:
-                self._retry_later(read)
-            else:
-                if result is RACED:
-                    error = DBReadError("the database changed for too long while it was read")
-                read.end(result, error)
+            self._give(read, result, error)
         if results:
             self._loop.call_soon(self._give_results, results)
+
+    def _give(self, read: PendingRead[Any], result: Any, error: Exception | None) -> None:
+        """Give a read its result, or make it again."""
+        if result is TOO_MUCH:
+            read.bounded = False
+            self._submit(self._large, [read])
+            return
+        if result is RACED:
+            if read.retries < MAX_RETRIES:
+                self._retry_later(read)
+                return
+            error = DBReadError("the database changed for too long while it was read")
+        read.end(result, error)
 
     def _retry_later(self, read: PendingRead[Any]) -> None:
         """Repeat a read that met a reorganisation, after pauses that grow."""

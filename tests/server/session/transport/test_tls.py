@@ -18,6 +18,7 @@ from electrumx.server.session.transport.tls import (
     PassphraseError,
     RecordCutter,
     RenewedContext,
+    TLSLayer,
 )
 from tests.conftest import require
 from tests.fakes.connections import FakeSocketTransport, connection_context
@@ -404,6 +405,35 @@ def test_an_unreadable_certificate_is_named(certificate, tmp_path, monkeypatch):
     with pytest.raises(IsADirectoryError) as info:
         RenewedContext(str(tmp_path), certificate[1])
     assert str(tmp_path) in str(info.value)
+
+
+def shake_hands(context, layer, session=None):
+    """Connect to a layer; return the client's side, and the server's last flight."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(incoming, outgoing, session=session)
+    flight = b""
+    while not layer.is_open:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.do_handshake()
+        layer.receive(outgoing.read(), 0, [])
+        flight = layer.to_send()
+        incoming.write(flight)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.read()
+    return client, flight
+
+
+def test_a_client_gets_one_ticket_and_can_resume_its_session(certificate):
+    context = RenewedContext(*certificate)
+    trusting = trusting_context()
+    client, flight = shake_hands(trusting, TLSLayer(context))
+    assert client.version() == "TLSv1.3"
+    assert RecordCutter().cut(flight, 0, 10, len(flight)) == (len(flight), 1)
+    assert client.session.has_ticket
+    # Each connection brings the ticket for the next one.
+    again, flight = shake_hands(trusting, TLSLayer(context), client.session)
+    assert again.session_reused
+    assert RecordCutter().cut(flight, 0, 10, len(flight)) == (len(flight), 1)
 
 
 async def test_a_large_reply_is_whole_over_tls(certificate):
