@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from electrumx.lib.hash import hash_to_hex_str, hex_str_to_hash
 from electrumx.lib.tx import Tx, TxInput, TxOutput
 from electrumx.server.daemon.client import DaemonError
+from electrumx.server.mempool.outpoint_watch import OutpointWatch
+from electrumx.server.session.shared.outpoint_cache import OutpointCache
 from electrumx.server.session.shared.outpoint_status import OutpointStatuses, Status
 from tests.fakes.chain import COIN, MINUS_1, NULL, make_block
 from tests.property import test_tip_laws as tip_laws
@@ -288,7 +290,12 @@ class Simulation(tip_laws.Simulation):
         """The statuses of a server that has just started, with and without the node's index."""
         for has_index in (False, True):
             cold = OutpointStatuses(
-                self.db, self.daemon, self.mempool.index, COIN, lambda has=has_index: has
+                self.db,
+                self.daemon,
+                self.mempool.index,
+                OutpointCache(OutpointWatch()),
+                COIN,
+                lambda has=has_index: has,
             )
             for outpoint in [*self.told][:60]:
                 answer = await cold.answer(outpoint, lambda _cost: None)

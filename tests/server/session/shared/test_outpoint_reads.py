@@ -9,12 +9,12 @@ from electrumx.lib.tx import Tx, TxInput, TxOutput
 from electrumx.server.daemon.client import DaemonError
 from electrumx.server.db import wire_rows
 from electrumx.server.db.queries import PackedHistory
+from electrumx.server.mempool.outpoint_watch import OutpointWatch
+from electrumx.server.session.shared.outpoint_cache import NOWHERE, OnChain, OutpointCache
 from electrumx.server.session.shared.outpoint_status import (
     BATCHES_AT_ONCE,
     CALL_COST,
     NO_SUCH_TX,
-    NOWHERE,
-    OnChain,
     OutpointStatuses,
 )
 from electrumx.server.session.shared.tip_consistency import TipChangedError
@@ -33,7 +33,8 @@ class World:
         self.calls = self.cancelled = 0
         self.gate = asyncio.Event()
         self.error = {"code": NO_SUCH_TX, "message": "none"}
-        self.statuses = OutpointStatuses(self, self, None, None, lambda: False)
+        self.cache = OutpointCache(OutpointWatch())
+        self.statuses = OutpointStatuses(self, self, None, self.cache, None, lambda: False)
 
     async def utxo_heights(self, outpoints):
         return [None] * len(outpoints)
@@ -112,7 +113,7 @@ async def test_an_error_of_the_node_is_raised_for_each_and_not_cached(world):
 async def test_a_read_of_another_tip_is_not_joined(world):
     first, _charged = world.read()
     await world.settle()
-    world.statuses.clear()
+    world.cache.lose(-1)
     second, _charged = world.read()
     await world.settle()
     assert world.calls == 2
@@ -136,7 +137,8 @@ class HistoryWorld:
             tx_hash[::-1].hex(): raw for tx_hash, raw in zip(self.hashes, raws, strict=True)
         }
         self.in_flight = self.most_in_flight = self.fetched = 0
-        self.statuses = OutpointStatuses(self, self, None, COIN, lambda: False)
+        cache = OutpointCache(OutpointWatch())
+        self.statuses = OutpointStatuses(self, self, None, cache, COIN, lambda: False)
 
     async def utxo_heights(self, outpoints):
         return [None] * len(outpoints)
