@@ -223,6 +223,26 @@ async def test_an_output_that_cannot_be_spent_is_found_by_its_block(world, clien
     assert {} == await client.request(STATUS, TXIDS["F"], 0, "6a")
 
 
+@pytest.mark.parametrize("what", ["no transaction", "another block"])
+async def test_a_node_on_another_branch_does_not_make_an_output_disappear(world, client, what):
+    """It does not know transactions of our chain, and may come back to that."""
+    height = world.db.db_height
+    world.daemon.branch = {height: "00" * 32}
+    if what == "another block":
+        tx = Tx(1, [TxInput(bytes(32), 0, b"", 0)], [TxOutput(0, b"\x6a")], 0)
+        world.daemon.errors.clear()
+        world.daemon.txs[TXIDS["F"]] = tx.serialize().hex()
+        world.daemon.blocks = {TXIDS["F"]: "00" * 32}
+        world.daemon.heights = {"00" * 32: height}
+    request = asyncio.ensure_future(client.request(STATUS, TXIDS["F"], 0, ""))
+    await until(lambda: ("block_hex_hashes", height, 1) in world.daemon.calls)
+    world.daemon.branch = {}
+    world.daemon.errors.clear()
+    spender = spending(world, (F, 0), 7)
+    await world.new_block()
+    assert answer(7, spender, 7) == await request
+
+
 async def test_a_status_is_no_subscription_and_does_not_disturb_one(world, client):
     world.mempool.outpoints[F, 0] = (0, None, None)
     assert answer(0) == await client.request(STATUS, TXIDS["F"], 0, "")

@@ -48,8 +48,9 @@ MAX_SEARCHED = 200_000
 CALL_COST = 1.0
 SEARCH_COST = 0.05
 ENTRY_COST = 0.002
-# The node's error code for a transaction that it does not have
+# The node's error code for a transaction that it does not have, and for a height above its tip
 NO_SUCH_TX = -5
+NO_SUCH_HEIGHT = -8
 
 Charge = Callable[[float], object]
 #: of a history: (tx hash, height)
@@ -228,6 +229,7 @@ class OutpointStatuses:
         charge(CALL_COST)
         script = await self._script(outpoint)
         if script is None:
+            await self._check_absence(charge)
             return NOWHERE
         clue = self._cache.clue(outpoint)
         search = _Search(self._db, self._daemon, self._coin, outpoint, charge, self._slots, clue)
@@ -237,8 +239,27 @@ class OutpointStatuses:
         if found is None:
             # An unspendable output has no history.
             charge(2 * CALL_COST)
-            return OnChain(await self._height_by_node(outpoint[0]))
+            height = await self._height_by_node(outpoint[0])
+            if height is None:
+                await self._check_absence(charge)
+            return OnChain(height)
         return found
+
+    async def _check_absence(self, charge: Charge) -> None:
+        """Raise TipChangedError unless the node, which has no block with a transaction, has our chain.
+
+        On another branch, which we may never follow, it does not know our transactions.
+        """
+        charge(CALL_COST)
+        height, tip = self._db.db_height, self._db.db_tip
+        try:
+            hex_hashes = await self._daemon.block_hex_hashes(height, 1)
+        except DaemonError as e:
+            if isinstance(e.args[0], dict) and e.args[0].get("code") == NO_SUCH_HEIGHT:
+                raise TipChangedError from e
+            raise
+        if hex_hashes != [hash_to_hex_str(tip)]:
+            raise TipChangedError
 
     async def _script(self, outpoint: Outpoint) -> bytes | None:
         """Return an output's script as the node has it; None if there is no such output."""

@@ -32,6 +32,8 @@ class World:
     def __init__(self):
         self.calls = self.cancelled = 0
         self.gate = asyncio.Event()
+        self.db_height, self.db_tip = 5, b"t" * 32
+        self.hex_hashes = [self.db_tip.hex()]
         self.error = {"code": NO_SUCH_TX, "message": "none"}
         self.cache = OutpointCache(OutpointWatch())
         self.statuses = OutpointStatuses(self, self, None, self.cache, None, lambda: False)
@@ -47,6 +49,12 @@ class World:
             self.cancelled += 1
             raise
         raise DaemonError(self.error)
+
+    async def block_hex_hashes(self, first, count):
+        assert (first, count) == (5, 1)
+        if not self.hex_hashes:
+            raise DaemonError({"code": -8, "message": "Block height out of range"})
+        return self.hex_hashes
 
     def read(self):
         charged = []
@@ -70,7 +78,7 @@ async def test_two_sessions_share_a_read_and_each_pays_for_it(world):
     world.gate.set()
     assert await asyncio.gather(first, second) == [NOWHERE, NOWHERE]
     assert world.calls == 1
-    assert sum(first_charged) == sum(second_charged) == CALL_COST
+    assert sum(first_charged) == sum(second_charged) == 2 * CALL_COST
     assert world.statuses.cached(OUTPOINT) == NOWHERE
 
 
@@ -107,6 +115,16 @@ async def test_an_error_of_the_node_is_raised_for_each_and_not_cached(world):
     for answer in (first, second):
         with pytest.raises(DaemonError):
             await answer
+    assert world.statuses.cached(OUTPOINT) is None
+
+
+@pytest.mark.parametrize("hex_hashes", [[], ["00" * 32]])
+async def test_a_node_that_has_not_our_tip_denies_no_transaction(world, hex_hashes):
+    world.hex_hashes = hex_hashes
+    world.gate.set()
+    read, _charged = world.read()
+    with pytest.raises(TipChangedError):
+        await read
     assert world.statuses.cached(OUTPOINT) is None
 
 
