@@ -169,7 +169,8 @@ class Simulation(tip_laws.Simulation):
             # The chain moves on, and the wallet subscribes again.  A server that starts waits for a
             # node whose chain is shorter than its own.
             if depth or count:
-                self.daemon.replace(depth, max(depth, count))
+                self.daemon.replace(depth, count)
+            self.daemon.add(max(0, self.db.db_height + 1 - len(self.daemon.raw)))
             life = [(("subscribe_to", [*self.told]), 12.0), (("settled",), pause)]
             self.told.clear()
             self.asking.clear()
