@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Measures subscriptions to outpoints: a block that spends many of them, and cold look-ups.
 
-    python -m benchmarks.outpoints block [--sessions 1000] [--each 10] [--engine leveldb] [--times 3]
+    python -m benchmarks.outpoints block [--sessions 1000] [--each 10] [--engine leveldb] [--times 3] [--stages]
     python -m benchmarks.outpoints cold [--distances 10 1000 100000] [--index]
 
 ``block``: sessions subscribe to outpoints, each to others, and a block spends all of them.  Prints how
 long after the node had the block the first and the last notification came, how long another client
 waited for pings in the meantime, and the server's CPU.  Subscribers, that client and the server are
-processes of their own.
+processes of their own.  With ``--stages`` also when the server reached each stage first, in ms.
 
 ``cold``: an output is spent so many entries of its script's history later.  Prints the CPU of one
 ``get_status`` that is not cached, how long it took, whether it was answered before it timed out, and the
@@ -40,6 +40,7 @@ from tests.fakes.small_chains import (
     script_of,
     small_chain,
 )
+from tests.integration.processes import Child
 from tests.integration.server import ServerProcess
 
 SETTINGS = {
@@ -162,14 +163,34 @@ class Party:
         return result
 
 
-def measure_block(folder, *, sessions, each, engine, times):
+class TimedServer(ServerProcess):
+    """A server that writes when it reached each stage; see ``timed_server``."""
+
+    def launch(self):
+        command = [sys.executable, "-m", "benchmarks.timed_server", self.folder / "stages"]
+        self.child = Child("server", command, folder=self.folder, env=self.env)
+        return self
+
+    def stages(self, start):
+        """The stages reached first after a time -> ms after it; once the server has ended."""
+        lines = (self.folder / "stages").read_text().splitlines()
+        found = {}
+        for at, stage in (text.split(" ", 1) for text in lines):
+            if float(at) > start:
+                found.setdefault(stage, round((float(at) - start) * 1e3, 1))
+        return found
+
+
+def measure_block(folder, *, sessions, each, engine, times, stages):
     """Figures of blocks that each spend an outpoint of each subscription."""
-    runs = [_one_block(folder / str(number), sessions, each, engine) for number in range(times)]
+    runs = [
+        _one_block(folder / str(number), sessions, each, engine, stages) for number in range(times)
+    ]
     last = [run["last ms"] for run in runs]
     return {"mean of last ms": round(sum(last) / times, 1), "runs": runs}
 
 
-def _one_block(folder, sessions, each, engine):
+def _one_block(folder, sessions, each, engine, stages):
     maker, tip = small_chain(110)
     tip, fan = fan_block(maker, tip, sessions * each)
     txid = double_sha256(fan.serialize())[::-1].hex()
@@ -181,7 +202,8 @@ def _one_block(folder, sessions, each, engine):
         node.do(lambda fake: setattr(fake, "waits_for_blocks", True))
         # A real node has parsed a block when it announces it.
         node.do(lambda fake: fake._block_txs(last))
-        with ServerProcess(folder, node.env, protocols=("tcp", "rpc"), **settings) as server:
+        server_class = TimedServer if stages else ServerProcess
+        with server_class(folder, node.env, protocols=("tcp", "rpc"), **settings) as server:
             port, pid = server.ports["tcp"], server.child.pid
             audience = Party(_audience, port, txid, sessions, each)
             pinger = Party(_pinger, port)
@@ -195,7 +217,8 @@ def _one_block(folder, sessions, each, engine):
             pinger.begin()
             pings = pinger.result()
     quiet = [secs for at, secs in pings if at + secs < start]
-    busy = [secs for at, secs in pings if start <= at + secs and at <= told[-1]]
+    during = [(secs, at - start) for at, secs in pings if start <= at + secs and at <= told[-1]]
+    busy, longest = [secs for secs, _at in during], max(during)
     first, end = told[0] - start, told[-1] - start
     return {
         "notifications": len(told),
@@ -204,9 +227,10 @@ def _one_block(folder, sessions, each, engine):
         "first to last ms": round((end - first) * 1e3, 1),
         "ping p99 ms before": round(percentile(quiet, 0.99) * 1e3, 1),
         "ping p99 ms": round(percentile(busy, 0.99) * 1e3, 1),
-        "longest ping ms": round(max(busy) * 1e3, 1),
+        "longest ping ms": round(longest[0] * 1e3, 1),
+        "longest ping after ms": round(longest[1] * 1e3, 1),
         "CPU s": round(cpu, 2),
-    }
+    } | ({"stages": server.stages(start)} if stages else {})
 
 
 def history_chain(distance):
@@ -322,6 +346,7 @@ def main():
     block.add_argument("--each", type=int, default=10)
     block.add_argument("--engine", default="leveldb", choices=("leveldb", "rocksdb"))
     block.add_argument("--times", type=int, default=3)
+    block.add_argument("--stages", action="store_true", help="when each stage was reached")
     cold = commands.add_parser("cold")
     cold.add_argument("--distances", type=int, nargs="+", default=[10, 1_000, 100_000])
     cold.add_argument("--index", action="store_true", help="the node has an index of spenders")

@@ -371,6 +371,8 @@ class FakeDaemon:
         self.methods = set()  # that decide which protocol can be served
         self.indexes = {"txindex": {"synced": True}}
         self.url_changed = asyncio.Event()
+        self.db = None  # whose chain it has
+        self.branch = {}  # height -> hex hash of another block than that of the database
 
     def _call(self, name, *args):
         self.calls.append((name, *args))
@@ -430,6 +432,12 @@ class FakeDaemon:
         self._call("getrawtransactions", *hex_hashes)
         found = [self.txs.get(hex_hash) for hex_hash in hex_hashes]
         return [None if raw is None else bytes.fromhex(raw) for raw in found]
+
+    async def block_hex_hashes(self, first, count):
+        self._call("block_hex_hashes", first, count)
+        hashes = [hash_to_hex_str(double_sha256(header)) for header in self.db.headers]
+        heights = range(first, first + count)
+        return [self.branch.get(height, hashes[height]) for height in heights]
 
     async def getblockheader(self, hex_hash):
         self._call("getblockheader", hex_hash)
@@ -793,6 +801,7 @@ async def session_world(
     env = fake_env(**settings)
     db = db or FakeDB()
     bp, daemon, mempool = FakeBP(db), FakeDaemon(), mempool or FakeMempool()
+    daemon.db = db
     daemon.methods.update(node)
     shutdown_event, mempool_event = asyncio.Event(), asyncio.Event()
     manager = SessionManager(env, db, bp, daemon, mempool, shutdown_event, peers=FakePeers(env, db))

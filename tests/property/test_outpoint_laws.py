@@ -7,8 +7,12 @@ server's mempool, must differ from the one before, and must in the end be all th
 """
 
 import asyncio
+import json
 import os
+import random
+from collections import Counter
 from functools import partial
+from inspect import isawaitable
 
 import pytest
 from aiorpcx import RPCError
@@ -18,7 +22,11 @@ from hypothesis import strategies as st
 from electrumx.lib.hash import hash_to_hex_str, hex_str_to_hash
 from electrumx.lib.tx import Tx, TxInput, TxOutput
 from electrumx.server.daemon.client import DaemonError
-from electrumx.server.session.shared.outpoint_status import OutpointStatuses, Status
+from electrumx.server.mempool.outpoint_watch import OutpointWatch
+from electrumx.server.session.engine.jsonrpc import V2
+from electrumx.server.session.methods.outpoint import OutpointMethods
+from electrumx.server.session.shared.outpoint_cache import OutpointCache
+from electrumx.server.session.shared.outpoint_status import OutpointStatuses
 from tests.fakes.chain import COIN, MINUS_1, NULL, make_block
 from tests.property import test_tip_laws as tip_laws
 
@@ -36,7 +44,9 @@ EVENTS = st.one_of(
     st.tuples(st.just("index"), st.booleans()),
     st.tuples(st.just("mempool_secs"), st.sampled_from([0.0, 0.3, 2.0])),
     st.tuples(st.just("subscribe"), st.integers(1, 40)),
+    st.tuples(st.just("get_status"), st.integers(1, 10)),
     st.tuples(st.just("unsubscribe"), st.integers(1, 5)),
+    st.tuples(st.just("restart"), st.booleans(), st.integers(0, 20), st.integers(0, 22)),
 )
 STORMS = st.lists(st.tuples(EVENTS, st.sampled_from([0.0, 0.05, 0.5, 1.0, 6.0])), max_size=25)
 
@@ -133,15 +143,64 @@ class Simulation(tip_laws.Simulation):
     daemon_class = IndexedDaemon
 
     def __init__(self, seed, folder, engine="leveldb"):
+        self.told = {}
+        self.asking = set()
+        self.tellings = self.answered = self.restarts = 0
+        self.failed_subscriptions = 0
+        self.is_calm_at_end = True
         super().__init__(seed, folder, engine=engine)
+
+    def make_server(self):
+        super().make_server()
         self.shared = self.manager.shared
         self.shared.protocol.has_spender_index = False
-        self.told = {}
-        self.tellings = 0
-        self.failed_subscriptions = 0
-        self.done = False
+        self.methods = OutpointMethods(self, self.shared)
+
+    async def run(self, storm):
+        """Let storms pass over the server, with a restart after each but the last."""
+        life = []
+        for (name, *args), pause in storm:
+            if name != "restart":
+                life.append(((name, *args), pause))
+                continue
+            self.is_calm_at_end, depth, count = args
+            await self.live(life)
+            self.restarts += 1
+            # The chain moves on, and the wallet subscribes again.  A server that starts waits for a
+            # node whose chain is shorter than its own.
+            if depth or count:
+                self.daemon.replace(depth, count)
+            self.daemon.add(max(0, self.db.db_height + 1 - len(self.daemon.raw)))
+            life = [(("subscribe_to", [*self.told]), 12.0), (("settled",), pause)]
+            self.told.clear()
+            self.asking.clear()
+            self.make_server()
+        self.is_calm_at_end = True
+        await self.live(life)
+
+    async def live(self, storm):
+        """Let a storm pass over the server, and stop it."""
+        await super().run(storm)
+        for task in self.queries:
+            if not task.cancelled():
+                task.result()
+        self.queries.clear()
+        self.committed.clear()
 
     # -- as a session
+
+    @property
+    def account(self):
+        return self
+
+    @property
+    def queue(self):
+        return self
+
+    rpc_version = V2
+
+    def bump_cost(self, _cost):
+        pass
 
     def is_closing(self):
         return False
@@ -155,12 +214,18 @@ class Simulation(tip_laws.Simulation):
     def notify_outpoints(self, news):
         # Blocks and mempool are of one tip, which clients know.
         assert self.shared.tip.state() is not None
-        for item in news:
-            outpoint, status = item.outpoint, item.status
-            if outpoint in self.told and self.told[outpoint] != status:
-                self.tellings += 1
-                self.check(outpoint, status)
-                self.told[outpoint] = status
+        self.methods.notify(news)
+
+    def post_lines(self, lines, count):
+        lines = lines.split(b"\n")
+        assert len(lines) == count
+        for line in lines:
+            txid, index, status = json.loads(line)["params"]
+            outpoint = hex_str_to_hash(txid), index
+            self.tellings += 1
+            assert self.told[outpoint] != status
+            self.check(outpoint, status)
+            self.told[outpoint] = status
 
     # -- the model
 
@@ -175,8 +240,8 @@ class Simulation(tip_laws.Simulation):
         return shared.tip.notified_tip, unconfirmed
 
     def naive(self, outpoint, tip, unconfirmed):
-        """The status by looking at everything."""
-        confirmed = self.daemon.transactions(tip)
+        """The status by looking at everything, as it is answered."""
+        confirmed, spends = self.daemon.transactions(tip), self.spends(tip)
         funder_height = spender = spender_height = None
         for tx_hash, tx in unconfirmed.items():
             height = -any(prev_hash in unconfirmed for prev_hash, _idx in tx.prevouts)
@@ -187,17 +252,25 @@ class Simulation(tip_laws.Simulation):
         found = confirmed.get(outpoint[0])
         if found is not None and outpoint[1] < len(found[0].outputs):
             funder_height = found[3]
-        if (tip, outpoint) not in self.models:
-            self.models[tip, outpoint] = [
-                (tx_hash, height)
-                for tx_hash, (tx, _raw, _hash, height) in confirmed.items()
-                if any((txin.prev_hash, txin.prev_idx) == outpoint for txin in tx.inputs)
-            ]
-        for tx_hash, height in self.models[tip, outpoint]:
-            spender, spender_height = tx_hash, height
+        if outpoint in spends:
+            spender, spender_height = spends[outpoint]
         if funder_height is None:
-            return Status(None)
-        return Status(funder_height, spender, spender_height)
+            return {}
+        status = {"funder_height": funder_height}
+        if spender is not None:
+            txid = hash_to_hex_str(spender)
+            status |= {"spender_txhash": txid, "spender_height": spender_height}
+        return status
+
+    def spends(self, tip):
+        """The transactions of a chain by the outpoints that they spend, with their heights."""
+        if ("spends", tip) not in self.models:
+            self.models["spends", tip] = {
+                (txin.prev_hash, txin.prev_idx): (tx_hash, height)
+                for tx_hash, (tx, _raw, _hash, height) in self.daemon.transactions(tip).items()
+                for txin in tx.inputs
+            }
+        return self.models["spends", tip]
 
     def check(self, outpoint, status):
         assert status == self.naive(outpoint, *self.known_state())
@@ -221,12 +294,20 @@ class Simulation(tip_laws.Simulation):
         elif name == "subscribe":
             for outpoint in self.some_outpoints(args[0]):
                 self.spawn(self.subscribe(outpoint))
+        elif name == "subscribe_to":
+            for outpoint in args[0]:
+                self.spawn(self.subscribe(outpoint))
+        elif name == "get_status":
+            for outpoint in self.some_outpoints(args[0]):
+                self.spawn(self.ask_of(self.methods.outpoint_get_status, outpoint))
         elif name == "subscribe_to_mempool":
             self.subscribe_to_mempool()
         elif name == "unsubscribe":
-            for outpoint in list(self.told)[: args[0]]:
-                del self.told[outpoint]
-                self.shared.outpoints.discard(outpoint, self)
+            for tx_hash, index in list(self.told)[: args[0]]:
+                del self.told[tx_hash, index]
+                assert self.methods.outpoint_unsubscribe(hash_to_hex_str(tx_hash), index)
+        elif name == "settled":
+            self.check_all()
         else:
             super().do(name, *args)
 
@@ -252,18 +333,38 @@ class Simulation(tip_laws.Simulation):
         self.queries.add(task)
 
     async def subscribe(self, outpoint):
-        compute = partial(self.shared.outpoint_statuses.answer, outpoint, lambda _cost: None)
+        if outpoint in self.told or outpoint in self.asking:
+            return
+        self.asking.add(outpoint)
         try:
-            status = await self.shared.tip.retry_at_stable_tip(compute, lambda _cost: None)
+            status = await self.ask_of(self.methods.outpoint_subscribe, outpoint)
+        finally:
+            self.asking.discard(outpoint)
+        if status is not None:
+            # Nothing has happened since.
+            self.told[outpoint] = status
+
+    async def ask_of(self, method, outpoint):
+        """Call a method with a hint; check the status and return it, None after an error."""
+        try:
+            status = method(hash_to_hex_str(outpoint[0]), outpoint[1], self.hint(outpoint))
+            if isawaitable(status):
+                status = await status
         except RPCError:
             self.failed_subscriptions += 1
-            return
-        if outpoint in self.told:
-            # The earlier notification is to be checked.
-            return
-        # Nothing has happened since the status was worked out.
-        self.told[outpoint] = status
-        self.shared.outpoints.add(outpoint, self)
+            return None
+        self.answered += 1
+        self.check(outpoint, status)
+        return status
+
+    def hint(self, outpoint):
+        """A hint to an outpoint's script: right, wrong or empty."""
+        kind = self.choose.choice(["right", "wrong", "empty"])
+        if kind == "right":
+            found = self.daemon.transactions(self.daemon.tip).get(outpoint[0])
+            if found is not None and outpoint[1] < len(found[0].outputs):
+                return found[0].outputs[outpoint[1]].pk_script.hex()
+        return "" if kind == "empty" else self.choose.choice(self.maker.scripts).hex()
 
     def subscribe_to_mempool(self):
         """Subscribe to all that unconfirmed transactions create and spend."""
@@ -275,24 +376,36 @@ class Simulation(tip_laws.Simulation):
                 self.spawn(self.subscribe((txin.prev_hash, txin.prev_idx)))
 
     async def become_calm(self):
+        if not self.is_calm_at_end:
+            return
         self.daemon.lookups_fail = False
         await super().become_calm()
+        await self.check_cold(*self.check_all())
+
+    def check_all(self):
+        """Check that all that was due has been sent; return the tip and the mempool."""
         tip, unconfirmed = self.known_state()
         assert tip == self.daemon.tip
         assert set(unconfirmed) == set(self.daemon.mempool)
         for outpoint, status in self.told.items():
             assert status == self.naive(outpoint, tip, unconfirmed), outpoint
-        await self.check_cold(tip, unconfirmed)
+        return tip, unconfirmed
 
     async def check_cold(self, tip, unconfirmed):
         """The statuses of a server that has just started, with and without the node's index."""
         for has_index in (False, True):
             cold = OutpointStatuses(
-                self.db, self.daemon, self.mempool.index, COIN, lambda has=has_index: has
+                self.db,
+                self.daemon,
+                self.mempool.index,
+                OutpointCache(OutpointWatch()),
+                COIN,
+                lambda has=has_index: has,
             )
             for outpoint in [*self.told][:60]:
                 answer = await cold.answer(outpoint, lambda _cost: None)
-                assert answer == self.naive(outpoint, tip, unconfirmed), (has_index, outpoint)
+                expected = self.naive(outpoint, tip, unconfirmed)
+                assert answer.answer() == expected, (has_index, outpoint)
 
 
 def simulate(seed, storm, *, slow_disk=False, engine="leveldb", subscriptions=40):
@@ -361,20 +474,72 @@ def test_statuses_that_a_failing_node_withheld_are_sent_later():
     assert simulate(7, storm).tellings > 10
 
 
+@pytest.mark.parametrize("engine", ["leveldb", "rocksdb"])
+def test_subscribers_are_answered_and_notified_after_restarts(engine):
+    storm = [
+        (("add", 2), 6.0),
+        (("restart", True, 0, 0), 1.0),
+        (("mine_part", 0), 12.0),
+        (("settled",), 0.0),
+        (("restart", True, 20, 22), 1.0),
+        (("replace", 3, 4), 0.05),
+        (("restart", False, 2, 1), 1.0),
+        (("add", 1), 12.0),
+        (("settled",), 0.0),
+    ]
+    simulation = simulate(11, storm, engine=engine, subscriptions=200)
+    assert simulation.restarts == 3
+    assert simulation.answered > 400
+    assert simulation.tellings > 10
+    assert simulation.failed_subscriptions == 0
+
+
+def soak_storm(seed):
+    """Events at random, and checks that all that was due has been sent."""
+    choose = random.Random(seed)
+    storm = []
+    for _ in range(14):
+        event = choose.choice(
+            [
+                ("add", choose.randint(1, 3)),
+                ("mine_part", 0),
+                ("remix", 0),
+                ("evict", choose.randint(1, 3)),
+                ("replace", choose.randint(1, 20), choose.randint(0, 22)),
+                ("force", choose.randint(1, 20)),
+                ("index", choose.random() < 0.5),
+                ("get_status", 50),
+                ("subscribe", 100),
+                ("subscribe_to_mempool",),
+                ("unsubscribe", 5),
+                ("restart", choose.random() < 0.5, choose.randint(0, 20), choose.randint(0, 22)),
+            ]
+        )
+        if choose.random() < 0.6:
+            storm += [(event, 12.0), (("settled",), 0.0)]
+        else:
+            storm.append((event, choose.choice([0.0, 0.05, 0.5, 1.0, 6.0])))
+    return storm
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("engine", ["leveldb", "rocksdb"])
 def test_soak(engine):
-    count = tellings = seed = 0
-    while count < SOAK:
+    counts = Counter()
+    seed = 0
+    while counts["outpoints"] < SOAK:
         seed += 1
-        events = [
-            ("add", 1), ("remix", 0), ("subscribe", 100), ("replace", 1 + seed % 20, seed % 22),
-            ("evict", 2), ("index", bool(seed % 2)), ("add", 2), ("force", 2), ("subscribe", 100),
-            ("replace", 2, 3), ("add", 1),
-        ]  # fmt: skip
-        simulation = simulate(
-            seed, [(event, 5.5) for event in events], engine=engine, subscriptions=300
-        )
-        count += len(simulation.told)
-        tellings += simulation.tellings
-    print(f"{count:,d} outpoints, {tellings:,d} notifications")
+        storm = soak_storm(seed)
+        try:
+            simulation = simulate(seed, storm, engine=engine, subscriptions=300)
+        except BaseException as e:
+            e.add_note(f"seed {seed}: {storm}")
+            raise
+        counts["outpoints"] += len(simulation.told)
+        counts["statuses answered"] += simulation.answered
+        counts["notifications"] += simulation.tellings
+        counts["restarts"] += simulation.restarts
+        counts["errors"] += simulation.failed_subscriptions
+        for (name, *_args), _pause in storm:
+            counts[name] += 1
+    print(", ".join(f"{count:,d} {name}" for name, count in counts.items()))

@@ -159,7 +159,16 @@ class Simulation:
             self.maker, self.maker.grow(self.maker.genesis_hash, START_BLOCKS)
         )
         self.daemon.move(self.daemon.tip)
-        env = make_env(folder, engine=engine, reorg_limit=REORG_LIMIT)
+        self.folder, self.engine = folder, engine
+        self.committed = deque()  # (time at which it was last seen, tip)
+        self.answers = 0
+        self.models = {}
+        self.queries = set()
+        self.make_server()
+
+    def make_server(self):
+        """Have a server that has not been started yet, over the database that there is."""
+        env = make_env(self.folder, engine=self.engine, reorg_limit=REORG_LIMIT)
         env.daemon_poll_interval_blocks_msec = int(POLL_SECS * 1000)
         self.db = DB(env)
         self.notifications = Notifications()
@@ -176,10 +185,6 @@ class Simulation:
             asyncio.Event(),
             peers=FakePeers(settings_, self.db),
         )
-        self.committed = deque()  # (time at which it was last seen, tip)
-        self.answers = 0
-        self.models = {}
-        self.queries = set()
 
     # -- life
 

@@ -51,12 +51,16 @@ class OutpointWatch:
             del self.by_tx[tx_hash]
         self.touched.discard(outpoint)
 
+    def of_tx(self, tx_hash: bytes) -> list[Outpoint]:
+        """Return the watched outpoints of a transaction."""
+        found = self.by_tx.get(tx_hash, ())
+        return [(tx_hash, index) for index in ((found,) if isinstance(found, int) else found)]
+
     def touch_tx(self, tx_hash: bytes, prevouts: Iterable[Outpoint]) -> None:
         """Mark what a transaction that came, went or changed its height funds and spends."""
         by_tx = self.by_tx
-        found = by_tx.get(tx_hash, ())
-        for index in (found,) if isinstance(found, int) else found:
-            self.touched.add((tx_hash, index))
+        if tx_hash in by_tx:
+            self.touched.update(self.of_tx(tx_hash))
         for prevout in prevouts:
             if prevout[0] in by_tx and prevout in self:
                 self.touched.add(prevout)

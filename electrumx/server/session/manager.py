@@ -86,7 +86,7 @@ class SessionManager:
             shared.header,
             shared.fan_out,
             shared.outpoints,
-            shared.outpoint_statuses,
+            shared.outpoint_cache,
             shared.noise,
         )
         self.housekeeping = Housekeeping(shared, bp, self.commands.info, logger)

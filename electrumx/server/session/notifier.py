@@ -4,6 +4,7 @@ Runs on the event loop.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
 from electrumx.server.db.wire_rows import Addition
@@ -12,10 +13,10 @@ from electrumx.server.session.notify.announced_header import AnnouncedHeader
 from electrumx.server.session.notify.fanout import FanOut
 from electrumx.server.session.notify.noise import Noise
 from electrumx.server.session.notify.outpoints import OutpointSubscriptions
-from electrumx.server.session.shared.outpoint_status import (
+from electrumx.server.session.shared.outpoint_cache import (
     AT_ONCE,
     BlockChanges,
-    OutpointStatuses,
+    OutpointCache,
 )
 from electrumx.server.session.shared.script_cache import ScriptCache
 from electrumx.server.session.shared.tip_consistency import TipConsistency
@@ -30,6 +31,10 @@ class TipSource(Protocol):
     @property
     def reported(self) -> ReportedTip | None:
         """The committed tip that was reported last; None before the first."""
+
+    @property
+    def forks(self) -> Sequence[int]:
+        """The height of the last common block of each reorganisation so far."""
 
     def confirmed_after(self, tip: bytes) -> Confirmed | None:
         """Return the step from a tip (its hash) to the next; None if it is not known."""
@@ -46,7 +51,7 @@ class Notifier:
         header: AnnouncedHeader,
         fan_out: FanOut,
         outpoints: OutpointSubscriptions,
-        statuses: OutpointStatuses,
+        cache: OutpointCache,
         noise: Noise,
     ) -> None:
         self._processor = processor
@@ -55,9 +60,11 @@ class Notifier:
         self._header = header
         self._fan_out = fan_out
         self._outpoints = outpoints
-        self._statuses = statuses
+        self._cache = cache
         self._noise = noise
         self._notified: ReportedTip | None = None
+        # The tip at which the cached outpoints are
+        self._applied: ReportedTip | None = None
 
     async def notify(self, _height: int, touched: set[bytes]) -> None:
         """Notify sessions that a block or a mempool refresh touched these hashXs.
@@ -69,19 +76,19 @@ class Notifier:
         steps = self._steps_to(self._processor.reported)
         needs_outpoints = self._needs_outpoints()
         if steps != []:
-            self._statuses.hold()
+            self._cache.hold()
         changed = self._take_tip(touched)
         forks = 0 if self._notified is None else self._notified.forks
         try:
             told = await self._fan_out.notify(touched, changed)
             if needs_outpoints:
                 await self._take_outpoints(steps)
+            self._applied = self._notified
         except BaseException:
-            self._statuses.clear()
-            self._outpoints.watch.touch_all()
+            self._lose_outpoints()
             raise
         finally:
-            self._statuses.release()
+            self._cache.release()
         self._outpoints.round_due(tip_changed=changed)
         self._noise.round_ended(told, is_block=changed)
         self._tip.set_known_reorgs(forks)
@@ -92,7 +99,7 @@ class Notifier:
 
     def _needs_outpoints(self) -> bool:
         """Return whether any outpoint is watched or cached."""
-        return bool(self._outpoints.watch or self._statuses)
+        return bool(self._outpoints.watch or self._cache)
 
     def _steps_to(self, reported: ReportedTip | None) -> list[Confirmed] | None:
         """Return the steps from the tip that clients know to another; None if they are unknown."""
@@ -114,20 +121,19 @@ class Notifier:
 
     async def _take_outpoints(self, steps: list[Confirmed] | None) -> None:
         """Apply the steps to the tip to the cached outpoints, and mark the watched ones."""
-        watch, statuses = self._outpoints.watch, self._statuses
+        watch, cache = self._outpoints.watch, self._cache
         if steps is None:
-            statuses.clear()
-            watch.touch_all()
+            self._lose_outpoints()
         for step in steps or ():
             if step.undone:
-                await statuses.undo_blocks(step.height)
+                await cache.undo_blocks(step.height)
                 watch.touch_all()
                 continue
             # Scripts that are watched from now on are marked then, and nothing is cached until ``release``.
             changes = await asyncio.to_thread(
-                BlockChanges.of_step, step, watch.by_tx, statuses.cached_txs
+                BlockChanges.of_step, step, watch.by_tx, cache.other_txs
             )
-            await statuses.add_blocks(changes)
+            await cache.add_blocks(changes)
             for tx_hash in changes.heights.keys() & watch.by_tx.keys():
                 watch.touch_tx(tx_hash, ())
             for number, outpoint in enumerate(changes.spenders, start=1):
@@ -135,6 +141,13 @@ class Notifier:
                     await asyncio.sleep(0)
                 if outpoint in watch:
                     watch.touched.add(outpoint)
+
+    def _lose_outpoints(self) -> None:
+        """Have all outpoints read again: the blocks since the last tip are not known."""
+        applied = self._applied
+        forks = [] if applied is None else self._processor.forks[applied.forks :]
+        self._cache.lose(-1 if applied is None else min([applied.height, *forks]))
+        self._outpoints.watch.touch_all()
 
     def _take_tip(self, touched: set[bytes]) -> bool:
         """Take over the reported tip for all clients; return whether it is another block.

@@ -8,6 +8,8 @@ import pytest
 from electrumx.server.mempool.index import MemPoolIndex, MemPoolTx
 from electrumx.server.mempool.outpoint_watch import OutpointWatch
 from electrumx.server.session.notify.outpoints import OutpointSubscriptions
+from electrumx.server.session.shared.outpoint_cache import OutpointCache
+from electrumx.server.session.shared.outpoint_status import OutpointStatuses
 
 PARENT, CHILD, OTHER = (bytes([n]) * 32 for n in (1, 2, 3))
 SCRIPT = (bytes(11), 1)
@@ -81,7 +83,9 @@ def test_outputs_of_one_transaction_are_watched_each_by_itself():
 
 def test_a_subscription_takes_less_memory_than_two_sets():
     """Each set takes 216 bytes, of the session's and of the transaction's watched outputs."""
-    subscriptions = OutpointSubscriptions(OutpointWatch(), None, None)
+    watch = OutpointWatch()
+    statuses = OutpointStatuses(None, None, None, OutpointCache(watch), None, None)
+    subscriptions = OutpointSubscriptions(watch, statuses, None)
     outpoints = [(n.to_bytes(32, "big"), 0) for n in range(2_000)]
     session = object()
     tracemalloc.start()

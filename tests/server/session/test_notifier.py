@@ -11,7 +11,8 @@ from electrumx.server.session.notifier import Notifier
 from electrumx.server.session.notify.announced_header import AnnouncedHeader
 from electrumx.server.session.notify.noise import Noise
 from electrumx.server.session.notify.outpoints import OutpointSubscriptions
-from electrumx.server.session.shared.outpoint_status import OnChain, OutpointStatuses
+from electrumx.server.session.shared.outpoint_cache import OnChain, OutpointCache
+from electrumx.server.session.shared.outpoint_status import OutpointStatuses
 from electrumx.server.session.shared.tip_consistency import TipConsistency
 
 
@@ -26,11 +27,13 @@ class Parts:
         self.height, self.tip = 0, b""
         self.consistency = TipConsistency(self, self)
         self.header = AnnouncedHeader()
-        self.statuses = statuses = OutpointStatuses(self, None, None, None, lambda: False)
+        watch = OutpointWatch()
+        cache = OutpointCache(watch)
+        self.statuses = OutpointStatuses(self, None, None, cache, None, lambda: False)
         self.utxo_height = 3
-        outpoints = OutpointSubscriptions(OutpointWatch(), statuses, self.consistency)
+        outpoints = OutpointSubscriptions(watch, self.statuses, self.consistency)
         self.notifier = Notifier(
-            self, self.consistency, self, self.header, self, outpoints, statuses, Noise(set())
+            self, self.consistency, self, self.header, self, outpoints, cache, Noise(set())
         )
 
     # As the block processor and the database

@@ -9,7 +9,9 @@ from electrumx.lib.hash import double_sha256, hash_to_hex_str
 from electrumx.lib.tx import Tx, TxInput, TxOutput
 from electrumx.server.daemon.client import DaemonError
 from electrumx.server.notifications import Confirmed
-from electrumx.server.session.shared.outpoint_status import BlockChanges, OnChain, Status
+from electrumx.server.session.shared import outpoint_cache, outpoint_status
+from electrumx.server.session.shared.outpoint_cache import BlockChanges, OnChain
+from electrumx.server.session.shared.outpoint_status import Status
 from tests.fakes.chain import COIN
 from tests.fakes.session_world import FakeCoin, make_tx_hash, session_world, until
 
@@ -67,10 +69,10 @@ def answer(height, spender=None, spender_height=None):
     return {"funder_height": height, "spender_txhash": txid, "spender_height": spender_height}
 
 
-async def mine(world, *txs):
+async def mine(world, *txs, fork=0):
     """Add a block with transactions: hash -> what each spends."""
     before = world.db.db_tip
-    world.db.add_block(txs=0)
+    world.db.add_block(fork, txs=0)
     hashes = b"".join(tx_hash for tx_hash, _prevouts in txs)
     spent = b"".join(h + n.to_bytes(4, "little") for _tx_hash, prevouts in txs for h, n in prevouts)
     counts = [len(prevouts) for _tx_hash, prevouts in txs]
@@ -216,9 +218,29 @@ async def test_an_output_that_cannot_be_spent_is_found_by_its_block(world, clien
     world.daemon.heights = {block_hash: 5}
     assert answer(5) == await client.request(STATUS, TXIDS["F"], 0, "6a")
     # A block that we do not have is none.
-    world.manager.shared.outpoint_statuses.clear()
+    world.manager.shared.outpoint_cache.lose(-1)
     world.daemon.heights = {block_hash: 6}
     assert {} == await client.request(STATUS, TXIDS["F"], 0, "6a")
+
+
+@pytest.mark.parametrize("what", ["no transaction", "another block"])
+async def test_a_node_on_another_branch_does_not_make_an_output_disappear(world, client, what):
+    """It does not know transactions of our chain, and may come back to that."""
+    height = world.db.db_height
+    world.daemon.branch = {height: "00" * 32}
+    if what == "another block":
+        tx = Tx(1, [TxInput(bytes(32), 0, b"", 0)], [TxOutput(0, b"\x6a")], 0)
+        world.daemon.errors.clear()
+        world.daemon.txs[TXIDS["F"]] = tx.serialize().hex()
+        world.daemon.blocks = {TXIDS["F"]: "00" * 32}
+        world.daemon.heights = {"00" * 32: height}
+    request = asyncio.ensure_future(client.request(STATUS, TXIDS["F"], 0, ""))
+    await until(lambda: ("block_hex_hashes", height, 1) in world.daemon.calls)
+    world.daemon.branch = {}
+    world.daemon.errors.clear()
+    spender = spending(world, (F, 0), 7)
+    await world.new_block()
+    assert answer(7, spender, 7) == await request
 
 
 async def test_a_status_is_no_subscription_and_does_not_disturb_one(world, client):
@@ -312,7 +334,7 @@ async def test_an_error_of_the_node_is_returned_and_no_subscription_made(world, 
 async def test_a_node_that_errs_in_a_round_ends_no_session(world, client):
     assert {} == await client.request(SUBSCRIBE, TXIDS["F"], 0, "")
     world.daemon.errors["getrawtransaction"] = {"code": -1, "message": "a hiccup"}
-    world.manager.shared.outpoint_statuses.clear()
+    world.manager.shared.outpoint_cache.lose(-1)
     change(world, F=(0, None, None))
     assert [] == await told(world, client)
     world.daemon.errors["getrawtransaction"] = ABSENT
@@ -377,7 +399,7 @@ async def test_blocks_change_what_is_cached_only_where_they_touch_it(world):
     height = world.db.db_height
     assert OnChain(3, S, height) == statuses.cached((F, 0))
     assert (OnChain(3), OnChain(4)) == (statuses.cached((F, 1)), statuses.cached((P, 0)))
-    await statuses.undo_blocks(height - 1)
+    await world.manager.shared.outpoint_cache.undo_blocks(height - 1)
     assert None is statuses.cached((F, 0))
     assert OnChain(4) == statuses.cached((P, 0))
     # Where it is not known what has happened, all is forgotten.
@@ -394,3 +416,91 @@ async def test_many_subscriptions_of_a_session_end_in_parts(world, client):
     assert 0 < len(subscriptions)
     await until(lambda: len(subscriptions) == 0)
     assert not world.mempool.watch
+
+
+@pytest.fixture
+def tiny_limits(monkeypatch):
+    """Few outpoints are cached, and few transactions searched."""
+    monkeypatch.setattr(outpoint_cache, "CACHE_ENTRIES", 2)
+    monkeypatch.setattr(outpoint_status, "MAX_SEARCHED", 10)
+
+
+async def watch_among_others(world, client):
+    """Subscribe to F:0, unspent since block 3, and have others asked for."""
+    world.db.utxo_rows[F, 0] = 3
+    assert answer(3) == await client.request(SUBSCRIBE, TXIDS["F"], 0, "")
+    assert [] == await told(world, client)
+    for number in range(5):
+        tx_hash = make_tx_hash("other", number)
+        world.db.utxo_rows[tx_hash, 0] = 4
+        assert answer(4) == await client.request(STATUS, hash_to_hex_str(tx_hash), 0, "")
+
+
+def long_history(world, spender_height):
+    """Have many transactions between F and one that spends F:0; return that one's hash."""
+    world.daemon.errors.clear()
+    spender = spending(world, (F, 0), spender_height)
+    between = []
+    for number in range(30):
+        tx = Tx(1, [TxInput(P, number, b"", 0)], [TxOutput(5, b"\x51")], 0).serialize()
+        between.append((double_sha256(tx), 4))
+        world.daemon.txs[hash_to_hex_str(between[-1][0])] = tx.hex()
+    hashX = world.env.coin.hashX_from_script(b"\x51")
+    world.db.histories[hashX] = [(F, 3), *between, (spender, spender_height)]
+    return spender
+
+
+@pytest.mark.usefixtures("tiny_limits")
+async def test_a_spend_is_notified_however_much_was_asked_for_since_the_subscription(world, client):
+    await watch_among_others(world, client)
+    height = world.db.db_height + 1
+    spender = long_history(world, height)
+    await mine(world, (spender, [(F, 0)]))
+    assert [[TXIDS["F"], 0, answer(3, spender, height)]] == await told(world, client)
+
+
+@pytest.mark.usefixtures("tiny_limits")
+async def test_an_unconfirmed_spend_is_notified_however_much_was_asked_for(world, client):
+    await watch_among_others(world, client)
+    change(world, F=(None, S, -1))
+    assert [[TXIDS["F"], 0, answer(3, S, -1)]] == await told(world, client)
+
+
+@pytest.mark.usefixtures("tiny_limits")
+async def test_a_block_that_creates_and_spends_an_output_is_notified(world, client):
+    """Nothing was known of the output before, but its spender is named by the block."""
+    assert {} == await client.request(SUBSCRIBE, TXIDS["F"], 0, "")
+    height = world.db.db_height + 1
+    spender = long_history(world, height)
+    hashX = world.env.coin.hashX_from_script(b"\x51")
+    world.db.histories[hashX] = [(h, height) for h, _height in world.db.histories[hashX]]
+    await mine(world, (F, []), (spender, [(F, 0)]))
+    assert [[TXIDS["F"], 0, answer(height, spender, height)]] == await told(world, client)
+
+
+@pytest.mark.usefixtures("tiny_limits")
+async def test_a_spend_in_blocks_of_which_nothing_is_known_is_notified(world, client):
+    """Only transactions above the last known tip are searched."""
+    await watch_among_others(world, client)
+    height = world.db.db_height + 1
+    spender = long_history(world, height)
+    del world.db.utxo_rows[F, 0]
+    await world.new_block()
+    assert [[TXIDS["F"], 0, answer(3, spender, height)]] == await told(world, client)
+
+
+@pytest.mark.usefixtures("tiny_limits")
+async def test_a_spend_that_is_undone_and_made_again_is_notified(world, client):
+    await watch_among_others(world, client)
+    height = world.db.db_height + 1
+    spender = long_history(world, height)
+    await mine(world, (spender, [(F, 0)]))
+    assert [[TXIDS["F"], 0, answer(3, spender, height)]] == await told(world, client)
+    # Both in one round; nothing has to be searched for.
+    tip = world.db.db_tip
+    world.bp.undo(1)
+    world.bp.end_reorg()
+    world.bp.confirmed[tip] = Confirmed(height - 1, world.db.db_tip, b"", b"", undone=True)
+    world.daemon.errors["getrawtransaction"] = {"code": -1, "message": "a hiccup"}
+    await mine(world, (S2, [(F, 0)]), fork=1)
+    assert [[TXIDS["F"], 0, answer(3, S2, height)]] == await told(world, client)

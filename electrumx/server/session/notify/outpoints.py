@@ -53,6 +53,12 @@ class StatusSource(ConfirmedParts, Protocol):
     async def load(self, outpoints: list[Outpoint]) -> None:
         """Cache the heights of unspent outputs."""
 
+    def keep(self, outpoint: Outpoint) -> None:
+        """Note that clients are subscribed to an outpoint."""
+
+    def let_go(self, outpoint: Outpoint) -> None:
+        """Note that no client is subscribed to an outpoint any more."""
+
 
 class Tip(Protocol):
     """The tip that must not change while statuses are worked out."""
@@ -97,6 +103,7 @@ class OutpointSubscriptions:
             self._sessions[outpoint] = {found, session}
             self.subscription_count += 1
         self.watch.add(outpoint)
+        self._statuses.keep(outpoint)
         # It may have changed after the status was worked out.
         self.watch.touched.add(outpoint)
 
@@ -112,6 +119,7 @@ class OutpointSubscriptions:
             del self._sessions[outpoint]
             self.subscription_count -= 1
             self.watch.discard(outpoint)
+            self._statuses.let_go(outpoint)
             self._unsettled.discard(outpoint)
 
     def round_due(self, *, tip_changed: bool) -> None:

@@ -10,9 +10,8 @@ The unconfirmed part is computed each time.  On the event loop.
 """
 
 import asyncio
-from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from aiorpcx import RPCError
@@ -25,16 +24,15 @@ from electrumx.server.db import wire_rows
 from electrumx.server.db.database import DB
 from electrumx.server.mempool.index import MemPoolIndex
 from electrumx.server.mempool.outpoint_watch import Outpoint
-from electrumx.server.notifications import Confirmed
 from electrumx.server.session.engine.params import DAEMON_ERROR, HISTORY_TOO_LARGE, tx_hash_or_none
+from electrumx.server.session.shared.outpoint_cache import (
+    NOWHERE,
+    Clue,
+    OnChain,
+    OutpointCache,
+)
 from electrumx.server.session.shared.tip_consistency import TipChangedError
 
-HASH_LEN = 32
-MAX_INDEX = 2**32 - 1
-#: cached outpoints at most
-CACHE_ENTRIES = 100_000
-#: entries of the cache that are looked at in one go: about a millisecond
-AT_ONCE = 1_000
 #: entries of a history that are read at once
 PAGE_ENTRIES = 5_000
 #: transactions that are fetched together: few at first, as most outputs are spent soon
@@ -50,23 +48,13 @@ MAX_SEARCHED = 200_000
 CALL_COST = 1.0
 SEARCH_COST = 0.05
 ENTRY_COST = 0.002
-# The node's error code for a transaction that it does not have
+# The node's error code for a transaction that it does not have, and for a height above its tip
 NO_SUCH_TX = -5
+NO_SUCH_HEIGHT = -8
 
 Charge = Callable[[float], object]
 #: of a history: (tx hash, height)
 Entry = tuple[bytes, int]
-
-
-class OnChain(NamedTuple):
-    """The confirmed part of a status; None for transactions that do not exist."""
-
-    funder_height: int | None
-    spender: bytes | None = None
-    spender_height: int | None = None
-
-
-NOWHERE = OnChain(None)
 
 
 class Status(NamedTuple):
@@ -95,51 +83,6 @@ class Status(NamedTuple):
             answer["spender_txhash"] = hash_to_hex_str(self.spender)
             answer["spender_height"] = self.spender_height
         return answer
-
-
-class BlockChanges(NamedTuple):
-    """The outputs that blocks created and spent, as far as a session or the cache holds their transactions."""
-
-    #: tx hash -> height, of all transactions
-    heights: dict[bytes, int]
-    #: outpoint -> the transaction that spends it, None if that is not known
-    spenders: dict[Outpoint, bytes | None]
-
-    @classmethod
-    def of_step(
-        cls, step: Confirmed, watched: Container[bytes], cached: Container[bytes]
-    ) -> "BlockChanges":
-        """Return the changes of a step that adds blocks.  Runs in: a thread.
-
-        Of spent outputs, only those of transactions in one of the containers.
-        """
-        hashes = [
-            step.tx_hashes[at : at + HASH_LEN] for at in range(0, len(step.tx_hashes), HASH_LEN)
-        ]
-        addition = step.addition
-        heights = dict.fromkeys(hashes, step.height)
-        if addition is not None and len(addition.ends) > 1:
-            heights = {
-                tx_hash: addition.height + bisect_right(addition.ends, tx_num)
-                for tx_num, tx_hash in enumerate(hashes, start=addition.first_tx_num)
-            }
-        size = HASH_LEN + 4
-        spent = step.spent_outpoints
-        counts: Sequence[int] = step.spend_counts
-        by: Sequence[bytes | None] = hashes
-        if sum(counts) * size != len(spent) or len(counts) != len(hashes):
-            counts, by = [len(spent) // size], [None]
-        spenders: dict[Outpoint, bytes | None] = {}
-        start = 0
-        for spender, count in zip(by, counts, strict=True):
-            end = start + count * size
-            for at in range(start, end, size):
-                tx_hash = spent[at : at + HASH_LEN]
-                if tx_hash in watched or tx_hash in cached:
-                    index = int.from_bytes(spent[at + HASH_LEN : at + size], "little")
-                    spenders[tx_hash, index] = spender
-            start = end
-        return cls(heights, spenders)
 
 
 class _SharedRead:
@@ -183,6 +126,7 @@ class OutpointStatuses:
         db: DB,
         daemon: Daemon,
         unconfirmed: MemPoolIndex,
+        cache: OutpointCache,
         coin: type[Coin],
         has_spender_index: Callable[[], bool],
     ) -> None:
@@ -190,93 +134,26 @@ class OutpointStatuses:
         self._db = db
         self._daemon = daemon
         self._unconfirmed = unconfirmed
+        self._cache = cache
         self._coin = coin
         self._has_spender_index = has_spender_index
-        # tx hash -> index -> what blocks say; the oldest first
-        self._cache: dict[bytes, dict[int, OnChain]] = {}
-        self._cached = 0
-        # Counts the tips: a read that began at another one is not cached.
-        self._generation = 0
-        # Whether the tip has changed, and the changes of its blocks are not applied yet
-        self._held = False
         self._slots = asyncio.Semaphore(BATCHES_AT_ONCE)
         # Reads in progress, by outpoint and tip
         self._reads: dict[tuple[Outpoint, int], _SharedRead] = {}
 
-    def __bool__(self) -> bool:
-        """Return whether anything is cached."""
-        return bool(self._cache)
-
     # -- the cache
-
-    @property
-    def cached_txs(self) -> Container[bytes]:
-        """The transactions of which outputs are cached."""
-        return self._cache
 
     def cached(self, outpoint: Outpoint) -> OnChain | None:
         """Return the confirmed part of a status if it is cached, else None."""
-        if outpoint[1] > MAX_INDEX:
-            return NOWHERE
-        found = self._cache.get(outpoint[0])
-        return None if self._held or found is None else found.get(outpoint[1])
+        return self._cache.get(outpoint)
 
-    def _put(self, outpoint: Outpoint, on_chain: OnChain, generation: int) -> None:
-        if self._held or generation != self._generation or outpoint[1] > MAX_INDEX:
-            return
-        found = self._cache.setdefault(outpoint[0], {})
-        self._cached += outpoint[1] not in found
-        found[outpoint[1]] = on_chain
-        while self._cached > CACHE_ENTRIES:
-            self._drop(next(iter(self._cache)))
+    def keep(self, outpoint: Outpoint) -> None:
+        """Note that clients are subscribed to an outpoint."""
+        self._cache.keep(outpoint)
 
-    def _drop(self, tx_hash: bytes) -> None:
-        self._cached -= len(self._cache.pop(tx_hash, ()))
-
-    def clear(self) -> None:
-        """Drop all entries: the changes are not known."""
-        self._generation += 1
-        self._cache.clear()
-        self._cached = 0
-
-    def hold(self) -> None:
-        """Use nothing cached until ``release``: the tip changes now, blocks are taken over later."""
-        self._generation += 1
-        self._held = True
-
-    def release(self) -> None:
-        """Use what is cached again."""
-        self._held = False
-
-    async def add_blocks(self, changes: BlockChanges) -> None:
-        """Apply the changes of blocks; call ``hold`` before."""
-        self._generation += 1
-        for tx_hash in self._cache.keys() & changes.heights.keys():
-            self._drop(tx_hash)
-        by_tx = self._cache
-        for number, (outpoint, spender) in enumerate(changes.spenders.items(), start=1):
-            if number % AT_ONCE == 0:
-                await asyncio.sleep(0)
-            found = by_tx.get(outpoint[0])
-            if found is None or outpoint[1] not in found:
-                continue
-            known = found[outpoint[1]]
-            if spender is None or known.funder_height is None:
-                self._drop(outpoint[0])
-            else:
-                height = changes.heights[spender]
-                found[outpoint[1]] = OnChain(known.funder_height, spender, height)
-
-    async def undo_blocks(self, height: int) -> None:
-        """Drop entries with blocks above a height; call ``hold`` before."""
-        self._generation += 1
-        for number, (tx_hash, found) in enumerate(list(self._cache.items()), start=1):
-            if number % AT_ONCE == 0:
-                await asyncio.sleep(0)
-            for on_chain in found.values():
-                if max(on_chain.funder_height or 0, on_chain.spender_height or 0) > height:
-                    self._drop(tx_hash)
-                    break
+    def let_go(self, outpoint: Outpoint) -> None:
+        """Note that no client is subscribed to an outpoint any more."""
+        self._cache.let_go(outpoint)
 
     # -- statuses
 
@@ -298,13 +175,13 @@ class OutpointStatuses:
 
     async def load(self, outpoints: Sequence[Outpoint]) -> None:
         """Cache the heights of unspent outputs, read from the database at once."""
-        generation = self._generation
+        generation = self._cache.generation
         missing = [outpoint for outpoint in outpoints if self.cached(outpoint) is None]
         if missing:
             heights = await self._db.utxo_heights(missing)
             for outpoint, height in zip(missing, heights, strict=True):
                 if height is not None:
-                    self._put(outpoint, OnChain(height), generation)
+                    self._cache.put(outpoint, OnChain(height), generation)
 
     async def read(self, outpoint: Outpoint, charge: Charge) -> OnChain:
         """Return the confirmed part of a status.
@@ -316,7 +193,7 @@ class OutpointStatuses:
         on_chain = self.cached(outpoint)
         if on_chain is not None:
             return on_chain
-        key = outpoint, self._generation
+        key = outpoint, self._cache.generation
         shared = self._reads.get(key)
         if shared is None or shared.task is None:
             shared = self._reads[key] = _SharedRead()
@@ -331,7 +208,7 @@ class OutpointStatuses:
         finally:
             if self._reads.get(key) is shared:
                 del self._reads[key]
-        self._put(outpoint, on_chain, generation)
+        self._cache.put(outpoint, on_chain, generation)
         return on_chain
 
     async def answer(self, outpoint: Outpoint, charge: Charge) -> Status:
@@ -352,16 +229,37 @@ class OutpointStatuses:
         charge(CALL_COST)
         script = await self._script(outpoint)
         if script is None:
+            await self._check_absence(charge)
             return NOWHERE
-        search = _Search(self._db, self._daemon, self._coin, outpoint, charge, self._slots)
+        clue = self._cache.clue(outpoint)
+        search = _Search(self._db, self._daemon, self._coin, outpoint, charge, self._slots, clue)
         found = await search.run(
             self._coin.hashX_from_script(script), ask_node=self._has_spender_index()
         )
         if found is None:
             # An unspendable output has no history.
             charge(2 * CALL_COST)
-            return OnChain(await self._height_by_node(outpoint[0]))
+            height = await self._height_by_node(outpoint[0])
+            if height is None:
+                await self._check_absence(charge)
+            return OnChain(height)
         return found
+
+    async def _check_absence(self, charge: Charge) -> None:
+        """Raise TipChangedError unless the node, which has no block with a transaction, has our chain.
+
+        On another branch, which we may never follow, it does not know our transactions.
+        """
+        charge(CALL_COST)
+        height, tip = self._db.db_height, self._db.db_tip
+        try:
+            hex_hashes = await self._daemon.block_hex_hashes(height, 1)
+        except DaemonError as e:
+            if isinstance(e.args[0], dict) and e.args[0].get("code") == NO_SUCH_HEIGHT:
+                raise TipChangedError from e
+            raise
+        if hex_hashes != [hash_to_hex_str(tip)]:
+            raise TipChangedError
 
     async def _script(self, outpoint: Outpoint) -> bytes | None:
         """Return an output's script as the node has it; None if there is no such output."""
@@ -399,9 +297,11 @@ class _Search:
         outpoint: Outpoint,
         charge: Charge,
         slots: asyncio.Semaphore,
+        clue: Clue,
     ) -> None:
         """``slots`` bounds the batches that are fetched at a time, of all searches."""
         self._slots = slots
+        self._clue = clue
         self._db = db
         self._daemon = daemon
         self._coin = coin
@@ -416,7 +316,7 @@ class _Search:
         Raises TipChangedError if what spends it is not there: it does not exist unspent.
         """
         funder_height: int | None = None
-        spender: bytes | None = None
+        spender, unspent_height = self._clue
         # Of the height reached last: where a block does not order transactions by dependence,
         # the spender of an output may come before it.
         before: list[tuple[bytes, int]] = []
@@ -431,16 +331,17 @@ class _Search:
             entries = before + entries
             if funder_height is None:
                 funder_height = dict(entries).get(self._outpoint[0])
-                if funder_height is not None and ask_node:
+                if funder_height is not None and spender is None and ask_node:
                     spender = await self._spender_by_node()
             if funder_height is None:
                 before = [entry for entry in entries if entry[1] == entries[-1][1]]
                 continue
             before = []
+            first_height = max(funder_height, unspent_height + 1)
             candidates = [
                 entry
                 for entry in entries
-                if entry[1] >= funder_height and entry[0] != self._outpoint[0]
+                if entry[1] >= first_height and entry[0] != self._outpoint[0]
             ]
             found = await self._among(candidates, spender)
             if found is not None:

@@ -28,6 +28,7 @@ from electrumx.server.session.shared.block_cache import BlockCache
 from electrumx.server.session.shared.fee_estimates import FeeEstimates
 from electrumx.server.session.shared.masternodes import MasternodeCache
 from electrumx.server.session.shared.node import Node
+from electrumx.server.session.shared.outpoint_cache import OutpointCache
 from electrumx.server.session.shared.outpoint_status import OutpointStatuses
 from electrumx.server.session.shared.raw_tx_cache import RawTxCache
 from electrumx.server.session.shared.script_cache import ScriptCache
@@ -78,6 +79,8 @@ class SharedState:
     #: subscriptions to outpoints, and their statuses
     outpoints: OutpointSubscriptions
     outpoint_statuses: OutpointStatuses
+    #: the confirmed parts of these statuses
+    outpoint_cache: OutpointCache
     #: pings that hide how many notifications there are
     noise: Noise
     table: SessionTable
@@ -116,8 +119,14 @@ class SharedState:
         table = SessionTable(_groups(env), logger, is_advertised=bool(env.report_services))
         node, unconfirmed = Node(daemon, mempool), mempool.index
         protocol = _served_protocol(env, daemon, peers, logger)
+        outpoint_cache = OutpointCache(unconfirmed.watch)
         outpoint_statuses = OutpointStatuses(
-            db, daemon, unconfirmed, env.coin, lambda: protocol.has_spender_index
+            db,
+            daemon,
+            unconfirmed,
+            outpoint_cache,
+            env.coin,
+            lambda: protocol.has_spender_index,
         )
 
         stage = ServingStage() if stage is None else stage
@@ -151,6 +160,7 @@ class SharedState:
             fan_out=FanOut(table.sessions, scripts.refresh),
             outpoints=OutpointSubscriptions(unconfirmed.watch, outpoint_statuses, tip),
             outpoint_statuses=outpoint_statuses,
+            outpoint_cache=outpoint_cache,
             noise=Noise(table.sessions),
             table=table,
             requests=RequestStats(),

@@ -26,6 +26,7 @@ class Statuses:
 
     def __init__(self):
         self.known = {KNOWN: Status(5)}
+        self.kept = set()
         self.in_database = []
         self.loads = []
         self.reads = []
@@ -36,6 +37,12 @@ class Statuses:
 
     def cached(self, outpoint):
         return self.known.get(outpoint)
+
+    def keep(self, outpoint):
+        self.kept.add(outpoint)
+
+    def let_go(self, outpoint):
+        self.kept.remove(outpoint)
 
     now = cached
 
@@ -190,6 +197,7 @@ async def test_subscriptions_that_ended_are_neither_read_nor_kept(subscriptions,
     subscriptions.watch.touched.add(UNKNOWN[0])
     await run(subscriptions)
     assert ([], set(), []) == (statuses.reads, subscriptions.watch.touched, session.told)
+    assert set() == statuses.kept
 
 
 @pytest.mark.parametrize("way", ["load", "read"])

@@ -9,12 +9,12 @@ from electrumx.lib.tx import Tx, TxInput, TxOutput
 from electrumx.server.daemon.client import DaemonError
 from electrumx.server.db import wire_rows
 from electrumx.server.db.queries import PackedHistory
+from electrumx.server.mempool.outpoint_watch import OutpointWatch
+from electrumx.server.session.shared.outpoint_cache import NOWHERE, OnChain, OutpointCache
 from electrumx.server.session.shared.outpoint_status import (
     BATCHES_AT_ONCE,
     CALL_COST,
     NO_SUCH_TX,
-    NOWHERE,
-    OnChain,
     OutpointStatuses,
 )
 from electrumx.server.session.shared.tip_consistency import TipChangedError
@@ -32,8 +32,11 @@ class World:
     def __init__(self):
         self.calls = self.cancelled = 0
         self.gate = asyncio.Event()
+        self.db_height, self.db_tip = 5, b"t" * 32
+        self.hex_hashes = [self.db_tip.hex()]
         self.error = {"code": NO_SUCH_TX, "message": "none"}
-        self.statuses = OutpointStatuses(self, self, None, None, lambda: False)
+        self.cache = OutpointCache(OutpointWatch())
+        self.statuses = OutpointStatuses(self, self, None, self.cache, None, lambda: False)
 
     async def utxo_heights(self, outpoints):
         return [None] * len(outpoints)
@@ -46,6 +49,12 @@ class World:
             self.cancelled += 1
             raise
         raise DaemonError(self.error)
+
+    async def block_hex_hashes(self, first, count):
+        assert (first, count) == (5, 1)
+        if not self.hex_hashes:
+            raise DaemonError({"code": -8, "message": "Block height out of range"})
+        return self.hex_hashes
 
     def read(self):
         charged = []
@@ -69,7 +78,7 @@ async def test_two_sessions_share_a_read_and_each_pays_for_it(world):
     world.gate.set()
     assert await asyncio.gather(first, second) == [NOWHERE, NOWHERE]
     assert world.calls == 1
-    assert sum(first_charged) == sum(second_charged) == CALL_COST
+    assert sum(first_charged) == sum(second_charged) == 2 * CALL_COST
     assert world.statuses.cached(OUTPOINT) == NOWHERE
 
 
@@ -109,10 +118,20 @@ async def test_an_error_of_the_node_is_raised_for_each_and_not_cached(world):
     assert world.statuses.cached(OUTPOINT) is None
 
 
+@pytest.mark.parametrize("hex_hashes", [[], ["00" * 32]])
+async def test_a_node_that_has_not_our_tip_denies_no_transaction(world, hex_hashes):
+    world.hex_hashes = hex_hashes
+    world.gate.set()
+    read, _charged = world.read()
+    with pytest.raises(TipChangedError):
+        await read
+    assert world.statuses.cached(OUTPOINT) is None
+
+
 async def test_a_read_of_another_tip_is_not_joined(world):
     first, _charged = world.read()
     await world.settle()
-    world.statuses.clear()
+    world.cache.lose(-1)
     second, _charged = world.read()
     await world.settle()
     assert world.calls == 2
@@ -136,7 +155,8 @@ class HistoryWorld:
             tx_hash[::-1].hex(): raw for tx_hash, raw in zip(self.hashes, raws, strict=True)
         }
         self.in_flight = self.most_in_flight = self.fetched = 0
-        self.statuses = OutpointStatuses(self, self, None, COIN, lambda: False)
+        cache = OutpointCache(OutpointWatch())
+        self.statuses = OutpointStatuses(self, self, None, cache, COIN, lambda: False)
 
     async def utxo_heights(self, outpoints):
         return [None] * len(outpoints)
