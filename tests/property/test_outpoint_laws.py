@@ -19,7 +19,7 @@ from electrumx.lib.hash import hash_to_hex_str, hex_str_to_hash
 from electrumx.lib.tx import Tx, TxInput, TxOutput
 from electrumx.server.daemon.client import DaemonError
 from electrumx.server.session.shared.outpoint_status import OutpointStatuses, Status
-from tests.fakes.chain import COIN, MINUS_1, NULL, make_block
+from tests.fakes.chain import COIN, MINUS_1, NULL
 from tests.property import test_tip_laws as tip_laws
 
 # Outpoints of a soak in all; the ordinary run has a fraction of them.
@@ -77,14 +77,7 @@ class IndexedDaemon(tip_laws.StormyDaemon):
         script = (1_000_000 + self.maker.nonce).to_bytes(4, "little")
         coinbase = Tx(1, [TxInput(NULL, MINUS_1, script, MINUS_1)], [TxOutput(1, b"\x51")], 0)
         block = [coinbase, *(COIN.DESERIALIZER(raw).read_tx() for _tx_hash, raw in mined)]
-        unspent = dict(self.maker.blocks[self.tip][2])
-        for tx in block:
-            for txin in tx.inputs:
-                unspent.pop((txin.prev_hash, txin.prev_idx), None)
-            self.maker.add_outputs(unspent, tx)
-        raw = make_block(self.tip, block, self.maker.nonce)
-        block_hash = COIN.header_hash(raw[:80])
-        self.maker.blocks[block_hash] = raw, self.tip, unspent
+        block_hash = self.maker.add_block(self.tip, block)
         self.move(block_hash)
         self.mempool = dict(left)
 
