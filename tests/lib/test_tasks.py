@@ -14,21 +14,12 @@ from electrumx.lib.tasks import (
     run_together,
     wait_for_event,
 )
-from tests.fakes.virtual_time import VirtualTimeLoop
+from tests.fakes.virtual_time import run_in_virtual_time
 
 BATCH_SIZE = 25
 BATCHES = 2
 MAX_BATCHES = 6
 LATE_SECS = 0.05
-
-
-def run_in_virtual_time(coro):
-    """Run a coroutine on a loop whose clock jumps to the next timer; return its result."""
-    loop = VirtualTimeLoop()
-    try:
-        return loop.run_until_complete(coro)
-    finally:
-        loop.close()
 
 
 async def iterations():
