@@ -79,7 +79,7 @@ def is_unspendable(script):
 
 
 class Block(NamedTuple):
-    """A block as it was made, and what is unspent after it."""
+    """A block as it was made, and the unspent outputs after it."""
 
     raw: bytes
     prev_hash: bytes

@@ -292,7 +292,7 @@ class FakeNode(Node):
         return super().rest_reply(path)
 
     def receive(self, connection, method, target, headers, body):
-        """Reply to a request in a task of its own, which faults and delays hold up."""
+        """Reply to a request in a task of its own, after faults and delays."""
         if method == "GET":
             super().receive(connection, method, target, headers, body)
             return
@@ -325,7 +325,7 @@ class FakeNode(Node):
             self.in_flight -= 1
 
     async def _respond(self, connection, body, fault):
-        """Reply to one request, or do what the fault says."""
+        """Reply to one request, or meet it with a fault."""
         transport = connection.transport
         if fault is Fault.HANG:
             await asyncio.get_running_loop().create_future()

@@ -2,8 +2,8 @@
 
 ``Node`` answers as a node does.  It leaves open where its blocks and transactions are: subclasses
 look them up, ``FakeNode`` in lists that a test changes, and that of ``benchmarks.node`` in the files of a
-generated chain.  It replies at once, in the event loop, and costs little, so that it is not what a
-benchmark measures; ``FakeNode`` has faults and delays.
+generated chain.  It replies at once, in the event loop, and costs little beside the server that a benchmark
+measures; ``FakeNode`` has faults and delays.
 
 Blocks and transactions are raw bytes.  Hashes are 32 bytes as on the wire; the RPC side shows
 them reversed in hex, as a node does.  Parses transactions by itself (legacy and segwit), so that
