@@ -264,11 +264,7 @@ class Daemon:
     async def call_aside(
         self, url: str, method: str, params: Sequence[Any], timeout_secs: float
     ) -> Any:
-        """Call method at url once, beside the slots for requests; return its result.
-
-        For calls that wait at the node.  Raises DaemonError with the node's error object, and
-        ConnectionError for whatever keeps it from answering, which is not logged.
-        """
+        """Call method at url once, for calls that wait at the node: see ``NodeRPC.call_aside``."""
         return await self.rpc.call_aside(url, method, params, timeout_secs)
 
     async def knows_method(self, method: str) -> bool:
