@@ -12,7 +12,6 @@ import gc
 import hashlib
 import json
 import random
-import struct
 import sys
 import time
 from dataclasses import asdict
@@ -23,16 +22,14 @@ from benchmarks.population import P2PKH, P2TR, P2WPKH, Population
 from benchmarks.shape import Shape
 from benchmarks.targets import Sampler
 from benchmarks.transactions import MadeTx, TxMaker, UTXOSet, varint
-from tests.fakes.chain import GENESIS_HEADER, merkle_root
-from tests.fakes.fake_node import double_sha256
+from tests.fakes.chain import GENESIS_HEADER, GENESIS_TIME, SUBSIDY, header_of, merkle_root
+from tests.fakes.node import double_sha256
 
-HEADER = struct.Struct("<i32s32sIII")
-REGTEST_BITS = 0x207FFFFF
-GENESIS_TIME = 1296688602
 BLOCK_SECS = 600
 #: the last byte of a hash that regtest's target allows is no greater
 MOST_LAST_BYTE = 0x7F
-SUBSIDY, HALVING = 50_0000_0000, 150
+HALVING = 150
+VERSION = 0x20000000
 MATURITY = 100
 MOST_WEIGHT = 3_990_000
 #: the outputs that a busy block spends: 6,000 of these and 12,000 new ones just fill it
@@ -71,8 +68,8 @@ class Tip:
             self.utxos.add(self.immature.pop(0)[1], draw)
 
 
-class ChainMaker:
-    """Makes one chain and writes it."""
+class ChainOnDisk:
+    """Makes one long chain and writes it, as it does not fit into memory."""
 
     def __init__(self, shape, writer):
         self.shape, self._writer = shape, writer
@@ -199,7 +196,7 @@ class ChainMaker:
         stamp = GENESIS_TIME + BLOCK_SECS * height
         header, nonce = b"", 0
         while not header or double_sha256(header)[31] > MOST_LAST_BYTE:
-            header = HEADER.pack(0x20000000, tip.block_hash, root, stamp, REGTEST_BITS, nonce)
+            header = header_of(tip.block_hash, root, version=VERSION, time=stamp, nonce=nonce)
             nonce += 1
         tip.height, tip.block_hash = height, double_sha256(header)
         tip.immature.append((height, coinbase.utxos))
@@ -229,7 +226,7 @@ def make_chain(folder, shape):
     gc.disable()  # millions of objects without a circle among them
     try:
         with ChainWriter(folder) as writer:
-            return ChainMaker(shape, writer).make()
+            return ChainOnDisk(shape, writer).make()
     finally:
         gc.enable()
 

@@ -24,7 +24,6 @@ from benchmarks.measuring import cpu_secs, memory_kb
 from electrumx.lib.hash import double_sha256
 from tests.fakes.node_thread import NodeThread
 from tests.fakes.small_chains import (
-    add_block,
     coinbase,
     fan_block,
     fan_spends,
@@ -65,7 +64,7 @@ def run_node(conn, txs, block_txs, blocks):
         mined = []
         for n in range(blocks):
             part = mempool[n * block_txs : (n + 1) * block_txs]
-            tip = add_block(maker, tip, [coinbase(maker, script_of(0)), *part])
+            tip = maker.add_block(tip, [coinbase(maker, script_of(0)), *part])
             mined.append(maker.blocks[tip][0])
             thread.do(lambda node, n=n: node._block_txs(mined[n]))
         conn.send((thread.env, len(node.blocks) - 1))

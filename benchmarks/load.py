@@ -11,13 +11,13 @@ own, so that none measures another's business. Prints its figures as one JSON ob
 import argparse
 import asyncio
 import json
-import multiprocessing
 import os
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.crowd_process import CrowdProcess
 from benchmarks.measuring import cpu_secs, memory_kb
 from tests.fakes.node_thread import NodeThread
 from tests.fakes.small_chains import fan_block, script_of, small_chain
@@ -86,26 +86,6 @@ def _idle(port, count, ready, stop, results):
     asyncio.run(run())
 
 
-class Helper:
-    """A process that is part of the crowd."""
-
-    def __init__(self, target, *args):
-        context = multiprocessing.get_context("spawn")
-        self._stop, self._results = context.Event(), context.Queue()
-        ready = context.Event()
-        args = (*args, ready, self._stop, self._results)
-        self._process = context.Process(target=target, args=args, daemon=True)
-        self._process.start()
-        assert ready.wait(120)
-
-    def finish(self):
-        """Stop it; its figures."""
-        self._stop.set()
-        result = self._results.get(timeout=60)
-        self._process.join(60)
-        return result
-
-
 def wallet_figures(wallets):
     """How long wallets waited, in milliseconds."""
     return {
@@ -139,10 +119,12 @@ def run_crowd(folder, *, secs, wallet_count, idle_count, abuser_count, alone_sec
 
         if alone_secs:
             measure("wallets alone", alone_secs)
-        idlers = Helper(_idle, port, idle_count)
+        idlers = CrowdProcess(_idle, port, idle_count)
+        assert idlers.is_ready
         if alone_secs:
             measure("with idle clients", alone_secs)
-        abusers = Helper(_abuse, port, server.ports["ssl"], abuser_count)
+        abusers = CrowdProcess(_abuse, port, server.ports["ssl"], abuser_count)
+        assert abusers.is_ready
         measure("with abusers", secs)
         figures["groups"] = [
             [name, sessions, round(cost), round(retained)]

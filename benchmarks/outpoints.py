@@ -33,7 +33,6 @@ from tests.fakes.fake_node import FakeNode, to_hex
 from tests.fakes.node_thread import NodeThread
 from tests.fakes.small_chains import (
     MINUS_1,
-    add_block,
     coinbase,
     fan_block,
     fan_spends,
@@ -195,7 +194,7 @@ def _one_block(folder, sessions, each, engine, stages):
     tip, fan = fan_block(maker, tip, sessions * each)
     txid = double_sha256(fan.serialize())[::-1].hex()
     before = maker.chain(tip)
-    tip = add_block(maker, tip, [coinbase(maker, script_of(0)), *fan_spends(fan, sig_size=20)])
+    tip = maker.add_block(tip, [coinbase(maker, script_of(0)), *fan_spends(fan, sig_size=20)])
     last = maker.chain(tip)[-1]
     settings = SETTINGS | {"DB_ENGINE": engine}
     with NodeThread(before) as node:
@@ -241,7 +240,7 @@ def history_chain(distance):
     script = script_of(77)
     maker, tip = small_chain(110)
     fund = coinbase(maker, script)
-    tip = add_block(maker, tip, [fund])
+    tip = maker.add_block(tip, [fund])
     tip, fan = fan_block(maker, tip, max(1, distance - 1))
     fan_hash = double_sha256(fan.serialize())
     txs = [
@@ -250,7 +249,7 @@ def history_chain(distance):
     ]
     for start in range(0, len(txs), PER_BLOCK):
         part = txs[start : start + PER_BLOCK]
-        tip = add_block(maker, tip, [coinbase(maker, script_of(0)), *part])
+        tip = maker.add_block(tip, [coinbase(maker, script_of(0)), *part])
     fund_hash = double_sha256(fund.serialize())
     spend = Tx(
         2,
@@ -258,7 +257,7 @@ def history_chain(distance):
         [TxOutput(fund.outputs[0].value, script_of(78))],
         0,
     )
-    tip = add_block(maker, tip, [coinbase(maker, script_of(0)), spend])
+    tip = maker.add_block(tip, [coinbase(maker, script_of(0)), spend])
     return maker.chain(tip), fund_hash[::-1].hex()
 
 

@@ -15,9 +15,7 @@ import asyncio
 import collections
 import itertools
 import json
-import multiprocessing
 import os
-import queue
 import random
 import re
 import resource
@@ -32,6 +30,7 @@ from pathlib import Path
 from benchmarks import crowd_frames as frames
 from benchmarks.audience import raise_file_limit
 from benchmarks.cost_table import LARGE_TXID, array, line, verbose_answers
+from benchmarks.crowd_process import CrowdProcess
 from benchmarks.load import _idle, make_node, scripts, wallet_figures
 from benchmarks.measuring import cpu_secs, memory_kb
 from tests.integration import crowd
@@ -267,35 +266,6 @@ def _other_cpus():
     return cpus[1:] or cpus
 
 
-class Process:
-    """A part of the crowd in a process of its own."""
-
-    def __init__(self, target, *args, ready_secs=180):
-        context = multiprocessing.get_context("spawn")
-        self._stop, self._results = context.Event(), context.Queue()
-        ready = context.Event()
-        args = (*args, ready, self._stop, self._results)
-        self._process = context.Process(target=target, args=args, daemon=True)
-        self._process.start()
-        self.is_ready = ready.wait(ready_secs)
-
-    def finish(self, secs=120):
-        """Stop it; return its figures, None without any."""
-        self._stop.set()
-        deadline = time.monotonic() + secs
-        try:
-            while True:
-                try:
-                    return self._results.get(timeout=1)
-                except queue.Empty:
-                    if time.monotonic() > deadline or not self._process.is_alive():
-                        return None
-        finally:
-            self._process.join(10)
-            if self._process.is_alive():
-                self._process.kill()
-
-
 class Samples(threading.Thread):
     """Looks at the server's process every few seconds."""
 
@@ -345,11 +315,11 @@ def siege(server, name, args, first_script):
     pid = server.child.pid
     port = server.ports["tcp"]
     log_start = len(server.log())
-    idlers = Process(_idlers, port, args.idlers)
+    idlers = CrowdProcess(_idlers, port, args.idlers)
     samples = Samples(pid)
-    abusers = Process(_besiege, server.ports, args.kinds, args.abusers, name != SIEGES[0])
+    abusers = CrowdProcess(_besiege, server.ports, args.kinds, args.abusers, name != SIEGES[0])
     cpu, start = cpu_secs(pid), time.monotonic()
-    wallets = Process(_wallets, port, args.wallets, args.secs, first_script)
+    wallets = CrowdProcess(_wallets, port, args.wallets, args.secs, first_script)
     figures = {"wallets": wallets.finish(args.secs + 180)}
     figures["server CPU"] = round((cpu_secs(pid) - cpu) / (time.monotonic() - start), 2)
     try:

@@ -10,15 +10,16 @@ import logging
 import os
 import re
 import sys
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from electrumx.cli.db_directory import enter_db_directory
 from electrumx.cli.logs import make_formatter, print_lines
 from electrumx.lib.env_base import reading_from, shown
 from electrumx.lib.errors import OperatorError
+from electrumx.lib.tasks import run_in_own_thread
 from electrumx.server.daemon.logins import LoginFiles
 from electrumx.server.daemon.retry import RETRIED, failure_texts
 from electrumx.server.db.closed_state import check_closed_database
@@ -57,21 +58,11 @@ class _ThreadForEachCall(ThreadPoolExecutor):
     A name server, or the file system of a database, can hang; nothing ends a thread that asks it.
     """
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Start a thread; return the future of its result."""
-        future: Future[T] = Future()
-        future.set_running_or_notify_cancel()
-
-        def run() -> None:
-            try:
-                result = fn(*args, **kwargs)
-            except BaseException as e:
-                future.set_exception(e)
-            else:
-                future.set_result(result)
-
-        threading.Thread(target=run, name="check", daemon=True).start()
-        return future
+    def submit(  # type: ignore[override]  # run_in_executor() takes an asyncio.Future as well
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> "asyncio.Future[T]":
+        """Start a thread; return the future of its result, to be awaited in this loop."""
+        return run_in_own_thread(partial(fn, *args, **kwargs), "check")
 
 
 def main(config: str | None, environ: Mapping[str, str]) -> int:

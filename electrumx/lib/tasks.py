@@ -1,13 +1,16 @@
 """The toolbox for tasks: run together, wait with a time-out, time slices, batching, one future.
 
-Owns nothing, and does not know the work that the tasks do.  Runs on the event loop.
+And calls that may hang, in threads of their own.  Owns nothing, and does not know the work that the
+tasks do.  Runs on the event loop.
 """
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
+from contextlib import suppress
 from itertools import chain, islice
 from time import perf_counter
-from typing import Any, Generic, Optional, TypeVar
+from typing import Any, Generic, Optional, TypeVar, cast
 
 T = TypeVar("T")
 Key = TypeVar("Key")
@@ -141,6 +144,39 @@ async def wait_for_event(event: asyncio.Event, timeout_secs: Optional[float]) ->
         return waiter.done()
     finally:
         waiter.cancel()
+
+
+def run_in_own_thread(func: Callable[[], T], name: str) -> "asyncio.Future[T]":
+    """Call ``func`` in a thread that may hang indefinitely; return the future of its result.
+
+    Nothing waits for the thread, neither the end of the loop nor that of the process.  Its outcome
+    is dropped where the future was cancelled or the loop has ended.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def end(result: T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(cast("T", result))
+        else:
+            future.set_exception(error)
+            # A caller that was cancelled does not ask for it.
+            future.exception()
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = func()
+        except BaseException as e:
+            error = e
+        # Not asyncio.wrap_future, of which a loop that has ended makes an error in this thread.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(end, result, error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future
 
 
 class TimeSlice:

@@ -249,14 +249,7 @@ class LogicalFile:
         """
         parts = []
         while size != 0:
-            filename, offset = self._location(start)
-            room = self.file_size - offset
-            try:
-                with open(filename, "rb") as f:
-                    f.seek(offset)
-                    part = f.read(room if size < 0 else min(room, size))
-            except FileNotFoundError:
-                break
+            part = self._read_part(start, size)
             if not part:
                 break
             parts.append(part)
@@ -264,6 +257,17 @@ class LogicalFile:
             if size > 0:
                 size -= len(part)
         return b"".join(parts)
+
+    def _read_part(self, start: int, size: int) -> bytes:
+        """Return bytes from start that are in one physical file, none if it is missing."""
+        filename, offset = self._location(start)
+        room = self.file_size - offset
+        try:
+            with open(filename, "rb") as f:
+                f.seek(offset)
+                return f.read(room if size < 0 else min(room, size))
+        except FileNotFoundError:
+            return b""
 
     def write(self, start: int, b: bytes | bytearray | memoryview, *, sync: bool = False) -> None:
         """Write bytes at start, creating missing files (the directory must exist).

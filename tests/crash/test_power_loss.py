@@ -83,6 +83,18 @@ def committed_tips(journal, cut):
     return tip
 
 
+async def wrong_in_the_end(place):
+    """Follow the chain to its tip; return the faults of the final database."""
+    await follow(place, story(SEED).targets[-1:])
+    db = DB(env_of(place))
+    await db.open_for_sync()
+    found = await audit.problems(db, SEED)
+    if db.db_tip != story(SEED).targets[-1]:
+        found.append("the final tip was not reached")
+    db.close_dbs()
+    return found
+
+
 async def wrong_after(disk, cut, place, seed, resync):
     """Return the differences that a power cut left; a list of sentences."""
     disk.image(cut, place, seed)
@@ -98,13 +110,7 @@ async def wrong_after(disk, cut, place, seed, resync):
             found.append(f"height {db.db_height} is not what was committed")
         db.close_dbs()
         if resync and not found:
-            await follow(place, story(SEED).targets[-1:])
-            db = DB(env_of(place))
-            await db.open_for_sync()
-            found = await audit.problems(db, SEED)
-            if db.db_tip != story(SEED).targets[-1]:
-                found.append("the final tip was not reached")
-            db.close_dbs()
+            found = await wrong_in_the_end(place)
         return [f"cut {cut}: {problem}" for problem in found]
     finally:
         shutil.rmtree(place)
@@ -200,13 +206,7 @@ async def wrong_after_bulk(disk, cut, place, seed):
             found.append(f"height {db.db_height} is not what was committed")
         db.close_dbs()
         if not found:
-            await follow(place, story(SEED).targets[-1:])
-            db = DB(env_of(place))
-            await db.open_for_sync()
-            found = await audit.problems(db, SEED)
-            if db.db_tip != story(SEED).targets[-1]:
-                found.append("the final tip was not reached")
-            db.close_dbs()
+            found = await wrong_in_the_end(place)
         return [f"cut {cut}: {problem}" for problem in found]
     finally:
         shutil.rmtree(place)

@@ -1,13 +1,17 @@
-"""A generator of small random chains, and a model of the index in plain dictionaries.
+"""The maker of chains, and a model of the index in plain dictionaries.
 
-The chains are made here, with transactions of any shape that the index must bear: several outputs
-to one script, unspendable outputs, spends within a block, empty blocks.  Signatures are not made,
-because no test checks them.
+``ChainMaker`` makes small random chains, with transactions of any shape that the index must bear: several
+outputs to one script, unspendable outputs, spends within a block, empty blocks.  Options, and the
+functions of ``small_chains``, give them other shapes.  Signatures are not made, because no test checks
+them.  ``FormatChain`` makes chains of other coins' formats, and ``benchmarks.chain`` long ones on disk, of
+the same parts: ``BlockTree``, ``header_of`` and ``merkle_root``.
 """
 
 import hashlib
 import random
+import struct
 from collections import defaultdict
+from typing import NamedTuple
 
 from electrumx.lib.coins import BitcoinSegwitRegtest
 from electrumx.lib.hash import double_sha256
@@ -23,6 +27,10 @@ GENESIS_HEADER = bytes.fromhex(
 GENESIS = GENESIS_HEADER + b"\0"
 NULL = bytes(32)
 MINUS_1 = 0xFFFFFFFF
+GENESIS_TIME = 1296688602
+REGTEST_BITS = 0x207FFFFF
+SUBSIDY = 50_0000_0000
+HEADER = struct.Struct("<i32s32sIII")
 
 #: prefixes of outputs that hold tokens (Bitcoin Cash): an amount, a token with a commitment, both
 TOKEN_PREFIXES = [
@@ -42,19 +50,15 @@ def merkle_root(hashes):
     return hashes[0]
 
 
+def header_of(prev_hash, root, *, version=1, time=GENESIS_TIME, nonce=0):
+    """Serialise a block's header; it may lack the little proof of work that regtest asks for."""
+    return HEADER.pack(version, prev_hash, root, time, REGTEST_BITS, nonce)
+
+
 def make_block(prev_hash, txs, nonce=0):
     """Serialise a block; no proof of work is done."""
-    hashes = [double_sha256(tx.serialize()) for tx in txs]
-    header = b"".join(
-        (
-            pack_le_uint32(1),
-            prev_hash,
-            merkle_root(hashes),
-            pack_le_uint32(1296688602 + nonce),
-            bytes.fromhex("ffff7f20"),
-            pack_le_uint32(nonce & 0xFFFFFFFF),
-        )
-    )
+    root = merkle_root([double_sha256(tx.serialize()) for tx in txs])
+    header = header_of(prev_hash, root, time=GENESIS_TIME + nonce, nonce=nonce & 0xFFFFFFFF)
     return header + pack_varint(len(txs)) + b"".join(tx.serialize() for tx in txs)
 
 
@@ -74,10 +78,50 @@ def is_unspendable(script):
     return script[:1] == b"\x6a" or script[:2] == b"\x00\x6a"
 
 
-class ChainMaker:
-    """Makes blocks on top of blocks; keeps for each block what is unspent after it."""
+class Block(NamedTuple):
+    """A block as it was made, and the unspent outputs after it."""
+
+    raw: bytes
+    prev_hash: bytes
+    unspent: dict  # outpoint -> value
+
+
+class BlockTree:
+    """Makes blocks on top of blocks, in as many branches as there are.  Subclasses have ``extend``."""
+
+    def __init__(self, genesis_hash, genesis):
+        self.genesis_hash = genesis_hash
+        #: block hash -> Block, or a record like it
+        self.blocks = {genesis_hash: genesis}
+
+    def extend(self, prev_hash):
+        """Make a block on a block; return its hash."""
+        raise NotImplementedError
+
+    def grow(self, prev_hash, count):
+        """Make ``count`` blocks on a block; return the hash of the last."""
+        for _ in range(count):
+            prev_hash = self.extend(prev_hash)
+        return prev_hash
+
+    def made(self, tip):
+        """Return the records of the blocks from genesis to a tip."""
+        blocks = []
+        while tip is not None:
+            blocks.append(self.blocks[tip])
+            tip = blocks[-1][1]
+        return blocks[::-1]
+
+    def chain(self, tip):
+        """Return the raw blocks from genesis to a tip."""
+        return [block[0] for block in self.made(tip)]
+
+
+class ChainMaker(BlockTree):
+    """Makes random blocks."""
 
     def __init__(self, seed=0, scripts=12, ltor=False, tokens=False, duplicates=0.0):
+        super().__init__(double_sha256(GENESIS_HEADER), Block(GENESIS, None, {}))
         self.random = random.Random(seed)
         #: how often a block's coinbase is one that there was before, and those there were
         self.duplicates = duplicates
@@ -89,10 +133,6 @@ class ChainMaker:
         ] + [b"", b"\x51"]
         self.ltor = ltor
         self.nonce = 0
-        genesis_hash = double_sha256(GENESIS_HEADER)
-        #: block hash -> (raw, prev hash, unspent outpoints with values)
-        self.blocks = {genesis_hash: (GENESIS, None, {})}
-        self.genesis_hash = genesis_hash
 
     def _outputs(self, total):
         choose = self.random
@@ -116,8 +156,7 @@ class ChainMaker:
         choose = self.random
         self.nonce += 1
         unspent = dict(self.blocks[prev_hash][2])
-        coinbase_in = TxInput(NULL, MINUS_1, pack_le_uint32(self.nonce), MINUS_1)
-        txs = [Tx(1, [coinbase_in], self._outputs(50_0000_0000), 0)]
+        txs = [self.coinbase(self._outputs(SUBSIDY))]
         if self.coinbases and choose.random() < self.duplicates:
             txs = [choose.choice(self.coinbases[-4:])]
         self.coinbases.append(txs[0])
@@ -136,10 +175,27 @@ class ChainMaker:
             txs.append(tx)
         if self.ltor:
             txs[1:] = sorted(txs[1:], key=lambda tx: double_sha256(tx.serialize())[::-1])
+        return self._add(prev_hash, txs, unspent)
+
+    def _add(self, prev_hash, txs, unspent):
         raw = make_block(prev_hash, txs, self.nonce)
         block_hash = double_sha256(raw[:80])
-        self.blocks[block_hash] = (raw, prev_hash, unspent)
+        self.blocks[block_hash] = Block(raw, prev_hash, unspent)
         return block_hash
+
+    def coinbase(self, outputs):
+        """Make a reward, unlike those of other blocks."""
+        txin = TxInput(NULL, MINUS_1, pack_le_uint32(self.nonce), MINUS_1)
+        return Tx(1, [txin], outputs, 0)
+
+    def add_block(self, prev_hash, txs):
+        """Make a block of these transactions; return its hash."""
+        unspent = dict(self.blocks[prev_hash][2])
+        for tx in txs:
+            for txin in tx.inputs:
+                unspent.pop((txin.prev_hash, txin.prev_idx), None)
+            self.add_outputs(unspent, tx)
+        return self._add(prev_hash, txs, unspent)
 
     def add_outputs(self, unspent, tx):
         tx_hash = double_sha256(tx.serialize())
@@ -148,20 +204,6 @@ class ChainMaker:
             script = without_tokens(txout.pk_script)
             if not is_unspendable(script):
                 unspent[tx_hash, idx] = txout.value
-
-    def grow(self, prev_hash, count):
-        """Make ``count`` blocks on a block; return the hash of the last."""
-        for _ in range(count):
-            prev_hash = self.extend(prev_hash)
-        return prev_hash
-
-    def chain(self, tip):
-        """Return the raw blocks from genesis to a tip."""
-        raws = []
-        while tip is not None:
-            raw, tip, _unspent = self.blocks[tip]
-            raws.append(raw)
-        return raws[::-1]
 
 
 class Model:

@@ -5,22 +5,15 @@ hashes, sizes and hashXs are computed here from the wire format, not by the code
 """
 
 import asyncio
-import hashlib
 import struct
 from contextlib import asynccontextmanager
 
 from electrumx.server.mempool.sync import MemPool, MemPoolAPI
 from electrumx.server.notifications import Confirmed
+from tests.fakes.chain import hashX_of
+from tests.fakes.node import double_sha256
 
 WAIT_SECS = 120
-
-
-def hashX_of(script):
-    return hashlib.sha256(script).digest()[:11]
-
-
-def double_sha256(data):
-    return hashlib.sha256(hashlib.sha256(data).digest()).digest()
 
 
 class ModelTx:

@@ -1,36 +1,32 @@
-"""A node made of an HTTP server on loopback and a scripted chain, with faults on demand.
+"""A fake node with a scripted chain in memory, and with faults on demand.
 
-    async with FakeNode(blocks) as node:
-        daemon = Daemon(coin, node.url)
-        node.append(raw_block); node.fork(5, raw_blocks); node.mempool[tx_hash] = raw_tx
-        node.fail_next(Fault.WARMING_UP, Fault.DISCONNECT)
-
-Blocks and transactions are raw bytes. Hashes are 32 bytes as on the wire; the RPC side shows
-them reversed in hex, as a node does. Parses transactions by itself (legacy and segwit), so that
-it does not share mistakes with the code under test.
+async with FakeNode(blocks) as node:
+    daemon = Daemon(coin, node.url)
+    node.append(raw_block); node.fork(5, raw_blocks); node.mempool[tx_hash] = raw_tx
+    node.fail_next(Fault.WARMING_UP, Fault.DISCONNECT)
 """
 
 import asyncio
 import base64
-import hashlib
 import json
 import socket
 import struct
 from collections import Counter, deque
 from enum import Enum, auto
 
-from tests.ports import free_port
+from tests.fakes.node import (
+    INVALID_ADDRESS_OR_KEY,
+    METHOD_NOT_FOUND,
+    Node,
+    ParsedTx,
+    RPCFault,
+    double_sha256,
+    encoded,
+    parse_block_txs,
+    to_hex,
+)
 
 USER, PASSWORD = "user", "secret-password"
-ZERO_HASH = bytes(32)
-
-
-def double_sha256(data):
-    return hashlib.sha256(hashlib.sha256(data).digest()).digest()
-
-
-def to_hex(hash_):
-    return hash_[::-1].hex()
 
 
 class Fault(Enum):
@@ -54,85 +50,7 @@ class Fault(Enum):
     HANG = auto()  # no answer until the node is stopped
 
 
-class RPCFault(Exception):
-    """A JSON-RPC error to answer with."""
-
-    def __init__(self, code, message):
-        super().__init__(code, message)
-        self.code = code
-        self.message = message
-
-
-METHOD_NOT_FOUND = -32601
-INVALID_ADDRESS_OR_KEY = -5
-INVALID_PARAMETER = -8
-MISC_ERROR = -1
-
-
-class ParsedTx:
-    """txid, raw, prevouts [(hash, idx)], n_outputs of one serialised transaction."""
-
-    def __init__(self, data, start=0):
-        self._data = data
-        self._pos = start
-        self._int(4)
-        segwit = data[self._pos] == 0
-        if segwit:
-            self._pos += 2
-        body_start = self._pos
-        self.prevouts = []
-        for _ in range(self._varint()):
-            self.prevouts.append((self._bytes(32), self._int(4)))
-            self._bytes(self._varint())
-            self._int(4)
-        self.n_outputs = self._varint()
-        for _ in range(self.n_outputs):
-            self._int(8)
-            self._bytes(self._varint())
-        body = data[body_start : self._pos]
-        if segwit:
-            for _ in self.prevouts:
-                for _ in range(self._varint()):
-                    self._bytes(self._varint())
-        self._int(4)
-        self.end = self._pos
-        self.raw = data[start : self.end]
-        stripped = self.raw[:4] + body + self.raw[-4:] if segwit else self.raw
-        self.tx_hash = double_sha256(stripped)
-
-    def _bytes(self, n):
-        result = self._data[self._pos : self._pos + n]
-        assert len(result) == n, "truncated transaction given to the fake node"
-        self._pos += n
-        return result
-
-    def _int(self, n):
-        return int.from_bytes(self._bytes(n), "little")
-
-    def _varint(self):
-        n = self._int(1)
-        return n if n < 0xFD else self._int({0xFD: 2, 0xFE: 4, 0xFF: 8}[n])
-
-
-def parse_block_txs(raw_block, header_size=80):
-    """ParsedTx for each transaction of a raw block with a fixed-size header."""
-    if len(raw_block) <= header_size:
-        return []
-    n = raw_block[header_size]
-    pos = header_size + 1
-    if n >= 0xFD:
-        size = {0xFD: 2, 0xFE: 4, 0xFF: 8}[n]
-        n = int.from_bytes(raw_block[pos : pos + size], "little")
-        pos += size
-    txs = []
-    for _ in range(n):
-        tx = ParsedTx(raw_block, pos)
-        txs.append(tx)
-        pos = tx.end
-    return txs
-
-
-class FakeNode:
+class FakeNode(Node):
     """A scripted node. Everything may be changed while it runs.
 
     blocks:   the active chain, raw, by height       mempool:  tx hash -> raw transaction
@@ -146,20 +64,16 @@ class FakeNode:
     """
 
     def __init__(self, blocks=(), *, block_hash=None, parse_txs=True):
+        super().__init__()
         self.blocks = list(blocks)
         self.mempool = {}
         self.parse_txs = parse_txs
         self.block_hash = block_hash or (lambda raw: double_sha256(raw[:80]))
         self.overrides = {}
-        self.network_info = {"version": 310000, "subversion": "/Fake:31.0.0/", "relayfee": 0.00001}
-        self.indexes = {"txindex": {"synced": True, "best_block_height": 0}}
-        self.content_type = "application/json"
         self.rest = 0  # blocks that the REST interface serves before it fails
         self.rest_paths = []
         self.delay = 0.0
         self.waits_for_blocks = False
-        self.waiting = 0  # calls of it that are held now
-        self._new_block = asyncio.Event()
         self.gate = asyncio.Event()
         self.gate.set()
         self.login = None
@@ -175,37 +89,17 @@ class FakeNode:
         self._lasting_fault = None
         self._stale = {}  # hash -> raw block, of forks too
         self._tx_cache = {}  # block hash -> [ParsedTx]
-        self._server = None
-        self._port = None
-        self._writers = set()
         self._tasks = set()
 
     # -- life
 
     @property
-    def port(self):
-        return self._port
-
-    @property
     def url(self):
-        return f"http://{USER}:{PASSWORD}@127.0.0.1:{self._port}/"
-
-    async def start(self):
-        """Listen; again on the same port after stop()."""
-        self._port = self._port or free_port()
-        self._server = await asyncio.start_server(
-            self._serve_connection, "127.0.0.1", self._port, limit=1 << 26
-        )
-        return self
+        return f"http://{USER}:{PASSWORD}@127.0.0.1:{self.port}/"
 
     async def stop(self):
         """Close everything; connections are refused until start()."""
-        if self._server is None:
-            return
-        self._server.close()
-        self._server = None
-        for writer in list(self._writers):
-            writer.transport.abort()
+        await super().stop()
         # A task that was cancelled beside the error of its connection would never look at the error,
         # and asyncio would log that in some later test.
         for _ in range(3):
@@ -214,12 +108,6 @@ class FakeNode:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def __aenter__(self):
-        return await self.start()
-
-    async def __aexit__(self, *_exc_info):
-        await self.stop()
 
     # -- the script
 
@@ -237,8 +125,7 @@ class FakeNode:
             self.blocks.append(raw_block)
             for tx in self._block_txs(raw_block):
                 self.mempool.pop(tx.tx_hash, None)
-        self._new_block.set()
-        self._new_block.clear()
+        self.tip_changed()
 
     def fork(self, height, raw_blocks):
         """Replace the blocks from height on; the old ones are still known by their hash."""
@@ -256,6 +143,18 @@ class FakeNode:
         return Counter(method for method, _params in self.calls)
 
     # -- look-ups
+
+    def _hash_at(self, height):
+        return self.block_hash(self.blocks[height])
+
+    def _raw(self, raw_block):
+        return raw_block
+
+    def _header(self, raw_block):
+        return raw_block[:80]
+
+    def _mempool_txids(self):
+        return map(to_hex, self.mempool)
 
     def _block_txs(self, raw_block):
         if not self.parse_txs:
@@ -287,69 +186,12 @@ class FakeNode:
             "No such mempool or blockchain transaction. Use gettransaction for wallet transactions.",
         )
 
-    def _header_info(self, hex_hash):
-        height, raw_block = self._find_block(hex_hash)
-        info = {"hash": hex_hash, "height": height, "confirmations": -1}
-        info["previousblockhash"] = to_hex(raw_block[4:36])
-        if height is not None:
-            info["confirmations"] = len(self.blocks) - height
-            if height < self.height:
-                info["nextblockhash"] = to_hex(self.block_hash(self.blocks[height + 1]))
-        return info
-
     # -- the calls
-
-    def rpc_getblockcount(self):
-        return self.height
-
-    def rpc_getbestblockhash(self):
-        return to_hex(self.block_hash(self.blocks[-1]))
-
-    async def _wait_for_new_block(self, msec):
-        """Hold a call of waitfornewblock; its answer is made afterwards."""
-        self.waiting += 1
-        try:
-            await asyncio.wait_for(self._new_block.wait(), msec / 1000)
-        except asyncio.TimeoutError:
-            pass
-        finally:
-            self.waiting -= 1
 
     def rpc_waitfornewblock(self, _msec=0):
         if not self.waits_for_blocks:
             raise RPCFault(METHOD_NOT_FOUND, "Method not found")
-        return {"hash": self.rpc_getbestblockhash(), "height": self.height}
-
-    def rpc_getblockhash(self, height):
-        if not isinstance(height, int) or not 0 <= height < len(self.blocks):
-            raise RPCFault(INVALID_PARAMETER, "Block height out of range")
-        return to_hex(self.block_hash(self.blocks[height]))
-
-    def rpc_getblock(self, hex_hash, verbose=True):
-        _height, raw_block = self._find_block(hex_hash)
-        if not verbose:
-            return raw_block.hex()
-        tx_ids = [to_hex(tx.tx_hash) for tx in self._block_txs(raw_block)]
-        return {**self._header_info(hex_hash), "tx": tx_ids, "size": len(raw_block)}
-
-    def rpc_getblockheader(self, hex_hash, verbose=True):
-        if not verbose:
-            return self._find_block(hex_hash)[1][:80].hex()
-        return self._header_info(hex_hash)
-
-    def rpc_getrawmempool(self):
-        return [to_hex(tx_hash) for tx_hash in self.mempool]
-
-    def rpc_getrawtransaction(self, hex_hash, verbose=0):
-        raw, height = self._find_tx(hex_hash)
-        if not verbose:
-            return raw.hex()
-        n_outputs = ParsedTx(raw).n_outputs
-        info = {"txid": hex_hash, "hex": raw.hex(), "vout": [{"n": n} for n in range(n_outputs)]}
-        if height is not None:
-            info["blockhash"] = to_hex(self.block_hash(self.blocks[height]))
-            info["confirmations"] = len(self.blocks) - height
-        return info
+        return super().rpc_waitfornewblock()
 
     def rpc_sendrawtransaction(self, raw_hex):
         try:
@@ -385,44 +227,15 @@ class FakeNode:
             answers.append(answer)
         return answers
 
-    def rpc_getnetworkinfo(self):
-        return self.network_info
-
-    def rpc_getmempoolinfo(self):
-        return {
-            "size": len(self.mempool),
-            "mempoolminfee": 0.00001,
-            "minrelaytxfee": 0.00001,
-            "incrementalrelayfee": 0.00001,
-        }
-
-    def rpc_getindexinfo(self):
-        return self.indexes
-
-    def rpc_estimatesmartfee(self, blocks, _mode=None):
-        return {"feerate": 0.0001, "blocks": blocks}
-
     # -- JSON-RPC
 
-    def _answer(self, request):
-        method, params = request["method"], request.get("params", [])
+    def note_call(self, method, params):
         self.calls.append((method, params))
         if self.on_request:
             self.on_request(method, params)
-        reply = {"result": None, "error": None, "id": request["id"]}
-        handler = getattr(self, f"rpc_{method}", None)
-        if method in self.overrides:
-            handler = self.overrides[method]
-        try:
-            if handler is None:
-                raise RPCFault(METHOD_NOT_FOUND, "Method not found")
-            try:
-                reply["result"] = handler(*params)
-            except TypeError as e:
-                raise RPCFault(MISC_ERROR, f"{method} help: {e}") from None
-        except RPCFault as e:
-            reply["error"] = {"code": e.code, "message": e.message}
-        return reply
+
+    def _handler(self, method):
+        return self.overrides[method] if method in self.overrides else super()._handler(method)
 
     def _reply_to(self, body, fault):
         """(status, reason, content type, body) for a request body."""
@@ -432,7 +245,7 @@ class FakeNode:
         items = request if is_batch else [request]
 
         def as_json(value):
-            return 200, "OK", self.content_type, json.dumps(value).encode()
+            return 200, "OK", self.content_type, encoded(value)
 
         def error_items(code, message):
             error = {"code": code, "message": message}
@@ -457,42 +270,40 @@ class FakeNode:
 
         replies = [self._answer(item) for item in items]
         if fault is Fault.ITEM_PARSE_ERROR:
-            replies[0] = error_items(-32700, "Parse error")[0]
+            replies[0] = encoded(error_items(-32700, "Parse error")[0])
         elif fault is Fault.ERROR_IS_TEXT:
-            replies[-1] = {"result": None, "error": "no", "id": items[-1]["id"]}
+            replies[-1] = encoded({"result": None, "error": "no", "id": items[-1]["id"]})
         elif fault is Fault.NULL_RESULT:
-            replies[-1] = {"result": None, "error": None, "id": items[-1]["id"]}
+            replies[-1] = encoded({"result": None, "error": None, "id": items[-1]["id"]})
         elif fault is Fault.SHORT_BATCH:
             replies.pop()
-        return as_json(replies if is_batch else replies[0] if replies else None)
+        if is_batch:
+            return as_json(b"[%b]" % b",".join(replies))
+        return as_json(replies[0] if replies else None)
 
     # -- HTTP
 
-    async def _serve_connection(self, reader, writer):
-        self._writers.add(writer)
-        self._tasks.add(asyncio.current_task())
-        try:
-            while await self._serve_request(reader, writer):
-                pass
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass  # the client went away, or stop() ends it
-        finally:
-            self._writers.discard(writer)
-            self._tasks.discard(asyncio.current_task())
-            writer.close()
+    def rest_reply(self, path):
+        """Status and body; ``rest``: whether there are any, and how many blocks before it fails."""
+        self.rest_paths.append(path)
+        if not self.rest or not path.startswith("/rest/block/"):
+            return 404, b""
+        self.rest -= 1
+        return super().rest_reply(path)
 
-    async def _serve_request(self, reader, writer):
-        """Answer one request; False if the connection is to be closed."""
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        headers = {}
-        for line in head[1:]:
-            name, _, value = line.partition(":")
-            headers[name.strip().lower()] = value.strip()
-        body = await reader.readexactly(int(headers.get("content-length", 0)))
-        if head[0].startswith("GET "):
-            return await self._serve_rest(writer, head[0].split()[1])
-        auth = headers.get("authorization", "").removeprefix("Basic ")
-        self.authorizations.append(base64.b64decode(auth).decode())
+    def receive(self, connection, method, target, headers, body):
+        """Reply to a request in a task of its own, after faults and delays."""
+        if method == "GET":
+            super().receive(connection, method, target, headers, body)
+            return
+        task = asyncio.ensure_future(self._serve(connection, headers, body))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, connection, headers, body):
+        auth = headers.get(b"authorization", b"").removeprefix(b"Basic ")
+        login = base64.b64decode(auth)
+        self.authorizations.append(login.decode())
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
@@ -500,62 +311,54 @@ class FakeNode:
                 await asyncio.sleep(self.delay)
             await self.gate.wait()
             fault = self._faults.popleft() if self._faults else self._lasting_fault
-            if self.login is not None and base64.b64decode(auth) != self.login:
+            if self.login is not None and login != self.login:
                 fault = Fault.UNAUTHORIZED
             if self.threads is None:
-                return await self._respond(writer, body, fault)
-            async with self.threads:
-                return await self._respond(writer, body, fault)
+                await self._respond(connection, body, fault)
+            else:
+                async with self.threads:
+                    await self._respond(connection, body, fault)
+        except BaseException:
+            connection.transport.abort()
+            raise
         finally:
             self.in_flight -= 1
 
-    async def _serve_rest(self, writer, path):
-        """Answer a GET; ``rest``: whether, and how many blocks before it fails."""
-        self.rest_paths.append(path)
-        reply, status = b"", 404
-        if self.rest and path.startswith("/rest/block/"):
-            self.rest -= 1
-            try:
-                reply = bytes.fromhex(self.rpc_getblock(path[12:-4], False))
-                status = 200
-            except RPCFault:
-                pass
-        writer.write(
-            f"HTTP/1.1 {status} X\r\nContent-Type: application/octet-stream\r\n"
-            f"Content-Length: {len(reply)}\r\n\r\n".encode()
-            + reply
-        )
-        await writer.drain()
-        return True
-
-    async def _respond(self, writer, body, fault):
+    async def _respond(self, connection, body, fault):
+        """Reply to one request, or meet it with a fault."""
+        transport = connection.transport
         if fault is Fault.HANG:
             await asyncio.get_running_loop().create_future()
         if fault is Fault.DISCONNECT:
-            return False
+            transport.close()
+            return
         if fault is Fault.RESET:
-            sock = writer.get_extra_info("socket")
+            sock = transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            writer.transport.abort()
-            return False
+            transport.abort()
+            return
         if fault is Fault.NOT_HTTP:
-            writer.write(b"220 mail.example ESMTP\r\n\r\n")
-            return False
+            transport.write(b"220 mail.example ESMTP\r\n\r\n")
+            transport.close()
+            return
         if self.waits_for_blocks and fault is None and b'"waitfornewblock"' in body:
-            self.calls.append(("waitfornewblock", json.loads(body)["params"]))
-            await self._wait_for_new_block(*json.loads(body)["params"])
+            params = json.loads(body)["params"]
+            self.calls.append(("waitfornewblock", params))
+            await self._wait_for_new_block(*params)
         for method, secs in self.delays.items():
             if f'"{method}"'.encode() in body:
                 await asyncio.sleep(secs)
         status, reason, content_type, reply = self._reply_to(body, fault)
-        writer.write(
-            f"HTTP/1.1 {status} {reason}\r\nContent-Type: {content_type}\r\n"
-            f"Content-Length: {len(reply)}\r\n\r\n".encode()
-        )
-        if fault is Fault.DISCONNECT_MID_REPLY:
-            writer.write(reply[: len(reply) // 2])
-            await writer.drain()
-            return False
-        writer.write(reply)
-        await writer.drain()
-        return True
+        half = len(reply) // 2 if fault is Fault.DISCONNECT_MID_REPLY else None
+        connection.send(status, reason, content_type, reply, most=half)
+        if half is not None:
+            transport.close()
+
+    async def _wait_for_new_block(self, msec):
+        """Hold a call of waitfornewblock; its answer is made afterwards."""
+        ended = asyncio.Event()
+        stop_waiting = self.when_tip_changes(msec, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            stop_waiting()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.lib.tx import MINUS_1, ZERO
-from tests.fakes.chain import Model, is_unspendable
+from tests.fakes.chain import BlockTree, Model, is_unspendable
 from tests.fakes.formats import (
     AuxPow,
     Axe,
@@ -89,8 +89,8 @@ class MadeBlock(NamedTuple):
     unspent_if_void: dict
 
 
-class FormatChain:
-    """Makes blocks on top of blocks.
+class FormatChain(BlockTree):
+    """Makes random blocks of a coin's format, whose records are MadeBlocks.
 
     disapproval is the odds that a block makes the first tree of the one before void; then no
     block spends what it made itself.
@@ -102,14 +102,13 @@ class FormatChain:
         self.random = maker.random
         self.scripts = maker.scripts()
         self.disapproval = disapproval
-        self.genesis_hash = maker.header_hash(maker.genesis_header)
         txs = []
         if maker.spendable_genesis:
             tx = maker.genesis_tx
             txs.append(MadeTx(maker.tx_hash(tx), tx.serialize(), [], maker.genesis_outputs))
         unspent = unspent_after({}, txs)
         genesis = MadeBlock(maker.genesis, None, unspent, 0, maker.genesis_header, txs, 0, unspent)
-        self.blocks = {self.genesis_hash: genesis}
+        super().__init__(maker.header_hash(maker.genesis_header), genesis)
 
     def hash_of(self, raw, height):
         return self.coin.header_hash(self.coin.block_header(raw, height))
@@ -161,11 +160,6 @@ class FormatChain:
         )
         return block_hash
 
-    def grow(self, prev_hash, count):
-        for _ in range(count):
-            prev_hash = self.extend(prev_hash)
-        return prev_hash
-
     def unconfirmed(self, tip, count):
         """Make transactions on a block that no block has; return their records."""
         unspent, records = dict(self.blocks[tip].unspent), []
@@ -174,18 +168,6 @@ class FormatChain:
             apply(record, unspent, unspent)
             records.append(record)
         return records
-
-    def made(self, tip):
-        """Return the MadeBlocks from genesis to a tip."""
-        blocks = []
-        while tip is not None:
-            blocks.append(self.blocks[tip])
-            tip = blocks[-1].prev_hash
-        return blocks[::-1]
-
-    def chain(self, tip):
-        """Return the raw blocks from genesis to a tip."""
-        return [block.raw for block in self.made(tip)]
 
 
 def apply(record, spent_from, added_to):

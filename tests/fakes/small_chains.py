@@ -2,8 +2,7 @@
 
 from electrumx.lib.hash import double_sha256
 from electrumx.lib.tx import Tx, TxInput, TxOutput
-from electrumx.lib.util import pack_le_uint32
-from tests.fakes.chain import MINUS_1, NULL, ChainMaker, make_block
+from tests.fakes.chain import MINUS_1, SUBSIDY, ChainMaker
 
 P2PKH = b"\x76\xa9\x14%b\x88\xac"
 
@@ -16,27 +15,7 @@ def script_of(number):
 def coinbase(maker, script):
     """A reward to one script, unlike all others of the maker."""
     maker.nonce += 1
-    return Tx(
-        1,
-        [TxInput(NULL, MINUS_1, pack_le_uint32(maker.nonce), MINUS_1)],
-        [TxOutput(50_0000_0000, script)],
-        0,
-    )
-
-
-def add_block(maker, prev_hash, txs):
-    """Let the maker know a block of these transactions; its hash."""
-    unspent = dict(maker.blocks[prev_hash][2])
-    for tx in txs:
-        tx_hash = double_sha256(tx.serialize())
-        for txin in tx.inputs:
-            unspent.pop((txin.prev_hash, txin.prev_idx), None)
-        for index, txout in enumerate(tx.outputs):
-            unspent[tx_hash, index] = txout.value
-    raw = make_block(prev_hash, txs, maker.nonce)
-    block_hash = double_sha256(raw[:80])
-    maker.blocks[block_hash] = (raw, prev_hash, unspent)
-    return block_hash
+    return maker.coinbase([TxOutput(SUBSIDY, script)])
 
 
 def chained_block(maker, prev_hash, count, *, script=None, sig_size=300):
@@ -57,7 +36,7 @@ def chained_block(maker, prev_hash, count, *, script=None, sig_size=300):
         tx = Tx(2, [TxInput(spent, index, bytes(sig_size), MINUS_1)], outputs, 0)
         txs.append(tx)
         spent = double_sha256(tx.serialize())
-    return add_block(maker, prev_hash, txs)
+    return maker.add_block(prev_hash, txs)
 
 
 def small_chain(length=120):
@@ -71,7 +50,7 @@ def fan_block(maker, prev_hash, count):
     tx = coinbase(maker, script_of(0))
     value = tx.outputs[0].value // count
     tx = tx._replace(outputs=[TxOutput(value, script_of(n + 1)) for n in range(count)])
-    return add_block(maker, prev_hash, [tx]), tx
+    return maker.add_block(prev_hash, [tx]), tx
 
 
 def fan_spends(tx, *, sig_size=380, first=0):

@@ -41,6 +41,15 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._now
 
 
+def run_in_virtual_time(coro):
+    """Run a coroutine on a loop whose clock jumps to the next timer; return its result."""
+    loop = VirtualTimeLoop()
+    try:
+        return loop.run_until_complete(coro)
+    finally:
+        loop.close()
+
+
 class InlineExecutor(ThreadPoolExecutor):
     """Does a job when it is submitted; its result comes after the loop's ``job_secs``."""
 

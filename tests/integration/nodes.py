@@ -283,6 +283,18 @@ class BitcoinSVNode(WalletNode):
         return command
 
 
+class PublishingNode(BitcoinSVNode):
+    """The Bitcoin SV node, which publishes by ZMQ: ``hashblock``, ``rawtx``."""
+
+    def __init__(self, folder, topic):
+        super().__init__(folder)
+        self.topic = topic
+        self.address = f"tcp://127.0.0.1:{free_port()}"
+
+    def command(self):
+        return [*super().command(), f"-zmqpub{self.topic}={self.address}"]
+
+
 class Bcoin(Node):
     """bcoin, which keeps its chain in memory: a restart begins at the genesis block."""
 

@@ -5,10 +5,9 @@ import time
 
 import pytest
 
-from tests.conftest import free_port
 from tests.fakes.node_thread import NodeThread
 from tests.fakes.small_chains import small_chain
-from tests.integration.nodes import BitcoinSVNode
+from tests.integration.nodes import PublishingNode
 from tests.integration.server import ServerProcess
 
 # Of polls, which these tests would wait for in vain.
@@ -45,22 +44,11 @@ async def test_litecoind_announces_blocks_to_a_call_that_waits(litecoind, server
     assert len(await seconds_to_notify(server, litecoind, 1)) == 1
 
 
-class Publishing(BitcoinSVNode):
-    """The Bitcoin SV node, which publishes the hashes of its blocks."""
-
-    def __init__(self, folder):
-        super().__init__(folder)
-        self.address = f"tcp://127.0.0.1:{free_port()}"
-
-    def command(self):
-        return [*super().command(), f"-zmqpubhashblock={self.address}"]
-
-
 @pytest.mark.daemon
 @pytest.mark.xdist_group("bitcoin-sv")
 async def test_a_real_node_announces_blocks_by_zmq(tmp_path, stopping, server_for):
     pytest.importorskip("zmq")
-    node = stopping.enter_context(Publishing(tmp_path / "bitcoin-sv"))
+    node = stopping.enter_context(PublishingNode(tmp_path / "bitcoin-sv", "hashblock"))
     node.mine(3)
     server = server_for(node, protocols=("tcp",), ZMQ_BLOCK_ADDRESS=node.address, **HOUR)
     took = await seconds_to_notify(server, node)

@@ -6,11 +6,10 @@ from decimal import Decimal
 import pytest
 
 from electrumx.lib.hash import double_sha256
-from tests.conftest import free_port
 from tests.fakes.node_thread import NodeThread
 from tests.fakes.small_chains import fan_block, fan_spends, small_chain
 from tests.integration.client import ElectrumError
-from tests.integration.nodes import BitcoinSVNode
+from tests.integration.nodes import PublishingNode
 from tests.integration.oracle import scripthash_of
 from tests.integration.server import ServerProcess
 
@@ -205,21 +204,10 @@ async def test_published_transactions_of_others_are_notified_before_any_poll(tmp
     assert "a daemon publishes its mempool by ZMQ" in server.log()
 
 
-class Publishing(BitcoinSVNode):
-    """The Bitcoin SV node, which publishes transactions."""
-
-    def __init__(self, folder):
-        super().__init__(folder)
-        self.address = f"tcp://127.0.0.1:{free_port()}"
-
-    def command(self):
-        return [*super().command(), f"-zmqpubrawtx={self.address}"]
-
-
 @pytest.mark.xdist_group("bitcoin-sv")
 async def test_a_real_node_publishes_its_transactions_by_zmq(tmp_path, stopping, server_for):
     pytest.importorskip("zmq")
-    node = stopping.enter_context(Publishing(tmp_path / "bitcoin-sv"))
+    node = stopping.enter_context(PublishingNode(tmp_path / "bitcoin-sv", "rawtx"))
     await asyncio.to_thread(node.mine, 102)
     server = server_for(node, protocols=("tcp",), ZMQ_MEMPOOL_ADDRESS=node.address, **HOUR)
     async with server.connect() as client:

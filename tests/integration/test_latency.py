@@ -11,7 +11,6 @@ import pytest
 from electrumx.lib.hash import double_sha256
 from tests.fakes.node_thread import NodeThread
 from tests.fakes.small_chains import (
-    add_block,
     coinbase,
     fan_block,
     fan_spends,
@@ -83,7 +82,7 @@ async def test_pings_are_answered_while_a_full_block_is_processed(tmp_path, stop
     height = len(node.node.blocks) - 1
     spends = fan_spends(fan)
     mempool = {double_sha256(tx.serialize()): tx.serialize() for tx in spends}
-    full = add_block(maker, tip, [coinbase(maker, script_of(0)), *spends])
+    full = maker.add_block(tip, [coinbase(maker, script_of(0)), *spends])
     raw = maker.blocks[full][0]
     assert len(raw) > 3_900_000
 

@@ -26,7 +26,7 @@ from electrumx.server.session.shared.serving_stage import WITHOUT_INDEX
 from tests.fakes.chain import MINUS_1, ChainMaker, Model, hashX_of
 from tests.fakes.fake_node import FakeNode, ParsedTx, to_hex
 from tests.fakes.node_thread import NodeThread
-from tests.fakes.small_chains import add_block, coinbase
+from tests.fakes.small_chains import coinbase
 from tests.integration.client import ElectrumClient
 from tests.integration.launcher import InjectedServer
 from tests.integration.server import wait_until
@@ -51,13 +51,13 @@ class HoldingNode(FakeNode):
         self.limit = 0
         self._heights = {}
 
-    async def _respond(self, writer, body, fault):
+    async def _respond(self, connection, body, fault):
         if b'"getblock"' in body:
             request = json.loads(body)
             hashes = [item["params"][0] for item in request if item["method"] == "getblock"]
             while any(self._height_of(hex_hash) > self.limit for hex_hash in hashes):
                 await asyncio.sleep(0.005)
-        return await super()._respond(writer, body, fault)
+        await super()._respond(connection, body, fault)
 
     def rpc_sendrawtransaction(self, raw_hex):
         """The tests send transactions of blocks, which are not unconfirmed again."""
@@ -610,7 +610,7 @@ def test_electrum_connects_before_the_first_block_and_is_right_at_the_end(tmp_pa
             (tx_hash, index), value = next(iter(maker.blocks[tip][2].items()))
             spend = TxInput(tx_hash, index, b"", MINUS_1)
             payment = Tx(2, [spend], [TxOutput(value, script)], 0)
-            tip = add_block(maker, tip, [coinbase(maker, b"\x51"), payment])
+            tip = maker.add_block(tip, [coinbase(maker, b"\x51"), payment])
             node.do(lambda fake: fake.append(maker.blocks[tip][0]))
             set_limit(node, FIRST // 2)
             assert state_of(server) == "syncing"

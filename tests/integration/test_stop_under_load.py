@@ -15,7 +15,7 @@ import pytest
 
 from electrumx.lib.tx import TxOutput
 from tests.fakes.node_thread import NodeThread
-from tests.fakes.small_chains import add_block, coinbase, script_of, small_chain
+from tests.fakes.small_chains import coinbase, script_of, small_chain
 from tests.integration import client as electrum
 from tests.integration.forked_server import ForkedServers
 from tests.integration.server import ServerProcess, wait_until
@@ -50,7 +50,7 @@ def rich_chain():
     for number in range(SCRIPTS):
         tx = coinbase(maker, script_of(0))
         outputs = [TxOutput(1, script_of(number + 1))] * UTXOS
-        tip = add_block(maker, tip, [tx._replace(outputs=outputs)])
+        tip = maker.add_block(tip, [tx._replace(outputs=outputs)])
     return maker.chain(tip)
 
 

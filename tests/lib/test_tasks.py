@@ -1,26 +1,25 @@
 """Tasks run together, wait with a time-out and yield in time slices; requests go out in batches."""
 
 import asyncio
+import threading
 
 import pytest
 
 from electrumx.lib import tasks
-from electrumx.lib.tasks import Batcher, TimeSlice, for_each, run_together, wait_for_event
-from tests.fakes.virtual_time import VirtualTimeLoop
+from electrumx.lib.tasks import (
+    Batcher,
+    TimeSlice,
+    for_each,
+    run_in_own_thread,
+    run_together,
+    wait_for_event,
+)
+from tests.fakes.virtual_time import run_in_virtual_time
 
 BATCH_SIZE = 25
 BATCHES = 2
 MAX_BATCHES = 6
 LATE_SECS = 0.05
-
-
-def run_in_virtual_time(coro):
-    """Run a coroutine on a loop whose clock jumps to the next timer; return its result."""
-    loop = VirtualTimeLoop()
-    try:
-        return loop.run_until_complete(coro)
-    finally:
-        loop.close()
 
 
 async def iterations():
@@ -184,6 +183,56 @@ async def test_a_pause_starts_the_next_time_slice(monkeypatch):
     await time_slice.pause()
 
     assert not time_slice.is_over()
+
+
+async def test_a_call_in_its_own_thread_has_its_result_or_its_error():
+    current = await run_in_own_thread(threading.current_thread, "of the test")
+    assert current.name == "of the test"
+    assert current.daemon
+
+    def exits():
+        raise SystemExit("whatever it raises")
+
+    future = run_in_own_thread(exits, "of the test")
+    await asyncio.wait([future])
+    with pytest.raises(SystemExit, match="whatever it raises"):
+        future.result()
+
+
+async def test_the_outcome_of_a_call_that_is_no_longer_wanted_is_dropped():
+    released, reports = threading.Event(), []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reports.append(context))
+    future = run_in_own_thread(released.wait, "of the test")
+    future.cancel()
+    released.set()
+    for thread in threading.enumerate():
+        if thread.name == "of the test":
+            thread.join()
+    await iterations()
+    assert future.cancelled()
+    assert reports == []
+
+
+def test_a_call_in_its_own_thread_may_outlive_the_loop(monkeypatch):
+    released, errors = threading.Event(), []
+    monkeypatch.setattr(threading, "excepthook", errors.append)
+    threads = []
+
+    def hang():
+        threads.append(threading.current_thread())
+        released.wait()
+
+    async def start():
+        future = run_in_own_thread(hang, "of the test")
+        while not threads:
+            await asyncio.sleep(0)
+        return future
+
+    future = asyncio.run(start())
+    released.set()
+    threads[0].join()
+    assert not future.done()
+    assert errors == []
 
 
 class Server:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from contextlib import asynccontextmanager
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -144,6 +145,18 @@ def acceptable(api, accepted):
     return result
 
 
+@asynccontextmanager
+async def wallets_of(seed, tip=None):
+    """Wallets, their FakeAPI with a tip, and a mempool that has refreshed once."""
+    rng = random.Random(seed)
+    api = FakeAPI()
+    api.node_tip = api.database_tip = tip
+    wallets = Wallets(api, rng)
+    async with synchronizing(COIN, api) as mempool:
+        await asyncio.wait_for(api.refreshes.get(), 60)
+        yield wallets, api, mempool
+
+
 async def run_events(seed, rounds):
     rng = random.Random(seed)
     api = FakeAPI()
@@ -183,12 +196,7 @@ def test_all_queries_equal_the_naive_model_after_each_refresh(seed, rounds):
 
 
 async def run_blocks(seed, rounds):
-    rng = random.Random(seed)
-    api = FakeAPI()
-    api.node_tip = api.database_tip = bytes(32)
-    wallets = Wallets(api, rng)
-    async with synchronizing(COIN, api) as mempool:
-        await asyncio.wait_for(api.refreshes.get(), 60)
+    async with wallets_of(seed, tip=bytes(32)) as (wallets, api, mempool):
         for events in rounds:
             for event in events:
                 getattr(wallets, event)()
@@ -199,7 +207,7 @@ async def run_blocks(seed, rounds):
             spent = [i for tx in before.values() for i in tx.inputs if i[:2] in api.utxos]
             others = [
                 ModelTx([coin], wallets._outputs(coin[3]))
-                for coin in rng.sample(coins + spent, min(2, len(coins + spent)))
+                for coin in wallets.rng.sample(coins + spent, min(2, len(coins + spent)))
             ]
             # A block does not spend an output twice.
             taken = {i[:2] for tx_hash in mined for i in before[tx_hash].inputs}
@@ -207,10 +215,10 @@ async def run_blocks(seed, rounds):
             listings = api.listings
             api.index_block(mined, others)
             wallets.coins = [c for c in wallets.coins if c[:2] in api.utxos or c[0] in api.txs]
-            if rng.random() < 0.7:
+            if wallets.rng.random() < 0.7:
                 # Looked at while it is written, or while that is beginning
                 api.process_block()
-                await asyncio.sleep(rng.choice([0, 0.003]))
+                await asyncio.sleep(wallets.rng.choice([0, 0.003]))
             api.announce_block()
             touched, height = await asyncio.wait_for(api.refreshes.get(), 60)
             assert (height, api.listings) == (api.node_height, listings)
@@ -263,13 +271,8 @@ async def settled(mempool):
 
 
 async def run_reports(seed, rounds):
-    rng = random.Random(seed)
-    api = FakeAPI()
-    api.node_tip = api.database_tip = bytes(32)
-    wallets = Wallets(api, rng)
-    async with synchronizing(COIN, api) as mempool:
-        await asyncio.wait_for(api.refreshes.get(), 60)
-        reporter = Reporter(api, mempool, rng)
+    async with wallets_of(seed, tip=bytes(32)) as (wallets, api, mempool):
+        reporter = Reporter(api, mempool, wallets.rng)
         for events in rounds:
             listings, before, touched = api.listings, dict(api.txs), set()
             for event in events:
@@ -302,29 +305,24 @@ def test_reports_alone_make_the_mempool_like_the_nodes(seed, rounds):
 
 
 async def run_anything(seed, steps):
-    rng = random.Random(seed)
-    api = FakeAPI()
-    api.node_tip = api.database_tip = bytes(32)
-    wallets = Wallets(api, rng)
-    async with synchronizing(COIN, api) as mempool:
-        await asyncio.wait_for(api.refreshes.get(), 60)
-        reporter = Reporter(api, mempool, rng)
+    async with wallets_of(seed, tip=bytes(32)) as (wallets, api, mempool):
+        reporter = Reporter(api, mempool, wallets.rng)
         for step in steps:
             if step == "refresh":
                 api.trigger()
             elif step == "block":
                 api.index_block(wallets.chosen())
                 wallets.coins = [c for c in wallets.coins if c[:2] in api.utxos or c[0] in api.txs]
-                if rng.random() < 0.5:
+                if wallets.rng.random() < 0.5:
                     api.process_block()
                     await asyncio.sleep(0)
                 api.announce_block()
             elif step == "wait":
-                await asyncio.sleep(rng.choice([0, 0, 0.002, 0.03]))
+                await asyncio.sleep(wallets.rng.choice([0, 0, 0.002, 0.03]))
             elif step == "stale":
                 # Reported once more, long after; or never true at all
                 known = [*api.txs, *(outpoint[0] for outpoint in api.utxos), bytes(32)]
-                mempool.entered(rng.choice(known))
+                mempool.entered(wallets.rng.choice(known))
             else:
                 reporter.happen(getattr(wallets, step), loss=0.2)
         await settled(mempool)
@@ -357,11 +355,7 @@ def test_reports_refreshes_and_blocks_in_any_order_end_as_a_listing_does(seed, s
 
 
 async def run_chains(seed, lengths):
-    rng = random.Random(seed)
-    api = FakeAPI()
-    wallets = Wallets(api, rng)
-    async with synchronizing(COIN, api) as mempool:
-        await asyncio.wait_for(api.refreshes.get(), 60)
+    async with wallets_of(seed) as (wallets, api, mempool):
         for length in lengths:
             wallets.chain(length)
         wallets.shuffle()

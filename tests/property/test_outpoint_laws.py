@@ -27,7 +27,7 @@ from electrumx.server.session.engine.jsonrpc import V2
 from electrumx.server.session.methods.outpoint import OutpointMethods
 from electrumx.server.session.shared.outpoint_cache import OutpointCache
 from electrumx.server.session.shared.outpoint_status import OutpointStatuses
-from tests.fakes.chain import COIN, MINUS_1, NULL, make_block
+from tests.fakes.chain import COIN, MINUS_1, NULL
 from tests.property import test_tip_laws as tip_laws
 
 # Outpoints of a soak in all; the ordinary run has a fraction of them.
@@ -87,14 +87,7 @@ class IndexedDaemon(tip_laws.StormyDaemon):
         script = (1_000_000 + self.maker.nonce).to_bytes(4, "little")
         coinbase = Tx(1, [TxInput(NULL, MINUS_1, script, MINUS_1)], [TxOutput(1, b"\x51")], 0)
         block = [coinbase, *(COIN.DESERIALIZER(raw).read_tx() for _tx_hash, raw in mined)]
-        unspent = dict(self.maker.blocks[self.tip][2])
-        for tx in block:
-            for txin in tx.inputs:
-                unspent.pop((txin.prev_hash, txin.prev_idx), None)
-            self.maker.add_outputs(unspent, tx)
-        raw = make_block(self.tip, block, self.maker.nonce)
-        block_hash = COIN.header_hash(raw[:80])
-        self.maker.blocks[block_hash] = raw, self.tip, unspent
+        block_hash = self.maker.add_block(self.tip, block)
         self.move(block_hash)
         self.mempool = dict(left)
 

@@ -2,6 +2,13 @@
 
 import pytest
 
+from electrumx.lib.coins import BitcoinCashRegtest
+from electrumx.server.block_processor import compiled_indexer
+from electrumx.server.block_processor.processor import BlockProcessor
+from electrumx.server.block_processor.variants import LTORBlockProcessor
+from tests.conftest import require
+from tests.fakes.chain import COIN
+
 
 @pytest.fixture(params=["leveldb", "rocksdb"])
 def engine(request):
@@ -9,6 +16,22 @@ def engine(request):
     if request.param == "rocksdb":
         pytest.importorskip("rocksdict", reason="the rocksdb extra is not installed")
     return request.param
+
+
+@pytest.fixture(params=["python", "compiled"])
+def indexer(request):
+    """The form of indexing, each in its turn."""
+    if request.param == "compiled":
+        require(compiled_indexer.compiled, "the Cython modules were not built")
+    return request.param
+
+
+@pytest.fixture(params=[False, True], ids=["topological", "any order"])
+def order(request):
+    """(processor class, coin, whether blocks are sorted by transaction hash)"""
+    if request.param:
+        return LTORBlockProcessor, BitcoinCashRegtest, True
+    return BlockProcessor, COIN, False
 
 
 @pytest.fixture

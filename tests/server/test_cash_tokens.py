@@ -42,13 +42,6 @@ class LateTokens(BitcoinCashRegtest):
     TOKENS_ACTIVATION = 30
 
 
-@pytest.fixture(params=["python", "compiled"])
-def indexer(request):
-    if request.param == "compiled":
-        require(fast_index.compiled, "the compiled form of indexing was not built")
-    return request.param
-
-
 def token_chain(seed, count):
     maker = ChainMaker(seed=seed, scripts=5, ltor=True, tokens=True)
     return maker, maker.grow(maker.genesis_hash, count)

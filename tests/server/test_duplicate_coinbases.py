@@ -5,35 +5,16 @@ import logging
 
 import pytest
 
-from electrumx.lib.coins import BitcoinCashRegtest
 from electrumx.lib.tx import Tx, TxInput, TxOutput
-from electrumx.server.block_processor import compiled_indexer as fast_index
 from electrumx.server.block_processor import indexer as indexer_module
 from electrumx.server.block_processor.processor import BlockProcessor
-from electrumx.server.block_processor.variants import LTORBlockProcessor
 from electrumx.server.db import DB
 from electrumx.server.maintenance.verify import verify
-from tests.conftest import require
 from tests.fakes.chain import COIN, MINUS_1, NULL, ChainMaker, Model, hashX_of, make_block
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
 
 A, B = b"\x51\x01", b"\x51\x02"
 LOGGER = logging.getLogger("audit")
-
-
-@pytest.fixture(params=["python", "compiled"])
-def indexer(request):
-    if request.param == "compiled":
-        require(fast_index.compiled, "the compiled form of indexing was not built")
-    return request.param
-
-
-@pytest.fixture(params=[False, True], ids=["topological", "any order"])
-def order(request):
-    """(processor class, coin, whether blocks are sorted by transaction hash)"""
-    if request.param:
-        return LTORBlockProcessor, BitcoinCashRegtest, True
-    return BlockProcessor, COIN, False
 
 
 def coinbase(tag, outputs):

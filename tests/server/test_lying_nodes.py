@@ -155,16 +155,17 @@ def test_a_call_returns_its_promised_result_or_raises_a_daemon_error(name, answe
     assert not answered or is_promised(value)
 
 
-CALL = re.compile(r'_(?:send\w*|hex_batch|info\.get\(lambda: self\._send_for_dict)\(\s*"(\w+)"')
+CALL = re.compile(r'[_.](?:send\w*|hex_batch|info\.get\(lambda: self\._send_for_dict)\(\s*"(\w+)"')
 
 
 def test_the_manual_lists_every_call_in_its_whitelist():
     server = Path(electrumx.__file__).parent / "server"
-    sources = [
-        (server / name).read_text() for name in ("daemon/client.py", "daemon/tip_watcher.py")
+    client, fees, checks, tip_watcher = [
+        (server / f"daemon/{name}.py").read_text()
+        for name in ("client", "fees", "start_checks", "tip_watcher")
     ]
-    made = set(CALL.findall(sources[0]))
-    made |= set(re.findall(r'^METHOD = "(\w+)"', sources[1], re.MULTILINE))
+    made = {call for source in (client, fees, checks) for call in CALL.findall(source)}
+    made |= set(re.findall(r'^METHOD = "(\w+)"', tip_watcher, re.MULTILINE))
     [line] = re.findall(
         r"rpcwhitelist=electrumx:(\S+)", (REPOSITORY / "docs/HOWTO.rst").read_text()
     )

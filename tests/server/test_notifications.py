@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from electrumx.server.notifications import PAIR_SECS, Notifications
-from tests.fakes.virtual_time import VirtualTimeLoop
+from tests.fakes.virtual_time import run_in_virtual_time
 
 
 class Listener:
@@ -146,11 +146,7 @@ def in_virtual_time(scenario):
             running.cancel()
             await asyncio.wait([running])
 
-    loop = VirtualTimeLoop()
-    try:
-        loop.run_until_complete(main())
-    finally:
-        loop.close()
+    run_in_virtual_time(main())
 
 
 def test_a_block_waits_one_second_for_the_mempool():

@@ -588,8 +588,8 @@ cdef class FastIndex:
             return -2
         if any_order:
             for n in range(block.tx_count):
-                if not self.add_outputs(block, n, output, shapes[n].outputs,
-                                        first_tx_num + n, rule):
+                if not self.put_outputs(block, n, output, shapes[n].outputs,
+                                        first_tx_num + n, rule, True):
                     return -2
                 output += shapes[n].outputs
         for n in range(block.tx_count):
@@ -599,14 +599,15 @@ cdef class FastIndex:
                     return spend
                 spend += 1
             if not any_order:
-                if not self.add_outputs(block, n, output, shapes[n].outputs,
-                                        first_tx_num + n, rule):
+                if not self.put_outputs(block, n, output, shapes[n].outputs,
+                                        first_tx_num + n, rule, True):
                     return -2
                 output += shapes[n].outputs
         return -1
 
-    cdef bint add_outputs(self, FastBlock block, uint32_t tx, size_t first, uint32_t count,
-                          uint64_t tx_num, uint8_t rule) noexcept nogil:
+    cdef inline bint put_outputs(self, FastBlock block, uint32_t tx, size_t first, uint32_t count,
+                                 uint64_t tx_num, uint8_t rule, bint is_new) noexcept nogil:
+        """Put the UTXOs of a transaction: new ones and their history, or those that are on disk."""
         cdef uint8_t outpoint[OUTPOINT_LEN]
         cdef const uint8_t *output
         cdef Entry *entry
@@ -620,9 +621,10 @@ cdef class FastIndex:
             entry = self.put(outpoint)
             if entry == NULL:
                 return False
-            self.mark(entry, NEW)
             fill_entry(entry, output, tx_num)
-            add_record(&self.history.records, output, tx_num)
+            if is_new:
+                self.mark(entry, NEW)
+                add_record(&self.history.records, output, tx_num)
         return True
 
     cdef bint spend(self, const uint8_t *outpoint, uint8_t *undo, uint64_t tx_num) noexcept nogil:
@@ -911,7 +913,8 @@ cdef class FastIndex:
                 for k in range(spend, spend + shapes[n].spends):
                     self.drop_known(block.spends.data + OUTPOINT_LEN * k)
                 spend += shapes[n].spends
-            if not self.note_outputs(block, n, output, shapes[n].outputs, first_tx_num + n, rule):
+            if not self.put_outputs(block, n, output, shapes[n].outputs,
+                                    first_tx_num + n, rule, False):
                 return False
             output += shapes[n].outputs
         if any_order:
@@ -923,24 +926,6 @@ cdef class FastIndex:
         cdef uint64_t slot = self.find_slot(outpoint)
         if self.slots[slot]:
             self.remove(slot)
-
-    cdef bint note_outputs(self, FastBlock block, uint32_t tx, size_t first, uint32_t count,
-                           uint64_t tx_num, uint8_t rule) noexcept nogil:
-        cdef uint8_t outpoint[OUTPOINT_LEN]
-        cdef const uint8_t *output
-        cdef Entry *entry
-        cdef uint32_t idx
-        memcpy(outpoint, block.hashes.data + HASH_LEN * tx, HASH_LEN)
-        for idx in range(count):
-            output = block.outputs.data + OUTPUT_LEN * (first + idx)
-            if not output[OUTPUT_FLAGS] & rule:
-                continue
-            memcpy(outpoint + HASH_LEN, &idx, TXOUT_IDX_LEN)
-            entry = self.put(outpoint)
-            if entry == NULL:
-                return False
-            fill_entry(entry, output, tx_num)
-        return True
 
     def adopt(self, FastIndex other not None):
         """Put the UTXOs of another index, which are all on disk, as written ones.

@@ -11,7 +11,6 @@ DaemonError. Nothing else leaves this module.
 """
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -19,15 +18,15 @@ import aiohttp
 from aiorpcx import JSONRPC
 
 from electrumx.lib.coins import Coin
-from electrumx.lib.errors import OperatorError
 from electrumx.lib.log_text import printable
 from electrumx.lib.util import class_logger
 from electrumx.server.daemon.call_record import CallRecord
-from electrumx.server.daemon.checks import incomplete_indexes, judge_chain, judge_version
+from electrumx.server.daemon.fees import FeeQueries
 from electrumx.server.daemon.info_cache import InfoCache
 from electrumx.server.daemon.jsonrpc import NodeRPC, pulse
 from electrumx.server.daemon.logins import LoginFiles
 from electrumx.server.daemon.mempool_listing import Listing, listing_of, parse_reply
+from electrumx.server.daemon.method_calls import MethodCalls
 from electrumx.server.daemon.node_http import ClosedHTTP, OpenHTTP, ReplacedHTTP
 from electrumx.server.daemon.responses import (
     BATCH_ITEM,
@@ -35,7 +34,6 @@ from electrumx.server.daemon.responses import (
     REPLY_LIMITS,
     BoundedResponse,
     DaemonError,
-    ForbiddenCallError,
     Reading,
     ReplyTooLargeError,
     ResponseTooLargeError,
@@ -55,6 +53,7 @@ from electrumx.server.daemon.retry import (
     WarmingUpError,
 )
 from electrumx.server.daemon.spool import NoRoomError
+from electrumx.server.daemon.start_checks import StartChecks
 from electrumx.server.daemon.tx_batcher import WantedTx, tx_batcher
 
 __all__ = [
@@ -90,20 +89,8 @@ _AS_LISTING = Reading(_parse_listing, reply_limit("getrawmempool"))
 _AS_TX_BATCH = Reading(parse_json, max_bytes=16_000_000)
 
 
-def _fee_rate(value: object) -> float | None:
-    """Return the value if it can be a fee rate, else None."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf:
-        return value
-    return None
-
-
 def _too_large_blocks(message: str) -> ReplyTooLargeError:
     return ReplyTooLargeError([{"code": JSONRPC.INTERNAL_ERROR, "message": message}])
-
-
-def _is_unknown_method(error: DaemonError) -> bool:
-    """Return whether the error of a single request means that the node has no such method."""
-    return bool(error.args[0].get("code") == JSONRPC.METHOD_NOT_FOUND)
 
 
 def _are_invalid_params(error: DaemonError) -> bool:
@@ -179,12 +166,16 @@ class Daemon:
             connections,
             spool_folder,
         )
-        self._available_rpcs: dict[str, bool] = {}
+        self._calls = MethodCalls(self.rpc)
         #: URLs of nodes that want the verbosity of getblock as a number
         self._numeric_verbosity: set[str] = set()
         self._tx_batcher = tx_batcher(self._raw_txs_or_errors)
         self._network_info = InfoCache(INFO_CACHE_SECS)
         self._mempool_info = InfoCache(MEMPOOL_INFO_CACHE_SECS)
+        self._fees = FeeQueries(
+            self._calls, network_info=self.getnetworkinfo, mempool_info=self.getmempoolinfo
+        )
+        self._checks = StartChecks(coin, self.rpc, self, self.logger)
 
     async def __aenter__(self: _Self) -> _Self:
         http = OpenHTTP(
@@ -273,53 +264,15 @@ class Daemon:
     async def call_aside(
         self, url: str, method: str, params: Sequence[Any], timeout_secs: float
     ) -> Any:
-        """Call method at url once, beside the slots for requests; return its result.
-
-        For calls that wait at the node.  Raises DaemonError with the node's error object, and
-        ConnectionError for whatever keeps it from answering, which is not logged.
-        """
+        """Call method at url once, for calls that wait at the node: see ``NodeRPC.call_aside``."""
         return await self.rpc.call_aside(url, method, params, timeout_secs)
-
-    async def _is_rpc_available(self, method: str) -> bool:
-        """Return whether the node supports method. The reply is cached indefinitely."""
-        available = self._available_rpcs.get(method)
-        if available is None:
-            available = True
-            try:
-                await self._send_single(method)
-            except DaemonError as e:
-                if isinstance(e, ForbiddenCallError):
-                    # It may be allowed later.
-                    return False
-                # Other errors are the help text for the missing parameters.
-                available = not _is_unknown_method(e)
-            self._available_rpcs[method] = available
-        return available
 
     async def knows_method(self, method: str) -> bool:
         """Return whether the node in use has a method, and allows the call, asked again each time."""
-        try:
-            await self._send_single(method)
-        except DaemonError as e:
-            # Other errors are the help text for the missing parameters.
-            return not (isinstance(e, ForbiddenCallError) or _is_unknown_method(e))
-        return True
+        return await self._calls.knows(method)
 
     async def _send_for_dict(self, method: str, params: Sequence[Any] = ()) -> dict[str, Any]:
-        result = await self._send_single(method, params)
-        if not isinstance(result, dict):
-            raise unexpected(method)
-        return result
-
-    async def _hex_batch(
-        self, method: str, params: Iterable[Sequence[Any]], reading: Reading | None = None
-    ) -> list[bytes]:
-        """Call method in a batch; every result must be hex."""
-        items = await unhex_list(await self._send_vector(method, params, reading=reading))
-        good = [item for item in items if item is not None]
-        if len(good) != len(items):
-            raise unexpected(method)
-        return good
+        return await self._calls.send_for_dict(method, params)
 
     # -- Calls
 
@@ -411,7 +364,7 @@ class Daemon:
         reading = Reading(parse_json, max_bytes)
 
         async def ask(verbosity: type[int]) -> list[bytes]:
-            return await self._hex_batch(
+            return await self._calls.hex_batch(
                 "getblock", ((h, verbosity(0)) for h in hex_hashes), reading
             )
 
@@ -455,25 +408,7 @@ class Daemon:
 
         -1 if the node has no estimate. estimate_mode is passed on unless it is None.
         """
-        params = (block_count,) if estimate_mode is None else (block_count, estimate_mode)
-        if await self._is_rpc_available("estimatesmartfee"):
-            estimate = await self._send_for_dict("estimatesmartfee", params)
-            return self._checked_number("estimatesmartfee", estimate.get("feerate", -1))
-        try:
-            fee = await self._send_single("estimatefee", params)
-        except DaemonError as e:
-            # The Bitcoin SV node has neither; wallets drop a server that answers with an error.
-            if not isinstance(e, ForbiddenCallError) and not _is_unknown_method(e):
-                raise
-            return -1
-        return self._checked_number("estimatefee", fee)
-
-    @staticmethod
-    def _checked_number(method: str, value: object) -> float:
-        # A fee, or -1 for none. No currency has as many units as this.
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or abs(value) > 1e15:
-            raise unexpected(method)
-        return value
+        return await self._fees.estimate(block_count, estimate_mode)
 
     async def getnetworkinfo(self) -> dict[str, Any]:
         """Return the node's getnetworkinfo, up to 60 seconds old."""
@@ -485,8 +420,7 @@ class Daemon:
 
     async def relayfee(self) -> float:
         """Return the least fee, in coins per kilobyte, for the node to relay a transaction."""
-        network_info = await self.getnetworkinfo()
-        return self._checked_number("getnetworkinfo", network_info.get("relayfee"))
+        return await self._fees.relay()
 
     async def mempool_fees(self) -> dict[str, float]:
         """Return the fee rates, in coins per 1000 virtual bytes, that the node's mempool demands.
@@ -495,25 +429,7 @@ class Daemon:
         ``incrementalrelayfee`` by how much a replacement must pay more.  What a node does not
         state is derived from the others.
         """
-        try:
-            info = await self.getmempoolinfo()
-        except DaemonError as e:
-            if e.args[0].get("code") != JSONRPC.METHOD_NOT_FOUND:
-                raise
-            info = {}
-        minrelay = _fee_rate(info.get("minrelaytxfee"))
-        if minrelay is None:
-            minrelay = await self.relayfee()
-        increment = _fee_rate(info.get("incrementalrelayfee"))
-        if increment is None:
-            network_info = await self.getnetworkinfo()
-            increment = _fee_rate(network_info.get("incrementalfee"))
-        minimum = _fee_rate(info.get("mempoolminfee"))
-        return {
-            "mempoolminfee": minrelay if minimum is None else minimum,
-            "minrelaytxfee": minrelay,
-            "incrementalrelayfee": minrelay if increment is None else increment,
-        }
+        return await self._fees.of_mempool(self.relayfee)
 
     async def getrawtransaction(
         self, hex_hash: str, verbose: bool = False, *, max_bytes: int | None = None
@@ -573,7 +489,7 @@ class Daemon:
         return params, _AS_TX_BATCH if len(params) > 1 else None
 
     async def _raw_txs(self, hex_hashes: Sequence[str]) -> list[bytes]:
-        return await self._hex_batch("getrawtransaction", *self._raw_tx_requests(hex_hashes))
+        return await self._calls.hex_batch("getrawtransaction", *self._raw_tx_requests(hex_hashes))
 
     async def _raw_txs_or_none(self, hex_hashes: Sequence[str]) -> list[bytes | None]:
         params, reading = self._raw_tx_requests(hex_hashes)
@@ -671,20 +587,7 @@ class Daemon:
         If there are several, those that cannot be used are left out.  A wrong password shows here,
         in the log.
         """
-        while True:
-            try:
-                await self.height()
-                await self.check_chain()
-                await self.check_version()
-                await self.check_indexes()
-                break
-            except DaemonError as e:
-                reason = self._no_node(e)
-            except OperatorError as e:
-                reason = str(e)
-            if not self.rpc.leave_out(self.current_url(), reason):
-                raise OperatorError(reason)
-        self.rpc.note_started()
+        await self._checks.find_node()
         await self._try_rest()
 
     async def _try_rest(self) -> None:
@@ -697,50 +600,21 @@ class Daemon:
                 # No genesis block; a later read of it is checked.
                 pass
 
-    def _no_node(self, error: DaemonError, url: str | None = None) -> str:
-        return (
-            f"the daemon at {self.logged_url(url)} does not answer as a node should "
-            f"({printable(error)}): check DAEMON_URL"
-        )
-
     async def check_node(self, url: str) -> None:
         """Raise OperatorError if the node at url is none for this coin."""
-        try:
-            genesis = await self.rpc.call_once(url, "getblockhash", (0,))
-            judge_chain(self.coin, genesis, self.logged_url(url))
-            if self.coin.MIN_REQUIRED_DAEMON_VERSION:
-                judge_version(self.coin, await self.rpc.call_once(url, "getnetworkinfo"))
-            await self._check_indexes(url, lambda: self.rpc.call_once(url, "getindexinfo"))
-        except DaemonError as e:
-            raise OperatorError(self._no_node(e, url)) from e
+        await self._checks.check_node(url)
 
     async def check_chain(self) -> None:
         """Raise OperatorError if the node's first block is not the coin's."""
-        hashes = await self.block_hex_hashes(0, 1)
-        judge_chain(self.coin, hashes[0], self.logged_url())
+        await self._checks.check_chain()
 
     async def check_version(self) -> None:
         """Raise OperatorError if the node is older than the coin's minimum, if it has one."""
-        if self.coin.MIN_REQUIRED_DAEMON_VERSION:
-            judge_version(self.coin, await self.getnetworkinfo())
+        await self._checks.check_version()
 
     async def check_indexes(self) -> None:
         """Raise OperatorError if the node does not keep an index that we depend on.
 
         A node without the information is taken to keep it; an unfinished index only warns.
         """
-        await self._check_indexes(self.current_url(), self.getindexinfo)
-
-    async def _check_indexes(self, url: str, ask: Callable[[], Awaitable[Any]]) -> None:
-        try:
-            indexes = await ask()
-        except DaemonError as e:
-            # Servers before this one did not make this call, so a list of those that are allowed
-            # may lack it.
-            if not isinstance(e, ForbiddenCallError) and not _is_unknown_method(e):
-                raise
-            why = "does not let us" if isinstance(e, ForbiddenCallError) else "cannot"
-            self.logger.info(f"the daemon {why} list its indexes; not checked")
-            return
-        for name in incomplete_indexes(self.coin, indexes, self.logged_url(url)):
-            self.logger.warning(f"the daemon's {name} is not complete yet; queries may fail")
+        await self._checks.check_indexes()

@@ -15,15 +15,14 @@ import asyncio
 import base64
 import os
 import stat
-import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar, cast
+from typing import Protocol
 
 from electrumx.lib.env_base import shown
 from electrumx.lib.errors import OperatorError
+from electrumx.lib.tasks import run_in_own_thread
 from electrumx.lib.util import open_regular
 from electrumx.server.daemon.retry import LoginFileError
 from electrumx.server.env import Env
@@ -32,8 +31,6 @@ from electrumx.server.env import Env
 MAX_FILE_BYTES = 4096
 LOOK_EVERY_SECS = 0.5
 PATIENCE_SECS = 2.0
-
-T = TypeVar("T")
 
 _Signature = tuple[int, int, int]
 
@@ -118,7 +115,7 @@ class FileLogin:
         """
         look, now = self._look, asyncio.get_running_loop().time()
         if look is None or look.done():
-            look = self._look = _in_thread_of_its_own(lambda: self._load(seen))
+            look = self._look = run_in_own_thread(lambda: self._load(seen), "login file")
             self._patient_until = now + PATIENCE_SECS
         await asyncio.wait([look], timeout=max(0.0, self._patient_until - now))
         if look.done():
@@ -188,34 +185,6 @@ class FileLogin:
                 f"that the group may enter), and put the server's user into the group {group}"
             )
         return LoginFileError(f"{name} cannot be read: {error.strerror}; {remedy}")
-
-
-def _in_thread_of_its_own(func: Callable[[], T]) -> "asyncio.Future[T]":
-    """Call a function in a thread that may hang indefinitely: nothing at the end waits for it."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def end(result: T | None, error: Exception | None) -> None:
-        if future.cancelled():
-            return
-        if error is None:
-            future.set_result(cast("T", result))
-        else:
-            future.set_exception(error)
-            # A request that was cancelled does not ask for it.
-            future.exception()
-
-    def run() -> None:
-        result, error = None, None
-        try:
-            result = func()
-        except Exception as e:
-            error = e
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(end, result, error)
-
-    threading.Thread(target=run, name="login file", daemon=True).start()
-    return future
 
 
 def _group_of(path: str) -> str:

@@ -197,6 +197,11 @@ def unexpected(method: str) -> DaemonError:
     )
 
 
+def is_unknown_method(error: DaemonError) -> bool:
+    """Return whether the error of a single request means that the node has no such method."""
+    return bool(error.args[0].get("code") == JSONRPC.METHOD_NOT_FOUND)
+
+
 def block_hash(hex_hash: str) -> bytes:
     """Return the hash, as in serialised blocks, that the node gave in hex; DaemonError if none."""
     try:

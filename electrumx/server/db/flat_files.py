@@ -107,25 +107,13 @@ class HeldLogicalFile(LogicalFile):
         self._held = {}
         return os.open(name, os.O_RDONLY)
 
-    def read(self, start: int, size: int = -1) -> bytes:
-        """Return bytes as the base class does."""
-        parts = []
-        while size != 0:
-            number, offset = divmod(start, self.file_size)
-            file = self.held(number)
-            room = self.file_size - offset
-            part = (
-                b""
-                if file is None
-                else _pread(file.fd, min(room, size) if size > 0 else room, offset)
-            )
-            if not part:
-                break
-            parts.append(part)
-            start += len(part)
-            if size > 0:
-                size -= len(part)
-        return b"".join(parts)
+    def _read_part(self, start: int, size: int) -> bytes:
+        number, offset = divmod(start, self.file_size)
+        file = self.held(number)
+        if file is None:
+            return b""
+        room = self.file_size - offset
+        return _pread(file.fd, min(room, size) if size > 0 else room, offset)
 
     @contextmanager
     def _opened_for_writing(self, filename: str) -> Iterator[BinaryIO]:

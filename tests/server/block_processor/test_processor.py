@@ -6,7 +6,6 @@ import threading
 
 import pytest
 
-from electrumx.lib.coins import BitcoinCashRegtest
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.hash import double_sha256
 from electrumx.server.block_processor import compiled_indexer, tip_reporter
@@ -15,7 +14,6 @@ from electrumx.server.block_processor.compaction_tasks import EngineCompactionTa
 from electrumx.server.block_processor.errors import ChainError
 from electrumx.server.block_processor.flush_scheduler import FlushScheduler
 from electrumx.server.block_processor.processor import BlockProcessor
-from electrumx.server.block_processor.variants import LTORBlockProcessor
 from electrumx.server.db import DB
 from electrumx.server.db import wire_rows as packed
 from electrumx.server.storage.base import Storage, db_class
@@ -26,21 +24,6 @@ from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_e
 
 def hashXs(maker):
     return [hashX_of(script) for script in maker.scripts]
-
-
-@pytest.fixture(params=["python", "compiled"])
-def indexer(request):
-    if request.param == "compiled":
-        require(compiled_indexer.compiled, "the Cython modules were not built")
-    return request.param
-
-
-@pytest.fixture(params=[False, True], ids=["topological", "any order"])
-def order(request):
-    """(processor class, coin, whether blocks are sorted by transaction hash)"""
-    if request.param:
-        return LTORBlockProcessor, BitcoinCashRegtest, True
-    return BlockProcessor, COIN, False
 
 
 async def test_a_chain_is_indexed_and_survives_a_restart(tmp_path, engine, indexer):

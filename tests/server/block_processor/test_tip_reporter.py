@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from electrumx.server.block_processor.tip_reporter import KEPT_STEPS, REORG_SECS, TipReporter
 from electrumx.server.notifications import Confirmed
-from tests.fakes.virtual_time import VirtualTimeLoop
+from tests.fakes.virtual_time import run_in_virtual_time
 
 
 class State:
@@ -57,11 +57,7 @@ def simulate(scenario):
             running.cancel()
             await asyncio.wait([running])
 
-    loop = VirtualTimeLoop()
-    try:
-        loop.run_until_complete(main())
-    finally:
-        loop.close()
+    run_in_virtual_time(main())
 
 
 def test_a_tip_is_reported_once_when_it_is_committed():

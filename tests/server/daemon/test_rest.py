@@ -65,7 +65,7 @@ async def test_requests_in_flight_are_bounded():
         async with Daemon(BitcoinSegwitRegtest, node.url, max_workqueue=3) as daemon:
             hashes = await daemon.block_hex_hashes(0, len(raws))
             assert raws == await daemon.raw_blocks(hashes)
-            assert len(node._writers) <= 3
+            assert len(node.connections) <= 3
 
 
 async def test_connections_that_the_node_closed_are_opened_again():

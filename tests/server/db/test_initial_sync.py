@@ -8,14 +8,6 @@ from tests.server.db.parts import LOGGER, add_blocks, stores_in
 
 
 @pytest.fixture
-def stores(tmp_path, engine):
-    stores = stores_in(tmp_path, engine)
-    stores.open_for_sync()
-    yield stores
-    stores.close()
-
-
-@pytest.fixture
 def initial_sync(stores):
     return InitialSync(stores, LOGGER)
 

@@ -6,14 +6,6 @@ from electrumx.server.storage.schema import DBDamagedError, undo_key
 from tests.server.db.parts import REORG_LIMIT, add_blocks, stores_in
 
 
-@pytest.fixture
-def stores(tmp_path, engine):
-    stores = stores_in(tmp_path, engine)
-    stores.open_for_sync()
-    yield stores
-    stores.close()
-
-
 def heights_with_undo_rows(stores, last):
     recent = stores.recent_blocks
     return [h for h in range(last + 1) if recent.undo_info(stores.utxo_db, h) is not None]

@@ -6,14 +6,6 @@ from electrumx.server.storage.schema import DBError, DBReadError
 from tests.server.db.parts import add_blocks, header, stores_in, tip_hash, tx_hash, undo_blocks
 
 
-@pytest.fixture
-def stores(tmp_path, engine):
-    stores = stores_in(tmp_path, engine)
-    stores.open_for_sync()
-    yield stores
-    stores.close()
-
-
 def test_a_new_database_is_empty_and_in_the_initial_sync(stores):
     assert (stores.state.height, stores.state.tx_count, stores.fs_height) == (-1, 0, -1)
     assert stores.state.first_sync

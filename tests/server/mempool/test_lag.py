@@ -5,7 +5,7 @@ import logging
 import time
 
 from electrumx.server.mempool.lag import FIRST_SECS, MempoolLag
-from tests.fakes.virtual_time import VirtualTimeLoop
+from tests.fakes.virtual_time import run_in_virtual_time
 
 LOGGER = logging.getLogger("lag")
 
@@ -21,11 +21,7 @@ def seconds_until_usable(complete_at):
         await lag.wait_until_usable(lambda: " (5 of 9 read)")
         return loop.time()
 
-    loop = VirtualTimeLoop()
-    try:
-        return loop.run_until_complete(main())
-    finally:
-        loop.close()
+    return run_in_virtual_time(main())
 
 
 def test_clients_are_served_after_the_first_complete_refresh():
@@ -65,11 +61,7 @@ def test_falling_behind_and_catching_up_are_logged_once(caplog, monkeypatch):
         for _ in range(2):
             lag.log_change()
 
-    loop = VirtualTimeLoop()
-    try:
-        loop.run_until_complete(main())
-    finally:
-        loop.close()
+    run_in_virtual_time(main())
     assert caplog.messages == [
         "the mempool is behind the daemon's: no complete refresh for 26s; "
         "unconfirmed transactions may be missing in answers",

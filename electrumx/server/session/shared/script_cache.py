@@ -116,7 +116,21 @@ class Query(Protocol[V]):
         """Raise RPCError if a value is too large to send."""
 
 
-class CachedQuery(Generic[V, R]):
+class ReadThrough(Generic[V]):
+    """Has the values of a query read that are not cached; subclasses are a ``Query``."""
+
+    async def read(self: Query[V], hashX: bytes) -> tuple[V, float]:
+        """Return (value, cost of reading it); RPCError if it is too large to send."""
+        value = self.now(hashX)
+        if value is not None:
+            return value, COST_CACHED
+        pending = self.fetch(hashX)
+        value = await pending
+        self.check(value)
+        return value, pending.cost
+
+
+class CachedQuery(ReadThrough[V], Generic[V, R]):
     """The values of one query by hashX, over results ``R`` of database reads."""
 
     def __init__(self, db: Database, max_bytes: int) -> None:
@@ -146,14 +160,6 @@ class CachedQuery(Generic[V, R]):
         if self._backup_count != self._db.backup_count:
             self.clear()
         return self.cache.use(hashX)
-
-    async def read(self, hashX: bytes) -> tuple[V, float]:
-        """Return (value, cost of reading it)."""
-        value = self.now(hashX)
-        if value is not None:
-            return value, COST_CACHED
-        pending = self.fetch(hashX)
-        return await pending, pending.cost
 
     def fetch(self, hashX: bytes) -> PendingValue[V]:
         """Start to read a value for which ``now`` returned None, or join a read in progress."""
@@ -256,16 +262,6 @@ class HistoryHashes(CachedQuery[ScriptHistory, PackedHistory]):
             self.check(history)
         return history
 
-    async def read(self, hashX: bytes) -> tuple[ScriptHistory, float]:
-        """Return (history, cost of reading it); RPCError if it is too large to send."""
-        history = self.now(hashX)
-        if history is not None:
-            return history, COST_CACHED
-        pending = self.fetch(hashX)
-        history = await pending
-        self.check(history)
-        return history, pending.cost
-
     def known_statuses(self, hashXs: Sequence[bytes]) -> tuple[list[str | None], int] | None:
         """Return the status of each confirmed history, and the length of all status texts.
 
@@ -366,7 +362,7 @@ class HistoryHashes(CachedQuery[ScriptHistory, PackedHistory]):
         return history is not None and history.entries is None and history.count < self.limit
 
 
-class Histories:
+class Histories(ReadThrough[ScriptHistory]):
     """The confirmed histories of scripts with their entries."""
 
     def __init__(self, db: Database, max_send: int) -> None:
@@ -383,16 +379,6 @@ class Histories:
         if known is None or self.hashes.is_hash_only(known):
             return None
         return self.hashes.now(hashX)
-
-    async def read(self, hashX: bytes) -> tuple[ScriptHistory, float]:
-        """Return (history, cost of reading it); RPCError if it is too large to send."""
-        history = self.now(hashX)
-        if history is not None:
-            return history, COST_CACHED
-        pending = self.fetch(hashX)
-        history = await pending
-        self.check(history)
-        return history, pending.cost
 
     def fetch(self, hashX: bytes) -> PendingValue[ScriptHistory]:
         """Start to read a history that is not cached, or join a read in progress."""

@@ -229,7 +229,8 @@ async def test_every_byte_of_tls_is_charged(certificate):
     assert connection.session.size == total > 6
 
 
-async def test_no_more_than_a_slice_is_processed_at_once(certificate):
+async def secured(certificate):
+    """Return a connection and its client that have shaken hands."""
     context = connection_context(EchoSession, tls_context=RenewedContext(*certificate))
     connection = RawTransport(context)
     client = MemoryClient(connection)
@@ -240,6 +241,11 @@ async def test_no_more_than_a_slice_is_processed_at_once(certificate):
         await settle(connection)
 
     await client.shake_hands(deliver)
+    return connection, client
+
+
+async def test_no_more_than_a_slice_is_processed_at_once(certificate):
+    connection, client = await secured(certificate)
     connection.data_received(client.encrypt(*[b"x" * 100 + b"\n"] * 1_000))
     session = connection.session
     assert len(session.messages) == tls.SLICE_RECORDS
@@ -252,16 +258,7 @@ async def test_no_more_than_a_slice_is_processed_at_once(certificate):
 
 
 async def test_no_input_is_processed_while_the_client_does_not_read(certificate):
-    context = connection_context(EchoSession, tls_context=RenewedContext(*certificate))
-    connection = RawTransport(context)
-    client = MemoryClient(connection)
-
-    async def deliver(data):
-        if data:
-            connection.data_received(data)
-        await settle(connection)
-
-    await client.shake_hands(deliver)
+    connection, client = await secured(certificate)
     session = connection.session
     session.on_unwritable = session.on_writable = lambda: None
     connection.pause_writing()
