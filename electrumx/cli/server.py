@@ -5,6 +5,7 @@ Runs before and around the event loop.
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -81,6 +82,8 @@ def _serve(
         logger.warning(warning)
     from electrumx.server.controller import Controller
 
+    # The start switched it off while modules are loaded.
+    gc.enable()
     enter_db_directory(env.db_dir)
     # With a settings file SIGHUP asks to read it again, and it has been read just now.
     if early.received and not (early.received == "SIGHUP" and settings.path):

@@ -1,6 +1,7 @@
 """Tests of the server's command, with a controller that ends in the way under test."""
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -176,6 +177,17 @@ def test_the_event_loop_is_of_the_policy(base, controlled):
 
     assert main() == 0
     assert seen == [uvloop.Loop]
+
+
+def test_garbage_is_collected_once_everything_is_loaded(controlled):
+    seen = []
+    controlled(lambda env: seen.append(gc.isenabled()))
+    gc.disable()
+    try:
+        assert main() == 0
+    finally:
+        gc.enable()
+    assert seen == [True]
 
 
 def test_running_twice_does_not_log_twice(controlled, capsys):
