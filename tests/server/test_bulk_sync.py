@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -940,6 +941,38 @@ async def test_a_node_in_its_own_download_is_followed_to_its_end(tmp_path, monke
     other = make_env(tmp_path / "other", reorg_limit=12, bulk_sync="off")
     await sync(other, ScriptedDaemon(chain))
     assert await contents(env) == await contents(other)
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", ["hist", "utxo"])
+async def test_a_kill_while_an_empty_store_is_removed_leaves_one_that_opens(
+    tmp_path, monkeypatch, engine, name
+):
+    require_engine(engine)
+    maker = ChainMaker(seed=42, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 30))
+    (tmp_path / "db").mkdir()
+    env = make_env(tmp_path / "db", reorg_limit=12, engine=engine)
+    rmtree = shutil.rmtree
+
+    def killed_halfway(path, **kwargs):
+        path = Path(path)
+        if path.name.startswith(name) and any(path.glob("MANIFEST*")):
+            # The engine's CURRENT still names it.
+            next(path.glob("MANIFEST*")).unlink()
+            raise Killed
+        rmtree(path, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed_halfway)
+        with pytest.raises(Killed):
+            await sync(env, ScriptedDaemon(chain))
+    await sync(env, ScriptedDaemon(chain))
+    assert (await contents(env))["state"][0] == 30
 
 
 OPEN_IT = """

@@ -145,7 +145,19 @@ class Workspace:
     def remove_stores(self) -> None:
         """Remove the stores that are being filled."""
         for name in STORES:
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+            self._remove_store(self.folder / name)
+
+    def _remove_store(self, path: Path) -> None:
+        """Remove a store, if it exists.  A stop at any instant leaves all of it in its place, or nothing.
+
+        An engine refuses a store that lacks some of its files.
+        """
+        rest = self.folder / f"{path.name}.removed"
+        shutil.rmtree(rest, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            path.rename(rest)
+        fault_point("bulk: store put aside")
+        shutil.rmtree(rest, ignore_errors=True)
 
     def remove(self) -> None:
         """Remove the folder; the manifest first, so that nothing half-removed is gone on with."""
@@ -192,7 +204,7 @@ class Workspace:
             for name in STORES:
                 made, place = self.folder / name, self.db_dir / name
                 if made.exists():
-                    shutil.rmtree(place, ignore_errors=True)
+                    self._remove_store(place)
                     fault_point("bulk: empty store removed")
                     made.rename(place)
                     util.sync_directory(self.db_dir)

@@ -58,6 +58,7 @@ NAMES = (
     "bulk: rows durable",
     "bulk: sections merged",
     "bulk: state written",
+    "bulk: store put aside",
     "bulk: empty store removed",
     "bulk: store moved",
     "bulk: database opened",
