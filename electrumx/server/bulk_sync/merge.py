@@ -7,8 +7,8 @@ results, in order, and after ranges of :data:`COMMIT_BYTES` notes in the manifes
 
 Order of writes
 
-1. for each range: rows to the store, and what the join found, utxos and history, appended to their
-   run files;
+1. for each range: rows to the store, and the results of the join, utxos and history, appended to
+   their run files;
 2. after some ranges: the rows are made durable, then the run files are synced;
 3. the manifest, with the beginning of the next range;
 4. the space of the input is freed.
@@ -50,7 +50,7 @@ from electrumx.server.runs.workspace import Workspace
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage.schema import undo_key
 
-#: bytes of merged records after which the manifest says so: each one waits several times for the disk,
+#: bytes of merged records after which the manifest records them: each one waits several times for the disk,
 #: and the ranges of a small cache are small
 COMMIT_BYTES = 64_000_000
 
@@ -162,7 +162,7 @@ class Merge:
         self.range_bytes = max(4096, memory // (self.COPIES * (threads + 1)))
         #: ends the merge after the range that is being written
         self.stop = threading.Event()
-        #: what was merged since the manifest on the disk: of each section the end, as the number of a
+        #: the part that was merged since the manifest on the disk: of each section the end, as the number of a
         #: record; and its bytes
         self._merged: dict[tuple[Kind, Section], int] = {}
         self._merged_bytes = 0
@@ -324,7 +324,7 @@ class Merge:
             raise MergeStopped
 
     def _commit(self, store: StoreFiller) -> None:
-        """Make what was merged durable, and free what it was made of.
+        """Make the merged records durable, and free their sources.
 
         A section is freed from its beginning: the blocks that parts share would stay, and files of
         thousands of small pieces take seconds to remove.

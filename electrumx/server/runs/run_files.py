@@ -171,7 +171,7 @@ class RunFile:
             self.can_punch = punch_hole(self.path, start, end - start)
 
     def sync(self) -> None:
-        """Make what was written durable."""
+        """Make the written records durable."""
         if self.is_unsynced:
             for path in (self.path, self.sums_path):
                 util.sync_path(path)
