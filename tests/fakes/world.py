@@ -99,7 +99,8 @@ class ScriptedDaemon:
     async def block_hex_hashes(self, first, count):
         self._maybe_fail()
         if first + count > len(self.raw):
-            raise DaemonError({"code": -8, "message": "Block height out of range"})
+            # Of a batch
+            raise DaemonError([{"code": -8, "message": "Block height out of range"}])
         return self.hashes[first : first + count]
 
     async def raw_blocks(self, hex_hashes):

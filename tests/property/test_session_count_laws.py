@@ -74,6 +74,7 @@ class Server:
         env, db = fake_env(), FakeDB()
         self.parts = db, FakeMempool(), FakePeers(env, db)
         daemon = FakeDaemon()
+        daemon.db = db
         daemon.errors["getrawtransaction"] = ABSENT
         self.manager = SessionManager(
             env, db, FakeBP(db), daemon, self.parts[1], asyncio.Event(), peers=self.parts[2]

@@ -95,10 +95,7 @@ def _too_large_blocks(message: str) -> ReplyTooLargeError:
 
 def _are_invalid_params(error: DaemonError) -> bool:
     """Return whether the node refused the parameters, of all requests of a batch."""
-    errors = error.args[0] if isinstance(error.args[0], list) else [error.args[0]]
-    return all(
-        isinstance(item, dict) and item.get("code") == JSONRPC.INVALID_ARGS for item in errors
-    )
+    return error.has_code(JSONRPC.INVALID_ARGS)
 
 
 class Daemon:

@@ -64,6 +64,11 @@ class DaemonError(ElectrumXError):
         # Clients are shown this.
         return f"DaemonError({', '.join(map(repr, self.args))})"
 
+    def has_code(self, code: int) -> bool:
+        """Return whether the node answered with an error code, to each failed request of a batch."""
+        errors = self.args[0] if isinstance(self.args[0], list) else [self.args[0]]
+        return all(isinstance(item, dict) and item.get("code") == code for item in errors)
+
 
 class ForbiddenCallError(DaemonError):
     """The node answers others, but does not allow this call (``rpcwhitelist``)."""

@@ -164,11 +164,12 @@ class DB:
     async def exchange_stores(self, move: Callable[[], None]) -> None:
         """Replace both stores by ``move``, and open them for fast indexing; reads wait."""
 
-        def exchange() -> None:
+        def close_and_move() -> None:
+            # The stores are closed: no look-up is under way.
             self.utxo_lookup.close()
-            self.stores.exchange(move)
+            move()
 
-        await asyncio.to_thread(exchange)
+        await asyncio.to_thread(self.stores.exchange, close_and_move)
 
     def close_dbs(self) -> None:
         """Close both stores; harmless if they are closed.

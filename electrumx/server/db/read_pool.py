@@ -247,6 +247,9 @@ class ReadPool:
         else:
             try:
                 results = _results(job, self._explain)
+            except Exception as e:
+                # None waits indefinitely, and the job is not taken for one that runs.
+                results = [(None, e)] * len(job)
             finally:
                 self._gate.leave()
         try:

@@ -71,7 +71,8 @@ class _Worker(threading.Thread):
         while (job := self._job) is not None:
             try:
                 job[0](*job[1:])
-            except Exception:
+            except BaseException:
+                # Whatever it is: a thread that ended here would not be replaced.
                 _logger.exception("a job failed")
             # Not kept while waiting: it has an object that would never be collected.
             job = None

@@ -213,6 +213,23 @@ async def test_an_error_of_the_disk_is_explained_before_it_is_given():
         await reader.read(fail)
 
 
+async def test_reads_end_even_if_their_errors_cannot_be_explained():
+    """Such as for lack of memory."""
+
+    def explain(_error):
+        raise MemoryError
+
+    def fail(_bounded):
+        raise OSError("disk")
+
+    reader = ReadPool(logging.getLogger("reader"), explain=explain)
+    for count in (1, 2):
+        for read in [reader.read(fail) for _ in range(count)]:
+            with pytest.raises(MemoryError):
+                await asyncio.wait_for(wait(read), 60)
+    assert await asyncio.wait_for(wait(reader.read(lambda _: "read")), 60) == "read"
+
+
 def test_a_reader_serves_one_loop_after_another(reader):
     async def read():
         return await reader.read(lambda _: "here")

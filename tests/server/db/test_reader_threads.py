@@ -65,11 +65,16 @@ def test_a_job_wakes_only_the_thread_that_became_idle_last():
     assert all(lock.locked() for lock in others.values())
 
 
-def test_a_job_that_fails_is_logged_and_harms_no_other(caplog):
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit, KeyboardInterrupt])
+def test_a_job_that_fails_is_logged_and_harms_no_other(caplog, error):
+    def fail():
+        raise error
+
     threads = ReaderThreads(1, "reads")
-    threads.submit(lambda: 1 // 0)
+    threads.submit(fail)
     assert name_of_a_job(threads) == "reads_0"
-    assert "ZeroDivisionError" in caplog.text
+    assert error.__name__ in caplog.text
 
 
 def test_a_job_for_which_no_thread_can_be_started_runs_once_one_can(monkeypatch):

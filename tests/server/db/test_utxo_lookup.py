@@ -1,5 +1,6 @@
 """Look-ups of many outpoints: in one thread or several, sorted or not, the result is the same."""
 
+import asyncio
 import random
 import threading
 
@@ -113,3 +114,25 @@ async def test_a_damaged_row_costs_the_mempool_that_prevout_only(filled):
     found = await db.utxo_lookup.hashXs_and_values(prevouts)
     assert found[3] is None
     assert found[:3] + found[4:] == whole[:3] + whole[4:]
+
+
+async def test_stores_are_exchanged_when_no_look_up_is_under_way(filled, monkeypatch):
+    db, model = filled
+    closed, moved = threading.Event(), threading.Event()
+    close = UTXOLookup.close
+
+    def noting_close(lookup):
+        closed.set()
+        close(lookup)
+
+    monkeypatch.setattr(UTXOLookup, "close", noting_close)
+    with db.gate.reading():
+        exchange = asyncio.ensure_future(db.exchange_stores(moved.set))
+        while not db.gate._waiting:
+            await asyncio.sleep(0)
+        assert not closed.is_set()
+        assert not moved.is_set()
+    await exchange
+    assert closed.is_set()
+    assert moved.is_set()
+    assert any(db.find_utxo_rows(outpoints_of(model)))

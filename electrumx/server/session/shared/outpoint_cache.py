@@ -94,7 +94,9 @@ class BlockChanges(NamedTuple):
             end = start + count * size
             for at in range(start, end, size):
                 tx_hash = spent[at : at + HASH_LEN]
-                if tx_hash in watched or tx_hash in cached:
+                # In this order: an outpoint that clients subscribe to now moves from the cached to
+                # the watched ones.
+                if tx_hash in cached or tx_hash in watched:
                     index = int.from_bytes(spent[at + HASH_LEN : at + size], "little")
                     spenders[tx_hash, index] = spender
             start = end

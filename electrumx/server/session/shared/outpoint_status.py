@@ -51,6 +51,8 @@ ENTRY_COST = 0.002
 # The node's error code for a transaction that it does not have, and for a height above its tip
 NO_SUCH_TX = -5
 NO_SUCH_HEIGHT = -8
+# In its text where it has looked in the mempool only: its index of transactions is incomplete, or missing.
+NOT_INDEXED = "No such mempool transaction"
 
 Charge = Callable[[float], object]
 #: of a history: (tx hash, height)
@@ -255,7 +257,7 @@ class OutpointStatuses:
         try:
             hex_hashes = await self._daemon.block_hex_hashes(height, 1)
         except DaemonError as e:
-            if isinstance(e.args[0], dict) and e.args[0].get("code") == NO_SUCH_HEIGHT:
+            if e.has_code(NO_SUCH_HEIGHT):
                 raise TipChangedError from e
             raise
         if hex_hashes != [hash_to_hex_str(tip)]:
@@ -267,9 +269,9 @@ class OutpointStatuses:
         try:
             raw_tx = await self._daemon.getrawtransaction(hash_to_hex_str(tx_hash))
         except DaemonError as e:
-            if isinstance(e.args[0], dict) and e.args[0].get("code") == NO_SUCH_TX:
-                return None
-            raise
+            if not e.has_code(NO_SUCH_TX) or NOT_INDEXED in str(e):
+                raise
+            return None
         tx, _tx_hash = self._coin.DESERIALIZER(bytes.fromhex(raw_tx)).read_tx_and_hash()
         return bytes(tx.outputs[index].pk_script) if index < len(tx.outputs) else None
 

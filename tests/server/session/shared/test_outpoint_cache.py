@@ -1,11 +1,13 @@
 """The cache of outpoints, against a model that looks at all blocks of the chain."""
 
 import random
+from array import array
 
 import pytest
 
 from electrumx.lib.hash import sha256
 from electrumx.server.mempool.outpoint_watch import OutpointWatch
+from electrumx.server.notifications import Confirmed
 from electrumx.server.session.shared import outpoint_cache
 from electrumx.server.session.shared.outpoint_cache import (
     NO_CLUE,
@@ -78,6 +80,28 @@ async def test_a_block_names_the_spender_of_a_watched_outpoint_of_which_nothing_
     assert OnChain(3) == cache.get((F, 0))
     await cache.undo_blocks(2)
     assert None is cache.get((F, 0))
+
+
+async def test_a_block_names_the_spender_of_an_outpoint_that_becomes_watched(cache, watch):
+    """A thread reads the block, while the event loop takes on subscriptions."""
+    cache.put((F, 0), OnChain(3), 0)
+
+    class Watched:
+        def __contains__(self, tx_hash):
+            found = tx_hash in watch.by_tx
+            subscribe(cache, watch, (F, 0))
+            return found
+
+    class Others:
+        def __contains__(self, tx_hash):
+            found = tx_hash in cache.other_txs
+            subscribe(cache, watch, (F, 0))
+            return found
+
+    step = Confirmed(7, b"", S, F + bytes(4), spend_counts=array("I", [1]))
+    changes = BlockChanges.of_step(step, Watched(), Others())
+    await cache.add_blocks(changes)
+    assert OnChain(3, S, 7) == cache.get((F, 0))
 
 
 async def test_the_spender_that_an_undone_block_named_is_none(cache, watch):

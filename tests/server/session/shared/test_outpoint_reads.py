@@ -53,7 +53,8 @@ class World:
     async def block_hex_hashes(self, first, count):
         assert (first, count) == (5, 1)
         if not self.hex_hashes:
-            raise DaemonError({"code": -8, "message": "Block height out of range"})
+            # Of a batch
+            raise DaemonError([{"code": -8, "message": "Block height out of range"}])
         return self.hex_hashes
 
     def read(self):
@@ -124,6 +125,22 @@ async def test_a_node_that_has_not_our_tip_denies_no_transaction(world, hex_hash
     world.gate.set()
     read, _charged = world.read()
     with pytest.raises(TipChangedError):
+        await read
+    assert world.statuses.cached(OUTPOINT) is None
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "Blockchain transactions are still in the process of being indexed",
+        "Use -txindex or provide a block hash to enable blockchain transaction queries",
+    ],
+)
+async def test_a_node_without_a_complete_txindex_denies_no_transaction(world, reason):
+    world.error["message"] = f"No such mempool transaction. {reason}."
+    world.gate.set()
+    read, _charged = world.read()
+    with pytest.raises(DaemonError, match=reason):
         await read
     assert world.statuses.cached(OUTPOINT) is None
 
