@@ -199,6 +199,20 @@ async def test_blocks_are_undone_after_a_bulk_sync(tmp_path, engine):
         await assert_equals_model(world.db, Model(maker.chain(new)), scripts)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_last_blocks_without_spends_can_be_undone_after_a_bulk_sync(tmp_path, engine):
+    require_engine(engine)
+    maker = ChainMaker(seed=2, scripts=9)
+    tip = maker.grow(maker.genesis_hash, 40)
+    for _ in range(12):
+        tip = maker.extend(tip, max_txs=0)
+    chain = maker.chain(tip)
+    bulk, ordinary = await both(
+        tmp_path, lambda: ScriptedDaemon(chain), engine=engine, reorg_limit=10
+    )
+    assert bulk == ordinary
+
+
 class GatedDaemon(ScriptedDaemon):
     """A node that does not give a block of some height before the test allows it."""
 

@@ -324,13 +324,12 @@ class Merge:
             raise MergeStopped
 
     def _commit(self, store: StoreFiller) -> None:
-        """Make what was merged durable, and free what it was made of.
+        """Make merged records durable, and free those that they were made of.
 
         A section is freed from its beginning: the blocks that parts share would stay, and files of
         thousands of small pieces take seconds to remove.
         """
-        if not self._merged:
-            return
+        # Also where nothing was merged: blocks without spends have undo rows, too.
         store.commit()
         fault_point("bulk: rows durable")
         self.workspace.save()
