@@ -292,6 +292,26 @@ async def test_a_stopped_server_goes_on_from_its_last_chunk(tmp_path, monkeypatc
     await _assert_is_chain(env, maker, chain)
 
 
+async def test_a_server_stopped_between_scan_and_merge_has_saved_all_runs(tmp_path, monkeypatch):
+    make_limits_small(monkeypatch, commit=10**9)
+    runs = count_runs(monkeypatch)
+    maker = ChainMaker(seed=6, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    asked = asyncio.Event()
+
+    class Daemon(ScriptedDaemon):
+        async def block_hex_hashes(self, first, count):
+            if runs and runs[-1] == 60:
+                # Whether the node has our tip.
+                asked.set()
+                await asyncio.Event().wait()
+            return await super().block_hex_hashes(first, count)
+
+    async with World(make_env(tmp_path, reorg_limit=5), Daemon(chain)) as world:
+        await world.until(asked.is_set)
+    assert load(tmp_path / "bulk_sync").height == 60
+
+
 async def _assert_is_chain(env, maker, chain):
     async with World(env, ScriptedDaemon(chain)) as world:
         await world.until_at(chain)
