@@ -232,10 +232,12 @@ def fetch_three_at_once(monkeypatch):
     monkeypatch.setattr(COIN, "max_fetch_blocks", classmethod(lambda cls, height: 3))
 
 
+@pytest.mark.parametrize("commit", [0, 10**9])
 @pytest.mark.parametrize("common", [0, 10, 25])
 async def test_a_fork_below_the_last_run_goes_back_to_one_that_the_node_has(
-    tmp_path, monkeypatch, caplog, common
+    tmp_path, monkeypatch, caplog, common, commit
 ):
+    make_limits_small(monkeypatch, commit=commit)
     fetch_three_at_once(monkeypatch)
     caplog.set_level(logging.WARNING)
     runs = count_runs(monkeypatch)
@@ -597,6 +599,28 @@ async def test_a_flipped_bit_ends_the_merge_and_the_next_start_gets_there(
     other = make_env(tmp_path / "other", reorg_limit=12, bulk_sync="off")
     await sync(other, ScriptedDaemon(chain))
     assert await contents(env) == await contents(other)
+
+
+async def test_a_flipped_bit_in_a_join_that_no_manifest_names_ends_it_with_one_line(
+    tmp_path, monkeypatch
+):
+    make_limits_small(monkeypatch, commit=10**9)
+    maker = ChainMaker(seed=31, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    env = make_env(tmp_path, reorg_limit=12)
+    read = RunFile.read
+    with pytest.MonkeyPatch.context() as patch:
+
+        def damaged(self, part):
+            if self.kind == OUTPUTS and (tmp_path / "bulk_sync" / "utxos").exists():
+                raise DamagedRunError(self.path, self.kind, part.section)
+            return read(self, part)
+
+        patch.setattr(RunFile, "read", damaged)
+        with pytest.raises(DBError, match="check the disk; after the next start the initial sync"):
+            await sync(env, ScriptedDaemon(chain))
+    await sync(env, ScriptedDaemon(chain))
+    await _assert_is_chain(env, maker, chain)
 
 
 @pytest.mark.parametrize("indexer", ["python", "compiled"])
