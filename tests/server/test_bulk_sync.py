@@ -623,6 +623,42 @@ async def test_a_flipped_bit_in_a_join_that_no_manifest_names_ends_it_with_one_l
     await _assert_is_chain(env, maker, chain)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_history_written_before_a_kill_does_not_stay_beside_that_written_after_it(
+    tmp_path, monkeypatch, engine, short_rows
+):
+    """Where ranges end decides how a history is divided into rows, and after a start they end elsewhere."""
+    require_engine(engine)
+    maker = ChainMaker(seed=9, scripts=2)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    (tmp_path / "db").mkdir()
+    env = make_env(tmp_path / "db", engine=engine, reorg_limit=12)
+    save = Workspace.save
+    saves_left = 0
+
+    def killed(self):
+        nonlocal saves_left
+        if self.manifest.phase == "history" and self.manifest.cursor:
+            saves_left -= 1
+            if saves_left < 0:
+                raise ZeroDivisionError
+        save(self)
+
+    for saves, commit in ((2, 0), (0, 10**9)):
+        make_limits_small(monkeypatch, commit=commit, range_bytes=300)
+        saves_left = saves
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Workspace, "save", killed)
+            with pytest.raises(ZeroDivisionError):
+                await sync(env, ScriptedDaemon(chain))
+    make_limits_small(monkeypatch, range_bytes=10**6)
+    await sync(env, ScriptedDaemon(chain))
+    (tmp_path / "other").mkdir()
+    other = make_env(tmp_path / "other", reorg_limit=12, bulk_sync="off")
+    await sync(other, ScriptedDaemon(chain))
+    assert await contents(env) == await contents(other)
+
+
 @pytest.mark.parametrize("indexer", ["python", "compiled"])
 @pytest.mark.parametrize("stop", [False, True])
 async def test_many_small_sections_are_merged_into_few(tmp_path, monkeypatch, indexer, stop):

@@ -13,7 +13,7 @@ from electrumx.server.sync_estimate import txs_in_chain
 
 #: blocks that are to be indexed at least: fewer take no time in the ordinary way
 MIN_BLOCKS = 1_000
-#: its temporary files would take this share of CACHE_MB at least: what is smaller fits the cache several
+#: its temporary files would take this share of CACHE_MB at least: a smaller chain fits the cache several
 #: times, and the ordinary way looks nothing up either.  Measured with the default cache: 405,711
 #: transactions (124 MB of files) take 1.4 s in the ordinary way and 2.2 s in bulk, 1,345,075 (594 MB)
 #: take 10.8 and 8.4 s

@@ -7,14 +7,16 @@ results, in order, and after ranges of :data:`COMMIT_BYTES` notes in the manifes
 
 Order of writes
 
-1. for each range: rows to the store, and what the join found, utxos and history, appended to their
+1. for each range: rows to the store, and the results of the join, utxos and history, appended to their
    run files;
 2. after some ranges: the rows are made durable, then the run files are synced;
 3. the manifest, with the beginning of the next range;
 4. the space of the input is freed.
 
-A stop after 1 or 2 repeats the ranges since the manifest, which writes the same rows again; the appended
-bytes are overwritten.  A stop after 3 leaves room that is freed at the end of the phase, with the file.
+A stop after 1 or 2 repeats the records since the manifest, in other ranges perhaps, which writes the same
+rows again; the appended bytes are overwritten.  Only the rows of a history depend on where ranges end, so
+those since the manifest are removed first.  A stop after 3 leaves room that is freed at the end of the
+phase, with the file.
 
 Runs in: a worker thread, and those that it starts.
 """
@@ -48,9 +50,9 @@ from electrumx.server.runs.records import (
 from electrumx.server.runs.run_files import Part, Range, Sorted, ranges
 from electrumx.server.runs.workspace import Workspace
 from electrumx.server.runtime.fault_points import fault_point
-from electrumx.server.storage.schema import undo_key
+from electrumx.server.storage.schema import hist_key, undo_key
 
-#: bytes of merged records after which the manifest says so: each one waits several times for the disk,
+#: bytes of merged records after which the manifest names the next range: each one waits several times for the disk,
 #: and the ranges of a small cache are small
 COMMIT_BYTES = 64_000_000
 
@@ -162,8 +164,8 @@ class Merge:
         self.range_bytes = max(4096, memory // (self.COPIES * (threads + 1)))
         #: ends the merge after the range that is being written
         self.stop = threading.Event()
-        #: what was merged since the manifest on the disk: of each section the end, as the number of a
-        #: record; and its bytes
+        #: merged since the manifest on the disk: of each section the end, as the number of a record; and
+        #: the bytes
         self._merged: dict[tuple[Kind, Section], int] = {}
         self._merged_bytes = 0
 
@@ -281,9 +283,10 @@ class Merge:
     def _write_history(self, store: StoreFiller) -> None:
         kernels = self.kernels
         manifest = self.workspace.manifest
-        maker = kernels.HistoryRows(
-            self.row_entries, bytes.fromhex(manifest.last_hashX), manifest.last_flush_id
-        )
+        last_hashX = bytes.fromhex(manifest.last_hashX)
+        # A stop may have left more rows of a script than are written now.
+        store.remove_from(hist_key(last_hashX, manifest.last_flush_id + 1) if last_hashX else b"")
+        maker = kernels.HistoryRows(self.row_entries, last_hashX, manifest.last_flush_id)
 
         def work(part: Range) -> bytes:
             merged: bytes = kernels.merge_history(self._read(HISTORY, part.parts[0]))
