@@ -345,6 +345,17 @@ async def test_a_chain_that_fits_the_cache_several_times_is_indexed_block_by_blo
     assert (runs != []) is in_bulk
 
 
+@pytest.mark.parametrize(("block_bytes", "in_bulk"), [(10_000_000, False), (30_000_000, True)])
+def test_a_chain_that_is_larger_than_its_coins_figures_does_not_fit_the_cache(
+    tmp_path, monkeypatch, block_bytes, in_bulk
+):
+    monkeypatch.setattr(choice, "MIN_SHARE_OF_CACHE", 1 / 8)
+    monkeypatch.setattr(COIN, "NET", "mainnet")
+    env = make_env(tmp_path, reorg_limit=5, cache_MB=100)
+    db = DB(env)
+    assert choice.use_bulk_sync(env, db, 20, block_bytes, logging.getLogger()) is in_bulk
+
+
 async def test_switching_the_bulk_sync_off_removes_an_unfinished_one(tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.WARNING)
     maker = ChainMaker(seed=6, scripts=9)
