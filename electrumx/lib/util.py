@@ -186,7 +186,8 @@ def without_logins(text: str) -> str:
 
 def sync_path(path: str | os.PathLike[str]) -> None:
     """Make all writes to a file or folder durable, also those of other processes."""
-    fd = os.open(path, os.O_RDONLY)
+    # Windows refuses to sync a file that is open for reading only; others, a folder open for writing.
+    fd = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:

@@ -1,5 +1,6 @@
 """A power cut between any two operations of the file layer leaves a database that opens and is right."""
 
+import logging
 import os
 import random
 import shutil
@@ -11,7 +12,9 @@ from electrumx.server.block_processor.flush_scheduler import FlushScheduler
 from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.db import DB
 from electrumx.server.history.store import History
+from electrumx.server.runs import manifest as manifests
 from electrumx.server.runs.run_files import RunFile
+from electrumx.server.runs.workspace import FOLDER, Workspace
 from electrumx.server.storage.schema import STATE_KEY, CommittedState, DBError
 from tests.crash import audit
 from tests.crash.stories import REORG_LIMIT, UNDO_CHUNK, story
@@ -225,6 +228,21 @@ async def test_a_bulk_sync_survives_a_power_cut(tmp_path, bulk, caplog):
         for seed in (None, cut):
             assert await wrong_after_bulk(disk, cut, tmp_path / "image", seed) == []
     assert BEGUN_AGAIN not in caplog.text
+
+
+async def test_a_manifest_that_survives_a_power_cut_has_its_run_files(tmp_path, bulk):
+    disk = await record(tmp_path / "db")
+    manifest = f"{FOLDER}/{manifests.NAME}"
+    cuts = [n for n, entry in enumerate(disk.journal, 1) if entry[:2] == ("replace", manifest)]
+    assert len(cuts) > 8
+    for cut in cuts:
+        for seed in range(8):
+            place = tmp_path / "image"
+            disk.image(cut, place, seed)
+            found = manifests.load(place / FOLDER)
+            if found is not None:
+                assert Workspace(place, logging.getLogger())._is_complete(found), f"cut {cut}"
+            shutil.rmtree(place)
 
 
 @pytest.mark.soak

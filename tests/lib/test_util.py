@@ -373,3 +373,24 @@ def test_protocol_versions_are_tuples_and_texts():
 )
 def test_the_protocol_version_is_negotiated(request_, expected):
     assert util.protocol_version(request_, (1, 4), (1, 4, 2)) == expected
+
+
+@pytest.mark.parametrize(("system", "access"), [("nt", os.O_RDWR), ("posix", os.O_RDONLY)])
+def test_a_file_is_synced_through_a_descriptor_that_the_system_accepts(
+    tmp_path, monkeypatch, system, access
+):
+    """Windows syncs none that is for reading only."""
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+    opened = []
+    open_fd = os.open
+
+    def noting_open(name, flags):
+        opened.append(flags)
+        return open_fd(name, flags)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", noting_open)
+        patch.setattr(os, "name", system)
+        util.sync_path(str(path))
+    assert opened == [access]

@@ -200,6 +200,20 @@ async def test_blocks_are_undone_after_a_bulk_sync(tmp_path, engine):
         await assert_equals_model(world.db, Model(maker.chain(new)), scripts)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_last_blocks_without_spends_can_be_undone_after_a_bulk_sync(tmp_path, engine):
+    require_engine(engine)
+    maker = ChainMaker(seed=2, scripts=9)
+    tip = maker.grow(maker.genesis_hash, 40)
+    for _ in range(12):
+        tip = maker.extend(tip, max_txs=0)
+    chain = maker.chain(tip)
+    bulk, ordinary = await both(
+        tmp_path, lambda: ScriptedDaemon(chain), engine=engine, reorg_limit=10
+    )
+    assert bulk == ordinary
+
+
 class GatedDaemon(ScriptedDaemon):
     """A node that does not give a block of some height before the test allows it."""
 
@@ -219,10 +233,12 @@ def fetch_three_at_once(monkeypatch):
     monkeypatch.setattr(COIN, "max_fetch_blocks", classmethod(lambda cls, height: 3))
 
 
+@pytest.mark.parametrize("commit", [0, 10**9])
 @pytest.mark.parametrize("common", [0, 10, 25])
 async def test_a_fork_below_the_last_run_goes_back_to_one_that_the_node_has(
-    tmp_path, monkeypatch, caplog, common
+    tmp_path, monkeypatch, caplog, common, commit
 ):
+    make_limits_small(monkeypatch, commit=commit)
     fetch_three_at_once(monkeypatch)
     caplog.set_level(logging.WARNING)
     runs = count_runs(monkeypatch)
@@ -279,6 +295,26 @@ async def test_a_stopped_server_goes_on_from_its_last_chunk(tmp_path, monkeypatc
     await _assert_is_chain(env, maker, chain)
 
 
+async def test_a_server_stopped_between_scan_and_merge_has_saved_all_runs(tmp_path, monkeypatch):
+    make_limits_small(monkeypatch, commit=10**9)
+    runs = count_runs(monkeypatch)
+    maker = ChainMaker(seed=6, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    asked = asyncio.Event()
+
+    class Daemon(ScriptedDaemon):
+        async def block_hex_hashes(self, first, count):
+            if runs and runs[-1] == 60:
+                # Whether the node has our tip.
+                asked.set()
+                await asyncio.Event().wait()
+            return await super().block_hex_hashes(first, count)
+
+    async with World(make_env(tmp_path, reorg_limit=5), Daemon(chain)) as world:
+        await world.until(asked.is_set)
+    assert load(tmp_path / "bulk_sync").height == 60
+
+
 async def _assert_is_chain(env, maker, chain):
     async with World(env, ScriptedDaemon(chain)) as world:
         await world.until_at(chain)
@@ -308,6 +344,17 @@ async def test_a_chain_that_fits_the_cache_several_times_is_indexed_block_by_blo
     env = make_env(tmp_path, reorg_limit=5, cache_MB=cache)
     await sync(env, ScriptedDaemon(chain))
     assert (runs != []) is in_bulk
+
+
+@pytest.mark.parametrize(("block_bytes", "in_bulk"), [(10_000_000, False), (30_000_000, True)])
+def test_a_chain_that_is_larger_than_its_coins_figures_does_not_fit_the_cache(
+    tmp_path, monkeypatch, block_bytes, in_bulk
+):
+    monkeypatch.setattr(choice, "MIN_SHARE_OF_CACHE", 1 / 8)
+    monkeypatch.setattr(COIN, "NET", "mainnet")
+    env = make_env(tmp_path, reorg_limit=5, cache_MB=100)
+    db = DB(env)
+    assert choice.use_bulk_sync(env, db, 20, block_bytes, logging.getLogger()) is in_bulk
 
 
 async def test_switching_the_bulk_sync_off_removes_an_unfinished_one(tmp_path, monkeypatch, caplog):
@@ -560,6 +607,64 @@ async def test_a_flipped_bit_ends_the_merge_and_the_next_start_gets_there(
     assert runs[len(first_runs)] > (kept[-1] if kept else 0)
     monkeypatch.undo()
     make_limits_small(monkeypatch)
+    (tmp_path / "other").mkdir()
+    other = make_env(tmp_path / "other", reorg_limit=12, bulk_sync="off")
+    await sync(other, ScriptedDaemon(chain))
+    assert await contents(env) == await contents(other)
+
+
+async def test_a_flipped_bit_in_a_join_that_no_manifest_names_ends_it_with_one_line(
+    tmp_path, monkeypatch
+):
+    make_limits_small(monkeypatch, commit=10**9)
+    maker = ChainMaker(seed=31, scripts=9)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    env = make_env(tmp_path, reorg_limit=12)
+    read = RunFile.read
+    with pytest.MonkeyPatch.context() as patch:
+
+        def damaged(self, part):
+            if self.kind == OUTPUTS and (tmp_path / "bulk_sync" / "utxos").exists():
+                raise DamagedRunError(self.path, self.kind, part.section)
+            return read(self, part)
+
+        patch.setattr(RunFile, "read", damaged)
+        with pytest.raises(DBError, match="check the disk; after the next start the initial sync"):
+            await sync(env, ScriptedDaemon(chain))
+    await sync(env, ScriptedDaemon(chain))
+    await _assert_is_chain(env, maker, chain)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_history_written_before_a_kill_does_not_stay_beside_that_written_after_it(
+    tmp_path, monkeypatch, engine, short_rows
+):
+    """Where ranges end decides how a history is divided into rows, and after a start they end elsewhere."""
+    require_engine(engine)
+    maker = ChainMaker(seed=9, scripts=2)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 60))
+    (tmp_path / "db").mkdir()
+    env = make_env(tmp_path / "db", engine=engine, reorg_limit=12)
+    save = Workspace.save
+    saves_left = 0
+
+    def killed(self):
+        nonlocal saves_left
+        if self.manifest.phase == "history" and self.manifest.cursor:
+            saves_left -= 1
+            if saves_left < 0:
+                raise ZeroDivisionError
+        save(self)
+
+    for saves, commit in ((2, 0), (0, 10**9)):
+        make_limits_small(monkeypatch, commit=commit, range_bytes=300)
+        saves_left = saves
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Workspace, "save", killed)
+            with pytest.raises(ZeroDivisionError):
+                await sync(env, ScriptedDaemon(chain))
+    make_limits_small(monkeypatch, range_bytes=10**6)
+    await sync(env, ScriptedDaemon(chain))
     (tmp_path / "other").mkdir()
     other = make_env(tmp_path / "other", reorg_limit=12, bulk_sync="off")
     await sync(other, ScriptedDaemon(chain))

@@ -54,11 +54,13 @@ def _reason_against(
         return None
     if daemon_height - env.reorg_limit < MIN_BLOCKS:
         return "the daemon's chain is short"
-    # Each regtest chain is another one: the coin has no figures of it.
-    measured = block_bytes if env.coin.NET == "regtest" else 0
-    space = space_needed(db.db_dir, txs_in_chain(env.coin, daemon_height), measured)
-    if space.peak < env.cache_MB * 1_000_000 * MIN_SHARE_OF_CACHE:
+    txs = txs_in_chain(env.coin, daemon_height)
+    # Many coins' figures are old, or placeholders; the node knows better, unless it is pruned.
+    largest = space_needed(db.db_dir, txs, block_bytes)
+    if largest.peak < env.cache_MB * 1_000_000 * MIN_SHARE_OF_CACHE:
         return "the daemon's chain fits the cache"
+    # Each regtest chain is another one: the coin has no figures of it.
+    space = largest if env.coin.NET == "regtest" else space_needed(db.db_dir, txs)
     logger.info(f"the bulk sync needs {space}")
     if not space.is_there:
         logger.warning(

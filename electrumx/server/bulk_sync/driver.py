@@ -33,8 +33,8 @@ needs nothing of its own beyond the chunk.  A coinbase that was made twice overw
 one; the join sees all events of an outpoint that a coinbase made, in their order.
 
 Stops.  The manifest (``manifest``) names all that is valid.  A kill or a power cut during the scan
-costs the chunk in memory; ``scan`` and ``merge`` describe the order of their writes.  A shutdown writes
-the chunk as it is.  In the last phase, ``swap``, a stop between the exchange of the two stores
+costs the chunk in memory and the runs since the manifest; ``scan`` and ``merge`` describe the order of
+their writes.  A shutdown writes the chunk as it is.  In the last phase, ``swap``, a stop between the exchange of the two stores
 leaves ``hist`` with rows and ``utxo`` empty: :func:`workspace.finish_move` completes it before the
 database is opened.
 
@@ -281,6 +281,8 @@ class BulkSync:
             if self.scan.has_news:
                 await self._spill(end_chunk=True)
             await self._end_writing()
+            # The node is asked next, and may be waited for.
+            await self._in_thread(self.scan.commit)
             self.log.scan_ended(len(self.workspace.manifest.runs))
         except asyncio.CancelledError:
             await asyncio.shield(self._write_the_rest())

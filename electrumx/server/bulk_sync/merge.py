@@ -13,8 +13,10 @@ Order of writes
 3. the manifest, with the beginning of the next range;
 4. the space of the input is freed.
 
-A stop after 1 or 2 repeats the ranges since the manifest, which writes the same rows again; the appended
-bytes are overwritten.  A stop after 3 leaves room that is freed at the end of the phase, with the file.
+A stop after 1 or 2 repeats the records since the manifest, in other ranges perhaps, which writes the same
+rows again; the appended bytes are overwritten.  Only the rows of a history depend on where ranges end, so
+those since the manifest are removed first.  A stop after 3 leaves room that is freed at the end of the
+phase, with the file.
 
 Runs in: a worker thread, and those that it starts.
 """
@@ -48,7 +50,7 @@ from electrumx.server.runs.records import (
 from electrumx.server.runs.run_files import Part, Range, Sorted, ranges
 from electrumx.server.runs.workspace import Workspace
 from electrumx.server.runtime.fault_points import fault_point
-from electrumx.server.storage.schema import undo_key
+from electrumx.server.storage.schema import hist_key, undo_key
 
 #: bytes of merged records after which a manifest counts them: each one waits several times for the disk,
 #: and the ranges of a small cache are small
@@ -281,9 +283,10 @@ class Merge:
     def _write_history(self, store: StoreFiller) -> None:
         kernels = self.kernels
         manifest = self.workspace.manifest
-        maker = kernels.HistoryRows(
-            self.row_entries, bytes.fromhex(manifest.last_hashX), manifest.last_flush_id
-        )
+        last_hashX = bytes.fromhex(manifest.last_hashX)
+        # A stop may have left more rows of a script than are written now.
+        store.remove_from(hist_key(last_hashX, manifest.last_flush_id + 1) if last_hashX else b"")
+        maker = kernels.HistoryRows(self.row_entries, last_hashX, manifest.last_flush_id)
 
         def work(part: Range) -> bytes:
             merged: bytes = kernels.merge_history(self._read(HISTORY, part.parts[0]))
@@ -329,8 +332,7 @@ class Merge:
         A section is freed from its beginning: the blocks that parts share would stay, and files of
         thousands of small pieces take seconds to remove.
         """
-        if not self._merged:
-            return
+        # Also where nothing was merged: blocks without spends have undo rows, too.
         store.commit()
         fault_point("bulk: rows durable")
         self.workspace.save()

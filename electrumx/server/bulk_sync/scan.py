@@ -10,7 +10,7 @@ Order of writes, for each spill
    the height of the manifest, which are overwritten;
 2. a section of history;
 3. at the end of a chunk its outputs and spends;
-4. when runs of :data:`COMMIT_BYTES` have come together, or the scan is stopped: all run files are
+4. when runs of :data:`COMMIT_BYTES` have come together, and when the scan ends or is stopped: all run files are
    synced, then the manifest is replaced, which names the runs with all sections of their history.
 
 A stop before the last step loses the chunks since the manifest: blocks are asked for again from its

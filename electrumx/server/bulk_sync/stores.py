@@ -2,13 +2,14 @@
 
 Owns what an engine is good at: RocksDB takes whole tables, which are made beside it; others take
 batches.  Rows are durable once :meth:`StoreFiller.commit` has returned; those written since may be
-written again after a stop, and are the same ones then.
+written again after a stop.  Where they may be other ones then, :meth:`StoreFiller.remove_from` comes first.
 
 Runs in: a worker thread.
 """
 
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +36,8 @@ class StoreFiller:
 
     #: bytes of rows in a batch; an engine needs a multiple of it
     BATCH_BYTES = 4_000_000
+    #: rows removed in a batch
+    BATCH_ROWS = 10_000
 
     def __init__(self, store: Storage):
         self.store = store
@@ -48,6 +51,16 @@ class StoreFiller:
 
     def commit(self) -> None:
         """Make the rows durable: an engine that takes batches has waited for the disk already."""
+
+    def remove_from(self, start: bytes) -> None:
+        """Remove the rows from a key on, durably; before any is written."""
+        while keys := [
+            key for key, _row in islice(self.store.iterator(start=start), self.BATCH_ROWS)
+        ]:
+            with self.store.write_batch() as batch:
+                for key in keys:
+                    batch.delete(key)
+            start = keys[-1]
 
     def close(self) -> None:
         """Close the store."""

@@ -78,6 +78,8 @@ class RunFile:
         self.can_punch = True
         #: whether something was written that may not be on the disk
         self.is_unsynced = False
+        #: whether the folder names the files, on the disk too
+        self._is_listed = False
 
     def append(self, after: Section, records: bytes) -> Section:
         """Write records behind a section; they are valid once :meth:`sync` was called, and named."""
@@ -175,12 +177,15 @@ class RunFile:
         if self.is_unsynced:
             for path in (self.path, self.sums_path):
                 util.sync_path(path)
+            if not self._is_listed:
+                util.sync_directory(self.path.parent)
+            self._is_listed = True
             self.is_unsynced = False
 
     def delete(self) -> None:
         """Remove the files."""
         self.close()
-        self.is_unsynced = False
+        self.is_unsynced = self._is_listed = False
         for path in (self.path, self.sums_path):
             path.unlink(missing_ok=True)
 

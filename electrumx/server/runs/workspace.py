@@ -166,11 +166,12 @@ class Workspace:
             return
         (self.folder / manifests.NAME).unlink(missing_ok=True)
         util.sync_directory(self.folder)
+        self.files_done()
         with suppress(FileNotFoundError):
             shutil.rmtree(self.folder)
 
     def files_done(self) -> None:
-        """Remove all run files: they are merged."""
+        """Remove all run files: they are merged, or given up."""
         for file in self.files.values():
             file.delete()
 
