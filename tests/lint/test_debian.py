@@ -68,3 +68,22 @@ def test_the_packages_of_the_build_are_those_that_control_names():
 
     # dpkg-dev and fakeroot are essential to every build.
     assert set(command.split()) == named | {"dpkg-dev", "fakeroot"}
+
+
+def test_the_maintainer_s_address_is_nobody_s():
+    """There is none, and lintian refuses a host without a domain."""
+    control = (FOLDER / "control").read_text()
+    (address,) = re.findall(r"^Maintainer: (.+)$", control, re.MULTILINE)
+
+    assert re.search(r"@[\w.]+\.invalid>$", address)
+    assert f"\n -- {address}  " in (FOLDER / "build").read_text()
+
+
+def test_no_file_of_the_libraries_is_executable():
+    """aiorpcX's licence comes so."""
+    assert "\tfind $(VENV)/lib -type f -exec chmod 644 {} +\n" in rules()
+
+
+def test_debhelper_puts_the_unit_where_the_release_of_debian_has_units():
+    assert "> debian/electrumx.service\n" in rules()
+    assert "/systemd/system" not in rules()
