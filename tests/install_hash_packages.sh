@@ -6,8 +6,8 @@
 # Most of them are C extensions older than Python 3.10: built as they are they install, but every
 # call fails, because they do not define PY_SSIZE_T_CLEAN.  They are built here with that macro,
 # from source and never from pip's cache, which may hold a build without it.  Some call functions that
-# they do not declare, which GCC 14 takes for an error if it is not told otherwise.  gcc and Python's
-# headers are needed.  The remaining ones work as PyPI has them.
+# they do not declare, an error since GCC 14 unless a flag prevents it.  gcc and Python's headers are
+# needed.  The remaining ones work as PyPI has them.
 #
 # A package that cannot be had is named at the end, with the reason on file; the exit status is 1
 # only where CI is set, so that a developer without a compiler can go on (the tests that need the

@@ -68,12 +68,12 @@ def test_the_packages_of_the_build_are_those_that_control_names():
         r"apt-get install --no-install-recommends (.*)", (FOLDER / "build").read_text()
     )
 
-    # dpkg-buildpackage wants it without being told: compiler, headers, make and dpkg-dev.
+    # dpkg-buildpackage always wants it: compiler, headers, make and dpkg-dev.
     assert set(command.split()) == named | {"build-essential"}
 
 
-def test_the_maintainer_s_address_is_nobody_s():
-    """There is none, and lintian refuses a host without a domain."""
+def test_the_maintainer_s_address_is_in_a_domain_that_cannot_exist():
+    """The project has no address, and lintian refuses a host without a domain."""
     control = (FOLDER / "control").read_text()
     (address,) = re.findall(r"^Maintainer: (.+)$", control, re.MULTILINE)
 
@@ -89,3 +89,10 @@ def test_no_file_of_the_libraries_is_executable():
 def test_debhelper_puts_the_unit_where_the_release_of_debian_has_units():
     assert "> debian/electrumx.service\n" in rules()
     assert "/systemd/system" not in rules()
+
+
+def test_no_file_for_git_is_in_the_package():
+    """Python 3.13 puts one into each virtual environment."""
+    (removed,) = re.findall(r"^\trm -rf (.*)$", rules(), re.MULTILINE)
+
+    assert "$(VENV)/.gitignore" in removed.split()

@@ -29,7 +29,7 @@ TIME_AT = 68
 
 #: packages that plain pip makes work; the others define too little for Python 3.10 and later
 WORKING_PACKAGES = {"dash-hash", "groestlcoin-hash"}
-#: what the sources of the others lack: the macro, and declarations whose lack is an error since GCC 14
+#: flags for the others: the macro, and no error, since GCC 14, for a function that is not declared
 BUILD_FLAGS = "-DPY_SSIZE_T_CLEAN -Wno-error=implicit-function-declaration"
 #: the modules that header hashes may come from, none of which is imported before it is needed
 OPTIONAL_MODULES = {"groestlcoin_hash", "verushash"}
