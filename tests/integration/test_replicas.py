@@ -336,7 +336,7 @@ def test_haproxy_accepts_the_configuration(tmp_path):
         text = text.replace(line, "")
     balancer.file.write_text(text)
     done = subprocess.run(words, env=variables, capture_output=True, text=True, timeout=120)
-    # Version 3 says nothing more of a valid one.
+    # Version 3 prints nothing for a valid one.
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout in ("", "Configuration file is valid\n")
     assert "[WARNING]" not in done.stderr

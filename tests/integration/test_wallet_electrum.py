@@ -39,7 +39,7 @@ def test_a_payment_from_wallet_to_wallet_is_seen_at_once_and_confirmed_later(
     litecoind.mine(1)
     for wallet, transactions in ((payer, 4), (payee, 3)):
         wallet.wait_connected(litecoind.height())
-        # It may have the block before the payment that it has not yet heard of.
+        # It may have the block before the payment of which it is not yet notified.
         wallet.wait(
             lambda wallet=wallet, transactions=transactions: len(wallet.history()) == transactions,
             what="the other wallet's payment",
