@@ -117,6 +117,7 @@ TEST_PACKAGES = "openssl:openssl:makes certificates" "litecoind:litecoind:a node
 	"npm:npm:fetches them" "svscan:daemontools:supervises the server" \
 	"chromium:chromium:shows the status page" \
 	"c++:g++:builds a peer server's binding" \
+	"pkg-config:pkgconf:builds a peer server's binding" \
 	"/usr/include/rocksdb/version.h:librocksdb-dev:builds a peer server's binding"
 
 PIP_INSTALL = $(BIN)/python -m pip install -q -c contrib/constraints.txt

@@ -5,8 +5,9 @@
 #
 # Most of them are C extensions older than Python 3.10: built as they are they install, but every
 # call fails, because they do not define PY_SSIZE_T_CLEAN.  They are built here with that macro,
-# from source and never from pip's cache, which may hold a build without it.  gcc and Python's
-# headers are needed.  The remaining ones work as PyPI has them.
+# from source and never from pip's cache, which may hold a build without it.  Some call functions that
+# they do not declare, an error since GCC 14 unless a flag prevents it.  gcc and Python's headers are
+# needed.  The remaining ones work as PyPI has them.
 #
 # A package that cannot be had is named at the end, with the reason on file; the exit status is 1
 # only where CI is set, so that a developer without a compiler can go on (the tests that need the
@@ -60,7 +61,7 @@ for pair in $BUILT; do
 done
 if [ -n "$todo" ]; then
     "$PYTHON" -m pip install -q setuptools wheel >"$LOGS/setuptools" 2>&1
-    CFLAGS="-DPY_SSIZE_T_CLEAN ${CFLAGS:-} -w"
+    CFLAGS="-DPY_SSIZE_T_CLEAN -Wno-error=implicit-function-declaration ${CFLAGS:-} -w"
     export CFLAGS
     # Two lists of builds run concurrently; pip installs one thing at a time.
     even=

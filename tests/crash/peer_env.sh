@@ -46,8 +46,8 @@ add_rocksdb() {
     name=$1
     [ -e "$peers/$name/.rocksdb" ] && return 0
     [ -e "$peers/$name/.complete" ] || return 1
-    "$top/contrib/demo/debian-install" c++:g++ /usr/include/rocksdb/version.h:librocksdb-dev ||
-        return 1
+    "$top/contrib/demo/debian-install" c++:g++ pkg-config:pkgconf \
+        /usr/include/rocksdb/version.h:librocksdb-dev || return 1
     echo "Compiling rocksdb-ng for $name (about 75 s)"
     "$peers/$name/bin/python" -m pip install -q rocksdb-ng==2.0.0 &&
         touch "$peers/$name/.rocksdb"

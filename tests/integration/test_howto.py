@@ -162,7 +162,8 @@ def test_the_server_is_installed(tmp_path):
     assert "getinfo" in shell.run(f"{commands}/electrumx_rpc --help", cwd=tmp_path)
     told = shell.run(f"{commands}/electrumx_server", cwd=tmp_path, status=1)
     assert "required envvar DB_DIRECTORY not set" in told
-    imports = "import electrumx, plyvel, rocksdict, uvloop; print(electrumx.__file__)"
+    leveldb = "plyvel_next" if sys.version_info >= (3, 12) else "plyvel"
+    imports = f"import electrumx, {leveldb}, rocksdict, uvloop; print(electrumx.__file__)"
     place = shell.run(f"{commands}/python -c '{imports}'", cwd=tmp_path)
     assert place.startswith(str(tmp_path / "electrumx-venv"))
 

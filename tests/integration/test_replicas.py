@@ -336,7 +336,9 @@ def test_haproxy_accepts_the_configuration(tmp_path):
         text = text.replace(line, "")
     balancer.file.write_text(text)
     done = subprocess.run(words, env=variables, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout) == (0, "Configuration file is valid\n"), done.stderr
+    # Version 3 prints nothing for a valid one.
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout in ("", "Configuration file is valid\n")
     assert "[WARNING]" not in done.stderr
 
 

@@ -37,8 +37,13 @@ def test_a_payment_from_wallet_to_wallet_is_seen_at_once_and_confirmed_later(
     payee.pay(payer.new_address(), "0.5")
     payer.pay(payee.new_address(), "3")
     litecoind.mine(1)
-    for wallet in (payer, payee):
+    for wallet, transactions in ((payer, 4), (payee, 3)):
         wallet.wait_connected(litecoind.height())
+        # It may have the block before the payment of which it is not yet notified.
+        wallet.wait(
+            lambda wallet=wallet, transactions=transactions: len(wallet.history()) == transactions,
+            what="the other wallet's payment",
+        )
         wallet.wait_balance(unconfirmed=0)
     fees = 5 - sum(wallet.balance()["confirmed"] for wallet in (payer, payee))
     assert 0 < fees < Decimal("0.001")

@@ -153,7 +153,7 @@ def test_the_error_for_a_wrongly_built_package_has_the_build_command(monkeypatch
 
     monkeypatch.setitem(sys.modules, "old_hash", Module)
     function = header_hashes.packaged("old", "old_hash", package="old-hash")
-    with pytest.raises(HeaderHashError, match=r"CFLAGS=-DPY_SSIZE_T_CLEAN .* old-hash"):
+    with pytest.raises(HeaderHashError, match=r'CFLAGS="-DPY_SSIZE_T_CLEAN .* old-hash'):
         function(bytes(80))
 
 

@@ -64,7 +64,35 @@ def test_the_packages_of_the_build_are_those_that_control_names():
     control = (FOLDER / "control").read_text()
     (depends,) = re.findall(r"^Build-Depends: (.*)$", control, re.MULTILINE)
     named = {re.sub(r"-compat| \(.*\)", "", word).strip() for word in depends.split(",")}
-    (command,) = re.findall(r"apt-get install (.*)", (FOLDER / "build").read_text())
+    (command,) = re.findall(
+        r"apt-get install --no-install-recommends (.*)", (FOLDER / "build").read_text()
+    )
 
-    # dpkg-dev and fakeroot are essential to every build.
-    assert set(command.split()) == named | {"dpkg-dev", "fakeroot"}
+    # dpkg-buildpackage always wants it: compiler, headers, make and dpkg-dev.
+    assert set(command.split()) == named | {"build-essential"}
+
+
+def test_the_maintainer_s_address_is_in_a_domain_that_cannot_exist():
+    """The project has no address, and lintian refuses a host without a domain."""
+    control = (FOLDER / "control").read_text()
+    (address,) = re.findall(r"^Maintainer: (.+)$", control, re.MULTILINE)
+
+    assert re.search(r"@[\w.]+\.invalid>$", address)
+    assert f"\n -- {address}  " in (FOLDER / "build").read_text()
+
+
+def test_no_file_of_the_libraries_is_executable():
+    """aiorpcX's licence comes so."""
+    assert "\tfind $(VENV)/lib -type f -exec chmod 644 {} +\n" in rules()
+
+
+def test_debhelper_puts_the_unit_where_the_release_of_debian_has_units():
+    assert "> debian/electrumx.service\n" in rules()
+    assert "/systemd/system" not in rules()
+
+
+def test_no_file_for_git_is_in_the_package():
+    """Python 3.13 puts one into each virtual environment."""
+    (removed,) = re.findall(r"^\trm -rf (.*)$", rules(), re.MULTILINE)
+
+    assert "$(VENV)/.gitignore" in removed.split()

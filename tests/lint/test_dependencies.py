@@ -9,7 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from electrumx.lib.header_hashes import WORKING_PACKAGES
+from electrumx.lib.header_hashes import BUILD_FLAGS, WORKING_PACKAGES
 from tests.conftest import REPOSITORY
 
 if sys.version_info >= (3, 11):
@@ -159,6 +159,28 @@ def test_every_package_of_a_header_hash_is_in_the_manual():
 
     assert len(packages) > 10
     assert [package for package in packages if f"``{package}``" not in page] == []
+
+
+def test_header_hashes_are_built_with_the_flags_of_the_operator_s_command():
+    """By the tests' script and by the manual: a newer compiler needs more flags than an older one."""
+    script = (REPOSITORY / "tests" / "install_hash_packages.sh").read_text()
+    manual = (REPOSITORY / "docs" / "features.rst").read_text()
+
+    (flags,) = re.findall(r'^ +CFLAGS="(.*) \$\{CFLAGS:-\} -w"$', script, re.MULTILINE)
+
+    assert flags == BUILD_FLAGS
+    assert f'CFLAGS="{BUILD_FLAGS}"' in manual
+
+
+def test_make_names_the_packages_that_build_the_peer():
+    """All of them at once, before the first is installed."""
+    entry = re.compile(r"(?:[/\w.+-]+):(?:g\+\+|pkgconf|librocksdb-dev)")
+    makefile = set(entry.findall((REPOSITORY / "Makefile").read_text()))
+    script = set(entry.findall((REPOSITORY / "tests" / "crash" / "peer_env.sh").read_text()))
+
+    assert script == makefile
+    # rocksdb-ng asks pkg-config for the library.
+    assert "pkg-config:pkgconf" in script
 
 
 def test_a_plain_installation_has_one_engine_and_a_wheel_for_it(project):

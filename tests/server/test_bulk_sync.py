@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import Counter
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -1159,8 +1160,10 @@ async def test_stores_that_another_process_holds_are_not_exchanged(tmp_path, mon
     chain = maker.chain(maker.grow(maker.genesis_hash, 30))
     (tmp_path / "db").mkdir()
     env = make_env(tmp_path / "db", reorg_limit=12)
+    module = next((name for name in ("plyvel", "plyvel_next") if find_spec(name)), None)
+    require(module, "LevelDB is not installed")
     holder = (
-        "import plyvel, sys; db = plyvel.DB(sys.argv[1]); print('held', flush=True); "
+        f"import {module}, sys; db = {module}.DB(sys.argv[1]); print('held', flush=True); "
         "sys.stdin.read()"
     )
     held = []
@@ -1179,7 +1182,6 @@ async def test_stores_that_another_process_holds_are_not_exchanged(tmp_path, mon
         move_stores(self)
 
     monkeypatch.setattr(Workspace, "move_stores", hold_first)
-    pytest.importorskip("plyvel")
     with pytest.raises(DBError, match="another process holds it, which must be stopped first"):
         await sync(env, ScriptedDaemon(chain))
     held[0].communicate()

@@ -29,6 +29,8 @@ TIME_AT = 68
 
 #: packages that plain pip makes work; the others define too little for Python 3.10 and later
 WORKING_PACKAGES = {"dash-hash", "groestlcoin-hash"}
+#: flags for the others: the macro, and no error, since GCC 14, for a function that is not declared
+BUILD_FLAGS = "-DPY_SSIZE_T_CLEAN -Wno-error=implicit-function-declaration"
 #: the modules that header hashes may come from, none of which is imported before it is needed
 OPTIONAL_MODULES = {"groestlcoin_hash", "verushash"}
 
@@ -37,9 +39,9 @@ def install_command(package: str) -> str:
     """Return the one command that installs a package so that its calls work."""
     if package in WORKING_PACKAGES:
         return f"pip install {package}"
-    # From source, with the macro that its source lacks, and not from a cache without it.
+    # From source, with these flags, and not from a cache without them.
     return (
-        f"CFLAGS=-DPY_SSIZE_T_CLEAN pip install --no-cache-dir --no-binary {package} "
+        f'CFLAGS="{BUILD_FLAGS}" pip install --no-cache-dir --no-binary {package} '
         f"--force-reinstall {package}"
     )
 

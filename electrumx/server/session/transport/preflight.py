@@ -118,13 +118,17 @@ async def _try_to_bind(service: Service) -> None:
 def _reason(service: Service, error: OSError) -> str:
     if isinstance(error, socket.gaierror):
         return f"{error.strerror}; name a host of this machine in SERVICES"
+    number = error.errno or 0
+    if not number and str(error).startswith("could not bind on any address"):
+        # asyncio of newer Pythons, in place of the system's error
+        number = errno.EADDRNOTAVAIL
     # asyncio puts sentences there; of a number the system's are known.
-    reason = os.strerror(error.errno) if error.errno else str(error)
+    reason = os.strerror(number) if number else str(error)
     if isinstance(service, UnixService):
         if error.errno in (errno.EADDRINUSE, errno.EEXIST):
             reason = error.strerror or reason
         return f"{reason}; check the path in SERVICES, and that its directory is the server's"
-    remedy = _REMEDIES.get(error.errno or 0, "check SERVICES")
+    remedy = _REMEDIES.get(number, "check SERVICES")
     return f"{reason}; {remedy}"
 
 

@@ -122,6 +122,18 @@ async def test_a_host_that_is_not_this_machine_is_refused(host, reason):
     assert reason in str(e.value)
 
 
+async def test_an_address_of_another_machine_is_refused_by_every_version_of_asyncio(monkeypatch):
+    """Newer ones state neither the number nor the system's reason."""
+
+    async def refuse(*_args, **_kwargs):
+        raise OSError("could not bind on any address out of [('192.0.2.1', 50001)]")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_server", refuse)
+    env = fake_env(services=[FakeService("tcp", "192.0.2.1", 50001)])
+    with pytest.raises(ListenError, match="Cannot assign requested address; name an address of"):
+        await check_services(env)
+
+
 async def test_a_privileged_port_is_refused_with_the_reason(monkeypatch):
     async def refuse(*_args, **_kwargs):
         raise PermissionError(13, "error while attempting to bind on address")
