@@ -257,13 +257,21 @@ class Prefetcher:
             except ReplyTooLargeError:
                 if count == 1:
                     raise
-                self._cautious_to = max(self._cautious_to, first + count - 1)
-                count = self._cautious_count = max(1, count // self.SPLIT)
+                self._be_cautious(first + count - 1, max(1, count // self.SPLIT))
+                count = self._cautious_count
                 continue
-            self._hex_hashes = hex_hashes[count:] + self._hex_hashes
-            if len(blocks) != count:
+            # Over REST they are the first ones only where all were too large together.
+            if not 0 < len(blocks) <= count:
                 raise DaemonError(f"{count:,d} blocks asked for, {len(blocks):,d} received")
+            self._hex_hashes = hex_hashes[len(blocks) :] + self._hex_hashes
+            if len(blocks) < count:
+                self._be_cautious(first + count - 1, len(blocks))
             return blocks
+
+    def _be_cautious(self, height: int, count: int) -> None:
+        """Request at most so many blocks at once, up to a height."""
+        self._cautious_to = max(self._cautious_to, height)
+        self._cautious_count = count
 
     def _is_refused(self, hex_hash: str) -> bool:
         refused = self._refused

@@ -324,9 +324,10 @@ class Daemon:
         return self._rest.is_known(self.current_url())
 
     async def raw_blocks(self, hex_hashes: Iterable[str]) -> list[bytes]:
-        """Return the raw blocks with the given hashes, all of them and in the same order.
+        """Return the raw blocks with the given hashes, in the same order.
 
-        Raises ReplyTooLargeError if several are too large to be asked for together, or if one is
+        Over REST only the first ones are returned if all are too large together.  Raises
+        ReplyTooLargeError if not even the first can be had with the others, or if a single one is
         too large to be read: the message has its limit and the remedy.
         """
         hex_hashes = list(hex_hashes)

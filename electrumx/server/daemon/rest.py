@@ -14,6 +14,8 @@ import logging
 import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import takewhile
 
 import yarl
 
@@ -103,8 +105,8 @@ class RestBlocks:
     ) -> list[bytes] | None:
         """Return the blocks in order, None if they cannot be had this way.
 
-        Raises RestTooLargeError if they have more than ``max_bytes`` together, NoRoomError if the
-        disk has no room for one.
+        Where they have more than ``max_bytes`` together, those are returned that come before.  Raises
+        RestTooLargeError if the first one alone has more, NoRoomError if the disk has no room for one.
         """
         # They become part of a request's first line.
         if not hex_hashes or not all(map(_BLOCK_HASH, hex_hashes)):
@@ -120,7 +122,9 @@ class RestBlocks:
             first = await self._block(url, hex_hashes[0], allowance, self.PROBE_SECS)
             self._retry_at[url] = 0
             self.logger.info("fetching blocks over the daemon's REST interface")
-            return [first, *await self._fetch(url, hex_hashes[1:], allowance)]
+            with suppress(RestTooLargeError):
+                return [first, *await self._fetch(url, hex_hashes[1:], allowance)]
+            return [first]
         except RestError as e:
             why = str(e)
             if self._retry_at.get(url) == 0:
@@ -138,7 +142,10 @@ class RestBlocks:
     async def _fetch(
         self, url: str, hex_hashes: Sequence[str], allowance: _Allowance
     ) -> list[bytes]:
-        """Return the blocks in order; RestError if one of them does not come."""
+        """Return the blocks in order, up to the allowance.
+
+        Raise RestError if one of them does not come, RestTooLargeError if not even the first fits.
+        """
         blocks = [b""] * len(hex_hashes)
         waiting = iter(enumerate(hex_hashes))
 
@@ -148,7 +155,14 @@ class RestBlocks:
                 blocks[number] = await self._block(url, hex_hash, allowance)
 
         count = min(self._connections, len(hex_hashes))
-        await run_together(*(fetch_some() for _ in range(count)))
+        try:
+            await run_together(*(fetch_some() for _ in range(count)))
+        except RestTooLargeError:
+            # No block is empty.
+            received = list(takewhile(bool, blocks))
+            if not received:
+                raise
+            return received
         return blocks
 
     async def _block(

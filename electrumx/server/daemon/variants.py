@@ -191,7 +191,8 @@ class DecredDaemon(Daemon):
         if any(len(block) < self.HEADER_SIZE for block in blocks):
             raise unexpected("getblock")
         result = []
-        for n, (hex_hash, block) in enumerate(zip(hex_hashes, blocks, strict=True)):
+        # They may be the first ones only.
+        for n, (hex_hash, block) in enumerate(zip(hex_hashes, blocks, strict=False)):
             following = blocks[n + 1] if n + 1 < len(blocks) else b""
             if following[4:36] == hex_str_to_hash(hex_hash):
                 (votes,) = unpack_le_uint16_from(following, self.VOTE_BITS_AT)

@@ -95,6 +95,10 @@ async def test_a_request_becomes_smaller_when_the_blocks_become_larger(monkeypat
             assert max(sizes) > 100
             assert max(sizes[sizes.index(max(sizes)) + 1 :]) <= max(sizes) // Prefetcher.SPLIT
             assert sum(sizes) < 3 * len(blocks)
+        else:
+            # The blocks before the one that is too much are kept.
+            assert batch_sizes(node) == []
+            assert len(node.rest_paths) < len(blocks) + 12
 
 
 @pytest.mark.parametrize("size", [1_700_000, 4_000_000])
