@@ -165,7 +165,9 @@ class ElectrumWallet:
 
     def history(self):
         """Its transactions, oldest first: dictionaries with txid, height, confirmations ..."""
-        return self.command("onchain_history")["transactions"]
+        history = self.command("onchain_history")
+        # Newer ones return the list alone.
+        return history if isinstance(history, list) else history["transactions"]
 
     def pay(self, address, amount):
         """Make, sign and broadcast a payment; the txid."""
