@@ -287,7 +287,7 @@ def test_each_module_imports_alone_in_a_fresh_process():
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=500,
     )
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
