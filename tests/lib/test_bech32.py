@@ -144,7 +144,7 @@ def all_coins():
     while todo:
         coin = todo.pop()
         todo += coin.__subclasses__()
-        if hasattr(coin, "NET"):
+        if hasattr(coin, "NET") and coin.__module__.startswith("electrumx."):
             found.append(coin)
     return sorted(set(found), key=lambda coin: coin.__name__)
 

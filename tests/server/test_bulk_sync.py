@@ -579,8 +579,15 @@ async def test_a_flipped_bit_ends_the_merge_and_the_next_start_gets_there(
     runs = count_runs(monkeypatch)
     flipped = []
     read = RunFile.read
+    # Ranges are read in threads: a bit that two of them flipped would be right again.
+    lock = threading.Lock()
 
     def read_flipped(self, part):
+        with lock:
+            flip(self)
+        return read(self, part)
+
+    def flip(self):
         # The first record of the third run's outputs, read in the first range; or of its history.
         manifest = load(tmp_path / "db" / "bulk_sync")
         kind = OUTPUTS if when == "the first range" else HISTORY
@@ -592,7 +599,6 @@ async def test_a_flipped_bit_ends_the_merge_and_the_next_start_gets_there(
                 f.seek(-1, os.SEEK_CUR)
                 f.write(bytes([byte[0] ^ 1]))
             flipped.append(section)
-        return read(self, part)
 
     monkeypatch.setattr(RunFile, "read", read_flipped)
     monkeypatch.setattr(Merge, "LEAST_SECTIONS", 10**6)
