@@ -82,7 +82,8 @@ def _serve(
         logger.warning(warning)
     from electrumx.server.controller import Controller
 
-    # The start switched it off while modules are loaded.
+    # The start switched it off while modules are loaded, whose objects are never garbage.
+    gc.freeze()
     gc.enable()
     enter_db_directory(env.db_dir)
     # With a settings file SIGHUP asks to read it again, and it has been read just now.
