@@ -29,6 +29,8 @@ NotifyFunc = Callable[[int, set[bytes]], Awaitable[None]]
 
 # How long a block waits for the mempool to agree with it, in seconds.
 PAIR_SECS = 1.0
+#: a timer of asyncio may fire so much too early
+TIMER_SECS = 1e-6
 # Between two comparisons of the reported tip with the one that clients know, in seconds.  Each report
 # causes one; these find tips that a defect elsewhere would lose.
 CHECK_SECS = 1.0
@@ -117,7 +119,7 @@ class Notifications:
         self._changed.clear()
         secs = CHECK_SECS
         if self._waiting_since is not None and not self._notifying:
-            secs = min(secs, max(0.0, self._waiting_since + PAIR_SECS - self._now()))
+            secs = min(secs, max(0.0, self._waiting_since + PAIR_SECS - self._now()) + TIMER_SECS)
         await wait_for_event(self._changed, secs)
 
     @staticmethod

@@ -8,6 +8,7 @@ import itertools
 import json
 import socket
 import ssl
+from contextlib import suppress
 
 import websockets
 
@@ -54,8 +55,10 @@ class _LineTransport:
         except (OSError, ssl.SSLError):
             pass  # the other side was quicker
         finally:
-            # If we are cancelled while the server reads nothing
-            self.writer.transport.abort()
+            # If we are cancelled while the server reads nothing.  Python 3.11.2 fails over TLS when the
+            # connection has ended.
+            with suppress(AttributeError):
+                self.writer.transport.abort()
 
 
 class _WebSocketTransport:

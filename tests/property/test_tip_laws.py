@@ -379,3 +379,17 @@ def test_a_slow_mempool_in_a_storm_delays_no_client():
 def test_a_node_that_loses_blocks_before_it_was_polled_is_followed_down():
     storm = [("mempool_fails", True), ("height_fails", 2), ("replace", 4, 0), ("force", 3)]
     simulate(783777, list(zip(storm, [0.5, 1.0, 0.0, 0.05], strict=True)), False)
+
+
+def test_a_timer_that_fires_within_the_clocks_resolution_of_a_deadline_is_no_endless_loop():
+    storm = [
+        (("lose_after_old_height", 1), 3.0),
+        (("mempool_fails", True), 1.0),
+        (("add", 3), 0.5),
+        (("force", 4), 0.0),
+        (("replace", 4, 2), 0.5),
+        (("height_fails", 3), 3.0),
+        (("mempool_fails", True), 0.0),
+        (("height_fails", 1), 0.5),
+    ]
+    simulate(556, storm, True)
