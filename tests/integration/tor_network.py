@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -140,6 +141,10 @@ class _Authority(_Node):
             url = f"{place}/tor/status-vote/current/consensus-microdesc"
             with urllib.request.urlopen(url, timeout=COMMAND_SECS) as response:
                 consensus = response.read().decode()
+        except urllib.error.HTTPError as e:
+            # It has a body, which Python 3.14 wants closed.
+            e.close()
+            return 0
         except OSError:
             return 0
         return len(re.findall(r"^s .*\bGuard\b.*\bHSDir\b.*\bRunning\b", consensus, re.MULTILINE))
