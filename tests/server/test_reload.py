@@ -42,8 +42,11 @@ def path(bare_environment, tmp_path):
 
 def write(path, **settings):
     values = {"COIN": "Bitcoin", "DAEMON_URL": "u:p@h:1", "DB_DIRECTORY": "/db", "CACHE_MB": "20"}
-    path.write_text("".join(f"{name}={value}\n" for name, value in (values | settings).items()))
-    path.chmod(0o640)
+    draft = path.with_suffix(".new")
+    draft.write_text("".join(f"{name}={value}\n" for name, value in (values | settings).items()))
+    draft.chmod(0o640)
+    # A reload may be reading it.
+    draft.replace(path)
 
 
 @pytest.fixture
