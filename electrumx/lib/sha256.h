@@ -167,7 +167,7 @@ static EX_UNUSED void ex_sha256_blocks_portable(uint32_t *state, const uint8_t *
 #if EX_SHA256_X86
 
 /* Four rounds with the words m; the instruction does two with the lower half of its last operand. */
-#define EX_FOUR_ROUNDS(n, m)                                                          \
+#define EX_FOUR_ROUNDS(abef, cdgh, n, m)                                              \
     do {                                                                              \
         __m128i kw = _mm_add_epi32(                                                   \
             m, _mm_loadu_si128((const __m128i *)(ex_sha256_k + 4 * (n)))              \
@@ -182,47 +182,107 @@ static EX_UNUSED void ex_sha256_blocks_portable(uint32_t *state, const uint8_t *
          _mm_add_epi32(_mm_sha256msg1_epu32(m0, m1), _mm_alignr_epi8(m3, m2, 4)), m3  \
      ))
 
-static EX_UNUSED __attribute__((target("sha,ssse3,sse4.1"))) void ex_sha256_blocks_shani(
+#define EX_TARGET_SHANI __attribute__((target("sha,ssse3,sse4.1")))
+
+/* The state as the instructions have it: f e b a and h g d c, lowest first. */
+#define EX_LOAD_STATE(abef, cdgh, state)                                              \
+    do {                                                                              \
+        __m128i badc = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(state)), 0xb1); \
+        __m128i hgfe =                                                                \
+            _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)((state) + 4)), 0x1b); \
+        abef = _mm_alignr_epi8(badc, hgfe, 8);                                        \
+        cdgh = _mm_blend_epi16(hgfe, badc, 0xf0);                                     \
+    } while (0)
+
+#define EX_STORE_STATE(abef, cdgh, state)                                             \
+    do {                                                                              \
+        __m128i feba = _mm_shuffle_epi32(abef, 0x1b);                                 \
+        __m128i dchg = _mm_shuffle_epi32(cdgh, 0xb1);                                 \
+        _mm_storeu_si128((__m128i *)(state), _mm_blend_epi16(feba, dchg, 0xf0));      \
+        _mm_storeu_si128((__m128i *)((state) + 4), _mm_alignr_epi8(dchg, feba, 8));   \
+    } while (0)
+
+#define EX_SWAP _mm_set_epi64x(0x0c0d0e0f08090a0bLL, 0x0405060700010203LL)
+#define EX_LOAD_WORDS(data, n)                                                        \
+    _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(data) + (n)), swap)
+
+static EX_UNUSED EX_TARGET_SHANI void ex_sha256_blocks_shani(
     uint32_t *state, const uint8_t *data, size_t blocks
 ) {
-    const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0bLL, 0x0405060700010203LL);
-    /* From a b c d and e f g h, lowest first, to the order that the instructions have: f e b a, h g d c */
-    __m128i badc = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)state), 0xb1);
-    __m128i hgfe = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(state + 4)), 0x1b);
-    __m128i abef = _mm_alignr_epi8(badc, hgfe, 8);
-    __m128i cdgh = _mm_blend_epi16(hgfe, badc, 0xf0);
+    const __m128i swap = EX_SWAP;
+    __m128i abef, cdgh;
+    EX_LOAD_STATE(abef, cdgh, state);
 
     while (blocks--) {
-        const __m128i *words = (const __m128i *)data;
         __m128i abef_before = abef, cdgh_before = cdgh;
-        __m128i m0 = _mm_shuffle_epi8(_mm_loadu_si128(words), swap);
-        __m128i m1 = _mm_shuffle_epi8(_mm_loadu_si128(words + 1), swap);
-        __m128i m2 = _mm_shuffle_epi8(_mm_loadu_si128(words + 2), swap);
-        __m128i m3 = _mm_shuffle_epi8(_mm_loadu_si128(words + 3), swap);
+        __m128i m0 = EX_LOAD_WORDS(data, 0), m1 = EX_LOAD_WORDS(data, 1);
+        __m128i m2 = EX_LOAD_WORDS(data, 2), m3 = EX_LOAD_WORDS(data, 3);
         int n;
-        EX_FOUR_ROUNDS(0, m0);
-        EX_FOUR_ROUNDS(1, m1);
-        EX_FOUR_ROUNDS(2, m2);
-        EX_FOUR_ROUNDS(3, m3);
+        EX_FOUR_ROUNDS(abef, cdgh, 0, m0);
+        EX_FOUR_ROUNDS(abef, cdgh, 1, m1);
+        EX_FOUR_ROUNDS(abef, cdgh, 2, m2);
+        EX_FOUR_ROUNDS(abef, cdgh, 3, m3);
         for (n = 4; n < 16; n += 4) {
             EX_NEXT_WORDS(m0, m1, m2, m3);
-            EX_FOUR_ROUNDS(n, m0);
+            EX_FOUR_ROUNDS(abef, cdgh, n, m0);
             EX_NEXT_WORDS(m1, m2, m3, m0);
-            EX_FOUR_ROUNDS(n + 1, m1);
+            EX_FOUR_ROUNDS(abef, cdgh, n + 1, m1);
             EX_NEXT_WORDS(m2, m3, m0, m1);
-            EX_FOUR_ROUNDS(n + 2, m2);
+            EX_FOUR_ROUNDS(abef, cdgh, n + 2, m2);
             EX_NEXT_WORDS(m3, m0, m1, m2);
-            EX_FOUR_ROUNDS(n + 3, m3);
+            EX_FOUR_ROUNDS(abef, cdgh, n + 3, m3);
         }
         abef = _mm_add_epi32(abef, abef_before);
         cdgh = _mm_add_epi32(cdgh, cdgh_before);
         data += EX_SHA256_BLOCK;
     }
+    EX_STORE_STATE(abef, cdgh, state);
+}
 
-    badc = _mm_shuffle_epi32(abef, 0x1b); /* a b e f */
-    hgfe = _mm_shuffle_epi32(cdgh, 0xb1); /* g h c d */
-    _mm_storeu_si128((__m128i *)state, _mm_blend_epi16(badc, hgfe, 0xf0));
-    _mm_storeu_si128((__m128i *)(state + 4), _mm_alignr_epi8(hgfe, badc, 8));
+/* Four rounds of each of two blocks, between which the processor need not wait. */
+#define EX_TWICE_FOUR_ROUNDS(n, m, w)                                                 \
+    EX_FOUR_ROUNDS(abef, cdgh, n, m);                                                 \
+    EX_FOUR_ROUNDS(abef2, cdgh2, n, w)
+
+#define EX_TWICE_NEXT(n, m0, m1, m2, m3, w0, w1, w2, w3)                              \
+    EX_NEXT_WORDS(m0, m1, m2, m3);                                                    \
+    EX_NEXT_WORDS(w0, w1, w2, w3);                                                    \
+    EX_TWICE_FOUR_ROUNDS(n, m0, w0)
+
+/* A block of each of two messages.  One alone leaves half of the unit for these instructions idle. */
+static EX_UNUSED EX_TARGET_SHANI void ex_sha256_pair_shani(
+    uint32_t *state, const uint8_t *data, uint32_t *state2, const uint8_t *data2
+) {
+    const __m128i swap = EX_SWAP;
+    __m128i m0 = EX_LOAD_WORDS(data, 0), m1 = EX_LOAD_WORDS(data, 1);
+    __m128i m2 = EX_LOAD_WORDS(data, 2), m3 = EX_LOAD_WORDS(data, 3);
+    __m128i w0 = EX_LOAD_WORDS(data2, 0), w1 = EX_LOAD_WORDS(data2, 1);
+    __m128i w2 = EX_LOAD_WORDS(data2, 2), w3 = EX_LOAD_WORDS(data2, 3);
+    __m128i abef, cdgh, abef2, cdgh2, abef_before, cdgh_before, abef2_before, cdgh2_before;
+    int n;
+    EX_LOAD_STATE(abef, cdgh, state);
+    EX_LOAD_STATE(abef2, cdgh2, state2);
+    abef_before = abef;
+    cdgh_before = cdgh;
+    abef2_before = abef2;
+    cdgh2_before = cdgh2;
+
+    EX_TWICE_FOUR_ROUNDS(0, m0, w0);
+    EX_TWICE_FOUR_ROUNDS(1, m1, w1);
+    EX_TWICE_FOUR_ROUNDS(2, m2, w2);
+    EX_TWICE_FOUR_ROUNDS(3, m3, w3);
+    for (n = 4; n < 16; n += 4) {
+        EX_TWICE_NEXT(n, m0, m1, m2, m3, w0, w1, w2, w3);
+        EX_TWICE_NEXT(n + 1, m1, m2, m3, m0, w1, w2, w3, w0);
+        EX_TWICE_NEXT(n + 2, m2, m3, m0, m1, w2, w3, w0, w1);
+        EX_TWICE_NEXT(n + 3, m3, m0, m1, m2, w3, w0, w1, w2);
+    }
+    abef = _mm_add_epi32(abef, abef_before);
+    cdgh = _mm_add_epi32(cdgh, cdgh_before);
+    abef2 = _mm_add_epi32(abef2, abef2_before);
+    cdgh2 = _mm_add_epi32(cdgh2, cdgh2_before);
+    EX_STORE_STATE(abef, cdgh, state);
+    EX_STORE_STATE(abef2, cdgh2, state2);
 }
 
 #endif
@@ -343,6 +403,20 @@ EX_INLINE void ex_sha256_process(uint32_t *state, const uint8_t *data, size_t bl
 #endif
 }
 
+/* Process a block of each of two messages. */
+EX_INLINE void ex_sha256_process_pair(
+    uint32_t *state, const uint8_t *data, uint32_t *state2, const uint8_t *data2
+) {
+#if EX_SHA256_X86
+    if (__atomic_load_n(&ex_sha256_blocks, __ATOMIC_RELAXED) == ex_sha256_blocks_shani) {
+        ex_sha256_pair_shani(state, data, state2, data2);
+        return;
+    }
+#endif
+    ex_sha256_process(state, data, 1);
+    ex_sha256_process(state2, data2, 1);
+}
+
 /* -- messages */
 
 /* Append the padding and the length to the last bytes, process them, and write the digest. */
@@ -407,6 +481,145 @@ static EX_UNUSED void ex_sha256(const void *bytes, size_t count, uint8_t *digest
     if (rest)
         memcpy(last, data + (count - rest), rest);
     ex_sha256_end(state, last, rest, count, digest);
+}
+
+/* -- two messages together */
+
+#define EX_SHA256_PARTS 3
+
+/* A message in parts that follow each other; the last ones may be empty. */
+typedef struct {
+    const uint8_t *parts[EX_SHA256_PARTS];
+    size_t lengths[EX_SHA256_PARTS];
+} ex_sha256_message;
+
+/* The blocks of a message, padding included. */
+typedef struct {
+    ex_sha256_message rest; /* the bytes that are to come */
+    int part; /* the first part that may have some */
+    int ended; /* whether the bit behind the last byte has been put */
+    size_t blocks; /* those that are to come */
+    uint64_t length; /* bytes of the message */
+    uint8_t block[EX_SHA256_BLOCK]; /* one that is not in one place */
+} ex_sha256_reader;
+
+EX_INLINE uint64_t ex_sha256_length(const ex_sha256_message *message) {
+    return (uint64_t)message->lengths[0] + message->lengths[1] + message->lengths[2];
+}
+
+/* The blocks of a message of so many bytes, padding included. */
+EX_INLINE size_t ex_sha256_blocks_of(uint64_t length) {
+    return (size_t)((length + 8) / EX_SHA256_BLOCK) + 1;
+}
+
+/* Put the length at the end of the last block. */
+EX_INLINE void ex_sha256_put_length(uint8_t *block, uint64_t length) {
+    ex_store_be32(block + EX_SHA256_BLOCK - 8, (uint32_t)(length >> 29));
+    ex_store_be32(block + EX_SHA256_BLOCK - 4, (uint32_t)(length << 3));
+}
+
+EX_INLINE void ex_sha256_read(ex_sha256_reader *reader, const ex_sha256_message *message) {
+    reader->rest = *message;
+    reader->part = reader->ended = 0;
+    reader->length = ex_sha256_length(message);
+    reader->blocks = ex_sha256_blocks_of(reader->length);
+}
+
+/* Put together a block that has bytes of several parts, or the end. */
+static EX_UNUSED const uint8_t *ex_sha256_gather(ex_sha256_reader *reader) {
+    const uint8_t **parts = reader->rest.parts;
+    size_t *lengths = reader->rest.lengths, used = 0, count;
+    while (used < EX_SHA256_BLOCK && reader->part < EX_SHA256_PARTS) {
+        count = lengths[reader->part];
+        if (count == 0) {
+            reader->part++;
+            continue;
+        }
+        if (count > EX_SHA256_BLOCK - used)
+            count = EX_SHA256_BLOCK - used;
+        memcpy(reader->block + used, parts[reader->part], count);
+        parts[reader->part] += count;
+        lengths[reader->part] -= count;
+        used += count;
+    }
+    if (used < EX_SHA256_BLOCK) {
+        memset(reader->block + used, 0, EX_SHA256_BLOCK - used);
+        if (!reader->ended)
+            reader->block[used] = 0x80;
+        reader->ended = 1;
+        if (reader->blocks == 0)
+            ex_sha256_put_length(reader->block, reader->length);
+    }
+    return reader->block;
+}
+
+/* The next block, which is valid until the one after it is read. */
+EX_INLINE const uint8_t *ex_sha256_next(ex_sha256_reader *reader) {
+    const uint8_t **parts = reader->rest.parts, *whole;
+    size_t *lengths = reader->rest.lengths;
+    reader->blocks--;
+    if (reader->part == EX_SHA256_PARTS || lengths[reader->part] < EX_SHA256_BLOCK)
+        return ex_sha256_gather(reader);
+    whole = parts[reader->part];
+    parts[reader->part] += EX_SHA256_BLOCK;
+    lengths[reader->part] -= EX_SHA256_BLOCK;
+    return whole;
+}
+
+EX_INLINE void ex_sha256_put_digest(uint8_t *digest, const uint32_t *state) {
+    int n;
+    for (n = 0; n < 8; n++)
+        ex_store_be32(digest + 4 * n, state[n]);
+}
+
+/* The hashes of two messages, side by side as far as both have blocks. */
+static EX_UNUSED void ex_sha256_two(
+    const ex_sha256_message *message, uint8_t *digest,
+    const ex_sha256_message *message2, uint8_t *digest2
+) {
+    ex_sha256_reader reader, reader2;
+    uint32_t state[8], state2[8];
+    memcpy(state, ex_sha256_start, sizeof state);
+    memcpy(state2, ex_sha256_start, sizeof state2);
+    ex_sha256_read(&reader, message);
+    ex_sha256_read(&reader2, message2);
+    while (reader.blocks && reader2.blocks) {
+        const uint8_t *block = ex_sha256_next(&reader);
+        ex_sha256_process_pair(state, block, state2, ex_sha256_next(&reader2));
+    }
+    while (reader.blocks)
+        ex_sha256_process(state, ex_sha256_next(&reader), 1);
+    while (reader2.blocks)
+        ex_sha256_process(state2, ex_sha256_next(&reader2), 1);
+    ex_sha256_put_digest(digest, state);
+    ex_sha256_put_digest(digest2, state2);
+}
+
+/* A message of at most this many bytes is one block. */
+#define EX_SHA256_SHORT (EX_SHA256_BLOCK - 9)
+
+EX_INLINE void ex_sha256_short_block(uint8_t *block, const uint8_t *data, size_t length) {
+    memset(block, 0, EX_SHA256_BLOCK);
+    memcpy(block, data, length);
+    block[length] = 0x80;
+    block[EX_SHA256_BLOCK - 2] = (uint8_t)(length >> 5);
+    block[EX_SHA256_BLOCK - 1] = (uint8_t)(length << 3);
+}
+
+/* The hashes of two messages of EX_SHA256_SHORT bytes at most. */
+EX_INLINE void ex_sha256_two_short(
+    const uint8_t *data, size_t length, uint8_t *digest,
+    const uint8_t *data2, size_t length2, uint8_t *digest2
+) {
+    uint8_t block[EX_SHA256_BLOCK], block2[EX_SHA256_BLOCK];
+    uint32_t state[8], state2[8];
+    memcpy(state, ex_sha256_start, sizeof state);
+    memcpy(state2, ex_sha256_start, sizeof state2);
+    ex_sha256_short_block(block, data, length);
+    ex_sha256_short_block(block2, data2, length2);
+    ex_sha256_process_pair(state, block, state2, block2);
+    ex_sha256_put_digest(digest, state);
+    ex_sha256_put_digest(digest2, state2);
 }
 
 #endif

@@ -58,18 +58,36 @@ def messages():
     ]
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_every_form_has_the_hashes_of_the_standard_library(program, form):
+def hashes(program, form, made, *more):
+    """What the program prints for messages, the hashes joined; skips a form that is not there."""
     command, certain = program
-    made = messages()
     text = b"".join(struct.pack("<IH", len(message), part) + message for message, part in made)
-
-    done = subprocess.run([*command, form], input=text, capture_output=True, timeout=400)
-
+    done = subprocess.run([*command, form, *more], input=text, capture_output=True, timeout=400)
     if done.returncode == MISSING_FORM and form not in certain:
         pytest.skip(f"this processor does not have the form {form}")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == b"".join(hashlib.sha256(message).digest() for message, _ in made)
+    return done.stdout
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_has_the_hashes_of_the_standard_library(program, form):
+    made = messages()
+    expected = b"".join(hashlib.sha256(message).digest() for message, _ in made)
+    assert hashes(program, form, made) == expected
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_two_messages_hashed_together_have_the_hashes_of_each(program, form):
+    """Of any two lengths, in one to three parts of any lengths, none included."""
+    made, chance = messages(), random.Random(2)
+    # Pairs of short messages in one part have a way of their own.
+    made += [(chance.randbytes(chance.randrange(56)), 100) for _ in range(500)]
+    for n in range(5):
+        if n:
+            chance.shuffle(made)
+        expected = b"".join(hashlib.sha256(message).digest() for message, _ in made)
+        assert len(made) % 2 == 0
+        assert hashes(program, form, made, "two") == expected
 
 
 def test_the_bits_of_a_long_message_are_counted_in_64_bits(program):

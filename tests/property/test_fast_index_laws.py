@@ -10,6 +10,7 @@ from electrumx.lib.coins import BitcoinCashRegtest, BitcoinSegwitRegtest, Liteco
 from electrumx.lib.errors import DeserializeError, SkipTxDeserialize
 from electrumx.lib.hash import double_sha256
 from electrumx.lib.script import is_unspendable_genesis, is_unspendable_legacy
+from electrumx.lib.tx import Tx, TxInput, TxOutput, TxSegWit
 from electrumx.lib.tx.cash_tokens import locking_script
 from electrumx.lib.util import pack_varint
 from electrumx.server.block_processor import compiled_indexer, indexer
@@ -99,6 +100,35 @@ def assert_same_parse(coin, raw):
 
 
 any_tx = st.one_of(strategies.bitcoin_txs, strategies.litecoin_txs)
+
+
+def tx_of_length(choose, length, has_witness):
+    """A transaction whose hashed bytes are that many, 64 or more; its scripts share them at random."""
+    spare = length - 60
+    # A script of more than 252 bytes has a length of three.
+    script = choose.randbytes(spare - 2 if spare >= 255 else min(spare, 252))
+    second = [TxOutput(1, choose.randbytes(choose.randrange(90)))] if choose.random() < 0.5 else []
+    inputs = [TxInput(choose.randbytes(32), 0, b"", 0)]
+    outputs = [TxOutput(choose.randrange(2**63), script), *second]
+    if has_witness:
+        return TxSegWit(2, 0, 1, inputs, outputs, [[b"signature"]], 0)
+    return Tx(1, inputs, outputs, 0)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_transactions_and_scripts_of_all_lengths_are_hashed_alike(seed):
+    """The Cython implementation hashes two at a time, those of as many blocks of SHA-256 together."""
+    choose = random.Random(seed)
+    count = choose.choice([1, 2, 3, 40])
+    # From one block on to more than are hashed together, mostly those that many have
+    lengths = [
+        choose.choice([choose.randrange(64, 330), choose.randrange(64, 2_600)])
+        for _ in range(count)
+    ]
+    lengths += choose.sample([119, 120, 183, 184, 2_039, 2_040, 2_103, 2_104, 70_000], 5)
+    txs = [tx_of_length(choose, length, choose.random() < 0.5) for length in lengths]
+    raw = bytes(80) + pack_varint(len(txs)) + b"".join(tx.serialize() for tx in txs)
+    assert_same_parse(BitcoinSegwitRegtest, raw)
 
 
 @given(st.sampled_from(COINS), st.lists(any_tx, max_size=4), st.binary(max_size=9))

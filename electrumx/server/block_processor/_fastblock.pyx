@@ -33,7 +33,16 @@ from electrumx.server.storage._layout cimport (
     TXOUT_IDX_LEN,
     VALUE_LEN,
 )
-from electrumx.lib._sha256 cimport SHA256_CTX, SHA256_Init, SHA256_Update, finish_twice, sha256
+from electrumx.lib._sha256 cimport (
+    SHORT_LEN,
+    Message,
+    blocks_of,
+    hash_twice,
+    hash_two_twice,
+    message_length,
+    sha256,
+    sha256_of_two_short,
+)
 
 
 cdef enum:
@@ -300,30 +309,119 @@ cdef inline int skip_witness(Cursor *c, uint64_t inputs) noexcept nogil:
     return OK
 
 
+# -- hashing, two messages of as many blocks at a time
+
+cdef enum:
+    # transactions of more blocks of SHA-256 than that are hashed alone
+    MOST_BLOCKS = 32
+
+
+cdef struct WaitingTx:
+    bint present
+    Message message
+    # the number of its hash
+    size_t number
+
+
+cdef struct Waiting:
+    # a short script that is hashed together with the next one, NULL if there is none, and its output
+    const uint8_t *script
+    size_t length
+    size_t output
+    # transactions that are hashed together with the next one of 1, 2, ... blocks
+    WaitingTx txs[MOST_BLOCKS]
+
+
+cdef inline void put_hashX(FastBlock block, Waiting *waiting, const uint8_t *script,
+                           uint64_t length) noexcept nogil:
+    """Put the hashX of the next output's script, now or when there is another one."""
+    cdef uint8_t digest[HASH_LEN]
+    cdef uint8_t digest2[HASH_LEN]
+    cdef uint8_t *outputs = block.outputs.data
+    cdef size_t output = block.outputs.count
+    if length > SHORT_LEN:
+        sha256(script, length, digest)
+    elif waiting.script == NULL:
+        waiting.script, waiting.length, waiting.output = script, length, output
+        return
+    else:
+        sha256_of_two_short(script, length, digest, waiting.script, waiting.length, digest2)
+        memcpy(outputs + OUTPUT_LEN * waiting.output, digest2, HASHX_LEN)
+        waiting.script = NULL
+    memcpy(outputs + OUTPUT_LEN * output, digest, HASHX_LEN)
+
+
+cdef inline void put_tx_hash(FastBlock block, Waiting *waiting, const Message *tx) noexcept nogil:
+    """Put the hash of the next transaction, for which there is room, now or when there is another."""
+    cdef uint8_t *hashes = block.hashes.data
+    cdef uint8_t *digest = hashes + HASH_LEN * block.hashes.count
+    cdef size_t blocks = blocks_of(message_length(tx))
+    cdef size_t number = block.hashes.count
+    cdef WaitingTx *other
+    block.hashes.count += 1
+    if blocks > MOST_BLOCKS:
+        hash_twice(tx, digest)
+        return
+    other = &waiting.txs[blocks - 1]
+    if other.present:
+        hash_two_twice(tx, digest, &other.message, hashes + HASH_LEN * other.number)
+        other.present = False
+    else:
+        other.message, other.number, other.present = tx[0], number, True
+
+
+cdef void hash_rest(FastBlock block, Waiting *waiting) noexcept nogil:
+    """Hash what has waited to the end of the block."""
+    cdef uint8_t digest[HASH_LEN]
+    cdef uint8_t *hashes = block.hashes.data
+    cdef WaitingTx *tx
+    cdef WaitingTx *before = NULL
+    cdef int n
+    if waiting.script != NULL:
+        sha256(waiting.script, waiting.length, digest)
+        memcpy(block.outputs.data + OUTPUT_LEN * waiting.output, digest, HASHX_LEN)
+    for n in range(MOST_BLOCKS):
+        tx = &waiting.txs[n]
+        if not tx.present:
+            continue
+        if before == NULL:
+            before = tx
+            continue
+        hash_two_twice(&before.message, hashes + HASH_LEN * before.number,
+                       &tx.message, hashes + HASH_LEN * tx.number)
+        before = NULL
+    if before != NULL:
+        hash_twice(&before.message, hashes + HASH_LEN * before.number)
+
+
 # -- blocks
 
 cdef int parse_all(FastBlock block, Cursor *c, int tx_format, bint tokens) noexcept nogil:
     cdef uint64_t count, n
+    cdef Waiting waiting
     cdef int verdict = read_size(c, &count)
     if verdict != OK:
         return verdict
+    memset(&waiting, 0, sizeof(Waiting))
     for n in range(count):
-        verdict = parse_tx(block, c, tx_format, tokens)
+        verdict = parse_tx(block, c, tx_format, tokens, &waiting)
         if verdict != OK:
             return verdict
+    hash_rest(block, &waiting)
     block.tx_count = <uint32_t> count
     return OK
 
 
-cdef int parse_tx(FastBlock block, Cursor *c, int tx_format, bint tokens) noexcept nogil:
-    """Parse and hash one transaction."""
+cdef int parse_tx(FastBlock block, Cursor *c, int tx_format, bint tokens,
+                  Waiting *waiting) noexcept nogil:
+    """Parse one transaction, and hash it or have it wait."""
     cdef const uint8_t *start = c.at
     cdef const uint8_t *body
     cdef const uint8_t *body_end
     cdef uint64_t inputs
     cdef Marker marker
     cdef TxShape *shape
-    cdef SHA256_CTX ctx
+    cdef Message message
     cdef int verdict = read_marker(c, tx_format, &marker)
     if verdict != OK:
         return verdict
@@ -334,7 +432,7 @@ cdef int parse_tx(FastBlock block, Cursor *c, int tx_format, bint tokens) noexce
     shape.spends = shape.outputs = 0
     verdict = parse_inputs(block, c, shape, &inputs)
     if verdict == OK:
-        verdict = parse_outputs(block, c, shape, tokens)
+        verdict = parse_outputs(block, c, shape, tokens, waiting)
     if verdict != OK:
         return verdict
     body_end = c.at
@@ -355,15 +453,15 @@ cdef int parse_tx(FastBlock block, Cursor *c, int tx_format, bint tokens) noexce
 
     if not grow(&block.hashes, HASH_LEN, 1):
         return NO_MEMORY
-    SHA256_Init(&ctx)
     if marker.present:
-        SHA256_Update(&ctx, start, VERSION_LEN)
-        SHA256_Update(&ctx, body, body_end - body)
-        SHA256_Update(&ctx, c.at - LOCKTIME_LEN, LOCKTIME_LEN)
+        message.parts[0], message.lengths[0] = start, VERSION_LEN
+        message.parts[1], message.lengths[1] = body, body_end - body
+        message.parts[2], message.lengths[2] = c.at - LOCKTIME_LEN, LOCKTIME_LEN
     else:
-        SHA256_Update(&ctx, start, c.at - start)
-    finish_twice(&ctx, block.hashes.data + HASH_LEN * block.hashes.count)
-    block.hashes.count += 1
+        message.parts[0], message.lengths[0] = start, c.at - start
+        message.parts[1] = message.parts[2] = NULL
+        message.lengths[1] = message.lengths[2] = 0
+    put_tx_hash(block, waiting, &message)
     return OK
 
 
@@ -387,12 +485,12 @@ cdef int parse_inputs(FastBlock block, Cursor *c, TxShape *shape, uint64_t *coun
     return OK
 
 
-cdef int parse_outputs(FastBlock block, Cursor *c, TxShape *shape, bint tokens) noexcept nogil:
+cdef int parse_outputs(FastBlock block, Cursor *c, TxShape *shape, bint tokens,
+                       Waiting *waiting) noexcept nogil:
     cdef uint64_t n, count, length
     cdef const uint8_t *value
     cdef const uint8_t *script
     cdef uint8_t *output
-    cdef uint8_t digest[HASH_LEN]
     cdef int verdict = read_size(c, &count)
     if verdict != OK:
         return verdict
@@ -406,8 +504,7 @@ cdef int parse_outputs(FastBlock block, Cursor *c, TxShape *shape, bint tokens) 
         memcpy(output + HASHX_LEN, value, VALUE_LEN)
         output[OUTPUT_FLAGS] = spendable(script, length)
         if output[OUTPUT_FLAGS]:
-            sha256(script, length, digest)
-            memcpy(output, digest, HASHX_LEN)
+            put_hashX(block, waiting, script, length)
         else:
             memset(output, 0, HASHX_LEN)
         block.outputs.count += 1
