@@ -58,6 +58,10 @@ class Prefetcher:
     #: of those that are requested together over REST, which has no copies: four of the largest blocks
     #: of Bitcoin, for as many connections
     REST_REQUEST_BYTES = 16 * 1024 * 1024
+    #: more small blocks than that together keep the connections no busier, and take memory that the
+    #: processor's caches do not have
+    REST_SMALL_BYTES = 4 * 1024 * 1024
+    REST_SMALL_COUNT = 16
     #: how much longer than the one before a request may be: blocks can become larger suddenly
     MAX_GROWTH = 2
     #: divisor of a request that is too large; until all its blocks are fetched, later requests are
@@ -197,7 +201,8 @@ class Prefetcher:
     def _batch_count(self, first: int, daemon_height: int) -> int:
         size = max(self.ave_size, self._last_size, 1)
         if self.daemon.has_rest():
-            most = self.REST_REQUEST_BYTES
+            enough = max(self.REST_SMALL_BYTES, self.REST_SMALL_COUNT * size)
+            most = min(self.REST_REQUEST_BYTES, enough)
         else:
             most = self.REQUEST_BYTES if self._last_count else self.MIN_CACHE_BYTES
         room = max(most // size, 1)

@@ -1,8 +1,8 @@
 """One HTTP/1.1 connection to a node, for GET requests with binary answers.
 
-Owns the socket and the answer that is being received.  A body is received where it stays, in one
-buffer of the announced size, and costs the event loop about a third of a general
-client's time: during the initial sync there is a request for every block.
+Owns the socket and the answer that is being received.  A body is received into one buffer, which
+the next one uses again, and costs the event loop about a third of a general client's time: during
+the initial sync there is a request for every block.
 
 A body of more than SPOOL_BYTES, such as the blocks of gigabytes that Bitcoin SV has, goes through a
 small buffer to a file without a name, piece by piece, and is returned as a map of that: memory that the
@@ -40,11 +40,13 @@ class RestConnection(asyncio.BufferedProtocol):
 
     #: bytes of a status line and headers at most
     MAX_HEAD = 16_384
-    #: bytes of a body that are allocated before any of it came
+    #: bytes of a body that are allocated before any of it came, and kept for the next one
     FIRST_ROOM = 4_194_304
     #: a larger body is received into a file, in pieces of so many bytes
     SPOOL_BYTES = 1 << 25
     PIECE_BYTES = 1 << 22
+    #: seconds by which a timer may be early
+    CLOCK_SECS = 0.01
     #: seconds for making a connection
     CONNECT_SECS = 30.0
 
@@ -60,9 +62,15 @@ class RestConnection(asyncio.BufferedProtocol):
         self._timeout = timeout
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[bytes] | None = None
+        #: when the answer must have begun or ended, by the loop's clock; None if none is due
+        self._deadline: float | None = None
+        #: looks at the deadline; requests follow each other too fast for a timer each
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0
         self._head = bytearray(self.MAX_HEAD)
-        #: None while the head is received
+        #: bodies are received here, one after the other, in memory that need not be found again
+        self._room = bytearray()
+        #: None while the head is received; may be longer than the body
         self._body: bytearray | None = None
         self._length = 0
         #: bytes received of the head or the body
@@ -128,24 +136,40 @@ class RestConnection(asyncio.BufferedProtocol):
         try:
             return await self._answer
         finally:
-            self._stop_timer()
+            self._deadline = None
             if self._answer.cancelled():
                 self.close()
             self._answer = None
 
+    def _time_out_after(self, secs: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.time() + secs
+        if self._timer is None or self._deadline < self._timer_due:
+            self._stop_timer()
+            self._timer_due = self._deadline
+            self._timer = loop.call_at(self._timer_due, self._look_at_deadline)
+
+    def _look_at_deadline(self) -> None:
+        self._timer = None
+        if self._deadline is None:
+            return
+        left = self._deadline - asyncio.get_running_loop().time()
+        # Timers may be early by the resolution of their clock.
+        if left < self.CLOCK_SECS:
+            self._fail(RestError("timeout"))
+        else:
+            self._time_out_after(left)
+
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-
-    def _time_out_after(self, secs: float) -> None:
-        self._stop_timer()
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(secs, self._fail, RestError("timeout"))
+            self._timer = None
 
     def _fail(self, error: RestError | RestTooLargeError | NoRoomError) -> None:
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
+        self._stop_timer()
         if self._spool is not None and not self._spooling:
             self._end_spool()
         if self._answer is not None and not self._answer.done():
@@ -173,7 +197,7 @@ class RestConnection(asyncio.BufferedProtocol):
         if self._filled == have:
             # No more is allocated than a peer has shown to have.
             self._body += bytes(min(have, self._length - have))
-        return memoryview(self._body)[self._filled :]
+        return memoryview(self._body)[self._filled : self._length]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Note that bytes have come."""
@@ -215,7 +239,10 @@ class RestConnection(asyncio.BufferedProtocol):
             self._body[:begun] = memoryview(self._head)[body_start : self._filled]
             self._filled = begun
             return
-        self._body = bytearray(max(begun, min(self._length, self.FIRST_ROOM)))
+        wanted = max(begun, min(self._length, self.FIRST_ROOM))
+        if len(self._room) < wanted:
+            self._room = bytearray(wanted)
+        self._body = self._room
         self._body[:begun] = memoryview(self._head)[body_start : self._filled]
         self._filled = begun
 
@@ -246,7 +273,10 @@ class RestConnection(asyncio.BufferedProtocol):
 
     def _end_of_body(self) -> None:
         assert self._body is not None
-        self._answer_with(bytes(self._body))
+        body = bytes(memoryview(self._body)[: self._length])
+        if len(self._room) > self.FIRST_ROOM:
+            self._room = bytearray()
+        self._answer_with(body)
 
     def _answer_with(self, body: bytes) -> None:
         assert self._answer is not None

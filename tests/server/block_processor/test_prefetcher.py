@@ -125,6 +125,23 @@ async def test_large_blocks_are_requested_for_all_connections_where_the_node_has
         assert count * size < 20_000_000
 
 
+async def test_small_blocks_are_requested_in_megabytes_where_the_node_has_rest(monkeypatch):
+    """More at once would only take memory."""
+    counts, raw_blocks = [], Daemon.raw_blocks
+
+    async def counted(daemon, hex_hashes):
+        counts.append(len(hex_hashes))
+        return await raw_blocks(daemon, hex_hashes)
+
+    monkeypatch.setattr(Daemon, "raw_blocks", counted)
+    size = 90_000
+    blocks = make_blocks(*[size] * 400)
+    async with fetching(blocks, rest=1000) as (prefetcher, _node):
+        assert (await take_all(prefetcher, len(blocks)))[1:] == blocks[1:]
+    assert max(counts) > 4 * Daemon.REST_CONNECTIONS
+    assert max(counts) * size < 5_000_000
+
+
 async def test_requests_grow_again_when_the_blocks_become_smaller():
     blocks = make_blocks(*[400_000] * 5, *[100] * 3000)
     async with fetching(blocks) as (prefetcher, node):

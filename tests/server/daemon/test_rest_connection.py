@@ -4,6 +4,7 @@ import asyncio
 import errno
 import mmap
 import os
+import random
 import tempfile
 import threading
 from contextlib import asynccontextmanager
@@ -80,6 +81,16 @@ async def test_a_body_larger_than_the_first_allocation_comes_whole(monkeypatch):
     body = bytes(range(251)) * 1000
     async with peer(answer(body)) as connection:
         assert body == await connection.get("/", admit)
+
+
+@pytest.mark.parametrize("pieces", [None, 1, 700])
+async def test_bodies_of_any_sizes_follow_each_other_whole(monkeypatch, pieces):
+    """They are received in the same memory, of which a large one gets more for itself."""
+    monkeypatch.setattr(RestConnection, "FIRST_ROOM", 1_000)
+    sizes = [10, 5_000, 3, 1_000, 999, 1_001, 7_000, 0, 1, 6_999]
+    bodies = [random.Random(size).randbytes(size) for size in sizes]
+    async with peer(*map(answer, bodies), pieces=pieces) as connection:
+        assert bodies == [await connection.get("/", admit) for _ in sizes]
 
 
 @pytest.fixture
@@ -193,6 +204,43 @@ async def test_a_head_that_does_not_come_in_time_ends_the_connection():
         with pytest.raises(RestError, match="timeout"):
             await connection.get("/", admit, head_secs=0.05)
         assert not connection.is_open
+
+
+async def test_the_time_of_each_request_is_its_own():
+    """Whatever the times of the requests before were: one timer serves them all."""
+    body = answer(b"body")
+    async with peer(body, body, timeout=60.0) as connection:
+        assert await connection.get("/", admit) == b"body"
+        assert await connection.get("/", admit, head_secs=30.0) == b"body"
+        with pytest.raises(RestError, match="timeout"):
+            await connection.get("/", admit, head_secs=0.05)
+        assert not connection.is_open
+
+
+async def test_an_answer_in_time_leaves_a_connection_that_is_not_timed_out_while_idle_or_later():
+    body_due = asyncio.Event()
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer(b"first"))
+        await reader.readuntil(b"\r\n\r\n")
+        await body_due.wait()
+        writer.write(answer(b"second"))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()[:2]
+    connection = await RestConnection.open(address, False, "node", 60.0)
+    try:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + 0.3
+        assert await connection.get("/", admit, head_secs=0.3) == b"first"
+        # Beyond the time that the first answer had
+        loop.call_at(deadline + 0.1, body_due.set)
+        assert await connection.get("/", admit) == b"second"
+    finally:
+        connection.close()
+        server.close()
 
 
 async def test_a_large_body_for_which_the_disk_has_no_room_is_not_read(
