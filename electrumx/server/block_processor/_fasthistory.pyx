@@ -207,22 +207,17 @@ cdef class FastHistory:
         cdef uint8_t *data = self.frozen_records.data
         cdef size_t end = min(self.frozen_records.count, first + most)
         cdef size_t n
-        cdef size_t scripts = 0
-        cdef uint8_t *out
-        with nogil:
-            for n in range(first, end):
-                if not n or memcmp(data + TOUCH_RECORD_LEN * n, data + TOUCH_RECORD_LEN * (n - 1),
-                                   HASHX_LEN) != 0:
-                    scripts += 1
-        result = PyBytes_FromStringAndSize(NULL, scripts * HASHX_LEN)
-        out = <uint8_t *> PyBytes_AS_STRING(result)
+        cdef size_t records = end - first if end > first else 0
+        cdef bytes room = PyBytes_FromStringAndSize(NULL, records * HASHX_LEN)
+        cdef uint8_t *start = <uint8_t *> PyBytes_AS_STRING(room)
+        cdef uint8_t *out = start
         with nogil:
             for n in range(first, end):
                 if not n or memcmp(data + TOUCH_RECORD_LEN * n, data + TOUCH_RECORD_LEN * (n - 1),
                                    HASHX_LEN) != 0:
                     memcpy(out, data + TOUCH_RECORD_LEN * n, HASHX_LEN)
                     out += HASHX_LEN
-        return result
+        return room[:out - start]
 
     def put_rows(self, put, bytes flush_id not None, size_t max_bytes):
         """Call ``put(hashX + flush_id, row)`` for scripts, in key order, for ``max_bytes`` or more.

@@ -5,7 +5,7 @@ finding them meant reading all of the history, an hour for Bitcoin's.  With this
 scripts that the flush touched are read.
 
 The file has a section for each flush since the last one that was whole: magic, flush id LE2, number of
-scripts LE8, stamp(8), CRC-32 LE4 of all that and of the scripts, then their hashXs (11 bytes each).
+scripts LE8, stamp(8), CRC-32 LE4 of the scripts and then of all that, then their hashXs (11 bytes each).
 It is written and synced before the rows.
 
 The *stamp* is of the store's file ``CURRENT``, which an engine replaces whenever it opens the store:
@@ -20,7 +20,7 @@ Runs in: the thread that writes.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from struct import Struct
@@ -30,7 +30,7 @@ from zlib import crc32
 from electrumx.lib import util
 from electrumx.lib.hash import HASHX_LEN
 
-_MAGIC = b"HFJ1"
+_MAGIC = b"HFJ2"
 #: magic, flush id, scripts, stamp
 _HEAD = Struct("<4sHQ8s")
 _CRC = Struct("<I")
@@ -72,29 +72,26 @@ class FlushJournal:
         #: of the store before this process opened it
         self._stamp = stamp_of(store)
 
-    def write(
-        self, flush_id: int, hashXs: Callable[[], Iterable[bytes]], *, is_first: bool
-    ) -> None:
+    def write(self, flush_id: int, hashXs: Iterable[bytes], *, is_first: bool) -> None:
         """Note the scripts of the next flush, durably.
 
-        ``hashXs`` returns them in pieces, of one or more; it is called twice, as all together may
-        take too much memory.  ``is_first``: the flush before it was whole, so its sections are no
-        longer needed.
+        ``hashXs`` has them in pieces, of one or more, as all together may take too much memory.
+        ``is_first``: the flush before it was whole, so its sections are no longer needed.
         """
         if is_first:
             self._end = 0
-        size = sum(map(len, hashXs()))
-        head = _HEAD.pack(_MAGIC, flush_id, size // HASHX_LEN, stamp_of(self._store))
         is_new = not self._path.exists()
         start = self._end + _HEAD.size + _CRC.size
+        size = crc = 0
         with util.open_file(self._path, create=True) as file:
             file.seek(start)
-            crc = crc32(head)
-            for piece in hashXs():
+            for piece in hashXs:
                 file.write(piece)
+                size += len(piece)
                 crc = crc32(piece, crc)
+            head = _HEAD.pack(_MAGIC, flush_id, size // HASHX_LEN, stamp_of(self._store))
             file.seek(self._end)
-            file.write(head + _CRC.pack(crc))
+            file.write(head + _CRC.pack(crc32(head, crc)))
             file.flush()
             os.fsync(file.fileno())
         if is_new:
@@ -141,11 +138,11 @@ class FlushJournal:
                 return
             at += _HEAD.size + _CRC.size
             section = Section(flush_id, stamp, at, count)
-            found, crc = 0, crc32(head)
+            found = crc = 0
             for piece in _pieces(file, section):
                 found += len(piece)
                 crc = crc32(piece, crc)
-            if found != count * HASHX_LEN or crc != _CRC.unpack(raw_crc)[0]:
+            if found != count * HASHX_LEN or crc32(head, crc) != _CRC.unpack(raw_crc)[0]:
                 return
             at += found
             last = flush_id

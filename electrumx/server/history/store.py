@@ -24,7 +24,6 @@ stop between any two steps is harmless.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from itertools import chain, islice
 from typing import Protocol
 
@@ -306,10 +305,14 @@ class History:
                     yield hashX + flush_id, value
 
     def _note_flush(self, hashXs: Callable[[], Iterable[bytes]]) -> None:
-        """Note the scripts of a flush whose rows are written next; ``hashXs`` as the journal's."""
+        """Note the scripts of a flush whose rows are written next; ``hashXs`` returns them."""
         if self._utxo_flush_count is not None and self._journal is not None:
             is_first = self._utxo_flush_count() >= self.flush_count - 1
-            note = partial(self._journal.write, self.flush_count, hashXs, is_first=is_first)
+            journal, flush_id = self._journal, self.flush_count
+
+            def note() -> None:
+                journal.write(flush_id, hashXs(), is_first=is_first)
+
             assert self.db
             self.db.write_beside(note, "noting the scripts of a flush")
             fault_point("flush: history noted")

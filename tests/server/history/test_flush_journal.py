@@ -154,7 +154,7 @@ def test_sections_are_those_since_the_last_whole_flush(tmp_path):
     (tmp_path / "hist" / "CURRENT").write_text("MANIFEST-1\n")
     journal = FlushJournal(str(tmp_path / "hist"))
     for flush_id, is_first in ((1, True), (2, False), (3, True), (4, False)):
-        journal.write(flush_id, lambda n=flush_id: [bytes([n]) * 22], is_first=is_first)
+        journal.write(flush_id, [bytes([flush_id]) * 22], is_first=is_first)
 
     def noted(first_id, last_id):
         found = journal.sections(first_id, last_id)
@@ -173,8 +173,8 @@ def test_sections_are_read_in_pieces(tmp_path, monkeypatch, count):
     (tmp_path / "hist" / "CURRENT").write_text("MANIFEST-1\n")
     journal = FlushJournal(str(tmp_path / "hist"))
     scripts = [bytes([n]) * 11 for n in range(count)]
-    journal.write(1, lambda: iter(scripts), is_first=True)
-    journal.write(2, lambda: [b"".join(reversed(scripts))], is_first=False)
+    journal.write(1, iter(scripts), is_first=True)
+    journal.write(2, [b"".join(reversed(scripts))], is_first=False)
     first, second = journal.sections(1, 2)
     assert list(journal.hashXs(first)) == scripts
     assert list(journal.hashXs(second)) == scripts[::-1]
@@ -186,7 +186,7 @@ def test_sections_are_read_in_pieces(tmp_path, monkeypatch, count):
 
 def test_a_store_whose_stamp_cannot_be_read_has_none(tmp_path):
     journal = FlushJournal(str(tmp_path / "hist"))
-    journal.write(1, lambda: [bytes(11)], is_first=True)
+    journal.write(1, [bytes(11)], is_first=True)
     assert journal.sections(1, 1) is None
 
 
