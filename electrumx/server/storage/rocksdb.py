@@ -96,7 +96,9 @@ class RocksDB(Storage):
             options.set_prefix_extractor(
                 self.module.SliceTransform.create_fixed_prefix(self.prefix_len)
             )
-            options.set_memtable_prefix_bloom_ratio(0.05)
+            if not self.for_sync:
+                # A twentieth of the time that rows of an initial sync take to be added
+                options.set_memtable_prefix_bloom_ratio(0.05)
             # None in the lowest level, nine tenths of the keys: nearly all that is looked up exists,
             # and filters of all of Bitcoin's keys would take a gigabyte.
             options.set_optimize_filters_for_hits(True)
