@@ -65,13 +65,14 @@ class ScriptedDaemon:
             event.set()
             event.clear()
 
-    def _maybe_fail(self):
+    def maybe_fail(self):
+        """Raise the error that was set, if any, and count it."""
         if self.fail:
             self.failures += 1
             raise DaemonError(self.fail)
 
     async def height(self):
-        self._maybe_fail()
+        self.maybe_fail()
         self._cached = len(self.raw) - 1
         return self._cached
 
@@ -97,14 +98,14 @@ class ScriptedDaemon:
         return False
 
     async def block_hex_hashes(self, first, count):
-        self._maybe_fail()
+        self.maybe_fail()
         if first + count > len(self.raw):
             # Of a batch
             raise DaemonError([{"code": -8, "message": "Block height out of range"}])
         return self.hashes[first : first + count]
 
     async def raw_blocks(self, hex_hashes):
-        self._maybe_fail()
+        self.maybe_fail()
         return [self.by_hash[hex_hash] for hex_hash in hex_hashes]
 
 

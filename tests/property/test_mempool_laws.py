@@ -30,7 +30,7 @@ class Wallets:
         self.rng = rng
         self.coins = [api.add_utxo(rng.choice(SCRIPTS), rng.randrange(10**9)) for _ in range(5)]
 
-    def _outputs(self, value):
+    def outputs_of(self, value):
         """Random outputs of at most value, or a little more."""
         outputs = []
         for _ in range(self.rng.randint(1, 4)):
@@ -48,7 +48,7 @@ class Wallets:
         inputs = [
             self.coins.pop() for _ in range(min(len(self.coins), rng.choice([1, 1, 1, 2, 5])))
         ]
-        tx = ModelTx(inputs, self._outputs(sum(i[3] for i in inputs)), rng.choice([0, 0, 1, 107]))
+        tx = ModelTx(inputs, self.outputs_of(sum(i[3] for i in inputs)), rng.choice([0, 0, 1, 107]))
         self.api.add(tx)
         self.coins.extend(tx.spendables())
         return tx
@@ -95,7 +95,7 @@ class Wallets:
         victim = self.evict()
         if victim:
             self.coins = [coin for coin in self.coins if coin not in victim.inputs]
-            tx = ModelTx(victim.inputs, self._outputs(sum(i[3] for i in victim.inputs) // 2))
+            tx = ModelTx(victim.inputs, self.outputs_of(sum(i[3] for i in victim.inputs) // 2))
             self.api.add(tx)
             self.coins.extend(tx.spendables())
 
@@ -206,7 +206,7 @@ async def run_blocks(seed, rounds):
             coins = [coin for coin in wallets.coins if coin[:2] in api.utxos]
             spent = [i for tx in before.values() for i in tx.inputs if i[:2] in api.utxos]
             others = [
-                ModelTx([coin], wallets._outputs(coin[3]))
+                ModelTx([coin], wallets.outputs_of(coin[3]))
                 for coin in wallets.rng.sample(coins + spent, min(2, len(coins + spent)))
             ]
             # A block does not spend an output twice.

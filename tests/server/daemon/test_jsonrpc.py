@@ -37,8 +37,8 @@ class Whitelisted(FakeNode):
     def is_allowed(self, method):
         return method not in self.forbidden and (self.allowed is None or method in self.allowed)
 
-    def _reply_to(self, body, fault):
-        reply = super()._reply_to(body, fault)
+    def reply_to(self, body, fault):
+        reply = super().reply_to(body, fault)
         request = self.bodies[-1]
         items = request if isinstance(request, list) else [request]
         if not all(self.is_allowed(item["method"]) for item in items):

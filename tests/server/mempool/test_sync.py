@@ -324,7 +324,7 @@ async def test_nothing_happens_while_the_database_is_behind_and_it_wakes_the_ref
         assert not mempool.event.is_set()
         api.database_height = 101
         # Well before the refresh time of an hour.
-        FakeAPI._pulse(api.db_changed)
+        FakeAPI.pulse(api.db_changed)
         assert await first_refresh(api) == (tx.hashXs(), 101)
 
 
