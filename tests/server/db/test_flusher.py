@@ -172,7 +172,7 @@ async def test_a_stop_after_any_write_of_a_backup_is_harmless(tmp_path, step):
 
     db.stores.write_state = counted(db.stores.write_state)
     db.history.park = counted(db.history.park)
-    db.flusher._put_utxos = counted(db.flusher._put_utxos)
+    db.flusher.put_utxos = counted(db.flusher.put_utxos)
     db.history.drop_parked = counted(db.history.drop_parked)
     blocks = await bp.reorg_finder.blocks_to_undo(13, 18)
     try:
