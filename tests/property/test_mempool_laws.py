@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from electrumx.lib.coins import Coin
-from electrumx.server.mempool.sync import MemPool, MemPoolTx
+from electrumx.server.mempool.index import MemPoolIndex, compact_histogram
+from electrumx.server.mempool.sync import MemPoolTx
 from tests.fakes.fake_mempool import (
     FakeAPI,
     ModelTx,
@@ -379,11 +380,10 @@ def test_chains_of_hundreds_in_any_order_are_accepted_in_one_refresh(seed, lengt
     bin_size=st.integers(1, 10**6),
 )
 def test_a_compact_histogram_falls_and_counts_no_byte_twice(fees, bin_size):
-    mempool = MemPool(COIN, FakeAPI())
+    index = MemPoolIndex()
     for n, (fee, size) in enumerate(fees):
-        mempool.index.add_tx(n.to_bytes(32, "big"), MemPoolTx((), (), (), fee, size), set())
-    mempool._update_histogram(bin_size)
-    histogram = mempool.cached_compact_histogram
+        index.add_tx(n.to_bytes(32, "big"), MemPoolTx((), (), (), fee, size), set())
+    histogram = compact_histogram(index.fee_histogram(), bin_size=bin_size)
     rates = [rate for rate, _size in histogram]
     assert rates == sorted(set(rates), reverse=True)
     # Each bin ends at a rate that exists, and together they are all that pays as much or more.
