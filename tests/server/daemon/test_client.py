@@ -16,6 +16,7 @@ from electrumx.server.daemon import retry as retry_module
 from electrumx.server.daemon.client import BoundedResponse, Daemon, DaemonError
 from electrumx.server.daemon.responses import SMALL_REPLY, Reading, ReplyTooLargeError, parse_json
 from electrumx.server.daemon.retry import OUTAGE_LOG_SECS, OutageLog, Retry
+from electrumx.server.daemon.variants import DashDaemon
 from tests.fakes.chain import GENESIS
 from tests.fakes.fake_node import (
     METHOD_NOT_FOUND,
@@ -686,9 +687,10 @@ async def test_a_huge_reply_is_given_up_as_a_daemon_error(node):
         assert isinstance(excinfo.value.args[0], list)
 
 
-async def test_a_number_of_any_size_can_be_passed_on(node, daemon):
-    node.overrides["anything"] = lambda number: str(number)
-    assert await daemon._send_single("anything", (1 << 70,)) == str(1 << 70)
+async def test_a_number_of_any_size_can_be_passed_on(node):
+    node.overrides["protx"] = lambda number: str(number)
+    async with make_daemon(node.url, cls=DashDaemon) as daemon:
+        assert await daemon.protx((1 << 70,)) == str(1 << 70)
 
 
 async def test_a_listing_is_binary_in_every_form_of_the_reply(node, daemon):
@@ -834,7 +836,7 @@ def test_going_round_dead_nodes_is_logged_calmly(caplog, clock):
     caplog.set_level(logging.INFO)
     daemon = Daemon(COIN, ",".join(URLS))
     caplog.clear()
-    log = daemon.rpc._outage
+    log = daemon.rpc.outage
     for _second in range(60):
         log.failed("connection problem", "connection restored")
         daemon.failover()

@@ -128,7 +128,7 @@ async def test_stores_are_exchanged_when_no_look_up_is_under_way(filled, monkeyp
     monkeypatch.setattr(UTXOLookup, "close", noting_close)
     with db.gate.reading():
         exchange = asyncio.ensure_future(db.exchange_stores(moved.set))
-        while not db.gate._waiting:
+        while not db.gate.waiting:
             await asyncio.sleep(0)
         assert not closed.is_set()
         assert not moved.is_set()

@@ -252,7 +252,7 @@ async def test_a_shutdown_that_could_not_write_is_not_a_clean_one():
         finally:
             raise DBError("the disk is full")
 
-    task = asyncio.ensure_future(controller._run_together([fails_at_the_end()]))
+    task = asyncio.ensure_future(controller.run_parts([fails_at_the_end()]))
     await started.wait()
     task.cancel()
     with pytest.raises(OperatorError, match="the disk is full"):
@@ -269,7 +269,7 @@ async def test_reads_cut_off_by_a_shutdown_leave_it_a_clean_one(caplog):
         finally:
             raise DBClosedError
 
-    task = asyncio.ensure_future(controller._run_together([reads_at_the_end()]))
+    task = asyncio.ensure_future(controller.run_parts([reads_at_the_end()]))
     await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
