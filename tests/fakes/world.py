@@ -47,7 +47,7 @@ class ScriptedDaemon:
         self.tip_changed = asyncio.Event()
         self.fail = None
         self.failures = 0  # how often it failed
-        self._cached = None
+        self.known_height = None
         self.set_chain(raw_blocks)
 
     def set_chain(self, raw_blocks):
@@ -59,8 +59,8 @@ class ScriptedDaemon:
 
     def announce(self):
         """Wake the tasks that wait for a new tip, as a poll does; not before the first poll."""
-        if self._cached is not None:
-            self._cached = len(self.raw) - 1
+        if self.known_height is not None:
+            self.known_height = len(self.raw) - 1
         for event in (self.height_changed, self.tip_changed):
             event.set()
             event.clear()
@@ -73,8 +73,8 @@ class ScriptedDaemon:
 
     async def height(self):
         self.maybe_fail()
-        self._cached = len(self.raw) - 1
-        return self._cached
+        self.known_height = len(self.raw) - 1
+        return self.known_height
 
     #: the height that the node itself still synchronises to
     target = None
@@ -89,7 +89,7 @@ class ScriptedDaemon:
         return self.block_bytes
 
     def cached_height(self):
-        return self._cached
+        return self.known_height
 
     def current_url(self):
         return self.url

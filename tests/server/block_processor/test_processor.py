@@ -428,7 +428,7 @@ async def test_shutting_down_stops_the_engine_compaction_and_the_next_start_repe
         await assert_equals_model(world.db, Model(chain), hashXs(maker))
         monkeypatch.setattr(engine_class, "close", noted_close)
         world.task.cancel()
-        await world.until(lambda: world.db.utxo_db._compaction_stopped)
+        await world.until(lambda: world.db.utxo_db.compaction_stopped)
         may_end.set()
         await asyncio.wait([world.task])
     assert len(closed) == 2

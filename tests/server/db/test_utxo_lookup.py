@@ -44,13 +44,13 @@ async def test_several_threads_find_the_rows_that_one_finds(filled, monkeypatch)
     monkeypatch.setattr(UTXOLookup, "COLD_SECS", 0.0)
     monkeypatch.setattr(UTXOLookup, "SAMPLE", 5)
     threads = set()
-    rows = UTXOLookup._rows
+    rows = UTXOLookup.read_rows
 
     def noted(self, *args):
         threads.add(threading.current_thread().name.partition("_")[0])
         return rows(self, *args)
 
-    monkeypatch.setattr(UTXOLookup, "_rows", noted)
+    monkeypatch.setattr(UTXOLookup, "read_rows", noted)
     before = db.utxo_lookup.count
     assert db.find_utxo_rows(outpoints) == expected
     assert db.utxo_lookup.count == before + len(outpoints)

@@ -796,7 +796,7 @@ async def many_flushes(tmp_path, engine, flushes):
     longest_slice = 0.0
     try:
         for height in range(1, flushes + 1):
-            daemon._cached = height
+            daemon.known_height = height
             bp.state.advance_blocks(bp.parser.parse_blocks([chain.next_block()], height))
             start = time.perf_counter()
             await bp.flush_scheduler.flush(True)
