@@ -298,7 +298,13 @@ async def test_a_truncation_during_initialisation_starts_it_again_shorter():
 async def test_simultaneous_extensions_read_the_source_once():
     source, cache = await ready_cache(100, 64)
     source.calls.clear()
-    await asyncio.gather(*(cache.branch_and_root(90, 80) for _ in range(5)))
+    source.pause()
+    queries = [asyncio.ensure_future(cache.branch_and_root(90, 80)) for _ in range(5)]
+    await source.asked.wait()
+    # All of them wait for leaves, or for the query that reads them.
+    await asyncio.sleep(0)
+    source.gate.set()
+    await asyncio.gather(*queries)
 
     assert source.calls.count((64, 26)) == 1
     assert {(64, 26), (80, 8)} == set(source.calls)
