@@ -334,7 +334,7 @@ class Controller(ServerBase):
             )
 
     def log_start(self, env: Env) -> None:
-        """Log the versions that run, and what about the settings and the build is not ideal."""
+        """Log versions and main settings, and warn of missing modules and unusual settings."""
         self.logger.info(f"software version: {electrumx.version}")
         self.logger.info(f"aiorpcX version: {version_string(aiorpcx._version)}")
         self.logger.info(f"event loop policy: {env.loop_policy or 'asyncio'}")

@@ -19,7 +19,7 @@ WAIT_SECS = 120
 class ModelTx:
     """One transaction: inputs are (prev hash, index, hashX, value), outputs (script, value)."""
 
-    #: counts what was made, so that no two are alike
+    #: a counter that makes each transaction and output different
     serial = 0
 
     def __init__(self, inputs, outputs, witness_bytes=0):
@@ -198,7 +198,7 @@ class FakeAPI(MemPoolAPI):
         return [self.raw_tx(tx_hash) for tx_hash in hashes]
 
     def raw_tx(self, tx_hash):
-        """Return what the node has of a transaction, or None. A test may replace it."""
+        """Return a raw transaction of the node, or None. A test may replace it."""
         if tx_hash in self.missing or tx_hash not in self.txs:
             return None
         return self.garbled.get(tx_hash, self.txs[tx_hash].raw)

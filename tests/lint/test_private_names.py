@@ -49,7 +49,7 @@ def names_in_strings(tree):
 
 
 def places(search):
-    """Return what a search finds in all tests, as "file:line: name"."""
+    """Return the findings of a search in all tests, each as "file:line: name"."""
     return [
         f"{path.relative_to(REPOSITORY)}:{line}: {name}"
         for path in sorted((REPOSITORY / "tests").rglob("*.py"))

@@ -59,7 +59,7 @@ class BackupError(OperatorError):
 
 
 class BackupStopped(Exception):
-    """The backup was cancelled: what the methods of ``Backup`` raise after ``stop``."""
+    """The backup was cancelled.  Methods of ``Backup`` raise it after ``stop``."""
 
 
 @dataclass(slots=True)

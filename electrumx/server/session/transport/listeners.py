@@ -101,7 +101,7 @@ class Listener:
     ) -> None:
         """``rpc_allow`` are networks that may connect to ``rpc`` in addition to this machine."""
         self.service = service
-        #: what its next connections share
+        #: shared by its next connections
         self.context = context
         self._rpc_allow = rpc_allow
         # Path and identity of the file of a Unix socket
