@@ -49,7 +49,11 @@ def token_chain(seed, count):
 
 def scripts_of(maker):
     """All scripts that the index may have, with and without what they begin with."""
-    return [hashX_of(prefix + script) for prefix in maker.prefixes for script in maker.scripts]
+    return [
+        hashX_of(prefix + script)
+        for prefix in maker.draws.prefixes
+        for script in maker.draws.scripts
+    ]
 
 
 def state_of(db):
