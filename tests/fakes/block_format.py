@@ -7,6 +7,7 @@ no test checks it.
 
 import random
 import struct
+from hashlib import sha256
 from typing import NamedTuple
 
 from electrumx.lib.coins import BitcoinSegwitRegtest
@@ -55,7 +56,8 @@ def merkle_root(hashes):
     while len(hashes) > 1:
         if len(hashes) & 1:
             hashes = [*hashes, hashes[-1]]
-        hashes = [double_sha256(hashes[n] + hashes[n + 1]) for n in range(0, len(hashes), 2)]
+        pairs = zip(hashes[::2], hashes[1::2], strict=True)
+        hashes = [sha256(sha256(left + right).digest()).digest() for left, right in pairs]
     return hashes[0]
 
 

@@ -155,8 +155,9 @@ class ChainMaker:
                 txs.insert(0, tx)
                 made.add_reward(tx)
             else:
-                inputs = format.inputs(draft.spent)
-                tx = format.pay(draft.spent, inputs, outputs_of(draft))
+                spent, payees = draft
+                inputs = format.inputs(spent)
+                tx = format.pay(spent, inputs, outputs_of(spent, payees))
                 txs.append(tx)
                 made.add(tx)
 

@@ -1,7 +1,8 @@
 """The policy by which a ``ChainMaker`` draws small blocks: which outputs they spend, and what they pay.
 
-A policy yields drafts, one a transaction.  The maker makes each before it asks for the next one, which may
-spend its outputs.  ``benchmarks.draws`` has the policy of long chains.
+A policy yields drafts, one a transaction: a ``Reward``, or a pair of the UTXOs that are spent and of the
+payees, if those are drawn at once.  The maker makes each before it asks for the next one, which may spend
+its outputs.  ``benchmarks.draws`` has the policy of long chains.
 """
 
 from typing import NamedTuple
@@ -31,13 +32,6 @@ def without_tokens(script):
 
 def is_unspendable(script):
     return script[:1] == b"\x6a" or script[:2] == b"\x00\x6a"
-
-
-class Spend(NamedTuple):
-    """The draft of a transaction: the UTXOs it spends, and whom it pays if that is drawn before."""
-
-    spent: dict
-    payees: list = ()
 
 
 class Reward(NamedTuple):
@@ -89,11 +83,11 @@ class SmallDraws:
             if choose.random() < 0.6:
                 pool = pool[-NEWEST:]
             spent = choose.sample(pool, min(count, len(pool)))
-            yield Spend({outpoint: utxos.pop(outpoint) for outpoint in spent})
+            yield {outpoint: utxos.pop(outpoint) for outpoint in spent}, None
 
-    def outputs(self, draft):
+    def outputs(self, spent, _payees):
         """Draw the outputs of a transaction: pairs of value and script."""
-        return self._payments(sum(draft.spent.values()))
+        return self._payments(sum(spent.values()))
 
     def _payments(self, total):
         choose = self._random
