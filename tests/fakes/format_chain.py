@@ -5,63 +5,22 @@ The records of a ``ChainMaker`` are as made, not as a parser found them: the ora
 """
 
 from electrumx.lib.hash import hash_to_hex_str
+from tests.fakes import formats, time_formats
 from tests.fakes.chain import Model
-from tests.fakes.formats import (
-    AuxPow,
-    Axe,
-    BitcoinAtom,
-    BitcoinCash,
-    BitcoinDiamond,
-    BitcoinGold,
-    Dash,
-    DashItself,
-    Decred,
-    Dogecoin,
-    Emercoin,
-    FairCoin,
-    Groestlcoin,
-    Koto,
-    Litecoin,
-    LongHeader,
-    LongHeaderSegWit,
-    Minexcoin,
-    Names,
-    Odin,
-    Pivx,
-    PlainAuxPow,
-    Primecoin,
-    Ravencoin,
-    SmartCash,
-    XayaNames,
-    Zcash,
-    Zcoin,
-)
-from tests.fakes.time_formats import (
-    Blackcoin,
-    ECCoin,
-    Exos,
-    GravityZeroCoin,
-    Navcoin,
-    Peercoin,
-    ProofOfStake,
-    Reddcoin,
-    Simplicity,
-    TimeByVersion,
-    TokenPay,
-    Trezarcoin,
-)
 from tests.fakes.world import ScriptedDaemon
 
-# Those that need no optional package.
-FORMATS = [
-    AuxPow, PlainAuxPow, Dogecoin, Names, XayaNames, Emercoin, Zcash, Koto, Minexcoin, BitcoinGold,
-    ProofOfStake, TokenPay, GravityZeroCoin, Exos, Blackcoin, Trezarcoin, Reddcoin, TimeByVersion,
-    Simplicity, ECCoin, Peercoin, Navcoin, Dash, Groestlcoin, SmartCash, Pivx, Odin, Primecoin,
-    Decred, Zcoin, BitcoinDiamond, BitcoinAtom, BitcoinCash, FairCoin, LongHeader,
-    LongHeaderSegWit, Litecoin,
-]  # fmt: skip
-# Those that need one.
-PACKAGED = [DashItself, Axe, Ravencoin]
+_ALL = [
+    cls
+    for module in (formats, time_formats)
+    for cls in vars(module).values()
+    if isinstance(cls, type)
+    and cls.__module__ == module.__name__
+    and issubclass(cls, formats.CoinFormat)
+    and cls is not formats.CoinFormat
+]
+# Those that need no optional package, and those that need one.
+FORMATS = [cls for cls in _ALL if not cls.package]
+PACKAGED = [cls for cls in _ALL if cls.package]
 
 
 class FormatDaemon(ScriptedDaemon):

@@ -31,7 +31,7 @@ from electrumx.lib.tx import (
 )
 from electrumx.lib.tx_dash import DashCbTx, DashTx
 from electrumx.lib.util import pack_le_uint16, pack_le_uint32, pack_varbytes, pack_varint
-from tests.fakes.block_format import Format, lexical_order
+from tests.fakes.block_format import Format, header_of, lexical_order
 
 NAMES = [b"d/one", b"d/two", b"d/" + b"three" * 20]
 
@@ -91,16 +91,7 @@ class CoinFormat(Format):
 
     def plain_header(self, prev_hash, root, version):
         nonce = self.random.randint(0, MINUS_1)
-        return b"".join(
-            (
-                pack_le_uint32(version),
-                prev_hash,
-                root,
-                pack_le_uint32(1_400_000_000),
-                bytes.fromhex("ffff7f20"),
-                pack_le_uint32(nonce),
-            )
-        )
+        return header_of(prev_hash, root, version=version, time=1_400_000_000, nonce=nonce)
 
     def hashed(self, tx):
         """Those bytes of a transaction that its hash covers: without marker, flag and witness."""
