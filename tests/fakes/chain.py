@@ -1,6 +1,6 @@
 """The maker of chains, and a model of the index in plain dictionaries.
 
-``ChainMaker`` makes random blocks on top of blocks.  It is put together from a format (``block_format``,
+``ChainMaker`` makes random blocks on top of blocks.  It consists of a format (``block_format``,
 ``formats``), a policy that draws the spends and payments (``draws``) and a store of blocks; without
 any of them named, it makes small chains of regtest in memory.  ``small_chains`` has blocks of special
 shapes, ``benchmarks.chain`` makes long chains on disk.
@@ -36,7 +36,7 @@ class Unspent(dict):
     """Outpoint -> value, of the UTXOs after a block."""
 
     def spend(self, tx):
-        """Remove what a transaction spends, as far as it is there."""
+        """Remove the outpoints that a transaction spends, as far as they are there."""
         for outpoint in tx.spends:
             self.pop(outpoint, None)
 

@@ -1,4 +1,4 @@
-"""The policy by which a ``ChainMaker`` draws small blocks: which outputs they spend, and what they pay.
+"""The policy by which a ``ChainMaker`` draws small blocks: the outputs they spend and the payments.
 
 A policy yields drafts, one a transaction: a ``Reward``, or a pair of the UTXOs that are spent and of the
 payees, if those are drawn at once.  The maker makes each before it asks for the next one, which may spend
@@ -47,7 +47,7 @@ class SmallDraws:
     They have several outputs to one script, unspendable outputs, outputs without value, and spend outputs of
     the same block; some blocks are empty.
 
-    scripts:    those that are paid to, besides two odd ones
+    scripts:    how many P2PKH scripts are paid to, as well as two odd ones
     tokens:     whether outputs may hold tokens
     duplicates: how often a block's coinbase is one that there was before
     """
