@@ -313,7 +313,7 @@ class Simulation:
     async def ask_one(self):
         now = asyncio.get_running_loop().time
         start = now()
-        hashX = hashX_of(self.choose.choice(self.maker.scripts))
+        hashX = hashX_of(self.choose.choice(self.maker.draws.scripts))
         seen = []
 
         async def compute():
