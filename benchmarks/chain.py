@@ -18,202 +18,96 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.chain_files import BUSY, FORK, MAIN, ORDINARY, ChainWriter
-from benchmarks.population import P2PKH, P2TR, P2WPKH, Population
+from benchmarks.draws import PopulationDraws, UTXOSet
+from benchmarks.population import Population
 from benchmarks.shape import Shape
 from benchmarks.targets import Sampler
-from benchmarks.transactions import MadeTx, TxMaker, UTXOSet, varint
-from tests.fakes.chain import GENESIS_HEADER, GENESIS_TIME, SUBSIDY, header_of, merkle_root
-from tests.fakes.node import double_sha256
+from benchmarks.transactions import SignedFormat
+from tests.fakes.chain import ChainMaker
 
-BLOCK_SECS = 600
-#: the last byte of a hash that regtest's target allows is no greater
-MOST_LAST_BYTE = 0x7F
-HALVING = 150
-VERSION = 0x20000000
-MATURITY = 100
-MOST_WEIGHT = 3_990_000
-#: the outputs that a busy block spends: 6,000 of these and 12,000 new ones just fill it
-ONE_KEY = {P2PKH, P2WPKH, P2TR}
-#: a transaction fans out while there are fewer UTXOs than this times those of a block
-COINS_PER_SPEND = 20
-FAN = 30
-#: share of unconfirmed transactions that spend another one's output
-CHAINED_SHARE = 0.25
-#: UTXOs that the mempool leaves to blocks
-RESERVE = 5_000
 #: the share of the rest of the mempool that an ordinary block confirms, if it is not too much
 CONFIRMED_SHARE = 0.1
-GENESIS_TX = bytes.fromhex(
-    "01000000010000000000000000000000000000000000000000000000000000000000000000ffffffff4d04ffff001d"
-    "0104455468652054696d65732030332f4a616e2f32303039204368616e63656c6c6f72206f6e206272696e6b206f66"
-    "207365636f6e64206261696c6f757420666f722062616e6b73ffffffff0100f2052a01000000434104678afdb0fe55"
-    "48271967f1a67130b7105cd6a828e03909a67962e0ea1f61deb649f6bc3f4cef38c4f35504e51ec112de5c384df7ba"
-    "0b8d578a4c702b6bf11d5fac00000000"
-)
 
 
-class Tip:
-    """The base of the next block: height, hash, UTXOs, and coinbases that are not yet mature."""
+class BlocksOnDisk:
+    """The store of a long chain, which does not fit into memory: writes the blocks, and counts.
 
-    def __init__(self, height, block_hash, utxos, immature):
-        self.height, self.block_hash = height, block_hash
-        self.utxos, self.immature = utxos, immature
+    Only the UTXOs of blocks are kept that will be extended.
+    part: the one that blocks are added to; branch: the block that will be extended twice
+    """
 
-    def copy(self):
-        return Tip(self.height, self.block_hash, self.utxos.copy(), list(self.immature))
+    def __init__(self, writer, population, sampler, draw):
+        self._writer, self._population, self._sampler = writer, population, sampler
+        self._draw = draw
+        self._tips = {}
+        self.part, self.branch = MAIN, None
+        self.totals = {"txs": 0, "inputs": 0, "outputs": 0, "bytes": 0, "coins": 0}
+        self.digest = hashlib.sha256()
 
-    def mature(self, draw):
-        """Let coinbases be spent that the next block may spend."""
-        while self.immature and self.immature[0][0] + MATURITY <= self.height + 1:
-            self.utxos.add(self.immature.pop(0)[1], draw)
+    def new_utxos(self):
+        return UTXOSet(self._draw)
 
+    def after(self, block_hash, _void=False):
+        """Return a block's height, and the UTXOs after it, which become those of the next block."""
+        height, utxos = self._tips[block_hash]
+        return height, utxos.copy() if block_hash == self.branch else utxos
 
-class ChainOnDisk:
-    """Makes one long chain and writes it, as it does not fit into memory."""
-
-    def __init__(self, shape, writer):
-        self.shape, self._writer = shape, writer
-        source = random.Random(shape.seed)
-        self._draw = source.random
-        self._population = Population(source, shape.txs, shape.crowd)
-        self._txs = TxMaker(source, self._population)
-        self._sampler = Sampler(shape)
-        self._totals = {"txs": 0, "inputs": 0, "outputs": 0, "bytes": 0, "coins": 0}
-        self._digest = hashlib.sha256()
-
-    def make(self):
-        """All parts, in the order in which they are on disk; the facts."""
-        shape = self.shape
-        genesis = MadeTx(GENESIS_TX, double_sha256(GENESIS_TX), bytes(32), 0, 0, 1, [], [], set())
-        tip = Tip(0, double_sha256(GENESIS_HEADER), UTXOSet(), [])
-        self._write(tip, MAIN, GENESIS_HEADER, [genesis])
-        forked = None
-        for height in range(1, shape.blocks + 1):
-            if height == shape.blocks - shape.fork + 1:
-                forked = tip.copy()
-            self._extend(tip, MAIN, lambda t=tip, h=height: self._spends(t, shape.spends(h)))
-        self._totals["coins"] = len(tip.utxos)
-        # Of the main chain only: no branch is counted
-        touched = list(self._population.touched)
-        if forked:
-            for height in range(shape.blocks - shape.fork + 1, shape.blocks + 2):
-                count = shape.spends(min(height, shape.blocks))
-                self._extend(forked, FORK, lambda n=count: self._spends(forked, n))
-        self._hold_back(tip, self._unconfirmed(tip))
-        facts = {"shape": asdict(shape), "digest": self._digest.hexdigest()} | self._totals
-        self._writer.finish(facts, self._sampler.targets(self._population, touched))
-        return facts
-
-    def _hold_back(self, tip, pending):
-        for _ in range(self.shape.ordinary):
-            mean = self.shape.mean_spends
-            count = min(mean, int(len(pending) * CONFIRMED_SHARE))
-            confirmed, pending = pending[:count], pending[count:]
-            self._extend(tip, ORDINARY, lambda c=confirmed, n=mean: [*c, *self._spends(tip, n)])
-        for _ in range(self.shape.busy):
-            self._extend(tip, BUSY, lambda: self._busy_spends(tip))
-
-    # --- transactions of a block
-
-    def _spends(self, tip, count):
-        """As many transactions as are wanted, the UTXOs of each there for the next."""
-        draw, utxos, txs = self._draw, tip.utxos, self._txs
-        enough = max(COINS_PER_SPEND * max(count, 20), self.shape.enough_utxos(tip.height + 1))
-        made = []
-        for _ in range(count):
-            if len(utxos) < enough and draw() < 0.3:
-                payees = [self._population.choose() for _ in range(FAN)]
-                tx = txs.spend([utxos.take(draw)], payees)
-            else:
-                inputs = min(txs.input_count(), 1 + len(utxos) // 4)
-                tx = txs.spend([utxos.take(draw) for _ in range(inputs)], txs.payees())
-            utxos.add(tx.utxos, draw)
-            made.append(tx)
-        return made
-
-    def _busy_spends(self, tip):
-        """Transactions that pay to each of the crowd once, until the block is full."""
-        crowd = [(o.script, o.kind, o.number) for o in self._population.crowd]
-        made, weight = [], 0
-        while len(made) < self.shape.busy_txs and weight < MOST_WEIGHT:
-            payees = [crowd.pop() for _ in range(min(2, len(crowd)))]
-            payees = payees or [self._population.choose(), self._population.choose()]
-            tx = self._txs.spend([self._small_coin(tip)], payees)
-            tip.utxos.add(tx.utxos, self._draw)
-            weight += tx.weight
-            made.append(tx)
-        assert not crowd
-        return made
-
-    def _small_coin(self, tip):
-        """A UTXO that one key unlocks, which takes few bytes; any one, if none is found."""
-        passed = []
-        utxo = tip.utxos.take(self._draw)
-        while utxo.kind not in ONE_KEY and len(tip.utxos) and len(passed) < 20:
-            passed.append(utxo)
-            utxo = tip.utxos.take(self._draw)
-        tip.utxos.add(passed, self._draw)
-        return utxo
-
-    def _unconfirmed(self, tip):
-        """The mempool, parents first; its inputs are removed from the UTXOs."""
-        draw, txs, utxos = self._draw, self._txs, tip.utxos
-        made, chainable = [], []
-        for number in range(self.shape.mempool):
-            spare = max(0, len(utxos) - RESERVE)
-            # UTXOs are made to last; then what is unconfirmed is spent.
-            scarce = 1 - spare / (2 * (self.shape.mempool - number))
-            if chainable and draw() < max(scarce, CHAINED_SHARE):
-                place = int(draw() * len(chainable))
-                chainable[place], chainable[-1] = chainable[-1], chainable[place]
-                spent = [chainable.pop()]
-            elif len(utxos):
-                inputs = min(txs.input_count(), max(1, spare))
-                spent = [utxos.take(draw) for _ in range(min(inputs, len(utxos)))]
-            else:
-                break  # nothing can be spent
-            tx = txs.spend(spent, txs.payees())
-            chainable += tx.utxos
-            self._digest.update(tx.tx_hash)
-            self._writer.add_unconfirmed(tx)
-            made.append(tx)
-        return made
-
-    # --- blocks
-
-    def _extend(self, tip, part, make_txs):
-        """Put a block on a tip."""
-        draw = self._draw
-        tip.mature(draw)
-        txs = make_txs()
-        height = tip.height + 1
-        reward = (SUBSIDY >> height // HALVING) + sum(tx.fee for tx in txs)
-        hashes = [bytes(32), *(tx.witness_hash for tx in txs)]
-        commitment = double_sha256(merkle_root(hashes) + bytes(32))
-        coinbase = self._txs.coinbase(height, reward, commitment, part)
-        txs.insert(0, coinbase)
-        root = merkle_root([tx.tx_hash for tx in txs])
-        stamp = GENESIS_TIME + BLOCK_SECS * height
-        header, nonce = b"", 0
-        while not header or double_sha256(header)[31] > MOST_LAST_BYTE:
-            header = header_of(tip.block_hash, root, version=VERSION, time=stamp, nonce=nonce)
-            nonce += 1
-        tip.height, tip.block_hash = height, double_sha256(header)
-        tip.immature.append((height, coinbase.utxos))
-        self._write(tip, part, header, txs)
-
-    def _write(self, tip, part, header, txs):
-        head = header + varint(len(txs))
-        self._writer.add_block(tip.height, part, tip.block_hash, head, txs)
-        self._digest.update(tip.block_hash)
-        if part == MAIN:
-            self._totals["txs"] += len(txs)
-            self._totals["bytes"] += len(head) + sum(len(tx.raw) for tx in txs)
-            self._totals["inputs"] += sum(tx.inputs for tx in txs)
-            self._totals["outputs"] += sum(len(tx.utxos) for tx in txs)
+    def __setitem__(self, block_hash, block):
+        self._tips[block_hash] = block.height, block.unspent
+        if block.prev_hash != self.branch:
+            self._tips.pop(block.prev_hash, None)
+        self._writer.add_block(self.part, block_hash, block)
+        self.digest.update(block_hash)
+        if self.part == MAIN:
+            txs, totals = block.txs, self.totals
+            totals["txs"] += len(txs)
+            totals["bytes"] += len(block.raw)
+            totals["inputs"] += sum(len(tx.spent) or 1 for tx in txs)
+            totals["outputs"] += sum(len(tx.utxos) for tx in txs)
+            totals["coins"] = len(block.unspent)
             for tx in txs:
                 self._population.count(tx.members)
-            self._sampler.see(tip.height, txs)
+            self._sampler.see(block.height, txs)
+
+    def add_unconfirmed(self, tx):
+        self.digest.update(tx.tx_hash)
+        self._writer.add_unconfirmed(tx)
+
+
+def write_chain(shape, writer):
+    """Make one long chain: all parts, in the order in which they are on disk; the facts."""
+    source = random.Random(shape.seed)
+    population = Population(source, shape.txs, shape.crowd)
+    form = SignedFormat(source)
+    sampler = Sampler(shape)
+    blocks = BlocksOnDisk(writer, population, sampler, source.random)
+    maker = ChainMaker(format=form, draws=PopulationDraws(source, population, shape), blocks=blocks)
+    tip = fork = maker.genesis_hash
+    for height in range(1, shape.blocks + 1):
+        if shape.fork and height == shape.blocks - shape.fork + 1:
+            fork = blocks.branch = tip
+        tip = maker.extend(tip, spends=shape.spends(height))
+    # Of the main chain only: no branch is counted
+    touched = list(population.touched)
+    if shape.fork:
+        blocks.part = FORK
+        for height in range(shape.blocks - shape.fork + 1, shape.blocks + 2):
+            count = shape.spends(min(height, shape.blocks))
+            fork = maker.extend(fork, spends=count, part=FORK)
+    pending = maker.unconfirmed(tip, shape.mempool)
+    for tx in pending:
+        blocks.add_unconfirmed(tx)
+    blocks.part = ORDINARY
+    for _ in range(shape.ordinary):
+        count = min(shape.mean_spends, int(len(pending) * CONFIRMED_SHARE))
+        confirmed, pending = pending[:count], pending[count:]
+        tip = maker.extend(tip, confirmed, spends=shape.mean_spends, part=ORDINARY)
+    blocks.part = BUSY
+    for _ in range(shape.busy):
+        tip = maker.extend(tip, spends=None, part=BUSY)
+    facts = {"shape": asdict(shape), "digest": blocks.digest.hexdigest()} | blocks.totals
+    writer.finish(facts, sampler.targets(population, touched))
+    return facts
 
 
 def make_chain(folder, shape):
@@ -226,7 +120,7 @@ def make_chain(folder, shape):
     gc.disable()  # millions of objects without a circle among them
     try:
         with ChainWriter(folder) as writer:
-            return ChainOnDisk(shape, writer).make()
+            return write_chain(shape, writer)
     finally:
         gc.enable()
 

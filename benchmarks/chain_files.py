@@ -70,22 +70,20 @@ class ChainWriter:
     def __exit__(self, *_exc):
         self._stack.close()
 
-    def add_block(self, height, part, block_hash, head, txs):
-        """A block: the bytes before its transactions, and those (MadeTx)."""
-        number = len(self._blocks)
-        start = offset = self._block_offset
-        offset += len(head)
-        for tx in txs:
+    def add_block(self, part, block_hash, block):
+        """A block of a part (MadeBlock)."""
+        number, start = len(self._blocks), self._block_offset
+        self._block_offset = end = start + len(block.raw)
+        offset = end - sum(len(tx.raw) for tx in block.txs)
+        for tx in block.txs:
             self._txs.append(TX.pack(tx.tx_hash[:TX_KEY], number, offset, len(tx.raw)))
             offset += len(tx.raw)
-        self._dat.write(head)
-        self._dat.writelines([tx.raw for tx in txs])
-        self._block_offset = offset
-        record = BLOCK.pack(start, offset - start, len(txs), height, part, block_hash)
-        self._blocks.append(record)
+        self._dat.write(block.raw)
+        record = (start, end - start, len(block.txs), block.height, part, block_hash)
+        self._blocks.append(BLOCK.pack(*record))
 
     def add_unconfirmed(self, tx):
-        """A transaction of the mempool (MadeTx)."""
+        """A transaction of the mempool."""
         record = (self._tx_offset, len(tx.raw), tx.fee, tx.weight, tx.tx_hash)
         self._unconfirmed.append(UNCONFIRMED.pack(*record))
         self._mempool.write(tx.raw)

@@ -44,7 +44,7 @@ class Sampler:
         self._seen += len(txs)
         for tx in txs[start :: self._every]:
             self._txs.append([tx.tx_hash[::-1].hex(), height])
-            for script, _kind, number in tx.payees:
+            for _value, script, _kind, number in tx.outputs:
                 if number == NOBODY:
                     self._singles.append(scripthash(script))
 

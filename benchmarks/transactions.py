@@ -1,4 +1,4 @@
-"""Transactions of a generated chain: of the sizes that real ones have, signed with noise.
+"""The format of a generated chain: transactions of the sizes that real ones have, signed with noise.
 
 No server validates a signature, so an output is unlocked by one of some hundred prepared byte
 strings of the right length.  All else is right: every input spends a UTXO, values balance, ids are
@@ -6,6 +6,8 @@ the double SHA-256 of the right bytes.  One thread; no I/O.
 """
 
 import hashlib
+from functools import partial
+from operator import itemgetter
 from typing import NamedTuple
 
 from benchmarks.population import (
@@ -16,20 +18,36 @@ from benchmarks.population import (
     P2WPKH,
     P2WSH,
 )
+from tests.fakes.block_format import (
+    GENESIS_HEADER,
+    GENESIS_TIME,
+    Format,
+    header_of,
+    merkle_root,
+)
+from tests.fakes.node import double_sha256
 
 #: ways to unlock each kind
 VARIANTS = 256
 VERSION = b"\x02\x00\x00\x00"
 SEGWIT = VERSION + b"\x00\x01"
 LOCKTIME = bytes(4)
+NO_WITNESS = b"\0"
 SEQUENCE = b"\xfd\xff\xff\xff"
 MOST_OUTPUTS = 250
 INDEX = [number.to_bytes(4, "little") for number in range(MOST_OUTPUTS + 2)]
-#: satoshis for an input, an output
-FEE_IN, FEE_OUT = 150, 60
-#: UTXOs that are young, and the share of inputs that spend one of those
-YOUNG, YOUNG_SHARE = 10_000, 0.55
 OP_RETURN_SHARE = 0.10
+BLOCK_SECS = 600
+HEADER_VERSION = 0x20000000
+#: the last byte of a hash that regtest's target allows is no greater
+MOST_LAST_BYTE = 0x7F
+GENESIS_TX = bytes.fromhex(
+    "01000000010000000000000000000000000000000000000000000000000000000000000000ffffffff4d04ffff001d"
+    "0104455468652054696d65732030332f4a616e2f32303039204368616e63656c6c6f72206f6e206272696e6b206f66"
+    "207365636f6e64206261696c6f757420666f722062616e6b73ffffffff0100f2052a01000000434104678afdb0fe55"
+    "48271967f1a67130b7105cd6a828e03909a67962e0ea1f61deb649f6bc3f4cef38c4f35504e51ec112de5c384df7ba"
+    "0b8d578a4c702b6bf11d5fac00000000"
+)
 
 
 def varint(number):
@@ -48,11 +66,15 @@ class UTXO(NamedTuple):
     owner: int
 
 
-class MadeTx(NamedTuple):
+VALUE, OWNER = itemgetter(1), itemgetter(3)
+#: as ``UTXO`` makes one, of a tuple; without a frame of Python's
+new_utxo = partial(tuple.__new__, UTXO)
+
+
+class SignedTx(NamedTuple):
     """A transaction, serialised, and its properties.
 
-    fee in satoshis; payees: (script, kind, number) of each output; utxos: the outputs; members: the
-    numbers of the owners that it touches, ``NOBODY`` perhaps among them
+    fee in satoshis; spent: UTXOs; outputs: (value, script, kind, number) of each; utxos: the same
     """
 
     raw: bytes
@@ -60,147 +82,103 @@ class MadeTx(NamedTuple):
     witness_hash: bytes
     fee: int
     weight: int
-    inputs: int
-    payees: list
+    spent: list
+    outputs: list
     utxos: list
-    members: set
+
+    @property
+    def members(self):
+        """The numbers of the owners that it touches, ``NOBODY`` perhaps among them."""
+        return {*map(OWNER, self.spent), *map(OWNER, self.utxos)}
 
 
-class UTXOSet:
-    """The UTXOs, in two heaps: young ones, and the rest.
+class SignedFormat(Format):
+    """Bitcoin's regtest, with witnesses, commitments to them, and its little proof of work.
 
-    About half of the inputs spend a young one, often of the same block, and the others any
-    at all, so that an index finds some in its cache and must look for others.
+    random: a random.Random
     """
 
-    def __init__(self, young=(), old=()):
-        self._young, self._old = list(young), list(old)
-
-    def copy(self):
-        return UTXOSet(self._young, self._old)
-
-    def __len__(self):
-        return len(self._young) + len(self._old)
-
-    def add(self, utxos, draw):
-        """New UTXOs; as many young ones grow old when there are too many."""
-        young = self._young
-        young += utxos
-        while len(young) > YOUNG:
-            self._old.append(_take(young, int(draw() * len(young))))
-
-    def take(self, draw):
-        """Remove a UTXO and return it."""
-        young, old = self._young, self._old
-        if young and (not old or draw() < YOUNG_SHARE):
-            count = len(young)
-            # the square: a quarter of them among the last sixteenth
-            return _take(young, count - 1 - int(draw() ** 2 * count))
-        return _take(old, int(draw() * len(old)))
-
-
-def _take(heap, place):
-    last = heap.pop()
-    if place == len(heap):
-        return last
-    heap[place], taken = last, heap[place]
-    return taken
-
-
-class TxMaker:
-    """Makes transactions.
-
-    random: a random.Random; population: the payees
-    """
-
-    def __init__(self, random, population):
+    def __init__(self, random):
+        super().__init__()
+        self.random = random
         self._draw = random.random
         self._bytes = random.randbytes
-        self._population = population
         self._unlock = [
             [make(random) for _ in range(VARIANTS)] for _kind, make in sorted(UNLOCKERS.items())
         ]
 
-    def spend(self, spent, payees):
-        """A transaction from UTXOs to payees (script, kind, number), the values at random."""
-        draw = self._draw
-        total, any_witness = 0, False
-        inputs, witnesses, members = [], [], set()
-        unlock = self._unlock
-        for outpoint, value, kind, owner in spent:
-            total += value
-            members.add(owner)
+    def genesis(self):
+        tx_hash = double_sha256(GENESIS_TX)
+        tx = SignedTx(GENESIS_TX, tx_hash, bytes(32), 0, 0, [], [], [])
+        return GENESIS_HEADER + self.body([tx]), GENESIS_HEADER, [tx]
+
+    def inputs(self, spent):
+        """Choose how each UTXO is unlocked: the parts of inputs, and their witnesses."""
+        draw, unlock = self._draw, self._unlock
+        parts, witnesses = [], []
+        for outpoint, _value, kind, _owner in spent:
             script, witness = unlock[kind][int(draw() * VARIANTS)]
-            inputs.append(outpoint)
-            inputs.append(script)
+            parts.append(outpoint)
+            parts.append(script)
             witnesses.append(witness)
-            any_witness |= witness != b"\0"
-        fee = min(total // 50, FEE_IN * len(spent) + FEE_OUT * len(payees))
-        left, more = total - fee, len(payees)
-        outputs, owners = [], []
-        for script, kind, number in payees:
-            more -= 1
-            value = int(left * draw() ** more) if more else left
-            left -= value
-            members.add(number)
-            outputs.append(value.to_bytes(8, "little") + script)
-            owners.append((value, kind, number))
-        if draw() < OP_RETURN_SHARE:
-            note = self._bytes(20 + int(draw() * 50))
-            outputs.append(bytes(8) + bytes((len(note) + 2, 0x6A, len(note))) + note)
-        body = b"".join((varint(len(spent)), *inputs, varint(len(outputs)), *outputs))
+        return parts, witnesses
+
+    def pay(self, spent, inputs, outputs):
+        """Make a transaction from UTXOs to (value, script, kind, number) of each output."""
+        parts, witnesses = inputs
+        written = [value.to_bytes(8, "little") + script for value, script, _kind, _n in outputs]
+        if self._draw() < OP_RETURN_SHARE:
+            note = self._bytes(20 + int(self._draw() * 50))
+            written.append(bytes(8) + bytes((len(note) + 2, 0x6A, len(note))) + note)
+        body = b"".join((varint(len(spent)), *parts, varint(len(written)), *written))
         sha256 = hashlib.sha256
         base = raw = b"".join((VERSION, body, LOCKTIME))
         tx_hash = witness_hash = sha256(sha256(base).digest()).digest()
-        if any_witness:
+        if witnesses.count(NO_WITNESS) < len(witnesses):
             raw = b"".join((SEGWIT, body, *witnesses, LOCKTIME))
             witness_hash = sha256(sha256(raw).digest()).digest()
-        utxos = [UTXO(tx_hash + INDEX[place], *owner) for place, owner in enumerate(owners)]
+        utxos = [
+            new_utxo((tx_hash + INDEX[place], value, kind, number))
+            for place, (value, _script, kind, number) in enumerate(outputs)
+        ]
+        fee = sum(map(VALUE, spent)) - sum(map(VALUE, utxos))
         weight = 3 * len(base) + len(raw)
-        return MadeTx(raw, tx_hash, witness_hash, fee, weight, len(spent), payees, utxos, members)
+        return SignedTx(raw, tx_hash, witness_hash, fee, weight, spent, outputs, utxos)
 
-    def coinbase(self, height, reward, commitment, branch):
-        """The transaction that pays the miner; branch: a byte that sets forks apart."""
-        population = self._population
+    def reward(self, extra, outputs, height, txs):
+        """Make the transaction that pays the miner of a block of these others."""
+        ((value, paid, kind, owner),) = outputs
+        hashes = [bytes(32), *(tx.witness_hash for tx in txs)]
+        commitment = double_sha256(merkle_root(hashes) + bytes(32))
         size = (height.bit_length() + 8) // 8
         # As BIP34 has it: small numbers have opcodes.
         push = bytes((0x50 + height,)) if height <= 16 else varint(size)
         number = b"" if height <= 16 else height.to_bytes(size, "little")
-        script = push + number + b"\x09" + bytes((branch,)) + self._bytes(8)
-        payee = paid, kind, owner = population.choose()
-        outputs = (
+        script = push + number + b"\x09" + extra
+        written = (
             b"\x02"
-            + reward.to_bytes(8, "little")
+            + value.to_bytes(8, "little")
             + paid
             + bytes(8)
             + b"\x26\x6a\x24\xaa\x21\xa9\xed"
             + commitment
         )
         body = b"\x01" + bytes(32) + b"\xff" * 4 + varint(len(script)) + script + b"\xff" * 4
-        base = VERSION + body + outputs + LOCKTIME
-        raw = SEGWIT + body + outputs + b"\x01\x20" + bytes(32) + LOCKTIME
-        tx_hash = hashlib.sha256(hashlib.sha256(base).digest()).digest()
-        utxos = [UTXO(tx_hash + INDEX[0], reward, kind, owner)]
+        base = VERSION + body + written + LOCKTIME
+        raw = SEGWIT + body + written + b"\x01\x20" + bytes(32) + LOCKTIME
+        tx_hash = double_sha256(base)
+        utxos = [UTXO(tx_hash + INDEX[0], value, kind, owner)]
         weight = 3 * len(base) + len(raw)
-        return MadeTx(raw, tx_hash, bytes(32), 0, weight, 1, [payee], utxos, {owner})
+        return SignedTx(raw, tx_hash, bytes(32), 0, weight, [], outputs, utxos)
 
-    def input_count(self):
-        """How many UTXOs a transaction spends: mostly one or two, now and then a great many."""
-        return _heavy_tailed(self._draw, 0.64, 200)
-
-    def payees(self):
-        """The payees of a transaction: mostly two, now and then a great many."""
-        draw, choose = self._draw, self._population.choose
-        count = 1 + _heavy_tailed(draw, 0.80, MOST_OUTPUTS - 1) if draw() < 0.82 else 1
-        return [choose() for _ in range(count)]
-
-
-def _heavy_tailed(draw, alone, most):
-    """1 in a share of the cases, else 2 and more, numbers above n about every n ** 1.6th time."""
-    share = draw()
-    if share < alone:
-        return 1
-    return min(most, 1 + int(((1 - alone) / (1 - share)) ** 0.625))
+    def header(self, prev_hash, root, height):
+        """Make a header whose hash is small enough, by trying nonces."""
+        stamp = GENESIS_TIME + BLOCK_SECS * height
+        header, nonce = b"", 0
+        while not header or double_sha256(header)[31] > MOST_LAST_BYTE:
+            header = header_of(prev_hash, root, version=HEADER_VERSION, time=stamp, nonce=nonce)
+            nonce += 1
+        return header
 
 
 def _push(data):
@@ -220,7 +198,7 @@ def _input_script(script):
 
 
 def _unlock_p2pkh(random):
-    return _input_script(_signature(random) + _pubkey(random)), b"\0"
+    return _input_script(_signature(random) + _pubkey(random)), NO_WITNESS
 
 
 def _unlock_p2wpkh(random):
@@ -238,7 +216,7 @@ def _redeem_script(random):
 def _unlock_multisig(random):
     script = b"\x00" + _signature(random) + _signature(random)
     # longer than 75 bytes: OP_PUSHDATA1
-    return _input_script(script + b"\x4c" + _push(_redeem_script(random))), b"\0"
+    return _input_script(script + b"\x4c" + _push(_redeem_script(random))), NO_WITNESS
 
 
 def _unlock_p2wsh(random):

@@ -41,7 +41,7 @@ class Story:
         self.targets.append(old_again)
         for _ in range(2):
             self.targets.append(maker.extend(self.targets[-1]))
-        self.scripts = [hashX_of(script) for script in maker.scripts]
+        self.scripts = [hashX_of(script) for script in maker.draws.scripts]
 
     def chain_hashes(self, tip):
         """Block hashes from genesis to a tip."""
@@ -65,9 +65,9 @@ def anchor(maker):
     number = 0
     while hashX_of(script := b"\x51" + number.to_bytes(4, "big"))[:2] != b"\xff\xff":
         number += 1
-    scripts, maker.scripts = maker.scripts, [script]
+    scripts, maker.draws.scripts = maker.draws.scripts, [script]
     block_hash = maker.extend(maker.genesis_hash, max_txs=0)
-    maker.scripts = scripts
+    maker.draws.scripts = scripts
     maker.blocks[block_hash][2].clear()
     return block_hash
 

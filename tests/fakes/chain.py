@@ -1,102 +1,118 @@
 """The maker of chains, and a model of the index in plain dictionaries.
 
-``ChainMaker`` makes small random chains, with transactions of any shape that the index must bear: several
-outputs to one script, unspendable outputs, spends within a block, empty blocks.  Options, and the
-functions of ``small_chains``, give them other shapes.  Signatures are not made, because no test checks
-them.  ``FormatChain`` makes chains of other coins' formats, and ``benchmarks.chain`` long ones on disk, of
-the same parts: ``BlockTree``, ``header_of`` and ``merkle_root``.
+``ChainMaker`` makes random blocks on top of blocks.  It consists of a format (``block_format``,
+``formats``), a policy that draws the spends and payments (``draws``) and a store of blocks; without
+any of them named, it makes small chains of regtest in memory.  ``small_chains`` has blocks of special
+shapes, ``benchmarks.chain`` makes long chains on disk.
 """
 
 import hashlib
-import random
-import struct
 from collections import defaultdict
-from typing import NamedTuple
 
-from electrumx.lib.coins import BitcoinSegwitRegtest
-from electrumx.lib.hash import double_sha256
-from electrumx.lib.tx import Tx, TxInput, TxOutput
-from electrumx.lib.util import pack_le_uint32, pack_varint
-
-COIN = BitcoinSegwitRegtest
-GENESIS_HEADER = bytes.fromhex(
-    "0100000000000000000000000000000000000000000000000000000000000000000000003ba3edfd7a7b12b27ac7"
-    "2c3e67768f617fc81bc3888a51323a9fb8aa4b1e5e4adae5494dffff7f2002000000"
+from tests.fakes.block_format import (
+    COIN,
+    GENESIS,
+    GENESIS_HEADER,
+    MINUS_1,
+    NULL,
+    SUBSIDY,
+    MadeBlock,
+    Regtest,
+    make_block,
 )
-#: the genesis block as it is indexed: without its transaction
-GENESIS = GENESIS_HEADER + b"\0"
-NULL = bytes(32)
-MINUS_1 = 0xFFFFFFFF
-GENESIS_TIME = 1296688602
-REGTEST_BITS = 0x207FFFFF
-SUBSIDY = 50_0000_0000
-HEADER = struct.Struct("<i32s32sIII")
+from tests.fakes.draws import Reward, SmallDraws, is_unspendable, without_tokens
 
-#: prefixes of outputs that hold tokens (Bitcoin Cash): an amount, a token with a commitment, both
-TOKEN_PREFIXES = [
-    b"\xef" + b"\xc1" * 32 + b"\x10\x64",
-    b"\xef" + b"\xc2" * 32 + b"\x61\x03abc",
-    b"\xef" + b"\xc3" * 32 + b"\x32\xfd\xfd\x00",
-]
-#: and malformed ones: no token at all, an amount of zero
-NO_TOKEN_PREFIXES = [b"\xef" + b"\xc1" * 32 + b"\x00", b"\xef" + b"\xc1" * 32 + b"\x10\x00"]
-
-
-def merkle_root(hashes):
-    while len(hashes) > 1:
-        if len(hashes) & 1:
-            hashes = [*hashes, hashes[-1]]
-        hashes = [double_sha256(hashes[n] + hashes[n + 1]) for n in range(0, len(hashes), 2)]
-    return hashes[0]
-
-
-def header_of(prev_hash, root, *, version=1, time=GENESIS_TIME, nonce=0):
-    """Serialise a block's header; it may lack the little proof of work that regtest asks for."""
-    return HEADER.pack(version, prev_hash, root, time, REGTEST_BITS, nonce)
-
-
-def make_block(prev_hash, txs, nonce=0):
-    """Serialise a block; no proof of work is done."""
-    root = merkle_root([double_sha256(tx.serialize()) for tx in txs])
-    header = header_of(prev_hash, root, time=GENESIS_TIME + nonce, nonce=nonce & 0xFFFFFFFF)
-    return header + pack_varint(len(txs)) + b"".join(tx.serialize() for tx in txs)
+__all__ = [
+    "COIN", "GENESIS", "GENESIS_HEADER", "MINUS_1", "NULL", "SUBSIDY", "ChainMaker", "Model", "hashX_of",
+    "is_unspendable", "make_block",
+]  # fmt: skip
 
 
 def hashX_of(script):
     return hashlib.sha256(script).digest()[:11]
 
 
-def without_tokens(script):
-    """Return an output's script without one of our token prefixes."""
-    for prefix in TOKEN_PREFIXES:
-        if script.startswith(prefix):
-            return script[len(prefix) :]
-    return script
+class Unspent(dict):
+    """Outpoint -> value, of the UTXOs after a block."""
+
+    def spend(self, tx):
+        """Remove the outpoints that a transaction spends, as far as they are there."""
+        for outpoint in tx.spends:
+            self.pop(outpoint, None)
+
+    def add(self, tx):
+        """Add the outputs of a transaction."""
+        for idx, (value, script) in enumerate(tx.outputs):
+            # An output with tokens is spendable from the start, unless it is data.
+            if not is_unspendable(without_tokens(script)):
+                self[tx.tx_hash, idx] = value
+
+    def add_reward(self, tx):
+        """Add the outputs of a coinbase: here they need not mature."""
+        self.add(tx)
+
+    def unconfirmed(self):
+        """Return where the outputs of unconfirmed transactions are added."""
+        return self
 
 
-def is_unspendable(script):
-    return script[:1] == b"\x6a" or script[:2] == b"\x00\x6a"
+class BlockTree(dict):
+    """The store of blocks in memory: block hash -> MadeBlock, in as many branches as there are."""
+
+    new_utxos = Unspent
+
+    def after(self, block_hash, void=False):
+        """Return a block's height, and a copy of the UTXOs after it; after it was voted void, if so."""
+        block = self[block_hash]
+        if not void or block.prev_hash is None:
+            return block.height, Unspent(block.unspent)
+        _height, unspent = self.after(block.prev_hash, block.voids)
+        for tx in block.txs[block.regular :]:
+            unspent.spend(tx)
+            unspent.add(tx)
+        return block.height, unspent
+
+    def made(self, tip):
+        """Return the records of the blocks from genesis to a tip."""
+        blocks = []
+        while tip is not None:
+            blocks.append(self[tip])
+            tip = blocks[-1].prev_hash
+        return blocks[::-1]
 
 
-class Block(NamedTuple):
-    """A block as it was made, and the unspent outputs after it."""
+class ChainMaker:
+    """Makes random blocks on top of blocks, each of which spends outputs of those below.
 
-    raw: bytes
-    prev_hash: bytes
-    unspent: dict  # outpoint -> value
+    seed, ltor: of the format, and scripts, tokens, duplicates: of the policy, unless these are given
+    """
 
+    def __init__(self, seed=0, *, ltor=False, format=None, draws=None, blocks=None, **drawing):
+        self.format = format or Regtest(seed, ltor)
+        self.coin = self.format.coin
+        self.draws = draws or SmallDraws(self.format, **drawing)
+        self.blocks = BlockTree() if blocks is None else blocks
+        raw, header, txs = self.format.genesis()
+        self.genesis_hash = self.format.header_hash(header)
+        unspent = self.blocks.new_utxos()
+        for tx in txs:
+            unspent.add(tx)
+        self.blocks[self.genesis_hash] = MadeBlock(raw, None, unspent, 0, header, txs)
 
-class BlockTree:
-    """Makes blocks on top of blocks, in as many branches as there are.  Subclasses have ``extend``."""
+    def extend(self, prev_hash, ready=(), **wishes):
+        """Make a block on a block, of transactions that are ready and of drawn ones; return its hash.
 
-    def __init__(self, genesis_hash, genesis):
-        self.genesis_hash = genesis_hash
-        #: block hash -> Block, or a record like it
-        self.blocks = {genesis_hash: genesis}
-
-    def extend(self, prev_hash):
-        """Make a block on a block; return its hash."""
-        raise NotImplementedError
+        wishes: parameters of the policy for this block
+        """
+        self.format.nonce += 1
+        void = self.format.votes_void()
+        height, utxos = self.blocks.after(prev_hash, void)
+        made = utxos if self.format.spends_own else self.blocks.new_utxos()
+        txs = list(ready)
+        self._make(self.draws.block(utxos, height + 1, txs, **wishes), height + 1, txs, made)
+        if made is not utxos:
+            utxos.update(made)
+        return self._add(prev_hash, self.format.order(txs), height + 1, utxos, void)
 
     def grow(self, prev_hash, count):
         """Make ``count`` blocks on a block; return the hash of the last."""
@@ -104,106 +120,54 @@ class BlockTree:
             prev_hash = self.extend(prev_hash)
         return prev_hash
 
-    def made(self, tip):
-        """Return the records of the blocks from genesis to a tip."""
-        blocks = []
-        while tip is not None:
-            blocks.append(self.blocks[tip])
-            tip = blocks[-1][1]
-        return blocks[::-1]
+    def add_block(self, prev_hash, txs):
+        """Make a block of these transactions of regtest; return its hash."""
+        height, utxos = self.blocks.after(prev_hash)
+        made = [self.format.record(tx) for tx in txs]
+        for tx in made:
+            utxos.add(tx)
+        for tx in made:
+            utxos.spend(tx)  # by LTOR, perhaps what a later one made
+        return self._add(prev_hash, made, height + 1, utxos)
+
+    def unconfirmed(self, tip, count):
+        """Make transactions on a block that no block has; return their records."""
+        height, utxos = self.blocks.after(tip)
+        txs, made = [], utxos.unconfirmed()
+        self._make(self.draws.unconfirmed(utxos, made, count), height + 1, txs, made)
+        return txs
+
+    def coinbase(self, outputs):
+        """Make a reward for a block of regtest, unlike those of other blocks."""
+        self.format.nonce += 1
+        return self.format.coinbase_tx(self.format.coinbase_inputs(self.format.extra()), outputs)
 
     def chain(self, tip):
         """Return the raw blocks from genesis to a tip."""
-        return [block[0] for block in self.made(tip)]
+        return [block.raw for block in self.blocks.made(tip)]
 
+    def _make(self, drafts, height, txs, made):
+        """Make the transactions that a policy drafts, and add their outputs to those made."""
+        format, outputs_of = self.format, self.draws.outputs
+        for draft in drafts:
+            if type(draft) is Reward:
+                tx = format.reward(*draft, height, txs)
+                txs.insert(0, tx)
+                made.add_reward(tx)
+            else:
+                spent, payees = draft
+                inputs = format.inputs(spent)
+                tx = format.pay(spent, inputs, outputs_of(spent, payees))
+                txs.append(tx)
+                made.add(tx)
 
-class ChainMaker(BlockTree):
-    """Makes random blocks."""
-
-    def __init__(self, seed=0, scripts=12, ltor=False, tokens=False, duplicates=0.0):
-        super().__init__(double_sha256(GENESIS_HEADER), Block(GENESIS, None, {}))
-        self.random = random.Random(seed)
-        #: how often a block's coinbase is one that there was before, and those there were
-        self.duplicates = duplicates
-        self.coinbases = []
-        #: the prefixes that an output's script may begin with
-        self.prefixes = [b"", *TOKEN_PREFIXES, *NO_TOKEN_PREFIXES] if tokens else []
-        self.scripts = [
-            bytes([0x76, 0xA9, 0x14]) + bytes([n]) * 20 + b"\x88\xac" for n in range(scripts)
-        ] + [b"", b"\x51"]
-        self.ltor = ltor
-        self.nonce = 0
-
-    def _outputs(self, total):
-        choose = self.random
-        count = choose.randint(1, 4)
-        outputs = []
-        for n in range(count):
-            value = total if n == count - 1 else choose.randint(0, total)
-            total -= value
-            outputs.append(TxOutput(value, choose.choice(self.scripts)))
-        if choose.random() < 0.2:
-            data = choose.choice([b"\x6a\x01\x02", b"\x00\x6a", b"\x6a"])
-            outputs.insert(choose.randint(0, len(outputs)), TxOutput(0, data))
-        if self.prefixes:
-            outputs = [
-                TxOutput(value, choose.choice(self.prefixes) + script) for value, script in outputs
-            ]
-        return outputs
-
-    def extend(self, prev_hash, max_txs=6):
-        """Make a block on ``prev_hash``; return its hash."""
-        choose = self.random
-        self.nonce += 1
-        unspent = dict(self.blocks[prev_hash][2])
-        txs = [self.coinbase(self._outputs(SUBSIDY))]
-        if self.coinbases and choose.random() < self.duplicates:
-            txs = [choose.choice(self.coinbases[-4:])]
-        self.coinbases.append(txs[0])
-        self.add_outputs(unspent, txs[0])
-        for _ in range(choose.randint(0, max_txs)):
-            if not unspent:
-                break
-            count = min(len(unspent), choose.randint(1, 3))
-            # The newest coins are favoured, so that spends within a block are common.
-            pool = list(unspent)[-8:] if choose.random() < 0.6 else list(unspent)
-            spent = choose.sample(pool, min(count, len(pool)))
-            total = sum(unspent.pop(outpoint) for outpoint in spent)
-            inputs = [TxInput(h, n, b"", choose.randint(0, MINUS_1)) for h, n in spent]
-            tx = Tx(2, inputs, self._outputs(total), choose.randint(0, 99))
-            self.add_outputs(unspent, tx)
-            txs.append(tx)
-        if self.ltor:
-            txs[1:] = sorted(txs[1:], key=lambda tx: double_sha256(tx.serialize())[::-1])
-        return self._add(prev_hash, txs, unspent)
-
-    def _add(self, prev_hash, txs, unspent):
-        raw = make_block(prev_hash, txs, self.nonce)
-        block_hash = double_sha256(raw[:80])
-        self.blocks[block_hash] = Block(raw, prev_hash, unspent)
+    def _add(self, prev_hash, txs, height, utxos, void=False):
+        header, raw = self.format.block(prev_hash, txs, height)
+        block_hash = self.format.header_hash(header)
+        regular = self.format.regular
+        block = MadeBlock(raw, prev_hash, utxos, height, header, txs, regular, void)
+        self.blocks[block_hash] = block
         return block_hash
-
-    def coinbase(self, outputs):
-        """Make a reward, unlike those of other blocks."""
-        txin = TxInput(NULL, MINUS_1, pack_le_uint32(self.nonce), MINUS_1)
-        return Tx(1, [txin], outputs, 0)
-
-    def add_block(self, prev_hash, txs):
-        """Make a block of these transactions; return its hash."""
-        unspent = dict(self.blocks[prev_hash][2])
-        for tx in txs:
-            for txin in tx.inputs:
-                unspent.pop((txin.prev_hash, txin.prev_idx), None)
-            self.add_outputs(unspent, tx)
-        return self._add(prev_hash, txs, unspent)
-
-    def add_outputs(self, unspent, tx):
-        tx_hash = double_sha256(tx.serialize())
-        for idx, txout in enumerate(tx.outputs):
-            # An output with tokens is spendable from the start, unless it is data.
-            script = without_tokens(txout.pk_script)
-            if not is_unspendable(script):
-                unspent[tx_hash, idx] = txout.value
 
 
 class Model:

@@ -1,6 +1,6 @@
 """The fake node for other coins' chains: their hashes, and the calls of their nodes only.
 
-It parses nothing: blocks and transactions are looked up among what a FormatChain made.
+It parses nothing: blocks and transactions are looked up among what a ChainMaker made.
 """
 
 from electrumx.lib.hash import hash_to_hex_str
@@ -28,12 +28,12 @@ class FormatNode(FakeNode):
             "smartrewards": lambda *params: {"asked": list(params)},
             "protx": lambda *params: {"asked": list(params), "wallet": "the node's own"},
         }
-        if isinstance(chain.maker, LEGACY):
+        if isinstance(chain.format, LEGACY):
             self.overrides["estimatesmartfee"] = None
 
     def set_tip(self, tip, unconfirmed=()):
         """Make a block the tip; blocks that are no longer in the chain are still known."""
-        blocks = self.chain.made(tip)
+        blocks = self.chain.blocks.made(tip)
         for block in blocks:
             self.by_raw[block.raw] = block
             self.txs.update((tx.tx_hash, tx) for tx in block.txs)
@@ -43,7 +43,7 @@ class FormatNode(FakeNode):
         self.mempool = {tx.tx_hash: tx.raw for tx in unconfirmed}
 
     def _block_hash(self, raw):
-        return self.chain.maker.header_hash(self.by_raw[raw].header)
+        return self.chain.format.header_hash(self.by_raw[raw].header)
 
     def block_txs(self, raw):
         return self.by_raw[raw].txs
@@ -52,17 +52,17 @@ class FormatNode(FakeNode):
         return self.find_tx(hex_hash)[0].hex()
 
     def rpc_getblock(self, hex_hash, verbose=True):
-        maker = self.chain.maker
+        form = self.chain.format
         _height, raw = self.find_block(hex_hash)
-        if isinstance(maker, LEGACY):
+        if isinstance(form, LEGACY):
             return self._as_json(hex_hash, raw)
         if not verbose:
-            whole = maker.whole_genesis if raw == maker.genesis else raw
-            return maker.on_wire(whole).hex()
+            whole = form.whole_genesis if raw == form.indexed_genesis else raw
+            return form.on_wire(whole).hex()
         info = self._header_info(hex_hash)
         block = self.by_raw[raw]
         hashes = [hash_to_hex_str(tx.tx_hash) for tx in block.txs]
-        if not isinstance(maker, Decred):
+        if not isinstance(form, Decred):
             return {**info, "tx": hashes}
         return {**info, "tx": hashes[: block.regular], "stx": hashes[block.regular :]}
 
@@ -83,7 +83,7 @@ class FormatNode(FakeNode):
 
     def _header_info(self, hex_hash):
         info = super()._header_info(hex_hash)
-        if isinstance(self.chain.maker, Decred):
+        if isinstance(self.chain.format, Decred):
             _height, raw = self.find_block(hex_hash)
             info["votebits"] = int.from_bytes(raw[100:102], "little")
         return info

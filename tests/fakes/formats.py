@@ -1,18 +1,15 @@
 """How other coins than Bitcoin write their headers and transactions.
 
-A `Maker` makes one coin's, of any content, and knows the parts of them that are hashed; it parses
-nothing, so that it can be the oracle of a parser.  Nothing is mined or signed: no test checks it.
-`format_chain` makes chains with it.
+A `CoinFormat` makes one coin's, of any content, and knows the parts of them that are hashed; it parses
+nothing, so that it can be the oracle of a parser.  `ChainMaker` makes chains with it.
 """
 
 import hashlib
 import importlib
-import random
 
 from electrumx.lib.coins import Coin
 from electrumx.lib.hash import double_sha256, hash_to_hex_str
 from electrumx.lib.header_hashes import blake256, groestl, kawpow, keccak256
-from electrumx.lib.merkle import Merkle
 from electrumx.lib.tx import (
     MINUS_1,
     ZERO,
@@ -25,7 +22,6 @@ from electrumx.lib.tx import (
     TxInWitnessDcr,
     TxJoinSplit,
     TxMWEB,
-    TxOutput,
     TxOutputDcr,
     TxSegWit,
     TxTime,
@@ -35,11 +31,12 @@ from electrumx.lib.tx import (
 )
 from electrumx.lib.tx_dash import DashCbTx, DashTx
 from electrumx.lib.util import pack_le_uint16, pack_le_uint32, pack_varbytes, pack_varint
+from tests.fakes.block_format import Format, header_of, lexical_order
 
 NAMES = [b"d/one", b"d/two", b"d/" + b"three" * 20]
 
 
-class Maker:
+class CoinFormat(Format):
     """Bitcoin's own format, with witnesses now and then."""
 
     name, net = "BitcoinSegwit", "mainnet"
@@ -48,6 +45,8 @@ class Maker:
     package = None
     # Whether the first block's coinbase can be spent.
     spendable_genesis = False
+    # Whether some transactions have witnesses.
+    witnesses = True
 
     @classmethod
     def made_coin(cls):
@@ -57,16 +56,16 @@ class Maker:
         return type(f"Made{real.__name__}", (real,), attrs)
 
     def __init__(self, seed=0):
-        self.random = random.Random(seed)
-        self.votes = 1
+        super().__init__(seed)
         self.coin = self.made_coin()
-        self.genesis_outputs = [(50, b"\x51")]
-        self.genesis_tx = self.tx([(ZERO, MINUS_1)], self.genesis_outputs)
-        genesis = self.block(bytes(32), [self.genesis_tx], 0)
-        self.genesis_header = self.last_header
+        genesis_tx = self.reward(self.extra(), [(50, b"\x51")], 0, [])
+        self.genesis_header, self.whole_genesis = self.block(bytes(32), [genesis_tx], 0)
         self.coin.GENESIS_HASH = hash_to_hex_str(self.header_hash(self.genesis_header))
-        self.whole_genesis = genesis
-        self.genesis = self.coin.genesis_block(genesis)
+        self.indexed_genesis = self.coin.genesis_block(self.whole_genesis)
+        self.genesis_txs = [genesis_tx] if self.spendable_genesis else []
+
+    def genesis(self):
+        return self.indexed_genesis, self.genesis_header, self.genesis_txs
 
     def owner_of(self, script):
         """The script of an output's owner."""
@@ -76,39 +75,23 @@ class Maker:
         """The name that an output carries and that can be looked up, or None."""
         return
 
-    def scripts(self):
-        return [b"\x76\xa9\x14" + bytes([n]) * 20 + b"\x88\xac" for n in range(8)] + [b"\x51", b""]
-
     def inputs(self, outpoints):
         return [TxInput(h, n, b"sig", self.random.randint(0, MINUS_1)) for h, n in outpoints]
-
-    def outputs(self, outputs):
-        return [TxOutput(value, script) for value, script in outputs]
 
     def witness(self, inputs):
         return [[b"w" * self.random.randint(0, 80)] for _ in inputs]
 
-    def tx(self, outpoints, outputs):
-        ins, outs = self.inputs(outpoints), self.outputs(outputs)
-        if self.random.random() < 0.5:
-            return Tx(1, ins, outs, 0)
-        return TxSegWit(2, 0, 1, ins, outs, self.witness(ins), 0)
+    def tx(self, inputs, outputs):
+        if not self.witnesses or self.random.random() < 0.5:
+            return Tx(1, inputs, outputs, 0)
+        return TxSegWit(2, 0, 1, inputs, outputs, self.witness(inputs), 0)
 
     def header(self, prev_hash, root, height):
         return self.plain_header(prev_hash, root, 1)
 
     def plain_header(self, prev_hash, root, version):
         nonce = self.random.randint(0, MINUS_1)
-        return b"".join(
-            (
-                pack_le_uint32(version),
-                prev_hash,
-                root,
-                pack_le_uint32(1_400_000_000),
-                bytes.fromhex("ffff7f20"),
-                pack_le_uint32(nonce),
-            )
-        )
+        return header_of(prev_hash, root, version=version, time=1_400_000_000, nonce=nonce)
 
     def hashed(self, tx):
         """Those bytes of a transaction that its hash covers: without marker, flag and witness."""
@@ -118,32 +101,21 @@ class Maker:
             return TxTime(tx.version, tx.time, tx.inputs, tx.outputs, tx.locktime).serialize()
         return tx.serialize()
 
-    def tx_hash(self, tx):
+    def tx_hash(self, tx, _raw):
         if isinstance(tx, TxZcashV5):
             return tx.tx_hash()  # the tests have librustzcash's
         return double_sha256(self.hashed(tx))
-
-    def header_hash(self, header):
-        return double_sha256(header)
 
     def on_wire(self, raw):
         """The bytes that a node sends for a block, before the server removes some."""
         return raw
 
-    def txs_bytes(self, txs):
-        return pack_varint(len(txs)) + b"".join(tx.serialize() for tx in txs)
 
-    def block(self, prev_hash, txs, height):
-        root = Merkle().root([self.tx_hash(tx) for tx in txs])
-        self.last_header = self.header(prev_hash, root, height)
-        return self.last_header + self.txs_bytes(txs)
-
-
-class AuxPow(Maker):
+class AuxPow(CoinFormat):
     name = "Viacoin"
 
     def auxpow(self):
-        parent = self.tx([(ZERO, MINUS_1)], [(1, b"\x51")])
+        parent = self.tx(self.coinbase_inputs(b"parent"), self.outputs([(1, b"\x51")]))
         branches = [bytes([n]) * 32 for n in range(self.random.randint(0, 3))]
         branch = pack_varint(len(branches)) + b"".join(branches) + pack_le_uint32(0)
         return parent.serialize() + bytes(32) + branch + branch + b"p" * 80
@@ -161,9 +133,7 @@ class PlainAuxPow(AuxPow):
     """Merged mining without witnesses."""
 
     name = "Unobtanium"
-
-    def tx(self, outpoints, outputs):
-        return Tx(1, self.inputs(outpoints), self.outputs(outputs), 0)
+    witnesses = False
 
 
 def pushed(data):
@@ -181,8 +151,8 @@ class NameScripts:
         """The beginnings of outputs that register and update a name."""
         raise NotImplementedError
 
-    def scripts(self):
-        plain = super().scripts()
+    def scripts(self, count):
+        plain = super().scripts(count)
         self.names, self.owners = {}, {}
         for name in NAMES:
             for number, prefix in enumerate(self.prefixes(name)):
@@ -238,14 +208,13 @@ class Emercoin(NameScripts, AuxPow):
     def name_in(self, script):
         return None
 
-    def tx(self, outpoints, outputs):
-        ins, outs = self.inputs(outpoints), self.outputs(outputs)
+    def tx(self, inputs, outputs):
         if self.random.random() < 0.5:
-            return TxTime(1, 1_500_000_000, ins, outs, 0)
-        return TxTimeSegWit(1, 1_500_000_000, 0, 1, ins, outs, self.witness(ins), 0)
+            return TxTime(1, 1_500_000_000, inputs, outputs, 0)
+        return TxTimeSegWit(1, 1_500_000_000, 0, 1, inputs, outputs, self.witness(inputs), 0)
 
 
-class Zcash(Maker):
+class Zcash(CoinFormat):
     name = "Zcash"
     solution_sizes = [1344, 400, 36]
 
@@ -255,25 +224,24 @@ class Zcash(Maker):
         solution = b"s" * self.random.choice(self.solution_sizes)
         return head + pack_le_uint32(1_500_000_000) + bytes(4) + nonce + pack_varbytes(solution)
 
-    def tx(self, outpoints, outputs):
-        ins, outs = self.inputs(outpoints), self.outputs(outputs)
+    def tx(self, inputs, outputs):
         kind = self.random.randint(1, 6)
         if kind == 1:
-            return TxJoinSplit(1, ins, outs, 0)
+            return TxJoinSplit(1, inputs, outputs, 0)
         if kind == 2:
-            return TxJoinSplit(2, ins, outs, 0, b"", b"\1" + bytes(1802 + 96))
+            return TxJoinSplit(2, inputs, outputs, 0, b"", b"\1" + bytes(1802 + 96))
         if kind == 5:
-            return TxZcashV5(5, ins, outs, 0, b"rule", 9, bytes(3))
+            return TxZcashV5(5, inputs, outputs, 0, b"rule", 9, bytes(3))
         if kind == 6:
-            return TxZcashV6(6, ins, outs, 0, b"rule", 9, bytes(4))
+            return TxZcashV6(6, inputs, outputs, 0, b"rule", 9, bytes(4))
         head = pack_le_uint32(0x80000000 | kind) + b"grp!"
         tail = bytes(4) + b"\0"
         if kind == 4:
             tail = bytes(12) + b"\1" + bytes(384) + b"\2" + bytes(2 * 948) + b"\0" + bytes(64)
-        return TxJoinSplit(kind, ins, outs, 0, head, tail)
+        return TxJoinSplit(kind, inputs, outputs, 0, head, tail)
 
 
-class BitcoinGold(Maker):
+class BitcoinGold(CoinFormat):
     name = "BitcoinGold"
     overrides = {"FORK_HEIGHT": 6}
 
@@ -289,18 +257,17 @@ class BitcoinGold(Maker):
         return double_sha256(header[:68] + header[100:112])
 
 
-class Dash(Maker):
+class Dash(CoinFormat):
     name = "Dash"
     # The chain is about payloads; its own hash is an optional package.
     overrides = {"HEADER_HASH": staticmethod(double_sha256)}
 
-    def tx(self, outpoints, outputs):
-        ins, outs = self.inputs(outpoints), self.outputs(outputs)
-        if outpoints[0][0] == ZERO:
-            return DashTx(3, ins, outs, 0, 5, DashCbTx(2, 7, b"m" * 32, b"q" * 32))
+    def tx(self, inputs, outputs):
+        if inputs[0].is_generation():
+            return DashTx(3, inputs, outputs, 0, 5, DashCbTx(2, 7, b"m" * 32, b"q" * 32))
         if self.random.random() < 0.3:
-            return DashTx(3, ins, outs, 0, 1, b"a payload of a later version")
-        return DashTx(2, ins, outs, 0, 0, b"")
+            return DashTx(3, inputs, outputs, 0, 1, b"a payload of a later version")
+        return DashTx(2, inputs, outputs, 0, 0, b"")
 
 
 class DashItself(Dash):
@@ -317,46 +284,43 @@ class Axe(DashItself):
     name = "Axe"
 
 
-class Groestlcoin(Maker):
+class Groestlcoin(CoinFormat):
     name = "Groestlcoin"
 
-    def tx_hash(self, tx):
+    def tx_hash(self, tx, _raw):
         return hashlib.sha256(self.hashed(tx)).digest()
 
     def header_hash(self, header):
         return groestl(header)
 
 
-class SmartCash(Maker):
+class SmartCash(CoinFormat):
     name = "SmartCash"
+    witnesses = False
 
-    def tx(self, outpoints, outputs):
-        return Tx(1, self.inputs(outpoints), self.outputs(outputs), 0)
-
-    def tx_hash(self, tx):
+    def tx_hash(self, tx, _raw):
         return hashlib.sha256(self.hashed(tx)).digest()
 
     def header_hash(self, header):
         return keccak256(header)
 
 
-class Pivx(Maker):
+class Pivx(CoinFormat):
     name = "PIVX"
     overrides = {"HEADER_SIZES": [(0, 80), (5, 112), (9, 80)]}
 
-    def tx(self, outpoints, outputs):
-        ins, outs = self.inputs(outpoints), self.outputs(outputs)
+    def tx(self, inputs, outputs):
         if self.random.random() < 0.5:
-            return TxJoinSplit(1, ins, outs, 0)
+            return TxJoinSplit(1, inputs, outputs, 0)
         tail = b"\1" + bytes(8) + b"\1" + bytes(384) + b"\1" + bytes(948) + bytes(64)
-        return TxJoinSplit(3, ins, outs, 0, b"", tail)
+        return TxJoinSplit(3, inputs, outputs, 0, b"", tail)
 
     def header(self, prev_hash, root, height):
         checkpoint = b"c" * 32 if 5 <= height < 9 else b""
         return self.plain_header(prev_hash, root, 4) + checkpoint
 
 
-class Odin(Maker):
+class Odin(CoinFormat):
     """Growing headers at places that follow from the height."""
 
     name = "ODIN"
@@ -366,22 +330,33 @@ class Odin(Maker):
         return self.plain_header(prev_hash, root, 4) + (b"c" * 32 if height >= 5 else b"")
 
 
-class Primecoin(Maker):
+class Primecoin(CoinFormat):
     name = "Primecoin"
-
-    def tx(self, outpoints, outputs):
-        return Tx(1, self.inputs(outpoints), self.outputs(outputs), 0)
+    witnesses = False
 
     def header(self, prev_hash, root, height):
         multiplier = self.random.randbytes(self.random.randint(0, 12))
         return self.plain_header(prev_hash, root, 2) + pack_varbytes(multiplier)
 
 
-class Decred(Maker):
-    """Blocks of two trees, of which the next block's vote can make the first one void."""
+class Decred(CoinFormat):
+    """Blocks of two trees, of which the next block's vote can make the first one void.
+
+    disapproval is the odds of such a vote; if there are any, no block spends its own outputs.
+    """
 
     name = "Decred"
-    regular = 0  # how many transactions the first tree of the last block has
+    votes = 1
+
+    def __init__(self, seed=0, disapproval=0.0):
+        self.disapproval = disapproval
+        self.spends_own = not disapproval
+        super().__init__(seed)
+
+    def votes_void(self):
+        void = self.random.random() < self.disapproval
+        self.votes = int(not void)
+        return void
 
     def header(self, prev_hash, root, height):
         votes = self.random.randrange(2**16) & ~1 | self.votes
@@ -393,32 +368,38 @@ class Decred(Maker):
         witness = pack_varint(len(tx.witness)) + b"".join(item.serialize() for item in tx.witness)
         return pack_le_uint32(0x10000 | tx.version & 0xFFFF) + body[4 : len(body) - len(witness)]
 
-    def tx_hash(self, tx):
+    def tx_hash(self, tx, _raw):
         return blake256(self.hashed(tx))
 
     def header_hash(self, header):
         return blake256(header)
 
-    def tx(self, outpoints, outputs):
-        ins = [TxInputDcr(h, n, 0, MINUS_1) for h, n in outpoints]
-        outs = [TxOutputDcr(value, 0, script) for value, script in outputs]
-        witness = [TxInWitnessDcr(1, 2, 3, b"sig") for _ in ins]
+    def inputs(self, outpoints):
+        return [TxInputDcr(h, n, 0, MINUS_1) for h, n in outpoints]
+
+    def coinbase_inputs(self, _extra):
+        return self.inputs([(ZERO, MINUS_1)])
+
+    def outputs(self, outputs):
+        return [TxOutputDcr(value, 0, script) for value, script in outputs]
+
+    def tx(self, inputs, outputs):
+        witness = [TxInWitnessDcr(1, 2, 3, b"sig") for _ in inputs]
         # Nothing else distinguishes two coinbases.
-        return TxDcr(1, ins, outs, 0, self.random.randint(0, MINUS_1), witness)
+        return TxDcr(1, inputs, outputs, 0, self.random.randint(0, MINUS_1), witness)
 
-    def txs_bytes(self, txs):
+    def body(self, txs):
         self.regular = self.random.randint(1, len(txs))
-        return super().txs_bytes(txs[: self.regular]) + super().txs_bytes(txs[self.regular :])
+        return super().body(txs[: self.regular]) + super().body(txs[self.regular :])
 
 
-class Zcoin(Maker):
+class Zcoin(CoinFormat):
     name = "Zcoin"
 
-    def tx(self, outpoints, outputs):
-        ins = self.inputs(outpoints)
-        if self.random.random() < 0.3 and outpoints[0][0] != ZERO:
-            ins.insert(0, TxInput(b"\x77" * 32, 1, b"\xc4" + bytes(300), 1))
-        return Tx(1, ins, self.outputs(outputs), 0)
+    def tx(self, inputs, outputs):
+        if self.random.random() < 0.3 and not inputs[0].is_generation():
+            inputs.insert(0, TxInput(b"\x77" * 32, 1, b"\xc4" + bytes(300), 1))
+        return Tx(1, inputs, outputs, 0)
 
     def header(self, prev_hash, root, height):
         if height < 5:
@@ -430,13 +411,13 @@ class Zcoin(Maker):
         return raw[:180] + bytes(198_864) + raw[180:] if raw[1] & 0x10 else raw
 
 
-class BitcoinDiamond(Maker):
+class BitcoinDiamond(CoinFormat):
     """Transactions that name a block, with witnesses now and then."""
 
     name = "BitcoinDiamond"
 
-    def tx(self, outpoints, outputs):
-        tx = super().tx(outpoints, outputs)
+    def tx(self, inputs, outputs):
+        tx = super().tx(inputs, outputs)
         if self.random.random() < 0.3:
             return tx
         named = "ab" * 32
@@ -450,7 +431,7 @@ class BitcoinDiamond(Maker):
         return super().hashed(tx)
 
 
-class BitcoinAtom(Maker):
+class BitcoinAtom(CoinFormat):
     """Headers that get flags, of which one is hashed: here at height 6."""
 
     name = "BitcoinAtom"
@@ -490,28 +471,24 @@ class Minexcoin(Zcash):
     name = "Minexcoin"
     solution_sizes = [68]
 
-    def tx(self, outpoints, outputs):
-        return Tx(1, self.inputs(outpoints), self.outputs(outputs), 0)
+    def tx(self, inputs, outputs):
+        return Tx(1, inputs, outputs, 0)
 
 
-class FairCoin(Maker):
+class FairCoin(CoinFormat):
     name = "FairCoin"
-
-    def tx(self, outpoints, outputs):
-        return Tx(1, self.inputs(outpoints), self.outputs(outputs), 0)
+    witnesses = False
 
     def header(self, prev_hash, root, height):
         head = pack_le_uint32(1) + prev_hash + root + self.random.randbytes(32)
         return head + pack_le_uint32(1_500_000_000) + pack_le_uint32(7)
 
 
-class LongHeader(Maker):
+class LongHeader(CoinFormat):
     """Bytes behind Bitcoin's header, in all blocks."""
 
     name, more = "Adcoin", 32
-
-    def tx(self, outpoints, outputs):
-        return Tx(1, self.inputs(outpoints), self.outputs(outputs), 0)
+    witnesses = False
 
     def header(self, prev_hash, root, height):
         return super().header(prev_hash, root, height) + self.random.randbytes(self.more)
@@ -519,12 +496,10 @@ class LongHeader(Maker):
 
 class LongHeaderSegWit(LongHeader):
     name, more = "HOdlcoin", 8
-
-    def tx(self, outpoints, outputs):
-        return Maker.tx(self, outpoints, outputs)
+    witnesses = True
 
 
-class Ravencoin(Maker):
+class Ravencoin(CoinFormat):
     """KawPow from height 6 on; before it X16Rv2, by a package."""
 
     name = "Ravencoin"
@@ -543,33 +518,28 @@ class Ravencoin(Maker):
         return importlib.import_module(self.package).getPoWHash(header)
 
 
-class Litecoin(Maker):
+class Litecoin(CoinFormat):
     """The last transaction of some blocks integrates an extension block, which is behind it."""
 
     name = "Litecoin"
 
-    def tx(self, outpoints, outputs):
-        if outpoints[0][0] != ZERO and self.random.random() < 0.3:
-            ins = self.inputs(outpoints)
-            return TxMWEB(2, 0, 8, ins, self.outputs(outputs), [], 0)
-        return super().tx(outpoints, outputs)
+    def tx(self, inputs, outputs):
+        if not inputs[0].is_generation() and self.random.random() < 0.3:
+            return TxMWEB(2, 0, 8, inputs, outputs, [], 0)
+        return super().tx(inputs, outputs)
 
-    def block(self, prev_hash, txs, height):
-        return super().block(prev_hash, txs, height) + b"\1" + self.random.randbytes(200)
+    def body(self, txs):
+        return super().body(txs) + b"\1" + self.random.randbytes(200)
 
 
-class BitcoinCash(Maker):
+class BitcoinCash(CoinFormat):
     """Transactions in the order of their hashes."""
 
     name = "BitcoinCashABC"
+    witnesses = False
 
-    def tx(self, outpoints, outputs):
-        return Tx(1, self.inputs(outpoints), self.outputs(outputs), 0)
-
-    def block(self, prev_hash, txs, height):
-        rest = sorted(txs[1:], key=lambda tx: self.tx_hash(tx)[::-1])
-        txs[1:] = rest
-        return super().block(prev_hash, txs, height)
+    def order(self, txs):
+        return lexical_order(txs)
 
 
 class Dogecoin(AuxPow):

@@ -14,7 +14,6 @@ def script_of(number):
 
 def coinbase(maker, script):
     """A reward to one script, unlike all others of the maker."""
-    maker.nonce += 1
     return maker.coinbase([TxOutput(SUBSIDY, script)])
 
 
@@ -27,11 +26,11 @@ def chained_block(maker, prev_hash, count, *, script=None, sig_size=300):
     txs = [coinbase(maker, script_of(0))]
     total = txs[0].outputs[0].value
     spent = double_sha256(txs[0].serialize())
-    change = script_of(maker.nonce << 32)
+    change = script_of(maker.format.nonce << 32)
     for number in range(count):
         index = 0 if number == 0 else 1
         total -= 1000
-        own = script or script_of((maker.nonce << 32) + number + 1)
+        own = script or script_of((maker.format.nonce << 32) + number + 1)
         outputs = [TxOutput(1000, own), TxOutput(total, change)]
         tx = Tx(2, [TxInput(spent, index, bytes(sig_size), MINUS_1)], outputs, 0)
         txs.append(tx)

@@ -5,7 +5,6 @@ import hashlib
 from electrumx.lib.hash import double_sha256
 from electrumx.lib.tx import (
     MINUS_1,
-    ZERO,
     Tx,
     TxECCoin,
     TxInputTokenPayStealth,
@@ -17,7 +16,7 @@ from electrumx.lib.tx import (
     TxTrezarcoin,
 )
 from electrumx.lib.util import pack_varbytes
-from tests.fakes.formats import Maker
+from tests.fakes.formats import CoinFormat
 
 
 def scrypt_hash(header):
@@ -25,18 +24,17 @@ def scrypt_hash(header):
     return hashlib.scrypt(header, salt=header, n=1024, r=1, p=1, dklen=32)
 
 
-class ProofOfStake(Maker):
+class ProofOfStake(CoinFormat):
     name = "Neblio"
 
     def header_hash(self, header):
         return scrypt_hash(header)
 
-    def tx(self, outpoints, outputs):
-        ins, outs = self.inputs(outpoints), self.outputs(outputs)
-        return TxTime(1, self.random.randint(0, MINUS_1), ins, outs, 0)
+    def tx(self, inputs, outputs):
+        return TxTime(1, self.random.randint(0, MINUS_1), inputs, outputs, 0)
 
-    def block(self, prev_hash, txs, height):
-        return super().block(prev_hash, txs, height) + pack_varbytes(b"signature" * 8)
+    def body(self, txs):
+        return super().body(txs) + pack_varbytes(b"signature" * 8)
 
 
 class TokenPay(ProofOfStake):
@@ -44,7 +42,7 @@ class TokenPay(ProofOfStake):
 
     def inputs(self, outpoints):
         ins = super().inputs(outpoints)
-        if self.random.random() < 0.5 and outpoints[0][0] != ZERO:
+        if self.random.random() < 0.5:
             script = b"\x6a\xb9" + bytes(97)
             ins.insert(0, TxInputTokenPayStealth(self.random.randbytes(33), b"\3\0\0", script, 1))
         return ins
@@ -71,10 +69,10 @@ class Exos(ProofOfStake):
 class Blackcoin(ProofOfStake):
     name = "Blackcoin"
 
-    def tx(self, outpoints, outputs):
+    def tx(self, inputs, outputs):
         if self.random.random() < 0.5:
-            return super().tx(outpoints, outputs)
-        return Tx(2, self.inputs(outpoints), self.outputs(outputs), 0)
+            return super().tx(inputs, outputs)
+        return Tx(2, inputs, outputs, 0)
 
 
 class Trezarcoin(ProofOfStake):
@@ -82,11 +80,10 @@ class Trezarcoin(ProofOfStake):
 
     name = "Trezarcoin"
 
-    def tx(self, outpoints, outputs):
+    def tx(self, inputs, outputs):
         version = self.random.randint(1, 2)
         comment = b"comment" if version == 2 else b""
-        ins, outs = self.inputs(outpoints), self.outputs(outputs)
-        return TxTrezarcoin(version, self.random.randint(0, MINUS_1), ins, outs, 0, comment)
+        return TxTrezarcoin(version, self.random.randint(0, MINUS_1), inputs, outputs, 0, comment)
 
     def header_hash(self, header):
         key, root = header[58:80] + header[36:46], header[36:68]
@@ -98,10 +95,10 @@ class Reddcoin(ProofOfStake):
 
     name = "Reddcoin"
 
-    def tx(self, outpoints, outputs):
+    def tx(self, inputs, outputs):
         version = self.random.randint(1, 2)
         time = self.random.randint(0, MINUS_1) if version == 2 else 0
-        return TxTimeLast(version, time, self.inputs(outpoints), self.outputs(outputs), 0)
+        return TxTimeLast(version, time, inputs, outputs, 0)
 
     def header_hash(self, header):
         return double_sha256(header)
@@ -112,10 +109,10 @@ class TimeByVersion(ProofOfStake):
 
     name, without_time, header_version = "Electra", 7, 8
 
-    def tx(self, outpoints, outputs):
+    def tx(self, inputs, outputs):
         if self.random.random() < 0.5:
-            return super().tx(outpoints, outputs)
-        return Tx(self.without_time, self.inputs(outpoints), self.outputs(outputs), 0)
+            return super().tx(inputs, outputs)
+        return Tx(self.without_time, inputs, outputs, 0)
 
     def header(self, prev_hash, root, height):
         return self.plain_header(prev_hash, root, self.header_version)
@@ -133,11 +130,10 @@ class ECCoin(ProofOfStake):
 
     name = "ECCoin"
 
-    def tx(self, outpoints, outputs):
+    def tx(self, inputs, outputs):
         version = self.random.randint(1, 2)
         service = b"s" * 32 if version == 2 else b""
-        ins, outs = self.inputs(outpoints), self.outputs(outputs)
-        return TxECCoin(version, self.random.randint(0, MINUS_1), ins, outs, 0, service)
+        return TxECCoin(version, self.random.randint(0, MINUS_1), inputs, outputs, 0, service)
 
 
 class Peercoin(ProofOfStake):
@@ -145,13 +141,12 @@ class Peercoin(ProofOfStake):
 
     name = "Peercoin"
 
-    def tx(self, outpoints, outputs):
+    def tx(self, inputs, outputs):
         if self.random.random() < 0.4:
-            return Maker.tx(self, outpoints, outputs)._replace(version=3)
+            return CoinFormat.tx(self, inputs, outputs)._replace(version=3)
         if self.random.random() < 0.5:
-            return super().tx(outpoints, outputs)
-        ins, outs = self.inputs(outpoints), self.outputs(outputs)
-        return TxTimeSegWit(1, 1_500_000_000, 0, 1, ins, outs, self.witness(ins), 0)
+            return super().tx(inputs, outputs)
+        return TxTimeSegWit(1, 1_500_000_000, 0, 1, inputs, outputs, self.witness(inputs), 0)
 
     def header_hash(self, header):
         return double_sha256(header)
@@ -162,14 +157,13 @@ class Navcoin(ProofOfStake):
 
     name = "Navcoin"
 
-    def tx(self, outpoints, outputs):
-        ins, outs = self.inputs(outpoints), self.outputs(outputs)
+    def tx(self, inputs, outputs):
         version = self.random.randint(1, 2)
         text = b"text" if version == 2 else b""
         if self.random.random() < 0.5:
-            return TxNavCoin(version, 1_500_000_000, ins, outs, 0, text)
-        witness = self.witness(ins)
-        return TxNavCoinSegWit(version, 1_500_000_000, 0, 1, ins, outs, witness, 0, text)
+            return TxNavCoin(version, 1_500_000_000, inputs, outputs, 0, text)
+        witness = self.witness(inputs)
+        return TxNavCoinSegWit(version, 1_500_000_000, 0, 1, inputs, outputs, witness, 0, text)
 
     def hashed(self, tx):
         if isinstance(tx, TxNavCoinSegWit):

@@ -14,7 +14,7 @@ from electrumx.lib.tx import Tx, TxInput, TxMWEB, TxOutput, TxSegWit, TxZcashV5,
 from electrumx.lib.util import pack_varint
 from tests import facts
 from tests.fakes.chain import ChainMaker
-from tests.fakes.format_chain import MAKERS, FormatChain
+from tests.fakes.format_chain import FORMATS
 from tests.fuzz import connections, targets
 
 Seed = tuple[str, bytes]  # the target's name, the input
@@ -66,16 +66,16 @@ def _of_facts() -> Iterator[Seed]:
 
 
 def _generated() -> Iterator[Seed]:
-    for make in MAKERS:
-        chain = FormatChain(make(seed=1))
+    for make in FORMATS:
+        chain = ChainMaker(format=make(seed=1))
         coin = chain.coin
         like = Coin.lookup_coin_class(coin.NAME, coin.__mro__[1].NET)
-        # Axe's own maker needs a package for its headers.
+        # Axe's own format needs a package for its headers.
         likes = [Dash, Axe] if like is Dash else [like]
         for height, raw in enumerate(chain.chain(chain.grow(chain.genesis_hash, 12))):
             for like in likes:
                 yield from _of_block(coin, like, raw, height)
-        for script in chain.scripts:
+        for script in chain.draws.scripts:
             yield "scripts", script
     yield from _of_litecoin()
     yield from _of_zcash()

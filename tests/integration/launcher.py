@@ -9,7 +9,7 @@ of which may be missing:
   from the address of our own first service, as they would be from a public one.
 * loopback_has_groups: clients from loopback share costs by subnet, as those from elsewhere do.
 * constants: "module:NAME", or "module:Class.NAME" -> value.
-* maker: "module:Class", a maker of a coin's format, whose made-up coin COIN and NET find.
+* format: "module:Class", a coin's format, whose made-up coin COIN and NET find.
 * genesis_hash: that coin's.
 """
 
@@ -68,8 +68,8 @@ def _inject_peers(peers):
 _made_coins = []
 
 
-def _inject_coin(maker, genesis_hash):
-    module_name, _colon, class_name = maker.partition(":")
+def _inject_coin(path, genesis_hash):
+    module_name, _colon, class_name = path.partition(":")
     coin = getattr(importlib.import_module(module_name), class_name).made_coin()
     coin.GENESIS_HASH = genesis_hash
     _made_coins.append(coin)
@@ -83,8 +83,8 @@ def inject(plan):
         _inject_public_loopback(plan["public_but"])
     if plan.get("loopback_has_groups"):
         _inject_groups()
-    if "maker" in plan:
-        _inject_coin(plan["maker"], plan["genesis_hash"])
+    if "format" in plan:
+        _inject_coin(plan["format"], plan["genesis_hash"])
     if "peers" in plan:
         _inject_peers(plan["peers"])
     for name, value in plan.get("constants", {}).items():

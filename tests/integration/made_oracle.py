@@ -11,10 +11,10 @@ class MadeOracle(Oracle):
     """
 
     def __init__(self, chain, tip, unconfirmed=()):
-        self.chain, self.maker = chain, chain.maker
-        blocks = chain.made(tip)
+        self.chain, self.format = chain, chain.format
+        blocks = chain.blocks.made(tip)
         mempool = list(unconfirmed)
-        if isinstance(self.maker, Decred):
+        if isinstance(self.format, Decred):
             # The contents of the last block are not certain before it has a successor.
             last = blocks.pop()
             mempool += last.txs[1:] if last.regular else last.txs
@@ -25,7 +25,7 @@ class MadeOracle(Oracle):
             }
         self.blocks = blocks
         self._mempool_txs = mempool
-        self.spendable_genesis = self.maker.spendable_genesis
+        self.spendable_genesis = self.format.spendable_genesis
         super().__init__(None)
 
     def _tip_height(self):
@@ -33,7 +33,7 @@ class MadeOracle(Oracle):
 
     def _parsed(self, tx):
         spends = [Spend(tx_hash[::-1].hex(), index) for tx_hash, index in tx.spends]
-        outputs = [Output(value, self.maker.owner_of(script)) for value, script in tx.outputs]
+        outputs = [Output(value, self.format.owner_of(script)) for value, script in tx.outputs]
         return ParsedTx(tx.tx_hash[::-1].hex(), spends, outputs)
 
     def _index_chain(self):
@@ -41,16 +41,16 @@ class MadeOracle(Oracle):
         for block in self.blocks:
             self.headers.append(block.header.hex())
             txs = block.txs
-            if isinstance(self.maker, Decred) and block.height in self.void_heights:
+            if isinstance(self.format, Decred) and block.height in self.void_heights:
                 txs = txs[block.regular :]
             for tx in txs:
-                names = {self.maker.name_in(script) for _value, script in tx.outputs} - {None}
+                names = {self.format.name_in(script) for _value, script in tx.outputs} - {None}
                 self.names[tx.tx_hash[::-1].hex()] = names
             self._index_txs(block.height, [self._parsed(tx) for tx in txs])
 
     def _looked_up_by(self, tx):
         names = self.names.get(tx.txid, ())
-        return [scripthash_of(self.maker.name_script(name)) for name in sorted(names)]
+        return [scripthash_of(self.format.name_script(name)) for name in sorted(names)]
 
     def _index_mempool(self):
         for tx in self._mempool_txs:
@@ -60,7 +60,7 @@ class MadeOracle(Oracle):
     def header_proof(self, height, cp_height):
         """The branch and the root that prove a header to who knows the root up to another."""
         level = [
-            self.maker.header_hash(bytes.fromhex(header))
+            self.format.header_hash(bytes.fromhex(header))
             for header in self.headers[: cp_height + 1]
         ]
         branch = []

@@ -37,7 +37,7 @@ class ModelOracle(Oracle):
         self.height = len(raw_blocks) - 1
         self.headers = [header.hex() for header in self.model.headers]
         self.txids = [[hash_to_hex_str(h) for h in hashes] for hashes in self.model.tx_hashes]
-        self._hashXs = {scripthash_of(script): hashX_of(script) for script in maker.scripts}
+        self._hashXs = {scripthash_of(script): hashX_of(script) for script in maker.draws.scripts}
 
     def scripthashes(self):
         return sorted(self._hashXs)
@@ -87,7 +87,7 @@ async def test_every_script_of_a_made_chain_and_of_its_branches_agrees_with_the_
     assert sum(map(len, oracle.txids)) > 3_000
     node = stopping.enter_context(NodeThread(maker.chain(tip)))
     servers = []
-    for coin, engine in SETUPS[maker.ltor]:
+    for coin, engine in SETUPS[maker.format.ltor]:
         settings = {"COIN": coin, "DB_ENGINE": engine, "REORG_LIMIT": 500}
         folder = tmp_path / f"{coin}-{engine}"
         server = ServerProcess(folder, node.env, protocols=("tcp", "rpc"), **settings)

@@ -1,6 +1,6 @@
 """Whole servers over chains in every wire format: sync, mempool, reorganisation, queries.
 
-There is a node for few of the coins.  So each chain is made by a maker of its format, and served
+There is a node for few of the coins.  So each chain is made in its format, and served
 by a node that only looks up the made blocks; the coin is the real one but for its first block.  Every
 answer is compared with the made chain, which nothing has parsed.
 """
@@ -11,7 +11,8 @@ import importlib.util
 import pytest
 
 from tests.conftest import require
-from tests.fakes.format_chain import MAKERS, PACKAGED, FormatChain
+from tests.fakes.chain import ChainMaker
+from tests.fakes.format_chain import FORMATS, PACKAGED
 from tests.fakes.format_node import FormatNode
 from tests.fakes.formats import (
     NAMES,
@@ -38,7 +39,7 @@ from tests.integration.made_oracle import MadeOracle
 from tests.integration.oracle import scripthash_of
 
 # The coin's own hash is tested by DashItself.
-TESTED = [maker for maker in MAKERS if maker is not Dash] + PACKAGED
+TESTED = [each for each in FORMATS if each is not Dash] + PACKAGED
 
 # Protocols and the bytes that they get of a header that comes with a proof.
 TRUNCATED = {AuxPow: 80, PlainAuxPow: 80, Dogecoin: 80, Names: 80, Emercoin: 80, XayaNames: 85}
@@ -57,20 +58,21 @@ FEES = {
 class Story:
     """A chain with two branches, a node that serves it, and a server over the node."""
 
-    def __init__(self, maker_class, folder, stopping):
-        if maker_class.package:
-            known = importlib.util.find_spec(maker_class.package)
-            require(known, f"the package of {maker_class.package} is not installed")
-        maker = maker_class(seed=11)
-        self.chain = FormatChain(maker, disapproval=0.4 if maker_class is Decred else 0.0)
+    def __init__(self, format_class, folder, stopping):
+        if format_class.package:
+            known = importlib.util.find_spec(format_class.package)
+            require(known, f"the package of {format_class.package} is not installed")
+        odds = {"disapproval": 0.4} if format_class is Decred else {}
+        self.chain = ChainMaker(format=format_class(seed=11, **odds))
         fork = self.chain.grow(self.chain.genesis_hash, 8)
         self.first = self.chain.grow(fork, 4)
         self.second = self.chain.grow(fork, 6)
         node = FormatNode(self.chain, self.first)
         self.node = stopping.enter_context(NodeThread(node=node))
-        path = f"{maker_class.__module__}:{maker_class.__name__}"
-        plan = {"maker": path, "genesis_hash": maker.coin.GENESIS_HASH}
-        env = {"COIN": maker.coin.NAME, "NET": maker.coin.NET, "DAEMON_URL": node.url}
+        coin = self.chain.coin
+        path = f"{format_class.__module__}:{format_class.__name__}"
+        plan = {"format": path, "genesis_hash": coin.GENESIS_HASH}
+        env = {"COIN": coin.NAME, "NET": coin.NET, "DAEMON_URL": node.url}
         server = InjectedServer(folder, env, plan, protocols=("tcp", "rpc"))
         self.server = stopping.enter_context(server)
 
@@ -109,7 +111,7 @@ async def assert_same_headers(server, oracle, protocol, truncated):
 async def assert_same_answers(story, oracle):
     """All that clients ask of a chain."""
     await assert_same_index(story.server, oracle)
-    truncated = TRUNCATED.get(type(story.chain.maker))
+    truncated = TRUNCATED.get(type(story.chain.format))
     await assert_same_headers(story.server, oracle, "1.4.2", truncated)
     if truncated is not None:
         await assert_same_headers(story.server, oracle, "1.4", None)
@@ -118,41 +120,41 @@ async def assert_same_answers(story, oracle):
 
 def assert_chain_has_what_is_tested(oracle):
     """The random chain has the format's special cases."""
-    maker = oracle.maker
-    if isinstance(maker, Decred):
+    form = oracle.format
+    if isinstance(form, Decred):
         assert oracle.void_heights
-    if type(maker) in TRUNCATED:
+    if type(form) in TRUNCATED:
         lengths = {len(header) for header in oracle.headers}
-        assert max(lengths) > 2 * TRUNCATED[type(maker)]
+        assert max(lengths) > 2 * TRUNCATED[type(form)]
 
 
 async def assert_what_only_this_coin_has(story, oracle):
     """Names, fees, and the calls of the Dash family."""
-    maker = story.chain.maker
+    form = story.chain.format
     async with story.server.connect() as client:
         await client.hello()
         fees = [
             await client.call("blockchain.estimatefee", 2),
             await client.call("blockchain.relayfee"),
         ]
-        assert fees == list(FEES.get(type(maker), (0.0001, 0.00001)))
-        if getattr(maker, "op_update", None):
+        assert fees == list(FEES.get(type(form), (0.0001, 0.00001)))
+        if getattr(form, "op_update", None):
             for name in NAMES:
-                scripthash = scripthash_of(maker.name_script(name))
+                scripthash = scripthash_of(form.name_script(name))
                 assert oracle.get_history(scripthash)
-        if isinstance(maker, MASTERNODES):
+        if isinstance(form, MASTERNODES):
             assert await client.call("masternode.subscribe", "aa-0") == "ENABLED"
             assert await client.call("protx.info", "bb") == {"asked": ["info", "bb"]}
         else:
             with pytest.raises(ElectrumError, match="unknown method"):
                 await client.call("masternode.list", [])
-        if isinstance(maker, SmartCash):
+        if isinstance(form, SmartCash):
             assert await client.call("smartrewards.current") == {"asked": ["current"]}
 
 
-@pytest.mark.parametrize("maker_class", TESTED, ids=lambda cls: cls.__name__)
-async def test_a_server_answers_as_the_chain_was_made(maker_class, tmp_path, stopping):
-    story = await asyncio.to_thread(Story, maker_class, tmp_path / "server", stopping)
+@pytest.mark.parametrize("format_class", TESTED, ids=lambda cls: cls.__name__)
+async def test_a_server_answers_as_the_chain_was_made(format_class, tmp_path, stopping):
+    story = await asyncio.to_thread(Story, format_class, tmp_path / "server", stopping)
     oracle = await story.go_to(story.first)
     assert_chain_has_what_is_tested(oracle)
     await assert_same_answers(story, oracle)

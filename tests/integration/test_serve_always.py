@@ -79,7 +79,7 @@ class Chain:
         if fork is not None:
             tip = maker.grow(double_sha256(maker.chain(tip)[fork][:80]), length - fork)
         self.blocks = maker.chain(tip)
-        self.scripts = maker.scripts
+        self.scripts = maker.draws.scripts
         self.model = cache(self._model)
         # A transaction for clients to send; the first of a block would be refused.
         self.sent = next(self.txids(n)[1] for n in range(FIRST) if len(self.txids(n)) > 1)

@@ -55,7 +55,7 @@ class Chains:
         self.new = maker.grow(fork, 7)
         self.newer = maker.grow(self.new, 3)
         self.old_again = maker.grow(self.old, 8)
-        self.hashXs = [hashX_of(script) for script in maker.scripts]
+        self.hashXs = [hashX_of(script) for script in maker.draws.scripts]
 
     def raw(self, tip):
         return self.maker.chain(tip)

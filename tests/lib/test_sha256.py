@@ -59,7 +59,7 @@ def messages():
 
 
 def hashes(program, form, made, *more):
-    """What the program prints for messages, the hashes joined; skips a form that is not there."""
+    """Return the hashes that the program prints for messages, joined; skip if the form is missing."""
     command, certain = program
     text = b"".join(struct.pack("<IH", len(message), part) + message for message, part in made)
     done = subprocess.run([*command, form, *more], input=text, capture_output=True, timeout=400)

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from electrumx.lib.coins import BitcoinCashRegtest, BitcoinSegwitRegtest, LitecoinRegtest
 from electrumx.lib.errors import DeserializeError, SkipTxDeserialize
-from electrumx.lib.hash import double_sha256
 from electrumx.lib.script import is_unspendable_genesis, is_unspendable_legacy
 from electrumx.lib.tx import Tx, TxInput, TxOutput, TxSegWit
 from electrumx.lib.tx.cash_tokens import locking_script
@@ -22,7 +21,7 @@ from electrumx.server.db import wire_rows as packed
 from electrumx.server.history.store import History
 from electrumx.server.storage.schema import UTXORow
 from tests.conftest import require
-from tests.fakes.chain import ChainMaker, Model, hashX_of, make_block
+from tests.fakes.chain import ChainMaker, Model, hashX_of
 from tests.property import strategies
 
 COINS = [BitcoinCashRegtest, BitcoinSegwitRegtest, LitecoinRegtest]
@@ -435,13 +434,9 @@ class KnownWorld:
 
     def mined_again(self, undone):
         """Make a block of the same transactions on another one; return its hash."""
-        raw, _prev_hash, unspent = self.maker.blocks[undone]
-        self.maker.nonce += 1
-        txs = [tx for tx, _tx_hash in self.coin.block(raw, 0).transactions]
-        again = make_block(self.tip, txs, self.maker.nonce)
-        block_hash = double_sha256(again[:80])
-        self.maker.blocks[block_hash] = again, self.tip, unspent
-        return block_hash
+        self.maker.format.nonce += 1
+        block = self.coin.block(self.maker.blocks[undone].raw, 0)
+        return self.maker.add_block(self.tip, [tx for tx, _tx_hash in block.transactions])
 
     def undo_blocks(self):
         self.index.evict_written(0)

@@ -83,8 +83,8 @@ class IndexedDaemon(tip_laws.StormyDaemon):
         """Have a block with the first half of the mempool; the others stay there."""
         txs = list(self.mempool.items())
         mined, left = txs[: len(txs) // 2], txs[len(txs) // 2 :]
-        self.maker.nonce += 1
-        script = (1_000_000 + self.maker.nonce).to_bytes(4, "little")
+        self.maker.format.nonce += 1
+        script = (1_000_000 + self.maker.format.nonce).to_bytes(4, "little")
         coinbase = Tx(1, [TxInput(NULL, MINUS_1, script, MINUS_1)], [TxOutput(1, b"\x51")], 0)
         block = [coinbase, *(COIN.DESERIALIZER(raw).read_tx() for _tx_hash, raw in mined)]
         block_hash = self.maker.add_block(self.tip, block)
@@ -357,7 +357,7 @@ class Simulation(tip_laws.Simulation):
             found = self.daemon.transactions(self.daemon.tip).get(outpoint[0])
             if found is not None and outpoint[1] < len(found[0].outputs):
                 return found[0].outputs[outpoint[1]].pk_script.hex()
-        return "" if kind == "empty" else self.choose.choice(self.maker.scripts).hex()
+        return "" if kind == "empty" else self.choose.choice(self.maker.draws.scripts).hex()
 
     def subscribe_to_mempool(self):
         """Subscribe to all that unconfirmed transactions create and spend."""

@@ -45,7 +45,7 @@ from tests.conftest import require
 from tests.fakes.bulk import contents, make_limits_small, sync
 from tests.fakes.chain import COIN, ChainMaker, Model, hashX_of
 from tests.fakes.fake_node import FakeNode
-from tests.fakes.format_chain import MAKERS, FormatChain, FormatDaemon
+from tests.fakes.format_chain import FORMATS, FormatDaemon
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
 
 ENGINES = ["leveldb", "rocksdb"]
@@ -172,12 +172,12 @@ async def test_bulk_sync_of_blocks_in_canonical_order_with_tokens(tmp_path, inde
     assert bulk == ordinary
 
 
-@pytest.mark.parametrize("maker_class", MAKERS, ids=lambda maker: maker.__name__)
+@pytest.mark.parametrize("format_class", FORMATS, ids=lambda cls: cls.__name__)
 async def test_bulk_sync_of_every_format_leaves_the_stores_of_the_ordinary_sync(
-    tmp_path, monkeypatch, maker_class
+    tmp_path, monkeypatch, format_class
 ):
     runs = count_runs(monkeypatch)
-    made = FormatChain(maker_class(seed=3))
+    made = ChainMaker(format=format_class(seed=3))
     chain = made.chain(made.grow(made.genesis_hash, 30))
     bulk, ordinary = await both(
         tmp_path, lambda: FormatDaemon(made, chain), coin=made.coin, reorg_limit=9
@@ -197,7 +197,7 @@ async def test_blocks_are_undone_after_a_bulk_sync(tmp_path, engine):
         await world.until_at(maker.chain(old))
         daemon.set_chain(maker.chain(new))
         await world.until_at(maker.chain(new))
-        scripts = [hashX_of(script) for script in maker.scripts]
+        scripts = [hashX_of(script) for script in maker.draws.scripts]
         await assert_equals_model(world.db, Model(maker.chain(new)), scripts)
 
 
@@ -319,7 +319,7 @@ async def test_a_server_stopped_between_scan_and_merge_has_saved_all_runs(tmp_pa
 async def _assert_is_chain(env, maker, chain):
     async with World(env, ScriptedDaemon(chain)) as world:
         await world.until_at(chain)
-        scripts = [hashX_of(script) for script in maker.scripts]
+        scripts = [hashX_of(script) for script in maker.draws.scripts]
         await assert_equals_model(world.db, Model(chain), scripts)
 
 
@@ -409,8 +409,7 @@ async def test_the_disk_needed_on_regtest_is_estimated_from_the_blocks_of_the_no
 async def test_a_spend_of_no_output_is_refused_with_its_transaction(tmp_path):
     maker = ChainMaker(seed=8, scripts=9)
     tip = maker.grow(maker.genesis_hash, 30)
-    raw, prev_hash, unspent = maker.blocks[tip]
-    maker.blocks[tip] = (raw, prev_hash, {**unspent, (b"\x77" * 32, 5): 10})
+    maker.blocks[tip].unspent[b"\x77" * 32, 5] = 10
     # The newest are favoured, so soon one spends it.
     while b"\x77" * 32 not in maker.blocks[tip][0]:
         tip = maker.extend(tip)
@@ -1237,7 +1236,7 @@ async def test_a_node_that_downloads_stalls_and_reorganises_is_followed(
         daemon.set_chain(maker.chain(tip))
         await world.until_at(daemon.raw)
         await assert_equals_model(
-            world.db, Model(daemon.raw), [hashX_of(script) for script in maker.scripts]
+            world.db, Model(daemon.raw), [hashX_of(script) for script in maker.draws.scripts]
         )
 
 
@@ -1275,5 +1274,5 @@ async def test_blocks_that_are_received_into_files_are_indexed_and_undone(
             node.fork(41, maker.chain(new)[41:])
             await daemon.height()
             await world.until_at(maker.chain(new))
-            scripts = [hashX_of(script) for script in maker.scripts]
+            scripts = [hashX_of(script) for script in maker.draws.scripts]
             await assert_equals_model(world.db, Model(maker.chain(new)), scripts)

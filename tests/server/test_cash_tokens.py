@@ -19,15 +19,8 @@ from electrumx.server.block_processor.variants import LTORBlockProcessor
 from electrumx.server.db import DB
 from electrumx.server.mempool.acceptance import CandidateParser
 from tests.conftest import require
-from tests.fakes.chain import (
-    MINUS_1,
-    NULL,
-    TOKEN_PREFIXES,
-    ChainMaker,
-    Model,
-    hashX_of,
-    make_block,
-)
+from tests.fakes.chain import MINUS_1, NULL, ChainMaker, Model, hashX_of, make_block
+from tests.fakes.draws import TOKEN_PREFIXES
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
 
 P2PKH = bytes.fromhex("76a914") + b"\x07" * 20 + bytes.fromhex("88ac")
@@ -49,7 +42,11 @@ def token_chain(seed, count):
 
 def scripts_of(maker):
     """All scripts that the index may have, with and without what they begin with."""
-    return [hashX_of(prefix + script) for prefix in maker.prefixes for script in maker.scripts]
+    return [
+        hashX_of(prefix + script)
+        for prefix in maker.draws.prefixes
+        for script in maker.draws.scripts
+    ]
 
 
 def state_of(db):

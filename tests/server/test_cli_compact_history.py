@@ -44,7 +44,7 @@ async def check(env, flush_count):
     db = DB(env)
     await db.open_for_serving()
     assert db.history.flush_count == db.state.utxo_flush_count == flush_count
-    scripts = [hashX_of(script) for script in MAKER.scripts]
+    scripts = [hashX_of(script) for script in MAKER.draws.scripts]
     await assert_equals_model(db, Model(CHAIN), scripts)
     db.close_dbs()
 

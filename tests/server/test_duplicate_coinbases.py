@@ -131,7 +131,7 @@ async def test_chains_with_duplicates_are_followed_through_reorganisations(
 ):
     processor, coin, ltor = order
     maker = ChainMaker(seed=8, scripts=5, ltor=ltor, duplicates=0.5)
-    scripts = [hashX_of(script) for script in maker.scripts]
+    scripts = [hashX_of(script) for script in maker.draws.scripts]
     tip = maker.grow(maker.genesis_hash, 30)
     env = make_env(tmp_path, coin=coin, indexer=indexer, reorg_limit=20)
     daemon = ScriptedDaemon(maker.chain(tip))

@@ -324,7 +324,7 @@ cdef struct WaitingTx:
 
 
 cdef struct Waiting:
-    # a short script that is hashed together with the next one, NULL if there is none, and its output
+    # a short script, which is hashed together with the next one, or NULL, and its output
     const uint8_t *script
     size_t length
     size_t output
@@ -371,7 +371,7 @@ cdef inline void put_tx_hash(FastBlock block, Waiting *waiting, const Message *t
 
 
 cdef void hash_rest(FastBlock block, Waiting *waiting) noexcept nogil:
-    """Hash what has waited to the end of the block."""
+    """Hash the scripts and transactions that have waited to the end of the block."""
     cdef uint8_t digest[HASH_LEN]
     cdef uint8_t *hashes = block.hashes.data
     cdef WaitingTx *tx

@@ -53,7 +53,7 @@ async def test_utxos_survive_the_flush_of_each_block(tmp_path, chain, monkeypatc
             await world.until_at(raws[: height + 1])
         # The sync from nothing knew everything, and so do blocks after it.
         assert sum(counts) == 0
-        await assert_equals_model(world.db, Model(raws), [hashX_of(s) for s in maker.scripts])
+        await assert_equals_model(world.db, Model(raws), [hashX_of(s) for s in maker.draws.scripts])
 
 
 async def test_after_a_start_the_utxos_of_the_blocks_on_disk_are_known(
@@ -78,7 +78,7 @@ async def test_after_a_start_the_utxos_of_the_blocks_on_disk_are_known(
                 await world.until_at(daemon.raw)
             sums.append(sum(counts))
             model = Model(daemon.raw)
-            await assert_equals_model(world.db, model, [hashX_of(s) for s in maker.scripts])
+            await assert_equals_model(world.db, model, [hashX_of(s) for s in maker.draws.scripts])
     assert sums[1] < 0.4 * sums[0]
 
 
@@ -102,7 +102,7 @@ async def test_a_reorg_forgets_them_and_learns_those_of_the_new_branch(tmp_path,
             daemon.set_chain(maker.chain(tip))
             await world.until_at(daemon.raw)
             await assert_equals_model(
-                world.db, Model(daemon.raw, coin), [hashX_of(s) for s in maker.scripts]
+                world.db, Model(daemon.raw, coin), [hashX_of(s) for s in maker.draws.scripts]
             )
         await world.until(lambda: world.bp.warm_up.done >= 2)
 
@@ -228,7 +228,9 @@ async def test_a_block_that_is_not_flushed_yet_only_delays_it(tmp_path, chain, m
         assert outcomes[0] is False
         assert outcomes[-1] is True
         await world.until_at(daemon.raw)
-        await assert_equals_model(world.db, Model(raws[:52]), [hashX_of(s) for s in maker.scripts])
+        await assert_equals_model(
+            world.db, Model(raws[:52]), [hashX_of(s) for s in maker.draws.scripts]
+        )
 
 
 @pytest.mark.parametrize("error", [OSError("no descriptor"), DBError("too short")])

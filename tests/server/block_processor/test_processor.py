@@ -23,7 +23,7 @@ from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_e
 
 
 def hashXs(maker):
-    return [hashX_of(script) for script in maker.scripts]
+    return [hashX_of(script) for script in maker.draws.scripts]
 
 
 async def test_a_chain_is_indexed_and_survives_a_restart(tmp_path, engine, indexer):

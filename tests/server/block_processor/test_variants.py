@@ -24,7 +24,7 @@ from electrumx.server.block_processor.variants import (
 from electrumx.server.db import DB
 from tests.conftest import require
 from tests.fakes.chain import GENESIS, ChainMaker, Model, hashX_of
-from tests.fakes.format_chain import MAKERS, FormatChain, FormatDaemon, FormatModel
+from tests.fakes.format_chain import FORMATS, FormatDaemon, FormatModel
 from tests.fakes.formats import NAMES, Decred, Names
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
 
@@ -42,10 +42,10 @@ def all_hashXs(*models):
     return sorted({hashX for model in models for hashX in model.history})
 
 
-@pytest.mark.parametrize("maker_class", MAKERS, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("format_class", FORMATS, ids=lambda cls: cls.__name__)
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_a_chain_is_indexed_reorganised_and_queried(maker_class, seed, tmp_path):
-    chain = FormatChain(maker_class(seed))
+async def test_a_chain_is_indexed_reorganised_and_queried(format_class, seed, tmp_path):
+    chain = ChainMaker(format=format_class(seed))
     fork = chain.grow(chain.genesis_hash, 7)
     first, second = chain.grow(fork, 4), chain.grow(fork, 6)
     first_model = FormatModel(chain.chain(first), chain.coin)
@@ -67,11 +67,11 @@ async def test_a_chain_is_indexed_reorganised_and_queried(maker_class, seed, tmp
 
 
 async def test_histories_of_names_are_shortened_when_their_blocks_are_undone(tmp_path):
-    chain = FormatChain(Names(5))
+    chain = ChainMaker(format=Names(5))
     fork = chain.grow(chain.genesis_hash, 3)
-    chain.scripts = chain.scripts[-2:]
+    chain.draws.scripts = chain.draws.scripts[-2:]
     with_name = chain.grow(fork, 3)
-    chain.scripts = [b"\x51"]
+    chain.draws.scripts = [b"\x51"]
     without = chain.grow(fork, 4)
     index_script = chain.coin.build_name_index_script(NAMES[2])
     name_hashX = Coin.hashX_from_script(index_script)
@@ -96,7 +96,7 @@ async def record(notified, touched):
 
 
 async def test_decred_undoes_one_block_more_than_differs(tmp_path):
-    chain = FormatChain(Decred(3))
+    chain = ChainMaker(format=Decred(3))
     tip = chain.grow(chain.genesis_hash, 6)
     async with world_of(chain, chain.chain(tip), tmp_path) as world:
         await until_at(world, chain, tip)
@@ -111,7 +111,7 @@ async def test_decred_undoes_one_block_more_than_differs(tmp_path):
 
 
 async def test_decred_refuses_to_undo_as_many_blocks_as_it_just_could_not(tmp_path):
-    chain = FormatChain(Decred(4))
+    chain = ChainMaker(format=Decred(4))
     tip = chain.grow(chain.genesis_hash, 8)
     async with world_of(chain, chain.chain(tip), tmp_path, reorg_limit=4) as world:
         await until_at(world, chain, tip)
@@ -151,7 +151,7 @@ async def test_a_processor_of_a_third_party_may_replace_the_steps_by_their_docum
         await world.until_at(daemon.raw)
         names = [name for name, _count in calls]
         assert names == ["range", "undo", "undo", "advance", "advance", "advance"]
-        hashXs = [hashX_of(script) for script in maker.scripts]
+        hashXs = [hashX_of(script) for script in maker.draws.scripts]
         await assert_equals_model(world.db, Model(daemon.raw), hashXs)
 
 

@@ -18,8 +18,8 @@ from electrumx.server.daemon.variants import (
     SmartCashDaemon,
     ZcoinMtpDaemon,
 )
+from tests.fakes.chain import ChainMaker
 from tests.fakes.fake_node import FakeNode, RPCFault
-from tests.fakes.format_chain import FormatChain
 from tests.fakes.formats import Decred
 from tests.fakes.time_formats import ProofOfStake
 
@@ -121,14 +121,14 @@ class LegacyNode:
     """Answers as an old node: blocks only as JSON."""
 
     def __init__(self, node, text_time=False):
-        chain = FormatChain(ProofOfStake(1))
+        chain = ChainMaker(format=ProofOfStake(1))
         raws = chain.chain(chain.grow(chain.genesis_hash, 3))
         self.raws, self.blocks, self.txs = [], {}, {}
         for height, raw in enumerate(raws):
             block = chain.coin.block(raw, height)
             header = block.header
             number = [int.from_bytes(header[n : n + 4], "little") for n in (0, 68, 72, 76)]
-            block_hash = hash_to_hex_str(chain.hash_of(raw, height))
+            block_hash = hash_to_hex_str(chain.format.hash_of(raw, height))
             txids = [hash_to_hex_str(tx_hash) for _tx, tx_hash in block.transactions]
             self.txs.update(zip(txids, (tx for tx, _ in block.transactions), strict=True))
             self.blocks[block_hash] = {
@@ -214,19 +214,20 @@ class DecredNode:
     """A chain whose blocks approve of the one before, but for some."""
 
     def __init__(self, node, disapproved=()):
-        maker = Decred(7)
-        plain_header = maker.header
+        decred = Decred(7)
+        plain_header = decred.header
 
         def header(prev_hash, root, height):
             raw = bytearray(plain_header(prev_hash, root, height))
             raw[100] = 0 if height - 1 in disapproved else 1
             return bytes(raw)
 
-        maker.header = header
-        self.chain = FormatChain(maker)
+        decred.header = header
+        self.chain = ChainMaker(format=decred)
         self.raws = self.chain.chain(self.chain.grow(self.chain.genesis_hash, 8))
         self.hashes = [
-            hash_to_hex_str(self.chain.hash_of(raw, height)) for height, raw in enumerate(self.raws)
+            hash_to_hex_str(self.chain.format.hash_of(raw, height))
+            for height, raw in enumerate(self.raws)
         ]
         node.overrides.update(
             getblockcount=lambda: len(self.raws) - 1,

@@ -185,7 +185,7 @@ async def test_a_stop_after_any_write_of_a_backup_is_harmless(tmp_path, step):
     expected = maker.chain(tip) if step < 3 else maker.chain(fork)
     db = DB(env)
     await db.open_for_serving()
-    scripts = [hashX_of(script) for script in maker.scripts]
+    scripts = [hashX_of(script) for script in maker.draws.scripts]
     await assert_equals_model(db, Model(expected), scripts)
     db.close_dbs()
     # And onward on another branch.
@@ -316,7 +316,7 @@ async def test_a_limited_history_is_the_beginning_of_the_whole(tmp_path):
     chain = maker.chain(maker.grow(maker.genesis_hash, 40))
     async with World(make_env(tmp_path), ScriptedDaemon(chain)) as world:
         await world.until_at(chain)
-        hashX = hashX_of(maker.scripts[0])
+        hashX = hashX_of(maker.draws.scripts[0])
         whole = await world.db.limited_history(hashX, limit=None)
         assert len(whole) > 20
         for limit in (0, 1, 7, len(whole), len(whole) + 1):
@@ -378,7 +378,7 @@ async def test_reads_go_on_while_the_stores_are_reopened_and_end_when_they_are_c
 ):
     maker = ChainMaker(seed=84)
     chain = maker.chain(maker.grow(maker.genesis_hash, 100))
-    hashXs = [hashX_of(script) for script in maker.scripts]
+    hashXs = [hashX_of(script) for script in maker.draws.scripts]
     env = make_env(tmp_path, engine=engine)
     async with World(env, ScriptedDaemon(chain)) as world:
         await world.until_at(chain)

@@ -33,7 +33,9 @@ async def env(tmp_path, chain):
 
 
 async def assert_whole(db, maker, chain):
-    await assert_equals_model(db, Model(chain), [hashX_of(script) for script in maker.scripts])
+    await assert_equals_model(
+        db, Model(chain), [hashX_of(script) for script in maker.draws.scripts]
+    )
 
 
 async def test_cut_history_is_put_back_from_the_raw_blocks_on_disk(env, maker, chain):

@@ -19,7 +19,7 @@ MAKER = ChainMaker(seed=51)
 FORK = MAKER.grow(MAKER.genesis_hash, 30)
 TIP = MAKER.grow(FORK, 8)
 CHAIN = MAKER.chain(TIP)
-SCRIPTS = [hashX_of(script) for script in MAKER.scripts]
+SCRIPTS = [hashX_of(script) for script in MAKER.draws.scripts]
 
 
 class Stop(BaseException):

@@ -631,7 +631,7 @@ async def test_a_server_compacts_in_the_background_while_the_chain_reorganises(
     choose = random.Random(32)
     tip = maker.grow(maker.genesis_hash, 20)
     daemon = ScriptedDaemon(maker.chain(tip))
-    scripts = [hashX_of(script) for script in maker.scripts]
+    scripts = [hashX_of(script) for script in maker.draws.scripts]
     highest = 0
     async with World(make_env(tmp_path, engine=engine), daemon) as world:
         await world.until_at(maker.chain(tip))
@@ -675,7 +675,7 @@ async def test_processing_holds_when_the_last_ids_are_reached(tmp_path, engine, 
         await bp.flush_scheduler.flush(choose.random() < 0.4)
         assert db.history.flush_count <= 13
     await bp.flush_scheduler.flush(True)
-    scripts = [hashX_of(script) for script in maker.scripts]
+    scripts = [hashX_of(script) for script in maker.draws.scripts]
     await assert_equals_model(db, Model(chain), scripts)
     db.close_dbs()
 
@@ -708,7 +708,7 @@ async def test_a_database_that_is_nearly_out_of_ids_is_compacted_at_opening(
             tip = maker.grow(double_sha256(chain[-1][:80]), 3)
             daemon.set_chain(maker.chain(tip))
             await world.until_at(maker.chain(tip))
-            scripts = [hashX_of(script) for script in maker.scripts]
+            scripts = [hashX_of(script) for script in maker.draws.scripts]
             await assert_equals_model(world.db, Model(maker.chain(tip)), scripts)
     assert "65,535 of 65,535 history flushes are used: compacting" in caplog.text
 

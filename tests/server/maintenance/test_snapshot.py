@@ -27,7 +27,7 @@ MAKER = ChainMaker(seed=71)
 FORK = MAKER.grow(MAKER.genesis_hash, 80)
 CHAIN = MAKER.chain(MAKER.grow(FORK, 120))
 OTHER = MAKER.chain(MAKER.grow(FORK, 40))
-HASHXS = [hashX_of(script) for script in MAKER.scripts]
+HASHXS = [hashX_of(script) for script in MAKER.draws.scripts]
 
 
 @pytest.fixture

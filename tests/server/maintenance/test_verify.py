@@ -352,7 +352,7 @@ def block_with(prev, nonce, outputs):
 def odd_chain():
     """Outputs that only one side keeps, and a coinbase that comes twice."""
     chain = list(CHAIN[:20])
-    p2pkh = MAKER.scripts[0]
+    p2pkh = MAKER.draws.scripts[0]
 
     def add(nonce, outputs):
         chain.append(block_with(double_sha256(chain[-1][:80]), nonce, outputs))

@@ -12,7 +12,7 @@ from electrumx.server.session.shared.masternodes import (
     payment_queue,
     with_positions,
 )
-from tests.fakes.format_chain import FormatChain
+from tests.fakes.chain import ChainMaker
 from tests.fakes.formats import AuxPow, XayaNames
 from tests.fakes.session_world import FakeCoin, FakeDB, session_world, utxo
 
@@ -259,9 +259,9 @@ async def test_other_coins_do_not_serve_masternodes():
 # -- headers
 
 
-def chain_world(maker, **settings):
+def chain_world(made, **settings):
     """A world whose headers are those of a generated chain, all of different lengths."""
-    chain = FormatChain(maker)
+    chain = ChainMaker(format=made)
     raws = chain.chain(chain.grow(chain.genesis_hash, 10))
     db = FakeDB()
     db.headers = [chain.coin.block_header(raw, height) for height, raw in enumerate(raws)]
@@ -269,9 +269,9 @@ def chain_world(maker, **settings):
     return session_world(coin=chain.coin, db=db, **settings), db.headers
 
 
-@pytest.mark.parametrize(("maker", "size"), [(AuxPow, 80), (XayaNames, 85)])
-async def test_headers_with_a_proof_are_cut(maker, size):
-    worlds, headers = chain_world(maker(1))
+@pytest.mark.parametrize(("format_class", "size"), [(AuxPow, 80), (XayaNames, 85)])
+async def test_headers_with_a_proof_are_cut(format_class, size):
+    worlds, headers = chain_world(format_class(1))
     async with worlds as world:
         assert issubclass(world.manager.env.coin.SESSIONCLS, AuxPoWElectrumX)
         client = await world.connect()

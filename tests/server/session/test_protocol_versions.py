@@ -317,9 +317,9 @@ async def test_2016_headers_fit_the_least_bound_of_replies():
         assert [header.hex() for header in world.db.headers[:2016]] == answer["headers"]
 
 
-@pytest.mark.parametrize(("maker", "size"), [(AuxPow, 80), (XayaNames, 85)])
-async def test_headers_of_different_lengths_are_cut_one_by_one(maker, size):
-    worlds, headers = chain_world(maker(1), node=PACKAGES)
+@pytest.mark.parametrize(("format_class", "size"), [(AuxPow, 80), (XayaNames, 85)])
+async def test_headers_of_different_lengths_are_cut_one_by_one(format_class, size):
+    worlds, headers = chain_world(format_class(1), node=PACKAGES)
     async with worlds as world:
         client = await world.connect()
         await negotiated(client, "1.6")

@@ -24,7 +24,9 @@ from tests.fakes.world import ScriptedDaemon, World, make_env
 MAKER = ChainMaker(seed=82)
 CHAIN = MAKER.chain(MAKER.grow(MAKER.genesis_hash, 60))
 MODEL = Model(CHAIN)
-HASHX = max((hashX_of(script) for script in MAKER.scripts), key=lambda x: len(MODEL.history[x]))
+HASHX = max(
+    (hashX_of(script) for script in MAKER.draws.scripts), key=lambda x: len(MODEL.history[x])
+)
 MISSING = b"\x77" * 11
 
 

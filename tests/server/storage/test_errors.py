@@ -25,7 +25,7 @@ from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_e
 MAKER = ChainMaker(seed=81)
 CHAIN = MAKER.chain(MAKER.grow(MAKER.genesis_hash, 200))
 CHAIN_GENESIS = MAKER.genesis_hash[::-1].hex()
-HASHXS = [hashX_of(script) for script in MAKER.scripts]
+HASHXS = [hashX_of(script) for script in MAKER.draws.scripts]
 ENGINES = {"leveldb": LevelDB, "rocksdb": RocksDB}
 
 

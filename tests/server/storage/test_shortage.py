@@ -231,7 +231,7 @@ async def main():
         await asyncio.to_thread(thread.join)
         daemon.set_chain(chain)
         await world.until_at(chain)
-        hashXs = [hashX_of(script) for script in maker.scripts]
+        hashXs = [hashX_of(script) for script in maker.draws.scripts]
         await assert_equals_model(world.db, Model(chain), hashXs)
     async with World(env, daemon) as world:
         await world.until_at(chain)

@@ -87,6 +87,30 @@ def received(message, max_size=0):
     return parsed.items, parsed.reply and json.loads(parsed.reply), parsed.malformed
 
 
+@pytest.mark.parametrize(("opening", "end"), [(b"[", b"]"), (b'{"a":', b"}"), (b'[{"a":', b"}]")])
+def test_a_message_that_is_nested_thousands_deep_is_invalid_json(opening, end):
+    """Also with a Python that would parse it."""
+
+    def message(depth):
+        params = opening * depth + b"1" + end * depth
+        return b'{"jsonrpc":"2.0","id":1,"method":"server.ping","params":[%b]}' % params
+
+    items, reply, _ = received(message(300))
+    assert (len(items), reply) == (1, None)
+    for depth in (2_000, 20_000):
+        items, reply, _ = received(message(depth))
+        assert (items, reply["error"]["code"]) == (None, -32700)
+        assert reply["error"]["message"] == "invalid JSON"
+
+
+def test_a_flat_message_may_have_any_number_of_brackets():
+    """Those in texts do not count, and numbers that only one parser has are accepted."""
+    params = [[n, float("nan"), "[{" * 20] for n in range(1_000)]
+    items, reply, _ = received(json.dumps(ping(1) | {"params": params}).encode())
+    assert (len(items), reply) == (1, None)
+    assert items[0].args[7][2] == "[{" * 20
+
+
 def ping(number):
     return {"jsonrpc": "2.0", "id": number, "method": "server.ping"}
 

@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+import orjson
 from aiorpcx import JSONRPC
 
 from electrumx.server.session.engine.jsonrpc.requests import (
@@ -31,6 +32,8 @@ MAX_BATCH_MEMBERS = 10_000
 # A batch with more malformed members, which cost a default hard limit, is refused as a whole: none
 # of the others is executed.
 MAX_MALFORMED_MEMBERS = 100
+# A message with more brackets may be nested too deep.
+SHALLOW_BRACKETS = 1_000
 
 
 @dataclass(slots=True)
@@ -79,6 +82,19 @@ def parse_message(message: bytes, version: Version, max_reply_bytes: int = 0) ->
         parser.refuse("invalid JSON", JSONRPC.PARSE_ERROR)
 
 
+def _check_depth(message: bytes) -> None:
+    """Raise RecursionError if a message is nested deeper than 1,024, which is orjson's limit.
+
+    From Python 3.14 on ``json`` has none but the stack of the thread.  It decides all else: it accepts
+    numbers and texts that orjson does not.
+    """
+    try:
+        orjson.loads(message)
+    except orjson.JSONDecodeError as e:
+        if "limit" in e.msg:
+            raise RecursionError(e.msg) from None
+
+
 class _Parser:
     def __init__(self, version: Version, max_reply_bytes: int) -> None:
         self._version = version
@@ -106,7 +122,10 @@ class _Parser:
 
     def parse(self, message: bytes) -> ParsedMessage:
         """Return the requests in a message; raise as ``parse_message``, or ValueError."""
-        payload = json.loads(message.decode())
+        text = message.decode()
+        if message.count(b"[") + message.count(b"{") > SHALLOW_BRACKETS:
+            _check_depth(message)
+        payload = json.loads(text)
         if self._version is AUTO:
             self._version = detect_version(payload)
         if isinstance(payload, dict):
