@@ -66,7 +66,7 @@ def run_node(conn, txs, block_txs, blocks):
             part = mempool[n * block_txs : (n + 1) * block_txs]
             tip = maker.add_block(tip, [coinbase(maker, script_of(0)), *part])
             mined.append(maker.blocks[tip][0])
-            thread.do(lambda node, n=n: node._block_txs(mined[n]))
+            thread.do(lambda node, n=n: node.block_txs(mined[n]))
         conn.send((thread.env, len(node.blocks) - 1))
         while True:
             order = conn.recv()

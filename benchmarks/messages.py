@@ -60,7 +60,7 @@ class CountingSession:
 class LibraryTransport(WebSocketTransport):
     """One that leaves every frame to the library."""
 
-    def _take_plain(self, _protocol):
+    def take_plain(self, _protocol):
         return False
 
 

@@ -149,7 +149,7 @@ class BenchNode(Node):
     def _hash_at(self, height):
         return self.files.blocks[self.active[height]].block_hash
 
-    def _find_block(self, hex_hash):
+    def find_block(self, hex_hash):
         try:
             number = self._number[bytes.fromhex(hex_hash)[::-1]]
         except (KeyError, ValueError, TypeError):
@@ -164,10 +164,10 @@ class BenchNode(Node):
     def _header(self, number):
         return self.files.header(number)
 
-    def _block_txs(self, number):
+    def block_txs(self, number):
         return parse_block_txs(self.files.raw_block(number))
 
-    def _find_tx(self, txid):
+    def find_tx(self, txid):
         number = self.mempool.get(txid)
         if number is not None:
             return self.files.raw_unconfirmed(number), None
@@ -177,7 +177,7 @@ class BenchNode(Node):
         raise RPCFault(INVALID_ADDRESS_OR_KEY, "No such mempool or blockchain transaction")
 
     def _header_info(self, hex_hash):
-        _height, number = self._find_block(hex_hash)
+        _height, number = self.find_block(hex_hash)
         return super()._header_info(hex_hash) | {"nTx": self.files.blocks[number].tx_count}
 
     # --- how nodes answer

@@ -200,7 +200,7 @@ def _one_block(folder, sessions, each, engine, stages):
     with NodeThread(before) as node:
         node.do(lambda fake: setattr(fake, "waits_for_blocks", True))
         # A real node has parsed a block when it announces it.
-        node.do(lambda fake: fake._block_txs(last))
+        node.do(lambda fake: fake.block_txs(last))
         server_class = TimedServer if stages else ServerProcess
         with server_class(folder, node.env, protocols=("tcp", "rpc"), **settings) as server:
             port, pid = server.ports["tcp"], server.child.pid
@@ -286,13 +286,13 @@ class IndexedNode(FakeNode):
         super().__init__(blocks)
         self._txs, self._spends = {}, {}
         for height, raw_block in enumerate(blocks):
-            for tx in self._block_txs(raw_block):
+            for tx in self.block_txs(raw_block):
                 self._txs[tx.tx_hash] = tx.raw, height
                 self._spends.update(dict.fromkeys(tx.prevouts, (tx.tx_hash, raw_block)))
 
-    def _find_tx(self, hex_hash):
+    def find_tx(self, hex_hash):
         found = self._txs.get(bytes.fromhex(hex_hash)[::-1])
-        return super()._find_tx(hex_hash) if found is None else found
+        return super().find_tx(hex_hash) if found is None else found
 
     def rpc_gettxspendingprevout(self, outpoints, _options=None):
         answers = []

@@ -83,6 +83,6 @@ def _logger_as_it_was():
     logger = logging.getLogger("electrumx")
     before = logger.level, logger.propagate, logger.handlers[:]
     yield
-    logger.level, logger.propagate, logger.handlers[:] = before
-    # Levels are remembered by each logger below.
-    logger.manager._clear_cache()
+    level, logger.propagate, logger.handlers[:] = before
+    # Levels are remembered by each logger below, until one is set.
+    logger.setLevel(level)

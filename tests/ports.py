@@ -40,7 +40,7 @@ def _usable_blocks():
     return blocks or list(BLOCKS)
 
 
-class _Claims:
+class Claims:
     """The blocks of one process."""
 
     def __init__(self):
@@ -84,7 +84,8 @@ class _Claims:
         return next(self._numbers)
 
 
-_claims = _Claims()
+#: those of this process; a fork gets its own
+claims = Claims()
 
 
 def _is_free(port):
@@ -99,13 +100,13 @@ def _is_free(port):
 
 def free_ports(count):
     """Different TCP ports without a listener, which no other test process is given."""
-    global _claims
-    if _claims.pid != os.getpid():
+    global claims
+    if claims.pid != os.getpid():
         # After a fork the blocks are still the parent's.
-        _claims = _Claims()
+        claims = Claims()
     ports = []
     while len(ports) < count:
-        port = _claims.next()
+        port = claims.next()
         if _is_free(port):
             ports.append(port)
     return ports

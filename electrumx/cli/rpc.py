@@ -280,7 +280,7 @@ def reply_lines(command: str, reply: Any, *, as_json: bool) -> Iterable[str]:
     return printer(reply)
 
 
-def _server_environment(config: str | None) -> dict[str, str]:
+def server_environment(config: str | None) -> dict[str, str]:
     """Return the variables that name the server: the environment's, or those of a settings file."""
     environ = Settings.read(config, os.environ).variables
     if not environ.get("RPC_SOCKET") and not environ.get("RPC_PORT"):
@@ -300,7 +300,7 @@ def main(argv: list[str] | None = None) -> int:
     config = args.pop("config")
     del args["version"], args["verbose"]
     try:
-        environ = _server_environment(config)
+        environ = server_environment(config)
     except OperatorError as e:
         return _failed(e)
     socket, host, port = (args.pop(name) for name in ("socket", "host", "port"))

@@ -28,7 +28,7 @@ class BoundedPattern:
 
     def __init__(self, pattern: re.Pattern[str], cpu_secs: float) -> None:
         self.pattern = pattern
-        self._cpu_secs = cpu_secs
+        self.cpu_secs = cpu_secs
         self._is_matching = False
         # By the clock of the thread's processor time
         self._deadline = 0.0
@@ -50,9 +50,9 @@ class BoundedPattern:
         # Never uninstalled: the signal may arrive late, and its default is the end of the process.
         if signal.getsignal(signal.SIGVTALRM) != self._on_timer:
             signal.signal(signal.SIGVTALRM, self._on_timer)
-        self._deadline = time.thread_time() + self._cpu_secs
+        self._deadline = time.thread_time() + self.cpu_secs
         self._is_matching = True
-        signal.setitimer(signal.ITIMER_VIRTUAL, self._cpu_secs)
+        signal.setitimer(signal.ITIMER_VIRTUAL, self.cpu_secs)
         try:
             return self.pattern.match(text)
         finally:

@@ -193,7 +193,7 @@ class _Server:
         if self._env.serve_always:
             # Clients do not wait for the threads that index.
             sys.setswitchinterval(SWITCH_SECS)
-        await _run_together(
+        await run_parts(
             [
                 self._manager.serve(self._notifications, usable_event, self._caught_up_event),
                 self._follow_node(),
@@ -231,7 +231,7 @@ class _Server:
         collect = not self._env.serve_always
         _favour_latency(collect=collect)
         mempool_event = asyncio.Event()
-        await _run_together(
+        await run_parts(
             [
                 self._db.populate_header_merkle_cache(),
                 self._mempool.keep_synchronized(mempool_event),
@@ -304,7 +304,7 @@ class Controller(ServerBase):
         """Start everything and wait; the first part that fails ends the server with its error."""
         env: Env = self.env
         self._check_library()
-        self._log_start(env)
+        self.log_start(env)
         await check_services(env)
         files = LoginFiles.of(env)
         async with env.coin.DAEMON(
@@ -333,7 +333,8 @@ class Controller(ServerBase):
                 "is needed"
             )
 
-    def _log_start(self, env: Env) -> None:
+    def log_start(self, env: Env) -> None:
+        """Log versions and main settings, and warn of missing modules and unusual settings."""
         self.logger.info(f"software version: {electrumx.version}")
         self.logger.info(f"aiorpcX version: {version_string(aiorpcx._version)}")
         self.logger.info(f"event loop policy: {env.loop_policy or 'asyncio'}")
@@ -373,7 +374,7 @@ async def _set_when(waiting: Coroutine[Any, Any, None], event: asyncio.Event) ->
     event.set()
 
 
-async def _run_together(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
+async def run_parts(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
     """Run all until the first error, which is raised when the others have been cancelled."""
     failures: list[Exception] = []
     try:

@@ -112,7 +112,8 @@ class Campaign:
         self.reached = self.furthest = 0
         self.history = []
 
-    def _spec(self, **more):
+    def spec(self, **more):
+        """Return the parameters of a child's next run; ``more`` overrides some."""
         spec = {
             "dir": str(self.dir),
             "engine": self.engine,
@@ -150,7 +151,7 @@ class Campaign:
 
     def _run_until(self, kill):
         """Run until killed; False if the kill never came because the story ended first."""
-        spec = self._spec(
+        spec = self.spec(
             path=self._path(),
             kill_point=kill.point,
             kill_at=kill.at,
@@ -185,7 +186,7 @@ class Campaign:
         if kill:
             more |= {"kill_point": kill.point, "kill_at": kill.at}
         before = len(self._journal())
-        answer = self.zygote.run(name, self._spec(**more))
+        answer = self.zygote.run(name, self.spec(**more))
         killed = answer["status"] == SIGKILL
         if kill and killed and ["killed", kill.point] in self._journal()[before:]:
             self._count(kill)
@@ -213,7 +214,7 @@ class Campaign:
 
     def inspect(self, final=False):
         """Open the database and audit it."""
-        answer = self.zygote.run("inspect", self._spec())
+        answer = self.zygote.run("inspect", self.spec())
         self.stats.audits += 1
         if answer["status"] != 0:
             self._fail("the database does not open", answer)
@@ -246,7 +247,7 @@ class Campaign:
 
     def bulk_secs(self):
         """Seconds from the start of a process to the end of its bulk sync, on a database of its own."""
-        spec = self._spec(path=self._path(), kill_point="bulk: database opened", kill_at=1)
+        spec = self.spec(path=self._path(), kill_point="bulk: database opened", kill_at=1)
         answer = self.zygote.run("follow", spec)
         if answer["status"] != SIGKILL:
             self._fail("the bulk sync has no end", answer)
@@ -273,7 +274,7 @@ class Campaign:
 
     def finish(self):
         """Let the server end the story without kills and compare everything."""
-        answer = self.zygote.run("follow", self._spec(path=self._path()))
+        answer = self.zygote.run("follow", self.spec(path=self._path()))
         if answer["status"] != 0:
             self._fail("the server failed", answer)
         self.inspect(final=True)

@@ -54,7 +54,7 @@ def old_reorg_order():
 
 def state_before_coins():
     """The state row is committed in a batch of its own, before the coins that it promises."""
-    flush_utxos = Flusher._flush_utxos
+    write_utxos = Flusher.write_utxos
 
     def mutated(self, flush_data, with_coins):
         if with_coins:
@@ -68,24 +68,24 @@ def state_before_coins():
             with self._stores.utxo_db.write_batch() as batch:
                 batch.put(STATE_KEY, state.pack())
             faults.fault_point("flush: coins written")
-        flush_utxos(self, flush_data, with_coins)
+        write_utxos(self, flush_data, with_coins)
 
-    Flusher._flush_utxos = mutated
+    Flusher.write_utxos = mutated
 
 
 def coins_before_history():
     """A forward flush commits the coins before the history."""
-    flush_history, flush_utxos = Flusher._flush_history, Flusher._flush_utxos
-    Flusher._flush_history = lambda self, _flush_data: setattr(
+    write_history, write_utxos = Flusher.write_history, Flusher.write_utxos
+    Flusher.write_history = lambda self, _flush_data: setattr(
         self._history, "flush_count", self._history.flush_count + 1
     )
 
     def mutated(self, flush_data, with_coins):
-        flush_utxos(self, flush_data, with_coins)
+        write_utxos(self, flush_data, with_coins)
         self._history.flush_count -= 1
-        flush_history(self, flush_data)
+        write_history(self, flush_data)
 
-    Flusher._flush_utxos = mutated
+    Flusher.write_utxos = mutated
 
 
 def no_fsync():

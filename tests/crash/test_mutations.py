@@ -53,7 +53,7 @@ def test_the_old_order_loses_history_when_the_node_returns_to_its_old_branch(zyg
     # No check in between: only the final comparison shows it.
     campaign.reached = campaign.story.before_reorg
     path = list(range(campaign.reached, campaign.reached + 1))
-    answer = campaign.zygote.run("follow", campaign._spec(path=path))
+    answer = campaign.zygote.run("follow", campaign.spec(path=path))
     assert answer["status"] == 0, answer["errors"]
     with pytest.raises(Discrepancy, match=r"history of .* is not"):
         campaign.inspect()

@@ -241,7 +241,7 @@ async def test_a_manifest_that_survives_a_power_cut_has_its_run_files(tmp_path, 
             disk.image(cut, place, seed)
             found = manifests.load(place / FOLDER)
             if found is not None:
-                assert Workspace(place, logging.getLogger())._is_complete(found), f"cut {cut}"
+                assert Workspace(place, logging.getLogger()).is_complete(found), f"cut {cut}"
             shutil.rmtree(place)
 
 

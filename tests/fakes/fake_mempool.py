@@ -19,10 +19,11 @@ WAIT_SECS = 120
 class ModelTx:
     """One transaction: inputs are (prev hash, index, hashX, value), outputs (script, value)."""
 
-    _serial = 0
+    #: a counter that makes each transaction and output different
+    serial = 0
 
     def __init__(self, inputs, outputs, witness_bytes=0):
-        ModelTx._serial += 1
+        ModelTx.serial += 1
         self.inputs = list(inputs)
         self.outputs = list(outputs)
         body = bytes([len(self.inputs)])
@@ -33,7 +34,7 @@ class ModelTx:
         body += bytes([len(self.outputs)])
         for script, value in self.outputs:
             body += struct.pack("<q", value) + bytes([len(script)]) + script
-        version, locktime = struct.pack("<i", 2), struct.pack("<I", ModelTx._serial)
+        version, locktime = struct.pack("<i", 2), struct.pack("<I", ModelTx.serial)
         stripped = version + body + locktime
         self.hash = double_sha256(stripped)
         self.raw = stripped
@@ -87,13 +88,14 @@ class FakeAPI(MemPoolAPI):
         self.processed = asyncio.Event()
 
     @staticmethod
-    def _pulse(event):
+    def pulse(event):
+        """Wake the tasks that wait for the event now."""
         event.set()
         event.clear()
 
     def trigger(self):
         """Have the mempool refresh now."""
-        self._pulse(self.node_changed)
+        self.pulse(self.node_changed)
 
     def set_height(self, height):
         self.node_height = self.heard_height = self.database_height = height
@@ -150,16 +152,16 @@ class FakeAPI(MemPoolAPI):
 
     def process_block(self):
         """Notify the mempool that the database will move next."""
-        self._pulse(self.processed)
+        self.pulse(self.processed)
 
     def announce_block(self):
         """Notify the mempool that the database moved."""
-        self._pulse(self.db_changed)
+        self.pulse(self.db_changed)
 
     def add_utxo(self, script, value, tx_hash=None, idx=0):
         """Put an output into the database; return it in the form of an input."""
-        ModelTx._serial += 1
-        tx_hash = tx_hash or double_sha256(str(ModelTx._serial).encode())
+        ModelTx.serial += 1
+        tx_hash = tx_hash or double_sha256(str(ModelTx.serial).encode())
         self.utxos[tx_hash, idx] = (hashX_of(script), value)
         return tx_hash, idx, hashX_of(script), value
 
@@ -193,9 +195,10 @@ class FakeAPI(MemPoolAPI):
         self.fetches += 1
         await asyncio.sleep(0)
         hashes = [bytes.fromhex(hex_hash)[::-1] for hex_hash in hex_hashes]
-        return [self._raw(tx_hash) for tx_hash in hashes]
+        return [self.raw_tx(tx_hash) for tx_hash in hashes]
 
-    def _raw(self, tx_hash):
+    def raw_tx(self, tx_hash):
+        """Return a raw transaction of the node, or None. A test may replace it."""
         if tx_hash in self.missing or tx_hash not in self.txs:
             return None
         return self.garbled.get(tx_hash, self.txs[tx_hash].raw)

@@ -123,7 +123,7 @@ class FakeNode(Node):
         """Extend the chain; transactions of the new blocks leave the mempool."""
         for raw_block in raw_blocks:
             self.blocks.append(raw_block)
-            for tx in self._block_txs(raw_block):
+            for tx in self.block_txs(raw_block):
                 self.mempool.pop(tx.tx_hash, None)
         self.tip_changed()
 
@@ -156,7 +156,8 @@ class FakeNode(Node):
     def _mempool_txids(self):
         return map(to_hex, self.mempool)
 
-    def _block_txs(self, raw_block):
+    def block_txs(self, raw_block):
+        """Return the parsed transactions of a block; they are parsed once."""
         if not self.parse_txs:
             return []
         key = self.block_hash(raw_block)
@@ -164,7 +165,8 @@ class FakeNode(Node):
             self._tx_cache[key] = parse_block_txs(raw_block)
         return self._tx_cache[key]
 
-    def _find_block(self, hex_hash):
+    def find_block(self, hex_hash):
+        """Return (height, or None on a fork, raw block). A test may replace it."""
         for height, raw_block in enumerate(self.blocks):
             if to_hex(self.block_hash(raw_block)) == hex_hash:
                 return height, raw_block
@@ -173,12 +175,12 @@ class FakeNode(Node):
             raise RPCFault(INVALID_ADDRESS_OR_KEY, "Block not found")
         return None, raw_block
 
-    def _find_tx(self, hex_hash):
+    def find_tx(self, hex_hash):
         tx_hash = bytes.fromhex(hex_hash)[::-1]
         if tx_hash in self.mempool:
             return self.mempool[tx_hash], None
         for height, raw_block in enumerate(self.blocks):
-            for tx in self._block_txs(raw_block):
+            for tx in self.block_txs(raw_block):
                 if tx.tx_hash == tx_hash:
                     return tx.raw, height
         raise RPCFault(
@@ -217,7 +219,7 @@ class FakeNode(Node):
             prevout = (bytes.fromhex(outpoint["txid"])[::-1], outpoint["vout"])
             answer = dict(outpoint)
             for raw_block in self.blocks:
-                for tx in self._block_txs(raw_block):
+                for tx in self.block_txs(raw_block):
                     if prevout in tx.prevouts:
                         answer["spendingtxid"] = to_hex(tx.tx_hash)
                         answer["blockhash"] = to_hex(self.block_hash(raw_block))
@@ -237,8 +239,8 @@ class FakeNode(Node):
     def _handler(self, method):
         return self.overrides[method] if method in self.overrides else super()._handler(method)
 
-    def _reply_to(self, body, fault):
-        """(status, reason, content type, body) for a request body."""
+    def reply_to(self, body, fault):
+        """(status, reason, content type, body) for a request body. A test may replace it."""
         request = json.loads(body)
         self.bodies.append(request)
         is_batch = isinstance(request, list)
@@ -348,7 +350,7 @@ class FakeNode(Node):
         for method, secs in self.delays.items():
             if f'"{method}"'.encode() in body:
                 await asyncio.sleep(secs)
-        status, reason, content_type, reply = self._reply_to(body, fault)
+        status, reason, content_type, reply = self.reply_to(body, fault)
         half = len(reply) // 2 if fault is Fault.DISCONNECT_MID_REPLY else None
         connection.send(status, reason, content_type, reply, most=half)
         if half is not None:

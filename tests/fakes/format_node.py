@@ -45,15 +45,15 @@ class FormatNode(FakeNode):
     def _block_hash(self, raw):
         return self.chain.format.header_hash(self.by_raw[raw].header)
 
-    def _block_txs(self, raw):
+    def block_txs(self, raw):
         return self.by_raw[raw].txs
 
     def rpc_getrawtransaction(self, hex_hash, verbose=0):
-        return self._find_tx(hex_hash)[0].hex()
+        return self.find_tx(hex_hash)[0].hex()
 
     def rpc_getblock(self, hex_hash, verbose=True):
         form = self.chain.format
-        _height, raw = self._find_block(hex_hash)
+        _height, raw = self.find_block(hex_hash)
         if isinstance(form, LEGACY):
             return self._as_json(hex_hash, raw)
         if not verbose:
@@ -84,7 +84,7 @@ class FormatNode(FakeNode):
     def _header_info(self, hex_hash):
         info = super()._header_info(hex_hash)
         if isinstance(self.chain.format, Decred):
-            _height, raw = self._find_block(hex_hash)
+            _height, raw = self.find_block(hex_hash)
             info["votebits"] = int.from_bytes(raw[100:102], "little")
         return info
 

@@ -225,7 +225,7 @@ class Node:
         """The hash of an active block; -1 is the tip's height."""
         raise NotImplementedError
 
-    def _find_block(self, hex_hash):
+    def find_block(self, hex_hash):
         """The height, None in a branch, and a block, of whatever type the others take."""
         raise NotImplementedError
 
@@ -237,11 +237,11 @@ class Node:
         """The bytes of a block's header."""
         raise NotImplementedError
 
-    def _block_txs(self, block):
+    def block_txs(self, block):
         """Transactions of a block, each with a tx_hash."""
         raise NotImplementedError
 
-    def _find_tx(self, hex_hash):
+    def find_tx(self, hex_hash):
         """A raw transaction, and the height of its block, None if that is the mempool."""
         raise NotImplementedError
 
@@ -249,7 +249,7 @@ class Node:
         raise NotImplementedError
 
     def _header_info(self, hex_hash):
-        height, block = self._find_block(hex_hash)
+        height, block = self.find_block(hex_hash)
         header = self._header(block)
         stamp = int.from_bytes(header[68:72], "little")
         info = {
@@ -317,16 +317,16 @@ class Node:
         return to_hex(self._hash_at(height))
 
     def rpc_getblock(self, hex_hash, verbose=True):
-        _height, block = self._find_block(hex_hash)
+        _height, block = self.find_block(hex_hash)
         raw = self._raw(block)
         if not verbose:
             return Hex(raw.hex())
-        tx_ids = [to_hex(tx.tx_hash) for tx in self._block_txs(block)]
+        tx_ids = [to_hex(tx.tx_hash) for tx in self.block_txs(block)]
         return {**self._header_info(hex_hash), "tx": tx_ids, "size": len(raw)}
 
     def rpc_getblockheader(self, hex_hash, verbose=True):
         if not verbose:
-            return self._header(self._find_block(hex_hash)[1]).hex()
+            return self._header(self.find_block(hex_hash)[1]).hex()
         return self._header_info(hex_hash)
 
     def rpc_getrawmempool(self):
@@ -334,7 +334,7 @@ class Node:
 
     def rpc_getrawtransaction(self, hex_hash, verbose=0):
         try:
-            raw, height = self._find_tx(hex_hash)
+            raw, height = self.find_tx(hex_hash)
         except (ValueError, TypeError):
             raise RPCFault(INVALID_PARAMETER, "txid must be hexadecimal") from None
         if not verbose:
@@ -413,13 +413,13 @@ class Node:
         name, _, form = name.rpartition(".")
         try:
             if what == "block" and form == "bin":
-                return 200, self._raw(self._find_block(name)[1])
+                return 200, self._raw(self.find_block(name)[1])
             if what == "headers" and form == "bin":
                 count, _, hex_hash = name.partition("/")
-                first = self._find_block(hex_hash)[0]
+                first = self.find_block(hex_hash)[0]
                 end = min(first + min(int(count), MOST_HEADERS), self.height + 1)
                 hashes = [to_hex(self._hash_at(height)) for height in range(first, end)]
-                return 200, b"".join(self._header(self._find_block(h)[1]) for h in hashes)
+                return 200, b"".join(self._header(self.find_block(h)[1]) for h in hashes)
         except (RPCFault, ValueError, TypeError):
             pass  # as for a missing resource
         return 404, b"not found"

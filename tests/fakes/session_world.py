@@ -374,7 +374,8 @@ class FakeDaemon:
         self.db = None  # whose chain it has
         self.branch = {}  # height -> hex hash of another block than that of the database
 
-    def _call(self, name, *args):
+    def note_call(self, name, *args):
+        """Note a call in ``calls``; raise the error that was set for it, if any."""
         self.calls.append((name, *args))
         if name in self.errors:
             raise DaemonError(self.errors[name])
@@ -397,24 +398,24 @@ class FakeDaemon:
         return 10
 
     async def broadcast_transaction(self, raw_tx):
-        self._call("sendrawtransaction", raw_tx)
+        self.note_call("sendrawtransaction", raw_tx)
         self.sent.append(raw_tx)
         return hash_to_hex_str(double_sha256(bytes.fromhex(raw_tx)))
 
     async def testmempoolaccept(self, raw_txs):
-        self._call("testmempoolaccept", raw_txs)
+        self.note_call("testmempoolaccept", raw_txs)
         return self.acceptances
 
     async def submitpackage(self, raw_txs):
-        self._call("submitpackage", raw_txs)
+        self.note_call("submitpackage", raw_txs)
         return self.package
 
     async def mempool_fees(self):
-        self._call("mempool_fees")
+        self.note_call("mempool_fees")
         return {"mempoolminfee": 2e-5, "minrelaytxfee": 1e-5, "incrementalrelayfee": 1e-5}
 
     async def getrawtransaction(self, hex_hash, verbose=False, *, max_bytes=None):
-        self._call("getrawtransaction", hex_hash, verbose)
+        self.note_call("getrawtransaction", hex_hash, verbose)
         if self.stall is not None:
             await self.stall.wait()
         result = self.txs.get(hex_hash, "beef" * 4)
@@ -429,30 +430,30 @@ class FakeDaemon:
         return result
 
     async def getrawtransactions(self, hex_hashes):
-        self._call("getrawtransactions", *hex_hashes)
+        self.note_call("getrawtransactions", *hex_hashes)
         found = [self.txs.get(hex_hash) for hex_hash in hex_hashes]
         return [None if raw is None else bytes.fromhex(raw) for raw in found]
 
     async def block_hex_hashes(self, first, count):
-        self._call("block_hex_hashes", first, count)
+        self.note_call("block_hex_hashes", first, count)
         hashes = [hash_to_hex_str(double_sha256(header)) for header in self.db.headers]
         heights = range(first, first + count)
         return [self.branch.get(height, hashes[height]) for height in heights]
 
     async def getblockheader(self, hex_hash):
-        self._call("getblockheader", hex_hash)
+        self.note_call("getblockheader", hex_hash)
         return {"height": self.heights[hex_hash]}
 
     async def relayfee(self):
-        self._call("relayfee")
+        self.note_call("relayfee")
         return 0.00001
 
     async def estimatefee(self, number, mode=None):
-        self._call("estimatefee", number, mode)
+        self.note_call("estimatefee", number, mode)
         return 0.0002
 
     async def getnetworkinfo(self):
-        self._call("getnetworkinfo")
+        self.note_call("getnetworkinfo")
         return self.network_info
 
 

@@ -37,7 +37,7 @@ class ListNode(Node):
     def _hash_at(self, height):
         return hash_of(self.raws[height])
 
-    def _find_block(self, hex_hash):
+    def find_block(self, hex_hash):
         for height, raw in enumerate(self.raws):
             if to_hex(hash_of(raw)) == hex_hash:
                 return height, raw

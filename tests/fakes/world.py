@@ -47,7 +47,7 @@ class ScriptedDaemon:
         self.tip_changed = asyncio.Event()
         self.fail = None
         self.failures = 0  # how often it failed
-        self._cached = None
+        self.known_height = None
         self.set_chain(raw_blocks)
 
     def set_chain(self, raw_blocks):
@@ -59,21 +59,22 @@ class ScriptedDaemon:
 
     def announce(self):
         """Wake the tasks that wait for a new tip, as a poll does; not before the first poll."""
-        if self._cached is not None:
-            self._cached = len(self.raw) - 1
+        if self.known_height is not None:
+            self.known_height = len(self.raw) - 1
         for event in (self.height_changed, self.tip_changed):
             event.set()
             event.clear()
 
-    def _maybe_fail(self):
+    def maybe_fail(self):
+        """Raise the error that was set, if any, and count it."""
         if self.fail:
             self.failures += 1
             raise DaemonError(self.fail)
 
     async def height(self):
-        self._maybe_fail()
-        self._cached = len(self.raw) - 1
-        return self._cached
+        self.maybe_fail()
+        self.known_height = len(self.raw) - 1
+        return self.known_height
 
     #: the height that the node itself still synchronises to
     target = None
@@ -88,7 +89,7 @@ class ScriptedDaemon:
         return self.block_bytes
 
     def cached_height(self):
-        return self._cached
+        return self.known_height
 
     def current_url(self):
         return self.url
@@ -97,14 +98,14 @@ class ScriptedDaemon:
         return False
 
     async def block_hex_hashes(self, first, count):
-        self._maybe_fail()
+        self.maybe_fail()
         if first + count > len(self.raw):
             # Of a batch
             raise DaemonError([{"code": -8, "message": "Block height out of range"}])
         return self.hashes[first : first + count]
 
     async def raw_blocks(self, hex_hashes):
-        self._maybe_fail()
+        self.maybe_fail()
         return [self.by_hash[hex_hash] for hex_hash in hex_hashes]
 
 

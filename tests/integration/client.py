@@ -38,6 +38,10 @@ class _LineTransport:
     def __init__(self, reader, writer):
         self.reader, self.writer = reader, writer
 
+    @property
+    def transport(self):
+        return self.writer.transport
+
     async def send(self, text):
         self.writer.write(text.encode() + b"\n")
         await self.writer.drain()
@@ -64,6 +68,10 @@ class _LineTransport:
 class _WebSocketTransport:
     def __init__(self, connection):
         self.connection = connection
+
+    @property
+    def transport(self):
+        return self.connection.transport
 
     async def send(self, text):
         await self.connection.send(text)
@@ -96,6 +104,11 @@ class ElectrumClient:
         self.unexpected = []  # messages that answer no request of ours
         self._closed = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._receive_all())
+
+    @property
+    def transport(self):
+        """The transport of asyncio below the protocol."""
+        return self._transport.transport
 
     @classmethod
     def connect(cls, protocol, port, host="127.0.0.1"):

@@ -31,6 +31,8 @@ class LineConnection:
 
     def __init__(self, rng, reader, writer):
         self._rng, self._reader, self._writer = rng, reader, writer
+        #: the transport of asyncio below the protocol
+        self.transport = writer.transport
 
     @classmethod
     async def open(cls, rng, protocol, port):
@@ -95,6 +97,8 @@ class WebSocketConnection:
 
     def __init__(self, rng, ws):
         self._rng, self._ws = rng, ws
+        #: the transport of asyncio below the protocol
+        self.transport = ws.transport
 
     @classmethod
     async def open(cls, rng, protocol, port):

@@ -46,17 +46,14 @@ async def deaf_server(protocol):
 async def electrum_client(protocol, port):
     """A client, its transport and its messages."""
     client = await ElectrumClient.open(protocol, port)
-    line = client._transport
-    transport = line.writer.transport if protocol == "tcp" else line.connection.transport
-    return client, transport, client.send_raw(UNREAD.decode())
+    return client, client.transport, client.send_raw(UNREAD.decode())
 
 
 async def hostile_connection(protocol, port):
     """A connection, its transport and its messages."""
     kind = LineConnection if protocol == "tcp" else WebSocketConnection
     connection = await kind.open(random.Random(0), protocol, port)
-    transport = (connection._writer if protocol == "tcp" else connection._ws).transport
-    return connection, transport, connection.send([UNREAD])
+    return connection, connection.transport, connection.send([UNREAD])
 
 
 async def crowd_line(_protocol, port):

@@ -88,7 +88,7 @@ class World:
     def _calls(self, blocks, huge_txid):
         """Requests whose answers no new block changes."""
         busy = script_hash(BUSY_SCRIPT)
-        txs = [tx.tx_hash[::-1].hex() for tx in self.node.do(lambda n: n._block_txs(blocks[-4]))]
+        txs = [tx.tx_hash[::-1].hex() for tx in self.node.do(lambda n: n.block_txs(blocks[-4]))]
         height = len(blocks) - 4
         return [
             ("server.ping", []),

@@ -108,7 +108,7 @@ async def test_pings_are_answered_while_a_full_block_is_processed(tmp_path, stop
             subscriber.notifications.get_nowait()
 
         # Parsed beforehand: the node's work is not measured.
-        node.do(lambda n: n._block_txs(raw))
+        node.do(lambda n: n.block_txs(raw))
         node.do(lambda n: n.append(raw))
         arrival = subscriber.notification("blockchain.headers.subscribe", timeout=150)
         params = await timed("block", pid, clients, arrival)

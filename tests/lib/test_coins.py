@@ -426,7 +426,7 @@ def test_importing_the_coins_imports_nothing_of_the_server():
 
 
 def test_aliases_lead_to_names_that_exist():
-    names = {coin.NAME for coin in coins_base._coin_classes()}
+    names = {coin.NAME for coin in coins_base.coin_classes()}
     assert set(coins_base.NAME_ALIASES.values()) <= names
 
 

@@ -164,20 +164,27 @@ async def test_a_cache_keeps_the_middle_level():
     assert cache.depth_higher == 3
     assert cache.level == merkle.level(source.hashes[:64], 3)
     assert cache.initialized.is_set()
-    assert (cache._segment_length(), cache._leaf_start(17)) == (8, 16)
-    assert await cache._level_for(20) == merkle.level(source.hashes[:20], 3)
-    await cache._extend_to(70)
-    assert cache.level == cache._level(source.hashes[:70])
+    source.calls.clear()
+    await assert_right(cache, source, 64, 17)
+    # Only the segment of the leaf, and for a shorter tree the leaves of its last one.
+    assert source.calls == [(16, 8)]
+    await assert_right(cache, source, 20, 17)
+    assert source.calls[1:] == [(16, 4)] * 2
+    await cache.branch_and_root(70, 0)
+    assert cache.level == merkle.level(source.hashes[:70], 3)
 
 
 async def test_an_extension_reads_only_from_its_segment():
     source, cache = await ready_cache(100, 64)
+    await cache.branch_and_root(64, 0)
     source.calls.clear()
-    await cache._extend_to(70)
-    await cache._extend_to(75)
-    await cache._extend_to(60)
+    for length in (70, 75, 60):
+        # Of a segment that is cached
+        await cache.branch_and_root(length, 0)
 
-    assert source.calls == [(64, 6), (64, 11)]
+    # The last are the leaves after the level of a shorter tree.
+    assert source.calls == [(64, 6), (64, 11), (56, 4)]
+    assert cache.length == 75
 
 
 async def test_queries_wait_for_initialisation():
@@ -291,9 +298,16 @@ async def test_a_truncation_during_initialisation_starts_it_again_shorter():
 async def test_simultaneous_extensions_read_the_source_once():
     source, cache = await ready_cache(100, 64)
     source.calls.clear()
-    await asyncio.gather(*(cache._extend_to(90) for _ in range(5)))
+    source.pause()
+    queries = [asyncio.ensure_future(cache.branch_and_root(90, 80)) for _ in range(5)]
+    await source.asked.wait()
+    # All of them wait for leaves, or for the query that reads them.
+    await asyncio.sleep(0)
+    source.gate.set()
+    await asyncio.gather(*queries)
 
-    assert source.calls == [(64, 26)]
+    assert source.calls.count((64, 26)) == 1
+    assert {(64, 26), (80, 8)} == set(source.calls)
 
 
 async def test_a_cancelled_extension_leaves_the_cache_usable():

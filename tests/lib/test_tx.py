@@ -38,6 +38,46 @@ BIP143_TX = bytes.fromhex(
 )
 
 
+class PartReader(DeserializerSegWit):
+    """Reads a part of a transaction, by the readers that the deserializer of a coin is made of."""
+
+    def varint(self):
+        return self._read_varint()
+
+    def nbytes(self, count):
+        return self._read_nbytes(count)
+
+    def varbytes(self):
+        return self._read_varbytes()
+
+    def integer(self, kind):
+        return {
+            "byte": self._read_byte,
+            "le_uint16": self._read_le_uint16,
+            "be_uint16": self._read_be_uint16,
+            "le_int32": self._read_le_int32,
+            "le_uint32": self._read_le_uint32,
+            "be_uint32": self._read_be_uint32,
+            "le_int64": self._read_le_int64,
+            "le_uint64": self._read_le_uint64,
+        }[kind]()
+
+    def txin(self):
+        return self._read_input()
+
+    def txout(self):
+        return self._read_output()
+
+    def inputs(self):
+        return self._read_inputs()
+
+    def outputs(self):
+        return self._read_outputs()
+
+    def witness(self, count):
+        return self._read_witness(count)
+
+
 def hogex(flag=b"\x08", witness=b"", extension=b"\0"):
     """A Litecoin integration transaction, byte by byte, and its txid."""
     version = b"\2\0\0\0"
@@ -135,53 +175,53 @@ def test_only_bytes_are_read():
     ],
 )
 def test_varints_are_read_whether_minimal_or_not(raw, expected):
-    deserializer = Deserializer(bytes.fromhex(raw))
-    assert expected == deserializer._read_varint()
+    deserializer = PartReader(bytes.fromhex(raw))
+    assert expected == deserializer.varint()
     assert deserializer.binary_length == deserializer.cursor
 
 
 @pytest.mark.parametrize(
-    ("reader", "expected"),
+    ("kind", "expected"),
     [
-        ("_read_byte", 0xF1),
-        ("_read_le_uint16", 0xF2F1),
-        ("_read_be_uint16", 0xF1F2),
-        ("_read_le_int32", 0xF4F3F2F1 - 2**32),
-        ("_read_le_uint32", 0xF4F3F2F1),
-        ("_read_be_uint32", 0xF1F2F3F4),
-        ("_read_le_int64", 0xF8F7F6F5F4F3F2F1 - 2**64),
-        ("_read_le_uint64", 0xF8F7F6F5F4F3F2F1),
+        ("byte", 0xF1),
+        ("le_uint16", 0xF2F1),
+        ("be_uint16", 0xF1F2),
+        ("le_int32", 0xF4F3F2F1 - 2**32),
+        ("le_uint32", 0xF4F3F2F1),
+        ("be_uint32", 0xF1F2F3F4),
+        ("le_int64", 0xF8F7F6F5F4F3F2F1 - 2**64),
+        ("le_uint64", 0xF8F7F6F5F4F3F2F1),
     ],
 )
-def test_integers_are_read_in_their_byte_order(reader, expected):
+def test_integers_are_read_in_their_byte_order(kind, expected):
     raw = bytes.fromhex("f1f2f3f4f5f6f7f8")
-    assert expected == getattr(Deserializer(b"x" + raw, start=1), reader)()
+    assert expected == PartReader(b"x" + raw, start=1).integer(kind)
     with pytest.raises(DeserializeError):
-        getattr(Deserializer(b""), reader)()
+        PartReader(b"").integer(kind)
     with pytest.raises(DeserializeError):
-        getattr(Deserializer(raw, start=8), reader)()
+        PartReader(raw, start=8).integer(kind)
     with pytest.raises(DeserializeError):
-        getattr(Deserializer(raw, start=100), reader)()
+        PartReader(raw, start=100).integer(kind)
 
 
 def test_runs_of_bytes_are_read_whole_or_not_at_all():
-    deserializer = Deserializer(b"\2abcd")
-    assert deserializer._read_varbytes() == b"ab"
-    assert deserializer._read_nbytes(1) == b"c"
+    deserializer = PartReader(b"\2abcd")
+    assert deserializer.varbytes() == b"ab"
+    assert deserializer.nbytes(1) == b"c"
     for bad in (2, -1, -100, 2**70):
         with pytest.raises(DeserializeError):
-            deserializer._read_nbytes(bad)
+            deserializer.nbytes(bad)
     for bad in (b"", b"\2a", b"\xff", b"\xff" * 9):
         with pytest.raises(DeserializeError):
-            Deserializer(bad)._read_varbytes()
+            PartReader(bad).varbytes()
 
 
 def test_lists_of_inputs_and_outputs_are_read():
     tx = Deserializer(GENESIS_COINBASE).read_tx()
-    deserializer = Deserializer(GENESIS_COINBASE, start=4)
-    assert tx.inputs == deserializer._read_inputs()
-    assert tx.outputs == deserializer._read_outputs()
-    assert deserializer._read_le_uint32() == 0
+    deserializer = PartReader(GENESIS_COINBASE, start=4)
+    assert tx.inputs == deserializer.inputs()
+    assert tx.outputs == deserializer.outputs()
+    assert deserializer.integer("le_uint32") == 0
 
 
 def test_an_empty_block_has_no_transactions():
@@ -290,21 +330,21 @@ def test_other_flags_are_read_as_witness_by_other_coins():
 )
 def test_witness_stacks_past_the_end_are_an_error(raw):
     with pytest.raises(DeserializeError):
-        DeserializerSegWit(raw)._read_witness(1)
+        PartReader(raw).witness(1)
 
 
 def test_a_long_script_cut_short_is_an_error_for_every_part_that_ends_with_it():
     script = b"\xfd\xfd\0" + bytes(253)
     txout = bytes(8) + script
-    assert TxOutput(0, bytes(253)) == Deserializer(b"abc" + txout, start=3)._read_output()
+    assert TxOutput(0, bytes(253)) == PartReader(b"abc" + txout, start=3).txout()
     for cut in range(1, len(txout)):
         with pytest.raises(DeserializeError):
-            Deserializer(b"abc" + txout[:-cut], start=3)._read_output()
+            PartReader(b"abc" + txout[:-cut], start=3).txout()
     txin = bytes(36) + script + bytes(4)
-    assert TxInput(ZERO, 0, bytes(253), 0) == Deserializer(b"abc" + txin, start=3)._read_input()
+    assert TxInput(ZERO, 0, bytes(253), 0) == PartReader(b"abc" + txin, start=3).txin()
     for cut in range(1, len(txin)):
         with pytest.raises(DeserializeError):
-            Deserializer(b"abc" + txin[:-cut], start=3)._read_input()
+            PartReader(b"abc" + txin[:-cut], start=3).txin()
 
 
 def test_peercoins_version_3_has_no_time_and_is_hashed_as_bitcoins():

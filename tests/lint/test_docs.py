@@ -1,6 +1,5 @@
 """The manual against the code: variables, protocol methods, operator's commands; and its build."""
 
-import argparse
 import ast
 import inspect
 import os
@@ -13,7 +12,7 @@ from importlib.util import find_spec
 import pytest
 
 from electrumx.cli import rpc as rpc_client
-from electrumx.cli.completion import PARSERS
+from electrumx.cli.completion import PARSERS, Words
 from electrumx.lib.coins import Coin
 from electrumx.lib.env_base import EnvBase
 from electrumx.lib.protocol_versions import DEFINED
@@ -161,12 +160,9 @@ def versions_added():
 
 
 def client_commands():
-    """{command: its parser} of electrumx_rpc."""
-    parser = rpc_client.make_parser()
-    (commands,) = (
-        action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
-    )
-    return commands.choices
+    """{command: its words, as completion offers them} of electrumx_rpc."""
+    commands = Words.of(rpc_client.make_parser()).commands
+    return {name: words for name, (words, _help) in commands.items()}
 
 
 def coin_classes():
@@ -322,8 +318,8 @@ def test_the_client_has_every_documented_command_and_no_other():
 
 
 def test_the_options_of_the_client_are_documented():
-    parsers = [rpc_client.make_parser(), *client_commands().values()]
-    accepted = {option for parser in parsers for option in parser._option_string_actions}
+    every = [Words.of(rpc_client.make_parser()), *client_commands().values()]
+    accepted = {option for words in every for option in words.options}
 
     documented = re.findall(r"-{1,2}[a-z]+", " ".join(directives("rpc-interface", "option")))
 
@@ -378,7 +374,7 @@ def test_the_options_of_the_programs_are_documented(make_parser):
     page = {"electrumx_rpc": "rpc-interface"}.get(parser.prog, parser.prog)
     text = manual(page)
 
-    for option in set(parser._option_string_actions) - {"-h", "--help"}:
+    for option in set(Words.of(parser).options) - {"-h", "--help"}:
         assert re.search(rf"^\.\. option:: .*(?<![\w-]){option}\b", text, re.MULTILINE), option
 
 

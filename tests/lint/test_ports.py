@@ -42,10 +42,10 @@ def test_processes_at_the_same_time_are_given_different_ports():
 @pytest.fixture
 def claims(monkeypatch):
     """As if the process had just begun."""
-    claims = ports._Claims()
-    monkeypatch.setattr(ports, "_claims", claims)
+    claims = ports.Claims()
+    monkeypatch.setattr(ports, "claims", claims)
     yield claims
-    for made in {claims, ports._claims}:
+    for made in {claims, ports.claims}:
         made.close()
 
 

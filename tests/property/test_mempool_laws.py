@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from electrumx.lib.coins import Coin
-from electrumx.server.mempool.sync import MemPool, MemPoolTx
+from electrumx.server.mempool.index import MemPoolIndex, compact_histogram
+from electrumx.server.mempool.sync import MemPoolTx
 from tests.fakes.fake_mempool import (
     FakeAPI,
     ModelTx,
@@ -30,7 +31,7 @@ class Wallets:
         self.rng = rng
         self.coins = [api.add_utxo(rng.choice(SCRIPTS), rng.randrange(10**9)) for _ in range(5)]
 
-    def _outputs(self, value):
+    def outputs_of(self, value):
         """Random outputs of at most value, or a little more."""
         outputs = []
         for _ in range(self.rng.randint(1, 4)):
@@ -48,7 +49,7 @@ class Wallets:
         inputs = [
             self.coins.pop() for _ in range(min(len(self.coins), rng.choice([1, 1, 1, 2, 5])))
         ]
-        tx = ModelTx(inputs, self._outputs(sum(i[3] for i in inputs)), rng.choice([0, 0, 1, 107]))
+        tx = ModelTx(inputs, self.outputs_of(sum(i[3] for i in inputs)), rng.choice([0, 0, 1, 107]))
         self.api.add(tx)
         self.coins.extend(tx.spendables())
         return tx
@@ -95,7 +96,7 @@ class Wallets:
         victim = self.evict()
         if victim:
             self.coins = [coin for coin in self.coins if coin not in victim.inputs]
-            tx = ModelTx(victim.inputs, self._outputs(sum(i[3] for i in victim.inputs) // 2))
+            tx = ModelTx(victim.inputs, self.outputs_of(sum(i[3] for i in victim.inputs) // 2))
             self.api.add(tx)
             self.coins.extend(tx.spendables())
 
@@ -206,7 +207,7 @@ async def run_blocks(seed, rounds):
             coins = [coin for coin in wallets.coins if coin[:2] in api.utxos]
             spent = [i for tx in before.values() for i in tx.inputs if i[:2] in api.utxos]
             others = [
-                ModelTx([coin], wallets._outputs(coin[3]))
+                ModelTx([coin], wallets.outputs_of(coin[3]))
                 for coin in wallets.rng.sample(coins + spent, min(2, len(coins + spent)))
             ]
             # A block does not spend an output twice.
@@ -379,11 +380,10 @@ def test_chains_of_hundreds_in_any_order_are_accepted_in_one_refresh(seed, lengt
     bin_size=st.integers(1, 10**6),
 )
 def test_a_compact_histogram_falls_and_counts_no_byte_twice(fees, bin_size):
-    mempool = MemPool(COIN, FakeAPI())
+    index = MemPoolIndex()
     for n, (fee, size) in enumerate(fees):
-        mempool.index.add_tx(n.to_bytes(32, "big"), MemPoolTx((), (), (), fee, size), set())
-    mempool._update_histogram(bin_size)
-    histogram = mempool.cached_compact_histogram
+        index.add_tx(n.to_bytes(32, "big"), MemPoolTx((), (), (), fee, size), set())
+    histogram = compact_histogram(index.fee_histogram(), bin_size=bin_size)
     rates = [rate for rate, _size in histogram]
     assert rates == sorted(set(rates), reverse=True)
     # Each bin ends at a rate that exists, and together they are all that pays as much or more.

@@ -73,13 +73,13 @@ class StormyDaemon(ScriptedDaemon):
             if height is None:
                 raise DaemonError({"code": -1, "message": "getblockcount"})
             self._set(height(self))
-            return self._cached
+            return self.known_height
         self._set(len(self.raw) - 1)
-        return self._cached
+        return self.known_height
 
     def _set(self, height):
-        if height != self._cached:
-            self._cached = height
+        if height != self.known_height:
+            self.known_height = height
             self.height_changed.set()
             self.height_changed.clear()
 

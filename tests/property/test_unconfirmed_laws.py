@@ -23,7 +23,7 @@ def _built():
 
 def readable(coin, raw):
     try:
-        candidate = CandidateParser(coin, compiled=False)._parse_tx(raw)
+        candidate = CandidateParser(coin, compiled=False).parse_tx(raw)
     except DeserializeError:
         return None
     return candidate.prevouts, candidate.out_pairs, candidate.size

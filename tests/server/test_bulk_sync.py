@@ -76,13 +76,13 @@ def short_rows(monkeypatch):
 def count_runs(monkeypatch):
     """Return a list that has the height of each run, once a scan has ended it."""
     heights = []
-    end_run = Scan._end_run
+    end_run = Scan.end_run
 
     def counted(self, spill):
         end_run(self, spill)
         heights.append(self.workspace.manifest.height)
 
-    monkeypatch.setattr(Scan, "_end_run", counted)
+    monkeypatch.setattr(Scan, "end_run", counted)
     return heights
 
 
@@ -1133,7 +1133,7 @@ async def test_a_header_requested_while_the_stores_are_exchanged_is_read_afterwa
     env = make_env(tmp_path / "db", reorg_limit=12)
     loop = asyncio.get_running_loop()
     requests, databases = [], []
-    run, read_tx_counts = BulkSyncTask.run, Stores._read_tx_counts
+    run, read_tx_counts = BulkSyncTask.run, Stores.read_tx_counts
 
     async def noting_run(self, *args):
         databases.append(self._db)
@@ -1154,7 +1154,7 @@ async def test_a_header_requested_while_the_stores_are_exchanged_is_read_afterwa
             assert is_entered.wait(60)
 
     monkeypatch.setattr(BulkSyncTask, "run", noting_run)
-    monkeypatch.setattr(Stores, "_read_tx_counts", request_header)
+    monkeypatch.setattr(Stores, "read_tx_counts", request_header)
     await sync(env, ScriptedDaemon(chain))
     (request,) = requests
     assert await asyncio.wrap_future(request) == chain[30][:80]

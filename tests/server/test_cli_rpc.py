@@ -331,7 +331,7 @@ def test_the_settings_file_names_the_socket(bare_environment, tmp_path, text, en
     for name, value in environ.items():
         bare_environment.setenv(name, value)
 
-    found = rpc._server_environment(str(path))
+    found = rpc.server_environment(str(path))
 
     assert found.get("RPC_SOCKET") == expected
 

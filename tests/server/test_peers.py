@@ -264,11 +264,11 @@ async def add(manager, real_name):
 def is_tried(manager, peer):
     """Whether an attempt has ended: the peer is good, waits to be retried, or is forgotten."""
     verified = peer.last_good and not peer.try_count
-    return verified or peer not in manager.peers or is_pausing(peer)
+    return verified or peer not in manager.peers or is_pausing(manager, peer)
 
 
-def is_pausing(peer):
-    return bool(peer.try_count and peer.retry_event._waiters)
+def is_pausing(manager, peer):
+    return bool(peer.try_count and peer in manager.pausing)
 
 
 async def status_of(manager, host):
@@ -441,7 +441,7 @@ async def test_a_bad_peer_is_not_tried_by_its_other_ways(make_manager):
         peer.check_ports(Peer.from_real_name(f"{LAN_HOST} t{second.port}", "test"))
         tries = len(first.requests)
         peer.retry_event.set()
-        await until(lambda: len(first.requests) > tries and is_pausing(peer))
+        await until(lambda: len(first.requests) > tries and is_pausing(manager, peer))
 
         assert second.requests == []
 
@@ -501,7 +501,7 @@ async def test_rubbish_is_a_failed_attempt_and_harms_no_other_peer(make_manager,
         manager = make_manager(request_timeout=0.3)
         rubbish_peer = await add(manager, f"{LAN_HOST} t{port}")
         # However busy the machine is
-        manager._request_timeout = 60.0
+        manager.request_timeout = 60.0
         honest_peer = await add(manager, f"127.0.0.2 t{honest.port}")
 
         assert not rubbish_peer.last_good
@@ -562,14 +562,14 @@ async def test_a_peer_is_forgotten_after_some_failures(make_manager, caplog, was
         peer = await add(manager, f"{LAN_HOST} t{script.port}")
         peer.last_good = 1.0 if was_good else 0
         for count in range(1, tries):
-            await until(lambda count=count: peer.try_count == count and is_pausing(peer))
+            await until(lambda count=count: peer.try_count == count and is_pausing(manager, peer))
             assert peer in manager.peers
             peer.retry_event.set()
         await until(lambda: peer not in manager.peers)
 
         assert peer.try_count == tries
         assert f"forgetting {'bad' if bad else 'unreachable'} peer: {LAN_HOST}" in caplog.text
-        await until(lambda: not manager._tasks)
+        await until(lambda: not manager.tasks)
 
 
 # --- Peers that others report, and our registration
@@ -746,7 +746,7 @@ async def test_a_verified_name_replaces_its_bare_address(make_manager):
         named = await add(manager, f"localhost t{script.port}")
 
         assert manager.peers == {named}
-        await until(lambda: len(manager._tasks) == 1)
+        await until(lambda: len(manager.tasks) == 1)
         assert by_address not in manager.peers
 
 
@@ -759,7 +759,7 @@ async def test_a_bare_address_gives_way_to_a_known_name(make_manager):
         by_address = Peer.from_real_name(f"{LAN_HOST} t{script.port}", "test")
         by_address.retry_event = asyncio.Event()
         manager.peers.add(by_address)
-        await manager._monitor_peer(by_address)
+        await manager.monitor_peer(by_address)
 
         assert manager.peers == {named}
 
@@ -815,7 +815,7 @@ async def test_discovery_verifies_ourselves_and_the_hard_coded_peers(make_manage
             assert manager.on_peers_subscribe(False)[0][0] == LAN_HOST
             assert "server.add_peer" not in ourself.methods()
             assert "server.add_peer" in other.methods()
-        assert not manager._tasks
+        assert not manager.tasks
 
 
 @pytest.mark.parametrize("setting", ["OFF", "SELF"])
@@ -856,7 +856,7 @@ def test_discovery_self_answers_with_ourselves():
 async def test_discovery_outlives_its_parts(make_manager, caplog):
     async with peer_server() as script:
         manager = make_manager()
-        manager._hard_coded_peers = None
+        manager.hard_coded_peers = None
         async with discovering(manager) as task:
             await until(lambda: "peer import failed" in caplog.text)
             peer = await add(manager, f"{LAN_HOST} t{script.port}")
@@ -1067,11 +1067,11 @@ async def test_a_forced_proxy_is_used_for_clearnet_peers_once_there_is_one(make_
         manager = make_manager(env)
         await manager.add_localRPC_peer(f"{LAN_HOST} t{script.port}")
         (peer,) = manager.peers
-        await until(lambda: peer.retry_event._waiters)
+        await until(lambda: peer in manager.pausing)
         # Waiting for a proxy is not a try, however often.
         for _ in range(3):
             peer.retry_event.set()
-            await until(lambda: not peer.retry_event.is_set() and peer.retry_event._waiters)
+            await until(lambda: not peer.retry_event.is_set() and peer in manager.pausing)
         assert (peer.try_count, script.clients) == (0, [])
 
         async with discovering(manager):
@@ -1427,7 +1427,7 @@ async def test_a_name_that_leads_into_a_private_network_is_bad(make_manager, mon
         manager = make_manager(
             make_env(report=report), is_public=lambda peer: peer.host != LAN_HOST
         )
-        manager._note_peers(manager.myselves, limit=None)
+        manager.note_peers(manager.myselves, limit=None)
         await until(lambda: manager.myselves[0].last_good)
 
 

@@ -50,7 +50,7 @@ async def stop_polling(bp):
         paused.set()
         await asyncio.Event().wait()
 
-    bp._poll_pause = pause
+    bp.poll_pause = pause
     await asyncio.wait_for(paused.wait(), 120)
 
 
@@ -185,9 +185,9 @@ async def test_a_long_error_of_the_node_is_cut_off_in_the_log(tmp_path, caplog):
         world.bp.prefetcher.polling_delay = 0.01
         daemon.fail = [{"code": -8, "message": "Block height\nout of range"}] * 5000
         await world.until(lambda: caplog.text.count("ignoring daemon error") > 5)
-        world.bp._reorg_seen = True
+        world.bp.reorg_seen = True
         world.bp.blocks_event.set()
-        await world.until(lambda: not world.bp._reorg_seen)
+        await world.until(lambda: not world.bp.reorg_seen)
         await world.until(lambda: caplog.text.count("ignoring daemon error") > 10)
         daemon.fail = None
     lines = [message for message in caplog.messages if "ignoring daemon error" in message]

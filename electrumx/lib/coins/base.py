@@ -194,7 +194,7 @@ class Coin:
         wanted_net = net.lower()
         alias = NAME_ALIASES.get(name.lower(), name)
         for wanted_name in (name.lower(), alias.lower()):
-            for coin in _coin_classes():
+            for coin in coin_classes():
                 if (coin.NAME.lower(), coin.NET.lower()) == (wanted_name, wanted_net):
                     return _complete(coin)
         raise CoinError(
@@ -208,7 +208,7 @@ class Coin:
 
         The first coin in the order of class names wins.  Raises CoinError if no coin matches.
         """
-        for coin in _coin_classes():
+        for coin in coin_classes():
             if verbytes == coin.XPUB_VERBYTES:
                 return True, coin
             if verbytes == coin.XPRV_VERBYTES:
@@ -454,7 +454,7 @@ class Coin:
         )
 
 
-def _coin_classes() -> Iterator[type[Coin]]:
+def coin_classes() -> Iterator[type[Coin]]:
     """Yield all classes with a NAME and a NET, in the order of their own names.
 
     Subclasses are walked to because coins are spread over many modules.
@@ -482,7 +482,7 @@ def _complete(coin: type[Coin]) -> type[Coin]:
 
 def _networks_of(genesis_hash: str) -> str:
     """Return the coins and networks whose chain begins with a block, as text."""
-    coins = [coin for coin in _coin_classes() if genesis_hash == coin.GENESIS_HASH]
+    coins = [coin for coin in coin_classes() if genesis_hash == coin.GENESIS_HASH]
     names = sorted({f"{coin.NAME} {coin.NET}" for coin in coins})
     if not names:
         return "of no known network"

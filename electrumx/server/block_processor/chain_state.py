@@ -85,7 +85,8 @@ class ChainState:
         self._strategy = strategy
         self._daemon_height = daemon_height
         self._steps = steps or self
-        self._known_bytes = known_bytes
+        #: of UTXOs on disk that are kept in memory, at most
+        self.known_bytes = known_bytes
 
         #: held while this state, or the disk, is being changed
         self.lock = asyncio.Lock()
@@ -323,7 +324,7 @@ class ChainState:
         if not self.undo_infos:
             self.undo_bytes = 0
             if self.compiled:
-                self.compiled.keep_written(self._known_bytes)
+                self.compiled.keep_written(self.known_bytes)
 
     # -- UTXOs of recent blocks
 
@@ -349,10 +350,10 @@ class ChainState:
             if block.header != header:
                 recent.clear()
                 continue
-            recent.note(block, first_tx_num, height, self._known_bytes)
+            recent.note(block, first_tx_num, height, self.known_bytes)
 
     def adopt_recent(self, recent: RecentUTXOs) -> None:
         """Take over the UTXOs of the blocks up to the tip.  Lock held; everything is flushed."""
         assert self.compiled
         self.compiled.adopt(recent)
-        self.compiled.keep_written(self._known_bytes)
+        self.compiled.keep_written(self.known_bytes)

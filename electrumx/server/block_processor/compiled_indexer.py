@@ -171,7 +171,8 @@ class CompiledIndex:
         self._tx_format = tx_format
         self.any_order = any_order
         self.genesis_activation = coin.GENESIS_ACTIVATION
-        self._lookup = lookup
+        #: reads UTXOs on disk
+        self.lookup = lookup
         self._tokens_from = tokens_from
 
     @classmethod
@@ -208,7 +209,7 @@ class CompiledIndex:
         index = self.index
         outpoints.sort(key=row_order)
         for part in chunks(outpoints, self.LOOKED_UP_AT_ONCE):
-            rows = self._lookup(part, index, exact=exact)
+            rows = self.lookup(part, index, exact=exact)
             for outpoint, row in zip(part, rows, strict=True):
                 # Spending one that is not on disk either fails later.
                 if row is not None:

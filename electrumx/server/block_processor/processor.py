@@ -140,7 +140,7 @@ class BlockProcessor:
         #: whether the last blocks from the daemon formed no chain
         self._incoherent = False
         #: whether the daemon's chain was seen to differ from ours, at our height or below
-        self._reorg_seen = False
+        self.reorg_seen = False
         #: set when the database is open
         self.opened_event = asyncio.Event()
         #: number of blocks that the operator asked to replace
@@ -355,7 +355,7 @@ class BlockProcessor:
             self.stats.indexed(self.height - height, time.monotonic() - start)
         while True:
             if self.height == self.daemon.cached_height() and not self.caught_up:
-                await self._first_caught_up()
+                await self.first_caught_up()
                 await self.reports.check()
                 self.state.set_caught_up()
                 caught_up_event.set()
@@ -393,14 +393,14 @@ class BlockProcessor:
         if self._forced_reorg is not None:
             count, self._forced_reorg = self._forced_reorg, None
             await self.reorg_chain(count)
-        elif self._reorg_seen:
-            self._reorg_seen = False
+        elif self.reorg_seen:
+            self.reorg_seen = False
             await self.reorg_chain(None)
         else:
             blocks = self.prefetcher.get_prefetched_blocks()
             await self.check_and_advance_blocks(blocks)
 
-    async def _first_caught_up(self) -> None:
+    async def first_caught_up(self) -> None:
         """Flush, and reopen the database for serving."""
         self.logger.info(f"caught up to height {self.height:,d}")
         first_sync = self.db.first_sync
@@ -515,15 +515,15 @@ class BlockProcessor:
     async def _watch_tip(self) -> None:
         """Find reorgs that bring no block above our height."""
         while True:
-            await self._poll_pause()
+            await self.poll_pause()
             try:
-                if not self._reorg_seen and await self.reorg_finder.daemon_left_our_chain():
-                    self._reorg_seen = True
+                if not self.reorg_seen and await self.reorg_finder.daemon_left_our_chain():
+                    self.reorg_seen = True
                     self.blocks_event.set()
             except DaemonError as e:
                 self.logger.info(f"ignoring daemon error: {printable(e)}")
 
-    async def _poll_pause(self) -> None:
+    async def poll_pause(self) -> None:
         """Sleep between two polls, less if the daemon is notified of another tip."""
         await wait_for_event(self.daemon.tip_changed, self.poll_secs)
 

@@ -70,7 +70,7 @@ class WarmUp:
             first = last + 1
             if self._db.backup_count != backups:
                 return
-        while not await self._scheduler.run_locked(self._adopt, recent, first, backups):
+        while not await self._scheduler.run_locked(self.adopt, recent, first, backups):
             # A block is indexed and not flushed yet.
             await asyncio.sleep(self.RETRY_SECS)
             if self._db.backup_count != backups:
@@ -98,7 +98,7 @@ class WarmUp:
             height -= 1
         return height + 1
 
-    def _adopt(self, recent: RecentUTXOs, first: int, backups: int) -> bool:
+    def adopt(self, recent: RecentUTXOs, first: int, backups: int) -> bool:
         """Note the last blocks and take everything over, unless there was a reorg."""
         state = self._state
         if self._db.backup_count != backups or state.height != self._db.db_height:

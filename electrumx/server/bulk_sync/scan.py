@@ -210,7 +210,7 @@ class Scan:
             spill.history = spill.undo = None
             fault_point("bulk: history written")
         if spill.chunk is not None:
-            self._end_run(spill)
+            self.end_run(spill)
 
     def _write_section(self, kind: Kind, records: bytes) -> None:
         """Write sorted records that are part of the next run."""
@@ -220,7 +220,8 @@ class Scan:
             self._sections[kind].append(section)
             self._uncommitted += section.records * kind.length
 
-    def _end_run(self, spill: Spill) -> None:
+    def end_run(self, spill: Spill) -> None:
+        """Write the blocks gathered so far as a run, and add it to the manifest."""
         workspace = self.workspace
         chunk, spill.chunk = spill.chunk, None
         sections = []

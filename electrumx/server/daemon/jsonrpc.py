@@ -143,6 +143,8 @@ class NodeRPC:
         #: URLs to be checked before they are used
         self._unchecked: set[str] = set()
         self._left_out: dict[str, _LeftOut] = {}
+        #: seconds, by which a node is left out for a while
+        self.clock: Callable[[], float] = time.monotonic
         self._check_lock = asyncio.Lock()
         self._logged_once: set[str] = set()
         self.url_changed = asyncio.Event()
@@ -152,7 +154,8 @@ class NodeRPC:
         self.max_retry = max_retry
         #: the HTTP session, once it is open
         self.http: NodeHTTP = ClosedHTTP()
-        self._outage = OutageLog(logger)
+        #: logs that the nodes do not reply, and that they do again
+        self.outage = OutageLog(logger)
         #: bounds the bytes that are read concurrently
         self.budget = ByteBudget(TOTAL_REPLY_BYTES)
         #: contact with the node, counts and durations of calls
@@ -203,7 +206,7 @@ class NodeRPC:
                 self._unchecked.add(self.urls[index])
                 self.calls.url_switches += 1
                 pulse(self.url_changed)
-                self._outage.moved(self.logged_url())
+                self.outage.moved(self.logged_url())
                 return True
         return False
 
@@ -217,7 +220,7 @@ class NodeRPC:
 
     def _reason_left_out(self, url: str) -> str | None:
         left_out = self._left_out.get(url)
-        if left_out is None or time.monotonic() >= left_out.until:
+        if left_out is None or self.clock() >= left_out.until:
             return None
         return left_out.reason
 
@@ -247,7 +250,7 @@ class NodeRPC:
         if url not in self._left_out and len(self.urls) > 1:
             self.logger.warning(f"the daemon at {self.logged_url(url)} is left out: {reason}")
         if self._reason_left_out(url) is None:
-            self._left_out[url] = _LeftOut(reason, time.monotonic() + self.LEFT_OUT_SECS)
+            self._left_out[url] = _LeftOut(reason, self.clock() + self.LEFT_OUT_SECS)
         self._unchecked.add(url)
         return url != self.current_url() or self.failover()
 
@@ -284,24 +287,24 @@ class NodeRPC:
                 with self.calls.call(_method(payload)):
                     result = processor(await self._post(url, data, reading))
             except CallForbiddenError as e:
-                self._outage.succeeded()
+                self.outage.succeeded()
                 raise self._forbidden(url, payload, e) from None
             except ResponseTooLargeError as e:
                 raise _too_large(payload, e.args[0]) from None
             except DaemonError:
-                self._outage.succeeded()
+                self.outage.succeeded()
                 raise
             except ParseErrorReply as e:
                 request = printable(data[: 2 * MAX_LOGGED_TEXT])
-                retry.log(self._outage, ParseErrorReply(f"{e}. request was: {request}"))
+                retry.log(self.outage, ParseErrorReply(f"{e}. request was: {request}"))
             except WrongNodeError as e:
                 # The warning is enough if another node is in use now.
                 if url == self.current_url():
-                    retry.log(self._outage, e)
+                    retry.log(self.outage, e)
             except RETRIED as e:
-                retry.log(self._outage, e)
+                retry.log(self.outage, e)
             else:
-                self._outage.succeeded()
+                self.outage.succeeded()
                 return result
 
             retry.failed_at(url)

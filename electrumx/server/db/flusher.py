@@ -67,7 +67,11 @@ from electrumx.server.storage.schema import HASH_LEN, MAX_FLUSH_ID, STATE_KEY, u
 
 
 class Flusher:
-    """Writes to open stores; ``header_mc`` is shortened when blocks are undone."""
+    """Writes to open stores; ``header_mc`` is shortened when blocks are undone.
+
+    ``write_files``, ``write_history`` and ``write_utxos`` are the steps of a forward flush, each
+    durable when it returns; ``put_utxos`` adds the UTXOs of a flush, in either direction, to a batch.
+    """
 
     def __init__(self, stores: Stores, header_mc: MerkleCache, logger: Logger) -> None:
         self._stores = stores
@@ -112,11 +116,11 @@ class Flusher:
         hold = self.must_flush_utxos
         prior_flush, prior_tx_count = stores.last_timed, stores.fs_tx_count
         marks = [start]
-        self._flush_files(flush_data)
+        self.write_files(flush_data)
         marks.append(time.monotonic())
-        self._flush_history(flush_data)
+        self.write_history(flush_data)
         marks.append(time.monotonic())
-        self._flush_utxos(flush_data, flush_utxos or hold)
+        self.write_utxos(flush_data, flush_utxos or hold)
         marks.append(time.monotonic())
         self.stats.ended(flush_data.height, marks)
         now = stores.last_timed
@@ -152,7 +156,7 @@ class Flusher:
             f"sync time: {util.formatted_time(wall_time)}  ETA: {util.formatted_time(eta)}"
         )
 
-    def _flush_files(self, flush_data: FlushData) -> None:
+    def write_files(self, flush_data: FlushData) -> None:
         """Step 1: append headers, tx counts and tx hashes."""
         start = time.monotonic()
         stores = self._stores
@@ -167,7 +171,7 @@ class Flusher:
         if stores.opened_for_sync:
             self._logger.info(f"flushed filesystem data in {time.monotonic() - start:.2f}s")
 
-    def _flush_history(self, flush_data: FlushData) -> None:
+    def write_history(self, flush_data: FlushData) -> None:
         """Step 2: one history flush."""
         start = time.monotonic()
         count = self._history.flush(flush_data.history)
@@ -176,7 +180,7 @@ class Flusher:
             elapsed = time.monotonic() - start
             self._logger.info(f"flushed history in {elapsed:.1f}s for {count:,d} addrs")
 
-    def _flush_utxos(self, flush_data: FlushData, flush_utxos: bool) -> None:
+    def write_utxos(self, flush_data: FlushData, flush_utxos: bool) -> None:
         """Step 3: the state row, and with ``flush_utxos`` UTXOs and undo rows before it."""
         stores = self._stores
         with stores.committing():
@@ -191,7 +195,7 @@ class Flusher:
         state = stores.state
         with stores.utxo_db.write_batch() as batch:
             if flush_utxos:
-                self._put_utxos(batch, flush_data)
+                self.put_utxos(batch, flush_data)
                 for undo_info, height in flush_data.undo_infos:
                     batch.put(undo_key(height), b"".join(undo_info))
                 if not state.first_sync:
@@ -213,7 +217,7 @@ class Flusher:
         # Written once more, unsynced, so that the time the commit took is counted.
         stores.state = stores.timed(state)
 
-    def _put_utxos(self, batch: WriteBatch, flush_data: FlushData) -> None:
+    def put_utxos(self, batch: WriteBatch, flush_data: FlushData) -> None:
         """Write deletes, then the UTXOs: a key may be in both, and must then remain."""
         start = time.monotonic()
         stores = self._stores
@@ -266,7 +270,7 @@ class Flusher:
             utxo_flush_count=count,
         )
         with stores.utxo_db.write_batch() as batch:
-            self._put_utxos(batch, flush_data)
+            self.put_utxos(batch, flush_data)
             batch.put(STATE_KEY, stores.state_row(state))
         fault_point("backup: coins written")
         stores.set_undone(state)

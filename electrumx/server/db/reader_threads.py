@@ -117,6 +117,11 @@ class ReaderThreads:
             worker = jobs.idle.pop()
         worker.wake(job)
 
+    def idle(self) -> list[threading.Thread]:
+        """Return the threads that wait for a job, the one to be woken next at the end."""
+        with self._jobs.lock:
+            return list(self._jobs.idle)
+
     def start_thread(self) -> None:
         """Start another thread if there may be one, and a job for it.  RuntimeError if none can be."""
         jobs = self._jobs

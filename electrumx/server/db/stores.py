@@ -219,7 +219,7 @@ class Stores:
             self.fs_height = self.state.height
             self.fs_tx_count = self.state.tx_count
             if first_time:
-                self._read_tx_counts()
+                self.read_tx_counts()
                 self._log_state()
         except BaseException as e:
             self.close()
@@ -378,7 +378,8 @@ class Stores:
         self.history.db.begin_bulk_load()
         fault_point("open: options for filling")
 
-    def _read_tx_counts(self) -> None:
+    def read_tx_counts(self) -> None:
+        """Read the tx counts up to the committed height.  Raise DBError if they contradict it."""
         count = self.state.height + 1
         raw = self.files.read_tx_counts(count)
         tx_counts = array("Q", [n for (n,) in _LE8.iter_unpack(raw)])

@@ -103,11 +103,11 @@ class UTXOLookup:
         def look_up() -> list[UTXORow | None]:
             start = time.monotonic()
             count = self.SAMPLE
-            found = self._rows(outpoints[:count], prefixes[:count], spent, exact)
+            found = self.read_rows(outpoints[:count], prefixes[:count], spent, exact)
             if len(outpoints) > count:
                 secs = (time.monotonic() - start) / count
                 parallel = secs >= self.COLD_SECS
-                look_up_rest = self._rows_in_threads if parallel else self._rows
+                look_up_rest = self._rows_in_threads if parallel else self.read_rows
                 found += look_up_rest(outpoints[count:], prefixes[count:], spent, exact)
             return found
 
@@ -120,14 +120,14 @@ class UTXOLookup:
         spent: Container[bytes],
         exact: bool,
     ) -> list[UTXORow | None]:
-        """Do as :meth:`_rows`, each thread with a part of the keys."""
+        """Do as :meth:`read_rows`, each thread with a part of the keys."""
         most = self._stores.tuning.lookup_threads
         if self._threads is None:
             self._threads = ThreadPoolExecutor(most, "utxo-lookup")
         size = max(self.SAMPLE, -(-len(outpoints) // most))
         parts = [
             self._threads.submit(
-                self._rows, outpoints[n : n + size], prefixes[n : n + size], spent, exact
+                self.read_rows, outpoints[n : n + size], prefixes[n : n + size], spent, exact
             )
             for n in range(0, len(outpoints), size)
         ]
@@ -135,13 +135,14 @@ class UTXOLookup:
         wait(parts)
         return [row for part in parts for row in part.result()]
 
-    def _rows(
+    def read_rows(
         self,
         outpoints: Sequence[bytes],
         prefixes: list[bytes],
         spent: Container[bytes],
         exact: bool,
     ) -> list[UTXORow | None]:
+        """Return the rows of outpoints, read in this thread; ``prefixes`` are those of their keys."""
         store = self._stores.utxo_db
         assert store
         return [

@@ -121,7 +121,7 @@ class History:
         self.set_utxo_flush_count = set_utxo_flush_count
         self._before_clearing = before_clearing
         self._tuning = tuning
-        self._utxo_flush_count = utxo_flush_count
+        self.utxo_flush_count = utxo_flush_count
         self._journal: FlushJournal | None = None
 
     # -- opening
@@ -252,22 +252,22 @@ class History:
                 continue
             if len(keys) == self.CLEAR_KEYS:
                 # The counts stay, so that a stop here makes the next opening go on.
-                self._delete(keys)
+                self.delete_rows(keys)
                 keys.clear()
             keys.append(key)
             count += 1
         if limit > utxo_flush_count:
             # First: under the raised count rows with lower ids are taken for committed ones.
-            self._delete(keys)
+            self.delete_rows(keys)
             keys.clear()
             self.set_utxo_flush_count(limit)
             fault_point("open: flush count raised over a compaction's rows")
         state.flush_count = limit
-        self._delete(keys, state)
+        self.delete_rows(keys, state)
         fault_point("open: excess history deleted")
         self.logger.info(f"deleted {count:,d} excess history entries")
 
-    def _delete(self, keys: list[bytes], state: HistState | None = None) -> None:
+    def delete_rows(self, keys: list[bytes], state: HistState | None = None) -> None:
         """Delete rows, and write the state in the same batch if it is given."""
         assert self.db
         with self.db.write_batch() as batch:
@@ -306,8 +306,8 @@ class History:
 
     def _note_flush(self, hashXs: Callable[[], Iterable[bytes]]) -> None:
         """Note the scripts of a flush whose rows are written next; ``hashXs`` returns them."""
-        if self._utxo_flush_count is not None and self._journal is not None:
-            is_first = self._utxo_flush_count() >= self.flush_count - 1
+        if self.utxo_flush_count is not None and self._journal is not None:
+            is_first = self.utxo_flush_count() >= self.flush_count - 1
             journal, flush_id = self._journal, self.flush_count
 
             def note() -> None:

@@ -58,8 +58,8 @@ class BackupError(OperatorError):
     """The backup cannot be made; nothing of it is left."""
 
 
-class _Stopped(Exception):
-    """The backup was cancelled."""
+class BackupStopped(Exception):
+    """The backup was cancelled.  Methods of ``Backup`` raise it after ``stop``."""
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ class Backup:
 
     def _check_stopped(self) -> None:
         if self._stopped:
-            raise _Stopped
+            raise BackupStopped
 
     # -- before
 
@@ -111,7 +111,7 @@ class Backup:
                 with self.db.gate.reading():
                     store.db.flush()
             else:
-                _link_ahead(self.db.db_dir / name, self.staging / name)
+                link_ahead(self.db.db_dir / name, self.staging / name)
 
     def _check_path(self) -> None:
         path, partial = self.path, self.partial
@@ -160,7 +160,7 @@ class Backup:
                 (self.staging / name).rmdir()
                 store.checkpoint(str(self.staging / name))
             else:
-                _copy_store(self.db.db_dir / name, self.staging / name)
+                copy_store(self.db.db_dir / name, self.staging / name)
         self.state = self.db.state
         self._capture_flat_files(self.state)
 
@@ -176,7 +176,7 @@ class Backup:
                 target = self.staging / "meta" / Path(name).name
                 end += logical.file_size
                 if end <= fixed_length:
-                    _link(Path(name), target)
+                    link_file(Path(name), target)
                 else:
                     _copy(Path(name), target, size)
 
@@ -268,7 +268,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.rglob("*")) if path.is_file())
 
 
-def _link(source: Path, target: Path) -> None:
+def link_file(source: Path, target: Path) -> None:
     """Link an immutable file, or copy it where the file system cannot."""
     try:
         os.link(source, target)
@@ -292,7 +292,7 @@ def _copy(source: Path, target: Path, size: int | None = None) -> None:
             size -= len(chunk)
 
 
-def _copy_store(source: Path, target: Path) -> None:
+def copy_store(source: Path, target: Path) -> None:
     """Copy a store that is open but not written to.
 
     The engine may compact tables during it.  That shows in its manifest, which names the live files;
@@ -313,7 +313,7 @@ def _copy_store(source: Path, target: Path) -> None:
             for name, inode in inodes.items():
                 if name.endswith(TABLES):
                     if linked.get(name) != inode:
-                        _link(source / name, target / name)
+                        link_file(source / name, target / name)
                 elif name.endswith(".log") or name.startswith(("OPTIONS-", "IDENTITY")):
                     _copy(source / name, target / name)
             for name in ("CURRENT", before[0]):
@@ -325,7 +325,7 @@ def _copy_store(source: Path, target: Path) -> None:
     raise BackupError(f"the engine is busy with {source}: try again")
 
 
-def _link_ahead(source: Path, target: Path) -> None:
+def link_ahead(source: Path, target: Path) -> None:
     """Link the tables of a store that is written to, as far as that goes."""
     for name in _inodes(source):
         if name.endswith(TABLES):
@@ -386,7 +386,7 @@ async def _back_up(backup: Backup, lock: asyncio.Lock) -> BackupReport:
         return BackupReport(
             str(backup.path), height, count, total, time.monotonic() - start, pause_secs
         )
-    except _Stopped:
+    except BackupStopped:
         raise BackupError("the backup was stopped: nothing of it is left") from None
     except OperatorError:
         raise

@@ -211,7 +211,7 @@ class HttpSource:
                     if found.status not in _REDIRECTS:
                         yield found
                         return
-                    url = _redirected(url, found)
+                    url = redirected(url, found)
         except asyncio.TimeoutError as e:
             raise SourceInterrupted(f"the server paused for {self.PAUSE_SECS:g} seconds") from e
         except (aiohttp.ClientError, OSError) as e:
@@ -231,7 +231,7 @@ class HttpSource:
                 since, count = time.monotonic(), 0
 
 
-def _redirected(url: URL, response: aiohttp.ClientResponse) -> URL:
+def redirected(url: URL, response: aiohttp.ClientResponse) -> URL:
     """Return where a redirect leads.  Credentials stay with the server that they are for."""
     location = response.headers.get("Location", "")
     try:

@@ -142,7 +142,7 @@ class CandidateParser:
             if raw_tx is None:
                 continue
             try:
-                result.txs[tx_hash] = self._parse_tx(raw_tx)
+                result.txs[tx_hash] = self.parse_tx(raw_tx)
             except Exception as e:  # whatever a coin's parser raises, it costs one transaction
                 self.logger.debug(f"skipping tx {hash_to_hex_str(tx_hash)}: {e!r}")
         prevouts = {
@@ -153,7 +153,8 @@ class CandidateParser:
         }
         return result, tuple(prevouts)
 
-    def _parse_tx(self, raw_tx: bytes) -> Candidate:
+    def parse_tx(self, raw_tx: bytes) -> Candidate:
+        """Return a transaction without its fee.  Raises DeserializeError if it is malformed."""
         if self._compiled:
             parts = self._compiled(raw_tx)
             if parts is not None:

@@ -103,7 +103,7 @@ class _Views(Generic[V]):
     """The views of one kind that are cached, or being computed."""
 
     def __init__(self, make: Callable[[bytes, list[bytes]], V]) -> None:
-        self._make = make
+        self.make = make
         # hashX -> the computation of its view, perhaps done; the oldest first
         self._tasks: dict[bytes, asyncio.Task[V]] = {}
         self._sizes: dict[bytes, int] = {}
@@ -137,7 +137,7 @@ class _Views(Generic[V]):
                 return view
 
     def _begin(self, hashX: bytes, tx_hashes: list[bytes]) -> "asyncio.Task[V]":
-        task = asyncio.ensure_future(asyncio.to_thread(self._make, hashX, tx_hashes))
+        task = asyncio.ensure_future(asyncio.to_thread(self.make, hashX, tx_hashes))
         self._tasks[hashX] = task
         self._sizes[hashX] = len(tx_hashes)
         self._cached_txs += len(tx_hashes)

@@ -233,7 +233,7 @@ class MemPool:
             self.arrivals.database_moved()
             if timer is not None:
                 timer.cancel()
-            timer = asyncio.get_running_loop().call_later(delay, self._wake.set)
+            timer = asyncio.get_running_loop().call_later(delay, self.refresh_soon)
 
     async def _prepare_for_blocks(self) -> None:
         """Compute the transactions that each block will remove, while the database writes it."""

@@ -1,7 +1,7 @@
 """The peer set, and one task for each peer that verifies it again and again.
 
 `PeerSet` owns every peer but the copies that a session has just received. A peer enters by
-`_note_peers`, which starts its monitoring task, and leaves when that task gives it up or a
+`note_peers`, which starts its monitoring task, and leaves when that task gives it up or a
 better-known name replaces it.
 """
 
@@ -84,7 +84,8 @@ class PeerManager:
         self.anon_logs: bool = env.anon_logs
         self.db = db
         self._is_banned = is_banned
-        self._request_timeout = request_timeout
+        #: seconds that a peer's reply may take, unless it is behind a proxy
+        self.request_timeout = request_timeout
         self._tor_request_timeout = tor_request_timeout
         self._clock = clock
 
@@ -99,7 +100,8 @@ class PeerManager:
             Peer(str(service.host), session_class.server_features(env), "env")
             for service in env.report_services
         ]
-        self._hard_coded_peers = [
+        #: those of the coin, where discovery begins
+        self.hard_coded_peers = [
             Peer.from_real_name(real_name, "coins.py", coin.PEER_DEFAULT_PORTS)
             for real_name in coin.PEERS
         ]
@@ -117,7 +119,10 @@ class PeerManager:
         self.add_peer_rules = AddPeerRules(resolver or ThreadResolver(), clock)
         # A separate one: requests to be added must not delay our own connections.
         self._names = names or ThreadResolver()
-        self._tasks: set[asyncio.Task[None]] = set()
+        #: those that monitor a peer
+        self.tasks: set[asyncio.Task[None]] = set()
+        #: the peers that wait for their next attempt
+        self.pausing: set[Peer] = set()
 
     def set_protocol_max(self, newest: tuple[int, ...]) -> None:
         """Announce another protocol as the highest that we serve from now on."""
@@ -160,12 +165,12 @@ class PeerManager:
 
     def coin_peers(self) -> list[tuple[str, str, list[str]]]:
         """Return the peers of the coin's list, to report to a client."""
-        return [peer.to_tuple() for peer in self._hard_coded_peers]
+        return [peer.to_tuple() for peer in self.hard_coded_peers]
 
     async def add_localRPC_peer(self, real_name: str) -> None:
         """Add the peer that the operator wrote as a real name."""
         peer = Peer.from_real_name(real_name, "RPC", self._ours.default_ports)
-        self._note_peers([peer], check_ports=True)
+        self.note_peers([peer], check_ports=True)
 
     async def on_add_peer(self, features: Any, source_addr: str | None) -> bool:
         """Handle a client's wish to be known; True if it is accepted for checking.
@@ -196,7 +201,7 @@ class PeerManager:
             return False
         self.add_peer_rules.note_accepted(peer)
         self.logger.info(f"accepted add_peer request from {source} for {peer.host}")
-        self._note_peers([peer], check_ports=True, source=source)
+        self.note_peers([peer], check_ports=True, source=source)
         return True
 
     def retry_banned(self) -> None:
@@ -216,7 +221,7 @@ class PeerManager:
 
     # --- The set
 
-    def _note_peers(
+    def note_peers(
         self,
         peers: Iterable[Peer],
         *,
@@ -247,7 +252,7 @@ class PeerManager:
             self.logger.info(f"accepted new peer {peer} from {source or peer.source}")
             peer.retry_event = asyncio.Event()
             self.peers.add(peer)
-            self._spawn(self._monitor_peer(peer))
+            self._spawn(self.monitor_peer(peer))
 
     def _retry_if_ports_changed(self, peer: Peer, matches: list[Peer]) -> None:
         for match in matches:
@@ -265,8 +270,8 @@ class PeerManager:
 
     def _spawn(self, coro: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(coro)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     async def discover_peers(self) -> None:
         """Look for peers and verify them until cancelled; return at once if that is disabled.
@@ -294,7 +299,7 @@ class PeerManager:
 
     async def stop(self) -> None:
         """End the monitoring of all peers."""
-        tasks = list(self._tasks)
+        tasks = list(self.tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -311,7 +316,7 @@ class PeerManager:
             self.logger.warning(f"{what} is not running since it failed")
 
     async def _import_peers(self) -> None:
-        self._note_peers([*self.myselves, *self._hard_coded_peers], limit=None)
+        self.note_peers([*self.myselves, *self.hard_coded_peers], limit=None)
 
     async def _refresh_blacklist(self) -> None:
         url = self.env.blacklist_url
@@ -356,7 +361,8 @@ class PeerManager:
     def _needs_proxy(self, peer: Peer) -> bool:
         return bool(self.env.force_proxy) or peer.is_tor
 
-    async def _monitor_peer(self, peer: Peer) -> None:
+    async def monitor_peer(self, peer: Peer) -> None:
+        """Verify a peer of the set again and again, until it is forgotten."""
         while peer in self.peers:
             try:
                 pause_secs = await self._attempt(peer)
@@ -368,10 +374,13 @@ class PeerManager:
                 return
             await self._pause(peer, pause_secs)
 
-    @staticmethod
-    async def _pause(peer: Peer, secs: float) -> None:
+    async def _pause(self, peer: Peer, secs: float) -> None:
         """Return after `secs`, or as soon as the peer's retry event is set."""
-        await wait_for_event(peer.retry_event, secs)
+        self.pausing.add(peer)
+        try:
+            await wait_for_event(peer.retry_event, secs)
+        finally:
+            self.pausing.discard(peer)
         peer.retry_event.clear()
 
     async def _attempt(self, peer: Peer) -> float | None:
@@ -397,7 +406,7 @@ class PeerManager:
 
     async def _is_verified(self, peer: Peer) -> bool:
         """Try the ways to connect in turn; return True as soon as one convinces us."""
-        timeout = self._tor_request_timeout if peer.is_tor else self._request_timeout
+        timeout = self._tor_request_timeout if peer.is_tor else self.request_timeout
         addresses: list[str] | None = None
         for kind, port, family in peer.connection_tuples():
             if peer.is_tor and family != socket.AF_INET:
@@ -501,7 +510,7 @@ class PeerManager:
                 raise BadPeerError("blacklisted")
             self.peer_set.check_bucket(peer)
             reported = await check_peer(session, peer, self._ours)
-            self._note_peers(reported)
+            self.note_peers(reported)
             features = self._features_to_register(peer, reported)
             if features is not None:
                 await self._register(session, peer, features)

@@ -59,7 +59,7 @@ class Workspace:
         if found is not None and (found.genesis, found.engine) != (genesis, engine):
             self.logger.warning("beginning the bulk sync again: coin, net or DB engine changed")
             found = None
-        if found is not None and not self._is_complete(found):
+        if found is not None and not self.is_complete(found):
             self.logger.warning("beginning the bulk sync again: files are missing or too short")
             found = None
         if found is not None and not all(map(has_files_of, found.runs)):
@@ -76,7 +76,7 @@ class Workspace:
         else:
             self.manifest = found
 
-    def _is_complete(self, found: Manifest) -> bool:
+    def is_complete(self, found: Manifest) -> bool:
         """Return whether the files have what the present phase still reads."""
         needed: dict[str, tuple[Kind, ...]] = {
             SCAN: (OUTPUTS, SPENDS, LATE, HISTORY, UNDO),

@@ -88,7 +88,8 @@ class Readiness:
         """``watchdog`` is its period in seconds; the event is set when the server is to stop."""
         self._describe = describe
         self._notifier = notifier
-        self._interval = min(REPORT_SECS, (watchdog or REPORT_SECS * 3) / REPORTS_PER_WATCHDOG)
+        #: seconds between two reports
+        self.interval = min(REPORT_SECS, (watchdog or REPORT_SECS * 3) / REPORTS_PER_WATCHDOG)
         self._heartbeat = ["WATCHDOG=1"] if watchdog else []
         self._shutdown_event = shutdown_event
         #: assignments that must arrive once: sent again until they do
@@ -154,7 +155,7 @@ class Readiness:
             is_shutdown = False
             while not is_shutdown:
                 self._report()
-                is_shutdown = await wait_for_event(self._shutdown_event, self._interval)
+                is_shutdown = await wait_for_event(self._shutdown_event, self.interval)
         finally:
             if self._shutdown_event.is_set():
                 # Also when the process ends too fast for the next lines
@@ -162,7 +163,7 @@ class Readiness:
                 self._report_stopping()
         deadline = asyncio.get_running_loop().time() + MAX_STOPPING_SECS
         while asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(self._interval)
+            await asyncio.sleep(self.interval)
             self._report_stopping()
 
     def _report_stopping(self) -> None:

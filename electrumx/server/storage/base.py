@@ -85,8 +85,10 @@ class Storage:
         self.is_new = not os.path.exists(os.path.join(name, "CURRENT"))
         self.for_sync = for_sync or self.is_new
         self.bulk_loading = self.is_new
-        self._compress = compressible and not self.bulk_loading
-        self._compaction_stopped = False
+        #: whether tables are written compressed
+        self.compress = compressible and not self.bulk_loading
+        #: whether :meth:`compact` is to end soon
+        self.compaction_stopped = False
         self._folder = os.path.abspath(name)
         self._patience: Patience | None = None
         self._gate: StoreGate | None = None
@@ -202,7 +204,7 @@ class Storage:
 
     def stop_compaction(self) -> None:
         """Make :meth:`compact` end within a second or three; from then on only close the store."""
-        self._compaction_stopped = True
+        self.compaction_stopped = True
 
     @property
     def table_bytes(self) -> int:

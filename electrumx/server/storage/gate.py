@@ -42,7 +42,7 @@ class StoreGate:
         self._owner: int | None = None
         self._owner_depth = 0
         #: threads that wait for exclusive access; new reads yield to them
-        self._waiting = 0
+        self.waiting = 0
         self._is_open = is_open
         #: the stores will be closed next: reads under way end with DBClosedError
         self.closing = False
@@ -56,7 +56,7 @@ class StoreGate:
         me = threading.get_ident()
         with self._lock:
             if me not in self._readers and me != self._owner:
-                while self._is_open and not self.closing and (self._owner or self._waiting):
+                while self._is_open and not self.closing and (self._owner or self.waiting):
                     self._changed.wait()
                 if self.closing or not self._is_open:
                     raise DBClosedError
@@ -69,7 +69,7 @@ class StoreGate:
             depth = self._readers.pop(me) - 1
             if depth:
                 self._readers[me] = depth
-            elif self._waiting:
+            elif self.waiting:
                 self._changed.notify_all()
 
     @contextmanager
@@ -118,12 +118,12 @@ class StoreGate:
         with self._lock:
             if self._owner != me:
                 assert me not in self._readers, "a read cannot close the store that it reads"
-                self._waiting += 1
+                self.waiting += 1
                 try:
                     while self._owner is not None or self._readers:
                         self._changed.wait()
                 finally:
-                    self._waiting -= 1
+                    self.waiting -= 1
                 self._owner = me
                 self.generation += 1
             self._owner_depth += 1

@@ -55,7 +55,7 @@ class LevelDB(Storage):
                 block_size=self.BLOCK_SIZE if self.compressible else self.PLAIN_BLOCK_SIZE,
                 # plyvel's wheels carry a slow build of snappy, 40 MB/s: tables that are compacted
                 # soon go without.  Each block of a table has a flag for compression.
-                compression="snappy" if self._compress else None,
+                compression="snappy" if self.compress else None,
             )
         except (OSError, self.module.Error) as e:
             raise open_error(name, e) from e
@@ -77,8 +77,8 @@ class LevelDB(Storage):
 
     def begin_bulk_load(self) -> None:  # noqa: D102
         super().begin_bulk_load()
-        if self.bulk_loading and self._compress:
-            self._compress = False
+        if self.bulk_loading and self.compress:
+            self.compress = False
             # Opening has made a table of the rows in the log, so there is nothing to wait for.
             self.db.close()
             self.open(self._folder)
@@ -86,15 +86,15 @@ class LevelDB(Storage):
     def end_bulk_load(self, *, compact: bool = False) -> None:  # noqa: D102
         self.bulk_loading = False
         compress = self.compressible or (compact and self.table_bytes <= self.COMPACT_PLAIN_BYTES)
-        if compress and not self._compress:
-            self._compress = True
+        if compress and not self.compress:
+            self.compress = True
             self.close()
             self.open(self._folder)
 
     def compact(self) -> bool:  # noqa: D102
-        if self._compress and self.table_bytes <= self.COMPACT_BYTES:
+        if self.compress and self.table_bytes <= self.COMPACT_BYTES:
             for start, stop in self.compaction_steps(0, 1 << 8 * self.STEP_KEY_LEN):
-                if self._compaction_stopped:
+                if self.compaction_stopped:
                     return False
                 # Without bounds LevelDB does not rewrite tables of the lowest level.
                 self.db.compact_range(start=start, stop=stop)

@@ -153,11 +153,11 @@ class RocksDB(Storage):
         # Set before the other flag is read; stop_compaction sets and reads in the other order.
         self._is_compacting = True
         try:
-            if not self._compaction_stopped:
+            if not self.compaction_stopped:
                 self.db.compact_range(None, None, options)
         finally:
             self._is_compacting = False
-        return not self._compaction_stopped
+        return not self.compaction_stopped
 
     def stop_compaction(self) -> None:  # noqa: D102
         super().stop_compaction()

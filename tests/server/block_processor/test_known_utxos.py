@@ -31,14 +31,14 @@ def chain():
 def looked_up_by(world, monkeypatch):
     """Return a list that gets the number of outpoints spent of each look-up from now on."""
     counts = []
-    find = world.bp.state.compiled._lookup
+    find = world.bp.state.compiled.lookup
 
     def counted(outpoints, spent=(), *, exact=False):
         if not exact:
             counts.append(len(outpoints))
         return find(outpoints, spent, exact=exact)
 
-    monkeypatch.setattr(world.bp.state.compiled, "_lookup", counted)
+    monkeypatch.setattr(world.bp.state.compiled, "lookup", counted)
     return counts
 
 
@@ -111,7 +111,7 @@ async def test_what_is_known_has_a_bound(tmp_path, chain):
     _maker, raws = chain
     daemon = ScriptedDaemon(raws[:31])
     async with World(make_env(tmp_path), daemon) as world:
-        world.bp.state._known_bytes = bound = 72 * 20
+        world.bp.state.known_bytes = bound = 72 * 20
         await world.until_at(raws[:31])
         for height in range(31, 61):
             daemon.set_chain(raws[: height + 1])
@@ -199,7 +199,7 @@ async def test_a_block_that_is_not_flushed_yet_only_delays_it(tmp_path, chain, m
         # The last step comes between the indexing of a block and its flush.
         due, indexed, tried = asyncio.Event(), asyncio.Event(), asyncio.Event()
         warm_up, scheduler = world.bp.warm_up, world.bp.flush_scheduler
-        adopt, flush_if_due = warm_up._adopt, scheduler.flush_if_due
+        adopt, flush_if_due = warm_up.adopt, scheduler.flush_if_due
         loop = asyncio.get_running_loop()
         outcomes = []
 
@@ -221,7 +221,7 @@ async def test_a_block_that_is_not_flushed_yet_only_delays_it(tmp_path, chain, m
                 await tried.wait()
             await flush_if_due()
 
-        monkeypatch.setattr(warm_up, "_adopt", noted)
+        monkeypatch.setattr(warm_up, "adopt", noted)
         monkeypatch.setattr(scheduler, "run_locked", run_locked)
         monkeypatch.setattr(scheduler, "flush_if_due", flush_late)
         await world.until(lambda: warm_up.done)

@@ -40,7 +40,7 @@ async def fetching(blocks, *, rest=0, **options):
     node = FakeNode(blocks, parse_txs=False)
     # Looking a block up by its hash must not take time in proportion to their number.
     by_hash = {to_hex(node.block_hash(raw)): raw for raw in blocks}
-    node._find_block = lambda hex_hash: (None, by_hash[hex_hash])
+    node.find_block = lambda hex_hash: (None, by_hash[hex_hash])
     node.rest = rest
     async with node, Limited(COIN, node.url, init_retry=0.01, max_retry=0.01) as daemon:
         prefetcher = Prefetcher(daemon, COIN, asyncio.Event(), polling_delay=0.02)
@@ -171,7 +171,7 @@ async def test_a_block_that_cannot_be_read_is_asked_for_again_after_a_while(capl
         await until(lambda: caplog.text.count("too large") > 2)
         smaller = make_blocks(100, 500)
         node.fork(2, smaller[2:])
-        del node._find_block
+        del node.find_block
         assert (await take_all(prefetcher, 3))[2] == smaller[2]
 
 
@@ -180,7 +180,7 @@ async def test_another_block_at_the_height_of_one_that_cannot_be_read_is_fetched
     async with fetching(blocks) as (prefetcher, node):
         await until(lambda: "too large" in caplog.text)
         other = b"\x09" * 80 + bytes(500)
-        del node._find_block
+        del node.find_block
         node.fork(2, [other])
         assert (await take_all(prefetcher, 3))[2] == other
 

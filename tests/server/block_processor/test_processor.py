@@ -357,7 +357,7 @@ async def test_cancellation_during_the_initial_sync_flushes_processed_blocks(tmp
 
     world = World(env, daemon)
     async with world:
-        world.bp._first_caught_up = hold
+        world.bp.first_caught_up = hold
         await world.until(lambda: world.bp.height == 40)
         assert world.db.db_height == -1
     db = DB(env)
@@ -428,7 +428,7 @@ async def test_shutting_down_stops_the_engine_compaction_and_the_next_start_repe
         await assert_equals_model(world.db, Model(chain), hashXs(maker))
         monkeypatch.setattr(engine_class, "close", noted_close)
         world.task.cancel()
-        await world.until(lambda: world.db.utxo_db._compaction_stopped)
+        await world.until(lambda: world.db.utxo_db.compaction_stopped)
         may_end.set()
         await asyncio.wait([world.task])
     assert len(closed) == 2
@@ -505,7 +505,7 @@ async def test_an_interrupted_initial_sync_continues_with_the_same_options(
     daemon = ScriptedDaemon(maker.chain(fork))
     env = make_env(tmp_path, engine=engine, indexer=indexer)
     async with World(env, daemon) as world:
-        world.bp._first_caught_up = hold
+        world.bp.first_caught_up = hold
         await world.until(lambda: world.bp.height == 20)
     chain = maker.chain(maker.grow(fork, 20))
     daemon.set_chain(chain)

@@ -16,6 +16,7 @@ from electrumx.server.daemon import retry as retry_module
 from electrumx.server.daemon.client import BoundedResponse, Daemon, DaemonError
 from electrumx.server.daemon.responses import SMALL_REPLY, Reading, ReplyTooLargeError, parse_json
 from electrumx.server.daemon.retry import OUTAGE_LOG_SECS, OutageLog, Retry
+from electrumx.server.daemon.variants import DashDaemon
 from tests.fakes.chain import GENESIS
 from tests.fakes.fake_node import (
     METHOD_NOT_FOUND,
@@ -184,13 +185,13 @@ async def test_empty_batches_are_answered_without_a_request(node, daemon):
 
 
 async def test_a_batch_answered_in_another_order_is_put_in_ours(node, daemon, monkeypatch):
-    reply_to = node._reply_to
+    reply_to = node.reply_to
 
     def shuffled(body, fault):
         status, reason, content_type, reply = reply_to(body, fault)
         return status, reason, content_type, json.dumps(json.loads(reply)[::-1]).encode()
 
-    monkeypatch.setattr(node, "_reply_to", shuffled)
+    monkeypatch.setattr(node, "reply_to", shuffled)
     hashes = await daemon.block_hex_hashes(0, 6)
     assert hashes == [to_hex(node.block_hash(raw)) for raw in BLOCKS]
 
@@ -612,7 +613,7 @@ async def test_a_whole_batch_is_repeated_while_the_node_warms_up_even_if_errors_
 async def test_a_batch_refused_as_a_whole_is_a_daemon_error(node, daemon, monkeypatch):
     reply = {"result": None, "error": {"code": -32600, "message": "no batches"}, "id": None}
     monkeypatch.setattr(
-        node, "_reply_to", lambda *_args: (500, "x", "application/json", json.dumps(reply).encode())
+        node, "reply_to", lambda *_args: (500, "x", "application/json", json.dumps(reply).encode())
     )
     with pytest.raises(DaemonError, match="no batches"):
         await daemon.block_hex_hashes(0, 3)
@@ -686,9 +687,10 @@ async def test_a_huge_reply_is_given_up_as_a_daemon_error(node):
         assert isinstance(excinfo.value.args[0], list)
 
 
-async def test_a_number_of_any_size_can_be_passed_on(node, daemon):
-    node.overrides["anything"] = lambda number: str(number)
-    assert await daemon._send_single("anything", (1 << 70,)) == str(1 << 70)
+async def test_a_number_of_any_size_can_be_passed_on(node):
+    node.overrides["protx"] = lambda number: str(number)
+    async with make_daemon(node.url, cls=DashDaemon) as daemon:
+        assert await daemon.protx((1 << 70,)) == str(1 << 70)
 
 
 async def test_a_listing_is_binary_in_every_form_of_the_reply(node, daemon):
@@ -784,10 +786,10 @@ async def test_a_height_that_cannot_be_is_a_daemon_error(node, daemon, height):
 
 
 async def test_a_long_refusal_is_cut_off_in_the_log(node, daemon, caplog, monkeypatch):
-    reply_to = node._reply_to
+    reply_to = node.reply_to
     replies = [(500, "x", "text/html", b"<b>no\n</b>" * 100_000)]
     monkeypatch.setattr(
-        node, "_reply_to", lambda *args: replies.pop() if replies else reply_to(*args)
+        node, "reply_to", lambda *args: replies.pop() if replies else reply_to(*args)
     )
     assert await daemon.height() == 5
     (line,) = messages(caplog, "daemon service refused: <b>no </b>")
@@ -834,7 +836,7 @@ def test_going_round_dead_nodes_is_logged_calmly(caplog, clock):
     caplog.set_level(logging.INFO)
     daemon = Daemon(COIN, ",".join(URLS))
     caplog.clear()
-    log = daemon.rpc._outage
+    log = daemon.rpc.outage
     for _second in range(60):
         log.failed("connection problem", "connection restored")
         daemon.failover()
@@ -1154,7 +1156,7 @@ async def test_where_batches_are_refused_transactions_are_asked_for_singly(
     node, daemon, monkeypatch
 ):
     node.mempool = {bytes([n]) * 32: bytes([n]) * 9 for n in (1, 2)}
-    reply_to = node._reply_to
+    reply_to = node.reply_to
     error = {"result": None, "error": {"code": -32600, "message": "no batches"}, "id": None}
 
     def refuse(body, fault):
@@ -1162,7 +1164,7 @@ async def test_where_batches_are_refused_transactions_are_asked_for_singly(
             return 500, "x", "application/json", json.dumps(error).encode()
         return reply_to(body, fault)
 
-    monkeypatch.setattr(node, "_reply_to", refuse)
+    monkeypatch.setattr(node, "reply_to", refuse)
     hashes = ["01" * 32, "02" * 32]
     assert ["01" * 9, "02" * 9] == await asyncio.gather(*map(daemon.getrawtransaction, hashes))
 

@@ -6,6 +6,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -37,8 +38,8 @@ class Whitelisted(FakeNode):
     def is_allowed(self, method):
         return method not in self.forbidden and (self.allowed is None or method in self.allowed)
 
-    def _reply_to(self, body, fault):
-        reply = super()._reply_to(body, fault)
+    def reply_to(self, body, fault):
+        reply = super().reply_to(body, fault)
         request = self.bodies[-1]
         items = request if isinstance(request, list) else [request]
         if not all(self.is_allowed(item["method"]) for item in items):
@@ -290,8 +291,7 @@ async def test_a_second_node_without_an_index_is_not_used(caplog):
         assert "restart it with txindex=1 in its configuration; it builds the index" in line
         # It has one now.
         second.indexes = first.indexes
-        daemon.rpc.LEFT_OUT_SECS = 0.0
-        daemon.rpc._left_out.clear()
+        daemon.rpc.clock = lambda: time.monotonic() + daemon.rpc.LEFT_OUT_SECS
         first.fail_always(Fault.WORK_QUEUE)
         assert await daemon.height() == 5
         assert second.counts()["getblockcount"] == 1

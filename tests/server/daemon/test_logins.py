@@ -332,4 +332,4 @@ async def test_no_exception_of_a_request_shows_the_login(node, cookie):
             await daemon.call_aside(daemon.current_url(), "getblockcount", (), 0.2)
         raised = [item for item in gc.get_objects() if isinstance(item, BaseException)]
         assert not [item for item in raised if SECRET in f"{item!r} {item} {item.args}"]
-        assert SECRET not in repr(daemon.rpc._endpoints)
+        assert SECRET not in repr(vars(daemon.rpc))

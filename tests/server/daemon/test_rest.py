@@ -1,7 +1,12 @@
 """Blocks come over REST where the node offers it, and over JSON-RPC in every other case."""
 
+import asyncio
+import logging
+
 from electrumx.lib.coins import BitcoinSegwitRegtest
+from electrumx.server.daemon.byte_budget import ByteBudget
 from electrumx.server.daemon.client import Daemon
+from electrumx.server.daemon.rest import RestBlocks
 from tests.fakes.chain import ChainMaker
 from tests.fakes.fake_node import FakeNode
 
@@ -46,10 +51,10 @@ async def test_an_interface_that_fails_midway_is_left_for_json_rpc():
         assert len(node.rest_paths) == asked
 
 
-async def test_an_interface_that_comes_later_is_found_after_a_while():
+async def test_an_interface_that_comes_later_is_found_after_a_while(monkeypatch):
+    monkeypatch.setattr(RestBlocks, "RECHECK_SECS", 0.0)
     raws = chain()
     async with FakeNode(raws) as node, Daemon(BitcoinSegwitRegtest, node.url) as daemon:
-        daemon._rest.RECHECK_SECS = 0.0
         hashes = await daemon.block_hex_hashes(0, len(raws))
         assert raws == await daemon.raw_blocks(hashes)
         assert len(block_gets(node)) == 1
@@ -81,10 +86,9 @@ async def test_connections_that_the_node_closed_are_opened_again():
 
 
 async def test_a_hash_that_is_none_gets_into_no_request_line():
-    raws = chain()
-    async with FakeNode(raws) as node, Daemon(BitcoinSegwitRegtest, node.url) as daemon:
+    rest = RestBlocks(logging.getLogger(), asyncio.Semaphore(1), ByteBudget(99))
+    async with FakeNode(chain()) as node:
         node.rest = 1000
-        assert (
-            await daemon._rest.raw_blocks(node.url, ["x.bin HTTP/1.1\r\nX: y\r\n\r\n"], 99) is None
-        )
+        assert await rest.raw_blocks(node.url, ["x.bin HTTP/1.1\r\nX: y\r\n\r\n"], 99) is None
         assert not node.rest_paths
+    rest.close()

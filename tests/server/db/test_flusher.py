@@ -172,7 +172,7 @@ async def test_a_stop_after_any_write_of_a_backup_is_harmless(tmp_path, step):
 
     db.stores.write_state = counted(db.stores.write_state)
     db.history.park = counted(db.history.park)
-    db.flusher._put_utxos = counted(db.flusher._put_utxos)
+    db.flusher.put_utxos = counted(db.flusher.put_utxos)
     db.history.drop_parked = counted(db.history.drop_parked)
     blocks = await bp.reorg_finder.blocks_to_undo(13, 18)
     try:
@@ -401,7 +401,7 @@ async def test_reads_go_on_while_the_stores_are_reopened_and_end_when_they_are_c
     readers = [asyncio.ensure_future(read_on()) for _ in range(8)]
     for _ in range(5):
         await db.open_for_serving()
-        db.utxo_db.bulk_loading, db.utxo_db._compress = True, False
+        db.utxo_db.bulk_loading, db.utxo_db.compress = True, False
         await asyncio.to_thread(db.end_bulk_load)
         before = reads
         while reads < before + 50:

@@ -101,7 +101,7 @@ async def test_a_node_that_fails_is_one_clear_error(env, tmp_path, chain):
 
         async def refuse(_hex_hashes):
             daemon.fail = "no such block"
-            daemon._maybe_fail()
+            daemon.maybe_fail()
 
         daemon.raw_blocks = refuse
         with pytest.raises(DBError, match="needs blocks that the daemon does not give"):

@@ -36,9 +36,8 @@ def name_of_a_job(threads):
 def wait_idle(threads, count):
     """Wait until so many threads are idle."""
     while True:
-        with threads._jobs.lock:
-            if len(threads._jobs.idle) == count:
-                return
+        if len(threads.idle()) == count:
+            return
 
 
 def test_jobs_run_in_at_most_so_many_threads_and_the_rest_is_queued():
@@ -56,12 +55,12 @@ def test_a_job_wakes_only_the_thread_that_became_idle_last():
     workers = blocked.workers(3)
     blocked.go_on.set()
     wait_idle(threads, 3)
-    last = threads._jobs.idle[-1]
+    last = threads.idle()[-1]
     others = {worker: worker._woken for worker in workers - {last}}
     for _ in range(20):
         assert name_of_a_job(threads) == last.name
         wait_idle(threads, 3)
-        assert threads._jobs.idle[-1] is last
+        assert threads.idle()[-1] is last
     assert all(lock.locked() for lock in others.values())
 
 

@@ -44,13 +44,13 @@ async def test_several_threads_find_the_rows_that_one_finds(filled, monkeypatch)
     monkeypatch.setattr(UTXOLookup, "COLD_SECS", 0.0)
     monkeypatch.setattr(UTXOLookup, "SAMPLE", 5)
     threads = set()
-    rows = UTXOLookup._rows
+    rows = UTXOLookup.read_rows
 
     def noted(self, *args):
         threads.add(threading.current_thread().name.partition("_")[0])
         return rows(self, *args)
 
-    monkeypatch.setattr(UTXOLookup, "_rows", noted)
+    monkeypatch.setattr(UTXOLookup, "read_rows", noted)
     before = db.utxo_lookup.count
     assert db.find_utxo_rows(outpoints) == expected
     assert db.utxo_lookup.count == before + len(outpoints)
@@ -128,7 +128,7 @@ async def test_stores_are_exchanged_when_no_look_up_is_under_way(filled, monkeyp
     monkeypatch.setattr(UTXOLookup, "close", noting_close)
     with db.gate.reading():
         exchange = asyncio.ensure_future(db.exchange_stores(moved.set))
-        while not db.gate._waiting:
+        while not db.gate.waiting:
             await asyncio.sleep(0)
         assert not closed.is_set()
         assert not moved.is_set()

@@ -90,7 +90,7 @@ def test_where_the_file_does_not_fit_all_rows_are_read(tmp_path, engine, scans, 
     path = tmp_path / "hist_flushes"
     if fault == "another flush":
         # As another server, which leaves no note, goes on.
-        world.history._utxo_flush_count = None
+        world.history.utxo_flush_count = None
         world.flush(choose, whole=False)
     world.history.close_db()
     raw = path.read_bytes()
@@ -242,7 +242,7 @@ def test_a_stop_between_the_batches_of_a_deletion_is_harmless(
         # Where rows of others are possible the file does not fit.
         (tmp_path / "hist_flushes").unlink()
     monkeypatch.setattr(History, "CLEAR_KEYS", 5)
-    delete = History._delete
+    delete = History.delete_rows
     for writes in range(99):
         left = [writes % 3]
 
@@ -252,7 +252,7 @@ def test_a_stop_between_the_batches_of_a_deletion_is_harmless(
             left[0] -= 1
             delete(self, keys, state)
 
-        monkeypatch.setattr(History, "_delete", stopping)
+        monkeypatch.setattr(History, "delete_rows", stopping)
 
         def set_count(count):
             # Nothing else is left of the interrupted flushes by then.

@@ -14,7 +14,7 @@ from electrumx.lib.tx import Tx, TxInput, TxOutput
 from electrumx.lib.util import pack_le_uint32
 from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.db import DB
-from electrumx.server.history.row_compaction import CompactionPass, RowMerger
+from electrumx.server.history.row_compaction import CompactionPass, RowMerger, compact_prefixes
 from electrumx.server.history.store import History
 from electrumx.server.runtime import fault_points as faults
 from electrumx.server.storage.base import db_class
@@ -551,7 +551,7 @@ def test_the_tool_s_pass_leaves_such_a_script_alone_and_keeps_the_count_above_it
     store.utxo_flush_count = 2
     history.comp_cursor, history.comp_flush_count = 0, 1
     while history.comp_cursor != -1:
-        history._compact_history(1000)
+        compact_prefixes(history, 1000)
     assert history.flush_count == store.utxo_flush_count == 2
     store.flush([hashX])
     assert_whole(store.open(), {hashX: list(range(41))})
@@ -602,13 +602,13 @@ def test_the_tool_goes_on_with_a_compaction_of_electrumx(store):
     fill(store, choose, hashXs, 200, model)
     history.comp_cursor, history.comp_flush_count = 0, 1
     for _ in range(5):
-        history._compact_history(100)
+        compact_prefixes(history, 100)
         cursor = history.comp_cursor
         history = store.open(compacting=True)
         assert history.comp_cursor == cursor > 0
         assert_whole(history, model)
     while history.comp_cursor != -1:
-        history._compact_history(100)
+        compact_prefixes(history, 100)
     assert history.flush_count == store.utxo_flush_count == max(ids(history)) < 40
     fill(store, choose, hashXs, 20, model)
     assert_whole(store.open(), model)
@@ -796,7 +796,7 @@ async def many_flushes(tmp_path, engine, flushes):
     longest_slice = 0.0
     try:
         for height in range(1, flushes + 1):
-            daemon._cached = height
+            daemon.known_height = height
             bp.state.advance_blocks(bp.parser.parse_blocks([chain.next_block()], height))
             start = time.perf_counter()
             await bp.flush_scheduler.flush(True)

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from electrumx.server.history.row_compaction import compact_prefixes
 from electrumx.server.history.store import History
 from electrumx.server.storage.base import db_class
 from electrumx.server.storage.schema import DBError, cut_row, hist_key, pack_tx_num, unpack_tx_nums
@@ -211,7 +212,7 @@ def test_an_interrupted_compaction_is_forgotten_without_loss(history, tmp_path):
     model = fill(history, 7)
     flush_count = history.flush_count
     history.comp_cursor, history.comp_flush_count = 0, 1
-    history._compact_history(1)
+    compact_prefixes(history, 1)
     assert history.comp_cursor > 0
     assert reopen(history, tmp_path, flush_count) >= flush_count
     assert history.comp_cursor == -1

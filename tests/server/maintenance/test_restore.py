@@ -492,7 +492,7 @@ def test_a_redirect_from_https_to_http_is_refused():
         headers = {"Location": "http://elsewhere/x"}
 
     with pytest.raises(SourceFault, match="from https to http"):
-        snapshot_source._redirected(snapshot_source.URL("https://here/x"), Response())
+        snapshot_source.redirected(snapshot_source.URL("https://here/x"), Response())
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ async def test_files_are_hashed_in_a_worker_thread_and_no_longer_after_a_stop(
         one.prepare()
         one.capture()
         one.stop()
-        with pytest.raises(backup._Stopped):
+        with pytest.raises(backup.BackupStopped):
             one.finish()
         one.clean_up(True)
 
@@ -391,7 +391,7 @@ def test_a_store_that_merges_tables_while_it_is_copied_is_copied_again(tmp_path,
         for key, value in rows.items():
             batch.put(key, value)
     copies = 0
-    link = backup._link
+    link = backup.link_file
 
     def link_while_merging(source, target):
         nonlocal copies
@@ -402,9 +402,9 @@ def test_a_store_that_merges_tables_while_it_is_copied_is_copied_again(tmp_path,
         link(source, target)
 
     store.db.compact_range()
-    monkeypatch.setattr(backup, "_link", link_while_merging)
+    monkeypatch.setattr(backup, "link_file", link_while_merging)
     (tmp_path / "copy").mkdir()
-    backup._link_ahead(tmp_path / "store", tmp_path / "copy")
+    backup.link_ahead(tmp_path / "store", tmp_path / "copy")
     ahead = set(os.listdir(tmp_path / "copy"))
     assert ahead
     # One that was linked ahead and has been merged since, and one that only was copied.
@@ -412,7 +412,7 @@ def test_a_store_that_merges_tables_while_it_is_copied_is_copied_again(tmp_path,
     copied = next(iter(ahead))
     (tmp_path / "copy" / copied).unlink()
     (tmp_path / "copy" / copied).write_bytes(b"half")
-    backup._copy_store(tmp_path / "store", tmp_path / "copy")
+    backup.copy_store(tmp_path / "store", tmp_path / "copy")
     assert set(os.listdir(tmp_path / "copy")) < set(os.listdir(tmp_path / "store"))
     store.close()
     assert copies == 3

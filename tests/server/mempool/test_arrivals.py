@@ -160,7 +160,7 @@ async def test_a_confirmed_transaction_is_not_added(api):
         api.announce_block()
         await notified(api)
         # As a node with an index of transactions does.
-        api._raw = lambda _tx_hash: tx.raw
+        api.raw_tx = lambda _tx_hash: tx.raw
         mempool.entered(tx.hash)
         await eventually(lambda: api.fetches == 1)
         await applied(mempool)

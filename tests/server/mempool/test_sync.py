@@ -14,6 +14,7 @@ from electrumx.server.daemon.client import DaemonError
 from electrumx.server.mempool import fetcher
 from electrumx.server.mempool import sync as mempool_module
 from electrumx.server.mempool.fetcher import FETCH_CHUNK
+from electrumx.server.mempool.index import MemPoolIndex, compact_histogram
 from electrumx.server.mempool.sync import MemPool, MemPoolAPI, MemPoolTx
 from tests.fakes.fake_mempool import (
     FakeAPI,
@@ -324,7 +325,7 @@ async def test_nothing_happens_while_the_database_is_behind_and_it_wakes_the_ref
         assert not mempool.event.is_set()
         api.database_height = 101
         # Well before the refresh time of an hour.
-        FakeAPI._pulse(api.db_changed)
+        FakeAPI.pulse(api.db_changed)
         assert await first_refresh(api) == (tx.hashXs(), 101)
 
 
@@ -516,7 +517,7 @@ async def test_the_node_is_asked_only_some_time_after_the_last_of_several_blocks
 
         def noted(delay, callback, *args, **kwargs):
             timer = call_later(delay, callback, *args, **kwargs)
-            if delay == 1234 and callback == mempool._wake.set:
+            if delay == 1234 and callback == mempool.refresh_soon:
                 timers.append(timer)
             return timer
 
@@ -629,7 +630,7 @@ async def test_undone_blocks_are_followed_without_the_node(with_tips, held_listi
         await check_against_model(mempool, {kept.hash: kept})
         held_listings.set()
         # Until a refresh is complete
-        await eventually(lambda: mempool._complete)
+        await asyncio.wait_for(mempool.event.wait(), 60)
         api.partial_heights.clear()
         api.index_block([kept.hash])
         api.announce_block()
@@ -804,7 +805,7 @@ async def test_a_cancellation_that_comes_with_a_wake_up_is_not_lost(api):
     task = asyncio.ensure_future(mempool.keep_synchronized(asyncio.Event()))
     await first_refresh(api)
     api.trigger()
-    mempool._wake.set()
+    mempool.refresh_soon()
     task.cancel()
     done, _pending = await asyncio.wait([task], timeout=60)
     assert done
@@ -940,10 +941,9 @@ def test_the_histogram_of_known_fees_is_known(sizes, bin_size, expected):
     ("fee", "size", "rate"), [(199, 100, 1.9), (1, 1000, 0.0), (199, 1000, 0.1), (250, 100, 2.5)]
 )
 def test_fee_rates_are_rounded_down_to_tenths(fee, size, rate):
-    mempool = MemPool(COIN, FakeAPI())
-    mempool.index.add_tx(b"x", MemPoolTx((), (), (), fee, size), set())
-    mempool._update_histogram(1)
-    assert mempool.cached_compact_histogram == [(rate, size)]
+    index = MemPoolIndex()
+    index.add_tx(b"x", MemPoolTx((), (), (), fee, size), set())
+    assert compact_histogram(index.fee_histogram(), bin_size=1) == [(rate, size)]
 
 
 async def test_the_histogram_is_served_after_a_refresh_and_renewed_later(api):

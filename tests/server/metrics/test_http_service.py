@@ -49,8 +49,8 @@ class Client:
         self.reader, self.writer = reader, writer
 
     @classmethod
-    async def of(cls, service):
-        return cls(*await asyncio.open_connection("127.0.0.1", service.ports[0]))
+    async def of(cls, service, **options):
+        return cls(*await asyncio.open_connection("127.0.0.1", service.ports[0], **options))
 
     def send(self, text):
         self.writer.write(text.replace("\n", "\r\n").encode())
@@ -230,8 +230,7 @@ async def test_idle_connection_gives_way_to_a_new_one(service):
 async def test_slow_readers_give_way_to_a_new_connection(service):
     readers = []
     for _ in range(MAX_CONNECTIONS):
-        client = await Client.of(service)
-        client.reader._limit = 1_000
+        client = await Client.of(service, limit=1_000)
         client.send("GET /large HTTP/1.1\nHost: h\n\n")
         await client.reader.readexactly(1)
         readers.append(client)

@@ -35,7 +35,7 @@ def hide(monkeypatch, *names):
 
 
 def start_warnings(env, caplog):
-    Controller(env)._log_start(env)
+    Controller(env).log_start(env)
     return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 

@@ -148,6 +148,7 @@ async def test_the_states_of_a_server_are_notified_in_order(manager, address, mo
     def describe():
         return waiting() if height is None else f"height {height}"
 
+    before = asyncio.all_tasks()
     async with Readiness.from_environment(shutdown, describe) as reports:
         announcing = asyncio.create_task(reports.announce(serving))
         starting = await manager.line("STATUS=waiting for the node")
@@ -171,7 +172,7 @@ async def test_the_states_of_a_server_are_notified_in_order(manager, address, mo
     assert "WATCHDOG=1" in stopping
     assert "STOPPING=1" not in after
     # The server has stopped: no task is left to send anything.
-    assert reports._task.done()
+    assert asyncio.all_tasks() == before
     assert manager.lines() == []
 
 
@@ -187,7 +188,7 @@ async def test_without_a_watchdog_there_is_no_heartbeat(manager, address, quickl
     ("watchdog", "expected"), [(None, 10.0), (300.0, 10.0), (30.0, 10.0), (3.0, 1.0)]
 )
 def test_three_reports_fit_in_a_period_of_the_watchdog(watchdog, expected):
-    assert expected == Readiness(Notifier("@x"), watchdog, asyncio.Event(), waiting)._interval
+    assert expected == Readiness(Notifier("@x"), watchdog, asyncio.Event(), waiting).interval
 
 
 async def test_a_loop_that_hangs_is_silent(manager, address):
@@ -237,8 +238,10 @@ async def test_a_stop_that_never_ends_is_not_extended_indefinitely(manager, addr
     monkeypatch.setattr(readiness, "MAX_STOPPING_SECS", 0.1)
     shutdown = asyncio.Event()
     shutdown.set()
-    async with Readiness(Notifier(address), 0.03, shutdown, waiting) as reports:
-        await asyncio.wait_for(reports._task, 120)
+    before = asyncio.all_tasks()
+    async with Readiness(Notifier(address), 0.03, shutdown, waiting):
+        (reporting,) = asyncio.all_tasks() - before
+        await asyncio.wait_for(reporting, 120)
 
         assert "STOPPING=1" in manager.lines()
 

@@ -43,19 +43,19 @@ class Masternodes:
             setattr(daemon, name, getattr(self, name))
 
     async def masternode_list(self, params):
-        self.daemon._call("masternode_list", params)
+        self.daemon.note_call("masternode_list", params)
         return self.full if params[0] == "full" else self.status
 
     async def masternode_broadcast(self, params):
-        self.daemon._call("masternode_broadcast", params)
+        self.daemon.note_call("masternode_broadcast", params)
         return "relayed"
 
     async def protx(self, params):
-        self.daemon._call("protx", params)
+        self.daemon.note_call("protx", params)
         return dict(self.protx_answer)
 
     async def smartrewards(self, params):
-        self.daemon._call("smartrewards", params)
+        self.daemon.note_call("smartrewards", params)
         return {"asked": params}
 
 

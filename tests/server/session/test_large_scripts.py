@@ -220,7 +220,7 @@ async def test_a_view_that_failed_is_made_again(index, monkeypatch):
             raise result
         return result
 
-    monkeypatch.setattr(index.large.utxos, "_make", make)
+    monkeypatch.setattr(index.large.utxos, "make", make)
     with pytest.raises(OSError, match="no"):
         await index.large.unspent(HASHX)
     assert (await index.large.unspent(HASHX)).delta == 5
@@ -228,20 +228,15 @@ async def test_a_view_that_failed_is_made_again(index, monkeypatch):
 
 async def test_a_script_that_changes_all_the_time_is_answered_all_the_same(index, monkeypatch):
     made = []
+    loop = asyncio.get_running_loop()
 
     def make(_hashX, tx_hashes):
         made.append(tx_hashes)
+        # Before the loop learns that this thread has ended
+        loop.call_soon_threadsafe(index.put, len(made) + 1000)
         return UTXOsView(len(made), [], set())
 
-    begin = index.large.utxos._begin
-
-    def begin_and_change(hashX, tx_hashes):
-        task = begin(hashX, tx_hashes)
-        asyncio.get_running_loop().call_soon(index.put, len(made) + 1000)
-        return task
-
-    monkeypatch.setattr(index.large.utxos, "_make", make)
-    monkeypatch.setattr(index.large.utxos, "_begin", begin_and_change)
+    monkeypatch.setattr(index.large.utxos, "make", make)
     assert (await index.large.unspent(HASHX)).delta == mempool_scripts.TRIES
 
 

@@ -196,7 +196,7 @@ def test_the_range_of_protocols_is_reported_as_text():
 
 async def test_a_name_is_not_matched_for_long(caplog):
     async with session_world(drop_client=re.compile("(a+)+$")) as world:
-        world.manager.shared.drop_client._cpu_secs = 0.02
+        world.manager.shared.drop_client.cpu_secs = 0.02
         client, other = await world.connect(), await world.connect()
         assert (1, f"unsupported client: {'a' * 99}!") == await client.error(
             "server.version", "a" * 99 + "!" + "b" * 500, "1.4"

@@ -411,7 +411,7 @@ async def test_many_subscriptions_of_a_session_end_in_parts(world, client):
     assert {} == await client.request(SUBSCRIBE, TXIDS["F"], 0, "")
     outpoints, subscriptions = world.session(0).outpoints, world.manager.shared.outpoints
     for index in range(5_000):
-        outpoints._note_told((F, index), Status(None))
+        outpoints.note_subscribed((F, index), Status(None))
     outpoints.end()
     assert 0 < len(subscriptions)
     await until(lambda: len(subscriptions) == 0)

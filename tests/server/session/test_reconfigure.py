@@ -116,7 +116,7 @@ async def test_origins_padding_and_the_weight_of_tor_are_those_of_the_new_settin
         with pytest.raises(InvalidStatus):
             await connect(uri, additional_headers=page)
         assert {
-            service.protocol: listener._context.is_padded for service, listener in listeners.items()
+            service.protocol: listener.context.is_padded for service, listener in listeners.items()
         } == {"ws": False, "tcp": True}
         assert groups.by_name[TOR_GROUP].weight == 0.5
         await switch(world, tor_group_weight=0)
@@ -144,9 +144,9 @@ async def test_wss_can_come_with_a_certificate_of_its_own(certificate):
     async with session_world() as world:
         services = [*world.manager.env.services, FakeService("wss")]
         await switch(world, services=services, wss_certfile=cert, wss_keyfile=key)
-        first = world.manager.listeners.open[services[-1]]._context.tls_context
+        first = world.manager.listeners.open[services[-1]].context.tls_context
         await switch(world, services=services, wss_certfile=other_cert, wss_keyfile=other_key)
-        assert world.manager.listeners.open[services[-1]]._context.tls_context is not first
+        assert world.manager.listeners.open[services[-1]].context.tls_context is not first
 
 
 async def test_peers_log_no_address_once_logs_are_anonymous():

@@ -157,8 +157,8 @@ def leveldb_footer(path):
 @pytest.mark.parametrize("compressible", [True, False])
 def test_leveldb_writes_large_tables_with_filters_for_point_reads(tmp_path, compressible):
     folder = tmp_path / "store"
-    module = LevelDB._import(("plyvel", "plyvel_next"), "")
-    old = module.DB(str(folder), create_if_missing=True)
+    LevelDB.import_module()
+    old = LevelDB.module.DB(str(folder), create_if_missing=True)
     for n in range(150_000):
         key, value = written(n)
         old.put(key, value * 3)

@@ -133,16 +133,16 @@ async def test_a_disk_that_fills_during_the_initial_sync_loses_no_flush(
     (disk / "db").mkdir()
     env = make_env(disk / "db", engine=engine, reorg_limit=10)
     flushes = 0
-    flush_files = Flusher._flush_files
+    write_files = Flusher.write_files
 
     def fill_later(flusher, flush_data):
         nonlocal flushes
         flushes += 1
         if flushes == 3:
             ballast.write_bytes(bytes(shutil.disk_usage(disk).free))
-        flush_files(flusher, flush_data)
+        write_files(flusher, flush_data)
 
-    monkeypatch.setattr(Flusher, "_flush_files", fill_later)
+    monkeypatch.setattr(Flusher, "write_files", fill_later)
     monkeypatch.setattr(
         "electrumx.server.block_processor.block_parser.BlockParser.PARSE_BYTES", 20_000
     )
@@ -252,7 +252,7 @@ async def test_a_shutdown_that_could_not_write_is_not_a_clean_one():
         finally:
             raise DBError("the disk is full")
 
-    task = asyncio.ensure_future(controller._run_together([fails_at_the_end()]))
+    task = asyncio.ensure_future(controller.run_parts([fails_at_the_end()]))
     await started.wait()
     task.cancel()
     with pytest.raises(OperatorError, match="the disk is full"):
@@ -269,7 +269,7 @@ async def test_reads_cut_off_by_a_shutdown_leave_it_a_clean_one(caplog):
         finally:
             raise DBClosedError
 
-    task = asyncio.ensure_future(controller._run_together([reads_at_the_end()]))
+    task = asyncio.ensure_future(controller.run_parts([reads_at_the_end()]))
     await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -49,7 +49,7 @@ def close(gate, store=None):
 def wait_for_owner(gate):
     """Wait until a thread waits for exclusive access."""
     for _ in range(SECS * 1000):
-        if gate._waiting:
+        if gate.waiting:
             return
         threading.Event().wait(0.001)
     raise AssertionError("nobody waits for exclusive access")

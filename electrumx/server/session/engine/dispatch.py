@@ -279,7 +279,7 @@ class Dispatcher:
         if account.limited:
             secs = account.limits.processing_timeout
             if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(secs, self._on_timer)
+                self._timer = asyncio.get_running_loop().call_later(secs, self.end_overdue)
         if awaitable is not None:
             # Its handler was called
             stats.taken += 1
@@ -492,7 +492,7 @@ class Dispatcher:
 
     # -- time-outs and limits
 
-    def _on_timer(self) -> None:
+    def end_overdue(self) -> None:
         """End the requests whose time is over, and set the timer for the next."""
         now = monotonic()
         self._timer = None
@@ -502,7 +502,7 @@ class Dispatcher:
         deadline = min((pending.deadline for pending in self.pending or ()), default=math.inf)
         if deadline < math.inf and not self._queue.ended and self._timer is None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(deadline - now, self._on_timer)
+            self._timer = loop.call_later(deadline - now, self.end_overdue)
 
     def _expire(self, pending: PendingRequest) -> None:
         pending.timed_out = True

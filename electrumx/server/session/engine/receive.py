@@ -297,7 +297,7 @@ class Receiver:
         The time of successive requests of one method is added to its figures at once.
         """
         done = 0
-        queue, dispatcher, answer_fast = self._queue, self._dispatcher, self._answer_fast
+        queue, dispatcher, answer_fast = self._queue, self._dispatcher, self.answer_fast
         last = began
         deadline = began + SLICE_SECS
         # No message was slow before that.
@@ -409,7 +409,7 @@ class Receiver:
 
     # -- the fast path
 
-    def _answer_fast(self, message: bytes) -> MethodStats | None:  # noqa: C901, PLR0912, PLR0915  in one piece: each call costs
+    def answer_fast(self, message: bytes) -> MethodStats | None:  # noqa: C901, PLR0912, PLR0915  in one piece: each call costs
         """Answer a message of the most frequent kind, and return where it is counted.
 
         Otherwise return None, and change nothing.

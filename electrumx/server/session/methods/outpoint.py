@@ -87,7 +87,7 @@ class OutpointMethods(HandlerGroup):
         outpoint = _checked(tx_hash, txout_idx, spk_hint)
         status = self._status_now(outpoint)
         if status is not None:
-            self._note_told(outpoint, status)
+            self.note_subscribed(outpoint, status)
             return status.answer()
         answer: asyncio.Future[dict[str, object]] = asyncio.get_running_loop().create_future()
         task = asyncio.ensure_future(self._outpoint_status(outpoint))
@@ -116,9 +116,9 @@ class OutpointMethods(HandlerGroup):
             status = task.result()
             answer.set_result(status.answer())
             if not self.session.is_closing():
-                asyncio.get_running_loop().call_soon(self._note_told, outpoint, status)
+                asyncio.get_running_loop().call_soon(self.note_subscribed, outpoint, status)
 
-    def _note_told(self, outpoint: Outpoint, status: Status) -> None:
+    def note_subscribed(self, outpoint: Outpoint, status: Status) -> None:
         """Subscribe to an outpoint, whose status is being sent."""
         if self.session.is_closing():
             return

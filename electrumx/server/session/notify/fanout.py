@@ -72,8 +72,8 @@ class FanOut:
         self.notified: list[tuple[ScriptSubscriber, int]] = []
         self._sessions = sessions
         self._refresh = refresh
-        # Sessions with such a task, and the notifications that follow it
-        self._busy: dict[Subscriber, Backlog | None] = {}
+        #: sessions with such a task, and the notifications that follow it
+        self.busy: dict[Subscriber, Backlog | None] = {}
         # When those of ``always`` were last notified, by perf_counter
         self._always_at = float("-inf")
         # Rounds follow one another, so that no session is notified of blocks out of order.
@@ -152,15 +152,15 @@ class FanOut:
     def _notify_one(
         self, session: Subscriber, touched: Iterable[bytes], height_changed: bool
     ) -> None:
-        if session in self._busy:
-            backlog = self._busy[session]
+        if session in self.busy:
+            backlog = self.busy[session]
             if backlog is None:
-                backlog = self._busy[session] = Backlog()
+                backlog = self.busy[session] = Backlog()
             backlog.add(touched, height_changed)
             return
         waiting = self._guarded(session, partial(session.notify, set(touched), height_changed))
         if waiting is not None and isawaitable(waiting):
-            self._busy[session] = None
+            self.busy[session] = None
             task = asyncio.get_running_loop().create_task(self._wait_for(session, waiting))
             self.tasks.add(task)
             task.add_done_callback(partial(self._done, session, waiting))
@@ -174,7 +174,7 @@ class FanOut:
             # It may never have begun.
             waiting.close()
         if task.cancelled():
-            self._busy.pop(session, None)
+            self.busy.pop(session, None)
             session.end(FORCE_AFTER_SECS)
 
     async def _wait_for(self, session: Subscriber, waiting: Awaitable[None]) -> None:
@@ -183,10 +183,10 @@ class FanOut:
             while True:
                 async with timeout_after(NOTIFY_SECS):
                     await waiting
-                backlog = self._busy.get(session)
+                backlog = self.busy.get(session)
                 if backlog is None or session.is_closing():
                     break
-                self._busy[session] = None
+                self.busy[session] = None
                 following = session.notify(backlog.touched, backlog.height_changed)
                 if following is None or not isawaitable(following):
                     break
@@ -200,7 +200,7 @@ class FanOut:
         except Exception:
             self.logger.exception(f"closing session {session.session_id}: could not notify it")
         finally:
-            self._busy.pop(session, None)
+            self.busy.pop(session, None)
         await session.close(force_after=FORCE_AFTER_SECS)
 
 

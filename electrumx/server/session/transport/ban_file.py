@@ -81,9 +81,10 @@ class BanFile:
 
     async def _save_in_turn(self, bans: Sequence[Ban]) -> None:
         async with self._saving:
-            await asyncio.to_thread(self._save, bans)
+            await asyncio.to_thread(self.write, bans)
 
-    def _save(self, bans: Sequence[Ban]) -> None:
+    def write(self, bans: Sequence[Ban]) -> None:
+        """Replace the file now, durably.  Raises OSError.  Runs in: a thread."""
         content = {
             "format": FORMAT,
             "bans": [

@@ -21,6 +21,11 @@ class ConnectionRate:
         self._counts: Counter[str] = Counter()
         self._period_end = clock() + PERIOD_SECS
 
+    @property
+    def subnet_count(self) -> int:
+        """The number of subnets whose connections are counted at present."""
+        return len(self._counts)
+
     def admits(self, subnet: str) -> bool:
         """Count a new connection; return whether it is within the limit."""
         if not self._limit:

@@ -101,7 +101,8 @@ class Listener:
     ) -> None:
         """``rpc_allow`` are networks that may connect to ``rpc`` in addition to this machine."""
         self.service = service
-        self._context = context
+        #: shared by its next connections
+        self.context = context
         self._rpc_allow = rpc_allow
         # Path and identity of the file of a Unix socket
         self._socket_file: tuple[str, tuple[int, int] | None] | None = None
@@ -118,7 +119,7 @@ class Listener:
 
     def set_context(self, context: ConnectionContext) -> None:
         """Use other settings for connections to come."""
-        self._context = context
+        self.context = context
 
     @property
     def port(self) -> int:
@@ -132,13 +133,13 @@ class Listener:
 
     async def bind(self) -> None:
         """Make the sockets, at which connections wait; raises OSError if that is impossible."""
-        self._sockets = await self._make_sockets()
+        self._sockets = await self.make_sockets()
 
     def start(self) -> None:
         """Begin to accept connections."""
         self._start_accepting()
 
-    async def _make_sockets(self) -> list[socket.socket]:
+    async def make_sockets(self) -> list[socket.socket]:
         """Return listening sockets that do not block."""
         path = getattr(self.service, "path", None)
         if path is not None:
@@ -169,14 +170,14 @@ class Listener:
         loop = asyncio.get_running_loop()
         self._resume_timer = None
         for sock in self._sockets:
-            loop.add_reader(sock, self._accept_some, sock)
+            loop.add_reader(sock, self.accept_some, sock)
 
     def _stop_accepting(self) -> None:
         loop = asyncio.get_running_loop()
         for sock in self._sockets:
             loop.remove_reader(sock)
 
-    def _accept_some(self, sock: socket.socket) -> None:
+    def accept_some(self, sock: socket.socket) -> None:
         """Accept what waits, up to a bound; there is another call if more does."""
         for _ in range(ACCEPTED_AT_ONCE):
             try:
@@ -195,7 +196,7 @@ class Listener:
         self._stop_accepting()
         loop = asyncio.get_running_loop()
         self._resume_timer = loop.call_later(SHORTAGE_SECS, self._start_accepting)
-        count = self._context.admission.shed()
+        count = self.context.admission.shed()
         last, now = self._shortage_log_time, loop.time()
         if last is None or now - last >= SHORTAGE_LOG_SECS:
             self._shortage_log_time = now
@@ -211,7 +212,7 @@ class Listener:
             log_refusal(host)
             client.close()
             return
-        context = self._context
+        context = self.context
         ticket = context.admission.admit(
             host,
             is_rpc=self._is_rpc,
@@ -222,7 +223,7 @@ class Listener:
             client.close()
             return
         client.setblocking(False)
-        ticket.connection = connection = self._connection_class(self._context, ticket)
+        ticket.connection = connection = self._connection_class(self.context, ticket)
         task = asyncio.get_running_loop().create_task(self._connect(client, connection))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -234,7 +235,7 @@ class Listener:
         except OSError:
             # It ended before it was connected.
             client.close()
-            self._context.admission.lost(connection)
+            self.context.admission.lost(connection)
 
 
 class Listeners:

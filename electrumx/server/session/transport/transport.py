@@ -101,12 +101,12 @@ class StreamConnection(asyncio.Protocol):
         "_paused",
         "_position",
         "_proxied",
-        "_queued",
         "_queued_bytes",
         "_tls",
         "_transport",
         "_uncharged_bytes",
         "is_held",
+        "is_queued",
         "is_writable",
         "session",
         "ticket",
@@ -133,8 +133,8 @@ class StreamConnection(asyncio.Protocol):
         # Encrypted input not processed yet, and how far it is
         self._input = b""
         self._position = 0
-        # Whether a turn is due
-        self._queued = False
+        #: whether a turn is due
+        self.is_queued = False
         # Received when there was no session to charge: before it, or after
         self._uncharged_bytes = 0
         # Messages that the session keeps until the client reads
@@ -217,7 +217,7 @@ class StreamConnection(asyncio.Protocol):
             data, self._at_eof = b"", True
         self._input = self._input[self._position :] + data if self._input else data
         self._position = 0
-        if not self._queued:
+        if not self.is_queued:
             # Handshakes cost most of a turn each.
             if tls.is_open:
                 self._step()
@@ -337,7 +337,7 @@ class StreamConnection(asyncio.Protocol):
 
     def on_turn(self) -> None:
         """Process a step of the waiting input."""
-        self._queued = False
+        self.is_queued = False
         self._step()
         self._after_step()
 
@@ -353,8 +353,8 @@ class StreamConnection(asyncio.Protocol):
     def _after_step(self) -> None:
         """Read on, or queue the rest of the input."""
         if self.has_input():
-            if not self._queued and not self._is_stopped():
-                self._queued = True
+            if not self.is_queued and not self._is_stopped():
+                self.is_queued = True
                 self._context.turns.add(self)
         elif self._at_eof and not self.is_closing() and not self._on_input_end():
             self._announce_end()

@@ -159,7 +159,7 @@ class WebSocketTransport(StreamConnection):
         self._silent_periods = 0
         self._plain = self._plain[self._plain_at :] + data if self._plain else data
         self._plain_at = 0
-        if self._queued:
+        if self.is_queued:
             self._update_reading()
         elif not self._is_stepping:
             self._step()
@@ -179,7 +179,7 @@ class WebSocketTransport(StreamConnection):
         deadline = perf_counter() + STEP_SECS
         other_frames = 0
         while len(self._plain) > self._plain_at and not self._is_stopped():
-            if not self._take_plain(protocol):
+            if not self.take_plain(protocol):
                 other_frames += self._take_slice(protocol)
             if protocol.writes:
                 self._write_replies(protocol)
@@ -207,7 +207,7 @@ class WebSocketTransport(StreamConnection):
             self._upgrade_bytes += end - start
         return self._on_events(protocol)
 
-    def _take_plain(self, protocol: ServerProtocol) -> bool:
+    def take_plain(self, protocol: ServerProtocol) -> bool:
         """Take messages that are plain frames; return whether there were some."""
         session = self.session
         if session is None or self._fragments is not None:

@@ -171,22 +171,28 @@ async def test_concurrency_shrinks_from_the_soft_to_the_hard_limit(cost, target)
         assert pytest.approx(max(0, (cost - 1000) / 9000)) == session.account.cost_fraction
 
 
-async def test_costs_decay_with_time_and_more_slowly_with_subscriptions():
+def recalc_after(secs, session, monkeypatch):
+    """Have a session compute its cost as if it were later."""
+    now = time.monotonic
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: now() + secs)
+        session.recalc_concurrency()
+
+
+async def test_costs_decay_with_time_and_more_slowly_with_subscriptions(monkeypatch):
     async with session_world(bw_unit_cost=FREE_BYTES) as world:
         client = await world.connect()
         await client.request("server.ping")
         session = world.session()
         assert 10_000 / 10_000 == session.account.cost_decay_per_sec
         session.account.cost = 500.0
-        session.account._cost_time -= 100
-        session.recalc_concurrency()
+        recalc_after(100, session, monkeypatch)
         assert pytest.approx(400, abs=0.5) == session.cost
         await client.request("blockchain.scripthash.subscribe", SH)
         world.manager.housekeeping.recalc_costs(300)
         assert pytest.approx(10_000 / 10_005) == session.account.cost_decay_per_sec
         session.account.cost = 1.0
-        session.account._cost_time -= 100
-        session.recalc_concurrency()
+        recalc_after(200, session, monkeypatch)
         assert 0 == session.cost
 
 

@@ -340,7 +340,7 @@ async def test_a_subscription_that_times_out_before_it_began_does_not_silence_th
     message = {"jsonrpc": "2.0", "id": 5, "method": SUBSCRIBE, "params": [scripthash]}
     session.receiver.receive([json.dumps(message).encode()])
     # In the same turn of the loop: nothing that the request needs has begun.
-    session.dispatcher._on_timer()
+    session.dispatcher.end_overdue()
     assert (await client.recv())["error"]["code"] == -102
     assert session.sub_count() == 0
     world.bp.lagging = False
@@ -366,4 +366,4 @@ async def test_a_session_whose_notification_is_cancelled_is_ended(
         world.manager.shared.fan_out.cancel()
     assert await client.recv() is None
     await until(lambda: not world.manager.sessions)
-    assert not world.manager.shared.fan_out._busy
+    assert not world.manager.shared.fan_out.busy

@@ -29,7 +29,7 @@ class Database:
         self.reads = []
         self.gate = None
 
-    def _later(self, make):
+    def later(self, make):
         async def read():
             found = make()
             if self.gate is not None:
@@ -49,15 +49,15 @@ class Database:
             entries = b"".join(packed.pack_entry(*entry) for entry in found)
             return PackedHistory(entries, after + len(found), self.backup_count)
 
-        return self._later(make)
+        return self.later(make)
 
     def balance(self, hashX):
         self.reads.append("balance")
-        return self._later(lambda: Balance(*self.balances, self.backup_count))
+        return self.later(lambda: Balance(*self.balances, self.backup_count))
 
     def packed_utxos(self, hashX):
         self.reads.append("coins")
-        return self._later(lambda: PackedUTXOs(b"", self.backup_count))
+        return self.later(lambda: PackedUTXOs(b"", self.backup_count))
 
 
 def entries(count, first=0):
@@ -275,7 +275,7 @@ async def test_a_read_that_fails_fails_for_all_its_requests_and_is_not_cached():
     def fail():
         raise OSError("disk")
 
-    db.balance = lambda hashX: db._later(fail)
+    db.balance = lambda hashX: db.later(fail)
     found = await asyncio.gather(
         *(cache.balances.read(HASHX) for _ in range(2)), return_exceptions=True
     )

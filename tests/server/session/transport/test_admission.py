@@ -135,8 +135,10 @@ async def test_the_memory_of_rates_is_bounded(monkeypatch):
     rate = connection_rate.ConnectionRate(1, lambda: 0.0)
     for n in range(10):
         assert rate.admits(str(n))
-    assert not rate.admits("9") or len(rate._counts) <= 10
-    assert len(rate._counts) <= 10
+    assert not rate.admits("9") or rate.subnet_count <= 10
+    for n in range(10, 25):
+        rate.admits(str(n))
+        assert rate.subnet_count <= 10
 
 
 async def test_a_subnet_has_a_bound_and_others_are_not_affected():

@@ -249,7 +249,7 @@ async def test_a_save_that_was_cancelled_does_not_overlap_the_next(tmp_path, mon
     bans = [[Ban(parse_network(f"1.2.3.{n}"), 1.0, None)] for n in range(2)]
     file, running, most = make_file(tmp_path), [], []
     begun, go_on = threading.Event(), threading.Event()
-    save = file._save
+    save = file.write
 
     def slow_save(content):
         running.append(content)
@@ -259,7 +259,7 @@ async def test_a_save_that_was_cancelled_does_not_overlap_the_next(tmp_path, mon
         save(content)
         running.remove(content)
 
-    monkeypatch.setattr(file, "_save", slow_save)
+    monkeypatch.setattr(file, "write", slow_save)
     first = asyncio.ensure_future(file.save(bans[0]))
     await asyncio.to_thread(begun.wait, 120)
     first.cancel()

@@ -215,7 +215,7 @@ async def test_accept_errors_of_single_connections_are_ignored(monkeypatch):
         def accept():
             raise failures.pop(0)
 
-        listener._accept_some(SimpleNamespace(accept=accept))
+        listener.accept_some(SimpleNamespace(accept=accept))
         assert failures == []
         client = await world.connect()
         await client.request("server.ping")
@@ -354,7 +354,7 @@ async def test_a_service_that_cannot_listen_again_after_a_pause_is_tried_until_i
     monkeypatch.setattr("electrumx.server.session.transport.listeners.RETRY_SECS", 0.02)
     monkeypatch.setattr(victims, "PLAN_SECS", 0.0)
     failures = 3
-    make_sockets = Listener._make_sockets
+    make_sockets = Listener.make_sockets
 
     async def fail(self):
         nonlocal failures
@@ -368,7 +368,7 @@ async def test_a_service_that_cannot_listen_again_after_a_pause_is_tried_until_i
         for client in clients:
             await client.request("server.ping")
         await until(lambda: len(world.manager.listeners.open) == 1)
-        monkeypatch.setattr(Listener, "_make_sockets", fail)
+        monkeypatch.setattr(Listener, "make_sockets", fail)
         world.session(0).last_recv -= victims.IDLE_SECS
         await until(lambda: len(world.manager.listeners.open) == 2)
         assert not failures

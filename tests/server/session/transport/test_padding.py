@@ -1,7 +1,6 @@
 """Writes are filled up to few lengths, remain the same JSON, and are not delayed or charged for."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -10,6 +9,8 @@ from hypothesis import strategies as st
 from electrumx.server.session.transport.line_transport import RawTransport
 from electrumx.server.session.transport.padding import padded, padded_size
 from electrumx.server.session.transport.transport import JOINED_BYTES
+from tests.fakes.connections import FakeSocketTransport, connection_context
+from tests.server.session.transport.test_tls import EchoSession
 
 
 @given(st.integers(1, 5_000_000))
@@ -38,22 +39,19 @@ def test_what_does_not_end_in_a_bracket_is_unchanged(lines):
     assert padded(lines) == lines
 
 
-class Socket:
+class Socket(FakeSocketTransport):
     def __init__(self):
+        super().__init__()
         self.written = []
-
-    def is_closing(self):
-        return False
 
     def write(self, data):
         self.written.append(bytes(data))
 
 
 def connection(*, is_padded):
-    context = SimpleNamespace(max_recv=0, is_padded=is_padded)
-    result = RawTransport(context)
-    result._transport = Socket()
-    return result, result._transport.written
+    result = RawTransport(connection_context(EchoSession, is_padded=is_padded))
+    result.connection_made(socket := Socket())
+    return result, socket.written
 
 
 @pytest.mark.parametrize("size", [10, 1_000, 1_023, 70_000, JOINED_BYTES + 1, 300_000])

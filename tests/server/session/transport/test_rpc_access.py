@@ -171,10 +171,22 @@ class Refusing:
         self.asked.append(host)
 
 
+class OneClient:
+    """A listening socket at which a client waits."""
+
+    def __init__(self, *client_and_address):
+        self.waiting = [client_and_address]
+
+    def accept(self):
+        if not self.waiting:
+            raise BlockingIOError
+        return self.waiting.pop()
+
+
 def connect_from(host):
     context, client = Refusing(), Accepted()
     listener = Listener(FakeService("rpc"), context, rpc_allow=NETWORKS)
-    listener._accept(client, (host, 5))
+    listener.accept_some(OneClient(client, (host, 5)))
     assert client.closed
     return context.asked
 

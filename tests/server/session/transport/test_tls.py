@@ -148,7 +148,7 @@ async def settle(connection):
     """Let the connection process what it has."""
     for _ in range(1_000):
         await asyncio.sleep(0)
-        if not connection.has_input() and not connection._queued:
+        if not connection.has_input() and not connection.is_queued:
             return
     raise AssertionError("input is left")
 

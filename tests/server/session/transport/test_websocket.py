@@ -39,9 +39,9 @@ class FreeWebSocketTransport(WebSocketTransport):
     """One whose methods a test can replace."""
 
 
-def opened(max_recv=1_000_000, session=EchoSession):
+def opened(max_recv=1_000_000, session=EchoSession, **settings):
     """Return (connection, socket) after the upgrade."""
-    connection = FreeWebSocketTransport(connection_context(session, max_recv))
+    connection = FreeWebSocketTransport(connection_context(session, max_recv, **settings))
     connection.connection_made(socket := FakeSocketTransport())
     connection.data_received(UPGRADE)
     assert socket.sent.startswith(b"HTTP/1.1 101 ")
@@ -166,7 +166,7 @@ def outcome_of(pieces, max_recv, *, with_library_alone):
         connection, socket = opened(max_recv)
         session = connection.session
         if with_library_alone:
-            connection._take_plain = lambda protocol: False
+            connection.take_plain = lambda protocol: False
         for piece in pieces:
             if not socket.is_closing():
                 connection.data_received(piece)
@@ -498,8 +498,7 @@ async def test_a_silent_client_is_pinged_and_dropped_if_it_does_not_answer(monke
 
 async def test_input_after_a_protocol_error_is_bounded_and_charged():
     """The connection lingers for a second, so that the client can read why it ended."""
-    transport, socket = opened()
-    transport._context.byte_cost = 0.01
+    transport, socket = opened(byte_cost=0.01)
     # A fragment of no message
     transport.data_received(frame(Opcode.CONT, b"", fin=False))
     await until(lambda: transport.session is None)
