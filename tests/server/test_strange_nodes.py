@@ -17,10 +17,19 @@ from electrumx.server.block_processor.processor import BlockProcessor, UndoMissi
 from electrumx.server.block_processor.reorg import ReorgFinder
 from electrumx.server.daemon.client import Daemon
 from electrumx.server.db import DB
+from tests.fakes.block_format import Regtest
 from tests.fakes.chain import COIN, GENESIS, ChainMaker, Model, make_block
 from tests.fakes.fake_node import FakeNode
 from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_env
 from tests.server.block_processor.test_processor import hashXs
+
+
+class OtherNetwork(Regtest):
+    """A network whose genesis block is another one."""
+
+    def genesis(self):
+        raw = GENESIS[:76] + b"\1\0\0\0\0"
+        return raw, raw[:80], []
 
 
 @pytest.mark.parametrize("answer", ["zz", "", "00", "00" * 33, "é" * 64, "0" * 63 + " "])
@@ -105,10 +114,8 @@ async def test_a_node_of_another_chain_undoes_nothing(tmp_path, height, reorg_li
     async with world:
         await world.until_at(maker.chain(tip))
 
-        genesis = GENESIS[:76] + b"\1\0\0\0\0"
-        other = ChainMaker(seed=34)
-        other.genesis_hash = double_sha256(genesis[:80])
-        other.blocks = {other.genesis_hash: (genesis, None, {})}
+        other = ChainMaker(format=OtherNetwork(seed=34))
+        assert other.genesis_hash != maker.genesis_hash
         daemon.url = "http://node-2/"
         daemon.set_chain(other.chain(other.grow(other.genesis_hash, height)))
         with pytest.raises(OperatorError, match="DAEMON_URL") as info:
