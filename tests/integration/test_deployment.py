@@ -506,6 +506,15 @@ def test_the_container_s_stages_and_extras_are_ours():
     assert {instruction for instruction, _argument in instructions()} <= known
 
 
+def test_a_cython_module_that_cannot_be_compiled_ends_the_build_of_the_image():
+    """Otherwise only the server's log tells that the image is several times slower."""
+    (build,) = [script for script in arguments_of("RUN") if "--no-build-isolation" in script]
+    (installs,) = [part for part in build.split("&&") if "--no-build-isolation" in part]
+
+    assert installs.strip().startswith("ELECTRUMX_REQUIRE_COMPILED=1 ")
+    assert 'os.environ.get("ELECTRUMX_REQUIRE_COMPILED")' in (REPOSITORY / "setup.py").read_text()
+
+
 def test_the_container_s_shell_commands_parse():
     for script in arguments_of("RUN"):
         subprocess.run(["sh", "-nc", script], check=True)
