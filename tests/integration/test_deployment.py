@@ -18,6 +18,7 @@ import tempfile
 import pytest
 
 from electrumx.cli.rpc import DEFAULT_SOCKET
+from tests import check_image
 from tests.conftest import REPOSITORY, require
 from tests.fakes.chain import COIN, Model
 from tests.fakes.node_thread import NodeThread
@@ -506,6 +507,15 @@ def test_the_container_s_stages_and_extras_are_ours():
     assert {instruction for instruction, _argument in instructions()} <= known
 
 
+def test_a_cython_module_that_cannot_be_compiled_ends_the_build_of_the_image():
+    """Otherwise the image is several times slower, and only the server's log has the reason."""
+    (build,) = [script for script in arguments_of("RUN") if "--no-build-isolation" in script]
+    (installs,) = [part for part in build.split("&&") if "--no-build-isolation" in part]
+
+    assert installs.strip().startswith("ELECTRUMX_REQUIRE_COMPILED=1 ")
+    assert 'os.environ.get("ELECTRUMX_REQUIRE_COMPILED")' in (REPOSITORY / "setup.py").read_text()
+
+
 def test_the_container_s_shell_commands_parse():
     for script in arguments_of("RUN"):
         subprocess.run(["sh", "-nc", script], check=True)
@@ -557,6 +567,16 @@ def test_the_image_replaces_the_one_that_applications_use():
     wanted = "title description licenses version revision created source documentation"
     for name in [*wanted.split(), "base.name", "base.digest"]:
         assert f"org.opencontainers.image.{name}=" in labels
+
+
+def test_the_check_of_a_built_image_uses_the_container_file_s_ports_and_certificate():
+    environment = image_environment()
+    services = re.findall(r"(\w+)://[^,]*:(\d+)", environment["SERVICES"])
+    expected = {"tcp": check_image.TCP, "ssl": check_image.SSL, "wss": check_image.WSS}
+    expected["rpc"] = check_image.RPC
+
+    assert {name: int(port) for name, port in services} == expected
+    assert environment["SSL_CERTFILE"] == check_image.CERTIFICATE
 
 
 ENTRYPOINT = CONTRIB / "container" / "entrypoint"
