@@ -1,6 +1,6 @@
 """SHA-256 for the compiled modules, from ``sha256.h`` beside this file."""
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 
 
 cdef extern from "sha256.h" nogil:
@@ -16,12 +16,12 @@ cdef extern from "sha256.h" nogil:
         const uint8_t *parts[3]
         size_t lengths[3]
     # The bytes of a message, and the blocks that so many bytes are.
-    size_t message_length "ex_sha256_length" (const Message *message)
-    size_t blocks_of "ex_sha256_blocks_of" (size_t length)
+    uint64_t message_length "ex_sha256_length" (const Message *message)
+    size_t blocks_of "ex_sha256_blocks_of" (uint64_t length)
     # Write the hashes of two messages, which together cost little more than the longer one.
     void sha256_of_two "ex_sha256_two" (const Message *message, uint8_t *digest,
                                         const Message *message2, uint8_t *digest2)
-    # The same for messages of SHORT_LEN bytes at most, which are in one place.
+    # The same for messages of SHORT_LEN bytes at most, which are in one place, not at NULL.
     const size_t SHORT_LEN "EX_SHA256_SHORT"
     void sha256_of_two_short "ex_sha256_two_short" (
         const uint8_t *data, size_t length, uint8_t *digest,

@@ -595,7 +595,7 @@ static EX_UNUSED void ex_sha256_two(
     ex_sha256_put_digest(digest2, state2);
 }
 
-/* A message of at most this many bytes is one block. */
+/* A message of at most this many bytes is one block; its address is not NULL, also if it is empty. */
 #define EX_SHA256_SHORT (EX_SHA256_BLOCK - 9)
 
 EX_INLINE void ex_sha256_short_block(uint8_t *block, const uint8_t *data, size_t length) {

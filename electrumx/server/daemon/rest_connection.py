@@ -170,6 +170,7 @@ class RestConnection(asyncio.BufferedProtocol):
             self._transport.abort()
             self._transport = None
         self._stop_timer()
+        self._room = bytearray()
         if self._spool is not None and not self._spooling:
             self._end_spool()
         if self._answer is not None and not self._answer.done():

@@ -69,6 +69,8 @@ class FlushJournal:
         self._store = store
         self._path = Path(f"{store}_flushes")
         self._end = 0
+        #: whether the file's entry in its folder is on disk; a write that failed may have made the file
+        self._is_durable = False
         #: of the store before this process opened it
         self._stamp = stamp_of(store)
 
@@ -80,7 +82,6 @@ class FlushJournal:
         """
         if is_first:
             self._end = 0
-        is_new = not self._path.exists()
         start = self._end + _HEAD.size + _CRC.size
         size = crc = 0
         with util.open_file(self._path, create=True) as file:
@@ -94,8 +95,9 @@ class FlushJournal:
             file.write(head + _CRC.pack(crc32(head, crc)))
             file.flush()
             os.fsync(file.fileno())
-        if is_new:
+        if not self._is_durable:
             util.sync_directory(self._path.parent)
+            self._is_durable = True
         self._end = start + size
 
     def sections(self, first_id: int, last_id: int) -> list[Section] | None:

@@ -60,6 +60,8 @@ class RocksDB(Storage):
     #: has to look into each, but the more there are, the fewer times rows are rewritten
     LEVEL0_SYNC = (12, 40, 60)
     LEVEL0_SERVING = (4, 20, 36)
+    #: part of WRITE_BUFFER for a filter of the rows in memory, while clients are served
+    MEMTABLE_FILTER = 0.05
     #: bits a key in filters; one in a hundred errs
     FILTER_BITS = 10
     module: ModuleType
@@ -97,8 +99,8 @@ class RocksDB(Storage):
                 self.module.SliceTransform.create_fixed_prefix(self.prefix_len)
             )
             if not self.for_sync:
-                # A twentieth of the time that rows of an initial sync take to be added
-                options.set_memtable_prefix_bloom_ratio(0.05)
+                # A twentieth of the time that rows take to be added, where there are most of them
+                options.set_memtable_prefix_bloom_ratio(self.MEMTABLE_FILTER)
             # None in the lowest level, nine tenths of the keys: nearly all that is looked up exists,
             # and filters of all of Bitcoin's keys would take a gigabyte.
             options.set_optimize_filters_for_hits(True)
@@ -136,13 +138,14 @@ class RocksDB(Storage):
     def end_bulk_load(self, *, compact: bool = False) -> None:  # noqa: D102
         self.bulk_loading = False
         few, slow, stop = self.LEVEL0_SERVING
-        self.db.set_options(
-            {
-                "level0_file_num_compaction_trigger": str(few),
-                "level0_slowdown_writes_trigger": str(slow),
-                "level0_stop_writes_trigger": str(stop),
-            }
-        )
+        changed = {
+            "level0_file_num_compaction_trigger": str(few),
+            "level0_slowdown_writes_trigger": str(slow),
+            "level0_stop_writes_trigger": str(stop),
+        }
+        if self.prefix_len:
+            changed["memtable_prefix_bloom_size_ratio"] = str(self.MEMTABLE_FILTER)
+        self.db.set_options(changed)
 
     def compact(self) -> bool:  # noqa: D102
         if not self.compressible or self.table_bytes > self.COMPACT_BYTES:

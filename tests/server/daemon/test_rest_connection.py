@@ -7,6 +7,7 @@ import os
 import random
 import tempfile
 import threading
+import tracemalloc
 from contextlib import asynccontextmanager
 
 import pytest
@@ -91,6 +92,22 @@ async def test_bodies_of_any_sizes_follow_each_other_whole(monkeypatch, pieces):
     bodies = [random.Random(size).randbytes(size) for size in sizes]
     async with peer(*map(answer, bodies), pieces=pieces) as connection:
         assert bodies == [await connection.get("/", admit) for _ in sizes]
+
+
+async def test_a_connection_that_the_node_has_closed_keeps_no_memory():
+    """It may wait among idle ones until blocks are fetched again."""
+    body = bytes(RestConnection.FIRST_ROOM)
+    tracemalloc.start()
+    try:
+        async with peer(answer(body), end=True) as connection:
+            before, _ = tracemalloc.get_traced_memory()
+            assert await connection.get("/", admit) == body
+            while connection.is_open:
+                await asyncio.sleep(0.001)
+            after, _ = tracemalloc.get_traced_memory()
+            assert after - before < 500_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.fixture

@@ -184,6 +184,26 @@ def test_sections_are_read_in_pieces(tmp_path, monkeypatch, count):
     assert journal.sections(1, 1) == [first]
 
 
+def test_the_entry_of_the_file_is_on_disk_even_if_the_first_write_failed(tmp_path, monkeypatch):
+    (tmp_path / "hist").mkdir()
+    (tmp_path / "hist" / "CURRENT").write_text("MANIFEST-1\n")
+    synced, full = [], [True]
+
+    def fsync(_fd):
+        if full:
+            raise OSError(full.pop() and errno.ENOMEM, "no memory")
+
+    monkeypatch.setattr(flush_journal.util, "sync_directory", synced.append)
+    monkeypatch.setattr(flush_journal.os, "fsync", fsync)
+    journal = FlushJournal(str(tmp_path / "hist"))
+    with pytest.raises(OSError, match="no memory"):
+        journal.write(1, [bytes(11)], is_first=True)
+    assert synced == []
+    journal.write(1, [bytes(11)], is_first=True)
+    journal.write(2, [bytes(11)], is_first=True)
+    assert synced == [tmp_path]
+
+
 def test_a_store_whose_stamp_cannot_be_read_has_none(tmp_path):
     journal = FlushJournal(str(tmp_path / "hist"))
     journal.write(1, [bytes(11)], is_first=True)

@@ -77,6 +77,28 @@ def test_rocksdb_runs_with_our_options_at_every_opening(
         assert f"capacity : {cache * MEGABYTE}" in log
 
 
+def test_rows_in_memory_are_filtered_only_while_clients_are_served(tmp_path, rocksdb):
+    def ratio(folder):
+        return float(rocksdb_options(folder)["memtable_prefix_bloom_size_ratio"])
+
+    store = new_store(RocksDB, tmp_path / "synced", True)
+    fill(store)
+    assert ratio(tmp_path / "synced") == 0
+    # A small store is not opened again when the initial sync ends.
+    store.end_bulk_load()
+    assert ratio(tmp_path / "synced") == 0.05
+    store.db.flush()
+    fill(store, 3_001)
+    assert store.get(written(3_000)[0]) == written(3_000)[1]
+    store.close()
+
+    # A large one is.
+    new_store(RocksDB, tmp_path / "large", True).close()
+    assert ratio(tmp_path / "large") == 0
+    new_store(RocksDB, tmp_path / "large", False).close()
+    assert ratio(tmp_path / "large") == 0.05
+
+
 def test_an_existing_rocksdb_store_gets_filters_when_it_is_compacted(tmp_path, rocksdb):
     import rocksdict
 

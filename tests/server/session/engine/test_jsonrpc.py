@@ -87,16 +87,19 @@ def received(message, max_size=0):
     return parsed.items, parsed.reply and json.loads(parsed.reply), parsed.malformed
 
 
+@pytest.mark.parametrize("before", [b"1", b"NaN", b"1e999", rb'"[\ud800\"["'])
 @pytest.mark.parametrize(("opening", "end"), [(b"[", b"]"), (b'{"a":', b"}"), (b'[{"a":', b"}]")])
-def test_a_message_that_is_nested_thousands_deep_is_invalid_json(opening, end):
-    """Also with a Python that would parse it."""
+def test_a_message_that_is_nested_thousands_deep_is_invalid_json(before, opening, end):
+    """Also with a Python that would parse it, and behind a value that orjson does not accept."""
 
     def message(depth):
-        params = opening * depth + b"1" + end * depth
+        params = before + b"," + opening * depth + b"1" + end * depth
         return b'{"jsonrpc":"2.0","id":1,"method":"server.ping","params":[%b]}' % params
 
-    items, reply, _ = received(message(300))
-    assert (len(items), reply) == (1, None)
+    # Flat ones with as many brackets
+    for flat in (message(300), message(300)[:-2] + b',[{"[":"{"}]' * 600 + b"]}"):
+        items, reply, _ = received(flat)
+        assert (len(items), reply) == (1, None)
     for depth in (2_000, 20_000):
         items, reply, _ = received(message(depth))
         assert (items, reply["error"]["code"]) == (None, -32700)

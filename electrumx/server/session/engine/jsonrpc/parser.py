@@ -6,6 +6,7 @@ members.  Pure; large messages are parsed in a thread.
 """
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -34,6 +35,9 @@ MAX_BATCH_MEMBERS = 10_000
 MAX_MALFORMED_MEMBERS = 100
 # A message with more brackets may be nested too deep.
 SHALLOW_BRACKETS = 1_000
+# orjson's limit
+MAX_DEPTH = 1_024
+_TOKEN = re.compile(rb'\\.|["\[\]{}]', re.DOTALL)
 
 
 @dataclass(slots=True)
@@ -83,16 +87,35 @@ def parse_message(message: bytes, version: Version, max_reply_bytes: int = 0) ->
 
 
 def _check_depth(message: bytes) -> None:
-    """Raise RecursionError if a message is nested deeper than 1,024, which is orjson's limit.
+    """Raise RecursionError if a message is nested deeper than MAX_DEPTH.
 
-    From Python 3.14 on ``json`` has none but the stack of the thread.  It decides all else: it accepts
-    numbers and texts that orjson does not.
+    From Python 3.14 on ``json`` has no limit but the stack of the thread.  It decides all else: it
+    accepts numbers and texts at which orjson stops, and behind those the brackets are counted here.
     """
     try:
         orjson.loads(message)
     except orjson.JSONDecodeError as e:
-        if "limit" in e.msg:
+        if "limit" in e.msg or _is_deep(message):
             raise RecursionError(e.msg) from None
+
+
+def _is_deep(message: bytes) -> bool:
+    """Return whether a message is nested deeper than MAX_DEPTH; brackets in texts do not count."""
+    depth = 0
+    in_text = False
+    for match in _TOKEN.finditer(message):
+        token = match[0]
+        if token == b'"':
+            in_text = not in_text
+        elif in_text or len(token) > 1:
+            continue
+        elif token in b"[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        else:
+            depth -= 1
+    return False
 
 
 class _Parser:
