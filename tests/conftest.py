@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -28,6 +29,10 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("repository")
+
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    # Below nohup servers would ignore the signal, too.  What is handled is not inherited.
+    signal.signal(signal.SIGHUP, lambda _signum, _frame: None)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -58,10 +58,9 @@ class Prefetcher:
     #: of those that are requested together over REST, which has no copies: four of the largest blocks
     #: of Bitcoin, for as many connections
     REST_REQUEST_BYTES = 16 * 1024 * 1024
-    #: more small blocks than that together keep the connections no busier, and take memory that the
-    #: processor's caches do not have
-    REST_SMALL_BYTES = 4 * 1024 * 1024
-    REST_SMALL_COUNT = 16
+    #: so many smaller blocks, or REQUEST_BYTES of them, keep the connections as busy; more would take
+    #: memory that the processor's caches do not have
+    REST_BLOCKS = 16
     #: how much longer than the one before a request may be: blocks can become larger suddenly
     MAX_GROWTH = 2
     #: divisor of a request that is too large; until all its blocks are fetched, later requests are
@@ -201,7 +200,7 @@ class Prefetcher:
     def _batch_count(self, first: int, daemon_height: int) -> int:
         size = max(self.ave_size, self._last_size, 1)
         if self.daemon.has_rest():
-            enough = max(self.REST_SMALL_BYTES, self.REST_SMALL_COUNT * size)
+            enough = max(self.REQUEST_BYTES, self.REST_BLOCKS * size)
             most = min(self.REST_REQUEST_BYTES, enough)
         else:
             most = self.REQUEST_BYTES if self._last_count else self.MIN_CACHE_BYTES

@@ -139,7 +139,7 @@ async def test_small_blocks_are_requested_in_megabytes_where_the_node_has_rest(m
     async with fetching(blocks, rest=1000) as (prefetcher, _node):
         assert (await take_all(prefetcher, len(blocks)))[1:] == blocks[1:]
     assert max(counts) > 4 * Daemon.REST_CONNECTIONS
-    assert max(counts) * size < 5_000_000
+    assert max(counts) * size < 3_000_000
 
 
 async def test_requests_grow_again_when_the_blocks_become_smaller():
