@@ -419,19 +419,28 @@ EX_INLINE void ex_sha256_process_pair(
 
 /* -- messages */
 
+/* Put the length at the end of the last block. */
+EX_INLINE void ex_sha256_put_length(uint8_t *block, uint64_t length) {
+    ex_store_be32(block + EX_SHA256_BLOCK - 8, (uint32_t)(length >> 29));
+    ex_store_be32(block + EX_SHA256_BLOCK - 4, (uint32_t)(length << 3));
+}
+
+EX_INLINE void ex_sha256_put_digest(uint8_t *digest, const uint32_t *state) {
+    int n;
+    for (n = 0; n < 8; n++)
+        ex_store_be32(digest + 4 * n, state[n]);
+}
+
 /* Append the padding and the length to the last bytes, process them, and write the digest. */
 EX_INLINE void ex_sha256_end(
     uint32_t *state, uint8_t *last, size_t used, uint64_t length, uint8_t *digest
 ) {
     /* last has room for two blocks, and zeros behind the bytes. */
-    size_t end = used < EX_SHA256_BLOCK - 8 ? EX_SHA256_BLOCK : 2 * EX_SHA256_BLOCK, n;
-    uint64_t bits = length << 3;
+    size_t end = used < EX_SHA256_BLOCK - 8 ? EX_SHA256_BLOCK : 2 * EX_SHA256_BLOCK;
     last[used] = 0x80;
-    ex_store_be32(last + end - 8, (uint32_t)(bits >> 32));
-    ex_store_be32(last + end - 4, (uint32_t)bits);
+    ex_sha256_put_length(last + end - EX_SHA256_BLOCK, length);
     ex_sha256_process(state, last, end / EX_SHA256_BLOCK);
-    for (n = 0; n < 8; n++)
-        ex_store_be32(digest + 4 * n, state[n]);
+    ex_sha256_put_digest(digest, state);
 }
 
 static EX_UNUSED void ex_sha256_init(ex_sha256_ctx *ctx) {
@@ -512,12 +521,6 @@ EX_INLINE size_t ex_sha256_blocks_of(uint64_t length) {
     return (size_t)((length + 8) / EX_SHA256_BLOCK) + 1;
 }
 
-/* Put the length at the end of the last block. */
-EX_INLINE void ex_sha256_put_length(uint8_t *block, uint64_t length) {
-    ex_store_be32(block + EX_SHA256_BLOCK - 8, (uint32_t)(length >> 29));
-    ex_store_be32(block + EX_SHA256_BLOCK - 4, (uint32_t)(length << 3));
-}
-
 EX_INLINE void ex_sha256_read(ex_sha256_reader *reader, const ex_sha256_message *message) {
     reader->rest = *message;
     reader->part = reader->ended = 0;
@@ -564,12 +567,6 @@ EX_INLINE const uint8_t *ex_sha256_next(ex_sha256_reader *reader) {
     parts[reader->part] += EX_SHA256_BLOCK;
     lengths[reader->part] -= EX_SHA256_BLOCK;
     return whole;
-}
-
-EX_INLINE void ex_sha256_put_digest(uint8_t *digest, const uint32_t *state) {
-    int n;
-    for (n = 0; n < 8; n++)
-        ex_store_be32(digest + 4 * n, state[n]);
 }
 
 /* The hashes of two messages, side by side as far as both have blocks. */

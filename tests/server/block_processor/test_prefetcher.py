@@ -81,6 +81,19 @@ def batch_sizes(node):
     ]
 
 
+@pytest.fixture
+def counts(monkeypatch):
+    """How many blocks each request was for, however they were fetched."""
+    made, raw_blocks = [], Daemon.raw_blocks
+
+    async def counted(daemon, hex_hashes):
+        made.append(len(hex_hashes))
+        return await raw_blocks(daemon, hex_hashes)
+
+    monkeypatch.setattr(Daemon, "raw_blocks", counted)
+    return made
+
+
 @pytest.mark.parametrize("rest", [0, 100_000])
 async def test_a_request_becomes_smaller_when_the_blocks_become_larger(monkeypatch, rest):
     monkeypatch.setattr(daemon_module, "BLOCK_BATCH_BYTES", LIMIT)
@@ -103,16 +116,9 @@ async def test_a_request_becomes_smaller_when_the_blocks_become_larger(monkeypat
 
 @pytest.mark.parametrize("size", [1_700_000, 4_000_000])
 async def test_large_blocks_are_requested_for_all_connections_where_the_node_has_rest(
-    monkeypatch, size
+    monkeypatch, counts, size
 ):
     monkeypatch.setattr(Limited, "MAX_REST_BLOCK", 100_000_000)
-    counts, raw_blocks = [], Daemon.raw_blocks
-
-    async def counted(daemon, hex_hashes):
-        counts.append(len(hex_hashes))
-        return await raw_blocks(daemon, hex_hashes)
-
-    monkeypatch.setattr(Daemon, "raw_blocks", counted)
     blocks = make_blocks(*[size] * 40)
     async with fetching(blocks, rest=1000) as (prefetcher, node):
         assert (await take_all(prefetcher, len(blocks)))[1:] == blocks[1:]
@@ -125,15 +131,8 @@ async def test_large_blocks_are_requested_for_all_connections_where_the_node_has
         assert count * size < 20_000_000
 
 
-async def test_small_blocks_are_requested_in_megabytes_where_the_node_has_rest(monkeypatch):
+async def test_small_blocks_are_requested_in_megabytes_where_the_node_has_rest(counts):
     """More at once would only take memory."""
-    counts, raw_blocks = [], Daemon.raw_blocks
-
-    async def counted(daemon, hex_hashes):
-        counts.append(len(hex_hashes))
-        return await raw_blocks(daemon, hex_hashes)
-
-    monkeypatch.setattr(Daemon, "raw_blocks", counted)
     size = 90_000
     blocks = make_blocks(*[size] * 400)
     async with fetching(blocks, rest=1000) as (prefetcher, _node):
