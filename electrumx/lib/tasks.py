@@ -103,6 +103,47 @@ class EagerFuture(Generic[T]):
         return self.result()
 
 
+class DerivedFuture(EagerFuture[T]):
+    """The result of ``finish(source)`` for a future ``source`` that has ended.
+
+    ``finish`` raises what is to be this one's error, most often by ``source.result()``.  Cancelling
+    this future, or a coroutine that awaits it, cancels the source.
+    """
+
+    __slots__ = ("_finish", "_source")
+
+    def __init__(
+        self, source: "asyncio.Future[Value]", finish: "Callable[[asyncio.Future[Value]], T]"
+    ) -> None:
+        self._callbacks = []
+        self._done = False
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._source: asyncio.Future[Any] = source
+        self._finish: Callable[[asyncio.Future[Any]], T] = finish
+        source.add_done_callback(self._on_source)
+
+    def _on_source(self, source: "asyncio.Future[Any]") -> None:
+        try:
+            result = self._finish(source)
+        except (Exception, asyncio.CancelledError) as e:
+            self.end(None, e)
+        else:
+            self.end(result)
+
+    def cancel(self) -> None:
+        """Cancel the source; the callbacks are called soon."""
+        self._source.cancel()
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """Wait for the result."""
+        try:
+            return (yield from super().__await__())
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+
+
 async def run_together(
     *coros: Coroutine[Any, Any, Any], on_failure: Optional[Callable[[Exception], None]] = None
 ) -> list[Any]:
@@ -280,13 +321,14 @@ class Batcher(Generic[Key, Value]):
                 loop.call_later(self._late_secs, self._flush, self._max_batches)
 
     def _take_batch(self) -> "dict[Key, list[asyncio.Future[Value]]]":
+        queue = self._queue
         batch: dict[Key, list[asyncio.Future[Value]]] = {}
-        while self._queue and len(batch) < self._batch_size:
-            key = next(iter(self._queue))
-            futures = self._queue.pop(key)
-            # All are done where the requests were cancelled or timed out.
-            if not all(future.done() for future in futures):
-                batch[key] = futures
+        while queue and len(batch) < self._batch_size:
+            for key in list(islice(queue, self._batch_size - len(batch))):
+                # Requests that were cancelled or timed out are done.
+                futures = [future for future in queue.pop(key) if not future.done()]
+                if futures:
+                    batch[key] = futures
         return batch
 
     def _ended(self, task: "asyncio.Task[None]") -> None:

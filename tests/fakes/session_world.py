@@ -429,6 +429,11 @@ class FakeDaemon:
             raise ReplyTooLargeError({"code": -32603, "message": "too large"})
         return result
 
+    def raw_tx(self, hex_hash, max_bytes=None):
+        return asyncio.ensure_future(
+            self.getrawtransaction(hex_hash, verbose=False, max_bytes=max_bytes)
+        )
+
     async def getrawtransactions(self, hex_hashes):
         self.note_call("getrawtransactions", *hex_hashes)
         found = [self.txs.get(hex_hash) for hex_hash in hex_hashes]

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from electrumx.lib.tasks import EagerFuture
+from electrumx.lib.tasks import DerivedFuture, EagerFuture
 
 
 def recorder(calls, name="called"):
@@ -106,3 +106,62 @@ async def test_an_end_by_cancellation_is_distinguished():
     assert future.cancelled()
     with pytest.raises(asyncio.CancelledError):
         future.result()
+
+
+def derived():
+    """Return a future of asyncio, and one of its result plus one."""
+    source = asyncio.get_running_loop().create_future()
+    return source, DerivedFuture(source, lambda ended: ended.result() + 1)
+
+
+async def test_a_derived_future_is_awaited():
+    source, future = derived()
+    asyncio.get_running_loop().call_soon(source.set_result, 6)
+    assert await future == 7
+    assert await future == 7
+
+
+async def test_a_derived_future_calls_back():
+    (source, future), calls = derived(), []
+    future.add_done_callback(recorder(calls))
+    source.set_result(6)
+    await asyncio.sleep(0)
+    assert calls == [("called", 7)]
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), None])
+async def test_the_error_of_a_source_or_of_its_function_is_raised(error):
+    source, future = derived()
+    if error is None:
+        source.set_result("text")
+    else:
+        source.set_exception(error)
+    with pytest.raises(TypeError if error is None else ValueError):
+        await future
+    assert not future.cancelled()
+
+
+async def test_cancelling_a_derived_future_cancels_the_source():
+    (source, future), calls = derived(), []
+    future.add_done_callback(lambda ended: calls.append(ended.cancelled()))
+    future.cancel()
+    assert source.cancelled()
+    await asyncio.sleep(0)
+    assert calls == [True]
+    future.cancel()
+
+
+async def test_cancelling_a_coroutine_that_awaits_it_cancels_the_source():
+    source, future = derived()
+
+    async def wait():
+        return await future
+
+    task = asyncio.ensure_future(wait())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert source.cancelled()
+    await asyncio.sleep(0)
+    assert future.cancelled()

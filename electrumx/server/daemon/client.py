@@ -87,6 +87,7 @@ def _parse_listing(body: bytearray) -> Any:
 _AS_LISTING = Reading(_parse_listing, reply_limit("getrawmempool"))
 # Ten of them may be under way; transactions of ordinary size take a hundredth of it.
 _AS_TX_BATCH = Reading(parse_json, max_bytes=16_000_000)
+_TX_LIMIT = reply_limit("getrawtransaction")
 
 
 def _too_large_blocks(message: str) -> ReplyTooLargeError:
@@ -430,40 +431,48 @@ class Daemon:
         return await self._fees.of_mempool(self.relayfee)
 
     async def getrawtransaction(
-        self, hex_hash: str, verbose: bool = False, *, max_bytes: int | None = None
+        self, hex_hash: str, verbose: bool = False, *, max_bytes: int = _TX_LIMIT
     ) -> Any:
         """Return the transaction as hex, or the node's JSON form of it if verbose.
 
-        Those asked for as hex at about the same time go to the node in one batch.
         ReplyTooLargeError is raised for an answer of more than ``max_bytes``; hex that came in a
         batch may be longer.
         """
-        limit = reply_limit("getrawtransaction")
-        if max_bytes is not None:
-            limit = min(limit, max_bytes)
         if not verbose:
-            raw_tx = await self._tx_batcher.get((hex_hash, limit))
-            if not isinstance(raw_tx, str):
-                raise unexpected("getrawtransaction")
-            return raw_tx
+            return await self.raw_tx(hex_hash, max_bytes)
         # Old nodes want an integer.
-        reading = Reading(parse_json, limit)
+        reading = Reading(parse_json, min(max_bytes, _TX_LIMIT))
         return await self._send_single("getrawtransaction", (hex_hash, 1), reading)
 
+    def raw_tx(self, hex_hash: str, max_bytes: int = _TX_LIMIT) -> "asyncio.Future[str]":
+        """Return a future of the transaction as hex: see ``getrawtransaction``.
+
+        Those requested at about the same time go to the node in one batch.
+        """
+        return self._tx_batcher.get((hex_hash, min(max_bytes, _TX_LIMIT)))
+
     async def _raw_txs_or_errors(self, wanted: Sequence[WantedTx]) -> list[Any]:
-        """Return the hex of each transaction, or the DaemonError that is its answer."""
+        """Return the hex of each transaction, or the exception that is its answer."""
         params = [(hex_hash, 0) for hex_hash, _max_bytes in wanted]
+        replies = None
         if len(params) > 1:
             try:
-                return await self.rpc.send_each("getrawtransaction", params, _AS_TX_BATCH)
+                replies = await self.rpc.send_each("getrawtransaction", params, _AS_TX_BATCH)
             except DaemonError:
                 # Of the batch as a whole: not allowed, or too large an answer.
                 pass
-        requests = (
-            self._send_single("getrawtransaction", (hex_hash, 0), Reading(parse_json, max_bytes))
-            for hex_hash, max_bytes in wanted
-        )
-        return await asyncio.gather(*requests, return_exceptions=True)
+        if replies is None:
+            requests = (
+                self._send_single(
+                    "getrawtransaction", (hex_hash, 0), Reading(parse_json, max_bytes)
+                )
+                for hex_hash, max_bytes in wanted
+            )
+            replies = await asyncio.gather(*requests, return_exceptions=True)
+        return [
+            reply if isinstance(reply, (str, BaseException)) else unexpected("getrawtransaction")
+            for reply in replies
+        ]
 
     async def getrawtransactions(
         self, hex_hashes: Iterable[str], replace_errs: bool = True

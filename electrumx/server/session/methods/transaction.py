@@ -1,7 +1,7 @@
 """blockchain.transaction.*: sending, fetching and proving transactions."""
 
+import asyncio
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from aiorpcx import JSONRPC, RPCError
@@ -123,36 +123,37 @@ class TransactionMethods(HandlerGroup):
         raw_txs = self.shared.raw_txs
         if not verbose and (found := raw_txs.get(wanted)) is not None:
             return found
-        assert isinstance(tx_hash, str)  # as it is a hash
         self.shared.oversized.check((wanted, verbose))
         if not self.session.unanswered_request_count():
             self.account.bump_cost(LONE_NODE_COST)
         if verbose:
+            assert isinstance(tx_hash, str)  # as it is a hash
             return self._verbose_tx(wanted, tx_hash)
-        return raw_txs.fetch(wanted, partial(self._fetch_tx, wanted, tx_hash))
+        return raw_txs.fetch(wanted, self)
 
-    async def _fetch_tx(self, wanted: bytes, tx_hash: str, verbose: bool) -> Any:
-        """Return a transaction as the node has it: hex, or its JSON form if verbose.
+    def request_hex(self, tx_hash: bytes) -> "asyncio.Future[str]":
+        """Request the hex of a transaction from the node; return the future of its reply."""
+        max_bytes = self.shared.oversized.max_read
+        return self.shared.daemon.raw_tx(hash_to_hex_str(tx_hash), max_bytes)
 
-        None if the JSON form is too large to be read; RPCError if the hex is too large to send.
-        """
-        if verbose:
-            try:
-                return await self._node_json(tx_hash)
-            except ReplyTooLargeError:
-                return None
-        oversized, key = self.shared.oversized, (wanted, False)
+    def read_hex(self, tx_hash: bytes, reply: "asyncio.Future[str]") -> str:
+        """Return the hex that a reply has; RPCError if it has none, or is too large to send."""
+        oversized, key = self.shared.oversized, (tx_hash, False)
         try:
-            raw_tx = await self.shared.daemon.getrawtransaction(
-                tx_hash, max_bytes=oversized.max_read
-            )
+            raw_tx = reply.result()
         except ReplyTooLargeError:
             raise oversized.note(key, oversized.max_read, self.account.bw_cost_per_byte) from None
         except DaemonError as e:
             raise RPCError(DAEMON_ERROR, f"daemon error: {e!r}") from None
-        if isinstance(raw_tx, str):
-            oversized.check_size(key, len(raw_tx), self.account.bw_cost_per_byte)
+        oversized.check_size(key, len(raw_tx), self.account.bw_cost_per_byte)
         return raw_tx
+
+    async def request_verbose(self, tx_hash: bytes) -> Any:
+        """Return the node's JSON form of a transaction, None if that is too large to be read."""
+        try:
+            return await self._node_json(hash_to_hex_str(tx_hash))
+        except ReplyTooLargeError:
+            return None
 
     async def _node_json(self, tx_hash: str) -> Any:
         """Return the node's JSON form of a transaction; raises ReplyTooLargeError or RPCError."""

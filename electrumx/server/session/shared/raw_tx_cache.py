@@ -4,14 +4,32 @@ Holds at most 1,000 transactions and 16 MiB, least recently used evicted first. 
 loop.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from functools import partial
+from typing import Protocol
 
 from electrumx.lib.lru import LRUCache
+from electrumx.lib.tasks import DerivedFuture
 from electrumx.server.session.engine.json_result import EncodedJSON, encode_result
 
 CACHE_ENTRIES = 1_000
 CACHE_BYTES = 16 << 20
+#: transactions that are noted, at most
+NOTED_TXS = 1_000
+
+
+class TxSource(Protocol):
+    """Where transactions come from: the node, whose errors become those of one client."""
+
+    def request_hex(self, tx_hash: bytes) -> "asyncio.Future[str]":
+        """Request the hex of a transaction; return the future of the reply."""
+
+    def read_hex(self, tx_hash: bytes, reply: "asyncio.Future[str]") -> str:
+        """Return the hex that a reply has; raises RPCError if it has none."""
+
+    async def request_verbose(self, tx_hash: bytes) -> object:
+        """Return the node's JSON form of a transaction, or something else if it has none."""
 
 
 class RawTxCache:
@@ -24,9 +42,10 @@ class RawTxCache:
     * a confirmed transaction: until clients are notified of another tip.
 
     A transaction that is not in our mempool may be confirmed, or so new that the mempool does not
-    have it yet; the latter may be replaced at any moment.  The first answer is therefore only
-    noted, not cached.  If it is asked for again at the same tip, the node's verbose form is
-    requested, once, as that states the number of confirmations.
+    have it yet; the latter may be replaced at any moment.  At its first request it is therefore only
+    noted, not cached.  If it is requested again at the same tip, the node is asked for the verbose
+    form, as that states the number of confirmations.  What many wallets request once displaces
+    nothing.
     """
 
     #: hex digits of those that are cached, at most
@@ -37,10 +56,13 @@ class RawTxCache:
     def __init__(
         self, tip: Callable[[], bytes | None], in_mempool: Callable[[bytes], bool]
     ) -> None:
-        # hash -> (answer, tip, whether unconfirmed); without an answer if it was only noted
-        self.cache: LRUCache[bytes, tuple[EncodedJSON | None, bytes | None, bool]] = LRUCache(
+        # hash -> (answer, tip, whether unconfirmed)
+        self.cache: LRUCache[bytes, tuple[EncodedJSON, bytes | None, bool]] = LRUCache(
             CACHE_ENTRIES, CACHE_BYTES
         )
+        # Transactions that were requested once, all at one tip
+        self._noted: set[bytes] = set()
+        self._noted_tip: bytes | None = None
         self._tip = tip
         self._in_mempool = in_mempool
 
@@ -57,31 +79,45 @@ class RawTxCache:
             return None
         return answer
 
-    async def fetch(self, tx_hash: bytes, request: Callable[[bool], Awaitable[object]]) -> Any:
-        """Return the hex of a transaction, and cache it if that is safe.
-
-        ``request(verbose)`` requests it from the node, whose JSON it returns.
-        """
+    def fetch(self, tx_hash: bytes, source: TxSource) -> Awaitable[str]:
+        """Request a transaction from the node, and return its hex; cache it if that is safe."""
         tip = self._tip()
-        noted = self.cache.peek(tx_hash)
-        if noted is not None and noted[1:] == (tip, False):
-            result = await request(True)
-            if isinstance(result, dict) and isinstance(result.get("hex"), str):
-                confirmed = _is_positive(result.get("confirmations"))
-                return self._keep(tx_hash, result["hex"], tip, confirmed=confirmed)
-        return self._keep(tx_hash, await request(False), tip, confirmed=False)
+        if tx_hash in self._noted and self._noted_tip == tip:
+            return self._fetch_verbose(tx_hash, tip, source)
+        return self._fetch_hex(tx_hash, tip, source)
 
-    def _keep(self, tx_hash: bytes, result: object, tip: bytes | None, *, confirmed: bool) -> Any:
-        """Return a result; cache it if it is confirmed or in our mempool, else note it."""
-        if not isinstance(result, str):
-            return result
+    def _fetch_hex(self, tx_hash: bytes, tip: bytes | None, source: TxSource) -> DerivedFuture[str]:
+        reply = source.request_hex(tx_hash)
+        return DerivedFuture(reply, partial(self._read_hex, tx_hash, tip, source))
+
+    def _read_hex(
+        self, tx_hash: bytes, tip: bytes | None, source: TxSource, reply: "asyncio.Future[str]"
+    ) -> str:
+        raw_tx = source.read_hex(tx_hash, reply)
+        if self._in_mempool(tx_hash):
+            self._keep(tx_hash, raw_tx, tip, unconfirmed=True)
+        elif len(raw_tx) <= self.MAX_VERBOSE_DIGITS and tip == self._tip():
+            if tip != self._noted_tip or len(self._noted) >= NOTED_TXS:
+                self._noted.clear()
+                self._noted_tip = tip
+            self._noted.add(tx_hash)
+        return raw_tx
+
+    async def _fetch_verbose(self, tx_hash: bytes, tip: bytes | None, source: TxSource) -> str:
+        self._noted.discard(tx_hash)
+        details = await source.request_verbose(tx_hash)
+        if not isinstance(details, dict) or not isinstance(raw_tx := details.get("hex"), str):
+            return await self._fetch_hex(tx_hash, tip, source)
         unconfirmed = self._in_mempool(tx_hash)
-        safe = unconfirmed or confirmed
-        if len(result) <= (self.MAX_DIGITS if safe else self.MAX_VERBOSE_DIGITS):
-            answer = encode_result(result) if safe else None
+        if unconfirmed or _is_positive(details.get("confirmations")):
+            self._keep(tx_hash, raw_tx, tip, unconfirmed=unconfirmed)
+        return raw_tx
+
+    def _keep(self, tx_hash: bytes, raw_tx: str, tip: bytes | None, *, unconfirmed: bool) -> None:
+        if len(raw_tx) <= self.MAX_DIGITS:
+            answer = encode_result(raw_tx)
             entry = answer, tip, unconfirmed
-            self.cache.put(tx_hash, entry, self.cache.generation, len(answer or b""))
-        return result
+            self.cache.put(tx_hash, entry, self.cache.generation, len(answer))
 
 
 def _is_positive(value: object) -> bool:
