@@ -18,7 +18,7 @@ from electrumx.server.block_processor.prefetcher import Prefetcher
 from electrumx.server.block_processor.tip_reporter import TipReporter
 from electrumx.server.daemon.client import Daemon
 from electrumx.server.db.flusher import Flusher
-from electrumx.server.mempool.sync import MemPool
+from electrumx.server.mempool.block_steps import BlockSteps
 from electrumx.server.notifications import Notifications
 from electrumx.server.session.notifier import Notifier
 from electrumx.server.session.notify.fanout import FanOut
@@ -35,7 +35,7 @@ STAGES = [
     (Flusher, "write_utxos", None, "UTXOs written"),
     (TipReporter, "check", "flush has ended", None),
     (Notifications, "on_block", "tip reported", None),
-    (MemPool, "_make_step", "mempool begins its step", None),
+    (BlockSteps, "_make_step", "mempool begins its step", None),
     (Notifications, "on_mempool", "mempool at the tip", None),
     (Notifier, "notify", "round begins", "round over"),
     (FanOut, "notify", None, "header sent"),

@@ -23,7 +23,7 @@ from electrumx.server.daemon.mempool_listing import listing_of
 from electrumx.server.db import DB
 from electrumx.server.db import read_pool as reader
 from electrumx.server.db import wire_rows as packed
-from electrumx.server.mempool import sync as mempool_module
+from electrumx.server.mempool import state as mempool_state
 from electrumx.server.mempool.sync import MemPool
 from electrumx.server.notifications import Notifications
 from electrumx.server.session import SessionManager
@@ -339,7 +339,7 @@ def simulate(seed, storm, slow_disk, make=Simulation):
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for module, name in (
-            (mempool_module, "ThreadPoolExecutor"),
+            (mempool_state, "ThreadPoolExecutor"),
             (reader, "ReaderThreads"),
         ):
             stack.enter_context(mock.patch.object(module, name, InlineExecutor))

@@ -379,7 +379,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "electrumx_mempool_refresh_seconds", HISTOGRAM, (), "Time of a refresh of the mempool.",
-        _histogram(lambda r: r.parts.mempool.refresh_histogram),
+        _histogram(lambda r: r.parts.mempool.refresher.histogram),
     ),
     # the node
     Metric(

@@ -11,7 +11,7 @@ import pytest
 from electrumx.lib import tasks
 from electrumx.lib.coins import Coin
 from electrumx.server.daemon.client import DaemonError
-from electrumx.server.mempool import fetcher
+from electrumx.server.mempool import fee_histogram, fetcher, refresher
 from electrumx.server.mempool import sync as mempool_module
 from electrumx.server.mempool.fetcher import FETCH_CHUNK
 from electrumx.server.mempool.index import MemPoolIndex, compact_histogram
@@ -684,7 +684,7 @@ async def test_a_load_that_a_block_interrupts_keeps_its_transactions(
     with_tips, monkeypatch, caplog
 ):
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr(mempool_module, "PORTION", 10)
+    monkeypatch.setattr(refresher, "PORTION", 10)
     api = with_tips
     for _ in range(30):
         pay(api)
@@ -712,7 +712,7 @@ async def test_a_load_that_a_block_interrupts_keeps_its_transactions(
 
 
 async def test_a_parent_in_a_later_portion_is_waited_for(api, monkeypatch, caplog):
-    monkeypatch.setattr(mempool_module, "PORTION", 10)
+    monkeypatch.setattr(refresher, "PORTION", 10)
     coin = api.add_utxo(ALICE, 10_000)
     chain = []
     for _ in range(45):
@@ -967,12 +967,12 @@ async def test_computing_the_histogram_does_not_delay_a_refresh(api, monkeypatch
     computing = asyncio.Event()
 
     async def never(func, *args):
-        if func.__name__ == "_compact_histogram_of":
+        if func.__qualname__.startswith("FeeHistogram."):
             computing.set()
             await asyncio.get_running_loop().create_future()
         return func(*args)
 
-    monkeypatch.setattr(mempool_module.asyncio, "to_thread", never)
+    monkeypatch.setattr(fee_histogram.asyncio, "to_thread", never)
     async with synchronizing(COIN, api) as mempool:
         await first_refresh(api)
         await asyncio.wait_for(computing.wait(), 60)

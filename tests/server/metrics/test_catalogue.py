@@ -17,7 +17,7 @@ from electrumx.lib.protocol_versions import DEFINED
 from electrumx.server.block_processor.index_stats import IndexStats
 from electrumx.server.daemon.call_record import CALL_SECS, CallRecord
 from electrumx.server.db.flush_stats import FlushStats
-from electrumx.server.mempool.sync import REFRESH_BOUNDS
+from electrumx.server.mempool.refresher import REFRESH_BOUNDS
 from electrumx.server.metrics.catalogue import (
     COUNTER,
     GAUGE,
@@ -91,7 +91,7 @@ def sources_over(world):
         SimpleNamespace(calls=calls, logged_url=lambda: "node:8332/"),
         SimpleNamespace(
             index=SimpleNamespace(txs={}, total_size=0),
-            refresh_histogram=Histogram(REFRESH_BOUNDS),
+            refresher=SimpleNamespace(histogram=Histogram(REFRESH_BOUNDS)),
             info=lambda: {"behind": False},
             cached_compact_histogram=[],
         ),
