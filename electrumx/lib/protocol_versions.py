@@ -28,7 +28,7 @@ def defined_version(version: ProtocolVersion) -> ProtocolVersion:
 def maximum_of(text: str) -> ProtocolVersion | None:
     """Return the maximum that a setting means: "1.6" is (1, 6, 0); None of empty text.
 
-        A version that is not defined means the highest one below it.  Raises ValueError for other
+    A version that is not defined means the highest one below it.  Raises ValueError for other
     texts, and versions below 1.4.
     """
     if not text.strip():

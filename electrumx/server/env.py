@@ -1,8 +1,8 @@
-"""Every setting of the server, read once from the environment and checked.
+"""Every setting of the server, read from the environment or the settings file, and checked.
 
 The order of evaluation is fixed, so that the first of several faults reported is always the same.
 Nothing here touches the network or the database; the daemon's URL is parsed where it is used,
-and never shown, as it holds a password. Runs once, at start-up.
+and never shown, as it holds a password.  Runs at the start, and when settings are reloaded.
 """
 
 import importlib

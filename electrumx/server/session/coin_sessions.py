@@ -14,6 +14,7 @@ from electrumx.server.session.base import SessionBase
 from electrumx.server.session.electrum import ElectrumX
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import DAEMON_ERROR, bad_request
+from electrumx.server.session.engine.prices import ITEM_COST, REQUEST_COST, masternode_diff_cost
 from electrumx.server.session.methods.handler_group import HandlerGroup
 from electrumx.server.session.methods.headers import HeaderMethods
 from electrumx.server.session.methods.names import NameMethods
@@ -108,7 +109,7 @@ class MasternodeMethods(HandlerGroup):
     async def masternode_announce_broadcast(self, signmnb: object) -> Any:
         """Send the signed announcement of a masternode; return the node's answer."""
         _words(signmnb, "a signed masternode broadcast")
-        self.account.bump_cost(1.0)
+        self.account.bump_cost(REQUEST_COST)
         return await self.shared.node.request("masternode_broadcast", ["relay", signmnb])
 
     @rpc_method("masternode.subscribe")
@@ -117,7 +118,7 @@ class MasternodeMethods(HandlerGroup):
         outpoint = _words(collateral, "a collateral outpoint")
         if len(outpoint) > MAX_COLLATERAL_CHARS:
             raise bad_request("expected a collateral outpoint")
-        self.account.bump_cost(1.0)
+        self.account.bump_cost(REQUEST_COST)
         answer = await _masternode_status(self.shared.node, outpoint)
         if answer is None:
             return None
@@ -132,12 +133,12 @@ class MasternodeMethods(HandlerGroup):
         """Return all masternodes, or those that pay certain addresses."""
         if not isinstance(payees, list):
             raise bad_request("expected a list of payees")
-        self.account.bump_cost(1.0)
+        self.account.bump_cost(REQUEST_COST)
         try:
             masternodes: list[dict[str, Any]] = await self.shared.masternodes.get()
         except DaemonError as e:
             raise RPCError(DAEMON_ERROR, f"daemon error: {e!r}") from None
-        self.account.bump_cost(len(masternodes) / 50)
+        self.account.bump_cost(len(masternodes) * ITEM_COST)
         if not payees:
             return masternodes
         wanted = {payee for payee in payees if isinstance(payee, str)}
@@ -154,7 +155,7 @@ class MasternodeMethods(HandlerGroup):
                 f"require 1 <= base_height {base_height:,d} <= height {height:,d} "
                 f"<= chain height {max_height:,d}"
             )
-        self.account.bump_cost(1.0 + (height - base_height) / 100)
+        self.account.bump_cost(masternode_diff_cost(height - base_height))
         key = ("protx.diff", base_height, height)
         self.shared.oversized.check(key)
         result = await self.shared.node.request("protx", ("diff", base_height, height))
@@ -164,7 +165,7 @@ class MasternodeMethods(HandlerGroup):
     async def protx_info(self, protx_hash: object) -> Any:
         """Return a registered masternode as the node has it, without what its own wallet adds."""
         _words(protx_hash, "protx hash string")
-        self.account.bump_cost(1.0)
+        self.account.bump_cost(REQUEST_COST)
         result = await self.shared.node.request("protx", ("info", protx_hash))
         if isinstance(result, dict):
             result.pop("wallet", None)
@@ -221,14 +222,14 @@ class RewardMethods(HandlerGroup):
     @rpc_method("smartrewards.current")
     async def smartrewards_current(self) -> Any:
         """Return the current rewards as the node has them."""
-        self.account.bump_cost(1.0)
+        self.account.bump_cost(REQUEST_COST)
         return await self.shared.node.request("smartrewards", ["current"])
 
     @rpc_method("smartrewards.check")
     async def smartrewards_check(self, addr: object) -> Any:
         """Return an address's rewards as the node has them."""
         _words(addr, "an address")
-        self.account.bump_cost(1.0)
+        self.account.bump_cost(REQUEST_COST)
         return await self.shared.node.request("smartrewards", ["check", addr])
 
 

@@ -1,7 +1,7 @@
 """The prices of requests and connections, in units of cost: 10,000 buy about two seconds of CPU.
 
-``session_groups`` describes the effect of cost.  A price that depends on work done elsewhere is made
-there: the caches of ``session.shared`` return the cost of a value with it.
+All prices are here.  Handlers charge them; the caches of ``session.shared``, which know what work a
+value took, return its cost with it.  ``session_groups`` describes the effect of cost.
 """
 
 # Of a connection by itself.
@@ -26,13 +26,30 @@ READ_COST = 0.25
 LONE_WAIT_COST = 0.7
 # Of a transaction that the node is asked for alone, in addition: the HTTP request is not shared.
 LONE_NODE_COST = 2.0
-# Prices that do not depend on the size of the answer.
+# Of a request that the node answers, or whose answer is a list of ours; of many of the others, in part.
+REQUEST_COST = 1.0
+# Of each item of a list in an answer.
+ITEM_COST = 1 / 50
+# Of a look-up in memory, and of a try that failed.
 COST_CACHED = 0.1
 COST_FAILED_TRY = 0.1
+# Of a header, and of a proof that one or several belong to a checkpoint.
+HEADER_COST = 0.25
+PROOF_COST = 1.0
 # Of a range of headers, however short it is.
 MIN_HEADERS_COST = 0.25
 # Of the node's JSON form of a transaction, beside the request: it is decoded and encoded again.
 VERBOSE_COST = 0.8
+# Of the unconfirmed transactions of a script, in addition to each.
+UNCONFIRMED_COST = 0.25
+# Of a status, and of each character of the text that it hashes.
+STATUS_COST = 0.1
+STATUS_CHAR_COST = 0.00002
+# Of a fee estimate that the node makes.
+ESTIMATE_COST = 2.0
+# Of the features of this server, and of a peer that a client adds: it is looked up and connected to.
+FEATURES_COST = 0.2
+ADD_PEER_COST = 100.0
 # The largest count a price is computed from: keeps floats finite whatever a client asks.
 MAX_PRICED_COUNT = 10**9
 
@@ -55,3 +72,18 @@ def headers_cost(requested: int) -> float:
 def header_proof_cost(hashes: int) -> float:
     """Return the price of making so many hashes of the tree over all headers: 0.8 us each."""
     return hashes / 150
+
+
+def merkle_cost(hashes: float) -> float:
+    """Return the price of making, or reading, so many hashes of a block's Merkle tree."""
+    return hashes / 2500
+
+
+def broadcast_cost(hex_digits: int) -> float:
+    """Return the price of sending transactions of so many hex digits to the node."""
+    return 0.25 + hex_digits / 5000
+
+
+def masternode_diff_cost(blocks: int) -> float:
+    """Return the price of the changes of the list of masternodes within so many blocks."""
+    return REQUEST_COST + blocks / 100

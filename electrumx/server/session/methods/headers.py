@@ -10,7 +10,12 @@ from electrumx.server.session.base import SessionBase
 from electrumx.server.session.engine.json_result import EncodedJSON
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import bad_request, non_negative_integer
-from electrumx.server.session.engine.prices import header_proof_cost, headers_cost
+from electrumx.server.session.engine.prices import (
+    HEADER_COST,
+    PROOF_COST,
+    header_proof_cost,
+    headers_cost,
+)
 from electrumx.server.session.methods.handler_group import HandlerGroup
 from electrumx.server.session.shared.state import SharedState
 from electrumx.server.session.shared.tip_consistency import TipChangedError
@@ -79,12 +84,12 @@ class HeaderMethods(HandlerGroup):
         height = non_negative_integer(height)
         cp_height = non_negative_integer(cp_height)
         if cp_height == 0:
-            self.account.bump_cost(0.25)
+            self.account.bump_cost(HEADER_COST)
             header = self.shared.db.cached_header(height)
             if header is not None and self.shared.tip.is_block_known(height):
                 return self.presented_header(height, header, proven=False).hex()
         else:
-            self.account.bump_cost(1.25)
+            self.account.bump_cost(HEADER_COST + PROOF_COST)
         compute = partial(self.header_with_proof, height, cp_height)
         return self.shared.tip.retry_at_known_blocks(
             max(height, cp_height), compute, self.account.bump_cost
@@ -122,7 +127,7 @@ class HeaderMethods(HandlerGroup):
             return EncodedJSON(
                 b'{"hex":"%b","count":%d,"max":%d}' % (hexlify(presented), count, MAX_HEADERS)
             )
-        self.account.bump_cost(1.0)
+        self.account.bump_cost(PROOF_COST)
         proof = await self._merkle_proof(cp_height, start_height + count - 1)
         return {"hex": presented.hex(), "count": count, "max": MAX_HEADERS, **proof}
 
@@ -147,7 +152,7 @@ class HeaderMethods(HandlerGroup):
         listed = list_all() if is_static else await asyncio.to_thread(list_all)
         result: dict[str, Any] = {"headers": listed, "count": count, "max": MAX_HEADERS}
         if proven:
-            self.account.bump_cost(1.0)
+            self.account.bump_cost(PROOF_COST)
             result.update(await self._merkle_proof(cp_height, start_height + count - 1))
         return result
 
@@ -169,7 +174,7 @@ class HeaderMethods(HandlerGroup):
 
         Clients of protocol 1.3 passed whether they want the header raw, and some still do.
         """
-        self.account.bump_cost(0.25)
+        self.account.bump_cost(HEADER_COST)
         if not self.is_subscribed:
             self.is_subscribed = True
             self.shared.table.counts.headers += 1

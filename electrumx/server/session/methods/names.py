@@ -9,6 +9,7 @@ from electrumx.lib.hash import hash_to_hex_str
 from electrumx.server.db import wire_rows
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import non_negative_integer, scripthash_to_hashX
+from electrumx.server.session.engine.prices import HEADER_COST, PROOF_COST, REQUEST_COST
 from electrumx.server.session.methods.handler_group import HandlerGroup
 from electrumx.server.session.methods.headers import HeaderMethods
 from electrumx.server.session.methods.transaction import TransactionMethods
@@ -53,14 +54,14 @@ class NameMethods(HandlerGroup):
             last_height = height
             proofs.append(await self._value_proof(hash_to_hex_str(tx_hash), height))
             if height <= cp_height:
-                self.account.bump_cost(1.25)
+                self.account.bump_cost(HEADER_COST + PROOF_COST)
                 proofs[-1]["header"] = await headers.header_with_proof(height, cp_height)
                 break
         return proofs
 
     async def _value_proof(self, txid: str, height: int) -> dict[str, Any]:
         """Return a transaction of a block in hex, and its merkle proof."""
-        self.account.bump_cost(1.0)
+        self.account.bump_cost(REQUEST_COST)
         raw_tx = await self.shared.node.request("getrawtransaction", txid)
         merkle = self.session.methods.find(TransactionMethods).transaction_merkle(txid, height)
         merkle = json.loads(await merkle if isawaitable(merkle) else merkle)

@@ -18,14 +18,13 @@ from electrumx.server.session.engine.params import (
     assert_tx_hash,
     non_negative_integer,
 )
+from electrumx.server.session.engine.prices import COST_CACHED
 from electrumx.server.session.methods.handler_group import HandlerGroup
 from electrumx.server.session.notify.outpoint_news import OutpointNews
 from electrumx.server.session.notify.outpoints import OutpointSubscriber, OutpointSubscriptions
 from electrumx.server.session.shared.outpoint_status import Status
 from electrumx.server.session.shared.state import SharedState
 
-# Of each request, of the look-up in the mempool, and of a notification
-COST = 0.1
 # Subscriptions ended before yielding to the event loop: about a millisecond.
 AT_ONCE = 1_000
 
@@ -57,12 +56,12 @@ class OutpointMethods(HandlerGroup):
 
     def _status_now(self, outpoint: Outpoint) -> Status | None:
         """Return the status if that needs no waiting, and charge for it."""
-        self.account.bump_cost(COST)
+        self.account.bump_cost(COST_CACHED)
         if not self.shared.tip.is_tip_known():
             return None
         status = self.shared.outpoint_statuses.now(outpoint)
         if status is not None:
-            self.account.bump_cost(COST)
+            self.account.bump_cost(COST_CACHED)
         return status
 
     async def _outpoint_status(self, outpoint: Outpoint) -> Status:
@@ -130,7 +129,7 @@ class OutpointMethods(HandlerGroup):
     @rpc_method("blockchain.outpoint.unsubscribe", since=(1, 7))
     def outpoint_unsubscribe(self, tx_hash: object, txout_idx: object) -> bool:
         """End a subscription; return whether there was one."""
-        self.account.bump_cost(COST)
+        self.account.bump_cost(COST_CACHED)
         outpoint = assert_tx_hash(tx_hash), non_negative_integer(txout_idx)
         if self._outpoints is None or self._outpoints.pop(outpoint, None) is None:
             return False
@@ -151,7 +150,7 @@ class OutpointMethods(HandlerGroup):
                 last_sent[item.outpoint] = item.status
                 messages.append(item.message(version))
         if messages:
-            self.account.bump_cost(COST * len(messages))
+            self.account.bump_cost(COST_CACHED * len(messages))
             self.shared.notified["outpoint"] += len(messages)
             queue.post_lines(b"\n".join(messages), len(messages))
 

@@ -17,7 +17,7 @@ from aiorpcx import RPCError
 
 from electrumx.server.session.engine.cost_account import CostAccount
 from electrumx.server.session.engine.jsonrpc import notification_parts
-from electrumx.server.session.engine.prices import COST_CACHED
+from electrumx.server.session.engine.prices import COST_CACHED, STATUS_CHAR_COST, STATUS_COST
 from electrumx.server.session.engine.send_queue import SendQueue
 from electrumx.server.session.notify.subscriber import ScriptSubscriber
 from electrumx.server.session.notify.subscriptions import SessionScripts
@@ -88,7 +88,7 @@ class ScriptSubscriptions:
         if history.is_hashed and not self._unconfirmed.has(hashX):
             # As _noted does
             status, text_len = history.status(())
-            self._client.account.bump_cost(cost + 0.1 + 0.00002 * text_len)
+            self._client.account.bump_cost(cost + STATUS_COST + STATUS_CHAR_COST * text_len)
             if self.mempool_statuses:
                 self.mempool_statuses.pop(hashX, None)
             return status
@@ -128,7 +128,7 @@ class ScriptSubscriptions:
         self, hashX: bytes, status: str | None, cost: float, text_len: int, *, unconfirmed: bool
     ) -> str | None:
         """Charge for a status, and note it if it depends on the mempool."""
-        self._client.account.bump_cost(cost + 0.1 + 0.00002 * text_len)
+        self._client.account.bump_cost(cost + STATUS_COST + STATUS_CHAR_COST * text_len)
         if unconfirmed and hashX in self.scripts:
             self.mempool_statuses[hashX] = status
         elif self.mempool_statuses:
@@ -288,7 +288,9 @@ class ScriptSubscriptions:
         lines = self.scripts.render(parts, own, statuses)
         if lines is None:
             return False
-        client.account.bump_cost(len(own) * (COST_CACHED + 0.1) + 0.00002 * text_len)
+        client.account.bump_cost(
+            len(own) * (COST_CACHED + STATUS_COST) + STATUS_CHAR_COST * text_len
+        )
         if noted:
             for hashX in own:
                 noted.pop(hashX, None)

@@ -14,7 +14,12 @@ from electrumx.server.session.base import SessionBase
 from electrumx.server.session.engine.json_result import EncodedJSON
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import scripthash_to_hashX
-from electrumx.server.session.engine.prices import COST_CACHED
+from electrumx.server.session.engine.prices import (
+    COST_CACHED,
+    ITEM_COST,
+    REQUEST_COST,
+    UNCONFIRMED_COST,
+)
 from electrumx.server.session.methods.handler_group import HandlerGroup
 from electrumx.server.session.methods.script_subscriptions import (
     SUBSCRIBE,
@@ -34,8 +39,6 @@ V = TypeVar("V")
 
 # A UTXO takes at least so many bytes of JSON.
 MIN_UNSPENT_BYTES = 110
-# The cost of a look-up of unconfirmed transactions.
-UNCONFIRMED_COST = 0.25
 
 
 def _unconfirmed(summaries: Iterable[MemPoolTxSummary]) -> list[dict[str, Any]]:
@@ -122,7 +125,7 @@ class ScripthashMethods(HandlerGroup):
 
     def _balance(self, hashX: bytes, balance: tuple[int, int], _cost: float) -> Result:
         utxo_count, value = balance
-        self.account.bump_cost(1.0 + utxo_count / 50)
+        self.account.bump_cost(REQUEST_COST + utxo_count * ITEM_COST)
         if not self.shared.unconfirmed.has(hashX):
             return EncodedJSON(b'{"confirmed":%d,"unconfirmed":0}' % value)
         if self.shared.unconfirmed.large.is_large(hashX):
@@ -207,7 +210,7 @@ class ScripthashMethods(HandlerGroup):
         return result
 
     def _charge_unconfirmed(self, count: int) -> None:
-        self.account.bump_cost(UNCONFIRMED_COST + count / 50)
+        self.account.bump_cost(UNCONFIRMED_COST + count * ITEM_COST)
 
     @rpc_method("blockchain.scripthash.listunspent", until=(1, 7))
     def scripthash_listunspent(self, scripthash: object) -> Any:
@@ -243,7 +246,7 @@ class ScripthashMethods(HandlerGroup):
 
     def _charge_unspent(self, count: int, spent: int) -> None:
         """Charge for a list of so many UTXOs; RPCError if it is too large without the spent ones."""
-        self.account.bump_cost(1.0 + count / 50)
+        self.account.bump_cost(REQUEST_COST + count * ITEM_COST)
         oversized = self.shared.oversized
         if (count - spent) * MIN_UNSPENT_BYTES > oversized.max_send:
             raise oversized.error()
@@ -270,6 +273,6 @@ class ScripthashMethods(HandlerGroup):
     @rpc_method("blockchain.scripthash.unsubscribe", until=(1, 7))
     def scripthash_unsubscribe(self, scripthash: object) -> bool:
         """End a subscription; return whether it existed."""
-        self.account.bump_cost(0.1)
+        self.account.bump_cost(COST_CACHED)
         hashX = scripthash_to_hashX(scripthash)
         return self.subscriptions.remove(hashX) is not None

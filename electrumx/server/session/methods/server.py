@@ -24,6 +24,7 @@ from electrumx.server.session.engine.params import (
     non_negative_integer,
     printed,
 )
+from electrumx.server.session.engine.prices import ADD_PEER_COST, FEATURES_COST, REQUEST_COST
 from electrumx.server.session.methods.handler_group import HandlerGroup
 from electrumx.server.session.shared.state import SharedState
 
@@ -77,7 +78,7 @@ class ServerMethods(HandlerGroup):
     @rpc_method("server.add_peer")
     async def add_peer(self, features: object) -> bool:
         """Consider the client's server as a peer; return whether it will be checked."""
-        self.account.bump_cost(100.0)
+        self.account.bump_cost(ADD_PEER_COST)
         remote = self.session.remote_address()
         source_addr = None if remote is None else str(remote.host)
         return await self.shared.peers.on_add_peer(features, source_addr)
@@ -85,7 +86,7 @@ class ServerMethods(HandlerGroup):
     @rpc_method("server.peers.subscribe")
     def peers_subscribe(self) -> list[tuple[str, str, list[str]]]:
         """Return the peers as (ip, host, details)."""
-        self.account.bump_cost(1.0)
+        self.account.bump_cost(REQUEST_COST)
         if not self.shared.stage.is_complete:
             return self.shared.peers.coin_peers()
         return self.shared.peers.on_peers_subscribe(self.is_tor())
@@ -93,7 +94,7 @@ class ServerMethods(HandlerGroup):
     @rpc_method("server.features")
     def server_features_request(self) -> dict[str, Any]:
         """Return the features of this server."""
-        self.account.bump_cost(0.2)
+        self.account.bump_cost(FEATURES_COST)
         features = self._protocol.server_features(self.shared.env, self.shared.protocol.maximum)
         if self.session.protocol_tuple >= (1, 7):
             del features["hash_function"]

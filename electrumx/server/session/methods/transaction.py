@@ -21,7 +21,13 @@ from electrumx.server.session.engine.params import (
     named_boolean,
     non_negative_integer,
 )
-from electrumx.server.session.engine.prices import COST_CACHED, LONE_NODE_COST, VERBOSE_COST
+from electrumx.server.session.engine.prices import (
+    COST_CACHED,
+    LONE_NODE_COST,
+    REQUEST_COST,
+    VERBOSE_COST,
+    broadcast_cost,
+)
 from electrumx.server.session.methods.handler_group import HandlerGroup
 from electrumx.server.session.shared.block_cache import BlockTxs
 from electrumx.server.session.shared.packages import (
@@ -54,7 +60,7 @@ class TransactionMethods(HandlerGroup):
     async def transaction_broadcast(self, raw_tx: object) -> str:
         """Hand a transaction (hex) to the node; return its txid, or a warning to old clients."""
         raw_tx = assert_hex(raw_tx)
-        self.account.bump_cost(0.25 + len(raw_tx) / 5000)
+        self.account.bump_cost(broadcast_cost(len(raw_tx)))
         try:
             txid: str = await self.shared.node.broadcast_transaction(raw_tx)
         except DaemonError as e:
@@ -85,11 +91,11 @@ class TransactionMethods(HandlerGroup):
         """
         raw_txs = assert_list(raw_txs)
         if len(raw_txs) > MAX_PACKAGE_TXS:
-            self.account.bump_cost(0.25)
+            self.account.bump_cost(broadcast_cost(0))
             raise bad_request(rejection(COUNT_TEXT))
         raw_txs = [assert_hex(raw_tx) for raw_tx in raw_txs]
         verbose = named_boolean("verbose", verbose)
-        self.account.bump_cost(0.25 + sum(map(len, raw_txs)) / 5000)
+        self.account.bump_cost(broadcast_cost(sum(map(len, raw_txs))))
         try:
             answer = await self.shared.node.broadcast_package(raw_txs)
         except DaemonError as e:
@@ -119,7 +125,7 @@ class TransactionMethods(HandlerGroup):
         """Return a transaction from the node: its hex, or its JSON form if verbose."""
         wanted = assert_tx_hash(tx_hash)
         verbose = named_boolean("verbose", verbose)
-        self.account.bump_cost(1.0 + (VERBOSE_COST if verbose else 0.0))
+        self.account.bump_cost(REQUEST_COST + VERBOSE_COST if verbose else REQUEST_COST)
         raw_txs = self.shared.raw_txs
         if not verbose and (found := raw_txs.get(wanted)) is not None:
             return found

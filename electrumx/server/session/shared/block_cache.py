@@ -15,7 +15,7 @@ from aiorpcx import RPCError
 from electrumx.lib.lru import LRUCache
 from electrumx.server.db import DBError, wire_rows
 from electrumx.server.session.engine.params import BAD_REQUEST
-from electrumx.server.session.engine.prices import COST_CACHED, tx_hashes_cost
+from electrumx.server.session.engine.prices import COST_CACHED, merkle_cost, tx_hashes_cost
 from electrumx.server.storage.schema import DBReadError
 
 CACHE_ENTRIES = 1_000
@@ -143,7 +143,7 @@ class BlockCache:
         if count < MERKLE_CACHE_MIN_TXS:
             if txs.levels is None:
                 txs.levels = wire_rows.merkle_levels(txs.hashes)
-            return branch_of(txs, txs.levels, tx_pos), count / 2500
+            return branch_of(txs, txs.levels, tx_pos), merkle_cost(count)
         levels = self.levels.get((height, header))
         cost = 10 * math.sqrt(count)
         if levels is None:
@@ -152,7 +152,7 @@ class BlockCache:
             levels = wire_rows.merkle_levels(txs.hashes)
             self._keep(height, header, levels)
             cost = float(count)
-        return branch_of(txs, levels, tx_pos), cost / 2500
+        return branch_of(txs, levels, tx_pos), merkle_cost(cost)
 
     def _keep(self, height: int, header: bytes | None, levels: bytes) -> None:
         self.levels.put((height, header), levels, self.levels.generation, len(levels))
@@ -166,4 +166,4 @@ class BlockCache:
             return found
         levels = await asyncio.to_thread(wire_rows.merkle_levels, txs.hashes)
         self._keep(height, header, levels)
-        return branch_of(txs, levels, tx_pos), len(txs) / 2500
+        return branch_of(txs, levels, tx_pos), merkle_cost(len(txs))
