@@ -22,7 +22,7 @@ async def problems(db: DB, seed: int) -> list[str]:
     found = list(_counts(db, model))
     if found:
         return found
-    found += _coins(db, model)
+    found += _utxos(db, model)
     found += _history(db, model)
     found += _undo(db, undo)
     found += _files(db, model)
@@ -57,10 +57,10 @@ def _counts(db, model):
         yield "the history store on disk has fewer flushes than the utxo store has seen"
 
 
-def _coins(db, model):
+def _utxos(db, model):
     """Every coin has its two rows, and no other row is there."""
     want = {}
-    for (tx_hash, idx), (hashX, value, _height, tx_num) in model.coins.items():
+    for (tx_hash, idx), (hashX, value, _height, tx_num) in model.unspent.items():
         suffix = idx.to_bytes(4, "little") + tx_num.to_bytes(5, "little")
         want[b"u" + hashX + suffix] = value.to_bytes(8, "little")
         want[b"h" + tx_hash[:4] + suffix] = hashX
@@ -68,7 +68,7 @@ def _coins(db, model):
     if have == want:
         return []
     missing, excess = want.keys() - have.keys(), have.keys() - want.keys()
-    return [f"coins: {len(missing)} rows are missing, {len(excess)} too many"]
+    return [f"UTXOs: {len(missing)} rows are missing, {len(excess)} too many"]
 
 
 def _history(db, model):
@@ -131,5 +131,5 @@ async def _answers(db, model, scripts):
         if await db.limited_history(hashX, limit=None) != model.history.get(hashX, []):
             found.append(f"another history is told of {hashX.hex()}")
         if {tuple(utxo) for utxo in await db.all_utxos(hashX)} != model.utxos(hashX):
-            found.append(f"other coins are told of {hashX.hex()}")
+            found.append(f"other UTXOs are told of {hashX.hex()}")
     return found

@@ -24,10 +24,10 @@ def no_excess_clearing():
 
 
 def old_reorg_order():
-    """ElectrumX 1.15's order: history is cut for good before the coins are at the lower height."""
+    """ElectrumX 1.15's order: history is cut for good before the UTXOs are at the lower height."""
     prior = DB.flush_backup
 
-    def park(self, hashXs, tx_count):
+    def stage(self, hashXs, tx_count):
         self.flush_count += 1
         removed = 0
         with self.db.write_batch() as batch:
@@ -45,19 +45,19 @@ def old_reorg_order():
             batch.put(b"state\0\0", self.state.pack())
         return removed
 
-    History.park = park
-    History.drop_parked = lambda self, hashXs: setattr(
+    History.stage = stage
+    History.drop_staged = lambda self, hashXs: setattr(
         self.state, "flush_count", self.state.flush_count - 1
     )
     assert prior is DB.flush_backup
 
 
-def state_before_coins():
-    """The state row is committed in a batch of its own, before the coins that it promises."""
+def state_before_utxos():
+    """The state row is committed in a batch of its own, before the UTXOs that it promises."""
     write_utxos = Flusher.write_utxos
 
-    def mutated(self, flush_data, with_coins):
-        if with_coins:
+    def mutated(self, flush_data, with_utxos):
+        if with_utxos:
             state = replace(
                 self._stores.state,
                 height=flush_data.height,
@@ -67,21 +67,21 @@ def state_before_coins():
             )
             with self._stores.utxo_db.write_batch() as batch:
                 batch.put(STATE_KEY, state.pack())
-            faults.fault_point("flush: coins written")
-        write_utxos(self, flush_data, with_coins)
+            faults.fault_point("flush: UTXOs written")
+        write_utxos(self, flush_data, with_utxos)
 
     Flusher.write_utxos = mutated
 
 
-def coins_before_history():
-    """A forward flush commits the coins before the history."""
+def utxos_before_history():
+    """A forward flush commits the UTXOs before the history."""
     write_history, write_utxos = Flusher.write_history, Flusher.write_utxos
     Flusher.write_history = lambda self, _flush_data: setattr(
         self._history, "flush_count", self._history.flush_count + 1
     )
 
-    def mutated(self, flush_data, with_coins):
-        write_utxos(self, flush_data, with_coins)
+    def mutated(self, flush_data, with_utxos):
+        write_utxos(self, flush_data, with_utxos)
         self._history.flush_count -= 1
         write_history(self, flush_data)
 

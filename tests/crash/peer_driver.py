@@ -25,7 +25,7 @@ from electrumx.server.history import History
 
 
 def arm_the_kill():
-    """Die when the history has been cut and the coins have not."""
+    """Die when the history has been cut and the UTXOs have not."""
     backup = History.backup
 
     def deadly(self, hashXs, tx_count):

@@ -89,7 +89,7 @@ def undo_items(raws):
     """The 24-byte undo items, joined, of each block of a chain."""
     from tests.fakes.chain import COIN
 
-    coins = {}
+    utxos = {}
     result = []
     tx_num = 0
     for height, raw in enumerate(raws):
@@ -97,12 +97,12 @@ def undo_items(raws):
         for tx, tx_hash in COIN.block(raw, height).transactions:
             for txin in tx.inputs:
                 if txin.prev_hash != NULL:
-                    items.append(coins.pop((txin.prev_hash, txin.prev_idx)))  # noqa: PERF401
+                    items.append(utxos.pop((txin.prev_hash, txin.prev_idx)))  # noqa: PERF401
             for idx, txout in enumerate(tx.outputs):
                 if not is_unspendable(txout.pk_script):
                     number = tx_num.to_bytes(5, "little")
                     value = txout.value.to_bytes(8, "little")
-                    coins[tx_hash, idx] = hashX_of(txout.pk_script) + number + value
+                    utxos[tx_hash, idx] = hashX_of(txout.pk_script) + number + value
             tx_num += 1
         result.append(b"".join(items))
     return result

@@ -21,7 +21,7 @@ BULK_KILLS = int(os.environ.get("BULK_KILLS", "300"))
 #: instants of an opening that only another kill, or other settings, bring about
 NEEDS = {
     "open: excess history deleted": Kill("flush: history written", 2),
-    "open: flush count lowered": Kill("backup: state announces parking"),
+    "open: flush count lowered": Kill("reorg: state announces staging"),
     "open: undo rows pruned": Kill("caught up: flushed", reorg_limit=2 * REORG_LIMIT),
 }
 #: instants that only coins with headers of different lengths have

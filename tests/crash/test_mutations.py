@@ -7,9 +7,9 @@ from tests.crash.harness import Campaign, Discrepancy, Kill, Zygote
 #: how the code is broken, the kills that must reveal it, the audit's report
 BREAKS = {
     "no_excess_clearing": ([Kill("flush: history written", 3)], "is above flush|is not"),
-    "old_reorg_order": ([Kill("backup: history parked")], "history of .* is not"),
-    "state_before_coins": ([Kill("flush: coins written", 3)], "coins: .* rows are missing"),
-    "coins_before_history": ([Kill("flush: coins written", 2)], "history of .* is not"),
+    "old_reorg_order": ([Kill("reorg: history staged")], "history of .* is not"),
+    "state_before_utxos": ([Kill("flush: UTXOs written", 3)], "UTXOs: .* rows are missing"),
+    "utxos_before_history": ([Kill("flush: UTXOs written", 2)], "history of .* is not"),
 }
 
 
@@ -40,7 +40,7 @@ def test_the_same_kills_of_whole_code_find_nothing(zygote, tmp_path, mutation):
 
 
 def test_without_kills_the_order_of_writes_does_not_show(zygote, tmp_path):
-    for mutation in ("no_excess_clearing", "old_reorg_order", "state_before_coins"):
+    for mutation in ("no_excess_clearing", "old_reorg_order", "state_before_utxos"):
         place = tmp_path / mutation
         place.mkdir()
         campaign = Campaign(zygote, place, engine="leveldb", seed=3, mutation=mutation)
@@ -49,7 +49,7 @@ def test_without_kills_the_order_of_writes_does_not_show(zygote, tmp_path):
 
 def test_the_old_order_loses_history_when_the_node_returns_to_its_old_branch(zygote, tmp_path):
     campaign = Campaign(zygote, tmp_path, engine="leveldb", seed=3, mutation="old_reorg_order")
-    campaign.kill_once(Kill("backup: history parked"))
+    campaign.kill_once(Kill("reorg: history staged"))
     # No check in between: only the final comparison shows it.
     campaign.reached = campaign.story.before_reorg
     path = list(range(campaign.reached, campaign.reached + 1))

@@ -176,7 +176,7 @@ class Model:
     def __init__(self, raw_blocks, coin=COIN):
         self.coin = coin
         self.history = defaultdict(list)  # hashX -> [(tx_hash, height)]
-        self.coins = {}  # (tx_hash, idx) -> (hashX, value, height, tx_num)
+        self.unspent = {}  # (tx_hash, idx) -> (hashX, value, height, tx_num)
         self.tx_hashes = []
         self.headers = []
         tx_num = 0
@@ -193,14 +193,14 @@ class Model:
                         script = without_tokens(script)
                     if not is_unspendable(script):
                         hashX = self.hashX_of(script)
-                        self.coins[tx_hash, idx] = (hashX, txout.value, height, tx_num)
+                        self.unspent[tx_hash, idx] = (hashX, txout.value, height, tx_num)
                         touched[-1].add(hashX)
                 tx_num += 1
             # Some coins' blocks spend what a later transaction makes.
             for (tx, tx_hash), hashXs in zip(block.transactions, touched, strict=True):
                 for txin in tx.inputs:
                     if not self.is_generation(txin):
-                        hashXs.add(self.coins.pop((txin.prev_hash, txin.prev_idx))[0])
+                        hashXs.add(self.unspent.pop((txin.prev_hash, txin.prev_idx))[0])
                 for hashX in hashXs:
                     self.history[hashX].append((tx_hash, height))
 
@@ -220,6 +220,6 @@ class Model:
         """Return the set of (tx_num, idx, tx_hash, height, value) of a script."""
         return {
             (tx_num, idx, tx_hash, height, value)
-            for (tx_hash, idx), (owner, value, height, tx_num) in self.coins.items()
+            for (tx_hash, idx), (owner, value, height, tx_num) in self.unspent.items()
             if owner == hashX
         }

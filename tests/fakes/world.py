@@ -185,7 +185,7 @@ async def assert_equals_model(db, model: Model, scripts_hashX):
     headers, count = await db.read_headers(0, len(model.headers) + 5)
     assert count == len(model.headers)
     assert headers == b"".join(model.headers)
-    outpoints = list(model.coins)
-    expected = [model.coins[outpoint][:2] for outpoint in outpoints]
+    outpoints = list(model.unspent)
+    expected = [model.unspent[outpoint][:2] for outpoint in outpoints]
     assert expected == await db.lookup_utxos(outpoints)
     assert [None] == await db.lookup_utxos([(b"\xaa" * 32, 0)])

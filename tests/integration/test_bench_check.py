@@ -52,7 +52,7 @@ class ModelOracle(Oracle):
     @cached_property
     def _utxos(self):
         table = {}
-        for (tx_hash, index), (hashX, value, height, tx_num) in self.model.coins.items():
+        for (tx_hash, index), (hashX, value, height, tx_num) in self.model.unspent.items():
             table.setdefault(hashX, []).append((tx_num, index, tx_hash, height, value))
         return table
 

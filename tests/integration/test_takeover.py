@@ -293,10 +293,10 @@ def zygote():
 @pytest.mark.parametrize(
     "point",
     [
-        "backup: state announces parking",
-        "backup: history parked",
-        "backup: coins written",
-        "backup: parked history dropped",
+        "reorg: state announces staging",
+        "reorg: history staged",
+        "reorg: UTXOs written",
+        "reorg: staged history dropped",
     ],
 )
 async def test_they_open_what_our_kill_in_a_reorganisation_left(

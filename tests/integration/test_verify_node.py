@@ -88,7 +88,7 @@ def test_every_output_of_the_node_is_accounted_for(litecoind, server_for):
     assert line.endswith(": all accounted for")
     assert re.fullmatch(r"verdict: sound \(deep audit, [\d.]+s\)", lines[-1])
     total = round(stats["total_amount"] * COIN) - amount
-    assert f" coins of {LitecoinRegtest.decimal_value(total):,f} " in lines[0]
+    assert f" UTXOs of {LitecoinRegtest.decimal_value(total):,f} " in lines[0]
     server.wait_log("verdict: sound")
 
     # The same of the stopped server, with the node and without.

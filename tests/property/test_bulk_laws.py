@@ -130,7 +130,7 @@ def test_chains_are_scanned_and_merged_alike(
 def _assert_is_model(rows, model):
     """Compare the ``h`` and ``u`` rows with the model's."""
     expected = {}
-    for (tx_hash, idx), (hashX, value, _height, tx_num) in model.coins.items():
+    for (tx_hash, idx), (hashX, value, _height, tx_num) in model.unspent.items():
         suffix = idx.to_bytes(4, "little") + tx_num.to_bytes(5, "little")
         expected[b"h" + tx_hash[:4] + suffix] = hashX
         expected[b"u" + hashX + suffix] = value.to_bytes(8, "little")

@@ -178,7 +178,7 @@ class Disk:
 def rows_of(model):
     """The rows of all that is unspent, as they are on disk."""
     rows = {}
-    for (tx_hash, idx), (hashX, value, _height, tx_num) in model.coins.items():
+    for (tx_hash, idx), (hashX, value, _height, tx_num) in model.unspent.items():
         suffix = idx.to_bytes(4, "little") + tx_num.to_bytes(5, "little")
         rows[b"h" + tx_hash[:4] + suffix] = hashX
         rows[b"u" + hashX + suffix] = value.to_bytes(8, "little")

@@ -34,7 +34,7 @@ height and count, so a kill costs the work since the last full flush.
 equal on both sides because a full flush precedes every reorganisation:
 
 1. UTXO state alone: ``utxo_flush_count := F + 1``, all else as it was.
-2. History: entries of undone transactions leave their rows and are staged (*parked*), in order, in
+2. History: entries of undone transactions leave their rows and are *staged*, in order, in
    rows of flush id F + 1; ``flush_count := F + 1``.
 3. UTXO store: UTXOs and the state row at the lower height, ``utxo_flush_count := F``.
 4. History: those rows are deleted; ``flush_count := F``.
@@ -209,7 +209,7 @@ class Flusher:
                 )
             state = stores.timed(state)
             batch.put(STATE_KEY, stores.state_row(state))
-        fault_point("flush: coins written")
+        fault_point("flush: UTXOs written")
         if flush_utxos:
             flush_data.adds.clear()
             flush_data.deletes.clear()
@@ -257,10 +257,10 @@ class Flusher:
         assert stores.state.utxo_flush_count == count
         # 1
         stores.set_flush_count(count + 1)
-        fault_point("backup: state announces parking")
+        fault_point("reorg: state announces staging")
         # 2
-        removed = history.park(hashXs, flush_data.tx_count)
-        fault_point("backup: history parked")
+        removed = history.stage(hashXs, flush_data.tx_count)
+        fault_point("reorg: history staged")
         # 3
         state = replace(
             stores.timed(stores.state),
@@ -272,14 +272,14 @@ class Flusher:
         with stores.utxo_db.write_batch() as batch:
             self.put_utxos(batch, flush_data)
             batch.put(STATE_KEY, stores.state_row(state))
-        fault_point("backup: coins written")
+        fault_point("reorg: UTXOs written")
         stores.set_undone(state)
         self._header_mc.truncate(state.height + 1)
         flush_data.adds.clear()
         flush_data.deletes.clear()
         # 4
-        history.drop_parked(hashXs)
-        fault_point("backup: parked history dropped")
+        history.drop_staged(hashXs)
+        fault_point("reorg: staged history dropped")
         self._logger.info(f"backing up removed {removed:,d} history entries")
         self._logger.info(
             f"backup flush #{count:,d} took {time.monotonic() - start:.1f}s.  Height "

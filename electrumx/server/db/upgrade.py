@@ -84,7 +84,7 @@ def upgrade_utxo_store(
         _convert_coins(
             store, prefix, id_len, state, Progress(logger, f"upgrading DB {number} of 3")
         )
-        fault_point("upgrade: all coin rows of a kind written")
+        fault_point("upgrade: all UTXO rows of a kind written")
     _convert_tx_counts(files, state, logger)
     state = replace(state, db_version=DB_VERSION)
     count = 0
@@ -120,7 +120,7 @@ def _convert_coins(
         return size
 
     for _cursor in convert_by_prefix(used_prefixes(store, kind), store, convert, progress):
-        fault_point("upgrade: coin rows written")
+        fault_point("upgrade: UTXO rows written")
 
 
 def _widen_undo(items: bytes, height: int) -> bytes:

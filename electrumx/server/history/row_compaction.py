@@ -33,7 +33,7 @@ every program that knows the layout.  The cursor is in memory only.  (On disk, i
 offline tool of ElectrumX continue behind rows that later flushes have added.)  New flushes always
 take the next higher id, never one that the pass has freed.
 
-Rows of a flush whose UTXOs are not yet committed, and rows parked by a reorg, must not be combined,
+Rows of a flush whose UTXOs are not yet committed, and rows staged by a reorg, must not be combined,
 since their ids distinguish them.  Their ids are above the limit, because that is set only while
 both stores agree on the flush count.  ``History`` logs scripts in its ``ChangeLog`` before it writes
 them.

@@ -16,9 +16,9 @@ written first; rows with a higher id than that count are *orphaned*: the UTXOs o
 reached the disk.  :meth:`History.clear_excess` deletes them at opening.
 
 Undoing blocks removes entries from *old* rows, which that rule cannot restore.  So the entries that
-a reorg removes are not deleted at once: :meth:`History.park` stages them, in rows of the next flush
-id (*parked* rows), and only when the UTXOs are at the lower height does
-:meth:`History.drop_parked` delete those rows.  ``db.flusher`` describes the whole order, and why a
+a reorg removes are not deleted at once: :meth:`History.stage` stages them, in rows of the next flush
+id, and only when the UTXOs are at the lower height does
+:meth:`History.drop_staged` delete those rows.  ``db.flusher`` describes the whole order, and why a
 stop between any two steps is harmless.
 """
 
@@ -410,54 +410,54 @@ class History:
 
     # -- undoing
 
-    def park(self, hashXs: Iterable[bytes], tx_count: int) -> int:
+    def stage(self, hashXs: Iterable[bytes], tx_count: int) -> int:
         """Stage all entries of transactions from ``tx_count`` on in rows of the next flush id.
 
         ``hashXs`` must have every script that has such an entry.  Return the number of entries.
         Concurrent readers see each script's history unchanged.
         """
         assert self.db
-        parked_id = self.flush_count + 1
-        assert parked_id <= MAX_FLUSH_ID
+        staged_id = self.flush_count + 1
+        assert staged_id <= MAX_FLUSH_ID
         hashXs = sorted(hashXs)
         self.changes.note_cut(hashXs)
-        self.flush_count = parked_id
+        self.flush_count = staged_id
         self._note_flush(lambda: hashXs)
         count = 0
         with self.db.write_batch() as batch:
             for hashX in hashXs:
-                parked: list[bytes] = []
+                staged: list[bytes] = []
                 for key, row in self.db.iterator(prefix=hashX, reverse=True):
                     keep = cut_row(row, tx_count)
                     if keep < len(row):
-                        parked.append(row[keep:])
+                        staged.append(row[keep:])
                     if keep:
                         if keep < len(row):
                             batch.put(key, row[:keep])
                         break
                     batch.delete(key)
-                if parked:
-                    parked_row = b"".join(reversed(parked))
-                    count += len(parked_row) // TXNUM_LEN
-                    batch.put(hist_key(hashX, parked_id), parked_row)
+                if staged:
+                    staged_row = b"".join(reversed(staged))
+                    count += len(staged_row) // TXNUM_LEN
+                    batch.put(hist_key(hashX, staged_id), staged_row)
             batch.put(HIST_STATE_KEY, self.state.pack())
         return count
 
-    def drop_parked(self, hashXs: Iterable[bytes]) -> None:
-        """Delete the rows that :meth:`park` wrote."""
+    def drop_staged(self, hashXs: Iterable[bytes]) -> None:
+        """Delete the rows that :meth:`stage` wrote."""
         assert self.db
-        parked_id = self.flush_count
-        self.flush_count = parked_id - 1
+        staged_id = self.flush_count
+        self.flush_count = staged_id - 1
         with self.db.write_batch() as batch:
             for hashX in hashXs:
-                batch.delete(hist_key(hashX, parked_id))
+                batch.delete(hist_key(hashX, staged_id))
             batch.put(HIST_STATE_KEY, self.state.pack())
 
     def backup(self, hashXs: Iterable[bytes], tx_count: int) -> int:
         """Remove all entries of transactions from ``tx_count`` on; return how many there were."""
         hashXs = list(hashXs)
-        count = self.park(hashXs, tx_count)
-        self.drop_parked(hashXs)
+        count = self.stage(hashXs, tx_count)
+        self.drop_staged(hashXs)
         return count
 
     # -- reading

@@ -220,7 +220,7 @@ class Audit:
         if state.utxo_flush_count != hist.flush_count:
             self._find(
                 "state",
-                f"the coins have seen {state.utxo_flush_count:,d} history flushes of "
+                f"the UTXOs have seen {state.utxo_flush_count:,d} history flushes of "
                 f"{hist.flush_count:,d}",
             )
         counts = self.tx_counts
@@ -302,7 +302,7 @@ class Audit:
                 if len(part) == 1000:
                     self._check_prefixes(part)
                     part = []
-            self._tick("coins by outpoint", int.from_bytes(key[1:3], "big") / 65536)
+            self._tick("UTXOs by outpoint", int.from_bytes(key[1:3], "big") / 65536)
         self._count_duplicates(alike)
         self._check_prefixes(part)
 
@@ -335,7 +335,7 @@ class Audit:
         hist_rows = self._histories()
         history = next(hist_rows, None)
         in_genesis = self.tx_counts[0] if self.tx_counts else 0
-        for hashX, tx_nums, value in self._coins(in_genesis):
+        for hashX, tx_nums, value in self._utxos_of_scripts(in_genesis):
             while history is not None and history[0] < hashX:
                 history = next(hist_rows, None)
             while history is not None and history[0] == hashX:
@@ -345,12 +345,12 @@ class Audit:
             for tx_num in sorted(tx_nums)[:MAX_REPORTED]:
                 self._find(
                     "history",
-                    f"script {hashX.hex()} has a coin of transaction {tx_num:,d}, which it lacks",
+                    f"script {hashX.hex()} has a UTXO of transaction {tx_num:,d}, which it lacks",
                 )
         for _row in hist_rows:
             pass
 
-    def _coins(self, in_genesis: int) -> Iterator[tuple[bytes, set[int], int]]:
+    def _utxos_of_scripts(self, in_genesis: int) -> Iterator[tuple[bytes, set[int], int]]:
         """Yield (hashX, tx numbers, sum) of the UTXOs of each script."""
         current, tx_nums, total = b"", set[int](), 0
         for key, raw in self._utxos:
@@ -370,7 +370,7 @@ class Audit:
                 self.genesis.add(value)
             tx_nums.add(tx_num)
             total += value
-            self._tick("coins by script and histories", int.from_bytes(key[1:3], "big") / 65536)
+            self._tick("UTXOs by script and histories", int.from_bytes(key[1:3], "big") / 65536)
         if tx_nums:
             yield current, tx_nums, total
 
@@ -403,7 +403,7 @@ class Audit:
         if (self._outpoint_rows, self._outpoint_sum) == (self.utxos.count, self._script_sum):
             return
         self._find(
-            "coins",
+            "UTXOs",
             f"{self._outpoint_rows:,d} rows by outpoint and {self.utxos.count:,d} by script do "
             "not pair",
         )
@@ -416,13 +416,13 @@ class Audit:
         assert store
         for key, hashX in store.iterator(prefix=OUTPOINT_PREFIX):
             if store.get(UTXO_PREFIX + hashX + key[-SUFFIX_LEN:]) is None:
-                self._find("coins", f"outpoint row {key.hex()} lacks its script row")
+                self._find("UTXOs", f"outpoint row {key.hex()} lacks its script row")
             self._tick("odd outpoint rows", int.from_bytes(key[1:3], "big") / 65536)
         for key, _value in store.iterator(prefix=UTXO_PREFIX):
             [tx_hash] = self._tx_hashes([int.from_bytes(key[-TXNUM_LEN:], "little")])
             outpoint = OUTPOINT_PREFIX + tx_hash[:TX_HASH_PREFIX_LEN] + key[-SUFFIX_LEN:]
             if store.get(outpoint) != key[1 : 1 + HASHX_LEN]:
-                self._find("coins", f"script row {key.hex()} lacks its outpoint row")
+                self._find("UTXOs", f"script row {key.hex()} lacks its outpoint row")
             self._tick("odd script rows", int.from_bytes(key[1:3], "big") / 65536)
 
     # -- undo rows and blocks
@@ -484,6 +484,6 @@ class Audit:
         amount = self.db.coin.decimal_value(self.utxos.value)
         return (
             f"height {self.state.height:,d}, {self.state.tx_count:,d} transactions, "
-            f"{self.utxos.count:,d} coins of {amount:,f} {self.db.coin.SHORTNAME}, "
+            f"{self.utxos.count:,d} UTXOs of {amount:,f} {self.db.coin.SHORTNAME}, "
             f"{self._entries:,d} history entries"
         )

@@ -95,7 +95,7 @@ class NodeComparison:
         difference = self._difference()
         ours = audit.utxos
         text = (
-            f"the node has {self.node.totals.count:,d} outputs, we {ours.count:,d} coins, with "
+            f"the node has {self.node.totals.count:,d} outputs, we {ours.count:,d} UTXOs, with "
             f"{audit.genesis.count:,d} of the genesis block and {audit.duplicates.count:,d} whose "
             "hash a later coinbase has"
         )

@@ -31,13 +31,13 @@ NAMES = (
     "flush: tx hashes written",
     "flush: history noted",
     "flush: history written",
-    "flush: coins written",
+    "flush: UTXOs written",
     "flush: state written again",
-    # a backup of a reorganisation
-    "backup: state announces parking",
-    "backup: history parked",
-    "backup: coins written",
-    "backup: parked history dropped",
+    # a reorg
+    "reorg: state announces staging",
+    "reorg: history staged",
+    "reorg: UTXOs written",
+    "reorg: staged history dropped",
     # being caught up
     "caught up: filled",
     "caught up: flushed",
@@ -69,8 +69,8 @@ NAMES = (
     "compaction: utxo flush count lowered",
     "compaction: flush count lowered",
     # the upgrade of an older version
-    "upgrade: coin rows written",
-    "upgrade: all coin rows of a kind written",
+    "upgrade: UTXO rows written",
+    "upgrade: all UTXO rows of a kind written",
     "upgrade: new tx counts written",
     "upgrade: new tx counts announced",
     "upgrade: tx counts file renamed",

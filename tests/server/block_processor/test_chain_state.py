@@ -97,7 +97,7 @@ def test_advancing_moves_height_tip_and_count_and_keeps_the_unflushed_data(index
     assert (data.height, data.tip, data.tx_count) == (state.height, state.tip, state.tx_count)
     assert data.headers == [raw[:80] for raw in world.raws]
     assert data.block_tx_hashes == [b"".join(hashes) for hashes in world.model.tx_hashes]
-    assert len(data.adds) == len(world.model.coins)
+    assert len(data.adds) == len(world.model.unspent)
     assert len(data.deletes) == 0
 
 

@@ -153,7 +153,7 @@ def test_the_utxos_of_recent_blocks_are_those_of_the_chain(seed, ltor):
     }
     assert index.index.utxo_count * 2 == len(expected)
     # All are found, and none is looked up.
-    outpoints = {tx_hash + idx.to_bytes(4, "little") for tx_hash, idx in Model(raws, coin).coins}
+    outpoints = {tx_hash + idx.to_bytes(4, "little") for tx_hash, idx in Model(raws, coin).unspent}
     assert len(outpoints) * 2 == len(whole)
 
 

@@ -171,9 +171,9 @@ async def test_a_stop_after_any_write_of_a_backup_is_harmless(tmp_path, step):
         return wrapper
 
     db.stores.write_state = counted(db.stores.write_state)
-    db.history.park = counted(db.history.park)
+    db.history.stage = counted(db.history.stage)
     db.flusher.put_utxos = counted(db.flusher.put_utxos)
-    db.history.drop_parked = counted(db.history.drop_parked)
+    db.history.drop_staged = counted(db.history.drop_staged)
     blocks = await bp.reorg_finder.blocks_to_undo(13, 18)
     try:
         bp.state.undo_and_flush(blocks)
@@ -395,7 +395,7 @@ async def test_reads_go_on_while_the_stores_are_reopened_and_end_when_they_are_c
                 utxos = await db.all_utxos(hashX)
                 assert model.utxos(hashX) == {tuple(utxo) for utxo in utxos}
                 assert model.history.get(hashX, []) == await db.limited_history(hashX)
-                await db.lookup_utxos(list(model.coins)[:10])
+                await db.lookup_utxos(list(model.unspent)[:10])
                 reads += 1
 
     readers = [asyncio.ensure_future(read_on()) for _ in range(8)]

@@ -30,7 +30,7 @@ async def filled(tmp_path, engine):
 
 def outpoints_of(model):
     """Every unspent output, and others, in the order of their rows."""
-    found = [tx_hash + idx.to_bytes(4, "little") for tx_hash, idx in model.coins]
+    found = [tx_hash + idx.to_bytes(4, "little") for tx_hash, idx in model.unspent]
     others = [outpoint[:32] + (77).to_bytes(4, "little") for outpoint in found[:9]]
     return sorted({*found, *others, b"\xff" * 36}, key=row_order)
 
@@ -90,7 +90,7 @@ async def test_an_error_in_a_thread_is_raised_when_all_have_ended(filled, monkey
 
 async def test_prevouts_of_the_mempool_come_in_any_order(filled):
     db, model = filled
-    expected = [(tx_hash, idx) for tx_hash, idx in model.coins] + [(b"\xff" * 32, 0)]
+    expected = [(tx_hash, idx) for tx_hash, idx in model.unspent] + [(b"\xff" * 32, 0)]
     choose = random.Random(4)
     prevouts = [*expected, *expected[:7]]
     choose.shuffle(prevouts)
@@ -105,7 +105,7 @@ async def test_prevouts_of_the_mempool_come_in_any_order(filled):
 
 async def test_a_damaged_row_costs_the_mempool_that_prevout_only(filled):
     db, model = filled
-    prevouts = list(model.coins)
+    prevouts = list(model.unspent)
     whole = await db.utxo_lookup.hashXs_and_values(prevouts)
     tx_hash, idx = prevouts[3]
     prefix = OUTPOINT_PREFIX + tx_hash[:4] + idx.to_bytes(4, "little")

@@ -138,7 +138,7 @@ def test_staged_rows_are_dropped_without_a_scan(tmp_path, engine, scans):
         world.flush(choose, whole=True)
     touched = {key[:11] for key in world.rows()}
     world.tx_count = world.next_tx = world.next_tx - 2
-    world.history.park(touched, world.tx_count)
+    world.history.stage(touched, world.tx_count)
     world.history.close_db()
     scans.clear()
     world.open()

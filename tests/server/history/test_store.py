@@ -117,13 +117,13 @@ def test_histories_are_read_whole_and_limited(history):
 
 
 @pytest.mark.parametrize("tx_count", [0, 1, 57, 399, 400])
-def test_parking_hides_nothing_and_dropping_removes_the_parked_entries(history, tx_count):
+def test_staging_hides_nothing_and_dropping_removes_the_staged_entries(history, tx_count):
     model = fill(history, 2)
     flush_count = history.flush_count
-    removed = history.park(model, tx_count)
+    removed = history.stage(model, tx_count)
     assert model == read(history, model)
     assert flush_count + 1 == history.flush_count
-    history.drop_parked(model)
+    history.drop_staged(model)
     cut = {hashX: [n for n in numbers if n < tx_count] for hashX, numbers in model.items()}
     assert cut == read(history, model)
     assert removed == sum(map(len, model.values())) - sum(map(len, cut.values()))
@@ -133,7 +133,7 @@ def test_parking_hides_nothing_and_dropping_removes_the_parked_entries(history, 
 def test_staged_rows_are_orphaned_if_the_utxos_were_committed(history, tmp_path):
     model = fill(history, 3)
     flush_count = history.flush_count
-    history.park(model, 100)
+    history.stage(model, 100)
     assert flush_count == reopen(history, tmp_path, flush_count)
     cut = {hashX: [n for n in numbers if n < 100] for hashX, numbers in model.items()}
     assert cut == read(history, model)

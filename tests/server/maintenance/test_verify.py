@@ -70,20 +70,20 @@ class CountingNode(ScriptedDaemon):
     async def gettxoutsetinfo(self, hex_hash=None):
         if hex_hash is not None:
             raise DaemonError({"code": -8, "message": "needs coinstatsindex"})
-        coins = {}
+        unspent = {}
         for height, raw in enumerate(self.raw):
             for tx, tx_hash in BitcoinSegwitRegtest.block(raw, height).transactions:
                 for txin in tx.inputs:
-                    coins.pop((txin.prev_hash, txin.prev_idx), None)
+                    unspent.pop((txin.prev_hash, txin.prev_idx), None)
                 for index, txout in enumerate(tx.outputs):
                     script = txout.pk_script
                     if script[:1] != b"\x6a" and len(script) <= 10_000:
-                        coins[tx_hash, index] = txout.value
+                        unspent[tx_hash, index] = txout.value
         return {
             "height": len(self.raw) - 1,
             "bestblock": self.hashes[-1],
-            "txouts": len(coins) + self.extra,
-            "total_amount": sum(coins.values()) / 10**8,
+            "txouts": len(unspent) + self.extra,
+            "total_amount": sum(unspent.values()) / 10**8,
         }
 
 
@@ -94,10 +94,10 @@ async def test_an_intact_database_is_found_intact_and_counted(tmp_path, engine, 
     async with opened(env) as db:
         verdict = await audited(db, deep=deep)
     assert verdict.sound
-    total = sum(value for _hashX, value, _height, _num in MODEL.coins.values())
+    total = sum(value for _hashX, value, _height, _num in MODEL.unspent.values())
     entries = sum(map(len, MODEL.history.values()))
     assert verdict.lines[0] == (
-        f"height 60, {sum(map(len, MODEL.tx_hashes)):,d} transactions, {len(MODEL.coins):,d} coins "
+        f"height 60, {sum(map(len, MODEL.tx_hashes)):,d} transactions, {len(MODEL.unspent):,d} UTXOs "
         f"of {BitcoinSegwitRegtest.decimal_value(total):,f} XTN, {entries:,d} history entries"
     )
     assert len(verdict.lines) == 2
@@ -121,18 +121,18 @@ def put(store, key, value):
 
 def lose_outpoint_row(db):
     put(db.utxo_db, first_row(db.utxo_db, b"h")[0], None)
-    return "coins: script row [0-9a-f]+ lacks its outpoint row"
+    return "UTXOs: script row [0-9a-f]+ lacks its outpoint row"
 
 
 def lose_script_row(db):
     put(db.utxo_db, first_row(db.utxo_db, b"u")[0], None)
-    return "coins: outpoint row [0-9a-f]+ lacks its script row"
+    return "UTXOs: outpoint row [0-9a-f]+ lacks its script row"
 
 
 def give_a_coin_to_another(db):
     key, _hashX = first_row(db.utxo_db, b"h")
     put(db.utxo_db, key, b"\xee" * 11)
-    return "coins: outpoint row [0-9a-f]+ lacks its script row"
+    return "UTXOs: outpoint row [0-9a-f]+ lacks its script row"
 
 
 def shorten_an_outpoint_row(db):
@@ -162,11 +162,11 @@ def swap_history_entries(db):
 
 
 def lose_a_history_row(db):
-    _hash, coin = next(iter(MODEL.coins.items()))
+    _hash, coin = next(iter(MODEL.unspent.items()))
     hashX = coin[0]
     for key, _row in list(db.history.db.iterator(prefix=hashX)):
         put(db.history.db, key, None)
-    return f"history: script {hashX.hex()} has a coin of transaction [0-9,]+, which it lacks"
+    return f"history: script {hashX.hex()} has a UTXO of transaction [0-9,]+, which it lacks"
 
 
 def cut_a_history_row(db):
@@ -277,7 +277,7 @@ async def test_of_many_faults_a_few_are_named_and_the_rest_counted(tmp_path):
         verdict = await audited(db)
     named = [line for line in verdict.lines if "lacks its outpoint row" in line]
     assert len(named) == 4
-    assert "coins: 16 more" in verdict.lines
+    assert "UTXOs: 16 more" in verdict.lines
 
 
 async def test_a_window_that_is_shorter_than_the_limit_is_noted_but_no_damage(tmp_path):
@@ -303,8 +303,8 @@ async def test_an_audit_of_a_running_server_sees_one_state_while_blocks_come(tmp
         await asyncio.to_thread(audit.run)
         assert audit.fault_lines() == []
         model = Model(CHAIN[:30])
-        assert audit.utxos.count == len(model.coins)
-        assert audit.utxos.value == sum(coin[1] for coin in model.coins.values())
+        assert audit.utxos.count == len(model.unspent)
+        assert audit.utxos.value == sum(coin[1] for coin in model.unspent.values())
 
 
 async def test_an_audit_ends_when_the_database_is_closed(tmp_path, engine):
