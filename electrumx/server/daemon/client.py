@@ -2,8 +2,8 @@
 
 Owns the last height received, and replies that are cached for a while. Knows nothing of the
 callers, nor of blocks and transactions beyond their hex. Parts have the longer calls: of blocks
-``block_requests``, of fees ``fees``. How requests are sent, repeated and moved to another node is in
-``jsonrpc``; ``node_http`` has the HTTP session.
+``block_requests``, of transactions ``tx_requests``, of fees ``fees``. How requests are sent, repeated
+and moved to another node is in ``jsonrpc``; ``node_http`` has the HTTP session.
 
 Runs in: the event loop. Parsing of big bodies and of long hex goes to worker threads.
 
@@ -33,15 +33,12 @@ from electrumx.server.daemon.responses import (
     BoundedResponse,
     DaemonError,
     Reading,
-    ReplyTooLargeError,
     ResponseTooLargeError,
     checked_hashes,
-    in_parts,
     is_int,
     parse_json,
     reply_limit,
     unexpected,
-    unhex_list,
 )
 from electrumx.server.daemon.rest import RestBlocks
 from electrumx.server.daemon.retry import (
@@ -51,7 +48,7 @@ from electrumx.server.daemon.retry import (
     WarmingUpError,
 )
 from electrumx.server.daemon.start_checks import StartChecks
-from electrumx.server.daemon.tx_batcher import WantedTx, tx_batcher
+from electrumx.server.daemon.tx_requests import TX_LIMIT, TxRequests
 
 __all__ = [
     "BoundedResponse",
@@ -81,9 +78,6 @@ def _parse_listing(body: bytearray) -> Any:
 
 
 _AS_LISTING = Reading(_parse_listing, reply_limit("getrawmempool"))
-# Ten of them may be under way; transactions of ordinary size take a hundredth of it.
-_AS_TX_BATCH = Reading(parse_json, max_bytes=16_000_000)
-_TX_LIMIT = reply_limit("getrawtransaction")
 
 
 class Daemon:
@@ -146,7 +140,7 @@ class Daemon:
         )
         self._calls = MethodCalls(self.rpc)
         self._blocks = BlockRequests(self.rpc, self._calls, rest)
-        self._tx_batcher = tx_batcher(self._raw_txs_or_errors)
+        self._txs = TxRequests(self.rpc, self._calls)
         self._network_info = InfoCache(INFO_CACHE_SECS)
         self._mempool_info = InfoCache(MEMPOOL_INFO_CACHE_SECS)
         self._fees = FeeQueries(
@@ -339,48 +333,20 @@ class Daemon:
         return await self._fees.of_mempool(self.relayfee)
 
     async def getrawtransaction(
-        self, hex_hash: str, verbose: bool = False, *, max_bytes: int = _TX_LIMIT
+        self, hex_hash: str, verbose: bool = False, *, max_bytes: int = TX_LIMIT
     ) -> Any:
         """Return the transaction as hex, or the node's JSON form of it if verbose.
 
         ReplyTooLargeError is raised for an answer of more than ``max_bytes``; hex that came in a
         batch may be longer.
         """
-        if not verbose:
-            return await self.raw_tx(hex_hash, max_bytes)
-        # Old nodes want an integer.
-        reading = Reading(parse_json, min(max_bytes, _TX_LIMIT))
-        return await self._send_single("getrawtransaction", (hex_hash, 1), reading)
+        if verbose:
+            return await self._txs.verbose_tx(hex_hash, max_bytes)
+        return await self.raw_tx(hex_hash, max_bytes)
 
-    def raw_tx(self, hex_hash: str, max_bytes: int = _TX_LIMIT) -> "asyncio.Future[str]":
-        """Return a future of the transaction as hex: see ``getrawtransaction``.
-
-        Those requested at about the same time go to the node in one batch.
-        """
-        return self._tx_batcher.get((hex_hash, min(max_bytes, _TX_LIMIT)))
-
-    async def _raw_txs_or_errors(self, wanted: Sequence[WantedTx]) -> list[Any]:
-        """Return the hex of each transaction, or the exception that is its answer."""
-        params = [(hex_hash, 0) for hex_hash, _max_bytes in wanted]
-        replies = None
-        if len(params) > 1:
-            try:
-                replies = await self.rpc.send_each("getrawtransaction", params, _AS_TX_BATCH)
-            except DaemonError:
-                # Of the batch as a whole: not allowed, or too large an answer.
-                pass
-        if replies is None:
-            requests = (
-                self._send_single(
-                    "getrawtransaction", (hex_hash, 0), Reading(parse_json, max_bytes)
-                )
-                for hex_hash, max_bytes in wanted
-            )
-            replies = await asyncio.gather(*requests, return_exceptions=True)
-        return [
-            reply if isinstance(reply, (str, BaseException)) else unexpected("getrawtransaction")
-            for reply in replies
-        ]
+    def raw_tx(self, hex_hash: str, max_bytes: int = TX_LIMIT) -> "asyncio.Future[str]":
+        """Return a future of the transaction as hex: see ``TxRequests.raw_tx``."""
+        return self._txs.raw_tx(hex_hash, max_bytes)
 
     async def getrawtransactions(
         self, hex_hashes: Iterable[str], replace_errs: bool = True
@@ -390,33 +356,9 @@ class Daemon:
         Those the node does not know, or answers without hex, are None if replace_errs; otherwise
         DaemonError is raised.
         """
-        hex_hashes = list(hex_hashes)
-        if not replace_errs:
-            return list(await in_parts(self._raw_txs, hex_hashes))
-        # In halves, until it fits: the length of a transaction is not known before.
-        return await in_parts(self._raw_txs_or_none, hex_hashes)
-
-    @staticmethod
-    def _raw_tx_requests(
-        hex_hashes: Sequence[str],
-    ) -> tuple[list[tuple[str, int]], Reading | None]:
-        params = [(hex_hash, 0) for hex_hash in hex_hashes]
-        return params, _AS_TX_BATCH if len(params) > 1 else None
-
-    async def _raw_txs(self, hex_hashes: Sequence[str]) -> list[bytes]:
-        return await self._calls.hex_batch("getrawtransaction", *self._raw_tx_requests(hex_hashes))
-
-    async def _raw_txs_or_none(self, hex_hashes: Sequence[str]) -> list[bytes | None]:
-        params, reading = self._raw_tx_requests(hex_hashes)
-        try:
-            raw_txs = await self._send_vector("getrawtransaction", params, True, reading)
-        except ReplyTooLargeError as e:
-            if len(params) > 1:
-                raise
-            # The others are not to suffer for it.
-            self.rpc.log_once(f"transaction {hex_hashes[0]}: {e.args[0][0]['message']}")
-            return [None]
-        return [raw_tx or None for raw_tx in await unhex_list(raw_txs)]
+        if replace_errs:
+            return await self._txs.raw_txs_or_none(hex_hashes)
+        return list(await self._txs.raw_txs(hex_hashes))
 
     async def broadcast_transaction(self, raw_tx: str) -> str:
         """Give a transaction, in hex, to the network; return its hex hash."""
