@@ -13,6 +13,7 @@ CALLERS = {
     "send_each": 0,
     "_send_for_dict": 0,
     "send_single": 0,
+    "send_vector": 0,
     "send_for_dict": 0,
     "hex_batch": 0,
     "is_available": 0,

@@ -1,8 +1,9 @@
 """The node: the calls that the server makes, and the checks of their replies.
 
 Owns the last height received, and replies that are cached for a while. Knows nothing of the
-callers, nor of blocks and transactions beyond their hex. How requests are sent, repeated and moved to
-another node is in ``jsonrpc``; ``node_http`` has the HTTP session.
+callers, nor of blocks and transactions beyond their hex. Parts have the longer calls: of blocks
+``block_requests``, of transactions ``tx_requests``, of fees ``fees``. How requests are sent, repeated
+and moved to another node is in ``jsonrpc``; ``node_http`` has the HTTP session.
 
 Runs in: the event loop. Parsing of big bodies and of long hex goes to worker threads.
 
@@ -11,15 +12,15 @@ DaemonError. Nothing else leaves this module.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import aiohttp
-from aiorpcx import JSONRPC
 
 from electrumx.lib.coins import Coin
 from electrumx.lib.log_text import printable
 from electrumx.lib.util import class_logger
+from electrumx.server.daemon.block_requests import BlockRequests
 from electrumx.server.daemon.call_record import CallRecord
 from electrumx.server.daemon.fees import FeeQueries
 from electrumx.server.daemon.info_cache import InfoCache
@@ -29,32 +30,25 @@ from electrumx.server.daemon.mempool_listing import Listing, listing_of, parse_r
 from electrumx.server.daemon.method_calls import MethodCalls
 from electrumx.server.daemon.node_http import ClosedHTTP, OpenHTTP, ReplacedHTTP
 from electrumx.server.daemon.responses import (
-    BATCH_ITEM,
-    BLOCK_BATCH_BYTES,
-    REPLY_LIMITS,
     BoundedResponse,
     DaemonError,
     Reading,
-    ReplyTooLargeError,
     ResponseTooLargeError,
-    in_parts,
+    checked_hashes,
     is_int,
     parse_json,
     reply_limit,
     unexpected,
-    unhex_list,
 )
 from electrumx.server.daemon.rest import RestBlocks
-from electrumx.server.daemon.rest_connection import RestTooLargeError
 from electrumx.server.daemon.retry import (
     MalformedReplyError,
     ParseErrorReply,
     ServiceRefusedError,
     WarmingUpError,
 )
-from electrumx.server.daemon.spool import NoRoomError
 from electrumx.server.daemon.start_checks import StartChecks
-from electrumx.server.daemon.tx_batcher import WantedTx, tx_batcher
+from electrumx.server.daemon.tx_requests import TX_LIMIT, TxRequests
 
 __all__ = [
     "BoundedResponse",
@@ -73,7 +67,6 @@ INFO_CACHE_SECS = 60.0
 MEMPOOL_INFO_CACHE_SECS = 1.0
 
 
-_R = TypeVar("_R")
 _Self = TypeVar("_Self", bound="Daemon")
 
 # Heights take four bytes in the database.
@@ -85,18 +78,6 @@ def _parse_listing(body: bytearray) -> Any:
 
 
 _AS_LISTING = Reading(_parse_listing, reply_limit("getrawmempool"))
-# Ten of them may be under way; transactions of ordinary size take a hundredth of it.
-_AS_TX_BATCH = Reading(parse_json, max_bytes=16_000_000)
-_TX_LIMIT = reply_limit("getrawtransaction")
-
-
-def _too_large_blocks(message: str) -> ReplyTooLargeError:
-    return ReplyTooLargeError([{"code": JSONRPC.INTERNAL_ERROR, "message": message}])
-
-
-def _are_invalid_params(error: DaemonError) -> bool:
-    """Return whether the node refused the parameters, of all requests of a batch."""
-    return error.has_code(JSONRPC.INVALID_ARGS)
 
 
 class Daemon:
@@ -123,9 +104,6 @@ class Daemon:
     TIMEOUT_SECS = 300.0
     # To fetch blocks by, where the node has REST.
     REST_CONNECTIONS = 4
-    # The largest block that can be read, in bytes: over REST, and as hex over JSON-RPC.
-    MAX_REST_BLOCK = 1 << 33
-    MAX_HEX_BLOCK = REPLY_LIMITS["getblock"] // 2
 
     def __init__(
         self,
@@ -157,17 +135,12 @@ class Daemon:
         self._height: int | None = None
         # One place is left for other requests.
         connections = min(self.REST_CONNECTIONS, max_workqueue - 1)
-        self._rest = RestBlocks(
-            self.logger,
-            self.rpc.workqueue_semaphore,
-            self.rpc.budget,
-            connections,
-            spool_folder,
+        rest = RestBlocks(
+            self.logger, self.rpc.workqueue_semaphore, self.rpc.budget, connections, spool_folder
         )
         self._calls = MethodCalls(self.rpc)
-        #: URLs of nodes that want the verbosity of getblock as a number
-        self._numeric_verbosity: set[str] = set()
-        self._tx_batcher = tx_batcher(self._raw_txs_or_errors)
+        self._blocks = BlockRequests(self.rpc, self._calls, rest)
+        self._txs = TxRequests(self.rpc, self._calls)
         self._network_info = InfoCache(INFO_CACHE_SECS)
         self._mempool_info = InfoCache(MEMPOOL_INFO_CACHE_SECS)
         self._fees = FeeQueries(
@@ -187,7 +160,7 @@ class Daemon:
         return self
 
     async def __aexit__(self, *_exc_info: object) -> None:
-        self._rest.close()
+        self._blocks.close()
         await self.rpc.http.close()
         self.rpc.use(ClosedHTTP())
 
@@ -301,95 +274,24 @@ class Daemon:
 
     async def block_hex_hashes(self, first: int, count: int) -> list[str]:
         """Return the hex hashes of count blocks from height first."""
-        hashes = await self._send_vector(
-            "getblockhash", ((h,) for h in range(first, first + count))
-        )
-        return self._checked_hashes("getblockhash", hashes)
-
-    @staticmethod
-    def _checked_hashes(method: str, hashes: object) -> list[str]:
-        if not isinstance(hashes, list) or not all(isinstance(item, str) for item in hashes):
-            raise unexpected(method)
-        return hashes
+        return await self._blocks.block_hex_hashes(first, count)
 
     async def deserialised_block(self, hex_hash: str) -> dict[str, Any]:
         """Return the node's JSON form of a block, with the hashes of its transactions."""
-
-        async def ask(verbosity: type[int]) -> dict[str, Any]:
-            return await self._send_for_dict("getblock", (hex_hash, verbosity(1)))
-
-        return await self._with_verbosity(ask)
+        return await self._blocks.deserialised_block(hex_hash)
 
     def has_rest(self) -> bool:
         """Return whether blocks come over REST, as far as is known: each by itself."""
-        return self._rest.is_known(self.current_url())
+        return self._blocks.has_rest()
 
     async def raw_blocks(self, hex_hashes: Iterable[str]) -> list[bytes]:
-        """Return the raw blocks with the given hashes, in the same order.
-
-        Over REST only the first ones are returned if all are too large together.  Raises
-        ReplyTooLargeError if not even the first can be had with the others, or if a single one is
-        too large to be read: the message has its limit and the remedy.
-        """
-        hex_hashes = list(hex_hashes)
-        alone = len(hex_hashes) == 1
-        if hex_hashes and self.rpc.http.has_rest:
-            max_bytes = self.MAX_REST_BLOCK if alone else BLOCK_BATCH_BYTES
-            try:
-                blocks = await self._rest.raw_blocks(self.current_url(), hex_hashes, max_bytes)
-            except RestTooLargeError as e:
-                raise _too_large_blocks(
-                    f"the daemon's REST interface has more than {e.args[0]:,d} bytes"
-                    + (", the most that a block may have here" if alone else "")
-                ) from None
-            except NoRoomError as e:
-                raise _too_large_blocks(str(e)) from None
-            if blocks is not None:
-                return blocks
-        try:
-            return await self._hex_blocks(hex_hashes)
-        except ReplyTooLargeError as e:
-            if not alone:
-                raise
-            raise _too_large_blocks(
-                f"{e.args[0][0]['message']}, hex of {self.MAX_HEX_BLOCK:,d}: set rest=1 at the "
-                f"daemon to have blocks of up to {self.MAX_REST_BLOCK:,d} bytes"
-            ) from None
-
-    async def _hex_blocks(self, hex_hashes: Sequence[str]) -> list[bytes]:
-        max_bytes = reply_limit("getblock")
-        if len(hex_hashes) > 1:
-            max_bytes = 2 * BLOCK_BATCH_BYTES + len(hex_hashes) * BATCH_ITEM
-        reading = Reading(parse_json, max_bytes)
-
-        async def ask(verbosity: type[int]) -> list[bytes]:
-            return await self._calls.hex_batch(
-                "getblock", ((h, verbosity(0)) for h in hex_hashes), reading
-            )
-
-        return await self._with_verbosity(ask)
-
-    async def _with_verbosity(self, ask: Callable[[type[int]], Awaitable[_R]]) -> _R:
-        """Return the result of ``ask``, given the type in which the node expects a verbosity.
-
-        Old nodes want true or false, and zebrad a number; others take both.
-        """
-        url = self.current_url()
-        if url in self._numeric_verbosity:
-            return await ask(int)
-        try:
-            return await ask(bool)
-        except DaemonError as e:
-            if not _are_invalid_params(e):
-                raise
-        result = await ask(int)
-        self._numeric_verbosity.add(url)
-        return result
+        """Return the raw blocks, in order, maybe the first only: see ``BlockRequests.raw_blocks``."""
+        return await self._blocks.raw_blocks(hex_hashes)
 
     async def mempool_hashes(self) -> list[str]:
         """Return the hex hashes of the transactions in the node's mempool."""
         hashes = await self._send_single("getrawmempool")
-        return self._checked_hashes("getrawmempool", hashes)
+        return checked_hashes("getrawmempool", hashes)
 
     async def mempool_listing(self) -> Listing:
         """Return the same as mempool_hashes, binary, without stalling the loop if it is long.
@@ -399,7 +301,7 @@ class Daemon:
         listing = await self._send_single("getrawmempool", reading=_AS_LISTING)
         if isinstance(listing, Listing):
             return listing
-        hashes = self._checked_hashes("getrawmempool", listing)
+        hashes = checked_hashes("getrawmempool", listing)
         return await asyncio.to_thread(listing_of, hashes)
 
     async def estimatefee(self, block_count: int, estimate_mode: str | None = None) -> float:
@@ -431,48 +333,20 @@ class Daemon:
         return await self._fees.of_mempool(self.relayfee)
 
     async def getrawtransaction(
-        self, hex_hash: str, verbose: bool = False, *, max_bytes: int = _TX_LIMIT
+        self, hex_hash: str, verbose: bool = False, *, max_bytes: int = TX_LIMIT
     ) -> Any:
         """Return the transaction as hex, or the node's JSON form of it if verbose.
 
         ReplyTooLargeError is raised for an answer of more than ``max_bytes``; hex that came in a
         batch may be longer.
         """
-        if not verbose:
-            return await self.raw_tx(hex_hash, max_bytes)
-        # Old nodes want an integer.
-        reading = Reading(parse_json, min(max_bytes, _TX_LIMIT))
-        return await self._send_single("getrawtransaction", (hex_hash, 1), reading)
+        if verbose:
+            return await self._txs.verbose_tx(hex_hash, max_bytes)
+        return await self.raw_tx(hex_hash, max_bytes)
 
-    def raw_tx(self, hex_hash: str, max_bytes: int = _TX_LIMIT) -> "asyncio.Future[str]":
-        """Return a future of the transaction as hex: see ``getrawtransaction``.
-
-        Those requested at about the same time go to the node in one batch.
-        """
-        return self._tx_batcher.get((hex_hash, min(max_bytes, _TX_LIMIT)))
-
-    async def _raw_txs_or_errors(self, wanted: Sequence[WantedTx]) -> list[Any]:
-        """Return the hex of each transaction, or the exception that is its answer."""
-        params = [(hex_hash, 0) for hex_hash, _max_bytes in wanted]
-        replies = None
-        if len(params) > 1:
-            try:
-                replies = await self.rpc.send_each("getrawtransaction", params, _AS_TX_BATCH)
-            except DaemonError:
-                # Of the batch as a whole: not allowed, or too large an answer.
-                pass
-        if replies is None:
-            requests = (
-                self._send_single(
-                    "getrawtransaction", (hex_hash, 0), Reading(parse_json, max_bytes)
-                )
-                for hex_hash, max_bytes in wanted
-            )
-            replies = await asyncio.gather(*requests, return_exceptions=True)
-        return [
-            reply if isinstance(reply, (str, BaseException)) else unexpected("getrawtransaction")
-            for reply in replies
-        ]
+    def raw_tx(self, hex_hash: str, max_bytes: int = TX_LIMIT) -> "asyncio.Future[str]":
+        """Return a future of the transaction as hex: see ``TxRequests.raw_tx``."""
+        return self._txs.raw_tx(hex_hash, max_bytes)
 
     async def getrawtransactions(
         self, hex_hashes: Iterable[str], replace_errs: bool = True
@@ -482,33 +356,9 @@ class Daemon:
         Those the node does not know, or answers without hex, are None if replace_errs; otherwise
         DaemonError is raised.
         """
-        hex_hashes = list(hex_hashes)
-        if not replace_errs:
-            return list(await in_parts(self._raw_txs, hex_hashes))
-        # In halves, until it fits: the length of a transaction is not known before.
-        return await in_parts(self._raw_txs_or_none, hex_hashes)
-
-    @staticmethod
-    def _raw_tx_requests(
-        hex_hashes: Sequence[str],
-    ) -> tuple[list[tuple[str, int]], Reading | None]:
-        params = [(hex_hash, 0) for hex_hash in hex_hashes]
-        return params, _AS_TX_BATCH if len(params) > 1 else None
-
-    async def _raw_txs(self, hex_hashes: Sequence[str]) -> list[bytes]:
-        return await self._calls.hex_batch("getrawtransaction", *self._raw_tx_requests(hex_hashes))
-
-    async def _raw_txs_or_none(self, hex_hashes: Sequence[str]) -> list[bytes | None]:
-        params, reading = self._raw_tx_requests(hex_hashes)
-        try:
-            raw_txs = await self._send_vector("getrawtransaction", params, True, reading)
-        except ReplyTooLargeError as e:
-            if len(params) > 1:
-                raise
-            # The others are not to suffer for it.
-            self.rpc.log_once(f"transaction {hex_hashes[0]}: {e.args[0][0]['message']}")
-            return [None]
-        return [raw_tx or None for raw_tx in await unhex_list(raw_txs)]
+        if replace_errs:
+            return await self._txs.raw_txs_or_none(hex_hashes)
+        return list(await self._txs.raw_txs(hex_hashes))
 
     async def broadcast_transaction(self, raw_tx: str) -> str:
         """Give a transaction, in hex, to the network; return its hex hash."""
@@ -595,17 +445,7 @@ class Daemon:
         in the log.
         """
         await self._checks.find_node()
-        await self._try_rest()
-
-    async def _try_rest(self) -> None:
-        """Find out, and log, whether blocks can be read over REST."""
-        if self.rpc.http.has_rest:
-            genesis = [self.coin.GENESIS_HASH]
-            try:
-                await self._rest.raw_blocks(self.current_url(), genesis, BLOCK_BATCH_BYTES)
-            except RestTooLargeError:
-                # No genesis block; a later read of it is checked.
-                pass
+        await self._blocks.try_rest(self.coin.GENESIS_HASH)
 
     async def check_node(self, url: str) -> None:
         """Raise OperatorError if the node at url is none for this coin."""

@@ -218,6 +218,13 @@ def block_hash(hex_hash: str) -> bytes:
     return result
 
 
+def checked_hashes(method: str, hashes: object) -> list[str]:
+    """Return the hex hashes that are the result of a method; DaemonError if it is no list of texts."""
+    if not isinstance(hashes, list) or not all(isinstance(item, str) for item in hashes):
+        raise unexpected(method)
+    return hashes
+
+
 def is_int(value: object) -> TypeGuard[int]:
     """Return whether a JSON value is an integer; true and false are none."""
     return isinstance(value, int) and not isinstance(value, bool)

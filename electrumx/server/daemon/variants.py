@@ -21,7 +21,7 @@ from electrumx.lib.tx import DeserializerDecred
 from electrumx.lib.util import pack_varint, unpack_le_uint16_from, unpack_le_uint32_from
 from electrumx.server.daemon.client import Daemon, DaemonError
 from electrumx.server.daemon.mempool_listing import Listing, listing_of
-from electrumx.server.daemon.responses import is_int, unexpected
+from electrumx.server.daemon.responses import checked_hashes, is_int, unexpected
 
 __all__ = [
     "DashDaemon",
@@ -121,7 +121,7 @@ class LegacyRPCDaemon(Daemon):
             txids = block["tx"] if block["height"] > 0 else []
         except (LookupError, TypeError, ValueError, AttributeError, struct_error) as e:
             raise unexpected("getblock") from e
-        txids = self._checked_hashes("getblock", txids)
+        txids = checked_hashes("getblock", txids)
         raw_txs = await self.getrawtransactions(txids, replace_errs=False) if txids else []
         return header + pack_varint(len(txids)) + b"".join([raw_tx or b"" for raw_tx in raw_txs])
 
@@ -237,6 +237,6 @@ class DecredDaemon(Daemon):
             return hashes
         (tip,) = await self.block_hex_hashes(self._tip_height, 1)
         block = await self.deserialised_block(tip)
-        regular = self._checked_hashes("getblock", block.get("tx") or [])
-        stake = self._checked_hashes("getblock", block.get("stx") or [])
+        regular = checked_hashes("getblock", block.get("tx") or [])
+        stake = checked_hashes("getblock", block.get("stx") or [])
         return hashes + regular[1:] + stake

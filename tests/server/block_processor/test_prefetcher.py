@@ -7,7 +7,8 @@ import pytest
 
 from electrumx.lib.hash import double_sha256
 from electrumx.server.block_processor.prefetcher import Prefetcher
-from electrumx.server.daemon import client as daemon_module
+from electrumx.server.daemon import block_requests
+from electrumx.server.daemon.block_requests import BlockRequests
 from electrumx.server.daemon.client import BoundedResponse, Daemon
 from tests.fakes.chain import COIN, GENESIS
 from tests.fakes.fake_node import FakeNode, to_hex
@@ -96,7 +97,7 @@ def counts(monkeypatch):
 
 @pytest.mark.parametrize("rest", [0, 100_000])
 async def test_a_request_becomes_smaller_when_the_blocks_become_larger(monkeypatch, rest):
-    monkeypatch.setattr(daemon_module, "BLOCK_BATCH_BYTES", LIMIT)
+    monkeypatch.setattr(block_requests, "BLOCK_BATCH_BYTES", LIMIT)
     blocks = make_blocks(*[100] * 300, *[60_000] * 100)
     async with fetching(blocks, rest=rest) as (prefetcher, node):
         taken = await take_all(prefetcher, len(blocks))
@@ -118,7 +119,7 @@ async def test_a_request_becomes_smaller_when_the_blocks_become_larger(monkeypat
 async def test_large_blocks_are_requested_for_all_connections_where_the_node_has_rest(
     monkeypatch, counts, size
 ):
-    monkeypatch.setattr(Limited, "MAX_REST_BLOCK", 100_000_000)
+    monkeypatch.setattr(BlockRequests, "MAX_REST_BLOCK", 100_000_000)
     blocks = make_blocks(*[size] * 40)
     async with fetching(blocks, rest=1000) as (prefetcher, node):
         assert (await take_all(prefetcher, len(blocks)))[1:] == blocks[1:]
@@ -187,8 +188,8 @@ async def test_another_block_at_the_height_of_one_that_cannot_be_read_is_fetched
 async def test_rest_reads_blocks_that_are_too_large_as_hex_and_names_its_own_limit(
     caplog, monkeypatch
 ):
-    monkeypatch.setattr(Limited, "MAX_REST_BLOCK", LIMIT)
-    monkeypatch.setattr(daemon_module, "BLOCK_BATCH_BYTES", LIMIT)
+    monkeypatch.setattr(BlockRequests, "MAX_REST_BLOCK", LIMIT)
+    monkeypatch.setattr(block_requests, "BLOCK_BATCH_BYTES", LIMIT)
     blocks = make_blocks(100, 900_000, 1_000_001)
     async with fetching(blocks, rest=1000) as (prefetcher, node):
         assert len(await take_all(prefetcher, 3)) == 3

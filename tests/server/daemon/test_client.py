@@ -10,8 +10,7 @@ from aiohttp import web
 
 from electrumx.lib.coins import Coin
 from electrumx.lib.errors import ElectrumXError, OperatorError
-from electrumx.server.daemon import client as daemon_module
-from electrumx.server.daemon import info_cache
+from electrumx.server.daemon import info_cache, tx_requests
 from electrumx.server.daemon import retry as retry_module
 from electrumx.server.daemon.client import BoundedResponse, Daemon, DaemonError
 from electrumx.server.daemon.responses import SMALL_REPLY, Reading, ReplyTooLargeError, parse_json
@@ -715,7 +714,7 @@ async def test_a_batch_of_transactions_that_is_too_large_is_asked_for_in_parts(
     node, daemon, monkeypatch
 ):
     reading = Reading(parse_json, max_bytes=50_000)
-    monkeypatch.setattr(daemon_module, "_AS_TX_BATCH", reading)
+    monkeypatch.setattr(tx_requests, "AS_TX_BATCH", reading)
     txs = {bytes([n]) * 32: bytes([n]) * 10_000 for n in range(1, 8)}
     # Larger than allowed for a batch, which one alone may be
     txs[bytes(32)] = bytes(60_000)
