@@ -97,6 +97,8 @@ class Daemon:
     another URL is in use.
     """
 
+    #: whether the node has blocks as they are, hence perhaps over REST
+    READS_RAW_BLOCKS = True
     #: the code of the error of a node that is starting
     WARMING_UP = -28
     RESPONSE_CLASS = BoundedResponse
@@ -445,7 +447,8 @@ class Daemon:
         in the log.
         """
         await self._checks.find_node()
-        await self._blocks.try_rest(self.coin.GENESIS_HASH)
+        if self.READS_RAW_BLOCKS:
+            await self._blocks.try_rest(self.coin.GENESIS_HASH)
 
     async def check_node(self, url: str) -> None:
         """Raise OperatorError if the node at url is none for this coin."""

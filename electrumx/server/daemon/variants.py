@@ -104,6 +104,7 @@ class FakeEstimateFeeDaemon(Daemon):
 class LegacyRPCDaemon(Daemon):
     """Nodes that give blocks as JSON only: the raw blocks are assembled from that."""
 
+    READS_RAW_BLOCKS = False
     _header = Struct("<I32s32sIII")
 
     async def raw_blocks(self, hex_hashes: Iterable[str]) -> list[bytes]:

@@ -167,6 +167,19 @@ async def test_raw_blocks_are_assembled_from_json(node, text_time):
         assert 0 == (await daemon.deserialised_block(block_hash))["height"]
 
 
+async def test_a_node_that_gives_blocks_as_json_is_not_asked_for_any_over_rest():
+    chain = ChainMaker()
+    async with FakeNode(chain.chain(chain.genesis_hash)) as node:
+        node.rest = 1000
+        async with make(LegacyRPCDaemon, node) as daemon:
+            await daemon.check_at_start()
+            assert node.rest_paths == []
+            assert not daemon.has_rest()
+        async with make(Daemon, node) as daemon:
+            await daemon.check_at_start()
+            assert len(node.rest_paths) == 1
+
+
 async def test_a_missing_transaction_is_an_error(node):
     legacy = LegacyNode(node)
     legacy.txs.popitem()
