@@ -5,6 +5,7 @@
 * `admission`: when a client may have a peer added.
 * `verify`: the answers of a peer that make it good; knows no other peers.
 * `session`: one outgoing connection, and the errors of a conversation.
+* `blacklist`, `proxy`: the tasks that fetch the blacklist and look for the Tor proxy.
 * `sources`: requests to third parties: name resolution, the blacklist, the Tor proxy.
 
 Everything runs in the event loop. No behaviour of a peer ends a task here, or the

@@ -16,15 +16,16 @@ from contextlib import AsyncExitStack
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
-import aiohttp
 from aiorpcx import ProtocolError, RPCError, SOCKSError, TaskTimeout
 
 from electrumx.lib.peer import Peer
 from electrumx.lib.tasks import wait_for_event
-from electrumx.lib.util import class_logger, without_logins
+from electrumx.lib.util import class_logger
 from electrumx.server.env import Env
 from electrumx.server.peers.admission import AddPeerRules
-from electrumx.server.peers.peer_set import STALE_SECS, PeerSet, is_public_peer
+from electrumx.server.peers.blacklist import BlacklistTask
+from electrumx.server.peers.peer_set import STALE_SECS, PeerSet, is_public_peer, wake
+from electrumx.server.peers.proxy import ProxyFinder
 from electrumx.server.peers.session import (
     BadPeerError,
     PeerConnectionLostError,
@@ -34,20 +35,11 @@ from electrumx.server.peers.session import (
     quoted,
     run_bounded,
 )
-from electrumx.server.peers.sources import (
-    PeerProxy,
-    Resolver,
-    ThreadResolver,
-    detect_proxy,
-    fetch_blacklist,
-    proxy_ip_address,
-)
+from electrumx.server.peers.sources import PeerProxy, Resolver, ThreadResolver
 from electrumx.server.peers.verify import ChainDB, Ourselves, check_peer
 
 # The unit of pauses between attempts; also the pause while a peer must wait for a proxy.
 WAKEUP_SECS = 300
-BLACKLIST_REFRESH_SECS = 600
-PROXY_RETRY_SECS = 900
 REMINDER_SECS = 3600
 
 # Failures in a row after which a peer is forgotten: one that was good once, and others.
@@ -113,9 +105,8 @@ class PeerManager:
         #: the peers that are known
         self.peer_set = PeerSet(clock, is_public)
         self.peers = self.peer_set.peers
-        self.proxy: PeerProxy | None = None
-        # The address connections from a proxy have; known once a proxy is.
-        self._proxy_ip: str | None = None
+        self._blacklist = BlacklistTask(env.blacklist_url, self.peer_set, self.logger)
+        self._proxies = ProxyFinder(env, self.logger)
         self.add_peer_rules = AddPeerRules(resolver or ThreadResolver(), clock)
         # A separate one: requests to be added must not delay our own connections.
         self._names = names or ThreadResolver()
@@ -143,12 +134,17 @@ class PeerManager:
         """Return a row for each peer for LocalRPC: the bad last, then the latest good first."""
         return self.peer_set.rows()
 
+    @property
+    def proxy(self) -> PeerProxy | None:
+        """The proxy for the peers that need one, None while none is known."""
+        return self._proxies.proxy
+
     def proxy_address(self) -> str | None:
         """Return the IP address that connections through the proxy come from, as text.
 
         None while no proxy is known.
         """
-        return self._proxy_ip
+        return self._proxies.ip_address
 
     def on_peers_subscribe(self, is_tor: bool) -> list[tuple[str, str, list[str]]]:
         """Return the peers to report to a client, which is itself on Tor or not.
@@ -206,7 +202,7 @@ class PeerManager:
 
     def retry_banned(self) -> None:
         """Try the peers at banned addresses at once, which marks them as bad."""
-        self._wake(
+        wake(
             peer
             for peer in self.peers
             if any(self._is_banned_text(text) for text in (peer.host, peer.ip_addr) if text)
@@ -258,13 +254,7 @@ class PeerManager:
         for match in matches:
             if match.check_ports(peer):
                 self.logger.info(f"ports changed for {peer}")
-                self._wake([match])
-
-    @staticmethod
-    def _wake(peers: Iterable[Peer]) -> None:
-        for peer in peers:
-            if peer.retry_event is not None:
-                peer.retry_event.set()
+                wake([match])
 
     # --- Tasks
 
@@ -288,8 +278,8 @@ class PeerManager:
         self.logger.info(f"force use of proxy: {env.force_proxy}")
         try:
             await asyncio.gather(
-                self._outlive("blacklist refresh", self._refresh_blacklist()),
-                self._outlive("proxy detection", self._detect_proxy()),
+                self._outlive("blacklist refresh", self._blacklist.run()),
+                self._outlive("proxy detection", self._use_proxy()),
                 self._outlive("peer import", self._import_peers()),
             )
             # Monitoring goes on in its own tasks.
@@ -318,48 +308,14 @@ class PeerManager:
     async def _import_peers(self) -> None:
         self.note_peers([*self.myselves, *self.hard_coded_peers], limit=None)
 
-    async def _refresh_blacklist(self) -> None:
-        url = self.env.blacklist_url
-        if not url:
-            return
-        shown = without_logins(url)
-        while True:
-            try:
-                self.peer_set.blacklist = await fetch_blacklist(url)
-            except (OSError, ValueError, asyncio.TimeoutError, aiohttp.ClientError) as e:
-                reason = quoted(without_logins(str(e)) or type(e).__name__)
-                self.logger.error(f"could not retrieve blacklist from {shown}: {reason}")
-            else:
-                self.logger.info(
-                    f"blacklist from {shown} has {len(self.peer_set.blacklist):,d} entries"
-                )
-                self._wake(peer for peer in self.peers if self.peer_set.is_blacklisted(peer))
-            await asyncio.sleep(BLACKLIST_REFRESH_SECS)
-
-    async def _detect_proxy(self) -> None:
-        host, port = self.env.tor_proxy_host, self.env.tor_proxy_port
-        while True:
-            self.logger.info(f"trying to detect proxy on {host}")
-            try:
-                proxy = await detect_proxy(host, port)
-            except (OSError, ValueError, asyncio.TimeoutError) as e:
-                self.logger.info(f"proxy detection failed: {quoted(str(e) or type(e).__name__)}")
-                proxy = None
-            if proxy:
-                break
-            self.logger.info("no proxy detected, will try later")
-            await asyncio.sleep(PROXY_RETRY_SECS)
-        self.logger.info(f"detected {proxy}")
-        self._proxy_ip = await proxy_ip_address(proxy)
-        self.proxy = proxy
+    async def _use_proxy(self) -> None:
+        """Look for a proxy; then try the peers that need one."""
+        await self._proxies.find()
         # Peers that had to wait for the proxy, and onion peers that were passed over.
-        self._wake(peer for peer in self.peers if self._needs_proxy(peer))
+        wake(peer for peer in self.peers if self._proxies.is_needed_for(peer))
         await self._import_peers()
 
     # --- Monitoring one peer
-
-    def _needs_proxy(self, peer: Peer) -> bool:
-        return bool(self.env.force_proxy) or peer.is_tor
 
     async def monitor_peer(self, peer: Peer) -> None:
         """Verify a peer of the set again and again, until it is forgotten."""
@@ -385,7 +341,7 @@ class PeerManager:
 
     async def _attempt(self, peer: Peer) -> float | None:
         """Try to verify `peer` once; return the seconds to the next attempt, None to forget."""
-        if self._needs_proxy(peer) and not self.proxy:
+        if self._proxies.is_needed_for(peer) and not self.proxy:
             # Not the peer's fault, so it does not count as a try.
             return WAKEUP_SECS
         peer.try_count += 1
@@ -465,7 +421,7 @@ class PeerManager:
         if kind == "SSL":
             args["ssl"] = self._ssl_context
             args["server_hostname"] = peer.host
-        if self._needs_proxy(peer):
+        if self._proxies.is_needed_for(peer):
             args["proxy"] = self.proxy
         else:
             local_host = self.local_host_for(peer, family)
@@ -534,7 +490,7 @@ class PeerManager:
 
     def _on_verified(self, peer: Peer) -> None:
         """Mark `peer` as good, and end the monitoring of those that it makes superfluous."""
-        self._wake(self.peer_set.mark_verified(peer))
+        wake(self.peer_set.mark_verified(peer))
         self.add_peer_rules.trim()
 
     # --- Registration with peers

@@ -29,7 +29,6 @@ from tests.fakes.peer_world import (
     socks_proxy,
     status_of,
     until,
-    web_server,
 )
 from tests.ports import free_port
 
@@ -476,105 +475,6 @@ async def test_a_name_is_connected_to_at_its_addresses_that_are_not_banned(make_
         assert "(address 203.0.113.8 is banned)" in caplog.text
 
 
-# --- The blacklist
-
-
-@ignore_proxy_sockets
-async def test_a_blacklist_is_fetched_and_its_peers_are_tried_again(make_manager, caplog):
-    async with peer_server() as script:
-        async with web_server(json.dumps([LAN_HOST, "*.Evil.Com", "x.ORG"])) as url:
-            manager = make_manager(make_env(blacklist_url=url))
-            peer = await add(manager, f"{LAN_HOST} t{script.port}")
-            assert peer.last_good
-            async with discovering(manager):
-                await until(lambda: peer.bad)
-
-        assert f"blacklist from {url} has 3 entries" in caplog.text
-        assert "marking bad: (blacklisted)" in caplog.text
-        assert manager.on_peers_subscribe(False) == []
-
-
-@ignore_proxy_sockets
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [("{}", 200), ("rubbish", 200), ("[1]", 200), ("[" * 99_999, 200), ("[]", 404)],
-)
-async def test_an_old_blacklist_outlasts_a_failed_refresh(make_manager, caplog, body, status):
-    async with web_server(body, status) as url:
-        manager = make_manager(make_env(blacklist_url=url))
-        manager.peer_set.blacklist = {"old.com"}
-        async with discovering(manager):
-            await until(lambda: "could not retrieve blacklist" in caplog.text)
-
-        assert manager.peer_set.blacklist == {"old.com"}
-
-
-# --- The proxy
-
-
-@ignore_proxy_sockets
-async def test_onion_peers_are_verified_through_a_detected_proxy(make_manager, caplog):
-    async with (
-        peer_server("abc.onion", listen_host=LAN_HOST) as script,
-        socks_proxy(script.port) as proxy,
-    ):
-        # A name that may have more addresses than the proxy listens on.
-        env = make_env(
-            tor_proxy_host="localhost",
-            tor_proxy_port=proxy.port,
-            peers=[f"abc.onion t{script.port}"],
-        )
-        manager = make_manager(env)
-        assert manager.proxy_address() is None
-        async with discovering(manager):
-            await until(lambda: manager.info()["good"] == 1)
-
-            assert manager.proxy_address() == LAN_HOST
-            assert "abc.onion" in proxy.asked
-            (peer,) = manager.peers
-            assert peer.ip_addr is None
-            assert manager.on_peers_subscribe(True)[0][1] == "abc.onion"
-        assert "detected SOCKS5 proxy" in caplog.text
-
-
-@ignore_proxy_sockets
-async def test_a_forced_proxy_is_used_for_clearnet_peers_once_there_is_one(make_manager):
-    async with peer_server() as script, socks_proxy(script.port) as proxy:
-        env = make_env(tor_proxy_port=proxy.port, force_proxy=True)
-        manager = make_manager(env)
-        await manager.add_localRPC_peer(f"{LAN_HOST} t{script.port}")
-        (peer,) = manager.peers
-        await until(lambda: peer in manager.pausing)
-        # Waiting for a proxy is not a try, however often.
-        for _ in range(3):
-            peer.retry_event.set()
-            await until(lambda: not peer.retry_event.is_set() and peer in manager.pausing)
-        assert (peer.try_count, script.clients) == (0, [])
-
-        async with discovering(manager):
-            await until(lambda: peer.last_good)
-            assert LAN_HOST in proxy.asked
-            assert peer.ip_addr == LAN_HOST
-
-
-@ignore_proxy_sockets
-async def test_no_proxy_is_looked_for_again_later(make_manager, caplog):
-    manager = make_manager(make_env(tor_proxy_port=free_port()))
-    async with discovering(manager):
-        await until(lambda: "no proxy detected, will try later" in caplog.text)
-
-    assert manager.proxy_address() is None
-
-
-@ignore_proxy_sockets
-async def test_a_senseless_proxy_host_does_no_harm(make_manager, caplog):
-    manager = make_manager(make_env(tor_proxy_host="not a host"))
-    async with discovering(manager):
-        await until(lambda: "no proxy detected, will try later" in caplog.text)
-
-    assert "proxy detection failed" in caplog.text
-
-
 # --- Names of strangers
 
 
@@ -709,21 +609,3 @@ async def test_a_clock_set_back_lifts_no_peer_and_blocks_none_for_long(make_mana
     # From here on everything is as usual.
     assert not await manager.on_add_peer(features_of("a.example"), "1.1.1.1")
     assert manager.add_peer_rules.recent_peer_adds.keys() == {"a.example", "y.onion"}
-
-
-# --- The blacklist's corners
-
-
-@ignore_proxy_sockets
-async def test_a_secret_in_the_url_of_the_blacklist_is_not_logged(make_manager, caplog):
-    async with web_server("[]", status=404) as url:
-        secret_url = url.replace("http://", "http://operator:sesame@")
-        manager = make_manager(make_env(blacklist_url=secret_url))
-        async with discovering(manager):
-            await until(lambda: "could not retrieve blacklist" in caplog.text)
-    async with web_server("[]") as url:
-        secret_url = url.replace("http://", "http://operator:sesame@")
-        manager = make_manager(make_env(blacklist_url=secret_url))
-        async with discovering(manager):
-            await until(lambda: "has 0 entries" in caplog.text)
-    assert "sesame" not in caplog.text
