@@ -35,16 +35,18 @@ def _inject_names(names):
 
 
 def _inject_public_loopback(private):
-    from electrumx.server.peers.manager import PeerManager
+    from electrumx.server.peers import manager as peer_manager
+    from electrumx.server.peers.routes import PeerRoutes
     from electrumx.server.session import manager
 
-    class LoopbackPeerManager(PeerManager):
+    class LoopbackRoutes(PeerRoutes):
         def local_host_for(self, _peer, family):
             hosts = [s.host for s in self.env.services if s.protocol != "rpc"]
             return str(hosts[0]) if family == socket.AF_INET else None
 
+    peer_manager.PeerRoutes = LoopbackRoutes
     manager.PeerManager = partial(
-        LoopbackPeerManager,
+        peer_manager.PeerManager,
         is_public=lambda peer: peer.is_valid and peer.host not in private,
         request_timeout=30.0,
     )

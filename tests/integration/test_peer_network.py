@@ -26,10 +26,10 @@ SYBILS = 24
 HEIGHT = 60
 STALE_SECS = 16
 CONSTANTS = {
-    "electrumx.server.peers.manager:STALE_SECS": STALE_SECS,
+    "electrumx.server.peers.visits:STALE_SECS": STALE_SECS,
     "electrumx.server.peers.peer_set:STALE_SECS": STALE_SECS,
-    "electrumx.server.peers.manager:WAKEUP_SECS": 1,
-    "electrumx.server.peers.manager:MAX_TRIES_ONCE_GOOD": 4,
+    "electrumx.server.peers.visits:WAKEUP_SECS": 1,
+    "electrumx.server.peers.visits:MAX_TRIES_ONCE_GOOD": 4,
 }
 # Not those of real servers: an outgoing connection of another test may have got one of them.
 PORT_T, PORT_S = free_ports(2)

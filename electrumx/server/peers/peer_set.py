@@ -31,6 +31,13 @@ def is_public_peer(peer: Peer) -> bool:
     return peer.is_public
 
 
+def wake(peers: Iterable[Peer]) -> None:
+    """Have some peers tried at once: end the pauses of the tasks that monitor them."""
+    for peer in peers:
+        if peer.retry_event is not None:
+            peer.retry_event.set()
+
+
 class PeerSet:
     """Peers and their statuses; `clock` gives unix times in seconds."""
 
