@@ -6,7 +6,6 @@ better-known name replaces it.
 """
 
 import asyncio
-import dataclasses
 import random
 import time
 from collections.abc import Callable, Coroutine, Iterable
@@ -109,8 +108,7 @@ class PeerManager:
     def set_protocol_max(self, newest: tuple[int, ...]) -> None:
         """Announce another protocol as the highest that we serve from now on."""
         session_class = self.env.coin.SESSIONCLS
-        args = session_class.server_version_args(newest)
-        self.visits.ours = dataclasses.replace(self.visits.ours, server_version_args=args)
+        self.visits.announce(session_class.server_version_args(newest))
         features = session_class.server_features(self.env, newest)
         for peer in self.myselves:
             peer.update_features(features)
@@ -133,7 +131,7 @@ class PeerManager:
     def proxy_address(self) -> str | None:
         """Return the IP address that connections through the proxy come from, as text.
 
-        None while no proxy is known.
+        None while no proxy is known, or if it did not answer when it was asked for that.
         """
         return self._proxies.ip_address
 

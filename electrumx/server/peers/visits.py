@@ -5,11 +5,13 @@ attempt, and after some of them the peer is forgotten. Runs on the event loop.
 """
 
 import asyncio
+import dataclasses
 import logging
 import socket
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
+from typing import Any
 
 from aiorpcx import ProtocolError, RPCError, SOCKSError, TaskTimeout
 
@@ -62,17 +64,20 @@ class PeerVisits:
         logger: logging.Logger,
     ) -> None:
         self._peer_set = peer_set
-        #: replaced when the protocol that we serve changes
-        self.ours = ours
+        self._ours = ours
         self._routes = routes
         self._registration = registration
         self._note_peers = note_peers
         self._on_verified = on_verified
-        #: seconds that a peer's reply may take, unless it is behind a proxy
+        #: seconds that a peer's reply may take, unless it is on Tor
         self.request_timeout = request_timeout
         self._tor_request_timeout = tor_request_timeout
         self._clock = clock
         self._logger = logger
+
+    def announce(self, server_version_args: list[Any]) -> None:
+        """Announce other protocol versions from now on: see ``SessionBase.server_version_args``."""
+        self._ours = dataclasses.replace(self._ours, server_version_args=server_version_args)
 
     async def visit(self, peer: Peer) -> float | None:
         """Try to verify `peer` once; return the seconds to the next visit, None to forget it.
@@ -164,7 +169,7 @@ class PeerVisits:
             if self._peer_set.is_blacklisted(peer):
                 raise BadPeerError("blacklisted")
             self._peer_set.check_bucket(peer)
-            reported = await check_peer(session, peer, self.ours)
+            reported = await check_peer(session, peer, self._ours)
             self._note_peers(reported)
             features = self._registration.features_for(peer, reported)
             if features is not None:
