@@ -1,0 +1,33 @@
+"""Fixtures of the mempool's tests: the node and the database."""
+
+import asyncio
+
+import pytest
+
+from tests.fakes.fake_mempool import FakeAPI
+
+
+@pytest.fixture
+def api():
+    """The node and the database, which do not know their tips."""
+    return FakeAPI()
+
+
+@pytest.fixture
+def with_tips():
+    """The API, of a database that knows its tip and the confirmed transactions."""
+    return FakeAPI(tip=bytes(32))
+
+
+@pytest.fixture
+def held_listings(with_tips):
+    """An event; until it is set the node does not list its transactions again."""
+    gate, listing = asyncio.Event(), with_tips.mempool_hashes
+    gate.set()
+
+    async def held():
+        await gate.wait()
+        return await listing()
+
+    with_tips.mempool_hashes = held
+    return gate
