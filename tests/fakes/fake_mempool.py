@@ -8,7 +8,7 @@ import asyncio
 import struct
 from contextlib import asynccontextmanager
 
-from electrumx.server.mempool.sync import MemPool, MemPoolAPI
+from electrumx.server.mempool.sync import MemPool, MemPoolAPI, MemPoolTx
 from electrumx.server.notifications import Confirmed
 from tests.fakes.chain import hashX_of
 from tests.fakes.node import double_sha256
@@ -62,6 +62,13 @@ class ModelTx:
     def spendables(self):
         """Its outputs in the form of inputs."""
         return [(self.hash, n, hashX_of(s), value) for n, (s, value) in enumerate(self.outputs)]
+
+    def indexed(self):
+        """Return it as the index has it."""
+        prevouts = tuple(i[:2] for i in self.inputs)
+        in_pairs = tuple(i[2:] for i in self.inputs)
+        out_pairs = tuple((hashX_of(script), value) for script, value in self.outputs)
+        return MemPoolTx(prevouts, in_pairs, out_pairs, self.fee, self.size)
 
 
 def by_hash(*txs):
@@ -244,6 +251,12 @@ def pay(api, source=None, script=BOB, *, value=None, fee=100, witness_bytes=0):
     tx = ModelTx([source], outputs, witness_bytes)
     api.add(tx)
     return tx
+
+
+def hold(state, *txs):
+    """Put ModelTxs into the maps of a MempoolState, as if they had been reported."""
+    for tx in txs:
+        state.index.add_tx(tx.hash, tx.indexed(), set())
 
 
 @asynccontextmanager

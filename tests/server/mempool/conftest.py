@@ -1,9 +1,13 @@
-"""Fixtures of the mempool's tests: the node and the database."""
+"""Fixtures of the mempool's tests: the node and the database, and the state on top of them."""
 
 import asyncio
 
 import pytest
 
+from electrumx.server.mempool.acceptance import CandidateParser
+from electrumx.server.mempool.fetcher import CandidateFetcher
+from electrumx.server.mempool.state import MempoolState
+from tests.fakes.chain import COIN
 from tests.fakes.fake_mempool import FakeAPI
 
 
@@ -31,3 +35,18 @@ def held_listings(with_tips):
 
     with_tips.mempool_hashes = held
     return gate
+
+
+@pytest.fixture
+def state(with_tips):
+    """Empty maps at the tip of the database."""
+    result = MempoolState(with_tips)
+    result.move_to_database()
+    yield result
+    result.shut_down()
+
+
+@pytest.fixture
+def fetcher(state):
+    """A fetcher that parses in the state's thread."""
+    return CandidateFetcher(state.api, CandidateParser(COIN), state.in_thread)

@@ -1,11 +1,16 @@
 """Single transactions that enter or leave the node's mempool, between two listings of it."""
 
 import asyncio
+import logging
+from contextlib import asynccontextmanager
 
 import pytest
 
 from electrumx.server.daemon.client import DaemonError
+from electrumx.server.mempool import arrival_task
 from electrumx.server.mempool import arrivals as mempool_arrivals
+from electrumx.server.mempool.arrival_task import ArrivalTask
+from electrumx.server.mempool.arrivals import Arrivals, Report
 from tests.fakes.chain import COIN
 from tests.fakes.fake_mempool import (
     ALICE,
@@ -15,11 +20,15 @@ from tests.fakes.fake_mempool import (
     by_hash,
     check_against_model,
     eventually,
+    hold,
     notified,
     pay,
     refreshed,
+    running,
     synchronizing,
 )
+
+LOGGER = logging.getLogger("arrivals")
 
 
 @pytest.fixture
@@ -205,3 +214,81 @@ async def test_more_reports_than_are_kept_make_the_mempool_be_listed(api, monkey
         while len(mempool.txs) < 5:
             hashXs |= await notified(api)
         await check_against_model(mempool, by_hash(*txs))
+
+
+# -- Without a mempool
+
+
+@asynccontextmanager
+async def applying(state, fetcher, refresh_soon=lambda: None):
+    """A queue whose reports are applied to the state for as long as the block lasts."""
+    arrivals = Arrivals()
+    async with running(ArrivalTask(state, arrivals, fetcher, refresh_soon, LOGGER).run()):
+        yield arrivals
+
+
+async def test_a_daemon_error_is_logged_and_the_next_batch_is_applied(state, fetcher, api, caplog):
+    caplog.set_level(logging.DEBUG)
+
+    async def failing(_hex_hashes):
+        raise DaemonError({"code": -1, "message": "busy"})
+
+    api.raw_transactions = failing
+    lost, tx = pay(api), pay(api)
+    async with applying(state, fetcher) as arrivals:
+        arrivals.report(lost.hash, Report(True))
+        await eventually(lambda: "ignoring daemon error: " in caplog.text)
+        arrivals.report(tx.hash, Report(True, tx.raw))
+        assert await notified(api) == tx.hashXs()
+    assert state.index.txs.keys() == {tx.hash}
+    assert "busy" in caplog.text
+
+
+async def test_reports_that_were_dropped_make_the_node_be_asked(state, fetcher, api, monkeypatch):
+    monkeypatch.setattr(mempool_arrivals, "MAX_REPORTS", 1)
+    asked = []
+    first, second, dropped = (pay(api, script=script) for script in (b"first", b"second", b"third"))
+    async with applying(state, fetcher, lambda: asked.append("listing")) as arrivals:
+        arrivals.report(first.hash, Report(True, first.raw))
+        assert await notified(api) == first.hashXs()
+        assert asked == []
+        for tx in (second, dropped):
+            arrivals.report(tx.hash, Report(True, tx.raw))
+        assert await notified(api) == second.hashXs()
+        assert asked == ["listing"]
+
+
+async def test_a_batch_is_bounded(state, fetcher, api, monkeypatch):
+    monkeypatch.setattr(arrival_task, "ARRIVALS", 2)
+    txs = [pay(api, script=bytes([n])) for n in range(3)]
+    async with applying(state, fetcher) as arrivals:
+        for tx in txs:
+            arrivals.report(tx.hash, Report(True, tx.raw))
+        assert await notified(api) == txs[0].hashXs() | txs[1].hashXs()
+        assert await notified(api) == txs[2].hashXs()
+
+
+async def test_changes_are_recorded_for_a_listing_under_way(state, fetcher, api):
+    coin = api.add_utxo(ALICE, 10_000)
+    replaced, removed = pay(api, coin, b"replaced"), pay(api)
+    hold(state, replaced, removed)
+    tx = pay(api, coin, b"replacement", fee=500)
+    async with applying(state, fetcher) as arrivals:
+        arrivals.report(tx.hash, Report(True, tx.raw))
+        arrivals.report(removed.hash, Report(False))
+        await notified(api)
+    assert arrivals.entered_since == {tx.hash}
+    assert arrivals.left_since == {replaced.hash, removed.hash}
+
+
+async def test_nothing_is_added_while_the_database_is_at_another_tip(state, fetcher, api):
+    tx = pay(api)
+    api.index_block()
+    async with applying(state, fetcher) as arrivals:
+        arrivals.report(tx.hash, Report(True, tx.raw))
+        await eventually(arrivals.has_unresolved)
+        assert state.index.txs == {}
+        state.move_to_database()
+        arrivals.database_moved()
+        assert await notified(api) == tx.hashXs()
+    assert state.index.txs.keys() == {tx.hash}

@@ -1,23 +1,34 @@
 """Blocks: the transactions that they remove, at once and without a request to the node."""
 
 import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
+from electrumx.server.mempool import state as mempool_state
+from electrumx.server.mempool.arrivals import Arrivals, Report
+from electrumx.server.mempool.block_steps import BlockSteps
+from electrumx.server.mempool.state import MempoolState
 from electrumx.server.mempool.sync import MemPoolTx
 from tests.fakes.chain import COIN, hashX_of
 from tests.fakes.fake_mempool import (
     ALICE,
     BOB,
+    WAIT_SECS,
+    FakeAPI,
     ModelTx,
     check_against_model,
     check_answers,
     eventually,
     first_refresh,
+    hold,
     pay,
+    running,
     synchronizing,
     told_of_block,
 )
+from tests.fakes.virtual_time import InlineExecutor, run_in_virtual_time
 
 
 async def test_a_block_is_applied_without_asking_the_node(with_tips):
@@ -237,3 +248,126 @@ async def test_undone_blocks_are_followed_without_the_node(with_tips, held_listi
         api.announce_block()
         await eventually(lambda: mempool.txs == {})
         assert api.partial_heights == []
+
+
+# -- Without a mempool
+
+
+@asynccontextmanager
+async def following(state, arrivals=None, refresh_soon=lambda: None, pause_secs=3600):
+    """The state follows the database for as long as the block lasts."""
+    steps = BlockSteps(
+        state, arrivals or Arrivals(), refresh_soon, pause_secs=pause_secs, settle_secs=3600
+    )
+    async with running(steps.prepare()), running(steps.follow()):
+        yield
+
+
+@pytest.mark.parametrize("changed", ["nothing", "maps", "block"])
+async def test_a_departure_computed_beforehand_is_used_if_nothing_has_changed(state, changed):
+    api = state.api
+    mined, other = pay(api, script=b"mined"), pay(api, script=b"other")
+    hold(state, mined, other)
+    departure, computed_for = state.index.departure, []
+
+    def noted(confirmed):
+        computed_for.append(confirmed)
+        return departure(confirmed)
+
+    state.index.departure = noted
+    async with following(state):
+        previous = state.tip
+        api.index_block([mined.hash])
+        api.process_block()
+        await eventually(lambda: computed_for and not state.lock.locked())
+        left, touched = {other.hash}, mined.hashXs()
+        if changed == "maps":
+            child = pay(api, mined.spendables()[0])
+            hold(state, child)
+            left.add(child.hash)
+        elif changed == "block":
+            both = mined.hash + other.hash
+            api.confirmed[previous] = replace(api.confirmed[previous], tx_hashes=both)
+            left, touched = set(), mined.hashXs() | other.hashXs()
+        assert await told_of_block(api) == (touched, 101)
+        await eventually(lambda: not state.index.leaving)
+    assert state.index.txs.keys() == left
+    assert len(computed_for) == (1 if changed == "nothing" else 2)
+    assert computed_for[-1] is api.confirmed[previous]
+
+
+@pytest.mark.parametrize("is_reading", [False, True])
+async def test_a_step_while_transactions_are_read_is_recorded(state, is_reading):
+    api = state.api
+    state.steps = [] if is_reading else None
+    async with following(state):
+        api.index_block()
+        step = state.next_step()
+        await told_of_block(api)
+    assert (state.height, state.tip) == (101, api.database_tip)
+    assert state.steps == ([step] if is_reading else None)
+
+
+async def test_changes_that_are_not_reported_yet_are_reported_with_a_step(state):
+    api = state.api
+    mined = pay(api)
+    hold(state, mined)
+    state.touched = {b"earlier"}
+    async with following(state):
+        api.index_block([mined.hash])
+        assert await told_of_block(api) == (mined.hashXs() | {b"earlier"}, 101)
+    assert state.touched == set()
+
+
+async def test_an_undone_block_makes_the_maps_incomplete_and_removes_nothing(state):
+    api = state.api
+    kept, previous = pay(api), state.tip
+    hold(state, kept)
+    api.index_block()
+    state.move_to_database()
+    state.is_complete = True
+    async with following(state):
+        api.undo_block(previous)
+        assert await told_of_block(api) == (set(), 100)
+    assert (state.height, state.tip) == (100, previous)
+    assert (state.undone_steps, state.is_complete) == (1, False)
+    assert api.partial_heights == [100]
+    assert state.index.txs.keys() == {kept.hash}
+
+
+@pytest.mark.parametrize(("is_complete", "pause_secs"), [(True, 7.0), (False, 0.0)])
+def test_the_node_is_asked_after_a_pause_unless_transactions_are_missing(
+    monkeypatch, is_complete, pause_secs
+):
+    monkeypatch.setattr(mempool_state, "ThreadPoolExecutor", InlineExecutor)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        asked_at = loop.create_future()
+        api = FakeAPI(tip=bytes(32))
+        state = MempoolState(api)
+        state.move_to_database()
+        state.is_complete = is_complete
+        async with following(
+            state, refresh_soon=lambda: asked_at.set_result(loop.time()), pause_secs=7.0
+        ):
+            api.index_block()
+            await told_of_block(api)
+            return await asked_at
+
+    assert run_in_virtual_time(main()) == pytest.approx(pause_secs)
+
+
+async def test_a_move_of_the_database_queues_the_transactions_that_waited_for_it(state):
+    api = state.api
+    arrivals, asked = Arrivals(), asyncio.Event()
+    arrivals.retry_after_block(b"waits", Report(True))
+    async with following(state, arrivals, asked.set):
+        # Also if it is not known how it came there
+        api.index_block()
+        api.confirmed.clear()
+        api.announce_block()
+        await asyncio.wait_for(asked.wait(), WAIT_SECS)
+    assert list(arrivals.take(9)) == [b"waits"]
+    assert state.height == 100
+    assert api.refreshes.empty()

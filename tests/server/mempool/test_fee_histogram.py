@@ -1,10 +1,12 @@
 """The compact histogram of fee rates: its bins, and when it is computed."""
 
 import asyncio
+import logging
 
 import pytest
 
 from electrumx.server.mempool import fee_histogram
+from electrumx.server.mempool.fee_histogram import FeeHistogram
 from electrumx.server.mempool.index import MemPoolIndex, compact_histogram
 from electrumx.server.mempool.sync import MemPool, MemPoolTx
 from tests.fakes.chain import COIN
@@ -14,8 +16,12 @@ from tests.fakes.fake_mempool import (
     first_refresh,
     pay,
     refreshed,
+    running,
     synchronizing,
 )
+from tests.fakes.virtual_time import run_in_virtual_time
+
+LOGGER = logging.getLogger("fee histogram")
 
 LUMPS = {22: 1, 21: 75, 20: 1, 19: 1, 18: 900, 12: 10_000, 11: 1, 10: 100}
 LUMPS.update(dict.fromkeys(range(13, 18), 1))
@@ -95,3 +101,52 @@ async def test_computing_the_histogram_does_not_delay_a_refresh(api, monkeypatch
         tx = pay(api)
         await refreshed(api)
         assert tx.hash in mempool.txs
+
+
+# -- Without a mempool
+
+
+class SmallBins(COIN):
+    MEMPOOL_COMPACT_HISTOGRAM_BINSIZE = 10
+    MEMPOOL_HISTOGRAM_REFRESH_SECS = 30
+
+
+def index_of(*fees):
+    """An index with transactions of 100 virtual bytes that pay these fees."""
+    index = MemPoolIndex()
+    for number, fee in enumerate(fees):
+        index.add_tx(bytes([number]), MemPoolTx((), (), (), fee, 100), set())
+    return index
+
+
+def test_an_update_replaces_the_histogram_at_once(caplog):
+    caplog.set_level(logging.INFO)
+    histogram = FeeHistogram(index_of(100, 500), SmallBins, LOGGER)
+    assert histogram.compact == []
+    histogram.update(10)
+    assert histogram.compact == [(5.0, 100), (1.0, 100)]
+    histogram.update(150)
+    assert histogram.compact == [(1.0, 200)]
+    assert caplog.messages[-1] == "compact fee histogram: [(1.0, 200)]"
+
+
+def test_the_histogram_is_computed_after_a_refresh_and_again_only_after_the_pause():
+    async def main():
+        index, refreshed_now = index_of(500), asyncio.Event()
+        histogram = FeeHistogram(index, SmallBins, LOGGER)
+        async with running(histogram.run(refreshed_now)):
+            await asyncio.sleep(100)
+            assert histogram.compact == []
+            FakeAPI.pulse(refreshed_now)
+            await asyncio.sleep(29)
+            assert histogram.compact == [(5.0, 100)]
+            index.add_tx(b"later", MemPoolTx((), (), (), 100, 100), set())
+            # Within the pause, so that the next refresh counts
+            FakeAPI.pulse(refreshed_now)
+            await asyncio.sleep(2)
+            assert histogram.compact == [(5.0, 100)]
+            FakeAPI.pulse(refreshed_now)
+            await asyncio.sleep(1)
+            assert histogram.compact == [(5.0, 100), (1.0, 100)]
+
+    run_in_virtual_time(main())

@@ -2,12 +2,16 @@
 
 import asyncio
 import logging
+from types import SimpleNamespace
 
 import pytest
 
 from electrumx.lib import tasks
 from electrumx.server.daemon.client import DaemonError
 from electrumx.server.mempool import refresher
+from electrumx.server.mempool.arrivals import Arrivals
+from electrumx.server.mempool.lag import MempoolLag
+from electrumx.server.mempool.refresher import Refresher
 from tests.fakes.chain import COIN
 from tests.fakes.fake_mempool import (
     ALICE,
@@ -16,11 +20,15 @@ from tests.fakes.fake_mempool import (
     check_against_model,
     eventually,
     first_refresh,
+    hold,
     notified,
     pay,
     refreshed,
+    running,
     synchronizing,
 )
+
+LOGGER = logging.getLogger("refresher")
 
 # -- Transactions that come and go
 
@@ -376,3 +384,162 @@ async def test_a_daemon_error_is_logged_and_survived(api, caplog):
         api.mempool_hashes = listing
         await refreshed(api)
         await check_against_model(mempool, {tx.hash: tx})
+
+
+# -- Without a mempool
+
+
+@pytest.fixture
+def alone(state, fetcher):
+    """A refresher of the state, which refreshes once and then when it is woken."""
+    lag, wake = MempoolLag(LOGGER, 3600), asyncio.Event()
+    part = Refresher(state, Arrivals(), fetcher, lag, wake=wake, refresh_secs=3600, logger=LOGGER)
+    event = asyncio.Event()
+    return SimpleNamespace(part=part, lag=lag, wake=wake, event=event, run=lambda: part.run(event))
+
+
+async def test_a_refresh_at_the_tip_removes_and_adds_and_makes_the_maps_complete(state, alone):
+    api = state.api
+    gone, kept, new = (pay(api, script=script) for script in (b"gone", b"kept", b"new"))
+    hold(state, gone, kept)
+    del api.txs[gone.hash]
+    pulsed = asyncio.create_task(alone.event.wait())
+    async with running(alone.run()):
+        assert await first_refresh(api) == (gone.hashXs() | new.hashXs(), 100)
+        assert pulsed.done()
+    assert state.index.txs.keys() == {kept.hash, new.hash}
+    assert state.is_complete
+    assert api.partial_heights == []
+    assert not alone.event.is_set()
+    assert not alone.lag.is_behind()
+    assert alone.part.histogram.count == 1
+
+
+async def test_a_refresh_during_which_the_tip_moves_adds_only_and_is_repeated_soon(state, alone):
+    api = state.api
+    gone, mined, new = (pay(api, script=script) for script in (b"gone", b"mined", b"new"))
+    hold(state, gone, mined)
+    del api.txs[gone.hash]
+    listing = api.mempool_hashes
+
+    async def moving():
+        hashes = await listing()
+        if api.listings == 1:
+            api.index_block([mined.hash])
+        return hashes
+
+    api.mempool_hashes = moving
+    async with running(alone.run()):
+        assert await first_refresh(api) == (new.hashXs(), 100)
+        assert state.index.txs.keys() == {gone.hash, mined.hash, new.hash}
+        assert not state.is_complete
+        assert api.partial_heights == [100]
+        assert alone.lag.is_behind()
+        # At the tip of both
+        assert await first_refresh(api) == (gone.hashXs() | mined.hashXs(), 101)
+    assert state.index.txs.keys() == {new.hash}
+    assert state.is_complete
+    assert api.partial_heights == [100]
+
+
+async def test_the_wake_event_ends_the_pause(state, alone):
+    api = state.api
+    async with running(alone.run()):
+        assert await first_refresh(api) == (set(), 100)
+        tx = pay(api)
+        alone.wake.set()
+        assert await first_refresh(api) == (tx.hashXs(), 100)
+
+
+async def test_a_wake_during_a_refresh_causes_another_one(state, alone):
+    api = state.api
+    listing = api.mempool_hashes
+
+    async def waking():
+        hashes = await listing()
+        if api.listings == 1:
+            late.append(pay(api))
+            alone.wake.set()
+        return hashes
+
+    late = []
+    api.mempool_hashes = waking
+    async with running(alone.run()):
+        assert await first_refresh(api) == (set(), 100)
+        assert await first_refresh(api) == (late[0].hashXs(), 100)
+    assert api.listings == 2
+
+
+async def test_the_number_of_transactions_read_is_known_while_they_are_read(
+    state, alone, monkeypatch
+):
+    monkeypatch.setattr(refresher, "PORTION", 2)
+    api, part = state.api, alone.part
+    for _ in range(3):
+        pay(api)
+    raw_transactions, seen = api.raw_transactions, []
+
+    async def noted(hex_hashes):
+        seen.append((part.is_reading(), part.reading()))
+        return await raw_transactions(hex_hashes)
+
+    api.raw_transactions = noted
+    assert not part.is_reading()
+    async with running(alone.run()):
+        await first_refresh(api)
+        assert seen == [(True, "0 of 3"), (True, "2 of 3")]
+        assert not part.is_reading()
+        assert part.reading() == "3 of 3"
+
+
+async def test_a_failure_ends_the_reading(state, alone, caplog):
+    api = state.api
+    pay(api)
+
+    async def failing(_hex_hashes):
+        raise DaemonError({"code": -1, "message": "busy"})
+
+    api.raw_transactions = failing
+    async with running(alone.run()):
+        await eventually(lambda: "busy" in caplog.text)
+        assert not alone.part.is_reading()
+    assert alone.part.histogram.count == 0
+
+
+async def test_a_block_undone_while_transactions_are_read_makes_the_refresh_incomplete(
+    state, alone
+):
+    api = state.api
+    tx = pay(api)
+    raw_transactions = api.raw_transactions
+
+    async def undoing(hex_hashes):
+        # As a step does
+        state.undone_steps += 1
+        return await raw_transactions(hex_hashes)
+
+    api.raw_transactions = undoing
+    async with running(alone.run()):
+        assert await first_refresh(api) == (tx.hashXs(), 100)
+        assert not state.is_complete
+        assert await first_refresh(api) == (set(), 100)
+    assert state.is_complete
+    assert api.partial_heights == [100]
+
+
+async def test_a_transaction_that_a_step_confirms_while_it_is_read_is_not_added(state, alone):
+    api = state.api
+    mined, new = pay(api, script=b"mined"), pay(api, script=b"new")
+    lookup = api.lookup_utxos
+
+    async def stepping(prevouts):
+        found = await lookup(prevouts)
+        api.index_block([mined.hash])
+        state.steps.append(state.next_step())
+        state.move_to_database()
+        return found
+
+    api.lookup_utxos = stepping
+    async with running(alone.run()):
+        assert await first_refresh(api) == (new.hashXs(), 101)
+    assert state.index.txs.keys() == {new.hash}
