@@ -8,12 +8,14 @@ import asyncio
 import struct
 from contextlib import asynccontextmanager
 
-from electrumx.server.mempool.sync import MemPool, MemPoolAPI
+from electrumx.server.mempool.sync import MemPool, MemPoolAPI, MemPoolTx
 from electrumx.server.notifications import Confirmed
 from tests.fakes.chain import hashX_of
 from tests.fakes.node import double_sha256
 
 WAIT_SECS = 120
+# Output scripts
+ALICE, BOB = b"\x51", b"\x52\x52"
 
 
 class ModelTx:
@@ -61,6 +63,17 @@ class ModelTx:
         """Its outputs in the form of inputs."""
         return [(self.hash, n, hashX_of(s), value) for n, (s, value) in enumerate(self.outputs)]
 
+    def indexed(self):
+        """Return it as the index has it."""
+        prevouts = tuple(i[:2] for i in self.inputs)
+        in_pairs = tuple(i[2:] for i in self.inputs)
+        out_pairs = tuple((hashX_of(script), value) for script, value in self.outputs)
+        return MemPoolTx(prevouts, in_pairs, out_pairs, self.fee, self.size)
+
+
+def by_hash(*txs):
+    return {tx.hash: tx for tx in txs}
+
 
 class FakeAPI(MemPoolAPI):
     """The node's mempool and the database, to be changed at will.
@@ -69,15 +82,16 @@ class FakeAPI(MemPoolAPI):
     missing: hashes that it lists but has no raw transaction for
     garbled: tx hash -> bytes that it sends instead
     utxos:   the database: (tx hash, index) -> (hashX, value)
+    tip:     at first that of the node and of the database, None if it is not known
     """
 
-    def __init__(self):
+    def __init__(self, tip=None):
         self.txs = {}
         self.missing = set()
         self.garbled = {}
         self.utxos = {}
         self.node_height = self.heard_height = self.database_height = 100
-        self.node_tip = self.database_tip = None
+        self.node_tip = self.database_tip = tip
         self.partial_heights = []  # of reports that are not complete
         self.refreshes = asyncio.Queue()  # (touched, height) of each successful one
         self.listings = 0
@@ -230,6 +244,36 @@ class FakeAPI(MemPoolAPI):
         await self.db_changed.wait()
 
 
+def pay(api, source=None, script=BOB, *, value=None, fee=100, witness_bytes=0):
+    """Add a transaction to the node that spends source, or a new confirmed output of Alice."""
+    source = source or api.add_utxo(ALICE, 10_000)
+    outputs = [(script, source[3] - fee if value is None else value)]
+    tx = ModelTx([source], outputs, witness_bytes)
+    api.add(tx)
+    return tx
+
+
+def hold(state, *txs):
+    """Put ModelTxs into the maps of a MempoolState, as if they had been reported."""
+    for tx in txs:
+        state.index.add_tx(tx.hash, tx.indexed(), set())
+
+
+@asynccontextmanager
+async def running(coro):
+    """A task that has begun, for as long as the block lasts; its failure is raised at the end."""
+    task = asyncio.ensure_future(coro)
+    try:
+        await asyncio.sleep(0)
+        yield task
+    finally:
+        failure = task.exception() if task.done() else None
+        task.cancel()
+        await asyncio.wait([task])
+        if failure:
+            raise failure
+
+
 @asynccontextmanager
 async def synchronizing(coin, api, **kwargs):
     """A MemPool that is kept synchronised, refreshing only when triggered unless set otherwise.
@@ -241,21 +285,50 @@ async def synchronizing(coin, api, **kwargs):
     settings = {"refresh_secs": 3600, "log_status_secs": 3600, "settle_secs": 3600, **kwargs}
     mempool = MemPool(coin, api, **settings)
     mempool.event = asyncio.Event()
-    task = asyncio.ensure_future(mempool.keep_synchronized(mempool.event))
-    try:
+    async with running(mempool.keep_synchronized(mempool.event)):
         yield mempool
-    finally:
-        failure = task.exception() if task.done() else None
-        task.cancel()
-        await asyncio.wait([task])
-        if failure:
-            raise failure
+
+
+async def first_refresh(api):
+    """Wait for the next report, which at first is that of a refresh; return (touched, height)."""
+    return await asyncio.wait_for(api.refreshes.get(), WAIT_SECS)
 
 
 async def refreshed(api):
     """Trigger a refresh and wait for it; return (touched, height)."""
     api.trigger()
-    return await asyncio.wait_for(api.refreshes.get(), WAIT_SECS)
+    return await first_refresh(api)
+
+
+async def told_of_block(api):
+    """Announce a block and wait for its report; return (touched, height)."""
+    api.announce_block()
+    return await first_refresh(api)
+
+
+async def notified(api):
+    """Return the hashXs of the next report, which is of the database's height."""
+    touched, height = await first_refresh(api)
+    assert height == api.database_height
+    return touched
+
+
+async def eventually(condition):
+    """Wait until condition() is true."""
+
+    async def poll():
+        while not condition():
+            await asyncio.sleep(0.001)
+
+    await asyncio.wait_for(poll(), WAIT_SECS)
+
+
+async def applied(mempool):
+    """Wait until all reports have been applied."""
+    await eventually(lambda: not mempool.arrivals.event.is_set())
+    # The next batch is taken only when this one is done.
+    mempool.left(bytes(32))
+    await eventually(lambda: not mempool.arrivals.event.is_set())
 
 
 async def check_answers(mempool, accepted):

@@ -7,19 +7,21 @@ from contextlib import asynccontextmanager
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from electrumx.lib.coins import Coin
 from electrumx.server.mempool.index import MemPoolIndex, compact_histogram
 from electrumx.server.mempool.sync import MemPoolTx
+from tests.fakes.chain import COIN
 from tests.fakes.fake_mempool import (
     FakeAPI,
     ModelTx,
+    applied,
     check_against_model,
     check_answers,
+    first_refresh,
     refreshed,
     synchronizing,
+    told_of_block,
 )
 
-COIN = Coin.lookup_coin_class("Bitcoin", "regtest")
 SCRIPTS = [bytes([n]) * (n % 40) for n in range(12)]
 
 
@@ -150,11 +152,10 @@ def acceptable(api, accepted):
 async def wallets_of(seed, tip=None):
     """Wallets, their FakeAPI with a tip, and a mempool that has refreshed once."""
     rng = random.Random(seed)
-    api = FakeAPI()
-    api.node_tip = api.database_tip = tip
+    api = FakeAPI(tip)
     wallets = Wallets(api, rng)
     async with synchronizing(COIN, api) as mempool:
-        await asyncio.wait_for(api.refreshes.get(), 60)
+        await first_refresh(api)
         yield wallets, api, mempool
 
 
@@ -164,7 +165,7 @@ async def run_events(seed, rounds):
     wallets = Wallets(api, rng)
     accepted = {}
     async with synchronizing(COIN, api) as mempool:
-        touched, height = await asyncio.wait_for(api.refreshes.get(), 60)
+        touched, height = await first_refresh(api)
         assert touched == set()
         for events in rounds:
             api.missing, api.garbled = set(), {}
@@ -220,8 +221,7 @@ async def run_blocks(seed, rounds):
                 # Looked at while it is written, or while that is beginning
                 api.process_block()
                 await asyncio.sleep(wallets.rng.choice([0, 0.003]))
-            api.announce_block()
-            touched, height = await asyncio.wait_for(api.refreshes.get(), 60)
+            touched, height = await told_of_block(api)
             assert (height, api.listings) == (api.node_height, listings)
             # The same as the node's mempool, by other means; at once, though not yet in the maps
             await check_answers(mempool, api.txs)
@@ -263,14 +263,6 @@ class Reporter:
         return came
 
 
-async def settled(mempool):
-    """Wait until all reports have been applied."""
-    for _ in range(2):
-        mempool.left(bytes(32))
-        while mempool.arrivals.event.is_set():
-            await asyncio.sleep(0.001)
-
-
 async def run_reports(seed, rounds):
     async with wallets_of(seed, tip=bytes(32)) as (wallets, api, mempool):
         reporter = Reporter(api, mempool, wallets.rng)
@@ -278,7 +270,7 @@ async def run_reports(seed, rounds):
             listings, before, touched = api.listings, dict(api.txs), set()
             for event in events:
                 reporter.happen(getattr(wallets, event))
-            await settled(mempool)
+            await applied(mempool)
             await check_against_model(mempool, api.txs)
             assert api.listings == listings
             while not api.refreshes.empty():
@@ -326,7 +318,7 @@ async def run_anything(seed, steps):
                 mempool.entered(wallets.rng.choice(known))
             else:
                 reporter.happen(getattr(wallets, step), loss=0.2)
-        await settled(mempool)
+        await applied(mempool)
         while not api.refreshes.empty():
             api.refreshes.get_nowait()
         # Whatever came before, a listing of the node's puts it right.

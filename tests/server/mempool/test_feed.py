@@ -7,16 +7,24 @@ import sys
 
 import pytest
 
-from electrumx.lib.coins import Coin
 from electrumx.lib.errors import OperatorError
 from electrumx.server.mempool import feed as mempool_feed
 from electrumx.server.mempool.feed import MempoolFeed
 from tests.conftest import free_port
-from tests.fakes.fake_mempool import FakeAPI, ModelTx, check_against_model, synchronizing
-
-COIN = Coin.lookup_coin_class("Bitcoin", "regtest")
-ALICE, BOB = b"\x51", b"\x52\x52"
-WAIT_SECS = 120
+from tests.fakes.chain import COIN
+from tests.fakes.fake_mempool import (
+    ALICE,
+    BOB,
+    WAIT_SECS,
+    FakeAPI,
+    ModelTx,
+    by_hash,
+    check_against_model,
+    eventually,
+    notified,
+    pay,
+    synchronizing,
+)
 
 
 class Publisher:
@@ -61,8 +69,7 @@ def publisher():
 @pytest.fixture
 async def api(publisher):
     """The node of a mempool that follows the publisher; attribute mempool."""
-    result = FakeAPI()
-    result.node_tip = result.database_tip = bytes(32)
+    result = FakeAPI(tip=bytes(32))
     async with synchronizing(COIN, result) as mempool:
         await notified(result)
         result.mempool = mempool
@@ -75,38 +82,17 @@ async def api(publisher):
         await asyncio.wait([task])
 
 
-async def notified(api):
-    touched, _height = await asyncio.wait_for(api.refreshes.get(), WAIT_SECS)
-    return touched
-
-
 async def has(api, *txs):
     """Wait until our mempool consists of these transactions."""
-
-    async def poll():
-        while set(api.mempool.txs) != {tx.hash for tx in txs}:
-            await asyncio.sleep(0.001)
-
-    await asyncio.wait_for(poll(), WAIT_SECS)
-    await check_against_model(api.mempool, {tx.hash: tx for tx in txs})
+    expected = by_hash(*txs)
+    await eventually(lambda: api.mempool.txs.keys() == expected.keys())
+    await check_against_model(api.mempool, expected)
 
 
 async def listed(api):
     """Wait for the listing that the first message makes due."""
-
-    async def poll():
-        while api.listings < 2:
-            await asyncio.sleep(0.001)
-
-    await asyncio.wait_for(poll(), WAIT_SECS)
+    await eventually(lambda: api.listings >= 2)
     return api.listings
-
-
-def pay(api, source=None, script=BOB, fee=100, witness_bytes=0):
-    source = source or api.add_utxo(ALICE, 10_000)
-    tx = ModelTx([source], [(script, source[3] - fee)], witness_bytes)
-    api.add(tx)
-    return tx
 
 
 async def test_raw_transactions_are_added_without_asking_the_node(api, publisher):

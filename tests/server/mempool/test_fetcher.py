@@ -4,14 +4,23 @@ import asyncio
 
 import pytest
 
-from electrumx.lib.coins import Coin
 from electrumx.lib.hash import hex_str_to_hash
+from electrumx.server.daemon.client import DaemonError
 from electrumx.server.mempool import fetcher as fetcher_module
 from electrumx.server.mempool.acceptance import CandidateParser, Candidates
 from electrumx.server.mempool.fetcher import FETCH_CHUNK, FETCH_WORKERS, CandidateFetcher
-from tests.fakes.fake_mempool import FakeAPI
-
-COIN = Coin.lookup_coin_class("Bitcoin", "regtest")
+from tests.fakes.chain import COIN
+from tests.fakes.fake_mempool import (
+    ALICE,
+    FakeAPI,
+    ModelTx,
+    check_against_model,
+    eventually,
+    first_refresh,
+    pay,
+    refreshed,
+    synchronizing,
+)
 
 
 class CountingAPI(FakeAPI):
@@ -111,3 +120,69 @@ async def test_an_error_of_the_node_ends_all_batches():
 
     with pytest.raises(ConnectionError, match="gone"):
         await fetch(FailingAPI(txs_spending(b"\xaa" * 32, 10)))
+
+
+# -- Within a mempool
+
+
+async def test_only_prevouts_outside_the_mempool_are_looked_up_once_for_each_chunk(api):
+    parent = pay(api)
+    pay(api, parent.spendables()[0])
+    asked = []
+    lookup = api.lookup_utxos
+
+    async def recording(prevouts):
+        asked.append(set(prevouts))
+        return await lookup(prevouts)
+
+    api.lookup_utxos = recording
+    async with synchronizing(COIN, api):
+        await first_refresh(api)
+    assert asked == [{parent.inputs[0][:2]}]
+
+
+async def test_large_transactions_are_asked_for_a_few_at_a_time(api, monkeypatch):
+    monkeypatch.setattr(fetcher_module, "FETCH_BYTES", 20_000)
+    batches = []
+    raw_transactions = api.raw_transactions
+
+    async def recording(hex_hashes):
+        batches.append(len(hex_hashes))
+        return await raw_transactions(hex_hashes)
+
+    api.raw_transactions = recording
+    for _ in range(700):
+        api.add(ModelTx([api.add_utxo(ALICE, 10)], [(b"x" * 250, 0)] * 20))
+    async with synchronizing(COIN, api) as mempool:
+        await first_refresh(api)
+        assert len(mempool.txs) == 700
+    # 40 of the size expected at first
+    assert batches[0] == 40
+    assert set(batches[10:-1]) == {3}
+
+
+async def test_when_one_chunk_fails_the_others_are_cancelled(api, caplog):
+    for _ in range(FETCH_CHUNK * 3):
+        pay(api)
+    calls, cancelled = [], []
+    raw_transactions = api.raw_transactions
+
+    async def failing(hex_hashes):
+        calls.append(hex_hashes)
+        if len(calls) == 3:
+            raise DaemonError({"code": -1, "message": "enough"})
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            cancelled.append(hex_hashes)
+            raise
+
+    api.raw_transactions = failing
+    async with synchronizing(COIN, api) as mempool:
+        await eventually(lambda: "enough" in caplog.text)
+        assert len(cancelled) == 2
+        assert mempool.txs == {}
+        assert not mempool.lock.locked()
+        api.raw_transactions = raw_transactions
+        await refreshed(api)
+        await check_against_model(mempool, api.txs)
