@@ -47,6 +47,8 @@ class ArrivalTask:
             await arrivals.event.wait()
             reports = arrivals.take(ARRIVALS)
             if arrivals.overflowed:
+                # Once: while the database is behind the node, a refresh does not list.
+                arrivals.overflowed = False
                 self._refresh_soon()
             try:
                 await self._apply(reports)

@@ -76,8 +76,7 @@ class BlockSteps:
             if step is None:
                 return False
             if step.undone:
-                state.undone_steps += 1
-                state.is_complete = False
+                state.note_loss()
                 self._departure = None
             departure = await self._departure_for(step)
             # From here on all answers are of the new tip.

@@ -1,7 +1,7 @@
 """The transactions of the mempool, by hash and by script, and their fees: state and its queries.
 
 Owns the maps, the total size and the fee rates, which agree with each other between any two calls.
-Nothing here waits or reads; ``sync`` fills the maps.
+Nothing here waits or reads; the tasks of ``MemPool`` fill the maps.
 
 Runs in: the event loop.  Threads may read while nothing changes the state.
 """
@@ -182,7 +182,7 @@ class MemPoolIndex:
     """Transactions, added and removed one by one, and the queries about them.
 
     txs: tx hash -> MemPoolTx;  hashXs: hashX -> set of tx hashes, never empty;  spenders: outpoint
-    -> hash of the transaction that spends it. Only the owner, ``MemPool``, may change them.
+    -> hash of the transaction that spends it. Only the tasks of ``MemPool`` may change them.
 
     The transactions that a block removes disappear from all queries in one step: they are
     ``leaving`` from then on, and are removed from the maps in time slices.

@@ -134,13 +134,13 @@ class Refresher:
         async with state.lock:
             at_tip = not moved and self._is_in_sync(height, tip)
             self._begin(height, at_tip=at_tip, moved=moved)
-            undone_steps = state.undone_steps
+            losses = state.losses
             vanished, new = await state.in_thread(self._differences, listing)
             if at_tip:
                 await for_each(vanished, state.remove)
         if new:
             await self._take_in(new, listing.members, at_tip)
-        if at_tip and undone_steps == state.undone_steps:
+        if at_tip and losses == state.losses:
             state.is_complete = True
         return at_tip and state.is_complete
 

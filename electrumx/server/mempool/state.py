@@ -36,8 +36,8 @@ class MempoolState:
         #: whether the maps held all transactions of the node when they were last refreshed, and no
         #: block was undone since
         self.is_complete = False
-        #: counts the steps that undid blocks
-        self.undone_steps = 0
+        #: how often transactions were lost: by undone blocks, and with maps that were dropped
+        self.losses = 0
         #: steps made while new transactions are read, None while none are
         self.steps: list[Confirmed] | None = None
         #: hashXs of changes that are not reported yet, also of failed refreshes
@@ -78,8 +78,13 @@ class MempoolState:
         """Empty the maps, if it is not known which of their transactions blocks confirmed."""
         async with self.lock:
             if not self.is_following():
-                self.is_complete = False
+                self.note_loss()
                 await for_each(list(self.index.txs), self.remove)
+
+    def note_loss(self) -> None:
+        """Note that transactions of the node are missing from now on, until a refresh."""
+        self.is_complete = False
+        self.losses += 1
 
     def take_touched(self) -> set[bytes]:
         """Return the hashXs of changes that are not reported yet; the caller reports them."""

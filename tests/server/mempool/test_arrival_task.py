@@ -256,6 +256,10 @@ async def test_reports_that_were_dropped_make_the_node_be_asked(state, fetcher, 
             arrivals.report(tx.hash, Report(True, tx.raw))
         assert await notified(api) == second.hashXs()
         assert asked == ["listing"]
+        # Once, also if the node is not listed for a while.
+        arrivals.report(dropped.hash, Report(True, dropped.raw))
+        assert await notified(api) == dropped.hashXs()
+        assert asked == ["listing"]
 
 
 async def test_a_batch_is_bounded(state, fetcher, api, monkeypatch):

@@ -330,7 +330,7 @@ async def test_an_undone_block_makes_the_maps_incomplete_and_removes_nothing(sta
         api.undo_block(previous)
         assert await told_of_block(api) == (set(), 100)
     assert (state.height, state.tip) == (100, previous)
-    assert (state.undone_steps, state.is_complete) == (1, False)
+    assert (state.losses, state.is_complete) == (1, False)
     assert api.partial_heights == [100]
     assert state.index.txs.keys() == {kept.hash}
 

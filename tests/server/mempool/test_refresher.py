@@ -515,7 +515,7 @@ async def test_a_block_undone_while_transactions_are_read_makes_the_refresh_inco
 
     async def undoing(hex_hashes):
         # As a step does
-        state.undone_steps += 1
+        state.note_loss()
         return await raw_transactions(hex_hashes)
 
     api.raw_transactions = undoing
@@ -525,6 +525,27 @@ async def test_a_block_undone_while_transactions_are_read_makes_the_refresh_inco
         assert await first_refresh(api) == (set(), 100)
     assert state.is_complete
     assert api.partial_heights == [100]
+
+
+async def test_maps_dropped_while_transactions_are_read_make_the_refresh_incomplete(state, alone):
+    api = state.api
+    kept, tx = pay(api), pay(api)
+    hold(state, kept)
+    raw_transactions, tip = api.raw_transactions, api.database_tip
+
+    async def dropping(hex_hashes):
+        api.database_tip = b"another tip, which no step leads to"
+        await state.drop_if_lost()
+        api.database_tip = tip
+        return await raw_transactions(hex_hashes)
+
+    api.raw_transactions = dropping
+    async with running(alone.run()):
+        await first_refresh(api)
+        assert (set(state.index.txs), state.is_complete) == ({tx.hash}, False)
+        api.raw_transactions = raw_transactions
+        await first_refresh(api)
+    assert (set(state.index.txs), state.is_complete) == ({kept.hash, tx.hash}, True)
 
 
 async def test_a_transaction_that_a_step_confirms_while_it_is_read_is_not_added(state, alone):
