@@ -21,6 +21,7 @@ import asyncio
 from array import array
 from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from electrumx.lib.tasks import wait_for_event
 from electrumx.server.db.wire_rows import Addition
@@ -55,8 +56,7 @@ class Confirmed:
     spend_counts: "array[int]" = field(default_factory=lambda: array("I"))
 
 
-@dataclass(slots=True, frozen=True)
-class ReportedTip:
+class ReportedTip(NamedTuple):
     """The committed tip that the block processor reported last."""
 
     height: int

@@ -7,6 +7,7 @@ Runs in: the event loop.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from electrumx.lib.errors import DeserializeError
 from electrumx.server.block_processor.block_parser import BlockParser
@@ -14,12 +15,13 @@ from electrumx.server.block_processor.chain_state import ChainState
 from electrumx.server.block_processor.prefetcher import Prefetcher
 from electrumx.server.block_processor.strategies import Strategy
 from electrumx.server.bulk_sync.choice import use_bulk_sync
-from electrumx.server.bulk_sync.driver import BulkSync
-from electrumx.server.bulk_sync.progress import Progress
-from electrumx.server.bulk_sync.source import CoinBlocks
 from electrumx.server.daemon.client import Daemon
 from electrumx.server.db.database import DB
 from electrumx.server.env import Env
+
+if TYPE_CHECKING:
+    from electrumx.server.bulk_sync.driver import BulkSync
+    from electrumx.server.bulk_sync.progress import Progress
 
 
 class BulkSyncTask:
@@ -34,7 +36,7 @@ class BulkSyncTask:
         self._sync: BulkSync | None = None
 
     @property
-    def progress(self) -> Progress | None:
+    def progress(self) -> "Progress | None":
         """The progress of the bulk sync; None while it does not run."""
         return self._sync.progress if self._sync else None
 
@@ -59,6 +61,10 @@ class BulkSyncTask:
             use_bulk_sync, self._env, self._db, height, block_bytes, self._state.logger
         ):
             return
+        # Only now: few starts need them.
+        from electrumx.server.bulk_sync.driver import BulkSync
+        from electrumx.server.bulk_sync.source import CoinBlocks
+
         blocks = CoinBlocks(self._db, self._strategy, parser.parse_blocks, parse_failed)
         self._sync = BulkSync(
             self._env,

@@ -14,7 +14,7 @@ Runs in: one task on the event loop.
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from electrumx.lib import util
 from electrumx.lib.coins import Coin
@@ -26,8 +26,7 @@ from electrumx.server.daemon.responses import ReplyTooLargeError, block_hash
 from electrumx.server.daemon.retry import RepeatFilter
 
 
-@dataclass(slots=True, frozen=True)
-class _Refused:
+class _Refused(NamedTuple):
     """A block that is too large to be read: of which daemon, and until when it is not requested."""
 
     hex_hash: str

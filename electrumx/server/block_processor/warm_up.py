@@ -23,6 +23,8 @@ from electrumx.server.storage.schema import DBClosedError
 class WarmUp:
     """Has a chain state know the UTXOs of recent blocks."""
 
+    #: seconds after a start: the clients that connect again come first, and a block seldom comes so soon
+    PAUSE_SECS = 5.0
     #: blocks noted between two turns in which others may read the disk, and left for the last step
     STEP_BLOCKS = 4
     #: raw bytes of blocks that are read, at most
@@ -41,12 +43,13 @@ class WarmUp:
         self.done = 0
 
     async def run(self, reorged: asyncio.Event) -> None:
-        """Begin when the chain is caught up with, and again after each reorg; until cancelled.
+        """Begin soon after the chain is caught up with, and again after each reorg; until cancelled.
 
         ``reorged`` is set and cleared after a reorg.
         """
         if self._state.compiled is None:
             return
+        await asyncio.sleep(self.PAUSE_SECS)
         while True:
             backups = self._db.backup_count
             await self._warm(backups)

@@ -10,8 +10,7 @@ Runs in: the event loop.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import aiohttp
 import orjson
@@ -152,8 +151,7 @@ def reply_limit(method: str, count: int = 1) -> int:
     return REPLY_LIMITS.get(method, SMALL_REPLY) + BATCH_ITEM * (count - 1)
 
 
-@dataclass(slots=True, frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """How the body of an answer is read: by which function, and how many bytes of it."""
 
     parse: Callable[[bytearray], Any]

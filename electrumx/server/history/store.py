@@ -305,9 +305,13 @@ class History:
                     yield hashX + flush_id, value
 
     def _note_flush(self, hashXs: Callable[[], Iterable[bytes]]) -> None:
-        """Note the scripts of a flush whose rows are written next; ``hashXs`` returns them."""
-        if self.utxo_flush_count is not None and self._journal is not None:
-            is_first = self.utxo_flush_count() >= self.flush_count - 1
+        """Note the scripts of a flush whose rows are written next; ``hashXs`` returns them.
+
+        Not of the first one: until the UTXOs have seen a flush, all rows are orphaned.
+        """
+        committed = 0 if self.utxo_flush_count is None else self.utxo_flush_count()
+        if committed and self._journal is not None:
+            is_first = committed >= self.flush_count - 1
             journal, flush_id = self._journal, self.flush_count
 
             def note() -> None:

@@ -9,6 +9,7 @@ Runs in: the event loop.  Threads may read while nothing changes the state.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import NamedTuple
 
 from electrumx.server.mempool.outpoint_watch import OutpointWatch
 from electrumx.server.mempool.script_views import LargeScripts
@@ -168,8 +169,7 @@ def compact_histogram(histogram: dict[float, int], *, bin_size: float) -> list[t
     return compact
 
 
-@dataclass(slots=True, frozen=True)
-class Departure:
+class Departure(NamedTuple):
     """The transactions that a block removes."""
 
     confirmed: Confirmed

@@ -15,7 +15,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.lib.util import chunks
@@ -89,8 +89,7 @@ class HistoryView:
         return status
 
 
-@dataclass(slots=True, frozen=True)
-class UTXOsView:
+class UTXOsView(NamedTuple):
     """The mempool's changes of a script's UTXOs."""
 
     #: the change of the confirmed balance, in satoshis

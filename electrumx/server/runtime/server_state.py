@@ -8,7 +8,6 @@ when they are needed; the node's part is in ``node_contact``.  Runs in: the even
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
@@ -56,8 +55,7 @@ class IndexProgress(NamedTuple):
     first_sync: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ReadyLimits:
+class ReadyLimits(NamedTuple):
     """When the server is not ready although it serves."""
 
     #: blocks behind the node
@@ -66,8 +64,7 @@ class ReadyLimits:
     node_secs: float = 120.0
 
 
-@dataclass(frozen=True, slots=True)
-class ServerStatus:
+class ServerStatus(NamedTuple):
     """The state of the server at one moment."""
 
     state: State

@@ -5,8 +5,7 @@ Pure: figures from the settings and the machine.  Options of the engines themsel
 """
 
 import os
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 MEGABYTE: Final = 1_000_000
 
@@ -23,8 +22,7 @@ CACHE_SHARE_SERVING: Final = 8
 MOST_FILES: Final = 2_048
 
 
-@dataclass(frozen=True, slots=True)
-class Tuning:
+class Tuning(NamedTuple):
     """The limits of a store."""
 
     #: CACHE_MB, in bytes

@@ -11,6 +11,7 @@ from electrumx.server.block_processor.cache_policy import MOST_KNOWN_BYTES, know
 from electrumx.server.block_processor.compiled_indexer import CompiledIndex
 from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.block_processor.variants import LTORBlockProcessor
+from electrumx.server.block_processor.warm_up import WarmUp
 from electrumx.server.db import DBError
 from tests.conftest import require
 from tests.fakes.chain import COIN, ChainMaker, Model, hashX_of
@@ -18,8 +19,9 @@ from tests.fakes.world import ScriptedDaemon, World, assert_equals_model, make_e
 
 
 @pytest.fixture(autouse=True)
-def _built():
+def _built(monkeypatch):
     require(compiled_indexer.compiled, "the Cython modules were not built")
+    monkeypatch.setattr(WarmUp, "PAUSE_SECS", 0)
 
 
 @pytest.fixture
@@ -54,6 +56,17 @@ async def test_utxos_survive_the_flush_of_each_block(tmp_path, chain, monkeypatc
         # The sync from nothing knew everything, and so do blocks after it.
         assert sum(counts) == 0
         await assert_equals_model(world.db, Model(raws), [hashX_of(s) for s in maker.draws.scripts])
+
+
+async def test_after_a_start_clients_come_first(tmp_path, chain, monkeypatch):
+    _maker, raws = chain
+    monkeypatch.setattr(WarmUp, "PAUSE_SECS", 3600)
+    daemon = ScriptedDaemon(raws[:51])
+    async with World(make_env(tmp_path, reorg_limit=30), daemon) as world:
+        await world.until_at(raws[:51])
+        daemon.set_chain(raws)
+        await world.until_at(raws)
+        assert world.bp.warm_up.done == 0
 
 
 async def test_after_a_start_the_utxos_of_the_blocks_on_disk_are_known(

@@ -1,8 +1,7 @@
 """Where a client is, as the groups that share costs and the limits of connections see it."""
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 Host: TypeAlias = IPv4Address | IPv6Address
 
@@ -12,8 +11,7 @@ _CIRCUITS = IPv6Network("fc00:dead:beef:4dad::/64")
 _CIRCUIT_MASK = 0xFFFF_FFFF
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """The address of a client, and who vouches for it."""
 
     #: None if it is not known

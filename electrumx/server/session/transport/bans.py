@@ -7,9 +7,8 @@ prefix in use, whatever the number of bans.  Times are Unix times in seconds.  R
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from electrumx.server.services import Network
 
@@ -23,8 +22,7 @@ MAX_SECS = 10**9
 MAPPED_BITS = 96
 
 
-@dataclass(frozen=True, slots=True)
-class Ban:
+class Ban(NamedTuple):
     """One network."""
 
     network: Network

@@ -11,9 +11,9 @@ the client.  A header with the command LOCAL is a connection of a balancer's own
 
 import re
 import struct
-from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
 
 #: bytes of all headers of a connection
 MAX_HEADER_BYTES = 4_200
@@ -48,8 +48,7 @@ class ProxyHeaderError(ValueError):
     """The bytes are not a PROXY header."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProxyHeader:
+class ProxyHeader(NamedTuple):
     """A header's content."""
 
     #: the client; None if it is not known or has no IP address
