@@ -119,13 +119,15 @@ class DerivedFuture(EagerFuture[T]):
         self._done = False
         self._result: Any = None
         self._error: BaseException | None = None
-        self._source: asyncio.Future[Any] = source
-        self._finish: Callable[[asyncio.Future[Any]], T] = finish
+        self._source: asyncio.Future[Any] | None = source
+        self._finish: Callable[[asyncio.Future[Any]], T] | None = finish
         source.add_done_callback(self._on_source)
 
     def _on_source(self, source: "asyncio.Future[Any]") -> None:
+        finish, self._finish, self._source = self._finish, None, None
+        assert finish is not None
         try:
-            result = self._finish(source)
+            result = finish(source)
         except (Exception, asyncio.CancelledError) as e:
             self.end(None, e)
         else:
@@ -133,7 +135,8 @@ class DerivedFuture(EagerFuture[T]):
 
     def cancel(self) -> None:
         """Cancel the source; the callbacks are called soon."""
-        self._source.cancel()
+        if self._source is not None:
+            self._source.cancel()
 
     def __await__(self) -> Generator[Any, None, T]:
         """Wait for the result."""

@@ -15,8 +15,8 @@ run ahead of it, never behind.
 1. Flat files: headers, tx counts and tx hashes are appended and synced, with their folder where a
    file is new.  *A kill after this* leaves bytes beyond the committed height, which are not
    read, and the next flush overwrites them.
-2. History: the flush journal notes the touched scripts; then one batch of rows with the new flush
-   id, and the store's own flush count.  *A kill after this* leaves ``flush_count > utxo_flush_count``; opening deletes the orphaned rows, those
+2. History: the flush journal notes the touched scripts, unless the database is empty so far; then
+   batches of rows with the new flush id, and in the first one the store's own flush count.  *A kill after this* leaves ``flush_count > utxo_flush_count``; opening deletes the orphaned rows, those
    above the latter (:meth:`History.clear_excess`).
 3. UTXO store: one batch of deletes, UTXOs, undo rows and the state row with the new height and
    ``utxo_flush_count := flush_count``.  When it is there, the flush happened.

@@ -87,7 +87,7 @@ class Stores:
             self.set_flush_count,
             self._restore_cut_history,
             self.tuning,
-            lambda: self.state.utxo_flush_count,
+            lambda: None if self.state.height < 0 else self.state.utxo_flush_count,
         )
         self.utxo_db: Storage | None = None
         self.files = FlatFiles(str(db_dir), coin, self.patience.run)
@@ -357,7 +357,10 @@ class Stores:
     def _restore_cut_history(self) -> None:
         """Repair what an interrupted reorganisation of another server left."""
         assert self.utxo_db
-        if not foreign_reorg_repair.looks_cut(self.history, self.state.utxo_flush_count):
+        state = self.state
+        if state.height < 0:
+            return
+        if not foreign_reorg_repair.looks_cut(self.history, state.utxo_flush_count):
             return
         foreign_reorg_repair.CutHistory(
             self.coin,

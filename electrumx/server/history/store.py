@@ -98,14 +98,14 @@ class History:
         set_utxo_flush_count: Callable[[int], None] = lambda _count: None,
         before_clearing: Callable[[], None] = lambda: None,
         tuning: Tuning | None = None,
-        utxo_flush_count: Callable[[], int] | None = None,
+        utxo_flush_count: Callable[[], int | None] = lambda: None,
     ) -> None:
         """``gate``: of the database that the store is part of; without it, a gate of its own.
 
         ``set_utxo_flush_count`` writes the flush count of the ``utxo`` store, synced.
         ``before_clearing`` repairs the open store before orphaned rows are deleted.
-        ``utxo_flush_count`` returns the flush count of the ``utxo`` store; without it no flush is
-        noted in the :class:`FlushJournal`.
+        ``utxo_flush_count`` returns the flush count of the ``utxo`` store, None while that is empty:
+        then all rows are orphaned, and no flush is noted in the :class:`FlushJournal`.
         """
         self.logger = util.class_logger(__name__, self.__class__.__name__)
         #: entries that a compacted row holds at most
@@ -305,12 +305,9 @@ class History:
                     yield hashX + flush_id, value
 
     def _note_flush(self, hashXs: Callable[[], Iterable[bytes]]) -> None:
-        """Note the scripts of a flush whose rows are written next; ``hashXs`` returns them.
-
-        Not of the first one: until the UTXOs have seen a flush, all rows are orphaned.
-        """
-        committed = 0 if self.utxo_flush_count is None else self.utxo_flush_count()
-        if committed and self._journal is not None:
+        """Note the scripts of a flush whose rows are written next; ``hashXs`` returns them."""
+        committed = self.utxo_flush_count()
+        if committed is not None and self._journal is not None:
             is_first = committed >= self.flush_count - 1
             journal, flush_id = self._journal, self.flush_count
 

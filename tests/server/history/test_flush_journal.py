@@ -90,7 +90,7 @@ def test_where_the_file_does_not_fit_all_rows_are_read(tmp_path, engine, scans, 
     path = tmp_path / "hist_flushes"
     if fault == "another flush":
         # As another server, which leaves no note, goes on.
-        world.history.utxo_flush_count = None
+        world.history.utxo_flush_count = lambda: None
         world.flush(choose, whole=False)
     world.history.close_db()
     raw = path.read_bytes()
@@ -326,3 +326,25 @@ def test_a_full_disk_while_scripts_are_noted_costs_only_the_flush(
     assert world.open() == world.seen
     assert world.rows() == expected
     world.history.close_db()
+
+
+def test_flushes_are_noted_from_the_first_that_the_utxos_have_seen(tmp_path, engine, scans):
+    """Also one after a count of 0, to which a compaction may lower it."""
+    choose = random.Random(1)
+    world = World(tmp_path, engine)
+    world.history = History(utxo_flush_count=lambda: None)
+    world.history.open_db(world.engine, True, 0, False, world.name, 0)
+    world.flush(choose, whole=False)
+    world.history.close_db()
+    assert not list(tmp_path.glob("*flushes*"))
+
+    scans.clear()
+    world.open()
+    assert b"" in scans
+    assert world.rows() == {}
+    world.flush(choose, whole=False)
+    world.history.close_db()
+    scans.clear()
+    world.open()
+    assert b"" not in scans
+    assert world.rows() == {}

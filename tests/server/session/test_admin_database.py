@@ -10,6 +10,7 @@ from electrumx.cli import rpc
 from electrumx.server.db import DBError
 from electrumx.server.maintenance.snapshot import BackupError, BackupReport
 from electrumx.server.maintenance.verify import Verdict
+from electrumx.server.session.admin import commands as admin
 from tests.fakes.session_world import session_world
 
 
@@ -39,7 +40,7 @@ async def test_the_verdict_is_printed_and_decides_on_the_exit_status(
         asked.append((db, deep, lock, daemon, rest))
         return Verdict(sound, ["one", "verdict: two"])
 
-    monkeypatch.setattr("electrumx.server.maintenance.verify.verify", verdict)
+    monkeypatch.setattr(admin, "verify", verdict)
     assert await run(world, capsys, "verify") == (status, "one\nverdict: two\n")
     assert await run(world, capsys, "verify", "--deep") == (status, "one\nverdict: two\n")
     found = await run(world, capsys, "--json", "verify")
@@ -56,7 +57,7 @@ async def test_a_backup_goes_to_a_path_of_the_operators(world, capsys, monkeypat
         paths.append(path)
         return BackupReport(path, 1234, 5, 6_000_000, 1.25, 0.0125)
 
-    monkeypatch.setattr("electrumx.server.maintenance.snapshot.back_up", backed_up)
+    monkeypatch.setattr(admin, "back_up", backed_up)
     monkeypatch.chdir(tmp_path)
     status, out = await run(world, capsys, "backup", "copy")
     assert paths == [os.path.join(tmp_path, "copy")]
@@ -75,7 +76,7 @@ async def test_the_log_shows_a_backups_path_in_one_line(world, caplog, monkeypat
         return BackupReport(path, 1, 2, 3, 4.0, 5.0)
 
     caplog.set_level("INFO")
-    monkeypatch.setattr("electrumx.server.maintenance.snapshot.back_up", back_up)
+    monkeypatch.setattr(admin, "back_up", back_up)
     session = await world.connect("rpc")
     await session.ask("backup", "/x\nINFO:electrumx:forged\x1b[2J")
     said = [record.getMessage() for record in caplog.records if "/x" in record.getMessage()]
@@ -91,7 +92,7 @@ async def test_an_operator_who_waits_for_an_answer_is_not_silent(world, monkeypa
         await goes_on.wait()
         return Verdict(True, [])
 
-    monkeypatch.setattr("electrumx.server.maintenance.verify.verify", verdict)
+    monkeypatch.setattr(admin, "verify", verdict)
     session = await world.connect("rpc")
     asking = asyncio.ensure_future(session.request("verify"))
     await began.wait()
@@ -115,8 +116,8 @@ async def test_what_goes_wrong_is_a_line_and_the_exit_status_1(world, capsys, mo
     async def fail_to_verify(*_args, **_kwargs):
         raise DBError("closed")
 
-    monkeypatch.setattr("electrumx.server.maintenance.snapshot.back_up", fail_to_back_up)
-    monkeypatch.setattr("electrumx.server.maintenance.verify.verify", fail_to_verify)
+    monkeypatch.setattr(admin, "back_up", fail_to_back_up)
+    monkeypatch.setattr(admin, "verify", fail_to_verify)
     assert await run(world, capsys, "backup", "x") == (1, "error making request: no room\n")
     assert await run(world, capsys, "verify") == (1, "error making request: closed\n")
 

@@ -1,12 +1,15 @@
 """Every method: its result, and each way its parameters can be wrong."""
 
 import asyncio
+import gc
 
 import pytest
 
 import electrumx
 from electrumx.lib.hash import double_sha256, hash_to_hex_str, sha256
 from electrumx.lib.log_limit import LINES
+from electrumx.lib.tasks import Batcher
+from electrumx.server.daemon.client import DaemonError
 from electrumx.server.session.shared.fee_estimates import FeeEstimates
 from tests.fakes.session_world import (
     FakeCoin,
@@ -577,6 +580,26 @@ async def test_a_transaction_that_was_replaced_before_our_mempool_had_it_is_not_
     code, message = await client.error("blockchain.transaction.get", TXID)
     assert 2 == code
     assert "replaced" in message
+
+
+async def test_requests_for_transactions_that_do_not_exist_leave_no_reference_cycles():
+    async def send(keys):
+        return [DaemonError({"code": -5, "message": "no such transaction"}) for _key in keys]
+
+    batcher = Batcher(send, batch_size=25, batches=2, max_batches=6, late_secs=1)
+    txids = [f"{number:064x}" for number in range(200)]
+    async with session_world(cost_soft_limit=10**9, cost_hard_limit=10**9) as world:
+        world.daemon.raw_tx = lambda *args: batcher.get(args)
+        client = await world.connect()
+        await client.error("blockchain.transaction.get", txids[0])
+        gc.collect()
+        gc.disable()
+        try:
+            for txid in txids:
+                await client.error("blockchain.transaction.get", txid)
+            assert gc.collect() < len(txids)
+        finally:
+            gc.enable()
 
 
 async def test_a_transaction_that_came_back_with_another_witness_is_fetched_again(world, client):

@@ -6,17 +6,16 @@ Runs on the event loop.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from electrumx.lib.errors import OperatorError
 from electrumx.server.block_processor.processor import BlockProcessor
+from electrumx.server.maintenance.snapshot import back_up
+from electrumx.server.maintenance.verify import Verdict, verify
 from electrumx.server.runtime.loop_lag import LoopLag
 from electrumx.server.runtime.server_state import ServerState
 from electrumx.server.session.admin.tables import readiness, state_summary, summary
 from electrumx.server.session.shared.state import SharedState
-
-if TYPE_CHECKING:
-    from electrumx.server.maintenance.verify import Verdict
 
 #: how long an audit pauses for each second of work: clients come first
 VERIFY_REST = 1.0
@@ -94,11 +93,8 @@ class AdminCommands:
         if not self._processor.caught_up:
             raise NotCaughtUpError
 
-    async def verify(self, *, deep: bool) -> "Verdict":
+    async def verify(self, *, deep: bool) -> Verdict:
         """Audit the database; ``deep`` reads all of it."""
-        # Only now: few servers ever need it.
-        from electrumx.server.maintenance.verify import verify
-
         self.require_caught_up()
         db = self._shared.db
         return await verify(
@@ -112,8 +108,6 @@ class AdminCommands:
 
     async def back_up(self, path: str) -> str:
         """Write a snapshot of the database to a new absolute path; return a line about it."""
-        from electrumx.server.maintenance.snapshot import back_up
-
         done = await back_up(self._shared.db, self._processor.state_lock, path)
         return (
             f"height {done.height:,d} is in {done.path}: {done.files:,d} files, "

@@ -145,12 +145,13 @@ class TransactionMethods(HandlerGroup):
     def read_hex(self, tx_hash: bytes, reply: "asyncio.Future[str]") -> str:
         """Return the hex that a reply has; RPCError if it has none, or is too large to send."""
         oversized, key = self.shared.oversized, (tx_hash, False)
-        try:
-            raw_tx = reply.result()
-        except ReplyTooLargeError:
-            raise oversized.note(key, oversized.max_read, self.account.bw_cost_per_byte) from None
-        except DaemonError as e:
-            raise RPCError(DAEMON_ERROR, f"daemon error: {e!r}") from None
+        # Not raised here: its traceback would lead to this frame, hence to the reply that has it.
+        error = reply.exception()
+        if isinstance(error, ReplyTooLargeError):
+            raise oversized.note(key, oversized.max_read, self.account.bw_cost_per_byte)
+        if isinstance(error, DaemonError):
+            raise RPCError(DAEMON_ERROR, f"daemon error: {error!r}")
+        raw_tx = reply.result()
         oversized.check_size(key, len(raw_tx), self.account.bw_cost_per_byte)
         return raw_tx
 

@@ -12,6 +12,7 @@ from electrumx.server.maintenance.snapshot import BackupReport
 from electrumx.server.maintenance.verify import Verdict
 from electrumx.server.runtime.node_contact import Cause, NodeContact
 from electrumx.server.runtime.server_state import IndexProgress, ReadyLimits, ServerState
+from electrumx.server.session.admin import commands as commands_module
 from electrumx.server.session.admin import tables
 from electrumx.server.session.admin.commands import AdminCommands, NotCaughtUpError
 from electrumx.server.session.admin.script_query import ScriptQuery
@@ -59,7 +60,7 @@ async def test_an_audit_needs_a_database_that_has_caught_up(server, monkeypatch)
         asked.append((db, options["deep"], options["lock"], options["daemon"]))
         return Verdict(True, ["verdict"])
 
-    monkeypatch.setattr("electrumx.server.maintenance.verify.verify", verify)
+    monkeypatch.setattr(commands_module, "verify", verify)
     assert (await server.commands.verify(deep=True)).lines == ["verdict"]
     assert asked == [(server.db, True, server.processor.state_lock, server.daemon)]
     server.processor.caught_up = False
@@ -72,7 +73,7 @@ async def test_a_snapshot_is_reported_in_one_line(server, monkeypatch):
         assert (db, lock) == (server.db, server.processor.state_lock)
         return BackupReport(path, 1234, 5, 6_000, 1.25, 0.5)
 
-    monkeypatch.setattr("electrumx.server.maintenance.snapshot.back_up", back_up)
+    monkeypatch.setattr(commands_module, "back_up", back_up)
     assert await server.commands.back_up("/copy") == (
         "height 1,234 is in /copy: 5 files, 6,000 bytes, in 1.2s, blocks held up for 0.500s"
     )
