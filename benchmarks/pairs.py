@@ -86,8 +86,7 @@ def scenarios(targets, size):
     mixed.shuffle(small)
     ping = [body("server.ping")]
     header = [body("blockchain.block.header", n) for n in range(targets["height"])]
-    txs = [txid for txid, _height in targets["txs"]][:20]
-    transaction = [body("blockchain.transaction.get", txid) for txid in txs]
+    txs = [body("blockchain.transaction.get", txid) for txid, _height in targets["txs"]]
     lone = {"connections": 1, "depth": 1}
     made = [
         Scenario("ping", ping, size * 2),
@@ -95,12 +94,13 @@ def scenarios(targets, size):
         Scenario("balance, hot", about("get_balance", small[:50]), size),
         Scenario("history, hot", about("get_history", small[:50]), size),
         Scenario("unspent, hot", about("listunspent", small[:50]), size),
-        Scenario("transaction, hot", transaction, size),
+        Scenario("transaction, hot", txs[:20], size),
         Scenario("subscribe, hot", about("subscribe", small[:50]), size),
         Scenario("balance, cold", about("get_balance", parts[0]), few),
         Scenario("history, cold", about("get_history", parts[1]), few),
         Scenario("unspent, cold", about("listunspent", parts[2]), few),
         Scenario("subscribe, cold", about("subscribe", parts[3]), few),
+        Scenario("transaction, cold", txs[20:], min(size, len(txs[20:]))),
         Scenario("ping, lone", ping, size // 2, **lone),
         Scenario("header, lone", header, size // 2, **lone),
         Scenario("balance, cold, lone", about("get_balance", lone_parts[0]), half, **lone),
