@@ -130,7 +130,7 @@ def test_kills_while_header_offsets_are_written_lose_nothing(zygote, tmp_path):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("point", [name for name in faults.NAMES if group(name) == "backup"])
+@pytest.mark.parametrize("point", [name for name in faults.NAMES if group(name) == "reorg"])
 def test_a_kill_while_undoing_blocks_and_the_node_back_on_its_old_branch_loses_nothing(
     zygote, tmp_path, engine, point
 ):

@@ -83,7 +83,7 @@ def test_every_output_of_the_node_is_accounted_for(litecoind, server_for):
     assert "verdict: undecided" in shallow
     lines = rpc(server, "verify", "--deep").splitlines()
     [line] = [line for line in lines if line.startswith("node: ")]
-    assert f"the node has {stats['txouts']:,d} outputs, we {stats['txouts'] - 2:,d} coins" in line
+    assert f"the node has {stats['txouts']:,d} outputs, we {stats['txouts'] - 2:,d} UTXOs" in line
     assert "3 are the node's alone (00 6a), 1 ours (over 10,000 bytes)" in line
     assert line.endswith(": all accounted for")
     assert re.fullmatch(r"verdict: sound \(deep audit, [\d.]+s\)", lines[-1])
