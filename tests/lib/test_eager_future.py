@@ -83,8 +83,8 @@ async def test_awaiting_raises_the_error():
     assert not future.cancelled()
 
 
-async def test_a_cancelled_waiter_does_not_end_the_future():
-    future = EagerFuture()
+async def cancelled_waiter(future):
+    """Return a task that awaited a future and has been cancelled."""
 
     async def wait():
         return await future
@@ -93,6 +93,12 @@ async def test_a_cancelled_waiter_does_not_end_the_future():
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait([task])
+    return task
+
+
+async def test_a_cancelled_waiter_does_not_end_the_future():
+    future = EagerFuture()
+    await cancelled_waiter(future)
 
     assert not future.done()
     future.end(7)
@@ -153,14 +159,7 @@ async def test_cancelling_a_derived_future_cancels_the_source():
 
 async def test_cancelling_a_coroutine_that_awaits_it_cancels_the_source():
     source, future = derived()
-
-    async def wait():
-        return await future
-
-    task = asyncio.ensure_future(wait())
-    await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.wait([task])
+    task = await cancelled_waiter(future)
     assert task.cancelled()
     assert source.cancelled()
     await asyncio.sleep(0)

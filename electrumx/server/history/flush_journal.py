@@ -4,9 +4,9 @@ A stop between the two writes of a flush leaves orphaned rows.  Their keys end i
 finding them meant reading all of the history, an hour for Bitcoin's.  With this file only the rows of the
 scripts that the flush touched are read.
 
-The file has a section for each flush since the last one that was whole, and none before the UTXOs have
-seen the first one, as all rows are orphaned until then: magic, flush id LE2, number of
+The file has a section for each flush since the last one that was whole: magic, flush id LE2, number of
 scripts LE8, stamp(8), CRC-32 LE4 of the scripts and then of all that, then their hashXs (11 bytes each).
+A flush of an empty database has none: until the UTXOs are committed, all rows are orphaned.
 It is written and synced before the rows.
 
 The *stamp* is of the store's file ``CURRENT``, which an engine replaces whenever it opens the store:

@@ -1,7 +1,8 @@
 """The prices of requests and connections, in units of cost: 10,000 buy about two seconds of CPU.
 
-The prices of requests are here, but for those that one module alone charges.  Handlers charge them; the caches of ``session.shared``, which know what work a
-value took, return its cost with it.  ``session_groups`` describes the effect of cost.
+The prices of requests are here, but for those that one module alone charges.  Handlers charge them;
+the caches of ``session.shared``, which know what work a value took, return its cost with it.
+``session_groups`` describes the effect of cost.
 """
 
 # Of a connection by itself.
