@@ -62,19 +62,20 @@ class Candidates:
         """
         candidates = self.txs
         accepted: dict[bytes, MemPoolTx] = {}
-        waiting_for: dict[bytes, int] = {}  # candidate -> number of parents to be accepted first
+        # Candidate -> number of inputs whose transactions have to be accepted first, and the reverse
+        waiting_for: dict[bytes, int] = {}
         children: dict[bytes, list[bytes]] = {}
         ready = []
         for tx_hash, candidate in candidates.items():
-            parents = {
-                prev_hash for prev_hash, _idx in candidate.prevouts if prev_hash in candidates
-            }
-            if not parents:
+            waiting = 0
+            for prev_hash, _idx in candidate.prevouts:
+                if prev_hash in candidates:
+                    waiting += 1
+                    children.setdefault(prev_hash, []).append(tx_hash)
+            if waiting:
+                waiting_for[tx_hash] = waiting
+            else:
                 ready.append(tx_hash)
-                continue
-            waiting_for[tx_hash] = len(parents)
-            for parent in parents:
-                children.setdefault(parent, []).append(tx_hash)
         while ready:
             tx_hash = ready.pop()
             tx = self._with_inputs(candidates[tx_hash], known, accepted)
@@ -86,6 +87,10 @@ class Candidates:
                 waiting_for[child] -= 1
                 if not waiting_for[child]:
                     ready.append(child)
+        if len(accepted) == len(candidates):
+            candidates.clear()
+            self.utxos.clear()
+            return accepted
         for tx_hash in accepted:
             for prevout in candidates.pop(tx_hash).prevouts:
                 self.utxos.pop(prevout, None)

@@ -34,10 +34,7 @@ class MemPoolTx:
 
     def hashXs(self) -> set[bytes]:
         """Return the hashXs that the transaction spends from or pays to."""
-        result = {hashX for hashX, _value in self.in_pairs}
-        for hashX, _value in self.out_pairs:
-            result.add(hashX)
-        return result
+        return {hashX for hashX, _value in self.in_pairs + self.out_pairs}
 
 
 @dataclass(slots=True)
@@ -90,27 +87,30 @@ class HashXMap(Mapping[bytes, set[bytes]]):
     def __contains__(self, hashX: object) -> bool:
         return isinstance(hashX, bytes) and hashX in self._parts[hashX[0]]
 
-    def add(self, hashX: bytes, tx_hash: bytes) -> None:
-        """Note that a transaction touches hashX; it did not before."""
-        part = self._parts[hashX[0]]
-        stored = part.setdefault(hashX, tx_hash)
-        if stored is tx_hash:
-            return
-        if isinstance(stored, bytes):
-            part[hashX] = {stored, tx_hash}
-        else:
-            stored.add(tx_hash)
+    def add(self, tx_hash: bytes, hashXs: Iterable[bytes]) -> None:
+        """Note that a transaction touches hashXs; it did not before."""
+        parts = self._parts
+        for hashX in hashXs:
+            part = parts[hashX[0]]
+            stored = part.setdefault(hashX, tx_hash)
+            if stored is tx_hash:
+                continue
+            if isinstance(stored, bytes):
+                part[hashX] = {stored, tx_hash}
+            else:
+                stored.add(tx_hash)
 
-    def remove(self, hashX: bytes, tx_hash: bytes) -> None:
+    def remove(self, tx_hash: bytes, hashXs: Iterable[bytes]) -> None:
         """Undo ``add``."""
-        part = self._parts[hashX[0]]
-        stored = part[hashX]
-        if isinstance(stored, bytes):
-            del part[hashX]
-            return
-        stored.remove(tx_hash)
-        if len(stored) == 1:
-            part[hashX] = stored.pop()
+        for hashX in hashXs:
+            part = self._parts[hashX[0]]
+            stored = part[hashX]
+            if isinstance(stored, bytes):
+                del part[hashX]
+                continue
+            stored.remove(tx_hash)
+            if len(stored) == 1:
+                part[hashX] = stored.pop()
 
     def touching(self, hashX: bytes) -> tuple[bytes, ...] | set[bytes]:
         """Return the hashes of the transactions of a hashX, none if it is unknown."""
@@ -226,12 +226,10 @@ class MemPoolIndex:
         tx_hashXs = tx.hashXs()
         for prevout in tx.prevouts:
             self.spenders[prevout] = tx_hash
-        add = self.hashXs.add
-        for hashX in tx_hashXs:
-            add(hashX, tx_hash)
-        if self.large:
+        self.hashXs.add(tx_hash, tx_hashXs)
+        if self.large.are_cached:
             self.large.changed(tx_hash, len(tx.out_pairs), tx_hashXs)
-        if self.watch:
+        if self.watch.by_tx:
             self._touch_outpoints(tx_hash, tx)
         touched |= tx_hashXs
 
@@ -245,12 +243,10 @@ class MemPoolIndex:
         for prevout in tx.prevouts:
             # No node has two that spend the same; if one lists two, the first removal forgets it.
             self.spenders.pop(prevout, None)
-        remove = self.hashXs.remove
-        for hashX in tx_hashXs:
-            remove(hashX, tx_hash)
-        if self.large:
+        self.hashXs.remove(tx_hash, tx_hashXs)
+        if self.large.are_cached:
             self.large.changed(tx_hash, len(tx.out_pairs), tx_hashXs)
-        if self.watch:
+        if self.watch.by_tx:
             self._touch_outpoints(tx_hash, tx)
         touched |= tx_hashXs
 
@@ -275,6 +271,10 @@ class MemPoolIndex:
                 concerned[child] = self.txs[child]
 
     # -- Reports of single transactions that the node added or removed
+
+    def has_conflict(self, tx: MemPoolTx) -> bool:
+        """Return whether a transaction spends an output that another one spends."""
+        return not self.spenders.keys().isdisjoint(tx.prevouts)
 
     def conflicts(self, tx: MemPoolTx) -> set[bytes]:
         """Return the transactions that spend an output that another one spends."""

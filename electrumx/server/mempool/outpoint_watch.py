@@ -15,7 +15,8 @@ class OutpointWatch:
     """Watched outpoints, and those of them that were touched."""
 
     def __init__(self) -> None:
-        #: tx hash -> the index of its watched output, or a set of several: a set takes 216 bytes
+        #: tx hash -> the index of its watched output, or a set of several: a set takes 216 bytes.
+        #: Nobody else changes it.
         self.by_tx: dict[bytes, int | set[int]] = {}
         #: watched outpoints touched since they were last taken
         self.touched: set[Outpoint] = set()

@@ -222,8 +222,8 @@ class Refresher:
             return
         if (
             tx_hash in self._arrivals.left_since
-            or index.conflicts(tx)
-            or any(prev_hash in skipped for prev_hash, _idx in tx.prevouts)
+            or index.has_conflict(tx)
+            or (skipped and any(prev_hash in skipped for prev_hash, _idx in tx.prevouts))
         ):
             skipped.add(tx_hash)
             return

@@ -103,14 +103,14 @@ class _Views(Generic[V]):
 
     def __init__(self, make: Callable[[bytes, list[bytes]], V]) -> None:
         self.make = make
-        # hashX -> the computation of its view, perhaps done; the oldest first
-        self._tasks: dict[bytes, asyncio.Task[V]] = {}
+        #: hashX -> the computation of its view, perhaps done; the oldest first
+        self.tasks: dict[bytes, asyncio.Task[V]] = {}
         self._sizes: dict[bytes, int] = {}
         self._cached_txs = 0
 
     def ready(self, hashX: bytes) -> V | None:
         """Return a view that is cached, which is valid, or None."""
-        task = self._tasks.get(hashX)
+        task = self.tasks.get(hashX)
         if task is None or not task.done() or task.cancelled() or task.exception() is not None:
             return None
         return task.result()
@@ -123,7 +123,7 @@ class _Views(Generic[V]):
         """
         tries = 0
         while True:
-            task = self._tasks.get(hashX)
+            task = self.tasks.get(hashX)
             if task is None:
                 task = self._begin(hashX, list(tx_hashes()))
             try:
@@ -132,31 +132,27 @@ class _Views(Generic[V]):
                 self.forget((hashX,))
                 raise
             tries += 1
-            if tries == TRIES or self._tasks.get(hashX) is task:
+            if tries == TRIES or self.tasks.get(hashX) is task:
                 return view
 
     def _begin(self, hashX: bytes, tx_hashes: list[bytes]) -> "asyncio.Task[V]":
         task = asyncio.ensure_future(asyncio.to_thread(self.make, hashX, tx_hashes))
-        self._tasks[hashX] = task
+        self.tasks[hashX] = task
         self._sizes[hashX] = len(tx_hashes)
         self._cached_txs += len(tx_hashes)
-        while self._cached_txs > MAX_CACHED_TXS and len(self._tasks) > 1:
-            self.forget((next(iter(self._tasks)),))
+        while self._cached_txs > MAX_CACHED_TXS and len(self.tasks) > 1:
+            self.forget((next(iter(self.tasks)),))
         return task
 
     def forget(self, hashXs: Iterable[bytes]) -> None:
         """Drop the views of scripts that changed."""
-        for hashX in self._tasks.keys() & hashXs:
-            del self._tasks[hashX]
+        for hashX in self.tasks.keys() & hashXs:
+            del self.tasks[hashX]
             self._cached_txs -= self._sizes.pop(hashX)
 
     def clear(self) -> None:
         """Drop all views."""
-        self.forget(list(self._tasks))
-
-    def __bool__(self) -> bool:
-        """Return whether there are any."""
-        return bool(self._tasks)
+        self.forget(list(self.tasks))
 
 
 class LargeScripts:
@@ -224,9 +220,10 @@ class LargeScripts:
         self.histories.clear()
         self.utxos.clear()
 
-    def __bool__(self) -> bool:
-        """Return whether there are any views."""
-        return bool(self.histories) or bool(self.utxos)
+    @property
+    def are_cached(self) -> bool:
+        """Whether there are any views."""
+        return bool(self.histories.tasks or self.utxos.tasks)
 
 
 def _present(index: Index, tx_hashes: Iterable[bytes]) -> Iterator[tuple[bytes, Any]]:

@@ -90,13 +90,13 @@ async def test_a_large_script_is_answered_like_any_other(world, monkeypatch):
     rng = random.Random(2)
     for _ in range(4):
         ordinary = await answers(world, client)
-        assert not index.large
+        assert not index.large.are_cached
         with monkeypatch.context() as patch:
             patch.setattr(mempool_scripts, "LARGE_TXS", 3)
             patch.setattr(mempool_scripts, "SORTED_AT_ONCE", 3)
             large = await answers(world, client)
             assert await answers(world, client) == large
-            assert index.large
+            assert index.large.are_cached
         assert large == ordinary
         # A parent that goes changes the height of its child, which need not touch the script.
         index.take(rng.choice(list(index.txs)))
