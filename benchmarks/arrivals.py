@@ -22,6 +22,8 @@ QUIET_SECS = 1.3
 #: seconds between two pings, two subscriptions
 PING_PAUSE, SUBSCRIBE_PAUSE = 0.005, 0.02
 MOST_PINGS = 120_000
+#: seconds between two looks whether the mempool is served
+LOOK_PAUSE = 0.05
 #: transactions of the mempool, and the last, whose scripts are asked for
 SAMPLED = 8
 
@@ -92,6 +94,11 @@ class Probes:
         """Count requests from then on."""
         self.ping.mark(at)
         self.subscribe.mark(at)
+
+    def mark_end(self, at):
+        """Count requests until then."""
+        self.ping.mark_end(at)
+        self.subscribe.mark_end(at)
 
     def __exit__(self, *exc):
         self.ping.__exit__(*exc)
@@ -169,7 +176,7 @@ def _is_read(rpc_port):
 
 
 def mempool(server, targets, fresh):
-    """All of the mempool becomes known at once: until it is served, and the waits during that time.
+    """All of the mempool becomes known at once: until it is served, and the waits of requests sent till then.
 
     It is there when scripts that only single transactions of it pay to have one each.  "reported" is the
     share of looks at ``getinfo`` until then that had a note of it.
@@ -190,8 +197,10 @@ def mempool(server, targets, fresh):
             if time.monotonic() > end:
                 raise TimeoutError(f"{server.spec} does not know all of the mempool")
             reported.append(_is_read(server.rpc_port))
-            time.sleep(0.3)
-        seconds = time.monotonic() - told
+            time.sleep(LOOK_PAUSE)
+        served = time.monotonic()
+        seconds = served - told
+        probes.mark_end(served)
     figures = {"transactions": count, "seconds": seconds, "CPU us a tx": spent.cpu / count * 1e6}
     figures["bytes a tx"] = (memory_mb(server.pid) - before) / count * 1e6
     figures["MB"], figures["peak MB"] = memory_mb(server.pid), memory_mb(server.pid, "VmHWM")

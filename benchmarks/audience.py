@@ -253,7 +253,8 @@ def _probe_process(*args):
 class Probe:
     """A process that asks at a steady pace while the block lasts; a context manager.
 
-    waits: seconds that each answer took, of those sent from the time given to `mark` on
+    waits: seconds that each answer took, of those sent from the time given to `mark` on, until the
+    one given to `mark_end`
     """
 
     def __init__(self, port, bodies, pause):
@@ -263,7 +264,7 @@ class Probe:
         self._process = context.Process(
             target=_probe_process, args=(port, bodies, pause, self._stop, theirs), daemon=True
         )
-        self._mark = 0.0
+        self._mark, self._end = 0.0, float("inf")
         self.waits = []
         self.unanswered = 0
 
@@ -278,8 +279,12 @@ class Probe:
         """From then on it counts; a time of CLOCK_MONOTONIC."""
         self._mark = at
 
+    def mark_end(self, at):
+        """Until then it counts."""
+        self._end = at
+
     def __exit__(self, *_exc):
         self._stop.set()
         waits, self.unanswered = self._pipe.recv() if self._pipe.poll(90) else ([], -1)
         self._process.join(30)
-        self.waits = [wait for at, wait in waits if at >= self._mark]
+        self.waits = [wait for at, wait in waits if self._mark <= at <= self._end]

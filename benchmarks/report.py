@@ -1,6 +1,7 @@
 """Results: one table for people, and JSON with everything in it.
 
-A ratio is a server's figure divided by the peer's.
+A ratio is a server's figure divided by the peer's, or by those of another version of ours in a run
+without the peer: its server with the same engine and settings.
 """
 
 import json
@@ -8,6 +9,7 @@ import math
 import time
 
 from benchmarks.scenarios import SERIAL
+from benchmarks.servers import BEFORE_NAME
 
 PEER = "e-x-leveldb"
 
@@ -47,11 +49,18 @@ def columns(heads, rows):
     return [lines[0], "-" * len(lines[0]), *lines[1:]]
 
 
+def compared_with(name, names):
+    """Of these servers, the one that a server is compared with; a name that may be none of theirs."""
+    program, _, settings = name.partition(":")
+    peer = PEER if PEER in names else BEFORE_NAME + program[program.rfind("-") :]
+    return f"{peer}:{settings}" if settings else peer
+
+
 def sync_table(results, figures):
     """Servers by figures, each with its ratio to the peer with the same settings."""
     heads, rows = ["sync from nothing", *figures, *(f"x {name}" for name in figures)], []
     for name, mine in results.items():
-        other = results.get(PEER + name[name.find(":") :] if ":" in name else PEER, {})
+        other = results.get(compared_with(name, results), {})
         row = [name, *(number(mine[key]) for key in figures)]
         rows.append([*row, *(number(ratio(mine[key], other.get(key))) for key in figures)])
     return columns(heads, rows)
@@ -63,7 +72,7 @@ LOADED = ("CPU us", "/s", "p99 ms")
 def serving_tables(results, servers):
     """The cost of requests, and everything else, as lines of two tables.
 
-    results: scenario -> server -> figures; the ratio is that of the first server to the peer
+    results: scenario -> server -> figures; the ratio is that of the first server
     """
     loaded = {
         name: of_all for name, of_all in results.items() if "/s" in next(iter(of_all.values()))
@@ -73,8 +82,12 @@ def serving_tables(results, servers):
 
 
 def _compared(of_all, servers, key):
-    mine = of_all.get(servers[0], {}).get(key)
-    return ratio(mine, of_all.get(PEER, {}).get(key)) if servers[0] != PEER else None
+    mine, other = servers[0], compared_with(servers[0], servers)
+    return (
+        ratio(of_all.get(mine, {}).get(key), of_all.get(other, {}).get(key))
+        if mine != other
+        else None
+    )
 
 
 def _loaded_table(results, servers):

@@ -7,6 +7,10 @@ A server is named by its program and by the engine of its database, and may be g
 Ours is started by this interpreter.  The peer is e-x 2.0.0 in an environment of its own,
 ``.run/peers/e-x-2.0.0`` (tests/crash/peer_env.sh makes it), or in the one that the variable
 BENCH_PEER names; it is no part of the project, which never imports it.
+
+``before-leveldb``, ``before-rocksdb`` and ``before-python`` are another version of ours: the checkout
+that the variable BENCH_BEFORE names, whose compiled modules have been built there
+(``setup.py build_ext --inplace``).  So both versions meet the same client and node in one run.
 """
 
 import contextlib
@@ -25,6 +29,7 @@ from tests.ports import free_ports
 
 PEER = REPOSITORY / ".run" / "peers" / "e-x-2.0.0"
 PEER_NAME = "e-x"
+BEFORE_NAME = "before"
 #: name of a server -> its settings
 ENGINES = {
     "leveldb": {"DB_ENGINE": "leveldb"},
@@ -88,7 +93,7 @@ class Spec:
         self.text = text
         name, _, settings = text.partition(":")
         self.program, _, engine = name.rpartition("-")
-        if self.program not in ("ours", PEER_NAME) or engine not in ENGINES:
+        if self.program not in ("ours", PEER_NAME, BEFORE_NAME) or engine not in ENGINES:
             raise ValueError(f"{text!r} is no server: ours-leveldb, e-x-rocksdb:CACHE_MB=20")
         self.settings = dict(ENGINES[engine])
         for word in filter(None, settings.split(",")):
@@ -114,10 +119,15 @@ class Spec:
         if self.is_peer:
             folder = peer_folder()
             return [folder / "bin" / "python", folder / "bin" / "electrumx_server"]
-        return [sys.executable, REPOSITORY / "electrumx_server"]
+        checkout = before_folder() if self.program == BEFORE_NAME else REPOSITORY
+        return [sys.executable, checkout / "electrumx_server"]
 
     def missing(self):
         """Why it cannot run on this machine, or None."""
+        if self.program == BEFORE_NAME:
+            checkout = before_folder()
+            if checkout is None or not (checkout / "electrumx_server").exists():
+                return f"BENCH_BEFORE names no checkout of the project: {checkout}"
         folder = peer_folder()
         if not self.is_peer:
             return None
@@ -133,6 +143,12 @@ class Spec:
 def peer_folder():
     """The peer's environment."""
     return Path(os.environ.get("BENCH_PEER") or PEER)
+
+
+def before_folder():
+    """The checkout of another version of ours; None without one."""
+    folder = os.environ.get("BENCH_BEFORE")
+    return Path(folder).resolve() if folder else None
 
 
 class Server:
