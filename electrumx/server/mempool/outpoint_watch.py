@@ -16,7 +16,7 @@ class OutpointWatch:
 
     def __init__(self) -> None:
         #: tx hash -> the index of its watched output, or a set of several: a set takes 216 bytes.
-        #: Nobody else changes it.
+        #: Only this class changes it.
         self.by_tx: dict[bytes, int | set[int]] = {}
         #: watched outpoints touched since they were last taken
         self.touched: set[Outpoint] = set()
