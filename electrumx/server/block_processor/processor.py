@@ -73,6 +73,7 @@ from electrumx.server.db import DB, DBError
 from electrumx.server.env import Env
 from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
 from electrumx.server.runtime.fault_points import fault_point
+from electrumx.server.runtime.malloc_tuning import give_back_freed_memory
 from electrumx.server.runtime.server_state import IndexProgress
 
 # While clients are served from an index that is behind, it is committed so often, in seconds.
@@ -406,6 +407,8 @@ class BlockProcessor:
         first_sync = self.db.first_sync
         await self.flush_scheduler.run_locked(self.db.end_bulk_load)
         fault_point("caught up: filled")
+        # Before the flush, which takes new memory of other sizes
+        await asyncio.to_thread(give_back_freed_memory)
         await self.flush_scheduler.flush(True)
         fault_point("caught up: flushed")
         # The flush does nothing if the height is the committed one; the row is written anyway.

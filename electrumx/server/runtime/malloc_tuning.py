@@ -1,6 +1,6 @@
 """How the C library keeps freed memory.
 
-Owns nothing; called at the start, and when serving begins.
+Owns nothing; called at the start, at the end of catching up, and when serving begins.
 
 *While serving.*  glibc gives freed blocks of more than 128 KiB, and the free end of its heap, back
 to the kernel at once, and the next large reply gets them again, page by page, each page a fault and
@@ -11,11 +11,14 @@ transactions more than twice (10.7 to 4.3 ms).
 *While catching up* it is the other way round: the data indexed and flushed lies in arrays that grow
 to many megabytes and are freed while the next ones grow.  Kept, they leave holes: 4 million
 transactions with CACHE_MB=200 took 480 MB with LevelDB and 460 with RocksDB, and take 380 and 370
-if they go back to the kernel.  Most blocks of the chain, and batches of them, are smaller.
+if they go back to the kernel.  Most blocks of the chain, and batches of them, are smaller: freed,
+they are holes between what stays, which go back when the chain is caught up with.  After 400,000
+transactions that is 29 of 158 MB, in 1.3 ms.
 """
 
 import ctypes
 from collections.abc import Mapping
+from contextlib import suppress
 
 # Of mallopt(3)
 _M_TRIM_THRESHOLD = -1
@@ -44,6 +47,15 @@ def keep_freed_memory(environ: Mapping[str, str]) -> bool:
 def keep_little_freed_memory(environ: Mapping[str, str]) -> bool:
     """Tune glibc's malloc for catching up; otherwise as :func:`keep_freed_memory`."""
     return _set(environ, HEAP_BLOCK_BYTES_SYNC, KEPT_BYTES_SYNC)
+
+
+def give_back_freed_memory() -> None:
+    """Give all freed memory back to the kernel, holes as well.  Does nothing where it is not glibc.
+
+    Runs in: a thread; others wait for memory in the meantime, a millisecond for tens of megabytes.
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _set(environ: Mapping[str, str], heap_block: int, kept: int) -> bool:

@@ -88,7 +88,9 @@ class LevelDB(Storage):
         compress = self.compressible or (compact and self.table_bytes <= self.COMPACT_PLAIN_BYTES)
         if compress and not self.compress:
             self.compress = True
-            self.close()
+            # Opening reads up to two logs, of 4 MiB each; `close` would wait for a compaction,
+            # which is interrupted this way and runs again.
+            self.db.close()
             self.open(self._folder)
 
     def compact(self) -> bool:  # noqa: D102

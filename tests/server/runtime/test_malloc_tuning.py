@@ -60,3 +60,36 @@ def test_while_catching_up_only_small_blocks_are_made_of_memory_that_was_freed()
 @pytest.mark.parametrize("mode", ["kept", "little"])
 def test_what_the_operator_has_set_stays(mode):
     assert not run(mode, MALLOC_TRIM_THRESHOLD_="131072")[0]
+
+
+HOLES = """
+import sys
+from pathlib import Path
+from electrumx.server.runtime.malloc_tuning import give_back_freed_memory, keep_little_freed_memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+keep_little_freed_memory({})
+before = resident()
+blocks, kept = [], []
+for number in range(400):
+    blocks.append(bytes([number % 256]) * 100_000)
+    kept.append(bytes([number % 256]) * 1_000)
+full = resident()
+blocks.clear()
+if sys.argv[1] == "given back":
+    give_back_freed_memory()
+print((resident() - before) / (full - before), len(kept))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_holes_of_blocks_that_were_freed_go_back_to_the_kernel_when_asked_for():
+    def share_left(mode):
+        command = [sys.executable, "-c", HOLES, mode]
+        output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+        return float(output.stdout.split()[0])
+
+    assert share_left("as it is") > 0.9
+    assert share_left("given back") < 0.2
