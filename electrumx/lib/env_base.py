@@ -9,8 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 from electrumx.lib.errors import OperatorError
 
@@ -39,8 +38,7 @@ class EnvError(OperatorError):
     """An environment variable is missing, or its value cannot be used."""
 
 
-@dataclass(frozen=True)
-class LoopPolicy:
+class LoopPolicy(NamedTuple):
     """A named way to make event loops, for runners that take a loop factory.
 
     Not one of asyncio's policies: those are deprecated from Python 3.14 on.

@@ -5,9 +5,8 @@ Owns which protocols are for the operator, and the written form ``rpc:///PATH``.
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiorpcx import Service
 
@@ -20,8 +19,7 @@ OPERATOR_PORTS = {"rpc": 8000, "metrics": 4224}
 Network = IPv4Network | IPv6Network
 
 
-@dataclass(frozen=True)
-class SocketPath:
+class SocketPath(NamedTuple):
     """The address of a Unix socket; it has the attributes of a NetAddress."""
 
     host: str

@@ -4,7 +4,6 @@ Variables with a misspelt name are ignored, and booleans are true whatever their
 cannot be changed, so the log warns of their effects.  Pure but for ``memory_mb``; runs at start-up.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping
 
 from electrumx.lib.env_base import shown
@@ -85,6 +84,8 @@ def _meant(name: str) -> str | None:
         return _BY_PLAIN[plain]
     if len(plain) < _LEAST_LENGTH:
         return None
+    import difflib
+
     close = difflib.get_close_matches(plain, _BY_PLAIN, n=1, cutoff=_SIMILARITY)
     return _BY_PLAIN[close[0]] if close else None
 

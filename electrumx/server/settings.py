@@ -5,7 +5,6 @@ environment, which other programs share, a name that is not a setting is an erro
 the file system; runs at start-up and at a reload.
 """
 
-import difflib
 import os
 import re
 import stat
@@ -102,6 +101,8 @@ def _checked(text: str) -> dict[str, str]:
         if name in ENVIRONMENT_ONLY:
             raise SettingsFileError(f"line {line:,d}: {name} can only be set in the environment")
         if name not in KNOWN and name not in OBSOLETE:
+            import difflib
+
             close = difflib.get_close_matches(name.upper(), KNOWN, n=1, cutoff=0.0)
             raise SettingsFileError(
                 f"line {line:,d}: there is no setting {name}; the nearest one is {close[0]}"

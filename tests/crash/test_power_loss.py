@@ -12,9 +12,10 @@ from electrumx.server.block_processor.flush_scheduler import FlushScheduler
 from electrumx.server.block_processor.processor import BlockProcessor
 from electrumx.server.db import DB
 from electrumx.server.history.store import History
+from electrumx.server.runs import FOLDER
 from electrumx.server.runs import manifest as manifests
 from electrumx.server.runs.run_files import RunFile
-from electrumx.server.runs.workspace import FOLDER, Workspace
+from electrumx.server.runs.workspace import Workspace
 from electrumx.server.storage.schema import STATE_KEY, CommittedState, DBError
 from tests.crash import audit
 from tests.crash.stories import REORG_LIMIT, UNDO_CHUNK, story

@@ -8,7 +8,7 @@ import logging
 from electrumx.server.bulk_sync.space import space_needed
 from electrumx.server.db.database import DB
 from electrumx.server.env import Env
-from electrumx.server.runs.workspace import Workspace
+from electrumx.server.runs import FOLDER
 from electrumx.server.sync_estimate import txs_in_chain
 
 #: blocks that are to be indexed at least: fewer take no time in the ordinary way
@@ -27,14 +27,16 @@ def use_bulk_sync(
 
     ``block_bytes``: the size of the daemon's blocks on its disk, 0 if unknown.  If not, the files of an earlier bulk sync are removed.
     """
-    workspace = Workspace(db.db_dir, logger)
-    begun = workspace.folder.exists()
+    folder = db.db_dir / FOLDER
+    begun = folder.exists()
     reason = _reason_against(env, db, daemon_height, block_bytes, begun, logger)
     if reason is None:
         return True
     if begun:
-        logger.warning(f"removing the unfinished bulk sync in {workspace.folder}: {reason}")
-        workspace.remove()
+        from electrumx.server.runs.workspace import Workspace
+
+        logger.warning(f"removing the unfinished bulk sync in {folder}: {reason}")
+        Workspace(db.db_dir, logger).remove()
     return False
 
 

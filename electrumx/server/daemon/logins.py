@@ -16,9 +16,8 @@ import base64
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from electrumx.lib.env_base import shown
 from electrumx.lib.errors import OperatorError
@@ -198,8 +197,7 @@ def _group_of(path: str) -> str:
     return "of the node"
 
 
-@dataclass(frozen=True)
-class LoginFiles:
+class LoginFiles(NamedTuple):
     """The files of DAEMON_COOKIE_FILE and DAEMON_PASSWORD_FILE, by position; empty: none."""
 
     cookies: Sequence[str] = ()

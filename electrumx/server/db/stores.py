@@ -31,7 +31,7 @@ from electrumx.server.db.recent_blocks import RecentBlocks
 from electrumx.server.db.upgrade import OLD_VERSIONS, upgrade_utxo_store
 from electrumx.server.history.row_compaction import CompactionPass
 from electrumx.server.history.store import History
-from electrumx.server.runs.workspace import finish_move
+from electrumx.server.runs import FOLDER as BULK_SYNC_FOLDER
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage.base import Storage
 from electrumx.server.storage.damage import DamageLog
@@ -197,7 +197,10 @@ class Stores:
         first_time = not self.tx_counts
         self.last_timed = time.monotonic()
         try:
-            finish_move(self.db_dir, self._logger, self._has_blocks, self._flush_count)
+            if (self.db_dir / BULK_SYNC_FOLDER).exists():
+                from electrumx.server.runs.workspace import finish_move
+
+                finish_move(self.db_dir, self._logger, self._has_blocks, self._flush_count)
             self._refuse_half_a_database()
             self.utxo_db = self.new_utxo_store(self.db_dir / "utxo", for_sync)
             fault_point("open: utxo store opened")

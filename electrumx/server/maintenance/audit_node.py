@@ -15,8 +15,7 @@ small difference and reports it.
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from electrumx.lib.hash import hash_to_hex_str
 from electrumx.lib.tx.cash_tokens import locking_script
@@ -36,8 +35,7 @@ NODE_BLOCKS = 20
 MAX_SCRIPT_SIZE = 10_000
 
 
-@dataclass(slots=True)
-class NodeSet:
+class NodeSet(NamedTuple):
     """The node's unspent outputs at a block."""
 
     tip: bytes

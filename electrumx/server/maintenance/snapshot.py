@@ -25,8 +25,8 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from electrumx.lib import util
 from electrumx.lib.errors import OperatorError
@@ -62,8 +62,7 @@ class BackupStopped(Exception):
     """The backup was cancelled.  Methods of ``Backup`` raise it after ``stop``."""
 
 
-@dataclass(slots=True)
-class BackupReport:
+class BackupReport(NamedTuple):
     """Size and duration of a backup."""
 
     path: str

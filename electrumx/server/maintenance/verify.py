@@ -9,7 +9,7 @@ again if blocks were undone during the audit.
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from electrumx.lib.errors import DeserializeError
 from electrumx.lib.hash import hash_to_hex_str
@@ -36,8 +36,7 @@ NODE_RETRY_SECS = 1.0
 NODE_ANSWER_SECS = 60.0
 
 
-@dataclass(slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The result of an audit."""
 
     sound: bool

@@ -7,7 +7,7 @@ children in one go: trying all of them again after each round took time quadrati
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from electrumx.lib.coins import Coin
 from electrumx.lib.hash import hash_to_hex_str
@@ -23,8 +23,7 @@ from electrumx.server.mempool.index import (
 from electrumx.server.notifications import Confirmed
 
 
-@dataclass(slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A transaction whose inputs are not known yet."""
 
     prevouts: tuple[Prevout, ...]

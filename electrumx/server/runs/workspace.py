@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from electrumx.lib import util
+from electrumx.server.runs import FOLDER
 from electrumx.server.runs import manifest as manifests
 from electrumx.server.runs.manifest import JOIN, SCAN, SWAP, Manifest, Run, Section
 from electrumx.server.runs.records import (
@@ -30,8 +31,6 @@ from electrumx.server.runs.store_locks import StoreLocks
 from electrumx.server.runtime.fault_points import fault_point
 from electrumx.server.storage.schema import DBError
 
-#: the folder in the database directory
-FOLDER = "bulk_sync"
 #: stores, the one that decides what is true last
 STORES = ("hist", "utxo")
 
