@@ -2,7 +2,8 @@
 
     python -m benchmarks [sync] [--chain 100k] [--rounds 2] ...
 
-Without a part, all of them.  The peer e-x 2.0.0 is measured beside ours where it is installed.
+Without a part, all of them.  The peer e-x 2.0.0 is measured beside ours where it is installed, and
+another version of ours where the variable BENCH_BEFORE names a checkout of it.
 Prints a table at the end and writes everything to .run/bench.
 """
 
@@ -17,7 +18,7 @@ from benchmarks.audience import raise_file_limit
 from benchmarks.chain import make_chain
 from benchmarks.chain_files import ChainFiles
 from benchmarks.measuring import machine
-from benchmarks.servers import Spec
+from benchmarks.servers import BEFORE_NAME, Spec, before_folder
 from benchmarks.serving import Serving
 from benchmarks.shape import Shape
 from tests.conftest import REPOSITORY
@@ -51,6 +52,14 @@ _start = time.monotonic()
 def say(text):
     """A line of progress, with the seconds since the start."""
     print(f"{time.monotonic() - _start:6.0f} s  {text}", flush=True)
+
+
+def with_before(names):
+    """These servers, and after each of ours that of the checkout that BENCH_BEFORE names, if any."""
+    if before_folder() is None:
+        return names
+    pairs = ((name, name.replace("ours", BEFORE_NAME, 1)) for name in names)
+    return [name for pair in pairs for name in dict.fromkeys(pair)]
 
 
 def usable(names):
@@ -99,7 +108,7 @@ def _hard(args, shape):
     chain = FOLDER / "chains" / hard.name
     say(f"chain {args.chain} with {utxos:,d} UTXOs in {chain}")
     facts = make_chain(chain, hard)
-    specs = usable(args.servers or HARD_SERVERS)
+    specs = usable(args.servers or with_before(HARD_SERVERS))
     return sync.sync_all(specs, chain, facts, FOLDER / "hard" / hard.name, args.rounds, say)
 
 
@@ -128,13 +137,13 @@ def main():
         say(f"chain {args.chain} in {chain}")
         results["chain"] = facts = make_chain(chain, shape)
     if "sync" in parts:
-        specs = usable(args.servers or SYNC_SERVERS)
+        specs = usable(args.servers or with_before(SYNC_SERVERS))
         results["sync"] = sync.sync_all(
             specs, chain, facts, FOLDER / "sync" / shape.name, args.rounds, say
         )
         lines += report.sync_table(results["sync"], sync.FIGURES)
     if "serving" in parts:
-        specs = usable(args.servers or SERVING_SERVERS)
+        specs = usable(args.servers or with_before(SERVING_SERVERS))
         serving = Serving(chain, facts, FOLDER / "serving", args, say)
         results["serving"] = serving.run(specs, FOLDER / "sync" / shape.name)
         names = [str(spec) for spec in specs]

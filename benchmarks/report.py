@@ -1,7 +1,7 @@
 """Results: one table for people, and JSON with everything in it.
 
-A ratio is a server's figure divided by the peer's, or by those of another version of ours in a run
-without the peer: its server with the same engine and settings.
+A ratio is a server's figure divided by that of another version of ours with the same engine and
+settings; in a run without one, by the peer's.
 """
 
 import json
@@ -52,12 +52,13 @@ def columns(heads, rows):
 def compared_with(name, names):
     """Of these servers, the one that a server is compared with; a name that may be none of theirs."""
     program, _, settings = name.partition(":")
-    peer = PEER if PEER in names else BEFORE_NAME + program[program.rfind("-") :]
-    return f"{peer}:{settings}" if settings else peer
+    before = BEFORE_NAME + program[program.rfind("-") :]
+    found = [f"{server}:{settings}" if settings else server for server in (before, PEER)]
+    return found[0] if found[0] in names else found[1]
 
 
 def sync_table(results, figures):
-    """Servers by figures, each with its ratio to the peer with the same settings."""
+    """Servers by figures, each with its ratio to the one that it is compared with."""
     heads, rows = ["sync from nothing", *figures, *(f"x {name}" for name in figures)], []
     for name, mine in results.items():
         other = results.get(compared_with(name, results), {})

@@ -12,6 +12,7 @@ from operator import ne
 
 import pytest
 
+from benchmarks import __main__ as command
 from benchmarks import arrivals, lookups, report, stages, wire
 from benchmarks.chain import make_chain
 from benchmarks.chain_files import BUSY, FORK, MAIN, ORDINARY, ChainFiles
@@ -439,3 +440,31 @@ def test_every_stage_is_measured(files, tmp_path):
 def test_a_server_that_is_none_is_refused(text):
     with pytest.raises(ValueError, match="is no"):
         Spec(text)
+
+
+def test_another_version_of_ours_is_measured_beside_this_one_and_compared_with(
+    tmp_path, monkeypatch
+):
+    monkeypatch.delenv("BENCH_BEFORE", raising=False)
+    names = ["ours-leveldb", "e-x-leveldb", "ours-rocksdb:CACHE_MB=20"]
+    assert command.with_before(names) == names
+    assert "names no checkout" in Spec("before-leveldb").missing()
+    (tmp_path / "electrumx_server").touch()
+    monkeypatch.setenv("BENCH_BEFORE", str(tmp_path))
+    assert Spec("before-leveldb").missing() is None
+    assert Spec("before-leveldb").command()[1] == tmp_path / "electrumx_server"
+    both = command.with_before(names)
+    assert both == [
+        "ours-leveldb",
+        "before-leveldb",
+        "e-x-leveldb",
+        "ours-rocksdb:CACHE_MB=20",
+        "before-rocksdb:CACHE_MB=20",
+    ]
+    assert [report.compared_with(name, both) for name in names] == [
+        "before-leveldb",
+        "before-leveldb",
+        "before-rocksdb:CACHE_MB=20",
+    ]
+    assert report.compared_with("ours-rocksdb", names) == "e-x-leveldb"
+    assert report.compared_with("ours-leveldb:CACHE_MB=20", names) == "e-x-leveldb:CACHE_MB=20"
