@@ -58,6 +58,7 @@ class BenchNode(Node):
         self.files = files
         self._number = {record.block_hash: n for n, record in enumerate(files.blocks)}
         self._main = files.numbers(MAIN)
+        self._bytes = sum(len(files.raw_block(number)) for number in self._main)
         #: numbers of the blocks of the active chain, by height
         self.active = list(self._main)
         self._heights = {number: height for height, number in enumerate(self.active)}
@@ -211,6 +212,7 @@ class BenchNode(Node):
             "verificationprogress": 1.0,
             "initialblockdownload": False,
             "pruned": False,
+            "size_on_disk": self._bytes,
         }
 
     def rpc_getindexinfo(self, wanted=None):

@@ -26,6 +26,8 @@ from tests.integration.processes import ChildDied
 
 #: a file that marks the database beside it as whole
 COMPLETE = "complete"
+#: seconds between two looks whether a server serves
+LOOK_PAUSE = 0.01
 FIGURES = ("wall", "tx/s", "CPU/Mtx", "MB/CPU s", "peak MB", "disk MB", "temp MB")
 
 
@@ -36,7 +38,7 @@ def sync_once(spec, chain, facts, folder, *, timeout=3600):
     with NodeProcess(chain, folder) as node, bulk.DiskWatch(folder / "db") as disk:
         start = time.monotonic()
         with Server(spec, node, folder) as server:
-            server.wait_height(facts["shape"]["blocks"], timeout=timeout)
+            server.wait_height(facts["shape"]["blocks"], timeout=timeout, pause=LOOK_PAUSE)
             wall = time.monotonic() - start
             peak = memory_mb(server.pid, "VmHWM")
             log = server.child.log_text()

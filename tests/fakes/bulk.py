@@ -32,6 +32,7 @@ def make_limits_small(
     monkeypatch.setattr(Merge, "LEAST_SECTIONS", sections)
     monkeypatch.setattr(choice, "MIN_BLOCKS", 5)
     monkeypatch.setattr(choice, "MIN_SHARE_OF_CACHE", 0)
+    monkeypatch.setattr(choice, "MIN_BYTES", 0)
     # Of coins whose real chains are large, and small disks.
     monkeypatch.setattr(space, "RUN_BYTES_PER_TX", 0)
     monkeypatch.setattr(space, "FLAT_BYTES_PER_TX", 0)

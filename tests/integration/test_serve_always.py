@@ -134,6 +134,7 @@ def make_server(folder, node, protocols=("tcp", "rpc"), **settings):
             "electrumx.server.session.early_service:CHECK_SECS": 0.05,
             "electrumx.server.bulk_sync.choice:MIN_BLOCKS": 10,
             "electrumx.server.bulk_sync.choice:MIN_SHARE_OF_CACHE": 0,
+            "electrumx.server.bulk_sync.choice:MIN_BYTES": 0,
             "electrumx.lib.coins.base:Coin.FETCH_STEPS": [[0, 2]],
         }
     }

@@ -337,6 +337,7 @@ async def test_a_chain_that_fits_the_cache_several_times_is_indexed_block_by_blo
     tmp_path, monkeypatch, cache, in_bulk
 ):
     monkeypatch.setattr(choice, "MIN_SHARE_OF_CACHE", 1 / 8)
+    monkeypatch.setattr(choice, "MIN_BYTES", 0)
     monkeypatch.setattr(choice, "txs_in_chain", lambda coin, height: 120_000)
     monkeypatch.setattr(space, "RUN_BYTES_PER_TX", 100)
     runs = count_runs(monkeypatch)
@@ -347,11 +348,23 @@ async def test_a_chain_that_fits_the_cache_several_times_is_indexed_block_by_blo
     assert (runs != []) is in_bulk
 
 
+@pytest.mark.parametrize(("block_bytes", "in_bulk"), [(60_000_000, False), (70_000_000, True)])
+def test_a_chain_whose_files_are_small_is_indexed_block_by_block_with_the_smallest_cache(
+    tmp_path, monkeypatch, block_bytes, in_bulk
+):
+    monkeypatch.setattr(choice, "MIN_BYTES", 40_000_000)
+    monkeypatch.setattr(COIN, "NET", "mainnet")
+    env = make_env(tmp_path, reorg_limit=5, cache_MB=1)
+    db = DB(env)
+    assert choice.use_bulk_sync(env, db, 20, block_bytes, logging.getLogger()) is in_bulk
+
+
 @pytest.mark.parametrize(("block_bytes", "in_bulk"), [(10_000_000, False), (30_000_000, True)])
 def test_a_chain_that_is_larger_than_its_coins_figures_does_not_fit_the_cache(
     tmp_path, monkeypatch, block_bytes, in_bulk
 ):
     monkeypatch.setattr(choice, "MIN_SHARE_OF_CACHE", 1 / 8)
+    monkeypatch.setattr(choice, "MIN_BYTES", 0)
     monkeypatch.setattr(COIN, "NET", "mainnet")
     env = make_env(tmp_path, reorg_limit=5, cache_MB=100)
     db = DB(env)

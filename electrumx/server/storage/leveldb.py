@@ -88,10 +88,18 @@ class LevelDB(Storage):
         compress = self.compressible or (compact and self.table_bytes <= self.COMPACT_PLAIN_BYTES)
         if compress and not self.compress:
             self.compress = True
-            # Opening reads up to two logs, of 4 MiB each; `close` would wait for a compaction,
-            # which is interrupted this way and runs again.
-            self.db.close()
+            if self._has_fresh_tables():
+                # ``close`` would wait for a compaction, for half a second; this interrupts it, and
+                # it runs again.  Opening reads the log, of a few MiB.
+                self.db.close()
+            else:
+                self.close()
             self.open(self._folder)
+
+    def _has_fresh_tables(self) -> bool:
+        """Return whether the upper levels have tables, which are perhaps being compacted."""
+        counts = (self.db.get_property(b"leveldb.num-files-at-level%d" % level) for level in (0, 1))
+        return any(int(count or 0) for count in counts)
 
     def compact(self) -> bool:  # noqa: D102
         if self.compress and self.table_bytes <= self.COMPACT_BYTES:

@@ -176,6 +176,31 @@ def test_a_store_that_was_filled_keeps_its_rows_when_it_is_merged(engine, tmp_pa
     store.close()
 
 
+@pytest.mark.parametrize(("batches", "waits"), [(0, True), (30, False)], ids=["few", "many"])
+def test_leveldb_is_not_reopened_after_a_compaction_that_may_be_running(
+    tmp_path, monkeypatch, batches, waits
+):
+    leveldb = db_class("leveldb")
+    closed = []
+    close = leveldb.close
+    monkeypatch.setattr(leveldb, "close", lambda store: (closed.append(store), close(store)))
+    choose = random.Random(5)
+    store = leveldb(str(tmp_path / "store"), True)
+    rows = {b"a": b"row"}
+    store.put(b"a", b"row")
+    for _ in range(batches):
+        # A table of the upper level each, of keys from everywhere
+        part = {choose.randbytes(13): choose.randbytes(200) for _ in range(5_000)}
+        rows.update(part)
+        with store.write_batch() as batch:
+            for key, value in part.items():
+                batch.put(key, value)
+    store.end_bulk_load(compact=True)
+    assert (closed == [store]) is waits
+    assert dict(store.iterator()) == rows
+    store.close()
+
+
 def test_compaction_drops_deleted_rows_unless_that_would_take_long(engine, tmp_path, monkeypatch):
     live = 0
     sizes = {}
