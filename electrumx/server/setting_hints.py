@@ -54,7 +54,11 @@ OBSOLETE = (
     "REPORT_TCP_PORT_TOR",
     "REPORT_SSL_PORT_TOR",
 )
-BOOLEANS = ("ALLOW_ROOT", "ANON_LOGS", "FORCE_PROXY", "PEER_ANNOUNCE")
+#: those that are true unless they are empty, which a test compares
+BOOLEANS = (
+    *("ALLOW_ROOT", "ANON_LOGS", "DAEMON_WAIT_FOR_BLOCKS", "FORCE_PROXY", "PAD_MESSAGES"),
+    "PEER_ANNOUNCE",
+)
 _MEANT_AS_FALSE = frozenset({"0", "no", "n", "false", "f", "off", "none"})
 # Names that other servers have, or had, too far from ours to be found.
 _RELATED = {"CACHE": "CACHE_MB", "DROP_CLIENT_UNKNOWN": "DROP_CLIENT"}

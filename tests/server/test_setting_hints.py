@@ -1,12 +1,16 @@
 """Settings that are accepted but hardly meant so: each gets a line, and nothing else does."""
 
+import re
+
 import pytest
 
 from electrumx.server import setting_hints as module
 from electrumx.server.env import OBSOLETE
-from electrumx.server.setting_hints import KNOWN, ignored_names, setting_hints
+from electrumx.server.setting_hints import BOOLEANS, KNOWN, ignored_names, setting_hints
+from tests.conftest import REPOSITORY
 from tests.lint.test_docs import directives
 
+BOOLEAN_READ = re.compile(r'\.boolean\(\s*"([A-Z_]+)"')
 QUIET = {"SERVICES": "tcp://:1"}
 
 
@@ -82,7 +86,14 @@ def test_other_software_may_have_its_variables(names):
     assert ignored_names(names, OBSOLETE) == ""
 
 
-@pytest.mark.parametrize("name", ["ANON_LOGS", "ALLOW_ROOT", "FORCE_PROXY", "PEER_ANNOUNCE"])
+def test_every_boolean_is_known():
+    sources = (REPOSITORY / "electrumx").rglob("*.py")
+    read = {name for path in sources for name in BOOLEAN_READ.findall(path.read_text())}
+    assert set(BOOLEANS) == read
+    assert len(read) > 4
+
+
+@pytest.mark.parametrize("name", BOOLEANS)
 @pytest.mark.parametrize("value", ["0", "no", "False", " off "])
 def test_a_boolean_that_reads_no_and_means_true_is_warned_of(name, value):
     assert hints(**{name: value}) == [f"{name}={value} means true: set it to nothing to say false"]

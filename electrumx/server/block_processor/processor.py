@@ -402,7 +402,7 @@ class BlockProcessor:
             await self.check_and_advance_blocks(blocks)
 
     async def first_caught_up(self) -> None:
-        """Flush, and reopen the database for serving."""
+        """Flush, and go on with the options for serving, for which large stores are reopened."""
         self.logger.info(f"caught up to height {self.height:,d}")
         first_sync = self.db.first_sync
         await self.flush_scheduler.run_locked(self.db.end_bulk_load)

@@ -12,7 +12,8 @@ run ahead of it, never behind.
 
 **Forward** (:meth:`Flusher.flush_dbs`)
 
-1. Flat files: headers, tx counts and tx hashes are appended and synced, with their folder where a
+1. Flat files: headers, of coins whose headers vary in length also their offsets, tx counts and tx
+   hashes are appended and synced, with their folder where a
    file is new.  *A kill after this* leaves bytes beyond the committed height, which are not
    read, and the next flush overwrites them.
 2. History: the flush journal notes the touched scripts, unless the database is empty so far; then

@@ -7,6 +7,7 @@ from aiorpcx import RPCError
 from electrumx.server.daemon.client import DaemonError
 from electrumx.server.session.engine.method_registry import rpc_method
 from electrumx.server.session.engine.params import DAEMON_ERROR, assert_hex, assert_list
+from electrumx.server.session.engine.prices import broadcast_cost
 from electrumx.server.session.methods.transaction import TransactionMethods
 from electrumx.server.session.shared.packages import COUNT_TEXT, MAX_PACKAGE_TXS, acceptance
 
@@ -25,10 +26,10 @@ class AcceptanceMethods(TransactionMethods):
         raw_txs = assert_list(raw_txs)
         if len(raw_txs) > MAX_PACKAGE_TXS:
             # The error of the node, which is not asked.
-            self.account.bump_cost(0.25)
+            self.account.bump_cost(broadcast_cost(0))
             error = DaemonError({"code": INVALID_PARAMETER, "message": COUNT_TEXT})
             raise RPCError(DAEMON_ERROR, f"daemon error: {error!r}")
         raw_txs = [assert_hex(raw_tx) for raw_tx in raw_txs]
-        self.account.bump_cost(0.25 + sum(map(len, raw_txs)) / 5000)
+        self.account.bump_cost(broadcast_cost(sum(map(len, raw_txs))))
         results = await self.shared.node.request("testmempoolaccept", raw_txs)
         return [acceptance(result) for result in results]
