@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.measuring import folder_mb
 from electrumx.lib.hash import HASHX_LEN
-from electrumx.server.runs.workspace import FOLDER
+from electrumx.server.runs import FOLDER
 from electrumx.server.storage.base import db_class
 from electrumx.server.storage.schema import HIST_STATE_KEY
 

@@ -111,8 +111,10 @@ class Spec:
 
     @property
     def folder_name(self):
-        """Its own for each server."""
-        return self.text.replace(":", "_").replace("/", "_")
+        """Its own for each server, and checkout."""
+        name = self.text.replace(":", "_").replace("/", "_")
+        checkout = before_folder() if self.program == BEFORE_NAME else None
+        return f"{name}@{checkout.name}" if checkout else name
 
     def command(self):
         """What to run."""
@@ -128,6 +130,8 @@ class Spec:
             checkout = before_folder()
             if checkout is None or not (checkout / "electrumx_server").exists():
                 return f"BENCH_BEFORE names no checkout of the project: {checkout}"
+            if not any((checkout / "electrumx").rglob("_fastindex*.so")):
+                return f"no compiled modules are in {checkout} (setup.py build_ext --inplace)"
         folder = peer_folder()
         if not self.is_peer:
             return None

@@ -88,6 +88,7 @@ def _meant(name: str) -> str | None:
         return _BY_PLAIN[plain]
     if len(plain) < _LEAST_LENGTH:
         return None
+    # Only for mistakes
     import difflib
 
     close = difflib.get_close_matches(plain, _BY_PLAIN, n=1, cutoff=_SIMILARITY)

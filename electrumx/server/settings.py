@@ -101,6 +101,7 @@ def _checked(text: str) -> dict[str, str]:
         if name in ENVIRONMENT_ONLY:
             raise SettingsFileError(f"line {line:,d}: {name} can only be set in the environment")
         if name not in KNOWN and name not in OBSOLETE:
+            # Only for mistakes
             import difflib
 
             close = difflib.get_close_matches(name.upper(), KNOWN, n=1, cutoff=0.0)

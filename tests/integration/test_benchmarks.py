@@ -451,6 +451,10 @@ def test_another_version_of_ours_is_measured_beside_this_one_and_compared_with(
     assert "names no checkout" in Spec("before-leveldb").missing()
     (tmp_path / "electrumx_server").touch()
     monkeypatch.setenv("BENCH_BEFORE", str(tmp_path))
+    assert "no compiled modules" in Spec("before-leveldb").missing()
+    (tmp_path / "electrumx").mkdir()
+    (tmp_path / "electrumx" / "_fastindex.abi3.so").touch()
+    assert Spec("before-leveldb").folder_name == f"before-leveldb@{tmp_path.name}"
     assert Spec("before-leveldb").missing() is None
     assert Spec("before-leveldb").command()[1] == tmp_path / "electrumx_server"
     both = command.with_before(names)

@@ -34,6 +34,7 @@ as undo information is, and missing ones are requested from the daemon.
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -407,8 +408,9 @@ class BlockProcessor:
         first_sync = self.db.first_sync
         await self.flush_scheduler.run_locked(self.db.end_bulk_load)
         fault_point("caught up: filled")
-        # Before the flush, which takes new memory of other sizes
-        await asyncio.to_thread(give_back_freed_memory)
+        if not self.env.serve_always:
+            # Clients would wait for it.  Before the flush, which takes new memory of other sizes
+            await asyncio.to_thread(give_back_freed_memory, os.environ)
         await self.flush_scheduler.flush(True)
         fault_point("caught up: flushed")
         # The flush does nothing if the height is the committed one; the row is written anyway.

@@ -36,6 +36,7 @@ def use_bulk_sync(
     if reason is None:
         return True
     if begun:
+        # Rarely needed, and a start takes long enough.
         from electrumx.server.runs.workspace import Workspace
 
         logger.warning(f"removing the unfinished bulk sync in {folder}: {reason}")

@@ -198,6 +198,7 @@ class Stores:
         self.last_timed = time.monotonic()
         try:
             if (self.db_dir / BULK_SYNC_FOLDER).exists():
+                # Rarely needed, and a start takes long enough.
                 from electrumx.server.runs.workspace import finish_move
 
                 finish_move(self.db_dir, self._logger, self._has_blocks, self._flush_count)

@@ -273,7 +273,7 @@ class MemPoolIndex:
     # -- Reports of single transactions that the node added or removed
 
     def has_conflict(self, tx: MemPoolTx) -> bool:
-        """Return whether a transaction spends an output that another one spends."""
+        """Return whether there are ``conflicts``, which most often there are not: cheaper to ask."""
         return not self.spenders.keys().isdisjoint(tx.prevouts)
 
     def conflicts(self, tx: MemPoolTx) -> set[bytes]:

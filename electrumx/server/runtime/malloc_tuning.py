@@ -49,11 +49,15 @@ def keep_little_freed_memory(environ: Mapping[str, str]) -> bool:
     return _set(environ, HEAP_BLOCK_BYTES_SYNC, KEPT_BYTES_SYNC)
 
 
-def give_back_freed_memory() -> None:
-    """Give all freed memory back to the kernel, holes as well.  Does nothing where it is not glibc.
+def give_back_freed_memory(environ: Mapping[str, str]) -> None:
+    """Give all freed memory back to the kernel, holes as well.
 
-    Runs in: a thread; others wait for memory in the meantime, a millisecond for tens of megabytes.
+    Does nothing where the operator has decided in the environment, or where it is not glibc.  Other
+    threads wait for memory in the meantime, the event loop too: a millisecond for tens of megabytes,
+    a tenth of a second for a gigabyte.
     """
+    if any(name in environ for name in _VARIABLES):
+        return
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 

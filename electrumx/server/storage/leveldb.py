@@ -88,16 +88,16 @@ class LevelDB(Storage):
         compress = self.compressible or (compact and self.table_bytes <= self.COMPACT_PLAIN_BYTES)
         if compress and not self.compress:
             self.compress = True
-            if self._has_fresh_tables():
+            if self._may_be_compacting():
                 # ``close`` would wait for a compaction, for half a second; this interrupts it, and
                 # it runs again.  Opening reads the log, of a few MiB.
-                self.db.close()
+                self._close_engine()
             else:
                 self.close()
             self.open(self._folder)
 
-    def _has_fresh_tables(self) -> bool:
-        """Return whether the upper levels have tables, which are perhaps being compacted."""
+    def _may_be_compacting(self) -> bool:
+        """Return whether levels 0 and 1, whose tables the engine compacts soon, have any."""
         counts = (self.db.get_property(b"leveldb.num-files-at-level%d" % level) for level in (0, 1))
         return any(int(count or 0) for count in counts)
 
