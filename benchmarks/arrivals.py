@@ -22,8 +22,8 @@ QUIET_SECS = 1.3
 #: seconds between two pings, two subscriptions
 PING_PAUSE, SUBSCRIBE_PAUSE = 0.005, 0.02
 MOST_PINGS = 120_000
-#: seconds between two looks whether the mempool is served
-LOOK_PAUSE = 0.05
+#: seconds between two looks whether the mempool is served, and between two at ``getinfo``
+LOOK_PAUSE, REPORT_PAUSE = 0.1, 0.3
 #: transactions of the mempool, and the last, whose scripts are asked for
 SAMPLED = 8
 
@@ -192,11 +192,13 @@ def mempool(server, targets, fresh):
             told = server.node.call("bench.state")["mempool_told_at"]
         probes.mark(told)
         wanted = _mempool_scripts(server.node, known)
-        reported = []
+        reported, report_due = [], time.monotonic()
         while len(_unconfirmed(server.port, wanted)) < len(set(wanted)):
             if time.monotonic() > end:
                 raise TimeoutError(f"{server.spec} does not know all of the mempool")
-            reported.append(_is_read(server.rpc_port))
+            if time.monotonic() >= report_due:
+                reported.append(_is_read(server.rpc_port))
+                report_due += REPORT_PAUSE
             time.sleep(LOOK_PAUSE)
         served = time.monotonic()
         seconds = served - told

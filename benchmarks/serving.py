@@ -2,11 +2,13 @@
 
 Each server runs on a copy of its database, for blocks are added to it, over a node of its own.  All
 of them run at the same time, and a scenario is put to one right after the other, so that both meet
-the machine in the same mood; while one is asked, the others idle.
+the machine in the same mood; while one is asked, the others idle.  They have ended the work that
+follows a start, which is not that of requests.
 """
 
 import contextlib
 import shutil
+import time
 
 from benchmarks import arrivals
 from benchmarks.chain_files import ChainFiles
@@ -20,6 +22,8 @@ from tests.integration.processes import ChildDied
 #: subscriptions are touched all at once
 FEW_SESSIONS, FEW_SUBSCRIPTIONS = 200, 20
 MANY_SESSIONS, MANY_SUBSCRIPTIONS = 1_000, 10
+#: after a start, in which ours reads recent blocks
+SETTLE_SECS = 9
 STOPPED = (ChildDied, ConnectionError, TimeoutError, OSError, EOFError)
 
 
@@ -44,6 +48,7 @@ class Serving:
             self._prepare(spec, databases / spec.folder_name)
         with contextlib.ExitStack() as stack:
             servers = [stack.enter_context(self._running(spec)) for spec in specs]
+            time.sleep(SETTLE_SECS)
             for name, measure in self._measurements():
                 if not self._wanted(name):
                     continue

@@ -351,11 +351,12 @@ def test_arrivals_are_notified_to_all_and_memory_is_measured(folder, files, tmp_
 
 
 @pytest.mark.slow
-def test_serving_measures_server_beside_server(folder, files, tmp_path):
+def test_serving_measures_server_beside_server(folder, files, tmp_path, monkeypatch):
     said = []
     options = argparse.Namespace(
         seconds=0.05, only=["ping", "balance"], blocks=1, sessions=5, subscriptions=5
     )
+    monkeypatch.setattr("benchmarks.serving.SETTLE_SECS", 0)
     serving = Serving(folder, files.facts, tmp_path / "serving", options, said.append)
     specs = [Spec("ours-leveldb"), Spec("ours-rocksdb")]
     results = serving.run(specs, tmp_path / "sync")
