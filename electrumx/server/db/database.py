@@ -64,6 +64,8 @@ class DB:
         self.read_pool = read_pool = ReadPool(self.logger, self.gate, self.stores.explain_read)
         self.queries = Queries(self.stores, read_pool)
         self.headers = Headers(self.stores, self.queries.steady_read, self.logger)
+        #: ``cached_header(height)`` returns a header, or None; requests for one come a million at a time
+        self.cached_header = self.headers.cached_header
         self.utxo_lookup = UTXOLookup(self.stores)
         self.flusher = Flusher(self.stores, self.headers.merkle_cache, self.logger)
         self.initial_sync = InitialSync(self.stores, self.logger)
@@ -355,14 +357,6 @@ class DB:
         return self.utxo_lookup.tx_hash(tx_num)
 
     # -- headers
-
-    def cached_header(self, height: int) -> bytes | None:
-        """Return the header of a height if it is cached; does not block."""
-        return self.headers.cached_header(height)
-
-    def cached_headers(self, start_height: int, count: int) -> bytes | None:
-        """Return headers joined, all committed, if they are all cached; does not block."""
-        return self.headers.cached_headers(start_height, count)
 
     async def raw_header(self, height: int) -> bytes:
         """Return the header of a height.  Raise IndexError if it is out of range."""
