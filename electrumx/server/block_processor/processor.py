@@ -34,7 +34,6 @@ as undo information is, and missing ones are requested from the daemon.
 """
 
 import asyncio
-import os
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -410,7 +409,7 @@ class BlockProcessor:
         fault_point("caught up: filled")
         if not self.env.serve_always:
             # Clients would wait for it.  Before the flush, which takes new memory of other sizes
-            await asyncio.to_thread(give_back_freed_memory, os.environ)
+            await asyncio.to_thread(give_back_freed_memory)
         await self.flush_scheduler.flush(True)
         fault_point("caught up: flushed")
         # The flush does nothing if the height is the committed one; the row is written anyway.

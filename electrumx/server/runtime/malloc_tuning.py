@@ -1,6 +1,6 @@
 """How the C library keeps freed memory.
 
-Owns nothing; called at the start, at the end of catching up, and when serving begins.
+Owns whether it was tuned, which is so for the whole process; called at the start, at the end of catching up, and when serving begins.
 
 *While serving.*  glibc gives freed blocks of more than 128 KiB, and the free end of its heap, back
 to the kernel at once, and the next large reply gets them again, page by page, each page a fault and
@@ -19,6 +19,7 @@ transactions that is 29 of 158 MB, in 1.3 ms.
 import ctypes
 from collections.abc import Mapping
 from contextlib import suppress
+from threading import Event
 
 # Of mallopt(3)
 _M_TRIM_THRESHOLD = -1
@@ -35,6 +36,9 @@ HEAP_BLOCK_BYTES_SYNC = 4 << 20
 #: with one of these the operator has decided already
 _VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
+# Set when the library was tuned
+_is_tuned = Event()
+
 
 def keep_freed_memory(environ: Mapping[str, str]) -> bool:
     """Let the C library keep freed memory, as is good for serving; say if it does.
@@ -49,17 +53,15 @@ def keep_little_freed_memory(environ: Mapping[str, str]) -> bool:
     return _set(environ, HEAP_BLOCK_BYTES_SYNC, KEPT_BYTES_SYNC)
 
 
-def give_back_freed_memory(environ: Mapping[str, str]) -> None:
+def give_back_freed_memory() -> None:
     """Give all freed memory back to the kernel, holes as well.
 
-    Does nothing where the operator has decided in the environment, or where it is not glibc.  Other
-    threads wait for memory in the meantime, the event loop too: a millisecond for tens of megabytes,
+    Does nothing unless one of the functions above has tuned the library.  Other threads wait for memory in the meantime, the event loop too: a millisecond for tens of megabytes,
     a tenth of a second for a gigabyte.
     """
-    if any(name in environ for name in _VARIABLES):
-        return
-    with suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    if _is_tuned.is_set():
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _set(environ: Mapping[str, str], heap_block: int, kept: int) -> bool:
@@ -69,4 +71,7 @@ def _set(environ: Mapping[str, str], heap_block: int, kept: int) -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, heap_block) and mallopt(_M_TRIM_THRESHOLD, kept))
+    if not (mallopt(_M_MMAP_THRESHOLD, heap_block) and mallopt(_M_TRIM_THRESHOLD, kept)):
+        return False
+    _is_tuned.set()
+    return True

@@ -70,7 +70,7 @@ from electrumx.server.runtime.malloc_tuning import give_back_freed_memory, keep_
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1])
 
-keep_little_freed_memory({})
+keep_little_freed_memory(os.environ)
 before = resident()
 blocks, kept = [], []
 for number in range(400):
@@ -79,7 +79,7 @@ for number in range(400):
 full = resident()
 blocks.clear()
 if sys.argv[1] == "given back":
-    give_back_freed_memory(os.environ)
+    give_back_freed_memory()
 print((resident() - before) / (full - before), len(kept))
 """
 
