@@ -8,7 +8,7 @@ import pytest
 
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.hash import double_sha256
-from electrumx.server.block_processor import compiled_indexer, tip_reporter
+from electrumx.server.block_processor import compiled_indexer, processor, tip_reporter
 from electrumx.server.block_processor.block_parser import BlockParser
 from electrumx.server.block_processor.compaction_tasks import EngineCompactionTask
 from electrumx.server.block_processor.errors import ChainError
@@ -365,6 +365,21 @@ async def test_cancellation_during_the_initial_sync_flushes_processed_blocks(tmp
     assert db.first_sync
     await assert_equals_model(db, Model(chain), hashXs(maker))
     db.close_dbs()
+
+
+@pytest.mark.parametrize("serve_always", [False, True])
+async def test_freed_memory_goes_back_before_the_last_flush_unless_clients_are_served(
+    tmp_path, monkeypatch, serve_always
+):
+    heights = []
+    maker = ChainMaker(seed=3)
+    chain = maker.chain(maker.grow(maker.genesis_hash, 20))
+    async with World(make_env(tmp_path, serve_always=serve_always), ScriptedDaemon(chain)) as world:
+        monkeypatch.setattr(
+            processor, "give_back_freed_memory", lambda: heights.append(world.db.db_height)
+        )
+        await world.until_at(chain)
+    assert heights == ([] if serve_always else [-1])
 
 
 @pytest.mark.parametrize("flushes", [False, True], ids=["once", "often"])
