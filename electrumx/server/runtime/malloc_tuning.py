@@ -1,6 +1,7 @@
 """How the C library keeps freed memory.
 
-Owns whether it was tuned, which is so for the whole process; called at the start, at the end of catching up, and when serving begins.
+Owns whether it was tuned, which is so for the whole process; called at the start, at the end of
+catching up, and when serving begins.
 
 *While serving.*  glibc gives freed blocks of more than 128 KiB, and the free end of its heap, back
 to the kernel at once, and the next large reply gets them again, page by page, each page a fault and
@@ -56,8 +57,8 @@ def keep_little_freed_memory(environ: Mapping[str, str]) -> bool:
 def give_back_freed_memory() -> None:
     """Give all freed memory back to the kernel, holes as well.
 
-    Does nothing unless one of the functions above has tuned the library.  Other threads wait for memory in the meantime, the event loop too: a millisecond for tens of megabytes,
-    a tenth of a second for a gigabyte.
+    Does nothing unless the library was tuned.  Other threads wait for memory in the meantime, the
+    event loop too: a millisecond for tens of megabytes, a tenth of a second for a gigabyte.
     """
     if _is_tuned.is_set():
         with suppress(OSError, AttributeError):
