@@ -80,7 +80,7 @@ class LevelDB(Storage):
         if self.bulk_loading and self.compress:
             self.compress = False
             # Opening has made a table of the rows in the log, so there is nothing to wait for.
-            self.db.close()
+            self._close_engine()
             self.open(self._folder)
 
     def end_bulk_load(self, *, compact: bool = False) -> None:  # noqa: D102

@@ -177,7 +177,7 @@ def test_a_store_that_was_filled_keeps_its_rows_when_it_is_merged(engine, tmp_pa
 
 
 @pytest.mark.parametrize(("batches", "waits"), [(0, True), (30, False)], ids=["few", "many"])
-def test_leveldb_is_not_reopened_after_a_compaction_that_may_be_running(
+def test_leveldb_is_reopened_without_waiting_for_a_compaction_that_may_be_running(
     tmp_path, monkeypatch, batches, waits
 ):
     leveldb = db_class("leveldb")
