@@ -69,6 +69,7 @@ def _serve(
         logger.info("ElectrumX server starting")
         # Imported here, so that an error in importing is logged, too; and settings come first, as
         # their errors are the likely ones.
+        from electrumx.lib.trusted_certificates import import_aiohttp
         from electrumx.server.env import Env
         from electrumx.server.runtime.malloc_tuning import (
             keep_freed_memory,
@@ -77,6 +78,7 @@ def _serve(
 
         keep_little_freed_memory(os.environ)
         env = Env()
+        import_aiohttp(os.environ)
     logger.setLevel(env.log_level)
     for warning in settings.warnings:
         logger.warning(warning)

@@ -95,7 +95,8 @@ class FakeNode(Node):
 
     @property
     def url(self):
-        return f"http://{USER}:{PASSWORD}@127.0.0.1:{self.port}/"
+        scheme = "https" if self.tls else "http"
+        return f"{scheme}://{USER}:{PASSWORD}@127.0.0.1:{self.port}/"
 
     async def stop(self):
         """Close everything; connections are refused until start()."""

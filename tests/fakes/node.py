@@ -186,6 +186,8 @@ class Node:
         self.indexes = {"txindex": {"synced": True, "best_block_height": 0}}
         self.connections = set()
         self.port = None
+        #: an SSLContext of a node that is asked over https
+        self.tls = None
         self._server = None
         #: calls that wait for another tip -> when they end without one
         self._waiting = {}
@@ -197,7 +199,7 @@ class Node:
         self.port = self.port or (free_port() if port is None else port)
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: HTTPConnection(self), "127.0.0.1", self.port
+            lambda: HTTPConnection(self), "127.0.0.1", self.port, ssl=self.tls
         )
         self.port = self._server.sockets[0].getsockname()[1]
         return self

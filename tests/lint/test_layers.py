@@ -21,7 +21,7 @@ PACKAGE = REPOSITORY / "electrumx"
 # stands for the module and, if it is a package, for all that is in it.
 ROWS = [
     ["lib.errors", "lib.compat"],
-    ["lib.util", "lib.enum", "lib.lru", "lib.tasks", "lib.signals"],
+    ["lib.util", "lib.enum", "lib.lru", "lib.tasks", "lib.signals", "lib.trusted_certificates"],
     ["lib.log_limit", "lib.log_text", "lib.bounded_match", "lib.protocol_versions"],
     ["lib.hash", "lib.script", "lib.peer", "lib.text", "lib.bech32", "lib.cash_address"],
     ["lib.header_hashes"],

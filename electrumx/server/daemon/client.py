@@ -167,7 +167,11 @@ class Daemon:
         self.rpc.use(ClosedHTTP())
 
     def connector(self) -> aiohttp.BaseConnector | None:
-        """Return the connector for the HTTP session; None means aiohttp's default."""
+        """Return the connector for the HTTP session.
+
+        None means aiohttp's default, and that nodes over https are verified by the certificates
+        that the system trusts.
+        """
         return None
 
     @property

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias
 
 import aiohttp
 
+from electrumx.lib.trusted_certificates import trusted_context
 from electrumx.server.daemon.byte_budget import ByteBudget
 from electrumx.server.daemon.call_record import CallForbiddenError
 from electrumx.server.daemon.endpoint import Endpoint
@@ -76,6 +77,8 @@ class OpenHTTP:
         """``endpoint(url)`` returns the address and login of a URL."""
         self._endpoint = endpoint
         self._budget = budget
+        # A connector of the coin's daemon decides itself what it trusts.
+        self._verifies = connector is None
         self.session = aiohttp.ClientSession(
             connector=connector,
             response_class=response_class,
@@ -94,6 +97,8 @@ class OpenHTTP:
         options: dict[str, Any] = {"allow_redirects": False}
         if timeout is not None:
             options["timeout"] = timeout
+        if self._verifies and address.startswith("https:"):
+            options["ssl"] = await trusted_context()
         authorization = await login.authorization()
         try:
             options["headers"] = {"Authorization": authorization}

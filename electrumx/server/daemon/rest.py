@@ -20,6 +20,7 @@ from itertools import takewhile
 import yarl
 
 from electrumx.lib.tasks import run_together
+from electrumx.lib.trusted_certificates import trusted_context
 from electrumx.server.daemon.byte_budget import ByteBudget
 from electrumx.server.daemon.rest_connection import (
     Disconnected,
@@ -200,6 +201,6 @@ class RestBlocks:
             if connection.is_open:
                 return connection
         address = (target.host or "", target.port or 80)
-        tls = target.scheme == "https"
+        tls = await trusted_context() if target.scheme == "https" else None
         host = target.raw_authority.rpartition("@")[2]
         return await RestConnection.open(address, tls, host, self.TIMEOUT_SECS, self._spool_folder)

@@ -13,6 +13,7 @@ and is a :class:`RestError`.
 """
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from typing import cast
 
@@ -83,7 +84,7 @@ class RestConnection(asyncio.BufferedProtocol):
     async def open(
         cls,
         address: tuple[str, int],
-        tls: bool,
+        tls: ssl.SSLContext | None,
         host: str,
         timeout: float,
         spool_folder: str | None = None,
@@ -95,9 +96,7 @@ class RestConnection(asyncio.BufferedProtocol):
         loop = asyncio.get_running_loop()
         try:
             _transport, protocol = await asyncio.wait_for(
-                loop.create_connection(
-                    lambda: cls(host, timeout, spool_folder), *address, ssl=tls or None
-                ),
+                loop.create_connection(lambda: cls(host, timeout, spool_folder), *address, ssl=tls),
                 cls.CONNECT_SECS,
             )
         except (OSError, ValueError, asyncio.TimeoutError) as e:

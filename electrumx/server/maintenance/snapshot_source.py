@@ -22,6 +22,7 @@ from yarl import URL
 import electrumx
 from electrumx.lib.errors import OperatorError
 from electrumx.lib.log_text import printable
+from electrumx.lib.trusted_certificates import trusted_context
 from electrumx.server.maintenance.snapshot_manifest import MANIFEST, MAX_MANIFEST_BYTES
 
 _CHUNK = 1 << 20
@@ -150,7 +151,7 @@ class HttpSource:
     async def __aenter__(self) -> "HttpSource":
         pause = self.PAUSE_SECS
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._connections),
+            connector=aiohttp.TCPConnector(limit=self._connections, ssl=await trusted_context()),
             timeout=aiohttp.ClientTimeout(
                 total=None, connect=None, sock_connect=pause, sock_read=pause
             ),

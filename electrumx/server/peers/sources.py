@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 from aiorpcx import NetAddress, SOCKSProxy
 
+from electrumx.lib.trusted_certificates import trusted_context
 from electrumx.server.peers.session import run_bounded
 
 # Host -> texts of its IP addresses; raises OSError without any.
@@ -100,9 +101,11 @@ async def fetch_blacklist(url: str) -> set[str]:
     Raises OSError, ValueError, asyncio.TimeoutError or aiohttp.ClientError.
     """
     timeout = aiohttp.ClientTimeout(total=BLACKLIST_FETCH_SECS)
+    # An http address may redirect to https.
+    tls = await trusted_context()
     async with (
         aiohttp.ClientSession(timeout=timeout) as session,
-        session.get(url, raise_for_status=True) as response,
+        session.get(url, raise_for_status=True, ssl=tls) as response,
     ):
         body = b""
         async for part in response.content.iter_any():

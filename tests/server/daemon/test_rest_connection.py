@@ -58,7 +58,7 @@ async def peer(*answers, pieces=None, end=False, timeout=5.0, spool=None):
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()[:2]
-    connection = await RestConnection.open(address, False, "node:8332", timeout, spool)
+    connection = await RestConnection.open(address, None, "node:8332", timeout, spool)
     connection.requests = requests
     try:
         yield connection
@@ -208,7 +208,7 @@ async def test_only_the_head_must_come_within_the_time_for_the_head():
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()[:2]
-    connection = await RestConnection.open(address, False, "node", 60.0)
+    connection = await RestConnection.open(address, None, "node", 60.0)
     try:
         assert await connection.get("/", admit_and_wait, head_secs=1.0) == b"body"
     finally:
@@ -247,7 +247,7 @@ async def test_an_answer_in_time_leaves_a_connection_that_is_not_timed_out_while
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()[:2]
-    connection = await RestConnection.open(address, False, "node", 60.0)
+    connection = await RestConnection.open(address, None, "node", 60.0)
     try:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + 0.3
@@ -372,4 +372,4 @@ async def test_a_port_without_a_listener_is_an_error():
     server.close()
     await server.wait_closed()
     with pytest.raises(RestError):
-        await RestConnection.open(address, False, "node", 5.0)
+        await RestConnection.open(address, None, "node", 5.0)

@@ -1,0 +1,50 @@
+"""The certificates that the system trusts, by which servers that we ask over https are verified.
+
+Owns the one TLS context that has them.  Reading them takes some 50 ms of processor time and
+1.6 MB, so they are read once, by a worker thread, when https is first used.  aiohttp would read
+them twice, whenever it is imported: a fifth of the time that the server's modules take to load.
+So the server imports it by ``import_aiohttp``, and every request of ours that may go over https is
+given ``trusted_context()``.
+
+Any thread may use it.
+"""
+
+import asyncio
+import os
+import ssl
+from collections.abc import MutableMapping
+from functools import cache
+
+#: OpenSSL's variable for the file with the trusted certificates
+_FILE_VARIABLE = "SSL_CERT_FILE"
+
+
+def import_aiohttp(environ: MutableMapping[str, str]) -> None:
+    """Import aiohttp for the first time; its own TLS contexts will trust no certificate of a file.
+
+    ``environ`` is the process's environment.  While aiohttp is imported, it has a setting for
+    OpenSSL, which reads it from there: no other thread may run yet.
+    """
+    configured = environ.get(_FILE_VARIABLE)
+    environ[_FILE_VARIABLE] = os.devnull
+    try:
+        import aiohttp  # noqa: F401
+    finally:
+        if configured is None:
+            del environ[_FILE_VARIABLE]
+        else:
+            environ[_FILE_VARIABLE] = configured
+
+
+async def trusted_context() -> ssl.SSLContext:
+    """Return the context for requests over https: it verifies the certificate and the name."""
+    if _context.cache_info().currsize:
+        return _context()
+    return await asyncio.to_thread(_context)
+
+
+@cache
+def _context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
