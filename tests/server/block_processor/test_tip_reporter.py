@@ -3,7 +3,12 @@
 import asyncio
 from types import SimpleNamespace
 
-from electrumx.server.block_processor.tip_reporter import KEPT_STEPS, REORG_SECS, TipReporter
+from electrumx.server.block_processor.tip_reporter import (
+    CHECK_SECS,
+    KEPT_STEPS,
+    REORG_SECS,
+    TipReporter,
+)
 from electrumx.server.notifications import Confirmed
 from tests.fakes.virtual_time import run_in_virtual_time
 
@@ -80,7 +85,7 @@ def test_a_tip_is_reported_without_a_request():
     async def scenario(state, reporter, heard):
         state.move(11, b"11", b"a")
         state.commit()
-        await asyncio.sleep(1)
+        await asyncio.sleep(2 * CHECK_SECS)
         assert heard == [(11, {b"a"})]
         assert reporter.reported.header == b"header 11"
 
