@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TextIO
 
 from electrumx.lib.env_base import EnvBase, shown
@@ -32,8 +33,14 @@ _SESSION = re.compile(r"\[(\d+)\] (.*)", re.DOTALL)
 
 def _utc_time(record: logging.LogRecord) -> str:
     """Return the time of a record as 2026-11-23T14:05:09.123Z."""
-    time = datetime.fromtimestamp(record.created, timezone.utc)
-    return f"{time:%Y-%m-%dT%H:%M:%S}.{time.microsecond // 1000:03d}Z"
+    seconds, msecs = divmod(round(record.created * 1_000_000) // 1000, 1000)
+    return f"{_utc_second(seconds)}.{msecs:03d}Z"
+
+
+# Most lines have the second of the line before.
+@lru_cache(maxsize=1)
+def _utc_second(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%dT%H:%M:%S}"
 
 
 class TimedFormatter(CompactFormatter):

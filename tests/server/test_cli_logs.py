@@ -80,6 +80,20 @@ def test_a_file_gets_times_and_a_pipe_does_not(bare_environment, stream):
     assert make_formatter(io.StringIO()).format(record()) == "INFO:Daemon:hi"
 
 
+def test_each_line_has_its_own_time_to_the_millisecond(bare_environment, stream):
+    formatter = make_formatter(stream)
+    times = {
+        1795000000.0: "2026-11-18T11:06:40.000Z",
+        1795000000.9999: "2026-11-18T11:06:40.999Z",
+        1795000000.9999999: "2026-11-18T11:06:41.000Z",
+        1795000019.5: "2026-11-18T11:06:59.500Z",
+        1795000020.0009: "2026-11-18T11:07:00.000Z",
+        1794999999.25: "2026-11-18T11:06:39.250Z",
+    }
+    lines = [formatter.format(record(created=created)) for created in times]
+    assert lines == [f"{time} INFO:Daemon:hi" for time in times.values()]
+
+
 def test_a_terminal_gets_times(bare_environment):
     controller, terminal = os.openpty()
     with os.fdopen(terminal, "w") as stream:
