@@ -17,7 +17,7 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 #: how long a loop over many items may block the event loop, in seconds
-SLICE_SECS = 0.002
+SLICE_SECS = 0.001
 #: items between two looks at the clock
 SLICE_ITEMS = 64
 _Future = TypeVar("_Future", bound="EagerFuture[Any]")
