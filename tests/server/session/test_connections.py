@@ -108,6 +108,21 @@ async def test_sessions_of_every_transport_can_be_closed_by_the_server(certifica
         await until(lambda: world.manager.session_count() == 0)
 
 
+async def test_sessions_count_their_requests_by_one_text_for_each_method():
+    async with session_world() as world:
+        clients = [await world.connect() for _ in range(2)]
+        for client in clients:
+            await client.request("server.ping")
+            # Not in the form of most messages, which has its own code
+            await client.request("blockchain.block.header", height=0)
+        counts = [session.request_counts() for session in world.manager.sessions]
+        assert len(counts) == len(clients)
+        for method in ("server.ping", "blockchain.block.header"):
+            assert [of_session[method] for of_session in counts] == [1, 1]
+            texts = {id(key) for of_session in counts for key in of_session if key == method}
+            assert len(texts) == 1
+
+
 async def test_binary_websocket_messages_are_understood():
     from websockets.asyncio.client import connect
 

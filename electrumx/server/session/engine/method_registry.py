@@ -173,8 +173,9 @@ class SessionMethods:
         table = self.table if request.expects_reply else self.notifications
         entry = table.get(request.method)
         name = INVALID_METHOD if entry is None else request.method
-        self.stats[name].started += 1
-        self.counts[name] += 1
+        stats = self.stats[name]
+        stats.started += 1
+        self.counts[stats.method] += 1
         if entry is None:
             return handler_invocation(None, request)()
         function, fewest, most, position = entry

@@ -461,7 +461,7 @@ class Receiver:
             )
             return stats
         stats.started += 1
-        methods.counts[method] += 1
+        methods.counts[stats.method] += 1
         try:
             result = handler[0](methods.objects[handler[3]], *params)
         except Exception as e:

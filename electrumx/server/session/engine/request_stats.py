@@ -28,9 +28,11 @@ OUTCOMES = {JSONRPC.EXCESSIVE_RESOURCE_USAGE: COST, JSONRPC.SERVER_BUSY: TIMEOUT
 class MethodStats:
     """The requests of one method."""
 
-    __slots__ = ("counts", "failed", "secs", "started", "taken")
+    __slots__ = ("counts", "failed", "method", "secs", "started", "taken")
 
-    def __init__(self) -> None:
+    def __init__(self, method: str) -> None:
+        #: its name: sessions that count requests by it share this text, instead of that of a message
+        self.method = method
         #: whose handler was called
         self.started = 0
         #: those of them that are observed when they are answered
@@ -80,7 +82,7 @@ class RequestStats(dict[str, MethodStats]):
     """The requests of all sessions, by method; a method is added when it is first looked up."""
 
     def __missing__(self, method: str) -> MethodStats:
-        stats = self[method] = MethodStats()
+        stats = self[method] = MethodStats(method)
         return stats
 
     def started(self) -> Counter[str]:
