@@ -407,9 +407,8 @@ class BlockProcessor:
         first_sync = self.db.first_sync
         await self.flush_scheduler.run_locked(self.db.end_bulk_load)
         fault_point("caught up: filled")
-        if not self.env.serve_always:
-            # Clients would wait for it.  Before the flush, which takes new memory of other sizes
-            await asyncio.to_thread(give_back_freed_memory)
+        # Before the flush, which takes new memory of other sizes, and after it
+        await self._give_back_freed_memory()
         await self.flush_scheduler.flush(True)
         fault_point("caught up: flushed")
         # The flush does nothing if the height is the committed one; the row is written anyway.
@@ -417,7 +416,13 @@ class BlockProcessor:
         if first_sync:
             self.logger.info(f"{electrumx.version} synced to height {self.height:,d}")
         await asyncio.shield(self._reopen_for_serving())
+        await self._give_back_freed_memory()
         self.engine_compaction.start()
+
+    async def _give_back_freed_memory(self) -> None:
+        if not self.env.serve_always:
+            # Clients would wait for it.
+            await asyncio.to_thread(give_back_freed_memory)
 
     async def _reopen_for_serving(self) -> None:
         # A row compaction must not write while the stores are closed.
