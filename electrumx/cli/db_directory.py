@@ -6,6 +6,7 @@ The only change of directory is here: relative paths in settings and in the data
 import os
 
 from electrumx.lib.env_base import EnvBase, shown
+from electrumx.lib.trusted_certificates import keep_paths
 
 
 def enter_db_directory(db_dir: str) -> None:
@@ -20,6 +21,8 @@ def enter_db_directory(db_dir: str) -> None:
         raise EnvBase.Error(f"{name} is not a directory: set one")
     if not os.access(db_dir, os.R_OK | os.W_OK | os.X_OK):
         raise EnvBase.Error(f"{name} is not writable: let the user who runs the server write in it")
+    # Those count from where the process was started.
+    keep_paths(os.environ)
     try:
         os.chdir(db_dir)
     except OSError as e:

@@ -1,9 +1,9 @@
 """The certificates that the system trusts, by which servers that we ask over https are verified.
 
 Owns the one TLS context that has them.  Reading them takes some 50 ms of processor time and
-1.6 MB, so they are read once, by a worker thread, when https is first used.  aiohttp would read
-them twice, whenever it is imported: a fifth of the time that the server's modules take to load.
-So the server imports it by ``import_aiohttp``, and every request of ours that may go over https is
+1.6 MB, so they are read once, by a worker thread, before the first request that may go over https.
+aiohttp would read them twice, whenever it is imported: a fifth of the time that the server's
+modules take to load.  So the server imports it by ``import_aiohttp``, and every such request is
 given ``trusted_context()``.
 
 Any thread may use it.
@@ -14,9 +14,23 @@ import os
 import ssl
 from collections.abc import MutableMapping
 from functools import cache
+from threading import Lock
 
-#: OpenSSL's variable for the file with the trusted certificates
-_FILE_VARIABLE = "SSL_CERT_FILE"
+#: OpenSSL's variables for the file, and for the directories, with the trusted certificates
+_FILE_VARIABLE, _DIRECTORIES_VARIABLE = "SSL_CERT_FILE", "SSL_CERT_DIR"
+_reading = Lock()
+
+
+def keep_paths(environ: MutableMapping[str, str]) -> None:
+    """Make the relative paths of certificates absolute, before the process changes its directory.
+
+    ``environ`` is the process's environment, where OpenSSL finds them.
+    """
+    if environ.get(_FILE_VARIABLE):
+        environ[_FILE_VARIABLE] = os.path.abspath(environ[_FILE_VARIABLE])
+    if environ.get(_DIRECTORIES_VARIABLE):
+        paths = environ[_DIRECTORIES_VARIABLE].split(os.pathsep)
+        environ[_DIRECTORIES_VARIABLE] = os.pathsep.join(map(os.path.abspath, paths))
 
 
 def import_aiohttp(environ: MutableMapping[str, str]) -> None:
@@ -40,7 +54,13 @@ async def trusted_context() -> ssl.SSLContext:
     """Return the context for requests over https: it verifies the certificate and the name."""
     if _context.cache_info().currsize:
         return _context()
-    return await asyncio.to_thread(_context)
+    return await asyncio.to_thread(_read)
+
+
+def _read() -> ssl.SSLContext:
+    # Two that come first at once would both read them.
+    with _reading:
+        return _context()
 
 
 @cache

@@ -1,5 +1,6 @@
 """A node over https: its certificate is verified, for JSON-RPC and for REST."""
 
+import os
 import ssl
 
 import pytest
@@ -25,9 +26,13 @@ def node():
         yield thread
 
 
-def test_blocks_of_a_node_whose_certificate_is_trusted_are_indexed(tmp_path, node):
+@pytest.mark.parametrize("is_relative", [False, True], ids=["absolute", "relative"])
+def test_blocks_of_a_node_whose_certificate_is_trusted_are_indexed(tmp_path, node, is_relative):
     cert, _key = certificate()
-    with ServerProcess(tmp_path, node.env, SSL_CERT_FILE=cert) as server:
+    # The server changes its directory before it asks the node.
+    path = os.path.relpath(cert, tmp_path) if is_relative else cert
+    variables = {"SSL_CERT_FILE": path, "SSL_CERT_DIR": os.devnull}
+    with ServerProcess(tmp_path, node.env, **variables) as server:
         server.wait_height(HEIGHT)
     paths = node.do(lambda node: list(node.rest_paths))
     assert sum(path.startswith("/rest/block/") for path in paths) > 1

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from electrumx.lib.trusted_certificates import keep_paths
 from tests.conftest import REPOSITORY
 from tests.integration.server import certificate
 
@@ -49,6 +50,7 @@ async def main(cert, key, host):
 
 asyncio.run(main(*sys.argv[1:]))
 """
+
 REFUSED = "CERTIFICATE_VERIFY_FAILED"
 
 
@@ -73,3 +75,17 @@ def test_requests_are_verified_by_the_certificates_that_the_system_trusts(variab
         timeout=60,
     )
     assert run.stdout.split() == expected, run.stderr
+
+
+def test_paths_of_certificates_outlast_a_change_of_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    environ = {"SSL_CERT_FILE": "ca.pem", "SSL_CERT_DIR": os.pathsep.join(["one", "/two"])}
+    keep_paths(environ)
+    assert environ == {
+        "SSL_CERT_FILE": str(tmp_path / "ca.pem"),
+        "SSL_CERT_DIR": os.pathsep.join([str(tmp_path / "one"), "/two"]),
+    }
+    for without in ({}, {"SSL_CERT_FILE": "", "SSL_CERT_DIR": ""}):
+        environ = dict(without)
+        keep_paths(environ)
+        assert environ == without

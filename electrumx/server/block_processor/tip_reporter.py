@@ -2,8 +2,8 @@
 
 Owns what was reported last, and the steps from tip to tip that mempool and caches follow.
 ``check`` compares the committed tip with the reported one; it is called after each commit and, by
-``run``, each second.  So a failure between a commit and its report delays the report by a moment
-and cannot lose it.
+``run``, several times a second.  So a failure between a commit and its report delays the report by
+a moment and cannot lose it.
 
 During a reorg the tip is only reported when new blocks were indexed, when the daemon has none, or
 after REORG_SECS: wallets take an answer about a block that is missing for a moment as final.
@@ -22,7 +22,7 @@ from electrumx.server.notifications import Confirmed, Notifications, ReportedTip
 # How long the lower tip that undoing blocks leaves is not reported, in seconds.
 REORG_SECS = 3.0
 # Between two comparisons of the committed tip with the reported one, in seconds.
-CHECK_SECS = 1.0
+CHECK_SECS = 0.25
 # Steps that are kept: a mempool that is further behind asks the daemon.
 KEPT_STEPS = 8
 

@@ -170,7 +170,7 @@ class Daemon:
         """Return the connector for the HTTP session.
 
         None means aiohttp's default, and that nodes over https are verified by the certificates
-        that the system trusts.
+        that the system trusts.  Another connector decides that by its ``ssl``: a context, or False.
         """
         return None
 
