@@ -929,7 +929,7 @@ async def test_a_disk_that_is_full_at_a_shutdown_ends_it_with_the_error(tmp_path
     maker = ChainMaker(seed=6, scripts=9)
     chain = maker.chain(maker.grow(maker.genesis_hash, 60))
     env = make_env(tmp_path, reorg_limit=5)
-    daemon = GatedDaemon(chain, 35)
+    daemon = GatedDaemon(chain, 36)
     fetch_three_at_once(monkeypatch)
 
     async def stop_when_the_disk_is_full(patch):

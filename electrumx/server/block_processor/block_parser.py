@@ -85,9 +85,12 @@ class BlockParser:
     ) -> AsyncGenerator[Sequence[ParsedBlock], None]:
         """Yield parsed blocks, in parts; parse the next part concurrently.
 
+        A raw block that was yielded is not kept.
+
         Close the generator where it is left early (:func:`contextlib.aclosing`).
         """
         parts = self._parts(raw_blocks)
+        del raw_blocks
         height = first_height
         parsing = self._start(parts, height)
         try:

@@ -51,7 +51,7 @@ class Prefetcher:
     """
 
     #: bytes of raw blocks at which fetching pauses, until they are processed
-    MIN_CACHE_BYTES = 10 * 1024 * 1024
+    MIN_CACHE_BYTES = 8 * 1024 * 1024
     #: bytes of raw blocks in one request: as text they take twice that, in several copies
     REQUEST_BYTES = 2 * 1024 * 1024
     #: of those that are requested together over REST, which has no copies: four of the largest blocks

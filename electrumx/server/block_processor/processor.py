@@ -398,8 +398,7 @@ class BlockProcessor:
             self.reorg_seen = False
             await self.reorg_chain(None)
         else:
-            blocks = self.prefetcher.get_prefetched_blocks()
-            await self.check_and_advance_blocks(blocks)
+            await self.check_and_advance_blocks(self.prefetcher.get_prefetched_blocks())
 
     async def first_caught_up(self) -> None:
         """Flush, and go on with the options for serving, for which large stores are reopened."""
@@ -438,6 +437,8 @@ class BlockProcessor:
         """
         start = time.monotonic()
         parsed = self.parser.parse_ahead(raw_blocks, self.height + 1)
+        # Each is freed once it is indexed, while the next ones are fetched.
+        del raw_blocks
         async with aclosing(parsed):
             async for blocks in parsed:
                 if not await self._check_and_advance(blocks, start):

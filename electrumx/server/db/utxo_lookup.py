@@ -98,6 +98,9 @@ class UTXOLookup:
             OUTPOINT_PREFIX + outpoint[:TX_HASH_PREFIX_LEN] + outpoint[HASH_LEN:]
             for outpoint in outpoints
         ]
+        if self._stores.state.height < 0:
+            # Nothing has been flushed.
+            return [None] * len(outpoints)
         self.count += len(outpoints)
 
         def look_up() -> list[UTXORow | None]:

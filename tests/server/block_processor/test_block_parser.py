@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import threading
+import weakref
 from contextlib import aclosing
 
 import pytest
@@ -100,3 +101,19 @@ def test_the_same_invalid_block_is_repeated_after_three_times_in_a_row():
 def test_an_error_without_a_block_is_never_repeated():
     parser = BlockParser(parse)
     assert not any(parser.is_repeated(DeserializeError("x")) for _ in range(5))
+
+
+async def test_a_block_that_was_processed_is_not_kept():
+    class RawBlock:
+        """In place of bytes, to which there is no weak reference."""
+
+        def __len__(self):
+            return 10
+
+    raws = [RawBlock() for _ in range(3)]
+    kept = [weakref.ref(raw) for raw in raws]
+    parsed = SmallParts(lambda _raw, height: height).parse_ahead(list(raws), 5)
+    del raws
+    async with aclosing(parsed):
+        processed = [(blocks, kept[0]()) async for blocks in parsed]
+    assert processed == [([5], None), ([6], None), ([7], None)]

@@ -35,6 +35,23 @@ def outpoints_of(model):
     return sorted({*found, *others, b"\xff" * 36}, key=row_order)
 
 
+async def test_nothing_is_looked_up_before_the_first_flush(tmp_path, engine, monkeypatch):
+    maker = ChainMaker(seed=22, scripts=9)
+    daemon = ScriptedDaemon(maker.chain(maker.grow(maker.genesis_hash, 60)))
+    asked, rows = [], UTXOLookup.rows
+
+    def noted(self, outpoints, *args, **kwargs):
+        asked.extend(outpoints)
+        return rows(self, outpoints, *args, **kwargs)
+
+    monkeypatch.setattr(UTXOLookup, "rows", noted)
+    async with World(make_env(tmp_path, engine=engine), daemon) as world:
+        await world.until_at(daemon.raw)
+        # Whether its coinbase overwrites an output is asked of each block.
+        assert len(asked) >= 60
+        assert world.db.utxo_lookup.count == 0
+
+
 async def test_several_threads_find_the_rows_that_one_finds(filled, monkeypatch):
     db, model = filled
     outpoints = outpoints_of(model)
