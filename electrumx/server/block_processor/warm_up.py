@@ -17,6 +17,7 @@ from electrumx.server.block_processor.chain_state import ChainState
 from electrumx.server.block_processor.compiled_indexer import RecentUTXOs
 from electrumx.server.block_processor.flush_scheduler import FlushScheduler
 from electrumx.server.db import DB
+from electrumx.server.runtime.malloc_tuning import give_back_freed_memory
 from electrumx.server.storage.schema import DBClosedError
 
 
@@ -24,7 +25,7 @@ class WarmUp:
     """Has a chain state know the UTXOs of recent blocks."""
 
     #: seconds after a start: the clients that connect again come first, and a block seldom comes so soon
-    PAUSE_SECS = 5.0
+    PAUSE_SECS = 60.0
     #: blocks noted between two turns in which others may read the disk, and left for the last step
     STEP_BLOCKS = 4
     #: raw bytes of blocks that are read, at most
@@ -78,6 +79,8 @@ class WarmUp:
             await asyncio.sleep(self.RETRY_SECS)
             if self._db.backup_count != backups:
                 return
+        # The blocks leave holes between the UTXOs.
+        await asyncio.to_thread(give_back_freed_memory)
         self.done += 1
         self._logger.info(
             f"read {count:,d} recent blocks for their UTXOs in {time.monotonic() - start:.1f}s"

@@ -2,11 +2,12 @@
 
 import asyncio
 import random
+import threading
 
 import pytest
 
 from electrumx.lib.coins import BitcoinCashRegtest
-from electrumx.server.block_processor import compiled_indexer
+from electrumx.server.block_processor import compiled_indexer, warm_up
 from electrumx.server.block_processor.cache_policy import MOST_KNOWN_BYTES, known_bytes_to_keep
 from electrumx.server.block_processor.compiled_indexer import CompiledIndex
 from electrumx.server.block_processor.processor import BlockProcessor
@@ -56,6 +57,23 @@ async def test_utxos_survive_the_flush_of_each_block(tmp_path, chain, monkeypatc
         # The sync from nothing knew everything, and so do blocks after it.
         assert sum(counts) == 0
         await assert_equals_model(world.db, Model(raws), [hashX_of(s) for s in maker.draws.scripts])
+
+
+async def test_the_memory_of_the_blocks_is_given_back(tmp_path, chain, monkeypatch):
+    _maker, raws = chain
+    given_back = []
+
+    def give_back():
+        given_back.append(threading.current_thread() is threading.main_thread())
+
+    env = make_env(tmp_path, reorg_limit=30)
+    async with World(env, ScriptedDaemon(raws)) as world:
+        await world.until_at(raws)
+    monkeypatch.setattr(warm_up, "give_back_freed_memory", give_back)
+    async with World(env, ScriptedDaemon(raws)) as world:
+        await world.until(lambda: world.bp.warm_up.done)
+        # Not on the event loop
+        assert given_back == [False]
 
 
 async def test_after_a_start_clients_come_first(tmp_path, chain, monkeypatch):
