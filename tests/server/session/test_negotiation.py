@@ -40,6 +40,16 @@ async def test_the_greatest_common_version_is_chosen(requested, chosen):
         assert chosen == world.session().protocol_version_string()
 
 
+async def test_clients_of_one_wallet_share_its_name_and_version():
+    async with session_world() as world:
+        for n in range(2):
+            client = await world.connect()
+            await client.request("server.version", "wallet 4.7.0", ["1.4", "1.4.2"])
+            assert world.session(n).client == "wallet 4.7.0"
+        assert world.session(0).client is world.session(1).client
+        assert world.session(0).protocol_tuple is world.session(1).protocol_tuple
+
+
 @pytest.mark.parametrize(
     ("requested", "shown"),
     [

@@ -109,8 +109,8 @@ class SendQueue:
         self.rpc_version: Version = AUTO
         #: whether nothing more is sent
         self.ended = False
-        # Messages that were not given to the transport yet
-        self._messages: list[bytes] = []
+        # Messages that were not given to the transport yet, None without any
+        self._messages: list[bytes] | None = None
         #: bytes of those
         self.size = 0
         self._stuck_timer: asyncio.TimerHandle | None = None
@@ -118,7 +118,10 @@ class SendQueue:
     def post(self, message: bytes) -> None:
         """Charge for a message and queue it: see ``flush``."""
         size = len(message)
-        self._messages.append(message)
+        if self._messages is None:
+            self._messages = [message]
+        else:
+            self._messages.append(message)
         self.size += size
         self.send_count += 1
         self.send_size += size
@@ -130,10 +133,11 @@ class SendQueue:
         if self.ended:
             return
         size = len(lines) - count + 1
-        if self.transport.has_lines:
-            self._messages.append(lines)
+        messages = [lines] if self.transport.has_lines else lines.split(b"\n")
+        if self._messages is None:
+            self._messages = messages
         else:
-            self._messages += lines.split(b"\n")
+            self._messages += messages
         self.size += size
         self.send_count += count
         self.send_size += size
@@ -162,7 +166,7 @@ class SendQueue:
         if self.transport.is_writable:
             # Counted for many messages together
             self.counts.sent += self.size
-            messages, self._messages, self.size = self._messages, [], 0
+            messages, self._messages, self.size = self._messages, None, 0
             self.transport.send(messages)
         else:
             self.transport.note_queued(self.size)
@@ -195,7 +199,7 @@ class SendQueue:
     def _last_flush(self) -> None:
         """Give the transport all that is queued, whether the client reads or not."""
         self.ended = True
-        messages, self._messages = self._messages, []
+        messages, self._messages = self._messages, None
         if messages:
             self.counts.sent += self.size
             self.size = 0
@@ -219,6 +223,6 @@ class SendQueue:
     def on_lost(self) -> None:
         """End: the connection has."""
         self.ended = True
-        self._messages = []
+        self._messages = None
         self.unwatch_reader()
         self._log = ENDED

@@ -178,8 +178,8 @@ class SessionGroups:
         self.by_name: dict[str, SessionGroup] = {}
         # Those without members, from the one that has been so for longest.
         self._empty: OrderedDict[str, SessionGroup] = OrderedDict()
-        # A tuple per session, in the table for as long as the session is.
-        self._of_session: dict[Costly, tuple[SessionGroup, ...]] = {}
+        # Of sessions in the table; most are in one group only.
+        self._of_session: dict[Costly, SessionGroup | tuple[SessionGroup, ...]] = {}
 
     def set_hard_limit(self, hard_limit: float) -> None:
         """Change the bound on retained costs."""
@@ -222,14 +222,16 @@ class SessionGroups:
         names = self._memberships(as_origin(client))
         groups = tuple(self._group(name, weight) for name, weight in names)
         if groups:
-            self._of_session[session] = groups
+            self._of_session[session] = groups if len(groups) > 1 else groups[0]
         for group in groups:
             group.sessions.add(session)
             self._empty.pop(group.name, None)
 
     def leave(self, session: Costly) -> None:
         """Take a session out of its groups, which keep its cost."""
-        for group in self._of_session.pop(session, ()):
+        groups = self.of(session)
+        self._of_session.pop(session, None)
+        for group in groups:
             group.sessions.discard(session)
             group.retain(session.cost, self._hard_limit)
             self._note_empty(group)
@@ -272,7 +274,8 @@ class SessionGroups:
 
     def of(self, session: Costly) -> tuple[SessionGroup, ...]:
         """Return the groups a session is in."""
-        return self._of_session.get(session, ())
+        groups = self._of_session.get(session, ())
+        return groups if isinstance(groups, tuple) else (groups,)
 
     def extra_cost(self, session: Costly) -> float:
         """Return the cost that its groups' other members add to a session; 0 once it has gone."""

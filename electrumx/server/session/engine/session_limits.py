@@ -1,6 +1,7 @@
 """The limits that the operator sets for one client session, and how fast its cost decays."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from electrumx.server.env import Env
 
@@ -12,6 +13,7 @@ FORGET_SECS_PER_SUB = 5
 MAX_DEBT = 1.2
 
 
+@lru_cache(maxsize=64)
 def decay_per_sec(hard_limit: float, subscriptions: int = 0) -> float:
     """Return the cost that a session decays by each second."""
     return hard_limit / (SESSION_FORGET_SECS + FORGET_SECS_PER_SUB * subscriptions)

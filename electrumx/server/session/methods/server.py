@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+from collections.abc import Hashable
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from aiorpcx import ReplyAndDisconnect, RPCError
 
@@ -28,6 +30,8 @@ from electrumx.server.session.engine.prices import ADD_PEER_COST, FEATURES_COST,
 from electrumx.server.session.methods.handler_group import HandlerGroup
 from electrumx.server.session.shared.state import SharedState
 
+T = TypeVar("T", bound=Hashable)
+
 # As much of a client's name as is kept.
 CLIENT_NAME_CHARS = 100
 # Clients that stop at the crash notifications spoke at most this.
@@ -41,6 +45,12 @@ def daemon_version_text(version: object) -> str:
     if not isinstance(version, int):
         return "unknown"
     return f"{version // 10_000:d}.{version % 10_000 // 100:d}.{version % 100:d}"
+
+
+@lru_cache(maxsize=256)
+def _shared(value: T) -> T:
+    """Return the same object for equal ones that came lately: many clients are the same wallet."""
+    return value
 
 
 class ServedProtocol(Protocol):
@@ -192,7 +202,7 @@ class ServerMethods(HandlerGroup):
             raise ReplyAndDisconnect(
                 RPCError(BAD_REQUEST, f"unsupported protocol version: {printed(protocol_version)}")
             )
-        self.session.set_request_handlers(chosen)
+        self.session.set_request_handlers(_shared(chosen))
         return [electrumx.version, self.session.protocol_version_string()]
 
     def _note_client_name(self, name: str) -> None:
@@ -210,7 +220,7 @@ class ServerMethods(HandlerGroup):
             is_dropped = True
         if is_dropped:
             raise ReplyAndDisconnect(RPCError(BAD_REQUEST, f"unsupported client: {name}"))
-        self.session.client = name
+        self.session.client = _shared(name)
 
     def _crash_old_client(self, chosen: ProtocolTuple | None) -> None:
         """Crash clients with a known theft bug by notifications that they do not survive."""

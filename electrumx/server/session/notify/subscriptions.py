@@ -90,6 +90,10 @@ class ScriptIndex:
         return result
 
 
+# Of sessions without subscriptions, of which there may be thousands; it stays empty.
+_NO_RECORDS = bytearray()
+
+
 class SessionScripts:
     """The scripts that one session is subscribed to."""
 
@@ -99,7 +103,7 @@ class SessionScripts:
         self._index = index
         self._session: Subscriber | None = session
         # Script hashes in natural byte order, joined, in no order
-        self._records = bytearray()
+        self._records = _NO_RECORDS
         # hashX -> start of its record, if there are many
         self._places: dict[bytes, int] | None = None
         # hashX -> the client's spelling, if not in lower-case hex
@@ -164,6 +168,8 @@ class SessionScripts:
         else:
             if self._places is not None:
                 self._places[hashX] = len(self._records)
+            if self._records is _NO_RECORDS:
+                self._records = bytearray()
             self._records += raw
             if self._places is None and len(self._records) > SEARCHED_RECORDS * HASH_LEN:
                 self._places = {
@@ -202,7 +208,7 @@ class SessionScripts:
 
         Session and subscriptions refer to each other until then.
         """
-        records, self._records = bytes(self._records), bytearray()
+        records, self._records = bytes(self._records), _NO_RECORDS
         session, self._session = self._session, None
         self._places = self._spellings = None
         if session is not None:

@@ -1,7 +1,7 @@
 """The entry of one connection at the admission control, and the address that it is counted by."""
 
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Protocol
 
 from electrumx.server.session.engine.origin import Host, Origin
@@ -10,6 +10,8 @@ from electrumx.server.session.transport.parties import ConnectionSession
 
 # An IPv6 host has a network of so many bits to itself.
 HOST_IPV6_PREFIX = 64
+# Addresses and networks that are kept as parsed: to parse one takes microseconds.
+RECENT_HOSTS = 256
 
 
 class AdmittedConnection(Protocol):
@@ -96,7 +98,7 @@ class Ticket:
         return session is not None and bool(session.recv_count)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=RECENT_HOSTS)
 def parse_host(host: str) -> IPv4Address | IPv6Address | None:
     """Return the address of a peer; an IPv4 address that came over IPv6 is returned as IPv4."""
     try:
@@ -108,7 +110,13 @@ def parse_host(host: str) -> IPv4Address | IPv6Address | None:
     return address
 
 
-@lru_cache(maxsize=4096)
-def network_of(address: IPv4Address | IPv6Address, prefix: int) -> str:
+def network_of(address: Host, prefix: int) -> str:
     """Return the network of an address, as text."""
-    return str(ip_network(f"{address}/{prefix}", strict=False))
+    host_bits = address.max_prefixlen - prefix
+    return _network_text(address.version, int(address) >> host_bits << host_bits, prefix)
+
+
+@lru_cache(maxsize=RECENT_HOSTS)
+def _network_text(version: int, first: int, prefix: int) -> str:
+    address: Host = IPv4Address(first) if version == 4 else IPv6Address(first)
+    return f"{address}/{prefix}"
