@@ -66,11 +66,12 @@ def non_negative_integer(value: object) -> int:
     Whatever Python's ``int`` takes will pass: numeric text, fractions (cut), booleans. A
     convertible but negative value is shown converted in the error.
     """
+    number: int
     try:
         # A value of no such type raises.
         value = number = int(value)  # type: ignore[call-overload]
         if number >= 0:
-            return int(number)
+            return number
     except (ValueError, TypeError, OverflowError):
         pass
     raise bad_request(f"{printed(value)} should be a non-negative integer")
