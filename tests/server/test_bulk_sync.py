@@ -929,6 +929,7 @@ async def test_a_disk_that_is_full_at_a_shutdown_ends_it_with_the_error(tmp_path
     maker = ChainMaker(seed=6, scripts=9)
     chain = maker.chain(maker.grow(maker.genesis_hash, 60))
     env = make_env(tmp_path, reorg_limit=5)
+    # Blocks 33 to 35 come together, and wait in memory.
     daemon = GatedDaemon(chain, 36)
     fetch_three_at_once(monkeypatch)
 

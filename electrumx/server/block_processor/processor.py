@@ -127,7 +127,13 @@ class BlockProcessor:
         self.bulk_sync = BulkSyncTask(env, db, daemon, self.state, strategy)
         self.row_compaction = RowCompactionTask(db, self.flush_scheduler)
         self.engine_compaction = EngineCompactionTask(db, self.state.lock, logger)
-        self.warm_up = WarmUp(db, self.state, self.flush_scheduler, logger)
+        self.warm_up = WarmUp(
+            db,
+            self.state,
+            self.flush_scheduler,
+            logger,
+            gives_memory_back=not env.serve_always,
+        )
 
         self.blocks_event = asyncio.Event()
         self.poll_secs = env.daemon_poll_interval_blocks_msec / 1000
@@ -437,7 +443,7 @@ class BlockProcessor:
         """
         start = time.monotonic()
         parsed = self.parser.parse_ahead(raw_blocks, self.height + 1)
-        # Each is freed once it is indexed, while the next ones are fetched.
+        # They are freed part by part, while the next ones are fetched.
         del raw_blocks
         async with aclosing(parsed):
             async for blocks in parsed:

@@ -34,8 +34,19 @@ class WarmUp:
     RETRY_SECS = 0.05
 
     def __init__(
-        self, db: DB, state: ChainState, scheduler: FlushScheduler, logger: logging.Logger
+        self,
+        db: DB,
+        state: ChainState,
+        scheduler: FlushScheduler,
+        logger: logging.Logger,
+        *,
+        gives_memory_back: bool = True,
     ):
+        """``gives_memory_back``: whether freed memory went back to the system before, too.
+
+        Otherwise there may be so much that clients would wait for it.
+        """
+        self._gives_memory_back = gives_memory_back
         self._db = db
         self._state = state
         self._scheduler = scheduler
@@ -79,8 +90,9 @@ class WarmUp:
             await asyncio.sleep(self.RETRY_SECS)
             if self._db.backup_count != backups:
                 return
-        # The blocks leave holes between the UTXOs.
-        await asyncio.to_thread(give_back_freed_memory)
+        if self._gives_memory_back and not self.done:
+            # The blocks leave holes between the UTXOs, which later ones fill again.
+            await asyncio.to_thread(give_back_freed_memory)
         self.done += 1
         self._logger.info(
             f"read {count:,d} recent blocks for their UTXOs in {time.monotonic() - start:.1f}s"

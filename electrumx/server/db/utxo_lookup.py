@@ -94,13 +94,13 @@ class UTXOLookup:
 
         They are in the order of their rows: by four bytes of the hash, then by the index.
         """
+        if self._stores.state.height < 0:
+            # Nothing has been flushed.
+            return [None] * len(outpoints)
         prefixes = [
             OUTPOINT_PREFIX + outpoint[:TX_HASH_PREFIX_LEN] + outpoint[HASH_LEN:]
             for outpoint in outpoints
         ]
-        if self._stores.state.height < 0:
-            # Nothing has been flushed.
-            return [None] * len(outpoints)
         self.count += len(outpoints)
 
         def look_up() -> list[UTXORow | None]:

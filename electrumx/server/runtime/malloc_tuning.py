@@ -1,7 +1,7 @@
 """How the C library keeps freed memory.
 
 Owns whether it was tuned, which is so for the whole process; called at the start, at the end of
-catching up, and when serving begins.
+catching up, when serving begins, and when recent blocks have been read after it.
 
 *While serving.*  glibc gives freed blocks of more than 128 KiB, and the free end of its heap, back
 to the kernel at once, and the next large reply gets them again, page by page, each page a fault and

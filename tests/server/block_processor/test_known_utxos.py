@@ -76,6 +76,25 @@ async def test_the_memory_of_the_blocks_is_given_back(tmp_path, chain, monkeypat
         assert given_back == [False]
 
 
+async def test_memory_is_not_given_back_again_after_a_reorg_nor_if_all_was_kept(
+    tmp_path, monkeypatch
+):
+    given_back = []
+    monkeypatch.setattr(warm_up, "give_back_freed_memory", lambda: given_back.append(None))
+    maker = ChainMaker(seed=13, scripts=9)
+    tip = maker.grow(maker.genesis_hash, 40)
+    fork = maker.blocks[tip][1]
+    for number, serve_always in enumerate((False, True)):
+        daemon = ScriptedDaemon(maker.chain(tip))
+        env = make_env(tmp_path / str(number), reorg_limit=20, serve_always=serve_always)
+        async with World(env, daemon) as world:
+            await world.until(lambda: world.bp.warm_up.done)
+            daemon.set_chain(maker.chain(maker.grow(fork, 9)))
+            await world.until(lambda: world.bp.warm_up.done >= 2)
+        # By the first server, once
+        assert given_back == [None]
+
+
 async def test_after_a_start_clients_come_first(tmp_path, chain, monkeypatch):
     _maker, raws = chain
     monkeypatch.setattr(WarmUp, "PAUSE_SECS", 3600)

@@ -161,6 +161,8 @@ class SessionScripts:
         if session is None:
             return True  # a request that outlived its session
         raw = hex_str_to_hash(script_hash)
+        if self._records is _NO_RECORDS:
+            self._records = bytearray()
         is_new = self._index.add(hashX, session)
         if not is_new:
             place = self._find(hashX)
@@ -168,8 +170,6 @@ class SessionScripts:
         else:
             if self._places is not None:
                 self._places[hashX] = len(self._records)
-            if self._records is _NO_RECORDS:
-                self._records = bytearray()
             self._records += raw
             if self._places is None and len(self._records) > SEARCHED_RECORDS * HASH_LEN:
                 self._places = {
